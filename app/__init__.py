@@ -1,0 +1,1 @@
+"""The API: HTTP, database, queue. Never loads torch."""

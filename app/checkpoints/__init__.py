@@ -1,0 +1,1 @@
+"""What a run saved: listing and download."""

@@ -1,0 +1,1 @@
+"""The numbered log of a job, and its per-step metrics."""

@@ -1,0 +1,51 @@
+"""Appending to a job's log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from app.events.models import JobEvent
+from app.ids import random_id
+from app.jobs.models import Job
+
+Level = Literal["info", "warn", "error"]
+
+
+def append(
+    db: Session,
+    job_id: str,
+    key: str,
+    message: str,
+    *,
+    level: Level = "info",
+    data: Mapping[str, Any] | None = None,
+) -> JobEvent | None:
+    """Add the next event of a job; None if `key` was already told (a step repeated after a resume).
+
+    The number comes from the job's row, whose lock orders writers, so that a reader who follows
+    numbers misses none. An event with data is of type "metrics", any other of type "message".
+    """
+    locked = db.scalars(select(Job.attempt).where(Job.id == job_id).with_for_update()).one()
+    if db.scalars(select(JobEvent.seq).where(JobEvent.job_id == job_id, JobEvent.key == key)).first():
+        return None
+    seq = db.scalars(
+        update(Job).where(Job.id == job_id).values(last_seq=Job.last_seq + 1).returning(Job.last_seq)
+    ).one()
+    event = JobEvent(
+        job_id=job_id,
+        seq=seq,
+        id=random_id("ftevent-"),
+        key=key,
+        level=level,
+        type="metrics" if data else "message",
+        message=message,
+        data=dict(data or {}),
+        attempt=locked,
+    )
+    db.add(event)
+    db.flush()
+    return event

@@ -1,0 +1,76 @@
+"""Table of fine-tuning jobs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import Base
+
+ACTIVE = ("validating_files", "queued", "running")
+TERMINAL = ("succeeded", "failed", "cancelled")
+
+
+class Job(Base):
+    """One job. The row decides: messages only say "look again".
+
+    `attempt` is a fencing token: it only grows, and every write of a run checks it.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_project_created", "project_id", "created_at", "id"),
+        Index("ix_jobs_metadata", "metadata", postgresql_using="gin"),
+        Index(
+            "ix_jobs_claimable",
+            "created_at",
+            postgresql_where=text("status IN ('validating_files', 'queued', 'running')"),
+        ),
+        CheckConstraint(f"status IN {ACTIVE + TERMINAL}", name="status"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    """ftjob-..."""
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    status: Mapped[str] = mapped_column(default="validating_files")
+    model: Mapped[str]
+    """Resolved base model name."""
+    training_file: Mapped[str]
+    validation_file: Mapped[str | None]
+    suffix: Mapped[str | None]
+    seed: Mapped[int]
+    meta: Mapped[dict[str, Any] | None] = mapped_column("metadata")
+    method: Mapped[dict[str, Any]]
+    """As requested, defaults and grader names filled in; "auto" until validation resolves it."""
+    config: Mapped[dict[str, Any] | None]
+    """The resolved TrainConfig, once validation has read the files."""
+
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    error: Mapped[dict[str, Any] | None]
+    """{"code", "message", "param"} of a failed job."""
+    fine_tuned_model: Mapped[str | None]
+    result_files: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))
+    trained_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    estimated_finish: Mapped[datetime | None]
+
+    last_seq: Mapped[int] = mapped_column(server_default=text("0"))
+    """Number of the newest event."""
+    last_step: Mapped[int] = mapped_column(server_default=text("0"))
+    total_steps: Mapped[int | None]
+
+    attempt: Mapped[int] = mapped_column(server_default=text("0"))
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    phase: Mapped[str | None]
+    """What the training is doing (sampling, grading, ...); `phase_since` feeds the watchdog."""
+    phase_since: Mapped[datetime | None]
+    fruitless_attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    """Attempts in a row that made no new step; reset by progress."""
+    state_step: Mapped[int | None]
+    """Step of the newest training state in storage, from which a new attempt goes on."""
+    cancel_requested_at: Mapped[datetime | None]

@@ -1,0 +1,1 @@
+"""The models resource: base models and what was tuned from them."""

@@ -1,0 +1,1 @@
+"""Per-epoch grades: every completion a job sampled, with its grade."""

@@ -1,0 +1,42 @@
+"""Table of per-epoch grades: one row for each sampled completion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ForeignKey, Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import Base
+
+
+class Rollout(Base):
+    """One completion and its grade. A step repeated after a resume overwrites its rows.
+
+    The key leads with the job, the split and the step, so that one page of one job is one index
+    range however many grades there are.
+    """
+
+    __tablename__ = "rollouts"
+    __table_args__ = (Index("ix_rollouts_row", "job_id", "split", "row", "step"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    split: Mapped[str] = mapped_column(primary_key=True)
+    """train or valid"""
+    step: Mapped[int] = mapped_column(primary_key=True)
+    row: Mapped[int] = mapped_column(primary_key=True)
+    """0-based row of the data file."""
+    sample: Mapped[int] = mapped_column(primary_key=True)
+    """0-based index within the group."""
+    epoch: Mapped[int]
+    attempt: Mapped[int]
+    text: Mapped[str]
+    tokens: Mapped[int]
+    finish_reason: Mapped[str]
+    reward: Mapped[float | None]
+    """None if and only if `failure` is set."""
+    failure: Mapped[str | None]
+    """A graders.FailureKind."""
+    failure_message: Mapped[str | None]
+    parts: Mapped[dict[str, Any]]
+    reason: Mapped[str]

@@ -1,0 +1,59 @@
+"""What an operator may set. Built once per process, passed down."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read from the environment (prefix `CHERRY_`) and `.env`; unknown `CHERRY_` keys are refused."""
+
+    model_config = SettingsConfigDict(env_prefix="CHERRY_", env_file=".env", extra="ignore", frozen=True)
+
+    database_url: str = Field(validation_alias=AliasChoices("DATABASE_URL", "CHERRY_DATABASE_URL"))
+    """Postgres, such as postgresql://user:password@host/name. `cherry up` sets its own."""
+    broker_url: str
+    """Celery broker: redis://, rediss://, redis+socket:// or filesystem://FOLDER."""
+    data_dir: Path = Path(".cherry")
+    """Folder for working files of this machine (run folders, spooled uploads)."""
+    storage_url: str = ""
+    """Where artefacts live: empty for `data_dir`/storage, else file:///folder or s3://bucket/prefix."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+
+    max_file_bytes: int = Field(default=512 * 2**20, ge=1)
+    """Largest upload to POST /v1/files."""
+    max_json_bytes: int = Field(default=2**20, ge=1024)
+    """Largest JSON request body."""
+    max_line_bytes: int = Field(default=4 * 2**20, ge=1024)
+    """Longest line of a data set."""
+    max_active_jobs: int = Field(default=100, ge=1)
+    """Unfinished jobs a project may have."""
+
+    lease: timedelta = timedelta(seconds=30)
+    """How long a silent worker keeps a job; renewed every sixth of this."""
+    phase_limit: timedelta = timedelta(minutes=30)
+    """Longest time a training may stay in one phase (sampling, grading, updating, ...) before it is
+    taken to hang, killed and started again from its last saved state."""
+    max_fruitless_attempts: int = Field(default=3, ge=1)
+    """Attempts without new progress after which a job fails."""
+    shutdown_grace: timedelta = timedelta(seconds=20)
+    """How long a stopping worker waits for its training to save its state."""
+    trainer_threads: int = Field(default=0, ge=0)
+    """CPU threads of the training process; 0 leaves the choice to torch."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "text"] = "json"
+
+
+@lru_cache
+def get_settings() -> Settings:
+    """The settings of this process."""
+    return Settings()  # type: ignore[call-arg]  # required fields come from the environment

@@ -1,0 +1,21 @@
+"""Graders: a sample and a dataset row in, a grade out.
+
+A pure library. `build_grader(spec)` gives a `Grader`; `grader.grade(sample, item)` gives a `Grade`
+that is either a value or a named failure, never a silent zero.
+"""
+
+from graders.build import build_grader
+from graders.spec import GraderSpec, parse_grader
+from graders.types import Failure, FailureKind, Grade, Grader, GraderInvalid, Sample
+
+__all__ = [
+    "Failure",
+    "FailureKind",
+    "Grade",
+    "Grader",
+    "GraderInvalid",
+    "GraderSpec",
+    "Sample",
+    "build_grader",
+    "parse_grader",
+]

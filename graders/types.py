@@ -1,0 +1,102 @@
+"""What graders take and return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+
+class FailureKind(StrEnum):
+    """Why a completion got no valid grade. The names are the flags of OpenAI's grader run endpoint."""
+
+    FORMULA_PARSE = "formula_parse_error"
+    SAMPLE_PARSE = "sample_parse_error"
+    TRUNCATED_OBSERVATION = "truncated_observation_error"
+    UNRESPONSIVE_REWARD = "unresponsive_reward_error"
+    INVALID_VARIABLE = "invalid_variable_error"
+    PYTHON_SERVER = "python_grader_server_error"
+    PYTHON_RUNTIME = "python_grader_runtime_error"
+    MODEL_SERVER = "model_grader_server_error"
+    MODEL_REFUSAL = "model_grader_refusal_error"
+    MODEL_PARSE = "model_grader_parse_error"
+    OTHER = "other_error"
+
+    @property
+    def is_completions_fault(self) -> bool:
+        """True if the completion itself is at fault (it does not parse), not the grader or the data.
+
+        The policy can learn to avoid these, so the engine trains on them with the value 0; every other
+        kind leaves the completion out of the gradient.
+        """
+        return self is FailureKind.SAMPLE_PARSE
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A grade that could not be given: what kind, and a sentence a person can act on."""
+
+    kind: FailureKind
+    message: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One completion as graders see it.
+
+    Attributes:
+        output_text: the text, without special tokens.
+        finish_reason: "stop" or "length".
+    """
+
+    output_text: str
+    finish_reason: str = "stop"
+
+
+@dataclass(frozen=True)
+class Grade:
+    """A value, or a named failure; never both absent.
+
+    Attributes:
+        value: the reward in grader units; None if and only if `failure` is set.
+        failure: why there is no value.
+        parts: a score for each named part (sub-graders of `multi`, fields of `fields`), for curves.
+        part_failures: parts that failed by name (a sub-grader whose failure counted as 0 in a formula).
+        reason: a short explanation for a person.
+        seconds: wall time the grading took.
+    """
+
+    value: float | None
+    failure: Failure | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
+    part_failures: Mapping[str, Failure] = field(default_factory=dict)
+    reason: str = ""
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.value is None) == (self.failure is None):
+            raise ValueError("a grade is either a value or a failure")
+
+
+class Grader(Protocol):
+    """Grades one completion. Raises nothing for bad completions; opens no sockets; keeps no state."""
+
+    name: str
+    type: str
+
+    def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade: ...
+
+
+class GraderInvalid(Exception):
+    """A grader config is malformed. `param` is the path within the grader, such as `graders.a.input`.
+
+    `code` is one of OpenAI's: missing_required_parameter, invalid_type, invalid_value, unknown_parameter,
+    or `unsupported_grader` for a type this build refuses.
+    """
+
+    def __init__(self, message: str, *, param: str = "", code: str = "invalid_value") -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code

@@ -1,0 +1,36 @@
+"""Where a run tells what it did. The engine never asks who is listening."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from workers.training.types import Checkpoint, Group, Split
+
+Phase = Literal["loading", "sampling", "grading", "updating", "validating", "saving"]
+
+
+class Recorder(Protocol):
+    """Told of everything in order. After a resume, steps since the last saved state are told again."""
+
+    def phase(self, phase: Phase) -> None:
+        """The run is alive and has entered this phase."""
+
+    def metrics(self, step: int, epoch: int, values: Mapping[str, Any]) -> None:
+        """Numbers of one finished step (`docs/metrics.md`). Step 0 holds the base's validation."""
+
+    def rollouts(self, split: Split, step: int, epoch: int, groups: Sequence[Group]) -> None:
+        """Graded completions of one step."""
+
+    def checkpoint(self, saved: Checkpoint) -> None:
+        """A checkpoint folder is complete. The recorder may copy it away; the engine keeps the best."""
+
+    def dropped(self, step: int) -> None:
+        """The checkpoint of that step is no longer among the best; its folder is gone."""
+
+    def state(self, step: int, folder: Path) -> None:
+        """A complete training state was saved; older states are gone."""
+
+    def note(self, level: Literal["info", "warn"], message: str) -> None:
+        """A sentence for the person who follows the run."""

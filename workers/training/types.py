@@ -1,0 +1,97 @@
+"""What the engine passes around. P prompts, G completions each, B = P*G, T tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from graders import Grade
+
+Split = Literal["train", "valid"]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One dataset row, tokenised.
+
+    Attributes:
+        row: 0-based index of the row in its file (blank lines not counted).
+        item: the whole row, as graders see it.
+        tokens: prompt token ids, with the generation prompt of the chat template.
+    """
+
+    row: int
+    item: Mapping[str, Any]
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled answer.
+
+    Attributes:
+        tokens: sampled ids, with the end token where there is one.
+        logprobs: log-probability of each id under the policy that sampled it (nats), same length,
+            at the sampling temperature.
+        text: decoded, without special tokens.
+        finish_reason: "stop" at an end token, "length" where cut.
+    """
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    finish_reason: Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The G completions of one prompt, and their grades once graded (same order)."""
+
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+    grades: tuple[Grade, ...] = ()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A saved point of the run: its folder is complete when this exists.
+
+    Attributes:
+        step: updates made before it; 0 is the untouched base.
+        epoch: finished passes over the data at that step, 1-based for step > 0.
+        folder: holds `model/` (complete, loadable), `adapter/` (LoRA runs) and `manifest.json`
+            with a sha256 for each file.
+        kl: mean over probe prompts of the exact KL(policy || base) in nats per token.
+        kl_stderr: its standard error over prompts.
+        valid_reward: mean validation reward in grader units; None without validation rows.
+        valid_reward_stderr: its standard error over rows.
+        advantage_over_base: mean paired difference to the base on the same validation rows.
+        advantage_stderr: its standard error over rows.
+    """
+
+    step: int
+    epoch: int
+    folder: Path
+    kl: float
+    kl_stderr: float
+    valid_reward: float | None
+    valid_reward_stderr: float | None
+    advantage_over_base: float | None
+    advantage_stderr: float | None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        best: the checkpoint to deliver. Step 0 means that nothing was better than the base.
+        steps: updates made.
+        trained_tokens: tokens seen in updates (prompt and completion).
+    """
+
+    best: Checkpoint
+    steps: int
+    trained_tokens: int
