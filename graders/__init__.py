@@ -5,7 +5,7 @@ that is either a value or a named failure, never a silent zero.
 """
 
 from graders.build import build_grader
-from graders.spec import GraderSpec, parse_grader
+from graders.spec import GraderSpec, dump_grader, has_path, item_paths, parse_grader
 from graders.types import Failure, FailureKind, Grade, Grader, GraderInvalid, Sample
 
 __all__ = [
@@ -17,5 +17,8 @@ __all__ = [
     "GraderSpec",
     "Sample",
     "build_grader",
+    "dump_grader",
+    "has_path",
+    "item_paths",
     "parse_grader",
 ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Protocol
+
+from graders import strict_json
 
 
 class FailureKind(StrEnum):
@@ -41,6 +44,14 @@ class Failure:
     message: str
 
 
+class GradeFailed(Exception):
+    """Raised inside a grader that has no value to give; `Grader.grade` turns it into a failed `Grade`."""
+
+    def __init__(self, kind: FailureKind, message: str) -> None:
+        super().__init__(message)
+        self.failure = Failure(kind, message)
+
+
 @dataclass(frozen=True)
 class Sample:
     """One completion as graders see it.
@@ -48,10 +59,20 @@ class Sample:
     Attributes:
         output_text: the text, without special tokens.
         finish_reason: "stop" or "length".
+        output_tools: the tool calls, in the chat shape.
     """
 
     output_text: str
     finish_reason: str = "stop"
+    output_tools: Sequence[Mapping[str, Any]] = ()
+
+    @cached_property
+    def output_json(self) -> Any:
+        """The whole text as strict JSON; white space around it is allowed, fences and chat are not.
+
+        Parsed once and shared between graders, so it must not be changed. Raises `StrictJsonError`.
+        """
+        return strict_json.loads(self.output_text.strip())
 
 
 @dataclass(frozen=True)
@@ -82,8 +103,11 @@ class Grade:
 class Grader(Protocol):
     """Grades one completion. Raises nothing for bad completions; opens no sockets; keeps no state."""
 
-    name: str
-    type: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def type(self) -> str: ...
 
     def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade: ...
 
@@ -92,7 +116,8 @@ class GraderInvalid(Exception):
     """A grader config is malformed. `param` is the path within the grader, such as `graders.a.input`.
 
     `code` is one of OpenAI's: missing_required_parameter, invalid_type, invalid_value, unknown_parameter,
-    or `unsupported_grader` for a type this build refuses.
+    string_above_max_length, string_below_min_length, decimal_above_max_value, decimal_below_min_value;
+    or `unsupported_grader` for what this build refuses.
     """
 
     def __init__(self, message: str, *, param: str = "", code: str = "invalid_value") -> None:

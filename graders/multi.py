@@ -1,0 +1,69 @@
+"""`multi`: several graders and a formula over their values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from graders.formula import Formula
+from graders.types import Failure, Grade, GradeFailed, Grader, Sample
+
+
+@dataclass(frozen=True)
+class Multi:
+    """A built `multi` grader.
+
+    A sub-grader that fails through the completion's fault counts as 0 in the formula, and its failure stands
+    in `part_failures`. Any other failure is the failure of the whole: there is no honest number to give.
+    """
+
+    name: str
+    graders: Mapping[str, Grader]
+    formula: Formula
+    type: str = "multi"
+
+    def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade:
+        started = perf_counter()
+        grades = {key: grader.grade(sample, item) for key, grader in self.graders.items()}
+        parts = dict(_parts(grades))
+        failures = {key: grade.failure for key, grade in grades.items() if grade.failure}
+        value, failure = self._outcome(parts, failures)
+        return Grade(
+            value,
+            failure,
+            parts=parts,
+            part_failures=failures,
+            reason=_reason(grades),
+            seconds=perf_counter() - started,
+        )
+
+    def _outcome(
+        self, parts: Mapping[str, float], failures: Mapping[str, Failure]
+    ) -> tuple[float | None, Failure | None]:
+        for key, failure in failures.items():
+            if not failure.kind.is_completions_fault:
+                return None, Failure(failure.kind, f"{key}: {failure.message}")
+        try:
+            return self.formula.evaluate(parts), None
+        except GradeFailed as failed:
+            return None, failed.failure
+
+
+def _parts(grades: Mapping[str, Grade]) -> list[tuple[str, float]]:
+    """The value of each sub-grader, and its own parts under its key."""
+    found: list[tuple[str, float]] = []
+    for key, grade in grades.items():
+        if grade.value is not None:
+            found.append((key, grade.value))
+        elif grade.failure is not None and grade.failure.kind.is_completions_fault:
+            found.append((key, 0.0))
+        found += [(f"{key}.{name}", value) for name, value in grade.parts.items()]
+    return found
+
+
+def _reason(grades: Mapping[str, Grade]) -> str:
+    """What each sub-grader said, one line."""
+    said = {key: grade.failure.message if grade.failure else grade.reason for key, grade in grades.items()}
+    return " | ".join(f"{key}: {text}" for key, text in said.items() if text)

@@ -1,0 +1,117 @@
+"""Strict JSON: what this accepts, UTF-8 output and a Postgres jsonb column accept too.
+
+The standard decoder with hooks. Costs about a third more time than `json.loads`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from itertools import accumulate, repeat
+from typing import Any
+
+MAX_DEPTH = 64
+"""How deep arrays and objects may be nested."""
+
+INT_MIN, INT_MAX = -(2**63), 2**63 - 1
+
+_STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
+_NOT_A_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[^\[\]{}"]++', re.DOTALL)
+_ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*+\\u0000")
+_LONGEST_INT = len(str(INT_MIN))
+
+
+class StrictJsonError(ValueError):
+    """The text is not strict JSON. `line` and `column` count from 1; None where the place is not known."""
+
+    def __init__(self, message: str, *, line: int | None = None, column: int | None = None) -> None:
+        super().__init__(message if line is None else f"{message} (line {line}, column {column})")
+        self.message = message
+        self.line = line
+        self.column = column
+
+
+def loads(text: str | bytes | bytearray, *, max_depth: int = MAX_DEPTH) -> Any:
+    """Parse one JSON document.
+
+    Refused beside malformed text: NaN and infinities, floats that overflow, integers beyond signed 64 bits,
+    duplicate keys, nesting beyond `max_depth`, invalid UTF-8, NUL, lone surrogates, a byte order mark.
+    Raises `StrictJsonError`, and nothing else, for any text.
+    """
+    document = _as_text(text)
+    _check_depth(document, max_depth)
+    try:
+        value = _DECODER.decode(document)
+    except json.JSONDecodeError as error:
+        raise StrictJsonError(error.msg, line=error.lineno, column=error.colno) from None
+    except RecursionError:
+        raise StrictJsonError("nested too deeply") from None
+    if "\\u" in document:
+        _check_escapes(document, value)
+    return value
+
+
+def _as_text(text: str | bytes | bytearray) -> str:
+    """The document as text that has a UTF-8 form."""
+    try:
+        if isinstance(text, str):
+            if not text.isascii():
+                text.encode("utf-8")
+            return text
+        return text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise StrictJsonError(f"invalid UTF-8 at byte {error.start}") from None
+    except UnicodeEncodeError as error:
+        raise StrictJsonError(f"lone surrogate at character {error.start}") from None
+
+
+def _check_depth(document: str, max_depth: int) -> None:
+    """Refuse deep nesting before the decoder recurses into it."""
+    if document.count("[") + document.count("{") <= max_depth:
+        return
+    brackets = _NOT_A_BRACKET.sub("", document)
+    if max(accumulate(map(_STEP.get, brackets, repeat(0))), default=0) > max_depth:
+        raise StrictJsonError(f"nested more than {max_depth} levels deep")
+
+
+def _check_escapes(document: str, value: Any) -> None:
+    """Refuse NUL and lone surrogates, which in a valid document can only come from escapes."""
+    if _ESCAPED_NUL.search(document):
+        raise StrictJsonError("a string holds the NUL character (\\u0000)")
+    if "\\ud" in document or "\\uD" in document:
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise StrictJsonError("a string holds half of a surrogate pair") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise StrictJsonError(f"duplicate key {twice[:60]!r}")
+    return found
+
+
+def _int(digits: str) -> int:
+    if len(digits) > _LONGEST_INT or not INT_MIN <= (number := int(digits)) <= INT_MAX:
+        raise StrictJsonError(f"integer beyond 64 bits: {digits[:30]}")
+    return number
+
+
+def _float(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise StrictJsonError(f"number out of range: {digits[:30]}")
+    return number
+
+
+def _constant(name: str) -> float:
+    raise StrictJsonError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_int, parse_float=_float, parse_constant=_constant
+)

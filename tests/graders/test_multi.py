@@ -1,0 +1,117 @@
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from graders import Failure, FailureKind, Grade, Sample, build_grader, parse_grader
+from graders.formula import Formula
+from graders.multi import Multi
+
+
+def check(path, reference, operation="eq"):
+    return {
+        "type": "string_check",
+        "input": f"{{{{{path}}}}}",
+        "reference": reference,
+        "operation": operation,
+    }
+
+
+def multi(formula, **graders):
+    return build_grader(parse_grader({"type": "multi", "graders": graders, "calculate_output": formula}))
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A grader that always answers the same."""
+
+    answer: Grade
+    name: str = "fixed"
+    type: str = "fixed"
+
+    def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade:
+        return self.answer
+
+
+def of_fixed(formula, **answers):
+    graders = {key: Fixed(answer) for key, answer in answers.items()}
+    return Multi("multi", graders, Formula.parse(formula, frozenset(graders)))
+
+
+def failed(kind):
+    return Grade(None, Failure(kind, "because"))
+
+
+def test_value_is_the_formula_over_the_parts():
+    grader = multi("0.25 * a + 0.75 * b", a=check("sample.output_text", "x"), b=check("item.x", "y"))
+    grade = grader.grade(Sample("x"), {"x": "no"})
+    assert grade.value == 0.25
+    assert grade.parts == {"a": 1.0, "b": 0.0}
+    assert not grade.part_failures
+
+
+def test_a_part_that_does_not_parse_counts_as_0_and_is_named():
+    grader = multi("a + b", a=check("sample.output_json.x", "1"), b=check("sample.output_text", "nope"))
+    grade = grader.grade(Sample("nope"), {})
+    assert grade.value == 1.0
+    assert grade.parts == {"a": 0.0, "b": 1.0}
+    assert grade.part_failures["a"].kind is FailureKind.SAMPLE_PARSE
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FailureKind if kind is not FailureKind.SAMPLE_PARSE])
+def test_any_other_failure_of_a_part_is_the_failure_of_the_whole(kind):
+    grade = of_fixed("a + b", a=Grade(1.0), b=failed(kind)).grade(Sample(""), {})
+    assert grade.value is None
+    assert grade.failure.kind is kind
+    assert grade.failure.message == "b: because"
+    assert grade.parts == {"a": 1.0}
+    assert set(grade.part_failures) == {"b"}
+
+
+def test_a_failure_of_the_grader_outweighs_one_of_the_completion():
+    grade = of_fixed("a + b", a=failed(FailureKind.SAMPLE_PARSE), b=failed(FailureKind.PYTHON_SERVER)).grade(
+        Sample(""), {}
+    )
+    assert grade.failure.kind is FailureKind.PYTHON_SERVER
+    assert set(grade.part_failures) == {"a", "b"}
+
+
+def test_a_failing_part_the_formula_does_not_use_still_fails_the_whole():
+    grade = of_fixed("a", a=Grade(1.0), b=failed(FailureKind.INVALID_VARIABLE)).grade(Sample(""), {})
+    assert grade.failure.kind is FailureKind.INVALID_VARIABLE
+
+
+def test_a_formula_without_value_is_a_formula_parse_error_not_a_0():
+    grade = of_fixed("1 / a", a=Grade(0.0)).grade(Sample(""), {})
+    assert grade.value is None
+    assert grade.failure.kind is FailureKind.FORMULA_PARSE
+    assert grade.parts == {"a": 0.0}
+
+
+def test_parts_of_parts_are_named_below_their_grader():
+    profile = {"type": "fields", "input": "{{sample.output_json}}", "reference": "{{item.reference}}"}
+    grader = multi("profile", profile=profile)
+    item = {"reference": {"city": "Rome", "address": {"zip": "1"}}}
+    grade = grader.grade(Sample(json.dumps({"city": "rome", "address": {"zip": "2"}})), item)
+    assert grade.value == 0.5
+    assert grade.parts == {
+        "profile": 0.5, "profile.city": 1.0, "profile.address": 0.0, "profile.address.zip": 0.0
+    }  # fmt: skip
+    assert "profile: address.zip differs" in grade.reason
+
+
+@pytest.mark.parametrize(
+    "output",
+    ["", "x" * 1_000_000, "{" * 100_000, "[" * 50 + "]" * 50, '{"x": 1e999}', '{"x": NaN}',
+    '{"x": "\ud800"}',
+     '{"x": "{{item.y}}"}', '{"x": {"x": {}}}', "null", '```json\n{"x": 1}\n```', '{"x": 1}{"x": 1}'],
+)  # fmt: skip
+def test_hostile_output_gets_a_value_or_a_named_failure(output):
+    grader = multi(
+        "(a + b) / 2", a=check("sample.output_json.x", "1"), b=check("sample.output_text", "q", "ilike")
+    )
+    grade = grader.grade(Sample(output), {"y": 1})
+    assert grade.value == 0.0
+    assert set(grade.part_failures) <= {"a"}

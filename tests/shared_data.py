@@ -1,0 +1,35 @@
+"""Where the data lies that is too large, or not ours, to be in the repository."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def shared_path(name: str) -> Path:
+    """A file or folder of the shared data, such as `data/e2e-nlg-200`; the test is skipped if it is absent.
+
+    The data is looked for in the folder that CHERRY_SHARED names, or in `shared` beside the repository.
+    """
+    default = Path(__file__).resolve().parents[2] / "shared"
+    path = Path(os.environ.get("CHERRY_SHARED", default)) / name
+    if not path.exists():
+        pytest.skip(f"no {name} in the shared data (set CHERRY_SHARED to its folder)")
+    return path
+
+
+def shared_rows(name: str) -> list[dict[str, Any]]:
+    """All rows of a data folder: train.jsonl, then validation.jsonl if there is one."""
+    folder = shared_path(name)
+    files = [folder / "train.jsonl", folder / "validation.jsonl"]
+    return [
+        json.loads(line)
+        for file in files
+        if file.exists()
+        for line in file.read_bytes().split(b"\n")
+        if line.strip()
+    ]
