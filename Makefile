@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check fmt lint types fast clean
+.PHONY: help setup demo up test browser check fmt lint types fast clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -32,8 +32,14 @@ demo: $(STAMP) ## train the built-in model for real and show before and after (K
 up: $(STAMP) ## the whole service on this machine
 	@$(BIN)/cherry up
 
-test: $(STAMP) ## every test
+test: $(STAMP) browser ## every test
 	$(BIN)/python -m pytest
+
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	  else echo "No Chromium here: the browser tests will skip. Install it with your package manager."; fi
 
 check: lint types fast ## format, lint, types, import contracts, fast tests
 

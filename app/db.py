@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import structlog
 from sqlalchemy import DateTime, Engine, MetaData, create_engine
@@ -28,7 +28,7 @@ NAMING = {
 
 class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
         datetime: DateTime(timezone=True),
         dict[str, Any]: JSONB(none_as_null=True),
         list[Any]: JSONB(none_as_null=True),
@@ -46,7 +46,8 @@ def sqlalchemy_url(url: str) -> str:
 @lru_cache
 def get_engine() -> Engine:
     """The connection pool of this process."""
-    return create_engine(sqlalchemy_url(get_settings().database_url), pool_pre_ping=True, pool_size=10)
+    url = sqlalchemy_url(get_settings().database_url)
+    return create_engine(url, pool_pre_ping=True, pool_size=10, connect_args={"connect_timeout": 5})
 
 
 def session() -> Session:

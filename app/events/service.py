@@ -1,4 +1,4 @@
-"""Appending to a job's log."""
+"""A job's log and its per-step metrics: append and read."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any, Literal
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from app.events.models import JobEvent
+from app.events.models import JobEvent, JobMetrics
 from app.ids import random_id
 from app.jobs.models import Job
+from app.pagination import Page, fetch_page, number_after
 
 Level = Literal["info", "warn", "error"]
 
@@ -49,3 +50,21 @@ def append(
     db.add(event)
     db.flush()
     return event
+
+
+def list_events(db: Session, job_id: str, *, after: str | None, limit: int) -> Page[JobEvent]:
+    """A job's log, newest first; `after` is an event's id."""
+    query = select(JobEvent).where(JobEvent.job_id == job_id)
+    if after:
+        seen = select(JobEvent.seq).where(JobEvent.job_id == job_id, JobEvent.id == after)
+        if (seq := db.scalars(seen).first()) is not None:
+            query = query.where(JobEvent.seq < seq)
+    return fetch_page(db, query.order_by(JobEvent.seq.desc()), limit)
+
+
+def list_metrics(db: Session, job_id: str, *, after: str | None, limit: int) -> Page[JobMetrics]:
+    """The numbers of a job's steps, first step first; `after` is a step."""
+    query = select(JobMetrics).where(JobMetrics.job_id == job_id)
+    if (step := number_after(after)) is not None:
+        query = query.where(JobMetrics.step > step)
+    return fetch_page(db, query.order_by(JobMetrics.step), limit)

@@ -18,7 +18,10 @@ class Rollout(Base):
     """
 
     __tablename__ = "rollouts"
-    __table_args__ = (Index("ix_rollouts_row", "job_id", "split", "row", "step"),)
+    __table_args__ = (
+        Index("ix_rollouts_row", "job_id", "split", "row", "step"),
+        Index("ix_rollouts_epoch", "job_id", "split", "epoch", "step", "row", "sample"),
+    )
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     split: Mapped[str] = mapped_column(primary_key=True)

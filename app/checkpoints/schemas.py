@@ -1,0 +1,68 @@
+"""Checkpoints on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from app.checkpoints.models import Checkpoint
+from app.events.rft_metrics import reward_numbers
+from app.pagination import Page
+
+
+class CheckpointOut(BaseModel):
+    """A kept checkpoint. `metrics` holds only numbers that were measured."""
+
+    object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
+    id: str
+    created_at: int
+    fine_tuning_job_id: str
+    fine_tuned_model_checkpoint: str
+    step_number: int
+    metrics: dict[str, float]
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, name: str, values: Mapping[str, Any]) -> CheckpointOut:
+        return cls(
+            id=checkpoint.id,
+            created_at=int(checkpoint.created_at.timestamp()),
+            fine_tuning_job_id=checkpoint.job_id,
+            fine_tuned_model_checkpoint=name,
+            step_number=checkpoint.step,
+            metrics=_metrics(checkpoint, values),
+        )
+
+
+class CheckpointList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[CheckpointOut]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+    @classmethod
+    def of(
+        cls, page: Page[Checkpoint], names: Mapping[str, str], values: Mapping[str, Mapping[str, Any]]
+    ) -> CheckpointList:
+        """`names` holds those that differ from the checkpoint's own: the delivered one has the tuned
+        model's name, as at OpenAI."""
+        data = [CheckpointOut.of(row, names.get(row.id, row.model_name), values[row.id]) for row in page.rows]
+        first, last = (data[0].id, data[-1].id) if data else (None, None)
+        return cls(data=data, first_id=first, last_id=last, has_more=page.has_more)
+
+
+def _metrics(checkpoint: Checkpoint, values: Mapping[str, Any]) -> dict[str, float]:
+    """OpenAI's reward numbers in both spellings, and ours: KL, and how sure the rewards are."""
+    own: dict[str, float | None] = {
+        "full_valid_mean_reward": checkpoint.valid_reward,
+        "valid_reward_mean": checkpoint.valid_reward,
+        "valid_reward_stderr": checkpoint.valid_reward_stderr,
+        "advantage_over_base": checkpoint.advantage_over_base,
+        "advantage_stderr": checkpoint.advantage_stderr,
+        "kl": checkpoint.kl,
+        "kl_stderr": checkpoint.kl_stderr,
+    }
+    measured = {name: value for name, value in own.items() if value is not None}
+    return {"step": checkpoint.step, **reward_numbers(values), **measured}

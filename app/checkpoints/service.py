@@ -1,0 +1,124 @@
+"""Checkpoints of a job that are kept: list them, download one."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.checkpoints.models import Checkpoint
+from app.errors import NotFound
+from app.events.models import JobMetrics
+from app.jobs.models import Job
+from app.models.models import Model
+from app.pagination import Page, fetch_page
+from app.storage import MANIFEST, Storage
+
+BLOCK = tarfile.BLOCKSIZE
+
+
+@dataclass(frozen=True)
+class Download:
+    """A checkpoint as a tar archive: its exact length, and its bytes."""
+
+    filename: str
+    size: int
+    chunks: Iterator[bytes]
+
+
+def list_kept(db: Session, job_id: str, *, after: str | None, limit: int) -> Page[Checkpoint]:
+    """Checkpoints whose files are still there, highest step first; `after` may be one dropped since."""
+    query = select(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.storage_key.is_not(None))
+    if after:
+        seen = select(Checkpoint.step).where(Checkpoint.job_id == job_id, Checkpoint.id == after)
+        if (step := db.scalars(seen).first()) is not None:
+            query = query.where(Checkpoint.step < step)
+    return fetch_page(db, query.order_by(Checkpoint.step.desc()), limit)
+
+
+def metrics_of(db: Session, checkpoints: list[Checkpoint]) -> dict[str, Mapping[str, Any]]:
+    """The numbers of each checkpoint's step, by checkpoint id."""
+    if not checkpoints:
+        return {}
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    query = select(JobMetrics).where(JobMetrics.job_id == checkpoints[0].job_id, JobMetrics.step.in_(steps))
+    values = {row.step: row.values for row in db.scalars(query)}
+    return {checkpoint.id: values.get(checkpoint.step, {}) for checkpoint in checkpoints}
+
+
+def delivered(db: Session, job: Job) -> str | None:
+    """Id of the checkpoint that the job's tuned model is; None before success."""
+    if job.fine_tuned_model is None:
+        return None
+    of_job = (Checkpoint.job_id == job.id, Model.job_id == job.id, Model.name == job.fine_tuned_model)
+    query = select(Checkpoint.id).join(Model, Model.storage_key == Checkpoint.storage_key)
+    return db.scalars(query.where(*of_job)).first()
+
+
+def get_kept(db: Session, job_id: str, checkpoint_id: str) -> Checkpoint:
+    """A checkpoint that can be downloaded. Raises `NotFound`, also for one that was dropped."""
+    own = (Checkpoint.job_id == job_id, Checkpoint.id == checkpoint_id)
+    checkpoint = db.scalars(select(Checkpoint).where(*own, Checkpoint.storage_key.is_not(None))).first()
+    if checkpoint is None:
+        raise _not_found(checkpoint_id)
+    return checkpoint
+
+
+def open_download(checkpoint: Checkpoint, storage: Storage) -> Download:
+    """A tar of the checkpoint's files, manifest.json with their SHA-256 sums first.
+
+    Streamed: nothing is built on disk. Raises `NotFound` if its files went in the meantime; if they
+    go while it is read, the stream breaks off short of `size`.
+    """
+    assert checkpoint.storage_key is not None
+    prefix = f"{checkpoint.storage_key}/"
+    manifest = f"{prefix}{MANIFEST}"
+    keys = sorted(storage.list_keys(checkpoint.storage_key), key=lambda key: (key != manifest, key))
+    modified = int(checkpoint.created_at.timestamp())
+    try:
+        members = [(key, _header(key.removeprefix(prefix), storage.size(key), modified)) for key in keys]
+    except FileNotFoundError:
+        members = []
+    if not members:
+        raise _not_found(checkpoint.id)
+    made = b""
+    if keys[0] != manifest:
+        text = json.dumps(checkpoint.manifest, indent=2).encode()
+        made = _header_block(_header(MANIFEST, len(text), modified)) + text + _padding(len(text))
+    size = len(made) + 2 * BLOCK
+    size += sum(len(_header_block(info)) + info.size + len(_padding(info.size)) for _, info in members)
+    name = f"{checkpoint.job_id}-step-{checkpoint.step}.tar"
+    return Download(name, size, _tar(made, members, storage))
+
+
+def _tar(made: bytes, members: list[tuple[str, tarfile.TarInfo]], storage: Storage) -> Iterator[bytes]:
+    if made:
+        yield made
+    for key, info in members:
+        yield _header_block(info)
+        yield from storage.open_stream(key)
+        yield _padding(info.size)
+    yield bytes(2 * BLOCK)
+
+
+def _header(name: str, size: int, modified: int) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size, info.mtime, info.mode = size, modified, 0o644
+    return info
+
+
+def _header_block(info: tarfile.TarInfo) -> bytes:
+    return info.tobuf(tarfile.PAX_FORMAT)
+
+
+def _padding(size: int) -> bytes:
+    return bytes(-size % BLOCK)
+
+
+def _not_found(checkpoint_id: str) -> NotFound:
+    return NotFound(f"No such checkpoint, or it is not kept any more: {checkpoint_id}", param="checkpoint_id")

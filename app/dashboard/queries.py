@@ -1,0 +1,102 @@
+"""What the pages show, each one index range of one project's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import func, select, tuple_
+from sqlalchemy.orm import Session
+
+from app.checkpoints.models import Checkpoint
+from app.events.models import JobEvent, JobMetrics
+from app.jobs.models import Job
+from app.rollouts.models import Rollout
+
+PAGE = 50
+EVENTS = 200
+ROLLOUTS = 400
+
+Series = dict[str, list[tuple[int, float]]]
+CURVES = (
+    "reward/mean",
+    "reward/valid_mean",
+    "kl/probe_mean",
+    "kl/reference",
+    "entropy/mean",
+    "completion/train_tokens_mean",
+)
+
+
+def jobs(db: Session, project_id: str, after: str | None) -> tuple[Sequence[Job], bool]:
+    """A page of jobs, newest first, and whether older ones follow."""
+    found = select(Job).where(Job.project_id == project_id).order_by(Job.created_at.desc(), Job.id.desc())
+    cursor = job(db, project_id, after) if after else None
+    if cursor is not None:
+        found = found.where(tuple_(Job.created_at, Job.id) < (cursor.created_at, cursor.id))
+    rows = db.scalars(found.limit(PAGE + 1)).all()
+    return rows[:PAGE], len(rows) > PAGE
+
+
+def job(db: Session, project_id: str, job_id: str) -> Job | None:
+    return db.scalars(select(Job).where(Job.id == job_id, Job.project_id == project_id)).one_or_none()
+
+
+def rewards(db: Session, shown: Sequence[Job]) -> dict[str, tuple[float, float]]:
+    """Validation reward of the base and of the best checkpoint, by job; jobs not validated are left out."""
+    base = func.max(Checkpoint.valid_reward).filter(Checkpoint.step == 0)
+    best = func.max(Checkpoint.valid_reward)
+    found = db.execute(
+        select(Checkpoint.job_id, base, best)
+        .where(Checkpoint.job_id.in_([job.id for job in shown]))
+        .group_by(Checkpoint.job_id)
+    )
+    return {
+        job_id: (started, top) for job_id, started, top in found if started is not None and top is not None
+    }
+
+
+def series(db: Session, job_id: str) -> Series:
+    """The curves of a job by metric name; steps without a value are left out."""
+    found = db.execute(
+        select(JobMetrics.step, *(JobMetrics.values[name].as_float() for name in CURVES))
+        .where(JobMetrics.job_id == job_id)
+        .order_by(JobMetrics.step)
+    )
+    curves: Series = {name: [] for name in CURVES}
+    for step, *values in found:
+        for name, value in zip(CURVES, values, strict=True):
+            if value is not None:
+                curves[name].append((step, value))
+    return curves
+
+
+def checkpoints(db: Session, job_id: str) -> Sequence[Checkpoint]:
+    return db.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step)).all()
+
+
+def events(db: Session, job_id: str) -> Sequence[JobEvent]:
+    """The newest events, newest first."""
+    return db.scalars(
+        select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.seq.desc()).limit(EVENTS)
+    ).all()
+
+
+def rollouts(db: Session, job_id: str, split: str, step: int | None) -> dict[str, Any]:
+    """The graded completions of one step (the newest if none is named), and its neighbours."""
+    mine = (Rollout.job_id == job_id, Rollout.split == split)
+    if step is None:
+        step = db.scalar(select(func.max(Rollout.step)).where(*mine))
+    if step is None:
+        return {"step": 0, "rollouts": [], "earlier": None, "later": None}
+    return {
+        "step": step,
+        "rollouts": db.scalars(
+            select(Rollout)
+            .where(*mine, Rollout.step == step)
+            .order_by(Rollout.row, Rollout.sample)
+            .limit(ROLLOUTS)
+        ).all(),
+        "earlier": db.scalar(select(func.max(Rollout.step)).where(*mine, Rollout.step < step)),
+        "later": db.scalar(select(func.min(Rollout.step)).where(*mine, Rollout.step > step)),
+    }

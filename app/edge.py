@@ -1,0 +1,227 @@
+"""The layer before routing: the key, the query and the body are checked before anything else runs.
+
+The framework reads a whole body before its first dependency, and answers ordinary hostile JSON with
+500s; so what can be refused early is refused here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from urllib.parse import unquote_to_bytes
+
+import structlog
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.auth import authenticate
+from app.errors import (
+    DATABASE_AWAY,
+    ApiError,
+    BadRequest,
+    NotFound,
+    RequestTimeout,
+    TooLarge,
+    database_away,
+    internal_error,
+)
+from app.ids import random_id
+from graders import strict_json
+
+log = structlog.get_logger(__name__)
+
+API = "/v1/"
+UPLOADS = ("/v1/files",)
+"""Where a multipart body is taken; its handler reads it as it comes."""
+MAX_QUERY_BYTES = 4096
+BODY_SECONDS = 60.0
+"""How long a client may take to send a body that is no upload."""
+CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+HARDENING = {
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "DENY",
+    "cross-origin-resource-policy": "same-origin",
+}
+API_CSP = "default-src 'none'; frame-ancestors 'none'"
+PAGE_CSP = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
+"""Pages have no scripts and load nothing but their style sheet."""
+
+
+class Edge:
+    """Outermost ASGI layer of the service."""
+
+    def __init__(self, app: ASGIApp, *, max_json_bytes: int) -> None:
+        self.app = app
+        self.max_json_bytes = max_json_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        answer = _Answer(scope, send)
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=answer.request_id)
+        try:
+            receive = await self._admit(scope, receive)
+            await self.app(scope, receive, answer.send)
+        except ApiError as refusal:
+            await refusal.response()(scope, receive, answer.send)
+        except DATABASE_AWAY as problem:  # while the key was looked up
+            await database_away(problem).response()(scope, receive, answer.send)
+        except ClientDisconnect:
+            log.info("client_left", path=scope["path"])
+        except Exception:
+            log.exception("request_failed", path=scope["path"], method=scope["method"])
+            if answer.status:
+                raise  # half an answer is out: only cutting the connection tells the client
+            await internal_error(answer.request_id).response()(scope, receive, answer.send)
+        finally:
+            answer.log()
+
+    async def _admit(self, scope: Scope, receive: Receive) -> Receive:
+        """Check a request; what it returns gives the handler the checked body."""
+        headers = Headers(scope=scope)
+        _check_target(scope)
+        _check_client_request_id(headers)
+        is_api = scope["path"].startswith(API)
+        if is_api:
+            scope["state"]["caller"] = await run_in_threadpool(authenticate, headers)
+        if scope["method"] not in ("POST", "PUT", "PATCH"):
+            return receive
+        if scope["path"] in UPLOADS and _media_type(headers) == "multipart/form-data":
+            return receive
+        body = await self._whole_body(headers, receive)
+        if is_api and body:  # the client sends JSON's content type with empty bodies too
+            await self._check_json(headers, body)
+        return _replay(body, receive)
+
+    async def _whole_body(self, headers: Headers, receive: Receive) -> bytes:
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                return await self._read(headers, receive)
+        except TimeoutError:
+            raise RequestTimeout(f"The request body did not arrive within {BODY_SECONDS:.0f} s.") from None
+
+    async def _check_json(self, headers: Headers, body: bytes) -> None:
+        media = _media_type(headers)
+        if media != "application/json":
+            message = f"Unsupported content type: '{media[:80]}'. This call takes 'application/json'."
+            raise BadRequest(message, code="unsupported_content_type")
+        try:
+            await run_in_threadpool(strict_json.loads, body)
+        except strict_json.StrictJsonError as fault:
+            message = f"We could not parse the JSON body of your request: {fault}."
+            raise BadRequest(message) from None
+
+    async def _read(self, headers: Headers, receive: Receive) -> bytes:
+        """The whole body, refused as soon as it is known to be too large."""
+        told = headers.get("content-length", "0")
+        self._check_size(int(told) if told.isdecimal() else 0)
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            body += message.get("body", b"")
+            self._check_size(len(body))
+            if not message.get("more_body", False):
+                return bytes(body)
+
+    def _check_size(self, size: int) -> None:
+        if size > self.max_json_bytes:
+            raise TooLarge(f"The request body is too large: at most {self.max_json_bytes} bytes are taken.")
+
+
+class _Answer:
+    """Puts our headers on a response, whatever made it, and remembers how it went."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.request_id = random_id("req_", 32)
+        self.status = 0
+        self._scope = scope
+        self._send = send
+        self._started = time.perf_counter()
+        scope.setdefault("state", {})["request_id"] = self.request_id
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self._add_headers(MutableHeaders(scope=message))
+        await self._send(message)
+
+    def log(self) -> None:
+        caller = self._scope["state"].get("caller")
+        log.info(
+            "request",
+            method=self._scope["method"],
+            path=self._scope["path"],
+            status=self.status,
+            milliseconds=self._milliseconds(),
+            project_id=caller.project_id if caller else None,
+            retry=Headers(scope=self._scope).get("x-stainless-retry-count"),
+        )
+
+    def _add_headers(self, headers: MutableHeaders) -> None:
+        is_api = self._scope["path"].startswith(API)
+        for name, value in HARDENING.items():
+            headers.setdefault(name, value)
+        headers.setdefault("content-security-policy", API_CSP if is_api else PAGE_CSP)
+        headers["x-request-id"] = self.request_id
+        if self._scope["scheme"] == "https":
+            headers.setdefault("strict-transport-security", "max-age=31536000")
+        if is_api:
+            headers["openai-version"] = "2020-10-01"
+            headers["openai-processing-ms"] = str(self._milliseconds())
+        if caller := self._scope["state"].get("caller"):
+            headers["openai-organization"] = caller.organization_id
+
+    def _milliseconds(self) -> int:
+        return round((time.perf_counter() - self._started) * 1000)
+
+
+def _check_target(scope: Scope) -> None:
+    """Path and query, decoded, must be text without control characters: Postgres takes no NUL."""
+    if not _is_plain_text(unquote_to_bytes(scope.get("raw_path") or scope["path"].encode())):
+        raise NotFound("Invalid URL: the path holds characters that no path here has.")
+    query: bytes = scope["query_string"]
+    if len(query) > MAX_QUERY_BYTES:
+        raise BadRequest(f"The query string is too long: at most {MAX_QUERY_BYTES} bytes are taken.")
+    if not _is_plain_text(unquote_to_bytes(query)):
+        raise BadRequest("The query string holds control characters or is not UTF-8.")
+
+
+def _check_client_request_id(headers: Headers) -> None:
+    value = headers.get("x-client-request-id", "")
+    if len(value) > 512 or not value.isascii():
+        raise BadRequest("The X-Client-Request-Id header must be ASCII and at most 512 characters long.")
+
+
+def _is_plain_text(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return CONTROL.search(data) is None
+
+
+def _media_type(headers: Headers) -> str:
+    return headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+def _replay(body: bytes, then: Receive) -> Receive:
+    """A body that was already read, for those who read it next; afterwards `then` tells of the client."""
+    told = False
+
+    async def receive() -> Message:
+        nonlocal told
+        if told:
+            return await then()
+        told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive

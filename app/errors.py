@@ -1,0 +1,151 @@
+"""Errors as OpenAI words them: one tree, one body shape, one handler. See docs/errors.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoFreeConnection
+from starlette.exceptions import HTTPException
+
+from app.validation_errors import describe
+
+log = structlog.get_logger(__name__)
+
+NOT_YET = re.compile(
+    r"/v1/(uploads|chat|completions|responses|evals|embeddings|batches|organization|webhooks|moderations"
+    r"|webhook_endpoints|vector_stores|assistants|threads|images|audio|conversations|containers"
+    r"|fine_tuning/alpha|fine_tuning/checkpoints|fine_tuning/jobs/[^/]+/(pause|resume))(/|\Z)"
+)
+"""Paths of OpenAI's API that this version does not serve."""
+
+
+DATABASE_AWAY = (OperationalError, InterfaceError, NoFreeConnection)
+
+
+class ApiError(Exception):
+    """What a client is told. Subclasses name the status; `code` and `param` are for programs."""
+
+    status = 400
+    type = "invalid_request_error"
+    code: str | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code or self.code
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.body(), status_code=self.status, headers=self.headers)
+
+
+class BadRequest(ApiError):
+    """The request can never work as it is; also state conflicts, as the client would repeat a 409."""
+
+
+class Unauthorized(ApiError):
+    status = 401
+
+
+class Forbidden(ApiError):
+    status = 403
+
+
+class NotFound(ApiError):
+    """No such thing, or it belongs to somebody else: both answer alike."""
+
+    status = 404
+
+
+class MethodNotAllowed(ApiError):
+    status = 405
+    code = "method_not_supported"
+
+
+class RequestTimeout(ApiError):
+    status = 408
+
+
+class TooLarge(ApiError):
+    status = 413
+    code = "request_too_large"
+
+
+class TooManyJobs(ApiError):
+    status = 429
+    code = "daily_rate_limit_exceeded"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"x-should-retry": "false"})  # repeating at once cannot help
+
+
+class ServerError(ApiError):
+    status = 500
+    type = "server_error"
+
+
+class Unavailable(ApiError):
+    status = 503
+    type = "service_unavailable_error"
+
+
+def internal_error(request_id: str) -> ServerError:
+    """What a client is told of a fault of ours: where to look, and nothing of what happened."""
+    return ServerError(
+        f"The server had an error while processing your request. Its log names this request {request_id}."
+    )
+
+
+def database_away(error: Exception) -> Unavailable:
+    log.error("database_away", problem=str(getattr(error, "orig", error)))
+    return Unavailable("The database cannot be reached at the moment. Try again in a few seconds.")
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Every failure leaves in the one shape. What nobody foresaw is answered by the edge (app/edge.py)."""
+    for raised in (ApiError, RequestValidationError, HTTPException, *DATABASE_AWAY):
+        app.add_exception_handler(raised, _handle)
+
+
+def _handle(request: Request, error: Exception) -> JSONResponse:
+    return _as_api_error(request, error).response()
+
+
+def _as_api_error(request: Request, error: Exception) -> ApiError:
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, RequestValidationError):
+        fault = describe(error.errors()[0])
+        return BadRequest(fault.message, param=fault.param, code=fault.code)
+    if isinstance(error, HTTPException):
+        return _from_routing(request, error)
+    return database_away(error)
+
+
+def _from_routing(request: Request, error: HTTPException) -> ApiError:
+    path, method = request.url.path, request.method
+    if error.status_code in (404, 405) and NOT_YET.match(path):
+        return NotFound(f"{method} {path} is not available in this version of Cherry.")
+    if error.status_code == 404:
+        return NotFound(f"Invalid URL ({method} {path})")
+    if error.status_code == 405:
+        return MethodNotAllowed(f"Not allowed to {method} on {path}.", headers=error.headers)
+    return BadRequest(str(error.detail))

@@ -1,0 +1,116 @@
+"""/v1/files"""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from app.auth import Caller, CurrentCaller, Db
+from app.db import unit_of_work
+from app.errors import BadRequest
+from app.files import service as files
+from app.files.receive import Upload, receive_upload
+from app.files.schemas import FileDeleted, FileList, FileOut, UploadForm
+from app.pagination import Cursor
+from app.settings import get_settings
+from app.storage import get_storage
+
+router = APIRouter(prefix="/v1/files", tags=["files"])
+
+FORM = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["file", "purpose"],
+                "properties": {
+                    "file": {"type": "string", "format": "binary"},
+                    "purpose": {"type": "string"},
+                    "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
+                    "expires_after[seconds]": {"type": "integer"},
+                },
+            }
+        }
+    },
+}
+
+
+@router.post("", response_model_exclude_none=True, openapi_extra={"requestBody": FORM})
+async def create_file(request: Request, caller: CurrentCaller) -> FileOut:
+    """Upload a file. Training data is JSONL with the purpose `fine-tune`."""
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise BadRequest("Send the file as multipart/form-data.", code="unsupported_content_type")
+    settings = get_settings()
+    spool = settings.data_dir / "uploads"
+    async with receive_upload(request, spool, settings.max_file_bytes) as upload:
+        return await run_in_threadpool(_keep, caller, upload)
+
+
+def _keep(caller: Caller, upload: Upload) -> FileOut:
+    """Into storage, then a row: no transaction is open while bytes move."""
+    form = UploadForm.of(upload)
+    stored = files.store_path(upload.path, upload.size, upload.sha256)
+    try:
+        with unit_of_work() as db:
+            file = files.create(
+                db,
+                caller.project_id,
+                stored,
+                filename=upload.filename,
+                purpose=form.purpose,
+                expires_after=form.expires_after,
+            )
+            return FileOut.of(file)
+    except BaseException:
+        get_storage().delete(stored.key)
+        raise
+
+
+@router.get("", response_model_exclude_none=True)
+def list_files(
+    caller: CurrentCaller,
+    db: Db,
+    purpose: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Annotated[int, Query(ge=0, le=10_000)] = 10_000,
+    order: files.Order = "desc",
+    after: Cursor = None,
+) -> FileList:
+    """The project's files by age."""
+    page = files.list_files(db, caller.project_id, purpose=purpose, order=order, after=after, limit=limit)
+    return FileList.of(page)
+
+
+@router.get("/{file_id}", response_model_exclude_none=True)
+def retrieve_file(file_id: str, caller: CurrentCaller, db: Db) -> FileOut:
+    return FileOut.of(files.get(db, caller.project_id, file_id))
+
+
+@router.delete("/{file_id}")
+def delete_file(file_id: str, caller: CurrentCaller, db: Db) -> FileDeleted:
+    """Delete a file. One that an unfinished job uses stays: 400."""
+    files.remove(db, caller.project_id, file_id)
+    return FileDeleted(id=file_id)
+
+
+@router.get("/{file_id}/content", response_class=StreamingResponse)
+def file_content(file_id: str, caller: CurrentCaller, db: Db) -> StreamingResponse:
+    """The bytes as they were uploaded or produced."""
+    file = files.get(db, caller.project_id, file_id)
+    try:
+        chunks = get_storage().open_stream(file.storage_key)
+    except FileNotFoundError:
+        raise files.not_found(file_id) from None
+    headers = {"content-disposition": attachment(file.filename), "content-length": str(file.bytes)}
+    return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
+
+
+def attachment(filename: str) -> str:
+    """A Content-Disposition that saves and never shows; any name is safe in it (RFC 6266)."""
+    plain = "".join(letter if letter.isalnum() or letter in "._- " else "_" for letter in filename)
+    plain = plain.encode("ascii", "replace").decode().replace("?", "_")
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"

@@ -1,0 +1,162 @@
+"""Files of a project: stored first, then a row; the row goes first when one is deleted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import structlog
+from sqlalchemy import Select, delete, func, or_, select, tuple_
+from sqlalchemy.orm import Session
+
+from app.db import after_commit
+from app.errors import BadRequest, NotFound
+from app.files.models import File
+from app.ids import random_id
+from app.jobs.models import ACTIVE, Job
+from app.pagination import Page, fetch_page
+from app.storage import get_storage
+
+log = structlog.get_logger(__name__)
+
+Order = Literal["asc", "desc"]
+
+
+class Stored(NamedTuple):
+    """Bytes that lie in storage and have no row yet."""
+
+    file_id: str
+    key: str
+    size: int
+    sha256: str
+
+
+def store_path(path: Path, size: int, sha256: str) -> Stored:
+    """Move a file into storage. Call it outside of transactions, then `create`."""
+    file_id = random_id("file-")
+    key = f"files/{file_id}"
+    get_storage().put_file(key, path, move=True)
+    return Stored(file_id, key, size, sha256)
+
+
+def store_bytes(data: bytes) -> Stored:
+    """The same for something small, such as a result file."""
+    file_id = random_id("file-")
+    key = f"files/{file_id}"
+    get_storage().put_bytes(key, data)
+    return Stored(file_id, key, len(data), hashlib.sha256(data).hexdigest())
+
+
+def create(
+    db: Session,
+    project_id: str,
+    stored: Stored,
+    *,
+    filename: str,
+    purpose: str,
+    expires_after: timedelta | None = None,
+) -> File:
+    """Give stored bytes to a project as a file."""
+    file = File(
+        id=stored.file_id,
+        project_id=project_id,
+        filename=filename,
+        bytes=stored.size,
+        sha256=stored.sha256,
+        purpose=purpose,
+        storage_key=stored.key,
+        expires_at=datetime.now(UTC) + expires_after if expires_after else None,
+    )
+    db.add(file)
+    db.flush()
+    return file
+
+
+def get(db: Session, project_id: str, file_id: str) -> File:
+    """A file of the project. Raises `NotFound`."""
+    file = db.scalars(_visible(project_id).where(File.id == file_id)).first()
+    if file is None:
+        raise not_found(file_id)
+    return file
+
+
+def list_files(
+    db: Session, project_id: str, *, purpose: str | None, order: Order, after: str | None, limit: int
+) -> Page[File]:
+    """Files by age, newest first unless `order` is "asc"."""
+    query = _visible(project_id)
+    if purpose is not None:
+        query = query.where(File.purpose == purpose)
+    place = tuple_(File.created_at, File.id)
+    newest_first = order == "desc"
+    if seen := db.scalars(_visible(project_id).where(File.id == after)).first() if after else None:
+        cursor = tuple_(seen.created_at, seen.id)
+        query = query.where(place < cursor if newest_first else place > cursor)
+    columns = (File.created_at, File.id)
+    query = query.order_by(*(column.desc() if newest_first else column.asc() for column in columns))
+    return fetch_page(db, query, limit)
+
+
+def for_job(db: Session, project_id: str, file_id: str, param: str) -> File:
+    """A file that a new job may read, locked against deletion until the job's row is there.
+
+    Raises `NotFound` or `BadRequest`, naming the request's field `param`.
+    """
+    query = _visible(project_id).where(File.id == file_id).with_for_update(read=True)
+    file = db.scalars(query).first()
+    if file is None:
+        raise not_found(file_id, param)
+    if file.purpose != "fine-tune":
+        message = f"File {file_id} has the purpose '{file.purpose}'; a job needs one with 'fine-tune'."
+        raise BadRequest(message, param=param, code="invalid_value")
+    return file
+
+
+def remove(db: Session, project_id: str, file_id: str) -> None:
+    """Delete a file. Raises `NotFound`, or `BadRequest` while an unfinished job uses it."""
+    file = db.scalars(_visible(project_id).where(File.id == file_id).with_for_update()).first()
+    if file is None:
+        raise not_found(file_id)
+    uses = or_(Job.training_file == file_id, Job.validation_file == file_id)
+    active = select(Job.id).where(Job.project_id == project_id, Job.status.in_(ACTIVE), uses).limit(1)
+    if job_id := db.scalars(active).first():
+        message = f"File {file_id} is used by the unfinished job {job_id}. Cancel that job first."
+        raise BadRequest(message, param="id")
+    _delete(db, [file])
+
+
+def remove_expired(db: Session, limit: int = 100) -> int:
+    """Delete some files whose time is over, except those an unfinished job uses; tells how many."""
+    used = select(Job.id).where(
+        Job.status.in_(ACTIVE), or_(Job.training_file == File.id, Job.validation_file == File.id)
+    )
+    expired = select(File).where(File.expires_at <= func.now(), ~used.exists())
+    files = db.scalars(expired.limit(limit).with_for_update(skip_locked=True)).all()
+    _delete(db, files)
+    return len(files)
+
+
+def not_found(file_id: str, param: str = "id") -> NotFound:
+    return NotFound(f"No such File object: {file_id}", param=param)
+
+
+def _visible(project_id: str) -> Select[File]:
+    in_time = or_(File.expires_at.is_(None), File.expires_at > func.now())
+    return select(File).where(File.project_id == project_id, in_time)
+
+
+def _delete(db: Session, files: Collection[File]) -> None:
+    db.execute(delete(File).where(File.id.in_([file.id for file in files])))
+    for file in files:
+        key = file.storage_key
+        after_commit(db, lambda key=key: _forget(key))  # type: ignore[misc]
+
+
+def _forget(key: str) -> None:
+    try:
+        get_storage().delete(key)
+    except Exception:  # the row is gone: what is left are bytes that nobody can reach
+        log.exception("file_not_removed", key=key)

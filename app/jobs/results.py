@@ -1,0 +1,56 @@
+"""The result file of a job: one row per step, from the same rows as its events."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.events.models import JobMetrics
+from app.events.rft_metrics import OURS, metrics_event
+from app.jobs.models import Job
+
+FIRST = (
+    "step",
+    "train_mean_reward",
+    "full_valid_mean_reward",
+    "completion_tokens_mean",
+    "reasoning_tokens_mean",
+    "mean_unresponsive_rewards",
+    "full_valid_mean_parse_error",
+    *OURS,
+)
+"""Columns of every file, OpenAI's first; what graders add comes behind, flattened with `/`."""
+SKIPPED = ("total_steps", "train_reward_mean", "valid_reward_mean", "valid_reasoning_tokens_mean")
+
+
+def results_csv(db: Session, job: Job) -> str:
+    """The table as text; an empty cell where nothing was measured."""
+    grader = job.method["reinforcement"]["grader"]
+    steps = db.scalars(select(JobMetrics).where(JobMetrics.job_id == job.id).order_by(JobMetrics.step))
+    rows = [_row(metrics_event(each.step, 0, each.values, grader)[1]) for each in steps]
+    more = sorted({name for row in rows for name in row} - set(FIRST))
+    out = io.StringIO()
+    table = csv.DictWriter(out, [*FIRST, *more], restval="", lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return out.getvalue()
+
+
+def _row(data: Mapping[str, Any]) -> dict[str, Any]:
+    flat = {name: value for name, value in data.items() if isinstance(value, int | float)}
+    for area in ("scores", "errors"):
+        flat.update(_grader_columns(area, data[area]["graders"]))
+    flat |= {f"timing/step/{name}": value for name, value in data["timing"]["step"].items()}
+    return {name: value for name, value in flat.items() if name not in SKIPPED}
+
+
+def _grader_columns(area: str, graders: list[dict[str, Any]]) -> Iterator[tuple[str, Any]]:
+    for grader in graders:
+        for name, value in grader.items():
+            if name not in ("name", "type"):
+                yield f"{area}/graders/{grader['name']}/{name}", value

@@ -1,0 +1,60 @@
+"""/v1/fine_tuning/jobs"""
+
+from __future__ import annotations
+
+import re
+
+from fastapi import APIRouter, Request
+
+from app.auth import CurrentCaller, Db
+from app.errors import BadRequest
+from app.jobs import service as jobs
+from app.jobs.schemas import JobCreate, JobList, JobOut
+from app.pagination import Cursor, Limit
+from app.settings import get_settings
+
+router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
+
+METADATA_FILTER = re.compile(r"metadata\[(.*)\]", re.DOTALL)
+MAX_PAIRS = 16
+
+
+@router.post("")
+def create_job(request: JobCreate, caller: CurrentCaller, db: Db) -> JobOut:
+    """Start a reinforcement fine-tuning job."""
+    job = jobs.create(db, caller.project_id, request, max_active=get_settings().max_active_jobs)
+    return JobOut.of(job, caller.organization_id)
+
+
+@router.get("")
+def list_jobs(
+    request: Request, caller: CurrentCaller, db: Db, after: Cursor = None, limit: Limit = 20
+) -> JobList:
+    """Jobs, newest first. `metadata[key]=value` filters; `metadata=null` finds jobs without any."""
+    wanted = _metadata_filter(request)
+    page = jobs.list_jobs(db, caller.project_id, metadata=wanted, after=after, limit=limit)
+    return JobList.of(page, caller.organization_id)
+
+
+@router.get("/{job_id}")
+def retrieve_job(job_id: str, caller: CurrentCaller, db: Db) -> JobOut:
+    return JobOut.of(jobs.get(db, caller.project_id, job_id), caller.organization_id)
+
+
+@router.post("/{job_id}/cancel")
+def cancel_job(job_id: str, caller: CurrentCaller, db: Db) -> JobOut:
+    """Stop a job. A running one stops at its next step and keeps its checkpoints."""
+    return JobOut.of(jobs.cancel(db, caller.project_id, job_id), caller.organization_id)
+
+
+def _metadata_filter(request: Request) -> dict[str, str] | None:
+    """The pairs of the query; an empty mapping for `metadata=null`, None for no filter."""
+    pairs: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if named := METADATA_FILTER.fullmatch(name):
+            pairs[named[1]] = value
+    if len(pairs) > MAX_PAIRS:
+        raise BadRequest(f"At most {MAX_PAIRS} metadata pairs can be asked for.", param="metadata")
+    if pairs:
+        return pairs
+    return {} if request.query_params.get("metadata") == "null" else None

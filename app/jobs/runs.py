@@ -1,0 +1,281 @@
+"""Owning a job: claim, lease, fence, and every move of a job's status.
+
+A worker owns a job after a conditional UPDATE that raised `attempt`. Every later write of that worker
+names the attempt; once another worker has claimed the job (the first one's lease had run out), such a
+write finds no row and raises `LeaseLost`. Leases run on the database's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+import structlog
+from sqlalchemy import ColumnElement, Update, and_, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from app import queue
+from app.checkpoints.models import Checkpoint
+from app.events import service as events
+from app.jobs.models import Job
+
+log = structlog.get_logger(__name__)
+
+Status = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
+HeldStatus = Literal["validating_files", "running"]
+
+MOVES: Mapping[Status, frozenset[Status]] = {
+    "validating_files": frozenset({"queued", "failed", "cancelled"}),
+    "queued": frozenset({"running", "failed", "cancelled"}),
+    "running": frozenset({"running", "queued", "succeeded", "failed", "cancelled"}),
+    "succeeded": frozenset(),
+    "failed": frozenset(),
+    "cancelled": frozenset(),
+}
+"""From each status, where a job may go. `running` to `running` is a new attempt after a lost worker."""
+
+UNOWNED = {"lease_owner": None, "lease_expires_at": None, "phase": None, "phase_since": None}
+OVER = {**UNOWNED, "estimated_finish": None}
+
+
+class LeaseLost(Exception):
+    """The job is not this worker's any more: stop, and write nothing."""
+
+    def __init__(self, claim: Claim) -> None:
+        super().__init__(f"Attempt {claim.attempt} of job {claim.job_id} lost its lease.")
+
+
+class MoveRefused(Exception):
+    """The job's status allows no such move."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to work on a job. `attempt` is the fence, `status` what the job is held in."""
+
+    job_id: str
+    attempt: int
+    status: HeldStatus
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """What a worker learns when it renews its lease."""
+
+    cancel_requested: bool
+    phase: str | None
+    seconds_in_phase: float
+
+
+def move(db: Session, job_id: str, to: Status, *, claim: Claim | None = None, **values: Any) -> Job:
+    """Change a job's status, the only way there is. With `claim`, only if it still holds.
+
+    Raises `LeaseLost`, or `MoveRefused` if no status that the job may leave for `to` is its own.
+    """
+    sources = [status for status, targets in MOVES.items() if to in targets]
+    if claim:
+        sources = [status for status in sources if status == claim.status]
+    statement = update(Job).where(Job.id == job_id, Job.status.in_(sources))
+    if claim:
+        statement = statement.where(Job.attempt == claim.attempt)
+    moved = _returning(db, statement.values(status=to, **values))
+    if moved is None:
+        if claim:
+            raise LeaseLost(claim)
+        raise MoveRefused(f"Job {job_id} cannot become {to}.")
+    return moved
+
+
+def update_held(db: Session, claim: Claim, **values: Any) -> Job:
+    """Write to a job that this claim holds and lock its row until the end of the transaction.
+
+    First statement of every write of a run. Raises `LeaseLost`.
+    """
+    held = (Job.id == claim.job_id, Job.status == claim.status, Job.attempt == claim.attempt)
+    job = _returning(db, update(Job).where(*held).values(values or {"attempt": claim.attempt}))
+    if job is None:
+        raise LeaseLost(claim)
+    return job
+
+
+def claim_for_validation(db: Session, owner: str, lease: timedelta) -> Claim | None:
+    """Take the oldest job whose files wait for validation."""
+    free = or_(Job.lease_expires_at.is_(None), Job.lease_expires_at < func.now())
+    job = _take(db, and_(Job.status == "validating_files", free), "validating_files", owner, lease)
+    return Claim(job.id, job.attempt, "validating_files") if job else None
+
+
+def claim_for_training(db: Session, owner: str, lease: timedelta) -> Claim | None:
+    """Take the oldest job that is queued, or whose worker went silent."""
+    job = _take(db, trainable(), "running", owner, lease)
+    if job is None:
+        return None
+    events.append(db, job.id, "started", "Fine-tuning job started")
+    return Claim(job.id, job.attempt, "running")
+
+
+def trainable() -> ColumnElement[bool]:
+    """Jobs that a trainer may take."""
+    silent = and_(Job.status == "running", Job.lease_expires_at < func.now())
+    return or_(Job.status == "queued", silent)
+
+
+def has_work(db: Session, kind: queue.Queue) -> bool:
+    """Whether a worker of that queue would find a job."""
+    free = or_(Job.lease_expires_at.is_(None), Job.lease_expires_at < func.now())
+    wanted = trainable() if kind == "train" else and_(Job.status == "validating_files", free)
+    return db.scalar(select(Job.id).where(wanted).limit(1)) is not None
+
+
+def renew(db: Session, claim: Claim, lease: timedelta) -> Heartbeat:
+    """Keep the job for another lease; tells what the worker must know. Raises `LeaseLost`."""
+    job = update_held(db, claim, lease_expires_at=func.now() + lease)
+    seconds = db.scalar(select(func.extract("epoch", func.clock_timestamp() - job.phase_since)))
+    return Heartbeat(job.cancel_requested_at is not None, job.phase, float(seconds or 0.0))
+
+
+def set_phase(db: Session, claim: Claim, phase: str) -> None:
+    """The run is alive and has entered this phase. Raises `LeaseLost`."""
+    update_held(db, claim, phase=phase, phase_since=func.now())
+
+
+def made_step(db: Session, claim: Claim, step: int, **values: Any) -> Job:
+    """Note a finished step; a step never reached before makes the attempt count as fruitful."""
+    job = update_held(db, claim)
+    if step > job.last_step:
+        values |= {"last_step": step, "fruitless_attempts": 0}
+    return update_held(db, claim, **values) if values else job
+
+
+def queue_for_training(db: Session, claim: Claim, config: Mapping[str, Any], total_steps: int) -> None:
+    """The files are good: store the resolved config, queue the job and wake a trainer."""
+    values = {"config": dict(config), "total_steps": total_steps, "fruitless_attempts": 0}
+    move(db, claim.job_id, "queued", claim=claim, **values, **UNOWNED)
+    events.append(db, claim.job_id, "validated", "Files validated, moving job to queued state")
+    queue.wake_trainer(db)
+
+
+def release(db: Session, claim: Claim) -> None:
+    """Give the job back because the worker stops; the attempt does not count as fruitless."""
+    values = {**UNOWNED, "fruitless_attempts": func.greatest(Job.fruitless_attempts - 1, 0)}
+    if claim.status == "validating_files":
+        update_held(db, claim, **values)
+        queue.wake_validator(db)
+        return
+    job = move(db, claim.job_id, "queued", claim=claim, **values)
+    message = f"The worker stopped; the job is queued again and goes on from step {job.state_step or 0}"
+    events.append(db, job.id, f"released-{job.attempt}", message)
+    queue.wake_trainer(db)
+
+
+def requeue_crashed(db: Session, claim: Claim, reason: str) -> None:
+    """The training process ended by itself: queue the job again and say why."""
+    job = move(db, claim.job_id, "queued", claim=claim, **UNOWNED)
+    message = f"The training process ended early: {reason}. Going on from step {job.state_step or 0}"
+    events.append(db, job.id, f"crashed-{job.attempt}", message, level="warn")
+    queue.wake_trainer(db)
+
+
+def is_worn_out(db: Session, claim: Claim, max_fruitless_attempts: int) -> bool:
+    """Whether this attempt, if it ends now, was the last one that the job is worth. Raises `LeaseLost`."""
+    return update_held(db, claim).fruitless_attempts >= max_fruitless_attempts
+
+
+def was_worn_out(db: Session, claim: Claim, max_fruitless_attempts: int) -> bool:
+    """Whether the attempts before this one were already all that the job is worth: their workers
+    went silent, so that nobody could say so then. Raises `LeaseLost`."""
+    return update_held(db, claim).fruitless_attempts > max_fruitless_attempts
+
+
+def finish_failed(db: Session, claim: Claim, code: str, message: str, param: str | None = None) -> None:
+    """End a job with an error that its owner can act on."""
+    error = {"code": code, "message": message, "param": param}
+    move(db, claim.job_id, "failed", claim=claim, error=error, finished_at=func.now(), **OVER)
+    events.append(db, claim.job_id, "failed", f"The job failed: {message}", level="error")
+    log.info("job_failed", job_id=claim.job_id, attempt=claim.attempt, code=code)
+
+
+def finish_cancelled(db: Session, claim: Claim) -> None:
+    """End a job whose owner asked for it; what it made so far stays."""
+    move(db, claim.job_id, "cancelled", claim=claim, finished_at=func.now(), **OVER)
+    events.append(db, claim.job_id, "cancelled", "The job was cancelled")
+
+
+def finish_succeeded(
+    db: Session,
+    claim: Claim,
+    *,
+    fine_tuned_model: str,
+    result_files: list[str],
+    trained_tokens: int | None,
+) -> Job:
+    """End a job that has something to deliver."""
+    outcome = {
+        "fine_tuned_model": fine_tuned_model,
+        "result_files": result_files,
+        "trained_tokens": trained_tokens,
+        "finished_at": func.now(),
+    }
+    job = move(db, claim.job_id, "succeeded", claim=claim, **outcome, **OVER)
+    events.append(db, job.id, "model", f"New fine-tuned model created: {fine_tuned_model}")
+    events.append(db, job.id, "succeeded", "The job has successfully completed")
+    return job
+
+
+def request_cancel(db: Session, job_id: str) -> Job:
+    """Cancel a job: at once unless it runs; a running one is stopped by its worker within seconds.
+
+    Raises `MoveRefused` for a job that is over.
+    """
+    lapsed = func.coalesce(Job.lease_expires_at < func.now(), True)
+    status, is_unowned = db.execute(
+        select(Job.status, lapsed).where(Job.id == job_id).with_for_update()
+    ).one()
+    if status == "running" and not is_unowned:
+        asked = func.coalesce(Job.cancel_requested_at, func.now())
+        running = update(Job).where(Job.id == job_id).values(cancel_requested_at=asked)
+        cancelled = _returning(db, running)
+        assert cancelled is not None
+        events.append(db, job_id, "cancel-requested", "Cancelling; the job stops at its next step")
+        return cancelled
+    over = {"cancel_requested_at": func.now(), "finished_at": func.now(), **OVER}
+    job = move(db, job_id, "cancelled", claim=None, **over)
+    events.append(db, job_id, "cancelled", "The job was cancelled")
+    return job
+
+
+def best_checkpoint(db: Session, job_id: str) -> Checkpoint | None:
+    """The checkpoint to deliver when a job stops early: files still there and better than the base where
+    that was measured, else the newest; None if training gained nothing."""
+    gain = func.coalesce(Checkpoint.advantage_over_base, float("-inf"))
+    trained = (Checkpoint.job_id == job_id, Checkpoint.step > 0, Checkpoint.storage_key.is_not(None))
+    gained = or_(Checkpoint.advantage_over_base.is_(None), Checkpoint.advantage_over_base > 0)
+    best_first = (gain.desc(), Checkpoint.step.desc())
+    return db.scalars(select(Checkpoint).where(*trained, gained).order_by(*best_first).limit(1)).first()
+
+
+def _take(db: Session, free: ColumnElement[bool], to: HeldStatus, owner: str, lease: timedelta) -> Job | None:
+    """Claim the oldest free job. Two workers never get the same one: the row lock decides."""
+    oldest = select(Job.id).where(free).order_by(Job.created_at, Job.id).limit(1)
+    candidate = db.scalars(oldest.with_for_update(skip_locked=True)).first()
+    if candidate is None:
+        return None
+    values: dict[str, Any] = {
+        "attempt": Job.attempt + 1,
+        "lease_owner": owner,
+        "lease_expires_at": func.now() + lease,
+        "phase": None,
+        "phase_since": func.now(),
+        "fruitless_attempts": Job.fruitless_attempts + 1,
+    }
+    if to == "running":
+        return move(db, candidate, to, **values, started_at=func.coalesce(Job.started_at, func.now()))
+    return _returning(db, update(Job).where(Job.id == candidate).values(values))
+
+
+def _returning(db: Session, statement: Update) -> Job | None:
+    """Run an UPDATE of one job and read the row it left."""
+    fresh = {"synchronize_session": False, "populate_existing": True}
+    return db.scalars(statement.returning(Job), execution_options=fresh).one_or_none()

@@ -1,0 +1,207 @@
+"""Fine-tuning jobs on the wire."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from app.jobs.defaults import shown_hyperparameters
+from app.jobs.models import Job
+from app.pagination import Page
+
+MAX_SEED = 2**31 - 1
+MAX_STEPS = 1_000_000
+
+Auto = Annotated[Literal["auto"], Tag("~auto")]
+
+
+def _auto_or_number(value: Any) -> str:
+    return "~auto" if isinstance(value, str) else "~number"
+
+
+def _named_block(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, dict) else None
+    return "~reinforcement" if kind == "reinforcement" else "~other"
+
+
+AutoBatch = Annotated[
+    Auto | Annotated[int, Field(ge=1, le=256), Tag("~number")], Discriminator(_auto_or_number)
+]
+AutoEpochs = Annotated[
+    Auto | Annotated[int, Field(ge=1, le=50), Tag("~number")], Discriminator(_auto_or_number)
+]
+AutoInterval = Annotated[
+    Auto | Annotated[int, Field(ge=1, le=MAX_STEPS), Tag("~number")], Discriminator(_auto_or_number)
+]
+AutoSamples = Annotated[
+    Auto | Annotated[int, Field(ge=1, le=64), Tag("~number")], Discriminator(_auto_or_number)
+]
+AutoRate = Annotated[
+    Auto | Annotated[float, Field(gt=0, le=1000), Tag("~number")], Discriminator(_auto_or_number)
+]
+AutoCompute = Annotated[
+    Auto | Annotated[float, Field(gt=0.00001, le=10), Tag("~number")], Discriminator(_auto_or_number)
+]
+
+
+class Wire(BaseModel):
+    """A request body: no guessing of types, no unknown keys."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class Hyperparameters(Wire):
+    """OpenAI's hyperparameters of a reinforcement job, and Cherry's beside them (docs/extensions.md)."""
+
+    batch_size: AutoBatch = "auto"
+    learning_rate_multiplier: AutoRate = "auto"
+    n_epochs: AutoEpochs = "auto"
+    eval_interval: AutoInterval = "auto"
+    eval_samples: AutoSamples = "auto"
+    compute_multiplier: AutoCompute = "auto"
+    reasoning_effort: Literal["default", "low", "medium", "high"] = "default"
+
+    algorithm: Literal["grpo"] | None = Field(default=None, description="Cherry: the learning algorithm.")
+    group_size: int | None = Field(default=None, ge=2, le=256, description="Cherry: completions per prompt.")
+    beta: float | None = Field(default=None, ge=0, le=2, description="Cherry: weight of the KL penalty.")
+    adapter: Literal["lora", "full"] | None = Field(
+        default=None, description="Cherry: train a low-rank adapter, or every weight."
+    )
+    lora_rank: int | None = Field(default=None, ge=1, le=512, description="Cherry: rank of the adapter.")
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Cherry: peak rate of AdamW; learning_rate_multiplier is unused.",
+    )
+    max_completion_tokens: int | None = Field(
+        default=None, ge=1, le=131_072, description="Cherry: where a completion is cut."
+    )
+    temperature: float | None = Field(
+        default=None, gt=0, le=2, description="Cherry: sampling temperature of training rollouts."
+    )
+
+
+class Reinforcement(Wire):
+    grader: dict[str, Any]
+    hyperparameters: Hyperparameters | None = None
+    response_format: Any = None
+
+
+class ReinforcementMethod(Wire):
+    """Blocks of other methods may be present, as the official client sends them; they are not read."""
+
+    type: Literal["reinforcement"]
+    reinforcement: Reinforcement
+    supervised: Any = None
+    dpo: Any = None
+
+
+class OtherMethod(Wire):
+    type: Literal["supervised", "dpo", "reinforcement"]
+    supervised: Any = None
+    dpo: Any = None
+    reinforcement: Any = None
+
+
+Method = Annotated[
+    Annotated[ReinforcementMethod, Tag("~reinforcement")] | Annotated[OtherMethod, Tag("~other")],
+    Discriminator(_named_block),
+]
+MetadataKey = Annotated[str, Field(max_length=64)]
+MetadataValue = Annotated[str, Field(max_length=512)]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
+
+
+class JobCreate(Wire):
+    """What starts a job."""
+
+    model: str = Field(min_length=1, max_length=256)
+    training_file: str = Field(min_length=1, max_length=256)
+    validation_file: str | None = Field(default=None, min_length=1, max_length=256)
+    suffix: str | None = Field(default=None, min_length=1, max_length=64)
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
+    metadata: Metadata | None = None
+    integrations: list[Any] | None = Field(default=None, max_length=5)
+    method: Method | None = None
+    hyperparameters: Any = None
+    """Deprecated by OpenAI and of supervised jobs only: not read."""
+
+
+class JobErrorOut(BaseModel):
+    code: str
+    message: str
+    param: str | None
+
+
+class JobOut(BaseModel):
+    """A fine-tuning job, in the shape that every client accepts (OpenAI's, with no null blocks)."""
+
+    object: Literal["fine_tuning.job"] = "fine_tuning.job"
+    id: str
+    created_at: int
+    finished_at: int | None
+    estimated_finish: int | None
+    model: str
+    fine_tuned_model: str | None
+    organization_id: str
+    status: str
+    training_file: str
+    validation_file: str | None
+    result_files: list[str]
+    trained_tokens: int | None
+    error: JobErrorOut | None
+    seed: int
+    hyperparameters: dict[str, Any] = Field(default_factory=dict)
+    """Of supervised jobs only; a reinforcement job's are in `method`."""
+    method: dict[str, Any]
+    integrations: list[Any] = Field(default_factory=list)
+    metadata: dict[str, str] | None
+    user_provided_suffix: str | None
+    usage_metrics: None = None
+    shared_with_openai: Literal[False] = False
+    eval_id: None = None
+
+    @classmethod
+    def of(cls, job: Job, organization_id: str) -> JobOut:
+        return cls(
+            id=job.id,
+            created_at=int(job.created_at.timestamp()),
+            finished_at=int(job.finished_at.timestamp()) if job.finished_at else None,
+            estimated_finish=int(job.estimated_finish.timestamp()) if job.estimated_finish else None,
+            model=job.model,
+            fine_tuned_model=job.fine_tuned_model,
+            organization_id=organization_id,
+            status=job.status,
+            training_file=job.training_file,
+            validation_file=job.validation_file,
+            result_files=job.result_files,
+            trained_tokens=job.trained_tokens,
+            error=JobErrorOut(**job.error) if job.error else None,
+            seed=job.seed,
+            method=_method_out(job),
+            metadata=job.meta,
+            user_provided_suffix=job.suffix,
+        )
+
+
+class JobList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[JobOut]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+    @classmethod
+    def of(cls, page: Page[Job], organization_id: str) -> JobList:
+        data = [JobOut.of(job, organization_id) for job in page.rows]
+        first, last = (data[0].id, data[-1].id) if data else (None, None)
+        return cls(data=data, first_id=first, last_id=last, has_more=page.has_more)
+
+
+def _method_out(job: Job) -> dict[str, Any]:
+    """The method as requested; "auto" gives way to numbers once they are known."""
+    block = job.method["reinforcement"]
+    shown = shown_hyperparameters(block["hyperparameters"], job.config)
+    return {"type": "reinforcement", "reinforcement": {**block, "hyperparameters": shown}}

@@ -1,0 +1,139 @@
+"""Jobs as their owners see them: create, read, cancel. The worker's side is app/jobs/runs.py."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import func, or_, select, tuple_
+from sqlalchemy.orm import Session
+
+from app import queue
+from app.errors import BadRequest, NotFound, TooManyJobs
+from app.events import service as events
+from app.files import service as files
+from app.ids import random_id
+from app.jobs import runs
+from app.jobs.models import ACTIVE, Job
+from app.jobs.schemas import MAX_SEED, Hyperparameters, JobCreate, Reinforcement, ReinforcementMethod
+from app.models import service as models
+from app.pagination import Page, fetch_page
+from app.tenants.models import Project
+from graders.spec import dump_grader, parse_grader
+from graders.types import GraderInvalid
+
+GRADER = "method.reinforcement.grader"
+
+
+def create(db: Session, project_id: str, request: JobCreate, *, max_active: int) -> Job:
+    """Check a request against what the project has, and start the job with its first events.
+
+    Raises `BadRequest`, `NotFound` (a file) or `TooManyJobs`.
+    """
+    method = _checked_method(request)
+    model = models.tunable(db, project_id, request.model)
+    training = files.for_job(db, project_id, request.training_file, "training_file")
+    validation = None
+    if request.validation_file is not None:
+        validation = files.for_job(db, project_id, request.validation_file, "validation_file")
+    _check_room(db, project_id, max_active)
+    job = Job(
+        id=random_id("ftjob-"),
+        project_id=project_id,
+        model=model.name,
+        training_file=training.id,
+        validation_file=validation.id if validation else None,
+        suffix=request.suffix,
+        seed=request.seed if request.seed is not None else secrets.randbelow(MAX_SEED + 1),
+        meta=request.metadata,
+        method=method,
+    )
+    db.add(job)
+    db.flush()
+    read = f"Validating training file: {training.id}"
+    if validation:
+        read += f" and validation file: {validation.id}"
+    events.append(db, job.id, "created", f"Created fine-tuning job: {job.id}")
+    events.append(db, job.id, "validating", read)
+    queue.wake_validator(db)
+    return job
+
+
+def get(db: Session, project_id: str, job_id: str) -> Job:
+    """A job of the project. Raises `NotFound`."""
+    job = db.scalars(select(Job).where(Job.id == job_id, Job.project_id == project_id)).first()
+    if job is None:
+        message = f"Could not find fine tune: {job_id}"
+        raise NotFound(message, param="fine_tune_id", code="fine_tune_not_found")
+    return job
+
+
+def list_jobs(
+    db: Session, project_id: str, *, metadata: Mapping[str, str] | None, after: str | None, limit: int
+) -> Page[Job]:
+    """Jobs, newest first, that carry all these pairs; an empty mapping means jobs without metadata."""
+    own = Job.project_id == project_id
+    query = select(Job).where(own)
+    if metadata:
+        query = query.where(Job.meta.contains(dict(metadata)))
+    elif metadata is not None:
+        query = query.where(or_(Job.meta.is_(None), Job.meta == {}))
+    if seen := db.scalars(select(Job).where(own, Job.id == after)).first() if after else None:
+        query = query.where(tuple_(Job.created_at, Job.id) < tuple_(seen.created_at, seen.id))
+    return fetch_page(db, query.order_by(Job.created_at.desc(), Job.id.desc()), limit)
+
+
+def cancel(db: Session, project_id: str, job_id: str) -> Job:
+    """Cancel a job: at once unless it runs. Raises `NotFound`, or `BadRequest` if it is over."""
+    job = get(db, project_id, job_id)
+    try:
+        return runs.request_cancel(db, job.id)
+    except runs.MoveRefused:
+        raise BadRequest(f"Job {job_id} has already {job.status}; it cannot be cancelled.") from None
+
+
+def _checked_method(request: JobCreate) -> dict[str, Any]:
+    """The method as the job keeps it: defaults and grader names filled in."""
+    if not isinstance(request.method, ReinforcementMethod):
+        asked, param = (request.method.type, "method.type") if request.method else ("supervised", "method")
+        message = f"The method '{asked}' is not available in this version of Cherry. Use 'reinforcement'."
+        if request.method is None:
+            message += " (A request without 'method' asks for 'supervised'.)"
+        raise BadRequest(message, param=param, code="unsupported_method")
+    if request.integrations:
+        message = "Integrations are not available in this version of Cherry. Leave 'integrations' out."
+        raise BadRequest(message, param="integrations", code="unsupported_parameter")
+    block = request.method.reinforcement
+    if block.response_format is not None:
+        message = (
+            "Constrained sampling is not available in this version of Cherry. Leave 'response_format' out."
+        )
+        param = "method.reinforcement.response_format"
+        raise BadRequest(message, param=param, code="unsupported_parameter")
+    return {
+        "type": "reinforcement",
+        "reinforcement": {"grader": _checked_grader(block), "hyperparameters": _hyperparameters(block)},
+    }
+
+
+def _checked_grader(block: Reinforcement) -> dict[str, Any]:
+    try:
+        return dump_grader(parse_grader(block.grader))
+    except GraderInvalid as fault:
+        param = f"{GRADER}.{fault.param}" if fault.param else GRADER
+        message = fault.message.replace(f"'{fault.param}'", f"'{param}'") if fault.param else fault.message
+        raise BadRequest(message, param=param, code=fault.code) from None
+
+
+def _hyperparameters(block: Reinforcement) -> dict[str, Any]:
+    """OpenAI's always, "auto" or not; ours only if they were given."""
+    return (block.hyperparameters or Hyperparameters()).model_dump(exclude_none=True)
+
+
+def _check_room(db: Session, project_id: str, max_active: int) -> None:
+    """Count under a lock on the project, so that two requests at once cannot both take the last place."""
+    db.scalars(select(Project.id).where(Project.id == project_id).with_for_update(key_share=True)).one()
+    active = select(func.count()).where(Job.project_id == project_id, Job.status.in_(ACTIVE))
+    if (count := db.scalars(active).one()) >= max_active:
+        raise TooManyJobs(f"This project has {count} unfinished jobs, and {max_active} is the maximum.")

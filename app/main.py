@@ -1,0 +1,61 @@
+"""create_app(): routers, error handlers, lifespan."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+
+from app import health
+from app.checkpoints.router import router as checkpoints
+from app.dashboard.router import router as dashboard
+from app.dashboard.router import static as dashboard_files
+from app.edge import Edge
+from app.errors import install_error_handlers
+from app.events.router import router as events
+from app.files.router import router as files
+from app.jobs.router import router as jobs
+from app.models.router import router as models
+from app.rollouts.router import router as rollouts
+from app.settings import Settings, get_settings
+
+SPOOL_SECONDS = 24 * 3600
+"""Age at which a half received upload is the remains of a process that was killed."""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The HTTP service."""
+    settings = settings or get_settings()
+    app = FastAPI(
+        title="Cherry",
+        description="Reinforcement fine-tuning behind OpenAI's API. Operations marked x-cherry are our own.",
+        version="0.1.0",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan,
+    )
+    app.state.settings = settings
+    install_error_handlers(app)
+    for router in (health.router, files, models, jobs, events, checkpoints, rollouts, dashboard):
+        app.include_router(router)
+    app.mount("/dashboard/static", dashboard_files)
+    app.add_middleware(Edge, max_json_bytes=settings.max_json_bytes)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    await run_in_threadpool(_sweep_spool, app.state.settings.data_dir / "uploads")
+    yield
+
+
+def _sweep_spool(folder: Path) -> None:
+    for path in folder.glob("upload-*"):
+        with suppress(FileNotFoundError):  # another process sweeps too
+            if path.stat().st_mtime < time.time() - SPOOL_SECONDS:
+                path.unlink()

@@ -1,0 +1,116 @@
+"""The Celery client: wakes workers. The only place that knows task and queue names.
+
+A message says "look in the table" and nothing else, so it may get lost, come late or come twice.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+from sqlalchemy.orm import Session
+
+from app.db import after_commit
+from app.settings import get_settings
+
+log = structlog.get_logger(__name__)
+
+Queue = Literal["validate", "train"]
+QUEUES: tuple[Queue, ...] = ("validate", "train")
+
+EXPIRES_SECONDS = 30
+"""A wake-up older than this is dropped: by then the waker has sent another."""
+PUBLISH_ONCE_MORE = {"max_retries": 1, "interval_start": 0.1, "interval_max": 0.1}
+
+
+def task_name(queue: Queue) -> str:
+    """The one task of a queue: claim rows until none is left."""
+    return f"cherry.wake_{queue}"
+
+
+def worker_command(queue: Queue) -> list[str]:
+    """The command line of a worker process of that queue."""
+    options = ["--queues", queue, "--hostname", f"{queue}@%h", "--pool", "solo", "--concurrency", "1"]
+    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+    return [sys.executable, "-m", "celery", "--quiet", "-A", "workers.celery_app", "worker", *options, *quiet]
+
+
+def broker_options(url: str) -> dict[str, Any]:
+    """Celery's settings for a broker URL; makes the folders of `filesystem://FOLDER`."""
+    scheme, rest = url.split("://", 1)
+    if scheme != "filesystem":
+        return {"broker_url": url, "broker_transport_options": {"socket_connect_timeout": 2}}
+    folder = Path(unquote(urlsplit(f"file://{rest}").path or rest))
+    messages, control = folder / "messages", folder / "control"
+    for place in (messages, control):
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    options = {
+        "data_folder_in": str(messages),
+        "data_folder_out": str(messages),
+        "control_folder": str(control),
+    }
+    return {"broker_url": "filesystem://", "broker_transport_options": options}
+
+
+def make_celery(broker_url: str) -> Celery:
+    """A Celery app for clients and workers alike (reasons: docs/architecture.md).
+
+    Early acknowledgement: with a late one, Redis delivers a long task again and again. No prefetch: a
+    second wake-up would sit behind a training of hours although another worker is idle.
+    """
+    celery = Celery("cherry", set_as_current=False)
+    celery.conf.update(
+        **broker_options(broker_url),
+        task_acks_late=False,
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        task_create_missing_queues=True,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_pool="solo",
+        worker_concurrency=1,
+        worker_enable_remote_control=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+    )
+    return celery
+
+
+@lru_cache
+def get_celery() -> Celery:
+    """The Celery app of this process."""
+    return make_celery(get_settings().broker_url)
+
+
+def publish(queue: Queue) -> None:
+    """Send one wake-up. A broker that is away is logged, not raised: the waker will see the row."""
+    try:
+        get_celery().send_task(
+            task_name(queue),
+            queue=queue,
+            expires=EXPIRES_SECONDS,
+            ignore_result=True,
+            retry=True,
+            retry_policy=PUBLISH_ONCE_MORE,
+        )
+    except (OperationalError, OSError) as problem:
+        log.warning("wake_up_not_sent", queue=queue, problem=str(problem))
+
+
+def wake_validator(db: Session) -> None:
+    """Have a worker look for jobs to validate, once this transaction has committed."""
+    after_commit(db, lambda: publish("validate"))
+
+
+def wake_trainer(db: Session) -> None:
+    """Have a worker look for jobs to train, once this transaction has committed."""
+    after_commit(db, lambda: publish("train"))

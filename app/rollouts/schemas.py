@@ -1,0 +1,70 @@
+"""Grades on the wire."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from app.pagination import Page
+from app.rollouts.models import Rollout
+from app.rollouts.service import cursor_of
+
+
+class FailureOut(BaseModel):
+    kind: str
+    message: str
+
+
+class RolloutOut(BaseModel):
+    """One completion and its grade: a reward, or the reason why there is none."""
+
+    object: Literal["fine_tuning.job.rollout"] = "fine_tuning.job.rollout"
+    id: str
+    split: str
+    step: int
+    epoch: int
+    row: int
+    sample: int
+    text: str
+    tokens: int
+    finish_reason: str
+    reward: float | None
+    failure: FailureOut | None
+    parts: dict[str, Any]
+    reason: str
+
+    @classmethod
+    def of(cls, rollout: Rollout) -> RolloutOut:
+        failure = None
+        if rollout.failure is not None:
+            failure = FailureOut(kind=rollout.failure, message=rollout.failure_message or "")
+        return cls(
+            id=cursor_of(rollout),
+            split=rollout.split,
+            step=rollout.step,
+            epoch=rollout.epoch,
+            row=rollout.row,
+            sample=rollout.sample,
+            text=rollout.text,
+            tokens=rollout.tokens,
+            finish_reason=rollout.finish_reason,
+            reward=rollout.reward,
+            failure=failure,
+            parts=rollout.parts,
+            reason=rollout.reason,
+        )
+
+
+class RolloutList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[RolloutOut]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+    @classmethod
+    def of(cls, page: Page[Rollout]) -> RolloutList:
+        data = [RolloutOut.of(rollout) for rollout in page.rows]
+        first, last = (data[0].id, data[-1].id) if data else (None, None)
+        return cls(data=data, first_id=first, last_id=last, has_more=page.has_more)

@@ -1,0 +1,258 @@
+"""Where files live: a local folder, or an object store (S3 and the like) by URL.
+
+Keys are relative paths of plain characters, such as `files/file-abc` or
+`jobs/ftjob-abc/checkpoints/10/adapter/adapter_model.safetensors`. A key that is there is whole: it
+appears by a rename (local) or by completing an upload (object store). A missing key is a
+`FileNotFoundError` everywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.store import from_url
+
+from app.ids import random_id
+from app.settings import get_settings
+
+CHUNK = 2**20
+MANIFEST = "manifest.json"
+_PART = r"(?!\.\.?(?:/|$))[A-Za-z0-9._=+:@-]+"
+_KEY = re.compile(rf"{_PART}(?:/{_PART})*")
+
+
+class Storage(ABC):
+    """What every kind of store can do; folders are made of these few operations."""
+
+    @abstractmethod
+    def put_file(self, key: str, path: Path, *, move: bool = False) -> None:
+        """Store a file durably, replacing what was there. `move` says that `path` may be used up."""
+
+    @abstractmethod
+    def put_bytes(self, key: str, data: bytes) -> None:
+        """Store a small value durably, replacing what was there."""
+
+    @abstractmethod
+    def open_stream(self, key: str) -> Iterator[bytes]:
+        """The bytes in chunks. A missing key is told by this call, not by the first chunk."""
+
+    @abstractmethod
+    def size(self, key: str) -> int: ...
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove a key; nothing happens if it is not there."""
+
+    @abstractmethod
+    def delete_prefix(self, prefix: str) -> None:
+        """Remove every key below `prefix`/."""
+
+    @abstractmethod
+    def list_keys(self, prefix: str) -> list[str]:
+        """Every key below `prefix`/, in order."""
+
+    def local_path(self, key: str) -> Path | None:
+        """The file itself if it is on this machine's disk (to read, never to write), else None."""
+        _checked(key)
+        return None
+
+    def read_bytes(self, key: str) -> bytes:
+        """A small value as a whole."""
+        return b"".join(self.open_stream(key))
+
+    def exists(self, key: str) -> bool:
+        try:
+            self.size(key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def publish_folder(self, folder: Path, prefix: str) -> None:
+        """Store every file of a folder below `prefix`/; manifest.json last, so that its presence
+        means that all the others are there. Repeating it replaces what was there."""
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        files.sort(key=lambda path: path == folder / MANIFEST)
+        self.delete(f"{prefix}/{MANIFEST}")
+        for path in files:
+            self.put_file(f"{prefix}/{path.relative_to(folder).as_posix()}", path)
+
+    def fetch_folder(self, prefix: str, folder: Path) -> None:
+        """Copy everything below `prefix`/ to `folder`, which appears whole. An existing one is kept."""
+        if folder.exists():
+            return
+        keys = self.list_keys(prefix)
+        if not keys:
+            raise FileNotFoundError(f"Storage holds nothing below {prefix}/.")
+        partial = folder.with_name(f"{folder.name}.{random_id('', 8)}.partial")
+        try:
+            for key in keys:
+                target = partial / key.removeprefix(f"{prefix}/")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("wb") as out:
+                    out.writelines(self.open_stream(key))
+                    _flush(out)
+            try:
+                partial.rename(folder)
+            except OSError:
+                if not folder.exists():  # else another process was faster, with the same files
+                    raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+class LocalStorage(Storage):
+    """A folder on this machine. Written with fsync and rename: obstore's own local store does no
+    fsync, and a row must never speak of a file that a power cut can take away."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+        self._partial = self._root / ".partial"
+
+    def put_file(self, key: str, path: Path, *, move: bool = False) -> None:
+        target = self._path(key)
+        if move and self._same_disk(path):
+            with path.open("rb+") as source:
+                _flush(source)
+            self._publish(path, target)
+            return
+        with path.open("rb") as source:
+            self._write(target, iter(lambda: source.read(CHUNK), b""))
+        if move:
+            path.unlink()
+
+    def put_bytes(self, key: str, data: bytes) -> None:
+        self._write(self._path(key), [data])
+
+    def open_stream(self, key: str) -> Iterator[bytes]:
+        return _chunks(self._path(key).open("rb"))
+
+    def size(self, key: str) -> int:
+        path = self._path(key)
+        if not path.is_file():
+            raise FileNotFoundError(f"Storage holds no {key}.")
+        return path.stat().st_size
+
+    def delete(self, key: str) -> None:
+        self._path(key).unlink(missing_ok=True)
+
+    def delete_prefix(self, prefix: str) -> None:
+        shutil.rmtree(self._path(prefix), ignore_errors=True)
+
+    def list_keys(self, prefix: str) -> list[str]:
+        found = (path for path in self._path(prefix).rglob("*") if path.is_file())
+        return sorted(path.relative_to(self._root).as_posix() for path in found)
+
+    def local_path(self, key: str) -> Path | None:
+        return self._path(key)
+
+    def _path(self, key: str) -> Path:
+        return self._root / _checked(key)
+
+    def _same_disk(self, path: Path) -> bool:
+        self._partial.mkdir(parents=True, exist_ok=True)
+        return path.stat().st_dev == self._partial.stat().st_dev
+
+    def _write(self, target: Path, chunks: Iterable[bytes]) -> None:
+        self._partial.mkdir(parents=True, exist_ok=True)
+        partial = self._partial / random_id("", 16)
+        try:
+            with partial.open("wb") as out:
+                out.writelines(chunks)
+                _flush(out)
+            self._publish(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _publish(self, ready: Path, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        ready.replace(target)
+        _flush_folder(target.parent)
+
+
+class ObjectStorage(Storage):
+    """An object store such as S3; credentials come from its usual environment variables."""
+
+    def __init__(self, url: str) -> None:
+        self._store: Any = from_url(url)
+
+    def put_file(self, key: str, path: Path, *, move: bool = False) -> None:
+        obstore.put(self._store, _checked(key), path)
+        if move:
+            path.unlink()
+
+    def put_bytes(self, key: str, data: bytes) -> None:
+        obstore.put(self._store, _checked(key), data)
+
+    def open_stream(self, key: str) -> Iterator[bytes]:
+        found = obstore.get(self._store, _checked(key))
+        return (bytes(chunk) for chunk in found.stream(min_chunk_size=CHUNK))
+
+    def size(self, key: str) -> int:
+        return int(obstore.head(self._store, _checked(key))["size"])
+
+    def delete(self, key: str) -> None:
+        try:
+            obstore.delete(self._store, _checked(key))
+        except FileNotFoundError:
+            return
+
+    def delete_prefix(self, prefix: str) -> None:
+        keys = self.list_keys(prefix)
+        if keys:
+            obstore.delete(self._store, keys)
+
+    def list_keys(self, prefix: str) -> list[str]:
+        batches = obstore.list(self._store, f"{_checked(prefix)}/")
+        return sorted(meta["path"] for batch in batches for meta in batch)
+
+
+def open_storage(url: str, data_dir: Path) -> Storage:
+    """The store a URL names; the empty URL means the folder `storage` of `data_dir`."""
+    if not url:
+        return LocalStorage(data_dir / "storage")
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return LocalStorage(Path(unquote(parts.path)))
+    return ObjectStorage(url)
+
+
+@lru_cache
+def get_storage() -> Storage:
+    """The store of this process."""
+    settings = get_settings()
+    return open_storage(settings.storage_url, settings.data_dir)
+
+
+def _checked(key: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"Not a storage key: {key!r}.")
+    return key
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
+def _flush(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename within the folder last."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

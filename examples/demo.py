@@ -1,0 +1,280 @@
+"""Train the built-in model for real, as a user would, and show before and after.
+
+Starts a whole service in a folder of its own, then talks to it with nothing but the official client:
+uploads two files, creates a reinforcement job, follows its events, reads its grades, downloads its model.
+`make demo` runs this; `make demo KEEP=1` leaves the service up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from openai import OpenAI
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+HERE = Path(__file__).parent
+PEOPLE = HERE / "people"
+HYPERPARAMETERS: dict[str, Any] = {"n_epochs": 5, "max_completion_tokens": 96}
+TERMINAL = ("succeeded", "failed", "cancelled")
+
+console = Console()
+
+
+def main() -> int:
+    args = parse_args()
+    started = time.monotonic()
+    with service(args.data, keep=args.keep) as up:
+        client = OpenAI(base_url=up["url"] + "/v1", api_key=up["api_key"])
+        job = create_job(client)
+        job = follow(client, job.id)
+        if job.status != "succeeded":
+            console.print(f"[red]The job {job.status}: {job.error.message if job.error else ''}[/red]")
+            return 1
+        before, after = validation_grades(client, job)
+        show_scores(before, after)
+        show_answers(before, after)
+        draw_rewards(client, job.id, args.data / "reward.png")
+        folder = download(client, job, args.data / "model")
+        console.print(f"\nDone in {time.monotonic() - started:.0f} s.")
+        show_next_steps(up, job, folder, keep=args.keep)
+    return 0
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--keep", action="store_true", help="leave the service up at the end")
+    parser.add_argument(
+        "--data", type=Path, default=Path(".demo"), help="folder for all its state (default .demo)"
+    )
+    return parser.parse_args()
+
+
+@contextmanager
+def service(data: Path, *, keep: bool) -> Iterator[dict[str, Any]]:
+    """A running Cherry: its URL and key. Stopped at the end, whatever happens, unless `keep`."""
+    console.print("Starting Postgres, Valkey, the API and the workers ...")
+    data.mkdir(parents=True, exist_ok=True)
+    command = [str(Path(sys.executable).with_name("cherry")), "up", "--json", "--data", str(data)]
+    with (data / "up.log").open("w") as errors:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=keep
+        )
+    leave_running = False
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise SystemExit(f"The service did not start:\n{(data / 'up.log').read_text()[-2000:]}")
+        up = json.loads(line)
+        console.print(f"Up at [bold]{up['url']}[/bold]")
+        yield up
+        leave_running = keep
+    finally:
+        if not leave_running:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+def create_job(client: OpenAI) -> Any:
+    """Upload both files and start a reinforcement job on the built-in model."""
+    files = [
+        client.files.create(file=(PEOPLE / name).open("rb"), purpose="fine-tune")
+        for name in ("train.jsonl", "valid.jsonl")
+    ]
+    job = client.fine_tuning.jobs.create(
+        model="cherry-nano",
+        training_file=files[0].id,
+        validation_file=files[1].id,
+        suffix="people",
+        seed=7,
+        method={
+            "type": "reinforcement",
+            "reinforcement": {
+                "grader": json.loads((PEOPLE / "grader.json").read_text()),
+                "hyperparameters": HYPERPARAMETERS,  # type: ignore[typeddict-item]  # ours beside OpenAI's
+            },
+        },
+    )
+    console.print(f"Created [bold]{job.id}[/bold]: 48 training rows, 24 validation rows, grader `fields`")
+    return job
+
+
+def follow(client: OpenAI, job_id: str) -> Any:
+    """Show progress until the job ends; one line for each validation where there is no terminal."""
+    progress = Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[numbers]}"), console=console
+    )
+    bar = progress.add_task("waiting", total=None, numbers="")
+    seen, latest = 0, {"valid": float("nan"), "kl": 0.0}
+    with Live(progress, console=console, refresh_per_second=4):
+        while True:
+            job = client.fine_tuning.jobs.retrieve(job_id)
+            events = list(reversed(client.fine_tuning.jobs.list_events(job_id, limit=1000).data))
+            for event in events[seen:]:
+                data: Any = event.data or {}
+                if event.type != "metrics":
+                    console.print(f"  [dim]{event.message}[/dim]")
+                    continue
+                latest["valid"] = data.get("full_valid_mean_reward", latest["valid"])
+                latest["kl"] = data.get("kl", data.get("kl_batch", latest["kl"]))
+                if "full_valid_mean_reward" in data:
+                    console.print(f"  {event.message}")
+                progress.update(
+                    bar,
+                    description=f"step {data['step']}/{data['total_steps']}",
+                    total=data["total_steps"],
+                    completed=data["step"],
+                    numbers=numbers(data, latest, job.estimated_finish),
+                )
+            seen = len(events)
+            if job.status in TERMINAL:
+                return job
+            time.sleep(0.5)
+
+
+def numbers(data: dict[str, Any], latest: dict[str, float], finish: int | None) -> str:
+    """The figures beside the bar."""
+    left = f"  {max(0, finish - int(time.time()))} s left" if finish else ""
+    train = data.get("train_mean_reward", float("nan"))
+    return f"reward train {train:.2f} valid {latest['valid']:.2f}  KL {latest['kl']:.3f}{left}"
+
+
+def validation_grades(client: OpenAI, job: Any) -> tuple[list[Any], list[Any]]:
+    """The graded validation answers of the base model and of the delivered checkpoint."""
+    return grades(client, job.id, step=0), grades(client, job.id, step=delivered(client, job).step_number)
+
+
+def delivered(client: OpenAI, job: Any) -> Any:
+    """The checkpoint that the tuned model is: the one that bears its name."""
+    checkpoints = client.fine_tuning.jobs.checkpoints.list(job.id, limit=100).data
+    return next(c for c in checkpoints if c.fine_tuned_model_checkpoint == job.fine_tuned_model)
+
+
+def grades(client: OpenAI, job_id: str, step: int) -> list[Any]:
+    page: Any = client.get(
+        f"/fine_tuning/jobs/{job_id}/rollouts?split=valid&step={step}&limit=1000", cast_to=object
+    )
+    return list(page["data"])
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def show_scores(before: list[Any], after: list[Any]) -> None:
+    """Mean validation reward and per-field scores, base and tuned."""
+    table = Table(title="24 validation rows, unseen in training")
+    for column in ("", "base", "tuned"):
+        table.add_column(column, justify="left" if not column else "right")
+    fields = sorted({name for row in before + after for name in row["parts"] if "." not in name})
+    for name in ["mean reward", *fields]:
+        table.add_row(name, *(f"{mean([score(row, name) for row in rows]):.3f}" for rows in (before, after)))
+    console.print(table)
+
+
+def score(row: dict[str, Any], name: str) -> float:
+    """An answer that did not parse scores 0 in every field."""
+    value = row["reward"] if name == "mean reward" else row["parts"].get(name)
+    return float(value or 0.0)
+
+
+def show_answers(before: list[Any], after: list[Any]) -> None:
+    """The three rows that gained most."""
+    tuned = {row["row"]: row for row in after}
+    gained = sorted(
+        before, key=lambda row: score(row, "mean reward") - score(tuned[row["row"]], "mean reward")
+    )
+    rows = [json.loads(line) for line in (PEOPLE / "valid.jsonl").read_text().splitlines()]
+    for row in gained[:3]:
+        other = tuned[row["row"]]
+        console.print(f"\n[bold]{rows[row['row']]['messages'][-1]['content']}[/bold]", highlight=False)
+        console.print(f"  before ({score(row, 'mean reward'):.2f})  {row['text']}", markup=False)
+        console.print(f"  after  ({score(other, 'mean reward'):.2f})  {other['text']}", markup=False)
+
+
+def draw_rewards(client: OpenAI, job_id: str, path: Path) -> None:
+    """The learning curve as a picture."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    events = client.fine_tuning.jobs.list_events(job_id, limit=1000).data
+    points: list[Any] = sorted((e.data for e in events if e.type == "metrics"), key=lambda d: d["step"])  # type: ignore[index]
+    figure, axes = pyplot.subplots(figsize=(8, 4.5))
+    for key, label in (("train_mean_reward", "training samples"), ("full_valid_mean_reward", "validation")):
+        drawn = [(p["step"], p[key]) for p in points if key in p]
+        axes.plot(*zip(*drawn, strict=True), marker="o" if label == "validation" else None, label=label)
+    axes.set(xlabel="step", ylabel="mean reward", ylim=(0, 1.02), title="cherry-nano on people")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    console.print(f"\nLearning curve: {path}")
+
+
+def download(client: OpenAI, job: Any, folder: Path) -> Path:
+    """Fetch the delivered checkpoint as a tar and unpack it."""
+    archive = folder.with_suffix(".tar")
+    path = f"/fine_tuning/jobs/{job.id}/checkpoints/{delivered(client, job).id}/download"
+    response = client.get(path, cast_to=httpx2.Response)
+    archive.write_bytes(response.content)
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    archive.unlink()
+    console.print(f"Model files: {folder}")
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            console.print(f"  {file.relative_to(folder)}  {file.stat().st_size:,} bytes", highlight=False)
+    return folder
+
+
+def show_next_steps(up: dict[str, Any], job: Any, folder: Path, *, keep: bool) -> None:
+    """How to go on from here."""
+    if not keep:
+        console.print(
+            "\nStopping what was started. `make demo KEEP=1` leaves it up; `make up` starts a service."
+        )
+        console.print("The tuned model loads anywhere:")
+    console.print(
+        f"""
+  from transformers import AutoModelForCausalLM, AutoTokenizer
+  model = AutoModelForCausalLM.from_pretrained("{folder}/model")
+  tokenizer = AutoTokenizer.from_pretrained("{folder}/model")""",
+        highlight=False,
+        markup=False,
+    )
+    if keep:
+        console.print(
+            f"""
+  URL  {up["url"]}/v1        key  {up["api_key"]}
+  curl {up["url"]}/v1/fine_tuning/jobs/{job.id} -H "Authorization: Bearer {up["api_key"]}"
+
+  from openai import OpenAI
+  client = OpenAI(base_url="{up["url"]}/v1", api_key="{up["api_key"]}")
+  client.fine_tuning.jobs.list()
+
+  Stop it with: kill {up["pid"]}""",
+            highlight=False,
+            markup=False,
+        )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

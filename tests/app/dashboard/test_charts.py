@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from app.dashboard.charts import Line, line_chart, value_range
+
+
+def drawn(chart: str) -> ElementTree.Element:
+    figure = ElementTree.fromstring(chart)
+    svg = figure.find("svg")
+    assert svg is not None
+    return svg
+
+
+def test_no_points_draw_nothing() -> None:
+    assert line_chart("Reward", [Line("train", "a", [])]) == ""
+
+
+def test_higher_values_are_drawn_higher_and_later_steps_further_right() -> None:
+    curve = drawn(line_chart("Reward", [Line("train", "a", [(0, 0.2), (5, 0.4), (10, 0.9)])])).find(
+        "polyline"
+    )
+    assert curve is not None
+    xs, ys = zip(*(map(float, point.split(",")) for point in curve.attrib["points"].split()), strict=True)
+    assert list(xs) == sorted(xs)
+    assert list(ys) == sorted(ys, reverse=True)  # SVG counts downwards
+
+
+def test_labels_are_text_not_markup() -> None:
+    chart = line_chart("<b>x</b>", [Line("<script>", "a", [(0, 1.0)])])
+    assert "<script>" not in chart
+    assert "<b>" not in chart
+
+
+@pytest.mark.parametrize("values", [[0.0], [0.0, 0.0], [0.5, 0.5], [-1.0, 2.0]], ids=str)
+def test_range_is_never_empty_and_holds_every_value(values: list[float]) -> None:
+    low, high = value_range(values)
+    assert low < high
+    assert all(low <= value <= high for value in values)

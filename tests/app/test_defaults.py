@@ -1,0 +1,103 @@
+""" "auto" as numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.jobs.defaults import ConfigImpossible, resolve_config, shown_hyperparameters
+from workers.config import TrainConfig
+
+FACTS: dict[str, Any] = {
+    "model": "m",
+    "model_path": "models/m",
+    "hidden_size": 4096,
+    "context": 2048,
+    "longest_prompt": 100,
+    "n_train": 20,
+    "n_valid": 10,
+    "seed": 1,
+}
+
+
+def resolve(hyperparameters: dict[str, Any] | None = None, **facts: Any) -> TrainConfig:
+    method = {"reinforcement": {"hyperparameters": hyperparameters or {"n_epochs": "auto"}}}
+    return resolve_config(method, **FACTS | facts)
+
+
+@pytest.mark.parametrize(
+    ("n_train", "prompts_per_step", "n_epochs", "eval_interval"),
+    [
+        pytest.param(1, 1, 40, 5, id="one-row"),
+        pytest.param(5, 5, 40, 5, id="less-than-a-step"),
+        pytest.param(20, 8, 14, 5, id="tens"),
+        pytest.param(100, 8, 4, 13, id="a-hundred"),
+        pytest.param(10_000, 8, 1, 25, id="many"),
+    ],
+)
+def test_the_run_grows_with_the_data(
+    n_train: int, prompts_per_step: int, n_epochs: int, eval_interval: int
+) -> None:
+    config = resolve(n_train=n_train)
+    assert (config.prompts_per_step, config.n_epochs, config.eval_interval) == (
+        prompts_per_step,
+        n_epochs,
+        eval_interval,
+    )
+    assert n_train > 320 or 40 <= config.total_steps(n_train) < 53
+
+
+def test_defaults() -> None:
+    config = resolve()
+    assert (config.group_size, config.beta, config.eval_samples, config.max_completion_tokens) == (
+        8,
+        0.02,
+        1,
+        256,
+    )
+    assert (config.algorithm, config.adapter, config.seed) == ("grpo", "lora", 1)
+
+
+@pytest.mark.parametrize(("compute", "group_size"), [(0.00002, 2), (0.5, 4), (1, 8), (2.0, 16), (10, 64)])
+def test_compute_buys_samples(compute: float, group_size: int) -> None:
+    assert resolve({"compute_multiplier": compute}).group_size == group_size
+
+
+@pytest.mark.parametrize(
+    ("hyperparameters", "hidden_size", "rate"),
+    [
+        pytest.param({}, 4096, 4e-5, id="wide"),
+        pytest.param({}, 1024, 1.6e-4, id="narrow"),
+        pytest.param({"adapter": "full"}, 4096, 4e-6, id="full"),
+        pytest.param({"learning_rate_multiplier": 2}, 4096, 8e-5, id="multiplied"),
+        pytest.param({"learning_rate": 0.01, "learning_rate_multiplier": 2}, 4096, 0.01, id="given"),
+        pytest.param({"learning_rate_multiplier": 1000.0}, 4, 1.0, id="bounded"),
+    ],
+)
+def test_the_rate_follows_the_width(hyperparameters: dict[str, Any], hidden_size: int, rate: float) -> None:
+    assert resolve(hyperparameters, hidden_size=hidden_size).learning_rate == pytest.approx(rate)
+
+
+def test_completions_get_the_room_that_prompts_leave() -> None:
+    assert resolve(longest_prompt=2000).max_completion_tokens == 48
+    assert resolve({"max_completion_tokens": 1948}).max_completion_tokens == 1948
+    assert resolve(longest_prompt=None).max_completion_tokens == 256
+
+
+def test_what_cannot_run_says_which_field() -> None:
+    with pytest.raises(ConfigImpossible, match="longest prompt has 2048 tokens") as full:
+        resolve(longest_prompt=2048)
+    assert full.value.param == "training_file"
+    with pytest.raises(ConfigImpossible, match="leaves 1948") as long:
+        resolve({"max_completion_tokens": 1949})
+    assert long.value.param.endswith("hyperparameters.max_completion_tokens")
+
+
+def test_every_shown_number_is_what_ran() -> None:
+    requested = {"n_epochs": "auto", "compute_multiplier": "auto", "reasoning_effort": "low"}
+    assert shown_hyperparameters(requested, None) == requested
+    config = resolve({"n_epochs": 3, "lora_rank": 4})
+    shown = shown_hyperparameters(requested, config.model_dump(mode="json"))
+    assert (shown["n_epochs"], shown["lora_rank"], shown["compute_multiplier"]) == (3, 4, 1.0)
+    assert "auto" not in shown.values()

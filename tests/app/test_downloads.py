@@ -1,0 +1,55 @@
+"""Checkpoint downloads: one tar that tells its sums."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+
+import httpx2 as httpx
+import pytest
+from sqlalchemy.orm import Session
+
+from app.storage import get_storage
+from tests.factories import Tenant, make_checkpoint, make_job
+
+CONTENTS = {
+    "adapter/adapter_model.safetensors": b"a" * 3_000_001,
+    "model/config.json": b"{}",
+    "model/" + "deep/" * 30 + "empty": b"",
+}
+
+
+@pytest.mark.parametrize("stored_manifest", [True, False], ids=["stored-manifest", "manifest-from-the-row"])
+def test_a_checkpoint_comes_as_a_whole_tar_with_its_sums(
+    http: httpx.Client, db: Session, tenant: Tenant, stored_manifest: bool
+) -> None:
+    job = make_job(db, tenant.project_id)
+    checkpoint = make_checkpoint(db, job, 7, CONTENTS)
+    if stored_manifest:
+        text = json.dumps(checkpoint.manifest).encode()
+        get_storage().put_bytes(f"{checkpoint.storage_key}/manifest.json", text)
+    db.commit()
+    response = http.get(f"/v1/fine_tuning/jobs/{job.id}/checkpoints/{checkpoint.id}/download")
+    assert response.status_code == 200
+    assert int(response.headers["content-length"]) == len(response.content)
+    assert f"{job.id}-step-7.tar" in response.headers["content-disposition"]
+    with tarfile.open(fileobj=io.BytesIO(response.content)) as tar:
+        files = {member.name: tar.extractfile(member).read() for member in tar}
+    assert next(iter(files)) == "manifest.json"
+    sums = json.loads(files.pop("manifest.json"))["files"]
+    assert files == CONTENTS
+    assert {name: hashlib.sha256(data).hexdigest() for name, data in files.items()} == {
+        name: each["sha256"] for name, each in sums.items()
+    }
+
+
+def test_what_is_not_kept_cannot_be_downloaded(http: httpx.Client, db: Session, tenant: Tenant) -> None:
+    job = make_job(db, tenant.project_id)
+    dropped = make_checkpoint(db, job, 1, storage_key=None)
+    files_gone = make_checkpoint(db, job, 2)
+    db.commit()
+    for checkpoint in (dropped, files_gone):
+        path = f"/v1/fine_tuning/jobs/{job.id}/checkpoints/{checkpoint.id}/download"
+        assert http.get(path).status_code == 404

@@ -1,0 +1,166 @@
+"""Rows for tests, from plain functions. Each flushes; the test commits what others should see."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlalchemy.orm import Session
+
+from app.checkpoints.models import Checkpoint
+from app.events.models import JobMetrics
+from app.files import service as files
+from app.files.models import File
+from app.ids import random_id
+from app.jobs.models import Job
+from app.models.models import Model
+from app.rollouts.models import Rollout
+from app.storage import get_storage
+from app.tenants import service as tenants
+
+GRADER = {
+    "type": "string_check",
+    "name": "same",
+    "operation": "eq",
+    "input": "{{sample.output_text}}",
+    "reference": "{{item.answer}}",
+}
+AUTO = {
+    "batch_size": "auto",
+    "learning_rate_multiplier": "auto",
+    "n_epochs": "auto",
+    "eval_interval": "auto",
+    "eval_samples": "auto",
+    "compute_multiplier": "auto",
+    "reasoning_effort": "default",
+}
+ROWS = b'{"messages": [{"role": "user", "content": "Say a"}], "answer": "a"}\n' * 3
+STEP_VALUES = {
+    "reward/mean": 0.421,
+    "reward/valid_mean": 0.68,
+    "grades/train_count": 64.0,
+    "grades/valid_count": 10.0,
+    "grades/valid_parse_error_share": 0.1,
+    "grades/train_ungraded_share": 0.0,
+    "failures/valid/sample_parse_error": 1.0,
+    "completion/train_tokens_mean": 12.5,
+    "kl/probe_mean": 0.01,
+    "kl/probe_stderr": 0.002,
+    "time/sampling": 1.5,
+    "time/step": 2.0,
+}
+
+
+class Tenant(NamedTuple):
+    """A project with a key."""
+
+    organization_id: str
+    project_id: str
+    key: str
+    key_id: str
+
+
+def make_tenant(db: Session, name: str = "acme", key: str | None = None) -> Tenant:
+    organization = tenants.create_organization(db, name)
+    project = tenants.create_project(db, organization.id, f"{name} project")
+    made = tenants.create_key(db, project.id, "test key", plaintext=key)
+    return Tenant(organization.id, project.id, made.plaintext, made.row.id)
+
+
+def make_model(db: Session, name: str = "cherry-nano", folder: Path | str = "models/cherry-nano") -> Model:
+    """A base model whose folder nobody reads."""
+    model = Model(id=random_id("model_"), name=name, folder=str(folder))
+    db.add(model)
+    db.flush()
+    return model
+
+
+def make_tuned_model(db: Session, job: Job, name: str = "ft:cherry-nano:acme:x:AbCd1234") -> Model:
+    model = Model(
+        id=random_id("model_"),
+        name=name,
+        project_id=job.project_id,
+        base=job.model,
+        storage_key=f"jobs/{job.id}/checkpoints/1-1",
+        job_id=job.id,
+    )
+    db.add(model)
+    db.flush()
+    return model
+
+
+def make_file(
+    db: Session, project_id: str, data: bytes = ROWS, *, purpose: str = "fine-tune", name: str = "train.jsonl"
+) -> File:
+    """A file with its bytes in the storage of this process."""
+    stored = files.store_bytes(data)
+    return files.create(db, project_id, stored, filename=name, purpose=purpose)
+
+
+def make_job(db: Session, project_id: str, *, status: str = "queued", **columns: Any) -> Job:
+    """A job whose files exist only by name unless they are given."""
+    block = {"grader": dict(GRADER), "hyperparameters": dict(AUTO)}
+    values: dict[str, Any] = {
+        "model": "cherry-nano",
+        "training_file": "file-train",
+        "validation_file": "file-valid",
+        "seed": 7,
+        "method": {"type": "reinforcement", "reinforcement": block},
+    }
+    job = Job(id=random_id("ftjob-"), project_id=project_id, status=status, **values | columns)
+    db.add(job)
+    db.flush()
+    return job
+
+
+def make_metrics(db: Session, job: Job, step: int, values: dict[str, Any] | None = None) -> JobMetrics:
+    row = JobMetrics(job_id=job.id, step=step, epoch=1, attempt=1, values=values or STEP_VALUES)
+    db.add(row)
+    db.flush()
+    return row
+
+
+def make_checkpoint(
+    db: Session, job: Job, step: int, contents: dict[str, bytes] | None = None, **columns: Any
+) -> Checkpoint:
+    """A kept checkpoint, with these files in storage if any are given."""
+    prefix = f"jobs/{job.id}/checkpoints/{step}-1"
+    for name, data in (contents or {}).items():
+        get_storage().put_bytes(f"{prefix}/{name}", data)
+    sums = {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in (contents or {}).items()
+    }
+    values: dict[str, Any] = {
+        "epoch": 1,
+        "attempt": 1,
+        "model_name": f"ft:cherry-nano:acme::{random_id('', 8)}:ckpt-step-{step}",
+        "storage_key": prefix,
+        "manifest": {"files": sums},
+        "kl": 0.01,
+        "kl_stderr": 0.002,
+        "valid_reward": 0.68,
+    }
+    checkpoint = Checkpoint(id=random_id("ftckpt_"), job_id=job.id, step=step, **values | columns)
+    db.add(checkpoint)
+    db.flush()
+    return checkpoint
+
+
+def make_rollout(db: Session, job: Job, step: int, row: int, sample: int = 0, **columns: Any) -> Rollout:
+    values: dict[str, Any] = {
+        "split": "train",
+        "epoch": 1,
+        "attempt": 1,
+        "text": "a",
+        "tokens": 2,
+        "finish_reason": "stop",
+        "reward": 1.0,
+        "parts": {},
+        "reason": "",
+    }
+    rollout = Rollout(job_id=job.id, step=step, row=row, sample=sample, **values | columns)
+    db.add(rollout)
+    db.flush()
+    return rollout
