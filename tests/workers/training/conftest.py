@@ -1,0 +1,50 @@
+"""A tiny model for the engine's tests; one thread, so that timings and bits do not depend on the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny_model import make_tiny_model
+from tests.workers.training.support import make_config
+from workers.training.policy import Policy
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model with nearly uniform predictions."""
+    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def sharp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model that depends on what it reads."""
+    return make_tiny_model(tmp_path_factory.mktemp("sharp"), scale=0.3)
+
+
+@pytest.fixture
+def lora_policy(sharp: Path) -> Policy:
+    """A LoRA policy that has moved away from its base."""
+    return moved(Policy.load(make_config(sharp)))
+
+
+@pytest.fixture
+def full_policy(sharp: Path) -> Policy:
+    """A policy with every weight trained, away from its base."""
+    return moved(Policy.load(make_config(sharp, adapter="full")))
+
+
+def moved(policy: Policy) -> Policy:
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for weight in policy.trained().values():
+            weight += 0.05 * torch.randn(weight.shape, generator=generator)
+    policy.sync_rollout()
+    return policy

@@ -1,0 +1,161 @@
+"""The JSONL reader: what it accepts, what it refuses, and how it says so."""
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from workers.dataset import DatasetInvalid, missing_variables, read_rows, text_of
+
+GOOD = {"messages": [{"role": "user", "content": "Hi"}], "answer": "x"}
+
+
+def write(tmp_path: Path, *lines: bytes | str | dict) -> Path:
+    path = tmp_path / "rows.jsonl"
+    raw = [
+        line if isinstance(line, bytes) else (line if isinstance(line, str) else json.dumps(line)).encode()
+        for line in lines
+    ]
+    path.write_bytes(b"\n".join(raw))
+    return path
+
+
+def messages(*pairs: tuple[str, object]) -> dict:
+    return {"messages": [{"role": role, "content": content} for role, content in pairs]}
+
+
+def test_blank_lines_crlf_and_a_byte_order_mark_are_accepted_and_counted(tmp_path: Path) -> None:
+    row = json.dumps(GOOD).encode()
+    path = write(tmp_path, b"\xef\xbb\xbf" + row + b"\r", b"", b"   \r", row + b"\r", b"")
+    assert [(r.line, r.item) for r in read_rows(path)] == [(1, GOOD), (4, GOOD)]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(messages(("system", "Be brief."), ("user", "Hi")), id="system"),
+        pytest.param(messages(("developer", "Be brief."), ("user", "Hi")), id="developer"),
+        pytest.param(messages(("user", "a"), ("assistant", "b"), ("user", "c")), id="several-turns"),
+        pytest.param(messages(("user", [{"type": "text", "text": "Hi"}])), id="text-parts"),
+        pytest.param(
+            {
+                "messages": [
+                    {"role": "user", "content": "a"},
+                    {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+                    {"role": "tool", "content": "4", "tool_call_id": "1"},
+                    {"role": "user", "content": "b"},
+                ],
+                "tools": [{"type": "function"}],
+            },
+            id="tool-call-without-content",
+        ),
+    ],
+)
+def test_these_rows_are_fine(tmp_path: Path, row: dict) -> None:
+    assert read_rows(write(tmp_path, row))[0].item == row
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        pytest.param(b'{"messages": "\xff"}', "invalid UTF-8", id="not-utf8"),
+        pytest.param("{", "not valid JSON", id="not-json"),
+        pytest.param('{"messages": [], "messages": []}', "duplicate key 'messages'", id="duplicate-key"),
+        pytest.param('{"messages": NaN}', "NaN is not JSON", id="nan"),
+        pytest.param('{"a": ' + "[" * 5000 + "]" * 5000 + "}", "nested", id="deep"),
+        pytest.param("[1]", "a row is a JSON object, not a list", id="list"),
+        pytest.param("null", "a row is a JSON object, not null", id="null"),
+        pytest.param({"answer": 1}, "'messages' is missing", id="no-messages"),
+        pytest.param({"messages": []}, "at least one message", id="empty-messages"),
+        pytest.param({"messages": ["Hi"]}, "messages[0] must be an object, not text", id="bare-text"),
+        pytest.param({"messages": [{"content": "Hi"}]}, "messages[0] has no 'role'", id="no-role"),
+        pytest.param(messages(("robot", "Hi")), "messages[0].role is 'robot'", id="bad-role"),
+        pytest.param(messages((["user"], "Hi")), "messages[0].role is ['user']", id="role-list"),
+        pytest.param({"messages": [{"role": "user"}]}, "messages[0] has no 'content'", id="no-content"),
+        pytest.param(messages(("user", 5)), "content must be text, not a number", id="number"),
+        pytest.param(messages(("user", [])), "messages[0].content is empty", id="no-parts"),
+        pytest.param(
+            messages(("user", [{"type": "image_url", "image_url": {"url": "data:,"}}])),
+            "messages[0].content holds an image; only text is supported",
+            id="image",
+        ),
+        pytest.param(messages(("user", [{"type": "file"}])), "a part that is not text", id="file-part"),
+        pytest.param(
+            messages(("user", "a"), ("assistant", "b")), "the last message is from the assistant", id="answer"
+        ),
+        pytest.param(messages(("system", "a")), "must be from the user, not 'system'", id="system-last"),
+        pytest.param({**GOOD, "tools": "all"}, "'tools' must be a list of objects", id="tools"),
+    ],
+)
+def test_a_bad_line_is_named_with_its_number(tmp_path: Path, line: bytes | str | dict, reason: str) -> None:
+    with pytest.raises(DatasetInvalid) as caught:
+        read_rows(write(tmp_path, GOOD, "", line, GOOD))
+    (fault,) = caught.value.faults
+    assert fault.line == 3
+    assert reason in fault.reason
+    assert str(caught.value).startswith("line 3: ")
+
+
+def test_the_first_twenty_faults_are_collected(tmp_path: Path) -> None:
+    with pytest.raises(DatasetInvalid) as caught:
+        read_rows(write(tmp_path, *["{"] * 30))
+    assert [fault.line for fault in caught.value.faults] == list(range(1, 21))
+
+
+def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetInvalid, match="no rows"):
+        read_rows(write(tmp_path, "", "  "))
+
+
+def test_limits_on_lines_rows_and_bytes(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD, {**GOOD, "long": "x" * 200}, GOOD)
+    with pytest.raises(DatasetInvalid, match="line 2: longer than 100 bytes"):
+        read_rows(path, max_line_bytes=100)
+    with pytest.raises(DatasetInvalid, match="line 3: more than 2 rows"):
+        read_rows(path, max_rows=2)
+    with pytest.raises(DatasetInvalid, match="larger than 150 bytes"):
+        read_rows(path, max_file_bytes=150)
+    assert len(read_rows(path, max_rows=3, max_file_bytes=path.stat().st_size)) == 3
+
+
+def test_a_line_as_long_as_the_limit_is_read_across_chunks(tmp_path: Path) -> None:
+    row = json.dumps({**GOOD, "long": "x" * 150_000})
+    assert read_rows(write(tmp_path, row, row), max_line_bytes=len(row))[1].line == 2
+    with pytest.raises(DatasetInvalid, match="line 1: longer"):
+        read_rows(write(tmp_path, row, row), max_line_bytes=len(row) - 1)
+
+
+def test_an_endless_line_is_not_held_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with path.open("wb") as file:
+        file.truncate(64 * 1024 * 1024)
+    tracemalloc.start()
+    with pytest.raises(DatasetInvalid, match="line 1: longer"):
+        read_rows(path, max_line_bytes=100_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+def test_rows_that_lack_a_grader_variable_are_named(tmp_path: Path) -> None:
+    class Needs:
+        def __init__(self, key: str) -> None:
+            self.key = key
+
+        def is_in(self, item: object) -> bool:
+            return self.key in item
+
+        def __str__(self) -> str:
+            return f"item.{self.key}"
+
+    rows = read_rows(write(tmp_path, GOOD, messages(("user", "no answer here"))))
+    assert [str(fault) for fault in missing_variables(rows, [Needs("answer")])] == [
+        "line 2: the grader reads 'item.answer', which this row does not have"
+    ]
+    assert missing_variables(rows, [Needs("messages")]) == []
+
+
+def test_text_parts_are_joined() -> None:
+    assert text_of([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]) == "ab"
+    assert text_of(None) == ""

@@ -1,0 +1,76 @@
+"""It learns: reward goes up."""
+
+import json
+
+import pytest
+
+from graders import build_grader, parse_grader
+from tests.shared_data import shared_path
+from tests.workers.training.support import FunctionGrader, ListRecorder, early_letters, make_config, make_rows
+from workers.dataset import read_rows
+from workers.training.loop import train
+
+
+@pytest.mark.parametrize(("adapter", "rate"), [("lora", 2e-2), ("full", 5e-3)])
+def test_reward_rises_from_chance_to_nine_tenths(sharp, tmp_path, adapter, rate):
+    """A random model learns to write nothing but the letters a to t."""
+    config = make_config(
+        sharp,
+        adapter=adapter,
+        learning_rate=rate,
+        n_epochs=40,
+        prompts_per_step=4,
+        group_size=16,
+        max_completion_tokens=8,
+        eval_interval=40,
+        eval_samples=4,
+        beta=0.0,
+    )
+    recorder = ListRecorder()
+    valid = make_rows("v", "w", "x", "y")
+    result = train(config, make_rows(*"abcd"), valid, FunctionGrader(early_letters), recorder, tmp_path)
+    rewards = recorder.series("reward/mean")
+    assert rewards[0] < 0.2
+    assert sum(rewards[-5:]) / 5 >= 0.9
+    assert result.best.step == 40
+    assert result.best.valid_reward >= 0.9
+
+
+def stories(tmp_path, grader=None, **changes):
+    """19 prompts and a pretrained model of 260,000 parameters, with what `auto` stands for."""
+    data, model = shared_path("data/tinystories-prompts-19"), shared_path("models/stories260k")
+    auto = {
+        "n_epochs": 14,
+        "prompts_per_step": 8,
+        "group_size": 8,
+        "max_completion_tokens": 64,
+        "learning_rate": 2e-3,
+        "lora_rank": 16,
+        "lora_alpha": 32.0,
+        "beta": 0.04,
+        "eval_interval": 50,
+        "kl_probe_size": 64,
+    }
+    config = make_config(model, **{**auto, **changes})
+    recorder = ListRecorder()
+    grader = grader or build_grader(parse_grader(json.loads((data / "grader.json").read_text())))
+    rows = read_rows(data / "train.jsonl")
+    return train(config, rows, [], grader, recorder, tmp_path), recorder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_stories_come_to_mention_the_keyword(tmp_path, seed):
+    result, recorder = stories(tmp_path, seed=seed)
+    rewards = recorder.series("reward/mean")[:40]
+    assert sum(rewards[:3]) / 3 < 0.2
+    assert sum(rewards[-5:]) / 5 >= 0.9
+    assert 0 < result.best.kl < 3
+
+
+@pytest.mark.slow
+def test_a_constant_grader_does_not_move_the_stories(tmp_path):
+    result, recorder = stories(tmp_path, FunctionGrader(lambda text, item: 1.0), seed=3, n_epochs=1)
+    assert (result.trained_tokens, result.best.kl) == (0, 0.0)
+    files = [saved.folder / "model" / "model.safetensors" for (saved,) in recorder.all("checkpoint")]
+    assert len({file.read_bytes() for file in files}) == 1

@@ -1,0 +1,230 @@
+"""Reads reinforcement rows from JSONL, strictly: every fault is named with its line. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from graders.strict_json import StrictJsonError, loads
+
+MAX_LINE_BYTES = 4 * 1024 * 1024
+MAX_FILE_BYTES = 512 * 1024 * 1024
+MAX_TRAIN_ROWS = 50_000
+MAX_VALID_ROWS = 1_000
+MAX_FAULTS = 20
+"""Faults collected before reading stops."""
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+_CHUNK_BYTES = 64 * 1024
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One dataset row.
+
+    Attributes:
+        line: 1-based line number in the file, blank lines counted.
+        item: the whole row, as graders see it.
+    """
+
+    line: int
+    item: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a line. Line 0 means the whole file."""
+
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.reason}" if self.line else self.reason
+
+
+class DatasetInvalid(ValueError):
+    """The file cannot be used. `faults` are the first ones, in the order of the lines."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("\n".join(str(fault) for fault in faults))
+        self.faults = tuple(faults)
+
+
+class Variable(Protocol):
+    """A grader's template variable, such as `graders.template.Variable`."""
+
+    def is_in(self, item: Mapping[str, Any]) -> bool: ...
+
+
+class _RowInvalid(ValueError):
+    """The row is no reinforcement row; the message says why."""
+
+
+def read_rows(
+    path: Path,
+    *,
+    max_rows: int = MAX_TRAIN_ROWS,
+    max_line_bytes: int = MAX_LINE_BYTES,
+    max_file_bytes: int = MAX_FILE_BYTES,
+    max_faults: int = MAX_FAULTS,
+) -> list[Row]:
+    """Read and check a whole file. Raises `DatasetInvalid` with the first faults, or `OSError`."""
+    rows: list[Row] = []
+    faults: list[Fault] = []
+    with path.open("rb") as file:
+        for found in scan_rows(
+            file, max_rows=max_rows, max_line_bytes=max_line_bytes, max_file_bytes=max_file_bytes
+        ):
+            if isinstance(found, Row):
+                rows.append(found)
+                continue
+            faults.append(found)
+            if len(faults) == max_faults:
+                break
+    if not rows and not faults:
+        faults.append(Fault(0, "the file has no rows"))
+    if faults:
+        raise DatasetInvalid(faults)
+    return rows
+
+
+def scan_rows(
+    file: BinaryIO,
+    *,
+    max_rows: int = MAX_TRAIN_ROWS,
+    max_line_bytes: int = MAX_LINE_BYTES,
+    max_file_bytes: int = MAX_FILE_BYTES,
+) -> Iterator[Row | Fault]:
+    """Stream a file: a `Row` or a `Fault` for each line that is not blank. Stops at a limit, with a fault."""
+    n_rows = 0
+    for line, raw in _lines(file, max_line_bytes, max_file_bytes):
+        if isinstance(raw, str):
+            yield Fault(line, raw)
+            continue
+        if not raw.strip(b" \t\r"):
+            continue
+        n_rows += 1
+        if n_rows > max_rows:
+            yield Fault(line, f"more than {max_rows:,} rows")
+            return
+        try:
+            yield Row(line, _checked(raw.strip(b" \t\r")))
+        except StrictJsonError as error:
+            yield Fault(line, f"not valid JSON: {error.message}")
+        except _RowInvalid as error:
+            yield Fault(line, str(error))
+
+
+def missing_variables(rows: Iterable[Row], variables: Iterable[Variable]) -> list[Fault]:
+    """Which rows lack a variable that the grader's templates name. The first `MAX_FAULTS`."""
+    wanted = list(variables)
+    faults: list[Fault] = []
+    for row in rows:
+        for variable in wanted:
+            if not variable.is_in(row.item):
+                faults.append(Fault(row.line, f"the grader reads '{variable}', which this row does not have"))
+                if len(faults) == MAX_FAULTS:
+                    return faults
+    return faults
+
+
+def text_of(content: Any) -> str:
+    """A message's content as text: a string, or the text parts joined."""
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content or ())
+
+
+def _lines(file: BinaryIO, max_line_bytes: int, max_file_bytes: int) -> Iterator[tuple[int, bytes | str]]:
+    """Lines without their line feed, numbered from 1; a sentence (str) in place of one that is refused.
+
+    Holds one line and one chunk at most, whatever the file: a long line is dropped as it is read.
+    """
+    too_long = f"longer than {max_line_bytes:,} bytes"
+    line, held, is_too_long, n_bytes = 1, bytearray(), False, 0
+    while chunk := file.read(_CHUNK_BYTES):
+        if n_bytes == 0:
+            chunk = chunk.removeprefix(_BOM)
+        n_bytes += len(chunk)
+        if n_bytes > max_file_bytes:
+            yield line, f"the file is larger than {max_file_bytes:,} bytes"
+            return
+        *complete, rest = chunk.split(b"\n")
+        for piece in complete:
+            is_too_long = is_too_long or len(held) + len(piece) > max_line_bytes
+            yield line, too_long if is_too_long else bytes(held) + piece
+            line, is_too_long = line + 1, False
+            held.clear()
+        is_too_long = is_too_long or len(held) + len(rest) > max_line_bytes
+        if is_too_long:
+            held.clear()
+        else:
+            held += rest
+    if held or is_too_long:
+        yield line, too_long if is_too_long else bytes(held)
+
+
+def _checked(raw: bytes) -> dict[str, Any]:
+    item = loads(raw)
+    if not isinstance(item, dict):
+        raise _RowInvalid(f"a row is a JSON object, not {_kind(item)}")
+    messages = item.get("messages")
+    if messages is None:
+        raise _RowInvalid("'messages' is missing")
+    if not isinstance(messages, list) or not messages:
+        raise _RowInvalid("'messages' must be a list with at least one message")
+    for i, message in enumerate(messages):
+        _check_message(message, f"messages[{i}]")
+    if messages[-1]["role"] == "assistant":
+        raise _RowInvalid(
+            "the last message is from the assistant; a reinforcement row ends with the user's message,"
+            " and a reference answer goes in a field of its own"
+        )
+    if messages[-1]["role"] != "user":
+        raise _RowInvalid(f"the last message must be from the user, not '{messages[-1]['role']}'")
+    _check_tools(item.get("tools"))
+    return item
+
+
+def _check_message(message: Any, where: str) -> None:
+    if not isinstance(message, dict):
+        raise _RowInvalid(f"{where} must be an object, not {_kind(message)}")
+    role = message.get("role")
+    if role is None:
+        raise _RowInvalid(f"{where} has no 'role'")
+    if role not in ROLES:
+        raise _RowInvalid(f"{where}.role is {role!r:.40}; known are {', '.join(ROLES)}")
+    content = message.get("content")
+    if content is None:
+        if role == "assistant" and message.get("tool_calls"):
+            return
+        raise _RowInvalid(f"{where} has no 'content'")
+    if isinstance(content, list):
+        if not content:
+            raise _RowInvalid(f"{where}.content is empty")
+        for part in content:
+            _check_part(part, f"{where}.content")
+    elif not isinstance(content, str):
+        raise _RowInvalid(f"{where}.content must be text, not {_kind(content)}")
+
+
+def _check_part(part: Any, where: str) -> None:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind in ("image_url", "image", "input_image"):
+        raise _RowInvalid(f"{where} holds an image; only text is supported")
+    if kind not in ("text", "input_text") or not isinstance(part.get("text"), str):
+        raise _RowInvalid(f"{where} holds a part that is not text")
+
+
+def _check_tools(tools: Any) -> None:
+    if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
+        raise _RowInvalid("'tools' must be a list of objects")
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")

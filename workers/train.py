@@ -1,0 +1,94 @@
+"""`python -m workers.train CONFIG.toml`: the same engine with no database, no queue and no service.
+
+The file names the data, the grader and the output folder, and holds a `[config]` table with the fields of
+`TrainConfig`. Paths are relative to the file. Run it again to resume a run that was stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from graders import GraderInvalid, build_grader, parse_grader
+from workers.config import TrainConfig
+from workers.dataset import MAX_VALID_ROWS, DatasetInvalid, Row, read_rows
+from workers.training.errors import EngineError
+from workers.training.loop import train
+from workers.training.recorders import ConsoleRecorder, FanOut, JsonlRecorder
+from workers.training.state import saved_steps
+
+KEYS = {"train", "valid", "grader", "output", "config"}
+
+
+class RunFileInvalid(ValueError):
+    """The TOML file is not what the module's docstring asks for."""
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """What one TOML file asks for, with its files read."""
+
+    config: TrainConfig
+    train_rows: list[Row]
+    valid_rows: list[Row]
+    grader: Any
+    output: Path
+
+
+def read_run_file(path: Path) -> RunFile:
+    """Read the TOML file and all it names. Raises `RunFileInvalid` with a sentence."""
+    base = path.parent
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        if unknown := raw.keys() - KEYS:
+            raise RunFileInvalid(f"unknown keys: {', '.join(sorted(unknown))}")
+        fields = dict(raw["config"])
+        fields["model_path"] = str((base / fields["model_path"]).resolve())
+        grader = raw["grader"]
+        if isinstance(grader, str):
+            grader = json.loads((base / grader).read_text(encoding="utf-8"))
+        return RunFile(
+            config=TrainConfig(**fields),
+            train_rows=read_rows(base / raw["train"]),
+            valid_rows=read_rows(base / raw["valid"], max_rows=MAX_VALID_ROWS) if "valid" in raw else [],
+            grader=build_grader(parse_grader(grader)),
+            output=base / raw["output"],
+        )
+    except KeyError as error:
+        raise RunFileInvalid(f"{path.name}: {error} is missing") from error
+    except (OSError, tomllib.TOMLDecodeError, ValidationError, DatasetInvalid, GraderInvalid) as error:
+        raise RunFileInvalid(f"{path.name}: {error}") from error
+
+
+def main(arguments: list[str]) -> int:
+    """Run what a file asks for; returns the exit status."""
+    if len(arguments) != 1:
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        run = read_run_file(Path(arguments[0]))
+        states = saved_steps(run.output)
+        total_steps = run.config.total_steps(len(run.train_rows))
+        recorder = FanOut(
+            JsonlRecorder(run.output, resumed_step=states[0] if states else -1),
+            ConsoleRecorder(total_steps, sys.stdout),
+        )
+        result = train(run.config, run.train_rows, run.valid_rows, run.grader, recorder, run.output)
+    except (RunFileInvalid, EngineError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    best = result.best
+    if best.step == 0:
+        print("No checkpoint is better than the base on the validation rows.")
+    print(f"Best: {best.folder / 'model'} (step {best.step}, KL to the base {best.kl:.4f} nats per token)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,65 @@
+"""Why a run ended early. Each error has a stable `code`, stored with a failed job."""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """Everything the engine raises on purpose. `str(error)` is a sentence for the owner of the run."""
+
+    code = "engine_error"
+
+
+class RunCancelled(EngineError):
+    """`should_stop` said so. Checkpoints and the last training state stay where they are."""
+
+    code = "cancelled"
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"Cancelled after step {step}.")
+        self.step = step
+
+
+class RunFailed(EngineError):
+    """The run cannot go on; the same run again would fail again."""
+
+    code = "run_failed"
+
+
+class GradingFailed(RunFailed):
+    """Too many grades failed, step after step. `messages` are the first different ones."""
+
+    code = "grader_error"
+
+    def __init__(self, message: str, messages: tuple[str, ...]) -> None:
+        super().__init__("\n".join([message, *messages]))
+        self.messages = messages
+
+
+class NonFinite(RunFailed):
+    """Loss or gradient was NaN or infinite several steps in a row."""
+
+    code = "non_finite"
+
+
+class ModelInvalid(RunFailed):
+    """The base model's folder cannot be used."""
+
+    code = "model_error"
+
+
+class PromptInvalid(RunFailed):
+    """The model's chat template refused a row."""
+
+    code = "prompt_error"
+
+
+class OutOfContext(PromptInvalid):
+    """A prompt leaves no room for a completion in the model's context."""
+
+    code = "out_of_context"
+
+
+class StateMismatch(RunFailed):
+    """The saved training state belongs to another config or other data."""
+
+    code = "state_mismatch"

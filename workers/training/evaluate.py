@@ -1,0 +1,113 @@
+"""Measure a policy: validation reward against the base's, and its exact KL to the base."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from workers.config import TrainConfig
+from workers.training.forward import Answer, completion_states, make_batches, per_completion, token_kl
+from workers.training.policy import Policy
+from workers.training.rewards import reward_of
+from workers.training.rollout import Sampling, sample_groups
+from workers.training.types import Group, Prompt
+
+CONFIDENCE_Z = 1.6448536269514722
+"""Normal quantile of a one-sided 95 % bound."""
+
+
+class Estimate(NamedTuple):
+    """A mean and its standard error, which needs two values at least."""
+
+    mean: float
+    stderr: float | None
+    n: int
+
+
+def validation_sampling(config: TrainConfig) -> Sampling:
+    """Greedy for one sample a row; else sampled, with the same random numbers at every validation."""
+    return Sampling(
+        samples=config.eval_samples,
+        max_tokens=config.max_completion_tokens,
+        temperature=0.0 if config.eval_samples == 1 else config.temperature,
+        key=("valid", config.seed),
+    )
+
+
+def row_rewards(groups: Sequence[Group]) -> list[float | None]:
+    """Mean reward of each validation row; None where no completion has one."""
+    rows: list[float | None] = []
+    for group in groups:
+        found = [reward for grade in group.grades if (reward := reward_of(grade)) is not None]
+        rows.append(math.fsum(found) / len(found) if found else None)
+    return rows
+
+
+def estimate(values: Sequence[float | None]) -> Estimate | None:
+    """Mean and standard error over the values that are there; None without any."""
+    found = [value for value in values if value is not None]
+    if not found:
+        return None
+    mean = math.fsum(found) / len(found)
+    if len(found) == 1:
+        return Estimate(mean, None, 1)
+    variance = math.fsum((value - mean) ** 2 for value in found) / (len(found) - 1)
+    return Estimate(mean, math.sqrt(variance / len(found)), len(found))
+
+
+def paired_difference(rows: Sequence[float | None], base: Sequence[float | None]) -> Estimate | None:
+    """How much better than the base, row by row, over the rows that both have a reward for."""
+    pairs = zip(rows, base, strict=True)
+    return estimate([None if a is None or b is None else a - b for a, b in pairs])
+
+
+def lower_bound(found: Estimate) -> float | None:
+    """One-sided 95 % lower confidence bound by Student's t; None for one value, which proves nothing."""
+    if found.stderr is None:
+        return None
+    return found.mean - t_quantile(found.n - 1) * found.stderr
+
+
+def t_quantile(dof: int) -> float:
+    """The 95 % quantile of Student's t: exact for 1 and 2 degrees of freedom, else within 0.01.
+
+    Source: Abramowitz and Stegun 1964, 26.7.5 (expansion around the normal quantile).
+    """
+    if dof <= 2:
+        return (6.313751514675041, 2.919985580355516)[dof - 1]
+    z = CONFIDENCE_Z
+    terms: tuple[float, ...] = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return z + math.fsum(term / dof**i for i, term in enumerate(terms, 1))
+
+
+@torch.no_grad()
+def kl_to_reference(policy: Policy, probe: Sequence[Prompt], config: TrainConfig) -> Estimate:
+    """Exact KL(policy || base), nats per token, on one completion for each probe prompt.
+
+    Completions are sampled from the policy at temperature 1 with the same random numbers every time; the KL
+    is over the whole vocabulary at each of their tokens, at temperature 1 as well whatever the training's
+    temperature. Mean over a prompt's tokens, then over prompts, with the standard error over prompts.
+    """
+    sampling = Sampling(
+        samples=1, max_tokens=config.max_completion_tokens, temperature=1.0, key=("probe", config.seed)
+    )
+    groups = sample_groups(policy, probe, sampling)
+    answers = [Answer(group.prompt, group.completions[0]) for group in groups]
+    means: list[float | None] = []
+    for batch in make_batches(answers, config.micro_batch_tokens, policy.device):
+        states = completion_states(policy.model, batch)
+        with policy.reference() as reference:
+            ref_states = completion_states(reference, batch)
+            ref_head = reference.get_output_embeddings()
+            kl = token_kl(states, policy.model.get_output_embeddings(), ref_states, ref_head)
+        means += [float(values.mean()) for values in per_completion(kl, batch)]
+    found = estimate(means)
+    assert found is not None, "a run has at least one row"
+    return found

@@ -1,0 +1,111 @@
+"""The numbers of a step: names are `area/thing`, all in docs/metrics.md; what is unknown is left out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+from workers.training.advantages import groups_with_spread
+from workers.training.evaluate import Estimate
+from workers.training.recorder import Phase, Recorder
+from workers.training.rewards import reward_of, rewards_of
+from workers.training.types import Group, Split
+
+Timed = Literal["sampling", "grading", "updating", "eval"]
+
+
+class Clock:
+    """Times the phases of one step and tells the recorder which one it is in."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._start = time.perf_counter()
+        self._seconds: dict[Timed, float] = {}
+
+    @contextmanager
+    def phase(self, phase: Phase, timed: Timed) -> Iterator[None]:
+        """Everything inside counts as `time/<timed>`."""
+        self._recorder.phase(phase)
+        start = time.perf_counter()
+        yield
+        self._seconds[timed] = self._seconds.get(timed, 0.0) + time.perf_counter() - start
+
+    def metrics(self) -> dict[str, float]:
+        """Seconds of each phase, and of the whole step so far."""
+        seconds = {f"time/{name}": value for name, value in self._seconds.items()}
+        return {**seconds, "time/step": time.perf_counter() - self._start}
+
+
+def train_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """Rewards, grades and lengths of a step's rollouts."""
+    rewards = rewards_of(groups)
+    values = _mean_and_std("reward", rewards.values[rewards.graded].tolist())
+    no_spread = ~groups_with_spread(rewards.values, rewards.graded)
+    values["groups/no_spread_share"] = float(no_spread.double().mean())
+    values["tokens/prompt"] = float(sum(len(group.prompt.tokens) for group in groups))
+    return {**values, **_split_metrics("train", groups)}
+
+
+def valid_metrics(
+    groups: Sequence[Group], reward: Estimate | None, difference: Estimate | None
+) -> dict[str, float]:
+    """The same for a validation, with its paired difference to the base."""
+    values = _estimate("reward/valid", reward) | _estimate("reward/over_base", difference)
+    return {**values, **_split_metrics("valid", groups)}
+
+
+def kl_metrics(kl: Estimate) -> dict[str, float]:
+    """The exact KL on the probe set."""
+    return _estimate("kl/probe", kl)
+
+
+def _split_metrics(split: Split, groups: Sequence[Group]) -> dict[str, float]:
+    grades = [grade for group in groups for grade in group.grades]
+    completions = [completion for group in groups for completion in group.completions]
+    lengths = [len(completion.tokens) for completion in completions]
+    parse_errors = [g.failure is not None and g.failure.kind.is_completions_fault for g in grades]
+    values = {
+        f"grades/{split}_count": float(len(grades)),
+        f"grades/{split}_parse_error_share": _mean(parse_errors),
+        f"grades/{split}_ungraded_share": _mean([reward_of(grade) is None for grade in grades]),
+        f"grades/{split}_seconds_mean": _mean([grade.seconds for grade in grades]),
+        f"completion/{split}_tokens_mean": _mean(lengths),
+        f"completion/{split}_tokens_max": float(max(lengths)),
+        f"completion/{split}_truncated_share": _mean([c.finish_reason == "length" for c in completions]),
+        f"tokens/{split}_sampled": float(sum(lengths)),
+    }
+    parts: dict[str, list[float]] = {}
+    failures: Counter[str] = Counter()
+    for grade in grades:
+        for name, score in grade.parts.items():
+            parts.setdefault(name, []).append(score)
+        if grade.failure is not None:
+            failures[f"failures/{split}/{grade.failure.kind}"] += 1
+        for name, failure in grade.part_failures.items():
+            failures[f"part_failures/{split}/{failure.kind}/{name}"] += 1
+    values |= {f"parts/{split}/{name}": _mean(scores) for name, scores in parts.items()}
+    values |= {name: float(count) for name, count in failures.items()}
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def _mean_and_std(name: str, values: Sequence[float]) -> dict[str, float]:
+    if not values:
+        return {}
+    mean = _mean(values)
+    std = math.sqrt(_mean([(value - mean) ** 2 for value in values]))
+    return {f"{name}/mean": mean, f"{name}/std": std, f"{name}/min": min(values), f"{name}/max": max(values)}
+
+
+def _estimate(name: str, found: Estimate | None) -> dict[str, float]:
+    if found is None:
+        return {}
+    values = {f"{name}_mean": found.mean}
+    return values if found.stderr is None else {**values, f"{name}_stderr": found.stderr}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

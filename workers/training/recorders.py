@@ -1,0 +1,162 @@
+"""Recorders that need no database: JSON lines, the console, and several at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+from workers.training.recorder import Phase, Recorder
+from workers.training.types import Checkpoint, Group, Split
+
+log = logging.getLogger(__name__)
+
+
+class JsonlRecorder:
+    """Appends to `metrics.jsonl`, `rollouts.jsonl`, `checkpoints.jsonl` and `notes.jsonl` in a folder.
+
+    Each line holds its step. For a run that resumes after `resumed_step` (-1: starts anew), it first drops
+    the lines of later steps, which will be told again.
+    """
+
+    def __init__(self, folder: Path, *, resumed_step: int = -1) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("metrics", "rollouts", "checkpoints"):
+            _truncate(folder / f"{name}.jsonl", resumed_step)
+
+    def phase(self, phase: Phase) -> None:
+        """Not written: it says nothing once it is over."""
+
+    def metrics(self, step: int, epoch: int, values: Mapping[str, Any]) -> None:
+        self._append("metrics", {"step": step, "epoch": epoch, **values})
+
+    def rollouts(self, split: Split, step: int, epoch: int, groups: Sequence[Group]) -> None:
+        for group in groups:
+            samples = [
+                {
+                    "text": completion.text,
+                    "finish_reason": completion.finish_reason,
+                    "reward": grade.value,
+                    "failure": grade.failure and f"{grade.failure.kind}: {grade.failure.message}",
+                    "parts": dict(grade.parts),
+                    "reason": grade.reason,
+                }
+                for completion, grade in zip(group.completions, group.grades, strict=True)
+            ]
+            row = {"step": step, "epoch": epoch, "split": split, "row": group.prompt.row}
+            self._append("rollouts", {**row, "samples": samples})
+
+    def checkpoint(self, saved: Checkpoint) -> None:
+        self._append("checkpoints", {**vars(saved), "folder": saved.folder.name})
+
+    def dropped(self, step: int) -> None:
+        self._append("checkpoints", {"step": step, "dropped": True})
+
+    def state(self, step: int, folder: Path) -> None:
+        """Not written: the folder is there to see."""
+
+    def note(self, level: Literal["info", "warn"], message: str) -> None:
+        self._append("notes", {"level": level, "message": message})
+
+    def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        with (self._folder / f"{name}.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+class ConsoleRecorder:
+    """One line for each step, for a person."""
+
+    def __init__(self, total_steps: int, out: TextIO) -> None:
+        self._total_steps = total_steps
+        self._out = out
+
+    def phase(self, phase: Phase) -> None:
+        """Not shown."""
+
+    def metrics(self, step: int, epoch: int, values: Mapping[str, Any]) -> None:
+        shown = (
+            ("reward", "reward/mean", ".3f"),
+            ("valid", "reward/valid_mean", ".3f"),
+            ("kl", "kl/probe_mean", ".4f"),
+            ("entropy", "entropy/mean", ".3f"),
+            ("tokens", "completion/train_tokens_mean", ".1f"),
+            ("ungraded", "grades/train_ungraded_share", ".0%"),
+            ("seconds", "time/step", ".2f"),
+        )
+        found = [f"{label} {values[name]:{form}}" for label, name, form in shown if name in values]
+        self._print(f"step {step}/{self._total_steps} epoch {epoch}  " + "  ".join(found))
+
+    def rollouts(self, split: Split, step: int, epoch: int, groups: Sequence[Group]) -> None:
+        """Not shown."""
+
+    def checkpoint(self, saved: Checkpoint) -> None:
+        self._print(f"  saved {saved.folder.name}")
+
+    def dropped(self, step: int) -> None:
+        """Not shown."""
+
+    def state(self, step: int, folder: Path) -> None:
+        """Not shown."""
+
+    def note(self, level: Literal["info", "warn"], message: str) -> None:
+        self._print(f"  {level}: {message}")
+
+    def _print(self, line: str) -> None:
+        print(line, file=self._out, flush=True)
+
+
+class FanOut:
+    """Tells one recorder that matters, then listeners on the side, whose errors are logged and forgotten."""
+
+    def __init__(self, main: Recorder, *listeners: Recorder) -> None:
+        self._main = main
+        self._listeners = listeners
+
+    def phase(self, phase: Phase) -> None:
+        self._tell("phase", phase)
+
+    def metrics(self, step: int, epoch: int, values: Mapping[str, Any]) -> None:
+        self._tell("metrics", step, epoch, values)
+
+    def rollouts(self, split: Split, step: int, epoch: int, groups: Sequence[Group]) -> None:
+        self._tell("rollouts", split, step, epoch, groups)
+
+    def checkpoint(self, saved: Checkpoint) -> None:
+        self._tell("checkpoint", saved)
+
+    def dropped(self, step: int) -> None:
+        self._tell("dropped", step)
+
+    def state(self, step: int, folder: Path) -> None:
+        self._tell("state", step, folder)
+
+    def note(self, level: Literal["info", "warn"], message: str) -> None:
+        self._tell("note", level, message)
+
+    def _tell(self, method: str, *args: object) -> None:
+        getattr(self._main, method)(*args)
+        for listener in self._listeners:
+            try:
+                getattr(listener, method)(*args)
+            except Exception:  # a side listener never stops a run
+                log.exception("recorder_failed", extra={"recorder": type(listener).__name__})
+
+
+def _truncate(file: Path, last_step: int) -> None:
+    """Keep complete lines up to a step; the last one may have been cut by a kill."""
+    if not file.exists():
+        return
+    kept = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            step = json.loads(line)["step"]
+        except ValueError:
+            continue
+        if step <= last_step:
+            kept.append(line + "\n")
+    replacement = file.with_suffix(".tmp")
+    replacement.write_text("".join(kept), encoding="utf-8")
+    replacement.replace(file)

@@ -1,0 +1,213 @@
+"""What the loop works on, and what happens around a step: measuring, saving, resuming, giving up."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from graders import Grader
+from workers.config import TrainConfig
+from workers.dataset import Row
+from workers.training.checkpoints import (
+    Candidate,
+    checkpoint_folder,
+    make_candidate,
+    save_checkpoint,
+    to_keep,
+)
+from workers.training.errors import NonFinite
+from workers.training.evaluate import (
+    estimate,
+    kl_to_reference,
+    paired_difference,
+    row_rewards,
+    validation_sampling,
+)
+from workers.training.metrics import Clock, kl_metrics, valid_metrics
+from workers.training.policy import Policy
+from workers.training.prompts import make_prompts
+from workers.training.randomness import shuffled
+from workers.training.recorder import Recorder
+from workers.training.rewards import GradePool, count_steps_over, failed_share, first_messages
+from workers.training.rollout import Sampling, sample_groups
+from workers.training.state import (
+    STATES_KEPT,
+    Progress,
+    fingerprint,
+    load_state,
+    newest_state,
+    prune,
+    save_state,
+    saved_steps,
+    state_folder,
+)
+from workers.training.types import Group, Prompt
+from workers.training.update import UpdateStats, make_optimizer
+
+NON_FINITE_LIMIT = 3
+"""Updates skipped in a row, because loss or gradient was not finite, that fail the run."""
+
+
+class Run:
+    """One run under way. A context manager: leaving it lets the grading threads go."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        train_rows: Sequence[Row],
+        valid_rows: Sequence[Row],
+        grader: Grader,
+        recorder: Recorder,
+        run_dir: Path,
+    ) -> None:
+        recorder.phase("loading")
+        self.config = config
+        self.recorder = recorder
+        self.run_dir = run_dir
+        self.policy = Policy.load(config)
+        tokenizer, context = self.policy.tokenizer, self.policy.context
+        self.train_prompts = make_prompts(train_rows, tokenizer, context, "training")
+        self.valid_prompts = make_prompts(valid_rows, tokenizer, context, "validation")
+        self.probe = _probe(self.valid_prompts or self.train_prompts, config)
+        self.optimizer = make_optimizer(self.policy, config)
+        self.total_steps = config.total_steps(len(train_rows))
+        self.progress = Progress()
+        self._belongs_to = fingerprint(config, train_rows, valid_rows)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self._resume()
+        self.graders = GradePool(grader)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.graders.close()
+
+    def epoch(self, step: int) -> int:
+        """The pass over the data that a step belongs to, from 1; 0 for step 0."""
+        return -(-step * self.config.n_epochs // self.total_steps)
+
+    def prompts(self, step: int) -> list[Prompt]:
+        """The next prompts of the epoch, whose order follows from the seed."""
+        epoch = self.epoch(step)
+        order = shuffled(len(self.train_prompts), "order", self.config.seed, epoch)
+        steps_per_epoch = self.total_steps // self.config.n_epochs
+        start = (step - 1) % steps_per_epoch * self.config.prompts_per_step
+        return [self.train_prompts[row] for row in order[start : start + self.config.prompts_per_step]]
+
+    def sampling(self, step: int) -> Sampling:
+        """How this step's rollouts are sampled."""
+        config = self.config
+        key = ("train", config.seed, step)
+        return Sampling(config.group_size, config.max_completion_tokens, config.temperature, key)
+
+    def check_grades(self, step: int, groups: Sequence[Group]) -> None:
+        """Raises `GradingFailed` after too many steps with too many failed grades."""
+        self.progress.steps_over_failure_limit = count_steps_over(
+            self.progress.steps_over_failure_limit,
+            step,
+            [grade for group in groups for grade in group.grades],
+            limit=self.config.grade_failure_limit,
+            steps=self.config.grade_failure_steps,
+        )
+
+    def check_update(self, step: int, stats: UpdateStats) -> None:
+        """Count tokens; note a skipped update. Raises `NonFinite` after too many in a row."""
+        self.progress.trained_tokens += stats.trained_tokens
+        if stats.is_finite:
+            self.progress.non_finite_in_a_row = 0
+            return
+        self.progress.non_finite_in_a_row += 1
+        if self.progress.non_finite_in_a_row >= NON_FINITE_LIMIT:
+            raise NonFinite(
+                f"Loss or gradient was not finite {NON_FINITE_LIMIT} steps in a row, last at step {step}."
+                " A lower learning rate may help."
+            )
+        self.recorder.note("warn", f"Step {step}: loss or gradient was not finite; the update was skipped.")
+
+    def measure_base(self) -> None:
+        """Step 0: validate and save the untouched base, unless a state was resumed."""
+        if not self.progress.kept:
+            self.finish(0, {}, Clock(self.recorder))
+
+    def finish(self, step: int, values: dict[str, Any], clock: Clock) -> None:
+        """Tell a step's metrics; where due, measure the policy and save a checkpoint and the state."""
+        self.progress.step = step
+        is_checkpoint = step % self.config.eval_interval == 0 or step == self.total_steps
+        candidate = None
+        if is_checkpoint:
+            candidate, measured = self._measure(step, clock)
+            values |= measured
+        values |= {"tokens/trained_total": float(self.progress.trained_tokens), **clock.metrics()}
+        self.recorder.metrics(step, self.epoch(step), values)
+        if candidate is not None:
+            self._save_checkpoint(candidate)
+        if is_checkpoint or step % self.config.save_state_every == 0:
+            folder = save_state(self.run_dir, self.progress, self.policy, self.optimizer, self._belongs_to)
+            self.recorder.state(step, folder)
+            self._prune(states_kept=1 if step == self.total_steps else STATES_KEPT)
+
+    def _measure(self, step: int, clock: Clock) -> tuple[Candidate, dict[str, float]]:
+        values: dict[str, float] = {}
+        reward = difference = None
+        with clock.phase("validating", "eval"):
+            kl = kl_to_reference(self.policy, self.probe, self.config)
+            if self.valid_prompts:
+                groups = sample_groups(self.policy, self.valid_prompts, validation_sampling(self.config))
+                groups = self.graders.grade(groups)
+                rows = row_rewards(groups)
+                if step == 0:
+                    self.progress.base_rewards = rows
+                reward, difference = estimate(rows), paired_difference(rows, self.progress.base_rewards)
+        if self.valid_prompts:
+            self.recorder.rollouts("valid", step, self.epoch(step), groups)
+            self._note_failed_validation(step, groups)
+            values = valid_metrics(groups, reward, difference)
+        folder = checkpoint_folder(self.run_dir, step)
+        candidate = make_candidate(folder, step, self.epoch(step), kl, reward, difference)
+        if step == 0 and self.valid_prompts:
+            candidate = Candidate(candidate.checkpoint, 0.0)
+        return candidate, values | kl_metrics(kl)
+
+    def _note_failed_validation(self, step: int, groups: Sequence[Group]) -> None:
+        grades = [grade for group in groups for grade in group.grades]
+        share = failed_share(grades)
+        if share > self.config.grade_failure_limit:
+            messages = "; ".join(first_messages(grades))
+            self.recorder.note(
+                "warn", f"Step {step}: {share:.0%} of the validation grades failed: {messages}"
+            )
+
+    def _save_checkpoint(self, candidate: Candidate) -> None:
+        self.recorder.phase("saving")
+        save_checkpoint(self.policy, candidate.checkpoint)
+        self.recorder.checkpoint(candidate.checkpoint)
+        self.progress.kept = to_keep([*self.progress.kept, candidate], self.config.checkpoints_kept)
+
+    def _prune(self, *, states_kept: int = STATES_KEPT) -> None:
+        """Remove and report checkpoints only once no state that could be resumed counts on them."""
+        for step in prune(self.run_dir, states_kept=states_kept):
+            if step <= self.progress.step:  # a later one will be made and told again
+                self.recorder.dropped(step)
+
+    def _resume(self) -> None:
+        """Go on from the newest state that is whole."""
+        folder, faults = newest_state(self.run_dir, self._belongs_to)
+        for fault in faults:
+            self.recorder.note("warn", f"A saved training state cannot be used: {fault}.")
+        if folder is None:
+            return
+        self.progress = load_state(folder, self.policy, self.optimizer)
+        for step in saved_steps(self.run_dir):
+            if step > self.progress.step:
+                shutil.rmtree(state_folder(self.run_dir, step))
+        self._prune()
+        self.recorder.note("info", f"Resumed after step {self.progress.step}.")
+
+
+def _probe(prompts: Sequence[Prompt], config: TrainConfig) -> list[Prompt]:
+    """The fixed prompts on which every checkpoint's KL is measured."""
+    chosen = shuffled(len(prompts), "probe", config.seed)[: config.kl_probe_size]
+    return [prompts[row] for row in sorted(chosen)]
