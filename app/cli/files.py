@@ -1,0 +1,82 @@
+"""`cherry files`: data sets, through the API; `check` reads one here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.connect import Data, Key, Url, open_client
+from app.cli.output import AsJson, CliError, console, print_json, print_table, when
+from graders.template import Variable
+
+cli = typer.Typer(help="Data files.", no_args_is_help=True)
+
+PathArgument = Annotated[Path, typer.Argument(help="A JSONL file.")]
+
+
+@cli.command()
+def add(
+    path: PathArgument, url: Url = None, key: Key = None, data: Data = None, as_json: AsJson = False
+) -> None:
+    """Upload a data set."""
+    with open_client(url, key, data) as client, path.open("rb") as file:
+        added = client.files.create(file=file, purpose="fine-tune")
+    if as_json:
+        print_json(added.model_dump())
+    else:
+        console.print(added.id, markup=False)
+
+
+@cli.command("list")
+def list_files(url: Url = None, key: Key = None, data: Data = None, as_json: AsJson = False) -> None:
+    """Show files, newest first."""
+    with open_client(url, key, data) as client:
+        rows = [file.model_dump() for file in client.files.list()]
+    if as_json:
+        print_json(rows)
+        return
+    headings = {
+        "id": "ID",
+        "filename": "Name",
+        "bytes": "Bytes",
+        "purpose": "Purpose",
+        "created_at": "Created",
+    }
+    shown = [{**row, "created_at": when(row["created_at"])} for row in rows]
+    print_table(headings, shown, empty="There are no files.")
+
+
+@cli.command()
+def check(
+    path: PathArgument,
+    grader: Annotated[
+        Path | None, typer.Option(help="A grader as JSON, whose fields every row must have.")
+    ] = None,
+) -> None:
+    """Check a data set on this machine as a job would, and say what is wrong on which line."""
+    from workers.dataset import DatasetInvalid, missing_variables, read_rows
+
+    try:
+        rows = read_rows(path)
+        faults = missing_variables(rows, _variables(grader)) if grader else []
+    except DatasetInvalid as invalid:
+        faults = list(invalid.faults)
+    if faults:
+        raise CliError(f"{path} is invalid:\n" + "\n".join(map(str, faults)))
+    console.print(f"{path}: {len(rows)} rows, all good.", markup=False)
+
+
+def _variables(path: Path) -> list[Variable]:
+    from graders import GraderInvalid, parse_grader
+    from graders.spec import item_paths
+
+    try:
+        spec = parse_grader(json.loads(path.read_text("utf-8")))
+    except ValueError as fault:
+        raise CliError(f"{path} is not JSON: {fault}") from None
+    except GraderInvalid as fault:
+        raise CliError(f"{path} is not a valid grader: {fault.message}") from None
+    return [Variable.parse(name) for _, name in item_paths(spec)]

@@ -1,0 +1,125 @@
+"""`cherry jobs`: fine-tuning jobs, through the API."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from app.cli.connect import Data, Key, Url, open_client
+from app.cli.output import AsJson, console, print_json, print_table, when
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+    from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
+
+cli = typer.Typer(help="Fine-tuning jobs.", no_args_is_help=True)
+
+POLL_SECONDS = 1.0
+OVER = ("succeeded", "failed", "cancelled")
+
+JobId = Annotated[str, typer.Argument(help="ID of the job: ftjob-...")]
+
+
+@cli.command("list")
+def list_jobs(
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many.")] = 20,
+    url: Url = None,
+    key: Key = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show jobs, newest first."""
+    with open_client(url, key, data) as client:
+        rows = [job.model_dump() for job in client.fine_tuning.jobs.list(limit=limit).data]
+    if as_json:
+        print_json(rows)
+        return
+    headings = {"id": "ID", "status": "Status", "model": "Model", "fine_tuned_model": "Result"}
+    headings["created_at"] = "Created"
+    shown = [{**row, "created_at": when(row["created_at"])} for row in rows]
+    print_table(headings, shown, empty="There are no jobs.")
+
+
+@cli.command()
+def show(job_id: JobId, url: Url = None, key: Key = None, data: Data = None, as_json: AsJson = False) -> None:
+    """Show one job."""
+    with open_client(url, key, data) as client:
+        job = client.fine_tuning.jobs.retrieve(job_id)
+    if as_json:
+        print_json(job.model_dump())
+    else:
+        _print_job(job)
+
+
+@cli.command()
+def follow(job_id: JobId, url: Url = None, key: Key = None, data: Data = None) -> None:
+    """Watch a job until it is over. Exit code 1 unless it succeeded."""
+    with open_client(url, key, data) as client:
+        job = _follow(client, job_id)
+    _print_job(job)
+    if job.status != "succeeded":
+        raise typer.Exit(1)
+
+
+@cli.command()
+def cancel(
+    job_id: JobId, url: Url = None, key: Key = None, data: Data = None, as_json: AsJson = False
+) -> None:
+    """Cancel a job. A running one stops within seconds and keeps its checkpoints."""
+    with open_client(url, key, data) as client:
+        job = client.fine_tuning.jobs.cancel(job_id)
+    if as_json:
+        print_json(job.model_dump())
+    else:
+        console.print("Cancelled." if job.status == "cancelled" else "Cancelling ...")
+
+
+def _follow(client: OpenAI, job_id: str) -> FineTuningJob:
+    seen: set[str] = set()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        bar = progress.add_task(job_id, total=None)
+        while True:
+            job = client.fine_tuning.jobs.retrieve(job_id)  # before its events: none is missed at the end
+            for event in _new_events(client, job_id, seen):
+                progress.console.print(
+                    f"{when(event.created_at)}  {event.message}", markup=False, soft_wrap=True
+                )
+                numbers: Any = event.data
+                if isinstance(numbers, dict) and "step" in numbers:
+                    progress.update(bar, completed=numbers["step"], total=numbers.get("total_steps"))
+            progress.update(bar, description=job.status)
+            if job.status in OVER:
+                return job
+            time.sleep(POLL_SECONDS)
+
+
+def _new_events(client: OpenAI, job_id: str, seen: set[str]) -> list[FineTuningJobEvent]:
+    """Events that were not seen yet, oldest first."""
+    new: list[FineTuningJobEvent] = []
+    for event in client.fine_tuning.jobs.list_events(job_id, limit=100):
+        if event.id in seen:
+            break
+        seen.add(event.id)
+        new.append(event)
+    return new[::-1]
+
+
+def _print_job(job: FineTuningJob) -> None:
+    facts = {
+        "ID": job.id,
+        "Status": job.status,
+        "Model": job.model,
+        "Result": job.fine_tuned_model,
+        "Training file": job.training_file,
+        "Validation file": job.validation_file,
+        "Created": when(job.created_at),
+        "Finished": when(job.finished_at),
+        "Error": job.error.message if job.error and job.error.message else None,
+    }
+    for name, value in facts.items():
+        if value:
+            console.print(f"{name:16} {value}", markup=False, soft_wrap=True)

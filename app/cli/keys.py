@@ -1,0 +1,74 @@
+"""`cherry keys`: API keys, straight in the database."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from app.cli.connect import Data, open_database
+from app.cli.output import AsJson, CliError, console, print_json, print_table
+
+cli = typer.Typer(help="API keys.", no_args_is_help=True)
+
+
+@cli.command()
+def create(
+    name: Annotated[str, typer.Option(help="What the key is for.")] = "cli",
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key. It is shown once."""
+    from app.tenants import service as tenants
+
+    with open_database(data) as db:
+        project = tenants.ensure_default_tenant(db)
+        key = tenants.create_key(db, project.id, name)
+    if as_json:
+        print_json({"id": key.row.id, "name": name, "key": key.plaintext})
+    else:
+        console.print(key.plaintext, markup=False, soft_wrap=True)
+
+
+@cli.command("list")
+def list_keys(data: Data = None, as_json: AsJson = False) -> None:
+    """Show keys, the revoked ones too."""
+    from app.tenants import service as tenants
+
+    with open_database(data) as db:
+        project = tenants.ensure_default_tenant(db)
+        rows = [
+            {
+                "id": key.id,
+                "name": key.name,
+                "key": key.redacted,
+                "created_at": key.created_at,
+                "last_used_at": key.last_used_at,
+                "revoked_at": key.revoked_at,
+            }
+            for key in tenants.list_keys(db, project.id)
+        ]
+    if as_json:
+        print_json(rows)
+        return
+    headings = {"id": "ID", "name": "Name", "key": "Key", "created_at": "Created"}
+    headings |= {"last_used_at": "Last used", "revoked_at": "Revoked"}
+    seconds = [
+        {**row, **{k: f"{v:%Y-%m-%d %H:%M:%S}" for k, v in row.items() if hasattr(v, "year")}} for row in rows
+    ]
+    print_table(headings, seconds, empty="There are no keys.")
+
+
+@cli.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="ID of the key: key_...")],
+    data: Data = None,
+) -> None:
+    """Make a key useless at once."""
+    from app.tenants import service as tenants
+
+    with open_database(data) as db:
+        project = tenants.ensure_default_tenant(db)
+        if not tenants.revoke_key(db, project.id, key_id):
+            raise CliError(f"there is no valid key {key_id}")
+    console.print(f"Revoked {key_id}.")

@@ -1,0 +1,70 @@
+"""Entry point of `cherry`. Commands import what they need when they run, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from app.cli import doctor, files, jobs, keys, models, service
+from app.cli.output import CliError, errors
+
+cli = typer.Typer(
+    help="Cherry: reinforcement fine-tuning on your own machines, behind OpenAI's API.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+cli.command()(service.up)
+cli.command()(service.api)
+cli.command()(service.worker)
+cli.command()(service.migrate)
+cli.command("doctor")(doctor.doctor)
+cli.add_typer(keys.cli, name="keys")
+cli.add_typer(models.cli, name="models")
+cli.add_typer(jobs.cli, name="jobs")
+cli.add_typer(files.cli, name="files")
+
+
+def main() -> None:
+    """Run a command. Expected problems are one line on standard error and exit code 1."""
+    try:
+        cli()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as problem:
+        message = explain(problem)
+        if message is None:
+            raise
+        errors.print(f"cherry: {message}", style="red", markup=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def explain(problem: Exception) -> str | None:
+    """A sentence for a problem that is no fault of the program; None for one that is."""
+    from openai import APIConnectionError, APIStatusError
+    from pydantic import ValidationError
+    from sqlalchemy.exc import OperationalError
+
+    from app.embedded.process import EmbeddedError
+    from app.models.service import BaseModelInvalid
+
+    if isinstance(problem, CliError | EmbeddedError | BaseModelInvalid):
+        return str(problem)
+    if isinstance(problem, APIConnectionError):
+        return f"cannot reach the service at {problem.request.url.copy_with(path='/')}: is it running?"
+    if isinstance(problem, APIStatusError):
+        body = problem.body if isinstance(problem.body, dict) else {}
+        return str(body.get("message") or problem.message)
+    if isinstance(problem, ValidationError) and problem.title in ("Settings", "Given"):
+        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in problem.errors())
+        return f"settings are wrong or missing ({'; '.join(faults)})"
+    if isinstance(problem, OperationalError):
+        return f"the database does not answer: {str(problem.orig).strip().splitlines()[0]}"
+    if isinstance(problem, OSError):
+        return str(problem)
+    return None
+
+
+if __name__ == "__main__":
+    main()

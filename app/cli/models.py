@@ -1,0 +1,46 @@
+"""`cherry models`: base models, straight in the database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.connect import Data, open_database
+from app.cli.output import AsJson, console, print_json, print_table
+
+cli = typer.Typer(help="Models.", no_args_is_help=True)
+
+
+@cli.command()
+def add(
+    name: Annotated[str, typer.Argument(help="What jobs will call the model.")],
+    folder: Annotated[Path, typer.Argument(help="Folder with safetensors weights, config and tokenizer.")],
+    data: Data = None,
+) -> None:
+    """Register a folder as a base model. Every worker must see it at the same path."""
+    from app.models import service as models
+
+    with open_database(data) as db:
+        models.add_base_model(db, name, folder.absolute())
+    console.print(f"Added {name}.", markup=False)
+
+
+@cli.command("list")
+def list_models(data: Data = None, as_json: AsJson = False) -> None:
+    """Show base models and tuned ones."""
+    from app.models import service as models
+    from app.tenants import service as tenants
+
+    with open_database(data) as db:
+        project = tenants.ensure_default_tenant(db)
+        rows = [
+            {"name": model.name, "base": model.base, "folder": model.folder, "job": model.job_id}
+            for model in models.list_models(db, project.id)
+        ]
+    if as_json:
+        print_json(rows)
+        return
+    headings = {"name": "Name", "base": "Base", "folder": "Folder", "job": "Job"}
+    print_table(headings, rows, empty="There are no models: add one with `cherry models add NAME FOLDER`.")

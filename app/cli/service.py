@@ -1,0 +1,102 @@
+"""`cherry up`, and the single processes it is made of."""
+
+from __future__ import annotations
+
+import os
+import socket
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.connect import DEFAULT_FOLDER
+from app.cli.output import AsJson, console, errors, print_json
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than pollers wait between two requests, so that they never meet a connection just closed."""
+GRACE_SECONDS = 5
+Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
+
+
+class QueueName(StrEnum):
+    train = "train"
+    validate = "validate"
+
+
+def up(
+    data: Annotated[
+        Path, typer.Option("--data", help="Folder that holds all state.", envvar="CHERRY_DATA_DIR")
+    ] = DEFAULT_FOLDER,
+    host: Host = None,
+    port: Annotated[
+        int | None,
+        typer.Option(help="Port of the API.", show_default="8000 or the next free one", min=0, max=65535),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the whole service on this machine: database, broker, API and workers."""
+    from app.embedded.supervisor import Given, Running, Supervisor
+
+    def say(sentence: str) -> None:
+        errors.print(sentence, markup=False, soft_wrap=True)
+
+    def tell(running: Running) -> None:
+        if as_json:
+            print_json(running._asdict())
+            return
+        for name, value in (("URL", running.url), ("API key", running.api_key), ("Data", running.data_dir)):
+            console.print(f"{name:8} {value}", markup=False, soft_wrap=True)
+        console.print("Ready. Stop with Ctrl-C.")
+
+    given = Given()
+    Supervisor(given, data, host=host or given.host, port=port, say=say).run(tell)
+
+
+def api(
+    host: Host = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.", show_default="8000")] = None,
+    fd: Annotated[int | None, typer.Option(help="Serve an open listening socket.", hidden=True)] = None,
+) -> None:
+    """Run the API alone (needs DATABASE_URL and CHERRY_BROKER_URL)."""
+    import uvicorn
+
+    from app.logs import configure_logging
+    from app.main import create_app
+    from app.settings import get_settings
+
+    settings = get_settings()
+    configure_logging(settings.log_level, settings.log_format)
+    config = uvicorn.Config(
+        create_app(),
+        host=host or settings.host,
+        port=settings.port if port is None else port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    sockets = None if fd is None else [socket.socket(fileno=fd)]
+    uvicorn.Server(config).run(sockets=sockets)
+
+
+def worker(
+    queue: Annotated[QueueName, typer.Option(help="What to work on: one training at a time, or validation.")],
+) -> None:
+    """Run a worker alone (needs DATABASE_URL and CHERRY_BROKER_URL)."""
+    from app.queue import worker_command
+    from app.settings import get_settings
+
+    get_settings()  # say what is missing here rather than in Celery's words
+    command = worker_command(queue.value)
+    os.execv(command[0], command)  # noqa: S606  # becomes the worker: signals reach it directly
+
+
+def migrate() -> None:
+    """Bring the database of DATABASE_URL to the schema of this version."""
+    from app.migrate import upgrade
+    from app.settings import get_settings
+
+    upgrade(get_settings().database_url)
+    console.print("The database is up to date.")

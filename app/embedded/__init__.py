@@ -1,0 +1,1 @@
+"""Everything `cherry up` runs on one machine without other installations: Postgres, Valkey, supervisor."""

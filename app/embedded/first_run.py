@@ -1,0 +1,42 @@
+"""What a data folder needs once: tables, a tenant, a first API key, the built-in model."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from app.embedded.places import write_private
+from app.settings import Settings
+
+BUILT_IN_MODEL = "cherry-nano"
+
+
+def prepare_database(settings: Settings, key_path: Path) -> str:
+    """Bring the database up to date; the first API key, made once and kept in `key_path`."""
+    import app.tables  # noqa: F401  # foreign keys are found by table name
+    from app.db import unit_of_work
+    from app.migrate import upgrade
+    from app.models import service as models
+    from app.tenants import service as tenants
+
+    upgrade(settings.database_url)
+    with unit_of_work() as db:
+        project = tenants.ensure_default_tenant(db)
+        if folder := built_in_model():
+            models.add_base_model(db, BUILT_IN_MODEL, folder)
+        kept = key_path.read_text().strip() if key_path.exists() else ""
+        if kept and tenants.find_key(db, kept):  # else it was revoked, or is of another database
+            return kept
+        key = tenants.create_key(db, project.id, "first key").plaintext
+    write_private(key_path, key + "\n")
+    return key
+
+
+def built_in_model() -> Path | None:
+    """Folder of the model that ships with Cherry, if this build has it."""
+    spec = importlib.util.find_spec("workers")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        model = Path(folder) / "models" / "cherry_nano"
+        if (model / "config.json").is_file():
+            return model
+    return None

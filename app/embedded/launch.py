@@ -1,0 +1,41 @@
+"""Becomes another program that cannot outlive its parent: `launch.py SIGNAL PARENT UID GID PROGRAM...`.
+
+Asks the kernel to send SIGNAL when the parent dies, drops to UID:GID (-1: stays who it is), then execs.
+A script of its own, because running Python between fork and exec of a threaded process may deadlock. It
+imports only the standard library and runs under `python -I -S`, so that it costs a few milliseconds.
+"""
+
+import ctypes
+import os
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(libc: ctypes.CDLL, signal: int, parent: int) -> None:
+    """Have the kernel signal this process when the thread that started it ends (Linux; else nothing)."""
+    if sys.platform != "linux":
+        return
+    if libc.prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:  # it died before the kernel knew our wish
+        raise SystemExit("the parent process is gone")
+
+
+def main() -> None:
+    signal, parent, uid, gid = (int(argument) for argument in sys.argv[1:5])
+    program = sys.argv[5:]
+    libc = ctypes.CDLL(None, use_errno=True)  # before the drop: the new user may not reach Python's files
+    if uid != -1:
+        os.setgroups([])
+        os.setgid(gid)
+        os.setuid(uid)
+    die_with_parent(libc, signal, parent)  # last: a change of user clears the wish
+    try:
+        os.execvp(program[0], program)  # noqa: S606  # no shell is the point
+    except OSError as problem:
+        raise SystemExit(f"cannot run {program[0]}: {problem}") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Child processes that die with their parent, and stopping them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+LAUNCHER = Path(__file__).with_name("launch.py")
+
+
+class EmbeddedError(Exception):
+    """Something of `cherry up` cannot run here; the message says what and what to do."""
+
+
+class User(NamedTuple):
+    """Whom a child runs as."""
+
+    uid: int
+    gid: int
+
+
+def spawn(
+    program: Sequence[str | Path],
+    *,
+    on_parent_death: signal.Signals = signal.SIGTERM,
+    user: User | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    output: IO[bytes] | int | None = None,
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own; it gets `on_parent_death` when this thread ends.
+
+    Call from the main thread: the kernel watches the thread that starts a child, not the process.
+    """
+    uid, gid = user or (-1, -1)
+    launcher = [sys.executable, "-I", "-S", str(LAUNCHER)]
+    arguments = [int(on_parent_death), os.getpid(), uid, gid, *program]
+    return subprocess.Popen(
+        launcher + [str(argument) for argument in arguments],
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT if output is not None else None,
+        start_new_session=True,
+        pass_fds=pass_fds,
+    )
+
+
+def stop(process: subprocess.Popen[bytes], *, grace: float, how: signal.Signals = signal.SIGTERM) -> int:
+    """Ask a child to end, wait `grace` seconds, then kill what is left of its process group."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(how)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(grace)
+    kill_group(process)
+    return process.wait()
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a child started by `spawn` with all that it started in its session."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of that number runs (a zombie does not)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return True
+
+
+def wait_gone(pid: int, seconds: float) -> bool:
+    """Wait for a process that is not our child to end; False when it still runs."""
+    deadline = time.monotonic() + seconds
+    while is_alive(pid):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True

@@ -1,0 +1,58 @@
+"""Commands that need no service."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli.main import cli, explain
+from app.cli.output import CliError
+from tests.e2e.service import GRADER, write_rows
+
+runner = CliRunner()
+COMMANDS = ("up", "api", "worker", "migrate", "doctor", "keys", "models", "jobs", "files")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    shown = runner.invoke(cli, [command, "--help"])
+    assert shown.exit_code == 0
+    assert "Usage" in shown.output
+
+
+def test_a_good_file_is_counted(tmp_path: Path) -> None:
+    checked = runner.invoke(cli, ["files", "check", str(write_rows(tmp_path / "rows.jsonl", 3))])
+    assert checked.exit_code == 0
+    assert "3 rows" in checked.output
+
+
+def test_a_bad_file_names_its_line(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"messages": []}\n')
+    checked = runner.invoke(cli, ["files", "check", str(tmp_path / "rows.jsonl")])
+    assert isinstance(checked.exception, CliError)
+    assert "line 1" in str(checked.exception)
+
+
+def test_rows_are_checked_against_a_grader(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", 2)
+    grader = tmp_path / "grader.json"
+    grader.write_text(json.dumps({**GRADER, "reference": "{{item.city}}"}))
+    checked = runner.invoke(cli, ["files", "check", str(rows), "--grader", str(grader)])
+    assert "line 1: the grader reads 'item.city'" in str(checked.exception)
+
+
+def test_without_a_service_the_way_to_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATABASE_URL", "CHERRY_URL", "CHERRY_API_KEY", "CHERRY_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for command in (["jobs", "list"], ["keys", "list"]):
+        asked = runner.invoke(cli, [*command, "--data", str(tmp_path)])
+        assert isinstance(asked.exception, CliError)
+        assert "cherry up" in str(asked.exception)
+
+
+def test_faults_of_the_program_are_not_explained_away() -> None:
+    assert explain(RuntimeError("a bug")) is None
+    assert explain(FileNotFoundError(2, "No such file", "rows.jsonl"))

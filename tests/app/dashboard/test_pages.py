@@ -1,0 +1,150 @@
+"""The dashboard in a real browser, over a real server and database."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from sqlalchemy.orm import Session
+
+from app.events import service as events
+from app.jobs.models import Job
+from tests.factories import (
+    Tenant,
+    make_checkpoint,
+    make_job,
+    make_metrics,
+    make_rollout,
+    make_tenant,
+    make_tuned_model,
+)
+
+ATTACKS = [
+    "<script>document.title = 'owned'</script>",
+    "<img src=x onerror=\"document.title = 'owned'\">",
+    "</td></table><svg onload=\"document.title = 'owned'\">",
+    "{{ 7 * 7 }} javascript:alert(1)",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("no Chromium on this machine: `make test` installs it where it can")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server_url: str) -> Iterator[Page]:
+    context = browser.new_context(base_url=server_url)
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture
+def job(db: Session, tenant: Tenant) -> Job:
+    """A finished job with curves, checkpoints, grades and hostile texts."""
+    made = make_job(db, tenant.project_id, status="succeeded", suffix="triage", last_step=2, total_steps=2)
+    for step in range(3):
+        make_metrics(db, made, step)
+        make_checkpoint(db, made, step, valid_reward=0.4 + 0.2 * step, valid_reward_stderr=0.01)
+    for sample, attack in enumerate(ATTACKS):
+        make_rollout(db, made, 2, 0, sample, text=attack, reason=attack, parts={attack: 0.5})
+    make_rollout(
+        db,
+        made,
+        1,
+        0,
+        text="first answer",
+        reward=None,
+        failure="sample_parse_error",
+        failure_message="no JSON",
+    )
+    events.append(db, made.id, "created", f"Created {ATTACKS[0]}")
+    db.commit()
+    return made
+
+
+def sign_in(page: Page, tenant: Tenant) -> None:
+    page.goto("/dashboard")
+    page.get_by_placeholder("sk-cherry-").fill(tenant.key)
+    page.get_by_role("button", name="Sign in").click()
+
+
+def test_wrong_key_is_refused_and_shows_nothing(page: Page, job: Job) -> None:
+    page.goto(f"/dashboard/jobs/{job.id}")
+    page.get_by_placeholder("sk-cherry-").fill("sk-cherry-wrong")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_contain_text("not known")
+    assert "triage" not in page.content()
+
+
+def test_key_signs_in_and_jobs_lead_to_curves_checkpoints_and_grades(
+    page: Page, tenant: Tenant, job: Job, db: Session
+) -> None:
+    make_tuned_model(
+        db, job, name="ft:cherry-nano:acme:triage:AbCd1234"
+    ).storage_key = f"jobs/{job.id}/checkpoints/2-1"
+    job.fine_tuned_model = "ft:cherry-nano:acme:triage:AbCd1234"
+    db.commit()
+    sign_in(page, tenant)
+    row = page.get_by_role("row", name="triage")
+    expect(row).to_contain_text("succeeded")
+    expect(row).to_contain_text("0.400 → 0.800")
+    page.get_by_role("link", name="triage").click()
+    expect(page.get_by_role("img", name="Reward")).to_be_visible()
+    expect(page.locator("tr.best")).to_contain_text("delivered")
+    page.get_by_role("link", name="training", exact=True).click()
+    expect(page.get_by_role("heading")).to_contain_text("step 2")
+    page.get_by_role("link", name="← step 1").click()
+    expect(page.get_by_text("first answer")).to_be_visible()
+    expect(page.get_by_text("sample_parse_error")).to_be_visible()
+
+
+def test_hostile_completions_are_text(page: Page, tenant: Tenant, job: Job) -> None:
+    outside: list[str] = []
+    page.on("request", lambda request: outside.append(request.url))
+    sign_in(page, tenant)
+    for path in (f"/dashboard/jobs/{job.id}", f"/dashboard/jobs/{job.id}/rollouts?step=2"):
+        page.goto(path)
+        assert page.locator("main script, main img").count() == 0
+        assert "owned" not in page.title()
+    assert page.get_by_text(ATTACKS[0]).count() > 0
+    assert {url.split("/dashboard")[0] for url in outside} == {page.url.split("/dashboard")[0]}
+
+
+def test_another_tenants_job_does_not_exist(page: Page, tenant: Tenant, db: Session) -> None:
+    other = make_job(db, make_tenant(db, "other").project_id)
+    db.commit()
+    sign_in(page, tenant)
+    page.wait_for_url("**/dashboard")
+    answer = page.goto(f"/dashboard/jobs/{other.id}")
+    assert answer is not None
+    assert answer.status == 404
+
+
+def test_signing_out_ends_it(page: Page, tenant: Tenant, job: Job) -> None:
+    sign_in(page, tenant)
+    page.get_by_role("button", name="Sign out").click()
+    page.goto(f"/dashboard/jobs/{job.id}")
+    expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+
+
+def test_pages_allow_no_script_and_the_cookie_is_closed_to_them(page: Page, tenant: Tenant) -> None:
+    answer = page.goto("/dashboard/login")
+    assert answer is not None
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "script" not in policy
+    sign_in(page, tenant)
+    page.wait_for_url("**/dashboard")
+    cookie = page.context.cookies()[0]
+    assert cookie["httpOnly"]
+    assert cookie["sameSite"] == "Strict"

@@ -1,0 +1,73 @@
+"""Fixtures: one embedded Postgres per test process, migrated once, copied for each test."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy.orm import Session
+
+from app.db import get_engine, session
+from app.embedded.postgres import Postgres
+from app.queue import get_celery
+from app.settings import Settings, get_settings
+from app.storage import get_storage
+
+TEMPLATE = "cherry"
+numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A running server whose first database is migrated; never write to that one."""
+    from app.migrate import upgrade
+
+    folder = Path(tempfile.mkdtemp(prefix="cherry-test-"))
+    server = Postgres(folder / "postgres", durable=False)
+    try:
+        server.start()
+        upgrade(server.url)
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def database_url(postgres: Postgres) -> Iterator[str]:
+    """An empty, migrated database of the test's own."""
+    name = f"test_{next(numbers)}"
+    admin = postgres.url.replace(f"/{TEMPLATE}?", "/postgres?")
+    new, template = sql.Identifier(name), sql.Identifier(TEMPLATE)
+    with psycopg.connect(admin, autocommit=True) as db:
+        db.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(new, template))
+    yield postgres.url.replace(f"/{TEMPLATE}?", f"/{name}?")
+    with psycopg.connect(admin, autocommit=True) as db:
+        db.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(new))
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """Settings of this process and its children: the test's database, folder and a quiet broker."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("CHERRY_BROKER_URL", f"filesystem://{tmp_path}/broker")
+    monkeypatch.setenv("CHERRY_DATA_DIR", str(tmp_path / "data"))
+    for cached in (get_settings, get_engine, get_storage, get_celery):
+        cached.cache_clear()
+    yield get_settings()
+    get_engine().dispose()
+    for cached in (get_settings, get_engine, get_storage, get_celery):
+        cached.cache_clear()
+
+
+@pytest.fixture
+def db(settings: Settings) -> Iterator[Session]:
+    """A session of the test's database; commit what other sessions should see."""
+    with session() as open_session:
+        yield open_session

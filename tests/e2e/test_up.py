@@ -1,0 +1,171 @@
+"""`cherry up` as a user meets it: one command, one job, faults, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from openai import OpenAI
+
+from app.embedded import process
+from tests.e2e.service import (
+    GRADER,
+    Service,
+    cherry,
+    environment,
+    hyperparameters,
+    running_service,
+    wait_for,
+    write_rows,
+)
+from tests.tiny_model import make_tiny_model
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    with (
+        tempfile.TemporaryDirectory(prefix="cherry-test-") as folder,
+        running_service(Path(folder) / "data", "--port", "0") as started,
+    ):
+        data = ("--data", str(started.folder))
+        model = make_tiny_model(Path(folder) / "tiny")
+        assert cherry("models", "add", "tiny", str(model), *data).returncode == 0
+        yield started
+
+
+def is_ready(service: Service) -> bool:
+    try:
+        with urllib.request.urlopen(f"{service.url}/readyz", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def test_a_job_runs_from_file_to_model(service: Service, tmp_path: Path) -> None:
+    data = ("--data", str(service.folder))
+    uploaded = cherry("files", "add", str(write_rows(tmp_path / "train.jsonl")), "--json", *data)
+    training = json.loads(uploaded.stdout)["id"]
+    with service.client() as client:
+        method = {"grader": GRADER, "hyperparameters": hyperparameters()}
+        job = client.fine_tuning.jobs.create(
+            model="tiny",
+            training_file=training,
+            method={"type": "reinforcement", "reinforcement": method},  # type: ignore[typeddict-item]
+        )
+        followed = cherry("jobs", "follow", job.id, *data)
+        assert followed.returncode == 0, followed.stdout + followed.stderr
+        assert "The job has successfully completed" in followed.stdout
+        done = client.fine_tuning.jobs.retrieve(job.id)
+        assert done.fine_tuned_model in {known.id for known in client.models.list()}
+        assert client.files.content(done.result_files[0]).text.startswith("step,")
+    assert json.loads(cherry("jobs", "list", "--json", *data).stdout)[0]["status"] == "succeeded"
+    assert done.fine_tuned_model in cherry("models", "list", *data).stdout
+    again = cherry("jobs", "cancel", job.id, *data)
+    assert again.returncode == 1
+    assert "already succeeded" in again.stderr
+
+
+def test_a_second_start_in_the_same_folder_is_refused(service: Service) -> None:
+    second = cherry("up", "--data", str(service.folder))
+    assert second.returncode == 1
+    assert f"already runs on {service.folder} at {service.url}" in second.stderr
+    assert len(second.stderr.strip().splitlines()) == 1
+    assert is_ready(service)
+
+
+def test_a_port_that_is_taken_is_named(service: Service, tmp_path: Path) -> None:
+    port = service.url.rpartition(":")[2]
+    second = cherry("up", "--data", str(tmp_path / "other"), "--port", port)
+    assert second.returncode == 1
+    assert f"cannot listen on 127.0.0.1 port {port}: Address already in use" in second.stderr
+
+
+def test_keys_are_made_and_revoked(service: Service) -> None:
+    data = ("--data", str(service.folder))
+    made = json.loads(cherry("keys", "create", "--name", "mine", "--json", *data).stdout)
+    with OpenAI(base_url=f"{service.url}/v1", api_key=made["key"], max_retries=0) as client:
+        client.models.list()
+        assert cherry("keys", "revoke", made["id"], *data).returncode == 0
+        with pytest.raises(Exception, match="401"):
+            client.models.list()
+    listed = json.loads(cherry("keys", "list", "--json", *data).stdout)
+    assert [key["revoked_at"] is not None for key in listed] == [False, True]
+
+
+def test_doctor_finds_a_running_service_well(service: Service) -> None:
+    seen = json.loads(cherry("doctor", "--json", "--data", str(service.folder)).stdout)
+    found = {check["name"]: check["level"] for check in seen["checks"]}
+    assert found["database"] == found["broker"] == found["torch"] == "ok"
+
+
+@pytest.mark.parametrize("name", ["api", "worker-train", "valkey", "postgres"])
+def test_a_killed_part_comes_back(service: Service, name: str) -> None:
+    old = service.state()["processes"][name]
+    os.kill(old, signal.SIGKILL)
+    wait_for(lambda: service.state()["processes"][name] != old, seconds=20, what=name)
+    wait_for(lambda: is_ready(service), seconds=30, what="the service")
+
+
+def test_a_training_survives_the_death_of_its_database(service: Service, tmp_path: Path) -> None:
+    with service.client() as client:
+        uploaded = client.files.create(file=write_rows(tmp_path / "train.jsonl"), purpose="fine-tune")
+        method = {"grader": GRADER, "hyperparameters": hyperparameters(n_epochs=12)}
+        job = client.fine_tuning.jobs.create(
+            model="tiny",
+            training_file=uploaded.id,
+            method={"type": "reinforcement", "reinforcement": method},  # type: ignore[typeddict-item]
+        )
+        wait_for(lambda: any(e.type == "metrics" for e in client.fine_tuning.jobs.list_events(job.id).data))
+        os.kill(service.state()["processes"]["postgres"], signal.SIGKILL)
+        wait_for(lambda: is_ready(service), seconds=30, what="the service")
+        over = ("succeeded", "failed", "cancelled")
+        wait_for(lambda: client.fine_tuning.jobs.retrieve(job.id).status in over, what="the end")
+        assert client.fine_tuning.jobs.retrieve(job.id).status == "succeeded"
+        told = [event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=100).data]
+        assert len([message for message in told if message.startswith("Step ")]) == 25
+
+
+def test_stopping_leaves_no_process_and_a_dead_supervisor_none_either() -> None:
+    with tempfile.TemporaryDirectory(prefix="cherry-test-") as folder:
+        data = Path(folder) / "data"
+        with running_service(data, "--port", "0") as service:
+            first_key = service.api_key
+            children = psutil.Process(service.process.pid).children(recursive=True)
+            assert len(children) > 8
+            service.process.kill()
+            service.process.wait()
+            for child in children:
+                assert process.wait_gone(child.pid, 30), child
+        with running_service(data, "--port", "0") as service:
+            assert service.api_key == first_key
+            children = psutil.Process(service.process.pid).children(recursive=True)
+            service.process.send_signal(signal.SIGTERM)
+            assert service.process.wait(40) == 0
+            assert not [child for child in children if process.is_alive(child.pid)]
+            assert not (data / "state.json").exists()
+
+
+def test_a_setting_that_is_wrong_is_one_line() -> None:
+    wrong = cherry("up", env=environment(CHERRY_LEASE="soon"))
+    assert wrong.returncode == 1
+    assert "lease" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+def test_a_database_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
+    url = f"postgresql://nobody@/none?host={tmp_path}"
+    failed: subprocess.CompletedProcess[str] = cherry("keys", "list", env=environment(DATABASE_URL=url))
+    assert failed.returncode == 1
+    assert "database does not answer" in failed.stderr
+    assert "Traceback" not in failed.stderr

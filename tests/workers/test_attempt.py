@@ -1,0 +1,203 @@
+"""Trainings as real processes: their end, their death, their hanging, and who settles it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from app.checkpoints.models import Checkpoint
+from app.db import unit_of_work
+from app.embedded.process import is_alive
+from app.events.models import JobEvent, JobMetrics
+from app.files.models import File
+from app.jobs import runs
+from app.jobs.models import Job
+from app.models.models import Model
+from app.rollouts.models import Rollout
+from app.settings import get_settings
+from app.storage import get_storage
+from tests.e2e.service import wait_for
+from tests.workers.rows import data_rows, fresh, make_job
+from workers.attempt import train_next
+from workers.validation import validate_next
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, settings: object) -> None:
+    monkeypatch.setenv("CHERRY_TRAINER_THREADS", "1")
+    monkeypatch.setenv("CHERRY_LEASE", "PT6S")
+    get_settings.cache_clear()
+
+
+def queued(db: Session, **values: object) -> Job:
+    """A validated job."""
+    job = make_job(db, validation=data_rows(2), **values)  # type: ignore[arg-type]
+    assert validate_next("me", threading.Event())
+    assert fresh(db, job).status == "queued", job.error
+    return job
+
+
+def children() -> list[psutil.Process]:
+    """Training processes of this test."""
+    mine = psutil.Process().children(recursive=True)
+    return [child for child in mine if "workers.run" in " ".join(child.cmdline())]
+
+
+def training_pid() -> int | None:
+    return next((child.pid for child in children()), None)
+
+
+def reached(job_id: str, step: int) -> bool:
+    with unit_of_work() as db:
+        return db.get_one(Job, job_id).last_step >= step
+
+
+@contextmanager
+def while_training(then: Callable[[], None]) -> Iterator[None]:
+    """Do something from a thread while the block trains in this one."""
+    problems: list[BaseException] = []
+
+    def act() -> None:
+        try:
+            then()
+        except BaseException as problem:
+            problems.append(problem)
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    yield
+    thread.join()
+    if problems:
+        raise problems[0]
+
+
+def events(db: Session, job: Job) -> list[str]:
+    db.rollback()
+    return list(db.scalars(select(JobEvent.key).where(JobEvent.job_id == job.id).order_by(JobEvent.seq)))
+
+
+def test_a_killed_training_goes_on_and_its_history_has_no_gap(db: Session, tiny_model: Path) -> None:
+    job = queued(db, hyperparameters={"n_epochs": 12, "eval_interval": 4})
+    job_id = job.id
+
+    def kill() -> None:
+        wait_for(lambda: reached(job_id, 4), what="step 4")
+        pid = training_pid()
+        assert pid
+        os.kill(pid, signal.SIGKILL)
+
+    with while_training(kill):
+        train_next("me", threading.Event())
+    assert fresh(db, job).status == "queued"
+    assert job.fruitless_attempts == 0
+    assert job.state_step is not None
+    assert train_next("me", threading.Event())
+    assert fresh(db, job).status == "succeeded", job.error
+    steps = db.scalars(select(JobMetrics.step).order_by(JobMetrics.step)).all()
+    assert list(steps) == list(range(25))
+    told = events(db, job)
+    assert len(told) == len(set(told))
+    assert [key for key in told if key.startswith("step-")] == [f"step-{step}" for step in range(25)]
+    assert db.scalars(select(Rollout).where(Rollout.split == "train", Rollout.step == 24)).all()
+    model = db.scalars(select(Model).where(Model.job_id == job.id)).one()
+    assert model.name == job.fine_tuned_model
+    kept = select(Checkpoint.step).where(Checkpoint.storage_key.is_not(None)).order_by(Checkpoint.step)
+    assert db.scalars(kept).first() == 0
+    assert not (get_settings().data_dir / "runs" / job.id).exists()
+    assert get_storage().list_keys(f"jobs/{job.id}/state") == []
+
+
+def test_a_cancelled_training_ends_within_seconds(db: Session, tiny_model: Path) -> None:
+    job = queued(db, hyperparameters={"n_epochs": 50, "batch_size": 1})
+    job_id = job.id
+    pids: list[int] = []
+
+    def cancel() -> None:
+        pids.append(wait_for(training_pid, what="the training"))
+        wait_for(lambda: reached(job_id, 1), what="step 1")
+        with unit_of_work() as other:
+            runs.request_cancel(other, job_id)
+
+    with while_training(cancel):
+        train_next("me", threading.Event())
+    assert fresh(db, job).status == "cancelled"
+    assert job.fine_tuned_model is None
+    assert not is_alive(pids[0])
+    assert events(db, job)[-1] == "cancelled"
+
+
+def test_a_stopping_worker_gives_the_job_back_uncounted(db: Session, tiny_model: Path) -> None:
+    job = queued(db, hyperparameters={"n_epochs": 50, "batch_size": 1})
+    stopping = threading.Event()
+
+    def stop() -> None:
+        wait_for(training_pid, what="the training")
+        stopping.set()
+
+    started = time.monotonic()
+    with while_training(stop):
+        train_next("me", stopping)
+    assert time.monotonic() - started < get_settings().shutdown_grace.total_seconds() + 10
+    assert fresh(db, job).status == "queued"
+    assert job.fruitless_attempts == 0
+    assert children() == []
+
+
+def test_a_hanging_training_is_killed_and_queued_again(
+    db: Session, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = queued(db)
+    monkeypatch.setenv("CHERRY_PHASE_LIMIT", "PT1S")
+    get_settings.cache_clear()
+
+    def pause() -> None:
+        os.kill(wait_for(training_pid, what="the training"), signal.SIGSTOP)
+
+    with while_training(pause):
+        train_next("me", threading.Event())
+    assert fresh(db, job).status == "queued"
+    assert job.fruitless_attempts == 1
+    assert children() == []
+
+
+def test_a_training_that_always_crashes_fails_with_its_last_words(
+    db: Session, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = queued(db)
+    monkeypatch.setenv("CHERRY_STORAGE_URL", "file:///proc/no-storage-here")
+    monkeypatch.setenv("CHERRY_MAX_FRUITLESS_ATTEMPTS", "1")
+    get_settings.cache_clear()
+    train_next("me", threading.Event())
+    assert fresh(db, job).status == "failed", events(db, job)
+    assert job.error
+    assert job.error["code"] in ("server_error", "file_not_found")
+
+
+def test_a_file_deleted_after_validation_fails_the_job(db: Session, tiny_model: Path) -> None:
+    job = queued(db)
+    db.execute(delete(File).where(File.id == job.training_file))
+    db.commit()
+    train_next("me", threading.Event())
+    assert fresh(db, job).status == "failed"
+    assert job.error
+    assert job.error["code"] == "file_not_found"
+
+
+def test_workers_lost_again_and_again_fail_the_job(db: Session) -> None:
+    job = make_job(db, status="queued", fruitless_attempts=get_settings().max_fruitless_attempts)
+    train_next("me", threading.Event())
+    assert fresh(db, job).status == "failed"
+    assert job.error
+    assert "lost" in job.error["message"]

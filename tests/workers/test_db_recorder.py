@@ -1,0 +1,283 @@
+"""What a run tells becomes rows and stored files, once, and only while its claim holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from app.checkpoints.models import Checkpoint as CheckpointRow
+from app.db import unit_of_work
+from app.events.models import JobEvent, JobMetrics
+from app.jobs import runs
+from app.jobs.models import Job
+from app.jobs.runs import Claim, LeaseLost
+from app.rollouts.models import Rollout
+from app.storage import get_storage
+from graders import Failure, FailureKind, Grade
+from tests.workers.rows import fresh, make_job
+from workers import delivery
+from workers.db_recorder import DatabaseRecorder, state_names, state_to_resume
+from workers.training.types import Checkpoint, Completion, Group, Prompt
+
+LEASE = timedelta(seconds=30)
+
+
+@pytest.fixture
+def job(db: Session) -> Job:
+    return make_job(db, status="queued", total_steps=4, suffix="mine")
+
+
+@pytest.fixture
+def claim(job: Job) -> Claim:
+    with unit_of_work() as db:
+        claimed = runs.claim_for_training(db, "me", LEASE)
+    assert claimed
+    return claimed
+
+
+@pytest.fixture
+def recorder(claim: Claim) -> DatabaseRecorder:
+    return DatabaseRecorder(claim, get_storage())
+
+
+def folder_with(folder: Path, text: str) -> Path:
+    """A published folder of one file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "file.txt").write_text(text)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    files = {"file.txt": {"bytes": len(text), "sha256": digest}}
+    (folder / "manifest.json").write_text(json.dumps({"files": files}))
+    return folder
+
+
+def saved(folder: Path, step: int, *, gain: float | None = 0.2) -> Checkpoint:
+    return Checkpoint(
+        step=step,
+        epoch=1,
+        folder=folder_with(folder / f"step_{step}", f"weights {step}"),
+        kl=0.01,
+        kl_stderr=0.001,
+        valid_reward=0.5,
+        valid_reward_stderr=0.1,
+        advantage_over_base=gain,
+        advantage_stderr=0.05,
+    )
+
+
+def group(text: str, grade: Grade) -> Group:
+    prompt = Prompt(row=3, item={"letter": "a"}, tokens=(1, 2))
+    completion = Completion(tokens=(5, 6, 7), logprobs=(-1.0, -1.0, -1.0), text=text, finish_reason="stop")
+    return Group(prompt, (completion,), (grade,))
+
+
+def take_over(db: Session, job: Job) -> None:
+    """Another worker has claimed the job."""
+    db.execute(update(Job).where(Job.id == job.id).values(lease_expires_at=func.now() - LEASE))
+    db.commit()
+    with unit_of_work() as other:
+        assert runs.claim_for_training(other, "another", LEASE)
+
+
+def test_a_step_is_numbers_event_and_progress(db: Session, job: Job, recorder: DatabaseRecorder) -> None:
+    recorder.metrics(1, 1, {"reward/mean": 0.25, "optim/lr": 1e-4})
+    row = db.scalars(select(JobMetrics)).one()
+    assert (row.step, row.values) == (1, {"reward/mean": 0.25, "optim/lr": 1e-4})
+    event = db.scalars(select(JobEvent).where(JobEvent.key == "step-1")).one()
+    assert event.type == "metrics"
+    assert event.data["train_mean_reward"] == 0.25
+    assert fresh(db, job).last_step == 1
+
+
+def test_a_repeated_step_overwrites_its_numbers_and_adds_no_event(
+    db: Session, recorder: DatabaseRecorder
+) -> None:
+    recorder.metrics(1, 1, {"reward/mean": 0.25})
+    recorder.metrics(1, 1, {"reward/mean": 0.75})
+    assert db.scalars(select(JobMetrics)).one().values == {"reward/mean": 0.75}
+    assert len(db.scalars(select(JobEvent).where(JobEvent.key == "step-1")).all()) == 1
+
+
+def test_numbers_that_json_cannot_hold_are_stored_as_null(db: Session, recorder: DatabaseRecorder) -> None:
+    recorder.metrics(
+        1, 1, {"optim/grad_norm": math.nan, "kl/probe_mean": math.inf, "parts/train/a\x00b": 1.0}
+    )
+    assert db.scalars(select(JobMetrics)).one().values == {
+        "optim/grad_norm": None,
+        "kl/probe_mean": None,
+        "parts/train/ab": 1.0,
+    }
+
+
+def test_the_finish_is_estimated_from_the_pace_of_steps(
+    db: Session, job: Job, recorder: DatabaseRecorder
+) -> None:
+    recorder.metrics(0, 0, {})
+    recorder.metrics(1, 1, {})
+    assert fresh(db, job).estimated_finish is None
+    recorder.metrics(2, 1, {})
+    now = db.scalar(select(func.now()))
+    finish = fresh(db, job).estimated_finish
+    assert now
+    assert finish
+    assert timedelta(seconds=-5) < finish - now < timedelta(seconds=5)
+
+
+def test_completions_are_stored_with_grade_or_failure(db: Session, recorder: DatabaseRecorder) -> None:
+    good = group("fine", Grade(value=1.0, parts={"city": 0.5}, reason="because"))
+    recorder.rollouts("train", 1, 1, [good])
+    failed = group("bad\x00 \ud800", Grade(value=None, failure=Failure(FailureKind.OTHER, "no\x00pe")))
+    recorder.rollouts("valid", 1, 1, [failed])
+    train = db.scalars(select(Rollout).where(Rollout.split == "train")).one()
+    assert (train.row, train.sample, train.text, train.tokens, train.reward) == (3, 0, "fine", 3, 1.0)
+    assert (train.parts, train.reason, train.failure) == ({"city": 0.5}, "because", None)
+    valid = db.scalars(select(Rollout).where(Rollout.split == "valid")).one()
+    assert (valid.text, valid.reward, valid.failure) == ("bad ?", None, "other_error")
+    assert valid.failure_message == "nope"
+
+
+def test_completions_of_a_repeated_step_are_overwritten(db: Session, recorder: DatabaseRecorder) -> None:
+    for text in ("first", "second"):
+        recorder.rollouts("train", 1, 1, [group(text, Grade(value=1.0))])
+    assert db.scalars(select(Rollout.text)).all() == ["second"]
+
+
+def test_a_checkpoint_is_files_row_and_event(
+    db: Session, job: Job, recorder: DatabaseRecorder, tmp_path: Path
+) -> None:
+    recorder.checkpoint(saved(tmp_path, 2))
+    row = db.scalars(select(CheckpointRow)).one()
+    assert row.storage_key
+    assert get_storage().read_bytes(f"{row.storage_key}/file.txt") == b"weights 2"
+    assert row.model_name.startswith("ft:tiny:cherry:mine:")
+    assert row.model_name.endswith(":ckpt-step-2")
+    event = db.scalars(select(JobEvent).where(JobEvent.key == "ckpt-2")).one()
+    assert event.message == f"Checkpoint created at step 2 with Snapshot ID: {row.model_name}"
+
+
+def test_a_repeated_checkpoint_keeps_its_name_and_leaves_no_second_copy(
+    db: Session, job: Job, recorder: DatabaseRecorder, tmp_path: Path
+) -> None:
+    recorder.checkpoint(saved(tmp_path, 2))
+    name = db.scalars(select(CheckpointRow.model_name)).one()
+    take_over(db, job)
+    again = DatabaseRecorder(Claim(job.id, fresh(db, job).attempt, "running"), get_storage())
+    again.checkpoint(saved(tmp_path, 2))
+    db.rollback()
+    assert db.scalars(select(CheckpointRow.model_name)).one() == name
+    kept = get_storage().list_keys(f"jobs/{job.id}/checkpoints")
+    assert {key.split("/")[3] for key in kept} == {f"2-{job.attempt}"}
+
+
+def test_files_of_a_dropped_checkpoint_stay_until_no_state_needs_them(
+    db: Session, recorder: DatabaseRecorder, tmp_path: Path
+) -> None:
+    recorder.checkpoint(saved(tmp_path, 2))
+    recorder.dropped(2)
+    key = db.scalars(select(CheckpointRow.storage_key)).one()
+    assert key
+    assert get_storage().exists(f"{key}/file.txt")
+    recorder.state(4, folder_with(tmp_path / "state", "state 4"))
+    db.rollback()
+    assert db.scalars(select(CheckpointRow.storage_key)).one() is None
+    assert not get_storage().exists(f"{key}/file.txt")
+
+
+def test_only_the_newest_state_is_kept(
+    db: Session, job: Job, recorder: DatabaseRecorder, claim: Claim, tmp_path: Path
+) -> None:
+    for step in (2, 4):
+        recorder.state(step, folder_with(tmp_path / f"state_{step}", f"state {step}"))
+    assert fresh(db, job).state_step == 4
+    assert state_names(get_storage(), job.id) == [f"4-{claim.attempt}"]
+    assert state_to_resume(get_storage(), job.id, 4) == f"jobs/{job.id}/state/4-{claim.attempt}"
+    assert state_to_resume(get_storage(), job.id, 2) is None
+
+
+def test_a_zombie_writes_no_row_and_destroys_no_file(
+    db: Session, job: Job, recorder: DatabaseRecorder, tmp_path: Path
+) -> None:
+    take_over(db, job)
+    owner = DatabaseRecorder(Claim(job.id, fresh(db, job).attempt, "running"), get_storage())
+    owner.checkpoint(saved(tmp_path, 2))
+    owner.state(2, folder_with(tmp_path / "state", "state"))
+    before = get_storage().list_keys(f"jobs/{job.id}")
+    told = db.scalar(select(func.count()).select_from(JobEvent))
+    recorder.dropped(2)
+    for write in (
+        lambda: recorder.phase("sampling"),
+        lambda: recorder.metrics(3, 1, {}),
+        lambda: recorder.rollouts("train", 3, 1, [group("x", Grade(value=1.0))]),
+        lambda: recorder.checkpoint(saved(tmp_path, 2)),
+        lambda: recorder.state(3, folder_with(tmp_path / "old", "old state")),
+        lambda: recorder.note("info", "hello"),
+    ):
+        with pytest.raises(LeaseLost):
+            write()
+    db.rollback()
+    assert set(before) <= set(get_storage().list_keys(f"jobs/{job.id}"))
+    assert db.scalar(select(func.count()).select_from(JobEvent)) == told
+    assert db.scalars(select(JobMetrics)).all() == []
+    assert db.scalars(select(Rollout)).all() == []
+
+
+def test_delivery_makes_results_model_and_last_events(
+    db: Session, job: Job, recorder: DatabaseRecorder, claim: Claim, tmp_path: Path
+) -> None:
+    recorder.metrics(1, 1, {"reward/mean": 0.25})
+    recorder.checkpoint(saved(tmp_path, 2))
+    delivery.deliver(claim, 2, trained_tokens=123)
+    assert fresh(db, job).status == "succeeded"
+    assert job.trained_tokens == 123
+    assert job.fine_tuned_model
+    assert job.fine_tuned_model.startswith("ft:tiny:cherry:mine:")
+    table = get_storage().read_bytes(f"files/{job.result_files[0]}").decode()
+    assert table.startswith("step,train_mean_reward")
+    told = db.scalars(select(JobEvent.message).order_by(JobEvent.seq.desc()).limit(2)).all()
+    assert told == [
+        "The job has successfully completed",
+        f"New fine-tuned model created: {job.fine_tuned_model}",
+    ]
+
+
+def test_delivering_the_base_says_so(
+    db: Session, recorder: DatabaseRecorder, claim: Claim, tmp_path: Path
+) -> None:
+    recorder.checkpoint(saved(tmp_path, 0, gain=0.0))
+    delivery.deliver(claim, 0, trained_tokens=1)
+    warned = db.scalars(select(JobEvent.message).where(JobEvent.level == "warn")).one()
+    assert "the delivered model equals the base" in warned
+
+
+@pytest.mark.parametrize(
+    ("gain", "status"),
+    [
+        pytest.param(0.2, "succeeded", id="a checkpoint better than the base is delivered"),
+        pytest.param(None, "succeeded", id="without validation the newest is delivered"),
+        pytest.param(-0.1, "failed", id="a checkpoint worse than the base is not"),
+    ],
+)
+def test_giving_up_after_a_checkpoint(
+    db: Session,
+    job: Job,
+    recorder: DatabaseRecorder,
+    claim: Claim,
+    tmp_path: Path,
+    gain: float | None,
+    status: str,
+) -> None:
+    recorder.checkpoint(saved(tmp_path, 0, gain=0.0))
+    recorder.checkpoint(saved(tmp_path, 2, gain=gain))
+    delivery.give_up(claim, "grader_error", "The grader broke.")
+    assert fresh(db, job).status == status
+    if status == "failed":
+        assert job.error == {"code": "grader_error", "message": "The grader broke.", "param": None}
+    else:
+        warned = db.scalars(select(JobEvent.message).where(JobEvent.level == "warn")).one()
+        assert "The grader broke." in warned

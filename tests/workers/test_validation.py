@@ -1,0 +1,116 @@
+"""A job's files, grader and model are checked before it is queued, and every fault is named."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from app.events.models import JobEvent
+from app.files.models import File
+from app.storage import get_storage
+from tests.workers.rows import GRADER, data_rows, fresh, make_job, make_model
+from workers.config import TrainConfig
+from workers.validation import validate_next
+
+RUNNING = threading.Event()
+FIELDS = {"type": "string_check", "name": "g", "operation": "eq", "input": "{{sample.output_text}}"}
+
+
+def row(**changed: Any) -> dict[str, Any]:
+    return {**data_rows(1)[0], **changed}
+
+
+def test_a_good_job_is_queued_with_a_resolved_config(db: Session, tiny_model: Path) -> None:
+    job = make_job(db, validation=data_rows(2))
+    assert validate_next("me", RUNNING)
+    assert fresh(db, job).status == "queued"
+    assert job.error is None
+    config = TrainConfig.model_validate(job.config)
+    assert (config.model_path, config.seed, config.group_size) == (str(tiny_model), 7, 2)
+    assert job.total_steps == 4
+    assert job.lease_owner is None
+    last = select(JobEvent.message).order_by(JobEvent.seq.desc()).limit(1)
+    assert db.scalars(last).one() == "Files validated, moving job to queued state"
+
+
+def test_one_row_is_enough(db: Session, tiny_model: Path) -> None:
+    job = make_job(db, training=data_rows(1))
+    validate_next("me", RUNNING)
+    assert fresh(db, job).status == "queued"
+
+
+def test_without_jobs_there_is_nothing_to_do(db: Session) -> None:
+    assert not validate_next("me", RUNNING)
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        pytest.param(b"", "no rows", id="empty"),
+        pytest.param(b'{"messages": [}\n', "line 1: not valid JSON", id="no JSON"),
+        pytest.param([row(), {"letter": "a"}], "line 2: 'messages' is missing", id="no messages"),
+        pytest.param([row(), row(letter="b"), row(messages=[{"content": "x"}])], "line 3", id="no role"),
+        pytest.param(
+            [{"messages": row()["messages"]}], "line 1: the grader reads 'item.letter'", id="no field"
+        ),
+        pytest.param([row(messages=[{"role": "user", "content": "x" * 400}])], "line 1", id="too long"),
+    ],
+)
+def test_a_bad_training_file_fails_the_job_and_names_the_line(
+    db: Session, tiny_model: Path, training: Any, said: str
+) -> None:
+    job = make_job(db, training=training)
+    validate_next("me", RUNNING)
+    assert fresh(db, job).status == "failed"
+    assert job.error
+    assert (job.error["code"], job.error["param"]) == ("invalid_training_file", "training_file")
+    assert said in job.error["message"]
+    assert job.training_file in job.error["message"]
+    assert job.finished_at is not None
+
+
+def test_a_bad_validation_file_is_named_as_such(db: Session, tiny_model: Path) -> None:
+    job = make_job(db, validation=[{"letter": "a"}])
+    validate_next("me", RUNNING)
+    assert fresh(db, job).error
+    assert (job.error["code"], job.error["param"]) == ("invalid_validation_file", "validation_file")
+
+
+@pytest.mark.parametrize("what", ["row", "bytes"])
+def test_a_file_deleted_meanwhile_fails_the_job(db: Session, tiny_model: Path, what: str) -> None:
+    job = make_job(db)
+    if what == "row":
+        db.execute(delete(File))
+    else:
+        get_storage().delete(db.scalars(select(File.storage_key)).one())
+    db.commit()
+    validate_next("me", RUNNING)
+    assert fresh(db, job).error
+    assert "was deleted" in job.error["message"]
+
+
+def test_a_grader_that_cannot_be_built_fails_the_job(db: Session, tiny_model: Path) -> None:
+    job = make_job(db, grader={**GRADER, "operation": "sounds_like"})
+    validate_next("me", RUNNING)
+    assert fresh(db, job).error
+    assert job.error["param"].startswith("method.reinforcement.grader")
+
+
+def test_a_model_that_is_not_there_fails_the_job(db: Session, tmp_path: Path) -> None:
+    make_model(db, str(tmp_path / "gone"))
+    job = make_job(db)
+    validate_next("me", RUNNING)
+    assert fresh(db, job).error
+    assert job.error["code"] == "model_error"
+
+
+def test_more_tokens_than_the_model_holds_are_refused(db: Session, tiny_model: Path) -> None:
+    job = make_job(db, hyperparameters={"max_completion_tokens": 100_000})
+    validate_next("me", RUNNING)
+    assert fresh(db, job).error
+    assert job.error["param"] == "method.reinforcement.hyperparameters.max_completion_tokens"

@@ -1,0 +1,180 @@
+"""One attempt at a job as its worker sees it: claim, a child process, its heartbeat, its end.
+
+The child (`python -m workers.run`) writes its own outcome under the fence. This side settles what a
+child cannot: a crash, a hang, a cancel, a stopping worker.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from enum import Enum, IntEnum
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.db import unit_of_work
+from app.embedded import process
+from app.jobs import runs
+from app.jobs.runs import Claim, LeaseLost
+from app.settings import get_settings
+from workers import delivery
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 1.0
+"""Between two looks at the job: renewing the lease, seeing a cancel."""
+CANCEL_GRACE = 10.0
+LAST_STEPS_SECONDS = 5.0
+SETTLE_SECONDS = 60.0
+"""How long to go on trying to write the outcome while the database is away."""
+
+
+class Exit(IntEnum):
+    """How a child ends on purpose. Anything else, signals included, is a crash."""
+
+    OUTCOME_WRITTEN = 0
+    CRASHED = 1
+    DATABASE_AWAY = 75
+    STOPPED = 76
+    LEASE_LOST = 77
+
+
+class End(Enum):
+    """Why watching a child ended."""
+
+    EXITED = "exited"
+    CANCELLED = "cancelled"
+    WORKER_STOPS = "worker stops"
+    HANGS = "hangs"
+    LEASE_LOST = "lease lost"
+
+
+def train_next(owner: str, stopping: threading.Event) -> bool:
+    """Claim the next job and work on it until this attempt is over; False if no job waits."""
+    settings = get_settings()
+    with unit_of_work() as db:
+        claim = runs.claim_for_training(db, owner, settings.lease)
+    if claim is None:
+        return False
+    log.info("job_claimed", job_id=claim.job_id, attempt=claim.attempt)
+    with unit_of_work() as db:
+        is_worn_out = runs.was_worn_out(db, claim, settings.max_fruitless_attempts)
+    if is_worn_out:
+        delivery.give_up(claim, "server_error", "The job's workers were lost again and again.")
+        return True
+    child = start_child(claim)
+    end = End.LEASE_LOST
+    try:
+        end = watch(child, claim, stopping)
+    finally:
+        _end_child(child, end)
+    log.info("attempt_over", job_id=claim.job_id, attempt=claim.attempt, end=end.value, code=child.returncode)
+    code = child.returncode
+    _until_database_answers(lambda: settle(claim, end, code), stopping)
+    _until_database_answers(lambda: delivery.clean_up(claim), stopping)
+    return True
+
+
+def start_child(claim: Claim) -> subprocess.Popen[bytes]:
+    """The training, as a process of its own: a fault there never takes the worker with it."""
+    threads = get_settings().trainer_threads
+    chosen = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} if threads else {}
+    command = [sys.executable, "-m", "workers.run", claim.job_id, "--attempt", str(claim.attempt)]
+    return process.spawn(command, on_parent_death=signal.SIGKILL, env={**os.environ, **chosen})
+
+
+def watch(child: subprocess.Popen[bytes], claim: Claim, stopping: threading.Event) -> End:
+    """Keep the lease while the child lives; return when there is something to do."""
+    settings = get_settings()
+    next_look = 0.0
+    while child.poll() is None:
+        if stopping.wait(0.05):
+            return End.WORKER_STOPS
+        if time.monotonic() < next_look:
+            continue
+        next_look = time.monotonic() + min(LOOK_SECONDS, settings.lease.total_seconds() / 6)
+        try:
+            with unit_of_work() as db:
+                heartbeat = runs.renew(db, claim, settings.lease)
+        except LeaseLost:
+            return End.EXITED if _exits_now(child) else End.LEASE_LOST
+        except SQLAlchemyError as problem:  # the fence keeps us safe if this outlasts the lease
+            log.warning("lease_not_renewed", job_id=claim.job_id, problem=str(problem))
+            continue
+        if heartbeat.cancel_requested:
+            return End.CANCELLED
+        if heartbeat.seconds_in_phase > settings.phase_limit.total_seconds():
+            return End.HANGS
+    return End.EXITED
+
+
+def _exits_now(child: subprocess.Popen[bytes]) -> bool:
+    """A child that has just written its outcome is about to end by itself."""
+    try:
+        child.wait(LAST_STEPS_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _end_child(child: subprocess.Popen[bytes], end: End) -> None:
+    """No child and no child's child is left when this returns."""
+    if end is End.CANCELLED:
+        process.stop(child, grace=CANCEL_GRACE)
+    elif end is End.WORKER_STOPS:
+        process.stop(child, grace=get_settings().shutdown_grace.total_seconds())
+    else:
+        process.kill_group(child)
+        child.wait()
+
+
+def settle(claim: Claim, end: End, code: int) -> None:
+    """Write what the child could not. Writes nothing if the child has, or if the job is another's."""
+    settings = get_settings()
+    try:
+        if end is End.CANCELLED:
+            with unit_of_work() as db:
+                runs.finish_cancelled(db, claim)
+        elif end is End.WORKER_STOPS or code in (Exit.DATABASE_AWAY, Exit.STOPPED):
+            with unit_of_work() as db:
+                runs.release(db, claim)
+        elif end is not End.LEASE_LOST and code != Exit.LEASE_LOST:
+            reason = _reason(claim, end, code)
+            with unit_of_work() as db:
+                is_worn_out = runs.is_worn_out(db, claim, settings.max_fruitless_attempts)
+                if not is_worn_out:
+                    runs.requeue_crashed(db, claim, reason)
+            if is_worn_out:
+                tried = f"{settings.max_fruitless_attempts} attempts in a row made no new step"
+                delivery.give_up(claim, "server_error", f"{tried}. The last one ended early: {reason}.")
+    except LeaseLost:
+        log.info("attempt_already_settled", job_id=claim.job_id, attempt=claim.attempt)
+
+
+def _reason(claim: Claim, end: End, code: int) -> str:
+    if end is End.HANGS:
+        return f"it made no progress for {get_settings().phase_limit}"
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"it was killed by {name}" + (", perhaps for lack of memory" if name == "SIGKILL" else "")
+    return delivery.last_words(claim) or f"it exited with code {code}"
+
+
+def _until_database_answers(write: Callable[[], None], stopping: threading.Event) -> None:
+    """Try again while the database is away; if that takes too long, the lease will run out instead."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        try:
+            write()
+            return
+        except SQLAlchemyError as problem:
+            log.warning("outcome_not_written", problem=str(problem))
+            if stopping.is_set() or time.monotonic() > deadline:
+                return
+            time.sleep(LOOK_SECONDS)

@@ -1,0 +1,233 @@
+"""A Recorder that turns what a run tells into rows and stored files, as long as the run's claim holds.
+
+Files, then row, then event; each call is one transaction behind the fence, and a call repeated after a
+resume overwrites its rows and adds no second event. `LeaseLost` ends the run: nothing is written then.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app.checkpoints.models import Checkpoint as CheckpointRow
+from app.db import unit_of_work
+from app.events import rft_metrics
+from app.events import service as events
+from app.events.models import JobMetrics
+from app.ids import random_id
+from app.jobs import runs
+from app.jobs.models import Job
+from app.jobs.runs import Claim
+from app.rollouts.models import Rollout
+from app.storage import Storage
+from app.tenants.models import Organization, Project
+from workers.training.recorder import Phase
+from workers.training.types import Checkpoint, Group, Split
+
+ROWS_AT_ONCE = 1000
+STEPS_TO_TIME = 20
+"""Recent steps whose mean time makes the estimate of the finish."""
+
+
+class DatabaseRecorder:
+    """The Recorder of one attempt."""
+
+    def __init__(self, claim: Claim, storage: Storage) -> None:
+        self._claim = claim
+        self._storage = storage
+        self._notes = 0
+        self._dropped: list[int] = []
+        self._times: deque[float] = deque(maxlen=STEPS_TO_TIME + 1)
+
+    def phase(self, phase: Phase) -> None:
+        """The run is alive and has entered this phase."""
+        with unit_of_work() as db:
+            runs.set_phase(db, self._claim, phase)
+
+    def metrics(self, step: int, epoch: int, values: Mapping[str, Any]) -> None:
+        """Store the numbers of a finished step, its event and the job's progress."""
+        self._times.append(time.monotonic())
+        with unit_of_work() as db:
+            job = runs.made_step(db, self._claim, step)
+            left = self._seconds_left(step, job.total_steps)
+            if left is not None:
+                runs.update_held(db, self._claim, estimated_finish=func.now() + left)
+            row = {"epoch": epoch, "attempt": self._claim.attempt, "values": storable(values)}
+            upsert = insert(JobMetrics).values(job_id=job.id, step=step, **row)
+            db.execute(upsert.on_conflict_do_update(index_elements=["job_id", "step"], set_=row))
+            grader = job.method["reinforcement"]["grader"]
+            message, data = rft_metrics.metrics_event(step, job.total_steps or step, row["values"], grader)
+            events.append(db, job.id, f"step-{step}", message, data=data)
+
+    def rollouts(self, split: Split, step: int, epoch: int, groups: Sequence[Group]) -> None:
+        """Store every graded completion of a step."""
+        rows = list(rollout_rows(self._claim, split, step, epoch, groups))
+        key = [column.name for column in Rollout.__table__.primary_key]
+        upsert = insert(Rollout)
+        values = [column.name for column in Rollout.__table__.columns if column.name not in key]
+        upsert = upsert.on_conflict_do_update(
+            index_elements=key, set_={name: upsert.excluded[name] for name in values}
+        )
+        with unit_of_work() as db:
+            runs.update_held(db, self._claim)
+            for start in range(0, len(rows), ROWS_AT_ONCE):
+                db.execute(upsert, rows[start : start + ROWS_AT_ONCE])
+
+    def checkpoint(self, saved: Checkpoint) -> None:
+        """Publish a checkpoint's files, then its row and its event."""
+        prefix = f"jobs/{self._claim.job_id}/checkpoints/{saved.step}-{self._claim.attempt}"
+        self._storage.publish_folder(saved.folder, prefix)
+        manifest = json.loads((saved.folder / "manifest.json").read_text())
+        with unit_of_work() as db:
+            job = runs.update_held(db, self._claim)
+            row, old_prefix = _checkpoint_row(db, job, saved.step)
+            row.epoch = saved.epoch
+            row.attempt = self._claim.attempt
+            row.storage_key = prefix
+            row.manifest = manifest
+            row.kl = saved.kl
+            row.kl_stderr = saved.kl_stderr
+            row.valid_reward = saved.valid_reward
+            row.valid_reward_stderr = saved.valid_reward_stderr
+            row.advantage_over_base = saved.advantage_over_base
+            row.advantage_stderr = saved.advantage_stderr
+            db.add(row)
+            if saved.step > 0:
+                message = f"Checkpoint created at step {saved.step} with Snapshot ID: {row.model_name}"
+                events.append(db, job.id, f"ckpt-{saved.step}", message)
+        if old_prefix and old_prefix != prefix:
+            self._storage.delete_prefix(old_prefix)
+
+    def dropped(self, step: int) -> None:
+        """Mark a checkpoint's files for deletion: the last saved state still needs them to resume."""
+        self._dropped.append(step)
+
+    def state(self, step: int, folder: Path) -> None:
+        """Publish the training state from which another attempt can go on; then delete what only older
+        ones needed. The rows of dropped checkpoints stay, for curves."""
+        prefix = state_prefix(self._claim.job_id)
+        kept = f"{prefix}/{step}-{self._claim.attempt}"
+        self._storage.publish_folder(folder, kept)
+        with unit_of_work() as db:
+            runs.update_held(db, self._claim, state_step=step)
+            dropped = (CheckpointRow.job_id == self._claim.job_id, CheckpointRow.step.in_(self._dropped))
+            unused = db.scalars(select(CheckpointRow.storage_key).where(*dropped)).all()
+            db.execute(update(CheckpointRow).where(*dropped).values(storage_key=None))
+        self._dropped.clear()
+        older = [f"{prefix}/{name}" for name in state_names(self._storage, self._claim.job_id)]
+        for folder_key in [*unused, *older]:
+            if folder_key and folder_key != kept:
+                self._storage.delete_prefix(folder_key)
+
+    def note(self, level: Literal["info", "warn"], message: str) -> None:
+        """Tell the person who follows the run."""
+        self._notes += 1
+        with unit_of_work() as db:
+            job = runs.update_held(db, self._claim)
+            key = f"note-{job.last_step}-{self._claim.attempt}-{self._notes}"
+            events.append(db, job.id, key, clean(message), level=level)
+
+    def _seconds_left(self, step: int, total: int | None) -> timedelta | None:
+        """What the rest will take at the pace of the last steps; None before two steps were seen."""
+        if total is None or len(self._times) < 3:
+            return None
+        seconds = (self._times[-1] - self._times[0]) / (len(self._times) - 1)
+        return timedelta(seconds=seconds * max(total - step, 0))
+
+
+def rollout_rows(
+    claim: Claim, split: Split, step: int, epoch: int, groups: Sequence[Group]
+) -> Iterator[dict[str, Any]]:
+    """One row for each graded completion."""
+    for group in groups:
+        for sample, (completion, grade) in enumerate(zip(group.completions, group.grades, strict=True)):
+            yield {
+                "job_id": claim.job_id,
+                "split": split,
+                "step": step,
+                "row": group.prompt.row,
+                "sample": sample,
+                "epoch": epoch,
+                "attempt": claim.attempt,
+                "text": clean(completion.text),
+                "tokens": len(completion.tokens),
+                "finish_reason": completion.finish_reason,
+                "reward": grade.value,
+                "failure": grade.failure.kind.value if grade.failure else None,
+                "failure_message": clean(grade.failure.message) if grade.failure else None,
+                "parts": storable(grade.parts),
+                "reason": clean(grade.reason),
+            }
+
+
+def state_prefix(job_id: str) -> str:
+    return f"jobs/{job_id}/state"
+
+
+def state_names(storage: Storage, job_id: str) -> list[str]:
+    """Names of the complete training states in storage, `STEP-ATTEMPT` each."""
+    prefix = state_prefix(job_id)
+    keys = (key.removeprefix(f"{prefix}/") for key in storage.list_keys(prefix))
+    return [key.partition("/")[0] for key in keys if key.count("/") == 1 and key.endswith("/manifest.json")]
+
+
+def state_to_resume(storage: Storage, job_id: str, step: int) -> str | None:
+    """Storage prefix of the newest attempt's state of that step."""
+    names = [name for name in state_names(storage, job_id) if name.partition("-")[0] == str(step)]
+    newest = max(names, key=lambda name: int(name.partition("-")[2]), default=None)
+    return f"{state_prefix(job_id)}/{newest}" if newest else None
+
+
+def tuned_model_name(db: Session, job: Job) -> str:
+    """A new name, ft:BASE:ORGANISATION:SUFFIX:8 CHARACTERS."""
+    query = select(Organization.name).join(Project, Project.organization_id == Organization.id)
+    organization = db.scalars(query.where(Project.id == job.project_id)).one()
+    base = job.model.split(":")[1] if job.model.startswith("ft:") else job.model
+    return f"ft:{base}:{slug(organization) or 'org'}:{slug(job.suffix or '')}:{random_id('', 8)}"
+
+
+def slug(text: str) -> str:
+    """Lower-case letters, digits and hyphens: nothing that a model's name or a path gives a meaning."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def clean(text: str) -> str:
+    """Text that Postgres takes: no NUL, no half of a surrogate pair."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()
+
+
+def storable(value: Any) -> Any:
+    """The same JSON value as Postgres takes it: numbers finite (else null), text clean."""
+    if isinstance(value, Mapping):
+        return {clean(str(key)): storable(part) for key, part in value.items()}
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, Sequence):
+        return [storable(part) for part in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def _checkpoint_of(job_id: str, step: int) -> Any:
+    return select(CheckpointRow).where(CheckpointRow.job_id == job_id, CheckpointRow.step == step)
+
+
+def _checkpoint_row(db: Session, job: Job, step: int) -> tuple[CheckpointRow, str | None]:
+    """The row of that step, made if it is new, and where its files were before."""
+    row = db.scalars(_checkpoint_of(job.id, step)).one_or_none()
+    if row:
+        return row, row.storage_key
+    name = f"{tuned_model_name(db, job)}:ckpt-step-{step}"
+    return CheckpointRow(id=random_id("ftckpt_"), job_id=job.id, step=step, model_name=name), None

@@ -1,0 +1,107 @@
+"""The end of a job: results, the delivered model, or the reason why there is none."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+from sqlalchemy import select
+
+from app.checkpoints.models import Checkpoint
+from app.db import unit_of_work
+from app.events import service as events
+from app.files import service as files
+from app.ids import random_id
+from app.jobs import results, runs
+from app.jobs.models import TERMINAL, Job
+from app.jobs.runs import Claim
+from app.models.models import Model
+from app.settings import get_settings
+from app.storage import get_storage
+from workers.db_recorder import clean, state_prefix, tuned_model_name
+
+log = structlog.get_logger(__name__)
+
+LAST_WORDS = "last_words.txt"
+RESULTS_NAME = "step_metrics.csv"
+NO_BETTER = (
+    "No checkpoint was better than the base model beyond doubt: the delivered model equals the base. "
+    "More rows, more epochs or a grader with finer grades may help."
+)
+
+
+def run_folder(claim: Claim) -> Path:
+    """Working folder of one attempt on this machine; another attempt never touches it."""
+    return get_settings().data_dir / "runs" / claim.job_id / str(claim.attempt)
+
+
+def last_words(claim: Claim) -> str:
+    """What a training process that crashed in Python said last."""
+    try:
+        return (run_folder(claim) / LAST_WORDS).read_text().strip()
+    except OSError:
+        return ""
+
+
+def clean_up(claim: Claim) -> None:
+    """Remove what an attempt leaves behind: its working folder, and the training state of a job that is
+    over. What a resume needs is in storage."""
+    folder = run_folder(claim)
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # another attempt's folder is there
+        folder.parent.rmdir()
+    with unit_of_work() as db:
+        is_over = db.get_one(Job, claim.job_id).status in TERMINAL
+    if is_over:
+        get_storage().delete_prefix(state_prefix(claim.job_id))
+
+
+def give_up(claim: Claim, code: str, message: str) -> None:
+    """End a job that cannot go on: with its best checkpoint if that gained something, else as failed."""
+    message = clean(message)
+    with unit_of_work() as db:
+        runs.update_held(db, claim)
+        best = runs.best_checkpoint(db, claim.job_id)
+        if best is None:
+            runs.finish_failed(db, claim, code, message)
+            return
+        early = (
+            f"Training stopped early ({code}): {message}\nThe checkpoint of step {best.step} is delivered."
+        )
+        events.append(db, claim.job_id, f"stopped-early-{claim.attempt}", early, level="warn")
+    deliver(claim, best.step, trained_tokens=None)
+
+
+def deliver(claim: Claim, step: int, *, trained_tokens: int | None) -> None:
+    """Publish the results and make the checkpoint of `step` the job's model. Raises `LeaseLost`.
+
+    The model shares the checkpoint's files, which nothing drops once the job is over.
+    """
+    with unit_of_work() as db:
+        job = runs.update_held(db, claim)
+        table = results.results_csv(db, job)
+    stored = files.store_bytes(table.encode())
+    with unit_of_work() as db:
+        job = runs.update_held(db, claim)
+        chosen = select(Checkpoint).where(Checkpoint.job_id == job.id, Checkpoint.step == step)
+        checkpoint = db.scalars(chosen).one()
+        name = tuned_model_name(db, job)
+        model = Model(
+            id=random_id("model_"),
+            name=name,
+            project_id=job.project_id,
+            base=job.model,
+            folder=None,
+            storage_key=checkpoint.storage_key,
+            job_id=job.id,
+        )
+        db.add(model)
+        file = files.create(db, job.project_id, stored, filename=RESULTS_NAME, purpose="fine-tune-results")
+        if step == 0:
+            events.append(db, job.id, "no-better-than-base", NO_BETTER, level="warn")
+        runs.finish_succeeded(
+            db, claim, fine_tuned_model=name, result_files=[file.id], trained_tokens=trained_tokens
+        )
+    log.info("job_succeeded", job_id=claim.job_id, attempt=claim.attempt, step=step)

@@ -1,0 +1,170 @@
+"""The training process: `python -m workers.run JOB_ID --attempt N`. Started by workers/attempt.py."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+
+import app.tables  # noqa: F401  # foreign keys are found by table name
+from app.checkpoints.models import Checkpoint
+from app.db import unit_of_work
+from app.files.models import File
+from app.jobs import runs
+from app.jobs.runs import Claim, LeaseLost
+from app.logs import configure_logging
+from app.settings import get_settings
+from app.storage import get_storage
+from graders import Grader, build_grader, parse_grader
+from workers import delivery
+from workers.attempt import Exit
+from workers.config import TrainConfig
+from workers.dataset import Row
+from workers.db_recorder import DatabaseRecorder, state_to_resume
+from workers.training.checkpoints import checkpoint_folder
+from workers.training.errors import RunCancelled, RunFailed
+from workers.training.loop import train
+from workers.training.state import state_folder
+from workers.validation import fetch_rows
+
+log = structlog.get_logger(__name__)
+
+
+class StopRequested:
+    """True once SIGTERM has come: the run ends at its next step."""
+
+    def __init__(self) -> None:
+        self._came = False
+        signal.signal(signal.SIGTERM, self._note)
+
+    def __call__(self) -> bool:
+        return self._came
+
+    def _note(self, _signal: int, _frame: FrameType | None) -> None:
+        self._came = True
+
+
+class Work(NamedTuple):
+    """What a job's row and files say a run needs."""
+
+    config: TrainConfig
+    train_rows: list[Row]
+    valid_rows: list[Row]
+    grader: Grader
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m workers.run")
+    parser.add_argument("job_id")
+    parser.add_argument("--attempt", type=int, required=True)
+    arguments = parser.parse_args()
+    settings = get_settings()
+    configure_logging(settings.log_level, settings.log_format)
+    claim = Claim(arguments.job_id, arguments.attempt, "running")
+    structlog.contextvars.bind_contextvars(job_id=claim.job_id, attempt=claim.attempt)
+    code = run(claim, StopRequested())
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # taking torch down in order takes seconds, and the next job waits
+
+
+def run(claim: Claim, should_stop: StopRequested) -> Exit:
+    """Train the job and write its outcome, as far as this process can."""
+    folder = delivery.run_folder(claim)
+    _remove_older(folder, claim.attempt)
+    folder.mkdir(parents=True)
+    try:
+        _train_and_deliver(claim, folder, should_stop)
+    except RunCancelled:
+        return Exit.STOPPED
+    except LeaseLost:
+        log.warning("lease_lost")
+        return Exit.LEASE_LOST
+    except Exception as problem:
+        if _is_absence(problem):
+            log.warning("database_away", problem=str(problem))
+            return Exit.DATABASE_AWAY
+        traceback.print_exc()
+        (folder / delivery.LAST_WORDS).write_text(f"{type(problem).__name__}: {problem}"[:2000])
+        return Exit.CRASHED
+    return Exit.OUTCOME_WRITTEN
+
+
+def _is_absence(problem: Exception) -> bool:
+    """Whether the database is away (not to be reached, stopping, starting) rather than refusing us."""
+    if not isinstance(problem, OperationalError):
+        return False
+    state = getattr(problem.orig, "sqlstate", None)
+    return problem.connection_invalidated or state is None or state[:2] in ("08", "57")
+
+
+def _remove_older(folder: Path, attempt: int) -> None:
+    """Remove working folders of attempts before `attempt`: those are over, or fenced off."""
+    for other in folder.parent.glob("*"):
+        if int(other.name) < attempt:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _train_and_deliver(claim: Claim, folder: Path, should_stop: StopRequested) -> None:
+    try:
+        work = _load(claim, folder)
+        _restore(claim, folder)
+        recorder = DatabaseRecorder(claim, get_storage())
+        result = train(*work, recorder, folder, should_stop)
+    except RunFailed as failure:  # the same run again would fail again
+        log.warning("run_failed", code=failure.code)
+        delivery.give_up(claim, failure.code, str(failure))
+        return
+    delivery.deliver(claim, result.best.step, trained_tokens=result.trained_tokens)
+
+
+def _load(claim: Claim, folder: Path) -> Work:
+    """Read what validation has found good. A file that is gone since then fails the run."""
+    with unit_of_work() as db:
+        job = runs.update_held(db, claim)
+        names = [name for name in (job.training_file, job.validation_file) if name]
+        keys = [db.scalars(select(File.storage_key).where(File.id == name)).first() for name in names]
+    rows = []
+    for name, key in zip(names, keys, strict=True):
+        try:
+            if key is None:
+                raise FileNotFoundError(name)
+            rows.append(fetch_rows(get_storage(), key, folder))
+        except FileNotFoundError:
+            raise FileGone(f"The file {name} was deleted before the training could read it.") from None
+    spec = parse_grader(job.method["reinforcement"]["grader"])
+    train_rows, valid_rows = [*rows, []][:2]
+    return Work(TrainConfig.model_validate(job.config), train_rows, valid_rows, build_grader(spec))
+
+
+class FileGone(RunFailed):
+    code = "file_not_found"
+
+
+def _restore(claim: Claim, folder: Path) -> None:
+    """Put the last saved state, and the checkpoints that it may speak of, where the engine looks for them."""
+    storage = get_storage()
+    with unit_of_work() as db:
+        step = runs.update_held(db, claim).state_step
+        there = (Checkpoint.job_id == claim.job_id, Checkpoint.storage_key.is_not(None))
+        checkpoints = db.execute(select(Checkpoint.step, Checkpoint.storage_key).where(*there)).all()
+    state = None if step is None else state_to_resume(storage, claim.job_id, step)
+    if step is None or state is None:
+        return
+    storage.fetch_folder(state, state_folder(folder, step))
+    for saved_step, prefix in checkpoints:
+        storage.fetch_folder(str(prefix), checkpoint_folder(folder, saved_step))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Thin tasks: a wake-up claims jobs until none is left. Plus the waker and the stop signal of a worker."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from celery import signals
+from sqlalchemy.exc import SQLAlchemyError
+
+import app.tables  # noqa: F401  # foreign keys are found by table name
+from app import queue
+from app.db import unit_of_work
+from app.files import service as files
+from app.jobs import runs
+from workers import attempt, validation
+from workers.celery_app import celery
+
+log = structlog.get_logger(__name__)
+
+WAKER_SECONDS = 1.5
+SWEEP_SECONDS = 60.0
+EXIT_SECONDS = 10.0
+"""How long a stopping worker may take to leave once its work is put down."""
+
+STOPPING = threading.Event()
+BUSY = threading.Lock()
+OWNER = f"{socket.gethostname()}:{os.getpid()}"
+
+
+@celery.task(name=queue.task_name("validate"))  # type: ignore[untyped-decorator]
+def wake_validate() -> None:
+    """Validate every job that waits for it."""
+    _until_none_is_left(lambda: validation.validate_next(OWNER, STOPPING))
+
+
+@celery.task(name=queue.task_name("train"))  # type: ignore[untyped-decorator]
+def wake_train() -> None:
+    """Train every job that waits for it, one after the other."""
+    _until_none_is_left(lambda: attempt.train_next(OWNER, STOPPING))
+
+
+def _until_none_is_left(take_next: Callable[[], bool]) -> None:
+    with BUSY:
+        while not STOPPING.is_set() and take_next():
+            pass
+
+
+@signals.worker_ready.connect  # type: ignore[untyped-decorator]
+def start_waker(sender: Any, **_: Any) -> None:
+    """Watch the table for jobs whose message was lost or whose worker went silent."""
+    kinds = [name for name in queue.QUEUES if name in sender.app.amqp.queues.consume_from]
+    threading.Thread(target=_wake_for_ever, args=(kinds,), name="waker", daemon=True).start()
+    if "validate" in kinds:
+        threading.Thread(target=validation.warm_up, name="warm-up", daemon=True).start()
+
+
+def _wake_for_ever(kinds: list[queue.Queue]) -> None:
+    """A busy worker sends nothing: its messages would only pile up, and it looks again by itself."""
+    next_sweep = 0.0
+    while not STOPPING.wait(WAKER_SECONDS):
+        if time.monotonic() >= next_sweep:
+            next_sweep = time.monotonic() + SWEEP_SECONDS
+            _remove_expired_files()
+        for kind in kinds:
+            if BUSY.locked():
+                continue
+            try:
+                with unit_of_work() as db:
+                    has_work = runs.has_work(db, kind)
+            except SQLAlchemyError as problem:
+                log.warning("waker_found_no_database", problem=str(problem))
+                continue
+            if has_work:
+                queue.publish(kind)
+
+
+def _remove_expired_files() -> None:
+    try:
+        with unit_of_work() as db:
+            removed = files.remove_expired(db)
+    except SQLAlchemyError as problem:
+        log.warning("expired_files_not_removed", problem=str(problem))
+        return
+    if removed:
+        log.info("expired_files_removed", files=removed)
+
+
+@signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def stop_working(**_: Any) -> None:
+    """Put the work down.
+
+    Runs within a signal handler, perhaps while this very thread waits on `STOPPING` and holds its lock,
+    so that only another thread can set it.
+    """
+    threading.Thread(target=_leave_for_certain, name="leaver", daemon=True).start()
+
+
+def _leave_for_certain() -> None:
+    """Let the work stop, and end the process even if Celery waits for a broker that is gone."""
+    STOPPING.set()
+    with BUSY:
+        pass
+    threading.Event().wait(EXIT_SECONDS)
+    log.warning("worker_left_by_force")
+    os._exit(0)

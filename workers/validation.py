@@ -1,0 +1,276 @@
+"""Checks a new job's files, grader and model before it is queued: every fault with its line."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app.db import unit_of_work
+from app.files.models import File
+from app.jobs import runs
+from app.jobs.defaults import ConfigImpossible, resolve_config
+from app.jobs.models import Job
+from app.jobs.runs import Claim, LeaseLost
+from app.models import service as models
+from app.settings import get_settings
+from app.storage import Storage, get_storage
+from graders import GraderInvalid, Sample, build_grader, parse_grader
+from graders.spec import item_paths
+from graders.template import Variable
+from workers.config import TrainConfig
+from workers.dataset import (
+    MAX_FAULTS,
+    MAX_VALID_ROWS,
+    DatasetInvalid,
+    Fault,
+    Row,
+    missing_variables,
+    read_rows,
+)
+from workers.db_recorder import clean
+
+log = structlog.get_logger(__name__)
+
+TRAINING, VALIDATION = "training_file", "validation_file"
+IMPORTING = threading.Lock()
+
+
+class JobInvalid(Exception):
+    """A job cannot run as it was asked for."""
+
+    def __init__(self, code: str, message: str, param: str | None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param
+
+
+class DataFile(NamedTuple):
+    """One of a job's files."""
+
+    param: str
+    file_id: str
+    storage_key: str | None
+    """None if the file was deleted."""
+
+    def invalid(self, reason: str) -> JobInvalid:
+        name = self.param.replace("_", " ")
+        return JobInvalid(f"invalid_{self.param}", f"The {name} {self.file_id} {reason}", self.param)
+
+
+class ModelShape(NamedTuple):
+    hidden_size: int
+    context: int
+
+
+def validate_next(owner: str, stopping: threading.Event) -> bool:
+    """Claim the next job and check it; False if no job waits."""
+    settings = get_settings()
+    with unit_of_work() as db:
+        claim = runs.claim_for_validation(db, owner, settings.lease)
+    if claim is None:
+        return False
+    log.info("validation_started", job_id=claim.job_id)
+    try:
+        with _lease_kept(claim):
+            _validate(claim, settings.max_fruitless_attempts)
+    except LeaseLost:  # cancelled meanwhile, or another worker has it
+        log.info("validation_lost_its_job", job_id=claim.job_id)
+    except SQLAlchemyError:
+        log.exception("validation_broke_off", job_id=claim.job_id)
+        stopping.wait(1)  # the lease runs out, and somebody tries again
+    return True
+
+
+def warm_up() -> None:
+    """Import what takes seconds before the first job needs it."""
+    _tokenizer_class()
+
+
+def _tokenizer_class() -> Any:
+    """transformers' AutoTokenizer. One thread imports it: transformers fills its names in lazily, and a
+    second thread would find a half-filled module."""
+    with IMPORTING:
+        from transformers import AutoTokenizer
+
+        from workers.training import prompts  # noqa: F401  # imports more of it
+
+        return AutoTokenizer
+
+
+def _validate(claim: Claim, max_attempts: int) -> None:
+    """Check a claimed job and move it on: queued, or failed with the reason."""
+    try:
+        with unit_of_work() as db:
+            if runs.was_worn_out(db, claim, max_attempts):
+                raise JobInvalid(
+                    "server_error", "The workers that read the files were lost again and again.", None
+                )
+        config, n_rows = check(claim)
+    except JobInvalid as fault:
+        with unit_of_work() as db:
+            runs.finish_failed(db, claim, fault.code, clean(fault.message), fault.param)
+        return
+    except (LeaseLost, SQLAlchemyError):
+        raise
+    except Exception:
+        log.exception("validation_failed", job_id=claim.job_id)
+        with unit_of_work() as db:
+            runs.finish_failed(db, claim, "server_error", "The server failed while it read the files.")
+        return
+    with unit_of_work() as db:
+        runs.queue_for_training(db, claim, config.model_dump(mode="json"), config.total_steps(n_rows))
+
+
+def check(claim: Claim) -> tuple[TrainConfig, int]:
+    """The resolved config of a claimed job and its number of training rows. Raises `JobInvalid`."""
+    with unit_of_work() as db:
+        job = runs.update_held(db, claim)
+        folder = _model_folder(db, job)
+        training = _data_file(db, TRAINING, job.training_file)
+        validation = _data_file(db, VALIDATION, job.validation_file) if job.validation_file else None
+    shape = _model_shape(job.model, folder)
+    train_rows = _rows(training)
+    valid_rows = _rows(validation, max_rows=MAX_VALID_ROWS) if validation else []
+    longest = 0
+    for data_file, rows in ((training, train_rows), (validation, valid_rows)):
+        if data_file:
+            _check_grader(job.method["reinforcement"]["grader"], data_file, rows)
+            longest = max(longest, _longest_prompt(folder, shape.context, data_file, rows))
+    try:
+        config = resolve_config(
+            job.method,
+            model=job.model,
+            model_path=str(folder),
+            hidden_size=shape.hidden_size,
+            context=shape.context,
+            longest_prompt=longest,
+            n_train=len(train_rows),
+            n_valid=len(valid_rows),
+            seed=job.seed,
+        )
+    except ConfigImpossible as problem:
+        code = "invalid_training_file" if problem.param == TRAINING else "invalid_value"
+        raise JobInvalid(code, problem.message, problem.param) from None
+    return config, len(train_rows)
+
+
+def _model_folder(db: Session, job: Job) -> Path:
+    """Where the base model lies on this machine."""
+    model = models.get(db, job.project_id, job.model)
+    if model.folder is None or not (Path(model.folder) / "config.json").is_file():
+        message = f"The model {job.model} is not there on the worker's machine."
+        raise JobInvalid("model_error", message, "model")
+    return Path(model.folder)
+
+
+def _model_shape(name: str, folder: Path) -> ModelShape:
+    """What a model's config.json says of its size; multimodal models say it of their text part."""
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        text = config.get("text_config", config)
+        return ModelShape(int(text["hidden_size"]), int(text["max_position_embeddings"]))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as problem:
+        message = f"The config.json of the model {name} cannot be used: {problem!r}."
+        raise JobInvalid("model_error", message, "model") from None
+
+
+def _data_file(db: Session, param: str, file_id: str) -> DataFile:
+    key = db.scalars(select(File.storage_key).where(File.id == file_id)).first()
+    return DataFile(param, file_id, key)
+
+
+def fetch_rows(storage: Storage, key: str, scratch: Path, **limits: int) -> list[Row]:
+    """Read rows out of storage. Raises `DatasetInvalid`, or `FileNotFoundError` for a missing key."""
+    if local := storage.local_path(key):
+        return read_rows(local, **limits)
+    copy = scratch / Path(key).name
+    with copy.open("wb") as out:
+        out.writelines(storage.open_stream(key))
+    return read_rows(copy, **limits)
+
+
+def _rows(data_file: DataFile, **limits: int) -> list[Row]:
+    settings = get_settings()
+    limits |= {"max_line_bytes": settings.max_line_bytes, "max_file_bytes": settings.max_file_bytes}
+    if data_file.storage_key is None:
+        raise data_file.invalid("was deleted before it could be read.")
+    with TemporaryDirectory(prefix="cherry-validate-") as scratch:
+        try:
+            return fetch_rows(get_storage(), data_file.storage_key, Path(scratch), **limits)
+        except FileNotFoundError:
+            raise data_file.invalid("was deleted before it could be read.") from None
+        except DatasetInvalid as fault:
+            raise data_file.invalid(f"is invalid.\n{fault}") from None
+
+
+def _check_grader(raw: dict[str, Any], data_file: DataFile, rows: Sequence[Row]) -> None:
+    """Every row has what the grader reads, and can be graded (here: an empty completion)."""
+    try:
+        spec = parse_grader(raw)
+        grader = build_grader(spec)
+    except GraderInvalid as fault:
+        param = "method.reinforcement.grader" + (f".{fault.param}" if fault.param else "")
+        raise JobInvalid(fault.code, f"The grader is invalid: {fault.message}", param) from None
+    faults = missing_variables(rows, [Variable.parse(path) for _, path in item_paths(spec)])
+    for row in rows if not faults else ():
+        failure = grader.grade(Sample(output_text=""), row.item).failure
+        if failure and not failure.kind.is_completions_fault:
+            faults.append(Fault(row.line, f"the grader cannot grade it: {failure.message}"))
+            if len(faults) == MAX_FAULTS:
+                break
+    if faults:
+        raise data_file.invalid("does not fit the grader.\n" + "\n".join(map(str, faults)))
+
+
+def _longest_prompt(folder: Path, context: int, data_file: DataFile, rows: Sequence[Row]) -> int:
+    """Tokens of the longest prompt, as the training will see them."""
+    tokenizers = _tokenizer_class()
+    from workers.training.errors import PromptInvalid
+    from workers.training.prompts import make_prompts
+
+    try:
+        tokenizer = tokenizers.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as problem:
+        message = f"The tokenizer of the model cannot be loaded: {problem}"
+        raise JobInvalid("model_error", message, "model") from None
+    try:
+        prompts = make_prompts(rows, tokenizer, context, data_file.param.removesuffix("_file"))
+    except PromptInvalid as problem:
+        raise data_file.invalid(f"does not fit the model. {problem}") from None
+    return max(len(prompt.tokens) for prompt in prompts)
+
+
+@contextmanager
+def _lease_kept(claim: Claim) -> Iterator[None]:
+    """Renew the lease from a thread: reading large files takes longer than one lease."""
+    over = threading.Event()
+    lease = get_settings().lease
+
+    def renew() -> None:
+        while not over.wait(lease.total_seconds() / 6):
+            try:
+                with unit_of_work() as db:
+                    runs.renew(db, claim, lease)
+            except LeaseLost:
+                return
+            except SQLAlchemyError as problem:
+                log.warning("lease_not_renewed", job_id=claim.job_id, problem=str(problem))
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
