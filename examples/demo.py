@@ -31,7 +31,7 @@ PEOPLE = HERE / "people"
 HYPERPARAMETERS: dict[str, Any] = {"n_epochs": 5, "max_completion_tokens": 96}
 TERMINAL = ("succeeded", "failed", "cancelled")
 
-console = Console()
+console = Console(soft_wrap=True, highlight=False)
 
 
 def main() -> int:
