@@ -16,7 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -47,7 +47,6 @@ class DatabaseRecorder:
         self._claim = claim
         self._storage = storage
         self._notes = 0
-        self._dropped: list[int] = []
         self._times: deque[float] = deque(maxlen=STEPS_TO_TIME + 1)
 
     def phase(self, phase: Phase) -> None:
@@ -110,25 +109,26 @@ class DatabaseRecorder:
             self._storage.delete_prefix(old_prefix)
 
     def dropped(self, step: int) -> None:
-        """Mark a checkpoint's files for deletion: the last saved state still needs them to resume."""
-        self._dropped.append(step)
+        """Delete the files of a checkpoint that no saved state needs any more. Its row stays, for curves."""
+        with unit_of_work() as db:
+            runs.update_held(db, self._claim)
+            row = db.scalars(_checkpoint_of(self._claim.job_id, step)).one_or_none()
+            prefix = row.storage_key if row else None
+            if row:
+                row.storage_key = None
+        if prefix:
+            self._storage.delete_prefix(prefix)
 
     def state(self, step: int, folder: Path) -> None:
-        """Publish the training state from which another attempt can go on; then delete what only older
-        ones needed. The rows of dropped checkpoints stay, for curves."""
+        """Publish the training state from which another attempt can go on, then delete older ones."""
         prefix = state_prefix(self._claim.job_id)
         kept = f"{prefix}/{step}-{self._claim.attempt}"
         self._storage.publish_folder(folder, kept)
         with unit_of_work() as db:
             runs.update_held(db, self._claim, state_step=step)
-            dropped = (CheckpointRow.job_id == self._claim.job_id, CheckpointRow.step.in_(self._dropped))
-            unused = db.scalars(select(CheckpointRow.storage_key).where(*dropped)).all()
-            db.execute(update(CheckpointRow).where(*dropped).values(storage_key=None))
-        self._dropped.clear()
-        older = [f"{prefix}/{name}" for name in state_names(self._storage, self._claim.job_id)]
-        for folder_key in [*unused, *older]:
-            if folder_key and folder_key != kept:
-                self._storage.delete_prefix(folder_key)
+        for name in state_names(self._storage, self._claim.job_id):
+            if (older := f"{prefix}/{name}") != kept:
+                self._storage.delete_prefix(older)
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Tell the person who follows the run."""

@@ -21,8 +21,8 @@ def list_checkpoints(
 ) -> CheckpointList:
     """The kept checkpoints, highest step first."""
     job = jobs.get(db, caller.project_id, job_id)
-    page = checkpoints.list_kept(db, job.id, after=after, limit=limit)
     delivered = checkpoints.delivered(db, job)
+    page = checkpoints.list_kept(db, job.id, delivered=delivered, after=after, limit=limit)
     names = {delivered: job.fine_tuned_model} if delivered and job.fine_tuned_model else {}
     return CheckpointList.of(page, names, checkpoints.metrics_of(db, page.rows))
 

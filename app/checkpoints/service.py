@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from app.checkpoints.models import Checkpoint
@@ -31,9 +31,15 @@ class Download:
     chunks: Iterator[bytes]
 
 
-def list_kept(db: Session, job_id: str, *, after: str | None, limit: int) -> Page[Checkpoint]:
-    """Checkpoints whose files are still there, highest step first; `after` may be one dropped since."""
+def list_kept(
+    db: Session, job_id: str, *, delivered: str | None, after: str | None, limit: int
+) -> Page[Checkpoint]:
+    """Checkpoints whose files are still there, highest step first; `after` may be one dropped since.
+
+    The untouched base (step 0) is among them only if it is what the job delivered.
+    """
     query = select(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.storage_key.is_not(None))
+    query = query.where(or_(Checkpoint.step > 0, Checkpoint.id == delivered))
     if after:
         seen = select(Checkpoint.step).where(Checkpoint.job_id == job_id, Checkpoint.id == after)
         if (step := db.scalars(seen).first()) is not None:

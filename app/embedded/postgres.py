@@ -13,6 +13,7 @@ import pwd
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -81,11 +82,22 @@ def reachable_binaries(user: User | None) -> Path:
         if not copy.exists():
             with contextlib.suppress(OSError):
                 _copy_installation(installation, copy)
-        if copy.exists() and copy.stat().st_uid == 0 and reachable(copy / "bin" / "postgres", user):
+        if _is_ours(copy.parent.parent) and reachable(copy / "bin" / "postgres", user):
             return copy
     raise EmbeddedError(
         f"Postgres must not run as root, and user {user.uid} cannot reach {installation}: install Cherry "
         "outside root's home, start it as an ordinary user, or set DATABASE_URL"
+    )
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether root made this folder: in a place open to all, anybody could have put one there."""
+    try:
+        info = folder.lstat()
+    except FileNotFoundError:
+        return False
+    return (
+        stat.S_ISDIR(info.st_mode) and info.st_uid == 0 and not info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     )
 
 

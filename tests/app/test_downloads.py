@@ -67,5 +67,19 @@ def test_the_delivered_checkpoint_bears_the_tuned_models_name(
     db.commit()
     listed = client.fine_tuning.jobs.checkpoints.list(job.id)
     names = {checkpoint.step_number: checkpoint.fine_tuned_model_checkpoint for checkpoint in listed}
+    assert names.keys() == {1, 2}, "the untouched base is no checkpoint of the training"
     assert names[1] == model.name
-    assert all(name.endswith(f":ckpt-step-{step}") for step, name in names.items() if step != 1)
+    assert names[2].endswith(":ckpt-step-2")
+
+
+def test_the_base_is_listed_where_it_is_what_was_delivered(
+    client: openai.OpenAI, tenant: Tenant, db: Session
+) -> None:
+    job = make_job(db, tenant.project_id, status="succeeded")
+    base, _ = make_checkpoint(db, job, 0), make_checkpoint(db, job, 1)
+    model = make_tuned_model(db, job)
+    model.storage_key = base.storage_key
+    job.fine_tuned_model = model.name
+    db.commit()
+    listed = {c.step_number: c for c in client.fine_tuning.jobs.checkpoints.list(job.id)}
+    assert listed[0].fine_tuned_model_checkpoint == model.name

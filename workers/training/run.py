@@ -147,7 +147,9 @@ class Run:
         if is_checkpoint or step % self.config.save_state_every == 0:
             folder = save_state(self.run_dir, self.progress, self.policy, self.optimizer, self._belongs_to)
             self.recorder.state(step, folder)
-            self._prune(states_kept=1 if step == self.total_steps else STATES_KEPT)
+            # Only now: until then a state that could be resumed counts on the checkpoints.
+            states_kept = 1 if step == self.total_steps else STATES_KEPT
+            prune(self.run_dir, self._tell_dropped, states_kept=states_kept)
 
     def _measure(self, step: int, clock: Clock) -> tuple[Candidate, dict[str, float]]:
         values: dict[str, float] = {}
@@ -186,11 +188,9 @@ class Run:
         self.recorder.checkpoint(candidate.checkpoint)
         self.progress.kept = to_keep([*self.progress.kept, candidate], self.config.checkpoints_kept)
 
-    def _prune(self, *, states_kept: int = STATES_KEPT) -> None:
-        """Remove and report checkpoints only once no state that could be resumed counts on them."""
-        for step in prune(self.run_dir, states_kept=states_kept):
-            if step <= self.progress.step:  # a later one will be made and told again
-                self.recorder.dropped(step)
+    def _tell_dropped(self, step: int) -> None:
+        if step <= self.progress.step:  # a later one will be made and told again
+            self.recorder.dropped(step)
 
     def _resume(self) -> None:
         """Go on from the newest state that is whole."""
@@ -203,7 +203,7 @@ class Run:
         for step in saved_steps(self.run_dir):
             if step > self.progress.step:
                 shutil.rmtree(state_folder(self.run_dir, step))
-        self._prune()
+        prune(self.run_dir, self._tell_dropped)
         self.recorder.note("info", f"Resumed after step {self.progress.step}.")
 
 

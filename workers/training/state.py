@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,10 +120,10 @@ def load_state(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer) -
     return _read_progress(folder)
 
 
-def prune(run_dir: Path, *, states_kept: int = STATES_KEPT) -> list[int]:
+def prune(run_dir: Path, tell_dropped: Callable[[int], None], *, states_kept: int = STATES_KEPT) -> None:
     """Remove older states, checkpoints that no remaining state needs, and folders half written.
 
-    Returns the steps of the checkpoints removed.
+    The step of a checkpoint is told just before it goes: killed in between, it is told again, never lost.
     """
     states = saved_steps(run_dir)
     for step in states[states_kept:]:
@@ -133,13 +133,11 @@ def prune(run_dir: Path, *, states_kept: int = STATES_KEPT) -> list[int]:
         for step in states[:states_kept]
         for candidate in _read_progress(state_folder(run_dir, step)).kept
     }
-    removed = []
-    for folder in [*run_dir.glob("step_*"), *run_dir.glob(f"state_*{PARTIAL}")]:
+    for folder in sorted([*run_dir.glob("step_*"), *run_dir.glob(f"state_*{PARTIAL}")]):
         if folder.name not in needed:
-            shutil.rmtree(folder)
             if folder.suffix != PARTIAL:
-                removed.append(int(folder.name[5:]))
-    return sorted(removed)
+                tell_dropped(int(folder.name[5:]))
+            shutil.rmtree(folder)
 
 
 def _read_progress(folder: Path) -> Progress:
