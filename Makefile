@@ -33,7 +33,7 @@ up: $(STAMP) ## the whole service on this machine
 	@$(BIN)/cherry up
 
 test: $(STAMP) browser ## every test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
@@ -52,7 +52,7 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 fast: $(STAMP)
-	$(BIN)/python -m pytest -m 'not slow and not e2e'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not e2e'
 
 fmt: $(STAMP) ## format and mend what ruff can
 	$(BIN)/ruff format .
