@@ -28,7 +28,11 @@ from rich.table import Table
 
 HERE = Path(__file__).parent
 PEOPLE = HERE / "people"
-HYPERPARAMETERS: dict[str, Any] = {"n_epochs": 5, "max_completion_tokens": 96}
+HYPERPARAMETERS: dict[str, Any] = {
+    "n_epochs": 4,
+    "learning_rate_multiplier": 2,
+    "max_completion_tokens": 96,
+}
 TERMINAL = ("succeeded", "failed", "cancelled")
 
 console = Console(soft_wrap=True, highlight=False)
