@@ -92,7 +92,7 @@ def test_kl_is_never_negative_and_zero_to_itself(a, b):
     a, b = torch.tensor([a]), torch.tensor([b])
     assert kl_exact(a, b).item() >= 0
     assert kl_exact(a, a).item() == 0
-    assert (kl_k3(a, b).double() >= 0).all()
+    assert (kl_k3(a, b) >= -1e-6 * (a - b).abs()).all()  # rounding of the difference
 
 
 @given(st.lists(st.floats(-5, 0), min_size=1, max_size=8), st.floats(0, 1))
