@@ -148,8 +148,10 @@ def follow(client: OpenAI, job_id: str) -> Any:
                 )
             seen = len(events)
             if job.status in TERMINAL:
-                return job
+                break
             time.sleep(0.5)
+    console.print()
+    return job
 
 
 def numbers(data: dict[str, Any], latest: dict[str, float], finish: int | None) -> str:

@@ -173,7 +173,7 @@ def test_the_demo_improves_its_model_while_port_8000_is_taken(tmp_path: Path) ->
             timeout=600,
         )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
-    scores = next(line for line in done.stdout.splitlines() if "mean reward" in line)
+    scores = next(line for line in done.stdout.splitlines() if line.startswith("│ mean reward"))
     base, tuned = (float(word) for word in scores.replace("│", " ").split()[2:4])
     assert 0.35 < base < 0.65
     assert tuned >= 0.9

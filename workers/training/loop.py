@@ -37,12 +37,14 @@ def train(
 ) -> RunResult:
     """Train until the last step, from the last state in `run_dir` if there is one.
 
-    Asks `should_stop` before every step. Raises `RunCancelled`, or `RunFailed` with a stable code.
+    Asks `should_stop` before every step, and saves its state if it shall. Raises `RunCancelled`, or
+    `RunFailed` with a stable code.
     """
     with Run(config, train_rows, valid_rows, grader, recorder, run_dir) as run:
         run.measure_base()
         for step in range(run.progress.step + 1, run.total_steps + 1):
             if should_stop():
+                run.save()
                 raise RunCancelled(step - 1)
             clock = Clock(recorder)
             with clock.phase("sampling", "sampling"):

@@ -27,10 +27,13 @@ class Recorder(Protocol):
         """A checkpoint folder is complete. The recorder may copy it away; the engine keeps the best."""
 
     def dropped(self, step: int) -> None:
-        """The checkpoint of that step is no longer among the best; its folder is gone."""
+        """No saved state needs the checkpoint of that step, and it is not among the best: its folder goes.
+
+        May be told again after a resume.
+        """
 
     def state(self, step: int, folder: Path) -> None:
-        """A complete training state was saved; older states are gone."""
+        """A complete training state was saved. What only older states needed is dropped after this."""
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """A sentence for the person who follows the run."""

@@ -145,11 +145,18 @@ class Run:
         if candidate is not None:
             self._save_checkpoint(candidate)
         if is_checkpoint or step % self.config.save_state_every == 0:
-            folder = save_state(self.run_dir, self.progress, self.policy, self.optimizer, self._belongs_to)
-            self.recorder.state(step, folder)
-            # Only now: until then a state that could be resumed counts on the checkpoints.
-            states_kept = 1 if step == self.total_steps else STATES_KEPT
-            prune(self.run_dir, self._tell_dropped, states_kept=states_kept)
+            self.save()
+
+    def save(self) -> None:
+        """Save the training state, unless that of this step is saved; then remove what is not needed."""
+        step = self.progress.step
+        if step in saved_steps(self.run_dir):
+            return
+        folder = save_state(self.run_dir, self.progress, self.policy, self.optimizer, self._belongs_to)
+        self.recorder.state(step, folder)
+        # Only now: until then a state that could be resumed counts on the checkpoints.
+        states_kept = 1 if step == self.total_steps else STATES_KEPT
+        prune(self.run_dir, self._tell_dropped, states_kept=states_kept)
 
     def _measure(self, step: int, clock: Clock) -> tuple[Candidate, dict[str, float]]:
         values: dict[str, float] = {}

@@ -128,7 +128,7 @@ def test_killed_by_the_system_and_resumed(tiny, tmp_path):
 def test_a_damaged_state_is_noticed_and_the_one_before_is_used(whole, tmp_path, file):
     config, _, history, weights = whole
     with pytest.raises(RunCancelled):
-        go(config, tmp_path, should_stop=stop_after(5))
+        go(config, tmp_path, should_stop=stop_after(4))
     assert saved_steps(tmp_path) == [4, 3]
     damaged = tmp_path / "state_000004" / file
     raw = damaged.read_bytes()
@@ -250,3 +250,11 @@ def test_a_damaged_folder_is_noticed(tmp_path, damage):
 
 def test_the_default_keeps_two_states():
     assert run_module.STATES_KEPT == 2
+
+
+def test_a_stopped_run_repeats_no_step(tiny, tmp_path):
+    config = make_config(tiny, n_epochs=6, save_state_every=100, eval_interval=100)
+    with pytest.raises(RunCancelled):
+        go(config, tmp_path, should_stop=stop_after(3))
+    _, resumed = go(config, tmp_path)
+    assert next(step for step in resumed.history() if step > 0) == 4
