@@ -107,11 +107,11 @@ def create_job(client: OpenAI) -> Any:
         validation_file=files[1].id,
         suffix="people",
         seed=7,
-        method={
+        method={  # type: ignore[arg-type]  # the client's types know OpenAI's graders alone
             "type": "reinforcement",
             "reinforcement": {
                 "grader": json.loads((PEOPLE / "grader.json").read_text()),
-                "hyperparameters": HYPERPARAMETERS,  # type: ignore[typeddict-item]  # ours beside OpenAI's
+                "hyperparameters": HYPERPARAMETERS,
             },
         },
     )
@@ -222,7 +222,7 @@ def draw_rewards(client: OpenAI, job_id: str, path: Path) -> None:
     from matplotlib import pyplot
 
     events = client.fine_tuning.jobs.list_events(job_id, limit=1000).data
-    points: list[Any] = sorted((e.data for e in events if e.type == "metrics"), key=lambda d: d["step"])  # type: ignore[index]
+    points: list[Any] = sorted((e.data for e in events if e.type == "metrics"), key=lambda d: d["step"])
     figure, axes = pyplot.subplots(figsize=(8, 4.5))
     for key, label in (("train_mean_reward", "training samples"), ("full_valid_mean_reward", "validation")):
         drawn = [(p["step"], p[key]) for p in points if key in p]
@@ -269,7 +269,10 @@ def show_next_steps(up: dict[str, Any], job: Any, folder: Path, *, keep: bool) -
     if keep:
         console.print(
             f"""
-  URL  {up["url"]}/v1        key  {up["api_key"]}
+  URL        {up["url"]}/v1
+  key        {up["api_key"]}
+  dashboard  {up["dashboard"]}
+
   curl {up["url"]}/v1/fine_tuning/jobs/{job.id} -H "Authorization: Bearer {up["api_key"]}"
 
   from openai import OpenAI

@@ -45,8 +45,14 @@ def up(
         if as_json:
             print_json(running._asdict())
             return
-        for name, value in (("URL", running.url), ("API key", running.api_key), ("Data", running.data_dir)):
-            console.print(f"{name:8} {value}", markup=False, soft_wrap=True)
+        shown = {
+            "URL": running.url,
+            "API key": running.api_key,
+            "Dashboard": running.dashboard,
+            "Data": running.data_dir,
+        }
+        for name, value in shown.items():
+            console.print(f"{name:10} {value}", markup=False, soft_wrap=True)
         console.print("Ready. Stop with Ctrl-C.")
 
     given = Given()

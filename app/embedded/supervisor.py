@@ -54,6 +54,7 @@ class Running(NamedTuple):
 
     url: str
     api_key: str
+    dashboard: str
     data_dir: Path
     pid: int
 
@@ -126,7 +127,7 @@ class Supervisor:
         self._start_programs(self._listener.fileno())
         self._wait_until_ready(port)
         self._write_state()
-        return Running(self.url, api_key, self.folder, os.getpid())
+        return Running(self.url, api_key, f"{self.url}/dashboard", self.folder, os.getpid())
 
     def _start_servers(self) -> Settings:
         """Start database and broker where none is given, and make the settings of all processes."""
