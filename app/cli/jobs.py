@@ -24,7 +24,7 @@ JobId = Annotated[str, typer.Argument(help="ID of the job: ftjob-...")]
 
 
 def as_sent(job: FineTuningJob) -> dict[str, Any]:
-    """The job as the service sent it. That the client's types know no grader of ours is no warning's worth."""
+    """The job as the service sent it; that the client's types know no grader of ours needs no warning."""
     return job.to_dict(mode="json", warnings=False)
 
 
