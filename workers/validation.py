@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.db import unit_of_work
+from app.events import service as events
 from app.files.models import File
 from app.jobs import runs
 from app.jobs.defaults import ConfigImpossible, resolve_config
@@ -116,7 +117,7 @@ def _validate(claim: Claim, max_attempts: int) -> None:
                 raise JobInvalid(
                     "server_error", "The workers that read the files were lost again and again.", None
                 )
-        config, n_rows = check(claim)
+        checked = check(claim)
     except JobInvalid as fault:
         with unit_of_work() as db:
             runs.finish_failed(db, claim, fault.code, clean(fault.message), fault.param)
@@ -129,11 +130,23 @@ def _validate(claim: Claim, max_attempts: int) -> None:
             runs.finish_failed(db, claim, "server_error", "The server failed while it read the files.")
         return
     with unit_of_work() as db:
-        runs.queue_for_training(db, claim, config.model_dump(mode="json"), config.total_steps(n_rows))
+        runs.update_held(db, claim)
+        for number, doubt in enumerate(checked.doubts):
+            events.append(db, claim.job_id, f"doubt-{number}", doubt, level="warn")
+        total_steps = checked.config.total_steps(checked.n_rows)
+        runs.queue_for_training(db, claim, checked.config.model_dump(mode="json"), total_steps)
 
 
-def check(claim: Claim) -> tuple[TrainConfig, int]:
-    """The resolved config of a claimed job and its number of training rows. Raises `JobInvalid`."""
+class Checked(NamedTuple):
+    """A job that can run. `doubts` are sentences about data that is valid but looks wrong."""
+
+    config: TrainConfig
+    n_rows: int
+    doubts: list[str]
+
+
+def check(claim: Claim) -> Checked:
+    """The resolved config of a claimed job, and what its data leaves in doubt. Raises `JobInvalid`."""
     with unit_of_work() as db:
         job = runs.update_held(db, claim)
         folder = _model_folder(db, job)
@@ -162,7 +175,23 @@ def check(claim: Claim) -> tuple[TrainConfig, int]:
     except ConfigImpossible as problem:
         code = "invalid_training_file" if problem.param == TRAINING else "invalid_value"
         raise JobInvalid(code, problem.message, problem.param) from None
-    return config, len(train_rows)
+    return Checked(config, len(train_rows), list(_doubts(train_rows, valid_rows)))
+
+
+def _doubts(train_rows: Sequence[Row], valid_rows: Sequence[Row]) -> Iterator[str]:
+    """Signs that the two files were swapped or overlap."""
+    if len(valid_rows) > len(train_rows):
+        yield (
+            f"The validation file has more rows ({len(valid_rows)}) than the training file "
+            f"({len(train_rows)}). Were the two swapped?"
+        )
+    trained = {json.dumps(row.item["messages"]) for row in train_rows}
+    shared = [row.line for row in valid_rows if json.dumps(row.item["messages"]) in trained]
+    if shared:
+        yield (
+            f"{len(shared)} of {len(valid_rows)} validation prompts are in the training file too "
+            f"(the first on line {shared[0]}): on these, validation measures memory."
+        )
 
 
 def _model_folder(db: Session, job: Job) -> Path:

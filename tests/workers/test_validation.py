@@ -38,6 +38,35 @@ def test_a_good_job_is_queued_with_a_resolved_config(db: Session, tiny_model: Pa
     assert db.scalars(last).one() == "Files validated, moving job to queued state"
 
 
+def warnings(db: Session, job_id: str) -> list[str]:
+    query = select(JobEvent.message).where(JobEvent.job_id == job_id, JobEvent.level == "warn")
+    return list(db.scalars(query.order_by(JobEvent.seq)))
+
+
+def test_files_that_look_swapped_are_doubted(db: Session, tiny_model: Path) -> None:
+    job = make_job(db, training=data_rows(2), validation=data_rows(6)[2:])
+    validate_next("me", RUNNING)
+    assert fresh(db, job).status == "queued"
+    assert warnings(db, job.id) == [
+        "The validation file has more rows (4) than the training file (2). Were the two swapped?"
+    ]
+
+
+def test_validation_rows_that_are_trained_on_are_counted(db: Session, tiny_model: Path) -> None:
+    job = make_job(db, training=data_rows(4), validation=data_rows(4)[2:])
+    validate_next("me", RUNNING)
+    assert fresh(db, job).status == "queued"
+    (told,) = warnings(db, job.id)
+    assert told.startswith("2 of 2 validation prompts are in the training file too (the first on line 1)")
+
+
+def test_apart_files_raise_no_doubt(db: Session, tiny_model: Path) -> None:
+    job = make_job(db, training=data_rows(4)[:3], validation=data_rows(4)[3:])
+    validate_next("me", RUNNING)
+    assert fresh(db, job).status == "queued"
+    assert warnings(db, job.id) == []
+
+
 def test_one_row_is_enough(db: Session, tiny_model: Path) -> None:
     job = make_job(db, training=data_rows(1))
     validate_next("me", RUNNING)
