@@ -34,9 +34,10 @@ def task_name(queue: Queue) -> str:
     return f"cherry.wake_{queue}"
 
 
-def worker_command(queue: Queue) -> list[str]:
-    """The command line of a worker process of that queue."""
-    options = ["--queues", queue, "--hostname", f"{queue}@%h", "--pool", "solo", "--concurrency", "1"]
+def worker_command(*queues: Queue) -> list[str]:
+    """The command line of a worker process that works on these queues, one thing at a time."""
+    names = ["--queues", ",".join(queues), "--hostname", f"{'-'.join(queues)}@%h"]
+    options = [*names, "--pool", "solo", "--concurrency", "1"]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     return [sys.executable, "-m", "celery", "--quiet", "-A", "workers.celery_app", "worker", *options, *quiet]
 

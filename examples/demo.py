@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -242,13 +243,25 @@ def download(client: OpenAI, job: Any, folder: Path) -> Path:
     response = client.get(path, cast_to=httpx2.Response)
     archive.write_bytes(response.content)
     with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+        for member in tar:
+            unpack(tar, member, folder)
     archive.unlink()
     console.print(f"Model files: {folder}")
     for file in sorted(folder.rglob("*")):
         if file.is_file():
             console.print(f"  {file.relative_to(folder)}  {file.stat().st_size:,} bytes", highlight=False)
     return folder
+
+
+def unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    """One plain file, never outside `folder`. (`extractall`'s filter needs Python 3.11.4.)"""
+    target = (folder / member.name).resolve()
+    content = tar.extractfile(member)
+    if content is None or not target.is_relative_to(folder.resolve()):
+        raise SystemExit(f"The download holds something that is no plain file: {member.name}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with content, target.open("wb") as out:
+        shutil.copyfileobj(content, out)
 
 
 def show_next_steps(up: dict[str, Any], job: Any, folder: Path, *, keep: bool) -> None:

@@ -88,21 +88,27 @@ def api(
 
 
 def worker(
-    queue: Annotated[QueueName, typer.Option(help="What to work on: one training at a time, or validation.")],
+    queue: Annotated[
+        QueueName | None,
+        typer.Option(
+            help="What to work on: trainings, or the validation of new jobs.",
+            show_default="both, one thing at a time",
+        ),
+    ] = None,
 ) -> None:
     """Run a worker alone (needs DATABASE_URL and CHERRY_BROKER_URL)."""
-    from app.queue import worker_command
+    from app.queue import QUEUES, worker_command
     from app.settings import get_settings
 
     get_settings()  # say what is missing here rather than in Celery's words
-    command = worker_command(queue.value)
+    command = worker_command(*([queue.value] if queue else QUEUES))
     os.execv(command[0], command)  # noqa: S606  # becomes the worker: signals reach it directly
 
 
 def migrate() -> None:
-    """Bring the database of DATABASE_URL to the schema of this version."""
-    from app.migrate import upgrade
+    """Bring the database of DATABASE_URL to the schema of this version, with the built-in model."""
+    from app.embedded import first_run
     from app.settings import get_settings
 
-    upgrade(get_settings().database_url)
+    first_run.migrate(get_settings())
     console.print("The database is up to date.")

@@ -13,23 +13,31 @@ BUILT_IN_MODEL = "cherry-nano"
 
 def prepare_database(settings: Settings, key_path: Path) -> str:
     """Bring the database up to date; the first API key, made once and kept in `key_path`."""
-    import app.tables  # noqa: F401  # foreign keys are found by table name
     from app.db import unit_of_work
-    from app.migrate import upgrade
-    from app.models import service as models
     from app.tenants import service as tenants
 
-    upgrade(settings.database_url)
+    migrate(settings)
     with unit_of_work() as db:
         project = tenants.ensure_default_tenant(db)
-        if folder := built_in_model():
-            models.add_base_model(db, BUILT_IN_MODEL, folder)
         kept = key_path.read_text().strip() if key_path.exists() else ""
         if kept and tenants.find_key(db, kept):  # else it was revoked, or is of another database
             return kept
         key = tenants.create_key(db, project.id, "first key").plaintext
     write_private(key_path, key + "\n")
     return key
+
+
+def migrate(settings: Settings) -> None:
+    """The schema of this version, and its built-in model where this build has one."""
+    import app.tables  # noqa: F401  # foreign keys are found by table name
+    from app.db import unit_of_work
+    from app.migrate import upgrade
+    from app.models import service as models
+
+    upgrade(settings.database_url)
+    if folder := built_in_model():
+        with unit_of_work() as db:
+            models.add_base_model(db, BUILT_IN_MODEL, folder)
 
 
 def built_in_model() -> Path | None:
