@@ -55,7 +55,7 @@ def main() -> int:
         draw_rewards(client, job.id, args.data / "reward.png")
         folder = download(client, job, args.data / "model")
         console.print(f"\nDone in {time.monotonic() - started:.0f} s.")
-        show_next_steps(up, job, folder, keep=args.keep)
+        show_next_steps(up, args.data, job, folder, keep=args.keep)
     return 0
 
 
@@ -87,6 +87,7 @@ def service(data: Path, *, keep: bool) -> Iterator[dict[str, Any]]:
         if not line:
             raise SystemExit(f"The service did not start:\n{(data / 'up.log').read_text()[-2000:]}")
         up = json.loads(line)
+        console.print((data / "up.log").read_text().strip(), style="dim")  # such as: port 8000 is taken
         console.print(f"Up at [bold]{up['url']}[/bold]")
         yield up
         leave_running = keep
@@ -264,24 +265,17 @@ def unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
         shutil.copyfileobj(content, out)
 
 
-def show_next_steps(up: dict[str, Any], job: Any, folder: Path, *, keep: bool) -> None:
+def show_next_steps(up: dict[str, Any], data: Path, job: Any, folder: Path, *, keep: bool) -> None:
     """How to go on from here."""
-    if not keep:
+    cherry = Path(sys.executable).with_name("cherry")
+    if keep:
+        console.print(f"\nThe service stays up. Stop it with: kill {up['pid']}")
+    else:
         console.print(
-            "\nStopping what was started. `make demo KEEP=1` leaves it up; `make up` starts a service."
+            f"\nStopping what was started. To have it back, jobs and all: {cherry} up --data {data}"
         )
-        console.print("The tuned model loads anywhere:")
     console.print(
         f"""
-  from transformers import AutoModelForCausalLM, AutoTokenizer
-  model = AutoModelForCausalLM.from_pretrained("{folder}/model")
-  tokenizer = AutoTokenizer.from_pretrained("{folder}/model")""",
-        highlight=False,
-        markup=False,
-    )
-    if keep:
-        console.print(
-            f"""
   URL        {up["url"]}/v1
   key        {up["api_key"]}
   dashboard  {up["dashboard"]}
@@ -290,12 +284,15 @@ def show_next_steps(up: dict[str, Any], job: Any, folder: Path, *, keep: bool) -
 
   from openai import OpenAI
   client = OpenAI(base_url="{up["url"]}/v1", api_key="{up["api_key"]}")
-  client.fine_tuning.jobs.list()
+  print(client.fine_tuning.jobs.retrieve("{job.id}").fine_tuned_model)
 
-  Stop it with: kill {up["pid"]}""",
-            highlight=False,
-            markup=False,
-        )
+The tuned model loads anywhere:
+
+  from transformers import AutoModelForCausalLM, AutoTokenizer
+  model = AutoModelForCausalLM.from_pretrained("{folder}/model")
+  tokenizer = AutoTokenizer.from_pretrained("{folder}/model")""",
+        markup=False,
+    )
 
 
 if __name__ == "__main__":

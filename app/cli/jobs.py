@@ -60,11 +60,14 @@ def show(job_id: JobId, url: Url = None, key: Key = None, data: Data = None, as_
 
 
 @cli.command()
-def follow(job_id: JobId, url: Url = None, key: Key = None, data: Data = None) -> None:
-    """Watch a job until it is over. Exit code 1 unless it succeeded."""
+def follow(
+    job_id: JobId, url: Url = None, key: Key = None, data: Data = None, as_json: AsJson = False
+) -> None:
+    """Watch a job until it is over; as JSON, a line for each event. Exit code 1 unless it succeeded."""
     with open_client(url, key, data) as client:
-        job = _follow(client, job_id)
-    _print_job(job)
+        job = _follow(client, job_id, as_json=as_json)
+    if not as_json:
+        _print_job(job)
     if job.status != "succeeded":
         raise typer.Exit(1)
 
@@ -82,14 +85,18 @@ def cancel(
         console.print("Cancelled." if job.status == "cancelled" else "Cancelling ...")
 
 
-def _follow(client: OpenAI, job_id: str) -> FineTuningJob:
+def _follow(client: OpenAI, job_id: str, *, as_json: bool) -> FineTuningJob:
     seen: set[str] = set()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    is_plain = as_json or not console.is_terminal
+    with Progress(*columns, console=console, disable=is_plain, transient=True) as progress:
         bar = progress.add_task(job_id, total=None)
         while True:
             job = client.fine_tuning.jobs.retrieve(job_id)  # before its events: none is missed at the end
             for event in _new_events(client, job_id, seen):
+                if as_json:
+                    print_json(event.to_dict(mode="json", warnings=False))
+                    continue
                 progress.console.print(
                     f"{when(event.created_at)}  {event.message}", markup=False, soft_wrap=True
                 )

@@ -66,6 +66,8 @@ def test_a_job_runs_from_file_to_model(service: Service, tmp_path: Path) -> None
         followed = cherry("jobs", "follow", job.id, *data)
         assert followed.returncode == 0, followed.stdout + followed.stderr
         assert "The job has successfully completed" in followed.stdout
+        lines = cherry("jobs", "follow", job.id, "--json", *data).stdout.splitlines()
+        assert json.loads(lines[-1])["message"] == "The job has successfully completed"
         done = client.fine_tuning.jobs.retrieve(job.id)
         assert done.fine_tuned_model in {known.id for known in client.models.list()}
         assert client.files.content(done.result_files[0]).text.startswith("step,")
