@@ -21,6 +21,8 @@ from tests.factories import (
     make_tuned_model,
 )
 
+pytestmark = pytest.mark.slow
+
 ATTACKS = [
     "<script>document.title = 'owned'</script>",
     "<img src=x onerror=\"document.title = 'owned'\">",

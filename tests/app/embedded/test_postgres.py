@@ -21,6 +21,8 @@ from app.embedded.postgres import SOCKET, Postgres
 from app.embedded.process import EmbeddedError, User
 from tests.e2e.service import wait_for
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 NOBODY = User(65534, 65534)
 

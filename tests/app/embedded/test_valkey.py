@@ -16,7 +16,7 @@ from app.embedded.valkey import Valkey, server_binary
 from tests.e2e.service import wait_for
 
 BINARY = server_binary()
-pytestmark = pytest.mark.skipif(BINARY is None, reason="no Valkey or Redis here")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(BINARY is None, reason="no Valkey or Redis here")]
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from tests.workers.training.support import FunctionGrader, ListRecorder, early_l
 from workers.dataset import read_rows
 from workers.training.loop import train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("adapter", "rate"), [("lora", 2e-2), ("full", 5e-3)])
 def test_reward_rises_from_chance_to_nine_tenths(sharp, tmp_path, adapter, rate):

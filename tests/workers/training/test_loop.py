@@ -30,6 +30,8 @@ from workers.training.rewards import Rewards
 from workers.training.rollout import sample_groups
 from workers.training.types import Prompt
 
+pytestmark = pytest.mark.slow
+
 ROWS = make_rows("one", "two", "three")
 VALID = make_rows("four", "five")
 

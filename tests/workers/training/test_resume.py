@@ -28,6 +28,8 @@ from workers.training.folders import FolderDamaged, publish, read_manifest, sha2
 from workers.training.loop import train
 from workers.training.state import newest_state, saved_steps
 
+pytestmark = pytest.mark.slow
+
 ROWS, VALID = make_rows("one", "two", "three"), make_rows("four", "five")
 
 
