@@ -87,7 +87,8 @@ def service(data: Path, *, keep: bool) -> Iterator[dict[str, Any]]:
         if not line:
             raise SystemExit(f"The service did not start:\n{(data / 'up.log').read_text()[-2000:]}")
         up = json.loads(line)
-        console.print((data / "up.log").read_text().strip(), style="dim")  # such as: port 8000 is taken
+        if said := (data / "up.log").read_text().strip():
+            console.print(said, style="dim")  # such as: port 8000 is taken
         console.print(f"Up at [bold]{up['url']}[/bold]")
         yield up
         leave_running = keep
