@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from workers.algorithms import RECIPES, Aggregation, AlgorithmName, Recipe
 
 
 class TrainConfig(BaseModel):
@@ -16,8 +18,8 @@ class TrainConfig(BaseModel):
     """Name of the base model, for people; the weights come from `model_path`."""
     model_path: str
     """Folder of the base model: safetensors weights, config.json and tokenizer."""
-    algorithm: Literal["grpo"] = "grpo"
-    """Group Relative Policy Optimisation, Shao et al. 2024, arXiv:2402.03300."""
+    algorithm: AlgorithmName = "grpo"
+    """docs/algorithms.md. It also decides the defaults of the fields below that it names."""
     seed: int = Field(ge=0, le=2**31 - 1)
     """Every random number of the run follows from it."""
 
@@ -31,6 +33,8 @@ class TrainConfig(BaseModel):
     """A completion is cut here and counts as truncated."""
     temperature: float = Field(default=1.0, gt=0, le=2)
     """Sampling temperature of training rollouts."""
+    stop: tuple[str, ...] = Field(default=(), max_length=4)
+    """Texts that end a completion; they are not part of it as graders see it."""
 
     adapter: Literal["lora", "full"] = "lora"
     """Train a low-rank adapter, or every weight."""
@@ -43,16 +47,46 @@ class TrainConfig(BaseModel):
     max_grad_norm: float = Field(default=1.0, gt=0)
     beta: float = Field(default=0.02, ge=0, le=2)
     """Weight of the KL penalty to the starting policy; 0 still measures the KL."""
-    clip_low: float = Field(default=0.2, ge=0, lt=1)
+    clip_low: float = Field(default=0.2, ge=0, le=1)
     """Lower clip of the importance ratio: 1 - clip_low."""
     clip_high: float = Field(default=0.27, ge=0)
     """Upper clip of the importance ratio: 1 + clip_high (clip-higher, DAPO, arXiv:2503.14476)."""
+    importance_cap: float = Field(default=2.0, ge=1)
+    """Truncation of the importance weight between the sampling policy and the one before the update."""
     updates_per_step: int = Field(default=1, ge=1, le=16)
     """Optimiser updates made with the same rollouts."""
+    aggregation: Aggregation = "token"
+    """Mean over all tokens of the step; over completions of each one's mean; or sum over a constant."""
     scale_advantage: bool = True
     """Divide advantages by the group's standard deviation, as in the GRPO paper."""
+    sampling_rounds: int = Field(default=1, ge=1, le=10)
+    """Most times a step draws prompts to fill up on groups with spread (dynamic sampling, DAPO)."""
+    overlong_buffer: float = Field(default=0.0, ge=0, le=1)
+    """Last share of max_completion_tokens in which the reward falls linearly (soft overlong punishment, DAPO)."""
+    overlong_penalty: float = Field(default=1.0, ge=0)
+    """What a completion of full length loses where overlong_buffer is above 0, in grader units."""
+    mask_truncated: bool = False
+    """Leave completions that were cut out of the gradient (overlong filtering, DAPO)."""
+    gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    """PPO: generalised advantage estimation, arXiv:1506.02438; undiscounted."""
+    value_learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    """PPO: AdamW's rate for the value head."""
+    value_clip: float = Field(default=0.2, gt=0)
+    """PPO: how far a value may move from its old one before its loss stops counting."""
+    async_steps: int = Field(default=0, ge=0, le=1)
+    """1 samples the next step while this one is updated, with weights one update older."""
+
     micro_batch_tokens: int = Field(default=16_384, ge=64)
-    """Most padded tokens in one forward and backward pass; bounds memory, changes no result."""
+    """Most tokens in one forward and backward pass; bounds memory, changes no result."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, about a third more time."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the model; trained weights are always held in fp32. auto: fp32 on CPU, the model's own on a
+    GPU."""
+    processes: int = Field(default=1, ge=1, le=64)
+    """Processes that share each step; on GPUs, one for each."""
+    sharding: Literal["none", "fsdp"] = "none"
+    """Whole weights in every process, or FSDP2."""
 
     eval_interval: int = Field(ge=1)
     """Steps between two validations; each also makes a checkpoint."""
@@ -69,7 +103,22 @@ class TrainConfig(BaseModel):
     """Share of one step's grades that may fail (grader's or data's fault) before the run fails."""
     grade_failure_steps: int = Field(default=3, ge=1)
     """Steps in a row over the limit that fail the run."""
+    grade_concurrency: int = Field(default=8, ge=1, le=512)
+    """Grader calls under way at the same time, in each process."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_algorithm(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        recipe = RECIPES.get(given.get("algorithm", "grpo"))
+        return {**(recipe.defaults if recipe else {}), **given}
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the algorithm is made of."""
+        return RECIPES[self.algorithm]
 
     def total_steps(self, n_rows: int) -> int:
         """Updates in the run: every epoch visits every row once; its last step may be smaller."""

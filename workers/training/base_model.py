@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from workers.training import attention
 from workers.training.errors import ModelInvalid
 
 _MARK = "xCherryMarkx"
@@ -50,7 +51,7 @@ def load_base(
         tokenizer = AutoTokenizer.from_pretrained(folder, **offline)
         dtype: Any = "auto" if place.type == "cuda" and adapter == "lora" else torch.float32
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, attn_implementation="sdpa", **offline
+            folder, dtype=dtype, use_safetensors=True, attn_implementation=attention.NAME, **offline
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ModelInvalid(f"The model folder '{folder.name}' cannot be loaded: {error}") from error
