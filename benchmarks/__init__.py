@@ -1,0 +1,1 @@
+"""Measurements of the training engine: beside stock TRL, as sizes grow, and over a long run."""
