@@ -14,13 +14,12 @@ from pathlib import Path
 from graders import Grader
 from workers.config import TrainConfig
 from workers.dataset import Row
-from workers.training.advantages import group_advantages
 from workers.training.checkpoints import select
+from workers.training.distributed import ALONE, World
 from workers.training.errors import RunCancelled
 from workers.training.metrics import Clock, train_metrics
 from workers.training.recorder import Recorder
 from workers.training.rewards import rewards_of
-from workers.training.rollout import sample_groups
 from workers.training.run import Run
 from workers.training.types import RunResult
 from workers.training.update import update_policy
@@ -34,30 +33,31 @@ def train(
     recorder: Recorder,
     run_dir: Path,
     should_stop: Callable[[], bool] = lambda: False,
+    world: World = ALONE,
 ) -> RunResult:
     """Train until the last step, from the last state in `run_dir` if there is one.
 
     Asks `should_stop` before every step, and saves its state if it shall. Raises `RunCancelled`, or
-    `RunFailed` with a stable code.
+    `RunFailed` with a stable code. Called in each process of a world with the same rows and folder; only the
+    main one asks `should_stop`, tells the recorder and writes.
     """
-    with Run(config, train_rows, valid_rows, grader, recorder, run_dir) as run:
+    with Run(config, train_rows, valid_rows, grader, recorder, run_dir, world) as run:
         run.measure_base()
         for step in range(run.progress.step + 1, run.total_steps + 1):
-            if should_stop():
+            if world.broadcast(world.is_main and should_stop()):
                 run.save()
                 raise RunCancelled(step - 1)
-            clock = Clock(recorder)
-            with clock.phase("sampling", "sampling"):
-                groups = sample_groups(run.policy, run.prompts(step), run.sampling(step))
-            with clock.phase("grading", "grading"):
-                groups = run.graders.grade(groups)
-            recorder.rollouts("train", step, run.epoch(step), groups)
-            run.check_grades(step, groups)
-            rewards = rewards_of(groups)
-            advantages = group_advantages(rewards.values, rewards.graded, scale_by_std=config.scale_advantage)
-            with clock.phase("updating", "updating"):
-                stats = update_policy(run.policy, run.optimizer, groups, rewards, advantages, config, step)
+            clock = Clock(run.recorder)
+            rollouts = run.collector.collect(step, clock)
+            run.recorder.rollouts("train", step, run.epoch(step), rollouts.groups)
+            run.check_grades(step, rollouts.groups)
+            rewards = rewards_of(rollouts.trained)
+            with run.collector.ahead(step + 1, clock), clock.phase("updating", "updating"):
+                stats = update_policy(
+                    run.policy, run.optimizer, rollouts.trained, rewards, config, step, world
+                )
             run.check_update(step, stats)
-            run.finish(step, {**train_metrics(groups), **stats.values}, clock)
+            values = train_metrics(rollouts.groups) | run.collector.metrics(rollouts) | stats.values
+            run.finish(step, values, clock)
         best = select(run.progress.kept).checkpoint
         return RunResult(best=best, steps=run.total_steps, trained_tokens=run.progress.trained_tokens)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -15,28 +15,34 @@ from workers.training.recorder import Phase, Recorder
 from workers.training.rewards import reward_of, rewards_of
 from workers.training.types import Group, Split
 
-Timed = Literal["sampling", "grading", "updating", "eval"]
+Timed = Literal["sampling", "grading", "grading_busy", "waiting", "updating", "eval"]
 
 
 class Clock:
-    """Times the phases of one step and tells the recorder which one it is in."""
+    """Times the phases of one step and tells the recorder which one it is in; without one it only times."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder | None = None) -> None:
         self._recorder = recorder
         self._start = time.perf_counter()
-        self._seconds: dict[Timed, float] = {}
+        self.seconds: dict[Timed, float] = {}
 
     @contextmanager
     def phase(self, phase: Phase, timed: Timed) -> Iterator[None]:
         """Everything inside counts as `time/<timed>`."""
-        self._recorder.phase(phase)
+        if self._recorder is not None:
+            self._recorder.phase(phase)
         start = time.perf_counter()
         yield
-        self._seconds[timed] = self._seconds.get(timed, 0.0) + time.perf_counter() - start
+        self.add({timed: time.perf_counter() - start})
+
+    def add(self, seconds: Mapping[Timed, float]) -> None:
+        """Count what was timed elsewhere."""
+        for timed, value in seconds.items():
+            self.seconds[timed] = self.seconds.get(timed, 0.0) + value
 
     def metrics(self) -> dict[str, float]:
         """Seconds of each phase, and of the whole step so far."""
-        seconds = {f"time/{name}": value for name, value in self._seconds.items()}
+        seconds = {f"time/{name}": value for name, value in self.seconds.items()}
         return {**seconds, "time/step": time.perf_counter() - self._start}
 
 

@@ -55,6 +55,22 @@ def failed_share(grades: Iterable[Grade]) -> float:
     return sum(gaps) / len(gaps) if gaps else 0.0
 
 
+class PoolClosed(Exception):
+    """The run is over: grades are neither taken nor given any more."""
+
+
+class GradeJob:
+    """One completion on its way through the pool."""
+
+    def __init__(self, completion: Completion, item: Mapping[str, Any]) -> None:
+        self.completion = completion
+        self.item = item
+        self.started = 0.0
+        self.seconds = 0.0
+        """How long a thread was busy with it, once it has its grade."""
+        self.grade: Grade | None = None
+
+
 class GradePool:
     """Grades on a few threads. A thread whose grader hangs is left behind and replaced."""
 
@@ -63,56 +79,82 @@ class GradePool:
     ) -> None:
         self._grader = grader
         self._timeout = timeout
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._threads = threads
+        self._queue: queue.SimpleQueue[GradeJob | None] = queue.SimpleQueue()
+        self._changed = threading.Condition()  # guards the two below and what threads write into jobs
+        self._running: set[GradeJob] = set()
+        self._is_closed = False
         for _ in range(threads):
             self._start_thread()
 
+    def submit(self, completion: Completion, item: Mapping[str, Any]) -> GradeJob:
+        """Have a completion graded as soon as a thread is free. Raises `PoolClosed`."""
+        job = GradeJob(completion, item)
+        with self._changed:
+            self._check_open()
+            self._give_up_hung()
+        self._queue.put(job)
+        return job
+
+    def wait(self, job: GradeJob) -> Grade:
+        """The grade. Never raises for a grader's fault, and always ends. Raises `PoolClosed`."""
+        with self._changed:
+            while True:
+                self._check_open()
+                self._give_up_hung()
+                if job.grade is not None:
+                    return job.grade
+                self._changed.wait(timeout=min(1.0, self._timeout))
+
     def grade(self, groups: Sequence[Group]) -> list[Group]:
-        """The same groups with their grades. Never raises for a grader's fault, and always ends."""
-        jobs = [[_Job(c, group.prompt.item) for c in group.completions] for group in groups]
-        for row in jobs:
-            for job in row:
-                self._jobs.put(job)
+        """The same groups with their grades."""
+        jobs = [[self.submit(c, group.prompt.item) for c in group.completions] for group in groups]
         return [
-            replace(group, grades=tuple(self._wait(job) for job in row))
+            replace(group, grades=tuple(self.wait(job) for job in row))
             for group, row in zip(groups, jobs, strict=True)
         ]
 
     def close(self) -> None:
-        """Let the threads end; ones that hang are daemons and do not keep the process."""
+        """Let the threads end, and whoever waits. Those that hang are daemons and do not keep the process."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
         for _ in range(self._threads):
-            self._jobs.put(None)
+            self._queue.put(None)
 
-    def _wait(self, job: _Job) -> Grade:
-        # The clock of a job runs from its own start, so that a long queue is no timeout.
-        while not job.done.wait(timeout=1.0):
-            if job.started is not None and time.monotonic() - job.started > self._timeout:
-                self._start_thread()
-                message = f"The grader took longer than {self._timeout:.0f} seconds."
-                return Grade(None, Failure(FailureKind.OTHER, message), seconds=self._timeout)
-        assert job.grade is not None
-        return job.grade
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise PoolClosed
+
+    def _give_up_hung(self) -> None:
+        """Fail what has run too long, and replace its thread. The clock of a job runs from its own start, so
+        that a long queue is no timeout."""
+        now = time.monotonic()
+        for job in [job for job in self._running if now - job.started > self._timeout]:
+            self._running.remove(job)
+            self._start_thread()
+            message = f"The grader took longer than {self._timeout:.0f} seconds."
+            self._finish(job, Grade(None, Failure(FailureKind.OTHER, message), seconds=self._timeout))
+
+    def _finish(self, job: GradeJob, grade: Grade) -> None:
+        job.seconds = time.monotonic() - job.started
+        job.grade = grade
+        self._changed.notify_all()
 
     def _start_thread(self) -> None:
         threading.Thread(target=self._work, name="grade", daemon=True).start()
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job.started = time.monotonic()
-            job.grade = _grade(self._grader, job.completion, job.item)
-            job.done.set()
-            if time.monotonic() - job.started > self._timeout:
-                return  # another thread has taken this one's place
-
-
-class _Job:
-    def __init__(self, completion: Completion, item: Mapping[str, Any]) -> None:
-        self.completion = completion
-        self.item = item
-        self.started: float | None = None
-        self.grade: Grade | None = None
-        self.done = threading.Event()
+        while (job := self._queue.get()) is not None and not self._is_closed:
+            with self._changed:
+                job.started = time.monotonic()
+                self._running.add(job)
+            grade = _grade(self._grader, job.completion, job.item)
+            with self._changed:
+                if job not in self._running:
+                    return  # given up: another thread has taken this one's place
+                self._running.remove(job)
+                self._finish(job, grade)
 
 
 def _grade(grader: Grader, completion: Completion, item: Mapping[str, Any]) -> Grade:

@@ -17,6 +17,8 @@ from workers.training.checkpoints import (
     save_checkpoint,
     to_keep,
 )
+from workers.training.collector import Collector, sample_and_grade
+from workers.training.distributed import ALONE, World
 from workers.training.errors import NonFinite
 from workers.training.evaluate import (
     estimate,
@@ -30,12 +32,13 @@ from workers.training.policy import Policy
 from workers.training.prompts import make_prompts
 from workers.training.randomness import shuffled
 from workers.training.recorder import Recorder
+from workers.training.recorders import Silent
 from workers.training.rewards import GradePool, count_steps_over, failed_share, first_messages
-from workers.training.rollout import Sampling, sample_groups
 from workers.training.state import (
     STATES_KEPT,
     Progress,
     fingerprint,
+    load_pending,
     load_state,
     newest_state,
     prune,
@@ -49,9 +52,12 @@ from workers.training.update import UpdateStats, make_optimizer
 NON_FINITE_LIMIT = 3
 """Updates skipped in a row, because loss or gradient was not finite, that fail the run."""
 
+MISMATCH_ALARM = 0.05
+"""Mean gap between sampler's and trainer's logprobs for the same weights, in nats, that is warned of."""
+
 
 class Run:
-    """One run under way. A context manager: leaving it lets the grading threads go."""
+    """One run under way. A context manager: leaving it ends its threads."""
 
     def __init__(
         self,
@@ -61,12 +67,14 @@ class Run:
         grader: Grader,
         recorder: Recorder,
         run_dir: Path,
+        world: World = ALONE,
     ) -> None:
-        recorder.phase("loading")
+        self.recorder: Recorder = recorder if world.is_main else Silent()
+        self.recorder.phase("loading")
         self.config = config
-        self.recorder = recorder
+        self.world = world
         self.run_dir = run_dir
-        self.policy = Policy.load(config)
+        self.policy = Policy.load(config, world)
         tokenizer, context = self.policy.tokenizer, self.policy.context
         self.train_prompts = make_prompts(train_rows, tokenizer, context, "training")
         self.valid_prompts = make_prompts(valid_rows, tokenizer, context, "validation")
@@ -76,32 +84,22 @@ class Run:
         self.progress = Progress()
         self._belongs_to = fingerprint(config, train_rows, valid_rows)
         run_dir.mkdir(parents=True, exist_ok=True)
+        self.graders = GradePool(grader, threads=config.grade_concurrency)
+        self.collector = Collector(
+            self.policy, self.train_prompts, self.graders, config, self.recorder, world
+        )
         self._resume()
-        self.graders = GradePool(grader)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.graders.close()
+        self.collector.close()
 
     def epoch(self, step: int) -> int:
         """The pass over the data that a step belongs to, from 1; 0 for step 0."""
         return -(-step * self.config.n_epochs // self.total_steps)
-
-    def prompts(self, step: int) -> list[Prompt]:
-        """The next prompts of the epoch, whose order follows from the seed."""
-        epoch = self.epoch(step)
-        order = shuffled(len(self.train_prompts), "order", self.config.seed, epoch)
-        steps_per_epoch = self.total_steps // self.config.n_epochs
-        start = (step - 1) % steps_per_epoch * self.config.prompts_per_step
-        return [self.train_prompts[row] for row in order[start : start + self.config.prompts_per_step]]
-
-    def sampling(self, step: int) -> Sampling:
-        """How this step's rollouts are sampled."""
-        config = self.config
-        key = ("train", config.seed, step)
-        return Sampling(config.group_size, config.max_completion_tokens, config.temperature, key)
 
     def check_grades(self, step: int, groups: Sequence[Group]) -> None:
         """Raises `GradingFailed` after too many steps with too many failed grades."""
@@ -116,6 +114,7 @@ class Run:
     def check_update(self, step: int, stats: UpdateStats) -> None:
         """Count tokens; note a skipped update. Raises `NonFinite` after too many in a row."""
         self.progress.trained_tokens += stats.trained_tokens
+        self._check_mismatch(step, stats)
         if stats.is_finite:
             self.progress.non_finite_in_a_row = 0
             return
@@ -126,6 +125,17 @@ class Run:
                 " A lower learning rate may help."
             )
         self.recorder.note("warn", f"Step {step}: loss or gradient was not finite; the update was skipped.")
+
+    def _check_mismatch(self, step: int, stats: UpdateStats) -> None:
+        gap = stats.values.get("sampler/mismatch", 0.0)
+        if gap > MISMATCH_ALARM and not self.progress.is_mismatch_noted:
+            self.progress.is_mismatch_noted = True
+            self.recorder.note(
+                "warn",
+                f"Step {step}: sampler and trainer differ by {gap:.3f} nats per token for the same weights,"
+                f" more than {MISMATCH_ALARM}. Updates are corrected for it, which adds noise. If dtype"
+                " float32 does not make the gap small, the engine does not compute this model correctly.",
+            )
 
     def measure_base(self) -> None:
         """Step 0: validate and save the untouched base, unless a state was resumed."""
@@ -150,22 +160,31 @@ class Run:
     def save(self) -> None:
         """Save the training state, unless that of this step is saved; then remove what is not needed."""
         step = self.progress.step
-        if step in saved_steps(self.run_dir):
+        if self.world.broadcast(step in saved_steps(self.run_dir)):
             return
-        folder = save_state(self.run_dir, self.progress, self.policy, self.optimizer, self._belongs_to)
+        folder = save_state(
+            self.run_dir,
+            self.progress,
+            self.policy,
+            self.optimizer,
+            self._belongs_to,
+            self.collector.pending,
+            self.world,
+        )
         self.recorder.state(step, folder)
         # Only now: until then a state that could be resumed counts on the checkpoints.
         states_kept = 1 if step == self.total_steps else STATES_KEPT
-        prune(self.run_dir, self._tell_dropped, states_kept=states_kept)
+        if self.world.is_main:
+            prune(self.run_dir, self._tell_dropped, states_kept=states_kept)
 
     def _measure(self, step: int, clock: Clock) -> tuple[Candidate, dict[str, float]]:
         values: dict[str, float] = {}
         reward = difference = None
+        self.world.check_same(self.policy.trained().values())
         with clock.phase("validating", "eval"):
-            kl = kl_to_reference(self.policy, self.probe, self.config)
+            kl = kl_to_reference(self.policy, self.probe, self.config, self.world)
             if self.valid_prompts:
-                groups = sample_groups(self.policy, self.valid_prompts, validation_sampling(self.config))
-                groups = self.graders.grade(groups)
+                groups = self._validate()
                 rows = row_rewards(groups)
                 if step == 0:
                     self.progress.base_rewards = rows
@@ -180,6 +199,11 @@ class Run:
             candidate = Candidate(candidate.checkpoint, 0.0)
         return candidate, values | kl_metrics(kl)
 
+    def _validate(self) -> list[Group]:
+        sampling = validation_sampling(self.config)
+        mine = self.world.slice(self.valid_prompts)
+        return self.world.merge(sample_and_grade(self.policy, mine, sampling, self.graders, Clock()))
+
     def _note_failed_validation(self, step: int, groups: Sequence[Group]) -> None:
         grades = [grade for group in groups for grade in group.grades]
         share = failed_share(grades)
@@ -191,7 +215,9 @@ class Run:
 
     def _save_checkpoint(self, candidate: Candidate) -> None:
         self.recorder.phase("saving")
-        save_checkpoint(self.policy, candidate.checkpoint)
+        if self.world.is_main:
+            save_checkpoint(self.policy, candidate.checkpoint)
+        self.world.wait()
         self.recorder.checkpoint(candidate.checkpoint)
         self.progress.kept = to_keep([*self.progress.kept, candidate], self.config.checkpoints_kept)
 
@@ -200,17 +226,20 @@ class Run:
             self.recorder.dropped(step)
 
     def _resume(self) -> None:
-        """Go on from the newest state that is whole."""
+        """Go on from the newest state that is whole. Every process reads it, then the main one tidies up."""
         folder, faults = newest_state(self.run_dir, self._belongs_to)
         for fault in faults:
             self.recorder.note("warn", f"A saved training state cannot be used: {fault}.")
         if folder is None:
             return
         self.progress = load_state(folder, self.policy, self.optimizer)
-        for step in saved_steps(self.run_dir):
-            if step > self.progress.step:
-                shutil.rmtree(state_folder(self.run_dir, step))
-        prune(self.run_dir, self._tell_dropped)
+        self.collector.pending = load_pending(folder, self.train_prompts)
+        self.world.wait()
+        if self.world.is_main:
+            for step in saved_steps(self.run_dir):
+                if step > self.progress.step:
+                    shutil.rmtree(state_folder(self.run_dir, step))
+            prune(self.run_dir, self._tell_dropped)
         self.recorder.note("info", f"Resumed after step {self.progress.step}.")
 
 

@@ -17,12 +17,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from graders import Failure, FailureKind, Grade
 from workers.config import TrainConfig
 from workers.dataset import Row
 from workers.training.checkpoints import Candidate, candidate_from_json, candidate_to_json, versions
+from workers.training.collector import Rollouts
+from workers.training.distributed import ALONE, World
 from workers.training.errors import StateMismatch
 from workers.training.folders import PARTIAL, FolderDamaged, publish, read_manifest
 from workers.training.policy import Policy
+from workers.training.sharding import gather_whole, like
+from workers.training.types import Completion, Group, Prompt
 
 STATES_KEPT = 2
 """The last one, and one to fall back to should it be damaged."""
@@ -39,6 +44,7 @@ class Progress:
         trained_tokens: prompt and completion tokens seen in updates.
         steps_over_failure_limit: steps in a row with too many failed grades.
         non_finite_in_a_row: skipped updates in a row.
+        is_mismatch_noted: the person was told that sampler and trainer disagree.
         base_rewards: mean validation reward of each row by the base.
         kept: checkpoints whose folders exist.
     """
@@ -47,6 +53,7 @@ class Progress:
     trained_tokens: int = 0
     steps_over_failure_limit: int = 0
     non_finite_in_a_row: int = 0
+    is_mismatch_noted: bool = False
     base_rewards: list[float | None] = field(default_factory=list)
     kept: list[Candidate] = field(default_factory=list)
 
@@ -65,7 +72,8 @@ def saved_steps(run_dir: Path) -> list[int]:
 def fingerprint(config: TrainConfig, train_rows: Sequence[Row], valid_rows: Sequence[Row]) -> str:
     """sha256 of what a state belongs to: the config (but for where it runs) and both data sets."""
     digest = hashlib.sha256()
-    parts: list[Any] = [config.model_dump(mode="json", exclude={"model_path", "device"})]
+    where_it_runs = {"model_path", "device", "processes", "sharding"}
+    parts: list[Any] = [config.model_dump(mode="json", exclude=where_it_runs)]
     parts += [[row.item for row in rows] for rows in (train_rows, valid_rows)]
     for part in parts:
         digest.update(json.dumps(part, sort_keys=True, ensure_ascii=False).encode())
@@ -73,19 +81,34 @@ def fingerprint(config: TrainConfig, train_rows: Sequence[Row], valid_rows: Sequ
 
 
 def save_state(
-    run_dir: Path, progress: Progress, policy: Policy, optimizer: torch.optim.Optimizer, belongs_to: str
+    run_dir: Path,
+    progress: Progress,
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    belongs_to: str,
+    pending: Rollouts | None = None,
+    world: World = ALONE,
 ) -> Path:
-    """Save the state after `progress.step`. Atomic; older states stay until `prune`."""
+    """Save the state after `progress.step`, with the next step's rollouts if they were sampled ahead.
+
+    Atomic; older states stay until `prune`. Collective: the main process writes, all go on when it has.
+    """
+    trained = gather_whole(policy.trained(), world)
+    optimizer_tensors = gather_whole(_optimizer_tensors(policy, optimizer), world)
 
     def write(folder: Path) -> None:
-        save_file(_contiguous(dict(policy.trained())), folder / "trained.safetensors")
-        save_file(_optimizer_tensors(policy, optimizer), folder / "optimizer.safetensors")
+        save_file(_contiguous(trained), folder / "trained.safetensors")
+        save_file(_contiguous(optimizer_tensors), folder / "optimizer.safetensors")
         save_file(_generator_tensors(), folder / "generators.safetensors")
         facts = {**asdict(progress), "kept": [candidate_to_json(candidate) for candidate in progress.kept]}
         (folder / "progress.json").write_text(json.dumps(facts, allow_nan=False))
+        if pending is not None:
+            (folder / "pending.json").write_text(json.dumps(_rollouts_to_json(pending)))
 
     folder = state_folder(run_dir, progress.step)
-    publish(folder, write, {"step": progress.step, "belongs_to": belongs_to, "versions": versions()})
+    if world.is_main:
+        publish(folder, write, {"step": progress.step, "belongs_to": belongs_to, "versions": versions()})
+    world.wait()
     return folder
 
 
@@ -114,10 +137,16 @@ def newest_state(run_dir: Path, belongs_to: str) -> tuple[Path | None, list[str]
 
 def load_state(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Progress:
     """Put a state back that `newest_state` found whole."""
-    policy.load_trained(load_file(folder / "trained.safetensors", device=str(policy.device)))
+    policy.load_trained(load_file(folder / "trained.safetensors"))
     _load_optimizer(policy, optimizer, load_file(folder / "optimizer.safetensors"))
     _load_generators(load_file(folder / "generators.safetensors"))
     return _read_progress(folder)
+
+
+def load_pending(folder: Path, prompts: Sequence[Prompt]) -> Rollouts | None:
+    """The rollouts that were waiting for their update when a state was saved; None without any."""
+    file = folder / "pending.json"
+    return _rollouts_from_json(json.loads(file.read_text()), prompts) if file.exists() else None
 
 
 def prune(run_dir: Path, tell_dropped: Callable[[int], None], *, states_kept: int = STATES_KEPT) -> None:
@@ -149,15 +178,54 @@ def _read_progress(folder: Path) -> Progress:
         raise FolderDamaged(f"{folder.name} cannot be read: {error}") from error
 
 
+def _rollouts_to_json(rollouts: Rollouts) -> dict[str, Any]:
+    """JSON keeps every bit of a float. Prompts are stored by their row."""
+    trained = {id(group) for group in rollouts.trained}
+    groups = [
+        {
+            "row": group.prompt.row,
+            "is_trained": id(group) in trained,
+            "completions": [asdict(completion) for completion in group.completions],
+            "grades": [asdict(grade) for grade in group.grades],
+        }
+        for group in rollouts.groups
+    ]
+    return {"rounds": rollouts.rounds, "groups": groups}
+
+
+def _rollouts_from_json(facts: dict[str, Any], prompts: Sequence[Prompt]) -> Rollouts:
+    groups = [
+        Group(
+            prompts[group["row"]],
+            tuple(
+                Completion(**{**c, "tokens": tuple(c["tokens"]), "logprobs": tuple(c["logprobs"])})
+                for c in group["completions"]
+            ),
+            tuple(_grade_from_json(grade) for grade in group["grades"]),
+        )
+        for group in facts["groups"]
+    ]
+    trained = [group for group, was in zip(groups, facts["groups"], strict=True) if was["is_trained"]]
+    return Rollouts(groups, trained, facts["rounds"])
+
+
+def _grade_from_json(facts: dict[str, Any]) -> Grade:
+    part_failures = {name: _failure_from_json(failure) for name, failure in facts["part_failures"].items()}
+    failure = facts["failure"] and _failure_from_json(facts["failure"])
+    return Grade(**{**facts, "failure": failure, "part_failures": part_failures})
+
+
+def _failure_from_json(facts: dict[str, str]) -> Failure:
+    return Failure(FailureKind(facts["kind"]), facts["message"])
+
+
 def _optimizer_tensors(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """AdamW's moments and counts as "name/key"; empty before the first update."""
-    return _contiguous(
-        {
-            f"{name}/{key}": value
-            for name, weight in policy.trained().items()
-            for key, value in optimizer.state.get(weight, {}).items()
-        }
-    )
+    return {
+        f"{name}/{key}": value
+        for name, weight in policy.trained().items()
+        for key, value in optimizer.state.get(weight, {}).items()
+    }
 
 
 def _load_optimizer(policy: Policy, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
@@ -166,8 +234,10 @@ def _load_optimizer(policy: Policy, optimizer: torch.optim.Optimizer, tensors: d
     for full_name, value in tensors.items():
         name, _, key = full_name.rpartition("/")
         weight = weights[name]
-        # AdamW keeps its count on the CPU.
-        optimizer.state[weight][key] = value if key == "step" else value.to(weight.device)
+        if key == "step":  # a number of the whole weight; on the CPU but for the fused AdamW
+            optimizer.state[weight][key] = value.to(weight.device if optimizer.defaults["fused"] else "cpu")
+        else:
+            optimizer.state[weight][key] = like(value, weight)
 
 
 def _generator_tensors() -> dict[str, Tensor]:
@@ -185,5 +255,5 @@ def _load_generators(tensors: dict[str, Tensor]) -> None:
         torch.cuda.set_rng_state_all(cuda)
 
 
-def _contiguous(tensors: dict[str, Any]) -> dict[str, Tensor]:
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}

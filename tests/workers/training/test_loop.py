@@ -1,5 +1,6 @@
 """Whole runs on the tiny model: what is told, in what order, and how runs end."""
 
+import contextlib
 import hashlib
 import json
 import math
@@ -17,9 +18,8 @@ from tests.workers.training.support import (
     make_config,
     make_rows,
 )
+from workers.training import loop, update
 from workers.training import run as run_module
-from workers.training import update
-from workers.training.advantages import group_advantages
 from workers.training.errors import GradingFailed, NonFinite, OutOfContext, RunCancelled
 from workers.training.evaluate import validation_sampling
 from workers.training.folders import read_manifest
@@ -205,13 +205,13 @@ def test_ungraded_completions_stay_out_of_the_gradient(tiny, tmp_path):
 
 def test_an_update_that_is_not_finite_is_skipped_and_the_third_fails_the_run(tiny, tmp_path, monkeypatch):
     broken = [True, False, True, True, True]
-    plain = update.grpo_loss
+    plain = update.policy_loss
 
     def sometimes_nan(*args, **options):
         found = plain(*args, **options)
         return found._replace(loss=found.loss * float("nan")) if broken.pop(0) else found
 
-    monkeypatch.setattr(update, "grpo_loss", sometimes_nan)
+    monkeypatch.setattr(update, "policy_loss", sometimes_nan)
     recorder = ListRecorder()
     with pytest.raises(NonFinite, match="3 steps in a row, last at step 5"):
         train(
@@ -234,11 +234,8 @@ def test_groups_without_spread_add_nothing_but_their_tokens(sharp):
     def norm_of(groups, rewards, graded):
         policy = Policy.load(make_config(sharp))
         found = Rewards(torch.tensor(rewards).double(), torch.tensor(graded))
-        advantages = group_advantages(*found, scale_by_std=False)
-        config = make_config(sharp, max_grad_norm=1e9)
-        stats = update.update_policy(
-            policy, update.make_optimizer(policy, config), groups, found, advantages, config, 1
-        )
+        config = make_config(sharp, max_grad_norm=1e9, scale_advantage=False)
+        stats = update.update_policy(policy, update.make_optimizer(policy, config), groups, found, config, 1)
         return stats.values["optim/grad_norm"]
 
     alone = norm_of([taught], [[1.0, 0.0]], [[True, True]])
@@ -246,6 +243,28 @@ def test_groups_without_spread_add_nothing_but_their_tokens(sharp):
     ungraded = norm_of([taught, equal], [[1.0, 0.0], [0.5, 0.5]], [[True, True], [False, False]])
     assert beside == pytest.approx(alone * 4 / 8, rel=1e-4)
     assert ungraded == pytest.approx(alone, rel=1e-4)
+
+
+def test_a_sampler_that_disagrees_with_the_trainer_is_told_of_once(tiny, tmp_path, monkeypatch):
+    plain = loop.update_policy
+    gaps = iter([0.05, 0.06, 0.06, 0.06])
+
+    def disagrees(*args):
+        stats = plain(*args)
+        stats.values["sampler/mismatch"] = next(gaps)
+        return stats
+
+    monkeypatch.setattr(loop, "update_policy", disagrees)
+    notes = []
+    for answers in ([False] * 3 + [True], [False] * 9):  # stopped after step 3, and resumed
+        recorder = ListRecorder()
+        with contextlib.suppress(RunCancelled):
+            arguments = (make_config(tiny), ROWS, [], FunctionGrader(early_letters), recorder, tmp_path)
+            train(*arguments, iter(answers).__next__)
+        notes += recorder.all("note")
+    assert [level for level, _ in notes] == ["warn", "info"]
+    assert "Step 2: sampler and trainer differ by 0.060 nats per token" in notes[0][1]
+    assert notes[1][1] == "Resumed after step 3."
 
 
 def test_several_updates_with_the_same_rollouts_clip_the_ratio(tiny, tmp_path):

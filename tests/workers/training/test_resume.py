@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from graders import Failure, FailureKind, Grade
 from tests.workers.training import killed_run
 from tests.workers.training.support import (
     FunctionGrader,
@@ -23,10 +24,12 @@ from tests.workers.training.support import (
 from workers.training import run as run_module
 from workers.training import state
 from workers.training.checkpoints import select
+from workers.training.collector import Rollouts
 from workers.training.errors import RunCancelled, StateMismatch
 from workers.training.folders import FolderDamaged, publish, read_manifest, sha256
 from workers.training.loop import train
 from workers.training.state import newest_state, saved_steps
+from workers.training.types import Completion, Group, Prompt
 
 pytestmark = pytest.mark.slow
 
@@ -53,10 +56,14 @@ def stop_after(steps):
     return lambda: next(answers)
 
 
-@pytest.fixture(scope="module", params=["lora", "full"])
+AHEAD = {"adapter": "full", "async_steps": 1, "sampling_rounds": 2}
+
+
+@pytest.fixture(scope="module", params=["lora", "full", "ahead"])
 def whole(request, tiny, tmp_path_factory):
     """A run that nothing stopped: config, result, history, final state."""
-    config = config_of(tiny, adapter=request.param)
+    changes = AHEAD if request.param == "ahead" else {"adapter": request.param}
+    config = config_of(tiny, **changes)
     folder = tmp_path_factory.mktemp("whole")
     result, recorder = go(config, folder)
     return config, result, recorder.history(), final_weights(folder)
@@ -104,11 +111,43 @@ def test_without_the_optimizers_state_the_history_differs(whole, tmp_path, monke
     assert final_weights(tmp_path) != weights
 
 
-def test_killed_by_the_system_and_resumed(tiny, tmp_path):
+def test_without_the_rollouts_that_were_pending_the_history_differs(tiny, tmp_path, monkeypatch):
+    """The control for sampling ahead: the weights have moved on since."""
+    config = config_of(tiny, **AHEAD)
+    _, recorder = go(config, tmp_path / "whole")
+    with pytest.raises(RunCancelled):
+        go(config, tmp_path / "run", should_stop=stop_after(4))
+    assert (tmp_path / "run" / "state_000004" / "pending.json").exists()
+    monkeypatch.setattr(run_module, "load_pending", lambda folder, prompts: None)
+    _, second = go(config, tmp_path / "run")
+    assert second.history()[5] != recorder.history()[5]
+    assert final_weights(tmp_path / "run") != final_weights(tmp_path / "whole")
+
+
+def test_pending_rollouts_come_back_as_they_were(tmp_path):
+    prompts = [Prompt(row, {"row": row}, (1, row)) for row in range(3)]
+    completion = Completion((5, 6), (-0.1, -1 / 3), "a\ud800\n", "stop")
+    failure = Failure(FailureKind.SAMPLE_PARSE, "made up")
+    grades = (
+        Grade(1 / 3, parts={"b": 0.1, "a": 1e-300}, part_failures={"c": failure}, reason="why", seconds=0.2),
+        Grade(None, failure),
+    )
+    groups = [Group(prompts[row], (completion, completion), grades) for row in (2, 0)]
+    pending = Rollouts(groups, [groups[1]], rounds=2)
+    (tmp_path / "pending.json").write_text(json.dumps(state._rollouts_to_json(pending)))
+    found = state.load_pending(tmp_path, prompts)
+    assert found == pending
+    assert list(found.groups[0].grades[0].parts) == ["b", "a"]
+    assert state.load_pending(tmp_path / "elsewhere", prompts) is None
+
+
+@pytest.mark.parametrize("async_steps", [0, 1])
+def test_killed_by_the_system_and_resumed(tiny, tmp_path, async_steps):
     arguments = [sys.executable, "-m", "tests.workers.training.killed_run", str(tiny)]
     history = tmp_path / "history.jsonl"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    process = subprocess.Popen([*arguments, str(tmp_path / "killed"), str(history)], env=environment)
+    arguments += [str(tmp_path / "killed"), str(history), str(async_steps)]
+    process = subprocess.Popen(arguments, env=environment)
     deadline = time.monotonic() + 120
     while not history.exists() or history.read_text().count("\n") < 5:
         assert process.poll() is None
@@ -119,8 +158,8 @@ def test_killed_by_the_system_and_resumed(tiny, tmp_path):
     before = {row.pop("step"): row for row in map(json.loads, history.read_text().splitlines())}
     assert len(before) < 25
     second, uninterrupted = ListRecorder(), ListRecorder()
-    killed_run.run_to_kill(tiny, tmp_path / "killed", second)
-    killed_run.run_to_kill(tiny, tmp_path / "whole", uninterrupted)
+    killed_run.run_to_kill(tiny, tmp_path / "killed", second, async_steps)
+    killed_run.run_to_kill(tiny, tmp_path / "whole", uninterrupted, async_steps)
     assert min(second.history()) > 0
     assert {**before, **second.history()} == uninterrupted.history()
     assert final_weights(tmp_path / "killed") == final_weights(tmp_path / "whole")

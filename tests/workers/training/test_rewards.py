@@ -9,6 +9,7 @@ from tests.workers.training.support import FunctionGrader, group_of
 from workers.training.errors import GradingFailed
 from workers.training.rewards import (
     GradePool,
+    PoolClosed,
     count_steps_over,
     failed_share,
     first_messages,
@@ -84,6 +85,46 @@ def test_a_grader_that_hangs_is_left_behind_and_grading_goes_on():
     assert [grade.value for grade in fine.grades] == [1.0] * 3
     release.set()
     pool.close()
+
+
+def test_a_hung_grader_does_not_keep_what_was_asked_for_after_it_from_being_graded():
+    """Completions are submitted as they end, and waited for in another order."""
+    release = threading.Event()
+
+    def hangs_on_row_0(text, item):
+        return 1.0 if item["row"] else float(release.wait(30))
+
+    pool = GradePool(FunctionGrader(hangs_on_row_0), threads=1, timeout=0.2)
+    (hung,), (fine,) = (group.completions for group in groups(2, 1))
+    hung_job, fine_job = pool.submit(hung, {"row": 0}), pool.submit(fine, {"row": 1})
+    assert pool.wait(fine_job).value == 1.0
+    assert "longer than" in pool.wait(hung_job).failure.message
+    assert hung_job.seconds >= 0.2
+    release.set()
+    pool.close()
+
+
+def test_a_closed_pool_lets_go_of_whoever_waits_and_grades_nothing_more():
+    release, graded = threading.Event(), []
+
+    def grade(text, item):
+        graded.append(item["row"])
+        return float(release.wait(30))
+
+    pool = GradePool(FunctionGrader(grade), threads=1)
+    completion = groups(1, 1)[0].completions[0]
+    first, second = pool.submit(completion, {"row": 0}), pool.submit(completion, {"row": 1})
+    threading.Timer(0.05, pool.close).start()
+    for job in (second, first):
+        with pytest.raises(PoolClosed):
+            pool.wait(job)
+    with pytest.raises(PoolClosed):
+        pool.submit(completion, {"row": 2})
+    release.set()
+    for thread in threading.enumerate():
+        if thread.name == "grade":
+            thread.join(30)
+    assert graded == [0]
 
 
 def test_too_many_failures_several_steps_in_a_row_fail_the_run_with_the_first_messages():

@@ -1,0 +1,211 @@
+"""How a step's rollouts come about: prompts drawn, completions sampled and, while sampling goes on, graded.
+
+Two things may be added. Dynamic sampling (`sampling_rounds`) draws more prompts in place of those whose
+completions all have the same reward: DAPO, Yu et al. 2025, arXiv:2503.14476, section 3.2. Asynchronous
+sampling (`async_steps`) samples the next step beside the update of this one:
+docs/decisions/0007-asynchronous-sampling.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import torch
+
+from workers.config import TrainConfig
+from workers.training.advantages import groups_with_spread
+from workers.training.distributed import ALONE, World
+from workers.training.metrics import Clock, Timed
+from workers.training.policy import Policy
+from workers.training.randomness import shuffled
+from workers.training.recorder import Recorder
+from workers.training.rewards import GradeJob, GradePool, rewards_of
+from workers.training.rollout import Sampling, sample_groups
+from workers.training.types import Completion, Group, Prompt
+
+T = TypeVar("T")
+
+
+@dataclass
+class Rollouts:
+    """What one step has sampled, graded.
+
+    Attributes:
+        groups: all of it, in the order drawn; no row twice.
+        trained: the groups that the update is given.
+        rounds: how often prompts were drawn.
+        seconds: how long sampling and grading took, whenever that was; empty after a resume.
+    """
+
+    groups: list[Group]
+    trained: list[Group]
+    rounds: int = 1
+    seconds: Mapping[Timed, float] = field(default_factory=dict)
+
+
+class Collector:
+    """Collects each step's rollouts, a part in each process; everyone is given them all.
+
+    Every call of `collect` and of `ahead` talks to the other processes, in the same order everywhere. What is
+    sampled in the background does not.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        prompts: Sequence[Prompt],
+        graders: GradePool,
+        config: TrainConfig,
+        recorder: Recorder,
+        world: World = ALONE,
+    ) -> None:
+        self.pending: Rollouts | None = None
+        """Rollouts of the step after the last one updated, where they were sampled ahead."""
+        self._policy = policy
+        self._prompts = prompts
+        self._graders = graders
+        self._config = config
+        self._recorder = recorder
+        self._world = world
+        self._background = _Background(policy.device) if config.async_steps else None
+
+    def close(self) -> None:
+        """Wait for the background to end. Close the grade pool first: then it ends at its next completion."""
+        if self._background is not None:
+            self._background.close()
+
+    def prompts(self, step: int) -> list[Prompt]:
+        """A step's prompts before dynamic sampling: each epoch has every row once, in its own order."""
+        size = self._config.prompts_per_step
+        epoch, place = divmod(step - 1, -(-len(self._prompts) // size))
+        order = shuffled(len(self._prompts), "order", self._config.seed, epoch + 1)
+        return [self._prompts[row] for row in order[place * size : (place + 1) * size]]
+
+    def collect(self, step: int, clock: Clock) -> Rollouts:
+        """The rollouts of a step: sampled now by the weights as they are, or before by `ahead`."""
+        rollouts, self.pending = self.pending, None
+        if rollouts is None:
+            timed = Clock(self._recorder)
+            rollouts = self._fill_up(step, self._sample(step, 1, self.prompts(step), timed), timed)
+        clock.add(rollouts.seconds)
+        return rollouts
+
+    @contextmanager
+    def ahead(self, step: int, clock: Clock) -> Iterator[None]:
+        """With `async_steps`, sample a step by the weights as they are, beside the update made inside.
+
+        On leaving, the sampling weights follow the update. What went wrong in the background is raised there.
+        """
+        sampled: Future[Rollouts | list[Group]] | None = None
+        timed = Clock()
+        if self._background is not None and step <= self._config.total_steps(len(self._prompts)):
+            sampled = self._background.start(lambda: self._sample_ahead(step, timed))
+        yield
+        if sampled is not None:
+            with clock.phase("sampling", "waiting"):
+                found = sampled.result()
+                self.pending = found if isinstance(found, Rollouts) else self._fill_up(step, found, timed)
+        self._policy.sync_rollout()
+
+    def metrics(self, rollouts: Rollouts) -> dict[str, float]:
+        """What dynamic sampling did; nothing without it."""
+        if self._config.sampling_rounds == 1:
+            return {}
+        discarded = len(rollouts.groups) - len(rollouts.trained)
+        return {"sampling/rounds": float(rollouts.rounds), "sampling/discarded_groups": float(discarded)}
+
+    def _sample_ahead(self, step: int, clock: Clock) -> Rollouts | list[Group]:
+        """All of a step's rollouts; among several processes only what needs no word with the others."""
+        first = self._sample(step, 1, self.prompts(step), clock)
+        return self._fill_up(step, first, clock) if self._world.size == 1 else first
+
+    def _sample(self, step: int, round_: int, prompts: Sequence[Prompt], clock: Clock) -> list[Group]:
+        """This process's part of a round."""
+        config = self._config
+        key = ("train", config.seed, step) if round_ == 1 else ("train", config.seed, step, round_)
+        sampling = Sampling(
+            samples=config.group_size,
+            max_tokens=config.max_completion_tokens,
+            temperature=config.temperature,
+            key=key,
+            stop=config.stop,
+        )
+        return sample_and_grade(self._policy, self._world.slice(prompts), sampling, self._graders, clock)
+
+    def _fill_up(self, step: int, mine: list[Group], clock: Clock) -> Rollouts:
+        """Gather the first round; then draw again while groups with spread are missing and rows are left."""
+        groups = self._world.merge(mine)
+        rounds = 1
+        while rounds < self._config.sampling_rounds and (
+            extra := self._extra_prompts(step, rounds + 1, groups)
+        ):
+            rounds += 1
+            groups += self._world.merge(self._sample(step, rounds, extra, clock))
+        return Rollouts(groups, self._to_train(groups), rounds, clock.seconds)
+
+    def _extra_prompts(self, step: int, round_: int, groups: Sequence[Group]) -> list[Prompt]:
+        """As many prompts as groups with spread are missing, none that the step has had."""
+        missing = self._config.prompts_per_step - len(self._to_train(groups))
+        drawn = {group.prompt.row for group in groups}
+        order = shuffled(len(self._prompts), "extra", self._config.seed, step, round_)
+        return [self._prompts[row] for row in order if row not in drawn][:missing]
+
+    def _to_train(self, groups: Sequence[Group]) -> list[Group]:
+        """With dynamic sampling those with spread: the others shall not count in means over tokens either."""
+        if self._config.sampling_rounds == 1:
+            return list(groups)
+        has_spread = groups_with_spread(*rewards_of(groups)).tolist()
+        return [group for group, spreads in zip(groups, has_spread, strict=True) if spreads]
+
+
+def sample_and_grade(
+    policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, graders: GradePool, clock: Clock
+) -> list[Group]:
+    """Sample groups, and grade each completion as soon as it has ended: only the last are waited for."""
+    if not prompts:
+        return []
+    jobs: dict[tuple[int, int], GradeJob] = {}
+
+    def grade(i: int, sample: int, completion: Completion) -> None:
+        jobs[i, sample] = graders.submit(completion, prompts[i].item)
+
+    with clock.phase("sampling", "sampling"):
+        groups = sample_groups(policy, prompts, sampling, grade)
+    with clock.phase("grading", "grading"):
+        graded = [
+            replace(group, grades=tuple(graders.wait(jobs[i, j]) for j in range(len(group.completions))))
+            for i, group in enumerate(groups)
+        ]
+    clock.add({"grading_busy": sum(job.seconds for job in jobs.values())})
+    return graded
+
+
+class _Background:
+    """One thread, and on a GPU a stream, so that sampling does not queue behind the update's kernels."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sample-ahead")
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def start(self, work: Callable[[], T]) -> Future[T]:
+        """Do this there, after what the caller has asked of the GPU so far."""
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
+        return self._thread.submit(self._do, work)
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+    def _do(self, work: Callable[[], T]) -> T:
+        if self._stream is None:
+            return work()
+        with torch.cuda.stream(self._stream):
+            found = work()
+        self._stream.synchronize()  # the weights may change now
+        return found
