@@ -1,7 +1,7 @@
 """One attention function for every model, registered with transformers under the name `cherry`.
 
-It does what the engine asks for at the moment (`use`): a packed training forward or a decode step bring a function of
-their own; without one it is the library's "sdpa".
+It does what the engine asks for at the moment (`use`): a packed training forward or a decode step bring a
+function of their own; without one it is the library's "sdpa".
 """
 
 from __future__ import annotations
@@ -9,25 +9,97 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from workers.training.errors import ModelInvalid
+
 NAME = "cherry"
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Attend = Callable[[nn.Module, Tensor, Tensor, Tensor, float | None], Tensor]
 """(module, query (B, heads, T, D), key and value (B, kv heads, S, D), scaling) -> (B, T, heads, D)."""
 
-_in_use: ContextVar[Attend | None] = ContextVar("attend", default=None)
+CHANGE_SCORES = ("s_aux", "softcap", "position_bias")
+"""What some models hand to their attention beside queries, keys and values; it is not None if it matters."""
+
+
+ADOPTION_TOLERANCE = 2e-2
+"""Relative; above rounding in bf16."""
+
+
+class Unsupported(ModelInvalid):
+    """The model's attention is more than the function in use computes."""
+
+
+@torch.no_grad()
+def adopt(model: Any) -> str | None:
+    """Let a model that was loaded with "eager" attention call `cherry`, if that computes the same states.
+
+    Returns:
+        Why the model keeps its own attention; None if it does not.
+    """
+    name = type(model).__name__
+    if not type(model)._supports_attention_backend:
+        return f"{name} does not let its attention be replaced."
+    ids = torch.arange(8, device=model.get_input_embeddings().weight.device)[None]
+    expected = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state.float()
+    model.set_attn_implementation(NAME)
+    try:
+        found = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state.float()
+    except (Unsupported, ValueError) as error:  # "sdpa" refuses capped scores with a ValueError
+        reason = str(error)
+    else:
+        difference = float((found - expected).norm() / expected.norm())
+        if difference <= ADOPTION_TOLERANCE:
+            return None
+        reason = f"relative difference {difference:.1e}"
+    model.set_attn_implementation("eager")
+    return f"{name} computes other states with another attention function: {reason}"
+
+
+class _Use(NamedTuple):
+    attend: Attend
+    reach: int
+
+
+_in_use: ContextVar[_Use | None] = ContextVar("attend", default=None)
 
 
 @contextmanager
-def use(attend: Attend) -> Iterator[None]:
-    """Every attention layer of every `cherry` model calls `attend` inside, and builds no mask."""
-    token = _in_use.set(attend)
+def use(attend: Attend, reach: int = 0) -> Iterator[None]:
+    """Every attention layer of every `cherry` model calls `attend` inside, and builds no mask.
+
+    A layer that `attend` would get wrong raises `Unsupported`: one with sinks, with capped or biased scores,
+    or with a window shorter than `reach`, the most tokens that any token looks at.
+    """
+    with _using(_Use(attend, reach)):
+        yield
+
+
+def keep(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, to be called later under the attention that is in use now."""
+    used = _in_use.get()
+
+    @wraps(function)
+    def later(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _using(used):
+            return function(*args, **kwargs)
+
+    return later
+
+
+@contextmanager
+def _using(used: _Use | None) -> Iterator[None]:
+    token = _in_use.set(used)
     try:
         yield
     finally:
@@ -43,13 +115,21 @@ def _attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    attend = _in_use.get()
-    if attend is not None:
-        return attend(module, query, key, value, scaling), None
-    found: tuple[Tensor, None] = sdpa_attention_forward(
-        module, query, key, value, attention_mask, scaling=scaling, **kwargs
-    )
-    return found
+    used = _in_use.get()
+    if used is None:
+        if kwargs.get("s_aux") is not None:  # the others are known to "sdpa"
+            raise Unsupported("Attention with sinks is not supported by 'sdpa'.")
+        found: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **kwargs
+        )
+        return found
+    for name in CHANGE_SCORES:
+        if kwargs.get(name) is not None:
+            raise Unsupported(f"Attention with '{name}' is not supported.")
+    window = kwargs.get("sliding_window")
+    if window is not None and window < used.reach:
+        raise Unsupported(f"A window of {window} tokens is shorter than a sequence of {used.reach}.")
+    return used.attend(module, query, key, value, scaling), None
 
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:

@@ -1,190 +1,124 @@
-"""Run the model over completions, each prompt once for all its completions.
+"""Run the model over completions, each prompt once for all its completions and without padding.
 
-The prompt's keys and values are computed once (with gradient) and every completion attends to them, over
-unmodified transformers modules. The result is the same as running each prompt + completion as a row of its
-own. Shapes: P prompts of at most L tokens, B completions of at most T tokens, N completion tokens in all, H
-wide states.
+The stream of a batch (packing.py) goes through unmodified transformers modules; only attention knows where
+one sequence ends and the next begins (packed_attention.py). A model whose attention cannot be replaced that
+way gets plain padded rows. Either way the result is that of one row for each prompt + completion.
+
+N completion tokens, H wide states.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+import logging
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
-from transformers import DynamicCache
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
-from workers.training.losses import kl_exact
-from workers.training.slot_cache import layer_tensors
+from workers.training import attention
+from workers.training.packing import Answer, Batch, make_batches, padded_rows, per_completion
+from workers.training.token_logprobs import token_kl, token_logprobs
 from workers.training.types import Completion, Prompt
 
-ROWS = 16
-"""Completions run side by side. They are sorted by length, so that few of them are padded far."""
+__all__ = [
+    "Answer",
+    "Batch",
+    "completion_states",
+    "make_batches",
+    "per_completion",
+    "token_kl",
+    "token_logprobs",
+    "why_padded",
+]
 
-CHUNK = 1024
-"""Tokens whose logits exist at the same time."""
+log = logging.getLogger(__name__)
 
+PROBE_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
+"""Largest difference between packed and plain states, relative to a state's norm; rounding is far below."""
+HALF_TOLERANCE = 5e-2
 
-class Answer(NamedTuple):
-    """One completion to run, and the advantage of its tokens."""
-
-    prompt: Prompt
-    completion: Completion
-    advantage: float = 0.0
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One forward pass. Right-padded; the N tokens lie end to end, completion by completion."""
-
-    prompts: Tensor  # (P, L) ids
-    prompt_lengths: Tensor  # (P,)
-    completions: Tensor  # (B, T) ids
-    lengths: Tensor  # (B,)
-    prompt_of: Tensor  # (B,) index into prompts
-    rollout_logprobs: Tensor  # (N,) nats
-    advantages: Tensor  # (N,)
-
-    @cached_property
-    def targets(self) -> Tensor:
-        """(N,) the completion ids."""
-        return self.completions[_is_token(self.lengths, self.completions.shape[1])]
-
-    @property
-    def n_tokens(self) -> int:
-        return len(self.rollout_logprobs)
-
-
-def make_batches(answers: Sequence[Answer], token_budget: int, device: torch.device) -> list[Batch]:
-    """Split completions over forward passes of at most `token_budget` padded tokens (or one completion)."""
-    batches: list[list[Answer]] = []
-    n_prompts = prompt_tokens = completion_tokens = 0
-    last: Prompt | None = None
-    for answer in answers:
-        is_new = answer.prompt is not last
-        longest_prompt = max(prompt_tokens, len(answer.prompt.tokens))
-        longest = max(completion_tokens, len(answer.completion.tokens))
-        rows = len(batches[-1]) + 1 if batches else 1
-        if not batches or (n_prompts + is_new) * longest_prompt + rows * longest > token_budget:
-            batches.append([])
-            n_prompts, is_new = 0, True
-            longest_prompt, longest = len(answer.prompt.tokens), len(answer.completion.tokens)
-        batches[-1].append(answer)
-        n_prompts, prompt_tokens, completion_tokens = n_prompts + is_new, longest_prompt, longest
-        last = answer.prompt
-    return [_batch(part, device) for part in batches]
-
-
-def _batch(answers: Sequence[Answer], device: torch.device) -> Batch:
-    answers = sorted(answers, key=lambda answer: -len(answer.completion.tokens))
-    prompts = list({id(answer.prompt): answer.prompt for answer in answers}.values())
-    index = {id(prompt): i for i, prompt in enumerate(prompts)}
-    lengths = torch.tensor([len(answer.completion.tokens) for answer in answers])
-    logprobs = [value for answer in answers for value in answer.completion.logprobs]
-    advantages = torch.tensor([answer.advantage for answer in answers]).repeat_interleave(lengths)
-    return Batch(
-        prompts=_padded([prompt.tokens for prompt in prompts]).to(device),
-        prompt_lengths=torch.tensor([len(prompt.tokens) for prompt in prompts]).to(device),
-        completions=_padded([answer.completion.tokens for answer in answers]).to(device),
-        lengths=lengths.to(device),
-        prompt_of=torch.tensor([index[id(answer.prompt)] for answer in answers]).to(device),
-        rollout_logprobs=torch.tensor(logprobs, dtype=torch.float32).to(device),
-        advantages=advantages.to(device),
-    )
+_reasons: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary()
 
 
 def completion_states(model: Any, batch: Batch) -> Tensor:
-    """The decoder's states that predict each completion token, (N, H)."""
-    decoder = model.get_decoder()
-    prompt_cache = DynamicCache()
-    # Causal attention and padding on the right: no token ever sees padding, so no mask is needed.
-    states = decoder(input_ids=batch.prompts, past_key_values=prompt_cache, use_cache=True).last_hidden_state
-    n_prompts, width, _ = states.shape
-    ends = torch.arange(n_prompts, device=states.device) * width + batch.prompt_lengths - 1
-    first = states.flatten(0, 1).index_select(0, ends)  # (P, H), predicts each first token
-    parts = []
-    for rows in torch.split(torch.arange(len(batch.lengths), device=states.device), ROWS):
-        lengths, prompt_of = batch.lengths[rows], batch.prompt_of[rows]
-        longest = int(lengths.max())
-        found = first.index_select(0, prompt_of)[:, None]
-        if longest > 1:  # a completion's last token is predicted, never read
-            fed = batch.completions[rows, : longest - 1]
-            rest = _continue(decoder, prompt_cache, batch.prompt_lengths[prompt_of], prompt_of, fed)
-            found = torch.cat([found, rest], 1)
-        chosen = _is_token(lengths, longest).flatten().nonzero()[:, 0]
-        parts.append(found.flatten(0, 1).index_select(0, chosen))
-    return torch.cat(parts)
+    """The decoder's states that predict each completion token, (N, H). One pass through the decoder."""
+    if why_padded(model) is None:
+        return _packed_states(model, batch, batch.attention)
+    return _padded_states(model, batch)
 
 
-def _continue(
-    decoder: Any, prompt_cache: DynamicCache, prompt_lengths: Tensor, prompt_of: Tensor, tokens: Tensor
-) -> Tensor:
-    """States of (R, T) tokens that follow their prompts, (R, T, H)."""
-    shared = [
-        (k.index_select(0, prompt_of), v.index_select(0, prompt_of)) for k, v in layer_tensors(prompt_cache)
-    ]
-    rows, width = tokens.shape
-    columns = shared[0][0].shape[2]
-    steps = torch.arange(width, device=tokens.device)
-    sees_prompt = torch.arange(columns, device=tokens.device) < prompt_lengths[:, None]  # (R, L)
-    sees_itself = steps[:, None] >= steps  # (T, T)
-    mask = torch.cat(
-        [sees_prompt[:, None].expand(rows, width, columns), sees_itself.expand(rows, width, width)], -1
-    )
-    states: Tensor = decoder(
-        input_ids=tokens,
-        position_ids=prompt_lengths[:, None] + steps,
-        attention_mask=mask[:, None],
-        past_key_values=DynamicCache(shared),
-        use_cache=True,
-    ).last_hidden_state
-    return states
+def why_padded(model: Any) -> str | None:
+    """Why a model gets padded rows, which cost time and memory; None if it is run packed.
 
-
-def token_logprobs(states: Tensor, head: Any, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target at the sampling temperature, and the entropy (no gradient). (N,) each.
-
-    Logits exist for `CHUNK` tokens at a time; with several chunks the backward pass computes them again.
+    Found out once for each model, by two small passes through its decoder.
     """
-    pieces = []
-    for part, wanted in zip(torch.split(states, CHUNK), torch.split(targets, CHUNK), strict=True):
-        if torch.is_grad_enabled() and len(states) > CHUNK:
-            pieces.append(checkpoint(_chunk_logprobs, part, head, wanted, temperature, use_reentrant=False))
-        else:
-            pieces.append(_chunk_logprobs(part, head, wanted, temperature))
-    return torch.cat([piece[0] for piece in pieces]), torch.cat([piece[1] for piece in pieces])
+    decoder = model.get_decoder()
+    if decoder not in _reasons:
+        _reasons[decoder] = _reason(model)
+        if _reasons[decoder] is not None:
+            log.warning("prompts_not_shared", extra={"reason": _reasons[decoder]})
+    return _reasons[decoder]
 
 
-def _chunk_logprobs(states: Tensor, head: Any, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    logprobs = torch.log_softmax(head(states).float() / temperature, -1)
-    with torch.no_grad():
-        entropy = -(logprobs.exp() * logprobs).sum(-1)
-    return logprobs.gather(-1, targets[:, None])[:, 0], entropy
+def _packed_states(model: Any, batch: Batch, attend: attention.Attend) -> Tensor:
+    with attention.use(attend, reach=batch.reach):
+        states = model.get_decoder()(
+            input_ids=batch.token_ids, position_ids=batch.positions, use_cache=False
+        ).last_hidden_state
+    found: Tensor = states[0].index_select(0, batch.predictors)
+    return found
+
+
+def _padded_states(model: Any, batch: Batch) -> Tensor:
+    rows, places = zip(*padded_rows(batch), strict=True)
+    # Causal attention and padding on the right: no token ever sees padding, so no mask is needed.
+    ids = pad_sequence(list(rows), batch_first=True)
+    states = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+    chosen = torch.cat([i * ids.shape[1] + place for i, place in enumerate(places)])
+    found: Tensor = states.flatten(0, 1).index_select(0, chosen)
+    return found
 
 
 @torch.no_grad()
-def token_kl(states: Tensor, head: Any, ref_states: Tensor, ref_head: Any) -> Tensor:
-    """Exact KL(policy || reference) over the vocabulary at each token, temperature 1. (N,)."""
-    chunks = zip(torch.split(states, CHUNK), torch.split(ref_states, CHUNK), strict=True)
-    return torch.cat([kl_exact(head(part), ref_head(ref_part)) for part, ref_part in chunks])
+def _reason(model: Any) -> str | None:
+    """Compare a small packed batch with plain rows."""
+    name = type(model).__name__
+    if not type(model)._supports_attention_backend or model.config._attn_implementation != attention.NAME:
+        return f"{name} does not let its attention be replaced."
+    batch = _probe(model)
+    calls: list[nn.Module] = []
+
+    def counted(module: nn.Module, *args: Any) -> Tensor:
+        calls.append(module)
+        return batch.attention(module, *args)
+
+    try:
+        packed = _packed_states(model, batch, counted)
+    except (attention.Unsupported, TypeError, ValueError, RuntimeError) as error:
+        return f"{name} cannot read a packed batch: {error}"
+    if len(calls) != model.config.get_text_config(decoder=True).num_hidden_layers:
+        return f"{name} has layers whose attention cannot be replaced."
+    plain = _padded_states(model, batch)
+    difference = float(((packed - plain).float().norm(dim=-1) / plain.float().norm(dim=-1)).max())
+    if not difference <= PROBE_TOLERANCE.get(packed.dtype, HALF_TOLERANCE):  # NaN is no agreement
+        return f"{name} computes other states in a packed batch (relative difference {difference:.1e})."
+    return None
 
 
-def per_completion(values: Tensor, batch: Batch) -> Iterator[Tensor]:
-    """Cut (N,) values into one tensor for each completion of the batch."""
-    return iter(torch.split(values, batch.lengths.tolist()))
+def _probe(model: Any) -> Batch:
+    """Two prompts with three completions each, of different lengths; the same in every process."""
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = model.get_input_embeddings().num_embeddings
 
+    def tokens(n: int) -> tuple[int, ...]:
+        return tuple(torch.randint(vocabulary, (n,), generator=generator).tolist())
 
-def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
-    """(rows, longest) ids, padded on the right with 0, which nothing reads."""
-    out = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-    for i, row in enumerate(rows):
-        out[i, : len(row)] = torch.tensor(row)
-    return out
-
-
-def _is_token(lengths: Tensor, width: int) -> Tensor:
-    return torch.arange(width, device=lengths.device) < lengths[:, None]
+    answers = []
+    for row, lengths in enumerate([(5, 4, 1, 6), (3, 2, 7, 3)]):
+        prompt = Prompt(row, {}, tokens(lengths[0]))
+        for n in lengths[1:]:
+            answers.append(Answer(prompt, Completion(tokens(n), (0.0,) * n, "", "length")))
+    (batch,) = make_batches(answers, 1000, model.get_input_embeddings().weight.device)
+    return batch

@@ -1,29 +1,53 @@
-"""The shared-prompt forward against one plain row per completion."""
+"""The packed forward against one plain row per completion: same numbers, whatever the packing."""
+
+from __future__ import annotations
+
+from functools import cache
 
 import pytest
 import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
+from tests.workers.training.families import PACKED, VOCABULARY, add_lora, make_family
 from tests.workers.training.support import group_of
-from workers.training import forward
-from workers.training.forward import Answer, completion_states, make_batches, per_completion, token_logprobs
+from workers.training import attention, forward, packed_attention
+from workers.training.forward import (
+    Answer,
+    completion_states,
+    make_batches,
+    per_completion,
+    token_logprobs,
+    why_padded,
+)
 from workers.training.types import Prompt
 
 CPU = torch.device("cpu")
+TEMPERATURE = 0.7
 
 
 def make_answers(seed=0, n_prompts=3, group=4, longest_prompt=20, longest=9):
     """Prompts and completions of very different lengths."""
     generator = torch.Generator().manual_seed(seed)
 
-    def tokens(most):
-        n = int(torch.randint(1, most + 1, (), generator=generator))
-        return tuple(torch.randint(0, 256, (n,), generator=generator).tolist())
+    def length(most):
+        return int(torch.randint(1, most + 1, (), generator=generator))
+
+    groups = [(length(longest_prompt), [length(longest) for _ in range(group)]) for _ in range(n_prompts)]
+    return answers_of(groups, 256, generator)
+
+
+def answers_of(groups, vocabulary, generator):
+    """Random tokens for groups given as (tokens of the prompt, tokens of each completion)."""
+
+    def tokens(n):
+        return tuple(torch.randint(0, vocabulary, (n,), generator=generator).tolist())
 
     answers = []
-    for row in range(n_prompts):
-        prompt = Prompt(row, {}, tokens(longest_prompt))
-        for completion in group_of(prompt, *[tokens(longest) for _ in range(group)]).completions:
-            answers.append(Answer(prompt, completion, float(torch.randn((), generator=generator))))
+    for row, (n, lengths) in enumerate(groups):
+        prompt = Prompt(row, {}, tokens(n))
+        group = group_of(prompt, *[tokens(length) for length in lengths])
+        answers += [Answer(prompt, completion) for completion in group.completions]
     return answers
 
 
@@ -41,71 +65,207 @@ def shared_logprobs(model, answers, budget=10**6, temperature=1.0):
     for batch in make_batches(answers, budget, CPU):
         states = completion_states(model, batch)
         logprobs, _ = token_logprobs(states, model.get_output_embeddings(), batch.targets, temperature)
-        ids = zip(per_completion(batch.targets, batch), per_completion(logprobs, batch), strict=True)
-        found |= {tuple(tokens.tolist()): values for tokens, values in ids}
-    return [found[answer.completion.tokens] for answer in answers]
+        found |= dict(zip(batch.answers, per_completion(logprobs, batch), strict=True))
+    return [found[i] for i in range(len(answers))]
 
 
-def gradient(policy, losses):
-    loss = sum(values.sum() * (i + 1) for i, values in enumerate(losses)) / 10
-    found = torch.autograd.grad(loss, list(policy.trained().values()), allow_unused=True)
+def gradient(model, losses):
+    """Of a loss in which every token has another weight, over all trained weights."""
+    loss = sum(
+        (values * torch.linspace(-1, 2, len(values))).sum() * (i + 1) for i, values in enumerate(losses)
+    )
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    found = torch.autograd.grad(loss / 10, trained, allow_unused=True)
     return torch.cat([g.flatten() for g in found if g is not None])
 
 
+def assert_same(found, expected, tolerance=1e-5):
+    """Equal up to rounding, in proportion to the largest value."""
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= tolerance * (1 + expected.abs().max())
+
+
+@cache
+def model_of(family, kind):
+    model = make_family(family)
+    return add_lora(model) if kind == "lora" else model
+
+
+groups_of_answers = st.lists(
+    st.tuples(st.integers(1, 24), st.lists(st.integers(1, 12), min_size=1, max_size=5)),
+    min_size=1,
+    max_size=3,
+)
+
+
 @pytest.mark.parametrize("kind", ["lora", "full"])
-def test_shared_prompts_give_the_logprobs_and_gradient_of_plain_rows(kind, request):
+@pytest.mark.parametrize("family", PACKED)
+@settings(
+    max_examples=4,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],  # to shrink a failure takes minutes
+    suppress_health_check=[HealthCheck.too_slow],
+)
+@given(groups=groups_of_answers, budget=st.integers(1, 80), rows=st.integers(1, 30), seed=st.integers(0, 99))
+def test_packed_padded_micro_batched_and_plain_rows_agree(family, kind, groups, budget, rows, seed):
+    """Logprobs and gradient, for every way of running the same completions."""
+    model = model_of(family, kind)
+    answers = answers_of(groups, VOCABULARY, torch.Generator().manual_seed(seed))
+    plain = [plain_logprobs(model, answer, TEMPERATURE) for answer in answers]
+    expected = gradient(model, plain)
+    assert why_padded(model) is None
+    with pytest.MonkeyPatch.context() as patch:
+        ways = {"packed": shared_logprobs(model, answers, temperature=TEMPERATURE)}
+        ways["micro-batched"] = shared_logprobs(model, answers, budget, TEMPERATURE)
+        patch.setitem(packed_attention.ROWS, "cpu", rows)
+        ways["other tiles"] = shared_logprobs(model, answers, temperature=TEMPERATURE)
+        patch.setattr(forward, "why_padded", lambda _: "for this test")
+        ways["padded"] = shared_logprobs(model, answers, temperature=TEMPERATURE)
+    for found in ways.values():
+        assert_same(torch.cat(found), torch.cat(plain))
+        assert_same(gradient(model, found), expected)
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_policies_run_packed_and_give_the_gradient_of_plain_rows(kind, request):
     policy = request.getfixturevalue(f"{kind}_policy")
     answers = make_answers()
-    shared = shared_logprobs(policy.model, answers, temperature=0.7)
-    plain = [plain_logprobs(policy.model, answer, 0.7) for answer in answers]
-    for mine, theirs in zip(shared, plain, strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(gradient(policy, shared), gradient(policy, plain), atol=1e-5, rtol=1e-4)
+    shared = shared_logprobs(policy.model, answers, temperature=TEMPERATURE)
+    plain = [plain_logprobs(policy.model, answer, TEMPERATURE) for answer in answers]
+    assert why_padded(policy.model) is None
+    assert_same(torch.cat(shared), torch.cat(plain))
+    assert_same(gradient(policy.model, shared), gradient(policy.model, plain))
 
 
-@pytest.mark.parametrize("budget", [1, 60, 150])
-def test_micro_batching_changes_neither_logprobs_nor_gradient(lora_policy, budget):
-    answers = make_answers(seed=1)
-    whole, split = (shared_logprobs(lora_policy.model, answers, b) for b in (10**6, budget))
-    assert len(make_batches(answers, budget, CPU)) > 1
-    for mine, theirs in zip(split, whole, strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(
-        gradient(lora_policy, split), gradient(lora_policy, whole), atol=1e-5, rtol=1e-4
-    )
-
-
-def test_a_batch_stays_within_its_budget_and_loses_nothing():
-    answers = make_answers(seed=2, n_prompts=6, group=5)
-    batches = make_batches(answers, 120, CPU)
-    assert sum(len(batch.lengths) for batch in batches) == 30
-    for batch in batches:
-        assert batch.prompts.numel() + batch.completions.numel() <= 120 or len(batch.lengths) == 1
-
-
-def test_padding_beside_a_long_prompt_changes_nothing(lora_policy):
+def test_a_neighbour_in_the_batch_changes_nothing(lora_policy):
     answers = make_answers(seed=3, n_prompts=1)
     alone = shared_logprobs(lora_policy.model, answers)
     beside = make_answers(seed=4, n_prompts=1, longest_prompt=100, longest=40)
     together = shared_logprobs(lora_policy.model, answers + beside)[: len(answers)]
-    for mine, theirs in zip(together, alone, strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+    assert_same(torch.cat(together), torch.cat(alone))
 
 
-def test_chunks_of_logits_change_nothing(lora_policy, monkeypatch):
+def test_every_token_goes_through_the_model_once_and_no_padding(lora_policy, monkeypatch):
     answers = make_answers(seed=5)
-    whole = shared_logprobs(lora_policy.model, answers)
-    expected = gradient(lora_policy, whole)
-    monkeypatch.setattr(forward, "CHUNK", 7)
-    chunked = shared_logprobs(lora_policy.model, answers)
-    torch.testing.assert_close(torch.cat(chunked), torch.cat(whole), atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(gradient(lora_policy, chunked), expected, atol=1e-5, rtol=1e-4)
+    (batch,) = make_batches(answers, 10**6, CPU)
+    why_padded(lora_policy.model)
+    decoder = lora_policy.model.get_decoder()
+    seen = []
+    hook = decoder.layers[0].mlp.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
+    completion_states(lora_policy.model, batch)
+    hook.remove()
+    prompts = {answer.prompt.row: len(answer.prompt.tokens) for answer in answers}
+    read = sum(len(answer.completion.tokens) - 1 for answer in answers)
+    assert [shape[:2].numel() for shape in seen] == [sum(prompts.values()) + read]
+    assert batch.n_forwarded == sum(prompts.values()) + read
 
 
-def test_entropy_of_a_uniform_prediction_is_the_log_of_the_vocabulary():
-    head = torch.nn.Linear(4, 8, bias=False)
-    torch.nn.init.zeros_(head.weight)
-    logprobs, entropy = token_logprobs(torch.randn(3, 4), head, torch.tensor([0, 5, 7]), 1.0)
-    torch.testing.assert_close(logprobs, torch.full((3,), -2.0794415), atol=1e-6, rtol=0)
-    torch.testing.assert_close(entropy, torch.full((3,), 2.0794415), atol=1e-6, rtol=0)
-    assert not entropy.requires_grad
+UNPACKED = {
+    "eager": ("llama", {"implementation": "eager"}, "does not let its attention be replaced"),
+    "alibi": (
+        "bloom",
+        {"implementation": "eager", "n_layer": 2, "n_head": 4},
+        "does not let its attention be replaced",
+    ),
+    "convolution": (
+        "lfm2",
+        {"num_key_value_heads": 2, "layer_types": ["conv", "full_attention"]},
+        "has layers",
+    ),
+}
+
+
+@pytest.mark.parametrize(("family", "changes", "reason"), UNPACKED.values(), ids=UNPACKED)
+def test_what_cannot_be_packed_is_told_and_padded(family, changes, reason, caplog):
+    model = make_family(family, **changes)
+    assert reason in why_padded(model)
+    assert "prompts_not_shared" in caplog.messages
+    answers = answers_of([(7, [3, 5, 1]), (2, [4, 4])], VOCABULARY, torch.Generator().manual_seed(0))
+    plain = [plain_logprobs(model, answer) for answer in answers]
+    assert_same(torch.cat(shared_logprobs(model, answers)), torch.cat(plain))
+
+
+def test_a_model_that_ignores_positions_is_found_out():
+    model = make_family("llama")
+    decoder = model.get_decoder()
+    whole = decoder.forward
+    decoder.forward = lambda input_ids, position_ids=None, **kwargs: whole(input_ids=input_ids, **kwargs)
+    assert "computes other states in a packed batch" in why_padded(model)
+
+
+def test_attention_with_sinks_is_refused_rather_than_computed_without_them():
+    model = make_family(
+        "gpt_oss", num_key_value_heads=2, head_dim=8, num_local_experts=2, num_experts_per_tok=1
+    )
+    with pytest.raises(attention.Unsupported, match="sinks"):
+        model(input_ids=torch.tensor([[1, 2, 3]]))
+    assert "'s_aux' is not supported" in why_padded(model)
+
+
+def test_capped_scores_are_refused():
+    model = make_family("gemma2", num_key_value_heads=2, head_dim=8)
+    assert "'softcap' is not supported" in why_padded(model)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_attention_is_adopted_where_it_computes_the_same(family):
+    model = make_family(family, "eager")
+    assert attention.adopt(model) is None
+    assert why_padded(model) is None
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("gemma2", {"num_key_value_heads": 2, "head_dim": 8}),
+        ("bloom", {"n_layer": 2, "n_head": 4}),
+        (
+            "gpt_oss",
+            {"num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1},
+        ),
+    ],
+)
+def test_a_model_keeps_its_own_attention_where_it_is_more(family, changes):
+    model = make_family(family, "eager", **changes)
+    ids = torch.arange(3, 20)[None]
+    expected = model(input_ids=ids).logits
+    assert type(model).__name__ in attention.adopt(model)
+    assert torch.equal(model(input_ids=ids).logits, expected)
+    assert "does not let its attention be replaced" in why_padded(model)
+
+
+def test_a_sequence_longer_than_the_window_is_refused():
+    model = make_family("mistral", sliding_window=16)
+    answers = answers_of([(10, [7, 2])], VOCABULARY, torch.Generator().manual_seed(0))
+    (batch,) = make_batches(answers, 1000, CPU)
+    assert batch.reach == 16
+    completion_states(model, batch)
+    (longer,) = make_batches(answers_of([(10, [8])], VOCABULARY, torch.Generator()), 1000, CPU)
+    with pytest.raises(attention.Unsupported, match="window of 16"):
+        completion_states(model, longer)
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_bfloat16_is_close_to_fp32_and_trains_fp32_weights(kind):
+    answers = answers_of([(9, [5, 3, 1]), (4, [6, 2])], VOCABULARY, torch.Generator().manual_seed(6))
+    exact = model_of("qwen3", kind)
+    logprobs = torch.cat(shared_logprobs(exact, answers))
+    slope = gradient(exact, shared_logprobs(exact, answers))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert why_padded(exact) is None
+        rounded = shared_logprobs(exact, answers)
+    assert torch.cat(rounded).dtype == torch.float32
+    assert (torch.cat(rounded) - logprobs).abs().mean() < 0.05
+    found = gradient(exact, rounded)
+    assert found.dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(found, slope, dim=0) > 0.99
+
+
+def test_a_base_in_bfloat16_is_packed_too():
+    answers = answers_of([(9, [5, 3, 1]), (4, [6, 2])], VOCABULARY, torch.Generator().manual_seed(6))
+    model = add_lora(make_family("qwen3").bfloat16())
+    plain = torch.cat([plain_logprobs(model, answer) for answer in answers])
+    found = shared_logprobs(model, answers)
+    assert why_padded(model) is None
+    assert (torch.cat(found) - plain).abs().mean() < 0.05
+    assert gradient(model, found).isfinite().all()

@@ -1,0 +1,130 @@
+"""Chunked log-probabilities, entropy and KL against torch's own, and the memory they need."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from workers.training import token_logprobs as module
+from workers.training.losses import kl_exact
+from workers.training.token_logprobs import token_kl, token_logprobs
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the bytes of the largest tensor that was made."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for tensor in tree_iter(out):
+            if isinstance(tensor, torch.Tensor):
+                self.bytes = max(self.bytes, tensor.untyped_storage().nbytes())
+        return out
+
+
+def saved_bytes(run):
+    """Bytes kept for the backward pass of what `run` returns, weights left out."""
+    kept = {}
+
+    def keep(tensor):
+        if not (tensor.is_leaf and tensor.requires_grad):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = run()
+    return sum(kept.values()), out
+
+
+def make_case(n=50, width=8, vocabulary=31, bias=False, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    head = torch.nn.Linear(width, vocabulary, bias=bias).to(dtype)
+    with torch.no_grad():
+        for weight in head.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=generator))
+    states = torch.randn(n, width, generator=generator, dtype=dtype).requires_grad_()
+    return states, head, torch.randint(vocabulary, (n,), generator=generator)
+
+
+def plain(states, head, targets, temperature):
+    logprobs = torch.log_softmax(head(states).float() / temperature, -1)
+    entropy = torch.distributions.Categorical(logits=logprobs).entropy()
+    return logprobs.gather(-1, targets[:, None])[:, 0], entropy
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("chunk_bytes", [10**9, 31 * 4 * 7, 1], ids=["whole", "sevens", "ones"])
+def test_values_and_gradients_are_those_of_log_softmax(temperature, bias, chunk_bytes, monkeypatch):
+    monkeypatch.setattr(module, "LOGIT_BYTES", chunk_bytes)
+    states, head, targets = make_case(bias=bias)
+    weights = torch.linspace(-1, 1, len(targets))
+    inputs = [states, *head.parameters()]
+    logprobs, entropy = token_logprobs(states, head, targets, temperature)
+    expected, expected_entropy = plain(states, head, targets, temperature)
+    torch.testing.assert_close(logprobs, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(entropy, expected_entropy, atol=1e-5, rtol=1e-5)
+    assert not entropy.requires_grad
+    found = torch.autograd.grad((logprobs * weights).sum(), inputs)
+    wanted = torch.autograd.grad((expected * weights).sum(), inputs)
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_the_gradient_of_a_gradient_step_can_be_taken_twice():
+    states, head, targets = make_case()
+    logprobs, _ = token_logprobs(states, head, targets, 0.5)
+    first = torch.autograd.grad(logprobs.sum(), states, retain_graph=True)[0]
+    assert torch.equal(first, torch.autograd.grad(logprobs.sum(), states)[0])
+
+
+def test_entropy_of_a_uniform_prediction_is_the_log_of_the_vocabulary():
+    head = torch.nn.Linear(4, 8, bias=False)
+    torch.nn.init.zeros_(head.weight)
+    logprobs, entropy = token_logprobs(torch.randn(3, 4), head, torch.tensor([0, 5, 7]), 1.0)
+    torch.testing.assert_close(logprobs, torch.full((3,), -math.log(8)), atol=1e-6, rtol=0)
+    torch.testing.assert_close(entropy, torch.full((3,), math.log(8)), atol=1e-6, rtol=0)
+
+
+def test_an_impossible_token_has_no_infinite_entropy():
+    head = torch.nn.Linear(1, 3, bias=False)
+    head.weight.data = torch.tensor([[0.0], [0.0], [-500.0]])
+    _, entropy = token_logprobs(torch.ones(1, 1), head, torch.tensor([0]), 1.0)
+    torch.testing.assert_close(entropy, torch.tensor([math.log(2)]))
+
+
+def test_the_softmax_of_bfloat16_logits_is_in_fp32():
+    states, head, targets = make_case(dtype=torch.bfloat16)
+    logprobs, entropy = token_logprobs(states, head, targets, 1.0)
+    expected, _ = plain(states, head, targets, 1.0)
+    assert logprobs.dtype == entropy.dtype == torch.float32
+    torch.testing.assert_close(logprobs, expected)
+    assert torch.autograd.grad(logprobs.sum(), states)[0].dtype == torch.bfloat16
+
+
+def test_kl_in_chunks_is_kl_over_the_whole(monkeypatch):
+    states, head, _ = make_case()
+    ref_states, ref_head, _ = make_case(bias=True)
+    expected = kl_exact(head(states), ref_head(ref_states * 0.5))
+    monkeypatch.setattr(module, "LOGIT_BYTES", 31 * 4 * 7)
+    torch.testing.assert_close(token_kl(states, head, ref_states * 0.5, ref_head), expected)
+
+
+def test_a_vocabulary_of_150_000_never_has_all_its_logits_at_once(monkeypatch):
+    monkeypatch.setattr(module, "LOGIT_BYTES", 2**25)
+    n, vocabulary = 200, 150_000
+    states, head, targets = make_case(n, 4, vocabulary)
+    head.requires_grad_(False)
+    with LargestTensor() as largest:
+        kept, (logprobs, _) = saved_bytes(lambda: token_logprobs(states, head, targets, 1.0))
+        logprobs.sum().backward()
+    assert largest.bytes <= module.LOGIT_BYTES < n * vocabulary * 4 / 3
+    assert kept < 2**16
+    assert states.grad.isfinite().all()

@@ -1,0 +1,151 @@
+"""Attention over a packed stream: each prompt's keys and values serve all its completions.
+
+The stream is cut into tiles: neighbouring tokens that look at the same earlier tiles. A prompt is one causal
+tile. The completions behind it are put a few to a tile, or a long one is cut into several; such a tile looks
+at its prompt, and by a mask at itself. Nothing is padded, and a prompt's keys are read once for each tile,
+not once for each completion or query head.
+
+K key/value heads, R query heads for each, N tokens, D wide heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+ROWS = {"cpu": 128, "cuda": 1024}
+"""Most completion tokens in a tile. A CPU wants its scores in cache, a GPU wants few kernels."""
+
+
+class Segment(NamedTuple):
+    """A prompt and its completions in the stream: where it starts, and how many tokens of each are read."""
+
+    start: int
+    prompt: int
+    completions: tuple[int, ...]
+
+
+class Tile(NamedTuple):
+    """Consecutive tokens of the stream.
+
+    Attributes:
+        tokens: how many.
+        sees: places of the earlier tiles that all of them may look at.
+        runs: tokens of each sequence in the tile; causal within a run, blind to the other runs.
+    """
+
+    tokens: int
+    sees: tuple[int, ...]
+    runs: tuple[int, ...]
+
+
+class PackedAttention:
+    """Plug it in with `attention.use` while the stream of `segments` goes through the decoder.
+
+    Built on PyTorch's own attention, tile by tile, so it runs on any device and is differentiated by PyTorch.
+    """
+
+    def __init__(self, segments: Sequence[Segment], device: torch.device) -> None:
+        self._tiles = list(make_tiles(segments, ROWS.get(device.type, ROWS["cuda"])))
+        self._sizes = [tile.tokens for tile in self._tiles]
+        self._device = device
+        self._masks: dict[torch.dtype, list[Tensor | None]] = {}
+
+    def __call__(
+        self,
+        module: nn.Module,  # noqa: ARG002
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scaling: float | None,
+    ) -> Tensor:
+        """(1, K*R, N, D) queries, (1, K, N, D) keys and values -> (1, N, K*R, D)."""
+        dtype = value.dtype  # of the model's arithmetic; autocast may leave the other two in fp32
+        # The bf16 kernel of CPUs is slower than the fp32 one at the size of a tile.
+        compute = torch.float32 if value.device.type == "cpu" and dtype.itemsize == 2 else dtype
+        with torch.autocast(value.device.type, enabled=False):
+            return self._attend(query.to(compute), key.to(compute), value.to(compute), scaling).to(dtype)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        kv_heads, n, width = key.shape[1:]
+        heads = query[0].view(kv_heads, -1, n, width)  # a key head is a row of the kernel's batch
+        # `split`, not slices: its gradient is put together once, not in a full-size tensor for each tile.
+        keys, values = torch.split(key[0], self._sizes, 1), torch.split(value[0], self._sizes, 1)
+        found = []
+        tiles = zip(self._tiles, torch.split(heads, self._sizes, 2), self._masks_in(query.dtype), strict=True)
+        for i, (tile, queries, mask) in enumerate(tiles):
+            seen = (*tile.sees, i)
+            out = scaled_dot_product_attention(
+                queries,
+                _for_each_query_head([keys[j] for j in seen], queries.shape[1]),
+                _for_each_query_head([values[j] for j in seen], queries.shape[1]),
+                attn_mask=mask,
+                is_causal=mask is None,
+                scale=scaling,
+            )
+            found.append(out.permute(2, 0, 1, 3).flatten(1, 2))
+        return torch.cat(found)[None]
+
+    def _masks_in(self, dtype: torch.dtype) -> list[Tensor | None]:
+        """What each tile adds to its scores; None where it is simply causal. Built once, for all layers."""
+        if dtype not in self._masks:
+            built: dict[tuple[int, tuple[int, ...]], Tensor] = {}
+            self._masks[dtype] = []
+            for tile in self._tiles:
+                before = sum(self._sizes[i] for i in tile.sees)
+                mask = None
+                if tile.sees or len(tile.runs) > 1:
+                    if (before, tile.runs) not in built:
+                        built[before, tile.runs] = _mask(before, tile.runs).to(self._device, dtype)
+                    mask = built[before, tile.runs]
+                self._masks[dtype].append(mask)
+        return self._masks[dtype]
+
+
+def make_tiles(segments: Sequence[Segment], rows: int) -> list[Tile]:
+    """Cut the stream into tiles, in its order; those of completions have at most `rows` tokens."""
+    tiles: list[Tile] = []
+    for segment in segments:
+        if len(segment.completions) == 1:
+            whole = segment.prompt + segment.completions[0]
+            tiles.append(Tile(whole, (), (whole,)))
+            continue
+        prompt = len(tiles)
+        tiles.append(Tile(segment.prompt, (), (segment.prompt,)))
+        for runs in _runs(segment.completions, rows):
+            if len(runs) > 1 or runs[0] <= rows:
+                tiles.append(Tile(sum(runs), (prompt,), runs))
+            else:
+                first = len(tiles)
+                cuts = [min(rows, runs[0] - at) for at in range(0, runs[0], rows)]
+                tiles += [Tile(n, (prompt, *range(first, first + i)), (n,)) for i, n in enumerate(cuts)]
+    return tiles
+
+
+def _runs(completions: Sequence[int], rows: int) -> list[tuple[int, ...]]:
+    """Neighbouring completions that fit in one tile; a longer one stands alone. Empty ones vanish."""
+    found: list[list[int]] = []
+    for tokens in filter(None, completions):
+        if found and sum(found[-1]) + tokens <= rows:
+            found[-1].append(tokens)
+        else:
+            found.append([tokens])
+    return [tuple(runs) for runs in found]
+
+
+def _mask(before: int, runs: Sequence[int]) -> Tensor:
+    """(n, before + n): 0 where a token may look, -inf where not."""
+    run_of = torch.arange(len(runs)).repeat_interleave(torch.tensor(runs))
+    n = len(run_of)
+    is_hidden = (run_of[:, None] != run_of) | torch.ones(n, n, dtype=torch.bool).triu(1)
+    return torch.cat([torch.zeros(n, before), torch.zeros(n, n).masked_fill(is_hidden, -torch.inf)], 1)
+
+
+def _for_each_query_head(parts: Sequence[Tensor], query_heads: int) -> Tensor:
+    """(K, n, D) parts one behind the other -> (K, R, tokens, D), the same memory for each of the R heads."""
+    joined = parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
+    return joined[:, None].expand(-1, query_heads, -1, -1)

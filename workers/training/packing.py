@@ -1,0 +1,173 @@
+"""Which completions share a forward pass, and how their tokens lie in it.
+
+A pass is one stream of tokens without padding: each prompt once, then its completions,
+
+    [prompt 1, completion 1.1, ..., completion 1.G, prompt 2, completion 2.1, ...]
+
+A completion's last token is predicted but never read, so it is not in the stream. P prompts, B completions,
+N completion tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from workers.training.packed_attention import PackedAttention, Segment
+from workers.training.types import Completion, Prompt
+
+
+class Answer(NamedTuple):
+    """One completion to run, and the prompt it answers."""
+
+    prompt: Prompt
+    completion: Completion
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward pass. The N tokens lie end to end, completion by completion.
+
+    Attributes:
+        answers: (B,) which of the answers given to `make_batches` each completion is.
+        targets: (N,) completion ids.
+        lengths: (B,) tokens of each completion, on the CPU.
+        token_ids: (1, n_forwarded) the stream.
+        positions: (1, n_forwarded) each token's place in its own sequence.
+        predictors: (N,) the place in the stream that predicts each token: that of the token before it.
+        segments: (P,) the stream's layout.
+    """
+
+    answers: tuple[int, ...]
+    targets: Tensor
+    lengths: Tensor
+    token_ids: Tensor
+    positions: Tensor
+    predictors: Tensor
+    segments: tuple[Segment, ...]
+
+    @property
+    def n_tokens(self) -> int:
+        """Completion tokens: N."""
+        return len(self.targets)
+
+    @property
+    def n_forwarded(self) -> int:
+        """Tokens of prompts and completions that go through the model."""
+        return self.token_ids.shape[1]
+
+    @cached_property
+    def attention(self) -> PackedAttention:
+        """What lets each token see its own prompt and completion only."""
+        return PackedAttention(self.segments, self.token_ids.device)
+
+    @cached_property
+    def reach(self) -> int:
+        """Most tokens that any token looks at, itself counted."""
+        return max(segment.prompt + max(segment.completions) for segment in self.segments)
+
+
+def make_batches(answers: Sequence[Answer], token_budget: int, device: torch.device) -> list[Batch]:
+    """Split completions over forward passes of about equal size, each of at most `token_budget` tokens.
+
+    The completions of one prompt stay together unless they are over the budget by themselves; each part has
+    the prompt again. One completion is always allowed.
+    """
+    by_prompt: dict[int, list[int]] = {}
+    for i, answer in enumerate(answers):
+        by_prompt.setdefault(id(answer.prompt), []).append(i)
+    parts, sizes = [], []
+    for members in by_prompt.values():
+        prompt = len(answers[members[0]].prompt.tokens)
+        lengths = [max(1, len(answers[i].completion.tokens)) for i in members]
+        for chosen in spread(lengths, token_budget - prompt):
+            parts.append([members[j] for j in chosen])
+            sizes.append(prompt + sum(lengths[j] for j in chosen))
+    return [_batch(answers, [parts[k] for k in chosen], device) for chosen in spread(sizes, token_budget)]
+
+
+def spread(sizes: Sequence[int], room: int) -> list[list[int]]:
+    """Indices of positive `sizes` in few and even bins; none is above `room` unless it holds one item.
+
+    The largest item goes to the emptiest bin, then the next (longest processing time first); if that does not
+    fit, with one more bin.
+    """
+    largest_first = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+    n_bins = min(len(sizes), max(1, -(-sum(sizes) // max(1, room))))
+    while True:
+        bins: list[list[int]] = [[] for _ in range(n_bins)]
+        loads = [0] * n_bins
+        for i in largest_first:
+            emptiest = loads.index(min(loads))
+            bins[emptiest].append(i)
+            loads[emptiest] += sizes[i]
+        if all(load <= room or len(chosen) == 1 for load, chosen in zip(loads, bins, strict=True)):
+            return sorted(sorted(chosen) for chosen in bins)
+        n_bins += 1
+
+
+def per_completion(values: Tensor, batch: Batch) -> Iterator[Tensor]:
+    """Cut (N,) values into one tensor for each completion of the batch."""
+    return iter(torch.split(values, batch.lengths.tolist()))
+
+
+def _batch(answers: Sequence[Answer], parts: Sequence[Sequence[int]], device: torch.device) -> Batch:
+    """Lay out completions of one prompt a part. Built on the CPU as lists, then moved once."""
+    ids: list[int] = []
+    positions: list[int] = []
+    predictors: list[int] = []
+    segments = []
+    for part in parts:
+        prompt = answers[part[0]].prompt.tokens
+        start, width = len(ids), len(prompt)
+        ids += prompt
+        positions += range(width)
+        read = [answers[i].completion.tokens[:-1] for i in part]
+        for i, tokens in zip(part, read, strict=True):
+            at = len(ids)
+            if answers[i].completion.tokens:
+                predictors += [start + width - 1, *range(at, at + len(tokens))]
+            ids += tokens
+            positions += range(width, width + len(tokens))
+        segments.append(Segment(start, width, tuple(map(len, read))))
+    members = tuple(i for part in parts for i in part)
+    completions = [answers[i].completion.tokens for i in members]
+    return Batch(
+        answers=members,
+        targets=torch.tensor([token for tokens in completions for token in tokens], dtype=torch.long).to(
+            device
+        ),
+        lengths=torch.tensor([len(tokens) for tokens in completions]),
+        token_ids=torch.tensor([ids]).to(device),
+        positions=torch.tensor([positions]).to(device),
+        predictors=torch.tensor(predictors, dtype=torch.long).to(device),
+        segments=tuple(segments),
+    )
+
+
+def padded_rows(batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each completion behind its prompt as a row of its own, for models that cannot read the stream.
+
+    Returns:
+        For each completion its ids in reading order without the last (S,), and where among them lie the
+        states that predict its tokens (T,).
+    """
+    ids = batch.token_ids[0]
+    for segment, lengths in zip(batch.segments, _lengths_by_segment(batch), strict=True):
+        first = segment.start + segment.prompt
+        starts = accumulate(segment.completions, initial=first)
+        for start, read, length in zip(starts, segment.completions, lengths, strict=False):
+            row = torch.cat([ids[segment.start : first], ids[start : start + read]])
+            yield row, torch.arange(segment.prompt - 1, segment.prompt - 1 + length, device=ids.device)
+
+
+def _lengths_by_segment(batch: Batch) -> Iterator[list[int]]:
+    lengths = iter(batch.lengths.tolist())
+    for segment in batch.segments:
+        yield [next(lengths) for _ in segment.completions]
