@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -47,7 +47,13 @@ class Settings(BaseSettings):
     shutdown_grace: timedelta = timedelta(seconds=20)
     """How long a stopping worker waits for its training to save its state."""
     trainer_threads: int = Field(default=0, ge=0)
-    """CPU threads of the training process; 0 leaves the choice to torch."""
+    """CPU threads of each training process; 0 leaves the choice to torch, or for a training of several
+    processes divides the cores among them."""
+    gpus: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """GPUs that a worker on this machine may use: a job that asks for more waits for another worker. "auto"
+    counts CUDA_VISIBLE_DEVICES, else what the NVIDIA driver shows."""
+    max_processes: int = Field(default=0, ge=0)
+    """CPU processes that one training may have; 0 for as many as there are cores."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"

@@ -41,16 +41,26 @@ RECIPES: dict[AlgorithmName, Recipe] = {
         "group",
         "clip",
         "loss",
-        {"clip_high": 0.28, "beta": 0.0, "sampling_rounds": 3, "overlong_buffer": 0.2},
+        # The paper takes at most 1 off rewards of -1 and 1: half the range, here of a grader from 0 to 1.
+        {
+            "clip_high": 0.28,
+            "beta": 0.0,
+            "sampling_rounds": 3,
+            "overlong_buffer": 0.2,
+            "overlong_penalty": 0.5,
+        },
     ),
     "gspo": Recipe(
-        "group",
-        "sequence_clip",
-        "loss",
-        {"aggregation": "sequence", "clip_low": 3e-4, "clip_high": 4e-4},
+        "group", "sequence_clip", "loss", {"aggregation": "sequence", "clip_low": 3e-4, "clip_high": 4e-4}
     ),
     "cispo": Recipe("group", "cispo", "loss", {"clip_low": 1.0, "clip_high": 4.0}),
-    "rloo": Recipe("leave_one_out", "clip", "reward", {"aggregation": "sequence", "clip_high": 0.2}),
+    "rloo": Recipe(
+        "leave_one_out",
+        "clip",
+        "reward",
+        # The gradient of a completion's probability is a sum over its tokens; the constant only sets its size.
+        {"aggregation": "constant", "scale_advantage": False, "clip_high": 0.2},
+    ),
     "reinforce_pp": Recipe("batch", "clip", "reward", {"clip_high": 0.2}),
     "ppo": Recipe("value", "clip", "reward", {"clip_high": 0.2, "updates_per_step": 2}),
 }

@@ -6,13 +6,15 @@ child cannot: a crash, a hang, a cancel, a stopping worker.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, IntEnum
 
 import structlog
@@ -20,10 +22,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import unit_of_work
 from app.embedded import process
-from app.jobs import runs
+from app.jobs import capacity, runs
+from app.jobs.models import Job
 from app.jobs.runs import Claim, LeaseLost
 from app.settings import get_settings
 from workers import delivery
+from workers.config import TrainConfig
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +63,7 @@ def train_next(owner: str, stopping: threading.Event) -> bool:
     """Claim the next job and work on it until this attempt is over; False if no job waits."""
     settings = get_settings()
     with unit_of_work() as db:
-        claim = runs.claim_for_training(db, owner, settings.lease)
+        claim = runs.claim_for_training(db, owner, settings.lease, capacity.of_this_machine(settings))
     if claim is None:
         return False
     log.info("job_claimed", job_id=claim.job_id, attempt=claim.attempt)
@@ -76,17 +80,45 @@ def train_next(owner: str, stopping: threading.Event) -> bool:
         _end_child(child, end)
     log.info("attempt_over", job_id=claim.job_id, attempt=claim.attempt, end=end.value, code=child.returncode)
     code = child.returncode
+    if end is End.EXITED and (said := delivery.exit_code(claim)) is not None:
+        code = said  # several processes end with the code of the program that started them
     _until_database_answers(lambda: settle(claim, end, code), stopping)
     _until_database_answers(lambda: delivery.clean_up(claim), stopping)
     return True
 
 
 def start_child(claim: Claim) -> subprocess.Popen[bytes]:
-    """The training, as a process of its own: a fault there never takes the worker with it."""
-    threads = get_settings().trainer_threads
-    chosen = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} if threads else {}
+    """The training, as a process of its own: a fault there never takes the worker with it.
+
+    A training of several processes is started by torchrun, which ends them all when one dies.
+    """
+    with unit_of_work() as db:
+        config = TrainConfig.model_validate(db.get_one(Job, claim.job_id).config)
     command = [sys.executable, "-m", "workers.run", claim.job_id, "--attempt", str(claim.attempt)]
-    return process.spawn(command, on_parent_death=signal.SIGKILL, env={**os.environ, **chosen})
+    if config.processes > 1:
+        command = torchrun(config.processes, [*command, "--device", config.device])
+    env = {**os.environ, **child_settings(config.processes)}
+    return process.spawn(command, on_parent_death=signal.SIGKILL, env=env)
+
+
+def torchrun(processes: int, command: Sequence[str]) -> list[str]:
+    """The command that runs another in several processes on this machine and ends them all if one fails."""
+    grace = math.ceil(get_settings().shutdown_grace.total_seconds())
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    options = ["--nproc-per-node", str(processes), "--shutdown-timeout", str(grace), "--no-python"]
+    # They are in sessions of their own, where a signal to the launcher's group does not reach them.
+    return [*launcher, *options, *process.bound_to_parent(command, signal.SIGKILL)]
+
+
+def child_settings(processes: int) -> dict[str, str]:
+    """Environment of a training: threads of each process, and for several the interface they speak on."""
+    threads = get_settings().trainer_threads
+    if not threads and processes > 1 and "OMP_NUM_THREADS" not in os.environ:
+        threads = max(1, capacity.cores() // processes)
+    chosen = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} if threads else {}
+    if processes > 1 and sys.platform == "linux":
+        chosen["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
+    return chosen
 
 
 def watch(child: subprocess.Popen[bytes], claim: Claim, stopping: threading.Event) -> End:
@@ -125,13 +157,12 @@ def _exits_now(child: subprocess.Popen[bytes]) -> bool:
 
 def _end_child(child: subprocess.Popen[bytes], end: End) -> None:
     """No child and no child's child is left when this returns."""
-    if end is End.CANCELLED:
-        process.stop(child, grace=CANCEL_GRACE)
-    elif end is End.WORKER_STOPS:
-        process.stop(child, grace=get_settings().shutdown_grace.total_seconds())
-    else:
-        process.kill_group(child)
-        child.wait()
+    if end in (End.CANCELLED, End.WORKER_STOPS):
+        grace = CANCEL_GRACE if end is End.CANCELLED else get_settings().shutdown_grace.total_seconds()
+        child.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(grace)
+    process.kill_family(child)
 
 
 def settle(claim: Claim, end: End, code: int) -> None:

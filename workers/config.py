@@ -48,17 +48,19 @@ class TrainConfig(BaseModel):
     beta: float = Field(default=0.02, ge=0, le=2)
     """Weight of the KL penalty to the starting policy; 0 still measures the KL."""
     clip_low: float = Field(default=0.2, ge=0, le=1)
-    """Lower clip of the importance ratio: 1 - clip_low."""
+    """Lower bound of the ratio of an update to the policy before it: 1 - clip_low. gspo: of a completion's."""
     clip_high: float = Field(default=0.27, ge=0)
-    """Upper clip of the importance ratio: 1 + clip_high (clip-higher, DAPO, arXiv:2503.14476)."""
+    """Upper bound: 1 + clip_high (clip-higher, DAPO, arXiv:2503.14476). cispo: of the weight, not the gradient."""
     importance_cap: float = Field(default=2.0, ge=1)
-    """Truncation of the importance weight between the sampling policy and the one before the update."""
+    """Most that a token weighs for being likelier before the update than when it was sampled."""
     updates_per_step: int = Field(default=1, ge=1, le=16)
     """Optimiser updates made with the same rollouts."""
     aggregation: Aggregation = "token"
-    """Mean over all tokens of the step; over completions of each one's mean; or sum over a constant."""
+    """Mean over all tokens of the step; over completions of each one's mean; or each one's sum over
+    max_completion_tokens."""
     scale_advantage: bool = True
-    """Divide advantages by the group's standard deviation, as in the GRPO paper."""
+    """Divide advantages by their standard deviation: the group's where the group is the baseline, as in the GRPO
+    paper; the whole step's for rloo, reinforce_pp and ppo."""
     sampling_rounds: int = Field(default=1, ge=1, le=10)
     """Most times a step draws prompts to fill up on groups with spread (dynamic sampling, DAPO)."""
     overlong_buffer: float = Field(default=0.0, ge=0, le=1)
@@ -66,13 +68,14 @@ class TrainConfig(BaseModel):
     overlong_penalty: float = Field(default=1.0, ge=0)
     """What a completion of full length loses where overlong_buffer is above 0, in grader units."""
     mask_truncated: bool = False
-    """Leave completions that were cut out of the gradient (overlong filtering, DAPO)."""
+    """Leave completions that were cut out of the gradient (overlong filtering, DAPO); they stay in the baseline."""
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
     """PPO: generalised advantage estimation, arXiv:1506.02438; undiscounted."""
     value_learning_rate: float = Field(default=1e-3, gt=0, le=1)
-    """PPO: AdamW's rate for the value head."""
+    """PPO: AdamW's rate for the value head; about how far an update can move a value."""
     value_clip: float = Field(default=0.2, gt=0)
-    """PPO: how far a value may move from its old one before its loss stops counting."""
+    """PPO: how far a value may move from its old one before its loss stops counting. Values are in standard
+    deviations of the step's rewards."""
     async_steps: int = Field(default=0, ge=0, le=1)
     """1 samples the next step while this one is updated, with weights one update older."""
 
@@ -119,6 +122,11 @@ class TrainConfig(BaseModel):
     def recipe(self) -> Recipe:
         """What the algorithm is made of."""
         return RECIPES[self.algorithm]
+
+    @property
+    def has_kl_in_reward(self) -> bool:
+        """Whether each token's KL is taken off the rewards before they are compared."""
+        return self.recipe.kl == "reward" and self.beta > 0
 
     def total_steps(self, n_rows: int) -> int:
         """Updates in the run: every epoch visits every row once; its last step may be smaller."""

@@ -25,6 +25,7 @@ from workers.db_recorder import clean, state_prefix, tuned_model_name
 log = structlog.get_logger(__name__)
 
 LAST_WORDS = "last_words.txt"
+EXIT_CODE = "exit_code.txt"
 RESULTS_NAME = "step_metrics.csv"
 NO_BETTER = (
     "No checkpoint was better than the base model beyond doubt: the delivered model equals the base. "
@@ -43,6 +44,28 @@ def last_words(claim: Claim) -> str:
         return (run_folder(claim) / LAST_WORDS).read_text().strip()
     except OSError:
         return ""
+
+
+def write_last_words(claim: Claim, words: str) -> None:
+    """Keep what a training process says before it crashes; of several, the first knows best."""
+    folder = run_folder(claim)
+    folder.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError), (folder / LAST_WORDS).open("x") as file:
+        file.write(words[:2000])
+
+
+def write_exit_code(claim: Claim, code: int) -> None:
+    """Tell the worker how the main process of a training ends: torchrun does not pass it on."""
+    with suppress(OSError):  # then it counts as crashed
+        (run_folder(claim) / EXIT_CODE).write_text(str(code))
+
+
+def exit_code(claim: Claim) -> int | None:
+    """How the main process of a training has ended, if it came to say so."""
+    try:
+        return int((run_folder(claim) / EXIT_CODE).read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def clean_up(claim: Claim) -> None:

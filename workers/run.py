@@ -1,4 +1,8 @@
-"""The training process: `python -m workers.run JOB_ID --attempt N`. Started by workers/attempt.py."""
+"""The training process: `python -m workers.run JOB_ID --attempt N`. Started by workers/attempt.py.
+
+Under torchrun there are several of them. The main one speaks with database and storage; the others are told
+by it what to do, and say nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,15 @@ import shutil
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
+from torch.distributed import DistError
 
 import app.tables  # noqa: F401  # foreign keys are found by table name
 from app.checkpoints.models import Checkpoint
@@ -25,19 +31,27 @@ from app.jobs.runs import Claim, LeaseLost
 from app.logs import configure_logging
 from app.settings import get_settings
 from app.storage import get_storage
-from graders import Grader, build_grader, parse_grader
+from graders import build_grader, parse_grader
+from graders.spec import GraderSpec
 from workers import delivery
 from workers.attempt import Exit
 from workers.config import TrainConfig
 from workers.dataset import Row
 from workers.db_recorder import DatabaseRecorder, state_to_resume
 from workers.training.checkpoints import checkpoint_folder
+from workers.training.distributed import World
 from workers.training.errors import RunCancelled, RunFailed
 from workers.training.loop import train
+from workers.training.recorder import Recorder
+from workers.training.recorders import Silent
 from workers.training.state import state_folder
+from workers.training.types import RunResult
 from workers.validation import fetch_rows
 
 log = structlog.get_logger(__name__)
+
+Device = Literal["auto", "cpu", "cuda"]
+OTHER_LOST = "another of its processes was lost, perhaps for lack of memory"
 
 
 class StopRequested:
@@ -60,31 +74,43 @@ class Work(NamedTuple):
     config: TrainConfig
     train_rows: list[Row]
     valid_rows: list[Row]
-    grader: Grader
+    grader: GraderSpec
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m workers.run")
     parser.add_argument("job_id")
     parser.add_argument("--attempt", type=int, required=True)
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     arguments = parser.parse_args()
     settings = get_settings()
     configure_logging(settings.log_level, settings.log_format)
     claim = Claim(arguments.job_id, arguments.attempt, "running")
     structlog.contextvars.bind_contextvars(job_id=claim.job_id, attempt=claim.attempt)
-    code = run(claim, StopRequested())
+    rank = int(os.environ.get("RANK", "0"))
+    code = (
+        run(claim, StopRequested(), arguments.device) if rank == 0 else assist(claim, rank, arguments.device)
+    )
+    if "RANK" in os.environ and code is not Exit.CRASHED:
+        code = Exit.OUTCOME_WRITTEN  # anything else makes torchrun end the others, who may not be done
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # taking torch down in order takes seconds, and the next job waits
 
 
-def run(claim: Claim, should_stop: StopRequested) -> Exit:
+def run(claim: Claim, should_stop: StopRequested, device: Device) -> Exit:
     """Train the job and write its outcome, as far as this process can."""
     folder = delivery.run_folder(claim)
     _remove_older(folder, claim.attempt)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    code = _run(claim, folder, should_stop, device)
+    delivery.write_exit_code(claim, code)
+    return code
+
+
+def _run(claim: Claim, folder: Path, should_stop: StopRequested, device: Device) -> Exit:
     try:
-        _train_and_deliver(claim, folder, should_stop)
+        _train_and_deliver(claim, folder, should_stop, device)
     except RunCancelled:
         return Exit.STOPPED
     except LeaseLost:
@@ -94,10 +120,41 @@ def run(claim: Claim, should_stop: StopRequested) -> Exit:
         if _is_absence(problem):
             log.warning("database_away", problem=str(problem))
             return Exit.DATABASE_AWAY
-        traceback.print_exc()
-        (folder / delivery.LAST_WORDS).write_text(f"{type(problem).__name__}: {problem}"[:2000])
-        return Exit.CRASHED
+        return _crashed(claim, problem)
     return Exit.OUTCOME_WRITTEN
+
+
+def assist(claim: Claim, rank: int, device: Device) -> Exit:
+    """Train the job together with the main process, which alone decides and writes."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the main process says when to stop
+    structlog.contextvars.bind_contextvars(rank=rank)
+    try:
+        world = World.from_environment(device)
+        work = world.broadcast(_nothing_yet())
+        if work is not None:
+            _train(work, Silent(), delivery.run_folder(claim), lambda: False, world)
+    except (RunCancelled, RunFailed):
+        pass  # every process comes to the same end
+    except Exception as problem:
+        if delivery.exit_code(claim) is None:  # else the main process has left, and knows why
+            return _crashed(claim, problem)
+    return Exit.OUTCOME_WRITTEN
+
+
+def _nothing_yet() -> Work | None:
+    return None
+
+
+def _crashed(claim: Claim, problem: Exception) -> Exit:
+    traceback.print_exc()
+    words = OTHER_LOST if _is_loss_of_another(problem) else f"{type(problem).__name__}: {problem}"
+    delivery.write_last_words(claim, words)
+    return Exit.CRASHED
+
+
+def _is_loss_of_another(problem: Exception) -> bool:
+    """Whether a call to the other processes found one gone; gloo's errors have no type of their own."""
+    return "RANK" in os.environ and (isinstance(problem, DistError) or "gloo" in str(problem))
 
 
 def _is_absence(problem: Exception) -> bool:
@@ -115,17 +172,40 @@ def _remove_older(folder: Path, attempt: int) -> None:
             shutil.rmtree(other, ignore_errors=True)
 
 
-def _train_and_deliver(claim: Claim, folder: Path, should_stop: StopRequested) -> None:
+def _train_and_deliver(claim: Claim, folder: Path, should_stop: StopRequested, device: Device) -> None:
     try:
-        work = _load(claim, folder)
-        _restore(claim, folder)
+        world = World.from_environment(device)
+        work = _tell_others(world, lambda: _prepare(claim, folder))
         recorder = DatabaseRecorder(claim, get_storage())
-        result = train(*work, recorder, folder, should_stop)
+        result = _train(work, recorder, folder, should_stop, world)
     except RunFailed as failure:  # the same run again would fail again
         log.warning("run_failed", code=failure.code)
         delivery.give_up(claim, failure.code, str(failure))
         return
     delivery.deliver(claim, result.best.step, trained_tokens=result.trained_tokens)
+
+
+def _tell_others(world: World, prepare: Callable[[], Work]) -> Work:
+    """Do what is to be done before all can start, and tell them; or that there is nothing to start."""
+    work = None
+    try:
+        work = prepare()
+    finally:
+        world.broadcast(work)
+    return work
+
+
+def _prepare(claim: Claim, folder: Path) -> Work:
+    work = _load(claim, folder)
+    _restore(claim, folder)
+    return work
+
+
+def _train(
+    work: Work, recorder: Recorder, folder: Path, should_stop: Callable[[], bool], world: World
+) -> RunResult:
+    rows = (work.train_rows, work.valid_rows)
+    return train(work.config, *rows, build_grader(work.grader), recorder, folder, should_stop, world)
 
 
 def _load(claim: Claim, folder: Path) -> Work:
@@ -144,7 +224,7 @@ def _load(claim: Claim, folder: Path) -> Work:
             raise FileGone(f"The file {name} was deleted before the training could read it.") from None
     spec = parse_grader(job.method["reinforcement"]["grader"])
     train_rows, valid_rows = [*rows, []][:2]
-    return Work(TrainConfig.model_validate(job.config), train_rows, valid_rows, build_grader(spec))
+    return Work(TrainConfig.model_validate(job.config), train_rows, valid_rows, spec)
 
 
 class FileGone(RunFailed):

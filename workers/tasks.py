@@ -17,7 +17,8 @@ import app.tables  # noqa: F401  # foreign keys are found by table name
 from app import queue
 from app.db import unit_of_work
 from app.files import service as files
-from app.jobs import runs
+from app.jobs import capacity, runs
+from app.settings import get_settings
 from workers import attempt, validation
 from workers.celery_app import celery
 
@@ -62,6 +63,7 @@ def start_waker(sender: Any, **_: Any) -> None:
 
 def _wake_for_ever(kinds: list[queue.Queue]) -> None:
     """A busy worker sends nothing: its messages would only pile up, and it looks again by itself."""
+    offered = capacity.of_this_machine(get_settings())
     next_sweep = 0.0
     while not STOPPING.wait(WAKER_SECONDS):
         if time.monotonic() >= next_sweep:
@@ -72,7 +74,7 @@ def _wake_for_ever(kinds: list[queue.Queue]) -> None:
                 continue
             try:
                 with unit_of_work() as db:
-                    has_work = runs.has_work(db, kind)
+                    has_work = runs.has_work(db, kind, offered)
             except SQLAlchemyError as problem:
                 log.warning("waker_found_no_database", problem=str(problem))
                 continue

@@ -1,7 +1,8 @@
 """`python -m workers.train CONFIG.toml`: the same engine with no database, no queue and no service.
 
 The file names the data, the grader and the output folder, and holds a `[config]` table with the fields of
-`TrainConfig`. Paths are relative to the file. Run it again to resume a run that was stopped.
+`TrainConfig`. Paths are relative to the file. Run it again to resume a run that was stopped. With `processes`
+above 1, start it with torchrun (docs/scaling.md).
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from pydantic import ValidationError
 from graders import GraderInvalid, build_grader, parse_grader
 from workers.config import TrainConfig
 from workers.dataset import MAX_VALID_ROWS, DatasetInvalid, Row, read_rows
+from workers.training.distributed import World
 from workers.training.errors import EngineError
 from workers.training.loop import train
-from workers.training.recorders import ConsoleRecorder, FanOut, JsonlRecorder
+from workers.training.recorder import Recorder
+from workers.training.recorders import ConsoleRecorder, FanOut, JsonlRecorder, Silent
 from workers.training.state import saved_steps
 
 KEYS = {"train", "valid", "grader", "output", "config"}
@@ -73,16 +76,26 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         run = read_run_file(Path(arguments[0]))
+        world = World.from_environment(run.config.device)
+        if world.size != run.config.processes:
+            wanted = run.config.processes
+            raise RunFileInvalid(f"processes is {wanted}, but {world.size} run: see docs/scaling.md")
         states = saved_steps(run.output)
         total_steps = run.config.total_steps(len(run.train_rows))
-        recorder = FanOut(
-            JsonlRecorder(run.output, resumed_step=states[0] if states else -1),
-            ConsoleRecorder(total_steps, sys.stdout),
-        )
-        result = train(run.config, run.train_rows, run.valid_rows, run.grader, recorder, run.output)
+        recorder: Recorder = Silent()
+        if world.is_main:
+            recorder = FanOut(
+                JsonlRecorder(run.output, resumed_step=states[0] if states else -1),
+                ConsoleRecorder(total_steps, sys.stdout),
+            )
+        rows = (run.train_rows, run.valid_rows)
+        result = train(run.config, *rows, run.grader, recorder, run.output, world=world)
+        world.close()
     except (RunFileInvalid, EngineError) as error:
         print(error, file=sys.stderr)
         return 1
+    if not world.is_main:
+        return 0
     best = result.best
     if best.step == 0:
         print("No checkpoint is better than the base on the validation rows.")

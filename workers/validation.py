@@ -171,6 +171,7 @@ def check(claim: Claim) -> Checked:
             n_train=len(train_rows),
             n_valid=len(valid_rows),
             seed=job.seed,
+            resources=job.resources,
         )
     except ConfigImpossible as problem:
         code = "invalid_training_file" if problem.param == TRAINING else "invalid_value"

@@ -1,6 +1,7 @@
 """Becomes another program that cannot outlive its parent: `launch.py SIGNAL PARENT UID GID PROGRAM...`.
 
 Asks the kernel to send SIGNAL when the parent dies, drops to UID:GID (-1: stays who it is), then execs.
+PARENT 0 is whoever has started it.
 A script of its own, because running Python between fork and exec of a threaded process may deadlock. It
 imports only the standard library and runs under `python -I -S`, so that it costs a few milliseconds.
 """
@@ -18,7 +19,7 @@ def die_with_parent(libc: ctypes.CDLL, signal: int, parent: int) -> None:
         return
     if libc.prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent:  # it died before the kernel knew our wish
+    if parent and os.getppid() != parent:  # it died before the kernel knew our wish
         raise SystemExit("the parent process is gone")
 
 

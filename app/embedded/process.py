@@ -26,6 +26,21 @@ class User(NamedTuple):
     gid: int
 
 
+def bound_to_parent(
+    program: Sequence[str | Path],
+    on_parent_death: signal.Signals = signal.SIGTERM,
+    user: User | None = None,
+    parent: int = 0,
+) -> list[str]:
+    """The command that runs a program which gets `on_parent_death` when the thread that starts it ends.
+
+    `parent` is the process that starts it, or 0 for any.
+    """
+    uid, gid = user or (-1, -1)
+    arguments = [int(on_parent_death), parent, uid, gid, *program]
+    return [sys.executable, "-I", "-S", str(LAUNCHER), *map(str, arguments)]
+
+
 def spawn(
     program: Sequence[str | Path],
     *,
@@ -40,11 +55,8 @@ def spawn(
 
     Call from the main thread: the kernel watches the thread that starts a child, not the process.
     """
-    uid, gid = user or (-1, -1)
-    launcher = [sys.executable, "-I", "-S", str(LAUNCHER)]
-    arguments = [int(on_parent_death), os.getpid(), uid, gid, *program]
     return subprocess.Popen(
-        launcher + [str(argument) for argument in arguments],
+        bound_to_parent(program, on_parent_death, user, parent=os.getpid()),
         env=env,
         cwd=cwd,
         stdin=subprocess.DEVNULL,
@@ -70,6 +82,35 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
     """Kill a child started by `spawn` with all that it started in its session."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def kill_family(process: subprocess.Popen[bytes], *, seconds: float = 10.0) -> None:
+    """`kill_group` for a child whose own children have sessions of their own; waits until all are gone."""
+    members = [] if process.poll() is not None else descendants(process.pid)
+    kill_group(process)
+    for pid in members:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+    for pid in members:
+        wait_gone(pid, seconds)
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes started by a process, and by those in turn (Linux; elsewhere none are found)."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, IndexError):
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(stat.parent.name))
+    found, waiting = [], [pid]
+    while waiting:
+        born = children.get(waiting.pop(), [])
+        found += born
+        waiting += born
+    return found
 
 
 def is_alive(pid: int) -> bool:

@@ -16,20 +16,40 @@ MAX_EPOCHS = 50
 NEAREST_EVAL, FARTHEST_EVAL = 5, 25
 """Steps between validations: one epoch, within these."""
 COMPLETION_TOKENS = 256
-BETA = 0.02
 LORA_RATE_AT_4096 = 4e-5
 """AdamW's rate for a LoRA adapter of a model with hidden size 4096; it falls as models grow wider."""
+OPTIONAL = (
+    "temperature",
+    "stop",
+    "beta",
+    "clip_low",
+    "clip_high",
+    "importance_cap",
+    "updates_per_step",
+    "scale_advantage",
+    "aggregation",
+    "sampling_rounds",
+    "overlong_buffer",
+    "overlong_penalty",
+    "mask_truncated",
+    "gae_lambda",
+    "warmup_steps",
+    "async_steps",
+    "gradient_checkpointing",
+    "dtype",
+    "sharding",
+)
+"""Hyperparameters with a default in TrainConfig, perhaps one of the algorithm's: passed on only if given."""
 SHOWN = (
     "n_epochs",
     "eval_interval",
     "eval_samples",
+    "adapter",
     "algorithm",
     "group_size",
-    "beta",
-    "adapter",
     "learning_rate",
     "max_completion_tokens",
-    "temperature",
+    *OPTIONAL,
 )
 """What a job's reply shows of its TrainConfig under the same names."""
 FULL_RATE_SHARE = 0.1
@@ -56,8 +76,9 @@ def resolve_config(
     n_train: int,
     n_valid: int,
     seed: int,
+    resources: Mapping[str, int] | None = None,
 ) -> TrainConfig:
-    """The run that a job's method means for this model and these files.
+    """The run that a job's method and resources mean for this model and these files.
 
     `context` and `longest_prompt` are in tokens. Raises `ConfigImpossible`.
     """
@@ -65,9 +86,9 @@ def resolve_config(
     prompts_per_step = asked.get("batch_size", min(PROMPTS_PER_STEP, n_train))
     per_epoch = -(-n_train // prompts_per_step)
     adapter = asked.get("adapter", "lora")
-    optional: dict[str, Any] = {name: asked[name] for name in ("temperature", "lora_rank") if name in asked}
+    optional: dict[str, Any] = {name: asked[name] for name in OPTIONAL if name in asked}
     if "lora_rank" in asked:
-        optional["lora_alpha"] = 2.0 * asked["lora_rank"]
+        optional |= {"lora_rank": asked["lora_rank"], "lora_alpha": 2.0 * asked["lora_rank"]}
     return TrainConfig(
         model=model,
         model_path=model_path,
@@ -81,10 +102,10 @@ def resolve_config(
         max_completion_tokens=_completion_tokens(asked, context, longest_prompt or 0),
         adapter=adapter,
         learning_rate=_learning_rate(asked, adapter, hidden_size),
-        beta=asked.get("beta", BETA),
         eval_interval=asked.get("eval_interval", _clamp(per_epoch, NEAREST_EVAL, FARTHEST_EVAL)),
         eval_samples=asked.get("eval_samples", 1) if n_valid else 1,
         **optional,
+        **_place(resources or {}),
     )
 
 
@@ -92,7 +113,7 @@ def shown_hyperparameters(requested: Mapping[str, Any], config: Mapping[str, Any
     """What a job's reply shows: as requested, then resolved, under OpenAI's names and ours."""
     if config is None:
         return dict(requested)
-    resolved = {name: config[name] for name in SHOWN}
+    resolved = {name: config[name] for name in SHOWN if _says_something(name, config)}
     resolved["batch_size"] = config["prompts_per_step"]
     if config["adapter"] == "lora":
         resolved["lora_rank"] = config["lora_rank"]
@@ -101,6 +122,22 @@ def shown_hyperparameters(requested: Mapping[str, Any], config: Mapping[str, Any
         if shown.get(multiplier) == "auto":
             shown[multiplier] = 1.0
     return shown
+
+
+def _says_something(name: str, config: Mapping[str, Any]) -> bool:
+    """Not what older jobs lack or the algorithm does not read, nor "auto", which the worker decides."""
+    if name == "gae_lambda" and config["algorithm"] != "ppo":
+        return False
+    return bool(config.get(name, "auto") != "auto")
+
+
+def _place(resources: Mapping[str, int]) -> dict[str, Any]:
+    """Where a run computes, and in how many processes; by default one, on a GPU if there is one."""
+    if "gpus" in resources:
+        return {"processes": resources["gpus"], "device": "cuda"}
+    if "processes" in resources:
+        return {"processes": resources["processes"], "device": "cpu"}
+    return {}
 
 
 def _asked(job_method: Mapping[str, Any]) -> dict[str, Any]:

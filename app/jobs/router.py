@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 
 from app.auth import CurrentCaller, Db
 from app.errors import BadRequest
+from app.jobs import capacity
 from app.jobs import service as jobs
 from app.jobs.schemas import JobCreate, JobList, JobOut
 from app.pagination import Cursor, Limit
@@ -22,7 +23,14 @@ MAX_PAIRS = 16
 @router.post("")
 def create_job(request: JobCreate, caller: CurrentCaller, db: Db) -> JobOut:
     """Start a reinforcement fine-tuning job."""
-    job = jobs.create(db, caller.project_id, request, max_active=get_settings().max_active_jobs)
+    settings = get_settings()
+    job = jobs.create(
+        db,
+        caller.project_id,
+        request,
+        max_active=settings.max_active_jobs,
+        max_processes=capacity.max_processes(settings),
+    )
     return JobOut.of(job, caller.organization_id)
 
 

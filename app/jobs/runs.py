@@ -13,12 +13,14 @@ from datetime import timedelta
 from typing import Any, Literal
 
 import structlog
-from sqlalchemy import ColumnElement, Update, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Update, and_, exists, func, not_, or_, select, update
 from sqlalchemy.orm import Session
 
 from app import queue
 from app.checkpoints.models import Checkpoint
 from app.events import service as events
+from app.events.models import JobEvent
+from app.jobs.capacity import Capacity
 from app.jobs.models import Job
 
 log = structlog.get_logger(__name__)
@@ -37,6 +39,8 @@ MOVES: Mapping[Status, frozenset[Status]] = {
 """From each status, where a job may go. `running` to `running` is a new attempt after a lost worker."""
 
 UNOWNED = {"lease_owner": None, "lease_expires_at": None, "phase": None, "phase_since": None}
+WAITS = "waits-for-resources"
+"""Key of the one event that tells of a job too large for the worker that looked."""
 OVER = {**UNOWNED, "estimated_finish": None}
 
 
@@ -107,9 +111,13 @@ def claim_for_validation(db: Session, owner: str, lease: timedelta) -> Claim | N
     return Claim(job.id, job.attempt, "validating_files") if job else None
 
 
-def claim_for_training(db: Session, owner: str, lease: timedelta) -> Claim | None:
-    """Take the oldest job that is queued, or whose worker went silent."""
-    job = _take(db, trainable(), "running", owner, lease)
+def claim_for_training(db: Session, owner: str, lease: timedelta, capacity: Capacity) -> Claim | None:
+    """Take the oldest job that is queued, or whose worker went silent, and that fits this machine.
+
+    The owners of jobs that are too large for it are told so, once.
+    """
+    _tell_of_waiting(db, capacity)
+    job = _take(db, and_(trainable(), _fits(capacity)), "running", owner, lease)
     if job is None:
         return None
     events.append(db, job.id, "started", "Fine-tuning job started")
@@ -122,10 +130,12 @@ def trainable() -> ColumnElement[bool]:
     return or_(Job.status == "queued", silent)
 
 
-def has_work(db: Session, kind: queue.Queue) -> bool:
-    """Whether a worker of that queue would find a job."""
+def has_work(db: Session, kind: queue.Queue, capacity: Capacity) -> bool:
+    """Whether a worker of that queue on this machine would find a job, or one to tell of its waiting."""
     free = or_(Job.lease_expires_at.is_(None), Job.lease_expires_at < func.now())
-    wanted = trainable() if kind == "train" else and_(Job.status == "validating_files", free)
+    wanted = and_(Job.status == "validating_files", free)
+    if kind == "train":
+        wanted = or_(and_(trainable(), _fits(capacity)), _waits_untold(capacity))
     return db.scalar(select(Job.id).where(wanted).limit(1)) is not None
 
 
@@ -254,6 +264,29 @@ def best_checkpoint(db: Session, job_id: str) -> Checkpoint | None:
     gained = or_(Checkpoint.advantage_over_base.is_(None), Checkpoint.advantage_over_base > 0)
     best_first = (gain.desc(), Checkpoint.step.desc())
     return db.scalars(select(Checkpoint).where(*trained, gained).order_by(*best_first).limit(1)).first()
+
+
+def _fits(capacity: Capacity) -> ColumnElement[bool]:
+    return and_(
+        func.coalesce(Job.resources["gpus"].as_integer(), 0) <= capacity.gpus,
+        func.coalesce(Job.resources["processes"].as_integer(), 0) <= capacity.processes,
+    )
+
+
+def _waits_untold(capacity: Capacity) -> ColumnElement[bool]:
+    """Jobs that could be trained, but not here, and whose owners do not know yet."""
+    told = exists().where(JobEvent.job_id == Job.id, JobEvent.key == WAITS)
+    return and_(trainable(), not_(_fits(capacity)), not_(told))
+
+
+def _tell_of_waiting(db: Session, capacity: Capacity) -> None:
+    waiting = select(Job).where(_waits_untold(capacity)).order_by(Job.created_at, Job.id)
+    for job in db.scalars(waiting.with_for_update(skip_locked=True)).all():
+        ((kind, wanted),) = (job.resources or {}).items()
+        here = capacity.gpus if kind == "gpus" else capacity.processes
+        name = "GPUs" if kind == "gpus" else "CPU processes"
+        message = f"The job waits for a worker with {wanted} {name}; the one that looked has {here}"
+        events.append(db, job.id, WAITS, message, level="warn")
 
 
 def _take(db: Session, free: ColumnElement[bool], to: HeldStatus, owner: str, lease: timedelta) -> Job | None:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from app.jobs.defaults import shown_hyperparameters
 from app.jobs.models import Job
 from app.pagination import Page
+from workers.algorithms import Aggregation, AlgorithmName
 
 MAX_SEED = 2**31 - 1
 MAX_STEPS = 1_000_000
@@ -62,7 +63,7 @@ class Hyperparameters(Wire):
     compute_multiplier: AutoCompute = "auto"
     reasoning_effort: Literal["default", "low", "medium", "high"] = "default"
 
-    algorithm: Literal["grpo"] | None = Field(default=None, description="Cherry: the learning algorithm.")
+    algorithm: AlgorithmName | None = Field(default=None, description="Cherry: the learning algorithm.")
     group_size: int | None = Field(default=None, ge=2, le=256, description="Cherry: completions per prompt.")
     beta: float | None = Field(default=None, ge=0, le=2, description="Cherry: weight of the KL penalty.")
     adapter: Literal["lora", "full"] | None = Field(
@@ -80,6 +81,60 @@ class Hyperparameters(Wire):
     )
     temperature: float | None = Field(
         default=None, gt=0, le=2, description="Cherry: sampling temperature of training rollouts."
+    )
+    stop: list[Annotated[str, Field(min_length=1, max_length=64)]] | None = Field(
+        default=None, max_length=4, description="Cherry: texts that end a completion."
+    )
+    clip_low: float | None = Field(
+        default=None, ge=0, le=1, description="Cherry: the importance ratio is clipped at 1 - clip_low."
+    )
+    clip_high: float | None = Field(
+        default=None, ge=0, description="Cherry: the importance ratio is clipped at 1 + clip_high."
+    )
+    importance_cap: float | None = Field(
+        default=None,
+        ge=1,
+        description="Cherry: largest weight for what an older policy sampled.",
+    )
+    updates_per_step: int | None = Field(
+        default=None, ge=1, le=16, description="Cherry: updates made with the same rollouts."
+    )
+    scale_advantage: bool | None = Field(
+        default=None, description="Cherry: divide advantages by the group's standard deviation."
+    )
+    aggregation: Aggregation | None = Field(
+        default=None, description="Cherry: how token losses are averaged."
+    )
+    sampling_rounds: int | None = Field(
+        default=None,
+        ge=1,
+        le=10,
+        description="Cherry: most times a step draws prompts for groups with spread.",
+    )
+    overlong_buffer: float | None = Field(
+        default=None, ge=0, le=1, description="Cherry: last share of the length in which the reward falls."
+    )
+    overlong_penalty: float | None = Field(
+        default=None, ge=0, description="Cherry: what a completion of full length then loses."
+    )
+    mask_truncated: bool | None = Field(
+        default=None, description="Cherry: leave completions that were cut out of the gradient."
+    )
+    gae_lambda: float | None = Field(default=None, ge=0, le=1, description="Cherry: ppo's lambda.")
+    warmup_steps: int | None = Field(
+        default=None, ge=0, le=MAX_STEPS, description="Cherry: steps over which the rate rises from 0."
+    )
+    async_steps: int | None = Field(
+        default=None, ge=0, le=1, description="Cherry: 1 samples the next step during the update of this one."
+    )
+    gradient_checkpointing: bool | None = Field(
+        default=None, description="Cherry: less memory for about a third more time."
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] | None = Field(
+        default=None, description="Cherry: arithmetic of the model; trained weights are fp32 always."
+    )
+    sharding: Literal["none", "fsdp"] | None = Field(
+        default=None, description="Cherry: whole weights in every process, or split over them (FSDP2)."
     )
 
 
@@ -114,6 +169,13 @@ MetadataValue = Annotated[str, Field(max_length=512)]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
 
 
+class Resources(Wire):
+    """Exactly one of the two."""
+
+    gpus: int | None = Field(default=None, ge=1, le=64, description="NVIDIA GPUs, one process on each.")
+    processes: int | None = Field(default=None, ge=1, le=64, description="Processes on the CPU.")
+
+
 class JobCreate(Wire):
     """What starts a job."""
 
@@ -127,6 +189,11 @@ class JobCreate(Wire):
     method: Method | None = None
     hyperparameters: Any = None
     """Deprecated by OpenAI and of supervised jobs only: not read."""
+    resources: Resources | None = Field(
+        default=None,
+        description="Cherry: what the training runs on.",
+        json_schema_extra={"x-cherry": True},
+    )
 
 
 class JobErrorOut(BaseModel):
@@ -162,6 +229,12 @@ class JobOut(BaseModel):
     usage_metrics: None = None
     shared_with_openai: Literal[False] = False
     eval_id: None = None
+    resources: dict[str, int] | None = Field(
+        default=None,
+        description="Cherry: as requested; left out otherwise.",
+        exclude_if=lambda value: value is None,
+        json_schema_extra={"x-cherry": True},
+    )
 
     @classmethod
     def of(cls, job: Job, organization_id: str) -> JobOut:
@@ -183,6 +256,7 @@ class JobOut(BaseModel):
             method=_method_out(job),
             metadata=job.meta,
             user_provided_suffix=job.suffix,
+            resources=job.resources,
         )
 
 

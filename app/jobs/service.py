@@ -16,7 +16,14 @@ from app.files import service as files
 from app.ids import random_id
 from app.jobs import runs
 from app.jobs.models import ACTIVE, Job
-from app.jobs.schemas import MAX_SEED, Hyperparameters, JobCreate, Reinforcement, ReinforcementMethod
+from app.jobs.schemas import (
+    MAX_SEED,
+    Hyperparameters,
+    JobCreate,
+    Reinforcement,
+    ReinforcementMethod,
+    Resources,
+)
 from app.models import service as models
 from app.pagination import Page, fetch_page
 from app.tenants.models import Project
@@ -26,12 +33,13 @@ from graders.types import GraderInvalid
 GRADER = "method.reinforcement.grader"
 
 
-def create(db: Session, project_id: str, request: JobCreate, *, max_active: int) -> Job:
+def create(db: Session, project_id: str, request: JobCreate, *, max_active: int, max_processes: int) -> Job:
     """Check a request against what the project has, and start the job with its first events.
 
     Raises `BadRequest`, `NotFound` (a file) or `TooManyJobs`.
     """
     method = _checked_method(request)
+    resources = _checked_resources(request.resources, max_processes)
     model = models.tunable(db, project_id, request.model)
     training = files.for_job(db, project_id, request.training_file, "training_file")
     validation = None
@@ -48,6 +56,7 @@ def create(db: Session, project_id: str, request: JobCreate, *, max_active: int)
         seed=request.seed if request.seed is not None else secrets.randbelow(MAX_SEED + 1),
         meta=request.metadata,
         method=method,
+        resources=resources,
     )
     db.add(job)
     db.flush()
@@ -129,6 +138,22 @@ def _checked_grader(block: Reinforcement) -> dict[str, Any]:
 def _hyperparameters(block: Reinforcement) -> dict[str, Any]:
     """OpenAI's always, "auto" or not; ours only if they were given."""
     return (block.hyperparameters or Hyperparameters()).model_dump(exclude_none=True)
+
+
+def _checked_resources(asked: Resources | None, max_processes: int) -> dict[str, int] | None:
+    if asked is None:
+        return None
+    given: dict[str, int] = asked.model_dump(exclude_none=True)
+    if len(given) != 1:
+        message = "Invalid value for 'resources': give either 'gpus' or 'processes'."
+        raise BadRequest(message, param="resources", code="invalid_value")
+    if asked.processes is not None and asked.processes > max_processes:
+        message = (
+            f"Invalid value for 'resources.processes': this service allows at most {max_processes}, "
+            f"but got {asked.processes} instead."
+        )
+        raise BadRequest(message, param="resources.processes", code="integer_above_max_value")
+    return given
 
 
 def _check_room(db: Session, project_id: str, max_active: int) -> None:

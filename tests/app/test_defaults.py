@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.jobs.defaults import ConfigImpossible, resolve_config, shown_hyperparameters
+from app.jobs.defaults import OPTIONAL, ConfigImpossible, resolve_config, shown_hyperparameters
+from workers.algorithms import RECIPES
 from workers.config import TrainConfig
 
 FACTS: dict[str, Any] = {
@@ -77,6 +78,55 @@ def test_compute_buys_samples(compute: float, group_size: int) -> None:
 )
 def test_the_rate_follows_the_width(hyperparameters: dict[str, Any], hidden_size: int, rate: float) -> None:
     assert resolve(hyperparameters, hidden_size=hidden_size).learning_rate == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("algorithm", sorted(RECIPES))
+def test_an_algorithms_own_numbers_win_where_the_request_names_none(algorithm: str) -> None:
+    config = resolve({"algorithm": algorithm}).model_dump()
+    for name, value in RECIPES[algorithm].defaults.items():  # type: ignore[index]
+        assert config[name] == value
+    assert resolve({"algorithm": algorithm, "beta": 0.125, "clip_high": 0.5}).clip_high == 0.5
+
+
+def test_what_is_asked_for_is_what_runs() -> None:
+    asked: dict[str, Any] = {
+        "algorithm": "ppo",
+        "clip_low": 0.1,
+        "clip_high": 0.3,
+        "importance_cap": 3.0,
+        "updates_per_step": 4,
+        "scale_advantage": False,
+        "aggregation": "sequence",
+        "sampling_rounds": 2,
+        "overlong_buffer": 0.25,
+        "overlong_penalty": 0.75,
+        "mask_truncated": True,
+        "gae_lambda": 0.9,
+        "warmup_steps": 3,
+        "async_steps": 1,
+        "gradient_checkpointing": True,
+        "dtype": "bfloat16",
+        "sharding": "fsdp",
+        "stop": ["END"],
+        "temperature": 0.7,
+        "beta": 0.5,
+    }
+    assert set(asked) == {*OPTIONAL, "algorithm"}
+    config = resolve(asked).model_dump(mode="json")
+    assert {name: config[name] for name in asked} == asked
+    shown = shown_hyperparameters(asked, config)
+    assert {name: shown[name] for name in asked} == asked
+
+
+@pytest.mark.parametrize(
+    ("resources", "where"),
+    [(None, (1, "auto")), ({"gpus": 4}, (4, "cuda")), ({"processes": 2}, (2, "cpu"))],
+)
+def test_resources_become_processes_and_a_device(
+    resources: dict[str, int] | None, where: tuple[int, str]
+) -> None:
+    config = resolve(resources=resources)
+    assert (config.processes, config.device) == where
 
 
 def test_completions_get_the_room_that_prompts_leave() -> None:

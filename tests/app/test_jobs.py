@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from app import queue
 from app.jobs.models import ACTIVE, TERMINAL, Job
+from app.settings import get_settings
 from tests.app import openai_schema
 from tests.factories import (
     AUTO,
@@ -258,12 +259,36 @@ REFUSED = [
     pytest.param(f"{HYPER}.algorithm", "magic", 400, f"{HYPER}.algorithm", "invalid_value", id="algorithm"),
     pytest.param(f"{HYPER}.group_size", 1, 400, f"{HYPER}.group_size", "integer_below_min_value", id="group"),
     pytest.param(f"{HYPER}.epochs", 1, 400, f"{HYPER}.epochs", "unknown_parameter", id="hyperparameter-key"),
+    pytest.param(
+        f"{HYPER}.clip_low", 1.5, 400, f"{HYPER}.clip_low", "decimal_above_max_value", id="clip-low"
+    ),
+    pytest.param(f"{HYPER}.dtype", "float16", 400, f"{HYPER}.dtype", "invalid_value", id="dtype"),
+    pytest.param(f"{HYPER}.mask_truncated", 1, 400, f"{HYPER}.mask_truncated", "invalid_type", id="flag"),
+    pytest.param(f"{HYPER}.stop", ["x"] * 5, 400, f"{HYPER}.stop", "array_above_max_length", id="stops"),
+    pytest.param(f"{HYPER}.stop", [""], 400, f"{HYPER}.stop[0]", "string_below_min_length", id="stop-empty"),
+    pytest.param("resources", {}, 400, "resources", "invalid_value", id="resources-neither"),
+    pytest.param(
+        "resources", {"gpus": 1, "processes": 1}, 400, "resources", "invalid_value", id="resources-both"
+    ),
+    pytest.param("resources", 2, 400, "resources", "invalid_type", id="resources-number"),
+    pytest.param("resources", {"tpus": 1}, 400, "resources.tpus", "unknown_parameter", id="resources-key"),
+    pytest.param("resources", {"gpus": 0}, 400, "resources.gpus", "integer_below_min_value", id="gpus-low"),
+    pytest.param("resources", {"gpus": 65}, 400, "resources.gpus", "integer_above_max_value", id="gpus-high"),
+    pytest.param("resources", {"gpus": "2"}, 400, "resources.gpus", "invalid_type", id="gpus-text"),
+    pytest.param(
+        "resources", {"processes": 64}, 400, "resources.processes", "integer_above_max_value", id="processes"
+    ),
 ]
 
 
 def test_a_bad_request_names_the_field(
-    http: httpx.Client, subtests: pytest.Subtests, db: Session, body: dict[str, Any]
+    http: httpx.Client,
+    subtests: pytest.Subtests,
+    db: Session,
+    body: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    allow_processes(monkeypatch, 2)
     for case in REFUSED:
         path, value, status, param, code = case.values
         with subtests.test(case.id):
@@ -275,6 +300,35 @@ def test_a_bad_request_names_the_field(
             if code is not None or status == 404:
                 assert error["code"] == code
             assert db.query(Job).count() == 0
+
+
+def allow_processes(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setenv("CHERRY_MAX_PROCESSES", str(most))
+    get_settings.cache_clear()
+
+
+@pytest.mark.parametrize("resources", [{"gpus": 8}, {"processes": 2}])
+def test_a_job_keeps_the_resources_it_asked_for(
+    client: openai.OpenAI, body: dict[str, Any], resources: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allow_processes(monkeypatch, 2)
+    job = client.fine_tuning.jobs.create(**body, extra_body={"resources": resources})
+    assert job.model_extra is not None
+    assert job.model_extra["resources"] == resources
+    again = client.fine_tuning.jobs.retrieve(job.id)
+    assert again.model_extra is not None
+    assert again.model_extra["resources"] == resources
+
+
+def test_a_job_that_asked_for_no_resources_shows_none(http: httpx.Client, body: dict[str, Any]) -> None:
+    assert "resources" not in http.post("/v1/fine_tuning/jobs", json=body).json()
+    assert "resources" not in http.get("/v1/fine_tuning/jobs").json()["data"][0]
+
+
+def test_resources_are_marked_as_ours_in_the_openapi_document(http: httpx.Client) -> None:
+    schemas = http.get("/openapi.json").json()["components"]["schemas"]
+    for name in ("JobCreate", "JobOut"):
+        assert schemas[name]["properties"]["resources"]["x-cherry"] is True
 
 
 def test_missing_fields_are_named(http: httpx.Client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,10 +18,11 @@ from sqlalchemy.orm import Session
 
 from app.checkpoints.models import Checkpoint
 from app.db import unit_of_work
+from app.embedded import process
 from app.embedded.process import is_alive
 from app.events.models import JobEvent, JobMetrics
 from app.files.models import File
-from app.jobs import runs
+from app.jobs import capacity, runs
 from app.jobs.models import Job
 from app.models.models import Model
 from app.rollouts.models import Rollout
@@ -28,7 +30,7 @@ from app.settings import get_settings
 from app.storage import get_storage
 from tests.e2e.service import wait_for
 from tests.workers.rows import data_rows, fresh, make_job
-from workers.attempt import train_next
+from workers.attempt import child_settings, train_next
 from workers.validation import validate_next
 
 pytestmark = pytest.mark.slow
@@ -153,6 +155,54 @@ def test_a_stopping_worker_gives_the_job_back_uncounted(db: Session, tiny_model:
     assert fresh(db, job).status == "queued"
     assert job.fruitless_attempts == 0
     assert children() == []
+
+
+def test_two_processes_told_to_stop_save_their_state_and_are_no_crash(
+    db: Session, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHERRY_MAX_PROCESSES", "2")
+    get_settings.cache_clear()
+    job = queued(db, hyperparameters={"n_epochs": 50, "eval_interval": 1000}, resources={"processes": 2})
+    job_id = job.id
+
+    def stop() -> None:
+        wait_for(lambda: reached(job_id, 3), what="step 3")
+        launcher, *ranks = sorted(
+            children(), key=lambda child: "torch.distributed.run" not in child.cmdline()
+        )
+        assert len(ranks) == 2
+        launcher.terminate()
+
+    with while_training(stop):
+        train_next("me", threading.Event())
+    assert fresh(db, job).status == "queued"
+    assert job.state_step is not None
+    assert job.state_step >= 3
+    assert events(db, job)[-1] == "released-2"  # the first attempt was the validation
+    assert children() == []
+
+
+def test_processes_share_the_cores_unless_somebody_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHERRY_TRAINER_THREADS", "0")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    get_settings.cache_clear()
+    assert child_settings(1) == {}
+    assert child_settings(64)["OMP_NUM_THREADS"] == "1"
+    assert int(child_settings(2)["OMP_NUM_THREADS"]) == max(1, capacity.cores() // 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert "OMP_NUM_THREADS" not in child_settings(2)
+    monkeypatch.setenv("CHERRY_TRAINER_THREADS", "5")
+    get_settings.cache_clear()
+    assert child_settings(2)["OMP_NUM_THREADS"] == "5"
+
+
+def test_the_family_of_a_process_ends_with_it_whatever_sessions_it_has_made() -> None:
+    code = "import subprocess; subprocess.run(['sleep', '100'], start_new_session=True)"
+    parent = process.spawn([sys.executable, "-c", code])
+    (grandchild,) = wait_for(lambda: process.descendants(parent.pid), what="the grandchild")
+    process.kill_family(parent)
+    assert not is_alive(grandchild)
+    assert parent.returncode == -signal.SIGKILL
 
 
 def test_a_hanging_training_is_killed_and_queued_again(

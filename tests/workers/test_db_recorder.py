@@ -16,6 +16,7 @@ from app.checkpoints.models import Checkpoint as CheckpointRow
 from app.db import unit_of_work
 from app.events.models import JobEvent, JobMetrics
 from app.jobs import runs
+from app.jobs.capacity import Capacity
 from app.jobs.models import Job
 from app.jobs.runs import Claim, LeaseLost
 from app.rollouts.models import Rollout
@@ -27,6 +28,7 @@ from workers.db_recorder import DatabaseRecorder, state_names, state_to_resume
 from workers.training.types import Checkpoint, Completion, Group, Prompt
 
 LEASE = timedelta(seconds=30)
+HERE = Capacity(gpus=0, processes=1)
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def job(db: Session) -> Job:
 @pytest.fixture
 def claim(job: Job) -> Claim:
     with unit_of_work() as db:
-        claimed = runs.claim_for_training(db, "me", LEASE)
+        claimed = runs.claim_for_training(db, "me", LEASE, HERE)
     assert claimed
     return claimed
 
@@ -82,7 +84,7 @@ def take_over(db: Session, job: Job) -> None:
     db.execute(update(Job).where(Job.id == job.id).values(lease_expires_at=func.now() - LEASE))
     db.commit()
     with unit_of_work() as other:
-        assert runs.claim_for_training(other, "another", LEASE)
+        assert runs.claim_for_training(other, "another", LEASE, HERE)
 
 
 def test_a_step_is_numbers_event_and_progress(db: Session, job: Job, recorder: DatabaseRecorder) -> None:

@@ -13,16 +13,18 @@ from app import queue
 from app.db import unit_of_work
 from app.events.models import JobEvent
 from app.jobs import runs
+from app.jobs.capacity import Capacity
 from app.jobs.models import Job
 from app.jobs.runs import MOVES, Claim, LeaseLost, MoveRefused
 from tests.workers.rows import fresh, make_job
 
 LEASE = timedelta(seconds=30)
+LARGE = Capacity(gpus=64, processes=64)
 
 
-def claim(lease: timedelta = LEASE) -> Claim | None:
+def claim(lease: timedelta = LEASE, capacity: Capacity = LARGE) -> Claim | None:
     with unit_of_work() as db:
-        return runs.claim_for_training(db, "me", lease)
+        return runs.claim_for_training(db, "me", lease, capacity)
 
 
 def expire(db: Session, job: Job) -> None:
@@ -212,12 +214,46 @@ def test_started_is_told_once(db: Session) -> None:
 
 @pytest.mark.parametrize("kind", queue.QUEUES)
 def test_the_waker_sees_work_that_a_claim_would_find(db: Session, kind: queue.Queue) -> None:
-    assert not runs.has_work(db, kind)
+    assert not runs.has_work(db, kind, LARGE)
     job = make_job(db, status="queued" if kind == "train" else "validating_files")
-    assert runs.has_work(db, kind)
-    with unit_of_work() as other:
-        (runs.claim_for_training if kind == "train" else runs.claim_for_validation)(other, "me", LEASE)
+    assert runs.has_work(db, kind, LARGE)
+    if kind == "train":
+        assert claim()
+    else:
+        with unit_of_work() as other:
+            runs.claim_for_validation(other, "me", LEASE)
     db.rollback()
-    assert not runs.has_work(db, kind)
+    assert not runs.has_work(db, kind, LARGE)
     expire(db, job)
-    assert runs.has_work(db, kind)
+    assert runs.has_work(db, kind, LARGE)
+
+
+@pytest.mark.parametrize(
+    ("resources", "fits"),
+    [
+        pytest.param({"gpus": 2}, Capacity(gpus=2, processes=1), id="gpus"),
+        pytest.param({"processes": 4}, Capacity(gpus=0, processes=4), id="processes"),
+    ],
+)
+def test_a_job_too_large_for_a_worker_waits_is_told_once_and_blocks_nobody(
+    db: Session, resources: dict[str, int], fits: Capacity
+) -> None:
+    small = Capacity(gpus=fits.gpus - 1 if fits.gpus else 0, processes=max(1, fits.processes - 1))
+    large, after = (make_job(db, status="queued", resources=it) for it in (resources, None))
+    assert claim(capacity=small) == Claim(after.id, 1, "running")
+    assert not runs.has_work(db, "train", small)
+    assert claim(capacity=small) is None
+    (told,) = messages(db, large)
+    assert "waits for a worker with" in told
+    assert str(next(iter(resources.values()))) in told
+    assert fresh(db, large).status == "queued"
+    assert claim(capacity=fits) == Claim(large.id, 1, "running")
+
+
+def test_a_job_that_nobody_here_can_run_is_work_until_its_owner_knows(db: Session) -> None:
+    make_job(db, status="queued", resources={"gpus": 1})
+    none = Capacity(gpus=0, processes=8)
+    assert runs.has_work(db, "train", none)
+    assert claim(capacity=none) is None
+    db.rollback()
+    assert not runs.has_work(db, "train", none)

@@ -1,15 +1,44 @@
-"""How much better a completion is than the others of its prompt. Shapes: P prompts, G completions."""
+"""How much better a completion, or a token of it, is than a baseline. P prompts, G completions, T tokens."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from workers.config import TrainConfig
+from workers.training.rewards import Rewards
+from workers.training.types import Group
+from workers.training.value import explained_variance, gae
 
 STD_FLOOR = 0.25
 """Least divisor of a group's advantages, as a share of the pooled standard deviation of all groups."""
 
 NO_SPREAD = 1e-6
-"""Rewards of a group closer together than this share of the largest of them count as equal."""
+"""Numbers closer together than this share of the largest of them count as equal."""
+
+
+class TokenTargets(NamedTuple):
+    """What the tokens of each completion are to be updated with, (T,) each.
+
+    Attributes:
+        advantages: what weighs each token in the loss.
+        returns: what the value of the state before each token should be; None without a value head.
+        measured: metrics.
+    """
+
+    advantages: list[Tensor]
+    returns: list[Tensor] | None = None
+    measured: Mapping[str, float] = MappingProxyType({})
+
+    def teach_anything(self, config: TrainConfig) -> bool:
+        """Whether the loss has a gradient at all."""
+        has_other_loss = self.returns is not None or (config.recipe.kl == "loss" and config.beta > 0)
+        return has_other_loss or any(bool(part.any()) for part in self.advantages)
 
 
 def group_advantages(rewards: Tensor, graded: Tensor, *, scale_by_std: bool) -> Tensor:
@@ -41,9 +70,172 @@ def group_advantages(rewards: Tensor, graded: Tensor, *, scale_by_std: bool) -> 
     return centred.float()
 
 
+def leave_one_out_advantages(rewards: Tensor, graded: Tensor) -> Tensor:
+    """Compare each completion with the mean of the others of its group (the RLOO baseline).
+
+    Args:
+        rewards: (P, G), grader units; any value where not graded.
+        graded: (P, G) bool; ungraded completions are no one's baseline and get 0.
+
+    Returns:
+        (P, G): n / (n - 1) times the distance to the mean of the n graded ones; 0 for a completion alone and
+        for a group without spread.
+
+    Source: Ahmadian et al. 2024, arXiv:2402.14740, section 3.
+    """
+    count = graded.sum(1, keepdim=True)
+    rewards = torch.where(graded, rewards, 0).double()
+    others = (rewards.sum(1, keepdim=True) - rewards) / (count - 1).clamp(min=1)
+    is_compared = graded & groups_with_spread(rewards, graded)[:, None]
+    return torch.where(is_compared, rewards - others, 0).float()
+
+
+def returns_to_go(rewards: Tensor) -> Tensor:
+    """The sum of each token's reward and all later ones: (T,) -> (T,), undiscounted."""
+    return rewards.flip(0).cumsum(0).flip(0)
+
+
+def normalised(values: Tensor, *, scale: bool) -> Tensor:
+    """Numbers of any shape moved to mean 0 and, with `scale`, divided by their standard deviation.
+
+    All 0 where they have no spread: rounding is not to be blown up.
+    """
+    values = values.double()
+    centred = values - values.mean()
+    if centred.abs().max() <= NO_SPREAD * values.abs().max():
+        return torch.zeros_like(centred)
+    if scale:
+        centred = centred / centred.abs().max()  # tiny numbers must not underflow
+        centred = centred / centred.std()
+    return centred
+
+
 def groups_with_spread(rewards: Tensor, graded: Tensor) -> Tensor:
     """Which groups can teach anything: at least two graded completions with different rewards. (P,) bool."""
     highest = torch.where(graded, rewards, -torch.inf).amax(1)
     lowest = torch.where(graded, rewards, torch.inf).amin(1)
     size = torch.maximum(highest.abs(), lowest.abs())
     return (graded.sum(1) >= 2) & (highest - lowest > NO_SPREAD * size)
+
+
+def compared_completions(rewards: Rewards, config: TrainConfig) -> Tensor:
+    """Which completions can be learnt from: graded, with something different to compare them with. (P, G) bool.
+
+    `rewards` are the grader's own: what is taken off for length or KL makes no difference where the grader saw
+    none, except that leave-one-out with a KL in its rewards learns from that alone.
+    """
+    values, graded = rewards
+    if config.recipe.baseline in ("batch", "value"):
+        # Their advantages are divided by the spread of the step. Without one in the rewards, the KL alone would
+        # be blown up to the size of a reward.
+        step_has_spread = groups_with_spread(values.reshape(1, -1), graded.reshape(1, -1))
+        return graded & step_has_spread
+    if config.has_kl_in_reward:
+        return graded & (graded.sum(1, keepdim=True) >= 2)
+    return graded & groups_with_spread(values, graded)[:, None]
+
+
+def token_targets(
+    rewards: Rewards,
+    forwarded: Tensor,
+    kl: Sequence[Tensor],
+    values: Sequence[Tensor] | None,
+    config: TrainConfig,
+) -> TokenTargets:
+    """Compare completions with the baseline of the run's algorithm.
+
+    Args:
+        rewards: of the completions that are compared; its `graded` says which these are.
+        forwarded: (P, G) bool, those whose tokens are wanted.
+        kl: (T,) estimate k1 of each forwarded completion's tokens, in their order.
+        values: (T,) of each, by the value head before the step's first update; None without one.
+    """
+    match config.recipe.baseline:
+        case "group":
+            found = group_advantages(rewards.values, rewards.graded, scale_by_std=config.scale_advantage)
+            return TokenTargets(_spread_out(found[forwarded], kl))
+        case "leave_one_out":
+            penalised = rewards.values.double().clone()
+            penalised[forwarded] -= config.beta * torch.stack([part.double().sum() for part in kl])
+            found = leave_one_out_advantages(penalised, rewards.graded)
+            if config.scale_advantage:
+                found[rewards.graded] = normalised(found[rewards.graded], scale=True).float()
+            return TokenTargets(_spread_out(found[forwarded], kl))
+        case "batch":
+            costs = _token_rewards(rewards.values[forwarded], kl, config.beta)
+            returns = [returns_to_go(part) for part in costs]
+            return TokenTargets(_normalised_together(returns, config))
+        case "value":
+            assert values is not None
+            return _value_targets(rewards, forwarded, kl, values, config)
+
+
+def _value_targets(
+    rewards: Rewards, forwarded: Tensor, kl: Sequence[Tensor], values: Sequence[Tensor], config: TrainConfig
+) -> TokenTargets:
+    """GAE over rewards in standard deviations of the step, so that values have one scale for every grader."""
+    compared = rewards.values[rewards.graded].double()
+    standard = torch.zeros_like(rewards.values, dtype=torch.float64)
+    standard[rewards.graded] = normalised(compared, scale=True)
+    token_rewards = _token_rewards(standard[forwarded], kl, config.beta / float(compared.std()))
+    padded = pad_sequence([part.double() for part in values], batch_first=True)
+    found = gae(pad_sequence(token_rewards, batch_first=True), padded, config.gae_lambda)
+    lengths = [len(part) for part in values]
+    advantages = [row[:n] for row, n in zip(found, lengths, strict=True)]
+    returns = [row[:n].float() for row, n in zip(found + padded, lengths, strict=True)]
+    to_go = gae(pad_sequence(token_rewards, batch_first=True), torch.zeros_like(padded), 1.0)
+    to_go = torch.cat([row[:n] for row, n in zip(to_go, lengths, strict=True)])
+    explained = explained_variance(to_go, torch.cat(list(values)))
+    measured = {} if explained is None else {"value/explained_variance": explained}
+    return TokenTargets(_normalised_together(advantages, config), returns, measured)
+
+
+def _token_rewards(rewards: Tensor, kl: Sequence[Tensor], beta: float) -> list[Tensor]:
+    """Each token costs its KL; the last one earns the completion's reward."""
+    found = [-beta * part.double() for part in kl]
+    for part, reward in zip(found, rewards.tolist(), strict=True):
+        part[-1] += reward
+    return found
+
+
+def _normalised_together(parts: Sequence[Tensor], config: TrainConfig) -> list[Tensor]:
+    """Mean 0 and standard deviation 1 over all tokens of the step."""
+    together = normalised(torch.cat(list(parts)), scale=config.scale_advantage).float()
+    return list(torch.split(together, [len(part) for part in parts]))
+
+
+def _spread_out(advantages: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """A completion's advantage, given to each of its tokens."""
+    return [value.expand(len(part)) for value, part in zip(advantages, like, strict=True)]
+
+
+def token_weights(
+    groups: Sequence[Group], counted: Tensor, forwarded: Tensor, trained: Tensor, config: TrainConfig
+) -> list[Tensor]:
+    """What each token counts in the step's loss: (T,) for each forwarded completion, 0 if it is not trained.
+
+    "token": 1 / the tokens of all counted completions; "sequence": 1 / (own length * their number);
+    "constant": 1 / (max_completion_tokens * their number).
+
+    Args:
+        groups: P groups of G completions.
+        counted: (P, G) bool. All graded ones, so that one which taught nothing weakens no other; but not those
+            left out of the loss on purpose.
+        forwarded: (P, G) bool, those whose tokens are wanted.
+        trained: (P, G) bool, those of them with a gradient.
+        config: names the aggregation.
+    """
+    lengths = torch.tensor([[len(c.tokens) for c in group.completions] for group in groups])
+    n_counted, n_tokens = int(counted.sum()), int(lengths[counted].sum())
+
+    def weight(length: int) -> float:
+        match config.aggregation:
+            case "token":
+                return 1 / n_tokens
+            case "sequence":
+                return 1 / (length * n_counted)
+            case "constant":
+                return 1 / (config.max_completion_tokens * n_counted)
+
+    chosen = zip(lengths[forwarded].tolist(), trained[forwarded].tolist(), strict=True)
+    return [torch.full((n,), weight(n) if is_trained else 0.0) for n, is_trained in chosen]

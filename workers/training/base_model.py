@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 from workers.training import attention
 from workers.training.errors import ModelInvalid
 
+CPU = torch.device("cpu")
 _MARK = "xCherryMarkx"
 
 
@@ -23,6 +24,8 @@ class BaseModel:
     Attributes:
         end_ids: every token id that ends a completion.
         context: most tokens of prompt and completion together.
+        device: where the run computes.
+        compute_dtype: of its arithmetic; trained weights are in fp32 whatever it is.
         stored_dtype: of the weights on disk; checkpoints are written in it.
     """
 
@@ -32,42 +35,75 @@ class BaseModel:
     end_ids: tuple[int, ...]
     context: int
     device: torch.device
+    compute_dtype: torch.dtype
     stored_dtype: torch.dtype
 
 
 def load_base(
-    folder: Path, device: Literal["auto", "cpu", "cuda"] = "cpu", adapter: Literal["lora", "full"] = "lora"
+    folder: Path,
+    device: torch.device = CPU,
+    adapter: Literal["lora", "full"] = "lora",
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    *,
+    keep_on_cpu: bool = False,
 ) -> BaseModel:
     """Read a model folder; nothing outside it is read and no code in it is run. Raises `ModelInvalid`.
 
-    Weights are held in fp32, except for a frozen base on a GPU, which keeps its own dtype.
+    Weights that are trained are held in fp32, a frozen base in the dtype of the arithmetic. `keep_on_cpu`
+    leaves them there, for a model that is moved in pieces.
     """
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    place = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     if not any(folder.glob("*.safetensors")):
         raise ModelInvalid(f"The model folder '{folder.name}' holds no safetensors weights.")
     offline: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **offline)
-        dtype: Any = "auto" if place.type == "cuda" and adapter == "lora" else torch.float32
+        held = "float32" if adapter == "full" or (dtype == "auto" and device.type == "cpu") else dtype
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, attn_implementation=attention.NAME, **offline
+            folder, dtype=held, use_safetensors=True, attn_implementation=attention.NAME, **offline
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ModelInvalid(f"The model folder '{folder.name}' cannot be loaded: {error}") from error
     if tokenizer.chat_template is None:
         raise ModelInvalid(f"The model '{folder.name}' has no chat template.")
-    model = model.to(place).eval().requires_grad_(False)
+    model = model.to(CPU if keep_on_cpu else device).eval().requires_grad_(False)
     _check_plain_head(model, folder.name)
+    stored = _stored_dtype(model.config)
     return BaseModel(
         folder=folder,
         model=model,
         tokenizer=tokenizer,
         end_ids=end_ids(model.generation_config, tokenizer),
         context=_context(model.config.get_text_config(decoder=True), folder.name),
-        device=place,
-        stored_dtype=_stored_dtype(model.config),
+        device=device,
+        compute_dtype=model.dtype if adapter == "lora" else _arithmetic(dtype, device, stored),
+        stored_dtype=stored,
     )
+
+
+def compute_in(model: Any, dtype: torch.dtype) -> None:
+    """Let decoder and output layer of a model compute in `dtype` (autocast), whoever calls them.
+
+    States are in `dtype` from the embedding to the end, as they are where a copy in `dtype` samples.
+    """
+
+    def cast(_module: Any, _given: Any, found: Any) -> Any:
+        found.last_hidden_state = found.last_hidden_state.to(dtype)
+        return found
+
+    model.get_input_embeddings().register_forward_hook(lambda _module, _given, states: states.to(dtype))
+    model.get_decoder().register_forward_hook(cast)
+    for module in (model.get_decoder(), model.get_output_embeddings()):
+        module.forward = torch.autocast(model.device.type, dtype=dtype)(module.forward)
+
+
+def _arithmetic(
+    dtype: Literal["auto", "float32", "bfloat16"], device: torch.device, stored: torch.dtype
+) -> torch.dtype:
+    """auto: what is stored in half precision is trained in bf16 on a GPU; fp16 would need a loss scale."""
+    if dtype != "auto":
+        return torch.float32 if dtype == "float32" else torch.bfloat16
+    return torch.bfloat16 if device.type == "cuda" and stored.itemsize == 2 else torch.float32
 
 
 def end_ids(generation_config: Any, tokenizer: Any) -> tuple[int, ...]:

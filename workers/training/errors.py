@@ -63,3 +63,15 @@ class StateMismatch(RunFailed):
     """The saved training state belongs to another config or other data."""
 
     code = "state_mismatch"
+
+
+class DeviceMissing(RunFailed):
+    """The run asks for GPUs that are not here."""
+
+    code = "gpu_missing"
+
+
+class ProcessesDiffer(RunFailed):
+    """The processes of one run hold different weights, which nothing in the engine can cause."""
+
+    code = "processes_differ"

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from workers.config import TrainConfig
-from workers.training.forward import Answer, completion_states, make_batches, per_completion, token_kl
+from workers.training.distributed import ALONE, World
+from workers.training.forward import Answer, Batch, completion_states, make_batches, per_completion, token_kl
 from workers.training.policy import Policy
 from workers.training.rewards import reward_of
 from workers.training.rollout import Sampling, sample_groups
+from workers.training.sharding import fillers
 from workers.training.types import Group, Prompt
 
 CONFIDENCE_Z = 1.6448536269514722
@@ -88,26 +91,38 @@ def t_quantile(dof: int) -> float:
 
 
 @torch.no_grad()
-def kl_to_reference(policy: Policy, probe: Sequence[Prompt], config: TrainConfig) -> Estimate:
+def kl_to_reference(
+    policy: Policy, probe: Sequence[Prompt], config: TrainConfig, world: World = ALONE
+) -> Estimate:
     """Exact KL(policy || base), nats per token, on one completion for each probe prompt.
 
     Completions are sampled from the policy at temperature 1 with the same random numbers every time; the KL
     is over the whole vocabulary at each of their tokens, at temperature 1 as well whatever the training's
-    temperature. Mean over a prompt's tokens, then over prompts, with the standard error over prompts.
+    temperature. Mean over a prompt's tokens, then over prompts, with the standard error over prompts. Each
+    process measures a part of the prompts.
     """
     sampling = Sampling(
         samples=1, max_tokens=config.max_completion_tokens, temperature=1.0, key=("probe", config.seed)
     )
-    groups = sample_groups(policy, probe, sampling)
+    mine = world.slice(probe)
+    groups = sample_groups(policy, mine, sampling) if mine else []
     answers = [Answer(group.prompt, group.completions[0]) for group in groups]
-    means: list[float | None] = []
-    for batch in make_batches(answers, config.micro_batch_tokens, policy.device):
-        states = completion_states(policy.model, batch)
-        with policy.reference() as reference:
-            ref_states = completion_states(reference, batch)
-            ref_head = reference.get_output_embeddings()
-            kl = token_kl(states, policy.model.get_output_embeddings(), ref_states, ref_head)
-        means += [float(values.mean()) for values in per_completion(kl, batch)]
-    found = estimate(means)
+    batches = make_batches(answers, config.micro_batch_tokens, policy.device) if answers else []
+    means: list[float | None] = [None] * len(answers)
+    for batch in batches:
+        for i, values in zip(batch.answers, per_completion(_batch_kl(policy, batch), batch), strict=True):
+            means[i] = float(values.mean())
+    for batch in fillers(policy, probe[0], len(batches), world):
+        _batch_kl(policy, batch)
+    found = estimate(world.merge(means))
     assert found is not None, "a run has at least one row"
     return found
+
+
+def _batch_kl(policy: Policy, batch: Batch) -> Tensor:
+    """(N,) nats."""
+    states = completion_states(policy.model, batch)
+    with policy.reference() as reference:
+        ref_states = completion_states(reference, batch)
+        ref_head = reference.get_output_embeddings()
+        return token_kl(states, policy.model.get_output_embeddings(), ref_states, ref_head)

@@ -1,6 +1,7 @@
 """Losses and divergences as pure functions: tensors in, tensors out.
 
-N is the number of completion tokens, laid end to end; V the vocabulary. Logprobs and KL are in nats.
+N is the number of completion tokens of B completions, laid end to end; V the vocabulary. Logprobs and KL are in
+nats. `docs/algorithms/` says which algorithm uses what.
 """
 
 from __future__ import annotations
@@ -10,50 +11,128 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from workers.config import TrainConfig
+
 
 class TokenLoss(NamedTuple):
     """Per token, (N,): the loss to add up, and what it was made of (without gradient)."""
 
     loss: Tensor
     ratio: Tensor
+    """What the surrogate bounds: the policy now over the one before the step's first update."""
     is_clipped: Tensor
+    """Where the surrogate's bound was reached: the gradient is gone ("cispo": held at the bound)."""
+    is_truncated: Tensor
+    """Where the weight of the sampling policy was above its cap."""
     kl: Tensor
+    """Estimate k3 of KL(policy || reference)."""
 
 
-def grpo_loss(
+class Surrogate(NamedTuple):
+    """What stands for the policy's improvement, (N,) each; `ratio` carries a gradient where the loss does."""
+
+    loss: Tensor
+    ratio: Tensor
+    is_clipped: Tensor
+
+
+def policy_loss(
     logprobs: Tensor,
+    old_logprobs: Tensor,
     rollout_logprobs: Tensor,
     ref_logprobs: Tensor,
     advantages: Tensor,
-    *,
-    clip_low: float,
-    clip_high: float,
-    beta: float,
+    lengths: Tensor,
+    config: TrainConfig,
 ) -> TokenLoss:
-    """The clipped surrogate with a KL penalty; add it up and divide by the tokens of the whole step.
+    """Each token's loss by the run's algorithm; add them up with the weights of its aggregation.
 
-    loss = -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) + beta r k3,  r = policy / rollout policy
+    The surrogate holds the update near the policy before it ("decoupled" objective, AReaL, arXiv:2505.24298).
+    The penalty is k3 times the ratio: k3 differentiated by itself is not the gradient of the KL (DeepSeek-V3.2,
+    arXiv:2512.02556).
 
     Args:
         logprobs: (N,) by the policy now; carries the gradient.
-        rollout_logprobs: (N,) when sampled.
+        old_logprobs: (N,) by the policy before the step's first update.
+        rollout_logprobs: (N,) when sampled. Where the sampling policy was another (asynchronous, other
+            arithmetic), each token is weighted by min(exp(old - rollout), importance_cap): truncated importance
+            sampling, Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training".
         ref_logprobs: (N,) by the reference policy.
-        advantages: (N,) of the completion each token belongs to.
-        beta: weight of the KL; at 0 it is measured only.
-
-    Sources: Shao et al. 2024, arXiv:2402.03300, equation 3; asymmetric clip and token-level mean: DAPO,
-    Yu et al. 2025, arXiv:2503.14476, equations 8 and 12. Departures: the ratio is to the sampling
-    logprobs themselves; k3 is multiplied by the ratio, because k3 differentiated alone is not the gradient
-    of the KL (DeepSeek-V3.2, arXiv:2512.02556; TRL's `use_bias_correction_kl`).
+        advantages: (N,).
+        lengths: (B,) tokens of each completion; they lie end to end.
     """
-    ratio = torch.exp(logprobs - rollout_logprobs)
-    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
-    loss = -torch.minimum(ratio * advantages, clipped * advantages)
+    log_ratio = logprobs - old_logprobs
+    low, high = 1 - config.clip_low, 1 + config.clip_high
+    match config.recipe.surrogate:
+        case "clip":
+            surrogate = clipped(torch.exp(log_ratio), advantages, low, high)
+        case "sequence_clip":
+            surrogate = clipped(sequence_ratio(log_ratio, lengths), advantages, low, high)
+        case "cispo":
+            surrogate = clipped_weight(logprobs, torch.exp(log_ratio), advantages, low, high)
+    loss = surrogate.loss
     kl = kl_k3(logprobs, ref_logprobs)
-    if beta > 0:
-        loss = loss + beta * ratio * kl
-    is_clipped = ((ratio < 1 - clip_low) & (advantages < 0)) | ((ratio > 1 + clip_high) & (advantages > 0))
-    return TokenLoss(loss, ratio.detach(), is_clipped, kl.detach())
+    if config.beta > 0 and config.recipe.kl == "loss":
+        loss = loss + config.beta * surrogate.ratio * kl
+    weight = torch.exp((old_logprobs - rollout_logprobs).detach())
+    cap = config.importance_cap
+    return TokenLoss(
+        weight.clamp(max=cap) * loss,
+        surrogate.ratio.detach(),
+        surrogate.is_clipped,
+        weight > cap,
+        kl.detach(),
+    )
+
+
+def clipped(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Surrogate:
+    """-min(ratio A, clip(ratio) A): no gain from moving a ratio further than the bounds.
+
+    Source: Schulman et al. 2017, arXiv:1707.06347, equation 7; two bounds: DAPO, arXiv:2503.14476, equation 10.
+    """
+    loss = -torch.minimum(ratio * advantages, ratio.clamp(low, high) * advantages)
+    is_clipped = ((ratio < low) & (advantages < 0)) | ((ratio > high) & (advantages > 0))
+    return Surrogate(loss, ratio, is_clipped)
+
+
+def sequence_ratio(log_ratio: Tensor, lengths: Tensor) -> Tensor:
+    """One ratio for each completion, the geometric mean of its tokens', given to all of them. (N,).
+
+    Source: GSPO, Zheng et al. 2025, arXiv:2507.18071, equation 7.
+    """
+    lengths = lengths.to(log_ratio.device)
+    mean = torch.segment_reduce(log_ratio, "mean", lengths=lengths)
+    return torch.exp(mean).repeat_interleave(lengths)
+
+
+def clipped_weight(logprobs: Tensor, ratio: Tensor, advantages: Tensor, low: float, high: float) -> Surrogate:
+    """-clip(ratio) A logprob with a constant factor: every token keeps a gradient, of bounded weight.
+
+    Source: CISPO, MiniMax 2025, arXiv:2506.13585, equations 4 and 5.
+    """
+    loss = -ratio.detach().clamp(low, high) * advantages * logprobs
+    return Surrogate(loss, ratio, (ratio < low) | (ratio > high))
+
+
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
+    """Half the squared error of each value, or that of the value held within `clip` of its old one if larger.
+
+    All (N,). A value that moved by more than `clip` towards its return has no gradient.
+
+    Source: PPO as released in OpenAI's baselines; Engstrom et al. 2020, arXiv:2005.12729, section 3.
+    """
+    near = old_values + (values - old_values).clamp(-clip, clip)
+    return 0.5 * torch.maximum((values - returns).square(), (near - returns).square())
+
+
+def kl_k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """Estimate KL(policy || reference) from sampled tokens: unbiased, may be negative. (N,).
+
+    As a cost of the tokens (without gradient) its policy gradient is that of the exact KL.
+
+    Source: Schulman 2020, "Approximating KL divergence" (joschu.net/blog/kl-approx.html), estimator k1.
+    """
+    return (logprobs - ref_logprobs).detach()
 
 
 def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:

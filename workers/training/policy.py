@@ -4,8 +4,12 @@ Three views of it, never mixed up:
 
 * `policy.model` is trained. Always in `eval()`: with dropout it would not be the policy that sampled.
 * `policy.rollout_model` samples. For LoRA it is base + delta in buffers of its own: merging in place and
-  back moves a bf16 base a little each time.
+  back moves a bf16 base a little each time. Where every weight is trained it is `model` itself, or with
+  `async_steps` a copy. It follows the trained weights when told to (`sync_rollout`).
 * `policy.reference()` is the starting policy: the adapter switched off, or a frozen copy.
+
+Sharded (FSDP, sharding.py), the trained and the reference model are split over the processes and the sampling
+copy is whole in each, so that sampling needs no other process.
 """
 
 from __future__ import annotations
@@ -23,14 +27,22 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from workers.config import TrainConfig
-from workers.training.base_model import BaseModel, load_base
+from workers.training import sharding
+from workers.training.base_model import BaseModel, compute_in, load_base
+from workers.training.distributed import ALONE, World
 from workers.training.errors import ModelInvalid
+from workers.training.merged_lora import forget_sum, train_through_sum
+from workers.training.rollout_weights import follow, own_weight
+from workers.training.value import make_value_head
+
+VALUE_HEAD = "value_head."
+"""How the names of the value head's weights begin."""
 
 
 class Policy:
     """Base model, trained weights and reference. Built the same way twice, it holds the same bits."""
 
-    def __init__(self, base: BaseModel, config: TrainConfig) -> None:
+    def __init__(self, base: BaseModel, config: TrainConfig, world: World = ALONE) -> None:
         self.tokenizer = base.tokenizer
         self.end_ids = base.end_ids
         self.context = base.context
@@ -42,22 +54,56 @@ class Policy:
         """The PEFT wrapper of `model`; None when every weight is trained."""
         self._merged: list[tuple[Any, nn.Linear]] = []
         """LoRA layers of `model`, and the layers of `rollout_model` that hold their sum."""
+        self.is_sharded = is_sharded(config, world)
+        """Every process must then make the same number of passes through `model` and the reference."""
+        self._weights: dict[str, nn.Parameter] = {}
+        """The weights of a sharded model by the names they had; its modules do not always show these."""
         torch.manual_seed(config.seed)
         if config.adapter == "lora":
             self._add_adapter(config)
         else:
-            self._reference = copy.deepcopy(base.model).requires_grad_(False)
-            self.rollout_model = self.model.requires_grad_(True)
+            self._train_everything(base.compute_dtype, config)
+        if self.is_sharded:
+            self._shard(base.compute_dtype, world)
+        self.value_head = make_value_head(self.model, self.device, config)
+        """Reads the states of `model`; in no checkpoint, since nobody samples with it."""
         self.model.eval()
         self.rollout_model.eval()
 
     @classmethod
-    def load(cls, config: TrainConfig) -> Policy:
-        """Read the base model and put fresh trained weights on it. Raises `ModelInvalid`."""
-        return cls(load_base(Path(config.model_path), config.device, config.adapter), config)
+    def load(cls, config: TrainConfig, world: World = ALONE) -> Policy:
+        """Read the base model and put fresh trained weights on it. Raises `ModelInvalid`, `DeviceMissing`."""
+        base = load_base(
+            Path(config.model_path),
+            world.device(config.device),
+            config.adapter,
+            config.dtype,
+            keep_on_cpu=is_sharded(config, world),
+        )
+        return cls(base, config, world)
+
+    def _train_everything(self, compute: torch.dtype, config: TrainConfig) -> None:
+        """fp32 weights to train, and copies of them in the dtype of the arithmetic: reference and sampler."""
+        self._reference = _in_dtype(copy.deepcopy(self.model), compute)
+        self.rollout_model = self.model
+        # With async steps the model changes while it is sampled from.
+        if compute != torch.float32 or self.is_sharded or config.async_steps:
+            self.rollout_model = _in_dtype(copy.deepcopy(self.model), compute)
+        self.model.requires_grad_(True)
+        if compute != torch.float32 and not self.is_sharded:
+            compute_in(self.model, compute)
+
+    def _shard(self, compute: torch.dtype, world: World) -> None:
+        self.rollout_model.to(self.device)
+        self._weights = sharding.shard(
+            self.model, self.device, world, compute if self.adapter is None else None
+        )
+        if self.adapter is None:
+            sharding.shard(self._reference, self.device, world)
 
     def _add_adapter(self, config: TrainConfig) -> None:
-        shared = {id(tensor): tensor for tensor in [*self.model.parameters(), *self.model.buffers()]}
+        tensors = [] if self.is_sharded else [*self.model.parameters(), *self.model.buffers()]
+        shared = {id(tensor): tensor for tensor in tensors}
         self.rollout_model = copy.deepcopy(self.model, memo=dict(shared))
         lora = LoraConfig(
             r=config.lora_rank,
@@ -77,29 +123,46 @@ class Policy:
                     raise ModelInvalid(
                         f"LoRA cannot train the layer '{name}' of '{config.model}'; train it full."
                     )
-                copied.weight = nn.Parameter(copied.weight.detach().clone(), requires_grad=False)
+                copied = own_weight(self.rollout_model, name)
                 self._merged.append((layer, copied))
+                if not self.is_sharded:
+                    train_through_sum(layer, copied)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The trained weights by name; fp32 on every device."""
-        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+        weights = self._weights or dict(self.model.named_parameters())
+        if self.value_head is not None:
+            weights = weights | {VALUE_HEAD + name: w for name, w in self.value_head.named_parameters()}
+        return {name: weight for name, weight in weights.items() if weight.requires_grad}
 
     @torch.no_grad()
     def load_trained(self, weights: dict[str, Tensor]) -> None:
-        """Replace the trained weights, in the sampling copy too."""
+        """Replace the trained weights, in the sampling copy too. Every process is given all, and whole."""
+        sharding.close(self.model)
         mine = self.trained()
         if mine.keys() != weights.keys():
             raise ValueError("these are the trained weights of another model or adapter")
         for name, weight in mine.items():
-            weight.copy_(weights[name])
+            weight.copy_(sharding.like(weights[name], weight))
         self.sync_rollout()
 
     @torch.no_grad()
     def sync_rollout(self) -> None:
-        """Let the sampling copy follow the trained weights: W + scale * B A, added up in fp32."""
+        """Let the sampling copy follow the trained weights; for LoRA see rollout_weights.py.
+
+        Collective where the model is sharded: one weight after the other is gathered.
+        """
+        if self.adapter is None and self.rollout_model is not self.model:
+            trained = self.trained()
+            for name, copied in self.rollout_model.named_parameters():
+                copied.copy_(sharding.whole(trained[name]))
         for layer, copied in self._merged:
-            delta = layer.get_delta_weight("default").float()
-            copied.weight.copy_(layer.get_base_layer().weight.float() + delta)
+            follow(layer, copied)
+
+    def weights_changed(self) -> None:
+        """The trained weights are no longer what the sampling copy holds."""
+        for layer, _ in self._merged:
+            forget_sum(layer)
 
     @contextmanager
     def reference(self) -> Iterator[Any]:
@@ -110,6 +173,9 @@ class Policy:
             else:
                 with self.adapter.disable_adapter():
                     yield self.model
+        if self.is_sharded:  # saving a checkpoint closes the main process's models, and all must be alike
+            for model in (self.model, self._reference if self.adapter is None else self.model):
+                sharding.close(model)
 
     def save_model(self, folder: Path) -> None:
         """Write a complete model folder: weights merged in fp32, then cast to the base's dtype."""
@@ -129,6 +195,18 @@ class Policy:
         if self.adapter is not None:
             self.adapter.save_pretrained(folder, save_embedding_layers=False)
             (folder / "README.md").unlink(missing_ok=True)  # an empty model card
+
+
+def is_sharded(config: TrainConfig, world: World) -> bool:
+    """Whether the model is split; a process alone has nobody to split it with."""
+    return config.sharding == "fsdp" and world.size > 1
+
+
+def _in_dtype(model: Any, dtype: torch.dtype) -> Any:
+    """The model, frozen, with its weights in a dtype. Buffers keep theirs: rotary frequencies need fp32."""
+    for weight in model.requires_grad_(False).parameters():
+        weight.data = weight.data.to(dtype)
+    return model
 
 
 def _belongs_to_a_model(file: Path) -> bool:

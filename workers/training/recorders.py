@@ -145,6 +145,31 @@ class FanOut:
                 log.exception("recorder_failed", extra={"recorder": type(listener).__name__})
 
 
+class Silent:
+    """Tells no one: for every process of a run but the main one."""
+
+    def phase(self, phase: Phase) -> None:
+        """Not told."""
+
+    def metrics(self, step: int, epoch: int, values: Mapping[str, Any]) -> None:
+        """Not told."""
+
+    def rollouts(self, split: Split, step: int, epoch: int, groups: Sequence[Group]) -> None:
+        """Not told."""
+
+    def checkpoint(self, saved: Checkpoint) -> None:
+        """Not told."""
+
+    def dropped(self, step: int) -> None:
+        """Not told."""
+
+    def state(self, step: int, folder: Path) -> None:
+        """Not told."""
+
+    def note(self, level: Literal["info", "warn"], message: str) -> None:
+        """Not told."""
+
+
 def _truncate(file: Path, last_step: int) -> None:
     """Keep complete lines up to a step; the last one may have been cut by a kill."""
     if not file.exists():

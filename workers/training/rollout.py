@@ -1,28 +1,34 @@
 """Sample completions: an own decode loop over unmodified transformers modules.
 
-Each prompt is run once and its keys and values are given to all its samples; finished completions leave at
-once and waiting prompts take their slots. A completion's tokens follow from its key (stream, seed, step, row,
-sample), its prompt and the weights, not from what is sampled beside it.
+Each prompt is run once and its keys and values serve all its samples; finished completions leave at once and
+waiting prompts take their slots. A completion's tokens follow from its key (stream, seed, step, row, sample),
+its prompt and the weights, not from what is sampled beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DynamicCache
 
+from workers.training.decode_attention import decode, layer_shapes, prefill
+from workers.training.decode_step import Ints, Live, exact_step
+from workers.training.draw import draw
+from workers.training.lean_decoder import lean_decoder
 from workers.training.policy import Policy
 from workers.training.randomness import keyed_seed, uniforms
-from workers.training.slot_cache import SlotCache, layer_tensors
+from workers.training.slot_cache import LayerShape, SlotCache
+from workers.training.static_decoder import StaticDecoder
+from workers.training.stop_strings import StopStrings
 from workers.training.types import Completion, Group, Prompt
 
 FIRST_COLUMNS = 512
-"""Tokens of a sequence for which the cache has room at first; it doubles as sequences grow."""
+"""Tokens of a completion for which the cache has room at first; it doubles as completions grow."""
 
 MAX_SLOTS = 256
 """Most completions decoded side by side."""
@@ -32,6 +38,15 @@ CACHE_BYTES = {"cpu": 1 << 30, "cuda": 16 << 30}
 
 PREFILL_TOKENS = 16_384
 """Most padded prompt tokens in one forward pass."""
+
+PREFILL_PADDING = 256
+"""Padded tokens up to which prompts of different lengths are run together; above, up to a quarter."""
+
+LEAN_FROM = 16
+"""Completions in a call from which copying the weights for the lean decoder pays."""
+
+OnCompletion = Callable[[int, int, Completion], None]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -43,179 +58,266 @@ class Sampling:
         max_tokens: a completion is cut here, or where the context ends.
         temperature: 0 is greedy; logprobs are then those at temperature 1.
         key: names the random stream, such as ("train", seed, step); row and sample are added to it.
+        top_p: draw among the most likely tokens that together reach this probability. Logprobs stay those of
+            the whole distribution at the temperature, so training samples with 1.
+        stop: texts that end a completion. Its text ends before the first of them; its tokens go up to and
+            include the one that completed it.
     """
 
     samples: int
     max_tokens: int
     temperature: float
     key: tuple[int | str, ...]
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
 
 
 @torch.no_grad()
-def sample_groups(policy: Policy, prompts: Sequence[Prompt], sampling: Sampling) -> list[Group]:
-    """Sample `sampling.samples` completions for each prompt, in the prompts' order."""
-    decoding = _Decoding(policy, prompts, sampling)
-    while decoding.waiting or decoding.live:
+def sample_groups(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    on_completion: OnCompletion | None = None,
+    model: Any | None = None,
+) -> list[Group]:
+    """Sample `sampling.samples` completions for each prompt, in the prompts' order.
+
+    `on_completion(index of the prompt, sample, completion)` is told of each completion as soon as it has
+    ended, on this thread. `model` is sampled from instead of `policy.rollout_model`.
+    """
+    if not prompts:
+        return []
+    decoding = _Decoding(
+        policy, prompts, sampling, on_completion, policy.rollout_model if model is None else model
+    )
+    while decoding.waiting or len(decoding.last):
         decoding.start_waiting()
         decoding.drop_finished()
-        if decoding.live:
+        if len(decoding.last):
             decoding.step()
             decoding.drop_finished()
-    texts = policy.tokenizer.batch_decode(
-        [[token for token in tokens if token not in policy.end_ids] for tokens in decoding.tokens],
-        skip_special_tokens=True,
-        clean_up_tokenization_spaces=False,
-    )
-    completions = [
-        Completion(
-            tokens=tuple(tokens),
-            logprobs=tuple(logprobs),
-            text=text,
-            finish_reason="stop" if tokens[-1] in policy.end_ids else "length",
-        )
-        for tokens, logprobs, text in zip(decoding.tokens, decoding.logprobs, texts, strict=True)
+    return [
+        Group(prompt, tuple(decoding.completions[i, sample] for sample in range(sampling.samples)))
+        for i, prompt in enumerate(prompts)
     ]
-    G = sampling.samples
-    return [Group(prompt, tuple(completions[i * G : i * G + G])) for i, prompt in enumerate(prompts)]
 
 
-def draw(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """One token for each row by inverse CDF in fp32, and its log-probability: (B, V), (B,) -> (B,), (B,).
-
-    A token of probability 0 is never drawn. Temperature 0 takes the most likely token.
-    """
-    logprobs = torch.log_softmax(logits.float() / (temperature or 1.0), -1)
-    if temperature == 0:
-        tokens = logprobs.argmax(-1)
-    else:
-        cdf = logprobs.exp().cumsum(-1)
-        tokens = torch.searchsorted(cdf, (uniform * cdf[:, -1])[:, None], right=True)[:, 0]
-        tokens = tokens.clamp(max=logits.shape[-1] - 1)  # matters for NaN alone
-    return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
+def make_decoder(
+    model: Any, cache: SlotCache, samples: int, n_completions: int
+) -> Callable[[Live, Tensor], Tensor]:
+    """What reads the last tokens (B,) of live completions and returns the logits of the next, (B, V)."""
+    if model.device.type == "cuda":
+        return StaticDecoder(model, cache, samples)
+    lean = lean_decoder(model) if n_completions >= LEAN_FROM else None
+    if lean is not None:
+        return lambda live, ids: lean.decode(cache, exact_step(live, ids))
+    return lambda live, ids: decode(model, cache, exact_step(live, ids))
 
 
 class _Decoding:
-    """The state of one call: slots 0..live hold completions under way, in no particular order."""
+    """The state of one call. Slots 0, 1, ... hold completions under way, and prompts, in no particular order.
 
-    def __init__(self, policy: Policy, prompts: Sequence[Prompt], sampling: Sampling) -> None:
-        self.model: Any = policy.rollout_model
+    What has one entry per slot lives on the host, but for the last tokens.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        on_completion: OnCompletion | None,
+        model: Any,
+    ) -> None:
+        self.model = model
         self.device = policy.device
         self.prompts = prompts
         self.sampling = sampling
-        self.ends = torch.tensor(policy.end_ids)
+        self.on_completion = on_completion
+        self.completions: dict[tuple[int, int], Completion] = {}
+        self.end_ids = frozenset(policy.end_ids)
+        self.ends = torch.tensor(policy.end_ids, device=self.device)
+        self.stops = StopStrings(policy.tokenizer, sampling.stop)
+
         G = sampling.samples
-        self.tokens: list[list[int]] = [[] for _ in range(len(prompts) * G)]
-        self.logprobs: list[list[float]] = [[] for _ in range(len(prompts) * G)]
+        self.lengths = np.array([len(prompt.tokens) for prompt in prompts])
+        room = np.minimum(sampling.max_tokens, policy.context - self.lengths)
+        self.limits = np.repeat(np.maximum(room, 1), G)
         keys = [keyed_seed(*sampling.key, prompt.row, sample) for prompt in prompts for sample in range(G)]
         self.seeds = np.array(keys, dtype=np.uint64)
-        self.limits = torch.tensor(
-            [min(sampling.max_tokens, policy.context - len(prompt.tokens)) for prompt in prompts]
-        ).repeat_interleave(G)
+        self.max_columns = int(self.limits.max())
+        columns = min(self.max_columns, FIRST_COLUMNS)
+        self.tokens = torch.zeros(len(self.seeds), columns, dtype=torch.long, device=self.device)
+        self.logprobs = torch.zeros(len(self.seeds), columns, device=self.device)
         # Long prompts first, so that prompts run together are of similar length.
         self.waiting = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].tokens))
-        self.longest_prompt = max(len(prompt.tokens) for prompt in prompts)
-        self.columns = max(
-            len(p.tokens) + min(sampling.max_tokens, policy.context - len(p.tokens)) for p in prompts
+        self.cache = self._allocate(*layer_shapes(model, self.device), columns)
+        self.decode = make_decoder(model, self.cache, sampling.samples, len(self.seeds))
+
+        nothing = np.zeros(0, dtype=np.int64)
+        self.completion_of = nothing  # (B,) number of the completion
+        self.live = Live(group=nothing, counts=nothing, prompt_lengths=nothing)
+        self.last = torch.zeros(0, dtype=torch.long, device=self.device)  # (B,)
+        self.ended = np.zeros(0, dtype=bool)  # (B,) by an end token or a stop string
+
+    def _allocate(self, layers: Sequence[LayerShape], like: Tensor, columns: int) -> SlotCache:
+        """Make room for as many groups as the memory allows, at least one."""
+        G = self.sampling.samples
+        longest = int(self.lengths.max())
+        bytes_per_token = sum(layer.numbers for layer in layers) * like.element_size()
+        # Twice as many prompts as completions need at first: groups share slots while their last ones go on.
+        per_group = (min(G, 2) * longest + G * self.max_columns) * bytes_per_token
+        at_once = min(
+            len(self.prompts), max(1, min(MAX_SLOTS // G, CACHE_BYTES[self.device.type] // per_group))
         )
-        self.cache: SlotCache | None = None
-        self.slots = 0
-        self.live = 0
-        self.completion_of = torch.zeros(0, dtype=torch.long)  # (live,)
-        self.count = torch.zeros(0, dtype=torch.long)  # (live,) tokens sampled
-        self.position = torch.zeros(0, dtype=torch.long)  # (live,) of the last token
-        self.last = torch.zeros(0, dtype=torch.long)  # (live,) the last token
+        return SlotCache(
+            layers,
+            like,
+            groups=min(len(self.prompts), min(G, 2) * at_once),
+            prompt_columns=longest,
+            slots=at_once * G,
+            columns=columns,
+        )
 
     def start_waiting(self) -> None:
         """Run waiting prompts if a good part of the slots is free, and draw their first tokens."""
-        G = self.sampling.samples
-        room = max(self.slots - self.live, 0) // G if self.cache else 1
-        if not self.waiting or room == 0 or (self.live and room * G < self.slots // 4):
-            return
-        room = min(room, max(1, PREFILL_TOKENS // len(self.prompts[self.waiting[0]].tokens)))
-        chosen, self.waiting = self.waiting[:room], self.waiting[room:]
-        prefilled, logits = self._prefill(chosen)
-        if self.cache is None:
-            self._allocate(prefilled)
-        assert self.cache is not None
-        self.cache.fill(self.live, prefilled, G)
-        rows = torch.tensor(chosen)[:, None] * G + torch.arange(G)
-        lengths = torch.tensor([len(self.prompts[i].tokens) for i in chosen]).repeat_interleave(G)
-        self.completion_of = torch.cat([self.completion_of, rows.flatten()])
-        self.count = torch.cat([self.count, torch.zeros_like(lengths)])
-        self.position = torch.cat([self.position, lengths - 1])
-        self.last = torch.cat([self.last, torch.zeros_like(lengths)])
-        self._take(slice(self.live, None), logits.repeat_interleave(G, 0))
-        self.live = len(self.completion_of)
+        G, cache = self.sampling.samples, self.cache
+        free = cache.slots - len(self.last)
+        while self.waiting and (len(self.last) == 0 or free >= max(G, cache.slots // 4)):
+            room = min((cache.slots - len(self.last)) // G, cache.groups - len(self.live.prompt_lengths))
+            if room == 0:
+                return
+            chosen = self._next_waiting(room)
+            self._start(chosen)
+
+    def _next_waiting(self, room: int) -> list[int]:
+        """The longest waiting prompts that may be run in one pass without much padding."""
+        longest = tokens = int(self.lengths[self.waiting[0]])
+        n = 1
+        for i in self.waiting[1:room]:
+            padded = (n + 1) * longest
+            tokens += int(self.lengths[i])
+            if padded > PREFILL_TOKENS or padded - tokens > max(PREFILL_PADDING, padded // 4):
+                break
+            n += 1
+        chosen, self.waiting = self.waiting[:n], self.waiting[n:]
+        return chosen
+
+    def _start(self, chosen: Sequence[int]) -> None:
+        G, live = self.sampling.samples, self.live
+        lengths = self.lengths[chosen]
+        ids = torch.zeros(len(chosen), int(lengths.max()), dtype=torch.long)
+        for row, i in enumerate(chosen):
+            ids[row, : lengths[row]] = torch.tensor(self.prompts[i].tokens)
+        first = len(live.prompt_lengths)
+        logits = prefill(
+            self.model, self.cache, first, ids.to(self.device), torch.from_numpy(lengths).to(self.device)
+        )
+        started = np.repeat(np.array(chosen) * G, G) + np.tile(np.arange(G), len(chosen))
+        self.live = Live(
+            group=np.concatenate([live.group, np.repeat(np.arange(first, first + len(chosen)), G)]),
+            counts=np.concatenate([live.counts, np.zeros(len(started), dtype=np.int64)]),
+            prompt_lengths=np.concatenate([live.prompt_lengths, lengths]),
+        )
+        self.completion_of = np.concatenate([self.completion_of, started])
+        self._take(logits.repeat_interleave(G, 0), len(self.last))
 
     def step(self) -> None:
         """Read each last token and draw the next."""
-        assert self.cache is not None
-        positions = self.position.to(self.device)
-        width = int(self.position.max()) + 1
-        if width > self.cache.columns:
-            self.cache.grow(min(2 * self.cache.columns, self.columns))
-        self.cache.aim(positions, width)
-        sees = torch.arange(width, device=self.device) <= positions[:, None]  # (live, width)
-        states = self.model.get_decoder()(
-            input_ids=self.last.to(self.device)[:, None],
-            position_ids=positions[:, None],
-            attention_mask=sees[:, None, None],
-            past_key_values=self.cache,
-            use_cache=True,
-        ).last_hidden_state
-        self._take(slice(None), self.model.get_output_embeddings()(states[:, -1]))
+        self._take(self.decode(self.live, self.last), 0)
+
+    def _take(self, logits: Tensor, first: int) -> None:
+        """Draw a token for each slot from `first` on, write it down, and see which of them end there."""
+        rows, counts = self.completion_of[first:], self.live.counts[first:]
+        self._make_room(int(counts.max()) + 1)
+        uniform = torch.from_numpy(uniforms(self.seeds[rows], counts)).to(self.device)
+        tokens, logprobs = draw(logits, uniform, self.sampling.temperature, self.sampling.top_p)
+        at = (torch.from_numpy(rows).to(self.device), torch.from_numpy(counts).to(self.device))
+        self.tokens[at] = tokens
+        self.logprobs[at] = logprobs
+        counts += 1
+        self.last = torch.cat([self.last[:first], tokens])
+        ended = torch.isin(tokens, self.ends).cpu().numpy()
+        if self.stops:
+            ended |= self._at_stop(rows, counts, tokens.tolist())
+        self.ended = np.concatenate([self.ended[:first], ended])
+
+    def _make_room(self, columns: int) -> None:
+        while columns > self.cache.columns:
+            wider = min(2 * self.cache.columns, self.max_columns)
+            more = (0, wider - self.cache.columns)
+            self.tokens = torch.nn.functional.pad(self.tokens, more)
+            self.logprobs = torch.nn.functional.pad(self.logprobs, more)
+            self.cache.grow(wider)
+
+    def _at_stop(self, rows: Ints, counts: Ints, tokens: Sequence[int]) -> Bools:
+        found = np.zeros(len(rows), dtype=bool)
+        for i, token in enumerate(tokens):
+            if self.stops.may_end(token):
+                found[i] = self.stops.is_complete(self.tokens[rows[i], : counts[i]].tolist())
+        return found
 
     def drop_finished(self) -> None:
-        """Free the slots of finished completions: the last live ones move into the gaps."""
-        finished = torch.isin(self.last, self.ends) | (self.count >= self.limits[self.completion_of])
-        kept = int((~finished).sum())
-        if kept == self.live:
+        """Hand over finished completions and free their slots: the last live ones move into the gaps."""
+        live = self.live
+        finished = self.ended | (live.counts >= self.limits[self.completion_of])
+        if not finished.any():
             return
-        gaps = finished[:kept].nonzero()[:, 0]
-        movers = (~finished[kept:]).nonzero()[:, 0] + kept
+        self._hand_over(self.completion_of[finished], live.counts[finished])
+        kept, gaps, movers = _compaction(finished)
         if len(gaps):
-            assert self.cache is not None
-            width = int(self.position.max()) + 1
-            self.cache.move(movers.to(self.device), gaps.to(self.device), width)
-        for values in (self.completion_of, self.count, self.position, self.last):
+            width = int(live.counts.max())
+            self.cache.move_completions(self._there(movers), self._there(gaps), width)
+        for values in (self.completion_of, live.group, live.counts):
             values[gaps] = values[movers]
-        self.completion_of, self.count = self.completion_of[:kept], self.count[:kept]
-        self.position, self.last = self.position[:kept], self.last[:kept]
-        self.live = kept
+        self.last[self._there(gaps)] = self.last[self._there(movers)]
+        self.completion_of, self.last = self.completion_of[:kept], self.last[:kept]
+        self.ended = np.zeros(kept, dtype=bool)
+        self.live = self._drop_prompts(Live(live.group[:kept], live.counts[:kept], live.prompt_lengths))
 
-    def _take(self, slots: slice, logits: Tensor) -> None:
-        """Draw a token for each of these slots and write it down."""
-        rows = self.completion_of[slots]
-        uniform = torch.from_numpy(uniforms(self.seeds[rows.numpy()], self.count[slots].numpy()))
-        tokens, logprobs = draw(logits, uniform.to(logits.device), self.sampling.temperature)
-        self.last[slots] = tokens.cpu()
-        self.count[slots] += 1
-        self.position[slots] += 1
-        for row, token, logprob in zip(rows.tolist(), tokens.tolist(), logprobs.tolist(), strict=True):
-            self.tokens[row].append(token)
-            self.logprobs[row].append(logprob)
+    def _drop_prompts(self, live: Live) -> Live:
+        """Free the slots of prompts whose completions have all ended."""
+        n = len(live.prompt_lengths)
+        idle = np.bincount(live.group, minlength=n) == 0
+        kept, gaps, movers = _compaction(idle)
+        if kept == n:
+            return live
+        if len(gaps):
+            width = int(live.prompt_lengths[movers].max())
+            self.cache.move_prompts(self._there(movers), self._there(gaps), width)
+        slots = np.arange(n)
+        slots[movers] = gaps
+        lengths = live.prompt_lengths.copy()
+        lengths[gaps] = lengths[movers]
+        return Live(slots[live.group], live.counts, lengths[:kept])
 
-    def _prefill(self, chosen: Sequence[int]) -> tuple[DynamicCache, Tensor]:
-        """Run prompts, padded on the right: causal attention keeps every token from seeing padding."""
-        lengths = torch.tensor([len(self.prompts[i].tokens) for i in chosen], device=self.device)
-        ids = torch.zeros(len(chosen), int(lengths.max()), dtype=torch.long)
-        for row, i in enumerate(chosen):
-            ids[row, : len(self.prompts[i].tokens)] = torch.tensor(self.prompts[i].tokens)
-        cache = DynamicCache()
-        decoder = self.model.get_decoder()
-        states = decoder(
-            input_ids=ids.to(self.device), past_key_values=cache, use_cache=True
-        ).last_hidden_state
-        last = states[torch.arange(len(chosen), device=self.device), lengths - 1]
-        return cache, self.model.get_output_embeddings()(last)
-
-    def _allocate(self, like: DynamicCache) -> None:
-        """Make room for as many completions as the memory allows, at least one group."""
-        per_slot = sum(
-            2 * keys.shape[1] * keys.shape[3] * keys.element_size() * self.columns
-            for keys, _ in layer_tensors(like)
+    def _hand_over(self, rows: Ints, counts: Ints) -> None:
+        G = self.sampling.samples
+        at = self._there(rows)
+        width = int(counts.max())
+        tokens = [row[:n] for row, n in zip(self.tokens[at, :width].tolist(), counts.tolist(), strict=True)]
+        logprobs = self.logprobs[at, :width].tolist()
+        at_end = [row[-1] in self.end_ids for row in tokens]
+        texts = self.stops.decoded(
+            [row[:-1] if end else row for row, end in zip(tokens, at_end, strict=True)]
         )
-        wanted = min(len(self.tokens), MAX_SLOTS, CACHE_BYTES[self.device.type] // per_slot)
-        self.slots = max(wanted, self.sampling.samples)
-        columns = min(self.columns, max(FIRST_COLUMNS, self.longest_prompt + 1))
-        self.cache = SlotCache(like, self.slots, columns)
+        for i, row in enumerate(rows.tolist()):
+            text, at_stop = self.stops.cut(texts[i])
+            completion = Completion(
+                tokens=tuple(tokens[i]),
+                logprobs=tuple(logprobs[i][: len(tokens[i])]),
+                text=text,
+                finish_reason="stop" if at_end[i] or at_stop else "length",
+            )
+            prompt, sample = divmod(row, G)
+            self.completions[prompt, sample] = completion
+            if self.on_completion is not None:
+                self.on_completion(prompt, sample, completion)
+
+    def _there(self, values: Ints) -> Tensor:
+        return torch.from_numpy(values).to(self.device)
+
+
+def _compaction(free: Bools) -> tuple[int, Ints, Ints]:
+    """How many slots stay in use, the gaps among them, and the slots behind them that move into the gaps."""
+    kept = int((~free).sum())
+    return kept, free[:kept].nonzero()[0], (~free[kept:]).nonzero()[0] + kept

@@ -1,102 +1,102 @@
-"""The sampler's key/value cache: written in place, one slot for each live completion.
+"""The sampler's keys and values: each prompt's once for all its completions, each completion's own beside.
 
-A token's column is its position in its own sequence, whatever its neighbours are doing.
+Everything is written in place. Layout is (slot, column, head, width); a completion's column is the number of
+its token, a prompt's the token's position.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import Cache, CacheLayerMixin
 
 
-class SlotCache(Cache):
-    """Keys and values of up to `slots` sequences. Allocated once; `grow` makes room for longer ones."""
+class LayerShape(NamedTuple):
+    """What one attention layer keeps for a token."""
 
-    layers: list[Any]
-
-    def __init__(self, like: DynamicCache, slots: int, columns: int) -> None:
-        """`like` is any filled cache of the model: it tells layers, heads, dtype and device."""
-        super().__init__(
-            layers=[_SlotLayer(keys, values, slots, columns) for keys, values in layer_tensors(like)]
-        )
+    heads: int
+    key_width: int
+    value_width: int
 
     @property
-    def columns(self) -> int:
-        """Tokens a slot has room for."""
-        return int(self.layers[0].keys.shape[2])
-
-    def grow(self, columns: int) -> None:
-        """Give every slot room for more tokens."""
-        for layer in self.layers:
-            more = columns - layer.keys.shape[2]
-            layer.keys = torch.nn.functional.pad(layer.keys, (0, 0, 0, more))
-            layer.values = torch.nn.functional.pad(layer.values, (0, 0, 0, more))
-
-    def aim(self, positions: Tensor, width: int) -> None:
-        """Say where the next update of slots 0..len(positions) writes, and how many columns it reads."""
-        for layer in self.layers:
-            layer.rows, layer.positions, layer.width = range_like(positions), positions, width
-
-    def fill(self, first: int, prompts: DynamicCache, repeats: int) -> None:
-        """Copy each prompt's keys and values into `repeats` slots, from slot `first` on."""
-        for layer, (keys, values) in zip(self.layers, layer_tensors(prompts), strict=True):
-            rows, width = len(keys) * repeats, keys.shape[2]
-            layer.keys[first : first + rows, :, :width] = keys.repeat_interleave(repeats, 0)
-            layer.values[first : first + rows, :, :width] = values.repeat_interleave(repeats, 0)
-
-    def move(self, sources: Tensor, targets: Tensor, width: int) -> None:
-        """Move sequences to other slots."""
-        for layer in self.layers:
-            layer.keys[targets, :, :width] = layer.keys[sources, :, :width]
-            layer.values[targets, :, :width] = layer.values[sources, :, :width]
+    def numbers(self) -> int:
+        """Numbers kept for each token."""
+        return self.heads * (self.key_width + self.value_width)
 
 
-class _SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
-    is_sliding = False
+class KeyValues(NamedTuple):
+    """One layer's store: (slots, columns, heads, width) each."""
+
     keys: Tensor
     values: Tensor
 
-    def __init__(self, keys: Tensor, values: Tensor, slots: int, columns: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        # Zeros, not empty memory: a hidden column still takes part, times 0.
-        self.keys = keys.new_zeros(slots, keys.shape[1], columns, keys.shape[3])
-        self.values = values.new_zeros(slots, values.shape[1], columns, values.shape[3])
-        self.rows = self.positions = torch.zeros(0, dtype=torch.long)
-        self.width = 0
-        self.is_initialized = True
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing to do: allocated from the start."""
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write one token for each live slot at its position; returns what that token may look at."""
-        self.keys[self.rows, :, self.positions] = key_states[:, :, 0]
-        self.values[self.rows, :, self.positions] = value_states[:, :, 0]
-        live = len(self.rows)
-        return self.keys[:live, :, : self.width], self.values[:live, :, : self.width]
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:  # noqa: ARG002
-        return self.width, 0
-
-    def get_seq_length(self) -> int:
-        return self.width
-
-    def get_max_length(self) -> int:
-        return int(self.keys.shape[2])
+    def move(self, sources: Tensor, targets: Tensor, width: int) -> None:
+        """Copy the first `width` columns of some slots over those of others."""
+        for stored in self:
+            stored[targets, :width] = stored[sources, :width]
 
 
-def layer_tensors(cache: DynamicCache) -> Iterator[tuple[Tensor, Tensor]]:
-    """Keys and values of each layer."""
-    layers: list[Any] = cache.layers
-    for layer in layers:
-        yield layer.keys, layer.values
+class SlotCache:
+    """Room for `groups` prompts and `slots` completions. Allocated once; `grow` adds columns."""
+
+    def __init__(
+        self,
+        layers: Sequence[LayerShape],
+        like: Tensor,
+        *,
+        groups: int,
+        prompt_columns: int,
+        slots: int,
+        columns: int,
+    ) -> None:
+        """`like` tells dtype and device."""
+        self.prompts = [_zeros(layer, like, groups, prompt_columns) for layer in layers]
+        self.completions = [_zeros(layer, like, slots, columns) for layer in layers]
+        self.groups = groups
+        self.slots = slots
+
+    @property
+    def prompt_columns(self) -> int:
+        """Tokens a prompt has room for."""
+        return int(self.prompts[0].keys.shape[1])
+
+    @property
+    def columns(self) -> int:
+        """Tokens a completion has room for."""
+        return int(self.completions[0].keys.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held."""
+        stored = [*self.prompts, *self.completions]
+        return sum(pair.keys.nbytes + pair.values.nbytes for pair in stored)
+
+    def grow(self, columns: int) -> None:
+        """Give every completion room for more tokens."""
+        more = columns - self.columns
+        for i, (keys, values) in enumerate(self.completions):  # one layer at a time, to hold little twice
+            self.completions[i] = KeyValues(_widened(keys, more), _widened(values, more))
+
+    def move_completions(self, sources: Tensor, targets: Tensor, width: int) -> None:
+        """Move completions of at most `width` tokens to other slots."""
+        for layer in self.completions:
+            layer.move(sources, targets, width)
+
+    def move_prompts(self, sources: Tensor, targets: Tensor, width: int) -> None:
+        """Move prompts of at most `width` tokens to other slots."""
+        for layer in self.prompts:
+            layer.move(sources, targets, width)
 
 
-def range_like(rows: Tensor) -> Tensor:
-    """0, 1, ... for each row."""
-    return torch.arange(len(rows), device=rows.device)
+def _zeros(layer: LayerShape, like: Tensor, slots: int, columns: int) -> KeyValues:
+    # Zeros, not empty memory: a hidden column still takes part, times 0.
+    return KeyValues(
+        like.new_zeros(slots, columns, layer.heads, layer.key_width),
+        like.new_zeros(slots, columns, layer.heads, layer.value_width),
+    )
+
+
+def _widened(stored: Tensor, more: int) -> Tensor:
+    return torch.nn.functional.pad(stored, (0, 0, 0, 0, 0, more))

@@ -1,20 +1,29 @@
-"""One step's update: graded groups in, changed weights out."""
+"""One step's update: graded groups in, changed weights out.
+
+Which completions are run is found in lesson.py, what they are compared with in advantages.py, and the loss of
+each token in losses.py; here they meet the model.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from workers.config import TrainConfig
-from workers.training.advantages import groups_with_spread
-from workers.training.forward import Answer, Batch, completion_states, make_batches, token_logprobs
-from workers.training.losses import grpo_loss
-from workers.training.policy import Policy
+from workers.training.advantages import TokenTargets, token_targets
+from workers.training.distributed import ALONE, World
+from workers.training.forward import Batch, completion_states, make_batches, per_completion, token_logprobs
+from workers.training.lesson import Lesson, find_lesson
+from workers.training.losses import kl_k1, policy_loss, value_loss
+from workers.training.policy import VALUE_HEAD, Policy
 from workers.training.rewards import Rewards
+from workers.training.sharding import clip_gradients, fillers
+from workers.training.tally import Tally, added_up
 from workers.training.types import Group
 
 
@@ -28,13 +37,20 @@ class UpdateStats:
 
 
 def make_optimizer(policy: Policy, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW without decay: the KL penalty holds the policy near its start."""
-    return torch.optim.AdamW(policy.trained().values(), lr=config.learning_rate, weight_decay=0.0)
+    """AdamW without decay: the KL penalty holds the policy near its start. A value head has its own rate."""
+    of_policy, of_head = _split_weights(policy)
+    param_groups = [{"params": of_policy, "lr": config.learning_rate, "peak_lr": config.learning_rate}]
+    if of_head:
+        rate = config.value_learning_rate
+        param_groups.append({"params": of_head, "lr": rate, "peak_lr": rate})
+    optimizer = torch.optim.AdamW(param_groups, weight_decay=0.0, fused=True)
+    optimizer.register_step_post_hook(lambda *_: policy.weights_changed())
+    return optimizer
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up from 0, then constant. Step 1 is the first update."""
-    return config.learning_rate * min(1.0, step / (config.warmup_steps + 1))
+def warm_up(config: TrainConfig, step: int) -> float:
+    """Share of its peak that a rate has: linear from 0, then constant 1. Step 1 is the first update."""
+    return min(1.0, step / (config.warmup_steps + 1))
 
 
 def update_policy(
@@ -42,54 +58,90 @@ def update_policy(
     optimizer: torch.optim.Optimizer,
     groups: Sequence[Group],
     rewards: Rewards,
-    advantages: Tensor,
     config: TrainConfig,
     step: int,
+    world: World = ALONE,
 ) -> UpdateStats:
-    """Make `config.updates_per_step` updates with these groups, or none if no group has spread.
+    """Make `config.updates_per_step` updates with these groups, or none if nothing can be learnt from them.
 
-    The loss is the mean over the tokens of all graded completions; those of groups without spread add
-    nothing but their number. Weights are left alone when loss or gradient is not finite.
+    Every process is given all groups and computes its share; gradients are added up, so that the update does
+    not depend on how many there are. Weights are left alone when loss or gradient is not finite. The sampling
+    copy, which may be in use at this moment, follows when `policy.sync_rollout` is called.
     """
-    answers = answers_to_train(groups, rewards, advantages)
-    if not answers:
+    lesson = find_lesson(groups, rewards, config)
+    if lesson is None:
         return UpdateStats()
-    graded_tokens = sum(
-        len(completion.tokens)
-        for group, row in zip(groups, rewards.graded.tolist(), strict=True)
-        for completion, graded in zip(group.completions, row, strict=True)
-        if graded
-    )
-    batches = make_batches(answers, config.micro_batch_tokens, policy.device)
-    ref_logprobs = [reference_logprobs(policy, batch, config.temperature) for batch in batches]
-    stats = UpdateStats(trained_tokens=sum(_tokens_in(batch) for batch in batches) * config.updates_per_step)
-    rate = learning_rate(config, step)
+    batches, mine = _share_of(lesson, policy, config, world)
+    empty = fillers(policy, lesson.answers[0].prompt, len(batches), world)
+    before = [_before_update(policy, batch, config) for batch in [*batches, *empty]]
+    targets = _targets(lesson, batches, mine, before[: len(batches)], config, world)
+    if not targets.teach_anything(config):
+        return UpdateStats()
+    parts = _make_parts(lesson, batches, mine, before[: len(batches)], targets, policy.device)
+    empty_parts = [_empty_part(*made) for made in zip(empty, before[len(batches) :], strict=True)]
+    forwarded = sum(world.gather(sum(batch.n_forwarded for batch in batches)))
+    stats = UpdateStats({**lesson.measured, **targets.measured}, forwarded * config.updates_per_step)
+    warm = warm_up(config, step)
     for param_group in optimizer.param_groups:
-        param_group["lr"] = rate
+        param_group["lr"] = warm * param_group["peak_lr"]
+    stats.values["optim/lr"] = warm * config.learning_rate
+    of_policy, of_head = _split_weights(policy)
     for update in range(config.updates_per_step):
-        tally = _Tally()
+        tally = Tally()
         optimizer.zero_grad(set_to_none=True)
-        for batch, ref in zip(batches, ref_logprobs, strict=True):
-            _forward_backward(policy, batch, ref, graded_tokens, config, tally)
-        norm = float(torch.nn.utils.clip_grad_norm_(policy.trained().values(), config.max_grad_norm))
-        stats.is_finite = math.isfinite(norm) and math.isfinite(tally.loss)
+        for part in parts:
+            _forward_backward(policy, part, config, tally)
+        for part in empty_parts:
+            _forward_backward(policy, part, config, Tally())
+        world.sum_gradients(policy.trained().values())
+        totals = added_up(world.gather(tally.read()))
+        norm = clip_gradients(of_policy, config.max_grad_norm)
+        head_norm = clip_gradients(of_head, config.max_grad_norm)
+        stats.is_finite = all(map(math.isfinite, (norm, head_norm, totals.loss)))
         if not stats.is_finite:
             break
         optimizer.step()
-        stats.values |= tally.metrics(is_first=update == 0)
-        stats.values |= {"optim/lr": rate, "optim/grad_norm": norm, "optim/loss": tally.loss}
+        stats.values |= totals.metrics(config, is_first=update == 0) | {"optim/grad_norm": norm}
     optimizer.zero_grad(set_to_none=True)
-    policy.sync_rollout()
     return stats
 
 
-def answers_to_train(groups: Sequence[Group], rewards: Rewards, advantages: Tensor) -> list[Answer]:
-    """The graded completions of groups with spread; the others have no gradient."""
-    trained = groups_with_spread(rewards.values, rewards.graded)[:, None] & rewards.graded
-    return [
-        Answer(groups[i].prompt, groups[i].completions[j], float(advantages[i, j]))
-        for i, j in trained.nonzero().tolist()
-    ]
+class _Before(NamedTuple):
+    """What is known of a forward pass before the step's first update, (N,) each."""
+
+    ref_logprobs: Tensor
+    logprobs: Tensor | None
+    """By the policy; None where the first update may find it out by itself."""
+    values: Tensor | None
+    """By the value head, where there is one."""
+
+
+@dataclass
+class _Part:
+    """One forward pass and the constants of its loss, each (N,)."""
+
+    batch: Batch
+    rollout_logprobs: Tensor
+    ref_logprobs: Tensor
+    advantages: Tensor
+    weights: Tensor
+    old_logprobs: Tensor | None
+    """By the policy before the step's first update, which fills it in."""
+    old_values: Tensor | None
+    returns: Tensor | None
+
+
+def _share_of(
+    lesson: Lesson, policy: Policy, config: TrainConfig, world: World
+) -> tuple[list[Batch], list[int]]:
+    """This process's share of the answers as forward passes, and which of all answers they are."""
+    mine = world.share(
+        [len(answer.completion.tokens) for answer in lesson.answers],
+        [answer.prompt.row for answer in lesson.answers],
+        {answer.prompt.row: len(answer.prompt.tokens) for answer in lesson.answers},
+    )
+    answers = [lesson.answers[i] for i in mine]
+    return make_batches(answers, config.micro_batch_tokens, policy.device), mine
 
 
 def reference_logprobs(policy: Policy, batch: Batch, temperature: float) -> Tensor:
@@ -99,67 +151,120 @@ def reference_logprobs(policy: Policy, batch: Batch, temperature: float) -> Tens
         return token_logprobs(states, model.get_output_embeddings(), batch.targets, temperature)[0]
 
 
-def _forward_backward(
-    policy: Policy, batch: Batch, ref_logprobs: Tensor, n_tokens: int, config: TrainConfig, tally: _Tally
-) -> None:
+def _before_update(policy: Policy, batch: Batch, config: TrainConfig) -> _Before:
+    """Run the reference, and the policy itself where rewards need its KL or its values.
+
+    That KL is not made of the sampler's logprobs: they may be another policy's, and are rounded otherwise than
+    the reference's, so that a policy that has not moved would seem to have.
+    """
+    ref_logprobs = reference_logprobs(policy, batch, config.temperature)
+    if not config.has_kl_in_reward and policy.value_head is None:
+        return _Before(ref_logprobs, None, None)
+    with torch.no_grad():
+        states = completion_states(policy.model, batch)
+        head = policy.model.get_output_embeddings()
+        logprobs, _ = token_logprobs(states, head, batch.targets, config.temperature)
+        values = None if policy.value_head is None else policy.value_head(states)
+        return _Before(ref_logprobs, logprobs, values)
+
+
+def _targets(
+    lesson: Lesson,
+    batches: Sequence[Batch],
+    mine: Sequence[int],
+    before: Sequence[_Before],
+    config: TrainConfig,
+    world: World,
+) -> TokenTargets:
+    """Compare all answers of all processes, the same in every process."""
+
+    def of_all_answers(found: Sequence[Tensor]) -> list[Tensor]:
+        by_answer: dict[int, Tensor] = {}
+        for batch, values in zip(batches, found, strict=True):
+            parts = per_completion(values.cpu(), batch)
+            by_answer |= {mine[i]: part for i, part in zip(batch.answers, parts, strict=True)}
+        gathered = {i: part for answers in world.gather(by_answer) for i, part in answers.items()}
+        return [gathered[i] for i in range(len(lesson.answers))]
+
+    kl = [torch.zeros(len(answer.completion.tokens)) for answer in lesson.answers]
+    if config.has_kl_in_reward:
+        kl = of_all_answers(
+            [kl_k1(part.logprobs, part.ref_logprobs) for part in before if part.logprobs is not None]
+        )
+    values = None
+    if config.recipe.baseline == "value":
+        values = of_all_answers([part.values for part in before if part.values is not None])
+    return token_targets(lesson.rewards, lesson.forwarded, kl, values, config)
+
+
+def _make_parts(
+    lesson: Lesson,
+    batches: Sequence[Batch],
+    mine: Sequence[int],
+    before: Sequence[_Before],
+    targets: TokenTargets,
+    device: torch.device,
+) -> list[_Part]:
+    rollout = [torch.tensor(answer.completion.logprobs) for answer in lesson.answers]
+
+    def flat(values: Sequence[Tensor], batch: Batch) -> Tensor:
+        return torch.cat([values[mine[i]] for i in batch.answers]).to(device)
+
+    return [
+        _Part(
+            batch,
+            flat(rollout, batch),
+            known.ref_logprobs,
+            flat(targets.advantages, batch),
+            flat(lesson.weights, batch),
+            known.logprobs,
+            known.values,
+            None if targets.returns is None else flat(targets.returns, batch),
+        )
+        for batch, known in zip(batches, before, strict=True)
+    ]
+
+
+def _empty_part(batch: Batch, known: _Before) -> _Part:
+    """A pass that only keeps other processes from waiting: its tokens weigh nothing."""
+    none = torch.zeros_like(known.ref_logprobs)
+    values = None if known.values is None else none
+    return _Part(batch, none, known.ref_logprobs, none, none, known.logprobs, values, values)
+
+
+def _forward_backward(policy: Policy, part: _Part, config: TrainConfig, tally: Tally) -> None:
+    """Add the gradient of one forward pass."""
+    batch = part.batch
     states = completion_states(policy.model, batch)
     head = policy.model.get_output_embeddings()
     logprobs, entropy = token_logprobs(states, head, batch.targets, config.temperature)
-    tokens = grpo_loss(
+    if part.old_logprobs is None:
+        part.old_logprobs = logprobs.detach()
+    tokens = policy_loss(
         logprobs,
-        batch.rollout_logprobs,
-        ref_logprobs,
-        batch.advantages,
-        clip_low=config.clip_low,
-        clip_high=config.clip_high,
-        beta=config.beta,
+        part.old_logprobs,
+        part.rollout_logprobs,
+        part.ref_logprobs,
+        part.advantages,
+        batch.lengths,
+        config,
     )
-    loss = tokens.loss.sum() / n_tokens
-    loss.backward()  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        gap = (logprobs - batch.rollout_logprobs).abs()
-        clipped_low = tokens.is_clipped & (tokens.ratio < 1)
-        sums = [tokens.kl, entropy, tokens.ratio, tokens.is_clipped, clipped_low, gap]
-        tally.add(float(loss), batch.n_tokens, [float(values.sum()) for values in sums])
-        tally.highest_ratio = max(tally.highest_ratio, float(tokens.ratio.max()))
-        tally.lowest_ratio = min(tally.lowest_ratio, float(tokens.ratio.min()))
-        tally.largest_gap = max(tally.largest_gap, float(gap.max()))
+    loss = (tokens.loss * part.weights).sum()
+    of_values = _value_loss(policy, part, states, config)
+    total = loss if of_values is None else loss + of_values
+    total.backward()  # type: ignore[no-untyped-call]
+    tally.add(loss, of_values, tokens, entropy, (logprobs - part.rollout_logprobs).abs())
 
 
-@dataclass
-class _Tally:
-    """Sums over the tokens of one update."""
-
-    loss: float = 0.0
-    n_tokens: int = 0
-    sums: list[float] = field(default_factory=lambda: [0.0] * 6)
-    highest_ratio: float = -math.inf
-    lowest_ratio: float = math.inf
-    largest_gap: float = 0.0
-
-    def add(self, loss: float, n_tokens: int, sums: list[float]) -> None:
-        self.loss += loss
-        self.n_tokens += n_tokens
-        self.sums = [mine + new for mine, new in zip(self.sums, sums, strict=True)]
-
-    def metrics(self, *, is_first: bool) -> dict[str, float]:
-        kl, entropy, ratio, clipped, clipped_low, gap = (total / self.n_tokens for total in self.sums)
-        values = {
-            "ratio/mean": ratio,
-            "ratio/max": self.highest_ratio,
-            "ratio/min": self.lowest_ratio,
-            "ratio/clipped_share": clipped,
-            "ratio/clipped_low_share": clipped_low,
-        }
-        if is_first:  # later updates are no longer by the policy that sampled
-            values |= {
-                "kl/reference": kl,
-                "entropy/mean": entropy,
-                "sampler/mismatch": gap,
-                "sampler/mismatch_max": self.largest_gap,
-            }
-        return values
+def _value_loss(policy: Policy, part: _Part, states: Tensor, config: TrainConfig) -> Tensor | None:
+    if policy.value_head is None or part.old_values is None or part.returns is None:
+        return None
+    values = policy.value_head(states)
+    return (value_loss(values, part.old_values, part.returns, config.value_clip) * part.weights).sum()
 
 
-def _tokens_in(batch: Batch) -> int:
-    return batch.n_tokens + int(batch.prompt_lengths.sum())
+def _split_weights(policy: Policy) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The trained weights of the policy, and those of its value head."""
+    weights = policy.trained().items()
+    of_head = [weight for name, weight in weights if name.startswith(VALUE_HEAD)]
+    return [weight for name, weight in weights if not name.startswith(VALUE_HEAD)], of_head

@@ -1,4 +1,4 @@
-"""A run for test_resume.py to kill: `python killed_run.py MODEL RUN_DIR HISTORY.jsonl`."""
+"""A run for test_resume.py to kill: `python killed_run.py MODEL RUN_DIR HISTORY.jsonl ASYNC_STEPS`."""
 
 import json
 import sys
@@ -19,12 +19,14 @@ class Told(ListRecorder):
             file.write(json.dumps({"step": step, **self.history()[step]}) + "\n")
 
 
-def run_to_kill(model, run_dir, recorder):
-    config = make_config(Path(model), n_epochs=12, save_state_every=1, eval_interval=3)
+def run_to_kill(model, run_dir, recorder, async_steps):
+    config = make_config(
+        Path(model), n_epochs=12, save_state_every=1, eval_interval=3, async_steps=async_steps
+    )
     rows = make_rows("one", "two", "three")
     return train(config, rows, make_rows("four"), FunctionGrader(early_letters), recorder, Path(run_dir))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    run_to_kill(sys.argv[1], sys.argv[2], Told())
+    run_to_kill(sys.argv[1], sys.argv[2], Told(), int(sys.argv[4]))

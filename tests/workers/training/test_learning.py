@@ -7,35 +7,60 @@ import pytest
 from graders import build_grader, parse_grader
 from tests.shared_data import shared_path
 from tests.workers.training.support import FunctionGrader, ListRecorder, early_letters, make_config, make_rows
+from workers.algorithms import RECIPES
 from workers.dataset import read_rows
 from workers.training.loop import train
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(("adapter", "rate"), [("lora", 2e-2), ("full", 5e-3)])
-def test_reward_rises_from_chance_to_nine_tenths(sharp, tmp_path, adapter, rate):
-    """A random model learns to write nothing but the letters a to t."""
+def letters(model, run_dir, steps, **changes):
+    """A random model is to write nothing but the letters a to t."""
     config = make_config(
-        sharp,
-        adapter=adapter,
-        learning_rate=rate,
-        n_epochs=40,
-        prompts_per_step=4,
-        group_size=16,
-        max_completion_tokens=8,
-        eval_interval=40,
-        eval_samples=4,
-        beta=0.0,
+        model,
+        **{
+            "n_epochs": steps,
+            "prompts_per_step": 4,
+            "group_size": 16,
+            "max_completion_tokens": 8,
+            "eval_interval": steps,
+            "eval_samples": 4,
+            "learning_rate": 2e-2,
+            "beta": 0.0,
+            **changes,
+        },
     )
     recorder = ListRecorder()
     valid = make_rows("v", "w", "x", "y")
-    result = train(config, make_rows(*"abcd"), valid, FunctionGrader(early_letters), recorder, tmp_path)
+    result = train(config, make_rows(*"abcd"), valid, FunctionGrader(early_letters), recorder, run_dir)
     rewards = recorder.series("reward/mean")
-    assert rewards[0] < 0.2
-    assert sum(rewards[-5:]) / 5 >= 0.9
+    return result, rewards[0], sum(rewards[-5:]) / 5, recorder
+
+
+@pytest.mark.parametrize(("adapter", "rate"), [("lora", 2e-2), ("full", 5e-3)])
+def test_reward_rises_from_chance_to_nine_tenths(sharp, tmp_path, adapter, rate):
+    result, first, last, _ = letters(sharp, tmp_path, 40, adapter=adapter, learning_rate=rate)
+    assert first < 0.2
+    assert last >= 0.9
     assert result.best.step == 40
     assert result.best.valid_reward >= 0.9
+
+
+@pytest.mark.parametrize("algorithm", [name for name in RECIPES if name != "grpo"])
+def test_every_algorithm_comes_from_chance_to_nine_tenths(sharp, tmp_path, algorithm):
+    result, first, last, _ = letters(sharp, tmp_path, 32, algorithm=algorithm)
+    assert first < 0.2
+    assert last >= 0.9
+    assert result.best.valid_reward >= 0.85
+
+
+@pytest.mark.parametrize("algorithm", ["rloo", "reinforce_pp", "ppo"])
+def test_a_penalty_in_the_reward_keeps_the_policy_near(sharp, tmp_path, algorithm):
+    """Eight steps towards the letters, with a penalty that outweighs them and without."""
+    *_, rose, free = letters(sharp, tmp_path / "free", 8, algorithm=algorithm)
+    *_, stayed, held = letters(sharp, tmp_path / "held", 8, algorithm=algorithm, beta=1.0)
+    assert held.series("kl/probe_mean")[-1] < 0.5 * free.series("kl/probe_mean")[-1]
+    assert stayed < rose
 
 
 def stories(tmp_path, grader=None, **changes):

@@ -13,6 +13,7 @@ from tests.workers.training.support import make_config, make_rows
 from workers.dataset import Row
 from workers.training.base_model import end_ids, load_base
 from workers.training.errors import ModelInvalid, OutOfContext, PromptInvalid
+from workers.training.forward import why_padded
 from workers.training.policy import Policy
 from workers.training.prompts import make_prompts
 
@@ -169,3 +170,31 @@ def test_prompts_hold_the_generation_prompt_and_developer_counts_as_system():
         "<begin>system:Be brief.<end><begin>user:Hi<end><begin>assistant:"
     )
     assert prompt.item is item
+
+
+def test_a_frozen_base_in_bf16_is_trained_by_an_adapter_in_fp32(sharp):
+    policy = Policy.load(make_config(sharp, dtype="bfloat16"))
+    assert policy.model.get_input_embeddings().weight.dtype == torch.bfloat16
+    assert {weight.dtype for weight in policy.trained().values()} == {torch.float32}
+    assert {weight.dtype for weight in policy.rollout_model.parameters()} == {torch.bfloat16}
+
+
+def test_full_training_in_bf16_holds_fp32_and_samples_in_bf16(sharp):
+    policy = moved(Policy.load(make_config(sharp, dtype="bfloat16", adapter="full")))
+    assert why_padded(policy.model) is None
+    exact = moved(Policy.load(make_config(sharp, adapter="full")))
+    ids = torch.arange(5, 13)[None]
+    states = [p.model.get_decoder()(input_ids=ids).last_hidden_state for p in (policy, exact)]
+    logits = [p.model.get_output_embeddings()(s) for p, s in zip((policy, exact), states, strict=True)]
+    assert logits[0].dtype == torch.bfloat16
+    torch.testing.assert_close(logits[0].float(), logits[1], atol=0.1, rtol=0.1)
+    logits[0].float().square().mean().backward()
+    for name, weight in policy.trained().items():
+        assert weight.dtype == weight.grad.dtype == torch.float32
+        assert torch.equal(weight, exact.trained()[name])
+    for name, weight in policy.rollout_model.named_parameters():
+        assert torch.equal(weight, exact.trained()[name].to(torch.bfloat16))
+    with policy.reference() as reference:
+        assert {weight.dtype for weight in reference.parameters()} == {torch.bfloat16}
+        base = load_base(sharp).model.get_input_embeddings().weight
+        assert torch.equal(reference.get_input_embeddings().weight, base.bfloat16())

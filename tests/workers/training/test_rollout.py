@@ -1,6 +1,7 @@
 """The sampler: the same tokens whatever is beside a row, and exactly the model's probabilities."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ from hypothesis import strategies as st
 
 from tests.workers.training.support import make_config
 from tests.workers.training.test_forward import plain_logprobs
-from workers.training import rollout
+from workers.training import decode_step, rollout, static_decoder
 from workers.training.forward import Answer
 from workers.training.policy import Policy
 from workers.training.randomness import keyed_seed, shuffled, uniforms
 from workers.training.rollout import Sampling, draw, sample_groups
+from workers.training.static_decoder import StaticDecoder
 from workers.training.types import Prompt
 
 LENGTHS = (3, 90, 17, 1, 40)
@@ -67,6 +69,281 @@ def test_a_cache_that_has_to_grow_changes_nothing(policy, prompts, monkeypatch):
     monkeypatch.setattr(rollout, "FIRST_COLUMNS", 1)
     assert tokens(sample_groups(policy, prompts, SAMPLING)) == expected
     assert tokens(sample_groups(policy, prompts[3:4], SAMPLING)) == {3: expected[3]}
+
+
+@pytest.fixture
+def ending_policy(sharp):
+    """One token in thirteen ends a completion."""
+    policy = Policy.load(make_config(sharp))
+    policy.end_ids = tuple(range(0, 256, 13))
+    return policy
+
+
+LONG = dataclasses.replace(SAMPLING, max_tokens=40)
+
+
+def test_all_ways_to_decode_sample_the_same_tokens(ending_policy, prompts, monkeypatch):
+    """Merged weights, the library's modules, and static tensors as a GPU replays them."""
+    merged = sample_groups(ending_policy, prompts, LONG)
+    assert {c.finish_reason for group in merged for c in group.completions} == {"stop", "length"}
+    monkeypatch.setattr(rollout, "lean_decoder", lambda _: None)
+    plain = sample_groups(ending_policy, prompts, LONG)
+    monkeypatch.setattr(rollout, "make_decoder", lambda model, cache, G, _: StaticDecoder(model, cache, G))
+    static = sample_groups(ending_policy, prompts, LONG)
+    assert tokens(merged) == tokens(plain) == tokens(static)
+    logprobs = [
+        torch.tensor([p for group in groups for c in group.completions for p in c.logprobs])
+        for groups in (merged, plain, static)
+    ]
+    for found in logprobs[1:]:
+        torch.testing.assert_close(found, logprobs[0], atol=3e-5, rtol=0)
+
+
+@pytest.mark.parametrize("is_static", [False, True])
+def test_few_slots_refilled_sample_what_plenty_of_slots_do(ending_policy, prompts, is_static, monkeypatch):
+    expected = tokens(sample_groups(ending_policy, prompts, LONG))
+    if is_static:
+        monkeypatch.setattr(
+            rollout, "make_decoder", lambda model, cache, G, _: StaticDecoder(model, cache, G)
+        )
+    for slots, columns in ((4, 512), (9, 512), (13, 3)):
+        monkeypatch.setattr(rollout, "MAX_SLOTS", slots)
+        monkeypatch.setattr(rollout, "FIRST_COLUMNS", columns)
+        assert tokens(sample_groups(ending_policy, prompts, LONG)) == expected
+
+
+def test_slots_read_in_spans_of_different_width_sample_the_same(ending_policy, prompts, monkeypatch):
+    expected = tokens(sample_groups(ending_policy, prompts, LONG))
+    cut = []
+    original = decode_step.spans
+
+    def spans(lengths, _):
+        cut.append(original(lengths, cost=0))
+        return cut[-1]
+
+    monkeypatch.setattr(decode_step, "spans", spans)
+    monkeypatch.setattr(rollout, "MAX_SLOTS", 12)
+    assert tokens(sample_groups(ending_policy, prompts, LONG)) == expected
+    assert max(map(len, cut)) >= 3
+
+
+@pytest.mark.parametrize("has_lean", [False, True])
+def test_only_live_completions_are_run(ending_policy, prompts, has_lean, monkeypatch):
+    """Every token sampled but the last is read once; prompts are read once, here without padding."""
+    if not has_lean:
+        monkeypatch.setattr(rollout, "lean_decoder", lambda _: None)
+    monkeypatch.setattr(rollout, "PREFILL_PADDING", 0)
+    reads = []
+    embedding = ending_policy.rollout_model.get_input_embeddings()
+    hook = embedding.register_forward_pre_hook(lambda _, args: reads.append(args[0].numel()))
+    same_length = [dataclasses.replace(prompt, tokens=prompts[1].tokens[-20:]) for prompt in prompts]
+    groups = sample_groups(ending_policy, same_length, LONG)
+    hook.remove()
+    sampled = [len(c.tokens) for group in groups for c in group.completions]
+    assert min(sampled) < 5 < 35 < max(sampled)
+    one_token_probe, prompts_read, *decoded = reads
+    assert (one_token_probe, prompts_read) == (1, 5 * 20)
+    assert decoded == [sum(n > step for n in sampled) for step in range(1, max(sampled))]
+
+
+def test_a_prompt_is_stored_once_for_its_group(ending_policy, prompts, monkeypatch):
+    caches = []
+    original = rollout.SlotCache
+
+    def kept(*args, **kwargs):
+        caches.append(original(*args, **kwargs))
+        return caches[-1]
+
+    monkeypatch.setattr(rollout, "SlotCache", kept)
+    sample_groups(ending_policy, prompts, LONG)
+    (cache,) = caches
+    numbers_per_token = 2 * 2 * 2 * 8  # keys and values, layers, heads, width
+    tokens_held = 5 * max(LENGTHS) + 5 * 4 * LONG.max_tokens
+    assert cache.nbytes == tokens_held * numbers_per_token * 4
+
+
+def test_completions_are_told_as_they_end_each_once(ending_policy, prompts):
+    told = []
+    groups = sample_groups(
+        ending_policy, prompts, LONG, lambda prompt, sample, found: told.append((prompt, sample, found))
+    )
+    assert sorted(entry[:2] for entry in told) == [(p, s) for p in range(5) for s in range(4)]
+    for prompt, sample, found in told:
+        assert groups[prompt].completions[sample] == found
+    lengths = [len(found.tokens) for _, _, found in told]
+    assert lengths == sorted(lengths)
+    assert lengths[0] < lengths[-1]
+
+
+def test_what_is_told_is_told_before_the_sampling_goes_on(ending_policy, prompts, monkeypatch):
+    monkeypatch.setattr(rollout, "PREFILL_PADDING", 10**6)
+
+    class Enough(Exception):
+        pass
+
+    reads = []
+    embedding = ending_policy.rollout_model.get_input_embeddings()
+    hook = embedding.register_forward_pre_hook(lambda _, args: reads.append(args[0].numel()))
+
+    def stop(_, __, found):
+        raise Enough(len(found.tokens))
+
+    with pytest.raises(Enough) as first:
+        sample_groups(ending_policy, prompts, LONG, stop)
+    hook.remove()
+    probe = prefill = 1
+    assert len(reads) == probe + prefill + first.value.args[0] - 1
+
+
+def test_another_model_may_be_sampled_from(lora_policy, prompts, sharp):
+    base = tokens(sample_groups(Policy.load(make_config(sharp)), prompts, SAMPLING))
+    assert tokens(sample_groups(lora_policy, prompts, SAMPLING)) != base
+    with lora_policy.reference() as reference:
+        assert tokens(sample_groups(lora_policy, prompts, SAMPLING, model=reference)) == base
+
+
+def test_another_thread_samples_the_same(policy, prompts):
+    expected = sample_groups(policy, prompts, SAMPLING)
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(sample_groups, policy, prompts, SAMPLING) for _ in range(2)]
+    assert [run.result() for run in runs] == [expected, expected]
+
+
+def test_no_prompts_give_no_groups(policy):
+    assert sample_groups(policy, [], SAMPLING) == []
+
+
+def stops_of(groups):
+    """Stop strings of several kinds that occur in these texts."""
+    texts = [c.text for group in groups for c in group.completions]
+    clean = [text for text in texts if len(text) >= 4 and "\N{REPLACEMENT CHARACTER}" not in text[:4]]
+    first, second = clean[0], clean[-1]
+    return {
+        "one": (first[2],),
+        "split over tokens": (first[1:4],),
+        "at the first token": (first[0],),
+        "overlapping": (first[1:3], first[2], second[1:4]),
+        "none": ("this is in no text",),
+    }
+
+
+@pytest.mark.parametrize("kind", ["one", "split over tokens", "at the first token", "overlapping", "none"])
+def test_a_stop_string_ends_a_completion_where_it_is_complete(policy, prompts, kind):
+    uncut = sample_groups(policy, prompts, LONG)
+    stop = stops_of(uncut)[kind]
+    decode = policy.tokenizer.decode
+    n_cut = 0
+    for group, long in zip(
+        sample_groups(policy, prompts, dataclasses.replace(LONG, stop=stop)), uncut, strict=True
+    ):
+        for found, whole in zip(group.completions, long.completions, strict=True):
+            for n in range(1, len(whole.tokens) + 1):
+                text = decode(whole.tokens[:n], skip_special_tokens=True)
+                ends = [text.index(s) for s in stop if s in text]
+                if ends:
+                    assert (found.text, found.finish_reason) == (text[: min(ends)], "stop")
+                    n_cut += 1
+                    break
+            else:
+                assert (found.text, found.finish_reason) == (whole.text, whole.finish_reason)
+            assert found.tokens == whole.tokens[:n]
+            assert found.logprobs == pytest.approx(whole.logprobs[:n], abs=1e-5)
+    assert (n_cut > 0) == (kind != "none")
+
+
+def test_a_small_nucleus_is_greedy_with_the_whole_distributions_logprobs(policy, prompts):
+    nucleus = dataclasses.replace(SAMPLING, samples=1, top_p=1e-6)
+    greedy = dataclasses.replace(SAMPLING, samples=1, temperature=0.0)
+    found, expected = sample_groups(policy, prompts, nucleus), sample_groups(policy, prompts, greedy)
+    assert tokens(found) == tokens(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert one.completions[0].logprobs == pytest.approx(other.completions[0].logprobs, abs=1e-5)
+        assert min(one.completions[0].logprobs) < -0.1
+
+
+@given(
+    st.lists(st.floats(-8, 8, width=32), min_size=1, max_size=300),
+    st.floats(0, 1, exclude_max=True, width=16),
+    st.floats(0.01, 0.99),
+)
+def test_nothing_outside_the_nucleus_is_drawn(values, uniform, top_p):
+    logits = torch.tensor([values])
+    token, logprob = draw(logits, torch.tensor([uniform]), 1.0, top_p)
+    probs = torch.softmax(logits[0].double(), -1)
+    more_likely = probs[probs > probs[token]].sum()
+    assert more_likely < top_p + 1e-5
+    assert logprob.item() == pytest.approx(probs[token].log().item(), abs=1e-4)
+
+
+@given(
+    st.lists(st.floats(-8, 8, width=32), min_size=1, max_size=300),
+    st.floats(0, 1, exclude_max=True, width=16),
+)
+def test_a_draw_is_where_the_running_sum_passes_the_uniform_number(values, uniform):
+    logits = torch.tensor([values])
+    (token,), _ = draw(logits, torch.tensor([uniform]), 1.0)
+    sums = torch.softmax(logits[0].double(), -1).cumsum(-1)
+    assert sums[token] >= uniform - 1e-5
+    assert token == 0 or sums[token - 1] <= uniform + 1e-5
+
+
+def test_a_large_vocabulary_is_drawn_from_by_its_running_sum():
+    generator = torch.Generator().manual_seed(4)
+    logits = torch.randn(1, 1000, generator=generator) * 3
+    uniform = torch.rand(2000, generator=generator)
+    found, logprobs = draw(logits.expand(2000, -1), uniform, 0.7)
+    sums = torch.softmax(logits[0].double() / 0.7, -1).cumsum(-1)
+    off = found - torch.searchsorted(sums, uniform.double())
+    assert (off != 0).float().mean() < 0.002  # where both are within a rounding of each other
+    torch.testing.assert_close(logprobs, torch.log_softmax(logits[0] / 0.7, -1)[found])
+
+
+def test_a_size_is_run_then_captured_then_replayed_until_the_cache_moves(ending_policy, prompts, monkeypatch):
+    class Graph:
+        """Replays only what it was made for, as a CUDA graph does."""
+
+        pool = None
+        made = replayed = 0
+
+        def __init__(self, run, pool):
+            self.run, self.memory = run, caches[-1].completions[0].keys.data_ptr()
+            Graph.made += 1
+
+        def __call__(self):
+            assert self.memory == caches[-1].completions[0].keys.data_ptr()
+            Graph.replayed += 1
+            return self.run()
+
+    def make_decoder(model, cache, G, _):
+        caches.append(cache)
+        decoder = StaticDecoder(model, cache, G)
+        decoder._can_capture = True
+        return decoder
+
+    expected = tokens(sample_groups(ending_policy, prompts, LONG))
+    caches = []
+    monkeypatch.setattr(static_decoder, "_Graph", Graph)
+    monkeypatch.setattr(rollout, "make_decoder", make_decoder)
+    monkeypatch.setattr(rollout, "FIRST_COLUMNS", 17)
+    monkeypatch.setattr(rollout, "MAX_SLOTS", 8)
+    assert tokens(sample_groups(ending_policy, prompts, LONG)) == expected
+    assert 0 < Graph.made < Graph.replayed
+
+
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+@pytest.mark.parametrize("has_lean", [False, True])
+def test_bf16_rollouts_stay_near_the_trainers_logprobs(sharp, prompts, adapter, has_lean, monkeypatch):
+    if not has_lean:
+        monkeypatch.setattr(rollout, "lean_decoder", lambda _: None)
+    policy = Policy.load(make_config(sharp, adapter=adapter, dtype="bfloat16"))
+    assert policy.rollout_model.dtype == torch.bfloat16
+    gaps = []
+    for group in sample_groups(policy, prompts, SAMPLING):
+        for completion in group.completions:
+            with torch.no_grad():
+                trained = plain_logprobs(policy.model, Answer(group.prompt, completion), 1.0)
+            gaps.append((trained.float() - torch.tensor(completion.logprobs)).abs())
+    assert 0 < torch.cat(gaps).mean() < 0.06
 
 
 def test_completions_that_end_early_leave_and_the_others_go_on(sharp, prompts):

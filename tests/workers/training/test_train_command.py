@@ -64,6 +64,7 @@ def test_it_trains_writes_json_lines_and_names_the_best(run_file, capsys):
         pytest.param('"train.jsonl"', '"none.jsonl"', "none.jsonl", id="no-such-file"),
         pytest.param('"grader.json"', "{ type = 'none' }", "none", id="bad-grader"),
         pytest.param("[config]", "[config", "run.toml", id="not-toml"),
+        pytest.param("seed = 1", "seed = 1\nprocesses = 2", "docs/scaling.md", id="alone-of-two"),
     ],
 )
 def test_a_bad_file_is_explained(run_file, capsys, old, new, message):

@@ -1,51 +1,82 @@
-"""Our loss and gradient against TRL's GRPOTrainer on the same batch. TRL is the oracle, nothing else."""
+"""Losses, advantages and whole updates against TRL's on the same batch. TRL is the oracle, nothing else."""
 
 from __future__ import annotations
 
+import copy
 import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.workers.training.conftest import moved
 from tests.workers.training.support import make_config
-from tests.workers.training.test_forward import make_answers
-from workers.training.advantages import group_advantages
+from tests.workers.training.test_forward import make_answers, plain_logprobs
+from workers.training.advantages import group_advantages, leave_one_out_advantages, token_weights
 from workers.training.forward import completion_states, make_batches, token_logprobs
-from workers.training.losses import grpo_loss
+from workers.training.losses import policy_loss
 from workers.training.policy import Policy
+from workers.training.rewards import Rewards
+from workers.training.types import Group
+from workers.training.update import make_optimizer, update_policy
 
-CLIP_LOW, CLIP_HIGH, TEMPERATURE = 0.2, 0.27, 0.8
+pytestmark = [
+    pytest.mark.slow,
+    # TRL 1.16 asks transformers 5.23 by a name it has renamed.
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
+]
+
+LIMIT, TEMPERATURE, P, G = 9, 0.8, 4, 4
+SAME = {"clip_low": 0.2, "clip_high": 0.27, "temperature": TEMPERATURE, "max_completion_tokens": LIMIT}
+
+# Our algorithm and what of it is set otherwise; the same in TRL's words.
+ALGORITHMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "grpo": ({"algorithm": "grpo", "aggregation": "sequence"}, {"loss_type": "grpo"}),
+    "dr_grpo": ({"algorithm": "dr_grpo"}, {"loss_type": "dr_grpo", "scale_rewards": "none"}),
+    "dapo": ({"algorithm": "dapo", "overlong_buffer": 0.0}, {"loss_type": "dapo"}),
+    "gspo": ({"algorithm": "gspo"}, {"loss_type": "grpo", "importance_sampling_level": "sequence"}),
+    "cispo": (
+        {"algorithm": "cispo", "clip_low": 1.0, "clip_high": 0.3},
+        {"loss_type": "cispo", "epsilon_high": 1.3},
+    ),
+}
 
 
-def make_trl(sharp, tmp_path, beta):
-    """A trainer that is never run: only its `_compute_loss` is called."""
+def make_trainer(name: str, model: Any, folder: Path, reward: Any = None, **settings: Any) -> Any:
+    """A trainer that is never run: only its functions for one batch are called."""
+    import trl
     from datasets import Dataset
-    from trl import GRPOConfig, GRPOTrainer
 
-    tokenizer = AutoTokenizer.from_pretrained(sharp)
+    if name == "GRPO":
+        settings = {"use_bias_correction_kl": True, **settings}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer = GRPOTrainer(
-            model=AutoModelForCausalLM.from_pretrained(sharp),
-            reward_funcs=lambda completions, **_: [0.0] * len(completions),
-            args=GRPOConfig(
-                output_dir=str(tmp_path),
-                use_cpu=True,
-                bf16=False,
-                gradient_checkpointing=False,
-                report_to="none",
-                per_device_train_batch_size=4,
-                num_generations=4,
-                loss_type="dapo",
-                beta=beta,
-                epsilon=CLIP_LOW,
-                epsilon_high=CLIP_HIGH,
-                temperature=TEMPERATURE,
-                use_bias_correction_kl=True,
-            ),
+        config = getattr(trl, f"{name}Config")(
+            **{
+                "output_dir": str(folder / "out"),
+                "use_cpu": True,
+                "bf16": False,
+                "gradient_checkpointing": False,
+                "report_to": "none",
+                "per_device_train_batch_size": P * G,
+                "num_generations": G,
+                "max_completion_length": LIMIT,
+                "epsilon": SAME["clip_low"],
+                "epsilon_high": SAME["clip_high"],
+                "temperature": TEMPERATURE,
+                **settings,
+            }
+        )
+        trainer = getattr(trl, f"{name}Trainer")(
+            model=AutoModelForCausalLM.from_pretrained(model),
+            reward_funcs=reward or (lambda completions, **_: [0.0] * len(completions)),
+            args=config,
             train_dataset=Dataset.from_list([{"prompt": "a"}]),
-            processing_class=tokenizer,
+            processing_class=AutoTokenizer.from_pretrained(model),
         )
     trainer.current_gradient_accumulation_steps = 1
     trainer.model.train()  # TRL normalises differently in eval; this model has no dropout
@@ -61,7 +92,7 @@ def padded(rows, *, left=False):
     return ids, mask
 
 
-def trl_inputs(answers, rollout, ref):
+def trl_inputs(answers, advantages, old, ref):
     """The dictionary TRL hands to its loss: prompts padded left, completions right."""
     prompt_ids, prompt_mask = padded([answer.prompt.tokens for answer in answers], left=True)
     completion_ids, completion_mask = padded([answer.completion.tokens for answer in answers])
@@ -76,78 +107,210 @@ def trl_inputs(answers, rollout, ref):
         "prompt_mask": prompt_mask,
         "completion_ids": completion_ids,
         "completion_mask": completion_mask,
-        "advantages": torch.tensor([answer.advantage for answer in answers]),
-        "old_per_token_logps": aligned(rollout),
+        "advantages": advantages,
+        "old_per_token_logps": aligned(old),
         "ref_per_token_logps": aligned(ref),
         "num_items_in_batch": completion_mask.sum(),
     }
 
 
-def our_loss(policy, answers, noise, ref_noise, beta, budget):
-    """Sampling and reference logprobs are the policy's own, moved by fixed noise (a dict by completion)."""
-    n_tokens = sum(len(answer.completion.tokens) for answer in answers)
+def groups_of(answers):
+    return [
+        Group(answers[i * G].prompt, tuple(answer.completion for answer in answers[i * G : i * G + G]))
+        for i in range(len(answers) // G)
+    ]
+
+
+def our_loss(policy, answers, advantages, old, ref, config):
+    everything = torch.ones(P, G, dtype=torch.bool)
+    weights = token_weights(groups_of(answers), everything, everything, everything, config)
     total = torch.zeros(())
-    for batch in make_batches(answers, budget, torch.device("cpu")):
+    for batch in make_batches(answers, config.micro_batch_tokens, torch.device("cpu")):
         states = completion_states(policy.model, batch)
         head = policy.model.get_output_embeddings()
         logprobs, _ = token_logprobs(states, head, batch.targets, TEMPERATURE)
-        rows = [tuple(row[:n].tolist()) for row, n in zip(batch.completions, batch.lengths, strict=True)]
-        tokens = grpo_loss(
-            logprobs,
-            torch.cat([noise[row] for row in rows]),
-            torch.cat([ref_noise[row] for row in rows]),
-            batch.advantages,
-            clip_low=CLIP_LOW,
-            clip_high=CLIP_HIGH,
-            beta=beta,
-        )
-        total = total + tokens.loss.sum() / n_tokens
+        before = torch.cat([old[i] for i in batch.answers])
+        of_tokens = advantages[list(batch.answers)].repeat_interleave(batch.lengths)
+        reference = torch.cat([ref[i] for i in batch.answers])
+        tokens = policy_loss(logprobs, before, before, reference, of_tokens, batch.lengths, config)
+        total = total + (tokens.loss * torch.cat([weights[i] for i in batch.answers])).sum()
     return total
 
 
-@pytest.mark.slow
+def gradients(loss, weights):
+    found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+    return {name: g for name, g in zip(weights, found, strict=True) if g is not None}
+
+
+def their_model(policy, trainer, adapter):
+    """TRL's model with our weights, and these by our names."""
+    mine = policy.trained()
+    model, prefix = trainer.model, ""
+    if adapter == "lora":
+        lora = LoraConfig(
+            r=4, lora_alpha=8.0, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model, prefix = get_peft_model(trainer.model, lora), "base_model.model."
+    weights = {name: model.get_parameter(prefix + name) for name in mine}
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(mine[name])
+    return model.train(), weights
+
+
+@pytest.mark.parametrize("adapter", ["full", "lora"])
 @pytest.mark.parametrize("beta", [0.0, 0.04])
-@pytest.mark.parametrize("budget", [10**6, 100], ids=["one-batch", "micro-batches"])
-def test_loss_and_gradient_equal_trls(sharp, tmp_path, beta, budget):
-    answers = make_answers(seed=11, n_prompts=4, group=4)
-    policy = Policy.load(make_config(sharp, adapter="full"))
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_loss_and_gradient_equal_trls(sharp, tmp_path, algorithm, beta, adapter):
+    """Off-policy: the policy before the update, and the reference, are ours moved by noise."""
+    answers = make_answers(seed=11, n_prompts=P, group=G, longest=LIMIT)
+    ours, theirs = ALGORITHMS[algorithm]
+    config = make_config(sharp, **{**SAME, **ours, "adapter": adapter, "beta": beta})
+    policy = moved(Policy.load(config))
     generator = torch.Generator().manual_seed(5)
-    rollout, ref = [], []
-    for answer in answers:  # far enough from the policy that clips and KL matter
-        ids = torch.tensor([[*answer.prompt.tokens, *answer.completion.tokens]])
-        logits = policy.model(input_ids=ids).logits[0, len(answer.prompt.tokens) - 1 : -1] / TEMPERATURE
-        targets = torch.tensor(answer.completion.tokens)[:, None]
-        logprobs = torch.log_softmax(logits, -1).gather(-1, targets)[:, 0].detach()
-        rollout.append(logprobs + 0.3 * torch.randn(logprobs.shape, generator=generator))
-        ref.append(logprobs + 0.5 * torch.randn(logprobs.shape, generator=generator))
-    keys = [answer.completion.tokens for answer in answers]
-    ours = our_loss(
-        policy,
-        answers,
-        dict(zip(keys, rollout, strict=True)),
-        dict(zip(keys, ref, strict=True)),
-        beta,
-        budget,
+    now = [plain_logprobs(policy.model, answer, TEMPERATURE).detach() for answer in answers]
+    old = [values + 0.3 * torch.randn(values.shape, generator=generator) for values in now]
+    ref = [values + 0.5 * torch.randn(values.shape, generator=generator) for values in now]
+    advantages = torch.randn(len(answers), generator=generator)
+
+    trainer = make_trainer("GRPO", sharp, tmp_path, beta=beta, **theirs)
+    model, weights = their_model(policy, trainer, adapter)
+    their_loss = trainer._compute_loss(model, trl_inputs(answers, advantages, old, ref))
+    expected = gradients(their_loss, weights)
+    assert sum(g.norm() for g in expected.values()) > 0.1
+    for budget in (10**6, 100):
+        split = config.model_copy(update={"micro_batch_tokens": budget})
+        loss = our_loss(policy, answers, advantages, old, ref, split)
+        assert loss.item() == pytest.approx(their_loss.item(), abs=1e-5)
+        found = gradients(loss, policy.trained())
+        assert found.keys() == expected.keys()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-4)
+
+
+# Whole updates: rewards in, gradient out.
+
+
+def graded_groups(policy, seed=3):
+    """Groups as our policy would have sampled them, some completions ended and some cut, and rewards."""
+    answers = make_answers(seed=seed, n_prompts=P, group=G, longest=LIMIT - 1)
+    completions = []
+    for i, answer in enumerate(answers):
+        ending = (policy.end_ids[0],) if i % 3 else ()
+        tokens = tuple(min(token, 200) for token in answer.completion.tokens) + ending
+        reason = "stop" if ending else "length"
+        completion = replace(answer.completion, tokens=tokens, finish_reason=reason)
+        logprobs = plain_logprobs(policy.model, answer._replace(completion=completion), TEMPERATURE)
+        completions.append(answer._replace(completion=replace(completion, logprobs=tuple(logprobs.tolist()))))
+    # Large, so that the 1e-4 that TRL adds to standard deviations is nothing beside them.
+    rewards = 1000 * torch.rand(P, G, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return groups_of(completions), rewards
+
+
+def our_gradient(policy, groups, rewards, config):
+    """Of the step's only update, as the optimizer is given it."""
+    found = {}
+    optimizer = make_optimizer(policy, config)
+    optimizer.step = lambda: found.update(  # type: ignore[method-assign]
+        {name: weight.grad.clone() for name, weight in policy.trained().items()}
     )
-    ours.backward()
-
-    trainer = make_trl(sharp, tmp_path, beta)
-    theirs = trainer._compute_loss(trainer.model, trl_inputs(answers, rollout, ref))
-    theirs.backward()
-
-    assert len(set(keys)) == len(keys)
-    assert ours.item() == pytest.approx(theirs.item(), abs=1e-5)
-    mine = dict(policy.model.named_parameters())
-    for name, weight in trainer.model.named_parameters():
-        torch.testing.assert_close(mine[name].grad, weight.grad, atol=1e-5, rtol=1e-4)
-    norms = [weight.grad.norm() for weight in mine.values()]
-    assert sum(norms) > 0.1
+    update_policy(policy, optimizer, groups, rewards, config, step=1)
+    return found
 
 
-@pytest.mark.slow
-def test_advantages_equal_trls_but_for_its_epsilon():
-    rewards = torch.rand(5, 8, generator=torch.Generator().manual_seed(1))
-    ours = group_advantages(rewards.double(), torch.ones(5, 8, dtype=torch.bool), scale_by_std=True)
-    centred = rewards - rewards.mean(1, keepdim=True)
-    theirs = centred / (rewards.std(1, keepdim=True) + 1e-4)
-    torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
+def their_gradient(policy, trainer, groups):
+    """TRL's from its own scoring of the same completions, and the advantages it made."""
+    model, weights = their_model(policy, trainer, "full")
+    prompts = [list(group.prompt.tokens) for group in groups for _ in range(G)]
+    completions = [list(completion.tokens) for group in groups for completion in group.completions]
+    texts = ["" for _ in completions]
+    trainer._generate = lambda _: (
+        (prompts, completions, texts)
+        if type(trainer).__name__ == "RLOOTrainer"
+        else (prompts, completions, None, texts, None, {}, None, None)
+    )
+    inputs = trainer._generate_and_score_completions([{"prompt": "a"}] * len(completions))
+    inputs["completion_mask"] = inputs["completion_mask"].long()
+    return gradients(trainer._compute_loss(model, inputs), weights), inputs["advantages"]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "mask_truncated"),
+    # Elsewhere TRL leaves masked completions in the number that a mean over completions divides by.
+    [*[(algorithm, False) for algorithm in ALGORITHMS], ("dapo", True)],
+)
+def test_an_update_has_the_gradient_of_trls_step(sharp, tmp_path, algorithm, mask_truncated):
+    ours, theirs = ALGORITHMS[algorithm]
+    config = make_config(
+        sharp,
+        **{**SAME, **ours},
+        adapter="full",
+        beta=0.04,
+        max_grad_norm=1e12,
+        mask_truncated=mask_truncated,
+    )
+    policy = moved(Policy.load(config))
+    groups, rewards = graded_groups(policy)
+    trainer = make_trainer(
+        "GRPO",
+        sharp,
+        tmp_path,
+        reward=lambda **_: rewards.flatten().tolist(),
+        beta=0.04,
+        mask_truncated_completions=mask_truncated,
+        **theirs,
+    )
+    expected, _ = their_gradient(policy, trainer, groups)
+    found = our_gradient(policy, groups, Rewards(rewards, torch.ones(P, G, dtype=torch.bool)), config)
+    assert_parallel(found, expected, 1.0)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5])
+def test_an_update_by_rloo_has_the_gradient_of_trls_step(sharp, tmp_path, beta):
+    """The policy has moved, so that the KL in the rewards matters. TRL does not divide by a constant."""
+    config = make_config(sharp, **SAME, algorithm="rloo", adapter="full", beta=beta, max_grad_norm=1e12)
+    policy = moved(Policy.load(config))
+    groups, rewards = graded_groups(policy)
+    rewards = rewards / 1000
+    trainer = make_trainer("RLOO", sharp, tmp_path, reward=lambda **_: rewards.flatten().tolist(), beta=beta)
+    expected, _ = their_gradient(policy, trainer, groups)
+    found = our_gradient(policy, groups, Rewards(rewards, torch.ones(P, G, dtype=torch.bool)), config)
+    assert_parallel(found, expected, LIMIT)
+
+
+def assert_parallel(found, expected, factor):
+    assert found.keys() == expected.keys()
+    size = max(gradient.abs().max() for gradient in expected.values())
+    for name, gradient in expected.items():
+        torch.testing.assert_close(factor * found[name], gradient, atol=1e-5 * float(size), rtol=1e-4)
+
+
+REWARDS = [[0.1, 0.9, 0.4, 0.2], [1.0, None, 0.0, 1.0], [None, None, 0.3, None], [0.0, 0.5, 0.25, 1.0]]
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_group_advantages_equal_trls_with_gaps_too(sharp, tmp_path, scale):
+    found = trl_advantages("GRPO", sharp, tmp_path, scale_rewards="group" if scale else "none")
+    ours = group_advantages(*ours_of(REWARDS), scale_by_std=scale)
+    torch.testing.assert_close(ours, found, atol=1e-3 if scale else 1e-6, rtol=1e-3)
+
+
+def test_leave_one_out_advantages_equal_trls_with_gaps_too(sharp, tmp_path):
+    found = trl_advantages("RLOO", sharp, tmp_path, beta=0.0)
+    torch.testing.assert_close(leave_one_out_advantages(*ours_of(REWARDS)), found, atol=1e-6, rtol=1e-5)
+
+
+def ours_of(rewards):
+    graded = torch.tensor([[reward is not None for reward in row] for row in rewards])
+    return torch.tensor([[reward or 0.0 for reward in row] for row in rewards]).double(), graded
+
+
+def trl_advantages(name, sharp, tmp_path, **settings):
+    policy = Policy.load(make_config(sharp, adapter="full"))
+    groups, _ = graded_groups(policy)
+    flat = [reward for row in REWARDS for reward in row]
+    trainer = make_trainer(name, sharp, tmp_path, reward=lambda **_: copy.copy(flat), **settings)
+    _, advantages = their_gradient(policy, trainer, groups)
+    return advantages.view(P, G)

@@ -1,0 +1,89 @@
+"""What test_distributed.py has processes do: `torchrun ... -m tests.workers.training.several FOLDER DEVICE`.
+
+FOLDER/tasks.json holds a list of runs; what the processes saw of each other goes to FOLDER/seen.json.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tests.workers.training.support import FunctionGrader, ListRecorder, early_letters, make_rows
+from workers.config import TrainConfig
+from workers.training.distributed import World
+from workers.training.errors import ProcessesDiffer, RunCancelled
+from workers.training.loop import train
+from workers.training.sharding import clip_gradients
+
+ROWS = make_rows("one", "two", "three", "four", "five")
+
+
+def run(task: dict[str, Any], world: World) -> None:
+    """Train five rows, three of them for validation too; stop after `steps` if the task says so.
+
+    `task` is {"name", "folder", "config", "steps"}; metrics go to FOLDER/NAME.json.
+    """
+    answers = iter([False] * task["steps"] + [True] * 1000)
+    recorder = ListRecorder()
+    folder = Path(task["folder"])
+    with contextlib.suppress(RunCancelled):
+        train(
+            TrainConfig(**task["config"]),
+            ROWS,
+            ROWS[:3],
+            FunctionGrader(early_letters),
+            recorder,
+            folder / task["name"],
+            lambda: next(answers),
+            world,
+        )
+    if world.is_main:
+        (folder / f"{task['name']}.json").write_text(json.dumps(recorder.history()))
+
+
+def look(world: World) -> dict[str, Any]:
+    """Every call of a world, once."""
+    weights = [nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(2, 2))]
+    weights[world.rank].grad = torch.full_like(weights[world.rank], world.rank + 1.0)
+    world.sum_gradients(weights)
+    summed = [weight.grad.flatten().tolist() for weight in weights if weight.grad is not None]
+    world.check_same(weights)
+    clipped = clip_gradients(weights, 1.0)
+    differs = nn.Parameter(torch.tensor([1.0, world.rank * 1e-7]))
+    try:
+        world.check_same([differs])
+        told = ""
+    except ProcessesDiffer as problem:
+        told = problem.code
+    return {
+        "gathered": world.gather(world.rank * 10),
+        "from_main": world.broadcast("main" if world.is_main else "other"),
+        "merged": world.merge([item * 2 for item in world.slice(range(5))]),
+        "shares": world.gather(world.share([5, 3, 3, 1])),
+        "most": world.most(world.rank + 4),
+        "summed": summed,
+        "norm": clipped,
+        "told": told,
+    }
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
+    world = World.from_environment("cuda" if sys.argv[2] == "cuda" else "cpu")
+    seen = world.gather(look(world))
+    if world.is_main:
+        (folder / "seen.json").write_text(json.dumps(seen))
+    for task in json.loads((folder / "tasks.json").read_text()):
+        run(task, world)
+    world.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The sampler on a GPU: CUDA graphs change nothing, and bf16 works."""
+
+import pytest
+import torch
+
+from tests.workers.training.support import make_config
+from workers.training import static_decoder
+from workers.training.policy import Policy
+from workers.training.rollout import Sampling, sample_groups
+from workers.training.types import Prompt
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+SAMPLING = Sampling(samples=4, max_tokens=40, temperature=1.0, key=("train", 1, 5))
+
+
+@pytest.fixture
+def prompts():
+    generator = torch.Generator().manual_seed(3)
+    return [
+        Prompt(row, {}, tuple(torch.randint(0, 256, (n,), generator=generator).tolist()))
+        for row, n in enumerate((3, 90, 17, 1, 40))
+    ]
+
+
+def tokens(groups):
+    return [[c.tokens for c in group.completions] for group in groups]
+
+
+def test_graphs_sample_the_tokens_that_single_kernels_do(sharp, prompts, monkeypatch):
+    policy = Policy.load(make_config(sharp, device="cuda", dtype="float32"))
+    policy.end_ids = tuple(range(0, 256, 13))
+    captured = []
+    original = static_decoder._Graph
+
+    def counted(*args):
+        captured.append(original(*args))
+        return captured[-1]
+
+    monkeypatch.setattr(static_decoder, "_Graph", counted)
+    with_graphs = sample_groups(policy, prompts, SAMPLING)
+    assert captured
+    monkeypatch.setattr(static_decoder.StaticDecoder, "_captured", lambda _, run: run)
+    assert tokens(sample_groups(policy, prompts, SAMPLING)) == tokens(with_graphs)
+
+
+def test_bf16_rollouts_stay_near_the_trainers_logprobs(sharp, prompts):
+    policy = Policy.load(make_config(sharp, device="cuda", dtype="bfloat16"))
+    gaps = []
+    for group in sample_groups(policy, prompts, SAMPLING):
+        for completion in group.completions:
+            ids = torch.tensor([group.prompt.tokens + completion.tokens], device="cuda")
+            with torch.no_grad():
+                logprobs = torch.log_softmax(policy.model(input_ids=ids).logits.float(), -1)
+            n = len(completion.tokens)
+            trained = logprobs[0, -n - 1 : -1].gather(-1, ids[0, -n:, None])[:, 0].cpu()
+            gaps.append((trained - torch.tensor(completion.logprobs)).abs())
+    assert 0 < torch.cat(gaps).mean() < 0.06

@@ -1,0 +1,198 @@
+"""The sampler's attention: a prompt once for the whole group, each completion's own tokens beside it.
+
+All live completions of a group attend to their prompt together, so its keys and values are stored and read
+once; the two parts of a softmax are put together by their log-sum-exp (as in Hydragen, arXiv:2402.05099).
+Grouped heads are folded into the query's rows: keys and values are never repeated.
+Shapes as in `decode_step`; heads = kv_heads * folded, each D wide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from workers.training import attention
+from workers.training.decode_step import Span, Step
+from workers.training.slot_cache import LayerShape, SlotCache
+
+
+def decode(model: Any, cache: SlotCache, step: Step) -> Tensor:
+    """Read each last token, keep its keys and values, and return the logits of the next: (B, V)."""
+    with attention.use(DecodeAttention(cache, step), step.reach):
+        states = model.get_decoder()(
+            input_ids=step.ids[:, None], position_ids=step.positions[:, None], use_cache=False
+        ).last_hidden_state
+    logits: Tensor = model.get_output_embeddings()(states[:, -1])
+    return logits
+
+
+def prefill(model: Any, cache: SlotCache, first: int, ids: Tensor, lengths: Tensor) -> Tensor:
+    """Read prompts, keep their keys and values in slots from `first` on; returns the next token's logits.
+
+    (n, L) ids, padded on the right, and (n,) lengths -> (n, V). Causal attention keeps every token from
+    seeing padding.
+    """
+
+    def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        n, _, width, _ = key.shape
+        stored = cache.prompts[module.layer_idx]
+        stored.keys[first : first + n, :width] = key.transpose(1, 2)
+        stored.values[first : first + n, :width] = value.transpose(1, 2)
+        return _causal(query, key, value, scaling)
+
+    with attention.use(attend, ids.shape[1]):
+        states = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+    last = states[torch.arange(len(ids), device=ids.device), lengths - 1]
+    logits: Tensor = model.get_output_embeddings()(last)
+    return logits
+
+
+def layer_shapes(model: Any, device: torch.device) -> tuple[list[LayerShape], Tensor]:
+    """What each attention layer keeps for a token, and an example of it: found by running one token."""
+    shapes: dict[int, LayerShape] = {}
+    examples: list[Tensor] = []
+
+    def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        shapes[module.layer_idx] = LayerShape(key.shape[1], key.shape[3], value.shape[3])
+        examples.append(key)
+        return _causal(query, key, value, scaling)
+
+    with attention.use(attend):
+        model.get_decoder()(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
+    return [shapes[i] for i in range(len(shapes))], examples[0]
+
+
+class DecodeAttention:
+    """The attention function of one decode step (`attention.use`)."""
+
+    def __init__(self, cache: SlotCache, step: Step) -> None:
+        self._cache = cache
+        self._step = step
+        slots = torch.arange(len(step.ids), device=step.ids.device)
+        self._write_at = slots * cache.columns + step.columns
+        dtype = cache.prompts[0].keys.dtype
+        self._own = _biases(step.completion_spans, step.columns + 1, dtype)
+        self._prompt = _biases(step.prompt_spans, step.prompt_lengths, dtype)
+
+    def __call__(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None
+    ) -> Tensor:
+        B, heads, _, D = query.shape
+        layer: Any = module.layer_idx
+        scaling = D**-0.5 if scaling is None else scaling
+        found = self.read_and_write(layer, query[:, :, 0], key[:, :, 0], value[:, :, 0], scaling)
+        return found.view(B, 1, heads, -1)
+
+    def read_and_write(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Keep one token's keys and values for each slot and attend to all it has.
+
+        (B, heads, D), (B, kv_heads, D), (B, kv_heads, E) -> (B, heads, E).
+        """
+        stored, prompts = self._cache.completions[layer], self._cache.prompts[layer]
+        B, heads, D = query.shape
+        kv_heads = key.shape[1]
+        for kept, new in zip(stored, (key, value), strict=True):
+            kept.view(-1, kept.shape[2] * kept.shape[3]).index_copy_(0, self._write_at, new.reshape(B, -1))
+        query = query.reshape(B, kv_heads, heads // kv_heads, D)
+        own = _over_spans(query, stored.keys, stored.values, self._own, scaling)
+        found = _merge(own, self._over_prompts(query, prompts.keys, prompts.values, scaling))
+        return found.to(query.dtype).view(B, heads, -1)
+
+    def _over_prompts(self, query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> _Part:
+        step = self._step
+        n = len(step.prompt_lengths)
+        _, kv_heads, folded, D = query.shape
+        if step.source is not None:
+            query = query.index_select(0, step.source)
+        M = len(query) // n
+        together = query.view(n, M, kv_heads, folded, D).transpose(1, 2).reshape(n, kv_heads, M * folded, D)
+        part = _over_spans(together, keys, values, self._prompt, scaling)
+        states, weights = (
+            found.view(n, kv_heads, M, folded, -1).transpose(1, 2).reshape(n * M, kv_heads, folded, -1)
+            for found in part
+        )
+        if step.place is None:
+            return _Part(states, weights)
+        return _Part(states.index_select(0, step.place), weights.index_select(0, step.place))
+
+
+class _Part(NamedTuple):
+    """Attention over some of the columns: (slots, kv_heads, rows, width) and its log-sum-exp, (..., 1)."""
+
+    states: Tensor
+    logsumexp: Tensor
+
+
+def _merge(one: _Part, other: _Part) -> Tensor:
+    weight = torch.sigmoid(other.logsumexp - one.logsumexp)
+    return torch.lerp(one.states.to(weight.dtype), other.states.to(weight.dtype), weight)
+
+
+def _biases(spans: Sequence[Span], lengths: Tensor, dtype: torch.dtype) -> list[tuple[Span, Tensor | None]]:
+    """What each span adds to its scores, (slots, 1, 1, width): -inf where a slot is not filled."""
+    found: list[tuple[Span, Tensor | None]] = []
+    for span in spans:
+        bias = None
+        if not span.is_full:
+            hidden = torch.arange(span.width, device=lengths.device) >= lengths[span.first : span.last, None]
+            bias = torch.zeros(hidden.shape, dtype=dtype, device=lengths.device)
+            bias = bias.masked_fill_(hidden, -torch.inf)[:, None, None]
+        found.append((span, bias))
+    return found
+
+
+def _over_spans(
+    query: Tensor, keys: Tensor, values: Tensor, spans: Sequence[tuple[Span, Tensor | None]], scaling: float
+) -> _Part:
+    parts = [
+        partial_attention(
+            query[span.first : span.last],
+            keys[span.first : span.last, : span.width].transpose(1, 2),
+            values[span.first : span.last, : span.width].transpose(1, 2),
+            bias,
+            scaling,
+        )
+        for span, bias in spans
+    ]
+    if len(parts) == 1:
+        return _Part(*parts[0])
+    return _Part(*(torch.cat(pieces) for pieces in zip(*parts, strict=True)))
+
+
+def partial_attention(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scaling: float
+) -> tuple[Tensor, Tensor]:
+    """Attention and the log-sum-exp of its scores.
+
+    (N, heads, T, D), (N, heads, S, D), (N, heads, S, E), (N, 1, 1, S) -> (N, heads, T, E), (N, heads, T, 1).
+    """
+    if query.device.type == "cpu" and key.shape[-1] == value.shape[-1]:
+        mask = None if bias is None else bias.expand(*query.shape[:3], key.shape[2])
+        # The one of the library's kernels for the CPU; its public function keeps the log-sum-exp to itself.
+        states, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, attn_mask=mask, scale=scaling
+        )
+        return states, logsumexp[..., None]
+    return plain_attention(query, key, value, bias, scaling)
+
+
+def plain_attention(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scaling: float
+) -> tuple[Tensor, Tensor]:
+    """The same in plain tensor operations."""
+    scores = (query @ key.transpose(-1, -2)).float() * scaling
+    if bias is not None:
+        scores = scores + bias
+    logsumexp = scores.logsumexp(-1, keepdim=True)
+    return (scores - logsumexp).exp().to(value.dtype) @ value, logsumexp
+
+
+def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+    grouped = query.shape[1] != key.shape[1]
+    found = nn.functional.scaled_dot_product_attention(
+        query, key, value, is_causal=query.shape[2] > 1, scale=scaling, enable_gqa=grouped
+    )
+    return found.transpose(1, 2)

@@ -1,0 +1,126 @@
+"""What one decode step reads and where it writes, worked out on the host.
+
+Shapes: B live completions in slots 0..B of the cache, n prompts in slots 0..n, M places for completions of
+one group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Ints = NDArray[np.int64]
+
+COMPLETION_SPAN_COST, PROMPT_SPAN_COST = 2048, 256
+"""Columns that could be read in the time that one more span takes; a prompt's are read by a whole group."""
+
+
+class Span(NamedTuple):
+    """Slots first..last, of which the first `width` columns are read."""
+
+    first: int
+    last: int
+    width: int
+    is_full: bool
+    """Nothing among these columns is hidden."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """The completions under way, by slot. Host arrays.
+
+    Attributes:
+        group: (B,) the slot of each one's prompt.
+        counts: (B,) tokens sampled.
+        prompt_lengths: (n,) by slot.
+    """
+
+    group: Ints
+    counts: Ints
+    prompt_lengths: Ints
+
+
+@dataclass(frozen=True)
+class Step:
+    """One decode step. The tensors change from step to step; the rest is shape.
+
+    Attributes:
+        ids: (B,) the last token of each live completion.
+        positions: (B,) its position in the sequence.
+        columns: (B,) its place in the completion.
+        prompt_lengths: (n,)
+        source: (n * M,) the completion in each place of each group, any for an empty place; None where that
+            is 0, 1, ... B.
+        place: (B,) where each completion is found in `source`; None likewise.
+        completion_spans, prompt_spans: cut all B and all n slots by how far they are filled.
+        reach: tokens of the longest sequence.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    columns: Tensor
+    prompt_lengths: Tensor
+    source: Tensor | None
+    place: Tensor | None
+    completion_spans: tuple[Span, ...]
+    prompt_spans: tuple[Span, ...]
+    reach: int
+
+
+def exact_step(live: Live, ids: Tensor) -> Step:
+    """A step over what is live and nothing else."""
+    source, place = places(live.group, len(live.prompt_lengths))
+    is_in_order = len(source) == len(place) and bool((np.diff(place) == 1).all())
+    positions = live.prompt_lengths[live.group] + live.counts - 1
+
+    def there(values: Ints) -> Tensor:
+        return torch.from_numpy(values).to(ids.device)
+
+    return Step(
+        ids=ids,
+        positions=there(positions),
+        columns=there(live.counts - 1),
+        prompt_lengths=there(live.prompt_lengths),
+        source=None if is_in_order else there(source),
+        place=None if is_in_order else there(place),
+        completion_spans=spans(live.counts, COMPLETION_SPAN_COST),
+        prompt_spans=spans(live.prompt_lengths, PROMPT_SPAN_COST),
+        reach=int(positions.max()) + 1,
+    )
+
+
+def places(group: Ints, n: int, width: int = 0) -> tuple[Ints, Ints]:
+    """Put completions beside others of their group, in `width` places or as few as do: (source, place)."""
+    sizes = np.bincount(group, minlength=n)
+    width = width or int(sizes.max())
+    order = np.argsort(group, kind="stable")
+    rank = np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    place = np.empty_like(group)
+    place[order] = group[order] * width + rank
+    source = np.zeros(n * width, dtype=np.int64)
+    source[place] = np.arange(len(group))
+    return source, place
+
+
+def spans(lengths: Ints, cost: int) -> tuple[Span, ...]:
+    """Cut slots so that few columns beyond their lengths are read, each span counting as `cost` columns."""
+    found: list[Span] = []
+    first, n = 0, len(lengths)
+    while first < n:
+        rest = lengths[first:]
+        longest, cut = int(rest.max()), len(rest)
+        if int(rest.min()) * 2 <= longest:
+            left = np.maximum.accumulate(rest)[:-1]
+            right = np.maximum.accumulate(rest[::-1])[::-1][1:]
+            read = np.arange(1, len(rest)) * left + np.arange(len(rest) - 1, 0, -1) * right
+            best = int(read.argmin())
+            if read[best] + cost < len(rest) * longest:
+                cut, longest = best + 1, int(left[best])
+        found.append(Span(first, first + cut, longest, bool((rest[:cut] == longest).all())))
+        first += cut
+    return tuple(found)

@@ -1,0 +1,226 @@
+"""The processes that share a run. Alone, every call gives back what it was given.
+
+Each process samples and grades its part of a step's prompts, is given all groups, and computes the gradient
+of its part of the completions; gradients are added up. Clipping and the optimizer's step are then the same
+everywhere, so the weights stay equal without ever being sent.
+
+Calls are collective: every process makes them in the same order, and never from two threads at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Literal, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from workers.training.errors import DeviceMissing, ProcessesDiffer
+
+T = TypeVar("T")
+
+TIMEOUT = timedelta(hours=1)
+"""Longest wait for another process. One that ends is noticed at once; this is for one that hangs."""
+
+BUCKET = 1 << 25
+"""Gradients summed in one call (fp32 numbers: 128 MiB)."""
+
+
+class World:
+    """One process among `size`; `rank` 0 is the main one, which alone records and writes files.
+
+    `local_rank` is its number among the `local_size` on this machine: with GPUs, the number of its GPU.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1) -> None:
+        self.rank = rank
+        self.size = size
+        self.local_rank = local_rank
+        self.local_size = local_size
+        self._objects: dist.ProcessGroup | None = None
+        """For Python objects, which have no business on a GPU."""
+
+    @classmethod
+    def from_environment(
+        cls, device: Literal["auto", "cpu", "cuda"] = "auto", environment: Mapping[str, str] = os.environ
+    ) -> World:
+        """The world that torchrun's environment variables name; alone without them.
+
+        Waits for the others. Raises `DeviceMissing`.
+        """
+        size = int(environment.get("WORLD_SIZE", "1"))
+        if size == 1:
+            return cls()
+        numbers = (int(environment[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+        world = cls(int(environment["RANK"]), size, *numbers)
+        place = world.device(device)
+        if place.type == "cuda":
+            torch.cuda.set_device(place)
+            dist.init_process_group("nccl", timeout=TIMEOUT, device_id=place)
+            world._objects = dist.new_group(backend="gloo", timeout=TIMEOUT)
+        else:
+            dist.init_process_group("gloo", timeout=TIMEOUT)
+            world._objects = dist.group.WORLD
+        return world
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def device(self, wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
+        """Where this process computes. Raises `DeviceMissing`."""
+        n_gpus = torch.cuda.device_count()
+        if wanted == "cpu" or (wanted == "auto" and n_gpus == 0):
+            return torch.device("cpu")
+        if self.local_size > n_gpus:
+            raise DeviceMissing(
+                f"The run needs {self.local_size} GPUs on this machine; PyTorch finds {n_gpus} there."
+            )
+        return torch.device("cuda", self.local_rank)
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, in the order of ranks, in every process."""
+        if self.size == 1:
+            return [value]
+        found: list[T] = [value] * self.size
+        dist.all_gather_object(found, value, group=self._objects)
+        return found
+
+    def broadcast(self, value: T) -> T:
+        """The main process's value, in every process."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self._objects)
+        return box[0]
+
+    def wait(self) -> None:
+        """Go on when every process has come here."""
+        self.gather(None)
+
+    def most(self, count: int) -> int:
+        """The largest of the processes' numbers."""
+        return max(self.gather(count))
+
+    def slice(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's part of a list, every `size`-th item; `merge` puts the parts together again."""
+        return items[self.rank :: self.size]
+
+    def merge(self, part: Sequence[T]) -> list[T]:
+        """The list whose slices the processes bring, in its order, in every process."""
+        parts = self.gather(list(part))
+        total = sum(map(len, parts))
+        return [parts[i % self.size][i // self.size] for i in range(total)]
+
+    def share(
+        self,
+        sizes: Sequence[int],
+        owners: Sequence[Hashable] = (),
+        owner_sizes: Mapping[Hashable, int] | None = None,
+    ) -> list[int]:
+        """Which of the items with these sizes are this process's: balanced, the same split everywhere.
+
+        Args:
+            sizes: work of each item, such as tokens of a completion.
+            owners: what each item belongs to, such as its prompt; by default, each stands for itself. Items
+                of one owner stay together as long as that owner is not more than a process's fair part.
+            owner_sizes: work of an owner, done by every process that has an item of it.
+        """
+        shares = share_out(sizes, owners or range(len(sizes)), owner_sizes or {}, self.size)
+        return shares[self.rank]
+
+    def sum_gradients(self, weights: Iterable[Tensor]) -> None:
+        """Add up each weight's gradient over the processes, in place, in fp32; a missing one counts as zeros.
+
+        Sharded weights are left out: FSDP has added theirs up (sharding.py).
+        """
+        if self.size == 1:
+            return
+        for bucket in _buckets(weight for weight in weights if not isinstance(weight, DTensor)):
+            flat = torch.cat(
+                [
+                    (torch.zeros_like(weight) if weight.grad is None else weight.grad).flatten().float()
+                    for weight in bucket
+                ]
+            )
+            dist.all_reduce(flat)
+            for weight, total in zip(bucket, torch.split(flat, [w.numel() for w in bucket]), strict=True):
+                weight.grad = total.view_as(weight).to(weight.dtype)
+
+    def check_same(self, weights: Iterable[Tensor]) -> None:
+        """Raises `ProcessesDiffer` in every process unless all hold the same bits."""
+        sums = [_bits(weight) for weight in weights if not isinstance(weight, DTensor)]
+        mine = torch.stack(sums).tolist() if sums else []
+        if any(other != mine for other in self.gather(mine)):
+            raise ProcessesDiffer(
+                f"The {self.size} processes of this run no longer hold the same weights:"
+                " a fault of the hardware, or machines that compute differently."
+            )
+
+    def close(self) -> None:
+        """Leave the others in good order; at the end of a run that went well."""
+        if self.size > 1:
+            dist.destroy_process_group()
+
+
+ALONE = World()
+
+
+def share_out(
+    sizes: Sequence[int], owners: Sequence[Hashable], owner_sizes: Mapping[Hashable, int], processes: int
+) -> list[list[int]]:
+    """Items for each process: the largest piece goes to whoever has least so far (Graham 1969, LPT)."""
+    members: dict[Hashable, list[int]] = {}
+    for i, owner in enumerate(owners):
+        members.setdefault(owner, []).append(i)
+    total = sum(sizes) + sum(owner_sizes.get(owner, 0) for owner in members)
+    pieces: list[tuple[int, list[int]]] = []
+    for owner, items in members.items():
+        own = owner_sizes.get(owner, 0)
+        work = own + sum(sizes[i] for i in items)
+        n_pieces = min(len(items), -(-work * processes // max(total, 1)), processes)
+        for part in _evenly(items, sizes, max(n_pieces, 1)):
+            pieces.append((own + sum(sizes[i] for i in part), part))
+    pieces.sort(key=lambda piece: -piece[0])
+    shares: list[list[int]] = [[] for _ in range(processes)]
+    loads = [0] * processes
+    for work, part in pieces:
+        least = loads.index(min(loads))
+        shares[least] += part
+        loads[least] += work
+    return [sorted(share) for share in shares]
+
+
+def _evenly(items: Sequence[int], sizes: Sequence[int], n: int) -> list[list[int]]:
+    """Split items into n parts of about the same work, none empty (n is at most their number)."""
+    parts: list[list[int]] = [[] for _ in range(n)]
+    loads = [0] * n
+    for i in sorted(items, key=lambda i: -sizes[i]):
+        least = min(range(n), key=lambda k: (loads[k], len(parts[k])))
+        parts[least].append(i)
+        loads[least] += sizes[i]
+    return parts
+
+
+def _buckets(weights: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Lists of weights of about `BUCKET` numbers, in order."""
+    bucket: list[Tensor] = []
+    room = BUCKET
+    for weight in weights:
+        if bucket and weight.numel() > room:
+            yield bucket
+            bucket, room = [], BUCKET
+        bucket.append(weight)
+        room -= weight.numel()
+    if bucket:
+        yield bucket
+
+
+def _bits(weight: Tensor) -> Tensor:
+    """A checksum: the sum of a weight's bit patterns, read as integers."""
+    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()]
+    return weight.detach().contiguous().view(integers).sum(dtype=torch.int64).cpu()

@@ -1,0 +1,53 @@
+"""Draw tokens from logits: inverse CDF in fp32, with a uniform number for each row."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BLOCK = 128
+"""Tokens whose probabilities are first added up together: one long running sum is slow and less exact."""
+
+
+def draw(logits: Tensor, uniform: Tensor, temperature: float, top_p: float = 1.0) -> tuple[Tensor, Tensor]:
+    """One token for each row, and its log-probability: (B, V), (B,) -> (B,), (B,).
+
+    A token of probability 0 is never drawn. Temperature 0 takes the most likely token. With `top_p` below 1
+    the draw is among the most likely tokens that together reach it (nucleus sampling, Holtzman et al. 2019,
+    arXiv:1904.09751). Log-probabilities are those of the whole distribution, at temperature 1 for greedy.
+    """
+    logits = logits.float()
+    if temperature == 0:
+        most, tokens = logits.max(-1)
+        return tokens, most - logits.logsumexp(-1)
+    probs = torch.softmax(logits if temperature == 1 else logits / temperature, -1)
+    tokens = _inverse_cdf(probs, uniform) if top_p >= 1 else _from_nucleus(probs, uniform, top_p)
+    return tokens, probs.gather(-1, tokens[:, None])[:, 0].log()
+
+
+def _inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
+    """The first token at which the running sum passes `uniform` times the total: (B, V), (B,) -> (B,)."""
+    B, V = probs.shape
+    blocks = torch.nn.functional.pad(probs, (0, -V % BLOCK)).view(B, -1, BLOCK)
+    sums = blocks.sum(-1).cumsum(-1)
+    aim = uniform * sums[:, -1]  # below the total, since uniform <= 1 - 2**-24
+    block = _passed(sums, aim)
+    before = torch.where(block > 0, sums.gather(-1, (block - 1).clamp(min=0)[:, None])[:, 0], 0)
+    inside = blocks[torch.arange(B, device=probs.device), block].cumsum(-1)
+    # Sums taken in another order differ in the last bits: the aim must stay below the block's own total.
+    rest = torch.minimum(aim - before, torch.nextafter(inside[:, -1], torch.zeros_like(aim)))
+    return (block * BLOCK + _passed(inside, rest)).clamp(max=V - 1)  # matters for NaN alone
+
+
+def _from_nucleus(probs: Tensor, uniform: Tensor, top_p: float) -> Tensor:
+    ordered, ids = probs.sort(stable=True, dim=-1, descending=True)
+    sums = ordered.cumsum(-1)
+    kept = (sums - ordered < top_p).sum(-1, keepdim=True)  # at least the most likely
+    aim = uniform * sums.gather(-1, kept - 1)[:, 0]
+    return ids.gather(-1, _passed(sums, aim)[:, None])[:, 0]
+
+
+def _passed(sums: Tensor, aim: Tensor) -> Tensor:
+    """Index of the first running sum above `aim`, which adds something to it: (B, N), (B,) -> (B,)."""
+    found: Tensor = torch.searchsorted(sums, aim[:, None], right=True)[:, 0]
+    return found.clamp(max=sums.shape[-1] - 1)  # matters for NaN alone

@@ -1,0 +1,175 @@
+"""A decode step over merged weights, for Llama and Qwen models on a CPU.
+
+Reads one token for each row with a third of the tensor operations of the library's modules: queries, keys and
+values come from one product, gate and up from another, and fp32 weights lie transposed, which the CPU's
+small products read faster. Same arithmetic otherwise. The weights are copied for one call of the sampler, so
+nothing has to follow an update. Other models, and models that are too large to copy, do without.
+Shapes: B rows, H wide states, heads and kv_heads of D each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaModel, Qwen2Model, Qwen3Model
+from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
+
+from workers.training.decode_attention import DecodeAttention
+from workers.training.decode_step import Step
+from workers.training.rollout_weights import FollowingLinear
+from workers.training.slot_cache import SlotCache
+
+FAMILIES = (LlamaModel, Qwen2Model, Qwen3Model)
+MOST_BYTES = 1 << 30
+"""Largest weights that are copied."""
+
+
+class Linear(NamedTuple):
+    """One or several linear layers with the same input: (inputs, outputs) and (outputs,)."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, states: Tensor) -> Tensor:
+        if self.bias is None:
+            return states @ self.weight
+        return torch.addmm(self.bias, states, self.weight)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Root mean square normalisation of the last dimension."""
+
+    weight: Tensor
+    eps: Tensor
+
+    def __call__(self, states: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32)
+        scale = torch.addcmul(self.eps, length, length, value=1 / states.shape[-1]).rsqrt_()
+        return (states * scale).to(states.dtype).mul_(self.weight)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One decoder layer. `head_norm` normalises each head of queries and keys; its weight is (heads, D)."""
+
+    norm: Norm
+    qkv: Linear
+    head_norm: Norm | None
+    out: Linear
+    mlp_norm: Norm
+    gate_up: Linear
+    activation: nn.Module
+    down: Linear
+    heads: int
+    kv_heads: int
+    scaling: float
+
+    def __call__(
+        self, index: int, states: Tensor, rotary: tuple[Tensor, Tensor], attend: DecodeAttention
+    ) -> Tensor:
+        mixed = self.qkv(self.norm(states)).view(len(states), self.heads + 2 * self.kv_heads, -1)
+        n_turned = self.heads + self.kv_heads
+        turned, value = mixed[:, :n_turned], mixed[:, n_turned:]
+        if self.head_norm is not None:
+            turned = self.head_norm(turned)
+        turned = _turn(turned, *rotary)
+        query, key = turned[:, : self.heads], turned[:, self.heads :]
+        found = attend.read_and_write(index, query, key, value, self.scaling)
+        states = states + self.out(found.flatten(1))
+        gate, up = self.gate_up(self.mlp_norm(states)).chunk(2, -1)
+        return states + self.down(self.activation(gate) * up)
+
+
+class LeanDecoder:
+    """Embedding, layers, norm and output layer of one model."""
+
+    def __init__(self, model: Any) -> None:
+        decoder = model.get_decoder()
+        self._embed = decoder.embed_tokens
+        self._rotary = decoder.rotary_emb
+        self._layers = [_layer(layer, decoder.config) for layer in decoder.layers]
+        self._norm = _norm(decoder.norm)
+        self._head = _joined(model.get_output_embeddings())
+
+    def decode(self, cache: SlotCache, step: Step) -> Tensor:
+        """Read each last token, keep its keys and values, and return the logits of the next: (B, V)."""
+        attend = DecodeAttention(cache, step)
+        states = self._embed(step.ids)
+        cos, sin = self._rotary(states, step.positions[:, None])
+        for i, layer in enumerate(self._layers):
+            states = layer(i, states, (cos, sin), attend)
+        return self._head(self._norm(states))
+
+
+def lean_decoder(model: Any) -> LeanDecoder | None:
+    """Copy the weights, if the model is one of those that this knows by heart; else None."""
+    decoder = model.get_decoder()
+    tensors = list(decoder.parameters())
+    is_known = (
+        type(decoder) in FAMILIES
+        and set(getattr(decoder.config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+        and all(_is_plain(linear) for layer in decoder.layers for linear in _linears(layer))
+        and _is_plain(model.get_output_embeddings())
+        and decoder.embed_tokens.weight.device.type == "cpu"
+        and len({tensor.dtype for tensor in tensors}) == 1
+        and sum(tensor.nbytes for tensor in tensors) <= MOST_BYTES
+    )
+    return LeanDecoder(model) if is_known else None
+
+
+def _is_plain(linear: Any) -> bool:
+    return type(linear) is nn.Linear or (type(linear) is FollowingLinear and linear.branch is None)
+
+
+def _linears(layer: Any) -> list[Any]:
+    attention, mlp = layer.self_attn, layer.mlp
+    return [
+        *(attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj),
+        *(mlp.gate_proj, mlp.up_proj, mlp.down_proj),
+    ]
+
+
+def _layer(layer: Any, config: Any) -> Layer:
+    query, key, value, out, gate, up, down = _linears(layer)
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    head_norm = None
+    if isinstance(layer.self_attn, Qwen3Attention):
+        weights: list[Tensor] = [layer.self_attn.q_norm.weight] * heads
+        weights += [layer.self_attn.k_norm.weight] * kv_heads
+        head_norm = Norm(torch.stack(weights), _norm(layer.self_attn.q_norm).eps)
+    return Layer(
+        norm=_norm(layer.input_layernorm),
+        qkv=_joined(query, key, value),
+        head_norm=head_norm,
+        out=_joined(out),
+        mlp_norm=_norm(layer.post_attention_layernorm),
+        gate_up=_joined(gate, up),
+        activation=layer.mlp.act_fn,
+        down=_joined(down),
+        heads=heads,
+        kv_heads=kv_heads,
+        scaling=layer.self_attn.scaling,
+    )
+
+
+def _norm(module: Any) -> Norm:
+    return Norm(module.weight, torch.tensor([module.variance_epsilon]))
+
+
+def _joined(*linears: Any) -> Linear:
+    weight = torch.cat([linear.weight for linear in linears]).t()
+    if weight.dtype == torch.float32:
+        weight = weight.contiguous()
+    biases = [linear.bias for linear in linears if linear.bias is not None]
+    return Linear(weight, torch.cat(biases) if biases else None)
+
+
+def _turn(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate by position: (B, heads, D) by (B, 1, D)."""
+    half = heads.shape[-1] // 2
+    swapped = torch.cat((-heads[..., half:], heads[..., :half]), -1)
+    return heads * cos + swapped * sin

@@ -1,0 +1,190 @@
+"""FSDP2: a model's weights, gradients and optimizer state split over the processes (arXiv:2304.11277).
+
+Each decoder layer is gathered when it is run and let go again. What is left (embedding, last norm, output
+layer) is gathered when a pass begins and kept until it is over, so that a pass takes the same calls in every
+process, however many pieces its logits are computed in. Every process therefore has to make the same number
+of passes through a sharded decoder: see `fillers`.
+
+Gradients are sums over processes, as `World.sum_gradients` makes them, not FSDP's means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.functional import linear
+
+from workers.training.distributed import World
+from workers.training.errors import ModelInvalid
+from workers.training.packing import Answer, Batch, make_batches
+from workers.training.types import Completion, Prompt
+
+if TYPE_CHECKING:
+    from workers.training.policy import Policy
+
+HEAD = "borrowed_head_"
+"""The decoder's name for what is the output layer's: `borrowed_head_weight`."""
+
+
+def shard(
+    model: Any, device: torch.device, world: World, compute: torch.dtype | None = None
+) -> dict[str, nn.Parameter]:
+    """Split a causal model's weights over all processes and move them to `device`.
+
+    Weights that require a gradient although others of the model do not (an adapter's) stay whole.
+
+    Args:
+        model: as loaded, the same in every process.
+        compute: dtype in which trained weights are gathered and used; by default their own.
+
+    Returns:
+        The weights by their names in `model` as it was given, sharded or whole.
+    """
+    weights = dict(model.named_parameters())
+    is_frozen = {weight.requires_grad for weight in weights.values()} != {True}
+    whole = {weight for weight in weights.values() if weight.requires_grad} if is_frozen else set()
+    for weight in whole:
+        weight.data = weight.data.to(device)
+    moved = _borrow_head(model)
+    decoder = model.get_decoder()
+    options: dict[str, Any] = {
+        "mesh": init_device_mesh(device.type, (world.size,)),
+        "mp_policy": MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32),
+        "ignored_params": whole,
+    }
+    for layer in _layers(model, decoder):
+        fully_shard(layer, **options)
+    fully_shard(decoder, **options)
+    model.to(device)  # what is no weight, or whole
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+    return {name: model.get_parameter(moved.get(name, name)) for name in weights}
+
+
+def close(model: Any) -> None:
+    """Let go of the gathered weights, so that the sharded ones count again and may be changed."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor gathered, in every process (collective); any other as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def gather_whole(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tensor]:
+    """The tensors, sharded ones gathered on the CPU one by one; in the main process alone. Collective."""
+    found = {}
+    for name, tensor in tensors.items():
+        full = whole(tensor.detach())
+        if world.is_main:
+            found[name] = full.cpu() if isinstance(tensor, DTensor) else full
+    return found
+
+
+def like(full: Tensor, weight: Tensor) -> Tensor:
+    """A tensor that every process holds whole, on a weight's device and split like it. Sends nothing."""
+    full = full.to(weight.device)
+    if not isinstance(weight, DTensor):
+        return full
+    return distribute_tensor(full, weight.device_mesh, weight.placements, src_data_rank=None)
+
+
+def clip_gradients(weights: Iterable[Tensor], largest: float) -> float:
+    """Scale all gradients so that their common norm is at most `largest`; returns the norm before.
+
+    torch's `clip_grad_norm_`, for whole and sharded weights together: the same number in every process.
+    """
+    grads = [weight.grad for weight in weights if weight.grad is not None]
+    sharded = [grad for grad in grads if isinstance(grad, DTensor)]
+    rest = [grad for grad in grads if not isinstance(grad, DTensor)]
+    squares = torch.nn.utils.get_total_norm(rest).square()
+    if sharded:
+        local = torch.nn.utils.get_total_norm([grad.to_local() for grad in sharded]).square()
+        local = local.to(sharded[0].device)
+        dist.all_reduce(local, group=sharded[0].device_mesh.get_group())
+        squares = squares.to(local.device) + local
+    norm = squares.sqrt()
+    scale = (largest / (norm + 1e-6)).clamp(max=1.0)
+    for grad in grads:
+        (grad.to_local() if isinstance(grad, DTensor) else grad).mul_(scale.to(grad.device))
+    return float(norm)
+
+
+def fillers(policy: Policy, prompt: Prompt, made: int, world: World) -> list[Batch]:
+    """Passes to make beside the `made` ones of this process, so that all processes make the same number.
+
+    Collective where the policy is sharded; else there are none. Their results are to be left alone, their
+    gradients multiplied by 0.
+    """
+    missing = world.most(made) - made if policy.is_sharded else 0
+    answer = Answer(prompt, Completion((policy.end_ids[0],), (0.0,), text="", finish_reason="stop"))
+    return make_batches([answer], 1, policy.device) * missing
+
+
+class BorrowedHead(nn.Module):
+    """The output layer of a sharded model: its weight belongs to the decoder, with which it is gathered."""
+
+    def __init__(self, owner: nn.Module, weight: str, bias: str | None) -> None:
+        super().__init__()
+        self._owner = (owner,)  # in a tuple, so that it does not become a part of this module
+        self._names = (weight, bias)
+
+    @property
+    def weight(self) -> Any:
+        return getattr(self._owner[0], self._names[0])
+
+    @property
+    def bias(self) -> Any:
+        name = self._names[1]
+        return None if name is None else getattr(self._owner[0], name)
+
+    def forward(self, states: Tensor) -> Tensor:
+        return linear(states, self.weight, self.bias)
+
+
+def _borrow_head(model: Any) -> dict[str, str]:
+    """Give the output layer's weights to the decoder; returns their new names by their old ones."""
+    head, decoder, embedding = (
+        model.get_output_embeddings(),
+        model.get_decoder(),
+        model.get_input_embeddings(),
+    )
+    if not isinstance(head, nn.Linear):
+        raise ModelInvalid(f"A model whose output layer is a {type(head).__name__} cannot be sharded.")
+    names = {module: name for name, module in model.named_modules()}
+    bias = None
+    moved = {}
+    if head.bias is not None:
+        bias = f"{HEAD}bias"
+        decoder.register_parameter(bias, head.bias)
+        moved[f"{names[head]}.bias"] = f"{names[decoder]}.{bias}"
+    if head.weight is embedding.weight:
+        borrowed = BorrowedHead(embedding, "weight", None)
+        if bias is not None:
+            raise ModelInvalid("A model whose output layer is tied and has a bias cannot be sharded.")
+    else:
+        decoder.register_parameter(f"{HEAD}weight", head.weight)
+        moved[f"{names[head]}.weight"] = f"{names[decoder]}.{HEAD}weight"
+        borrowed = BorrowedHead(decoder, f"{HEAD}weight", bias)
+    model.set_output_embeddings(borrowed)
+    return moved
+
+
+def _layers(model: Any, decoder: Any) -> Iterator[nn.Module]:
+    """The decoder's layers, as its family names them."""
+    kinds = set(model._no_split_modules or ())
+    layers = [module for module in decoder.modules() if type(module).__name__ in kinds]
+    if not layers:
+        raise ModelInvalid(f"{type(model).__name__} does not name its layers, so it cannot be sharded.")
+    yield from layers

@@ -1,0 +1,137 @@
+"""Decode steps over static tensors of few sizes, so that a GPU can replay each size as a CUDA graph.
+
+Launching a small model's kernels one by one takes longer than running them; a graph is launched at once, but
+reads and writes the same memory every time. So what is live is padded to the next size: spare rows write to
+slots that are free and spare prompts are read by nobody, which changes no result.
+Shapes as in `decode_step`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workers.training.decode_attention import decode
+from workers.training.decode_step import Live, Span, Step, places
+from workers.training.slot_cache import SlotCache
+
+log = logging.getLogger(__name__)
+
+
+class Size(NamedTuple):
+    """What one graph is made for."""
+
+    rows: int
+    groups: int
+    columns: int
+    prompt_columns: int
+
+
+class StaticDecoder:
+    """Decodes what is live in one cache. Each size is run as it is at first, then captured, then replayed."""
+
+    def __init__(self, model: Any, cache: SlotCache, samples: int) -> None:
+        """`samples`: most completions of one prompt."""
+        self._model = model
+        self._cache = cache
+        self._samples = samples
+        device = cache.prompts[0].keys.device
+        self._ids = torch.zeros(cache.slots, dtype=torch.long, device=device)
+        # positions, columns and place of the rows, lengths of the prompts, source of the places
+        self._counts = (cache.slots, cache.slots, cache.slots, cache.groups, cache.groups * samples)
+        self._numbers = torch.zeros(sum(self._counts), dtype=torch.long, device=device)
+        self._runs: dict[Size, Callable[[], Tensor]] = {}
+        self._made_for = cache.columns
+        self._can_capture = device.type == "cuda"
+        self._pool: Any = None
+
+    def __call__(self, live: Live, ids: Tensor) -> Tensor:
+        """Logits of the next token of each live completion, given its last: (B,) -> (B, V).
+
+        They are overwritten by the next call.
+        """
+        if self._made_for != self._cache.columns:  # the cache has moved to other memory
+            self._runs.clear()
+            self._made_for = self._cache.columns
+        size = self._size(live)
+        self._fill(live, ids, size)
+        if size not in self._runs:
+            self._runs[size] = self._eager(size, live)
+        elif self._can_capture and not isinstance(self._runs[size], _Graph):
+            self._runs[size] = self._captured(self._runs[size])
+        return self._runs[size]()[: len(ids)]
+
+    def _size(self, live: Live) -> Size:
+        cache = self._cache
+        return Size(
+            rows=min(_rounded(len(live.group), 1), cache.slots),
+            groups=min(_rounded(len(live.prompt_lengths), 1), cache.groups),
+            columns=min(_rounded(int(live.counts.max()), 32), cache.columns),
+            prompt_columns=min(_rounded(int(live.prompt_lengths.max()), 32), cache.prompt_columns),
+        )
+
+    def _fill(self, live: Live, ids: Tensor, size: Size) -> None:
+        """Write what this step reads where every step of its size reads it."""
+        source, place = places(live.group, size.groups, self._samples)
+        positions = live.prompt_lengths[live.group] + live.counts - 1
+        values = (positions, live.counts - 1, place, live.prompt_lengths, source)
+        # A spare row reads and writes column 0 of its slot; a spare prompt has one token.
+        padded = [
+            np.pad(array, (0, room - len(array)), constant_values=int(array is live.prompt_lengths))
+            for array, room in zip(values, self._counts, strict=True)
+        ]
+        self._numbers.copy_(torch.from_numpy(np.concatenate(padded)))
+        self._ids[: len(ids)] = ids
+
+    def _eager(self, size: Size, live: Live) -> Callable[[], Tensor]:
+        positions, columns, place, lengths, source = torch.split(self._numbers, list(self._counts))
+        step = Step(
+            ids=self._ids[: size.rows],
+            positions=positions[: size.rows],
+            columns=columns[: size.rows],
+            prompt_lengths=lengths[: size.groups],
+            source=source[: size.groups * self._samples],
+            place=place[: size.rows],
+            completion_spans=(Span(0, size.rows, size.columns, is_full=False),),
+            prompt_spans=(Span(0, size.groups, size.prompt_columns, is_full=False),),
+            reach=int((live.prompt_lengths[live.group] + live.counts).max()),
+        )
+        return lambda: decode(self._model, self._cache, step)
+
+    def _captured(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        try:
+            graph = _Graph(run, self._pool)
+        except RuntimeError as error:
+            # Some models look at values on the host as they go; they are run kernel by kernel.
+            log.warning("decode_not_captured", extra={"reason": str(error)[:200]})
+            self._can_capture = False
+            return run
+        self._pool = graph.pool
+        return graph
+
+
+class _Graph:
+    """A function of no arguments, captured once. Its tensors stay where they are."""
+
+    def __init__(self, run: Callable[[], Tensor], pool: Any) -> None:
+        self._graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        with torch.cuda.graph(self._graph, pool=pool):
+            self._out = run()
+        self.pool = self._graph.pool()
+
+    def __call__(self) -> Tensor:
+        self._graph.replay()
+        return self._out
+
+
+def _rounded(n: int, least: int) -> int:
+    """The next power of two up to 32, then the next multiple of a quarter of the power of two below."""
+    power = max(least, 1 << (n - 1).bit_length())
+    step = max(power // 8, 1)
+    return power if power <= 32 else -(-n // step) * step

@@ -1,0 +1,60 @@
+"""Whether a completion's newest token has completed a stop string, without decoding all of it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+_BROKEN = "\N{REPLACEMENT CHARACTER}"
+
+
+class StopStrings:
+    """The stop strings of one call. Remembers which tokens could end one, so that most need no decoding."""
+
+    def __init__(self, tokenizer: Any, stops: Sequence[str]) -> None:
+        self._tokenizer = tokenizer
+        self._stops = tuple(stops)
+        self._last_characters = {stop[-1] for stop in stops}
+        self._tail = max((len(stop.encode()) for stop in stops), default=0)
+        self._alone: dict[int, str] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._stops)
+
+    def may_end(self, token: int) -> bool:
+        """Whether a text that this token ends could end in a stop string."""
+        text = self._text(token)
+        return _BROKEN in text or not self._last_characters.isdisjoint(text)
+
+    def is_complete(self, tokens: Sequence[int]) -> bool:
+        """Whether the text of these tokens holds a stop string, if it did not without the last of them."""
+        if not self.may_end(tokens[-1]):
+            return False
+        start, texts = len(tokens), 0
+        # Each token that has text has a byte at least. One more, as some tokenizers drop a text's first
+        # space; and on to a token that is text by itself, since half a character spoils what follows it.
+        while start > 0 and (texts <= self._tail or _BROKEN in self._text(tokens[start])):
+            start -= 1
+            texts += bool(self._text(tokens[start]))
+        return self._first(self.decoded([tokens[start:]])[0]) is not None
+
+    def cut(self, text: str) -> tuple[str, bool]:
+        """The text up to its first stop string, and whether it has one."""
+        first = self._first(text)
+        return (text, False) if first is None else (text[:first], True)
+
+    def decoded(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Texts of completions, without special tokens."""
+        texts: list[str] = self._tokenizer.batch_decode(
+            [list(row) for row in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return texts
+
+    def _first(self, text: str) -> int | None:
+        return min((at for stop in self._stops if (at := text.find(stop)) >= 0), default=None)
+
+    def _text(self, token: int) -> str:
+        """The token's text, twice: alone, some tokenizers would drop its space."""
+        if token not in self._alone:
+            self._alone[token] = self.decoded([[token, token]])[0]
+        return self._alone[token]

@@ -1,0 +1,105 @@
+"""What one optimiser update adds up over its tokens, and the metrics that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from workers.config import TrainConfig
+from workers.training.losses import TokenLoss
+
+
+class Tally:
+    """Sums and extremes over the tokens of one update, by this process.
+
+    They stay on the device until `read`: a GPU would stop for every number asked for in between.
+    """
+
+    def __init__(self) -> None:
+        self._n_tokens = 0
+        self._sums: dict[str, Tensor] = {}
+        self._tops: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def add(
+        self, loss: Tensor, value_loss: Tensor | None, tokens: TokenLoss, entropy: Tensor, gap: Tensor
+    ) -> None:
+        """One forward pass of N tokens: its share of the losses; entropy and |trainer's - sampler's logprob|, (N,)."""
+        self._n_tokens += len(gap)
+        sums = {
+            "loss": loss,
+            "kl": tokens.kl,
+            "entropy": entropy,
+            "ratio": tokens.ratio,
+            "clipped": tokens.is_clipped,
+            "clipped_low": tokens.is_clipped & (tokens.ratio < 1),
+            "truncated": tokens.is_truncated,
+            "gap": gap,
+        }
+        if value_loss is not None:
+            sums["value_loss"] = value_loss
+        for name, values in sums.items():
+            total = values.double().sum()
+            self._sums[name] = self._sums[name] + total if name in self._sums else total
+        for name, values in {"ratio": tokens.ratio, "minus_ratio": -tokens.ratio, "gap": gap}.items():
+            top = values.double().max()
+            self._tops[name] = torch.maximum(self._tops[name], top) if name in self._tops else top
+
+    def read(self) -> Totals:
+        """The numbers, in one copy from the device."""
+        values = [*self._sums.values(), *self._tops.values()]
+        numbers = torch.stack(values).tolist() if values else []
+        sums = dict(zip(self._sums, numbers, strict=False))
+        tops = dict(zip(self._tops, numbers[len(sums) :], strict=True))
+        return Totals(self._n_tokens, sums, tops)
+
+
+class Totals(NamedTuple):
+    """The numbers of a tally; no keys from a process that had no tokens."""
+
+    n_tokens: int
+    sums: dict[str, float]
+    tops: dict[str, float]
+
+    @property
+    def loss(self) -> float:
+        return self.sums["loss"] + self.sums.get("value_loss", 0.0)
+
+    def metrics(self, config: TrainConfig, *, is_first: bool) -> dict[str, float]:
+        """docs/metrics.md. Only a step's first update is by the policy whose KL, entropy and lag are of interest."""
+        mean = {name: total / self.n_tokens for name, total in self.sums.items()}
+        values = {
+            "optim/loss": self.sums["loss"],
+            "ratio/mean": mean["ratio"],
+            "ratio/max": self.tops["ratio"],
+            "ratio/min": -self.tops["minus_ratio"],
+            "ratio/clipped_share": mean["clipped"],
+            "ratio/clipped_low_share": mean["clipped_low"],
+        }
+        if "value_loss" in self.sums:
+            values["value/loss"] = self.sums["value_loss"]
+        if is_first:
+            gap = "lag" if config.async_steps else "mismatch"
+            values |= {
+                "kl/reference": mean["kl"],
+                "entropy/mean": mean["entropy"],
+                "ratio/truncated_share": mean["truncated"],
+                f"sampler/{gap}": mean["gap"],
+                f"sampler/{gap}_max": self.tops["gap"],
+            }
+        return values
+
+
+def added_up(parts: Iterable[Totals]) -> Totals:
+    """The totals of all processes."""
+    n_tokens, sums, tops = 0, dict[str, float](), dict[str, float]()
+    for part in parts:
+        n_tokens += part.n_tokens
+        for name, total in part.sums.items():
+            sums[name] = sums.get(name, 0.0) + total
+        for name, top in part.tops.items():
+            tops[name] = max(tops.get(name, top), top)
+    return Totals(n_tokens, sums, tops)
