@@ -1,7 +1,7 @@
 """The learning algorithms by name, and the numbers each one starts from. No torch here.
 
-An algorithm is a choice of four things: what a completion is compared with (`Baseline`), how the update is
-held near the policy that sampled (`Surrogate`), how token losses are averaged (`Aggregation`) and where the KL
+An algorithm is a choice of four things: what a completion is compared with (`Baseline`), how an update is
+held near the policy before it (`Surrogate`), how token losses are averaged (`Aggregation`) and where the KL
 penalty enters (`KlPlace`). `docs/algorithms/` has a page for each, with paper and equation.
 """
 
@@ -21,7 +21,7 @@ class Recipe(NamedTuple):
 
     Attributes:
         baseline: what a completion's reward is compared with.
-        surrogate: how far an update may go from the policy that sampled.
+        surrogate: how far an update may go from the policy before it.
         kl: penalty as a term of the loss, or taken off the reward.
         defaults: values of TrainConfig's fields where a run names none.
     """
@@ -58,7 +58,7 @@ RECIPES: dict[AlgorithmName, Recipe] = {
         "leave_one_out",
         "clip",
         "reward",
-        # The gradient of a completion's probability is a sum over its tokens; the constant only sets its size.
+        # The gradient of a completion's probability is a sum over its tokens; a constant only sets its size.
         {"aggregation": "constant", "scale_advantage": False, "clip_high": 0.2},
     ),
     "reinforce_pp": Recipe("batch", "clip", "reward", {"clip_high": 0.2}),

@@ -48,9 +48,9 @@ class TrainConfig(BaseModel):
     beta: float = Field(default=0.02, ge=0, le=2)
     """Weight of the KL penalty to the starting policy; 0 still measures the KL."""
     clip_low: float = Field(default=0.2, ge=0, le=1)
-    """Lower bound of the ratio of an update to the policy before it: 1 - clip_low. gspo: of a completion's."""
+    """Lower bound of the ratio between the policy now and before the step's updates: 1 - clip_low."""
     clip_high: float = Field(default=0.27, ge=0)
-    """Upper bound: 1 + clip_high (clip-higher, DAPO, arXiv:2503.14476). cispo: of the weight, not the gradient."""
+    """Upper bound: 1 + clip_high (clip-higher, DAPO, arXiv:2503.14476)."""
     importance_cap: float = Field(default=2.0, ge=1)
     """Most that a token weighs for being likelier before the update than when it was sampled."""
     updates_per_step: int = Field(default=1, ge=1, le=16)
@@ -59,19 +59,19 @@ class TrainConfig(BaseModel):
     """Mean over all tokens of the step; over completions of each one's mean; or each one's sum over
     max_completion_tokens."""
     scale_advantage: bool = True
-    """Divide advantages by their standard deviation: the group's where the group is the baseline, as in the GRPO
-    paper; the whole step's for rloo, reinforce_pp and ppo."""
+    """Divide advantages by their standard deviation: the group's where the group is the baseline, as in the
+    GRPO paper; the whole step's for rloo, reinforce_pp and ppo."""
     sampling_rounds: int = Field(default=1, ge=1, le=10)
     """Most times a step draws prompts to fill up on groups with spread (dynamic sampling, DAPO)."""
     overlong_buffer: float = Field(default=0.0, ge=0, le=1)
-    """Last share of max_completion_tokens in which the reward falls linearly (soft overlong punishment, DAPO)."""
+    """Last share of max_completion_tokens in which the reward falls linearly (overlong punishment, DAPO)."""
     overlong_penalty: float = Field(default=1.0, ge=0)
     """What a completion of full length loses where overlong_buffer is above 0, in grader units."""
     mask_truncated: bool = False
-    """Leave completions that were cut out of the gradient (overlong filtering, DAPO); they stay in the baseline."""
-    gae_lambda: float = Field(default=0.95, ge=0, le=1)
-    """PPO: generalised advantage estimation, arXiv:1506.02438; undiscounted."""
-    value_learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    """Leave completions that were cut out of the gradient (overlong filtering, DAPO)."""
+    gae_lambda: float = Field(default=1.0, ge=0, le=1)
+    """PPO: generalised advantage estimation, arXiv:1506.02438, undiscounted; 1: return minus value."""
+    value_learning_rate: float = Field(default=0.1, gt=0, le=1)
     """PPO: AdamW's rate for the value head; about how far an update can move a value."""
     value_clip: float = Field(default=0.2, gt=0)
     """PPO: how far a value may move from its old one before its loss stops counting. Values are in standard

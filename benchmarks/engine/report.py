@@ -43,6 +43,7 @@ def text_of(results: Sequence[Result], threads: int) -> str:
     """Everything a run found, for people."""
     parts = [
         _setting(results[0].setup, threads),
+        _workloads(results),
         "### Stock's time over ours (CPU seconds per sampled token; median over pairs, lowest to highest)",
         _ratios(results, "cpu"),
         "### The same by wall time",
@@ -86,6 +87,14 @@ def _setting(setup: Setup, threads: int) -> str:
             f"- stock: {stock.SETTINGS}",
             f"- ours: {ours.SETTINGS}",
         ]
+    )
+
+
+def _workloads(results: Sequence[Result]) -> str:
+    found = {result.setup.workload.name: result.setup.workload for result in results}
+    return "\n".join(
+        f"- {workload.name}: {workload.title}; {workload.prompts} prompts a step"
+        for workload in found.values()
     )
 
 

@@ -119,15 +119,15 @@ def groups_with_spread(rewards: Tensor, graded: Tensor) -> Tensor:
 
 
 def compared_completions(rewards: Rewards, config: TrainConfig) -> Tensor:
-    """Which completions can be learnt from: graded, with something different to compare them with. (P, G) bool.
+    """Which completions can be learnt from: graded, with something different to compare them with. (P, G).
 
-    `rewards` are the grader's own: what is taken off for length or KL makes no difference where the grader saw
-    none, except that leave-one-out with a KL in its rewards learns from that alone.
+    `rewards` are the grader's own: what is taken off for length or KL makes no difference where the grader
+    saw none, except that leave-one-out with a KL in its rewards learns from that alone.
     """
     values, graded = rewards
     if config.recipe.baseline in ("batch", "value"):
-        # Their advantages are divided by the spread of the step. Without one in the rewards, the KL alone would
-        # be blown up to the size of a reward.
+        # Their advantages are divided by the spread of the step. Without one in the rewards, the KL alone
+        # would be blown up to the size of a reward.
         step_has_spread = groups_with_spread(values.reshape(1, -1), graded.reshape(1, -1))
         return graded & step_has_spread
     if config.has_kl_in_reward:
@@ -219,8 +219,7 @@ def token_weights(
 
     Args:
         groups: P groups of G completions.
-        counted: (P, G) bool. All graded ones, so that one which taught nothing weakens no other; but not those
-            left out of the loss on purpose.
+        counted: (P, G) bool. All graded ones, taught from or not, but for those left out on purpose.
         forwarded: (P, G) bool, those whose tokens are wanted.
         trained: (P, G) bool, those of them with a gradient.
         config: names the aggregation.

@@ -31,7 +31,6 @@ Attend = Callable[[nn.Module, Tensor, Tensor, Tensor, float | None], Tensor]
 CHANGE_SCORES = ("s_aux", "softcap", "position_bias")
 """What some models hand to their attention beside queries, keys and values; it is not None if it matters."""
 
-
 ADOPTION_TOLERANCE = 2e-2
 """Relative; above rounding in bf16."""
 

@@ -37,6 +37,7 @@ def validation_sampling(config: TrainConfig) -> Sampling:
         max_tokens=config.max_completion_tokens,
         temperature=0.0 if config.eval_samples == 1 else config.temperature,
         key=("valid", config.seed),
+        stop=config.stop,
     )
 
 
@@ -102,7 +103,11 @@ def kl_to_reference(
     process measures a part of the prompts.
     """
     sampling = Sampling(
-        samples=1, max_tokens=config.max_completion_tokens, temperature=1.0, key=("probe", config.seed)
+        samples=1,
+        max_tokens=config.max_completion_tokens,
+        temperature=1.0,
+        key=("probe", config.seed),
+        stop=config.stop,
     )
     mine = world.slice(probe)
     groups = sample_groups(policy, mine, sampling) if mine else []

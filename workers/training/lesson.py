@@ -36,15 +36,16 @@ class Lesson(NamedTuple):
 def find_lesson(groups: Sequence[Group], rewards: Rewards, config: TrainConfig) -> Lesson | None:
     """Choose what to learn from; None if nothing can be learnt from these groups.
 
-    With `mask_truncated` a completion that was cut leaves the gradient, and the number of tokens or completions
-    that the loss is divided by. It stays in the baseline of its group (as in TRL): its reward is known.
+    With `mask_truncated` a completion that was cut leaves the gradient, and the number of tokens or
+    completions that the loss is divided by. It stays in the baseline of its group (as in TRL): its reward is
+    known.
     """
     compared = compared_completions(rewards, config)
     masked = truncated_completions(groups) & config.mask_truncated
     trained = compared & ~masked
     if not trained.any():
         return None
-    # Where the KL is part of the rewards that are others' baseline, masked completions have to be run for theirs.
+    # Where rewards that are others' baseline have a KL in them, masked completions are run for theirs.
     forwarded = compared if config.recipe.baseline == "leave_one_out" and config.has_kl_in_reward else trained
     punished = punishments(groups, config)
     measured = {}

@@ -1,7 +1,7 @@
 """Losses and divergences as pure functions: tensors in, tensors out.
 
-N is the number of completion tokens of B completions, laid end to end; V the vocabulary. Logprobs and KL are in
-nats. `docs/algorithms/` says which algorithm uses what.
+N is the number of completion tokens of B completions, laid end to end; V the vocabulary. Logprobs and KL are
+in nats. `docs/algorithms/` says which algorithm uses what.
 """
 
 from __future__ import annotations
@@ -48,15 +48,16 @@ def policy_loss(
     """Each token's loss by the run's algorithm; add them up with the weights of its aggregation.
 
     The surrogate holds the update near the policy before it ("decoupled" objective, AReaL, arXiv:2505.24298).
-    The penalty is k3 times the ratio: k3 differentiated by itself is not the gradient of the KL (DeepSeek-V3.2,
-    arXiv:2512.02556).
+    The penalty is k3 times the ratio: k3 differentiated by itself is not the gradient of the KL
+    (DeepSeek-V3.2, arXiv:2512.02556).
 
     Args:
         logprobs: (N,) by the policy now; carries the gradient.
         old_logprobs: (N,) by the policy before the step's first update.
         rollout_logprobs: (N,) when sampled. Where the sampling policy was another (asynchronous, other
-            arithmetic), each token is weighted by min(exp(old - rollout), importance_cap): truncated importance
-            sampling, Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training".
+            arithmetic), each token is weighted by min(exp(old - rollout), importance_cap): truncated
+            importance sampling, Yao et al. 2025, "Your Efficient RL Framework Secretly Brings You Off-Policy
+            RL Training".
         ref_logprobs: (N,) by the reference policy.
         advantages: (N,).
         lengths: (B,) tokens of each completion; they lie end to end.
@@ -88,7 +89,7 @@ def policy_loss(
 def clipped(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Surrogate:
     """-min(ratio A, clip(ratio) A): no gain from moving a ratio further than the bounds.
 
-    Source: Schulman et al. 2017, arXiv:1707.06347, equation 7; two bounds: DAPO, arXiv:2503.14476, equation 10.
+    Source: Schulman et al. 2017, arXiv:1707.06347, equation 7; with two bounds DAPO, arXiv:2503.14476.
     """
     loss = -torch.minimum(ratio * advantages, ratio.clamp(low, high) * advantages)
     is_clipped = ((ratio < low) & (advantages < 0)) | ((ratio > high) & (advantages > 0))

@@ -72,7 +72,7 @@ class _SummedForward:
             found: Tensor = self._peft_forward(x, *args, **kwargs)
             return found
         a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-        out: Tensor = _SummedLinear.apply(x, self._summed.weight, a, b, layer.scaling[ADAPTER])
+        out: Tensor = _summed_linear(x, self._summed.weight, a, b, layer.scaling[ADAPTER])
         bias = layer.get_base_layer().bias
         return out if bias is None else out + bias
 
@@ -87,10 +87,13 @@ class _SummedLinear(torch.autograd.Function):
         return nn.functional.linear(x, summed)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:
         x, summed, a, b = ctx.saved_tensors
         rows, grad_rows = x.flatten(0, -2), grad.flatten(0, -2)
         grad_x = grad @ summed if ctx.needs_input_grad[0] else None
         grad_a = (grad_rows @ b).T @ rows * ctx.scale
         grad_b = grad_rows.T @ (rows @ a.T) * ctx.scale
         return grad_x, None, grad_a, grad_b, None
+
+
+_summed_linear: Any = _SummedLinear.apply

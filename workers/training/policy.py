@@ -32,6 +32,7 @@ from workers.training.base_model import BaseModel, compute_in, load_base
 from workers.training.distributed import ALONE, World
 from workers.training.errors import ModelInvalid
 from workers.training.merged_lora import forget_sum, train_through_sum
+from workers.training.recompute import recompute_layers
 from workers.training.rollout_weights import follow, own_weight
 from workers.training.value import make_value_head
 
@@ -65,6 +66,8 @@ class Policy:
             self._train_everything(base.compute_dtype, config)
         if self.is_sharded:
             self._shard(base.compute_dtype, world)
+        if config.gradient_checkpointing:
+            recompute_layers(self.model)
         self.value_head = make_value_head(self.model, self.device, config)
         """Reads the states of `model`; in no checkpoint, since nobody samples with it."""
         self.model.eval()

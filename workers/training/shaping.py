@@ -23,7 +23,7 @@ def overlong_punishment(lengths: Tensor, limit: int, buffer: float, penalty: flo
     Returns:
         The shape of `lengths`, at least 0, double.
 
-    Source: DAPO, Yu et al. 2025, arXiv:2503.14476, equation 13 (there with penalty 1 and the sign of a reward).
+    Source: DAPO, Yu et al. 2025, arXiv:2503.14476, equation 13 (a reward there, with penalty 1).
     """
     if buffer == 0:
         return torch.zeros(lengths.shape, dtype=torch.float64)

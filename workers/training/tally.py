@@ -27,7 +27,7 @@ class Tally:
     def add(
         self, loss: Tensor, value_loss: Tensor | None, tokens: TokenLoss, entropy: Tensor, gap: Tensor
     ) -> None:
-        """One forward pass of N tokens: its share of the losses; entropy and |trainer's - sampler's logprob|, (N,)."""
+        """Of one forward pass: its share of the losses; (N,) entropy and |trainer's - sampler's logprob|."""
         self._n_tokens += len(gap)
         sums = {
             "loss": loss,
@@ -69,7 +69,7 @@ class Totals(NamedTuple):
         return self.sums["loss"] + self.sums.get("value_loss", 0.0)
 
     def metrics(self, config: TrainConfig, *, is_first: bool) -> dict[str, float]:
-        """docs/metrics.md. Only a step's first update is by the policy whose KL, entropy and lag are of interest."""
+        """docs/metrics.md. KL, entropy and lag are those of the policy before the step's first update."""
         mean = {name: total / self.n_tokens for name, total in self.sums.items()}
         values = {
             "optim/loss": self.sums["loss"],

@@ -154,8 +154,8 @@ def reference_logprobs(policy: Policy, batch: Batch, temperature: float) -> Tens
 def _before_update(policy: Policy, batch: Batch, config: TrainConfig) -> _Before:
     """Run the reference, and the policy itself where rewards need its KL or its values.
 
-    That KL is not made of the sampler's logprobs: they may be another policy's, and are rounded otherwise than
-    the reference's, so that a policy that has not moved would seem to have.
+    That KL is not made of the sampler's logprobs: they may be another policy's, and are rounded otherwise
+    than the reference's, so that a policy that has not moved would seem to have.
     """
     ref_logprobs = reference_logprobs(policy, batch, config.temperature)
     if not config.has_kl_in_reward and policy.value_head is None:

@@ -13,9 +13,9 @@ from workers.config import TrainConfig
 class ValueHead(nn.Module):
     """A linear map from the policy's final states to a value for each; 0 everywhere at first.
 
-    It reads the states without a gradient: the policy's weights learn from its reward alone (docs/algorithms/ppo.md
-    has the figures). States are normalised and the sum is divided by their width, so that one rate fits models of
-    every width: an update of rate r moves a value by about r at most.
+    It reads the states without a gradient: the policy's weights learn from its reward alone. What else was
+    tried is in docs/algorithms/ppo.md. States are normalised and the sum is divided by their width, so that
+    one rate fits models of every width: an update of rate r moves a value by about r at most.
     """
 
     def __init__(self, width: int, device: torch.device) -> None:

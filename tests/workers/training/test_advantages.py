@@ -271,7 +271,7 @@ def test_the_tokens_of_a_step_have_mean_zero_and_deviation_one(algorithm):
 
 
 def test_ppo_by_hand():
-    """Rewards 1, 0 are +-1/sqrt 2 deviations from their mean; lambda 0.5, KL 0, no normalisation but the mean."""
+    """Rewards 1, 0 are +-1/sqrt 2 deviations from their mean; lambda 0.5, no KL, advantages not scaled."""
     values = [[0.1, 0.3], [0.2]]
     found = targets(
         "ppo", [[1.0, 0.0]], [[0, 0], [0]], values, beta=0.0, gae_lambda=0.5, scale_advantage=False

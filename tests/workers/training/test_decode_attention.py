@@ -86,7 +86,12 @@ def test_other_families_are_run_by_their_own_modules(family):
 
 def test_what_is_no_plain_layer_is_run_by_its_own_module():
     model = make_model("llama")
-    model.get_decoder().layers[1].mlp.up_proj = torch.nn.Sequential(torch.nn.Linear(32, 48))
+    head, layer = model.lm_head, model.get_decoder().layers[1].mlp
+    model.lm_head = torch.nn.Sequential(head)
+    assert lean_decoder(model) is None
+    model.lm_head = head
+    assert lean_decoder(model) is not None
+    layer.up_proj = torch.nn.Sequential(layer.up_proj)
     assert lean_decoder(model) is None
 
 

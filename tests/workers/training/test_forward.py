@@ -160,6 +160,7 @@ def test_every_token_goes_through_the_model_once_and_no_padding(lora_policy, mon
     assert batch.n_forwarded == sum(prompts.values()) + read
 
 
+SINKS = {"num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1}
 UNPACKED = {
     "eager": ("llama", {"implementation": "eager"}, "does not let its attention be replaced"),
     "alibi": (
@@ -194,9 +195,7 @@ def test_a_model_that_ignores_positions_is_found_out():
 
 
 def test_attention_with_sinks_is_refused_rather_than_computed_without_them():
-    model = make_family(
-        "gpt_oss", num_key_value_heads=2, head_dim=8, num_local_experts=2, num_experts_per_tok=1
-    )
+    model = make_family("gpt_oss", **SINKS)
     with pytest.raises(attention.Unsupported, match="sinks"):
         model(input_ids=torch.tensor([[1, 2, 3]]))
     assert "'s_aux' is not supported" in why_padded(model)
@@ -219,10 +218,7 @@ def test_attention_is_adopted_where_it_computes_the_same(family):
     [
         ("gemma2", {"num_key_value_heads": 2, "head_dim": 8}),
         ("bloom", {"n_layer": 2, "n_head": 4}),
-        (
-            "gpt_oss",
-            {"num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1},
-        ),
+        ("gpt_oss", SINKS),
     ],
 )
 def test_a_model_keeps_its_own_attention_where_it_is_more(family, changes):

@@ -198,3 +198,12 @@ def test_full_training_in_bf16_holds_fp32_and_samples_in_bf16(sharp):
         assert {weight.dtype for weight in reference.parameters()} == {torch.bfloat16}
         base = load_base(sharp).model.get_input_embeddings().weight
         assert torch.equal(reference.get_input_embeddings().weight, base.bfloat16())
+
+
+@pytest.mark.parametrize(("asked", "runs"), [(False, 1), (True, 2)])
+def test_gradient_checkpointing_runs_each_layer_again_in_the_backward_pass(sharp, asked, runs):
+    policy = Policy.load(make_config(sharp, gradient_checkpointing=asked))
+    calls = []
+    policy.model.get_decoder().layers[0].self_attn.register_forward_hook(lambda *_: calls.append(1))
+    policy.model.get_decoder()(input_ids=torch.arange(5, 13)[None]).last_hidden_state.sum().backward()
+    assert len(calls) == runs

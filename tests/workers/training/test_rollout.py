@@ -320,12 +320,14 @@ def test_a_size_is_run_then_captured_then_replayed_until_the_cache_moves(ending_
         decoder._can_capture = True
         return decoder
 
+    # As long as each other, so that sizes from before the cache moved come again after it.
+    prompts = [dataclasses.replace(prompt, tokens=prompts[1].tokens[-20:]) for prompt in prompts]
     expected = tokens(sample_groups(ending_policy, prompts, LONG))
     caches = []
     monkeypatch.setattr(static_decoder, "_Graph", Graph)
     monkeypatch.setattr(rollout, "make_decoder", make_decoder)
-    monkeypatch.setattr(rollout, "FIRST_COLUMNS", 17)
-    monkeypatch.setattr(rollout, "MAX_SLOTS", 8)
+    monkeypatch.setattr(rollout, "FIRST_COLUMNS", 32)
+    monkeypatch.setattr(rollout, "MAX_SLOTS", 4)
     assert tokens(sample_groups(ending_policy, prompts, LONG)) == expected
     assert 0 < Graph.made < Graph.replayed
 
