@@ -84,8 +84,8 @@ class TrainConfig(BaseModel):
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the model; trained weights are always held in fp32. auto: fp32 on CPU, the model's own on a
-    GPU."""
+    """Arithmetic of the model; trained weights are always held in fp32. auto: fp32 on CPU, the model's own on
+    a GPU."""
     processes: int = Field(default=1, ge=1, le=64)
     """Processes that share each step; on GPUs, one for each."""
     sharding: Literal["none", "fsdp"] = "none"

@@ -60,13 +60,15 @@ def load_base(
         tokenizer = AutoTokenizer.from_pretrained(folder, **offline)
         held = "float32" if adapter == "full" or (dtype == "auto" and device.type == "cpu") else dtype
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=held, use_safetensors=True, attn_implementation=attention.NAME, **offline
+            folder, dtype=held, use_safetensors=True, attn_implementation="eager", **offline
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ModelInvalid(f"The model folder '{folder.name}' cannot be loaded: {error}") from error
     if tokenizer.chat_template is None:
         raise ModelInvalid(f"The model '{folder.name}' has no chat template.")
     model = model.to(CPU if keep_on_cpu else device).eval().requires_grad_(False)
+    if (reason := attention.adopt(model)) is not None:
+        raise ModelInvalid(f"The model '{folder.name}' is not supported: {reason}")
     _check_plain_head(model, folder.name)
     stored = _stored_dtype(model.config)
     return BaseModel(

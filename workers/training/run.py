@@ -27,6 +27,7 @@ from workers.training.evaluate import (
     row_rewards,
     validation_sampling,
 )
+from workers.training.forward import why_padded
 from workers.training.metrics import Clock, kl_metrics, valid_metrics
 from workers.training.policy import Policy
 from workers.training.prompts import make_prompts
@@ -141,6 +142,8 @@ class Run:
         """Step 0: validate and save the untouched base, unless a state was resumed."""
         if not self.progress.kept:
             self.finish(0, {}, Clock(self.recorder))
+            if (reason := why_padded(self.policy.model)) is not None:
+                self.recorder.note("warn", f"Training takes more time and memory with this model: {reason}")
 
     def finish(self, step: int, values: dict[str, Any], clock: Clock) -> None:
         """Tell a step's metrics; where due, measure the policy and save a checkpoint and the state."""

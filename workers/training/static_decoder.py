@@ -120,8 +120,9 @@ class _Graph:
 
     def __init__(self, run: Callable[[], Tensor], pool: Any) -> None:
         self._graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize()
-        with torch.cuda.graph(self._graph, pool=pool):
+        torch.cuda.current_stream().synchronize()
+        # The update may allocate on its own thread meanwhile.
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._out = run()
         self.pool = self._graph.pool()
 
