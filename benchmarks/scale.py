@@ -89,7 +89,9 @@ def measure_axis(axis: str, folder: Path) -> Iterator[Point]:
         command = [sys.executable, "-m", "benchmarks.scale", "--point", setup.to_json()]
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         found = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, check=True)
-        yield Point(value, **json.loads(found.stdout.splitlines()[-1]))
+        point = Point(value, **json.loads(found.stdout.splitlines()[-1]))
+        print(f"{TITLES[axis]} {value:,}: {point.cpu:.2f} CPU s per step", file=sys.stderr, flush=True)
+        yield point
 
 
 def run_point(setup: Setup) -> dict[str, Any]:

@@ -153,6 +153,11 @@ def test_normalised_numbers_have_mean_zero_and_deviation_one_whatever_their_unit
         assert values.max() - values.min() <= 2.1e-6 * values.abs().max()
 
 
+def test_rounding_is_not_blown_up_to_deviation_one():
+    assert not normalised(torch.tensor([0.3, 0.3 + 1e-9, 0.3]).double(), scale=True).any()
+    assert normalised(torch.tensor([0.3, 0.301, 0.3]).double(), scale=True).any()
+
+
 # Which completions are compared, and with what.
 
 ONE_EACH = [[1.0, 0.0], [0.5, 0.5]]

@@ -54,6 +54,19 @@ def test_every_algorithm_comes_from_chance_to_nine_tenths(sharp, tmp_path, algor
     assert result.best.valid_reward >= 0.85
 
 
+@pytest.mark.parametrize("algorithm", RECIPES)
+def test_a_constant_grader_moves_no_weight(sharp, tmp_path, algorithm):
+    """With the algorithm's own settings: dynamic sampling finds nothing, and a KL of 0 pulls nowhere."""
+    config = make_config(sharp, algorithm=algorithm, n_epochs=1)
+    recorder = ListRecorder()
+    grader = FunctionGrader(lambda text, item: 0.7)
+    result = train(config, make_rows(*"abcd"), [], grader, recorder, tmp_path)
+    assert result.trained_tokens == 0
+    saved = [entry.folder / "model" / "model.safetensors" for (entry,) in recorder.all("checkpoint")]
+    assert len(saved) == 2
+    assert len({file.read_bytes() for file in saved}) == 1
+
+
 @pytest.mark.parametrize("algorithm", ["rloo", "reinforce_pp", "ppo"])
 def test_a_penalty_in_the_reward_keeps_the_policy_near(sharp, tmp_path, algorithm):
     """Eight steps towards the letters, with a penalty that outweighs them and without."""
