@@ -27,7 +27,7 @@ from benchmarks.engine.report import table
 from benchmarks.engine.setup import Setup
 from benchmarks.engine.workloads import Workload
 
-STEPS = 4
+STEPS = 6
 """Of each point; the first warms up."""
 
 BASE = {"P": 4, "G": 8, "T": 64, "V": 2048}
@@ -152,12 +152,13 @@ def _draw_panel(panel: Any, title: str, points: Sequence[Point]) -> None:
     panel.loglog(values, [point.cpu for point in points], "o-", color="#b3123f", base=2)
     panel.set_title(f"{title}: time ~ n^{fit.time:.2f}, memory ~ n^{fit.memory:.2f}", fontsize=9)
     panel.set_ylabel("CPU seconds per step", color="#b3123f")
-    panel.set_xticks(values, [f"{value:,}" for value in values])
     panel.grid(alpha=0.3)
     memory = panel.twinx()
     memory.loglog(values, [point.memory / 1e6 for point in points], "s--", color="#30638e", base=2)
     memory.set_ylabel("peak memory, MB", color="#30638e")
     for shown in (panel, memory):
+        shown.minorticks_off()
+        shown.set_xticks(values, [f"{value:,}" for value in values])
         shown.yaxis.set_major_formatter("{x:g}")
 
 

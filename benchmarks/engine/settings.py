@@ -52,6 +52,7 @@ def compare(setup: Setup, rounds: int) -> list[list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=MODELS, default="nano")
+    parser.add_argument("--workloads", nargs="+", choices=tuple(WORKLOADS), default=["w1cap", "w1", "w2"])
     parser.add_argument("--rounds", type=int, default=3, help="how often every setting has its turn")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     args = parser.parse_args()
@@ -59,7 +60,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         model = str(make_model(args.model, Path(folder), args.device))
-        for workload in ("w1cap", "w1", "w2"):
+        for workload in args.workloads:
             setup = Setup(WORKLOADS[workload], args.model, model, "lora", "float32", args.device, STEPS)
             rows += [[workload, *row] for row in compare(setup, args.rounds)]
     heads = ["workload", "setting", "generate", "reference", "forward+backward", "step"]

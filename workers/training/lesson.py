@@ -40,6 +40,8 @@ def find_lesson(groups: Sequence[Group], rewards: Rewards, config: TrainConfig) 
     completions that the loss is divided by. It stays in the baseline of its group (as in TRL): its reward is
     known.
     """
+    if not groups:  # dynamic sampling found none with spread
+        return None
     compared = compared_completions(rewards, config)
     masked = truncated_completions(groups) & config.mask_truncated
     trained = compared & ~masked
