@@ -16,6 +16,7 @@ from workers.training import update
 from workers.training.policy import Policy
 from workers.training.rewards import Rewards
 from workers.training.rollout import Sampling, sample_groups
+from workers.training.shaping import overlong_punishment
 from workers.training.types import Group, Prompt
 
 ALGORITHMS = get_args(AlgorithmName)
@@ -228,6 +229,13 @@ def test_truncated_completions_leave_the_gradient_but_not_the_baseline(sharp, al
     assert stats.is_finite
     nothing, _ = gradients_of(policy, make_groups(policy), rewards, config)
     assert nothing == []
+
+
+def test_overlong_punishment_by_hand():
+    lengths = torch.tensor([0, 60, 80, 90, 100, 130])
+    found = overlong_punishment(lengths, limit=100, buffer=20, penalty=0.5)
+    assert found.tolist() == [0, 0, 0, 0.25, 0.5, 0.5]
+    assert not overlong_punishment(lengths, limit=100, buffer=0, penalty=0.5).any()
 
 
 def test_long_completions_are_punished(sharp):
