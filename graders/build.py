@@ -5,15 +5,20 @@ from __future__ import annotations
 from graders.fields import Fields
 from graders.formula import Formula
 from graders.multi import Multi
-from graders.spec import FieldsSpec, GraderSpec, MultiSpec, StringCheckSpec, TextSimilaritySpec
+from graders.services import NOTHING, Services
+from graders.spec import GraderSpec, MultiSpec, StringCheckSpec, TextSimilaritySpec
+from graders.spec_fields import FieldsSpec
 from graders.string_check import StringCheck
 from graders.template import Template
 from graders.text_similarity import TextSimilarity, similarity
 from graders.types import Grader
 
 
-def build_grader(spec: GraderSpec) -> Grader:
-    """Compile a grader once; what it returns keeps no state and may be shared between threads."""
+def build_grader(spec: GraderSpec, services: Services = NOTHING) -> Grader:
+    """Compile a grader once; what it returns keeps no state and may be shared between threads.
+
+    Raises `GraderInvalid` for a grader that needs a service which is not there.
+    """
     match spec:
         case StringCheckSpec():
             return StringCheck(
@@ -29,5 +34,5 @@ def build_grader(spec: GraderSpec) -> Grader:
         case FieldsSpec():
             return Fields.build(spec)
         case MultiSpec():
-            graders = {key: build_grader(part) for key, part in spec.named.items()}
+            graders = {key: build_grader(part, services) for key, part in spec.named.items()}
             return Multi(spec.name, graders, Formula.parse(spec.calculate_output, frozenset(graders)))

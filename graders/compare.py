@@ -11,7 +11,7 @@ from typing import Any
 
 from rapidfuzz import fuzz
 
-from graders.spec import DateRule, FuzzyRule, NumberRule, ScalarRule, TextRule
+from graders.spec_fields import DateRule, FuzzyRule, NumberRule, ScalarRule, TextRule
 from graders.types import FailureKind, GradeFailed
 
 MAX_TEXT = 65_536

@@ -14,7 +14,7 @@ from graders import strict_json
 from graders.compare import scalar_score, unusable
 from graders.grading import Score, grade_by
 from graders.matching import overlap
-from graders.spec import (
+from graders.spec_fields import (
     CollectionRule,
     DateRule,
     FieldRule,

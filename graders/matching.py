@@ -17,7 +17,7 @@ from graders.compare import (
     reference_number,
     text_ratio,
 )
-from graders.spec import DateRule, FuzzyRule, NumberRule, ScalarRule, TextRule
+from graders.spec_fields import DateRule, FuzzyRule, NumberRule, ScalarRule, TextRule
 
 MAX_ASSIGNED = 64
 """Items of each side in the optimal assignment of `fuzzy` items; identical ones are paired before."""

@@ -6,40 +6,20 @@ also validate on their own, so a stored spec can be read back as a field of anot
 
 from __future__ import annotations
 
-import hashlib
-import json
-import string
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from graders.formula import NAME, Formula
+from graders.spec_base import ComparingSpec, GraderName, NamedSpec, invalid, refuse
 from graders.spec_errors import from_pydantic, invalid_type, invalid_value, missing
+from graders.spec_fields import FieldsSpec
 from graders.template import Template, Variable
 from graders.types import GraderInvalid
 
-MAX_TEMPLATE = 64 * 1024
-"""Longest template, in characters."""
-
 MAX_GRADERS = 64
 """Sub-graders in one `multi`."""
-
-MAX_FIELDS = 256
-"""Declared fields in one object of a `fields` grader."""
-
-SUPPORTED = ("string_check", "text_similarity", "multi", "fields")
 
 _JUDGE = "needs a judge model, which this build cannot call yet; use text_similarity or fields instead."
 UNSUPPORTED = {
@@ -53,54 +33,17 @@ UNSUPPORTED = {
 """Kinds that OpenAI knows and this build refuses, with the reason."""
 
 
-def _refuse(check: Callable[[], object], param: str = "") -> None:
-    """Run a check, turning its `GraderInvalid` into what pydantic expects. `param` is below the value."""
-    try:
-        check()
-    except GraderInvalid as error:
-        raise PydanticCustomError(
-            "grader_invalid", "{message}", {"message": error.message, "code": error.code, "param": param}
-        ) from None
-
-
-def _check_template(text: str) -> str:
-    _refuse(lambda: Template.parse(text))
-    return text
-
-
 def _check_metric(metric: str) -> str:
     if metric == "cosine":
         reason = "'cosine' compares embeddings, and no embedding model is set; use another metric."
-        _refuse(lambda: _invalid(reason, code="unsupported_grader"))
+        refuse(lambda: invalid(reason, code="unsupported_grader"))
     return metric
 
 
-TemplateText = Annotated[str, Field(max_length=MAX_TEMPLATE), AfterValidator(_check_template)]
-GraderName = Annotated[str, Field(min_length=1, max_length=256)]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class _Named(_Model):
-    """A grader with a name; one that is left out is made up from the content, the same every time."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_in_name(cls, raw: Any) -> Any:
-        if isinstance(raw, dict) and "name" not in raw:
-            return {**raw, "name": made_up_name(raw)}
-        return raw
-
-
-class StringCheckSpec(_Named):
+class StringCheckSpec(ComparingSpec):
     """1 or 0 by comparing two strings."""
 
     type: Literal["string_check"]
-    name: GraderName
-    input: TemplateText
-    reference: TemplateText
     operation: Annotated[
         Literal["eq", "ne", "like", "ilike"], BeforeValidator(lambda value: "ne" if value == "neq" else value)
     ]
@@ -122,107 +65,23 @@ Metric = Literal[
 ]
 
 
-class TextSimilaritySpec(_Named):
+class TextSimilaritySpec(ComparingSpec):
     """How alike two texts are, 0 to 1."""
 
     type: Literal["text_similarity"]
-    name: GraderName
-    input: TemplateText
-    reference: TemplateText
     evaluation_metric: Annotated[Metric, AfterValidator(_check_metric)]
     pass_threshold: float | None = None
 
 
-class _Rule(_Model):
-    weight: Annotated[float, Field(ge=0, le=1e6)] = 1.0
-    """Share of this field in the mean; 0 measures the field without rewarding it."""
+AnyPart = StringCheckSpec | TextSimilaritySpec | FieldsSpec
+"""Every kind that may stand alone or inside a `multi`."""
+PartSpec = Annotated[AnyPart, Field(discriminator="type")]
+_PARTS: dict[str, type[AnyPart]] = {
+    get_args(model.model_fields["type"].annotation)[0]: model for model in get_args(AnyPart)
+}
 
 
-class TextRule(_Rule):
-    """Equal as JSON values (`exact`), or equal after folding case, white space and punctuation."""
-
-    compare: Literal["exact", "normalized"]
-
-
-class NumberRule(_Rule):
-    """Equal within max(abs_tolerance, rel_tolerance * |reference|)."""
-
-    compare: Literal["number"]
-    abs_tolerance: Annotated[float, Field(ge=0)] = 0.0
-    rel_tolerance: Annotated[float, Field(ge=0, le=1)] = 0.0
-
-
-class DateRule(_Rule):
-    """The same day. Without `day_first`, dates such as 05/03/2024 are ambiguous and not read."""
-
-    compare: Literal["date"]
-    day_first: bool | None = None
-
-
-class FuzzyRule(_Rule):
-    """rapidfuzz ratio of the normalised texts, 0 to 1; below `threshold` it is 0."""
-
-    compare: Literal["fuzzy"]
-    threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
-
-
-ScalarRule = TextRule | NumberRule | DateRule | FuzzyRule
-ScalarName = Literal["exact", "normalized", "number", "date", "fuzzy"]
-
-
-def _check_item_rule(rule: ScalarRule) -> ScalarRule:
-    if "weight" in rule.model_fields_set:
-        _refuse(lambda: _invalid("an item has no weight of its own; give it to the field."), "weight")
-    return rule
-
-
-ItemRule = Annotated[
-    Annotated[ScalarName, Tag("by_name")]
-    | Annotated[ScalarRule, Field(discriminator="compare"), AfterValidator(_check_item_rule), Tag("by_rule")],
-    Discriminator(lambda value: "by_name" if isinstance(value, str) else "by_rule"),
-]
-
-
-class CollectionRule(_Rule):
-    """F1 of two lists: order and repeats ignored (`set`), repeats counted (`multiset`), or both (`list`)."""
-
-    compare: Literal["set", "multiset", "list"]
-    items: ItemRule = "normalized"
-
-
-class ObjectRule(_Rule):
-    """A nested object; its fields are inferred from the reference when left out."""
-
-    compare: Literal["object"]
-    fields: FieldRules | None = None
-
-
-FieldRule = Annotated[ScalarRule | CollectionRule | ObjectRule, Field(discriminator="compare")]
-FieldRules = Annotated[dict[str, FieldRule], Field(min_length=1, max_length=MAX_FIELDS)]
-
-
-class FieldsSpec(_Named):
-    """An extension: compares a structured answer with a reference, field by field."""
-
-    type: Literal["fields"]
-    name: GraderName
-    input: TemplateText
-    reference: TemplateText
-    fields: FieldRules | None = None
-    extra_keys: Literal["penalize", "ignore"] = "penalize"
-    pass_threshold: float | None = None
-
-    @model_validator(mode="after")
-    def _some_field_counts(self) -> FieldsSpec:
-        if self.fields and not any(rule.weight for rule in self.fields.values()):
-            _refuse(lambda: _invalid("At least one field needs a weight above 0."), "fields")
-        return self
-
-
-PartSpec = Annotated[StringCheckSpec | TextSimilaritySpec | FieldsSpec, Field(discriminator="type")]
-
-
-class MultiSpec(_Named):
+class MultiSpec(NamedSpec):
     """Several graders and a formula over their values.
 
     `graders` keeps the form it came in: an object of graders, or (as OpenAI's own types have it) one bare
@@ -239,23 +98,22 @@ class MultiSpec(_Named):
     def named(self) -> dict[str, PartSpec]:
         return self.graders if isinstance(self.graders, dict) else {self.graders.name: self.graders}
 
+    def templates(self) -> Iterator[tuple[str, str]]:
+        for key, part in self.named.items():
+            below = f"graders.{key}." if isinstance(self.graders, dict) else "graders."
+            for param, text in part.templates():
+                yield below + param, text
+
     @model_validator(mode="after")
     def _formula_fits(self) -> MultiSpec:
         for key in self.named:
-            _refuse(lambda key=key: _check_key(key), "graders")  # type: ignore[misc]
-        _refuse(lambda: Formula.parse(self.calculate_output, frozenset(self.named)), "calculate_output")
+            refuse(lambda key=key: _check_key(key), "graders")  # type: ignore[misc]
+        refuse(lambda: Formula.parse(self.calculate_output, frozenset(self.named)), "calculate_output")
         return self
 
 
-GraderSpec = Annotated[
-    StringCheckSpec | TextSimilaritySpec | FieldsSpec | MultiSpec, Field(discriminator="type")
-]
-
-_MODELS: dict[str, type[StringCheckSpec | TextSimilaritySpec | FieldsSpec]] = {
-    "string_check": StringCheckSpec,
-    "text_similarity": TextSimilaritySpec,
-    "fields": FieldsSpec,
-}
+GraderSpec = Annotated[AnyPart | MultiSpec, Field(discriminator="type")]
+SUPPORTED = (*_PARTS, "multi")
 
 
 def parse_grader(raw: Any) -> GraderSpec:
@@ -280,7 +138,7 @@ def item_paths(spec: GraderSpec) -> list[tuple[str, str]]:
     """
     found = [
         (param, str(variable))
-        for param, template in _templates(spec, "")
+        for param, template in spec.templates()
         for variable in Template.parse(template).variables
         if variable.namespace == "item"
     ]
@@ -290,32 +148,6 @@ def item_paths(spec: GraderSpec) -> list[tuple[str, str]]:
 def has_path(item: dict[str, Any], path: str) -> bool:
     """Whether a dataset row has a path that `item_paths` named."""
     return Variable.parse(path).is_in(item)
-
-
-def made_up_name(raw: dict[str, Any]) -> str:
-    """`grader-` and 12 letters or digits that depend on the content only."""
-    content = json.dumps(
-        raw,
-        sort_keys=True,
-        default=lambda part: part.model_dump() if isinstance(part, BaseModel) else str(part),
-    )
-    number = int.from_bytes(hashlib.sha256(content.encode("utf-8", "replace")).digest()[:12], "big")
-    alphabet = string.digits + string.ascii_letters
-    letters = []
-    for _ in range(12):
-        number, index = divmod(number, len(alphabet))
-        letters.append(alphabet[index])
-    return "grader-" + "".join(letters)
-
-
-def _templates(spec: GraderSpec, at: str) -> Iterator[tuple[str, str]]:
-    if isinstance(spec, MultiSpec):
-        for key, part in spec.named.items():
-            below = f"graders.{key}." if isinstance(spec.graders, dict) else "graders."
-            yield from _templates(part, below)
-    else:
-        yield at + "input", spec.input
-        yield at + "reference", spec.reference
 
 
 def _kind(raw: Any, at: str) -> str:
@@ -335,12 +167,12 @@ def _kind(raw: Any, at: str) -> str:
     return kind
 
 
-def _parse_part(raw: Any, at: str) -> StringCheckSpec | TextSimilaritySpec | FieldsSpec:
+def _parse_part(raw: Any, at: str) -> AnyPart:
     kind = _kind(raw, at)
     if kind == "multi":
         raise GraderInvalid("A multi grader cannot contain another multi grader.", param=f"{at}.type")
     try:
-        return _MODELS[kind].model_validate(raw)
+        return _PARTS[kind].model_validate(raw)
     except ValidationError as error:
         raise from_pydantic(error, raw, at) from None
 
@@ -380,7 +212,3 @@ def _check_key(key: str) -> None:
             "underscores, starting with no digit.",
             param="graders",
         )
-
-
-def _invalid(message: str, *, code: str = "invalid_value") -> None:
-    raise GraderInvalid(message, code=code)

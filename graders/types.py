@@ -76,6 +76,15 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class TokenUsage:
+    """Tokens that a judge model has read and written for one grade."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True)
 class Grade:
     """A value, or a named failure; never both absent.
 
@@ -86,6 +95,7 @@ class Grade:
         part_failures: parts that failed by name (a sub-grader whose failure counted as 0 in a formula).
         reason: a short explanation for a person.
         seconds: wall time the grading took.
+        usage: tokens of judge models, by model.
     """
 
     value: float | None
@@ -94,6 +104,7 @@ class Grade:
     part_failures: Mapping[str, Failure] = field(default_factory=dict)
     reason: str = ""
     seconds: float = 0.0
+    usage: Mapping[str, TokenUsage] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.failure is None):

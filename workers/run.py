@@ -26,6 +26,7 @@ import app.tables  # noqa: F401  # foreign keys are found by table name
 from app.checkpoints.models import Checkpoint
 from app.db import unit_of_work
 from app.files.models import File
+from app.grading.services import grader_services
 from app.jobs import runs
 from app.jobs.runs import Claim, LeaseLost
 from app.logs import configure_logging
@@ -205,7 +206,8 @@ def _train(
     work: Work, recorder: Recorder, folder: Path, should_stop: Callable[[], bool], world: World
 ) -> RunResult:
     rows = (work.train_rows, work.valid_rows)
-    return train(work.config, *rows, build_grader(work.grader), recorder, folder, should_stop, world)
+    grader = build_grader(work.grader, grader_services())
+    return train(work.config, *rows, grader, recorder, folder, should_stop, world)
 
 
 def _load(claim: Claim, folder: Path) -> Work:

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from app.db import unit_of_work
 from app.events import service as events
 from app.files.models import File
+from app.grading.services import grader_services
 from app.jobs import runs
 from app.jobs.defaults import ConfigImpossible, resolve_config
 from app.jobs.models import Job
@@ -248,7 +249,7 @@ def _check_grader(raw: dict[str, Any], data_file: DataFile, rows: Sequence[Row])
     """Every row has what the grader reads, and can be graded (here: an empty completion)."""
     try:
         spec = parse_grader(raw)
-        grader = build_grader(spec)
+        grader = build_grader(spec, grader_services())
     except GraderInvalid as fault:
         param = "method.reinforcement.grader" + (f".{fault.param}" if fault.param else "")
         raise JobInvalid(fault.code, f"The grader is invalid: {fault.message}", param) from None

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graders.compare import fold, parse_date, parse_number, scalar_score
-from graders.spec import DateRule, FuzzyRule, NumberRule, TextRule
+from graders.spec_fields import DateRule, FuzzyRule, NumberRule, TextRule
 from graders.types import FailureKind, GradeFailed
 
 EXACT = TextRule(compare="exact")

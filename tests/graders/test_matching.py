@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graders.matching import best_assignment, overlap
-from graders.spec import DateRule, FuzzyRule, NumberRule, TextRule
+from graders.spec_fields import DateRule, FuzzyRule, NumberRule, TextRule
 
 EXACT = TextRule(compare="exact")
 NEAR = NumberRule(compare="number", abs_tolerance=1.0)

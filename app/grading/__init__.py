@@ -1,0 +1,1 @@
+"""Graders outside a training: what they call on, built from the settings."""

@@ -1,0 +1,91 @@
+"""What the specs of all graders are made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import string
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from graders.template import Template
+from graders.types import GraderInvalid
+
+MAX_TEMPLATE = 64 * 1024
+"""Longest template, in characters."""
+
+
+def refuse(check: Callable[[], object], param: str = "") -> None:
+    """Run a check, turning its `GraderInvalid` into what pydantic expects. `param` is below the value."""
+    try:
+        check()
+    except GraderInvalid as error:
+        raise PydanticCustomError(
+            "grader_invalid", "{message}", {"message": error.message, "code": error.code, "param": param}
+        ) from None
+
+
+def invalid(message: str, *, code: str = "invalid_value") -> None:
+    """For `refuse`: always raises `GraderInvalid`."""
+    raise GraderInvalid(message, code=code)
+
+
+def _check_template(text: str) -> str:
+    refuse(lambda: Template.parse(text))
+    return text
+
+
+TemplateText = Annotated[str, Field(max_length=MAX_TEMPLATE), AfterValidator(_check_template)]
+GraderName = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class SpecModel(BaseModel):
+    """Strict about types and keys, as the API is."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class NamedSpec(SpecModel):
+    """A grader with a name; one that is left out is made up from the content, the same every time."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_name(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and "name" not in raw:
+            return {**raw, "name": made_up_name(raw)}
+        return raw
+
+    def templates(self) -> Iterator[tuple[str, str]]:
+        """Every templated text, with where it stands in the grader."""
+        yield from ()
+
+
+class ComparingSpec(NamedSpec):
+    """A grader that compares what two templates become."""
+
+    name: GraderName
+    input: TemplateText
+    reference: TemplateText
+
+    def templates(self) -> Iterator[tuple[str, str]]:
+        yield "input", self.input
+        yield "reference", self.reference
+
+
+def made_up_name(raw: dict[str, Any]) -> str:
+    """`grader-` and 12 letters or digits that depend on the content only."""
+    content = json.dumps(
+        raw,
+        sort_keys=True,
+        default=lambda part: part.model_dump() if isinstance(part, BaseModel) else str(part),
+    )
+    number = int.from_bytes(hashlib.sha256(content.encode("utf-8", "replace")).digest()[:12], "big")
+    alphabet = string.digits + string.ascii_letters
+    letters = []
+    for _ in range(12):
+        number, index = divmod(number, len(alphabet))
+        letters.append(alphabet[index])
+    return "grader-" + "".join(letters)
