@@ -97,6 +97,15 @@ class TooManyJobs(ApiError):
         super().__init__(message, headers={"x-should-retry": "false"})  # repeating at once cannot help
 
 
+class QuotaExceeded(ApiError):
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"x-should-retry": "false"})
+
+
 class ServerError(ApiError):
     status = 500
     type = "server_error"

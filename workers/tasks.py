@@ -16,11 +16,11 @@ from sqlalchemy.exc import SQLAlchemyError
 import app.tables  # noqa: F401  # foreign keys are found by table name
 from app import queue
 from app.db import unit_of_work
-from app.files import service as files
 from app.jobs import capacity, runs
 from app.settings import get_settings
 from workers import attempt, validation
 from workers.celery_app import celery
+from workers.sweep import sweep
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +68,7 @@ def _wake_for_ever(kinds: list[queue.Queue]) -> None:
     while not STOPPING.wait(WAKER_SECONDS):
         if time.monotonic() >= next_sweep:
             next_sweep = time.monotonic() + SWEEP_SECONDS
-            _remove_expired_files()
+            sweep(STOPPING)
         for kind in kinds:
             if BUSY.locked():
                 continue
@@ -80,17 +80,6 @@ def _wake_for_ever(kinds: list[queue.Queue]) -> None:
                 continue
             if has_work:
                 queue.publish(kind)
-
-
-def _remove_expired_files() -> None:
-    try:
-        with unit_of_work() as db:
-            removed = files.remove_expired(db)
-    except SQLAlchemyError as problem:
-        log.warning("expired_files_not_removed", problem=str(problem))
-        return
-    if removed:
-        log.info("expired_files_removed", files=removed)
 
 
 @signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]

@@ -57,6 +57,7 @@ def _keep(caller: Caller, upload: Upload) -> FileOut:
     stored = files.store_path(upload.path, upload.size, upload.sha256)
     try:
         with unit_of_work() as db:
+            files.check_room(db, caller.project_id, stored.size)
             file = files.create(
                 db,
                 caller.project_id,

@@ -14,7 +14,9 @@ from app.pagination import Page
 
 Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
 JSONL_ONLY = ("fine-tune", "batch")
+MAX_BATCH_BYTES = 200 * 2**20
 MIN_EXPIRY, MAX_EXPIRY = 3600, 2_592_000
+BATCH_EXPIRY = timedelta(days=30)
 
 
 class FileOut(BaseModel):
@@ -82,16 +84,43 @@ class UploadForm(NamedTuple):
             raise BadRequest(message, param="purpose", code="invalid_value")
         if upload.size == 0:
             raise BadRequest(f"The file {upload.filename} is empty.", param="file")
-        if purpose in JSONL_ONLY and not upload.filename.lower().endswith(".jsonl"):
-            message = f"A file with the purpose '{purpose}' must be named *.jsonl, not {upload.filename}."
-            raise BadRequest(message, param="file", code="invalid_file_format")
+        check_fits_purpose(purpose, upload.filename, upload.size, FORM_FIELDS)
         return cls(cast("Purpose", purpose), _expiry(purpose, upload.fields))
+
+
+class FieldNames(NamedTuple):
+    """Where a request says how a file is named and how long it is; for the `param` of errors."""
+
+    filename: str
+    size: str
+
+
+FORM_FIELDS = FieldNames(filename="file", size="file")
+
+
+def check_fits_purpose(purpose: str, filename: str, size: int, names: FieldNames) -> None:
+    """Refuse what a purpose does not take. Raises `BadRequest`."""
+    if purpose in JSONL_ONLY and not filename.lower().endswith(".jsonl"):
+        message = f"A file with the purpose '{purpose}' must be named *.jsonl, not {filename}."
+        raise BadRequest(message, param=names.filename, code="invalid_file_format")
+    if purpose == "batch" and size > MAX_BATCH_BYTES:
+        message = f"A file with the purpose 'batch' has at most {MAX_BATCH_BYTES} bytes; this one has {size}."
+        raise BadRequest(message, param=names.size, code="file_too_large")
+
+
+def default_expiry(purpose: str) -> timedelta | None:
+    """How long a file is kept whose request does not say."""
+    return BATCH_EXPIRY if purpose == "batch" else None
 
 
 def _expiry(purpose: str, fields: dict[str, str]) -> timedelta | None:
     anchor, seconds = fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]")
     if anchor is None and seconds is None:
-        return timedelta(days=30) if purpose == "batch" else None
+        return default_expiry(purpose)
+    for param, value in (("expires_after[anchor]", anchor), ("expires_after[seconds]", seconds)):
+        if value is None:
+            message = f"Missing required parameter: '{param}'."
+            raise BadRequest(message, param=param, code="missing_required_parameter")
     if anchor != "created_at":
         param = "expires_after[anchor]"
         raise BadRequest(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -13,11 +13,12 @@ from sqlalchemy import Select, delete, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.db import after_commit
-from app.errors import BadRequest, NotFound
+from app.errors import BadRequest, NotFound, QuotaExceeded
 from app.files.models import File
 from app.ids import random_id
 from app.jobs.models import ACTIVE, Job
 from app.pagination import Page, fetch_page
+from app.settings import get_settings
 from app.storage import get_storage
 
 log = structlog.get_logger(__name__)
@@ -68,11 +69,25 @@ def create(
         sha256=stored.sha256,
         purpose=purpose,
         storage_key=stored.key,
-        expires_at=datetime.now(UTC) + expires_after if expires_after else None,
+        expires_at=func.now() + expires_after if expires_after else None,
     )
     db.add(file)
     db.flush()
     return file
+
+
+def check_room(db: Session, project_id: str, size: int) -> None:
+    """Refuse bytes beyond what a project may store. Raises `QuotaExceeded`.
+
+    Requests at the same time do not see each other here: together they may pass the limit by what they bring.
+    """
+    limit = get_settings().max_project_bytes
+    used = db.scalar(select(func.coalesce(func.sum(File.bytes), 0)).where(File.project_id == project_id)) or 0
+    if used + size > limit:
+        raise QuotaExceeded(
+            f"This project stores {used} bytes and may store {limit}: {size} more do not fit. "
+            "Delete files first."
+        )
 
 
 def get(db: Session, project_id: str, file_id: str) -> File:
