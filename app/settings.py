@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.addresses import network_of
+
+
+def _split(value: object) -> object:
+    """`a, b` as a list."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _host_or_network(entry: str) -> str:
+    if network_of(entry) is None and not HOST.fullmatch(entry):
+        raise ValueError(f"'{entry}' is no host, address or network")
+    return entry
+
+
+HOST = re.compile(r"(?!-)[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
+Names = Annotated[
+    tuple[Annotated[str, AfterValidator(_host_or_network)], ...], NoDecode, BeforeValidator(_split)
+]
 
 
 class Settings(BaseSettings):
@@ -38,6 +58,20 @@ class Settings(BaseSettings):
     """Longest line of a data set."""
     max_active_jobs: int = Field(default=100, ge=1)
     """Unfinished jobs a project may have."""
+
+    secret_key: SecretStr = SecretStr("")
+    """Encrypts what must be kept readable, such as the signing secrets of webhooks: 32 characters or more,
+    the same for all processes. `cherry up` makes its own. Without it such things are refused."""
+
+    outbound_allow: Names = ()
+    """Hosts, addresses and networks that webhooks and other URLs of users may name although they are not
+    public, or on other ports: `judge.internal,10.1.0.0/16`."""
+    outbound_allow_http: bool = False
+    """Whether URLs of users may be http://."""
+    outbound_ports: Annotated[tuple[int, ...], NoDecode, BeforeValidator(_split)] = (443,)
+    """Ports that URLs of users may have, such as `443,8443`."""
+    outbound_ca_file: Path | None = None
+    """Certificates (PEM) to trust beside the system's when such a URL is called."""
 
     lease: timedelta = timedelta(seconds=30)
     """How long a silent worker keeps a job; renewed every sixth of this."""
