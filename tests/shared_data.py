@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
+SHARED = Path(os.environ.get("CHERRY_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+"""The folder that CHERRY_SHARED names, or `shared` beside the repository."""
+
 
 def shared_path(name: str) -> Path:
-    """A file or folder of the shared data, such as `data/e2e-nlg-200`; the test is skipped if it is absent.
-
-    The data is looked for in the folder that CHERRY_SHARED names, or in `shared` beside the repository.
-    """
-    default = Path(__file__).resolve().parents[2] / "shared"
-    path = Path(os.environ.get("CHERRY_SHARED", default)) / name
+    """A file or folder of the shared data, such as `data/e2e-nlg-200`; skips the test if it is absent."""
+    path = SHARED / name
     if not path.exists():
         pytest.skip(f"no {name} in the shared data (set CHERRY_SHARED to its folder)")
     return path

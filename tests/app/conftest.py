@@ -5,27 +5,35 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any, cast
 
 import httpx2 as httpx
 import openai
 import pytest
 import uvicorn
+from anyio.from_thread import start_blocking_portal
 from sqlalchemy.orm import Session
 
 from app.logs import configure_logging
 from app.main import create_app
 from app.settings import Settings
+from tests.app.blocking import Blocking
+from tests.app.judged import Judged
 from tests.factories import Tenant, make_model, make_tenant
 
 
 @pytest.fixture(scope="session")
-def server_url() -> Iterator[str]:
+def judged() -> Judged:
+    """The service, and what OpenAI's document has against its responses."""
+    unused = Settings(DATABASE_URL="postgresql://nobody@nowhere/nothing", broker_url="filesystem://nowhere")
+    return Judged(create_app(unused))
+
+
+@pytest.fixture(scope="session")
+def server_url(judged: Judged) -> Iterator[str]:
     """One server for all tests: it opens its database for each request, so it follows the test's."""
     configure_logging("warning")
-    unused = Settings(DATABASE_URL="postgresql://nobody@nowhere/nothing", broker_url="filesystem://nowhere")
-    config = uvicorn.Config(
-        create_app(unused), port=0, log_config=None, lifespan="off", timeout_keep_alive=75
-    )
+    config = uvicorn.Config(judged, port=0, log_config=None, lifespan="off", timeout_keep_alive=75)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -53,13 +61,23 @@ def http(server_url: str, tenant: Tenant) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.fixture(params=[False, True], ids=["loose", "strict"])
+@pytest.fixture(autouse=True)
+def _responses_fit_the_document(judged: Judged) -> Iterator[None]:
+    """Whatever a test is about, each JSON response in it has the published form."""
+    judged.faults.clear()
+    yield
+    assert not judged.faults, "\n".join(judged.faults)
+
+
+@pytest.fixture(params=["loose", "strict", "async"])
 def client(request: pytest.FixtureRequest, server_url: str, tenant: Tenant) -> Iterator[openai.OpenAI]:
-    """The official client, as users have it and validating every response."""
-    with openai.OpenAI(
-        base_url=f"{server_url}/v1",
-        api_key=tenant.key,
-        max_retries=0,
-        _strict_response_validation=request.param,
-    ) as made:
-        yield made
+    """The official client: as users have it, validating every response, and the asynchronous one."""
+    options: dict[str, Any] = {"base_url": f"{server_url}/v1", "api_key": tenant.key, "max_retries": 0}
+    if request.param == "async":
+        with start_blocking_portal() as portal:
+            made = openai.AsyncOpenAI(**options, _strict_response_validation=True)
+            yield cast(openai.OpenAI, Blocking(made, portal))
+            portal.call(made.close)
+        return
+    with openai.OpenAI(**options, _strict_response_validation=request.param == "strict") as sync:
+        yield sync
