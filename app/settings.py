@@ -73,6 +73,13 @@ class Settings(BaseSettings):
     outbound_ca_file: Path | None = None
     """Certificates (PEM) to trust beside the system's when such a URL is called."""
 
+    webhook_timeout: timedelta = timedelta(seconds=10)
+    """How long the receiver of a webhook may take to answer, all in all."""
+    webhook_first_retry: timedelta = timedelta(seconds=5)
+    """Pause after the first failed attempt; doubled after each further one, up to six hours."""
+    webhook_retry_for: timedelta = timedelta(hours=72)
+    """How long a webhook is tried again before it counts as failed."""
+
     lease: timedelta = timedelta(seconds=30)
     """How long a silent worker keeps a job; renewed every sixth of this."""
     phase_limit: timedelta = timedelta(minutes=30)

@@ -8,6 +8,7 @@ from app.jobs.models import Job
 from app.models.models import Model
 from app.rollouts.models import Rollout
 from app.tenants.models import ApiKey, Organization, Project
+from app.webhooks.models import WebhookDelivery, WebhookEndpoint, WebhookEvent
 
 __all__ = [
     "ApiKey",
@@ -21,4 +22,7 @@ __all__ = [
     "Organization",
     "Project",
     "Rollout",
+    "WebhookDelivery",
+    "WebhookEndpoint",
+    "WebhookEvent",
 ]

@@ -58,6 +58,7 @@ def settings(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("CHERRY_BROKER_URL", f"filesystem://{tmp_path}/broker")
     monkeypatch.setenv("CHERRY_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("CHERRY_SECRET_KEY", "of the tests, thirty-two and more")
     for cached in (get_settings, get_engine, get_storage, get_celery):
         cached.cache_clear()
     yield get_settings()

@@ -16,8 +16,13 @@ from app.ids import random_id
 from app.jobs.models import Job
 from app.models.models import Model
 from app.rollouts.models import Rollout
+from app.sealing import Sealer
+from app.settings import get_settings
 from app.storage import get_storage
 from app.tenants import service as tenants
+from app.webhooks import service as webhooks
+from app.webhooks.event_types import EventType
+from app.webhooks.models import WebhookEndpoint
 
 GRADER = {
     "type": "string_check",
@@ -164,3 +169,13 @@ def make_rollout(db: Session, job: Job, step: int, row: int, sample: int = 0, **
     db.add(rollout)
     db.flush()
     return rollout
+
+
+def make_webhook_endpoint(
+    db: Session,
+    project_id: str,
+    url: str = "https://1.1.1.1/",
+    types: tuple[EventType, ...] = ("fine_tuning.job.succeeded",),
+) -> WebhookEndpoint:
+    sealer = Sealer(get_settings())
+    return webhooks.create(db, sealer, project_id, name="hook", url=url, event_types=types).endpoint

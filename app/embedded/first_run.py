@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import secrets
 from pathlib import Path
 
 from app.embedded.places import write_private
@@ -38,6 +39,13 @@ def migrate(settings: Settings) -> None:
     if folder := built_in_model():
         with unit_of_work() as db:
             models.add_base_model(db, BUILT_IN_MODEL, folder)
+
+
+def secret_key(path: Path) -> str:
+    """The key that seals this folder's secrets (app/sealing.py), made at the first start."""
+    if not path.exists():
+        write_private(path, secrets.token_hex(32) + "\n")
+    return path.read_text().strip()
 
 
 def built_in_model() -> Path | None:

@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple
 import structlog
 from pydantic import AliasChoices, Field
 
-from app.embedded.first_run import prepare_database
+from app.embedded.first_run import prepare_database, secret_key
 from app.embedded.places import private_folder, try_lock, write_private
 from app.embedded.postgres import Postgres
 from app.embedded.process import EmbeddedError, is_alive
@@ -142,6 +142,8 @@ class Supervisor:
         os.environ["DATABASE_URL"] = database_url
         os.environ["CHERRY_BROKER_URL"] = broker_url
         os.environ["CHERRY_DATA_DIR"] = str(self.folder)
+        if not self.given.secret_key.get_secret_value():
+            os.environ["CHERRY_SECRET_KEY"] = secret_key(self.folder / "secret_key")
         get_settings.cache_clear()
         return get_settings()
 

@@ -385,4 +385,9 @@ def test_the_schema_marks_our_own_operations(server_url: str) -> None:
     paths = httpx.get(f"{server_url}/openapi.json").json()["paths"]
     ours = {path for path, operations in paths.items() if any(o.get("x-cherry") for o in operations.values())}
     job = f"{JOBS}/{{job_id}}"
-    assert ours == {f"{job}/metrics", f"{job}/rollouts", f"{job}/checkpoints/{{checkpoint_id}}/download"}
+    assert ours == {
+        f"{job}/metrics",
+        f"{job}/rollouts",
+        f"{job}/checkpoints/{{checkpoint_id}}/download",
+        "/v1/webhook_endpoints/{webhook_endpoint_id}/deliveries",
+    }

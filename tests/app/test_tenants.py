@@ -25,10 +25,24 @@ from tests.factories import (
     make_rollout,
     make_tenant,
     make_tuned_model,
+    make_webhook_endpoint,
 )
 
-NO_ID = {"/v1/files", "/v1/models", "/v1/fine_tuning/jobs"}
+NO_ID = {
+    "/v1/files",
+    "/v1/models",
+    "/v1/fine_tuning/jobs",
+    "/v1/webhook_endpoints",
+    "/v1/webhook_event_types",
+}
 """Routes that name no object; their lists are tested below."""
+
+
+BODIES: dict[str, Any] = {
+    "/v1/webhook_endpoints/{webhook_endpoint_id}": {"name": "mine"},
+    "/v1/webhook_endpoints/{webhook_endpoint_id}/test": {"event_type": "fine_tuning.job.failed"},
+}
+"""Of operations that would refuse an empty body before they look."""
 
 
 @pytest.fixture
@@ -41,12 +55,14 @@ def theirs(db: Session, tenant: Tenant) -> dict[str, str]:
     make_rollout(db, job, 1, 0)
     file = make_file(db, other.project_id)
     model = make_tuned_model(db, job)
+    endpoint = make_webhook_endpoint(db, other.project_id)
     db.commit()
     return {
         "job_id": job.id,
         "checkpoint_id": checkpoint.id,
         "file_id": file.id,
         "model": model.name,
+        "webhook_endpoint_id": endpoint.id,
         "key": other.key,
     }
 
@@ -73,7 +89,9 @@ def test_anothers_id_answers_byte_for_byte_like_none(
             continue
         with subtests.test(f"{method} {path}"):
             tried += 1
-            answers = [http.request(method, filled(path, ids)) for ids in (theirs, none)]
+            answers = [
+                http.request(method, filled(path, ids), json=BODIES.get(path)) for ids in (theirs, none)
+            ]
             assert [answer.status_code for answer in answers] == [404, 404]
             first, second = (answer.text for answer in answers)
             for name, value in theirs.items():
@@ -86,7 +104,10 @@ def test_anothers_id_answers_byte_for_byte_like_none(
 
 
 def test_lists_hold_only_the_callers_rows(http: httpx.Client, theirs: dict[str, str]) -> None:
-    for path in ("/v1/files", "/v1/fine_tuning/jobs", "/v1/fine_tuning/jobs?metadata[a]=1"):
+    for path in (
+        *sorted(NO_ID - {"/v1/models", "/v1/webhook_event_types"}),
+        "/v1/fine_tuning/jobs?metadata[a]=1",
+    ):
         assert http.get(path).json()["data"] == []
     assert http.get(f"/v1/files?after={theirs['file_id']}").json()["data"] == []
     assert [model["id"] for model in http.get("/v1/models").json()["data"]] == ["cherry-nano"]
@@ -127,7 +148,7 @@ def test_only_digests_are_stored(db: Session, tenant: Tenant) -> None:
 
 def test_every_route_is_known_to_the_matrix(settings: Settings) -> None:
     """A new route with a new kind of id must come with a case above."""
-    known = {"job_id", "checkpoint_id", "file_id", "model"}
+    known = {"job_id", "checkpoint_id", "file_id", "model", "webhook_endpoint_id"}
     app = create_app(settings)
     named = {name for route in app.routes if isinstance(route, APIRoute) for name in route.param_convertors}
     assert named - known <= {"path"} | dashboard_only(app)
