@@ -6,7 +6,7 @@ that is either a value or a named failure, never a silent zero.
 
 from graders.build import build_grader
 from graders.spec import GraderSpec, dump_grader, has_path, item_paths, parse_grader
-from graders.types import Failure, FailureKind, Grade, Grader, GraderInvalid, Sample
+from graders.types import Failure, FailureKind, Grade, Grader, GraderInvalid, Sample, TokenUsage
 
 __all__ = [
     "Failure",
@@ -16,6 +16,7 @@ __all__ = [
     "GraderInvalid",
     "GraderSpec",
     "Sample",
+    "TokenUsage",
     "build_grader",
     "dump_grader",
     "has_path",

@@ -7,15 +7,16 @@ from time import perf_counter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from graders.types import Grade, GradeFailed, Sample
+from graders.types import Grade, GradeFailed, Sample, Usage
 
 
 class Score(NamedTuple):
-    """What a grader found: a value in grader units, and the parts it is made of."""
+    """What a grader found: a value in grader units, the parts it is made of, and the tokens it cost."""
 
     value: float
     parts: Mapping[str, float] = MappingProxyType({})
     reason: str = ""
+    usage: Usage = MappingProxyType({})
 
 
 def grade_by(
@@ -26,10 +27,11 @@ def grade_by(
     try:
         found = score(sample, item)
     except GradeFailed as failed:
-        return Grade(None, failed.failure, seconds=perf_counter() - started)
+        return Grade(None, failed.failure, seconds=perf_counter() - started, usage=failed.usage)
     return Grade(
         found.value,
         parts=dict(found.parts),
         reason=found.reason,
         seconds=perf_counter() - started,
+        usage=dict(found.usage),
     )

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from graders.formula import Formula
-from graders.types import Failure, Grade, GradeFailed, Grader, Sample
+from graders.types import Failure, Grade, GradeFailed, Grader, Sample, add_usages
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ class Multi:
             part_failures=failures,
             reason=_reason(grades),
             seconds=perf_counter() - started,
+            usage=add_usages(grade.usage for grade in grades.values()),
+            part_seconds={key: grade.seconds for key, grade in grades.items()},
+            part_usage={key: grade.usage for key, grade in grades.items() if grade.usage},
         )
 
     def _outcome(

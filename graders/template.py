@@ -24,7 +24,7 @@ MAX_STEPS = 32
 _OPEN = re.compile(r"\{\{(?!\{)")
 _NAMESPACE = re.compile(r"\s*([A-Za-z_]\w*)")
 _STEP = re.compile(r"""\.([\w-]+)|\[([0-9]{1,9})\]|\["([^"\]]+)"\]|\['([^'\]]+)'\]""")
-_SAMPLE_KEYS = ("output_text", "output_json", "output_tools", "choices")
+_SAMPLE_KEYS = ("output_text", "output_json", "output_tools", "choices", "output_audio")
 _WRITTEN_BY_POLICY = ("output_json", "output_tools")
 """What the completion decides the shape of: a path missing below these is the completion's fault."""
 
@@ -167,6 +167,10 @@ def _sample_value(sample: Sample, key: str | int) -> Any:
             return sample.output_json
         case "output_tools":
             return list(sample.output_tools)
+        case "output_audio" if sample.output_audio is None:
+            raise LookupError(key)
+        case "output_audio":
+            return sample.output_audio
         case _:
             return [_choice(sample)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -24,6 +24,9 @@ class FailureKind(StrEnum):
     MODEL_SERVER = "model_grader_server_error"
     MODEL_REFUSAL = "model_grader_refusal_error"
     MODEL_PARSE = "model_grader_parse_error"
+    MODEL_MAX_TOKENS = "model_grader_exceeded_max_tokens_error"
+    ENDPOINT_INTERNAL = "endpoint_grader_internal_error"
+    ENDPOINT_SERVER = "endpoint_grader_server_error"
     OTHER = "other_error"
 
     @property
@@ -35,6 +38,44 @@ class FailureKind(StrEnum):
         """
         return self is FailureKind.SAMPLE_PARSE
 
+    @property
+    def is_servers_fault(self) -> bool:
+        """True if somebody who was asked could not answer at all: no completion would have fared better."""
+        return self in (FailureKind.MODEL_SERVER, FailureKind.ENDPOINT_INTERNAL, FailureKind.ENDPOINT_SERVER)
+
+
+@dataclass(frozen=True)
+class TokenUsage:
+    """Tokens that a model has read (`cached_tokens` of them out of its cache) and written."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: TokenUsage) -> TokenUsage:
+        return TokenUsage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+        )
+
+
+Usage = Mapping[str, TokenUsage]
+"""By model."""
+
+
+def add_usages(usages: Iterable[Usage]) -> dict[str, TokenUsage]:
+    """What several have used together, model by model."""
+    total: dict[str, TokenUsage] = {}
+    for usage in usages:
+        for model, tokens in usage.items():
+            total[model] = total.get(model, TokenUsage()) + tokens
+    return total
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -45,11 +86,15 @@ class Failure:
 
 
 class GradeFailed(Exception):
-    """Raised inside a grader that has no value to give; `Grader.grade` turns it into a failed `Grade`."""
+    """Raised inside a grader that has no value to give; `Grader.grade` turns it into a failed `Grade`.
 
-    def __init__(self, kind: FailureKind, message: str) -> None:
+    `usage` is what was spent all the same.
+    """
+
+    def __init__(self, kind: FailureKind, message: str, *, usage: Usage | None = None) -> None:
         super().__init__(message)
         self.failure = Failure(kind, message)
+        self.usage = usage or {}
 
 
 @dataclass(frozen=True)
@@ -60,11 +105,13 @@ class Sample:
         output_text: the text, without special tokens.
         finish_reason: "stop" or "length".
         output_tools: the tool calls, in the chat shape.
+        output_audio: {"data", "transcript"}; None where the model speaks no audio.
     """
 
     output_text: str
     finish_reason: str = "stop"
     output_tools: Sequence[Mapping[str, Any]] = ()
+    output_audio: Mapping[str, Any] | None = None
 
     @cached_property
     def output_json(self) -> Any:
@@ -73,15 +120,6 @@ class Sample:
         Parsed once and shared between graders, so it must not be changed. Raises `StrictJsonError`.
         """
         return strict_json.loads(self.output_text.strip())
-
-
-@dataclass(frozen=True)
-class TokenUsage:
-    """Tokens that a judge model has read and written for one grade."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,7 +133,8 @@ class Grade:
         part_failures: parts that failed by name (a sub-grader whose failure counted as 0 in a formula).
         reason: a short explanation for a person.
         seconds: wall time the grading took.
-        usage: tokens of judge models, by model.
+        usage: tokens of judge models, by model, all parts together. Answers out of a cache cost none.
+        part_seconds, part_usage: the same of each sub-grader of `multi`.
     """
 
     value: float | None
@@ -104,7 +143,9 @@ class Grade:
     part_failures: Mapping[str, Failure] = field(default_factory=dict)
     reason: str = ""
     seconds: float = 0.0
-    usage: Mapping[str, TokenUsage] = field(default_factory=dict)
+    usage: Usage = field(default_factory=dict)
+    part_seconds: Mapping[str, float] = field(default_factory=dict)
+    part_usage: Mapping[str, Usage] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.failure is None):

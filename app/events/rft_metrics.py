@@ -40,9 +40,17 @@ STEP_TIMES = {
     "full_iteration": "time/step",
 }
 ALWAYS_TOLD = ("sample_parse_error", "invalid_variable_error", "other_error")
+MODEL_KINDS = (
+    "model_grader_server_error",
+    "model_grader_refusal_error",
+    "model_grader_parse_error",
+    "model_grader_exceeded_max_tokens_error",
+)
 KINDS = {
     "python": ("python_grader_server_error", "python_grader_runtime_error"),
-    "score_model": ("model_grader_server_error",),
+    "score_model": MODEL_KINDS,
+    "label_model": MODEL_KINDS,
+    "endpoint": ("endpoint_grader_internal_error", "endpoint_grader_server_error"),
 }
 """Kinds of failure that are told also when there were none, by type of grader."""
 SPLITS = ("train", "valid")
@@ -55,6 +63,8 @@ class Named(NamedTuple):
     type: str
     part: str | None
     """Key within the multi grader; None for the whole."""
+    model: str | None
+    """The judge that it asks; None if it asks none."""
 
 
 def metrics_event(
@@ -85,30 +95,38 @@ def _message(step: int, total_steps: int, known: Numbers) -> str:
 
 
 def _data(step: int, total_steps: int, known: Numbers, grader: Mapping[str, Any] | None) -> dict[str, Any]:
-    whole, parts = _graders(grader)
+    parts = _graders(grader)
     data: dict[str, Any] = {"step": step, "total_steps": total_steps, **reward_numbers(known)}
     if "reward/valid_mean" in known:
         data["valid_reasoning_tokens_mean"] = 0.0
     data["scores"] = _renamed(TWINS, known) | {"graders": [_scores(each, known) for each in parts]}
     data["errors"] = {"graders": [_errors(each, known) for each in parts]}
-    data["usage"] = {"graders": [], "samples": _reasoning(known)}
+    judges = [each for each in parts if each.model is not None]
+    data["usage"] = {"graders": [_usage(each, known) for each in judges], "samples": _reasoning(known)}
     data["timing"] = {
         "step": _renamed(STEP_TIMES, known),
-        "graders": [_latency(each, known) for each in whole],
+        "graders": [_latency(each, known) for each in parts],
     }
-    data["model_graders_token_usage"] = {}
+    data["model_graders_token_usage"] = _token_usage(known)
     return data | _renamed(OURS, known)
 
 
-def _graders(grader: Mapping[str, Any] | None) -> tuple[list[Named], list[Named]]:
-    """The grader as a whole, and what the lists tell of: its parts if it is a multi grader."""
+def _graders(grader: Mapping[str, Any] | None) -> list[Named]:
+    """What the lists tell of: the grader, or its parts if it is a multi grader."""
     if grader is None:
-        return [], []
-    whole = [Named(str(grader.get("name", "")), str(grader["type"]), None)]
+        return []
     if grader["type"] != "multi":
-        return whole, whole
-    parts = grader["graders"].items()
-    return whole, [Named(str(part.get("name", key)), str(part["type"]), key) for key, part in parts]
+        return [_named(grader, None)]
+    parts = grader["graders"]
+    if isinstance(parts.get("type"), str):  # one bare grader
+        parts = {parts["name"]: parts}
+    return [_named(part, key) for key, part in parts.items()]
+
+
+def _named(grader: Mapping[str, Any], part: str | None) -> Named:
+    kind = str(grader["type"])
+    model = str(grader["model"]) if kind in ("score_model", "label_model") else None
+    return Named(str(grader.get("name", part or "")), kind, part, model)
 
 
 def _scores(grader: Named, known: Numbers) -> dict[str, Any]:
@@ -142,8 +160,53 @@ def _failures(grader: Named, split: str, known: Numbers) -> Iterator[tuple[str, 
 
 
 def _latency(grader: Named, known: Numbers) -> dict[str, Any]:
-    names = {f"{split}_execution_latency_mean": f"grades/{split}_seconds_mean" for split in SPLITS}
+    names = {
+        f"{split}_execution_latency_mean": f"part_seconds/{split}/{grader.part}"
+        if grader.part
+        else f"grades/{split}_seconds_mean"
+        for split in SPLITS
+    }
     return {"name": grader.name, "type": grader.type, **_renamed(names, known)}
+
+
+def _usage(grader: Named, known: Numbers) -> dict[str, Any]:
+    """Tokens of one judge: in the step, and for each graded sample."""
+    told: dict[str, Any] = {"name": grader.name, "type": grader.type, "model": grader.model}
+    for split in SPLITS:
+        samples = known.get(f"grades/{split}_count")
+        if not samples:
+            continue
+        area, name = ("part_usage", grader.part) if grader.part else ("usage", grader.model)
+        for kind in ("prompt_tokens", "completion_tokens"):
+            count = float(known.get(f"{area}/{split}/{kind}/{name}", 0.0))
+            told[f"{split}_{kind}_mean"] = count / samples
+            told[f"{split}_{kind}_count"] = count
+    return told
+
+
+def _token_usage(known: Numbers) -> dict[str, dict[str, int]]:
+    """Tokens of each judge model in the step."""
+    told: dict[str, dict[str, int]] = {}
+    for split, theirs in (("train", "train"), ("valid", "eval")):
+        for kind, model, count in _usage_numbers(f"usage/{split}", known):
+            told.setdefault(model, {})[f"{theirs}_{kind}"] = count
+    return told
+
+
+def usage_so_far(values: Numbers) -> dict[str, Any]:
+    """A job's `usage_metrics` after a step: time in the training loop, and tokens of each judge model."""
+    tokens: dict[str, dict[str, int]] = {}
+    for kind, model, count in _usage_numbers("usage/total", values):
+        tokens.setdefault(model, {})[kind] = count
+    return {"training_seconds": values.get("time/total"), "grader_tokens": tokens}
+
+
+def _usage_numbers(area: str, known: Numbers) -> Iterator[tuple[str, str, int]]:
+    """Kind of token, model, count."""
+    for name, value in known.items():
+        if name.startswith(f"{area}/"):
+            kind, _, model = name.removeprefix(f"{area}/").partition("/")
+            yield kind, model, int(value)
 
 
 def _reasoning(known: Numbers) -> dict[str, float]:

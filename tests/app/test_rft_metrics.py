@@ -7,7 +7,7 @@ import csv
 import pytest
 from sqlalchemy.orm import Session
 
-from app.events.rft_metrics import metrics_event, reward_numbers
+from app.events.rft_metrics import metrics_event, reward_numbers, usage_so_far
 from app.jobs.results import results_csv
 from tests.factories import GRADER, STEP_VALUES, Tenant, make_job, make_metrics
 
@@ -48,6 +48,72 @@ def test_other_steps_say_nothing_of_validation() -> None:
     assert message == "Step 3/20 , train mean reward=0.42"
     assert not [key for key in str(data).split("'") if key.startswith(("valid", "full_valid", "eval_"))]
     assert None not in data.values()
+
+
+JUDGED = {
+    "type": "multi",
+    "name": "overall",
+    "graders": {
+        "tone": {"type": "score_model", "name": "tone", "model": "meta/judge-8b"},
+        "kind": {"type": "label_model", "name": "kind", "model": "small"},
+        "same": {**GRADER, "name": "same"},
+    },
+    "calculate_output": "tone + kind + same",
+}
+TOKENS = {
+    "usage/train/prompt_tokens/meta/judge-8b": 6400.0,
+    "usage/train/completion_tokens/meta/judge-8b": 640.0,
+    "usage/train/cached_tokens/meta/judge-8b": 100.0,
+    "usage/valid/prompt_tokens/small": 50.0,
+    "part_usage/train/prompt_tokens/tone": 6400.0,
+    "part_usage/train/completion_tokens/tone": 640.0,
+    "part_seconds/train/tone": 1.5,
+    "usage/total/prompt_tokens/meta/judge-8b": 9000.0,
+    "usage/total/completion_tokens/meta/judge-8b": 900.0,
+    "usage/total/cached_tokens/meta/judge-8b": 100.0,
+    "time/total": 12.5,
+}
+
+
+def test_tokens_of_judges_are_told_by_grader_and_by_model() -> None:
+    _, data = metrics_event(1, 2, STEP_VALUES | TOKENS, JUDGED)
+    tone, kind = data["usage"]["graders"]
+    assert tone["model"] == "meta/judge-8b"
+    assert (tone["train_prompt_tokens_mean"], tone["train_prompt_tokens_count"]) == (100.0, 6400.0)
+    assert (tone["train_completion_tokens_mean"], kind["train_completion_tokens_count"]) == (10.0, 0.0)
+    assert data["model_graders_token_usage"] == {
+        "meta/judge-8b": {
+            "train_prompt_tokens": 6400,
+            "train_completion_tokens": 640,
+            "train_cached_tokens": 100,
+        },
+        "small": {"eval_prompt_tokens": 50},
+    }
+    assert data["timing"]["graders"][0]["train_execution_latency_mean"] == 1.5
+
+
+def test_errors_of_judges_are_told_also_when_there_were_none() -> None:
+    values = STEP_VALUES | {"part_failures/train/model_grader_refusal_error/tone": 16.0}
+    _, data = metrics_event(1, 2, values, JUDGED)
+    tone, kind, same = data["errors"]["graders"]
+    assert tone["train_model_grader_refusal_error_mean"] == 0.25
+    assert kind["train_model_grader_exceeded_max_tokens_error_count"] == 0.0
+    assert "train_model_grader_server_error_count" not in same
+
+
+def test_usage_of_a_job_so_far_is_time_and_tokens() -> None:
+    assert usage_so_far(TOKENS) == {
+        "training_seconds": 12.5,
+        "grader_tokens": {
+            "meta/judge-8b": {"prompt_tokens": 9000, "completion_tokens": 900, "cached_tokens": 100}
+        },
+    }
+
+
+def test_a_multi_grader_of_one_bare_grader_is_told_by_its_name() -> None:
+    bare = {"type": "multi", "graders": {**GRADER, "name": "only"}, "calculate_output": "only"}
+    _, data = metrics_event(1, 2, {**STEP_VALUES, "parts/train/only": 0.5}, bare)
+    assert data["scores"]["graders"] == [{"name": "only", "type": "string_check", "train_reward_mean": 0.5}]
 
 
 def test_a_multi_grader_is_told_by_its_parts() -> None:

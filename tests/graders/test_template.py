@@ -1,3 +1,4 @@
+import json
 from contextlib import suppress
 
 import pytest
@@ -52,7 +53,7 @@ def test_render(text, expected):
         "{{7*7}}", "{{}}", "{{ }}", "{{item}}", "{{sample}}", "{{item.}}", "{{item..a}}", "{{item.a b}}",
         "{{item.a[-1]}}", "{{item.a[x]}}", "{{item.a[]}}", "{{item[0]}}", "{{item.a()}}",
         "{{item.a|upper}}",
-        "{{item.a!r}}", "{{item.a:>10}}", "{{secrets.key}}", "{{sample.nope}}", "{{sample.output_audio}}",
+        "{{item.a!r}}", "{{item.a:>10}}", "{{secrets.key}}", "{{sample.nope}}",
         "{{sample.__class__}}", "{{ITEM.a}}", "{{item.a", "{{item.a}", "{{ {{item.a}} }}", "{{'item.a'}}",
         "{{item.a" + ".b" * 40 + "}}", "{{item.a;import os}}", "{{range.constructor('return 1')()}}",
         "{{config.items()}}", "{%if 1%}{{item.a{%endif%}", "{{item.a\0}}",
@@ -66,7 +67,8 @@ def test_refused_when_built(text):
 @pytest.mark.parametrize(
     "path", ["item.nope", "item.a.nope", "item.a.b[3]", "item.answer.x", "item.answer[0]", "item.list.0",
              "item.__class__", "item.a.__init__.__globals__", "item.list.append", "sample.choices[1]",
-             "sample.choices[0].message.nope", "item.a[0]", "sample.output_text.x"]
+             "sample.choices[0].message.nope", "item.a[0]", "sample.output_text.x",
+             "sample.output_audio", "sample.output_audio.transcript"]
 )  # fmt: skip
 def test_absent_variable_is_named(path):
     with pytest.raises(GradeFailed) as caught:
@@ -102,6 +104,29 @@ def test_output_json_is_the_whole_stripped_text():
 def test_output_tools_have_the_chat_shape():
     call = {"type": "function", "function": {"name": "add", "arguments": "{}"}}
     assert render("{{sample.output_tools[0].function.name}}", output_tools=[call]) == "add"
+
+
+def test_output_audio_has_data_and_transcript():
+    audio = {"data": "UklGRg==", "transcript": "hello"}
+    assert render("{{sample.output_audio.transcript}}", output_audio=audio) == "hello"
+
+
+INJECTIONS = [
+    "{{item.answer}}", "{{{{item.answer}}}}", "{{{item.answer}}}", "{{sample.output_text}}",
+    "}}{{item.answer",
+    "{{ item.answer }}", "{item.answer}",
+    "${item.answer}", "{0}", "{!r}", "{:>10}", "%s %(answer)s %%",
+    "{% raw %}", "{# note #}", r"\{{item.answer}}", "{{", "}}", "{", "}",
+    r"\u007b\u007bitem.answer\u007d\u007d",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", INJECTIONS)
+def test_an_answer_that_looks_like_a_template_is_text(answer):
+    assert render("<{{sample.output_text}}|{{item.answer}}>", answer) == f"<{answer}|42>"
+    quoted = json.dumps({"x": answer})
+    assert render("{{sample.output_json.x}}", quoted) == answer
+    assert render("{{sample.choices[0].message.content}}", answer) == answer
 
 
 def test_values_are_data_and_never_templates():

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
+from graders import Grade, TokenUsage
+from graders.types import add_usages
 from workers.training.advantages import groups_with_spread
 from workers.training.evaluate import Estimate
 from workers.training.recorder import Phase, Recorder
@@ -84,18 +86,52 @@ def _split_metrics(split: Split, groups: Sequence[Group]) -> dict[str, float]:
         f"completion/{split}_truncated_share": _mean([c.finish_reason == "length" for c in completions]),
         f"tokens/{split}_sampled": float(sum(lengths)),
     }
-    parts: dict[str, list[float]] = {}
+    values |= _part_metrics(split, grades) | _usage_metrics(split, grades)
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def _part_metrics(split: Split, grades: Sequence[Grade]) -> dict[str, float]:
+    """Scores, times and failures of the parts, and failures of the whole."""
+    lists: dict[str, list[float]] = {}
     failures: Counter[str] = Counter()
     for grade in grades:
         for name, score in grade.parts.items():
-            parts.setdefault(name, []).append(score)
+            lists.setdefault(f"parts/{split}/{name}", []).append(score)
+        for name, seconds in grade.part_seconds.items():
+            lists.setdefault(f"part_seconds/{split}/{name}", []).append(seconds)
         if grade.failure is not None:
             failures[f"failures/{split}/{grade.failure.kind}"] += 1
         for name, failure in grade.part_failures.items():
             failures[f"part_failures/{split}/{failure.kind}/{name}"] += 1
-    values |= {f"parts/{split}/{name}": _mean(scores) for name, scores in parts.items()}
-    values |= {name: float(count) for name, count in failures.items()}
-    return {name: value for name, value in values.items() if math.isfinite(value)}
+    means = {name: _mean(values) for name, values in lists.items()}
+    return means | {name: float(count) for name, count in failures.items()}
+
+
+def _usage_metrics(split: Split, grades: Sequence[Grade]) -> dict[str, float]:
+    """Tokens that the graders' models have read and written: by model, and by part."""
+    values: dict[str, float] = {}
+    for model, usage in add_usages(grade.usage for grade in grades).items():
+        values |= _tokens(f"usage/{split}", model, usage)
+    parts: dict[str, TokenUsage] = {}
+    for grade in grades:
+        for part, by_model in grade.part_usage.items():
+            parts[part] = sum(by_model.values(), start=parts.get(part, TokenUsage()))
+    for part, usage in parts.items():
+        values |= _tokens(f"part_usage/{split}", part, usage)
+    return values
+
+
+def total_usage_metrics(usage: Mapping[str, TokenUsage]) -> dict[str, float]:
+    """The same since the run began, by model."""
+    values: dict[str, float] = {}
+    for model, tokens in usage.items():
+        values |= _tokens("usage/total", model, tokens)
+    return values
+
+
+def _tokens(area: str, name: str, usage: TokenUsage) -> dict[str, float]:
+    """`name` last: a model's may hold slashes."""
+    return {f"{area}/{kind}/{name}": float(count) for kind, count in vars(usage).items()}
 
 
 def _mean_and_std(name: str, values: Sequence[float]) -> dict[str, float]:

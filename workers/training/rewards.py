@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ GRADE_TIMEOUT_SECONDS = 300.0
 """Longer than any grader's own limit: reached only by a grader that hangs."""
 
 SHOWN_MESSAGES = 3
+SHOWN_CHARACTERS = 4000
+"""Of each message, the last ones: of a traceback these say what was wrong."""
 
 
 class Rewards(NamedTuple):
@@ -175,20 +178,26 @@ def count_steps_over(steps_over: int, step: int, grades: Sequence[Grade], *, lim
 
     Raises `GradingFailed` with the first different messages once there are `steps` of them.
     """
-    share = failed_share(grades)
-    if share <= limit:
+    if failed_share(grades) <= limit:
         return 0
     if steps_over + 1 >= steps:
-        raise GradingFailed(
-            f"At step {step}, {share:.0%} of the grades failed; more than {limit:.0%} failed"
-            f" {steps_over + 1} steps in a row.",
-            first_messages(grades),
-        )
+        raise GradingFailed(_gave_up(steps_over + 1, step, grades, limit), first_messages(grades))
     return steps_over + 1
+
+
+def _gave_up(steps_over: int, step: int, grades: Sequence[Grade], limit: float) -> str:
+    kinds = Counter(g.failure.kind.value for g in grades if g.failure is not None and reward_of(g) is None)
+    counted = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
+    steps = f"step {step}" if steps_over == 1 else f"each of the {steps_over} steps up to step {step}"
+    return (
+        f"Grading failed too often: at {steps}, more than {limit:.0%} of the grades failed"
+        f" (grade_failure_limit). At step {step} it was {kinds.total()} of {len(grades)}: {counted}."
+        " The first different failures:"
+    )
 
 
 def first_messages(grades: Iterable[Grade]) -> tuple[str, ...]:
     """The first different failures by fault of grader or data, as sentences."""
     failures = [g.failure for g in grades if g.failure is not None and reward_of(g) is None]
-    messages = dict.fromkeys(f"{failure.kind}: {failure.message}" for failure in failures)
+    messages = dict.fromkeys(f"{failure.kind}: {failure.message[-SHOWN_CHARACTERS:]}" for failure in failures)
     return tuple(messages)[:SHOWN_MESSAGES]

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from graders import Grader
+from graders import Grade, Grader
+from graders.types import add_usages
 from workers.config import TrainConfig
 from workers.dataset import Row
 from workers.training.checkpoints import (
@@ -28,7 +29,7 @@ from workers.training.evaluate import (
     validation_sampling,
 )
 from workers.training.forward import why_padded
-from workers.training.metrics import Clock, kl_metrics, valid_metrics
+from workers.training.metrics import Clock, kl_metrics, total_usage_metrics, valid_metrics
 from workers.training.policy import Policy
 from workers.training.prompts import make_prompts
 from workers.training.randomness import shuffled
@@ -103,14 +104,20 @@ class Run:
         return -(-step * self.config.n_epochs // self.total_steps)
 
     def check_grades(self, step: int, groups: Sequence[Group]) -> None:
-        """Raises `GradingFailed` after too many steps with too many failed grades."""
+        """Count what was spent. Raises `GradingFailed` after too many steps with too many failed grades."""
+        grades = [grade for group in groups for grade in group.grades]
+        self._count_usage(grades)
         self.progress.steps_over_failure_limit = count_steps_over(
             self.progress.steps_over_failure_limit,
             step,
-            [grade for group in groups for grade in group.grades],
+            grades,
             limit=self.config.grade_failure_limit,
             steps=self.config.grade_failure_steps,
         )
+
+    def _count_usage(self, grades: Sequence[Grade]) -> None:
+        spent = add_usages(grade.usage for grade in grades)
+        self.progress.grader_usage = add_usages([self.progress.grader_usage, spent])
 
     def check_update(self, step: int, stats: UpdateStats) -> None:
         """Count tokens; note a skipped update. Raises `NonFinite` after too many in a row."""
@@ -153,7 +160,14 @@ class Run:
         if is_checkpoint:
             candidate, measured = self._measure(step, clock)
             values |= measured
-        values |= {"tokens/trained_total": float(self.progress.trained_tokens), **clock.metrics()}
+        times = clock.metrics()
+        self.progress.seconds += times["time/step"]
+        values |= {
+            "tokens/trained_total": float(self.progress.trained_tokens),
+            **total_usage_metrics(self.progress.grader_usage),
+            **times,
+            "time/total": self.progress.seconds,
+        }
         self.recorder.metrics(step, self.epoch(step), values)
         if candidate is not None:
             self._save_checkpoint(candidate)
@@ -188,6 +202,7 @@ class Run:
             kl = kl_to_reference(self.policy, self.probe, self.config, self.world)
             if self.valid_prompts:
                 groups = self._validate()
+                self._count_usage([grade for group in groups for grade in group.grades])
                 rows = row_rewards(groups)
                 if step == 0:
                     self.progress.base_rewards = rows

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from graders import Failure, FailureKind, Grade
+from graders import Failure, FailureKind, Grade, TokenUsage
 from workers.config import TrainConfig
 from workers.dataset import Row
 from workers.training.checkpoints import Candidate, candidate_from_json, candidate_to_json, versions
@@ -45,6 +45,8 @@ class Progress:
         steps_over_failure_limit: steps in a row with too many failed grades.
         non_finite_in_a_row: skipped updates in a row.
         is_mismatch_noted: the person was told that sampler and trainer disagree.
+        seconds: how long the finished steps took.
+        grader_usage: tokens that graders' models have read and written so far, by model.
         base_rewards: mean validation reward of each row by the base.
         kept: checkpoints whose folders exist.
     """
@@ -54,6 +56,8 @@ class Progress:
     steps_over_failure_limit: int = 0
     non_finite_in_a_row: int = 0
     is_mismatch_noted: bool = False
+    seconds: float = 0.0
+    grader_usage: dict[str, TokenUsage] = field(default_factory=dict)
     base_rewards: list[float | None] = field(default_factory=list)
     kept: list[Candidate] = field(default_factory=list)
 
@@ -173,7 +177,8 @@ def _read_progress(folder: Path) -> Progress:
     try:
         facts = json.loads((folder / "progress.json").read_text())
         kept = [candidate_from_json(candidate, folder.parent) for candidate in facts["kept"]]
-        return Progress(**{**facts, "kept": kept})
+        usage = _usage_from_json(facts.get("grader_usage", {}))
+        return Progress(**{**facts, "kept": kept, "grader_usage": usage})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FolderDamaged(f"{folder.name} cannot be read: {error}") from error
 
@@ -212,7 +217,13 @@ def _rollouts_from_json(facts: dict[str, Any], prompts: Sequence[Prompt]) -> Rol
 def _grade_from_json(facts: dict[str, Any]) -> Grade:
     part_failures = {name: _failure_from_json(failure) for name, failure in facts["part_failures"].items()}
     failure = facts["failure"] and _failure_from_json(facts["failure"])
-    return Grade(**{**facts, "failure": failure, "part_failures": part_failures})
+    part_usage = {name: _usage_from_json(usage) for name, usage in facts.get("part_usage", {}).items()}
+    rebuilt = {"failure": failure, "part_failures": part_failures, "part_usage": part_usage}
+    return Grade(**{**facts, **rebuilt, "usage": _usage_from_json(facts.get("usage", {}))})
+
+
+def _usage_from_json(facts: dict[str, dict[str, int]]) -> dict[str, TokenUsage]:
+    return {model: TokenUsage(**tokens) for model, tokens in facts.items()}
 
 
 def _failure_from_json(facts: dict[str, str]) -> Failure:
