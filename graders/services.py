@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from graders.types import TokenUsage
+from graders.types import GraderInvalid, TokenUsage
 
 Fault = Literal["raised", "time", "memory", "no_result", "output", "server"]
 """How a program in the sandbox failed: it raised, ran out of time or memory, gave no valid answer, wrote too
@@ -77,6 +77,12 @@ class Outcome:
 class Sandbox(Protocol):
     """Runs untrusted Python, each program in a locked process of its own. Safe to call from many threads."""
 
+    def why_not(self) -> str | None:
+        """What is missing for programs to be run safely here; None if nothing is.
+
+        The first call finds out by attacking the sandbox, which takes about a second.
+        """
+
     def run(self, program: Program) -> Outcome: ...
 
 
@@ -131,3 +137,18 @@ class Services:
 
 
 NOTHING = Services()
+
+
+def required_sandbox(services: Services, kind: str) -> Sandbox:
+    """The sandbox, for graders of a kind. Raises `GraderInvalid` (python_grader_unavailable) without one."""
+    if services.sandbox is None:
+        reason = services.why.get("sandbox", "there is no sandbox here")
+    elif (missing := services.sandbox.why_not()) is not None:
+        reason = missing
+    else:
+        return services.sandbox
+    raise GraderInvalid(
+        f"A {kind} grader runs code, which this service does only in a sandbox that holds: {reason}",
+        param="type",
+        code="python_grader_unavailable",
+    )

@@ -169,7 +169,8 @@ class GraderInvalid(Exception):
 
     `code` is one of OpenAI's: missing_required_parameter, invalid_type, invalid_value, unknown_parameter,
     string_above_max_length, string_below_min_length, decimal_above_max_value, decimal_below_min_value;
-    or `unsupported_grader` for what this build refuses.
+    or `unsupported_grader` for what this build refuses, `python_grader_unavailable` for code where there is
+    no sandbox to run it in.
     """
 
     def __init__(self, message: str, *, param: str = "", code: str = "invalid_value") -> None:
