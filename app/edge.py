@@ -34,7 +34,7 @@ from graders import strict_json
 log = structlog.get_logger(__name__)
 
 API = "/v1/"
-UPLOADS = ("/v1/files",)
+UPLOADS = re.compile(r"/v1/(files|uploads/[^/]+/parts)")
 """Where a multipart body is taken; its handler reads it as it comes."""
 MAX_QUERY_BYTES = 4096
 BODY_SECONDS = 60.0
@@ -93,7 +93,7 @@ class Edge:
             scope["state"]["caller"] = await run_in_threadpool(authenticate, headers)
         if scope["method"] not in ("POST", "PUT", "PATCH"):
             return receive
-        if scope["path"] in UPLOADS and _media_type(headers) == "multipart/form-data":
+        if UPLOADS.fullmatch(scope["path"]) and _media_type(headers) == "multipart/form-data":
             return receive
         body = await self._whole_body(headers, receive)
         if is_api and body:  # the client sends JSON's content type with empty bodies too

@@ -19,7 +19,7 @@ from app.validation_errors import describe
 log = structlog.get_logger(__name__)
 
 NOT_YET = re.compile(
-    r"/v1/(uploads|chat|completions|responses|evals|embeddings|batches|organization|moderations"
+    r"/v1/(chat|completions|responses|evals|embeddings|batches|organization|moderations"
     r"|vector_stores|assistants|threads|images|audio|conversations|containers"
     r"|fine_tuning/alpha|fine_tuning/checkpoints|fine_tuning/jobs/[^/]+/(pause|resume))(/|\Z)"
 )

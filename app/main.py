@@ -22,6 +22,7 @@ from app.jobs.router import router as jobs
 from app.models.router import router as models
 from app.rollouts.router import router as rollouts
 from app.settings import Settings, get_settings
+from app.uploads.router import router as uploads
 from app.webhooks.router import router as webhooks
 
 SPOOL_SECONDS = 24 * 3600
@@ -42,7 +43,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     install_error_handlers(app)
-    for router in (health.router, files, models, jobs, events, checkpoints, rollouts, webhooks, dashboard):
+    for router in (
+        health.router,
+        files,
+        uploads,
+        models,
+        jobs,
+        events,
+        checkpoints,
+        rollouts,
+        webhooks,
+        dashboard,
+    ):
         app.include_router(router)
     app.mount("/dashboard/static", dashboard_files)
     app.add_middleware(Edge, max_json_bytes=settings.max_json_bytes)

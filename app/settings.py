@@ -50,6 +50,8 @@ class Settings(BaseSettings):
 
     max_file_bytes: int = Field(default=512 * 2**20, ge=1)
     """Largest upload to POST /v1/files."""
+    max_upload_bytes: int = Field(default=8 * 2**30, ge=1)
+    """Largest file that POST /v1/uploads takes in parts."""
     max_project_bytes: int = Field(default=2_500_000_000_000, ge=1)
     """Bytes that the files of one project may have together."""
     max_json_bytes: int = Field(default=2**20, ge=1024)

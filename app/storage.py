@@ -25,6 +25,8 @@ from app.ids import random_id
 from app.settings import get_settings
 
 CHUNK = 2**20
+STREAM_PART = 8 * 2**20
+"""Piece of a streamed object; S3 takes 10,000 of them."""
 MANIFEST = "manifest.json"
 _PART = r"(?!\.\.?(?:/|$))[A-Za-z0-9._=+:@-]+"
 _KEY = re.compile(rf"{_PART}(?:/{_PART})*")
@@ -40,6 +42,10 @@ class Storage(ABC):
     @abstractmethod
     def put_bytes(self, key: str, data: bytes) -> None:
         """Store a small value durably, replacing what was there."""
+
+    @abstractmethod
+    def put_stream(self, key: str, chunks: Iterator[bytes]) -> None:
+        """Store what comes, a chunk in memory at a time. If `chunks` raises, nothing is stored."""
 
     @abstractmethod
     def open_stream(self, key: str) -> Iterator[bytes]:
@@ -132,6 +138,9 @@ class LocalStorage(Storage):
     def put_bytes(self, key: str, data: bytes) -> None:
         self._write(self._path(key), [data])
 
+    def put_stream(self, key: str, chunks: Iterator[bytes]) -> None:
+        self._write(self._path(key), chunks)
+
     def open_stream(self, key: str) -> Iterator[bytes]:
         return _chunks(self._path(key).open("rb"))
 
@@ -191,6 +200,9 @@ class ObjectStorage(Storage):
 
     def put_bytes(self, key: str, data: bytes) -> None:
         obstore.put(self._store, _checked(key), data)
+
+    def put_stream(self, key: str, chunks: Iterator[bytes]) -> None:
+        obstore.put(self._store, _checked(key), chunks, chunk_size=STREAM_PART, max_concurrency=2)
 
     def open_stream(self, key: str) -> Iterator[bytes]:
         found = obstore.get(self._store, _checked(key))

@@ -8,6 +8,7 @@ from app.jobs.models import Job
 from app.models.models import Model
 from app.rollouts.models import Rollout
 from app.tenants.models import ApiKey, Organization, Project
+from app.uploads.models import Upload, UploadPart
 from app.webhooks.models import WebhookDelivery, WebhookEndpoint, WebhookEvent
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "Organization",
     "Project",
     "Rollout",
+    "Upload",
+    "UploadPart",
     "WebhookDelivery",
     "WebhookEndpoint",
     "WebhookEvent",

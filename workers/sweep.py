@@ -7,35 +7,48 @@ from collections.abc import Callable
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
 
 from app.db import unit_of_work
 from app.files import service as files
+from app.uploads import service as uploads
 
 log = structlog.get_logger(__name__)
 
 BATCH = 100
-REMOVERS: dict[str, Callable[[Session, int], int]] = {"expired_files": files.remove_expired}
-"""By what they remove: each takes at most so many rows in one transaction and tells how many."""
 
 
 def sweep(stopping: threading.Event) -> None:
     """Remove all that is due, in batches: one that is full says that there may be more."""
-    for what, remove in REMOVERS.items():
+    for what, remove_batch in REMOVERS.items():
+        removed, is_full = 0, True
         try:
-            removed = _remove_all(remove, stopping)
-        except SQLAlchemyError as problem:
+            while is_full and not stopping.is_set():
+                batch = remove_batch()
+                removed, is_full = removed + batch, batch >= BATCH
+        except (SQLAlchemyError, OSError) as problem:
             log.warning("not_swept", what=what, problem=str(problem))
-            continue
         if removed:
             log.info("swept", what=what, rows=removed)
 
 
-def _remove_all(remove: Callable[[Session, int], int], stopping: threading.Event) -> int:
-    removed, is_full = 0, True
-    while is_full and not stopping.is_set():
-        with unit_of_work() as db:
-            batch = remove(db, BATCH)
-        removed += batch
-        is_full = batch >= BATCH
-    return removed
+def _expired_files() -> int:
+    with unit_of_work() as db:
+        return files.remove_expired(db, BATCH)
+
+
+def _ended_uploads() -> int:
+    """Bytes before rows: a sweep that is killed in between is done again."""
+    with unit_of_work() as db:
+        due = uploads.due(db, BATCH)
+        uploads.expire(db, due)
+    with unit_of_work() as db:
+        file_ids = uploads.file_ids(db, due)
+    for upload_id, file_id in file_ids.items():
+        uploads.clear_bytes(upload_id, file_id)
+    with unit_of_work() as db:
+        uploads.forget_parts(db, due)
+    return len(due)
+
+
+REMOVERS: dict[str, Callable[[], int]] = {"expired_files": _expired_files, "ended_uploads": _ended_uploads}
+"""By what they remove: each takes at most a batch and tells how many."""

@@ -40,16 +40,21 @@ class Upload:
 
 
 @asynccontextmanager
-async def receive_upload(request: Request, folder: Path, max_bytes: int) -> AsyncIterator[Upload]:
-    """The form of this request. Its file lies in `folder` and is gone afterwards unless moved away."""
+async def receive_upload(
+    request: Request, folder: Path, max_bytes: int, *, field: str = "file"
+) -> AsyncIterator[Upload]:
+    """The form of this request. Its file, the one named `field`, lies in `folder` and is gone afterwards
+    unless moved away."""
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise BadRequest("Send the file as multipart/form-data.", code="unsupported_content_type")
     told = request.headers.get("content-length", "0")
     if told.isdecimal() and int(told) > max_bytes + MAX_OVERHEAD:
-        raise _too_large(max_bytes)
+        raise _too_large(max_bytes, field)
     await run_in_threadpool(folder.mkdir, parents=True, exist_ok=True)
     path = folder / random_id("upload-")
     try:
         with path.open("wb") as file:
-            form = _Form(request.headers.get("content-type", ""), file, max_bytes)
+            form = _Form(request.headers.get("content-type", ""), file, max_bytes, field)
             await _feed(request, form)
         yield form.finished(path)
     finally:
@@ -80,12 +85,13 @@ async def _next_chunk(stream: AsyncIterator[bytes]) -> bytes:
 
 
 class _Form:
-    """Callbacks of the push parser. Takes one file, named `file`, and a few short fields."""
+    """Callbacks of the push parser. Takes one file, of a given name, and a few short fields."""
 
-    def __init__(self, content_type: str, file: IO[bytes], max_bytes: int) -> None:
+    def __init__(self, content_type: str, file: IO[bytes], max_bytes: int, file_field: str) -> None:
         _, options = parse_options_header(content_type)
         self._file = file
         self._max_bytes = max_bytes
+        self._file_field = file_field
         self._fields: dict[str, bytearray] = {}
         self._field: bytearray | None = None
         self._in_file = False
@@ -122,9 +128,8 @@ class _Form:
         if not self._ended:
             raise _malformed("it ends in the middle")
         if self._filename is None:
-            raise BadRequest(
-                "Missing required parameter: 'file'.", param="file", code="missing_required_parameter"
-            )
+            message = f"Missing required parameter: '{self._file_field}'."
+            raise BadRequest(message, param=self._file_field, code="missing_required_parameter")
         try:
             fields = {name: value.decode("utf-8") for name, value in self._fields.items()}
         except UnicodeDecodeError:
@@ -150,9 +155,9 @@ class _Form:
         if kind != b"form-data" or b"name" not in options:
             raise _malformed("a part has no name")
         name = options[b"name"].decode("utf-8", "replace")
-        if name == "file":
+        if name == self._file_field:
             if self._filename is not None:
-                raise BadRequest("Send one file per request.", param="file")
+                raise BadRequest("Send one file per request.", param=name)
             self._filename = clean_filename(options.get(b"filename", b"").decode("utf-8", "replace"))
             self._in_file = True
             return
@@ -164,7 +169,7 @@ class _Form:
         if self._in_file:
             self._size += end - start
             if self._size > self._max_bytes:
-                raise _too_large(self._max_bytes)
+                raise _too_large(self._max_bytes, self._file_field)
             part = memoryview(data)[start:end]
             self._hash.update(part)
             self._file.write(part)
@@ -193,5 +198,5 @@ def _malformed(why: str) -> BadRequest:
     return BadRequest(f"We could not read the multipart form of your request: {why}.")
 
 
-def _too_large(max_bytes: int) -> TooLarge:
-    return TooLarge(f"The file is too large: at most {max_bytes} bytes are taken.", param="file")
+def _too_large(max_bytes: int, param: str) -> TooLarge:
+    return TooLarge(f"The file is too large: at most {max_bytes} bytes are taken.", param=param)

@@ -11,7 +11,6 @@ from starlette.concurrency import run_in_threadpool
 
 from app.auth import Caller, CurrentCaller, Db
 from app.db import unit_of_work
-from app.errors import BadRequest
 from app.files import service as files
 from app.files.receive import Upload, receive_upload
 from app.files.schemas import FileDeleted, FileList, FileOut, UploadForm
@@ -43,8 +42,6 @@ FORM = {
 @router.post("", response_model_exclude_none=True, openapi_extra={"requestBody": FORM})
 async def create_file(request: Request, caller: CurrentCaller) -> FileOut:
     """Upload a file. Training data is JSONL with the purpose `fine-tune`."""
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        raise BadRequest("Send the file as multipart/form-data.", code="unsupported_content_type")
     settings = get_settings()
     spool = settings.data_dir / "uploads"
     async with receive_upload(request, spool, settings.max_file_bytes) as upload:

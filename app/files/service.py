@@ -73,6 +73,7 @@ def create(
     )
     db.add(file)
     db.flush()
+    db.refresh(file, ["expires_at"])  # the database has computed it
     return file
 
 

@@ -143,7 +143,7 @@ def test_every_answer_carries_our_headers(http: httpx.Client, subtests: pytest.S
 
 
 NOT_YET = [
-    ("POST", "/v1/uploads"),
+    ("POST", "/v1/embeddings"),
     ("POST", f"{JOBS}/ftjob-x/pause"),
     ("POST", f"{JOBS}/ftjob-x/resume"),
     ("POST", "/v1/fine_tuning/alpha/graders/run"),
@@ -390,4 +390,5 @@ def test_the_schema_marks_our_own_operations(server_url: str) -> None:
         f"{job}/rollouts",
         f"{job}/checkpoints/{{checkpoint_id}}/download",
         "/v1/webhook_endpoints/{webhook_endpoint_id}/deliveries",
+        "/v1/uploads/{upload_id}",
     }

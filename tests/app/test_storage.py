@@ -44,6 +44,22 @@ def test_a_large_file_is_streamed(storage: Storage, tmp_path: Path, move: bool) 
     assert source.exists() is not move
 
 
+def test_a_stream_is_stored_whole_or_not_at_all(storage: Storage) -> None:
+    def broken() -> Iterator[bytes]:
+        yield from [b"x" * 1_000_000] * 20
+        raise FileNotFoundError("the part is gone")
+
+    storage.put_stream("files/a", iter([b"0123456789abcdef" * 50_000] * 25))
+    assert storage.size("files/a") == 20_000_000
+    assert storage.read_bytes("files/a") == b"0123456789abcdef" * 50_000 * 25
+    with pytest.raises(FileNotFoundError):
+        storage.put_stream("files/b", broken())
+    with pytest.raises(FileNotFoundError):
+        storage.put_stream("files/a", broken())
+    assert storage.list_keys("files") == ["files/a"]
+    assert storage.size("files/a") == 20_000_000
+
+
 def test_a_missing_key_is_told_at_once(storage: Storage) -> None:
     assert not storage.exists("files/none")
     with pytest.raises(FileNotFoundError):

@@ -1,0 +1,1 @@
+"""Large files in parts: created, filled in any order, completed into a file."""
