@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test browser check fmt lint types fast bench-engine bench-scale soak clean
+.PHONY: help setup demo up test browser check fmt lint types fast bench-engine bench-scale bench-upload soak clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ bench-engine: $(STAMP) ## the training engine beside stock TRL, under half an ho
 
 bench-scale: $(STAMP) ## step time and memory as sizes grow, with a chart
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale --out docs/images/scale.svg
+
+bench-upload: $(STAMP) ## a gigabyte in, whole and in parts, and out again; fails if the API's memory grows
+	$(BIN)/python -m benchmarks.upload
 
 soak: $(STAMP) ## 2,000 training steps; fails if memory grows
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak --steps 2000

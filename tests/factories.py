@@ -20,6 +20,9 @@ from app.sealing import Sealer
 from app.settings import get_settings
 from app.storage import get_storage
 from app.tenants import service as tenants
+from app.uploads import service as uploads
+from app.uploads.models import Upload
+from app.uploads.schemas import UploadCreate
 from app.webhooks import service as webhooks
 from app.webhooks.event_types import EventType
 from app.webhooks.models import WebhookEndpoint
@@ -101,6 +104,12 @@ def make_file(
     """A file with its bytes in the storage of this process."""
     stored = files.store_bytes(data)
     return files.create(db, project_id, stored, filename=name, purpose=purpose)
+
+
+def make_upload(db: Session, project_id: str, size: int = 3) -> Upload:
+    """A pending upload without parts."""
+    request = UploadCreate(filename="a.bin", purpose="user_data", bytes=size, mime_type="text/plain")
+    return uploads.create(db, project_id, request, max_bytes=size)
 
 
 def make_job(db: Session, project_id: str, *, status: str = "queued", **columns: Any) -> Job:

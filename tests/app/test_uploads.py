@@ -261,24 +261,28 @@ def test_killed_between_bytes_and_row_an_upload_can_be_completed_again(
 def test_an_upload_cancelled_while_it_is_put_together_makes_no_file(
     http: httpx.Client, db: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upload = create(http, 3)
-    part = add(http, upload, b"abc").json()["id"]
     compose = uploads.compose
 
-    def slow(*arguments: Any) -> Any:
-        if is_late := monkeypatch_cancels_late[0]:
-            stored = compose(*arguments)
+    def cancel() -> None:
         assert http.post(f"/v1/uploads/{upload['id']}/cancel").status_code == 200
-        return stored if is_late else compose(*arguments)
 
-    monkeypatch_cancels_late = [False]
-    monkeypatch.setattr(uploads, "compose", slow)
-    assert complete(http, upload, [part]).status_code == 400
-    upload = create(http, 3)
-    part = add(http, upload, b"abc").json()["id"]
-    monkeypatch_cancels_late[0] = True
-    assert complete(http, upload, [part]).status_code == 400
-    assert keys() == []
+    def cancelled_first(*arguments: Any) -> Any:
+        cancel()
+        return compose(*arguments)
+
+    def cancelled_last(*arguments: Any) -> Any:
+        stored = compose(*arguments)
+        cancel()
+        return stored
+
+    for composing in (cancelled_first, cancelled_last):
+        upload = create(http, 3)
+        part = add(http, upload, b"abc").json()["id"]
+        monkeypatch.setattr(uploads, "compose", composing)
+        refused = complete(http, upload, [part])
+        assert refused.status_code == 400
+        assert "already cancelled" in error_of(refused)["message"]
+        assert keys() == []
     assert db.scalar(select(func.count()).select_from(File)) == 0
 
 
