@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 NOT_YET = re.compile(
     r"/v1/(chat|completions|responses|evals|embeddings|batches|organization|moderations"
     r"|vector_stores|assistants|threads|images|audio|conversations|containers"
-    r"|fine_tuning/alpha|fine_tuning/checkpoints|fine_tuning/jobs/[^/]+/(pause|resume))(/|\Z)"
+    r"|fine_tuning/checkpoints|fine_tuning/jobs/[^/]+/(pause|resume))(/|\Z)"
 )
 """Paths of OpenAI's API that this version does not serve."""
 
@@ -87,6 +87,13 @@ class RequestTimeout(ApiError):
 class TooLarge(ApiError):
     status = 413
     code = "request_too_large"
+
+
+class TooManyRequests(ApiError):
+    """More at once than is allowed; the official client waits and tries again."""
+
+    status = 429
+    code = "rate_limit_exceeded"
 
 
 class TooManyJobs(ApiError):

@@ -18,6 +18,7 @@ from app.edge import Edge
 from app.errors import install_error_handlers
 from app.events.router import router as events
 from app.files.router import router as files
+from app.grading.router import router as grading
 from app.jobs.router import router as jobs
 from app.models.router import router as models
 from app.rollouts.router import router as rollouts
@@ -53,6 +54,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         checkpoints,
         rollouts,
         webhooks,
+        grading,
         dashboard,
     ):
         app.include_router(router)

@@ -82,6 +82,11 @@ class Settings(BaseSettings):
     webhook_retry_for: timedelta = timedelta(hours=72)
     """How long a webhook is tried again before it counts as failed."""
 
+    grader_run_limit: timedelta = timedelta(seconds=150)
+    """Longest time that POST /v1/fine_tuning/alpha/graders/run waits for a grade."""
+    grader_runs_per_key: int = Field(default=4, ge=1, le=256)
+    """Grader runs that one API key may have under way, in each API process."""
+
     lease: timedelta = timedelta(seconds=30)
     """How long a silent worker keeps a job; renewed every sixth of this."""
     phase_limit: timedelta = timedelta(minutes=30)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from time import perf_counter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from graders.types import Grade, GradeFailed, Sample, Usage
+from graders.types import Failure, FailureKind, Grade, GradeFailed, Grader, Sample, Usage
 
 
 class Score(NamedTuple):
@@ -35,3 +38,17 @@ def grade_by(
         seconds=perf_counter() - started,
         usage=dict(found.usage),
     )
+
+
+def grade_safely(grader: Grader, sample: Sample, item: Mapping[str, Any]) -> Grade:
+    """The grade, whatever the grader does: one that raises, or gives no finite number, has failed."""
+    started = perf_counter()
+    try:
+        grade = grader.grade(sample, item)
+    except Exception:  # a grader must not raise; one that does must not end what it is part of
+        failure = Failure(FailureKind.OTHER, traceback.format_exc(limit=-3))
+        return Grade(None, failure, seconds=perf_counter() - started)
+    if grade.value is not None and not math.isfinite(grade.value):
+        failure = Failure(FailureKind.OTHER, "The reward is not a finite number.")
+        return replace(grade, value=None, failure=failure)
+    return grade

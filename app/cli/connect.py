@@ -51,6 +51,12 @@ def open_client(url: str | None, key: str | None, data: Path | None) -> OpenAI:
     return OpenAI(base_url=base if base.endswith("/v1") else f"{base}/v1", api_key=key)
 
 
+def without_service() -> None:
+    """Let settings be read where no service is: what must be set of one is filled in, and used by nobody."""
+    os.environ.setdefault("DATABASE_URL", "postgresql://nobody@nowhere/none")
+    os.environ.setdefault("CHERRY_BROKER_URL", "memory://")
+
+
 @contextmanager
 def open_database(data: Path | None) -> Iterator[Session]:
     """A unit of work on the database of the service in that folder, or of DATABASE_URL."""

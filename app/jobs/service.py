@@ -13,6 +13,7 @@ from app import queue
 from app.errors import BadRequest, NotFound, TooManyJobs
 from app.events import service as events
 from app.files import service as files
+from app.grading import service as grading
 from app.ids import random_id
 from app.jobs import runs
 from app.jobs.models import ACTIVE, Job
@@ -27,8 +28,6 @@ from app.jobs.schemas import (
 from app.models import service as models
 from app.pagination import Page, fetch_page
 from app.tenants.models import Project
-from graders.spec import dump_grader, parse_grader
-from graders.types import GraderInvalid
 
 GRADER = "method.reinforcement.grader"
 
@@ -122,17 +121,11 @@ def _checked_method(request: JobCreate) -> dict[str, Any]:
         raise BadRequest(message, param=param, code="unsupported_parameter")
     return {
         "type": "reinforcement",
-        "reinforcement": {"grader": _checked_grader(block), "hyperparameters": _hyperparameters(block)},
+        "reinforcement": {
+            "grader": grading.as_stored(block.grader, GRADER),
+            "hyperparameters": _hyperparameters(block),
+        },
     }
-
-
-def _checked_grader(block: Reinforcement) -> dict[str, Any]:
-    try:
-        return dump_grader(parse_grader(block.grader))
-    except GraderInvalid as fault:
-        param = f"{GRADER}.{fault.param}" if fault.param else GRADER
-        message = fault.message.replace(f"'{fault.param}'", f"'{param}'") if fault.param else fault.message
-        raise BadRequest(message, param=param, code=fault.code) from None
 
 
 def _hyperparameters(block: Reinforcement) -> dict[str, Any]:

@@ -146,7 +146,6 @@ NOT_YET = [
     ("POST", "/v1/embeddings"),
     ("POST", f"{JOBS}/ftjob-x/pause"),
     ("POST", f"{JOBS}/ftjob-x/resume"),
-    ("POST", "/v1/fine_tuning/alpha/graders/run"),
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/responses"),
     ("GET", "/v1/evals"),

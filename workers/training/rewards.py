@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import queue
 import threading
 import time
-import traceback
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor
 
 from graders import Failure, FailureKind, Grade, Grader, Sample
+from graders.grading import grade_safely
 from workers.training.errors import GradingFailed
 from workers.training.types import Completion, Group
 
@@ -152,25 +151,13 @@ class GradePool:
             with self._changed:
                 job.started = time.monotonic()
                 self._running.add(job)
-            grade = _grade(self._grader, job.completion, job.item)
+            sample = Sample(job.completion.text, job.completion.finish_reason)
+            grade = grade_safely(self._grader, sample, job.item)
             with self._changed:
                 if job not in self._running:
                     return  # given up: another thread has taken this one's place
                 self._running.remove(job)
                 self._finish(job, grade)
-
-
-def _grade(grader: Grader, completion: Completion, item: Mapping[str, Any]) -> Grade:
-    sample = Sample(output_text=completion.text, finish_reason=completion.finish_reason)
-    try:
-        grade = grader.grade(sample, item)
-    except Exception:  # a grader must not raise; one that does must not end the run by itself
-        return Grade(None, Failure(FailureKind.OTHER, traceback.format_exc(limit=-3)))
-    if grade.value is not None and not math.isfinite(grade.value):
-        return replace(
-            grade, value=None, failure=Failure(FailureKind.OTHER, "The reward is not a finite number.")
-        )
-    return grade
 
 
 def count_steps_over(steps_over: int, step: int, grades: Sequence[Grade], *, limit: float, steps: int) -> int:

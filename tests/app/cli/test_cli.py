@@ -13,7 +13,7 @@ from app.cli.output import CliError
 from tests.e2e.service import GRADER, write_rows
 
 runner = CliRunner()
-COMMANDS = ("up", "api", "worker", "migrate", "doctor", "keys", "models", "jobs", "files")
+COMMANDS = ("up", "api", "worker", "migrate", "doctor", "keys", "models", "jobs", "files", "graders")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,0 +1,163 @@
+"""`cherry graders`: try graders out, through the API or here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.connect import Data, Key, Url, open_client, without_service
+from app.cli.output import AsJson, CliError, console, print_json
+
+if TYPE_CHECKING:
+    from graders import Grader, GraderSpec
+
+cli = typer.Typer(help="Graders.", no_args_is_help=True)
+
+GraderFile = Annotated[Path, typer.Argument(metavar="GRADER.json", help="The grader as JSON.")]
+Local = Annotated[bool, typer.Option("--local", help="Here, without a service.")]
+
+
+@cli.command()
+def validate(
+    path: GraderFile,
+    local: Local = False,
+    url: Url = None,
+    key: Key = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a grader as a job would, and show it as it is understood."""
+    raw = _read_object(path)
+    if local:
+        from graders import dump_grader
+
+        understood = dump_grader(build_here(raw, path)[0])
+    else:
+        with open_client(url, key, data) as client:
+            reply = client.fine_tuning.alpha.graders.validate(grader=raw)  # type: ignore[arg-type]
+        understood = reply.to_dict(mode="json", warnings=False)["grader"]  # type: ignore[assignment]
+    if as_json:
+        print_json(understood)
+    else:
+        console.print_json(json.dumps(understood))
+
+
+@cli.command()
+def run(
+    path: GraderFile,
+    sample: Annotated[str | None, typer.Option(help="The answer to grade.")] = None,
+    sample_file: Annotated[Path | None, typer.Option(help="The same, from a file.")] = None,
+    item: Annotated[str | None, typer.Option(help="The dataset row, as JSON.")] = None,
+    rows: Annotated[Path | None, typer.Option(help="A data set to take the row from.")] = None,
+    row: Annotated[int, typer.Option(min=0, help="Which of its rows, from 0.")] = 0,
+    local: Local = False,
+    url: Url = None,
+    key: Key = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Grade one answer. The exit code is 1 if anything in the grading failed."""
+    raw, answer, of_row = _read_object(path), _answer(sample, sample_file), _row(item, rows, row)
+    if local:
+        result = _run_here(raw, path, answer, of_row)
+    else:
+        with open_client(url, key, data) as client:
+            reply = client.fine_tuning.alpha.graders.run(
+                grader=raw,  # type: ignore[arg-type]
+                model_sample=answer,
+                item=of_row,
+            )
+        result = reply.to_dict(mode="json", warnings=False)
+    if as_json:
+        print_json(result)
+    else:
+        _print_run(result)
+    if any(value is True for value in result["metadata"]["errors"].values()):
+        raise typer.Exit(1)
+
+
+def build_here(raw: dict[str, Any], path: Path) -> tuple[GraderSpec, Grader]:
+    """The grader, run by this process. Raises `CliError`."""
+    from app.grading.services import grader_services
+    from graders import GraderInvalid, build_grader, parse_grader
+
+    without_service()
+    try:
+        spec = parse_grader(raw)
+        return spec, build_grader(spec, grader_services())
+    except GraderInvalid as fault:
+        raise CliError(f"{path} is not a valid grader: {fault.message}") from None
+
+
+def _run_here(raw: dict[str, Any], path: Path, answer: str, of_row: dict[str, Any]) -> dict[str, Any]:
+    from app.grading.schemas import GraderRunOut
+    from graders import Sample
+    from graders.grading import grade_safely
+
+    spec, grader = build_here(raw, path)
+    grade = grade_safely(grader, Sample(output_text=answer), of_row)
+    return GraderRunOut.of(spec, grade).model_dump(mode="json")
+
+
+def _print_run(result: dict[str, Any]) -> None:
+    errors, metadata = result["metadata"]["errors"], result["metadata"]
+    failed = [flag for flag, value in errors.items() if value is True]
+    said = {"Reward": f"{result['reward']:.4g}" + (" (with errors)" if failed else "")}
+    for flag in failed:
+        said[flag] = errors.get(f"{flag}_details") or ""
+    said |= {name: f"{value:.4g}" for name, value in metadata["scores"].items()}
+    if result.get("reason"):
+        said["Reason"] = result["reason"]
+    for model, usage in result["model_grader_token_usage_per_model"].items():
+        said[f"Tokens of {model}"] = str(usage["total_tokens"])
+    said["Seconds"] = f"{metadata['execution_time']:.3f}"
+    width = max(map(len, said)) + 2
+    for name, value in said.items():
+        console.print(f"{name:{width}}{value}", markup=False, soft_wrap=True)
+
+
+def _answer(sample: str | None, sample_file: Path | None) -> str:
+    if (sample is None) == (sample_file is None):
+        raise CliError("give the answer to grade with either --sample or --sample-file")
+    return sample if sample is not None else sample_file.read_text("utf-8")  # type: ignore[union-attr]
+
+
+def _row(item: str | None, rows: Path | None, number: int) -> dict[str, Any]:
+    """The dataset row that was named; an empty one if none was."""
+    if item is not None and rows is not None:
+        raise CliError("give the row with either --item or --rows")
+    if rows is not None:
+        found = read_data(rows)
+        if number >= len(found):
+            raise CliError(f"{rows} has {len(found)} rows, so there is no row {number} (they count from 0)")
+        return found[number]
+    return _object(item, "--item") if item is not None else {}
+
+
+def read_data(path: Path) -> list[dict[str, Any]]:
+    """The rows of a data set. Raises `CliError`."""
+    from workers.dataset import DatasetInvalid, read_rows
+
+    try:
+        return [dict(row.item) for row in read_rows(path)]
+    except DatasetInvalid as invalid:
+        raise CliError(f"{path} is invalid:\n{invalid}") from None
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    return _object(path.read_text("utf-8"), str(path))
+
+
+def _object(text: str, name: str) -> dict[str, Any]:
+    from graders import strict_json
+
+    try:
+        value = strict_json.loads(text)
+    except strict_json.StrictJsonError as fault:
+        raise CliError(f"{name} is not JSON: {fault}") from None
+    if not isinstance(value, dict):
+        raise CliError(f"{name} is not a JSON object")
+    return value

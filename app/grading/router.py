@@ -1,0 +1,34 @@
+"""/v1/fine_tuning/alpha/graders. No handler opens a transaction: a grader may take minutes."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from app.auth import CurrentCaller
+from app.grading import service as grading
+from app.grading.schemas import GraderOut, GraderRun, GraderRunOut, GraderValidate
+from app.settings import get_settings
+from graders import Sample
+
+router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", tags=["graders"])
+
+
+@router.post("/validate")
+def validate_grader(request: GraderValidate) -> GraderOut:
+    """Check a grader as a job would, and show it as it was understood."""
+    return GraderOut(grader=grading.as_stored(request.grader, "grader"))
+
+
+@router.post("/run")
+async def run_grader(request: GraderRun, caller: CurrentCaller) -> GraderRunOut:
+    """Grade one answer. A grading that fails answers 200 too: reward 0, and flags in `metadata.errors`."""
+    settings = get_settings()
+    spec, grade = await grading.run(
+        caller.key_id,
+        request.grader,
+        Sample(output_text=request.model_sample),
+        request.row(),
+        seconds=settings.grader_run_limit.total_seconds(),
+        per_key=settings.grader_runs_per_key,
+    )
+    return GraderRunOut.of(spec, grade)
