@@ -48,8 +48,11 @@ class GraderOut(BaseModel):
 
 
 class Errors(BaseModel):
-    """What went wrong, each kind by its flag. The service of OpenAI sends more members than its document has;
-    `other_error_details` and `formula_parse_error_details` are ours."""
+    """What went wrong, each kind by its flag.
+
+    OpenAI's service sends more members than its document has, and we more details than both, so that every
+    flag has its sentence.
+    """
 
     formula_parse_error: bool = False
     formula_parse_error_details: str | None = None
@@ -75,11 +78,13 @@ class Errors(BaseModel):
     model_grader_parse_error: bool = False
     model_grader_parse_error_details: str | None = None
     model_grader_exceeded_max_tokens_error: bool = False
+    model_grader_exceeded_max_tokens_error_details: str | None = None
     endpoint_grader_internal_error: bool = False
     endpoint_grader_internal_error_details: str | None = None
     endpoint_grader_server_error: bool = False
     endpoint_grader_server_error_details: str | None = None
     endpoint_grader_safety_check_error: bool = False
+    endpoint_grader_safety_check_error_details: str | None = None
 
     model_config = ConfigDict(extra="forbid")
 
@@ -89,9 +94,7 @@ class Errors(BaseModel):
         raised: dict[str, Any] = {}
         for failure in _failures(grade):
             raised[failure.kind.value] = True
-            details = f"{failure.kind.value}_details"
-            if details in cls.model_fields:
-                raised.setdefault(details, failure.message)
+            raised.setdefault(f"{failure.kind.value}_details", failure.message)
             if failure.kind is FailureKind.PYTHON_SERVER:
                 raised.setdefault("python_grader_server_error_type", "sandbox_error")
         return cls(**raised)
