@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test browser check fmt lint types fast bench-engine bench-scale bench-upload soak clean
+.PHONY: help setup demo up test browser check fmt lint types fast bench-engine bench-scale bench-upload soak fuzz clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -69,6 +69,9 @@ bench-upload: $(STAMP) ## a gigabyte in, whole and in parts, and out again; fail
 
 soak: $(STAMP) ## 2,000 training steps; fails if memory grows
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak --steps 2000
+
+fuzz: $(STAMP) ## 200 made-up requests for each operation of the API (the suite makes 4)
+	CHERRY_FUZZ_EXAMPLES=200 $(BIN)/python -m pytest -q tests/app/test_fuzz.py
 
 clean: ## remove the virtual environment and caches (not your data)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -21,6 +21,7 @@ from app.files.router import router as files
 from app.grading.router import router as grading
 from app.jobs.router import router as jobs
 from app.models.router import router as models
+from app.openapi import install_openapi
 from app.rollouts.router import router as rollouts
 from app.settings import Settings, get_settings
 from app.uploads.router import router as uploads
@@ -44,6 +45,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     install_error_handlers(app)
+    install_openapi(app)
     for router in (
         health.router,
         files,

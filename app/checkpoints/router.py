@@ -9,6 +9,7 @@ from app.auth import CurrentCaller, Db
 from app.checkpoints import service as checkpoints
 from app.checkpoints.schemas import CheckpointList
 from app.jobs import service as jobs
+from app.openapi import binary
 from app.pagination import Cursor, Limit
 from app.storage import get_storage
 
@@ -27,7 +28,12 @@ def list_checkpoints(
     return CheckpointList.of(page, names, checkpoints.metrics_of(db, page.rows))
 
 
-@router.get("/{checkpoint_id}/download", response_class=StreamingResponse, openapi_extra={"x-cherry": True})
+@router.get(
+    "/{checkpoint_id}/download",
+    response_class=StreamingResponse,
+    responses=binary("application/x-tar"),
+    openapi_extra={"x-cherry": True},
+)
 def download_checkpoint(job_id: str, checkpoint_id: str, caller: CurrentCaller, db: Db) -> StreamingResponse:
     """A tar of the checkpoint's files and a manifest with their SHA-256 sums."""
     job = jobs.get(db, caller.project_id, job_id)

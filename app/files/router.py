@@ -14,6 +14,7 @@ from app.db import unit_of_work
 from app.files import service as files
 from app.files.receive import Upload, receive_upload
 from app.files.schemas import FileDeleted, FileList, FileOut, UploadForm
+from app.openapi import binary
 from app.pagination import Cursor
 from app.settings import get_settings
 from app.storage import get_storage
@@ -95,7 +96,9 @@ def delete_file(file_id: str, caller: CurrentCaller, db: Db) -> FileDeleted:
     return FileDeleted(id=file_id)
 
 
-@router.get("/{file_id}/content", response_class=StreamingResponse)
+@router.get(
+    "/{file_id}/content", response_class=StreamingResponse, responses=binary("application/octet-stream")
+)
 def file_content(file_id: str, caller: CurrentCaller, db: Db) -> StreamingResponse:
     """The bytes as they were uploaded or produced."""
     file = files.get(db, caller.project_id, file_id)

@@ -1,0 +1,94 @@
+"""What /openapi.json says of every operation: the key it needs and the errors it may answer.
+
+FastAPI describes the good answers, from the types of the handlers. Errors are the same everywhere and come
+from the edge, the handlers and the error handler, so they are written down here, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel, Field
+
+API = "/v1/"
+REF = "#/components/schemas/ErrorResponse"
+ERRORS = {
+    "400": "The request cannot work as it is; or the object's state does not allow it.",
+    "401": "No key, or a wrong or revoked one.",
+    "403": "The key may not do this.",
+    "404": "No such object in the key's project.",
+    "408": "The body did not arrive in time.",
+    "413": "The body or the file is too large.",
+    "429": "Too many requests or unfinished jobs.",
+    "500": "A fault of the server; the message names the request.",
+    "503": "The database is away.",
+}
+WITH_BODY = {"408", "413"}
+
+
+def binary(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """For a route's `responses`: a good answer is bytes of that type."""
+    return {200: {"content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}}
+
+
+class ErrorBody(BaseModel):
+    """`code` and `param` are for programs, the message is for people (docs/errors.md)."""
+
+    message: str
+    type: str
+    param: str | None = Field(description="Path of the field in the request that is at fault.")
+    code: str | None
+
+
+class ErrorResponse(BaseModel):
+    """Every failure."""
+
+    error: ErrorBody
+
+
+def install_openapi(app: FastAPI) -> None:
+    """Have `app.openapi()` give the whole document, made once."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]  # as FastAPI's manual has it
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    components = found.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    definition = ErrorResponse.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= definition.pop("$defs")
+    schemas["ErrorResponse"] = definition
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, method, operation in _operations(found):
+        _complete(path, method, operation)
+    return found
+
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield path, method, operation
+
+
+def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
+    """Add key and errors. FastAPI's 422 never leaves this service: what is malformed is a 400."""
+    responses = operation["responses"]
+    responses.pop("422", None)
+    if not path.startswith(API):
+        return
+    operation["security"] = [{"key": []}]
+    for status, meaning in ERRORS.items():
+        if status not in responses and (method == "post" or status not in WITH_BODY):
+            content = {"application/json": {"schema": {"$ref": REF}}}
+            responses[status] = {"description": meaning, "content": content}
