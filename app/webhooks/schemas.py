@@ -78,8 +78,8 @@ class EndpointWithSecretOut(EndpointOut):
 class EndpointList(BaseModel):
     object: Literal["list"] = "list"
     data: list[EndpointOut]
-    first_id: str | None
-    last_id: str | None
+    first_id: str | None = None
+    last_id: str | None = None
     has_more: bool
 
     @classmethod
