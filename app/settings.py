@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     """Longest line of a data set."""
     max_active_jobs: int = Field(default=100, ge=1)
     """Unfinished jobs a project may have."""
+    report_paused_as: Literal["paused", "queued"] = "paused"
+    """What the status of a paused job says: OpenAI's published schema does not know `paused`, and a client
+    that validates every answer refuses it."""
 
     secret_key: SecretStr = SecretStr("")
     """Encrypts what must be kept readable, such as the signing secrets of webhooks: 32 characters or more,

@@ -47,6 +47,7 @@ class Exit(IntEnum):
     DATABASE_AWAY = 75
     STOPPED = 76
     LEASE_LOST = 77
+    PAUSED = 78
 
 
 class End(Enum):
@@ -172,6 +173,9 @@ def settle(claim: Claim, end: End, code: int) -> None:
         if end is End.CANCELLED:
             with unit_of_work() as db:
                 runs.finish_cancelled(db, claim)
+        elif end is End.EXITED and code == Exit.PAUSED:
+            with unit_of_work() as db:
+                runs.release(db, claim, "The pause was withdrawn")
         elif end is End.WORKER_STOPS or code in (Exit.DATABASE_AWAY, Exit.STOPPED):
             with unit_of_work() as db:
                 runs.release(db, claim)

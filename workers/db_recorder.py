@@ -48,11 +48,17 @@ class DatabaseRecorder:
         self._storage = storage
         self._notes = 0
         self._times: deque[float] = deque(maxlen=STEPS_TO_TIME + 1)
+        self._is_pause_asked = False
+
+    def is_pause_asked(self) -> bool:
+        """Whether the job's owner wanted a pause when the run last told of a phase."""
+        return self._is_pause_asked
 
     def phase(self, phase: Phase) -> None:
         """The run is alive and has entered this phase."""
         with unit_of_work() as db:
-            runs.set_phase(db, self._claim, phase)
+            job = runs.set_phase(db, self._claim, phase)
+            self._is_pause_asked = job.pause_requested_at is not None
 
     def metrics(self, step: int, epoch: int, values: Mapping[str, Any]) -> None:
         """Store the numbers of a finished step, its event and the job's progress."""
@@ -85,6 +91,20 @@ class DatabaseRecorder:
 
     def checkpoint(self, saved: Checkpoint) -> None:
         """Publish a checkpoint's files, then its row and its event."""
+        self._publish(saved, is_snapshot=False)
+
+    def snapshot(self, saved: Checkpoint) -> None:
+        """The same for one made by a pause; it takes the place of an earlier pause's."""
+        self._publish(saved, is_snapshot=True)
+        with unit_of_work() as db:
+            runs.update_held(db, self._claim)
+            own = (CheckpointRow.job_id == self._claim.job_id, CheckpointRow.step != saved.step)
+            older = select(CheckpointRow.step).where(*own, CheckpointRow.is_snapshot)
+            steps = db.scalars(older.where(CheckpointRow.storage_key.is_not(None))).all()
+        for step in steps:
+            self.dropped(step)
+
+    def _publish(self, saved: Checkpoint, *, is_snapshot: bool) -> None:
         prefix = f"jobs/{self._claim.job_id}/checkpoints/{saved.step}-{self._claim.attempt}"
         self._storage.publish_folder(saved.folder, prefix)
         manifest = json.loads((saved.folder / "manifest.json").read_text())
@@ -93,6 +113,7 @@ class DatabaseRecorder:
             row, old_prefix = _checkpoint_row(db, job, saved.step)
             row.epoch = saved.epoch
             row.attempt = self._claim.attempt
+            row.is_snapshot = is_snapshot
             row.storage_key = prefix
             row.manifest = manifest
             row.kl = saved.kl

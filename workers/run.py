@@ -41,7 +41,7 @@ from workers.dataset import Row
 from workers.db_recorder import DatabaseRecorder, state_to_resume
 from workers.training.checkpoints import checkpoint_folder
 from workers.training.distributed import World
-from workers.training.errors import RunCancelled, RunFailed
+from workers.training.errors import RunCancelled, RunFailed, RunPaused
 from workers.training.loop import train
 from workers.training.recorder import Recorder
 from workers.training.recorders import Silent
@@ -114,6 +114,8 @@ def _run(claim: Claim, folder: Path, should_stop: StopRequested, device: Device)
         _train_and_deliver(claim, folder, should_stop, device)
     except RunCancelled:
         return Exit.STOPPED
+    except RunPaused:
+        return Exit.PAUSED
     except LeaseLost:
         log.warning("lease_lost")
         return Exit.LEASE_LOST
@@ -133,8 +135,8 @@ def assist(claim: Claim, rank: int, device: Device) -> Exit:
         world = World.from_environment(device)
         work = world.broadcast(_nothing_yet())
         if work is not None:
-            _train(work, Silent(), delivery.run_folder(claim), lambda: False, world)
-    except (RunCancelled, RunFailed):
+            _train(work, Silent(), delivery.run_folder(claim), world)
+    except (RunCancelled, RunPaused, RunFailed):
         pass  # every process comes to the same end
     except Exception as problem:
         if delivery.exit_code(claim) is None:  # else the main process has left, and knows why
@@ -178,7 +180,7 @@ def _train_and_deliver(claim: Claim, folder: Path, should_stop: StopRequested, d
         world = World.from_environment(device)
         work = _tell_others(world, lambda: _prepare(claim, folder))
         recorder = DatabaseRecorder(claim, get_storage())
-        result = _train(work, recorder, folder, should_stop, world)
+        result = _train(work, recorder, folder, world, should_stop, recorder.is_pause_asked)
     except RunFailed as failure:  # the same run again would fail again
         log.warning("run_failed", code=failure.code)
         delivery.give_up(claim, failure.code, str(failure))
@@ -202,12 +204,22 @@ def _prepare(claim: Claim, folder: Path) -> Work:
     return work
 
 
+def _never() -> bool:
+    return False
+
+
 def _train(
-    work: Work, recorder: Recorder, folder: Path, should_stop: Callable[[], bool], world: World
+    work: Work,
+    recorder: Recorder,
+    folder: Path,
+    world: World,
+    should_stop: Callable[[], bool] = _never,
+    should_pause: Callable[[], bool] = _never,
 ) -> RunResult:
+    """An assistant is not asked: the main process says when to end."""
     rows = (work.train_rows, work.valid_rows)
     grader = build_grader(work.grader, grader_services())
-    return train(work.config, *rows, grader, recorder, folder, should_stop, world)
+    return train(work.config, *rows, grader, recorder, folder, should_stop, world, should_pause)
 
 
 def _load(claim: Claim, folder: Path) -> Work:
@@ -238,8 +250,9 @@ def _restore(claim: Claim, folder: Path) -> None:
     storage = get_storage()
     with unit_of_work() as db:
         step = runs.update_held(db, claim).state_step
+        needed = ~Checkpoint.is_snapshot  # of a pause: the engine would drop it, and somebody may be using it
         there = (Checkpoint.job_id == claim.job_id, Checkpoint.storage_key.is_not(None))
-        checkpoints = db.execute(select(Checkpoint.step, Checkpoint.storage_key).where(*there)).all()
+        checkpoints = db.execute(select(Checkpoint.step, Checkpoint.storage_key).where(*there, needed)).all()
     state = None if step is None else state_to_resume(storage, claim.job_id, step)
     if step is None or state is None:
         return

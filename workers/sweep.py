@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.db import unit_of_work
 from app.files import service as files
 from app.uploads import service as uploads
+from workers import delivery
 
 log = structlog.get_logger(__name__)
 
@@ -50,5 +51,13 @@ def _ended_uploads() -> int:
     return len(due)
 
 
-REMOVERS: dict[str, Callable[[], int]] = {"expired_files": _expired_files, "ended_uploads": _ended_uploads}
+def _old_states() -> int:
+    return delivery.remove_old_states(BATCH)
+
+
+REMOVERS: dict[str, Callable[[], int]] = {
+    "expired_files": _expired_files,
+    "ended_uploads": _ended_uploads,
+    "old_states": _old_states,
+}
 """By what they remove: each takes at most a batch and tells how many."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, UniqueConstraint, func
+from sqlalchemy import ForeignKey, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
@@ -26,6 +26,8 @@ class Checkpoint(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     model_name: Mapped[str] = mapped_column(unique=True)
     """ft:base:org:suffix:AbCd1234:ckpt-step-10"""
+    is_snapshot: Mapped[bool] = mapped_column(server_default=text("false"))
+    """Made because the job was paused, between two validations: kept beside the best few."""
     storage_key: Mapped[str | None]
     """Prefix of its files; None once it was dropped from the best few."""
     manifest: Mapped[dict[str, Any]]

@@ -85,6 +85,32 @@ def cancel(
         console.print("Cancelled." if job.status == "cancelled" else "Cancelling ...")
 
 
+@cli.command()
+def pause(
+    job_id: JobId, url: Url = None, key: Key = None, data: Data = None, as_json: AsJson = False
+) -> None:
+    """Pause a job. A running one saves itself at its next step, leaves a checkpoint and frees its device."""
+    with open_client(url, key, data) as client:
+        job = client.fine_tuning.jobs.pause(job_id)
+    if as_json:
+        print_json(as_sent(job))
+    else:
+        console.print("Pausing ..." if job.status == "running" else "Paused.")
+
+
+@cli.command()
+def resume(
+    job_id: JobId, url: Url = None, key: Key = None, data: Data = None, as_json: AsJson = False
+) -> None:
+    """Let a paused job go on from where it was."""
+    with open_client(url, key, data) as client:
+        job = client.fine_tuning.jobs.resume(job_id)
+    if as_json:
+        print_json(as_sent(job))
+    else:
+        console.print(f"Resumed: the job is {job.status}.")
+
+
 def _follow(client: OpenAI, job_id: str, *, as_json: bool) -> FineTuningJob:
     seen: set[str] = set()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -18,7 +18,7 @@ from app.dashboard import queries
 from app.dashboard.charts import Line, line_chart
 from app.db import unit_of_work
 from app.errors import NotFound
-from app.jobs.models import ACTIVE
+from app.jobs.models import TERMINAL
 from app.tenants.models import Project
 
 HERE = Path(__file__).parent
@@ -73,7 +73,7 @@ def jobs_page(request: Request, after: str | None = None) -> Response:
             jobs=jobs,
             older=older,
             rewards=queries.rewards(db, jobs),
-            refresh=any(job.status in ACTIVE for job in jobs),
+            refresh=any(job.status not in TERMINAL for job in jobs),
         )
 
 
@@ -95,7 +95,7 @@ def job_page(request: Request, job_id: str) -> Response:
             checkpoints=queries.checkpoints(db, job_id),
             delivered=checkpoint_service.delivered(db, job),
             events=queries.events(db, job_id),
-            refresh=job.status in ACTIVE,
+            refresh=job.status not in TERMINAL,
         )
 
 

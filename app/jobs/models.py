@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
 
-ACTIVE = ("validating_files", "queued", "running")
+Status = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
+ACTIVE = ("validating_files", "queued", "running", "paused")
+"""Not over: what such a job needs stays."""
 TERMINAL = ("succeeded", "failed", "cancelled")
 
 
@@ -76,3 +78,5 @@ class Job(Base):
     state_step: Mapped[int | None]
     """Step of the newest training state in storage, from which a new attempt goes on."""
     cancel_requested_at: Mapped[datetime | None]
+    pause_requested_at: Mapped[datetime | None]
+    """Set while a running job is asked to pause, and while it is paused."""

@@ -6,10 +6,11 @@ import re
 
 from fastapi import APIRouter, Request
 
-from app.auth import CurrentCaller, Db
+from app.auth import Caller, CurrentCaller, Db
 from app.errors import BadRequest
 from app.jobs import capacity
 from app.jobs import service as jobs
+from app.jobs.models import Job
 from app.jobs.schemas import JobCreate, JobList, JobOut
 from app.pagination import Cursor, Limit
 from app.settings import get_settings
@@ -31,7 +32,7 @@ def create_job(request: JobCreate, caller: CurrentCaller, db: Db) -> JobOut:
         max_active=settings.max_active_jobs,
         max_processes=capacity.max_processes(settings),
     )
-    return JobOut.of(job, caller.organization_id)
+    return _shown(job, caller)
 
 
 @router.get("")
@@ -41,18 +42,39 @@ def list_jobs(
     """Jobs, newest first. `metadata[key]=value` filters; `metadata=null` finds jobs without any."""
     wanted = _metadata_filter(request)
     page = jobs.list_jobs(db, caller.project_id, metadata=wanted, after=after, limit=limit)
-    return JobList.of(page, caller.organization_id)
+    return JobList.of(page, caller.organization_id, paused_as=get_settings().report_paused_as)
 
 
 @router.get("/{job_id}")
 def retrieve_job(job_id: str, caller: CurrentCaller, db: Db) -> JobOut:
-    return JobOut.of(jobs.get(db, caller.project_id, job_id), caller.organization_id)
+    return _shown(jobs.get(db, caller.project_id, job_id), caller)
 
 
 @router.post("/{job_id}/cancel")
 def cancel_job(job_id: str, caller: CurrentCaller, db: Db) -> JobOut:
     """Stop a job. A running one stops at its next step and keeps its checkpoints."""
-    return JobOut.of(jobs.cancel(db, caller.project_id, job_id), caller.organization_id)
+    return _shown(jobs.cancel(db, caller.project_id, job_id), caller)
+
+
+@router.post("/{job_id}/pause")
+def pause_job(job_id: str, caller: CurrentCaller, db: Db) -> JobOut:
+    """Pause a job. A running one saves itself and a checkpoint at its next step, and frees its device.
+
+    The answer never says `paused`, which OpenAI's client does not know: a job that is paused at once is shown
+    as it was, queued.
+    """
+    job = jobs.pause(db, caller.project_id, job_id)
+    return JobOut.of(job, caller.organization_id, paused_as="queued")
+
+
+@router.post("/{job_id}/resume")
+def resume_job(job_id: str, caller: CurrentCaller, db: Db) -> JobOut:
+    """Queue a paused job again; it goes on from where it was. A pause under way is withdrawn."""
+    return _shown(jobs.resume(db, caller.project_id, job_id), caller)
+
+
+def _shown(job: Job, caller: Caller) -> JobOut:
+    return JobOut.of(job, caller.organization_id, paused_as=get_settings().report_paused_as)
 
 
 def _metadata_filter(request: Request) -> dict[str, str] | None:

@@ -21,17 +21,17 @@ from app.checkpoints.models import Checkpoint
 from app.events import service as events
 from app.events.models import JobEvent
 from app.jobs.capacity import Capacity
-from app.jobs.models import Job
+from app.jobs.models import Job, Status
 
 log = structlog.get_logger(__name__)
 
-Status = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
 HeldStatus = Literal["validating_files", "running"]
 
 MOVES: Mapping[Status, frozenset[Status]] = {
     "validating_files": frozenset({"queued", "failed", "cancelled"}),
-    "queued": frozenset({"running", "failed", "cancelled"}),
-    "running": frozenset({"running", "queued", "succeeded", "failed", "cancelled"}),
+    "queued": frozenset({"running", "paused", "failed", "cancelled"}),
+    "running": frozenset({"running", "queued", "paused", "succeeded", "failed", "cancelled"}),
+    "paused": frozenset({"queued", "cancelled"}),
     "succeeded": frozenset(),
     "failed": frozenset(),
     "cancelled": frozenset(),
@@ -84,7 +84,7 @@ def move(db: Session, job_id: str, to: Status, *, claim: Claim | None = None, **
     statement = update(Job).where(Job.id == job_id, Job.status.in_(sources))
     if claim:
         statement = statement.where(Job.attempt == claim.attempt)
-    moved = _returning(db, statement.values(status=to, **values))
+    moved = returning(db, statement.values(status=to, **values))
     if moved is None:
         if claim:
             raise LeaseLost(claim)
@@ -98,7 +98,7 @@ def update_held(db: Session, claim: Claim, **values: Any) -> Job:
     First statement of every write of a run. Raises `LeaseLost`.
     """
     held = (Job.id == claim.job_id, Job.status == claim.status, Job.attempt == claim.attempt)
-    job = _returning(db, update(Job).where(*held).values(values or {"attempt": claim.attempt}))
+    job = returning(db, update(Job).where(*held).values(values or {"attempt": claim.attempt}))
     if job is None:
         raise LeaseLost(claim)
     return job
@@ -114,8 +114,10 @@ def claim_for_validation(db: Session, owner: str, lease: timedelta) -> Claim | N
 def claim_for_training(db: Session, owner: str, lease: timedelta, capacity: Capacity) -> Claim | None:
     """Take the oldest job that is queued, or whose worker went silent, and that fits this machine.
 
-    The owners of jobs that are too large for it are told so, once.
+    The owners of jobs that are too large for it are told so, once. Jobs whose worker went silent after their
+    owner had asked for a pause or a cancel get that instead of another attempt.
     """
+    _end_lost_as_asked(db)
     _tell_of_waiting(db, capacity)
     job = _take(db, and_(trainable(), _fits(capacity)), "running", owner, lease)
     if job is None:
@@ -126,8 +128,7 @@ def claim_for_training(db: Session, owner: str, lease: timedelta, capacity: Capa
 
 def trainable() -> ColumnElement[bool]:
     """Jobs that a trainer may take."""
-    silent = and_(Job.status == "running", Job.lease_expires_at < func.now())
-    return or_(Job.status == "queued", silent)
+    return or_(Job.status == "queued", and_(_is_silent(), not_(_is_asked_to_end())))
 
 
 def has_work(db: Session, kind: queue.Queue, capacity: Capacity) -> bool:
@@ -135,7 +136,8 @@ def has_work(db: Session, kind: queue.Queue, capacity: Capacity) -> bool:
     free = or_(Job.lease_expires_at.is_(None), Job.lease_expires_at < func.now())
     wanted = and_(Job.status == "validating_files", free)
     if kind == "train":
-        wanted = or_(and_(trainable(), _fits(capacity)), _waits_untold(capacity))
+        lost = and_(_is_silent(), _is_asked_to_end())
+        wanted = or_(and_(trainable(), _fits(capacity)), _waits_untold(capacity), lost)
     return db.scalar(select(Job.id).where(wanted).limit(1)) is not None
 
 
@@ -146,9 +148,9 @@ def renew(db: Session, claim: Claim, lease: timedelta) -> Heartbeat:
     return Heartbeat(job.cancel_requested_at is not None, job.phase, float(seconds or 0.0))
 
 
-def set_phase(db: Session, claim: Claim, phase: str) -> None:
+def set_phase(db: Session, claim: Claim, phase: str) -> Job:
     """The run is alive and has entered this phase. Raises `LeaseLost`."""
-    update_held(db, claim, phase=phase, phase_since=func.now())
+    return update_held(db, claim, phase=phase, phase_since=func.now())
 
 
 def made_step(db: Session, claim: Claim, step: int, **values: Any) -> Job:
@@ -167,24 +169,31 @@ def queue_for_training(db: Session, claim: Claim, config: Mapping[str, Any], tot
     queue.wake_trainer(db)
 
 
-def release(db: Session, claim: Claim) -> None:
-    """Give the job back because the worker stops; the attempt does not count as fruitless."""
+def release(db: Session, claim: Claim, why: str = "The worker stopped") -> None:
+    """Give the job back, cancelled or paused if its owner asked for that; the attempt does not count as
+    fruitless."""
     values = {**UNOWNED, "fruitless_attempts": func.greatest(Job.fruitless_attempts - 1, 0)}
     if claim.status == "validating_files":
         update_held(db, claim, **values)
         queue.wake_validator(db)
         return
+    if _end_as_asked(db, claim):
+        return
     job = move(db, claim.job_id, "queued", claim=claim, **values)
-    message = f"The worker stopped; the job is queued again and goes on from step {job.state_step or 0}"
+    message = f"{why}; the job is queued again and goes on from step {job.state_step or 0}"
     events.append(db, job.id, f"released-{job.attempt}", message)
     queue.wake_trainer(db)
 
 
 def requeue_crashed(db: Session, claim: Claim, reason: str) -> None:
-    """The training process ended by itself: queue the job again and say why."""
-    job = move(db, claim.job_id, "queued", claim=claim, **UNOWNED)
+    """The training process ended by itself: queue the job again and say why; if its owner had asked for a
+    cancel or a pause, that is what becomes of it."""
+    job = update_held(db, claim)
     message = f"The training process ended early: {reason}. Going on from step {job.state_step or 0}"
     events.append(db, job.id, f"crashed-{job.attempt}", message, level="warn")
+    if _end_as_asked(db, claim):
+        return
+    move(db, claim.job_id, "queued", claim=claim, **UNOWNED)
     queue.wake_trainer(db)
 
 
@@ -209,8 +218,7 @@ def finish_failed(db: Session, claim: Claim, code: str, message: str, param: str
 
 def finish_cancelled(db: Session, claim: Claim) -> None:
     """End a job whose owner asked for it; what it made so far stays."""
-    move(db, claim.job_id, "cancelled", claim=claim, finished_at=func.now(), **OVER)
-    events.append(db, claim.job_id, "cancelled", "The job was cancelled")
+    cancel_now(db, claim.job_id, claim)
 
 
 def finish_succeeded(
@@ -234,24 +242,19 @@ def finish_succeeded(
     return job
 
 
-def request_cancel(db: Session, job_id: str) -> Job:
-    """Cancel a job: at once unless it runs; a running one is stopped by its worker within seconds.
+def pause_now(db: Session, job_id: str, claim: Claim | None) -> Job:
+    """Make a job paused: the one place where that comes true."""
+    values = {**OVER, "fruitless_attempts": 0}
+    values["pause_requested_at"] = func.coalesce(Job.pause_requested_at, func.now())
+    job = move(db, job_id, "paused", claim=claim, **values)
+    after = f" after step {job.state_step}" if job.state_step else ""
+    events.append(db, job_id, f"paused-{job.last_seq}", f"The job was paused{after}; resume it to go on")
+    return job
 
-    Raises `MoveRefused` for a job that is over.
-    """
-    lapsed = func.coalesce(Job.lease_expires_at < func.now(), True)
-    status, is_unowned = db.execute(
-        select(Job.status, lapsed).where(Job.id == job_id).with_for_update()
-    ).one()
-    if status == "running" and not is_unowned:
-        asked = func.coalesce(Job.cancel_requested_at, func.now())
-        running = update(Job).where(Job.id == job_id).values(cancel_requested_at=asked)
-        cancelled = _returning(db, running)
-        assert cancelled is not None
-        events.append(db, job_id, "cancel-requested", "Cancelling; the job stops at its next step")
-        return cancelled
-    over = {"cancel_requested_at": func.now(), "finished_at": func.now(), **OVER}
-    job = move(db, job_id, "cancelled", claim=None, **over)
+
+def cancel_now(db: Session, job_id: str, claim: Claim | None, **values: Any) -> Job:
+    """Make a job cancelled: the one place where that comes true."""
+    job = move(db, job_id, "cancelled", claim=claim, finished_at=func.now(), **OVER, **values)
     events.append(db, job_id, "cancelled", "The job was cancelled")
     return job
 
@@ -264,6 +267,37 @@ def best_checkpoint(db: Session, job_id: str) -> Checkpoint | None:
     gained = or_(Checkpoint.advantage_over_base.is_(None), Checkpoint.advantage_over_base > 0)
     best_first = (gain.desc(), Checkpoint.step.desc())
     return db.scalars(select(Checkpoint).where(*trained, gained).order_by(*best_first).limit(1)).first()
+
+
+def _end_as_asked(db: Session, claim: Claim) -> bool:
+    """Cancel or pause a job that this claim gives back, if its owner asked for that meanwhile."""
+    job = update_held(db, claim)
+    if job.cancel_requested_at is not None:
+        cancel_now(db, job.id, claim)
+    elif job.pause_requested_at is not None:
+        pause_now(db, job.id, claim)
+    else:
+        return False
+    return True
+
+
+def _end_lost_as_asked(db: Session) -> None:
+    """The same for jobs whose worker is not there any more to do it."""
+    lost = select(Job).where(_is_silent(), _is_asked_to_end()).order_by(Job.id)
+    for job in db.scalars(lost.with_for_update(skip_locked=True)).all():
+        if job.cancel_requested_at is not None:
+            cancel_now(db, job.id, None)
+        else:
+            pause_now(db, job.id, None)
+
+
+def _is_silent() -> ColumnElement[bool]:
+    """Jobs whose worker stopped renewing its lease."""
+    return and_(Job.status == "running", Job.lease_expires_at < func.now())
+
+
+def _is_asked_to_end() -> ColumnElement[bool]:
+    return or_(Job.cancel_requested_at.is_not(None), Job.pause_requested_at.is_not(None))
 
 
 def _fits(capacity: Capacity) -> ColumnElement[bool]:
@@ -305,10 +339,10 @@ def _take(db: Session, free: ColumnElement[bool], to: HeldStatus, owner: str, le
     }
     if to == "running":
         return move(db, candidate, to, **values, started_at=func.coalesce(Job.started_at, func.now()))
-    return _returning(db, update(Job).where(Job.id == candidate).values(values))
+    return returning(db, update(Job).where(Job.id == candidate).values(values))
 
 
-def _returning(db: Session, statement: Update) -> Job | None:
+def returning(db: Session, statement: Update) -> Job | None:
     """Run an UPDATE of one job and read the row it left."""
     fresh = {"synchronize_session": False, "populate_existing": True}
     return db.scalars(statement.returning(Job), execution_options=fresh).one_or_none()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from app.jobs.defaults import shown_hyperparameters
-from app.jobs.models import Job
+from app.jobs.models import Job, Status
 from app.pagination import Page
 from workers.algorithms import Aggregation, AlgorithmName
 
@@ -213,7 +213,7 @@ class JobOut(BaseModel):
     model: str
     fine_tuned_model: str | None
     organization_id: str
-    status: str
+    status: Status = Field(description="`paused` is not in OpenAI's schema: CHERRY_REPORT_PAUSED_AS.")
     training_file: str
     validation_file: str | None
     result_files: list[str]
@@ -237,7 +237,7 @@ class JobOut(BaseModel):
     )
 
     @classmethod
-    def of(cls, job: Job, organization_id: str) -> JobOut:
+    def of(cls, job: Job, organization_id: str, *, paused_as: Status) -> JobOut:
         return cls(
             id=job.id,
             created_at=int(job.created_at.timestamp()),
@@ -246,7 +246,7 @@ class JobOut(BaseModel):
             model=job.model,
             fine_tuned_model=job.fine_tuned_model,
             organization_id=organization_id,
-            status=job.status,
+            status=paused_as if job.status == "paused" else cast(Status, job.status),
             training_file=job.training_file,
             validation_file=job.validation_file,
             result_files=job.result_files,
@@ -268,8 +268,8 @@ class JobList(BaseModel):
     has_more: bool
 
     @classmethod
-    def of(cls, page: Page[Job], organization_id: str) -> JobList:
-        data = [JobOut.of(job, organization_id) for job in page.rows]
+    def of(cls, page: Page[Job], organization_id: str, *, paused_as: Status) -> JobList:
+        data = [JobOut.of(job, organization_id, paused_as=paused_as) for job in page.rows]
         first, last = (data[0].id, data[-1].id) if data else (None, None)
         return cls(data=data, first_id=first, last_id=last, has_more=page.has_more)
 

@@ -15,8 +15,8 @@ from app.events import service as events
 from app.files import service as files
 from app.grading import service as grading
 from app.ids import random_id
-from app.jobs import runs
-from app.jobs.models import ACTIVE, Job
+from app.jobs import control, runs
+from app.jobs.models import ACTIVE, TERMINAL, Job
 from app.jobs.schemas import (
     MAX_SEED,
     Hyperparameters,
@@ -96,9 +96,37 @@ def cancel(db: Session, project_id: str, job_id: str) -> Job:
     """Cancel a job: at once unless it runs. Raises `NotFound`, or `BadRequest` if it is over."""
     job = get(db, project_id, job_id)
     try:
-        return runs.request_cancel(db, job.id)
+        return control.request_cancel(db, job.id)
     except runs.MoveRefused:
-        raise BadRequest(f"Job {job_id} has already {job.status}; it cannot be cancelled.") from None
+        raise BadRequest(f"Job {job_id} {_already(job)}; it cannot be cancelled.") from None
+
+
+def pause(db: Session, project_id: str, job_id: str) -> Job:
+    """Pause a job: at once unless it runs. Raises `NotFound`, or `BadRequest` if it cannot pause."""
+    job = get(db, project_id, job_id)
+    try:
+        return control.request_pause(db, job.id)
+    except runs.MoveRefused:
+        message = f"Job {job_id} {_already(job)}; only a job that is queued or running can be paused."
+        raise BadRequest(message) from None
+
+
+def resume(db: Session, project_id: str, job_id: str) -> Job:
+    """Queue a paused job again. Raises `NotFound`, or `BadRequest` if it was never to be paused."""
+    job = get(db, project_id, job_id)
+    try:
+        return control.request_resume(db, job.id)
+    except runs.MoveRefused:
+        raise BadRequest(f"Job {job_id} {_already(job)}; only a paused job can be resumed.") from None
+
+
+def _already(job: Job) -> str:
+    """What a job that refuses a move is, as the end of a sentence about it."""
+    if job.status == "validating_files":
+        return "is still validating its files"
+    if job.status == "cancelled":
+        return "was already cancelled"
+    return f"has already {job.status}" if job.status in TERMINAL else "is being cancelled"
 
 
 def _checked_method(request: JobCreate) -> dict[str, Any]:

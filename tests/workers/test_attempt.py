@@ -22,7 +22,7 @@ from app.embedded import process
 from app.embedded.process import is_alive
 from app.events.models import JobEvent, JobMetrics
 from app.files.models import File
-from app.jobs import capacity, runs
+from app.jobs import capacity, control
 from app.jobs.models import Job
 from app.models.models import Model
 from app.rollouts.models import Rollout
@@ -130,7 +130,7 @@ def test_a_cancelled_training_ends_within_seconds(db: Session, tiny_model: Path)
         pids.append(wait_for(training_pid, what="the training"))
         wait_for(lambda: reached(job_id, 1), what="step 1")
         with unit_of_work() as other:
-            runs.request_cancel(other, job_id)
+            control.request_cancel(other, job_id)
 
     with while_training(cancel):
         train_next("me", threading.Event())

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app import queue
 from app.db import unit_of_work
 from app.events.models import JobEvent
-from app.jobs import runs
+from app.jobs import control, runs
 from app.jobs.capacity import Capacity
 from app.jobs.models import Job
 from app.jobs.runs import MOVES, Claim, LeaseLost, MoveRefused
@@ -128,7 +128,7 @@ def test_only_moves_of_the_table_are_made(db: Session) -> None:
 def test_cancelling_a_job_that_does_not_run_takes_effect_at_once(db: Session, status: str) -> None:
     job = make_job(db, status=status)
     with unit_of_work() as other:
-        runs.request_cancel(other, job.id)
+        control.request_cancel(other, job.id)
     assert fresh(db, job).status == "cancelled"
     assert job.finished_at is not None
     assert messages(db, job) == ["The job was cancelled"]
@@ -140,7 +140,7 @@ def test_cancelling_a_running_job_asks_its_worker(db: Session) -> None:
     assert held
     for _ in range(2):
         with unit_of_work() as other:
-            runs.request_cancel(other, job.id)
+            control.request_cancel(other, job.id)
     assert fresh(db, job).status == "running"
     with unit_of_work() as other:
         assert runs.renew(other, held, LEASE).cancel_requested
@@ -153,7 +153,7 @@ def test_cancelling_a_job_whose_worker_is_lost_takes_effect_at_once(db: Session)
     claim()
     expire(db, job)
     with unit_of_work() as other:
-        runs.request_cancel(other, job.id)
+        control.request_cancel(other, job.id)
     assert fresh(db, job).status == "cancelled"
     assert claim() is None
 
@@ -162,7 +162,7 @@ def test_cancelling_a_job_whose_worker_is_lost_takes_effect_at_once(db: Session)
 def test_a_job_that_is_over_cannot_be_cancelled(db: Session, status: str) -> None:
     job = make_job(db, status=status)
     with pytest.raises(MoveRefused), unit_of_work() as other:
-        runs.request_cancel(other, job.id)
+        control.request_cancel(other, job.id)
     assert fresh(db, job).status == status
 
 
@@ -172,7 +172,7 @@ def test_a_validation_in_progress_can_be_cancelled(db: Session) -> None:
         held = runs.claim_for_validation(other, "me", LEASE)
         assert held
     with unit_of_work() as other:
-        runs.request_cancel(other, job.id)
+        control.request_cancel(other, job.id)
     with pytest.raises(LeaseLost), unit_of_work() as other:
         runs.queue_for_training(other, held, {}, 1)
     assert fresh(db, job).status == "cancelled"

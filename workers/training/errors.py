@@ -19,6 +19,16 @@ class RunCancelled(EngineError):
         self.step = step
 
 
+class RunPaused(EngineError):
+    """`should_pause` said so. The state is saved, and a checkpoint of it is there."""
+
+    code = "paused"
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"Paused after step {step}.")
+        self.step = step
+
+
 class RunFailed(EngineError):
     """The run cannot go on; the same run again would fail again."""
 

@@ -16,7 +16,7 @@ from workers.config import TrainConfig
 from workers.dataset import Row
 from workers.training.checkpoints import select
 from workers.training.distributed import ALONE, World
-from workers.training.errors import RunCancelled
+from workers.training.errors import RunCancelled, RunPaused
 from workers.training.metrics import Clock, train_metrics
 from workers.training.recorder import Recorder
 from workers.training.rewards import rewards_of
@@ -34,12 +34,13 @@ def train(
     run_dir: Path,
     should_stop: Callable[[], bool] = lambda: False,
     world: World = ALONE,
+    should_pause: Callable[[], bool] = lambda: False,
 ) -> RunResult:
     """Train until the last step, from the last state in `run_dir` if there is one.
 
-    Asks `should_stop` before every step, and saves its state if it shall. Raises `RunCancelled`, or
-    `RunFailed` with a stable code. Called in each process of a world with the same rows and folder; only the
-    main one asks `should_stop`, tells the recorder and writes.
+    Asks `should_stop` and `should_pause` before every step, and saves its state if it shall; for a pause it
+    makes a checkpoint too. Raises `RunCancelled`, `RunPaused`, or `RunFailed` with a stable code. Called in
+    each process of a world with the same rows and folder; only the main one asks, tells the recorder, writes.
     """
     with Run(config, train_rows, valid_rows, grader, recorder, run_dir, world) as run:
         run.measure_base()
@@ -47,6 +48,9 @@ def train(
             if world.broadcast(world.is_main and should_stop()):
                 run.save()
                 raise RunCancelled(step - 1)
+            if world.broadcast(world.is_main and should_pause()):
+                run.snapshot()
+                raise RunPaused(step - 1)
             clock = Clock(run.recorder)
             rollouts = run.collector.collect(step, clock)
             run.recorder.rollouts("train", step, run.epoch(step), rollouts.groups)

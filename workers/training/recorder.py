@@ -26,6 +26,12 @@ class Recorder(Protocol):
     def checkpoint(self, saved: Checkpoint) -> None:
         """A checkpoint folder is complete. The recorder may copy it away; the engine keeps the best."""
 
+    def snapshot(self, saved: Checkpoint) -> None:
+        """A checkpoint of a run that pauses: of the state just saved, and none of the best.
+
+        Its folder goes when the run goes on.
+        """
+
     def dropped(self, step: int) -> None:
         """No saved state needs the checkpoint of that step, and it is not among the best: its folder goes.
 

@@ -52,6 +52,9 @@ class JsonlRecorder:
     def checkpoint(self, saved: Checkpoint) -> None:
         self._append("checkpoints", {**vars(saved), "folder": saved.folder.name})
 
+    def snapshot(self, saved: Checkpoint) -> None:
+        self._append("checkpoints", {**vars(saved), "folder": saved.folder.name, "snapshot": True})
+
     def dropped(self, step: int) -> None:
         self._append("checkpoints", {"step": step, "dropped": True})
 
@@ -95,6 +98,9 @@ class ConsoleRecorder:
     def checkpoint(self, saved: Checkpoint) -> None:
         self._print(f"  saved {saved.folder.name}")
 
+    def snapshot(self, saved: Checkpoint) -> None:
+        self._print(f"  saved {saved.folder.name}")
+
     def dropped(self, step: int) -> None:
         """Not shown."""
 
@@ -127,6 +133,9 @@ class FanOut:
     def checkpoint(self, saved: Checkpoint) -> None:
         self._tell("checkpoint", saved)
 
+    def snapshot(self, saved: Checkpoint) -> None:
+        self._tell("snapshot", saved)
+
     def dropped(self, step: int) -> None:
         self._tell("dropped", step)
 
@@ -158,6 +167,9 @@ class Silent:
         """Not told."""
 
     def checkpoint(self, saved: Checkpoint) -> None:
+        """Not told."""
+
+    def snapshot(self, saved: Checkpoint) -> None:
         """Not told."""
 
     def dropped(self, step: int) -> None:

@@ -194,6 +194,17 @@ class Run:
         if self.world.is_main:
             prune(self.run_dir, self._tell_dropped, states_kept=states_kept)
 
+    def snapshot(self) -> None:
+        """Save the state, and a checkpoint of it unless there is one. It is no candidate for delivery, so
+        that a run which pauses has the history of one that does not."""
+        self.save()
+        step = self.progress.step
+        if self.world.broadcast(checkpoint_folder(self.run_dir, step).exists()):
+            return
+        candidate, _ = self._measure(step, Clock(self.recorder))
+        self._write_checkpoint(candidate)
+        self.recorder.snapshot(candidate.checkpoint)
+
     def _measure(self, step: int, clock: Clock) -> tuple[Candidate, dict[str, float]]:
         values: dict[str, float] = {}
         reward = difference = None
@@ -232,12 +243,15 @@ class Run:
             )
 
     def _save_checkpoint(self, candidate: Candidate) -> None:
+        self._write_checkpoint(candidate)
+        self.recorder.checkpoint(candidate.checkpoint)
+        self.progress.kept = to_keep([*self.progress.kept, candidate], self.config.checkpoints_kept)
+
+    def _write_checkpoint(self, candidate: Candidate) -> None:
         self.recorder.phase("saving")
         if self.world.is_main:
             save_checkpoint(self.policy, candidate.checkpoint)
         self.world.wait()
-        self.recorder.checkpoint(candidate.checkpoint)
-        self.progress.kept = to_keep([*self.progress.kept, candidate], self.config.checkpoints_kept)
 
     def _tell_dropped(self, step: int) -> None:
         if step <= self.progress.step:  # a later one will be made and told again

@@ -51,6 +51,9 @@ class ListRecorder:
     def checkpoint(self, saved: Checkpoint) -> None:
         self.told.append(("checkpoint", saved))
 
+    def snapshot(self, saved: Checkpoint) -> None:
+        self.told.append(("snapshot", saved))
+
     def dropped(self, step: int) -> None:
         self.told.append(("dropped", step))
 
@@ -75,6 +78,9 @@ class ListRecorder:
         }
 
 
+TOLD = {"phase", "metrics", "rollouts", "checkpoint", "snapshot", "dropped", "state", "note"}
+
+
 class Killed(BaseException):
     """Stands for a kill: nothing catches it."""
 
@@ -88,7 +94,7 @@ class KilledRecorder(ListRecorder):
         self._lock = threading.Lock()
 
     def __getattribute__(self, name: str) -> Any:
-        if name in {"phase", "metrics", "rollouts", "checkpoint", "dropped", "state", "note"}:
+        if name in TOLD:
             with self._lock:
                 self._left -= 1
             if self._left < 0:

@@ -88,6 +88,7 @@ def test_fan_out_passes_on_every_kind_of_message():
     both.phase("sampling")
     both.rollouts("train", 1, 1, [])
     both.checkpoint(CHECKPOINT)
+    both.snapshot(CHECKPOINT)
     both.dropped(2)
     both.state(2, Path("state"))
     both.note("info", "x")
@@ -95,6 +96,7 @@ def test_fan_out_passes_on_every_kind_of_message():
         "phase",
         "rollouts",
         "checkpoint",
+        "snapshot",
         "dropped",
         "state",
         "note",

@@ -25,7 +25,7 @@ from workers.training import run as run_module
 from workers.training import state
 from workers.training.checkpoints import select
 from workers.training.collector import Rollouts
-from workers.training.errors import RunCancelled, StateMismatch
+from workers.training.errors import RunCancelled, RunPaused, StateMismatch
 from workers.training.folders import FolderDamaged, publish, read_manifest, sha256
 from workers.training.loop import train
 from workers.training.state import newest_state, saved_steps
@@ -36,9 +36,10 @@ pytestmark = pytest.mark.slow
 ROWS, VALID = make_rows("one", "two", "three"), make_rows("four", "five")
 
 
-def go(config, run_dir, recorder=None, rows=ROWS, should_stop=lambda: False):
+def go(config, run_dir, recorder=None, rows=ROWS, should_stop=lambda: False, **options):
     recorder = recorder or ListRecorder()
-    result = train(config, rows, VALID, FunctionGrader(early_letters), recorder, run_dir, should_stop)
+    grader = FunctionGrader(early_letters)
+    result = train(config, rows, VALID, grader, recorder, run_dir, should_stop, **options)
     return result, recorder
 
 
@@ -84,6 +85,32 @@ def test_stopped_after_any_step_and_resumed(whole, tmp_path, steps):
         result.best.kl,
         result.trained_tokens,
     )
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_paused_after_any_step_and_resumed(whole, tmp_path, steps):
+    config, result, history, weights = whole
+    first = ListRecorder()
+    with pytest.raises(RunPaused):
+        go(config, tmp_path, first, should_pause=stop_after(steps))
+    ((snapshot,),) = first.all("snapshot")
+    assert snapshot.step == steps
+    assert snapshot.valid_reward is not None
+    assert (snapshot.folder / "model" / "model.safetensors").exists()
+    resumed, second = go(config, tmp_path)
+    assert {**first.history(), **second.history()} == history
+    assert final_weights(tmp_path) == weights
+    assert (resumed.best.step, resumed.best.kl) == (result.best.step, result.best.kl)
+    assert second.all("dropped")[0] == (steps,)
+
+
+def test_a_pause_where_a_kept_checkpoint_is_makes_no_second_one(whole, tmp_path):
+    config, *_ = whole
+    recorder = ListRecorder()
+    with pytest.raises(RunPaused):
+        go(config, tmp_path, recorder, should_pause=stop_after(0))
+    assert recorder.all("snapshot") == []
+    assert [saved.step for (saved,) in recorder.all("checkpoint")] == [0]
 
 
 @pytest.mark.parametrize("messages", [3, 7, 12, 24, 25, 34])
