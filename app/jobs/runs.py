@@ -244,9 +244,8 @@ def finish_succeeded(
 
 def pause_now(db: Session, job_id: str, claim: Claim | None) -> Job:
     """Make a job paused: the one place where that comes true."""
-    values = {**OVER, "fruitless_attempts": 0}
-    values["pause_requested_at"] = func.coalesce(Job.pause_requested_at, func.now())
-    job = move(db, job_id, "paused", claim=claim, **values)
+    asked = func.coalesce(Job.pause_requested_at, func.now())
+    job = move(db, job_id, "paused", claim=claim, pause_requested_at=asked, fruitless_attempts=0, **OVER)
     after = f" after step {job.state_step}" if job.state_step else ""
     events.append(db, job_id, f"paused-{job.last_seq}", f"The job was paused{after}; resume it to go on")
     return job
