@@ -8,10 +8,9 @@ from pathlib import Path
 
 import structlog
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from app.checkpoints.models import Checkpoint
-from app.db import after_commit, unit_of_work
+from app.db import unit_of_work
 from app.events import service as events
 from app.files import service as files
 from app.ids import random_id
@@ -82,22 +81,16 @@ def clean_up(claim: Claim) -> None:
         get_storage().delete_prefix(state_prefix(claim.job_id))
 
 
-def remove_old_states(db: Session, limit: int) -> int:
+def remove_old_states(limit: int) -> int:
     """Remove training states of jobs that ended while no worker held them; tells how many."""
-    over = select(Job).where(Job.status.in_(TERMINAL), Job.state_step.is_not(None))
-    jobs = db.scalars(over.limit(limit).with_for_update(skip_locked=True)).all()
-    for job in jobs:
-        job.state_step = None
-        after_commit(db, lambda prefix=state_prefix(job.id): _forget(prefix))  # type: ignore[misc]
-    db.flush()
-    return len(jobs)
-
-
-def _forget(prefix: str) -> None:
-    try:
-        get_storage().delete_prefix(prefix)
-    except Exception:  # the job is over: what is left are bytes that nobody reads
-        log.exception("old_state_not_removed", prefix=prefix)
+    over = select(Job.id).where(Job.status.in_(TERMINAL), Job.state_step.is_not(None))
+    with unit_of_work() as db:
+        job_ids = db.scalars(over.limit(limit)).all()
+    for job_id in job_ids:
+        get_storage().delete_prefix(state_prefix(job_id))
+        with unit_of_work() as db:
+            db.get_one(Job, job_id).state_step = None
+    return len(job_ids)
 
 
 def give_up(claim: Claim, code: str, message: str) -> None:

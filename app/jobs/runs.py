@@ -22,6 +22,7 @@ from app.events import service as events
 from app.events.models import JobEvent
 from app.jobs.capacity import Capacity
 from app.jobs.models import Job, Status
+from app.webhooks import service as webhooks
 
 log = structlog.get_logger(__name__)
 
@@ -248,6 +249,7 @@ def pause_now(db: Session, job_id: str, claim: Claim | None) -> Job:
     job = move(db, job_id, "paused", claim=claim, pause_requested_at=asked, fruitless_attempts=0, **OVER)
     after = f" after step {job.state_step}" if job.state_step else ""
     events.append(db, job_id, f"paused-{job.last_seq}", f"The job was paused{after}; resume it to go on")
+    webhooks.emit(db, job.project_id, "fine_tuning.job.paused", job.id)
     return job
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -26,7 +27,9 @@ from app.jobs.runs import Claim, MoveRefused
 from app.rollouts.models import Rollout
 from app.settings import get_settings
 from app.storage import get_storage
+from app.webhooks.models import WebhookEvent
 from tests.e2e.service import wait_for
+from tests.factories import make_webhook_endpoint
 from tests.workers.rows import data_rows, fresh, make_job
 from workers.attempt import End, Exit, settle, train_next
 from workers.sweep import sweep
@@ -81,6 +84,15 @@ def test_a_queued_job_is_paused_at_once_and_nobody_takes_it(db: Session) -> None
     assert not runs.has_work(db, "train", HERE)
     assert claim() is None
     assert messages(db, job) == ["The job was paused; resume it to go on"]
+
+
+def test_who_wants_to_know_of_pauses_is_told(db: Session) -> None:
+    job = make_job(db, status="queued")
+    make_webhook_endpoint(db, job.project_id, types=("fine_tuning.job.paused",))
+    db.commit()
+    ask(control.request_pause, job.id)
+    body = json.loads(db.scalars(select(WebhookEvent.body)).one())
+    assert (body["type"], body["data"]) == ("fine_tuning.job.paused", {"id": job.id})
 
 
 def test_a_paused_job_is_queued_again_and_claimed_under_a_new_attempt(db: Session) -> None:

@@ -1,8 +1,8 @@
 """Jobs can be paused.
 
 Revision ID: 3f0a6b1d9c52
-Revises: 3b7e0c5d9a14
-Create Date: 2026-11-25 16:03
+Revises: c27f0a9be518
+Create Date: 2026-11-25 16:11
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "3f0a6b1d9c52"
-down_revision = "3b7e0c5d9a14"
+down_revision = "c27f0a9be518"
 branch_labels = None
 depends_on = None
 

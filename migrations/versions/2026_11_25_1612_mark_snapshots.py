@@ -2,7 +2,7 @@
 
 Revision ID: 71c2e5a8d604
 Revises: 3f0a6b1d9c52
-Create Date: 2026-11-25 16:05
+Create Date: 2026-11-25 16:12
 """
 
 from __future__ import annotations
