@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,16 @@ from app.jobs.runs import Claim, LeaseLost
 from app.models import service as models
 from app.settings import get_settings
 from app.storage import Storage, get_storage
-from graders import GraderInvalid, Sample, build_grader, parse_grader
+from graders import (
+    FailureKind,
+    Grader,
+    GraderInvalid,
+    GraderSpec,
+    Sample,
+    build_grader,
+    parse_grader,
+)
+from graders.preflight import Bounds, is_costly, preflight
 from graders.spec import item_paths
 from graders.template import Variable
 from workers.config import TrainConfig
@@ -43,6 +53,11 @@ from workers.db_recorder import clean
 
 log = structlog.get_logger(__name__)
 
+CHECK_SECONDS = 30.0
+"""After this long no further row is tried with the grader."""
+MAX_DOUBTS = 10
+OF_THE_ROW = (FailureKind.INVALID_VARIABLE, FailureKind.FORMULA_PARSE, FailureKind.OTHER)
+"""Failures on an empty completion that the data or the formula is to blame for."""
 TRAINING, VALIDATION = "training_file", "validation_file"
 IMPORTING = threading.Lock()
 
@@ -157,9 +172,10 @@ def check(claim: Claim) -> Checked:
     train_rows = _rows(training)
     valid_rows = _rows(validation, max_rows=MAX_VALID_ROWS) if validation else []
     longest = 0
+    spec, grader = _build_grader(job.method["reinforcement"]["grader"])
     for data_file, rows in ((training, train_rows), (validation, valid_rows)):
         if data_file:
-            _check_grader(job.method["reinforcement"]["grader"], data_file, rows)
+            _check_grader(spec, grader, data_file, rows)
             longest = max(longest, _longest_prompt(folder, shape.context, data_file, rows))
     try:
         config = resolve_config(
@@ -177,7 +193,8 @@ def check(claim: Claim) -> Checked:
     except ConfigImpossible as problem:
         code = "invalid_training_file" if problem.param == TRAINING else "invalid_value"
         raise JobInvalid(code, problem.message, problem.param) from None
-    return Checked(config, len(train_rows), list(_doubts(train_rows, valid_rows)))
+    doubts = [*_doubts(train_rows, valid_rows), *_doubts_about(spec, grader, train_rows)]
+    return Checked(config, len(train_rows), doubts)
 
 
 def _doubts(train_rows: Sequence[Row], valid_rows: Sequence[Row]) -> Iterator[str]:
@@ -245,23 +262,38 @@ def _rows(data_file: DataFile, **limits: int) -> list[Row]:
             raise data_file.invalid(f"is invalid.\n{fault}") from None
 
 
-def _check_grader(raw: dict[str, Any], data_file: DataFile, rows: Sequence[Row]) -> None:
-    """Every row has what the grader reads, and can be graded (here: an empty completion)."""
+def _build_grader(raw: dict[str, Any]) -> tuple[GraderSpec, Grader]:
     try:
         spec = parse_grader(raw)
-        grader = build_grader(spec, grader_services())
+        return spec, build_grader(spec, grader_services())
     except GraderInvalid as fault:
         param = "method.reinforcement.grader" + (f".{fault.param}" if fault.param else "")
         raise JobInvalid(fault.code, f"The grader is invalid: {fault.message}", param) from None
+
+
+def _check_grader(spec: GraderSpec, grader: Grader, data_file: DataFile, rows: Sequence[Row]) -> None:
+    """Every row has what the grader reads, and can be graded (here: an empty completion).
+
+    Judges are not asked for this, and the rest is not checked where grading is slow. A grader that fails in
+    itself on such a completion is no fault of the row: the preflight tells of it.
+    """
     faults = missing_variables(rows, [Variable.parse(path) for _, path in item_paths(spec)])
-    for row in rows if not faults else ():
+    deadline = time.monotonic() + CHECK_SECONDS
+    for row in rows if not faults and not is_costly(spec) else ():
         failure = grader.grade(Sample(output_text=""), row.item).failure
-        if failure and not failure.kind.is_completions_fault:
+        if failure and failure.kind in OF_THE_ROW:
             faults.append(Fault(row.line, f"the grader cannot grade it: {failure.message}"))
-            if len(faults) == MAX_FAULTS:
-                break
+        if len(faults) == MAX_FAULTS or time.monotonic() > deadline:
+            break
     if faults:
         raise data_file.invalid("does not fit the grader.\n" + "\n".join(map(str, faults)))
+
+
+def _doubts_about(spec: GraderSpec, grader: Grader, rows: Sequence[Row]) -> Iterator[str]:
+    """What a few trials of the grader on the training rows leave in doubt."""
+    report = preflight(spec, grader, [row.item for row in rows], bounds=Bounds(seconds=CHECK_SECONDS))
+    for finding in report.warnings[:MAX_DOUBTS]:
+        yield f"The grader: {finding.message}"
 
 
 def _longest_prompt(folder: Path, context: int, data_file: DataFile, rows: Sequence[Row]) -> int:

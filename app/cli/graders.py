@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.connect import Data, Key, Url, open_client, without_service
-from app.cli.output import AsJson, CliError, console, print_json
+from app.cli.output import AsJson, CliError, console, print_json, print_table
 
 if TYPE_CHECKING:
     from graders import Grader, GraderSpec
+    from graders.preflight import Report
+    from graders.template import Variable
 
 cli = typer.Typer(help="Graders.", no_args_is_help=True)
 
@@ -79,6 +81,43 @@ def run(
         raise typer.Exit(1)
 
 
+@cli.command()
+def check(
+    path: GraderFile,
+    data: Annotated[
+        Path | None, typer.Option(help="A data set to try it on.", show_default="made-up rows")
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="The row's key that holds its right answer, such as `answer` or `item.gold.text`.",
+            show_default="as the grader's templates tell",
+        ),
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Most rows to try.")] = 8,
+    seconds: Annotated[float, typer.Option(min=0, help="Begin nothing after this long.")] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Try a grader on answers whose worth is known, and say what is wrong with it.
+
+    The right answer should get the most; empty, hostile and copied answers should not. The exit code is 1 if
+    there are warnings.
+    """
+    from graders.example_rows import example_rows
+    from graders.preflight import Bounds, preflight
+
+    spec, grader = build_here(_read_object(path), path)
+    items = read_data(data) if data is not None else example_rows(spec)
+    at = _reference_path(reference, items) if reference is not None else None
+    report = preflight(spec, grader, items, reference=at, bounds=Bounds(rows=rows, seconds=seconds))
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        _print_report(report)
+    if report.warnings:
+        raise typer.Exit(1)
+
+
 def build_here(raw: dict[str, Any], path: Path) -> tuple[GraderSpec, Grader]:
     """The grader, run by this process. Raises `CliError`."""
     from app.grading.services import grader_services
@@ -117,6 +156,41 @@ def _print_run(result: dict[str, Any]) -> None:
     width = max(map(len, said)) + 2
     for name, value in said.items():
         console.print(f"{name:{width}}{value}", markup=False, soft_wrap=True)
+
+
+def _reference_path(name: str, items: list[dict[str, Any]]) -> Variable:
+    """Where a row holds its right answer. Raises `CliError` if none does."""
+    from graders import GraderInvalid
+    from graders.template import Variable
+
+    try:
+        path = Variable.parse(name if name.startswith("item.") else f"item.{name}")
+    except GraderInvalid as fault:
+        raise CliError(f"--reference: {fault.message}") from None
+    if not any(path.is_in(item) for item in items):
+        raise CliError(f"--reference: no row has '{path}'")
+    return path
+
+
+def _print_report(report: Report) -> None:
+    rows = [
+        {
+            "row": trial.row,
+            "probe": trial.probe,
+            "value": f"{trial.value:.4g}" if trial.value is not None else "",
+            "failure": trial.failure.kind.value if trial.failure else "",
+        }
+        for trial in sorted(report.trials, key=lambda trial: trial.row)
+    ]
+    headings = {"row": "Row", "probe": "Answer", "value": "Reward", "failure": "Failure"}
+    print_table(headings, rows, empty="Nothing was tried.")
+    for finding in report.findings:
+        style = "yellow" if finding.level == "warn" else ""
+        console.print(f"{finding.level}: {finding.message}", markup=False, soft_wrap=True, style=style)
+    if report.skipped:
+        console.print(f"{report.skipped} more were not tried: the time was over, or the grader out of order.")
+    if not report.findings:
+        console.print("Nothing wrong was found.")
 
 
 def _answer(sample: str | None, sample_file: Path | None) -> str:

@@ -43,11 +43,16 @@ def warnings(db: Session, job_id: str) -> list[str]:
     return list(db.scalars(query.order_by(JobEvent.seq)))
 
 
+def doubts_about_data(db: Session, job_id: str) -> list[str]:
+    """Without those about the grader, which is as soft as a tiny model needs it."""
+    return [told for told in warnings(db, job_id) if not told.startswith("The grader: ")]
+
+
 def test_files_that_look_swapped_are_doubted(db: Session, tiny_model: Path) -> None:
     job = make_job(db, training=data_rows(2), validation=data_rows(6)[2:])
     validate_next("me", RUNNING)
     assert fresh(db, job).status == "queued"
-    assert warnings(db, job.id) == [
+    assert doubts_about_data(db, job.id) == [
         "The validation file has more rows (4) than the training file (2). Were the two swapped?"
     ]
 
@@ -56,7 +61,7 @@ def test_validation_rows_that_are_trained_on_are_counted(db: Session, tiny_model
     job = make_job(db, training=data_rows(4), validation=data_rows(4)[2:])
     validate_next("me", RUNNING)
     assert fresh(db, job).status == "queued"
-    (told,) = warnings(db, job.id)
+    (told,) = doubts_about_data(db, job.id)
     assert told.startswith("2 of 2 validation prompts are in the training file too (the first on line 1)")
 
 
@@ -64,7 +69,7 @@ def test_apart_files_raise_no_doubt(db: Session, tiny_model: Path) -> None:
     job = make_job(db, training=data_rows(4)[:3], validation=data_rows(4)[3:])
     validate_next("me", RUNNING)
     assert fresh(db, job).status == "queued"
-    assert warnings(db, job.id) == []
+    assert doubts_about_data(db, job.id) == []
 
 
 def test_one_row_is_enough(db: Session, tiny_model: Path) -> None:
@@ -143,3 +148,14 @@ def test_more_tokens_than_the_model_holds_are_refused(db: Session, tiny_model: P
     validate_next("me", RUNNING)
     assert fresh(db, job).error
     assert job.error["param"] == "method.reinforcement.hyperparameters.max_completion_tokens"
+
+
+def test_a_grader_that_pays_for_anything_is_doubted_and_the_job_goes_on(
+    db: Session, tiny_model: Path
+) -> None:
+    job = make_job(db, grader={**GRADER, "operation": "like", "reference": "{{item.answer}}"}, training=[
+        row(answer=""), row(answer=""), row(answer="")
+    ])  # fmt: skip
+    validate_next("me", RUNNING)
+    assert fresh(db, job).status == "queued"
+    assert any("nothing can be learnt" in told for told in warnings(db, job.id))

@@ -90,3 +90,33 @@ def test_wrong_options_are_explained(grader: str, arguments: list[str], hint: st
     shown = call("run", grader, "--local", *arguments)
     assert isinstance(shown.exception, CliError)
     assert hint in str(shown.exception)
+
+
+def test_a_check_tells_what_a_grader_pays_for(tmp_path: Path) -> None:
+    path, data = tmp_path / "grader.json", tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({**GRADER, "operation": "ilike"}))
+    rows = [{"messages": [{"role": "user", "content": "?"}], "answer": answer} for answer in ("Pisa", "Rome")]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shown = call("check", str(path), "--data", str(data))
+    assert shown.exit_code == 1
+    assert (
+        "warn: Wrong answers get as much as the right one: all labels at once (1 on rows 0, 1)"
+        in shown.output
+    )
+    report = json.loads(call("check", str(path), "--data", str(data), "--json").output)
+    assert {"code", "level", "message", "rows"} == set(report["findings"][0])
+    assert {trial["row"] for trial in report["trials"]} == {0, 1}
+
+
+def test_a_sound_grader_needs_no_data_to_pass_its_check(grader: str) -> None:
+    shown = call("check", grader)
+    assert shown.exit_code == 0
+    assert "warn" not in shown.output
+
+
+def test_where_the_right_answer_lies_can_be_said(tmp_path: Path, grader: str) -> None:
+    assert "no row has 'item.gold'" in str(call("check", grader, "--reference", "gold").exception)
+    report = json.loads(call("check", grader, "--reference", "item.answer", "--json").output)
+    assert [trial["value"] for trial in report["trials"] if trial["probe"] == "the reference answer"] == [
+        1.0
+    ] * 3
