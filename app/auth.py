@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.db import unit_of_work
 from app.errors import Unauthorized
+from app.idempotency.service import keep_answer
 from app.tenants import service as tenants
 from app.tenants.models import Project
 
@@ -27,10 +28,11 @@ class Caller:
     organization_id: str
 
 
-def get_db() -> Iterator[Session]:
-    """The transaction of one request."""
+def get_db(request: Request) -> Iterator[Session]:
+    """The transaction of one request, with the answer if that is to be kept."""
     with unit_of_work() as db:
         yield db
+        keep_answer(db, request.scope["state"])
 
 
 Db = Annotated[Session, Depends(get_db, scope="function")]

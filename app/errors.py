@@ -35,6 +35,8 @@ class ApiError(Exception):
     status = 400
     type = "invalid_request_error"
     code: str | None = None
+    is_final = True
+    """Repeating the very same request is pointless: an answer to be kept for its idempotency key."""
 
     def __init__(
         self,
@@ -80,8 +82,31 @@ class MethodNotAllowed(ApiError):
     code = "method_not_supported"
 
 
+class IdempotencyKeyReused(ApiError):
+    type = "idempotency_error"
+    code = "idempotency_key_reused"
+
+    def __init__(self, key: str, why: str = "was used with another path or other parameters") -> None:
+        shown = f"{key[:40]}..." if len(key) > 40 else key
+        super().__init__(f"The request with the Idempotency-Key '{shown}' {why}. Use another key.")
+
+
+class IdempotencyKeyInUse(ApiError):
+    """The one 409: the official client repeats it, and by then the answer is there."""
+
+    status = 409
+    type = "idempotency_error"
+    code = "idempotency_key_in_use"
+
+    def __init__(self, key: str) -> None:
+        shown = f"{key[:40]}..." if len(key) > 40 else key
+        message = f"A request with the Idempotency-Key '{shown}' is being carried out. Repeat it in a second."
+        super().__init__(message, headers={"retry-after": "1"})
+
+
 class RequestTimeout(ApiError):
     status = 408
+    is_final = False
 
 
 class TooLarge(ApiError):
@@ -98,6 +123,7 @@ class TooManyRequests(ApiError):
 
 class TooManyJobs(ApiError):
     status = 429
+    is_final = False
     code = "daily_rate_limit_exceeded"
 
     def __init__(self, message: str) -> None:
@@ -106,6 +132,7 @@ class TooManyJobs(ApiError):
 
 class QuotaExceeded(ApiError):
     status = 429
+    is_final = False
     type = "insufficient_quota"
     code = "insufficient_quota"
 
@@ -120,6 +147,7 @@ class ServerError(ApiError):
 
 class Unavailable(ApiError):
     status = 503
+    is_final = False
     type = "service_unavailable_error"
 
 
@@ -142,7 +170,10 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def _handle(request: Request, error: Exception) -> JSONResponse:
-    return _as_api_error(request, error).response()
+    answer = _as_api_error(request, error)
+    is_refusal = isinstance(error, RequestValidationError | HTTPException)  # before the handler has begun
+    request.scope["state"]["not_final"] = is_refusal or not answer.is_final
+    return answer.response()
 
 
 def _as_api_error(request: Request, error: Exception) -> ApiError:

@@ -19,6 +19,7 @@ from app.errors import install_error_handlers
 from app.events.router import router as events
 from app.files.router import router as files
 from app.grading.router import router as grading
+from app.idempotency.layer import Idempotency
 from app.jobs.router import router as jobs
 from app.models.router import router as models
 from app.openapi import install_openapi
@@ -61,6 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     ):
         app.include_router(router)
     app.mount("/dashboard/static", dashboard_files)
+    app.add_middleware(Idempotency)
     app.add_middleware(Edge, max_json_bytes=settings.max_json_bytes)
     return app
 

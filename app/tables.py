@@ -4,6 +4,7 @@ from app.checkpoints.models import Checkpoint
 from app.db import Base
 from app.events.models import JobEvent, JobMetrics
 from app.files.models import File
+from app.idempotency.models import IdempotencyKey
 from app.jobs.models import Job
 from app.models.models import Model
 from app.rollouts.models import Rollout
@@ -16,6 +17,7 @@ __all__ = [
     "Base",
     "Checkpoint",
     "File",
+    "IdempotencyKey",
     "Job",
     "JobEvent",
     "JobMetrics",

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import unit_of_work
 from app.files import service as files
+from app.idempotency import service as idempotency
 from app.uploads import service as uploads
 from workers import delivery
 
@@ -55,9 +56,15 @@ def _old_states() -> int:
     return delivery.remove_old_states(BATCH)
 
 
+def _idempotency_keys() -> int:
+    with unit_of_work() as db:
+        return idempotency.remove_expired(db, BATCH)
+
+
 REMOVERS: dict[str, Callable[[], int]] = {
     "expired_files": _expired_files,
     "ended_uploads": _ended_uploads,
     "old_states": _old_states,
+    "idempotency_keys": _idempotency_keys,
 }
 """By what they remove: each takes at most a batch and tells how many."""

@@ -38,6 +38,10 @@ class Upload:
     size: int
     sha256: str
 
+    def parameters(self) -> dict[str, Any]:
+        """What tells this form from another."""
+        return {"fields": self.fields, "filename": self.filename, "sha256": self.sha256}
+
 
 @asynccontextmanager
 async def receive_upload(

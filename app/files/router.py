@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -14,12 +14,14 @@ from app.db import unit_of_work
 from app.files import service as files
 from app.files.receive import Upload, receive_upload
 from app.files.schemas import FileDeleted, FileList, FileOut, UploadForm
+from app.idempotency import route as idempotent
+from app.idempotency.route import KeptRoute
 from app.openapi import binary
 from app.pagination import Cursor
 from app.settings import get_settings
 from app.storage import get_storage
 
-router = APIRouter(prefix="/v1/files", tags=["files"])
+router = APIRouter(prefix="/v1/files", tags=["files"], route_class=KeptRoute)
 
 FORM = {
     "required": True,
@@ -40,18 +42,22 @@ FORM = {
 }
 
 
-@router.post("", response_model_exclude_none=True, openapi_extra={"requestBody": FORM})
-async def create_file(request: Request, caller: CurrentCaller) -> FileOut:
+@router.post(
+    "", response_model=FileOut, response_model_exclude_none=True, openapi_extra={"requestBody": FORM}
+)
+async def create_file(request: Request, caller: CurrentCaller) -> FileOut | Response:
     """Upload a file. Training data is JSONL with the purpose `fine-tune`."""
     settings = get_settings()
     spool = settings.data_dir / "uploads"
     async with receive_upload(request, spool, settings.max_file_bytes) as upload:
-        return await run_in_threadpool(_keep, caller, upload)
+        form = UploadForm.of(upload)
+        if earlier := await idempotent.begin(request, upload.parameters()):
+            return earlier
+        return await run_in_threadpool(_keep, caller, request, form, upload)
 
 
-def _keep(caller: Caller, upload: Upload) -> FileOut:
+def _keep(caller: Caller, request: Request, form: UploadForm, upload: Upload) -> FileOut:
     """Into storage, then a row: no transaction is open while bytes move."""
-    form = UploadForm.of(upload)
     stored = files.store_path(upload.path, upload.size, upload.sha256)
     try:
         with unit_of_work() as db:
@@ -64,7 +70,9 @@ def _keep(caller: Caller, upload: Upload) -> FileOut:
                 purpose=form.purpose,
                 expires_after=form.expires_after,
             )
-            return FileOut.of(file)
+            answer = FileOut.of(file)
+            idempotent.keep(db, request, answer)
+            return answer
     except BaseException:
         get_storage().delete(stored.key)
         raise

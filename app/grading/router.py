@@ -7,10 +7,11 @@ from fastapi import APIRouter
 from app.auth import CurrentCaller
 from app.grading import service as grading
 from app.grading.schemas import GraderOut, GraderRun, GraderRunOut, GraderValidate
+from app.idempotency.route import KeptRoute
 from app.settings import get_settings
 from graders import Sample
 
-router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", tags=["graders"])
+router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", tags=["graders"], route_class=KeptRoute)
 
 
 @router.post("/validate")

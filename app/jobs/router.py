@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 
 from app.auth import Caller, CurrentCaller, Db
 from app.errors import BadRequest
+from app.idempotency.route import KeptRoute
 from app.jobs import capacity
 from app.jobs import service as jobs
 from app.jobs.models import Job
@@ -15,7 +16,7 @@ from app.jobs.schemas import JobCreate, JobList, JobOut
 from app.pagination import Cursor, Limit
 from app.settings import get_settings
 
-router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
+router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"], route_class=KeptRoute)
 
 METADATA_FILTER = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 MAX_PAIRS = 16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from app.auth import Caller, CurrentCaller, Db
@@ -12,6 +12,8 @@ from app.db import unit_of_work
 from app.errors import BadRequest
 from app.files import receive
 from app.files.receive import receive_upload
+from app.idempotency import route as idempotent
+from app.idempotency.route import KeptRoute
 from app.ids import random_id
 from app.settings import get_settings
 from app.storage import get_storage
@@ -19,7 +21,7 @@ from app.uploads import service as uploads
 from app.uploads.schemas import PartOut, UploadComplete, UploadCreate, UploadOut
 from app.uploads.service import ChecksumDiffers, Finished, Plan
 
-router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
+router = APIRouter(prefix="/v1/uploads", tags=["uploads"], route_class=KeptRoute)
 
 FORM = {
     "required": True,
@@ -49,13 +51,16 @@ def retrieve_upload(upload_id: str, caller: CurrentCaller, db: Db) -> UploadOut:
     return UploadOut.of(found.upload, found.file)
 
 
-@router.post("/{upload_id}/parts", openapi_extra={"requestBody": FORM})
-async def add_part(upload_id: str, request: Request, caller: CurrentCaller) -> PartOut:
+@router.post("/{upload_id}/parts", response_model=PartOut, openapi_extra={"requestBody": FORM})
+async def add_part(upload_id: str, request: Request, caller: CurrentCaller) -> PartOut | Response:
     """Add at most 64 MB. Parts may come side by side: completing gives them their order."""
-    await run_in_threadpool(_check_open, caller, upload_id)
+    if "idempotency" not in request.scope["state"]:  # else it may be over, and this a repetition
+        await run_in_threadpool(_check_open, caller, upload_id)
     spool = get_settings().data_dir / "uploads"
     async with receive_upload(request, spool, uploads.MAX_PART_BYTES, field="data") as part:
-        return await run_in_threadpool(_keep_part, caller, upload_id, part)
+        if earlier := await idempotent.begin(request, part.parameters()):
+            return earlier
+        return await run_in_threadpool(_keep_part, caller, request, upload_id, part)
 
 
 def _check_open(caller: Caller, upload_id: str) -> None:
@@ -64,7 +69,7 @@ def _check_open(caller: Caller, upload_id: str) -> None:
         uploads.check_open(uploads.get(db, caller.project_id, upload_id), "it takes no more parts")
 
 
-def _keep_part(caller: Caller, upload_id: str, part: receive.Upload) -> PartOut:
+def _keep_part(caller: Caller, request: Request, upload_id: str, part: receive.Upload) -> PartOut:
     if part.size == 0:
         raise BadRequest("The part is empty.", param="data")
     part_id = random_id("part_")
@@ -72,18 +77,22 @@ def _keep_part(caller: Caller, upload_id: str, part: receive.Upload) -> PartOut:
     get_storage().put_file(key, part.path, move=True)
     try:
         with unit_of_work() as db:
-            return PartOut.of(uploads.add_part(db, caller.project_id, upload_id, part_id, part.size))
+            answer = PartOut.of(uploads.add_part(db, caller.project_id, upload_id, part_id, part.size))
+            idempotent.keep(db, request, answer)
+            return answer
     except BaseException:
         get_storage().delete(key)
         raise
 
 
 @router.post("/{upload_id}/complete", response_model_exclude_none=True)
-def complete_upload(upload_id: str, request: UploadComplete, caller: CurrentCaller) -> UploadOut:
+def complete_upload(
+    upload_id: str, body: UploadComplete, request: Request, caller: CurrentCaller
+) -> UploadOut:
     """Put the parts together, in the order given, as a file. Doing the same twice gives the same file."""
-    found = _plan(caller, upload_id, request.part_ids)
+    found = _plan(caller, upload_id, body.part_ids)
     if isinstance(found, Plan):
-        found = _put_together(caller, found, request.md5)
+        found = _put_together(caller, request, found, body.md5)
     return UploadOut.of(found.upload, found.file)
 
 
@@ -92,7 +101,7 @@ def _plan(caller: Caller, upload_id: str, part_ids: Sequence[str]) -> Plan | Fin
         return uploads.plan(db, caller.project_id, upload_id, part_ids)
 
 
-def _put_together(caller: Caller, plan: Plan, md5: str | None) -> Finished:
+def _put_together(caller: Caller, request: Request, plan: Plan, md5: str | None) -> Finished:
     """The bytes, then the row; bytes that get no row are taken away again."""
     try:
         stored = uploads.compose(plan, md5)
@@ -103,10 +112,12 @@ def _put_together(caller: Caller, plan: Plan, md5: str | None) -> Finished:
         if isinstance(found, Plan):
             raise
         return found
-    done = None
+    done: Finished | None = None
     try:
         with unit_of_work() as db:
-            done = uploads.complete(db, caller.project_id, plan, stored)
+            found = uploads.complete(db, caller.project_id, plan, stored)
+            idempotent.keep(db, request, UploadOut.of(found.upload, found.file))
+        done = found
     finally:
         if done is None or done.upload.file_id != stored.file_id:
             get_storage().delete(stored.key)

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from app.auth import CurrentCaller, Db
 from app.db import unit_of_work
 from app.errors import BadRequest
+from app.idempotency.route import KeptRoute
 from app.outbound import TargetRefused, check_target, rules_of
 from app.pagination import Cursor, Limit
 from app.sealing import NoSecretKey, Sealer
@@ -28,7 +29,7 @@ from app.webhooks.schemas import (
     SecretRotation,
 )
 
-router = APIRouter(prefix="/v1", tags=["webhooks"])
+router = APIRouter(prefix="/v1", tags=["webhooks"], route_class=KeptRoute)
 
 ENDPOINTS = "/webhook_endpoints"
 ENDPOINT = f"{ENDPOINTS}/{{webhook_endpoint_id}}"

@@ -27,9 +27,11 @@ from workers import sweep
 
 
 def upload(
-    http: httpx.Client, data: bytes = ROWS, name: str = "train.jsonl", **fields: str
+    http: httpx.Client, data: bytes = ROWS, name: str = "train.jsonl", idempotency: str = "", **fields: str
 ) -> httpx.Response:
-    return http.post("/v1/files", data={"purpose": "fine-tune"} | fields, files={"file": (name, data)})
+    headers = {"idempotency-key": idempotency} if idempotency else {}
+    form = {"purpose": "fine-tune"} | fields
+    return http.post("/v1/files", data=form, files={"file": (name, data)}, headers=headers)
 
 
 def error_of(response: httpx.Response) -> dict[str, Any]:

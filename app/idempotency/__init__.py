@@ -1,0 +1,1 @@
+"""`Idempotency-Key`: a POST that is repeated with the same key is carried out once and answered alike."""

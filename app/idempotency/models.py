@@ -1,0 +1,33 @@
+"""Table of idempotency keys and the answers that were given."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import LargeBinary, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import Base
+
+
+class IdempotencyKey(Base):
+    """One key of one owner. Without a status it is being carried out, by whoever holds `token`."""
+
+    __tablename__ = "idempotency_keys"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    """The project of the caller."""
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
+    """SHA-256 of method, path, query and parameters."""
+    token: Mapped[str]
+    """Fencing: only its holder may keep an answer."""
+    locked_until: Mapped[datetime]
+    """Renewed while the request runs; afterwards its process is taken to be dead."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+    status: Mapped[int | None]
+    media_type: Mapped[str | None]
+    body: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """As it was sent; None for an answer that holds a secret."""
+    request_id: Mapped[str]
+    """Of the request that was carried out."""

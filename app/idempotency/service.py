@@ -1,0 +1,159 @@
+"""Claiming a key, keeping its answer, giving it up. By Stripe's rules; where we differ is in decision 0008.
+
+A claim is a conditional write with a lease, as a job's is. A handler's own transaction keeps the answer
+beside what it has done (`keep`), so that a process killed anywhere leaves both or neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import and_, delete, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app.db import after_commit
+from app.errors import IdempotencyKeyInUse, IdempotencyKeyReused
+from app.idempotency.models import IdempotencyKey
+from app.ids import random_id
+
+KEPT_FOR = timedelta(hours=24)
+LEASE = timedelta(seconds=30)
+MAX_KEY = 255
+SHOWN_ONCE = re.compile(r"/v1/(webhook_endpoints|webhook_endpoints/[^/]+/rotate_secret|organization/.*)")
+"""Answers that hold a secret: it is nowhere stored to be read again, so neither is the answer."""
+
+
+@dataclass
+class Attempt:
+    """A request that carries a key."""
+
+    owner: str
+    key: str
+    path: str
+    request_id: str
+    token: str = ""
+    """Set once the key is claimed for this request."""
+    is_kept: bool = False
+    """The answer is committed."""
+
+
+class KeptAnswer(NamedTuple):
+    status: int
+    media_type: str
+    body: bytes
+    request_id: str
+
+
+def fingerprint(method: str, path: str, query: bytes, parameters: Any) -> bytes:
+    """What must be the same for a request to be the same; the order of keys in an object does not count."""
+    text = json.dumps([method, path, query.decode("latin-1"), parameters], sort_keys=True)
+    return hashlib.sha256(text.encode()).digest()
+
+
+def begin(db: Session, attempt: Attempt, fingerprint: bytes) -> KeptAnswer | None:
+    """Claim the key (None), or give the answer that was given before.
+
+    Raises `IdempotencyKeyReused`, or `IdempotencyKeyInUse` while an earlier request is carried out.
+    """
+    token = random_id("", 16)
+    values = {
+        "fingerprint": fingerprint,
+        "token": token,
+        "locked_until": func.now() + LEASE,
+        "created_at": func.now(),
+        "request_id": attempt.request_id,
+        "status": None,
+        "media_type": None,
+        "body": None,
+    }
+    is_over = IdempotencyKey.created_at <= func.now() - KEPT_FOR
+    is_abandoned = and_(
+        IdempotencyKey.status.is_(None),
+        IdempotencyKey.locked_until < func.now(),
+        IdempotencyKey.fingerprint == fingerprint,
+    )
+    claim = insert(IdempotencyKey).values(owner=attempt.owner, key=attempt.key, **values)
+    claim = claim.on_conflict_do_update(
+        index_elements=["owner", "key"], set_=values, where=or_(is_over, is_abandoned)
+    )
+    if db.execute(claim.returning(IdempotencyKey.token)).first():
+        attempt.token = token
+        return None
+    row = db.scalars(select(IdempotencyKey).where(*_is(attempt))).first()
+    if row is None or (row.status is None and row.fingerprint == fingerprint):
+        raise IdempotencyKeyInUse(attempt.key)
+    if row.fingerprint != fingerprint:
+        raise IdempotencyKeyReused(attempt.key)
+    return _kept(row)
+
+
+def keep(db: Session, attempt: Attempt, status: int, media_type: str, body: bytes) -> None:
+    """Write the answer into this transaction.
+
+    Raises `IdempotencyKeyInUse` if another request has the key by now: this one took too long, and must undo.
+    """
+    shown = None if SHOWN_ONCE.fullmatch(attempt.path) and status < 400 else body
+    own = (*_is(attempt), IdempotencyKey.token == attempt.token, IdempotencyKey.status.is_(None))
+    answer = {"status": status, "media_type": media_type, "body": shown}
+    written = update(IdempotencyKey).where(*own).values(answer).returning(IdempotencyKey.token)
+    if not db.execute(written).first():
+        raise IdempotencyKeyInUse(attempt.key)
+
+    def note() -> None:
+        attempt.is_kept = True
+
+    after_commit(db, note)
+
+
+def keep_answer(db: Session, state: Mapping[str, Any]) -> None:
+    """Keep what a handler is about to answer, if its request carries a key (see `route.py`)."""
+    attempt, answer = state.get("idempotency"), state.get("answer")
+    if attempt and attempt.token and answer is not None:
+        keep(db, attempt, answer.status_code, answer.media_type or "", bytes(answer.body))
+
+
+def renew(db: Session, attempt: Attempt) -> None:
+    """The request is still being carried out."""
+    own = (*_is(attempt), IdempotencyKey.token == attempt.token, IdempotencyKey.status.is_(None))
+    db.execute(update(IdempotencyKey).where(*own).values(locked_until=func.now() + LEASE))
+
+
+def give_up(db: Session, attempt: Attempt) -> None:
+    """Free the key: nothing was carried out, or the answer is of a kind that is not kept."""
+    own = (*_is(attempt), IdempotencyKey.token == attempt.token, IdempotencyKey.status.is_(None))
+    db.execute(delete(IdempotencyKey).where(*own))
+
+
+def remove_expired(db: Session, limit: int) -> int:
+    """Delete some keys that are over; tells how many."""
+    own = IdempotencyKey
+    over = (
+        select(own.owner, own.key)
+        .where(own.created_at <= func.now() - KEPT_FOR)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    rows = db.execute(over).all()
+    for owner, key in rows:
+        db.execute(delete(own).where(own.owner == owner, own.key == key))
+    return len(rows)
+
+
+def _kept(row: IdempotencyKey) -> KeptAnswer:
+    assert row.status is not None
+    if row.body is None:
+        raise IdempotencyKeyReused(
+            row.key, "was carried out, and its answer held a secret that is shown once and not stored"
+        )
+    return KeptAnswer(row.status, row.media_type or "", row.body, row.request_id)
+
+
+def _is(attempt: Attempt) -> tuple[Any, ...]:
+    return (IdempotencyKey.owner == attempt.owner, IdempotencyKey.key == attempt.key)
