@@ -21,12 +21,20 @@ ERRORS = {
     "403": "The key may not do this.",
     "404": "No such object in the key's project.",
     "408": "The body did not arrive in time.",
+    "409": "The first request with this Idempotency-Key still runs.",
     "413": "The body or the file is too large.",
     "429": "Too many requests or unfinished jobs.",
     "500": "A fault of the server; the message names the request.",
     "503": "The database is away.",
 }
-WITH_BODY = {"408", "413"}
+WITH_BODY = {"408", "409", "413"}
+IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Repeated with the same key within a day, the request is carried out once and answered alike.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
 
 
 def binary(media_type: str) -> dict[int | str, dict[str, Any]]:
@@ -88,6 +96,8 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     if not path.startswith(API):
         return
     operation["security"] = [{"key": []}]
+    if method == "post":
+        operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
     for status, meaning in ERRORS.items():
         if status not in responses and (method == "post" or status not in WITH_BODY):
             content = {"application/json": {"schema": {"$ref": REF}}}
