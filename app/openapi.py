@@ -32,7 +32,7 @@ IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "Repeated with the same key within a day, the request is carried out once and answered alike.",
+    "description": "Repeated with it within a day, the request is carried out once and answered alike.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
 

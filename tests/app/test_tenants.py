@@ -29,15 +29,15 @@ from tests.factories import (
     make_webhook_endpoint,
 )
 
-NO_ID = {
-    "/v1/files",
+LISTS = {"/v1/files", "/v1/fine_tuning/jobs", "/v1/webhook_endpoints"}
+NO_ID = LISTS | {
     "/v1/uploads",
     "/v1/models",
-    "/v1/fine_tuning/jobs",
-    "/v1/webhook_endpoints",
     "/v1/webhook_event_types",
+    "/v1/fine_tuning/alpha/graders/run",
+    "/v1/fine_tuning/alpha/graders/validate",
 }
-"""Routes below /v1 that name no object; their lists are tested below."""
+"""Routes below /v1 that name no object; the lists among them are tested below."""
 WITHOUT_KEY = re.compile(r"/healthz|/readyz|/openapi\.json|/docs/oauth2-redirect|/dashboard(/.*)?")
 """Everything else that the service answers; the dashboard has tests of its own."""
 
@@ -119,10 +119,7 @@ def test_anothers_id_answers_byte_for_byte_like_none(
 
 
 def test_lists_hold_only_the_callers_rows(http: httpx.Client, theirs: dict[str, str]) -> None:
-    for path in (
-        *sorted(NO_ID - {"/v1/uploads", "/v1/models", "/v1/webhook_event_types"}),
-        "/v1/fine_tuning/jobs?metadata[a]=1",
-    ):
+    for path in (*sorted(LISTS), "/v1/fine_tuning/jobs?metadata[a]=1"):
         assert http.get(path).json()["data"] == []
     assert http.get(f"/v1/files?after={theirs['file_id']}").json()["data"] == []
     assert [model["id"] for model in http.get("/v1/models").json()["data"]] == ["cherry-nano"]
