@@ -108,6 +108,24 @@ class Settings(BaseSettings):
     max_processes: int = Field(default=0, ge=0)
     """CPU processes that one training may have; 0 for as many as there are cores."""
 
+    sandbox: Literal["auto", "full", "container", "namespaces", "off"] = "auto"
+    """How graders that run code are confined: "auto" for the strongest level that holds here, or one level,
+    without which such graders are refused; "off" refuses them always. See docs/sandbox.md."""
+    sandbox_seconds: float = Field(default=120.0, gt=0, le=3600)
+    """Longest time that one call of a program may take, on the clock."""
+    sandbox_cpu_seconds: float = Field(default=120.0, gt=0, le=3600)
+    """Most processor time that one call may use."""
+    sandbox_memory_bytes: int = Field(default=2 * 2**30, ge=64 * 2**20)
+    """Most memory that one call may add to what interpreter and packages have."""
+    sandbox_output_bytes: int = Field(default=64 * 2**10, ge=1024, le=2**20)
+    """Most that is kept of what one call prints."""
+    sandbox_scratch_bytes: int = Field(default=64 * 2**20, ge=2**20)
+    """Size of the folder in memory that one call may write into, at level "full"."""
+    sandbox_parallel: int = Field(default=0, ge=0, le=256)
+    """Calls at a time in one process; 0 for as many as cores and memory allow."""
+    sandbox_readable: tuple[Path, ...] = ()
+    """Further folders that programs may read, such as NLTK's data, as a JSON array of absolute paths."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
 

@@ -1,6 +1,7 @@
 """Attacks that the sandbox runs against itself, at its start and every hour. One that succeeds closes it.
 
-Features are not inferred from versions of anything: a kernel that claims a lock and does not hold it is found here.
+Features are not inferred from versions of anything: a kernel that claims a lock and does not hold it is found
+here.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from graders.services import Limits, Outcome, Program
 
-_SOURCE = '''
+_SOURCE = """
 import ctypes, mmap, os, signal, socket
 
 def attempt(attack):
@@ -40,7 +41,7 @@ def attack(facts):
         "read a file": lambda: open(path).read() == marker,
         "write a file": lambda: open(path + ".new", "w").write("x"),
         "list the root folder": lambda: len(os.listdir("/")) and os.path.exists(path),
-        "see the environment": lambda: set(os.environ) - {"TMPDIR"},
+        "see the environment": lambda: set(os.environ) - {"HOME", "TMPDIR"},
         "see the parent's environment": lambda: open(f"/proc/{os.getppid()}/environ", "rb").read(),
         "connect over TCP": lambda: connect(socket.AF_INET, ("127.0.0.1", facts["port"])),
         "connect to an abstract socket": lambda: connect(socket.AF_UNIX, facts["abstract"]),
@@ -62,7 +63,7 @@ def work(facts):
         with tempfile.TemporaryFile() as file:
             file.write(b"x")
     return float(fractions.Fraction(1, 2)) + colorsys.rgb_to_hls(0, 0, 0)[0]
-'''
+"""
 _LIMITS = Limits(wall_seconds=30, cpu_seconds=10, memory_bytes=2**30)
 
 
@@ -99,7 +100,7 @@ def _judge(function: str, outcome: Outcome) -> str | None:
 def _bait(stack: ExitStack) -> dict[str, Any]:
     """What the attacks go for: a file that anybody may read, in a folder anybody may write to; listeners."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cherry-canary-")))
-    folder.chmod(0o777)  # noqa: S103 - a bait
+    folder.chmod(0o777)
     file, marker = folder / "bait", secrets.token_hex(8)
     file.write_text(marker)
     file.chmod(0o644)

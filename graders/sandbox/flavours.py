@@ -1,4 +1,4 @@
-"""Which packages a program imports, and so which fork-server runs it: a call costs what its fork-server weighs."""
+"""Which packages a program imports, and so which fork-server runs it: calls cost what it weighs."""
 
 from __future__ import annotations
 

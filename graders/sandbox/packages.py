@@ -19,7 +19,9 @@ MODULES = {
 }
 """OpenAI's packages by the name that is imported, with the modules a fork-server loads ahead."""
 
-STANDARD = (
-    "ast base64 bisect collections copy csv dataclasses datetime decimal difflib enum fractions functools hashlib "
-    "heapq io itertools json math operator random re statistics string textwrap traceback typing unicodedata"
-).split()
+_STANDARD = """
+ast base64 bisect collections copy csv dataclasses datetime decimal difflib enum fractions functools hashlib
+heapq io itertools json math operator random re statistics string textwrap traceback typing unicodedata
+"""
+STANDARD = tuple(_STANDARD.split())
+"""Loaded ahead by every fork-server."""

@@ -1,4 +1,4 @@
-"""The trusted side of one fork-server: sends calls, reads what comes back, starts it anew when it has died."""
+"""The trusted side of one fork-server: sends calls, reads answers, starts it anew when it has died."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_S
 
 
 class ServerLost(Exception):
-    """The fork-server ended or hung before the call did. Nobody's fault but ours; the call can be repeated."""
+    """The fork-server ended or hung before the call did.
+
+    Nobody's fault but ours; the call can be repeated.
+    """
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,10 @@ class Pool:
         self._numbers = itertools.count(1)
 
     def call(self, kind: int, request: Request, limits: Limits, stdin: str = "") -> Raw:
-        """Run one call to its end, twice if the fork-server is lost. Raises `ServerLost`, or `StartFailed`."""
+        """Run one call to its end, twice if the fork-server is lost.
+
+        Raises `ServerLost`, or `StartFailed`.
+        """
         try:
             return self._call(kind, request, limits, stdin)
         except ServerLost:
@@ -133,7 +139,9 @@ class _Exchange:
         self._kind = kind
         self._limits = limits
         self._output_bytes = output_bytes
-        self._most = MAX_ANSWER + 1 + ENDING_SIZE + (MAX_CODE if kind not in (0, RUN_SCRIPT) else output_bytes)
+        self._most = (
+            MAX_ANSWER + 1 + ENDING_SIZE + (MAX_CODE if kind not in (0, RUN_SCRIPT) else output_bytes)
+        )
         self._answer = bytearray()
         self._printed = bytearray()
         self._printed_size = 0
@@ -173,7 +181,9 @@ class _Exchange:
             limits.memory_bytes,
             self._kind,
         )
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        rights = (
+            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        )
         try:
             self._link.sendmsg([call.pack()], rights)
         except OSError as error:

@@ -1,7 +1,8 @@
 """Runs what a request asks for and writes the answer. Loaded inside the sandbox, behind the locks.
 
-The answer is one line of JSON, `{"ok": true, "v": value}` or `{"ok": false, "k": kind, "m": message}`, then what was
-printed. The program shares this process and can write whatever it likes there: the trusted side believes nothing.
+The answer is one line of JSON, `{"ok": true, "v": value}` or `{"ok": false, "k": kind, "m": message}`, then
+what was printed. The program shares this process and can write whatever it likes there: the trusted side
+believes nothing.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def _run_function(request: Request, answer: int) -> int:
         _seed(request.seed)
         module = ModuleType("grader")
         sys.modules["grader"] = module
-        exec(_compiled(request), module.__dict__)
+        exec(_compiled(request), module.__dict__)  # noqa: S102 - what the locks are for
         function = module.__dict__.get(request.function)
         if not callable(function):
             raise NoValue(f"the source defines no function '{request.function}'")
@@ -74,16 +75,16 @@ def _run_function(request: Request, answer: int) -> int:
 
 
 def _run_script(request: Request, answer: int) -> int:
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="replace")
-    sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", errors="replace")
-    sys.stderr = sys.__stderr__ = io.StringIO()
+    sys.stdin = open(0, encoding="utf-8", errors="replace")  # noqa: SIM115 - theirs until the process ends
+    sys.stdout = open(1, "w", encoding="utf-8", errors="replace")  # noqa: SIM115
+    sys.stderr = io.StringIO()
     module = ModuleType("__main__")
     sys.modules["__main__"] = module
     sys.argv = ["program"]
     status, line = 0, b'{"ok": true, "v": null}'
     try:
         _seed(request.seed)
-        exec(_compiled(request), module.__dict__)
+        exec(_compiled(request), module.__dict__)  # noqa: S102 - what the locks are for
     except SystemExit as stop:
         status = _exit_status(stop)
     except BaseException as error:
@@ -102,7 +103,7 @@ def _exit_status(stop: SystemExit) -> int:
 
 def _compiled(request: Request) -> CodeType:
     if request.code:
-        code: CodeType = marshal.loads(request.code)
+        code: CodeType = marshal.loads(request.code)  # noqa: S302 - behind the locks
         return code
     return compile(request.source, FILE, "exec", dont_inherit=True)
 
@@ -140,7 +141,7 @@ def _plain(value: Any, depth: int) -> Any:
     """The value as JSON can hold it. Anything that turns into a finite float counts as that number."""
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, bool) or type(value).__name__ == "bool_":
+    if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
         return bool(value)
     if isinstance(value, list | tuple | dict):
         return _plain_container(value, depth)
@@ -202,9 +203,7 @@ def _traceback(error: BaseException, request: Request) -> str:
 
 def _hint(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in MODULES:
-        return (
-            f"\n('{error.name}' is not installed where graders run: install 'cherry-rft[graders]' there.)"
-        )
+        return f"\n('{error.name}' is not installed where graders run: install 'cherry-rft[graders]' there.)"
     return ""
 
 

@@ -1,4 +1,7 @@
-"""Folders that calls may write into, each on a small memory file system of its own. Loaded inside the sandbox."""
+"""Folders that calls may write into, each on a small memory file system of its own.
+
+Loaded inside the sandbox.
+"""
 
 from __future__ import annotations
 

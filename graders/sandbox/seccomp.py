@@ -1,8 +1,8 @@
-"""The filter of system calls of one call, assembled by hand. Loaded inside the sandbox: standard library only.
+"""The filter of system calls of one program, assembled by hand. Loaded inside: standard library only.
 
 An allow-list: what it does not name fails with EPERM. Left out on purpose beside the obvious (sockets, exec,
-fork, mounts): chmod, utime and their kin, which Landlock does not govern; sendmsg, whose address cannot be seen
-from here; prctl.
+fork, mounts): chmod, utime and their kin, which Landlock does not govern; sendmsg, whose address cannot be
+seen from here; prctl.
 """
 
 from __future__ import annotations
@@ -26,23 +26,25 @@ _CLONE_THREAD, _CLONE_NAMESPACES = 0x00010000, 0x7E020000
 _AF_UNIX = 1
 _IOCTLS = (0x5421, 0x541B, 0x5450, 0x5451)
 """FIONBIO, FIONREAD, FIONCLEX, FIOCLEX."""
-_FCNTLS = (*range(0, 8), 36, 37, 38, 1030, 1031, 1032, 1034)
+_FCNTLS = (*range(8), 36, 37, 38, 1030, 1031, 1032, 1034)
 """Duplicates, flags, locks, pipe size, seals; no F_SETOWN and F_SETSIG, which send signals to others."""
 
-ALLOWED = """
-access brk chdir clock_getres clock_gettime clock_nanosleep close close_range copy_file_range creat dup dup2 dup3
-epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_wait eventfd2 exit exit_group faccessat faccessat2 fadvise64
-fallocate fchdir fdatasync fstat fstatfs fsync ftruncate futex getcpu getcwd getdents getdents64 getegid geteuid
-getgid getgroups getitimer getpeername getpgid getpgrp getpid getppid getpriority getrandom getresgid getresuid
-getrlimit getrusage getsid getsockname getsockopt gettid gettimeofday getuid lseek lstat madvise membarrier mincore
-mkdir mkdirat mmap mprotect mremap msync munmap nanosleep newfstatat open openat openat2 pause pipe pipe2 poll ppoll
-pread64 pselect6 pwrite64 read readlink readlinkat readv recvfrom rename renameat renameat2 restart_syscall rmdir rseq
-rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn rt_sigsuspend rt_sigtimedwait sched_get_priority_max
-sched_get_priority_min sched_getaffinity sched_getparam sched_getscheduler sched_yield select sendfile set_robust_list
-set_tid_address setitimer shutdown sigaltstack stat statfs statx symlink symlinkat sysinfo time timer_create
-timer_delete timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime times truncate
+_ALLOWED = """
+access brk chdir clock_getres clock_gettime clock_nanosleep close close_range copy_file_range creat dup dup2
+dup3 epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_wait eventfd2 exit exit_group faccessat
+faccessat2 fadvise64 fallocate fchdir fdatasync fstat fstatfs fsync ftruncate futex getcpu getcwd getdents
+getdents64 getegid geteuid getgid getgroups getitimer getpeername getpgid getpgrp getpid getppid getpriority
+getrandom getresgid getresuid getrlimit getrusage getsid getsockname getsockopt gettid gettimeofday getuid
+lseek lstat madvise membarrier mincore mkdir mkdirat mmap mprotect mremap msync munmap nanosleep newfstatat
+open openat openat2 pause pipe pipe2 poll ppoll pread64 pselect6 pwrite64 read readlink readlinkat readv
+recvfrom rename renameat renameat2 restart_syscall rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask
+rt_sigreturn rt_sigsuspend rt_sigtimedwait sched_get_priority_max sched_get_priority_min sched_getaffinity
+sched_getparam sched_getscheduler sched_yield select sendfile set_robust_list set_tid_address setitimer
+shutdown sigaltstack stat statfs statx symlink symlinkat sysinfo time timer_create timer_delete
+timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime times truncate
 umask uname unlink unlinkat wait4 write writev
-""".split()
+"""
+ALLOWED = frozenset(_ALLOWED.split())
 
 
 class Filter:
@@ -81,7 +83,7 @@ def _assemble(machine: Machine) -> tuple[Block, list[int]]:
 def _actions(machine: Machine) -> dict[int, Block]:
     """What to do about each call number that has an answer of its own."""
     allow = [_ret(_ALLOW)]
-    named: dict[str, Block] = {name: allow for name in ALLOWED}
+    named: dict[str, Block] = dict.fromkeys(ALLOWED, allow)
     named |= {
         "clone": [_arg(0), (_JSET, 0, 2, _CLONE_THREAD), (_JSET, 1, 0, _CLONE_NAMESPACES), *allow, _refuse()],
         "clone3": [_ret(_ERRNO | errno.ENOSYS)],

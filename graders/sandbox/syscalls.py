@@ -1,4 +1,7 @@
-"""Numbers of the system calls that the sandbox speaks of. Loaded inside the sandbox: standard library only."""
+"""Numbers of the system calls that the sandbox speaks of.
+
+Loaded inside the sandbox: standard library only.
+"""
 
 from __future__ import annotations
 

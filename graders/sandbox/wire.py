@@ -1,14 +1,15 @@
 """What passes between the trusted side and the fork-server. Loaded on both sides: standard library only.
 
-A call is one packet, `Call`, with two descriptors (four for a script): a sealed memory file that holds the request
-and a pipe for the answer; then standard input and output. Neither payload passes through the fork-server, which
-forks every tenant's calls: memory it has never held cannot be inherited. When the process has ended the fork-server
-writes an `Ending` behind whatever the process wrote into the pipe, and closes it.
+A call is one packet, `Call`, with two descriptors (four for a script): a sealed memory file that holds the
+request and a pipe for the answer; then standard input and output. Neither payload passes through the
+fork-server, which forks every tenant's calls: memory it has never held cannot be inherited. When the process
+has ended the fork-server writes an `Ending` behind whatever the process wrote into the pipe, and closes it.
 """
 
 from __future__ import annotations
 
 import struct
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 CALL, KILL = 1, 2
@@ -85,9 +86,7 @@ class Request(NamedTuple):
 
     @classmethod
     def unpack(cls, data: bytes) -> Request:
-        name, arguments, source, code, seed, output = _REQUEST.unpack_from(data)
-        ends = [_REQUEST.size]
-        for size in (name, arguments, source, code):
-            ends.append(ends[-1] + size)
-        parts = [data[start:end] for start, end in zip(ends, ends[1:], strict=False)]
-        return cls(parts[0].decode(), *parts[1:], seed, output)
+        *sizes, seed, output_bytes = _REQUEST.unpack_from(data)
+        ends = accumulate(sizes, initial=_REQUEST.size)
+        name, arguments, source, code = (data[start:end] for start, end in pairwise(ends))
+        return cls(name.decode(), arguments, source, code, seed, output_bytes)
