@@ -58,6 +58,8 @@ class Settings(BaseSettings):
     """Largest JSON request body."""
     max_line_bytes: int = Field(default=4 * 2**20, ge=1024)
     """Longest line of a data set."""
+    requests_per_minute: int = Field(default=0, ge=0)
+    """Requests that one API key may make per minute; 0 for no limit."""
     max_active_jobs: int = Field(default=100, ge=1)
     """Unfinished jobs a project may have."""
     report_paused_as: Literal["paused", "queued"] = "paused"
