@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app import health
 from app.checkpoints.router import router as checkpoints
+from app.conformance.router import check_disposable, install_conformance
 from app.dashboard.router import router as dashboard
 from app.dashboard.router import static as dashboard_files
 from app.edge import Edge
@@ -64,11 +65,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.mount("/dashboard/static", dashboard_files)
     app.add_middleware(Idempotency)
     app.add_middleware(Edge, max_json_bytes=settings.max_json_bytes)
+    if settings.conformance:
+        install_conformance(app)
     return app
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    if app.state.settings.conformance:
+        await run_in_threadpool(check_disposable)
     await run_in_threadpool(_sweep_spool, app.state.settings.data_dir / "uploads")
     yield
 

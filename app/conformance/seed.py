@@ -1,0 +1,130 @@
+"""The objects that the client's generated tests know by id, fresh before each test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import func, text
+from sqlalchemy.orm import Session
+
+from app.conformance.rewrites import RECEIVER
+from app.db import unit_of_work
+from app.files import service as files
+from app.files.models import File
+from app.jobs.models import Job
+from app.models.models import Model
+from app.sealing import Sealer
+from app.settings import get_settings
+from app.storage import get_storage
+from app.tables import Base
+from app.tenants import service as tenants
+from app.tenants.models import Organization, Project
+from app.uploads import service as uploads
+from app.uploads.models import Upload, UploadPart
+from app.webhooks.message import new_key, shown_secret
+from app.webhooks.models import WebhookEndpoint
+
+ORGANIZATION, PROJECT = "org-conformance", "proj_conformance"
+API_KEY = "My API Key"
+JOB = "ft-AF1WoRqd3aJAHsqc9NY7iL8F"
+UPLOAD = "upload_abc123"
+ENDPOINT = "whe_123"
+FILES = {"file-abc123": "fine-tune", "file_id": "fine-tune"}
+BASE_MODELS = ("gpt-4o-mini", "gpt-6-astra", "gpt-3.5-turbo-instruct")
+TUNED_MODEL = "ft:gpt-4o-mini:acemeco:suffix:abc123"
+PART = b"Example data"
+ROW = b'{"messages": [{"role": "user", "content": "Say a"}], "answer": "a"}\n'
+GRADER = {"type": "string_check", "name": "a", "input": "i", "reference": "r", "operation": "eq"}
+
+
+def reset(base_url: str, test: str) -> None:
+    """Empty every table and put the objects there. `test` names the test that comes next."""
+    stored = {name: files.store_bytes(ROW * 10) for name in FILES}
+    get_storage().put_bytes(uploads.part_key(UPLOAD, "string"), PART)
+    with unit_of_work() as db:
+        _empty(db)
+        _add_tenant(db)
+        _add_models(db)
+        for name, purpose in FILES.items():
+            columns = {"bytes": stored[name].size, "sha256": stored[name].sha256, "filename": "train.jsonl"}
+            key = stored[name].key
+            db.add(File(id=name, project_id=PROJECT, purpose=purpose, storage_key=key, **columns))
+        _add_job(db, "paused" if "resume" in test else "running")
+        _add_upload(db)
+        _add_endpoint(db, base_url)
+
+
+def _empty(db: Session) -> None:
+    """Row by row: the tables are tiny, and truncating makes new files for each."""
+    for table in reversed(Base.metadata.sorted_tables):
+        db.execute(table.delete())
+
+
+def _add_tenant(db: Session) -> None:
+    db.add(Organization(id=ORGANIZATION, name="conformance"))
+    db.flush()
+    db.add(Project(id=PROJECT, organization_id=ORGANIZATION, name="conformance"))
+    db.flush()
+    tenants.create_key(db, PROJECT, "tests", plaintext=API_KEY)
+
+
+def _add_models(db: Session) -> None:
+    folder = Path(__file__).parents[2] / "workers" / "models" / "cherry_nano"
+    for name in BASE_MODELS:
+        db.add(Model(id=f"model_{name}", name=name, folder=str(folder)))
+    db.add(
+        Model(id="model_tuned", name=TUNED_MODEL, project_id=PROJECT, base=BASE_MODELS[0], storage_key="none")
+    )
+
+
+def _add_job(db: Session, status: str) -> None:
+    """A job whose worker is there and does nothing: it can be cancelled, paused or resumed."""
+    method = {"type": "reinforcement", "reinforcement": {"grader": GRADER, "hyperparameters": {}}}
+    lease = {"lease_owner": "nobody", "lease_expires_at": text("now() + interval '1 day'")}
+    db.add(
+        Job(
+            id=JOB,
+            project_id=PROJECT,
+            status=status,
+            model=BASE_MODELS[0],
+            training_file="file-abc123",
+            validation_file="file-abc123",
+            seed=42,
+            method=method,
+            attempt=1,
+            **(lease if status == "running" else {"pause_requested_at": func.now()}),
+        )
+    )
+
+
+def _add_upload(db: Session) -> None:
+    """One part short of nothing: completing it with its part succeeds."""
+    db.add(
+        Upload(
+            id=UPLOAD,
+            project_id=PROJECT,
+            filename="data.bin",
+            purpose="assistants",
+            bytes=len(PART),
+            mime_type="application/octet-stream",
+            expires_at=func.now() + uploads.LIFE,
+            clear_at=func.now() + uploads.LIFE + uploads.CLEAR_AFTER,
+        )
+    )
+    db.flush()
+    db.add(UploadPart(id="string", upload_id=UPLOAD, bytes=len(PART)))
+
+
+def _add_endpoint(db: Session, base_url: str) -> None:
+    key = new_key()
+    db.add(
+        WebhookEndpoint(
+            id=ENDPOINT,
+            project_id=PROJECT,
+            name="tests",
+            url=base_url + RECEIVER,
+            event_types=["batch.completed"],
+            secret=Sealer(get_settings()).seal(key, ENDPOINT),
+            secret_hint=f"whsec_...{shown_secret(key)[-4:]}",
+        )
+    )

@@ -1,0 +1,1 @@
+"""Runs the official client's own test suite against this service: `make conformance`."""
