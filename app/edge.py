@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import structlog
@@ -29,6 +30,8 @@ from app.errors import (
     internal_error,
 )
 from app.ids import random_id
+from app.rate_limit import RateLimiter
+from app.settings import get_settings
 from graders import strict_json
 
 log = structlog.get_logger(__name__)
@@ -58,6 +61,7 @@ class Edge:
     def __init__(self, app: ASGIApp, *, max_json_bytes: int) -> None:
         self.app = app
         self.max_json_bytes = max_json_bytes
+        self.rates = RateLimiter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -90,7 +94,7 @@ class Edge:
         _check_client_request_id(headers)
         is_api = scope["path"].startswith(API)
         if is_api:
-            scope["state"]["caller"] = await run_in_threadpool(authenticate, headers)
+            await run_in_threadpool(self._identify, headers, scope["state"])
         if scope["method"] not in ("POST", "PUT", "PATCH"):
             return receive
         if UPLOADS.fullmatch(scope["path"]) and _media_type(headers) == "multipart/form-data":
@@ -99,6 +103,15 @@ class Edge:
         if is_api and body:  # the client sends JSON's content type with empty bodies too
             await self._check_json(headers, body)
         return _replay(body, receive)
+
+    def _identify(self, headers: Headers, state: dict[str, Any]) -> None:
+        """Who asks, and whether it may ask so often."""
+        caller = state["caller"] = authenticate(headers)
+        settings = get_settings()
+        if settings.requests_per_minute:
+            grant = self.rates.take(caller.key_id, settings.requests_per_minute, settings.broker_url)
+            state["rate_headers"] = grant.headers()
+            grant.check()
 
     async def _whole_body(self, headers: Headers, receive: Receive) -> bytes:
         try:
@@ -155,7 +168,7 @@ class _Answer:
         await self._send(message)
 
     def log(self) -> None:
-        caller = self._scope["state"].get("caller")
+        caller, headers = self._scope["state"].get("caller"), Headers(scope=self._scope)
         log.info(
             "request",
             method=self._scope["method"],
@@ -163,7 +176,8 @@ class _Answer:
             status=self.status,
             milliseconds=self._milliseconds(),
             project_id=caller.project_id if caller else None,
-            retry=Headers(scope=self._scope).get("x-stainless-retry-count"),
+            retry=headers.get("x-stainless-retry-count"),
+            client_request_id=headers.get("x-client-request-id"),
         )
 
     def _add_headers(self, headers: MutableHeaders) -> None:
@@ -177,6 +191,8 @@ class _Answer:
         if is_api:
             headers["openai-version"] = "2020-10-01"
             headers["openai-processing-ms"] = str(self._milliseconds())
+        for name, value in self._scope["state"].get("rate_headers", {}).items():
+            headers[name] = value
         if caller := self._scope["state"].get("caller"):
             headers["openai-organization"] = caller.organization_id
 

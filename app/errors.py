@@ -121,6 +121,13 @@ class TooManyRequests(ApiError):
     code = "rate_limit_exceeded"
 
 
+class RateLimited(ApiError):
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+    is_final = False
+
+
 class TooManyJobs(ApiError):
     status = 429
     is_final = False

@@ -58,6 +58,8 @@ class Settings(BaseSettings):
     """Largest JSON request body."""
     max_line_bytes: int = Field(default=4 * 2**20, ge=1024)
     """Longest line of a data set."""
+    requests_per_minute: int = Field(default=0, ge=0)
+    """Requests that one API key may make per minute; 0 for no limit."""
     max_active_jobs: int = Field(default=100, ge=1)
     """Unfinished jobs a project may have."""
     report_paused_as: Literal["paused", "queued"] = "paused"
@@ -107,6 +109,24 @@ class Settings(BaseSettings):
     counts CUDA_VISIBLE_DEVICES, else what the NVIDIA driver shows."""
     max_processes: int = Field(default=0, ge=0)
     """CPU processes that one training may have; 0 for as many as there are cores."""
+
+    sandbox: Literal["auto", "full", "container", "namespaces", "off"] = "auto"
+    """How graders that run code are confined: "auto" for the strongest level that holds here, or one level,
+    without which such graders are refused; "off" refuses them always. See docs/sandbox.md."""
+    sandbox_seconds: float = Field(default=120.0, gt=0, le=3600)
+    """Longest time that one call of a program may take, on the clock."""
+    sandbox_cpu_seconds: float = Field(default=120.0, gt=0, le=3600)
+    """Most processor time that one call may use."""
+    sandbox_memory_bytes: int = Field(default=2 * 2**30, ge=64 * 2**20)
+    """Most memory that one call may add to what interpreter and packages have."""
+    sandbox_output_bytes: int = Field(default=64 * 2**10, ge=1024, le=2**20)
+    """Most that is kept of what one call prints."""
+    sandbox_scratch_bytes: int = Field(default=64 * 2**20, ge=2**20)
+    """Size of the folder in memory that one call may write into, at level "full"."""
+    sandbox_parallel: int = Field(default=0, ge=0, le=256)
+    """Calls at a time in one process; 0 for as many as cores and memory allow."""
+    sandbox_readable: tuple[Path, ...] = ()
+    """Further folders that programs may read, such as NLTK's data, as a JSON array of absolute paths."""
 
     conformance: bool = False
     """For tests of the service alone: adds /conformance, which wipes the database. Refused on a database that

@@ -5,13 +5,15 @@ from __future__ import annotations
 from graders.fields import Fields
 from graders.formula import Formula
 from graders.multi import Multi
-from graders.services import NOTHING, Services
+from graders.python_code import PythonGrader
+from graders.services import NOTHING, Services, required_sandbox
 from graders.spec import GraderSpec, MultiSpec, StringCheckSpec, TextSimilaritySpec
 from graders.spec_fields import FieldsSpec
+from graders.spec_python import PythonSpec
 from graders.string_check import StringCheck
 from graders.template import Template
 from graders.text_similarity import TextSimilarity, similarity
-from graders.types import Grader
+from graders.types import Grader, GraderInvalid
 
 
 def build_grader(spec: GraderSpec, services: Services = NOTHING) -> Grader:
@@ -31,8 +33,20 @@ def build_grader(spec: GraderSpec, services: Services = NOTHING) -> Grader:
                 Template.parse(spec.reference),
                 similarity(spec.evaluation_metric),
             )
+        case PythonSpec():
+            return PythonGrader.build(spec, required_sandbox(services, "python"))
         case FieldsSpec():
             return Fields.build(spec)
         case MultiSpec():
-            graders = {key: build_grader(part, services) for key, part in spec.named.items()}
+            graders = {key: _build_part(spec, key, services) for key in spec.named}
             return Multi(spec.name, graders, Formula.parse(spec.calculate_output, frozenset(graders)))
+
+
+def _build_part(spec: MultiSpec, key: str, services: Services) -> Grader:
+    try:
+        return build_grader(spec.named[key], services)
+    except GraderInvalid as fault:
+        below = f"graders.{key}" if isinstance(spec.graders, dict) else "graders"
+        param = f"{below}.{fault.param}" if fault.param else below
+        message = fault.message.replace(f"'{fault.param}'", f"'{param}'") if fault.param else fault.message
+        raise GraderInvalid(message, param=param, code=fault.code) from None

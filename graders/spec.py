@@ -15,6 +15,7 @@ from graders.formula import NAME, Formula
 from graders.spec_base import ComparingSpec, GraderName, NamedSpec, invalid, refuse
 from graders.spec_errors import from_pydantic, invalid_type, invalid_value, missing
 from graders.spec_fields import FieldsSpec
+from graders.spec_python import PythonSpec
 from graders.template import Template, Variable
 from graders.types import GraderInvalid
 
@@ -23,8 +24,6 @@ MAX_GRADERS = 64
 
 _JUDGE = "needs a judge model, which this build cannot call yet; use text_similarity or fields instead."
 UNSUPPORTED = {
-    "python": "Python graders run only inside the sandbox, which this build does not have yet; "
-    "use string_check, text_similarity, fields, or a multi of them instead.",
     "score_model": f"A score_model grader {_JUDGE}",
     "label_model": f"A label_model grader {_JUDGE}",
     "endpoint": "An endpoint grader calls another server, which this build does not do; "
@@ -73,7 +72,7 @@ class TextSimilaritySpec(ComparingSpec):
     pass_threshold: float | None = None
 
 
-AnyPart = StringCheckSpec | TextSimilaritySpec | FieldsSpec
+AnyPart = StringCheckSpec | TextSimilaritySpec | PythonSpec | FieldsSpec
 """Every kind that may stand alone or inside a `multi`."""
 PartSpec = Annotated[AnyPart, Field(discriminator="type")]
 _PARTS: dict[str, type[AnyPart]] = {

@@ -159,6 +159,21 @@ def as_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
+def sample_variables(sample: Sample) -> dict[str, Any]:
+    """The whole `sample` namespace, as code gets it. `output_json` is None where the text is no JSON."""
+    try:
+        output_json = sample.output_json
+    except StrictJsonError:
+        output_json = None
+    return {
+        "choices": [_choice(sample)],
+        "output_text": sample.output_text,
+        "output_json": output_json,
+        "output_tools": list(sample.output_tools),
+        "output_audio": sample.output_audio,
+    }
+
+
 def _sample_value(sample: Sample, key: str | int) -> Any:
     match key:
         case "output_text":

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -76,7 +76,24 @@ def check_torch(_data: Path) -> Iterator[Finding]:
 
 
 def check_sandbox(_data: Path) -> Iterator[Finding]:
-    yield Finding("sandbox", "note", "python graders are refused in this version; all other graders work")
+    """In full: the sandbox is started as the settings say, and attacked."""
+    from app.grading.services import sandbox_settings
+    from app.settings import Settings
+    from graders.sandbox import LocalSandbox
+
+    unused: dict[str, Any] = {"DATABASE_URL": "postgresql:///", "broker_url": "memory://"}
+    sandbox = LocalSandbox(sandbox_settings(Settings(**unused)))
+    try:
+        found = sandbox.finding()
+    finally:
+        sandbox.close()
+    if found.level == "none":
+        detail = f"graders that run code are refused, all others work ({found.reason})"
+        yield Finding("sandbox", "note", detail, "docs/sandbox.md says what each level needs.")
+    elif found.why_not_higher:
+        yield Finding("sandbox", "ok", f"level {found.level} ({found.reason})")
+    else:
+        yield Finding("sandbox", "ok", f"level {found.level}")
 
 
 def check_model(_data: Path) -> Iterator[Finding]:

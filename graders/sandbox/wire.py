@@ -1,0 +1,92 @@
+"""What passes between the trusted side and the fork-server. Loaded on both sides: standard library only.
+
+A call is one packet, `Call`, with two descriptors (four for a script): a sealed memory file that holds the
+request and a pipe for the answer; then standard input and output. Neither payload passes through the
+fork-server, which forks every tenant's calls: memory it has never held cannot be inherited. When the process
+has ended the fork-server writes an `Ending` behind whatever the process wrote into the pipe, and closes it.
+"""
+
+from __future__ import annotations
+
+import struct
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+CALL, KILL = 1, 2
+_CALL = struct.Struct("<IIQQQII")
+_ENDING = struct.Struct("<iIQ")
+_REQUEST = struct.Struct("<6I")
+
+ENDING_SIZE = _ENDING.size
+MAX_ANSWER = 16 * 1024
+"""Most bytes of an answer before what was printed."""
+MAX_CODE = 8 * 2**20
+"""Most bytes of compiled code."""
+
+RUN_FUNCTION, RUN_SCRIPT, COMPILE = 0, 1, 2
+
+
+class Call(NamedTuple):
+    """The packet: what to start (CALL) or to kill (KILL), and its limits."""
+
+    operation: int
+    cpu_seconds: int
+    number: int
+    wall_milliseconds: int
+    memory_bytes: int
+    kind: int = RUN_FUNCTION
+    unused: int = 0
+
+    def pack(self) -> bytes:
+        return _CALL.pack(*self)
+
+    @classmethod
+    def unpack(cls, packet: bytes) -> Call:
+        return cls(*_CALL.unpack(packet))
+
+
+class Ending(NamedTuple):
+    """How a process ended, as the fork-server saw it."""
+
+    status: int
+    was_late: int
+    cpu_microseconds: int
+
+    def pack(self) -> bytes:
+        return _ENDING.pack(*self)
+
+    @classmethod
+    def unpack(cls, tail: bytes) -> Ending:
+        return cls(*_ENDING.unpack(tail))
+
+
+class Request(NamedTuple):
+    """What a call is to do; it is read only behind the locks.
+
+    Attributes:
+        function: name of the function to call; empty for none.
+        arguments: JSON, an array.
+        source: the text, for compiling and for tracebacks.
+        code: the compiled source, marshalled by a call of kind COMPILE; empty to compile now.
+        output_bytes: most that is kept of what is printed.
+    """
+
+    function: str
+    arguments: bytes
+    source: bytes
+    code: bytes
+    seed: int
+    output_bytes: int
+
+    def pack(self) -> bytes:
+        name = self.function.encode()
+        sizes = (len(name), len(self.arguments), len(self.source), len(self.code))
+        head = _REQUEST.pack(*sizes, self.seed & 0xFFFFFFFF, self.output_bytes)
+        return b"".join((head, name, self.arguments, self.source, self.code))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Request:
+        *sizes, seed, output_bytes = _REQUEST.unpack_from(data)
+        ends = accumulate(sizes, initial=_REQUEST.size)
+        name, arguments, source, code = (data[start:end] for start, end in pairwise(ends))
+        return cls(name.decode(), arguments, source, code, seed, output_bytes)

@@ -1,0 +1,82 @@
+"""The wire format of `python` graders, and what is asked of their source before any of it runs."""
+
+from __future__ import annotations
+
+import ast
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from graders.spec_base import GraderName, NamedSpec, invalid, refuse
+from graders.types import GraderInvalid
+
+MAX_SOURCE_BYTES = 256 * 1024
+IMAGE_TAG = "2025-05-08"
+"""OpenAI's only published one. Kept and echoed; the packages are those installed here."""
+
+
+def check_source(source: str) -> None:
+    """It parses, and defines `grade` for two positional arguments.
+
+    Nothing of it is run. Raises `GraderInvalid`.
+    """
+    size = len(source.encode("utf-8", "replace"))
+    if size > MAX_SOURCE_BYTES:
+        invalid(
+            f"expected at most {MAX_SOURCE_BYTES:,} bytes, but got {size:,}.", code="string_above_max_length"
+        )
+    function = _grade_function(_parsed(source))
+    if not _takes_two(function.args):
+        invalid(f"'grade' on line {function.lineno} must take two positional arguments: sample and item.")
+
+
+def _parsed(source: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except SyntaxError as error:
+        where = "" if error.lineno is None else f" (line {error.lineno})"
+        raise GraderInvalid(f"it is no valid Python: {error.msg}{where}.") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise GraderInvalid(f"it is no valid Python: {str(error) or 'nested too deeply'}.") from None
+
+
+def _grade_function(module: ast.Module) -> ast.FunctionDef:
+    """The last definition of `grade` at the top of the module."""
+    for statement in reversed(module.body):
+        match statement:
+            case ast.FunctionDef(name="grade"):
+                return statement
+            case ast.AsyncFunctionDef(name="grade"):
+                raise GraderInvalid(f"'grade' on line {statement.lineno} must not be async.")
+    raise GraderInvalid("it defines no function 'grade(sample, item)' at its top level.")
+
+
+def _takes_two(arguments: ast.arguments) -> bool:
+    positional = len(arguments.posonlyargs) + len(arguments.args)
+    required = positional - len(arguments.defaults)
+    if None in arguments.kw_defaults:
+        return False
+    return required <= 2 and (positional >= 2 or arguments.vararg is not None)
+
+
+def _checked_source(source: str) -> str:
+    refuse(lambda: check_source(source))
+    return source
+
+
+class PythonSpec(NamedSpec):
+    """A number from `grade(sample, item)`, run in the sandbox."""
+
+    type: Literal["python"]
+    name: GraderName
+    source: Annotated[str, Field(min_length=1), AfterValidator(_checked_source)]
+    image_tag: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] = IMAGE_TAG
+    pass_threshold: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_image(cls, raw: Any) -> Any:
+        """So that what is stored and echoed names it, as OpenAI's does."""
+        if isinstance(raw, dict) and raw.get("image_tag") is None:
+            return {**raw, "image_tag": IMAGE_TAG}
+        return raw
