@@ -50,12 +50,12 @@ def test_env_example_can_be_read_as_settings(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_compose_has_the_services_and_builds_targets_that_exist() -> None:
     services = COMPOSE["services"]
-    assert set(services) == {"postgres", "valkey", "migrate", "api", "validator", "worker"}
+    assert set(services) == {"postgres", "valkey", "migrate", "api", "relay", "validator", "worker"}
     targets = set(re.findall(r"^FROM \S+ AS (\w+)", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE))
     assert {s["build"]["target"] for s in services.values() if "build" in s} <= targets
 
 
-@pytest.mark.parametrize("service", ["migrate", "validator", "worker"])
+@pytest.mark.parametrize("service", ["migrate", "relay", "validator", "worker"])
 def test_compose_commands_exist(service: str) -> None:
     command = COMPOSE["services"][service]["command"]
     assert command[0] == "cherry"

@@ -32,6 +32,7 @@ from app.jobs.runs import Claim
 from app.rollouts.models import Rollout
 from app.storage import Storage
 from app.tenants.models import Organization, Project
+from app.webhooks import service as webhooks
 from workers.training.recorder import Phase
 from workers.training.types import Checkpoint, Group, Split
 
@@ -125,7 +126,8 @@ class DatabaseRecorder:
             db.add(row)
             if saved.step > 0:
                 message = f"Checkpoint created at step {saved.step} with Snapshot ID: {row.model_name}"
-                events.append(db, job.id, f"ckpt-{saved.step}", message)
+                if events.append(db, job.id, f"ckpt-{saved.step}", message):
+                    webhooks.emit(db, job.project_id, "fine_tuning.checkpoint.created", row.id, job_id=job.id)
         if old_prefix and old_prefix != prefix:
             self._storage.delete_prefix(old_prefix)
 

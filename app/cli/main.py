@@ -18,6 +18,7 @@ cli = typer.Typer(
 cli.command()(service.up)
 cli.command()(service.api)
 cli.command()(service.worker)
+cli.command()(service.relay)
 cli.command()(service.migrate)
 cli.command("doctor")(doctor.doctor)
 cli.add_typer(keys.cli, name="keys")
@@ -49,8 +50,9 @@ def explain(problem: Exception) -> str | None:
 
     from app.embedded.process import EmbeddedError
     from app.models.service import BaseModelInvalid
+    from app.sealing import NoSecretKey
 
-    if isinstance(problem, CliError | EmbeddedError | BaseModelInvalid):
+    if isinstance(problem, CliError | EmbeddedError | BaseModelInvalid | NoSecretKey):
         return str(problem)
     if isinstance(problem, APIConnectionError):
         return f"cannot reach the service at {problem.request.url.copy_with(path='/')}: is it running?"

@@ -105,6 +105,30 @@ def worker(
     os.execv(command[0], command)  # noqa: S606  # becomes the worker: signals reach it directly
 
 
+def relay() -> None:
+    """Run the sender of webhooks alone (needs DATABASE_URL and CHERRY_SECRET_KEY)."""
+    import signal
+    import threading
+
+    import app.tables  # noqa: F401  # foreign keys are found by table name
+    from app.logs import configure_logging
+    from app.settings import get_settings
+    from app.webhooks.relay import Relay
+
+    settings = get_settings()
+    configure_logging(settings.log_level, settings.log_format)
+    stopping = threading.Event()
+    relay = Relay(settings, stopping)
+
+    def stop(*_: object) -> None:
+        # the main thread may hold the event's lock right now: only another can set it
+        threading.Thread(target=stopping.set).start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    relay.run()
+
+
 def migrate() -> None:
     """Bring the database of DATABASE_URL to the schema of this version, with the built-in model."""
     from app.embedded import first_run

@@ -163,6 +163,8 @@ class Supervisor:
     def _start_programs(self, listener: int) -> None:
         api = [sys.executable, "-m", "app.cli.main", "api", "--fd", str(listener)]
         self._add_program("api", api, grace=API_GRACE, pass_fds=[listener])
+        relay = [sys.executable, "-m", "app.cli.main", "relay"]
+        self._add_program("relay", relay, grace=self.given.webhook_timeout.total_seconds() + API_GRACE)
         grace = self.given.shutdown_grace.total_seconds() + WORKER_EXTRA_GRACE
         for queue in QUEUES:
             self._add_program(f"worker-{queue}", worker_command(queue), grace=grace)

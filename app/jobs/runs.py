@@ -212,8 +212,9 @@ def was_worn_out(db: Session, claim: Claim, max_fruitless_attempts: int) -> bool
 def finish_failed(db: Session, claim: Claim, code: str, message: str, param: str | None = None) -> None:
     """End a job with an error that its owner can act on."""
     error = {"code": code, "message": message, "param": param}
-    move(db, claim.job_id, "failed", claim=claim, error=error, finished_at=func.now(), **OVER)
+    job = move(db, claim.job_id, "failed", claim=claim, error=error, finished_at=func.now(), **OVER)
     events.append(db, claim.job_id, "failed", f"The job failed: {message}", level="error")
+    webhooks.emit(db, job.project_id, "fine_tuning.job.failed", job.id)
     log.info("job_failed", job_id=claim.job_id, attempt=claim.attempt, code=code)
 
 
@@ -240,6 +241,7 @@ def finish_succeeded(
     job = move(db, claim.job_id, "succeeded", claim=claim, **outcome, **OVER)
     events.append(db, job.id, "model", f"New fine-tuned model created: {fine_tuned_model}")
     events.append(db, job.id, "succeeded", "The job has successfully completed")
+    webhooks.emit(db, job.project_id, "fine_tuning.job.succeeded", job.id)
     return job
 
 
@@ -257,6 +259,7 @@ def cancel_now(db: Session, job_id: str, claim: Claim | None, **values: Any) -> 
     """Make a job cancelled: the one place where that comes true."""
     job = move(db, job_id, "cancelled", claim=claim, finished_at=func.now(), **OVER, **values)
     events.append(db, job_id, "cancelled", "The job was cancelled")
+    webhooks.emit(db, job.project_id, "fine_tuning.job.cancelled", job.id)
     return job
 
 

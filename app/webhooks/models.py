@@ -55,7 +55,14 @@ class WebhookDelivery(Base):
 
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
-        Index("ix_webhook_deliveries_due", "next_at", postgresql_where=text("status = 'pending'")),
+        Index(
+            "ix_webhook_deliveries_due",
+            "endpoint_id",
+            "next_at",
+            "seq",
+            postgresql_where=text("status = 'pending'"),
+        ),
+        Index("ix_webhook_deliveries_claimed", "claimed_until", postgresql_where=text("status = 'pending'")),
         Index("ix_webhook_deliveries_endpoint", "endpoint_id", "seq"),
         Index("ix_webhook_deliveries_event", "event_id"),
         Index("ix_webhook_deliveries_finished", "finished_at"),

@@ -11,12 +11,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from openai import OpenAI
 
 from app.embedded import process
+from tests.app.receivers import receiver
 from tests.e2e.service import (
     GRADER,
     Service,
@@ -31,12 +33,14 @@ from tests.tiny_model import make_tiny_model
 
 pytestmark = pytest.mark.e2e
 
+LOCAL_HOOKS = {"CHERRY_OUTBOUND_ALLOW": "127.0.0.1", "CHERRY_OUTBOUND_ALLOW_HTTP": "true"}
+
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
     with (
         tempfile.TemporaryDirectory(prefix="cherry-test-") as folder,
-        running_service(Path(folder) / "data", "--port", "0") as started,
+        running_service(Path(folder) / "data", "--port", "0", env=environment(**LOCAL_HOOKS)) as started,
     ):
         data = ("--data", str(started.folder))
         model = make_tiny_model(Path(folder) / "tiny")
@@ -56,7 +60,9 @@ def test_a_job_runs_from_file_to_model(service: Service, tmp_path: Path) -> None
     data = ("--data", str(service.folder))
     uploaded = cherry("files", "add", str(write_rows(tmp_path / "train.jsonl")), "--json", *data)
     training = json.loads(uploaded.stdout)["id"]
-    with service.client() as client:
+    with service.client() as client, receiver() as hook:
+        types: list[Any] = ["fine_tuning.checkpoint.created", "fine_tuning.job.succeeded"]
+        endpoint = client.webhooks.create(name="here", url=hook.url, event_types=types)
         method = {"grader": GRADER, "hyperparameters": hyperparameters()}
         job = client.fine_tuning.jobs.create(
             model="tiny",
@@ -71,6 +77,14 @@ def test_a_job_runs_from_file_to_model(service: Service, tmp_path: Path) -> None
         done = client.fine_tuning.jobs.retrieve(job.id)
         assert done.fine_tuned_model in {known.id for known in client.models.list()}
         assert client.files.content(done.result_files[0]).text.startswith("step,")
+        wait_for(lambda: len(hook.received) >= 3, what="the webhooks")
+        came = [
+            client.webhooks.unwrap(each.body, each.headers, secret=endpoint.signing_secret)
+            for each in hook.received
+        ]
+        assert [event.type for event in came] == [types[0]] * (len(came) - 1) + [types[1]]
+        assert came[-1].data.id == job.id  # type: ignore[union-attr]
+        client.webhooks.delete(endpoint.id)
     assert json.loads(cherry("jobs", "list", "--json", *data).stdout)[0]["status"] == "succeeded"
     assert done.fine_tuned_model in cherry("models", "list", *data).stdout
     again = cherry("jobs", "cancel", job.id, *data)
@@ -111,7 +125,7 @@ def test_doctor_finds_a_running_service_well(service: Service) -> None:
     assert found["database"] == found["broker"] == found["torch"] == "ok"
 
 
-@pytest.mark.parametrize("name", ["api", "worker-train", "valkey", "postgres"])
+@pytest.mark.parametrize("name", ["api", "relay", "worker-train", "valkey", "postgres"])
 def test_a_killed_part_comes_back(service: Service, name: str) -> None:
     old = service.state()["processes"][name]
     os.kill(old, signal.SIGKILL)

@@ -21,7 +21,9 @@ from app.jobs.models import Job
 from app.jobs.runs import Claim, LeaseLost
 from app.rollouts.models import Rollout
 from app.storage import get_storage
+from app.webhooks.models import WebhookEvent
 from graders import Failure, FailureKind, Grade
+from tests.factories import make_webhook_endpoint
 from tests.workers.rows import fresh, make_job
 from workers import delivery
 from workers.db_recorder import DatabaseRecorder, state_names, state_to_resume
@@ -175,6 +177,19 @@ def test_a_repeated_checkpoint_keeps_its_name_and_leaves_no_second_copy(
     assert db.scalars(select(CheckpointRow.model_name)).one() == name
     kept = get_storage().list_keys(f"jobs/{job.id}/checkpoints")
     assert {key.split("/")[3] for key in kept} == {f"2-{job.attempt}"}
+
+
+def test_a_checkpoint_is_told_once_to_endpoints_that_want_to_know(
+    db: Session, job: Job, recorder: DatabaseRecorder, tmp_path: Path
+) -> None:
+    make_webhook_endpoint(db, job.project_id, types=("fine_tuning.checkpoint.created",))
+    db.commit()
+    for step in (0, 2, 2):
+        recorder.checkpoint(saved(tmp_path, step))
+    checkpoint = db.scalars(select(CheckpointRow).where(CheckpointRow.step == 2)).one()
+    told = json.loads(db.scalars(select(WebhookEvent.body)).one())
+    assert told["type"] == "fine_tuning.checkpoint.created"
+    assert told["data"] == {"id": checkpoint.id, "fine_tuning_job_id": job.id}
 
 
 def test_a_dropped_checkpoint_loses_its_files_and_keeps_its_row(
