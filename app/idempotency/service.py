@@ -1,4 +1,4 @@
-"""Claiming a key, keeping its answer, giving it up. By Stripe's rules; where we differ is in decision 0008.
+"""Claiming a key, keeping its answer, giving it up. By Stripe's rules; where we differ is in decision 0009.
 
 A claim is a conditional write with a lease, as a job's is. A handler's own transaction keeps the answer
 beside what it has done (`keep`), so that a process killed anywhere leaves both or neither.

@@ -144,8 +144,6 @@ def test_every_answer_carries_our_headers(http: httpx.Client, subtests: pytest.S
 
 NOT_YET = [
     ("POST", "/v1/embeddings"),
-    ("POST", f"{JOBS}/ftjob-x/pause"),
-    ("POST", f"{JOBS}/ftjob-x/resume"),
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/responses"),
     ("GET", "/v1/evals"),

@@ -1,8 +1,8 @@
 """Due deliveries are looked for endpoint by endpoint, and those on their way by their claim.
 
 Revision ID: 7d2f94a1c6e8
-Revises: 3b7e0c5d9a14
-Create Date: 2026-11-25 16:10
+Revises: 5d08e3f1b9a6
+Create Date: 2026-11-25 16:35
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "7d2f94a1c6e8"
-down_revision = "3b7e0c5d9a14"
+down_revision = "5d08e3f1b9a6"
 branch_labels = None
 depends_on = None
 
