@@ -17,7 +17,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -93,13 +93,26 @@ def check_target(url: str, rules: OutboundRules, resolver: Resolver = resolve) -
     _checked_addresses(_host(parsed), _port(parsed), rules, resolver)
 
 
+def check_url(url: str, rules: OutboundRules) -> None:
+    """The same as far as it can be said without asking the network for a name's addresses."""
+    _checked_url(url, rules)
+
+
 def outbound_client(
-    rules: OutboundRules, *, total_seconds: float, resolver: Resolver = resolve
+    rules: OutboundRules,
+    *,
+    total_seconds: float,
+    max_bytes: int | None = None,
+    resolver: Resolver = resolve,
 ) -> httpx.Client:
     """A client for URLs that users gave. Each request has a connection of its own, which is cut
-    `total_seconds` after it was begun, however slowly the other side sends."""
+    `total_seconds` after it was begun, however slowly the other side sends.
+
+    `max_bytes` bounds bodies that are not read with `read_at_most`: reading more raises `AnswerTooLarge`, as
+    does a body in an encoding, which nobody asked for.
+    """
     return httpx.Client(
-        transport=_Transport(rules, total_seconds, resolver),
+        transport=_Transport(rules, total_seconds, resolver, max_bytes),
         timeout=httpx.Timeout(total_seconds, connect=min(CONNECT_SECONDS, total_seconds)),
         headers={"accept-encoding": "identity", "user-agent": "Cherry"},
         follow_redirects=False,
@@ -123,12 +136,15 @@ def read_at_most(response: httpx.Response, limit: int) -> bytes:
 class _Transport(httpx.HTTPTransport):
     """Sends a request if its URL may be called, over connections of `_CheckedNetwork`."""
 
-    def __init__(self, rules: OutboundRules, total_seconds: float, resolver: Resolver) -> None:
+    def __init__(
+        self, rules: OutboundRules, total_seconds: float, resolver: Resolver, max_bytes: int | None
+    ) -> None:
         context = httpx.create_ssl_context(trust_env=False)
         if rules.ca_file:
             context.load_verify_locations(rules.ca_file)
         super().__init__(verify=context, trust_env=False)
         self._rules = rules
+        self._max_bytes = max_bytes
         self._pool.close()
         self._pool = httpcore2.ConnectionPool(  # httpx has no public way to say who dials
             ssl_context=context,
@@ -139,7 +155,36 @@ class _Transport(httpx.HTTPTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         _checked_url(str(request.url), self._rules)
-        return super().handle_request(request)
+        response = super().handle_request(request)
+        if self._max_bytes is None:
+            return response
+        assert isinstance(response.stream, httpx.SyncByteStream)
+        bounded = _Short(response.stream, self._max_bytes)
+        if response.headers.get("content-encoding", "identity") != "identity":
+            bounded.close()
+            raise AnswerTooLarge("The answer is compressed, which it must not be.")
+        return httpx.Response(
+            response.status_code, headers=response.headers, stream=bounded, extensions=response.extensions
+        )
+
+
+class _Short(httpx.SyncByteStream):
+    """A body of so many bytes at most."""
+
+    def __init__(self, stream: httpx.SyncByteStream, max_bytes: int) -> None:
+        self._stream = stream
+        self._left = max_bytes
+        self._max_bytes = max_bytes
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._stream:
+            self._left -= len(chunk)
+            if self._left < 0:
+                raise AnswerTooLarge(f"The answer is larger than the {self._max_bytes} bytes that are taken.")
+            yield chunk
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 class _CheckedNetwork(httpcore2.NetworkBackend):

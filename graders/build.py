@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from graders.cosine import Cosine
+from graders.endpoint import Endpoint
 from graders.fields import Fields
 from graders.formula import Formula
+from graders.label_model import LabelModel
 from graders.multi import Multi
 from graders.python_code import PythonGrader
-from graders.services import NOTHING, Services, required_sandbox
+from graders.score_model import ScoreModel
+from graders.services import (
+    NOTHING,
+    Services,
+    required_embedder,
+    required_endpoint,
+    required_judge,
+    required_sandbox,
+)
 from graders.spec import GraderSpec, MultiSpec, StringCheckSpec, TextSimilaritySpec
 from graders.spec_fields import FieldsSpec
+from graders.spec_judges import EndpointSpec, LabelModelSpec, ScoreModelSpec
 from graders.spec_python import PythonSpec
 from graders.string_check import StringCheck
 from graders.template import Template
@@ -27,12 +39,16 @@ def build_grader(spec: GraderSpec, services: Services = NOTHING) -> Grader:
                 spec.name, Template.parse(spec.input), Template.parse(spec.reference), spec.operation
             )
         case TextSimilaritySpec():
-            return TextSimilarity(
-                spec.name,
-                Template.parse(spec.input),
-                Template.parse(spec.reference),
-                similarity(spec.evaluation_metric),
-            )
+            texts = (Template.parse(spec.input), Template.parse(spec.reference))
+            if spec.evaluation_metric == "cosine":
+                return Cosine(spec.name, *texts, required_embedder(services))
+            return TextSimilarity(spec.name, *texts, similarity(spec.evaluation_metric))
+        case ScoreModelSpec():
+            return ScoreModel.build(spec, required_judge(services, spec.type))
+        case LabelModelSpec():
+            return LabelModel.build(spec, required_judge(services, spec.type))
+        case EndpointSpec():
+            return Endpoint.build(spec, required_endpoint(services))
         case PythonSpec():
             return PythonGrader.build(spec, required_sandbox(services, "python"))
         case FieldsSpec():
@@ -45,8 +61,5 @@ def build_grader(spec: GraderSpec, services: Services = NOTHING) -> Grader:
 def _build_part(spec: MultiSpec, key: str, services: Services) -> Grader:
     try:
         return build_grader(spec.named[key], services)
-    except GraderInvalid as fault:
-        below = f"graders.{key}" if isinstance(spec.graders, dict) else "graders"
-        param = f"{below}.{fault.param}" if fault.param else below
-        message = fault.message.replace(f"'{fault.param}'", f"'{param}'") if fault.param else fault.message
-        raise GraderInvalid(message, param=param, code=fault.code) from None
+    except GraderInvalid as error:
+        raise error.below(spec.path_of(key)) from None

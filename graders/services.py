@@ -87,16 +87,31 @@ class Sandbox(Protocol):
 
 
 @dataclass(frozen=True)
+class Target:
+    """Which judge is meant.
+
+    Attributes:
+        model: as the grader names it.
+        base_url: where it is, if the grader itself says so; else the judge of the settings.
+        api_key_name: name of a key that the operator has set for that address.
+    """
+
+    model: str
+    base_url: str | None = None
+    api_key_name: str | None = None
+
+
+@dataclass(frozen=True)
 class Question:
     """One question to a judge model.
 
     Attributes:
-        messages: in the chat form.
+        messages: in the chat form. They say in words what the reply shall look like.
         schema: JSON schema of the reply; `schema_name` names it.
         sampling: parameters of the chat call, such as temperature, under the chat call's names.
     """
 
-    model: str
+    target: Target
     messages: Sequence[Mapping[str, Any]]
     schema_name: str
     schema: Mapping[str, Any]
@@ -105,22 +120,65 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a judge model replied: text that should be JSON of the question's schema."""
+    """What a judge model replied: text that should be JSON of the question's schema.
+
+    Attributes:
+        usage: what it cost; nothing if the answer was known from before.
+        remark: what a person should know of how it came about, such as a server that ignores schemas.
+    """
 
     text: str
     usage: TokenUsage = field(default_factory=TokenUsage)
+    remark: str = ""
 
 
 class Judge(Protocol):
-    """Asks a model. Raises `GradeFailed` (server, refusal). Safe to call from threads."""
+    """Asks a model. Safe to call from threads."""
 
-    def ask(self, question: Question) -> Answer: ...
+    def check(self, target: Target, sampling: Mapping[str, Any], media: frozenset[str]) -> None:
+        """Whether that judge can be asked with these parameters, and about `image` and `audio`. Asks nobody.
+
+        Raises `GraderInvalid`.
+        """
+
+    def ask(self, question: Question) -> Answer:
+        """Raises `GradeFailed`: server, refusal, exceeded max tokens."""
+
+
+@dataclass(frozen=True)
+class Errand:
+    """One call to a grading server. `rate_limit`: most calls per second to that URL."""
+
+    url: str
+    headers: Mapping[str, str]
+    body: Mapping[str, Any]
+    rate_limit: float | None = None
 
 
 class EndpointCaller(Protocol):
-    """Posts JSON to a grading server and returns the JSON it answers. Raises `GradeFailed`."""
+    """Posts JSON to grading servers. Safe to call from threads."""
 
-    def post(self, url: str, headers: Mapping[str, str], body: Mapping[str, Any]) -> Any: ...
+    def check(self, url: str) -> None:
+        """Whether that URL may be called. Raises `GraderInvalid`."""
+
+    def post(self, errand: Errand) -> Any:
+        """The JSON that the server answers. Raises `GradeFailed`: internal, server."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Vectors of some texts, in their order, and the model that made them."""
+
+    model: str
+    vectors: Sequence[Sequence[float]]
+    usage: TokenUsage = field(default_factory=TokenUsage)
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors of one length. Safe to call from threads."""
+
+    def embed(self, texts: Sequence[str]) -> Embedded:
+        """Raises `GradeFailed`."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +191,7 @@ class Services:
     sandbox: Sandbox | None = None
     judge: Judge | None = None
     endpoint: EndpointCaller | None = None
+    embedder: Embedder | None = None
     why: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -152,3 +211,29 @@ def required_sandbox(services: Services, kind: str) -> Sandbox:
         param="type",
         code="python_grader_unavailable",
     )
+
+
+def required_judge(services: Services, kind: str) -> Judge:
+    """Raises `GraderInvalid` where no judge can be asked at all."""
+    if services.judge is None:
+        raise _missing(services, "judge", f"A {kind} grader asks a judge model", "type")
+    return services.judge
+
+
+def required_endpoint(services: Services) -> EndpointCaller:
+    """Raises `GraderInvalid` where no grading server can be called."""
+    if services.endpoint is None:
+        raise _missing(services, "endpoint", "An endpoint grader calls another server", "type")
+    return services.endpoint
+
+
+def required_embedder(services: Services) -> Embedder:
+    """Raises `GraderInvalid` where there is no embedding model."""
+    if services.embedder is None:
+        raise _missing(services, "embedder", "'cosine' compares embeddings", "evaluation_metric")
+    return services.embedder
+
+
+def _missing(services: Services, service: str, what: str, param: str) -> GraderInvalid:
+    why = services.why.get(service, "nothing here can do that")
+    return GraderInvalid(f"{what}: {why}", param=param, code="unsupported_grader")

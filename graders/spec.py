@@ -9,34 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from graders.formula import NAME, Formula
-from graders.spec_base import ComparingSpec, GraderName, NamedSpec, invalid, refuse
+from graders.spec_base import ComparingSpec, GraderName, NamedSpec, refuse
 from graders.spec_errors import from_pydantic, invalid_type, invalid_value, missing
 from graders.spec_fields import FieldsSpec
+from graders.spec_judges import EndpointSpec, LabelModelSpec, ScoreModelSpec
 from graders.spec_python import PythonSpec
 from graders.template import Template, Variable
 from graders.types import GraderInvalid
 
 MAX_GRADERS = 64
 """Sub-graders in one `multi`."""
-
-_JUDGE = "needs a judge model, which this build cannot call yet; use text_similarity or fields instead."
-UNSUPPORTED = {
-    "score_model": f"A score_model grader {_JUDGE}",
-    "label_model": f"A label_model grader {_JUDGE}",
-    "endpoint": "An endpoint grader calls another server, which this build does not do; "
-    "use string_check, text_similarity, fields, or a multi of them instead.",
-}
-"""Kinds that OpenAI knows and this build refuses, with the reason."""
-
-
-def _check_metric(metric: str) -> str:
-    if metric == "cosine":
-        reason = "'cosine' compares embeddings, and no embedding model is set; use another metric."
-        refuse(lambda: invalid(reason, code="unsupported_grader"))
-    return metric
 
 
 class StringCheckSpec(ComparingSpec):
@@ -68,11 +53,19 @@ class TextSimilaritySpec(ComparingSpec):
     """How alike two texts are, 0 to 1."""
 
     type: Literal["text_similarity"]
-    evaluation_metric: Annotated[Metric, AfterValidator(_check_metric)]
+    evaluation_metric: Metric
     pass_threshold: float | None = None
 
 
-AnyPart = StringCheckSpec | TextSimilaritySpec | PythonSpec | FieldsSpec
+AnyPart = (
+    StringCheckSpec
+    | TextSimilaritySpec
+    | PythonSpec
+    | FieldsSpec
+    | ScoreModelSpec
+    | LabelModelSpec
+    | EndpointSpec
+)
 """Every kind that may stand alone or inside a `multi`."""
 PartSpec = Annotated[AnyPart, Field(discriminator="type")]
 _PARTS: dict[str, type[AnyPart]] = {
@@ -99,9 +92,12 @@ class MultiSpec(NamedSpec):
 
     def templates(self) -> Iterator[tuple[str, str]]:
         for key, part in self.named.items():
-            below = f"graders.{key}." if isinstance(self.graders, dict) else "graders."
             for param, text in part.templates():
-                yield below + param, text
+                yield f"{self.path_of(key)}.{param}", text
+
+    def path_of(self, key: str) -> str:
+        """Where a sub-grader stands."""
+        return f"graders.{key}" if isinstance(self.graders, dict) else "graders"
 
     @model_validator(mode="after")
     def _formula_fits(self) -> MultiSpec:
@@ -159,8 +155,6 @@ def _kind(raw: Any, at: str) -> str:
     kind = raw["type"]
     if not isinstance(kind, str):
         raise invalid_type(param, "a string", kind)
-    if kind in UNSUPPORTED:
-        raise GraderInvalid(UNSUPPORTED[kind], param=param, code="unsupported_grader")
     if kind not in SUPPORTED:
         raise invalid_value(param, kind, SUPPORTED)
     return kind

@@ -14,6 +14,9 @@ _EXPECTED = {
     "string_type": "a string",
     "float_type": "a number",
     "bool_type": "a boolean",
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "list_type": "an array",
     "dict_type": "an object",
     "model_type": "an object",
     "model_attributes_type": "an object",
@@ -24,13 +27,16 @@ _BOUNDS = {
     "string_too_short": ("string_below_min_length", "at least {min_length} character"),
     "too_long": ("invalid_value", "at most {max_length} entries"),
     "too_short": ("invalid_value", "at least {min_length} entry"),
+    "greater_than": ("decimal_below_min_value", "more than {gt}"),
     "greater_than_equal": ("decimal_below_min_value", "{ge} or more"),
     "less_than_equal": ("decimal_above_max_value", "{le} or less"),
     "finite_number": ("invalid_value", "a finite number"),
 }
 
 _ITEM_TAGS = ("by_name", "by_rule")
-"""Tags of the union behind a collection's `items`."""
+"""Tags of the union behind a collection's `items`. Other tags of ours start with `~`."""
+_TELLING = ("compare", "type")
+"""Keys that tell the members of a union apart."""
 
 
 def from_pydantic(error: ValidationError, raw: Any, at: str) -> GraderInvalid:
@@ -108,15 +114,23 @@ def _param(loc: Sequence[str | int], raw: Any, at: str) -> str:
     tag_expected = False
     previous: str | int = ""
     for step in loc:
-        if previous == "items" and step in _ITEM_TAGS:
+        if (previous == "items" and step in _ITEM_TAGS) or str(step).startswith("~"):
             continue
-        if tag_expected and isinstance(here, dict) and step == here.get("compare"):
+        if tag_expected and isinstance(here, dict) and step in map(here.get, _TELLING):
             tag_expected = False
             continue
         path = f"{path}[{step}]" if isinstance(step, int) else f"{path}.{step}" if path else step
-        here = here.get(step) if isinstance(here, dict) else None
+        here = _below(here, step)
         tag_expected, previous = True, step
     return path
+
+
+def _below(value: Any, step: str | int) -> Any:
+    if isinstance(value, dict):
+        return value.get(step)
+    if isinstance(value, list) and isinstance(step, int) and step < len(value):
+        return value[step]
+    return None
 
 
 def _described(value: Any) -> str:

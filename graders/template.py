@@ -187,14 +187,7 @@ def _sample_value(sample: Sample, key: str | int) -> Any:
         case "output_audio":
             return sample.output_audio
         case _:
-            return [_choice(sample)]
-
-
-def _choice(sample: Sample) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": sample.output_text}
-    if sample.output_tools:
-        message["tool_calls"] = list(sample.output_tools)
-    return {"index": 0, "message": message, "finish_reason": sample.finish_reason}
+            return sample.choices
 
 
 def _descend(value: Any, steps: Sequence[str | int]) -> Any:

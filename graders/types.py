@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from graders import strict_json
+from graders.strict_json import StrictJsonError
 
 
 class FailureKind(StrEnum):
@@ -121,6 +122,28 @@ class Sample:
         """
         return strict_json.loads(self.output_text.strip())
 
+    @cached_property
+    def choices(self) -> list[dict[str, Any]]:
+        """The one completion as a chat choice."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.output_text}
+        if self.output_tools:
+            message["tool_calls"] = list(self.output_tools)
+        return [{"index": 0, "message": message, "finish_reason": self.finish_reason}]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a grader outside this library is given; `output_json` is None where the output is not JSON."""
+        try:
+            output_json = self.output_json
+        except StrictJsonError:
+            output_json = None
+        return {
+            "choices": self.choices,
+            "output_text": self.output_text,
+            "output_json": output_json,
+            "output_tools": list(self.output_tools),
+            "output_audio": self.output_audio,
+        }
+
 
 @dataclass(frozen=True)
 class Grade:
@@ -178,3 +201,9 @@ class GraderInvalid(Exception):
         self.message = message
         self.param = param
         self.code = code
+
+    def below(self, path: str) -> GraderInvalid:
+        """The same, seen from a grader that holds this one at `path`."""
+        param = f"{path}.{self.param}" if self.param else path
+        message = self.message.replace(f"'{self.param}'", f"'{param}'") if self.param else self.message
+        return GraderInvalid(message, param=param, code=self.code)

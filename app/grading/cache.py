@@ -1,0 +1,69 @@
+"""Answers that were given before. In memory, bounded, of this process only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+ENTRY_BYTES = 256
+"""What an entry takes beside its answer, about."""
+
+
+def key_of(*parts: Any) -> bytes:
+    """A digest of JSON values. Put the tenant first: nobody is told what another has asked."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).digest()
+
+
+class AnswerCache(Generic[T]):
+    """Keeps answers, the least recently used making room. Safe to use from threads."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._kept: OrderedDict[bytes, tuple[T, int]] = OrderedDict()
+        self._asked: dict[bytes, Future[T]] = {}
+        self._lock = threading.Lock()
+
+    def get_or_ask(
+        self, key: bytes, ask: Callable[[], T], size: Callable[[T], int | None]
+    ) -> tuple[T, bool]:
+        """The answer, and whether it was known. Of several who ask the same at once one does, and the others
+        are given its answer, or its failure. An answer whose `size` (bytes) is None is not kept."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key][0], True
+            asked = self._asked.get(key)
+            if asked is None:
+                mine = self._asked[key] = Future()
+        if asked is not None:
+            return asked.result(), True
+        try:
+            answer = ask()
+        except BaseException as failed:
+            self._settle(key)
+            mine.set_exception(failed)
+            raise
+        self._settle(key, answer, size(answer))
+        mine.set_result(answer)
+        return answer, False
+
+    def _settle(self, key: bytes, answer: T | None = None, size: int | None = None) -> None:
+        with self._lock:
+            del self._asked[key]
+            if answer is None or size is None:
+                return
+            size += ENTRY_BYTES
+            self._kept[key] = (answer, size)
+            self._bytes += size
+            while self._bytes > self._max_bytes:
+                _, (_, freed) = self._kept.popitem(last=False)
+                self._bytes -= freed

@@ -1,0 +1,112 @@
+"""Asking one judge model, in the strictest form that its server knows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal
+
+import structlog
+
+from app.grading.judge_settings import JudgeEntry
+from app.grading.openai_calls import Server, ServerRefused, usage_of
+from graders.services import Answer, Question
+from graders.types import FailureKind, GradeFailed
+
+log = structlog.get_logger(__name__)
+
+Form = Literal["json_schema", "json_object", "text"]
+LESS: Mapping[Form, Form] = {"json_schema": "json_object", "json_object": "text"}
+"""What to ask of a server for which the first is too much."""
+UNKNOWN_FORM = ("response_format", "json_schema", "json_object", "schema", "guided", "grammar", "structured")
+"""Words in an error by which a server says that it cannot be made to reply in a form."""
+
+
+class Judge:
+    """One judge: its server, and the form in which that replies, as far as is known by now."""
+
+    def __init__(self, entry: JudgeEntry, server: Server) -> None:
+        self.entry = entry
+        self.server = server
+        self._form: Form = "json_schema" if entry.reply == "auto" else entry.reply
+        self._lock = threading.Lock()
+
+    def ask(self, question: Question) -> Answer:
+        """Raises `GradeFailed`."""
+        while True:
+            form = self._form
+            try:
+                answer = self.server.ask(partial(self._call, question=question, form=form))
+                return self._read(answer, question.target.model)
+            except ServerRefused as refused:
+                if not self._asks_less(form, refused):
+                    raise refused.failure(self.server.where) from None
+
+    def _call(self, client: Any, *, question: Question, form: Form) -> Any:
+        sampling = dict(question.sampling)
+        if (limit := sampling.pop("max_completion_tokens", None)) is not None:
+            sampling[self.entry.max_tokens_name] = limit
+        return client.chat.completions.with_raw_response.create(
+            model=self.entry.model or question.target.model,
+            messages=list(question.messages),
+            extra_body=sampling | _response_format(question, form),
+        )
+
+    def _asks_less(self, form: Form, refused: ServerRefused) -> bool:
+        """Whether the server refused the form of its reply, and another is left to try: loudly, once."""
+        is_about_form = any(word in refused.text.lower() for word in UNKNOWN_FORM)
+        if self.entry.reply != "auto" or form not in LESS or not is_about_form:
+            return False
+        with self._lock:
+            if self._form == form:
+                self._form = LESS[form]
+                log.warning("judge_replies_less_strictly", judge=self.server.where, refused=form)
+        return True
+
+    def _read(self, answer: dict[str, Any], model: str) -> Answer:
+        usage = usage_of(answer)
+        choice = _first_choice(answer)
+        message = choice.get("message") if choice else None
+        if choice is None or not isinstance(message, dict):
+            what = f"{self.server.where} answered with no message."
+            raise GradeFailed(FailureKind.MODEL_SERVER, what)
+        if failed := _why_no_reply(choice, message):
+            raise GradeFailed(*failed, usage={model: usage})
+        text = message.get("content")
+        return Answer(text if isinstance(text, str) else "", usage, self._remark())
+
+    def _remark(self) -> str:
+        is_less = self.entry.reply == "auto" and self._form != "json_schema"
+        return "the judge's server cannot be held to a JSON schema" if is_less else ""
+
+
+def _first_choice(answer: dict[str, Any]) -> dict[str, Any] | None:
+    choices = answer.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return first if isinstance(first, dict) else None
+
+
+def _why_no_reply(choice: dict[str, Any], message: dict[str, Any]) -> tuple[FailureKind, str] | None:
+    """How a judge did not reply, if it did not."""
+    if refusal := message.get("refusal"):
+        return FailureKind.MODEL_REFUSAL, f"The judge refused: {str(refusal)[:500]}"
+    match choice.get("finish_reason"):
+        case "content_filter":
+            return FailureKind.MODEL_REFUSAL, "The judge's content filter held its reply back."
+        case "length":
+            what = "The judge reached its token limit before its reply was whole; see sampling_params."
+            return FailureKind.MODEL_MAX_TOKENS, what
+        case _:
+            return None
+
+
+def _response_format(question: Question, form: Form) -> dict[str, Any]:
+    match form:
+        case "json_schema":
+            schema = {"name": question.schema_name, "schema": question.schema, "strict": True}
+            return {"response_format": {"type": "json_schema", "json_schema": schema}}
+        case "json_object":
+            return {"response_format": {"type": "json_object"}}
+        case "text":
+            return {}

@@ -1,0 +1,109 @@
+"""What an operator says of judges: CHERRY_JUDGES, CHERRY_JUDGE_KEYS, CHERRY_EMBEDDINGS."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+ANY_MODEL = "*"
+
+Reply = Literal["auto", "json_schema", "json_object", "text"]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Connection(_Entry):
+    """A server that speaks OpenAI's API, and how it is called."""
+
+    base_url: str = Field(min_length=1)
+    """With its path: https://api.openai.com/v1, http://127.0.0.1:8001/v1."""
+    model: str | None = None
+    """Name of the model over there; None for the name that the grader gives."""
+    key: str | None = None
+    """Name of an entry of CHERRY_JUDGE_KEYS; None for servers that want no key."""
+    concurrency: int = Field(default=32, ge=1, le=1024)
+    """Calls under way at the same time, in each process."""
+    timeout: float = Field(default=120.0, gt=0, le=3600)
+    """Seconds that one call may take."""
+    retries: int = Field(default=4, ge=0, le=20)
+    """Further calls after one that failed by the server's fault or was told to wait."""
+
+
+class JudgeEntry(Connection):
+    """A judge."""
+
+    reasoning: bool | None = None
+    """True refuses temperature and top_p in graders, false refuses reasoning_effort, as OpenAI does for its
+    own models; None passes on both, and what the server says to it."""
+    media: frozenset[Literal["image", "audio"]] = frozenset()
+    """What it takes beside text."""
+    reply: Reply = "auto"
+    """How it is made to reply in JSON. "auto" asks for json_schema, and for less if the server refuses that."""
+    max_tokens_name: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+    """What the server calls the limit of the reply."""
+    cache: bool = True
+    """Whether the same question of the same project is asked only once."""
+
+
+class EmbeddingEntry(Connection):
+    """The model behind `cosine`."""
+
+    model: str = "text-embedding-3-large"
+
+
+class KeyEntry(_Entry):
+    """A key to somebody's API."""
+
+    key: SecretStr | None = None
+    key_file: Path | None = None
+    """File with the key, in place of `key`; read when it is needed."""
+    hosts: frozenset[str] = frozenset()
+    """Hosts that it is sent to for graders with a `base_url` of their own; otherwise a grader could send
+    the key anywhere."""
+    projects: frozenset[str] | None = None
+    """Projects whose graders may name it; None for all."""
+
+    @model_validator(mode="after")
+    def _one_key(self) -> KeyEntry:
+        if (self.key is None) == (self.key_file is None):
+            raise ValueError("give either key or key_file")
+        return self
+
+    def read(self) -> str:
+        """The key. Raises `OSError`."""
+        if self.key_file is not None:
+            return self.key_file.read_text("utf-8").strip()
+        return self.key.get_secret_value() if self.key else ""
+
+
+def read_json(value: object) -> object:
+    """A setting that is JSON or names a JSON file."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if text and not text.startswith("{"):
+        text = Path(text).read_text("utf-8")
+    return json.loads(text) if text else {}
+
+
+def read_json_or_none(value: object) -> object:
+    return read_json(value) or None
+
+
+JudgeTable = dict[str, JudgeEntry]
+KeyTable = dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")], KeyEntry]
+
+
+def entry_for(judges: JudgeTable, model: str) -> JudgeEntry | None:
+    """The judge of that name, else the one that serves every name."""
+    return judges.get(model) or judges.get(ANY_MODEL)
+
+
+def known_names(judges: JudgeTable) -> list[str]:
+    return sorted(name for name in judges if name != ANY_MODEL)
+

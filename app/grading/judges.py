@@ -1,0 +1,163 @@
+"""All judges that may be asked: those of the settings, and those that graders name by their address."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from app.grading.cache import AnswerCache, key_of
+from app.grading.judge import Judge
+from app.grading.judge_settings import JudgeEntry, KeyEntry, entry_for, known_names
+from app.grading.openai_calls import Server
+from app.outbound import TargetRefused, check_url, rules_of
+from app.settings import Settings
+from graders import strict_json
+from graders.services import Answer, Question, Target
+from graders.strict_json import StrictJsonError
+from graders.types import GraderInvalid, TokenUsage
+
+MAX_JUDGES = 256
+"""Servers that graders have named, kept with their connections; then they are made anew."""
+
+
+class Judges:
+    """The judges of this process, for all tenants. Safe to use from threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._rules = rules_of(settings)
+        self._cache = AnswerCache[Answer](settings.judge_cache_bytes)
+        self._made: dict[tuple[str, ...], Judge] = {}
+        self._lock = threading.Lock()
+
+    def check(self, tenant: str, target: Target, sampling: Mapping[str, Any], media: frozenset[str]) -> None:
+        """Raises `GraderInvalid` where a question could not be asked. Asks nobody."""
+        if target.base_url is not None:
+            self._check_users(tenant, target, target.base_url)
+            return
+        entry = self._entry(target)
+        for name in _refused(entry, sampling):
+            kind = "reasons" if entry.reasoning else "does not reason"
+            message = f"The model '{target.model}' {kind} and does not take '{name}'; leave it out."
+            raise GraderInvalid(message, param=f"sampling_params.{name}", code="unsupported_parameter")
+        if missing := sorted(media - entry.media):
+            message = f"The judge '{target.model}' takes no {' and no '.join(missing)} (CHERRY_JUDGES, 'media')."
+            raise GraderInvalid(message, param="input")
+
+    def ask(self, tenant: str, question: Question) -> Answer:
+        """Raises `GradeFailed`, and `GraderInvalid` as `check` does."""
+        judge = self._judge(tenant, question.target)
+        if not judge.entry.cache:
+            return judge.ask(question)
+        target = question.target
+        of_judge = [target.base_url, target.api_key_name, target.model, judge.entry.model]
+        key = key_of(tenant, of_judge, list(question.messages), question.schema, dict(question.sampling))
+        answer, was_known = self._cache.get_or_ask(key, lambda: judge.ask(question), _size(question))
+        return replace(answer, usage=TokenUsage()) if was_known else answer
+
+    def _judge(self, tenant: str, target: Target) -> Judge:
+        if target.base_url is None:
+            entry = self._entry(target)
+            place: tuple[str, ...] = (target.model,)
+        else:
+            entry = JudgeEntry(base_url=target.base_url, media=frozenset({"image", "audio"}))
+            place = (tenant, target.base_url, target.api_key_name or "")
+        with self._lock:
+            if place not in self._made:
+                if len(self._made) >= MAX_JUDGES:
+                    del self._made[next(iter(self._made))]
+                self._made[place] = self._make(tenant, target, entry)
+            return self._made[place]
+
+    def _make(self, tenant: str, target: Target, entry: JudgeEntry) -> Judge:
+        if target.base_url is None:
+            key, rules = self._key(entry), None
+        else:
+            key, rules = self._check_users(tenant, target, target.base_url), self._rules
+        server = Server(
+            entry.base_url,
+            key,
+            where=f"The judge '{target.model}'",
+            concurrency=entry.concurrency,
+            timeout=entry.timeout,
+            retries=entry.retries,
+            rules=rules,
+        )
+        return Judge(entry, server)
+
+    def _entry(self, target: Target) -> JudgeEntry:
+        if entry := entry_for(self._settings.judges, target.model):
+            return entry
+        names = known_names(self._settings.judges)
+        known = f"Known are: {', '.join(names)}." if names else "None is known (the operator sets CHERRY_JUDGES)."
+        message = f"There is no judge '{target.model}'. {known} Or give the grader a 'base_url' of its own."
+        raise GraderInvalid(message, param="model", code="unsupported_grader")
+
+    def _key(self, entry: JudgeEntry) -> str:
+        """The operator's key for a judge of the settings, which were checked to name one that is there."""
+        return read_key(self._settings.judge_keys[entry.key]) if entry.key else ""
+
+    def _check_users(self, tenant: str, target: Target, base_url: str) -> str:
+        """The key to send to an address that a grader names; none if it names none."""
+        try:
+            check_url(base_url, self._rules)
+        except TargetRefused as refused:
+            raise GraderInvalid(str(refused), param="base_url") from None
+        if target.api_key_name is None:
+            return ""
+        entry = self._settings.judge_keys.get(target.api_key_name)
+        is_allowed = entry is not None and (entry.projects is None or tenant in entry.projects)
+        if entry is None or not is_allowed or urlsplit(base_url).hostname not in entry.hosts:
+            message = (
+                f"There is no key '{target.api_key_name}' for this project and the host of 'base_url'. (The "
+                "operator sets CHERRY_JUDGE_KEYS, with the hosts that each key may be sent to.)"
+            )
+            raise GraderInvalid(message, param="api_key_name")
+        return read_key(entry)
+
+
+def read_key(entry: KeyEntry) -> str:
+    try:
+        return entry.read()
+    except OSError as error:
+        message = f"The file of a judge's key cannot be read: {error.strerror} (CHERRY_JUDGE_KEYS)."
+        raise GraderInvalid(message, param="model", code="unsupported_grader") from None
+
+
+class TenantJudge:
+    """What one tenant's graders see of the judges."""
+
+    def __init__(self, judges: Judges, tenant: str) -> None:
+        self._judges = judges
+        self._tenant = tenant
+
+    def check(self, target: Target, sampling: Mapping[str, Any], media: frozenset[str]) -> None:
+        self._judges.check(self._tenant, target, sampling, media)
+
+    def ask(self, question: Question) -> Answer:
+        return self._judges.ask(self._tenant, question)
+
+
+def _refused(entry: JudgeEntry, sampling: Mapping[str, Any]) -> list[str]:
+    """Parameters that such a model does not take, as far as the settings say what it is."""
+    if entry.reasoning is None:
+        return []
+    names = ("temperature", "top_p") if entry.reasoning else ("reasoning_effort",)
+    return [name for name in names if name in sampling]
+
+
+def _size(question: Question) -> Any:
+    """Bytes of an answer worth keeping: a whole one, not what the judge may say better another time."""
+
+    def size(answer: Answer) -> int | None:
+        try:
+            reply = strict_json.loads(answer.text)
+        except StrictJsonError:
+            return None
+        is_whole = isinstance(reply, dict) and all(key in reply for key in question.schema["required"])
+        return len(answer.text) * 2 if is_whole else None
+
+    return size

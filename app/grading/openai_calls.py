@@ -1,0 +1,148 @@
+"""One call to a server that speaks OpenAI's API, with every way it can go wrong named."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx2 as httpx
+import openai
+from openai import omit
+
+from app.grading.patience import Gate, Transient, persevere, retry_after
+from app.outbound import AnswerTooLarge, OutboundRules, TargetRefused, outbound_client
+from graders import strict_json
+from graders.strict_json import StrictJsonError
+from graders.types import FailureKind, GradeFailed, TokenUsage
+
+MAX_ANSWER = 4 * 2**20
+"""Most bytes of an answer from an address that a user gave."""
+SHOWN = 500
+TRANSIENT = frozenset({408, 409, 425, 429})
+LONGER_THAN_ONE = 2.5
+"""All tries of one question may take that many times as long as a single one."""
+
+Call = Callable[[openai.OpenAI], Any]
+
+
+class ServerRefused(Exception):
+    """The server answered that it will not do this. `text` is what it said, without our key."""
+
+    def __init__(self, status: int, text: str, code: str | None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+        self.code = code
+
+    def failure(self, where: str) -> GradeFailed:
+        message = f"{where} answered {self.status}: {self.text}"
+        if self.code == "content_filter":
+            return GradeFailed(FailureKind.MODEL_REFUSAL, message)
+        return GradeFailed(FailureKind.MODEL_SERVER, message)
+
+
+class Server:
+    """A server and how it is called. Safe to use from threads.
+
+    With `rules` its address was given by a user, and only what they allow is called.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        key: str,
+        *,
+        where: str,
+        concurrency: int,
+        timeout: float,
+        retries: int,
+        rules: OutboundRules | None = None,
+    ) -> None:
+        self.where = where
+        """Names it in messages: never with a key or a user's address in it."""
+        self.longest = timeout * LONGER_THAN_ONE
+        self._key = key
+        self._timeout = timeout
+        self._tries = retries + 1
+        self._gate = Gate(concurrency)
+        self._client = _client(base_url, key, timeout, rules)
+
+    def ask(self, call: Call) -> dict[str, Any]:
+        """The JSON object that the server answers to a call, which is made `with_raw_response`.
+
+        Raises `ServerRefused`, or `GradeFailed` once the server was given time enough.
+        """
+        return persevere(lambda left: self._once(call, left), tries=self._tries, seconds=self.longest)
+
+    def _once(self, call: Call, left: float) -> dict[str, Any]:
+        started = time.monotonic()
+        try:
+            with self._gate.through():
+                patient = self._client.with_options(timeout=min(self._timeout, max(left, 0.001)))
+                body = call(patient).content
+        except openai.APITimeoutError:
+            raise self._transient(f"did not answer within {time.monotonic() - started:.0f} seconds") from None
+        except openai.APIStatusError as error:
+            raise self._refused(error) from None
+        except (openai.APIConnectionError, httpx.HTTPError, AnswerTooLarge, TargetRefused) as error:
+            raise self._not_reached(error) from None
+        try:
+            answer = strict_json.loads(body)
+        except StrictJsonError as error:
+            raise self._transient(f"did not answer with JSON ({error})") from None
+        if not isinstance(answer, dict):
+            raise self._transient("answered with JSON that is no object")
+        return answer
+
+    def _refused(self, error: openai.APIStatusError) -> Exception:
+        refused = ServerRefused(error.status_code, self._said(error), error.code)
+        if error.code == "insufficient_quota":
+            return refused
+        if error.status_code in TRANSIENT or error.status_code >= 500:
+            after = retry_after(error.response.headers)
+            if after is not None:
+                self._gate.pause(min(after, self.longest))
+            return Transient(refused.failure(self.where), after)
+        return refused
+
+    def _not_reached(self, error: Exception) -> Exception:
+        cause = error if isinstance(error, AnswerTooLarge | TargetRefused) else error.__cause__
+        if isinstance(cause, AnswerTooLarge | TargetRefused):
+            return self._failed(str(cause))
+        # httpx's texts tell addresses of this network; its types say as much as a user needs.
+        return self._transient(f"could not be reached ({type(cause or error).__name__})")
+
+    def _said(self, error: openai.APIStatusError) -> str:
+        body = error.body
+        text = body.get("message") if isinstance(body, dict) else None
+        text = text if isinstance(text, str) else error.response.text
+        text = text.replace(self._key, "***") if self._key else text
+        return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+    def _transient(self, what: str) -> Transient:
+        return Transient(self._failed(what))
+
+    def _failed(self, what: str) -> GradeFailed:
+        return GradeFailed(FailureKind.MODEL_SERVER, f"{self.where}: {what}")
+
+
+def _client(base_url: str, key: str, timeout: float, rules: OutboundRules | None) -> openai.OpenAI:
+    """Retries are ours. The environment's organisation is for nobody a user names."""
+    options: dict[str, Any] = {"base_url": base_url, "api_key": key or "none", "max_retries": 0}
+    if rules is not None:
+        unsaid = {"OpenAI-Organization": omit, "OpenAI-Project": omit}
+        http = outbound_client(rules, total_seconds=timeout, max_bytes=MAX_ANSWER)
+        return openai.OpenAI(**options, http_client=http, default_headers=unsaid)  # type: ignore[arg-type]
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+    return openai.OpenAI(**options, http_client=openai.DefaultHttpxClient(limits=limits))
+
+
+def usage_of(answer: dict[str, Any]) -> TokenUsage:
+    """What the server says it has used; 0 of what it does not say."""
+    usage = answer.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"), cached)
+    return TokenUsage(*(count if isinstance(count, int) and count > 0 else 0 for count in counts))

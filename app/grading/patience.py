@@ -1,0 +1,92 @@
+"""Calls to servers that may be busy: how many at once, how often again, and how long in all."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from email.utils import mktime_tz, parsedate_tz
+from typing import TypeVar
+
+from graders.types import GradeFailed
+
+T = TypeVar("T")
+
+FIRST_WAIT = 0.5
+LONGEST_WAIT = 30.0
+
+
+class Transient(Exception):
+    """Worth another try. `failure` is what to raise if there is none; `after`, seconds the server asked for."""
+
+    def __init__(self, failure: GradeFailed, after: float | None = None) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+        self.after = after
+
+
+def persevere(
+    call: Callable[[float], T], *, tries: int, seconds: float, sleep: Callable[[float], object] = time.sleep
+) -> T:
+    """What `call` returns, given the seconds that are left; again after `Transient`, with growing waits.
+
+    Raises the last failure once tries or seconds are used up, or would be by the wait asked for.
+    """
+    deadline = time.monotonic() + seconds
+    for attempt in range(tries):
+        try:
+            return call(deadline - time.monotonic())
+        except Transient as busy:
+            wait = _wait(attempt) if busy.after is None else busy.after
+            if attempt + 1 == tries or time.monotonic() + wait >= deadline:
+                raise busy.failure from None
+            sleep(wait)
+    raise AssertionError("there is at least one try")
+
+
+def _wait(attempt: int) -> float:
+    """Doubling, and spread, so that those who were refused together do not come back together."""
+    return float(min(LONGEST_WAIT, FIRST_WAIT * 2**attempt) * random.uniform(0.5, 1.0))
+
+
+def retry_after(headers: object) -> float | None:
+    """Seconds that a `Retry-After` header asks for, or None. `headers` has a `get`."""
+    text = getattr(headers, "get", dict[str, str]().get)("retry-after")
+    if not isinstance(text, str):
+        return None
+    try:
+        return max(0.0, min(float(text), 1e6))
+    except ValueError:
+        date = parsedate_tz(text)
+        return max(0.0, mktime_tz(date) - time.time()) if date else None
+
+
+class Gate:
+    """Lets a number of calls through at a time, at most so many a second, and none while a pause lasts."""
+
+    def __init__(self, concurrency: int, rate: float | None = None) -> None:
+        self._free = threading.BoundedSemaphore(concurrency)
+        self._spacing = 1.0 / rate if rate else 0.0
+        self._lock = threading.Lock()
+        self._next = 0.0  # no call before this, by the monotonic clock
+
+    @contextmanager
+    def through(self) -> Iterator[None]:
+        with self._free:
+            time.sleep(self._turn())
+            yield
+
+    def pause(self, seconds: float) -> None:
+        """The server wants no calls for that long, whoever makes them."""
+        with self._lock:
+            self._next = max(self._next, time.monotonic() + seconds)
+
+    def _turn(self) -> float:
+        """Seconds until the next free place in the row, which is taken."""
+        with self._lock:
+            now = time.monotonic()
+            turn = max(self._next, now)
+            self._next = turn + self._spacing
+            return turn - now
