@@ -8,10 +8,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.addresses import network_of
+from app.grading.judge_settings import (
+    EmbeddingEntry,
+    JudgeTable,
+    KeyTable,
+    read_json,
+    read_json_or_none,
+)
 
 
 def _split(value: object) -> object:
@@ -80,6 +87,25 @@ class Settings(BaseSettings):
     outbound_ca_file: Path | None = None
     """Certificates (PEM) to trust beside the system's when such a URL is called."""
 
+    judges: Annotated[JudgeTable, NoDecode, BeforeValidator(read_json)] = Field(default_factory=dict)
+    """Judge models by the names that graders give them, "*" for every other name; JSON, or a JSON file:
+    `{"gpt-4.1-mini": {"base_url": "https://api.openai.com/v1", "key": "openai"}}`. Its fields:
+    app/grading/judge_settings.py, docs/graders.md."""
+    judge_keys: Annotated[KeyTable, NoDecode, BeforeValidator(read_json)] = Field(default_factory=dict)
+    """Keys of judges by name; JSON, or a JSON file: `{"openai": {"key": "sk-..."}}`."""
+    judge_cache_bytes: int = Field(default=64 * 2**20, ge=0)
+    """Memory for judges' answers and embeddings, in each process; 0 keeps none."""
+    embeddings: Annotated[EmbeddingEntry | None, NoDecode, BeforeValidator(read_json_or_none)] = None
+    """The model behind the metric `cosine`: `{"base_url": "...", "model": "...", "key": "openai"}`."""
+    endpoint_concurrency: int = Field(default=32, ge=1, le=1024)
+    """Calls to one URL of endpoint graders under way at the same time, in each process."""
+    asking_concurrency: int = Field(default=32, ge=1, le=512)
+    """Gradings under way at the same time in a training whose grader asks a judge or an endpoint."""
+    grade_failure_limit: float = Field(default=0.5, gt=0, le=1)
+    """Share of a step's grades that may fail before the step counts as failed; a job may say otherwise."""
+    grade_failure_steps: int = Field(default=3, ge=1, le=1000)
+    """Failed steps in a row after which a job fails; a job may say otherwise."""
+
     webhook_timeout: timedelta = timedelta(seconds=10)
     """How long the receiver of a webhook may take to answer, all in all."""
     webhook_first_retry: timedelta = timedelta(seconds=5)
@@ -134,6 +160,14 @@ class Settings(BaseSettings):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
+
+    @model_validator(mode="after")
+    def _keys_are_there(self) -> Settings:
+        entries = [*self.judges.values(), *([self.embeddings] if self.embeddings else [])]
+        for entry in entries:
+            if entry.key is not None and entry.key not in self.judge_keys:
+                raise ValueError(f"the key '{entry.key}' is not in CHERRY_JUDGE_KEYS")
+        return self
 
 
 @lru_cache

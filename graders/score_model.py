@@ -35,8 +35,8 @@ class ScoreModel:
         low, high = spec.range
         form = (
             'Reply with one JSON object and nothing else: {"steps": [{"description": "...", "conclusion": '
-            '"..."}], "result": N}. The steps are your reasoning, few and short; N is your score, a number from '
-            f"{low:g} to {high:g}."
+            '"..."}], "result": N}. The steps are your reasoning, few and short; N is your score, a number '
+            f"from {low:g} to {high:g}."
         )
         target = Target(spec.model, spec.base_url, spec.api_key_name)
         built = cls(spec.name, target, Messages.of(spec, form), low, high, judge, spec.sampling)

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.db import get_engine, session
 from app.embedded.postgres import Postgres
+from app.grading.services import forget_services
 from app.queue import get_celery
 from app.settings import Settings, get_settings
 from app.storage import get_storage
@@ -61,10 +62,12 @@ def settings(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("CHERRY_SECRET_KEY", "of the tests, thirty-two and more")
     for cached in (get_settings, get_engine, get_storage, get_celery):
         cached.cache_clear()
+    forget_services()
     yield get_settings()
     get_engine().dispose()
     for cached in (get_settings, get_engine, get_storage, get_celery):
         cached.cache_clear()
+    forget_services()
 
 
 @pytest.fixture

@@ -32,9 +32,7 @@ class AnswerCache(Generic[T]):
         self._asked: dict[bytes, Future[T]] = {}
         self._lock = threading.Lock()
 
-    def get_or_ask(
-        self, key: bytes, ask: Callable[[], T], size: Callable[[T], int | None]
-    ) -> tuple[T, bool]:
+    def get_or_ask(self, key: bytes, ask: Callable[[], T], size: Callable[[T], int | None]) -> tuple[T, bool]:
         """The answer, and whether it was known. Of several who ask the same at once one does, and the others
         are given its answer, or its failure. An answer whose `size` (bytes) is None is not kept."""
         with self._lock:

@@ -43,7 +43,7 @@ class JudgeEntry(Connection):
     media: frozenset[Literal["image", "audio"]] = frozenset()
     """What it takes beside text."""
     reply: Reply = "auto"
-    """How it is made to reply in JSON. "auto" asks for json_schema, and for less if the server refuses that."""
+    """How it is made to reply in JSON. "auto" asks for json_schema, for less if the server refuses that."""
     max_tokens_name: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     """What the server calls the limit of the reply."""
     cache: bool = True
@@ -87,7 +87,10 @@ def read_json(value: object) -> object:
         return value
     text = value.strip()
     if text and not text.startswith("{"):
-        text = Path(text).read_text("utf-8")
+        try:
+            text = Path(text).read_text("utf-8")
+        except OSError as error:
+            raise ValueError(f"neither JSON nor a file that can be read: {error.strerror}") from None
     return json.loads(text) if text else {}
 
 
@@ -106,4 +109,3 @@ def entry_for(judges: JudgeTable, model: str) -> JudgeEntry | None:
 
 def known_names(judges: JudgeTable) -> list[str]:
     return sorted(name for name in judges if name != ANY_MODEL)
-

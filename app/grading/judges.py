@@ -44,7 +44,9 @@ class Judges:
             message = f"The model '{target.model}' {kind} and does not take '{name}'; leave it out."
             raise GraderInvalid(message, param=f"sampling_params.{name}", code="unsupported_parameter")
         if missing := sorted(media - entry.media):
-            message = f"The judge '{target.model}' takes no {' and no '.join(missing)} (CHERRY_JUDGES, 'media')."
+            message = (
+                f"The judge '{target.model}' takes no {' and no '.join(missing)} (CHERRY_JUDGES, 'media')."
+            )
             raise GraderInvalid(message, param="input")
 
     def ask(self, tenant: str, question: Question) -> Answer:
@@ -92,7 +94,9 @@ class Judges:
         if entry := entry_for(self._settings.judges, target.model):
             return entry
         names = known_names(self._settings.judges)
-        known = f"Known are: {', '.join(names)}." if names else "None is known (the operator sets CHERRY_JUDGES)."
+        known = (
+            f"Known are: {', '.join(names)}." if names else "None is known (the operator sets CHERRY_JUDGES)."
+        )
         message = f"There is no judge '{target.model}'. {known} Or give the grader a 'base_url' of its own."
         raise GraderInvalid(message, param="model", code="unsupported_grader")
 

@@ -19,7 +19,7 @@ LONGEST_WAIT = 30.0
 
 
 class Transient(Exception):
-    """Worth another try. `failure` is what to raise if there is none; `after`, seconds the server asked for."""
+    """Worth another try. `failure` is what to raise if there is none; `after`: seconds asked for."""
 
     def __init__(self, failure: GradeFailed, after: float | None = None) -> None:
         super().__init__(str(failure))

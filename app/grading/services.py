@@ -1,33 +1,75 @@
-"""The services that graders call on, built from the settings; for API and workers alike."""
+"""The services that graders call on, built from the settings; for API and workers alike.
+
+What talks to the network is one for each process, with its connections, limits and caches; what a tenant's
+graders are given knows the tenant, whose keys and cached answers are its own.
+"""
 
 from __future__ import annotations
 
-import atexit
 from functools import lru_cache
 
-from app.settings import Settings, get_settings
-from graders.sandbox import LocalSandbox, SandboxSettings
-from graders.services import Limits, Services
+from app.grading.cache import AnswerCache
+from app.grading.embeddings import Embeddings, Vector
+from app.grading.endpoints import Endpoints
+from app.grading.judges import Judges, TenantJudge, read_key
+from app.grading.openai_calls import Server
+from app.grading.sandbox import local_sandbox, sandbox_settings
+from app.outbound import rules_of
+from app.settings import get_settings
+from graders.services import Services
+
+
+@lru_cache(maxsize=1024)
+def grader_services(tenant: str = "") -> Services:
+    """The services of this process for the graders of a project, or for no project's."""
+    why = {"embedder": "no embedding model is set (the operator sets CHERRY_EMBEDDINGS); use another metric."}
+    return Services(
+        sandbox=local_sandbox(sandbox_settings(get_settings())),
+        judge=TenantJudge(_judges(), tenant),
+        endpoint=_endpoints(),
+        embedder=_embedder(tenant),
+        why=why,
+    )
+
+
+def forget_services() -> None:
+    """Build them anew from the settings as they are now."""
+    for cached in (grader_services, _judges, _endpoints, _embedding_server, _vectors):
+        cached.cache_clear()
 
 
 @lru_cache
-def grader_services() -> Services:
-    """The services of this process. Nothing is started before a grader needs it."""
-    sandbox = LocalSandbox(sandbox_settings(get_settings()))
-    atexit.register(sandbox.close)
-    return Services(sandbox=sandbox)
+def _judges() -> Judges:
+    return Judges(get_settings())
 
 
-def sandbox_settings(settings: Settings) -> SandboxSettings:
-    return SandboxSettings(
-        wanted=settings.sandbox,
-        limits=Limits(
-            wall_seconds=settings.sandbox_seconds,
-            cpu_seconds=settings.sandbox_cpu_seconds,
-            memory_bytes=settings.sandbox_memory_bytes,
-            output_bytes=settings.sandbox_output_bytes,
-        ),
-        scratch_bytes=settings.sandbox_scratch_bytes,
-        parallel=settings.sandbox_parallel,
-        readable=tuple(map(str, settings.sandbox_readable)),
+@lru_cache
+def _endpoints() -> Endpoints:
+    settings = get_settings()
+    return Endpoints(rules_of(settings), settings.endpoint_concurrency)
+
+
+def _embedder(tenant: str) -> Embeddings | None:
+    entry, server = get_settings().embeddings, _embedding_server()
+    return Embeddings(entry, server, _vectors(), tenant) if entry and server else None
+
+
+@lru_cache
+def _vectors() -> AnswerCache[Vector]:
+    return AnswerCache(get_settings().judge_cache_bytes)
+
+
+@lru_cache
+def _embedding_server() -> Server | None:
+    settings = get_settings()
+    entry = settings.embeddings
+    if entry is None:
+        return None
+    return Server(
+        entry.base_url,
+        read_key(settings.judge_keys[entry.key]) if entry.key else "",
+        where=f"The embedding model '{entry.model}'",
+        concurrency=entry.concurrency,
+        timeout=entry.timeout,
+        retries=entry.retries,
     )

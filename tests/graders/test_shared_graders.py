@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from graders import GraderInvalid, Sample, build_grader, has_path, item_paths, parse_grader
+from graders import Sample, build_grader, has_path, item_paths, parse_grader
+from graders.services import Answer, Services
 from tests.shared_data import shared_path, shared_rows
 
 SUPPORTED = {
@@ -23,9 +24,7 @@ IN_THE_SANDBOX = {
     "svamp-200/grader.json",
 }
 """Tested in tests/graders/sandbox/test_python_grader.py."""
-REFUSED = {
-    "countdown-azure-100/score_model_grader.json": "type",
-}
+JUDGED = {"countdown-azure-100/score_model_grader.json"}
 
 
 def raw(name):
@@ -35,7 +34,7 @@ def raw(name):
 def test_every_grader_file_is_known_here():
     files = shared_path("data").glob("*/*grader*.json")
     assert {f"{file.parent.name}/{file.name}" for file in files} == (
-        SUPPORTED.keys() | IN_THE_SANDBOX | REFUSED.keys()
+        SUPPORTED.keys() | IN_THE_SANDBOX | JUDGED
     )
 
 
@@ -67,8 +66,27 @@ def test_threads_may_share_a_grader():
         assert list(threads.map(parts, rows * 3)) == [parts(row) for row in rows] * 3
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_graders_that_need_a_judge_are_refused(name):
-    with pytest.raises(GraderInvalid) as caught:
-        parse_grader(raw(name))
-    assert (caught.value.code, caught.value.param) == ("unsupported_grader", REFUSED[name])
+class FiveOfFive:
+    """A judge that is pleased with everything it is told, and tells what that was."""
+
+    def __init__(self):
+        self.asked = []
+
+    def check(self, target, sampling, media):
+        """Takes everything."""
+
+    def ask(self, question):
+        self.asked.append(question)
+        return Answer('{"steps": [], "result": 5}')
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_judged_graders_show_each_row_to_their_judge(name):
+    judge = FiveOfFive()
+    grader = build_grader(parse_grader(raw(name)), Services(judge=judge))
+    rows = shared_rows(f"data/{name.split('/')[0]}")
+    assert {grader.grade(Sample("(1 + 2)"), row).value for row in rows} == {5.0}
+    for row, question in zip(rows, judge.asked, strict=True):
+        assert question.target.model == "o3-mini"
+        assert f'"target": {row["target"]}' in question.messages[1]["content"]
+        assert "(1 + 2)" in question.messages[1]["content"]

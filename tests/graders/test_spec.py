@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter
 
 from graders import GraderInvalid, Sample, build_grader, dump_grader, has_path, item_paths, parse_grader
-from graders.spec import UNSUPPORTED, GraderSpec
+from graders.spec import GraderSpec
 
 CHECK = {
     "type": "string_check",
@@ -37,7 +37,7 @@ def without(spec, key):
         pytest.param("x", "invalid_type", "", "Invalid type for 'grader': expected an object, but got a string instead.", id="not-an-object"),
         pytest.param({}, "missing_required_parameter", "type", "Missing required parameter: 'type'.", id="no-type"),
         pytest.param({"type": 5}, "invalid_type", "type", "expected a string, but got an integer", id="type-is-a-number"),
-        pytest.param({"type": "nope"}, "invalid_value", "type", "Invalid value: 'nope'. Supported values are: 'string_check', 'text_similarity', 'python', 'fields', and 'multi'.", id="unknown-type"),
+        pytest.param({"type": "nope"}, "invalid_value", "type", "Invalid value: 'nope'. Supported values are: 'string_check', 'text_similarity', 'python', 'fields', 'score_model',", id="unknown-type"),
         pytest.param(without(CHECK, "input"), "missing_required_parameter", "input", "Missing required parameter: 'input'.", id="missing"),
         pytest.param(CHECK | {"input": None}, "invalid_type", "input", "expected a string, but got null instead.", id="null"),
         pytest.param(CHECK | {"input": ["x"]}, "invalid_type", "input", "but got an array", id="array"),
@@ -51,7 +51,6 @@ def without(spec, key):
         pytest.param(CHECK | {"input": "x" * 65_537}, "string_above_max_length", "input", "at most 65536", id="long-template"),
         pytest.param(CHECK | {"input": "{{7*7}}"}, "invalid_value", "input", "'{{7*7}}' is not a variable", id="template"),
         pytest.param(SIMILAR | {"evaluation_metric": "bert"}, "invalid_value", "evaluation_metric", "'rouge_l'", id="metric"),
-        pytest.param(SIMILAR | {"evaluation_metric": "cosine"}, "unsupported_grader", "evaluation_metric", "no embedding model is set", id="cosine"),
         pytest.param(without(MULTI, "graders"), "missing_required_parameter", "graders", "Missing", id="multi-no-graders"),
         pytest.param(without(MULTI, "calculate_output"), "missing_required_parameter", "calculate_output", "Missing", id="multi-no-formula"),
         pytest.param(MULTI | {"graders": [CHECK]}, "invalid_type", "graders", "expected an object, but got an array", id="multi-array"),
@@ -89,18 +88,6 @@ def test_what_is_wrong_is_said_with_openais_code_and_the_path(raw, code, param, 
         parse_grader(raw)
     assert (caught.value.code, caught.value.param) == (code, param)
     assert message in caught.value.message
-
-
-@pytest.mark.parametrize("kind", UNSUPPORTED)
-def test_known_kinds_this_build_lacks_are_refused_with_a_reason(kind):
-    for raw, param in (
-        ({"type": kind, "source": "..."}, "type"),
-        (multi(a={"type": kind}), "graders.a.type"),
-    ):
-        with pytest.raises(GraderInvalid) as caught:
-            parse_grader(raw)
-        assert (caught.value.code, caught.value.param) == ("unsupported_grader", param)
-        assert "use " in caught.value.message
 
 
 @pytest.mark.parametrize("raw", [CHECK, FIELDS, MULTI, SIMILAR | {"name": "s", "pass_threshold": 0.5},

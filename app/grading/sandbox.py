@@ -1,0 +1,33 @@
+"""The sandbox of this process, built from the settings."""
+
+from __future__ import annotations
+
+import atexit
+from functools import lru_cache
+
+from app.settings import Settings
+from graders.sandbox import LocalSandbox, SandboxSettings
+from graders.services import Limits
+
+
+def sandbox_settings(settings: Settings) -> SandboxSettings:
+    return SandboxSettings(
+        wanted=settings.sandbox,
+        limits=Limits(
+            wall_seconds=settings.sandbox_seconds,
+            cpu_seconds=settings.sandbox_cpu_seconds,
+            memory_bytes=settings.sandbox_memory_bytes,
+            output_bytes=settings.sandbox_output_bytes,
+        ),
+        scratch_bytes=settings.sandbox_scratch_bytes,
+        parallel=settings.sandbox_parallel,
+        readable=tuple(map(str, settings.sandbox_readable)),
+    )
+
+
+@lru_cache
+def local_sandbox(settings: SandboxSettings) -> LocalSandbox:
+    """The one of these settings. Nothing is started before a grader needs it."""
+    sandbox = LocalSandbox(settings)
+    atexit.register(sandbox.close)
+    return sandbox
