@@ -16,7 +16,7 @@ from graders.findings import Finding, Trial, findings_of
 from graders.grading import grade_safely
 from graders.probes import Probe, probes
 from graders.references import Reference, parts, reference_at, reference_of
-from graders.spec import GraderSpec
+from graders.spec import GraderSpec, TextSimilaritySpec
 from graders.template import Variable
 from graders.types import Grader, Sample
 
@@ -96,7 +96,11 @@ def preflight(
 
 def is_costly(spec: GraderSpec) -> bool:
     """Whether grades ask a judge model or another server."""
-    return any(part.type in COSTLY for part in parts(spec))
+    return any(part.type in COSTLY or _asks_for_embeddings(part) for part in parts(spec))
+
+
+def _asks_for_embeddings(part: GraderSpec) -> bool:
+    return isinstance(part, TextSimilaritySpec) and part.evaluation_metric == "cosine"
 
 
 def _affordable(spec: GraderSpec, bounds: Bounds) -> Bounds:

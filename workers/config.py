@@ -108,6 +108,8 @@ class TrainConfig(BaseModel):
     """Steps in a row over the limit that fail the run."""
     grade_concurrency: int = Field(default=8, ge=1, le=512)
     """Grader calls under way at the same time, in each process."""
+    grade_seconds: float = Field(default=300.0, gt=0)
+    """Longest that one grading may take: longer than the grader's own limits, for one that hangs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     @model_validator(mode="before")

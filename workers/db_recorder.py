@@ -66,9 +66,11 @@ class DatabaseRecorder:
         self._times.append(time.monotonic())
         with unit_of_work() as db:
             job = runs.made_step(db, self._claim, step)
+            progress: dict[str, Any] = {"usage_metrics": rft_metrics.usage_so_far(values)}
             left = self._seconds_left(step, job.total_steps)
             if left is not None:
-                runs.update_held(db, self._claim, estimated_finish=func.now() + left)
+                progress["estimated_finish"] = func.now() + left
+            runs.update_held(db, self._claim, **progress)
             row = {"epoch": epoch, "attempt": self._claim.attempt, "values": storable(values)}
             upsert = insert(JobMetrics).values(job_id=job.id, step=step, **row)
             db.execute(upsert.on_conflict_do_update(index_elements=["job_id", "step"], set_=row))

@@ -109,6 +109,12 @@ def give_up(claim: Claim, code: str, message: str) -> None:
     deliver(claim, best.step, trained_tokens=None)
 
 
+def fail(claim: Claim, code: str, message: str) -> None:
+    """End a job as failed, whatever it has gained: its checkpoints stay, but it delivers none."""
+    with unit_of_work() as db:
+        runs.finish_failed(db, claim, code, clean(message))
+
+
 def deliver(claim: Claim, step: int, *, trained_tokens: int | None) -> None:
     """Publish the results and make the checkpoint of `step` the job's model. Raises `LeaseLost`.
 

@@ -26,6 +26,7 @@ import app.tables  # noqa: F401  # foreign keys are found by table name
 from app.checkpoints.models import Checkpoint
 from app.db import unit_of_work
 from app.files.models import File
+from app.grading.headers import opened
 from app.grading.services import grader_services
 from app.jobs import runs
 from app.jobs.runs import Claim, LeaseLost
@@ -41,7 +42,7 @@ from workers.dataset import Row
 from workers.db_recorder import DatabaseRecorder, state_to_resume
 from workers.training.checkpoints import checkpoint_folder
 from workers.training.distributed import World
-from workers.training.errors import RunCancelled, RunFailed, RunPaused
+from workers.training.errors import GradingFailed, RunCancelled, RunFailed, RunPaused
 from workers.training.loop import train
 from workers.training.recorder import Recorder
 from workers.training.recorders import Silent
@@ -76,6 +77,7 @@ class Work(NamedTuple):
     train_rows: list[Row]
     valid_rows: list[Row]
     grader: GraderSpec
+    project_id: str
 
 
 def main() -> None:
@@ -183,7 +185,8 @@ def _train_and_deliver(claim: Claim, folder: Path, should_stop: StopRequested, d
         result = _train(work, recorder, folder, world, should_stop, recorder.is_pause_asked)
     except RunFailed as failure:  # the same run again would fail again
         log.warning("run_failed", code=failure.code)
-        delivery.give_up(claim, failure.code, str(failure))
+        end = delivery.fail if isinstance(failure, GradingFailed) else delivery.give_up
+        end(claim, failure.code, str(failure))
         return
     delivery.deliver(claim, result.best.step, trained_tokens=result.trained_tokens)
 
@@ -218,7 +221,7 @@ def _train(
 ) -> RunResult:
     """An assistant is not asked: the main process says when to end."""
     rows = (work.train_rows, work.valid_rows)
-    grader = build_grader(work.grader, grader_services())
+    grader = build_grader(work.grader, grader_services(work.project_id))
     return train(work.config, *rows, grader, recorder, folder, should_stop, world, should_pause)
 
 
@@ -236,9 +239,9 @@ def _load(claim: Claim, folder: Path) -> Work:
             rows.append(fetch_rows(get_storage(), key, folder))
         except FileNotFoundError:
             raise FileGone(f"The file {name} was deleted before the training could read it.") from None
-    spec = parse_grader(job.method["reinforcement"]["grader"])
+    spec = parse_grader(opened(job.method["reinforcement"]["grader"], job.project_id, get_settings()))
     train_rows, valid_rows = [*rows, []][:2]
-    return Work(TrainConfig.model_validate(job.config), train_rows, valid_rows, spec)
+    return Work(TrainConfig.model_validate(job.config), train_rows, valid_rows, spec, job.project_id)
 
 
 class FileGone(RunFailed):

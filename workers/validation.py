@@ -19,6 +19,8 @@ from sqlalchemy.orm import Session
 from app.db import unit_of_work
 from app.events import service as events
 from app.files.models import File
+from app.grading.headers import opened
+from app.grading.limits import grade_limits
 from app.grading.services import grader_services
 from app.jobs import runs
 from app.jobs.defaults import ConfigImpossible, resolve_config
@@ -172,7 +174,7 @@ def check(claim: Claim) -> Checked:
     train_rows = _rows(training)
     valid_rows = _rows(validation, max_rows=MAX_VALID_ROWS) if validation else []
     longest = 0
-    spec, grader = _build_grader(job.method["reinforcement"]["grader"])
+    spec, grader = _build_grader(job.method["reinforcement"]["grader"], job.project_id)
     for data_file, rows in ((training, train_rows), (validation, valid_rows)):
         if data_file:
             _check_grader(spec, grader, data_file, rows)
@@ -189,6 +191,7 @@ def check(claim: Claim) -> Checked:
             n_valid=len(valid_rows),
             seed=job.seed,
             resources=job.resources,
+            grading=_grading_fields(spec),
         )
     except ConfigImpossible as problem:
         code = "invalid_training_file" if problem.param == TRAINING else "invalid_value"
@@ -262,10 +265,22 @@ def _rows(data_file: DataFile, **limits: int) -> list[Row]:
             raise data_file.invalid(f"is invalid.\n{fault}") from None
 
 
-def _build_grader(raw: dict[str, Any]) -> tuple[GraderSpec, Grader]:
+def _grading_fields(spec: GraderSpec) -> dict[str, Any]:
+    """What of a run's config follows from its grader and the operator's settings."""
+    settings = get_settings()
+    limits = grade_limits(spec, settings)
+    return {
+        "grade_concurrency": limits.concurrency,
+        "grade_seconds": limits.seconds,
+        "grade_failure_limit": settings.grade_failure_limit,
+        "grade_failure_steps": settings.grade_failure_steps,
+    }
+
+
+def _build_grader(raw: dict[str, Any], project_id: str) -> tuple[GraderSpec, Grader]:
     try:
-        spec = parse_grader(raw)
-        return spec, build_grader(spec, grader_services())
+        spec = parse_grader(opened(raw, project_id, get_settings()))
+        return spec, build_grader(spec, grader_services(project_id))
     except GraderInvalid as fault:
         param = "method.reinforcement.grader" + (f".{fault.param}" if fault.param else "")
         raise JobInvalid(fault.code, f"The grader is invalid: {fault.message}", param) from None
@@ -274,10 +289,12 @@ def _build_grader(raw: dict[str, Any]) -> tuple[GraderSpec, Grader]:
 def _check_grader(spec: GraderSpec, grader: Grader, data_file: DataFile, rows: Sequence[Row]) -> None:
     """Every row has what the grader reads, and can be graded (here: an empty completion).
 
-    Judges are not asked for this, and the rest is not checked where grading is slow. A grader that fails in
+    Of those who have to be asked only one answer is asked for: whether they are there. The rest is not checked where grading is slow. A grader that fails in
     itself on such a completion is no fault of the row: the preflight tells of it.
     """
     faults = missing_variables(rows, [Variable.parse(path) for _, path in item_paths(spec)])
+    if rows and not faults and is_costly(spec):
+        _check_somebody_answers(grader, rows[0])
     deadline = time.monotonic() + CHECK_SECONDS
     for row in rows if not faults and not is_costly(spec) else ():
         failure = grader.grade(Sample(output_text=""), row.item).failure
@@ -287,6 +304,14 @@ def _check_grader(spec: GraderSpec, grader: Grader, data_file: DataFile, rows: S
             break
     if faults:
         raise data_file.invalid("does not fit the grader.\n" + "\n".join(map(str, faults)))
+
+
+def _check_somebody_answers(grader: Grader, row: Row) -> None:
+    """Raises `JobInvalid` if a judge or server that the grader asks cannot answer at all."""
+    failure = grader.grade(Sample(output_text=""), row.item).failure
+    if failure and failure.kind.is_servers_fault:
+        message = f"The grader cannot grade: {failure.message}"
+        raise JobInvalid("grader_error", message, "method.reinforcement.grader")
 
 
 def _doubts_about(spec: GraderSpec, grader: Grader, rows: Sequence[Row]) -> Iterator[str]:

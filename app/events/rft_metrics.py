@@ -193,12 +193,14 @@ def _token_usage(known: Numbers) -> dict[str, dict[str, int]]:
     return told
 
 
-def usage_so_far(values: Numbers) -> dict[str, Any]:
+def usage_so_far(values: Numbers) -> dict[str, Any] | None:
     """A job's `usage_metrics` after a step: time in the training loop, and tokens of each judge model."""
+    if "time/total" not in values:
+        return None
     tokens: dict[str, dict[str, int]] = {}
     for kind, model, count in _usage_numbers("usage/total", values):
         tokens.setdefault(model, {})[kind] = count
-    return {"training_seconds": values.get("time/total"), "grader_tokens": tokens}
+    return {"training_seconds": values["time/total"], "grader_tokens": tokens}
 
 
 def _usage_numbers(area: str, known: Numbers) -> Iterator[tuple[str, str, int]]:

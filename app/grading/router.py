@@ -15,9 +15,9 @@ router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", tags=["graders"], rou
 
 
 @router.post("/validate")
-def validate_grader(request: GraderValidate) -> GraderOut:
+def validate_grader(request: GraderValidate, caller: CurrentCaller) -> GraderOut:
     """Check a grader as a job would, and show it as it was understood."""
-    return GraderOut(grader=grading.as_stored(request.grader, "grader"))
+    return GraderOut(grader=grading.as_understood(request.grader, "grader", caller.project_id))
 
 
 @router.post("/run")
@@ -25,7 +25,7 @@ async def run_grader(request: GraderRun, caller: CurrentCaller) -> GraderRunOut:
     """Grade one answer. A grading that fails answers 200 too: reward 0, and flags in `metadata.errors`."""
     settings = get_settings()
     spec, grade = await grading.run(
-        caller.key_id,
+        caller,
         request.grader,
         Sample(output_text=request.model_sample),
         request.row(),

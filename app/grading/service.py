@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from app.auth import Caller
 from app.errors import BadRequest
+from app.grading.headers import sealed
 from app.grading.services import grader_services
 from app.grading.turns import Turns
+from app.settings import get_settings
 from graders import (
     Failure,
     FailureKind,
@@ -26,28 +29,37 @@ TURNS = Turns()
 """Grader runs of this process."""
 
 
-def checked(raw: Any, param: str) -> tuple[GraderSpec, Grader]:
-    """Read a grader and build it, as jobs and grader runs alike do.
+def checked(raw: Any, param: str, project_id: str) -> tuple[GraderSpec, Grader]:
+    """Read a grader and build it for a project, as jobs and grader runs alike do.
 
     Raises `BadRequest` whose param lies below `param`, also for a kind that this server cannot run.
     """
     try:
         spec = parse_grader(raw)
-        return spec, build_grader(spec, grader_services())
+        return spec, build_grader(spec, grader_services(project_id))
     except GraderInvalid as fault:
         below = f"{param}.{fault.param}" if fault.param else param
         message = fault.message.replace(f"'{fault.param}'", f"'{below}'") if fault.param else fault.message
         raise BadRequest(message, param=below, code=fault.code) from None
 
 
-def as_stored(raw: Any, param: str) -> dict[str, Any]:
-    """The grader as it was understood and as a job keeps it. Raises `BadRequest`."""
-    spec, _ = checked(raw, param)
+def as_understood(raw: Any, param: str, project_id: str) -> dict[str, Any]:
+    """The grader with what was left out filled in. Raises `BadRequest`."""
+    spec, _ = checked(raw, param, project_id)
     return dump_grader(spec)
 
 
+def as_stored(raw: Any, param: str, project_id: str) -> dict[str, Any]:
+    """The same as a job keeps it, without secrets. Raises `BadRequest`."""
+    understood = as_understood(raw, param, project_id)
+    try:
+        return sealed(understood, project_id, get_settings())
+    except GraderInvalid as fault:
+        raise BadRequest(fault.message, param=f"{param}.{fault.param}", code=fault.code) from None
+
+
 async def run(
-    key_id: str, raw: Any, sample: Sample, item: Mapping[str, Any], *, seconds: float, per_key: int
+    caller: Caller, raw: Any, sample: Sample, item: Mapping[str, Any], *, seconds: float, per_key: int
 ) -> tuple[GraderSpec, Grade]:
     """Grade one answer on a thread of its own. A grading that takes too long is a failed one.
 
@@ -55,11 +67,11 @@ async def run(
     """
 
     def work() -> tuple[GraderSpec, Grade]:
-        spec, grader = checked(raw, "grader")
+        spec, grader = checked(raw, "grader", caller.project_id)
         return spec, grade_safely(grader, sample, item)
 
     try:
-        return await TURNS.run(key_id, work, seconds=seconds, per_key=per_key)
+        return await TURNS.run(caller.key_id, work, seconds=seconds, per_key=per_key)
     except TimeoutError:
         message = f"The grading took longer than {seconds:.0f} seconds and was given up."
         return parse_grader(raw), Grade(None, Failure(FailureKind.OTHER, message), seconds=seconds)

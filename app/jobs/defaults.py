@@ -38,6 +38,9 @@ OPTIONAL = (
     "gradient_checkpointing",
     "dtype",
     "sharding",
+    "grade_failure_limit",
+    "grade_failure_steps",
+    "grade_concurrency",
 )
 """Hyperparameters with a default in TrainConfig, perhaps one of the algorithm's: passed on only if given."""
 SHOWN = (
@@ -77,16 +80,21 @@ def resolve_config(
     n_valid: int,
     seed: int,
     resources: Mapping[str, int] | None = None,
+    grading: Mapping[str, Any] | None = None,
 ) -> TrainConfig:
     """The run that a job's method and resources mean for this model and these files.
 
-    `context` and `longest_prompt` are in tokens. Raises `ConfigImpossible`.
+    `context` and `longest_prompt` are in tokens. `grading`: fields of the config that follow from grader and
+    settings, where the job does not say otherwise. Raises `ConfigImpossible`.
     """
     asked = _asked(job_method)
     prompts_per_step = asked.get("batch_size", min(PROMPTS_PER_STEP, n_train))
     per_epoch = -(-n_train // prompts_per_step)
     adapter = asked.get("adapter", "lora")
-    optional: dict[str, Any] = {name: asked[name] for name in OPTIONAL if name in asked}
+    optional: dict[str, Any] = {
+        **(grading or {}),
+        **{name: asked[name] for name in OPTIONAL if name in asked},
+    }
     if "lora_rank" in asked:
         optional |= {"lora_rank": asked["lora_rank"], "lora_alpha": 2.0 * asked["lora_rank"]}
     return TrainConfig(

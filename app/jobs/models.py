@@ -61,6 +61,8 @@ class Job(Base):
     result_files: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))
     trained_tokens: Mapped[int | None] = mapped_column(BigInteger)
     estimated_finish: Mapped[datetime | None]
+    usage_metrics: Mapped[dict[str, Any] | None]
+    """What the training has used until its last step, as the API shows it."""
 
     last_seq: Mapped[int] = mapped_column(server_default=text("0"))
     """Number of the newest event."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from app.grading.headers import masked
 from app.jobs.defaults import shown_hyperparameters
 from app.jobs.models import Job, Status
 from app.pagination import Page
@@ -136,6 +137,15 @@ class Hyperparameters(Wire):
     sharding: Literal["none", "fsdp"] | None = Field(
         default=None, description="Cherry: whole weights in every process, or split over them (FSDP2)."
     )
+    grade_failure_limit: float | None = Field(
+        default=None, gt=0, le=1, description="Cherry: share of a step's grades that may fail."
+    )
+    grade_failure_steps: int | None = Field(
+        default=None, ge=1, le=1000, description="Cherry: steps in a row over that share which fail the job."
+    )
+    grade_concurrency: int | None = Field(
+        default=None, ge=1, le=512, description="Cherry: gradings under way at the same time."
+    )
 
 
 class Reinforcement(Wire):
@@ -226,7 +236,8 @@ class JobOut(BaseModel):
     integrations: list[Any] = Field(default_factory=list)
     metadata: dict[str, str] | None
     user_provided_suffix: str | None
-    usage_metrics: None = None
+    usage_metrics: dict[str, Any] | None = None
+    """Cherry: {"training_seconds", "grader_tokens": {model: ...}} so far; null before the first step."""
     shared_with_openai: Literal[False] = False
     eval_id: None = None
     resources: dict[str, int] | None = Field(
@@ -256,6 +267,7 @@ class JobOut(BaseModel):
             method=_method_out(job),
             metadata=job.meta,
             user_provided_suffix=job.suffix,
+            usage_metrics=job.usage_metrics,
             resources=job.resources,
         )
 
@@ -278,4 +290,8 @@ def _method_out(job: Job) -> dict[str, Any]:
     """The method as requested; "auto" gives way to numbers once they are known."""
     block = job.method["reinforcement"]
     shown = shown_hyperparameters(block["hyperparameters"], job.config)
-    return {"type": "reinforcement", "reinforcement": {**block, "hyperparameters": shown}}
+    grader = masked(block["grader"])
+    return {
+        "type": "reinforcement",
+        "reinforcement": {**block, "grader": grader, "hyperparameters": shown},
+    }

@@ -37,7 +37,7 @@ def create(db: Session, project_id: str, request: JobCreate, *, max_active: int,
 
     Raises `BadRequest`, `NotFound` (a file) or `TooManyJobs`.
     """
-    method = _checked_method(request)
+    method = _checked_method(request, project_id)
     resources = _checked_resources(request.resources, max_processes)
     model = models.tunable(db, project_id, request.model)
     training = files.for_job(db, project_id, request.training_file, "training_file")
@@ -129,7 +129,7 @@ def _already(job: Job) -> str:
     return f"has already {job.status}" if job.status in TERMINAL else "is being cancelled"
 
 
-def _checked_method(request: JobCreate) -> dict[str, Any]:
+def _checked_method(request: JobCreate, project_id: str) -> dict[str, Any]:
     """The method as the job keeps it: defaults and grader names filled in."""
     if not isinstance(request.method, ReinforcementMethod):
         asked, param = (request.method.type, "method.type") if request.method else ("supervised", "method")
@@ -150,7 +150,7 @@ def _checked_method(request: JobCreate) -> dict[str, Any]:
     return {
         "type": "reinforcement",
         "reinforcement": {
-            "grader": grading.as_stored(block.grader, GRADER),
+            "grader": grading.as_stored(block.grader, GRADER, project_id),
             "hyperparameters": _hyperparameters(block),
         },
     }

@@ -176,10 +176,13 @@ def sample_and_grade(
     with clock.phase("sampling", "sampling"):
         groups = sample_groups(policy, prompts, sampling, grade)
     with clock.phase("grading", "grading"):
-        graded = [
-            replace(group, grades=tuple(graders.wait(jobs[i, j]) for j in range(len(group.completions))))
-            for i, group in enumerate(groups)
-        ]
+        graded = []
+        for i, group in enumerate(groups):
+            grades = []
+            for j in range(len(group.completions)):
+                grades.append(graders.wait(jobs[i, j]))
+                clock.alive("grading")  # judges may take longer than a phase may take without any progress
+            graded.append(replace(group, grades=tuple(grades)))
     clock.add({"grading_busy": sum(job.seconds for job in jobs.values())})
     return graded
 

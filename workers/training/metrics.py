@@ -18,6 +18,8 @@ from workers.training.rewards import reward_of, rewards_of
 from workers.training.types import Group, Split
 
 Timed = Literal["sampling", "grading", "grading_busy", "waiting", "updating", "eval"]
+TELL_AGAIN_SECONDS = 60.0
+"""Pause between two signs of life in one phase."""
 
 
 class Clock:
@@ -26,6 +28,7 @@ class Clock:
     def __init__(self, recorder: Recorder | None = None) -> None:
         self._recorder = recorder
         self._start = time.perf_counter()
+        self._told = time.monotonic()
         self.seconds: dict[Timed, float] = {}
 
     @contextmanager
@@ -33,9 +36,16 @@ class Clock:
         """Everything inside counts as `time/<timed>`."""
         if self._recorder is not None:
             self._recorder.phase(phase)
+            self._told = time.monotonic()
         start = time.perf_counter()
         yield
         self.add({timed: time.perf_counter() - start})
+
+    def alive(self, phase: Phase) -> None:
+        """Say again, once in a while, that the run is in this phase: for one in which something goes on."""
+        if self._recorder is not None and time.monotonic() - self._told > TELL_AGAIN_SECONDS:
+            self._told = time.monotonic()
+            self._recorder.phase(phase)
 
     def add(self, seconds: Mapping[Timed, float]) -> None:
         """Count what was timed elsewhere."""

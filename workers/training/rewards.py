@@ -20,7 +20,6 @@ from workers.training.types import Completion, Group
 
 GRADE_THREADS = 8
 GRADE_TIMEOUT_SECONDS = 300.0
-"""Longer than any grader's own limit: reached only by a grader that hangs."""
 
 SHOWN_MESSAGES = 3
 SHOWN_CHARACTERS = 4000

@@ -86,7 +86,7 @@ class Run:
         self.progress = Progress()
         self._belongs_to = fingerprint(config, train_rows, valid_rows)
         run_dir.mkdir(parents=True, exist_ok=True)
-        self.graders = GradePool(grader, threads=config.grade_concurrency)
+        self.graders = GradePool(grader, threads=config.grade_concurrency, timeout=config.grade_seconds)
         self.collector = Collector(
             self.policy, self.train_prompts, self.graders, config, self.recorder, world
         )

@@ -1,0 +1,66 @@
+"""How many gradings a training has under way, and how long one may take: both follow the grader."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from app.grading import endpoints
+from app.grading.judge_settings import Connection, JudgeEntry, entry_for
+from app.grading.openai_calls import LONGER_THAN_ONE
+from app.settings import Settings
+from graders import GraderSpec
+from graders.references import parts as parts_of
+from graders.spec_judges import EndpointSpec, LabelModelSpec, ScoreModelSpec
+
+AT_HOME = 8
+"""Gradings under way where nobody is asked: they take CPU, not time."""
+AT_HOME_SECONDS = 150.0
+"""More than the sandbox gives one program."""
+MARGIN_SECONDS = 60.0
+"""For waiting until a server's other calls are through."""
+LONGEST_ROW = 60.0
+"""Seconds that a call may wait for its turn under a rate limit."""
+CALLS_WAITING = 2
+"""For each call that a server takes at the same time, so many gradings, so that it never waits for us."""
+
+
+class GradeLimits(NamedTuple):
+    concurrency: int
+    seconds: float
+
+
+def grade_limits(spec: GraderSpec, settings: Settings) -> GradeLimits:
+    """Of one training, in each of its processes. The graders of a `multi` work one after another."""
+    parts = list(parts_of(spec))
+    places = [_concurrency(part, settings) for part in parts]
+    asked = [place for place in places if place is not None]
+    concurrency = min([settings.asking_concurrency, *asked]) if asked else AT_HOME
+    return GradeLimits(concurrency, MARGIN_SECONDS + sum(_seconds(part, settings) for part in parts))
+
+
+def _concurrency(part: GraderSpec, settings: Settings) -> int | None:
+    """What the server of a grader can make use of; None if it asks nobody."""
+    match part:
+        case ScoreModelSpec() | LabelModelSpec():
+            return _judge(part, settings).concurrency * CALLS_WAITING
+        case EndpointSpec(rate_limit=None):
+            return settings.endpoint_concurrency * CALLS_WAITING
+        case EndpointSpec(rate_limit=float() as rate):
+            return max(1, min(settings.endpoint_concurrency * CALLS_WAITING, int(rate * LONGEST_ROW)))
+        case _:
+            return None
+
+
+def _seconds(part: GraderSpec, settings: Settings) -> float:
+    match part:
+        case ScoreModelSpec() | LabelModelSpec():
+            return _judge(part, settings).timeout * LONGER_THAN_ONE
+        case EndpointSpec():
+            return endpoints.SECONDS
+        case _:
+            return AT_HOME_SECONDS
+
+
+def _judge(spec: ScoreModelSpec | LabelModelSpec, settings: Settings) -> Connection:
+    entry = entry_for(settings.judges, spec.model) if spec.base_url is None else None
+    return entry or JudgeEntry(base_url=spec.base_url or "none")
