@@ -110,6 +110,9 @@ def test_what_is_asked_for_is_what_runs() -> None:
         "stop": ["END"],
         "temperature": 0.7,
         "beta": 0.5,
+        "grade_failure_limit": 0.25,
+        "grade_failure_steps": 7,
+        "grade_concurrency": 64,
     }
     assert set(asked) == {*OPTIONAL, "algorithm"}
     config = resolve(asked).model_dump(mode="json")
