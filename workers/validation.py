@@ -289,8 +289,9 @@ def _build_grader(raw: dict[str, Any], project_id: str) -> tuple[GraderSpec, Gra
 def _check_grader(spec: GraderSpec, grader: Grader, data_file: DataFile, rows: Sequence[Row]) -> None:
     """Every row has what the grader reads, and can be graded (here: an empty completion).
 
-    Of those who have to be asked only one answer is asked for: whether they are there. The rest is not checked where grading is slow. A grader that fails in
-    itself on such a completion is no fault of the row: the preflight tells of it.
+    Of a judge or a server only one answer is asked for, to see that it is there, and the rest is not checked
+    where grading is slow. A grader that fails in itself on such a completion is no fault of the row: the
+    preflight tells of it.
     """
     faults = missing_variables(rows, [Variable.parse(path) for _, path in item_paths(spec)])
     if rows and not faults and is_costly(spec):
