@@ -11,6 +11,7 @@ from graders.grading import Score, grade_by
 from graders.judge_reply import MAX_REASON, number
 from graders.services import EndpointCaller, Errand
 from graders.spec_judges import EndpointSpec
+from graders.template import sample_variables
 from graders.types import FailureKind, Grade, GradeFailed, Sample
 
 
@@ -35,7 +36,7 @@ class Endpoint:
         return grade_by(self._score, sample, item)
 
     def _score(self, sample: Sample, item: Mapping[str, Any]) -> Score:
-        body = {"sample": sample.as_dict(), "item": dict(item), "trace_id": uuid.uuid4().hex}
+        body = {"sample": sample_variables(sample), "item": dict(item), "trace_id": uuid.uuid4().hex}
         reply = self.caller.post(Errand(self.url, self.headers, body, self.rate_limit))
         score = number(reply.get("score")) if isinstance(reply, dict) else None
         if score is None:

@@ -166,7 +166,7 @@ def sample_variables(sample: Sample) -> dict[str, Any]:
     except StrictJsonError:
         output_json = None
     return {
-        "choices": [_choice(sample)],
+        "choices": sample.choices,
         "output_text": sample.output_text,
         "output_json": output_json,
         "output_tools": list(sample.output_tools),

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from graders import strict_json
-from graders.strict_json import StrictJsonError
 
 
 class FailureKind(StrEnum):
@@ -129,20 +128,6 @@ class Sample:
         if self.output_tools:
             message["tool_calls"] = list(self.output_tools)
         return [{"index": 0, "message": message, "finish_reason": self.finish_reason}]
-
-    def as_dict(self) -> dict[str, Any]:
-        """What a grader outside this library is given; `output_json` is None where the output is not JSON."""
-        try:
-            output_json = self.output_json
-        except StrictJsonError:
-            output_json = None
-        return {
-            "choices": self.choices,
-            "output_text": self.output_text,
-            "output_json": output_json,
-            "output_tools": list(self.output_tools),
-            "output_audio": self.output_audio,
-        }
 
 
 @dataclass(frozen=True)

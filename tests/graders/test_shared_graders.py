@@ -1,4 +1,4 @@
-"""The grader files of the shared data: supported ones load and score real rows, the others are refused."""
+"""The grader files of the shared data: they load and score real rows."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
