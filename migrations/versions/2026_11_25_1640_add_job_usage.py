@@ -1,7 +1,7 @@
 """What a job's training has used so far.
 
 Revision ID: 5d80e1c47b29
-Revises: 5d08e3f1b9a6
+Revises: 7d2f94a1c6e8
 Create Date: 2026-11-25 16:40
 """
 
@@ -12,7 +12,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "5d80e1c47b29"
-down_revision = "5d08e3f1b9a6"
+down_revision = "7d2f94a1c6e8"
 branch_labels = None
 depends_on = None
 
