@@ -6,12 +6,17 @@ import os
 import socket
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli.connect import DEFAULT_FOLDER
 from app.cli.output import AsJson, console, errors, print_json
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from app.settings import Settings
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than pollers wait between two requests, so that they never meet a connection just closed."""
@@ -68,13 +73,22 @@ def api(
     import uvicorn
 
     from app.logs import configure_logging
-    from app.main import create_app
     from app.settings import get_settings
 
     settings = get_settings()
     configure_logging(settings.log_level, settings.log_format)
-    config = uvicorn.Config(
-        create_app(),
+    sockets = None if fd is None else [socket.socket(fileno=fd)]
+    uvicorn.Server(server_config(settings, host, port)).run(sockets=sockets)
+
+
+def server_config(settings: Settings, host: str | None = None, port: int | None = None) -> uvicorn.Config:
+    """How the API is served."""
+    import uvicorn
+
+    from app.main import create_app
+
+    return uvicorn.Config(
+        create_app(settings),
         host=host or settings.host,
         port=settings.port if port is None else port,
         log_config=None,
@@ -83,8 +97,6 @@ def api(
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    sockets = None if fd is None else [socket.socket(fileno=fd)]
-    uvicorn.Server(config).run(sockets=sockets)
 
 
 def worker(

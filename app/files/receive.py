@@ -26,6 +26,8 @@ MAX_OVERHEAD = 64 * 1024
 """How much longer than its file a form may be: boundaries, headers, fields."""
 CHUNK_SECONDS = 60.0
 """How long a client may stay silent."""
+WHOLE_SECONDS = 3600.0
+"""How long an upload may take, however steadily it drips."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,19 @@ async def receive_upload(
     try:
         with path.open("wb") as file:
             form = _Form(request.headers.get("content-type", ""), file, max_bytes, field)
-            await _feed(request, form)
+            await _feed_in_time(request, form)
         yield form.finished(path)
     finally:
         path.unlink(missing_ok=True)
+
+
+async def _feed_in_time(request: Request, form: _Form) -> None:
+    try:
+        async with asyncio.timeout(WHOLE_SECONDS):
+            await _feed(request, form)
+    except TimeoutError:
+        message = f"The upload took more than {WHOLE_SECONDS:.0f} s. Send the file in parts, to /v1/uploads."
+        raise RequestTimeout(message) from None
 
 
 async def _feed(request: Request, form: _Form) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import random
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,9 +13,11 @@ import openai
 import pytest
 from sqlalchemy.orm import Session
 
+from app.cli.service import server_config
 from app.db import get_engine
+from app.settings import Settings
 from app.tenants import service as tenants
-from tests.factories import GRADER, ROWS, Tenant, make_file, make_tenant
+from tests.factories import ROWS, Tenant, make_tenant
 
 JOBS = "/v1/fine_tuning/jobs"
 
@@ -65,6 +66,23 @@ def test_the_key_is_checked_before_the_body_is_read(server_url: str, db: Session
         head = f"POST {JOBS} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
         connection.sendall(f"{head}content-length: 900\r\n\r\n{{".encode())
         assert connection.recv(100).startswith(b"HTTP/1.1 401")
+
+
+def test_half_sent_requests_keep_nobody_waiting(server_url: str, http: httpx.Client) -> None:
+    target = urlsplit(server_url)
+    half = f"POST {JOBS} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n".encode()
+    with ExitStack() as stack:
+        for _ in range(300):
+            connection = socket.create_connection((target.hostname, target.port), timeout=10)
+            stack.enter_context(connection).sendall(half)
+        assert http.get("/v1/models").status_code == 200
+
+
+def test_idle_connections_outlive_the_pause_of_a_poller() -> None:
+    """The server's own default is 5 s: who asks every 5 s would meet a connection that was just closed."""
+    config = server_config(Settings(DATABASE_URL="postgresql://x@y/z", broker_url="filesystem://x"))
+    assert config.timeout_keep_alive >= 75
+    assert config.timeout_graceful_shutdown == 5
 
 
 def test_a_client_that_sends_much_still_reads_its_refusal(server_url: str, db: Session) -> None:
@@ -265,71 +283,6 @@ def test_the_clients_own_request_id_is_bounded_ascii(http: httpx.Client) -> None
     for value, status in (("x" * 512, 200), ("x" * 513, 400), ("é", 400)):
         headers = {"x-client-request-id": value.encode()}
         assert http.get("/v1/models", headers=headers).status_code == status
-
-
-MUTATIONS = [
-    None,
-    True,
-    -1,
-    0,
-    2**63 - 1,
-    1e308,
-    -0.0,
-    "",
-    "\u202e",
-    "x" * 70,
-    "auto",
-    [],
-    {},
-    [[]],
-    {"": {}},
-]
-
-
-def test_no_mutation_of_a_right_body_makes_a_fault(http: httpx.Client, db: Session, tenant: Tenant) -> None:
-    file = make_file(db, tenant.project_id)
-    db.commit()
-    right = {
-        "model": "cherry-nano",
-        "training_file": file.id,
-        "validation_file": file.id,
-        "seed": 1,
-        "suffix": "x",
-        "metadata": {"a": "b"},
-        "integrations": [],
-        "hyperparameters": {"n_epochs": 1},
-        "method": {
-            "type": "reinforcement",
-            "reinforcement": {"grader": GRADER, "hyperparameters": {"n_epochs": 1, "beta": 0.1}},
-        },
-    }
-    chance = random.Random(0)
-    seen = set()
-    for _ in range(250):
-        body = json.loads(json.dumps(right))
-        for _ in range(chance.randint(1, 3)):
-            mutate(body, chance)
-        response = http.post(JOBS, json=body)
-        seen.add(response.status_code)
-        assert response.status_code < 500, (body, response.text)
-    assert {200, 400} <= seen
-
-
-def mutate(body: Any, chance: random.Random) -> None:
-    """Change one place, anywhere in the tree."""
-    while isinstance(body, dict) and body:
-        key = chance.choice(list(body))
-        if isinstance(body[key], dict) and chance.random() < 0.8:
-            body = body[key]
-            continue
-        kind = chance.random()
-        if kind < 0.2:
-            del body[key]
-        elif kind < 0.4:
-            body[chance.choice(["x", "", "type", "grader", "\U0001f352"])] = chance.choice(MUTATIONS)
-        else:
-            body[key] = chance.choice(MUTATIONS)
-        return
 
 
 def test_an_unforeseen_fault_tells_a_request_id_and_nothing_else(

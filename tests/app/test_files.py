@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import random
+import socket
+import unicodedata
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
 from typing import Any, get_args
+from urllib.parse import unquote, urlsplit
 
 import httpx2 as httpx
 import openai
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.files import schemas
+from app.files import receive, schemas
 from app.files import service as files
 from app.files.models import File
 from app.files.receive import clean_filename
+from app.files.router import attachment
 from app.files.schemas import Purpose
 from app.settings import Settings, get_settings
 from app.storage import get_storage
@@ -331,6 +337,34 @@ def test_bad_queries_name_the_parameter(http: httpx.Client, subtests: pytest.Sub
 )
 def test_names_are_only_names(sent: str, kept: str) -> None:
     assert clean_filename(sent) == kept
+
+
+@given(st.text(max_size=300))
+def test_whatever_a_file_is_called_its_name_is_short_and_shows_nothing_hidden(sent: str) -> None:
+    kept = clean_filename(sent)
+    assert 1 <= len(kept.encode()) <= 255
+    assert kept not in (".", "..")
+    assert not set(kept) & set("/\\")
+    assert not [letter for letter in kept if unicodedata.category(letter)[0] == "C"]
+    header = attachment(kept)
+    assert header.isascii()
+    assert header.count('"') == 2
+    assert unquote(header.rpartition("''")[2]) == kept
+
+
+def test_an_upload_that_drips_ends_at_a_limit(
+    server_url: str, tenant: Tenant, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receive, "WHOLE_SECONDS", 0.2)
+    target = urlsplit(server_url)
+    head = f"POST /v1/files HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {tenant.key}\r\n"
+    head += "content-length: 9000\r\n"
+    with socket.create_connection((target.hostname, target.port), timeout=60) as connection:
+        connection.sendall(
+            f"{head}content-type: {BOUNDARY['content-type']}\r\n\r\n--b\r\n{FILE}\r\n".encode()
+        )
+        assert connection.recv(100).startswith(b"HTTP/1.1 408")
+    assert list((settings.data_dir / "uploads").iterdir()) == []
 
 
 def test_a_file_on_disk_keeps_its_base_name(client: openai.OpenAI, tmp_path: Path) -> None:

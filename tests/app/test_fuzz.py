@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from app.main import create_app
 from app.settings import Settings
-from tests.factories import Tenant, make_checkpoint, make_file, make_job
+from tests.factories import Tenant, make_checkpoint, make_file, make_job, make_upload
 
 EXAMPLES = int(os.environ.get("CHERRY_FUZZ_EXAMPLES", "4"))
 CHECKS = (
@@ -38,9 +38,15 @@ def known_ids(db: Session, tenant: Tenant) -> dict[str, str]:
     """Path variables that lead to something, so that requests come further than "no such object"."""
     job = make_job(db, tenant.project_id, status="succeeded")
     checkpoint = make_checkpoint(db, job, 1, {"model/config.json": b"{}"})
-    file = make_file(db, tenant.project_id)
+    file, upload = make_file(db, tenant.project_id), make_upload(db, tenant.project_id)
     db.commit()
-    return {"job_id": job.id, "checkpoint_id": checkpoint.id, "file_id": file.id, "model": "cherry-nano"}
+    return {
+        "job_id": job.id,
+        "checkpoint_id": checkpoint.id,
+        "file_id": file.id,
+        "upload_id": upload.id,
+        "model": "cherry-nano",
+    }
 
 
 @schema.parametrize()
