@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test browser check fmt lint types fast bench-engine bench-scale bench-upload soak fuzz conformance clean
+.PHONY: help setup demo up test browser check fmt lint types fast bench-engine bench-scale bench-upload bench-json soak fuzz conformance clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ bench-scale: $(STAMP) ## step time and memory as sizes grow, with a chart
 
 bench-upload: $(STAMP) ## a gigabyte in, whole and in parts, and out again; fails if the API's memory grows
 	$(BIN)/python -m benchmarks.upload
+
+bench-json: $(STAMP) ## what reading lines strictly costs beside json.loads
+	$(BIN)/python -m benchmarks.strict_json
 
 soak: $(STAMP) ## 2,000 training steps; fails if memory grows
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak --steps 2000

@@ -38,6 +38,12 @@ NO_ID = LISTS | {
     "/v1/fine_tuning/alpha/graders/validate",
 }
 """Routes below /v1 that name no object; the lists among them are tested below."""
+SECURITY_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+    "referrer-policy": "no-referrer",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+}
 WITHOUT_KEY = re.compile(r"/healthz|/readyz|/openapi\.json|/docs/oauth2-redirect|/dashboard(/.*)?")
 """Everything else that the service answers; the dashboard has tests of its own."""
 
@@ -112,9 +118,11 @@ def test_anothers_id_answers_byte_for_byte_like_none(
             for name, value in theirs.items():
                 first = first.replace(value, none[name])
             assert first == second
+            assert SECURITY_HEADERS.items() <= answers[0].headers.items()
             if method == "GET":
                 seen = httpx.get(server_url + filled(path, theirs), headers=owner)
                 assert seen.status_code == 200, seen.text
+                assert SECURITY_HEADERS.keys() <= seen.headers.keys()
     assert tried >= 22
 
 
