@@ -1,0 +1,71 @@
+"""The process in which `math` compares expressions: one JSON request a line, one JSON reply a line.
+
+sympy can need forever, or all memory, for a short expression, and nothing stops it from outside but a signal.
+So it works in a process that its owner may kill at any time (`graders/math_process.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import resource
+import sys
+from typing import Any
+
+MEMORY_BYTES = 2 * 2**30
+
+PLAIN = re.compile(r"[0-9+\-*/^()., %]+")
+"""What may be read as a plain expression: left to itself, the library would pick the last number of a text."""
+
+
+def main() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    logging.disable(logging.CRITICAL)
+    compare = _comparer()
+    replies, sys.stdout = sys.stdout, sys.stderr
+    replies.write("ready\n")
+    replies.flush()
+    for line in sys.stdin:
+        replies.write(json.dumps(compare(json.loads(line))) + "\n")
+        replies.flush()
+
+
+def _comparer() -> Any:
+    """Load sympy, which takes most of a second, and return the function that answers requests."""
+    from math_verify import parse, verify
+    from math_verify.parser import ExprExtractionConfig, LatexExtractionConfig
+
+    targets = [LatexExtractionConfig(), ExprExtractionConfig()]
+
+    def read(text: str) -> list[Any]:
+        """What a bare answer means, as sympy's objects. Numbers among words are not looked for."""
+        if "$" in text:
+            return []
+        forms = [f"${text}$", text] if PLAIN.fullmatch(text) else [f"${text}$"]
+        found = [parse(form, targets, fallback_mode="no_fallback", parsing_timeout=None) for form in forms]
+        return [one for each in found for one in each]
+
+    def compare(request: dict[str, Any]) -> dict[str, Any]:
+        """`reference` tells whether the reference can be read; `parsed` and `equal` are of the answer."""
+        try:
+            reference = read(request["reference"])
+            answer = read(request["answer"]) if reference and request["answer"] else []
+            is_equal = bool(answer) and verify(
+                reference,
+                answer,
+                float_rounding=request["decimals"],
+                strict=request["strict"],
+                timeout_seconds=None,
+            )
+        except (Exception, RecursionError, MemoryError) as problem:
+            return {"error": f"{type(problem).__name__}: {problem}"[:300]}
+        return {"reference": bool(reference), "parsed": bool(answer), "equal": bool(is_equal)}
+
+    return compare
+
+
+if __name__ == "__main__":
+    main()
