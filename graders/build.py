@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from graders.code_tests import CodeTests
 from graders.cosine import Cosine
 from graders.endpoint import Endpoint
 from graders.fields import Fields
 from graders.formula import Formula
+from graders.instructions import Instructions
 from graders.label_model import LabelModel
+from graders.math_answers import MathAnswer
 from graders.multi import Multi
 from graders.python_code import PythonGrader
+from graders.rlvr import Rlvr
 from graders.score_model import ScoreModel
 from graders.services import (
     NOTHING,
@@ -22,6 +26,7 @@ from graders.spec import GraderSpec, MultiSpec, StringCheckSpec, TextSimilarityS
 from graders.spec_fields import FieldsSpec
 from graders.spec_judges import EndpointSpec, LabelModelSpec, ScoreModelSpec
 from graders.spec_python import PythonSpec
+from graders.spec_verifiers import CodeTestsSpec, InstructionsSpec, MathSpec, RlvrSpec
 from graders.string_check import StringCheck
 from graders.template import Template
 from graders.text_similarity import TextSimilarity, similarity
@@ -53,6 +58,14 @@ def build_grader(spec: GraderSpec, services: Services = NOTHING) -> Grader:
             return PythonGrader.build(spec, required_sandbox(services, "python"))
         case FieldsSpec():
             return Fields.build(spec)
+        case MathSpec():
+            return MathAnswer.build(spec)
+        case InstructionsSpec():
+            return Instructions.build(spec)
+        case CodeTestsSpec():
+            return CodeTests.build(spec, services)
+        case RlvrSpec():
+            return Rlvr.build(spec, services)
         case MultiSpec():
             graders = {key: _build_part(spec, key, services) for key in spec.named}
             return Multi(spec.name, graders, Formula.parse(spec.calculate_output, frozenset(graders)))

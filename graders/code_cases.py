@@ -1,4 +1,4 @@
-"""The tests of a row, in any of the forms that published data has, as programs to run and verdicts to give."""
+"""The tests of a row, in any form that published data has, as programs to run and verdicts to give."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from graders.types import FailureKind, GradeFailed
 MAX_TEST = 262_144
 """Characters of one test."""
 
+_CHECKING = (ast.Assert, ast.Raise, ast.Expr, ast.If, ast.For, ast.While, ast.With, ast.Try)
+"""Statements that can fail a test; one that only defines functions is passed by anything."""
+
 _HELPERS = (
     ENCODER
-    + '''
+    + """
 def _tell_call(name, arguments):
     place = globals()
     if name not in place and isinstance(place.get("Solution"), type):
@@ -28,7 +31,7 @@ def _tell_call(name, arguments):
 
 def _tell_done(word):
     return word
-'''
+"""
 )
 
 
@@ -74,7 +77,11 @@ def _listed(value: Any) -> list[Any]:
             value = strict_json.loads(text)
         except strict_json.StrictJsonError as fault:
             raise unusable(f"are not JSON: {fault}") from None
-    if isinstance(value, dict) and isinstance(value.get("inputs"), list) and isinstance(value.get("outputs"), list):
+    if (
+        isinstance(value, dict)
+        and isinstance(value.get("inputs"), list)
+        and isinstance(value.get("outputs"), list)
+    ):
         if len(value["inputs"]) != len(value["outputs"]):
             raise unusable("have not as many inputs as outputs")
         name = {"fn_name": value["fn_name"]} if value.get("fn_name") else {}
@@ -96,7 +103,9 @@ def _case(test: Any, at: int, function: str | None, tolerance: float) -> Case:
     if "arguments" in test and "expected" in test:
         return _call_case(name, test["arguments"], test["expected"], at, tolerance)
     if "input" not in test or "output" not in test:
-        raise unusable(f"have an object at {at} with neither 'input' and 'output' nor 'arguments' and 'expected'")
+        raise unusable(
+            f"have an object at {at} with neither 'input' and 'output' nor 'arguments' and 'expected'"
+        )
     if name:
         return _call_case(name, _arguments(test["input"], at), _decoded(test["output"]), at, tolerance)
     return _stdio_case(test["input"], test["output"], at)
@@ -133,7 +142,11 @@ def _call_case(name: Any, arguments: Any, expected: Any, at: int, tolerance: flo
         got = told(outcome.value)
         if same(expected, got, tolerance, is_json=True):
             return None
-        if isinstance(expected, list) and len(expected) == 1 and same(expected[0], got, tolerance, is_json=True):
+        if (
+            isinstance(expected, list)
+            and len(expected) == 1
+            and same(expected[0], got, tolerance, is_json=True)
+        ):
             return None  # published call tests often hold the result in a list of one
         return f"gave {_short(got)}, not {_short(expected)}"
 
@@ -149,6 +162,10 @@ def _python_case(test: str, at: int, tolerance: float) -> Case:
         tree = ast.parse(test)
     except (SyntaxError, ValueError, MemoryError, RecursionError) as fault:
         raise unusable(f"hold one at {at} that is not Python ({type(fault).__name__})") from None
+    if not any(isinstance(statement, _CHECKING) for statement in tree.body):
+        raise unusable(
+            f"hold one at {at} that checks nothing: it has no assert, call or raise outside functions"
+        )
     shown = " ".join(test.split())[:120]
     match tree.body:
         case [ast.Assert(test=ast.Compare(left=left, ops=[ast.Eq()], comparators=[right]))]:
@@ -231,5 +248,8 @@ def _close(one: str, other: str) -> bool:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # more digits than Python writes
+        text = "a very large number"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,7 +1,7 @@
 """`code_tests`: the share of tests that an answer's Python passes. An extension of ours.
 
 Each test runs the answer anew in a process of the sandbox. Results are compared on this side wherever a test
-says what it expects; a test that is code of its own runs beside the answer, which could then interfere with it.
+says what it expects; a test that is code of its own runs beside the answer, which could interfere with it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 from graders.code_cases import Case, cases
 from graders.grading import Score, grade_by
-from graders.services import Limits, Program, Sandbox, Services
+from graders.services import Limits, Program, Sandbox, Services, required_sandbox
 from graders.spec_verifiers import CodeTestsSpec
 from graders.template import Template
-from graders.types import FailureKind, Grade, GradeFailed, GraderInvalid, Sample
+from graders.types import FailureKind, Grade, GradeFailed, Sample
 
 MAX_CODE = 262_144
 """Characters of an answer's code."""
@@ -48,11 +48,8 @@ class CodeTests:
 
     @classmethod
     def build(cls, spec: CodeTestsSpec, services: Services) -> CodeTests:
-        """Raises `GraderInvalid` where there is no sandbox."""
-        if services.sandbox is None:
-            why = services.why.get("sandbox", "there is none here.")
-            message = f"A code_tests grader runs only inside the sandbox: {why}"
-            raise GraderInvalid(message, param="type", code="unsupported_grader")
+        """Raises `GraderInvalid` where there is no sandbox that holds."""
+        sandbox = required_sandbox(services, "code_tests")
         tests = spec.tests
         return cls(
             spec.name,
@@ -61,7 +58,7 @@ class CodeTests:
             Template.parse(tests) if isinstance(tests, str) else [Template.parse(one) for one in tests],
             Template.parse(spec.before),
             Template.parse(spec.function) if spec.function is not None else None,
-            services.sandbox,
+            sandbox,
         )
 
     def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade:
@@ -121,7 +118,9 @@ class CodeTests:
         if outcome.fault is None:
             return case.failure(outcome)
         if outcome.fault == "server":
-            raise GradeFailed(FailureKind.PYTHON_SERVER, f"The sandbox could not run a test: {outcome.message}")
+            raise GradeFailed(
+                FailureKind.PYTHON_SERVER, f"The sandbox could not run a test: {outcome.message}"
+            )
         return _FAULTS.get(outcome.fault) or f"raised {_last_line(outcome.message)}"
 
 

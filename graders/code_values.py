@@ -1,7 +1,7 @@
 """Values that a program computed, told so that they can be compared on this side.
 
-`ENCODER` is Python source that runs beside the answer; what it gives is JSON of tagged values. The expected value
-never goes to where the answer runs, so an object that claims to equal everything gains nothing.
+`ENCODER` is Python source that runs beside the answer; what it gives is JSON of tagged values. The expected
+value never goes to where the answer runs, so an object that claims to equal everything gains nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 MAX_DEPTH = 24
 
-ENCODER = '''
+ENCODER = """
 def _tell_value(value, depth=0):
     if depth > 24:
         return ["?", "nested too deeply"]
@@ -37,7 +37,7 @@ def _tell_value(value, depth=0):
     if type(value).__name__ == "deque":
         return _tell_value(list(value), depth + 1)
     return ["?", type(value).__name__]
-'''
+"""
 
 
 class Unknown:
@@ -115,7 +115,9 @@ def same(expected: Any, got: Any, tolerance: float, *, is_json: bool) -> bool:
         return (
             isinstance(got, sequences)
             and len(expected) == len(got)
-            and all(same(one, other, tolerance, is_json=is_json) for one, other in zip(expected, got, strict=True))
+            and all(
+                same(one, other, tolerance, is_json=is_json) for one, other in zip(expected, got, strict=True)
+            )
         )
     if isinstance(expected, dict):
         return isinstance(got, dict) and _same_dict(expected, got, tolerance, is_json)

@@ -138,7 +138,9 @@ _IFEVAL = {
         ifeval.nth_paragraph_starts,
         {"num_paragraphs": _count, "nth_paragraph": _count, "first_word": _text},
     ),
-    "detectable_content:number_placeholders": Constraint(ifeval.has_placeholders, {"num_placeholders": _count}),
+    "detectable_content:number_placeholders": Constraint(
+        ifeval.has_placeholders, {"num_placeholders": _count}
+    ),
     "detectable_content:postscript": Constraint(ifeval.has_postscript, {"postscript_marker": _text}),
     "detectable_format:number_bullet_lists": Constraint(ifeval.has_bullets, {"num_bullets": _count}),
     "detectable_format:constrained_response": Constraint(ifeval.is_constrained_response),

@@ -55,7 +55,7 @@ def sentence_count(text: str, num_sentences: int, relation: str) -> bool:
 
 
 def divided_paragraphs(text: str, num_paragraphs: int) -> bool:
-    """Exactly so many paragraphs between dividers `***`; only the first and last may be empty, and do not count."""
+    """Exactly so many paragraphs between dividers `***`; an empty first or last one does not count."""
     return filled(_DIVIDER.split(text)) == num_paragraphs
 
 
@@ -112,9 +112,9 @@ def has_postscript(text: str, postscript_marker: str) -> bool:
 def has_bullets(text: str, num_bullets: int) -> bool:
     """Exactly so many lines that start with `*` (not `**`) or `-`."""
     lines = (line.lstrip() for line in text.split("\n"))
-    return sum(1 for line in lines if line[:1] == "-" or (line[:1] == "*" and line[1:2] not in ("", "*"))) == (
-        num_bullets
-    )
+    return sum(
+        1 for line in lines if line[:1] == "-" or (line[:1] == "*" and line[1:2] not in ("", "*"))
+    ) == (num_bullets)
 
 
 def is_constrained_response(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""The checks of the 29 constraints that open-instruct added to IFEval's. Each takes linear time in the answer."""
+"""The checks of the 29 constraints that open-instruct added to IFEval's, in linear time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ASCII_LETTER = re.compile(r"[a-zA-Z]")
 
 
 def repeats_phrase(text: str, phrase: str, small_n: int) -> bool:
-    """The phrase exactly so many times, each time with exactly one of its words replaced, not the first or last."""
+    """The phrase exactly so many times, each time with one word replaced, neither the first nor the last."""
     wanted = phrase.split()
     given = text.split()
     found = 0
@@ -42,7 +42,7 @@ def is_copy(text: str, prompt_to_repeat: str) -> bool:
     return text.strip().lower() == prompt_to_repeat.strip().lower()
 
 
-def is_copies(text: str, prompt_to_repeat: str, N: int) -> bool:  # noqa: N803  # the data's name
+def is_copies(text: str, prompt_to_repeat: str, N: int) -> bool:
     copies = text.split("******")
     return len(copies) == N and all(is_copy(copy, prompt_to_repeat) for copy in copies)
 
@@ -64,10 +64,14 @@ def words_in_brackets(text: str) -> bool:
 
 
 def bigrams_wrapped(text: str) -> bool:
-    """Words in pairs, `<<` before the first and `>>` after the second; a single last word is free."""
+    """Words in pairs, `<<` before the first and `>>` after the second only; a single last word is free."""
     given = text.split()
     pairs = zip(given[::2], given[1::2], strict=False)
-    return len(given) > 1 and all(one.startswith("<<") and two.endswith(">>") for one, two in pairs)
+    return len(given) > 1 and all(_is_wrapped(one, two) for one, two in pairs)
+
+
+def _is_wrapped(one: str, two: str) -> bool:
+    return one.startswith("<<") and two.endswith(">>") and ">>" not in one and "<<" not in two
 
 
 def no_consecutive_initials(text: str) -> bool:
@@ -125,11 +129,11 @@ def has_no_exclamation(text: str) -> bool:
     return "!" not in text
 
 
-def few_lowercase_words(text: str, N: int) -> bool:  # noqa: N803  # the data's name
+def few_lowercase_words(text: str, N: int) -> bool:
     return len(_LOWERCASE_WORD.findall(text)) <= N
 
 
-def ascii_letter_count(text: str, N: int, relation: str) -> bool:  # noqa: N803  # the data's name
+def ascii_letter_count(text: str, N: int, relation: str) -> bool:
     return compared(len(_ASCII_LETTER.findall(text)), relation, N)
 
 

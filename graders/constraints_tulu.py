@@ -16,7 +16,7 @@ def has_keywords(text: str, keyword_list: list[str]) -> bool:
     return all(keyword.lower() in text.lower() for keyword in keyword_list)
 
 
-def word_count_is(text: str, word: str, N: int) -> bool:  # noqa: N803  # the data's name
+def word_count_is(text: str, word: str, N: int) -> bool:
     return _WORD.findall(text.lower()).count(word.lower()) == N
 
 
@@ -25,11 +25,11 @@ def has_none_of(text: str, forbidden_words: list[str]) -> bool:
     return not any(word.lower() in text.lower() for word in forbidden_words)
 
 
-def letter_count_is(text: str, letter: str, N: int) -> bool:  # noqa: N803
+def letter_count_is(text: str, letter: str, N: int) -> bool:
     return text.count(letter) == N
 
 
-def paragraph_count_is(text: str, N: int) -> bool:  # noqa: N803
+def paragraph_count_is(text: str, N: int) -> bool:
     """Paragraphs, none of them empty, parted by `* * *`."""
     pieces = text.split("* * *")
     return len(pieces) == N and all(piece.strip() for piece in pieces)
@@ -50,15 +50,15 @@ def _tenth(wanted: int) -> int:
     return max(round(wanted * 0.1), 1)
 
 
-def word_count(text: str, N: int, quantifier: str) -> bool:  # noqa: N803
+def word_count(text: str, N: int, quantifier: str) -> bool:
     return near(len(text.split()), N, quantifier, _tenth(N))
 
 
-def sentence_count(text: str, N: int, quantifier: str) -> bool:  # noqa: N803
+def sentence_count(text: str, N: int, quantifier: str) -> bool:
     return near(len(_SENTENCE_END.split(text)), N, quantifier, 1)
 
 
-def nth_paragraph_starts(text: str, N: int, first_word: str, i: int) -> bool:  # noqa: N803
+def nth_paragraph_starts(text: str, N: int, first_word: str, i: int) -> bool:
     paragraphs = text.split("\n\n")
     return len(paragraphs) == N and 1 <= i <= N and paragraphs[i - 1].strip().startswith(first_word)
 
@@ -69,11 +69,11 @@ def has_postscript(text: str, postscript_marker: str) -> bool:
     return bool(marker and after.strip())
 
 
-def has_placeholders(text: str, N: int) -> bool:  # noqa: N803
+def has_placeholders(text: str, N: int) -> bool:
     return sum(enclosed(line, "[", "]") for line in text.split("\n")) >= N
 
 
-def bullet_count_is(text: str, N: int) -> bool:  # noqa: N803
+def bullet_count_is(text: str, N: int) -> bool:
     return sum(1 for line in text.split("\n") if line.strip().startswith(("*", "-"))) == N
 
 
@@ -81,11 +81,11 @@ def has_choice(text: str, options: list[str]) -> bool:
     return any(option in text for option in options)
 
 
-def has_highlights(text: str, N: int) -> bool:  # noqa: N803
+def has_highlights(text: str, N: int) -> bool:
     return sum(enclosed(line, "*", "*") for line in text.split("\n")) >= N
 
 
-def has_sections(text: str, N: int, section_splitter: str) -> bool:  # noqa: N803
+def has_sections(text: str, N: int, section_splitter: str) -> bool:
     return len(re.findall(rf"{re.escape(section_splitter)}\s?\d+", text, re.IGNORECASE)) >= N
 
 
@@ -109,7 +109,7 @@ def is_lower(text: str) -> bool:
     return text == text.lower()
 
 
-def capital_word_count(text: str, N: int, quantifier: str) -> bool:  # noqa: N803
+def capital_word_count(text: str, N: int, quantifier: str) -> bool:
     return near(len(_CAPITAL_WORD.findall(text)), N, quantifier, _tenth(N))
 
 

@@ -79,7 +79,9 @@ def score_constraints(text: str, constraints: Sequence[Named], is_loose: bool, w
     share = sum(is_met for _, is_met in met) / len(met)
     missed = [name for name, is_met in met if not is_met]
     reason = "not met: " + ", ".join(missed[:8]) if missed else "all constraints are met"
-    return Score(float(not missed) if wants_all else share, _parts(met), reason if text.strip() else "no answer")
+    return Score(
+        float(not missed) if wants_all else share, _parts(met), reason if text.strip() else "no answer"
+    )
 
 
 def _parts(met: Sequence[tuple[str, bool]]) -> dict[str, float]:
@@ -102,8 +104,8 @@ def _variants(text: str) -> Iterator[str]:
 def constraints_of(value: Any) -> list[Named]:
     """The constraints of a row, in any of the forms that published data has.
 
-    `{"instruction_id": [...], "kwargs": [...]}`, that in a list of one, either as the text of JSON or of a Python
-    literal, or Tulu's older `{"func_name": ..., arguments}`. Raises `GradeFailed` (invalid_variable_error).
+    `{"instruction_id": [...], "kwargs": [...]}`, that in a list of one, either as the text of JSON or of a
+    Python literal, or Tulu's older `{"func_name": ..., arguments}`. Raises `GradeFailed` (the row's fault).
     """
     label = _object_of(value, depth=0)
     if "func_name" in label:

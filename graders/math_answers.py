@@ -1,6 +1,6 @@
 """`math`: is the answer the same number or expression as the reference? An extension of ours.
 
-Two plain numbers are compared here; anything else by math-verify, in a process that is killed if it takes long.
+Two plain numbers are compared here; anything else by math-verify, in a process that is killed if it is slow.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class MathAnswer:
         return Score(float(best.equal), {"parsed": float(best.parsed), "equal": float(best.equal)}, best.note)
 
     def _compare(self, reference: str, answer: str) -> _Found:
-        """Raises `GradeFailed`: invalid_variable_error if the reference is at fault, other_error if we are."""
+        """Raises `GradeFailed`: invalid_variable_error for the reference's fault, other_error for ours."""
         one, other = plain_number(reference), plain_number(answer)
         if one is not None and (other is not None or not answer):
             same = other is not None and _same_number(one, other, self.decimals)
@@ -86,7 +86,9 @@ class MathAnswer:
         try:
             reply = self._ask(reference, answer)
             if reply is None or "error" in reply:
-                return self._blame(reference, answer, "took too long to compare" if reply is None else "cannot be read")
+                return self._blame(
+                    reference, answer, "took too long to compare" if reply is None else "cannot be read"
+                )
         except ComparerBroken as broken:
             raise GradeFailed(FailureKind.OTHER, f"Expressions cannot be compared: {broken}.") from None
         if not reply["reference"]:
@@ -104,8 +106,8 @@ class MathAnswer:
             return None
 
     def _blame(self, reference: str, answer: str, why: str) -> _Found:
-        """A comparison that failed is the answer's fault if the reference alone can be read."""
-        alone = self._ask(reference, "")
+        """The answer is at fault, unless the reference cannot be compared with 0 either."""
+        alone = self._ask(reference, "0")
         if alone is None or not alone.get("reference"):
             raise _unusable(reference, why)
         return _Found(parsed=False, equal=False, note=f"the answer {_shown(answer)} {why}")

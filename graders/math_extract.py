@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 from graders.spec_verifiers import Extractor
@@ -10,10 +11,16 @@ from graders.spec_verifiers import Extractor
 MAX_ANSWER = 2_000
 """Characters of one answer; a longer one is none."""
 
-NUMBER = re.compile(r"(?<![\w.])[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![\w.])[-+]?\.[0-9]+")
+MAX_OPEN = 8
+"""Boxes that are not closed, from the end, that are passed over."""
+
+NUMBER = re.compile(
+    r"(?<![\w.])[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![\w.])[-+]?\.[0-9]+"
+)
 
 _ANSWER_IS = re.compile(r"(?:final answer|the answer|answer)(?: is|:)[ \t:]*", re.IGNORECASE)
 _HOPE = re.compile(r"\.? *I hope it is correct\.?", re.IGNORECASE)
+_THOUSANDS = re.compile(r"(?<=[0-9])(?:\\[,!]|\{,\})(?=[0-9]{3}(?![0-9]))")
 _SPACING = re.compile(r"\\[,;:! ]|~")
 
 
@@ -27,7 +34,8 @@ def answers(text: str, extractors: Sequence[Extractor]) -> Iterator[str]:
 
 def tidy(answer: str) -> str:
     """Without what stands around an answer: white space, dollar signs, a full stop at the end."""
-    plain = " ".join(_SPACING.sub(" ", answer).split())
+    plain = _THOUSANDS.sub(",", answer)
+    plain = " ".join(_SPACING.sub(" ", plain).split())
     plain = plain.rstrip(".").strip() if not plain.endswith("..") else plain
     for opening, closing in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
         if plain.startswith(opening) and plain.endswith(closing) and len(plain) > len(opening) + len(closing):
@@ -55,22 +63,28 @@ def _find(extractor: Extractor, text: str) -> str | None:
 def _boxed(text: str) -> str | None:
     r"""What stands in the last `\boxed{}` (or `\fbox{}`) that is closed."""
     for opening in (r"\boxed{", r"\fbox{"):
-        start = text.rfind(opening)
-        if start < 0:
-            continue
-        inner = start + len(opening)
-        depth = 1
-        for at in range(inner, min(len(text), inner + MAX_ANSWER + 1)):
-            depth += {"{": 1, "}": -1}.get(text[at], 0)
-            if not depth:
-                return text[inner:at]
+        start = len(text)
+        for _ in range(MAX_OPEN):
+            start = text.rfind(opening, 0, start)
+            if start < 0:
+                break
+            if (inner := _braced(text, start + len(opening))) is not None:
+                return inner
+    return None
+
+
+def _braced(text: str, start: int) -> str | None:
+    """The text from `start` to the brace that closes the one before it."""
+    depth = 1
+    for at in range(start, min(len(text), start + MAX_ANSWER + 1)):
+        depth += {"{": 1, "}": -1}.get(text[at], 0)
+        if not depth:
+            return text[start:at]
     return None
 
 
 def _after_answer_is(text: str) -> str | None:
-    last = None
-    for last in _ANSWER_IS.finditer(text):
-        pass
+    last = _last_match(_ANSWER_IS, text)
     if last is None:
         return None
     line = _HOPE.sub("", text[last.end() :].split("\n", 1)[0][: 2 * MAX_ANSWER])
@@ -99,7 +113,9 @@ def _last_latex(text: str) -> str | None:
 
 
 def _last_number(text: str) -> str | None:
-    last = None
-    for last in NUMBER.finditer(text):
-        pass
+    last = _last_match(NUMBER, text)
     return last[0] if last else None
+
+
+def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    return next(iter(deque(pattern.finditer(text), maxlen=1)), None)

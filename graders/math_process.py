@@ -1,7 +1,7 @@
 """Processes that compare expressions, kept warm, killed at their time limit and replaced.
 
-The one place where the library starts processes by itself: they hold no secrets, read no files and get nothing
-but the two texts. They start when the first expression needs one, and end with this process.
+The one place where the library starts processes by itself: they hold no secrets and get nothing but the two
+texts. They start when the first expression needs one, and end with this process.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from typing import Any
 
 START_SECONDS = 60.0
 """Loading sympy takes a second of CPU; on a busy machine much more of the clock."""
+
+CLOCK_SHARE = 10
+"""Clock seconds for one CPU second before a process counts as stuck."""
 
 MAX_PROCESSES = 4
 MAX_CALLS = 5_000
@@ -54,20 +57,25 @@ class _Process:
             raise ComparerBroken("the process that compares expressions did not start in time") from None
         if first != b"ready\n":
             self.end()
-            raise ComparerBroken("the process that compares expressions cannot start: is math-verify installed?")
+            raise ComparerBroken(
+                "the process that compares expressions cannot start: is math-verify installed?"
+            )
 
     def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """Raises `ComparisonSlow`, after which the process must be ended."""
+        """`seconds` of CPU, so that a busy machine changes no grade, or many more of the clock.
+
+        Raises `ComparisonSlow`, after which the process must be ended.
+        """
         assert self.child.stdin is not None
         self.calls += 1
         try:
-            self.child.stdin.write(json.dumps(request).encode() + b"\n")
+            self.child.stdin.write(json.dumps({**request, "seconds": seconds}).encode() + b"\n")
             self.child.stdin.flush()
         except OSError:
             raise ComparisonSlow from None
-        line = self._line(seconds)
+        line = self._line(CLOCK_SHARE * seconds + 5)
         if not line.endswith(b"\n"):
-            raise ComparisonSlow  # it died: out of memory, or a stack too deep
+            raise ComparisonSlow  # it died: out of time, of memory, or of stack
         reply: dict[str, Any] = json.loads(line)
         return reply
 

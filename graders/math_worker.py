@@ -1,7 +1,8 @@
 """The process in which `math` compares expressions: one JSON request a line, one JSON reply a line.
 
 sympy can need forever, or all memory, for a short expression, and nothing stops it from outside but a signal.
-So it works in a process that its owner may kill at any time (`graders/math_process.py`).
+So it works in a process that a timer ends, and that its owner may kill at any time
+(`graders/math_process.py`).
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import json
 import logging
 import re
 import resource
+import signal
 import sys
 from typing import Any
 
 MEMORY_BYTES = 2 * 2**30
 
-PLAIN = re.compile(r"[0-9+\-*/^()., %]+")
-"""What may be read as a plain expression: left to itself, the library would pick the last number of a text."""
+PLAIN = re.compile(r"[-+(.0-9][0-9+\-*/^()., %]*[0-9)%]|[0-9]")
+"""What may be read as a plain expression: the library would pick the last number of any other text."""
 
 
 def main() -> None:
@@ -25,11 +27,16 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     logging.disable(logging.CRITICAL)
     compare = _comparer()
+    compare({"reference": "x+1", "answer": r"1+\frac{x}{1}", "decimals": 6, "strict": True})  # loads the rest
     replies, sys.stdout = sys.stdout, sys.stderr
     replies.write("ready\n")
     replies.flush()
     for line in sys.stdin:
-        replies.write(json.dumps(compare(json.loads(line))) + "\n")
+        request = json.loads(line)
+        signal.setitimer(signal.ITIMER_PROF, request["seconds"])  # of CPU; the signal ends the process
+        reply = compare(request)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        replies.write(json.dumps(reply) + "\n")
         replies.flush()
 
 

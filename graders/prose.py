@@ -7,16 +7,18 @@ here, by rules.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
-LANGUAGES = frozenset(
-    "ar bg bn ca cs da de el en es et fa fi fr gu he hi hr hu id it ja kn ko lt lv mk ml mr ne nl no pa pl pt "
-    "ro ru sk sl so sq sv sw ta te th tl tr uk ur vi zh".split()
-)
+_CODES = """
+ar bg bn ca cs da de el en es et fa fi fr gu he hi hr hu id it ja kn ko lt lv mk ml mr ne nl no pa pl pt ro ru
+sk sl so sq sv sw ta te th tl tr uk ur vi zh
+"""
+LANGUAGES = frozenset(_CODES.split())
 """ISO 639-1 codes that can be told apart (`zh-cn` and `zh-tw` are read as `zh`)."""
 
 NEARLY = 0.25
@@ -38,20 +40,22 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
-def tokens(text: str) -> list[str]:
+@lru_cache(maxsize=8)
+def tokens(text: str) -> Sequence[str]:
     """Penn Treebank tokens of each sentence: `don't.` gives do n't ."""
     tokenizer = _tokenizer()
-    return [token for sentence in sentences(text) for token in tokenizer.tokenize(sentence)]
+    return tuple(token for sentence in sentences(text) for token in tokenizer.tokenize(sentence))
 
 
 @lru_cache(maxsize=1)
-def _tokenizer():  # type: ignore[no-untyped-def]
+def _tokenizer() -> Any:
     from nltk.tokenize.destructive import NLTKWordTokenizer
 
     return NLTKWordTokenizer()
 
 
-def sentences(text: str) -> list[str]:
+@lru_cache(maxsize=8)
+def sentences(text: str) -> Sequence[str]:
     """Pieces that end in a full stop, question or exclamation mark; what follows the last one is one more.
 
     Full stops inside numbers, web addresses and shortened words end nothing. Line breaks are white space.
@@ -65,7 +69,7 @@ def sentences(text: str) -> list[str]:
             start = stop.end()
     if rest := flat[start:].strip():
         found.append(rest)
-    return found
+    return tuple(found)
 
 
 def _ends_sentence(flat: str, start: int, stop: re.Match[str]) -> bool:
@@ -98,7 +102,7 @@ def is_written_in(text: str, language: str) -> bool:
     if not any(character.isalpha() for character in text):
         return False
     likely = dict(_identifier().rank(text))
-    return likely[language.partition("-")[0]] >= NEARLY * max(likely.values())
+    return bool(likely[language.partition("-")[0]] >= NEARLY * max(likely.values()))
 
 
 @lru_cache(maxsize=1)

@@ -17,6 +17,7 @@ from graders.spec_errors import from_pydantic, invalid_type, invalid_value, miss
 from graders.spec_fields import FieldsSpec
 from graders.spec_judges import EndpointSpec, LabelModelSpec, ScoreModelSpec
 from graders.spec_python import PythonSpec
+from graders.spec_verifiers import CodeTestsSpec, InstructionsSpec, MathSpec, RlvrSpec
 from graders.template import Template, Variable
 from graders.types import GraderInvalid
 
@@ -65,6 +66,10 @@ AnyPart = (
     | ScoreModelSpec
     | LabelModelSpec
     | EndpointSpec
+    | MathSpec
+    | InstructionsSpec
+    | CodeTestsSpec
+    | RlvrSpec
 )
 """Every kind that may stand alone or inside a `multi`."""
 PartSpec = Annotated[AnyPart, Field(discriminator="type")]

@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from graders.constraints import ConstraintInvalid, bound
 from graders.spec_base import ComparingSpec, GraderName, NamedSpec, SpecModel, TemplateText, invalid, refuse
 
 Extractor = Literal["boxed", "hash", "answer", "latex", "number", "whole"]
 
+EXTRACTORS: tuple[Extractor, ...] = ("boxed", "hash", "answer", "latex", "number")
+"""Those of `math`, unless it names its own."""
+
 MAX_TESTS = 512
 """Most tests of one row."""
+
+
+def _text_or_list(value: Any) -> str:
+    return "~text" if isinstance(value, str) else "~list"
 
 
 class MathSpec(ComparingSpec):
@@ -21,7 +28,7 @@ class MathSpec(ComparingSpec):
 
     type: Literal["math"]
     extract: Annotated[list[Extractor], Field(min_length=1, max_length=6)] = Field(
-        default_factory=lambda: ["boxed", "hash", "answer", "latex", "number"]
+        default_factory=lambda: list(EXTRACTORS)
     )
     """Where in the text the answer stands, tried in this order; the first that is there is the answer."""
     any_candidate: bool = False
@@ -57,7 +64,11 @@ class InstructionsSpec(NamedSpec):
     type: Literal["instructions"]
     name: GraderName
     input: TemplateText
-    instructions: TemplateText | Annotated[list[ConstraintSpec], Field(min_length=1, max_length=64)]
+    instructions: Annotated[
+        Annotated[TemplateText, Tag("~text")]
+        | Annotated[list[ConstraintSpec], Field(min_length=1, max_length=64), Tag("~list")],
+        Discriminator(_text_or_list),
+    ]
     """Constraints of every row, or the row's: ids, or the object or text of a `ground_truth`."""
     kwargs: TemplateText | None = None
     """The row's arguments, if `instructions` gives ids alone."""
@@ -87,7 +98,11 @@ class CodeTestsSpec(NamedSpec):
     type: Literal["code_tests"]
     name: GraderName
     input: TemplateText
-    tests: TemplateText | Annotated[list[TemplateText], Field(min_length=1, max_length=MAX_TESTS)]
+    tests: Annotated[
+        Annotated[TemplateText, Tag("~text")]
+        | Annotated[list[TemplateText], Field(min_length=1, max_length=MAX_TESTS), Tag("~list")],
+        Discriminator(_text_or_list),
+    ]
     """The row's list of tests, or texts of tests."""
     before: TemplateText = ""
     """Code put before the answer's."""
@@ -107,9 +122,10 @@ class CodeTestsSpec(NamedSpec):
 
     def templates(self) -> Iterator[tuple[str, str]]:
         yield "input", self.input
-        texts = [("tests", self.tests)] if isinstance(self.tests, str) else []
-        texts += [(f"tests[{i}]", text) for i, text in enumerate(self.tests) if not isinstance(self.tests, str)]
-        yield from texts
+        if isinstance(self.tests, str):
+            yield "tests", self.tests
+        else:
+            yield from ((f"tests[{at}]", text) for at, text in enumerate(self.tests))
         yield "before", self.before
         if self.function is not None:
             yield "function", self.function

@@ -106,12 +106,14 @@ class Sample:
         finish_reason: "stop" or "length".
         output_tools: the tool calls, in the chat shape.
         output_audio: {"data", "transcript"}; None where the model speaks no audio.
+        output_tokens: how many tokens the model wrote; None where that is not known.
     """
 
     output_text: str
     finish_reason: str = "stop"
     output_tools: Sequence[Mapping[str, Any]] = ()
     output_audio: Mapping[str, Any] | None = None
+    output_tokens: int | None = None
 
     @cached_property
     def output_json(self) -> Any:

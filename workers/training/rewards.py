@@ -150,7 +150,8 @@ class GradePool:
             with self._changed:
                 job.started = time.monotonic()
                 self._running.add(job)
-            sample = Sample(job.completion.text, job.completion.finish_reason)
+            completion = job.completion
+            sample = Sample(completion.text, completion.finish_reason, output_tokens=len(completion.tokens))
             grade = grade_safely(self._grader, sample, job.item)
             with self._changed:
                 if job not in self._running:

@@ -1,0 +1,28 @@
+"""Comparing short answers as SQuAD does: case, punctuation, articles and white space ignored."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+
+_ARTICLE = re.compile(r"\b(?:a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def plain_words(text: str) -> list[str]:
+    """The words that count."""
+    return _ARTICLE.sub(" ", text.lower().translate(_PUNCTUATION)).split()
+
+
+def is_same_answer(text: str, reference: str) -> bool:
+    """The same words in the same order, and at least one."""
+    words = plain_words(text)
+    return bool(words) and words == plain_words(reference)
+
+
+def word_f1(text: str, reference: str) -> float:
+    """F1 of the words, repeats counted; 0 if either has none."""
+    words, wanted = plain_words(text), plain_words(reference)
+    common = (Counter(words) & Counter(wanted)).total()
+    return 2 * common / (len(words) + len(wanted)) if common else 0.0
