@@ -43,6 +43,22 @@ def tidy(answer: str) -> str:
     return plain.removeprefix("\\$").removeprefix("$").strip()
 
 
+def as_answer(reference: str, extractors: Sequence[Extractor]) -> str:
+    """A reference written as an answer in which the first extractor finds it."""
+    plain = next(answers(reference, ["boxed", "hash", "whole"]), "")
+    match extractors[0]:
+        case "boxed":
+            return f"\\boxed{{{plain}}}"
+        case "hash":
+            return f"#### {plain}"
+        case "answer":
+            return f"The answer is ${plain}$"
+        case "latex":
+            return f"${plain}$"
+        case _:
+            return plain
+
+
 def _find(extractor: Extractor, text: str) -> str | None:
     match extractor:
         case "boxed":

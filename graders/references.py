@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from graders import strict_json
+from graders.math_extract import as_answer
 from graders.spec import AnyPart, GraderSpec, MultiSpec
 from graders.spec_base import ComparingSpec
 from graders.spec_fields import FieldsSpec
+from graders.spec_verifiers import MathSpec
 from graders.template import Template, Variable, as_text
 from graders.types import GradeFailed, Sample
 
@@ -76,6 +78,8 @@ def _wanted(part: AnyPart, item: Mapping[str, Any]) -> Iterator[tuple[tuple[str 
             value = strict_json.loads(value.strip())
         except strict_json.StrictJsonError:
             raise _Unknown from None
+    if isinstance(part, MathSpec):
+        value = as_answer(as_text(value), part.extract)
     variable, value = _turned_round(Template.parse(part.input), value, item)
     match variable.steps:
         case ("output_text",) | ("choices", 0, "message", "content"):
