@@ -5,16 +5,17 @@ Everything up to `_read_request` has seen no byte of any user.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found] # what `signal` wraps in enumerations, at a cost
+import gc
 import os
 import resource
-import signal
 from typing import NamedTuple
 
 from graders.sandbox import kernel
 from graders.sandbox.kernel import Landlock
 from graders.sandbox.programs import run_request
 from graders.sandbox.scratch import Slot
-from graders.sandbox.seccomp import Filter
+from graders.sandbox.seccomp import CallFilter
 from graders.sandbox.wire import Call, Request
 
 ANSWER, REQUEST = 3, 4
@@ -26,7 +27,7 @@ class Locks(NamedTuple):
     """What the fork-server has made ready for its calls."""
 
     landlock: Landlock | None
-    filter: Filter
+    filter: CallFilter
     base_memory: int
 
 
@@ -37,19 +38,19 @@ def run_call(call: Call, descriptors: list[int], slot: Slot, locks: Locks, serve
         kernel.die_with_parent()
         if os.getppid() == server:
             _lock(call, descriptors, slot, locks)
+            gc.enable()
             status = run_request(call.kind, _read_request(), ANSWER)
     finally:
         os._exit(status)
 
 
 def _lock(call: Call, descriptors: list[int], slot: Slot, locks: Locks) -> None:
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _signal.set_wakeup_fd(-1)
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     if locks.landlock is not None:
         locks.landlock.enter(slot.rules)
     if slot.folder:
         os.chdir(slot.folder)
-        os.environ["TMPDIR"] = slot.folder
     for descriptor, place in zip(descriptors, (REQUEST, ANSWER, 0, 1), strict=False):
         os.dup2(descriptor, place)
     os.closerange(max(ANSWER, REQUEST) + 1, LAST_DESCRIPTOR)

@@ -29,7 +29,7 @@ from graders.sandbox import kernel, scratch
 from graders.sandbox.call import ANSWER, REQUEST, Locks, run_call
 from graders.sandbox.kernel import Landlock, Readable
 from graders.sandbox.scratch import Slot
-from graders.sandbox.seccomp import Filter
+from graders.sandbox.seccomp import CallFilter, server_filter
 from graders.sandbox.syscalls import this_machine
 from graders.sandbox.wire import CALL, KILL, Call, Ending
 
@@ -85,12 +85,12 @@ def main() -> NoReturn:
     loaded = _load(plan)
     machine = this_machine()
     assert machine is not None
-    locks = Locks(landlock, Filter(machine), _address_space())
-    server = _Server(link, slots, locks)
+    locks = Locks(landlock, CallFilter(machine), _address_space())
     ready = {"landlock": landlock.abi if landlock else 0, "loaded": loaded, "user": os.geteuid()}
+    kernel.install_filter(server_filter(machine))
     link.send(json.dumps(ready).encode())
-    _forget_start()
-    server.serve()
+    _forget_start(bool(folders))
+    _Server(link, slots, locks).serve()
     os._exit(0)
 
 
@@ -161,18 +161,21 @@ def _load(plan: Plan) -> list[str]:
     return loaded
 
 
-def _forget_start() -> None:
+def _forget_start(has_scratch: bool) -> None:
     """Drop what graders have no business with, and freeze the rest so that forks share it."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     os.close(null)
     os.environ.clear()
     os.environ["HOME"] = "/"
+    if has_scratch:
+        os.environ["TMPDIR"] = "."
     sys.argv = [""]
     for name in [name for name in sys.modules if name == "graders" or name.startswith("graders.")]:
         del sys.modules[name]
     gc.collect()
     gc.freeze()
+    gc.disable()  # until the call's own code runs
 
 
 def _address_space() -> int:

@@ -72,9 +72,9 @@ def mount_scratch(folder: str, size: int, files: int, owner: int) -> None:
         raise _failure(f"mount of {folder}")
 
 
-def install_filter(program: bytes) -> None:
+def install_filter(program: bytes | bytearray) -> None:
     """Lock this process, which must have one thread, to a seccomp program."""
-    code = ctypes.create_string_buffer(program, len(program))
+    code = (ctypes.c_char * len(program)).from_buffer(bytearray(program))
     header = struct.pack("<HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
     if _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0) != 0:
         raise _failure("seccomp")

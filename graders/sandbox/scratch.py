@@ -6,6 +6,7 @@ Loaded inside the sandbox.
 from __future__ import annotations
 
 import os
+import stat
 from typing import NamedTuple
 
 from graders.sandbox import kernel
@@ -33,17 +34,23 @@ def mount_folders(count: int, size: int, owner: int) -> list[str]:
 
 def wipe(folder: str) -> None:
     """Leave nothing of the last call. Folders are emptied from the top, so depth costs no recursion."""
+    if names := os.listdir(folder):
+        _wipe_from_top(folder, names)
+    os.utime(folder, (0, 0))
+
+
+def _wipe_from_top(folder: str, names: list[str]) -> None:
     top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         moved = 0
-        while entries := list(os.scandir(top)):
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    moved = _empty(top, entry.name, moved)
-                    os.rmdir(entry.name, dir_fd=top)
+        while names:
+            for name in names:
+                if stat.S_ISDIR(os.stat(name, dir_fd=top, follow_symlinks=False).st_mode):
+                    moved = _empty(top, name, moved)
+                    os.rmdir(name, dir_fd=top)
                 else:
-                    os.unlink(entry.name, dir_fd=top)
-        os.utime(top, (0, 0))
+                    os.unlink(name, dir_fd=top)
+            names = os.listdir(top)
     finally:
         os.close(top)
 

@@ -1,4 +1,7 @@
-"""The filter of system calls of one program, assembled by hand. Loaded inside: standard library only.
+"""The filters of system calls, assembled by hand. Loaded inside the sandbox: standard library only.
+
+Two, since installing one costs time that grows with its size: the fork-server takes the long one once, an
+allow-list with what it needs itself; each call adds a short one that takes the fork-server's own calls away.
 
 An allow-list: what it does not name fails with EPERM. Left out on purpose beside the obvious (sockets, exec,
 fork, mounts): chmod, utime and their kin, which Landlock does not govern; sendmsg, whose address cannot be
@@ -45,64 +48,79 @@ timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime time
 umask uname unlink unlinkat wait4 write writev
 """
 ALLOWED = frozenset(_ALLOWED.split())
+_SERVERS = "clone fork kill tgkill landlock_restrict_self prctl prlimit64 recvmsg seccomp utimensat"
+_SERVERS_OWN = frozenset(_SERVERS.split())
+"""What the fork-server needs beside. Of these a call keeps some forms, see `_call_actions`."""
 
 
-class Filter:
-    """The assembled program, made once; `for_process` fills in who may be signalled."""
+def server_filter(machine: Machine) -> bytes:
+    """What fork-server and calls may do: nothing else can ever be allowed again."""
+    return _packed(_assemble(machine, _server_actions(), _refuse()))
+
+
+class CallFilter:
+    """What a call may do of that. Assembled once; `for_process` fills in whom it may signal: itself."""
 
     def __init__(self, machine: Machine) -> None:
-        code, pid_operands = _assemble(machine)
-        self._program = b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
-        self._pid_offsets = [8 * index + 4 for index in pid_operands]
-        self.length = len(code)
+        code = _assemble(machine, _call_actions(), _ret(_ALLOW))
+        self._program = _packed(code)
+        self._pid_offsets = [8 * index + 4 for index, step in enumerate(code) if step[3] == _OWN_PID]
 
-    def for_process(self, pid: int) -> bytes:
+    def for_process(self, pid: int) -> bytearray:
         program = bytearray(self._program)
         for offset in self._pid_offsets:
             struct.pack_into("<I", program, offset, pid)
-        return bytes(program)
+        return program
 
 
 _OWN_PID = 0xFFFFFFF7
 """Stands for the process's own id until it is known."""
 
 
-def _assemble(machine: Machine) -> tuple[Block, list[int]]:
-    code = [
+def _server_actions() -> dict[str, Block]:
+    """Answers by name of the call; every other fails with EPERM."""
+    allow = [_ret(_ALLOW)]
+    return dict.fromkeys(ALLOWED | _SERVERS_OWN, allow) | {
+        "clone": [_arg(0), (_JSET, 1, 0, _CLONE_NAMESPACES), *allow, _refuse()],
+        "clone3": [_ret(_ERRNO | errno.ENOSYS)],
+        "ptrace": [_ret(_KILL)],
+        "ioctl": _if_argument_in(1, _IOCTLS),
+        "fcntl": _if_argument_in(1, _FCNTLS),
+        "socketpair": _if_argument_in(0, (_AF_UNIX,)),
+        "sendto": [*_unless_null(4), *allow],
+    }
+
+
+def _call_actions() -> dict[str, Block]:
+    """Answers by name of the call; every other is left to the fork-server's filter."""
+    return {name: [_refuse()] for name in _SERVERS_OWN} | {
+        "clone": [_arg(0), (_JSET, 1, 0, _CLONE_THREAD), _refuse(), _ret(_ALLOW)],
+        "kill": _if_argument_in(0, (_OWN_PID,)),
+        "tgkill": _if_argument_in(0, (_OWN_PID,)),
+        "prlimit64": [*_unless_null(2), *_if_argument_in(0, (0, _OWN_PID))],
+    }
+
+
+def _assemble(machine: Machine, actions: dict[str, Block], otherwise: Instruction) -> Block:
+    numbered = {machine.calls[name]: block for name, block in actions.items() if name in machine.calls}
+    return [
         (_LD, 0, 0, _ARCH),
         (_JEQ, 1, 0, machine.audit_arch),
         _ret(_KILL),
         (_LD, 0, 0, _NUMBER),
         (_JGE, 0, 1, _X32),
         _ret(_KILL),
-        *_search(_intervals(_actions(machine))),
+        *_search(_intervals(numbered, [otherwise])),
     ]
-    return code, [index for index, step in enumerate(code) if step[3] == _OWN_PID and step[0] == _JEQ]
 
 
-def _actions(machine: Machine) -> dict[int, Block]:
-    """What to do about each call number that has an answer of its own."""
-    allow = [_ret(_ALLOW)]
-    named: dict[str, Block] = dict.fromkeys(ALLOWED, allow)
-    named |= {
-        "clone": [_arg(0), (_JSET, 0, 2, _CLONE_THREAD), (_JSET, 1, 0, _CLONE_NAMESPACES), *allow, _refuse()],
-        "clone3": [_ret(_ERRNO | errno.ENOSYS)],
-        "ptrace": [_ret(_KILL)],
-        "ioctl": _if_argument_in(1, _IOCTLS),
-        "fcntl": _if_argument_in(1, _FCNTLS),
-        "kill": _if_argument_in(0, (_OWN_PID,)),
-        "tgkill": _if_argument_in(0, (_OWN_PID,)),
-        "socketpair": _if_argument_in(0, (_AF_UNIX,)),
-        "sendto": [*_unless_null(4), *allow],
-        "prlimit64": [*_unless_null(2), *_if_argument_in(0, (0, _OWN_PID))],
-    }
-    return {machine.calls[name]: block for name, block in named.items() if name in machine.calls}
+def _packed(code: Block) -> bytes:
+    return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
 
 
-def _intervals(actions: dict[int, Block]) -> list[tuple[int, Block]]:
+def _intervals(actions: dict[int, Block], otherwise: Block) -> list[tuple[int, Block]]:
     """Where the answer changes, by call number: (first number, block), sorted, from 0."""
-    numbers = range(max(actions) + 2)
-    blocks = [(number, actions.get(number, [_refuse()])) for number in numbers]
+    blocks = [(number, actions.get(number, otherwise)) for number in range(max(actions) + 2)]
     return blocks[:1] + [after for before, after in pairwise(blocks) if before[1] != after[1]]
 
 

@@ -36,8 +36,10 @@ mkdirat 258 34 · mmap 9 222 · mount 165 40 · mprotect 10 226 · mremap 25 216
 munmap 11 215 · nanosleep 35 101 · newfstatat 262 79 · open 2 - · openat 257 56 · openat2 437 437
 pause 34 - · pipe 22 - · pipe2 293 59 · pivot_root 155 41 · poll 7 - · ppoll 271 73 · prctl 157 167
 pread64 17 67 · prlimit64 302 261 · pselect6 270 72 · ptrace 101 117 · pwrite64 18 68 · read 0 63
-readlink 89 - · readlinkat 267 78 · readv 19 65 · recvfrom 45 207 · rename 82 - · renameat 264 38
-renameat2 316 276 · restart_syscall 219 128 · rmdir 84 - · rseq 334 293 · rt_sigaction 13 134
+readlink 89 - · readlinkat 267 78 · readv 19 65 · recvfrom 45 207 · recvmsg 47 212
+rename 82 - · renameat 264 38
+renameat2 316 276
+restart_syscall 219 128 · rmdir 84 - · rseq 334 293 · rt_sigaction 13 134
 rt_sigpending 127 136 · rt_sigprocmask 14 135 · rt_sigreturn 15 139 · rt_sigsuspend 130 133
 rt_sigtimedwait 128 137 · sched_get_priority_max 146 125 · sched_get_priority_min 147 126
 sched_getaffinity 204 123 · sched_getparam 143 121 · sched_getscheduler 145 120 · sched_yield 24 124
@@ -47,7 +49,8 @@ sigaltstack 131 132 · socket 41 198 · socketpair 53 199 · stat 4 - · statfs 
 symlink 88 - · symlinkat 266 36 · sysinfo 99 179 · tgkill 234 131 · time 201 - · timer_create 222 107
 timer_delete 226 111 · timer_getoverrun 225 109 · timer_gettime 224 108 · timer_settime 223 110
 timerfd_create 283 85 · timerfd_gettime 287 87 · timerfd_settime 286 86 · times 100 153 · truncate 76 45
-umask 95 166 · umount2 166 39 · uname 63 160 · unlink 87 - · unlinkat 263 35 · unshare 272 97
+umask 95 166 · umount2 166 39
+uname 63 160 · unlink 87 - · unlinkat 263 35 · unshare 272 97 · utimensat 280 88
 vfork 58 - · wait4 61 260 · write 1 64 · writev 20 66
 """
 """Name, number on x86_64, number on aarch64; from the kernel's own headers. A dash: not on that machine."""

@@ -9,7 +9,6 @@ has ended the fork-server writes an `Ending` behind whatever the process wrote i
 from __future__ import annotations
 
 import struct
-from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 CALL, KILL = 1, 2
@@ -86,7 +85,13 @@ class Request(NamedTuple):
 
     @classmethod
     def unpack(cls, data: bytes) -> Request:
-        *sizes, seed, output_bytes = _REQUEST.unpack_from(data)
-        ends = accumulate(sizes, initial=_REQUEST.size)
-        name, arguments, source, code = (data[start:end] for start, end in pairwise(ends))
-        return cls(name.decode(), arguments, source, code, seed, output_bytes)
+        name, arguments, source, code, seed, output_bytes = _REQUEST.unpack_from(data)
+        function = data[_REQUEST.size : (start := _REQUEST.size + name)]
+        return cls(
+            function.decode(),
+            data[start : (start := start + arguments)],
+            data[start : (start := start + source)],
+            data[start : start + code],
+            seed,
+            output_bytes,
+        )
