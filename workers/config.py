@@ -36,6 +36,10 @@ class TrainConfig(BaseModel):
     stop: tuple[str, ...] = Field(default=(), max_length=4)
     """Texts that end a completion; they are not part of it as graders see it."""
 
+    response_format: dict[str, Any] | None = None
+    """What every completion is held to, in OpenAI's form; {"type": "json_schema", ...} or {"type":
+    "json_object"}. None: plain text."""
+
     adapter: Literal["lora", "full"] = "lora"
     """Train a low-rank adapter, or every weight."""
     lora_rank: int = Field(default=16, ge=1, le=512)

@@ -52,6 +52,7 @@ from workers.dataset import (
     read_rows,
 )
 from workers.db_recorder import clean
+from workers.response_format import grammar_of
 
 log = structlog.get_logger(__name__)
 
@@ -175,6 +176,7 @@ def check(claim: Claim) -> Checked:
     valid_rows = _rows(validation, max_rows=MAX_VALID_ROWS) if validation else []
     longest = 0
     spec, grader = _build_grader(job.method["reinforcement"]["grader"], job.project_id)
+    _check_response_format(job.method["reinforcement"].get("response_format"), folder)
     for data_file, rows in ((training, train_rows), (validation, valid_rows)):
         if data_file:
             _check_grader(spec, grader, data_file, rows)
@@ -322,17 +324,37 @@ def _doubts_about(spec: GraderSpec, grader: Grader, rows: Sequence[Row]) -> Iter
         yield f"The grader: {finding.message}"
 
 
-def _longest_prompt(folder: Path, context: int, data_file: DataFile, rows: Sequence[Row]) -> int:
-    """Tokens of the longest prompt, as the training will see them."""
-    tokenizers = _tokenizer_class()
-    from workers.training.errors import PromptInvalid
-    from workers.training.prompts import make_prompts
+def _check_response_format(response_format: dict[str, Any] | None, folder: Path) -> None:
+    """The grammar can be held with this model's tokenizer."""
+    grammar = grammar_of(response_format)
+    if grammar is None:
+        return
+    tokenizer = _tokenizer(folder)
+    from workers.training.constraint import Constraint
+    from workers.training.errors import ConstraintFailed
 
     try:
-        tokenizer = tokenizers.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        Constraint(grammar, tokenizer, len(tokenizer), [tokenizer.eos_token_id])
+    except ConstraintFailed as problem:
+        param = "method.reinforcement.response_format"
+        raise JobInvalid(problem.code, str(problem), param) from None
+
+
+def _tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder. Raises `JobInvalid`."""
+    try:
+        return _tokenizer_class().from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as problem:
         message = f"The tokenizer of the model cannot be loaded: {problem}"
         raise JobInvalid("model_error", message, "model") from None
+
+
+def _longest_prompt(folder: Path, context: int, data_file: DataFile, rows: Sequence[Row]) -> int:
+    """Tokens of the longest prompt, as the training will see them."""
+    tokenizer = _tokenizer(folder)
+    from workers.training.errors import PromptInvalid
+    from workers.training.prompts import make_prompts
+
     try:
         prompts = make_prompts(rows, tokenizer, context, data_file.param.removesuffix("_file"))
     except PromptInvalid as problem:

@@ -112,6 +112,7 @@ def resolve_config(
         learning_rate=_learning_rate(asked, adapter, hidden_size),
         eval_interval=asked.get("eval_interval", _clamp(per_epoch, NEAREST_EVAL, FARTHEST_EVAL)),
         eval_samples=asked.get("eval_samples", 1) if n_valid else 1,
+        response_format=_response_format(job_method["reinforcement"]),
         **optional,
         **_place(resources or {}),
     )
@@ -130,6 +131,11 @@ def shown_hyperparameters(requested: Mapping[str, Any], config: Mapping[str, Any
         if shown.get(multiplier) == "auto":
             shown[multiplier] = 1.0
     return shown
+
+
+def _response_format(block: Mapping[str, Any]) -> dict[str, Any] | None:
+    asked = block.get("response_format")
+    return None if asked is None or asked["type"] == "text" else dict(asked)
 
 
 def _says_something(name: str, config: Mapping[str, Any]) -> bool:

@@ -28,8 +28,10 @@ from app.jobs.schemas import (
 from app.models import service as models
 from app.pagination import Page, fetch_page
 from app.tenants.models import Project
+from workers import response_format
 
 GRADER = "method.reinforcement.grader"
+RESPONSE_FORMAT = "method.reinforcement.response_format"
 
 
 def create(db: Session, project_id: str, request: JobCreate, *, max_active: int, max_processes: int) -> Job:
@@ -141,19 +143,26 @@ def _checked_method(request: JobCreate, project_id: str) -> dict[str, Any]:
         message = "Integrations are not available in this version of Cherry. Leave 'integrations' out."
         raise BadRequest(message, param="integrations", code="unsupported_parameter")
     block = request.method.reinforcement
-    if block.response_format is not None:
-        message = (
-            "Constrained sampling is not available in this version of Cherry. Leave 'response_format' out."
-        )
-        param = "method.reinforcement.response_format"
-        raise BadRequest(message, param=param, code="unsupported_parameter")
     return {
         "type": "reinforcement",
         "reinforcement": {
             "grader": grading.as_stored(block.grader, GRADER, project_id),
             "hyperparameters": _hyperparameters(block),
+            **_response_format(block),
         },
     }
+
+
+def _response_format(block: Reinforcement) -> dict[str, Any]:
+    """The response format if one was asked for, as it came."""
+    if block.response_format is None:
+        return {}
+    try:
+        return {"response_format": response_format.checked(block.response_format)}
+    except response_format.ResponseFormatInvalid as fault:
+        below = f"{RESPONSE_FORMAT}.{fault.param}" if fault.param else RESPONSE_FORMAT
+        message = fault.message.replace(f"'{fault.param or 'response_format'}'", f"'{below}'")
+        raise BadRequest(message, param=below, code=fault.code) from None
 
 
 def _hyperparameters(block: Reinforcement) -> dict[str, Any]:

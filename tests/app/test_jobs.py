@@ -92,6 +92,17 @@ def test_a_job_is_created_as_asked(client: openai.OpenAI, body: dict[str, Any]) 
     ]
 
 
+def test_a_response_format_is_shown_as_it_came(client: openai.OpenAI, body: dict[str, Any]) -> None:
+    schema = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
+    asked = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+    job = client.fine_tuning.jobs.create(**changed(body, "method.reinforcement.response_format", asked))
+    assert job.method is not None
+    assert job.method.reinforcement is not None
+    assert job.method.reinforcement.model_dump()["response_format"] == asked
+    plain = client.fine_tuning.jobs.create(**changed(body, "method.reinforcement.response_format", None))
+    assert "response_format" not in plain.method.reinforcement.model_dump()  # type: ignore[union-attr]
+
+
 def test_defaults_are_filled_in(client: openai.OpenAI, body: dict[str, Any]) -> None:
     del body["validation_file"], body["method"]["reinforcement"]["grader"]["name"]
     job = client.fine_tuning.jobs.create(**body, suffix=None, integrations=[], metadata=None)
@@ -216,11 +227,27 @@ REFUSED = [
     ),
     pytest.param(
         "method.reinforcement.response_format",
-        {"type": "text"},
+        {"type": "xml"},
+        400,
+        "method.reinforcement.response_format.type",
+        "invalid_value",
+        id="response-format",
+    ),
+    pytest.param(
+        "method.reinforcement.response_format",
+        {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "magic"}}},
+        400,
+        "method.reinforcement.response_format.json_schema.schema",
+        "invalid_json_schema",
+        id="response-format-schema",
+    ),
+    pytest.param(
+        "method.reinforcement.response_format",
+        "json_object",
         400,
         "method.reinforcement.response_format",
-        "unsupported_parameter",
-        id="response-format",
+        "invalid_type",
+        id="response-format-text",
     ),
     pytest.param(
         "method.reinforcement.x", 1, 400, "method.reinforcement.x", "unknown_parameter", id="block-key"

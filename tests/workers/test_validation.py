@@ -159,3 +159,25 @@ def test_a_grader_that_pays_for_anything_is_doubted_and_the_job_goes_on(
     validate_next("me", RUNNING)
     assert fresh(db, job).status == "queued"
     assert any("nothing can be learnt" in told for told in warnings(db, job.id))
+
+
+def test_a_response_format_reaches_the_config(db: Session, tiny_model: Path) -> None:
+    made = make_job(db)
+    asked = {"type": "json_object"}
+    made.method = {**made.method, "reinforcement": {**made.method["reinforcement"], "response_format": asked}}
+    db.commit()
+    validate_next("me", RUNNING)
+    assert fresh(db, made).status == "queued"
+    assert TrainConfig.model_validate(made.config).response_format == asked
+
+
+def test_a_schema_that_the_sampler_cannot_hold_fails_the_job(db: Session, tiny_model: Path) -> None:
+    made = make_job(db)
+    asked = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "magic"}}}
+    made.method = {**made.method, "reinforcement": {**made.method["reinforcement"], "response_format": asked}}
+    db.commit()
+    validate_next("me", RUNNING)
+    assert fresh(db, made).status == "failed"
+    assert made.error["param"] == "method.reinforcement.response_format"
+    assert made.error["code"] == "response_format_error"
+    assert "Invalid type: magic" in made.error["message"]

@@ -81,6 +81,12 @@ class DeviceMissing(RunFailed):
     code = "gpu_missing"
 
 
+class ConstraintFailed(RunFailed):
+    """The response format cannot be held: the grammar is too complex, or the tokenizer of another kind."""
+
+    code = "response_format_error"
+
+
 class ProcessesDiffer(RunFailed):
     """The processes of one run hold different weights, which nothing in the engine can cause."""
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from workers.config import TrainConfig
+from workers.training.constraint import Constraint
 from workers.training.distributed import ALONE, World
 from workers.training.forward import Answer, Batch, completion_states, make_batches, per_completion, token_kl
 from workers.training.policy import Policy
@@ -30,7 +31,7 @@ class Estimate(NamedTuple):
     n: int
 
 
-def validation_sampling(config: TrainConfig) -> Sampling:
+def validation_sampling(config: TrainConfig, constraint: Constraint | None = None) -> Sampling:
     """Greedy for one sample a row; else sampled, with the same random numbers at every validation."""
     return Sampling(
         samples=config.eval_samples,
@@ -38,6 +39,7 @@ def validation_sampling(config: TrainConfig) -> Sampling:
         temperature=0.0 if config.eval_samples == 1 else config.temperature,
         key=("valid", config.seed),
         stop=config.stop,
+        constraint=constraint,
     )
 
 
@@ -99,7 +101,8 @@ def kl_to_reference(
 
     Completions are sampled from the policy at temperature 1 with the same random numbers every time; the KL
     is over the whole vocabulary at each of their tokens, at temperature 1 as well whatever the training's
-    temperature. Mean over a prompt's tokens, then over prompts, with the standard error over prompts. Each
+    temperature, and not over the tokens that a response format allows: what is measured is how far the model
+    has moved. Mean over a prompt's tokens, then over prompts, with the standard error over prompts. Each
     process measures a part of the prompts.
     """
     sampling = Sampling(
@@ -108,6 +111,7 @@ def kl_to_reference(
         temperature=1.0,
         key=("probe", config.seed),
         stop=config.stop,
+        constraint=policy.constraint,
     )
     mine = world.slice(probe)
     groups = sample_groups(policy, mine, sampling) if mine else []

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from workers.training.constraint import Allowed
 from workers.training.packed_attention import PackedAttention, Segment
 from workers.training.types import Completion, Prompt
 
@@ -42,6 +43,7 @@ class Batch:
         positions: (1, n_forwarded) each token's place in its own sequence.
         predictors: (N,) the place in the stream that predicts each token: that of the token before it.
         segments: (P,) the stream's layout.
+        allowed: what each token was chosen among; None for the whole vocabulary.
     """
 
     answers: tuple[int, ...]
@@ -51,6 +53,7 @@ class Batch:
     positions: Tensor
     predictors: Tensor
     segments: tuple[Segment, ...]
+    allowed: Allowed | None = None
 
     @property
     def n_tokens(self) -> int:

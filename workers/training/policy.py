@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from workers.config import TrainConfig
 from workers.training import sharding
 from workers.training.base_model import BaseModel, compute_in, load_base
+from workers.training.constraint import constraint_of
 from workers.training.distributed import ALONE, World
 from workers.training.errors import ModelInvalid
 from workers.training.merged_lora import forget_sum, train_through_sum
@@ -59,6 +60,8 @@ class Policy:
         """Every process must then make the same number of passes through `model` and the reference."""
         self._weights: dict[str, nn.Parameter] = {}
         """The weights of a sharded model by the names they had; its modules do not always show these."""
+        self.constraint = constraint_of(config.response_format, base.tokenizer, base.model, base.end_ids)
+        """What completions are held to, in sampling and in training; None for plain text."""
         torch.manual_seed(config.seed)
         if config.adapter == "lora":
             self._add_adapter(config)

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from workers.training.constraint import Constraint
 from workers.training.decode_attention import decode, layer_shapes, prefill
 from workers.training.decode_step import Ints, Live, exact_step
 from workers.training.draw import draw
@@ -62,6 +63,7 @@ class Sampling:
             the whole distribution at the temperature, so training samples with 1.
         stop: texts that end a completion. Its text ends before the first of them; its tokens go up to and
             include the one that completed it.
+        constraint: which tokens may come next. Logprobs are those among the allowed tokens.
     """
 
     samples: int
@@ -70,6 +72,7 @@ class Sampling:
     key: tuple[int | str, ...]
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
+    constraint: Constraint | None = None
 
 
 @torch.no_grad()
@@ -137,6 +140,7 @@ class _Decoding:
         self.end_ids = frozenset(policy.end_ids)
         self.ends = torch.tensor(policy.end_ids, device=self.device)
         self.stops = StopStrings(policy.tokenizer, sampling.stop)
+        self.matchers = sampling.constraint.matchers() if sampling.constraint else None
 
         G = sampling.samples
         self.lengths = np.array([len(prompt.tokens) for prompt in prompts])
@@ -230,7 +234,11 @@ class _Decoding:
         rows, counts = self.completion_of[first:], self.live.counts[first:]
         self._make_room(int(counts.max()) + 1)
         uniform = torch.from_numpy(uniforms(self.seeds[rows], counts)).to(self.device)
+        if self.matchers is not None:
+            logits = self.matchers.apply(logits, rows.tolist())
         tokens, logprobs = draw(logits, uniform, self.sampling.temperature, self.sampling.top_p)
+        if self.matchers is not None:
+            self.matchers.accept(rows.tolist(), tokens.tolist())
         at = (torch.from_numpy(rows).to(self.device), torch.from_numpy(counts).to(self.device))
         self.tokens[at] = tokens
         self.logprobs[at] = logprobs
@@ -292,6 +300,8 @@ class _Decoding:
 
     def _hand_over(self, rows: Ints, counts: Ints) -> None:
         G = self.sampling.samples
+        if self.matchers is not None:
+            self.matchers.drop(rows.tolist())
         at = self._there(rows)
         width = int(counts.max())
         tokens = [row[:n] for row, n in zip(self.tokens[at, :width].tolist(), counts.tolist(), strict=True)]

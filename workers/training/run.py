@@ -229,7 +229,7 @@ class Run:
         return candidate, values | kl_metrics(kl)
 
     def _validate(self) -> list[Group]:
-        sampling = validation_sampling(self.config)
+        sampling = validation_sampling(self.config, self.policy.constraint)
         mine = self.world.slice(self.valid_prompts)
         return self.world.merge(sample_and_grade(self.policy, mine, sampling, self.graders, Clock()))
 

@@ -14,15 +14,19 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from workers.training.constraint import Allowed
 from workers.training.losses import kl_exact
 
 LOGIT_BYTES = 128 * 2**20
 """Size of the fp32 logits that exist at the same time. A few tensors of this size are needed beside them."""
 
 
-def token_logprobs(states: Tensor, head: Any, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def token_logprobs(
+    states: Tensor, head: Any, targets: Tensor, temperature: float, allowed: Allowed | None = None
+) -> tuple[Tensor, Tensor]:
     """Log-probability of each target at the sampling temperature, and the entropy (no gradient). (N,) each.
 
+    Both are those of the distribution over the `allowed` tokens, or over all.
     One chunk of logits keeps its probabilities for the backward pass; of several, each is computed again.
     """
     chunks = _chunks(states, head)
@@ -30,8 +34,10 @@ def token_logprobs(states: Tensor, head: Any, targets: Tensor, temperature: floa
     if torch.is_grad_enabled() and len(chunks) > 1:
         run = partial(checkpoint, _chunk_logprobs, use_reentrant=False, preserve_rng_state=False)
     found = []
-    for part, wanted in zip(chunks, torch.split(targets, len(chunks[0])), strict=True):
-        found.append(run(part, head, wanted, temperature))
+    size = len(chunks[0])
+    masks = allowed.split(size) if allowed else [None] * len(chunks)
+    for part, wanted, mask in zip(chunks, torch.split(targets, size), masks, strict=True):
+        found.append(run(part, head, wanted, temperature, mask))
     logprobs, entropies = zip(*found, strict=True)
     return torch.cat(logprobs), torch.cat(entropies)
 
@@ -51,8 +57,11 @@ def _chunks(states: Tensor, head: Any) -> Sequence[Tensor]:
     return torch.split(states, max(1, -(-len(states) // n_parts)))
 
 
-def _chunk_logprobs(states: Tensor, head: Any, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    logprobs, entropy = _Logprobs.apply(head(states), targets, temperature)  # type: ignore[no-untyped-call]
+def _chunk_logprobs(
+    states: Tensor, head: Any, targets: Tensor, temperature: float, allowed: Allowed | None
+) -> tuple[Tensor, Tensor]:
+    logits = head(states) if allowed is None else allowed.apply(head(states))
+    logprobs, entropy = _Logprobs.apply(logits, targets, temperature)  # type: ignore[no-untyped-call]
     return logprobs, entropy
 
 

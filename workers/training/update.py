@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -16,8 +16,16 @@ from torch import Tensor, nn
 
 from workers.config import TrainConfig
 from workers.training.advantages import TokenTargets, token_targets
+from workers.training.constraint import Constraint
 from workers.training.distributed import ALONE, World
-from workers.training.forward import Batch, completion_states, make_batches, per_completion, token_logprobs
+from workers.training.forward import (
+    Answer,
+    Batch,
+    completion_states,
+    make_batches,
+    per_completion,
+    token_logprobs,
+)
 from workers.training.lesson import Lesson, find_lesson
 from workers.training.losses import kl_k1, policy_loss, value_loss
 from workers.training.policy import VALUE_HEAD, Policy
@@ -141,14 +149,26 @@ def _share_of(
         {answer.prompt.row: len(answer.prompt.tokens) for answer in lesson.answers},
     )
     answers = [lesson.answers[i] for i in mine]
-    return make_batches(answers, config.micro_batch_tokens, policy.device), mine
+    batches = make_batches(answers, config.micro_batch_tokens, policy.device)
+    if policy.constraint is not None:
+        batches = [_constrained(batch, answers, policy.constraint, policy.device) for batch in batches]
+    return batches, mine
+
+
+def _constrained(
+    batch: Batch, answers: Sequence[Answer], constraint: Constraint, device: torch.device
+) -> Batch:
+    tokens = [answers[i].completion.tokens for i in batch.answers]
+    return replace(batch, allowed=constraint.allowed(tokens, device))
 
 
 def reference_logprobs(policy: Policy, batch: Batch, temperature: float) -> Tensor:
     """Log-probability of each completion token under the starting policy, (N,)."""
     with policy.reference() as model:
         states = completion_states(model, batch)
-        return token_logprobs(states, model.get_output_embeddings(), batch.targets, temperature)[0]
+        return token_logprobs(
+            states, model.get_output_embeddings(), batch.targets, temperature, batch.allowed
+        )[0]
 
 
 def _before_update(policy: Policy, batch: Batch, config: TrainConfig) -> _Before:
@@ -163,7 +183,7 @@ def _before_update(policy: Policy, batch: Batch, config: TrainConfig) -> _Before
     with torch.no_grad():
         states = completion_states(policy.model, batch)
         head = policy.model.get_output_embeddings()
-        logprobs, _ = token_logprobs(states, head, batch.targets, config.temperature)
+        logprobs, _ = token_logprobs(states, head, batch.targets, config.temperature, batch.allowed)
         values = None if policy.value_head is None else policy.value_head(states)
         return _Before(ref_logprobs, logprobs, values)
 
@@ -237,7 +257,7 @@ def _forward_backward(policy: Policy, part: _Part, config: TrainConfig, tally: T
     batch = part.batch
     states = completion_states(policy.model, batch)
     head = policy.model.get_output_embeddings()
-    logprobs, entropy = token_logprobs(states, head, batch.targets, config.temperature)
+    logprobs, entropy = token_logprobs(states, head, batch.targets, config.temperature, batch.allowed)
     if part.old_logprobs is None:
         part.old_logprobs = logprobs.detach()
     tokens = policy_loss(

@@ -27,12 +27,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lora": {},
     "full": {"adapter": "full", "learning_rate": 1e-3, "micro_batch_tokens": 64},
     "ppo": {"adapter": "full", "learning_rate": 1e-3, "algorithm": "ppo"},
+    "schema": {
+        "max_completion_tokens": 16,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "letters", "schema": {"type": "array", "items": {"type": "string"}}},
+        },
+    },
 }
 TOGETHER = {
     "lora-parallel": ("lora", {}),
     "lora-fsdp": ("lora", {"sharding": "fsdp"}),
     "full-fsdp": ("full", {"sharding": "fsdp"}),
     "ppo-fsdp": ("ppo", {"sharding": "fsdp"}),
+    "schema-parallel": ("schema", {}),
 }
 LAST = 4
 

@@ -1,0 +1,262 @@
+"""Completions keep to a schema, and the policy that is trained is the one that was sampled from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from jsonschema import Draft202012Validator
+
+from graders import strict_json
+from tests.workers.training.conftest import moved
+from tests.workers.training.support import FunctionGrader, ListRecorder, make_config, make_rows
+from workers.response_format import grammar_of
+from workers.training.constraint import Constraint, constraint_of
+from workers.training.errors import ConstraintFailed, RunCancelled
+from workers.training.forward import Answer, completion_states, make_batches, token_logprobs
+from workers.training.loop import train
+from workers.training.policy import Policy
+from workers.training.rollout import Sampling, sample_groups
+from workers.training.types import Group, Prompt
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "town": {"enum": ["Pisa", "Rome"]},
+        "tags": {"type": "array", "items": {"type": "string"}, "maxItems": 2},
+        "n": {"type": "integer", "minimum": 0, "maximum": 99},
+    },
+    "required": ["town", "tags", "n"],
+    "additionalProperties": False,
+}
+LETTER = {
+    "type": "object",
+    "properties": {"a": {"enum": ["b", "c", "d", "e"]}},
+    "required": ["a"],
+    "additionalProperties": False,
+}
+
+
+def of(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+
+
+@pytest.fixture(scope="module")
+def policy(sharp: Path) -> Policy:
+    return moved(Policy.load(make_config(sharp, response_format=of(SCHEMA))))
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[Prompt]:
+    generator = torch.Generator().manual_seed(3)
+    return [
+        Prompt(row, {}, tuple(torch.randint(0, 256, (n,), generator=generator).tolist()))
+        for row, n in enumerate((3, 40, 17, 1, 60))
+    ]
+
+
+def sampling(policy: Policy, **changes: Any) -> Sampling:
+    made = Sampling(4, 120, 1.0, ("train", 1, 5), constraint=policy.constraint)
+    return dataclasses.replace(made, **changes)
+
+
+def tokens(groups: list[Group]) -> dict[int, list[tuple[int, ...]]]:
+    return {group.prompt.row: [c.tokens for c in group.completions] for group in groups}
+
+
+@pytest.mark.parametrize("samples", [2, 8], ids=["plain-decoder", "lean-decoder"])
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 2.0])
+def test_completions_are_valid_unless_they_were_cut(
+    policy: Policy, prompts: list[Prompt], samples: int, temperature: float
+) -> None:
+    groups = sample_groups(policy, prompts, sampling(policy, samples=samples, temperature=temperature))
+    completions = [c for group in groups for c in group.completions]
+    ended = [c for c in completions if c.finish_reason == "stop"]
+    assert len(ended) >= len(completions) / 4
+    for completion in ended:
+        Draft202012Validator(SCHEMA).validate(strict_json.loads(completion.text))
+    assert all(len(c.tokens) == 120 for c in completions if c.finish_reason == "length")
+    assert all(c.text.startswith("{") for c in completions)
+
+
+def test_without_the_constraint_nothing_parses(policy: Policy, prompts: list[Prompt]) -> None:
+    for group in sample_groups(policy, prompts, sampling(policy, constraint=None)):
+        for completion in group.completions:
+            with pytest.raises(strict_json.StrictJsonError):
+                strict_json.loads(completion.text)
+
+
+def test_a_row_samples_the_same_alone_and_in_any_company(policy: Policy, prompts: list[Prompt]) -> None:
+    together = tokens(sample_groups(policy, prompts, sampling(policy)))
+    assert len({t for row in together.values() for t in row}) == 20
+    for prompt in prompts[:2]:
+        assert tokens(sample_groups(policy, [prompt], sampling(policy))) == {prompt.row: together[prompt.row]}
+
+
+def test_a_nucleus_is_taken_among_the_allowed_tokens(policy: Policy, prompts: list[Prompt]) -> None:
+    """So small a nucleus is the most likely allowed token."""
+    greedy = tokens(sample_groups(policy, prompts, sampling(policy, samples=1, temperature=0.0)))
+    nucleus = tokens(sample_groups(policy, prompts, sampling(policy, samples=1, top_p=1e-6)))
+    assert nucleus == greedy
+
+
+def masked_by_hand(policy: Policy, prompt: Prompt, completion: Any, temperature: float) -> list[float]:
+    """Log-probabilities by a plain forward pass and a matcher of its own."""
+    assert policy.constraint is not None
+    ids = torch.tensor([[*prompt.tokens, *completion.tokens]])
+    with torch.no_grad():
+        logits = policy.rollout_model(input_ids=ids).logits[0, len(prompt.tokens) - 1 : -1].double()
+    matcher, found = policy.constraint.start(), []
+    for at, token in zip(logits, completion.tokens, strict=True):
+        words = policy.constraint.masks([matcher])[0]
+        allowed = [i for i in range(len(at)) if words[i // 32] >> (i % 32) & 1]
+        chosen = torch.log_softmax(at[allowed] / temperature, 0)
+        found.append(float(chosen[allowed.index(token)]))
+        policy.constraint.consume(matcher, token)
+    return found
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_logprobs_are_those_among_the_allowed_tokens(
+    policy: Policy, prompts: list[Prompt], temperature: float
+) -> None:
+    for group in sample_groups(policy, prompts[:3], sampling(policy, samples=2, temperature=temperature)):
+        for completion in group.completions:
+            wanted = masked_by_hand(policy, group.prompt, completion, temperature)
+            assert completion.logprobs == pytest.approx(wanted, abs=1e-4)
+            assert min(map(abs, completion.logprobs)) < 1e-6  # tokens that had to come
+
+
+def test_sampler_and_trainer_agree_on_every_token(
+    policy: Policy, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.training.token_logprobs.LOGIT_BYTES", 4 * 262 * 50)  # many chunks
+    groups = sample_groups(policy, prompts, sampling(policy))
+    answers = [Answer(group.prompt, c) for group in groups for c in group.completions]
+    assert policy.constraint is not None
+    for batch in make_batches(answers, 500, policy.device):
+        chosen = [answers[i].completion for i in batch.answers]
+        allowed = policy.constraint.allowed([c.tokens for c in chosen], policy.device)
+        head = policy.model.get_output_embeddings()
+        states = completion_states(policy.model, batch)
+        logprobs, entropy = token_logprobs(states, head, batch.targets, 1.0, allowed)
+        sampled = torch.tensor([logprob for c in chosen for logprob in c.logprobs])
+        assert float((logprobs.detach() - sampled).abs().max()) <= 1e-5
+        assert bool(entropy.isfinite().all())
+        free, _ = token_logprobs(states, head, batch.targets, 1.0)
+        assert float((free.detach() - sampled).abs().max()) > 1  # the free policy is another one
+
+
+def test_tokens_that_had_to_come_give_no_gradient(policy: Policy, prompts: list[Prompt]) -> None:
+    (group,) = sample_groups(policy, prompts[:1], sampling(policy, samples=1))
+    assert policy.constraint is not None
+    answer = Answer(
+        group.prompt, dataclasses.replace(group.completions[0], tokens=group.completions[0].tokens[:1])
+    )
+    (batch,) = make_batches([answer], 500, policy.device)
+    allowed = policy.constraint.allowed([answer.completion.tokens], policy.device)
+    states = completion_states(policy.model, batch).detach().requires_grad_()
+    logprobs, _ = token_logprobs(states, policy.model.get_output_embeddings(), batch.targets, 1.0, allowed)
+    logprobs.sum().backward()
+    assert float(logprobs.detach()) == 0
+    assert states.grad is not None
+    assert float(states.grad.abs().max()) < 1e-9
+
+
+def test_every_end_token_may_end_an_answer_and_nothing_else_may_follow(policy: Policy) -> None:
+    ends = [256, 258]
+    constraint = constraint_of(of(LETTER), policy.tokenizer, policy.rollout_model, ends)
+    assert constraint is not None
+    matcher = constraint.start()
+    for character in '{"a":"b"}':
+        constraint.consume(matcher, policy.tokenizer.convert_tokens_to_ids(character))
+    words = constraint.masks([matcher])[0]
+    assert [i for i in range(32 * len(words)) if words[i // 32] >> (i % 32) & 1] == ends
+
+
+def test_any_json_object_is_another_format(policy: Policy, prompts: list[Prompt]) -> None:
+    constraint = constraint_of(
+        {"type": "json_object"}, policy.tokenizer, policy.rollout_model, policy.end_ids
+    )
+    found = sample_groups(policy, prompts, sampling(policy, constraint=constraint, max_tokens=200))
+    ended = [c for group in found for c in group.completions if c.finish_reason == "stop"]
+    assert ended
+    assert all(isinstance(json.loads(c.text), dict) for c in ended)
+
+
+def test_plain_text_is_no_constraint(policy: Policy) -> None:
+    for response_format in (None, {"type": "text"}):
+        assert constraint_of(response_format, policy.tokenizer, policy.rollout_model, [1]) is None
+
+
+def test_what_cannot_be_followed_is_named(policy: Policy) -> None:
+    with pytest.raises(ConstraintFailed, match="tokenizer"):
+        Constraint(grammar_of({"type": "json_object"}) or "", object(), 262, [1])
+    with pytest.raises(ConstraintFailed, match="Invalid type: magic"):
+        Constraint(grammar_of(of({"type": "magic"})) or "", policy.tokenizer, 262, [1])
+
+
+def wants(letter: str) -> FunctionGrader:
+    def score(text: str, item: Any) -> float:
+        try:
+            return float(json.loads(text)["a"] == letter)
+        except ValueError:
+            return 0.0
+
+    return FunctionGrader(score)
+
+
+def config_of(sharp: Path, **changes: Any) -> Any:
+    fields = {
+        "response_format": of(LETTER),
+        "max_completion_tokens": 40,
+        "group_size": 8,
+        "eval_interval": 100,
+    }
+    return make_config(sharp, **{**fields, **changes})
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo", "rloo"])
+def test_a_run_samples_and_trains_the_same_policy(sharp: Path, tmp_path: Path, algorithm: str) -> None:
+    recorder = ListRecorder()
+    config = config_of(sharp, algorithm=algorithm, n_epochs=2)
+    train(config, make_rows("x", "y"), make_rows("z"), wants("d"), recorder, tmp_path)
+    assert len(recorder.series("sampler/mismatch")) == 2
+    assert max(recorder.series("sampler/mismatch")) <= 1e-5
+    texts = [
+        completion.text
+        for _, _, _, groups in recorder.all("rollouts")
+        for group in groups
+        for completion in group.completions
+        if completion.finish_reason == "stop"
+    ]
+    assert texts
+    assert all(json.loads(text)["a"] in "bcde" for text in texts)
+
+
+@pytest.mark.slow
+def test_a_letter_is_learnt_under_a_schema(sharp: Path, tmp_path: Path) -> None:
+    recorder = ListRecorder()
+    config = config_of(sharp, n_epochs=30, prompts_per_step=4, learning_rate=2e-2, beta=0.0)
+    train(config, make_rows(*"wxyz"), make_rows("v"), wants("d"), recorder, tmp_path)
+    rewards = recorder.series("reward/mean")
+    assert sum(rewards[:2]) / 2 < 0.5
+    assert sum(rewards[-5:]) / 5 >= 0.9
+    assert recorder.series("reward/valid_mean")[-1] == 1
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_bit_for_bit(sharp: Path, tmp_path: Path) -> None:
+    config = config_of(sharp, n_epochs=4, async_steps=1, save_state_every=1)
+    rows = make_rows("x", "y")
+    whole = ListRecorder()
+    train(config, rows, [], wants("d"), whole, tmp_path / "whole")
+    first, second, answers = ListRecorder(), ListRecorder(), iter([False, False, True])
+    with pytest.raises(RunCancelled):
+        train(config, rows, [], wants("d"), first, tmp_path / "parts", lambda: next(answers))
+    train(config, rows, [], wants("d"), second, tmp_path / "parts")
+    assert {**first.history(), **second.history()} == whole.history()

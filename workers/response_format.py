@@ -1,0 +1,164 @@
+"""`response_format` of a job or a chat request: what is accepted, and the grammar it means.
+
+No torch: the API checks a request with the compiler that the sampler uses (llguidance).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+MAX_SCHEMA = 128 * 1024
+"""Longest schema, in characters of compact JSON."""
+
+WHITESPACE = r"[ ]|\n[ ]{0,16}|\n\t{0,8}"
+"""Between two tokens of JSON: nothing, a space, or a new line with indentation. JSON allows any amount, and a
+policy that finds no better token would fill its completion with it."""
+ESCAPES = '"\\bfnrt'
+"""Not `u`: a string could then hold NUL or half a surrogate pair, which graders refuse. UTF-8 does."""
+
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_KINDS = ("text", "json_object", "json_schema")
+_BYTES = LLTokenizer("byte")
+
+
+class ResponseFormatInvalid(Exception):
+    """`param` is the path within the response format; `code` one of OpenAI's."""
+
+    def __init__(self, message: str, param: str = "", code: str = "invalid_value") -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+
+
+def checked(raw: Any) -> dict[str, Any]:
+    """A response format in OpenAI's chat form, as it came. Raises `ResponseFormatInvalid`."""
+    kind = _field(raw, "", "type", str)
+    if kind not in _KINDS:
+        known = "'text', 'json_object', and 'json_schema'"
+        raise ResponseFormatInvalid(f"Invalid value: '{kind[:60]}'. Supported values are: {known}.", "type")
+    known_keys = {"type", "json_schema"} if kind == "json_schema" else {"type"}
+    _refuse_unknown(raw, known_keys, "")
+    if kind == "json_schema":
+        _check_block(_field(raw, "", "json_schema", dict))
+    return dict(raw)
+
+
+def grammar_of(response_format: Mapping[str, Any] | None) -> str | None:
+    """What llguidance compiles; None where nothing is asked for."""
+    match response_format:
+        case {"type": "json_object"}:
+            return _grammar({"type": "object"})
+        case {"type": "json_schema", "json_schema": {"schema": schema}}:
+            return _grammar(schema)
+        case {"type": "json_schema"}:
+            return _grammar({})
+        case _:
+            return None
+
+
+def _grammar(schema: Mapping[str, Any]) -> str:
+    return LLMatcher.grammar_from_json_schema(
+        json.dumps(schema), overrides={"whitespace_pattern": WHITESPACE, "json_allowed_escapes": ESCAPES}
+    )
+
+
+def _check_block(block: dict[str, Any]) -> None:
+    at = "json_schema"
+    name = _field(block, at, "name", str)
+    if not _NAME.fullmatch(name):
+        message = "it may have 1 to 64 letters, digits, underscores and dashes"
+        raise ResponseFormatInvalid(f"Invalid value for '{at}.name': {message}.", f"{at}.name")
+    _refuse_unknown(block, {"name", "description", "schema", "strict"}, at)
+    for key, kind in (("description", str), ("schema", dict), ("strict", bool)):
+        if block.get(key) is not None:
+            _field(block, at, key, kind)
+    schema = block.get("schema")
+    if schema is None:
+        if "schema" in block:
+            raise _wrong_type(f"{at}.schema", dict, None)
+        return
+    if len(json.dumps(schema, separators=(",", ":"))) > MAX_SCHEMA:
+        raise _invalid_schema(name, f"it has more than {MAX_SCHEMA:,} characters.")
+    if block.get("strict"):
+        for problem in _not_strict(schema, ()):
+            raise _invalid_schema(name, problem)
+    if (reason := _compile(schema)) is not None:
+        raise _invalid_schema(name, reason)
+
+
+def _compile(schema: Mapping[str, Any]) -> str | None:
+    """Why the schema cannot be used; None if it can."""
+    matcher = LLMatcher(_BYTES, _grammar(schema), log_level=0, limits=LLParserLimits(verbose_errors=False))
+    return " ".join(matcher.get_error().split())[:500] if matcher.is_error() else None
+
+
+def _not_strict(schema: Any, at: tuple[str | int, ...]) -> Iterator[str]:
+    """What OpenAI's strict mode does not allow, with the place."""
+    if not isinstance(schema, dict):
+        return
+    if not at and schema.get("type") != "object":
+        got = json.dumps(schema.get("type"))
+        yield f"schema must be a JSON Schema of 'type: \"object\"', got 'type: {got}'."
+    if schema.get("type") == "object" or "properties" in schema:
+        properties = schema.get("properties", {})
+        if schema.get("additionalProperties") is not False:
+            yield f"In context={at}, 'additionalProperties' is required to be supplied and to be false."
+        required = schema.get("required") or []
+        lacking = [key for key, _ in _items(properties) if key not in required]
+        if lacking:
+            keys = ", ".join(f"'{key}'" for key in lacking)
+            must = (
+                "'required' is required to be supplied and to be an array including every key in properties"
+            )
+            yield f"In context={at}, {must}. Missing {keys}."
+    for key in ("properties", "$defs", "definitions"):
+        for name, below in _items(schema.get(key)):
+            yield from _not_strict(below, (*at, key, name))
+    for key in ("anyOf", "allOf", "oneOf", "prefixItems"):
+        for number, below in enumerate(schema[key] if isinstance(schema.get(key), list) else ()):
+            yield from _not_strict(below, (*at, key, number))
+    yield from _not_strict(schema.get("items"), (*at, "items"))
+
+
+def _items(value: Any) -> list[tuple[str, Any]]:
+    return list(value.items()) if isinstance(value, dict) else []
+
+
+def _invalid_schema(name: str, problem: str) -> ResponseFormatInvalid:
+    message = f"Invalid schema for response_format '{name}': {problem}"
+    return ResponseFormatInvalid(message, "json_schema.schema", "invalid_json_schema")
+
+
+def _field(raw: Any, at: str, key: str, kind: type) -> Any:
+    """A required member of that type."""
+    if not isinstance(raw, dict):
+        raise _wrong_type(at, dict, raw)
+    param = f"{at}.{key}" if at else key
+    if key not in raw:
+        message = f"Missing required parameter: '{param}'."
+        raise ResponseFormatInvalid(message, param, "missing_required_parameter")
+    if type(raw[key]) is not kind:
+        raise _wrong_type(param, kind, raw[key])
+    return raw[key]
+
+
+def _wrong_type(param: str, kind: type, value: Any) -> ResponseFormatInvalid:
+    names = {dict: "an object", str: "a string", bool: "a boolean", list: "an array", type(None): "null"}
+    got = names.get(type(value), "a number")
+    message = (
+        f"Invalid type for '{param or 'response_format'}': expected {names[kind]}, but got {got} instead."
+    )
+    return ResponseFormatInvalid(message, param, "invalid_type")
+
+
+def _refuse_unknown(raw: Mapping[str, Any], known: set[str], at: str) -> None:
+    for key in raw:
+        if key not in known:
+            param = f"{at}.{key}" if at else key
+            raise ResponseFormatInvalid(f"Unknown parameter: '{param}'.", param, "unknown_parameter")

@@ -1,0 +1,177 @@
+"""Constrained decoding: which tokens may come next, so that a completion is of a given form (llguidance).
+
+The policy is then the model's distribution over the allowed tokens, renormalised: that is sampled from, and
+that is trained (docs/decisions/0011-constrained-policy.md). A mask follows from the tokens before it, so the
+trainer finds the sampler's masks again from the completions alone.
+
+N tokens, V in the vocabulary, W = V / 32 words of a packed mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from llguidance import LLExecutor, LLMatcher, LLParserLimits, LLTokenizer
+from llguidance.hf import from_tokenizer
+from numpy.typing import NDArray
+from torch import Tensor
+
+from workers.response_format import grammar_of
+from workers.training.errors import ConstraintFailed
+
+BANNED = -1e20
+"""Logit of a token that is not allowed: its probability is 0, and 0 times the logarithm is 0, not NaN."""
+
+_BITS = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """The allowed tokens of N places, each different mask held once.
+
+    Attributes:
+        masks: (U, 4 W) uint8, packed bits.
+        which: (N,) the mask of each place.
+    """
+
+    masks: Tensor
+    which: Tensor
+
+    def split(self, size: int) -> list[Allowed]:
+        """Parts of `size` places."""
+        return [Allowed(self.masks, part) for part in torch.split(self.which, size)]
+
+    def apply(self, logits: Tensor) -> Tensor:
+        """Put the (N, V) logits of other tokens out of reach, in place."""
+        used, place = torch.unique(self.which, return_inverse=True)
+        banned = _banned(self.masks.index_select(0, used), logits.shape[-1])
+        return logits.masked_fill_(banned.index_select(0, place), BANNED)
+
+
+class Constraint:
+    """One grammar over one vocabulary. Shared by all completions, and safe to use from several threads."""
+
+    def __init__(self, grammar: str, tokenizer: Any, vocabulary: int, end_ids: Sequence[int]) -> None:
+        """Raises `ConstraintFailed` for a tokenizer that cannot be read, or a grammar too large for it."""
+        self._end_ids = frozenset(end_ids)
+        self._words = -(-vocabulary // 32)
+        try:
+            self._tokenizer: LLTokenizer = from_tokenizer(
+                tokenizer, n_vocab=vocabulary, eos_token=list(end_ids)
+            )
+        except (ValueError, RuntimeError) as error:
+            raise ConstraintFailed(
+                f"The model's tokenizer cannot be used with a response format: {error}"
+            ) from None
+        # Verbose errors would carry the whole schema into logs.
+        limits = LLParserLimits(verbose_errors=False)
+        self._start = LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
+        _check(self._start)
+        self._idle: list[LLMatcher] = []
+        """Matchers to use again: they keep what they have worked out of the grammar."""
+        self._executor = LLExecutor(max(1, torch.get_num_threads()))
+
+    def matchers(self) -> Matchers:
+        """The state of completions about to be sampled."""
+        return Matchers(self)
+
+    def allowed(self, completions: Sequence[Sequence[int]], device: torch.device) -> Allowed:
+        """What was allowed at each token of completions that were sampled under this, end to end."""
+        known: dict[bytes, int] = {}
+        which = [
+            known.setdefault(mask.tobytes(), len(known))
+            for tokens in completions
+            for mask in self._masks_along(tokens)
+        ]
+        masks = np.frombuffer(b"".join(known), dtype=np.uint8).reshape(len(known), 4 * self._words)
+        return Allowed(
+            torch.from_numpy(masks.copy()).to(device), torch.tensor(which, dtype=torch.long).to(device)
+        )
+
+    def start(self) -> LLMatcher:
+        """The state before the first token. Give it back with `end`."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._start.deep_copy()
+
+    def end(self, matcher: LLMatcher) -> None:
+        """A completion has ended."""
+        if matcher.reset():
+            self._idle.append(matcher)
+
+    def masks(self, matchers: Sequence[LLMatcher]) -> NDArray[np.int32]:
+        """(B, W) packed. Raises `ConstraintFailed` if the grammar turns out too complex."""
+        packed = np.zeros((len(matchers), self._words), dtype=np.int32)
+        places = [(matcher, i) for i, matcher in enumerate(matchers)]
+        self._executor.unsafe_compute_mask_ptr(places, packed.ctypes.data, 4 * self._words, len(matchers))
+        for matcher in matchers:
+            _check(matcher)
+        return packed
+
+    def consume(self, matcher: LLMatcher, token: int) -> None:
+        """Go on by a token that was allowed. After an end token nothing comes."""
+        if token not in self._end_ids:
+            matcher.consume_token(token)
+            _check(matcher)
+
+    def _masks_along(self, tokens: Sequence[int]) -> Iterator[NDArray[np.int32]]:
+        matcher = self.start()
+        for token in tokens:
+            yield self.masks([matcher])[0]
+            self.consume(matcher, token)
+        self.end(matcher)
+
+
+def constraint_of(
+    response_format: Mapping[str, Any] | None, tokenizer: Any, model: Any, end_ids: Sequence[int]
+) -> Constraint | None:
+    """The constraint that a response format means for a model; None for plain text."""
+    grammar = grammar_of(response_format)
+    if grammar is None:
+        return None
+    return Constraint(grammar, tokenizer, model.get_output_embeddings().weight.shape[0], end_ids)
+
+
+class Matchers:
+    """Where each completion under way stands, by its number."""
+
+    def __init__(self, constraint: Constraint) -> None:
+        self._constraint = constraint
+        self._by_row: dict[int, LLMatcher] = {}
+
+    def apply(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
+        """Put out of reach, in the (B, V) logits of these completions' next tokens, what may not come."""
+        for row in rows:
+            if row not in self._by_row:
+                self._by_row[row] = self._constraint.start()
+        packed = torch.from_numpy(self._constraint.masks([self._by_row[row] for row in rows]).view(np.uint8))
+        return logits.masked_fill_(_banned(packed.to(logits.device), logits.shape[-1]), BANNED)
+
+    def accept(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
+        """These tokens were drawn."""
+        for row, token in zip(rows, tokens, strict=True):
+            self._constraint.consume(self._by_row[row], token)
+
+    def drop(self, rows: Sequence[int]) -> None:
+        """These completions have ended."""
+        for row in rows:
+            self._constraint.end(self._by_row.pop(row))
+
+
+def _banned(packed: Tensor, vocabulary: int) -> Tensor:
+    """(B, 4 W) uint8, a bit for each allowed token, to (B, V) bool: what is not allowed."""
+    if packed.device.type == "cpu":  # twenty times as fast as torch's bit operations
+        bits = np.unpackbits(~packed.numpy(), axis=1, count=vocabulary, bitorder="little")
+        return torch.from_numpy(bits.view(np.bool_))
+    return packed[:, :, None].bitwise_and(_BITS.to(packed.device)).eq(0).flatten(1)[:, :vocabulary]
+
+
+def _check(matcher: LLMatcher) -> None:
+    if matcher.is_error():
+        reason = " ".join(matcher.get_error().split())[:500]
+        raise ConstraintFailed(f"The response format cannot be followed: {reason}")
