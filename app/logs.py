@@ -50,6 +50,8 @@ def configure_logging(level: str = "info", style: str = "json") -> None:
     root.setLevel(level.upper())
     for noisy in ("uvicorn.access", "alembic.runtime.migration"):
         logging.getLogger(noisy).setLevel("WARNING")  # the edge logs each request itself
+    for telling in ("openai", "httpx2", "httpcore2"):
+        logging.getLogger(telling).setLevel("WARNING")  # they would tell what judges are asked
 
 
 def _without_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -9,16 +9,22 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx2 as httpx
 import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from app.grading.endpoints import MAX_BYTES, Endpoints
+from app.grading.headers import opened
 from app.grading.services import forget_services, grader_services
+from app.jobs.models import Job
 from app.outbound import OutboundRules, rules_of
 from app.settings import get_settings
 from graders import FailureKind, Grade, Grader, GraderInvalid, Sample, TokenUsage, build_grader, parse_grader
 from graders.services import Services
 from tests.app.judge_servers import Answered, answered, asked, settings_with
 from tests.app.receivers import Received, Receiver, receiver
+from tests.factories import Tenant, make_file
 
 SECRET = "Bearer s3cr3t-of-the-user"
 LOOPBACK = rules_of(settings_with(outbound_allow="127.0.0.1", outbound_allow_http=True))
@@ -209,3 +215,58 @@ def test_cosine_is_refused_without_an_embedding_model() -> None:
     with pytest.raises(GraderInvalid, match="CHERRY_EMBEDDINGS") as caught:
         build_grader(parse_grader(COSINE), grader_services())
     assert (caught.value.code, caught.value.param) == ("unsupported_grader", "evaluation_metric")
+
+
+def test_a_job_keeps_headers_sealed_and_shows_them_masked(
+    http: httpx.Client, db: Session, tenant: Tenant
+) -> None:
+    training = make_file(db, tenant.project_id)
+    db.commit()
+    grader = {
+        "type": "endpoint",
+        "name": "own",
+        "url": "https://grader.example/",
+        "headers": {"X-Auth": SECRET},
+    }
+    body = {
+        "model": "cherry-nano",
+        "training_file": training.id,
+        "method": {"type": "reinforcement", "reinforcement": {"grader": grader}},
+    }
+    created = http.post("/v1/fine_tuning/jobs", json=body)
+    assert created.status_code == 200, created.text
+    shown = http.get(f"/v1/fine_tuning/jobs/{created.json()['id']}")
+    for answer in (created, shown):
+        echoed = answer.json()["method"]["reinforcement"]["grader"]
+        assert echoed == {**grader, "headers": {"X-Auth": "********"}}
+    kept = db.scalars(select(Job.method)).one()
+    assert SECRET not in json.dumps(kept)
+    assert opened(kept["reinforcement"]["grader"], tenant.project_id, get_settings()) == grader
+    with pytest.raises(GraderInvalid):
+        opened(kept["reinforcement"]["grader"], "proj_of_somebody_else", get_settings())
+
+
+@pytest.mark.parametrize(
+    ("grader", "code", "param"),
+    [
+        ({"type": "endpoint", "url": "http://10.0.0.1/"}, "invalid_value", "url"),
+        (
+            {"type": "score_model", "model": "nope", "input": [{"role": "user", "content": "x"}]},
+            "unsupported_grader",
+            "model",
+        ),
+        (COSINE, "unsupported_grader", "evaluation_metric"),
+    ],
+    ids=["address", "judge", "cosine"],
+)
+def test_a_job_that_nobody_here_could_grade_is_refused_at_once(
+    http: httpx.Client, db: Session, tenant: Tenant, grader: dict[str, Any], code: str, param: str
+) -> None:
+    training = make_file(db, tenant.project_id)
+    db.commit()
+    method = {"type": "reinforcement", "reinforcement": {"grader": grader}}
+    body = {"model": "cherry-nano", "training_file": training.id, "method": method}
+    error = http.post("/v1/fine_tuning/jobs", json=body)
+    assert error.status_code == 400
+    assert error.json()["error"]["code"] == code
+    assert error.json()["error"]["param"] == f"method.reinforcement.grader.{param}"

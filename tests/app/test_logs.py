@@ -9,7 +9,12 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from app.grading.judges import Judges, TenantJudge
 from app.logs import configure_logging, redact
+from graders.score_model import SCHEMA
+from graders.services import Question, Target
+from tests.app.judge_servers import scored, settings_with
+from tests.app.receivers import receiver
 
 
 @pytest.fixture
@@ -41,3 +46,23 @@ def test_events_are_json_lines_without_secrets(root_logger: None, capsys: pytest
 )
 def test_secrets_are_cut_out(text: str, shown: str) -> None:
     assert redact(text) == shown
+
+
+def test_not_even_a_debug_log_tells_what_a_judge_is_asked(
+    root_logger: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging("debug", "json")
+    with receiver(lambda _: scored(1)) as server:
+        place = {"base_url": f"http://127.0.0.1:{server.port}/v1", "key": "main"}
+        judges = Judges(
+            settings_with(judges={"judge": place}, judge_keys={"main": {"key": "secret-of-judge"}})
+        )
+        question = Question(
+            Target("judge"), [{"role": "user", "content": "a private answer"}], "score", SCHEMA
+        )
+        TenantJudge(judges, "proj_a").ask(question)
+    logging.getLogger("b").debug("said at the end")
+    said = capsys.readouterr().err
+    assert "said at the end" in said
+    assert "a private answer" not in said
+    assert "secret-of-judge" not in said
