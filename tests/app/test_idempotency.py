@@ -242,6 +242,41 @@ def test_a_request_whose_lease_was_lost_undoes_what_it_did(
     assert post(http, "/v1/uploads", UPLOAD).json()["id"] == ids[0]
 
 
+def test_a_long_request_keeps_its_key(
+    http: httpx.Client, db: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease would be over many times while it runs, but it is renewed."""
+    from app.uploads import router as uploads_router
+
+    create, renew = uploads_router.uploads.create, service.renew
+    renewed, may_end = Event(), Event()
+    renewals: list[Attempt] = []
+
+    def counted(session: Session, attempt: Attempt) -> None:
+        renew(session, attempt)
+        renewals.append(attempt)
+        if len(renewals) == 3:
+            renewed.set()
+
+    def slow(*arguments: Any, **options: Any) -> Upload:
+        assert may_end.wait(60)
+        return create(*arguments, **options)
+
+    monkeypatch.setattr(layer, "LEASE", timedelta(seconds=0.3))
+    monkeypatch.setattr(service, "renew", counted)
+    monkeypatch.setattr(uploads_router.uploads, "create", slow)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(post, http, "/v1/uploads", UPLOAD)
+        assert renewed.wait(60)
+        locked_until, now = db.execute(select(IdempotencyKey.locked_until, func.now())).one()
+        assert locked_until > now
+        assert post(http, "/v1/uploads", UPLOAD).status_code == 409
+        may_end.set()
+        done = first.result()
+    assert done.status_code == 200
+    assert post(http, "/v1/uploads", UPLOAD).text == done.text
+
+
 def test_of_forms_the_contents_are_compared(http: httpx.Client, db: Session) -> None:
     first, again = upload(http, idempotency="k"), upload(http, idempotency="k")
     assert first.text == again.text
