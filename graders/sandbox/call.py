@@ -54,7 +54,7 @@ def _lock(call: Call, descriptors: list[int], slot: Slot, locks: Locks) -> None:
     for descriptor, place in zip(descriptors, (REQUEST, ANSWER, 0, 1), strict=False):
         os.dup2(descriptor, place)
     os.closerange(max(ANSWER, REQUEST) + 1, LAST_DESCRIPTOR)
-    resource.setrlimit(resource.RLIMIT_CPU, (call.cpu_seconds, call.cpu_seconds))
+    resource.setrlimit(resource.RLIMIT_CPU, (call.cpu_seconds, call.cpu_seconds + 1))
     memory = locks.base_memory + call.memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     kernel.install_filter(locks.filter.for_process(os.getpid()))

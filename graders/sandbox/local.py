@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import signal
 import sys
 import threading
 import time
@@ -302,10 +303,12 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def _used_up(raw: Raw, limits: Limits) -> bool:
-    """Whether the kernel ended it for its CPU time."""
+    """Whether the kernel ended it for its CPU time; a second later where it held the first signal off."""
     if not os.WIFSIGNALED(raw.ending.status):
         return False
-    return raw.ending.cpu_microseconds >= 0.95e6 * math.ceil(limits.cpu_seconds)
+    number = os.WTERMSIG(raw.ending.status)
+    is_spent = raw.ending.cpu_microseconds >= 0.9e6 * math.ceil(limits.cpu_seconds)
+    return number == signal.SIGXCPU or (number == signal.SIGKILL and is_spent)
 
 
 def _exit_code(raw: Raw) -> int:

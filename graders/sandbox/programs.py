@@ -182,8 +182,9 @@ def _answered(value: Any) -> bytes:
 
 
 def _failed(error: BaseException, request: Request) -> bytes:
-    kind, message = "no_result", str(error)
-    if not isinstance(error, NoValue):
+    if isinstance(error, NoValue):
+        kind, message = "no_result", str(error)
+    else:
         kind = "memory" if isinstance(error, MemoryError) else "raised"
         message = _guarded(lambda: _traceback(error, request), f"{type(error).__name__}: unprintable")
     answer = {"ok": False, "k": kind, "m": _cut(message).replace("\x00", "\ufffd")}
