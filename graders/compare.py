@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Hashable
-from datetime import date, datetime
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
+import regex
 from rapidfuzz import fuzz
+from rapidfuzz.distance import JaroWinkler
 
-from graders.spec_fields import DateRule, FuzzyRule, NumberRule, ScalarRule, TextRule
+from graders.dates import read_date
+from graders.numbers_read import read_number
+from graders.spec_fields import BooleanRule, DateRule, Fold, FuzzyRule, NumberRule, ScalarRule, TextRule
 from graders.types import FailureKind, GradeFailed
 
 MAX_TEXT = 65_536
@@ -22,28 +25,12 @@ _KEPT = "#%&@*+."
 
 _MINUS = re.compile(r"(?<!\w)[-\u2212](?=\.?[0-9])")
 _FULL_STOP = re.compile(r"\.(?![0-9])")
-_NUMBER = re.compile(
-    r"[-+]?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?"
-)
-_WHOLE = re.compile(r"[-+]?[0-9]{1,60}")
-_NUMERIC_DATE = re.compile(r"([0-9]{1,4})([-/. ])([0-9]{1,2})\2([0-9]{1,4})")
-_DAY_FIRST_DATE = re.compile(r"([0-9]{1,2})(?:st|nd|rd|th)? (?:of )?([a-z]+) ([0-9]{4})")
-_MONTH_FIRST_DATE = re.compile(r"([a-z]+) ([0-9]{1,2})(?:st|nd|rd|th)? ([0-9]{4})")
-_MONTHS = (
-    "january",
-    "february",
-    "march",
-    "april",
-    "may",
-    "june",
-    "july",
-    "august",
-    "september",
-    "october",
-    "november",
-    "december",
-)
-_WEEKDAY = re.compile(r"(?:mon|tue|tues|wed|wednes|thu|thur|thurs|fri|sat|satur|sun)(?:day)? ")
+_YES = frozenset(("true", "yes", "y", "on", "1"))
+_NO = frozenset(("false", "no", "n", "off", "0"))
+_ARTICLE = re.compile(r"\b(?:a|an|the)\b", re.IGNORECASE)
+
+PATTERN_SECONDS = 0.1
+"""What a regular expression of a rule may take on one text."""
 
 
 def scalar_score(rule: ScalarRule, answer: Any, reference: Any, at: str) -> float:
@@ -53,51 +40,79 @@ def scalar_score(rule: ScalarRule, answer: Any, reference: Any, at: str) -> floa
     the field in that message. An answer that cannot be read as what the rule compares scores 0.
     """
     match rule:
-        case TextRule() | DateRule():
+        case TextRule() | DateRule() | BooleanRule():
             return float(equality_key(rule, answer) == reference_key(rule, reference, at))
         case NumberRule():
-            low, high = number_bounds(rule, reference_number(reference, at))
-            number = parse_number(answer)
+            low, high = number_bounds(rule, reference_number(rule, reference, at))
+            number = read_number(answer, rule)
             return float(number is not None and low <= number <= high)
         case FuzzyRule():
             if answer is None or isinstance(answer, dict | list) != isinstance(reference, dict | list):
                 return 0.0
-            return text_ratio(normalized(answer), normalized(reference), rule.threshold)
+            text, wanted = folded(rule, answer), reference_text(rule, reference, at)
+            return 0.0 if text is None else text_ratio(text, wanted, rule)
 
 
-def equality_key(rule: TextRule | DateRule, value: Any) -> Hashable:
+def equality_key(rule: TextRule | DateRule | BooleanRule, value: Any) -> Hashable:
     """Two values agree when their keys are equal. None: the value cannot be read (not a date)."""
     if isinstance(rule, DateRule):
-        return parse_date(value, day_first=rule.day_first)
-    kind = type(value).__name__
+        return read_date(value, rule)
+    if isinstance(rule, BooleanRule):
+        return read_boolean(value)
+    if rule.compare == "exact":
+        return _exact_key(value)
+    if value is None:
+        return ("null",)
+    text = folded(rule, value)
+    return None if text is None else ("json" if isinstance(value, dict | list) else "text", text)
+
+
+def _exact_key(value: Any) -> Hashable:
     match value:
         case dict() | list():
-            text = canonical_json(value)
-            return ("json", text if rule.compare == "exact" else fold(text))
-        case None:
-            return ("null",)
-        case int() | float() if rule.compare == "exact" and not isinstance(value, bool):
+            return ("json", canonical_json(value))
+        case int() | float() if not isinstance(value, bool):
             return ("number", value)
-        case _ if rule.compare == "exact":
-            return (kind, value)
         case _:
-            return ("text", normalized(value))
+            return (type(value).__name__, value)
 
 
-def reference_key(rule: TextRule | DateRule, reference: Any, at: str) -> Hashable:
+def read_boolean(value: Any) -> bool | None:
+    """A truth value, or the text or number that says one."""
+    word = str(value).strip().lower() if isinstance(value, bool | int | str) else ""
+    return True if word in _YES else False if word in _NO else None
+
+
+def reference_key(rule: TextRule | DateRule | BooleanRule, reference: Any, at: str) -> Hashable:
     """The reference's `equality_key`. Raises `GradeFailed` if it has none."""
     key = equality_key(rule, reference)
     if key is None:
-        hint = "" if isinstance(rule, DateRule) and rule.day_first is not None else "; is day_first needed?"
-        raise unusable(at, reference, f"a date{hint}")
+        match rule:
+            case DateRule(day_first=None):
+                wanted = "a date; is day_first needed?"
+            case DateRule():
+                wanted = "a date"
+            case BooleanRule():
+                wanted = "a truth value"
+            case _:
+                wanted = "a text that 'remove' gets through in time"
+        raise unusable(at, reference, wanted)
     return key
 
 
-def reference_number(reference: Any, at: str) -> float:
+def reference_text(rule: FuzzyRule, reference: Any, at: str) -> str:
+    """The reference, folded. Raises `GradeFailed` if its pattern takes too long."""
+    text = folded(rule, reference)
+    if text is None:
+        raise unusable(at, reference, "a text that 'remove' gets through in time")
+    return text
+
+
+def reference_number(rule: NumberRule, reference: Any, at: str) -> float:
     """The reference as a number. Raises `GradeFailed` if it is none."""
-    number = parse_number(reference)
+    number = read_number(reference, rule)
     if number is None:
-        raise unusable(at, reference, "a number")
+        raise unusable(at, reference, f"a number in {rule.unit}" if rule.unit else "a number")
     return number
 
 
@@ -107,13 +122,39 @@ def unusable(at: str, reference: Any, wanted: str) -> GradeFailed:
     return GradeFailed(FailureKind.INVALID_VARIABLE, f"The reference of '{at}', {shown}, is not {wanted}.")
 
 
-def normalized(value: Any) -> str:
-    """A value's text, folded; numbers, booleans, null, arrays and objects by their JSON."""
+def as_plain_text(value: Any) -> str:
+    """A value's text; numbers, booleans, null, arrays and objects by their JSON."""
     if isinstance(value, str):
-        return fold(value)
+        return value
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return fold(canonical_json(value))
+    return canonical_json(value)
+
+
+def folded(rule: TextRule | FuzzyRule, value: Any) -> str | None:
+    """A value's text without what a rule ignores; None if the rule's pattern took too long on it."""
+    text = as_plain_text(value)
+    if rule.remove is not None:
+        try:
+            text = regex.sub(rule.remove, "", text[:MAX_TEXT], timeout=PATTERN_SECONDS)
+        except TimeoutError:
+            return None
+    return fold(text) if rule.normalize is None else fold_by(rule.normalize, text)
+
+
+def fold_by(folds: Sequence[Fold], text: str) -> str:
+    """Fold what is named and nothing else; always NFKC."""
+    plain = unicodedata.normalize("NFKC", text)
+    if "case" in folds:
+        plain = unicodedata.normalize("NFKC", plain.casefold())
+    if "accents" in folds:
+        apart = unicodedata.normalize("NFD", plain)
+        plain = unicodedata.normalize("NFC", "".join(c for c in apart if not unicodedata.combining(c)))
+    if "articles" in folds:
+        plain = _ARTICLE.sub(" ", plain)
+    if "punctuation" in folds:
+        plain = _FULL_STOP.sub("", _MINUS.sub("\u2212", plain)).translate(_FOLDED) or plain
+    return " ".join(plain.split()) if "whitespace" in folds else plain
 
 
 def fold(text: str) -> str:
@@ -131,10 +172,24 @@ def fold(text: str) -> str:
     return folded or " ".join(plain.split())
 
 
-def text_ratio(text: str, reference: str, threshold: float) -> float:
-    """rapidfuzz ratio (normalised indel similarity), 0 to 1; 0 below the threshold."""
-    ratio = fuzz.ratio(text[:MAX_TEXT], reference[:MAX_TEXT]) / 100
-    return ratio if ratio >= threshold else 0.0
+_SCORERS: dict[str, Callable[[str, str], float]] = {
+    "ratio": fuzz.ratio,
+    "token_sort": fuzz.token_sort_ratio,
+    "token_set": fuzz.token_set_ratio,
+    "partial": fuzz.partial_ratio,
+    "jaro_winkler": lambda text, reference: 100 * JaroWinkler.similarity(text, reference),
+}
+MAX_PARTIAL = 4_096
+"""Characters that `partial` compares: its alignment takes more than quadratic time."""
+
+
+def text_ratio(text: str, reference: str, rule: FuzzyRule) -> float:
+    """rapidfuzz's similarity of two texts, 0 to 1; 0 below the threshold, and if either is empty."""
+    most = MAX_PARTIAL if rule.scorer in ("partial", "token_set") else MAX_TEXT
+    if rule.scorer == "ratio" or (text and reference):
+        score = _SCORERS[rule.scorer](text[:most], reference[:most]) / 100
+        return score if score >= rule.threshold else 0.0
+    return float(text == reference)
 
 
 def number_bounds(rule: NumberRule, reference: float) -> tuple[float, float]:
@@ -143,86 +198,6 @@ def number_bounds(rule: NumberRule, reference: float) -> tuple[float, float]:
         return reference, reference
     tolerance = max(rule.abs_tolerance, rule.rel_tolerance * abs(reference))
     return reference - tolerance, reference + tolerance
-
-
-def parse_number(value: Any) -> float | None:
-    """A JSON number, or text such as `-1,234.5` or `1e3`. No currency, percent or words.
-
-    Whole numbers stay exact integers.
-    """
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        return value
-    if not isinstance(value, str) or len(value) > 80:
-        return None
-    text = value.strip().replace("\u2212", "-")
-    if not _NUMBER.fullmatch(text):
-        return None
-    text = text.replace(",", "")
-    if _WHOLE.fullmatch(text):
-        return int(text)
-    number = float(text)
-    return number if abs(number) != float("inf") else None
-
-
-def parse_date(value: Any, *, day_first: bool | None) -> date | None:
-    """The day that a text names, or None if that is not clear.
-
-    ISO 8601 (a time of day is dropped), `2024/3/5`, `5 March 2024`, `Mar 5th, 2024`, and `25/03/2024` where
-    only one reading is a date. With `day_first` given, also `05/03/2024` and years of two digits
-    (69-99 are 19xx). Month and day names are English.
-    """
-    if not isinstance(value, str) or len(value) > 60:
-        return None
-    text = value.strip()
-    try:
-        return datetime.fromisoformat(text).date()
-    except ValueError:
-        pass
-    try:
-        if numeric := _NUMERIC_DATE.fullmatch(text):
-            return _numeric_date(numeric[1], numeric[3], numeric[4], day_first)
-        return _written_date(text)
-    except ValueError:
-        return None
-
-
-def _numeric_date(first: str, second: str, third: str, day_first: bool | None) -> date | None:
-    if len(first) == 4:
-        return date(int(first), int(second), int(third))
-    a, b = int(first), int(second)
-    if len(third) == 2 and day_first is not None:
-        year = int(third) + (1900 if int(third) >= 69 else 2000)
-    elif len(third) == 4:
-        year = int(third)
-    else:
-        return None
-    if day_first is None and a <= 12 and b <= 12 and a != b:
-        return None
-    a_is_day = a > 12 if day_first is None else day_first
-    return date(year, b, a) if a_is_day else date(year, a, b)
-
-
-def _written_date(text: str) -> date | None:
-    plain = " ".join(re.sub(r"[,.\-/]", " ", text.lower()).split())
-    plain = _WEEKDAY.sub("", plain, count=1) if _WEEKDAY.match(plain) else plain
-    if found := _DAY_FIRST_DATE.fullmatch(plain):
-        day, month, year = found.groups()
-    elif found := _MONTH_FIRST_DATE.fullmatch(plain):
-        month, day, year = found.groups()
-    else:
-        return None
-    number = _month(month)
-    return date(int(year), number, int(day)) if number else None
-
-
-def _month(name: str) -> int | None:
-    """1..12 for an English month name, whole or cut to three letters (and `sept`)."""
-    for number, month in enumerate(_MONTHS, start=1):
-        if name in (month, month[:3]) or (name == "sept" and number == 9):
-            return number
-    return None
 
 
 def canonical_json(value: Any) -> str:

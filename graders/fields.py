@@ -6,15 +6,17 @@ The value is the weighted mean over the fields of the reference; a missing field
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from graders import strict_json
-from graders.compare import scalar_score, unusable
+from graders.compare import canonical_json, scalar_score, unusable
 from graders.grading import Score, grade_by
-from graders.matching import overlap
+from graders.matching import Overlap, overlap
+from graders.pairing import paired
 from graders.spec_fields import (
+    BooleanRule,
     CollectionRule,
     DateRule,
     FieldRule,
@@ -37,9 +39,11 @@ _NORMALIZED = TextRule(compare="normalized")
 _NUMBER = NumberRule(compare="number")
 _SET = CollectionRule(compare="set")
 _OBJECT = ObjectRule(compare="object")
+_SET_OF_OBJECTS = CollectionRule(compare="set", items=ObjectRule(compare="object"))
 _BY_NAME: dict[str, ScalarRule] = {
     "exact": _EXACT,
     "normalized": _NORMALIZED,
+    "boolean": BooleanRule(compare="boolean"),
     "number": _NUMBER,
     "date": DateRule(compare="date"),
     "fuzzy": FuzzyRule(compare="fuzzy"),
@@ -145,11 +149,73 @@ class _Comparison:
         if not isinstance(reference, list):
             raise unusable(at, reference, "an array")
         items = _BY_NAME[rule.items] if isinstance(rule.items, str) else rule.items
-        found = overlap(rule.compare, items, answer if isinstance(answer, list) else [], reference, at)
-        is_list = isinstance(answer, list)
-        self.parts[f"{at}.precision"] = found.precision if is_list else 0.0
-        self.parts[f"{at}.recall"] = found.recall if is_list else 0.0
-        return found.f1 if is_list else 0.0
+        given = answer if isinstance(answer, list) else []
+        if isinstance(items, ObjectRule | CollectionRule):
+            found = self._pairs(rule, items, given, reference, at)
+        else:
+            found = overlap(rule.compare, items, given, reference, at)
+        found = found._replace(extra=rule.extra_items)
+        scores = {"precision": found.precision, "recall": found.recall, "f1": found.f1}
+        if not isinstance(answer, list):
+            scores = dict.fromkeys(scores, 0.0)
+        self.parts[f"{at}.precision"] = scores["precision"]
+        self.parts[f"{at}.recall"] = scores["recall"]
+        return scores[rule.score]
+
+    def _pairs(
+        self,
+        rule: CollectionRule,
+        items: ObjectRule | CollectionRule,
+        given: list[Any],
+        reference: list[Any],
+        at: str,
+    ) -> Overlap:
+        """Items that have parts themselves, paired so that they agree best. Each of their fields is a part:
+        the F1 of that field over all items."""
+        wanted = list({canonical_json(item): item for item in reference}.values())
+        wanted = wanted if rule.compare == "set" else reference
+        if isinstance(items, ObjectRule) and items.fields is None:
+            items = ObjectRule(compare="object", fields=_inferred_fields(wanted))
+        compared: dict[tuple[int, int], _Comparison] = {}
+
+        def score(i: int, j: int) -> float:
+            below = compared[i, j] = _Comparison(self.penalize_extra_keys)
+            return below.item(items, given[i], wanted[j], f"{at}[{j}]")
+
+        for j, item in enumerate(wanted):  # a reference that cannot be used is told whatever the answer is
+            _Comparison(self.penalize_extra_keys).item(items, item, item, f"{at}[{j}]")
+        pairs = paired(rule.compare, score, given, wanted)
+        for pair in pairs:
+            if (pair.given, pair.wanted) not in compared:
+                score(pair.given, pair.wanted)
+        self._field_parts(
+            items, [compared[one.given, one.wanted] for one in pairs], len(given), len(wanted), at
+        )
+        repeats = len(reference) - len(wanted)
+        n_given = len(given) - min(repeats, max(0, len(given) - len(wanted)))
+        return Overlap(sum(pair.score for pair in pairs), n_given, len(wanted))
+
+    def _field_parts(
+        self,
+        items: ObjectRule | CollectionRule,
+        compared: Sequence[_Comparison],
+        n_given: int,
+        n_wanted: int,
+        at: str,
+    ) -> None:
+        names = items.fields or {} if isinstance(items, ObjectRule) else {}
+        for name in names:
+            total = sum(one.parts.get(name, 0.0) for one in compared)
+            both = n_given + n_wanted
+            self.parts[f"{at}.{name}"] = min(1.0, 2 * total / both) if both else 1.0
+
+    def item(self, rule: ObjectRule | CollectionRule, answer: Any, reference: Any, at: str) -> float:
+        """One item of a list by its rule; its fields' scores are parts under their own names."""
+        if isinstance(rule, CollectionRule):
+            return self._collection(rule, answer, reference, at)
+        if not isinstance(reference, dict):
+            raise unusable(at, reference, "an object")
+        return self.objects(rule.fields, answer, reference, "") if isinstance(answer, dict) else 0.0
 
     def reason(self) -> str:
         """One line for a person."""
@@ -157,6 +223,21 @@ class _Comparison:
             return "all fields agree"
         more = len(self.notes) - MAX_NOTES
         return "; ".join(self.notes[:MAX_NOTES]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _inferred_fields(items: Sequence[Any]) -> dict[str, FieldRule] | None:
+    """A rule for each key that an object of the list has; values of several kinds are compared as text."""
+    values: dict[str, list[Any]] = {}
+    for item in items:
+        for key, value in item.items() if isinstance(item, dict) else ():
+            values.setdefault(key, []).append(value)
+    return {key: _common_rule(each) for key, each in values.items()} or None
+
+
+def _common_rule(values: Sequence[Any]) -> FieldRule:
+    told = [value for value in values if value is not None and value != []] or values
+    first, *others = (inferred_rule(value) for value in told)
+    return first if all(rule == first for rule in others) else _NORMALIZED
 
 
 def inferred_rule(reference: Any) -> FieldRule:
@@ -168,6 +249,8 @@ def inferred_rule(reference: Any) -> FieldRule:
             return _EXACT
         case int() | float():
             return _NUMBER
+        case [dict(), *rest] if all(isinstance(one, dict) for one in rest):
+            return _SET_OF_OBJECTS
         case list():
             return _SET
         case _:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from graders.references import Reference
 from graders.spec import GraderSpec, MultiSpec
 from graders.types import Failure
+from graders.unasked import unasked_fields
 
 NEAR = 0.99
 """From this share of the way up, an answer counts as at the top."""
@@ -85,6 +86,7 @@ def findings_of(
     found = [
         *_unknown_reference(answers),
         *_failures(trials),
+        *_unasked(spec, rows),
         *_below_maximum(spec, references),
         *_uneven(spec, references),
         *constant,
@@ -120,6 +122,13 @@ def _unknown_reference(answers: Sequence[Reference | None]) -> Iterator[Finding]
     which = "" if len(missing) == len(answers) else f" of {_of_rows(missing)}"
     message = f"The right answer{which} is not known from the grader: name the row's key that holds it."
     yield Finding("reference_unknown", "info", message, missing)
+
+
+def _unasked(spec: GraderSpec, rows: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Declared fields that never count, of all rows."""
+    for path in unasked_fields(spec, rows)[:SHOWN_ROWS]:
+        message = f"No row's reference has the field '{path}', so it never counts. Is its name misspelt?"
+        yield Finding("field_never_asked", "warn", message)
 
 
 def _failures(trials: Sequence[Trial]) -> Iterator[Finding]:

@@ -10,14 +10,15 @@ from rapidfuzz.distance import LCSseq
 
 from graders.compare import (
     equality_key,
-    normalized,
+    folded,
     number_bounds,
-    parse_number,
     reference_key,
     reference_number,
+    reference_text,
     text_ratio,
 )
-from graders.spec_fields import DateRule, FuzzyRule, NumberRule, ScalarRule, TextRule
+from graders.numbers_read import read_number
+from graders.spec_fields import BooleanRule, DateRule, FuzzyRule, NumberRule, ScalarRule, TextRule
 
 MAX_ASSIGNED = 64
 """Items of each side in the optimal assignment of `fuzzy` items; identical ones are paired before."""
@@ -29,11 +30,19 @@ Order = Literal["set", "multiset", "list"]
 
 
 class Overlap(NamedTuple):
-    """Matched weight (the sum of the matched items' scores), and the items it is out of."""
+    """Matched weight (the sum of the matched items' scores), and the items it is out of.
+
+    Items of the answer beyond the matched weight count `extra` each.
+    """
 
     matched: float
-    answered: int
+    n_answered: int
     wanted: int
+    extra: float = 1.0
+
+    @property
+    def answered(self) -> float:
+        return self.matched + self.extra * (self.n_answered - self.matched)
 
     @property
     def precision(self) -> float:
@@ -58,15 +67,15 @@ def overlap(order: Order, rule: ScalarRule, answer: list[Any], reference: list[A
     item of the reference is not what the rule compares.
     """
     match rule:
-        case TextRule() | DateRule():
+        case TextRule() | DateRule() | BooleanRule():
             wanted: list[Any] = [reference_key(rule, item, at) for item in reference]
             given: list[Any] = [key for item in answer if (key := equality_key(rule, item)) is not None]
         case NumberRule():
-            wanted = [reference_number(item, at) for item in reference]
-            given = [number for item in answer if (number := parse_number(item)) is not None]
+            wanted = [reference_number(rule, item, at) for item in reference]
+            given = [number for item in answer if (number := read_number(item, rule)) is not None]
         case FuzzyRule():
-            wanted = [normalized(item) for item in reference]
-            given = [normalized(item) for item in answer]
+            wanted = [reference_text(rule, item, at) for item in reference]
+            given = [text for item in answer if (text := folded(rule, item)) is not None]
     repeats = 0
     if order == "set":
         repeats = _shared_repeats(given, wanted)
@@ -100,7 +109,7 @@ def _in_order(rule: ScalarRule, given: list[Any], wanted: list[Any]) -> float:
             bounds = [number_bounds(rule, number) for number in wanted]
             return _aligned(given, wanted, lambda i, j: float(bounds[j][0] <= given[i] <= bounds[j][1]))
         case FuzzyRule():
-            return _aligned(given, wanted, lambda i, j: text_ratio(given[i], wanted[j], rule.threshold))
+            return _aligned(given, wanted, lambda i, j: text_ratio(given[i], wanted[j], rule))
         case _:
             numbers: dict[Hashable, int] = {}
             left, right = (
@@ -131,12 +140,17 @@ def _texts_matched(rule: FuzzyRule, given: list[str], wanted: list[str]) -> floa
     right = list((Counter(wanted) - same).elements())[:MAX_ASSIGNED]
     if len(left) > len(right):
         left, right = right, left
-    ratios = [[text_ratio(one, other, rule.threshold) for other in right] for one in left]
+    ratios = [[text_ratio(one, other, rule) for other in right] for one in left]
     return same.total() + best_assignment(ratios)
 
 
 def best_assignment(scores: Sequence[Sequence[float]]) -> float:
-    """The largest sum with at most one score from each row and column; rows must not outnumber columns.
+    """The largest sum with at most one score from each row and column; rows must not outnumber columns."""
+    return sum(scores[row][column] for row, column in assignment(scores))
+
+
+def assignment(scores: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
+    """The pairs (row, column) behind `best_assignment`.
 
     The Hungarian method with potentials (Kuhn 1955, in Jonker and Volgenant's form): O(rows^2 * columns).
     """
@@ -174,7 +188,7 @@ def best_assignment(scores: Sequence[Sequence[float]]) -> float:
         while column:
             row_of[column] = row_of[came_from[column]]
             column = came_from[column]
-    return sum(scores[row - 1][column - 1] for column, row in enumerate(row_of) if column and row)
+    return [(row - 1, column - 1) for column, row in enumerate(row_of) if column and row]
 
 
 def _aligned(given: list[Any], wanted: list[Any], score: Callable[[int, int], float]) -> float:

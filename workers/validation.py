@@ -301,6 +301,9 @@ def _check_grader(spec: GraderSpec, grader: Grader, data_file: DataFile, rows: S
     deadline = time.monotonic() + CHECK_SECONDS
     for row in rows if not faults and not is_costly(spec) else ():
         failure = grader.grade(Sample(output_text=""), row.item).failure
+        if failure and failure.kind is FailureKind.PYTHON_SERVER:
+            message = f"The grader cannot grade line {row.line}: {failure.message}"
+            raise JobInvalid("python_grader_unavailable", message, "method.reinforcement.grader")
         if failure and failure.kind in OF_THE_ROW:
             faults.append(Fault(row.line, f"the grader cannot grade it: {failure.message}"))
         if len(faults) == MAX_FAULTS or time.monotonic() > deadline:

@@ -48,12 +48,12 @@ def test_numbers_match_within_tolerance_one_to_one():
     assert overlap("multiset", NEAR, [1.9, 0.9], [1, 2.5], "x").matched == 2
     assert overlap("multiset", NEAR, [1, 1], [1.5], "x").matched == 1
     assert overlap("list", NEAR, ["2", "1"], [1, 4], "x").matched == 1
-    assert overlap("multiset", NEAR, ["one", True, None], [1], "x") == (0, 3, 1)
+    assert overlap("multiset", NEAR, ["one", True, None], [1], "x")[:3] == (0, 3, 1)
 
 
 def test_a_repeat_in_a_set_does_not_match_a_similar_item():
-    assert overlap("set", FUZZY, ["ab", "AB"], ["ab", "abc"], "x") == (1, 2, 2)
-    assert overlap("set", NEAR, [1, "1"], [1, 2], "x") == (1, 2, 2)
+    assert overlap("set", FUZZY, ["ab", "AB"], ["ab", "abc"], "x")[:3] == (1, 2, 2)
+    assert overlap("set", NEAR, [1, "1"], [1, 2], "x")[:3] == (1, 2, 2)
 
 
 def test_dates_match_by_day():
