@@ -11,10 +11,10 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test browser check fmt lint types fast bench-engine bench-scale bench-upload bench-json soak fuzz conformance clean
+.PHONY: help setup demo up test browser check fmt lint types fast bench-engine bench-scale bench-upload bench-json soak fuzz conformance gate-webhooks clean
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -79,6 +79,9 @@ fuzz: $(STAMP) ## 200 made-up requests for each operation of the API, 10,000 hos
 
 conformance: $(STAMP) ## the official client's own test suite against this service
 	$(BIN)/python -m scripts.conformance
+
+gate-webhooks: $(STAMP) ## a receiver that fails, a relay that is killed: every event arrives
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/e2e/test_webhook_gate.py
 
 clean: ## remove the virtual environment and caches (not your data)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
 from app.db import unit_of_work
-from app.errors import Unauthorized
+from app.errors import Forbidden, Unauthorized
 from app.idempotency.service import keep_answer
 from app.tenants import service as tenants
 from app.tenants.models import Project
@@ -28,6 +28,15 @@ class Caller:
     organization_id: str
 
 
+@dataclass(frozen=True)
+class AdminCaller:
+    """An admin key: it manages the projects of its organisation and belongs to none of them."""
+
+    key_id: str
+    organization_id: str
+    project_id: None = field(default=None, init=False)
+
+
 def get_db(request: Request) -> Iterator[Session]:
     """The transaction of one request, with the answer if that is to be kept."""
     with unit_of_work() as db:
@@ -42,11 +51,37 @@ Db = Annotated[Session, Depends(get_db, scope="function")]
 def current_caller(request: Request) -> Caller:
     """The caller whom the edge has found (app/edge.py)."""
     caller = request.scope["state"]["caller"]
+    if isinstance(caller, AdminCaller):
+        message = "This call needs the key of a project; the key that was sent is an admin key."
+        raise Forbidden(message, code="insufficient_permissions")
     assert isinstance(caller, Caller)
     return caller
 
 
 CurrentCaller = Annotated[Caller, Depends(current_caller)]
+
+
+def current_admin(request: Request) -> AdminCaller:
+    """The caller of calls that manage an organisation."""
+    caller = request.scope["state"]["caller"]
+    if isinstance(caller, Caller):
+        message = "This call needs an admin key; the key that was sent is the key of a project."
+        raise Forbidden(message, code="insufficient_permissions")
+    assert isinstance(caller, AdminCaller)
+    return caller
+
+
+CurrentAdmin = Annotated[AdminCaller, Depends(current_admin)]
+
+
+def current_actor(request: Request) -> Caller | AdminCaller:
+    """The caller of calls that take either kind of key."""
+    caller = request.scope["state"]["caller"]
+    assert isinstance(caller, Caller | AdminCaller)
+    return caller
+
+
+CurrentActor = Annotated[Caller | AdminCaller, Depends(current_actor)]
 
 
 def project_of_key(db: Session, plaintext: str) -> Project | None:
@@ -55,19 +90,24 @@ def project_of_key(db: Session, plaintext: str) -> Project | None:
     return owner.project if owner else None
 
 
-def authenticate(headers: Mapping[str, str]) -> Caller:
+def authenticate(headers: Mapping[str, str]) -> Caller | AdminCaller:
     """Find the caller of a request in a transaction of its own. Raises `Unauthorized`."""
     plaintext = _bearer(headers)
     with unit_of_work() as db:
-        owner = tenants.find_key(db, plaintext)
-        if owner is None:
+        found = tenants.find_key(db, plaintext) or tenants.find_admin_key(db, plaintext)
+        if found is None:
             message = f"Incorrect API key provided: {tenants.masked(plaintext)}."
             raise Unauthorized(message, code="invalid_api_key")
-        used = owner.key.last_used_at
+        used = found.key.last_used_at
         if used is None or used < datetime.now(UTC) - timedelta(minutes=1):
-            tenants.note_use(db, owner.key.id)
-        caller = Caller(owner.key.id, owner.project.id, owner.project.organization_id)
-    _check_tenant(caller, headers)
+            tenants.note_use(db, found.key)
+        if isinstance(found, tenants.KeyOwner):
+            caller: Caller | AdminCaller = Caller(
+                found.key.id, found.project.id, found.project.organization_id
+            )
+        else:
+            caller = AdminCaller(found.key.id, found.key.organization_id)
+        _check_tenant(db, caller, headers)
     return caller
 
 
@@ -82,10 +122,14 @@ def _bearer(headers: Mapping[str, str]) -> str:
     return key
 
 
-def _check_tenant(caller: Caller, headers: Mapping[str, str]) -> None:
+def _check_tenant(db: Session, caller: Caller | AdminCaller, headers: Mapping[str, str]) -> None:
     if headers.get("openai-organization", caller.organization_id) != caller.organization_id:
         message = "This key is not of the organization that the OpenAI-Organization header names."
         raise Unauthorized(message, code="invalid_organization")
-    if headers.get("openai-project", caller.project_id) != caller.project_id:
-        message = "This key is not of the project that the OpenAI-Project header names."
-        raise Unauthorized(message, code="invalid_project")
+    named = headers.get("openai-project")
+    if named is None or named == caller.project_id:
+        return
+    if caller.project_id is None and tenants.is_project(db, caller.organization_id, named):
+        return
+    message = "This key is not of the project that the OpenAI-Project header names."
+    raise Unauthorized(message, code="invalid_project")

@@ -20,8 +20,7 @@ log = structlog.get_logger(__name__)
 
 NOT_YET = re.compile(
     r"/v1/(chat|completions|responses|evals|embeddings|batches|organization|moderations"
-    r"|vector_stores|assistants|threads|images|audio|conversations|containers"
-    r"|fine_tuning/checkpoints)(/|\Z)"
+    r"|vector_stores|assistants|threads|images|audio|conversations|containers)(/|\Z)"
 )
 """Paths of OpenAI's API that this version does not serve."""
 

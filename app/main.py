@@ -24,6 +24,8 @@ from app.idempotency.layer import Idempotency
 from app.jobs.router import router as jobs
 from app.models.router import router as models
 from app.openapi import install_openapi
+from app.organization.router import router as organization
+from app.permissions.router import router as permissions
 from app.rollouts.router import router as rollouts
 from app.settings import Settings, get_settings
 from app.uploads.router import router as uploads
@@ -58,6 +60,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         checkpoints,
         rollouts,
         webhooks,
+        permissions,
+        organization,
         grading,
         dashboard,
     ):

@@ -7,15 +7,18 @@ from app.files.models import File
 from app.idempotency.models import IdempotencyKey
 from app.jobs.models import Job
 from app.models.models import Model
+from app.permissions.models import CheckpointPermission
 from app.rollouts.models import Rollout
-from app.tenants.models import ApiKey, Organization, Project
+from app.tenants.models import AdminApiKey, ApiKey, Organization, Project, ServiceAccount
 from app.uploads.models import Upload, UploadPart
 from app.webhooks.models import WebhookDelivery, WebhookEndpoint, WebhookEvent
 
 __all__ = [
+    "AdminApiKey",
     "ApiKey",
     "Base",
     "Checkpoint",
+    "CheckpointPermission",
     "File",
     "IdempotencyKey",
     "Job",
@@ -25,6 +28,7 @@ __all__ = [
     "Organization",
     "Project",
     "Rollout",
+    "ServiceAccount",
     "Upload",
     "UploadPart",
     "WebhookDelivery",

@@ -15,6 +15,7 @@ from app.files.models import File
 from app.ids import random_id
 from app.jobs.models import Job
 from app.models.models import Model
+from app.permissions.models import CheckpointPermission
 from app.rollouts.models import Rollout
 from app.sealing import Sealer
 from app.settings import get_settings
@@ -74,6 +75,10 @@ def make_tenant(db: Session, name: str = "acme", key: str | None = None) -> Tena
     project = tenants.create_project(db, organization.id, f"{name} project")
     made = tenants.create_key(db, project.id, "test key", plaintext=key)
     return Tenant(organization.id, project.id, made.plaintext, made.row.id)
+
+
+def make_admin_key(db: Session, organization_id: str) -> str:
+    return tenants.create_admin_key(db, organization_id, "admin").plaintext
 
 
 def make_model(db: Session, name: str = "cherry-nano", folder: Path | str = "models/cherry-nano") -> Model:
@@ -160,6 +165,13 @@ def make_checkpoint(
     db.add(checkpoint)
     db.flush()
     return checkpoint
+
+
+def make_permission(db: Session, checkpoint: Checkpoint, project_id: str) -> CheckpointPermission:
+    permission = CheckpointPermission(id=random_id("cp_"), checkpoint_id=checkpoint.id, project_id=project_id)
+    db.add(permission)
+    db.flush()
+    return permission
 
 
 def make_rollout(db: Session, job: Job, step: int, row: int, sample: int = 0, **columns: Any) -> Rollout:

@@ -15,6 +15,9 @@ cli = typer.Typer(help="API keys.", no_args_is_help=True)
 @cli.command()
 def create(
     name: Annotated[str, typer.Option(help="What the key is for.")] = "cli",
+    admin: Annotated[
+        bool, typer.Option("--admin", help="A key that manages projects and their keys, and nothing else.")
+    ] = False,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
@@ -23,7 +26,11 @@ def create(
 
     with open_database(data) as db:
         project = tenants.ensure_default_tenant(db)
-        key = tenants.create_key(db, project.id, name)
+        key: tenants.NewKey | tenants.NewAdminKey
+        if admin:
+            key = tenants.create_admin_key(db, project.organization_id, name)
+        else:
+            key = tenants.create_key(db, project.id, name)
     if as_json:
         print_json({"id": key.row.id, "name": name, "key": key.plaintext})
     else:
@@ -34,24 +41,28 @@ def create(
 def list_keys(data: Data = None, as_json: AsJson = False) -> None:
     """Show keys, the revoked ones too."""
     from app.tenants import service as tenants
+    from app.tenants.models import AdminApiKey, ApiKey
 
     with open_database(data) as db:
         project = tenants.ensure_default_tenant(db)
+        keys: list[ApiKey | AdminApiKey] = [*tenants.list_keys(db, project.id)]
+        keys += tenants.list_admin_keys(db, project.organization_id)
         rows = [
             {
                 "id": key.id,
+                "kind": "project" if isinstance(key, ApiKey) else "admin",
                 "name": key.name,
                 "key": key.redacted,
                 "created_at": key.created_at,
                 "last_used_at": key.last_used_at,
                 "revoked_at": key.revoked_at,
             }
-            for key in tenants.list_keys(db, project.id)
+            for key in keys
         ]
     if as_json:
         print_json(rows)
         return
-    headings = {"id": "ID", "name": "Name", "key": "Key", "created_at": "Created"}
+    headings = {"id": "ID", "kind": "Kind", "name": "Name", "key": "Key", "created_at": "Created"}
     headings |= {"last_used_at": "Last used", "revoked_at": "Revoked"}
     seconds = [
         {**row, **{k: f"{v:%Y-%m-%d %H:%M:%S}" for k, v in row.items() if hasattr(v, "year")}} for row in rows
@@ -69,6 +80,7 @@ def revoke(
 
     with open_database(data) as db:
         project = tenants.ensure_default_tenant(db)
-        if not tenants.revoke_key(db, project.id, key_id):
+        revoked = tenants.revoke_key(db, project.id, key_id)
+        if not revoked and not tenants.revoke_admin_key(db, project.organization_id, key_id):
             raise CliError(f"there is no valid key {key_id}")
     console.print(f"Revoked {key_id}.")

@@ -58,7 +58,9 @@ def up(
         }
         for name, value in shown.items():
             console.print(f"{name:10} {value}", markup=False, soft_wrap=True)
-        console.print("Ready. Stop with Ctrl-C.")
+        console.print(
+            "Ready. Stop with Ctrl-C. Projects are managed with an admin key: cherry keys create --admin"
+        )
 
     given = Given()
     Supervisor(given, data, host=host or given.host, port=port, say=say).run(tell)

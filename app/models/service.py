@@ -6,12 +6,15 @@ import json
 import re
 from pathlib import Path
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import ColumnElement, Select, exists, or_, select
 from sqlalchemy.orm import Session
 
+from app.checkpoints.models import Checkpoint
 from app.errors import BadRequest, Forbidden, NotFound
 from app.ids import random_id
+from app.jobs.models import Job
 from app.models.models import Model
+from app.permissions.models import CheckpointPermission
 
 BASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npz")
@@ -23,14 +26,21 @@ class BaseModelInvalid(Exception):
 
 
 def list_models(db: Session, project_id: str) -> list[Model]:
-    """What the project can name: base models, then its own, each oldest first."""
+    """What the project can name: base models, then its own and those shared with it, each oldest first.
+
+    Checkpoints are among them where they are shared; the project's own are listed with their jobs.
+    """
     query = _visible(project_id).order_by(Model.project_id.is_not(None), Model.created_at, Model.id)
-    return list(db.scalars(query))
+    models = list(db.scalars(query))
+    named = {(model.job_id, model.storage_key) for model in models}
+    shared = db.execute(_checkpoints().where(_is_shared(project_id)).order_by(Checkpoint.created_at))
+    others = [_as_model(*row) for row in shared]
+    return models + [model for model in others if (model.job_id, model.storage_key) not in named]
 
 
 def get(db: Session, project_id: str, name: str) -> Model:
-    """A model by name. Raises `NotFound`."""
-    model = db.scalars(_visible(project_id).where(Model.name == name)).first()
+    """A model by name, or a checkpoint that is kept, as a model that is no row. Raises `NotFound`."""
+    model = _find(db, project_id, name)
     if model is None:
         message = f"The model '{name}' does not exist or you do not have access to it."
         raise NotFound(message, param="model", code="model_not_found")
@@ -42,13 +52,17 @@ def remove(db: Session, project_id: str, name: str) -> None:
     model = get(db, project_id, name)
     if model.project_id is None:
         raise Forbidden(f"The model '{name}' is a base model; only fine-tuned models can be deleted.")
+    if model.project_id != project_id:
+        raise Forbidden(f"The model '{name}' is shared with this project; only its own can delete it.")
+    if model.id is None:
+        raise Forbidden(f"The model '{name}' is a checkpoint; it stays with its job.")
     db.delete(model)
     db.flush()
 
 
 def tunable(db: Session, project_id: str, name: str) -> Model:
     """The base model of a new job. Raises `BadRequest`."""
-    model = db.scalars(_visible(project_id).where(Model.name == name)).first()
+    model = _find(db, project_id, name)
     if model is not None and model.folder is not None:
         return model
     if model is not None:
@@ -110,5 +124,43 @@ def _has_chat_template(folder: Path, names: set[str]) -> bool:
         return False
 
 
+def _find(db: Session, project_id: str, name: str) -> Model | None:
+    model = db.scalars(_visible(project_id).where(Model.name == name)).first()
+    if model is not None:
+        return model
+    may_use = or_(Job.project_id == project_id, _is_shared(project_id))
+    row = db.execute(_checkpoints().where(Checkpoint.model_name == name, may_use)).first()
+    return _as_model(*row) if row else None
+
+
 def _visible(project_id: str) -> Select[Model]:
-    return select(Model).where(or_(Model.project_id.is_(None), Model.project_id == project_id))
+    is_same = (Checkpoint.job_id == Model.job_id, Checkpoint.storage_key == Model.storage_key)
+    shared = exists().where(*is_same, _is_shared(project_id))
+    return select(Model).where(or_(Model.project_id.is_(None), Model.project_id == project_id, shared))
+
+
+def _checkpoints() -> Select[Checkpoint, Job]:
+    """Checkpoints that are kept, with their jobs."""
+    kept = select(Checkpoint, Job).join(Job, Job.id == Checkpoint.job_id)
+    return kept.where(Checkpoint.storage_key.is_not(None))
+
+
+def _is_shared(project_id: str) -> ColumnElement[bool]:
+    """Whether the owner of a checkpoint lets this project use it."""
+    granted = (
+        CheckpointPermission.checkpoint_id == Checkpoint.id,
+        CheckpointPermission.project_id == project_id,
+    )
+    return exists().where(*granted)
+
+
+def _as_model(checkpoint: Checkpoint, job: Job) -> Model:
+    """Not a row: what a checkpoint is as a model."""
+    return Model(
+        name=checkpoint.model_name,
+        project_id=job.project_id,
+        base=job.model,
+        storage_key=checkpoint.storage_key,
+        job_id=job.id,
+        created_at=checkpoint.created_at,
+    )

@@ -29,6 +29,22 @@ class Project(Base):
     organization_id: Mapped[str] = mapped_column(ForeignKey("organizations.id"), index=True)
     name: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    archived_at: Mapped[datetime | None]
+    """From then on none of its keys works."""
+
+
+class ServiceAccount(Base):
+    """Owner of keys that belong to a program rather than to a person."""
+
+    __tablename__ = "service_accounts"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    """svc_acct_..."""
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
+    name: Mapped[str]
+    role: Mapped[str]
+    """owner, member, or none: an account without a role has keys that open nothing."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class ApiKey(Base):
@@ -44,4 +60,26 @@ class ApiKey(Base):
     """For lists: the first and last characters."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     last_used_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    service_account_id: Mapped[str | None] = mapped_column(
+        ForeignKey("service_accounts.id", ondelete="SET NULL"), index=True
+    )
+    """None for a key that the operator made."""
+
+
+class AdminApiKey(Base):
+    """A key that manages an organisation: its projects, their keys, and keys like itself."""
+
+    __tablename__ = "admin_api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    """key_..."""
+    organization_id: Mapped[str] = mapped_column(ForeignKey("organizations.id"), index=True)
+    name: Mapped[str]
+    digest: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
+    redacted: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_used_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from typing import NamedTuple
+from datetime import timedelta
+from typing import Any, NamedTuple
 
-from sqlalchemy import func, or_, select, text, update
+from sqlalchemy import ColumnElement, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.ids import ALPHANUMERIC, random_id
-from app.tenants.models import ApiKey, Organization, Project
+from app.tenants.models import AdminApiKey, ApiKey, Organization, Project, ServiceAccount
 
 PREFIX = "sk-cherry-"
 SECRET_LENGTH = 32
@@ -27,9 +28,18 @@ class NewKey(NamedTuple):
     plaintext: str
 
 
+class NewAdminKey(NamedTuple):
+    row: AdminApiKey
+    plaintext: str
+
+
 class KeyOwner(NamedTuple):
     key: ApiKey
     project: Project
+
+
+class AdminKeyOwner(NamedTuple):
+    key: AdminApiKey
 
 
 def ensure_default_tenant(db: Session) -> Project:
@@ -55,7 +65,21 @@ def create_project(db: Session, organization_id: str, name: str) -> Project:
     return project
 
 
-def create_key(db: Session, project_id: str, name: str, *, plaintext: str | None = None) -> NewKey:
+def is_project(db: Session, organization_id: str, project_id: str) -> bool:
+    """Whether the organisation has that project, archived or not."""
+    own = (Project.id == project_id, Project.organization_id == organization_id)
+    return db.scalars(select(Project.id).where(*own)).first() is not None
+
+
+def create_key(
+    db: Session,
+    project_id: str,
+    name: str,
+    *,
+    plaintext: str | None = None,
+    service_account_id: str | None = None,
+    expires_after: timedelta | None = None,
+) -> NewKey:
     """A new key for a project. Only its digest is stored: the plaintext cannot be shown again.
 
     `plaintext` is for keys that come from elsewhere and need no form, such as those of test suites.
@@ -67,10 +91,40 @@ def create_key(db: Session, project_id: str, name: str, *, plaintext: str | None
         name=name,
         digest=_digest(plaintext),
         redacted=masked(plaintext),
+        service_account_id=service_account_id,
+        expires_at=expiry(expires_after),
     )
     db.add(row)
     db.flush()
     return NewKey(row, plaintext)
+
+
+def create_admin_key(
+    db: Session,
+    organization_id: str,
+    name: str,
+    *,
+    plaintext: str | None = None,
+    expires_after: timedelta | None = None,
+) -> NewAdminKey:
+    """A new key that manages an organisation."""
+    plaintext = plaintext or _new_plaintext()
+    row = AdminApiKey(
+        id=random_id("key_"),
+        organization_id=organization_id,
+        name=name,
+        digest=_digest(plaintext),
+        redacted=masked(plaintext),
+        expires_at=expiry(expires_after),
+    )
+    db.add(row)
+    db.flush()
+    return NewAdminKey(row, plaintext)
+
+
+def expiry(after: timedelta | None) -> Any:
+    """For a column: the moment that long from now by the database's clock; None for never."""
+    return None if after is None else func.now() + after
 
 
 def list_keys(db: Session, project_id: str) -> list[ApiKey]:
@@ -86,21 +140,54 @@ def revoke_key(db: Session, project_id: str, key_id: str) -> bool:
     return db.scalars(revoked).first() is not None
 
 
+def list_admin_keys(db: Session, organization_id: str) -> list[AdminApiKey]:
+    """An organisation's admin keys, oldest first, the revoked ones too."""
+    query = select(AdminApiKey).where(AdminApiKey.organization_id == organization_id)
+    return list(db.scalars(query.order_by(AdminApiKey.created_at, AdminApiKey.id)))
+
+
+def revoke_admin_key(db: Session, organization_id: str, key_id: str) -> bool:
+    """As `revoke_key`."""
+    own = (AdminApiKey.id == key_id, AdminApiKey.organization_id == organization_id)
+    valid = AdminApiKey.revoked_at.is_(None)
+    revoked = update(AdminApiKey).where(*own, valid).values(revoked_at=func.now()).returning(AdminApiKey.id)
+    return db.scalars(revoked).first() is not None
+
+
 def find_key(db: Session, plaintext: str) -> KeyOwner | None:
-    """Whose key this is; None if it is unknown, mistyped or revoked. Looked up by digest, so that the
-    time taken says nothing about a key."""
+    """Whose key this is; None if it is unknown, mistyped, revoked or over, or if its project is archived
+    or its service account has no role. Looked up by digest, so that the time taken says nothing about a
+    key."""
     if plaintext.startswith(PREFIX) and not is_well_formed(plaintext):
         return None
     query = select(ApiKey, Project).join(Project, Project.id == ApiKey.project_id)
-    row = db.execute(query.where(ApiKey.digest == _digest(plaintext), ApiKey.revoked_at.is_(None))).first()
+    query = query.outerjoin(ServiceAccount, ServiceAccount.id == ApiKey.service_account_id)
+    has_role = or_(ServiceAccount.role.is_(None), ServiceAccount.role != "none")
+    good = (ApiKey.digest == _digest(plaintext), *is_valid(ApiKey), Project.archived_at.is_(None), has_role)
+    row = db.execute(query.where(*good)).first()
     return KeyOwner(*row) if row else None
 
 
-def note_use(db: Session, key_id: str) -> None:
+def find_admin_key(db: Session, plaintext: str) -> AdminKeyOwner | None:
+    """The same for keys that manage an organisation."""
+    if plaintext.startswith(PREFIX) and not is_well_formed(plaintext):
+        return None
+    good = (AdminApiKey.digest == _digest(plaintext), *is_valid(AdminApiKey))
+    key = db.scalars(select(AdminApiKey).where(*good)).first()
+    return AdminKeyOwner(key) if key else None
+
+
+def is_valid(table: type[ApiKey] | type[AdminApiKey]) -> tuple[ColumnElement[bool], ...]:
+    """Conditions of a key that is neither revoked nor over."""
+    return table.revoked_at.is_(None), or_(table.expires_at.is_(None), table.expires_at > func.now())
+
+
+def note_use(db: Session, key: ApiKey | AdminApiKey) -> None:
     """Keep `last_used_at` to the minute; most calls write nothing."""
+    table = type(key)
     minute_ago = func.now() - text("interval '1 minute'")
-    stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < minute_ago)
-    db.execute(update(ApiKey).where(ApiKey.id == key_id, stale).values(last_used_at=func.now()))
+    stale = or_(table.last_used_at.is_(None), table.last_used_at < minute_ago)
+    db.execute(update(table).where(table.id == key.id, stale).values(last_used_at=func.now()))
 
 
 def is_well_formed(plaintext: str) -> bool:

@@ -165,8 +165,7 @@ NOT_YET = [
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/responses"),
     ("GET", "/v1/evals"),
-    ("GET", "/v1/fine_tuning/checkpoints/ft:a:b:c:d/permissions"),
-    ("GET", "/v1/organization/projects"),
+    ("GET", "/v1/organization/users"),
 ]
 
 

@@ -6,14 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
+from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
 from app.cli.main import cli, explain
 from app.cli.output import CliError
+from app.settings import Settings
+from app.tenants import service as tenants
 from tests.e2e.service import GRADER, write_rows
 
 runner = CliRunner()
-COMMANDS = ("up", "api", "worker", "migrate", "doctor", "keys", "models", "jobs", "files", "graders")
+COMMANDS = ("up", "api", "worker", "relay", "migrate", "doctor", "keys", "models", "jobs", "files", "graders")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -56,3 +59,20 @@ def test_without_a_service_the_way_to_one_is_told(tmp_path: Path, monkeypatch: p
 def test_faults_of_the_program_are_not_explained_away() -> None:
     assert explain(RuntimeError("a bug")) is None
     assert explain(FileNotFoundError(2, "No such file", "rows.jsonl"))
+
+
+def test_admin_keys_are_made_listed_and_revoked(settings: Settings, tmp_path: Path, db: Session) -> None:
+    data = ["--data", str(tmp_path)]
+
+    def run(*arguments: str) -> str:
+        done = runner.invoke(cli, ["keys", *arguments, *data])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    made = json.loads(run("create", "--admin", "--name", "boss", "--json"))
+    run("create")
+    assert tenants.find_admin_key(db, made["key"])
+    assert [key["kind"] for key in json.loads(run("list", "--json"))] == ["project", "admin"]
+    run("revoke", made["id"])
+    db.rollback()
+    assert tenants.find_admin_key(db, made["key"]) is None
