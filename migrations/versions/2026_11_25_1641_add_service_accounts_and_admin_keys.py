@@ -1,7 +1,7 @@
 """Service accounts, admin keys, keys that expire, projects that are archived.
 
 Revision ID: a4d81c5e7b20
-Revises: 7d2f94a1c6e8
+Revises: 5d80e1c47b29
 Create Date: 2026-11-25 16:41
 """
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "a4d81c5e7b20"
-down_revision = "7d2f94a1c6e8"
+down_revision = "5d80e1c47b29"
 branch_labels = None
 depends_on = None
 
