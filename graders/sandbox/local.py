@@ -111,8 +111,9 @@ class LocalSandbox:
         return self._run(program)
 
     def close(self) -> None:
-        """End every fork-server and whatever runs in them."""
+        """End every fork-server and whatever runs in them, for good."""
         with self._lock:
+            self._finding = Finding("none", {"any": "it was closed"})
             self._drop_pools()
             if self._keeper is not None:
                 self._keeper.shutdown()

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from graders.sandbox.launch import Started
+from graders.sandbox.launch import Started, StartFailed
 from graders.sandbox.wire import (
     CALL,
     ENDING_SIZE,
@@ -70,6 +70,7 @@ class Pool:
         self._start = start
         self._lock = threading.Lock()
         self._started: Started | None = None
+        self._is_closed = False
         self._numbers = itertools.count(1)
 
     def call(self, kind: int, request: Request, limits: Limits, stdin: str = "") -> Raw:
@@ -98,6 +99,8 @@ class Pool:
 
     def _server(self) -> Started:
         with self._lock:
+            if self._is_closed:
+                raise StartFailed("the sandbox was closed")
             if self._started is not None and self._started.process.poll() is not None:
                 self._drop()
             if self._started is None:
@@ -115,8 +118,9 @@ class Pool:
         return int(self._server().facts["landlock"])
 
     def close(self) -> None:
-        """End the fork-server with all its calls; a further call would start another."""
+        """End the fork-server with all its calls; further ones fail."""
         with self._lock:
+            self._is_closed = True
             self._drop()
 
     def _drop(self) -> None:
