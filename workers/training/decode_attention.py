@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,22 @@ def prefill(model: Any, cache: SlotCache, first: int, ids: Tensor, lengths: Tens
 
 
 def layer_shapes(model: Any, device: torch.device) -> tuple[list[LayerShape], Tensor]:
-    """What each attention layer keeps for a token, and an example of it: found by running one token."""
+    """What each attention layer keeps for a token, and an example of it.
+
+    Found by running one token, once for each dtype that a model has had.
+    """
+    decoder = model.get_decoder()
+    key = decoder.dtype, device
+    found = _shapes.setdefault(decoder, {})
+    if key not in found:
+        found[key] = _layer_shapes(model, device)
+    return found[key]
+
+
+_shapes: WeakKeyDictionary[nn.Module, dict[Any, tuple[list[LayerShape], Tensor]]] = WeakKeyDictionary()
+
+
+def _layer_shapes(model: Any, device: torch.device) -> tuple[list[LayerShape], Tensor]:
     shapes: dict[int, LayerShape] = {}
     examples: list[Tensor] = []
 

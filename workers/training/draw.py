@@ -28,11 +28,12 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float, top_p: float = 1.0
 def _inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
     """The first token at which the running sum passes `uniform` times the total: (B, V), (B,) -> (B,)."""
     B, V = probs.shape
-    blocks = torch.nn.functional.pad(probs, (0, -V % BLOCK)).view(B, -1, BLOCK)
+    padded = torch.nn.functional.pad(probs, (0, -V % BLOCK)) if V % BLOCK else probs
+    blocks = padded.view(B, -1, BLOCK)
     sums = blocks.sum(-1).cumsum(-1)
     aim = uniform * sums[:, -1]  # below the total, since uniform <= 1 - 2**-24
     block = _passed(sums, aim)
-    before = torch.where(block > 0, sums.gather(-1, (block - 1).clamp(min=0)[:, None])[:, 0], 0)
+    before = torch.nn.functional.pad(sums, (1, 0)).gather(-1, block[:, None])[:, 0]
     inside = blocks[torch.arange(B, device=probs.device), block].cumsum(-1)
     # Sums taken in another order differ in the last bits: the aim must stay below the block's own total.
     rest = torch.minimum(aim - before, torch.nextafter(inside[:, -1], torch.zeros_like(aim)))

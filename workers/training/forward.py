@@ -1,8 +1,9 @@
 """Run the model over completions, each prompt once for all its completions and without padding.
 
-The stream of a batch (packing.py) goes through unmodified transformers modules; only attention knows where
-one sequence ends and the next begins (packed_attention.py). A model whose attention cannot be replaced that
-way gets plain padded rows. Either way the result is that of one row for each prompt + completion.
+The stream of a batch (packing.py) goes through unmodified transformers modules, or for some families through
+the same weights in fewer operations (fused_decoder.py); only attention knows where one sequence ends and the
+next begins (packed_attention.py). A model whose attention cannot be replaced that way gets plain padded rows.
+In any case the result is that of one row for each prompt + completion.
 
 N completion tokens, H wide states.
 """
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from workers.training import attention
+from workers.training.fused_decoder import fused_states, is_known
 from workers.training.packing import Answer, Batch, make_batches, padded_rows, per_completion
 from workers.training.token_logprobs import token_kl, token_logprobs
 from workers.training.types import Completion, Prompt
@@ -39,6 +41,7 @@ PROBE_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 """Largest difference between packed and plain states, relative to a state's norm; rounding is far below."""
 HALF_TOLERANCE = 5e-2
 
+_fused: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 _reasons: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary()
 
 
@@ -63,6 +66,12 @@ def why_padded(model: Any) -> str | None:
 
 
 def _packed_states(model: Any, batch: Batch, attend: attention.Attend) -> Tensor:
+    if _is_fused(model):
+        return fused_states(model.get_decoder(), batch, attend)
+    return _states_by_modules(model, batch, attend)
+
+
+def _states_by_modules(model: Any, batch: Batch, attend: attention.Attend) -> Tensor:
     with attention.use(attend, reach=batch.reach):
         states = model.get_decoder()(
             input_ids=batch.token_ids, position_ids=batch.positions, use_cache=False
@@ -81,6 +90,27 @@ def _padded_states(model: Any, batch: Batch) -> Tensor:
     return found
 
 
+def _is_fused(model: Any) -> bool:
+    """Whether the decoder is run by fused_decoder.py: it is known, and was once seen to give the same."""
+    decoder = model.get_decoder()
+    if not is_known(decoder):
+        return False
+    if decoder not in _fused:
+        batch = _probe(model)
+        with torch.no_grad():
+            found = fused_states(decoder, batch, batch.attention)
+            difference = _difference(found, _states_by_modules(model, batch, batch.attention))
+        _fused[decoder] = difference <= PROBE_TOLERANCE[torch.float32]
+        if not _fused[decoder]:
+            log.warning("decoder_not_fused", extra={"difference": difference})
+    return _fused[decoder]
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    """The largest of any state, relative to its norm."""
+    return float(((found - expected).float().norm(dim=-1) / expected.float().norm(dim=-1)).max())
+
+
 @torch.no_grad()
 def _reason(model: Any) -> str | None:
     """Compare a small packed batch with plain rows."""
@@ -95,13 +125,13 @@ def _reason(model: Any) -> str | None:
         return batch.attention(module, *args)
 
     try:
-        packed = _packed_states(model, batch, counted)
+        packed = _states_by_modules(model, batch, counted)
     except (attention.Unsupported, TypeError, ValueError, RuntimeError) as error:
         return f"{name} cannot read a packed batch: {error}"
     if len(calls) != model.config.get_text_config(decoder=True).num_hidden_layers:
         return f"{name} has layers whose attention cannot be replaced."
     plain = _padded_states(model, batch)
-    difference = float(((packed - plain).float().norm(dim=-1) / plain.float().norm(dim=-1)).max())
+    difference = _difference(packed, plain)
     if not difference <= PROBE_TOLERANCE.get(packed.dtype, HALF_TOLERANCE):  # NaN is no agreement
         return f"{name} computes other states in a packed batch (relative difference {difference:.1e})."
     return None

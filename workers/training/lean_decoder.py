@@ -9,7 +9,7 @@ Shapes: B rows, H wide states, heads and kv_heads of D each.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -41,15 +41,16 @@ class Linear(NamedTuple):
 
 @dataclass(frozen=True)
 class Norm:
-    """Root mean square normalisation of the last dimension."""
+    """Root mean square normalisation of the last dimension; `weight` is None where what follows has it."""
 
-    weight: Tensor
+    weight: Tensor | None
     eps: Tensor
 
     def __call__(self, states: Tensor) -> Tensor:
         length = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32)
         scale = torch.addcmul(self.eps, length, length, value=1 / states.shape[-1]).rsqrt_()
-        return (states * scale).to(states.dtype).mul_(self.weight)
+        normed = states * scale
+        return normed if self.weight is None else normed.to(states.dtype).mul_(self.weight)
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Layer:
         found = attend.read_and_write(index, query, key, value, self.scaling)
         states = states + self.out(found.flatten(1))
         gate, up = self.gate_up(self.mlp_norm(states)).chunk(2, -1)
-        return states + self.down(self.activation(gate) * up)
+        return states + self.down(self.activation(gate).mul_(up))
 
 
 class LeanDecoder:
@@ -92,14 +93,15 @@ class LeanDecoder:
         self._embed = decoder.embed_tokens
         self._rotary = decoder.rotary_emb
         self._layers = [_layer(layer, decoder.config) for layer in decoder.layers]
-        self._norm = _norm(decoder.norm)
-        self._head = _joined(model.get_output_embeddings())
+        self._norm, self._head = _after_norm(decoder.norm, model.get_output_embeddings())
 
     def decode(self, cache: SlotCache, step: Step) -> Tensor:
         """Read each last token, keep its keys and values, and return the logits of the next: (B, V)."""
         attend = DecodeAttention(cache, step)
         states = self._embed(step.ids)
         cos, sin = self._rotary(states, step.positions[:, None])
+        half = sin.shape[-1] // 2
+        sin[..., :half].neg_()
         for i, layer in enumerate(self._layers):
             states = layer(i, states, (cos, sin), attend)
         return self._head(self._norm(states))
@@ -141,13 +143,15 @@ def _layer(layer: Any, config: Any) -> Layer:
         weights: list[Tensor] = [layer.self_attn.q_norm.weight] * heads
         weights += [layer.self_attn.k_norm.weight] * kv_heads
         head_norm = Norm(torch.stack(weights), _norm(layer.self_attn.q_norm).eps)
+    norm, qkv = _after_norm(layer.input_layernorm, query, key, value)
+    mlp_norm, gate_up = _after_norm(layer.post_attention_layernorm, gate, up)
     return Layer(
-        norm=_norm(layer.input_layernorm),
-        qkv=_joined(query, key, value),
+        norm=norm,
+        qkv=qkv,
         head_norm=head_norm,
         out=_joined(out),
-        mlp_norm=_norm(layer.post_attention_layernorm),
-        gate_up=_joined(gate, up),
+        mlp_norm=mlp_norm,
+        gate_up=gate_up,
         activation=layer.mlp.act_fn,
         down=_joined(down),
         heads=heads,
@@ -160,8 +164,17 @@ def _norm(module: Any) -> Norm:
     return Norm(module.weight, torch.tensor([module.variance_epsilon]))
 
 
-def _joined(*linears: Any) -> Linear:
-    weight = torch.cat([linear.weight for linear in linears]).t()
+def _after_norm(norm: Any, *linears: Any) -> tuple[Norm, Linear]:
+    """A norm and the layers that read it, which in fp32 have its weight: in 16 bits that would round."""
+    if norm.weight.dtype != torch.float32:
+        return _norm(norm), _joined(*linears)
+    return replace(_norm(norm), weight=None), _joined(*linears, scale=norm.weight)
+
+
+def _joined(*linears: Any, scale: Tensor | None = None) -> Linear:
+    """Side by side, each input times `scale` (inputs,)."""
+    joined = torch.cat([linear.weight for linear in linears])
+    weight = (joined if scale is None else joined.mul_(scale)).t()
     if weight.dtype == torch.float32:
         weight = weight.contiguous()
     biases = [linear.bias for linear in linears if linear.bias is not None]
@@ -169,7 +182,7 @@ def _joined(*linears: Any) -> Linear:
 
 
 def _turn(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate by position: (B, heads, D) by (B, 1, D)."""
+    """Rotate by position: (B, heads, D) by (B, 1, D) cosines and sines, the first half of these negated."""
     half = heads.shape[-1] // 2
-    swapped = torch.cat((-heads[..., half:], heads[..., :half]), -1)
-    return heads * cos + swapped * sin
+    swapped = torch.cat((heads[..., half:], heads[..., :half]), -1)
+    return (heads * cos).addcmul_(swapped, sin)

@@ -7,7 +7,8 @@ because a 16-bit sum loses a small delta.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
@@ -66,34 +67,84 @@ class _SummedForward:
             self._layer.lora_B[ADAPTER].weight._version,
         )
 
-    def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def is_current(self) -> bool:
+        """Whether the sum is what the layer computes at this moment."""
+        return not self._layer.disable_adapters and self.versions == self.current_versions()
+
+    def term(self) -> _Term:
+        """What the layer computes, but for its bias."""
         layer = self._layer
-        if layer.disable_adapters or self.versions != self.current_versions():
-            found: Tensor = self._peft_forward(x, *args, **kwargs)
-            return found
         a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-        out: Tensor = _summed_linear(x, self._summed.weight, a, b, layer.scaling[ADAPTER])
-        bias = layer.get_base_layer().bias
+        return _Term(self._summed.weight, a, b, layer.scaling[ADAPTER])
+
+    def with_bias(self, out: Tensor) -> Tensor:
+        bias = self._layer.get_base_layer().bias
         return out if bias is None else out + bias
 
+    def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if not self.is_current():
+            found: Tensor = self._peft_forward(x, *args, **kwargs)
+            return found
+        return self.with_bias(*_through_sums(x, [self.term()]))
 
-class _SummedLinear(torch.autograd.Function):
-    """x (..., I) with the sum (O, I) of a frozen weight and scale * b (O, r) a (r, I) -> (..., O)."""
+
+def side_by_side(layers: Sequence[Any], x: Tensor) -> list[Tensor]:
+    """What each of several layers computes from the same input.
+
+    Layers that hold their sums share one node of the autograd graph: its products with A are one.
+    """
+    forwards = [layer.forward for layer in layers]
+    if all(isinstance(forward, _SummedForward) and forward.is_current() for forward in forwards):
+        found = _through_sums(x, [forward.term() for forward in forwards])
+        return [forward.with_bias(out) for forward, out in zip(forwards, found, strict=True)]
+    return [layer(x) for layer in layers]
+
+
+class _Term(NamedTuple):
+    """The sum (O, I) of a frozen weight and scale * b (O, r) a (r, I)."""
+
+    summed: Tensor
+    a: Tensor
+    b: Tensor
+    scale: float
+
+
+def _through_sums(x: Tensor, terms: Sequence[_Term]) -> tuple[Tensor, ...]:
+    """x (..., I) -> (..., O) for each term."""
+    scales = [term.scale for term in terms]
+    weights = [weight for term in terms for weight in term[:3]]
+    found: tuple[Tensor, ...] = _SummedLinears.apply(x, scales, *weights)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _SummedLinears(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scales: Sequence[float], *weights: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(x, *weights)
+        ctx.scales = scales
+        return tuple(nn.functional.linear(x, summed) for summed in weights[::3])
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, summed: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
-        ctx.save_for_backward(x, summed, a, b)
-        ctx.scale = scale
-        return nn.functional.linear(x, summed)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, *weights = ctx.saved_tensors
+        sums, downs, ups = weights[::3], weights[1::3], weights[2::3]
+        rows = x.flatten(0, -2)
+        ranks = [len(a) for a in downs]
+        grad_rows = [grad.flatten(0, -2) for grad in grads]
+        inner = torch.split(rows @ torch.cat(downs).T, ranks, 1)
+        of_inner = torch.cat([grad @ b for grad, b in zip(grad_rows, ups, strict=True)], 1)
+        grad_downs = torch.split(of_inner.T @ rows, ranks)
+        found: list[Tensor | None] = []
+        for scale, grad, part, grad_a in zip(ctx.scales, grad_rows, inner, grad_downs, strict=True):
+            # Thin rows times wide columns: the other way round takes half as long again.
+            found += [None, grad_a * scale, (part.T @ grad).T * scale]
+        return _of_input(ctx, grad_rows, sums, x), None, *found
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:
-        x, summed, a, b = ctx.saved_tensors
-        rows, grad_rows = x.flatten(0, -2), grad.flatten(0, -2)
-        grad_x = grad @ summed if ctx.needs_input_grad[0] else None
-        grad_a = (grad_rows @ b).T @ rows * ctx.scale
-        grad_b = grad_rows.T @ (rows @ a.T) * ctx.scale
-        return grad_x, None, grad_a, grad_b, None
 
-
-_summed_linear: Any = _SummedLinear.apply
+def _of_input(ctx: Any, grads: Sequence[Tensor], sums: Sequence[Tensor], x: Tensor) -> Tensor | None:
+    if not ctx.needs_input_grad[0]:
+        return None
+    total = grads[0] @ sums[0]
+    for grad, summed in zip(grads[1:], sums[1:], strict=True):
+        total.addmm_(grad, summed)
+    return total.view(x.shape)

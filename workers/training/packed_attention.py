@@ -11,16 +11,13 @@ K key/value heads, R query heads for each, N tokens, D wide heads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from workers.training.tile_attention import Place, tile_attention
-
-ROWS = {"cpu": 64, "cuda": 1024}
+ROWS = {"cpu": 128, "cuda": 1024}
 """Most completion tokens in a tile. A CPU wants its scores in cache, a GPU wants few kernels."""
 
 
@@ -49,8 +46,7 @@ class Tile(NamedTuple):
 class PackedAttention:
     """Plug it in with `attention.use` while the stream of `segments` goes through the decoder.
 
-    Tile by tile: on a CPU as tile_attention.py has it, elsewhere by PyTorch's own attention, which PyTorch
-    differentiates.
+    Built on PyTorch's own attention, tile by tile, so it runs on any device and is differentiated by PyTorch.
     """
 
     def __init__(self, segments: Sequence[Segment], device: torch.device) -> None:
@@ -58,7 +54,6 @@ class PackedAttention:
         self._sizes = [tile.tokens for tile in self._tiles]
         self._device = device
         self._masks: dict[torch.dtype, list[Tensor | None]] = {}
-        self._placed: dict[torch.dtype, list[Place]] = {}
 
     def __call__(
         self,
@@ -72,14 +67,8 @@ class PackedAttention:
         dtype = value.dtype  # of the model's arithmetic; autocast may leave the other two in fp32
         # The bf16 kernel of CPUs is slower than the fp32 one at the size of a tile.
         compute = torch.float32 if value.device.type == "cpu" and dtype.itemsize == 2 else dtype
-        query, key, value = query.to(compute), key.to(compute), value.to(compute)
         with torch.autocast(value.device.type, enabled=False):
-            if value.device.type == "cpu" and key.shape[3] == value.shape[3]:
-                scaling = key.shape[3] ** -0.5 if scaling is None else scaling
-                found = tile_attention(query[0], key[0], value[0], self._places_in(compute), scaling)[None]
-            else:
-                found = self._attend(query, key, value, scaling)
-        return found.to(dtype)
+            return self._attend(query.to(compute), key.to(compute), value.to(compute), scaling).to(dtype)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         kv_heads, n, width = key.shape[1:]
@@ -100,16 +89,6 @@ class PackedAttention:
             )
             found.append(out.permute(2, 0, 1, 3).flatten(1, 2))
         return torch.cat(found)[None]
-
-    def _places_in(self, dtype: torch.dtype) -> list[Place]:
-        if dtype not in self._placed:
-            starts = [0, *accumulate(self._sizes)]
-            ranges = [slice(*pair) for pair in pairwise(starts)]
-            self._placed[dtype] = [
-                Place(ranges[i], tuple(ranges[j] for j in (*tile.sees, i)), mask)
-                for i, (tile, mask) in enumerate(zip(self._tiles, self._masks_in(dtype), strict=True))
-            ]
-        return self._placed[dtype]
 
     def _masks_in(self, dtype: torch.dtype) -> list[Tensor | None]:
         """What each tile adds to its scores; None where it is simply causal. Built once, for all layers."""

@@ -71,6 +71,12 @@ class Batch:
         return PackedAttention(self.segments, self.token_ids.device)
 
     @cached_property
+    def read(self) -> tuple[Tensor, Tensor]:
+        """The places in the stream that predict, each once, and where among them `predictors` are found."""
+        places, inverse = torch.unique(self.predictors, return_inverse=True)
+        return places, inverse
+
+    @cached_property
     def reach(self) -> int:
         """Most tokens that any token looks at, itself counted."""
         return max(segment.prompt + max(segment.completions) for segment in self.segments)

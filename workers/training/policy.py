@@ -75,6 +75,9 @@ class Policy:
         """Reads the states of `model`; in no checkpoint, since nobody samples with it."""
         self.model.eval()
         self.rollout_model.eval()
+        if not self.is_sharded:
+            # A fresh policy computes through its sums from the first step on, as a resumed one does.
+            self.sync_rollout()
 
     @classmethod
     def load(cls, config: TrainConfig, world: World = ALONE) -> Policy:

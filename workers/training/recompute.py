@@ -29,9 +29,19 @@ def recompute_layers(model: Any) -> None:
         layer.forward = partial(_forward, layer.forward)
 
 
+def is_recomputed(layer: Any) -> bool:
+    """Whether `recompute_layers` has had this layer, which is otherwise as it was made."""
+    replaced = vars(layer).get("forward")
+    return isinstance(replaced, partial) and replaced.func is _forward
+
+
 def _forward(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    # What is in use now will be no more in the backward pass.
+    return recomputed(attention.keep(forward), *args, **kwargs)
+
+
+def recomputed(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What a function gives; for the backward pass it is called again. Nothing random runs in eval mode."""
     if not torch.is_grad_enabled():
-        return forward(*args, **kwargs)
-    # Nothing random runs in eval mode, and what is in use now will be no more in the backward pass.
-    again = attention.keep(forward)
-    return checkpoint(again, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+        return function(*args, **kwargs)
+    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)

@@ -1,0 +1,166 @@
+"""A decoder's forward over a packed stream in fewer passes over memory, for Llama and Qwen in fp32 on a CPU.
+
+Half of a small model's training pass is not products but what lies between them, and the library's
+modules read and write the states for each tensor operation of it. Here
+
+* RMSNorm and rotary embedding are one node of the autograd graph each, with a backward pass by hand;
+* LoRA layers with the same input share a node (`merged_lora.side_by_side`);
+* the last layer's output projection and MLP run for the tokens that predict something, and for no others.
+
+The weights and linear layers are those of the model's own modules. A model that has anything else about it
+(another family or dtype, hooks, a replaced `forward`) runs by its modules, and so does one whose states come
+out differently in a small trial (forward.py).
+N tokens of the stream, H wide states, heads of D.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.models.llama import modeling_llama as llama
+from transformers.models.qwen2 import modeling_qwen2 as qwen2
+from transformers.models.qwen3 import modeling_qwen3 as qwen3
+
+from workers.training.attention import Attend
+from workers.training.merged_lora import side_by_side
+from workers.training.packing import Batch
+from workers.training.recompute import is_recomputed, recomputed
+
+FAMILIES = (llama.LlamaModel, qwen2.Qwen2Model, qwen3.Qwen3Model)
+KNOWN = (
+    *FAMILIES,
+    *(llama.LlamaDecoderLayer, llama.LlamaAttention, llama.LlamaMLP, llama.LlamaRMSNorm),
+    *(qwen2.Qwen2DecoderLayer, qwen2.Qwen2Attention, qwen2.Qwen2MLP, qwen2.Qwen2RMSNorm),
+    *(qwen3.Qwen3DecoderLayer, qwen3.Qwen3Attention, qwen3.Qwen3MLP, qwen3.Qwen3RMSNorm),
+    *(llama.LlamaRotaryEmbedding, qwen2.Qwen2RotaryEmbedding, qwen3.Qwen3RotaryEmbedding),
+    *(nn.Embedding, nn.ModuleList),
+)
+
+
+def is_known(decoder: Any) -> bool:
+    """Whether the decoder, as it is at this moment, is one that `fused_states` knows by heart."""
+    return (
+        type(decoder) in FAMILIES
+        and not torch.is_autocast_enabled("cpu")
+        and set(getattr(decoder.config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+        and all(_is_untouched(module) for module in _own_modules(decoder))
+    )
+
+
+def fused_states(decoder: Any, batch: Batch, attend: Attend) -> Tensor:
+    """The states that predict each completion token, (n, H), after the decoder's last norm."""
+    states = decoder.embed_tokens(batch.token_ids[0])
+    cos, sin = (part[0, :, None] for part in decoder.rotary_emb(states, position_ids=batch.positions))
+    half = sin.shape[-1] // 2
+    rotary = cos, torch.cat((-sin[..., :half], sin[..., half:]), -1)
+    read, place = batch.read
+    for layer in decoder.layers:
+        wanted = read if layer is decoder.layers[-1] else None
+        if is_recomputed(layer):
+            states = recomputed(_layer, layer, states, rotary, attend, wanted)
+        else:
+            states = _layer(layer, states, rotary, attend, wanted)
+    return _norm(decoder.norm, states).index_select(0, place)
+
+
+def _layer(
+    layer: Any, states: Tensor, rotary: tuple[Tensor, Tensor], attend: Attend, read: Tensor | None
+) -> Tensor:
+    """One decoder layer; of the tokens in `read` alone, if given: the others give their keys and values."""
+    module, mlp = layer.self_attn, layer.mlp
+    normed = _norm(layer.input_layernorm, states)
+    projected = side_by_side((module.q_proj, module.k_proj, module.v_proj), normed)
+    query, key, value = (part.view(len(part), -1, module.head_dim) for part in projected)
+    if isinstance(module, qwen3.Qwen3Attention):
+        query, key = _norm(module.q_norm, query), _norm(module.k_norm, key)
+    query, key = _turn(query, *rotary), _turn(key, *rotary)
+    query, key, value = (part.transpose(0, 1)[None] for part in (query, key, value))
+    found = attend(module, query, key, value, module.scaling)
+    mixed = found[0].flatten(1)
+    if read is not None:
+        mixed, states = mixed.index_select(0, read), states.index_select(0, read)
+    states = states + module.o_proj(mixed)
+    gate, up = side_by_side((mlp.gate_proj, mlp.up_proj), _norm(layer.post_attention_layernorm, states))
+    moved: Tensor = mlp.down_proj(mlp.act_fn(gate) * up)
+    return states + moved
+
+
+def _norm(module: Any, states: Tensor) -> Tensor:
+    normed: Tensor = _RMSNorm.apply(states, module.weight, module.variance_epsilon)  # type: ignore[no-untyped-call]
+    return normed
+
+
+def _turn(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate by position: (N, heads, D) by (N, 1, D) cosines and sines, the first half of these negated."""
+    turned: Tensor = _Rotary.apply(heads, cos, sin)  # type: ignore[no-untyped-call]
+    return turned
+
+
+class _RMSNorm(torch.autograd.Function):
+    """weight * x / rms(x) over the last dimension."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, eps: float) -> Tensor:
+        length = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
+        scale = length.square_().div_(states.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(states, weight, scale)
+        normed: Tensor = (states * scale).mul_(weight)
+        return normed
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        states, weight, scale = ctx.saved_tensors
+        of_states = of_weight = None
+        if ctx.needs_input_grad[1]:
+            of_weight = (grad * states).mul_(scale).flatten(0, -2).sum(0)
+        if ctx.needs_input_grad[0]:
+            of_states = grad * weight
+            along = torch.linalg.vecdot(of_states, states)[..., None]
+            of_states.mul_(scale)
+            of_states.addcmul_(states, along.mul_(scale.pow(3)), value=-1 / states.shape[-1])
+        return of_states, of_weight, None
+
+
+class _Rotary(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(heads, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turned(grad, cos, -sin), None, None  # back by the same angle
+
+
+def _turned(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = heads.shape[-1] // 2
+    turned: Tensor = heads * cos
+    turned[..., :half].addcmul_(heads[..., half:], sin[..., :half])
+    turned[..., half:].addcmul_(heads[..., :half], sin[..., half:])
+    return turned
+
+
+def _own_modules(decoder: Any) -> list[nn.Module]:
+    """All modules of the decoder but its linear layers, which are called as they are."""
+    found: list[nn.Module] = [decoder, decoder.embed_tokens, decoder.norm, decoder.rotary_emb, decoder.layers]
+    for layer in decoder.layers:
+        found += [layer, layer.self_attn, layer.mlp, layer.input_layernorm, layer.post_attention_layernorm]
+        if isinstance(layer.self_attn, qwen3.Qwen3Attention):
+            found += [layer.self_attn.q_norm, layer.self_attn.k_norm]
+    return found
+
+
+def _is_untouched(module: nn.Module) -> bool:
+    weights = module.parameters(recurse=False)
+    return (
+        type(module) in KNOWN
+        and ("forward" not in vars(module) or is_recomputed(module))
+        and not (module._forward_hooks or module._forward_pre_hooks)
+        and not (module._backward_hooks or module._backward_pre_hooks)
+        and all(
+            type(w) is nn.Parameter and w.dtype == torch.float32 and w.device.type == "cpu" for w in weights
+        )
+    )
