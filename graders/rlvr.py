@@ -72,6 +72,8 @@ class Rlvr:
             names, labels = [names], [labels]
         if not isinstance(names, list) or not 1 <= len(names) <= MAX_VERIFIERS:
             raise _invalid("The row's dataset must be the name of a verifier, or a list of names.")
+        if len(names) == 1 and not isinstance(labels, list):
+            labels = [labels]
         if not isinstance(labels, list) or len(labels) != len(names):
             raise _invalid(
                 f"The row names {len(names)} verifiers, so its ground_truth must be a list as long."

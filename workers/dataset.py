@@ -170,6 +170,13 @@ def _lines(file: BinaryIO, max_line_bytes: int, max_file_bytes: int) -> Iterator
 
 def _checked(raw: bytes) -> dict[str, Any]:
     item = loads(raw)
+    check_row(item)
+    found: dict[str, Any] = item
+    return found
+
+
+def check_row(item: Any) -> None:
+    """Raises `ValueError` with why it is no reinforcement row."""
     if not isinstance(item, dict):
         raise _RowInvalid(f"a row is a JSON object, not {_kind(item)}")
     messages = item.get("messages")
@@ -187,7 +194,6 @@ def _checked(raw: bytes) -> dict[str, Any]:
     if messages[-1]["role"] != "user":
         raise _RowInvalid(f"the last message must be from the user, not '{messages[-1]['role']}'")
     _check_tools(item.get("tools"))
-    return item
 
 
 def _check_message(message: Any, where: str) -> None:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from app.cli import doctor, files, graders, jobs, keys, models, service
+from app.cli import doctor, files, graders, imports, jobs, keys, models, service
 from app.cli.output import CliError, errors
 
 cli = typer.Typer(
@@ -26,6 +26,7 @@ cli.add_typer(models.cli, name="models")
 cli.add_typer(jobs.cli, name="jobs")
 cli.add_typer(files.cli, name="files")
 cli.add_typer(graders.cli, name="graders")
+cli.add_typer(imports.cli, name="import")
 
 
 def main() -> None:

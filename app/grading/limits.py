@@ -11,6 +11,7 @@ from app.settings import Settings
 from graders import GraderSpec
 from graders.references import parts as parts_of
 from graders.spec_judges import EndpointSpec, LabelModelSpec, ScoreModelSpec
+from graders.spec_verifiers import CodeTestsSpec
 
 AT_HOME = 8
 """Gradings under way where nobody is asked: they take CPU, not time."""
@@ -57,6 +58,8 @@ def _seconds(part: GraderSpec, settings: Settings) -> float:
             return _judge(part, settings).timeout * LONGER_THAN_ONE
         case EndpointSpec():
             return endpoints.SECONDS
+        case CodeTestsSpec():
+            return max(AT_HOME_SECONDS, LONGER_THAN_ONE * part.total_time_limit)
         case _:
             return AT_HOME_SECONDS
 

@@ -172,3 +172,58 @@ def test_every_metric_is_between_0_and_1_and_warns_of_nothing(text, reference):
             assert 0 <= grader(metric).grade(Sample(text), {"reference": reference}).value <= 1
             if metric in ("gleu", "rouge_1", "rouge_2", "rouge_l"):
                 assert FUNCTIONS[metric](text, reference) == pytest.approx(FUNCTIONS[metric](reference, text))
+
+
+def test_bleu_is_sacrebleus(pairs):
+    from sacrebleu.metrics import BLEU
+
+    theirs = BLEU(tokenize="none", smooth_method="exp", effective_order=True)
+    for text, reference in pairs:
+        words, wanted = tokens(text), tokens(reference)
+        expected = theirs.sentence_score(" ".join(words), [" ".join(wanted)]).score / 100
+        if set(words) & set(wanted):
+            assert FUNCTIONS["bleu"](text, reference) == pytest.approx(expected)
+
+
+def test_bleu_and_gleu_are_nltks(pairs):
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+    from nltk.translate.gleu_score import sentence_gleu
+
+    for text, reference in pairs:
+        words, wanted = tokens(text), [tokens(reference)]
+        bleu = sentence_bleu(wanted, words, smoothing_function=SmoothingFunction().method3)
+        assert FUNCTIONS["bleu"](text, reference) == pytest.approx(bleu)
+        assert FUNCTIONS["gleu"](text, reference) == pytest.approx(sentence_gleu(wanted, words))
+
+
+GUIDE = "It is a guide to action which ensures that the military always obeys the commands of the party"
+GUIDE_REFERENCE = "It is a guide to action that ensures that the military will forever heed Party commands"
+
+
+@pytest.mark.parametrize(
+    ("metric", "text", "reference", "published"),
+    [
+        # rouge-score's README
+        (
+            "rouge_1",
+            "The quick brown dog jumps on the log.",
+            "The quick brown fox jumps over the lazy dog",
+            12 / 17,
+        ),
+        (
+            "rouge_l",
+            "The quick brown dog jumps on the log.",
+            "The quick brown fox jumps over the lazy dog",
+            10 / 17,
+        ),
+        # rapidfuzz's documentation of WRatio with its default processor
+        ("fuzzy_match", "this is a test", "this is a new test!!!", 0.95),
+    ],
+)
+def test_published_values(metric, text, reference, published):
+    assert grade(metric, text, reference) == pytest.approx(published, abs=5e-5)
+
+
+def test_meteor_finds_fewer_chunks_than_the_value_that_nltk_publishes():
+    """0.6944 in nltk's documentation: the same 12 matches in 6 chunks, where 4 are enough."""
+    assert grade("meteor", GUIDE, GUIDE_REFERENCE) == pytest.approx(0.7270, abs=5e-5)

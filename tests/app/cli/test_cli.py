@@ -16,7 +16,20 @@ from app.tenants import service as tenants
 from tests.e2e.service import GRADER, write_rows
 
 runner = CliRunner()
-COMMANDS = ("up", "api", "worker", "relay", "migrate", "doctor", "keys", "models", "jobs", "files", "graders")
+COMMANDS = (
+    "up",
+    "api",
+    "worker",
+    "relay",
+    "migrate",
+    "doctor",
+    "keys",
+    "models",
+    "jobs",
+    "files",
+    "graders",
+    "import",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
