@@ -17,6 +17,7 @@ from app.dashboard.router import router as dashboard
 from app.dashboard.router import static as dashboard_files
 from app.edge import Edge
 from app.errors import install_error_handlers
+from app.events.feed import Feed
 from app.events.router import router as events
 from app.files.router import router as files
 from app.grading.router import router as grading
@@ -48,6 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=_lifespan,
     )
     app.state.settings = settings
+    app.state.feed = Feed()
     install_error_handlers(app)
     install_openapi(app)
     for router in (

@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     """Requests that one API key may make per minute; 0 for no limit."""
     max_active_jobs: int = Field(default=100, ge=1)
     """Unfinished jobs a project may have."""
+    max_followers: int = Field(default=2000, ge=1)
+    """Clients that may follow jobs live, in each API process."""
     report_paused_as: Literal["paused", "queued"] = "paused"
     """What the status of a paused job says: OpenAI's published schema does not know `paused`, and a client
     that validates every answer refuses it."""

@@ -6,7 +6,7 @@ from app.events.models import JobEvent, JobMetrics
 from app.files.models import File
 from app.idempotency.models import IdempotencyKey
 from app.jobs.models import Job
-from app.models.models import Model
+from app.models.models import Model, ModelAlias
 from app.permissions.models import CheckpointPermission
 from app.rollouts.models import Rollout
 from app.tenants.models import AdminApiKey, ApiKey, Organization, Project, ServiceAccount
@@ -25,6 +25,7 @@ __all__ = [
     "JobEvent",
     "JobMetrics",
     "Model",
+    "ModelAlias",
     "Organization",
     "Project",
     "Rollout",

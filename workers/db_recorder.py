@@ -10,7 +10,6 @@ import json
 import math
 import re
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -33,12 +32,11 @@ from app.rollouts.models import Rollout
 from app.storage import Storage
 from app.tenants.models import Organization, Project
 from app.webhooks import service as webhooks
+from workers.estimate import RECENT_STEPS, FinishEstimate
 from workers.training.recorder import Phase
 from workers.training.types import Checkpoint, Group, Split
 
 ROWS_AT_ONCE = 1000
-STEPS_TO_TIME = 20
-"""Recent steps whose mean time makes the estimate of the finish."""
 
 
 class DatabaseRecorder:
@@ -48,7 +46,7 @@ class DatabaseRecorder:
         self._claim = claim
         self._storage = storage
         self._notes = 0
-        self._times: deque[float] = deque(maxlen=STEPS_TO_TIME + 1)
+        self._estimate: FinishEstimate | None = None
         self._is_pause_asked = False
 
     def is_pause_asked(self) -> bool:
@@ -63,13 +61,13 @@ class DatabaseRecorder:
 
     def metrics(self, step: int, epoch: int, values: Mapping[str, Any]) -> None:
         """Store the numbers of a finished step, its event and the job's progress."""
-        self._times.append(time.monotonic())
+        now = time.monotonic()
         with unit_of_work() as db:
             job = runs.made_step(db, self._claim, step)
             progress: dict[str, Any] = {"usage_metrics": rft_metrics.usage_so_far(values)}
-            left = self._seconds_left(step, job.total_steps)
+            left = self._seconds_left(db, job, step, values, now)
             if left is not None:
-                progress["estimated_finish"] = func.now() + left
+                progress["estimated_finish"] = func.now() + timedelta(seconds=left)
             runs.update_held(db, self._claim, **progress)
             row = {"epoch": epoch, "attempt": self._claim.attempt, "values": storable(values)}
             upsert = insert(JobMetrics).values(job_id=job.id, step=step, **row)
@@ -163,12 +161,19 @@ class DatabaseRecorder:
             key = f"note-{job.last_step}-{self._claim.attempt}-{self._notes}"
             events.append(db, job.id, key, clean(message), level=level)
 
-    def _seconds_left(self, step: int, total: int | None) -> timedelta | None:
-        """What the rest will take at the pace of the last steps; None before two steps were seen."""
-        if total is None or len(self._times) < 3:
+    def _seconds_left(
+        self, db: Session, job: Job, step: int, values: Mapping[str, Any], now: float
+    ) -> float | None:
+        if job.total_steps is None or job.config is None:
             return None
-        seconds = (self._times[-1] - self._times[0]) / (len(self._times) - 1)
-        return timedelta(seconds=seconds * max(total - step, 0))
+        if self._estimate is None:
+            self._estimate = FinishEstimate(job.total_steps, job.config["eval_interval"])
+            earlier = select(JobMetrics).where(JobMetrics.job_id == job.id, JobMetrics.step < step)
+            newest_first = earlier.order_by(JobMetrics.step.desc()).limit(RECENT_STEPS)
+            for row in reversed(db.scalars(newest_first).all()):
+                self._estimate.learn(row.step, row.values)
+        self._estimate.told(step, values, now)
+        return self._estimate.seconds_left(step)
 
 
 def rollout_rows(

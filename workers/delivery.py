@@ -106,7 +106,8 @@ def give_up(claim: Claim, code: str, message: str) -> None:
             f"Training stopped early ({code}): {message}\nThe checkpoint of step {best.step} is delivered."
         )
         events.append(db, claim.job_id, f"stopped-early-{claim.attempt}", early, level="warn")
-    deliver(claim, best.step, trained_tokens=None)
+        trained_tokens = events.trained_tokens(db, claim.job_id)
+    deliver(claim, best.step, trained_tokens=trained_tokens)
 
 
 def fail(claim: Claim, code: str, message: str) -> None:

@@ -31,18 +31,22 @@ from app.grading.services import grader_services
 from app.jobs import runs
 from app.jobs.runs import Claim, LeaseLost
 from app.logs import configure_logging
+from app.models import service as models
+from app.models.models import Model
 from app.settings import get_settings
 from app.storage import get_storage
 from graders import build_grader, parse_grader
 from graders.spec import GraderSpec
 from workers import delivery
 from workers.attempt import Exit
+from workers.base_models import local_folder
 from workers.config import TrainConfig
 from workers.dataset import Row
 from workers.db_recorder import DatabaseRecorder, state_to_resume
+from workers.integrations import shown_elsewhere
 from workers.training.checkpoints import checkpoint_folder
 from workers.training.distributed import World
-from workers.training.errors import GradingFailed, RunCancelled, RunFailed, RunPaused
+from workers.training.errors import GradingFailed, ModelInvalid, RunCancelled, RunFailed, RunPaused
 from workers.training.loop import train
 from workers.training.recorder import Recorder
 from workers.training.recorders import Silent
@@ -182,7 +186,8 @@ def _train_and_deliver(claim: Claim, folder: Path, should_stop: StopRequested, d
         world = World.from_environment(device)
         work = _tell_others(world, lambda: _prepare(claim, folder))
         recorder = DatabaseRecorder(claim, get_storage())
-        result = _train(work, recorder, folder, world, should_stop, recorder.is_pause_asked)
+        with shown_elsewhere(recorder, claim) as telling:
+            result = _train(work, telling, folder, world, should_stop, recorder.is_pause_asked)
     except RunFailed as failure:  # the same run again would fail again
         log.warning("run_failed", code=failure.code)
         end = delivery.fail if isinstance(failure, GradingFailed) else delivery.give_up
@@ -229,6 +234,7 @@ def _load(claim: Claim, folder: Path) -> Work:
     """Read what validation has found good. A file that is gone since then fails the run."""
     with unit_of_work() as db:
         job = runs.update_held(db, claim)
+        model = models.find(db, job.project_id, job.model)
         names = [name for name in (job.training_file, job.validation_file) if name]
         keys = [db.scalars(select(File.storage_key).where(File.id == name)).first() for name in names]
     rows = []
@@ -241,7 +247,18 @@ def _load(claim: Claim, folder: Path) -> Work:
             raise FileGone(f"The file {name} was deleted before the training could read it.") from None
     spec = parse_grader(opened(job.method["reinforcement"]["grader"], job.project_id, get_settings()))
     train_rows, valid_rows = [*rows, []][:2]
-    return Work(TrainConfig.model_validate(job.config), train_rows, valid_rows, spec, job.project_id)
+    config = TrainConfig.model_validate({**(job.config or {}), "model_path": _base_folder(job.model, model)})
+    return Work(config, train_rows, valid_rows, spec, job.project_id)
+
+
+def _base_folder(name: str, model: Model | None) -> str:
+    """Where the base lies on this machine, which need not be the one that validated the job."""
+    try:
+        if model is None:
+            raise FileNotFoundError(f"The model {name} was deleted before the training could read it.")
+        return str(local_folder(model))
+    except FileNotFoundError as problem:
+        raise ModelInvalid(str(problem)) from None
 
 
 class FileGone(RunFailed):

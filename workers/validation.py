@@ -24,9 +24,9 @@ from app.grading.limits import grade_limits
 from app.grading.services import grader_services
 from app.jobs import runs
 from app.jobs.defaults import ConfigImpossible, resolve_config
-from app.jobs.models import Job
 from app.jobs.runs import Claim, LeaseLost
 from app.models import service as models
+from app.models.models import Model
 from app.settings import get_settings
 from app.storage import Storage, get_storage
 from graders import (
@@ -41,6 +41,7 @@ from graders import (
 from graders.preflight import Bounds, is_costly, preflight
 from graders.spec import item_paths
 from graders.template import Variable
+from workers.base_models import local_folder
 from workers.config import TrainConfig
 from workers.dataset import (
     MAX_FAULTS,
@@ -168,9 +169,10 @@ def check(claim: Claim) -> Checked:
     """The resolved config of a claimed job, and what its data leaves in doubt. Raises `JobInvalid`."""
     with unit_of_work() as db:
         job = runs.update_held(db, claim)
-        folder = _model_folder(db, job)
+        model = models.find(db, job.project_id, job.model)
         training = _data_file(db, TRAINING, job.training_file)
         validation = _data_file(db, VALIDATION, job.validation_file) if job.validation_file else None
+    folder = _model_folder(job.model, model)
     shape = _model_shape(job.model, folder)
     train_rows = _rows(training)
     valid_rows = _rows(validation, max_rows=MAX_VALID_ROWS) if validation else []
@@ -218,13 +220,14 @@ def _doubts(train_rows: Sequence[Row], valid_rows: Sequence[Row]) -> Iterator[st
         )
 
 
-def _model_folder(db: Session, job: Job) -> Path:
-    """Where the base model lies on this machine."""
-    model = models.get(db, job.project_id, job.model)
-    if model.folder is None or not (Path(model.folder) / "config.json").is_file():
-        message = f"The model {job.model} is not there on the worker's machine."
-        raise JobInvalid("model_error", message, "model")
-    return Path(model.folder)
+def _model_folder(name: str, model: Model | None) -> Path:
+    """Where the model that the job starts from lies on this machine."""
+    if model is None:
+        raise JobInvalid("model_error", f"The model {name} was deleted.", "model")
+    try:
+        return local_folder(model)
+    except FileNotFoundError as problem:
+        raise JobInvalid("model_error", str(problem), "model") from None
 
 
 def _model_shape(name: str, folder: Path) -> ModelShape:

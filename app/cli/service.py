@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than pollers wait between two requests, so that they never meet a connection just closed."""
-GRACE_SECONDS = 5
+GRACE_SECONDS = 4
+"""For requests under way when the service stops."""
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 
 
@@ -72,15 +73,14 @@ def api(
     fd: Annotated[int | None, typer.Option(help="Serve an open listening socket.", hidden=True)] = None,
 ) -> None:
     """Run the API alone (needs DATABASE_URL and CHERRY_BROKER_URL)."""
-    import uvicorn
-
     from app.logs import configure_logging
+    from app.server import Server
     from app.settings import get_settings
 
     settings = get_settings()
     configure_logging(settings.log_level, settings.log_format)
     sockets = None if fd is None else [socket.socket(fileno=fd)]
-    uvicorn.Server(server_config(settings, host, port)).run(sockets=sockets)
+    Server(server_config(settings, host, port)).run(sockets=sockets)
 
 
 def server_config(settings: Settings, host: str | None = None, port: int | None = None) -> uvicorn.Config:

@@ -62,6 +62,25 @@ def list_events(db: Session, job_id: str, *, after: str | None, limit: int) -> P
     return fetch_page(db, query.order_by(JobEvent.seq.desc()), limit)
 
 
+def place(db: Session, job: Job, *, after: str | None, last_event_id: str | None) -> int:
+    """The number behind which a follower goes on: as a browser tells it, or that of the event `after` names,
+    by id or number; 0, the start, for what is unknown."""
+    for cursor in (last_event_id, after):
+        if (number := number_after(cursor)) is not None:
+            return min(number, job.last_seq)
+        if cursor:
+            seen = select(JobEvent.seq).where(JobEvent.job_id == job.id, JobEvent.id == cursor)
+            return db.scalars(seen).first() or 0
+    return 0
+
+
+def trained_tokens(db: Session, job_id: str) -> int | None:
+    """Tokens that a job had trained on by its last step; None before its first."""
+    newest = select(JobMetrics.values["tokens/trained_total"].as_float()).where(JobMetrics.job_id == job_id)
+    tokens = db.scalars(newest.order_by(JobMetrics.step.desc()).limit(1)).first()
+    return None if tokens is None else int(tokens)
+
+
 def list_metrics(db: Session, job_id: str, *, after: str | None, limit: int) -> Page[JobMetrics]:
     """The numbers of a job's steps, first step first; `after` is a step."""
     query = select(JobMetrics).where(JobMetrics.job_id == job_id)

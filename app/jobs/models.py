@@ -47,6 +47,8 @@ class Job(Base):
     meta: Mapped[dict[str, Any] | None] = mapped_column("metadata")
     method: Mapped[dict[str, Any]]
     """As requested, defaults and grader names filled in; "auto" until validation resolves it."""
+    integrations: Mapped[list[Any] | None]
+    """As requested: where else the run is shown."""
     resources: Mapped[dict[str, Any] | None]
     """{"gpus": N} or {"processes": N} as requested; None for one process on what there is."""
     config: Mapped[dict[str, Any] | None]

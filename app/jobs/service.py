@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from typing import Any
 
 from sqlalchemy import func, or_, select, tuple_
 from sqlalchemy.orm import Session
@@ -13,25 +12,14 @@ from app import queue
 from app.errors import BadRequest, NotFound, TooManyJobs
 from app.events import service as events
 from app.files import service as files
-from app.grading import service as grading
 from app.ids import random_id
 from app.jobs import control, runs
 from app.jobs.models import ACTIVE, TERMINAL, Job
-from app.jobs.schemas import (
-    MAX_SEED,
-    Hyperparameters,
-    JobCreate,
-    Reinforcement,
-    ReinforcementMethod,
-    Resources,
-)
+from app.jobs.request import checked_integrations, checked_method, checked_resources
+from app.jobs.schemas import MAX_SEED, JobCreate
 from app.models import service as models
 from app.pagination import Page, fetch_page
 from app.tenants.models import Project
-from workers import response_format
-
-GRADER = "method.reinforcement.grader"
-RESPONSE_FORMAT = "method.reinforcement.response_format"
 
 
 def create(db: Session, project_id: str, request: JobCreate, *, max_active: int, max_processes: int) -> Job:
@@ -39,8 +27,8 @@ def create(db: Session, project_id: str, request: JobCreate, *, max_active: int,
 
     Raises `BadRequest`, `NotFound` (a file) or `TooManyJobs`.
     """
-    method = _checked_method(request, project_id)
-    resources = _checked_resources(request.resources, max_processes)
+    method = checked_method(request, project_id)
+    resources = checked_resources(request.resources, max_processes)
     model = models.tunable(db, project_id, request.model)
     training = files.for_job(db, project_id, request.training_file, "training_file")
     validation = None
@@ -57,6 +45,7 @@ def create(db: Session, project_id: str, request: JobCreate, *, max_active: int,
         seed=request.seed if request.seed is not None else secrets.randbelow(MAX_SEED + 1),
         meta=request.metadata,
         method=method,
+        integrations=checked_integrations(request),
         resources=resources,
     )
     db.add(job)
@@ -129,61 +118,6 @@ def _already(job: Job) -> str:
     if job.status == "cancelled":
         return "was already cancelled"
     return f"has already {job.status}" if job.status in TERMINAL else "is being cancelled"
-
-
-def _checked_method(request: JobCreate, project_id: str) -> dict[str, Any]:
-    """The method as the job keeps it: defaults and grader names filled in."""
-    if not isinstance(request.method, ReinforcementMethod):
-        asked, param = (request.method.type, "method.type") if request.method else ("supervised", "method")
-        message = f"The method '{asked}' is not available in this version of Cherry. Use 'reinforcement'."
-        if request.method is None:
-            message += " (A request without 'method' asks for 'supervised'.)"
-        raise BadRequest(message, param=param, code="unsupported_method")
-    if request.integrations:
-        message = "Integrations are not available in this version of Cherry. Leave 'integrations' out."
-        raise BadRequest(message, param="integrations", code="unsupported_parameter")
-    block = request.method.reinforcement
-    return {
-        "type": "reinforcement",
-        "reinforcement": {
-            "grader": grading.as_stored(block.grader, GRADER, project_id),
-            "hyperparameters": _hyperparameters(block),
-            **_response_format(block),
-        },
-    }
-
-
-def _response_format(block: Reinforcement) -> dict[str, Any]:
-    """The response format if one was asked for, as it came."""
-    if block.response_format is None:
-        return {}
-    try:
-        return {"response_format": response_format.checked(block.response_format)}
-    except response_format.ResponseFormatInvalid as fault:
-        below = f"{RESPONSE_FORMAT}.{fault.param}" if fault.param else RESPONSE_FORMAT
-        message = fault.message.replace(f"'{fault.param or 'response_format'}'", f"'{below}'")
-        raise BadRequest(message, param=below, code=fault.code) from None
-
-
-def _hyperparameters(block: Reinforcement) -> dict[str, Any]:
-    """OpenAI's always, "auto" or not; ours only if they were given."""
-    return (block.hyperparameters or Hyperparameters()).model_dump(exclude_none=True)
-
-
-def _checked_resources(asked: Resources | None, max_processes: int) -> dict[str, int] | None:
-    if asked is None:
-        return None
-    given: dict[str, int] = asked.model_dump(exclude_none=True)
-    if len(given) != 1:
-        message = "Invalid value for 'resources': give either 'gpus' or 'processes'."
-        raise BadRequest(message, param="resources", code="invalid_value")
-    if asked.processes is not None and asked.processes > max_processes:
-        message = (
-            f"Invalid value for 'resources.processes': this service allows at most {max_processes}, "
-            f"but got {asked.processes} instead."
-        )
-        raise BadRequest(message, param="resources.processes", code="integer_above_max_value")
-    return given
 
 
 def _check_room(db: Session, project_id: str, max_active: int) -> None:

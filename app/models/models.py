@@ -10,6 +10,17 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.db import Base
 
 
+class ModelAlias(Base):
+    """A name that stands for a base model, such as OpenAI's for the one that takes its place here."""
+
+    __tablename__ = "model_aliases"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str]
+    """Name of a base model."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Model(Base):
     """A base model (no project: everybody's) or a tuned one (one project's)."""
 

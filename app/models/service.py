@@ -13,12 +13,16 @@ from app.checkpoints.models import Checkpoint
 from app.errors import BadRequest, Forbidden, NotFound
 from app.ids import random_id
 from app.jobs.models import Job
-from app.models.models import Model
+from app.models.models import Model, ModelAlias
 from app.permissions.models import CheckpointPermission
 
 BASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npz")
 """Weight files that run code when they are loaded."""
+
+
+class AliasInvalid(Exception):
+    """A name cannot stand for a model; the text says why."""
 
 
 class BaseModelInvalid(Exception):
@@ -39,8 +43,11 @@ def list_models(db: Session, project_id: str) -> list[Model]:
 
 
 def get(db: Session, project_id: str, name: str) -> Model:
-    """A model by name, or a checkpoint that is kept, as a model that is no row. Raises `NotFound`."""
-    model = _find(db, project_id, name)
+    """A model by name, a checkpoint that is kept, as a model that is no row, or what an alias stands for.
+
+    Raises `NotFound`.
+    """
+    model = find(db, project_id, name)
     if model is None:
         message = f"The model '{name}' does not exist or you do not have access to it."
         raise NotFound(message, param="model", code="model_not_found")
@@ -50,6 +57,8 @@ def get(db: Session, project_id: str, name: str) -> Model:
 def remove(db: Session, project_id: str, name: str) -> None:
     """Delete a tuned model's name; its job keeps the checkpoint. Raises `NotFound`, `Forbidden`."""
     model = get(db, project_id, name)
+    if model.name != name:
+        raise Forbidden(f"'{name}' is an alias of '{model.name}'; only fine-tuned models can be deleted.")
     if model.project_id is None:
         raise Forbidden(f"The model '{name}' is a base model; only fine-tuned models can be deleted.")
     if model.project_id != project_id:
@@ -61,15 +70,45 @@ def remove(db: Session, project_id: str, name: str) -> None:
 
 
 def tunable(db: Session, project_id: str, name: str) -> Model:
-    """The base model of a new job. Raises `BadRequest`."""
-    model = _find(db, project_id, name)
-    if model is not None and model.folder is not None:
-        return model
+    """The model that a new job starts from: a base model, or one tuned here. Raises `BadRequest`."""
+    model = find(db, project_id, name)
     if model is not None:
-        message = f"The model '{name}' is fine-tuned already. This version of Cherry tunes base models only."
-    else:
-        message = f"The model '{name}' is not available for fine-tuning or does not exist."
+        return model
+    message = f"The model '{name}' is not available for fine-tuning or does not exist."
     raise BadRequest(message, param="model", code="model_not_available")
+
+
+def list_aliases(db: Session) -> list[ModelAlias]:
+    return list(db.scalars(select(ModelAlias).order_by(ModelAlias.name)))
+
+
+def add_alias(db: Session, name: str, model: str) -> None:
+    """Let a name stand for a base model, for every project; a known alias moves to the new model.
+
+    Raises `AliasInvalid`.
+    """
+    if not BASE_NAME.fullmatch(name):
+        raise AliasInvalid(
+            f"'{name[:100]}' cannot name a model: letters, digits, '.', '_' and '-' only, at most 96."
+        )
+    shared = select(Model.name).where(Model.project_id.is_(None))
+    if db.scalars(shared.where(Model.name == name)).first() is not None:
+        raise AliasInvalid(f"'{name}' is a model itself.")
+    if db.scalars(shared.where(Model.name == model)).first() is None:
+        raise AliasInvalid(f"there is no base model '{model}': `cherry models list` shows them.")
+    alias = db.get(ModelAlias, name) or ModelAlias(name=name)
+    alias.model = model
+    db.add(alias)
+    db.flush()
+
+
+def remove_alias(db: Session, name: str) -> None:
+    """Raises `AliasInvalid` if there is none of that name."""
+    alias = db.get(ModelAlias, name)
+    if alias is None:
+        raise AliasInvalid(f"there is no alias '{name}': `cherry models alias list` shows them.")
+    db.delete(alias)
+    db.flush()
 
 
 def add_base_model(db: Session, name: str, folder: Path) -> Model:
@@ -124,13 +163,19 @@ def _has_chat_template(folder: Path, names: set[str]) -> bool:
         return False
 
 
-def _find(db: Session, project_id: str, name: str) -> Model | None:
+def find(db: Session, project_id: str, name: str) -> Model | None:
+    """What the project means by a name, if anything: a model, a kept checkpoint, or what an alias stands for."""
     model = db.scalars(_visible(project_id).where(Model.name == name)).first()
     if model is not None:
         return model
     may_use = or_(Job.project_id == project_id, _is_shared(project_id))
     row = db.execute(_checkpoints().where(Checkpoint.model_name == name, may_use)).first()
-    return _as_model(*row) if row else None
+    if row is not None:
+        return _as_model(*row)
+    alias = db.get(ModelAlias, name)
+    if alias is None:
+        return None
+    return db.scalars(_visible(project_id).where(Model.name == alias.model)).first()
 
 
 def _visible(project_id: str) -> Select[Model]:

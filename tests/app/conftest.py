@@ -12,10 +12,12 @@ import openai
 import pytest
 import uvicorn
 from anyio.from_thread import start_blocking_portal
+from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
 from app.logs import configure_logging
 from app.main import create_app
+from app.server import Server
 from app.settings import Settings
 from tests.app.blocking import Blocking
 from tests.app.judged import Judged
@@ -23,18 +25,23 @@ from tests.factories import Tenant, make_model, make_tenant
 
 
 @pytest.fixture(scope="session")
-def judged() -> Judged:
-    """The service, and what OpenAI's document has against its responses."""
+def service() -> FastAPI:
     unused = Settings(DATABASE_URL="postgresql://nobody@nowhere/nothing", broker_url="filesystem://nowhere")
-    return Judged(create_app(unused))
+    return create_app(unused)
 
 
 @pytest.fixture(scope="session")
-def server_url(judged: Judged) -> Iterator[str]:
+def judged(service: FastAPI) -> Judged:
+    """The service, and what OpenAI's document has against its responses."""
+    return Judged(service)
+
+
+@pytest.fixture(scope="session")
+def server_url(service: FastAPI, judged: Judged) -> Iterator[str]:
     """One server for all tests: it opens its database for each request, so it follows the test's."""
     configure_logging("warning")
     config = uvicorn.Config(judged, port=0, log_config=None, lifespan="off", timeout_keep_alive=75)
-    server = uvicorn.Server(config)
+    server = Server(config, service.state.feed)
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

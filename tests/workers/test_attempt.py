@@ -121,6 +121,20 @@ def test_a_killed_training_goes_on_and_its_history_has_no_gap(db: Session, tiny_
     assert get_storage().list_keys(f"jobs/{job.id}/state") == []
 
 
+def test_a_tuned_model_and_a_checkpoint_are_tuned_on(db: Session, tiny_model: Path) -> None:
+    first = queued(db, hyperparameters={"n_epochs": 1})
+    train_next("me", threading.Event())
+    assert fresh(db, first).status == "succeeded", first.error
+    own = (Checkpoint.job_id == first.id, Checkpoint.storage_key.is_not(None), Checkpoint.step > 0)
+    checkpoint = db.scalars(select(Checkpoint.model_name).where(*own)).first()
+    for name in (first.fine_tuned_model, checkpoint):
+        job = queued(db, model=name, hyperparameters={"n_epochs": 1})
+        train_next("me", threading.Event())
+        assert fresh(db, job).status == "succeeded", job.error
+        assert job.fine_tuned_model
+        assert job.fine_tuned_model.startswith("ft:tiny:cherry::")
+
+
 def test_a_cancelled_training_ends_within_seconds(db: Session, tiny_model: Path) -> None:
     job = queued(db, hyperparameters={"n_epochs": 50, "batch_size": 1})
     job_id = job.id

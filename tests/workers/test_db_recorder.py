@@ -119,18 +119,24 @@ def test_numbers_that_json_cannot_hold_are_stored_as_null(db: Session, recorder:
     }
 
 
-def test_the_finish_is_estimated_from_the_pace_of_steps(
+def test_the_finish_is_estimated_also_by_the_steps_of_earlier_attempts(
     db: Session, job: Job, recorder: DatabaseRecorder
 ) -> None:
-    recorder.metrics(0, 0, {})
-    recorder.metrics(1, 1, {})
+    db.execute(update(Job).values(config={"eval_interval": 2}, total_steps=102))
+    db.commit()
+    recorder.metrics(0, 0, {"time/eval": 10.0, "time/step": 10.0})
     assert fresh(db, job).estimated_finish is None
-    recorder.metrics(2, 1, {})
+    recorder.metrics(1, 1, {"time/step": 1.0, "time/total": 11.0})
+    assert fresh(db, job).usage_metrics == {"training_seconds": 11.0, "grader_tokens": {}}
+    take_over(db, job)
+    again = DatabaseRecorder(Claim(job.id, fresh(db, job).attempt, "running"), get_storage())
+    again.metrics(2, 1, {"time/eval": 10.0, "time/step": 11.0})
     now = db.scalar(select(func.now()))
     finish = fresh(db, job).estimated_finish
     assert now
     assert finish
-    assert timedelta(seconds=-5) < finish - now < timedelta(seconds=5)
+    left = 100 * 1.0 + 50 * 10.0
+    assert timedelta(seconds=left - 5) < finish - now < timedelta(seconds=left + 60)
 
 
 def test_completions_are_stored_with_grade_or_failure(db: Session, recorder: DatabaseRecorder) -> None:
@@ -289,8 +295,10 @@ def test_giving_up_after_a_checkpoint(
 ) -> None:
     recorder.checkpoint(saved(tmp_path, 0, gain=0.0))
     recorder.checkpoint(saved(tmp_path, 2, gain=gain))
+    recorder.metrics(2, 1, {"tokens/trained_total": 321.0})
     delivery.give_up(claim, "grader_error", "The grader broke.")
     assert fresh(db, job).status == status
+    assert job.trained_tokens == (321 if status == "succeeded" else None)
     if status == "failed":
         assert job.error == {"code": "grader_error", "message": "The grader broke.", "param": None}
     else:

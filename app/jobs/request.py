@@ -1,0 +1,93 @@
+"""What a request for a job says, checked as far as that needs no database, in the form that jobs keep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from app.errors import BadRequest
+from app.grading import service as grading
+from app.jobs.methods import (
+    Hyperparameters,
+    Reinforcement,
+    ReinforcementMethod,
+    SupervisedHyperparameters,
+)
+from app.jobs.schemas import JobCreate, Resources
+from app.validation_errors import describe
+from workers import response_format
+
+GRADER = "method.reinforcement.grader"
+RESPONSE_FORMAT = "method.reinforcement.response_format"
+
+
+def checked_method(request: JobCreate, project_id: str) -> dict[str, Any]:
+    """The method with its defaults and grader names filled in. Raises `BadRequest`."""
+    if request.method is None:
+        _read(SupervisedHyperparameters, request.hyperparameters, "hyperparameters")
+    if not isinstance(request.method, ReinforcementMethod):
+        asked, param = (request.method.type, "method.type") if request.method else ("supervised", "method")
+        message = f"The method '{asked}' is not available in this version of Cherry. Use 'reinforcement'."
+        if request.method is None:
+            message += " (A request without 'method' asks for 'supervised'.)"
+        raise BadRequest(message, param=param, code="unsupported_method")
+    block = request.method.reinforcement
+    kept = {
+        "grader": grading.as_stored(block.grader, GRADER, project_id),
+        "hyperparameters": _hyperparameters(block),
+    }
+    if (constraint := checked_response_format(block.response_format)) is not None:
+        kept["response_format"] = constraint
+    return {"type": "reinforcement", "reinforcement": kept}
+
+
+def checked_response_format(asked: Any) -> dict[str, Any] | None:
+    """The response format as it came, if one was asked for. Raises `BadRequest`."""
+    if asked is None:
+        return None
+    try:
+        return response_format.checked(asked)
+    except response_format.ResponseFormatInvalid as fault:
+        below = f"{RESPONSE_FORMAT}.{fault.param}" if fault.param else RESPONSE_FORMAT
+        message = fault.message.replace(f"'{fault.param or 'response_format'}'", f"'{below}'")
+        raise BadRequest(message, param=below, code=fault.code) from None
+
+
+def checked_integrations(request: JobCreate) -> list[dict[str, Any]] | None:
+    """The integrations as a job keeps and shows them: only what was given."""
+    if not request.integrations:
+        return None
+    return [integration.model_dump(exclude_none=True) for integration in request.integrations]
+
+
+def checked_resources(asked: Resources | None, max_processes: int) -> dict[str, int] | None:
+    """The machine that a job asks for. Raises `BadRequest` for more than the operator allows."""
+    if asked is None:
+        return None
+    given: dict[str, int] = asked.model_dump(exclude_none=True)
+    if len(given) != 1:
+        message = "Invalid value for 'resources': give either 'gpus' or 'processes'."
+        raise BadRequest(message, param="resources", code="invalid_value")
+    if asked.processes is not None and asked.processes > max_processes:
+        message = (
+            f"Invalid value for 'resources.processes': this service allows at most {max_processes}, "
+            f"but got {asked.processes} instead."
+        )
+        raise BadRequest(message, param="resources.processes", code="integer_above_max_value")
+    return given
+
+
+def _hyperparameters(block: Reinforcement) -> dict[str, Any]:
+    """OpenAI's always, "auto" or not; ours only if they were given."""
+    return (block.hyperparameters or Hyperparameters()).model_dump(exclude_none=True)
+
+
+def _read(model: type[BaseModel], value: Any, param: str) -> None:
+    """Check a field that is only read in some requests."""
+    try:
+        model.model_validate({} if value is None else value)
+    except ValidationError as problem:
+        error = problem.errors()[0]
+        fault = describe({**error, "loc": ("body", param, *error["loc"])})
+        raise BadRequest(fault.message, param=fault.param, code=fault.code) from None
