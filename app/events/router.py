@@ -30,8 +30,14 @@ Stream = Annotated[
         json_schema_extra={"x-cherry": True},
     ),
 ]
+SENT_EVENT = {
+    "type": "object",
+    "description": "One server-sent event; `data` holds the JSON of an event of the job, or [DONE].",
+    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+    "required": ["data"],
+}
 EVENT_STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    200: {"content": {"text/event-stream": {"schema": SENT_EVENT}}},
     204: {"description": "Cherry: with Last-Event-ID, the job is over and has no more events."},
 }
 

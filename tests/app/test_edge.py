@@ -82,7 +82,7 @@ def test_idle_connections_outlive_the_pause_of_a_poller() -> None:
     """The server's own default is 5 s: who asks every 5 s would meet a connection that was just closed."""
     config = server_config(Settings(DATABASE_URL="postgresql://x@y/z", broker_url="filesystem://x"))
     assert config.timeout_keep_alive >= 75
-    assert config.timeout_graceful_shutdown == 5
+    assert config.timeout_graceful_shutdown <= 5
 
 
 def test_a_client_that_sends_much_still_reads_its_refusal(server_url: str, db: Session) -> None:
