@@ -164,7 +164,7 @@ def _has_chat_template(folder: Path, names: set[str]) -> bool:
 
 
 def find(db: Session, project_id: str, name: str) -> Model | None:
-    """What the project means by a name, if anything: a model, a kept checkpoint, or what an alias stands for."""
+    """What the project means by a name: a model, a kept checkpoint, or what an alias stands for."""
     model = db.scalars(_visible(project_id).where(Model.name == name)).first()
     if model is not None:
         return model

@@ -338,22 +338,6 @@ REFUSED = [
         id="response-format-name",
     ),
     pytest.param(
-        "method.reinforcement.response_format",
-        {"type": "json_schema", "json_schema": {"name": "a"}},
-        400,
-        "method.reinforcement.response_format.json_schema.schema",
-        "missing_required_parameter",
-        id="response-format-schema",
-    ),
-    pytest.param(
-        "method.reinforcement.response_format",
-        {"type": "xml"},
-        400,
-        "method.reinforcement.response_format.type",
-        "invalid_value",
-        id="response-format-type",
-    ),
-    pytest.param(
         "method.reinforcement.x", 1, 400, "method.reinforcement.x", "unknown_parameter", id="block-key"
     ),
     pytest.param(
