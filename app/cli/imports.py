@@ -8,9 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli.openai_jobs import openai_job
 from app.cli.output import AsJson, CliError, console, print_json, print_table
 
 cli = typer.Typer(help="Data and jobs of other services.", no_args_is_help=True)
+cli.command("openai-job")(openai_job)
 
 
 @cli.command()

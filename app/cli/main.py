@@ -50,10 +50,10 @@ def explain(problem: Exception) -> str | None:
     from sqlalchemy.exc import OperationalError
 
     from app.embedded.process import EmbeddedError
-    from app.models.service import BaseModelInvalid
+    from app.models.service import AliasInvalid, BaseModelInvalid
     from app.sealing import NoSecretKey
 
-    if isinstance(problem, CliError | EmbeddedError | BaseModelInvalid | NoSecretKey):
+    if isinstance(problem, CliError | EmbeddedError | AliasInvalid | BaseModelInvalid | NoSecretKey):
         return str(problem)
     if isinstance(problem, APIConnectionError):
         return f"cannot reach the service at {problem.request.url.copy_with(path='/')}: is it running?"

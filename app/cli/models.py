@@ -11,6 +11,8 @@ from app.cli.connect import Data, open_database
 from app.cli.output import AsJson, console, print_json, print_table
 
 cli = typer.Typer(help="Models.", no_args_is_help=True)
+aliases = typer.Typer(help="Names that stand for base models, such as OpenAI's.", no_args_is_help=True)
+cli.add_typer(aliases, name="alias")
 
 
 @cli.command()
@@ -44,3 +46,40 @@ def list_models(data: Data = None, as_json: AsJson = False) -> None:
         return
     headings = {"name": "Name", "base": "Base", "folder": "Folder", "job": "Job"}
     print_table(headings, rows, empty="There are no models: add one with `cherry models add NAME FOLDER`.")
+
+
+@aliases.command("add")
+def add_alias(
+    name: Annotated[str, typer.Argument(help="What jobs say, such as o4-mini-2025-04-16.")],
+    model: Annotated[str, typer.Argument(help="The base model that it stands for.")],
+    data: Data = None,
+) -> None:
+    """Let a name stand for a base model."""
+    from app.models import service as models
+
+    with open_database(data) as db:
+        models.add_alias(db, name, model)
+    console.print(f"{name} stands for {model}.", markup=False)
+
+
+@aliases.command("list")
+def list_aliases(data: Data = None, as_json: AsJson = False) -> None:
+    """Show the aliases."""
+    from app.models import service as models
+
+    with open_database(data) as db:
+        rows = [{"name": alias.name, "model": alias.model} for alias in models.list_aliases(db)]
+    if as_json:
+        print_json(rows)
+        return
+    print_table({"name": "Name", "model": "Stands for"}, rows, empty="There are no aliases.")
+
+
+@aliases.command("remove")
+def remove_alias(name: Annotated[str, typer.Argument()], data: Data = None) -> None:
+    """Forget an alias. Jobs that were made with it stay."""
+    from app.models import service as models
+
+    with open_database(data) as db:
+        models.remove_alias(db, name)
+    console.print(f"Removed {name}.", markup=False)
