@@ -7,18 +7,20 @@ from pathlib import Path
 from sqlalchemy import func, text
 from sqlalchemy.orm import Session
 
+from app.checkpoints.models import Checkpoint
 from app.conformance.rewrites import RECEIVER
 from app.db import unit_of_work
 from app.files import service as files
 from app.files.models import File
 from app.jobs.models import Job
 from app.models.models import Model
+from app.permissions.models import CheckpointPermission
 from app.sealing import Sealer
 from app.settings import get_settings
 from app.storage import get_storage
 from app.tables import Base
 from app.tenants import service as tenants
-from app.tenants.models import Organization, Project
+from app.tenants.models import Organization, Project, ServiceAccount
 from app.uploads import service as uploads
 from app.uploads.models import Upload, UploadPart
 from app.webhooks.message import new_key, shown_secret
@@ -26,6 +28,9 @@ from app.webhooks.models import WebhookEndpoint
 
 ORGANIZATION, PROJECT = "org-conformance", "proj_conformance"
 API_KEY = "My API Key"
+ADMIN_KEY = "My Admin API Key"
+CHECKPOINTS = ("ft:gpt-4o-mini-2024-07-18:org:weather:B7R9VjQd", "ft-AF1WoRqd3aJAHsqc9NY7iL8F")
+PERMISSION = "cp_zc4Q7MP6XxulcVzj4MZdwsAB"
 JOB = "ft-AF1WoRqd3aJAHsqc9NY7iL8F"
 UPLOAD = "upload_abc123"
 ENDPOINT = "whe_123"
@@ -52,6 +57,8 @@ def reset(base_url: str, test: str) -> None:
         _add_job(db, "paused" if "resume" in test else "running")
         _add_upload(db)
         _add_endpoint(db, base_url)
+        _add_checkpoints(db)
+        _add_organization(db)
 
 
 def _empty(db: Session) -> None:
@@ -95,6 +102,36 @@ def _add_job(db: Session, status: str) -> None:
             **(lease if status == "running" else {"pause_requested_at": func.now()}),
         )
     )
+
+
+def _add_checkpoints(db: Session) -> None:
+    """Known to permissions by these names; one of them is shared already."""
+    for step, name in enumerate(CHECKPOINTS, start=1):
+        columns = {
+            "epoch": 1,
+            "attempt": 1,
+            "storage_key": "none",
+            "manifest": {},
+            "kl": 0.0,
+            "kl_stderr": 0.0,
+        }
+        db.add(Checkpoint(id=f"ftckpt_{step}", job_id=JOB, step=step, model_name=name, **columns))
+    db.add(Project(id="string", organization_id=ORGANIZATION, name="another"))
+    db.flush()
+    db.add(CheckpointPermission(id=PERMISSION, checkpoint_id="ftckpt_1", project_id="string"))
+
+
+def _add_organization(db: Session) -> None:
+    """What the tests of the admin API manage: a project with a service account and its key."""
+    tenants.create_admin_key(db, ORGANIZATION, "tests", plaintext=ADMIN_KEY)
+    deletable = tenants.create_admin_key(db, ORGANIZATION, "another").row
+    deletable.id = "key_id"
+    db.add(Project(id="project_id", organization_id=ORGANIZATION, name="managed"))
+    db.flush()
+    db.add(ServiceAccount(id="service_account_id", project_id="project_id", name="ci", role="member"))
+    db.flush()
+    key = tenants.create_key(db, "project_id", "managed", service_account_id="service_account_id").row
+    key.id = "api_key_id"
 
 
 def _add_upload(db: Session) -> None:

@@ -34,7 +34,8 @@ class ProjectCreate(Request):
 
     def check(self) -> None:
         """Raises `BadRequest` for what only OpenAI's own service can do."""
-        _refuse(external_key_id=self.external_key_id, geography=self.geography, residency=self.residency)
+        elsewhere = None if self.residency == "GLOBAL" else self.residency
+        _refuse(external_key_id=self.external_key_id, geography=self.geography, residency=elsewhere)
 
 
 class ProjectUpdate(Request):

@@ -276,6 +276,11 @@ def test_wrong_fields_are_named(
     assert (answer.status_code, error_of(answer)["param"]) == (400, param)
 
 
+def test_the_global_residency_is_what_every_project_has(admin: httpx.Client) -> None:
+    answer = admin.post(f"{ORGANIZATION}/projects", json={"name": "x", "residency": "GLOBAL"})
+    assert answer.status_code == 200
+
+
 def test_the_default_project_cannot_be_archived(server_url: str, db: Session) -> None:
     project = tenants.ensure_default_tenant(db)
     made = tenants.create_admin_key(db, project.organization_id, "admin")
