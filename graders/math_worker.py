@@ -45,14 +45,21 @@ def _comparer() -> Any:
     from math_verify import parse, verify
     from math_verify.parser import ExprExtractionConfig, LatexExtractionConfig
 
-    targets = [LatexExtractionConfig(), ExprExtractionConfig()]
+    latex, plain = [LatexExtractionConfig()], [ExprExtractionConfig()]
 
     def read(text: str) -> list[Any]:
-        """What a bare answer means, as sympy's objects. Numbers among words are not looked for."""
+        """What a bare answer means, as sympy's objects. Numbers among words are not looked for.
+
+        Plain expressions end in Python's `eval`, so nothing but digits and operators may get there.
+        """
         if "$" in text:
             return []
-        forms = [f"${text}$", text] if PLAIN.fullmatch(text) else [f"${text}$"]
-        found = [parse(form, targets, fallback_mode="no_fallback", parsing_timeout=None) for form in forms]
+        forms = [(f"${text}$", latex)]
+        if PLAIN.fullmatch(text):
+            forms.append((text, plain))
+        found = [
+            parse(form, targets, fallback_mode="no_fallback", parsing_timeout=None) for form, targets in forms
+        ]
         return [one for each in found for one in each]
 
     def compare(request: dict[str, Any]) -> dict[str, Any]:

@@ -121,6 +121,25 @@ def test_a_reference_that_takes_for_ever_is_the_datas_fault():
     assert result.failure.kind is FailureKind.INVALID_VARIABLE
 
 
+@pytest.mark.parametrize("place", ["answer", "reference"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "__import__('os').mkdir('{path}')",
+        "1+__import__('os').mkdir('{path}')",
+        "exec('import os; os.mkdir(\"{path}\")')",
+        "\\operatorname{{eval}}(__import__('os').mkdir('{path}'))",
+        "open('{path}','w')",
+        "().__class__.__base__.__subclasses__()",
+    ],
+)
+def test_no_text_is_run_as_code(tmp_path, place, code):
+    text = code.format(path=tmp_path / "made")
+    answers_with = rf"\boxed{{{text}}}" if place == "answer" else r"\boxed{x}"
+    assert grade(answers_with, "x" if place == "answer" else text).value in (0, None)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_process_that_dies_is_replaced():
     pool = Comparers()
     request = {"reference": "x", "answer": "x", "decimals": 6, "strict": True}
