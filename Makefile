@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test browser check fmt lint types fast bench-engine bench-scale bench-upload bench-json soak fuzz conformance gate-webhooks clean
+.PHONY: help setup demo up test browser check fmt lint types fast bench-engine bench-scale bench-upload bench-followers bench-json soak fuzz conformance gate-webhooks clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ bench-scale: $(STAMP) ## step time and memory as sizes grow, with a chart
 
 bench-upload: $(STAMP) ## a gigabyte in, whole and in parts, and out again; fails if the API's memory grows
 	$(BIN)/python -m benchmarks.upload
+
+bench-followers: $(STAMP) ## a thousand clients that follow jobs live; fails if one misses an event or hangs at the stop
+	$(BIN)/python -m benchmarks.followers
 
 bench-json: $(STAMP) ## what reading lines strictly costs beside json.loads
 	$(BIN)/python -m benchmarks.strict_json
