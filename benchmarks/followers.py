@@ -1,8 +1,8 @@
 """Many who follow jobs live: `python -m benchmarks.followers --followers 1000`.
 
-Starts the API as a process of its own, opens so many streams over loopback, commits events, and tells how late
-they come, what the process takes, and how long it needs to end all streams when it is told to stop. Fails if an
-event is missing, or if the streams are not over within five seconds. Linux only: it reads /proc.
+Starts the API as a process of its own, opens so many streams over loopback, commits events, and tells how
+late they come, what the process takes, and how long it needs to end all streams when it is told to stop.
+Fails if an event is missing, or if the streams are not over within five seconds. Linux only: it reads /proc.
 """
 
 from __future__ import annotations
