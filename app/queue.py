@@ -42,6 +42,11 @@ def worker_command(*queues: Queue) -> list[str]:
     return [sys.executable, "-m", "celery", "--quiet", "-A", "workers.celery_app", "worker", *options, *quiet]
 
 
+def sampler_command(*options: str) -> list[str]:
+    """The command line of a sampler process."""
+    return [sys.executable, "-m", "workers.serving", *options]
+
+
 def broker_options(url: str) -> dict[str, Any]:
     """Celery's settings for a broker URL; makes the folders of `filesystem://FOLDER`."""
     scheme, rest = url.split("://", 1)

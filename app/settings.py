@@ -120,6 +120,17 @@ class Settings(BaseSettings):
     grader_runs_per_key: int = Field(default=4, ge=1, le=256)
     """Grader runs that one API key may have under way, in each API process."""
 
+    sampler: bool = True
+    """Whether `cherry up` runs a sampler of its own, so that models of this service can be judges."""
+    sampler_url: str = ""
+    """Where a sampler (`cherry sampler`) listens, such as http://127.0.0.1:8001; `cherry up` sets its own."""
+    sampler_token: SecretStr = SecretStr("")
+    """What the processes of this service show the sampler; `cherry up` makes its own."""
+    sampler_models: int = Field(default=2, ge=1, le=64)
+    """Models that the sampler keeps in memory."""
+    sampler_device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the sampler computes. "auto": on a GPU if it sees one."""
+
     lease: timedelta = timedelta(seconds=30)
     """How long a silent worker keeps a job; renewed every sixth of this."""
     phase_limit: timedelta = timedelta(minutes=30)

@@ -50,12 +50,13 @@ def test_env_example_can_be_read_as_settings(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_compose_has_the_services_and_builds_targets_that_exist() -> None:
     services = COMPOSE["services"]
-    assert set(services) == {"postgres", "valkey", "migrate", "api", "relay", "validator", "worker"}
+    known = {"postgres", "valkey", "migrate", "api", "relay", "validator", "worker", "sampler"}
+    assert set(services) == known
     targets = set(re.findall(r"^FROM \S+ AS (\w+)", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE))
     assert {s["build"]["target"] for s in services.values() if "build" in s} <= targets
 
 
-@pytest.mark.parametrize("service", ["migrate", "relay", "validator", "worker"])
+@pytest.mark.parametrize("service", ["migrate", "relay", "validator", "worker", "sampler"])
 def test_compose_commands_exist(service: str) -> None:
     command = COMPOSE["services"][service]["command"]
     assert command[0] == "cherry"
@@ -82,5 +83,5 @@ def test_dockerfile_copies_only_what_exists() -> None:
 
 def test_every_worker_of_compose_has_the_train_extra() -> None:
     for name, service in COMPOSE["services"].items():
-        if service.get("command", [])[:2] == ["cherry", "worker"]:
+        if service.get("command", [])[:2] in (["cherry", "worker"], ["cherry", "sampler"]):
             assert service["build"]["target"] == "worker", f"{name} tokenizes prompts"

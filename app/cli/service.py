@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.connect import DEFAULT_FOLDER
-from app.cli.output import AsJson, console, errors, print_json
+from app.cli.output import AsJson, CliError, console, errors, print_json
 
 if TYPE_CHECKING:
     import uvicorn
@@ -117,6 +117,20 @@ def worker(
     get_settings()  # say what is missing here rather than in Celery's words
     command = worker_command(*([queue.value] if queue else QUEUES))
     os.execv(command[0], command)  # noqa: S606  # becomes the worker: signals reach it directly
+
+
+def sampler(
+    host: Host = None,
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8001,
+) -> None:
+    """Run a sampler alone (needs DATABASE_URL, CHERRY_BROKER_URL and CHERRY_SAMPLER_TOKEN)."""
+    from app.queue import sampler_command
+    from app.settings import get_settings
+
+    if not get_settings().sampler_token.get_secret_value():
+        raise CliError("set CHERRY_SAMPLER_TOKEN, the same for the sampler and for all who ask it")
+    command = sampler_command("--host", host or "127.0.0.1", "--port", str(port))
+    os.execv(command[0], command)  # noqa: S606  # becomes the sampler: signals reach it directly
 
 
 def relay() -> None:

@@ -6,6 +6,7 @@ import http.client
 import json
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -26,11 +27,12 @@ from app.embedded.process import EmbeddedError, is_alive
 from app.embedded.services import Program, Server, Supervised
 from app.embedded.valkey import Valkey, server_binary
 from app.logs import configure_logging
-from app.queue import QUEUES, worker_command
+from app.queue import QUEUES, sampler_command, worker_command
 from app.settings import Settings, get_settings
 
 log = structlog.get_logger(__name__)
 
+LOOPBACK = "127.0.0.1"
 READY_SECONDS = 120.0
 TICK_SECONDS = 0.2
 PORTS_TO_TRY = 100
@@ -87,6 +89,7 @@ class Supervisor:
         self._supervised: list[Supervised] = []
         self._lock: IO[str] | None = None
         self._listener: socket.socket | None = None
+        self._sampler: socket.socket | None = None
         self._is_stopping = False
 
     def run(self, on_ready: Callable[[Running], None]) -> None:
@@ -144,6 +147,10 @@ class Supervisor:
         os.environ["CHERRY_DATA_DIR"] = str(self.folder)
         if not self.given.secret_key.get_secret_value():
             os.environ["CHERRY_SECRET_KEY"] = secret_key(self.folder / "secret_key")
+        if self.given.sampler and not self.given.sampler_url:
+            self._sampler = listening_socket(LOOPBACK, 0, 0)
+            os.environ["CHERRY_SAMPLER_URL"] = f"http://{LOOPBACK}:{self._sampler.getsockname()[1]}"
+            os.environ["CHERRY_SAMPLER_TOKEN"] = secrets.token_urlsafe(32)
         get_settings.cache_clear()
         return get_settings()
 
@@ -168,6 +175,9 @@ class Supervisor:
         grace = self.given.shutdown_grace.total_seconds() + WORKER_EXTRA_GRACE
         for queue in QUEUES:
             self._add_program(f"worker-{queue}", worker_command(queue), grace=grace)
+        if self._sampler:
+            fd = self._sampler.fileno()
+            self._add_program("sampler", sampler_command("--fd", str(fd)), grace=API_GRACE, pass_fds=[fd])
 
     def _add_program(
         self, name: str, command: Sequence[str], *, grace: float, pass_fds: Sequence[int] = ()
@@ -208,8 +218,9 @@ class Supervisor:
             supervised.ask_to_stop()
         for supervised in reversed(self._supervised):
             supervised.server.stop()
-        if self._listener:
-            self._listener.close()
+        for listener in (self._listener, self._sampler):
+            if listener:
+                listener.close()
         if self._lock:
             (self.folder / "state.json").unlink(missing_ok=True)
             self._lock.close()

@@ -12,6 +12,7 @@ from app.grading.cache import AnswerCache, key_of
 from app.grading.judge import Judge
 from app.grading.judge_settings import JudgeEntry, KeyEntry, entry_for, known_names
 from app.grading.openai_calls import Server
+from app.grading.own_models import OwnModel, own_model
 from app.outbound import TargetRefused, check_url, rules_of
 from app.settings import Settings
 from graders import strict_json
@@ -38,7 +39,7 @@ class Judges:
         if target.base_url is not None:
             self._check_users(tenant, target, target.base_url)
             return
-        entry = self._entry(target)
+        entry = self._entry(tenant, target)
         for name in _refused(entry, sampling):
             kind = "reasons" if entry.reasoning else "does not reason"
             message = f"The model '{target.model}' {kind} and does not take '{name}'; leave it out."
@@ -62,8 +63,9 @@ class Judges:
 
     def _judge(self, tenant: str, target: Target) -> Judge:
         if target.base_url is None:
-            entry = self._entry(target)
-            place: tuple[str, ...] = (target.model,)
+            entry = self._entry(tenant, target)
+            is_own = isinstance(entry, OwnModel)
+            place: tuple[str, ...] = (tenant, "", target.model, "own") if is_own else (target.model,)
         else:
             entry = JudgeEntry(base_url=target.base_url, media=frozenset({"image", "audio"}))
             place = (tenant, target.base_url, target.api_key_name or "")
@@ -90,8 +92,12 @@ class Judges:
         )
         return Judge(entry, server)
 
-    def _entry(self, target: Target) -> JudgeEntry:
-        if entry := entry_for(self._settings.judges, target.model):
+    def _entry(self, tenant: str, target: Target) -> JudgeEntry:
+        """The judge of that name in the settings, the project's own model, or the judge of all names."""
+        judges = self._settings.judges
+        if target.model not in judges and (own := own_model(self._settings, tenant, target.model)):
+            return own
+        if entry := entry_for(judges, target.model):
             return entry
         names = known_names(self._settings.judges)
         known = (
@@ -102,6 +108,8 @@ class Judges:
 
     def _key(self, entry: JudgeEntry) -> str:
         """The operator's key for a judge of the settings, which were checked to name one that is there."""
+        if isinstance(entry, OwnModel):
+            return self._settings.sampler_token.get_secret_value()
         return read_key(self._settings.judge_keys[entry.key]) if entry.key else ""
 
     def _check_users(self, tenant: str, target: Target, base_url: str) -> str:

@@ -125,7 +125,24 @@ def test_doctor_finds_a_running_service_well(service: Service) -> None:
     assert found["database"] == found["broker"] == found["torch"] == "ok"
 
 
-@pytest.mark.parametrize("name", ["api", "relay", "worker-train", "valkey", "postgres"])
+def test_a_model_of_this_service_is_the_judge(service: Service) -> None:
+    grader: Any = {
+        "type": "label_model",
+        "name": "judge",
+        "model": "cherry-nano",
+        "labels": ["right", "wrong"],
+        "passing_labels": ["right", "wrong"],
+        "input": [{"role": "user", "content": "Is {{sample.output_text}} right?"}],
+    }
+    with service.client() as client:
+        graded = client.fine_tuning.alpha.graders.run(grader=grader, model_sample="4", item={})
+    told = graded.to_dict(mode="json", warnings=False)
+    assert told["metadata"]["sampled_model_name"] == "cherry-nano"  # type: ignore[index]
+    assert told["metadata"]["token_usage"] > 0  # type: ignore[index, operator]
+    assert service.state()["processes"]["sampler"]
+
+
+@pytest.mark.parametrize("name", ["api", "relay", "sampler", "worker-train", "valkey", "postgres"])
 def test_a_killed_part_comes_back(service: Service, name: str) -> None:
     old = service.state()["processes"][name]
     os.kill(old, signal.SIGKILL)

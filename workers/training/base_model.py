@@ -38,6 +38,11 @@ class BaseModel:
     compute_dtype: torch.dtype
     stored_dtype: torch.dtype
 
+    @property
+    def rollout_model(self) -> Any:
+        """What is sampled from: nothing is trained of it."""
+        return self.model
+
 
 def load_base(
     folder: Path,

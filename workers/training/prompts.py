@@ -18,7 +18,7 @@ def make_prompts(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -
     prompts = []
     for i, row in enumerate(rows):
         try:
-            tokens = _tokens(row.item, tokenizer)
+            tokens = chat_tokens(row.item, tokenizer)
         except Exception as error:  # a template is a program of its own and may refuse a row in any way
             message = f"The model's chat template refused the {name} row on line {row.line}: {error}"
             raise PromptInvalid(message) from error
@@ -33,7 +33,8 @@ def make_prompts(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -
     return prompts
 
 
-def _tokens(item: Mapping[str, Any], tokenizer: Any) -> list[int]:
+def chat_tokens(item: Mapping[str, Any], tokenizer: Any) -> list[int]:
+    """A row's messages by the chat template, and the start of an answer. Raises what the template raises."""
     messages = [_as_template_message(message) for message in item["messages"]]
     tokens: list[int] = tokenizer.apply_chat_template(
         messages, tools=item.get("tools"), add_generation_prompt=True, tokenize=True, return_dict=False

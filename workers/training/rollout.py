@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from workers.training.decode_attention import decode, layer_shapes, prefill
 from workers.training.decode_step import Ints, Live, exact_step
 from workers.training.draw import draw
 from workers.training.lean_decoder import lean_decoder
-from workers.training.policy import Policy
 from workers.training.randomness import keyed_seed, uniforms
 from workers.training.slot_cache import LayerShape, SlotCache
 from workers.training.static_decoder import StaticDecoder
@@ -48,6 +47,25 @@ LEAN_FROM = 16
 
 OnCompletion = Callable[[int, int, Completion], None]
 Bools = NDArray[np.bool_]
+
+
+class Sampled(Protocol):
+    """What is sampled from: a policy, or a model as it lies on disk."""
+
+    @property
+    def rollout_model(self) -> Any: ...
+
+    @property
+    def tokenizer(self) -> Any: ...
+
+    @property
+    def end_ids(self) -> tuple[int, ...]: ...
+
+    @property
+    def context(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
 
 
 @dataclass(frozen=True)
@@ -77,7 +95,7 @@ class Sampling:
 
 @torch.no_grad()
 def sample_groups(
-    policy: Policy,
+    policy: Sampled,
     prompts: Sequence[Prompt],
     sampling: Sampling,
     on_completion: OnCompletion | None = None,
@@ -125,7 +143,7 @@ class _Decoding:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: Sampled,
         prompts: Sequence[Prompt],
         sampling: Sampling,
         on_completion: OnCompletion | None,

@@ -21,6 +21,7 @@ COMMANDS = (
     "api",
     "worker",
     "relay",
+    "sampler",
     "migrate",
     "doctor",
     "keys",

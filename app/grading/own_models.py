@@ -1,0 +1,38 @@
+"""Models of this service as judges: asked through its own sampler."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from app.db import unit_of_work
+from app.errors import NotFound
+from app.grading.judge_settings import JudgeEntry
+from app.models import service as models
+from app.settings import Settings
+
+CONCURRENCY = 64
+TIMEOUT_SECONDS = 600.0
+"""The sampler may have a model to load, and work of others before it."""
+
+
+class OwnModel(JudgeEntry):
+    """A base model, or one that the project has tuned."""
+
+
+def own_model(settings: Settings, project_id: str, name: str) -> OwnModel | None:
+    """The judge that a project's own model is; None without such a model or a sampler."""
+    if not settings.sampler_url or not project_id:
+        return None
+    try:
+        with unit_of_work() as db:
+            models.get(db, project_id, name)
+    except NotFound:
+        return None
+    return OwnModel(
+        base_url=f"{settings.sampler_url.rstrip('/')}/projects/{quote(project_id, safe='')}/v1",
+        reasoning=False,
+        reply="json_schema",
+        concurrency=CONCURRENCY,
+        timeout=TIMEOUT_SECONDS,
+        retries=2,
+    )

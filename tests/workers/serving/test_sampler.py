@@ -1,0 +1,274 @@
+"""The sampler: OpenAI's client against its real server, over real models and the real database."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import uvicorn
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+from starlette.applications import Starlette
+
+from app.settings import Settings, get_settings
+from app.storage import get_storage
+from graders import Sample, build_grader, parse_grader
+from tests.factories import Tenant, make_job, make_tenant, make_tuned_model
+from tests.factories import make_model as add_model
+from tests.tiny_model import make_tiny_model
+from workers.serving.server import create_sampler
+
+TOKEN = "only-between-ourselves"
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+class Town(BaseModel):
+    name: str
+    people: int
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "sharp", scale=0.3, context=400)
+
+
+@pytest.fixture
+def settings(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Those of the test, with a sampler's token."""
+    monkeypatch.setenv("CHERRY_SAMPLER_TOKEN", TOKEN)
+    monkeypatch.setenv("CHERRY_SAMPLER_MODELS", "1")
+    monkeypatch.setenv("CHERRY_SAMPLER_DEVICE", "cpu")
+    get_settings.cache_clear()
+    return get_settings()
+
+
+@pytest.fixture
+def sampler(settings: Settings) -> Iterator[tuple[str, Starlette]]:
+    """A running sampler: its URL and its app."""
+    app = create_sampler(settings)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", app
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def tenant(db: Session, folder: Path) -> Tenant:
+    made = make_tenant(db)
+    add_model(db, "tiny", folder)
+    db.commit()
+    return made
+
+
+def client_of(url: str, project_id: str, key: str = TOKEN, **options: Any) -> openai.OpenAI:
+    base = f"{url}/projects/{project_id}/v1"
+    return openai.OpenAI(base_url=base, api_key=key, max_retries=0, **options)
+
+
+@pytest.fixture
+def client(sampler: tuple[str, Starlette], tenant: Tenant) -> Iterator[openai.OpenAI]:
+    with client_of(sampler[0], tenant.project_id, _strict_response_validation=True) as made:
+        yield made
+
+
+def chat(client: openai.OpenAI, **changes: Any) -> Any:
+    asked: dict[str, Any] = {"model": "tiny", "messages": HELLO, "max_completion_tokens": 12, "seed": 5}
+    return client.chat.completions.create(**{**asked, **changes})
+
+
+def test_a_chat_is_answered_and_counted(client: openai.OpenAI) -> None:
+    reply = chat(client, n=3, temperature=0.7)
+    assert [choice.index for choice in reply.choices] == [0, 1, 2]
+    assert len({choice.message.content for choice in reply.choices}) == 3
+    assert reply.usage.prompt_tokens == len("<>user:hello<><>assistant:") - 3  # each marker is one token
+    assert reply.usage.completion_tokens == 36
+    assert {choice.finish_reason for choice in reply.choices} == {"length"}
+    assert reply.model == "tiny"
+
+
+def test_a_seed_gives_the_same_answer_alone_and_in_company(
+    client: openai.OpenAI, sampler: tuple[str, Starlette]
+) -> None:
+    alone = [chat(client, seed=seed).choices[0].message.content for seed in range(12)]
+    assert len(set(alone)) == 12
+    before = sampler[1].state.batcher.rounds
+    with ThreadPoolExecutor(12) as threads:
+        together = list(
+            threads.map(lambda seed: chat(client, seed=seed).choices[0].message.content, range(12))
+        )
+    assert together == alone
+    assert sampler[1].state.batcher.rounds - before < 12  # some went side by side
+
+
+def test_without_a_seed_answers_differ(client: openai.OpenAI) -> None:
+    assert len({chat(client, seed=None).choices[0].message.content for _ in range(3)}) == 3
+
+
+def test_a_reply_keeps_to_a_schema(client: openai.OpenAI) -> None:
+    town = {"type": "object", "properties": {"name": {"enum": ["Pisa", "Rome"]}}, "required": ["name"]}
+    asked = {"type": "json_schema", "json_schema": {"name": "town", "schema": town}}
+    reply = chat(client, n=8, response_format=asked, max_completion_tokens=300)
+    done = [choice.message.content for choice in reply.choices if choice.finish_reason == "stop"]
+    assert done
+    assert {json.loads(text)["name"] for text in done} <= {"Pisa", "Rome"}
+
+
+def test_the_clients_parse_gets_its_type(client: openai.OpenAI) -> None:
+    """Greedy and with a name of a few letters, so that the tiny model comes to an end."""
+
+    class Choice(BaseModel):
+        town: bool
+
+    reply = client.chat.completions.parse(
+        model="tiny", messages=HELLO, response_format=Choice, temperature=0, max_completion_tokens=350  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert reply.choices[0].message.parsed in (Choice(town=True), Choice(town=False))
+
+
+def test_stop_and_logprobs(client: openai.OpenAI) -> None:
+    reply = chat(client, logprobs=True, temperature=0)
+    content = reply.choices[0].logprobs.content
+    assert len(content) == 12
+    assert all(token.logprob <= 0 for token in content)
+    text = reply.choices[0].message.content
+    stopped = chat(client, temperature=0, stop=[text[3]])
+    assert (stopped.choices[0].message.content, stopped.choices[0].finish_reason) == (
+        text[: text.index(text[3])],
+        "stop",
+    )
+
+
+REFUSED = {
+    "model": ({"model": "nobody"}, openai.NotFoundError, "model", "model_not_found"),
+    "stream": ({"stream": True}, openai.BadRequestError, "stream", "invalid_value"),
+    "tools": ({"tools": []}, openai.BadRequestError, "tools", "unknown_parameter"),
+    "temperature": ({"temperature": 3}, openai.BadRequestError, "temperature", "decimal_above_max_value"),
+    "messages": ({"messages": []}, openai.BadRequestError, "messages", None),
+    "long": (
+        {"messages": [{"role": "user", "content": "x" * 500}]},
+        openai.BadRequestError,
+        "messages",
+        "context_length_exceeded",
+    ),
+    "image": (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+        openai.BadRequestError,
+        "messages[0].content[0]",
+        None,
+    ),
+    "schema": (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "x"}}}},
+        openai.BadRequestError,
+        "response_format.json_schema.schema",
+        "invalid_json_schema",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "raised", "param", "code"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_answered_is_refused_by_name(
+    client: openai.OpenAI, change: dict[str, Any], raised: type[openai.APIStatusError], param: str, code: str
+) -> None:
+    with pytest.raises(raised) as caught:
+        chat(client, **change)
+    assert caught.value.param == param
+    assert code is None or caught.value.code == code
+    assert chat(client).choices  # and it goes on
+
+
+def test_only_who_holds_the_token_is_served(sampler: tuple[str, Starlette], tenant: Tenant) -> None:
+    for key in ("", "wrong", TOKEN + "x", tenant.key):
+        with (
+            client_of(sampler[0], tenant.project_id, key or "none") as stranger,
+            pytest.raises(openai.AuthenticationError),
+        ):
+            chat(stranger)
+
+
+def test_a_sampler_without_a_token_serves_nobody(db: Session, tenant: Tenant) -> None:
+    from starlette.testclient import TestClient
+
+    app = create_sampler(
+        get_settings().model_copy(update={"sampler_token": type(get_settings().sampler_token)("")})
+    )
+    with TestClient(app) as http:
+        assert http.post("/projects/x/v1/chat/completions", json={}).status_code == 401
+        assert http.get("/healthz").status_code == 200
+        assert http.get("/v1/models").status_code == 404
+
+
+def test_a_tuned_model_is_its_projects_own_and_loaded_on_demand(
+    sampler: tuple[str, Starlette], tenant: Tenant, db: Session, folder: Path
+) -> None:
+    other = make_tenant(db, "other")
+    job = make_job(db, tenant.project_id, model="tiny")
+    tuned = make_tuned_model(db, job)
+    db.commit()
+    get_storage().publish_folder(folder, f"{tuned.storage_key}/model")
+    library = sampler[1].state.library
+    with client_of(sampler[0], tenant.project_id) as mine, client_of(sampler[0], other.project_id) as theirs:
+        base = chat(mine, temperature=0).choices[0].message.content
+        assert library.names == ["tiny"]
+        assert (
+            chat(mine, model=tuned.name, temperature=0).choices[0].message.content == base
+        )  # the same weights
+        assert library.names == [tuned.name]  # one at a time in memory
+        with pytest.raises(openai.NotFoundError):
+            chat(theirs, model=tuned.name)
+        get_storage().delete_prefix(tuned.storage_key or "")
+        chat(mine)
+        with pytest.raises(openai.NotFoundError, match="are gone"):
+            chat(mine, model=tuned.name)
+
+
+def test_our_own_model_is_the_judge(
+    sampler: tuple[str, Starlette], tenant: Tenant, monkeypatch: pytest.MonkeyPatch, db: Session
+) -> None:
+    from app.grading.services import forget_services, grader_services
+
+    monkeypatch.setenv("CHERRY_SAMPLER_URL", sampler[0])
+    get_settings.cache_clear()
+    forget_services()
+    spec = parse_grader(
+        {
+            "type": "label_model",
+            "name": "judge",
+            "model": "tiny",
+            "labels": ["good", "bad"],
+            "passing_labels": ["good", "bad"],
+            "input": [{"role": "user", "content": "Is {{sample.output_text}} good?"}],
+        }
+    )
+    services: Any = grader_services(tenant.project_id)
+    grader = build_grader(spec, services)
+    grades = [grader.grade(Sample(text), {}) for text in "abcdefgh"]
+    judged = [grade for grade in grades if grade.value is not None]
+    assert {grade.value for grade in judged} == {1.0}
+    assert all(grade.usage["tiny"].completion_tokens > 0 for grade in judged)
+    from graders import GraderInvalid
+
+    stranger = make_tenant(db, "stranger")
+    db.commit()
+    nobody = parse_grader({**spec.model_dump(exclude_unset=True), "model": "nobody"})
+    with pytest.raises(GraderInvalid, match="no judge 'nobody'"):
+        build_grader(nobody, grader_services(stranger.project_id))
+    for judge in services.judge._judges._made.values():
+        judge.server._client.close()  # its connections are kept for the next question
+
+
+def test_nothing_of_torch_is_loaded_before_a_model_is_needed() -> None:
+    code = "import sys, workers.serving.server; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

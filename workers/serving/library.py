@@ -1,0 +1,133 @@
+"""Models by name: where their files lie, and the few that are in memory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import structlog
+
+from app.db import unit_of_work
+from app.errors import NotFound, ServerError
+from app.models import service as models
+from app.settings import Settings
+from app.storage import get_storage
+
+if TYPE_CHECKING:
+    from workers.training.base_model import BaseModel
+    from workers.training.constraint import Constraint
+
+log = structlog.get_logger(__name__)
+
+MAX_CONSTRAINTS = 64
+"""Response formats that a model keeps compiled."""
+
+
+class Place(NamedTuple):
+    """Where a model's files are: a folder of this machine, or a prefix in storage."""
+
+    name: str
+    folder: str | None
+    storage_key: str | None
+
+
+class Loaded:
+    """A model in memory, and the response formats that were asked of it."""
+
+    def __init__(self, base: BaseModel) -> None:
+        self.base = base
+        self._constraints: OrderedDict[str, Constraint | None] = OrderedDict()
+
+    def constraint(self, response_format: Mapping[str, Any] | None) -> Constraint | None:
+        """Raises `ConstraintFailed`."""
+        from workers.training.constraint import constraint_of
+
+        key = json.dumps(response_format)
+        if key not in self._constraints:
+            base = self.base
+            made = constraint_of(response_format, base.tokenizer, base.model, base.end_ids)
+            self._constraints[key] = made
+            if len(self._constraints) > MAX_CONSTRAINTS:
+                self._constraints.popitem(last=False)
+        self._constraints.move_to_end(key)
+        return self._constraints[key]
+
+
+class Library:
+    """`find` may be called from any thread, `load` from one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._most = settings.sampler_models
+        self._device = settings.sampler_device
+        self._threads = settings.trainer_threads
+        self._copies = settings.data_dir / "sampler"
+        self._loaded: OrderedDict[Place, Loaded] = OrderedDict()
+
+    @property
+    def names(self) -> list[str]:
+        """Models in memory, the one used last at the end."""
+        return [place.name for place in self._loaded]
+
+    def find(self, project_id: str, name: str) -> Place:
+        """Where the model lies that a project calls so. Raises `NotFound`."""
+        with unit_of_work() as db:
+            model = models.get(db, project_id, name)
+            return Place(model.name, model.folder, model.storage_key)
+
+    def load(self, place: Place) -> Loaded:
+        """The model, read if need be; the one that was not used for longest makes room.
+
+        Raises `NotFound` if its files are gone, or `ServerError` if they cannot be used.
+        """
+        if place not in self._loaded:
+            while len(self._loaded) >= self._most:
+                self._forget(next(iter(self._loaded)))
+            self._loaded[place] = Loaded(self._read(place))
+            log.info("model_loaded", model=place.name)
+        self._loaded.move_to_end(place)
+        return self._loaded[place]
+
+    def _read(self, place: Place) -> BaseModel:
+        import torch
+
+        from workers.training.base_model import load_base
+        from workers.training.errors import ModelInvalid
+
+        if self._threads:
+            torch.set_num_threads(self._threads)
+        device = self._device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            return load_base(self._folder(place), torch.device(device))
+        except FileNotFoundError:
+            message = f"The files of the model '{place.name}' are gone."
+            raise NotFound(message, param="model", code="model_not_found") from None
+        except ModelInvalid as problem:
+            raise ServerError(str(problem)) from None
+
+    def _folder(self, place: Place) -> Path:
+        """The model's folder on this disk; what lies in an object store is copied."""
+        if place.folder is not None:
+            return Path(place.folder)
+        prefix = f"{place.storage_key}/model"
+        local = get_storage().local_path(f"{prefix}/config.json")
+        if local is not None and local.is_file():
+            return local.parent
+        copy = self._copy_of(place)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        get_storage().fetch_folder(prefix, copy)
+        return copy
+
+    def _copy_of(self, place: Place) -> Path:
+        return self._copies / str(place.storage_key).replace("/", "_")
+
+    def _forget(self, place: Place) -> None:
+        del self._loaded[place]
+        if place.folder is None:
+            shutil.rmtree(self._copy_of(place), ignore_errors=True)
+        log.info("model_forgotten", model=place.name)

@@ -1,0 +1,122 @@
+"""Chat requests and replies on the wire: the part of OpenAI's that the sampler honours."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.errors import BadRequest
+from app.ids import random_id
+from workers.response_format import ResponseFormatInvalid, checked
+from workers.serving.batcher import Answered, Shape
+
+DEFAULT_TOKENS = 4096
+"""Longest reply where the request does not say; the model's context may end it earlier."""
+MAX_SAMPLES = 128
+Stop = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class Message(BaseModel):
+    """One message. Parts are text: models here see no images and hear nothing."""
+
+    model_config = ConfigDict(extra="allow")
+
+    role: Literal["developer", "system", "user", "assistant", "tool", "function"]
+    content: str | list[dict[str, Any]] | None = None
+
+
+class ChatRequest(BaseModel):
+    """What is asked. Parameters that would change the reply and are not here are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    model: str = Field(min_length=1, max_length=256)
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    n: int | None = Field(default=None, ge=1, le=MAX_SAMPLES)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    seed: int | None = None
+    logprobs: bool | None = None
+    response_format: dict[str, Any] | None = None
+    stream: Literal[False] | None = None
+    user: Any = None
+    store: Any = None
+    metadata: Any = None
+    safety_identifier: Any = None
+    prompt_cache_key: Any = None
+    service_tier: Any = None
+
+    def shape(self) -> Shape:
+        """How to sample. Raises `BadRequest`."""
+        return Shape(
+            samples=self.n or 1,
+            max_tokens=self.max_completion_tokens or self.max_tokens or DEFAULT_TOKENS,
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
+            response_format=_checked_format(self.response_format),
+        )
+
+    def chat(self) -> list[dict[str, Any]]:
+        """The messages for a chat template. Raises `BadRequest` for parts that are not text."""
+        for i, message in enumerate(self.messages):
+            for j, part in enumerate(message.content if isinstance(message.content, list) else ()):
+                if not isinstance(part.get("text"), str):
+                    where = f"messages[{i}].content[{j}]"
+                    raise BadRequest(f"Invalid value for '{where}': models here read text only.", param=where)
+        return [message.model_dump(exclude_none=True) for message in self.messages]
+
+
+class Usage(NamedTuple):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+def reply(request: ChatRequest, answered: Answered) -> dict[str, Any]:
+    """A `chat.completion`."""
+    written = sum(len(completion.tokens) for completion in answered.completions)
+    usage = Usage(answered.prompt_tokens, written, answered.prompt_tokens + written)
+    return {
+        "id": random_id("chatcmpl-"),
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": request.model,
+        "choices": [
+            {
+                "index": i,
+                "finish_reason": completion.finish_reason,
+                "message": {"role": "assistant", "content": completion.text, "refusal": None},
+                "logprobs": _logprobs(answered, i) if request.logprobs else None,
+            }
+            for i, completion in enumerate(answered.completions)
+        ],
+        "usage": usage._asdict(),
+        "system_fingerprint": "cherry",
+    }
+
+
+def _logprobs(answered: Answered, i: int) -> dict[str, Any]:
+    pieces = zip(answered.pieces[i], answered.completions[i].logprobs, strict=True)
+    content = [
+        {"token": piece, "logprob": logprob, "bytes": list(piece.encode()), "top_logprobs": []}
+        for piece, logprob in pieces
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _checked_format(raw: dict[str, Any] | None) -> dict[str, Any] | None:
+    if raw is None:
+        return None
+    try:
+        return checked(raw)
+    except ResponseFormatInvalid as fault:
+        at = f"response_format.{fault.param}" if fault.param else "response_format"
+        raise BadRequest(
+            fault.message.replace(f"'{fault.param}'", f"'{at}'"), param=at, code=fault.code
+        ) from None
