@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test browser check fmt lint types fast bench-engine bench-scale bench-upload bench-followers bench-json soak fuzz conformance gate-webhooks clean
+.PHONY: help setup demo up test browser check fmt lint types fast bench-engine bench-scale bench-upload bench-followers bench-json bench-graders sandbox-soak soak fuzz conformance gate-webhooks clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -72,6 +72,12 @@ bench-followers: $(STAMP) ## a thousand clients that follow jobs live; fails if 
 
 bench-json: $(STAMP) ## what reading lines strictly costs beside json.loads
 	$(BIN)/python -m benchmarks.strict_json
+
+bench-graders: $(STAMP) ## python graders from the warm pool beside one process a call, and the built-in kinds
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.graders
+
+sandbox-soak: $(STAMP) ## the sandbox: mixed tenants, killed owners, 100,000 grades, forged answers (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sandbox_soak
 
 soak: $(STAMP) ## 2,000 training steps; fails if memory grows
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak --steps 2000

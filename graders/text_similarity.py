@@ -6,9 +6,11 @@ needs them is built, not with this module. None of them needs downloaded data.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from rapidfuzz import fuzz, utils
@@ -41,7 +43,7 @@ def similarity(metric: str) -> Similarity:
         case "fuzzy_match":
             return fuzzy_match
         case "bleu":
-            return _bleu()
+            return bleu
         case "gleu":
             return _gleu()
         case "meteor":
@@ -58,24 +60,40 @@ def fuzzy_match(text: str, reference: str) -> float:
     return fuzz.WRatio(text, reference, processor=utils.default_process) / 100
 
 
-def _bleu() -> Similarity:
+def bleu(text: str, reference: str) -> float:
     """Sentence BLEU-4 (Papineni et al. 2002) with smoothing 3 of Chen and Cherry 2014 (NIST's, sacrebleu's).
 
-    For texts shorter than four tokens only the n-gram orders that exist count, so that a copy scores 1.
+    For texts shorter than four tokens only the n-gram orders that exist count, so that a copy scores 1. Equal
+    to nltk's `sentence_bleu` with `auto_reweigh`, several times as fast.
     """
-    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+    words, wanted = tokens(text), tokens(reference)
+    orders = min(4, len(words))
+    if not orders:
+        return 0.0
+    logs, halvings = [], 0
+    for n in range(1, orders + 1):
+        possible = len(words) - n + 1
+        found = _common(_ngrams(words, n), _ngrams(wanted, n))
+        if found == 0:
+            if n == 1:
+                return 0.0
+            halvings += 1
+        logs.append(math.log(found / possible if found else 1 / (2**halvings * possible)))
+    brevity = 1.0 if len(words) > len(wanted) else math.exp(1 - len(wanted) / len(words))
+    return brevity * math.exp(math.fsum(logs) / orders)
 
-    smoothing = SmoothingFunction().method3
 
-    def bleu(text: str, reference: str) -> float:
-        words = tokens(text)
-        if not words:
-            return 0.0
-        return float(
-            sentence_bleu([tokens(reference)], words, smoothing_function=smoothing, auto_reweigh=True)
-        )
+def _ngrams(words: list[str], n: int) -> dict[Any, int]:
+    """How often each stands there. A plain loop: a Counter costs more for texts of a few words."""
+    counts: dict[Any, int] = {}
+    for gram in words if n == 1 else zip(*(words[start:] for start in range(n)), strict=False):
+        counts[gram] = counts.get(gram, 0) + 1
+    return counts
 
-    return bleu
+
+def _common(one: dict[Any, int], other: dict[Any, int]) -> int:
+    """Grams of both, each as often as in the one that has it less often."""
+    return sum(min(count, other[gram]) for gram, count in one.items() if gram in other)
 
 
 def _gleu() -> Similarity:
@@ -88,12 +106,19 @@ def _gleu() -> Similarity:
     return gleu
 
 
-def _meteor() -> Similarity:
+def _stemmer() -> Callable[[str], str]:
+    """Porter's, remembering the words of a text's usual length."""
     from nltk.stem.porter import PorterStemmer
 
+    stem = PorterStemmer().stem
+    remembered = lru_cache(maxsize=2**15)(stem)
+    return lambda word: remembered(word) if len(word) <= 32 else stem(word)
+
+
+def _meteor() -> Similarity:
     from graders.meteor import meteor
 
-    stem = PorterStemmer().stem
+    stem = _stemmer()
 
     def similar(text: str, reference: str) -> float:
         return meteor(tokens(text), tokens(reference), stem)
@@ -101,25 +126,31 @@ def _meteor() -> Similarity:
     return similar
 
 
-def _rouge_n(n: int) -> Similarity:
-    """F-measure of n-gram overlap (Lin 2004), words stemmed."""
-    from rouge_score.rouge_scorer import RougeScorer
-    from rouge_score.tokenizers import DefaultTokenizer
+def _rouge_tokens() -> Callable[[str], list[str]]:
+    """rouge-score's own: lower case, letters and digits, words of more than three letters stemmed."""
+    from rouge_score.tokenize import tokenize
 
-    kind = f"rouge{n}"
-    scorer = RougeScorer([kind], tokenizer=DefaultTokenizer(use_stemmer=True))
+    class Stemmer:
+        stem = staticmethod(_stemmer())
+
+    return lambda text: tokenize(text, Stemmer)
+
+
+def _rouge_n(n: int) -> Similarity:
+    """F-measure of n-gram overlap (Lin 2004), words stemmed: rouge-score's value, found faster."""
+    tokenize = _rouge_tokens()
 
     def rouge(text: str, reference: str) -> float:
-        return float(scorer.score(reference, text)[kind].fmeasure)
+        words, wanted = tokenize(text), tokenize(reference)
+        sizes = max(len(words) - n + 1, 0) + max(len(wanted) - n + 1, 0)
+        return 2 * _common(_ngrams(words, n), _ngrams(wanted, n)) / sizes if sizes else 0.0
 
     return rouge
 
 
 def _rouge_l() -> Similarity:
     """F-measure of the longest common subsequence: rouge-score's tokens and value, found faster."""
-    from rouge_score.tokenizers import DefaultTokenizer
-
-    tokenize = DefaultTokenizer(use_stemmer=True).tokenize
+    tokenize = _rouge_tokens()
 
     def rouge_l(text: str, reference: str) -> float:
         words, wanted = tokenize(text), tokenize(reference)

@@ -11,14 +11,13 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from graders import strict_json
 from graders.sandbox.canary import weakness
-from graders.sandbox.flavours import FLAVOURS, flavour_of, modules_of
+from graders.sandbox.flavours import flavour_of, modules_of
 from graders.sandbox.launch import Shape, StartFailed, find_bubblewrap, start
 from graders.sandbox.pool import Pool, Raw, ServerLost
 from graders.sandbox.syscalls import this_machine
@@ -277,7 +276,7 @@ def _judge(raw: Raw, line: bytes, kind: int, limits: Limits) -> tuple[Fault | No
         return "time", f"It used more than {limits.cpu_seconds:g} seconds of CPU time.", None
     if raw.overflowed:
         return "output", "It wrote more than it may.", None
-    answer = _parsed(line)
+    answer = read_answer(line)
     if answer is None:
         if kind == RUN_SCRIPT and os.WIFEXITED(raw.ending.status) and not line:
             return None, "", None  # it left by os._exit, as a script may
@@ -287,8 +286,8 @@ def _judge(raw: Raw, line: bytes, kind: int, limits: Limits) -> tuple[Fault | No
     return answer["k"], answer["m"], None
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """The answer if it has exactly the form of one."""
+def read_answer(line: bytes) -> dict[str, Any] | None:
+    """The answer if it has exactly the form of one; the program may have written it itself."""
     if len(line) > MAX_ANSWER:
         return None
     try:
@@ -325,8 +324,3 @@ def _how_it_ended(raw: Raw) -> str:
 
 def _text(data: bytes, limit: int) -> str:
     return data[:limit].decode("utf-8", "replace").replace("\x00", "\ufffd")
-
-
-def flavours() -> Sequence[str]:
-    """The kinds of fork-server there are."""
-    return tuple(FLAVOURS)
