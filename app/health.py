@@ -11,6 +11,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from app.db import get_engine
+from app.grading.services import sandbox_level
 from app.migrate import is_at_head
 from app.queue import get_celery
 
@@ -53,7 +54,11 @@ def healthz() -> dict[str, str]:
 def readyz() -> JSONResponse:
     checks = readiness.checks()
     is_ready = set(checks.values()) == {"ok"}
-    answer = {"status": "ok" if is_ready else "unavailable", "checks": checks}
+    answer = {
+        "status": "ok" if is_ready else "unavailable",
+        "checks": checks,
+        "sandbox": sandbox_level(),
+    }
     return JSONResponse(answer, status_code=200 if is_ready else 503)
 
 

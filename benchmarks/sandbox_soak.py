@@ -69,7 +69,7 @@ def killed_owners(times: int) -> None:
 def is_alive(process: psutil.Process) -> bool:
     """Whether it runs; one that has ended and waits for the system's first process to notice does not."""
     try:
-        return str(process.status()) != psutil.STATUS_ZOMBIE
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
@@ -88,9 +88,8 @@ def many_grades(sandbox: LocalSandbox, grades: int) -> None:
     for _ in range(grades - grades // 10):
         assert sandbox.run(PROGRAM).value == 0.5
     after = footprint()
-    print(
-        f"{grades:,} grades: {before[0] / 1e6:.1f} to {after[0] / 1e6:.1f} MB, descriptors {before[1]} to {after[1]}"
-    )
+    print(f"{grades:,} grades: {before[0] / 1e6:.1f} to {after[0] / 1e6:.1f} MB, ", end="")
+    print(f"descriptors {before[1]} to {after[1]}")
     assert after[0] - before[0] < ALLOWED_GROWTH
     assert after[1:] == before[1:]
 

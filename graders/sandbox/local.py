@@ -103,6 +103,11 @@ class LocalSandbox:
                 self._attack_at = time.monotonic() + ATTACK_EVERY_SECONDS
             return self._finding
 
+    @property
+    def known(self) -> Finding | None:
+        """What was found so far; None before the first use."""
+        return self._finding
+
     def run(self, program: Program) -> Outcome:
         finding = self.finding()
         if finding.level == "none":
