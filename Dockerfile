@@ -15,13 +15,13 @@ COPY workers workers
 ENV CHERRY_DATA_DIR=/data CHERRY_HOST=0.0.0.0
 
 FROM base AS api
-RUN pip install --constraint constraints.txt .
+RUN pip install --constraint constraints.txt '.[graders]'
 USER cherry
 EXPOSE 8000
 HEALTHCHECK CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz')"]
 CMD ["cherry", "api"]
 
 FROM base AS worker
-RUN pip install --constraint constraints.txt '.[train]'
+RUN pip install --constraint constraints.txt '.[train,graders]'
 USER cherry
 CMD ["cherry", "worker"]

@@ -11,9 +11,10 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from app.db import get_engine
-from app.grading.services import sandbox_level
+from app.grading.sandbox import sandbox_level, sandbox_settings
 from app.migrate import is_at_head
 from app.queue import get_celery
+from app.settings import get_settings
 
 log = structlog.get_logger(__name__)
 router = APIRouter(include_in_schema=False)
@@ -57,7 +58,7 @@ def readyz() -> JSONResponse:
     answer = {
         "status": "ok" if is_ready else "unavailable",
         "checks": checks,
-        "sandbox": sandbox_level(),
+        "sandbox": sandbox_level(sandbox_settings(get_settings())),
     }
     return JSONResponse(answer, status_code=200 if is_ready else 503)
 

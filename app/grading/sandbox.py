@@ -31,3 +31,9 @@ def local_sandbox(settings: SandboxSettings) -> LocalSandbox:
     sandbox = LocalSandbox(settings)
     atexit.register(sandbox.close)
     return sandbox
+
+
+def sandbox_level(settings: SandboxSettings) -> str:
+    """The level that holds in this process, without finding it out: only graders that run code do."""
+    found = local_sandbox(settings).known
+    return "not used yet" if found is None else found.level

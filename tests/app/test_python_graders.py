@@ -8,8 +8,8 @@ import httpx2 as httpx
 import openai
 import pytest
 
-from app.grading import service, services
-from app.grading.services import sandbox_settings
+from app.grading import service
+from app.grading.sandbox import sandbox_settings
 from app.settings import Settings
 from graders.sandbox import LocalSandbox, SandboxSettings
 from graders.services import Services
@@ -20,16 +20,19 @@ RUN = "/v1/fine_tuning/alpha/graders/run"
 VALIDATE = "/v1/fine_tuning/alpha/graders/validate"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def in_sandbox() -> None:
-    if (reason := services.grader_services().sandbox.why_not()) is not None:  # type: ignore[union-attr]
+    sandbox = LocalSandbox(SandboxSettings())
+    reason = sandbox.why_not()
+    sandbox.close()
+    if reason is not None:
         pytest.skip(f"no sandbox holds here: {reason}")
 
 
 @pytest.fixture
 def switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     off = Services(sandbox=LocalSandbox(SandboxSettings(wanted="off")))
-    monkeypatch.setattr(service, "grader_services", lambda: off)
+    monkeypatch.setattr(service, "grader_services", lambda tenant="": off)
 
 
 @pytest.mark.usefixtures("in_sandbox")
