@@ -70,7 +70,7 @@ def test_dockerfile_keeps_torch_out_of_the_api() -> None:
     stages = (ROOT / "Dockerfile").read_text().split("FROM ")
     api = next(stage for stage in stages if stage.startswith("base AS api"))
     worker = next(stage for stage in stages if stage.startswith("base AS worker"))
-    assert "train" not in api.partition("pip install")[2]
+    assert ".[graders]" in api
     assert "[train,graders]" in worker
 
 
