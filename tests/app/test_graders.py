@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from typing import Any
@@ -14,10 +15,15 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.errors import TooManyRequests
+from app.grading.sandbox import local_sandbox, sandbox_settings
 from app.grading.schemas import Errors, GraderRunOut
+from app.grading.services import forget_services
 from app.grading.turns import Turns
+from app.settings import get_settings
 from graders import Failure, FailureKind, Grade, TokenUsage, parse_grader
 from tests.app import openai_schema
+from tests.app.judge_servers import refused, scored
+from tests.app.receivers import receiver
 from tests.factories import GRADER
 
 SIMILAR = {
@@ -306,8 +312,6 @@ def test_a_grading_that_takes_too_long_is_a_failed_one(
             gate.wait(60)
             return Grade(1.0)
 
-    from app.settings import get_settings
-
     monkeypatch.setenv("CHERRY_GRADER_RUN_LIMIT", "PT0.05S")
     get_settings.cache_clear()
     monkeypatch.setattr("app.grading.service.build_grader", lambda spec, services: Stuck())
@@ -315,3 +319,49 @@ def test_a_grading_that_takes_too_long_is_a_failed_one(
     gate.set()
     assert (result["reward"], flags(result)) == (0.0, {"other_error"})
     assert "took longer" in result["metadata"]["errors"]["other_error_details"]
+
+
+def test_a_python_grader_runs_and_its_traceback_is_told(client: openai.OpenAI) -> None:
+    if (reason := local_sandbox(sandbox_settings(get_settings())).why_not()) is not None:
+        pytest.skip(f"no sandbox holds here: {reason}")
+    source = "def grade(sample, item):\n    return 1 / sample['output_json']['n']\n"
+    grader: Any = {"type": "python", "name": "inverse", "source": source}
+    validated: Any = client.fine_tuning.alpha.graders.validate(grader=grader).grader
+    assert (validated.type, validated.name, validated.source) == ("python", "inverse", source)
+    assert (
+        client.fine_tuning.alpha.graders.run(grader=grader, model_sample='{"n": 4}', item={}).reward == 0.25
+    )
+    errors = client.fine_tuning.alpha.graders.run(
+        grader=grader, model_sample='{"n": 0}', item={}
+    ).metadata.errors
+    assert errors.python_grader_runtime_error
+    assert not errors.python_grader_server_error
+    assert "ZeroDivisionError" in (errors.python_grader_runtime_error_details or "")
+
+
+def test_a_judge_is_asked_and_its_tokens_are_told(
+    client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grader: Any = {
+        "type": "score_model",
+        "name": "judge",
+        "model": "big",
+        "range": [0, 10],
+        "input": [{"role": "user", "content": "How good is {{sample.output_text}}?"}],
+    }
+    answers = iter([scored(7, cached=40), refused(401, "no such key")])
+    with receiver(lambda _: next(answers)) as judge:
+        judges = {"big": {"base_url": f"http://127.0.0.1:{judge.port}/v1", "retries": 0}}
+        monkeypatch.setenv("CHERRY_JUDGES", json.dumps(judges))
+        get_settings.cache_clear()
+        forget_services()
+        graders = client.fine_tuning.alpha.graders
+        reply = graders.run(grader=grader, model_sample="a", item={})
+        failed = graders.run(grader=grader, model_sample="b", item={})
+    assert (reply.reward, reply.metadata.token_usage, reply.metadata.sampled_model_name) == (7.0, 110, "big")
+    assert reply.api_model_grader_token_usage_per_model == {
+        "big": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110, "cached_tokens": 40}
+    }
+    assert failed.reward == 0
+    assert failed.metadata.errors.api_model_grader_server_error
+    assert "no such key" in (failed.metadata.errors.api_model_grader_server_error_details or "")

@@ -168,6 +168,10 @@ def _banned(packed: Tensor, vocabulary: int) -> Tensor:
     if packed.device.type == "cpu":  # twenty times as fast as torch's bit operations
         bits = np.unpackbits(~packed.numpy(), axis=1, count=vocabulary, bitorder="little")
         return torch.from_numpy(bits.view(np.bool_))
+    return _banned_by_torch(packed, vocabulary)
+
+
+def _banned_by_torch(packed: Tensor, vocabulary: int) -> Tensor:
     return packed[:, :, None].bitwise_and(_BITS.to(packed.device)).eq(0).flatten(1)[:, :vocabulary]
 
 

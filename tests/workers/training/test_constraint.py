@@ -15,12 +15,14 @@ from graders import strict_json
 from tests.workers.training.conftest import moved
 from tests.workers.training.support import FunctionGrader, ListRecorder, make_config, make_rows
 from workers.response_format import grammar_of
+from workers.training import constraint, rollout
 from workers.training.constraint import Constraint, constraint_of
 from workers.training.errors import ConstraintFailed, RunCancelled
 from workers.training.forward import Answer, completion_states, make_batches, token_logprobs
 from workers.training.loop import train
 from workers.training.policy import Policy
 from workers.training.rollout import Sampling, sample_groups
+from workers.training.static_decoder import StaticDecoder
 from workers.training.types import Group, Prompt
 
 SCHEMA = {
@@ -81,6 +83,24 @@ def test_completions_are_valid_unless_they_were_cut(
         Draft202012Validator(SCHEMA).validate(strict_json.loads(completion.text))
     assert all(len(c.tokens) == 120 for c in completions if c.finish_reason == "length")
     assert all(c.text.startswith("{") for c in completions)
+
+
+def test_the_decoder_of_gpus_samples_the_same(
+    policy: Policy, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = tokens(sample_groups(policy, prompts, sampling(policy)))
+    monkeypatch.setattr(rollout, "make_decoder", lambda model, cache, G, _: StaticDecoder(model, cache, G))
+    monkeypatch.setattr(rollout, "MAX_SLOTS", 8)
+    assert tokens(sample_groups(policy, prompts, sampling(policy))) == expected
+
+
+@pytest.mark.parametrize("vocabulary", [1, 8, 31, 32, 33, 262])
+def test_masks_are_unpacked_alike_everywhere(vocabulary: int) -> None:
+    words = -(-vocabulary // 32)
+    packed = torch.randint(0, 256, (5, 4 * words), dtype=torch.uint8)
+    wanted = [[not int(row[i // 8]) >> (i % 8) & 1 for i in range(vocabulary)] for row in packed]
+    assert constraint._banned(packed, vocabulary).tolist() == wanted
+    assert constraint._banned_by_torch(packed, vocabulary).tolist() == wanted
 
 
 def test_without_the_constraint_nothing_parses(policy: Policy, prompts: list[Prompt]) -> None:
@@ -169,12 +189,12 @@ def test_tokens_that_had_to_come_give_no_gradient(policy: Policy, prompts: list[
 
 def test_every_end_token_may_end_an_answer_and_nothing_else_may_follow(policy: Policy) -> None:
     ends = [256, 258]
-    constraint = constraint_of(of(LETTER), policy.tokenizer, policy.rollout_model, ends)
-    assert constraint is not None
-    matcher = constraint.start()
+    held = constraint_of(of(LETTER), policy.tokenizer, policy.rollout_model, ends)
+    assert held is not None
+    matcher = held.start()
     for character in '{"a":"b"}':
-        constraint.consume(matcher, policy.tokenizer.convert_tokens_to_ids(character))
-    words = constraint.masks([matcher])[0]
+        held.consume(matcher, policy.tokenizer.convert_tokens_to_ids(character))
+    words = held.masks([matcher])[0]
     assert [i for i in range(32 * len(words)) if words[i // 32] >> (i % 32) & 1] == ends
 
 
