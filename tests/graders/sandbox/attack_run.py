@@ -24,9 +24,9 @@ from tests.graders.sandbox.attacks import BENIGN, HOSTILE, as_source
 LIMITS = {"wall_seconds": 20.0, "cpu_seconds": 10.0, "memory_bytes": 2 * 2**30, "output_bytes": 4096}
 MARKER = "another-tenants-secret"
 _ONLY_ATTACKERS = """
-execveat 322 281 · process_vm_readv 310 270 · pidfd_getfd 438 438 · io_uring_setup 425 425 · userfaultfd 323
-282 bpf 321 280 · keyctl 250 219 · perf_event_open 298 241 · shmget 29 194 · mq_open 240 180 · personality 135
-92 name_to_handle_at 303 264 · kexec_load 246 104
+execveat 322 281 · process_vm_readv 310 270 · pidfd_getfd 438 438 · io_uring_setup 425 425
+userfaultfd 323 282 · bpf 321 280 · keyctl 250 219 · perf_event_open 298 241 · shmget 29 194 · mq_open 240 180
+personality 135 92 · name_to_handle_at 303 264 · kexec_load 246 104
 """
 MORE_CALLS = {
     machine: {
