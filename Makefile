@@ -65,7 +65,7 @@ bench-scale: $(STAMP) ## step time and memory as sizes grow, with a chart
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale --out docs/images/scale.svg
 
 bench-upload: $(STAMP) ## a gigabyte in, whole and in parts, and out again; fails if the API's memory grows
-	$(BIN)/python -m benchmarks.upload
+	$(BIN)/python -m benchmarks.api.upload
 
 bench-followers: $(STAMP) ## a thousand clients that follow jobs live; fails if one misses an event or hangs at the stop
 	$(BIN)/python -m benchmarks.followers

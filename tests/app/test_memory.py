@@ -12,7 +12,8 @@ import openai
 import pytest
 
 from app.settings import Settings
-from benchmarks.upload import measure, running_api
+from benchmarks.api.service import running_api
+from benchmarks.api.upload import measure
 from tests.factories import Tenant
 
 pytestmark = [

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from app.idempotency.models import IdempotencyKey
 from app.settings import Settings
 from app.uploads.models import Upload
-from benchmarks.upload import running_api
+from benchmarks.api.service import running_api
 from tests.factories import Tenant, make_tenant
 
 pytestmark = [

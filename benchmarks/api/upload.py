@@ -1,4 +1,4 @@
-"""Does a large upload stay out of memory? `python -m benchmarks.upload --megabytes 1024`.
+"""Does a large upload stay out of memory? `python -m benchmarks.api.upload --megabytes 1024`.
 
 Starts the API as a process of its own, sends a file whole and one in parts, reads both back, and fails if the
 process grows, or writes the bytes more often than it must. Linux only: it reads /proc.
@@ -10,26 +10,20 @@ import argparse
 import hashlib
 import os
 import random
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx2 as httpx
 from openai import OpenAI
 
-from app.embedded.postgres import Postgres
-from app.embedded.supervisor import listening_socket
+from benchmarks.api.service import running_service
 
 MB = 2**20
 MAX_GROWTH = {"whole": 20 * MB, "in parts": 50 * MB, "read back": 20 * MB}
 MAX_WRITTEN = {"whole": 1.1, "in parts": 2.1, "read back": 0.1}
 """Bytes written for each byte sent: once to where it stays; parts once more when they are put together."""
-READY_SECONDS = 60.0
 
 
 class Cost(NamedTuple):
@@ -51,26 +45,6 @@ class Cost(NamedTuple):
             f"{self.what:10} {self.megabytes:5} MB  {self.megabytes / self.seconds:6.0f} MB/s  "
             f"memory +{self.growth / MB:.1f} MB  written {self.written:.2f}x"
         )
-
-
-@contextmanager
-def running_api(env: Mapping[str, str]) -> Iterator[tuple[str, int]]:
-    """`cherry api` as a process of its own: its URL and its number."""
-    with listening_socket("127.0.0.1", 0, 0) as listener:
-        port = listener.getsockname()[1]
-    command = [sys.executable, "-m", "app.cli.main", "api", "--port", str(port)]
-    process = subprocess.Popen(command, env={**os.environ, **env, "CHERRY_LOG_LEVEL": "warning"})
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + READY_SECONDS
-        while not _is_ready(url):
-            if time.monotonic() > deadline or process.poll() is not None:
-                raise SystemExit("The API did not start.")
-            time.sleep(0.1)
-        yield url, process.pid
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def measure(client: OpenAI, pid: int, megabytes: int, folder: Path) -> list[Cost]:
@@ -110,26 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=1024)
     megabytes = parser.parse_args(arguments).megabytes
-    with tempfile.TemporaryDirectory(prefix="cherry-upload-") as place:
-        folder = Path(place)
-        postgres = Postgres(folder / "postgres")
-        postgres.start()
-        try:
-            env = {
-                "DATABASE_URL": postgres.url,
-                "CHERRY_BROKER_URL": f"filesystem://{folder}/broker",
-                "CHERRY_DATA_DIR": str(folder / "data"),
-            }
-            cherry = [sys.executable, "-m", "app.cli.main"]
-            subprocess.run([*cherry, "migrate"], env={**os.environ, **env}, check=True)
-            made = subprocess.run(
-                [*cherry, "keys", "create"], env={**os.environ, **env}, check=True, capture_output=True
-            )
-            with running_api(env) as (url, pid):
-                client = OpenAI(base_url=f"{url}/v1", api_key=made.stdout.decode().strip())
-                costs = measure(client, pid, megabytes, folder)
-        finally:
-            postgres.stop()
+    with running_service() as service:
+        client = OpenAI(base_url=f"{service.url}/v1", api_key=service.key)
+        costs = measure(client, service.pid, megabytes, service.folder)
     for cost in costs:
         print(cost)
     return 0 if all(cost.is_within_limits() for cost in costs) else 1
@@ -180,13 +137,6 @@ def _written(pid: int) -> int:
         if line.startswith("wchar:"):
             return int(line.split()[1])
     raise AssertionError(f"no wchar in /proc/{pid}/io")
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/healthz", timeout=5).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 if __name__ == "__main__":
