@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from functools import lru_cache
+from typing import Annotated, Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
-from app.db import unit_of_work
+from app.db import begin, commit, unit_of_work
 from app.errors import Forbidden, Unauthorized
 from app.idempotency.service import keep_answer
 from app.tenants import service as tenants
 from app.tenants.models import Project
 
 BEARER = "bearer "
+KNOWN_SECONDS = 1.0
+MAX_KNOWN = 10_000
+ENDING_THREADS = 8
+"""Threads that only end transactions."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +46,44 @@ class AdminCaller:
     project_id: None = field(default=None, init=False)
 
 
-def get_db(request: Request) -> Iterator[Session]:
-    """The transaction of one request, with the answer if that is to be kept."""
-    with unit_of_work() as db:
+async def get_db(request: Request) -> AsyncIterator[Session]:
+    """The transaction of one request.
+
+    Most handlers end it on their own thread (`KeptRoute`). Here it is rolled back after a failure, or
+    committed with the answer if that is to be kept; on threads of its own, so that no request which holds a
+    connection waits behind requests that wait for one.
+    """
+    state = request.scope["state"]
+    db = begin()
+    db.info["keeps_answer"] = state.get("idempotency") is not None
+    try:
         yield db
-        keep_answer(db, request.scope["state"])
+    except BaseException:
+        await to_thread.run_sync(db.close, limiter=_enders())
+        raise
+    if db.in_transaction():
+        await to_thread.run_sync(_commit_with_answer, db, state, limiter=_enders())
+
+
+def _commit_with_answer(db: Session, state: Mapping[str, Any]) -> None:
+    try:
+        keep_answer(db, state)
+    except BaseException:
+        db.close()
+        raise
+    commit(db)
+
+
+@lru_cache
+def _enders() -> CapacityLimiter:
+    return CapacityLimiter(ENDING_THREADS)
 
 
 Db = Annotated[Session, Depends(get_db, scope="function")]
 """Commits before the answer is sent: the default scope would commit once the client has its answer."""
 
 
-def current_caller(request: Request) -> Caller:
+async def current_caller(request: Request) -> Caller:
     """The caller whom the edge has found (app/edge.py)."""
     caller = request.scope["state"]["caller"]
     if isinstance(caller, AdminCaller):
@@ -61,7 +96,7 @@ def current_caller(request: Request) -> Caller:
 CurrentCaller = Annotated[Caller, Depends(current_caller)]
 
 
-def current_admin(request: Request) -> AdminCaller:
+async def current_admin(request: Request) -> AdminCaller:
     """The caller of calls that manage an organisation."""
     caller = request.scope["state"]["caller"]
     if isinstance(caller, Caller):
@@ -74,7 +109,7 @@ def current_admin(request: Request) -> AdminCaller:
 CurrentAdmin = Annotated[AdminCaller, Depends(current_admin)]
 
 
-def current_actor(request: Request) -> Caller | AdminCaller:
+async def current_actor(request: Request) -> Caller | AdminCaller:
     """The caller of calls that take either kind of key."""
     caller = request.scope["state"]["caller"]
     assert isinstance(caller, Caller | AdminCaller)
@@ -88,6 +123,31 @@ def project_of_key(db: Session, plaintext: str) -> Project | None:
     """The project that a key opens; None if it opens none."""
     owner = tenants.find_key(db, plaintext)
     return owner.project if owner else None
+
+
+class KnownKeys:
+    """The callers of keys that were looked up within the last second: a poller's next request asks nobody.
+
+    So a key that was revoked, in whatever process, is useless a second later.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._found: dict[bytes, tuple[float, Caller | AdminCaller]] = {}
+
+    def get(self, headers: Mapping[str, str]) -> Caller | AdminCaller | None:
+        """The caller, if these headers are still known. Raises `Unauthorized` without a key."""
+        asked_at, caller = self._found.get(_digest(headers), (-math.inf, None))
+        return caller if self._clock() - asked_at <= KNOWN_SECONDS else None
+
+    def look_up(self, headers: Mapping[str, str]) -> Caller | AdminCaller:
+        """Ask the database. Raises `Unauthorized`."""
+        asked_at = self._clock()
+        caller = authenticate(headers)
+        if len(self._found) >= MAX_KNOWN:
+            self._found.clear()
+        self._found[_digest(headers)] = (asked_at, caller)
+        return caller
 
 
 def authenticate(headers: Mapping[str, str]) -> Caller | AdminCaller:
@@ -109,6 +169,12 @@ def authenticate(headers: Mapping[str, str]) -> Caller | AdminCaller:
             caller = AdminCaller(found.key.id, found.key.organization_id)
         _check_tenant(db, caller, headers)
     return caller
+
+
+def _digest(headers: Mapping[str, str]) -> bytes:
+    """Of all that `authenticate` looks at."""
+    tenant = (headers.get("openai-organization"), headers.get("openai-project"))
+    return hashlib.sha256(repr((_bearer(headers), *tenant)).encode()).digest()
 
 
 def _bearer(headers: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.auth import authenticate
+from app.auth import KnownKeys
 from app.errors import (
     DATABASE_AWAY,
     ApiError,
@@ -62,6 +62,7 @@ class Edge:
         self.app = app
         self.max_json_bytes = max_json_bytes
         self.rates = RateLimiter()
+        self.keys = KnownKeys()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -94,7 +95,7 @@ class Edge:
         _check_client_request_id(headers)
         is_api = scope["path"].startswith(API)
         if is_api:
-            await run_in_threadpool(self._identify, headers, scope["state"])
+            await self._identify(headers, scope["state"])
         if scope["method"] not in ("POST", "PUT", "PATCH"):
             return receive
         if UPLOADS.fullmatch(scope["path"]) and _media_type(headers) == "multipart/form-data":
@@ -104,12 +105,15 @@ class Edge:
             await self._check_json(headers, body)
         return _replay(body, receive)
 
-    def _identify(self, headers: Headers, state: dict[str, Any]) -> None:
+    async def _identify(self, headers: Headers, state: dict[str, Any]) -> None:
         """Who asks, and whether it may ask so often."""
-        caller = state["caller"] = authenticate(headers)
+        caller = self.keys.get(headers)
+        if caller is None:
+            caller = await run_in_threadpool(self.keys.look_up, headers)
+        state["caller"] = caller
         settings = get_settings()
-        if settings.requests_per_minute:
-            grant = self.rates.take(caller.key_id, settings.requests_per_minute, settings.broker_url)
+        if limit := settings.requests_per_minute:
+            grant = await run_in_threadpool(self.rates.take, caller.key_id, limit, settings.broker_url)
             state["rate_headers"] = grant.headers()
             grant.check()
 

@@ -8,12 +8,15 @@ from fastapi.responses import StreamingResponse
 from app.auth import CurrentCaller, Db
 from app.checkpoints import service as checkpoints
 from app.checkpoints.schemas import CheckpointList
+from app.idempotency.route import KeptRoute
 from app.jobs import service as jobs
 from app.openapi import binary
 from app.pagination import Cursor, Limit
 from app.storage import get_storage
 
-router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}/checkpoints", tags=["fine-tuning"])
+router = APIRouter(
+    prefix="/v1/fine_tuning/jobs/{job_id}/checkpoints", tags=["fine-tuning"], route_class=KeptRoute
+)
 
 
 @router.get("")

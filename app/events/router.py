@@ -12,12 +12,13 @@ from app.errors import Unavailable
 from app.events import service as events
 from app.events.feed import Feed
 from app.events.schemas import EventList, StepMetricsList
+from app.idempotency.route import KeptRoute
 from app.jobs import service as jobs
 from app.jobs.models import TERMINAL
 from app.pagination import Cursor, Limit
 from app.settings import get_settings
 
-router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", tags=["fine-tuning"])
+router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}", tags=["fine-tuning"], route_class=KeptRoute)
 
 
 LastEventId = Annotated[

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -11,16 +13,23 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from app.db import unit_of_work
+from app.db import commit, unit_of_work
 from app.idempotency import service
 from app.idempotency.service import Attempt
 
 
 class KeptRoute(APIRoute):
-    """The class of every route that a POST below /v1 may reach: `APIRouter(route_class=KeptRoute)`.
+    """The class of every route below /v1: `APIRouter(route_class=KeptRoute)`.
 
-    `get_db` commits after this handler has returned, and finds the answer in the request's state.
+    A handler's transaction (its argument `db`) is committed on the thread that ran the handler. Where the
+    request's answer is to be kept in it, `get_db` commits after this handler has returned, and finds the
+    answer in the request's state.
     """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        if "db" in inspect.signature(endpoint).parameters and not inspect.iscoroutinefunction(endpoint):
+            endpoint = _committing(endpoint)
+        super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -32,6 +41,17 @@ class KeptRoute(APIRoute):
             return response
 
         return handle_and_show
+
+
+def _committing(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(endpoint)
+    def handle(*args: Any, db: Session, **values: Any) -> Any:
+        answer = endpoint(*args, db=db, **values)
+        if not db.info["keeps_answer"]:
+            commit(db)
+        return answer
+
+    return handle
 
 
 async def begin(request: Request, parameters: Any) -> Response | None:

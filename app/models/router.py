@@ -5,10 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from app.auth import CurrentCaller, Db
+from app.idempotency.route import KeptRoute
 from app.models import service as models
 from app.models.schemas import ModelDeleted, ModelList, ModelOut
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=KeptRoute)
 
 
 @router.get("")

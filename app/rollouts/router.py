@@ -7,12 +7,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from app.auth import CurrentCaller, Db
+from app.idempotency.route import KeptRoute
 from app.jobs import service as jobs
 from app.pagination import MAX_NUMBER, Cursor, Limit
 from app.rollouts import service as rollouts
 from app.rollouts.schemas import RolloutList
 
-router = APIRouter(prefix="/v1/fine_tuning/jobs/{job_id}/rollouts", tags=["fine-tuning"])
+router = APIRouter(
+    prefix="/v1/fine_tuning/jobs/{job_id}/rollouts", tags=["fine-tuning"], route_class=KeptRoute
+)
 
 Number = Annotated[int | None, Query(ge=0, le=MAX_NUMBER)]
 

@@ -49,11 +49,10 @@ def running_service(**settings: str) -> Iterator[Service]:
                 "CHERRY_DATA_DIR": str(folder / "data"),
                 **settings,
             }
-            command = {"env": {**os.environ, **env}, "check": True, "capture_output": True}
-            subprocess.run([*CHERRY, "migrate"], **command)
-            made = subprocess.run([*CHERRY, "keys", "create"], **command)
+            _cherry(env, "migrate")
+            key = _cherry(env, "keys", "create")
             with running_api(env) as (url, pid):
-                yield Service(url, pid, made.stdout.decode().strip(), env, folder)
+                yield Service(url, pid, key, env, folder)
         finally:
             postgres.stop()
 
@@ -76,6 +75,13 @@ def running_api(env: Mapping[str, str]) -> Iterator[tuple[str, int]]:
     finally:
         process.terminate()
         process.wait(30)
+
+
+def _cherry(env: Mapping[str, str], *arguments: str) -> str:
+    """Run one command to its end; what it printed."""
+    command = [*CHERRY, *arguments]
+    done = subprocess.run(command, env={**os.environ, **env}, check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout.strip()
 
 
 def _is_ready(url: str) -> bool:
