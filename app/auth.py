@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Annotated, Any
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CancelScope, CapacityLimiter, to_thread
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
@@ -22,7 +22,6 @@ from app.tenants import service as tenants
 from app.tenants.models import Project
 
 BEARER = "bearer "
-KNOWN_SECONDS = 1.0
 MAX_KNOWN = 10_000
 ENDING_THREADS = 8
 """Threads that only end transactions."""
@@ -59,7 +58,8 @@ async def get_db(request: Request) -> AsyncIterator[Session]:
     try:
         yield db
     except BaseException:
-        await to_thread.run_sync(db.close, limiter=_enders())
+        with CancelScope(shield=True):  # the client may have left
+            await to_thread.run_sync(db.close, limiter=_enders())
         raise
     if db.in_transaction():
         await to_thread.run_sync(_commit_with_answer, db, state, limiter=_enders())
@@ -126,19 +126,20 @@ def project_of_key(db: Session, plaintext: str) -> Project | None:
 
 
 class KnownKeys:
-    """The callers of keys that were looked up within the last second: a poller's next request asks nobody.
+    """The callers of keys that were looked up a moment ago: a poller's next request asks nobody.
 
-    So a key that was revoked, in whatever process, is useless a second later.
+    So a key that was revoked, in whatever process, is useless `seconds` later.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
         self._clock = clock
         self._found: dict[bytes, tuple[float, Caller | AdminCaller]] = {}
 
     def get(self, headers: Mapping[str, str]) -> Caller | AdminCaller | None:
         """The caller, if these headers are still known. Raises `Unauthorized` without a key."""
         asked_at, caller = self._found.get(_digest(headers), (-math.inf, None))
-        return caller if self._clock() - asked_at <= KNOWN_SECONDS else None
+        return caller if self._clock() - asked_at < self._seconds else None
 
     def look_up(self, headers: Mapping[str, str]) -> Caller | AdminCaller:
         """Ask the database. Raises `Unauthorized`."""

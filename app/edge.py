@@ -58,11 +58,11 @@ PAGE_CSP = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; form-a
 class Edge:
     """Outermost ASGI layer of the service."""
 
-    def __init__(self, app: ASGIApp, *, max_json_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_json_bytes: int, keys: KnownKeys) -> None:
         self.app = app
         self.max_json_bytes = max_json_bytes
         self.rates = RateLimiter()
-        self.keys = KnownKeys()
+        self.keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from app import health
+from app.auth import KnownKeys
 from app.checkpoints.router import router as checkpoints
 from app.conformance.router import check_disposable, install_conformance
 from app.dashboard.router import router as dashboard
@@ -70,7 +71,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(router)
     app.mount("/dashboard/static", dashboard_files)
     app.add_middleware(Idempotency)
-    app.add_middleware(Edge, max_json_bytes=settings.max_json_bytes)
+    keys = KnownKeys(settings.key_cache.total_seconds())
+    app.add_middleware(Edge, max_json_bytes=settings.max_json_bytes, keys=keys)
     if settings.conformance:
         install_conformance(app)
     return app

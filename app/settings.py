@@ -55,6 +55,11 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
 
+    api_processes: int = Field(default=1, ge=1, le=64)
+    """Processes of the API on this machine, which share its port."""
+    key_cache: timedelta = timedelta(seconds=1)
+    """How long an API key that was looked up is taken to be still good; PT0S asks the database each time."""
+
     max_file_bytes: int = Field(default=512 * 2**20, ge=1)
     """Largest upload to POST /v1/files."""
     max_upload_bytes: int = Field(default=8 * 2**30, ge=1)

@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from benchmarks.upload import _status, running_api
+from benchmarks.api.service import running_api
+from benchmarks.api.upload import memory_of
 
 MB = 2**20
 MOST_SECONDS_TO_END = 5.0
@@ -113,7 +114,7 @@ async def _measure(url: str, pid: int, key: str, job_ids: list[str], count: int,
     place = urlsplit(url)
     assert place.hostname
     assert place.port
-    before = _status(pid, "VmRSS")
+    before = memory_of(pid, "VmRSS")
     followers = [Follower() for _ in range(count)]
     tasks = []
     for number, follower in enumerate(followers):
@@ -130,7 +131,7 @@ async def _measure(url: str, pid: int, key: str, job_ids: list[str], count: int,
         await asyncio.sleep(1.0)
     await asyncio.sleep(2.0)
     busy = (_cpu(pid) - first_cpu) / (time.monotonic() - started)
-    grown = _status(pid, "VmRSS") - before
+    grown = memory_of(pid, "VmRSS") - before
     stopped = time.monotonic()
     os.kill(pid, 15)
     await asyncio.wait(tasks, timeout=30)

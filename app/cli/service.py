@@ -74,11 +74,18 @@ def api(
 ) -> None:
     """Run the API alone (needs DATABASE_URL and CHERRY_BROKER_URL)."""
     from app.logs import configure_logging
+    from app.processes import serve_in_processes
     from app.server import Server
     from app.settings import get_settings
 
     settings = get_settings()
     configure_logging(settings.log_level, settings.log_format)
+    if fd is None and settings.api_processes > 1:
+        with socket.create_server(
+            (host or settings.host, settings.port if port is None else port)
+        ) as listener:
+            serve_in_processes(settings.api_processes, listener, grace=GRACE_SECONDS + 2)
+        return
     sockets = None if fd is None else [socket.socket(fileno=fd)]
     Server(server_config(settings, host, port)).run(sockets=sockets)
 

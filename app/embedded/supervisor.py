@@ -169,7 +169,9 @@ class Supervisor:
 
     def _start_programs(self, listener: int) -> None:
         api = [sys.executable, "-m", "app.cli.main", "api", "--fd", str(listener)]
-        self._add_program("api", api, grace=API_GRACE, pass_fds=[listener])
+        for number in range(self.given.api_processes):
+            name = f"api-{number + 1}" if number else "api"
+            self._add_program(name, api, grace=API_GRACE, pass_fds=[listener])
         relay = [sys.executable, "-m", "app.cli.main", "relay"]
         self._add_program("relay", relay, grace=self.given.webhook_timeout.total_seconds() + API_GRACE)
         grace = self.given.shutdown_grace.total_seconds() + WORKER_EXTRA_GRACE

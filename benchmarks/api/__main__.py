@@ -30,10 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--pollers", type=int, default=1000)
     parser.add_argument("--grades", type=int, default=1_000_000)
-    parser.add_argument("--workers", type=int, default=0, help="API processes; 0 for the default")
+    parser.add_argument("--processes", type=int, default=2, help="of the API")
     asked = parser.parse_args(arguments)
-    settings = {"CHERRY_API_WORKERS": str(asked.workers)} if asked.workers else {}
-    with running_service(CHERRY_MAX_ACTIVE_JOBS="1000000", **settings) as service:
+    settings = {"CHERRY_API_PROCESSES": str(asked.processes), "CHERRY_MAX_ACTIVE_JOBS": "1000000"}
+    with running_service(**settings) as service:
         started = time.monotonic()
         rows.fill(service.environment["DATABASE_URL"], jobs=10_000, grades=asked.grades)
         print(f"10,000 jobs and {asked.grades:,} grades written in {time.monotonic() - started:.0f} s")

@@ -116,14 +116,14 @@ def _warm_up(client: OpenAI, folder: Path) -> None:
 
 def _cost(what: str, pid: int, megabytes: int, act: Callable[[], None]) -> Cost:
     Path(f"/proc/{pid}/clear_refs").write_text("5")  # the high-water mark starts anew
-    before, written, started = _status(pid, "VmRSS"), _written(pid), time.monotonic()
+    before, written, started = memory_of(pid, "VmRSS"), _written(pid), time.monotonic()
     act()
     seconds = time.monotonic() - started
-    growth = max(0, _status(pid, "VmHWM") - before)
+    growth = max(0, memory_of(pid, "VmHWM") - before)
     return Cost(what, megabytes, seconds, growth, (_written(pid) - written) / (megabytes * MB))
 
 
-def _status(pid: int, name: str) -> int:
+def memory_of(pid: int, name: str) -> int:
     """A line of the kernel's report on a process, in bytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(f"{name}:"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, cast
 
 import httpx2 as httpx
@@ -26,8 +27,9 @@ from tests.factories import Tenant, make_model, make_tenant
 
 @pytest.fixture(scope="session")
 def service() -> FastAPI:
-    unused = Settings(DATABASE_URL="postgresql://nobody@nowhere/nothing", broker_url="filesystem://nowhere")
-    return create_app(unused)
+    """Tests have databases of their own in one process, so no key is taken to be known."""
+    unused = {"DATABASE_URL": "postgresql://nobody@nowhere/nothing", "broker_url": "filesystem://nowhere"}
+    return create_app(Settings(**unused, key_cache=timedelta(0)))
 
 
 @pytest.fixture(scope="session")

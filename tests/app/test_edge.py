@@ -13,8 +13,10 @@ import openai
 import pytest
 from sqlalchemy.orm import Session
 
+from app.auth import KnownKeys
 from app.cli.service import server_config
 from app.db import get_engine
+from app.errors import Unauthorized
 from app.settings import Settings
 from app.tenants import service as tenants
 from tests.factories import ROWS, Tenant, make_tenant
@@ -341,3 +343,22 @@ def test_the_schema_marks_our_own_operations(server_url: str) -> None:
         "/v1/webhook_endpoints/{webhook_endpoint_id}/deliveries",
         "/v1/uploads/{upload_id}",
     }
+
+
+def test_a_key_is_known_for_a_moment_and_asked_for_again_afterwards(db: Session) -> None:
+    made = make_tenant(db)
+    db.commit()
+    now = 100.0
+    keys = KnownKeys(1.0, clock=lambda: now)
+    headers = {"authorization": f"Bearer {made.key}"}
+    assert keys.get(headers) is None
+    assert keys.look_up(headers).project_id == made.project_id
+    assert tenants.revoke_key(db, made.project_id, made.key_id)
+    db.commit()
+    now += 0.9
+    assert keys.get(headers) is not None
+    assert keys.get({**headers, "openai-project": "proj_of_another"}) is None
+    now += 0.1
+    assert keys.get(headers) is None
+    with pytest.raises(Unauthorized):
+        keys.look_up(headers)
