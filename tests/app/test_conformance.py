@@ -28,7 +28,7 @@ def app(db: Session, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
 
 
 @pytest.fixture
-def service(app: FastAPI, db: Session) -> Iterator[TestClient]:
+def disposable(app: FastAPI, db: Session) -> Iterator[TestClient]:
     mark_disposable(db)
     db.commit()
     get_engine().dispose()  # the mark is read when a connection begins
@@ -51,28 +51,28 @@ def test_without_the_setting_there_is_nothing_to_reset(server_url: str) -> None:
     assert httpx.post(f"{server_url}/conformance/reset", json={}).status_code == 404
 
 
-def test_each_reset_gives_the_same_objects_in_the_state_that_the_test_needs(service: TestClient) -> None:
+def test_each_reset_gives_the_same_objects_in_the_state_that_the_test_needs(disposable: TestClient) -> None:
     headers = {"authorization": f"Bearer {seed.API_KEY}"}
     job = f"/v1/fine_tuning/jobs/{seed.JOB}"
     for _ in range(2):
         assert (
-            service.post("/conformance/reset", json={"test": "test_method_cancel[loose]"}).status_code == 204
+            disposable.post("/conformance/reset", json={"test": "test_method_cancel[loose]"}).status_code == 204
         )
-        assert service.get(job, headers=headers).json()["status"] == "running"
-        assert service.delete("/v1/files/file_id", headers=headers).json()["deleted"]
-        assert service.get("/v1/files/file_id", headers=headers).status_code == 404
-    service.post("/conformance/reset", json={"test": "test_method_resume[strict]"})
-    assert service.get(job, headers=headers).json()["status"] == "paused"
-    assert service.post(f"{job}/resume", headers=headers).json()["status"] == "queued"
+        assert disposable.get(job, headers=headers).json()["status"] == "running"
+        assert disposable.delete("/v1/files/file_id", headers=headers).json()["deleted"]
+        assert disposable.get("/v1/files/file_id", headers=headers).status_code == 404
+    disposable.post("/conformance/reset", json={"test": "test_method_resume[strict]"})
+    assert disposable.get(job, headers=headers).json()["status"] == "paused"
+    assert disposable.post(f"{job}/resume", headers=headers).json()["status"] == "queued"
 
 
-def test_only_what_no_server_could_take_is_rewritten(service: TestClient) -> None:
-    service.post("/conformance/reset", json={})
+def test_only_what_no_server_could_take_is_rewritten(disposable: TestClient) -> None:
+    disposable.post("/conformance/reset", json={})
     headers = {"authorization": f"Bearer {seed.API_KEY}"}
 
     def complete(md5: str) -> Any:
         body = {"part_ids": ["string"], "md5": md5}
-        return service.post(f"/v1/uploads/{seed.UPLOAD}/complete", json=body, headers=headers)
+        return disposable.post(f"/v1/uploads/{seed.UPLOAD}/complete", json=body, headers=headers)
 
     assert complete("0" * 32).status_code == 400
     assert complete("md5").json()["status"] == "completed"
