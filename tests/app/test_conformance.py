@@ -56,7 +56,8 @@ def test_each_reset_gives_the_same_objects_in_the_state_that_the_test_needs(disp
     job = f"/v1/fine_tuning/jobs/{seed.JOB}"
     for _ in range(2):
         assert (
-            disposable.post("/conformance/reset", json={"test": "test_method_cancel[loose]"}).status_code == 204
+            disposable.post("/conformance/reset", json={"test": "test_method_cancel[loose]"}).status_code
+            == 204
         )
         assert disposable.get(job, headers=headers).json()["status"] == "running"
         assert disposable.delete("/v1/files/file_id", headers=headers).json()["deleted"]
