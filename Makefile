@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test browser check fmt lint types fast bench-engine bench-scale bench-upload bench-followers bench-json bench-graders sandbox-soak soak fuzz conformance gate-webhooks clean
+.PHONY: help setup demo up test browser check fmt lint types fast bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders sandbox-soak soak fuzz conformance gate-webhooks clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ bench-engine: $(STAMP) ## the training engine beside stock TRL, under half an ho
 
 bench-scale: $(STAMP) ## step time and memory as sizes grow, with a chart
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale --out docs/images/scale.svg
+
+bench-api: $(STAMP) ## the API under load: calls a second, waiting times, memory, a million grades (3 minutes)
+	$(BIN)/python -m benchmarks.api
 
 bench-upload: $(STAMP) ## a gigabyte in, whole and in parts, and out again; fails if the API's memory grows
 	$(BIN)/python -m benchmarks.api.upload
