@@ -27,7 +27,7 @@ from app.jobs.models import Job
 from app.jobs.runs import Claim, LeaseLost
 from app.settings import get_settings
 from workers import delivery
-from workers.config import TrainConfig
+from workers.tuning_config import TuneConfig, read_config
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +35,8 @@ LOOK_SECONDS = 1.0
 """Between two looks at the job: renewing the lease, seeing a cancel."""
 CANCEL_GRACE = 10.0
 LAST_STEPS_SECONDS = 5.0
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+"""Environment of every training: models and data are files here, and nobody else is told of it."""
 SETTLE_SECONDS = 60.0
 """How long to go on trying to write the outcome while the database is away."""
 
@@ -94,12 +96,19 @@ def start_child(claim: Claim) -> subprocess.Popen[bytes]:
     A training of several processes is started by torchrun, which ends them all when one dies.
     """
     with unit_of_work() as db:
-        config = TrainConfig.model_validate(db.get_one(Job, claim.job_id).config)
+        config = read_config(db.get_one(Job, claim.job_id).config or {})
     command = [sys.executable, "-m", "workers.run", claim.job_id, "--attempt", str(claim.attempt)]
     if config.processes > 1:
         command = torchrun(config.processes, [*command, "--device", config.device])
-    env = {**os.environ, **child_settings(config.processes)}
+    env = {**os.environ, **OFFLINE, **child_settings(config.processes)}
+    if isinstance(config, TuneConfig):
+        env["CUDA_VISIBLE_DEVICES"] = _first_gpu()
     return process.spawn(command, on_parent_death=signal.SIGKILL, env=env)
+
+
+def _first_gpu() -> str:
+    """TRL's trainers would spread over every GPU that they see."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
 
 
 def torchrun(processes: int, command: Sequence[str]) -> list[str]:

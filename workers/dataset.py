@@ -1,8 +1,11 @@
-"""Reads reinforcement rows from JSONL, strictly: every fault is named with its line. No torch here."""
+"""Reads rows from JSONL, strictly: every fault is named with its line. No torch here.
+
+Of a reinforcement job unless another check is given.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -60,13 +63,18 @@ class Variable(Protocol):
     def is_in(self, item: Mapping[str, Any]) -> bool: ...
 
 
-class _RowInvalid(ValueError):
-    """The row is no reinforcement row; the message says why."""
+class RowInvalid(ValueError):
+    """The row is none of its method; the message says why."""
+
+
+Check = Callable[[Any], None]
+"""Raises `RowInvalid` for a row that the method cannot use."""
 
 
 def read_rows(
     path: Path,
     *,
+    check: Check | None = None,
     max_rows: int = MAX_TRAIN_ROWS,
     max_line_bytes: int = MAX_LINE_BYTES,
     max_file_bytes: int = MAX_FILE_BYTES,
@@ -77,7 +85,11 @@ def read_rows(
     faults: list[Fault] = []
     with path.open("rb") as file:
         for found in scan_rows(
-            file, max_rows=max_rows, max_line_bytes=max_line_bytes, max_file_bytes=max_file_bytes
+            file,
+            check=check,
+            max_rows=max_rows,
+            max_line_bytes=max_line_bytes,
+            max_file_bytes=max_file_bytes,
         ):
             if isinstance(found, Row):
                 rows.append(found)
@@ -95,6 +107,7 @@ def read_rows(
 def scan_rows(
     file: BinaryIO,
     *,
+    check: Check | None = None,
     max_rows: int = MAX_TRAIN_ROWS,
     max_line_bytes: int = MAX_LINE_BYTES,
     max_file_bytes: int = MAX_FILE_BYTES,
@@ -112,10 +125,10 @@ def scan_rows(
             yield Fault(line, f"more than {max_rows:,} rows")
             return
         try:
-            yield Row(line, _checked(raw.strip(b" \t\r")))
+            yield Row(line, _checked(raw.strip(b" \t\r"), check or check_row))
         except StrictJsonError as error:
             yield Fault(line, f"not valid JSON: {error.message}")
-        except _RowInvalid as error:
+        except RowInvalid as error:
             yield Fault(line, str(error))
 
 
@@ -168,69 +181,77 @@ def _lines(file: BinaryIO, max_line_bytes: int, max_file_bytes: int) -> Iterator
         yield line, too_long if is_too_long else bytes(held)
 
 
-def _checked(raw: bytes) -> dict[str, Any]:
+def _checked(raw: bytes, check: Check) -> dict[str, Any]:
     item = loads(raw)
-    check_row(item)
+    check(item)
     found: dict[str, Any] = item
     return found
 
 
 def check_row(item: Any) -> None:
     """Raises `ValueError` with why it is no reinforcement row."""
-    if not isinstance(item, dict):
-        raise _RowInvalid(f"a row is a JSON object, not {_kind(item)}")
+    check_object(item)
     messages = item.get("messages")
     if messages is None:
-        raise _RowInvalid("'messages' is missing")
+        raise RowInvalid("'messages' is missing")
     if not isinstance(messages, list) or not messages:
-        raise _RowInvalid("'messages' must be a list with at least one message")
+        raise RowInvalid("'messages' must be a list with at least one message")
     for i, message in enumerate(messages):
-        _check_message(message, f"messages[{i}]")
+        check_message(message, f"messages[{i}]")
     if messages[-1]["role"] == "assistant":
-        raise _RowInvalid(
+        raise RowInvalid(
             "the last message is from the assistant; a reinforcement row ends with the user's message,"
             " and a reference answer goes in a field of its own"
         )
     if messages[-1]["role"] != "user":
-        raise _RowInvalid(f"the last message must be from the user, not '{messages[-1]['role']}'")
-    _check_tools(item.get("tools"))
+        raise RowInvalid(f"the last message must be from the user, not '{messages[-1]['role']}'")
+    check_tools(item.get("tools"))
 
 
-def _check_message(message: Any, where: str) -> None:
+def check_object(item: Any) -> None:
+    """Raises `RowInvalid` unless it is an object."""
+    if not isinstance(item, dict):
+        raise RowInvalid(f"a row is a JSON object, not {kind_of(item)}")
+
+
+def check_message(message: Any, where: str, roles: Sequence[str] = ROLES) -> None:
+    """Raises `RowInvalid` if this is no message of one of these roles with a text."""
     if not isinstance(message, dict):
-        raise _RowInvalid(f"{where} must be an object, not {_kind(message)}")
+        raise RowInvalid(f"{where} must be an object, not {kind_of(message)}")
     role = message.get("role")
     if role is None:
-        raise _RowInvalid(f"{where} has no 'role'")
-    if role not in ROLES:
-        raise _RowInvalid(f"{where}.role is {role!r:.40}; known are {', '.join(ROLES)}")
+        raise RowInvalid(f"{where} has no 'role'")
+    if role not in roles:
+        raise RowInvalid(f"{where}.role is {role!r:.40}; known are {', '.join(roles)}")
     content = message.get("content")
     if content is None:
-        if role == "assistant" and message.get("tool_calls"):
+        if role == "assistant" and (message.get("tool_calls") or message.get("function_call")):
             return
-        raise _RowInvalid(f"{where} has no 'content'")
+        raise RowInvalid(f"{where} has no 'content'")
     if isinstance(content, list):
         if not content:
-            raise _RowInvalid(f"{where}.content is empty")
+            raise RowInvalid(f"{where}.content is empty")
         for part in content:
             _check_part(part, f"{where}.content")
     elif not isinstance(content, str):
-        raise _RowInvalid(f"{where}.content must be text, not {_kind(content)}")
+        raise RowInvalid(f"{where}.content must be text, not {kind_of(content)}")
 
 
 def _check_part(part: Any, where: str) -> None:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind in ("image_url", "image", "input_image"):
-        raise _RowInvalid(f"{where} holds an image; only text is supported")
+        raise RowInvalid(f"{where} holds an image; only text is supported")
     if kind not in ("text", "input_text") or not isinstance(part.get("text"), str):
-        raise _RowInvalid(f"{where} holds a part that is not text")
+        raise RowInvalid(f"{where} holds a part that is not text")
 
 
-def _check_tools(tools: Any) -> None:
+def check_tools(tools: Any) -> None:
+    """Raises `RowInvalid` unless there are none or a list of them."""
     if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
-        raise _RowInvalid("'tools' must be a list of objects")
+        raise RowInvalid("'tools' must be a list of objects")
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """What JSON calls it, for a sentence."""
     names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from app.checkpoints.models import Checkpoint as CheckpointRow
 from app.db import unit_of_work
-from app.events import rft_metrics
+from app.events import rft_metrics, tuning_metrics
 from app.events import service as events
 from app.events.models import JobMetrics
 from app.ids import random_id
@@ -72,8 +72,7 @@ class DatabaseRecorder:
             row = {"epoch": epoch, "attempt": self._claim.attempt, "values": storable(values)}
             upsert = insert(JobMetrics).values(job_id=job.id, step=step, **row)
             db.execute(upsert.on_conflict_do_update(index_elements=["job_id", "step"], set_=row))
-            grader = job.method["reinforcement"]["grader"]
-            message, data = rft_metrics.metrics_event(step, job.total_steps or step, row["values"], grader)
+            message, data = _told(job, step, row["values"])
             events.append(db, job.id, f"step-{step}", message, data=data)
 
     def rollouts(self, split: Split, step: int, epoch: int, groups: Sequence[Group]) -> None:
@@ -174,6 +173,14 @@ class DatabaseRecorder:
                 self._estimate.learn(row.step, row.values)
         self._estimate.told(step, values, now)
         return self._estimate.seconds_left(step)
+
+
+def _told(job: Job, step: int, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Message and data of a step's event, by the job's method."""
+    total = job.total_steps or step
+    if job.method["type"] != "reinforcement":
+        return tuning_metrics.tuning_event(step, total, values)
+    return rft_metrics.metrics_event(step, total, values, job.method["reinforcement"]["grader"])
 
 
 def rollout_rows(

@@ -44,6 +44,7 @@ from workers.config import TrainConfig
 from workers.dataset import Row
 from workers.db_recorder import DatabaseRecorder, state_to_resume
 from workers.integrations import shown_elsewhere
+from workers.job_data import fetch_rows
 from workers.training.checkpoints import checkpoint_folder
 from workers.training.distributed import World
 from workers.training.errors import GradingFailed, ModelInvalid, RunCancelled, RunFailed, RunPaused
@@ -52,7 +53,8 @@ from workers.training.recorder import Recorder
 from workers.training.recorders import Silent
 from workers.training.state import state_folder
 from workers.training.types import RunResult
-from workers.validation import fetch_rows
+from workers.tuning_config import TuneConfig, read_config
+from workers.tuning_rows import row_check
 
 log = structlog.get_logger(__name__)
 
@@ -77,10 +79,11 @@ class StopRequested:
 class Work(NamedTuple):
     """What a job's row and files say a run needs."""
 
-    config: TrainConfig
+    config: TrainConfig | TuneConfig
     train_rows: list[Row]
     valid_rows: list[Row]
-    grader: GraderSpec
+    grader: GraderSpec | None
+    """None where nothing is graded."""
     project_id: str
 
 
@@ -226,6 +229,11 @@ def _train(
 ) -> RunResult:
     """An assistant is not asked: the main process says when to end."""
     rows = (work.train_rows, work.valid_rows)
+    if isinstance(work.config, TuneConfig):
+        from workers.tuning.run import tune  # TRL takes seconds to import
+
+        return tune(work.config, *rows, recorder, folder, should_stop, should_pause)
+    assert work.grader is not None
     grader = build_grader(work.grader, grader_services(work.project_id))
     return train(work.config, *rows, grader, recorder, folder, should_stop, world, should_pause)
 
@@ -242,12 +250,14 @@ def _load(claim: Claim, folder: Path) -> Work:
         try:
             if key is None:
                 raise FileNotFoundError(name)
-            rows.append(fetch_rows(get_storage(), key, folder))
+            rows.append(fetch_rows(get_storage(), key, folder, check=row_check(job.method["type"])))
         except FileNotFoundError:
             raise FileGone(f"The file {name} was deleted before the training could read it.") from None
-    spec = parse_grader(opened(job.method["reinforcement"]["grader"], job.project_id, get_settings()))
+    spec = None
+    if job.method["type"] == "reinforcement":
+        spec = parse_grader(opened(job.method["reinforcement"]["grader"], job.project_id, get_settings()))
     train_rows, valid_rows = [*rows, []][:2]
-    config = TrainConfig.model_validate({**(job.config or {}), "model_path": _base_folder(job.model, model)})
+    config = read_config({**(job.config or {}), "model_path": _base_folder(job.model, model)})
     return Work(config, train_rows, valid_rows, spec, job.project_id)
 
 

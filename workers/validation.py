@@ -8,17 +8,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import structlog
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
 
 from app.db import unit_of_work
 from app.events import service as events
-from app.files.models import File
 from app.grading.headers import opened
 from app.grading.limits import grade_limits
 from app.grading.services import grader_services
@@ -28,7 +24,6 @@ from app.jobs.runs import Claim, LeaseLost
 from app.models import service as models
 from app.models.models import Model
 from app.settings import get_settings
-from app.storage import Storage, get_storage
 from graders import (
     FailureKind,
     Grader,
@@ -41,19 +36,21 @@ from graders import (
 from graders.preflight import Bounds, is_costly, preflight
 from graders.spec import item_paths
 from graders.template import Variable
+from workers import tuning_validation
 from workers.base_models import local_folder
 from workers.config import TrainConfig
 from workers.dataset import (
     MAX_FAULTS,
     MAX_VALID_ROWS,
-    DatasetInvalid,
     Fault,
     Row,
     missing_variables,
-    read_rows,
 )
 from workers.db_recorder import clean
+from workers.job_data import TRAINING, VALIDATION, DataFile, JobInvalid, ModelShape, find_file, rows_of
 from workers.response_format import grammar_of
+from workers.tuning_config import TuneConfig
+from workers.tuning_rows import row_check
 
 log = structlog.get_logger(__name__)
 
@@ -62,36 +59,7 @@ CHECK_SECONDS = 30.0
 MAX_DOUBTS = 10
 OF_THE_ROW = (FailureKind.INVALID_VARIABLE, FailureKind.FORMULA_PARSE, FailureKind.OTHER)
 """Failures on an empty completion that the data or the formula is to blame for."""
-TRAINING, VALIDATION = "training_file", "validation_file"
 IMPORTING = threading.Lock()
-
-
-class JobInvalid(Exception):
-    """A job cannot run as it was asked for."""
-
-    def __init__(self, code: str, message: str, param: str | None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.param = param
-
-
-class DataFile(NamedTuple):
-    """One of a job's files."""
-
-    param: str
-    file_id: str
-    storage_key: str | None
-    """None if the file was deleted."""
-
-    def invalid(self, reason: str) -> JobInvalid:
-        name = self.param.replace("_", " ")
-        return JobInvalid(f"invalid_{self.param}", f"The {name} {self.file_id} {reason}", self.param)
-
-
-class ModelShape(NamedTuple):
-    hidden_size: int
-    context: int
 
 
 def validate_next(owner: str, stopping: threading.Event) -> bool:
@@ -160,8 +128,9 @@ def _validate(claim: Claim, max_attempts: int) -> None:
 class Checked(NamedTuple):
     """A job that can run. `doubts` are sentences about data that is valid but looks wrong."""
 
-    config: TrainConfig
+    config: TrainConfig | TuneConfig
     n_rows: int
+    """What `config.total_steps` counts: prompts or examples."""
     doubts: list[str]
 
 
@@ -170,12 +139,18 @@ def check(claim: Claim) -> Checked:
     with unit_of_work() as db:
         job = runs.update_held(db, claim)
         model = models.find(db, job.project_id, job.model)
-        training = _data_file(db, TRAINING, job.training_file)
-        validation = _data_file(db, VALIDATION, job.validation_file) if job.validation_file else None
+        training = find_file(db, TRAINING, job.training_file)
+        validation = find_file(db, VALIDATION, job.validation_file) if job.validation_file else None
     folder = _model_folder(job.model, model)
     shape = _model_shape(job.model, folder)
-    train_rows = _rows(training)
-    valid_rows = _rows(validation, max_rows=MAX_VALID_ROWS) if validation else []
+    method = job.method["type"]
+    train_rows = rows_of(training, row_check(method))
+    valid_rows = rows_of(validation, row_check(method), max_rows=MAX_VALID_ROWS) if validation else []
+    if method != "reinforcement":
+        resolved = tuning_validation.resolve(
+            job, str(folder), shape, _tokenizer(folder), (training, train_rows), (validation, valid_rows)
+        )
+        return Checked(*resolved, list(_doubts(train_rows, valid_rows)))
     longest = 0
     spec, grader = _build_grader(job.method["reinforcement"]["grader"], job.project_id)
     _check_response_format(job.method["reinforcement"].get("response_format"), folder)
@@ -211,13 +186,18 @@ def _doubts(train_rows: Sequence[Row], valid_rows: Sequence[Row]) -> Iterator[st
             f"The validation file has more rows ({len(valid_rows)}) than the training file "
             f"({len(train_rows)}). Were the two swapped?"
         )
-    trained = {json.dumps(row.item["messages"]) for row in train_rows}
-    shared = [row.line for row in valid_rows if json.dumps(row.item["messages"]) in trained]
+    trained = {_prompt_of(row) for row in train_rows}
+    shared = [row.line for row in valid_rows if _prompt_of(row) in trained]
     if shared:
         yield (
             f"{len(shared)} of {len(valid_rows)} validation prompts are in the training file too "
             f"(the first on line {shared[0]}): on these, validation measures memory."
         )
+
+
+def _prompt_of(row: Row) -> str:
+    """What the model is asked; of a conversation to learn, all of it."""
+    return json.dumps(row.item["input"]["messages"] if "messages" not in row.item else row.item["messages"])
 
 
 def _model_folder(name: str, model: Model | None) -> Path:
@@ -239,35 +219,6 @@ def _model_shape(name: str, folder: Path) -> ModelShape:
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as problem:
         message = f"The config.json of the model {name} cannot be used: {problem!r}."
         raise JobInvalid("model_error", message, "model") from None
-
-
-def _data_file(db: Session, param: str, file_id: str) -> DataFile:
-    key = db.scalars(select(File.storage_key).where(File.id == file_id)).first()
-    return DataFile(param, file_id, key)
-
-
-def fetch_rows(storage: Storage, key: str, scratch: Path, **limits: int) -> list[Row]:
-    """Read rows out of storage. Raises `DatasetInvalid`, or `FileNotFoundError` for a missing key."""
-    if local := storage.local_path(key):
-        return read_rows(local, **limits)
-    copy = scratch / Path(key).name
-    with copy.open("wb") as out:
-        out.writelines(storage.open_stream(key))
-    return read_rows(copy, **limits)
-
-
-def _rows(data_file: DataFile, **limits: int) -> list[Row]:
-    settings = get_settings()
-    limits |= {"max_line_bytes": settings.max_line_bytes, "max_file_bytes": settings.max_file_bytes}
-    if data_file.storage_key is None:
-        raise data_file.invalid("was deleted before it could be read.")
-    with TemporaryDirectory(prefix="cherry-validate-") as scratch:
-        try:
-            return fetch_rows(get_storage(), data_file.storage_key, Path(scratch), **limits)
-        except FileNotFoundError:
-            raise data_file.invalid("was deleted before it could be read.") from None
-        except DatasetInvalid as fault:
-            raise data_file.invalid(f"is invalid.\n{fault}") from None
 
 
 def _grading_fields(spec: GraderSpec) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from app.checkpoints.models import Checkpoint
 from app.events.rft_metrics import reward_numbers
+from app.events.tuning_metrics import tuning_numbers
 from app.pagination import Page
 
 
@@ -54,7 +55,7 @@ class CheckpointList(BaseModel):
 
 
 def _metrics(checkpoint: Checkpoint, values: Mapping[str, Any]) -> dict[str, float]:
-    """OpenAI's reward numbers in both spellings, and ours: KL, and how sure the rewards are."""
+    """OpenAI's numbers, rewards in both spellings or losses, and ours: KL, and how sure the rewards are."""
     own: dict[str, float | None] = {
         "full_valid_mean_reward": checkpoint.valid_reward,
         "valid_reward_mean": checkpoint.valid_reward,
@@ -65,4 +66,5 @@ def _metrics(checkpoint: Checkpoint, values: Mapping[str, Any]) -> dict[str, flo
         "kl_stderr": checkpoint.kl_stderr,
     }
     measured = {name: value for name, value in own.items() if value is not None}
-    return {"step": checkpoint.step, **reward_numbers(values), **measured}
+    told = tuning_numbers(values) if "loss/train" in values else reward_numbers(values)
+    return {"step": checkpoint.step, **told, **measured}

@@ -65,9 +65,28 @@ class AutoHyperparameters(Wire):
 
 
 class SupervisedHyperparameters(AutoHyperparameters):
+    """OpenAI's hyperparameters of a supervised job, and Cherry's beside them (docs/methods.md)."""
+
     batch_size: AutoBatch = "auto"
     learning_rate_multiplier: AutoRate = "auto"
     n_epochs: AutoEpochs = "auto"
+
+    adapter: Literal["lora", "full"] | None = Field(
+        default=None, description="Cherry: train a low-rank adapter, or every weight."
+    )
+    lora_rank: int | None = Field(default=None, ge=1, le=512, description="Cherry: rank of the adapter.")
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Cherry: peak rate of AdamW; learning_rate_multiplier is unused.",
+    )
+    gradient_checkpointing: bool | None = Field(
+        default=None, description="Cherry: less memory for about a third more time."
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] | None = Field(
+        default=None, description="Cherry: arithmetic of the model; trained weights are fp32 always."
+    )
 
 
 class DpoHyperparameters(SupervisedHyperparameters):

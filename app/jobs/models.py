@@ -52,7 +52,7 @@ class Job(Base):
     resources: Mapped[dict[str, Any] | None]
     """{"gpus": N} or {"processes": N} as requested; None for one process on what there is."""
     config: Mapped[dict[str, Any] | None]
-    """The resolved TrainConfig, once validation has read the files."""
+    """The resolved TrainConfig or TuneConfig, once validation has read the files."""
 
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]

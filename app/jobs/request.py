@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from app.errors import BadRequest
 from app.grading import service as grading
 from app.jobs.methods import (
+    DpoHyperparameters,
+    DpoMethod,
     Hyperparameters,
     Reinforcement,
     ReinforcementMethod,
     SupervisedHyperparameters,
+    SupervisedMethod,
 )
 from app.jobs.schemas import JobCreate, Resources
 from app.validation_errors import describe
@@ -21,17 +24,21 @@ from workers import response_format
 GRADER = "method.reinforcement.grader"
 RESPONSE_FORMAT = "method.reinforcement.response_format"
 
+Read = TypeVar("Read", bound=BaseModel)
+
 
 def checked_method(request: JobCreate, project_id: str) -> dict[str, Any]:
     """The method with its defaults and grader names filled in. Raises `BadRequest`."""
     if request.method is None:
-        _read(SupervisedHyperparameters, request.hyperparameters, "hyperparameters")
-    if not isinstance(request.method, ReinforcementMethod):
-        asked, param = (request.method.type, "method.type") if request.method else ("supervised", "method")
-        message = f"The method '{asked}' is not available in this version of Cherry. Use 'reinforcement'."
-        if request.method is None:
-            message += " (A request without 'method' asks for 'supervised'.)"
-        raise BadRequest(message, param=param, code="unsupported_method")
+        deprecated = _read(SupervisedHyperparameters, request.hyperparameters, "hyperparameters")
+        return _tuned("supervised", deprecated)
+    if isinstance(request.method, SupervisedMethod):
+        supervised = request.method.supervised and request.method.supervised.hyperparameters
+        return _tuned("supervised", supervised or SupervisedHyperparameters())
+    if isinstance(request.method, DpoMethod):
+        dpo = request.method.dpo and request.method.dpo.hyperparameters
+        return _tuned("dpo", dpo or DpoHyperparameters())
+    assert isinstance(request.method, ReinforcementMethod), "an unknown method has no valid type"
     block = request.method.reinforcement
     kept = {
         "grader": grading.as_stored(block.grader, GRADER, project_id),
@@ -61,8 +68,10 @@ def checked_integrations(request: JobCreate) -> list[dict[str, Any]] | None:
     return [integration.model_dump(exclude_none=True) for integration in request.integrations]
 
 
-def checked_resources(asked: Resources | None, max_processes: int) -> dict[str, int] | None:
-    """The machine that a job asks for. Raises `BadRequest` for more than the operator allows."""
+def checked_resources(
+    asked: Resources | None, max_processes: int, method: str = "reinforcement"
+) -> dict[str, int] | None:
+    """The machine that a job asks for. Raises `BadRequest` for more than operator or method allow."""
     if asked is None:
         return None
     given: dict[str, int] = asked.model_dump(exclude_none=True)
@@ -75,7 +84,15 @@ def checked_resources(asked: Resources | None, max_processes: int) -> dict[str, 
             f"but got {asked.processes} instead."
         )
         raise BadRequest(message, param="resources.processes", code="integer_above_max_value")
+    if method != "reinforcement" and max(given.values()) > 1:
+        name = "gpus" if "gpus" in given else "processes"
+        message = f"The method '{method}' trains in one process. Leave 'resources.{name}' out, or ask for 1."
+        raise BadRequest(message, param=f"resources.{name}", code="unsupported_parameter")
     return given
+
+
+def _tuned(method: str, hyperparameters: BaseModel) -> dict[str, Any]:
+    return {"type": method, method: {"hyperparameters": hyperparameters.model_dump(exclude_none=True)}}
 
 
 def _hyperparameters(block: Reinforcement) -> dict[str, Any]:
@@ -83,10 +100,10 @@ def _hyperparameters(block: Reinforcement) -> dict[str, Any]:
     return (block.hyperparameters or Hyperparameters()).model_dump(exclude_none=True)
 
 
-def _read(model: type[BaseModel], value: Any, param: str) -> None:
-    """Check a field that is only read in some requests."""
+def _read(model: type[Read], value: Any, param: str) -> Read:
+    """A field that is only read in some requests."""
     try:
-        model.model_validate({} if value is None else value)
+        return model.model_validate({} if value is None else value)
     except ValidationError as problem:
         error = problem.errors()[0]
         fault = describe({**error, "loc": ("body", param, *error["loc"])})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.events.models import JobMetrics
 from app.events.rft_metrics import OURS, metrics_event
+from app.events.tuning_metrics import tuning_columns, tuning_row
 from app.jobs.models import Job
 
 FIRST = (
@@ -24,18 +25,25 @@ FIRST = (
     "full_valid_mean_parse_error",
     *OURS,
 )
-"""Columns of every file, OpenAI's first; what graders add comes behind, flattened with `/`."""
+"""Columns of reinforcement jobs, OpenAI's first; what graders add comes behind, flattened with `/`."""
 SKIPPED = ("total_steps", "train_reward_mean", "valid_reward_mean", "valid_reasoning_tokens_mean")
 
 
 def results_csv(db: Session, job: Job) -> str:
     """The table as text; an empty cell where nothing was measured."""
-    grader = job.method["reinforcement"]["grader"]
     steps = db.scalars(select(JobMetrics).where(JobMetrics.job_id == job.id).order_by(JobMetrics.step))
+    kind = job.method["type"]
+    if kind != "reinforcement":
+        return _table(tuning_columns(kind), [tuning_row(each.step, each.values) for each in steps])
+    grader = job.method["reinforcement"]["grader"]
     rows = [_row(metrics_event(each.step, 0, each.values, grader)[1]) for each in steps]
     more = sorted({name for row in rows for name in row} - set(FIRST))
+    return _table([*FIRST, *more], rows)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     out = io.StringIO()
-    table = csv.DictWriter(out, [*FIRST, *more], restval="", lineterminator="\n")
+    table = csv.DictWriter(out, columns, restval="", lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
     return out.getvalue()

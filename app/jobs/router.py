@@ -24,7 +24,7 @@ MAX_PAIRS = 16
 
 @router.post("")
 def create_job(request: JobCreate, caller: CurrentCaller, db: Db) -> JobOut:
-    """Start a reinforcement fine-tuning job."""
+    """Start a fine-tuning job; without `method`, a supervised one."""
     settings = get_settings()
     job = jobs.create(
         db,

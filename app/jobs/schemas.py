@@ -10,6 +10,7 @@ from app.grading.headers import masked
 from app.jobs.defaults import shown_hyperparameters
 from app.jobs.methods import Method, Wire
 from app.jobs.models import Job, Status
+from app.jobs.tuning_defaults import shown_at_top, shown_tuning
 from app.pagination import Page
 
 MAX_SEED = 2**31 - 1
@@ -87,7 +88,7 @@ class JobOut(BaseModel):
     error: JobErrorOut | None
     seed: int
     hyperparameters: dict[str, Any] = Field(default_factory=dict)
-    """Of supervised jobs only; a reinforcement job's are in `method`."""
+    """Of supervised jobs only; those of other methods are in `method`."""
     method: dict[str, Any]
     integrations: list[Any] = Field(default_factory=list)
     metadata: dict[str, str] | None
@@ -120,6 +121,7 @@ class JobOut(BaseModel):
             trained_tokens=job.trained_tokens,
             error=JobErrorOut(**job.error) if job.error else None,
             seed=job.seed,
+            hyperparameters=shown_at_top(job.method, job.config),
             method=_method_out(job),
             integrations=job.integrations or [],
             metadata=job.meta,
@@ -145,6 +147,10 @@ class JobList(BaseModel):
 
 def _method_out(job: Job) -> dict[str, Any]:
     """The method as requested; "auto" gives way to numbers once they are known."""
+    kind = job.method["type"]
+    if kind != "reinforcement":
+        requested = job.method[kind]["hyperparameters"]
+        return {"type": kind, kind: {"hyperparameters": shown_tuning(kind, requested, job.config)}}
     block = job.method["reinforcement"]
     shown = shown_hyperparameters(block["hyperparameters"], job.config)
     grader = masked(block["grader"])

@@ -28,7 +28,7 @@ def create(db: Session, project_id: str, request: JobCreate, *, max_active: int,
     Raises `BadRequest`, `NotFound` (a file) or `TooManyJobs`.
     """
     method = checked_method(request, project_id)
-    resources = checked_resources(request.resources, max_processes)
+    resources = checked_resources(request.resources, max_processes, method["type"])
     model = models.tunable(db, project_id, request.model)
     training = files.for_job(db, project_id, request.training_file, "training_file")
     validation = None

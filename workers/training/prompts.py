@@ -35,14 +35,14 @@ def make_prompts(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -
 
 def chat_tokens(item: Mapping[str, Any], tokenizer: Any) -> list[int]:
     """A row's messages by the chat template, and the start of an answer. Raises what the template raises."""
-    messages = [_as_template_message(message) for message in item["messages"]]
+    messages = [as_template_message(message) for message in item["messages"]]
     tokens: list[int] = tokenizer.apply_chat_template(
         messages, tools=item.get("tools"), add_generation_prompt=True, tokenize=True, return_dict=False
     )
     return tokens
 
 
-def _as_template_message(message: Mapping[str, Any]) -> dict[str, Any]:
+def as_template_message(message: Mapping[str, Any]) -> dict[str, Any]:
     """Open models' templates know `system`, not `developer`, and text rather than parts."""
     role = "system" if message["role"] == "developer" else message["role"]
     return {**message, "role": role, "content": text_of(message.get("content"))}

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from graders import Failure, FailureKind, Grade, TokenUsage
-from workers.config import TrainConfig
 from workers.dataset import Row
 from workers.training.checkpoints import Candidate, candidate_from_json, candidate_to_json, versions
 from workers.training.collector import Rollouts
@@ -73,7 +73,7 @@ def saved_steps(run_dir: Path) -> list[int]:
     return sorted((int(name[6:]) for name in names if name[6:].isdigit()), reverse=True)
 
 
-def fingerprint(config: TrainConfig, train_rows: Sequence[Row], valid_rows: Sequence[Row]) -> str:
+def fingerprint(config: BaseModel, train_rows: Sequence[Row], valid_rows: Sequence[Row]) -> str:
     """sha256 of what a state belongs to: the config (but for where it runs) and both data sets."""
     digest = hashlib.sha256()
     where_it_runs = {"model_path", "device", "processes", "sharding"}

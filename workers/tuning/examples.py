@@ -1,0 +1,171 @@
+"""Rows become token ids, by the model's own chat template; what is learned of them is marked.
+
+A template need not say which tokens are the assistant's. So a conversation is rendered up to each answer
+and again with it: what is new is the answer, with the token that ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from workers.dataset import Row
+from workers.training.errors import OutOfContext, PromptInvalid
+from workers.training.prompts import as_template_message
+from workers.training.types import Prompt
+from workers.tuning_rows import learned_messages
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sequence to learn from.
+
+    Attributes:
+        tokens: the whole of it.
+        is_learned: for each token, whether the loss counts it. Never the first one.
+        n_prompt: tokens before the last answer that is learned.
+        row: 0-based index of its row.
+    """
+
+    tokens: tuple[int, ...]
+    is_learned: tuple[bool, ...]
+    n_prompt: int
+    row: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one prompt. `chosen` and `rejected` are the answers' tokens alone."""
+
+    prompt: tuple[int, ...]
+    chosen: tuple[int, ...]
+    rejected: tuple[int, ...]
+    row: int
+
+    @property
+    def n_tokens(self) -> int:
+        """What the model reads for it: the prompt twice."""
+        return 2 * len(self.prompt) + len(self.chosen) + len(self.rejected)
+
+
+class _Answer(NamedTuple):
+    """A rendered conversation that ends with an answer, which begins at `start`."""
+
+    tokens: list[int]
+    start: int
+
+
+def make_examples(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -> list[Example]:
+    """Tokenise chat rows. `name` ("training", "validation") says in errors which file a line is in.
+
+    A row is one example, unless the template renders an earlier answer differently once the conversation goes
+    on (some drop its reasoning): then each of its answers is one. Raises `PromptInvalid`, `OutOfContext`.
+    """
+    examples = []
+    for i, row in enumerate(rows):
+        tools = _tools(row.item)
+        found = [
+            _render(tokenizer, row.item["messages"][: place + 1], tools, row, name)
+            for place in learned_messages(row.item)
+        ]
+        for example in _joined(found, i):
+            _check_length(len(example.tokens), context, row, name)
+            examples.append(example)
+    return examples
+
+
+def make_pairs(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -> list[Pair]:
+    """Tokenise preference rows. Raises `PromptInvalid`, `OutOfContext`."""
+    pairs = []
+    for i, row in enumerate(rows):
+        given = row.item["input"]
+        both = [
+            _render(tokenizer, [*given["messages"], *row.item[output]], _tools(given), row, name)
+            for output in ("preferred_output", "non_preferred_output")
+        ]
+        start = min(answer.start for answer in both)
+        chosen, rejected = (tuple(answer.tokens[start:]) for answer in both)
+        if chosen == rejected:
+            raise PromptInvalid(
+                f"The chat template makes one text of both outputs of the {name} row on line {row.line}."
+            )
+        _check_length(max(len(answer.tokens) for answer in both), context, row, name)
+        pairs.append(Pair(tuple(both[0].tokens[:start]), chosen, rejected, i))
+    return pairs
+
+
+def probe_prompts(examples: Sequence[Example] | Sequence[Pair]) -> list[Prompt]:
+    """What a model is asked when its distance from its start is measured: each row's last prompt, once."""
+    prompts = {}
+    for example in examples:
+        tokens = example.prompt if isinstance(example, Pair) else example.tokens[: example.n_prompt]
+        prompts[example.row] = Prompt(row=example.row, item={}, tokens=tuple(tokens))
+    return list(prompts.values())
+
+
+def _joined(answers: Sequence[_Answer], row: int) -> Iterator[Example]:
+    """One example of answers that are each a part of the next rendering; else one for each answer."""
+    whole = answers[-1].tokens
+    if all(whole[: len(answer.tokens)] == answer.tokens for answer in answers):
+        is_learned = [False] * len(whole)
+        for answer in answers:
+            is_learned[answer.start : len(answer.tokens)] = [True] * (len(answer.tokens) - answer.start)
+        yield Example(tuple(whole), tuple(is_learned), answers[-1].start, row)
+        return
+    for answer in answers:
+        is_learned = [i >= answer.start for i in range(len(answer.tokens))]
+        yield Example(tuple(answer.tokens), tuple(is_learned), answer.start, row)
+
+
+def _render(
+    tokenizer: Any, messages: Sequence[Mapping[str, Any]], tools: Any, row: Row, name: str
+) -> _Answer:
+    """A conversation with its last message, the answer, and where that starts."""
+    plain = [_plain(message) for message in messages]
+    options = {"tools": tools, "tokenize": True, "return_dict": False}
+    try:
+        prompt = tokenizer.apply_chat_template(plain[:-1], add_generation_prompt=True, **options)
+        whole = tokenizer.apply_chat_template(plain, **options)
+    except Exception as error:  # a template is a program of its own and may refuse a row in any way
+        message = f"The model's chat template refused the {name} row on line {row.line}: {error}"
+        raise PromptInvalid(message) from error
+    start = _common_length(prompt, whole)
+    if start == 0 or start == len(whole):
+        problem = "no prompt" if start == 0 else "no answer"
+        raise PromptInvalid(
+            f"The model's chat template makes {problem} of the {name} row on line {row.line}."
+        )
+    return _Answer(whole, start)
+
+
+def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
+    """As open models' templates know it: no weight, and tools instead of the functions of old."""
+    kept = {key: value for key, value in message.items() if key not in ("weight", "function_call")}
+    if message["role"] == "function":
+        kept["role"] = "tool"
+    if call := message.get("function_call"):
+        kept["tool_calls"] = [{"type": "function", "function": call}]
+    return as_template_message(kept)
+
+
+def _tools(item: Mapping[str, Any]) -> list[Any] | None:
+    functions = [{"type": "function", "function": function} for function in item.get("functions") or ()]
+    return [*(item.get("tools") or ()), *functions] or None
+
+
+def _common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    length = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        length += 1
+    return length
+
+
+def _check_length(n_tokens: int, context: int, row: Row, name: str) -> None:
+    if n_tokens > context:
+        raise OutOfContext(
+            f"The {name} row on line {row.line} is too long: it has {n_tokens:,} tokens with its answer, and"
+            f" the model holds {context:,}."
+        )

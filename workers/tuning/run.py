@@ -1,0 +1,334 @@
+"""One supervised or dpo run, from a config and rows to the checkpoint of its last epoch.
+
+TRL trains the epochs one by one (trainers.py). After each: the full validation, the exact KL to the start,
+a checkpoint and the training state. The last epoch's checkpoint is delivered: `n_epochs` means what it says,
+and the earlier ones, with their validation losses, are there to choose from.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from workers.dataset import Row
+from workers.training.checkpoints import (
+    Candidate,
+    checkpoint_folder,
+    make_candidate,
+    save_checkpoint,
+    to_keep,
+)
+from workers.training.errors import NonFinite, RunCancelled, RunPaused
+from workers.training.evaluate import kl_to_reference
+from workers.training.metrics import Clock, kl_metrics
+from workers.training.policy import Policy
+from workers.training.randomness import shuffled
+from workers.training.recorder import Recorder
+from workers.training.state import (
+    STATES_KEPT,
+    Progress,
+    fingerprint,
+    load_state,
+    newest_state,
+    prune,
+    save_state,
+    saved_steps,
+    state_folder,
+)
+from workers.training.types import RunResult
+from workers.training.update import make_optimizer
+from workers.tuning.examples import Example, Pair, make_examples, make_pairs, probe_prompts
+from workers.tuning.measure import Measure, Score, both_answers, dpo_measure, score, supervised_measure
+from workers.tuning.trainers import Stretches
+from workers.tuning_config import TuneConfig
+
+DPO_NAMES = {
+    "dpo/reward_accuracy": "rewards/accuracies",
+    "dpo/reward_margin": "rewards/margins",
+    "dpo/reward_chosen": "rewards/chosen",
+    "dpo/reward_rejected": "rewards/rejected",
+}
+"""Our names of what TRL's DPOTrainer tells of a step."""
+
+
+def _never() -> bool:
+    return False
+
+
+def tune(
+    config: TuneConfig,
+    train_rows: Sequence[Row],
+    valid_rows: Sequence[Row],
+    recorder: Recorder,
+    run_dir: Path,
+    should_stop: Callable[[], bool] = _never,
+    should_pause: Callable[[], bool] = _never,
+) -> RunResult:
+    """Train until the last epoch, from the last state in `run_dir` if there is one.
+
+    Asks `should_stop` and `should_pause` before every step, and saves its state if it shall; for a pause it
+    makes a checkpoint too. Raises `RunCancelled`, `RunPaused`, or `RunFailed` with a stable code.
+    """
+    run = TuneRun(config, train_rows, valid_rows, recorder, run_dir, should_stop, should_pause)
+    for epoch in range(run.progress.step // config.eval_interval + 1, config.n_epochs + 1):
+        run.train_epoch(epoch)
+        run.end_epoch(epoch)
+    best = run.progress.kept[-1].checkpoint
+    return RunResult(best=best, steps=run.total_steps, trained_tokens=run.progress.trained_tokens)
+
+
+class TuneRun:
+    """A run under way."""
+
+    def __init__(
+        self,
+        config: TuneConfig,
+        train_rows: Sequence[Row],
+        valid_rows: Sequence[Row],
+        recorder: Recorder,
+        run_dir: Path,
+        should_stop: Callable[[], bool],
+        should_pause: Callable[[], bool],
+    ) -> None:
+        recorder.phase("loading")
+        self.config = config
+        self.engine_config = config.as_engine_config()
+        self.recorder = recorder
+        self.run_dir = run_dir
+        self.should_stop, self.should_pause = should_stop, should_pause
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self.policy = Policy.load(self.engine_config)
+        self.policy.sync_rollout()
+        make: Callable[..., Any] = make_examples if config.method == "supervised" else make_pairs
+        tokenizer, context = self.policy.tokenizer, self.policy.context
+        self.train_examples: list[Any] = make(train_rows, tokenizer, context, "training")
+        self.valid_examples: list[Any] = make(valid_rows, tokenizer, context, "validation")
+        prompts = probe_prompts(self.valid_examples or self.train_examples)
+        chosen = shuffled(len(prompts), "probe", config.seed)[: config.kl_probe_size]
+        self.probe = [prompts[i] for i in sorted(chosen)]
+        self.total_steps = config.total_steps(len(self.train_examples))
+        self.progress = Progress()
+        self._resumed_step = 0
+        self.optimizer = make_optimizer(self.policy, self.engine_config)
+        self._reference = self._reference_scores()
+        self._belongs_to = fingerprint(config, train_rows, valid_rows)
+        self._clock = Clock(recorder)
+        self._values: dict[str, float] = {}
+        self.stretches = self._stretches()
+        self._resume()
+
+    def _stretches(self) -> Stretches:
+        """Before any state is put back: dpo's reference is the policy as it is at this moment."""
+        scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
+        return Stretches(
+            self.policy,
+            self.config,
+            self.train_examples,
+            self.optimizer,
+            scheduler,
+            _Listener(self),
+            self.run_dir / "trainer",
+            lambda: self._clock.alive("loading"),
+        )
+
+    def _rate(self, updates: int) -> float:
+        """Share of the peak for the next update, after so many of this process."""
+        return self.config.rate(self._resumed_step + updates + 1)
+
+    def train_epoch(self, epoch: int) -> None:
+        """Make the epoch's updates that are still to be made."""
+        done = self.progress.step - (epoch - 1) * self.config.eval_interval
+        order = self._order(epoch)[done * self.config.batch_size :]
+        if order:
+            self.stretches.train(order)
+
+    def before_step(self) -> None:
+        """Stop or pause here if that is asked for; all is as after the last step."""
+        self._clock = Clock(self.recorder)
+        self.recorder.phase("updating")
+        if self.should_stop():
+            self.save()
+            raise RunCancelled(self.progress.step)
+        if self.should_pause():
+            self._snapshot()
+            raise RunPaused(self.progress.step)
+
+    def check_gradients(self) -> None:
+        """Raises `NonFinite` before weights are lost."""
+        gradients = [weight.grad for weight in self.policy.trained().values() if weight.grad is not None]
+        if not all(bool(gradient.isfinite().all()) for gradient in gradients):
+            raise NonFinite(
+                f"Loss or gradient was not finite at step {self.progress.step + 1}."
+                " A lower learning rate may help."
+            )
+
+    def after_step(self, logs: Mapping[str, float]) -> None:
+        """Take in an update: what it told, its tokens; between epochs' ends, look at the validation."""
+        self.policy.sync_rollout()
+        step = self.progress.step = self.progress.step + 1
+        self.progress.trained_tokens += sum(_n_tokens(example) for example in self._batch(step))
+        self._values = self._step_values(logs)
+        if step % self.config.eval_interval == 0:
+            return  # the end of the epoch says more
+        if step % self.config.valid_every == 0 and self.valid_examples:
+            with self._clock.phase("validating", "eval"):
+                self._values |= _named("valid", self._measure(self._valid_batch(step)))
+        self._tell()
+        if step % self.config.save_state_every == 0:
+            self.save()
+
+    def end_epoch(self, epoch: int) -> None:
+        """Validate in full, measure the KL, tell the epoch's last step, save checkpoint and state."""
+        candidate = self._candidate(epoch)
+        self._tell()
+        self._write_checkpoint(candidate)
+        self.recorder.checkpoint(candidate.checkpoint)
+        self.progress.kept = to_keep([*self.progress.kept, candidate], self.config.checkpoints_kept)
+        self.save()
+
+    def save(self) -> None:
+        """Save the training state, unless that of this step is saved; then remove what is not needed."""
+        step = self.progress.step
+        if step in saved_steps(self.run_dir):
+            return
+        self.recorder.phase("saving")
+        folder = save_state(self.run_dir, self.progress, self.policy, self.optimizer, self._belongs_to)
+        self.recorder.state(step, folder)
+        prune(self.run_dir, self._tell_dropped, states_kept=1 if step == self.total_steps else STATES_KEPT)
+
+    def _snapshot(self) -> None:
+        self.save()
+        if checkpoint_folder(self.run_dir, self.progress.step).exists():
+            return
+        candidate = self._candidate(self._epoch(), with_validation=False)
+        self._write_checkpoint(candidate)
+        self.recorder.snapshot(candidate.checkpoint)
+
+    def _candidate(self, epoch: int, *, with_validation: bool = True) -> Candidate:
+        """Measure the policy as it is."""
+        step = self.progress.step
+        with self._clock.phase("validating", "eval"):
+            kl = kl_to_reference(self.policy, self.probe, self.engine_config)
+            self._values |= kl_metrics(kl)
+            if with_validation and self.valid_examples:
+                self._values |= _named("valid", self._measure(self._valid_batch(step)))
+                self._values |= _named("full_valid", self._measure(range(len(self.valid_examples))))
+        return make_candidate(checkpoint_folder(self.run_dir, step), step, epoch, kl, None, None)
+
+    def _write_checkpoint(self, candidate: Candidate) -> None:
+        self.recorder.phase("saving")
+        save_checkpoint(self.policy, candidate.checkpoint)
+
+    def _tell(self) -> None:
+        times = self._clock.metrics()
+        self.progress.seconds += times["time/step"]
+        values = self._values | times
+        values["tokens/trained_total"] = float(self.progress.trained_tokens)
+        values["time/total"] = self.progress.seconds
+        self.recorder.metrics(self.progress.step, self._epoch(), values)
+
+    def _step_values(self, logs: Mapping[str, float]) -> dict[str, float]:
+        values = {
+            "loss/train": float(logs["loss"]),
+            "optim/lr": float(logs["learning_rate"]),
+            "optim/grad_norm": float(logs["grad_norm"]),
+        }
+        accuracy = self.stretches.accuracy
+        values["accuracy/train"] = accuracy.take() if accuracy else float(logs["mean_token_accuracy"])
+        values |= {ours: float(logs[theirs]) for ours, theirs in DPO_NAMES.items() if theirs in logs}
+        return values
+
+    def _measure(self, chosen: Sequence[int]) -> Measure:
+        """Loss and accuracy on these validation examples."""
+        examples = [self.valid_examples[i] for i in chosen]
+        if self.config.method == "supervised":
+            return supervised_measure(self._score(examples))
+        reference = [self._reference[2 * i + k] for i in chosen for k in (0, 1)]
+        return dpo_measure(self._score(both_answers(examples)), reference, self.config.beta)
+
+    def _score(self, examples: Sequence[Example]) -> list[Score]:
+        return score(self.policy.model, examples, self.config.micro_batch_tokens, self._alive)
+
+    def _reference_scores(self) -> list[Score]:
+        """What the start makes of the validation pairs: it never changes."""
+        if self.config.method == "supervised":
+            return []
+        with self.policy.reference() as reference:
+            pairs = both_answers(self.valid_examples)
+            return score(reference, pairs, self.config.micro_batch_tokens, lambda: None)
+
+    def _alive(self) -> None:
+        self._clock.alive("validating")
+
+    def _order(self, epoch: int) -> list[int]:
+        return shuffled(len(self.train_examples), "order", self.config.seed, epoch)
+
+    def _batch(self, step: int) -> list[Any]:
+        place = (step - 1) % self.config.eval_interval * self.config.batch_size
+        order = self._order(-(-step // self.config.eval_interval))
+        return [self.train_examples[i] for i in order[place : place + self.config.batch_size]]
+
+    def _valid_batch(self, step: int) -> list[int]:
+        """Another batch at each look, in the order of the file, round and round."""
+        n = len(self.valid_examples)
+        size = min(self.config.batch_size, n)
+        first = (step - 1) // self.config.valid_every * size
+        return [(first + i) % n for i in range(size)]
+
+    def _epoch(self) -> int:
+        return -(-self.progress.step // self.config.eval_interval)
+
+    def _tell_dropped(self, step: int) -> None:
+        if step <= self.progress.step:  # a later one will be made and told again
+            self.recorder.dropped(step)
+
+    def _resume(self) -> None:
+        folder, faults = newest_state(self.run_dir, self._belongs_to)
+        for fault in faults:
+            self.recorder.note("warn", f"A saved training state cannot be used: {fault}.")
+        if folder is None:
+            return
+        self.progress = load_state(folder, self.policy, self.optimizer)
+        self._resumed_step = self.progress.step
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * self._rate(0)
+        for step in saved_steps(self.run_dir):
+            if step > self.progress.step:
+                shutil.rmtree(state_folder(self.run_dir, step))
+        prune(self.run_dir, self._tell_dropped)
+        self.recorder.note("info", f"Resumed after step {self.progress.step}.")
+
+
+class _Listener(TrainerCallback):
+    """Tells a run what its trainer does."""
+
+    def __init__(self, run: TuneRun) -> None:
+        self._run = run
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._run.before_step()
+
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        self._run.check_gradients()
+
+    def on_log(self, *_: Any, **told: Any) -> None:
+        logs: Mapping[str, float] = told["logs"]
+        if "loss" in logs:  # a step's; at the end of a stretch comes a summary
+            self._run.after_step(logs)
+
+
+def _n_tokens(example: Example | Pair) -> int:
+    return example.n_tokens if isinstance(example, Pair) else len(example.tokens)
+
+
+def _named(split: str, measure: Measure) -> dict[str, float]:
+    values = {f"loss/{split}": measure.loss, f"accuracy/{split}": measure.accuracy}
+    if measure.reward_accuracy is not None and measure.reward_margin is not None:
+        values[f"dpo/{split}_reward_accuracy"] = measure.reward_accuracy
+        values[f"dpo/{split}_reward_margin"] = measure.reward_margin
+    return values

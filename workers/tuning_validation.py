@@ -1,0 +1,65 @@
+"""Checks the examples of a supervised or dpo job against its model, and resolves its config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from app.jobs.models import Job
+from app.jobs.tuning_defaults import resolve_tuning
+from workers.dataset import Row
+from workers.job_data import TRAINING, DataFile, JobInvalid, ModelShape
+from workers.tuning_config import TuneConfig
+
+MIN_SUPERVISED_ROWS = 10
+DEVICES = {"gpus": "cuda", "processes": "cpu"}
+Data = tuple[DataFile | None, Sequence[Row]]
+
+
+class Resolved(NamedTuple):
+    config: TuneConfig
+    n_examples: int
+
+
+def resolve(
+    job: Job, folder: str, shape: ModelShape, tokenizer: Any, training: Data, validation: Data
+) -> Resolved:
+    """The run that a job means. Raises `JobInvalid` for too few rows, or one that does not fit the model."""
+    method = job.method["type"]
+    n_rows = len(training[1])
+    if method == "supervised" and n_rows < MIN_SUPERVISED_ROWS:
+        message = (
+            f"Training file has {n_rows} example(s), but must have at least {MIN_SUPERVISED_ROWS} examples."
+        )
+        raise JobInvalid("invalid_n_examples", message, TRAINING)
+    lengths = [_prompt_lengths(method, tokenizer, shape.context, *data) for data in (training, validation)]
+    config = resolve_tuning(
+        job.method,
+        model=job.model,
+        model_path=folder,
+        hidden_size=shape.hidden_size,
+        context=shape.context,
+        longest_prompt=max(lengths[0] + lengths[1]),
+        n_examples=len(lengths[0]),
+        seed=job.seed,
+        device=DEVICES[next(iter(job.resources))] if job.resources else None,
+    )
+    return Resolved(config, len(lengths[0]))
+
+
+def _prompt_lengths(
+    method: str, tokenizer: Any, context: int, data_file: DataFile | None, rows: Sequence[Row]
+) -> list[int]:
+    """Tokens of each example's prompt, as the training will see them."""
+    if data_file is None:
+        return []
+    from workers.training.errors import PromptInvalid
+    from workers.tuning.examples import make_examples, make_pairs
+
+    name = data_file.param.removesuffix("_file")
+    try:
+        if method == "dpo":
+            return [len(pair.prompt) for pair in make_pairs(rows, tokenizer, context, name)]
+        return [example.n_prompt for example in make_examples(rows, tokenizer, context, name)]
+    except PromptInvalid as problem:
+        raise data_file.invalid(f"does not fit the model. {problem}") from None
