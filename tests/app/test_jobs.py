@@ -238,14 +238,6 @@ REFUSED = [
     ),
     pytest.param(
         "method",
-        {"type": "supervised", "supervised": None, "dpo": 7},
-        400,
-        "method.type",
-        "unsupported_method",
-        id="supervised",
-    ),
-    pytest.param(
-        "method",
         {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0}}},
         400,
         "method.dpo.hyperparameters.beta",
@@ -260,19 +252,9 @@ REFUSED = [
         "decimal_above_max_value",
         id="dpo-beta-high",
     ),
-    pytest.param(
-        "method",
-        {"type": "dpo", "dpo": {"hyperparameters": {"batch_size": "auto", "beta": 0.1}}},
-        400,
-        "method.type",
-        "unsupported_method",
-        id="dpo-full",
-    ),
-    pytest.param("method", None, 400, "method", "unsupported_method", id="default-is-supervised"),
     pytest.param("method", "x", 400, "method", "invalid_type", id="method-text"),
     pytest.param("method", {}, 400, "method.type", "missing_required_parameter", id="no-type"),
     pytest.param("method", {"type": "ppo"}, 400, "method.type", "invalid_value", id="unknown-method"),
-    pytest.param("method", {"type": "dpo"}, 400, "method.type", "unsupported_method", id="dpo"),
     pytest.param(
         "method",
         {"type": "reinforcement"},
@@ -546,8 +528,8 @@ def test_the_deprecated_hyperparameters_are_read_only_without_a_method(
     del body["method"]
     error = error_of(http.post("/v1/fine_tuning/jobs", json=body | {"hyperparameters": {"n_epochs": 0}}))
     assert (error["param"], error["code"]) == ("hyperparameters.n_epochs", "integer_below_min_value")
-    error = error_of(http.post("/v1/fine_tuning/jobs", json=body | {"hyperparameters": {"n_epochs": 1}}))
-    assert error["code"] == "unsupported_method"
+    job = http.post("/v1/fine_tuning/jobs", json=body | {"hyperparameters": {"n_epochs": 1}}).json()
+    assert job["hyperparameters"]["n_epochs"] == 1
 
 
 def test_what_a_job_has_used_is_shown(client: openai.OpenAI, db: Session, tenant: Tenant) -> None:

@@ -78,6 +78,41 @@ def make_job(
     return job
 
 
+def chat_rows(n: int = 12) -> list[dict[str, Any]]:
+    """Rows of a supervised job: one letter, answered by itself."""
+    return [
+        {
+            "messages": [
+                {"role": "user", "content": f"Say {letter}."},
+                {"role": "assistant", "content": letter},
+            ]
+        }
+        for letter in "aeioubcdfghjklmnpqrstvwxyz"[:n]
+    ]
+
+
+def preference_rows(n: int = 12) -> list[dict[str, Any]]:
+    """Rows of a dpo job: "yes" is better than "no"."""
+    return [
+        {
+            "input": {"messages": row["messages"][:1]},
+            "preferred_output": [{"role": "assistant", "content": "yes"}],
+            "non_preferred_output": [{"role": "assistant", "content": "no"}],
+        }
+        for row in chat_rows(n)
+    ]
+
+
+def make_tuned_job(db: Session, method: str, training: Sequence[Any], **values: Any) -> Job:
+    """A committed job of the method supervised or dpo whose files wait for validation."""
+    asked = {"batch_size": "auto", "learning_rate_multiplier": "auto", "n_epochs": "auto"}
+    hyperparameters = asked | values.pop("hyperparameters", {})
+    job = make_job(db, training=training, **values)
+    job.method = {"type": method, method: {"hyperparameters": hyperparameters}}
+    db.commit()
+    return job
+
+
 def make_model(db: Session, folder: str, name: str = "tiny") -> Model:
     """A committed base model."""
     model = Model(id=random_id("model_"), name=name, folder=folder)
