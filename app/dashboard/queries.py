@@ -25,6 +25,10 @@ CURVES = (
     "kl/reference",
     "entropy/mean",
     "completion/train_tokens_mean",
+    "loss/train",
+    "loss/full_valid",
+    "accuracy/train",
+    "accuracy/full_valid",
 )
 
 

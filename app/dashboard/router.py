@@ -100,13 +100,21 @@ def job_page(request: Request, job_id: str) -> Response:
 
 
 def charts(series: queries.Series) -> list[Markup]:
-    """Reward, KL, entropy and length over steps; a curve that was not measured is left out."""
+    """Reward, KL, entropy and length over steps, or loss, accuracy and KL where answers were written."""
 
     def line(label: str, style: str, name: str) -> Line:
         return Line(label, style, series.get(name, []))
 
     reward = [line("train", "a", "reward/mean"), line("validation", "b", "reward/valid_mean")]
     kl = [line("probe set", "a", "kl/probe_mean"), line("batch", "b", "kl/reference")]
+    if "loss/train" in series:
+        loss = [line("train", "a", "loss/train"), line("validation", "b", "loss/full_valid")]
+        accuracy = [line("train", "a", "accuracy/train"), line("validation", "b", "accuracy/full_valid")]
+        return [
+            line_chart("Loss", loss),
+            line_chart("Token accuracy", accuracy),
+            line_chart("KL to base, nats/token", kl),
+        ]
     return [
         line_chart("Reward", reward),
         line_chart("KL to base, nats/token", kl),

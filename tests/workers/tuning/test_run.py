@@ -150,5 +150,5 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_its_weights_are_lost(
     weight.grad = torch.zeros_like(weight)
     found.check_gradients()
     weight.grad[0, 0] = float("nan")
-    with pytest.raises(NonFinite, match="step 1. A lower learning rate may help"):
+    with pytest.raises(NonFinite, match=r"step 1\. A lower learning rate may help"):
         found.check_gradients()
