@@ -7,6 +7,7 @@ import signal
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -45,6 +46,7 @@ def test_a_killed_supervised_job_goes_on_and_delivers_its_last_epoch(db: Session
         wait_for(lambda: reached(job_id, 4), what="step 4")
         pid = training_pid()
         assert pid
+        assert psutil.Process(pid).environ()["HF_HUB_OFFLINE"] == "1"  # TRL would tell of its trainers
         os.kill(pid, signal.SIGKILL)
 
     with while_training(kill):

@@ -119,6 +119,7 @@ class TuneRun:
         self._belongs_to = fingerprint(config, train_rows, valid_rows)
         self._clock = Clock(recorder)
         self._values: dict[str, float] = {}
+        self._used_rate = 0.0
         self.stretches = self._stretches()
         self._resume()
 
@@ -158,8 +159,9 @@ class TuneRun:
             self._snapshot()
             raise RunPaused(self.progress.step)
 
-    def check_gradients(self) -> None:
-        """Raises `NonFinite` before weights are lost."""
+    def before_update(self) -> None:
+        """Note the rate. Raises `NonFinite` before weights are lost."""
+        self._used_rate = float(self.optimizer.param_groups[0]["lr"])
         gradients = [weight.grad for weight in self.policy.trained().values() if weight.grad is not None]
         if not all(bool(gradient.isfinite().all()) for gradient in gradients):
             raise NonFinite(
@@ -235,7 +237,7 @@ class TuneRun:
     def _step_values(self, logs: Mapping[str, float]) -> dict[str, float]:
         values = {
             "loss/train": float(logs["loss"]),
-            "optim/lr": float(logs["learning_rate"]),
+            "optim/lr": self._used_rate,
             "optim/grad_norm": float(logs["grad_norm"]),
         }
         accuracy = self.stretches.accuracy
@@ -314,7 +316,7 @@ class _Listener(TrainerCallback):
         self._run.before_step()
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
-        self._run.check_gradients()
+        self._run.before_update()
 
     def on_log(self, *_: Any, **told: Any) -> None:
         logs: Mapping[str, float] = told["logs"]

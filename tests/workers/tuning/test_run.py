@@ -148,7 +148,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_its_weights_are_lost(
     found = TuneRun(wanted, rows("supervised"), [], Told(), tmp_path / "run", never, never)
     weight = next(iter(found.policy.trained().values()))
     weight.grad = torch.zeros_like(weight)
-    found.check_gradients()
+    found.before_update()
     weight.grad[0, 0] = float("nan")
     with pytest.raises(NonFinite, match=r"step 1\. A lower learning rate may help"):
-        found.check_gradients()
+        found.before_update()
