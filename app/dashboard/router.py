@@ -107,7 +107,7 @@ def charts(series: queries.Series) -> list[Markup]:
 
     reward = [line("train", "a", "reward/mean"), line("validation", "b", "reward/valid_mean")]
     kl = [line("probe set", "a", "kl/probe_mean"), line("batch", "b", "kl/reference")]
-    if "loss/train" in series:
+    if series.get("loss/train"):
         loss = [line("train", "a", "loss/train"), line("validation", "b", "loss/full_valid")]
         accuracy = [line("train", "a", "accuracy/train"), line("validation", "b", "accuracy/full_valid")]
         return [
