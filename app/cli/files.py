@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,15 @@ from app.cli.output import AsJson, CliError, console, print_json, print_table, w
 from graders.template import Variable
 
 cli = typer.Typer(help="Data files.", no_args_is_help=True)
+
+
+class MethodName(StrEnum):
+    """The methods of jobs."""
+
+    SUPERVISED = "supervised"
+    DPO = "dpo"
+    REINFORCEMENT = "reinforcement"
+
 
 PathArgument = Annotated[Path, typer.Argument(help="A JSONL file.")]
 
@@ -55,12 +65,14 @@ def check(
     grader: Annotated[
         Path | None, typer.Option(help="A grader as JSON, whose fields every row must have.")
     ] = None,
+    method: Annotated[MethodName, typer.Option(help="What the rows are for.")] = MethodName.REINFORCEMENT,
 ) -> None:
     """Check a data set on this machine as a job would, and say what is wrong on which line."""
     from workers.dataset import DatasetInvalid, missing_variables, read_rows
+    from workers.tuning_rows import row_check
 
     try:
-        rows = read_rows(path)
+        rows = read_rows(path, check=row_check(method.value))
         faults = missing_variables(rows, _variables(grader)) if grader else []
     except DatasetInvalid as invalid:
         faults = list(invalid.faults)
