@@ -13,8 +13,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.checkpoints.models import Checkpoint
+from app.db import unit_of_work
 from app.events.models import JobEvent
 from app.files.models import File
+from app.jobs import control
 from app.models.models import Model
 from app.settings import get_settings
 from app.storage import get_storage
@@ -97,3 +99,42 @@ def test_a_dpo_job_prefers_the_preferred(db: Session, tiny_model: Path) -> None:
     assert newest["full_valid_reward_accuracy"] == 1.0
     assert newest["full_valid_reward_margin"] > 0
     assert newest["full_valid_loss"] < 0.69  # log 2: where it began
+
+
+def test_a_running_job_is_paused_with_a_snapshot_and_cancelled_after_it_was_resumed(
+    db: Session, tiny_model: Path
+) -> None:
+    asked = {"n_epochs": 50, "batch_size": 1, "learning_rate": 1e-3}
+    job = make_tuned_job(db, "supervised", chat_rows(12), hyperparameters=asked)
+    assert validate_next("me", threading.Event())
+    job_id = job.id
+
+    def pause() -> None:
+        wait_for(lambda: reached(job_id, 2), what="step 2")
+        with unit_of_work() as other:
+            control.request_pause(other, job_id)
+
+    with while_training(pause):
+        train_next("me", threading.Event())
+    assert fresh(db, job).status == "paused"
+    paused_at = job.last_step
+    assert 2 <= paused_at < 600
+    snapshot = db.scalars(select(Checkpoint).where(Checkpoint.is_snapshot)).one()
+    assert snapshot.step == paused_at == job.state_step
+    with unit_of_work() as other:
+        control.request_resume(other, job_id)
+
+    def cancel() -> None:
+        wait_for(lambda: reached(job_id, paused_at + 1), what="a step after the pause")
+        with unit_of_work() as other:
+            control.request_cancel(other, job_id)
+
+    with while_training(cancel):
+        train_next("me", threading.Event())
+    assert fresh(db, job).status == "cancelled"
+    steps = db.scalars(
+        select(JobEvent.key)
+        .where(JobEvent.job_id == job_id, JobEvent.type == "metrics")
+        .order_by(JobEvent.seq)
+    ).all()
+    assert list(steps) == [f"step-{step}" for step in range(1, job.last_step + 1)]

@@ -129,6 +129,24 @@ def test_what_shares_a_pass_changes_no_number(method: str, tiny_folder: Path, tm
         assert apart.steps[step] == pytest.approx(values, rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.parametrize("method", ["supervised", "dpo"])
+def test_our_losses_on_validation_examples_are_those_of_trl_on_training_examples(
+    method: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    from workers.tuning.run import tune
+
+    one_batch = {"batch_size": N, "eval_interval": 1, "n_epochs": 2, "warmup_steps": 0}
+    told = Told()
+    tune(config(method, tiny_folder, **one_batch), rows(method), rows(method), told, tmp_path / "run")
+    after_first, second = told.steps[1], told.steps[2]
+    assert after_first["loss/full_valid"] != pytest.approx(after_first["loss/train"], abs=1e-4)
+    assert second["loss/train"] == pytest.approx(after_first["loss/full_valid"], rel=1e-5)
+    assert second["accuracy/train"] == pytest.approx(after_first["accuracy/full_valid"], rel=1e-5)
+    if method == "dpo":
+        margin = after_first["dpo/full_valid_reward_margin"]
+        assert second["dpo/reward_margin"] == pytest.approx(margin, rel=1e-3)
+
+
 def test_every_weight_can_be_trained(tiny_folder: Path, tmp_path: Path) -> None:
     told = Told()
     result = run(config("dpo", tiny_folder, adapter="full", n_epochs=1), told, tmp_path / "run")
