@@ -28,8 +28,9 @@ def operations(judged: Judged) -> list[tuple[str, str, dict[str, Any]]]:
 def test_every_answer_of_every_operation_has_a_type(judged: Judged) -> None:
     for method, path, operation in operations(judged):
         for status, response in operation["responses"].items():
-            (content,) = response["content"].values()
-            assert content.get("schema"), f"{method} {path} -> {status}"
+            assert response["content"], f"{method} {path} -> {status}"
+            for media, content in response["content"].items():
+                assert content.get("schema"), f"{method} {path} -> {status} {media}"
 
 
 def test_errors_have_one_form_and_no_operation_speaks_of_422(judged: Judged) -> None:
