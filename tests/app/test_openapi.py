@@ -28,8 +28,9 @@ def operations(judged: Judged) -> list[tuple[str, str, dict[str, Any]]]:
 def test_every_answer_of_every_operation_has_a_type(judged: Judged) -> None:
     for method, path, operation in operations(judged):
         for status, response in operation["responses"].items():
-            assert response["content"], f"{method} {path} -> {status}"
-            for media, content in response["content"].items():
+            has_body = status != "204"
+            assert bool(response.get("content")) == has_body, f"{method} {path} -> {status}"
+            for media, content in response.get("content", {}).items():
                 assert content.get("schema"), f"{method} {path} -> {status} {media}"
 
 
