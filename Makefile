@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test browser check fmt lint types fast bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders sandbox-soak soak fuzz conformance gate-webhooks clean
+.PHONY: help setup demo up test test-long browser check fmt lint types fast bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders sandbox-soak soak fuzz conformance gate-webhooks clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -32,8 +32,11 @@ demo: $(STAMP) ## train the built-in model for real and show before and after (K
 up: $(STAMP) ## the whole service on this machine
 	@$(BIN)/cherry up
 
-test: $(STAMP) browser ## every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(STAMP) browser ## every test but the long ones, under twelve minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long'
+
+test-long: $(STAMP) ## the long ones: whole trainings, killed processes, gates (ten minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
 
 browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
@@ -52,7 +55,7 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 fast: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not e2e'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not e2e and not long'
 
 fmt: $(STAMP) ## format and mend what ruff can
 	$(BIN)/ruff format .

@@ -66,6 +66,7 @@ class Sender:
                     self.enough.set()
 
 
+@pytest.mark.long
 def test_each_key_makes_exactly_one_upload(settings: Settings, db: Session, tenant: Tenant) -> None:
     tried: set[str] = set()
     answers: dict[str, dict[str, Any]] = {}

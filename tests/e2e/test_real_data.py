@@ -66,6 +66,7 @@ def metrics(client: OpenAI, job_id: str) -> list[dict[str, Any]]:
     return sorted((e.data for e in events if e.type == "metrics"), key=lambda data: data["step"])  # type: ignore
 
 
+@pytest.mark.long
 def test_a_pretrained_model_learns_the_keyword_within_40_steps(service: Service) -> None:
     data = shared_path(STORIES)
     with service.client() as client:
@@ -90,6 +91,7 @@ def test_a_pretrained_model_learns_the_keyword_within_40_steps(service: Service)
     assert all(checkpoint.metrics.kl > 0 for checkpoint in checkpoints if checkpoint.step_number)  # type: ignore
 
 
+@pytest.mark.long
 def test_a_constant_grader_moves_nothing(service: Service) -> None:
     train = shared_path(STORIES) / "train.jsonl"
     always = {"type": "string_check", "name": "always", "operation": "ne", "input": "a", "reference": "b"}

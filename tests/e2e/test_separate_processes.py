@@ -47,6 +47,7 @@ def answers(url: str) -> bool:
         return False
 
 
+@pytest.mark.long
 def test_migrate_api_and_one_worker_run_a_job(postgres: Postgres, database_url: str, tmp_path: Path) -> None:
     binary = server_binary()
     assert binary

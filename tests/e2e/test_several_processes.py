@@ -71,6 +71,7 @@ def ranks(service: Service, job_id: str) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.long
 def test_a_training_of_two_processes_survives_the_death_of_one(service: Service, tmp_path: Path) -> None:
     with service.client() as client:
         job_id = start_job(client, tmp_path, {"processes": 2}, n_epochs=8, eval_interval=4)
@@ -92,6 +93,7 @@ def test_a_training_of_two_processes_survives_the_death_of_one(service: Service,
     assert ranks(service, job_id) == []
 
 
+@pytest.mark.long
 def test_a_cancelled_training_of_two_processes_leaves_none(service: Service, tmp_path: Path) -> None:
     with service.client() as client:
         job_id = start_job(client, tmp_path, {"processes": 2}, n_epochs=50)

@@ -84,6 +84,7 @@ def waiting(db: Session) -> int:
     return db.scalars(select(func.count()).where(WebhookDelivery.status == "pending")).one()
 
 
+@pytest.mark.long
 def test_every_event_arrives_with_one_id_of_its_own_and_in_the_order_of_its_job(
     db: Session, settings: Settings
 ) -> None:

@@ -121,6 +121,7 @@ def test_a_killed_training_goes_on_and_its_history_has_no_gap(db: Session, tiny_
     assert get_storage().list_keys(f"jobs/{job.id}/state") == []
 
 
+@pytest.mark.long
 def test_a_tuned_model_and_a_checkpoint_are_tuned_on(db: Session, tiny_model: Path) -> None:
     first = queued(db, hyperparameters={"n_epochs": 1})
     train_next("me", threading.Event())
@@ -236,6 +237,7 @@ def test_a_hanging_training_is_killed_and_queued_again(
     assert children() == []
 
 
+@pytest.mark.long
 def test_a_training_that_always_crashes_fails_with_its_last_words(
     db: Session, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -117,6 +117,7 @@ def test_jobs_survive_dead_workers_and_an_empty_broker(
     assert list(numbers) == list(range(1, len(numbers) + 1))
 
 
+@pytest.mark.long
 def test_a_stopped_worker_leaves_at_once_and_the_next_goes_on(
     db: Session, valkey: Valkey, workers: Workers, tiny_model: Path
 ) -> None:

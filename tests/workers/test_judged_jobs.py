@@ -110,6 +110,7 @@ def test_a_judge_grades_a_training_and_its_tokens_are_told(
     assert set(reasons) == {"reads: fine"}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_judge_that_goes_away_fails_the_job_with_what_it_said_and_no_secret(
     db: Session, tiny_model: Path, monkeypatch: Monkey
@@ -136,6 +137,7 @@ def test_a_judge_that_goes_away_fails_the_job_with_what_it_said_and_no_secret(
     assert {row and row.partition(":")[0] for row in rows} == {"The judge 'judge' answered 400"}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_endpoint_grades_a_training_with_headers_that_no_row_holds_in_the_clear(
     db: Session, tiny_model: Path, monkeypatch: Monkey

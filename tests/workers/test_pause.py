@@ -364,6 +364,7 @@ def test_a_paused_and_resumed_job_has_the_history_of_one_that_never_paused(
     assert snapshot.storage_key, "what a pause left stays"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_training_killed_while_it_pauses_is_paused(db: Session, tiny_model: Path) -> None:
     job = queued(db)

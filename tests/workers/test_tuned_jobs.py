@@ -85,6 +85,7 @@ def test_a_killed_supervised_job_goes_on_and_delivers_its_last_epoch(db: Session
     assert get_storage().list_keys(f"jobs/{job.id}/state") == []
 
 
+@pytest.mark.long
 def test_a_dpo_job_prefers_the_preferred(db: Session, tiny_model: Path) -> None:
     asked = {"n_epochs": 3, "batch_size": 4, "learning_rate": 5e-3, "beta": 0.2}
     job = make_tuned_job(
@@ -101,6 +102,7 @@ def test_a_dpo_job_prefers_the_preferred(db: Session, tiny_model: Path) -> None:
     assert newest["full_valid_loss"] < 0.69  # log 2: where it began
 
 
+@pytest.mark.long
 def test_a_running_job_is_paused_with_a_snapshot_and_cancelled_after_it_was_resumed(
     db: Session, tiny_model: Path
 ) -> None:

@@ -98,6 +98,7 @@ def stories(tmp_path, grader=None, **changes):
     return train(config, rows, [], grader, recorder, tmp_path), recorder
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_stories_come_to_mention_the_keyword(tmp_path, seed):
