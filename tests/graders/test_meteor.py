@@ -1,12 +1,12 @@
-from itertools import permutations
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nltk.stem.porter import PorterStemmer
-from nltk.translate.meteor_score import _count_chunks, align_words, single_meteor_score
+from nltk.translate.meteor_score import single_meteor_score
 
-from graders.meteor import MAX_PAIRS, align, chunks, meteor
+from graders.meteor import align, meteor
 from graders.text_similarity import tokens
 from tests.shared_data import shared_rows
 
@@ -24,34 +24,14 @@ def by_nltk(text, reference):
     return single_meteor_score(reference, text, wordnet=NoSynonyms())
 
 
-def test_agrees_with_nltk_where_no_word_repeats():
-    text = tokens("Near the Sorrento, a poorly rated venue called Wrestlers")
-    reference = tokens("Wrestlers is a venue near the Sorrento, rated poor")
-    assert meteor(text, reference, stem) == pytest.approx(by_nltk(text, reference))
-
-
-def test_on_real_pairs_only_the_number_of_chunks_is_better_than_nltks():
-    rows = shared_rows("data/e2e-nlg-200")[:100]
-    same = 0
-    for row in rows:
-        text, reference = tokens(row["references"][-1]), tokens(row["reference"])
-        ours, theirs = meteor(text, reference, stem), by_nltk(text, reference)
-        matches = align(text, reference, stem)
-        by_them = align_words(text, reference, wordnet=NoSynonyms())[0]
-        assert len(matches) == len(by_them)
-        assert chunks(matches) <= _count_chunks(by_them)
-        assert ours >= theirs - 1e-12
-        if chunks(matches) == _count_chunks(by_them):
-            same += 1
-            assert ours == pytest.approx(theirs)
-    assert same >= 20
-
-
-def test_repeated_words_are_aligned_in_few_chunks():
-    text, reference = tokens("on the mat sat the cat"), tokens("the cat sat on the mat")
-    assert chunks(align(text, reference, stem)) == 3  # "on the mat", "sat", "the cat"
-    text, reference = tokens("the cat and the dog"), tokens("the dog and the cat and the dog")
-    assert chunks(align(text, reference, stem)) == 1
+def test_equals_nltk_on_real_pairs():
+    rows = shared_rows("data/e2e-nlg-200")
+    pairs = [(row["references"][-1], row["reference"]) for row in rows]
+    pairs += [(row["reference"], other["reference"]) for row, other in pairwise(rows)]
+    for text, reference in pairs:
+        left, right = tokens(text), tokens(reference)
+        assert meteor(left, right, stem) == pytest.approx(by_nltk(left, right), abs=1e-12)
+    assert len(pairs) >= 300
 
 
 def test_stems_match_after_equal_words():
@@ -73,7 +53,7 @@ def test_no_common_word_or_no_word_is_0():
 
 
 def test_very_many_equal_words_are_matched_in_linear_time():
-    many = ["the"] * (int(MAX_PAIRS**0.5) + 5)
+    many = ["the"] * 100_000  # quadratic time would take hours
     assert len(align(many, many, stem)) == len(many)
 
 
@@ -82,31 +62,11 @@ words = st.lists(st.sampled_from(["a", "b", "c", "dog", "dogs"]), max_size=7)
 
 @settings(deadline=None, max_examples=200)
 @given(words, words)
-def test_alignment_is_one_to_one_maximal_and_never_in_more_chunks_than_nltks(text, reference):
+def test_alignment_is_one_to_one_and_maximal_and_the_value_is_nltks(text, reference):
     matches = align(text, reference, stem)
     assert len({at for at, _ in matches}) == len({at for _, at in matches}) == len(matches)
     assert all(stem(text[i]) == stem(reference[j]) for i, j in matches)
     stems = [stem(word) for word in text], [stem(word) for word in reference]
     assert len(matches) == sum(min(stems[0].count(s), stems[1].count(s)) for s in set(stems[0]))
-    assert by_nltk(text, reference) - 1e-12 <= meteor(text, reference, stem) <= 1
-
-
-def fewest_chunks(text, reference):
-    """By trying everything, for texts that are permutations of each other."""
-    return min(
-        chunks(list(enumerate_matches(order)))
-        for order in permutations(range(len(reference)))
-        if all(text[i] == reference[j] for i, j in enumerate(order))
-    )
-
-
-def enumerate_matches(order):
-    from graders.meteor import Match
-
-    return [Match(i, j) for i, j in enumerate(order)]
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.permutations([*"aabbc"]), st.permutations([*"aabbc"]))
-def test_chunks_are_the_fewest_or_one_more(text, reference):
-    assert chunks(align(text, reference, stem)) <= fewest_chunks(text, reference) + 1
+    if text and reference:
+        assert meteor(text, reference, stem) == pytest.approx(by_nltk(text, reference), abs=1e-12)
