@@ -15,7 +15,7 @@ from anyio import CancelScope, CapacityLimiter, to_thread
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
-from app.db import begin, commit, unit_of_work
+from app.db import ENDING_THREADS, begin, commit, unit_of_work
 from app.errors import Forbidden, Unauthorized
 from app.idempotency.service import keep_answer
 from app.tenants import service as tenants
@@ -23,8 +23,6 @@ from app.tenants.models import Project
 
 BEARER = "bearer "
 MAX_KNOWN = 10_000
-ENDING_THREADS = 8
-"""Threads that only end transactions."""
 
 
 @dataclass(frozen=True)

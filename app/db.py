@@ -22,9 +22,12 @@ from app.settings import get_settings
 
 log = structlog.get_logger(__name__)
 
-POOL_SIZE = 48
-"""Connections that a process may hold: one for each thread that handles requests, and some for those that
-only end a transaction, so that nobody waits for a connection while holding what another waits for."""
+REQUEST_THREADS = 24
+"""Requests that one API process handles at a time."""
+ENDING_THREADS = 8
+"""Threads that only end transactions, so that nobody waits for a thread while holding a connection."""
+POOL_SIZE = REQUEST_THREADS + ENDING_THREADS
+"""Connections that a process may hold: one for each thread."""
 PING_AFTER_SECONDS = 2.0
 
 NAMING = {

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from anyio import to_thread
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
@@ -16,6 +17,7 @@ from app.checkpoints.router import router as checkpoints
 from app.conformance.router import check_disposable, install_conformance
 from app.dashboard.router import router as dashboard
 from app.dashboard.router import static as dashboard_files
+from app.db import REQUEST_THREADS
 from app.edge import Edge
 from app.errors import install_error_handlers
 from app.events.feed import Feed
@@ -80,6 +82,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    to_thread.current_default_thread_limiter().total_tokens = REQUEST_THREADS
     if app.state.settings.conformance:
         await run_in_threadpool(check_disposable)
     await run_in_threadpool(_sweep_spool, app.state.settings.data_dir / "uploads")

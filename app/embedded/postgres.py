@@ -283,7 +283,7 @@ class Postgres:
             "listen_addresses": "",
             "unix_socket_directories": str(self._sockets),
             "unix_socket_permissions": "0700",
-            "max_connections": "100",
+            "max_connections": "200",
             "log_checkpoints": "off",
             "wal_level": "minimal",
             "max_wal_senders": "0",
