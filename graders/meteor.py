@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -55,7 +55,7 @@ def chunks(matches: Sequence[Match]) -> int:
     return len(matches) - sum(follows)
 
 
-def _last_first(left: Mapping[int, str], right: Mapping[int, str]) -> list[Match]:
+def _last_first(left: dict[int, str], right: dict[int, str]) -> list[Match]:
     """Both by position. Each word of `left`, from the end, with the last equal one still free."""
     free: dict[str, list[int]] = defaultdict(list)
     for at, word in right.items():
