@@ -47,7 +47,7 @@ def database_url(postgres: Postgres) -> Iterator[str]:
     admin = postgres.url.replace(f"/{TEMPLATE}?", "/postgres?")
     new, template = sql.Identifier(name), sql.Identifier(TEMPLATE)
     with psycopg.connect(admin, autocommit=True) as db:
-        db.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(new, template))
+        db.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(new, template))
     yield postgres.url.replace(f"/{TEMPLATE}?", f"/{name}?")
     with psycopg.connect(admin, autocommit=True) as db:
         db.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(new))
