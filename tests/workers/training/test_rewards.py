@@ -111,7 +111,9 @@ def test_a_closed_pool_lets_go_of_whoever_waits_and_grades_nothing_more():
         graded.append(item["row"])
         return float(release.wait(30))
 
+    others = set(threading.enumerate())
     pool = GradePool(FunctionGrader(grade), threads=1)
+    (mine,) = set(threading.enumerate()) - others
     completion = groups(1, 1)[0].completions[0]
     first, second = pool.submit(completion, {"row": 0}), pool.submit(completion, {"row": 1})
     threading.Timer(0.05, pool.close).start()
@@ -121,9 +123,8 @@ def test_a_closed_pool_lets_go_of_whoever_waits_and_grades_nothing_more():
     with pytest.raises(PoolClosed):
         pool.submit(completion, {"row": 2})
     release.set()
-    for thread in threading.enumerate():
-        if thread.name == "grade":
-            thread.join(30)
+    mine.join(30)
+    assert not mine.is_alive()
     assert graded == [0]
 
 
