@@ -132,11 +132,11 @@ def memory_of(pid: int, name: str) -> int:
 
 
 def _written(pid: int) -> int:
-    """Bytes that the process has given to write(2): files, not sockets."""
+    """Bytes that the process has sent to disks; write(2) would count what uvloop writes to sockets too."""
     for line in Path(f"/proc/{pid}/io").read_text().splitlines():
-        if line.startswith("wchar:"):
+        if line.startswith("write_bytes:"):
             return int(line.split()[1])
-    raise AssertionError(f"no wchar in /proc/{pid}/io")
+    raise AssertionError(f"no write_bytes in /proc/{pid}/io")
 
 
 if __name__ == "__main__":
