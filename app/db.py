@@ -28,7 +28,7 @@ ENDING_THREADS = 8
 """Threads that only end transactions, so that nobody waits for a thread while holding a connection."""
 POOL_SIZE = REQUEST_THREADS + ENDING_THREADS
 """Connections that a process may hold: one for each thread."""
-PING_AFTER_SECONDS = 2.0
+PING_AFTER_SECONDS = 0.0
 
 NAMING = {
     "ix": "ix_%(column_0_label)s",
