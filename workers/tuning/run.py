@@ -44,8 +44,10 @@ from workers.training.types import RunResult
 from workers.training.update import make_optimizer
 from workers.tuning.examples import Example, Pair, make_examples, make_pairs, probe_prompts
 from workers.tuning.measure import Measure, Score, both_answers, dpo_measure, score, supervised_measure
-from workers.tuning.trainers import Stretches
+from workers.tuning.trainers import Stretches, temporary_files_in
 from workers.tuning_config import TuneConfig
+
+SCRATCH = "trainer"
 
 DPO_NAMES = {
     "dpo/reward_accuracy": "rewards/accuracies",
@@ -74,10 +76,11 @@ def tune(
     Asks `should_stop` and `should_pause` before every step, and saves its state if it shall; for a pause it
     makes a checkpoint too. Raises `RunCancelled`, `RunPaused`, or `RunFailed` with a stable code.
     """
-    run = TuneRun(config, train_rows, valid_rows, recorder, run_dir, should_stop, should_pause)
-    for epoch in range(run.progress.step // config.eval_interval + 1, config.n_epochs + 1):
-        run.train_epoch(epoch)
-        run.end_epoch(epoch)
+    with temporary_files_in(run_dir / SCRATCH):
+        run = TuneRun(config, train_rows, valid_rows, recorder, run_dir, should_stop, should_pause)
+        for epoch in range(run.progress.step // config.eval_interval + 1, config.n_epochs + 1):
+            run.train_epoch(epoch)
+            run.end_epoch(epoch)
     best = run.progress.kept[-1].checkpoint
     return RunResult(best=best, steps=run.total_steps, trained_tokens=run.progress.trained_tokens)
 
@@ -133,7 +136,7 @@ class TuneRun:
             self.optimizer,
             scheduler,
             _Listener(self),
-            self.run_dir / "trainer",
+            self.run_dir / SCRATCH,
             lambda: self._clock.alive("loading"),
         )
 

@@ -86,6 +86,17 @@ class Accuracy:
             self._counts.append(torch.stack([outputs.is_top1.sum(), outputs.label_mask.sum()]))
 
 
+@contextmanager
+def temporary_files_in(folder: Path) -> Iterator[None]:
+    """Where `datasets` puts its files: it leaves them when a process ends without ceremony."""
+    folder.mkdir(parents=True, exist_ok=True)
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
 class Stretches:
     """A trainer that is given its examples stretch by stretch."""
 
@@ -101,8 +112,6 @@ class Stretches:
         alive: Alive,
     ) -> None:
         _quieten()
-        scratch.mkdir(exist_ok=True)
-        tempfile.tempdir = str(scratch)  # datasets leaves files there when a process ends without ceremony
         disable_dropout_in_model(policy.model)
         self._policy = policy
         options = {

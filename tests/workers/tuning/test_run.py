@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,7 @@ def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(
 ) -> None:
     wanted = config(method, tiny_folder)
     whole, parts = Told(), Told()
+    usual = tempfile.gettempdir()
     result = run(wanted, whole, tmp_path / "whole")
     with pytest.raises(RunCancelled):  # in the middle of an epoch
         run(wanted, parts, tmp_path / "parts", stop=lambda: max(parts.steps, default=0) == 4)
@@ -117,6 +119,7 @@ def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(
         assert last["dpo/full_valid_reward_margin"] > first["dpo/full_valid_reward_margin"] > 0
     pickled = [path for path in tmp_path.rglob("*") if path.suffix in (".pt", ".pth", ".bin", ".pkl")]
     assert pickled == []
+    assert tempfile.gettempdir() == usual
 
 
 @pytest.mark.parametrize("method", ["supervised", "dpo"])
