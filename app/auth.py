@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 import time
@@ -15,7 +16,7 @@ from anyio import CancelScope, CapacityLimiter, to_thread
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
-from app.db import ENDING_THREADS, begin, commit, unit_of_work
+from app.db import ENDING_THREADS, begin, commit, on_lookup_thread, unit_of_work
 from app.errors import Forbidden, Unauthorized
 from app.idempotency.service import keep_answer
 from app.tenants import service as tenants
@@ -126,26 +127,36 @@ def project_of_key(db: Session, plaintext: str) -> Project | None:
 class KnownKeys:
     """The callers of keys that were looked up a moment ago: a poller's next request asks nobody.
 
-    So a key that was revoked, in whatever process, is useless `seconds` later.
+    So a key that was revoked, in whatever process, is useless `seconds` later. For one event loop.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
         self._clock = clock
         self._found: dict[bytes, tuple[float, Caller | AdminCaller]] = {}
+        self._asking: dict[bytes, asyncio.Task[Caller | AdminCaller]] = {}
 
-    def get(self, headers: Mapping[str, str]) -> Caller | AdminCaller | None:
-        """The caller, if these headers are still known. Raises `Unauthorized` without a key."""
-        asked_at, caller = self._found.get(_digest(headers), (-math.inf, None))
-        return caller if self._clock() - asked_at < self._seconds else None
+    async def caller(self, headers: Mapping[str, str]) -> Caller | AdminCaller:
+        """Who sent these headers. Raises `Unauthorized`."""
+        digest = _digest(headers)
+        asked_at, caller = self._found.get(digest, (-math.inf, None))
+        if caller is not None and self._clock() - asked_at < self._seconds:
+            return caller
+        if not self._seconds:
+            return await on_lookup_thread(authenticate, headers)
+        if digest not in self._asking:  # one asks for all requests of a key that come together
+            self._asking[digest] = asyncio.create_task(self._ask(digest, headers))
+        return await asyncio.shield(self._asking[digest])
 
-    def look_up(self, headers: Mapping[str, str]) -> Caller | AdminCaller:
-        """Ask the database. Raises `Unauthorized`."""
+    async def _ask(self, digest: bytes, headers: Mapping[str, str]) -> Caller | AdminCaller:
         asked_at = self._clock()
-        caller = authenticate(headers)
+        try:
+            caller = await on_lookup_thread(authenticate, headers)
+        finally:
+            del self._asking[digest]
         if len(self._found) >= MAX_KNOWN:
             self._found.clear()
-        self._found[_digest(headers)] = (asked_at, caller)
+        self._found[digest] = (asked_at, caller)
         return caller
 
 

@@ -8,25 +8,29 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import structlog
+from anyio import CapacityLimiter, to_thread
 from sqlalchemy import DateTime, Engine, MetaData, create_engine, event
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import InvalidatePoolError
-from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.settings import get_settings
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 REQUEST_THREADS = 24
 """Requests that one API process handles at a time."""
 ENDING_THREADS = 8
 """Threads that only end transactions, so that nobody waits for a thread while holding a connection."""
-POOL_SIZE = REQUEST_THREADS + ENDING_THREADS
+LOOKUP_THREADS = 4
+"""Threads for keys and for what is polled: they never wait behind handlers that wait for a lock."""
+POOL_SIZE = REQUEST_THREADS + ENDING_THREADS + LOOKUP_THREADS
 """Connections that a process may hold: one for each thread."""
 PING_AFTER_SECONDS = 0.0
 
@@ -54,6 +58,16 @@ def sqlalchemy_url(url: str) -> str:
     if scheme in ("postgres", "postgresql", "postgresql+psycopg"):
         return f"postgresql+psycopg://{rest}"
     raise ValueError(f"DATABASE_URL must be a Postgres URL (postgresql://...), not {scheme}://")
+
+
+async def on_lookup_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a short, read-mostly function on one of the `LOOKUP_THREADS`."""
+    return await to_thread.run_sync(function, *arguments, limiter=_lookups())
+
+
+@lru_cache
+def _lookups() -> CapacityLimiter:
+    return CapacityLimiter(LOOKUP_THREADS)
 
 
 @lru_cache
@@ -90,7 +104,7 @@ def _ping_idle_connections(engine: Engine) -> None:
 
 def session() -> Session:
     """A session of this process's database; the caller commits and closes it."""
-    return sessionmaker(get_engine(), expire_on_commit=False)()
+    return Session(get_engine(), expire_on_commit=False)
 
 
 def begin() -> Session:

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 import structlog
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -44,14 +44,17 @@ BODY_SECONDS = 60.0
 """How long a client may take to send a body that is no upload."""
 CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 HARDENING = {
-    "x-content-type-options": "nosniff",
-    "cache-control": "no-store",
-    "referrer-policy": "no-referrer",
-    "x-frame-options": "DENY",
-    "cross-origin-resource-policy": "same-origin",
+    b"x-content-type-options": b"nosniff",
+    b"cache-control": b"no-store",
+    b"referrer-policy": b"no-referrer",
+    b"x-frame-options": b"DENY",
+    b"cross-origin-resource-policy": b"same-origin",
 }
-API_CSP = "default-src 'none'; frame-ancestors 'none'"
-PAGE_CSP = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
+CSP = b"content-security-policy"
+API_CSP = b"default-src 'none'; frame-ancestors 'none'"
+PAGE_CSP = (
+    b"default-src 'none'; style-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
+)
 """Pages have no scripts and load nothing but their style sheet."""
 
 
@@ -107,10 +110,7 @@ class Edge:
 
     async def _identify(self, headers: Headers, state: dict[str, Any]) -> None:
         """Who asks, and whether it may ask so often."""
-        caller = self.keys.get(headers)
-        if caller is None:
-            caller = await run_in_threadpool(self.keys.look_up, headers)
-        state["caller"] = caller
+        caller = state["caller"] = await self.keys.caller(headers)
         settings = get_settings()
         if limit := settings.requests_per_minute:
             grant = await run_in_threadpool(self.rates.take, caller.key_id, limit, settings.broker_url)
@@ -163,12 +163,17 @@ class _Answer:
         self._scope = scope
         self._send = send
         self._started = time.perf_counter()
+        self._is_api = scope["path"].startswith(API)
         scope.setdefault("state", {})["request_id"] = self.request_id
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            self._add_headers(MutableHeaders(scope=message))
+            given = dict(message["headers"])
+            always = self._headers()
+            kept = [header for header in message["headers"] if header[0] not in always]
+            added = [header for header in self._default_headers().items() if header[0] not in given]
+            message["headers"] = [*kept, *always.items(), *added]
         await self._send(message)
 
     def log(self) -> None:
@@ -184,21 +189,25 @@ class _Answer:
             client_request_id=headers.get("x-client-request-id"),
         )
 
-    def _add_headers(self, headers: MutableHeaders) -> None:
-        is_api = self._scope["path"].startswith(API)
-        for name, value in HARDENING.items():
-            headers.setdefault(name, value)
-        headers.setdefault("content-security-policy", API_CSP if is_api else PAGE_CSP)
-        headers["x-request-id"] = self.request_id
+    def _headers(self) -> dict[bytes, bytes]:
+        """Those that only this layer gives."""
+        state = self._scope["state"]
+        headers = {b"x-request-id": self.request_id.encode()}
+        if self._is_api:
+            headers[b"openai-version"] = b"2020-10-01"
+            headers[b"openai-processing-ms"] = b"%d" % self._milliseconds()
+        for name, value in state.get("rate_headers", {}).items():
+            headers[name.encode()] = value.encode()
+        if caller := state.get("caller"):
+            headers[b"openai-organization"] = caller.organization_id.encode()
+        return headers
+
+    def _default_headers(self) -> dict[bytes, bytes]:
+        """Those of which a handler may know better."""
+        headers = {**HARDENING, CSP: API_CSP if self._is_api else PAGE_CSP}
         if self._scope["scheme"] == "https":
-            headers.setdefault("strict-transport-security", "max-age=31536000")
-        if is_api:
-            headers["openai-version"] = "2020-10-01"
-            headers["openai-processing-ms"] = str(self._milliseconds())
-        for name, value in self._scope["state"].get("rate_headers", {}).items():
-            headers[name] = value
-        if caller := self._scope["state"].get("caller"):
-            headers["openai-organization"] = caller.organization_id
+            headers[b"strict-transport-security"] = b"max-age=31536000"
+        return headers
 
     def _milliseconds(self) -> int:
         return round((time.perf_counter() - self._started) * 1000)

@@ -21,6 +21,7 @@ def redact(text: str) -> str:
 
 def configure_logging(level: str = "info", style: str = "json") -> None:
     """Send structlog's and the standard library's events to stderr in one form."""
+    to_handler = structlog.stdlib.ProcessorFormatter.wrap_for_formatter
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -30,7 +31,7 @@ def configure_logging(level: str = "info", style: str = "json") -> None:
         _without_secrets,
     ]
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[structlog.stdlib.filter_by_level, *shared, to_handler],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,

@@ -25,7 +25,9 @@ from app.events.router import router as events
 from app.files.router import router as files
 from app.grading.router import router as grading
 from app.idempotency.layer import Idempotency
+from app.jobs.router import read_jobs
 from app.jobs.router import router as jobs
+from app.joint_reads import JointReads
 from app.models.router import router as models
 from app.openapi import install_openapi
 from app.organization.router import router as organization
@@ -53,22 +55,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.feed = Feed()
+    app.state.job_reads = JointReads(read_jobs)
     install_error_handlers(app)
     install_openapi(app)
-    for router in (
-        health.router,
-        files,
-        uploads,
-        models,
+    for router in (  # tried in this order: what is polled comes first
         jobs,
         events,
         checkpoints,
         rollouts,
+        files,
+        uploads,
+        models,
+        grading,
         webhooks,
         permissions,
         organization,
-        grading,
         dashboard,
+        health.router,
     ):
         app.include_router(router)
     app.mount("/dashboard/static", dashboard_files)

@@ -142,9 +142,11 @@ def _transact(act: Callable[[Session], Any]) -> None:
 
 def _attempt(scope: Scope) -> Attempt | None:
     """The key of a request; None if it carries none or none counts. Raises `BadRequest`."""
-    key = Headers(scope=scope).get("idempotency-key")
     caller = scope["state"].get("caller")
-    if key is None or scope["method"] != "POST" or not isinstance(caller, Caller):
+    if scope["method"] != "POST" or not isinstance(caller, Caller):
+        return None
+    key = Headers(scope=scope).get("idempotency-key")
+    if key is None:
         return None
     if not 1 <= len(key) <= MAX_KEY or not key.isprintable():
         message = f"The Idempotency-Key header must be 1 to {MAX_KEY} printable characters long."

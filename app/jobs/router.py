@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
+from sqlalchemy.orm import Session
 
 from app.auth import Caller, CurrentCaller, Db
 from app.errors import BadRequest
@@ -13,11 +15,14 @@ from app.jobs import capacity
 from app.jobs import service as jobs
 from app.jobs.models import Job
 from app.jobs.schemas import JobCreate, JobList, JobOut
+from app.joint_reads import JointReads
 from app.pagination import Cursor, Limit
 from app.settings import get_settings
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"], route_class=KeptRoute)
 
+Asked = tuple[Caller, str]
+"""Who asks, and for which job."""
 METADATA_FILTER = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 MAX_PAIRS = 16
 
@@ -46,9 +51,23 @@ def list_jobs(
     return JobList.of(page, caller.organization_id, paused_as=get_settings().report_paused_as)
 
 
-@router.get("/{job_id}")
-def retrieve_job(job_id: str, caller: CurrentCaller, db: Db) -> JobOut:
-    return _shown(jobs.get(db, caller.project_id, job_id), caller)
+@router.get("/{job_id}", response_model=JobOut)
+async def retrieve_job(request: Request, job_id: str, caller: CurrentCaller) -> Response:
+    reads: JointReads[Asked, bytes] = request.app.state.job_reads
+    shown = await reads.get((caller, job_id))
+    if shown is None:
+        raise jobs.not_found(job_id)
+    return Response(shown, media_type="application/json")
+
+
+def read_jobs(db: Session, asked: Collection[Asked]) -> dict[Asked, bytes]:
+    """What `retrieve_job` answers with, for many at once."""
+    found = jobs.get_several(db, {(caller.project_id, job_id) for caller, job_id in asked})
+    return {
+        (caller, job_id): _shown(job, caller).model_dump_json().encode()
+        for caller, job_id in asked
+        if (job := found.get((caller.project_id, job_id)))
+    }
 
 
 @router.post("/{job_id}/cancel")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from sqlalchemy import func, or_, select, tuple_
 from sqlalchemy.orm import Session
@@ -34,7 +34,6 @@ def create(db: Session, project_id: str, request: JobCreate, *, max_active: int,
     validation = None
     if request.validation_file is not None:
         validation = files.for_job(db, project_id, request.validation_file, "validation_file")
-    _check_room(db, project_id, max_active)
     job = Job(
         id=random_id("ftjob-"),
         project_id=project_id,
@@ -55,6 +54,7 @@ def create(db: Session, project_id: str, request: JobCreate, *, max_active: int,
         read += f" and validation file: {validation.id}"
     events.append(db, job.id, "created", f"Created fine-tuning job: {job.id}")
     events.append(db, job.id, "validating", read)
+    _check_room(db, job, max_active)  # last, as others of the project wait until this transaction ends
     queue.wake_validator(db)
     return job
 
@@ -63,9 +63,20 @@ def get(db: Session, project_id: str, job_id: str) -> Job:
     """A job of the project. Raises `NotFound`."""
     job = db.scalars(select(Job).where(Job.id == job_id, Job.project_id == project_id)).first()
     if job is None:
-        message = f"Could not find fine tune: {job_id}"
-        raise NotFound(message, param="fine_tune_id", code="fine_tune_not_found")
+        raise not_found(job_id)
     return job
+
+
+def get_several(db: Session, owned: Collection[tuple[str, str]]) -> dict[tuple[str, str], Job]:
+    """Those jobs, each by its project and its id, that there are."""
+    found = db.scalars(select(Job).where(Job.id.in_({job_id for _, job_id in owned})))
+    return {named: job for job in found if (named := (job.project_id, job.id)) in owned}
+
+
+def not_found(job_id: str) -> NotFound:
+    """There is no such job, or none that the project may see."""
+    message = f"Could not find fine tune: {job_id}"
+    return NotFound(message, param="fine_tune_id", code="fine_tune_not_found")
 
 
 def list_jobs(
@@ -120,9 +131,9 @@ def _already(job: Job) -> str:
     return f"has already {job.status}" if job.status in TERMINAL else "is being cancelled"
 
 
-def _check_room(db: Session, project_id: str, max_active: int) -> None:
+def _check_room(db: Session, job: Job, max_active: int) -> None:
     """Count under a lock on the project, so that two requests at once cannot both take the last place."""
-    db.scalars(select(Project.id).where(Project.id == project_id).with_for_update(key_share=True)).one()
-    active = select(func.count()).where(Job.project_id == project_id, Job.status.in_(ACTIVE))
-    if (count := db.scalars(active).one()) >= max_active:
+    db.scalars(select(Project.id).where(Project.id == job.project_id).with_for_update(key_share=True)).one()
+    others = Job.project_id == job.project_id, Job.status.in_(ACTIVE), Job.id != job.id
+    if (count := db.scalars(select(func.count()).where(*others)).one()) >= max_active:
         raise TooManyJobs(f"This project has {count} unfinished jobs, and {max_active} is the maximum.")

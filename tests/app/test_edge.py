@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -351,14 +352,21 @@ def test_a_key_is_known_for_a_moment_and_asked_for_again_afterwards(db: Session)
     now = 100.0
     keys = KnownKeys(1.0, clock=lambda: now)
     headers = {"authorization": f"Bearer {made.key}"}
-    assert keys.get(headers) is None
-    assert keys.look_up(headers).project_id == made.project_id
-    assert tenants.revoke_key(db, made.project_id, made.key_id)
-    db.commit()
-    now += 0.9
-    assert keys.get(headers) is not None
-    assert keys.get({**headers, "openai-project": "proj_of_another"}) is None
-    now += 0.1
-    assert keys.get(headers) is None
-    with pytest.raises(Unauthorized):
-        keys.look_up(headers)
+
+    async def ask() -> None:
+        nonlocal now
+        together = await asyncio.gather(*(keys.caller(headers) for _ in range(50)))
+        assert together == [together[0]] * 50
+        assert together[0].project_id == made.project_id
+        assert tenants.revoke_key(db, made.project_id, made.key_id)
+        db.commit()
+        now += 0.9
+        assert await keys.caller(headers) == together[0]
+        with pytest.raises(Unauthorized):  # these headers were not asked for before
+            await keys.caller({**headers, "openai-project": "proj_of_another"})
+        now += 0.1
+        for _ in range(2):
+            refused = await asyncio.gather(*(keys.caller(headers) for _ in range(3)), return_exceptions=True)
+            assert [type(refusal) for refusal in refused] == [Unauthorized] * 3
+
+    asyncio.run(ask())
