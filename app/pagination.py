@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Generic, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Generic, Literal, NamedTuple, Protocol, Self, TypeVar, cast
 
 from fastapi import Query
+from pydantic import BaseModel
 from sqlalchemy import Select
 from sqlalchemy.orm import Session
 
 Row = TypeVar("Row")
+Item = TypeVar("Item")
 
 MAX_CURSOR = 256
 MAX_NUMBER = 2**31 - 1
@@ -28,6 +31,27 @@ class Page(NamedTuple, Generic[Row]):
 
     rows: list[Row]
     has_more: bool
+
+
+class HasId(Protocol):
+    id: str
+
+
+class Listed(BaseModel, Generic[Item]):
+    """A page on the wire, of things that have an `id`."""
+
+    object: Literal["list"] = "list"
+    data: list[Item]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+    @classmethod
+    def holding(cls, data: Sequence[Item], has_more: bool) -> Self:
+        """These things in this order."""
+        ids = [cast(HasId, item).id for item in data]
+        first, last = (ids[0], ids[-1]) if ids else (None, None)
+        return cls(data=list(data), first_id=first, last_id=last, has_more=has_more)
 
 
 def fetch_page(db: Session, query: Select[Row], limit: int) -> Page[Row]:

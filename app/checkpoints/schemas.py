@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from app.checkpoints.models import Checkpoint
 from app.events.rft_metrics import reward_numbers
 from app.events.tuning_metrics import tuning_numbers
-from app.pagination import Page
+from app.pagination import Listed, Page
 
 
 class CheckpointOut(BaseModel):
@@ -36,13 +36,7 @@ class CheckpointOut(BaseModel):
         )
 
 
-class CheckpointList(BaseModel):
-    object: Literal["list"] = "list"
-    data: list[CheckpointOut]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
+class CheckpointList(Listed[CheckpointOut]):
     @classmethod
     def of(
         cls, page: Page[Checkpoint], names: Mapping[str, str], values: Mapping[str, Mapping[str, Any]]
@@ -50,8 +44,7 @@ class CheckpointList(BaseModel):
         """`names` holds those that differ from the checkpoint's own: the delivered one has the tuned
         model's name, as at OpenAI."""
         data = [CheckpointOut.of(row, names.get(row.id, row.model_name), values[row.id]) for row in page.rows]
-        first, last = (data[0].id, data[-1].id) if data else (None, None)
-        return cls(data=data, first_id=first, last_id=last, has_more=page.has_more)
+        return cls.holding(data, page.has_more)
 
 
 def _metrics(checkpoint: Checkpoint, values: Mapping[str, Any]) -> dict[str, float]:

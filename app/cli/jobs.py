@@ -79,10 +79,7 @@ def cancel(
     """Cancel a job. A running one stops within seconds and keeps its checkpoints."""
     with open_client(url, key, data) as client:
         job = client.fine_tuning.jobs.cancel(job_id)
-    if as_json:
-        print_json(as_sent(job))
-    else:
-        console.print("Cancelled." if job.status == "cancelled" else "Cancelling ...")
+    _tell(job, "Cancelled." if job.status == "cancelled" else "Cancelling ...", as_json=as_json)
 
 
 @cli.command()
@@ -92,10 +89,7 @@ def pause(
     """Pause a job. A running one saves itself at its next step, leaves a checkpoint and frees its device."""
     with open_client(url, key, data) as client:
         job = client.fine_tuning.jobs.pause(job_id)
-    if as_json:
-        print_json(as_sent(job))
-    else:
-        console.print("Pausing ..." if job.status == "running" else "Paused.")
+    _tell(job, "Pausing ..." if job.status == "running" else "Paused.", as_json=as_json)
 
 
 @cli.command()
@@ -105,10 +99,14 @@ def resume(
     """Let a paused job go on from where it was."""
     with open_client(url, key, data) as client:
         job = client.fine_tuning.jobs.resume(job_id)
+    _tell(job, f"Resumed: the job is {job.status}.", as_json=as_json)
+
+
+def _tell(job: FineTuningJob, outcome: str, *, as_json: bool) -> None:
     if as_json:
         print_json(as_sent(job))
     else:
-        console.print(f"Resumed: the job is {job.status}.")
+        console.print(outcome)
 
 
 def _follow(client: OpenAI, job_id: str, *, as_json: bool) -> FineTuningJob:

@@ -41,9 +41,25 @@ AutoCompute = Annotated[
     Auto | Annotated[float, Field(gt=0.00001, le=10), Tag("~number")], Discriminator(_auto_or_number)
 ]
 
-
 AutoBeta = Annotated[
     Auto | Annotated[float, Field(gt=0, le=2), Tag("~number")], Discriminator(_auto_or_number)
+]
+
+Adapter = Annotated[
+    Literal["lora", "full"] | None,
+    Field(description="Cherry: train a low-rank adapter, or every weight."),
+]
+LoraRank = Annotated[int | None, Field(ge=1, le=512, description="Cherry: rank of the adapter.")]
+LearningRate = Annotated[
+    float | None,
+    Field(gt=0, le=1, description="Cherry: peak rate of AdamW; learning_rate_multiplier is unused."),
+]
+GradientCheckpointing = Annotated[
+    bool | None, Field(description="Cherry: less memory for about a third more time.")
+]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16"] | None,
+    Field(description="Cherry: arithmetic of the model; trained weights are fp32 always."),
 ]
 
 
@@ -71,22 +87,11 @@ class SupervisedHyperparameters(AutoHyperparameters):
     learning_rate_multiplier: AutoRate = "auto"
     n_epochs: AutoEpochs = "auto"
 
-    adapter: Literal["lora", "full"] | None = Field(
-        default=None, description="Cherry: train a low-rank adapter, or every weight."
-    )
-    lora_rank: int | None = Field(default=None, ge=1, le=512, description="Cherry: rank of the adapter.")
-    learning_rate: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="Cherry: peak rate of AdamW; learning_rate_multiplier is unused.",
-    )
-    gradient_checkpointing: bool | None = Field(
-        default=None, description="Cherry: less memory for about a third more time."
-    )
-    dtype: Literal["auto", "float32", "bfloat16"] | None = Field(
-        default=None, description="Cherry: arithmetic of the model; trained weights are fp32 always."
-    )
+    adapter: Adapter = None
+    lora_rank: LoraRank = None
+    learning_rate: LearningRate = None
+    gradient_checkpointing: GradientCheckpointing = None
+    dtype: Dtype = None
 
 
 class DpoHyperparameters(SupervisedHyperparameters):
@@ -107,16 +112,9 @@ class Hyperparameters(AutoHyperparameters):
     algorithm: AlgorithmName | None = Field(default=None, description="Cherry: the learning algorithm.")
     group_size: int | None = Field(default=None, ge=2, le=256, description="Cherry: completions per prompt.")
     beta: float | None = Field(default=None, ge=0, le=2, description="Cherry: weight of the KL penalty.")
-    adapter: Literal["lora", "full"] | None = Field(
-        default=None, description="Cherry: train a low-rank adapter, or every weight."
-    )
-    lora_rank: int | None = Field(default=None, ge=1, le=512, description="Cherry: rank of the adapter.")
-    learning_rate: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="Cherry: peak rate of AdamW; learning_rate_multiplier is unused.",
-    )
+    adapter: Adapter = None
+    lora_rank: LoraRank = None
+    learning_rate: LearningRate = None
     max_completion_tokens: int | None = Field(
         default=None, ge=1, le=131_072, description="Cherry: where a completion is cut."
     )
@@ -168,12 +166,8 @@ class Hyperparameters(AutoHyperparameters):
     async_steps: int | None = Field(
         default=None, ge=0, le=1, description="Cherry: 1 samples the next step during the update of this one."
     )
-    gradient_checkpointing: bool | None = Field(
-        default=None, description="Cherry: less memory for about a third more time."
-    )
-    dtype: Literal["auto", "float32", "bfloat16"] | None = Field(
-        default=None, description="Cherry: arithmetic of the model; trained weights are fp32 always."
-    )
+    gradient_checkpointing: GradientCheckpointing = None
+    dtype: Dtype = None
     sharding: Literal["none", "fsdp"] | None = Field(
         default=None, description="Cherry: whole weights in every process, or split over them (FSDP2)."
     )

@@ -11,7 +11,7 @@ from app.jobs.defaults import shown_hyperparameters
 from app.jobs.methods import Method, Wire
 from app.jobs.models import Job, Status
 from app.jobs.tuning_defaults import shown_at_top, shown_tuning
-from app.pagination import Page
+from app.pagination import Listed, Page
 
 MAX_SEED = 2**31 - 1
 
@@ -131,18 +131,11 @@ class JobOut(BaseModel):
         )
 
 
-class JobList(BaseModel):
-    object: Literal["list"] = "list"
-    data: list[JobOut]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
+class JobList(Listed[JobOut]):
     @classmethod
     def of(cls, page: Page[Job], organization_id: str, *, paused_as: Status) -> JobList:
         data = [JobOut.of(job, organization_id, paused_as=paused_as) for job in page.rows]
-        first, last = (data[0].id, data[-1].id) if data else (None, None)
-        return cls(data=data, first_id=first, last_id=last, has_more=page.has_more)
+        return cls.holding(data, page.has_more)
 
 
 def _method_out(job: Job) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from app.auth import CurrentAdmin, Db
 from app.idempotency.route import KeptRoute
 from app.organization import schemas as wire
 from app.organization import service as organization
-from app.organization.schemas import Listed, lifetime, listed
-from app.pagination import Cursor, Limit
+from app.organization.schemas import lifetime
+from app.pagination import Cursor, Limit, Listed
 
 router = APIRouter(prefix="/v1/organization", tags=["organization"], route_class=KeptRoute)
 
@@ -32,7 +32,7 @@ def list_projects(
     page = organization.list_projects(
         db, admin.organization_id, include_archived=include_archived, after=after, limit=limit
     )
-    return listed([wire.ProjectOut.of(row) for row in page.rows], page.has_more)
+    return Listed[wire.ProjectOut].holding([wire.ProjectOut.of(row) for row in page.rows], page.has_more)
 
 
 @router.post("/projects")
@@ -75,7 +75,7 @@ def list_keys(
     page = organization.list_keys(
         db, admin.organization_id, project_id, access=owner_project_access, after=after, limit=limit
     )
-    return listed([wire.KeyOut.of(row) for row in page.rows], page.has_more)
+    return Listed[wire.KeyOut].holding([wire.KeyOut.of(row) for row in page.rows], page.has_more)
 
 
 @router.get(f"{KEYS}/{{api_key_id}}")
@@ -106,7 +106,7 @@ def list_accounts(
 ) -> Listed[wire.AccountOut]:
     """A project's service accounts, oldest first."""
     page = organization.list_accounts(db, admin.organization_id, project_id, after=after, limit=limit)
-    return listed([wire.AccountOut.of(row) for row in page.rows], page.has_more)
+    return Listed[wire.AccountOut].holding([wire.AccountOut.of(row) for row in page.rows], page.has_more)
 
 
 @router.post(ACCOUNTS)
@@ -177,7 +177,7 @@ def list_admin_keys(
 ) -> Listed[wire.AdminKeyOut]:
     """The organisation's admin keys, by age."""
     page = organization.list_admin_keys(db, admin.organization_id, order=order, after=after, limit=limit)
-    return listed([wire.AdminKeyOut.of(row) for row in page.rows], page.has_more)
+    return Listed[wire.AdminKeyOut].holding([wire.AdminKeyOut.of(row) for row in page.rows], page.has_more)
 
 
 @router.post(ADMIN_KEYS)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -87,21 +86,6 @@ class AccountKeyCreate(Request):
 class AdminKeyCreate(Request):
     name: Name
     expires_in_seconds: Seconds | None = None
-
-
-class Listed(BaseModel, Generic[Item]):
-    object: Literal["list"] = "list"
-    data: list[Item]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
-
-def listed(data: Sequence[Item], has_more: bool) -> Listed[Item]:
-    """A page of things that have ids."""
-    ids = [getattr(each, "id") for each in data]  # noqa: B009  # items are models of this module
-    first, last = (ids[0], ids[-1]) if ids else (None, None)
-    return Listed(data=list(data), first_id=first, last_id=last, has_more=has_more)
 
 
 class ProjectOut(BaseModel):

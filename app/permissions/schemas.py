@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.pagination import Listed
 from app.permissions.models import CheckpointPermission
 
 
@@ -28,18 +29,10 @@ class PermissionOut(BaseModel):
         return cls(id=row.id, created_at=created, project_id=row.project_id)
 
 
-class PermissionList(BaseModel):
-    object: Literal["list"] = "list"
-    data: list[PermissionOut]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
+class PermissionList(Listed[PermissionOut]):
     @classmethod
     def of(cls, rows: Sequence[CheckpointPermission], has_more: bool = False) -> PermissionList:
-        data = [PermissionOut.of(row) for row in rows]
-        first, last = (data[0].id, data[-1].id) if data else (None, None)
-        return cls(data=data, first_id=first, last_id=last, has_more=has_more)
+        return cls.holding([PermissionOut.of(row) for row in rows], has_more)
 
 
 class PermissionDeleted(BaseModel):

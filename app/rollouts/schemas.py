@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from app.pagination import Page
+from app.pagination import Listed, Page
 from app.rollouts.models import Rollout
 from app.rollouts.service import cursor_of
 
@@ -56,15 +56,7 @@ class RolloutOut(BaseModel):
         )
 
 
-class RolloutList(BaseModel):
-    object: Literal["list"] = "list"
-    data: list[RolloutOut]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
+class RolloutList(Listed[RolloutOut]):
     @classmethod
     def of(cls, page: Page[Rollout]) -> RolloutList:
-        data = [RolloutOut.of(rollout) for rollout in page.rows]
-        first, last = (data[0].id, data[-1].id) if data else (None, None)
-        return cls(data=data, first_id=first, last_id=last, has_more=page.has_more)
+        return cls.holding([RolloutOut.of(rollout) for rollout in page.rows], page.has_more)

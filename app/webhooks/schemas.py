@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from app.pagination import Page
+from app.pagination import Listed, Page
 from app.webhooks.event_types import EventType
 from app.webhooks.models import WebhookEndpoint
 from app.webhooks.service import Delivered, WithSecret
@@ -75,18 +75,10 @@ class EndpointWithSecretOut(EndpointOut):
         return cls(**_columns(made.endpoint), signing_secret=made.secret)
 
 
-class EndpointList(BaseModel):
-    object: Literal["list"] = "list"
-    data: list[EndpointOut]
-    first_id: str | None = None
-    last_id: str | None = None
-    has_more: bool
-
+class EndpointList(Listed[EndpointOut]):
     @classmethod
     def of(cls, page: Page[WebhookEndpoint]) -> EndpointList:
-        data = [EndpointOut.of(row) for row in page.rows]
-        first, last = (data[0].id, data[-1].id) if data else (None, None)
-        return cls(data=data, first_id=first, last_id=last, has_more=page.has_more)
+        return cls.holding([EndpointOut.of(row) for row in page.rows], page.has_more)
 
 
 class EndpointDeleted(BaseModel):
@@ -142,18 +134,10 @@ class DeliveryOut(BaseModel):
         )
 
 
-class DeliveryList(BaseModel):
-    object: Literal["list"] = "list"
-    data: list[DeliveryOut]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
+class DeliveryList(Listed[DeliveryOut]):
     @classmethod
     def of(cls, page: Page[Delivered]) -> DeliveryList:
-        data = [DeliveryOut.of(row) for row in page.rows]
-        first, last = (data[0].id, data[-1].id) if data else (None, None)
-        return cls(data=data, first_id=first, last_id=last, has_more=page.has_more)
+        return cls.holding([DeliveryOut.of(row) for row in page.rows], page.has_more)
 
 
 def _columns(endpoint: WebhookEndpoint) -> dict[str, object]:
