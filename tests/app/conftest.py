@@ -22,7 +22,7 @@ from app.server import Server
 from app.settings import Settings
 from tests.app.blocking import Blocking
 from tests.app.judged import Judged
-from tests.factories import Tenant, make_model, make_tenant
+from tests.factories import GRADER, Tenant, make_file, make_model, make_tenant
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +60,19 @@ def tenant(db: Session) -> Tenant:
     make_model(db)
     db.commit()
     return made
+
+
+@pytest.fixture
+def job_body(db: Session, tenant: Tenant) -> dict[str, Any]:
+    """A request for a job that is right."""
+    train, valid = make_file(db, tenant.project_id), make_file(db, tenant.project_id)
+    db.commit()
+    return {
+        "model": "cherry-nano",
+        "training_file": train.id,
+        "validation_file": valid.id,
+        "method": {"type": "reinforcement", "reinforcement": {"grader": dict(GRADER)}},
+    }
 
 
 @pytest.fixture

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+from app.grading.judges import Judges, TenantJudge
 from app.settings import Settings
-from tests.app.receivers import Received
+from graders import Grade, Grader, Sample, build_grader, parse_grader
+from graders.services import Services
+from tests.app.receivers import Received, Receiver, receiver
 
 Answered = tuple[int, dict[str, str], bytes]
+Answering = Callable[[Received], Answered | None]
+
+KEY = "sk-secret-0123456789"
+GRADER = {
+    "type": "score_model",
+    "name": "tone",
+    "model": "judge",
+    "input": [
+        {"role": "developer", "content": "Be strict."},
+        {"role": "user", "type": "message", "content": "Rate: {{sample.output_text}}"},
+    ],
+}
 
 
 def answered(body: Any, status: int = 200, **headers: str) -> Answered:
@@ -65,3 +81,27 @@ def settings_with(**values: Any) -> Settings:
     return Settings(
         DATABASE_URL="postgresql://nobody@nowhere/nothing", broker_url="filesystem://nowhere", **values
     )
+
+
+def judges_at(server: Receiver, **entry: Any) -> Judges:
+    """The judge of the settings is this server."""
+    place = {"base_url": f"http://127.0.0.1:{server.port}/v1", "key": "main", "retries": 2, **entry}
+    return Judges(settings_with(judges={"judge": place}, judge_keys={"main": {"key": KEY}}))
+
+
+def grader_of(judges: Judges, tenant: str = "proj_a", **spec: Any) -> Grader:
+    services = Services(judge=TenantJudge(judges, tenant))
+    return build_grader(parse_grader({**GRADER, **spec}), services)
+
+
+def graded(answer: Answering | Answered, text: str = "hello", **entry: Any) -> Grade:
+    """What a judge that answers so makes of a completion."""
+    answering = answer if callable(answer) else lambda _: answer
+    with receiver(answering) as server:
+        return grader_of(judges_at(server, **entry)).grade(Sample(text), {})
+
+
+def in_turn(*answers: Answered | None) -> Answering:
+    """These answers one after another, then the last one again and again."""
+    left = list(answers)
+    return lambda _: left.pop(0) if len(left) > 1 else left[0]

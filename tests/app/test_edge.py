@@ -6,7 +6,6 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2 as httpx
@@ -20,17 +19,10 @@ from app.db import get_engine
 from app.errors import Unauthorized
 from app.settings import Settings
 from app.tenants import service as tenants
+from tests.app.answers import error_of
 from tests.factories import ROWS, Tenant, make_tenant
 
 JOBS = "/v1/fine_tuning/jobs"
-
-
-def error_of(response: httpx.Response) -> dict[str, Any]:
-    error = response.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    assert isinstance(error["message"], str)
-    assert isinstance(error["type"], str)
-    return error
 
 
 NO_KEYS = [

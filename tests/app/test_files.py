@@ -8,7 +8,7 @@ import unicodedata
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
-from typing import Any, get_args
+from typing import get_args
 from urllib.parse import unquote, urlsplit
 
 import httpx2 as httpx
@@ -28,6 +28,7 @@ from app.files.schemas import Purpose
 from app.settings import Settings, get_settings
 from app.storage import get_storage
 from tests.app import openai_schema
+from tests.app.answers import error_of
 from tests.factories import ROWS, Tenant, make_file, make_job
 from workers import sweep
 
@@ -38,12 +39,6 @@ def upload(
     headers = {"idempotency-key": idempotency} if idempotency else {}
     form = {"purpose": "fine-tune"} | fields
     return http.post("/v1/files", data=form, files={"file": (name, data)}, headers=headers)
-
-
-def error_of(response: httpx.Response) -> dict[str, Any]:
-    error = response.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    return error
 
 
 def test_a_file_comes_back_as_it_was_sent(client: openai.OpenAI, db: Session) -> None:

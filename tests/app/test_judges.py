@@ -1,58 +1,33 @@
-"""Graders that ask a judge, against a real local server that is good, slow, broken or hostile."""
+"""Graders that ask a judge, against a real local server: what is asked, read, refused and kept."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from app.grading.judges import Judges, TenantJudge
-from graders import FailureKind, Grade, Grader, GraderInvalid, Sample, TokenUsage, build_grader, parse_grader
+from graders import FailureKind, GraderInvalid, Sample, TokenUsage, build_grader, parse_grader
 from graders.services import Services
-from tests.app.judge_servers import Answered, answered, asked, refused, said, scored, settings_with
-from tests.app.receivers import Received, Receiver, receiver
-
-KEY = "sk-secret-0123456789"
-GRADER = {
-    "type": "score_model",
-    "name": "tone",
-    "model": "judge",
-    "input": [
-        {"role": "developer", "content": "Be strict."},
-        {"role": "user", "type": "message", "content": "Rate: {{sample.output_text}}"},
-    ],
-}
-Answering = Callable[[Received], Answered | None]
-
-
-def judges_at(server: Receiver, **entry: Any) -> Judges:
-    """The judge of the settings is this server."""
-    place = {"base_url": f"http://127.0.0.1:{server.port}/v1", "key": "main", "retries": 2, **entry}
-    return Judges(settings_with(judges={"judge": place}, judge_keys={"main": {"key": KEY}}))
-
-
-def grader_of(judges: Judges, tenant: str = "proj_a", **spec: Any) -> Grader:
-    services = Services(judge=TenantJudge(judges, tenant))
-    return build_grader(parse_grader({**GRADER, **spec}), services)
-
-
-def graded(answer: Answering | Answered, text: str = "hello", **entry: Any) -> Grade:
-    """What a judge that answers so makes of a completion."""
-    answering = answer if callable(answer) else lambda _: answer
-    with receiver(answering) as server:
-        return grader_of(judges_at(server, **entry)).grade(Sample(text), {})
-
-
-def in_turn(*answers: Answered | None) -> Answering:
-    """These answers one after another, then the last one again and again."""
-    left = list(answers)
-    return lambda _: left.pop(0) if len(left) > 1 else left[0]
+from tests.app.judge_servers import (
+    GRADER,
+    KEY,
+    Answered,
+    asked,
+    graded,
+    grader_of,
+    in_turn,
+    judges_at,
+    refused,
+    said,
+    scored,
+    settings_with,
+)
+from tests.app.receivers import Received, receiver
 
 
 def test_a_judge_gives_a_score_its_steps_and_what_it_cost() -> None:
@@ -147,144 +122,6 @@ def test_a_quoted_answer_cannot_give_itself_a_score() -> None:
     grade = graded(said(f'The answer says: {injected}\n\n{{"verdict": "bad"}}'), text=injected)
     assert grade.failure is not None
     assert grade.failure.kind is FailureKind.MODEL_PARSE
-
-
-@pytest.mark.parametrize(
-    ("answer", "kind", "words"),
-    [
-        pytest.param(
-            said(None, refusal="I will not."), FailureKind.MODEL_REFUSAL, "I will not.", id="refusal"
-        ),
-        pytest.param(
-            said(None, finish_reason="content_filter"), FailureKind.MODEL_REFUSAL, "filter", id="filter"
-        ),
-        pytest.param(
-            said('{"st', finish_reason="length"), FailureKind.MODEL_MAX_TOKENS, "token limit", id="length"
-        ),
-        pytest.param(
-            refused(404, "The model does not exist"),
-            FailureKind.MODEL_SERVER,
-            "404: The model does not",
-            id="404",
-        ),
-        pytest.param(refused(401, f"Wrong key {KEY}."), FailureKind.MODEL_SERVER, "Wrong key ***.", id="401"),
-        pytest.param(
-            refused(400, "Unsupported value: 'temperature'"),
-            FailureKind.MODEL_SERVER,
-            "'temperature'",
-            id="400",
-        ),
-        pytest.param(
-            refused(400, "Filtered", code="content_filter"),
-            FailureKind.MODEL_REFUSAL,
-            "Filtered",
-            id="azure-filter",
-        ),
-        pytest.param(
-            refused(429, "Pay first", code="insufficient_quota"),
-            FailureKind.MODEL_SERVER,
-            "Pay first",
-            id="quota",
-        ),
-        pytest.param(answered({"choices": []}), FailureKind.MODEL_SERVER, "no message", id="no-choice"),
-        pytest.param(answered({"choices": "x"}), FailureKind.MODEL_SERVER, "no message", id="choices-text"),
-    ],
-)
-def test_what_no_second_try_would_mend_fails_at_once(answer: Answered, kind: FailureKind, words: str) -> None:
-    calls = []
-
-    def answering(received: Received) -> Answered:
-        calls.append(received)
-        return answer
-
-    grade = graded(answering)
-    assert grade.failure is not None
-    assert grade.failure.kind is kind
-    assert words in grade.failure.message
-    assert KEY not in grade.failure.message
-    assert len(calls) == 1
-
-
-@pytest.mark.parametrize(
-    "trouble",
-    [
-        pytest.param(refused(429, "Slow down", retry_after="0"), id="429-retry-after"),
-        pytest.param(refused(500, "Oops", retry_after="0"), id="500"),
-        pytest.param((502, {"content-type": "text/html"}, b"<html>Bad gateway"), id="502-html"),
-        pytest.param(None, id="connection-cut"),
-        pytest.param((200, {"content-type": "application/json"}, b'{"choices": ['), id="half-a-body"),
-        pytest.param((200, {"content-type": "text/html"}, b"<html>hello"), id="200-html"),
-        pytest.param(
-            (200, {"content-type": "application/json", "content-length": "999"}, b"{"), id="short-body"
-        ),
-    ],
-)
-def test_trouble_that_passes_is_waited_out(trouble: Answered | None) -> None:
-    assert graded(in_turn(trouble, scored(0.5))).value == 0.5
-
-
-def test_trouble_that_stays_is_a_server_error_after_every_try() -> None:
-    calls = []
-
-    def answering(received: Received) -> Answered:
-        calls.append(received)
-        return refused(503, "Still down", retry_after="0")
-
-    grade = graded(answering)
-    assert grade.failure is not None
-    assert grade.failure.kind is FailureKind.MODEL_SERVER
-    assert grade.failure.message == "The judge 'judge' answered 503: Still down"
-    assert len(calls) == 3
-
-
-def test_a_judge_that_asks_for_more_time_than_there_is_is_not_waited_for() -> None:
-    grade = graded(refused(429, "Tomorrow", retry_after="86400"))
-    assert grade.failure is not None
-    assert grade.failure.message.endswith("429: Tomorrow")
-
-
-def test_a_judge_that_does_not_answer_in_time_is_a_server_error() -> None:
-    release = threading.Event()
-
-    def answering(_: Received) -> Answered:
-        release.wait(30)
-        return scored(1)
-
-    with receiver(answering) as server:
-        grade = grader_of(judges_at(server, timeout=0.2, retries=0)).grade(Sample(""), {})
-        release.set()
-    assert grade.failure is not None
-    assert grade.failure.kind is FailureKind.MODEL_SERVER
-    assert "did not answer within" in grade.failure.message
-
-
-def test_a_judge_that_is_not_there_is_a_server_error_that_tells_no_address() -> None:
-    judges = Judges(settings_with(judges={"judge": {"base_url": "http://127.0.0.1:9/v1", "retries": 0}}))
-    grade = grader_of(judges).grade(Sample(""), {})
-    assert grade.failure is not None
-    assert grade.failure.kind is FailureKind.MODEL_SERVER
-    assert "127.0.0.1" not in grade.failure.message
-
-
-def test_a_server_without_schemas_is_asked_for_less_and_the_grade_says_so() -> None:
-    def answering(received: Received) -> Answered:
-        form = asked(received).get("response_format", {}).get("type", "text")
-        if form != "text":
-            return refused(400, f"response_format of type {form} is not supported")
-        return scored(0.5)
-
-    with receiver(answering) as server:
-        grader = grader_of(judges_at(server))
-        first, second = (grader.grade(Sample(text), {}) for text in ("a", "b"))
-        assert len(server.received) == 4, "the second question must not try what was refused"
-    assert (first.value, second.value) == (0.5, 0.5)
-    assert second.reason == "reads: fine [the judge's server cannot be held to a JSON schema]"
-
-
-def test_a_fixed_form_of_reply_is_never_weakened() -> None:
-    grade = graded(refused(400, "json_schema is not supported"), reply="json_schema")
-    assert grade.failure is not None
-    assert grade.failure.kind is FailureKind.MODEL_SERVER
 
 
 def test_no_more_calls_than_allowed_are_under_way() -> None:
@@ -410,75 +247,6 @@ def test_images_and_audio_go_to_judges_that_take_them_and_no_others() -> None:
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA==", "detail": "low"}},
         {"type": "input_audio", "input_audio": {"data": "UklG", "format": "wav"}},
     ]
-
-
-def users(server: Receiver, **settings: Any) -> Judges:
-    """Loopback counts as public here."""
-    return Judges(settings_with(outbound_allow="127.0.0.1", outbound_allow_http=True, **settings))
-
-
-def at(server: Receiver, **spec: Any) -> dict[str, Any]:
-    return {"base_url": f"http://127.0.0.1:{server.port}/v1", **spec}
-
-
-def test_a_grader_may_bring_its_own_judge_which_is_sent_no_key() -> None:
-    with receiver(lambda _: scored(0.5)) as server:
-        judges = users(server, judge_keys={"main": {"key": KEY, "hosts": ["127.0.0.1"]}})
-        assert grader_of(judges, **at(server)).grade(Sample("x"), {}).value == 0.5
-        assert server.received[0].headers["authorization"] == "Bearer none"
-        assert grader_of(judges, **at(server, api_key_name="main")).grade(Sample("x"), {}).value == 0.5
-        assert server.received[1].headers["authorization"] == f"Bearer {KEY}"
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [
-        pytest.param({"key": KEY}, id="no-host"),
-        pytest.param({"key": KEY, "hosts": ["api.openai.com"]}, id="another-host"),
-        pytest.param({"key": KEY, "hosts": ["127.0.0.1"], "projects": ["proj_b"]}, id="another-project"),
-    ],
-)
-def test_a_key_goes_only_to_its_hosts_and_only_for_its_projects(entry: dict[str, Any]) -> None:
-    with receiver(lambda _: scored(1)) as server:
-        with pytest.raises(GraderInvalid) as caught:
-            grader_of(users(server, judge_keys={"main": entry}), **at(server, api_key_name="main"))
-        assert caught.value.param == "api_key_name"
-        assert not server.received
-
-
-def test_a_judge_inside_the_network_is_not_called() -> None:
-    with receiver(lambda _: scored(1)) as server:
-        judges = Judges(settings_with(outbound_allow_http=True))
-        grade = grader_of(judges, **at(server)).grade(Sample("x"), {})
-        assert not server.received
-    assert grade.failure is not None
-    assert grade.failure.kind is FailureKind.MODEL_SERVER
-    assert "cannot be called" in grade.failure.message
-
-
-@pytest.mark.parametrize(
-    "url", ["http://judge.example/v1", "file:///etc/passwd", "https://me:pw@judge.example", "x"]
-)
-def test_an_address_that_can_never_be_called_is_refused_when_the_grader_is_built(url: str) -> None:
-    with pytest.raises(GraderInvalid) as caught:
-        grader_of(Judges(settings_with()), base_url=url)
-    assert caught.value.param == "base_url"
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        pytest.param((200, {}, b"[" + b"1," * 3_000_000), id="huge"),
-        pytest.param((200, {"content-encoding": "gzip"}, gzip.compress(b"0" * 9_000_000)), id="bomb"),
-        pytest.param((302, {"location": "http://169.254.169.254/latest"}, b""), id="redirect"),
-    ],
-)
-def test_a_hostile_judge_of_a_user_gets_nothing(answer: Answered) -> None:
-    with receiver(lambda _: answer) as server:
-        grade = grader_of(users(server), **at(server)).grade(Sample("x"), {})
-        assert len(server.received) == 1
-    assert grade.failure is not None
-    assert grade.failure.kind is FailureKind.MODEL_SERVER
 
 
 def test_a_judge_chooses_a_label() -> None:

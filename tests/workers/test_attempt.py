@@ -7,11 +7,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -30,6 +27,7 @@ from app.settings import get_settings
 from app.storage import get_storage
 from tests.e2e.service import wait_for
 from tests.workers.rows import data_rows, fresh, make_job
+from tests.workers.trainings import children, reached, training_pid, while_training
 from workers.attempt import child_settings, train_next
 from workers.validation import validate_next
 
@@ -49,40 +47,6 @@ def queued(db: Session, **values: object) -> Job:
     assert validate_next("me", threading.Event())
     assert fresh(db, job).status == "queued", job.error
     return job
-
-
-def children() -> list[psutil.Process]:
-    """Training processes of this test."""
-    mine = psutil.Process().children(recursive=True)
-    return [child for child in mine if "workers.run" in " ".join(child.cmdline())]
-
-
-def training_pid() -> int | None:
-    return next((child.pid for child in children()), None)
-
-
-def reached(job_id: str, step: int) -> bool:
-    with unit_of_work() as db:
-        return db.get_one(Job, job_id).last_step >= step
-
-
-@contextmanager
-def while_training(then: Callable[[], None]) -> Iterator[None]:
-    """Do something from a thread while the block trains in this one."""
-    problems: list[BaseException] = []
-
-    def act() -> None:
-        try:
-            then()
-        except BaseException as problem:
-            problems.append(problem)
-
-    thread = threading.Thread(target=act)
-    thread.start()
-    yield
-    thread.join()
-    if problems:
-        raise problems[0]
 
 
 def events(db: Session, job: Job) -> list[str]:

@@ -6,13 +6,11 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
@@ -31,6 +29,7 @@ from app.webhooks.models import WebhookEvent
 from tests.e2e.service import wait_for
 from tests.factories import make_webhook_endpoint
 from tests.workers.rows import data_rows, fresh, make_job
+from tests.workers.trainings import children, reached, training_pid, while_training
 from workers.attempt import End, Exit, settle, train_next
 from workers.sweep import sweep
 from workers.validation import validate_next
@@ -266,25 +265,6 @@ def test_a_job_that_finishes_before_it_can_pause_has_succeeded(
 LONG = {"n_epochs": 8, "eval_interval": 5}
 
 
-@contextmanager
-def meanwhile(then: Callable[[], None]) -> Iterator[None]:
-    """Do something from a thread while the block trains in this one."""
-    problems: list[BaseException] = []
-
-    def act() -> None:
-        try:
-            then()
-        except BaseException as problem:
-            problems.append(problem)
-
-    thread = threading.Thread(target=act)
-    thread.start()
-    yield
-    thread.join()
-    if problems:
-        raise problems[0]
-
-
 def queued(db: Session, **values: Any) -> Job:
     job = make_job(db, validation=data_rows(2), hyperparameters=LONG, **values)
     assert validate_next("me", RUNNING)
@@ -337,14 +317,12 @@ def test_a_paused_and_resumed_job_has_the_history_of_one_that_never_paused(
         wait_for(lambda: reached(job_id, 2), what="step 2")
         ask(control.request_pause, job_id)
 
-    with meanwhile(pause):
+    with while_training(pause):
         train_next("me", RUNNING)
     assert fresh(db, job).status == "paused", messages(db, job)
     assert job.state_step is not None
     assert 2 <= job.state_step < 16
-    assert [
-        child for child in psutil.Process().children(recursive=True) if "workers.run" in child.cmdline()
-    ] == []
+    assert children() == []
     snapshot = db.scalars(select(Checkpoint).where(Checkpoint.step == job.state_step)).one()
     assert snapshot.storage_key
     assert get_storage().exists(f"{snapshot.storage_key}/model/model.safetensors")
@@ -372,19 +350,15 @@ def test_a_training_killed_while_it_pauses_is_paused(db: Session, tiny_model: Pa
 
     def pause_and_kill() -> None:
         wait_for(lambda: reached(job_id, 2), what="step 2")
-        (child,) = [p for p in psutil.Process().children(recursive=True) if "workers.run" in p.cmdline()]
+        pid = training_pid()
+        assert pid
         ask(control.request_pause, job_id)
-        os.kill(child.pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
 
-    with meanwhile(pause_and_kill):
+    with while_training(pause_and_kill):
         train_next("me", RUNNING)
     assert fresh(db, job).status == "paused"
     ask(control.request_resume, job.id)
     assert train_next("me", RUNNING)
     assert fresh(db, job).status == "succeeded", job.error
     assert sorted(history(db, job)) == list(range(17))
-
-
-def reached(job_id: str, step: int) -> bool:
-    with unit_of_work() as db:
-        return db.get_one(Job, job_id).last_step >= step
