@@ -11,14 +11,18 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 import obstore
+from obstore.exceptions import BaseError
 from obstore.store import from_url
 
 from app.ids import random_id
@@ -28,6 +32,8 @@ CHUNK = 2**20
 STREAM_PART = 8 * 2**20
 """Piece of a streamed object; S3 takes 10,000 of them."""
 MANIFEST = "manifest.json"
+STORAGE_FAULTS = (OSError, BaseError)
+"""What a store raises that is away, full or not allowed to us."""
 _PART = r"(?!\.\.?(?:/|$))[A-Za-z0-9._=+:@-]+"
 _KEY = re.compile(rf"{_PART}(?:/{_PART})*")
 
@@ -61,6 +67,10 @@ class Storage(ABC):
     @abstractmethod
     def delete_prefix(self, prefix: str) -> None:
         """Remove every key below `prefix`/."""
+
+    @abstractmethod
+    def remove_unfinished(self, older_than: timedelta) -> int:
+        """Remove what writers left that were killed long ago; tells how many."""
 
     @abstractmethod
     def list_keys(self, prefix: str) -> list[str]:
@@ -163,6 +173,15 @@ class LocalStorage(Storage):
     def local_path(self, key: str) -> Path | None:
         return self._path(key)
 
+    def remove_unfinished(self, older_than: timedelta) -> int:
+        removed = 0
+        for path in self._partial.glob("*"):
+            with suppress(FileNotFoundError):  # it is whole by now, or another process sweeps too
+                if path.stat().st_mtime < time.time() - older_than.total_seconds():
+                    path.unlink()
+                    removed += 1
+        return removed
+
     def _path(self, key: str) -> Path:
         return self._root / _checked(key)
 
@@ -221,6 +240,10 @@ class ObjectStorage(Storage):
         keys = self.list_keys(prefix)
         if keys:
             obstore.delete(self._store, keys)
+
+    def remove_unfinished(self, older_than: timedelta) -> int:  # noqa: ARG002
+        """Nothing: buckets have a rule that aborts incomplete multipart uploads."""
+        return 0
 
     def list_keys(self, prefix: str) -> list[str]:
         batches = obstore.list(self._store, f"{_checked(prefix)}/")

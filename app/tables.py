@@ -3,7 +3,7 @@
 from app.checkpoints.models import Checkpoint
 from app.db import Base
 from app.events.models import JobEvent, JobMetrics
-from app.files.models import File
+from app.files.models import File, LooseBytes
 from app.idempotency.models import IdempotencyKey
 from app.jobs.models import Job
 from app.models.models import Model, ModelAlias
@@ -24,6 +24,7 @@ __all__ = [
     "Job",
     "JobEvent",
     "JobMetrics",
+    "LooseBytes",
     "Model",
     "ModelAlias",
     "Organization",

@@ -107,7 +107,7 @@ def make_file(
     db: Session, project_id: str, data: bytes = ROWS, *, purpose: str = "fine-tune", name: str = "train.jsonl"
 ) -> File:
     """A file with its bytes in the storage of this process."""
-    stored = files.store_bytes(data)
+    stored = files.store_bytes(files.reserve(db), data)
     return files.create(db, project_id, stored, filename=name, purpose=purpose)
 
 

@@ -124,7 +124,8 @@ def deliver(claim: Claim, step: int, *, trained_tokens: int | None) -> None:
     with unit_of_work() as db:
         job = runs.update_held(db, claim)
         table = results.results_csv(db, job)
-    stored = files.store_bytes(table.encode())
+        file_id = files.reserve(db)
+    stored = files.store_bytes(file_id, table.encode())
     with unit_of_work() as db:
         job = runs.update_held(db, claim)
         chosen = select(Checkpoint).where(Checkpoint.job_id == job.id, Checkpoint.step == step)

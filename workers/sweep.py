@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -11,12 +12,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.db import unit_of_work
 from app.files import service as files
 from app.idempotency import service as idempotency
+from app.storage import STORAGE_FAULTS, get_storage
 from app.uploads import service as uploads
 from workers import delivery
 
 log = structlog.get_logger(__name__)
 
 BATCH = 100
+UNFINISHED = timedelta(hours=24)
+"""Age at which a half written file is the remains of a process that was killed."""
 
 
 def sweep(stopping: threading.Event) -> None:
@@ -27,7 +31,7 @@ def sweep(stopping: threading.Event) -> None:
             while is_full and not stopping.is_set():
                 batch = remove_batch()
                 removed, is_full = removed + batch, batch >= BATCH
-        except (SQLAlchemyError, OSError) as problem:
+        except (SQLAlchemyError, *STORAGE_FAULTS) as problem:
             log.warning("not_swept", what=what, problem=str(problem))
         if removed:
             log.info("swept", what=what, rows=removed)
@@ -36,6 +40,21 @@ def sweep(stopping: threading.Event) -> None:
 def _expired_files() -> int:
     with unit_of_work() as db:
         return files.remove_expired(db, BATCH)
+
+
+def _loose_bytes() -> int:
+    """Bytes before rows, as below."""
+    with unit_of_work() as db:
+        keys = files.take_loose(db, BATCH)
+    for key in keys:
+        get_storage().delete(key)
+    with unit_of_work() as db:
+        files.forget_loose(db, keys)
+    return len(keys)
+
+
+def _unfinished_writes() -> int:
+    return get_storage().remove_unfinished(UNFINISHED)
 
 
 def _ended_uploads() -> int:
@@ -63,6 +82,8 @@ def _idempotency_keys() -> int:
 
 REMOVERS: dict[str, Callable[[], int]] = {
     "expired_files": _expired_files,
+    "loose_bytes": _loose_bytes,
+    "unfinished_writes": _unfinished_writes,
     "ended_uploads": _ended_uploads,
     "old_states": _old_states,
     "idempotency_keys": _idempotency_keys,

@@ -44,7 +44,7 @@ GRADER = {"type": "string_check", "name": "a", "input": "i", "reference": "r", "
 
 def reset(base_url: str, test: str) -> None:
     """Empty every table and put the objects there. `test` names the test that comes next."""
-    stored = {name: files.store_bytes(ROW * 10) for name in FILES}
+    stored = {name: files.store_bytes(name, ROW * 10) for name in FILES}
     get_storage().put_bytes(uploads.part_key(UPLOAD, "string"), PART)
     with unit_of_work() as db:
         _empty(db)

@@ -1,4 +1,4 @@
-"""Table of uploaded and produced files. The bytes live in storage under `storage_key`."""
+"""Tables of uploaded and produced files, and of bytes that are none. Bytes live in storage under a key."""
 
 from __future__ import annotations
 
@@ -26,3 +26,19 @@ class File(Base):
     storage_key: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime | None]
+
+
+class LooseBytes(Base):
+    """A place in storage whose bytes, if there are any, are no file: not yet, or not any more.
+
+    Written before the bytes and deleted with the row that speaks of them, so that the sweep finds what a
+    process left that died in between.
+    """
+
+    __tablename__ = "loose_bytes"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    clear_at: Mapped[datetime] = mapped_column(index=True)
+    """When the sweep takes them, unless they became a file."""
+    is_taken: Mapped[bool] = mapped_column(default=False)
+    """The sweep removes them, so that they can become no file any more."""

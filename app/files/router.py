@@ -58,7 +58,9 @@ async def create_file(request: Request, caller: CurrentCaller) -> FileOut | Resp
 
 def _keep(caller: Caller, request: Request, form: UploadForm, upload: Upload) -> FileOut:
     """Into storage, then a row: no transaction is open while bytes move."""
-    stored = files.store_path(upload.path, upload.size, upload.sha256)
+    with unit_of_work() as db:
+        file_id = files.reserve(db)
+    stored = files.store_path(file_id, upload.path, upload.size, upload.sha256)
     try:
         with unit_of_work() as db:
             files.check_room(db, caller.project_id, stored.size)

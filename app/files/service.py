@@ -1,20 +1,24 @@
-"""Files of a project: stored first, then a row; the row goes first when one is deleted."""
+"""Files of a project: a place is reserved, bytes are stored there, then they get their row.
+
+When a file is deleted the row goes first. Bytes without a row are in `loose_bytes` all the while, where the
+sweep finds them.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import structlog
-from sqlalchemy import Select, delete, func, or_, select, tuple_
+from sqlalchemy import Select, delete, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from app.db import after_commit
-from app.errors import BadRequest, NotFound, QuotaExceeded
-from app.files.models import File
+from app.errors import BadRequest, NotFound, QuotaExceeded, RequestTimeout
+from app.files.models import File, LooseBytes
 from app.ids import random_id
 from app.jobs.models import ACTIVE, Job
 from app.pagination import Page, fetch_page
@@ -24,6 +28,9 @@ from app.storage import get_storage
 log = structlog.get_logger(__name__)
 
 Order = Literal["asc", "desc"]
+
+STORE_WITHIN = timedelta(hours=2)
+"""From a reservation to the file: bytes that take longer are removed."""
 
 
 class Stored(NamedTuple):
@@ -35,17 +42,22 @@ class Stored(NamedTuple):
     sha256: str
 
 
-def store_path(path: Path, size: int, sha256: str) -> Stored:
-    """Move a file into storage. Call it outside of transactions, then `create`."""
+def reserve(db: Session, folder: str = "files") -> str:
+    """The id of a file that shall be, and a place for its bytes. Commit it before they are stored."""
     file_id = random_id("file-")
+    db.add(LooseBytes(key=f"{folder}/{file_id}", clear_at=func.now() + STORE_WITHIN))
+    return file_id
+
+
+def store_path(file_id: str, path: Path, size: int, sha256: str) -> Stored:
+    """Move a file into its reserved place. Call it outside of transactions, then `create`."""
     key = f"files/{file_id}"
     get_storage().put_file(key, path, move=True)
     return Stored(file_id, key, size, sha256)
 
 
-def store_bytes(data: bytes) -> Stored:
+def store_bytes(file_id: str, data: bytes) -> Stored:
     """The same for something small, such as a result file."""
-    file_id = random_id("file-")
     key = f"files/{file_id}"
     get_storage().put_bytes(key, data)
     return Stored(file_id, key, len(data), hashlib.sha256(data).hexdigest())
@@ -60,7 +72,11 @@ def create(
     purpose: str,
     expires_after: timedelta | None = None,
 ) -> File:
-    """Give stored bytes to a project as a file."""
+    """Give stored bytes to a project as a file. Raises `RequestTimeout` if the sweep has taken them."""
+    own = (LooseBytes.key == stored.key, ~LooseBytes.is_taken)
+    if db.scalars(delete(LooseBytes).where(*own).returning(LooseBytes.key)).first() is None:
+        hours = STORE_WITHIN.total_seconds() / 3600
+        raise RequestTimeout(f"The file was not stored within {hours:.0f} hours. Send it again.")
     file = File(
         id=stored.file_id,
         project_id=project_id,
@@ -142,10 +158,14 @@ def remove(db: Session, project_id: str, file_id: str) -> None:
         message = f"File {file_id} is used by the unfinished job {job_id}. Cancel that job first."
         raise BadRequest(message, param="id")
     _delete(db, [file])
+    after_commit(db, lambda: _forget(file.storage_key))
 
 
 def remove_expired(db: Session, limit: int = 100) -> int:
-    """Delete some files whose time is over, except those an unfinished job uses; tells how many."""
+    """Delete some files whose time is over, except those an unfinished job uses; tells how many.
+
+    Their bytes are loose afterwards.
+    """
     used = select(Job.id).where(
         Job.status.in_(ACTIVE), or_(Job.training_file == File.id, Job.validation_file == File.id)
     )
@@ -153,6 +173,19 @@ def remove_expired(db: Session, limit: int = 100) -> int:
     files = db.scalars(expired.limit(limit).with_for_update(skip_locked=True)).all()
     _delete(db, files)
     return len(files)
+
+
+def take_loose(db: Session, limit: int) -> Sequence[str]:
+    """Keys of some bytes whose time is over. Once this is committed they can become no file."""
+    due = select(LooseBytes.key).where(LooseBytes.clear_at <= func.now()).order_by(LooseBytes.clear_at)
+    due = due.limit(limit).with_for_update(skip_locked=True)
+    taken = update(LooseBytes).where(LooseBytes.key.in_(due)).values(is_taken=True)
+    return db.scalars(taken.returning(LooseBytes.key)).all()
+
+
+def forget_loose(db: Session, keys: Collection[str]) -> None:
+    """After bytes were removed."""
+    db.execute(delete(LooseBytes).where(LooseBytes.key.in_(keys)))
 
 
 def not_found(file_id: str, param: str = "id") -> NotFound:
@@ -166,13 +199,11 @@ def _visible(project_id: str) -> Select[File]:
 
 def _delete(db: Session, files: Collection[File]) -> None:
     db.execute(delete(File).where(File.id.in_([file.id for file in files])))
-    for file in files:
-        key = file.storage_key
-        after_commit(db, lambda key=key: _forget(key))  # type: ignore[misc]
+    db.add_all(LooseBytes(key=file.storage_key, clear_at=func.now(), is_taken=True) for file in files)
 
 
 def _forget(key: str) -> None:
     try:
         get_storage().delete(key)
-    except Exception:  # the row is gone: what is left are bytes that nobody can reach
+    except Exception:  # the sweep comes by
         log.exception("file_not_removed", key=key)

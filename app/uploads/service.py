@@ -42,6 +42,8 @@ class Plan(NamedTuple):
     upload_id: str
     part_ids: tuple[str, ...]
     size: int
+    file_id: str
+    """Reserved for what it becomes."""
 
 
 class Finished(NamedTuple):
@@ -162,7 +164,7 @@ def plan(db: Session, project_id: str, upload_id: str, part_ids: Sequence[str]) 
     if total != upload.bytes:
         message = f"The parts have {total} bytes together; the upload was announced with {upload.bytes}."
         raise BadRequest(message, param="part_ids", code="invalid_value")
-    return Plan(upload_id, tuple(part_ids), total)
+    return Plan(upload_id, tuple(part_ids), total, files.reserve(db, f"uploads/{upload_id}"))
 
 
 def compose(plan: Plan, md5: str | None) -> Stored:
@@ -170,8 +172,7 @@ def compose(plan: Plan, md5: str | None) -> Stored:
 
     Raises `ChecksumDiffers`, or `FileNotFoundError` if the upload has ended meanwhile; nothing is left then.
     """
-    file_id = random_id("file-")
-    key = f"uploads/{plan.upload_id}/{file_id}"
+    key = f"uploads/{plan.upload_id}/{plan.file_id}"
     sha256 = hashlib.sha256()
     wanted = hashlib.md5(usedforsecurity=False) if md5 is not None else None
 
@@ -187,7 +188,7 @@ def compose(plan: Plan, md5: str | None) -> Stored:
     if wanted and wanted.hexdigest() != (md5 or "").lower():
         get_storage().delete(key)
         raise ChecksumDiffers(f"The md5 of the parts is {wanted.hexdigest()}, not {(md5 or '')[:64]!r}.")
-    return Stored(file_id, key, plan.size, sha256.hexdigest())
+    return Stored(plan.file_id, key, plan.size, sha256.hexdigest())
 
 
 def complete(db: Session, project_id: str, plan: Plan, stored: Stored) -> Finished:

@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app.db import unit_of_work
 from app.files.models import File
 from app.files.schemas import Purpose
 from app.settings import get_settings
@@ -24,7 +25,7 @@ from app.uploads import service as uploads
 from app.uploads.models import Upload, UploadPart
 from app.uploads.service import Plan
 from tests.app import openai_schema
-from tests.app.test_files import error_of
+from tests.app.answers import error_of
 from tests.factories import Tenant, make_tenant
 from workers.sweep import sweep
 
@@ -245,11 +246,14 @@ def test_an_upload_expires_after_an_hour_and_its_bytes_are_swept(http: httpx.Cli
 
 
 def test_killed_between_bytes_and_row_an_upload_can_be_completed_again(
-    http: httpx.Client, db: Session
+    http: httpx.Client, db: Session, tenant: Tenant
 ) -> None:
     upload = create(http, 3)
     part = add(http, upload, b"abc").json()["id"]
-    uploads.compose(Plan(upload["id"], (part,), 3), None)  # and then nothing: the process is gone
+    with unit_of_work() as other:
+        plan = uploads.plan(other, tenant.project_id, upload["id"], [part])
+    assert isinstance(plan, Plan)
+    uploads.compose(plan, None)  # and then nothing: the process is gone
     assert len(keys()) == 2
     file_id = complete(http, upload, [part]).json()["file"]["id"]
     make_due(db)

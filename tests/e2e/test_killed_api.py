@@ -1,4 +1,4 @@
-"""An API that is killed between two requests with an idempotency key: each is carried out exactly once."""
+"""An API that is killed: what was under way is carried out exactly once or not at all, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ import os
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from threading import Event, Lock
 from typing import Any
 
 import httpx2 as httpx
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
+from app.db import unit_of_work
+from app.files.models import File, LooseBytes
 from app.idempotency.models import IdempotencyKey
 from app.settings import Settings
+from app.storage import get_storage
 from app.uploads.models import Upload
 from benchmarks.api.service import running_api
+from tests.e2e.service import wait_for
 from tests.factories import Tenant, make_tenant
+from workers.sweep import sweep
 
 pytestmark = [
     pytest.mark.e2e,
@@ -92,3 +97,35 @@ def test_each_key_makes_exactly_one_upload(settings: Settings, db: Session, tena
     db.rollback()
     made = db.scalars(select(Upload.id)).all()
     assert sorted(made) == sorted(answer["id"] for answer in again.answers.values())
+
+
+def test_bytes_of_a_file_whose_row_was_never_written_are_swept(
+    settings: Settings, db: Session, tenant: Tenant
+) -> None:
+    headers = {"authorization": f"Bearer {tenant.key}"}
+
+    def upload(url: str) -> None:
+        with suppress(httpx.HTTPError):
+            httpx.post(
+                f"{url}/v1/files", data={"purpose": "user_data"}, files={"file": b"abc"}, headers=headers
+            )
+
+    with running_api({}) as (url, pid), ThreadPoolExecutor(1) as pool, unit_of_work() as blocking:
+        blocking.execute(text("LOCK TABLE files IN SHARE MODE"))  # the row has to wait
+        pool.submit(upload, url)
+        wait_for(_row_waits, what="the row of the file")
+        os.kill(pid, signal.SIGKILL)
+    assert len(get_storage().list_keys("files")) == 1
+    sweep(Event())
+    assert len(get_storage().list_keys("files")) == 1, "only time tells that its request is gone"
+    db.execute(update(LooseBytes).values(clear_at=func.now()))
+    db.commit()
+    sweep(Event())
+    assert get_storage().list_keys("files") == []
+    assert db.scalars(select(File.id)).all() == []
+
+
+def _row_waits() -> bool:
+    waiting = "wait_event_type = 'Lock' AND datname = current_database()"
+    with unit_of_work() as own:
+        return bool(own.scalars(text(f"SELECT count(*) FROM pg_stat_activity WHERE {waiting}")).one())

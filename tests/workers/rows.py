@@ -44,7 +44,8 @@ def make_file(db: Session, rows: Sequence[Any] | bytes, name: str = "train.jsonl
     """A data file with its bytes in storage."""
     text = rows if isinstance(rows, bytes) else "".join(json.dumps(row) + "\n" for row in rows).encode()
     project = tenants.ensure_default_tenant(db)
-    return files.create(db, project.id, files.store_bytes(text), filename=name, purpose="fine-tune")
+    stored = files.store_bytes(files.reserve(db), text)
+    return files.create(db, project.id, stored, filename=name, purpose="fine-tune")
 
 
 def make_job(
