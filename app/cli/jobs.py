@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from app.cli import following
 from app.cli.connect import Data, Key, Url, open_client
 from app.cli.output import AsJson, console, print_json, print_table, when
 
 if TYPE_CHECKING:
     from openai import OpenAI
-    from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
+    from openai.types.fine_tuning import FineTuningJob
 
 cli = typer.Typer(help="Fine-tuning jobs.", no_args_is_help=True)
-
-POLL_SECONDS = 1.0
-OVER = ("succeeded", "failed", "cancelled")
 
 JobId = Annotated[str, typer.Argument(help="ID of the job: ftjob-...")]
 
@@ -110,38 +107,23 @@ def _tell(job: FineTuningJob, outcome: str, *, as_json: bool) -> None:
 
 
 def _follow(client: OpenAI, job_id: str, *, as_json: bool) -> FineTuningJob:
-    seen: set[str] = set()
+    job = client.fine_tuning.jobs.retrieve(job_id)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     is_plain = as_json or not console.is_terminal
     with Progress(*columns, console=console, disable=is_plain, transient=True) as progress:
-        bar = progress.add_task(job_id, total=None)
-        while True:
-            job = client.fine_tuning.jobs.retrieve(job_id)  # before its events: none is missed at the end
-            for event in _new_events(client, job_id, seen):
-                if as_json:
-                    print_json(event.to_dict(mode="json", warnings=False))
-                    continue
-                progress.console.print(
-                    f"{when(event.created_at)}  {event.message}", markup=False, soft_wrap=True
-                )
-                numbers: Any = event.data
-                if isinstance(numbers, dict) and "step" in numbers:
-                    progress.update(bar, completed=numbers["step"], total=numbers.get("total_steps"))
-            progress.update(bar, description=job.status)
-            if job.status in OVER:
-                return job
-            time.sleep(POLL_SECONDS)
-
-
-def _new_events(client: OpenAI, job_id: str, seen: set[str]) -> list[FineTuningJobEvent]:
-    """Events that were not seen yet, oldest first."""
-    new: list[FineTuningJobEvent] = []
-    for event in client.fine_tuning.jobs.list_events(job_id, limit=100):
-        if event.id in seen:
-            break
-        seen.add(event.id)
-        new.append(event)
-    return new[::-1]
+        bar = progress.add_task(job.status, total=None)
+        for event in following.follow(client, job_id):
+            if as_json:
+                print_json(event.to_dict(mode="json", warnings=False))
+                continue
+            progress.console.print(f"{when(event.created_at)}  {event.message}", markup=False, soft_wrap=True)
+            numbers: Any = event.data
+            if isinstance(numbers, dict) and "step" in numbers:
+                progress.update(bar, completed=numbers["step"], total=numbers.get("total_steps"))
+            elif not is_plain:  # the status may have changed
+                job = client.fine_tuning.jobs.retrieve(job_id)
+                progress.update(bar, description=job.status)
+    return client.fine_tuning.jobs.retrieve(job_id)
 
 
 def _print_job(job: FineTuningJob) -> None:
