@@ -20,7 +20,9 @@ from benchmarks.api.load import Measured, Plan, request
 from benchmarks.api.service import Service, running_service
 
 MIN_RATE, MAX_P99, MAX_QUERY_MS = 1500.0, 50.0, 50.0
-JOB = f"/v1/fine_tuning/jobs/{rows.JOB}"
+JOBS = "/v1/fine_tuning/jobs"
+JOB = f"{JOBS}/{rows.JOB}"
+POLLED_JOBS = 1000
 BOUNDARY = "bench"
 
 
@@ -67,11 +69,11 @@ def _cases(service: Service) -> dict[str, list[str]]:
     method = {"type": "reinforcement", "reinforcement": {"grader": grader}}
     job = json.dumps({"model": "cherry-nano", "training_file": made.json()["id"], "method": method}).encode()
     return {
-        "GET job": [request("GET", JOB, service.key)],
+        "GET job": [request("GET", f"{JOBS}/{rows.job_id(n)}", service.key) for n in range(POLLED_JOBS)],
         "list events": [request("GET", f"{JOB}/events?limit=20", service.key)],
-        "list jobs": [request("GET", "/v1/fine_tuning/jobs?limit=20", service.key)],
+        "list jobs": [request("GET", f"{JOBS}?limit=20", service.key)],
         "create file": [request("POST", "/v1/files", service.key, form, media)],
-        "create job": [request("POST", "/v1/fine_tuning/jobs", service.key, job)],
+        "create job": [request("POST", JOBS, service.key, job)],
     }
 
 

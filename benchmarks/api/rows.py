@@ -8,7 +8,14 @@ import psycopg
 
 GRADER = {"type": "string_check", "name": "a", "input": "i", "reference": "r", "operation": "eq"}
 METHOD = {"type": "reinforcement", "reinforcement": {"grader": GRADER, "hyperparameters": {}}}
-JOB = "ftjob-bench00000000"
+
+
+def job_id(number: int) -> str:
+    """Of the job that is so many seconds old."""
+    return f"ftjob-bench{number:08}"
+
+
+JOB = job_id(0)
 
 JOBS = """
 INSERT INTO jobs (id, project_id, status, model, training_file, seed, method, created_at)
