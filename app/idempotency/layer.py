@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.auth import Caller
+from app.auth import AdminCaller, Caller
 from app.db import unit_of_work
 from app.errors import DATABASE_AWAY, BadRequest, IdempotencyKeyInUse, internal_error
 from app.idempotency import service
@@ -143,7 +143,7 @@ def _transact(act: Callable[[Session], Any]) -> None:
 def _attempt(scope: Scope) -> Attempt | None:
     """The key of a request; None if it carries none or none counts. Raises `BadRequest`."""
     caller = scope["state"].get("caller")
-    if scope["method"] != "POST" or not isinstance(caller, Caller):
+    if scope["method"] != "POST" or not isinstance(caller, Caller | AdminCaller):
         return None
     key = Headers(scope=scope).get("idempotency-key")
     if key is None:
@@ -151,7 +151,8 @@ def _attempt(scope: Scope) -> Attempt | None:
     if not 1 <= len(key) <= MAX_KEY or not key.isprintable():
         message = f"The Idempotency-Key header must be 1 to {MAX_KEY} printable characters long."
         raise BadRequest(message, code="invalid_idempotency_key")
-    return Attempt(caller.project_id, key, scope["path"], scope["state"]["request_id"])
+    owner = caller.project_id or caller.organization_id
+    return Attempt(owner, key, scope["path"], scope["state"]["request_id"])
 
 
 def _is_form(scope: Scope) -> bool:

@@ -16,7 +16,7 @@ class IdempotencyKey(Base):
     __tablename__ = "idempotency_keys"
 
     owner: Mapped[str] = mapped_column(primary_key=True)
-    """The project of the caller."""
+    """The project of the caller; of an admin key, its organisation."""
     key: Mapped[str] = mapped_column(primary_key=True)
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
     """SHA-256 of method, path, query and parameters."""

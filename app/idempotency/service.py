@@ -26,7 +26,10 @@ from app.ids import random_id
 KEPT_FOR = timedelta(hours=24)
 LEASE = timedelta(seconds=30)
 MAX_KEY = 255
-SHOWN_ONCE = re.compile(r"/v1/(webhook_endpoints|webhook_endpoints/[^/]+/rotate_secret|organization/.*)")
+SHOWN_ONCE = re.compile(
+    r"/v1/(webhook_endpoints(/[^/]+/rotate_secret)?"
+    r"|organization/(admin_api_keys|projects/[^/]+/service_accounts(/[^/]+/api_keys)?))"
+)
 """Answers that hold a secret: it is nowhere stored to be read again, so neither is the answer."""
 
 

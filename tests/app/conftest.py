@@ -22,7 +22,7 @@ from app.server import Server
 from app.settings import Settings
 from tests.app.blocking import Blocking
 from tests.app.judged import Judged
-from tests.factories import GRADER, Tenant, make_file, make_model, make_tenant
+from tests.factories import GRADER, Tenant, make_admin_key, make_file, make_model, make_tenant
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +79,21 @@ def job_body(db: Session, tenant: Tenant) -> dict[str, Any]:
 def http(server_url: str, tenant: Tenant) -> Iterator[httpx.Client]:
     """Raw HTTP with the tenant's key."""
     headers = {"authorization": f"Bearer {tenant.key}"}
+    with httpx.Client(base_url=server_url, headers=headers, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def admin_key(db: Session, tenant: Tenant) -> str:
+    key = make_admin_key(db, tenant.organization_id)
+    db.commit()
+    return key
+
+
+@pytest.fixture
+def admin(server_url: str, admin_key: str) -> Iterator[httpx.Client]:
+    """Raw HTTP with an admin key."""
+    headers = {"authorization": f"Bearer {admin_key}"}
     with httpx.Client(base_url=server_url, headers=headers, timeout=30) as client:
         yield client
 

@@ -27,7 +27,8 @@ from app.main import create_app
 from app.settings import Settings, get_settings
 from app.storage import get_storage
 from app.uploads.models import Upload, UploadPart
-from tests.app.test_files import error_of, upload
+from tests.app.answers import error_of
+from tests.app.test_files import upload
 from tests.factories import GRADER, ROWS, Tenant, make_file, make_tenant
 from workers.sweep import sweep
 
@@ -339,7 +340,7 @@ def test_secrets_that_are_shown_once_are_not_kept(settings: Settings) -> None:
             if secret & named.get("properties", {}).keys():
                 checked += 1
                 assert SHOWN_ONCE.fullmatch(path), path
-    assert checked >= 2
+    assert checked >= 5
 
 
 def test_an_answer_with_a_secret_is_not_given_twice(http: httpx.Client, db: Session) -> None:
@@ -352,3 +353,24 @@ def test_an_answer_with_a_secret_is_not_given_twice(http: httpx.Client, db: Sess
     assert len(http.get("/v1/webhook_endpoints").json()["data"]) == 1
     db.rollback()
     assert db.scalars(select(IdempotencyKey.body)).all() == [None]
+
+
+def test_an_admin_keys_requests_are_carried_out_once_too(
+    admin: httpx.Client, http: httpx.Client, tenant: Tenant
+) -> None:
+    projects = "/v1/organization/projects"
+    first, again = (post(admin, projects, {"name": "new"}) for _ in range(2))
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert first.text == again.text
+    assert (is_replay(first), is_replay(again)) == (False, True)
+    assert [each["name"] for each in admin.get(projects).json()["data"]].count("new") == 1
+    reused = post(admin, projects, {"name": "other"})
+    assert (reused.status_code, error_of(reused)["code"]) == (400, "idempotency_key_reused")
+    assert not is_replay(post(http, "/v1/uploads", UPLOAD)), "a project's keys are its own"
+
+    accounts = f"{projects}/{tenant.project_id}/service_accounts"
+    made, repeated = (post(admin, accounts, {"name": "ci"}, key="account") for _ in range(2))
+    assert made.json()["api_key"]["value"].startswith("sk-")
+    assert repeated.status_code == 400
+    assert "shown once" in error_of(repeated)["message"]
+    assert len(admin.get(accounts).json()["data"]) == 1

@@ -17,26 +17,11 @@ from app.main import create_app
 from app.settings import Settings
 from app.tenants import service as tenants
 from tests.app import openai_schema
-from tests.app.test_edge import error_of
+from tests.app.answers import error_of
 from tests.app.test_tenants import filled, routes
-from tests.factories import Tenant, make_admin_key, make_tenant
+from tests.factories import Tenant, make_tenant
 
 ORGANIZATION = "/v1/organization"
-
-
-@pytest.fixture
-def admin_key(db: Session, tenant: Tenant) -> str:
-    key = make_admin_key(db, tenant.organization_id)
-    db.commit()
-    return key
-
-
-@pytest.fixture
-def admin(server_url: str, admin_key: str) -> Iterator[httpx.Client]:
-    """Raw HTTP with an admin key."""
-    headers = {"authorization": f"Bearer {admin_key}"}
-    with httpx.Client(base_url=server_url, headers=headers, timeout=30) as client:
-        yield client
 
 
 @pytest.fixture(params=[False, True], ids=["loose", "strict"])

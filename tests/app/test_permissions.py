@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from app.tenants import service as tenants
-from tests.app.test_edge import error_of
+from tests.app.answers import error_of
 from tests.factories import (
     GRADER,
     Tenant,

@@ -17,7 +17,7 @@ from app.errors import RateLimited
 from app.rate_limit import MAX_KEYS, Grant, RateLimiter, duration
 from app.settings import get_settings
 from app.tenants import service as tenants
-from tests.app.test_files import error_of
+from tests.app.answers import error_of
 from tests.factories import Tenant
 
 JOBS = "/v1/fine_tuning/jobs"

@@ -17,8 +17,8 @@ from app.settings import get_settings
 from app.webhooks.event_types import EVENT_TYPES, OpenAIEventType
 from app.webhooks.models import WebhookEndpoint
 from app.webhooks.service import MAX_ENDPOINTS
+from tests.app.answers import error_of
 from tests.app.receivers import Receiver, receiver
-from tests.app.test_edge import error_of
 
 PATH = "/v1/webhook_endpoints"
 SUCCEEDED = "fine_tuning.job.succeeded"
