@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
 from workers.tuning_config import TuneConfig, TuneMethod
 
-TUNE_METHODS: tuple[TuneMethod, ...] = get_args(TuneMethod)
 EPOCHS: Mapping[TuneMethod, int] = {"supervised": 3, "dpo": 2}
 STEPS_PER_EPOCH = 30
 """About how many updates an epoch of "auto" batches has."""
