@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     broker_url: str
     """Celery broker: redis://, rediss://, redis+socket:// or filesystem://FOLDER."""
     data_dir: Path = Path(".cherry")
-    """Folder for working files of this machine (run folders, spooled uploads)."""
+    """Folder for working files of this machine (run folders, copies of models, spooled uploads)."""
     storage_url: str = ""
     """Where artefacts live: empty for `data_dir`/storage, else file:///folder or s3://bucket/prefix."""
 
@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     judges: Annotated[JudgeTable, NoDecode, BeforeValidator(read_json)] = Field(default_factory=dict)
     """Judge models by the names that graders give them, "*" for every other name; JSON, or a JSON file:
     `{"gpt-4.1-mini": {"base_url": "https://api.openai.com/v1", "key": "openai"}}`. Its fields:
-    app/grading/judge_settings.py, docs/graders.md."""
+    app/grading/judge_settings.py, docs/judges.md."""
     judge_keys: Annotated[KeyTable, NoDecode, BeforeValidator(read_json)] = Field(default_factory=dict)
     """Keys of judges by name; JSON, or a JSON file: `{"openai": {"key": "sk-..."}}`."""
     judge_cache_bytes: int = Field(default=64 * 2**20, ge=0)

@@ -101,11 +101,12 @@ class Storage(ABC):
         for path in files:
             self.put_file(f"{prefix}/{path.relative_to(folder).as_posix()}", path)
 
-    def fetch_folder(self, prefix: str, folder: Path) -> None:
-        """Copy everything below `prefix`/ to `folder`, which appears whole. An existing one is kept."""
+    def fetch_folder(self, prefix: str, folder: Path, *, without: str | None = None) -> None:
+        """Copy everything below `prefix`/ to `folder`, which appears whole. An existing one is kept.
+        `without` is an ending of files that are left out."""
         if folder.exists():
             return
-        keys = self.list_keys(prefix)
+        keys = [key for key in self.list_keys(prefix) if without is None or not key.endswith(without)]
         if not keys:
             raise FileNotFoundError(f"Storage holds nothing below {prefix}/.")
         partial = folder.with_name(f"{folder.name}.{random_id('', 8)}.partial")

@@ -257,16 +257,17 @@ def _load(claim: Claim, folder: Path) -> Work:
     if job.method["type"] == "reinforcement":
         spec = parse_grader(opened(job.method["reinforcement"]["grader"], job.project_id, get_settings()))
     train_rows, valid_rows = [*rows, []][:2]
-    config = read_config({**(job.config or {}), "model_path": _base_folder(job.model, model)})
+    config = read_config({**(job.config or {}), "model_path": _base_folder(job.model, model, folder)})
     return Work(config, train_rows, valid_rows, spec, job.project_id)
 
 
-def _base_folder(name: str, model: Model | None) -> str:
-    """Where the base lies on this machine, which need not be the one that validated the job."""
+def _base_folder(name: str, model: Model | None, folder: Path) -> str:
+    """Where the base lies on this machine, which need not be the one that validated the job. A copy out of
+    remote storage goes with the attempt's folder."""
     try:
         if model is None:
             raise FileNotFoundError(f"The model {name} was deleted before the training could read it.")
-        return str(local_folder(model))
+        return str(local_folder(model, folder / "base"))
     except FileNotFoundError as problem:
         raise ModelInvalid(str(problem)) from None
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import structlog
@@ -136,12 +137,17 @@ class Checked(NamedTuple):
 
 def check(claim: Claim) -> Checked:
     """The resolved config of a claimed job, and what its data leaves in doubt. Raises `JobInvalid`."""
+    with TemporaryDirectory(prefix="cherry-validate-") as scratch:
+        return _check(claim, Path(scratch))
+
+
+def _check(claim: Claim, scratch: Path) -> Checked:
     with unit_of_work() as db:
         job = runs.update_held(db, claim)
         model = models.find(db, job.project_id, job.model)
         training = find_file(db, TRAINING, job.training_file)
         validation = find_file(db, VALIDATION, job.validation_file) if job.validation_file else None
-    folder = _model_folder(job.model, model)
+    folder = _model_folder(job.model, model, scratch)
     shape = _model_shape(job.model, folder)
     method = job.method["type"]
     train_rows = rows_of(training, row_check(method))
@@ -200,12 +206,12 @@ def _prompt_of(row: Row) -> str:
     return json.dumps(row.item["input"]["messages"] if "messages" not in row.item else row.item["messages"])
 
 
-def _model_folder(name: str, model: Model | None) -> Path:
-    """Where the model that the job starts from lies on this machine."""
+def _model_folder(name: str, model: Model | None, scratch: Path) -> Path:
+    """Where the model that the job starts from lies on this machine, perhaps without its weights."""
     if model is None:
         raise JobInvalid("model_error", f"The model {name} was deleted.", "model")
     try:
-        return local_folder(model)
+        return local_folder(model, scratch / "model", weights=False)
     except FileNotFoundError as problem:
         raise JobInvalid("model_error", str(problem), "model") from None
 

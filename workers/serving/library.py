@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
@@ -15,7 +15,7 @@ from app.db import unit_of_work
 from app.errors import NotFound, ServerError
 from app.models import service as models
 from app.settings import Settings
-from app.storage import get_storage
+from workers.base_models import local_folder
 
 if TYPE_CHECKING:
     from workers.training.base_model import BaseModel
@@ -103,31 +103,15 @@ class Library:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            return load_base(self._folder(place), torch.device(device))
+            self._copies.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=self._copies, ignore_cleanup_errors=True) as scratch:
+                return load_base(local_folder(place, Path(scratch) / "model"), torch.device(device))
         except FileNotFoundError:
             message = f"The files of the model '{place.name}' are gone."
             raise NotFound(message, param="model", code="model_not_found") from None
         except ModelInvalid as problem:
             raise ServerError(str(problem)) from None
 
-    def _folder(self, place: Place) -> Path:
-        """The model's folder on this disk; what lies in an object store is copied."""
-        if place.folder is not None:
-            return Path(place.folder)
-        prefix = f"{place.storage_key}/model"
-        local = get_storage().local_path(f"{prefix}/config.json")
-        if local is not None and local.is_file():
-            return local.parent
-        copy = self._copy_of(place)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        get_storage().fetch_folder(prefix, copy)
-        return copy
-
-    def _copy_of(self, place: Place) -> Path:
-        return self._copies / str(place.storage_key).replace("/", "_")
-
     def _forget(self, place: Place) -> None:
         del self._loaded[place]
-        if place.folder is None:
-            shutil.rmtree(self._copy_of(place), ignore_errors=True)
         log.info("model_forgotten", model=place.name)

@@ -210,9 +210,18 @@ def test_a_sampler_without_a_token_serves_nobody(db: Session, tenant: Tenant) ->
         assert http.get("/v1/models").status_code == 404
 
 
+@pytest.mark.parametrize("store", ["", "memory:///"], ids=["local", "remote"])
 def test_a_tuned_model_is_its_projects_own_and_loaded_on_demand(
-    sampler: tuple[str, Starlette], tenant: Tenant, db: Session, folder: Path
+    sampler: tuple[str, Starlette],
+    tenant: Tenant,
+    db: Session,
+    folder: Path,
+    store: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("CHERRY_STORAGE_URL", store)
+    get_settings.cache_clear()
+    get_storage.cache_clear()
     other = make_tenant(db, "other")
     job = make_job(db, tenant.project_id, model="tiny")
     tuned = make_tuned_model(db, job)
@@ -226,6 +235,7 @@ def test_a_tuned_model_is_its_projects_own_and_loaded_on_demand(
             chat(mine, model=tuned.name, temperature=0).choices[0].message.content == base
         )  # the same weights
         assert library.names == [tuned.name]  # one at a time in memory
+        assert list((get_settings().data_dir / "sampler").iterdir()) == []  # and no copy on the disk
         with pytest.raises(openai.NotFoundError):
             chat(theirs, model=tuned.name)
         get_storage().delete_prefix(tuned.storage_key or "")

@@ -1,0 +1,64 @@
+"""A job that starts from a model of a remote store: what is fetched, and that nothing of it stays."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy.orm import Session
+
+from app.ids import random_id
+from app.models.models import Model
+from app.settings import get_settings
+from app.storage import get_storage
+from app.tenants import service as tenants
+from tests.workers.rows import fresh, make_job
+from workers.base_models import local_folder
+from workers.validation import validate_next
+
+KEY = "jobs/ftjob-1/checkpoints/1-1"
+
+
+@pytest.fixture
+def tuned(db: Session, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Model:
+    """A tuned model in an object store, and a folder of our own for temporary files."""
+    monkeypatch.setenv("CHERRY_STORAGE_URL", "memory:///")
+    get_settings.cache_clear()
+    get_storage.cache_clear()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    get_storage().publish_folder(tiny_model, f"{KEY}/model")
+    project = tenants.ensure_default_tenant(db)
+    columns = {"name": "ft:tiny:cherry::1", "base": "tiny", "storage_key": KEY, "folder": None}
+    model = Model(id=random_id("model_"), project_id=project.id, **columns)
+    db.add(model)
+    db.commit()
+    return model
+
+
+def test_validation_reads_no_weights_and_leaves_nothing(db: Session, tuned: Model, tmp_path: Path) -> None:
+    job = make_job(db, model=tuned.name)
+    get_storage().delete(f"{KEY}/model/model.safetensors")
+    assert validate_next("me", threading.Event())
+    assert fresh(db, job).status == "queued", job.error
+    assert list(tmp_path.rglob("*.json")) == []
+
+
+def test_a_training_has_a_whole_copy_in_a_place_of_its_own(
+    tuned: Model, tiny_model: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "run" / "base"
+    assert local_folder(tuned, copy) == copy
+    names = sorted(path.name for path in tiny_model.iterdir())
+    assert sorted(path.name for path in copy.iterdir()) == names
+    assert all((copy / name).read_bytes() == (tiny_model / name).read_bytes() for name in names)
+
+
+def test_a_model_that_is_gone_from_the_store_fails_the_job_by_name(db: Session, tuned: Model) -> None:
+    job = make_job(db, model=tuned.name)
+    get_storage().delete_prefix(KEY)
+    assert validate_next("me", threading.Event())
+    assert fresh(db, job).status == "failed"
+    assert job.error
+    assert (job.error["code"], job.error["param"]) == ("model_error", "model")
