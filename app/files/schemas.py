@@ -11,6 +11,7 @@ from app.errors import BadRequest
 from app.files.models import File
 from app.files.receive import Upload
 from app.pagination import Page
+from app.wire import seconds
 
 Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
 JSONL_ONLY = ("fine-tune", "batch")
@@ -37,7 +38,7 @@ class FileOut(BaseModel):
             id=file.id,
             bytes=file.bytes,
             created_at=int(file.created_at.timestamp()),
-            expires_at=int(file.expires_at.timestamp()) if file.expires_at else None,
+            expires_at=seconds(file.expires_at),
             filename=file.filename,
             purpose=file.purpose,
             status=cast("Literal['uploaded', 'processed', 'error']", file.status),

@@ -8,14 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.wire import Wire
 from graders import Failure, FailureKind, Grade, GraderSpec, TokenUsage
 from graders.spec import MultiSpec
-
-
-class Wire(BaseModel):
-    """A request body: no guessing of types, no unknown keys."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
 
 class GraderValidate(Wire):

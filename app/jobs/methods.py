@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
+from app.wire import Wire
 from workers.algorithms import Aggregation, AlgorithmName
 
 MAX_STEPS = 1_000_000
@@ -61,12 +62,6 @@ Dtype = Annotated[
     Literal["auto", "float32", "bfloat16"] | None,
     Field(description="Cherry: arithmetic of the model; trained weights are fp32 always."),
 ]
-
-
-class Wire(BaseModel):
-    """A request body: no guessing of types, no unknown keys."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
 
 class AutoHyperparameters(Wire):

@@ -8,10 +8,11 @@ from pydantic import BaseModel, Field
 
 from app.grading.headers import masked
 from app.jobs.defaults import shown_hyperparameters
-from app.jobs.methods import Method, Wire
+from app.jobs.methods import Method
 from app.jobs.models import Job, Status
 from app.jobs.tuning_defaults import shown_at_top, shown_tuning
 from app.pagination import Listed, Page
+from app.wire import Wire
 
 MAX_SEED = 2**31 - 1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -11,6 +11,7 @@ from app.errors import BadRequest
 from app.organization.service import NewAccount, OwnedKey
 from app.tenants.models import AdminApiKey, Project, ServiceAccount
 from app.tenants.service import NewAdminKey, NewKey
+from app.wire import seconds
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Seconds = Annotated[int, Field(ge=1, le=31_536_000)]
@@ -222,10 +223,6 @@ class AdminKeyDeleted(BaseModel):
     id: str
     object: Literal["organization.admin_api_key.deleted"] = "organization.admin_api_key.deleted"
     deleted: bool = True
-
-
-def seconds(moment: datetime | None) -> int | None:
-    return int(moment.timestamp()) if moment else None
 
 
 def lifetime(expires_in_seconds: int | None) -> timedelta | None:

@@ -47,12 +47,11 @@ class ServiceAccount(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-class ApiKey(Base):
-    __tablename__ = "api_keys"
+class KeyColumns:
+    """What keys of both kinds have."""
 
     id: Mapped[str] = mapped_column(primary_key=True)
     """key_..."""
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
     name: Mapped[str]
     digest: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
     """SHA-256 of the whole key; the key itself is shown once and never stored."""
@@ -62,24 +61,21 @@ class ApiKey(Base):
     last_used_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class ApiKey(KeyColumns, Base):
+    __tablename__ = "api_keys"
+
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
     service_account_id: Mapped[str | None] = mapped_column(
         ForeignKey("service_accounts.id", ondelete="SET NULL"), index=True
     )
     """None for a key that the operator made."""
 
 
-class AdminApiKey(Base):
+class AdminApiKey(KeyColumns, Base):
     """A key that manages an organisation: its projects, their keys, and keys like itself."""
 
     __tablename__ = "admin_api_keys"
 
-    id: Mapped[str] = mapped_column(primary_key=True)
-    """key_..."""
     organization_id: Mapped[str] = mapped_column(ForeignKey("organizations.id"), index=True)
-    name: Mapped[str]
-    digest: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
-    redacted: Mapped[str]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    last_used_at: Mapped[datetime | None]
-    expires_at: Mapped[datetime | None]
-    revoked_at: Mapped[datetime | None]

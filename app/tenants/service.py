@@ -86,13 +86,9 @@ def create_key(
     """
     plaintext = plaintext or _new_plaintext()
     row = ApiKey(
-        id=random_id("key_"),
         project_id=project_id,
-        name=name,
-        digest=_digest(plaintext),
-        redacted=masked(plaintext),
         service_account_id=service_account_id,
-        expires_at=expiry(expires_after),
+        **_columns(name, plaintext, expires_after),
     )
     db.add(row)
     db.flush()
@@ -109,17 +105,20 @@ def create_admin_key(
 ) -> NewAdminKey:
     """A new key that manages an organisation."""
     plaintext = plaintext or _new_plaintext()
-    row = AdminApiKey(
-        id=random_id("key_"),
-        organization_id=organization_id,
-        name=name,
-        digest=_digest(plaintext),
-        redacted=masked(plaintext),
-        expires_at=expiry(expires_after),
-    )
+    row = AdminApiKey(organization_id=organization_id, **_columns(name, plaintext, expires_after))
     db.add(row)
     db.flush()
     return NewAdminKey(row, plaintext)
+
+
+def _columns(name: str, plaintext: str, expires_after: timedelta | None) -> dict[str, Any]:
+    return {
+        "id": random_id("key_"),
+        "name": name,
+        "digest": _digest(plaintext),
+        "redacted": masked(plaintext),
+        "expires_at": expiry(expires_after),
+    }
 
 
 def expiry(after: timedelta | None) -> Any:

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from app.files.models import File
 from app.files.schemas import MAX_EXPIRY, MIN_EXPIRY, FileOut, Purpose
 from app.uploads.models import Upload, UploadPart
+from app.wire import Wire
 
 MAX_PARTS = 10_000
 
 
-class ExpiresAfter(BaseModel):
+class ExpiresAfter(Wire):
     """How long the file is kept."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     anchor: Literal["created_at"]
     seconds: int = Field(ge=MIN_EXPIRY, le=MAX_EXPIRY)
 
 
-class UploadCreate(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
+class UploadCreate(Wire):
     filename: str = Field(min_length=1, max_length=1024)
     purpose: Purpose
     bytes: int = Field(ge=0)
@@ -32,9 +29,7 @@ class UploadCreate(BaseModel):
     expires_after: ExpiresAfter | None = None
 
 
-class UploadComplete(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
+class UploadComplete(Wire):
     part_ids: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(
         min_length=1, max_length=MAX_PARTS, description="The parts in the order of the file."
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -11,6 +10,7 @@ from app.pagination import Listed, Page
 from app.webhooks.event_types import EventType
 from app.webhooks.models import WebhookEndpoint
 from app.webhooks.service import Delivered, WithSecret
+from app.wire import seconds
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Url = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
@@ -126,9 +126,9 @@ class DeliveryOut(BaseModel):
             status=row.status,
             attempts=row.attempts,
             created_at=int(row.created_at.timestamp()),
-            last_attempt_at=_seconds(row.last_attempt_at),
-            next_attempt_at=None if row.finished_at else _seconds(row.next_at),
-            finished_at=_seconds(row.finished_at),
+            last_attempt_at=seconds(row.last_attempt_at),
+            next_attempt_at=None if row.finished_at else seconds(row.next_at),
+            finished_at=seconds(row.finished_at),
             last_status_code=row.last_status_code,
             last_error=row.last_error,
         )
@@ -149,9 +149,5 @@ def _columns(endpoint: WebhookEndpoint) -> dict[str, object]:
         "url": endpoint.url,
         "event_types": endpoint.event_types,
         "signing_secret_hint": endpoint.secret_hint,
-        "failing_since": _seconds(endpoint.failing_since),
+        "failing_since": seconds(endpoint.failing_since),
     }
-
-
-def _seconds(moment: datetime | None) -> int | None:
-    return int(moment.timestamp()) if moment else None

@@ -1,0 +1,18 @@
+"""What the wire forms of all resources share."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Wire(BaseModel):
+    """A request body: no guessing of types, no unknown keys."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+def seconds(moment: datetime | None) -> int | None:
+    """Seconds since 1970, as OpenAI tells times."""
+    return int(moment.timestamp()) if moment else None
