@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Generic, Literal, NamedTuple, Protocol, Self, TypeVar, cast
+from typing import Annotated, Any, Generic, Literal, NamedTuple, Protocol, Self, TypeVar, cast
 
 from fastapi import Query
 from pydantic import BaseModel
-from sqlalchemy import Select
+from sqlalchemy import Select, tuple_
 from sqlalchemy.orm import Session
 
 Row = TypeVar("Row")
@@ -58,6 +58,30 @@ def fetch_page(db: Session, query: Select[Row], limit: int) -> Page[Row]:
     """The first `limit` rows of an ordered query."""
     rows = list(db.scalars(query.limit(limit + 1)))
     return Page(rows[:limit], len(rows) > limit)
+
+
+def page_by_age(
+    db: Session,
+    query: Select[Row],
+    table: Any,
+    *,
+    after: str | None,
+    limit: int,
+    newest_first: bool,
+    whole: Select[Row] | None = None,
+) -> Page[Row]:
+    """Rows by when they were made (`table.created_at`, then `id`), behind the one whose id is `after`.
+
+    An id that is not in `whole` is ignored: the list without its filters, so that a walk goes on behind a row
+    that has left the list meanwhile.
+    """
+    columns = (table.created_at, table.id)
+    known = (query if whole is None else whole).with_only_columns(*columns)
+    if seen := db.execute(known.where(table.id == after)).first() if after else None:
+        place, cursor = tuple_(*columns), tuple_(*seen)
+        query = query.where(place < cursor if newest_first else place > cursor)
+    sorted_by = (column.desc() if newest_first else column.asc() for column in columns)
+    return fetch_page(db, query.order_by(*sorted_by), limit)
 
 
 def number_after(cursor: str | None) -> int | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.checkpoints.models import Checkpoint
 from app.events.models import JobEvent, JobMetrics
 from app.jobs.models import Job
+from app.pagination import Page, page_by_age
 from app.rollouts.models import Rollout
 
 PAGE = 50
@@ -32,14 +33,10 @@ CURVES = (
 )
 
 
-def jobs(db: Session, project_id: str, after: str | None) -> tuple[Sequence[Job], bool]:
+def jobs(db: Session, project_id: str, after: str | None) -> Page[Job]:
     """A page of jobs, newest first, and whether older ones follow."""
-    found = select(Job).where(Job.project_id == project_id).order_by(Job.created_at.desc(), Job.id.desc())
-    cursor = job(db, project_id, after) if after else None
-    if cursor is not None:
-        found = found.where(tuple_(Job.created_at, Job.id) < (cursor.created_at, cursor.id))
-    rows = db.scalars(found.limit(PAGE + 1)).all()
-    return rows[:PAGE], len(rows) > PAGE
+    own = select(Job).where(Job.project_id == project_id)
+    return page_by_age(db, own, Job, after=after, limit=PAGE, newest_first=True)
 
 
 def job(db: Session, project_id: str, job_id: str) -> Job | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import structlog
-from sqlalchemy import Select, delete, func, or_, select, tuple_, update
+from sqlalchemy import Select, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.db import after_commit
@@ -21,7 +21,7 @@ from app.errors import BadRequest, NotFound, QuotaExceeded, RequestTimeout
 from app.files.models import File, LooseBytes
 from app.ids import random_id
 from app.jobs.models import ACTIVE, Job
-from app.pagination import Page, fetch_page
+from app.pagination import Page, page_by_age
 from app.settings import get_settings
 from app.storage import get_storage
 
@@ -122,14 +122,9 @@ def list_files(
     query = _visible(project_id)
     if purpose is not None:
         query = query.where(File.purpose == purpose)
-    place = tuple_(File.created_at, File.id)
     newest_first = order == "desc"
-    if seen := db.scalars(_visible(project_id).where(File.id == after)).first() if after else None:
-        cursor = tuple_(seen.created_at, seen.id)
-        query = query.where(place < cursor if newest_first else place > cursor)
-    columns = (File.created_at, File.id)
-    query = query.order_by(*(column.desc() if newest_first else column.asc() for column in columns))
-    return fetch_page(db, query, limit)
+    whole = _visible(project_id)
+    return page_by_age(db, query, File, after=after, limit=limit, newest_first=newest_first, whole=whole)
 
 
 def for_job(db: Session, project_id: str, file_id: str, param: str) -> File:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Mapping
 
-from sqlalchemy import func, or_, select, tuple_
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from app import queue
@@ -18,7 +18,7 @@ from app.jobs.models import ACTIVE, TERMINAL, Job
 from app.jobs.request import checked_integrations, checked_method, checked_resources
 from app.jobs.schemas import MAX_SEED, JobCreate
 from app.models import service as models
-from app.pagination import Page, fetch_page
+from app.pagination import Page, page_by_age
 from app.tenants.models import Project
 
 
@@ -89,9 +89,8 @@ def list_jobs(
         query = query.where(Job.meta.contains(dict(metadata)))
     elif metadata is not None:
         query = query.where(or_(Job.meta.is_(None), Job.meta == {}))
-    if seen := db.scalars(select(Job).where(own, Job.id == after)).first() if after else None:
-        query = query.where(tuple_(Job.created_at, Job.id) < tuple_(seen.created_at, seen.id))
-    return fetch_page(db, query.order_by(Job.created_at.desc(), Job.id.desc()), limit)
+    whole = select(Job).where(own)
+    return page_by_age(db, query, Job, after=after, limit=limit, newest_first=True, whole=whole)
 
 
 def cancel(db: Session, project_id: str, job_id: str) -> Job:

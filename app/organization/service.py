@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
-from sqlalchemy import Select, func, select, true, tuple_, update
+from sqlalchemy import func, select, true, update
 from sqlalchemy.orm import Session
 
-from app.db import Base
 from app.errors import BadRequest, NotFound
 from app.ids import random_id
-from app.pagination import Page, fetch_page
+from app.pagination import Page, page_by_age
 from app.tenants import service as tenants
 from app.tenants.models import AdminApiKey, ApiKey, Project, ServiceAccount
 from app.tenants.service import DEFAULT_PROJECT, NewAdminKey, NewKey, is_valid
 
 Order = Literal["asc", "desc"]
 Access = Literal["active", "inactive", "any"]
-Row = TypeVar("Row", bound=Base)
 
 
 class OwnedKey(NamedTuple):
@@ -38,10 +36,10 @@ def list_projects(
     db: Session, organization_id: str, *, include_archived: bool, after: str | None, limit: int
 ) -> Page[Project]:
     """Projects, oldest first."""
-    query = select(Project).where(Project.organization_id == organization_id)
+    query = whole = select(Project).where(Project.organization_id == organization_id)
     if not include_archived:
         query = query.where(Project.archived_at.is_(None))
-    return _page(db, query, Project, after=after, limit=limit)
+    return page_by_age(db, query, Project, after=after, limit=limit, newest_first=False, whole=whole)
 
 
 def project(db: Session, organization_id: str, project_id: str) -> Project:
@@ -82,14 +80,15 @@ def list_keys(
 ) -> Page[OwnedKey]:
     """A project's keys that are not revoked, oldest first."""
     found = project(db, organization_id, project_id)
-    query = select(ApiKey).where(ApiKey.project_id == found.id, ApiKey.revoked_at.is_(None))
+    whole = select(ApiKey).where(ApiKey.project_id == found.id)
+    query = whole.where(ApiKey.revoked_at.is_(None))
     if access != "any":
         roleless = select(ServiceAccount.id).where(
             ServiceAccount.id == ApiKey.service_account_id, ServiceAccount.role == "none"
         )
         inactive = roleless.exists() if found.archived_at is None else true()
         query = query.where(inactive if access == "inactive" else ~inactive)
-    page = _page(db, query, ApiKey, after=after, limit=limit)
+    page = page_by_age(db, query, ApiKey, after=after, limit=limit, newest_first=False, whole=whole)
     return Page([_owned(db, found, key) for key in page.rows], page.has_more)
 
 
@@ -132,7 +131,7 @@ def list_accounts(
     """A project's service accounts, oldest first."""
     found = project(db, organization_id, project_id)
     query = select(ServiceAccount).where(ServiceAccount.project_id == found.id)
-    return _page(db, query, ServiceAccount, after=after, limit=limit)
+    return page_by_age(db, query, ServiceAccount, after=after, limit=limit, newest_first=False)
 
 
 def account(db: Session, organization_id: str, project_id: str, account_id: str) -> ServiceAccount:
@@ -208,10 +207,12 @@ def list_admin_keys(
     db: Session, organization_id: str, *, order: Order, after: str | None, limit: int
 ) -> Page[AdminApiKey]:
     """Admin keys that are not revoked, oldest first unless `order` is "desc"."""
-    query = select(AdminApiKey).where(
-        AdminApiKey.organization_id == organization_id, AdminApiKey.revoked_at.is_(None)
+    whole = select(AdminApiKey).where(AdminApiKey.organization_id == organization_id)
+    query = whole.where(AdminApiKey.revoked_at.is_(None))
+    newest_first = order == "desc"
+    return page_by_age(
+        db, query, AdminApiKey, after=after, limit=limit, newest_first=newest_first, whole=whole
     )
-    return _page(db, query, AdminApiKey, after=after, limit=limit, order=order)
 
 
 def admin_key(db: Session, organization_id: str, key_id: str) -> AdminApiKey:
@@ -246,21 +247,3 @@ def _owned(db: Session, of: Project, key: ApiKey) -> OwnedKey:
     owner = db.get(ServiceAccount, key.service_account_id) if key.service_account_id else None
     has_role = owner is None or owner.role != "none"
     return OwnedKey(key, owner, has_role and of.archived_at is None)
-
-
-def _page(
-    db: Session,
-    query: Select[Row],
-    table: Any,
-    *,
-    after: str | None,
-    limit: int,
-    order: Order = "asc",
-) -> Page[Row]:
-    """By age; `after` is an id among the rows of the query, any other is ignored."""
-    if seen := db.scalars(query.where(table.id == after)).first() if after else None:
-        place = tuple_(table.created_at, table.id)
-        cursor = tuple_(seen.created_at, seen.id)  # type: ignore[attr-defined]
-        query = query.where(place < cursor if order == "desc" else place > cursor)
-    columns = (table.created_at, table.id)
-    return fetch_page(db, query.order_by(*(c.desc() if order == "desc" else c.asc() for c in columns)), limit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from sqlalchemy import ColumnElement, and_, delete, or_, select, tuple_
+from sqlalchemy import ColumnElement, and_, delete, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -15,7 +15,7 @@ from app.errors import BadRequest, NotFound
 from app.ids import random_id
 from app.jobs.models import Job
 from app.models.models import Model
-from app.pagination import Page, fetch_page
+from app.pagination import Page, page_by_age
 from app.permissions.models import CheckpointPermission
 from app.tenants.models import Project
 
@@ -54,16 +54,12 @@ def list_granted(
 ) -> Page[CheckpointPermission]:
     """A checkpoint's permissions by age. Raises `NotFound`."""
     checkpoint = _checkpoint(db, actor, model_name)
-    query = select(CheckpointPermission).where(CheckpointPermission.checkpoint_id == checkpoint.id)
-    if seen := db.scalars(query.where(CheckpointPermission.id == after)).first() if after else None:
-        place = tuple_(CheckpointPermission.created_at, CheckpointPermission.id)
-        cursor = tuple_(seen.created_at, seen.id)
-        query = query.where(place < cursor if order == "descending" else place > cursor)
+    table = CheckpointPermission
+    query = whole = select(table).where(table.checkpoint_id == checkpoint.id)
     if project_id is not None:
-        query = query.where(CheckpointPermission.project_id == project_id)
-    columns = (CheckpointPermission.created_at, CheckpointPermission.id)
-    sorted_by = (column.desc() if order == "descending" else column.asc() for column in columns)
-    return fetch_page(db, query.order_by(*sorted_by), limit)
+        query = query.where(table.project_id == project_id)
+    newest_first = order == "descending"
+    return page_by_age(db, query, table, after=after, limit=limit, newest_first=newest_first, whole=whole)
 
 
 def revoke(db: Session, actor: Caller | AdminCaller, model_name: str, permission_id: str) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import Select, func, select, tuple_, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
 from app.errors import BadRequest, NotFound
 from app.ids import random_id
-from app.pagination import Page, fetch_page
+from app.pagination import Page, page_by_age
 from app.sealing import Sealer
 from app.tenants.models import Project
 from app.webhooks.event_types import EventType
@@ -61,12 +61,8 @@ def get(db: Session, project_id: str, endpoint_id: str) -> WebhookEndpoint:
 
 def list_endpoints(db: Session, project_id: str, *, after: str | None, limit: int) -> Page[WebhookEndpoint]:
     """Endpoints, newest first."""
-    query = _own(project_id)
-    if seen := db.scalars(query.where(WebhookEndpoint.id == after)).first() if after else None:
-        place = tuple_(WebhookEndpoint.created_at, WebhookEndpoint.id)
-        query = query.where(place < tuple_(seen.created_at, seen.id))
-    newest_first = (WebhookEndpoint.created_at.desc(), WebhookEndpoint.id.desc())
-    return fetch_page(db, query.order_by(*newest_first), limit)
+    own = _own(project_id)
+    return page_by_age(db, own, WebhookEndpoint, after=after, limit=limit, newest_first=True)
 
 
 def change(

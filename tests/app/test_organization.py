@@ -295,3 +295,13 @@ def test_an_admin_key_is_no_key_of_the_dashboard_and_is_stored_as_a_digest(
     assert tenants.find_admin_key(db, tenant.key) is None
     over = tenants.create_admin_key(db, tenant.organization_id, "x", expires_after=timedelta(seconds=-1))
     assert tenants.find_admin_key(db, over.plaintext) is None
+
+
+def test_a_walk_goes_on_behind_what_has_left_the_list_meanwhile(managing: Any, tenant: Tenant) -> None:
+    projects = [managing.projects.create(name=f"p{n}").id for n in range(2)]
+    managing.projects.archive(projects[0])
+    assert [each.id for each in managing.projects.list(after=projects[0])] == projects[1:]
+    accounts = [managing.projects.service_accounts.create(tenant.project_id, name=f"a{n}") for n in range(2)]
+    keys = [made.api_key.id for made in accounts]
+    managing.projects.api_keys.delete(keys[0], project_id=tenant.project_id)
+    assert [each.id for each in managing.projects.api_keys.list(tenant.project_id, after=keys[0])] == keys[1:]
