@@ -81,18 +81,6 @@ def clean_up(claim: Claim) -> None:
         get_storage().delete_prefix(state_prefix(claim.job_id))
 
 
-def remove_old_states(limit: int) -> int:
-    """Remove training states of jobs that ended while no worker held them; tells how many."""
-    over = select(Job.id).where(Job.status.in_(TERMINAL), Job.state_step.is_not(None))
-    with unit_of_work() as db:
-        job_ids = db.scalars(over.limit(limit)).all()
-    for job_id in job_ids:
-        get_storage().delete_prefix(state_prefix(job_id))
-        with unit_of_work() as db:
-            db.get_one(Job, job_id).state_step = None
-    return len(job_ids)
-
-
 def give_up(claim: Claim, code: str, message: str) -> None:
     """End a job that cannot go on: with its best checkpoint if that gained something, else as failed."""
     message = clean(message)

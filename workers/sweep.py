@@ -1,4 +1,7 @@
-"""What has expired is removed, once a minute, by any worker. To readers it is gone at once."""
+"""What has expired or was left behind is removed, once a minute, by any worker.
+
+To readers what has expired is gone at once.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from app.files import service as files
 from app.idempotency import service as idempotency
 from app.storage import STORAGE_FAULTS, get_storage
 from app.uploads import service as uploads
-from workers import delivery
+from workers import leftovers
 
 log = structlog.get_logger(__name__)
 
@@ -71,8 +74,8 @@ def _ended_uploads() -> int:
     return len(due)
 
 
-def _old_states() -> int:
-    return delivery.remove_old_states(BATCH)
+def _stored_by_runs() -> int:
+    return leftovers.remove_stored(BATCH)
 
 
 def _idempotency_keys() -> int:
@@ -85,7 +88,8 @@ REMOVERS: dict[str, Callable[[], int]] = {
     "loose_bytes": _loose_bytes,
     "unfinished_writes": _unfinished_writes,
     "ended_uploads": _ended_uploads,
-    "old_states": _old_states,
+    "stored_by_runs": _stored_by_runs,
+    "working_folders": leftovers.remove_folders,
     "idempotency_keys": _idempotency_keys,
 }
 """By what they remove: each takes at most a batch and tells how many."""

@@ -1,0 +1,71 @@
+"""What killed runs leave of jobs goes once the job is over, and nothing else does."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from threading import Event
+
+import pytest
+from sqlalchemy.orm import Session
+
+from app.jobs.models import Job
+from app.settings import Settings
+from app.storage import get_storage
+from tests.factories import make_checkpoint
+from tests.workers.rows import fresh, make_job
+from workers.sweep import sweep
+
+
+def stored(job: Job, *names: str) -> list[str]:
+    """Files of a job in storage."""
+    keys = [f"jobs/{job.id}/{name}" for name in names]
+    for key in keys:
+        get_storage().put_bytes(key, b"x")
+    return keys
+
+
+@pytest.mark.parametrize("status", ["running", "paused", "succeeded", "failed", "cancelled"])
+def test_checkpoints_that_were_never_recorded_go_with_the_job(db: Session, status: str) -> None:
+    job = make_job(db, status=status, state_step=4)
+    kept = stored(job, "checkpoints/4-1/manifest.json", "checkpoints/4-1/model/config.json")
+    left = stored(
+        job,
+        "checkpoints/2-1/model/model.safetensors",  # dropped in the row, and killed before the files
+        "checkpoints/5-1/adapter/adapter_config.json",  # killed in the middle of its files
+        "checkpoints/4-2/manifest.json",  # killed before the row, which an earlier attempt has written
+        "state/4-1/manifest.json",
+    )
+    make_checkpoint(db, job, 4, storage_key=f"jobs/{job.id}/checkpoints/4-1")
+    make_checkpoint(db, job, 2, storage_key=None)
+    db.commit()
+    other = make_job(db, status="running", state_step=1)
+    others = stored(other, "checkpoints/1-1/manifest.json", "state/1-1/manifest.json")
+    sweep(Event())
+    is_over = status in ("succeeded", "failed", "cancelled")
+    assert get_storage().list_keys("jobs") == sorted([*kept, *others, *([] if is_over else left)])
+    assert fresh(db, job).state_step == (None if is_over else 4)
+
+
+def test_working_folders_go_when_their_job_is_over_and_they_are_quiet(
+    db: Session, settings: Settings
+) -> None:
+    over, young, at_work = (make_job(db, status=status) for status in ("failed", "failed", "running"))
+    folders = [
+        settings.data_dir / "runs" / name for name in (over.id, young.id, at_work.id, "ftjob-elsewhere")
+    ]
+    for folder in folders:
+        (folder / "1").mkdir(parents=True)
+        (folder / "1" / "metrics.jsonl").write_text("{}\n")
+        if folder.name != young.id:
+            age(folder)
+    sweep(Event())
+    assert sorted(path.name for path in (settings.data_dir / "runs").iterdir()) == sorted(
+        folder.name for folder in folders[1:]
+    )
+
+
+def age(folder: Path) -> None:
+    for path in (folder, folder / "1"):
+        os.utime(path, (time.time() - 2 * 3600,) * 2)
