@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -54,9 +53,10 @@ def _until_none_is_left(take_next: Callable[[], bool]) -> None:
 
 @signals.worker_ready.connect  # type: ignore[untyped-decorator]
 def start_waker(sender: Any, **_: Any) -> None:
-    """Watch the table for jobs whose message was lost or whose worker went silent."""
+    """Watch the table for jobs whose message was lost or whose worker went silent, and for what is due."""
     kinds = [name for name in queue.QUEUES if name in sender.app.amqp.queues.consume_from]
     threading.Thread(target=_wake_for_ever, args=(kinds,), name="waker", daemon=True).start()
+    threading.Thread(target=_sweep_for_ever, name="sweep", daemon=True).start()
     if "validate" in kinds:
         threading.Thread(target=validation.warm_up, name="warm-up", daemon=True).start()
 
@@ -64,11 +64,7 @@ def start_waker(sender: Any, **_: Any) -> None:
 def _wake_for_ever(kinds: list[queue.Queue]) -> None:
     """A busy worker sends nothing: its messages would only pile up, and it looks again by itself."""
     offered = capacity.of_this_machine(get_settings())
-    next_sweep = 0.0
     while not STOPPING.wait(WAKER_SECONDS):
-        if time.monotonic() >= next_sweep:
-            next_sweep = time.monotonic() + SWEEP_SECONDS
-            sweep(STOPPING)
         for kind in kinds:
             if BUSY.locked():
                 continue
@@ -80,6 +76,14 @@ def _wake_for_ever(kinds: list[queue.Queue]) -> None:
                 continue
             if has_work:
                 queue.publish(kind)
+
+
+def _sweep_for_ever() -> None:
+    """Apart from the waker, which must not wait for a slow store."""
+    while True:
+        sweep(STOPPING)
+        if STOPPING.wait(SWEEP_SECONDS):
+            return
 
 
 @signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
