@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from contextlib import asynccontextmanager
 
 from anyio import to_thread
 from fastapi import FastAPI
@@ -22,6 +21,7 @@ from app.edge import Edge
 from app.errors import install_error_handlers
 from app.events.feed import Feed
 from app.events.router import router as events
+from app.files.receive import keep_swept
 from app.files.router import router as files
 from app.grading.router import router as grading
 from app.idempotency.layer import Idempotency
@@ -36,9 +36,6 @@ from app.rollouts.router import router as rollouts
 from app.settings import Settings, get_settings
 from app.uploads.router import router as uploads
 from app.webhooks.router import router as webhooks
-
-SPOOL_SECONDS = 24 * 3600
-"""Age at which a half received upload is the remains of a process that was killed."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -88,12 +85,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     to_thread.current_default_thread_limiter().total_tokens = REQUEST_THREADS
     if app.state.settings.conformance:
         await run_in_threadpool(check_disposable)
-    await run_in_threadpool(_sweep_spool, app.state.settings.data_dir / "uploads")
+    sweeping = asyncio.create_task(keep_swept(app.state.settings.data_dir / "uploads"), name="spool")
     yield
-
-
-def _sweep_spool(folder: Path) -> None:
-    for path in folder.glob("upload-*"):
-        with suppress(FileNotFoundError):  # another process sweeps too
-            if path.stat().st_mtime < time.time() - SPOOL_SECONDS:
-                path.unlink()
+    sweeping.cancel()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 import unicodedata
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -28,6 +29,12 @@ CHUNK_SECONDS = 60.0
 """How long a client may stay silent."""
 WHOLE_SECONDS = 3600.0
 """How long an upload may take, however steadily it drips."""
+
+SPOOLED = "upload-"
+"""How the names of files begin that are being received."""
+REMAINS_SECONDS = 24 * 3600.0
+"""Age at which one is the remains of a process that was killed."""
+SWEEP_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ async def receive_upload(
     if told.isdecimal() and int(told) > max_bytes + MAX_OVERHEAD:
         raise _too_large(max_bytes, field)
     await run_in_threadpool(folder.mkdir, parents=True, exist_ok=True)
-    path = folder / random_id("upload-")
+    path = folder / random_id(SPOOLED)
     try:
         with path.open("wb") as file:
             form = _Form(request.headers.get("content-type", ""), file, max_bytes, field)
@@ -65,6 +72,20 @@ async def receive_upload(
         yield form.finished(path)
     finally:
         path.unlink(missing_ok=True)
+
+
+async def keep_swept(folder: Path) -> None:
+    """Remove, now and every hour, what processes left in `folder` that were killed while they received."""
+    while True:
+        await run_in_threadpool(_remove_remains, folder)
+        await asyncio.sleep(SWEEP_SECONDS)
+
+
+def _remove_remains(folder: Path) -> None:
+    for path in folder.glob(f"{SPOOLED}*"):
+        with suppress(FileNotFoundError):  # another process sweeps too
+            if path.stat().st_mtime < time.time() - REMAINS_SECONDS:
+                path.unlink()
 
 
 async def _feed_in_time(request: Request, form: _Form) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
+import time
 import unicodedata
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from starlette.testclient import TestClient
 
 from app.files import receive, schemas
 from app.files import service as files
@@ -25,10 +28,12 @@ from app.files.models import File
 from app.files.receive import clean_filename
 from app.files.router import attachment
 from app.files.schemas import Purpose
+from app.main import create_app
 from app.settings import Settings, get_settings
 from app.storage import get_storage
 from tests.app import openai_schema
 from tests.app.answers import error_of
+from tests.e2e.service import wait_for
 from tests.factories import ROWS, Tenant, make_file, make_job
 from workers import sweep
 
@@ -367,3 +372,19 @@ def test_a_file_on_disk_keeps_its_base_name(client: openai.OpenAI, tmp_path: Pat
     path.write_bytes(ROWS)
     with path.open("rb") as file:
         assert client.files.create(file=file, purpose="fine-tune").filename == "my data.jsonl"
+
+
+def test_remains_of_uploads_go_while_the_service_runs(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receive, "SWEEP_SECONDS", 0.01)
+    folder = settings.data_dir / "uploads"
+    folder.mkdir(parents=True)
+    young, old = folder / "upload-young", folder / "upload-old"
+    young.touch()
+    with TestClient(create_app(settings)):
+        for _ in range(2):  # not only as it starts
+            old.touch()
+            os.utime(old, (time.time() - 25 * 3600,) * 2)
+            wait_for(lambda: not old.exists(), what="the sweep")
+    assert list(folder.iterdir()) == [young]
