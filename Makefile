@@ -33,7 +33,7 @@ up: $(STAMP) ## the whole service on this machine
 	@$(BIN)/cherry up
 
 test: $(STAMP) browser ## every test but the long ones, under twelve minutes on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not long'
 
 test-long: $(STAMP) ## the long ones: whole trainings, killed processes, gates (ten minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
