@@ -17,13 +17,12 @@ import pytest
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from app.db import unit_of_work
 from app.events import feed as feeds
 from app.events import service as events
 from app.events.feed import DONE, Feed
-from app.jobs import control
 from app.jobs.models import Job
 from app.settings import get_settings
+from tests.app.growing_logs import end, tell
 from tests.e2e.service import wait_for
 from tests.factories import Tenant, make_job, make_tenant
 
@@ -36,17 +35,6 @@ def job(db: Session, tenant: Tenant) -> Job:
         events.append(db, made.id, f"e{number}", f"event {number}")
     db.commit()
     return made
-
-
-def tell(job_id: str, first: int, last: int) -> None:
-    for number in range(first, last + 1):
-        with unit_of_work() as db:
-            events.append(db, job_id, f"e{number}", f"event {number}")
-
-
-def end(job_id: str) -> None:
-    with unit_of_work() as db:
-        control.request_cancel(db, job_id)
 
 
 def path(job: Job, query: str = "") -> str:

@@ -29,19 +29,11 @@ from app.storage import get_storage
 from app.uploads.models import Upload, UploadPart
 from tests.app.answers import error_of
 from tests.app.test_files import upload
-from tests.factories import GRADER, ROWS, Tenant, make_file, make_tenant
+from tests.factories import ROWS, Tenant, make_tenant
 from workers.sweep import sweep
 
 JOBS = "/v1/fine_tuning/jobs"
 UPLOAD = {"filename": "a", "purpose": "user_data", "bytes": 3, "mime_type": "a/b"}
-
-
-@pytest.fixture
-def job_body(db: Session, tenant: Tenant) -> dict[str, Any]:
-    file = make_file(db, tenant.project_id).id
-    db.commit()
-    reinforcement = {"type": "reinforcement", "reinforcement": {"grader": GRADER}}
-    return {"model": "cherry-nano", "training_file": file, "validation_file": file, "method": reinforcement}
 
 
 def post(http: httpx.Client, path: str, body: Any, key: str = "k") -> httpx.Response:

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db import unit_of_work
@@ -21,6 +21,7 @@ from app.webhooks.models import WebhookDelivery, WebhookEvent
 from tests.app.webhook_rows import SUCCEEDED, emit
 from tests.e2e.service import wait_for
 from tests.factories import Tenant, make_job, make_tenant, make_webhook_endpoint
+from tests.locks import waiting_for_locks
 
 LEASE = timedelta(seconds=30)
 FAILED = "fine_tuning.job.failed"
@@ -96,7 +97,7 @@ def test_an_endpoint_deleted_meanwhile_does_not_undo_the_job(db: Session, tenant
     webhooks.remove(db, tenant.project_id, gone.id)
     told = threading.Thread(target=_emit_elsewhere, args=(tenant,))
     told.start()
-    wait_for(_somebody_waits, what="the other transaction to wait")
+    wait_for(waiting_for_locks, what="the other transaction to wait")
     db.commit()
     told.join(20)
     assert not told.is_alive()
@@ -106,9 +107,3 @@ def test_an_endpoint_deleted_meanwhile_does_not_undo_the_job(db: Session, tenant
 def _emit_elsewhere(tenant: Tenant) -> None:
     with unit_of_work() as db:
         webhooks.emit(db, tenant.project_id, SUCCEEDED, "ftjob-1")
-
-
-def _somebody_waits() -> bool:
-    here = "wait_event_type = 'Lock' AND datname = current_database()"
-    with unit_of_work() as own:  # a new look each time: within a transaction the view stays as it was
-        return bool(own.scalars(text(f"SELECT count(*) FROM pg_stat_activity WHERE {here}")).one())

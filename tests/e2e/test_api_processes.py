@@ -12,12 +12,13 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from app.db import REQUEST_THREADS, unit_of_work
+from app.db import REQUEST_THREADS
 from app.embedded.process import descendants, is_alive
 from app.settings import Settings
 from benchmarks.api.service import running_api
 from tests.e2e.service import wait_for
 from tests.factories import make_file, make_job, make_model, make_tenant
+from tests.locks import waiting_for_locks
 
 JOBS = "/v1/fine_tuning/jobs"
 pytestmark = [
@@ -57,18 +58,12 @@ def test_jobs_are_read_while_every_handler_waits_for_a_lock(settings: Settings, 
         db.execute(text("SELECT 1 FROM projects WHERE id = :id FOR UPDATE"), {"id": tenant.project_id})
         made = [creators.submit(client.post, JOBS, json=wanted) for _ in range(REQUEST_THREADS + 6)]
         try:
-            wait_for(lambda: _waiting_for_locks() == REQUEST_THREADS, what="every handler to wait")
+            wait_for(lambda: waiting_for_locks() == REQUEST_THREADS, what="every handler to wait")
             assert client.get(f"{JOBS}/{job.id}").json()["id"] == job.id
             assert not any(answer.done() for answer in made)
         finally:
             db.rollback()
         assert [answer.result().status_code for answer in made] == [200] * len(made)
-
-
-def _waiting_for_locks() -> int:
-    with unit_of_work() as db:  # within one transaction, the server tells the same again
-        waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
-        return int(db.scalars(waiting).one())
 
 
 def test_when_the_first_is_killed_the_others_end_too(settings: Settings) -> None:

@@ -24,6 +24,7 @@ from app.uploads.models import Upload
 from benchmarks.api.service import running_api
 from tests.e2e.service import wait_for
 from tests.factories import Tenant, make_tenant
+from tests.locks import waiting_for_locks
 from workers.sweep import sweep
 
 pytestmark = [
@@ -113,7 +114,7 @@ def test_bytes_of_a_file_whose_row_was_never_written_are_swept(
     with running_api({}) as (url, pid), ThreadPoolExecutor(1) as pool, unit_of_work() as blocking:
         blocking.execute(text("LOCK TABLE files IN SHARE MODE"))  # the row has to wait
         pool.submit(upload, url)
-        wait_for(_row_waits, what="the row of the file")
+        wait_for(waiting_for_locks, what="the row of the file")
         os.kill(pid, signal.SIGKILL)
     assert len(get_storage().list_keys("files")) == 1
     sweep(Event())
@@ -123,9 +124,3 @@ def test_bytes_of_a_file_whose_row_was_never_written_are_swept(
     sweep(Event())
     assert get_storage().list_keys("files") == []
     assert db.scalars(select(File.id)).all() == []
-
-
-def _row_waits() -> bool:
-    waiting = "wait_event_type = 'Lock' AND datname = current_database()"
-    with unit_of_work() as own:
-        return bool(own.scalars(text(f"SELECT count(*) FROM pg_stat_activity WHERE {waiting}")).one())

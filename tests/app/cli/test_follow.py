@@ -16,11 +16,9 @@ from typer.testing import CliRunner
 
 from app.cli import following
 from app.cli.main import cli
-from app.db import unit_of_work
-from app.events import service as events
-from app.jobs import control
 from app.jobs.models import Job
 from app.settings import get_settings
+from tests.app.growing_logs import end, tell
 from tests.app.receivers import Received, receiver
 from tests.factories import Tenant, make_job
 
@@ -46,17 +44,6 @@ def official(server_url: str, tenant: Tenant) -> Iterator[openai.OpenAI]:
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "RECONNECT_SECONDS", 0.01)
     monkeypatch.setattr(following, "POLL_SECONDS", 0.05)
-
-
-def tell(job_id: str, first: int, last: int) -> None:
-    for number in range(first, last + 1):
-        with unit_of_work() as db:
-            events.append(db, job_id, f"e{number}", f"event {number}")
-
-
-def end(job_id: str) -> None:
-    with unit_of_work() as db:
-        control.request_cancel(db, job_id)
 
 
 def messages(client: openai.OpenAI, job_id: str, most: int | None = None) -> list[str]:
