@@ -36,7 +36,7 @@ CALLS = {"standard library": 300, "numpy": 200, "numpy + pandas": 120}
 BARS = {"standard library": 250, "numpy + pandas": 90}
 """Grades per CPU-second that the pool must reach."""
 BUILT_IN_BAR = 20_000
-"""Grades per second and core of the kinds without a language metric."""
+"""Grades per second and core of every kind that is built in."""
 
 ANSWER = "Paris is the capital of France."
 ITEM = {"answer": ANSWER, "reference": {"city": "Paris", "state": "France"}, "city": "Paris"}
@@ -159,7 +159,7 @@ def built_in() -> bool:
         text = '{"city": "Paris", "state": "Texas"}' if is_json else "The capital of France is Paris."
         speed = measure(partial(grader.grade, Sample(text), ITEM), 10_000)
         print(f"| {name} | {speed.per_cpu_second:,.0f} |", flush=True)
-        holds &= speed.per_cpu_second >= BUILT_IN_BAR or raw["type"] == "text_similarity"
+        holds &= speed.per_cpu_second >= BUILT_IN_BAR
     return holds
 
 
