@@ -107,7 +107,7 @@ def bleu(text: str, reference: str) -> float:
 
 
 def gleu(text: str, reference: str) -> float:
-    """Google BLEU (Wu et al. 2016): the smaller of precision and recall of all 1- to 4-grams. nltk's value."""
+    """Google BLEU (Wu et al. 2016): the smaller of precision and recall of all 1- to 4-grams, as in nltk."""
     mine, wanted = _grams(text), _reference_grams(reference)
     longest = max(mine.words, wanted.words)
     grams = sum(max(longest - n, 0) for n in range(4))
@@ -117,14 +117,19 @@ def gleu(text: str, reference: str) -> float:
 def _ngrams(words: list[str], n: int) -> dict[Any, int]:
     """How often each stands there. A plain loop: a Counter costs more for texts of a few words."""
     counts: dict[Any, int] = {}
-    for gram in words if n == 1 else zip(*(words[start:] for start in range(n)), strict=False):
+    for gram in words if n == 1 else zip(*[words[start:] for start in range(n)], strict=False):
         counts[gram] = counts.get(gram, 0) + 1
     return counts
 
 
 def _common(one: dict[Any, int], other: dict[Any, int]) -> int:
     """Grams of both, each as often as in the one that has it less often."""
-    return sum([min(one[gram], other[gram]) for gram in one.keys() & other.keys()])
+    common = 0
+    for gram, count in one.items():
+        if gram in other:
+            there = other[gram]
+            common += count if count < there else there
+    return common
 
 
 def _stemmer() -> Callable[[str], str]:
