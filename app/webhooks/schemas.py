@@ -76,6 +76,11 @@ class EndpointWithSecretOut(EndpointOut):
 
 
 class EndpointList(Listed[EndpointOut]):
+    """Where a page is empty, its ends are left out."""
+
+    first_id: str | None = None
+    last_id: str | None = None
+
     @classmethod
     def of(cls, page: Page[WebhookEndpoint]) -> EndpointList:
         return cls.holding([EndpointOut.of(row) for row in page.rows], page.has_more)
