@@ -3,7 +3,8 @@
 The stream is cut into tiles: neighbouring tokens that look at the same earlier tiles. A prompt is one causal
 tile. The completions behind it are put a few to a tile, or a long one is cut into several; such a tile looks
 at its prompt, and by a mask at itself. Nothing is padded, and a prompt's keys are read once for each tile,
-not once for each completion or query head.
+not once for each completion or query head. On a CPU there is a quicker way (prefix_attention.py), if keys and
+values are of the same width.
 
 K key/value heads, R query heads for each, N tokens, D wide heads.
 """
@@ -11,11 +12,14 @@ K key/value heads, R query heads for each, N tokens, D wide heads.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+
+from workers.training.prefix_attention import Layout, attend, make_layout
 
 ROWS = {"cpu": 128, "cuda": 1024}
 """Most completion tokens in a tile. A CPU wants its scores in cache, a GPU wants few kernels."""
@@ -50,8 +54,7 @@ class PackedAttention:
     """
 
     def __init__(self, segments: Sequence[Segment], device: torch.device) -> None:
-        self._tiles = list(make_tiles(segments, ROWS.get(device.type, ROWS["cuda"])))
-        self._sizes = [tile.tokens for tile in self._tiles]
+        self._segments = segments
         self._device = device
         self._masks: dict[torch.dtype, list[Tensor | None]] = {}
 
@@ -65,12 +68,20 @@ class PackedAttention:
     ) -> Tensor:
         """(1, K*R, N, D) queries, (1, K, N, D) keys and values -> (1, N, K*R, D)."""
         dtype = value.dtype  # of the model's arithmetic; autocast may leave the other two in fp32
-        # The bf16 kernel of CPUs is slower than the fp32 one at the size of a tile.
+        # The bf16 kernel of CPUs is slower than the fp32 one at these sizes.
         compute = torch.float32 if value.device.type == "cpu" and dtype.itemsize == 2 else dtype
         with torch.autocast(value.device.type, enabled=False):
-            return self._attend(query.to(compute), key.to(compute), value.to(compute), scaling).to(dtype)
+            operands = query.to(compute), key.to(compute), value.to(compute)
+            if value.device.type == "cpu" and key.shape == value.shape:
+                return self._by_prefix(*operands, scaling).to(dtype)
+            return self._by_tile(*operands, scaling).to(dtype)
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+    def _by_prefix(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
+        return attend(query, key, value, self._layout, scaling)[None]
+
+    def _by_tile(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         kv_heads, n, width = key.shape[1:]
         heads = query[0].view(kv_heads, -1, n, width)  # a key head is a row of the kernel's batch
         # `split`, not slices: its gradient is put together once, not in a full-size tensor for each tile.
@@ -89,6 +100,18 @@ class PackedAttention:
             )
             found.append(out.permute(2, 0, 1, 3).flatten(1, 2))
         return torch.cat(found)[None]
+
+    @cached_property
+    def _layout(self) -> Layout:
+        return make_layout(self._segments)
+
+    @cached_property
+    def _tiles(self) -> list[Tile]:
+        return make_tiles(self._segments, ROWS.get(self._device.type, ROWS["cuda"]))
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        return [tile.tokens for tile in self._tiles]
 
     def _masks_in(self, dtype: torch.dtype) -> list[Tensor | None]:
         """What each tile adds to its scores; None where it is simply causal. Built once, for all layers."""

@@ -118,7 +118,10 @@ def test_packed_padded_micro_batched_and_plain_rows_agree(family, kind, groups, 
         ways = {"packed": shared_logprobs(model, answers, temperature=TEMPERATURE)}
         ways["micro-batched"] = shared_logprobs(model, answers, budget, TEMPERATURE)
         patch.setitem(packed_attention.ROWS, "cpu", rows)
-        ways["other tiles"] = shared_logprobs(model, answers, temperature=TEMPERATURE)
+        patch.setattr(
+            packed_attention.PackedAttention, "_by_prefix", packed_attention.PackedAttention._by_tile
+        )
+        ways["tiles"] = shared_logprobs(model, answers, temperature=TEMPERATURE)
         patch.setattr(forward, "why_padded", lambda _: "for this test")
         ways["padded"] = shared_logprobs(model, answers, temperature=TEMPERATURE)
     for found in ways.values():
