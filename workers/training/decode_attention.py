@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from workers.training import attention
 from workers.training.decode_step import Span, Step
-from workers.training.slot_cache import LayerShape, SlotCache
+from workers.training.slot_cache import KeyValues, LayerShape, SlotCache
 
 
 def decode(model: Any, cache: SlotCache, step: Step) -> Tensor:
@@ -40,8 +40,8 @@ def prefill(model: Any, cache: SlotCache, first: int, ids: Tensor, lengths: Tens
     def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         n, _, width, _ = key.shape
         stored = cache.prompts[module.layer_idx]
-        stored.keys[first : first + n, :width] = key.transpose(1, 2)
-        stored.values[first : first + n, :width] = value.transpose(1, 2)
+        stored.keys[first : first + n, :, :width] = key
+        stored.values[first : first + n, :, :width] = value
         return _causal(query, key, value, scaling)
 
     with attention.use(attend, ids.shape[1]):
@@ -87,8 +87,7 @@ class DecodeAttention:
     def __init__(self, cache: SlotCache, step: Step) -> None:
         self._cache = cache
         self._step = step
-        slots = torch.arange(len(step.ids), device=step.ids.device)
-        self._write_at = slots * cache.columns + step.columns
+        self._write_at = write_places(cache, step)
         dtype = cache.prompts[0].keys.dtype
         self._own = _biases(step.completion_spans, step.columns + 1, dtype)
         self._prompt = _biases(step.prompt_spans, step.prompt_lengths, dtype)
@@ -110,8 +109,7 @@ class DecodeAttention:
         stored, prompts = self._cache.completions[layer], self._cache.prompts[layer]
         B, heads, D = query.shape
         kv_heads = key.shape[1]
-        for kept, new in zip(stored, (key, value), strict=True):
-            kept.view(-1, kept.shape[2] * kept.shape[3]).index_copy_(0, self._write_at, new.reshape(B, -1))
+        write(stored, self._write_at, key, value)
         query = query.reshape(B, kv_heads, heads // kv_heads, D)
         own = _over_spans(query, stored.keys, stored.values, self._own, scaling)
         found = _merge(own, self._over_prompts(query, prompts.keys, prompts.values, scaling))
@@ -133,6 +131,24 @@ class DecodeAttention:
         if step.place is None:
             return _Part(states, weights)
         return _Part(states.index_select(0, step.place), weights.index_select(0, step.place))
+
+
+def write_places(cache: SlotCache, step: Step) -> dict[int, Tensor]:
+    """Where each slot's next token is kept, (B * kv_heads,), for each number of heads that layers have."""
+    slots = torch.arange(len(step.ids), device=step.ids.device)
+    found: dict[int, Tensor] = {}
+    for heads in {layer.keys.shape[1] for layer in cache.completions}:
+        head = torch.arange(heads, device=slots.device)
+        first = (slots[:, None] * heads + head) * cache.columns
+        found[heads] = (first + step.columns[:, None]).flatten()
+    return found
+
+
+def write(stored: KeyValues, places: dict[int, Tensor], key: Tensor, value: Tensor) -> None:
+    """Keep one token's keys and values, (B, kv_heads, width), for each slot."""
+    for kept, new in zip(stored, (key, value), strict=True):
+        rows = kept.view(-1, kept.shape[3])
+        rows.index_copy_(0, places[kept.shape[1]], new.reshape(-1, kept.shape[3]))
 
 
 class _Part(NamedTuple):
@@ -166,8 +182,8 @@ def _over_spans(
     parts = [
         partial_attention(
             query[span.first : span.last],
-            keys[span.first : span.last, : span.width].transpose(1, 2),
-            values[span.first : span.last, : span.width].transpose(1, 2),
+            keys[span.first : span.last, :, : span.width],
+            values[span.first : span.last, :, : span.width],
             bias,
             scaling,
         )

@@ -7,6 +7,7 @@ one group.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -31,8 +32,42 @@ class Span(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Order:
+    """Completions beside others of their group.
+
+    Attributes:
+        source: (n * M,) the completion in each place of each group, any for an empty place.
+        place: (B,) where each completion is found in `source`.
+        n: groups.
+    """
+
+    source: Ints
+    place: Ints
+    n: int
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Both are 0, 1, ... B."""
+        return len(self.source) == len(self.place) and bool((np.diff(self.place) == 1).all())
+
+    def of_heads(self, kv_heads: int) -> tuple[Tensor, Tensor]:
+        """The row by slot, (B * kv_heads), for each by group, (n * kv_heads * M), and the other way round."""
+        if kv_heads not in self._of_heads:
+            head, M = np.arange(kv_heads), len(self.source) // self.n
+            group, member = np.divmod(self.place[:, None], M)
+            by_group = self.source.reshape(-1, 1, M) * kv_heads + head[:, None]
+            by_slot = (group * kv_heads + head) * M + member
+            self._of_heads[kv_heads] = torch.from_numpy(by_group.ravel()), torch.from_numpy(by_slot.ravel())
+        return self._of_heads[kv_heads]
+
+    @cached_property
+    def _of_heads(self) -> dict[int, tuple[Tensor, Tensor]]:
+        return {}
+
+
+@dataclass(frozen=True)
 class Live:
-    """The completions under way, by slot. Host arrays.
+    """The completions under way, by slot. Host arrays; `counts` may grow, the others stay as they are.
 
     Attributes:
         group: (B,) the slot of each one's prompt.
@@ -43,6 +78,15 @@ class Live:
     group: Ints
     counts: Ints
     prompt_lengths: Ints
+
+    @cached_property
+    def order(self) -> Order:
+        n = len(self.prompt_lengths)
+        return Order(*places(self.group, n), n)
+
+    @cached_property
+    def prompt_spans(self) -> tuple[Span, ...]:
+        return spans(self.prompt_lengths, PROMPT_SPAN_COST)
 
 
 @dataclass(frozen=True)
@@ -59,6 +103,7 @@ class Step:
         place: (B,) where each completion is found in `source`; None likewise.
         completion_spans, prompt_spans: cut all B and all n slots by how far they are filled.
         reach: tokens of the longest sequence.
+        order: what `source` and `place` are of; None in a step that is padded.
     """
 
     ids: Tensor
@@ -70,12 +115,12 @@ class Step:
     completion_spans: tuple[Span, ...]
     prompt_spans: tuple[Span, ...]
     reach: int
+    order: Order | None = None
 
 
 def exact_step(live: Live, ids: Tensor) -> Step:
     """A step over what is live and nothing else."""
-    source, place = places(live.group, len(live.prompt_lengths))
-    is_in_order = len(source) == len(place) and bool((np.diff(place) == 1).all())
+    order = live.order
     positions = live.prompt_lengths[live.group] + live.counts - 1
 
     def there(values: Ints) -> Tensor:
@@ -86,11 +131,12 @@ def exact_step(live: Live, ids: Tensor) -> Step:
         positions=there(positions),
         columns=there(live.counts - 1),
         prompt_lengths=there(live.prompt_lengths),
-        source=None if is_in_order else there(source),
-        place=None if is_in_order else there(place),
+        source=None if order.is_plain else there(order.source),
+        place=None if order.is_plain else there(order.place),
         completion_spans=spans(live.counts, COMPLETION_SPAN_COST),
-        prompt_spans=spans(live.prompt_lengths, PROMPT_SPAN_COST),
+        prompt_spans=live.prompt_spans,
         reach=int(positions.max()) + 1,
+        order=order,
     )
 
 

@@ -19,6 +19,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
 from workers.training.decode_attention import DecodeAttention
 from workers.training.decode_step import Step
+from workers.training.joint_attention import JointAttention
 from workers.training.rollout_weights import FollowingLinear
 from workers.training.slot_cache import SlotCache
 
@@ -37,6 +38,11 @@ class Linear(NamedTuple):
         if self.bias is None:
             return states @ self.weight
         return torch.addmm(self.bias, states, self.weight)
+
+    def added_to(self, states: Tensor, given: Tensor) -> Tensor:
+        """`states` and what the layer makes of `given`."""
+        found = torch.addmm(states, given, self.weight)
+        return found if self.bias is None else found.add_(self.bias)
 
 
 @dataclass(frozen=True)
@@ -70,9 +76,13 @@ class Layer:
     scaling: float
 
     def __call__(
-        self, index: int, states: Tensor, rotary: tuple[Tensor, Tensor], attend: DecodeAttention
+        self,
+        index: int,
+        states: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        attend: DecodeAttention | JointAttention,
     ) -> Tensor:
-        mixed = self.qkv(self.norm(states)).view(len(states), self.heads + 2 * self.kv_heads, -1)
+        mixed = self.qkv(self.norm(states)).view(states.shape[0], self.heads + 2 * self.kv_heads, -1)
         n_turned = self.heads + self.kv_heads
         turned, value = mixed[:, :n_turned], mixed[:, n_turned:]
         if self.head_norm is not None:
@@ -80,9 +90,9 @@ class Layer:
         turned = _turn(turned, *rotary)
         query, key = turned[:, : self.heads], turned[:, self.heads :]
         found = attend.read_and_write(index, query, key, value, self.scaling)
-        states = states + self.out(found.flatten(1))
+        states = self.out.added_to(states, found.flatten(1))
         gate, up = self.gate_up(self.mlp_norm(states)).chunk(2, -1)
-        return states + self.down(self.activation(gate).mul_(up))
+        return self.down.added_to(states, self.activation(gate).mul_(up))
 
 
 class LeanDecoder:
@@ -97,7 +107,7 @@ class LeanDecoder:
 
     def decode(self, cache: SlotCache, step: Step) -> Tensor:
         """Read each last token, keep its keys and values, and return the logits of the next: (B, V)."""
-        attend = DecodeAttention(cache, step)
+        attend = (JointAttention if JointAttention.suits(cache, step) else DecodeAttention)(cache, step)
         states = self._embed(step.ids)
         cos, sin = self._rotary(states, step.positions[:, None])
         half = sin.shape[-1] // 2
@@ -183,6 +193,4 @@ def _joined(*linears: Any, scale: Tensor | None = None) -> Linear:
 
 def _turn(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate by position: (B, heads, D) by (B, 1, D) cosines and sines, the first half of these negated."""
-    half = heads.shape[-1] // 2
-    swapped = torch.cat((heads[..., half:], heads[..., :half]), -1)
-    return (heads * cos).addcmul_(swapped, sin)
+    return (heads * cos).addcmul_(heads.roll(heads.shape[-1] // 2, -1), sin)

@@ -93,7 +93,7 @@ class Sampling:
     constraint: Constraint | None = None
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def sample_groups(
     policy: Sampled,
     prompts: Sequence[Prompt],

@@ -1,7 +1,7 @@
 """The sampler's keys and values: each prompt's once for all its completions, each completion's own beside.
 
-Everything is written in place. Layout is (slot, column, head, width); a completion's column is the number of
-its token, a prompt's the token's position.
+Everything is written in place. Layout is (slot, head, column, width), so that a head's keys lie together; a
+completion's column is the number of its token, a prompt's the token's position.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class LayerShape(NamedTuple):
 
 
 class KeyValues(NamedTuple):
-    """One layer's store: (slots, columns, heads, width) each."""
+    """One layer's store: (slots, heads, columns, width) each."""
 
     keys: Tensor
     values: Tensor
@@ -35,7 +35,7 @@ class KeyValues(NamedTuple):
     def move(self, sources: Tensor, targets: Tensor, width: int) -> None:
         """Copy the first `width` columns of some slots over those of others."""
         for stored in self:
-            stored[targets, :width] = stored[sources, :width]
+            stored[targets, :, :width] = stored[sources, :, :width]
 
 
 class SlotCache:
@@ -60,12 +60,12 @@ class SlotCache:
     @property
     def prompt_columns(self) -> int:
         """Tokens a prompt has room for."""
-        return int(self.prompts[0].keys.shape[1])
+        return int(self.prompts[0].keys.shape[2])
 
     @property
     def columns(self) -> int:
         """Tokens a completion has room for."""
-        return int(self.completions[0].keys.shape[1])
+        return int(self.completions[0].keys.shape[2])
 
     @property
     def nbytes(self) -> int:
@@ -93,10 +93,10 @@ class SlotCache:
 def _zeros(layer: LayerShape, like: Tensor, slots: int, columns: int) -> KeyValues:
     # Zeros, not empty memory: a hidden column still takes part, times 0.
     return KeyValues(
-        like.new_zeros(slots, columns, layer.heads, layer.key_width),
-        like.new_zeros(slots, columns, layer.heads, layer.value_width),
+        like.new_zeros(slots, layer.heads, columns, layer.key_width),
+        like.new_zeros(slots, layer.heads, columns, layer.value_width),
     )
 
 
 def _widened(stored: Tensor, more: int) -> Tensor:
-    return torch.nn.functional.pad(stored, (0, 0, 0, 0, 0, more))
+    return torch.nn.functional.pad(stored, (0, 0, 0, more))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests.workers.training.families import PACKED, VOCABULARY, make_family
 from workers.training.decode_attention import (
+    DecodeAttention,
     decode,
     layer_shapes,
     partial_attention,
@@ -15,8 +16,9 @@ from workers.training.decode_attention import (
     prefill,
 )
 from workers.training.decode_step import Live, exact_step, places, spans
+from workers.training.joint_attention import JointAttention
 from workers.training.lean_decoder import lean_decoder
-from workers.training.slot_cache import SlotCache
+from workers.training.slot_cache import LayerShape, SlotCache
 
 MERGED = ("llama", "qwen2", "qwen3")
 
@@ -77,6 +79,37 @@ def test_merged_weights_give_the_logits_of_whole_sequences(family, has_bias):
                 linear.bias = torch.nn.Parameter(torch.randn(linear.out_features))
             layer.mlp.down_proj.bias = torch.nn.Parameter(torch.randn(layer.mlp.down_proj.out_features))
     assert_near(steps(model, lean_decoder(model).decode))
+
+
+@pytest.mark.parametrize("group", [[0, 0, 1, 1, 2, 2], [2, 0, 0, 1, 2]])
+@pytest.mark.parametrize("lengths", [[9, 9, 9], [9, 2, 30]])
+def test_one_softmax_gives_what_two_give(group, lengths):
+    generator = torch.Generator().manual_seed(1)
+    B, counts = len(group), np.array([4, 2, 4, 4, 1, 3])[: len(group)]
+    live = Live(np.array(group), counts, np.array(lengths))
+    step = exact_step(live, torch.zeros(B, dtype=torch.long))
+    shapes = [LayerShape(2, 16, 16)]
+    sizes = {"groups": 4, "prompt_columns": 30, "slots": 7, "columns": 5}
+    found = []
+    for kind in (DecodeAttention, JointAttention):
+        cache = SlotCache(shapes, torch.zeros(1), **sizes)
+        for layer in (*cache.prompts, *cache.completions):
+            for kept in layer:
+                kept.normal_(generator=generator.manual_seed(kept.shape[2]))
+        operands = [torch.randn(B, heads, 16, generator=generator.manual_seed(3)) for heads in (6, 2, 2)]
+        assert JointAttention.suits(cache, step)
+        found.append((kind(cache, step).read_and_write(0, *operands, 0.3), *cache.completions[0]))
+    for joint, parts in zip(*found, strict=True):
+        torch.testing.assert_close(joint, parts, atol=1e-6, rtol=1e-5)
+
+
+def test_rows_of_very_different_lengths_are_read_in_parts():
+    live = Live(np.repeat([0, 1], 16), np.ones(32, dtype=np.int64), np.array([2000, 10]))
+    step = exact_step(live, torch.zeros(32, dtype=torch.long))
+    cache = SlotCache(
+        [LayerShape(1, 4, 4)], torch.zeros(1), groups=2, prompt_columns=2000, slots=32, columns=1
+    )
+    assert not JointAttention.suits(cache, step)
 
 
 @pytest.mark.parametrize("family", sorted(set(PACKED) - set(MERGED)))
