@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from enum import StrEnum
@@ -87,7 +88,9 @@ def api(
             serve_in_processes(settings.api_processes, listener, grace=GRACE_SECONDS + 2)
         return
     sockets = None if fd is None else [socket.socket(fileno=fd)]
-    Server(server_config(settings, host, port)).run(sockets=sockets)
+    server = Server(server_config(settings, host, port))
+    gc.freeze()  # what is there now stays: to look through it again stops all requests for 0.2 s
+    server.run(sockets=sockets)
 
 
 def server_config(settings: Settings, host: str | None = None, port: int | None = None) -> uvicorn.Config:
