@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -89,6 +90,7 @@ def api(
         return
     sockets = None if fd is None else [socket.socket(fileno=fd)]
     server = Server(server_config(settings, host, port))
+    sys.setswitchinterval(0.0005)
     gc.freeze()  # what is there now stays: to look through it again stops all requests for 0.2 s
     server.run(sockets=sockets)
 

@@ -15,7 +15,7 @@ from app.jobs import capacity
 from app.jobs import service as jobs
 from app.jobs.models import Job
 from app.jobs.schemas import JobCreate, JobList, JobOut
-from app.joint_reads import JointReads
+from app.joint_reads import JointReads, PolledRoute
 from app.pagination import Cursor, Limit
 from app.settings import get_settings
 
@@ -51,13 +51,17 @@ def list_jobs(
     return JobList.of(page, caller.organization_id, paused_as=get_settings().report_paused_as)
 
 
-@router.get("/{job_id}", response_model=JobOut)
 async def retrieve_job(request: Request, job_id: str, caller: CurrentCaller) -> Response:
     reads: JointReads[Asked, bytes] = request.app.state.job_reads
     shown = await reads.get((caller, job_id))
     if shown is None:
         raise jobs.not_found(job_id)
     return Response(shown, media_type="application/json")
+
+
+router.add_api_route(
+    "/{job_id}", retrieve_job, methods=["GET"], response_model=JobOut, route_class_override=PolledRoute
+)
 
 
 def read_jobs(db: Session, asked: Collection[Asked]) -> dict[Asked, bytes]:
