@@ -44,7 +44,7 @@ MAX_QUERY_BYTES = 4096
 BODY_SECONDS = 60.0
 """How long a client may take to send a body that is no upload."""
 _CHANCE = random.Random()
-"""For ids of requests, which open nothing: asking the system each time would take longer than the rest here."""
+"""For ids of requests, which open nothing: to ask the system each time takes longer than the rest here."""
 CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 HARDENING = {
     b"x-content-type-options": b"nosniff",
