@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -12,12 +10,9 @@ from typing import Any, ClassVar, TypeVar
 
 import structlog
 from anyio import CapacityLimiter, to_thread
-from sqlalchemy import DateTime, Engine, MetaData, create_engine, event
+from sqlalchemy import DateTime, Engine, MetaData, create_engine
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import DeclarativeBase, Session
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.settings import get_settings
 
@@ -32,7 +27,6 @@ LOOKUP_THREADS = 4
 """Threads for keys and for what is polled: they never wait behind handlers that wait for a lock."""
 POOL_SIZE = REQUEST_THREADS + ENDING_THREADS + LOOKUP_THREADS
 """Connections that a process may hold: one for each thread."""
-PING_AFTER_SECONDS = 0.0
 
 NAMING = {
     "ix": "ix_%(column_0_label)s",
@@ -72,34 +66,15 @@ def _lookups() -> CapacityLimiter:
 
 @lru_cache
 def get_engine() -> Engine:
-    """The connection pool of this process."""
-    url = sqlalchemy_url(get_settings().database_url)
-    engine = create_engine(
-        url, pool_size=POOL_SIZE, max_overflow=0, pool_timeout=10, connect_args={"connect_timeout": 5}
+    """The connection pool of this process. It tries a connection each time: the server may have restarted."""
+    return create_engine(
+        sqlalchemy_url(get_settings().database_url),
+        pool_size=POOL_SIZE,
+        max_overflow=0,
+        pool_timeout=10,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": 5},
     )
-    _ping_idle_connections(engine)
-    return engine
-
-
-def _ping_idle_connections(engine: Engine) -> None:
-    """Try a connection that has lain idle before it is used: the server may have restarted since.
-
-    Not each time, as SQLAlchemy's own `pool_pre_ping` does: under load that is a third of all round trips.
-    """
-
-    def note_use(_: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-        record.info["used_at"] = time.monotonic()
-
-    def ping(connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
-        if time.monotonic() - record.info.get("used_at", -math.inf) < PING_AFTER_SECONDS:
-            return
-        try:
-            engine.dialect.do_ping(connection)
-        except engine.dialect.loaded_dbapi.Error as problem:
-            raise InvalidatePoolError from problem  # the pool connects anew and asks again
-
-    event.listen(engine, "checkin", note_use)
-    event.listen(engine, "checkout", ping)
 
 
 def session() -> Session:
