@@ -19,6 +19,7 @@ INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 _STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
 _NOT_A_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[^\[\]{}"]++', re.DOTALL)
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*+\\u0000")
+_WHITE_SPACE = " \t\n\r"
 _LONGEST_INT = len(str(INT_MIN))
 
 
@@ -42,7 +43,7 @@ def loads(text: str | bytes | bytearray, *, max_depth: int = MAX_DEPTH) -> Any:
     document = _as_text(text)
     _check_depth(document, max_depth)
     try:
-        value = _DECODER.decode(document)
+        value = _decoded(document)
     except json.JSONDecodeError as error:
         raise StrictJsonError(error.msg, line=error.lineno, column=error.colno) from None
     except RecursionError:
@@ -50,6 +51,17 @@ def loads(text: str | bytes | bytearray, *, max_depth: int = MAX_DEPTH) -> Any:
     if "\\u" in document:
         _check_escapes(document, value)
     return value
+
+
+def _decoded(document: str) -> Any:
+    """As the decoder does, which looks for white space first; hardly a line has any."""
+    try:
+        value, end = _DECODER.scan_once(document, 0)  # type: ignore[attr-defined] # typeshed lacks it
+    except StopIteration:  # white space, or no JSON
+        return _DECODER.decode(document)
+    if end == len(document) or not document[end:].strip(_WHITE_SPACE):
+        return value
+    return _DECODER.decode(document)  # says what is wrong behind the value
 
 
 def _as_text(text: str | bytes | bytearray) -> str:
