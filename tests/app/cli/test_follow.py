@@ -57,16 +57,21 @@ def refuse_to_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "_polled", asked)
 
 
-def test_events_come_live_until_the_job_is_over(
-    official: openai.OpenAI, job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refuse_to_poll(monkeypatch)
+def follow_to_the_end(official: openai.OpenAI, job: Job) -> None:
+    """Two events are there, a third comes, the job ends: each arrives as it happens."""
     coming = following.follow(official, job.id)
     assert [next(coming).message for _ in range(2)] == ["event 1", "event 2"]
     tell(job.id, 3, 3)
     assert next(coming).message == "event 3"
     end(job.id)
     assert [event.message for event in coming] == ["The job was cancelled"]
+
+
+def test_events_come_live_until_the_job_is_over(
+    official: openai.OpenAI, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_to_poll(monkeypatch)
+    follow_to_the_end(official, job)
 
 
 def test_the_command_prints_each_event_as_the_list_has_it(
@@ -90,12 +95,7 @@ def test_where_all_followers_have_their_place_the_list_is_asked_for(
     with http.stream("GET", f"/v1/fine_tuning/jobs/{job.id}/events?stream=true") as other:
         lines = other.iter_lines()
         next(lines)
-        coming = following.follow(official, job.id)
-        assert [next(coming).message for _ in range(2)] == ["event 1", "event 2"]
-        tell(job.id, 3, 3)
-        assert next(coming).message == "event 3"
-        end(job.id)
-        assert [event.message for event in coming] == ["The job was cancelled"]
+        follow_to_the_end(official, job)
         list(lines)
 
 
