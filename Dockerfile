@@ -23,5 +23,7 @@ CMD ["cherry", "api"]
 
 FROM base AS worker
 RUN pip install --constraint constraints.txt '.[train,graders]'
+# Compiled kernels outlive the container.
+ENV NUMBA_CACHE_DIR=/data/kernels
 USER cherry
 CMD ["cherry", "worker"]
