@@ -35,11 +35,12 @@ def run_call(call: Call, descriptors: list[int], slot: Slot, locks: Locks, serve
     """Lock this process, do what the request says, and end it. Never returns."""
     status = 70
     try:
-        kernel.die_with_parent()
-        if os.getppid() == server:
+        if server != 1:  # as process 1 of its own space it takes all with it when it ends
+            kernel.die_with_parent()
+        if server == 1 or os.getppid() == server:
             _lock(call, descriptors, slot, locks)
             gc.enable()
-            status = run_request(call.kind, _read_request(), ANSWER)
+            status = run_request(call.kind, _read_request(call.request_bytes), ANSWER)
     finally:
         os._exit(status)
 
@@ -60,8 +61,7 @@ def _lock(call: Call, descriptors: list[int], slot: Slot, locks: Locks) -> None:
     kernel.install_filter(locks.filter.for_process(os.getpid()))
 
 
-def _read_request() -> Request:
-    size = os.lseek(REQUEST, 0, os.SEEK_END)
+def _read_request(size: int) -> Request:
     data = os.pread(REQUEST, size, 0)
     os.close(REQUEST)
     return Request.unpack(data)

@@ -16,6 +16,7 @@ import importlib
 import json
 import mmap
 import os
+import posix
 import resource
 import select
 import signal
@@ -28,6 +29,7 @@ from typing import NamedTuple, NoReturn
 from graders.sandbox import kernel, scratch
 from graders.sandbox.call import ANSWER, REQUEST, Locks, run_call
 from graders.sandbox.kernel import Landlock, Readable
+from graders.sandbox.large_pages import Room
 from graders.sandbox.scratch import Slot
 from graders.sandbox.seccomp import CallFilter, server_filter
 from graders.sandbox.syscalls import this_machine
@@ -76,13 +78,14 @@ class Running(NamedTuple):
     deadline: float
 
 
-def main() -> NoReturn:
+def main(room: Room) -> NoReturn:
     link = socket.socket(fileno=os.dup(0))
     _take_descriptors()
     plan = Plan.unpack(link.recv(2**20))
     folders = _become_harmless(plan)
     landlock, slots = _lock(plan, folders)
     loaded = _load(plan)
+    room.join()  # before what is mapped is measured
     machine = this_machine()
     assert machine is not None
     locks = Locks(landlock, CallFilter(machine), _address_space())
@@ -158,6 +161,7 @@ def _load(plan: Plan) -> list[str]:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
             loaded.append(name)
+    os.register_at_fork = posix.register_at_fork  # which `launch` kept from all that was loaded here
     return loaded
 
 

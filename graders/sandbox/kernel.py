@@ -13,6 +13,7 @@ from graders.sandbox.syscalls import Machine
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_libc.sbrk.restype = ctypes.c_size_t
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _PR_SET_SECCOMP, _PR_CAPBSET_DROP, _PR_CAP_AMBIENT = 22, 24, 47
@@ -20,8 +21,11 @@ _SECCOMP_MODE_FILTER, _AMBIENT_CLEAR_ALL = 2, 4
 _CAPABILITY_VERSION = 0x20080522
 _LANDLOCK_VERSION, _LANDLOCK_PATH_BENEATH = 1, 1
 _MALLOPT_ARENA_MAX = -8
+_MADV_COLLAPSE = 25
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 
+HEAP_STEP, MAPPED_BLOCK = -2, -3
+"""Options of malloc: by how much its heap grows, and from what size on a block is mapped by itself."""
 READ_FILE, READ_DIR = 1 << 2, 1 << 3
 _WRITE_FILE = 1 << 1
 _WRITE = sum(1 << bit for bit in (1, 4, 5, 7, 8, 12, 13, 14))
@@ -31,8 +35,14 @@ _RIGHTS_OF_ABI = (0, 13, 14, 15, 15, 16, 16, 16)
 _NEWEST_KNOWN_ABI = len(_RIGHTS_OF_ABI) - 1
 
 
-def prctl(option: int, *values: int) -> None:
-    if _libc.prctl(option, *map(ctypes.c_ulong, (*values, 0, 0, 0, 0)[:4])) != 0:
+class _Program(ctypes.Structure):
+    """The kernel's `sock_fprog`."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
+
+
+def prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, value, 0, 0, 0) != 0:
         raise _failure("prctl")
 
 
@@ -65,6 +75,20 @@ def limit_malloc_arenas() -> None:
     _libc.mallopt(_MALLOPT_ARENA_MAX, 2)
 
 
+def set_malloc(option: int, size: int) -> None:
+    _libc.mallopt(option, size)
+
+
+def heap_end() -> int:
+    """Address behind the heap of malloc."""
+    return int(_libc.sbrk(0))
+
+
+def join_pages(address: int, size: int) -> None:
+    """Make a large page of small ones, if all of it is plain memory and the kernel can (Linux 6.1)."""
+    _libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), _MADV_COLLAPSE)
+
+
 def mount_scratch(folder: str, size: int, files: int, owner: int) -> None:
     options = f"size={size},nr_inodes={files},mode=0700,uid={owner},gid={owner}".encode()
     flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
@@ -72,11 +96,10 @@ def mount_scratch(folder: str, size: int, files: int, owner: int) -> None:
         raise _failure(f"mount of {folder}")
 
 
-def install_filter(program: bytes | bytearray) -> None:
+def install_filter(program: bytes) -> None:
     """Lock this process, which must have one thread, to a seccomp program."""
-    code = (ctypes.c_char * len(program)).from_buffer(bytearray(program))
-    header = struct.pack("<HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
-    if _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0) != 0:
+    header = _Program(len(program) // 8, program)
+    if _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(header), 0, 0) != 0:
         raise _failure("seccomp")
 
 

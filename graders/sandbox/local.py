@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import signal
@@ -193,10 +192,10 @@ class LocalSandbox:
                 code = self._compiled.of(source, pool)
                 request = Request(
                     program.function or "",
-                    json.dumps(list(program.arguments)).encode(),
+                    program.arguments,
                     source,
                     code,
-                    program.seed,
+                    program.seed & 0xFFFFFFFF,
                     limits.output_bytes,
                 )
                 started = time.perf_counter()
@@ -237,7 +236,7 @@ class _CompiledSources:
 
 def _compiled(source: bytes, pool: Pool) -> bytes:
     """Compiled in a locked process that runs none of it; empty where it does not compile."""
-    raw = pool.call(COMPILE, Request("", b"[]", source, b"", 0, 0), Limits(wall_seconds=60, cpu_seconds=60))
+    raw = pool.call(COMPILE, Request("", (), source, b"", 0, 0), Limits(wall_seconds=60, cpu_seconds=60))
     head, _, code = raw.answer.partition(b"\n")
     return code if head == b'{"ok": true, "v": null}' and not raw.overflowed else b""
 

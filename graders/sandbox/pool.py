@@ -152,10 +152,11 @@ class _Exchange:
         self._overflowed = False
 
     def run(self, request: Request, stdin: str) -> Raw:
-        mine, theirs = self._descriptors(request, stdin)
+        packed = request.pack()
+        mine, theirs = self._descriptors(packed, stdin)
         try:
             try:
-                self._send(CALL, theirs)
+                self._send(CALL, theirs, len(packed))
             finally:
                 for descriptor in theirs:
                     os.close(descriptor)
@@ -165,17 +166,17 @@ class _Exchange:
                 os.close(descriptor)
         return self._raw()
 
-    def _descriptors(self, request: Request, stdin: str) -> tuple[list[int], list[int]]:
+    def _descriptors(self, packed: bytes, stdin: str) -> tuple[list[int], list[int]]:
         """Ours to read from (answer, then output), and those to send (request, answer, input, output)."""
         answer, answer_end = os.pipe2(os.O_CLOEXEC)
-        mine, theirs = [answer], [_sealed(request.pack()), answer_end]
+        mine, theirs = [answer], [_sealed(packed), answer_end]
         if self._kind == RUN_SCRIPT:
             output, output_end = os.pipe2(os.O_CLOEXEC)
             mine.append(output)
             theirs += [_sealed(stdin.encode("utf-8", "replace")), output_end]
         return mine, theirs
 
-    def _send(self, operation: int, descriptors: Sequence[int] = ()) -> None:
+    def _send(self, operation: int, descriptors: Sequence[int] = (), request_bytes: int = 0) -> None:
         limits = self._limits
         call = Call(
             operation,
@@ -184,6 +185,7 @@ class _Exchange:
             max(1, round(limits.wall_seconds * 1000)),
             limits.memory_bytes,
             self._kind,
+            request_bytes,
         )
         rights = (
             [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []

@@ -67,7 +67,7 @@ def _run_function(request: Request, answer: int) -> int:
         function = module.__dict__.get(request.function)
         if not callable(function):
             raise NoValue(f"the source defines no function '{request.function}'")
-        line = _answered(_plain(function(*json.loads(request.arguments)), 0))
+        line = _answered(_plain(function(*request.arguments), 0))
     except BaseException as error:
         line = _failed(error, request)
     _write(answer, line + b"\n" + printed.text())
@@ -139,6 +139,8 @@ class _Printed(io.TextIOBase):
 
 def _plain(value: Any, depth: int) -> Any:
     """The value as JSON can hold it. Anything that turns into a finite float counts as that number."""
+    if type(value) is float and math.isfinite(value):
+        return value
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
@@ -175,7 +177,8 @@ def _number(value: Any) -> float:
 
 
 def _answered(value: Any) -> bytes:
-    line = json.dumps({"ok": True, "v": value}, allow_nan=False).encode()
+    text = repr(value) if type(value) is float else json.dumps(value, allow_nan=False)
+    line = b'{"ok": true, "v": %b}' % text.encode()
     if len(line) > MAX_ANSWER:
         raise NoValue(f"returned more than {MAX_ANSWER:,} bytes")
     return line

@@ -64,17 +64,15 @@ class CallFilter:
     def __init__(self, machine: Machine) -> None:
         code = _assemble(machine, _call_actions(), _ret(_ALLOW))
         self._program = _packed(code)
-        self._pid_offsets = [8 * index + 4 for index, step in enumerate(code) if step[3] == _OWN_PID]
+        assert self._program.count(_OWN_PID_BYTES) == sum(step[3] == _OWN_PID for step in code)
 
-    def for_process(self, pid: int) -> bytearray:
-        program = bytearray(self._program)
-        for offset in self._pid_offsets:
-            struct.pack_into("<I", program, offset, pid)
-        return program
+    def for_process(self, pid: int) -> bytes:
+        return self._program.replace(_OWN_PID_BYTES, pid.to_bytes(4, "little"))
 
 
 _OWN_PID = 0xFFFFFFF7
 """Stands for the process's own id until it is known."""
+_OWN_PID_BYTES = _OWN_PID.to_bytes(4, "little")
 
 
 def _server_actions() -> dict[str, Block]:

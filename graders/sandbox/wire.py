@@ -8,13 +8,17 @@ has ended the fork-server writes an `Ending` behind whatever the process wrote i
 
 from __future__ import annotations
 
+import marshal
 import struct
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 CALL, KILL = 1, 2
 _CALL = struct.Struct("<IIQQQII")
 _ENDING = struct.Struct("<iIQ")
-_REQUEST = struct.Struct("<6I")
+
+_PLAIN = 2
+"""The last format of `marshal` without references: a list that is in two places arrives as two."""
 
 ENDING_SIZE = _ENDING.size
 MAX_ANSWER = 16 * 1024
@@ -26,7 +30,7 @@ RUN_FUNCTION, RUN_SCRIPT, COMPILE = 0, 1, 2
 
 
 class Call(NamedTuple):
-    """The packet: what to start (CALL) or to kill (KILL), and its limits."""
+    """The packet: what to start (CALL) or to kill (KILL), its limits, and the size of its request."""
 
     operation: int
     cpu_seconds: int
@@ -34,7 +38,7 @@ class Call(NamedTuple):
     wall_milliseconds: int
     memory_bytes: int
     kind: int = RUN_FUNCTION
-    unused: int = 0
+    request_bytes: int = 0
 
     def pack(self) -> bytes:
         return _CALL.pack(*self)
@@ -64,34 +68,22 @@ class Request(NamedTuple):
 
     Attributes:
         function: name of the function to call; empty for none.
-        arguments: JSON, an array.
+        arguments: JSON values.
         source: the text, for compiling and for tracebacks.
         code: the compiled source, marshalled by a call of kind COMPILE; empty to compile now.
         output_bytes: most that is kept of what is printed.
     """
 
     function: str
-    arguments: bytes
+    arguments: Sequence[Any]
     source: bytes
     code: bytes
     seed: int
     output_bytes: int
 
     def pack(self) -> bytes:
-        name = self.function.encode()
-        sizes = (len(name), len(self.arguments), len(self.source), len(self.code))
-        head = _REQUEST.pack(*sizes, self.seed & 0xFFFFFFFF, self.output_bytes)
-        return b"".join((head, name, self.arguments, self.source, self.code))
+        return marshal.dumps(list(self._replace(arguments=list(self.arguments))), _PLAIN)
 
     @classmethod
     def unpack(cls, data: bytes) -> Request:
-        name, arguments, source, code, seed, output_bytes = _REQUEST.unpack_from(data)
-        function = data[_REQUEST.size : (start := _REQUEST.size + name)]
-        return cls(
-            function.decode(),
-            data[start : (start := start + arguments)],
-            data[start : (start := start + source)],
-            data[start : start + code],
-            seed,
-            output_bytes,
-        )
+        return cls(*marshal.loads(data))  # noqa: S302 - comes from the trusted side, and is read behind the locks

@@ -66,12 +66,19 @@ def test_input_is_no_way_to_change_the_request(sandbox):
     assert "PermissionError" in outcome.message or "Invalid argument" in outcome.message
 
 
+def test_an_argument_that_stands_in_two_places_arrives_as_two(sandbox):
+    twice = ["a"]
+    source = "def f(first, second):\n    first.append('b')\n    return second"
+    assert sandbox.run(Program(source, "f", [twice, twice])).value == ["a"]
+
+
 def test_settings_lower_what_programs_ask_for(sandbox):
     limits = Limits(wall_seconds=0.5, cpu_seconds=1, memory_bytes=128 * 2**20, output_bytes=1024)
     low = LocalSandbox(SandboxSettings(parallel=1, wanted=sandbox.finding().level, limits=limits))
     try:
         assert low.run(Program("import time\ntime.sleep(60)")).fault == "time"
         assert low.run(Program("def f():\n    return len(bytearray(2**29))", "f")).fault == "memory"
+        assert low.run(Program("def f():\n    return len(bytearray(2**27 + 2**24))", "f")).fault == "memory"
         assert low.run(Program("print('x' * 5000)")).stdout == "x" * 1024
         assert low.run(Program("def f():\n    return len(bytearray(2**26))", "f")).value == 2**26
     finally:
