@@ -3,7 +3,7 @@
 Half of a small model's training pass is not products but what lies between them, and the library's
 modules read and write the states for each tensor operation of it. Here
 
-* RMSNorm and rotary embedding are one node of the autograd graph each, with a backward pass by hand;
+* norm, rotary embedding and gate are one compiled kernel each, forward and backward (fused_nodes.py);
 * LoRA layers with the same input share a node (`merged_lora.side_by_side`);
 * the last layer's output projection and MLP run for the tokens that predict something, and for no others.
 
@@ -19,11 +19,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.activations import SiLUActivation
 from transformers.models.llama import modeling_llama as llama
 from transformers.models.qwen2 import modeling_qwen2 as qwen2
 from transformers.models.qwen3 import modeling_qwen3 as qwen3
 
 from workers.training.attention import Attend
+from workers.training.fused_nodes import add_and_norm, gated, norm, turn
 from workers.training.merged_lora import side_by_side
 from workers.training.packing import Batch
 from workers.training.recompute import is_recomputed, recomputed
@@ -52,9 +54,9 @@ def is_known(decoder: Any) -> bool:
 def fused_states(decoder: Any, batch: Batch, attend: Attend) -> Tensor:
     """The states that predict each completion token, (n, H), after the decoder's last norm."""
     states = decoder.embed_tokens(batch.token_ids[0])
-    cos, sin = (part[0, :, None] for part in decoder.rotary_emb(states, position_ids=batch.positions))
+    cos, sin = (part[0] for part in decoder.rotary_emb(states, position_ids=batch.positions))
     half = sin.shape[-1] // 2
-    rotary = cos, torch.cat((-sin[..., :half], sin[..., half:]), -1)
+    rotary = cos.contiguous(), torch.cat((-sin[:, :half], sin[:, half:]), -1)
     read, place = batch.read
     for layer in decoder.layers:
         wanted = read if layer is decoder.layers[-1] else None
@@ -62,7 +64,7 @@ def fused_states(decoder: Any, batch: Batch, attend: Attend) -> Tensor:
             states = recomputed(_layer, layer, states, rotary, attend, wanted)
         else:
             states = _layer(layer, states, rotary, attend, wanted)
-    return _norm(decoder.norm, states).index_select(0, place)
+    return norm(decoder.norm, states).index_select(0, place)
 
 
 def _layer(
@@ -70,77 +72,31 @@ def _layer(
 ) -> Tensor:
     """One decoder layer; of the tokens in `read` alone, if given: the others give their keys and values."""
     module, mlp = layer.self_attn, layer.mlp
-    normed = _norm(layer.input_layernorm, states)
-    projected = side_by_side((module.q_proj, module.k_proj, module.v_proj), normed)
-    query, key, value = (part.view(len(part), -1, module.head_dim) for part in projected)
+    normed = norm(layer.input_layernorm, states)
+    query, key, value = side_by_side((module.q_proj, module.k_proj, module.v_proj), normed)
     if isinstance(module, qwen3.Qwen3Attention):
-        query, key = _norm(module.q_norm, query), _norm(module.k_norm, key)
-    query, key = _turn(query, *rotary), _turn(key, *rotary)
-    query, key, value = (part.transpose(0, 1)[None] for part in (query, key, value))
-    found = attend(module, query, key, value, module.scaling)
-    mixed = found[0].flatten(1)
+        query, key = _norm_heads(module.q_norm, query), _norm_heads(module.k_norm, key)
+    operands = turn(query, *rotary), turn(key, *rotary), value
+    query, key, value = (part.view(1, len(part), -1, module.head_dim).transpose(1, 2) for part in operands)
+    mixed = attend(module, query, key, value, module.scaling)[0].flatten(1)
     if read is not None:
         mixed, states = mixed.index_select(0, read), states.index_select(0, read)
-    states = states + module.o_proj(mixed)
-    gate, up = side_by_side((mlp.gate_proj, mlp.up_proj), _norm(layer.post_attention_layernorm, states))
-    moved: Tensor = mlp.down_proj(mlp.act_fn(gate) * up)
+    states, normed = add_and_norm(layer.post_attention_layernorm, states, module.o_proj(mixed))
+    gate, up = side_by_side((mlp.gate_proj, mlp.up_proj), normed)
+    moved: Tensor = mlp.down_proj(_gated(mlp.act_fn, gate, up))
     return states + moved
 
 
-def _norm(module: Any, states: Tensor) -> Tensor:
-    normed: Tensor = _RMSNorm.apply(states, module.weight, module.variance_epsilon)  # type: ignore[no-untyped-call]
-    return normed
+def _norm_heads(module: Any, heads: Tensor) -> Tensor:
+    """(N, heads * D), each head by itself."""
+    return norm(module, heads.view(len(heads), -1, module.weight.shape[0])).view(heads.shape)
 
 
-def _turn(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate by position: (N, heads, D) by (N, 1, D) cosines and sines, the first half of these negated."""
-    turned: Tensor = _Rotary.apply(heads, cos, sin)  # type: ignore[no-untyped-call]
-    return turned
-
-
-class _RMSNorm(torch.autograd.Function):
-    """weight * x / rms(x) over the last dimension."""
-
-    @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, eps: float) -> Tensor:
-        length = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
-        scale = length.square_().div_(states.shape[-1]).add_(eps).rsqrt_()
-        ctx.save_for_backward(states, weight, scale)
-        normed: Tensor = (states * scale).mul_(weight)
-        return normed
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        states, weight, scale = ctx.saved_tensors
-        of_states = of_weight = None
-        if ctx.needs_input_grad[1]:
-            of_weight = (grad * states).mul_(scale).flatten(0, -2).sum(0)
-        if ctx.needs_input_grad[0]:
-            of_states = grad * weight
-            along = torch.linalg.vecdot(of_states, states)[..., None]
-            of_states.mul_(scale)
-            of_states.addcmul_(states, along.mul_(scale.pow(3)), value=-1 / states.shape[-1])
-        return of_states, of_weight, None
-
-
-class _Rotary(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        ctx.save_for_backward(cos, sin)
-        return _turned(heads, cos, sin)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        cos, sin = ctx.saved_tensors
-        return _turned(grad, cos, -sin), None, None  # back by the same angle
-
-
-def _turned(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    half = heads.shape[-1] // 2
-    turned: Tensor = heads * cos
-    turned[..., :half].addcmul_(heads[..., half:], sin[..., :half])
-    turned[..., half:].addcmul_(heads[..., :half], sin[..., half:])
-    return turned
+def _gated(activation: nn.Module, gate: Tensor, up: Tensor) -> Tensor:
+    if isinstance(activation, SiLUActivation):
+        return gated(gate, up)
+    found: Tensor = activation(gate) * up
+    return found
 
 
 def _own_modules(decoder: Any) -> list[nn.Module]:

@@ -3,8 +3,8 @@
 The stream is cut into tiles: neighbouring tokens that look at the same earlier tiles. A prompt is one causal
 tile. The completions behind it are put a few to a tile, or a long one is cut into several; such a tile looks
 at its prompt, and by a mask at itself. Nothing is padded, and a prompt's keys are read once for each tile,
-not once for each completion or query head. On a CPU there is a quicker way (prefix_attention.py), if keys and
-values are of the same width.
+not once for each completion or query head. On a CPU in fp32 a compiled kernel does the same
+(prefix_attention.py), if keys and values are of the same width.
 
 K key/value heads, R query heads for each, N tokens, D wide heads.
 """
@@ -72,7 +72,7 @@ class PackedAttention:
         compute = torch.float32 if value.device.type == "cpu" and dtype.itemsize == 2 else dtype
         with torch.autocast(value.device.type, enabled=False):
             operands = query.to(compute), key.to(compute), value.to(compute)
-            if value.device.type == "cpu" and key.shape == value.shape:
+            if value.device.type == "cpu" and compute == torch.float32 and key.shape == value.shape:
                 return self._by_prefix(*operands, scaling).to(dtype)
             return self._by_tile(*operands, scaling).to(dtype)
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from workers.training.constraint import Allowed
@@ -19,6 +20,12 @@ from workers.training.losses import kl_exact
 
 LOGIT_BYTES = 128 * 2**20
 """Size of the fp32 logits that exist at the same time. A few tensors of this size are needed beside them."""
+
+LEAST_ROWS = 64
+"""Rows below which a product with the output layer is a slow one."""
+
+CACHED_BYTES = 2 * 2**20
+"""Size of the logits of a frozen output layer on a CPU, which do not leave the cache where they fit in it."""
 
 
 def token_logprobs(
@@ -28,31 +35,37 @@ def token_logprobs(
 
     Both are those of the distribution over the `allowed` tokens, or over all.
     One chunk of logits keeps its probabilities for the backward pass; of several, each is computed again.
+    Where the output layer is not trained, the gradient of the states is found on the way there.
     """
-    chunks = _chunks(states, head)
+    if _is_frozen(states, head):
+        found: tuple[Tensor, Tensor] = _FrozenLogprobs.apply(  # type: ignore[no-untyped-call]
+            states, head.weight, targets, temperature, allowed
+        )
+        return found
+    chunks = _chunks(states, head, LOGIT_BYTES)
     run: Callable[..., tuple[Tensor, Tensor]] = _chunk_logprobs
     if torch.is_grad_enabled() and len(chunks) > 1:
         run = partial(checkpoint, _chunk_logprobs, use_reentrant=False, preserve_rng_state=False)
-    found = []
+    parts = []
     size = len(chunks[0])
     masks = allowed.split(size) if allowed else [None] * len(chunks)
     for part, wanted, mask in zip(chunks, torch.split(targets, size), masks, strict=True):
-        found.append(run(part, head, wanted, temperature, mask))
-    logprobs, entropies = zip(*found, strict=True)
+        parts.append(run(part, head, wanted, temperature, mask))
+    logprobs, entropies = zip(*parts, strict=True)
     return torch.cat(logprobs), torch.cat(entropies)
 
 
 @torch.no_grad()
 def token_kl(states: Tensor, head: Any, ref_states: Tensor, ref_head: Any) -> Tensor:
     """Exact KL(policy || reference) over the vocabulary at each token, temperature 1. (N,)."""
-    chunks = _chunks(states, head)
+    chunks = _chunks(states, head, LOGIT_BYTES)
     pairs = zip(chunks, torch.split(ref_states, len(chunks[0])), strict=True)
     return torch.cat([kl_exact(head(part), ref_head(ref_part)) for part, ref_part in pairs])
 
 
-def _chunks(states: Tensor, head: Any) -> Sequence[Tensor]:
-    """(N, H) states in as few even parts as `LOGIT_BYTES` allows."""
-    most = max(1, LOGIT_BYTES // (4 * head.weight.shape[0]))
+def _chunks(states: Tensor, head: Any, logit_bytes: int) -> Sequence[Tensor]:
+    """(N, H) states in as few even parts as the size of their logits allows."""
+    most = max(1, logit_bytes // (4 * head.weight.shape[0]))
     n_parts = max(1, -(-len(states) // most))
     return torch.split(states, max(1, -(-len(states) // n_parts)))
 
@@ -63,6 +76,68 @@ def _chunk_logprobs(
     logits = head(states) if allowed is None else allowed.apply(head(states))
     logprobs, entropy = _Logprobs.apply(logits, targets, temperature)  # type: ignore[no-untyped-call]
     return logprobs, entropy
+
+
+def _is_frozen(states: Tensor, head: Any) -> bool:
+    """Whether the output layer is a plain product with a matrix that has no gradient, in fp32 on a CPU."""
+    kind = type(head)
+    return (
+        kind is nn.Linear
+        and head.bias is None
+        and not head.weight.requires_grad
+        and states.device.type == head.weight.device.type == "cpu"
+        and states.dtype == head.weight.dtype == torch.float32
+    )
+
+
+class _FrozenLogprobs(torch.autograd.Function):
+    """Log-softmax at the targets by a compiled kernel (kernels/softmax.py), some rows of logits at a time.
+
+    A log-probability's gradient is a fixed vector of H numbers times that of the loss, so it is found while
+    the logits are at hand: none are kept, and none computed again.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, temperature: float, allowed: Allowed | None
+    ) -> tuple[Tensor, Tensor]:
+        from workers.training.kernels import softmax, threads
+
+        n, vocabulary = len(states), len(weight)
+        rows = max(LEAST_ROWS, CACHED_BYTES // (4 * vocabulary))
+        size = max(1, min(rows, LOGIT_BYTES // (4 * vocabulary)))
+        wants_slopes = ctx.needs_input_grad[0]
+        logprobs, entropies = states.new_empty(n), states.new_empty(n)
+        slopes = torch.empty_like(states) if wants_slopes else None
+        buffer = states.new_empty(min(n, size), vocabulary)
+        masks = allowed.split(size) if allowed else None
+        for i, start in enumerate(range(0, n, size)):
+            part = slice(start, start + size)
+            logits = torch.mm(states[part], weight.T, out=buffer[: min(size, n - start)])
+            if masks:
+                masks[i].apply(logits)
+            threads.in_parts(
+                softmax.target_logprobs,
+                len(logits),
+                1,
+                logits.numpy(),
+                targets[part].numpy(),
+                np.float32(1 / temperature),
+                logprobs[part].numpy(),
+                entropies[part].numpy(),
+                wants_slopes,
+            )
+            if slopes is not None:
+                torch.mm(logits, weight, out=slopes[part])
+        if slopes is not None:
+            ctx.save_for_backward(slopes)
+        ctx.mark_non_differentiable(entropies)
+        return logprobs, entropies
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        (slopes,) = ctx.saved_tensors
+        return slopes * gradient[:, None], None, None, None, None
 
 
 class _Logprobs(torch.autograd.Function):

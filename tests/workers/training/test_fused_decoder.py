@@ -94,8 +94,8 @@ def test_autocast_is_left_to_the_modules():
 
 def test_a_fused_forward_that_is_wrong_is_found_out_and_told(calls, monkeypatch, caplog):
     model = make_family("llama")
-    turned = fused_decoder._turned
-    monkeypatch.setattr(fused_decoder, "_turned", lambda heads, cos, sin: turned(heads, cos, -sin))
+    turn = fused_decoder.turn
+    monkeypatch.setattr(fused_decoder, "turn", lambda heads, cos, sin: turn(heads, cos, -sin))
     logprobs = torch.cat(shared_logprobs(model, ANSWERS))
     assert len(calls) == 1  # the trial run
     assert "decoder_not_fused" in caplog.text

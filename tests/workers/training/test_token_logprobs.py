@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from workers.training import token_logprobs as module
+from workers.training.constraint import Allowed
 from workers.training.losses import kl_exact
 from workers.training.token_logprobs import token_kl, token_logprobs
 
@@ -78,8 +79,63 @@ def test_values_and_gradients_are_those_of_log_softmax(temperature, bias, chunk_
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
 
 
-def test_the_gradient_of_a_gradient_step_can_be_taken_twice():
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("rows", [1, 7, 64])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_frozen_output_layer_gives_the_same_values_and_gradient(temperature, rows, threads, monkeypatch):
+    monkeypatch.setattr(module, "LOGIT_BYTES", 31 * 4 * rows)
     states, head, targets = make_case()
+    weights = torch.linspace(-1, 1, len(targets))
+    expected, expected_entropy = plain(states, head, targets, temperature)
+    wanted = torch.autograd.grad((expected * weights).sum(), states)[0]
+    head.requires_grad_(False)
+    assert module._is_frozen(states, head)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        logprobs, entropy = token_logprobs(states, head, targets, temperature)
+        found = torch.autograd.grad((logprobs * weights).sum(), states)[0]
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(logprobs, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(entropy, expected_entropy, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    assert not entropy.requires_grad
+    with torch.no_grad():
+        assert torch.equal(token_logprobs(states, head, targets, temperature)[0], logprobs)
+
+
+@pytest.mark.parametrize("is_trained", [False, True])
+def test_a_mask_is_renormalised_over(is_trained):
+    states, head, targets = make_case()
+    head.requires_grad_(is_trained)
+    targets = targets % 16
+    masks = torch.tensor([[255, 255, 0, 0], [255, 255, 255, 255]], dtype=torch.uint8)
+    allowed = Allowed(masks, torch.arange(len(targets)) % 2)
+    logits = head(states).detach()
+    logits[::2, 16:] = -torch.inf
+    expected = torch.log_softmax(logits, -1).gather(-1, targets[:, None])[:, 0]
+    found, entropy = token_logprobs(states, head, targets, 1.0, allowed)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert (entropy[::2] < math.log(16)).all()
+    assert torch.autograd.grad(found.sum(), states)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("is_trained", [False, True])
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_logits_of_minus_infinity_have_no_probability(is_trained, width):
+    head = torch.nn.Linear(width, 3, bias=False)
+    head.weight.data = torch.tensor([[0.0], [1.0], [-torch.inf]]).repeat(1, width)
+    head.requires_grad_(is_trained)
+    logprobs, _ = token_logprobs(torch.ones(3, width), head, torch.tensor([0, 1, 2]), 1.0)
+    expected = torch.log_softmax(torch.tensor([0.0, width, -torch.inf]), -1)
+    torch.testing.assert_close(logprobs, expected)
+
+
+@pytest.mark.parametrize("is_trained", [False, True])
+def test_the_gradient_of_a_gradient_step_can_be_taken_twice(is_trained):
+    states, head, targets = make_case()
+    head.requires_grad_(is_trained)
     logprobs, _ = token_logprobs(states, head, targets, 0.5)
     first = torch.autograd.grad(logprobs.sum(), states, retain_graph=True)[0]
     assert torch.equal(first, torch.autograd.grad(logprobs.sum(), states)[0])

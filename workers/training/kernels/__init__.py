@@ -68,6 +68,11 @@ def compiled_in_order(function: Function) -> Function:
     return _compiled(function, {"contract"})
 
 
+def compiled_blind_to_nan(function: Function) -> Function:
+    """As `compiled`, where it does not matter what becomes of a NaN: the largest number of a row."""
+    return _compiled(function, FAST | {"nnan"})
+
+
 def _compiled(function: Function, may_assume: set[str]) -> Function:
     jit = numba.njit(nogil=True, cache=_folder is not None, fastmath=may_assume, error_model="numpy")
     return cast(Function, jit(function))
