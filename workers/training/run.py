@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -42,11 +41,10 @@ from workers.training.state import (
     fingerprint,
     load_pending,
     load_state,
-    newest_state,
     prune,
     save_state,
     saved_steps,
-    state_folder,
+    usable_state,
 )
 from workers.training.types import Group, Prompt
 from workers.training.update import UpdateStats, make_optimizer
@@ -192,7 +190,7 @@ class Run:
         # Only now: until then a state that could be resumed counts on the checkpoints.
         states_kept = 1 if step == self.total_steps else STATES_KEPT
         if self.world.is_main:
-            prune(self.run_dir, self._tell_dropped, states_kept=states_kept)
+            prune(self.run_dir, step, self.recorder, states_kept=states_kept)
 
     def snapshot(self) -> None:
         """Save the state, and a checkpoint of it unless there is one. It is no candidate for delivery, so
@@ -253,25 +251,16 @@ class Run:
             save_checkpoint(self.policy, candidate.checkpoint)
         self.world.wait()
 
-    def _tell_dropped(self, step: int) -> None:
-        if step <= self.progress.step:  # a later one will be made and told again
-            self.recorder.dropped(step)
-
     def _resume(self) -> None:
         """Go on from the newest state that is whole. Every process reads it, then the main one tidies up."""
-        folder, faults = newest_state(self.run_dir, self._belongs_to)
-        for fault in faults:
-            self.recorder.note("warn", f"A saved training state cannot be used: {fault}.")
+        folder = usable_state(self.run_dir, self._belongs_to, self.recorder)
         if folder is None:
             return
         self.progress = load_state(folder, self.policy, self.optimizer)
         self.collector.pending = load_pending(folder, self.train_prompts)
         self.world.wait()
         if self.world.is_main:
-            for step in saved_steps(self.run_dir):
-                if step > self.progress.step:
-                    shutil.rmtree(state_folder(self.run_dir, step))
-            prune(self.run_dir, self._tell_dropped)
+            prune(self.run_dir, self.progress.step, self.recorder)
         self.recorder.note("info", f"Resumed after step {self.progress.step}.")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from workers.training.distributed import ALONE, World
 from workers.training.errors import StateMismatch
 from workers.training.folders import PARTIAL, FolderDamaged, publish, read_manifest
 from workers.training.policy import Policy
+from workers.training.recorder import Recorder
 from workers.training.sharding import gather_whole, like
 from workers.training.types import Completion, Group, Prompt
 
@@ -139,6 +140,14 @@ def newest_state(run_dir: Path, belongs_to: str) -> tuple[Path | None, list[str]
     return None, faults
 
 
+def usable_state(run_dir: Path, belongs_to: str, recorder: Recorder) -> Path | None:
+    """`newest_state`; what is wrong with newer ones is told."""
+    folder, faults = newest_state(run_dir, belongs_to)
+    for fault in faults:
+        recorder.note("warn", f"A saved training state cannot be used: {fault}.")
+    return folder
+
+
 def load_state(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Progress:
     """Put a state back that `newest_state` found whole."""
     policy.load_trained(load_file(folder / "trained.safetensors"))
@@ -153,13 +162,15 @@ def load_pending(folder: Path, prompts: Sequence[Prompt]) -> Rollouts | None:
     return _rollouts_from_json(json.loads(file.read_text()), prompts) if file.exists() else None
 
 
-def prune(run_dir: Path, tell_dropped: Callable[[int], None], *, states_kept: int = STATES_KEPT) -> None:
-    """Remove older states, checkpoints that no remaining state needs, and folders half written.
+def prune(run_dir: Path, now: int, recorder: Recorder, *, states_kept: int = STATES_KEPT) -> None:
+    """Remove older states and those after the step that a run is at `now`, which it makes anew; checkpoints
+    that no remaining state needs; and folders half written.
 
     The step of a checkpoint is told just before it goes: killed in between, it is told again, never lost.
     """
-    states = saved_steps(run_dir)
-    for step in states[states_kept:]:
+    later = [step for step in saved_steps(run_dir) if step > now]
+    states = saved_steps(run_dir)[len(later) :]
+    for step in [*later, *states[states_kept:]]:
         shutil.rmtree(state_folder(run_dir, step))
     needed = {
         candidate.checkpoint.folder.name
@@ -168,8 +179,8 @@ def prune(run_dir: Path, tell_dropped: Callable[[int], None], *, states_kept: in
     }
     for folder in sorted([*run_dir.glob("step_*"), *run_dir.glob(f"state_*{PARTIAL}")]):
         if folder.name not in needed:
-            if folder.suffix != PARTIAL:
-                tell_dropped(int(folder.name[5:]))
+            if folder.suffix != PARTIAL and (step := int(folder.name[5:])) <= now:
+                recorder.dropped(step)
             shutil.rmtree(folder)
 
 

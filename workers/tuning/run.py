@@ -7,7 +7,6 @@ and the earlier ones, with their validation losses, are there to choose from.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,11 +33,10 @@ from workers.training.state import (
     Progress,
     fingerprint,
     load_state,
-    newest_state,
     prune,
     save_state,
     saved_steps,
-    state_folder,
+    usable_state,
 )
 from workers.training.types import RunResult
 from workers.training.update import make_optimizer
@@ -204,7 +202,8 @@ class TuneRun:
         self.recorder.phase("saving")
         folder = save_state(self.run_dir, self.progress, self.policy, self.optimizer, self._belongs_to)
         self.recorder.state(step, folder)
-        prune(self.run_dir, self._tell_dropped, states_kept=1 if step == self.total_steps else STATES_KEPT)
+        states_kept = 1 if step == self.total_steps else STATES_KEPT
+        prune(self.run_dir, step, self.recorder, states_kept=states_kept)
 
     def _snapshot(self) -> None:
         self.save()
@@ -288,24 +287,15 @@ class TuneRun:
     def _epoch(self) -> int:
         return -(-self.progress.step // self.config.eval_interval)
 
-    def _tell_dropped(self, step: int) -> None:
-        if step <= self.progress.step:  # a later one will be made and told again
-            self.recorder.dropped(step)
-
     def _resume(self) -> None:
-        folder, faults = newest_state(self.run_dir, self._belongs_to)
-        for fault in faults:
-            self.recorder.note("warn", f"A saved training state cannot be used: {fault}.")
+        folder = usable_state(self.run_dir, self._belongs_to, self.recorder)
         if folder is None:
             return
         self.progress = load_state(folder, self.policy, self.optimizer)
         self._resumed_step = self.progress.step
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * self._rate(0)
-        for step in saved_steps(self.run_dir):
-            if step > self.progress.step:
-                shutil.rmtree(state_folder(self.run_dir, step))
-        prune(self.run_dir, self._tell_dropped)
+        prune(self.run_dir, self.progress.step, self.recorder)
         self.recorder.note("info", f"Resumed after step {self.progress.step}.")
 
 
