@@ -142,3 +142,8 @@ def group_of(prompt: Prompt, *completions: Sequence[int], logprob: float = -1.0)
             for tokens in completions
         ),
     )
+
+
+def sampling_threads() -> list[threading.Thread]:
+    """Those that sample the next step."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("sample-ahead")]
