@@ -9,7 +9,7 @@ Shapes as in `decode_step`; heads = kv_heads * folded, each D wide.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from workers.training import attention
 from workers.training.decode_step import Span, Step
 from workers.training.slot_cache import KeyValues, LayerShape, SlotCache
+
+if TYPE_CHECKING:
+    from workers.training.panel_cache import PanelCache
 
 
 def decode(model: Any, cache: SlotCache, step: Step) -> Tensor:
@@ -30,7 +33,7 @@ def decode(model: Any, cache: SlotCache, step: Step) -> Tensor:
     return logits
 
 
-def prefill(model: Any, cache: SlotCache, first: int, ids: Tensor, lengths: Tensor) -> Tensor:
+def prefill(model: Any, cache: SlotCache | PanelCache, first: int, ids: Tensor, lengths: Tensor) -> Tensor:
     """Read prompts, keep their keys and values in slots from `first` on; returns the next token's logits.
 
     (n, L) ids, padded on the right, and (n,) lengths -> (n, V). Causal attention keeps every token from
@@ -38,10 +41,7 @@ def prefill(model: Any, cache: SlotCache, first: int, ids: Tensor, lengths: Tens
     """
 
     def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-        n, _, width, _ = key.shape
-        stored = cache.prompts[module.layer_idx]
-        stored.keys[first : first + n, :, :width] = key
-        stored.values[first : first + n, :, :width] = value
+        cache.keep_prompts(module.layer_idx, first, key, value)
         return _causal(query, key, value, scaling)
 
     with attention.use(attend, ids.shape[1]):

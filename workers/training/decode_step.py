@@ -38,31 +38,15 @@ class Order:
     Attributes:
         source: (n * M,) the completion in each place of each group, any for an empty place.
         place: (B,) where each completion is found in `source`.
-        n: groups.
     """
 
     source: Ints
     place: Ints
-    n: int
 
     @cached_property
     def is_plain(self) -> bool:
         """Both are 0, 1, ... B."""
         return len(self.source) == len(self.place) and bool((np.diff(self.place) == 1).all())
-
-    def of_heads(self, kv_heads: int) -> tuple[Tensor, Tensor]:
-        """The row by slot, (B * kv_heads), for each by group, (n * kv_heads * M), and the other way round."""
-        if kv_heads not in self._of_heads:
-            head, M = np.arange(kv_heads), len(self.source) // self.n
-            group, member = np.divmod(self.place[:, None], M)
-            by_group = self.source.reshape(-1, 1, M) * kv_heads + head[:, None]
-            by_slot = (group * kv_heads + head) * M + member
-            self._of_heads[kv_heads] = torch.from_numpy(by_group.ravel()), torch.from_numpy(by_slot.ravel())
-        return self._of_heads[kv_heads]
-
-    @cached_property
-    def _of_heads(self) -> dict[int, tuple[Tensor, Tensor]]:
-        return {}
 
 
 @dataclass(frozen=True)
@@ -81,8 +65,12 @@ class Live:
 
     @cached_property
     def order(self) -> Order:
-        n = len(self.prompt_lengths)
-        return Order(*places(self.group, n), n)
+        return Order(*places(self.group, len(self.prompt_lengths)))
+
+    @cached_property
+    def by_group(self) -> Ints:
+        """Slots of completions, those of one group beside each other."""
+        return np.argsort(self.group, kind="stable")
 
     @cached_property
     def prompt_spans(self) -> tuple[Span, ...]:
@@ -103,7 +91,6 @@ class Step:
         place: (B,) where each completion is found in `source`; None likewise.
         completion_spans, prompt_spans: cut all B and all n slots by how far they are filled.
         reach: tokens of the longest sequence.
-        order: what `source` and `place` are of; None in a step that is padded.
     """
 
     ids: Tensor
@@ -115,7 +102,6 @@ class Step:
     completion_spans: tuple[Span, ...]
     prompt_spans: tuple[Span, ...]
     reach: int
-    order: Order | None = None
 
 
 def exact_step(live: Live, ids: Tensor) -> Step:
@@ -136,7 +122,6 @@ def exact_step(live: Live, ids: Tensor) -> Step:
         completion_spans=spans(live.counts, COMPLETION_SPAN_COST),
         prompt_spans=live.prompt_spans,
         reach=int(positions.max()) + 1,
-        order=order,
     )
 
 

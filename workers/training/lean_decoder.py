@@ -19,7 +19,6 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
 from workers.training.decode_attention import DecodeAttention
 from workers.training.decode_step import Step
-from workers.training.joint_attention import JointAttention
 from workers.training.rollout_weights import FollowingLinear
 from workers.training.slot_cache import SlotCache
 
@@ -80,7 +79,7 @@ class Layer:
         index: int,
         states: Tensor,
         rotary: tuple[Tensor, Tensor],
-        attend: DecodeAttention | JointAttention,
+        attend: DecodeAttention,
     ) -> Tensor:
         mixed = self.qkv(self.norm(states)).view(states.shape[0], self.heads + 2 * self.kv_heads, -1)
         n_turned = self.heads + self.kv_heads
@@ -107,7 +106,7 @@ class LeanDecoder:
 
     def decode(self, cache: SlotCache, step: Step) -> Tensor:
         """Read each last token, keep its keys and values, and return the logits of the next: (B, V)."""
-        attend = (JointAttention if JointAttention.suits(cache, step) else DecodeAttention)(cache, step)
+        attend = DecodeAttention(cache, step)
         states = self._embed(step.ids)
         cos, sin = self._rotary(states, step.positions[:, None])
         half = sin.shape[-1] // 2
@@ -119,25 +118,29 @@ class LeanDecoder:
 
 def lean_decoder(model: Any) -> LeanDecoder | None:
     """Copy the weights, if the model is one of those that this knows by heart; else None."""
+    size = sum(tensor.nbytes for tensor in model.get_decoder().parameters())
+    return LeanDecoder(model) if is_known(model) and size <= MOST_BYTES else None
+
+
+def is_known(model: Any) -> bool:
+    """Whether a model is made as this module and the compiled decoder expect, of plain layers on the CPU."""
     decoder = model.get_decoder()
-    tensors = list(decoder.parameters())
-    is_known = (
+    return (
         type(decoder) in FAMILIES
         and set(getattr(decoder.config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
-        and all(_is_plain(linear) for layer in decoder.layers for linear in _linears(layer))
+        and all(_is_plain(linear) for layer in decoder.layers for linear in linears(layer))
         and _is_plain(model.get_output_embeddings())
         and decoder.embed_tokens.weight.device.type == "cpu"
-        and len({tensor.dtype for tensor in tensors}) == 1
-        and sum(tensor.nbytes for tensor in tensors) <= MOST_BYTES
+        and len({tensor.dtype for tensor in decoder.parameters()}) == 1
     )
-    return LeanDecoder(model) if is_known else None
 
 
 def _is_plain(linear: Any) -> bool:
     return type(linear) is nn.Linear or (type(linear) is FollowingLinear and linear.branch is None)
 
 
-def _linears(layer: Any) -> list[Any]:
+def linears(layer: Any) -> list[Any]:
+    """Of queries, keys, values, what is attended to, gate, up and down."""
     attention, mlp = layer.self_attn, layer.mlp
     return [
         *(attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj),
@@ -146,7 +149,7 @@ def _linears(layer: Any) -> list[Any]:
 
 
 def _layer(layer: Any, config: Any) -> Layer:
-    query, key, value, out, gate, up, down = _linears(layer)
+    query, key, value, out, gate, up, down = linears(layer)
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     head_norm = None
     if isinstance(layer.self_attn, Qwen3Attention):

@@ -17,18 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workers.training.constraint import Constraint
-from workers.training.decode_attention import decode, layer_shapes, prefill
-from workers.training.decode_step import Ints, Live, exact_step
+from workers.training.decode_attention import layer_shapes, prefill
+from workers.training.decode_step import Ints, Live
+from workers.training.decoders import FIRST_COLUMNS, Room, make_decoder
 from workers.training.draw import draw
-from workers.training.lean_decoder import lean_decoder
 from workers.training.randomness import keyed_seed, uniforms
-from workers.training.slot_cache import LayerShape, SlotCache
-from workers.training.static_decoder import StaticDecoder
 from workers.training.stop_strings import StopStrings
 from workers.training.types import Completion, Group, Prompt
-
-FIRST_COLUMNS = 512
-"""Tokens of a completion for which the cache has room at first; it doubles as completions grow."""
 
 MAX_SLOTS = 256
 """Most completions decoded side by side."""
@@ -41,9 +36,6 @@ PREFILL_TOKENS = 16_384
 
 PREFILL_PADDING = 256
 """Padded tokens up to which prompts of different lengths are run together; above, up to a quarter."""
-
-LEAN_FROM = 16
-"""Completions in a call from which copying the weights for the lean decoder pays."""
 
 OnCompletion = Callable[[int, int, Completion], None]
 Bools = NDArray[np.bool_]
@@ -123,18 +115,6 @@ def sample_groups(
     ]
 
 
-def make_decoder(
-    model: Any, cache: SlotCache, samples: int, n_completions: int
-) -> Callable[[Live, Tensor], Tensor]:
-    """What reads the last tokens (B,) of live completions and returns the logits of the next, (B, V)."""
-    if model.device.type == "cuda":
-        return StaticDecoder(model, cache, samples)
-    lean = lean_decoder(model) if n_completions >= LEAN_FROM else None
-    if lean is not None:
-        return lambda live, ids: lean.decode(cache, exact_step(live, ids))
-    return lambda live, ids: decode(model, cache, exact_step(live, ids))
-
-
 class _Decoding:
     """The state of one call. Slots 0, 1, ... hold completions under way, and prompts, in no particular order.
 
@@ -172,8 +152,7 @@ class _Decoding:
         self.logprobs = torch.zeros(len(self.seeds), columns, device=self.device)
         # Long prompts first, so that prompts run together are of similar length.
         self.waiting = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].tokens))
-        self.cache = self._allocate(*layer_shapes(model, self.device), columns)
-        self.decode = make_decoder(model, self.cache, sampling.samples, len(self.seeds))
+        self.cache, self.decode = make_decoder(model, self._room(), G, len(self.seeds))
 
         nothing = np.zeros(0, dtype=np.int64)
         self.completion_of = nothing  # (B,) number of the completion
@@ -181,24 +160,19 @@ class _Decoding:
         self.last = torch.zeros(0, dtype=torch.long, device=self.device)  # (B,)
         self.ended = np.zeros(0, dtype=bool)  # (B,) by an end token or a stop string
 
-    def _allocate(self, layers: Sequence[LayerShape], like: Tensor, columns: int) -> SlotCache:
-        """Make room for as many groups as the memory allows, at least one."""
+    def _room(self) -> Room:
+        """As many groups as the memory allows, at least one."""
         G = self.sampling.samples
         longest = int(self.lengths.max())
+        layers, like = layer_shapes(self.model, self.device)
         bytes_per_token = sum(layer.numbers for layer in layers) * like.element_size()
         # Twice as many prompts as completions need at first: groups share slots while their last ones go on.
         per_group = (min(G, 2) * longest + G * self.max_columns) * bytes_per_token
         at_once = min(
             len(self.prompts), max(1, min(MAX_SLOTS // G, CACHE_BYTES[self.device.type] // per_group))
         )
-        return SlotCache(
-            layers,
-            like,
-            groups=min(len(self.prompts), min(G, 2) * at_once),
-            prompt_columns=longest,
-            slots=at_once * G,
-            columns=columns,
-        )
+        groups = min(len(self.prompts), min(G, 2) * at_once)
+        return Room(groups, prompt_columns=longest, slots=at_once * G, columns=self.max_columns)
 
     def start_waiting(self) -> None:
         """Run waiting prompts if a good part of the slots is free, and draw their first tokens."""
@@ -268,9 +242,9 @@ class _Decoding:
         self.ended = np.concatenate([self.ended[:first], ended])
 
     def _make_room(self, columns: int) -> None:
-        while columns > self.cache.columns:
-            wider = min(2 * self.cache.columns, self.max_columns)
-            more = (0, wider - self.cache.columns)
+        while columns > self.tokens.shape[1]:
+            wider = min(2 * self.tokens.shape[1], self.max_columns)
+            more = (0, wider - self.tokens.shape[1])
             self.tokens = torch.nn.functional.pad(self.tokens, more)
             self.logprobs = torch.nn.functional.pad(self.logprobs, more)
             self.cache.grow(wider)

@@ -79,6 +79,12 @@ class SlotCache:
         for i, (keys, values) in enumerate(self.completions):  # one layer at a time, to hold little twice
             self.completions[i] = KeyValues(_widened(keys, more), _widened(values, more))
 
+    def keep_prompts(self, layer: int, first: int, key: Tensor, value: Tensor) -> None:
+        """Keep (n, heads, width, ...) keys and values of prompts in the slots from `first` on."""
+        n, width = key.shape[0], key.shape[2]
+        for kept, new in zip(self.prompts[layer], (key, value), strict=True):
+            kept[first : first + n, :, :width] = new
+
     def move_completions(self, sources: Tensor, targets: Tensor, width: int) -> None:
         """Move completions of at most `width` tokens to other slots."""
         for layer in self.completions:

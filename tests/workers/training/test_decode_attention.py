@@ -16,7 +16,6 @@ from workers.training.decode_attention import (
     prefill,
 )
 from workers.training.decode_step import Live, exact_step, places, spans
-from workers.training.joint_attention import JointAttention
 from workers.training.lean_decoder import lean_decoder
 from workers.training.slot_cache import LayerShape, SlotCache
 

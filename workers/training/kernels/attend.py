@@ -1,0 +1,208 @@
+"""Attention of one new token of each completion: over its group's prompt, and over its own tokens beside it.
+
+The scores of a group's completions with their prompt are one product, which reads the prompt's keys once.
+They lie beside those with their own tokens under one softmax.
+Shapes as in `kernels.decode`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.training.kernels import compiled
+from workers.training.kernels.exponential import exp
+from workers.training.kernels.tile import PANEL, Matrix, multiply
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+TOGETHER = 24
+"""Queries that read a prompt together: their scores stay in the processor's cache."""
+
+ZERO, ONE = np.float32(0), np.float32(1)
+
+
+class Stored(NamedTuple):
+    """Keys and values of all layers.
+
+    Attributes:
+        keys: (L, slots, kv_heads, blocks of 16 columns, D, 16).
+        values: (L, slots, kv_heads, Dp / 16, columns, 16).
+    """
+
+    keys: Floats
+    values: Floats
+
+
+class Rows(NamedTuple):
+    """Completions by slot.
+
+    Attributes:
+        order: slots of those that are read, those of one group beside each other.
+        group: (B,) the slot of each one's prompt.
+        counts: (B,) tokens sampled.
+        prompt_lengths: (n,).
+    """
+
+    order: Ints
+    group: Ints
+    counts: Ints
+    prompt_lengths: Ints
+
+
+class Part(NamedTuple):
+    """Completions of one group, by their places in the order, and a head of keys."""
+
+    layer: int
+    kv_head: int
+    first: int
+    last: int
+
+
+@compiled
+def attend(
+    layer: int, rows: Rows, queries: Floats, prompts: Stored, completions: Stored, out: Floats
+) -> None:
+    """(kv_heads, B, folded, D) queries -> (B, heads * Dp). What they ask for has been kept already."""
+    kv_heads, B, folded, D = queries.shape
+    most = max(1, TOGETHER // folded)
+    room = (prompts.keys.shape[3] + completions.keys.shape[3]) * PANEL
+    scores = np.empty((min(most, B) * folded, room), np.float32)
+    sums = np.empty(len(scores), np.float32)
+    found = np.empty((len(scores), prompts.values.shape[3] * PANEL), np.float32)
+    for kv_head in range(kv_heads):
+        first = 0
+        while first < B:
+            group = rows.group[rows.order[first]]
+            last = first + 1
+            while last < B and last - first < most and rows.group[rows.order[last]] == group:
+                last += 1
+            part = Part(layer, kv_head, first, last)
+            _score(part, rows, queries, prompts, completions, scores)
+            _exponentials(part, rows, folded, scores, sums)
+            _weigh(part, rows, folded, scores, prompts, completions, found)
+            for b in range(first, last):
+                for head in range(folded):
+                    row = (b - first) * folded + head
+                    at = (kv_head * folded + head) * found.shape[1]
+                    scale = ONE / sums[row]
+                    for d in range(D):
+                        out[b, at + d] = found[row, d] * scale
+            first = last
+
+
+@compiled
+def _own_place(length: int) -> int:
+    """Where own tokens' scores start: behind whole panels of the prompt's."""
+    return (length + PANEL - 1) // PANEL * PANEL
+
+
+@compiled
+def _place(stored: Floats, layer: int, slot: int, kv_head: int) -> int:
+    """Where a head's keys or values start among all."""
+    _, slots, heads, blocks, rows, _ = stored.shape
+    return ((layer * slots + slot) * heads + kv_head) * blocks * rows * PANEL
+
+
+@compiled
+def _score(
+    part: Part, rows: Rows, queries: Floats, prompts: Stored, completions: Stored, scores: Floats
+) -> None:
+    """Products of each query with the keys of its prompt and its own."""
+    _, B, folded, D = queries.shape
+    asked, at, room = queries.reshape(-1), (part.kv_head * B + part.first) * folded * D, scores.shape[1]
+    group, made = rows.group[rows.order[part.first]], scores.reshape(-1)
+    length = rows.prompt_lengths[group]
+    keys, keys_at = prompts.keys.reshape(-1), _place(prompts.keys, part.layer, group, part.kv_head)
+    n = (part.last - part.first) * folded
+    _with_keys(n, length, D, (asked, at, D), keys, keys_at, (made, 0, room))
+    keys = completions.keys.reshape(-1)
+    for b in range(part.first, part.last):
+        slot, row = rows.order[b], (b - part.first) * folded
+        keys_at = _place(completions.keys, part.layer, slot, part.kv_head)
+        query, out = (asked, at + row * D, D), (made, row * room + _own_place(length), room)
+        _with_keys(folded, rows.counts[slot], D, query, keys, keys_at, out)
+
+
+@compiled
+def _with_keys(n: int, length: int, D: int, queries: Matrix, keys: Floats, keys_at: int, out: Matrix) -> None:
+    """(n, D) by (blocks, D, 16), as many blocks as `length` columns take."""
+    for block in range((length + PANEL - 1) // PANEL):
+        panel = (keys, keys_at + block * D * PANEL, PANEL)
+        multiply(n, D, queries, panel, (out[0], out[1] + block * PANEL, out[2]), False)
+
+
+@compiled
+def _exponentials(part: Part, rows: Rows, folded: int, scores: Floats, sums: Floats) -> None:
+    """Scores become their exponentials, relative to the row's highest, whose sums are noted."""
+    length = rows.prompt_lengths[rows.group[rows.order[part.first]]]
+    numbers, room = scores.reshape(-1), scores.shape[1]
+    for row in range((part.last - part.first) * folded):
+        count = rows.counts[rows.order[part.first + row // folded]]
+        at, own_at = row * room, row * room + _own_place(length)
+        prompts, own = numbers[at : at + length], numbers[own_at : own_at + count]
+        highest = max(_highest(prompts), _highest(own))
+        sums[row] = _exponentiate(prompts, highest) + _exponentiate(own, highest)
+
+
+@compiled
+def _highest(numbers: Floats) -> np.float32:
+    """The highest number: of maxima a panel apart, side by side, which the compiler can vectorise."""
+    n = len(numbers)
+    highest = numbers[0]
+    if n >= PANEL:
+        lanes = numbers[:PANEL].copy()
+        for block in range(1, n // PANEL):
+            others = numbers[block * PANEL : (block + 1) * PANEL]
+            for lane in range(PANEL):
+                lanes[lane] = max(lanes[lane], others[lane])
+        for lane in range(PANEL):
+            highest = max(highest, lanes[lane])
+    for i in range(n // PANEL * PANEL, n):
+        highest = max(highest, numbers[i])
+    return highest
+
+
+@compiled
+def _exponentiate(numbers: Floats, highest: np.float32) -> np.float32:
+    """Make of each number its exponential relative to the highest; their sum."""
+    total = ZERO
+    for i in range(len(numbers)):
+        found = exp(numbers[i] - highest)
+        numbers[i] = found
+        total += found
+    return total
+
+
+@compiled
+def _weigh(
+    part: Part,
+    rows: Rows,
+    folded: int,
+    scores: Floats,
+    prompts: Stored,
+    completions: Stored,
+    found: Floats,
+) -> None:
+    """Sums of the values of prompt and own tokens, weighed by `scores`."""
+    given, made, room, width = scores.reshape(-1), found.reshape(-1), scores.shape[1], found.shape[1]
+    group = rows.group[rows.order[part.first]]
+    length = rows.prompt_lengths[group]
+    values, columns = prompts.values.reshape(-1), prompts.values.shape[4]
+    at = _place(prompts.values, part.layer, group, part.kv_head)
+    n = (part.last - part.first) * folded
+    for panel in range(width // PANEL):
+        weighed = (values, at + panel * columns * PANEL, PANEL)
+        multiply(n, length, (given, 0, room), weighed, (made, panel * PANEL, width), False)
+    values, columns = completions.values.reshape(-1), completions.values.shape[4]
+    for b in range(part.first, part.last):
+        slot, row = rows.order[b], (b - part.first) * folded
+        at = _place(completions.values, part.layer, slot, part.kv_head)
+        own = (given, row * room + _own_place(length), room)
+        for panel in range(width // PANEL):
+            weighed = (values, at + panel * columns * PANEL, PANEL)
+            out = (made, row * width + panel * PANEL, width)
+            multiply(folded, rows.counts[slot], own, weighed, out, True)

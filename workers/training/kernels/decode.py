@@ -1,0 +1,193 @@
+"""A decode step of a Llama or Qwen model in one call: from last tokens to the logits of the next.
+
+Norms are scales of rows here: their weights lie in the products that follow, and a scale and a product may
+change places. All completions of a group read their prompt's keys together. What a row comes to does not
+depend on the others, to the bit.
+
+Shapes: B live completions in slots 0..B, n prompts, L layers, H wide states, heads = kv_heads * folded of D
+each, Dp: D rounded up to whole panels, V tokens. Weights and keys lie in panels of 16 columns
+(`kernels.tile`), values in panels of 16 of their D; whatever is missing in the last panel is 0.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.training.kernels import compiled
+from workers.training.kernels.attend import Rows, Stored, attend
+from workers.training.kernels.exponential import exp
+from workers.training.kernels.tile import PANEL, multiply
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+ZERO, ONE = np.float32(0), np.float32(1)
+
+
+class Weights(NamedTuple):
+    """All that a step reads of the model.
+
+    Attributes:
+        embedding: (V, H).
+        qkv: (L, panels, H, 16), and `qkv_bias`, (L, panels * 16).
+        head_norm: (L, heads + kv_heads, D), of queries and keys; (L, 0, 0) where there is none.
+        out: (L, panels, heads * Dp, 16).
+        gate, up: (L, panels, H, 16).
+        down: (L, panels, panels of gate * 16, 16).
+        head: (panels, H, 16).
+        cos, sin: (positions, D / 2).
+        eps, head_eps: of the norms.
+        scaling: of the scores.
+    """
+
+    embedding: Floats
+    qkv: Floats
+    qkv_bias: Floats
+    head_norm: Floats
+    out: Floats
+    gate: Floats
+    up: Floats
+    down: Floats
+    head: Floats
+    cos: Floats
+    sin: Floats
+    eps: np.float32
+    head_eps: np.float32
+    scaling: np.float32
+
+
+@compiled
+def decode(
+    rows: Rows, ids: Ints, weights: Weights, prompts: Stored, completions: Stored, logits: Floats
+) -> None:
+    """Read the last token, `ids` (B,), of the completions in `rows.order`, keep its keys and values, and
+    write the logits of the next to their slots' rows of `logits`, (B, V)."""
+    B, H = len(rows.order), weights.qkv.shape[2]
+    _, _, kv_heads, _, D, _ = prompts.keys.shape
+    Dp, inner = prompts.values.shape[3] * PANEL, weights.down.shape[2]
+    heads = weights.out.shape[2] // Dp
+    states = np.zeros((B, weights.out.shape[1] * PANEL), np.float32)
+    scales = np.empty(B, np.float32)
+    mixed = np.empty((B, weights.qkv.shape[1] * PANEL), np.float32)
+    queries = np.empty((kv_heads, B, heads // kv_heads, D), np.float32)
+    attended = np.zeros((B, heads * Dp), np.float32)
+    active = np.empty((B, inner), np.float32)
+    for b in range(B):
+        states[b, :H] = weights.embedding[ids[rows.order[b]]]
+    for layer in range(len(weights.qkv)):
+        _scales(states, H, weights.eps, scales)
+        _product(states, weights.qkv[layer], mixed, False)
+        _turn(layer, rows, weights, scales, mixed, queries, completions)
+        attend(layer, rows, queries, prompts, completions, attended)
+        _product(attended, weights.out[layer], states, True)
+        _scales(states, H, weights.eps, scales)
+        _gate(states, weights.gate[layer], weights.up[layer], scales, active)
+        _product(active, weights.down[layer], states, True)
+    _scales(states, H, weights.eps, scales)
+    _logits(states, weights.head, scales, rows.order, logits)
+
+
+@compiled
+def _scales(states: Floats, width: int, eps: np.float32, scales: Floats) -> None:
+    """What makes the root mean square of each row 1."""
+    for b in range(len(states)):
+        row = states[b, :width]
+        total = ZERO
+        for i in range(width):
+            total += row[i] * row[i]
+        scales[b] = ONE / np.sqrt(total / np.float32(width) + eps)
+
+
+@compiled
+def _product(x: Floats, panels: Floats, out: Floats, is_added: bool) -> None:
+    """(B, inner or more) by (panels, inner, 16), written or added to (B, panels * 16)."""
+    n, inner, _ = panels.shape
+    given, weights, made = x.reshape(-1), panels.reshape(-1), out.reshape(-1)
+    for panel in range(n):
+        multiply(
+            len(x),
+            inner,
+            (given, 0, x.shape[1]),
+            (weights, panel * inner * PANEL, PANEL),
+            (made, panel * PANEL, out.shape[1]),
+            is_added,
+        )
+
+
+@compiled
+def _turn(
+    layer: int, rows: Rows, weights: Weights, scales: Floats, mixed: Floats, queries: Floats, stored: Stored
+) -> None:
+    """Bring queries and keys to their norm and position; keep keys and values in their column."""
+    kv_heads, B, folded, D = queries.shape
+    heads, half = kv_heads * folded, D // 2
+    bias = weights.qkv_bias[layer]
+    for b in range(B):
+        slot = rows.order[b]
+        column = rows.counts[slot] - 1
+        position = rows.prompt_lengths[rows.group[slot]] + column
+        row = mixed[b]
+        for i in range(len(row)):
+            row[i] = row[i] * scales[b] + bias[i]
+        cos, sin = weights.cos[position], weights.sin[position]
+        for head in range(heads + kv_heads):
+            turned = row[head * D : (head + 1) * D]
+            if weights.head_norm.size > 0:
+                _normalise(turned, weights.head_norm[layer, head], weights.head_eps)
+            for d in range(half):
+                one, other = turned[d], turned[d + half]
+                turned[d] = one * cos[d] - other * sin[d]
+                turned[d + half] = other * cos[d] + one * sin[d]
+        for head in range(heads):
+            for d in range(D):
+                queries[head // folded, b, head % folded, d] = row[head * D + d] * weights.scaling
+        for head in range(kv_heads):
+            keys, values = stored.keys[layer, slot, head], stored.values[layer, slot, head]
+            for d in range(D):
+                keys[column // PANEL, d, column % PANEL] = row[(heads + head) * D + d]
+                values[d // PANEL, column, d % PANEL] = row[(heads + kv_heads + head) * D + d]
+
+
+@compiled
+def _normalise(head: Floats, weight: Floats, eps: np.float32) -> None:
+    total = ZERO
+    for d in range(len(head)):
+        total += head[d] * head[d]
+    scale = ONE / np.sqrt(total / np.float32(len(head)) + eps)
+    for d in range(len(head)):
+        head[d] *= scale * weight[d]
+
+
+@compiled
+def _gate(states: Floats, gate: Floats, up: Floats, scales: Floats, active: Floats) -> None:
+    """SiLU of the one product times the other: (B, panels * 16)."""
+    n, inner, _ = gate.shape
+    B, width = states.shape
+    given, gates, ups = (states.reshape(-1), 0, width), gate.reshape(-1), up.reshape(-1)
+    opened, raised = np.empty((B, PANEL), np.float32), np.empty((B, PANEL), np.float32)
+    for panel in range(n):
+        at = panel * inner * PANEL
+        multiply(B, inner, given, (gates, at, PANEL), (opened.reshape(-1), 0, PANEL), False)
+        multiply(B, inner, given, (ups, at, PANEL), (raised.reshape(-1), 0, PANEL), False)
+        for b in range(B):
+            out = active[b, panel * PANEL : (panel + 1) * PANEL]
+            for i in range(PANEL):
+                x = opened[b, i] * scales[b]
+                out[i] = x / (ONE + exp(-x)) * (raised[b, i] * scales[b])
+
+
+@compiled
+def _logits(states: Floats, head: Floats, scales: Floats, order: Ints, logits: Floats) -> None:
+    n, inner, _ = head.shape
+    B, width = states.shape
+    made = np.empty((B, PANEL), np.float32)
+    for panel in range(n):
+        weights = (head.reshape(-1), panel * inner * PANEL, PANEL)
+        multiply(B, inner, (states.reshape(-1), 0, width), weights, (made.reshape(-1), 0, PANEL), False)
+        for b in range(B):
+            out = logits[order[b], panel * PANEL : (panel + 1) * PANEL]
+            for i in range(len(out)):
+                out[i] = made[b, i] * scales[b]
