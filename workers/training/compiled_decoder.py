@@ -7,19 +7,23 @@ that pays as long as the processor's cache holds them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from workers.training.decode_step import Live
+from workers.training.decode_step import Ints, Live
 from workers.training.kernels.attend import Floats, Rows
 from workers.training.kernels.decode import Weights, decode
-from workers.training.kernels.tile import PANEL
+from workers.training.kernels.tile import PANEL, pack
 from workers.training.lean_decoder import linears
 from workers.training.panel_cache import PanelCache
+
+ROWS_PER_THREAD = 4
+"""Fewest completions for which another thread pays: each reads all weights."""
 
 
 class CompiledDecoder:
@@ -27,41 +31,55 @@ class CompiledDecoder:
 
     def __init__(self, model: Any, cache: PanelCache, positions: int) -> None:
         """`positions`: of the longest sequence."""
-        self._cache = cache
         self._weights = packed_weights(model, positions)
         self._prompts, self._completions = cache.arrays()
         self._logits = torch.empty(cache.slots, len(self._weights.embedding))
+        self._n_threads = min(torch.get_num_threads(), max(1, cache.slots // ROWS_PER_THREAD))
+        self._threads = ThreadPoolExecutor(self._n_threads, "decode") if self._n_threads > 1 else None
 
     def __call__(self, live: Live, ids: Tensor) -> Tensor:
         """Logits of the next token of each live completion, given its last: (B,) -> (B, V).
 
         They are overwritten by the next call.
         """
-        rows = Rows(live.by_group, live.group, live.counts, live.prompt_lengths)
-        decode(rows, ids.numpy(), self._weights, self._prompts, self._completions, self._logits.numpy())
+        parts = min(self._n_threads, max(1, len(ids) // ROWS_PER_THREAD))
+        shares = [live.by_group] if parts == 1 else np.array_split(live.by_group, parts)
+        others = [
+            self._threads.submit(self._decode, share, live, ids) for share in shares[1:] if self._threads
+        ]
+        self._decode(shares[0], live, ids)
+        for other in others:
+            other.result()
         return self._logits[: len(ids)]
+
+    def _decode(self, slots: Ints, live: Live, ids: Tensor) -> None:
+        rows = Rows(slots, live.group, live.counts, live.prompt_lengths)
+        decode(rows, ids.numpy(), self._weights, self._prompts, self._completions, self._logits.numpy())
 
 
 def packed_weights(model: Any, positions: int) -> Weights:
     """A model's weights in panels; `positions`: of the longest sequence."""
     decoder, config = model.get_decoder(), model.config
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-    layers, norm, attention = decoder.layers, decoder.norm, decoder.layers[0].self_attn
+    layers, attention = decoder.layers, decoder.layers[0].self_attn
+    of = [linears(layer) for layer in layers]
+    norms = [layer.input_layernorm.weight for layer in layers]
+    mlp_norms = [layer.post_attention_layernorm.weight for layer in layers]
     cos, sin = decoder.rotary_emb(decoder.embed_tokens.weight, torch.arange(positions)[None])
     half = cos.shape[-1] // 2
     return Weights(
         embedding=_array(decoder.embed_tokens.weight),
-        qkv=_stacked(layers, lambda layer: _after(layer.input_layernorm, *linears(layer)[:3])),
-        qkv_bias=_array(torch.stack([_bias(linears(layer)[:3]) for layer in layers])),
+        qkv=_packed([[q.weight, k.weight, v.weight] for q, k, v, *_ in of], norms),
+        qkv_bias=_array(torch.stack([_bias(linears[:3]) for linears in of])),
         head_norm=_array(torch.stack([_head_norm(layer.self_attn, heads, kv_heads) for layer in layers])),
-        out=_stacked(layers, lambda layer: _padded_heads(linears(layer)[3].weight, heads)),
-        gate=_stacked(layers, lambda layer: _after(layer.post_attention_layernorm, linears(layer)[4])),
-        up=_stacked(layers, lambda layer: _after(layer.post_attention_layernorm, linears(layer)[5])),
-        down=_stacked(layers, lambda layer: _padded(linears(layer)[6].weight, 1)),
-        head=_array(_panels(_after(norm, model.get_output_embeddings()))),
+        out=_packed([[_padded_heads(out.weight, heads)] for _, _, _, out, *_ in of]),
+        gate=_packed([[gate.weight] for *_, gate, _, _ in of], mlp_norms),
+        up=_packed([[up.weight] for *_, up, _ in of], mlp_norms),
+        down=_packed([[down.weight] for *_, down in of]),
+        head=_packed([[model.get_output_embeddings().weight]], [decoder.norm.weight])[0],
         cos=_array(cos[0, :, :half]),
         sin=_array(sin[0, :, :half]),
-        eps=np.float32(norm.variance_epsilon),
+        eps=np.float32(decoder.norm.variance_epsilon),
         head_eps=np.float32(attention.q_norm.variance_epsilon if hasattr(attention, "q_norm") else 0),
         scaling=np.float32(attention.scaling),
     )
@@ -72,9 +90,19 @@ def _array(tensor: Tensor) -> Floats:
     return found
 
 
-def _after(norm: Any, *following: Any) -> Tensor:
-    """The weights of the layers that read a norm's result, with its own: (outputs, inputs)."""
-    return torch.cat([linear.weight for linear in following]) * norm.weight
+def _packed(weights: Sequence[Sequence[Tensor]], norms: Sequence[Tensor] | None = None) -> Floats:
+    """Of each layer some weights, (outputs, inputs), side by side: (L, panels, inputs, 16), inputs as many as
+    whole panels hold. Each with the weight of the norm before it."""
+    inputs = weights[0][0].shape[1]
+    outputs = sum(len(weight) for weight in weights[0])
+    packed = np.zeros((len(weights), -(-outputs // PANEL), -(-inputs // PANEL) * PANEL, PANEL), np.float32)
+    plain = torch.ones(inputs)
+    for i, parts in enumerate(weights):
+        first = 0
+        for weight in parts:
+            pack(_array(weight), _array(plain if norms is None else norms[i]), first, packed[i])
+            first += len(weight)
+    return packed
 
 
 def _bias(linears: Sequence[Any]) -> Tensor:
@@ -83,7 +111,8 @@ def _bias(linears: Sequence[Any]) -> Tensor:
         linear.weight.new_zeros(len(linear.weight)) if linear.bias is None else linear.bias
         for linear in linears
     ]
-    return _padded(torch.cat(biases), 0)
+    joined = torch.cat(biases)
+    return torch.nn.functional.pad(joined, (0, -len(joined) % PANEL))
 
 
 def _head_norm(attention: Any, heads: int, kv_heads: int) -> Tensor:
@@ -94,24 +123,5 @@ def _head_norm(attention: Any, heads: int, kv_heads: int) -> Tensor:
 
 def _padded_heads(weight: Tensor, heads: int) -> Tensor:
     """(outputs, heads * D) -> (outputs, heads * Dp)."""
-    return _padded(weight.view(len(weight), heads, -1), 2).flatten(1)
-
-
-def _padded(tensor: Tensor, dim: int) -> Tensor:
-    """With zeros up to whole panels."""
-    more = [0, 0] * (tensor.ndim - 1 - dim) + [0, -tensor.shape[dim] % PANEL]
-    return torch.nn.functional.pad(tensor, more)
-
-
-def _panels(weight: Tensor) -> Tensor:
-    """(outputs, inputs) -> (panels, inputs, 16)."""
-    return _padded(weight, 0).view(-1, PANEL, weight.shape[1]).transpose(1, 2)
-
-
-def _stacked(layers: Sequence[Any], weight: Callable[[Any], Tensor]) -> Floats:
-    """One weight of each layer in panels: (L, panels, inputs, 16)."""
-    panels = _panels(weight(layers[0]))
-    stacked = panels.new_empty(len(layers), *panels.shape)
-    for i, layer in enumerate(layers):
-        stacked[i] = _panels(weight(layer))
-    return _array(stacked)
+    D = weight.shape[1] // heads
+    return torch.nn.functional.pad(weight.view(len(weight), heads, D), (0, -D % PANEL)).flatten(1)

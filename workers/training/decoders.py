@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -11,20 +11,20 @@ from torch import Tensor
 from workers.training.decode_attention import decode, layer_shapes
 from workers.training.decode_step import Live, exact_step
 from workers.training.lean_decoder import is_known, lean_decoder, linears
-from workers.training.slot_cache import LayerShape, SlotCache
+from workers.training.slot_cache import SlotCache
 from workers.training.static_decoder import StaticDecoder
 
 if TYPE_CHECKING:
     from workers.training.panel_cache import PanelCache
 
-FIRST_COLUMNS = 512
-"""Tokens of a completion for which a cache that grows has room at first."""
-
-COPIED_FROM = 16
-"""Completions in a call from which copying the weights pays."""
+COMPILED_FROM = 64
+"""Tokens that a call may sample from which copying the weights into panels pays."""
 
 COMPILED_BYTES = 256 << 20
 """Largest weights that are decoded by compiled kernels, times the threads that each read all of them."""
+
+LEAN_FROM = 16
+"""Completions in a call from which copying the weights for the lean decoder pays."""
 
 STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 """Where a position's rotation does not depend on the length of the sequence."""
@@ -37,6 +37,8 @@ class Room(NamedTuple):
     prompt_columns: int
     slots: int
     columns: int
+    """Tokens of a completion, at first."""
+    most_columns: int
     """Tokens of the longest completion."""
 
 
@@ -48,23 +50,44 @@ def make_decoder(
     model: Any, room: Room, samples: int, n_completions: int
 ) -> tuple[SlotCache | PanelCache, Decode]:
     """A cache and what decodes over it, for `n_completions`, `samples` of each prompt."""
-    layers, like = layer_shapes(model, model.device)
-    if n_completions >= COPIED_FROM and can_be_compiled(model, layers):
-        from workers.training.compiled_decoder import CompiledDecoder
-        from workers.training.panel_cache import PanelCache
-
-        panels = PanelCache(len(layers), layers[0], **room._asdict())
-        return panels, CompiledDecoder(model, panels, room.prompt_columns + room.columns)
-    cache = SlotCache(layers, like, **room._replace(columns=min(room.columns, FIRST_COLUMNS))._asdict())
+    if n_completions * room.most_columns >= COMPILED_FROM and can_be_compiled(model):
+        return _compiled(model, room)
+    cache = slot_cache(model, room)
     if model.device.type == "cuda":
         return cache, StaticDecoder(model, cache, samples)
-    lean = lean_decoder(model) if n_completions >= COPIED_FROM else None
+    lean = lean_decoder(model) if n_completions >= LEAN_FROM else None
     if lean is not None:
         return cache, lambda live, ids: lean.decode(cache, exact_step(live, ids))
     return cache, lambda live, ids: decode(model, cache, exact_step(live, ids))
 
 
-def can_be_compiled(model: Any, layers: Sequence[LayerShape]) -> bool:
+def slot_cache(model: Any, room: Room) -> SlotCache:
+    """What all but the compiled decoder read."""
+    return SlotCache(
+        *layer_shapes(model, model.device),
+        groups=room.groups,
+        prompt_columns=room.prompt_columns,
+        slots=room.slots,
+        columns=room.columns,
+    )
+
+
+def _compiled(model: Any, room: Room) -> tuple[PanelCache, Decode]:
+    from workers.training.compiled_decoder import CompiledDecoder
+    from workers.training.panel_cache import PanelCache
+
+    layers, _ = layer_shapes(model, model.device)
+    cache = PanelCache(
+        layers,
+        groups=room.groups,
+        prompt_columns=room.prompt_columns,
+        slots=room.slots,
+        columns=room.most_columns,
+    )
+    return cache, CompiledDecoder(model, cache, room.prompt_columns + room.most_columns)
+
+
+def can_be_compiled(model: Any) -> bool:
     """Whether the compiled kernels do all that this model does, in fp32, and its weights are few enough."""
     if not is_known(model):
         return False
@@ -75,8 +98,6 @@ def can_be_compiled(model: Any, layers: Sequence[LayerShape]) -> bool:
         all(tensor.dtype == torch.float32 for tensor in weights)
         and sum(tensor.nbytes for tensor in weights) * torch.get_num_threads() <= COMPILED_BYTES
         and all(linear.bias is None for linear in (*others, head))
-        and len(set(layers)) == 1
-        and layers[0].key_width == layers[0].value_width
         and decoder.config.hidden_act == "silu"
         and decoder.config.rope_parameters["rope_type"] in STATIC_ROPE
     )

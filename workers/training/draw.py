@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,9 +21,25 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float, top_p: float = 1.0
     if temperature == 0:
         most, tokens = logits.max(-1)
         return tokens, most - logits.logsumexp(-1)
+    if logits.device.type == "cpu" and top_p >= 1:
+        return _by_kernel(logits, uniform, temperature)
     probs = torch.softmax(logits if temperature == 1 else logits / temperature, -1)
     tokens = _inverse_cdf(probs, uniform) if top_p >= 1 else _from_nucleus(probs, uniform, top_p)
     return tokens, probs.gather(-1, tokens[:, None])[:, 0].log()
+
+
+def _by_kernel(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    from workers.training.kernels import draw as kernel
+
+    tokens, logprobs = torch.empty(len(logits), dtype=torch.long), torch.empty(len(logits))
+    kernel.draw(
+        logits.contiguous().numpy(),
+        uniform.numpy(),
+        np.float32(temperature),
+        tokens.numpy(),
+        logprobs.numpy(),
+    )
+    return tokens, logprobs
 
 
 def _inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:

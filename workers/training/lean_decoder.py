@@ -1,4 +1,4 @@
-"""A decode step over merged weights, for Llama and Qwen models on a CPU.
+"""A decode step over merged weights, for Llama and Qwen models on a CPU that are not compiled.
 
 Reads one token for each row with a third of the tensor operations of the library's modules: queries, keys and
 values come from one product, gate and up from another, and fp32 weights lie transposed, which the CPU's

@@ -7,6 +7,7 @@ nothing was written to is not held.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,15 +24,37 @@ class Panels(NamedTuple):
     keys: Tensor
     values: Tensor
 
+    def keep(self, layer: int, first: int, key: Tensor, value: Tensor) -> None:
+        """Keep (n, kv_heads, width, D) keys and values in the slots from `first` on."""
+        n, heads, width, D = key.shape
+        blocks = _blocks(width)
+        key = torch.nn.functional.pad(key, (0, 0, 0, blocks * PANEL - width))
+        value = torch.nn.functional.pad(value, (0, self.values.shape[3] * PANEL - D))
+        key = key.view(n, heads, blocks, PANEL, D).transpose(3, 4)
+        value = value.view(n, heads, width, -1, PANEL).transpose(2, 3)
+        self.keys[layer, first : first + n, :, :blocks] = key
+        self.values[layer, first : first + n, ..., :width, :] = value
+
+    def move(self, sources: Tensor, targets: Tensor, width: int) -> None:
+        """Copy the first `width` columns of some slots over those of others."""
+        blocks = _blocks(width)
+        self.keys[:, targets, :, :blocks] = self.keys[:, sources, :, :blocks]
+        self.values[:, targets, ..., :width, :] = self.values[:, sources, ..., :width, :]
+
+    def arrays(self) -> Stored:
+        """As the kernels take them."""
+        return Stored(self.keys.numpy(), self.values.numpy())
+
 
 class PanelCache:
-    """Room for `groups` prompts and `slots` completions of all layers, which are alike."""
+    """Room for `groups` prompts and `slots` completions in fp32."""
 
     def __init__(
-        self, layers: int, like: LayerShape, *, groups: int, prompt_columns: int, slots: int, columns: int
+        self, layers: Sequence[LayerShape], *, groups: int, prompt_columns: int, slots: int, columns: int
     ) -> None:
-        self.prompts = _panels(layers, like, groups, prompt_columns)
-        self.completions = _panels(layers, like, slots, columns)
+        """All `layers` are alike."""
+        self.prompts = _panels(layers, groups, prompt_columns)
+        self.completions = _panels(layers, slots, columns)
         self.groups = groups
         self.slots = slots
         self.columns = columns
@@ -47,43 +70,27 @@ class PanelCache:
 
     def keep_prompts(self, layer: int, first: int, key: Tensor, value: Tensor) -> None:
         """Keep (n, kv_heads, width, D) keys and values of prompts in the slots from `first` on."""
-        n, heads, width, D = key.shape
-        blocks, (keys, values) = _blocks(width), self.prompts
-        key = torch.nn.functional.pad(key, (0, 0, 0, blocks * PANEL - width))
-        value = torch.nn.functional.pad(value, (0, values.shape[3] * PANEL - D))
-        keys[layer, first : first + n, :, :blocks] = key.view(n, heads, blocks, PANEL, D).transpose(3, 4)
-        values[layer, first : first + n, ..., :width, :] = value.view(n, heads, width, -1, PANEL).transpose(
-            2, 3
-        )
+        self.prompts.keep(layer, first, key, value)
 
     def move_completions(self, sources: Tensor, targets: Tensor, width: int) -> None:
         """Move completions of at most `width` tokens to other slots."""
-        _move(self.completions, sources, targets, width)
+        self.completions.move(sources, targets, width)
 
     def move_prompts(self, sources: Tensor, targets: Tensor, width: int) -> None:
         """Move prompts of at most `width` tokens to other slots."""
-        _move(self.prompts, sources, targets, width)
+        self.prompts.move(sources, targets, width)
 
     def arrays(self) -> tuple[Stored, Stored]:
         """Prompts and completions as the kernels take them."""
-        prompts, completions = (
-            Stored(*(tensor.numpy() for tensor in panels)) for panels in (self.prompts, self.completions)
-        )
-        return prompts, completions
+        return self.prompts.arrays(), self.completions.arrays()
 
 
-def _panels(layers: int, like: LayerShape, slots: int, columns: int) -> Panels:
-    keys = torch.empty(layers, slots, like.heads, _blocks(columns), like.key_width, PANEL)
-    values = torch.empty(layers, slots, like.heads, -(-like.value_width // PANEL), columns, PANEL)
+def _panels(layers: Sequence[LayerShape], slots: int, columns: int) -> Panels:
+    (like,) = set(layers)
+    keys = torch.empty(len(layers), slots, like.heads, _blocks(columns), like.key_width, PANEL)
+    values = torch.empty(len(layers), slots, like.heads, _blocks(like.value_width), columns, PANEL)
     return Panels(keys, values)
 
 
-def _move(panels: Panels, sources: Tensor, targets: Tensor, width: int) -> None:
-    keys, values = panels
-    blocks = _blocks(width)
-    keys[:, targets, :, :blocks] = keys[:, sources, :, :blocks]
-    values[:, targets, ..., :width, :] = values[:, sources, ..., :width, :]
-
-
-def _blocks(columns: int) -> int:
-    return -(-columns // PANEL)
+def _blocks(n: int) -> int:
+    return -(-n // PANEL)

@@ -19,11 +19,14 @@ from torch import Tensor
 from workers.training.constraint import Constraint
 from workers.training.decode_attention import layer_shapes, prefill
 from workers.training.decode_step import Ints, Live
-from workers.training.decoders import FIRST_COLUMNS, Room, make_decoder
+from workers.training.decoders import Room, make_decoder
 from workers.training.draw import draw
 from workers.training.randomness import keyed_seed, uniforms
 from workers.training.stop_strings import StopStrings
 from workers.training.types import Completion, Group, Prompt
+
+FIRST_COLUMNS = 512
+"""Tokens of a completion for which there is room at first; it doubles as completions grow."""
 
 MAX_SLOTS = 256
 """Most completions decoded side by side."""
@@ -147,12 +150,12 @@ class _Decoding:
         keys = [keyed_seed(*sampling.key, prompt.row, sample) for prompt in prompts for sample in range(G)]
         self.seeds = np.array(keys, dtype=np.uint64)
         self.max_columns = int(self.limits.max())
-        columns = min(self.max_columns, FIRST_COLUMNS)
-        self.tokens = torch.zeros(len(self.seeds), columns, dtype=torch.long, device=self.device)
-        self.logprobs = torch.zeros(len(self.seeds), columns, device=self.device)
         # Long prompts first, so that prompts run together are of similar length.
         self.waiting = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].tokens))
-        self.cache, self.decode = make_decoder(model, self._room(), G, len(self.seeds))
+        room = self._room()
+        self.cache, self.decode = make_decoder(model, room, G, len(self.seeds))
+        self.tokens = torch.zeros(len(self.seeds), room.columns, dtype=torch.long, device=self.device)
+        self.logprobs = torch.zeros(len(self.seeds), room.columns, device=self.device)
 
         nothing = np.zeros(0, dtype=np.int64)
         self.completion_of = nothing  # (B,) number of the completion
@@ -172,7 +175,13 @@ class _Decoding:
             len(self.prompts), max(1, min(MAX_SLOTS // G, CACHE_BYTES[self.device.type] // per_group))
         )
         groups = min(len(self.prompts), min(G, 2) * at_once)
-        return Room(groups, prompt_columns=longest, slots=at_once * G, columns=self.max_columns)
+        return Room(
+            groups,
+            prompt_columns=longest,
+            slots=at_once * G,
+            columns=min(self.max_columns, FIRST_COLUMNS),
+            most_columns=self.max_columns,
+        )
 
     def start_waiting(self) -> None:
         """Run waiting prompts if a good part of the slots is free, and draw their first tokens."""

@@ -10,6 +10,9 @@ from typing import Any
 from graders import Failure, FailureKind, Grade, Sample
 from workers.config import TrainConfig
 from workers.dataset import Row
+from workers.training.decoders import Room, slot_cache
+from workers.training.slot_cache import SlotCache
+from workers.training.static_decoder import StaticDecoder
 from workers.training.types import Checkpoint, Completion, Group, Prompt, Split
 
 TIMES = ("time/", "grades/train_seconds_mean", "grades/valid_seconds_mean")
@@ -147,3 +150,9 @@ def group_of(prompt: Prompt, *completions: Sequence[int], logprob: float = -1.0)
 def sampling_threads() -> list[threading.Thread]:
     """Those that sample the next step."""
     return [thread for thread in threading.enumerate() if thread.name.startswith("sample-ahead")]
+
+
+def decode_statically(model: Any, room: Room, samples: int, _: int) -> tuple[SlotCache, StaticDecoder]:
+    """Takes the place of `make_decoder`: what a GPU gets."""
+    cache = slot_cache(model, room)
+    return cache, StaticDecoder(model, cache, samples)

@@ -7,24 +7,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.workers.training.families import PACKED, VOCABULARY, make_family
+from workers.training import decoders
+from workers.training.compiled_decoder import CompiledDecoder
 from workers.training.decode_attention import (
-    DecodeAttention,
     decode,
-    layer_shapes,
     partial_attention,
     plain_attention,
     prefill,
 )
 from workers.training.decode_step import Live, exact_step, places, spans
+from workers.training.decoders import Room, can_be_compiled, make_decoder, slot_cache
 from workers.training.lean_decoder import lean_decoder
-from workers.training.slot_cache import LayerShape, SlotCache
 
 MERGED = ("llama", "qwen2", "qwen3")
 
 
-def make_model(family):
+def make_model(family, **changes):
     """Norms are 1 and biases 0 in a fresh model; not here."""
-    model = make_family(family)
+    model = make_family(family, **changes)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for weight in model.parameters():
@@ -33,16 +33,33 @@ def make_model(family):
     return model
 
 
+ROOM = Room(groups=4, prompt_columns=30, slots=6, columns=4, most_columns=4)
+
+
+def by_modules(model):
+    cache = slot_cache(model, ROOM)
+    return cache, lambda live, ids: decode(model, cache, exact_step(live, ids))
+
+
+def by_merged_weights(model):
+    cache, lean = slot_cache(model, ROOM), lean_decoder(model)
+    return cache, lambda live, ids: lean.decode(cache, exact_step(live, ids))
+
+
+def by_kernels(model):
+    cache, decoder = make_decoder(model, ROOM, 2, 99)
+    assert isinstance(decoder, CompiledDecoder)
+    return cache, decoder
+
+
 @torch.no_grad()
-def steps(model, decoder):
+def steps(model, way):
     """Logits of three decode steps for 5 completions of 3 prompts, by the sampler and by whole sequences."""
     generator = torch.Generator().manual_seed(2)
-    lengths, group = np.array([9, 2, 30]), np.array([2, 0, 0, 1, 2])
+    lengths, group = np.array([9, 1, 30]), np.array([2, 0, 0, 1, 2])
     prompts = [torch.randint(2, VOCABULARY, (n,), generator=generator) for n in lengths]
     texts = [prompts[i] for i in group]
-    cache = SlotCache(
-        *layer_shapes(model, torch.device("cpu")), groups=4, prompt_columns=30, slots=6, columns=4
-    )
+    cache, decoder = way(model)
     ids = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True)
     first = prefill(model, cache, 0, ids, torch.from_numpy(lengths))
     expected = torch.stack([model(input_ids=text[None]).logits[0, -1] for text in prompts])
@@ -50,10 +67,8 @@ def steps(model, decoder):
     for n in range(1, 4):
         last = torch.randint(2, VOCABULARY, (5,), generator=generator)
         texts = [torch.cat([text, token[None]]) for text, token in zip(texts, last, strict=True)]
-        step = exact_step(Live(group, np.full(5, n), lengths), last)
-        found.append(
-            (decoder(cache, step), torch.stack([model(input_ids=t[None]).logits[0, -1] for t in texts]))
-        )
+        logits = decoder(Live(group, np.full(5, n), lengths), last)
+        found.append((logits.clone(), torch.stack([model(input_ids=t[None]).logits[0, -1] for t in texts])))
     return found
 
 
@@ -64,56 +79,38 @@ def assert_near(pairs):
 
 @pytest.mark.parametrize("family", PACKED)
 def test_decode_steps_give_the_logits_of_whole_sequences(family):
-    model = make_model(family)
-    assert_near(steps(model, lambda cache, step: decode(model, cache, step)))
+    assert_near(steps(make_model(family), by_modules))
 
 
 @pytest.mark.parametrize("family", MERGED)
+@pytest.mark.parametrize("way", [by_merged_weights, by_kernels])
 @pytest.mark.parametrize("has_bias", [False, True])
-def test_merged_weights_give_the_logits_of_whole_sequences(family, has_bias):
+def test_merged_weights_give_the_logits_of_whole_sequences(family, way, has_bias):
     model = make_model(family)
     if has_bias:
         for layer in model.get_decoder().layers:
-            for linear in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
+            of = layer.self_attn
+            linears = [of.q_proj, of.k_proj, of.v_proj]
+            if way is by_merged_weights:
+                linears.append(layer.mlp.down_proj)
+            for linear in linears:
                 linear.bias = torch.nn.Parameter(torch.randn(linear.out_features))
-            layer.mlp.down_proj.bias = torch.nn.Parameter(torch.randn(layer.mlp.down_proj.out_features))
-    assert_near(steps(model, lean_decoder(model).decode))
+    assert_near(steps(model, way))
 
 
-@pytest.mark.parametrize("group", [[0, 0, 1, 1, 2, 2], [2, 0, 0, 1, 2]])
-@pytest.mark.parametrize("lengths", [[9, 9, 9], [9, 2, 30]])
-def test_one_softmax_gives_what_two_give(group, lengths):
-    generator = torch.Generator().manual_seed(1)
-    B, counts = len(group), np.array([4, 2, 4, 4, 1, 3])[: len(group)]
-    live = Live(np.array(group), counts, np.array(lengths))
-    step = exact_step(live, torch.zeros(B, dtype=torch.long))
-    shapes = [LayerShape(2, 16, 16)]
-    sizes = {"groups": 4, "prompt_columns": 30, "slots": 7, "columns": 5}
-    found = []
-    for kind in (DecodeAttention, JointAttention):
-        cache = SlotCache(shapes, torch.zeros(1), **sizes)
-        for layer in (*cache.prompts, *cache.completions):
-            for kept in layer:
-                kept.normal_(generator=generator.manual_seed(kept.shape[2]))
-        operands = [torch.randn(B, heads, 16, generator=generator.manual_seed(3)) for heads in (6, 2, 2)]
-        assert JointAttention.suits(cache, step)
-        found.append((kind(cache, step).read_and_write(0, *operands, 0.3), *cache.completions[0]))
-    for joint, parts in zip(*found, strict=True):
-        torch.testing.assert_close(joint, parts, atol=1e-6, rtol=1e-5)
-
-
-def test_rows_of_very_different_lengths_are_read_in_parts():
-    live = Live(np.repeat([0, 1], 16), np.ones(32, dtype=np.int64), np.array([2000, 10]))
-    step = exact_step(live, torch.zeros(32, dtype=torch.long))
-    cache = SlotCache(
-        [LayerShape(1, 4, 4)], torch.zeros(1), groups=2, prompt_columns=2000, slots=32, columns=1
-    )
-    assert not JointAttention.suits(cache, step)
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "head_dim"), [(8, 1, 8), (4, 4, 16), (3, 1, 64), (2, 2, 128), (6, 2, 24)]
+)
+def test_kernels_know_heads_of_all_widths_and_widths_that_fill_no_panel(heads, kv_heads, head_dim):
+    shape = {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": head_dim}
+    assert_near(steps(make_model("qwen3", hidden_size=40, intermediate_size=50, **shape), by_kernels))
 
 
 @pytest.mark.parametrize("family", sorted(set(PACKED) - set(MERGED)))
 def test_other_families_are_run_by_their_own_modules(family):
-    assert lean_decoder(make_model(family)) is None
+    model = make_model(family)
+    assert lean_decoder(model) is None
+    assert not can_be_compiled(model)
 
 
 def test_what_is_no_plain_layer_is_run_by_its_own_module():
@@ -121,18 +118,46 @@ def test_what_is_no_plain_layer_is_run_by_its_own_module():
     head, layer = model.lm_head, model.get_decoder().layers[1].mlp
     model.lm_head = torch.nn.Sequential(head)
     assert lean_decoder(model) is None
+    assert not can_be_compiled(model)
     model.lm_head = head
     assert lean_decoder(model) is not None
+    assert can_be_compiled(model)
     layer.up_proj = torch.nn.Sequential(layer.up_proj)
     assert lean_decoder(model) is None
+    assert not can_be_compiled(model)
 
 
-def test_weights_are_merged_as_they_are_when_a_call_begins():
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_act": "gelu"},
+        {"mlp_bias": True},
+        {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}},
+    ],
+)
+def test_what_the_kernels_do_not_know_is_decoded_by_tensor_operations(changes):
+    model = make_model("llama", **changes)
+    assert not can_be_compiled(model)
+    _, decoder = make_decoder(model, ROOM, 2, 99)
+    assert not isinstance(decoder, CompiledDecoder)
+
+
+def test_16_bit_and_large_models_are_decoded_by_tensor_operations(monkeypatch):
     model = make_model("llama")
-    before = steps(model, lean_decoder(model).decode)[1][0]
+    monkeypatch.setattr(decoders, "COMPILED_BYTES", 1000)
+    assert not can_be_compiled(model)
+    monkeypatch.undo()
+    assert can_be_compiled(model)
+    assert not can_be_compiled(model.bfloat16())
+
+
+@pytest.mark.parametrize("way", [by_merged_weights, by_kernels])
+def test_weights_are_merged_as_they_are_when_a_call_begins(way):
+    model = make_model("llama")
+    before = steps(model, way)[1][0]
     with torch.no_grad():
         model.get_decoder().layers[0].mlp.down_proj.weight.zero_()
-    after = steps(model, lean_decoder(model).decode)[1][0]
+    after = steps(model, way)[1][0]
     assert not torch.allclose(before, after, atol=1e-2)
 
 

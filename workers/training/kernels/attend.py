@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.training.kernels import compiled
-from workers.training.kernels.exponential import exp
-from workers.training.kernels.tile import PANEL, Matrix, multiply
+from workers.training.kernels.exponential import exponentiate, highest
+from workers.training.kernels.tile import ADDED, PANEL, START, WRITTEN, Matrix, Place, multiply
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -22,7 +22,7 @@ Ints = NDArray[np.int64]
 TOGETHER = 24
 """Queries that read a prompt together: their scores stay in the processor's cache."""
 
-ZERO, ONE = np.float32(0), np.float32(1)
+ONE = np.float32(1)
 
 
 class Stored(NamedTuple):
@@ -104,7 +104,7 @@ def _own_place(length: int) -> int:
 def _place(stored: Floats, layer: int, slot: int, kv_head: int) -> int:
     """Where a head's keys or values start among all."""
     _, slots, heads, blocks, rows, _ = stored.shape
-    return ((layer * slots + slot) * heads + kv_head) * blocks * rows * PANEL
+    return int(((layer * slots + slot) * heads + kv_head) * blocks * rows * PANEL)
 
 
 @compiled
@@ -118,7 +118,7 @@ def _score(
     length = rows.prompt_lengths[group]
     keys, keys_at = prompts.keys.reshape(-1), _place(prompts.keys, part.layer, group, part.kv_head)
     n = (part.last - part.first) * folded
-    _with_keys(n, length, D, (asked, at, D), keys, keys_at, (made, 0, room))
+    _with_keys(n, length, D, (asked, at, D), keys, keys_at, (made, START, room))
     keys = completions.keys.reshape(-1)
     for b in range(part.first, part.last):
         slot, row = rows.order[b], (b - part.first) * folded
@@ -128,11 +128,13 @@ def _score(
 
 
 @compiled
-def _with_keys(n: int, length: int, D: int, queries: Matrix, keys: Floats, keys_at: int, out: Matrix) -> None:
+def _with_keys(
+    n: int, length: int, D: int, queries: Matrix, keys: Floats, keys_at: Place, out: Matrix
+) -> None:
     """(n, D) by (blocks, D, 16), as many blocks as `length` columns take."""
     for block in range((length + PANEL - 1) // PANEL):
-        panel = (keys, keys_at + block * D * PANEL, PANEL)
-        multiply(n, D, queries, panel, (out[0], out[1] + block * PANEL, out[2]), False)
+        panel = (keys, keys_at + block * D * PANEL)
+        multiply(n, D, queries, panel, (out[0], out[1] + block * PANEL, out[2]), WRITTEN)
 
 
 @compiled
@@ -144,37 +146,8 @@ def _exponentials(part: Part, rows: Rows, folded: int, scores: Floats, sums: Flo
         count = rows.counts[rows.order[part.first + row // folded]]
         at, own_at = row * room, row * room + _own_place(length)
         prompts, own = numbers[at : at + length], numbers[own_at : own_at + count]
-        highest = max(_highest(prompts), _highest(own))
-        sums[row] = _exponentiate(prompts, highest) + _exponentiate(own, highest)
-
-
-@compiled
-def _highest(numbers: Floats) -> np.float32:
-    """The highest number: of maxima a panel apart, side by side, which the compiler can vectorise."""
-    n = len(numbers)
-    highest = numbers[0]
-    if n >= PANEL:
-        lanes = numbers[:PANEL].copy()
-        for block in range(1, n // PANEL):
-            others = numbers[block * PANEL : (block + 1) * PANEL]
-            for lane in range(PANEL):
-                lanes[lane] = max(lanes[lane], others[lane])
-        for lane in range(PANEL):
-            highest = max(highest, lanes[lane])
-    for i in range(n // PANEL * PANEL, n):
-        highest = max(highest, numbers[i])
-    return highest
-
-
-@compiled
-def _exponentiate(numbers: Floats, highest: np.float32) -> np.float32:
-    """Make of each number its exponential relative to the highest; their sum."""
-    total = ZERO
-    for i in range(len(numbers)):
-        found = exp(numbers[i] - highest)
-        numbers[i] = found
-        total += found
-    return total
+        most = max(highest(prompts), highest(own))
+        sums[row] = exponentiate(prompts, most) + exponentiate(own, most)
 
 
 @compiled
@@ -195,14 +168,14 @@ def _weigh(
     at = _place(prompts.values, part.layer, group, part.kv_head)
     n = (part.last - part.first) * folded
     for panel in range(width // PANEL):
-        weighed = (values, at + panel * columns * PANEL, PANEL)
-        multiply(n, length, (given, 0, room), weighed, (made, panel * PANEL, width), False)
+        weighed = (values, at + panel * columns * PANEL)
+        multiply(n, length, (given, START, room), weighed, (made, panel * PANEL, width), WRITTEN)
     values, columns = completions.values.reshape(-1), completions.values.shape[4]
     for b in range(part.first, part.last):
         slot, row = rows.order[b], (b - part.first) * folded
         at = _place(completions.values, part.layer, slot, part.kv_head)
         own = (given, row * room + _own_place(length), room)
         for panel in range(width // PANEL):
-            weighed = (values, at + panel * columns * PANEL, PANEL)
+            weighed = (values, at + panel * columns * PANEL)
             out = (made, row * width + panel * PANEL, width)
-            multiply(folded, rows.counts[slot], own, weighed, out, True)
+            multiply(folded, rows.counts[slot], own, weighed, out, ADDED)

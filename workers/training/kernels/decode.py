@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from workers.training.kernels import compiled
 from workers.training.kernels.attend import Rows, Stored, attend
 from workers.training.kernels.exponential import exp
-from workers.training.kernels.tile import PANEL, multiply
+from workers.training.kernels.tile import ADDED, PANEL, START, WRITTEN, multiply
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -32,12 +32,12 @@ class Weights(NamedTuple):
 
     Attributes:
         embedding: (V, H).
-        qkv: (L, panels, H, 16), and `qkv_bias`, (L, panels * 16).
+        qkv: (L, panels, Hp, 16), and `qkv_bias`, (L, panels * 16).
         head_norm: (L, heads + kv_heads, D), of queries and keys; (L, 0, 0) where there is none.
         out: (L, panels, heads * Dp, 16).
-        gate, up: (L, panels, H, 16).
-        down: (L, panels, panels of gate * 16, 16).
-        head: (panels, H, 16).
+        gate, up: (L, Ip / 16, Hp, 16).
+        down: (L, panels, Ip, 16).
+        head: (panels, Hp, 16).
         cos, sin: (positions, D / 2).
         eps, head_eps: of the norms.
         scaling: of the scores.
@@ -65,27 +65,29 @@ def decode(
 ) -> None:
     """Read the last token, `ids` (B,), of the completions in `rows.order`, keep its keys and values, and
     write the logits of the next to their slots' rows of `logits`, (B, V)."""
-    B, H = len(rows.order), weights.qkv.shape[2]
+    B, H = len(rows.order), weights.embedding.shape[1]
     _, _, kv_heads, _, D, _ = prompts.keys.shape
     Dp, inner = prompts.values.shape[3] * PANEL, weights.down.shape[2]
     heads = weights.out.shape[2] // Dp
-    states = np.zeros((B, weights.out.shape[1] * PANEL), np.float32)
+    states = np.zeros((B, weights.qkv.shape[2]), np.float32)
     scales = np.empty(B, np.float32)
     mixed = np.empty((B, weights.qkv.shape[1] * PANEL), np.float32)
     queries = np.empty((kv_heads, B, heads // kv_heads, D), np.float32)
     attended = np.zeros((B, heads * Dp), np.float32)
     active = np.empty((B, inner), np.float32)
     for b in range(B):
-        states[b, :H] = weights.embedding[ids[rows.order[b]]]
+        token = weights.embedding[ids[rows.order[b]]]
+        for i in range(H):
+            states[b, i] = token[i]
     for layer in range(len(weights.qkv)):
         _scales(states, H, weights.eps, scales)
-        _product(states, weights.qkv[layer], mixed, False)
+        _product(states, weights.qkv[layer], mixed, WRITTEN)
         _turn(layer, rows, weights, scales, mixed, queries, completions)
         attend(layer, rows, queries, prompts, completions, attended)
-        _product(attended, weights.out[layer], states, True)
+        _product(attended, weights.out[layer], states, ADDED)
         _scales(states, H, weights.eps, scales)
         _gate(states, weights.gate[layer], weights.up[layer], scales, active)
-        _product(active, weights.down[layer], states, True)
+        _product(active, weights.down[layer], states, ADDED)
     _scales(states, H, weights.eps, scales)
     _logits(states, weights.head, scales, rows.order, logits)
 
@@ -102,7 +104,7 @@ def _scales(states: Floats, width: int, eps: np.float32, scales: Floats) -> None
 
 
 @compiled
-def _product(x: Floats, panels: Floats, out: Floats, is_added: bool) -> None:
+def _product(x: Floats, panels: Floats, out: Floats, is_added: np.bool_) -> None:
     """(B, inner or more) by (panels, inner, 16), written or added to (B, panels * 16)."""
     n, inner, _ = panels.shape
     given, weights, made = x.reshape(-1), panels.reshape(-1), out.reshape(-1)
@@ -110,8 +112,8 @@ def _product(x: Floats, panels: Floats, out: Floats, is_added: bool) -> None:
         multiply(
             len(x),
             inner,
-            (given, 0, x.shape[1]),
-            (weights, panel * inner * PANEL, PANEL),
+            (given, START, x.shape[1]),
+            (weights, panel * inner * PANEL),
             (made, panel * PANEL, out.shape[1]),
             is_added,
         )
@@ -166,12 +168,12 @@ def _gate(states: Floats, gate: Floats, up: Floats, scales: Floats, active: Floa
     """SiLU of the one product times the other: (B, panels * 16)."""
     n, inner, _ = gate.shape
     B, width = states.shape
-    given, gates, ups = (states.reshape(-1), 0, width), gate.reshape(-1), up.reshape(-1)
+    given, gates, ups = (states.reshape(-1), START, width), gate.reshape(-1), up.reshape(-1)
     opened, raised = np.empty((B, PANEL), np.float32), np.empty((B, PANEL), np.float32)
     for panel in range(n):
         at = panel * inner * PANEL
-        multiply(B, inner, given, (gates, at, PANEL), (opened.reshape(-1), 0, PANEL), False)
-        multiply(B, inner, given, (ups, at, PANEL), (raised.reshape(-1), 0, PANEL), False)
+        multiply(B, inner, given, (gates, at), (opened.reshape(-1), START, opened.shape[1]), WRITTEN)
+        multiply(B, inner, given, (ups, at), (raised.reshape(-1), START, raised.shape[1]), WRITTEN)
         for b in range(B):
             out = active[b, panel * PANEL : (panel + 1) * PANEL]
             for i in range(PANEL):
@@ -185,8 +187,15 @@ def _logits(states: Floats, head: Floats, scales: Floats, order: Ints, logits: F
     B, width = states.shape
     made = np.empty((B, PANEL), np.float32)
     for panel in range(n):
-        weights = (head.reshape(-1), panel * inner * PANEL, PANEL)
-        multiply(B, inner, (states.reshape(-1), 0, width), weights, (made.reshape(-1), 0, PANEL), False)
+        weights = (head.reshape(-1), panel * inner * PANEL)
+        multiply(
+            B,
+            inner,
+            (states.reshape(-1), START, width),
+            weights,
+            (made.reshape(-1), START, made.shape[1]),
+            WRITTEN,
+        )
         for b in range(B):
             out = logits[order[b], panel * PANEL : (panel + 1) * PANEL]
             for i in range(len(out)):

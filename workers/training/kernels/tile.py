@@ -5,7 +5,7 @@ weights packed in such panels are read in one stream, as fast as memory gives th
 order, hence to the same bits whatever rows stand beside it.
 
 A matrix is told by (numbers, first, step): a flat array, where its first number is, and how far it is from
-one row to the next.
+one row to the next; a panel, whose rows lie one behind the other, by (numbers, first).
 """
 
 from __future__ import annotations
@@ -27,14 +27,21 @@ PANEL = 16
 MOST_ROWS = 6
 """Rows whose results fit in the 16 registers of AVX2, beside what they are made of."""
 
-Matrix = tuple[NDArray[np.float32], int, int]
+# Typed, since a function is compiled once more for each plain number that is handed to it.
+START = np.int64(0)
+WRITTEN, ADDED = np.bool_(False), np.bool_(True)
+
+Place = int | np.int64
+Floats = NDArray[np.float32]
+Matrix = tuple[Floats, Place, Place]
+Panel = tuple[Floats, Place]
 
 _FLOAT, _INT, _LANE = ir.FloatType(), ir.IntType(64), ir.IntType(32)
 _VECTOR = ir.VectorType(_FLOAT, PANEL)
 
 
 @compiled
-def multiply(rows: int, inner: int, x: Matrix, panel: Matrix, out: Matrix, is_added: bool) -> None:
+def multiply(rows: int, inner: int, x: Matrix, panel: Panel, out: Matrix, is_added: np.bool_) -> None:
     """(rows, inner) by (inner, 16), written to `out` or added to it."""
     row = 0
     while row < rows:
@@ -56,34 +63,43 @@ def multiply(rows: int, inner: int, x: Matrix, panel: Matrix, out: Matrix, is_ad
         row += n
 
 
+@compiled
+def pack(weight: Floats, scale: Floats, first: int, panels: Floats) -> None:
+    """Write (outputs, inputs), each input times its scale, into the columns from `first` on of (panels,
+    inputs or more, 16)."""
+    outputs, inputs = weight.shape
+    for row in range(outputs):
+        panel, column = panels[(first + row) // PANEL], (first + row) % PANEL
+        for i in range(inputs):
+            panel[i, column] = weight[row, i] * scale[i]
+
+
 def _tile(rows: int) -> Any:
     """The product of a fixed number of rows. Loops over arrays would keep the sums in memory."""
 
-    def tile(_: Any, inner: Any, x: Any, panel: Any, out: Any, is_added: Any) -> Any:  # noqa: ARG001
-        places = tuple(types.Tuple((matrix[0], types.int64, types.int64)) for matrix in (x, panel, out))
-
+    def tile(_: Any, inner: Any, x: Any, panel: Any, out: Any, is_added: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, given: Sequence[Any]) -> Any:
-            ends = [
+            matrices = [
                 _Matrix(context, builder, kind, value)
                 for kind, value in zip(signature.args[1:4], given[1:4], strict=True)
             ]
-            _emit(builder, rows, given[0], *ends, is_added=given[4])
+            _emit(builder, rows, given[0], *matrices, is_added=given[4])
             return context.get_dummy_value()
 
-        return types.none(types.int64, *places, types.boolean), emit
+        return types.none(inner, x, panel, out, is_added), emit
 
     return intrinsic(tile)
 
 
 class _Matrix:
-    """A matrix of the code that is being made."""
+    """A matrix or panel of the code that is being made."""
 
     def __init__(self, context: Any, builder: Any, kind: Any, value: Any) -> None:
-        numbers, first, step = (builder.extract_value(value, i) for i in range(3))
+        numbers, first, *step = (builder.extract_value(value, i) for i in range(len(kind)))
         self._builder = builder
         data = context.make_array(kind[0])(context, builder, value=numbers).data
         self._start = builder.gep(data, [first])
-        self._step = step
+        self._step = step[0] if step else _INT(PANEL)
 
     def row(self, number: ir.Value) -> ir.Value:
         """Where a row starts."""
@@ -97,7 +113,6 @@ def _emit(
     x_rows, out_rows = ([matrix.row(_INT(row)) for row in range(rows)] for matrix in (x, out))
     out_rows = [builder.bitcast(row, _VECTOR.as_pointer()) for row in out_rows]
     zero = ir.Constant(_VECTOR, [0.0] * PANEL)
-    starts = [builder.select(is_added, builder.load(row, align=4), zero) for row in out_rows]
     before, loop, after = builder.block, *(builder.append_basic_block(name) for name in ("sum", "summed"))
     builder.branch(loop)
     builder.position_at_end(loop)
@@ -108,13 +123,14 @@ def _emit(
         _plus(builder, sums[row], builder.load(builder.gep(x_rows[row], [i])), weights) for row in range(rows)
     ]
     following = builder.add(i, _INT(1))
-    for phi, first, then in zip((i, *sums), (_INT(0), *starts), (following, *more), strict=True):
+    for phi, first, then in zip((i, *sums), (_INT(0), *[zero] * rows), (following, *more), strict=True):
         phi.add_incoming(first, before)
         phi.add_incoming(then, loop)
     builder.cbranch(builder.icmp_signed("<", following, inner), loop, after)
     builder.position_at_end(after)
     for row, found in zip(out_rows, more, strict=True):
-        builder.store(found, row, align=4)
+        there = builder.select(is_added, builder.load(row, align=4), zero)
+        builder.store(builder.fadd(found, there), row, align=4)
 
 
 def _plus(builder: Any, sums: Any, factor: Any, weights: Any) -> Any:
