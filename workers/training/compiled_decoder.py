@@ -8,17 +8,17 @@ that pays as long as the processor's cache holds them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from workers.training.decode_step import Ints, Live
+from workers.training.decode_step import Live
 from workers.training.kernels.attend import Floats, Rows
 from workers.training.kernels.decode import Weights, decode
-from workers.training.kernels.tile import PANEL, pack
+from workers.training.kernels.panels import PANEL, pack
+from workers.training.kernels.threads import in_parts
 from workers.training.lean_decoder import linears
 from workers.training.panel_cache import PanelCache
 
@@ -34,27 +34,16 @@ class CompiledDecoder:
         self._weights = packed_weights(model, positions)
         self._prompts, self._completions = cache.arrays()
         self._logits = torch.empty(cache.slots, len(self._weights.embedding))
-        self._n_threads = min(torch.get_num_threads(), max(1, cache.slots // ROWS_PER_THREAD))
-        self._threads = ThreadPoolExecutor(self._n_threads, "decode") if self._n_threads > 1 else None
 
     def __call__(self, live: Live, ids: Tensor) -> Tensor:
         """Logits of the next token of each live completion, given its last: (B,) -> (B, V).
 
         They are overwritten by the next call.
         """
-        parts = min(self._n_threads, max(1, len(ids) // ROWS_PER_THREAD))
-        shares = [live.by_group] if parts == 1 else np.array_split(live.by_group, parts)
-        others = [
-            self._threads.submit(self._decode, share, live, ids) for share in shares[1:] if self._threads
-        ]
-        self._decode(shares[0], live, ids)
-        for other in others:
-            other.result()
+        rows = Rows(live.by_group, live.group, live.counts, live.prompt_lengths)
+        arrays = (rows, ids.numpy(), self._weights, self._prompts, self._completions, self._logits.numpy())
+        in_parts(decode, len(ids), ROWS_PER_THREAD, *arrays)
         return self._logits[: len(ids)]
-
-    def _decode(self, slots: Ints, live: Live, ids: Tensor) -> None:
-        rows = Rows(slots, live.group, live.counts, live.prompt_lengths)
-        decode(rows, ids.numpy(), self._weights, self._prompts, self._completions, self._logits.numpy())
 
 
 def packed_weights(model: Any, positions: int) -> Weights:

@@ -9,6 +9,9 @@ from torch import Tensor
 BLOCK = 128
 """Tokens whose probabilities are first added up together: one long running sum is slow and less exact."""
 
+LEAST_NUMBERS = 1 << 16
+"""Logits for which another thread pays."""
+
 
 def draw(logits: Tensor, uniform: Tensor, temperature: float, top_p: float = 1.0) -> tuple[Tensor, Tensor]:
     """One token for each row, and its log-probability: (B, V), (B,) -> (B,), (B,).
@@ -30,9 +33,13 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float, top_p: float = 1.0
 
 def _by_kernel(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     from workers.training.kernels import draw as kernel
+    from workers.training.kernels import threads
 
     tokens, logprobs = torch.empty(len(logits), dtype=torch.long), torch.empty(len(logits))
-    kernel.draw(
+    threads.in_parts(
+        kernel.draw,
+        len(logits),
+        max(1, LEAST_NUMBERS // logits.shape[1]),
         logits.contiguous().numpy(),
         uniform.numpy(),
         np.float32(temperature),

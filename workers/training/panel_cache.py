@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from workers.training.kernels.attend import Stored
-from workers.training.kernels.tile import PANEL
+from workers.training.kernels.panels import PANEL
 from workers.training.slot_cache import LayerShape
 
 

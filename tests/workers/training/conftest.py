@@ -35,6 +35,12 @@ def lora_policy(sharp: Path) -> Policy:
     return moved(Policy.load(make_config(sharp)))
 
 
+@pytest.fixture
+def full_policy(sharp: Path) -> Policy:
+    """A policy with every weight trained, away from its base. Asked for by `request.getfixturevalue`."""
+    return moved(Policy.load(make_config(sharp, adapter="full")))
+
+
 def moved(policy: Policy) -> Policy:
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():

@@ -12,7 +12,7 @@ from workers.training.decode_attention import layer_shapes, prefill
 from workers.training.decode_step import Live
 from workers.training.draw import draw
 from workers.training.kernels.attend import Rows, attend
-from workers.training.kernels.tile import ADDED, START, WRITTEN, multiply, pack
+from workers.training.kernels.panels import ADDED, START, WRITTEN, multiply, pack
 from workers.training.panel_cache import PanelCache
 from workers.training.slot_cache import LayerShape
 
@@ -93,10 +93,12 @@ def test_a_completion_is_read_to_the_same_bits_whatever_is_beside_it_and_however
         for threads in (1, 3):
             cache = PanelCache(shapes, groups=3, prompt_columns=20, slots=12, columns=2)
             prefill(model, cache, 0, prompts, torch.from_numpy(lengths))
-            torch.set_num_threads(threads)
             decoder = CompiledDecoder(model, cache, 22)
-            torch.set_num_threads(1)
-            found.append(decoder(Live(group, counts, lengths), ids).clone())
+            torch.set_num_threads(threads)
+            try:
+                found.append(decoder(Live(group, counts, lengths), ids).clone())
+            finally:
+                torch.set_num_threads(1)
             alone = torch.stack(
                 [decoder(Live(group[:n], counts[:n], lengths), ids[:n])[-1].clone() for n in (1, 5)]
             )

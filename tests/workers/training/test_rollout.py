@@ -142,7 +142,9 @@ def test_only_live_completions_are_run(ending_policy, prompts, way, monkeypatch)
         monkeypatch.setattr(decoders, "lean_decoder", lambda _: None)
     kernel = compiled_decoder.decode
     monkeypatch.setattr(
-        compiled_decoder, "decode", lambda rows, *rest: (reads.append(len(rows.order)), kernel(rows, *rest))
+        compiled_decoder,
+        "decode",
+        lambda first, last, *rest: (reads.append(last - first), kernel(first, last, *rest)),
     )
     monkeypatch.setattr(rollout, "PREFILL_PADDING", 0)
     embedding = ending_policy.rollout_model.get_input_embeddings()

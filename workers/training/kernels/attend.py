@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.training.kernels import compiled
-from workers.training.kernels.exponential import exponentiate, highest
-from workers.training.kernels.tile import ADDED, PANEL, START, WRITTEN, Matrix, Place, multiply
+from workers.training.kernels.panels import ADDED, PANEL, START, WRITTEN, Matrix, Place, multiply
+from workers.training.kernels.softmax import exponentials, largest
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -22,7 +22,7 @@ Ints = NDArray[np.int64]
 TOGETHER = 24
 """Queries that read a prompt together: their scores stay in the processor's cache."""
 
-ONE = np.float32(1)
+ONE, LOWEST = np.float32(1), np.float32(-np.inf)
 
 
 class Stored(NamedTuple):
@@ -146,8 +146,8 @@ def _exponentials(part: Part, rows: Rows, folded: int, scores: Floats, sums: Flo
         count = rows.counts[rows.order[part.first + row // folded]]
         at, own_at = row * room, row * room + _own_place(length)
         prompts, own = numbers[at : at + length], numbers[own_at : own_at + count]
-        most = max(highest(prompts), highest(own))
-        sums[row] = exponentiate(prompts, most) + exponentiate(own, most)
+        top = largest(own, largest(prompts, LOWEST))
+        sums[row] = exponentials(prompts, top) + exponentials(own, top)
 
 
 @compiled

@@ -6,7 +6,7 @@ depend on the others, to the bit.
 
 Shapes: B live completions in slots 0..B, n prompts, L layers, H wide states, heads = kv_heads * folded of D
 each, Dp: D rounded up to whole panels, V tokens. Weights and keys lie in panels of 16 columns
-(`kernels.tile`), values in panels of 16 of their D; whatever is missing in the last panel is 0.
+(`kernels.panels`), values in panels of 16 of their D; whatever is missing in the last panel is 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from workers.training.kernels import compiled
 from workers.training.kernels.attend import Rows, Stored, attend
 from workers.training.kernels.exponential import exp
-from workers.training.kernels.tile import ADDED, PANEL, START, WRITTEN, multiply
+from workers.training.kernels.panels import ADDED, PANEL, START, WRITTEN, multiply
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -61,10 +61,18 @@ class Weights(NamedTuple):
 
 @compiled
 def decode(
-    rows: Rows, ids: Ints, weights: Weights, prompts: Stored, completions: Stored, logits: Floats
+    first: int,
+    last: int,
+    live: Rows,
+    ids: Ints,
+    weights: Weights,
+    prompts: Stored,
+    completions: Stored,
+    logits: Floats,
 ) -> None:
-    """Read the last token, `ids` (B,), of the completions in `rows.order`, keep its keys and values, and
-    write the logits of the next to their slots' rows of `logits`, (B, V)."""
+    """Read the last token, of `ids` (B,), of the completions from first to last in the order; keep its keys
+    and values, and write the logits of the next to their slots' rows of `logits`, (B, V)."""
+    rows = Rows(live.order[first:last], live.group, live.counts, live.prompt_lengths)
     B, H = len(rows.order), weights.embedding.shape[1]
     _, _, kv_heads, _, D, _ = prompts.keys.shape
     Dp, inner = prompts.values.shape[3] * PANEL, weights.down.shape[2]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.training.kernels import compiled
-from workers.training.kernels.exponential import exponentiate, highest
+from workers.training.kernels.softmax import exponentials, largest
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -16,27 +16,35 @@ Ints = NDArray[np.int64]
 BLOCK = 128
 """Tokens whose probabilities are first added up together: one long running sum is slow and less exact."""
 
-ZERO = np.float32(0)
+ZERO, LOWEST = np.float32(0), np.float32(-np.inf)
 
 
 @compiled
-def draw(logits: Floats, uniform: Floats, temperature: np.float32, tokens: Ints, logprobs: Floats) -> None:
+def draw(
+    first: int,
+    last: int,
+    logits: Floats,
+    uniform: Floats,
+    temperature: np.float32,
+    tokens: Ints,
+    logprobs: Floats,
+) -> None:
     """(B, V), (B,) -> (B,), (B,): the first token at which the running sum of the probabilities at a
     temperature above 0 passes `uniform` times their total."""
-    B, V = logits.shape
+    V = logits.shape[1]
     probs = np.empty(V, np.float32)
     sums = np.empty((V + BLOCK - 1) // BLOCK, np.float64)
-    for b in range(B):
-        most = highest(logits[b])
+    for b in range(first, last):
+        top = largest(logits[b], LOWEST)
         for i in range(V):
-            probs[i] = (logits[b, i] - most) / temperature
+            probs[i] = (logits[b, i] - top) / temperature
         total = 0.0
         for block in range(len(sums)):
-            total += float(exponentiate(probs[block * BLOCK : (block + 1) * BLOCK], ZERO))
+            total += float(exponentials(probs[block * BLOCK : (block + 1) * BLOCK], ZERO))
             sums[block] = total
         token = _passed(probs, sums, uniform[b] * total)
         tokens[b] = token
-        logprobs[b] = (logits[b, token] - most) / temperature - np.float32(math.log(total))
+        logprobs[b] = (logits[b, token] - top) / temperature - np.float32(math.log(total))
 
 
 @compiled

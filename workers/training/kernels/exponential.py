@@ -1,13 +1,10 @@
-"""exp() in single precision that the compiler can vectorise, and what else a softmax takes."""
+"""exp() in single precision that the compiler can vectorise, as it cannot the library's."""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from workers.training.kernels import compiled, compiled_in_order
-
-Floats = NDArray[np.float32]
+from workers.training.kernels import compiled_in_order
 
 LOG2_E = np.float32(1.44269504088896341)
 LN_2_HIGH, LN_2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
@@ -30,23 +27,3 @@ def exp(x: np.float32) -> np.float32:
     found = ZERO if x < LEAST else found
     found = INFINITY if x > MOST else found
     return x if x != x else found
-
-
-@compiled
-def highest(numbers: Floats) -> np.float32:
-    """The highest number."""
-    most = numbers[0]
-    for number in numbers:
-        most = max(most, number)
-    return np.float32(most)
-
-
-@compiled
-def exponentiate(numbers: Floats, most: np.float32) -> np.float32:
-    """Make of each number its exponential relative to that of `most`; their sum."""
-    total = ZERO
-    for i in range(len(numbers)):
-        found = exp(numbers[i] - most)
-        numbers[i] = found
-        total += found
-    return total

@@ -21,60 +21,68 @@ from workers.training.kernels import compiled
 
 LANES = 8
 ROWS, COLUMNS = 4, 2 * LANES
-"""Of a tile: 8 vectors of sums hide the latency of two multipliers, and fit in 16 registers with operands."""
+"""Of a tile: 8 vectors of sums hide the latency of two multipliers, and fit in 16 registers with operands, as
+do the 12 of 6 rows."""
 
 Flat = NDArray[np.float32]
 
 _INDEX = ir.IntType(64)
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _ANY = ir.Constant(_VECTOR, ir.Undefined)
+_NOTHING = ir.Constant(_VECTOR, [0.0] * LANES)
 _ZEROS = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
 
 
-def _tile(does_add: bool) -> Callable[..., None]:
+def tile(rows: int) -> Callable[..., None]:
     """A tile of c = or += a b, from places on; steps lie between rows, and between terms of the sums."""
 
     @intrinsic
-    def tile(
-        _: Any, c: Any, c_at: Any, c_row: Any,  # noqa: ARG001
+    def product(
+        _: Any, adds: Any, c: Any, c_at: Any, c_row: Any,  # noqa: ARG001
         a: Any, a_at: Any, a_row: Any, a_term: Any, b: Any, b_at: Any, b_term: Any, terms: Any,  # noqa: ARG001
     ) -> Any:  # fmt: skip
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             c, a, b = (
-                context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 3, 7)
+                context.make_array(signature.args[i])(context, builder, args[i]).data for i in (1, 4, 8)
             )
-            sums = _sums(builder, a, b, *args[4:7], *args[8:11])
-            for i in range(ROWS):
-                row = builder.add(args[1], builder.mul(args[2], _index(i)))
+            sums = _sums(builder, rows, a, b, *args[5:8], *args[9:12])
+            for i in range(rows):
+                row = builder.add(args[2], builder.mul(args[3], _index(i)))
                 for j in range(COLUMNS // LANES):
                     place = _place(builder, c, builder.add(row, _index(j * LANES)))
-                    found = builder.load(sums[i][j])
-                    if does_add:
-                        found = builder.fadd(_load(builder, place), found)
-                    builder.store(found, place).align = 4
+                    before = builder.select(args[0], _load(builder, place), _NOTHING)
+                    builder.store(builder.fadd(builder.load(sums[i][j]), before), place).align = 4
             return context.get_dummy_value()
 
         numbers = [types.int64] * 3
-        return types.void(c, *numbers[:2], a, *numbers, b, *numbers), emit
+        return types.void(types.boolean, c, *numbers[:2], a, *numbers, b, *numbers), emit
 
-    found: Callable[..., None] = tile
+    found: Callable[..., None] = product
     return found
 
 
 def _sums(
-    builder: Any, a: Any, b: Any, a_at: Any, a_row: Any, a_term: Any, b_at: Any, b_term: Any, terms: Any
+    builder: Any,
+    rows: int,
+    a: Any,
+    b: Any,
+    a_at: Any,
+    a_row: Any,
+    a_term: Any,
+    b_at: Any,
+    b_term: Any,
+    terms: Any,
 ) -> list[list[Any]]:
     """The tile's sums of products, in variables that become registers."""
     kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
     multiply_add = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-        builder.module, kind, f"llvm.fma.v{LANES}f32"
+        builder.module, kind, f"llvm.fmuladd.v{LANES}f32"
     )
-    zero = ir.Constant(_VECTOR, [0.0] * LANES)
-    sums = [[builder.alloca(_VECTOR) for _ in range(COLUMNS // LANES)] for _ in range(ROWS)]
+    sums = [[builder.alloca(_VECTOR) for _ in range(COLUMNS // LANES)] for _ in range(rows)]
     for row in sums:
         for variable in row:
-            builder.store(zero, variable)
-    starts = [builder.add(a_at, builder.mul(a_row, _index(i))) for i in range(ROWS)]
+            builder.store(_NOTHING, variable)
+    starts = [builder.add(a_at, builder.mul(a_row, _index(i))) for i in range(rows)]
     with cgutils.for_range(builder, terms, intp=_INDEX) as loop:
         at = builder.add(b_at, builder.mul(loop.index, b_term))
         vectors = [
@@ -105,7 +113,7 @@ def _load(builder: Any, place: Any) -> Any:
     return vector
 
 
-_set_tile, _add_tile = _tile(does_add=False), _tile(does_add=True)
+_tile = tile(ROWS)
 
 
 @compiled
@@ -115,7 +123,7 @@ def multiply(
     """c (m, n) = a (m, terms) b (terms, n), the latter from `b_at` on."""
     for j in range(0, n, COLUMNS):
         for i in range(0, m, ROWS):
-            _set_tile(c, i * c_step + j, c_step, a, i * a_step, a_step, 1, b, b_at + j, b_step, terms)
+            _tile(False, c, i * c_step + j, c_step, a, i * a_step, a_step, 1, b, b_at + j, b_step, terms)
 
 
 @compiled
@@ -129,6 +137,5 @@ def add_product(
     """
     for j in range(0, n, COLUMNS):
         for i in range(0, m, ROWS):
-            _add_tile(
-                c, c_at + i * c_step + j, c_step, a, i * a_row, a_row, a_term, b, b_at + j, b_step, terms
-            )
+            at = c_at + i * c_step + j
+            _tile(True, c, at, c_step, a, i * a_row, a_row, a_term, b, b_at + j, b_step, terms)
