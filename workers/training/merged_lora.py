@@ -7,7 +7,8 @@ because a 16-bit sum loses a small delta.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -40,6 +41,27 @@ def forget_sum(layer: Any) -> None:
         layer.forward.versions = None
 
 
+@contextmanager
+def bases_alone(model: Any, layers: Sequence[Any]) -> Iterator[None]:
+    """PEFT layers of a model compute without their adapters inside.
+
+    PEFT's own switch goes through all modules and their weights, twice, for as long as a small model's layers
+    take to compute.
+    """
+    forwards = [layer.forward for layer in layers]
+    if not all(isinstance(forward, _SummedForward) for forward in forwards):
+        with model.disable_adapter():
+            yield
+        return
+    for forward in forwards:
+        forward.is_base_alone = True
+    try:
+        yield
+    finally:
+        for forward in forwards:
+            forward.is_base_alone = False
+
+
 def _is_plain(layer: Any) -> bool:
     return (
         type(layer) is LoraLinear
@@ -59,6 +81,7 @@ class _SummedForward:
         self._peft_forward = layer.forward
         self._summed = summed
         self.versions: tuple[int, int] | None = None
+        self.is_base_alone = False
 
     def current_versions(self) -> tuple[int, int]:
         """They change with every write to A or B."""
@@ -69,7 +92,8 @@ class _SummedForward:
 
     def is_current(self) -> bool:
         """Whether the sum is what the layer computes at this moment."""
-        return not self._layer.disable_adapters and self.versions == self.current_versions()
+        is_whole = not (self.is_base_alone or self._layer.disable_adapters)
+        return is_whole and self.versions == self.current_versions()
 
     def term(self) -> _Term:
         """What the layer computes, but for its bias."""
@@ -83,7 +107,8 @@ class _SummedForward:
 
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not self.is_current():
-            found: Tensor = self._peft_forward(x, *args, **kwargs)
+            forward = self._layer.get_base_layer() if self.is_base_alone else self._peft_forward
+            found: Tensor = forward(x, *args, **kwargs)
             return found
         return self.with_bias(*_through_sums(x, [self.term()]))
 

@@ -32,7 +32,7 @@ from workers.training.base_model import BaseModel, compute_in, load_base
 from workers.training.constraint import constraint_of
 from workers.training.distributed import ALONE, World
 from workers.training.errors import ModelInvalid
-from workers.training.merged_lora import forget_sum, train_through_sum
+from workers.training.merged_lora import bases_alone, forget_sum, train_through_sum
 from workers.training.recompute import recompute_layers
 from workers.training.rollout_weights import follow, own_weight
 from workers.training.value import make_value_head
@@ -180,7 +180,7 @@ class Policy:
             if self.adapter is None:
                 yield self._reference
             else:
-                with self.adapter.disable_adapter():
+                with bases_alone(self.adapter, [layer for layer, _ in self._merged]):
                     yield self.model
         if self.is_sharded:  # saving a checkpoint closes the main process's models, and all must be alike
             for model in (self.model, self._reference if self.adapter is None else self.model):

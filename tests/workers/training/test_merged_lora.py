@@ -61,10 +61,26 @@ def test_a_changed_weight_is_never_overlooked(policy):
     assert not any(uses_the_sum(policy))
 
 
-def test_the_reference_is_the_base_alone(policy):
-    policy.sync_rollout()
+@pytest.mark.parametrize("is_summed", [False, True])
+def test_the_reference_is_the_base_alone_until_it_is_left(policy, is_summed):
+    if is_summed:
+        policy.sync_rollout()
     answer = make_answers(seed=2)[0]
     tuned = plain_logprobs(policy.model, answer)
     with policy.reference() as model:
         reference = plain_logprobs(model, answer)
+    with policy.adapter.disable_adapter(), torch.no_grad():
+        expected = plain_logprobs(policy.model, answer)
+    assert torch.equal(reference, expected)
     assert (tuned - reference).abs().max() > 0.1
+    with pytest.raises(KeyError), policy.reference():
+        raise KeyError
+    assert torch.equal(plain_logprobs(policy.model, answer), tuned)
+
+
+def test_layers_without_a_sum_are_switched_off_by_peft(policy):
+    (one, *_) = layers(policy)
+    one.forward = one.forward._peft_forward
+    with policy.reference():
+        assert all(layer.disable_adapters for layer, _ in policy._merged)
+    assert not any(layer.disable_adapters for layer, _ in policy._merged)
