@@ -17,7 +17,7 @@ from workers.training.static_decoder import StaticDecoder
 if TYPE_CHECKING:
     from workers.training.panel_cache import PanelCache
 
-COMPILED_FROM = 64
+COMPILED_FROM = 16
 """Tokens that a call may sample from which copying the weights into panels pays."""
 
 COMPILED_BYTES = 256 << 20
