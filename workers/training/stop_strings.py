@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 class StopStrings:
@@ -32,8 +34,9 @@ class StopStrings:
             return False
         start, texts = len(tokens), 0
         # Each token that has text has a byte at least. One more, as some tokenizers drop a text's first
-        # space; and on to a token that is text by itself, since half a character spoils what follows it.
-        while start > 0 and (texts <= self._tail or _BROKEN in self._text(tokens[start])):
+        # space; and on to a token that is text by itself, since half a character spoils what follows it:
+        # in some tokenizers all bytes up to the next token that is none.
+        while start > 0 and (texts <= self._tail or self._may_be_spoilt(tokens[start])):
             start -= 1
             texts += bool(self._text(tokens[start]))
         return self._first(self.decoded([tokens[start:]])[0]) is not None
@@ -52,6 +55,11 @@ class StopStrings:
 
     def _first(self, text: str) -> int | None:
         return min((at for stop in self._stops if (at := text.find(stop)) >= 0), default=None)
+
+    def _may_be_spoilt(self, token: int) -> bool:
+        name = self._tokenizer.convert_ids_to_tokens(token)
+        text = self._text(token)
+        return not text or _BROKEN in text or (name is not None and _BYTE.fullmatch(name) is not None)
 
     def _text(self, token: int) -> str:
         """The token's text, twice: alone, some tokenizers would drop its space."""

@@ -55,6 +55,15 @@ def first_hit(tokenizer, stops, tokens):
     return None
 
 
+def test_bytes_that_half_a_character_spoils_are_no_text():
+    tokenizer = TOKENIZERS["pieces"]
+    tokens = tokenizer.convert_tokens_to_ids(["<0x97>", "<0x0A>", "<0x20>", "ab"])
+    assert first_hit(tokenizer, [" a"], tokens) is None
+    assert not StopStrings(tokenizer, [" a"]).is_complete(tokens)
+    assert not StopStrings(tokenizer, [" a"]).is_complete([tokens[0], tokenizer.eos_token_id, *tokens[1:]])
+    assert StopStrings(tokenizer, [" a"]).is_complete(tokens[1:])
+
+
 @pytest.mark.parametrize("name", TOKENIZERS)
 @settings(max_examples=50)
 @given(data=st.data())
@@ -104,6 +113,9 @@ def test_few_tokens_are_decoded_for_each_new_one():
         def batch_decode(self, rows, **options):
             decoded.append(sum(map(len, rows)))
             return TOKENIZERS["bytes"].batch_decode(rows, **options)
+
+        def convert_ids_to_tokens(self, token):
+            return TOKENIZERS["bytes"].convert_ids_to_tokens(token)
 
     found = StopStrings(Counting(), ["ab"])
     tokens = byte_tokenizer()("b" * 200 + "ab").input_ids
