@@ -27,7 +27,7 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float, top_p: float = 1.0
     if logits.device.type == "cpu" and top_p >= 1:
         return _by_kernel(logits, uniform, temperature)
     probs = torch.softmax(logits if temperature == 1 else logits / temperature, -1)
-    tokens = _inverse_cdf(probs, uniform) if top_p >= 1 else _from_nucleus(probs, uniform, top_p)
+    tokens = inverse_cdf(probs, uniform) if top_p >= 1 else _from_nucleus(probs, uniform, top_p)
     return tokens, probs.gather(-1, tokens[:, None])[:, 0].log()
 
 
@@ -49,7 +49,7 @@ def _by_kernel(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Ten
     return tokens, logprobs
 
 
-def _inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
+def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
     """The first token at which the running sum passes `uniform` times the total: (B, V), (B,) -> (B,)."""
     B, V = probs.shape
     padded = torch.nn.functional.pad(probs, (0, -V % BLOCK)) if V % BLOCK else probs

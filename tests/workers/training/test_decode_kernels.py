@@ -10,7 +10,7 @@ from tests.workers.training.test_decode_attention import make_model
 from workers.training.compiled_decoder import CompiledDecoder
 from workers.training.decode_attention import layer_shapes, prefill
 from workers.training.decode_step import Live
-from workers.training.draw import draw
+from workers.training.draw import draw, inverse_cdf
 from workers.training.kernels.attend import Rows, attend
 from workers.training.kernels.panels import ADDED, START, WRITTEN, multiply, pack
 from workers.training.panel_cache import PanelCache
@@ -122,6 +122,22 @@ def test_draws_and_their_logprobs_are_those_of_double_precision(vocabulary: int,
     torch.testing.assert_close(
         logprobs.double(), expected.gather(-1, tokens[:, None])[:, 0], atol=3e-6, rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("vocabulary", [1, 129, 1000])
+def test_tensor_operations_draw_what_the_kernel_draws(vocabulary: int) -> None:
+    """A GPU's way."""
+    logits, uniform = (
+        torch.from_numpy(random(300, vocabulary) * 3),
+        torch.from_numpy(random(300)).frac().abs(),
+    )
+    logits[:, 1::3] = -torch.inf
+    uniform[:2] = torch.tensor([0, 1 - 2**-24])
+    tokens, _ = draw(logits, uniform, 1.0)
+    found = inverse_cdf(torch.softmax(logits, -1), uniform)
+    assert (found != tokens).float().mean() <= 0.01  # where both are within a rounding of each other
+    assert logits.gather(-1, found[:, None]).isfinite().all()
+    assert logits.gather(-1, tokens[:, None]).isfinite().all()
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])

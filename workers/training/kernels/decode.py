@@ -4,9 +4,9 @@ Norms are scales of rows here: their weights lie in the products that follow, an
 change places. All completions of a group read their prompt's keys together. What a row comes to does not
 depend on the others, to the bit.
 
-Shapes: B live completions in slots 0..B, n prompts, L layers, H wide states, heads = kv_heads * folded of D
-each, Dp: D rounded up to whole panels, V tokens. Weights and keys lie in panels of 16 columns
-(`kernels.panels`), values in panels of 16 of their D; whatever is missing in the last panel is 0.
+Shapes: B live completions in slots 0..B, n prompts, L layers, states H wide, heads = kv_heads * folded of D
+each, V tokens; Hp, Dp, and Ip of the gate: widths rounded up to whole panels of 16 columns
+(`kernels.panels`), where weights are 0.
 """
 
 from __future__ import annotations
