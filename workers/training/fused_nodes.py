@@ -92,9 +92,10 @@ def _norm_gradient(
     if weight.requires_grad:
         of_weight = (grad * rows).mul_(scales[:, None]).sum(0)
     if wants_states:
-        beside = torch.zeros_like(rows) if also is None else also.contiguous().view(-1, width)
-        of_states = torch.empty_like(states)
-        _run("norm_gradient", len(rows), grad, beside, rows, weight, scales, of_states.view(-1, width))
+        beside = grad if also is None else also.contiguous().view(-1, width)
+        found = torch.empty_like(rows)
+        _run("norm_gradient", len(rows), grad, beside, also is not None, rows, weight, scales, found)
+        of_states = found.view(states.shape)
     return of_states, of_weight
 
 

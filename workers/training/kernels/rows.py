@@ -64,12 +64,13 @@ def norm_gradient(
     last: int,
     grad: Floats,
     also: Floats,
+    has_also: bool,
     states: Floats,
     weight: Floats,
     scales: Floats,
     found: Floats,
 ) -> None:
-    """Gradient of the (N, H) states from that of their norm, and what they have `also` from elsewhere."""
+    """Gradient of the (N, H) states from that of their norm, and what they may have `also` from elsewhere."""
     for i in range(first, last):
         g, more, x, out = grad[i], also[i], states[i], found[i]
         along = ZERO
@@ -78,7 +79,8 @@ def norm_gradient(
         scale = scales[i]
         back = along * scale * scale * scale / np.float32(len(x))
         for j in range(len(x)):
-            out[j] = more[j] + g[j] * weight[j] * scale - x[j] * back
+            beside = more[j] if has_also else ZERO
+            out[j] = beside + g[j] * weight[j] * scale - x[j] * back
 
 
 @compiled
