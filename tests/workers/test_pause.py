@@ -323,7 +323,8 @@ def test_a_paused_and_resumed_job_has_the_history_of_one_that_never_paused(
     assert job.state_step is not None
     assert 2 <= job.state_step < 16
     assert children() == []
-    snapshot = db.scalars(select(Checkpoint).where(Checkpoint.step == job.state_step)).one()
+    of_pause = select(Checkpoint).where(Checkpoint.job_id == job.id, Checkpoint.step == job.state_step)
+    snapshot = db.scalars(of_pause).one()
     assert snapshot.storage_key
     assert get_storage().exists(f"{snapshot.storage_key}/model/model.safetensors")
     told = messages(db, job)[-2:]
