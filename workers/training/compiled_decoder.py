@@ -52,20 +52,21 @@ def packed_weights(model: Any, positions: int) -> Weights:
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     layers, attention = decoder.layers, decoder.layers[0].self_attn
     of = [linears(layer) for layer in layers]
-    norms = [layer.input_layernorm.weight for layer in layers]
-    mlp_norms = [layer.post_attention_layernorm.weight for layer in layers]
     cos, sin = decoder.rotary_emb(decoder.embed_tokens.weight, torch.arange(positions)[None])
     half = cos.shape[-1] // 2
     return Weights(
         embedding=_array(decoder.embed_tokens.weight),
-        qkv=_packed([[q.weight, k.weight, v.weight] for q, k, v, *_ in of], norms),
+        norm=_array(torch.stack([layer.input_layernorm.weight for layer in layers])),
+        mlp_norm=_array(torch.stack([layer.post_attention_layernorm.weight for layer in layers])),
+        last_norm=_array(decoder.norm.weight),
+        qkv=_packed([[q.weight, k.weight, v.weight] for q, k, v, *_ in of]),
         qkv_bias=_array(torch.stack([_bias(linears[:3]) for linears in of])),
         head_norm=_array(torch.stack([_head_norm(layer.self_attn, heads, kv_heads) for layer in layers])),
         out=_packed([[_padded_heads(out.weight, heads)] for _, _, _, out, *_ in of]),
-        gate=_packed([[gate.weight] for *_, gate, _, _ in of], mlp_norms),
-        up=_packed([[up.weight] for *_, up, _ in of], mlp_norms),
+        gate=_packed([[gate.weight] for *_, gate, _, _ in of]),
+        up=_packed([[up.weight] for *_, up, _ in of]),
         down=_packed([[down.weight] for *_, down in of]),
-        head=_packed([[model.get_output_embeddings().weight]], [decoder.norm.weight])[0],
+        head=_packed([[model.get_output_embeddings().weight]])[0],
         cos=_array(cos[0, :, :half]),
         sin=_array(sin[0, :, :half]),
         eps=np.float32(decoder.norm.variance_epsilon),
@@ -79,17 +80,16 @@ def _array(tensor: Tensor) -> Floats:
     return found
 
 
-def _packed(weights: Sequence[Sequence[Tensor]], norms: Sequence[Tensor] | None = None) -> Floats:
+def _packed(weights: Sequence[Sequence[Tensor]]) -> Floats:
     """Of each layer some weights, (outputs, inputs), side by side: (L, panels, inputs, 16), inputs as many as
-    whole panels hold. Each with the weight of the norm before it."""
+    whole panels hold."""
     inputs = weights[0][0].shape[1]
     outputs = sum(len(weight) for weight in weights[0])
     packed = np.zeros((len(weights), -(-outputs // PANEL), -(-inputs // PANEL) * PANEL, PANEL), np.float32)
-    plain = torch.ones(inputs)
     for i, parts in enumerate(weights):
         first = 0
         for weight in parts:
-            pack(_array(weight), _array(plain if norms is None else norms[i]), first, packed[i])
+            pack(_array(weight), first, packed[i])
             first += len(weight)
     return packed
 

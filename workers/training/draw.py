@@ -26,8 +26,11 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float, top_p: float = 1.0
         return tokens, most - logits.logsumexp(-1)
     if logits.device.type == "cpu" and top_p >= 1:
         return _by_kernel(logits, uniform, temperature)
-    probs = torch.softmax(logits if temperature == 1 else logits / temperature, -1)
-    tokens = inverse_cdf(probs, uniform) if top_p >= 1 else _from_nucleus(probs, uniform, top_p)
+    logits = logits if temperature == 1 else logits / temperature
+    if top_p < 1:
+        return _from_nucleus(logits, uniform, top_p)
+    probs = torch.softmax(logits, -1)
+    tokens = inverse_cdf(probs, uniform)
     return tokens, probs.gather(-1, tokens[:, None])[:, 0].log()
 
 
@@ -64,12 +67,14 @@ def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
     return (block * BLOCK + _passed(inside, rest)).clamp(max=V - 1)  # matters for NaN alone
 
 
-def _from_nucleus(probs: Tensor, uniform: Tensor, top_p: float) -> Tensor:
-    ordered, ids = probs.sort(stable=True, dim=-1, descending=True)
-    sums = ordered.cumsum(-1)
-    kept = (sums - ordered < top_p).sum(-1, keepdim=True)  # at least the most likely
+def _from_nucleus(logits: Tensor, uniform: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    ordered, ids = logits.sort(stable=True, dim=-1, descending=True)  # probabilities would have more ties
+    probs = torch.softmax(ordered, -1)
+    sums = probs.cumsum(-1)
+    kept = (sums - probs < top_p).sum(-1, keepdim=True)  # at least the most likely
     aim = uniform * sums.gather(-1, kept - 1)[:, 0]
-    return ids.gather(-1, _passed(sums, aim)[:, None])[:, 0]
+    place = _passed(sums, aim)[:, None]
+    return ids.gather(-1, place)[:, 0], probs.gather(-1, place)[:, 0].log()
 
 
 def _passed(sums: Tensor, aim: Tensor) -> Tensor:

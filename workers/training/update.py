@@ -44,13 +44,19 @@ class UpdateStats:
     is_finite: bool = True
 
 
+VALUE_EPSILON = 1e-6
+"""Adam's epsilon for a value head: what is left of a gradient that is 0 but for rounding makes no step. PPO's
+baselines have 1e-5 (Huang et al. 2022, The 37 implementation details of PPO); here gradients are divided by
+the width of the states."""
+
+
 def make_optimizer(policy: Policy, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW without decay: the KL penalty holds the policy near its start. A value head has its own rate."""
     of_policy, of_head = _split_weights(policy)
     param_groups = [{"params": of_policy, "lr": config.learning_rate, "peak_lr": config.learning_rate}]
     if of_head:
         rate = config.value_learning_rate
-        param_groups.append({"params": of_head, "lr": rate, "peak_lr": rate})
+        param_groups.append({"params": of_head, "lr": rate, "peak_lr": rate, "eps": VALUE_EPSILON})
     optimizer = torch.optim.AdamW(param_groups, weight_decay=0.0, fused=True)
     optimizer.register_step_post_hook(lambda *_: policy.weights_changed())
     return optimizer

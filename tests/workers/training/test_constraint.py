@@ -170,9 +170,7 @@ def test_sampler_and_trainer_agree_on_every_token(
         states = completion_states(policy.model, batch)
         logprobs, entropy = token_logprobs(states, head, batch.targets, 1.0, allowed)
         sampled = torch.tensor([logprob for c in chosen for logprob in c.logprobs])
-        # Large weights: either side is this far from exact arithmetic, in a few of a thousand tokens.
-        assert float((logprobs.detach() - sampled).abs().mean()) <= 1e-6
-        assert float((logprobs.detach() - sampled).abs().max()) <= 2e-5
+        assert float((logprobs.detach() - sampled).abs().max()) <= 1e-5
         assert bool(entropy.isfinite().all())
         free, _ = token_logprobs(states, head, batch.targets, 1.0)
         assert float((free.detach() - sampled).abs().max()) > 1  # the free policy is another one

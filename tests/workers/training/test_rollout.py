@@ -288,7 +288,7 @@ def test_nothing_outside_the_nucleus_is_drawn(values, uniform, top_p):
     logits = torch.tensor([values])
     token, logprob = draw(logits, torch.tensor([uniform]), 1.0, top_p)
     probs = torch.softmax(logits[0].double(), -1)
-    more_likely = probs[probs > probs[token] * (1 + 1e-6)].sum()  # fp32 cannot tell nearer ones apart
+    more_likely = probs[probs > probs[token]].sum()
     assert more_likely < top_p + 1e-5
     assert logprob.item() == pytest.approx(probs[token].log().item(), abs=1e-4)
 
@@ -399,7 +399,7 @@ def test_sampling_logprobs_equal_the_trainers(kind, temperature, prompts, reques
             trained = plain_logprobs(policy.model, Answer(group.prompt, completion), temperature)
             gaps.append((trained - torch.tensor(completion.logprobs)).abs())
     assert torch.cat(gaps).mean() <= 1e-5
-    assert torch.cat(gaps).max() <= 3e-5 / temperature
+    assert torch.cat(gaps).max() <= 3e-5
 
 
 def test_greedy_equals_the_librarys_own_generation(policy, prompts):

@@ -1,8 +1,8 @@
 """A decode step of a Llama or Qwen model in one call: from last tokens to the logits of the next.
 
-Norms are scales of rows here: their weights lie in the products that follow, and a scale and a product may
-change places. All completions of a group read their prompt's keys together. What a row comes to does not
-depend on the others, to the bit.
+All completions of a group read their prompt's keys together. What a row comes to does not depend on the
+others, to the bit. Norm and gate are those of the training pass (`kernels.rows`), with plain weights and
+sums in its order, so that roundings are mostly the trainer's.
 
 Shapes: B live completions in slots 0..B, n prompts, L layers, states H wide, heads = kv_heads * folded of D
 each, V tokens; Hp, Dp, and Ip of the gate: widths rounded up to whole panels of 16 columns
@@ -18,13 +18,11 @@ from numpy.typing import NDArray
 
 from workers.training.kernels import compiled
 from workers.training.kernels.attend import Rows, Stored, attend
-from workers.training.kernels.exponential import exp
 from workers.training.kernels.panels import ADDED, PANEL, START, WRITTEN, multiply
+from workers.training.kernels.rows import gated, norm_row
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
-
-ZERO, ONE = np.float32(0), np.float32(1)
 
 
 class Weights(NamedTuple):
@@ -32,6 +30,7 @@ class Weights(NamedTuple):
 
     Attributes:
         embedding: (V, H).
+        norm, mlp_norm, last_norm: (L, H), (L, H) and (H,).
         qkv: (L, panels, Hp, 16), and `qkv_bias`, (L, panels * 16).
         head_norm: (L, heads + kv_heads, D), of queries and keys; (L, 0, 0) where there is none.
         out: (L, panels, heads * Dp, 16).
@@ -44,6 +43,9 @@ class Weights(NamedTuple):
     """
 
     embedding: Floats
+    norm: Floats
+    mlp_norm: Floats
+    last_norm: Floats
     qkv: Floats
     qkv_bias: Floats
     head_norm: Floats
@@ -78,7 +80,7 @@ def decode(
     Dp, inner = prompts.values.shape[3] * PANEL, weights.down.shape[2]
     heads = weights.out.shape[2] // Dp
     states = np.zeros((B, weights.qkv.shape[2]), np.float32)
-    scales = np.empty(B, np.float32)
+    normed = np.zeros_like(states)
     mixed = np.empty((B, weights.qkv.shape[1] * PANEL), np.float32)
     queries = np.empty((kv_heads, B, heads // kv_heads, D), np.float32)
     attended = np.zeros((B, heads * Dp), np.float32)
@@ -88,27 +90,23 @@ def decode(
         for i in range(H):
             states[b, i] = token[i]
     for layer in range(len(weights.qkv)):
-        _scales(states, H, weights.eps, scales)
-        _product(states, weights.qkv[layer], mixed, WRITTEN)
-        _turn(layer, rows, weights, scales, mixed, queries, completions)
+        _normalise(states, weights.norm[layer], weights.eps, normed)
+        _product(normed, weights.qkv[layer], mixed, WRITTEN)
+        _turn(layer, rows, weights, mixed, queries, completions)
         attend(layer, rows, queries, prompts, completions, attended)
         _product(attended, weights.out[layer], states, ADDED)
-        _scales(states, H, weights.eps, scales)
-        _gate(states, weights.gate[layer], weights.up[layer], scales, active)
+        _normalise(states, weights.mlp_norm[layer], weights.eps, normed)
+        _gate(normed, weights.gate[layer], weights.up[layer], active)
         _product(active, weights.down[layer], states, ADDED)
-    _scales(states, H, weights.eps, scales)
-    _logits(states, weights.head, scales, rows.order, logits)
+    _normalise(states, weights.last_norm, weights.eps, normed)
+    _logits(normed, weights.head, rows.order, logits)
 
 
 @compiled
-def _scales(states: Floats, width: int, eps: np.float32, scales: Floats) -> None:
-    """What makes the root mean square of each row 1."""
+def _normalise(states: Floats, weight: Floats, eps: np.float32, normed: Floats) -> None:
+    width = len(weight)
     for b in range(len(states)):
-        row = states[b, :width]
-        total = ZERO
-        for i in range(width):
-            total += row[i] * row[i]
-        scales[b] = ONE / np.sqrt(total / np.float32(width) + eps)
+        norm_row(states[b, :width], weight, eps, normed[b, :width])
 
 
 @compiled
@@ -128,9 +126,7 @@ def _product(x: Floats, panels: Floats, out: Floats, is_added: np.bool_) -> None
 
 
 @compiled
-def _turn(
-    layer: int, rows: Rows, weights: Weights, scales: Floats, mixed: Floats, queries: Floats, stored: Stored
-) -> None:
+def _turn(layer: int, rows: Rows, weights: Weights, mixed: Floats, queries: Floats, stored: Stored) -> None:
     """Bring queries and keys to their norm and position; keep keys and values in their column."""
     kv_heads, B, folded, D = queries.shape
     heads, half = kv_heads * folded, D // 2
@@ -141,12 +137,12 @@ def _turn(
         position = rows.prompt_lengths[rows.group[slot]] + column
         row = mixed[b]
         for i in range(len(row)):
-            row[i] = row[i] * scales[b] + bias[i]
+            row[i] += bias[i]
         cos, sin = weights.cos[position], weights.sin[position]
         for head in range(heads + kv_heads):
             turned = row[head * D : (head + 1) * D]
             if weights.head_norm.size > 0:
-                _normalise(turned, weights.head_norm[layer, head], weights.head_eps)
+                norm_row(turned, weights.head_norm[layer, head], weights.head_eps, turned)
             for d in range(half):
                 one, other = turned[d], turned[d + half]
                 turned[d] = one * cos[d] - other * sin[d]
@@ -162,17 +158,7 @@ def _turn(
 
 
 @compiled
-def _normalise(head: Floats, weight: Floats, eps: np.float32) -> None:
-    total = ZERO
-    for d in range(len(head)):
-        total += head[d] * head[d]
-    scale = ONE / np.sqrt(total / np.float32(len(head)) + eps)
-    for d in range(len(head)):
-        head[d] *= scale * weight[d]
-
-
-@compiled
-def _gate(states: Floats, gate: Floats, up: Floats, scales: Floats, active: Floats) -> None:
+def _gate(states: Floats, gate: Floats, up: Floats, active: Floats) -> None:
     """SiLU of the one product times the other: (B, panels * 16)."""
     n, inner, _ = gate.shape
     B, width = states.shape
@@ -182,15 +168,11 @@ def _gate(states: Floats, gate: Floats, up: Floats, scales: Floats, active: Floa
         at = panel * inner * PANEL
         multiply(B, inner, given, (gates, at), (opened.reshape(-1), START, opened.shape[1]), WRITTEN)
         multiply(B, inner, given, (ups, at), (raised.reshape(-1), START, raised.shape[1]), WRITTEN)
-        for b in range(B):
-            out = active[b, panel * PANEL : (panel + 1) * PANEL]
-            for i in range(PANEL):
-                x = opened[b, i] * scales[b]
-                out[i] = x / (ONE + exp(-x)) * (raised[b, i] * scales[b])
+        gated(0, B, opened, raised, active[:, panel * PANEL : (panel + 1) * PANEL])
 
 
 @compiled
-def _logits(states: Floats, head: Floats, scales: Floats, order: Ints, logits: Floats) -> None:
+def _logits(states: Floats, head: Floats, order: Ints, logits: Floats) -> None:
     n, inner, _ = head.shape
     B, width = states.shape
     made = np.empty((B, PANEL), np.float32)
@@ -207,4 +189,4 @@ def _logits(states: Floats, head: Floats, scales: Floats, order: Ints, logits: F
         for b in range(B):
             out = logits[order[b], panel * PANEL : (panel + 1) * PANEL]
             for i in range(len(out)):
-                out[i] = made[b, i] * scales[b]
+                out[i] = made[b, i]

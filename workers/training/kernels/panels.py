@@ -56,11 +56,10 @@ def multiply(rows: int, inner: int, x: Matrix, panel: Panel, out: Matrix, is_add
 
 
 @compiled
-def pack(weight: Floats, scale: Floats, first: int, panels: Floats) -> None:
-    """Write (outputs, inputs), each input times its scale, into the columns from `first` on of (panels,
-    inputs or more, 16)."""
+def pack(weight: Floats, first: int, panels: Floats) -> None:
+    """Write (outputs, inputs) into the columns from `first` on of (panels, inputs or more, 16)."""
     outputs, inputs = weight.shape
     for row in range(outputs):
         panel, column = panels[(first + row) // PANEL], (first + row) % PANEL
         for i in range(inputs):
-            panel[i, column] = weight[row, i] * scale[i]
+            panel[i, column] = weight[row, i]

@@ -19,7 +19,8 @@ ZERO, ONE = np.float32(0), np.float32(1)
 
 
 @compiled
-def _norm(x: Floats, weight: Floats, eps: np.float32, normed: Floats) -> np.float32:
+def norm_row(x: Floats, weight: Floats, eps: np.float32, normed: Floats) -> np.float32:
+    """RMSNorm of one row, which may be in place; returns one over its root mean square."""
     total = ZERO
     for j in range(len(x)):
         total += x[j] * x[j]
@@ -35,7 +36,7 @@ def norm(
 ) -> None:
     """RMSNorm of (N, H) states; (N,) one over their root mean squares."""
     for i in range(first, last):
-        scales[i] = _norm(states[i], weight, eps, normed[i])
+        scales[i] = norm_row(states[i], weight, eps, normed[i])
 
 
 @compiled
@@ -55,7 +56,7 @@ def add_and_norm(
         a, b, c = states[i], more[i], total[i]
         for j in range(len(a)):
             c[j] = a[j] + b[j]
-        scales[i] = _norm(c, weight, eps, normed[i])
+        scales[i] = norm_row(c, weight, eps, normed[i])
 
 
 @compiled
