@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -26,11 +27,23 @@ numbers = count(1)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with whole services first, then those with slow tests: a long one at the end would run alone."""
+    _tell_apart(items)
     rank: dict[Path, int] = {}
     for item in items:
         mine = 0 if item.get_closest_marker("e2e") else 1 if item.get_closest_marker("slow") else 2
         rank[item.path] = min(mine, rank.get(item.path, 2))
     items.sort(key=lambda item: rank[item.path])
+
+
+def _tell_apart(items: list[pytest.Item]) -> None:
+    """Of tests with one id only one would be run by several processes. Schemathesis gives its tests names of
+    their own, and one id."""
+    times = Counter(item.nodeid for item in items)
+    for item in items:
+        if times[item.nodeid] > 1:
+            item._id = item.id.with_params(item.name.partition("[")[2].removesuffix("]"))
+    if len({item.nodeid for item in items}) < len(items):
+        raise pytest.UsageError("There are tests with the same id.")
 
 
 @pytest.fixture(scope="session")
