@@ -10,6 +10,7 @@ COPY pyproject.toml constraints.txt README.md ./
 COPY alembic.ini ./
 COPY app app
 COPY graders graders
+COPY methods methods
 COPY migrations migrations
 COPY workers workers
 ENV CHERRY_DATA_DIR=/data CHERRY_HOST=0.0.0.0

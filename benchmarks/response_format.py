@@ -18,9 +18,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from benchmarks.engine.models import NANO
-from workers.config import TrainConfig
-from workers.dataset import read_rows
-from workers.response_format import grammar_of
+from methods.response_format import grammar_of
+from methods.rows import read_rows
+from methods.train_config import TrainConfig
 from workers.training.constraint import Constraint, constraint_of
 from workers.training.policy import Policy
 from workers.training.prompts import make_prompts

@@ -21,8 +21,8 @@ import torch
 
 from benchmarks.engine.models import Shape, build
 from graders import Grade, Sample
-from workers.config import TrainConfig
-from workers.dataset import Row
+from methods.rows import Row
+from methods.train_config import TrainConfig
 from workers.training.loop import train
 from workers.training.types import Checkpoint, Group, Split
 

@@ -26,8 +26,8 @@ from app.jobs import capacity, runs
 from app.jobs.models import Job
 from app.jobs.runs import Claim, LeaseLost
 from app.settings import get_settings
+from methods.tune_config import TuneConfig, read_config
 from workers import delivery
-from workers.tuning_config import TuneConfig, read_config
 
 log = structlog.get_logger(__name__)
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.files.models import File
 from app.settings import get_settings
 from app.storage import Storage, get_storage
-from workers.dataset import Check, DatasetInvalid, Row, read_rows
+from methods.rows import Check, DatasetInvalid, Row, read_rows
 
 TRAINING, VALIDATION = "training_file", "validation_file"
 

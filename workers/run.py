@@ -37,11 +37,13 @@ from app.settings import get_settings
 from app.storage import get_storage
 from graders import build_grader, parse_grader
 from graders.spec import GraderSpec
+from methods.rows import Row
+from methods.train_config import TrainConfig
+from methods.tune_config import TuneConfig, read_config
+from methods.tuning_rows import row_check
 from workers import delivery
 from workers.attempt import Exit
 from workers.base_models import local_folder
-from workers.config import TrainConfig
-from workers.dataset import Row
 from workers.db_recorder import DatabaseRecorder, state_to_resume
 from workers.integrations import shown_elsewhere
 from workers.job_data import fetch_rows
@@ -53,8 +55,6 @@ from workers.training.recorder import Recorder
 from workers.training.recorders import Silent
 from workers.training.state import state_folder
 from workers.training.types import RunResult
-from workers.tuning_config import TuneConfig, read_config
-from workers.tuning_rows import row_check
 
 log = structlog.get_logger(__name__)
 

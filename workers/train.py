@@ -17,8 +17,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from graders import GraderInvalid, build_grader, parse_grader
-from workers.config import TrainConfig
-from workers.dataset import MAX_VALID_ROWS, DatasetInvalid, Row, read_rows
+from methods.rows import MAX_VALID_ROWS, DatasetInvalid, Row, read_rows
+from methods.train_config import TrainConfig
 from workers.training.distributed import World
 from workers.training.errors import EngineError
 from workers.training.loop import train

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from app.jobs.models import Job
-from app.jobs.tuning_defaults import resolve_tuning
-from workers.dataset import Row
+from methods.rows import Row
+from methods.tune_config import TuneConfig
+from methods.tune_defaults import resolve_tuning
 from workers.job_data import TRAINING, DataFile, JobInvalid, ModelShape
-from workers.tuning_config import TuneConfig
 
 MIN_SUPERVISED_ROWS = 10
 DEVICES = {"gpus": "cuda", "processes": "cpu"}

@@ -20,7 +20,6 @@ from app.grading.headers import opened
 from app.grading.limits import grade_limits
 from app.grading.services import grader_services
 from app.jobs import runs
-from app.jobs.defaults import ConfigImpossible, resolve_config
 from app.jobs.runs import Claim, LeaseLost
 from app.models import service as models
 from app.models.models import Model
@@ -37,21 +36,16 @@ from graders import (
 from graders.preflight import Bounds, is_costly, preflight
 from graders.spec import item_paths
 from graders.template import Variable
+from methods.response_format import grammar_of
+from methods.rows import MAX_FAULTS, MAX_VALID_ROWS, Fault, Row, missing_variables
+from methods.train_config import TrainConfig
+from methods.train_defaults import ConfigImpossible, resolve_config
+from methods.tune_config import TuneConfig
+from methods.tuning_rows import row_check
 from workers import tuning_validation
 from workers.base_models import local_folder
-from workers.config import TrainConfig
-from workers.dataset import (
-    MAX_FAULTS,
-    MAX_VALID_ROWS,
-    Fault,
-    Row,
-    missing_variables,
-)
 from workers.db_recorder import clean
 from workers.job_data import TRAINING, VALIDATION, DataFile, JobInvalid, ModelShape, find_file, rows_of
-from workers.response_format import grammar_of
-from workers.tuning_config import TuneConfig
-from workers.tuning_rows import row_check
 
 log = structlog.get_logger(__name__)
 

@@ -68,8 +68,8 @@ def check(
     method: Annotated[MethodName, typer.Option(help="What the rows are for.")] = MethodName.REINFORCEMENT,
 ) -> None:
     """Check a data set on this machine as a job would, and say what is wrong on which line."""
-    from workers.dataset import DatasetInvalid, missing_variables, read_rows
-    from workers.tuning_rows import row_check
+    from methods.rows import DatasetInvalid, missing_variables, read_rows
+    from methods.tuning_rows import row_check
 
     try:
         rows = read_rows(path, check=row_check(method.value))

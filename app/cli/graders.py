@@ -213,7 +213,7 @@ def _row(item: str | None, rows: Path | None, number: int) -> dict[str, Any]:
 
 def read_data(path: Path) -> list[dict[str, Any]]:
     """The rows of a data set. Raises `CliError`."""
-    from workers.dataset import DatasetInvalid, read_rows
+    from methods.rows import DatasetInvalid, read_rows
 
     try:
         return [dict(row.item) for row in read_rows(path)]

@@ -29,8 +29,8 @@ def rlvr(
 ) -> None:
     """Turn RLVR rows into a training file and the grader for it."""
     from graders.types import GraderInvalid
-    from workers.dataset import DatasetInvalid
-    from workers.rlvr_import import import_rlvr
+    from methods.rlvr_import import import_rlvr
+    from methods.rows import DatasetInvalid
 
     try:
         imported = import_rlvr(path, remap=_pairs(remap or []), scale=scale)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from app.wire import Wire
-from workers.algorithms import Aggregation, AlgorithmName
+from methods.algorithms import Aggregation, AlgorithmName
 
 MAX_STEPS = 1_000_000
 

@@ -19,7 +19,7 @@ from app.jobs.methods import (
 )
 from app.jobs.schemas import JobCreate, Resources
 from app.validation_errors import describe
-from workers import response_format
+from methods import response_format
 
 GRADER = "method.reinforcement.grader"
 RESPONSE_FORMAT = "method.reinforcement.response_format"

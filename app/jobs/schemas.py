@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, Field
 
 from app.grading.headers import masked
-from app.jobs.defaults import shown_hyperparameters
 from app.jobs.methods import Method
 from app.jobs.models import Job, Status
-from app.jobs.tuning_defaults import shown_at_top, shown_tuning
 from app.pagination import Listed, Page
 from app.wire import Wire
+from methods.train_defaults import shown_hyperparameters
+from methods.tune_defaults import shown_at_top, shown_tuning
 
 MAX_SEED = 2**31 - 1
 

@@ -19,7 +19,7 @@ from benchmarks.engine.setup import (
 from benchmarks.engine.timing import StepCost, Timer
 from benchmarks.engine.workloads import Reward, make_reward
 from graders import Grade, Sample
-from workers.config import TrainConfig
+from methods.train_config import TrainConfig
 from workers.training import collector, update
 from workers.training.metrics import Clock, train_metrics
 from workers.training.policy import Policy

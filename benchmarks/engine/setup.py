@@ -11,7 +11,7 @@ from typing import Any, Literal
 from transformers import AutoTokenizer
 
 from benchmarks.engine.workloads import Workload, make_rows
-from workers.dataset import Row
+from methods.rows import Row
 
 LORA_RANK = 16
 LORA_ALPHA = 32.0

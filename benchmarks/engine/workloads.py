@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from workers.dataset import Row
+from methods.rows import Row
 
 WORDS = (
     *("apple", "river", "stone", "cloud", "garden", "winter", "island", "orange", "green", "silver", "horse"),

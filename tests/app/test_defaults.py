@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from app.jobs.defaults import OPTIONAL, ConfigImpossible, resolve_config, shown_hyperparameters
-from workers.algorithms import RECIPES
-from workers.config import TrainConfig
+from methods.algorithms import RECIPES
+from methods.train_config import TrainConfig
+from methods.train_defaults import OPTIONAL, ConfigImpossible, resolve_config, shown_hyperparameters
 
 FACTS: dict[str, Any] = {
     "model": "m",

@@ -93,7 +93,7 @@ def test_blocks_of_other_methods_are_not_read(http: httpx.Client, job_body: dict
 
 
 def test_resolved_numbers_take_the_place_of_auto(http: httpx.Client, db: Session, tenant: Tenant) -> None:
-    from app.jobs.defaults import resolve_config
+    from methods.train_defaults import resolve_config
 
     job = make_job(db, tenant.project_id)
     facts: dict[str, Any] = {

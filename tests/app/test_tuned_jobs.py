@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.jobs.models import Job
 from app.jobs.results import results_csv
-from app.jobs.tuning_defaults import resolve_tuning
+from methods.tune_defaults import resolve_tuning
 from tests.app import openai_schema
 from tests.factories import GRADER, Tenant, make_checkpoint, make_file, make_job, make_metrics
 

@@ -18,11 +18,11 @@ from app.grading.headers import masked, sealed
 from app.grading.services import forget_services
 from app.rollouts.models import Rollout
 from app.settings import get_settings
+from methods.train_config import TrainConfig
 from tests.app.judge_servers import Answered, answered, asked, refused, scored
 from tests.app.receivers import Received, Receiver, receiver
 from tests.workers.rows import data_rows, fresh, make_job
 from workers.attempt import train_next
-from workers.config import TrainConfig
 from workers.validation import validate_next
 
 RUNNING = threading.Event()

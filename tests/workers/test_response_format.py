@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.response_format import ResponseFormatInvalid, checked, grammar_of
+from methods.response_format import ResponseFormatInvalid, checked, grammar_of
 
 STRICT = {
     "type": "object",
@@ -127,5 +127,5 @@ def test_any_schema_is_taken_or_refused(schema: dict[str, Any], strict: bool) ->
 
 
 def test_checking_needs_no_torch() -> None:
-    code = "import sys, workers.response_format; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    code = "import sys, methods.response_format; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -8,10 +8,10 @@ from typer.testing import CliRunner
 from app.cli.main import cli
 from app.cli.output import CliError
 from graders import GraderInvalid, Sample, build_grader, parse_grader
+from methods.rlvr_import import import_rlvr
+from methods.rows import DatasetInvalid, read_rows
 from tests.workers.rows import fresh, make_job
 from tests.workers.test_validation import RUNNING
-from workers.dataset import DatasetInvalid, read_rows
-from workers.rlvr_import import import_rlvr
 from workers.validation import validate_next
 
 USER = {"role": "user", "content": "What is 40 + 32?"}

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from workers.dataset import DatasetInvalid, read_rows
-from workers.tuning_rows import row_check
+from methods.rows import DatasetInvalid, read_rows
+from methods.tuning_rows import row_check
 
 USER = {"role": "user", "content": "Hi"}
 ANSWER = {"role": "assistant", "content": "Hello"}

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from app.events.models import JobEvent
 from app.jobs.models import Job
+from methods.tune_config import TuneConfig
 from tests.workers.rows import chat_rows, fresh, make_tuned_job, preference_rows
-from workers.tuning_config import TuneConfig
 from workers.validation import validate_next
 
 

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 from app.events.models import JobEvent
 from app.files.models import File
 from app.storage import get_storage
+from methods.train_config import TrainConfig
 from tests.workers.rows import GRADER, data_rows, fresh, make_job, make_model
-from workers.config import TrainConfig
 from workers.validation import validate_next
 
 RUNNING = threading.Event()

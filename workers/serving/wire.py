@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import BadRequest
 from app.ids import random_id
-from workers.response_format import ResponseFormatInvalid, checked
+from methods.response_format import ResponseFormatInvalid, checked
 from workers.serving.batcher import Answered, Shape
 
 DEFAULT_TOKENS = 4096

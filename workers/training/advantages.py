@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from workers.config import TrainConfig
+from methods.train_config import TrainConfig
 from workers.training.rewards import Rewards
 from workers.training.types import Group
 from workers.training.value import explained_variance, gae

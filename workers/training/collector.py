@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import torch
 
-from workers.config import TrainConfig
+from methods.train_config import TrainConfig
 from workers.training.advantages import groups_with_spread
 from workers.training.distributed import ALONE, World
 from workers.training.metrics import Clock, Timed

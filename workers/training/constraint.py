@@ -20,7 +20,7 @@ from llguidance.hf import from_tokenizer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workers.response_format import grammar_of
+from methods.response_format import grammar_of
 from workers.training.errors import ConstraintFailed
 
 BANNED = -1e20

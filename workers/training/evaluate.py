@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from workers.config import TrainConfig
+from methods.train_config import TrainConfig
 from workers.training.constraint import Constraint
 from workers.training.distributed import ALONE, World
 from workers.training.forward import Answer, Batch, completion_states, make_batches, per_completion, token_kl

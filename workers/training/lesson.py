@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from workers.config import TrainConfig
+from methods.train_config import TrainConfig
 from workers.training.advantages import compared_completions, token_weights
 from workers.training.forward import Answer
 from workers.training.rewards import Rewards

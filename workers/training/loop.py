@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from graders import Grader
-from workers.config import TrainConfig
-from workers.dataset import Row
+from methods.rows import Row
+from methods.train_config import TrainConfig
 from workers.training.checkpoints import select
 from workers.training.distributed import ALONE, World
 from workers.training.errors import RunCancelled, RunPaused

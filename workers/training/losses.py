@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from workers.config import TrainConfig
+from methods.train_config import TrainConfig
 
 
 class TokenLoss(NamedTuple):

@@ -26,7 +26,7 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from workers.config import TrainConfig
+from methods.train_config import TrainConfig
 from workers.training import sharding
 from workers.training.base_model import BaseModel, compute_in, load_base
 from workers.training.constraint import constraint_of

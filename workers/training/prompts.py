@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from workers.dataset import Row, text_of
+from methods.rows import Row, text_of
 from workers.training.errors import OutOfContext, PromptInvalid
 from workers.training.types import Prompt
 

@@ -8,8 +8,8 @@ from typing import Any, Self
 
 from graders import Grade, Grader
 from graders.types import add_usages
-from workers.config import TrainConfig
-from workers.dataset import Row
+from methods.rows import Row
+from methods.train_config import TrainConfig
 from workers.training.checkpoints import (
     Candidate,
     checkpoint_folder,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from workers.config import TrainConfig
+from methods.train_config import TrainConfig
 from workers.training.types import Group
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from graders import Failure, FailureKind, Grade, TokenUsage
-from workers.dataset import Row
+from methods.rows import Row
 from workers.training.checkpoints import Candidate, candidate_from_json, candidate_to_json, versions
 from workers.training.collector import Rollouts
 from workers.training.distributed import ALONE, World

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from workers.config import TrainConfig
+from methods.train_config import TrainConfig
 from workers.training.advantages import TokenTargets, token_targets
 from workers.training.constraint import Constraint
 from workers.training.distributed import ALONE, World

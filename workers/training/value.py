@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workers.config import TrainConfig
+from methods.train_config import TrainConfig
 
 
 class ValueHead(nn.Module):

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from workers.dataset import Row
+from methods.rows import Row
+from methods.tuning_rows import learned_messages
 from workers.training.errors import OutOfContext, PromptInvalid
 from workers.training.prompts import as_template_message
 from workers.training.types import Prompt
-from workers.tuning_rows import learned_messages
 
 
 @dataclass(frozen=True)

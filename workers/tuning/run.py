@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from workers.dataset import Row
+from methods.rows import Row
+from methods.tune_config import TuneConfig
 from workers.training.checkpoints import (
     Candidate,
     checkpoint_folder,
@@ -43,7 +44,6 @@ from workers.training.update import make_optimizer
 from workers.tuning.examples import Example, Pair, make_examples, make_pairs, probe_prompts
 from workers.tuning.measure import Measure, Score, both_answers, dpo_measure, score, supervised_measure
 from workers.tuning.trainers import Stretches, temporary_files_in
-from workers.tuning_config import TuneConfig
 
 SCRATCH = "trainer"
 

@@ -30,10 +30,10 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 from trl.trainer.utils import disable_dropout_in_model
 
+from methods.tune_config import TuneConfig
 from workers.training.policy import Policy
 from workers.tuning.examples import Example, Pair
 from workers.tuning.measure import Alive
-from workers.tuning_config import TuneConfig
 
 constants.HF_HUB_DISABLE_TELEMETRY = True
 """TRL tells Hugging Face of each trainer that is made, unless this says no."""

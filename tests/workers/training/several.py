@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from methods.train_config import TrainConfig
 from tests.workers.training.support import FunctionGrader, ListRecorder, early_letters, make_rows
-from workers.config import TrainConfig
 from workers.training.distributed import World
 from workers.training.errors import ProcessesDiffer, RunCancelled
 from workers.training.loop import train

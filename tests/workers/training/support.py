@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from graders import Failure, FailureKind, Grade, Sample
-from workers.config import TrainConfig
-from workers.dataset import Row
+from methods.rows import Row
+from methods.train_config import TrainConfig
 from workers.training.decoders import Room, slot_cache
 from workers.training.slot_cache import SlotCache
 from workers.training.static_decoder import StaticDecoder

@@ -12,6 +12,7 @@ import torch
 from jsonschema import Draft202012Validator
 
 from graders import strict_json
+from methods.response_format import grammar_of
 from tests.workers.training.conftest import moved
 from tests.workers.training.support import (
     FunctionGrader,
@@ -20,7 +21,6 @@ from tests.workers.training.support import (
     make_config,
     make_rows,
 )
-from workers.response_format import grammar_of
 from workers.training import constraint, rollout
 from workers.training.constraint import Constraint, constraint_of
 from workers.training.errors import ConstraintFailed, RunCancelled

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.dataset import DatasetInvalid, missing_variables, read_rows, text_of
+from methods.rows import DatasetInvalid, missing_variables, read_rows, text_of
 
 GOOD = {"messages": [{"role": "user", "content": "Hi"}], "answer": "x"}
 

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from graders import build_grader, parse_grader
+from methods.algorithms import RECIPES
+from methods.rows import read_rows
 from tests.shared_data import shared_path
 from tests.workers.training.support import FunctionGrader, ListRecorder, early_letters, make_config, make_rows
-from workers.algorithms import RECIPES
-from workers.dataset import read_rows
 from workers.training.loop import train
 
 pytestmark = pytest.mark.slow

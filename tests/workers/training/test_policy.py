@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from methods.rows import Row
 from tests.tiny_model import byte_tokenizer
 from tests.workers.training.conftest import moved
 from tests.workers.training.support import make_config, make_rows
-from workers.dataset import Row
 from workers.training.base_model import end_ids, load_base
 from workers.training.errors import ModelInvalid, OutOfContext, PromptInvalid
 from workers.training.forward import why_padded

@@ -8,10 +8,10 @@ from typing import Any, get_args
 import pytest
 import torch
 
+from methods.algorithms import RECIPES, AlgorithmName
 from tests.workers.training.conftest import moved
 from tests.workers.training.support import make_config
 from tests.workers.training.test_forward import make_answers, plain_logprobs
-from workers.algorithms import RECIPES, AlgorithmName
 from workers.training import update
 from workers.training.policy import Policy
 from workers.training.rewards import Rewards

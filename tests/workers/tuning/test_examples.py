@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from methods.rows import Row
 from tests.tiny_model import byte_tokenizer
-from workers.dataset import Row
 from workers.training.errors import OutOfContext, PromptInvalid
 from workers.tuning.examples import Example, make_examples, make_pairs, probe_prompts
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from methods.rows import Row
+from methods.tune_config import TuneConfig
 from tests.workers.rows import chat_rows, preference_rows
-from workers.dataset import Row
 from workers.training.errors import NonFinite, RunCancelled, RunPaused
 from workers.training.recorders import Silent
 from workers.training.types import Checkpoint
-from workers.tuning_config import TuneConfig
 
 pytestmark = [
     pytest.mark.slow,

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from workers.algorithms import RECIPES, Aggregation, AlgorithmName, Recipe
+from methods.algorithms import RECIPES, Aggregation, AlgorithmName, Recipe
 
 
 class TrainConfig(BaseModel):

@@ -16,7 +16,7 @@ from graders import Sample, build_grader, parse_grader, strict_json
 from graders.rlvr import find
 from graders.services import Services
 from graders.types import FailureKind
-from workers.dataset import MAX_FAULTS, MAX_TRAIN_ROWS, DatasetInvalid, Fault, check_row
+from methods.rows import MAX_FAULTS, MAX_TRAIN_ROWS, DatasetInvalid, Fault, check_row
 
 _NOTHING = Sample("", output_tokens=0)
 

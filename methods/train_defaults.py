@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from workers.config import TrainConfig
+from methods.train_config import TrainConfig
 
 PROMPTS_PER_STEP = 8
 GROUP_SIZE = 8

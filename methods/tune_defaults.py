@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from workers.tuning_config import TuneConfig, TuneMethod
+from methods.tune_config import TuneConfig, TuneMethod
 
 EPOCHS: Mapping[TuneMethod, int] = {"supervised": 3, "dpo": 2}
 STEPS_PER_EPOCH = 30

@@ -1,11 +1,11 @@
-"""Reads supervised and preference rows from JSONL, as strictly as workers/dataset.py. No torch here."""
+"""Reads supervised and preference rows from JSONL, as strictly as methods/rows.py. No torch here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from workers.dataset import (
+from methods.rows import (
     ROLES,
     Check,
     RowInvalid,

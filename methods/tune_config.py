@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from workers.config import TrainConfig
+from methods.train_config import TrainConfig
 
 TuneMethod = Literal["supervised", "dpo"]
 SHARED = (
