@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from graders.code_tests import CodeTests
-from graders.cosine import Cosine
-from graders.endpoint import Endpoint
-from graders.fields import Fields
+from graders.code.python_grader import PythonGrader
+from graders.code.spec import PythonSpec
+from graders.code.tests_grader import CodeTests
+from graders.fields.grader import Fields
+from graders.fields.spec import FieldsSpec
 from graders.formula import Formula
-from graders.instructions import Instructions
-from graders.label_model import LabelModel
-from graders.math_answers import MathAnswer
+from graders.instructions.grader import Instructions
+from graders.judges.endpoint import Endpoint
+from graders.judges.label_model import LabelModel
+from graders.judges.score_model import ScoreModel
+from graders.judges.spec import EndpointSpec, LabelModelSpec, ScoreModelSpec
+from graders.math.grader import MathAnswer
 from graders.multi import Multi
-from graders.python_code import PythonGrader
-from graders.rlvr import Rlvr
-from graders.score_model import ScoreModel
+from graders.rlvr.grader import Rlvr
 from graders.services import (
     NOTHING,
     Services,
@@ -23,13 +25,11 @@ from graders.services import (
     required_sandbox,
 )
 from graders.spec import GraderSpec, MultiSpec, StringCheckSpec, TextSimilaritySpec
-from graders.spec_fields import FieldsSpec
-from graders.spec_judges import EndpointSpec, LabelModelSpec, ScoreModelSpec
-from graders.spec_python import PythonSpec
 from graders.spec_verifiers import CodeTestsSpec, InstructionsSpec, MathSpec, RlvrSpec
-from graders.string_check import StringCheck
 from graders.template import Template
-from graders.text_similarity import TextSimilarity, similarity
+from graders.text.cosine import Cosine
+from graders.text.string_check import StringCheck
+from graders.text.text_similarity import TextSimilarity, similarity
 from graders.types import Grader, GraderInvalid
 
 

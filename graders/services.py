@@ -1,7 +1,7 @@
 """What graders may call on besides themselves. Whoever builds a grader passes it in.
 
 `graders` itself opens no sockets and starts no processes unless it is given one of these; the exception is
-`math`, whose comparisons run in processes of its own (graders/math_process.py).
+`math`, whose comparisons run in processes of its own (graders/math/process.py).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from graders.constraints import ConstraintInvalid, bound
+from graders.instructions.constraints import ConstraintInvalid, bound
 from graders.spec_base import ComparingSpec, GraderName, NamedSpec, SpecModel, TemplateText, invalid, refuse
 
 Extractor = Literal["boxed", "hash", "answer", "latex", "number", "whole"]

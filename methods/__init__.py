@@ -1,1 +1,4 @@
-"""The words that a job is made of: hyperparameters, algorithms, defaults, row formats. No torch, no database, no HTTP."""
+"""The words that a job is made of: hyperparameters, algorithms, defaults, row and response formats.
+
+No torch, no database and no HTTP: the API, the workers and the command line all read them here.
+"""

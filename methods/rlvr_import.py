@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from graders import Sample, build_grader, parse_grader, strict_json
-from graders.rlvr import find
+from graders.rlvr.grader import find
 from graders.services import Services
 from graders.types import FailureKind
 from methods.rows import MAX_FAULTS, MAX_TRAIN_ROWS, DatasetInvalid, Fault, check_row

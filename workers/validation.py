@@ -33,7 +33,7 @@ from graders import (
     build_grader,
     parse_grader,
 )
-from graders.preflight import Bounds, is_costly, preflight
+from graders.preflight.trial import Bounds, is_costly, preflight
 from graders.spec import item_paths
 from graders.template import Variable
 from methods.response_format import grammar_of

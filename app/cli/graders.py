@@ -13,7 +13,7 @@ from app.cli.output import AsJson, CliError, console, print_json, print_table
 
 if TYPE_CHECKING:
     from graders import Grader, GraderSpec
-    from graders.preflight import Report
+    from graders.preflight.trial import Report
     from graders.template import Variable
 
 cli = typer.Typer(help="Graders.", no_args_is_help=True)
@@ -103,8 +103,8 @@ def check(
     The right answer should get the most; empty, hostile and copied answers should not. The exit code is 1 if
     there are warnings.
     """
-    from graders.example_rows import example_rows
-    from graders.preflight import Bounds, preflight
+    from graders.preflight.example_rows import example_rows
+    from graders.preflight.trial import Bounds, preflight
 
     spec, grader = build_here(_read_object(path), path)
     items = read_data(data) if data is not None else example_rows(spec)

@@ -9,8 +9,8 @@ from app.grading.judge_settings import Connection, JudgeEntry, entry_for
 from app.grading.openai_calls import LONGER_THAN_ONE
 from app.settings import Settings
 from graders import GraderSpec
-from graders.references import parts as parts_of
-from graders.spec_judges import EndpointSpec, LabelModelSpec, ScoreModelSpec
+from graders.judges.spec import EndpointSpec, LabelModelSpec, ScoreModelSpec
+from graders.preflight.references import parts as parts_of
 from graders.spec_verifiers import CodeTestsSpec
 
 AT_HOME = 8

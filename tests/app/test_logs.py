@@ -11,7 +11,7 @@ import structlog
 
 from app.grading.judges import Judges, TenantJudge
 from app.logs import configure_logging, redact
-from graders.score_model import SCHEMA
+from graders.judges.score_model import SCHEMA
 from graders.services import Question, Target
 from tests.app.judge_servers import scored, settings_with
 from tests.app.receivers import receiver

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from graders import FailureKind, GraderInvalid, Sample, build_grader, parse_grader
-from graders.code_cases import same_output
-from graders.code_tests import code_of
-from graders.code_values import ENCODER, Unknown, same, told
+from graders.code.cases import same_output
+from graders.code.tests_grader import code_of
+from graders.code.values import ENCODER, Unknown, same, told
 from graders.services import Outcome, Services
 from tests.graders.unsafe_sandbox import UnsafeSandbox
 from tests.shared_data import shared_rows

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graders.compare import fold, scalar_score
-from graders.dates import read_date
-from graders.numbers_read import read_number
-from graders.spec_fields import DateRule, FuzzyRule, NumberRule, TextRule
+from graders.fields.compare import fold, scalar_score
+from graders.fields.dates import read_date
+from graders.fields.numbers_read import read_number
+from graders.fields.spec import DateRule, FuzzyRule, NumberRule, TextRule
 from graders.types import FailureKind, GradeFailed
 
 EXACT = TextRule(compare="exact")

@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from graders.constraints import CONSTRAINTS
-from graders.instructions import MAX_TEXT
-from graders.prose import sentences
+from graders.instructions.constraints import CONSTRAINTS
+from graders.instructions.grader import MAX_TEXT
+from graders.instructions.prose import sentences
 from tests.graders.ifeval import ENGLISH, grade
 
 P = "What is the capital of France?"

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from graders import FailureKind, GraderInvalid, Sample, build_grader, parse_grader
-from graders.spec_fields import DateRule
-from graders.units import UNITS, converted, find_unit
+from graders.fields.spec import DateRule
+from graders.fields.units import UNITS, converted, find_unit
 from tests.shared_data import shared_rows
 
 BASE = {"type": "fields", "name": "f", "input": "{{sample.output_json}}", "reference": "{{item.reference}}"}

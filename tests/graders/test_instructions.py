@@ -3,7 +3,7 @@ import json
 import pytest
 
 from graders import FailureKind, GraderInvalid, Sample, build_grader, parse_grader
-from graders.constraints import bound
+from graders.instructions.constraints import bound
 from tests.graders.ifeval import ENGLISH, grade
 from tests.shared_data import shared_rows
 

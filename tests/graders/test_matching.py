@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graders.matching import best_assignment, overlap
-from graders.spec_fields import DateRule, FuzzyRule, NumberRule, TextRule
+from graders.fields.matching import best_assignment, overlap
+from graders.fields.spec import DateRule, FuzzyRule, NumberRule, TextRule
 
 EXACT = TextRule(compare="exact")
 NEAR = NumberRule(compare="number", abs_tolerance=1.0)

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from graders import FailureKind, GraderInvalid, Sample, build_grader, parse_grader
-from graders.math_extract import answers
-from graders.math_process import Comparers, ComparisonSlow, comparers
+from graders.math.extract import answers
+from graders.math.process import Comparers, ComparisonSlow, comparers
 from tests.shared_data import shared_rows
 
 SPEC = {

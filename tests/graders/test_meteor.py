@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from nltk.stem.porter import PorterStemmer
 from nltk.translate.meteor_score import single_meteor_score
 
-from graders.meteor import align, meteor
-from graders.text_similarity import tokens
+from graders.text.meteor import align, meteor
+from graders.text.text_similarity import tokens
 from tests.shared_data import shared_rows
 
 stem = PorterStemmer().stem

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graders import Failure, FailureKind, Grade, Sample, build_grader, parse_grader
-from graders.example_rows import example_rows
-from graders.preflight import Bounds, preflight
-from graders.references import reference_of
+from graders.preflight.example_rows import example_rows
+from graders.preflight.references import reference_of
+from graders.preflight.trial import Bounds, preflight
 from graders.template import Variable
 from tests.shared_data import shared_path, shared_rows
 

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from graders import FailureKind, GraderInvalid, Sample, build_grader, parse_grader
-from graders.rlvr import find
-from graders.rlvr_verifiers import REFUSED, VERIFIERS, VERL
+from graders.rlvr.grader import find
+from graders.rlvr.verifiers import REFUSED, VERIFIERS, VERL
 from graders.services import Services
 from tests.graders.unsafe_sandbox import UnsafeSandbox
 

@@ -4,7 +4,7 @@
 import pytest
 
 from graders import GraderInvalid, build_grader, dump_grader, item_paths, parse_grader
-from graders.judge_messages import Messages
+from graders.judges.judge_messages import Messages
 from graders.types import Sample
 
 TEXT = "Rate {{sample.output_text}} against {{item.reference}}"

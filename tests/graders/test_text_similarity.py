@@ -9,7 +9,7 @@ from rapidfuzz import fuzz, utils
 from rouge_score.rouge_scorer import RougeScorer
 
 from graders import Sample, build_grader, parse_grader
-from graders.text_similarity import similarity, tokens
+from graders.text.text_similarity import similarity, tokens
 from tests.shared_data import shared_rows
 
 METRICS = [

@@ -1,8 +1,8 @@
 import pytest
 
 from graders import build_grader, parse_grader
-from graders.preflight import preflight
-from graders.unasked import unasked_fields
+from graders.preflight.trial import preflight
+from graders.preflight.unasked import unasked_fields
 
 FIELDS = {
     "city": {"compare": "exact"},

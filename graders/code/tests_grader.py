@@ -1,0 +1,145 @@
+"""`code_tests`: the share of tests that an answer's Python passes. An extension of ours.
+
+Each test runs the answer anew in a process of the sandbox. Results are compared on this side wherever a test
+says what it expects; a test that is code of its own runs beside the answer, which could interfere with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from graders.code.cases import Case, cases
+from graders.grading import Score, grade_by
+from graders.services import Limits, Program, Sandbox, Services, required_sandbox
+from graders.spec_verifiers import CodeTestsSpec
+from graders.template import Template
+from graders.types import FailureKind, Grade, GradeFailed, Sample
+
+MAX_CODE = 262_144
+"""Characters of an answer's code."""
+
+_FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n", re.MULTILINE)
+_PYTHON = ("", "python", "py", "python3", "Python")
+
+_FAULTS = {
+    "time": "ran longer than its time limit",
+    "memory": "ran out of memory",
+    "no_result": "gave no result",
+    "output": "wrote too much",
+}
+
+
+@dataclass(frozen=True)
+class CodeTests:
+    """A built `code_tests` grader."""
+
+    name: str
+    spec: CodeTestsSpec
+    input: Template
+    tests: Template | Sequence[Template]
+    before: Template
+    function: Template | None
+    sandbox: Sandbox
+    type: str = "code_tests"
+
+    @classmethod
+    def build(cls, spec: CodeTestsSpec, services: Services) -> CodeTests:
+        """Raises `GraderInvalid` where there is no sandbox that holds."""
+        sandbox = required_sandbox(services, "code_tests")
+        tests = spec.tests
+        return cls(
+            spec.name,
+            spec,
+            Template.parse(spec.input),
+            Template.parse(tests) if isinstance(tests, str) else [Template.parse(one) for one in tests],
+            Template.parse(spec.before),
+            Template.parse(spec.function) if spec.function is not None else None,
+            sandbox,
+        )
+
+    def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade:
+        return grade_by(self._score, sample, item)
+
+    def _score(self, sample: Sample, item: Mapping[str, Any]) -> Score:
+        function = self.function.render(sample, item) if self.function else None
+        if isinstance(self.tests, Template):
+            raw = self.tests.value(sample, item)
+        else:
+            raw = [one.render(sample, item) for one in self.tests]
+        listed = cases(raw, function or None, self.spec.rel_tolerance)
+        before = self.before.render(sample, item)
+        code = code_of(self.input.render(sample, item))
+        if not code.strip():
+            return Score(0.0, {"passed": 0.0}, "there is no code in the answer")
+        if len(code) > MAX_CODE:
+            return Score(0.0, {"passed": 0.0}, f"the code is longer than {MAX_CODE:,} characters")
+        return self._scored(listed, before + code)
+
+    def _scored(self, listed: Sequence[Case], code: str) -> Score:
+        n_passed, note = self._run(listed, code)
+        share = n_passed / len(listed)
+        value = float(share == 1) if self.spec.scoring == "all" else share
+        if share < self.spec.min_share:
+            value = 0.0
+        reason = f"{n_passed} of {len(listed)} tests passed" + (f"; {note}" if note else "")
+        return Score(value, {"passed": share}, reason)
+
+    def _run(self, listed: Sequence[Case], code: str) -> tuple[int, str]:
+        """How many tests passed, and what the first that failed said."""
+        started = perf_counter()
+        n_passed, note = 0, ""
+        for at, case in enumerate(listed):
+            left = self.spec.total_time_limit - (perf_counter() - started)
+            if left <= 0:
+                return n_passed, note or f"test {at + 1} and later ones were not reached in time"
+            failure = self._fails(case, code, min(left, self.spec.time_limit))
+            n_passed += failure is None
+            if failure is not None and not note:
+                note = f"the first that failed, {at + 1} ({case.shown}), {failure}"
+            if failure is not None and self.spec.scoring == "all":
+                break
+        return n_passed, note
+
+    def _fails(self, case: Case, code: str, seconds: float) -> str | None:
+        """Why a test is not passed; None if it is. Raises `GradeFailed` if the sandbox could not run it."""
+        outcome = self.sandbox.run(
+            Program(
+                source=f"{code}\n{case.after}",
+                function=case.function,
+                arguments=case.arguments,
+                stdin=case.stdin,
+                limits=Limits(seconds, seconds, self.spec.memory_mb * 2**20),
+            )
+        )
+        if outcome.fault is None:
+            return case.failure(outcome)
+        if outcome.fault == "server":
+            raise GradeFailed(
+                FailureKind.PYTHON_SERVER, f"The sandbox could not run a test: {outcome.message}"
+            )
+        return _FAULTS.get(outcome.fault) or f"raised {_last_line(outcome.message)}"
+
+
+def code_of(answer: str) -> str:
+    """The last fenced block of Python, or of no stated language; without a fence, the whole answer.
+
+    A block that is not closed goes to the end. Fences are whole lines, so that code may hold backticks.
+    """
+    found = None
+    position = 0
+    while opened := _FENCE.search(answer, position):
+        closed = re.compile(r"^[ \t]*```[ \t]*$", re.MULTILINE).search(answer, opened.end())
+        end = closed.start() if closed else len(answer)
+        if opened[1] in _PYTHON:
+            found = answer[opened.end() : end]
+        position = closed.end() if closed else len(answer)
+    return answer if found is None else found
+
+
+def _last_line(message: str) -> str:
+    lines = message.strip().splitlines()
+    return lines[-1][:200] if lines else "an error"

@@ -1,0 +1,1 @@
+"""The grader `fields`: takes a structured answer apart and scores each field."""

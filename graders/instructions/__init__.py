@@ -1,0 +1,1 @@
+"""The grader `instructions`: checks whether an answer follows verifiable instructions (IFEval)."""

@@ -1,0 +1,58 @@
+"""`score_model`: a judge model gives a number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from graders.grading import Score, grade_by
+from graders.judges.judge_messages import Messages
+from graders.judges.judge_reply import misread, number, read_reply, reason_of, reply_schema
+from graders.judges.spec import ScoreModelSpec
+from graders.services import Judge, Question, Target
+from graders.types import Grade, Sample
+
+SCHEMA = reply_schema("result", {"type": "number"})
+
+
+@dataclass(frozen=True)
+class ScoreModel:
+    """A built `score_model` grader."""
+
+    name: str
+    target: Target
+    messages: Messages
+    low: float
+    high: float
+    judge: Judge
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    type: str = "score_model"
+
+    @classmethod
+    def build(cls, spec: ScoreModelSpec, judge: Judge) -> ScoreModel:
+        """Raises `GraderInvalid` if there is no such judge, or it does not take what the spec wants."""
+        low, high = spec.range
+        form = (
+            'Reply with one JSON object and nothing else: {"steps": [{"description": "...", "conclusion": '
+            '"..."}], "result": N}. The steps are your reasoning, few and short; N is your score, a number '
+            f"from {low:g} to {high:g}."
+        )
+        target = Target(spec.model, spec.base_url, spec.api_key_name)
+        built = cls(spec.name, target, Messages.of(spec, form), low, high, judge, spec.sampling)
+        judge.check(target, built.sampling, built.messages.media)
+        return built
+
+    def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade:
+        return grade_by(self._score, sample, item)
+
+    def _score(self, sample: Sample, item: Mapping[str, Any]) -> Score:
+        messages = self.messages.render(sample, item)
+        answer = self.judge.ask(Question(self.target, messages, "score", SCHEMA, self.sampling))
+        usage = {self.target.model: answer.usage}
+        reply = read_reply(answer.text, usage)
+        result = number(reply.get("result"))
+        if result is None:
+            raise misread("has no number as its 'result'", answer.text, usage)
+        value = min(max(result, self.low), self.high)
+        return Score(value, reason=reason_of(reply, answer.remark), usage=usage)

@@ -1,0 +1,85 @@
+"""The process in which `math` compares expressions: one JSON request a line, one JSON reply a line.
+
+sympy can need forever, or all memory, for a short expression, and nothing stops it from outside but a signal.
+So it works in a process that a timer ends, and that its owner may kill at any time
+(`graders/math/process.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import resource
+import signal
+import sys
+from typing import Any
+
+MEMORY_BYTES = 2 * 2**30
+
+PLAIN = re.compile(r"[-+(.0-9][0-9+\-*/^()., %]*[0-9)%]|[0-9]")
+"""What may be read as a plain expression: the library would pick the last number of any other text."""
+
+
+def main() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    logging.disable(logging.CRITICAL)
+    compare = _comparer()
+    compare({"reference": "x+1", "answer": r"1+\frac{x}{1}", "decimals": 6, "strict": True})  # loads the rest
+    replies, sys.stdout = sys.stdout, sys.stderr
+    replies.write("ready\n")
+    replies.flush()
+    for line in sys.stdin:
+        request = json.loads(line)
+        signal.setitimer(signal.ITIMER_PROF, request["seconds"])  # of CPU; the signal ends the process
+        reply = compare(request)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+
+
+def _comparer() -> Any:
+    """Load sympy, which takes most of a second, and return the function that answers requests."""
+    from math_verify import parse, verify
+    from math_verify.parser import ExprExtractionConfig, LatexExtractionConfig
+
+    latex, plain = [LatexExtractionConfig()], [ExprExtractionConfig()]
+
+    def read(text: str) -> list[Any]:
+        """What a bare answer means, as sympy's objects. Numbers among words are not looked for.
+
+        Plain expressions end in Python's `eval`, so nothing but digits and operators may get there.
+        """
+        if "$" in text:
+            return []
+        forms = [(f"${text}$", latex)]
+        if PLAIN.fullmatch(text):
+            forms.append((text, plain))
+        found = [
+            parse(form, targets, fallback_mode="no_fallback", parsing_timeout=None) for form, targets in forms
+        ]
+        return [one for each in found for one in each]
+
+    def compare(request: dict[str, Any]) -> dict[str, Any]:
+        """`reference` tells whether the reference can be read; `parsed` and `equal` are of the answer."""
+        try:
+            reference = read(request["reference"])
+            answer = read(request["answer"]) if reference and request["answer"] else []
+            is_equal = bool(answer) and verify(
+                reference,
+                answer,
+                float_rounding=request["decimals"],
+                strict=request["strict"],
+                timeout_seconds=None,
+            )
+        except (Exception, RecursionError, MemoryError) as problem:
+            return {"error": f"{type(problem).__name__}: {problem}"[:300]}
+        return {"reference": bool(reference), "parsed": bool(answer), "equal": bool(is_equal)}
+
+    return compare
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Try a grader on answers whose worth is known, before a policy finds out what it pays for.
+
+The reference answer of a row should get the most; empty, hostile and copied answers should not. What is tried
+is bounded: a few rows, a time limit, and for graders that cost money a handful of calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import Any, NamedTuple
+
+from graders import strict_json
+from graders.grading import grade_safely
+from graders.preflight.findings import Finding, Trial, findings_of
+from graders.preflight.probes import Probe, probes
+from graders.preflight.references import Reference, parts, reference_at, reference_of
+from graders.spec import GraderSpec, TextSimilaritySpec
+from graders.template import Variable
+from graders.types import Grader, Sample
+
+REFERENCE = "the reference answer"
+COSTLY = ("score_model", "label_model", "endpoint")
+"""Kinds that ask somebody who may be slow, or want money."""
+COSTLY_ROWS, COSTLY_PROBES = 2, 4
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Most that a preflight tries.
+
+    Attributes:
+        rows: of the data, spread evenly over it.
+        probes: on each row, beside the reference answer.
+        seconds: after this nothing more is begun; a grade under way ends.
+    """
+
+    rows: int = 8
+    probes: int = 20
+    seconds: float = 30.0
+
+
+class Report(NamedTuple):
+    """What was found, and everything that was tried.
+
+    Attributes:
+        findings: the gravest first.
+        trials: in the order they were made.
+        skipped: trials that the time was not enough for.
+    """
+
+    findings: list[Finding]
+    trials: list[Trial]
+    skipped: int
+    seconds: float
+
+    @property
+    def warnings(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.level == "warn"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "findings": [finding.as_dict() for finding in self.findings],
+            "trials": [trial.as_dict() for trial in self.trials],
+            "skipped": self.skipped,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def preflight(
+    spec: GraderSpec,
+    grader: Grader,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    reference: Variable | None = None,
+    bounds: Bounds | None = None,
+) -> Report:
+    """Try the grader on some of the rows.
+
+    `reference` is where a row holds its right answer; without it the grader's own templates tell, if they do.
+    """
+    started = monotonic()
+    bounds = _affordable(spec, bounds or Bounds())
+    answers = [reference_at(reference, row) if reference else reference_of(spec, row) for row in rows]
+    plan = list(_plan(rows, answers, bounds))
+    trials: list[Trial] = []
+    for row, probe in plan:
+        if monotonic() - started > bounds.seconds or _is_out_of_order(trials):
+            break
+        trials.append(_try(grader, row, rows[row], probe, answers[row]))
+    findings = findings_of(spec, rows, answers, trials)
+    return Report(findings, trials, len(plan) - len(trials), monotonic() - started)
+
+
+def is_costly(spec: GraderSpec) -> bool:
+    """Whether grades ask a judge model or another server."""
+    return any(part.type in COSTLY or _asks_for_embeddings(part) for part in parts(spec))
+
+
+def _asks_for_embeddings(part: GraderSpec) -> bool:
+    return isinstance(part, TextSimilaritySpec) and part.evaluation_metric == "cosine"
+
+
+def _affordable(spec: GraderSpec, bounds: Bounds) -> Bounds:
+    if not is_costly(spec):
+        return bounds
+    return replace(bounds, rows=min(bounds.rows, COSTLY_ROWS), probes=min(bounds.probes, COSTLY_PROBES))
+
+
+def _plan(
+    rows: Sequence[Mapping[str, Any]], answers: Sequence[Reference | None], bounds: Bounds
+) -> Iterator[tuple[int, Probe]]:
+    """What to try: each row's reference answer first, then one probe after the other on every row."""
+    n = min(bounds.rows, len(rows))
+    chosen = [i * len(rows) // n for i in range(n)]
+    known = [answer for answer in answers if answer is not None]
+    for row in chosen:
+        if answer := answers[row]:
+            yield row, Probe(REFERENCE, answer.text, is_hostile=False)
+    found = {row: _worth_trying(rows[row], answers[row], known)[: bounds.probes] for row in chosen}
+    for place in range(max(map(len, found.values()), default=0)):
+        for row in chosen:
+            if place < len(found[row]):
+                yield row, found[row][place]
+
+
+def _worth_trying(
+    item: Mapping[str, Any], answer: Reference | None, known: Sequence[Reference]
+) -> list[Probe]:
+    """The probes of a row that are no right answer to it."""
+    return [probe for probe in probes(item, answer, known) if answer is None or not _is_same(probe, answer)]
+
+
+def _is_same(probe: Probe, answer: Reference) -> bool:
+    if probe.text.strip() == answer.text.strip():
+        return True
+    if answer.value is None:
+        return False
+    try:
+        return bool(strict_json.loads(probe.text) == answer.value)
+    except strict_json.StrictJsonError:
+        return False
+
+
+def _try(grader: Grader, row: int, item: Mapping[str, Any], probe: Probe, answer: Reference | None) -> Trial:
+    grade = grade_safely(grader, Sample(output_text=probe.text), item)
+    return Trial(
+        row=row,
+        probe=probe.name,
+        text=probe.text,
+        is_reference=probe.name == REFERENCE and answer is not None,
+        is_hostile=probe.is_hostile,
+        value=grade.value,
+        failure=grade.failure,
+        parts=dict(grade.parts),
+        seconds=grade.seconds,
+    )
+
+
+def _is_out_of_order(trials: Sequence[Trial]) -> bool:
+    """Whether whoever grades cannot be reached: more calls would only cost time."""
+    return bool(trials) and trials[-1].failure is not None and trials[-1].failure.kind.is_servers_fault

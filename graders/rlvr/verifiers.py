@@ -1,0 +1,281 @@
+"""open-instruct's verifiers, and verl's by data source: which of our graders each is, by name.
+
+Where an original is soft in a way that a policy would find, that is said at the verifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from graders import strict_json
+from graders.code.tests_grader import CodeTests
+from graders.grading import Score
+from graders.instructions.grader import MAX_TEXT, constraints_of, score_constraints
+from graders.math.grader import MathAnswer
+from graders.services import Services
+from graders.spec_verifiers import CodeTestsSpec, Extractor, MathSpec, RlvrSpec
+from graders.text.squad import is_same_answer, word_f1
+from graders.types import FailureKind, GradeFailed, Grader, GraderInvalid, Sample
+
+FORMAT_ONLY = 0.1
+"""What `re_search_f1` gives a wrong answer between the right tags."""
+
+_JUDGED = (
+    "is scored by a judge model, which a row cannot bring along: give the job a score_model grader instead."
+)
+REFUSED: Mapping[str, str] = {
+    **{
+        f"general-{kind}": _JUDGED
+        for kind in (
+            "quality", "quality_rubric", "quality_ref", "safety", "factuality", "creative_writing", "refusal",
+            "web_instruct_general_verifier",
+        )
+    },
+    "rubric": _JUDGED,
+    "passthrough": "passes on the reward of an environment, and there is none here.",
+}  # fmt: skip
+"""Verifiers that are known and not to be had, with the reason."""
+
+VERL: Mapping[str, str] = {
+    "openai/gsm8k": "verl_gsm8k",
+    "lighteval/math": "verl_math",
+    "digitallearninggmbh/math-lighteval": "verl_math",
+    "huggingfaceh4/math-500": "verl_math",
+    "math_dapo": "verl_math",
+    "math": "math",
+    "codecontests": "code",
+    "apps": "code",
+    "codeforces": "code",
+    "taco": "code",
+    **{
+        f"searchr1_{name}": "search_r1"
+        for name in ("nq", "triviaqa", "popqa", "hotpotqa", "2wikimultihopqa", "musique", "bamboogle")
+    },
+}
+"""verl's data sources, in lower case, and the verifier that each is scored by there."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What verifiers are made of, built once for a grader."""
+
+    math: Mapping[str, MathAnswer]
+    code: Grader | None
+    no_code: str
+    max_length: int
+
+
+Verify = Callable[[Tools, Sample, Any], Score]
+"""(tools, sample, label) to a score from 0 to 1. Raises `GradeFailed`."""
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """A verifier.
+
+    Attributes:
+        verify: scores an answer.
+        takes_list: whether a label may be a list, of answers any of which is right.
+    """
+
+    verify: Verify
+    takes_list: bool = False
+
+
+def build_tools(spec: RlvrSpec, services: Services) -> Tools:
+    math = {
+        name: MathAnswer.build(
+            MathSpec(
+                type="math",
+                name=name,
+                input="{{sample.output_text}}",
+                reference="{{item.label}}",
+                extract=extract,
+                any_candidate=len(extract) > 1,
+            )
+        )
+        for name, extract in _MATH.items()
+    }
+    tests = CodeTestsSpec(
+        type="code_tests",
+        name="code",
+        input="{{sample.output_text}}",
+        tests="{{item.label}}",
+        min_share=spec.min_share,
+    )
+    try:
+        return Tools(math, CodeTests.build(tests, services), "", spec.max_length)
+    except GraderInvalid as missing:
+        return Tools(math, None, missing.message, spec.max_length)
+
+
+_MATH: Mapping[str, list[Extractor]] = {
+    "gsm8k": ["number"],
+    "math": ["boxed", "answer", "latex", "whole"],
+    "strict_math": ["answer"],
+    "verl_gsm8k": ["hash"],
+    "verl_math": ["boxed"],
+}
+
+
+def _by_math(name: str) -> Verify:
+    def verify(tools: Tools, sample: Sample, label: Any) -> Score:
+        return _graded(tools.math[name], sample, label)
+
+    return verify
+
+
+def _graded(grader: Grader, sample: Sample, label: Any) -> Score:
+    grade = grader.grade(sample, {"label": label})
+    if grade.value is None:
+        assert grade.failure is not None
+        raise GradeFailed(grade.failure.kind, grade.failure.message)
+    return Score(grade.value, grade.parts, grade.reason)
+
+
+def _ifeval(_tools: Tools, sample: Sample, label: Any) -> Score:
+    constraints = constraints_of(label)
+    return score_constraints(without_thinking(sample.output_text)[:MAX_TEXT], constraints, False, False)
+
+
+def _code(tools: Tools, sample: Sample, label: Any) -> Score:
+    if tools.code is None:
+        raise GradeFailed(FailureKind.PYTHON_SERVER, tools.no_code)
+    return _graded(tools.code, sample, label)
+
+
+def _flan(_tools: Tools, sample: Sample, label: Any) -> Score:
+    """The original takes the whole text where "The answer is:" is missing; here that is no answer."""
+    wanted = _text(label)
+    _, mark, answer = sample.output_text.rpartition("The answer is:")
+    return _said(bool(mark) and is_same_answer(answer, wanted), answer if mark else None)
+
+
+def _string_matcher(_tools: Tools, sample: Sample, label: Any) -> Score:
+    wanted = _text(label)
+    answer = _tagged(sample.output_text, "answer")
+    return _said(answer is not None and is_same_answer(answer, wanted), answer)
+
+
+def _puzzle(_tools: Tools, sample: Sample, label: Any) -> Score:
+    answer = without_thinking(sample.output_text)
+    return _said(is_same_answer(answer, _text(label)), answer)
+
+
+def _string_f1(_tools: Tools, sample: Sample, label: Any) -> Score:
+    answer = without_thinking(sample.output_text)
+    return Score(max(word_f1(answer, one) for one in _texts(label)), {}, f"answered {answer[:60]!r}")
+
+
+def _re_search(_tools: Tools, sample: Sample, label: Any) -> Score:
+    answer = _tagged(sample.output_text, "finish")
+    wanted = _texts(label)
+    return _said(answer is not None and any(is_same_answer(answer, one) for one in wanted), answer)
+
+
+def _re_search_f1(_tools: Tools, sample: Sample, label: Any) -> Score:
+    """The original gives 0.1 for either tag alone; here both must stand around an answer that has words."""
+    wanted = _texts(label)
+    answer = _tagged(sample.output_text, "finish")
+    if answer is None or not answer.strip():
+        return _said(False, None)
+    f1 = max(word_f1(answer, one) for one in wanted)
+    return Score(f1 or FORMAT_ONLY, {"f1": f1}, f"answered {answer[:60]!r}")
+
+
+def _search_r1(_tools: Tools, sample: Sample, label: Any) -> Score:
+    wanted = _texts(label.get("target") if isinstance(label, dict) else label)
+    answer = _tagged(sample.output_text, "answer")
+    return _said(answer is not None and any(is_same_answer(answer, one) for one in wanted), answer)
+
+
+def _max_length(tools: Tools, sample: Sample, label: Any) -> Score:
+    return _length_score(tools, sample, label, lambda tokens, wanted: abs(tokens - wanted))
+
+
+def _up_to_max_length(tools: Tools, sample: Sample, label: Any) -> Score:
+    return _length_score(tools, sample, label, lambda tokens, wanted: max(0.0, tokens - wanted))
+
+
+def _length_score(tools: Tools, sample: Sample, label: Any, distance: Callable[[int, float], float]) -> Score:
+    """1 less the distance over `max_length`, and never below 0, as the original means it to be."""
+    wanted = _number(label)
+    tokens = sample.output_tokens if sample.output_text or sample.output_tokens else 0
+    if tokens is None:
+        raise GradeFailed(FailureKind.OTHER, "The number of tokens of the answer is not known here.")
+    score = 1 - distance(tokens, wanted) / tools.max_length
+    return Score(max(0.0, score), {}, f"{tokens} tokens, {wanted:g} wanted")
+
+
+VERIFIERS: Mapping[str, Verifier] = {
+    **{name: Verifier(_by_math(name)) for name in _MATH},
+    "ifeval": Verifier(_ifeval, takes_list=True),
+    "ifeval_old": Verifier(_ifeval),
+    "code": Verifier(_code, takes_list=True),
+    "code_stdio": Verifier(_code, takes_list=True),
+    "flan": Verifier(_flan),
+    "string_matcher": Verifier(_string_matcher),
+    "string_f1": Verifier(_string_f1, takes_list=True),
+    "puzzle": Verifier(_puzzle),
+    "re_search": Verifier(_re_search, takes_list=True),
+    "re_search_f1": Verifier(_re_search_f1, takes_list=True),
+    "search_r1": Verifier(_search_r1, takes_list=True),
+    "max_length": Verifier(_max_length),
+    "up_to_max_length": Verifier(_up_to_max_length),
+}
+
+
+def without_thinking(text: str) -> str:
+    """What follows the last `</think>`, without answer tags."""
+    plain = text.replace("<|assistant|>", "").rpartition("</think>")[2]
+    return plain.replace("<answer>", "").replace("</answer>", "").strip()
+
+
+def _tagged(text: str, tag: str) -> str | None:
+    """What stands between the last opening tag and the closing one after it; None if either is missing.
+
+    Tags may be in capitals in text that is ASCII; in other text a change of case could move the places.
+    """
+    lower = text.lower() if text.isascii() else text
+    start = lower.rfind(f"<{tag}>")
+    end = lower.find(f"</{tag}>", start)
+    return text[start + len(tag) + 2 : end] if 0 <= start < end else None
+
+
+def _said(is_right: bool, answer: str | None) -> Score:
+    reason = "no answer was found in the text" if answer is None else f"answered {answer.strip()[:60]!r}"
+    return Score(float(is_right), {}, reason)
+
+
+def _text(label: Any) -> str:
+    if isinstance(label, bool) or not isinstance(label, str | int | float) or not str(label).strip():
+        raise unusable("is neither text nor a number")
+    return str(label)
+
+
+def _texts(label: Any) -> list[str]:
+    """A list of answers, a JSON list in text, or one answer."""
+    if isinstance(label, str) and label.strip().startswith(("[", '"')):
+        try:
+            label = strict_json.loads(label.strip())
+        except strict_json.StrictJsonError:
+            return [label]
+    if isinstance(label, list) and not label:
+        raise unusable("is an empty list")
+    return [_text(one) for one in label] if isinstance(label, list) else [_text(label)]
+
+
+def _number(label: Any) -> float:
+    try:
+        number = float(_text(label))
+    except ValueError:
+        raise unusable("is no number") from None
+    if not 0 <= number < 1e9:
+        raise unusable("is no number of tokens")
+    return number
+
+
+def unusable(why: str) -> GradeFailed:
+    return GradeFailed(FailureKind.INVALID_VARIABLE, f"The row's ground_truth {why}.")
