@@ -83,7 +83,7 @@ Db = Annotated[Session, Depends(get_db, scope="function")]
 
 
 async def current_caller(request: Request) -> Caller:
-    """The caller whom the edge has found (app/edge.py)."""
+    """The caller whom the edge has found (app/http/edge.py)."""
     caller = request.scope["state"]["caller"]
     if isinstance(caller, AdminCaller):
         message = "This call needs the key of a project; the key that was sent is an admin key."

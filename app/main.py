@@ -10,26 +10,26 @@ from anyio import to_thread
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
-from app import health
 from app.auth import KnownKeys
 from app.checkpoints.router import router as checkpoints
 from app.conformance.router import check_disposable, install_conformance
 from app.dashboard.router import router as dashboard
 from app.dashboard.router import static as dashboard_files
 from app.db import REQUEST_THREADS
-from app.edge import Edge
 from app.errors import install_error_handlers
 from app.events.feed import Feed
 from app.events.router import router as events
 from app.files.receive import keep_swept
 from app.files.router import router as files
 from app.grading.router import router as grading
-from app.idempotency.layer import Idempotency
+from app.http import health
+from app.http.edge import Edge
+from app.http.idempotency import Idempotency
+from app.http.openapi import install_openapi
 from app.jobs.router import read_jobs
 from app.jobs.router import router as jobs
 from app.joint_reads import JointReads
 from app.models.router import router as models
-from app.openapi import install_openapi
 from app.organization.router import router as organization
 from app.permissions.router import router as permissions
 from app.rollouts.router import router as rollouts

@@ -12,13 +12,7 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, Secre
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.addresses import network_of
-from app.grading.judge_settings import (
-    EmbeddingEntry,
-    JudgeTable,
-    KeyTable,
-    read_json,
-    read_json_or_none,
-)
+from app.judge_settings import EmbeddingEntry, JudgeTable, KeyTable, read_json, read_json_or_none
 
 
 def _split(value: object) -> object:
@@ -97,7 +91,7 @@ class Settings(BaseSettings):
     judges: Annotated[JudgeTable, NoDecode, BeforeValidator(read_json)] = Field(default_factory=dict)
     """Judge models by the names that graders give them, "*" for every other name; JSON, or a JSON file:
     `{"gpt-4.1-mini": {"base_url": "https://api.openai.com/v1", "key": "openai"}}`. Its fields:
-    app/grading/judge_settings.py, docs/judges.md."""
+    app/judge_settings.py, docs/judges.md."""
     judge_keys: Annotated[KeyTable, NoDecode, BeforeValidator(read_json)] = Field(default_factory=dict)
     """Keys of judges by name; JSON, or a JSON file: `{"openai": {"key": "sk-..."}}`."""
     judge_cache_bytes: int = Field(default=64 * 2**20, ge=0)

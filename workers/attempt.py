@@ -20,8 +20,8 @@ from enum import Enum, IntEnum
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import process
 from app.db import unit_of_work
-from app.embedded import process
 from app.jobs import capacity, runs
 from app.jobs.models import Job
 from app.jobs.runs import Claim, LeaseLost

@@ -8,9 +8,9 @@ from fastapi.responses import StreamingResponse
 from app.auth import CurrentCaller, Db
 from app.checkpoints import service as checkpoints
 from app.checkpoints.schemas import CheckpointList
+from app.http.openapi import binary
 from app.idempotency.route import KeptRoute
 from app.jobs import service as jobs
-from app.openapi import binary
 from app.pagination import Cursor, Limit
 from app.storage import get_storage
 

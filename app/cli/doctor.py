@@ -118,7 +118,7 @@ def check_database(data: Path) -> Iterator[Finding]:
         )
         return
     from app.embedded.postgres import reachable_binaries, server_user
-    from app.embedded.process import EmbeddedError
+    from app.process import EmbeddedError
 
     try:
         binaries = reachable_binaries(server_user(data / "postgres" / "data"))

@@ -50,8 +50,8 @@ def explain(problem: Exception) -> str | None:
     from pydantic import ValidationError
     from sqlalchemy.exc import OperationalError
 
-    from app.embedded.process import EmbeddedError
     from app.models.service import AliasInvalid, BaseModelInvalid
+    from app.process import EmbeddedError
     from app.sealing import NoSecretKey
 
     if isinstance(problem, CliError | EmbeddedError | AliasInvalid | BaseModelInvalid | NoSecretKey):

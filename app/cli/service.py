@@ -75,9 +75,9 @@ def api(
     fd: Annotated[int | None, typer.Option(help="Serve an open listening socket.", hidden=True)] = None,
 ) -> None:
     """Run the API alone (needs DATABASE_URL and CHERRY_BROKER_URL)."""
+    from app.http.processes import serve_in_processes
+    from app.http.server import Server
     from app.logs import configure_logging
-    from app.processes import serve_in_processes
-    from app.server import Server
     from app.settings import get_settings
 
     settings = get_settings()

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
-from app.embedded.process import EmbeddedError, User
+from app.process import EmbeddedError, User
 
 SOCKET_PATH_LIMIT = 90
 """The kernel takes 107 bytes; the rest is for the socket's own name."""

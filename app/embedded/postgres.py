@@ -25,7 +25,7 @@ from typing import IO
 import psycopg
 from psycopg import sql
 
-from app.embedded import process
+from app import process
 from app.embedded.places import (
     private_folder,
     reachable,
@@ -34,7 +34,7 @@ from app.embedded.places import (
     try_lock,
     write_private,
 )
-from app.embedded.process import EmbeddedError, User
+from app.process import EmbeddedError, User
 
 MAJOR = 18
 SUPERUSER = "cherry"

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import structlog
 
-from app.embedded import process
-from app.embedded.process import EmbeddedError
+from app import process
+from app.process import EmbeddedError
 
 log = structlog.get_logger(__name__)
 

@@ -23,10 +23,10 @@ from pydantic import AliasChoices, Field
 from app.embedded.first_run import prepare_database, secret_key
 from app.embedded.places import private_folder, try_lock, write_private
 from app.embedded.postgres import Postgres
-from app.embedded.process import EmbeddedError, is_alive
 from app.embedded.services import Program, Server, Supervised
 from app.embedded.valkey import Valkey, server_binary
 from app.logs import configure_logging
+from app.process import EmbeddedError, is_alive
 from app.queue import QUEUES, sampler_command, worker_command
 from app.settings import Settings, get_settings
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import redis
 
-from app.embedded import process
+from app import process
 from app.embedded.places import private_folder, remove_outside, socket_folder
-from app.embedded.process import EmbeddedError
+from app.process import EmbeddedError
 
 SOCKET = "valkey.sock"
 START_SECONDS = 30.0

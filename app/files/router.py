@@ -14,9 +14,9 @@ from app.db import unit_of_work
 from app.files import service as files
 from app.files.receive import Upload, receive_upload
 from app.files.schemas import FileDeleted, FileList, FileOut, UploadForm
+from app.http.openapi import binary
 from app.idempotency import route as idempotent
 from app.idempotency.route import KeptRoute
-from app.openapi import binary
 from app.pagination import Cursor
 from app.settings import get_settings
 from app.storage import get_storage

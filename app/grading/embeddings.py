@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from app.grading.cache import AnswerCache, key_of
-from app.grading.judge_settings import EmbeddingEntry
 from app.grading.openai_calls import Server, ServerRefused, usage_of
+from app.judge_settings import EmbeddingEntry
 from graders.judges.judge_reply import number
 from graders.services import Embedded
 from graders.types import FailureKind, GradeFailed, TokenUsage

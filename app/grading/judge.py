@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import structlog
 
-from app.grading.judge_settings import JudgeEntry
 from app.grading.openai_calls import Server, ServerRefused, usage_of
+from app.judge_settings import JudgeEntry
 from graders.services import Answer, Question
 from graders.types import FailureKind, GradeFailed
 

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 from app.grading.cache import AnswerCache, key_of
 from app.grading.judge import Judge
-from app.grading.judge_settings import JudgeEntry, KeyEntry, entry_for, known_names
 from app.grading.openai_calls import Server
 from app.grading.own_models import OwnModel, own_model
+from app.judge_settings import JudgeEntry, KeyEntry, entry_for, known_names
 from app.outbound import TargetRefused, check_url, rules_of
 from app.settings import Settings
 from graders import strict_json

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from app.grading import endpoints
-from app.grading.judge_settings import Connection, JudgeEntry, entry_for
 from app.grading.openai_calls import LONGER_THAN_ONE
+from app.judge_settings import Connection, JudgeEntry, entry_for
 from app.settings import Settings
 from graders import GraderSpec
 from graders.judges.spec import EndpointSpec, LabelModelSpec, ScoreModelSpec

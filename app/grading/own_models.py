@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from app.db import unit_of_work
 from app.errors import NotFound
-from app.grading.judge_settings import JudgeEntry
+from app.judge_settings import JudgeEntry
 from app.models import service as models
 from app.settings import Settings
 

@@ -16,9 +16,9 @@ from anyio.from_thread import start_blocking_portal
 from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
+from app.http.server import Server
 from app.logs import configure_logging
 from app.main import create_app
-from app.server import Server
 from app.settings import Settings
 from tests.app.blocking import Blocking
 from tests.app.judged import Judged

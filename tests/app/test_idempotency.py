@@ -17,7 +17,8 @@ from starlette.routing import BaseRoute
 
 from app.db import unit_of_work
 from app.files.models import File
-from app.idempotency import layer, service
+from app.http import idempotency as layer
+from app.idempotency import service
 from app.idempotency.models import IdempotencyKey
 from app.idempotency.route import KeptRoute
 from app.idempotency.service import SHOWN_ONCE, Attempt

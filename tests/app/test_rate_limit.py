@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.embedded.valkey import Valkey, server_binary
 from app.errors import RateLimited
-from app.rate_limit import MAX_KEYS, Grant, RateLimiter, duration
+from app.http.rate_limit import MAX_KEYS, Grant, RateLimiter, duration
 from app.settings import get_settings
 from app.tenants import service as tenants
 from tests.app.answers import error_of

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.db import REQUEST_THREADS
-from app.embedded.process import descendants, is_alive
+from app.process import descendants, is_alive
 from app.settings import Settings
 from benchmarks.api.service import running_api
 from tests.e2e.service import wait_for

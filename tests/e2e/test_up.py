@@ -17,7 +17,7 @@ import psutil
 import pytest
 from openai import OpenAI
 
-from app.embedded import process
+from app import process
 from tests.app.receivers import receiver
 from tests.e2e.service import (
     GRADER,

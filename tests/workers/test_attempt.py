@@ -13,15 +13,15 @@ import pytest
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from app import process
 from app.checkpoints.models import Checkpoint
 from app.db import unit_of_work
-from app.embedded import process
-from app.embedded.process import is_alive
 from app.events.models import JobEvent, JobMetrics
 from app.files.models import File
 from app.jobs import capacity, control
 from app.jobs.models import Job
 from app.models.models import Model
+from app.process import is_alive
 from app.rollouts.models import Rollout
 from app.settings import get_settings
 from app.storage import get_storage

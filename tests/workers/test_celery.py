@@ -15,9 +15,8 @@ import redis
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import queue
+from app import process, queue
 from app.db import unit_of_work
-from app.embedded import process
 from app.embedded.valkey import Valkey, server_binary
 from app.events.models import JobEvent, JobMetrics
 from app.jobs.models import Job

@@ -15,10 +15,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from app.embedded import process
+from app import process
 from app.embedded.places import SOCKET_PATH_LIMIT, reachable, socket_folder, try_lock
 from app.embedded.postgres import SOCKET, Postgres
-from app.embedded.process import EmbeddedError, User
+from app.process import EmbeddedError, User
 from tests.e2e.service import wait_for
 
 pytestmark = pytest.mark.slow

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from app.embedded import process
-from app.embedded.process import EmbeddedError
+from app import process
 from app.embedded.services import Program, Supervised
 from app.embedded.supervisor import listening_socket
+from app.process import EmbeddedError
 from tests.e2e.service import wait_for
 
 

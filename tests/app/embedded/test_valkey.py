@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from app.embedded.process import EmbeddedError
 from app.embedded.valkey import Valkey, server_binary
+from app.process import EmbeddedError
 from tests.e2e.service import wait_for
 
 BINARY = server_binary()

@@ -12,7 +12,7 @@ from types import FrameType
 
 import structlog
 
-from app.embedded import process
+from app import process
 
 log = structlog.get_logger(__name__)
 

@@ -30,8 +30,8 @@ from app.errors import (
     database_away,
     internal_error,
 )
+from app.http.rate_limit import RateLimiter
 from app.ids import ALPHANUMERIC
-from app.rate_limit import RateLimiter
 from app.settings import get_settings
 from graders import strict_json
 
