@@ -17,9 +17,9 @@ from app import queue
 from app.db import unit_of_work
 from app.jobs import capacity, runs
 from app.settings import get_settings
-from workers import attempt, validation
 from workers.celery_app import celery
-from workers.sweep import sweep
+from workers.jobs import attempt, validation
+from workers.jobs.sweep import sweep
 
 log = structlog.get_logger(__name__)
 

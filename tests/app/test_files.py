@@ -35,7 +35,7 @@ from tests.app import openai_schema
 from tests.app.answers import error_of
 from tests.e2e.service import wait_for
 from tests.factories import ROWS, Tenant, make_file, make_job
-from workers import sweep
+from workers.jobs import sweep
 
 
 def upload(

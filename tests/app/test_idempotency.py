@@ -31,7 +31,7 @@ from app.uploads.models import Upload, UploadPart
 from tests.app.answers import error_of
 from tests.app.test_files import upload
 from tests.factories import ROWS, Tenant, make_tenant
-from workers.sweep import sweep
+from workers.jobs.sweep import sweep
 
 JOBS = "/v1/fine_tuning/jobs"
 UPLOAD = {"filename": "a", "purpose": "user_data", "bytes": 3, "mime_type": "a/b"}

@@ -27,7 +27,7 @@ from app.uploads.service import Plan
 from tests.app import openai_schema
 from tests.app.answers import error_of
 from tests.factories import Tenant, make_tenant
-from workers.sweep import sweep
+from workers.jobs.sweep import sweep
 
 DATA = random.Random(0).randbytes(300_000)
 MD5 = hashlib.md5(DATA).hexdigest()

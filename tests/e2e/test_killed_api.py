@@ -25,7 +25,7 @@ from benchmarks.api.service import running_api
 from tests.e2e.service import wait_for
 from tests.factories import Tenant, make_tenant
 from tests.locks import waiting_for_locks
-from workers.sweep import sweep
+from workers.jobs.sweep import sweep
 
 pytestmark = [
     pytest.mark.e2e,

@@ -28,8 +28,8 @@ from app.storage import get_storage
 from tests.e2e.service import wait_for
 from tests.workers.rows import data_rows, fresh, make_job
 from tests.workers.trainings import children, reached, training_pid, while_training
-from workers.attempt import child_settings, train_next
-from workers.validation import validate_next
+from workers.jobs.attempt import child_settings, train_next
+from workers.jobs.validation import validate_next
 
 pytestmark = pytest.mark.slow
 

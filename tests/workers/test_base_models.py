@@ -16,7 +16,7 @@ from app.storage import get_storage
 from app.tenants import service as tenants
 from tests.workers.rows import fresh, make_job
 from workers.base_models import local_folder
-from workers.validation import validate_next
+from workers.jobs.validation import validate_next
 
 KEY = "jobs/ftjob-1/checkpoints/1-1"
 

@@ -25,8 +25,8 @@ from app.webhooks.models import WebhookEvent
 from graders import Failure, FailureKind, Grade
 from tests.factories import make_webhook_endpoint
 from tests.workers.rows import fresh, make_job
-from workers import delivery
-from workers.db_recorder import DatabaseRecorder, state_names, state_to_resume
+from workers.jobs import delivery
+from workers.jobs.db_recorder import DatabaseRecorder, state_names, state_to_resume
 from workers.training.types import Checkpoint, Completion, Group, Prompt
 
 LEASE = timedelta(seconds=30)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from workers.estimate import FinishEstimate
+from workers.jobs.estimate import FinishEstimate
 
 
 class Cost(NamedTuple):

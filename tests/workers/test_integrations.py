@@ -17,8 +17,8 @@ from app.jobs.runs import Claim
 from app.settings import get_settings
 from app.storage import get_storage
 from tests.workers.rows import make_job
-from workers.db_recorder import DatabaseRecorder
-from workers.integrations import WandbListener, shown_elsewhere
+from workers.jobs.db_recorder import DatabaseRecorder
+from workers.jobs.integrations import WandbListener, shown_elsewhere
 from workers.training.recorders import FanOut
 
 WANDB = [{"type": "wandb", "wandb": {"project": "mine", "tags": ["a"]}}]

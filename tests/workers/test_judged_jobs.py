@@ -22,8 +22,8 @@ from methods.train_config import TrainConfig
 from tests.app.judge_servers import Answered, answered, asked, refused, scored
 from tests.app.receivers import Received, Receiver, receiver
 from tests.workers.rows import data_rows, fresh, make_job
-from workers.attempt import train_next
-from workers.validation import validate_next
+from workers.jobs.attempt import train_next
+from workers.jobs.validation import validate_next
 
 RUNNING = threading.Event()
 KEY = "sk-judge-0123456789"

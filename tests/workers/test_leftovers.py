@@ -15,7 +15,7 @@ from app.settings import Settings
 from app.storage import get_storage
 from tests.factories import make_checkpoint
 from tests.workers.rows import fresh, make_job
-from workers.sweep import sweep
+from workers.jobs.sweep import sweep
 
 
 def stored(job: Job, *names: str) -> list[str]:

@@ -30,9 +30,9 @@ from tests.e2e.service import wait_for
 from tests.factories import make_webhook_endpoint
 from tests.workers.rows import data_rows, fresh, make_job
 from tests.workers.trainings import children, reached, training_pid, while_training
-from workers.attempt import End, Exit, settle, train_next
-from workers.sweep import sweep
-from workers.validation import validate_next
+from workers.jobs.attempt import End, Exit, settle, train_next
+from workers.jobs.sweep import sweep
+from workers.jobs.validation import validate_next
 
 LEASE = timedelta(seconds=30)
 HERE = Capacity(gpus=0, processes=1)
@@ -145,7 +145,7 @@ def test_a_job_may_pause_many_times(db: Session) -> None:
 
 
 def test_the_run_learns_of_a_pause_as_it_tells_of_its_phases(db: Session, pausing: tuple[Job, Claim]) -> None:
-    from workers.db_recorder import DatabaseRecorder
+    from workers.jobs.db_recorder import DatabaseRecorder
 
     job, held = pausing
     recorder = DatabaseRecorder(held, get_storage())

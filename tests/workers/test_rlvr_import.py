@@ -12,7 +12,7 @@ from methods.rlvr_import import import_rlvr
 from methods.rows import DatasetInvalid, read_rows
 from tests.workers.rows import fresh, make_job
 from tests.workers.test_validation import RUNNING
-from workers.validation import validate_next
+from workers.jobs.validation import validate_next
 
 USER = {"role": "user", "content": "What is 40 + 32?"}
 SYSTEM = {"role": "system", "content": "Be short."}

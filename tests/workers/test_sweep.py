@@ -19,7 +19,7 @@ from app.files.models import File, LooseBytes
 from app.settings import Settings
 from app.storage import LocalStorage, get_storage
 from tests.factories import Tenant, make_file, make_tenant
-from workers import sweep
+from workers.jobs import sweep
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from app.storage import get_storage
 from tests.e2e.service import wait_for
 from tests.workers.rows import chat_rows, fresh, make_tuned_job, preference_rows
 from tests.workers.trainings import reached, training_pid, while_training
-from workers.attempt import train_next
-from workers.validation import validate_next
+from workers.jobs.attempt import train_next
+from workers.jobs.validation import validate_next
 
 pytestmark = pytest.mark.slow
 

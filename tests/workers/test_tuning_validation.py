@@ -14,7 +14,7 @@ from app.events.models import JobEvent
 from app.jobs.models import Job
 from methods.tune_config import TuneConfig
 from tests.workers.rows import chat_rows, fresh, make_tuned_job, preference_rows
-from workers.validation import validate_next
+from workers.jobs.validation import validate_next
 
 
 def validated(db: Session, method: str, training: list[Any], **values: Any) -> Job:

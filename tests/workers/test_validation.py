@@ -15,7 +15,7 @@ from app.files.models import File
 from app.storage import get_storage
 from methods.train_config import TrainConfig
 from tests.workers.rows import GRADER, data_rows, fresh, make_job, make_model
-from workers.validation import validate_next
+from workers.jobs.validation import validate_next
 
 RUNNING = threading.Event()
 FIELDS = {"type": "string_check", "name": "g", "operation": "eq", "input": "{{sample.output_text}}"}

@@ -15,7 +15,7 @@ from app.jobs.models import Job
 def children() -> list[psutil.Process]:
     """Training processes of this test."""
     mine = psutil.Process().children(recursive=True)
-    return [child for child in mine if "workers.run" in " ".join(child.cmdline())]
+    return [child for child in mine if "workers.jobs.run" in " ".join(child.cmdline())]
 
 
 def training_pid() -> int | None:

@@ -14,7 +14,7 @@ from app.db import unit_of_work
 from app.jobs.models import TERMINAL, Job
 from app.settings import get_settings
 from app.storage import get_storage
-from workers.db_recorder import state_prefix
+from workers.jobs.db_recorder import state_prefix
 
 QUIET = timedelta(hours=1)
 """A working folder in which nothing was made for so long is at nobody's hands once its job is over."""

@@ -9,7 +9,7 @@ from app.jobs.models import Job
 from methods.rows import Row
 from methods.tune_config import TuneConfig
 from methods.tune_defaults import resolve_tuning
-from workers.job_data import TRAINING, DataFile, JobInvalid, ModelShape
+from workers.jobs.job_data import TRAINING, DataFile, JobInvalid, ModelShape
 
 MIN_SUPERVISED_ROWS = 10
 DEVICES = {"gpus": "cuda", "processes": "cpu"}

@@ -1,6 +1,6 @@
 """One attempt at a job as its worker sees it: claim, a child process, its heartbeat, its end.
 
-The child (`python -m workers.run`) writes its own outcome under the fence. This side settles what a
+The child (`python -m workers.jobs.run`) writes its own outcome under the fence. This side settles what a
 child cannot: a crash, a hang, a cancel, a stopping worker.
 """
 
@@ -27,7 +27,7 @@ from app.jobs.models import Job
 from app.jobs.runs import Claim, LeaseLost
 from app.settings import get_settings
 from methods.tune_config import TuneConfig, read_config
-from workers import delivery
+from workers.jobs import delivery
 
 log = structlog.get_logger(__name__)
 
@@ -97,7 +97,7 @@ def start_child(claim: Claim) -> subprocess.Popen[bytes]:
     """
     with unit_of_work() as db:
         config = read_config(db.get_one(Job, claim.job_id).config or {})
-    command = [sys.executable, "-m", "workers.run", claim.job_id, "--attempt", str(claim.attempt)]
+    command = [sys.executable, "-m", "workers.jobs.run", claim.job_id, "--attempt", str(claim.attempt)]
     if config.processes > 1:
         command = torchrun(config.processes, [*command, "--device", config.device])
     env = {**os.environ, **OFFLINE, **child_settings(config.processes)}

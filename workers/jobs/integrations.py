@@ -20,7 +20,7 @@ from app.events import service as events
 from app.jobs import runs
 from app.jobs.runs import Claim
 from app.settings import get_settings
-from workers.db_recorder import clean
+from workers.jobs.db_recorder import clean
 from workers.training.recorder import Recorder
 from workers.training.recorders import FanOut, Silent
 

@@ -1,4 +1,4 @@
-"""The training process: `python -m workers.run JOB_ID --attempt N`. Started by workers/attempt.py.
+"""The training process: `python -m workers.jobs.run JOB_ID --attempt N`. Started by workers/jobs/attempt.py.
 
 Under torchrun there are several of them. The main one speaks with database and storage; the others are told
 by it what to do, and say nothing.
@@ -41,12 +41,12 @@ from methods.rows import Row
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig, read_config
 from methods.tuning_rows import row_check
-from workers import delivery
-from workers.attempt import Exit
 from workers.base_models import local_folder
-from workers.db_recorder import DatabaseRecorder, state_to_resume
-from workers.integrations import shown_elsewhere
-from workers.job_data import fetch_rows
+from workers.jobs import delivery
+from workers.jobs.attempt import Exit
+from workers.jobs.db_recorder import DatabaseRecorder, state_to_resume
+from workers.jobs.integrations import shown_elsewhere
+from workers.jobs.job_data import fetch_rows
 from workers.training.checkpoints import checkpoint_folder
 from workers.training.distributed import World
 from workers.training.errors import GradingFailed, ModelInvalid, RunCancelled, RunFailed, RunPaused
@@ -88,7 +88,7 @@ class Work(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m workers.run")
+    parser = argparse.ArgumentParser(prog="python -m workers.jobs.run")
     parser.add_argument("job_id")
     parser.add_argument("--attempt", type=int, required=True)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")

@@ -20,7 +20,7 @@ from app.jobs.runs import Claim
 from app.models.models import Model
 from app.settings import get_settings
 from app.storage import get_storage
-from workers.db_recorder import clean, state_prefix, tuned_model_name
+from workers.jobs.db_recorder import clean, state_prefix, tuned_model_name
 
 log = structlog.get_logger(__name__)
 

@@ -17,7 +17,7 @@ from app.files import service as files
 from app.idempotency import service as idempotency
 from app.storage import STORAGE_FAULTS, get_storage
 from app.uploads import service as uploads
-from workers import leftovers
+from workers.jobs import leftovers
 
 log = structlog.get_logger(__name__)
 

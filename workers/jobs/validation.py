@@ -42,10 +42,10 @@ from methods.train_config import TrainConfig
 from methods.train_defaults import ConfigImpossible, resolve_config
 from methods.tune_config import TuneConfig
 from methods.tuning_rows import row_check
-from workers import tuning_validation
 from workers.base_models import local_folder
-from workers.db_recorder import clean
-from workers.job_data import TRAINING, VALIDATION, DataFile, JobInvalid, ModelShape, find_file, rows_of
+from workers.jobs import tuning_validation
+from workers.jobs.db_recorder import clean
+from workers.jobs.job_data import TRAINING, VALIDATION, DataFile, JobInvalid, ModelShape, find_file, rows_of
 
 log = structlog.get_logger(__name__)
 

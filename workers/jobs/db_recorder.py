@@ -32,7 +32,7 @@ from app.rollouts.models import Rollout
 from app.storage import Storage
 from app.tenants.models import Organization, Project
 from app.webhooks import service as webhooks
-from workers.estimate import RECENT_STEPS, FinishEstimate
+from workers.jobs.estimate import RECENT_STEPS, FinishEstimate
 from workers.training.recorder import Phase
 from workers.training.types import Checkpoint, Group, Split
 
