@@ -170,7 +170,7 @@ def database_away(error: Exception) -> Unavailable:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Every failure leaves in the one shape. What nobody foresaw is answered by the edge (app/http/edge.py)."""
+    """Every failure leaves in the one shape. The edge (app/http/edge.py) answers what nobody foresaw."""
     for raised in (ApiError, RequestValidationError, HTTPException, *DATABASE_AWAY):
         app.add_exception_handler(raised, _handle)
 

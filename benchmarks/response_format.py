@@ -21,11 +21,11 @@ from benchmarks.engine.models import NANO
 from methods.response_format import grammar_of
 from methods.rows import read_rows
 from methods.train_config import TrainConfig
-from workers.training.constraint import Constraint, constraint_of
-from workers.training.policy import Policy
+from workers.training.base.types import Group, Prompt
+from workers.training.model.grammar import Constraint, constraint_of
+from workers.training.model.policy import Policy
 from workers.training.prompts import make_prompts
-from workers.training.rollout import Sampling, sample_groups
-from workers.training.types import Group, Prompt
+from workers.training.sampling.rollout import Sampling, sample_groups
 
 SCHEMA = {
     "type": "object",

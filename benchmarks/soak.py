@@ -23,8 +23,8 @@ from benchmarks.engine.models import Shape, build
 from graders import Grade, Sample
 from methods.rows import Row
 from methods.train_config import TrainConfig
+from workers.training.base.types import Checkpoint, Group, Split
 from workers.training.loop import train
-from workers.training.types import Checkpoint, Group, Split
 
 SAMPLE_EVERY = 20
 WARM_UP_STEPS = 200

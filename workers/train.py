@@ -19,10 +19,10 @@ from pydantic import ValidationError
 from graders import GraderInvalid, build_grader, parse_grader
 from methods.rows import MAX_VALID_ROWS, DatasetInvalid, Row, read_rows
 from methods.train_config import TrainConfig
-from workers.training.distributed import World
-from workers.training.errors import EngineError
+from workers.training.base.distributed import World
+from workers.training.base.errors import EngineError
+from workers.training.base.recorder import Recorder
 from workers.training.loop import train
-from workers.training.recorder import Recorder
 from workers.training.recorders import ConsoleRecorder, FanOut, JsonlRecorder, Silent
 from workers.training.state import saved_steps
 

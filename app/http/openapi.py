@@ -58,14 +58,14 @@ class ErrorResponse(BaseModel):
 
 
 def install_openapi(app: FastAPI) -> None:
-    """Have `app.http.openapi()` give the whole document, made once."""
+    """Have `app.openapi()` give the whole document, made once."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _document(app)
         return app.openapi_schema
 
-    app.http.openapi = document  # type: ignore[method-assign]  # as FastAPI's manual has it
+    app.openapi = document  # type: ignore[method-assign]  # as FastAPI's manual has it
 
 
 def _document(app: FastAPI) -> dict[str, Any]:

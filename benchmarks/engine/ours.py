@@ -22,10 +22,10 @@ from graders import Grade, Sample
 from methods.train_config import TrainConfig
 from workers.training import collector, update
 from workers.training.metrics import Clock, train_metrics
-from workers.training.policy import Policy
+from workers.training.model.policy import Policy
 from workers.training.prompts import make_prompts
 from workers.training.rewards import GradePool, rewards_of
-from workers.training.rollout import Sampling, sample_groups
+from workers.training.sampling.rollout import Sampling, sample_groups
 
 SETTINGS = "reference by switching the adapter off (full: a frozen copy), groups without spread left out"
 

@@ -30,7 +30,7 @@ CHECKS = (
 app = create_app(
     Settings(DATABASE_URL="postgresql://nobody@nowhere/nothing", broker_url="filesystem://nowhere")
 )
-schema = schemathesis.openapi.from_dict(app.http.openapi())
+schema = schemathesis.openapi.from_dict(app.openapi())
 
 
 @pytest.fixture

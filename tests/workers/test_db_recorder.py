@@ -27,7 +27,7 @@ from tests.factories import make_webhook_endpoint
 from tests.workers.rows import fresh, make_job
 from workers.jobs import delivery
 from workers.jobs.db_recorder import DatabaseRecorder, state_names, state_to_resume
-from workers.training.types import Checkpoint, Completion, Group, Prompt
+from workers.training.base.types import Checkpoint, Completion, Group, Prompt
 
 LEASE = timedelta(seconds=30)
 HERE = Capacity(gpus=0, processes=1)

@@ -1,1 +1,1 @@
-"""What a worker does with a job: its files checked, its attempt, its run, its results, and what is swept after."""
+"""What a worker does with jobs: validation, attempt, run, recorder, delivery, and the sweep after them."""

@@ -33,8 +33,8 @@ from app.storage import Storage
 from app.tenants.models import Organization, Project
 from app.webhooks import service as webhooks
 from workers.jobs.estimate import RECENT_STEPS, FinishEstimate
-from workers.training.recorder import Phase
-from workers.training.types import Checkpoint, Group, Split
+from workers.training.base.recorder import Phase
+from workers.training.base.types import Checkpoint, Group, Split
 
 ROWS_AT_ONCE = 1000
 

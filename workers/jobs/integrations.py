@@ -21,7 +21,7 @@ from app.jobs import runs
 from app.jobs.runs import Claim
 from app.settings import get_settings
 from workers.jobs.db_recorder import clean
-from workers.training.recorder import Recorder
+from workers.training.base.recorder import Recorder
 from workers.training.recorders import FanOut, Silent
 
 log = structlog.get_logger(__name__)

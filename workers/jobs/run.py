@@ -47,14 +47,14 @@ from workers.jobs.attempt import Exit
 from workers.jobs.db_recorder import DatabaseRecorder, state_to_resume
 from workers.jobs.integrations import shown_elsewhere
 from workers.jobs.job_data import fetch_rows
+from workers.training.base.distributed import World
+from workers.training.base.errors import GradingFailed, ModelInvalid, RunCancelled, RunFailed, RunPaused
+from workers.training.base.recorder import Recorder
+from workers.training.base.types import RunResult
 from workers.training.checkpoints import checkpoint_folder
-from workers.training.distributed import World
-from workers.training.errors import GradingFailed, ModelInvalid, RunCancelled, RunFailed, RunPaused
 from workers.training.loop import train
-from workers.training.recorder import Recorder
 from workers.training.recorders import Silent
 from workers.training.state import state_folder
-from workers.training.types import RunResult
 
 log = structlog.get_logger(__name__)
 

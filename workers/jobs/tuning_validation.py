@@ -53,7 +53,7 @@ def _prompt_lengths(
     """Tokens of each example's prompt, as the training will see them."""
     if data_file is None:
         return []
-    from workers.training.errors import PromptInvalid
+    from workers.training.base.errors import PromptInvalid
     from workers.tuning.examples import make_examples, make_pairs
 
     name = data_file.param.removesuffix("_file")

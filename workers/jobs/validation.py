@@ -287,8 +287,8 @@ def _check_response_format(response_format: dict[str, Any] | None, folder: Path)
     if grammar is None:
         return
     tokenizer = _tokenizer(folder)
-    from workers.training.constraint import Constraint
-    from workers.training.errors import ConstraintFailed
+    from workers.training.base.errors import ConstraintFailed
+    from workers.training.model.grammar import Constraint
 
     try:
         Constraint(grammar, tokenizer, len(tokenizer), [tokenizer.eos_token_id])
@@ -309,7 +309,7 @@ def _tokenizer(folder: Path) -> Any:
 def _longest_prompt(folder: Path, context: int, data_file: DataFile, rows: Sequence[Row]) -> int:
     """Tokens of the longest prompt, as the training will see them."""
     tokenizer = _tokenizer(folder)
-    from workers.training.errors import PromptInvalid
+    from workers.training.base.errors import PromptInvalid
     from workers.training.prompts import make_prompts
 
     try:

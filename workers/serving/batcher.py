@@ -16,7 +16,7 @@ from app.errors import ServerError, Unavailable
 from workers.serving.library import Library, Place
 
 if TYPE_CHECKING:
-    from workers.training.types import Completion
+    from workers.training.base.types import Completion
 
 log = structlog.get_logger(__name__)
 

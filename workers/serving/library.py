@@ -18,8 +18,8 @@ from app.settings import Settings
 from workers.base_models import local_folder
 
 if TYPE_CHECKING:
-    from workers.training.base_model import BaseModel
-    from workers.training.constraint import Constraint
+    from workers.training.model.base_model import BaseModel
+    from workers.training.model.grammar import Constraint
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +44,7 @@ class Loaded:
 
     def constraint(self, response_format: Mapping[str, Any] | None) -> Constraint | None:
         """Raises `ConstraintFailed`."""
-        from workers.training.constraint import constraint_of
+        from workers.training.model.grammar import constraint_of
 
         key = json.dumps(response_format)
         if key not in self._constraints:
@@ -94,8 +94,8 @@ class Library:
     def _read(self, place: Place) -> BaseModel:
         import torch
 
-        from workers.training.base_model import load_base
-        from workers.training.errors import ModelInvalid
+        from workers.training.base.errors import ModelInvalid
+        from workers.training.model.base_model import load_base
 
         if self._threads:
             torch.set_num_threads(self._threads)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from app.errors import ApiError, BadRequest
 from workers.serving.batcher import Answered, Chat
 from workers.serving.library import Loaded
-from workers.training.constraint import Constraint
-from workers.training.errors import ConstraintFailed
+from workers.training.base.errors import ConstraintFailed
+from workers.training.base.types import Completion, Group, Prompt
+from workers.training.model.grammar import Constraint
 from workers.training.prompts import chat_tokens
-from workers.training.rollout import Sampling, sample_groups
-from workers.training.types import Completion, Group, Prompt
+from workers.training.sampling.rollout import Sampling, sample_groups
 
 
 def answer(model: Loaded, chats: Sequence[Chat]) -> None:

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from methods.train_config import TrainConfig
+from workers.training.base.types import Group
+from workers.training.model.value import explained_variance, gae
 from workers.training.rewards import Rewards
-from workers.training.types import Group
-from workers.training.value import explained_variance, gae
 
 STD_FLOOR = 0.25
 """Least divisor of a group's advantages, as a share of the pooled standard deviation of all groups."""

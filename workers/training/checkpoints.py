@@ -10,10 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from workers.training.base.types import Checkpoint
 from workers.training.evaluate import Estimate, lower_bound
 from workers.training.folders import publish
-from workers.training.policy import Policy
-from workers.training.types import Checkpoint
+from workers.training.model.policy import Policy
 
 
 @dataclass(frozen=True)

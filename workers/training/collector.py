@@ -18,14 +18,14 @@ import torch
 
 from methods.train_config import TrainConfig
 from workers.training.advantages import groups_with_spread
-from workers.training.distributed import ALONE, World
+from workers.training.base.distributed import ALONE, World
+from workers.training.base.randomness import shuffled
+from workers.training.base.recorder import Recorder
+from workers.training.base.types import Completion, Group, Prompt
 from workers.training.metrics import Clock, Timed
-from workers.training.policy import Policy
-from workers.training.randomness import shuffled
-from workers.training.recorder import Recorder
+from workers.training.model.policy import Policy
 from workers.training.rewards import GradeJob, GradePool, rewards_of
-from workers.training.rollout import Sampling, sample_groups
-from workers.training.types import Completion, Group, Prompt
+from workers.training.sampling.rollout import Sampling, sample_groups
 
 T = TypeVar("T")
 

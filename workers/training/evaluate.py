@@ -10,14 +10,21 @@ import torch
 from torch import Tensor
 
 from methods.train_config import TrainConfig
-from workers.training.constraint import Constraint
-from workers.training.distributed import ALONE, World
-from workers.training.forward import Answer, Batch, completion_states, make_batches, per_completion, token_kl
-from workers.training.policy import Policy
+from workers.training.base.distributed import ALONE, World
+from workers.training.base.types import Group, Prompt
+from workers.training.model.grammar import Constraint
+from workers.training.model.policy import Policy
+from workers.training.model.sharding import fillers
+from workers.training.passes.forward import (
+    Answer,
+    Batch,
+    completion_states,
+    make_batches,
+    per_completion,
+    token_kl,
+)
 from workers.training.rewards import reward_of
-from workers.training.rollout import Sampling, sample_groups
-from workers.training.sharding import fillers
-from workers.training.types import Group, Prompt
+from workers.training.sampling.rollout import Sampling, sample_groups
 
 CONFIDENCE_Z = 1.6448536269514722
 """Normal quantile of a one-sided 95 % bound."""

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from methods.train_config import TrainConfig
 from workers.training.advantages import compared_completions, token_weights
-from workers.training.forward import Answer
+from workers.training.base.types import Group
+from workers.training.passes.forward import Answer
 from workers.training.rewards import Rewards
 from workers.training.shaping import punishments, truncated_completions
-from workers.training.types import Group
 
 
 class Lesson(NamedTuple):

@@ -14,14 +14,14 @@ from pathlib import Path
 from graders import Grader
 from methods.rows import Row
 from methods.train_config import TrainConfig
+from workers.training.base.distributed import ALONE, World
+from workers.training.base.errors import RunCancelled, RunPaused
+from workers.training.base.recorder import Recorder
+from workers.training.base.types import RunResult
 from workers.training.checkpoints import select
-from workers.training.distributed import ALONE, World
-from workers.training.errors import RunCancelled, RunPaused
 from workers.training.metrics import Clock, train_metrics
-from workers.training.recorder import Recorder
 from workers.training.rewards import rewards_of
 from workers.training.run import Run
-from workers.training.types import RunResult
 from workers.training.update import update_policy
 
 

@@ -12,10 +12,10 @@ from typing import Literal
 from graders import Grade, TokenUsage
 from graders.types import add_usages
 from workers.training.advantages import groups_with_spread
+from workers.training.base.recorder import Phase, Recorder
+from workers.training.base.types import Group, Split
 from workers.training.evaluate import Estimate
-from workers.training.recorder import Phase, Recorder
 from workers.training.rewards import reward_of, rewards_of
-from workers.training.types import Group, Split
 
 Timed = Literal["sampling", "grading", "grading_busy", "waiting", "updating", "eval"]
 TELL_AGAIN_SECONDS = 60.0

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from methods.rows import Row, text_of
-from workers.training.errors import OutOfContext, PromptInvalid
-from workers.training.types import Prompt
+from workers.training.base.errors import OutOfContext, PromptInvalid
+from workers.training.base.types import Prompt
 
 
 def make_prompts(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -> list[Prompt]:

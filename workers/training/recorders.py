@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from workers.training.recorder import Phase, Recorder
-from workers.training.types import Checkpoint, Group, Split
+from workers.training.base.recorder import Phase, Recorder
+from workers.training.base.types import Checkpoint, Group, Split
 
 log = logging.getLogger(__name__)
 

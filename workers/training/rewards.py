@@ -15,8 +15,8 @@ from torch import Tensor
 
 from graders import Failure, FailureKind, Grade, Grader, Sample
 from graders.grading import grade_safely
-from workers.training.errors import GradingFailed
-from workers.training.types import Completion, Group
+from workers.training.base.errors import GradingFailed
+from workers.training.base.types import Completion, Group
 
 GRADE_THREADS = 8
 GRADE_TIMEOUT_SECONDS = 300.0

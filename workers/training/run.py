@@ -10,6 +10,11 @@ from graders import Grade, Grader
 from graders.types import add_usages
 from methods.rows import Row
 from methods.train_config import TrainConfig
+from workers.training.base.distributed import ALONE, World
+from workers.training.base.errors import NonFinite
+from workers.training.base.randomness import shuffled
+from workers.training.base.recorder import Recorder
+from workers.training.base.types import Group, Prompt
 from workers.training.checkpoints import (
     Candidate,
     checkpoint_folder,
@@ -18,8 +23,6 @@ from workers.training.checkpoints import (
     to_keep,
 )
 from workers.training.collector import Collector, sample_and_grade
-from workers.training.distributed import ALONE, World
-from workers.training.errors import NonFinite
 from workers.training.evaluate import (
     estimate,
     kl_to_reference,
@@ -27,12 +30,10 @@ from workers.training.evaluate import (
     row_rewards,
     validation_sampling,
 )
-from workers.training.forward import why_padded
 from workers.training.metrics import Clock, kl_metrics, total_usage_metrics, valid_metrics
-from workers.training.policy import Policy
+from workers.training.model.policy import Policy
+from workers.training.passes.forward import why_padded
 from workers.training.prompts import make_prompts
-from workers.training.randomness import shuffled
-from workers.training.recorder import Recorder
 from workers.training.recorders import Silent
 from workers.training.rewards import GradePool, count_steps_over, failed_share, first_messages
 from workers.training.state import (
@@ -46,7 +47,6 @@ from workers.training.state import (
     saved_steps,
     usable_state,
 )
-from workers.training.types import Group, Prompt
 from workers.training.update import UpdateStats, make_optimizer
 
 NON_FINITE_LIMIT = 3

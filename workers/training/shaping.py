@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from methods.train_config import TrainConfig
-from workers.training.types import Group
+from workers.training.base.types import Group
 
 
 def overlong_punishment(lengths: Tensor, limit: int, buffer: float, penalty: float) -> Tensor:

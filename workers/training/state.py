@@ -20,15 +20,15 @@ from torch import Tensor
 
 from graders import Failure, FailureKind, Grade, TokenUsage
 from methods.rows import Row
+from workers.training.base.distributed import ALONE, World
+from workers.training.base.errors import StateMismatch
+from workers.training.base.recorder import Recorder
+from workers.training.base.types import Completion, Group, Prompt
 from workers.training.checkpoints import Candidate, candidate_from_json, candidate_to_json, versions
 from workers.training.collector import Rollouts
-from workers.training.distributed import ALONE, World
-from workers.training.errors import StateMismatch
 from workers.training.folders import PARTIAL, FolderDamaged, publish, read_manifest
-from workers.training.policy import Policy
-from workers.training.recorder import Recorder
-from workers.training.sharding import gather_whole, like
-from workers.training.types import Completion, Group, Prompt
+from workers.training.model.policy import Policy
+from workers.training.model.sharding import gather_whole, like
 
 STATES_KEPT = 2
 """The last one, and one to fall back to should it be damaged."""

@@ -16,9 +16,14 @@ from torch import Tensor, nn
 
 from methods.train_config import TrainConfig
 from workers.training.advantages import TokenTargets, token_targets
-from workers.training.constraint import Constraint
-from workers.training.distributed import ALONE, World
-from workers.training.forward import (
+from workers.training.base.distributed import ALONE, World
+from workers.training.base.types import Group
+from workers.training.lesson import Lesson, find_lesson
+from workers.training.losses import kl_k1, policy_loss, value_loss
+from workers.training.model.grammar import Constraint
+from workers.training.model.policy import VALUE_HEAD, Policy
+from workers.training.model.sharding import clip_gradients, fillers
+from workers.training.passes.forward import (
     Answer,
     Batch,
     completion_states,
@@ -26,13 +31,8 @@ from workers.training.forward import (
     per_completion,
     token_logprobs,
 )
-from workers.training.lesson import Lesson, find_lesson
-from workers.training.losses import kl_k1, policy_loss, value_loss
-from workers.training.policy import VALUE_HEAD, Policy
 from workers.training.rewards import Rewards
-from workers.training.sharding import clip_gradients, fillers
 from workers.training.tally import Tally, added_up
-from workers.training.types import Group
 
 
 @dataclass

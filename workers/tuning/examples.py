@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from methods.rows import Row
 from methods.tuning_rows import learned_messages
-from workers.training.errors import OutOfContext, PromptInvalid
+from workers.training.base.errors import OutOfContext, PromptInvalid
+from workers.training.base.types import Prompt
 from workers.training.prompts import as_template_message
-from workers.training.types import Prompt
 
 
 @dataclass(frozen=True)

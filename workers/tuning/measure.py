@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from workers.training.forward import Answer, completion_states, make_batches
-from workers.training.token_logprobs import LOGIT_BYTES
-from workers.training.types import Completion, Prompt
+from workers.training.base.types import Completion, Prompt
+from workers.training.passes.forward import Answer, completion_states, make_batches
+from workers.training.passes.token_logprobs import LOGIT_BYTES
 from workers.tuning.examples import Example, Pair
 
 Alive = Callable[[], None]

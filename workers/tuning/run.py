@@ -16,6 +16,10 @@ from transformers import TrainerCallback
 
 from methods.rows import Row
 from methods.tune_config import TuneConfig
+from workers.training.base.errors import NonFinite, RunCancelled, RunPaused
+from workers.training.base.randomness import shuffled
+from workers.training.base.recorder import Recorder
+from workers.training.base.types import RunResult
 from workers.training.checkpoints import (
     Candidate,
     checkpoint_folder,
@@ -23,12 +27,9 @@ from workers.training.checkpoints import (
     save_checkpoint,
     to_keep,
 )
-from workers.training.errors import NonFinite, RunCancelled, RunPaused
 from workers.training.evaluate import kl_to_reference
 from workers.training.metrics import Clock, kl_metrics
-from workers.training.policy import Policy
-from workers.training.randomness import shuffled
-from workers.training.recorder import Recorder
+from workers.training.model.policy import Policy
 from workers.training.state import (
     STATES_KEPT,
     Progress,
@@ -39,7 +40,6 @@ from workers.training.state import (
     saved_steps,
     usable_state,
 )
-from workers.training.types import RunResult
 from workers.training.update import make_optimizer
 from workers.tuning.examples import Example, Pair, make_examples, make_pairs, probe_prompts
 from workers.tuning.measure import Measure, Score, both_answers, dpo_measure, score, supervised_measure

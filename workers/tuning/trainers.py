@@ -31,7 +31,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from trl.trainer.utils import disable_dropout_in_model
 
 from methods.tune_config import TuneConfig
-from workers.training.policy import Policy
+from workers.training.model.policy import Policy
 from workers.tuning.examples import Example, Pair
 from workers.tuning.measure import Alive
 

@@ -9,7 +9,7 @@ import torch
 
 from tests.tiny_model import make_tiny_model
 from tests.workers.training.support import make_config
-from workers.training.policy import Policy
+from workers.training.model.policy import Policy
 
 
 @pytest.fixture(autouse=True, scope="session")

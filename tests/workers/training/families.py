@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from workers.training import attention
+from workers.training.model import attention
 
 VOCABULARY = 97
 

@@ -16,10 +16,10 @@ from torch import nn
 
 from methods.train_config import TrainConfig
 from tests.workers.training.support import FunctionGrader, ListRecorder, early_letters, make_rows
-from workers.training.distributed import World
-from workers.training.errors import ProcessesDiffer, RunCancelled
+from workers.training.base.distributed import World
+from workers.training.base.errors import ProcessesDiffer, RunCancelled
 from workers.training.loop import train
-from workers.training.sharding import clip_gradients
+from workers.training.model.sharding import clip_gradients
 
 ROWS = make_rows("one", "two", "three", "four", "five")
 

@@ -10,10 +10,10 @@ from typing import Any
 from graders import Failure, FailureKind, Grade, Sample
 from methods.rows import Row
 from methods.train_config import TrainConfig
-from workers.training.decoders import Room, slot_cache
-from workers.training.slot_cache import SlotCache
-from workers.training.static_decoder import StaticDecoder
-from workers.training.types import Checkpoint, Completion, Group, Prompt, Split
+from workers.training.base.types import Checkpoint, Completion, Group, Prompt, Split
+from workers.training.sampling.decoders import Room, slot_cache
+from workers.training.sampling.slot_cache import SlotCache
+from workers.training.sampling.static_decoder import StaticDecoder
 
 TIMES = ("time/", "grades/train_seconds_mean", "grades/valid_seconds_mean")
 

@@ -16,8 +16,8 @@ from workers.training.advantages import (
     token_targets,
     token_weights,
 )
+from workers.training.base.types import Prompt
 from workers.training.rewards import Rewards
-from workers.training.types import Prompt
 
 
 def rewards_of(rewards, graded=None):

@@ -18,14 +18,14 @@ from tests.workers.training.support import (
 )
 from workers.training import collector as collector_module
 from workers.training import loop
+from workers.training.base.distributed import ALONE, World
 from workers.training.collector import Collector, sample_and_grade
-from workers.training.distributed import ALONE, World
 from workers.training.loop import train
 from workers.training.metrics import Clock
-from workers.training.policy import Policy
+from workers.training.model.policy import Policy
 from workers.training.prompts import make_prompts
 from workers.training.rewards import GradePool, rewards_of
-from workers.training.rollout import Sampling, sample_groups
+from workers.training.sampling.rollout import Sampling, sample_groups
 
 PATIENCE = 30
 """Seconds after which a test that waits for another thread fails."""

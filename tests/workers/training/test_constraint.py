@@ -21,14 +21,15 @@ from tests.workers.training.support import (
     make_config,
     make_rows,
 )
-from workers.training import constraint, rollout
-from workers.training.constraint import Constraint, constraint_of
-from workers.training.errors import ConstraintFailed, RunCancelled
-from workers.training.forward import Answer, completion_states, make_batches, token_logprobs
+from workers.training.base.errors import ConstraintFailed, RunCancelled
+from workers.training.base.types import Group, Prompt
 from workers.training.loop import train
-from workers.training.policy import Policy
-from workers.training.rollout import Sampling, sample_groups
-from workers.training.types import Group, Prompt
+from workers.training.model import grammar as constraint
+from workers.training.model.grammar import Constraint, constraint_of
+from workers.training.model.policy import Policy
+from workers.training.passes.forward import Answer, completion_states, make_batches, token_logprobs
+from workers.training.sampling import rollout
+from workers.training.sampling.rollout import Sampling, sample_groups
 
 SCHEMA = {
     "type": "object",
@@ -159,7 +160,7 @@ def test_logprobs_are_those_among_the_allowed_tokens(
 def test_sampler_and_trainer_agree_on_every_token(
     policy: Policy, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.training.token_logprobs.LOGIT_BYTES", 4 * 262 * 50)  # many chunks
+    monkeypatch.setattr("workers.training.passes.token_logprobs.LOGIT_BYTES", 4 * 262 * 50)  # many chunks
     groups = sample_groups(policy, prompts, sampling(policy))
     answers = [Answer(group.prompt, c) for group in groups for c in group.completions]
     assert policy.constraint is not None

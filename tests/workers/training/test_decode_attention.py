@@ -7,17 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.workers.training.families import PACKED, VOCABULARY, make_family
-from workers.training import decoders
-from workers.training.compiled_decoder import CompiledDecoder
-from workers.training.decode_attention import (
-    decode,
-    partial_attention,
-    plain_attention,
-    prefill,
-)
-from workers.training.decode_step import Live, exact_step, places, spans
-from workers.training.decoders import Room, can_be_compiled, make_decoder, slot_cache
-from workers.training.lean_decoder import lean_decoder
+from workers.training.sampling import decoders
+from workers.training.sampling.compiled_decoder import CompiledDecoder
+from workers.training.sampling.decode_attention import decode, partial_attention, plain_attention, prefill
+from workers.training.sampling.decode_step import Live, exact_step, places, spans
+from workers.training.sampling.decoders import Room, can_be_compiled, make_decoder, slot_cache
+from workers.training.sampling.lean_decoder import lean_decoder
 
 MERGED = ("llama", "qwen2", "qwen3")
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from tests.workers.training.test_decode_attention import make_model
-from workers.training.compiled_decoder import CompiledDecoder
-from workers.training.decode_attention import layer_shapes, prefill
-from workers.training.decode_step import Live
-from workers.training.draw import draw, inverse_cdf
 from workers.training.kernels.attend import Rows, attend
 from workers.training.kernels.panels import ADDED, START, WRITTEN, multiply, pack
-from workers.training.panel_cache import PanelCache
-from workers.training.slot_cache import LayerShape
+from workers.training.sampling.compiled_decoder import CompiledDecoder
+from workers.training.sampling.decode_attention import layer_shapes, prefill
+from workers.training.sampling.decode_step import Live
+from workers.training.sampling.draw import draw, inverse_cdf
+from workers.training.sampling.panel_cache import PanelCache
+from workers.training.sampling.slot_cache import LayerShape
 
 GENERATOR = np.random.default_rng(0)
 

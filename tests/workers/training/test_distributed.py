@@ -19,8 +19,8 @@ from torch import Tensor
 from tests.tiny_model import make_tiny_model
 from tests.workers.training import several
 from tests.workers.training.support import make_config
-from workers.training.distributed import ALONE, World, share_out
-from workers.training.errors import DeviceMissing
+from workers.training.base.distributed import ALONE, World, share_out
+from workers.training.base.errors import DeviceMissing
 
 ROOT = Path(__file__).parents[3]
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.training.draw import draw
-from workers.training.randomness import keyed_seed, shuffled, uniforms
+from workers.training.base.randomness import keyed_seed, shuffled, uniforms
+from workers.training.sampling.draw import draw
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from tests.workers.training.families import PACKED, VOCABULARY, add_lora, make_family
 from tests.workers.training.support import group_of
-from workers.training import attention, forward, packed_attention
-from workers.training.forward import (
+from workers.training.base.types import Prompt
+from workers.training.model import attention
+from workers.training.passes import forward, packed_attention
+from workers.training.passes.forward import (
     Answer,
     completion_states,
     make_batches,
@@ -20,7 +22,6 @@ from workers.training.forward import (
     token_logprobs,
     why_padded,
 )
-from workers.training.types import Prompt
 
 CPU = torch.device("cpu")
 TEMPERATURE = 0.7

@@ -7,9 +7,9 @@ import torch
 
 from tests.workers.training.families import VOCABULARY, add_lora, make_family
 from tests.workers.training.test_forward import CPU, answers_of, assert_same, gradient, shared_logprobs
-from workers.training import forward, fused_decoder
-from workers.training.forward import completion_states, make_batches
-from workers.training.fused_decoder import is_known
+from workers.training.passes import forward, fused_decoder
+from workers.training.passes.forward import completion_states, make_batches
+from workers.training.passes.fused_decoder import is_known
 
 FAMILIES = ["llama", "qwen2", "qwen3"]
 ANSWERS = answers_of([(9, [5, 3, 1]), (4, [6, 2])], VOCABULARY, torch.Generator().manual_seed(6))

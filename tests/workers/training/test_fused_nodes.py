@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn.functional import rms_norm, silu
 
-from workers.training import fused_nodes
 from workers.training.kernels.tiles import COLUMNS, ROWS, add_product, multiply
+from workers.training.passes import fused_nodes
 
 EPS = 1e-6
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from tests.workers.training.support import make_config
-from workers.training import static_decoder
-from workers.training.policy import Policy
-from workers.training.rollout import Sampling, sample_groups
-from workers.training.types import Prompt
+from workers.training.base.types import Prompt
+from workers.training.model.policy import Policy
+from workers.training.sampling import static_decoder
+from workers.training.sampling.rollout import Sampling, sample_groups
 
 pytestmark = [
     pytest.mark.gpu,

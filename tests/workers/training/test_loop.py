@@ -20,15 +20,15 @@ from tests.workers.training.support import (
 )
 from workers.training import loop, update
 from workers.training import run as run_module
-from workers.training.errors import GradingFailed, NonFinite, OutOfContext, RunCancelled
+from workers.training.base.errors import GradingFailed, NonFinite, OutOfContext, RunCancelled
+from workers.training.base.types import Prompt
 from workers.training.evaluate import validation_sampling
 from workers.training.folders import read_manifest
 from workers.training.loop import train
-from workers.training.policy import Policy
+from workers.training.model.policy import Policy
 from workers.training.prompts import make_prompts
 from workers.training.rewards import Rewards
-from workers.training.rollout import sample_groups
-from workers.training.types import Prompt
+from workers.training.sampling.rollout import sample_groups
 
 pytestmark = pytest.mark.slow
 

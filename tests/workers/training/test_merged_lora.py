@@ -5,8 +5,8 @@ import torch
 
 from tests.workers.training.support import make_config
 from tests.workers.training.test_forward import make_answers, plain_logprobs
-from workers.training.merged_lora import _SummedForward
-from workers.training.policy import Policy
+from workers.training.model.merged_lora import _SummedForward
+from workers.training.model.policy import Policy
 from workers.training.update import make_optimizer
 
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.workers.training.support import group_of
-from workers.training.packed_attention import Segment, Tile, make_tiles
-from workers.training.packing import Answer, make_batches, padded_rows, per_completion, spread
-from workers.training.types import Prompt
+from workers.training.base.types import Prompt
+from workers.training.passes.packed_attention import Segment, Tile, make_tiles
+from workers.training.passes.packing import Answer, make_batches, padded_rows, per_completion, spread
 
 CPU = torch.device("cpu")
 

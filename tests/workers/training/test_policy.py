@@ -11,10 +11,10 @@ from methods.rows import Row
 from tests.tiny_model import byte_tokenizer
 from tests.workers.training.conftest import moved
 from tests.workers.training.support import make_config, make_rows
-from workers.training.base_model import end_ids, load_base
-from workers.training.errors import ModelInvalid, OutOfContext, PromptInvalid
-from workers.training.forward import why_padded
-from workers.training.policy import Policy
+from workers.training.base.errors import ModelInvalid, OutOfContext, PromptInvalid
+from workers.training.model.base_model import end_ids, load_base
+from workers.training.model.policy import Policy
+from workers.training.passes.forward import why_padded
 from workers.training.prompts import make_prompts
 
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.training.packed_attention import Segment
-from workers.training.prefix_attention import attend, make_layout
+from workers.training.passes.packed_attention import Segment
+from workers.training.passes.prefix_attention import attend, make_layout
 
 GROUPS = st.lists(
     st.tuples(st.integers(1, 40), st.lists(st.integers(0, 60), min_size=1, max_size=6)),

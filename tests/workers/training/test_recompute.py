@@ -9,9 +9,9 @@ from torch import nn
 from tests.workers.training.families import VOCABULARY, add_lora, make_family
 from tests.workers.training.test_forward import answers_of, assert_same, gradient, shared_logprobs
 from tests.workers.training.test_token_logprobs import saved_bytes
-from workers.training.errors import ModelInvalid
-from workers.training.forward import why_padded
-from workers.training.recompute import recompute_layers
+from workers.training.base.errors import ModelInvalid
+from workers.training.model.recompute import recompute_layers
+from workers.training.passes.forward import why_padded
 
 ANSWERS = answers_of([(20, [9, 3, 12]), (5, [6, 6])], VOCABULARY, torch.Generator().manual_seed(0))
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from graders import Failure, FailureKind, Grade
 from tests.workers.training.support import ListRecorder, group_of
+from workers.training.base.types import Checkpoint, Group, Prompt
 from workers.training.recorders import ConsoleRecorder, FanOut, JsonlRecorder
-from workers.training.types import Checkpoint, Group, Prompt
 
 CHECKPOINT = Checkpoint(2, 1, Path("/somewhere/step_000002"), 0.1, 0.01, 0.5, None, 0.2, None)
 

@@ -23,13 +23,13 @@ from tests.workers.training.support import (
 )
 from workers.training import run as run_module
 from workers.training import state
+from workers.training.base.errors import RunCancelled, RunPaused, StateMismatch
+from workers.training.base.types import Completion, Group, Prompt
 from workers.training.checkpoints import select
 from workers.training.collector import Rollouts
-from workers.training.errors import RunCancelled, RunPaused, StateMismatch
 from workers.training.folders import FolderDamaged, publish, read_manifest, sha256
 from workers.training.loop import train
 from workers.training.state import newest_state, saved_steps
-from workers.training.types import Completion, Group, Prompt
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,8 @@ import torch
 
 from graders import Failure, FailureKind, Grade
 from tests.workers.training.support import FunctionGrader, group_of
-from workers.training.errors import GradingFailed
+from workers.training.base.errors import GradingFailed
+from workers.training.base.types import Prompt
 from workers.training.rewards import (
     GradePool,
     PoolClosed,
@@ -16,7 +17,6 @@ from workers.training.rewards import (
     reward_of,
     rewards_of,
 )
-from workers.training.types import Prompt
 
 
 def failed(kind, message="made up"):

@@ -8,11 +8,11 @@ import torch
 
 from tests.workers.training.support import decode_statically, make_config
 from tests.workers.training.test_forward import plain_logprobs
-from workers.training import compiled_decoder, decode_step, decoders, rollout, static_decoder
-from workers.training.forward import Answer
-from workers.training.policy import Policy
-from workers.training.rollout import Sampling, sample_groups
-from workers.training.types import Prompt
+from workers.training.base.types import Prompt
+from workers.training.model.policy import Policy
+from workers.training.passes.forward import Answer
+from workers.training.sampling import compiled_decoder, decode_step, decoders, rollout, static_decoder
+from workers.training.sampling.rollout import Sampling, sample_groups
 
 LENGTHS = (3, 90, 17, 1, 40)
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tests.workers.training.support import make_config
-from workers.training import rollout_weights
-from workers.training.policy import Policy
+from workers.training.model import rollout_weights
+from workers.training.model.policy import Policy
 
 
 def moved(folder, dtype, size):

@@ -17,13 +17,13 @@ from tests.workers.training.support import (
 )
 from workers.training import collector as collector_module
 from workers.training import loop
+from workers.training.base.errors import RunCancelled
 from workers.training.collector import Collector
-from workers.training.errors import RunCancelled
 from workers.training.loop import train
-from workers.training.policy import Policy
+from workers.training.model.policy import Policy
 from workers.training.prompts import make_prompts
 from workers.training.rewards import GradePool
-from workers.training.rollout import Sampling, sample_groups
+from workers.training.sampling.rollout import Sampling, sample_groups
 
 PATIENCE = 30
 """Seconds after which a test that waits for another thread fails."""

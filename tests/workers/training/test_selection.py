@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.workers.training.support import make_config, make_rows
+from workers.training.base.types import Checkpoint
 from workers.training.checkpoints import Candidate, select, to_keep
 from workers.training.evaluate import (
     Estimate,
@@ -16,9 +17,8 @@ from workers.training.evaluate import (
     paired_difference,
     t_quantile,
 )
-from workers.training.policy import Policy
+from workers.training.model.policy import Policy
 from workers.training.prompts import make_prompts
-from workers.training.types import Checkpoint
 
 
 def candidate(step, reward=None, bound=None, kl=0.0):
@@ -102,7 +102,7 @@ def test_probe_kl_is_exactly_zero_at_the_base_and_matches_full_forwards_later(sh
 
 
 def plain_kl(policy, probe, config):
-    from workers.training.rollout import Sampling, sample_groups
+    from workers.training.sampling.rollout import Sampling, sample_groups
 
     key = ("probe", config.seed)
     means = []

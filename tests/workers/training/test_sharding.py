@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
-from workers.training import sharding
-from workers.training.base_model import CPU, load_base
-from workers.training.distributed import World
-from workers.training.errors import ModelInvalid
+from workers.training.base.distributed import World
+from workers.training.base.errors import ModelInvalid
+from workers.training.model import sharding
+from workers.training.model.base_model import CPU, load_base
 
 IDS = torch.arange(5, 17).reshape(2, 6)
 

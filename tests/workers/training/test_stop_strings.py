@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from tests.tiny_model import byte_tokenizer
-from workers.training.stop_strings import StopStrings
+from workers.training.sampling.stop_strings import StopStrings
 
 
 def merged_bytes():

@@ -17,11 +17,11 @@ from tests.workers.training.conftest import moved
 from tests.workers.training.support import make_config
 from tests.workers.training.test_forward import make_answers, plain_logprobs
 from workers.training.advantages import group_advantages, leave_one_out_advantages, token_weights
-from workers.training.forward import completion_states, make_batches, token_logprobs
+from workers.training.base.types import Group
 from workers.training.losses import policy_loss
-from workers.training.policy import Policy
+from workers.training.model.policy import Policy
+from workers.training.passes.forward import completion_states, make_batches, token_logprobs
 from workers.training.rewards import Rewards
-from workers.training.types import Group
 from workers.training.update import make_optimizer, update_policy
 
 pytestmark = [

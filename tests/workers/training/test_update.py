@@ -13,11 +13,11 @@ from tests.workers.training.conftest import moved
 from tests.workers.training.support import make_config
 from tests.workers.training.test_forward import make_answers, plain_logprobs
 from workers.training import update
-from workers.training.policy import Policy
+from workers.training.base.types import Group, Prompt
+from workers.training.model.policy import Policy
 from workers.training.rewards import Rewards
-from workers.training.rollout import Sampling, sample_groups
+from workers.training.sampling.rollout import Sampling, sample_groups
 from workers.training.shaping import overlong_punishment
-from workers.training.types import Group, Prompt
 
 ALGORITHMS = get_args(AlgorithmName)
 LIMIT = 8

@@ -8,11 +8,11 @@ import pytest
 from graders import Failure, FailureKind, Grade, TokenUsage
 from tests.workers.training.support import group_of
 from workers.training import metrics
+from workers.training.base.types import Prompt
 from workers.training.collector import Rollouts
 from workers.training.metrics import Clock, total_usage_metrics, train_metrics
 from workers.training.recorders import Silent
 from workers.training.state import _rollouts_from_json, _rollouts_to_json
-from workers.training.types import Prompt
 
 PROMPT = Prompt(0, {}, (1,))
 SMALL, LARGE = TokenUsage(100, 10, 5), TokenUsage(1000, 1)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from tests.workers.training.support import make_config
 from workers.training.advantages import returns_to_go
-from workers.training.policy import Policy
-from workers.training.value import ValueHead, explained_variance, gae
+from workers.training.model.policy import Policy
+from workers.training.model.value import ValueHead, explained_variance, gae
 
 CPU = torch.device("cpu")
 

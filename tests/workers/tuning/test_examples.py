@@ -8,7 +8,7 @@ import pytest
 
 from methods.rows import Row
 from tests.tiny_model import byte_tokenizer
-from workers.training.errors import OutOfContext, PromptInvalid
+from workers.training.base.errors import OutOfContext, PromptInvalid
 from workers.tuning.examples import Example, make_examples, make_pairs, probe_prompts
 
 DROPS_EARLIER = (

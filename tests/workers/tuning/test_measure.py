@@ -10,7 +10,7 @@ import torch
 
 from methods.rows import Row
 from tests.workers.rows import chat_rows
-from workers.training.base_model import load_base
+from workers.training.model.base_model import load_base
 from workers.tuning.examples import make_examples
 from workers.tuning.measure import Score, dpo_measure, score, supervised_measure
 

@@ -13,9 +13,9 @@ import torch
 from methods.rows import Row
 from methods.tune_config import TuneConfig
 from tests.workers.rows import chat_rows, preference_rows
-from workers.training.errors import NonFinite, RunCancelled, RunPaused
+from workers.training.base.errors import NonFinite, RunCancelled, RunPaused
+from workers.training.base.types import Checkpoint
 from workers.training.recorders import Silent
-from workers.training.types import Checkpoint
 
 pytestmark = [
     pytest.mark.slow,

@@ -15,12 +15,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from workers.training import attention
-from workers.training.decode_step import Span, Step
-from workers.training.slot_cache import KeyValues, LayerShape, SlotCache
+from workers.training.model import attention
+from workers.training.sampling.decode_step import Span, Step
+from workers.training.sampling.slot_cache import KeyValues, LayerShape, SlotCache
 
 if TYPE_CHECKING:
-    from workers.training.panel_cache import PanelCache
+    from workers.training.sampling.panel_cache import PanelCache
 
 
 def decode(model: Any, cache: SlotCache, step: Step) -> Tensor:

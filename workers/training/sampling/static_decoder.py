@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workers.training.decode_attention import decode
-from workers.training.decode_step import Live, Span, Step, places
-from workers.training.slot_cache import SlotCache
+from workers.training.sampling.decode_attention import decode
+from workers.training.sampling.decode_step import Live, Span, Step, places
+from workers.training.sampling.slot_cache import SlotCache
 
 log = logging.getLogger(__name__)
 

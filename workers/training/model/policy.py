@@ -27,15 +27,15 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from methods.train_config import TrainConfig
-from workers.training import sharding
-from workers.training.base_model import BaseModel, compute_in, load_base
-from workers.training.constraint import constraint_of
-from workers.training.distributed import ALONE, World
-from workers.training.errors import ModelInvalid
-from workers.training.merged_lora import bases_alone, forget_sum, train_through_sum
-from workers.training.recompute import recompute_layers
-from workers.training.rollout_weights import follow, own_weight
-from workers.training.value import make_value_head
+from workers.training.base.distributed import ALONE, World
+from workers.training.base.errors import ModelInvalid
+from workers.training.model import sharding
+from workers.training.model.base_model import BaseModel, compute_in, load_base
+from workers.training.model.grammar import constraint_of
+from workers.training.model.merged_lora import bases_alone, forget_sum, train_through_sum
+from workers.training.model.recompute import recompute_layers
+from workers.training.model.rollout_weights import follow, own_weight
+from workers.training.model.value import make_value_head
 
 VALUE_HEAD = "value_head."
 """How the names of the value head's weights begin."""

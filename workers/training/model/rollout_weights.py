@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from workers.training.merged_lora import mark_summed
-from workers.training.sharding import whole
+from workers.training.model.merged_lora import mark_summed
+from workers.training.model.sharding import whole
 
 ADAPTER = "default"
 

@@ -19,9 +19,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from workers.training.constraint import Allowed
-from workers.training.packed_attention import PackedAttention, Segment
-from workers.training.types import Completion, Prompt
+from workers.training.base.types import Completion, Prompt
+from workers.training.model.grammar import Allowed
+from workers.training.passes.packed_attention import PackedAttention, Segment
 
 
 class Answer(NamedTuple):

@@ -10,8 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from workers.training import attention
-from workers.training.errors import ModelInvalid
+from workers.training.base.errors import ModelInvalid
+from workers.training.model import attention
 
 CPU = torch.device("cpu")
 _MARK = "xCherryMarkx"

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from workers.training.prefix_attention import Layout, attend, make_layout
+from workers.training.passes.prefix_attention import Layout, attend, make_layout
 
 ROWS = {"cpu": 128, "cuda": 1024}
 """Most completion tokens in a tile. A CPU wants its scores in cache, a GPU wants few kernels."""

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workers.training.decode_step import Live
 from workers.training.kernels.attend import Floats, Rows
 from workers.training.kernels.decode import Weights, decode
 from workers.training.kernels.panels import PANEL, pack
 from workers.training.kernels.threads import in_parts
-from workers.training.lean_decoder import linears
-from workers.training.panel_cache import PanelCache
+from workers.training.sampling.decode_step import Live
+from workers.training.sampling.lean_decoder import linears
+from workers.training.sampling.panel_cache import PanelCache
 
 ROWS_PER_THREAD = 4
 """Fewest completions for which another thread pays: each reads all weights."""

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from workers.training.decode_attention import decode, layer_shapes
-from workers.training.decode_step import Live, exact_step
-from workers.training.lean_decoder import is_known, lean_decoder, linears
-from workers.training.slot_cache import SlotCache
-from workers.training.static_decoder import StaticDecoder
+from workers.training.sampling.decode_attention import decode, layer_shapes
+from workers.training.sampling.decode_step import Live, exact_step
+from workers.training.sampling.lean_decoder import is_known, lean_decoder, linears
+from workers.training.sampling.slot_cache import SlotCache
+from workers.training.sampling.static_decoder import StaticDecoder
 
 if TYPE_CHECKING:
-    from workers.training.panel_cache import PanelCache
+    from workers.training.sampling.panel_cache import PanelCache
 
 COMPILED_FROM = 16
 """Tokens that a call may sample from which copying the weights into panels pays."""
@@ -73,8 +73,8 @@ def slot_cache(model: Any, room: Room) -> SlotCache:
 
 
 def _compiled(model: Any, room: Room) -> tuple[PanelCache, Decode]:
-    from workers.training.compiled_decoder import CompiledDecoder
-    from workers.training.panel_cache import PanelCache
+    from workers.training.sampling.compiled_decoder import CompiledDecoder
+    from workers.training.sampling.panel_cache import PanelCache
 
     layers, _ = layer_shapes(model, model.device)
     cache = PanelCache(

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from workers.training import attention
-from workers.training.fused_decoder import fused_states, is_known
-from workers.training.packing import Answer, Batch, make_batches, padded_rows, per_completion
-from workers.training.token_logprobs import token_kl, token_logprobs
-from workers.training.types import Completion, Prompt
+from workers.training.base.types import Completion, Prompt
+from workers.training.model import attention
+from workers.training.passes.fused_decoder import fused_states, is_known
+from workers.training.passes.packing import Answer, Batch, make_batches, padded_rows, per_completion
+from workers.training.passes.token_logprobs import token_kl, token_logprobs
 
 __all__ = [
     "Answer",

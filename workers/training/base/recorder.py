@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from workers.training.types import Checkpoint, Group, Split
+from workers.training.base.types import Checkpoint, Group, Split
 
 Phase = Literal["loading", "sampling", "grading", "updating", "validating", "saving"]
 

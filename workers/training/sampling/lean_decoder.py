@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from transformers import LlamaModel, Qwen2Model, Qwen3Model
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
-from workers.training.decode_attention import DecodeAttention
-from workers.training.decode_step import Step
-from workers.training.rollout_weights import FollowingLinear
-from workers.training.slot_cache import SlotCache
+from workers.training.model.rollout_weights import FollowingLinear
+from workers.training.sampling.decode_attention import DecodeAttention
+from workers.training.sampling.decode_step import Step
+from workers.training.sampling.slot_cache import SlotCache
 
 FAMILIES = (LlamaModel, Qwen2Model, Qwen3Model)
 MOST_BYTES = 1 << 30

@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workers.training.constraint import Constraint
-from workers.training.decode_attention import layer_shapes, prefill
-from workers.training.decode_step import Ints, Live
-from workers.training.decoders import Room, make_decoder
-from workers.training.draw import draw
-from workers.training.randomness import keyed_seed, uniforms
-from workers.training.stop_strings import StopStrings
-from workers.training.types import Completion, Group, Prompt
+from workers.training.base.randomness import keyed_seed, uniforms
+from workers.training.base.types import Completion, Group, Prompt
+from workers.training.model.grammar import Constraint
+from workers.training.sampling.decode_attention import layer_shapes, prefill
+from workers.training.sampling.decode_step import Ints, Live
+from workers.training.sampling.decoders import Room, make_decoder
+from workers.training.sampling.draw import draw
+from workers.training.sampling.stop_strings import StopStrings
 
 FIRST_COLUMNS = 512
 """Tokens of a completion for which there is room at first; it doubles as completions grow."""

@@ -18,7 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from workers.training.errors import ModelInvalid
+from workers.training.base.errors import ModelInvalid
 
 NAME = "cherry"
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from workers.training.constraint import Allowed
 from workers.training.losses import kl_exact
+from workers.training.model.grammar import Allowed
 
 LOGIT_BYTES = 128 * 2**20
 """Size of the fp32 logits that exist at the same time. A few tensors of this size are needed beside them."""

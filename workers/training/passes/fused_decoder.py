@@ -24,11 +24,11 @@ from transformers.models.llama import modeling_llama as llama
 from transformers.models.qwen2 import modeling_qwen2 as qwen2
 from transformers.models.qwen3 import modeling_qwen3 as qwen3
 
-from workers.training.attention import Attend
-from workers.training.fused_nodes import add_and_norm, gated, norm, turn
-from workers.training.merged_lora import side_by_side
-from workers.training.packing import Batch
-from workers.training.recompute import is_recomputed, recomputed
+from workers.training.model.attention import Attend
+from workers.training.model.merged_lora import side_by_side
+from workers.training.model.recompute import is_recomputed, recomputed
+from workers.training.passes.fused_nodes import add_and_norm, gated, norm, turn
+from workers.training.passes.packing import Batch
 
 FAMILIES = (llama.LlamaModel, qwen2.Qwen2Model, qwen3.Qwen3Model)
 KNOWN = (

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from workers.training.errors import DeviceMissing, ProcessesDiffer
+from workers.training.base.errors import DeviceMissing, ProcessesDiffer
 
 T = TypeVar("T")
 

@@ -21,13 +21,13 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.functional import linear
 
-from workers.training.distributed import World
-from workers.training.errors import ModelInvalid
-from workers.training.packing import Answer, Batch, make_batches
-from workers.training.types import Completion, Prompt
+from workers.training.base.distributed import World
+from workers.training.base.errors import ModelInvalid
+from workers.training.base.types import Completion, Prompt
+from workers.training.passes.packing import Answer, Batch, make_batches
 
 if TYPE_CHECKING:
-    from workers.training.policy import Policy
+    from workers.training.model.policy import Policy
 
 HEAD = "borrowed_head_"
 """The decoder's name for what is the output layer's: `borrowed_head_weight`."""

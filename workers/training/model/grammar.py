@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from methods.response_format import grammar_of
-from workers.training.errors import ConstraintFailed
+from workers.training.base.errors import ConstraintFailed
 
 BANNED = -1e20
 """Logit of a token that is not allowed: its probability is 0, and 0 times the logarithm is 0, not NaN."""

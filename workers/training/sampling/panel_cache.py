@@ -15,7 +15,7 @@ from torch import Tensor
 
 from workers.training.kernels.attend import Stored
 from workers.training.kernels.panels import PANEL
-from workers.training.slot_cache import LayerShape
+from workers.training.sampling.slot_cache import LayerShape
 
 
 class Panels(NamedTuple):

@@ -13,8 +13,8 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from workers.training import attention
-from workers.training.errors import ModelInvalid
+from workers.training.base.errors import ModelInvalid
+from workers.training.model import attention
 
 
 def recompute_layers(model: Any) -> None:

@@ -1,0 +1,1 @@
+"""The policy: base model, adapter, value head, reference, sampling copy, and their changes to modules."""

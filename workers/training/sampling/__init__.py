@@ -1,0 +1,1 @@
+"""The sampler: completions of prompts, by the decoder that suits model and device."""
