@@ -89,8 +89,8 @@ soak: $(STAMP) ## 2,000 training steps; fails if memory grows
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak --steps 2000
 
 fuzz: $(STAMP) ## 200 made-up requests for each operation of the API, 10,000 hostile bodies, 20,000 hostile lines
-	CHERRY_FUZZ_EXAMPLES=200 $(BIN)/python -m pytest -q tests/app/test_fuzz.py
-	CHERRY_HOSTILE_BODIES=10000 CHERRY_HOSTILE_LINES=20000 $(BIN)/python -m pytest -q tests/app/test_hostile.py
+	CHERRY_FUZZ_EXAMPLES=200 $(BIN)/python -m pytest -q tests/app/http/test_fuzz.py
+	CHERRY_HOSTILE_BODIES=10000 CHERRY_HOSTILE_LINES=20000 $(BIN)/python -m pytest -q tests/app/http/test_hostile.py
 
 conformance: $(STAMP) ## the official client's own test suite against this service
 	$(BIN)/python -m scripts.conformance

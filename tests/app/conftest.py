@@ -21,7 +21,7 @@ from app.logs import configure_logging
 from app.main import create_app
 from app.settings import Settings
 from tests.app.blocking import Blocking
-from tests.app.judged import Judged
+from tests.app.http.judged import Judged
 from tests.factories import GRADER, Tenant, make_admin_key, make_file, make_model, make_tenant
 
 

@@ -13,8 +13,8 @@ from app.grading.judges import Judges, TenantJudge
 from app.logs import configure_logging, redact
 from graders.judges.score_model import SCHEMA
 from graders.services import Question, Target
-from tests.app.judge_servers import scored, settings_with
-from tests.app.receivers import receiver
+from tests.app.grading.judge_servers import scored, settings_with
+from tests.app.webhooks.receivers import receiver
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from app.outbound import (
     rules_of,
 )
 from app.settings import Settings
-from tests.app.receivers import Received, certificate, receiver
+from tests.app.webhooks.receivers import Received, certificate, receiver
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 PUBLIC = "93.184.215.14"

@@ -18,7 +18,7 @@ import pytest
 from openai import OpenAI
 
 from app import process
-from tests.app.receivers import receiver
+from tests.app.webhooks.receivers import receiver
 from tests.e2e.service import (
     GRADER,
     Service,

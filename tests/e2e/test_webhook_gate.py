@@ -21,7 +21,7 @@ from app.db import unit_of_work
 from app.settings import Settings
 from app.webhooks import service as webhooks
 from app.webhooks.models import WebhookDelivery, WebhookEvent
-from tests.app.receivers import Received, receiver
+from tests.app.webhooks.receivers import Received, receiver
 from tests.e2e.service import wait_for
 from tests.factories import make_tenant, make_webhook_endpoint
 

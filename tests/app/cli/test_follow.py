@@ -18,8 +18,8 @@ from app.cli import following
 from app.cli.main import cli
 from app.jobs.models import Job
 from app.settings import get_settings
-from tests.app.growing_logs import end, tell
-from tests.app.receivers import Received, receiver
+from tests.app.events.growing_logs import end, tell
+from tests.app.webhooks.receivers import Received, receiver
 from tests.factories import Tenant, make_job
 
 Answer = tuple[int, dict[str, str], bytes] | None

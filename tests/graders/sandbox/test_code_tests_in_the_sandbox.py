@@ -3,8 +3,8 @@
 import pytest
 
 from graders import Sample, build_grader, parse_grader
-from tests.graders.test_code_tests import ADD, SOLUTIONS, SPEC
-from tests.graders.test_code_tests import human_eval as human_eval_grader
+from tests.graders.code.test_code_tests import ADD, SOLUTIONS, SPEC
+from tests.graders.code.test_code_tests import human_eval as human_eval_grader
 from tests.shared_data import shared_rows
 
 TESTS = ["assert add(1, 2) == 3", "assert add([1], [2]) == [1, 2]", "assert add('a', 'b') == 'ab', 'text'"]

@@ -14,8 +14,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.workers.training.conftest import moved
+from tests.workers.training.passes.test_forward import make_answers, plain_logprobs
 from tests.workers.training.support import make_config
-from tests.workers.training.test_forward import make_answers, plain_logprobs
 from workers.training.advantages import group_advantages, leave_one_out_advantages, token_weights
 from workers.training.base.types import Group
 from workers.training.losses import policy_loss

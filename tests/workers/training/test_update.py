@@ -10,8 +10,8 @@ import torch
 
 from methods.algorithms import RECIPES, AlgorithmName
 from tests.workers.training.conftest import moved
+from tests.workers.training.passes.test_forward import make_answers, plain_logprobs
 from tests.workers.training.support import make_config
-from tests.workers.training.test_forward import make_answers, plain_logprobs
 from workers.training import update
 from workers.training.base.types import Group, Prompt
 from workers.training.model.policy import Policy

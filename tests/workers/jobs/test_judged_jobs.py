@@ -1,0 +1,161 @@
+"""Jobs whose grader asks somebody: validated, trained and failed with real servers."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.events.models import JobEvent, JobMetrics
+from app.grading.headers import masked, sealed
+from app.grading.services import forget_services
+from app.rollouts.models import Rollout
+from app.settings import get_settings
+from methods.train_config import TrainConfig
+from tests.app.grading.judge_servers import Answered, answered, asked, refused, scored
+from tests.app.webhooks.receivers import Received, Receiver, receiver
+from tests.workers.rows import data_rows, fresh, make_job
+from workers.jobs.attempt import train_next
+from workers.jobs.validation import validate_next
+
+RUNNING = threading.Event()
+KEY = "sk-judge-0123456789"
+JUDGE = {
+    "type": "score_model",
+    "name": "tone",
+    "model": "judge",
+    "input": [{"role": "user", "content": "{{sample.output_text}} {{item.letter}}"}],
+}
+Monkey = pytest.MonkeyPatch
+
+
+def use(monkeypatch: Monkey, **settings: Any) -> None:
+    """What the operator sets, for this process and its children."""
+    for name, value in settings.items():
+        monkeypatch.setenv(f"CHERRY_{name.upper()}", value if isinstance(value, str) else json.dumps(value))
+    get_settings.cache_clear()
+    forget_services()
+
+
+@contextmanager
+def judge(monkeypatch: Monkey, answer: Callable[[Received], Answered | None]) -> Iterator[Receiver]:
+    """The operator's judge is a server that answers so."""
+    with receiver(answer) as server:
+        place = {"base_url": f"http://127.0.0.1:{server.port}/v1", "key": "main", "retries": 0}
+        use(monkeypatch, judges={"judge": place}, judge_keys={"main": {"key": KEY}}, trainer_threads="1")
+        yield server
+
+
+def test_a_job_with_a_judge_has_more_gradings_under_way(
+    db: Session, tiny_model: Path, monkeypatch: Monkey
+) -> None:
+    with judge(monkeypatch, lambda _: scored(1)):
+        job = make_job(db, grader=JUDGE)
+        validate_next("me", RUNNING)
+    assert fresh(db, job).status == "queued", job.error
+    config = TrainConfig.model_validate(job.config)
+    assert (config.grade_concurrency, config.grade_seconds) == (32, 360.0)
+
+
+def test_a_judge_that_is_not_there_fails_the_job_before_it_trains(
+    db: Session, tiny_model: Path, monkeypatch: Monkey
+) -> None:
+    with judge(monkeypatch, lambda _: refused(404, f"no model for {KEY}")) as server:
+        job = make_job(db, grader=JUDGE)
+        validate_next("me", RUNNING)
+        assert len(server.received) == 1, "one question is enough to find that out"
+    assert fresh(db, job).status == "failed"
+    assert job.error == {
+        "code": "grader_error",
+        "message": "The grader cannot grade: The judge 'judge' answered 404: no model for ***",
+        "param": "method.reinforcement.grader",
+    }
+
+
+def test_a_judge_that_nobody_knows_fails_the_job(db: Session, tiny_model: Path) -> None:
+    job = make_job(db, grader=JUDGE)
+    validate_next("me", RUNNING)
+    assert fresh(db, job).error
+    assert job.error["code"] == "unsupported_grader"
+    assert job.error["param"] == "method.reinforcement.grader.model"
+
+
+@pytest.mark.slow
+def test_a_judge_grades_a_training_and_its_tokens_are_told(
+    db: Session, tiny_model: Path, monkeypatch: Monkey
+) -> None:
+    with judge(monkeypatch, lambda received: scored(len(asked(received)["messages"][-1]["content"]) / 100)):
+        job = make_job(db, grader=JUDGE, validation=data_rows(2))
+        assert validate_next("me", RUNNING)
+        assert train_next("me", RUNNING)
+    assert fresh(db, job).status == "succeeded", job.error
+    assert job.usage_metrics
+    used = job.usage_metrics["grader_tokens"]["judge"]
+    assert used["prompt_tokens"] == 10 * used["completion_tokens"] > 0
+    assert job.usage_metrics["training_seconds"] > 0
+    steps = db.scalars(select(JobMetrics.values).where(JobMetrics.job_id == job.id)).all()
+    told = [v.get(f"usage/{split}/prompt_tokens/judge", 0) for v in steps for split in ("train", "valid")]
+    assert sum(told) == used["prompt_tokens"]
+    event = db.scalars(select(JobEvent.data).where(JobEvent.job_id == job.id, JobEvent.key == "step-1")).one()
+    assert event["usage"]["graders"][0]["model"] == "judge"
+    assert event["model_graders_token_usage"]["judge"]["train_prompt_tokens"] > 0
+    reasons = db.scalars(select(Rollout.reason).where(Rollout.job_id == job.id)).all()
+    assert set(reasons) == {"reads: fine"}
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_judge_that_goes_away_fails_the_job_with_what_it_said_and_no_secret(
+    db: Session, tiny_model: Path, monkeypatch: Monkey
+) -> None:
+    working = threading.Event()
+    working.set()
+
+    def answer(_: Received) -> Answered:
+        return scored(0.5) if working.is_set() else refused(400, f"Your credit is used up, {KEY}.")
+
+    with judge(monkeypatch, answer):
+        budget = {"grade_failure_limit": 0.25, "grade_failure_steps": 2}
+        job = make_job(db, grader=JUDGE, hyperparameters=budget)
+        assert validate_next("me", RUNNING)
+        working.clear()
+        assert train_next("me", RUNNING)
+    assert fresh(db, job).status == "failed"
+    assert job.error
+    assert job.error["code"] == "grader_error"
+    assert "each of the 2 steps up to step 2, more than 25% of the grades failed" in job.error["message"]
+    assert "model_grader_server_error: The judge 'judge' answered 400: Your credit" in job.error["message"]
+    rows = db.scalars(select(Rollout.failure_message).where(Rollout.job_id == job.id)).all()
+    assert KEY not in job.error["message"] + "".join(filter(None, rows))
+    assert {row and row.partition(":")[0] for row in rows} == {"The judge 'judge' answered 400"}
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_an_endpoint_grades_a_training_with_headers_that_no_row_holds_in_the_clear(
+    db: Session, tiny_model: Path, monkeypatch: Monkey
+) -> None:
+    secret = "Bearer of the user's own server"
+    with receiver(lambda _: answered({"score": 0.5})) as server:
+        use(monkeypatch, outbound_allow="127.0.0.1", outbound_allow_http="true", trainer_threads="1")
+        grader = {"type": "endpoint", "name": "own", "url": server.url, "headers": {"Authorization": secret}}
+        job = make_job(db, grader=grader)
+        kept = sealed(grader, job.project_id, get_settings())
+        job.method = {
+            "type": "reinforcement",
+            "reinforcement": {**job.method["reinforcement"], "grader": kept},
+        }
+        db.commit()
+        assert validate_next("me", RUNNING)
+        assert train_next("me", RUNNING)
+        assert {each.headers["authorization"] for each in server.received} == {secret}
+    assert fresh(db, job).status == "succeeded", job.error
+    assert secret not in json.dumps(job.method)
+    assert masked(job.method["reinforcement"]["grader"])["headers"] == {"Authorization": "********"}

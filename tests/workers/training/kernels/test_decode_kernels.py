@@ -1,0 +1,147 @@
+"""The kernels of a decode step against tensor operations, on random shapes and hostile values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.workers.training.sampling.test_decode_attention import make_model
+from workers.training.kernels.attend import Rows, attend
+from workers.training.kernels.panels import ADDED, START, WRITTEN, multiply, pack
+from workers.training.sampling.compiled_decoder import CompiledDecoder
+from workers.training.sampling.decode_attention import layer_shapes, prefill
+from workers.training.sampling.decode_step import Live
+from workers.training.sampling.draw import draw, inverse_cdf
+from workers.training.sampling.panel_cache import PanelCache
+from workers.training.sampling.slot_cache import LayerShape
+
+GENERATOR = np.random.default_rng(0)
+
+
+def random(*shape: int) -> np.ndarray:
+    return GENERATOR.standard_normal(shape, dtype=np.float32)
+
+
+@pytest.mark.parametrize("inner", [1, 7, 64])
+def test_a_product_of_any_number_of_rows_is_right_and_each_row_the_same_as_alone(inner: int) -> None:
+    weight = random(16, inner)
+    panels = np.zeros((1, inner, 16), np.float32)
+    pack(weight, 0, panels)
+    for rows in (1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 25):
+        x, before = random(rows, inner), random(rows, 16)
+        made, added = np.full((rows, 16), np.nan, np.float32), before.copy()
+        panel = (panels.reshape(-1), START)
+        for out, is_added in ((made, WRITTEN), (added, ADDED)):
+            ends = (x.reshape(-1), START, np.int64(inner)), panel, (out.reshape(-1), START, np.int64(16))
+            multiply(rows, inner, *ends, is_added)
+        np.testing.assert_allclose(made, x @ weight.T, atol=1e-4)
+        np.testing.assert_allclose(added, before + made, atol=1e-6)
+        for row in range(rows):
+            alone = np.empty(16, np.float32)
+            multiply(1, inner, (x[row], START, np.int64(inner)), panel, (alone, START, np.int64(16)), WRITTEN)
+            assert (alone == made[row]).all()
+
+
+def filled_cache(kv_heads: int, D: int, groups: int, slots: int) -> tuple[PanelCache, list[torch.Tensor]]:
+    """A cache of one layer and what it holds, as (slots, kv_heads, columns, D)."""
+    cache = PanelCache(
+        [LayerShape(kv_heads, D, D)], groups=groups, prompt_columns=50, slots=slots, columns=33
+    )
+    held = []
+    for panels, n, columns in ((cache.prompts, groups, 50), (cache.completions, slots, 33)):
+        keys, values = (torch.from_numpy(random(n, kv_heads, columns, D)) for _ in range(2))
+        panels.keep(0, 0, keys, values)
+        held += [keys, values]
+    return cache, held
+
+
+@pytest.mark.parametrize("scale", [0.3, 300.0])
+@pytest.mark.parametrize(
+    ("kv_heads", "folded", "D"), [(1, 1, 8), (2, 2, 16), (1, 8, 64), (3, 3, 24), (1, 30, 16), (2, 1, 128)]
+)
+def test_attention_is_that_of_one_softmax_over_prompt_and_own_tokens(
+    kv_heads: int, folded: int, D: int, scale: float
+) -> None:
+    group = np.array([1, 0, 2, 2, 1, 3, 2])
+    counts, lengths = np.array([1, 33, 15, 16, 17, 1, 2]), np.array([1, 16, 50, 17])
+    B = len(group)
+    cache, (keys, values, own_keys, own_values) = filled_cache(kv_heads, D, 4, B)
+    rows = Rows(np.argsort(group, kind="stable"), group, counts, lengths)
+    queries = random(kv_heads, B, folded, D) * np.float32(scale)
+    width = -(-D // 16) * 16
+    out = np.zeros((B, kv_heads * folded * width), np.float32)
+    attend(0, rows, queries, *cache.arrays(), out)
+    for place, slot in enumerate(rows.order):
+        of, n, count = group[slot], lengths[group[slot]], counts[slot]
+        key = torch.cat([keys[of, :, :n], own_keys[slot, :, :count]], 1)
+        value = torch.cat([values[of, :, :n], own_values[slot, :, :count]], 1)
+        weights = (torch.from_numpy(queries[:, place]) @ key.transpose(1, 2)).softmax(-1)
+        found = torch.from_numpy(out[place].reshape(kv_heads, folded, width))
+        torch.testing.assert_close(found[..., :D], weights @ value, atol=1e-5, rtol=2e-4 * max(scale, 1))
+        assert (found[..., D:] == 0).all()
+
+
+def test_a_completion_is_read_to_the_same_bits_whatever_is_beside_it_and_however_many_threads() -> None:
+    model = make_model("qwen3")
+    group, counts, lengths = np.repeat([1, 0, 2], 4), np.ones(12, np.int64), np.array([9, 3, 20])
+    prompts = torch.randint(2, 90, (3, 20), generator=torch.Generator().manual_seed(0))
+    ids = torch.arange(12) + 5
+    shapes, _ = layer_shapes(model, torch.device("cpu"))
+    found = []
+    with torch.inference_mode():
+        for threads in (1, 3):
+            cache = PanelCache(shapes, groups=3, prompt_columns=20, slots=12, columns=2)
+            prefill(model, cache, 0, prompts, torch.from_numpy(lengths))
+            decoder = CompiledDecoder(model, cache, 22)
+            torch.set_num_threads(threads)
+            try:
+                found.append(decoder(Live(group, counts, lengths), ids).clone())
+            finally:
+                torch.set_num_threads(1)
+            alone = torch.stack(
+                [decoder(Live(group[:n], counts[:n], lengths), ids[:n])[-1].clone() for n in (1, 5)]
+            )
+            assert torch.equal(alone, found[-1][[0, 4]])
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("vocabulary", [1, 127, 128, 300, 20_000])
+@pytest.mark.parametrize("temperature", [1.0, 0.4])
+def test_draws_and_their_logprobs_are_those_of_double_precision(vocabulary: int, temperature: float) -> None:
+    logits, uniform = (
+        torch.from_numpy(random(200, vocabulary) * 3),
+        torch.from_numpy(random(200)).frac().abs(),
+    )
+    logits[:, 1::5] = -torch.inf
+    tokens, logprobs = draw(logits, uniform, temperature)
+    expected = torch.log_softmax(logits.double() / temperature, -1)
+    sums = expected.exp().cumsum(-1)
+    near = torch.searchsorted(sums, uniform.double()[:, None])[:, 0]
+    assert (tokens != near).float().mean() <= 0.01  # where both are within a rounding of each other
+    torch.testing.assert_close(
+        logprobs.double(), expected.gather(-1, tokens[:, None])[:, 0], atol=3e-6, rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("vocabulary", [1, 129, 1000])
+def test_tensor_operations_draw_what_the_kernel_draws(vocabulary: int) -> None:
+    """A GPU's way."""
+    logits, uniform = (
+        torch.from_numpy(random(300, vocabulary) * 3),
+        torch.from_numpy(random(300)).frac().abs(),
+    )
+    logits[:, 1::3] = -torch.inf
+    uniform[:2] = torch.tensor([0, 1 - 2**-24])
+    tokens, _ = draw(logits, uniform, 1.0)
+    found = inverse_cdf(torch.softmax(logits, -1), uniform)
+    assert (found != tokens).float().mean() <= 0.01  # where both are within a rounding of each other
+    assert logits.gather(-1, found[:, None]).isfinite().all()
+    assert logits.gather(-1, tokens[:, None]).isfinite().all()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_broken_model_draws_tokens_of_the_vocabulary(value: float) -> None:
+    tokens, logprobs = draw(torch.full((3, 300), value), torch.tensor([0.0, 0.5, 1 - 2**-24]), 1.0)
+    assert ((tokens >= 0) & (tokens < 300)).all()
+    assert logprobs.isnan().all()
