@@ -5,17 +5,21 @@ from __future__ import annotations
 from graders.code.python_grader import PythonGrader
 from graders.code.spec import PythonSpec
 from graders.code.tests_grader import CodeTests
+from graders.code.tests_spec import CodeTestsSpec
 from graders.fields.grader import Fields
 from graders.fields.spec import FieldsSpec
 from graders.formula import Formula
 from graders.instructions.grader import Instructions
+from graders.instructions.spec import InstructionsSpec
 from graders.judges.endpoint import Endpoint
 from graders.judges.label_model import LabelModel
 from graders.judges.score_model import ScoreModel
 from graders.judges.spec import EndpointSpec, LabelModelSpec, ScoreModelSpec
 from graders.math.grader import MathAnswer
+from graders.math.spec import MathSpec
 from graders.multi import Multi
 from graders.rlvr.grader import Rlvr
+from graders.rlvr.spec import RlvrSpec
 from graders.services import (
     NOTHING,
     Services,
@@ -25,7 +29,6 @@ from graders.services import (
     required_sandbox,
 )
 from graders.spec import GraderSpec, MultiSpec, StringCheckSpec, TextSimilaritySpec
-from graders.spec_verifiers import CodeTestsSpec, InstructionsSpec, MathSpec, RlvrSpec
 from graders.template import Template
 from graders.text.cosine import Cosine
 from graders.text.string_check import StringCheck

@@ -12,12 +12,15 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from graders.code.spec import PythonSpec
+from graders.code.tests_spec import CodeTestsSpec
 from graders.fields.spec import FieldsSpec
 from graders.formula import NAME, Formula
+from graders.instructions.spec import InstructionsSpec
 from graders.judges.spec import EndpointSpec, LabelModelSpec, ScoreModelSpec
+from graders.math.spec import MathSpec
+from graders.rlvr.spec import RlvrSpec
 from graders.spec_base import ComparingSpec, GraderName, NamedSpec, refuse
 from graders.spec_errors import from_pydantic, invalid_type, invalid_value, missing
-from graders.spec_verifiers import CodeTestsSpec, InstructionsSpec, MathSpec, RlvrSpec
 from graders.template import Template, Variable
 from graders.types import GraderInvalid
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import string
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -89,3 +89,14 @@ def made_up_name(raw: dict[str, Any]) -> str:
         number, index = divmod(number, len(alphabet))
         letters.append(alphabet[index])
     return "grader-" + "".join(letters)
+
+
+Extractor = Literal["boxed", "hash", "answer", "latex", "number", "whole"]
+
+
+EXTRACTORS: tuple[Extractor, ...] = ("boxed", "hash", "answer", "latex", "number")
+"""Those of `math`, unless it names its own."""
+
+
+def text_or_list(value: Any) -> str:
+    return "~text" if isinstance(value, str) else "~list"

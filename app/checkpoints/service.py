@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from app.checkpoints.models import Checkpoint
@@ -128,3 +128,13 @@ def _padding(size: int) -> bytes:
 
 def _not_found(checkpoint_id: str) -> NotFound:
     return NotFound(f"No such checkpoint, or it is not kept any more: {checkpoint_id}", param="checkpoint_id")
+
+
+def best_checkpoint(db: Session, job_id: str) -> Checkpoint | None:
+    """The checkpoint to deliver when a job stops early: files still there and better than the base where
+    that was measured, else the newest; None if training gained nothing."""
+    gain = func.coalesce(Checkpoint.advantage_over_base, float("-inf"))
+    trained = (Checkpoint.job_id == job_id, Checkpoint.step > 0, Checkpoint.storage_key.is_not(None))
+    gained = or_(Checkpoint.advantage_over_base.is_(None), Checkpoint.advantage_over_base > 0)
+    best_first = (gain.desc(), Checkpoint.step.desc())
+    return db.scalars(select(Checkpoint).where(*trained, gained).order_by(*best_first).limit(1)).first()

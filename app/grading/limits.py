@@ -9,9 +9,9 @@ from app.grading.openai_calls import LONGER_THAN_ONE
 from app.judge_settings import Connection, JudgeEntry, entry_for
 from app.settings import Settings
 from graders import GraderSpec
+from graders.code.tests_spec import CodeTestsSpec
 from graders.judges.spec import EndpointSpec, LabelModelSpec, ScoreModelSpec
 from graders.preflight.references import parts as parts_of
-from graders.spec_verifiers import CodeTestsSpec
 
 AT_HOME = 8
 """Gradings under way where nobody is asked: they take CPU, not time."""

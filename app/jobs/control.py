@@ -13,14 +13,14 @@ from sqlalchemy.orm import Session
 
 from app import queue
 from app.events import service as events
-from app.jobs import runs
+from app.jobs import runs, status
 from app.jobs.models import Job
 
 
 def request_cancel(db: Session, job_id: str) -> Job:
     """Cancel a job: at once unless it runs; a running one is stopped by its worker within seconds.
 
-    Raises `runs.MoveRefused` for a job that is over.
+    Raises `status.MoveRefused` for a job that is over.
     """
     job, is_at_work = _locked(db, job_id)
     if not is_at_work:
@@ -33,14 +33,14 @@ def request_cancel(db: Session, job_id: str) -> Job:
 def request_pause(db: Session, job_id: str) -> Job:
     """Pause a job: at once if it is queued; a running one saves itself at its next step and is then paused.
 
-    A job that is paused or pausing stays so. Raises `runs.MoveRefused` for one that is over, is being
+    A job that is paused or pausing stays so. Raises `status.MoveRefused` for one that is over, is being
     cancelled or is still validating.
     """
     job, is_at_work = _locked(db, job_id)
     if job.status == "paused":
         return job
     if job.status not in ("queued", "running") or job.cancel_requested_at is not None:
-        raise runs.MoveRefused(f"Job {job_id} cannot be paused.")
+        raise status.MoveRefused(f"Job {job_id} cannot be paused.")
     if not is_at_work:
         return runs.pause_now(db, job_id, None)
     if job.pause_requested_at is None:
@@ -52,11 +52,11 @@ def request_pause(db: Session, job_id: str) -> Job:
 def request_resume(db: Session, job_id: str) -> Job:
     """Queue a paused job again; a job that is still pausing goes on. One that is queued or runs stays so.
 
-    Raises `runs.MoveRefused` for a job that is over or is still validating.
+    Raises `status.MoveRefused` for a job that is over or is still validating.
     """
     job, _ = _locked(db, job_id)
     if job.status not in ("queued", "running", "paused"):
-        raise runs.MoveRefused(f"Job {job_id} cannot be resumed.")
+        raise status.MoveRefused(f"Job {job_id} cannot be resumed.")
     if job.pause_requested_at is None:
         return job
     key = f"resumed-{job.last_seq}"
@@ -64,7 +64,7 @@ def request_resume(db: Session, job_id: str) -> Job:
         job = _set(db, job_id, pause_requested_at=None)
         events.append(db, job_id, key, "The pause was withdrawn; the job goes on")
         return job
-    job = runs.move(db, job_id, "queued", pause_requested_at=None)
+    job = status.move(db, job_id, "queued", pause_requested_at=None)
     events.append(db, job_id, key, "The job was resumed, moving job to queued state")
     queue.wake_trainer(db)
     return job
@@ -79,6 +79,6 @@ def _locked(db: Session, job_id: str) -> tuple[Job, bool]:
 
 def _set(db: Session, job_id: str, **values: Any) -> Job:
     """Write to a job whose row this transaction has locked."""
-    job = runs.returning(db, update(Job).where(Job.id == job_id).values(values))
+    job = status.returning(db, update(Job).where(Job.id == job_id).values(values))
     assert job is not None
     return job

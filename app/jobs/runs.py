@@ -10,59 +10,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, Update, and_, exists, func, not_, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, not_, or_, select, update
 from sqlalchemy.orm import Session
 
 from app import queue
-from app.checkpoints.models import Checkpoint
 from app.events import service as events
 from app.events.models import JobEvent
 from app.jobs.capacity import Capacity
-from app.jobs.models import Job, Status
+from app.jobs.models import Job
+from app.jobs.status import OVER, UNOWNED, Claim, HeldStatus, move, returning, update_held
 from app.webhooks import service as webhooks
 
 log = structlog.get_logger(__name__)
 
-HeldStatus = Literal["validating_files", "running"]
 
-MOVES: Mapping[Status, frozenset[Status]] = {
-    "validating_files": frozenset({"queued", "failed", "cancelled"}),
-    "queued": frozenset({"running", "paused", "failed", "cancelled"}),
-    "running": frozenset({"running", "queued", "paused", "succeeded", "failed", "cancelled"}),
-    "paused": frozenset({"queued", "cancelled"}),
-    "succeeded": frozenset(),
-    "failed": frozenset(),
-    "cancelled": frozenset(),
-}
-"""From each status, where a job may go. `running` to `running` is a new attempt after a lost worker."""
-
-UNOWNED = {"lease_owner": None, "lease_expires_at": None, "phase": None, "phase_since": None}
 WAITS = "waits-for-resources"
 """Key of the one event that tells of a job too large for the worker that looked."""
-OVER = {**UNOWNED, "estimated_finish": None}
-
-
-class LeaseLost(Exception):
-    """The job is not this worker's any more: stop, and write nothing."""
-
-    def __init__(self, claim: Claim) -> None:
-        super().__init__(f"Attempt {claim.attempt} of job {claim.job_id} lost its lease.")
-
-
-class MoveRefused(Exception):
-    """The job's status allows no such move."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """The right to work on a job. `attempt` is the fence, `status` what the job is held in."""
-
-    job_id: str
-    attempt: int
-    status: HeldStatus
 
 
 @dataclass(frozen=True)
@@ -72,37 +38,6 @@ class Heartbeat:
     cancel_requested: bool
     phase: str | None
     seconds_in_phase: float
-
-
-def move(db: Session, job_id: str, to: Status, *, claim: Claim | None = None, **values: Any) -> Job:
-    """Change a job's status, the only way there is. With `claim`, only if it still holds.
-
-    Raises `LeaseLost`, or `MoveRefused` if no status that the job may leave for `to` is its own.
-    """
-    sources = [status for status, targets in MOVES.items() if to in targets]
-    if claim:
-        sources = [status for status in sources if status == claim.status]
-    statement = update(Job).where(Job.id == job_id, Job.status.in_(sources))
-    if claim:
-        statement = statement.where(Job.attempt == claim.attempt)
-    moved = returning(db, statement.values(status=to, **values))
-    if moved is None:
-        if claim:
-            raise LeaseLost(claim)
-        raise MoveRefused(f"Job {job_id} cannot become {to}.")
-    return moved
-
-
-def update_held(db: Session, claim: Claim, **values: Any) -> Job:
-    """Write to a job that this claim holds and lock its row until the end of the transaction.
-
-    First statement of every write of a run. Raises `LeaseLost`.
-    """
-    held = (Job.id == claim.job_id, Job.status == claim.status, Job.attempt == claim.attempt)
-    job = returning(db, update(Job).where(*held).values(values or {"attempt": claim.attempt}))
-    if job is None:
-        raise LeaseLost(claim)
-    return job
 
 
 def claim_for_validation(db: Session, owner: str, lease: timedelta) -> Claim | None:
@@ -263,16 +198,6 @@ def cancel_now(db: Session, job_id: str, claim: Claim | None, **values: Any) -> 
     return job
 
 
-def best_checkpoint(db: Session, job_id: str) -> Checkpoint | None:
-    """The checkpoint to deliver when a job stops early: files still there and better than the base where
-    that was measured, else the newest; None if training gained nothing."""
-    gain = func.coalesce(Checkpoint.advantage_over_base, float("-inf"))
-    trained = (Checkpoint.job_id == job_id, Checkpoint.step > 0, Checkpoint.storage_key.is_not(None))
-    gained = or_(Checkpoint.advantage_over_base.is_(None), Checkpoint.advantage_over_base > 0)
-    best_first = (gain.desc(), Checkpoint.step.desc())
-    return db.scalars(select(Checkpoint).where(*trained, gained).order_by(*best_first).limit(1)).first()
-
-
 def _end_as_asked(db: Session, claim: Claim) -> bool:
     """Cancel or pause a job that this claim gives back, if its owner asked for that meanwhile."""
     job = update_held(db, claim)
@@ -344,9 +269,3 @@ def _take(db: Session, free: ColumnElement[bool], to: HeldStatus, owner: str, le
     if to == "running":
         return move(db, candidate, to, **values, started_at=func.coalesce(Job.started_at, func.now()))
     return returning(db, update(Job).where(Job.id == candidate).values(values))
-
-
-def returning(db: Session, statement: Update) -> Job | None:
-    """Run an UPDATE of one job and read the row it left."""
-    fresh = {"synchronize_session": False, "populate_existing": True}
-    return db.scalars(statement.returning(Job), execution_options=fresh).one_or_none()

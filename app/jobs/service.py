@@ -13,7 +13,7 @@ from app.errors import BadRequest, NotFound, TooManyJobs
 from app.events import service as events
 from app.files import service as files
 from app.ids import random_id
-from app.jobs import control, runs
+from app.jobs import control, status
 from app.jobs.models import ACTIVE, TERMINAL, Job
 from app.jobs.request import checked_integrations, checked_method, checked_resources
 from app.jobs.schemas import MAX_SEED, JobCreate
@@ -98,7 +98,7 @@ def cancel(db: Session, project_id: str, job_id: str) -> Job:
     job = get(db, project_id, job_id)
     try:
         return control.request_cancel(db, job.id)
-    except runs.MoveRefused:
+    except status.MoveRefused:
         raise BadRequest(f"Job {job_id} {_already(job)}; it cannot be cancelled.") from None
 
 
@@ -107,7 +107,7 @@ def pause(db: Session, project_id: str, job_id: str) -> Job:
     job = get(db, project_id, job_id)
     try:
         return control.request_pause(db, job.id)
-    except runs.MoveRefused:
+    except status.MoveRefused:
         message = f"Job {job_id} {_already(job)}; only a job that is queued or running can be paused."
         raise BadRequest(message) from None
 
@@ -117,7 +117,7 @@ def resume(db: Session, project_id: str, job_id: str) -> Job:
     job = get(db, project_id, job_id)
     try:
         return control.request_resume(db, job.id)
-    except runs.MoveRefused:
+    except status.MoveRefused:
         raise BadRequest(f"Job {job_id} {_already(job)}; only a paused job can be resumed.") from None
 
 

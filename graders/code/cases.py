@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from graders import strict_json
+from graders.code.tests_spec import MAX_TESTS
 from graders.code.values import ENCODER, same, told
 from graders.services import Outcome
-from graders.spec_verifiers import MAX_TESTS
 from graders.types import FailureKind, GradeFailed
 
 MAX_TEST = 262_144

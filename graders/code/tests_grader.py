@@ -13,9 +13,9 @@ from time import perf_counter
 from typing import Any
 
 from graders.code.cases import Case, cases
+from graders.code.tests_spec import CodeTestsSpec
 from graders.grading import Score, grade_by
 from graders.services import Limits, Program, Sandbox, Services, required_sandbox
-from graders.spec_verifiers import CodeTestsSpec
 from graders.template import Template
 from graders.types import FailureKind, Grade, GradeFailed, Sample
 

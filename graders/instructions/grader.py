@@ -10,7 +10,7 @@ from typing import Any
 from graders import strict_json
 from graders.grading import Score, grade_by
 from graders.instructions.constraints import Check, ConstraintInvalid, bound
-from graders.spec_verifiers import InstructionsSpec
+from graders.instructions.spec import InstructionsSpec
 from graders.template import Template
 from graders.types import FailureKind, Grade, GradeFailed, Sample
 

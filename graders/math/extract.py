@@ -6,7 +6,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from graders.spec_verifiers import Extractor
+from graders.spec_base import Extractor
 
 MAX_ANSWER = 2_000
 """Characters of one answer; a longer one is none."""

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from graders.grading import Score, grade_by
 from graders.math.extract import MAX_ANSWER, answers, tidy
 from graders.math.process import ComparerBroken, ComparisonSlow, comparers
-from graders.spec_verifiers import Extractor, MathSpec
+from graders.math.spec import MathSpec
+from graders.spec_base import Extractor
 from graders.template import Template
 from graders.types import FailureKind, Grade, GradeFailed, Sample
 

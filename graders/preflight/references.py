@@ -10,9 +10,9 @@ from typing import Any
 from graders import strict_json
 from graders.fields.spec import FieldsSpec
 from graders.math.extract import as_answer
+from graders.math.spec import MathSpec
 from graders.spec import AnyPart, GraderSpec, MultiSpec
 from graders.spec_base import ComparingSpec
-from graders.spec_verifiers import MathSpec
 from graders.template import Template, Variable, as_text
 from graders.types import GradeFailed, Sample
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from graders.grading import Score, grade_by
+from graders.rlvr.spec import RlvrSpec
 from graders.rlvr.verifiers import REFUSED, VERIFIERS, VERL, Tools, Verifier, build_tools
 from graders.services import Services
-from graders.spec_verifiers import RlvrSpec
 from graders.template import Template
 from graders.types import FailureKind, Grade, GradeFailed, GraderInvalid, Sample
 

@@ -11,11 +11,14 @@ from typing import Any
 
 from graders import strict_json
 from graders.code.tests_grader import CodeTests
+from graders.code.tests_spec import CodeTestsSpec
 from graders.grading import Score
 from graders.instructions.grader import MAX_TEXT, constraints_of, score_constraints
 from graders.math.grader import MathAnswer
+from graders.math.spec import MathSpec
+from graders.rlvr.spec import RlvrSpec
 from graders.services import Services
-from graders.spec_verifiers import CodeTestsSpec, Extractor, MathSpec, RlvrSpec
+from graders.spec_base import Extractor
 from graders.text.squad import is_same_answer, word_f1
 from graders.types import FailureKind, GradeFailed, Grader, GraderInvalid, Sample
 

@@ -24,7 +24,7 @@ from app import process
 from app.db import unit_of_work
 from app.jobs import capacity, runs
 from app.jobs.models import Job
-from app.jobs.runs import Claim, LeaseLost
+from app.jobs.status import Claim, LeaseLost
 from app.settings import get_settings
 from methods.tune_config import TuneConfig, read_config
 from workers.jobs import delivery

@@ -7,8 +7,6 @@ resume overwrites its rows and adds no second event. `LeaseLost` ends the run: n
 from __future__ import annotations
 
 import json
-import math
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -25,12 +23,13 @@ from app.events import rft_metrics, tuning_metrics
 from app.events import service as events
 from app.events.models import JobMetrics
 from app.ids import random_id
-from app.jobs import runs
+from app.jobs import runs, status
 from app.jobs.models import Job
-from app.jobs.runs import Claim
+from app.jobs.status import Claim
+from app.models.naming import tuned_model_name
 from app.rollouts.models import Rollout
+from app.storable import clean, storable
 from app.storage import Storage
-from app.tenants.models import Organization, Project
 from app.webhooks import service as webhooks
 from workers.jobs.estimate import RECENT_STEPS, FinishEstimate
 from workers.training.base.recorder import Phase
@@ -68,7 +67,7 @@ class DatabaseRecorder:
             left = self._seconds_left(db, job, step, values, now)
             if left is not None:
                 progress["estimated_finish"] = func.now() + timedelta(seconds=left)
-            runs.update_held(db, self._claim, **progress)
+            status.update_held(db, self._claim, **progress)
             row = {"epoch": epoch, "attempt": self._claim.attempt, "values": storable(values)}
             upsert = insert(JobMetrics).values(job_id=job.id, step=step, **row)
             db.execute(upsert.on_conflict_do_update(index_elements=["job_id", "step"], set_=row))
@@ -85,7 +84,7 @@ class DatabaseRecorder:
             index_elements=key, set_={name: upsert.excluded[name] for name in values}
         )
         with unit_of_work() as db:
-            runs.update_held(db, self._claim)
+            status.update_held(db, self._claim)
             for start in range(0, len(rows), ROWS_AT_ONCE):
                 db.execute(upsert, rows[start : start + ROWS_AT_ONCE])
 
@@ -97,7 +96,7 @@ class DatabaseRecorder:
         """The same for one made by a pause; it takes the place of an earlier pause's."""
         self._publish(saved, is_snapshot=True)
         with unit_of_work() as db:
-            runs.update_held(db, self._claim)
+            status.update_held(db, self._claim)
             own = (CheckpointRow.job_id == self._claim.job_id, CheckpointRow.step != saved.step)
             older = select(CheckpointRow.step).where(*own, CheckpointRow.is_snapshot)
             steps = db.scalars(older.where(CheckpointRow.storage_key.is_not(None))).all()
@@ -109,7 +108,7 @@ class DatabaseRecorder:
         self._storage.publish_folder(saved.folder, prefix)
         manifest = json.loads((saved.folder / "manifest.json").read_text())
         with unit_of_work() as db:
-            job = runs.update_held(db, self._claim)
+            job = status.update_held(db, self._claim)
             row, old_prefix = _checkpoint_row(db, job, saved.step)
             row.epoch = saved.epoch
             row.attempt = self._claim.attempt
@@ -133,7 +132,7 @@ class DatabaseRecorder:
     def dropped(self, step: int) -> None:
         """Delete the files of a checkpoint that no saved state needs any more. Its row stays, for curves."""
         with unit_of_work() as db:
-            runs.update_held(db, self._claim)
+            status.update_held(db, self._claim)
             row = db.scalars(_checkpoint_of(self._claim.job_id, step)).one_or_none()
             prefix = row.storage_key if row else None
             if row:
@@ -147,7 +146,7 @@ class DatabaseRecorder:
         kept = f"{prefix}/{step}-{self._claim.attempt}"
         self._storage.publish_folder(folder, kept)
         with unit_of_work() as db:
-            runs.update_held(db, self._claim, state_step=step)
+            status.update_held(db, self._claim, state_step=step)
         for name in state_names(self._storage, self._claim.job_id):
             if (older := f"{prefix}/{name}") != kept:
                 self._storage.delete_prefix(older)
@@ -156,7 +155,7 @@ class DatabaseRecorder:
         """Tell the person who follows the run."""
         self._notes += 1
         with unit_of_work() as db:
-            job = runs.update_held(db, self._claim)
+            job = status.update_held(db, self._claim)
             key = f"note-{job.last_step}-{self._claim.attempt}-{self._notes}"
             events.append(db, job.id, key, clean(message), level=level)
 
@@ -224,37 +223,6 @@ def state_to_resume(storage: Storage, job_id: str, step: int) -> str | None:
     names = [name for name in state_names(storage, job_id) if name.partition("-")[0] == str(step)]
     newest = max(names, key=lambda name: int(name.partition("-")[2]), default=None)
     return f"{state_prefix(job_id)}/{newest}" if newest else None
-
-
-def tuned_model_name(db: Session, job: Job) -> str:
-    """A new name, ft:BASE:ORGANISATION:SUFFIX:8 CHARACTERS."""
-    query = select(Organization.name).join(Project, Project.organization_id == Organization.id)
-    organization = db.scalars(query.where(Project.id == job.project_id)).one()
-    base = job.model.split(":")[1] if job.model.startswith("ft:") else job.model
-    return f"ft:{base}:{slug(organization) or 'org'}:{slug(job.suffix or '')}:{random_id('', 8)}"
-
-
-def slug(text: str) -> str:
-    """Lower-case letters, digits and hyphens: nothing that a model's name or a path gives a meaning."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-def clean(text: str) -> str:
-    """Text that Postgres takes: no NUL, no half of a surrogate pair."""
-    return text.replace("\x00", "").encode("utf-8", "replace").decode()
-
-
-def storable(value: Any) -> Any:
-    """The same JSON value as Postgres takes it: numbers finite (else null), text clean."""
-    if isinstance(value, Mapping):
-        return {clean(str(key)): storable(part) for key, part in value.items()}
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, Sequence):
-        return [storable(part) for part in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
 
 
 def _checkpoint_of(job_id: str, step: int) -> Any:

@@ -9,18 +9,21 @@ from pathlib import Path
 import structlog
 from sqlalchemy import select
 
+from app.checkpoints import service as checkpoints
 from app.checkpoints.models import Checkpoint
 from app.db import unit_of_work
 from app.events import service as events
 from app.files import service as files
 from app.ids import random_id
-from app.jobs import results, runs
+from app.jobs import results, runs, status
 from app.jobs.models import TERMINAL, Job
-from app.jobs.runs import Claim
+from app.jobs.status import Claim
 from app.models.models import Model
+from app.models.naming import tuned_model_name
 from app.settings import get_settings
+from app.storable import clean
 from app.storage import get_storage
-from workers.jobs.db_recorder import clean, state_prefix, tuned_model_name
+from workers.jobs.db_recorder import state_prefix
 
 log = structlog.get_logger(__name__)
 
@@ -85,8 +88,8 @@ def give_up(claim: Claim, code: str, message: str) -> None:
     """End a job that cannot go on: with its best checkpoint if that gained something, else as failed."""
     message = clean(message)
     with unit_of_work() as db:
-        runs.update_held(db, claim)
-        best = runs.best_checkpoint(db, claim.job_id)
+        status.update_held(db, claim)
+        best = checkpoints.best_checkpoint(db, claim.job_id)
         if best is None:
             runs.finish_failed(db, claim, code, message)
             return
@@ -110,12 +113,12 @@ def deliver(claim: Claim, step: int, *, trained_tokens: int | None) -> None:
     The model shares the checkpoint's files, which nothing drops once the job is over.
     """
     with unit_of_work() as db:
-        job = runs.update_held(db, claim)
+        job = status.update_held(db, claim)
         table = results.results_csv(db, job)
         file_id = files.reserve(db)
     stored = files.store_bytes(file_id, table.encode())
     with unit_of_work() as db:
-        job = runs.update_held(db, claim)
+        job = status.update_held(db, claim)
         chosen = select(Checkpoint).where(Checkpoint.job_id == job.id, Checkpoint.step == step)
         checkpoint = db.scalars(chosen).one()
         name = tuned_model_name(db, job)

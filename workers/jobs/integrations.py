@@ -17,10 +17,10 @@ import structlog
 
 from app.db import unit_of_work
 from app.events import service as events
-from app.jobs import runs
-from app.jobs.runs import Claim
+from app.jobs import status
+from app.jobs.status import Claim
 from app.settings import get_settings
-from workers.jobs.db_recorder import clean
+from app.storable import clean
 from workers.training.base.recorder import Recorder
 from workers.training.recorders import FanOut, Silent
 
@@ -39,7 +39,7 @@ class Unavailable(Exception):
 def shown_elsewhere(recorder: Recorder, claim: Claim) -> Iterator[Recorder]:
     """A recorder that also tells the job's integrations. One that cannot be reached is a warning event."""
     with unit_of_work() as db:
-        job = runs.update_held(db, claim)
+        job = status.update_held(db, claim)
     listeners: list[WandbListener] = []
     for integration in job.integrations or ():
         try:
@@ -115,6 +115,6 @@ def _tags(wanted: Sequence[str], model: str, job_id: str) -> list[str]:
 def _warn(claim: Claim, reason: str) -> None:
     log.warning("integration_unavailable", reason=reason)
     with unit_of_work() as db:
-        job = runs.update_held(db, claim)
+        job = status.update_held(db, claim)
         message = f"The job is not shown at Weights & Biases: {clean(reason)[:500]}"
         events.append(db, job.id, "wandb-unavailable", message, level="warn")

@@ -28,8 +28,8 @@ from app.db import unit_of_work
 from app.files.models import File
 from app.grading.headers import opened
 from app.grading.services import grader_services
-from app.jobs import runs
-from app.jobs.runs import Claim, LeaseLost
+from app.jobs import status
+from app.jobs.status import Claim, LeaseLost
 from app.logs import configure_logging
 from app.models import service as models
 from app.models.models import Model
@@ -241,7 +241,7 @@ def _train(
 def _load(claim: Claim, folder: Path) -> Work:
     """Read what validation has found good. A file that is gone since then fails the run."""
     with unit_of_work() as db:
-        job = runs.update_held(db, claim)
+        job = status.update_held(db, claim)
         model = models.find(db, job.project_id, job.model)
         names = [name for name in (job.training_file, job.validation_file) if name]
         keys = [db.scalars(select(File.storage_key).where(File.id == name)).first() for name in names]
@@ -280,7 +280,7 @@ def _restore(claim: Claim, folder: Path) -> None:
     """Put the last saved state, and the checkpoints that it may speak of, where the engine looks for them."""
     storage = get_storage()
     with unit_of_work() as db:
-        step = runs.update_held(db, claim).state_step
+        step = status.update_held(db, claim).state_step
         needed = ~Checkpoint.is_snapshot  # of a pause: the engine would drop it, and somebody may be using it
         there = (Checkpoint.job_id == claim.job_id, Checkpoint.storage_key.is_not(None))
         checkpoints = db.execute(select(Checkpoint.step, Checkpoint.storage_key).where(*there, needed)).all()

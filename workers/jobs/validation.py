@@ -19,11 +19,12 @@ from app.events import service as events
 from app.grading.headers import opened
 from app.grading.limits import grade_limits
 from app.grading.services import grader_services
-from app.jobs import runs
-from app.jobs.runs import Claim, LeaseLost
+from app.jobs import runs, status
+from app.jobs.status import Claim, LeaseLost
 from app.models import service as models
 from app.models.models import Model
 from app.settings import get_settings
+from app.storable import clean
 from graders import (
     FailureKind,
     Grader,
@@ -44,7 +45,6 @@ from methods.tune_config import TuneConfig
 from methods.tuning_rows import row_check
 from workers.base_models import local_folder
 from workers.jobs import tuning_validation
-from workers.jobs.db_recorder import clean
 from workers.jobs.job_data import TRAINING, VALIDATION, DataFile, JobInvalid, ModelShape, find_file, rows_of
 
 log = structlog.get_logger(__name__)
@@ -113,7 +113,7 @@ def _validate(claim: Claim, max_attempts: int) -> None:
             runs.finish_failed(db, claim, "server_error", "The server failed while it read the files.")
         return
     with unit_of_work() as db:
-        runs.update_held(db, claim)
+        status.update_held(db, claim)
         for number, doubt in enumerate(checked.doubts):
             events.append(db, claim.job_id, f"doubt-{number}", doubt, level="warn")
         total_steps = checked.config.total_steps(checked.n_rows)
@@ -137,7 +137,7 @@ def check(claim: Claim) -> Checked:
 
 def _check(claim: Claim, scratch: Path) -> Checked:
     with unit_of_work() as db:
-        job = runs.update_held(db, claim)
+        job = status.update_held(db, claim)
         model = models.find(db, job.project_id, job.model)
         training = find_file(db, TRAINING, job.training_file)
         validation = find_file(db, VALIDATION, job.validation_file) if job.validation_file else None

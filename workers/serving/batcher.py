@@ -2,61 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from app.errors import ServerError, Unavailable
+from workers.serving.chat import Answered, Chat, Shape
 from workers.serving.library import Library, Place
 
 if TYPE_CHECKING:
-    from workers.training.base.types import Completion
+    pass
 
 log = structlog.get_logger(__name__)
 
 MAX_TOGETHER = 64
 """Most completions that are begun together."""
 MAX_WAITING = 1024
-
-
-class Shape(NamedTuple):
-    """How to sample; requests for the same model and of the same shape run side by side."""
-
-    samples: int
-    max_tokens: int
-    temperature: float
-    top_p: float
-    stop: tuple[str, ...]
-    response_format: Mapping[str, Any] | None
-
-    def key(self) -> str:
-        return json.dumps(self)
-
-
-@dataclass(frozen=True)
-class Answered:
-    """Completions of one request; `pieces` are the texts of their tokens."""
-
-    prompt_tokens: int
-    completions: Sequence[Completion]
-    pieces: Sequence[Sequence[str]]
-
-
-@dataclass(frozen=True, eq=False)
-class Chat:
-    """One request. `seed` decides the draws, whatever runs beside it."""
-
-    place: Place
-    messages: Sequence[Mapping[str, Any]]
-    shape: Shape
-    seed: int
-    answer: Future[Answered]
 
 
 class Batcher:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from app.errors import ApiError, BadRequest
-from workers.serving.batcher import Answered, Chat
+from workers.serving.chat import Answered, Chat
 from workers.serving.library import Loaded
 from workers.training.base.errors import ConstraintFailed
 from workers.training.base.types import Completion, Group, Prompt

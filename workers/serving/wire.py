@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.errors import BadRequest
 from app.ids import random_id
 from methods.response_format import ResponseFormatInvalid, checked
-from workers.serving.batcher import Answered, Shape
+from workers.serving.chat import Answered, Shape
 
 DEFAULT_TOKENS = 4096
 """Longest reply where the request does not say; the model's context may end it earlier."""

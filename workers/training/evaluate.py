@@ -14,7 +14,6 @@ from workers.training.base.distributed import ALONE, World
 from workers.training.base.types import Group, Prompt
 from workers.training.model.grammar import Constraint
 from workers.training.model.policy import Policy
-from workers.training.model.sharding import fillers
 from workers.training.passes.forward import (
     Answer,
     Batch,
@@ -25,6 +24,7 @@ from workers.training.passes.forward import (
 )
 from workers.training.rewards import reward_of
 from workers.training.sampling.rollout import Sampling, sample_groups
+from workers.training.update import fillers
 
 CONFIDENCE_Z = 1.6448536269514722
 """Normal quantile of a one-sided 95 % bound."""

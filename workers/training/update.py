@@ -17,20 +17,15 @@ from torch import Tensor, nn
 from methods.train_config import TrainConfig
 from workers.training.advantages import TokenTargets, token_targets
 from workers.training.base.distributed import ALONE, World
-from workers.training.base.types import Group
+from workers.training.base.divergences import kl_k1
+from workers.training.base.types import Completion, Group, Prompt
 from workers.training.lesson import Lesson, find_lesson
-from workers.training.losses import kl_k1, policy_loss, value_loss
+from workers.training.losses import policy_loss, value_loss
 from workers.training.model.grammar import Constraint
 from workers.training.model.policy import VALUE_HEAD, Policy
-from workers.training.model.sharding import clip_gradients, fillers
-from workers.training.passes.forward import (
-    Answer,
-    Batch,
-    completion_states,
-    make_batches,
-    per_completion,
-    token_logprobs,
-)
+from workers.training.model.sharding import clip_gradients
+from workers.training.passes.forward import completion_states, per_completion, token_logprobs
+from workers.training.passes.packing import Answer, Batch, make_batches
 from workers.training.rewards import Rewards
 from workers.training.tally import Tally, added_up
 
@@ -294,3 +289,14 @@ def _split_weights(policy: Policy) -> tuple[list[nn.Parameter], list[nn.Paramete
     weights = policy.trained().items()
     of_head = [weight for name, weight in weights if name.startswith(VALUE_HEAD)]
     return [weight for name, weight in weights if not name.startswith(VALUE_HEAD)], of_head
+
+
+def fillers(policy: Policy, prompt: Prompt, made: int, world: World) -> list[Batch]:
+    """Passes to make beside the `made` ones of this process, so that all processes make the same number.
+
+    Collective where the policy is sharded; else there are none. Their results are to be left alone, their
+    gradients multiplied by 0.
+    """
+    missing = world.most(made) - made if policy.is_sharded else 0
+    answer = Answer(prompt, Completion((policy.end_ids[0],), (0.0,), text="", finish_reason="stop"))
+    return make_batches([answer], 1, policy.device) * missing

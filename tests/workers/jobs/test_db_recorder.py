@@ -18,7 +18,7 @@ from app.events.models import JobEvent, JobMetrics
 from app.jobs import runs
 from app.jobs.capacity import Capacity
 from app.jobs.models import Job
-from app.jobs.runs import Claim, LeaseLost
+from app.jobs.status import Claim, LeaseLost
 from app.rollouts.models import Rollout
 from app.storage import get_storage
 from app.webhooks.models import WebhookEvent

@@ -13,7 +13,7 @@ from app.db import unit_of_work
 from app.events.models import JobEvent
 from app.jobs import runs
 from app.jobs.capacity import Capacity
-from app.jobs.runs import Claim
+from app.jobs.status import Claim
 from app.settings import get_settings
 from app.storage import get_storage
 from tests.workers.rows import make_job

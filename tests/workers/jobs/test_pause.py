@@ -18,10 +18,10 @@ from sqlalchemy.orm import Session
 from app.checkpoints.models import Checkpoint
 from app.db import unit_of_work
 from app.events.models import JobEvent, JobMetrics
-from app.jobs import control, runs
+from app.jobs import control, runs, status
 from app.jobs.capacity import Capacity
 from app.jobs.models import Job
-from app.jobs.runs import Claim, MoveRefused
+from app.jobs.status import Claim, MoveRefused
 from app.rollouts.models import Rollout
 from app.settings import get_settings
 from app.storage import get_storage
@@ -200,7 +200,7 @@ def test_a_pausing_job_whose_worker_is_lost_is_paused_by_the_next_that_looks(
     assert claim() is None
     assert fresh(db, job).status == "paused"
     assert not runs.has_work(db, "train", HERE)
-    with pytest.raises(runs.LeaseLost), unit_of_work() as other:
+    with pytest.raises(status.LeaseLost), unit_of_work() as other:
         runs.set_phase(other, held, "sampling")
 
 

@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session
 from app import queue
 from app.db import unit_of_work
 from app.events.models import JobEvent
-from app.jobs import control, runs
+from app.jobs import control, runs, status
 from app.jobs.capacity import Capacity
 from app.jobs.models import Job
-from app.jobs.runs import MOVES, Claim, LeaseLost, MoveRefused
+from app.jobs.status import MOVES, Claim, LeaseLost, MoveRefused
 from tests.workers.rows import fresh, make_job
 
 LEASE = timedelta(seconds=30)
@@ -117,10 +117,10 @@ def test_only_moves_of_the_table_are_made(db: Session) -> None:
             job = make_job(db, status=source)
             if target in targets:
                 with unit_of_work() as other:
-                    runs.move(other, job.id, target)
+                    status.move(other, job.id, target)
             else:
                 with pytest.raises(MoveRefused), unit_of_work() as other:
-                    runs.move(other, job.id, target)
+                    status.move(other, job.id, target)
             assert fresh(db, job).status == (target if target in targets else source)
 
 
@@ -186,7 +186,7 @@ def test_attempts_are_counted_until_one_makes_a_new_step(db: Session) -> None:
         assert held
         with unit_of_work() as other:
             runs.made_step(other, held, step)
-            counts.append(runs.update_held(other, held).fruitless_attempts)
+            counts.append(status.update_held(other, held).fruitless_attempts)
             runs.requeue_crashed(other, held, "it broke")
     assert counts == [1, 2, 0, 1, 0]
     assert fresh(db, job).last_step == 6

@@ -6,16 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.workers.training.support import make_config
-from workers.training.losses import (
-    clipped,
-    clipped_weight,
-    kl_exact,
-    kl_k1,
-    kl_k3,
-    policy_loss,
-    sequence_ratio,
-    value_loss,
-)
+from workers.training.base.divergences import kl_exact, kl_k1, kl_k3
+from workers.training.losses import clipped, clipped_weight, policy_loss, sequence_ratio, value_loss
 
 
 def logs(*probabilities):

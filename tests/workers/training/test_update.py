@@ -14,10 +14,10 @@ from tests.workers.training.passes.test_forward import make_answers, plain_logpr
 from tests.workers.training.support import make_config
 from workers.training import update
 from workers.training.base.types import Group, Prompt
+from workers.training.lesson import overlong_punishment
 from workers.training.model.policy import Policy
 from workers.training.rewards import Rewards
 from workers.training.sampling.rollout import Sampling, sample_groups
-from workers.training.shaping import overlong_punishment
 
 ALGORITHMS = get_args(AlgorithmName)
 LIMIT = 8

@@ -23,11 +23,9 @@ from torch.nn.functional import linear
 
 from workers.training.base.distributed import World
 from workers.training.base.errors import ModelInvalid
-from workers.training.base.types import Completion, Prompt
-from workers.training.passes.packing import Answer, Batch, make_batches
 
 if TYPE_CHECKING:
-    from workers.training.model.policy import Policy
+    pass
 
 HEAD = "borrowed_head_"
 """The decoder's name for what is the output layer's: `borrowed_head_weight`."""
@@ -119,17 +117,6 @@ def clip_gradients(weights: Iterable[Tensor], largest: float) -> float:
     for grad in grads:
         (grad.to_local() if isinstance(grad, DTensor) else grad).mul_(scale.to(grad.device))
     return float(norm)
-
-
-def fillers(policy: Policy, prompt: Prompt, made: int, world: World) -> list[Batch]:
-    """Passes to make beside the `made` ones of this process, so that all processes make the same number.
-
-    Collective where the policy is sharded; else there are none. Their results are to be left alone, their
-    gradients multiplied by 0.
-    """
-    missing = world.most(made) - made if policy.is_sharded else 0
-    answer = Answer(prompt, Completion((policy.end_ids[0],), (0.0,), text="", finish_reason="stop"))
-    return make_batches([answer], 1, policy.device) * missing
 
 
 class BorrowedHead(nn.Module):

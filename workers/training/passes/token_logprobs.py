@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from workers.training.losses import kl_exact
+from workers.training.base.divergences import kl_exact
 from workers.training.model.grammar import Allowed
 
 LOGIT_BYTES = 128 * 2**20

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from workers.training.losses import kl_exact
+from workers.training.base.divergences import kl_exact
 from workers.training.model.grammar import Allowed
 from workers.training.passes import token_logprobs as module
 from workers.training.passes.token_logprobs import token_kl, token_logprobs

@@ -1,0 +1,57 @@
+"""The wire format of the grader `code_tests`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from graders.spec_base import (
+    GraderName,
+    NamedSpec,
+    TemplateText,
+    text_or_list,
+)
+
+MAX_TESTS = 512
+"""Most tests of one row."""
+
+
+class CodeTestsSpec(NamedSpec):
+    """An extension: the share of tests that the answer's Python passes, run in the sandbox."""
+
+    type: Literal["code_tests"]
+    name: GraderName
+    input: TemplateText
+    tests: Annotated[
+        Annotated[TemplateText, Tag("~text")]
+        | Annotated[list[TemplateText], Field(min_length=1, max_length=MAX_TESTS), Tag("~list")],
+        Discriminator(text_or_list),
+    ]
+    """The row's list of tests, or texts of tests."""
+    before: TemplateText = ""
+    """Code put before the answer's."""
+    function: TemplateText | None = None
+    """Which function tests of arguments and results call, unless a test names its own."""
+    scoring: Literal["share", "all"] = "share"
+    min_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """A lower share counts as 0."""
+    time_limit: Annotated[float, Field(ge=0.1, le=60)] = 5.0
+    """Seconds for each test."""
+    total_time_limit: Annotated[float, Field(ge=0.1, le=600)] = 60.0
+    """Seconds for all tests of an answer; tests that are not reached count as failed."""
+    memory_mb: Annotated[int, Field(ge=64, le=8192)] = 1024
+    rel_tolerance: Annotated[float, Field(ge=0, le=1)] = 1e-9
+    """How far a number that is not whole may be from the expected one."""
+    pass_threshold: float | None = None
+
+    def templates(self) -> Iterator[tuple[str, str]]:
+        yield "input", self.input
+        if isinstance(self.tests, str):
+            yield "tests", self.tests
+        else:
+            yield from ((f"tests[{at}]", text) for at, text in enumerate(self.tests))
+        yield "before", self.before
+        if self.function is not None:
+            yield "function", self.function

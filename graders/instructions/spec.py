@@ -1,0 +1,69 @@
+"""The wire format of the grader `instructions`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from graders.instructions.constraints import ConstraintInvalid, bound
+from graders.spec_base import (
+    GraderName,
+    NamedSpec,
+    SpecModel,
+    TemplateText,
+    invalid,
+    refuse,
+    text_or_list,
+)
+
+
+class ConstraintSpec(SpecModel):
+    """One constraint that holds for every row."""
+
+    id: Annotated[str, Field(min_length=1, max_length=128)]
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _is_known(self) -> ConstraintSpec:
+        try:
+            bound(self.id, self.kwargs)
+        except ConstraintInvalid as fault:
+            message = str(fault)
+            refuse(lambda: invalid(message), fault.param)
+        return self
+
+
+class InstructionsSpec(NamedSpec):
+    """An extension: the share of verifiable constraints (IFEval) that an answer meets."""
+
+    type: Literal["instructions"]
+    name: GraderName
+    input: TemplateText
+    instructions: Annotated[
+        Annotated[TemplateText, Tag("~text")]
+        | Annotated[list[ConstraintSpec], Field(min_length=1, max_length=64), Tag("~list")],
+        Discriminator(text_or_list),
+    ]
+    """Constraints of every row, or the row's: ids, or the object or text of a `ground_truth`."""
+    kwargs: TemplateText | None = None
+    """The row's arguments, if `instructions` gives ids alone."""
+    mode: Literal["strict", "loose"] = "strict"
+    scoring: Literal["share", "all"] = "share"
+    strip_thinking: bool = False
+    """Look only at what follows the last `</think>`."""
+    pass_threshold: float | None = None
+
+    def templates(self) -> Iterator[tuple[str, str]]:
+        yield "input", self.input
+        if isinstance(self.instructions, str):
+            yield "instructions", self.instructions
+        if self.kwargs is not None:
+            yield "kwargs", self.kwargs
+
+    @model_validator(mode="after")
+    def _arguments_belong_to_ids(self) -> InstructionsSpec:
+        if self.kwargs is not None and not isinstance(self.instructions, str):
+            refuse(lambda: invalid("give the arguments with each constraint instead."), "kwargs")
+        return self

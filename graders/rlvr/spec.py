@@ -1,0 +1,40 @@
+"""The wire format of the grader `rlvr`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from graders.spec_base import (
+    GraderName,
+    NamedSpec,
+    TemplateText,
+)
+
+
+class RlvrSpec(NamedSpec):
+    """An extension: the verifier that each row names, as open-instruct's data has it."""
+
+    type: Literal["rlvr"]
+    name: GraderName
+    input: TemplateText = "{{sample.output_text}}"
+    dataset: TemplateText = "{{item.dataset}}"
+    """The verifier's name, or a list of names."""
+    ground_truth: TemplateText = "{{item.ground_truth}}"
+    """What the verifier compares with; a list beside a list of names."""
+    remap: dict[str, str] = Field(default_factory=dict)
+    """Names of verifiers to be read as others."""
+    scale: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """The sum of the verifiers' scores is multiplied by this; open-instruct has 10."""
+    min_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """For `code`: a lower share of passed tests counts as 0."""
+    max_length: Annotated[int, Field(ge=1, le=1_000_000)] = 8192
+    """For `max_length`: the score falls by 1 over this many tokens."""
+    pass_threshold: float | None = None
+
+    def templates(self) -> Iterator[tuple[str, str]]:
+        yield "input", self.input
+        yield "dataset", self.dataset
+        yield "ground_truth", self.ground_truth
