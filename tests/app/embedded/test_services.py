@@ -57,7 +57,7 @@ def test_a_program_that_ignores_the_request_is_killed(tmp_path: Path) -> None:
 def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     script = (
-        "import time; from app.embedded import process; "
+        "import time; from app import process; "
         f"p = process.spawn(['sleep', '60']); open({str(note)!r}, 'w').write(str(p.pid)); time.sleep(60)"
     )
     parent = process.spawn([sys.executable, "-c", script], cwd=Path(__file__).parents[3])
