@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 START_SECONDS = 60.0
@@ -41,7 +42,7 @@ class _Process:
     def __init__(self) -> None:
         self.calls = 0
         command = [sys.executable, "-P", "-c", "from graders.math.worker import main; main()"]
-        root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        root = str(Path(__file__).resolve().parents[2])
         self.child = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -10,9 +10,6 @@ from app.cli.output import CliError
 from graders import GraderInvalid, Sample, build_grader, parse_grader
 from methods.rlvr_import import import_rlvr
 from methods.rows import DatasetInvalid, read_rows
-from tests.workers.jobs.test_validation import RUNNING
-from tests.workers.rows import fresh, make_job
-from workers.jobs.validation import validate_next
 
 USER = {"role": "user", "content": "What is 40 + 32?"}
 SYSTEM = {"role": "system", "content": "Be short."}
@@ -205,24 +202,3 @@ def test_faults_are_told_by_line(tmp_path):
     done = runner.invoke(cli, ["import", "rlvr", str(path), "--out", str(tmp_path / "out")])
     assert "line 2: " in str(done.exception)
     assert not (tmp_path / "out").exists()
-
-
-RLVR = {"type": "rlvr", "name": "row"}
-
-
-def rlvr_job(db, rows):
-    job = make_job(db, training=rows, grader=RLVR)
-    assert validate_next("me", RUNNING)
-    return fresh(db, job)
-
-
-def test_rows_are_a_jobs_training_file_as_they_are(db, tiny_model):
-    assert rlvr_job(db, [GSM8K, IFEVAL, GSM8K | {"messages": [SYSTEM, USER]}]).status == "queued"
-
-
-def test_a_job_names_the_line_of_an_unknown_verifier(db, tiny_model):
-    job = rlvr_job(db, [GSM8K, GSM8K | {"dataset": "gsm9k"}])
-    assert job.status == "failed"
-    assert job.error["code"] == "invalid_training_file"
-    assert "line 2" in job.error["message"]
-    assert "gsm9k" in job.error["message"]
