@@ -3,81 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from methods import auto
+from methods.hyperparameters import Hyperparameter
+from methods.run_config import RunConfig
 from methods.train_config import TrainConfig
 
 TuneMethod = Literal["supervised", "dpo"]
-SHARED = (
-    "model",
-    "model_path",
-    "seed",
-    "n_epochs",
-    "learning_rate",
-    "adapter",
-    "lora_rank",
-    "lora_alpha",
-    "gradient_checkpointing",
-    "dtype",
-    "micro_batch_tokens",
-    "kl_probe_size",
-    "checkpoints_kept",
-    "eval_interval",
-    "device",
-)
-"""Fields that mean the same in a TrainConfig."""
 
 
-class TuneConfig(BaseModel):
-    """One fully resolved run that learns from written answers: no "auto" is left."""
+class TuneConfig(RunConfig):
+    """One fully resolved run that learns from written answers: no "auto" is left.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    The rate rises over `warmup_steps`, then falls linearly to 0 at the end; after each epoch, which is
+    `eval_interval`, comes a full validation and a checkpoint.
+    """
 
     method: TuneMethod
-    model: str
-    """Name of the base model, for people; the weights come from `model_path`."""
-    model_path: str
-    """Folder of the base model: safetensors weights, config.json and tokenizer."""
-    seed: int = Field(ge=0, le=2**31 - 1)
-    """The order of the examples and the adapter's first weights follow from it."""
-
-    n_epochs: int = Field(ge=1, le=50)
-    """Passes over the training examples."""
-    batch_size: int = Field(ge=1, le=256)
+    """Which of the two."""
+    batch_size: Annotated[int, Field(ge=1, le=256), Hyperparameter(auto.batch_size, is_openais=True)]
     """Examples in one update; the last update of an epoch may have fewer."""
-    eval_interval: int = Field(ge=1)
-    """Steps of one epoch: after each comes a full validation and a checkpoint."""
-    learning_rate: float = Field(gt=0, le=1)
-    """Peak rate of AdamW: it rises over `warmup_steps`, then falls linearly to 0 at the end."""
-    warmup_steps: int = Field(default=0, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    beta: float = Field(default=0.1, gt=0, le=2)
-    """dpo: how firmly the policy is held to its start; supervised runs do not read it."""
-
-    adapter: Literal["lora", "full"] = "lora"
-    """Train a low-rank adapter, or every weight."""
-    lora_rank: int = Field(default=16, ge=1, le=512)
-    lora_alpha: float = Field(default=32.0, gt=0)
-    gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, about a third more time."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the model; trained weights are always held in fp32."""
-    micro_batch_tokens: int = Field(default=16_384, ge=64)
-    """About how many tokens share a forward and backward pass; bounds memory."""
-
+    beta: Annotated[
+        float, Field(gt=0, le=2), Hyperparameter(auto.dpo_beta, methods=("dpo",), is_openais=True)
+    ] = auto.DPO_BETA
+    """How firmly a dpo run holds the policy to its start; supervised runs do not read it."""
     valid_every: int = Field(default=10, ge=1)
     """Steps between two looks at a batch of the validation examples, inside an epoch."""
-    kl_probe_size: int = Field(default=64, ge=1)
-    """Most prompts in the fixed probe set on which each checkpoint's exact KL is measured."""
-    probe_tokens: int = Field(ge=1)
+    probe_tokens: Annotated[int, Field(ge=1), Hyperparameter(auto.probe_tokens, methods=())]
     """Where a completion of the probe is cut."""
-    checkpoints_kept: int = Field(default=3, ge=1)
-    """Newest checkpoints whose files are kept."""
     save_state_every: int = Field(default=20, ge=1)
     """Steps between two saved training states, from which a killed run goes on."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
     processes: Literal[1] = 1
     """One: these methods are not distributed."""
 
@@ -98,7 +56,7 @@ class TuneConfig(BaseModel):
             prompts_per_step=self.batch_size,
             group_size=2,
             max_completion_tokens=self.probe_tokens,
-            **{name: getattr(self, name) for name in SHARED},
+            **{name: getattr(self, name) for name in RunConfig.model_fields},
         )
 
 

@@ -11,8 +11,7 @@ from app.jobs.methods import Method
 from app.jobs.models import Job, Status
 from app.pagination import Listed, Page
 from app.wire import Wire
-from methods.train_defaults import shown_hyperparameters
-from methods.tune_defaults import shown_at_top, shown_tuning
+from methods.resolve import shown_at_top, shown_training, shown_tuning
 
 MAX_SEED = 2**31 - 1
 
@@ -146,7 +145,7 @@ def _method_out(job: Job) -> dict[str, Any]:
         requested = job.method[kind]["hyperparameters"]
         return {"type": kind, kind: {"hyperparameters": shown_tuning(kind, requested, job.config)}}
     block = job.method["reinforcement"]
-    shown = shown_hyperparameters(block["hyperparameters"], job.config)
+    shown = shown_training(block["hyperparameters"], job.config)
     grader = masked(block["grader"])
     return {
         "type": "reinforcement",

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from app.jobs.models import Job
+from methods.hyperparameters import Facts
+from methods.resolve import resolve_tuning
 from methods.rows import Row
 from methods.tune_config import TuneConfig
-from methods.tune_defaults import resolve_tuning
 from workers.jobs.job_data import TRAINING, DataFile, JobInvalid, ModelShape
 
 MIN_SUPERVISED_ROWS = 10
@@ -35,12 +36,9 @@ def resolve(
     lengths = [_prompt_lengths(method, tokenizer, shape.context, *data) for data in (training, validation)]
     config = resolve_tuning(
         job.method,
+        Facts(shape.hidden_size, shape.context, max(lengths[0] + lengths[1]), n_train=len(lengths[0])),
         model=job.model,
         model_path=folder,
-        hidden_size=shape.hidden_size,
-        context=shape.context,
-        longest_prompt=max(lengths[0] + lengths[1]),
-        n_examples=len(lengths[0]),
         seed=job.seed,
         device=DEVICES[next(iter(job.resources))] if job.resources else None,
     )

@@ -37,10 +37,11 @@ from graders import (
 from graders.preflight.trial import Bounds, is_costly, preflight
 from graders.spec import item_paths
 from graders.template import Variable
+from methods.hyperparameters import Facts
+from methods.resolve import ConfigImpossible, resolve_train
 from methods.response_format import grammar_of
 from methods.rows import MAX_FAULTS, MAX_VALID_ROWS, Fault, Row, missing_variables
 from methods.train_config import TrainConfig
-from methods.train_defaults import ConfigImpossible, resolve_config
 from methods.tune_config import TuneConfig
 from methods.tuning_rows import row_check
 from workers.base_models import local_folder
@@ -159,15 +160,11 @@ def _check(claim: Claim, scratch: Path) -> Checked:
             _check_grader(spec, grader, data_file, rows)
             longest = max(longest, _longest_prompt(folder, shape.context, data_file, rows))
     try:
-        config = resolve_config(
+        config = resolve_train(
             job.method,
+            Facts(shape.hidden_size, shape.context, longest, len(train_rows), len(valid_rows)),
             model=job.model,
             model_path=str(folder),
-            hidden_size=shape.hidden_size,
-            context=shape.context,
-            longest_prompt=longest,
-            n_train=len(train_rows),
-            n_valid=len(valid_rows),
             seed=job.seed,
             resources=job.resources,
             grading=_grading_fields(spec),

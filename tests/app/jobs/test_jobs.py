@@ -14,6 +14,8 @@ from sqlalchemy.orm import Session
 from app import queue
 from app.jobs.models import ACTIVE, TERMINAL, Job
 from app.settings import get_settings
+from methods.hyperparameters import Facts
+from methods.resolve import resolve_train
 from tests.app.answers import error_of
 from tests.app.http import openai_schema
 from tests.app.jobs.job_requests import HYPER, allow_processes, changed
@@ -93,17 +95,9 @@ def test_blocks_of_other_methods_are_not_read(http: httpx.Client, job_body: dict
 
 
 def test_resolved_numbers_take_the_place_of_auto(http: httpx.Client, db: Session, tenant: Tenant) -> None:
-    from methods.train_defaults import resolve_config
-
     job = make_job(db, tenant.project_id)
-    facts: dict[str, Any] = {
-        "hidden_size": 128,
-        "context": 512,
-        "longest_prompt": 100,
-        "n_train": 20,
-        "n_valid": 5,
-    }
-    config = resolve_config(job.method, model="cherry-nano", model_path="x", seed=7, **facts)
+    facts = Facts(hidden_size=128, context=512, longest_prompt=100, n_train=20, n_valid=5)
+    config = resolve_train(job.method, facts, model="cherry-nano", model_path="x", seed=7)
     job.config = config.model_dump(mode="json")
     db.commit()
     shown = http.get(f"/v1/fine_tuning/jobs/{job.id}").json()

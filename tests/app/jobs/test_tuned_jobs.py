@@ -11,19 +11,13 @@ from sqlalchemy.orm import Session
 
 from app.jobs.models import Job
 from app.jobs.results import results_csv
-from methods.tune_defaults import resolve_tuning
+from methods.hyperparameters import Facts
+from methods.resolve import resolve_tuning
 from tests.app.http import openai_schema
 from tests.factories import GRADER, Tenant, make_checkpoint, make_file, make_job, make_metrics
 
-SIZES: dict[str, Any] = {
-    "model": "cherry-nano",
-    "model_path": "x",
-    "hidden_size": 1024,
-    "context": 512,
-    "longest_prompt": 100,
-    "n_examples": 300,
-    "seed": 7,
-}
+FACTS = Facts(hidden_size=1024, context=512, longest_prompt=100, n_train=300)
+RUN: dict[str, Any] = {"model": "cherry-nano", "model_path": "x", "seed": 7}
 AUTO = {"batch_size": "auto", "learning_rate_multiplier": "auto", "n_epochs": "auto"}
 VALUES = {
     "loss/train": 0.004,
@@ -47,7 +41,7 @@ def tuned(db: Session, tenant: Tenant, method: str, **hyperparameters: Any) -> J
     """A job whose config is resolved."""
     asked = AUTO | ({"beta": "auto"} if method == "dpo" else {}) | hyperparameters
     job_method = {"type": method, method: {"hyperparameters": asked}}
-    config = resolve_tuning(job_method, **SIZES).model_dump(mode="json")
+    config = resolve_tuning(job_method, FACTS, **RUN).model_dump(mode="json")
     return make_job(db, tenant.project_id, method=job_method, config=config)
 
 

@@ -7,24 +7,19 @@ from typing import Any
 import pytest
 
 from methods.algorithms import RECIPES
+from methods.hyperparameters import Facts
+from methods.resolve import ConfigImpossible, resolve_train, shown_training
 from methods.train_config import TrainConfig
-from methods.train_defaults import OPTIONAL, ConfigImpossible, resolve_config, shown_hyperparameters
 
-FACTS: dict[str, Any] = {
-    "model": "m",
-    "model_path": "models/m",
-    "hidden_size": 4096,
-    "context": 2048,
-    "longest_prompt": 100,
-    "n_train": 20,
-    "n_valid": 10,
-    "seed": 1,
-}
+FACTS = Facts(hidden_size=4096, context=2048, longest_prompt=100, n_train=20, n_valid=10)
 
 
-def resolve(hyperparameters: dict[str, Any] | None = None, **facts: Any) -> TrainConfig:
+def resolve(
+    hyperparameters: dict[str, Any] | None = None, resources: dict[str, int] | None = None, **facts: int
+) -> TrainConfig:
     method = {"reinforcement": {"hyperparameters": hyperparameters or {"n_epochs": "auto"}}}
-    return resolve_config(method, **FACTS | facts)
+    run: dict[str, Any] = {"model": "m", "model_path": "models/m", "seed": 1, "resources": resources}
+    return resolve_train(method, FACTS._replace(**facts), **run)
 
 
 @pytest.mark.parametrize(
@@ -114,10 +109,9 @@ def test_what_is_asked_for_is_what_runs() -> None:
         "grade_failure_steps": 7,
         "grade_concurrency": 64,
     }
-    assert set(asked) == {*OPTIONAL, "algorithm"}
     config = resolve(asked).model_dump(mode="json")
     assert {name: config[name] for name in asked} == asked
-    shown = shown_hyperparameters(asked, config)
+    shown = shown_training(asked, config)
     assert {name: shown[name] for name in asked} == asked
 
 
@@ -135,7 +129,7 @@ def test_resources_become_processes_and_a_device(
 def test_completions_get_the_room_that_prompts_leave() -> None:
     assert resolve(longest_prompt=2000).max_completion_tokens == 48
     assert resolve({"max_completion_tokens": 1948}).max_completion_tokens == 1948
-    assert resolve(longest_prompt=None).max_completion_tokens == 256
+    assert resolve(longest_prompt=0).max_completion_tokens == 256
 
 
 def test_what_cannot_run_says_which_field() -> None:
@@ -149,8 +143,8 @@ def test_what_cannot_run_says_which_field() -> None:
 
 def test_every_shown_number_is_what_ran() -> None:
     requested = {"n_epochs": "auto", "compute_multiplier": "auto", "reasoning_effort": "low"}
-    assert shown_hyperparameters(requested, None) == requested
+    assert shown_training(requested, None) == requested
     config = resolve({"n_epochs": 3, "lora_rank": 4})
-    shown = shown_hyperparameters(requested, config.model_dump(mode="json"))
+    shown = shown_training(requested, config.model_dump(mode="json"))
     assert (shown["n_epochs"], shown["lora_rank"], shown["compute_multiplier"]) == (3, 4, 1.0)
     assert "auto" not in shown.values()

@@ -1,0 +1,88 @@
+"""How "auto" becomes a number: one small rule for each hyperparameter that has one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from methods.hyperparameters import Known, Method
+
+PROMPTS_PER_STEP = 8
+GROUP_SIZE = 8
+STEPS = 40
+"""About how many updates a reinforcement run of "auto" epochs makes."""
+MAX_AUTO_EPOCHS = 50
+NEAREST_EVAL, FARTHEST_EVAL = 5, 25
+"""Steps between validations of a reinforcement run: one epoch, within these."""
+COMPLETION_TOKENS = 256
+EPOCHS: Mapping[Method, int] = {"supervised": 3, "dpo": 2}
+STEPS_PER_EPOCH = 30
+"""About how many updates an epoch of "auto" batches has, in the methods that learn from written answers."""
+MAX_AUTO_BATCH = 32
+RATE_AT_4096: Mapping[Method, float] = {"reinforcement": 4e-5, "supervised": 2e-4, "dpo": 2e-5}
+"""AdamW's rate for a LoRA adapter of a model with hidden size 4096. It falls as models grow wider: with the
+width for reinforcement runs, with its root for the others."""
+FULL_RATE_SHARE = 0.1
+"""Rate of a full fine-tune as a share of an adapter's."""
+WARM_UP_SHARE = 0.03
+DPO_BETA = 0.1
+PROBE_TOKENS = 64
+
+
+def prompts_per_step(known: Known) -> int:
+    return min(PROMPTS_PER_STEP, known.facts.n_train)
+
+
+def batch_size(known: Known) -> int:
+    return clamp(round(known.facts.n_train / STEPS_PER_EPOCH), 1, MAX_AUTO_BATCH)
+
+
+def n_epochs(known: Known) -> int:
+    if known.method == "reinforcement":
+        return clamp(math.ceil(STEPS / known.steps_per_epoch), 1, MAX_AUTO_EPOCHS)
+    return EPOCHS[known.method]
+
+
+def group_size(known: Known) -> int:
+    return clamp(round(GROUP_SIZE * known.asked.get("compute_multiplier", 1)), 2, 64)
+
+
+def max_completion_tokens(known: Known) -> int:
+    return min(COMPLETION_TOKENS, known.facts.context - known.facts.longest_prompt)
+
+
+def learning_rate(known: Known) -> float:
+    width = 4096 / known.facts.hidden_size
+    rate = RATE_AT_4096[known.method] * (width if known.method == "reinforcement" else math.sqrt(width))
+    if known["adapter"] == "full":
+        rate *= FULL_RATE_SHARE
+    return min(1.0, rate * float(known.asked.get("learning_rate_multiplier", 1.0)))
+
+
+def warmup_steps(known: Known) -> int:
+    if known.method == "reinforcement":
+        return 0
+    return math.floor(WARM_UP_SHARE * int(known["n_epochs"]) * known.steps_per_epoch)
+
+
+def lora_alpha(known: Known) -> float:
+    return 2.0 * float(known["lora_rank"])
+
+
+def eval_interval(known: Known) -> int:
+    if known.method == "reinforcement":
+        return clamp(known.steps_per_epoch, NEAREST_EVAL, FARTHEST_EVAL)
+    return known.steps_per_epoch
+
+
+def dpo_beta(_: Known) -> float:
+    return DPO_BETA
+
+
+def probe_tokens(known: Known) -> int:
+    return clamp(known.facts.context - known.facts.longest_prompt, 1, PROBE_TOKENS)
+
+
+def clamp(value: int, low: int, high: int) -> int:
+    """The value, moved into [low, high]."""
+    return max(low, min(high, value))

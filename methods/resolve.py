@@ -1,0 +1,140 @@
+"""From a job's method and what validation found to a whole config, and from there to what the job shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from methods.hyperparameters import Facts, Known, settable, shown
+from methods.run_config import RequestOnly
+from methods.train_config import TrainConfig
+from methods.tune_config import TuneConfig, TuneMethod
+
+MAX_COMPLETION = "method.reinforcement.hyperparameters.max_completion_tokens"
+
+
+class ConfigImpossible(Exception):
+    """A job cannot run with these files and hyperparameters. `param` is the request's field."""
+
+    def __init__(self, message: str, param: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+def resolve_train(
+    job_method: Mapping[str, Any],
+    facts: Facts,
+    *,
+    model: str,
+    model_path: str,
+    seed: int,
+    resources: Mapping[str, int] | None = None,
+    grading: Mapping[str, Any] | None = None,
+) -> TrainConfig:
+    """Returns the reinforcement run that a job's method and resources mean for this model and these files.
+
+    `grading` holds fields of the config that follow from grader and settings, where the job does not say
+    otherwise. Raises `ConfigImpossible`.
+    """
+    block = job_method["reinforcement"]
+    asked = _asked(block["hyperparameters"])
+    _check_room(asked, facts)
+    given = {
+        "model": model,
+        "model_path": model_path,
+        "seed": seed,
+        "response_format": _response_format(block),
+        **(grading or {}),
+        **_place(resources or {}),
+    }
+    values = Known(TrainConfig, "reinforcement", asked, given, facts).values()
+    if not facts.n_valid:
+        values["eval_samples"] = 1
+    return TrainConfig(**values)
+
+
+def resolve_tuning(
+    job_method: Mapping[str, Any],
+    facts: Facts,
+    *,
+    model: str,
+    model_path: str,
+    seed: int,
+    device: str | None = None,
+) -> TuneConfig:
+    """Returns the supervised or dpo run that a job's method means for this model and these files."""
+    method: TuneMethod = job_method["type"]
+    given = {"method": method, "model": model, "model_path": model_path, "seed": seed}
+    if device is not None:
+        given["device"] = device
+    asked = _asked(job_method[method]["hyperparameters"])
+    return TuneConfig(**Known(TuneConfig, method, asked, given, facts).values())
+
+
+def shown_training(requested: Mapping[str, Any], config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns what a reinforcement job shows: as requested, then resolved, under OpenAI's names and ours."""
+    if config is None:
+        return dict(requested)
+    return {**requested, **shown(TrainConfig, "reinforcement", config), **_multipliers(requested)}
+
+
+def shown_tuning(
+    method: TuneMethod, requested: Mapping[str, Any], config: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Returns what a supervised or dpo job shows: as requested, then OpenAI's names resolved."""
+    if config is None:
+        return dict(requested)
+    openais = [one for one in settable(TuneConfig, method) if one.mark.is_openais]
+    resolved = {one.name: config[one.field] for one in openais}
+    return {**requested, **resolved, **_multipliers(requested)}
+
+
+def shown_at_top(method: Mapping[str, Any], config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns the job's own `hyperparameters`: OpenAI's three of a supervised job, else nothing."""
+    if method["type"] != "supervised":
+        return {}
+    ours = {one.name for one in settable(TuneConfig, "supervised") if not one.mark.is_openais}
+    every = shown_tuning("supervised", method["supervised"]["hyperparameters"], config)
+    return {name: value for name, value in every.items() if name not in ours}
+
+
+def _multipliers(requested: Mapping[str, Any]) -> dict[str, Any]:
+    """What "auto" means for those that no config keeps."""
+    fields = RequestOnly.model_fields
+    return {name: info.default for name, info in fields.items() if requested.get(name) == "auto"}
+
+
+def _asked(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters that were given as values."""
+    return {name: value for name, value in given.items() if value is not None and value != "auto"}
+
+
+def _response_format(block: Mapping[str, Any]) -> dict[str, Any] | None:
+    asked = block.get("response_format")
+    return None if asked is None or asked["type"] == "text" else dict(asked)
+
+
+def _place(resources: Mapping[str, int]) -> dict[str, Any]:
+    """Where a run computes, and in how many processes; by default one, on a GPU if there is one."""
+    if "gpus" in resources:
+        return {"processes": resources["gpus"], "device": "cuda"}
+    if "processes" in resources:
+        return {"processes": resources["processes"], "device": "cpu"}
+    return {}
+
+
+def _check_room(asked: Mapping[str, Any], facts: Facts) -> None:
+    """Raises `ConfigImpossible` if the longest prompt leaves too little of the model's context."""
+    longest = facts.longest_prompt
+    room = facts.context - longest
+    if room < 1:
+        message = f"The longest prompt has {longest} tokens, but the model reads {facts.context} at most."
+        raise ConfigImpossible(message, "training_file")
+    wanted = asked.get("max_completion_tokens")
+    if wanted is not None and wanted > room:
+        message = (
+            f"max_completion_tokens is {wanted}, but the longest prompt ({longest} tokens) leaves "
+            f"{room} of the model's {facts.context}."
+        )
+        raise ConfigImpossible(message, MAX_COMPLETION)

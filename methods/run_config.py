@@ -1,0 +1,102 @@
+"""What every run is made of, whatever its method. No torch here, so that the API can build a config."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from methods import auto
+from methods.hyperparameters import Hyperparameter
+
+MAX_STEPS = 1_000_000
+
+
+class RunConfig(BaseModel):
+    """The fields that mean the same in each method's config."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    model: str
+    """Name of the base model, for people; the weights come from `model_path`."""
+    model_path: str
+    """Folder of the base model: safetensors weights, config.json and tokenizer."""
+    seed: int = Field(ge=0, le=2**31 - 1)
+    """Every random number of the run follows from it."""
+
+    n_epochs: Annotated[
+        int,
+        Field(ge=1, le=50),
+        Hyperparameter(auto.n_epochs, "makes about 40 steps (1 to 50 epochs)", is_openais=True),
+    ]
+    """Passes over the training rows."""
+    adapter: Annotated[Literal["lora", "full"], Hyperparameter()] = "lora"
+    """Train a low-rank adapter, or every weight."""
+    lora_rank: Annotated[int, Field(ge=1, le=512), Hyperparameter(of_adapter=True)] = 16
+    """Rank of the adapter."""
+    lora_alpha: Annotated[float, Field(gt=0), Hyperparameter(auto.lora_alpha, methods=())] = 32.0
+    """The adapter's output is multiplied by this over its rank."""
+    learning_rate: Annotated[
+        float,
+        Field(gt=0, le=1),
+        Hyperparameter(auto.learning_rate, "by the model's width, x `learning_rate_multiplier`"),
+    ]
+    """Peak rate of AdamW; learning_rate_multiplier is unused. It is reached after the warm-up."""
+    warmup_steps: Annotated[
+        int,
+        Field(ge=0, le=MAX_STEPS),
+        Hyperparameter(auto.warmup_steps, "0", methods=("reinforcement",)),
+    ] = 0
+    """Steps over which the rate rises from 0."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients whose common norm is larger are scaled down to it."""
+    gradient_checkpointing: Annotated[bool, Hyperparameter()] = False
+    """Less memory for about a third more time. Activations are computed again in the backward pass."""
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        Hyperparameter(left_out="`auto`: fp32 on CPU, the model's own on a GPU"),
+    ] = "auto"
+    """Arithmetic of the model; trained weights are fp32 always."""
+    micro_batch_tokens: int = Field(default=16_384, ge=64)
+    """Most tokens in one forward and backward pass; it bounds memory and changes no result."""
+    eval_interval: Annotated[
+        int,
+        Field(ge=1, le=MAX_STEPS),
+        Hyperparameter(
+            auto.eval_interval,
+            "is one epoch but between 5 and 25 steps",
+            methods=("reinforcement",),
+            is_openais=True,
+        ),
+    ]
+    """Steps between two validations; each also makes a checkpoint."""
+    kl_probe_size: int = Field(default=64, ge=1)
+    """Most prompts in the fixed probe set on which each checkpoint's exact KL is measured."""
+    checkpoints_kept: int = Field(default=3, ge=1)
+    """Checkpoints whose files are kept: the best, or in methods without a choice the newest."""
+    save_state_every: int = Field(default=10, ge=1)
+    """Steps between two saved training states, from which a killed run goes on."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the run computes; auto takes a GPU if there is one."""
+
+
+class RequestOnly(BaseModel):
+    """Hyperparameters that a run's config does not keep: they change what the rules make of others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    learning_rate_multiplier: Annotated[
+        float, Field(gt=0, le=1000), Hyperparameter(lambda _: 1.0, "is 1", is_openais=True)
+    ] = 1.0
+    """Multiplies the learning rate that follows from the model's width."""
+    compute_multiplier: Annotated[
+        float,
+        Field(gt=0.00001, le=10),
+        Hyperparameter(lambda _: 1.0, "is 1", methods=("reinforcement",), is_openais=True),
+    ] = 1.0
+    """Multiplies the completions per prompt."""
+    reasoning_effort: Annotated[
+        Literal["default", "low", "medium", "high"],
+        Hyperparameter(methods=("reinforcement",), is_openais=True),
+    ] = "default"
+    """Accepted and shown; it changes nothing."""
