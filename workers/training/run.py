@@ -12,41 +12,19 @@ from methods.rows import Row
 from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.errors import NonFinite
-from workers.training.base.randomness import shuffled
 from workers.training.base.recorder import Recorder
-from workers.training.base.types import Group, Prompt
-from workers.training.checkpoints import (
-    Candidate,
-    checkpoint_folder,
-    make_candidate,
-    save_checkpoint,
-    to_keep,
-)
+from workers.training.base.types import Group
+from workers.training.checkpoints import Candidate, make_candidate
 from workers.training.collector import Collector, sample_and_grade
-from workers.training.evaluate import (
-    estimate,
-    kl_to_reference,
-    paired_difference,
-    row_rewards,
-    validation_sampling,
-)
+from workers.training.evaluate import estimate, paired_difference, row_rewards, validation_sampling
+from workers.training.keeper import Keeper
 from workers.training.metrics import Clock, kl_metrics, total_usage_metrics, valid_metrics
 from workers.training.model.policy import Policy
 from workers.training.passes.forward import why_padded
 from workers.training.prompts import make_prompts
 from workers.training.recorders import Silent
 from workers.training.rewards import GradePool, count_steps_over, failed_share, first_messages
-from workers.training.state import (
-    STATES_KEPT,
-    Progress,
-    fingerprint,
-    load_pending,
-    load_state,
-    prune,
-    save_state,
-    saved_steps,
-    usable_state,
-)
+from workers.training.state import Progress, fingerprint, load_pending
 from workers.training.update import UpdateStats, make_optimizer
 
 NON_FINITE_LIMIT = 3
@@ -73,22 +51,35 @@ class Run:
         self.recorder.phase("loading")
         self.config = config
         self.world = world
-        self.run_dir = run_dir
         self.policy = Policy.load(config, world)
         tokenizer, context = self.policy.tokenizer, self.policy.context
         self.train_prompts = make_prompts(train_rows, tokenizer, context, "training")
         self.valid_prompts = make_prompts(valid_rows, tokenizer, context, "validation")
-        self.probe = _probe(self.valid_prompts or self.train_prompts, config)
         self.optimizer = make_optimizer(self.policy, config)
         self.total_steps = config.total_steps(len(train_rows))
-        self.progress = Progress()
-        self._belongs_to = fingerprint(config, train_rows, valid_rows)
-        run_dir.mkdir(parents=True, exist_ok=True)
+        self.keeper = Keeper(
+            self.policy,
+            self.optimizer,
+            config,
+            total_steps=self.total_steps,
+            probe=self.valid_prompts or self.train_prompts,
+            belongs_to=fingerprint(config, train_rows, valid_rows),
+            recorder=self.recorder,
+            run_dir=run_dir,
+            world=world,
+        )
         self.graders = GradePool(grader, threads=config.grade_concurrency, timeout=config.grade_seconds)
         self.collector = Collector(
             self.policy, self.train_prompts, self.graders, config, self.recorder, world
         )
-        self._resume()
+        state = self.keeper.resume()
+        if state is not None:
+            self.collector.pending = load_pending(state, self.train_prompts)
+
+    @property
+    def progress(self) -> Progress:
+        """Where the run is."""
+        return self.keeper.progress
 
     def __enter__(self) -> Self:
         return self
@@ -158,57 +149,31 @@ class Run:
         if is_checkpoint:
             candidate, measured = self._measure(step, clock)
             values |= measured
-        times = clock.metrics()
-        self.progress.seconds += times["time/step"]
-        values |= {
-            "tokens/trained_total": float(self.progress.trained_tokens),
-            **total_usage_metrics(self.progress.grader_usage),
-            **times,
-            "time/total": self.progress.seconds,
-        }
-        self.recorder.metrics(step, self.epoch(step), values)
+        values |= total_usage_metrics(self.progress.grader_usage)
+        self.keeper.tell(self.epoch(step), values, clock)
         if candidate is not None:
-            self._save_checkpoint(candidate)
+            self.keeper.keep_checkpoint(candidate)
         if is_checkpoint or step % self.config.save_state_every == 0:
             self.save()
 
     def save(self) -> None:
-        """Save the training state, unless that of this step is saved; then remove what is not needed."""
-        step = self.progress.step
-        if self.world.broadcast(step in saved_steps(self.run_dir)):
-            return
-        folder = save_state(
-            self.run_dir,
-            self.progress,
-            self.policy,
-            self.optimizer,
-            self._belongs_to,
-            self.collector.pending,
-            self.world,
-        )
-        self.recorder.state(step, folder)
-        # Only now: until then a state that could be resumed counts on the checkpoints.
-        states_kept = 1 if step == self.total_steps else STATES_KEPT
-        if self.world.is_main:
-            prune(self.run_dir, step, self.recorder, states_kept=states_kept)
+        """Save the training state, unless that of this step is saved."""
+        self.keeper.save(self.collector.pending)
 
     def snapshot(self) -> None:
-        """Save the state, and a checkpoint of it unless there is one. It is no candidate for delivery, so
-        that a run which pauses has the history of one that does not."""
-        self.save()
-        step = self.progress.step
-        if self.world.broadcast(checkpoint_folder(self.run_dir, step).exists()):
-            return
-        candidate, _ = self._measure(step, Clock(self.recorder))
-        self._write_checkpoint(candidate)
-        self.recorder.snapshot(candidate.checkpoint)
+        """Save the state for a pause, with a checkpoint of it."""
+
+        def measured() -> Candidate:
+            return self._measure(self.progress.step, Clock(self.recorder))[0]
+
+        self.keeper.snapshot(measured, self.collector.pending)
 
     def _measure(self, step: int, clock: Clock) -> tuple[Candidate, dict[str, float]]:
         values: dict[str, float] = {}
         reward = difference = None
         self.world.check_same(self.policy.trained().values())
         with clock.phase("validating", "eval"):
-            kl = kl_to_reference(self.policy, self.probe, self.config, self.world)
+            kl = self.keeper.measure_kl(self.config)
             if self.valid_prompts:
                 groups = self._validate()
                 self._count_usage([grade for group in groups for grade in group.grades])
@@ -220,8 +185,9 @@ class Run:
             self.recorder.rollouts("valid", step, self.epoch(step), groups)
             self._note_failed_validation(step, groups)
             values = valid_metrics(groups, reward, difference)
-        folder = checkpoint_folder(self.run_dir, step)
-        candidate = make_candidate(folder, step, self.epoch(step), kl, reward, difference)
+        candidate = make_candidate(
+            self.keeper.checkpoint_folder(), step, self.epoch(step), kl, reward, difference
+        )
         if step == 0 and self.valid_prompts:
             candidate = Candidate(candidate.checkpoint, 0.0)
         return candidate, values | kl_metrics(kl)
@@ -239,32 +205,3 @@ class Run:
             self.recorder.note(
                 "warn", f"Step {step}: {share:.0%} of the validation grades failed: {messages}"
             )
-
-    def _save_checkpoint(self, candidate: Candidate) -> None:
-        self._write_checkpoint(candidate)
-        self.recorder.checkpoint(candidate.checkpoint)
-        self.progress.kept = to_keep([*self.progress.kept, candidate], self.config.checkpoints_kept)
-
-    def _write_checkpoint(self, candidate: Candidate) -> None:
-        self.recorder.phase("saving")
-        if self.world.is_main:
-            save_checkpoint(self.policy, candidate.checkpoint)
-        self.world.wait()
-
-    def _resume(self) -> None:
-        """Go on from the newest state that is whole. Every process reads it, then the main one tidies up."""
-        folder = usable_state(self.run_dir, self._belongs_to, self.recorder)
-        if folder is None:
-            return
-        self.progress = load_state(folder, self.policy, self.optimizer)
-        self.collector.pending = load_pending(folder, self.train_prompts)
-        self.world.wait()
-        if self.world.is_main:
-            prune(self.run_dir, self.progress.step, self.recorder)
-        self.recorder.note("info", f"Resumed after step {self.progress.step}.")
-
-
-def _probe(prompts: Sequence[Prompt], config: TrainConfig) -> list[Prompt]:
-    """The fixed prompts on which every checkpoint's KL is measured."""
-    chosen = shuffled(len(prompts), "probe", config.seed)[: config.kl_probe_size]
-    return [prompts[row] for row in sorted(chosen)]

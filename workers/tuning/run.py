@@ -20,26 +20,11 @@ from workers.training.base.errors import NonFinite, RunCancelled, RunPaused
 from workers.training.base.randomness import shuffled
 from workers.training.base.recorder import Recorder
 from workers.training.base.types import RunResult
-from workers.training.checkpoints import (
-    Candidate,
-    checkpoint_folder,
-    make_candidate,
-    save_checkpoint,
-    to_keep,
-)
-from workers.training.evaluate import kl_to_reference
+from workers.training.checkpoints import Candidate, make_candidate
+from workers.training.keeper import Keeper
 from workers.training.metrics import Clock, kl_metrics
 from workers.training.model.policy import Policy
-from workers.training.state import (
-    STATES_KEPT,
-    Progress,
-    fingerprint,
-    load_state,
-    prune,
-    save_state,
-    saved_steps,
-    usable_state,
-)
+from workers.training.state import Progress, fingerprint
 from workers.training.update import make_optimizer
 from workers.tuning.examples import Example, Pair, make_examples, make_pairs, probe_prompts
 from workers.tuning.measure import Measure, Score, both_answers, dpo_measure, score, supervised_measure
@@ -100,29 +85,38 @@ class TuneRun:
         self.config = config
         self.engine_config = config.as_engine_config()
         self.recorder = recorder
-        self.run_dir = run_dir
+        self.scratch = run_dir / SCRATCH
         self.should_stop, self.should_pause = should_stop, should_pause
-        run_dir.mkdir(parents=True, exist_ok=True)
         self.policy = Policy.load(self.engine_config)
         self.policy.sync_rollout()
         make: Callable[..., Any] = make_examples if config.method == "supervised" else make_pairs
         tokenizer, context = self.policy.tokenizer, self.policy.context
         self.train_examples: list[Any] = make(train_rows, tokenizer, context, "training")
         self.valid_examples: list[Any] = make(valid_rows, tokenizer, context, "validation")
-        prompts = probe_prompts(self.valid_examples or self.train_examples)
-        chosen = shuffled(len(prompts), "probe", config.seed)[: config.kl_probe_size]
-        self.probe = [prompts[i] for i in sorted(chosen)]
         self.total_steps = config.total_steps(len(self.train_examples))
-        self.progress = Progress()
         self._resumed_step = 0
         self.optimizer = make_optimizer(self.policy, self.engine_config)
+        self.keeper = Keeper(
+            self.policy,
+            self.optimizer,
+            config,
+            total_steps=self.total_steps,
+            probe=probe_prompts(self.valid_examples or self.train_examples),
+            belongs_to=fingerprint(config, train_rows, valid_rows),
+            recorder=recorder,
+            run_dir=run_dir,
+        )
         self._reference = self._reference_scores()
-        self._belongs_to = fingerprint(config, train_rows, valid_rows)
         self._clock = Clock(recorder)
         self._values: dict[str, float] = {}
         self._used_rate = 0.0
         self.stretches = self._stretches()
         self._resume()
+
+    @property
+    def progress(self) -> Progress:
+        """Where the run is."""
+        return self.keeper.progress
 
     def _stretches(self) -> Stretches:
         """Before any state is put back: dpo's reference is the policy as it is at this moment."""
@@ -134,7 +128,7 @@ class TuneRun:
             self.optimizer,
             scheduler,
             _Listener(self),
-            self.run_dir / SCRATCH,
+            self.scratch,
             lambda: self._clock.alive("loading"),
         )
 
@@ -154,10 +148,10 @@ class TuneRun:
         self._clock = Clock(self.recorder)
         self.recorder.phase("updating")
         if self.should_stop():
-            self.save()
+            self.keeper.save()
             raise RunCancelled(self.progress.step)
         if self.should_pause():
-            self._snapshot()
+            self.keeper.snapshot(lambda: self._candidate(self._epoch(), with_validation=False))
             raise RunPaused(self.progress.step)
 
     def before_update(self) -> None:
@@ -183,58 +177,28 @@ class TuneRun:
                 self._values |= _named("valid", self._measure(self._valid_batch(step)))
         self._tell()
         if step % self.config.save_state_every == 0:
-            self.save()
+            self.keeper.save()
 
     def end_epoch(self, epoch: int) -> None:
         """Validate in full, measure the KL, tell the epoch's last step, save checkpoint and state."""
         candidate = self._candidate(epoch)
         self._tell()
-        self._write_checkpoint(candidate)
-        self.recorder.checkpoint(candidate.checkpoint)
-        self.progress.kept = to_keep([*self.progress.kept, candidate], self.config.checkpoints_kept)
-        self.save()
-
-    def save(self) -> None:
-        """Save the training state, unless that of this step is saved; then remove what is not needed."""
-        step = self.progress.step
-        if step in saved_steps(self.run_dir):
-            return
-        self.recorder.phase("saving")
-        folder = save_state(self.run_dir, self.progress, self.policy, self.optimizer, self._belongs_to)
-        self.recorder.state(step, folder)
-        states_kept = 1 if step == self.total_steps else STATES_KEPT
-        prune(self.run_dir, step, self.recorder, states_kept=states_kept)
-
-    def _snapshot(self) -> None:
-        self.save()
-        if checkpoint_folder(self.run_dir, self.progress.step).exists():
-            return
-        candidate = self._candidate(self._epoch(), with_validation=False)
-        self._write_checkpoint(candidate)
-        self.recorder.snapshot(candidate.checkpoint)
+        self.keeper.keep_checkpoint(candidate)
+        self.keeper.save()
 
     def _candidate(self, epoch: int, *, with_validation: bool = True) -> Candidate:
         """Measure the policy as it is."""
         step = self.progress.step
         with self._clock.phase("validating", "eval"):
-            kl = kl_to_reference(self.policy, self.probe, self.engine_config)
+            kl = self.keeper.measure_kl(self.engine_config)
             self._values |= kl_metrics(kl)
             if with_validation and self.valid_examples:
                 self._values |= _named("valid", self._measure(self._valid_batch(step)))
                 self._values |= _named("full_valid", self._measure(range(len(self.valid_examples))))
-        return make_candidate(checkpoint_folder(self.run_dir, step), step, epoch, kl, None, None)
-
-    def _write_checkpoint(self, candidate: Candidate) -> None:
-        self.recorder.phase("saving")
-        save_checkpoint(self.policy, candidate.checkpoint)
+        return make_candidate(self.keeper.checkpoint_folder(), step, epoch, kl, None, None)
 
     def _tell(self) -> None:
-        times = self._clock.metrics()
-        self.progress.seconds += times["time/step"]
-        values = self._values | times
-        values["tokens/trained_total"] = float(self.progress.trained_tokens)
-        values["time/total"] = self.progress.seconds
-        self.recorder.metrics(self.progress.step, self._epoch(), values)
+        self.keeper.tell(self._epoch(), self._values, self._clock)
 
     def _step_values(self, logs: Mapping[str, float]) -> dict[str, float]:
         values = {
@@ -288,15 +252,11 @@ class TuneRun:
         return -(-self.progress.step // self.config.eval_interval)
 
     def _resume(self) -> None:
-        folder = usable_state(self.run_dir, self._belongs_to, self.recorder)
-        if folder is None:
+        if self.keeper.resume() is None:
             return
-        self.progress = load_state(folder, self.policy, self.optimizer)
         self._resumed_step = self.progress.step
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * self._rate(0)
-        prune(self.run_dir, self.progress.step, self.recorder)
-        self.recorder.note("info", f"Resumed after step {self.progress.step}.")
 
 
 class _Listener(TrainerCallback):

@@ -317,7 +317,7 @@ def test_a_damaged_folder_is_noticed(tmp_path, damage):
 
 
 def test_the_default_keeps_two_states():
-    assert run_module.STATES_KEPT == 2
+    assert state.STATES_KEPT == 2
 
 
 def test_a_stopped_run_repeats_no_step(tiny, tmp_path):

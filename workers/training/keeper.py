@@ -1,0 +1,148 @@
+"""What surrounds the steps of a run, whatever its method: progress, checkpoints, states, pauses, resuming.
+
+Reinforcement, supervised and dpo runs make their own updates and measure in their own ways; one keeper tells
+their steps, keeps their checkpoints and lets a killed run go on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from methods.run_config import RunConfig
+from methods.train_config import TrainConfig
+from workers.training.base.distributed import ALONE, World
+from workers.training.base.randomness import shuffled
+from workers.training.base.recorder import Recorder
+from workers.training.base.types import Prompt
+from workers.training.checkpoints import Candidate, checkpoint_folder, save_checkpoint, to_keep
+from workers.training.collector import Rollouts
+from workers.training.evaluate import Estimate, kl_to_reference
+from workers.training.metrics import Clock
+from workers.training.model.policy import Policy
+from workers.training.state import (
+    STATES_KEPT,
+    Progress,
+    load_state,
+    prune,
+    save_state,
+    saved_steps,
+    usable_state,
+)
+
+
+class Keeper:
+    """Keeps one run. Its calls are collective: every process of the world makes them in the same order."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        optimizer: torch.optim.Optimizer,
+        config: RunConfig,
+        *,
+        total_steps: int,
+        probe: Sequence[Prompt],
+        belongs_to: str,
+        recorder: Recorder,
+        run_dir: Path,
+        world: World = ALONE,
+    ) -> None:
+        """`probe` are the prompts to choose from; `belongs_to` is the fingerprint of config and data."""
+        self.progress = Progress()
+        self.total_steps = total_steps
+        chosen = shuffled(len(probe), "probe", config.seed)[: config.kl_probe_size]
+        self.probe = [probe[i] for i in sorted(chosen)]
+        self._policy = policy
+        self._optimizer = optimizer
+        self._config = config
+        self._belongs_to = belongs_to
+        self._recorder = recorder
+        self._run_dir = run_dir
+        self._world = world
+        run_dir.mkdir(parents=True, exist_ok=True)
+
+    def resume(self) -> Path | None:
+        """Goes on from the newest state that is whole, and returns its folder; None if there is none.
+
+        Every process reads it, then the main one removes what a resumed run makes anew.
+        """
+        folder = usable_state(self._run_dir, self._belongs_to, self._recorder)
+        if folder is None:
+            return None
+        self.progress = load_state(folder, self._policy, self._optimizer)
+        self._world.wait()
+        if self._world.is_main:
+            prune(self._run_dir, self.progress.step, self._recorder)
+        self._recorder.note("info", f"Resumed after step {self.progress.step}.")
+        return folder
+
+    def tell(self, epoch: int, values: Mapping[str, Any], clock: Clock) -> None:
+        """Tells the metrics of the step that `progress` is at, with what the run has spent so far."""
+        times = clock.metrics()
+        self.progress.seconds += times["time/step"]
+        totals = {
+            "tokens/trained_total": float(self.progress.trained_tokens),
+            "time/total": self.progress.seconds,
+        }
+        self._recorder.metrics(self.progress.step, epoch, {**values, **times, **totals})
+
+    def measure_kl(self, config: TrainConfig) -> Estimate:
+        """The exact KL to the starting policy on the probe set, in nats per token."""
+        return kl_to_reference(self._policy, self.probe, config, self._world)
+
+    def keep_checkpoint(self, candidate: Candidate) -> None:
+        """Writes the checkpoint of this step, tells it, and keeps it while it is among the best."""
+        self._write_checkpoint(candidate)
+        self._recorder.checkpoint(candidate.checkpoint)
+        kept = [*self.progress.kept, candidate]
+        self.progress.kept = to_keep(kept, self._config.checkpoints_kept)
+
+    def save(self, pending: Rollouts | None = None) -> None:
+        """Saves the state, unless that of this step is saved; then removes what no state needs any more.
+
+        `pending` are rollouts of the next step, where they were sampled ahead.
+        """
+        step = self.progress.step
+        if self._world.broadcast(step in saved_steps(self._run_dir)):
+            return
+        self._recorder.phase("saving")
+        folder = save_state(
+            self._run_dir,
+            self.progress,
+            self._policy,
+            self._optimizer,
+            self._belongs_to,
+            pending,
+            self._world,
+        )
+        self._recorder.state(step, folder)
+        # Only now: until then a state that could be resumed counts on the checkpoints.
+        states_kept = 1 if step == self.total_steps else STATES_KEPT
+        if self._world.is_main:
+            prune(self._run_dir, step, self._recorder, states_kept=states_kept)
+
+    def snapshot(self, measure: Callable[[], Candidate], pending: Rollouts | None = None) -> None:
+        """Saves the state, and a checkpoint of it unless there is one.
+
+        The checkpoint is no candidate for delivery, so that a run which pauses has the history of one that
+        does not.
+        """
+        self.save(pending)
+        if self._world.broadcast(self.checkpoint_folder().exists()):
+            return
+        candidate = measure()
+        self._write_checkpoint(candidate)
+        self._recorder.snapshot(candidate.checkpoint)
+
+    def checkpoint_folder(self) -> Path:
+        """Where the checkpoint of this step lies."""
+        return checkpoint_folder(self._run_dir, self.progress.step)
+
+    def _write_checkpoint(self, candidate: Candidate) -> None:
+        self._recorder.phase("saving")
+        if self._world.is_main:
+            save_checkpoint(self._policy, candidate.checkpoint)
+        self._world.wait()
