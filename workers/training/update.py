@@ -1,6 +1,6 @@
 """One step's update: graded groups in, changed weights out.
 
-Which completions are run is found in lesson.py, what they are compared with in advantages.py, and the loss of
+Which completions are run is found in learnable.py, what they are compared with in advantages.py, and the loss of
 each token in losses.py; here they meet the model.
 """
 
@@ -19,7 +19,7 @@ from workers.training.advantages import TokenTargets, token_targets
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.divergences import kl_k1
 from workers.training.base.types import Completion, Group, Prompt
-from workers.training.lesson import Lesson, find_lesson
+from workers.training.learnable import LearnableGroups, find_learnable
 from workers.training.losses import policy_loss, value_loss
 from workers.training.model.grammar import Constraint
 from workers.training.model.policy import VALUE_HEAD, Policy
@@ -27,7 +27,7 @@ from workers.training.model.sharding import clip_gradients
 from workers.training.passes.forward import completion_states, per_completion, token_logprobs
 from workers.training.passes.packing import Answer, Batch, make_batches
 from workers.training.rewards import Rewards
-from workers.training.tally import Tally, added_up
+from workers.training.update_metrics import UpdateMetrics, add_totals
 
 
 @dataclass
@@ -77,33 +77,33 @@ def update_policy(
     not depend on how many there are. Weights are left alone when loss or gradient is not finite. The sampling
     copy, which may be in use at this moment, follows when `policy.sync_rollout` is called.
     """
-    lesson = find_lesson(groups, rewards, config)
-    if lesson is None:
+    learnable = find_learnable(groups, rewards, config)
+    if learnable is None:
         return UpdateStats()
-    batches, mine = _share_of(lesson, policy, config, world)
-    empty = fillers(policy, lesson.answers[0].prompt, len(batches), world)
+    batches, mine = _share_of(learnable, policy, config, world)
+    empty = fillers(policy, learnable.answers[0].prompt, len(batches), world)
     before = [_before_update(policy, batch, config) for batch in [*batches, *empty]]
-    targets = _targets(lesson, batches, mine, before[: len(batches)], config, world)
+    targets = _targets(learnable, batches, mine, before[: len(batches)], config, world)
     if not targets.teach_anything(config):
         return UpdateStats()
-    parts = _make_parts(lesson, batches, mine, before[: len(batches)], targets, policy.device)
+    parts = _make_parts(learnable, batches, mine, before[: len(batches)], targets, policy.device)
     empty_parts = [_empty_part(*made) for made in zip(empty, before[len(batches) :], strict=True)]
     forwarded = sum(world.gather(sum(batch.n_forwarded for batch in batches)))
-    stats = UpdateStats({**lesson.measured, **targets.measured}, forwarded * config.updates_per_step)
+    stats = UpdateStats({**learnable.measured, **targets.measured}, forwarded * config.updates_per_step)
     warm = warm_up(config, step)
     for param_group in optimizer.param_groups:
         param_group["lr"] = warm * param_group["peak_lr"]
     stats.values["optim/lr"] = warm * config.learning_rate
     of_policy, of_head = _split_weights(policy)
     for update in range(config.updates_per_step):
-        tally = Tally()
+        metrics = UpdateMetrics()
         optimizer.zero_grad(set_to_none=True)
         for part in parts:
-            _forward_backward(policy, part, config, tally)
+            _forward_backward(policy, part, config, metrics)
         for part in empty_parts:
-            _forward_backward(policy, part, config, Tally())
+            _forward_backward(policy, part, config, UpdateMetrics())
         world.sum_gradients(policy.trained().values())
-        totals = added_up(world.gather(tally.read()))
+        totals = add_totals(world.gather(metrics.read()))
         norm = clip_gradients(of_policy, config.max_grad_norm)
         head_norm = clip_gradients(of_head, config.max_grad_norm)
         stats.is_finite = all(map(math.isfinite, (norm, head_norm, totals.loss)))
@@ -141,15 +141,15 @@ class _Part:
 
 
 def _share_of(
-    lesson: Lesson, policy: Policy, config: TrainConfig, world: World
+    learnable: LearnableGroups, policy: Policy, config: TrainConfig, world: World
 ) -> tuple[list[Batch], list[int]]:
     """This process's share of the answers as forward passes, and which of all answers they are."""
     mine = world.share(
-        [len(answer.completion.tokens) for answer in lesson.answers],
-        [answer.prompt.row for answer in lesson.answers],
-        {answer.prompt.row: len(answer.prompt.tokens) for answer in lesson.answers},
+        [len(answer.completion.tokens) for answer in learnable.answers],
+        [answer.prompt.row for answer in learnable.answers],
+        {answer.prompt.row: len(answer.prompt.tokens) for answer in learnable.answers},
     )
-    answers = [lesson.answers[i] for i in mine]
+    answers = [learnable.answers[i] for i in mine]
     batches = make_batches(answers, config.micro_batch_tokens, policy.device)
     if policy.constraint is not None:
         batches = [_constrained(batch, answers, policy.constraint, policy.device) for batch in batches]
@@ -190,7 +190,7 @@ def _before_update(policy: Policy, batch: Batch, config: TrainConfig) -> _Before
 
 
 def _targets(
-    lesson: Lesson,
+    learnable: LearnableGroups,
     batches: Sequence[Batch],
     mine: Sequence[int],
     before: Sequence[_Before],
@@ -205,9 +205,9 @@ def _targets(
             parts = per_completion(values.cpu(), batch)
             by_answer |= {mine[i]: part for i, part in zip(batch.answers, parts, strict=True)}
         gathered = {i: part for answers in world.gather(by_answer) for i, part in answers.items()}
-        return [gathered[i] for i in range(len(lesson.answers))]
+        return [gathered[i] for i in range(len(learnable.answers))]
 
-    kl = [torch.zeros(len(answer.completion.tokens)) for answer in lesson.answers]
+    kl = [torch.zeros(len(answer.completion.tokens)) for answer in learnable.answers]
     if config.has_kl_in_reward:
         kl = of_all_answers(
             [kl_k1(part.logprobs, part.ref_logprobs) for part in before if part.logprobs is not None]
@@ -215,18 +215,18 @@ def _targets(
     values = None
     if config.recipe.baseline == "value":
         values = of_all_answers([part.values for part in before if part.values is not None])
-    return token_targets(lesson.rewards, lesson.forwarded, kl, values, config)
+    return token_targets(learnable.rewards, learnable.forwarded, kl, values, config)
 
 
 def _make_parts(
-    lesson: Lesson,
+    learnable: LearnableGroups,
     batches: Sequence[Batch],
     mine: Sequence[int],
     before: Sequence[_Before],
     targets: TokenTargets,
     device: torch.device,
 ) -> list[_Part]:
-    rollout = [torch.tensor(answer.completion.logprobs) for answer in lesson.answers]
+    rollout = [torch.tensor(answer.completion.logprobs) for answer in learnable.answers]
 
     def flat(values: Sequence[Tensor], batch: Batch) -> Tensor:
         return torch.cat([values[mine[i]] for i in batch.answers]).to(device)
@@ -237,7 +237,7 @@ def _make_parts(
             flat(rollout, batch),
             known.ref_logprobs,
             flat(targets.advantages, batch),
-            flat(lesson.weights, batch),
+            flat(learnable.weights, batch),
             known.logprobs,
             known.values,
             None if targets.returns is None else flat(targets.returns, batch),
@@ -253,7 +253,7 @@ def _empty_part(batch: Batch, known: _Before) -> _Part:
     return _Part(batch, none, known.ref_logprobs, none, none, known.logprobs, values, values)
 
 
-def _forward_backward(policy: Policy, part: _Part, config: TrainConfig, tally: Tally) -> None:
+def _forward_backward(policy: Policy, part: _Part, config: TrainConfig, metrics: UpdateMetrics) -> None:
     """Add the gradient of one forward pass."""
     batch = part.batch
     states = completion_states(policy.model, batch)
@@ -274,7 +274,7 @@ def _forward_backward(policy: Policy, part: _Part, config: TrainConfig, tally: T
     of_values = _value_loss(policy, part, states, config)
     total = loss if of_values is None else loss + of_values
     total.backward()  # type: ignore[no-untyped-call]
-    tally.add(loss, of_values, tokens, entropy, (logprobs - part.rollout_logprobs).abs())
+    metrics.add(loss, of_values, tokens, entropy, (logprobs - part.rollout_logprobs).abs())
 
 
 def _value_loss(policy: Policy, part: _Part, states: Tensor, config: TrainConfig) -> Tensor | None:

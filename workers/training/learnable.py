@@ -15,7 +15,7 @@ from workers.training.passes.forward import Answer
 from workers.training.rewards import Rewards
 
 
-class Lesson(NamedTuple):
+class LearnableGroups(NamedTuple):
     """P groups of G completions, B of which are run; each has T tokens.
 
     Attributes:
@@ -33,7 +33,7 @@ class Lesson(NamedTuple):
     measured: dict[str, float]
 
 
-def find_lesson(groups: Sequence[Group], rewards: Rewards, config: TrainConfig) -> Lesson | None:
+def find_learnable(groups: Sequence[Group], rewards: Rewards, config: TrainConfig) -> LearnableGroups | None:
     """Choose what to learn from; None if nothing can be learnt from these groups.
 
     With `mask_truncated` a completion that was cut leaves the gradient, and the number of tokens or
@@ -53,7 +53,7 @@ def find_lesson(groups: Sequence[Group], rewards: Rewards, config: TrainConfig) 
     measured = {}
     if config.overlong_buffer > 0:
         measured["reward/overlong_penalty"] = float(punished[rewards.graded].mean())
-    return Lesson(
+    return LearnableGroups(
         [Answer(groups[i].prompt, groups[i].completions[j]) for i, j in forwarded.nonzero().tolist()],
         forwarded,
         Rewards(rewards.values - punished, compared),
