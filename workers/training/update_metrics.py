@@ -93,13 +93,13 @@ class UpdateTotals(NamedTuple):
         return values
 
 
-def add_totals(parts: Iterable[UpdateTotals]) -> UpdateTotals:
+def add_totals(every: Iterable[UpdateTotals]) -> UpdateTotals:
     """The totals of all processes."""
     n_tokens, sums, tops = 0, dict[str, float](), dict[str, float]()
-    for part in parts:
-        n_tokens += part.n_tokens
-        for name, total in part.sums.items():
+    for totals in every:
+        n_tokens += totals.n_tokens
+        for name, total in totals.sums.items():
             sums[name] = sums.get(name, 0.0) + total
-        for name, top in part.tops.items():
+        for name, top in totals.tops.items():
             tops[name] = max(tops.get(name, top), top)
     return UpdateTotals(n_tokens, sums, tops)

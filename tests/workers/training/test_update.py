@@ -10,7 +10,7 @@ import torch
 
 from methods.algorithms import RECIPES, AlgorithmName
 from tests.workers.training.conftest import moved
-from tests.workers.training.passes.test_forward import make_answers, plain_logprobs
+from tests.workers.training.passes.test_forward import make_completions, plain_logprobs
 from tests.workers.training.support import make_config
 from workers.training import update
 from workers.training.base.types import Group, Prompt
@@ -41,13 +41,13 @@ def made_up_config(model, algorithm="grpo", **changes):
 
 def make_groups(policy, seed=1, n_prompts=3, group=4):
     """Groups as this policy would have sampled them."""
-    answers = make_answers(seed=seed, n_prompts=n_prompts, group=group, longest=LIMIT)
+    packed = make_completions(seed=seed, n_prompts=n_prompts, group=group, longest=LIMIT)
     groups = []
     for i in range(n_prompts):
-        members = answers[i * group : (i + 1) * group]
+        members = packed[i * group : (i + 1) * group]
         completions = [
-            replace(answer.completion, logprobs=tuple(plain_logprobs(policy.model, answer).tolist()))
-            for answer in members
+            replace(one.completion, logprobs=tuple(plain_logprobs(policy.model, one).tolist()))
+            for one in members
         ]
         groups.append(Group(members[0].prompt, tuple(completions)))
     return groups
@@ -94,7 +94,7 @@ def test_micro_batches_have_the_gradient_of_the_whole(case):
     config, policy, groups, rewards, gradient, _ = case
     split = config.model_copy(update={"micro_batch_tokens": 64})
     n_passes = len(
-        update.make_batches(update.find_learnable(groups, rewards, split).answers, 64, policy.device)
+        update.make_batches(update.find_learnable(groups, rewards, split).completions, 64, policy.device)
     )
     assert n_passes > 1
     (found, *_), _ = gradients_of(policy, groups, rewards, split)
