@@ -22,7 +22,7 @@ from methods.response_format import grammar_of
 from methods.rows import read_rows
 from methods.train_config import TrainConfig
 from workers.training.base.types import Group, Prompt
-from workers.training.model.grammar import Constraint, constraint_of
+from workers.training.model.grammar import Grammar, compile_grammar
 from workers.training.model.policy import Policy
 from workers.training.prompts import make_prompts
 from workers.training.sampling.rollout import Sampling, sample_groups
@@ -51,18 +51,18 @@ def main() -> None:
     torch.set_num_threads(1)
     policy, prompts = _nano()
     made = time.process_time()
-    constraint = constraint_of(FORMAT, policy.tokenizer, policy.rollout_model, policy.end_ids)
-    assert constraint is not None
-    print(f"nano: constraint made in {1e3 * (time.process_time() - made):.0f} ms")
+    grammar = compile_grammar(FORMAT, policy.tokenizer, policy.rollout_model, policy.end_ids)
+    assert grammar is not None
+    print(f"nano: grammar compiled in {1e3 * (time.process_time() - made):.0f} ms")
     ratios: list[float] = []
     groups: list[Group] = []
     for round_ in range(ROUNDS):
         free, _ = _sampled(policy, prompts, round_, None)
-        held, groups = _sampled(policy, prompts, round_, constraint)
+        held, groups = _sampled(policy, prompts, round_, grammar)
         ratios.append(held / free)
     print(f"nano: sampling with / without: {_spread(ratios)} (CPU time for each token)")
     tokens = [completion.tokens for group in groups for completion in group.completions]
-    _report("nano", "masks again for the trainer", constraint, tokens)
+    _report("nano", "masks again for the trainer", grammar, tokens)
     _large()
 
 
@@ -85,10 +85,10 @@ def _nano() -> tuple[Policy, list[Prompt]]:
 
 
 def _sampled(
-    policy: Policy, prompts: Sequence[Prompt], round_: int, constraint: Constraint | None
+    policy: Policy, prompts: Sequence[Prompt], round_: int, grammar: Grammar | None
 ) -> tuple[float, list[Group]]:
     """CPU seconds for each token, and what was sampled."""
-    sampling = Sampling(8, 96, 1.0, ("bench", round_), constraint=constraint)
+    sampling = Sampling(8, 96, 1.0, ("bench", round_), grammar=grammar)
     seconds, groups = _timed(lambda: sample_groups(policy, prompts, sampling))
     return seconds / sum(len(c.tokens) for group in groups for c in group.completions), groups
 
@@ -97,13 +97,13 @@ def _large() -> None:
     """The same over a large vocabulary, for one completion at a time and for 32 side by side."""
     tokenizer = _made_up_tokenizer(LARGE)
     made = time.process_time()
-    constraint = Constraint(grammar_of(FORMAT) or "", tokenizer, LARGE, [tokenizer.eos_token_id])
-    print(f"{LARGE} tokens: constraint made in {1e3 * (time.process_time() - made):.0f} ms")
+    grammar = Grammar(grammar_of(FORMAT) or "", tokenizer, LARGE, [tokenizer.eos_token_id])
+    print(f"{LARGE} tokens: grammar compiled in {1e3 * (time.process_time() - made):.0f} ms")
     characters = [tokenizer.convert_tokens_to_ids("Ġ" if c == " " else c) for c in ANSWER]
     answer = (*characters, tokenizer.eos_token_id)
-    _report(f"{LARGE} tokens", "masks, first time", constraint, [answer])
-    _report(f"{LARGE} tokens", "masks, from then on", constraint, [answer] * 20)
-    matchers = constraint.matchers()
+    _report(f"{LARGE} tokens", "masks, first time", grammar, [answer])
+    _report(f"{LARGE} tokens", "masks, from then on", grammar, [answer] * 20)
+    matchers = grammar.matchers()
     logits = torch.zeros(32, LARGE)
     matchers.apply(logits, range(32))
     seconds, _ = _timed(lambda: [matchers.apply(logits, range(32)) for _ in range(10)])
@@ -125,8 +125,8 @@ def _made_up_tokenizer(size: int) -> PreTrainedTokenizerFast:
     return made
 
 
-def _report(name: str, what: str, constraint: Constraint, tokens: Sequence[tuple[int, ...]]) -> None:
-    seconds, allowed = _timed(lambda: constraint.allowed(tokens, torch.device("cpu")))
+def _report(name: str, what: str, grammar: Grammar, tokens: Sequence[tuple[int, ...]]) -> None:
+    seconds, allowed = _timed(lambda: grammar.allowed(tokens, torch.device("cpu")))
     each = 1e6 * seconds / len(allowed.which)
     print(f"{name}: {what}: {each:.0f} us a token ({len(allowed.masks)} different masks)")
 

@@ -284,12 +284,12 @@ def _check_response_format(response_format: dict[str, Any] | None, folder: Path)
     if grammar is None:
         return
     tokenizer = _tokenizer(folder)
-    from workers.training.base.errors import ConstraintFailed
-    from workers.training.model.grammar import Constraint
+    from workers.training.base.errors import GrammarFailed
+    from workers.training.model.grammar import Grammar
 
     try:
-        Constraint(grammar, tokenizer, len(tokenizer), [tokenizer.eos_token_id])
-    except ConstraintFailed as problem:
+        Grammar(grammar, tokenizer, len(tokenizer), [tokenizer.eos_token_id])
+    except GrammarFailed as problem:
         param = "method.reinforcement.response_format"
         raise JobInvalid(problem.code, str(problem), param) from None
 

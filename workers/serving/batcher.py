@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from app.errors import ServerError, Unavailable
-from workers.serving.chat import Answered, Chat, Shape
-from workers.serving.library import Library, Place
+from workers.serving.chat import Chat, SampledCompletions, SamplingOptions
+from workers.serving.library import Library, ModelFiles
 
 if TYPE_CHECKING:
     pass
@@ -36,16 +36,16 @@ class Batcher:
         threading.Thread(target=self._work, name="sample", daemon=True).start()
 
     def submit(
-        self, place: Place, messages: Sequence[Mapping[str, Any]], shape: Shape, seed: int
-    ) -> Future[Answered]:
+        self, files: ModelFiles, messages: Sequence[Mapping[str, Any]], options: SamplingOptions, seed: int
+    ) -> Future[SampledCompletions]:
         """The answer to come. It raises an `ApiError`. Raises `Unavailable` if too many wait."""
-        chat = Chat(place, messages, shape, seed, Future())
+        chat = Chat(files, messages, options, seed, Future())
         with self._changed:
             if len(self._waiting) >= MAX_WAITING:
                 raise Unavailable(f"{MAX_WAITING} requests wait for the sampler already. Try again later.")
             self._waiting.append(chat)
             self._changed.notify()
-        return chat.answer
+        return chat.result
 
     def _work(self) -> None:
         while True:
@@ -63,18 +63,18 @@ class Batcher:
                 self._changed.wait()
             first = self._waiting[0]
             alike = [
-                c for c in self._waiting if c.place == first.place and c.shape.key() == first.shape.key()
+                c for c in self._waiting if c.files == first.files and c.options.key() == first.options.key()
             ]
-            chosen = alike[: max(1, MAX_TOGETHER // first.shape.samples)]
+            chosen = alike[: max(1, MAX_TOGETHER // first.options.samples)]
             self._waiting = deque(c for c in self._waiting if c not in chosen)
-        return [chat for chat in chosen if chat.answer.set_running_or_notify_cancel()]
+        return [chat for chat in chosen if chat.result.set_running_or_notify_cancel()]
 
     def _sample(self, chats: Sequence[Chat]) -> None:
         if not chats:
             return
-        from workers.serving.sampling import answer
+        from workers.serving.sampling import sample_chats
 
-        answer(self._library.load(chats[0].place), chats)
+        sample_chats(self._library.load(chats[0].files), chats)
 
 
 def _fail(chats: Sequence[Chat], problem: Exception) -> None:
@@ -85,5 +85,5 @@ def _fail(chats: Sequence[Chat], problem: Exception) -> None:
         log.exception("sampling_failed")
         problem = ServerError("The sampler failed; its log says why.")
     for chat in chats:
-        if not chat.answer.done():
-            chat.answer.set_exception(problem)
+        if not chat.result.done():
+            chat.result.set_exception(problem)

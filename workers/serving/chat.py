@@ -8,14 +8,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from workers.serving.library import Place
+from workers.serving.library import ModelFiles
 
 if TYPE_CHECKING:
     from workers.training.base.types import Completion
 
 
-class Shape(NamedTuple):
-    """How to sample; requests for the same model and of the same shape run side by side."""
+class SamplingOptions(NamedTuple):
+    """How to sample; requests for the same model with the same options run side by side."""
 
     samples: int
     max_tokens: int
@@ -29,7 +29,7 @@ class Shape(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Answered:
+class SampledCompletions:
     """Completions of one request; `pieces` are the texts of their tokens."""
 
     prompt_tokens: int
@@ -41,8 +41,8 @@ class Answered:
 class Chat:
     """One request. `seed` decides the draws, whatever runs beside it."""
 
-    place: Place
+    files: ModelFiles
     messages: Sequence[Mapping[str, Any]]
-    shape: Shape
+    options: SamplingOptions
     seed: int
-    answer: Future[Answered]
+    result: Future[SampledCompletions]

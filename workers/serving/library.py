@@ -19,15 +19,15 @@ from workers.base_models import local_folder
 
 if TYPE_CHECKING:
     from workers.training.model.base_model import BaseModel
-    from workers.training.model.grammar import Constraint
+    from workers.training.model.grammar import Grammar
 
 log = structlog.get_logger(__name__)
 
-MAX_CONSTRAINTS = 64
+MAX_GRAMMARS = 64
 """Response formats that a model keeps compiled."""
 
 
-class Place(NamedTuple):
+class ModelFiles(NamedTuple):
     """Where a model's files are: a folder of this machine, or a prefix in storage."""
 
     name: str
@@ -35,26 +35,26 @@ class Place(NamedTuple):
     storage_key: str | None
 
 
-class Loaded:
+class LoadedModel:
     """A model in memory, and the response formats that were asked of it."""
 
     def __init__(self, base: BaseModel) -> None:
         self.base = base
-        self._constraints: OrderedDict[str, Constraint | None] = OrderedDict()
+        self._grammars: OrderedDict[str, Grammar | None] = OrderedDict()
 
-    def constraint(self, response_format: Mapping[str, Any] | None) -> Constraint | None:
-        """Raises `ConstraintFailed`."""
-        from workers.training.model.grammar import constraint_of
+    def grammar(self, response_format: Mapping[str, Any] | None) -> Grammar | None:
+        """Raises `GrammarFailed`."""
+        from workers.training.model.grammar import compile_grammar
 
         key = json.dumps(response_format)
-        if key not in self._constraints:
+        if key not in self._grammars:
             base = self.base
-            made = constraint_of(response_format, base.tokenizer, base.model, base.end_ids)
-            self._constraints[key] = made
-            if len(self._constraints) > MAX_CONSTRAINTS:
-                self._constraints.popitem(last=False)
-        self._constraints.move_to_end(key)
-        return self._constraints[key]
+            made = compile_grammar(response_format, base.tokenizer, base.model, base.end_ids)
+            self._grammars[key] = made
+            if len(self._grammars) > MAX_GRAMMARS:
+                self._grammars.popitem(last=False)
+        self._grammars.move_to_end(key)
+        return self._grammars[key]
 
 
 class Library:
@@ -65,33 +65,33 @@ class Library:
         self._device = settings.sampler_device
         self._threads = settings.trainer_threads
         self._copies = settings.data_dir / "sampler"
-        self._loaded: OrderedDict[Place, Loaded] = OrderedDict()
+        self._loaded: OrderedDict[ModelFiles, LoadedModel] = OrderedDict()
 
     @property
     def names(self) -> list[str]:
         """Models in memory, the one used last at the end."""
-        return [place.name for place in self._loaded]
+        return [files.name for files in self._loaded]
 
-    def find(self, project_id: str, name: str) -> Place:
+    def find(self, project_id: str, name: str) -> ModelFiles:
         """Where the model lies that a project calls so. Raises `NotFound`."""
         with unit_of_work() as db:
             model = models.get(db, project_id, name)
-            return Place(model.name, model.folder, model.storage_key)
+            return ModelFiles(model.name, model.folder, model.storage_key)
 
-    def load(self, place: Place) -> Loaded:
+    def load(self, files: ModelFiles) -> LoadedModel:
         """The model, read if need be; the one that was not used for longest makes room.
 
         Raises `NotFound` if its files are gone, or `ServerError` if they cannot be used.
         """
-        if place not in self._loaded:
+        if files not in self._loaded:
             while len(self._loaded) >= self._most:
                 self._forget(next(iter(self._loaded)))
-            self._loaded[place] = Loaded(self._read(place))
-            log.info("model_loaded", model=place.name)
-        self._loaded.move_to_end(place)
-        return self._loaded[place]
+            self._loaded[files] = LoadedModel(self._read(files))
+            log.info("model_loaded", model=files.name)
+        self._loaded.move_to_end(files)
+        return self._loaded[files]
 
-    def _read(self, place: Place) -> BaseModel:
+    def _read(self, files: ModelFiles) -> BaseModel:
         import torch
 
         from workers.training.base.errors import ModelInvalid
@@ -105,13 +105,13 @@ class Library:
         try:
             self._copies.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(dir=self._copies, ignore_cleanup_errors=True) as scratch:
-                return load_base(local_folder(place, Path(scratch) / "model"), torch.device(device))
+                return load_base(local_folder(files, Path(scratch) / "model"), torch.device(device))
         except FileNotFoundError:
-            message = f"The files of the model '{place.name}' are gone."
+            message = f"The files of the model '{files.name}' are gone."
             raise NotFound(message, param="model", code="model_not_found") from None
         except ModelInvalid as problem:
             raise ServerError(str(problem)) from None
 
-    def _forget(self, place: Place) -> None:
-        del self._loaded[place]
-        log.info("model_forgotten", model=place.name)
+    def _forget(self, files: ModelFiles) -> None:
+        del self._loaded[files]
+        log.info("model_forgotten", model=files.name)

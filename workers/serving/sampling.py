@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from app.errors import ApiError, BadRequest
-from workers.serving.chat import Answered, Chat
-from workers.serving.library import Loaded
-from workers.training.base.errors import ConstraintFailed
+from workers.serving.chat import Chat, SampledCompletions
+from workers.serving.library import LoadedModel
+from workers.training.base.errors import GrammarFailed
 from workers.training.base.types import Completion, Group, Prompt
-from workers.training.model.grammar import Constraint
+from workers.training.model.grammar import Grammar
 from workers.training.prompts import chat_tokens
 from workers.training.sampling.rollout import Sampling, sample_groups
 
 
-def answer(model: Loaded, chats: Sequence[Chat]) -> None:
-    """Answer requests of one shape. A request that cannot be read fails alone."""
+def sample_chats(model: LoadedModel, chats: Sequence[Chat]) -> None:
+    """Samples for requests with the same options. A request that cannot be read fails alone."""
     prompts = []
     readable = []
     for chat in chats:
@@ -23,26 +23,26 @@ def answer(model: Loaded, chats: Sequence[Chat]) -> None:
             prompts.append(_prompt(model, chat))
             readable.append(chat)
         except ApiError as fault:
-            chat.answer.set_exception(fault)
+            chat.result.set_exception(fault)
     if not readable:
         return
-    shape = readable[0].shape
+    options = readable[0].options
     sampling = Sampling(
-        samples=shape.samples,
-        max_tokens=shape.max_tokens,
-        temperature=shape.temperature,
+        samples=options.samples,
+        max_tokens=options.max_tokens,
+        temperature=options.temperature,
         key=("chat",),
-        top_p=shape.top_p,
-        stop=shape.stop,
-        constraint=_constraint(model, readable[0]),
+        top_p=options.top_p,
+        stop=options.stop,
+        grammar=_grammar(model, readable[0]),
     )
     groups = sample_groups(model.base, prompts, sampling)
     for chat, group in zip(readable, groups, strict=True):
-        chat.answer.set_result(_answered(model, group))
+        chat.result.set_result(_sampled(model, group))
 
 
-def _prompt(model: Loaded, chat: Chat) -> Prompt:
-    """The request as tokens. Its seed stands in the row's place, so that it draws the same in any company."""
+def _prompt(model: LoadedModel, chat: Chat) -> Prompt:
+    """Tokenises a request. Its seed stands where a row's number would: what runs beside it moves no draw."""
     item = {"messages": chat.messages}
     try:
         tokens = chat_tokens(item, model.base.tokenizer)
@@ -60,21 +60,21 @@ def _prompt(model: Loaded, chat: Chat) -> Prompt:
     return Prompt(chat.seed, item, tuple(tokens))
 
 
-def _constraint(model: Loaded, chat: Chat) -> Constraint | None:
+def _grammar(model: LoadedModel, chat: Chat) -> Grammar | None:
     try:
-        return model.constraint(chat.shape.response_format)
-    except ConstraintFailed as problem:
+        return model.grammar(chat.options.response_format)
+    except GrammarFailed as problem:
         raise BadRequest(str(problem), param="response_format", code="invalid_json_schema") from None
 
 
-def _answered(model: Loaded, group: Group) -> Answered:
-    return Answered(
+def _sampled(model: LoadedModel, group: Group) -> SampledCompletions:
+    return SampledCompletions(
         len(group.prompt.tokens),
         group.completions,
         [_pieces(model, completion) for completion in group.completions],
     )
 
 
-def _pieces(model: Loaded, completion: Completion) -> list[str]:
+def _pieces(model: LoadedModel, completion: Completion) -> list[str]:
     pieces: list[str] = model.base.tokenizer.batch_decode([[token] for token in completion.tokens])
     return pieces

@@ -34,7 +34,7 @@ from app.validation_errors import describe
 from graders import strict_json
 from workers.serving.batcher import Batcher
 from workers.serving.library import Library
-from workers.serving.wire import ChatRequest, reply
+from workers.serving.wire import ChatRequest, chat_completion
 
 log = structlog.get_logger(__name__)
 
@@ -51,10 +51,10 @@ def create_sampler(settings: Settings) -> Starlette:
     async def chat(request: Request) -> Response:
         _check_token(request, token)
         asked = await _read(request)
-        place = await run_in_threadpool(library.find, request.path_params["project"], asked.model)
+        files = await run_in_threadpool(library.find, request.path_params["project"], asked.model)
         seed = secrets.randbits(63) if asked.seed is None else asked.seed
-        answered = await asyncio.wrap_future(batcher.submit(place, asked.chat(), asked.shape(), seed))
-        return JSONResponse(reply(asked, answered))
+        sampled = await asyncio.wrap_future(batcher.submit(files, asked.chat(), asked.options(), seed))
+        return JSONResponse(chat_completion(asked, sampled))
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok"})

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.errors import BadRequest
 from app.ids import random_id
 from methods.response_format import ResponseFormatInvalid, checked
-from workers.serving.chat import Answered, Shape
+from workers.serving.chat import SampledCompletions, SamplingOptions
 
 DEFAULT_TOKENS = 4096
 """Longest reply where the request does not say; the model's context may end it earlier."""
@@ -18,8 +18,8 @@ MAX_SAMPLES = 128
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class Message(BaseModel):
-    """One message. Parts are text: models here see no images and hear nothing."""
+class ChatMessage(BaseModel):
+    """One message. Content parts are text: models here see no images and hear nothing."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -33,7 +33,7 @@ class ChatRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     model: str = Field(min_length=1, max_length=256)
-    messages: list[Message] = Field(min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     max_tokens: int | None = Field(default=None, ge=1)
     n: int | None = Field(default=None, ge=1, le=MAX_SAMPLES)
@@ -51,9 +51,9 @@ class ChatRequest(BaseModel):
     prompt_cache_key: Any = None
     service_tier: Any = None
 
-    def shape(self) -> Shape:
+    def options(self) -> SamplingOptions:
         """How to sample. Raises `BadRequest`."""
-        return Shape(
+        return SamplingOptions(
             samples=self.n or 1,
             max_tokens=self.max_completion_tokens or self.max_tokens or DEFAULT_TOKENS,
             temperature=1.0 if self.temperature is None else self.temperature,
@@ -65,8 +65,8 @@ class ChatRequest(BaseModel):
     def chat(self) -> list[dict[str, Any]]:
         """The messages for a chat template. Raises `BadRequest` for parts that are not text."""
         for i, message in enumerate(self.messages):
-            for j, part in enumerate(message.content if isinstance(message.content, list) else ()):
-                if not isinstance(part.get("text"), str):
+            for j, content_part in enumerate(message.content if isinstance(message.content, list) else ()):
+                if not isinstance(content_part.get("text"), str):
                     where = f"messages[{i}].content[{j}]"
                     raise BadRequest(f"Invalid value for '{where}': models here read text only.", param=where)
         return [message.model_dump(exclude_none=True) for message in self.messages]
@@ -78,10 +78,10 @@ class Usage(NamedTuple):
     total_tokens: int
 
 
-def reply(request: ChatRequest, answered: Answered) -> dict[str, Any]:
+def chat_completion(request: ChatRequest, sampled: SampledCompletions) -> dict[str, Any]:
     """A `chat.completion`."""
-    written = sum(len(completion.tokens) for completion in answered.completions)
-    usage = Usage(answered.prompt_tokens, written, answered.prompt_tokens + written)
+    written = sum(len(completion.tokens) for completion in sampled.completions)
+    usage = Usage(sampled.prompt_tokens, written, sampled.prompt_tokens + written)
     return {
         "id": random_id("chatcmpl-"),
         "object": "chat.completion",
@@ -92,17 +92,17 @@ def reply(request: ChatRequest, answered: Answered) -> dict[str, Any]:
                 "index": i,
                 "finish_reason": completion.finish_reason,
                 "message": {"role": "assistant", "content": completion.text, "refusal": None},
-                "logprobs": _logprobs(answered, i) if request.logprobs else None,
+                "logprobs": _logprobs(sampled, i) if request.logprobs else None,
             }
-            for i, completion in enumerate(answered.completions)
+            for i, completion in enumerate(sampled.completions)
         ],
         "usage": usage._asdict(),
         "system_fingerprint": "cherry",
     }
 
 
-def _logprobs(answered: Answered, i: int) -> dict[str, Any]:
-    pieces = zip(answered.pieces[i], answered.completions[i].logprobs, strict=True)
+def _logprobs(sampled: SampledCompletions, i: int) -> dict[str, Any]:
+    pieces = zip(sampled.pieces[i], sampled.completions[i].logprobs, strict=True)
     content = [
         {"token": piece, "logprob": logprob, "bytes": list(piece.encode()), "top_logprobs": []}
         for piece, logprob in pieces

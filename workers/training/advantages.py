@@ -38,7 +38,7 @@ class TokenTargets(NamedTuple):
     def teach_anything(self, config: TrainConfig) -> bool:
         """Whether the loss has a gradient at all."""
         has_other_loss = self.returns is not None or (config.recipe.kl == "loss" and config.beta > 0)
-        return has_other_loss or any(bool(part.any()) for part in self.advantages)
+        return has_other_loss or any(bool(row.any()) for row in self.advantages)
 
 
 def group_advantages(rewards: Tensor, graded: Tensor, *, scale_by_std: bool) -> Tensor:
@@ -156,14 +156,14 @@ def token_targets(
             return TokenTargets(_spread_out(found[forwarded], kl))
         case "leave_one_out":
             penalised = rewards.values.double().clone()
-            penalised[forwarded] -= config.beta * torch.stack([part.double().sum() for part in kl])
+            penalised[forwarded] -= config.beta * torch.stack([row.double().sum() for row in kl])
             found = leave_one_out_advantages(penalised, rewards.graded)
             if config.scale_advantage:
                 found[rewards.graded] = normalised(found[rewards.graded], scale=True).float()
             return TokenTargets(_spread_out(found[forwarded], kl))
         case "batch":
             costs = _token_rewards(rewards.values[forwarded], kl, config.beta)
-            returns = [returns_to_go(part) for part in costs]
+            returns = [returns_to_go(row) for row in costs]
             return TokenTargets(_normalised_together(returns, config))
         case "value":
             assert values is not None
@@ -178,9 +178,9 @@ def _value_targets(
     standard = torch.zeros_like(rewards.values, dtype=torch.float64)
     standard[rewards.graded] = normalised(compared, scale=True)
     token_rewards = _token_rewards(standard[forwarded], kl, config.beta / float(compared.std()))
-    padded = pad_sequence([part.double() for part in values], batch_first=True)
+    padded = pad_sequence([row.double() for row in values], batch_first=True)
     found = gae(pad_sequence(token_rewards, batch_first=True), padded, config.gae_lambda)
-    lengths = [len(part) for part in values]
+    lengths = [len(row) for row in values]
     advantages = [row[:n] for row, n in zip(found, lengths, strict=True)]
     returns = [row[:n].float() for row, n in zip(found + padded, lengths, strict=True)]
     to_go = gae(pad_sequence(token_rewards, batch_first=True), torch.zeros_like(padded), 1.0)
@@ -192,21 +192,21 @@ def _value_targets(
 
 def _token_rewards(rewards: Tensor, kl: Sequence[Tensor], beta: float) -> list[Tensor]:
     """Each token costs its KL; the last one earns the completion's reward."""
-    found = [-beta * part.double() for part in kl]
-    for part, reward in zip(found, rewards.tolist(), strict=True):
-        part[-1] += reward
+    found = [-beta * row.double() for row in kl]
+    for row, reward in zip(found, rewards.tolist(), strict=True):
+        row[-1] += reward
     return found
 
 
-def _normalised_together(parts: Sequence[Tensor], config: TrainConfig) -> list[Tensor]:
+def _normalised_together(rows: Sequence[Tensor], config: TrainConfig) -> list[Tensor]:
     """Mean 0 and standard deviation 1 over all tokens of the step."""
-    together = normalised(torch.cat(list(parts)), scale=config.scale_advantage).float()
-    return list(torch.split(together, [len(part) for part in parts]))
+    together = normalised(torch.cat(list(rows)), scale=config.scale_advantage).float()
+    return list(torch.split(together, [len(row) for row in rows]))
 
 
 def _spread_out(advantages: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """A completion's advantage, given to each of its tokens."""
-    return [value.expand(len(part)) for value, part in zip(advantages, like, strict=True)]
+    return [value.expand(len(row)) for value, row in zip(advantages, like, strict=True)]
 
 
 def token_weights(

@@ -133,7 +133,7 @@ class Collector:
             temperature=config.temperature,
             key=key,
             stop=config.stop,
-            constraint=self._policy.constraint,
+            grammar=self._policy.grammar,
         )
         return sample_and_grade(self._policy, self._world.slice(prompts), sampling, self._graders, clock)
 

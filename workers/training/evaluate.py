@@ -12,11 +12,11 @@ from torch import Tensor
 from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.types import Group, Prompt
-from workers.training.model.grammar import Constraint
+from workers.training.model.grammar import Grammar
 from workers.training.model.policy import Policy
 from workers.training.passes.forward import (
-    Answer,
     Batch,
+    PackedCompletion,
     completion_states,
     make_batches,
     per_completion,
@@ -38,7 +38,7 @@ class Estimate(NamedTuple):
     n: int
 
 
-def validation_sampling(config: TrainConfig, constraint: Constraint | None = None) -> Sampling:
+def validation_sampling(config: TrainConfig, grammar: Grammar | None = None) -> Sampling:
     """Greedy for one sample a row; else sampled, with the same random numbers at every validation."""
     return Sampling(
         samples=config.eval_samples,
@@ -46,7 +46,7 @@ def validation_sampling(config: TrainConfig, constraint: Constraint | None = Non
         temperature=0.0 if config.eval_samples == 1 else config.temperature,
         key=("valid", config.seed),
         stop=config.stop,
-        constraint=constraint,
+        grammar=grammar,
     )
 
 
@@ -118,15 +118,15 @@ def kl_to_reference(
         temperature=1.0,
         key=("probe", config.seed),
         stop=config.stop,
-        constraint=policy.constraint,
+        grammar=policy.grammar,
     )
     mine = world.slice(probe)
     groups = sample_groups(policy, mine, sampling) if mine else []
-    answers = [Answer(group.prompt, group.completions[0]) for group in groups]
-    batches = make_batches(answers, config.micro_batch_tokens, policy.device) if answers else []
-    means: list[float | None] = [None] * len(answers)
+    completions = [PackedCompletion(group.prompt, group.completions[0]) for group in groups]
+    batches = make_batches(completions, config.micro_batch_tokens, policy.device) if completions else []
+    means: list[float | None] = [None] * len(completions)
     for batch in batches:
-        for i, values in zip(batch.answers, per_completion(_batch_kl(policy, batch), batch), strict=True):
+        for i, values in zip(batch.indices, per_completion(_batch_kl(policy, batch), batch), strict=True):
             means[i] = float(values.mean())
     for batch in fillers(policy, probe[0], len(batches), world):
         _batch_kl(policy, batch)

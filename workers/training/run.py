@@ -193,7 +193,7 @@ class Run:
         return candidate, values | kl_metrics(kl)
 
     def _validate(self) -> list[Group]:
-        sampling = validation_sampling(self.config, self.policy.constraint)
+        sampling = validation_sampling(self.config, self.policy.grammar)
         mine = self.world.slice(self.valid_prompts)
         return self.world.merge(sample_and_grade(self.policy, mine, sampling, self.graders, Clock()))
 

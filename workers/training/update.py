@@ -1,7 +1,7 @@
 """One step's update: graded groups in, changed weights out.
 
-Which completions are run is found in lesson.py, what they are compared with in advantages.py, and the loss of
-each token in losses.py; here they meet the model.
+Which completions are run is found in learnable.py, what they are compared with in advantages.py, and the loss
+of each token in losses.py; here they meet the model.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from workers.training.advantages import TokenTargets, token_targets
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.divergences import kl_k1
 from workers.training.base.types import Completion, Group, Prompt
-from workers.training.lesson import Lesson, find_lesson
+from workers.training.learnable import LearnableGroups, find_learnable
 from workers.training.losses import policy_loss, value_loss
-from workers.training.model.grammar import Constraint
+from workers.training.model.grammar import Grammar
 from workers.training.model.policy import VALUE_HEAD, Policy
 from workers.training.model.sharding import clip_gradients
 from workers.training.passes.forward import completion_states, per_completion, token_logprobs
-from workers.training.passes.packing import Answer, Batch, make_batches
+from workers.training.passes.packing import Batch, PackedCompletion, make_batches
 from workers.training.rewards import Rewards
-from workers.training.tally import Tally, added_up
+from workers.training.update_metrics import UpdateMetrics, add_totals
 
 
 @dataclass
@@ -77,33 +77,37 @@ def update_policy(
     not depend on how many there are. Weights are left alone when loss or gradient is not finite. The sampling
     copy, which may be in use at this moment, follows when `policy.sync_rollout` is called.
     """
-    lesson = find_lesson(groups, rewards, config)
-    if lesson is None:
+    learnable = find_learnable(groups, rewards, config)
+    if learnable is None:
         return UpdateStats()
-    batches, mine = _share_of(lesson, policy, config, world)
-    empty = fillers(policy, lesson.answers[0].prompt, len(batches), world)
+    batches, mine = _share_of(learnable, policy, config, world)
+    empty = fillers(policy, learnable.completions[0].prompt, len(batches), world)
     before = [_before_update(policy, batch, config) for batch in [*batches, *empty]]
-    targets = _targets(lesson, batches, mine, before[: len(batches)], config, world)
+    targets = _targets(learnable, batches, mine, before[: len(batches)], config, world)
     if not targets.teach_anything(config):
         return UpdateStats()
-    parts = _make_parts(lesson, batches, mine, before[: len(batches)], targets, policy.device)
-    empty_parts = [_empty_part(*made) for made in zip(empty, before[len(batches) :], strict=True)]
+    micro_batches = _make_micro_batches(
+        learnable, batches, mine, before[: len(batches)], targets, policy.device
+    )
+    empty_micro_batches = [
+        _empty_micro_batch(*made) for made in zip(empty, before[len(batches) :], strict=True)
+    ]
     forwarded = sum(world.gather(sum(batch.n_forwarded for batch in batches)))
-    stats = UpdateStats({**lesson.measured, **targets.measured}, forwarded * config.updates_per_step)
+    stats = UpdateStats({**learnable.measured, **targets.measured}, forwarded * config.updates_per_step)
     warm = warm_up(config, step)
     for param_group in optimizer.param_groups:
         param_group["lr"] = warm * param_group["peak_lr"]
     stats.values["optim/lr"] = warm * config.learning_rate
     of_policy, of_head = _split_weights(policy)
     for update in range(config.updates_per_step):
-        tally = Tally()
+        metrics = UpdateMetrics()
         optimizer.zero_grad(set_to_none=True)
-        for part in parts:
-            _forward_backward(policy, part, config, tally)
-        for part in empty_parts:
-            _forward_backward(policy, part, config, Tally())
+        for micro_batch in micro_batches:
+            _forward_backward(policy, micro_batch, config, metrics)
+        for micro_batch in empty_micro_batches:
+            _forward_backward(policy, micro_batch, config, UpdateMetrics())
         world.sum_gradients(policy.trained().values())
-        totals = added_up(world.gather(tally.read()))
+        totals = add_totals(world.gather(metrics.read()))
         norm = clip_gradients(of_policy, config.max_grad_norm)
         head_norm = clip_gradients(of_head, config.max_grad_norm)
         stats.is_finite = all(map(math.isfinite, (norm, head_norm, totals.loss)))
@@ -126,7 +130,7 @@ class _Before(NamedTuple):
 
 
 @dataclass
-class _Part:
+class _MicroBatch:
     """One forward pass and the constants of its loss, each (N,)."""
 
     batch: Batch
@@ -141,26 +145,26 @@ class _Part:
 
 
 def _share_of(
-    lesson: Lesson, policy: Policy, config: TrainConfig, world: World
+    learnable: LearnableGroups, policy: Policy, config: TrainConfig, world: World
 ) -> tuple[list[Batch], list[int]]:
-    """This process's share of the answers as forward passes, and which of all answers they are."""
+    """This process's share of the completions as forward passes, and which of all completions they are."""
     mine = world.share(
-        [len(answer.completion.tokens) for answer in lesson.answers],
-        [answer.prompt.row for answer in lesson.answers],
-        {answer.prompt.row: len(answer.prompt.tokens) for answer in lesson.answers},
+        [len(packed.completion.tokens) for packed in learnable.completions],
+        [packed.prompt.row for packed in learnable.completions],
+        {packed.prompt.row: len(packed.prompt.tokens) for packed in learnable.completions},
     )
-    answers = [lesson.answers[i] for i in mine]
-    batches = make_batches(answers, config.micro_batch_tokens, policy.device)
-    if policy.constraint is not None:
-        batches = [_constrained(batch, answers, policy.constraint, policy.device) for batch in batches]
+    completions = [learnable.completions[i] for i in mine]
+    batches = make_batches(completions, config.micro_batch_tokens, policy.device)
+    if policy.grammar is not None:
+        batches = [_constrained(batch, completions, policy.grammar, policy.device) for batch in batches]
     return batches, mine
 
 
 def _constrained(
-    batch: Batch, answers: Sequence[Answer], constraint: Constraint, device: torch.device
+    batch: Batch, completions: Sequence[PackedCompletion], grammar: Grammar, device: torch.device
 ) -> Batch:
-    tokens = [answers[i].completion.tokens for i in batch.answers]
-    return replace(batch, allowed=constraint.allowed(tokens, device))
+    tokens = [completions[i].completion.tokens for i in batch.indices]
+    return replace(batch, allowed=grammar.allowed(tokens, device))
 
 
 def reference_logprobs(policy: Policy, batch: Batch, temperature: float) -> Tensor:
@@ -190,54 +194,54 @@ def _before_update(policy: Policy, batch: Batch, config: TrainConfig) -> _Before
 
 
 def _targets(
-    lesson: Lesson,
+    learnable: LearnableGroups,
     batches: Sequence[Batch],
     mine: Sequence[int],
     before: Sequence[_Before],
     config: TrainConfig,
     world: World,
 ) -> TokenTargets:
-    """Compare all answers of all processes, the same in every process."""
+    """Compare all completions of all processes, the same in every process."""
 
-    def of_all_answers(found: Sequence[Tensor]) -> list[Tensor]:
-        by_answer: dict[int, Tensor] = {}
+    def of_all_completions(found: Sequence[Tensor]) -> list[Tensor]:
+        by_completion: dict[int, Tensor] = {}
         for batch, values in zip(batches, found, strict=True):
-            parts = per_completion(values.cpu(), batch)
-            by_answer |= {mine[i]: part for i, part in zip(batch.answers, parts, strict=True)}
-        gathered = {i: part for answers in world.gather(by_answer) for i, part in answers.items()}
-        return [gathered[i] for i in range(len(lesson.answers))]
+            pieces = per_completion(values.cpu(), batch)
+            by_completion |= {mine[i]: piece for i, piece in zip(batch.indices, pieces, strict=True)}
+        gathered = {i: piece for theirs in world.gather(by_completion) for i, piece in theirs.items()}
+        return [gathered[i] for i in range(len(learnable.completions))]
 
-    kl = [torch.zeros(len(answer.completion.tokens)) for answer in lesson.answers]
+    kl = [torch.zeros(len(packed.completion.tokens)) for packed in learnable.completions]
     if config.has_kl_in_reward:
-        kl = of_all_answers(
-            [kl_k1(part.logprobs, part.ref_logprobs) for part in before if part.logprobs is not None]
+        kl = of_all_completions(
+            [kl_k1(known.logprobs, known.ref_logprobs) for known in before if known.logprobs is not None]
         )
     values = None
     if config.recipe.baseline == "value":
-        values = of_all_answers([part.values for part in before if part.values is not None])
-    return token_targets(lesson.rewards, lesson.forwarded, kl, values, config)
+        values = of_all_completions([known.values for known in before if known.values is not None])
+    return token_targets(learnable.rewards, learnable.forwarded, kl, values, config)
 
 
-def _make_parts(
-    lesson: Lesson,
+def _make_micro_batches(
+    learnable: LearnableGroups,
     batches: Sequence[Batch],
     mine: Sequence[int],
     before: Sequence[_Before],
     targets: TokenTargets,
     device: torch.device,
-) -> list[_Part]:
-    rollout = [torch.tensor(answer.completion.logprobs) for answer in lesson.answers]
+) -> list[_MicroBatch]:
+    rollout = [torch.tensor(packed.completion.logprobs) for packed in learnable.completions]
 
     def flat(values: Sequence[Tensor], batch: Batch) -> Tensor:
-        return torch.cat([values[mine[i]] for i in batch.answers]).to(device)
+        return torch.cat([values[mine[i]] for i in batch.indices]).to(device)
 
     return [
-        _Part(
+        _MicroBatch(
             batch,
             flat(rollout, batch),
             known.ref_logprobs,
             flat(targets.advantages, batch),
-            flat(lesson.weights, batch),
+            flat(learnable.weights, batch),
             known.logprobs,
             known.values,
             None if targets.returns is None else flat(targets.returns, batch),
@@ -246,42 +250,49 @@ def _make_parts(
     ]
 
 
-def _empty_part(batch: Batch, known: _Before) -> _Part:
+def _empty_micro_batch(batch: Batch, known: _Before) -> _MicroBatch:
     """A pass that only keeps other processes from waiting: its tokens weigh nothing."""
     none = torch.zeros_like(known.ref_logprobs)
     values = None if known.values is None else none
-    return _Part(batch, none, known.ref_logprobs, none, none, known.logprobs, values, values)
+    return _MicroBatch(batch, none, known.ref_logprobs, none, none, known.logprobs, values, values)
 
 
-def _forward_backward(policy: Policy, part: _Part, config: TrainConfig, tally: Tally) -> None:
+def _forward_backward(
+    policy: Policy, micro_batch: _MicroBatch, config: TrainConfig, metrics: UpdateMetrics
+) -> None:
     """Add the gradient of one forward pass."""
-    batch = part.batch
+    batch = micro_batch.batch
     states = completion_states(policy.model, batch)
     head = policy.model.get_output_embeddings()
     logprobs, entropy = token_logprobs(states, head, batch.targets, config.temperature, batch.allowed)
-    if part.old_logprobs is None:
-        part.old_logprobs = logprobs.detach()
+    if micro_batch.old_logprobs is None:
+        micro_batch.old_logprobs = logprobs.detach()
     tokens = policy_loss(
         logprobs,
-        part.old_logprobs,
-        part.rollout_logprobs,
-        part.ref_logprobs,
-        part.advantages,
+        micro_batch.old_logprobs,
+        micro_batch.rollout_logprobs,
+        micro_batch.ref_logprobs,
+        micro_batch.advantages,
         batch.lengths,
         config,
     )
-    loss = (tokens.loss * part.weights).sum()
-    of_values = _value_loss(policy, part, states, config)
+    loss = (tokens.loss * micro_batch.weights).sum()
+    of_values = _value_loss(policy, micro_batch, states, config)
     total = loss if of_values is None else loss + of_values
     total.backward()  # type: ignore[no-untyped-call]
-    tally.add(loss, of_values, tokens, entropy, (logprobs - part.rollout_logprobs).abs())
+    metrics.add(loss, of_values, tokens, entropy, (logprobs - micro_batch.rollout_logprobs).abs())
 
 
-def _value_loss(policy: Policy, part: _Part, states: Tensor, config: TrainConfig) -> Tensor | None:
-    if policy.value_head is None or part.old_values is None or part.returns is None:
+def _value_loss(
+    policy: Policy, micro_batch: _MicroBatch, states: Tensor, config: TrainConfig
+) -> Tensor | None:
+    if policy.value_head is None or micro_batch.old_values is None or micro_batch.returns is None:
         return None
     values = policy.value_head(states)
-    return (value_loss(values, part.old_values, part.returns, config.value_clip) * part.weights).sum()
+    return (
+        value_loss(values, micro_batch.old_values, micro_batch.returns, config.value_clip)
+        * micro_batch.weights
+    ).sum()
 
 
 def _split_weights(policy: Policy) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -298,5 +309,5 @@ def fillers(policy: Policy, prompt: Prompt, made: int, world: World) -> list[Bat
     gradients multiplied by 0.
     """
     missing = world.most(made) - made if policy.is_sharded else 0
-    answer = Answer(prompt, Completion((policy.end_ids[0],), (0.0,), text="", finish_reason="stop"))
-    return make_batches([answer], 1, policy.device) * missing
+    packed = PackedCompletion(prompt, Completion((policy.end_ids[0],), (0.0,), text="", finish_reason="stop"))
+    return make_batches([packed], 1, policy.device) * missing

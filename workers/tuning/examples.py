@@ -49,7 +49,7 @@ class Pair:
         return 2 * len(self.prompt) + len(self.chosen) + len(self.rejected)
 
 
-class _Answer(NamedTuple):
+class _Rendered(NamedTuple):
     """A rendered conversation that ends with an answer, which begins at `start`."""
 
     tokens: list[int]
@@ -84,13 +84,13 @@ def make_pairs(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -> 
             _render(tokenizer, [*given["messages"], *row.item[output]], _tools(given), row, name)
             for output in ("preferred_output", "non_preferred_output")
         ]
-        start = min(answer.start for answer in both)
-        chosen, rejected = (tuple(answer.tokens[start:]) for answer in both)
+        start = min(rendered.start for rendered in both)
+        chosen, rejected = (tuple(rendered.tokens[start:]) for rendered in both)
         if chosen == rejected:
             raise PromptInvalid(
                 f"The chat template makes one text of both outputs of the {name} row on line {row.line}."
             )
-        _check_length(max(len(answer.tokens) for answer in both), context, row, name)
+        _check_length(max(len(rendered.tokens) for rendered in both), context, row, name)
         pairs.append(Pair(tuple(both[0].tokens[:start]), chosen, rejected, i))
     return pairs
 
@@ -104,23 +104,23 @@ def probe_prompts(examples: Sequence[Example] | Sequence[Pair]) -> list[Prompt]:
     return list(prompts.values())
 
 
-def _joined(answers: Sequence[_Answer], row: int) -> Iterator[Example]:
+def _joined(renderings: Sequence[_Rendered], row: int) -> Iterator[Example]:
     """One example of answers that are each a part of the next rendering; else one for each answer."""
-    whole = answers[-1].tokens
-    if all(whole[: len(answer.tokens)] == answer.tokens for answer in answers):
+    whole = renderings[-1].tokens
+    if all(whole[: len(each.tokens)] == each.tokens for each in renderings):
         is_learned = [False] * len(whole)
-        for answer in answers:
-            is_learned[answer.start : len(answer.tokens)] = [True] * (len(answer.tokens) - answer.start)
-        yield Example(tuple(whole), tuple(is_learned), answers[-1].start, row)
+        for each in renderings:
+            is_learned[each.start : len(each.tokens)] = [True] * (len(each.tokens) - each.start)
+        yield Example(tuple(whole), tuple(is_learned), renderings[-1].start, row)
         return
-    for answer in answers:
-        is_learned = [i >= answer.start for i in range(len(answer.tokens))]
-        yield Example(tuple(answer.tokens), tuple(is_learned), answer.start, row)
+    for each in renderings:
+        is_learned = [i >= each.start for i in range(len(each.tokens))]
+        yield Example(tuple(each.tokens), tuple(is_learned), each.start, row)
 
 
 def _render(
     tokenizer: Any, messages: Sequence[Mapping[str, Any]], tools: Any, row: Row, name: str
-) -> _Answer:
+) -> _Rendered:
     """A conversation with its last message, the answer, and where that starts."""
     plain = [_plain(message) for message in messages]
     options = {"tools": tools, "tokenize": True, "return_dict": False}
@@ -136,7 +136,7 @@ def _render(
         raise PromptInvalid(
             f"The model's chat template makes {problem} of the {name} row on line {row.line}."
         )
-    return _Answer(whole, start)
+    return _Rendered(whole, start)
 
 
 def _plain(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from workers.training.base.types import Completion, Prompt
-from workers.training.passes.forward import Answer, completion_states, make_batches
+from workers.training.passes.forward import PackedCompletion, completion_states, make_batches
 from workers.training.passes.token_logprobs import LOGIT_BYTES
 from workers.tuning.examples import Example, Pair
 
@@ -38,22 +38,24 @@ class Measure(NamedTuple):
 @torch.no_grad()
 def score(model: Any, examples: Sequence[Example], micro_batch_tokens: int, alive: Alive) -> list[Score]:
     """What a model makes of each example, in their order."""
-    answers = [
-        Answer(Prompt(i, {}, example.tokens[:1]), _completion(example.tokens[1:]))
+    completions = [
+        PackedCompletion(Prompt(i, {}, example.tokens[:1]), _completion(example.tokens[1:]))
         for i, example in enumerate(examples)
     ]
     device = model.get_input_embeddings().weight.device
     found: dict[int, Score] = {}
-    for batch in make_batches(answers, micro_batch_tokens, device) if answers else ():
+    for batch in make_batches(completions, micro_batch_tokens, device) if completions else ():
         alive()
         is_learned = torch.tensor(
-            [learned for i in batch.answers for learned in examples[i].is_learned[1:]], device=device
+            [learned for i in batch.indices for learned in examples[i].is_learned[1:]], device=device
         )
         states = completion_states(model, batch)[is_learned]
         logprobs, correct = _read(states, model.get_output_embeddings(), batch.targets[is_learned])
-        lengths = [sum(examples[i].is_learned) for i in batch.answers]
-        parts = zip(batch.answers, torch.split(logprobs, lengths), torch.split(correct, lengths), strict=True)
-        for i, of_tokens, are_correct in parts:
+        lengths = [sum(examples[i].is_learned) for i in batch.indices]
+        found_by_batch = zip(
+            batch.indices, torch.split(logprobs, lengths), torch.split(correct, lengths), strict=True
+        )
+        for i, of_tokens, are_correct in found_by_batch:
             found[i] = Score(float(of_tokens.double().sum()), len(of_tokens), int(are_correct.sum()))
     return [found[i] for i in range(len(examples))]
 
@@ -82,27 +84,27 @@ def dpo_measure(scores: Sequence[Score], reference: Sequence[Score], beta: float
     )
 
 
-def both_answers(pairs: Sequence[Pair]) -> list[Example]:
+def both_completions(pairs: Sequence[Pair]) -> list[Example]:
     """The chosen and the rejected answer of each pair in turn, as examples."""
-    return [_as_example(pair, answer) for pair in pairs for answer in (pair.chosen, pair.rejected)]
+    return [_as_example(pair, completion) for pair in pairs for completion in (pair.chosen, pair.rejected)]
 
 
-def _as_example(pair: Pair, answer: Sequence[int]) -> Example:
-    is_learned = (False,) * len(pair.prompt) + (True,) * len(answer)
-    return Example((*pair.prompt, *answer), is_learned, len(pair.prompt), pair.row)
+def _as_example(pair: Pair, completion: Sequence[int]) -> Example:
+    is_learned = (False,) * len(pair.prompt) + (True,) * len(completion)
+    return Example((*pair.prompt, *completion), is_learned, len(pair.prompt), pair.row)
 
 
 def _read(states: Tensor, head: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probability of each target, and whether it is the likeliest. (N, H) -> (N,), (N,)."""
-    found = list(_read_parts(states, head, targets))
+    found = list(_read_chunks(states, head, targets))
     logprobs, correct = zip(*found, strict=True)
     return torch.cat(logprobs), torch.cat(correct)
 
 
-def _read_parts(states: Tensor, head: Any, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _read_chunks(states: Tensor, head: Any, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     size = max(1, LOGIT_BYTES // (4 * head.weight.shape[0]))
-    for part, wanted in zip(torch.split(states, size), torch.split(targets, size), strict=True):
-        logits = head(part).float()
+    for chunk, wanted in zip(torch.split(states, size), torch.split(targets, size), strict=True):
+        logits = head(chunk).float()
         yield torch.log_softmax(logits, -1).gather(-1, wanted[:, None])[:, 0], logits.argmax(-1) == wanted
 
 

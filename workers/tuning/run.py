@@ -27,8 +27,8 @@ from workers.training.model.policy import Policy
 from workers.training.state import Progress, fingerprint
 from workers.training.update import make_optimizer
 from workers.tuning.examples import Example, Pair, make_examples, make_pairs, probe_prompts
-from workers.tuning.measure import Measure, Score, both_answers, dpo_measure, score, supervised_measure
-from workers.tuning.trainers import Stretches, temporary_files_in
+from workers.tuning.measure import Measure, Score, both_completions, dpo_measure, score, supervised_measure
+from workers.tuning.trainers import EpochTrainer, temporary_files_in
 
 SCRATCH = "trainer"
 
@@ -110,7 +110,7 @@ class TuneRun:
         self._clock = Clock(recorder)
         self._values: dict[str, float] = {}
         self._used_rate = 0.0
-        self.stretches = self._stretches()
+        self.epoch_trainer = self._epoch_trainer()
         self._resume()
 
     @property
@@ -118,10 +118,10 @@ class TuneRun:
         """Where the run is."""
         return self.keeper.progress
 
-    def _stretches(self) -> Stretches:
+    def _epoch_trainer(self) -> EpochTrainer:
         """Before any state is put back: dpo's reference is the policy as it is at this moment."""
         scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
-        return Stretches(
+        return EpochTrainer(
             self.policy,
             self.config,
             self.train_examples,
@@ -141,7 +141,7 @@ class TuneRun:
         done = self.progress.step - (epoch - 1) * self.config.eval_interval
         order = self._order(epoch)[done * self.config.batch_size :]
         if order:
-            self.stretches.train(order)
+            self.epoch_trainer.train(order)
 
     def before_step(self) -> None:
         """Stop or pause here if that is asked for; all is as after the last step."""
@@ -206,7 +206,7 @@ class TuneRun:
             "optim/lr": self._used_rate,
             "optim/grad_norm": float(logs["grad_norm"]),
         }
-        accuracy = self.stretches.accuracy
+        accuracy = self.epoch_trainer.accuracy
         values["accuracy/train"] = accuracy.take() if accuracy else float(logs["mean_token_accuracy"])
         values |= {ours: float(logs[theirs]) for ours, theirs in DPO_NAMES.items() if theirs in logs}
         return values
@@ -217,7 +217,7 @@ class TuneRun:
         if self.config.method == "supervised":
             return supervised_measure(self._score(examples))
         reference = [self._reference[2 * i + k] for i in chosen for k in (0, 1)]
-        return dpo_measure(self._score(both_answers(examples)), reference, self.config.beta)
+        return dpo_measure(self._score(both_completions(examples)), reference, self.config.beta)
 
     def _score(self, examples: Sequence[Example]) -> list[Score]:
         return score(self.policy.model, examples, self.config.micro_batch_tokens, self._alive)
@@ -227,7 +227,7 @@ class TuneRun:
         if self.config.method == "supervised":
             return []
         with self.policy.reference() as reference:
-            pairs = both_answers(self.valid_examples)
+            pairs = both_completions(self.valid_examples)
             return score(reference, pairs, self.config.micro_batch_tokens, lambda: None)
 
     def _alive(self) -> None:
@@ -273,7 +273,7 @@ class _Listener(TrainerCallback):
 
     def on_log(self, *_: Any, **told: Any) -> None:
         logs: Mapping[str, float] = told["logs"]
-        if "loss" in logs:  # a step's; at the end of a stretch comes a summary
+        if "loss" in logs:  # a step's; at the end of an epoch comes a summary
             self._run.after_step(logs)
 
 

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer and DPOTrainer, set up to train the engine's policy for one stretch of an epoch at a time.
+"""TRL's SFTTrainer and DPOTrainer, set up to train the engine's policy epoch by epoch.
 
 They compute losses and gradients and make the updates; the order of the examples, the rates, states,
 validations and checkpoints are ours (run.py). The model they are given is the policy's own, with its adapter
@@ -40,10 +40,10 @@ constants.HF_HUB_DISABLE_TELEMETRY = True
 
 
 class Batching(NamedTuple):
-    """How a batch is cut: `micro` examples share a pass, `parts` passes make an update."""
+    """How a batch is cut: `micro` examples share a pass, `passes` passes make an update."""
 
     micro: int
-    parts: int
+    passes: int
 
 
 def batching(config: TuneConfig, n_examples: int, longest: int) -> Batching:
@@ -97,8 +97,8 @@ def temporary_files_in(folder: Path) -> Iterator[None]:
         tempfile.tempdir = before
 
 
-class Stretches:
-    """A trainer that is given its examples stretch by stretch."""
+class EpochTrainer:
+    """A TRL trainer that is run epoch by epoch, on the examples of each in the order that we give."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ def _arguments(
         "seed": config.seed,
         "num_train_epochs": 1,
         "per_device_train_batch_size": cut.micro,
-        "gradient_accumulation_steps": cut.parts,
+        "gradient_accumulation_steps": cut.passes,
         "train_sampling_strategy": "sequential",
         "max_grad_norm": config.max_grad_norm,
         "max_length": None,
@@ -189,8 +189,8 @@ def _dataset(examples: Sequence[Example] | Sequence[Pair]) -> Any:
 def _columns(example: Example | Pair) -> dict[str, list[int]]:
     """As TRL's collators read it; -100 is a label that the loss leaves out."""
     if isinstance(example, Pair):
-        parts = (example.prompt, example.chosen, example.rejected)
-        return dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), map(list, parts), strict=True))
+        sides = (example.prompt, example.chosen, example.rejected)
+        return dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), map(list, sides), strict=True))
     marked = zip(example.tokens, example.is_learned, strict=True)
     return {
         "input_ids": list(example.tokens),

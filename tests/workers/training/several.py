@@ -29,7 +29,7 @@ def run(task: dict[str, Any], world: World) -> None:
 
     `task` is {"name", "folder", "config", "steps"}; metrics go to FOLDER/NAME.json.
     """
-    answers = iter([False] * task["steps"] + [True] * 1000)
+    stops = iter([False] * task["steps"] + [True] * 1000)
     recorder = ListRecorder()
     folder = Path(task["folder"])
     with contextlib.suppress(RunCancelled):
@@ -40,7 +40,7 @@ def run(task: dict[str, Any], world: World) -> None:
             FunctionGrader(early_letters),
             recorder,
             folder / task["name"],
-            lambda: next(answers),
+            lambda: next(stops),
             world,
         )
     if world.is_main:

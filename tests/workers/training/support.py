@@ -11,7 +11,7 @@ from graders import Failure, FailureKind, Grade, Sample
 from methods.rows import Row
 from methods.train_config import TrainConfig
 from workers.training.base.types import Checkpoint, Completion, Group, Prompt, Split
-from workers.training.sampling.decoders import Room, slot_cache
+from workers.training.sampling.decoders import CacheSize, slot_cache
 from workers.training.sampling.slot_cache import SlotCache
 from workers.training.sampling.static_decoder import StaticDecoder
 
@@ -152,7 +152,7 @@ def sampling_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("sample-ahead")]
 
 
-def decode_statically(model: Any, room: Room, samples: int, _: int) -> tuple[SlotCache, StaticDecoder]:
+def decode_statically(model: Any, size: CacheSize, samples: int, _: int) -> tuple[SlotCache, StaticDecoder]:
     """Takes the place of `make_decoder`: what a GPU gets."""
-    cache = slot_cache(model, room)
+    cache = slot_cache(model, size)
     return cache, StaticDecoder(model, cache, samples)

@@ -174,9 +174,9 @@ def test_kl_is_measured_at_beta_zero_too(tiny, tmp_path):
 
 
 def test_cancel_is_seen_before_the_next_step(tiny, tmp_path):
-    answers = iter([False, False, True])
+    stops = iter([False, False, True])
     with pytest.raises(RunCancelled, match="after step 2"):
-        run(make_config(tiny), tmp_path, should_stop=lambda: next(answers))
+        run(make_config(tiny), tmp_path, should_stop=lambda: next(stops))
 
 
 def test_a_grader_that_always_fails_ends_the_run_with_its_messages(tiny, tmp_path):
@@ -257,11 +257,11 @@ def test_a_sampler_that_disagrees_with_the_trainer_is_told_of_once(tiny, tmp_pat
 
     monkeypatch.setattr(loop, "update_policy", disagrees)
     notes = []
-    for answers in ([False] * 3 + [True], [False] * 9):  # stopped after step 3, and resumed
+    for stops in ([False] * 3 + [True], [False] * 9):  # stopped after step 3, and resumed
         recorder = ListRecorder()
         with contextlib.suppress(RunCancelled):
             arguments = (make_config(tiny), ROWS, [], FunctionGrader(early_letters), recorder, tmp_path)
-            train(*arguments, iter(answers).__next__)
+            train(*arguments, iter(stops).__next__)
         notes += recorder.all("note")
     assert [level for level, _ in notes] == ["warn", "info"]
     assert "Step 2: sampler and trainer differ by 0.060 nats per token" in notes[0][1]

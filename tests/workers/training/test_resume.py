@@ -53,8 +53,8 @@ def final_weights(run_dir):
 
 
 def stop_after(steps):
-    answers = iter([False] * steps + [True])
-    return lambda: next(answers)
+    stops = iter([False] * steps + [True])
+    return lambda: next(stops)
 
 
 AHEAD = {"adapter": "full", "async_steps": 1, "sampling_rounds": 2}

@@ -151,7 +151,7 @@ def test_leaving_a_run_ends_its_threads_though_grades_are_missing(sharp, tmp_pat
 
 
 def test_a_run_that_samples_ahead_can_be_stopped(sharp, tmp_path):
-    answers = iter([False, False, True])
+    stops = iter([False, False, True])
     config = make_config(sharp, async_steps=1)
     with pytest.raises(RunCancelled, match="after step 2"):
         train(
@@ -161,7 +161,7 @@ def test_a_run_that_samples_ahead_can_be_stopped(sharp, tmp_path):
             FunctionGrader(early_letters),
             ListRecorder(),
             tmp_path,
-            lambda: next(answers),
+            lambda: next(stops),
         )
     assert sampling_threads() == []
 

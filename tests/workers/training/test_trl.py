@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.workers.training.conftest import moved
-from tests.workers.training.passes.test_forward import make_answers, plain_logprobs
+from tests.workers.training.passes.test_forward import make_completions, plain_logprobs
 from tests.workers.training.support import make_config
 from workers.training.advantages import group_advantages, leave_one_out_advantages, token_weights
 from workers.training.base.types import Group
@@ -92,10 +92,10 @@ def padded(rows, *, left=False):
     return ids, mask
 
 
-def trl_inputs(answers, advantages, old, ref):
+def trl_inputs(packed, advantages, old, ref):
     """The dictionary TRL hands to its loss: prompts padded left, completions right."""
-    prompt_ids, prompt_mask = padded([answer.prompt.tokens for answer in answers], left=True)
-    completion_ids, completion_mask = padded([answer.completion.tokens for answer in answers])
+    prompt_ids, prompt_mask = padded([one.prompt.tokens for one in packed], left=True)
+    completion_ids, completion_mask = padded([one.completion.tokens for one in packed])
 
     def aligned(values):
         out = torch.zeros(completion_ids.shape)
@@ -114,26 +114,26 @@ def trl_inputs(answers, advantages, old, ref):
     }
 
 
-def groups_of(answers):
+def groups_of(packed):
     return [
-        Group(answers[i * G].prompt, tuple(answer.completion for answer in answers[i * G : i * G + G]))
-        for i in range(len(answers) // G)
+        Group(packed[i * G].prompt, tuple(one.completion for one in packed[i * G : i * G + G]))
+        for i in range(len(packed) // G)
     ]
 
 
-def our_loss(policy, answers, advantages, old, ref, config):
+def our_loss(policy, packed, advantages, old, ref, config):
     everything = torch.ones(P, G, dtype=torch.bool)
-    weights = token_weights(groups_of(answers), everything, everything, everything, config)
+    weights = token_weights(groups_of(packed), everything, everything, everything, config)
     total = torch.zeros(())
-    for batch in make_batches(answers, config.micro_batch_tokens, torch.device("cpu")):
+    for batch in make_batches(packed, config.micro_batch_tokens, torch.device("cpu")):
         states = completion_states(policy.model, batch)
         head = policy.model.get_output_embeddings()
         logprobs, _ = token_logprobs(states, head, batch.targets, TEMPERATURE)
-        before = torch.cat([old[i] for i in batch.answers])
-        of_tokens = advantages[list(batch.answers)].repeat_interleave(batch.lengths)
-        reference = torch.cat([ref[i] for i in batch.answers])
+        before = torch.cat([old[i] for i in batch.indices])
+        of_tokens = advantages[list(batch.indices)].repeat_interleave(batch.lengths)
+        reference = torch.cat([ref[i] for i in batch.indices])
         tokens = policy_loss(logprobs, before, before, reference, of_tokens, batch.lengths, config)
-        total = total + (tokens.loss * torch.cat([weights[i] for i in batch.answers])).sum()
+        total = total + (tokens.loss * torch.cat([weights[i] for i in batch.indices])).sum()
     return total
 
 
@@ -165,24 +165,24 @@ def their_model(policy, trainer, adapter):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_loss_and_gradient_equal_trls(sharp, tmp_path, algorithm, beta, adapter):
     """Off-policy: the policy before the update, and the reference, are ours moved by noise."""
-    answers = make_answers(seed=11, n_prompts=P, group=G, longest=LIMIT)
+    packed = make_completions(seed=11, n_prompts=P, group=G, longest=LIMIT)
     ours, theirs = ALGORITHMS[algorithm]
     config = make_config(sharp, **{**SAME, **ours, "adapter": adapter, "beta": beta})
     policy = moved(Policy.load(config))
     generator = torch.Generator().manual_seed(5)
-    now = [plain_logprobs(policy.model, answer, TEMPERATURE).detach() for answer in answers]
+    now = [plain_logprobs(policy.model, one, TEMPERATURE).detach() for one in packed]
     old = [values + 0.3 * torch.randn(values.shape, generator=generator) for values in now]
     ref = [values + 0.5 * torch.randn(values.shape, generator=generator) for values in now]
-    advantages = torch.randn(len(answers), generator=generator)
+    advantages = torch.randn(len(packed), generator=generator)
 
     trainer = make_trainer("GRPO", sharp, tmp_path, beta=beta, **theirs)
     model, weights = their_model(policy, trainer, adapter)
-    their_loss = trainer._compute_loss(model, trl_inputs(answers, advantages, old, ref))
+    their_loss = trainer._compute_loss(model, trl_inputs(packed, advantages, old, ref))
     expected = gradients(their_loss, weights)
     assert sum(g.norm() for g in expected.values()) > 0.1
     for budget in (10**6, 100):
         split = config.model_copy(update={"micro_batch_tokens": budget})
-        loss = our_loss(policy, answers, advantages, old, ref, split)
+        loss = our_loss(policy, packed, advantages, old, ref, split)
         assert loss.item() == pytest.approx(their_loss.item(), abs=1e-5)
         found = gradients(loss, policy.trained())
         assert found.keys() == expected.keys()
@@ -195,15 +195,15 @@ def test_loss_and_gradient_equal_trls(sharp, tmp_path, algorithm, beta, adapter)
 
 def graded_groups(policy, seed=3):
     """Groups as our policy would have sampled them, some completions ended and some cut, and rewards."""
-    answers = make_answers(seed=seed, n_prompts=P, group=G, longest=LIMIT - 1)
+    packed = make_completions(seed=seed, n_prompts=P, group=G, longest=LIMIT - 1)
     completions = []
-    for i, answer in enumerate(answers):
+    for i, one in enumerate(packed):
         ending = (policy.end_ids[0],) if i % 3 else ()
-        tokens = tuple(min(token, 200) for token in answer.completion.tokens) + ending
+        tokens = tuple(min(token, 200) for token in one.completion.tokens) + ending
         reason = "stop" if ending else "length"
-        completion = replace(answer.completion, tokens=tokens, finish_reason=reason)
-        logprobs = plain_logprobs(policy.model, answer._replace(completion=completion), TEMPERATURE)
-        completions.append(answer._replace(completion=replace(completion, logprobs=tuple(logprobs.tolist()))))
+        completion = replace(one.completion, tokens=tokens, finish_reason=reason)
+        logprobs = plain_logprobs(policy.model, one._replace(completion=completion), TEMPERATURE)
+        completions.append(one._replace(completion=replace(completion, logprobs=tuple(logprobs.tolist()))))
     # Large, so that the 1e-4 that TRL adds to standard deviations is nothing beside them.
     rewards = 1000 * torch.rand(P, G, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return groups_of(completions), rewards

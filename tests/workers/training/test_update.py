@@ -10,11 +10,11 @@ import torch
 
 from methods.algorithms import RECIPES, AlgorithmName
 from tests.workers.training.conftest import moved
-from tests.workers.training.passes.test_forward import make_answers, plain_logprobs
+from tests.workers.training.passes.test_forward import make_completions, plain_logprobs
 from tests.workers.training.support import make_config
 from workers.training import update
 from workers.training.base.types import Group, Prompt
-from workers.training.lesson import overlong_punishment
+from workers.training.learnable import overlong_punishment
 from workers.training.model.policy import Policy
 from workers.training.rewards import Rewards
 from workers.training.sampling.rollout import Sampling, sample_groups
@@ -41,13 +41,13 @@ def made_up_config(model, algorithm="grpo", **changes):
 
 def make_groups(policy, seed=1, n_prompts=3, group=4):
     """Groups as this policy would have sampled them."""
-    answers = make_answers(seed=seed, n_prompts=n_prompts, group=group, longest=LIMIT)
+    packed = make_completions(seed=seed, n_prompts=n_prompts, group=group, longest=LIMIT)
     groups = []
     for i in range(n_prompts):
-        members = answers[i * group : (i + 1) * group]
+        members = packed[i * group : (i + 1) * group]
         completions = [
-            replace(answer.completion, logprobs=tuple(plain_logprobs(policy.model, answer).tolist()))
-            for answer in members
+            replace(one.completion, logprobs=tuple(plain_logprobs(policy.model, one).tolist()))
+            for one in members
         ]
         groups.append(Group(members[0].prompt, tuple(completions)))
     return groups
@@ -93,7 +93,9 @@ def test_there_is_a_gradient(case):
 def test_micro_batches_have_the_gradient_of_the_whole(case):
     config, policy, groups, rewards, gradient, _ = case
     split = config.model_copy(update={"micro_batch_tokens": 64})
-    n_passes = len(update.make_batches(update.find_lesson(groups, rewards, split).answers, 64, policy.device))
+    n_passes = len(
+        update.make_batches(update.find_learnable(groups, rewards, split).completions, 64, policy.device)
+    )
     assert n_passes > 1
     (found, *_), _ = gradients_of(policy, groups, rewards, split)
     assert_same(found, gradient)
@@ -248,11 +250,11 @@ def test_long_completions_are_punished(sharp):
         for c, n in zip(group.completions, (4, 6, 8), strict=True)
     )
     rewards = Rewards(torch.tensor([[0.0, 0.0, 3.0]]).double(), torch.ones(1, 3).bool())
-    lesson = update.find_lesson([replace(group, completions=long)], rewards, config)
-    assert lesson.rewards.values.tolist() == [[0.0, -1.0, 1.0]]
-    assert lesson.measured == {"reward/overlong_penalty": 1.0}
+    learnable = update.find_learnable([replace(group, completions=long)], rewards, config)
+    assert learnable.rewards.values.tolist() == [[0.0, -1.0, 1.0]]
+    assert learnable.measured == {"reward/overlong_penalty": 1.0}
     same = Rewards(torch.zeros(1, 3).double(), torch.ones(1, 3).bool())
-    assert update.find_lesson([replace(group, completions=long)], same, config) is None
+    assert update.find_learnable([replace(group, completions=long)], same, config) is None
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -1,7 +1,7 @@
 """The processes that share a run. Alone, every call gives back what it was given.
 
-Each process samples and grades its part of a step's prompts, is given all groups, and computes the gradient
-of its part of the completions; gradients are added up. Clipping and the optimizer's step are then the same
+Each process samples and grades its share of a step's prompts, is given all groups, and computes the gradient
+of its share of the completions; gradients are added up. Clipping and the optimizer's step are then the same
 everywhere, so the weights stay equal without ever being sent.
 
 Calls are collective: every process makes them in the same order, and never from two threads at once.
@@ -107,14 +107,14 @@ class World:
         return max(self.gather(count))
 
     def slice(self, items: Sequence[T]) -> Sequence[T]:
-        """This process's part of a list, every `size`-th item; `merge` puts the parts together again."""
+        """This process's share of a list, every `size`-th item; `merge` puts the shares together again."""
         return items[self.rank :: self.size]
 
-    def merge(self, part: Sequence[T]) -> list[T]:
+    def merge(self, share: Sequence[T]) -> list[T]:
         """The list whose slices the processes bring, in its order, in every process."""
-        parts = self.gather(list(part))
-        total = sum(map(len, parts))
-        return [parts[i % self.size][i // self.size] for i in range(total)]
+        shares = self.gather(list(share))
+        total = sum(map(len, shares))
+        return [shares[i % self.size][i // self.size] for i in range(total)]
 
     def share(
         self,
@@ -127,7 +127,7 @@ class World:
         Args:
             sizes: work of each item, such as tokens of a completion.
             owners: what each item belongs to, such as its prompt; by default, each stands for itself. Items
-                of one owner stay together as long as that owner is not more than a process's fair part.
+                of one owner stay together as long as that owner is not more than a process's fair share.
             owner_sizes: work of an owner, done by every process that has an item of it.
         """
         shares = share_out(sizes, owners or range(len(sizes)), owner_sizes or {}, self.size)
@@ -183,39 +183,39 @@ def share_out(
         own = owner_sizes.get(owner, 0)
         work = own + sum(sizes[i] for i in items)
         n_pieces = min(len(items), -(-work * processes // max(total, 1)), processes)
-        for part in _evenly(items, sizes, max(n_pieces, 1)):
-            pieces.append((own + sum(sizes[i] for i in part), part))
+        for piece in _evenly(items, sizes, max(n_pieces, 1)):
+            pieces.append((own + sum(sizes[i] for i in piece), piece))
     pieces.sort(key=lambda piece: -piece[0])
     shares: list[list[int]] = [[] for _ in range(processes)]
     loads = [0] * processes
-    for work, part in pieces:
+    for work, piece in pieces:
         least = loads.index(min(loads))
-        shares[least] += part
+        shares[least] += piece
         loads[least] += work
     return [sorted(share) for share in shares]
 
 
 def _evenly(items: Sequence[int], sizes: Sequence[int], n: int) -> list[list[int]]:
-    """Split items into n parts of about the same work, none empty (n is at most their number)."""
-    parts: list[list[int]] = [[] for _ in range(n)]
+    """Split items into n pieces of about the same work, none empty (n is at most their number)."""
+    pieces: list[list[int]] = [[] for _ in range(n)]
     loads = [0] * n
     for i in sorted(items, key=lambda i: -sizes[i]):
-        least = min(range(n), key=lambda k: (loads[k], len(parts[k])))
-        parts[least].append(i)
+        least = min(range(n), key=lambda k: (loads[k], len(pieces[k])))
+        pieces[least].append(i)
         loads[least] += sizes[i]
-    return parts
+    return pieces
 
 
 def _buckets(weights: Iterable[Tensor]) -> Iterator[list[Tensor]]:
     """Lists of weights of about `BUCKET` numbers, in order."""
     bucket: list[Tensor] = []
-    room = BUCKET
+    left = BUCKET
     for weight in weights:
-        if bucket and weight.numel() > room:
+        if bucket and weight.numel() > left:
             yield bucket
-            bucket, room = [], BUCKET
+            bucket, left = [], BUCKET
         bucket.append(weight)
-        room -= weight.numel()
+        left -= weight.numel()
     if bucket:
         yield bucket
 

@@ -81,7 +81,7 @@ class DeviceMissing(RunFailed):
     code = "gpu_missing"
 
 
-class ConstraintFailed(RunFailed):
+class GrammarFailed(RunFailed):
     """The response format cannot be held: the grammar is too complex, or the tokenizer of another kind."""
 
     code = "response_format_error"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.training.kernels import compiled
-from workers.training.kernels.panels import ADDED, PANEL, START, WRITTEN, Matrix, Place, multiply
+from workers.training.kernels.panels import ADDED, PANEL, START, WRITTEN, Matrix, Offset, multiply
 from workers.training.kernels.softmax import exponentials, largest
 
 Floats = NDArray[np.float32]
@@ -25,7 +25,7 @@ TOGETHER = 24
 ONE, LOWEST = np.float32(1), np.float32(-np.inf)
 
 
-class Stored(NamedTuple):
+class KeyValueArrays(NamedTuple):
     """Keys and values of all layers.
 
     Attributes:
@@ -41,20 +41,20 @@ class Rows(NamedTuple):
     """Completions by slot.
 
     Attributes:
-        order: slots of those that are read, those of one group beside each other.
+        slots: of those that are read, the ones of one group beside each other.
         group: (B,) the slot of each one's prompt.
         counts: (B,) tokens sampled.
         prompt_lengths: (n,).
     """
 
-    order: Ints
+    slots: Ints
     group: Ints
     counts: Ints
     prompt_lengths: Ints
 
 
-class Part(NamedTuple):
-    """Completions of one group, by their places in the order, and a head of keys."""
+class GroupHead(NamedTuple):
+    """Completions of one group, by their places in `Rows.slots`, and a head of keys."""
 
     layer: int
     kv_head: int
@@ -64,26 +64,26 @@ class Part(NamedTuple):
 
 @compiled
 def attend(
-    layer: int, rows: Rows, queries: Floats, prompts: Stored, completions: Stored, out: Floats
+    layer: int, rows: Rows, queries: Floats, prompts: KeyValueArrays, completions: KeyValueArrays, out: Floats
 ) -> None:
     """(kv_heads, B, folded, D) queries -> (B, heads * Dp). What they ask for has been kept already."""
     kv_heads, B, folded, D = queries.shape
     most = max(1, TOGETHER // folded)
-    room = (prompts.keys.shape[3] + completions.keys.shape[3]) * PANEL
-    scores = np.empty((min(most, B) * folded, room), np.float32)
+    stride = (prompts.keys.shape[3] + completions.keys.shape[3]) * PANEL
+    scores = np.empty((min(most, B) * folded, stride), np.float32)
     sums = np.empty(len(scores), np.float32)
     found = np.empty((len(scores), prompts.values.shape[3] * PANEL), np.float32)
     for kv_head in range(kv_heads):
         first = 0
         while first < B:
-            group = rows.group[rows.order[first]]
+            group = rows.group[rows.slots[first]]
             last = first + 1
-            while last < B and last - first < most and rows.group[rows.order[last]] == group:
+            while last < B and last - first < most and rows.group[rows.slots[last]] == group:
                 last += 1
-            part = Part(layer, kv_head, first, last)
-            _score(part, rows, queries, prompts, completions, scores)
-            _exponentials(part, rows, folded, scores, sums)
-            _weigh(part, rows, folded, scores, prompts, completions, found)
+            task = GroupHead(layer, kv_head, first, last)
+            _score(task, rows, queries, prompts, completions, scores)
+            _exponentials(task, rows, folded, scores, sums)
+            _weigh(task, rows, folded, scores, prompts, completions, found)
             for b in range(first, last):
                 for head in range(folded):
                     row = (b - first) * folded + head
@@ -109,27 +109,32 @@ def _place(stored: Floats, layer: int, slot: int, kv_head: int) -> int:
 
 @compiled
 def _score(
-    part: Part, rows: Rows, queries: Floats, prompts: Stored, completions: Stored, scores: Floats
+    task: GroupHead,
+    rows: Rows,
+    queries: Floats,
+    prompts: KeyValueArrays,
+    completions: KeyValueArrays,
+    scores: Floats,
 ) -> None:
     """Products of each query with the keys of its prompt and its own."""
     _, B, folded, D = queries.shape
-    asked, at, room = queries.reshape(-1), (part.kv_head * B + part.first) * folded * D, scores.shape[1]
-    group, made = rows.group[rows.order[part.first]], scores.reshape(-1)
+    asked, at, stride = queries.reshape(-1), (task.kv_head * B + task.first) * folded * D, scores.shape[1]
+    group, made = rows.group[rows.slots[task.first]], scores.reshape(-1)
     length = rows.prompt_lengths[group]
-    keys, keys_at = prompts.keys.reshape(-1), _place(prompts.keys, part.layer, group, part.kv_head)
-    n = (part.last - part.first) * folded
-    _with_keys(n, length, D, (asked, at, D), keys, keys_at, (made, START, room))
+    keys, keys_at = prompts.keys.reshape(-1), _place(prompts.keys, task.layer, group, task.kv_head)
+    n = (task.last - task.first) * folded
+    _with_keys(n, length, D, (asked, at, D), keys, keys_at, (made, START, stride))
     keys = completions.keys.reshape(-1)
-    for b in range(part.first, part.last):
-        slot, row = rows.order[b], (b - part.first) * folded
-        keys_at = _place(completions.keys, part.layer, slot, part.kv_head)
-        query, out = (asked, at + row * D, D), (made, row * room + _own_place(length), room)
+    for b in range(task.first, task.last):
+        slot, row = rows.slots[b], (b - task.first) * folded
+        keys_at = _place(completions.keys, task.layer, slot, task.kv_head)
+        query, out = (asked, at + row * D, D), (made, row * stride + _own_place(length), stride)
         _with_keys(folded, rows.counts[slot], D, query, keys, keys_at, out)
 
 
 @compiled
 def _with_keys(
-    n: int, length: int, D: int, queries: Matrix, keys: Floats, keys_at: Place, out: Matrix
+    n: int, length: int, D: int, queries: Matrix, keys: Floats, keys_at: Offset, out: Matrix
 ) -> None:
     """(n, D) by (blocks, D, 16), as many blocks as `length` columns take."""
     for block in range((length + PANEL - 1) // PANEL):
@@ -138,13 +143,13 @@ def _with_keys(
 
 
 @compiled
-def _exponentials(part: Part, rows: Rows, folded: int, scores: Floats, sums: Floats) -> None:
+def _exponentials(task: GroupHead, rows: Rows, folded: int, scores: Floats, sums: Floats) -> None:
     """Scores become their exponentials, relative to the row's highest, whose sums are noted."""
-    length = rows.prompt_lengths[rows.group[rows.order[part.first]]]
-    numbers, room = scores.reshape(-1), scores.shape[1]
-    for row in range((part.last - part.first) * folded):
-        count = rows.counts[rows.order[part.first + row // folded]]
-        at, own_at = row * room, row * room + _own_place(length)
+    length = rows.prompt_lengths[rows.group[rows.slots[task.first]]]
+    numbers, stride = scores.reshape(-1), scores.shape[1]
+    for row in range((task.last - task.first) * folded):
+        count = rows.counts[rows.slots[task.first + row // folded]]
+        at, own_at = row * stride, row * stride + _own_place(length)
         prompts, own = numbers[at : at + length], numbers[own_at : own_at + count]
         top = largest(own, largest(prompts, LOWEST))
         sums[row] = exponentials(prompts, top) + exponentials(own, top)
@@ -152,29 +157,29 @@ def _exponentials(part: Part, rows: Rows, folded: int, scores: Floats, sums: Flo
 
 @compiled
 def _weigh(
-    part: Part,
+    task: GroupHead,
     rows: Rows,
     folded: int,
     scores: Floats,
-    prompts: Stored,
-    completions: Stored,
+    prompts: KeyValueArrays,
+    completions: KeyValueArrays,
     found: Floats,
 ) -> None:
     """Sums of the values of prompt and own tokens, weighed by `scores`."""
-    given, made, room, width = scores.reshape(-1), found.reshape(-1), scores.shape[1], found.shape[1]
-    group = rows.group[rows.order[part.first]]
+    given, made, stride, width = scores.reshape(-1), found.reshape(-1), scores.shape[1], found.shape[1]
+    group = rows.group[rows.slots[task.first]]
     length = rows.prompt_lengths[group]
     values, columns = prompts.values.reshape(-1), prompts.values.shape[4]
-    at = _place(prompts.values, part.layer, group, part.kv_head)
-    n = (part.last - part.first) * folded
+    at = _place(prompts.values, task.layer, group, task.kv_head)
+    n = (task.last - task.first) * folded
     for panel in range(width // PANEL):
         weighed = (values, at + panel * columns * PANEL)
-        multiply(n, length, (given, START, room), weighed, (made, panel * PANEL, width), WRITTEN)
+        multiply(n, length, (given, START, stride), weighed, (made, panel * PANEL, width), WRITTEN)
     values, columns = completions.values.reshape(-1), completions.values.shape[4]
-    for b in range(part.first, part.last):
-        slot, row = rows.order[b], (b - part.first) * folded
-        at = _place(completions.values, part.layer, slot, part.kv_head)
-        own = (given, row * room + _own_place(length), room)
+    for b in range(task.first, task.last):
+        slot, row = rows.slots[b], (b - task.first) * folded
+        at = _place(completions.values, task.layer, slot, task.kv_head)
+        own = (given, row * stride + _own_place(length), stride)
         for panel in range(width // PANEL):
             weighed = (values, at + panel * columns * PANEL)
             out = (made, row * width + panel * PANEL, width)

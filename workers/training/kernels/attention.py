@@ -41,10 +41,10 @@ def attend(
     """(N, H, D) queries, (N, K, D) keys and values -> (N, H, D) and the (N, H) log-sum-exp of the scores."""
     width, kv_heads = query.shape[2], key.shape[1]
     group = query.shape[1] // kv_heads
-    wide, room = -(-width // COLUMNS) * COLUMNS, _room(firsts, lengths)
+    wide, columns = -(-width // COLUMNS) * COLUMNS, _key_columns(firsts, lengths)
     tokens, rows = _tile(group)
-    turned_keys = np.zeros((width, room), np.float32)
-    values = np.zeros((room, wide), np.float32)
+    transposed_keys = np.zeros((width, columns), np.float32)
+    values = np.zeros((columns, wide), np.float32)
     queries, found = np.zeros((rows, wide), np.float32), np.zeros((rows, wide), np.float32)
     scores = np.zeros((rows, STEP), np.float32)
     tops, totals = np.zeros(rows, np.float32), np.zeros(rows, np.float32)
@@ -54,7 +54,7 @@ def attend(
         for run in range(firsts[segment], firsts[segment + 1]):
             for t in range(lengths[run]):
                 for j in range(width):
-                    turned_keys[j, before + t] = key[at + t, head, j]
+                    transposed_keys[j, before + t] = key[at + t, head, j]
                 _scale(value[at + t, head], ONE, values[before + t])
             for start in range(0, lengths[run], tokens):
                 n = min(tokens, lengths[run] - start)
@@ -64,7 +64,7 @@ def attend(
                     n * group,
                     group,
                     before + start,
-                    turned_keys,
+                    transposed_keys,
                     values,
                     scores,
                     found,
@@ -81,14 +81,14 @@ def attend(
 
 @compiled
 def _attend(
-    queries: Floats, used: int, group: int, before: int, turned_keys: Floats, values: Floats,
+    queries: Floats, used: int, group: int, before: int, transposed_keys: Floats, values: Floats,
     scores: Floats, found: Floats, tops: Floats, totals: Floats,
 ) -> None:  # fmt: skip
     """Of `used` queries, the first of which sees `before` keys and its own: weighted sums of values.
 
     They are to be divided by `totals`.
     """
-    width, room = turned_keys.shape
+    width, columns = transposed_keys.shape
     wide = values.shape[1]
     for i in range(used):
         tops[i], totals[i] = LOWEST, ZERO
@@ -96,7 +96,7 @@ def _attend(
     seen = before + used // group
     for start in range(0, seen, KEYS):
         n = min(KEYS, seen - start)
-        multiply(scores, STEP, queries, wide, turned_keys, start, room, used, n, width)
+        multiply(scores, STEP, queries, wide, transposed_keys, start, columns, used, n, width)
         for i in range(used):
             visible = max(0, min(n, before + i // group + 1 - start))
             row = scores[i, :visible]
@@ -120,11 +120,11 @@ def attend_gradient(
     """Gradients of the operands from that of `attend`'s output."""
     width, kv_heads = query.shape[2], key.shape[1]
     group = query.shape[1] // kv_heads
-    wide, room = -(-width // COLUMNS) * COLUMNS, _room(firsts, lengths)
+    wide, columns = -(-width // COLUMNS) * COLUMNS, _key_columns(firsts, lengths)
     tokens, rows = _tile(group)
-    keys = np.zeros((room, wide), np.float32)
-    turned = np.zeros((2, width, room), np.float32)  # keys and values
-    sides = np.zeros((2, room, wide), np.float32)  # gradients of both
+    keys = np.zeros((columns, wide), np.float32)
+    transposed = np.zeros((2, width, columns), np.float32)  # keys and values
+    sides = np.zeros((2, columns, wide), np.float32)  # gradients of both
     tiles = np.zeros((3, rows, wide), np.float32)  # queries, their gradient, that of their output
     scores = np.zeros((2, rows, STEP), np.float32)  # probabilities, and the gradient of the scores
     known = np.zeros((2, rows), np.float32)  # log-sum-exp; output times its gradient
@@ -136,8 +136,8 @@ def attend_gradient(
             for t in range(n):
                 _scale(key[at + t, head], ONE, keys[before + t])
                 for j in range(width):
-                    turned[0, j, before + t] = key[at + t, head, j]
-                    turned[1, j, before + t] = value[at + t, head, j]
+                    transposed[0, j, before + t] = key[at + t, head, j]
+                    transposed[1, j, before + t] = value[at + t, head, j]
             for start in range(0, n, tokens):
                 some = min(tokens, n - start)
                 _take(query, at + start, some, head * group, group, scaling, tiles[0])
@@ -145,7 +145,7 @@ def attend_gradient(
                 for i in range(some * group):
                     token, of = at + start + i // group, head * group + i % group
                     known[0, i], known[1, i] = sums[token, of], _dot(grad[token, of], out[token, of])
-                _gradient(tiles, some * group, group, before + start, keys, turned, sides, scores, known)
+                _gradient(tiles, some * group, group, before + start, keys, transposed, sides, scores, known)
                 for i in range(some * group):
                     token, of = at + start + i // group, head * group + i % group
                     _scale(tiles[1, i], scaling, of_query[token, of])
@@ -158,11 +158,11 @@ def attend_gradient(
 
 @compiled
 def _gradient(
-    tiles: Floats, used: int, group: int, before: int, keys: Floats, turned: Floats, sides: Floats,
+    tiles: Floats, used: int, group: int, before: int, keys: Floats, transposed: Floats, sides: Floats,
     scores: Floats, known: Floats,
 ) -> None:  # fmt: skip
     """As `_attend`, backwards. The gradients of keys and values are added to."""
-    width, room = turned[0].shape
+    width, columns = transposed[0].shape
     wide = keys.shape[1]
     queries, of_queries, grad = tiles
     for i in range(used):
@@ -170,8 +170,8 @@ def _gradient(
     seen = before + used // group
     for start in range(0, seen, KEYS):
         n = min(KEYS, seen - start)
-        multiply(scores[0], STEP, queries, wide, turned[0], start, room, used, n, width)
-        multiply(scores[1], STEP, grad, wide, turned[1], start, room, used, n, width)
+        multiply(scores[0], STEP, queries, wide, transposed[0], start, columns, used, n, width)
+        multiply(scores[1], STEP, grad, wide, transposed[1], start, columns, used, n, width)
         whole = -(-n // ROWS) * ROWS
         for i in range(used):
             visible = max(0, min(n, before + i // group + 1 - start))
@@ -190,7 +190,7 @@ def _gradient(
 
 
 @compiled
-def _room(firsts: Integers, lengths: Integers) -> int:
+def _key_columns(firsts: Integers, lengths: Integers) -> int:
     """Places for the keys of any prompt and completion, a tile more, and an odd number of cache lines."""
     most = 0
     for segment in range(len(firsts) - 1):
@@ -229,7 +229,7 @@ def _give(sides: Floats, place: int, n: int, at: int, head: int, of_key: Floats,
 
 @compiled
 def _scale(x: Floats, factor: np.float32, scaled: Floats) -> None:
-    """As many numbers as both have room for."""
+    """As many numbers as both hold."""
     for j in range(min(len(x), len(scaled))):
         scaled[j] = x[j] * factor
 

@@ -4,7 +4,7 @@ All completions of a group read their prompt's keys together. What a row comes t
 others, to the bit. Norm and gate are those of the training pass (`kernels.rows`), with plain weights and
 sums in its order, so that roundings are mostly the trainer's.
 
-Shapes: B live completions in slots 0..B, n prompts, L layers, states H wide, heads = kv_heads * folded of D
+Shapes: B active completions in slots 0..B, n prompts, L layers, states H wide, heads = kv_heads * folded of D
 each, V tokens; Hp, Dp, and Ip of the gate: widths rounded up to whole panels of 16 columns
 (`kernels.panels`), where weights are 0.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.training.kernels import compiled
-from workers.training.kernels.attend import Rows, Stored, attend
+from workers.training.kernels.attend import KeyValueArrays, Rows, attend
 from workers.training.kernels.panels import ADDED, PANEL, START, WRITTEN, multiply
 from workers.training.kernels.rows import gated, norm_row
 
@@ -65,17 +65,20 @@ class Weights(NamedTuple):
 def decode(
     first: int,
     last: int,
-    live: Rows,
+    all_rows: Rows,
     ids: Ints,
     weights: Weights,
-    prompts: Stored,
-    completions: Stored,
+    prompts: KeyValueArrays,
+    completions: KeyValueArrays,
     logits: Floats,
 ) -> None:
-    """Read the last token, of `ids` (B,), of the completions from first to last in the order; keep its keys
-    and values, and write the logits of the next to their slots' rows of `logits`, (B, V)."""
-    rows = Rows(live.order[first:last], live.group, live.counts, live.prompt_lengths)
-    B, H = len(rows.order), weights.embedding.shape[1]
+    """Reads the last token of each completion, keeps its keys and values, and writes the logits of the next.
+
+    The completions are those from `first` to `last` in `all_rows.slots`. Row i of `ids` (B,) and of
+    `logits` (B, V) belongs to slot i.
+    """
+    rows = Rows(all_rows.slots[first:last], all_rows.group, all_rows.counts, all_rows.prompt_lengths)
+    B, H = len(rows.slots), weights.embedding.shape[1]
     _, _, kv_heads, _, D, _ = prompts.keys.shape
     Dp, inner = prompts.values.shape[3] * PANEL, weights.down.shape[2]
     heads = weights.out.shape[2] // Dp
@@ -86,20 +89,20 @@ def decode(
     attended = np.zeros((B, heads * Dp), np.float32)
     active = np.empty((B, inner), np.float32)
     for b in range(B):
-        token = weights.embedding[ids[rows.order[b]]]
+        token = weights.embedding[ids[rows.slots[b]]]
         for i in range(H):
             states[b, i] = token[i]
     for layer in range(len(weights.qkv)):
         _normalise(states, weights.norm[layer], weights.eps, normed)
         _product(normed, weights.qkv[layer], mixed, WRITTEN)
-        _turn(layer, rows, weights, mixed, queries, completions)
+        _rotate(layer, rows, weights, mixed, queries, completions)
         attend(layer, rows, queries, prompts, completions, attended)
         _product(attended, weights.out[layer], states, ADDED)
         _normalise(states, weights.mlp_norm[layer], weights.eps, normed)
         _gate(normed, weights.gate[layer], weights.up[layer], active)
         _product(active, weights.down[layer], states, ADDED)
     _normalise(states, weights.last_norm, weights.eps, normed)
-    _logits(normed, weights.head, rows.order, logits)
+    _logits(normed, weights.head, rows.slots, logits)
 
 
 @compiled
@@ -126,13 +129,15 @@ def _product(x: Floats, panels: Floats, out: Floats, is_added: np.bool_) -> None
 
 
 @compiled
-def _turn(layer: int, rows: Rows, weights: Weights, mixed: Floats, queries: Floats, stored: Stored) -> None:
+def _rotate(
+    layer: int, rows: Rows, weights: Weights, mixed: Floats, queries: Floats, stored: KeyValueArrays
+) -> None:
     """Bring queries and keys to their norm and position; keep keys and values in their column."""
     kv_heads, B, folded, D = queries.shape
     heads, half = kv_heads * folded, D // 2
     bias = weights.qkv_bias[layer]
     for b in range(B):
-        slot = rows.order[b]
+        slot = rows.slots[b]
         column = rows.counts[slot] - 1
         position = rows.prompt_lengths[rows.group[slot]] + column
         row = mixed[b]
@@ -140,13 +145,13 @@ def _turn(layer: int, rows: Rows, weights: Weights, mixed: Floats, queries: Floa
             row[i] += bias[i]
         cos, sin = weights.cos[position], weights.sin[position]
         for head in range(heads + kv_heads):
-            turned = row[head * D : (head + 1) * D]
+            rotated = row[head * D : (head + 1) * D]
             if weights.head_norm.size > 0:
-                norm_row(turned, weights.head_norm[layer, head], weights.head_eps, turned)
+                norm_row(rotated, weights.head_norm[layer, head], weights.head_eps, rotated)
             for d in range(half):
-                one, other = turned[d], turned[d + half]
-                turned[d] = one * cos[d] - other * sin[d]
-                turned[d + half] = other * cos[d] + one * sin[d]
+                one, other = rotated[d], rotated[d + half]
+                rotated[d] = one * cos[d] - other * sin[d]
+                rotated[d + half] = other * cos[d] + one * sin[d]
         for head in range(heads):
             for d in range(D):
                 queries[head // folded, b, head % folded, d] = row[head * D + d] * weights.scaling
@@ -172,7 +177,7 @@ def _gate(states: Floats, gate: Floats, up: Floats, active: Floats) -> None:
 
 
 @compiled
-def _logits(states: Floats, head: Floats, order: Ints, logits: Floats) -> None:
+def _logits(states: Floats, head: Floats, slots: Ints, logits: Floats) -> None:
     n, inner, _ = head.shape
     B, width = states.shape
     made = np.empty((B, PANEL), np.float32)
@@ -187,6 +192,6 @@ def _logits(states: Floats, head: Floats, order: Ints, logits: Floats) -> None:
             WRITTEN,
         )
         for b in range(B):
-            out = logits[order[b], panel * PANEL : (panel + 1) * PANEL]
+            out = logits[slots[b], panel * PANEL : (panel + 1) * PANEL]
             for i in range(len(out)):
                 out[i] = made[b, i]

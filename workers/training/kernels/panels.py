@@ -25,10 +25,10 @@ _one, _two, _three, _four, _five, _six = (tile(rows) for rows in range(1, MOST_R
 START = np.int64(0)
 WRITTEN, ADDED = np.bool_(False), np.bool_(True)
 
-Place = int | np.int64
+Offset = int | np.int64
 Floats = NDArray[np.float32]
-Matrix = tuple[Floats, Place, Place]
-Panel = tuple[Floats, Place]
+Matrix = tuple[Floats, Offset, Offset]
+Panel = tuple[Floats, Offset]
 
 
 @compiled

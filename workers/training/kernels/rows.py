@@ -85,10 +85,10 @@ def norm_gradient(
 
 
 @compiled
-def turn(first: int, last: int, heads: Floats, cos: Floats, sin: Floats, turned: Floats) -> None:
+def rotate(first: int, last: int, heads: Floats, cos: Floats, sin: Floats, rotated: Floats) -> None:
     """Rotate (N, heads * D) by position: (N, D) cosines and sines, the first half of these negated.
 
-    `turned` may be `heads`.
+    `rotated` may be `heads`.
     """
     width = cos.shape[1]
     half = width // 2
@@ -96,7 +96,7 @@ def turn(first: int, last: int, heads: Floats, cos: Floats, sin: Floats, turned:
         c, s = cos[i], sin[i]
         for at in range(0, heads.shape[1], width):
             low, high = heads[i, at : at + half], heads[i, at + half : at + width]
-            new_low, new_high = turned[i, at : at + half], turned[i, at + half : at + width]
+            new_low, new_high = rotated[i, at : at + half], rotated[i, at + half : at + width]
             for j in range(half):
                 x, y = low[j], high[j]
                 new_low[j] = x * c[j] + y * s[j]

@@ -12,18 +12,18 @@ from typing import Any
 import torch
 
 
-def in_parts(kernel: Callable[..., None], n: int, least: int, *args: Any) -> None:
-    """Call kernel(first, last, *args) for parts of `n` items, of at least `least`, that lie side by side.
+def in_parallel(kernel: Callable[..., None], n: int, least: int, *args: Any) -> None:
+    """Call kernel(first, last, *args) for ranges of `n` items, of at least `least`, that lie side by side.
 
-    A kernel must give an item the same result whichever part it is in.
+    A kernel must give an item the same result whichever range it is in.
     """
-    parts = max(1, min(torch.get_num_threads(), n // least))
-    cuts = [n * i // parts for i in range(parts + 1)]
+    n_ranges = max(1, min(torch.get_num_threads(), n // least))
+    cuts = [n * i // n_ranges for i in range(n_ranges + 1)]
     *others, (first, last) = pairwise(cuts)
-    running = [_pool().submit(kernel, *part, *args) for part in others]
+    running = [_pool().submit(kernel, *bounds, *args) for bounds in others]
     kernel(first, last, *args)
-    for part in running:
-        part.result()
+    for bounds in running:
+        bounds.result()
 
 
 @cache

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from methods.response_format import grammar_of
-from workers.training.base.errors import ConstraintFailed
+from workers.training.base.errors import GrammarFailed
 
 BANNED = -1e20
 """Logit of a token that is not allowed: its probability is 0, and 0 times the logarithm is 0, not NaN."""
@@ -42,8 +42,8 @@ class Allowed:
     which: Tensor
 
     def split(self, size: int) -> list[Allowed]:
-        """Parts of `size` places."""
-        return [Allowed(self.masks, part) for part in torch.split(self.which, size)]
+        """Cuts it into pieces of `size` places."""
+        return [Allowed(self.masks, places) for places in torch.split(self.which, size)]
 
     def apply(self, logits: Tensor) -> Tensor:
         """Put the (N, V) logits of other tokens out of reach, in place."""
@@ -52,11 +52,11 @@ class Allowed:
         return logits.masked_fill_(banned.index_select(0, place), BANNED)
 
 
-class Constraint:
+class Grammar:
     """One grammar over one vocabulary. Shared by all completions, and safe to use from several threads."""
 
-    def __init__(self, grammar: str, tokenizer: Any, vocabulary: int, end_ids: Sequence[int]) -> None:
-        """Raises `ConstraintFailed` for a tokenizer that cannot be read, or a grammar too large for it."""
+    def __init__(self, text: str, tokenizer: Any, vocabulary: int, end_ids: Sequence[int]) -> None:
+        """Raises `GrammarFailed` for a tokenizer that cannot be read, or a grammar too large for it."""
         self._end_ids = frozenset(end_ids)
         self._words = -(-vocabulary // 32)
         try:
@@ -64,12 +64,12 @@ class Constraint:
                 tokenizer, n_vocab=vocabulary, eos_token=list(end_ids)
             )
         except (ValueError, RuntimeError) as error:
-            raise ConstraintFailed(
+            raise GrammarFailed(
                 f"The model's tokenizer cannot be used with a response format: {error}"
             ) from None
         # Verbose errors would carry the whole schema into logs.
         limits = LLParserLimits(verbose_errors=False)
-        self._start = LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
+        self._start = LLMatcher(self._tokenizer, text, log_level=0, limits=limits)
         _check(self._start)
         self._idle: list[LLMatcher] = []
         """Matchers to use again: they keep what they have worked out of the grammar."""
@@ -105,7 +105,7 @@ class Constraint:
             self._idle.append(matcher)
 
     def masks(self, matchers: Sequence[LLMatcher]) -> NDArray[np.int32]:
-        """(B, W) packed. Raises `ConstraintFailed` if the grammar turns out too complex."""
+        """(B, W) packed. Raises `GrammarFailed` if the grammar turns out too complex."""
         packed = np.zeros((len(matchers), self._words), dtype=np.int32)
         places = [(matcher, i) for i, matcher in enumerate(matchers)]
         self._executor.unsafe_compute_mask_ptr(places, packed.ctypes.data, 4 * self._words, len(matchers))
@@ -127,40 +127,40 @@ class Constraint:
         self.end(matcher)
 
 
-def constraint_of(
+def compile_grammar(
     response_format: Mapping[str, Any] | None, tokenizer: Any, model: Any, end_ids: Sequence[int]
-) -> Constraint | None:
-    """The constraint that a response format means for a model; None for plain text."""
-    grammar = grammar_of(response_format)
-    if grammar is None:
+) -> Grammar | None:
+    """The grammar that a response format means for a model; None for plain text."""
+    text = grammar_of(response_format)
+    if text is None:
         return None
-    return Constraint(grammar, tokenizer, model.get_output_embeddings().weight.shape[0], end_ids)
+    return Grammar(text, tokenizer, model.get_output_embeddings().weight.shape[0], end_ids)
 
 
 class Matchers:
     """Where each completion under way stands, by its number."""
 
-    def __init__(self, constraint: Constraint) -> None:
-        self._constraint = constraint
+    def __init__(self, grammar: Grammar) -> None:
+        self._grammar = grammar
         self._by_row: dict[int, LLMatcher] = {}
 
     def apply(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
         """Put out of reach, in the (B, V) logits of these completions' next tokens, what may not come."""
         for row in rows:
             if row not in self._by_row:
-                self._by_row[row] = self._constraint.start()
-        packed = torch.from_numpy(self._constraint.masks([self._by_row[row] for row in rows]).view(np.uint8))
+                self._by_row[row] = self._grammar.start()
+        packed = torch.from_numpy(self._grammar.masks([self._by_row[row] for row in rows]).view(np.uint8))
         return logits.masked_fill_(_banned(packed.to(logits.device), logits.shape[-1]), BANNED)
 
     def accept(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
         """These tokens were drawn."""
         for row, token in zip(rows, tokens, strict=True):
-            self._constraint.consume(self._by_row[row], token)
+            self._grammar.consume(self._by_row[row], token)
 
     def drop(self, rows: Sequence[int]) -> None:
         """These completions have ended."""
         for row in rows:
-            self._constraint.end(self._by_row.pop(row))
+            self._grammar.end(self._by_row.pop(row))
 
 
 def _banned(packed: Tensor, vocabulary: int) -> Tensor:
@@ -178,4 +178,4 @@ def _banned_by_torch(packed: Tensor, vocabulary: int) -> Tensor:
 def _check(matcher: LLMatcher) -> None:
     if matcher.is_error():
         reason = " ".join(matcher.get_error().split())[:500]
-        raise ConstraintFailed(f"The response format cannot be followed: {reason}")
+        raise GrammarFailed(f"The response format cannot be followed: {reason}")

@@ -160,9 +160,9 @@ class _SummedLinears(torch.autograd.Function):
         of_inner = torch.cat([grad @ b for grad, b in zip(grad_rows, ups, strict=True)], 1)
         grad_downs = torch.split(of_inner.T @ rows, ranks)
         found: list[Tensor | None] = []
-        for scale, grad, part, grad_a in zip(ctx.scales, grad_rows, inner, grad_downs, strict=True):
+        for scale, grad, projected, grad_a in zip(ctx.scales, grad_rows, inner, grad_downs, strict=True):
             # Thin rows times wide columns: the other way round takes half as long again.
-            found += [None, grad_a * scale, (part.T @ grad).T * scale]
+            found += [None, grad_a * scale, (projected.T @ grad).T * scale]
         return _of_input(ctx, grad_rows, sums, x), None, *found
 
 

@@ -31,7 +31,7 @@ from workers.training.base.distributed import ALONE, World
 from workers.training.base.errors import ModelInvalid
 from workers.training.model import sharding
 from workers.training.model.base_model import BaseModel, compute_in, load_base
-from workers.training.model.grammar import constraint_of
+from workers.training.model.grammar import compile_grammar
 from workers.training.model.merged_lora import bases_alone, forget_sum, train_through_sum
 from workers.training.model.recompute import recompute_layers
 from workers.training.model.rollout_weights import follow, own_weight
@@ -60,7 +60,7 @@ class Policy:
         """Every process must then make the same number of passes through `model` and the reference."""
         self._weights: dict[str, nn.Parameter] = {}
         """The weights of a sharded model by the names they had; its modules do not always show these."""
-        self.constraint = constraint_of(config.response_format, base.tokenizer, base.model, base.end_ids)
+        self.grammar = compile_grammar(config.response_format, base.tokenizer, base.model, base.end_ids)
         """What completions are held to, in sampling and in training; None for plain text."""
         torch.manual_seed(config.seed)
         if config.adapter == "lora":

@@ -21,12 +21,12 @@ from torch.nn.utils.rnn import pad_sequence
 from workers.training.base.types import Completion, Prompt
 from workers.training.model import attention
 from workers.training.passes.fused_decoder import fused_states, is_known
-from workers.training.passes.packing import Answer, Batch, make_batches, padded_rows, per_completion
+from workers.training.passes.packing import Batch, PackedCompletion, make_batches, padded_rows, per_completion
 from workers.training.passes.token_logprobs import token_kl, token_logprobs
 
 __all__ = [
-    "Answer",
     "Batch",
+    "PackedCompletion",
     "completion_states",
     "make_batches",
     "per_completion",
@@ -145,10 +145,10 @@ def _probe(model: Any) -> Batch:
     def tokens(n: int) -> tuple[int, ...]:
         return tuple(torch.randint(vocabulary, (n,), generator=generator).tolist())
 
-    answers = []
+    completions = []
     for row, lengths in enumerate([(5, 4, 1, 6), (3, 2, 7, 3)]):
         prompt = Prompt(row, {}, tokens(lengths[0]))
         for n in lengths[1:]:
-            answers.append(Answer(prompt, Completion(tokens(n), (0.0,) * n, "", "length")))
-    (batch,) = make_batches(answers, 1000, model.get_input_embeddings().weight.device)
+            completions.append(PackedCompletion(prompt, Completion(tokens(n), (0.0,) * n, "", "length")))
+    (batch,) = make_batches(completions, 1000, model.get_input_embeddings().weight.device)
     return batch

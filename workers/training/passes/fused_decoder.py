@@ -27,7 +27,7 @@ from transformers.models.qwen3 import modeling_qwen3 as qwen3
 from workers.training.model.attention import Attend
 from workers.training.model.merged_lora import side_by_side
 from workers.training.model.recompute import is_recomputed, recomputed
-from workers.training.passes.fused_nodes import add_and_norm, gated, norm, turn
+from workers.training.passes.fused_nodes import add_and_norm, gated, norm, rotate
 from workers.training.passes.packing import Batch
 
 FAMILIES = (llama.LlamaModel, qwen2.Qwen2Model, qwen3.Qwen3Model)
@@ -54,7 +54,7 @@ def is_known(decoder: Any) -> bool:
 def fused_states(decoder: Any, batch: Batch, attend: Attend) -> Tensor:
     """The states that predict each completion token, (n, H), after the decoder's last norm."""
     states = decoder.embed_tokens(batch.token_ids[0])
-    cos, sin = (part[0] for part in decoder.rotary_emb(states, position_ids=batch.positions))
+    cos, sin = (operand[0] for operand in decoder.rotary_emb(states, position_ids=batch.positions))
     half = sin.shape[-1] // 2
     rotary = cos.contiguous(), torch.cat((-sin[:, :half], sin[:, half:]), -1)
     read, place = batch.read
@@ -76,8 +76,10 @@ def _layer(
     query, key, value = side_by_side((module.q_proj, module.k_proj, module.v_proj), normed)
     if isinstance(module, qwen3.Qwen3Attention):
         query, key = _norm_heads(module.q_norm, query), _norm_heads(module.k_norm, key)
-    operands = turn(query, *rotary), turn(key, *rotary), value
-    query, key, value = (part.view(1, len(part), -1, module.head_dim).transpose(1, 2) for part in operands)
+    operands = rotate(query, *rotary), rotate(key, *rotary), value
+    query, key, value = (
+        operand.view(1, len(operand), -1, module.head_dim).transpose(1, 2) for operand in operands
+    )
     mixed = attend(module, query, key, value, module.scaling)[0].flatten(1)
     if read is not None:
         mixed, states = mixed.index_select(0, read), states.index_select(0, read)

@@ -29,10 +29,10 @@ def add_and_norm(module: Any, states: Tensor, more: Tensor) -> tuple[Tensor, Ten
     return found
 
 
-def turn(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate (N, heads * D) in place, by (N, D) cosines and sines of positions, half of these negated."""
-    turned: Tensor = _Turn.apply(heads, cos, sin)  # type: ignore[no-untyped-call]
-    return turned
+    rotated: Tensor = _Rotate.apply(heads, cos, sin)  # type: ignore[no-untyped-call]
+    return rotated
 
 
 def gated(gate: Tensor, up: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def _run(name: str, n: int, *args: Any) -> None:
     from workers.training.kernels import rows, threads
 
     arrays = [arg.detach().numpy() if isinstance(arg, Tensor) else arg for arg in args]
-    threads.in_parts(getattr(rows, name), n, LEAST_ROWS, *arrays)
+    threads.in_parallel(getattr(rows, name), n, LEAST_ROWS, *arrays)
 
 
 class _Norm(torch.autograd.Function):
@@ -99,12 +99,12 @@ def _norm_gradient(
     return of_states, of_weight
 
 
-class _Turn(torch.autograd.Function):
+class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.mark_dirty(heads)
         ctx.save_for_backward(cos, sin)
-        _run("turn", len(heads), heads, cos, sin, heads)
+        _run("rotate", len(heads), heads, cos, sin, heads)
         return heads
 
     @staticmethod
@@ -112,7 +112,7 @@ class _Turn(torch.autograd.Function):
         cos, sin = ctx.saved_tensors
         grad = grad.contiguous()
         found = torch.empty_like(grad)
-        _run("turn", len(grad), grad, cos, -sin, found)  # back by the same angle
+        _run("rotate", len(grad), grad, cos, -sin, found)  # back by the same angle
         return found, None, None
 
 

@@ -78,7 +78,7 @@ class PackedAttention:
 
     def _by_prefix(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-        query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
+        query, key, value = (operand[0].transpose(0, 1) for operand in (query, key, value))
         return attend(query, key, value, self._layout, scaling)[None]
 
     def _by_tile(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
@@ -168,7 +168,7 @@ def _mask(before: int, runs: Sequence[int]) -> Tensor:
     return torch.cat([torch.zeros(n, before), torch.zeros(n, n).masked_fill(is_hidden, -torch.inf)], 1)
 
 
-def _for_each_query_head(parts: Sequence[Tensor], query_heads: int) -> Tensor:
-    """(K, n, D) parts one behind the other -> (K, R, tokens, D), the same memory for each of the R heads."""
-    joined = parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
+def _for_each_query_head(pieces: Sequence[Tensor], query_heads: int) -> Tensor:
+    """(K, n, D) pieces one behind the other -> (K, R, tokens, D), the same memory for each of the R heads."""
+    joined = pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), 1)
     return joined[:, None].expand(-1, query_heads, -1, -1)

@@ -24,8 +24,8 @@ from workers.training.model.grammar import Allowed
 from workers.training.passes.packed_attention import PackedAttention, Segment
 
 
-class Answer(NamedTuple):
-    """One completion to run, and the prompt it answers."""
+class PackedCompletion(NamedTuple):
+    """One completion to run, and its prompt."""
 
     prompt: Prompt
     completion: Completion
@@ -36,7 +36,7 @@ class Batch:
     """One forward pass. The N tokens lie end to end, completion by completion.
 
     Attributes:
-        answers: (B,) which of the answers given to `make_batches` each completion is.
+        indices: (B,) which of the completions given to `make_batches` each one is.
         targets: (N,) completion ids.
         lengths: (B,) tokens of each completion, on the CPU.
         token_ids: (1, n_forwarded) the stream.
@@ -46,7 +46,7 @@ class Batch:
         allowed: what each token was chosen among; None for the whole vocabulary.
     """
 
-    answers: tuple[int, ...]
+    indices: tuple[int, ...]
     targets: Tensor
     lengths: Tensor
     token_ids: Tensor
@@ -82,33 +82,37 @@ class Batch:
         return max(segment.prompt + max(segment.completions) for segment in self.segments)
 
 
-def make_batches(answers: Sequence[Answer], token_budget: int, device: torch.device) -> list[Batch]:
+def make_batches(
+    completions: Sequence[PackedCompletion], token_budget: int, device: torch.device
+) -> list[Batch]:
     """Split completions over forward passes of about equal size, each of at most `token_budget` tokens.
 
-    The completions of one prompt stay together unless they are over the budget by themselves; each part has
+    The completions of one prompt stay together unless they are over the budget by themselves; each piece has
     the prompt again. One completion is always allowed.
     """
     by_prompt: dict[int, list[int]] = {}
-    for i, answer in enumerate(answers):
-        by_prompt.setdefault(id(answer.prompt), []).append(i)
-    parts, sizes = [], []
+    for i, packed in enumerate(completions):
+        by_prompt.setdefault(id(packed.prompt), []).append(i)
+    pieces, sizes = [], []
     for members in by_prompt.values():
-        prompt = len(answers[members[0]].prompt.tokens)
-        lengths = [max(1, len(answers[i].completion.tokens)) for i in members]
+        prompt = len(completions[members[0]].prompt.tokens)
+        lengths = [max(1, len(completions[i].completion.tokens)) for i in members]
         for chosen in spread(lengths, token_budget - prompt):
-            parts.append([members[j] for j in chosen])
+            pieces.append([members[j] for j in chosen])
             sizes.append(prompt + sum(lengths[j] for j in chosen))
-    return [_batch(answers, [parts[k] for k in chosen], device) for chosen in spread(sizes, token_budget)]
+    return [
+        _batch(completions, [pieces[k] for k in chosen], device) for chosen in spread(sizes, token_budget)
+    ]
 
 
-def spread(sizes: Sequence[int], room: int) -> list[list[int]]:
-    """Indices of positive `sizes` in few and even bins; none is above `room` unless it holds one item.
+def spread(sizes: Sequence[int], capacity: int) -> list[list[int]]:
+    """Indices of positive `sizes` in few and even bins; none is above `capacity` unless it holds one item.
 
     The largest item goes to the emptiest bin, then the next (longest processing time first); if that does not
     fit, with one more bin.
     """
     largest_first = sorted(range(len(sizes)), key=lambda i: -sizes[i])
-    n_bins = min(len(sizes), max(1, -(-sum(sizes) // max(1, room))))
+    n_bins = min(len(sizes), max(1, -(-sum(sizes) // max(1, capacity))))
     while True:
         bins: list[list[int]] = [[] for _ in range(n_bins)]
         loads = [0] * n_bins
@@ -116,7 +120,7 @@ def spread(sizes: Sequence[int], room: int) -> list[list[int]]:
             emptiest = loads.index(min(loads))
             bins[emptiest].append(i)
             loads[emptiest] += sizes[i]
-        if all(load <= room or len(chosen) == 1 for load, chosen in zip(loads, bins, strict=True)):
+        if all(load <= capacity or len(chosen) == 1 for load, chosen in zip(loads, bins, strict=True)):
             return sorted(sorted(chosen) for chosen in bins)
         n_bins += 1
 
@@ -126,33 +130,35 @@ def per_completion(values: Tensor, batch: Batch) -> Iterator[Tensor]:
     return iter(torch.split(values, batch.lengths.tolist()))
 
 
-def _batch(answers: Sequence[Answer], parts: Sequence[Sequence[int]], device: torch.device) -> Batch:
-    """Lay out completions of one prompt a part. Built on the CPU as lists, then moved once."""
+def _batch(
+    completions: Sequence[PackedCompletion], pieces: Sequence[Sequence[int]], device: torch.device
+) -> Batch:
+    """Lay out completions of one prompt a piece. Built on the CPU as lists, then moved once."""
     ids: list[int] = []
     positions: list[int] = []
     predictors: list[int] = []
     segments = []
-    for part in parts:
-        prompt = answers[part[0]].prompt.tokens
+    for piece in pieces:
+        prompt = completions[piece[0]].prompt.tokens
         start, width = len(ids), len(prompt)
         ids += prompt
         positions += range(width)
-        read = [answers[i].completion.tokens[:-1] for i in part]
-        for i, tokens in zip(part, read, strict=True):
+        read = [completions[i].completion.tokens[:-1] for i in piece]
+        for i, tokens in zip(piece, read, strict=True):
             at = len(ids)
-            if answers[i].completion.tokens:
+            if completions[i].completion.tokens:
                 predictors += [start + width - 1, *range(at, at + len(tokens))]
             ids += tokens
             positions += range(width, width + len(tokens))
         segments.append(Segment(start, width, tuple(map(len, read))))
-    members = tuple(i for part in parts for i in part)
-    completions = [answers[i].completion.tokens for i in members]
+    members = tuple(i for piece in pieces for i in piece)
+    tokens_of = [completions[i].completion.tokens for i in members]
     return Batch(
-        answers=members,
-        targets=torch.tensor([token for tokens in completions for token in tokens], dtype=torch.long).to(
+        indices=members,
+        targets=torch.tensor([token for tokens in tokens_of for token in tokens], dtype=torch.long).to(
             device
         ),
-        lengths=torch.tensor([len(tokens) for tokens in completions]),
+        lengths=torch.tensor([len(tokens) for tokens in tokens_of]),
         token_ids=torch.tensor([ids]).to(device),
         positions=torch.tensor([positions]).to(device),
         predictors=torch.tensor(predictors, dtype=torch.long).to(device),

@@ -54,8 +54,8 @@ class _Attention(torch.autograd.Function):
 
         operands = query.contiguous(), key.contiguous(), value.contiguous()
         out, sums = torch.empty_like(operands[0]), query.new_empty(query.shape[:2])
-        arrays = [*(part.numpy() for part in operands), np.float32(scaling), out.numpy(), sums.numpy()]
-        threads.in_parts(attention.attend, len(layout.starts) * key.shape[1], 1, *layout, *arrays)
+        arrays = [*(tensor.numpy() for tensor in operands), np.float32(scaling), out.numpy(), sums.numpy()]
+        threads.in_parallel(attention.attend, len(layout.starts) * key.shape[1], 1, *layout, *arrays)
         ctx.save_for_backward(*operands, out, sums)
         ctx.layout, ctx.scaling = layout, scaling
         return out
@@ -65,14 +65,14 @@ class _Attention(torch.autograd.Function):
         from workers.training.kernels import attention, threads
 
         *operands, out, sums = ctx.saved_tensors
-        found = [torch.empty_like(part) for part in operands]
-        arrays = [part.numpy() for part in (out, sums, grad.contiguous(), *found)]
-        threads.in_parts(
+        found = [torch.empty_like(tensor) for tensor in operands]
+        arrays = [tensor.numpy() for tensor in (out, sums, grad.contiguous(), *found)]
+        threads.in_parallel(
             attention.attend_gradient,
             len(ctx.layout.starts) * operands[1].shape[1],
             1,
             *ctx.layout,
-            *(part.numpy() for part in operands),
+            *(tensor.numpy() for tensor in operands),
             np.float32(ctx.scaling),
             *arrays,
         )

@@ -46,12 +46,12 @@ def token_logprobs(
     run: Callable[..., tuple[Tensor, Tensor]] = _chunk_logprobs
     if torch.is_grad_enabled() and len(chunks) > 1:
         run = partial(checkpoint, _chunk_logprobs, use_reentrant=False, preserve_rng_state=False)
-    parts = []
+    results = []
     size = len(chunks[0])
     masks = allowed.split(size) if allowed else [None] * len(chunks)
-    for part, wanted, mask in zip(chunks, torch.split(targets, size), masks, strict=True):
-        parts.append(run(part, head, wanted, temperature, mask))
-    logprobs, entropies = zip(*parts, strict=True)
+    for chunk, wanted, mask in zip(chunks, torch.split(targets, size), masks, strict=True):
+        results.append(run(chunk, head, wanted, temperature, mask))
+    logprobs, entropies = zip(*results, strict=True)
     return torch.cat(logprobs), torch.cat(entropies)
 
 
@@ -60,14 +60,14 @@ def token_kl(states: Tensor, head: Any, ref_states: Tensor, ref_head: Any) -> Te
     """Exact KL(policy || reference) over the vocabulary at each token, temperature 1. (N,)."""
     chunks = _chunks(states, head, LOGIT_BYTES)
     pairs = zip(chunks, torch.split(ref_states, len(chunks[0])), strict=True)
-    return torch.cat([kl_exact(head(part), ref_head(ref_part)) for part, ref_part in pairs])
+    return torch.cat([kl_exact(head(chunk), ref_head(ref_chunk)) for chunk, ref_chunk in pairs])
 
 
 def _chunks(states: Tensor, head: Any, logit_bytes: int) -> Sequence[Tensor]:
-    """(N, H) states in as few even parts as the size of their logits allows."""
+    """(N, H) states in as few even chunks as the size of their logits allows."""
     most = max(1, logit_bytes // (4 * head.weight.shape[0]))
-    n_parts = max(1, -(-len(states) // most))
-    return torch.split(states, max(1, -(-len(states) // n_parts)))
+    n_chunks = max(1, -(-len(states) // most))
+    return torch.split(states, max(1, -(-len(states) // n_chunks)))
 
 
 def _chunk_logprobs(
@@ -112,23 +112,23 @@ class _FrozenLogprobs(torch.autograd.Function):
         buffer = states.new_empty(min(n, size), vocabulary)
         masks = allowed.split(size) if allowed else None
         for i, start in enumerate(range(0, n, size)):
-            part = slice(start, start + size)
-            logits = torch.mm(states[part], weight.T, out=buffer[: min(size, n - start)])
+            window = slice(start, start + size)
+            logits = torch.mm(states[window], weight.T, out=buffer[: min(size, n - start)])
             if masks:
                 masks[i].apply(logits)
-            threads.in_parts(
+            threads.in_parallel(
                 softmax.target_logprobs,
                 len(logits),
                 1,
                 logits.numpy(),
-                targets[part].numpy(),
+                targets[window].numpy(),
                 np.float32(1 / temperature),
-                logprobs[part].numpy(),
-                entropies[part].numpy(),
+                logprobs[window].numpy(),
+                entropies[window].numpy(),
                 wants_slopes,
             )
             if slopes is not None:
-                torch.mm(logits, weight, out=slopes[part])
+                torch.mm(logits, weight, out=slopes[window])
         if slopes is not None:
             ctx.save_for_backward(slopes)
         ctx.mark_non_differentiable(entropies)

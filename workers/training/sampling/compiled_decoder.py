@@ -17,8 +17,8 @@ from torch import Tensor
 from workers.training.kernels.attend import Floats, Rows
 from workers.training.kernels.decode import Weights, decode
 from workers.training.kernels.panels import PANEL, pack
-from workers.training.kernels.threads import in_parts
-from workers.training.sampling.decode_step import Live
+from workers.training.kernels.threads import in_parallel
+from workers.training.sampling.decode_step import ActiveRows
 from workers.training.sampling.lean_decoder import linears
 from workers.training.sampling.panel_cache import PanelCache
 
@@ -27,7 +27,7 @@ ROWS_PER_THREAD = 4
 
 
 class CompiledDecoder:
-    """Decodes what is live in one cache."""
+    """Decodes what is active in one cache."""
 
     def __init__(self, model: Any, cache: PanelCache, positions: int) -> None:
         """`positions`: of the longest sequence."""
@@ -35,14 +35,14 @@ class CompiledDecoder:
         self._prompts, self._completions = cache.arrays()
         self._logits = torch.empty(cache.slots, len(self._weights.embedding))
 
-    def __call__(self, live: Live, ids: Tensor) -> Tensor:
-        """Logits of the next token of each live completion, given its last: (B,) -> (B, V).
+    def __call__(self, active: ActiveRows, ids: Tensor) -> Tensor:
+        """Logits of the next token of each active completion, given its last: (B,) -> (B, V).
 
         They are overwritten by the next call.
         """
-        rows = Rows(live.by_group, live.group, live.counts, live.prompt_lengths)
+        rows = Rows(active.slots_by_group, active.group, active.counts, active.prompt_lengths)
         arrays = (rows, ids.numpy(), self._weights, self._prompts, self._completions, self._logits.numpy())
-        in_parts(decode, len(ids), ROWS_PER_THREAD, *arrays)
+        in_parallel(decode, len(ids), ROWS_PER_THREAD, *arrays)
         return self._logits[: len(ids)]
 
 
@@ -86,9 +86,9 @@ def _packed(weights: Sequence[Sequence[Tensor]]) -> Floats:
     inputs = weights[0][0].shape[1]
     outputs = sum(len(weight) for weight in weights[0])
     packed = np.zeros((len(weights), -(-outputs // PANEL), -(-inputs // PANEL) * PANEL, PANEL), np.float32)
-    for i, parts in enumerate(weights):
+    for i, side_by_side in enumerate(weights):
         first = 0
-        for weight in parts:
+        for weight in side_by_side:
             pack(_array(weight), first, packed[i])
             first += len(weight)
     return packed

@@ -1,7 +1,7 @@
 """The sampler's attention: a prompt once for the whole group, each completion's own tokens beside it.
 
-All live completions of a group attend to their prompt together, so its keys and values are stored and read
-once; the two parts of a softmax are put together by their log-sum-exp (as in Hydragen, arXiv:2402.05099).
+All active completions of a group attend to their prompt together, so its keys and values are stored and read
+once; the two halves of a softmax are put together by their log-sum-exp (as in Hydragen, arXiv:2402.05099).
 Grouped heads are folded into the query's rows: keys and values are never repeated.
 Shapes as in `decode_step`; heads = kv_heads * folded, each D wide.
 """
@@ -115,7 +115,7 @@ class DecodeAttention:
         found = _merge(own, self._over_prompts(query, prompts.keys, prompts.values, scaling))
         return found.to(query.dtype).view(B, heads, -1)
 
-    def _over_prompts(self, query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> _Part:
+    def _over_prompts(self, query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> _Partial:
         step = self._step
         n = len(step.prompt_lengths)
         _, kv_heads, folded, D = query.shape
@@ -123,14 +123,14 @@ class DecodeAttention:
             query = query.index_select(0, step.source)
         M = len(query) // n
         together = query.view(n, M, kv_heads, folded, D).transpose(1, 2).reshape(n, kv_heads, M * folded, D)
-        part = _over_spans(together, keys, values, self._prompt, scaling)
+        partial = _over_spans(together, keys, values, self._prompt, scaling)
         states, weights = (
             found.view(n, kv_heads, M, folded, -1).transpose(1, 2).reshape(n * M, kv_heads, folded, -1)
-            for found in part
+            for found in partial
         )
         if step.place is None:
-            return _Part(states, weights)
-        return _Part(states.index_select(0, step.place), weights.index_select(0, step.place))
+            return _Partial(states, weights)
+        return _Partial(states.index_select(0, step.place), weights.index_select(0, step.place))
 
 
 def write_places(cache: SlotCache, step: Step) -> dict[int, Tensor]:
@@ -151,14 +151,14 @@ def write(stored: KeyValues, places: dict[int, Tensor], key: Tensor, value: Tens
         rows.index_copy_(0, places[kept.shape[1]], new.reshape(-1, kept.shape[3]))
 
 
-class _Part(NamedTuple):
+class _Partial(NamedTuple):
     """Attention over some of the columns: (slots, kv_heads, rows, width) and its log-sum-exp, (..., 1)."""
 
     states: Tensor
     logsumexp: Tensor
 
 
-def _merge(one: _Part, other: _Part) -> Tensor:
+def _merge(one: _Partial, other: _Partial) -> Tensor:
     weight = torch.sigmoid(other.logsumexp - one.logsumexp)
     return torch.lerp(one.states.to(weight.dtype), other.states.to(weight.dtype), weight)
 
@@ -178,8 +178,8 @@ def _biases(spans: Sequence[Span], lengths: Tensor, dtype: torch.dtype) -> list[
 
 def _over_spans(
     query: Tensor, keys: Tensor, values: Tensor, spans: Sequence[tuple[Span, Tensor | None]], scaling: float
-) -> _Part:
-    parts = [
+) -> _Partial:
+    partials = [
         partial_attention(
             query[span.first : span.last],
             keys[span.first : span.last, :, : span.width],
@@ -189,9 +189,9 @@ def _over_spans(
         )
         for span, bias in spans
     ]
-    if len(parts) == 1:
-        return _Part(*parts[0])
-    return _Part(*(torch.cat(pieces) for pieces in zip(*parts, strict=True)))
+    if len(partials) == 1:
+        return _Partial(*partials[0])
+    return _Partial(*(torch.cat(pieces) for pieces in zip(*partials, strict=True)))
 
 
 def partial_attention(

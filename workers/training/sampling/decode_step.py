@@ -1,6 +1,6 @@
 """What one decode step reads and where it writes, worked out on the host.
 
-Shapes: B live completions in slots 0..B of the cache, n prompts in slots 0..n, M places for completions of
+Shapes: B active completions in slots 0..B of the cache, n prompts in slots 0..n, M places for completions of
 one group.
 """
 
@@ -32,7 +32,7 @@ class Span(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Order:
+class GroupedPlaces:
     """Completions beside others of their group.
 
     Attributes:
@@ -50,7 +50,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Live:
+class ActiveRows:
     """The completions under way, by slot. Host arrays; `counts` may grow, the others stay as they are.
 
     Attributes:
@@ -64,11 +64,11 @@ class Live:
     prompt_lengths: Ints
 
     @cached_property
-    def order(self) -> Order:
-        return Order(*places(self.group, len(self.prompt_lengths)))
+    def grouped(self) -> GroupedPlaces:
+        return GroupedPlaces(*places(self.group, len(self.prompt_lengths)))
 
     @cached_property
-    def by_group(self) -> Ints:
+    def slots_by_group(self) -> Ints:
         """Slots of completions, those of one group beside each other."""
         return np.argsort(self.group, kind="stable")
 
@@ -82,7 +82,7 @@ class Step:
     """One decode step. The tensors change from step to step; the rest is shape.
 
     Attributes:
-        ids: (B,) the last token of each live completion.
+        ids: (B,) the last token of each active completion.
         positions: (B,) its position in the sequence.
         columns: (B,) its place in the completion.
         prompt_lengths: (n,)
@@ -104,10 +104,10 @@ class Step:
     reach: int
 
 
-def exact_step(live: Live, ids: Tensor) -> Step:
-    """A step over what is live and nothing else."""
-    order = live.order
-    positions = live.prompt_lengths[live.group] + live.counts - 1
+def exact_step(active: ActiveRows, ids: Tensor) -> Step:
+    """A step over what is active and nothing else."""
+    grouped = active.grouped
+    positions = active.prompt_lengths[active.group] + active.counts - 1
 
     def there(values: Ints) -> Tensor:
         return torch.from_numpy(values).to(ids.device)
@@ -115,12 +115,12 @@ def exact_step(live: Live, ids: Tensor) -> Step:
     return Step(
         ids=ids,
         positions=there(positions),
-        columns=there(live.counts - 1),
-        prompt_lengths=there(live.prompt_lengths),
-        source=None if order.is_plain else there(order.source),
-        place=None if order.is_plain else there(order.place),
-        completion_spans=spans(live.counts, COMPLETION_SPAN_COST),
-        prompt_spans=live.prompt_spans,
+        columns=there(active.counts - 1),
+        prompt_lengths=there(active.prompt_lengths),
+        source=None if grouped.is_plain else there(grouped.source),
+        place=None if grouped.is_plain else there(grouped.place),
+        completion_spans=spans(active.counts, COMPLETION_SPAN_COST),
+        prompt_spans=active.prompt_spans,
         reach=int(positions.max()) + 1,
     )
 
@@ -129,10 +129,10 @@ def places(group: Ints, n: int, width: int = 0) -> tuple[Ints, Ints]:
     """Put completions beside others of their group, in `width` places or as few as do: (source, place)."""
     sizes = np.bincount(group, minlength=n)
     width = width or int(sizes.max())
-    order = np.argsort(group, kind="stable")
+    by_group = np.argsort(group, kind="stable")
     rank = np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     place = np.empty_like(group)
-    place[order] = group[order] * width + rank
+    place[by_group] = group[by_group] * width + rank
     source = np.zeros(n * width, dtype=np.int64)
     source[place] = np.arange(len(group))
     return source, place

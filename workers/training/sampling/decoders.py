@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from workers.training.sampling.decode_attention import decode, layer_shapes
-from workers.training.sampling.decode_step import Live, exact_step
+from workers.training.sampling.decode_step import ActiveRows, exact_step
 from workers.training.sampling.lean_decoder import is_known, lean_decoder, linears
 from workers.training.sampling.slot_cache import SlotCache
 from workers.training.sampling.static_decoder import StaticDecoder
@@ -30,7 +30,7 @@ STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 """Where a position's rotation does not depend on the length of the sequence."""
 
 
-class Room(NamedTuple):
+class CacheSize(NamedTuple):
     """What a cache is to hold."""
 
     groups: int
@@ -42,49 +42,49 @@ class Room(NamedTuple):
     """Tokens of the longest completion."""
 
 
-Decode = Callable[[Live, Tensor], Tensor]
-"""Reads the last tokens (B,) of live completions and returns the logits of the next, (B, V)."""
+Decode = Callable[[ActiveRows, Tensor], Tensor]
+"""Reads the last tokens (B,) of active completions and returns the logits of the next, (B, V)."""
 
 
 def make_decoder(
-    model: Any, room: Room, samples: int, n_completions: int
+    model: Any, size: CacheSize, samples: int, n_completions: int
 ) -> tuple[SlotCache | PanelCache, Decode]:
     """A cache and what decodes over it, for `n_completions`, `samples` of each prompt."""
-    if n_completions * room.most_columns >= COMPILED_FROM and can_be_compiled(model):
-        return _compiled(model, room)
-    cache = slot_cache(model, room)
+    if n_completions * size.most_columns >= COMPILED_FROM and can_be_compiled(model):
+        return _compiled(model, size)
+    cache = slot_cache(model, size)
     if model.device.type == "cuda":
         return cache, StaticDecoder(model, cache, samples)
     lean = lean_decoder(model) if n_completions >= LEAN_FROM else None
     if lean is not None:
-        return cache, lambda live, ids: lean.decode(cache, exact_step(live, ids))
-    return cache, lambda live, ids: decode(model, cache, exact_step(live, ids))
+        return cache, lambda active, ids: lean.decode(cache, exact_step(active, ids))
+    return cache, lambda active, ids: decode(model, cache, exact_step(active, ids))
 
 
-def slot_cache(model: Any, room: Room) -> SlotCache:
+def slot_cache(model: Any, size: CacheSize) -> SlotCache:
     """What all but the compiled decoder read."""
     return SlotCache(
         *layer_shapes(model, model.device),
-        groups=room.groups,
-        prompt_columns=room.prompt_columns,
-        slots=room.slots,
-        columns=room.columns,
+        groups=size.groups,
+        prompt_columns=size.prompt_columns,
+        slots=size.slots,
+        columns=size.columns,
     )
 
 
-def _compiled(model: Any, room: Room) -> tuple[PanelCache, Decode]:
+def _compiled(model: Any, size: CacheSize) -> tuple[PanelCache, Decode]:
     from workers.training.sampling.compiled_decoder import CompiledDecoder
     from workers.training.sampling.panel_cache import PanelCache
 
     layers, _ = layer_shapes(model, model.device)
     cache = PanelCache(
         layers,
-        groups=room.groups,
-        prompt_columns=room.prompt_columns,
-        slots=room.slots,
-        columns=room.most_columns,
+        groups=size.groups,
+        prompt_columns=size.prompt_columns,
+        slots=size.slots,
+        columns=size.most_columns,
     )
-    return cache, CompiledDecoder(model, cache, room.prompt_columns + room.most_columns)
+    return cache, CompiledDecoder(model, cache, size.prompt_columns + size.most_columns)
 
 
 def can_be_compiled(model: Any) -> bool:

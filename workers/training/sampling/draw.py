@@ -39,7 +39,7 @@ def _by_kernel(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Ten
     from workers.training.kernels import threads
 
     tokens, logprobs = torch.empty(len(logits), dtype=torch.long), torch.empty(len(logits))
-    threads.in_parts(
+    threads.in_parallel(
         kernel.draw,
         len(logits),
         max(1, LEAST_NUMBERS // logits.shape[1]),

@@ -27,7 +27,7 @@ MOST_BYTES = 1 << 30
 """Largest weights that are copied."""
 
 
-class Linear(NamedTuple):
+class JoinedLinear(NamedTuple):
     """One or several linear layers with the same input: (inputs, outputs) and (outputs,)."""
 
     weight: Tensor
@@ -63,13 +63,13 @@ class Layer:
     """One decoder layer. `head_norm` normalises each head of queries and keys; its weight is (heads, D)."""
 
     norm: Norm
-    qkv: Linear
+    qkv: JoinedLinear
     head_norm: Norm | None
-    out: Linear
+    out: JoinedLinear
     mlp_norm: Norm
-    gate_up: Linear
+    gate_up: JoinedLinear
     activation: nn.Module
-    down: Linear
+    down: JoinedLinear
     heads: int
     kv_heads: int
     scaling: float
@@ -82,12 +82,12 @@ class Layer:
         attend: DecodeAttention,
     ) -> Tensor:
         mixed = self.qkv(self.norm(states)).view(states.shape[0], self.heads + 2 * self.kv_heads, -1)
-        n_turned = self.heads + self.kv_heads
-        turned, value = mixed[:, :n_turned], mixed[:, n_turned:]
+        n_rotated = self.heads + self.kv_heads
+        rotated, value = mixed[:, :n_rotated], mixed[:, n_rotated:]
         if self.head_norm is not None:
-            turned = self.head_norm(turned)
-        turned = _turn(turned, *rotary)
-        query, key = turned[:, : self.heads], turned[:, self.heads :]
+            rotated = self.head_norm(rotated)
+        rotated = _rotate(rotated, *rotary)
+        query, key = rotated[:, : self.heads], rotated[:, self.heads :]
         found = attend.read_and_write(index, query, key, value, self.scaling)
         states = self.out.added_to(states, found.flatten(1))
         gate, up = self.gate_up(self.mlp_norm(states)).chunk(2, -1)
@@ -177,23 +177,23 @@ def _norm(module: Any) -> Norm:
     return Norm(module.weight, torch.tensor([module.variance_epsilon]))
 
 
-def _after_norm(norm: Any, *linears: Any) -> tuple[Norm, Linear]:
+def _after_norm(norm: Any, *linears: Any) -> tuple[Norm, JoinedLinear]:
     """A norm and the layers that read it, which in fp32 have its weight: in 16 bits that would round."""
     if norm.weight.dtype != torch.float32:
         return _norm(norm), _joined(*linears)
     return replace(_norm(norm), weight=None), _joined(*linears, scale=norm.weight)
 
 
-def _joined(*linears: Any, scale: Tensor | None = None) -> Linear:
+def _joined(*linears: Any, scale: Tensor | None = None) -> JoinedLinear:
     """Side by side, each input times `scale` (inputs,)."""
     joined = torch.cat([linear.weight for linear in linears])
     weight = (joined if scale is None else joined.mul_(scale)).t()
     if weight.dtype == torch.float32:
         weight = weight.contiguous()
     biases = [linear.bias for linear in linears if linear.bias is not None]
-    return Linear(weight, torch.cat(biases) if biases else None)
+    return JoinedLinear(weight, torch.cat(biases) if biases else None)
 
 
-def _turn(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate by position: (B, heads, D) by (B, 1, D) cosines and sines, the first half of these negated."""
     return (heads * cos).addcmul_(heads.roll(heads.shape[-1] // 2, -1), sin)

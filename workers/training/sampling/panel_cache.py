@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from workers.training.kernels.attend import Stored
+from workers.training.kernels.attend import KeyValueArrays
 from workers.training.kernels.panels import PANEL
 from workers.training.sampling.slot_cache import LayerShape
 
@@ -41,9 +41,9 @@ class Panels(NamedTuple):
         self.keys[:, targets, :, :blocks] = self.keys[:, sources, :, :blocks]
         self.values[:, targets, ..., :width, :] = self.values[:, sources, ..., :width, :]
 
-    def arrays(self) -> Stored:
+    def arrays(self) -> KeyValueArrays:
         """As the kernels take them."""
-        return Stored(self.keys.numpy(), self.values.numpy())
+        return KeyValueArrays(self.keys.numpy(), self.values.numpy())
 
 
 class PanelCache:
@@ -80,7 +80,7 @@ class PanelCache:
         """Move prompts of at most `width` tokens to other slots."""
         self.prompts.move(sources, targets, width)
 
-    def arrays(self) -> tuple[Stored, Stored]:
+    def arrays(self) -> tuple[KeyValueArrays, KeyValueArrays]:
         """Prompts and completions as the kernels take them."""
         return self.prompts.arrays(), self.completions.arrays()
 

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from workers.training.base.randomness import keyed_seed, uniforms
 from workers.training.base.types import Completion, Group, Prompt
-from workers.training.model.grammar import Constraint
+from workers.training.model.grammar import Grammar
 from workers.training.sampling.decode_attention import layer_shapes, prefill
-from workers.training.sampling.decode_step import Ints, Live
-from workers.training.sampling.decoders import Room, make_decoder
+from workers.training.sampling.decode_step import ActiveRows, Ints
+from workers.training.sampling.decoders import CacheSize, make_decoder
 from workers.training.sampling.draw import draw
 from workers.training.sampling.stop_strings import StopStrings
 
@@ -44,7 +44,7 @@ OnCompletion = Callable[[int, int, Completion], None]
 Bools = NDArray[np.bool_]
 
 
-class Sampled(Protocol):
+class SampledModel(Protocol):
     """What is sampled from: a policy, or a model as it lies on disk."""
 
     @property
@@ -76,7 +76,7 @@ class Sampling:
             the whole distribution at the temperature, so training samples with 1.
         stop: texts that end a completion. Its text ends before the first of them; its tokens go up to and
             include the one that completed it.
-        constraint: which tokens may come next. Logprobs are those among the allowed tokens.
+        grammar: which tokens may come next. Logprobs are those among the allowed tokens.
     """
 
     samples: int
@@ -85,12 +85,12 @@ class Sampling:
     key: tuple[int | str, ...]
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
-    constraint: Constraint | None = None
+    grammar: Grammar | None = None
 
 
 @torch.inference_mode()
 def sample_groups(
-    policy: Sampled,
+    policy: SampledModel,
     prompts: Sequence[Prompt],
     sampling: Sampling,
     on_completion: OnCompletion | None = None,
@@ -126,7 +126,7 @@ class _Decoding:
 
     def __init__(
         self,
-        policy: Sampled,
+        policy: SampledModel,
         prompts: Sequence[Prompt],
         sampling: Sampling,
         on_completion: OnCompletion | None,
@@ -141,29 +141,29 @@ class _Decoding:
         self.end_ids = frozenset(policy.end_ids)
         self.ends = torch.tensor(policy.end_ids, device=self.device)
         self.stops = StopStrings(policy.tokenizer, sampling.stop)
-        self.matchers = sampling.constraint.matchers() if sampling.constraint else None
+        self.matchers = sampling.grammar.matchers() if sampling.grammar else None
 
         G = sampling.samples
         self.lengths = np.array([len(prompt.tokens) for prompt in prompts])
-        room = np.minimum(sampling.max_tokens, policy.context - self.lengths)
-        self.limits = np.repeat(np.maximum(room, 1), G)
+        longest = np.minimum(sampling.max_tokens, policy.context - self.lengths)
+        self.limits = np.repeat(np.maximum(longest, 1), G)
         keys = [keyed_seed(*sampling.key, prompt.row, sample) for prompt in prompts for sample in range(G)]
         self.seeds = np.array(keys, dtype=np.uint64)
         self.max_columns = int(self.limits.max())
         # Long prompts first, so that prompts run together are of similar length.
         self.waiting = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].tokens))
-        room = self._room()
-        self.cache, self.decode = make_decoder(model, room, G, len(self.seeds))
-        self.tokens = torch.zeros(len(self.seeds), room.columns, dtype=torch.long, device=self.device)
-        self.logprobs = torch.zeros(len(self.seeds), room.columns, device=self.device)
+        size = self._cache_size()
+        self.cache, self.decode = make_decoder(model, size, G, len(self.seeds))
+        self.tokens = torch.zeros(len(self.seeds), size.columns, dtype=torch.long, device=self.device)
+        self.logprobs = torch.zeros(len(self.seeds), size.columns, device=self.device)
 
         nothing = np.zeros(0, dtype=np.int64)
         self.completion_of = nothing  # (B,) number of the completion
-        self.live = Live(group=nothing, counts=nothing, prompt_lengths=nothing)
+        self.active = ActiveRows(group=nothing, counts=nothing, prompt_lengths=nothing)
         self.last = torch.zeros(0, dtype=torch.long, device=self.device)  # (B,)
         self.ended = np.zeros(0, dtype=bool)  # (B,) by an end token or a stop string
 
-    def _room(self) -> Room:
+    def _cache_size(self) -> CacheSize:
         """As many groups as the memory allows, at least one."""
         G = self.sampling.samples
         longest = int(self.lengths.max())
@@ -175,7 +175,7 @@ class _Decoding:
             len(self.prompts), max(1, min(MAX_SLOTS // G, CACHE_BYTES[self.device.type] // per_group))
         )
         groups = min(len(self.prompts), min(G, 2) * at_once)
-        return Room(
+        return CacheSize(
             groups,
             prompt_columns=longest,
             slots=at_once * G,
@@ -188,17 +188,19 @@ class _Decoding:
         G, cache = self.sampling.samples, self.cache
         free = cache.slots - len(self.last)
         while self.waiting and (len(self.last) == 0 or free >= max(G, cache.slots // 4)):
-            room = min((cache.slots - len(self.last)) // G, cache.groups - len(self.live.prompt_lengths))
-            if room == 0:
+            free_groups = min(
+                (cache.slots - len(self.last)) // G, cache.groups - len(self.active.prompt_lengths)
+            )
+            if free_groups == 0:
                 return
-            chosen = self._next_waiting(room)
+            chosen = self._next_waiting(free_groups)
             self._start(chosen)
 
-    def _next_waiting(self, room: int) -> list[int]:
+    def _next_waiting(self, most: int) -> list[int]:
         """The longest waiting prompts that may be run in one pass without much padding."""
         longest = tokens = int(self.lengths[self.waiting[0]])
         n = 1
-        for i in self.waiting[1:room]:
+        for i in self.waiting[1:most]:
             padded = (n + 1) * longest
             tokens += int(self.lengths[i])
             if padded > PREFILL_TOKENS or padded - tokens > max(PREFILL_PADDING, padded // 4):
@@ -208,32 +210,32 @@ class _Decoding:
         return chosen
 
     def _start(self, chosen: Sequence[int]) -> None:
-        G, live = self.sampling.samples, self.live
+        G, active = self.sampling.samples, self.active
         lengths = self.lengths[chosen]
         ids = torch.zeros(len(chosen), int(lengths.max()), dtype=torch.long)
         for row, i in enumerate(chosen):
             ids[row, : lengths[row]] = torch.tensor(self.prompts[i].tokens)
-        first = len(live.prompt_lengths)
+        first = len(active.prompt_lengths)
         logits = prefill(
             self.model, self.cache, first, ids.to(self.device), torch.from_numpy(lengths).to(self.device)
         )
         started = np.repeat(np.array(chosen) * G, G) + np.tile(np.arange(G), len(chosen))
-        self.live = Live(
-            group=np.concatenate([live.group, np.repeat(np.arange(first, first + len(chosen)), G)]),
-            counts=np.concatenate([live.counts, np.zeros(len(started), dtype=np.int64)]),
-            prompt_lengths=np.concatenate([live.prompt_lengths, lengths]),
+        self.active = ActiveRows(
+            group=np.concatenate([active.group, np.repeat(np.arange(first, first + len(chosen)), G)]),
+            counts=np.concatenate([active.counts, np.zeros(len(started), dtype=np.int64)]),
+            prompt_lengths=np.concatenate([active.prompt_lengths, lengths]),
         )
         self.completion_of = np.concatenate([self.completion_of, started])
         self._take(logits.repeat_interleave(G, 0), len(self.last))
 
     def step(self) -> None:
         """Read each last token and draw the next."""
-        self._take(self.decode(self.live, self.last), 0)
+        self._take(self.decode(self.active, self.last), 0)
 
     def _take(self, logits: Tensor, first: int) -> None:
         """Draw a token for each slot from `first` on, write it down, and see which of them end there."""
-        rows, counts = self.completion_of[first:], self.live.counts[first:]
-        self._make_room(int(counts.max()) + 1)
+        rows, counts = self.completion_of[first:], self.active.counts[first:]
+        self._widen(int(counts.max()) + 1)
         uniform = torch.from_numpy(uniforms(self.seeds[rows], counts)).to(self.device)
         if self.matchers is not None:
             logits = self.matchers.apply(logits, rows.tolist())
@@ -250,7 +252,7 @@ class _Decoding:
             ended |= self._at_stop(rows, counts, tokens.tolist())
         self.ended = np.concatenate([self.ended[:first], ended])
 
-    def _make_room(self, columns: int) -> None:
+    def _widen(self, columns: int) -> None:
         while columns > self.tokens.shape[1]:
             wider = min(2 * self.tokens.shape[1], self.max_columns)
             more = (0, wider - self.tokens.shape[1])
@@ -266,44 +268,46 @@ class _Decoding:
         return found
 
     def drop_finished(self) -> None:
-        """Hand over finished completions and free their slots: the last live ones move into the gaps."""
-        live = self.live
-        finished = self.ended | (live.counts >= self.limits[self.completion_of])
+        """Hand over finished completions and free their slots: the last active ones move into the gaps."""
+        active = self.active
+        finished = self.ended | (active.counts >= self.limits[self.completion_of])
         if not finished.any():
             return
-        self._hand_over(self.completion_of[finished], live.counts[finished])
+        self._hand_over(self.completion_of[finished], active.counts[finished])
         kept, gaps, movers = _compaction(finished)
         if len(gaps):
-            width = int(live.counts.max())
-            self.cache.move_completions(self._there(movers), self._there(gaps), width)
-        for values in (self.completion_of, live.group, live.counts):
+            width = int(active.counts.max())
+            self.cache.move_completions(self._on_device(movers), self._on_device(gaps), width)
+        for values in (self.completion_of, active.group, active.counts):
             values[gaps] = values[movers]
-        self.last[self._there(gaps)] = self.last[self._there(movers)]
+        self.last[self._on_device(gaps)] = self.last[self._on_device(movers)]
         self.completion_of, self.last = self.completion_of[:kept], self.last[:kept]
         self.ended = np.zeros(kept, dtype=bool)
-        self.live = self._drop_prompts(Live(live.group[:kept], live.counts[:kept], live.prompt_lengths))
+        self.active = self._drop_prompts(
+            ActiveRows(active.group[:kept], active.counts[:kept], active.prompt_lengths)
+        )
 
-    def _drop_prompts(self, live: Live) -> Live:
+    def _drop_prompts(self, active: ActiveRows) -> ActiveRows:
         """Free the slots of prompts whose completions have all ended."""
-        n = len(live.prompt_lengths)
-        idle = np.bincount(live.group, minlength=n) == 0
+        n = len(active.prompt_lengths)
+        idle = np.bincount(active.group, minlength=n) == 0
         kept, gaps, movers = _compaction(idle)
         if kept == n:
-            return live
+            return active
         if len(gaps):
-            width = int(live.prompt_lengths[movers].max())
-            self.cache.move_prompts(self._there(movers), self._there(gaps), width)
+            width = int(active.prompt_lengths[movers].max())
+            self.cache.move_prompts(self._on_device(movers), self._on_device(gaps), width)
         slots = np.arange(n)
         slots[movers] = gaps
-        lengths = live.prompt_lengths.copy()
+        lengths = active.prompt_lengths.copy()
         lengths[gaps] = lengths[movers]
-        return Live(slots[live.group], live.counts, lengths[:kept])
+        return ActiveRows(slots[active.group], active.counts, lengths[:kept])
 
     def _hand_over(self, rows: Ints, counts: Ints) -> None:
         G = self.sampling.samples
         if self.matchers is not None:
             self.matchers.drop(rows.tolist())
-        at = self._there(rows)
+        at = self._on_device(rows)
         width = int(counts.max())
         tokens = [row[:n] for row, n in zip(self.tokens[at, :width].tolist(), counts.tolist(), strict=True)]
         logprobs = self.logprobs[at, :width].tolist()
@@ -324,7 +328,7 @@ class _Decoding:
             if self.on_completion is not None:
                 self.on_completion(prompt, sample, completion)
 
-    def _there(self, values: Ints) -> Tensor:
+    def _on_device(self, values: Ints) -> Tensor:
         return torch.from_numpy(values).to(self.device)
 
 

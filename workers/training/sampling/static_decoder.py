@@ -1,7 +1,7 @@
 """Decode steps over static tensors of few sizes, so that a GPU can replay each size as a CUDA graph.
 
 Launching a small model's kernels one by one takes longer than running them; a graph is launched at once, but
-reads and writes the same memory every time. So what is live is padded to the next size: spare rows write to
+reads and writes the same memory every time. So what is active is padded to the next size: spare rows write to
 slots that are free and spare prompts are read by nobody, which changes no result.
 Shapes as in `decode_step`.
 """
@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from workers.training.sampling.decode_attention import decode
-from workers.training.sampling.decode_step import Live, Span, Step, places
+from workers.training.sampling.decode_step import ActiveRows, Span, Step, places
 from workers.training.sampling.slot_cache import SlotCache
 
 log = logging.getLogger(__name__)
 
 
-class Size(NamedTuple):
+class GraphSize(NamedTuple):
     """What one graph is made for."""
 
     rows: int
@@ -33,7 +33,7 @@ class Size(NamedTuple):
 
 
 class StaticDecoder:
-    """Decodes what is live in one cache. Each size is run as it is at first, then captured, then replayed."""
+    """Decodes the active rows of one cache. Each size is run eagerly first, then captured, then replayed."""
 
     def __init__(self, model: Any, cache: SlotCache, samples: int) -> None:
         """`samples`: most completions of one prompt."""
@@ -45,50 +45,50 @@ class StaticDecoder:
         # positions, columns and place of the rows, lengths of the prompts, source of the places
         self._counts = (cache.slots, cache.slots, cache.slots, cache.groups, cache.groups * samples)
         self._numbers = torch.zeros(sum(self._counts), dtype=torch.long, device=device)
-        self._runs: dict[Size, Callable[[], Tensor]] = {}
+        self._runs: dict[GraphSize, Callable[[], Tensor]] = {}
         self._made_for = cache.columns
         self._can_capture = device.type == "cuda"
         self._pool: Any = None
 
-    def __call__(self, live: Live, ids: Tensor) -> Tensor:
-        """Logits of the next token of each live completion, given its last: (B,) -> (B, V).
+    def __call__(self, active: ActiveRows, ids: Tensor) -> Tensor:
+        """Logits of the next token of each active completion, given its last: (B,) -> (B, V).
 
         They are overwritten by the next call.
         """
         if self._made_for != self._cache.columns:  # the cache has moved to other memory
             self._runs.clear()
             self._made_for = self._cache.columns
-        size = self._size(live)
-        self._fill(live, ids, size)
+        size = self._size(active)
+        self._fill(active, ids, size)
         if size not in self._runs:
-            self._runs[size] = self._eager(size, live)
+            self._runs[size] = self._eager(size, active)
         elif self._can_capture and not isinstance(self._runs[size], _Graph):
             self._runs[size] = self._captured(self._runs[size])
         return self._runs[size]()[: len(ids)]
 
-    def _size(self, live: Live) -> Size:
+    def _size(self, active: ActiveRows) -> GraphSize:
         cache = self._cache
-        return Size(
-            rows=min(_rounded(len(live.group), 1), cache.slots),
-            groups=min(_rounded(len(live.prompt_lengths), 1), cache.groups),
-            columns=min(_rounded(int(live.counts.max()), 32), cache.columns),
-            prompt_columns=min(_rounded(int(live.prompt_lengths.max()), 32), cache.prompt_columns),
+        return GraphSize(
+            rows=min(_rounded(len(active.group), 1), cache.slots),
+            groups=min(_rounded(len(active.prompt_lengths), 1), cache.groups),
+            columns=min(_rounded(int(active.counts.max()), 32), cache.columns),
+            prompt_columns=min(_rounded(int(active.prompt_lengths.max()), 32), cache.prompt_columns),
         )
 
-    def _fill(self, live: Live, ids: Tensor, size: Size) -> None:
+    def _fill(self, active: ActiveRows, ids: Tensor, size: GraphSize) -> None:
         """Write what this step reads where every step of its size reads it."""
-        source, place = places(live.group, size.groups, self._samples)
-        positions = live.prompt_lengths[live.group] + live.counts - 1
-        values = (positions, live.counts - 1, place, live.prompt_lengths, source)
+        source, place = places(active.group, size.groups, self._samples)
+        positions = active.prompt_lengths[active.group] + active.counts - 1
+        values = (positions, active.counts - 1, place, active.prompt_lengths, source)
         # A spare row reads and writes column 0 of its slot; a spare prompt has one token.
         padded = [
-            np.pad(array, (0, room - len(array)), constant_values=int(array is live.prompt_lengths))
-            for array, room in zip(values, self._counts, strict=True)
+            np.pad(array, (0, length - len(array)), constant_values=int(array is active.prompt_lengths))
+            for array, length in zip(values, self._counts, strict=True)
         ]
         self._numbers.copy_(torch.from_numpy(np.concatenate(padded)))
         self._ids[: len(ids)] = ids
 
-    def _eager(self, size: Size, live: Live) -> Callable[[], Tensor]:
+    def _eager(self, size: GraphSize, active: ActiveRows) -> Callable[[], Tensor]:
         positions, columns, place, lengths, source = torch.split(self._numbers, list(self._counts))
         step = Step(
             ids=self._ids[: size.rows],
@@ -99,7 +99,7 @@ class StaticDecoder:
             place=place[: size.rows],
             completion_spans=(Span(0, size.rows, size.columns, is_full=False),),
             prompt_spans=(Span(0, size.groups, size.prompt_columns, is_full=False),),
-            reach=int((live.prompt_lengths[live.group] + live.counts).max()),
+            reach=int((active.prompt_lengths[active.group] + active.counts).max()),
         )
         return lambda: decode(self._model, self._cache, step)
 

@@ -11,7 +11,7 @@ from workers.training.kernels.attend import Rows, attend
 from workers.training.kernels.panels import ADDED, START, WRITTEN, multiply, pack
 from workers.training.sampling.compiled_decoder import CompiledDecoder
 from workers.training.sampling.decode_attention import layer_shapes, prefill
-from workers.training.sampling.decode_step import Live
+from workers.training.sampling.decode_step import ActiveRows
 from workers.training.sampling.draw import draw, inverse_cdf
 from workers.training.sampling.panel_cache import PanelCache
 from workers.training.sampling.slot_cache import LayerShape
@@ -72,7 +72,7 @@ def test_attention_is_that_of_one_softmax_over_prompt_and_own_tokens(
     width = -(-D // 16) * 16
     out = np.zeros((B, kv_heads * folded * width), np.float32)
     attend(0, rows, queries, *cache.arrays(), out)
-    for place, slot in enumerate(rows.order):
+    for place, slot in enumerate(rows.slots):
         of, n, count = group[slot], lengths[group[slot]], counts[slot]
         key = torch.cat([keys[of, :, :n], own_keys[slot, :, :count]], 1)
         value = torch.cat([values[of, :, :n], own_values[slot, :, :count]], 1)
@@ -96,11 +96,11 @@ def test_a_completion_is_read_to_the_same_bits_whatever_is_beside_it_and_however
             decoder = CompiledDecoder(model, cache, 22)
             torch.set_num_threads(threads)
             try:
-                found.append(decoder(Live(group, counts, lengths), ids).clone())
+                found.append(decoder(ActiveRows(group, counts, lengths), ids).clone())
             finally:
                 torch.set_num_threads(1)
             alone = torch.stack(
-                [decoder(Live(group[:n], counts[:n], lengths), ids[:n])[-1].clone() for n in (1, 5)]
+                [decoder(ActiveRows(group[:n], counts[:n], lengths), ids[:n])[-1].clone() for n in (1, 5)]
             )
             assert torch.equal(alone, found[-1][[0, 4]])
     assert torch.equal(*found)

@@ -21,13 +21,13 @@ from tests.workers.training.support import (
     make_config,
     make_rows,
 )
-from workers.training.base.errors import ConstraintFailed, RunCancelled
+from workers.training.base.errors import GrammarFailed, RunCancelled
 from workers.training.base.types import Group, Prompt
 from workers.training.loop import train
-from workers.training.model import grammar as constraint
-from workers.training.model.grammar import Constraint, constraint_of
+from workers.training.model import grammar as grammar_module
+from workers.training.model.grammar import Grammar, compile_grammar
 from workers.training.model.policy import Policy
-from workers.training.passes.forward import Answer, completion_states, make_batches, token_logprobs
+from workers.training.passes.forward import PackedCompletion, completion_states, make_batches, token_logprobs
 from workers.training.sampling import rollout
 from workers.training.sampling.rollout import Sampling, sample_groups
 
@@ -68,7 +68,7 @@ def prompts() -> list[Prompt]:
 
 
 def sampling(policy: Policy, **changes: Any) -> Sampling:
-    made = Sampling(4, 120, 1.0, ("train", 1, 5), constraint=policy.constraint)
+    made = Sampling(4, 120, 1.0, ("train", 1, 5), grammar=policy.grammar)
     return dataclasses.replace(made, **changes)
 
 
@@ -105,12 +105,12 @@ def test_masks_are_unpacked_alike_everywhere(vocabulary: int) -> None:
     words = -(-vocabulary // 32)
     packed = torch.randint(0, 256, (5, 4 * words), dtype=torch.uint8)
     wanted = [[not int(row[i // 8]) >> (i % 8) & 1 for i in range(vocabulary)] for row in packed]
-    assert constraint._banned(packed, vocabulary).tolist() == wanted
-    assert constraint._banned_by_torch(packed, vocabulary).tolist() == wanted
+    assert grammar_module._banned(packed, vocabulary).tolist() == wanted
+    assert grammar_module._banned_by_torch(packed, vocabulary).tolist() == wanted
 
 
-def test_without_the_constraint_nothing_parses(policy: Policy, prompts: list[Prompt]) -> None:
-    for group in sample_groups(policy, prompts, sampling(policy, constraint=None)):
+def test_without_the_grammar_nothing_parses(policy: Policy, prompts: list[Prompt]) -> None:
+    for group in sample_groups(policy, prompts, sampling(policy, grammar=None)):
         for completion in group.completions:
             with pytest.raises(strict_json.StrictJsonError):
                 strict_json.loads(completion.text)
@@ -132,17 +132,17 @@ def test_a_nucleus_is_taken_among_the_allowed_tokens(policy: Policy, prompts: li
 
 def masked_by_hand(policy: Policy, prompt: Prompt, completion: Any, temperature: float) -> list[float]:
     """Log-probabilities by a plain forward pass and a matcher of its own."""
-    assert policy.constraint is not None
+    assert policy.grammar is not None
     ids = torch.tensor([[*prompt.tokens, *completion.tokens]])
     with torch.no_grad():
         logits = policy.rollout_model(input_ids=ids).logits[0, len(prompt.tokens) - 1 : -1].double()
-    matcher, found = policy.constraint.start(), []
+    matcher, found = policy.grammar.start(), []
     for at, token in zip(logits, completion.tokens, strict=True):
-        words = policy.constraint.masks([matcher])[0]
+        words = policy.grammar.masks([matcher])[0]
         allowed = [i for i in range(len(at)) if words[i // 32] >> (i % 32) & 1]
         chosen = torch.log_softmax(at[allowed] / temperature, 0)
         found.append(float(chosen[allowed.index(token)]))
-        policy.constraint.consume(matcher, token)
+        policy.grammar.consume(matcher, token)
     return found
 
 
@@ -162,11 +162,11 @@ def test_sampler_and_trainer_agree_on_every_token(
 ) -> None:
     monkeypatch.setattr("workers.training.passes.token_logprobs.LOGIT_BYTES", 4 * 262 * 50)  # many chunks
     groups = sample_groups(policy, prompts, sampling(policy))
-    answers = [Answer(group.prompt, c) for group in groups for c in group.completions]
-    assert policy.constraint is not None
-    for batch in make_batches(answers, 500, policy.device):
-        chosen = [answers[i].completion for i in batch.answers]
-        allowed = policy.constraint.allowed([c.tokens for c in chosen], policy.device)
+    packed = [PackedCompletion(group.prompt, c) for group in groups for c in group.completions]
+    assert policy.grammar is not None
+    for batch in make_batches(packed, 500, policy.device):
+        chosen = [packed[i].completion for i in batch.indices]
+        allowed = policy.grammar.allowed([c.tokens for c in chosen], policy.device)
         head = policy.model.get_output_embeddings()
         states = completion_states(policy.model, batch)
         logprobs, entropy = token_logprobs(states, head, batch.targets, 1.0, allowed)
@@ -179,12 +179,12 @@ def test_sampler_and_trainer_agree_on_every_token(
 
 def test_tokens_that_had_to_come_give_no_gradient(policy: Policy, prompts: list[Prompt]) -> None:
     (group,) = sample_groups(policy, prompts[:1], sampling(policy, samples=1))
-    assert policy.constraint is not None
-    answer = Answer(
+    assert policy.grammar is not None
+    one = PackedCompletion(
         group.prompt, dataclasses.replace(group.completions[0], tokens=group.completions[0].tokens[:1])
     )
-    (batch,) = make_batches([answer], 500, policy.device)
-    allowed = policy.constraint.allowed([answer.completion.tokens], policy.device)
+    (batch,) = make_batches([one], 500, policy.device)
+    allowed = policy.grammar.allowed([one.completion.tokens], policy.device)
     states = completion_states(policy.model, batch).detach().requires_grad_()
     logprobs, _ = token_logprobs(states, policy.model.get_output_embeddings(), batch.targets, 1.0, allowed)
     logprobs.sum().backward()
@@ -195,7 +195,7 @@ def test_tokens_that_had_to_come_give_no_gradient(policy: Policy, prompts: list[
 
 def test_every_end_token_may_end_an_answer_and_nothing_else_may_follow(policy: Policy) -> None:
     ends = [256, 258]
-    held = constraint_of(of(LETTER), policy.tokenizer, policy.rollout_model, ends)
+    held = compile_grammar(of(LETTER), policy.tokenizer, policy.rollout_model, ends)
     assert held is not None
     matcher = held.start()
     for character in '{"a":"b"}':
@@ -205,25 +205,23 @@ def test_every_end_token_may_end_an_answer_and_nothing_else_may_follow(policy: P
 
 
 def test_any_json_object_is_another_format(policy: Policy, prompts: list[Prompt]) -> None:
-    constraint = constraint_of(
-        {"type": "json_object"}, policy.tokenizer, policy.rollout_model, policy.end_ids
-    )
-    found = sample_groups(policy, prompts, sampling(policy, constraint=constraint, max_tokens=200))
+    grammar = compile_grammar({"type": "json_object"}, policy.tokenizer, policy.rollout_model, policy.end_ids)
+    found = sample_groups(policy, prompts, sampling(policy, grammar=grammar, max_tokens=200))
     ended = [c for group in found for c in group.completions if c.finish_reason == "stop"]
     assert ended
     assert all(isinstance(json.loads(c.text), dict) for c in ended)
 
 
-def test_plain_text_is_no_constraint(policy: Policy) -> None:
+def test_plain_text_has_no_grammar(policy: Policy) -> None:
     for response_format in (None, {"type": "text"}):
-        assert constraint_of(response_format, policy.tokenizer, policy.rollout_model, [1]) is None
+        assert compile_grammar(response_format, policy.tokenizer, policy.rollout_model, [1]) is None
 
 
 def test_what_cannot_be_followed_is_named(policy: Policy) -> None:
-    with pytest.raises(ConstraintFailed, match="tokenizer"):
-        Constraint(grammar_of({"type": "json_object"}) or "", object(), 262, [1])
-    with pytest.raises(ConstraintFailed, match="Invalid type: magic"):
-        Constraint(grammar_of(of({"type": "magic"})) or "", policy.tokenizer, 262, [1])
+    with pytest.raises(GrammarFailed, match="tokenizer"):
+        Grammar(grammar_of({"type": "json_object"}) or "", object(), 262, [1])
+    with pytest.raises(GrammarFailed, match="Invalid type: magic"):
+        Grammar(grammar_of(of({"type": "magic"})) or "", policy.tokenizer, 262, [1])
 
 
 def wants(letter: str) -> FunctionGrader:
@@ -281,8 +279,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(sharp: Path, tmp_path: Path) -> None:
     rows = make_rows("x", "y")
     whole = ListRecorder()
     train(config, rows, [], wants("d"), whole, tmp_path / "whole")
-    first, second, answers = ListRecorder(), ListRecorder(), iter([False, False, True])
+    first, second, stops = ListRecorder(), ListRecorder(), iter([False, False, True])
     with pytest.raises(RunCancelled):
-        train(config, rows, [], wants("d"), first, tmp_path / "parts", lambda: next(answers))
+        train(config, rows, [], wants("d"), first, tmp_path / "parts", lambda: next(stops))
     train(config, rows, [], wants("d"), second, tmp_path / "parts")
     assert {**first.history(), **second.history()} == whole.history()

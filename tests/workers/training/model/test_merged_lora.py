@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.workers.training.passes.test_forward import make_answers, plain_logprobs
+from tests.workers.training.passes.test_forward import make_completions, plain_logprobs
 from tests.workers.training.support import make_config
 from workers.training.model.merged_lora import _SummedForward
 from workers.training.model.policy import Policy
@@ -25,8 +25,8 @@ def layers(policy):
 
 
 def losses_and_gradient(policy):
-    answers = make_answers(seed=2)
-    losses = torch.cat([plain_logprobs(policy.model, answer) for answer in answers])
+    packed = make_completions(seed=2)
+    losses = torch.cat([plain_logprobs(policy.model, one) for one in packed])
     gradient = torch.autograd.grad(losses.square().sum(), list(policy.trained().values()))
     return losses, torch.cat([part.flatten() for part in gradient])
 
@@ -65,17 +65,17 @@ def test_a_changed_weight_is_never_overlooked(policy):
 def test_the_reference_is_the_base_alone_until_it_is_left(policy, is_summed):
     if is_summed:
         policy.sync_rollout()
-    answer = make_answers(seed=2)[0]
-    tuned = plain_logprobs(policy.model, answer)
+    one = make_completions(seed=2)[0]
+    tuned = plain_logprobs(policy.model, one)
     with policy.reference() as model:
-        reference = plain_logprobs(model, answer)
+        reference = plain_logprobs(model, one)
     with policy.adapter.disable_adapter(), torch.no_grad():
-        expected = plain_logprobs(policy.model, answer)
+        expected = plain_logprobs(policy.model, one)
     assert torch.equal(reference, expected)
     assert (tuned - reference).abs().max() > 0.1
     with pytest.raises(KeyError), policy.reference():
         raise KeyError
-    assert torch.equal(plain_logprobs(policy.model, answer), tuned)
+    assert torch.equal(plain_logprobs(policy.model, one), tuned)
 
 
 def test_layers_without_a_sum_are_switched_off_by_peft(policy):

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from tests.workers.training.families import VOCABULARY, add_lora, make_family
-from tests.workers.training.passes.test_forward import answers_of, assert_same, gradient, shared_logprobs
+from tests.workers.training.passes.test_forward import assert_same, completions_of, gradient, shared_logprobs
 from tests.workers.training.passes.test_token_logprobs import saved_bytes
 from workers.training.base.errors import ModelInvalid
 from workers.training.model.recompute import recompute_layers
 from workers.training.passes.forward import why_padded
 
-ANSWERS = answers_of([(20, [9, 3, 12]), (5, [6, 6])], VOCABULARY, torch.Generator().manual_seed(0))
+COMPLETIONS = completions_of([(20, [9, 3, 12]), (5, [6, 6])], VOCABULARY, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
@@ -25,7 +25,7 @@ def test_recomputing_gives_the_same_gradient_from_fewer_saved_bytes(kind, family
         why_padded(model)
         if recompute:
             recompute_layers(model)
-        kept, logprobs = saved_bytes(lambda: shared_logprobs(model, ANSWERS))
+        kept, logprobs = saved_bytes(lambda: shared_logprobs(model, COMPLETIONS))
         return kept, torch.cat(logprobs), gradient(model, logprobs)
 
     (kept, logprobs, slope), (kept_less, logprobs_again, slope_again) = run(False), run(True)
@@ -37,7 +37,7 @@ def test_recomputing_gives_the_same_gradient_from_fewer_saved_bytes(kind, family
 def test_dropout_stays_off():
     model = add_lora(make_family("gpt2", attn_pdrop=0.5, resid_pdrop=0.5))
     recompute_layers(model)
-    first, second = (gradient(model, shared_logprobs(model, ANSWERS)) for _ in range(2))
+    first, second = (gradient(model, shared_logprobs(model, COMPLETIONS)) for _ in range(2))
     assert torch.equal(first, second)
 
 
@@ -49,7 +49,7 @@ def test_nothing_is_recomputed_without_gradient():
     with torch.no_grad():
         why_padded(model)
         calls.clear()
-        shared_logprobs(model, ANSWERS)
+        shared_logprobs(model, COMPLETIONS)
     assert len(calls) == 1
 
 

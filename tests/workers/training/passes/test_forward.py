@@ -15,7 +15,7 @@ from workers.training.base.types import Prompt
 from workers.training.model import attention
 from workers.training.passes import forward, packed_attention
 from workers.training.passes.forward import (
-    Answer,
+    PackedCompletion,
     completion_states,
     make_batches,
     per_completion,
@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 TEMPERATURE = 0.7
 
 
-def make_answers(seed=0, n_prompts=3, group=4, longest_prompt=20, longest=9):
+def make_completions(seed=0, n_prompts=3, group=4, longest_prompt=20, longest=9):
     """Prompts and completions of very different lengths."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -35,39 +35,39 @@ def make_answers(seed=0, n_prompts=3, group=4, longest_prompt=20, longest=9):
         return int(torch.randint(1, most + 1, (), generator=generator))
 
     groups = [(length(longest_prompt), [length(longest) for _ in range(group)]) for _ in range(n_prompts)]
-    return answers_of(groups, 256, generator)
+    return completions_of(groups, 256, generator)
 
 
-def answers_of(groups, vocabulary, generator):
+def completions_of(groups, vocabulary, generator):
     """Random tokens for groups given as (tokens of the prompt, tokens of each completion)."""
 
     def tokens(n):
         return tuple(torch.randint(0, vocabulary, (n,), generator=generator).tolist())
 
-    answers = []
+    packed = []
     for row, (n, lengths) in enumerate(groups):
         prompt = Prompt(row, {}, tokens(n))
         group = group_of(prompt, *[tokens(length) for length in lengths])
-        answers += [Answer(prompt, completion) for completion in group.completions]
-    return answers
+        packed += [PackedCompletion(prompt, completion) for completion in group.completions]
+    return packed
 
 
-def plain_logprobs(model, answer, temperature=1.0):
+def plain_logprobs(model, one, temperature=1.0):
     """One row, one ordinary forward, no padding, no cache."""
-    prompt, completion = list(answer.prompt.tokens), list(answer.completion.tokens)
+    prompt, completion = list(one.prompt.tokens), list(one.completion.tokens)
     logits = model(input_ids=torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
     logprobs = torch.log_softmax(logits.float() / temperature, -1)
     return logprobs.gather(-1, torch.tensor(completion)[:, None])[:, 0]
 
 
-def shared_logprobs(model, answers, budget=10**6, temperature=1.0):
-    """By completion, in the order of `answers`."""
+def shared_logprobs(model, packed, budget=10**6, temperature=1.0):
+    """By completion, in the order of `packed`."""
     found = {}
-    for batch in make_batches(answers, budget, CPU):
+    for batch in make_batches(packed, budget, CPU):
         states = completion_states(model, batch)
         logprobs, _ = token_logprobs(states, model.get_output_embeddings(), batch.targets, temperature)
-        found |= dict(zip(batch.answers, per_completion(logprobs, batch), strict=True))
-    return [found[i] for i in range(len(answers))]
+        found |= dict(zip(batch.indices, per_completion(logprobs, batch), strict=True))
+    return [found[i] for i in range(len(packed))]
 
 
 def gradient(model, losses):
@@ -111,20 +111,20 @@ groups_of_answers = st.lists(
 def test_packed_padded_micro_batched_and_plain_rows_agree(family, kind, groups, budget, rows, seed):
     """Logprobs and gradient, for every way of running the same completions."""
     model = model_of(family, kind)
-    answers = answers_of(groups, VOCABULARY, torch.Generator().manual_seed(seed))
-    plain = [plain_logprobs(model, answer, TEMPERATURE) for answer in answers]
+    packed = completions_of(groups, VOCABULARY, torch.Generator().manual_seed(seed))
+    plain = [plain_logprobs(model, one, TEMPERATURE) for one in packed]
     expected = gradient(model, plain)
     assert why_padded(model) is None
     with pytest.MonkeyPatch.context() as patch:
-        ways = {"packed": shared_logprobs(model, answers, temperature=TEMPERATURE)}
-        ways["micro-batched"] = shared_logprobs(model, answers, budget, TEMPERATURE)
+        ways = {"packed": shared_logprobs(model, packed, temperature=TEMPERATURE)}
+        ways["micro-batched"] = shared_logprobs(model, packed, budget, TEMPERATURE)
         patch.setitem(packed_attention.ROWS, "cpu", rows)
         patch.setattr(
             packed_attention.PackedAttention, "_by_prefix", packed_attention.PackedAttention._by_tile
         )
-        ways["tiles"] = shared_logprobs(model, answers, temperature=TEMPERATURE)
+        ways["tiles"] = shared_logprobs(model, packed, temperature=TEMPERATURE)
         patch.setattr(forward, "why_padded", lambda _: "for this test")
-        ways["padded"] = shared_logprobs(model, answers, temperature=TEMPERATURE)
+        ways["padded"] = shared_logprobs(model, packed, temperature=TEMPERATURE)
     for found in ways.values():
         assert_same(torch.cat(found), torch.cat(plain))
         assert_same(gradient(model, found), expected)
@@ -133,33 +133,33 @@ def test_packed_padded_micro_batched_and_plain_rows_agree(family, kind, groups, 
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_policies_run_packed_and_give_the_gradient_of_plain_rows(kind, request):
     policy = request.getfixturevalue(f"{kind}_policy")
-    answers = make_answers()
-    shared = shared_logprobs(policy.model, answers, temperature=TEMPERATURE)
-    plain = [plain_logprobs(policy.model, answer, TEMPERATURE) for answer in answers]
+    packed = make_completions()
+    shared = shared_logprobs(policy.model, packed, temperature=TEMPERATURE)
+    plain = [plain_logprobs(policy.model, one, TEMPERATURE) for one in packed]
     assert why_padded(policy.model) is None
     assert_same(torch.cat(shared), torch.cat(plain))
     assert_same(gradient(policy.model, shared), gradient(policy.model, plain))
 
 
 def test_a_neighbour_in_the_batch_changes_nothing(lora_policy):
-    answers = make_answers(seed=3, n_prompts=1)
-    alone = shared_logprobs(lora_policy.model, answers)
-    beside = make_answers(seed=4, n_prompts=1, longest_prompt=100, longest=40)
-    together = shared_logprobs(lora_policy.model, answers + beside)[: len(answers)]
+    packed = make_completions(seed=3, n_prompts=1)
+    alone = shared_logprobs(lora_policy.model, packed)
+    beside = make_completions(seed=4, n_prompts=1, longest_prompt=100, longest=40)
+    together = shared_logprobs(lora_policy.model, packed + beside)[: len(packed)]
     assert_same(torch.cat(together), torch.cat(alone))
 
 
 def test_every_token_goes_through_the_model_once_and_no_padding(lora_policy, monkeypatch):
-    answers = make_answers(seed=5)
-    (batch,) = make_batches(answers, 10**6, CPU)
+    packed = make_completions(seed=5)
+    (batch,) = make_batches(packed, 10**6, CPU)
     why_padded(lora_policy.model)
     decoder = lora_policy.model.get_decoder()
     seen = []
     hook = decoder.layers[0].mlp.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
     completion_states(lora_policy.model, batch)
     hook.remove()
-    prompts = {answer.prompt.row: len(answer.prompt.tokens) for answer in answers}
-    read = sum(len(answer.completion.tokens) - 1 for answer in answers)
+    prompts = {one.prompt.row: len(one.prompt.tokens) for one in packed}
+    read = sum(len(one.completion.tokens) - 1 for one in packed)
     assert [shape[:2].numel() for shape in seen] == [sum(prompts.values()) + read]
     assert batch.n_forwarded == sum(prompts.values()) + read
 
@@ -185,9 +185,9 @@ def test_what_cannot_be_packed_is_told_and_padded(family, changes, reason, caplo
     model = make_family(family, **changes)
     assert reason in why_padded(model)
     assert "prompts_not_shared" in caplog.messages
-    answers = answers_of([(7, [3, 5, 1]), (2, [4, 4])], VOCABULARY, torch.Generator().manual_seed(0))
-    plain = [plain_logprobs(model, answer) for answer in answers]
-    assert_same(torch.cat(shared_logprobs(model, answers)), torch.cat(plain))
+    packed = completions_of([(7, [3, 5, 1]), (2, [4, 4])], VOCABULARY, torch.Generator().manual_seed(0))
+    plain = [plain_logprobs(model, one) for one in packed]
+    assert_same(torch.cat(shared_logprobs(model, packed)), torch.cat(plain))
 
 
 def test_a_model_that_ignores_positions_is_found_out():
@@ -236,24 +236,24 @@ def test_a_model_keeps_its_own_attention_where_it_is_more(family, changes):
 
 def test_a_sequence_longer_than_the_window_is_refused():
     model = make_family("mistral", sliding_window=16)
-    answers = answers_of([(10, [7, 2])], VOCABULARY, torch.Generator().manual_seed(0))
-    (batch,) = make_batches(answers, 1000, CPU)
+    packed = completions_of([(10, [7, 2])], VOCABULARY, torch.Generator().manual_seed(0))
+    (batch,) = make_batches(packed, 1000, CPU)
     assert batch.reach == 16
     completion_states(model, batch)
-    (longer,) = make_batches(answers_of([(10, [8])], VOCABULARY, torch.Generator()), 1000, CPU)
+    (longer,) = make_batches(completions_of([(10, [8])], VOCABULARY, torch.Generator()), 1000, CPU)
     with pytest.raises(attention.Unsupported, match="window of 16"):
         completion_states(model, longer)
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_bfloat16_is_close_to_fp32_and_trains_fp32_weights(kind):
-    answers = answers_of([(9, [5, 3, 1]), (4, [6, 2])], VOCABULARY, torch.Generator().manual_seed(6))
+    packed = completions_of([(9, [5, 3, 1]), (4, [6, 2])], VOCABULARY, torch.Generator().manual_seed(6))
     exact = model_of("qwen3", kind)
-    logprobs = torch.cat(shared_logprobs(exact, answers))
-    slope = gradient(exact, shared_logprobs(exact, answers))
+    logprobs = torch.cat(shared_logprobs(exact, packed))
+    slope = gradient(exact, shared_logprobs(exact, packed))
     with torch.autocast("cpu", torch.bfloat16):
         assert why_padded(exact) is None
-        rounded = shared_logprobs(exact, answers)
+        rounded = shared_logprobs(exact, packed)
     assert torch.cat(rounded).dtype == torch.float32
     assert (torch.cat(rounded) - logprobs).abs().mean() < 0.05
     found = gradient(exact, rounded)
@@ -262,10 +262,10 @@ def test_bfloat16_is_close_to_fp32_and_trains_fp32_weights(kind):
 
 
 def test_a_base_in_bfloat16_is_packed_too():
-    answers = answers_of([(9, [5, 3, 1]), (4, [6, 2])], VOCABULARY, torch.Generator().manual_seed(6))
+    packed = completions_of([(9, [5, 3, 1]), (4, [6, 2])], VOCABULARY, torch.Generator().manual_seed(6))
     model = add_lora(make_family("qwen3").bfloat16())
-    plain = torch.cat([plain_logprobs(model, answer) for answer in answers])
-    found = shared_logprobs(model, answers)
+    plain = torch.cat([plain_logprobs(model, one) for one in packed])
+    found = shared_logprobs(model, packed)
     assert why_padded(model) is None
     assert (torch.cat(found) - plain).abs().mean() < 0.05
     assert gradient(model, found).isfinite().all()

@@ -8,8 +8,8 @@ import torch
 from tests.workers.training.families import VOCABULARY, add_lora, make_family
 from tests.workers.training.passes.test_forward import (
     CPU,
-    answers_of,
     assert_same,
+    completions_of,
     gradient,
     shared_logprobs,
 )
@@ -18,7 +18,7 @@ from workers.training.passes.forward import completion_states, make_batches
 from workers.training.passes.fused_decoder import is_known
 
 FAMILIES = ["llama", "qwen2", "qwen3"]
-ANSWERS = answers_of([(9, [5, 3, 1]), (4, [6, 2])], VOCABULARY, torch.Generator().manual_seed(6))
+COMPLETIONS = completions_of([(9, [5, 3, 1]), (4, [6, 2])], VOCABULARY, torch.Generator().manual_seed(6))
 
 
 @pytest.fixture
@@ -40,12 +40,12 @@ def calls(monkeypatch):
 def test_values_and_gradient_are_those_of_the_modules(family, kind, calls, monkeypatch):
     model = make_family(family)
     model = add_lora(model) if kind == "lora" else model
-    fused = shared_logprobs(model, ANSWERS)
+    fused = shared_logprobs(model, COMPLETIONS)
     slope = gradient(model, fused)
     assert calls
     monkeypatch.setattr(forward, "is_known", lambda _: False)
     calls.clear()
-    by_modules = shared_logprobs(model, ANSWERS)
+    by_modules = shared_logprobs(model, COMPLETIONS)
     assert not calls
     assert_same(torch.cat(fused), torch.cat(by_modules))
     assert_same(slope, gradient(model, by_modules))
@@ -54,7 +54,7 @@ def test_values_and_gradient_are_those_of_the_modules(family, kind, calls, monke
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_last_layers_mlp_runs_for_predicting_tokens_alone_and_the_others_for_all(family):
     model = make_family(family)
-    (batch,) = make_batches(ANSWERS, 10**6, CPU)
+    (batch,) = make_batches(COMPLETIONS, 10**6, CPU)
     completion_states(model, batch)  # the trial run
     rows = []
     for layer in model.get_decoder().layers:
@@ -100,10 +100,10 @@ def test_autocast_is_left_to_the_modules():
 
 def test_a_fused_forward_that_is_wrong_is_found_out_and_told(calls, monkeypatch, caplog):
     model = make_family("llama")
-    turn = fused_decoder.turn
-    monkeypatch.setattr(fused_decoder, "turn", lambda heads, cos, sin: turn(heads, cos, -sin))
-    logprobs = torch.cat(shared_logprobs(model, ANSWERS))
+    rotate = fused_decoder.rotate
+    monkeypatch.setattr(fused_decoder, "rotate", lambda heads, cos, sin: rotate(heads, cos, -sin))
+    logprobs = torch.cat(shared_logprobs(model, COMPLETIONS))
     assert len(calls) == 1  # the trial run
     assert "decoder_not_fused" in caplog.text
     monkeypatch.setattr(forward, "is_known", lambda _: False)
-    assert torch.equal(logprobs, torch.cat(shared_logprobs(model, ANSWERS)))
+    assert torch.equal(logprobs, torch.cat(shared_logprobs(model, COMPLETIONS)))

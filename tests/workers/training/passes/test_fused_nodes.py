@@ -83,7 +83,7 @@ def test_rotation(n, heads, width):
         return [(parts * cos[:, None] + swapped * (sin * sign)[:, None]).flatten(1)]
 
     assert_same(
-        lambda x: [fused_nodes.turn(x * 1.0, cos.float(), (sin * sign).float())],
+        lambda x: [fused_nodes.rotate(x * 1.0, cos.float(), (sin * sign).float())],
         expected,
         [numbers(n, heads * width)],
     )

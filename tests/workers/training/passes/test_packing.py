@@ -9,14 +9,20 @@ from hypothesis import strategies as st
 from tests.workers.training.support import group_of
 from workers.training.base.types import Prompt
 from workers.training.passes.packed_attention import Segment, Tile, make_tiles
-from workers.training.passes.packing import Answer, make_batches, padded_rows, per_completion, spread
+from workers.training.passes.packing import (
+    PackedCompletion,
+    make_batches,
+    padded_rows,
+    per_completion,
+    spread,
+)
 
 CPU = torch.device("cpu")
 
 
-def answers_with(*groups):
+def completions_with(*groups):
     """Groups as (prompt tokens, completion lengths); every token id occurs once."""
-    answers, next_id = [], 0
+    packed, next_id = [], 0
 
     def ids(n):
         nonlocal next_id
@@ -26,12 +32,12 @@ def answers_with(*groups):
     for row, (prompt_tokens, lengths) in enumerate(groups):
         prompt = Prompt(row, {}, ids(prompt_tokens))
         group = group_of(prompt, *[ids(n) for n in lengths])
-        answers += [Answer(prompt, completion) for completion in group.completions]
-    return answers
+        packed += [PackedCompletion(prompt, completion) for completion in group.completions]
+    return packed
 
 
 def test_the_stream_holds_each_prompt_once_and_no_last_token():
-    (batch,) = make_batches(answers_with((3, [2, 1, 3]), (2, [2])), 100, CPU)
+    (batch,) = make_batches(completions_with((3, [2, 1, 3]), (2, [2])), 100, CPU)
     assert batch.token_ids.tolist() == [[0, 1, 2, 3, 6, 7, 9, 10, 11]]
     assert batch.positions.tolist() == [[0, 1, 2, 3, 3, 4, 0, 1, 2]]
     assert batch.targets.tolist() == [3, 4, 5, 6, 7, 8, 11, 12]
@@ -42,7 +48,7 @@ def test_the_stream_holds_each_prompt_once_and_no_last_token():
 
 
 def test_padded_rows_are_the_same_completions():
-    (batch,) = make_batches(answers_with((3, [2, 1, 3]), (2, [2])), 100, CPU)
+    (batch,) = make_batches(completions_with((3, [2, 1, 3]), (2, [2])), 100, CPU)
     rows = [(ids.tolist(), ids[places].tolist()) for ids, places in padded_rows(batch)]
     assert rows == [
         ([0, 1, 2, 3], [2, 3]),
@@ -53,27 +59,27 @@ def test_padded_rows_are_the_same_completions():
 
 
 def test_values_are_cut_by_completion():
-    (batch,) = make_batches(answers_with((3, [2, 1, 3])), 100, CPU)
+    (batch,) = make_batches(completions_with((3, [2, 1, 3])), 100, CPU)
     assert [part.tolist() for part in per_completion(batch.targets, batch)] == [[3, 4], [5], [6, 7, 8]]
 
 
 def test_a_group_over_the_budget_is_split_evenly_with_its_prompt_in_each_part():
-    answers = answers_with((10, [8, 8, 8, 8]))
-    batches = make_batches(answers, 30, CPU)
-    assert [batch.answers for batch in batches] == [(0, 2), (1, 3)]
+    packed = completions_with((10, [8, 8, 8, 8]))
+    batches = make_batches(packed, 30, CPU)
+    assert [batch.indices for batch in batches] == [(0, 2), (1, 3)]
     assert [batch.segments[0].prompt for batch in batches] == [10, 10]
 
 
 def test_whole_groups_stay_together_where_they_fit():
-    answers = answers_with((5, [5, 5]), (5, [5, 5]), (5, [5, 5]), (5, [5, 5]))
-    batches = make_batches(answers, 32, CPU)
+    packed = completions_with((5, [5, 5]), (5, [5, 5]), (5, [5, 5]), (5, [5, 5]))
+    batches = make_batches(packed, 32, CPU)
     assert [len(batch.segments) for batch in batches] == [2, 2]
 
 
 def test_completions_of_one_prompt_share_it_although_others_lie_between():
-    first, second = answers_with((5, [2, 2]), (5, [2, 2]))[:2], answers_with((6, [2, 2]))
+    first, second = completions_with((5, [2, 2]), (5, [2, 2]))[:2], completions_with((6, [2, 2]))
     (batch,) = make_batches([first[0], second[0], first[1], second[1]], 100, CPU)
-    assert batch.answers == (0, 2, 1, 3)
+    assert batch.indices == (0, 2, 1, 3)
     assert len(batch.segments) == 2
 
 
@@ -86,13 +92,13 @@ groups_of_lengths = st.lists(
 
 @given(groups=groups_of_lengths, budget=st.integers(1, 120))
 def test_batches_lose_nothing_and_stay_within_the_budget(groups, budget):
-    answers = answers_with(*groups)
-    batches = make_batches(answers, budget, CPU)
-    assert sorted(i for batch in batches for i in batch.answers) == list(range(len(answers)))
+    packed = completions_with(*groups)
+    batches = make_batches(packed, budget, CPU)
+    assert sorted(i for batch in batches for i in batch.indices) == list(range(len(packed)))
     for batch in batches:
         found = [tuple(part.tolist()) for part in per_completion(batch.targets, batch)]
-        assert found == [answers[i].completion.tokens for i in batch.answers]
-        assert batch.n_forwarded <= budget or len(batch.answers) == 1
+        assert found == [packed[i].completion.tokens for i in batch.indices]
+        assert batch.n_forwarded <= budget or len(batch.indices) == 1
 
 
 @given(sizes=st.lists(st.integers(1, 50), min_size=1, max_size=20), room=st.integers(-10, 100))
@@ -123,7 +129,7 @@ def visible(segments, rows):
 
 @given(groups=groups_of_lengths, rows=st.integers(1, 40))
 def test_tiles_let_a_token_see_its_prompt_and_its_own_completion_so_far(groups, rows):
-    (batch,) = make_batches(answers_with(*groups), 10**6, CPU)
+    (batch,) = make_batches(completions_with(*groups), 10**6, CPU)
     expected, at = set(), 0
     for segment in batch.segments:
         prompt = range(at, at + segment.prompt)

@@ -10,8 +10,8 @@ from tests.workers.training.families import PACKED, VOCABULARY, make_family
 from workers.training.sampling import decoders
 from workers.training.sampling.compiled_decoder import CompiledDecoder
 from workers.training.sampling.decode_attention import decode, partial_attention, plain_attention, prefill
-from workers.training.sampling.decode_step import Live, exact_step, places, spans
-from workers.training.sampling.decoders import Room, can_be_compiled, make_decoder, slot_cache
+from workers.training.sampling.decode_step import ActiveRows, exact_step, places, spans
+from workers.training.sampling.decoders import CacheSize, can_be_compiled, make_decoder, slot_cache
 from workers.training.sampling.lean_decoder import lean_decoder
 
 MERGED = ("llama", "qwen2", "qwen3")
@@ -28,21 +28,21 @@ def make_model(family, **changes):
     return model
 
 
-ROOM = Room(groups=4, prompt_columns=30, slots=6, columns=4, most_columns=4)
+CACHE_SIZE = CacheSize(groups=4, prompt_columns=30, slots=6, columns=4, most_columns=4)
 
 
 def by_modules(model):
-    cache = slot_cache(model, ROOM)
-    return cache, lambda live, ids: decode(model, cache, exact_step(live, ids))
+    cache = slot_cache(model, CACHE_SIZE)
+    return cache, lambda active, ids: decode(model, cache, exact_step(active, ids))
 
 
 def by_merged_weights(model):
-    cache, lean = slot_cache(model, ROOM), lean_decoder(model)
-    return cache, lambda live, ids: lean.decode(cache, exact_step(live, ids))
+    cache, lean = slot_cache(model, CACHE_SIZE), lean_decoder(model)
+    return cache, lambda active, ids: lean.decode(cache, exact_step(active, ids))
 
 
 def by_kernels(model):
-    cache, decoder = make_decoder(model, ROOM, 2, 99)
+    cache, decoder = make_decoder(model, CACHE_SIZE, 2, 99)
     assert isinstance(decoder, CompiledDecoder)
     return cache, decoder
 
@@ -62,7 +62,7 @@ def steps(model, way):
     for n in range(1, 4):
         last = torch.randint(2, VOCABULARY, (5,), generator=generator)
         texts = [torch.cat([text, token[None]]) for text, token in zip(texts, last, strict=True)]
-        logits = decoder(Live(group, np.full(5, n), lengths), last)
+        logits = decoder(ActiveRows(group, np.full(5, n), lengths), last)
         found.append((logits.clone(), torch.stack([model(input_ids=t[None]).logits[0, -1] for t in texts])))
     return found
 
@@ -133,7 +133,7 @@ def test_what_is_no_plain_layer_is_run_by_its_own_module():
 def test_what_the_kernels_do_not_know_is_decoded_by_tensor_operations(changes):
     model = make_model("llama", **changes)
     assert not can_be_compiled(model)
-    _, decoder = make_decoder(model, ROOM, 2, 99)
+    _, decoder = make_decoder(model, CACHE_SIZE, 2, 99)
     assert not isinstance(decoder, CompiledDecoder)
 
 

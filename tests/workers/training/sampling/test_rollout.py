@@ -10,7 +10,7 @@ from tests.workers.training.passes.test_forward import plain_logprobs
 from tests.workers.training.support import decode_statically, make_config
 from workers.training.base.types import Prompt
 from workers.training.model.policy import Policy
-from workers.training.passes.forward import Answer
+from workers.training.passes.forward import PackedCompletion
 from workers.training.sampling import compiled_decoder, decode_step, decoders, rollout, static_decoder
 from workers.training.sampling.rollout import Sampling, sample_groups
 
@@ -320,7 +320,7 @@ def test_bf16_rollouts_stay_near_the_trainers_logprobs(sharp, prompts, adapter, 
     for group in sample_groups(policy, prompts, SAMPLING):
         for completion in group.completions:
             with torch.no_grad():
-                trained = plain_logprobs(policy.model, Answer(group.prompt, completion), 1.0)
+                trained = plain_logprobs(policy.model, PackedCompletion(group.prompt, completion), 1.0)
             gaps.append((trained.float() - torch.tensor(completion.logprobs)).abs())
     assert 0 < torch.cat(gaps).mean() < 0.06
 
@@ -355,7 +355,7 @@ def test_sampling_logprobs_equal_the_trainers(kind, temperature, prompts, reques
     gaps = []
     for group in sample_groups(policy, prompts, dataclasses.replace(SAMPLING, temperature=temperature)):
         for completion in group.completions:
-            trained = plain_logprobs(policy.model, Answer(group.prompt, completion), temperature)
+            trained = plain_logprobs(policy.model, PackedCompletion(group.prompt, completion), temperature)
             gaps.append((trained - torch.tensor(completion.logprobs)).abs())
     assert torch.cat(gaps).mean() <= 1e-5
     assert torch.cat(gaps).max() <= 3e-5

@@ -11,29 +11,29 @@ from torch import Tensor
 from methods.train_config import TrainConfig
 from workers.training.advantages import compared_completions, token_weights
 from workers.training.base.types import Group
-from workers.training.passes.forward import Answer
+from workers.training.passes.forward import PackedCompletion
 from workers.training.rewards import Rewards
 
 
-class Lesson(NamedTuple):
+class LearnableGroups(NamedTuple):
     """P groups of G completions, B of which are run; each has T tokens.
 
     Attributes:
-        answers: (B,) the completions that are run.
+        completions: (B,) the completions that are run.
         forwarded: (P, G) bool, which ones they are.
         rewards: after what is taken off for length; `graded` says which completions are compared.
-        weights: (T,) for each answer, what its tokens count in the loss.
+        weights: (T,) for each completion, what its tokens count in the loss.
         measured: metrics.
     """
 
-    answers: list[Answer]
+    completions: list[PackedCompletion]
     forwarded: Tensor
     rewards: Rewards
     weights: list[Tensor]
     measured: dict[str, float]
 
 
-def find_lesson(groups: Sequence[Group], rewards: Rewards, config: TrainConfig) -> Lesson | None:
+def find_learnable(groups: Sequence[Group], rewards: Rewards, config: TrainConfig) -> LearnableGroups | None:
     """Choose what to learn from; None if nothing can be learnt from these groups.
 
     With `mask_truncated` a completion that was cut leaves the gradient, and the number of tokens or
@@ -53,8 +53,11 @@ def find_lesson(groups: Sequence[Group], rewards: Rewards, config: TrainConfig) 
     measured = {}
     if config.overlong_buffer > 0:
         measured["reward/overlong_penalty"] = float(punished[rewards.graded].mean())
-    return Lesson(
-        [Answer(groups[i].prompt, groups[i].completions[j]) for i, j in forwarded.nonzero().tolist()],
+    return LearnableGroups(
+        [
+            PackedCompletion(groups[i].prompt, groups[i].completions[j])
+            for i, j in forwarded.nonzero().tolist()
+        ],
         forwarded,
         Rewards(rewards.values - punished, compared),
         token_weights(groups, rewards.graded & ~masked, forwarded, trained, config),

@@ -12,7 +12,7 @@ from methods.train_config import TrainConfig
 from workers.training.losses import TokenLoss
 
 
-class Tally:
+class UpdateMetrics:
     """Sums and extremes over the tokens of one update, by this process.
 
     They stay on the device until `read`: a GPU would stop for every number asked for in between.
@@ -48,17 +48,17 @@ class Tally:
             top = values.double().max()
             self._tops[name] = torch.maximum(self._tops[name], top) if name in self._tops else top
 
-    def read(self) -> Totals:
+    def read(self) -> UpdateTotals:
         """The numbers, in one copy from the device."""
         values = [*self._sums.values(), *self._tops.values()]
         numbers = torch.stack(values).tolist() if values else []
         sums = dict(zip(self._sums, numbers, strict=False))
         tops = dict(zip(self._tops, numbers[len(sums) :], strict=True))
-        return Totals(self._n_tokens, sums, tops)
+        return UpdateTotals(self._n_tokens, sums, tops)
 
 
-class Totals(NamedTuple):
-    """The numbers of a tally; no keys from a process that had no tokens."""
+class UpdateTotals(NamedTuple):
+    """The numbers of an update; no keys from a process that had no tokens."""
 
     n_tokens: int
     sums: dict[str, float]
@@ -93,13 +93,13 @@ class Totals(NamedTuple):
         return values
 
 
-def added_up(parts: Iterable[Totals]) -> Totals:
+def add_totals(every: Iterable[UpdateTotals]) -> UpdateTotals:
     """The totals of all processes."""
     n_tokens, sums, tops = 0, dict[str, float](), dict[str, float]()
-    for part in parts:
-        n_tokens += part.n_tokens
-        for name, total in part.sums.items():
+    for totals in every:
+        n_tokens += totals.n_tokens
+        for name, total in totals.sums.items():
             sums[name] = sums.get(name, 0.0) + total
-        for name, top in part.tops.items():
+        for name, top in totals.tops.items():
             tops[name] = max(tops.get(name, top), top)
-    return Totals(n_tokens, sums, tops)
+    return UpdateTotals(n_tokens, sums, tops)
