@@ -77,32 +77,33 @@ def get_engine() -> Engine:
     )
 
 
-def session() -> Session:
-    """A session of this process's database; the caller commits and closes it."""
-    return Session(get_engine(), expire_on_commit=False)
+class UnitOfWork(Session):
+    """The session of one request or task, and what is to be sent once it has committed."""
+
+    def __init__(self) -> None:
+        super().__init__(get_engine(), expire_on_commit=False)
+        self.to_send: list[Callable[[], None]] = []
 
 
-def begin() -> Session:
-    """Begin a unit of work. Nothing is sent to the database yet; `commit` or `Session.close` ends it."""
-    db = session()
-    db.info["after_commit"] = []
-    return db
+def session() -> UnitOfWork:
+    """A session of this process's database. `commit` or `Session.close` ends it."""
+    return UnitOfWork()
 
 
-def commit(db: Session) -> None:
+def commit(db: UnitOfWork) -> None:
     """End a unit of work: all its writes, then the wake-ups."""
     try:
         db.commit()
     finally:
         db.close()
-    for send in db.info["after_commit"]:
+    for send in db.to_send:
         send()  # logs and swallows broker errors: the waker finds the row within seconds
 
 
 @contextmanager
-def unit_of_work() -> Iterator[Session]:
+def unit_of_work() -> Iterator[UnitOfWork]:
     """All writes of one request or task, or none; wake-ups leave only after the commit."""
-    db = begin()
+    db = session()
     try:
         yield db
     except BaseException:
@@ -112,5 +113,6 @@ def unit_of_work() -> Iterator[Session]:
 
 
 def after_commit(db: Session, send: Callable[[], None]) -> None:
-    """Call `send` once this unit of work has committed."""
-    db.info.setdefault("after_commit", []).append(send)
+    """Calls `send` once this unit of work has committed. Every session of ours is a `UnitOfWork`."""
+    assert isinstance(db, UnitOfWork)
+    db.to_send.append(send)

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
-from starlette.exceptions import HTTPException
-
-from app.validation_errors import describe
+from starlette.responses import JSONResponse
 
 log = structlog.get_logger(__name__)
-
-NOT_YET = re.compile(
-    r"/v1/(chat|completions|responses|evals|embeddings|batches|organization|moderations"
-    r"|vector_stores|assistants|threads|images|audio|conversations|containers)(/|\Z)"
-)
-"""Paths of OpenAI's API that this version does not serve."""
-
 
 DATABASE_AWAY = (OperationalError, InterfaceError, NoFreeConnection)
 
@@ -167,38 +154,3 @@ def internal_error(request_id: str) -> ServerError:
 def database_away(error: Exception) -> Unavailable:
     log.error("database_away", problem=str(getattr(error, "orig", error)))
     return Unavailable("The database cannot be reached at the moment. Try again in a few seconds.")
-
-
-def install_error_handlers(app: FastAPI) -> None:
-    """Every failure leaves in the one shape. The edge (app/http/edge.py) answers what nobody foresaw."""
-    for raised in (ApiError, RequestValidationError, HTTPException, *DATABASE_AWAY):
-        app.add_exception_handler(raised, _handle)
-
-
-def _handle(request: Request, error: Exception) -> JSONResponse:
-    answer = _as_api_error(request, error)
-    is_refusal = isinstance(error, RequestValidationError | HTTPException)  # before the handler has begun
-    request.scope["state"]["not_final"] = is_refusal or not answer.is_final
-    return answer.response()
-
-
-def _as_api_error(request: Request, error: Exception) -> ApiError:
-    if isinstance(error, ApiError):
-        return error
-    if isinstance(error, RequestValidationError):
-        fault = describe(error.errors()[0])
-        return BadRequest(fault.message, param=fault.param, code=fault.code)
-    if isinstance(error, HTTPException):
-        return _from_routing(request, error)
-    return database_away(error)
-
-
-def _from_routing(request: Request, error: HTTPException) -> ApiError:
-    path, method = request.url.path, request.method
-    if error.status_code in (404, 405) and NOT_YET.match(path):
-        return NotFound(f"{method} {path} is not available in this version of Cherry.")
-    if error.status_code == 404:
-        return NotFound(f"Invalid URL ({method} {path})")
-    if error.status_code == 405:
-        return MethodNotAllowed(f"Not allowed to {method} on {path}.", headers=error.headers)
-    return BadRequest(str(error.detail))

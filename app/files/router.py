@@ -9,14 +9,13 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from app.auth import Caller, CurrentCaller, Db
+from app.auth import Caller
 from app.db import unit_of_work
 from app.files import service as files
 from app.files.receive import Upload, receive_upload
 from app.files.schemas import FileDeleted, FileList, FileOut, UploadForm
 from app.http.openapi import binary
-from app.idempotency import route as idempotent
-from app.idempotency.route import KeptRoute
+from app.http.transaction import CurrentCaller, Db, KeptRoute, claim_form, keep_response
 from app.pagination import Cursor
 from app.settings import get_settings
 from app.storage import get_storage
@@ -51,7 +50,7 @@ async def create_file(request: Request, caller: CurrentCaller) -> FileOut | Resp
     spool = settings.data_dir / "uploads"
     async with receive_upload(request, spool, settings.max_file_bytes) as upload:
         form = UploadForm.of(upload)
-        if earlier := await idempotent.begin(request, upload.parameters()):
+        if earlier := await claim_form(request, upload.parameters()):
             return earlier
         return await run_in_threadpool(_keep, caller, request, form, upload)
 
@@ -73,7 +72,7 @@ def _keep(caller: Caller, request: Request, form: UploadForm, upload: Upload) ->
                 expires_after=form.expires_after,
             )
             answer = FileOut.of(file)
-            idempotent.keep(db, request, answer)
+            keep_response(db, request, answer)
             return answer
     except BaseException:
         get_storage().delete(stored.key)

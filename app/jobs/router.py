@@ -8,14 +8,14 @@ from collections.abc import Collection
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
-from app.auth import Caller, CurrentCaller, Db
+from app.auth import Caller
 from app.errors import BadRequest
-from app.idempotency.route import KeptRoute
+from app.http.joint_reads import JointReads
+from app.http.transaction import CurrentCaller, Db, KeptRoute, PolledRoute
 from app.jobs import capacity
 from app.jobs import service as jobs
 from app.jobs.models import Job
 from app.jobs.schemas import JobCreate, JobList, JobOut
-from app.joint_reads import JointReads, PolledRoute
 from app.pagination import Cursor, Limit
 from app.settings import get_settings
 

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from app.auth import Caller, CurrentCaller, Db
+from app.auth import Caller
 from app.db import unit_of_work
 from app.errors import BadRequest
 from app.files import receive
 from app.files.receive import receive_upload
-from app.idempotency import route as idempotent
-from app.idempotency.route import KeptRoute
+from app.http.transaction import CurrentCaller, Db, KeptRoute, claim_form, keep_response, state_of
 from app.ids import random_id
 from app.settings import get_settings
 from app.storage import get_storage
@@ -54,11 +53,11 @@ def retrieve_upload(upload_id: str, caller: CurrentCaller, db: Db) -> UploadOut:
 @router.post("/{upload_id}/parts", response_model=PartOut, openapi_extra={"requestBody": FORM})
 async def add_part(upload_id: str, request: Request, caller: CurrentCaller) -> PartOut | Response:
     """Add at most 64 MB. Parts may come side by side: completing gives them their order."""
-    if "idempotency" not in request.scope["state"]:  # else it may be over, and this a repetition
+    if state_of(request.scope).keyed is None:  # else it may be over, and this a repetition
         await run_in_threadpool(_check_open, caller, upload_id)
     spool = get_settings().data_dir / "uploads"
     async with receive_upload(request, spool, uploads.MAX_PART_BYTES, field="data") as part:
-        if earlier := await idempotent.begin(request, part.parameters()):
+        if earlier := await claim_form(request, part.parameters()):
             return earlier
         return await run_in_threadpool(_keep_part, caller, request, upload_id, part)
 
@@ -78,7 +77,7 @@ def _keep_part(caller: Caller, request: Request, upload_id: str, part: receive.U
     try:
         with unit_of_work() as db:
             answer = PartOut.of(uploads.add_part(db, caller.project_id, upload_id, part_id, part.size))
-            idempotent.keep(db, request, answer)
+            keep_response(db, request, answer)
             return answer
     except BaseException:
         get_storage().delete(key)
@@ -116,7 +115,7 @@ def _put_together(caller: Caller, request: Request, plan: Plan, md5: str | None)
     try:
         with unit_of_work() as db:
             found = uploads.complete(db, caller.project_id, plan, stored)
-            idempotent.keep(db, request, UploadOut.of(found.upload, found.file))
+            keep_response(db, request, UploadOut.of(found.upload, found.file))
         done = found
     finally:
         if done is None or done.upload.file_id != stored.file_id:

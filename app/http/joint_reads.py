@@ -6,12 +6,8 @@ import asyncio
 from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Generic, TypeVar
 
-from fastapi import Request, Response
-from fastapi.routing import APIRoute
 from sqlalchemy.orm import Session
-from starlette.types import Receive, Scope, Send
 
-from app.auth import current_caller
 from app.db import on_lookup_thread, unit_of_work
 
 Key = TypeVar("Key", bound=Hashable)
@@ -54,19 +50,3 @@ class JointReads(Generic[Key, Value]):
     def _in_a_transaction(self, keys: Collection[Key]) -> Mapping[Key, Value]:
         with unit_of_work() as db:
             return self._read(db, keys)
-
-
-class PolledRoute(APIRoute):
-    """A GET whose handler `(request, caller, **parts of the path)` gives a finished response.
-
-    FastAPI knows it as any other route, but does not call it: its way to a handler costs more than the read.
-    """
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] not in (self.methods or ()):
-            await super().handle(scope, receive, send)
-            return
-        request = Request(scope)
-        caller = await current_caller(request)
-        response: Response = await self.endpoint(request, caller=caller, **scope["path_params"])
-        await response(scope, receive, send)
