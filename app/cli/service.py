@@ -76,7 +76,7 @@ def api(
 ) -> None:
     """Run the API alone (needs DATABASE_URL and CHERRY_BROKER_URL)."""
     from app.http.processes import serve_in_processes
-    from app.http.server import Server
+    from app.http.server import HttpServer
     from app.logs import configure_logging
     from app.settings import get_settings
 
@@ -89,7 +89,7 @@ def api(
             serve_in_processes(settings.api_processes, listener, grace=GRACE_SECONDS + 2)
         return
     sockets = None if fd is None else [socket.socket(fileno=fd)]
-    server = Server(server_config(settings, host, port))
+    server = HttpServer(server_config(settings, host, port))
     sys.setswitchinterval(0.0005)
     gc.freeze()  # what is there now stays: to look through it again stops all requests for 0.2 s
     server.run(sockets=sockets)

@@ -13,8 +13,8 @@ from app.grading.embeddings import Embeddings, Vector
 from app.grading.endpoints import Endpoints
 from app.grading.judges import Judges, TenantJudge, read_key
 from app.grading.openai_calls import Server
-from app.grading.sandbox import local_sandbox, sandbox_settings
 from app.outbound import rules_of
+from app.sandbox import local_sandbox, sandbox_settings
 from app.settings import get_settings
 from graders.services import Services
 

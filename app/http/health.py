@@ -11,9 +11,9 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from app.db import get_engine
-from app.grading.sandbox import sandbox_level, sandbox_settings
 from app.migrate import is_at_head
 from app.queue import get_celery
+from app.sandbox import sandbox_level, sandbox_settings
 from app.settings import get_settings
 
 log = structlog.get_logger(__name__)
