@@ -31,13 +31,15 @@ def bound_to_parent(
     on_parent_death: signal.Signals = signal.SIGTERM,
     user: User | None = None,
     parent: int = 0,
+    memory_bytes: int = 0,
 ) -> list[str]:
-    """The command that runs a program which gets `on_parent_death` when the thread that starts it ends.
+    """Returns a command that runs a program which gets `on_parent_death` when the thread that starts it ends.
 
-    `parent` is the process that starts it, or 0 for any.
+    `parent` is the process that starts it, or 0 for any. `memory_bytes` limits its private memory
+    (RLIMIT_DATA); 0 sets no limit.
     """
     uid, gid = user or (-1, -1)
-    arguments = [int(on_parent_death), parent, uid, gid, *program]
+    arguments = [int(on_parent_death), parent, uid, gid, memory_bytes, *program]
     return [sys.executable, "-I", "-S", str(LAUNCHER), *map(str, arguments)]
 
 
