@@ -1,4 +1,4 @@
-"""Who is asking: the caller whom a key belongs to, looked up or remembered."""
+"""Finds out who is asking: looks up the caller to whom a key belongs, or remembers it."""
 
 from __future__ import annotations
 
@@ -40,15 +40,17 @@ class AdminCaller:
 
 
 def project_of_key(db: Session, plaintext: str) -> Project | None:
-    """The project that a key opens; None if it opens none."""
+    """Returns the project that a key opens, or None if it opens none."""
     owner = tenants.find_key(db, plaintext)
     return owner.project if owner else None
 
 
 class KnownKeys:
-    """The callers of keys that were looked up a moment ago: a poller's next request asks nobody.
+    """Remembers the callers of keys that were looked up a moment ago, so that a poller's next request asks
+    nobody.
 
-    So a key that was revoked, in whatever process, is useless `seconds` later. For one event loop.
+    A key that was revoked, in whatever process, is therefore useless only `seconds` later. One of these
+    serves one event loop.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -58,7 +60,7 @@ class KnownKeys:
         self._asking: dict[bytes, asyncio.Task[Caller | AdminCaller]] = {}
 
     async def caller(self, headers: Mapping[str, str]) -> Caller | AdminCaller:
-        """Who sent these headers. Raises `Unauthorized`."""
+        """Returns the caller who sent these headers. Raises `Unauthorized`."""
         digest = _digest(headers)
         asked_at, caller = self._found.get(digest, (-math.inf, None))
         if caller is not None and self._clock() - asked_at < self._seconds:
@@ -82,7 +84,7 @@ class KnownKeys:
 
 
 def authenticate(headers: Mapping[str, str]) -> Caller | AdminCaller:
-    """Find the caller of a request in a transaction of its own. Raises `Unauthorized`."""
+    """Finds the caller of a request in a transaction of its own. Raises `Unauthorized`."""
     plaintext = _bearer(headers)
     with unit_of_work() as db:
         found = tenants.find_key(db, plaintext) or tenants.find_admin_key(db, plaintext)
@@ -103,13 +105,13 @@ def authenticate(headers: Mapping[str, str]) -> Caller | AdminCaller:
 
 
 def _digest(headers: Mapping[str, str]) -> bytes:
-    """Of all that `authenticate` looks at."""
+    """Returns a digest of all that `authenticate` looks at."""
     tenant = (headers.get("openai-organization"), headers.get("openai-project"))
     return hashlib.sha256(repr((_bearer(headers), *tenant)).encode()).digest()
 
 
 def _bearer(headers: Mapping[str, str]) -> str:
-    """Everything after "Bearer ": a key may hold spaces."""
+    """Returns everything after "Bearer ": a key may hold spaces."""
     header = headers.get("authorization", "")
     key = header[len(BEARER) :].strip() if header[: len(BEARER)].lower() == BEARER else ""
     if not key:

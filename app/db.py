@@ -1,4 +1,4 @@
-"""Database sessions: one request or task is one transaction; wake-ups leave after the commit."""
+"""Opens database sessions. One request or task is one transaction, and wake-ups leave after the commit."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ class Base(DeclarativeBase):
 
 
 def sqlalchemy_url(url: str) -> str:
-    """The same database through psycopg 3: `postgres://` and `postgresql://` name no driver."""
+    """Returns the URL of the same database through psycopg 3: `postgres://` and `postgresql://` name no
+    driver."""
     scheme, _, rest = url.partition("://")
     if scheme in ("postgres", "postgresql", "postgresql+psycopg"):
         return f"postgresql+psycopg://{rest}"
@@ -55,7 +56,7 @@ def sqlalchemy_url(url: str) -> str:
 
 
 async def on_lookup_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a short, read-mostly function on one of the `LOOKUP_THREADS`."""
+    """Calls a short, read-mostly function on one of the `LOOKUP_THREADS`."""
     return await to_thread.run_sync(function, *arguments, limiter=_lookups())
 
 
@@ -66,7 +67,8 @@ def _lookups() -> CapacityLimiter:
 
 @lru_cache
 def get_engine() -> Engine:
-    """The connection pool of this process. It tries a connection each time: the server may have restarted."""
+    """Returns the connection pool of this process. It tries a connection each time: the server may have
+    restarted."""
     return create_engine(
         sqlalchemy_url(get_settings().database_url),
         pool_size=POOL_SIZE,
@@ -86,12 +88,12 @@ class UnitOfWork(Session):
 
 
 def session() -> UnitOfWork:
-    """A session of this process's database. `commit` or `Session.close` ends it."""
+    """Opens a session of this process's database. `commit` or `Session.close` ends it."""
     return UnitOfWork()
 
 
 def commit(db: UnitOfWork) -> None:
-    """End a unit of work: all its writes, then the wake-ups."""
+    """Ends a unit of work: commits all its writes, then sends the wake-ups."""
     try:
         db.commit()
     finally:
@@ -102,7 +104,7 @@ def commit(db: UnitOfWork) -> None:
 
 @contextmanager
 def unit_of_work() -> Iterator[UnitOfWork]:
-    """All writes of one request or task, or none; wake-ups leave only after the commit."""
+    """Commits all writes of one request or task, or none. Wake-ups leave only after the commit."""
     db = session()
     try:
         yield db

@@ -1,4 +1,5 @@
-"""Errors as OpenAI words them: one tree, one body shape, one handler. See docs/errors.md."""
+"""Errors as OpenAI words them: one tree, one body shape. See docs/errors.md; app/http/error_handler.py sends
+them."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ class ApiError(Exception):
     type = "invalid_request_error"
     code: str | None = None
     is_final = True
-    """Repeating the very same request is pointless: an answer to be kept for its idempotency key."""
+    """Repeating the very same request is pointless, so the response is kept for its idempotency key."""
 
     def __init__(
         self,
@@ -58,7 +59,7 @@ class Forbidden(ApiError):
 
 
 class NotFound(ApiError):
-    """No such thing, or it belongs to somebody else: both answer alike."""
+    """There is no such thing, or it belongs to somebody else: both look alike to the client."""
 
     status = 404
 
@@ -78,7 +79,7 @@ class IdempotencyKeyReused(ApiError):
 
 
 class IdempotencyKeyInUse(ApiError):
-    """The one 409: the official client repeats it, and by then the answer is there."""
+    """The one 409: the official client repeats it, and by then the response is there."""
 
     status = 409
     type = "idempotency_error"
@@ -145,7 +146,7 @@ class Unavailable(ApiError):
 
 
 def internal_error(request_id: str) -> ServerError:
-    """What a client is told of a fault of ours: where to look, and nothing of what happened."""
+    """Returns what a client is told of a fault of ours: where to look, and nothing of what happened."""
     return ServerError(
         f"The server had an error while processing your request. Its log names this request {request_id}."
     )

@@ -1,11 +1,9 @@
-"""Becomes another program that cannot outlive its parent.
-
-It is called as `launch.py SIGNAL PARENT UID GID MEMORY PROGRAM...`.
+"""Becomes another program that cannot outlive its parent: `launch.py SIGNAL PARENT UID GID MEMORY PROGRAM`.
 
 It asks the kernel to send SIGNAL when the parent dies, takes MEMORY bytes as its limit (0: none), drops to
-UID:GID (-1: it stays who it is), then execs. PARENT 0 is whoever has started it.
-A script of its own, because running Python between fork and exec of a threaded process may deadlock. It
-imports only the standard library and runs under `python -I -S`, so that it costs a few milliseconds.
+UID:GID (-1: it stays who it is), then execs. PARENT 0 is whoever has started it. It is a script of its own,
+because running Python between fork and exec of a threaded process may deadlock. It imports only the standard
+library and runs under `python -I -S`, so that it costs a few milliseconds.
 """
 
 import ctypes
@@ -17,7 +15,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(libc: ctypes.CDLL, signal: int, parent: int) -> None:
-    """Have the kernel signal this process when the thread that started it ends (Linux; else nothing)."""
+    """Has the kernel signal this process when the thread that started it ends (Linux; else nothing)."""
     if sys.platform != "linux":
         return
     if libc.prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0) != 0:

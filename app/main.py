@@ -1,4 +1,4 @@
-"""create_app(): routers, error handlers, lifespan."""
+"""Makes the HTTP service: routers, error handlers, lifespan."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from app.webhooks.router import router as webhooks
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The HTTP service."""
+    """Returns the HTTP service."""
     settings = settings or get_settings()
     app = FastAPI(
         title="Cherry",

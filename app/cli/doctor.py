@@ -73,7 +73,7 @@ def check_torch(_data: Path) -> Iterator[Finding]:
 
 
 def check_sandbox(_data: Path) -> Iterator[Finding]:
-    """In full: the sandbox is started as the settings say, and attacked."""
+    """Starts the sandbox as the settings say, and attacks it."""
     from app.sandbox import sandbox_settings
     from app.settings import Settings
     from graders.sandbox import LocalSandbox

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 KEEP_ALIVE_SECONDS = 75
-"""Longer than pollers wait between two requests, so that they never meet a connection just closed."""
+"""This is longer than pollers wait between two requests, so that they never meet a connection just closed."""
 GRACE_SECONDS = 4
-"""For requests under way when the service stops."""
+"""How long requests that are under way may go on when the service stops."""
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 
 
@@ -96,7 +96,7 @@ def api(
 
 
 def server_config(settings: Settings, host: str | None = None, port: int | None = None) -> uvicorn.Config:
-    """How the API is served."""
+    """Returns how the API is served."""
     import uvicorn
 
     from app.main import create_app

@@ -56,7 +56,7 @@ async def create_file(request: Request, caller: CurrentCaller) -> FileOut | Resp
 
 
 def _keep(caller: Caller, request: Request, form: UploadForm, upload: Upload) -> FileOut:
-    """Into storage, then a row: no transaction is open while bytes move."""
+    """Puts the upload into storage, then makes its row: no transaction is open while bytes move."""
     with unit_of_work() as db:
         file_id = files.reserve(db)
     stored = files.store_path(file_id, upload.path, upload.size, upload.sha256)
@@ -71,9 +71,9 @@ def _keep(caller: Caller, request: Request, form: UploadForm, upload: Upload) ->
                 purpose=form.purpose,
                 expires_after=form.expires_after,
             )
-            answer = FileOut.of(file)
-            keep_response(db, request, answer)
-            return answer
+            shown = FileOut.of(file)
+            keep_response(db, request, shown)
+            return shown
     except BaseException:
         get_storage().delete(stored.key)
         raise
@@ -120,7 +120,7 @@ def file_content(file_id: str, caller: CurrentCaller, db: Db) -> StreamingRespon
 
 
 def attachment(filename: str) -> str:
-    """A Content-Disposition that saves and never shows; any name is safe in it (RFC 6266)."""
+    """Returns a Content-Disposition that saves and never shows; any name is safe in it (RFC 6266)."""
     plain = "".join(letter if letter.isalnum() or letter in "._- " else "_" for letter in filename)
     plain = plain.encode("ascii", "replace").decode().replace("?", "_")
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"

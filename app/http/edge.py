@@ -1,7 +1,7 @@
-"""The layer before routing: the key, the query and the body are checked before anything else runs.
+"""The layer before routing checks the key, the query and the body before anything else runs.
 
-The framework reads a whole body before its first dependency, and answers ordinary hostile JSON with
-500s; so what can be refused early is refused here.
+The framework reads a whole body before its first dependency, and responds to ordinary hostile JSON with 500s;
+so what can be refused early is refused here.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Edge:
             raise BadRequest(message) from None
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
-        """The whole body, refused as soon as it is known to be too large."""
+        """Returns the whole body, refused as soon as it is known to be too large."""
         told = headers.get("content-length", "0")
         self._check_size(int(told) if told.isdecimal() else 0)
         body = bytearray()
@@ -194,7 +194,7 @@ class _Response:
         )
 
     def _headers(self) -> dict[bytes, bytes]:
-        """Those that only this layer gives."""
+        """Returns the headers that only this layer gives."""
         state = self._state
         headers = {b"x-request-id": state.request_id.encode()}
         if self._is_api:
@@ -208,7 +208,7 @@ class _Response:
         return headers
 
     def _default_headers(self) -> dict[bytes, bytes]:
-        """Those of which a handler may know better."""
+        """Returns the headers of which a handler may know better."""
         headers = {**HARDENING, CSP: API_CSP if self._is_api else PAGE_CSP}
         if self._scope["scheme"] == "https":
             headers[b"strict-transport-security"] = b"max-age=31536000"
@@ -219,7 +219,7 @@ class _Response:
 
 
 def _check_target(scope: Scope) -> None:
-    """Path and query, decoded, must be text without control characters: Postgres takes no NUL."""
+    """Refuses a path or query that, decoded, is no text without control characters: Postgres takes no NUL."""
     if not _is_plain_text(unquote_to_bytes(scope.get("raw_path") or scope["path"].encode())):
         raise NotFound("Invalid URL: the path holds characters that no path here has.")
     query: bytes = scope["query_string"]
@@ -248,7 +248,7 @@ def _media_type(headers: Headers) -> str:
 
 
 def _replay(body: bytes, then: Receive) -> Receive:
-    """A body that was already read, for those who read it next; afterwards `then` tells of the client."""
+    """Returns a `receive` that gives a body which was already read; afterwards `then` tells of the client."""
     told = False
 
     async def receive() -> Message:

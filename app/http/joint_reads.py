@@ -1,4 +1,4 @@
-"""Reads for which many clients ask at a time, carried out together: pollers ask over and over."""
+"""Carries out together reads for which many clients ask at a time: pollers ask over and over."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Value = TypeVar("Value")
 
 
 class JointReads(Generic[Key, Value]):
-    """Gathers what is asked while a read is under way, for the next one. For one event loop.
+    """Gathers what is asked while a read is under way, for the next one. One of these serves one event loop.
 
     So a read always begins after it was asked for, and sees what was committed before.
     """
@@ -27,13 +27,13 @@ class JointReads(Generic[Key, Value]):
         self._reader: asyncio.Task[None] | None = None
 
     async def get(self, key: Key) -> Value | None:
-        """What there is for a key, or None. Raises what `read` raises."""
-        answer = self._asked.get(key)
-        if answer is None:
-            answer = self._asked[key] = asyncio.get_running_loop().create_future()
+        """Returns what there is for a key, or None. Raises what `read` raises."""
+        waiting = self._asked.get(key)
+        if waiting is None:
+            waiting = self._asked[key] = asyncio.get_running_loop().create_future()
         if self._reader is None or self._reader.done():
             self._reader = asyncio.create_task(self._read_what_is_asked())
-        return await asyncio.shield(answer)  # others may wait for it when this client has left
+        return await asyncio.shield(waiting)  # others may wait for it when this client has left
 
     async def _read_what_is_asked(self) -> None:
         while self._asked:
@@ -41,11 +41,11 @@ class JointReads(Generic[Key, Value]):
             try:
                 found = await on_lookup_thread(self._in_a_transaction, asked.keys())
             except Exception as problem:
-                for answer in asked.values():
-                    answer.set_exception(problem)
+                for waiting in asked.values():
+                    waiting.set_exception(problem)
             else:
-                for key, answer in asked.items():
-                    answer.set_result(found.get(key))
+                for key, waiting in asked.items():
+                    waiting.set_result(found.get(key))
 
     def _in_a_transaction(self, keys: Collection[Key]) -> Mapping[Key, Value]:
         with unit_of_work() as db:

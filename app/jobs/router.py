@@ -65,7 +65,7 @@ router.add_api_route(
 
 
 def read_jobs(db: Session, asked: Collection[Asked]) -> dict[Asked, bytes]:
-    """What `retrieve_job` answers with, for many at once."""
+    """Returns what `retrieve_job` responds with, for many at once."""
     found = jobs.get_several(db, {(caller.project_id, job_id) for caller, job_id in asked})
     return {
         (caller, job_id): _shown(job, caller).model_dump_json().encode()
@@ -102,7 +102,7 @@ def _shown(job: Job, caller: Caller) -> JobOut:
 
 
 def _metadata_filter(request: Request) -> dict[str, str] | None:
-    """The pairs of the query; an empty mapping for `metadata=null`, None for no filter."""
+    """Returns the pairs of the query; an empty mapping for `metadata=null`, None for no filter."""
     pairs: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if named := METADATA_FILTER.fullmatch(name):

@@ -63,7 +63,7 @@ async def add_part(upload_id: str, request: Request, caller: CurrentCaller) -> P
 
 
 def _check_open(caller: Caller, upload_id: str) -> None:
-    """Before the bytes are taken off the wire."""
+    """Refuses an upload that is over before the bytes are taken off the wire."""
     with unit_of_work() as db:
         uploads.check_open(uploads.get(db, caller.project_id, upload_id), "it takes no more parts")
 
@@ -76,9 +76,9 @@ def _keep_part(caller: Caller, request: Request, upload_id: str, part: receive.U
     get_storage().put_file(key, part.path, move=True)
     try:
         with unit_of_work() as db:
-            answer = PartOut.of(uploads.add_part(db, caller.project_id, upload_id, part_id, part.size))
-            keep_response(db, request, answer)
-            return answer
+            shown = PartOut.of(uploads.add_part(db, caller.project_id, upload_id, part_id, part.size))
+            keep_response(db, request, shown)
+            return shown
     except BaseException:
         get_storage().delete(key)
         raise
@@ -101,7 +101,7 @@ def _plan(caller: Caller, upload_id: str, part_ids: Sequence[str]) -> Plan | Fin
 
 
 def _put_together(caller: Caller, request: Request, plan: Plan, md5: str | None) -> Finished:
-    """The bytes, then the row; bytes that get no row are taken away again."""
+    """Stores the bytes, then makes the row. Bytes that get no row are taken away again."""
     try:
         stored = uploads.compose(plan, md5)
     except ChecksumDiffers as fault:
