@@ -1,7 +1,7 @@
-"""Which addresses are public: a table of our own.
+"""Tells which addresses are public, by a table of our own.
 
-Python's `is_global` lets through NAT64 forms of private addresses, 6to4, multicast and the metadata
-services of some clouds.
+Python's `is_global` lets through NAT64 forms of private addresses, 6to4, multicast and the metadata services
+of some clouds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ NOT_PUBLIC_V4 = tuple(
     )
 )
 GLOBAL_UNICAST_V6 = IPv6Network("2000::/3")
-"""All else is loopback, link-local, private, multicast, IPv4-mapped, NAT64 or unassigned."""
+"""Networks that are public. All else is loopback, link-local, private, multicast, IPv4-mapped, NAT64 or
+unassigned."""
 NOT_PUBLIC_V6 = tuple(
     IPv6Network(network)
     for network in (
@@ -45,15 +46,17 @@ NOT_PUBLIC_V6 = tuple(
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Whether anybody on the internet could reach this address."""
+    """Tells whether anybody on the internet could reach this address."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in NOT_PUBLIC_V4)
     return address in GLOBAL_UNICAST_V6 and not any(address in network for network in NOT_PUBLIC_V6)
 
 
 def network_of(text: str) -> Network | None:
-    """A network, or a single address as one; None if the text is neither. Raises `ValueError` for a
-    network whose address has bits beyond its prefix."""
+    """Reads a network, or a single address as one. Returns None if the text is neither.
+
+    Raises `ValueError` for a network whose address has bits beyond its prefix.
+    """
     if not text.replace(".", "").replace("/", "").isdigit() and ":" not in text:
         return None
     return ip_network(text)

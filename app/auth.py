@@ -1,4 +1,4 @@
-"""Who is asking, and with which database session: what nearly every handler needs."""
+"""Finds out who is asking: looks up the caller to whom a key belongs, or remembers it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import Annotated, Any
 
-from anyio import CancelScope, CapacityLimiter, to_thread
-from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
-from app.db import ENDING_THREADS, begin, commit, on_lookup_thread, unit_of_work
-from app.errors import Forbidden, Unauthorized
-from app.idempotency.service import keep_answer
+from app.db import on_lookup_thread, unit_of_work
+from app.errors import Unauthorized
 from app.tenants import service as tenants
 from app.tenants.models import Project
 
@@ -44,90 +39,18 @@ class AdminCaller:
     project_id: None = field(default=None, init=False)
 
 
-async def get_db(request: Request) -> AsyncIterator[Session]:
-    """The transaction of one request.
-
-    Most handlers end it on their own thread (`KeptRoute`). Here it is rolled back after a failure, or
-    committed with the answer if that is to be kept; on threads of its own, so that no request which holds a
-    connection waits behind requests that wait for one.
-    """
-    state = request.scope["state"]
-    db = begin()
-    db.info["keeps_answer"] = state.get("idempotency") is not None
-    try:
-        yield db
-    except BaseException:
-        with CancelScope(shield=True):  # the client may have left
-            await to_thread.run_sync(db.close, limiter=_enders())
-        raise
-    if db.in_transaction():
-        await to_thread.run_sync(_commit_with_answer, db, state, limiter=_enders())
-
-
-def _commit_with_answer(db: Session, state: Mapping[str, Any]) -> None:
-    try:
-        keep_answer(db, state)
-    except BaseException:
-        db.close()
-        raise
-    commit(db)
-
-
-@lru_cache
-def _enders() -> CapacityLimiter:
-    return CapacityLimiter(ENDING_THREADS)
-
-
-Db = Annotated[Session, Depends(get_db, scope="function")]
-"""Commits before the answer is sent: the default scope would commit once the client has its answer."""
-
-
-async def current_caller(request: Request) -> Caller:
-    """The caller whom the edge has found (app/http/edge.py)."""
-    caller = request.scope["state"]["caller"]
-    if isinstance(caller, AdminCaller):
-        message = "This call needs the key of a project; the key that was sent is an admin key."
-        raise Forbidden(message, code="insufficient_permissions")
-    assert isinstance(caller, Caller)
-    return caller
-
-
-CurrentCaller = Annotated[Caller, Depends(current_caller)]
-
-
-async def current_admin(request: Request) -> AdminCaller:
-    """The caller of calls that manage an organisation."""
-    caller = request.scope["state"]["caller"]
-    if isinstance(caller, Caller):
-        message = "This call needs an admin key; the key that was sent is the key of a project."
-        raise Forbidden(message, code="insufficient_permissions")
-    assert isinstance(caller, AdminCaller)
-    return caller
-
-
-CurrentAdmin = Annotated[AdminCaller, Depends(current_admin)]
-
-
-async def current_actor(request: Request) -> Caller | AdminCaller:
-    """The caller of calls that take either kind of key."""
-    caller = request.scope["state"]["caller"]
-    assert isinstance(caller, Caller | AdminCaller)
-    return caller
-
-
-CurrentActor = Annotated[Caller | AdminCaller, Depends(current_actor)]
-
-
 def project_of_key(db: Session, plaintext: str) -> Project | None:
-    """The project that a key opens; None if it opens none."""
+    """Returns the project that a key opens, or None if it opens none."""
     owner = tenants.find_key(db, plaintext)
     return owner.project if owner else None
 
 
 class KnownKeys:
-    """The callers of keys that were looked up a moment ago: a poller's next request asks nobody.
+    """Remembers the callers of keys that were looked up a moment ago, so that a poller's next request asks
+    nobody.
 
-    So a key that was revoked, in whatever process, is useless `seconds` later. For one event loop.
+    A key that was revoked, in whatever process, is therefore useless only `seconds` later. One of these
+    serves one event loop.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -137,7 +60,7 @@ class KnownKeys:
         self._asking: dict[bytes, asyncio.Task[Caller | AdminCaller]] = {}
 
     async def caller(self, headers: Mapping[str, str]) -> Caller | AdminCaller:
-        """Who sent these headers. Raises `Unauthorized`."""
+        """Returns the caller who sent these headers. Raises `Unauthorized`."""
         digest = _digest(headers)
         asked_at, caller = self._found.get(digest, (-math.inf, None))
         if caller is not None and self._clock() - asked_at < self._seconds:
@@ -161,7 +84,7 @@ class KnownKeys:
 
 
 def authenticate(headers: Mapping[str, str]) -> Caller | AdminCaller:
-    """Find the caller of a request in a transaction of its own. Raises `Unauthorized`."""
+    """Finds the caller of a request in a transaction of its own. Raises `Unauthorized`."""
     plaintext = _bearer(headers)
     with unit_of_work() as db:
         found = tenants.find_key(db, plaintext) or tenants.find_admin_key(db, plaintext)
@@ -182,13 +105,13 @@ def authenticate(headers: Mapping[str, str]) -> Caller | AdminCaller:
 
 
 def _digest(headers: Mapping[str, str]) -> bytes:
-    """Of all that `authenticate` looks at."""
+    """Returns a digest of all that `authenticate` looks at."""
     tenant = (headers.get("openai-organization"), headers.get("openai-project"))
     return hashlib.sha256(repr((_bearer(headers), *tenant)).encode()).digest()
 
 
 def _bearer(headers: Mapping[str, str]) -> str:
-    """Everything after "Bearer ": a key may hold spaces."""
+    """Returns everything after "Bearer ": a key may hold spaces."""
     header = headers.get("authorization", "")
     key = header[len(BEARER) :].strip() if header[: len(BEARER)].lower() == BEARER else ""
     if not key:

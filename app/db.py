@@ -1,4 +1,4 @@
-"""Database sessions: one request or task is one transaction; wake-ups leave after the commit."""
+"""Opens database sessions. One request or task is one transaction, and wake-ups leave after the commit."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ class Base(DeclarativeBase):
 
 
 def sqlalchemy_url(url: str) -> str:
-    """The same database through psycopg 3: `postgres://` and `postgresql://` name no driver."""
+    """Returns the URL of the same database through psycopg 3: `postgres://` and `postgresql://` name no
+    driver."""
     scheme, _, rest = url.partition("://")
     if scheme in ("postgres", "postgresql", "postgresql+psycopg"):
         return f"postgresql+psycopg://{rest}"
@@ -55,7 +56,7 @@ def sqlalchemy_url(url: str) -> str:
 
 
 async def on_lookup_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a short, read-mostly function on one of the `LOOKUP_THREADS`."""
+    """Calls a short, read-mostly function on one of the `LOOKUP_THREADS`."""
     return await to_thread.run_sync(function, *arguments, limiter=_lookups())
 
 
@@ -66,7 +67,8 @@ def _lookups() -> CapacityLimiter:
 
 @lru_cache
 def get_engine() -> Engine:
-    """The connection pool of this process. It tries a connection each time: the server may have restarted."""
+    """Returns the connection pool of this process. It tries a connection each time: the server may have
+    restarted."""
     return create_engine(
         sqlalchemy_url(get_settings().database_url),
         pool_size=POOL_SIZE,
@@ -77,32 +79,33 @@ def get_engine() -> Engine:
     )
 
 
-def session() -> Session:
-    """A session of this process's database; the caller commits and closes it."""
-    return Session(get_engine(), expire_on_commit=False)
+class UnitOfWork(Session):
+    """The session of one request or task, and what is to be sent once it has committed."""
+
+    def __init__(self) -> None:
+        super().__init__(get_engine(), expire_on_commit=False)
+        self.to_send: list[Callable[[], None]] = []
 
 
-def begin() -> Session:
-    """Begin a unit of work. Nothing is sent to the database yet; `commit` or `Session.close` ends it."""
-    db = session()
-    db.info["after_commit"] = []
-    return db
+def session() -> UnitOfWork:
+    """Opens a session of this process's database. `commit` or `Session.close` ends it."""
+    return UnitOfWork()
 
 
-def commit(db: Session) -> None:
-    """End a unit of work: all its writes, then the wake-ups."""
+def commit(db: UnitOfWork) -> None:
+    """Ends a unit of work: commits all its writes, then sends the wake-ups."""
     try:
         db.commit()
     finally:
         db.close()
-    for send in db.info["after_commit"]:
+    for send in db.to_send:
         send()  # logs and swallows broker errors: the waker finds the row within seconds
 
 
 @contextmanager
-def unit_of_work() -> Iterator[Session]:
-    """All writes of one request or task, or none; wake-ups leave only after the commit."""
-    db = begin()
+def unit_of_work() -> Iterator[UnitOfWork]:
+    """Commits all writes of one request or task, or none. Wake-ups leave only after the commit."""
+    db = session()
     try:
         yield db
     except BaseException:
@@ -112,5 +115,6 @@ def unit_of_work() -> Iterator[Session]:
 
 
 def after_commit(db: Session, send: Callable[[], None]) -> None:
-    """Call `send` once this unit of work has committed."""
-    db.info.setdefault("after_commit", []).append(send)
+    """Calls `send` once this unit of work has committed. Every session of ours is a `UnitOfWork`."""
+    assert isinstance(db, UnitOfWork)
+    db.to_send.append(send)

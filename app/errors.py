@@ -1,29 +1,17 @@
-"""Errors as OpenAI words them: one tree, one body shape, one handler. See docs/errors.md."""
+"""Errors as OpenAI words them: one tree, one body shape. See docs/errors.md; app/http/error_handler.py sends
+them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
-from starlette.exceptions import HTTPException
-
-from app.validation_errors import describe
+from starlette.responses import JSONResponse
 
 log = structlog.get_logger(__name__)
-
-NOT_YET = re.compile(
-    r"/v1/(chat|completions|responses|evals|embeddings|batches|organization|moderations"
-    r"|vector_stores|assistants|threads|images|audio|conversations|containers)(/|\Z)"
-)
-"""Paths of OpenAI's API that this version does not serve."""
-
 
 DATABASE_AWAY = (OperationalError, InterfaceError, NoFreeConnection)
 
@@ -35,7 +23,7 @@ class ApiError(Exception):
     type = "invalid_request_error"
     code: str | None = None
     is_final = True
-    """Repeating the very same request is pointless: an answer to be kept for its idempotency key."""
+    """Repeating the very same request is pointless, so the response is kept for its idempotency key."""
 
     def __init__(
         self,
@@ -71,7 +59,7 @@ class Forbidden(ApiError):
 
 
 class NotFound(ApiError):
-    """No such thing, or it belongs to somebody else: both answer alike."""
+    """There is no such thing, or it belongs to somebody else: both look alike to the client."""
 
     status = 404
 
@@ -91,7 +79,7 @@ class IdempotencyKeyReused(ApiError):
 
 
 class IdempotencyKeyInUse(ApiError):
-    """The one 409: the official client repeats it, and by then the answer is there."""
+    """The one 409: the official client repeats it, and by then the response is there."""
 
     status = 409
     type = "idempotency_error"
@@ -158,7 +146,7 @@ class Unavailable(ApiError):
 
 
 def internal_error(request_id: str) -> ServerError:
-    """What a client is told of a fault of ours: where to look, and nothing of what happened."""
+    """Returns what a client is told of a fault of ours: where to look, and nothing of what happened."""
     return ServerError(
         f"The server had an error while processing your request. Its log names this request {request_id}."
     )
@@ -167,38 +155,3 @@ def internal_error(request_id: str) -> ServerError:
 def database_away(error: Exception) -> Unavailable:
     log.error("database_away", problem=str(getattr(error, "orig", error)))
     return Unavailable("The database cannot be reached at the moment. Try again in a few seconds.")
-
-
-def install_error_handlers(app: FastAPI) -> None:
-    """Every failure leaves in the one shape. The edge (app/http/edge.py) answers what nobody foresaw."""
-    for raised in (ApiError, RequestValidationError, HTTPException, *DATABASE_AWAY):
-        app.add_exception_handler(raised, _handle)
-
-
-def _handle(request: Request, error: Exception) -> JSONResponse:
-    answer = _as_api_error(request, error)
-    is_refusal = isinstance(error, RequestValidationError | HTTPException)  # before the handler has begun
-    request.scope["state"]["not_final"] = is_refusal or not answer.is_final
-    return answer.response()
-
-
-def _as_api_error(request: Request, error: Exception) -> ApiError:
-    if isinstance(error, ApiError):
-        return error
-    if isinstance(error, RequestValidationError):
-        fault = describe(error.errors()[0])
-        return BadRequest(fault.message, param=fault.param, code=fault.code)
-    if isinstance(error, HTTPException):
-        return _from_routing(request, error)
-    return database_away(error)
-
-
-def _from_routing(request: Request, error: HTTPException) -> ApiError:
-    path, method = request.url.path, request.method
-    if error.status_code in (404, 405) and NOT_YET.match(path):
-        return NotFound(f"{method} {path} is not available in this version of Cherry.")
-    if error.status_code == 404:
-        return NotFound(f"Invalid URL ({method} {path})")
-    if error.status_code == 405:
-        return MethodNotAllowed(f"Not allowed to {method} on {path}.", headers=error.headers)
-    return BadRequest(str(error.detail))

@@ -1,4 +1,4 @@
-"""Ids and names in OpenAI's forms."""
+"""Makes ids and names in OpenAI's forms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ALPHANUMERIC = string.ascii_letters + string.digits
 
 
 def random_id(prefix: str, length: int = 24) -> str:
-    """`prefix` and that many unguessable alphanumerics, such as `ftjob-` + 24."""
+    """Returns `prefix` and that many unguessable alphanumerics, such as `ftjob-` + 24."""
     number = secrets.randbelow(len(ALPHANUMERIC) ** length)  # one call of the system's, not one a letter
     letters = []
     for _ in range(length):

@@ -1,4 +1,4 @@
-"""What an operator says of judges: CHERRY_JUDGES, CHERRY_JUDGE_KEYS, CHERRY_EMBEDDINGS."""
+"""Reads what an operator says of judges: CHERRY_JUDGES, CHERRY_JUDGE_KEYS, CHERRY_EMBEDDINGS."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ class KeyEntry(_Entry):
         return self
 
     def read(self) -> str:
-        """The key. Raises `OSError`."""
+        """Returns the key. Raises `OSError`."""
         if self.key_file is not None:
             return self.key_file.read_text("utf-8").strip()
         return self.key.get_secret_value() if self.key else ""
 
 
 def read_json(value: object) -> object:
-    """A setting that is JSON or names a JSON file."""
+    """Reads a setting that is JSON or names a JSON file."""
     if not isinstance(value, str):
         return value
     text = value.strip()
@@ -103,7 +103,7 @@ KeyTable = dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")], KeyEnt
 
 
 def entry_for(judges: JudgeTable, model: str) -> JudgeEntry | None:
-    """The judge of that name, else the one that serves every name."""
+    """Returns the judge of that name, else the one that serves every name."""
     return judges.get(model) or judges.get(ANY_MODEL)
 
 

@@ -1,20 +1,21 @@
-"""Becomes another program that cannot outlive its parent: `launch.py SIGNAL PARENT UID GID PROGRAM...`.
+"""Becomes another program that cannot outlive its parent: `launch.py SIGNAL PARENT UID GID MEMORY PROGRAM`.
 
-Asks the kernel to send SIGNAL when the parent dies, drops to UID:GID (-1: stays who it is), then execs.
-PARENT 0 is whoever has started it.
-A script of its own, because running Python between fork and exec of a threaded process may deadlock. It
-imports only the standard library and runs under `python -I -S`, so that it costs a few milliseconds.
+It asks the kernel to send SIGNAL when the parent dies, takes MEMORY bytes as its limit (0: none), drops to
+UID:GID (-1: it stays who it is), then execs. PARENT 0 is whoever has started it. It is a script of its own,
+because running Python between fork and exec of a threaded process may deadlock. It imports only the standard
+library and runs under `python -I -S`, so that it costs a few milliseconds.
 """
 
 import ctypes
 import os
+import resource
 import sys
 
 PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(libc: ctypes.CDLL, signal: int, parent: int) -> None:
-    """Have the kernel signal this process when the thread that started it ends (Linux; else nothing)."""
+    """Has the kernel signal this process when the thread that started it ends (Linux; else nothing)."""
     if sys.platform != "linux":
         return
     if libc.prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0) != 0:
@@ -24,14 +25,16 @@ def die_with_parent(libc: ctypes.CDLL, signal: int, parent: int) -> None:
 
 
 def main() -> None:
-    signal, parent, uid, gid = (int(argument) for argument in sys.argv[1:5])
-    program = sys.argv[5:]
+    signal, parent, uid, gid, memory = (int(argument) for argument in sys.argv[1:6])
+    program = sys.argv[6:]
     libc = ctypes.CDLL(None, use_errno=True)  # before the drop: the new user may not reach Python's files
     if uid != -1:
         os.setgroups([])
         os.setgid(gid)
         os.setuid(uid)
     die_with_parent(libc, signal, parent)  # last: a change of user clears the wish
+    if memory:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     try:
         os.execvp(program[0], program)  # noqa: S606  # no shell is the point
     except OSError as problem:

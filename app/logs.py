@@ -1,4 +1,4 @@
-"""Logging: constant event names with ids, as JSON lines or for people. Keys never reach a log."""
+"""Writes logs: constant event names with ids, as JSON lines or for people. Keys never reach a log."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 import structlog
 
 SECRET = re.compile(r"sk-[A-Za-z0-9_-]{8,}|whsec_[A-Za-z0-9+/=]+|(?<=://)[^/@\s:]*:[^/@\s]+(?=@)")
-"""API keys, webhook secrets and the user:password of a URL."""
+"""What a log hides: API keys, webhook secrets and the user:password of a URL."""
 
 
 def redact(text: str) -> str:
-    """The text without anything that opens a door."""
+    """Returns the text without anything that opens a door."""
     return SECRET.sub("[redacted]", text)
 
 
 def configure_logging(level: str = "info", style: str = "json") -> None:
-    """Send structlog's and the standard library's events to stderr in one form."""
+    """Sends structlog's and the standard library's events to stderr in one form."""
     to_handler = structlog.stdlib.ProcessorFormatter.wrap_for_formatter
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,

@@ -1,4 +1,4 @@
-"""create_app(): routers, error handlers, lifespan."""
+"""Makes the HTTP service: routers, error handlers, lifespan."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from app.conformance.router import check_disposable, install_conformance
 from app.dashboard.router import router as dashboard
 from app.dashboard.router import static as dashboard_files
 from app.db import REQUEST_THREADS
-from app.errors import install_error_handlers
 from app.events.feed import Feed
 from app.events.router import router as events
 from app.files.receive import keep_swept
@@ -24,11 +23,12 @@ from app.files.router import router as files
 from app.grading.router import router as grading
 from app.http import health
 from app.http.edge import Edge
+from app.http.error_handler import install_error_handlers
 from app.http.idempotency import Idempotency
+from app.http.joint_reads import JointReads
 from app.http.openapi import install_openapi
 from app.jobs.router import read_jobs
 from app.jobs.router import router as jobs
-from app.joint_reads import JointReads
 from app.models.router import router as models
 from app.organization.router import router as organization
 from app.permissions.router import router as permissions
@@ -39,7 +39,7 @@ from app.webhooks.router import router as webhooks
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The HTTP service."""
+    """Returns the HTTP service."""
     settings = settings or get_settings()
     app = FastAPI(
         title="Cherry",

@@ -1,4 +1,4 @@
-"""Bringing a database to the schema of this version, from wherever the package is installed."""
+"""Brings a database to the schema of this version, from wherever the package is installed."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ import migrations
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Migrate up to `revision`. Several processes may call it at once; nothing happens if it is there."""
+    """Migrates up to `revision`. Several processes may call it at once; nothing happens if it is there."""
     command.upgrade(_config(url), revision)
 
 
 def downgrade(url: str, revision: str) -> None:
-    """Migrate down to `revision` ("base" removes every table and its rows)."""
+    """Migrates down to `revision` ("base" removes every table and its rows)."""
     command.downgrade(_config(url), revision)
 
 
 def is_at_head(connection: Connection) -> bool:
-    """True if the database has exactly the schema of this version."""
+    """Tells whether the database has exactly the schema of this version."""
     return MigrationContext.configure(connection).get_current_heads() == _heads()
 
 

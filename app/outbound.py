@@ -1,12 +1,12 @@
-"""HTTP to addresses that users name: only public ones, or those an operator has allowed.
+"""Sends HTTP to addresses that users name: only to public ones, or those an operator has allowed.
 
-A name is checked where it matters, in the connection itself: it is resolved once, every address is
-checked, and only a checked address is dialled, under the original name (Host, SNI, certificate). So a
-name that resolves differently a moment later gains nothing. Redirects are not followed, proxies not used.
+A name is checked where it matters, in the connection itself: it is resolved once, every address is checked,
+and only a checked address is dialled, under the original name (Host, SNI, certificate). So a name that
+resolves differently a moment later gains nothing. Redirects are not followed, proxies not used.
 
     with outbound_client(rules_of(get_settings()), total_seconds=10) as client:
         with client.stream("POST", url, json=body) as response:
-            answer = read_at_most(response, 65536)
+            content = read_at_most(response, 65536)
 
 Raises `TargetRefused` for a forbidden target, `httpx2.HTTPError` for whatever goes wrong on the way.
 """
@@ -47,7 +47,7 @@ class TargetRefused(Exception):
     addresses of this network nor which names it has."""
 
 
-class AnswerTooLarge(Exception):
+class ResponseTooLarge(Exception):
     """A response with a larger body than the caller takes."""
 
 
@@ -66,7 +66,7 @@ class OutboundRules:
 
 
 def rules_of(settings: Settings) -> OutboundRules:
-    """The operator's rules. Settings have been checked, so that each entry is a network or a name."""
+    """Returns the operator's rules. Settings have been checked, so that each entry is a network or a name."""
     networks = [network for entry in settings.outbound_allow if (network := network_of(entry))]
     hosts = (entry.lower() for entry in settings.outbound_allow if network_of(entry) is None)
     return OutboundRules(
@@ -79,7 +79,7 @@ def rules_of(settings: Settings) -> OutboundRules:
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """Addresses of a name, in the order to try them. Raises `OSError`."""
+    """Returns the addresses of a name, in the order to try them. Raises `OSError`."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
@@ -94,7 +94,7 @@ def check_target(url: str, rules: OutboundRules, resolver: Resolver = resolve) -
 
 
 def check_url(url: str, rules: OutboundRules) -> None:
-    """The same as far as it can be said without asking the network for a name's addresses."""
+    """Checks the same as far as that goes without asking the network for a name's addresses."""
     _checked_url(url, rules)
 
 
@@ -105,11 +105,11 @@ def outbound_client(
     max_bytes: int | None = None,
     resolver: Resolver = resolve,
 ) -> httpx.Client:
-    """A client for URLs that users gave. Each request has a connection of its own, which is cut
-    `total_seconds` after it was begun, however slowly the other side sends.
+    """Makes a client for URLs that users gave.
 
-    `max_bytes` bounds bodies that are not read with `read_at_most`: reading more raises `AnswerTooLarge`, as
-    does a body in an encoding, which nobody asked for.
+    Each request has a connection of its own, which is cut `total_seconds` after it was begun, however slowly
+    the other side sends. `max_bytes` bounds bodies that are not read with `read_at_most`: reading more raises
+    `ResponseTooLarge`, as does a body in an encoding, which nobody asked for.
     """
     return httpx.Client(
         transport=_Transport(rules, total_seconds, resolver, max_bytes),
@@ -121,15 +121,15 @@ def outbound_client(
 
 
 def read_at_most(response: httpx.Response, limit: int) -> bytes:
-    """The body of a streamed response, undecoded: a small compressed body may be a large one.
+    """Returns the body of a streamed response, undecoded: a small compressed body may be a large one.
 
-    Raises `AnswerTooLarge`.
+    Raises `ResponseTooLarge`.
     """
     body = bytearray()
     for chunk in response.iter_raw():
         body += chunk
         if len(body) > limit:
-            raise AnswerTooLarge(f"The answer is larger than the {limit} bytes that are taken.")
+            raise ResponseTooLarge(f"The answer is larger than the {limit} bytes that are taken.")
     return bytes(body)
 
 
@@ -162,7 +162,7 @@ class _Transport(httpx.HTTPTransport):
         bounded = _Short(response.stream, self._max_bytes)
         if response.headers.get("content-encoding", "identity") != "identity":
             bounded.close()
-            raise AnswerTooLarge("The answer is compressed, which it must not be.")
+            raise ResponseTooLarge("The answer is compressed, which it must not be.")
         return httpx.Response(
             response.status_code, headers=response.headers, stream=bounded, extensions=response.extensions
         )
@@ -180,7 +180,9 @@ class _Short(httpx.SyncByteStream):
         for chunk in self._stream:
             self._left -= len(chunk)
             if self._left < 0:
-                raise AnswerTooLarge(f"The answer is larger than the {self._max_bytes} bytes that are taken.")
+                raise ResponseTooLarge(
+                    f"The answer is larger than the {self._max_bytes} bytes that are taken."
+                )
             yield chunk
 
     def close(self) -> None:
@@ -222,8 +224,8 @@ class _CheckedNetwork(httpcore2.NetworkBackend):
 
 
 class _Bounded(httpcore2.NetworkStream):
-    """A connection that ends at its deadline: a timeout for each read alone lets a slow sender go on
-    for ever."""
+    """A connection that ends at its deadline: a timeout for each read alone lets a slow sender go on for
+    ever."""
 
     def __init__(self, stream: httpcore2.NetworkStream, deadline: float) -> None:
         self._stream = stream
@@ -256,7 +258,7 @@ def _left(timeout: float | None, deadline: float, late: type[Exception]) -> floa
 
 
 def _checked_url(url: str, rules: OutboundRules) -> httpx.URL:
-    """What can be said without asking the network."""
+    """Checks what can be checked without asking the network."""
     if len(url) > MAX_URL:
         raise TargetRefused(f"The URL is longer than {MAX_URL} characters.")
     try:
@@ -276,7 +278,7 @@ def _checked_url(url: str, rules: OutboundRules) -> httpx.URL:
 
 
 def _checked_addresses(host: str, port: int, rules: OutboundRules, resolver: Resolver) -> list[str]:
-    """Every address of a host, all of them allowed. Raises `TargetRefused`."""
+    """Returns every address of a host, all of them allowed. Raises `TargetRefused`."""
     literal = _literal(host)
     try:
         addresses = [str(literal)] if literal else resolver(host, port)
@@ -304,7 +306,7 @@ def _checked_addresses(host: str, port: int, rules: OutboundRules, resolver: Res
 
 
 def _host(parsed: httpx.URL) -> str:
-    """The host as it is dialled: international names in their ASCII form, IPv6 without brackets."""
+    """Returns the host as it is dialled: international names in their ASCII form, IPv6 without brackets."""
     return parsed.raw_host.decode("ascii").strip("[]")
 
 

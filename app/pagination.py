@@ -1,4 +1,4 @@
-"""Lists in pages: `after` is the id of the last item seen, the order is total."""
+"""Pages lists: `after` is the id of the last item seen, and the order is total."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class Listed(BaseModel, Generic[Item]):
 
     @classmethod
     def holding(cls, data: Sequence[Item], has_more: bool) -> Self:
-        """These things in this order."""
+        """Makes a page of these things, in this order."""
         ids = [cast(HasId, item).id for item in data]
         first, last = (ids[0], ids[-1]) if ids else (None, None)
         return cls(data=list(data), first_id=first, last_id=last, has_more=has_more)
 
 
 def fetch_page(db: Session, query: Select[Row], limit: int) -> Page[Row]:
-    """The first `limit` rows of an ordered query."""
+    """Returns the first `limit` rows of an ordered query."""
     rows = list(db.scalars(query.limit(limit + 1)))
     return Page(rows[:limit], len(rows) > limit)
 
@@ -70,10 +70,11 @@ def page_by_age(
     newest_first: bool,
     whole: Select[Row] | None = None,
 ) -> Page[Row]:
-    """Rows by when they were made (`table.created_at`, then `id`), behind the one whose id is `after`.
+    """Returns rows by when they were made (`table.created_at`, then `id`), behind the one whose id is
+    `after`.
 
-    An id that is not in `whole` is ignored: the list without its filters, so that a walk goes on behind a row
-    that has left the list meanwhile.
+    An id that is not in `whole` is ignored: that is the list without its filters, so that a walk goes on
+    behind a row that has left the list meanwhile.
     """
     columns = (table.created_at, table.id)
     known = (query if whole is None else whole).with_only_columns(*columns)
@@ -85,7 +86,8 @@ def page_by_age(
 
 
 def number_after(cursor: str | None) -> int | None:
-    """A cursor that is a count; None if it is none, so that it is ignored like every unknown one."""
+    """Reads a cursor that is a count. Returns None if it is none, so that it is ignored like every unknown
+    one."""
     if not cursor or not cursor.isascii() or not cursor.isdecimal() or len(cursor) > 10:
         return None
     return min(int(cursor), MAX_NUMBER)

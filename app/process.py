@@ -1,4 +1,4 @@
-"""Child processes that die with their parent, and stopping them."""
+"""Starts child processes that die with their parent, and stops them."""
 
 from __future__ import annotations
 
@@ -31,13 +31,15 @@ def bound_to_parent(
     on_parent_death: signal.Signals = signal.SIGTERM,
     user: User | None = None,
     parent: int = 0,
+    memory_bytes: int = 0,
 ) -> list[str]:
-    """The command that runs a program which gets `on_parent_death` when the thread that starts it ends.
+    """Returns a command that runs a program which gets `on_parent_death` when the thread that starts it ends.
 
-    `parent` is the process that starts it, or 0 for any.
+    `parent` is the process that starts it, or 0 for any. `memory_bytes` limits its private memory
+    (RLIMIT_DATA); 0 sets no limit.
     """
     uid, gid = user or (-1, -1)
-    arguments = [int(on_parent_death), parent, uid, gid, *program]
+    arguments = [int(on_parent_death), parent, uid, gid, memory_bytes, *program]
     return [sys.executable, "-I", "-S", str(LAUNCHER), *map(str, arguments)]
 
 
@@ -51,7 +53,7 @@ def spawn(
     output: IO[bytes] | int | None = None,
     pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a program in a session of its own; it gets `on_parent_death` when this thread ends.
+    """Starts a program in a session of its own; it gets `on_parent_death` when this thread ends.
 
     Call from the main thread: the kernel watches the thread that starts a child, not the process.
     """
@@ -68,7 +70,7 @@ def spawn(
 
 
 def stop(process: subprocess.Popen[bytes], *, grace: float, how: signal.Signals = signal.SIGTERM) -> int:
-    """Ask a child to end, wait `grace` seconds, then kill what is left of its process group."""
+    """Asks a child to end, waits `grace` seconds, then kills what is left of its process group."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(how)
@@ -79,13 +81,14 @@ def stop(process: subprocess.Popen[bytes], *, grace: float, how: signal.Signals 
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill a child started by `spawn` with all that it started in its session."""
+    """Kills a child started by `spawn` with all that it started in its session."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def kill_family(process: subprocess.Popen[bytes], *, seconds: float = 10.0) -> None:
-    """`kill_group` for a child whose own children have sessions of their own; waits until all are gone."""
+    """Does as `kill_group` for a child whose own children have sessions of their own. Waits until all are
+    gone."""
     members = [] if process.poll() is not None else descendants(process.pid)
     kill_group(process)
     for pid in members:
@@ -99,7 +102,7 @@ def kill_family(process: subprocess.Popen[bytes], *, seconds: float = 10.0) -> N
 
 
 def descendants(pid: int) -> list[int]:
-    """Processes started by a process, and by those in turn (Linux; elsewhere none are found)."""
+    """Returns the processes started by a process, and by those in turn (Linux; elsewhere it finds none)."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, IndexError):
@@ -114,7 +117,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of that number runs (a zombie does not)."""
+    """Tells whether a process of that number runs (a zombie does not)."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -127,7 +130,7 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_gone(pid: int, seconds: float) -> bool:
-    """Wait for a process that is not our child to end; False when it still runs."""
+    """Waits for a process that is not our child to end. Returns False when it still runs."""
     deadline = time.monotonic() + seconds
     while is_alive(pid):
         if time.monotonic() > deadline:

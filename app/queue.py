@@ -1,4 +1,4 @@
-"""The Celery client: wakes workers. The only place that knows task and queue names.
+"""Wakes workers through Celery. This is the only place that knows task and queue names.
 
 A message says "look in the table" and nothing else, so it may get lost, come late or come twice.
 """
@@ -35,7 +35,7 @@ def task_name(queue: Queue) -> str:
 
 
 def worker_command(*queues: Queue) -> list[str]:
-    """The command line of a worker process that works on these queues, one thing at a time."""
+    """Returns the command line of a worker process that works on these queues, one thing at a time."""
     names = ["--queues", ",".join(queues), "--hostname", f"{'-'.join(queues)}@%h"]
     options = [*names, "--pool", "solo", "--concurrency", "1"]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
@@ -43,12 +43,12 @@ def worker_command(*queues: Queue) -> list[str]:
 
 
 def sampler_command(*options: str) -> list[str]:
-    """The command line of a sampler process."""
+    """Returns the command line of a sampler process."""
     return [sys.executable, "-m", "workers.serving", *options]
 
 
 def broker_options(url: str) -> dict[str, Any]:
-    """Celery's settings for a broker URL; makes the folders of `filesystem://FOLDER`."""
+    """Returns Celery's settings for a broker URL; makes the folders of `filesystem://FOLDER`."""
     scheme, rest = url.split("://", 1)
     if scheme != "filesystem":
         return {"broker_url": url, "broker_transport_options": {"socket_connect_timeout": 2}}
@@ -65,10 +65,10 @@ def broker_options(url: str) -> dict[str, Any]:
 
 
 def make_celery(broker_url: str) -> Celery:
-    """A Celery app for clients and workers alike (reasons: docs/architecture.md).
+    """Makes a Celery app for clients and workers alike (reasons: docs/architecture.md).
 
-    Early acknowledgement: with a late one, Redis delivers a long task again and again. No prefetch: a
-    second wake-up would sit behind a training of hours although another worker is idle.
+    Early acknowledgement: with a late one, Redis delivers a long task again and again. No prefetch: a second
+    wake-up would sit behind a training of hours although another worker is idle.
     """
     celery = Celery("cherry", set_as_current=False)
     celery.conf.update(
@@ -93,12 +93,12 @@ def make_celery(broker_url: str) -> Celery:
 
 @lru_cache
 def get_celery() -> Celery:
-    """The Celery app of this process."""
+    """Returns the Celery app of this process."""
     return make_celery(get_settings().broker_url)
 
 
 def publish(queue: Queue) -> None:
-    """Send one wake-up. A broker that is away is logged, not raised: the waker will see the row."""
+    """Sends one wake-up. A broker that is away is logged, not raised: the waker will see the row."""
     try:
         get_celery().send_task(
             task_name(queue),
@@ -113,10 +113,10 @@ def publish(queue: Queue) -> None:
 
 
 def wake_validator(db: Session) -> None:
-    """Have a worker look for jobs to validate, once this transaction has committed."""
+    """Has a worker look for jobs to validate, once this transaction has committed."""
     after_commit(db, lambda: publish("validate"))
 
 
 def wake_trainer(db: Session) -> None:
-    """Have a worker look for jobs to train, once this transaction has committed."""
+    """Has a worker look for jobs to train, once this transaction has committed."""
     after_commit(db, lambda: publish("train"))

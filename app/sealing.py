@@ -1,6 +1,6 @@
-"""Secrets that must be read again are encrypted in the database, under the operator's CHERRY_SECRET_KEY.
+"""Encrypts secrets that must be read again in the database, under the operator's CHERRY_SECRET_KEY.
 
-AES-256-GCM. Each sealed value is bound to what it belongs to, so that a row's secret moved to another
+It is AES-256-GCM. Each sealed value is bound to what it belongs to, so that a row's secret moved to another
 row cannot be opened there.
 """
 
@@ -31,7 +31,7 @@ class Sealer:
     """Seals and opens with one key."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises `NoSecretKey`."""
+        """Makes the key. Raises `NoSecretKey`."""
         key = settings.secret_key.get_secret_value().encode()
         if len(key) < MIN_KEY:
             raise NoSecretKey(f"CHERRY_SECRET_KEY must be set, to {MIN_KEY} characters or more.")
@@ -43,7 +43,7 @@ class Sealer:
         return self._id + nonce + self._cipher.encrypt(nonce, plain, belongs_to.encode())
 
     def open(self, sealed: bytes, belongs_to: str) -> bytes:
-        """Raises `NotOpened`."""
+        """Opens a sealed value. Raises `NotOpened`."""
         key_id, nonce, rest = sealed[:KEY_ID], sealed[KEY_ID : KEY_ID + NONCE], sealed[KEY_ID + NONCE :]
         if key_id != self._id:
             raise NotOpened(f"The secret of {belongs_to} was sealed with another CHERRY_SECRET_KEY.")

@@ -1,4 +1,4 @@
-"""What an operator may set. Built once per process, passed down."""
+"""Holds what an operator may set. It is built once per process and passed down."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.judge_settings import EmbeddingEntry, JudgeTable, KeyTable, read_json, 
 
 
 def _split(value: object) -> object:
-    """`a, b` as a list."""
+    """Reads `a, b` as a list."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
@@ -95,7 +95,7 @@ class Settings(BaseSettings):
     judge_keys: Annotated[KeyTable, NoDecode, BeforeValidator(read_json)] = Field(default_factory=dict)
     """Keys of judges by name; JSON, or a JSON file: `{"openai": {"key": "sk-..."}}`."""
     judge_cache_bytes: int = Field(default=64 * 2**20, ge=0)
-    """Memory for judges' answers and embeddings, in each process; 0 keeps none."""
+    """Memory for judges' replies and embeddings, in each process; 0 keeps none."""
     embeddings: Annotated[EmbeddingEntry | None, NoDecode, BeforeValidator(read_json_or_none)] = None
     """The model behind the metric `cosine`: `{"base_url": "...", "model": "...", "key": "openai"}`."""
     endpoint_concurrency: int = Field(default=32, ge=1, le=1024)
@@ -184,5 +184,5 @@ class Settings(BaseSettings):
 
 @lru_cache
 def get_settings() -> Settings:
-    """The settings of this process."""
+    """Returns the settings of this process."""
     return Settings()  # required fields come from the environment

@@ -1,4 +1,4 @@
-"""What Postgres can hold of what a run tells."""
+"""Cleans what a run tells, so that Postgres can hold it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 
 def clean(text: str) -> str:
-    """Text that Postgres takes: no NUL, no half of a surrogate pair."""
+    """Returns text that Postgres takes: no NUL, no half of a surrogate pair."""
     return text.replace("\x00", "").encode("utf-8", "replace").decode()
 
 
 def storable(value: Any) -> Any:
-    """The same JSON value as Postgres takes it: numbers finite (else null), text clean."""
+    """Returns the same JSON value as Postgres takes it: numbers finite (else null), text clean."""
     if isinstance(value, Mapping):
         return {clean(str(key)): storable(part) for key, part in value.items()}
     if isinstance(value, str):

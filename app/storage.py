@@ -1,9 +1,8 @@
-"""Where files live: a local folder, or an object store (S3 and the like) by URL.
+"""Keeps files: in a local folder, or in an object store (S3 and the like) by URL.
 
 Keys are relative paths of plain characters, such as `files/file-abc` or
-`jobs/ftjob-abc/checkpoints/10/adapter/adapter_model.safetensors`. A key that is there is whole: it
-appears by a rename (local) or by completing an upload (object store). A missing key is a
-`FileNotFoundError` everywhere.
+`jobs/ftjob-abc/checkpoints/10/adapter/adapter_model.safetensors`. A key that is there is whole: it appears by
+a rename (local) or by completing an upload (object store). A missing key is a `FileNotFoundError` everywhere.
 """
 
 from __future__ import annotations
@@ -43,46 +42,46 @@ class Storage(ABC):
 
     @abstractmethod
     def put_file(self, key: str, path: Path, *, move: bool = False) -> None:
-        """Store a file durably, replacing what was there. `move` says that `path` may be used up."""
+        """Stores a file durably, replacing what was there. `move` says that `path` may be used up."""
 
     @abstractmethod
     def put_bytes(self, key: str, data: bytes) -> None:
-        """Store a small value durably, replacing what was there."""
+        """Stores a small value durably, replacing what was there."""
 
     @abstractmethod
     def put_stream(self, key: str, chunks: Iterator[bytes]) -> None:
-        """Store what comes, a chunk in memory at a time. If `chunks` raises, nothing is stored."""
+        """Stores what comes, a chunk in memory at a time. If `chunks` raises, nothing is stored."""
 
     @abstractmethod
     def open_stream(self, key: str) -> Iterator[bytes]:
-        """The bytes in chunks. A missing key is told by this call, not by the first chunk."""
+        """Returns the bytes in chunks. A missing key is told by this call, not by the first chunk."""
 
     @abstractmethod
     def size(self, key: str) -> int: ...
 
     @abstractmethod
     def delete(self, key: str) -> None:
-        """Remove a key; nothing happens if it is not there."""
+        """Removes a key. Nothing happens if it is not there."""
 
     @abstractmethod
     def delete_prefix(self, prefix: str) -> None:
-        """Remove every key below `prefix`/."""
+        """Removes every key below `prefix`/."""
 
     @abstractmethod
     def remove_unfinished(self, older_than: timedelta) -> int:
-        """Remove what writers left that were killed long ago; tells how many."""
+        """Removes what writers left that were killed long ago. Returns how many."""
 
     @abstractmethod
     def list_keys(self, prefix: str) -> list[str]:
-        """Every key below `prefix`/, in order."""
+        """Returns every key below `prefix`/, in order."""
 
     def local_path(self, key: str) -> Path | None:
-        """The file itself if it is on this machine's disk (to read, never to write), else None."""
+        """Returns the file itself if it is on this machine's disk (to read, never to write), else None."""
         _checked(key)
         return None
 
     def read_bytes(self, key: str) -> bytes:
-        """A small value as a whole."""
+        """Returns a small value as a whole."""
         return b"".join(self.open_stream(key))
 
     def exists(self, key: str) -> bool:
@@ -93,8 +92,10 @@ class Storage(ABC):
         return True
 
     def publish_folder(self, folder: Path, prefix: str) -> None:
-        """Store every file of a folder below `prefix`/; manifest.json last, so that its presence
-        means that all the others are there. Repeating it replaces what was there."""
+        """Stores every file of a folder below `prefix`/. Repeating it replaces what was there.
+
+        It stores manifest.json last, so that its presence means that all the others are there.
+        """
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         files.sort(key=lambda path: path == folder / MANIFEST)
         self.delete(f"{prefix}/{MANIFEST}")
@@ -102,8 +103,10 @@ class Storage(ABC):
             self.put_file(f"{prefix}/{path.relative_to(folder).as_posix()}", path)
 
     def fetch_folder(self, prefix: str, folder: Path, *, without: str | None = None) -> None:
-        """Copy everything below `prefix`/ to `folder`, which appears whole. An existing one is kept.
-        `without` is an ending of files that are left out."""
+        """Copies everything below `prefix`/ to `folder`, which appears whole. An existing one is kept.
+
+        `without` is an ending of files that are left out.
+        """
         if folder.exists():
             return
         keys = [key for key in self.list_keys(prefix) if without is None or not key.endswith(without)]
@@ -127,8 +130,11 @@ class Storage(ABC):
 
 
 class LocalStorage(Storage):
-    """A folder on this machine. Written with fsync and rename: obstore's own local store does no
-    fsync, and a row must never speak of a file that a power cut can take away."""
+    """Stores in a folder on this machine, with fsync and rename.
+
+    obstore's own local store does no fsync, and a row must never speak of a file that a power cut can take
+    away.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
@@ -208,7 +214,7 @@ class LocalStorage(Storage):
 
 
 class ObjectStorage(Storage):
-    """An object store such as S3; credentials come from its usual environment variables."""
+    """Stores in an object store such as S3. Credentials come from its usual environment variables."""
 
     def __init__(self, url: str) -> None:
         self._store: Any = from_url(url)
@@ -243,7 +249,7 @@ class ObjectStorage(Storage):
             obstore.delete(self._store, keys)
 
     def remove_unfinished(self, older_than: timedelta) -> int:  # noqa: ARG002
-        """Nothing: buckets have a rule that aborts incomplete multipart uploads."""
+        """Removes nothing: buckets have a rule that aborts incomplete multipart uploads."""
         return 0
 
     def list_keys(self, prefix: str) -> list[str]:
@@ -252,7 +258,7 @@ class ObjectStorage(Storage):
 
 
 def open_storage(url: str, data_dir: Path) -> Storage:
-    """The store a URL names; the empty URL means the folder `storage` of `data_dir`."""
+    """Returns the store a URL names; the empty URL means the folder `storage` of `data_dir`."""
     if not url:
         return LocalStorage(data_dir / "storage")
     parts = urlsplit(url)
@@ -263,7 +269,7 @@ def open_storage(url: str, data_dir: Path) -> Storage:
 
 @lru_cache
 def get_storage() -> Storage:
-    """The store of this process."""
+    """Returns the store of this process."""
     settings = get_settings()
     return open_storage(settings.storage_url, settings.data_dir)
 
@@ -286,7 +292,7 @@ def _flush(file: IO[bytes]) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a rename within the folder last."""
+    """Makes a rename within the folder last."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

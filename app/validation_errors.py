@@ -1,4 +1,4 @@
-"""A pydantic error in OpenAI's words: code, field path and message."""
+"""Puts a pydantic error into OpenAI's words: code, field path and message."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Fault(NamedTuple):
 
 
 def describe(error: Mapping[str, Any]) -> Fault:
-    """The first thing that is wrong with a request."""
+    """Returns the first thing that is wrong with a request."""
     kind, context, got = error["type"], error.get("ctx", {}), error.get("input")
     param = field_path(error["loc"])
     at = f" for '{param}'" if param else ""
@@ -76,7 +76,7 @@ def describe(error: Mapping[str, Any]) -> Fault:
 
 
 def field_path(loc: Sequence[str | int]) -> str | None:
-    """`("body", "method", "graders", 0, "name")` as `method.graders[0].name`."""
+    """Writes `("body", "method", "graders", 0, "name")` as `method.graders[0].name`."""
     path = ""
     for part in loc[1:]:
         if isinstance(part, int):

@@ -14,5 +14,5 @@ class Wire(BaseModel):
 
 
 def seconds(moment: datetime | None) -> int | None:
-    """Seconds since 1970, as OpenAI tells times."""
+    """Returns seconds since 1970, as OpenAI tells times."""
     return int(moment.timestamp()) if moment else None

@@ -27,11 +27,11 @@ class Checkpoint(Base):
     model_name: Mapped[str] = mapped_column(unique=True)
     """ft:base:org:suffix:AbCd1234:ckpt-step-10"""
     is_snapshot: Mapped[bool] = mapped_column(server_default=text("false"))
-    """Made because the job was paused, between two validations: kept beside the best few."""
+    """It was made because the job was paused, between two validations, and is kept beside the best few."""
     storage_key: Mapped[str | None]
-    """Prefix of its files; None once it was dropped from the best few."""
+    """The prefix of its files; None once it was dropped from the best few."""
     manifest: Mapped[dict[str, Any]]
-    """{"files": {path: {"bytes", "sha256"}}, ...}: what the download holds."""
+    """What the download holds: {"files": {path: {"bytes", "sha256"}}, ...}."""
     kl: Mapped[float]
     """Mean exact KL(policy || base), nats per token, on the fixed probe set."""
     kl_stderr: Mapped[float]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
-from app.auth import CurrentCaller, Db
 from app.checkpoints import service as checkpoints
 from app.checkpoints.schemas import CheckpointList
 from app.http.openapi import binary
-from app.idempotency.route import KeptRoute
+from app.http.transaction import CurrentCaller, Db, KeptRoute
 from app.jobs import service as jobs
 from app.pagination import Cursor, Limit
 from app.storage import get_storage

@@ -48,7 +48,7 @@ class CheckpointList(Listed[CheckpointOut]):
 
 
 def _metrics(checkpoint: Checkpoint, values: Mapping[str, Any]) -> dict[str, float]:
-    """OpenAI's numbers, rewards in both spellings or losses, and ours: KL, and how sure the rewards are."""
+    """Returns OpenAI's numbers, rewards in both spellings or losses, and ours: KL, and rewards' errors."""
     own: dict[str, float | None] = {
         "full_valid_mean_reward": checkpoint.valid_reward,
         "valid_reward_mean": checkpoint.valid_reward,

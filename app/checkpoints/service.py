@@ -1,4 +1,4 @@
-"""Checkpoints of a job that are kept: list them, download one."""
+"""Lists the checkpoints of a job that are kept, and packs one for download."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class Download:
 def list_kept(
     db: Session, job_id: str, *, delivered: str | None, after: str | None, limit: int
 ) -> Page[Checkpoint]:
-    """Checkpoints whose files are still there, highest step first; `after` may be one dropped since.
+    """Returns the checkpoints whose files are still there, highest step first; `after` may be one dropped
+    since.
 
     The untouched base (step 0) is among them only if it is what the job delivered.
     """
@@ -48,7 +49,7 @@ def list_kept(
 
 
 def metrics_of(db: Session, checkpoints: list[Checkpoint]) -> dict[str, Mapping[str, Any]]:
-    """The numbers of each checkpoint's step, by checkpoint id."""
+    """Returns the numbers of each checkpoint's step, by checkpoint id."""
     if not checkpoints:
         return {}
     steps = [checkpoint.step for checkpoint in checkpoints]
@@ -58,7 +59,7 @@ def metrics_of(db: Session, checkpoints: list[Checkpoint]) -> dict[str, Mapping[
 
 
 def delivered(db: Session, job: Job) -> str | None:
-    """Id of the checkpoint that the job's tuned model is; None before success."""
+    """Returns the id of the checkpoint that the job's tuned model is, or None before success."""
     if job.fine_tuned_model is None:
         return None
     of_job = (Checkpoint.job_id == job.id, Model.job_id == job.id, Model.name == job.fine_tuned_model)
@@ -67,7 +68,7 @@ def delivered(db: Session, job: Job) -> str | None:
 
 
 def get_kept(db: Session, job_id: str, checkpoint_id: str) -> Checkpoint:
-    """A checkpoint that can be downloaded. Raises `NotFound`, also for one that was dropped."""
+    """Returns a checkpoint that can be downloaded. Raises `NotFound`, also for one that was dropped."""
     own = (Checkpoint.job_id == job_id, Checkpoint.id == checkpoint_id)
     checkpoint = db.scalars(select(Checkpoint).where(*own, Checkpoint.storage_key.is_not(None))).first()
     if checkpoint is None:
@@ -76,10 +77,10 @@ def get_kept(db: Session, job_id: str, checkpoint_id: str) -> Checkpoint:
 
 
 def open_download(checkpoint: Checkpoint, storage: Storage) -> Download:
-    """A tar of the checkpoint's files, manifest.json with their SHA-256 sums first.
+    """Makes a tar of the checkpoint's files, with their SHA-256 sums in manifest.json first.
 
-    Streamed: nothing is built on disk. Raises `NotFound` if its files went in the meantime; if they
-    go while it is read, the stream breaks off short of `size`.
+    It is streamed: nothing is built on disk. Raises `NotFound` if the files went in the meantime; if they go
+    while they are read, the stream breaks off short of `size`.
     """
     assert checkpoint.storage_key is not None
     prefix = f"{checkpoint.storage_key}/"
@@ -131,8 +132,11 @@ def _not_found(checkpoint_id: str) -> NotFound:
 
 
 def best_checkpoint(db: Session, job_id: str) -> Checkpoint | None:
-    """The checkpoint to deliver when a job stops early: files still there and better than the base where
-    that was measured, else the newest; None if training gained nothing."""
+    """Returns the checkpoint to deliver when a job stops early, or None if training gained nothing.
+
+    It is the best whose files are still there and which is better than the base, where that was measured,
+    else the newest.
+    """
     gain = func.coalesce(Checkpoint.advantage_over_base, float("-inf"))
     trained = (Checkpoint.job_id == job_id, Checkpoint.step > 0, Checkpoint.storage_key.is_not(None))
     gained = or_(Checkpoint.advantage_over_base.is_(None), Checkpoint.advantage_over_base > 0)

@@ -1,4 +1,4 @@
-"""Finding the service a command is about: by option, by environment, or the one that runs in a folder."""
+"""Finds the service that a command is about: by option, by environment, or the one that runs in a folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Key = Annotated[str | None, typer.Option("--key", help="API key.", envvar="CHERR
 
 
 def open_client(url: str | None, key: str | None, data: Path | None) -> OpenAI:
-    """The official client, pointed at the service."""
+    """Returns the official client, pointed at the service."""
     from openai import OpenAI
 
     from app.embedded.supervisor import read_state
@@ -52,14 +52,14 @@ def open_client(url: str | None, key: str | None, data: Path | None) -> OpenAI:
 
 
 def without_service() -> None:
-    """Let settings be read where no service is: what must be set of one is filled in, and used by nobody."""
+    """Lets settings be read where no service is: what must be set of one is filled in, and nobody uses it."""
     os.environ.setdefault("DATABASE_URL", "postgresql://nobody@nowhere/none")
     os.environ.setdefault("CHERRY_BROKER_URL", "memory://")
 
 
 @contextmanager
 def open_database(data: Path | None) -> Iterator[Session]:
-    """A unit of work on the database of the service in that folder, or of DATABASE_URL."""
+    """Opens a unit of work on the database of the service in that folder, or of DATABASE_URL."""
     import app.tables  # noqa: F401  # foreign keys are found by table name
     from app.db import unit_of_work
     from app.embedded.supervisor import read_state

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -15,14 +13,12 @@ import typer
 
 from app.cli.connect import DEFAULT_FOLDER
 from app.cli.output import AsJson, console, print_json
+from app.inspection import ChildLimits, InspectionError, TrainExtraMissing, inspect
 
 LEAST_FREE_BYTES = 2 * 2**30
 LEAST_FREE_SHARE = 0.05
-PROBE = """
-import json, torch
-gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda, "gpus": gpus}))
-"""
+TORCH_SECONDS = 300.0
+"""How long torch may take to load: its libraries are gigabytes, and the disk may be far away."""
 MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "wrong": "[red]wrong[/]"}
 
 Level = Literal["ok", "note", "wrong"]
@@ -59,14 +55,15 @@ def doctor(
 
 
 def check_torch(_data: Path) -> Iterator[Finding]:
-    """In a process of its own: nothing of `app` loads torch."""
-    probe = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True)
-    if probe.returncode != 0:
-        reason = (probe.stderr.strip().splitlines() or ["it does not start"])[-1]
+    try:
+        found = inspect("torch", limits=ChildLimits(seconds=TORCH_SECONDS))
+    except TrainExtraMissing as problem:
         mend = "Workers need it: pip install 'cherry-rft[train]'. An API machine does without."
-        yield Finding("torch", "wrong", reason, mend)
+        yield Finding("torch", "wrong", f"{problem.library} is not installed", mend)
         return
-    found = json.loads(probe.stdout)
+    except InspectionError as problem:
+        yield Finding("torch", "wrong", str(problem), "Install it anew: pip install 'cherry-rft[train]'.")
+        return
     build = f"CUDA {found['cuda']}" if found["cuda"] else "CPU only"
     yield Finding("torch", "ok", f"{found['version']} ({build})")
     if found["gpus"]:
@@ -76,8 +73,8 @@ def check_torch(_data: Path) -> Iterator[Finding]:
 
 
 def check_sandbox(_data: Path) -> Iterator[Finding]:
-    """In full: the sandbox is started as the settings say, and attacked."""
-    from app.grading.sandbox import sandbox_settings
+    """Starts the sandbox as the settings say, and attacks it."""
+    from app.sandbox import sandbox_settings
     from app.settings import Settings
     from graders.sandbox import LocalSandbox
 

@@ -1,4 +1,4 @@
-"""Following a job over the API: live, or by asking again and again where the service streams nothing."""
+"""Follows a job over the API: live, or by asking again and again where the service streams nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OVER = ("succeeded", "failed", "cancelled")
 POLL_SECONDS = 1.0
 RECONNECT_SECONDS = 1.0
 AWAY_SECONDS = 60.0
-"""How long a service may be away that was there."""
+"""How long a service that was there may be away."""
 SILENT_SECONDS = 60.0
 """How long a stream may be silent before it is taken to be lost: the service says something every 15 s."""
 DONE = "[DONE]"
@@ -34,9 +34,9 @@ class Frame(NamedTuple):
 
 
 def follow(client: OpenAI, job_id: str) -> Iterator[FineTuningJobEvent]:
-    """Each event of a job once, oldest first, until the job is over.
+    """Yields each event of a job once, oldest first, until the job is over.
 
-    A connection that is lost is made again behind the last event. Raises the client's errors.
+    It makes a connection that is lost again, behind the last event. Raises the client's errors.
     """
     seen: set[str] = set()
     try:
@@ -70,7 +70,7 @@ def _streamed(client: OpenAI, job_id: str, seen: set[str]) -> Iterator[FineTunin
 
 
 def _frames(client: OpenAI, job_id: str, after: str) -> Iterator[Frame]:
-    """What one connection gives. Raises `NoStream`."""
+    """Yields what one connection gives. Raises `NoStream`."""
     from openai import InternalServerError
 
     streaming = client.with_options(max_retries=0).fine_tuning.jobs.with_streaming_response
@@ -78,13 +78,13 @@ def _frames(client: OpenAI, job_id: str, after: str) -> Iterator[Frame]:
     try:
         with streaming.list_events(
             job_id, extra_query={"stream": "true"}, extra_headers=headers, timeout=SILENT_SECONDS
-        ) as answer:
-            if answer.status_code == 204:  # the job is over, and we have seen its end
+        ) as response:
+            if response.status_code == 204:  # the job is over, and we have seen its end
                 yield Frame(after, "", DONE)
                 return
-            if not answer.headers.get("content-type", "").startswith("text/event-stream"):
+            if not response.headers.get("content-type", "").startswith("text/event-stream"):
                 raise NoStream
-            yield from _parsed(answer.iter_lines())
+            yield from _parsed(response.iter_lines())
     except InternalServerError as refused:
         if refused.status_code == 503:
             raise NoStream from None
@@ -112,7 +112,7 @@ def _polled(client: OpenAI, job_id: str, seen: set[str]) -> Iterator[FineTuningJ
 
 
 def _new_events(client: OpenAI, job_id: str, seen: set[str]) -> list[FineTuningJobEvent]:
-    """Events that were not seen yet, oldest first."""
+    """Returns the events that were not seen yet, oldest first."""
     new: list[FineTuningJobEvent] = []
     for event in client.fine_tuning.jobs.list_events(job_id, limit=100):
         if event.id in seen:

@@ -62,14 +62,14 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Grade one answer. The exit code is 1 if anything in the grading failed."""
-    raw, answer, of_row = _read_object(path), _answer(sample, sample_file), _row(item, rows, row)
+    raw, completion, of_row = _read_object(path), _completion(sample, sample_file), _row(item, rows, row)
     if local:
-        result = _run_here(raw, path, answer, of_row)
+        result = _run_here(raw, path, completion, of_row)
     else:
         with open_client(url, key, data) as client:
             reply = client.fine_tuning.alpha.graders.run(
                 grader=raw,  # type: ignore[arg-type]
-                model_sample=answer,
+                model_sample=completion,
                 item=of_row,
             )
         result = reply.to_dict(mode="json", warnings=False)
@@ -119,7 +119,7 @@ def check(
 
 
 def build_here(raw: dict[str, Any], path: Path) -> tuple[GraderSpec, Grader]:
-    """The grader, run by this process. Raises `CliError`."""
+    """Builds the grader in this process and runs it. Raises `CliError`."""
     from app.grading.services import grader_services
     from graders import GraderInvalid, build_grader, parse_grader
 
@@ -131,13 +131,13 @@ def build_here(raw: dict[str, Any], path: Path) -> tuple[GraderSpec, Grader]:
         raise CliError(f"{path} is not a valid grader: {fault.message}") from None
 
 
-def _run_here(raw: dict[str, Any], path: Path, answer: str, of_row: dict[str, Any]) -> dict[str, Any]:
+def _run_here(raw: dict[str, Any], path: Path, completion: str, of_row: dict[str, Any]) -> dict[str, Any]:
     from app.grading.schemas import GraderRunOut
     from graders import Sample
     from graders.grading import grade_safely
 
     spec, grader = build_here(raw, path)
-    grade = grade_safely(grader, Sample(output_text=answer), of_row)
+    grade = grade_safely(grader, Sample(output_text=completion), of_row)
     return GraderRunOut.of(spec, grade).model_dump(mode="json")
 
 
@@ -159,7 +159,7 @@ def _print_run(result: dict[str, Any]) -> None:
 
 
 def _reference_path(name: str, items: list[dict[str, Any]]) -> Variable:
-    """Where a row holds its right answer. Raises `CliError` if none does."""
+    """Returns the place where a row holds its right answer. Raises `CliError` if none does."""
     from graders import GraderInvalid
     from graders.template import Variable
 
@@ -193,14 +193,14 @@ def _print_report(report: Report) -> None:
         console.print("Nothing wrong was found.")
 
 
-def _answer(sample: str | None, sample_file: Path | None) -> str:
+def _completion(sample: str | None, sample_file: Path | None) -> str:
     if (sample is None) == (sample_file is None):
         raise CliError("give the answer to grade with either --sample or --sample-file")
     return sample if sample is not None else sample_file.read_text("utf-8")  # type: ignore[union-attr]
 
 
 def _row(item: str | None, rows: Path | None, number: int) -> dict[str, Any]:
-    """The dataset row that was named; an empty one if none was."""
+    """Returns the dataset row that was named, or an empty one if none was."""
     if item is not None and rows is not None:
         raise CliError("give the row with either --item or --rows")
     if rows is not None:
@@ -212,7 +212,7 @@ def _row(item: str | None, rows: Path | None, number: int) -> dict[str, Any]:
 
 
 def read_data(path: Path) -> list[dict[str, Any]]:
-    """The rows of a data set. Raises `CliError`."""
+    """Reads the rows of a data set. Raises `CliError`."""
     from methods.rows import DatasetInvalid, read_rows
 
     try:

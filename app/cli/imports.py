@@ -71,7 +71,7 @@ def _pairs(given: list[str]) -> dict[str, str]:
 
 
 def _split(rows: list[dict[str, Any]], n_valid: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows to train on, and so many others, spread evenly over the file."""
+    """Splits rows into those to train on and so many others, spread evenly over the file."""
     if n_valid >= len(rows):
         raise CliError(f"there are {len(rows)} rows: --valid {n_valid} leaves none to train on")
     held_out = {at * len(rows) // n_valid for at in range(n_valid)}

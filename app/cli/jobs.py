@@ -21,7 +21,8 @@ JobId = Annotated[str, typer.Argument(help="ID of the job: ftjob-...")]
 
 
 def as_sent(job: FineTuningJob) -> dict[str, Any]:
-    """The job as the service sent it; that the client's types know no grader of ours needs no warning."""
+    """Returns the job as the service sent it. The client's types know no grader of ours, which needs no
+    warning."""
     return job.to_dict(mode="json", warnings=False)
 
 

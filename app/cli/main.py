@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def explain(problem: Exception) -> str | None:
-    """A sentence for a problem that is no fault of the program; None for one that is."""
+    """Returns a sentence for a problem that is no fault of the program, or None for one that is."""
     from openai import APIConnectionError, APIStatusError
     from pydantic import ValidationError
     from sqlalchemy.exc import OperationalError

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from openai import OpenAI
 
 WANTED = ("model", "training_file", "validation_file", "suffix", "seed", "metadata", "integrations", "method")
-ANSWERED = (
+RESPONSE_ONLY = (
     "object",
     "id",
     "created_at",
@@ -35,7 +35,7 @@ ANSWERED = (
     "user_provided_suffix",
     "hyperparameters",
 )
-"""What only answers hold, and the hyperparameters that answers repeat: no loss in leaving them out."""
+"""Fields that only responses hold, and the hyperparameters that they repeat: nothing is lost without them."""
 AZURE = {
     "trainingType": "where Azure trains",
     "training_type": "where Azure trains",
@@ -45,7 +45,7 @@ UNSERVED = {
     "tools": "tools on servers, called while the model samples",
     "max_episode_steps": "steps with tools",
 }
-"""Of Azure's preview: without them the job would be another one."""
+"""Fields of Azure's preview. Without them the job would be another one."""
 
 
 @dataclass
@@ -57,15 +57,16 @@ class Imported:
 
 
 def import_job(published: Mapping[str, Any]) -> Imported:
-    """A create body out of a published one, or out of a job as a service answers it. Raises `CliError`."""
+    """Makes a create body out of a published one, or out of a job as a service shows it. Raises
+    `CliError`."""
     found = Imported({name: published[name] for name in WANTED if published.get(name) is not None})
-    is_answer = published.get("object") == "fine_tuning.job"
-    if is_answer and published.get("user_provided_suffix"):
+    is_response = published.get("object") == "fine_tuning.job"
+    if is_response and published.get("user_provided_suffix"):
         found.body["suffix"] = published["user_provided_suffix"]
-    if not is_answer and published.get("hyperparameters") and "method" not in found.body:
+    if not is_response and published.get("hyperparameters") and "method" not in found.body:
         found.body["hyperparameters"] = published["hyperparameters"]
     for name, value in published.items():
-        if name not in WANTED and name not in ANSWERED and value is not None:
+        if name not in WANTED and name not in RESPONSE_ONLY and value is not None:
             found.notes.append(f"left out '{name}': {AZURE.get(name, 'not known here')}")
     if "model" not in found.body:
         raise CliError("the job names no 'model'")
@@ -75,7 +76,7 @@ def import_job(published: Mapping[str, Any]) -> Imported:
 
 
 def _method(method: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
-    """The block that counts, without what says nothing."""
+    """Returns the block that counts, without what says nothing."""
     kind = method.get("type")
     block = method.get(str(kind))
     if not isinstance(block, Mapping):
@@ -124,7 +125,8 @@ def openai_job(
 
 
 def _create(client: OpenAI, body: dict[str, Any]) -> Any:
-    """Upload what is a path, then send the body as it is: the client's types know less than services take."""
+    """Uploads what is a path, then sends the body as it is: the client's types know less than services
+    take."""
     body = dict(body)
     for name in ("training_file", "validation_file"):
         value = body.get(name)

@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON for programs, one line for errors."""
+"""Prints what commands have to say: tables for people, JSON for programs, one line for errors."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class CliError(Exception):
 
 
 def print_json(value: Any) -> None:
-    """JSON on one line of standard output, whatever the width of the terminal."""
+    """Prints JSON on one line of standard output, whatever the width of the terminal."""
     print(json.dumps(value, default=str), flush=True)
 
 
 def print_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], *, empty: str) -> None:
-    """Rows under headings (key: heading); `empty` is said if there are none."""
+    """Prints rows under headings (key: heading), or `empty` if there are none."""
     if not rows:
         console.print(empty)
         return
@@ -44,5 +44,5 @@ def print_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], *
 
 
 def when(seconds: int | None) -> str:
-    """A Unix time for people."""
+    """Writes a Unix time for people."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S") if seconds else ""

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 KEEP_ALIVE_SECONDS = 75
-"""Longer than pollers wait between two requests, so that they never meet a connection just closed."""
+"""This is longer than pollers wait between two requests, so that they never meet a connection just closed."""
 GRACE_SECONDS = 4
-"""For requests under way when the service stops."""
+"""How long requests that are under way may go on when the service stops."""
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 
 
@@ -76,7 +76,7 @@ def api(
 ) -> None:
     """Run the API alone (needs DATABASE_URL and CHERRY_BROKER_URL)."""
     from app.http.processes import serve_in_processes
-    from app.http.server import Server
+    from app.http.server import HttpServer
     from app.logs import configure_logging
     from app.settings import get_settings
 
@@ -89,14 +89,14 @@ def api(
             serve_in_processes(settings.api_processes, listener, grace=GRACE_SECONDS + 2)
         return
     sockets = None if fd is None else [socket.socket(fileno=fd)]
-    server = Server(server_config(settings, host, port))
+    server = HttpServer(server_config(settings, host, port))
     sys.setswitchinterval(0.0005)
     gc.freeze()  # what is there now stays: to look through it again stops all requests for 0.2 s
     server.run(sockets=sockets)
 
 
 def server_config(settings: Settings, host: str | None = None, port: int | None = None) -> uvicorn.Config:
-    """How the API is served."""
+    """Returns how the API is served."""
     import uvicorn
 
     from app.main import create_app

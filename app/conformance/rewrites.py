@@ -1,4 +1,4 @@
-"""What the client's generated tests send and no server could take, replaced before anything else sees it.
+"""Replaces what the client's generated tests send and no server could take, before anything else sees it.
 
 They fill strings with their own names: an md5 of "md5", a URL of "https://". Handlers stay as strict as ever.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 RECEIVER = "/conformance/receiver"
-"""Where webhooks of these tests go."""
+"""The address to which webhooks of these tests go."""
 
 Rewrite = Callable[[dict[str, Any], str], None]
 
@@ -29,7 +29,7 @@ def _no_md5(body: dict[str, Any], _: str) -> None:
 
 
 def _only_what_is_here(body: dict[str, Any], _: str) -> None:
-    """The tests fill in what only OpenAI's own service can do."""
+    """Removes what only OpenAI's own service can do, which the tests fill in."""
     for field in ("external_key_id", "geography", "scopes"):
         body.pop(field, None)
     if body.get("create_service_account_only"):
@@ -44,7 +44,7 @@ REWRITES: tuple[tuple[re.Pattern[str], Rewrite], ...] = (
 
 
 class Rewriting:
-    """An ASGI layer around the service."""
+    """The ASGI layer around the service that rewrites bodies."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""/conformance: reset the database to what the client's generated tests expect."""
+"""Serves /conformance, which resets the database to what the client's generated tests expect."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Reset(BaseModel):
 
 
 def install_conformance(app: FastAPI) -> None:
-    """Add the routes and the rewriting layer; call it after every other layer was added."""
+    """Adds the routes and the rewriting layer. Call it after every other layer was added."""
     app.include_router(router)
     app.add_middleware(Rewriting)
 
 
 def mark_disposable(db: Session) -> None:
-    """Allow conformance mode to wipe this database, from the next connection on."""
+    """Allows conformance mode to wipe this database, from the next connection on."""
     name = db.scalar(text("SELECT quote_ident(current_database())"))
     db.execute(text(f"ALTER DATABASE {name} SET {MARK} = 'on'"))
 

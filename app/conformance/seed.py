@@ -1,4 +1,4 @@
-"""The objects that the client's generated tests know by id, fresh before each test."""
+"""Makes the objects that the client's generated tests know by id, fresh before each test."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ GRADER = {"type": "string_check", "name": "a", "input": "i", "reference": "r", "
 
 
 def reset(base_url: str, test: str) -> None:
-    """Empty every table and put the objects there. `test` names the test that comes next."""
+    """Empties every table and puts the objects there. `test` names the test that comes next."""
     stored = {name: files.store_bytes(name, ROW * 10) for name in FILES}
     get_storage().put_bytes(uploads.part_key(UPLOAD, "string"), PART)
     with unit_of_work() as db:
@@ -62,7 +62,7 @@ def reset(base_url: str, test: str) -> None:
 
 
 def _empty(db: Session) -> None:
-    """Row by row: the tables are tiny, and truncating makes new files for each."""
+    """Deletes row by row: the tables are tiny, and truncating makes new files for each."""
     for table in reversed(Base.metadata.sorted_tables):
         db.execute(table.delete())
 
@@ -85,7 +85,7 @@ def _add_models(db: Session) -> None:
 
 
 def _add_job(db: Session, status: str) -> None:
-    """A job whose worker is there and does nothing: it can be cancelled, paused or resumed."""
+    """Makes a job whose worker is there and does nothing: it can be cancelled, paused or resumed."""
     method = {"type": "reinforcement", "reinforcement": {"grader": GRADER, "hyperparameters": {}}}
     lease = {"lease_owner": "nobody", "lease_expires_at": text("now() + interval '1 day'")}
     db.add(
@@ -105,7 +105,7 @@ def _add_job(db: Session, status: str) -> None:
 
 
 def _add_checkpoints(db: Session) -> None:
-    """Known to permissions by these names; one of them is shared already."""
+    """Makes the checkpoints that permissions know by these names; one of them is shared already."""
     for step, name in enumerate(CHECKPOINTS, start=1):
         columns = {
             "epoch": 1,
@@ -122,7 +122,7 @@ def _add_checkpoints(db: Session) -> None:
 
 
 def _add_organization(db: Session) -> None:
-    """What the tests of the admin API manage: a project with a service account and its key."""
+    """Makes what the tests of the admin API manage: a project with a service account and its key."""
     tenants.create_admin_key(db, ORGANIZATION, "tests", plaintext=ADMIN_KEY)
     deletable = tenants.create_admin_key(db, ORGANIZATION, "another").row
     deletable.id = "key_id"
@@ -135,7 +135,7 @@ def _add_organization(db: Session) -> None:
 
 
 def _add_upload(db: Session) -> None:
-    """One part short of nothing: completing it with its part succeeds."""
+    """Makes an upload that lacks nothing but its part, so that completing it with the part succeeds."""
     db.add(
         Upload(
             id=UPLOAD,

@@ -1,4 +1,4 @@
-"""Line charts as SVG, drawn on the server: the pages need no script."""
+"""Draws line charts as SVG on the server: the pages need no script."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Scale:
 
 
 def line_chart(title: str, lines: Sequence[Line]) -> Markup:
-    """An SVG figure, or an empty string while there is nothing to draw."""
+    """Returns an SVG figure, or an empty string while there is nothing to draw."""
     drawn = [line for line in lines if line.points]
     if not drawn:
         return Markup("")
@@ -60,7 +60,8 @@ def line_chart(title: str, lines: Sequence[Line]) -> Markup:
 
 
 def value_range(values: Sequence[float]) -> tuple[float, float]:
-    """Lowest and highest value to show: from 0 where nothing is below it, and never an empty range."""
+    """Returns the lowest and highest value to show: from 0 where nothing is below it, and never an empty
+    range."""
     low, high = min(0.0, *values), max(values)
     return (low, high) if high - low > 1e-9 else (low, low + 1.0)
 

@@ -1,4 +1,4 @@
-"""What the pages show, each one index range of one project's rows."""
+"""Reads what the pages show. Each query is one index range of one project's rows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CURVES = (
 
 
 def jobs(db: Session, project_id: str, after: str | None) -> Page[Job]:
-    """A page of jobs, newest first, and whether older ones follow."""
+    """Returns a page of jobs, newest first, and whether older ones follow."""
     own = select(Job).where(Job.project_id == project_id)
     return page_by_age(db, own, Job, after=after, limit=PAGE, newest_first=True)
 
@@ -44,7 +44,8 @@ def job(db: Session, project_id: str, job_id: str) -> Job | None:
 
 
 def rewards(db: Session, shown: Sequence[Job]) -> dict[str, tuple[float, float]]:
-    """Validation reward of the base and of the best checkpoint, by job; jobs not validated are left out."""
+    """Returns the validation reward of the base and of the best checkpoint by job, without jobs not
+    validated."""
     base = func.max(Checkpoint.valid_reward).filter(Checkpoint.step == 0)
     best = func.max(Checkpoint.valid_reward)
     found = db.execute(
@@ -58,7 +59,7 @@ def rewards(db: Session, shown: Sequence[Job]) -> dict[str, tuple[float, float]]
 
 
 def series(db: Session, job_id: str) -> Series:
-    """The curves of a job by metric name; steps without a value are left out."""
+    """Returns the curves of a job by metric name. Steps without a value are left out."""
     found = db.execute(
         select(JobMetrics.step, *(JobMetrics.values[name].as_float() for name in CURVES))
         .where(JobMetrics.job_id == job_id)
@@ -77,14 +78,14 @@ def checkpoints(db: Session, job_id: str) -> Sequence[Checkpoint]:
 
 
 def events(db: Session, job_id: str) -> Sequence[JobEvent]:
-    """The newest events, newest first."""
+    """Returns the newest events, newest first."""
     return db.scalars(
         select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.seq.desc()).limit(EVENTS)
     ).all()
 
 
 def rollouts(db: Session, job_id: str, split: str, step: int | None) -> dict[str, Any]:
-    """The graded completions of one step (the newest if none is named), and its neighbours."""
+    """Returns the graded completions of one step (the newest if none is named), and its neighbours."""
     mine = (Rollout.job_id == job_id, Rollout.split == split)
     if step is None:
         step = db.scalar(select(func.max(Rollout.step)).where(*mine))

@@ -40,8 +40,8 @@ def login(request: Request, key: Annotated[str, Form(max_length=512)]) -> Respon
     with unit_of_work() as db:
         if project_of_key(db, key.strip()) is None:
             return templates.TemplateResponse(request, "login.html", {"wrong": True}, status_code=401)
-    answer = RedirectResponse("/dashboard", status_code=303)
-    answer.set_cookie(
+    response = RedirectResponse("/dashboard", status_code=303)
+    response.set_cookie(
         COOKIE,
         key.strip(),
         max_age=SIGNED_IN_SECONDS,
@@ -50,14 +50,14 @@ def login(request: Request, key: Annotated[str, Form(max_length=512)]) -> Respon
         samesite="strict",
         secure=request.url.scheme == "https",
     )
-    return answer
+    return response
 
 
 @router.post("/logout")
 def logout() -> Response:
-    answer = RedirectResponse("/dashboard/login", status_code=303)
-    answer.delete_cookie(COOKIE, path="/dashboard")
-    return answer
+    response = RedirectResponse("/dashboard/login", status_code=303)
+    response.delete_cookie(COOKIE, path="/dashboard")
+    return response
 
 
 @router.get("")
@@ -100,7 +100,7 @@ def job_page(request: Request, job_id: str) -> Response:
 
 
 def charts(series: queries.Series) -> list[Markup]:
-    """Reward, KL, entropy and length over steps, or loss, accuracy and KL where answers were written."""
+    """Draws reward, KL, entropy and length over steps; for supervised and dpo jobs loss, accuracy and KL."""
 
     def line(label: str, style: str, name: str) -> Line:
         return Line(label, style, series.get(name, []))
@@ -136,7 +136,7 @@ def rollouts_page(request: Request, job_id: str, split: str = "train", step: int
 
 
 def signed_in(request: Request, db: Session) -> Project | None:
-    """The project whose key the cookie holds."""
+    """Returns the project whose key the cookie holds."""
     key = request.cookies.get(COOKIE)
     return project_of_key(db, key) if key else None
 

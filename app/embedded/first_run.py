@@ -1,4 +1,4 @@
-"""What a data folder needs once: tables, a tenant, a first API key, the built-in model."""
+"""Makes what a data folder needs once: tables, a tenant, a first API key, the built-in model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ BUILT_IN_MODEL = "cherry-nano"
 
 
 def prepare_database(settings: Settings, key_path: Path) -> str:
-    """Bring the database up to date; the first API key, made once and kept in `key_path`."""
+    """Brings the database up to date. Returns the first API key, which is made once and kept in
+    `key_path`."""
     from app.db import unit_of_work
     from app.tenants import service as tenants
 
@@ -29,7 +30,7 @@ def prepare_database(settings: Settings, key_path: Path) -> str:
 
 
 def migrate(settings: Settings) -> None:
-    """The schema of this version, and its built-in model where this build has one."""
+    """Makes the schema of this version, and registers its built-in model where this build has one."""
     import app.tables  # noqa: F401  # foreign keys are found by table name
     from app.db import unit_of_work
     from app.migrate import upgrade
@@ -42,14 +43,14 @@ def migrate(settings: Settings) -> None:
 
 
 def secret_key(path: Path) -> str:
-    """The key that seals this folder's secrets (app/sealing.py), made at the first start."""
+    """Returns the key that seals this folder's secrets (app/sealing.py). The first start makes it."""
     if not path.exists():
         write_private(path, secrets.token_hex(32) + "\n")
     return path.read_text().strip()
 
 
 def built_in_model() -> Path | None:
-    """Folder of the model that ships with Cherry, if this build has it."""
+    """Returns the folder of the model that ships with Cherry, or None if this build has none."""
     spec = importlib.util.find_spec("workers")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         model = Path(folder) / "models" / "cherry_nano"

@@ -18,7 +18,7 @@ SOCKET_PATH_LIMIT = 90
 
 
 def reachable(path: Path, user: User) -> bool:
-    """Whether that user may enter every folder above `path` and read or enter `path` itself."""
+    """Tells whether that user may enter every folder above `path` and read or enter `path` itself."""
     for place in (path, *path.parents):
         info = place.stat()
         shift = 6 if info.st_uid == user.uid else 3 if info.st_gid == user.gid else 0
@@ -28,7 +28,7 @@ def reachable(path: Path, user: User) -> bool:
 
 
 def private_folder(folder: Path, owner: User | None = None) -> Path:
-    """Make (or check) a folder that only its owner may enter."""
+    """Makes, or checks, a folder that only its owner may enter."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     wanted = owner.uid if owner else os.geteuid()
     info = folder.lstat()
@@ -42,7 +42,7 @@ def private_folder(folder: Path, owner: User | None = None) -> Path:
 
 
 def socket_folder(folder: Path, name: str, owner: User | None = None) -> Path:
-    """A private folder for sockets: `folder`/run, or a short one elsewhere when that would not work.
+    """Returns a private folder for sockets: `folder`/run, or a short one elsewhere when that would not work.
 
     A socket's path is limited to about 100 bytes, and its server must be able to reach it.
     """
@@ -58,14 +58,14 @@ def socket_folder(folder: Path, name: str, owner: User | None = None) -> Path:
 
 
 def remove_outside(sockets: Path, folder: Path) -> None:
-    """Remove an empty socket folder that `socket_folder` had to make elsewhere."""
+    """Removes an empty socket folder that `socket_folder` had to make elsewhere."""
     if sockets.parent != folder:
         with contextlib.suppress(OSError):  # not empty: its server still runs
             sockets.rmdir()
 
 
 def try_lock(path: Path) -> IO[str] | None:
-    """Lock a file for as long as the returned handle lives; None if another process holds it."""
+    """Locks a file for as long as the returned handle lives. Returns None if another process holds it."""
     handle = path.open("a")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -76,7 +76,7 @@ def try_lock(path: Path) -> IO[str] | None:
 
 
 def write_private(path: Path, text: str, owner: User | None = None) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
+    """Writes a file that only its owner may read, whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     partial.unlink(missing_ok=True)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

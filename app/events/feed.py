@@ -1,9 +1,9 @@
-"""Following jobs live: one poller for all who follow in this process.
+"""Follows jobs live, with one poller for all who follow in this process.
 
 A follower holds no thread and no database connection: it has its place in a job's log and waits. The poller
 asks for all followed jobs at once what is new, reads it once, and wakes those who wait. Nothing queues up for
-who reads slowly: each is given what comes behind its own place, out of the few events that are held, or else
-page by page.
+a follower who reads slowly: each is given what comes behind its own place, out of the few events that are
+held, or else page by page.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 POLL_SECONDS = 0.5
 KEEP_ALIVE_SECONDS = 15.0
 HELD = 200
-"""Newest events of a followed job that are held, for all its followers."""
+"""So many of the newest events of a followed job are held, for all its followers."""
 PAGE = 100
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -63,7 +63,7 @@ class Tail:
         self.changed = asyncio.Event()
 
     def take(self, news: News) -> None:
-        """Hold what is new and wake who waits."""
+        """Holds what is new and wakes who waits."""
         if (news.last_seq, news.is_over) == (self.last_seq, self.is_over):
             return
         self.frames.extend(news.frames)
@@ -75,7 +75,7 @@ class Tail:
         self.changed = asyncio.Event()
 
     def behind(self, place: int) -> list[Frame] | None:
-        """Held frames behind a place; None if the first of them are not held any more."""
+        """Returns the held frames behind a place, or None if the first of them are not held any more."""
         if place >= self.last_seq:
             return []
         if not self.frames or self.frames[0].seq > place + 1:
@@ -84,7 +84,7 @@ class Tail:
 
 
 class Feed:
-    """All followers of one process. Used from one event loop."""
+    """Serves all followers of one process, from one event loop."""
 
     def __init__(self) -> None:
         self._tails: dict[str, Tail] = {}
@@ -97,7 +97,7 @@ class Feed:
         return sum(tail.followers for tail in self._tails.values())
 
     async def follow(self, job_id: str, place: int) -> AsyncIterator[bytes]:
-        """A job's events behind a number as server-sent events, until the job or the server ends."""
+        """Yields a job's events behind a number as server-sent events, until the job or the server ends."""
         tail = self._join(job_id)
         try:
             while True:
@@ -120,13 +120,13 @@ class Feed:
             self._leave(job_id, tail)
 
     def close(self) -> None:
-        """End every stream, now and from now on: the server stops."""
+        """Ends every stream, now and from now on: the server stops."""
         self._is_closing = True
         for tail in self._tails.values():
             tail.wake()
 
     async def wait_closed(self) -> None:
-        """Until nothing of a closed feed runs any more."""
+        """Waits until nothing of a closed feed runs any more."""
         if self._poller is not None:
             await self._poller
 
@@ -146,7 +146,7 @@ class Feed:
             del self._tails[job_id]
 
     async def _poll(self) -> None:
-        """Look for news until nobody follows."""
+        """Looks for news until nobody follows."""
         while self._tails and not self._is_closing:
             self._new_job.clear()
             seen = {job_id: tail.last_seq for job_id, tail in self._tails.items()}
@@ -167,7 +167,8 @@ async def _comes(event: asyncio.Event, seconds: float) -> bool:
 
 
 def read_news(seen: Mapping[str, int]) -> dict[str, News]:
-    """What is new of each job behind the number last seen, of the newest events at most; -1: never looked."""
+    """Returns what is new of each job behind the number last seen (-1: never looked), of the newest events at
+    most."""
     news: dict[str, News] = {}
     with unit_of_work() as db:
         query = select(Job.id, Job.last_seq, Job.status).where(Job.id.in_(seen))
@@ -182,7 +183,7 @@ def read_news(seen: Mapping[str, int]) -> dict[str, News]:
 
 
 def read_page(job_id: str, place: int) -> list[Frame]:
-    """The next events behind a place, for one who is far behind."""
+    """Returns the next events behind a place, for a follower who is far behind."""
     with unit_of_work() as db:
         span = (JobEvent.job_id == job_id, JobEvent.seq > place)
         rows = db.scalars(select(JobEvent).where(*span).order_by(JobEvent.seq).limit(PAGE)).all()

@@ -22,7 +22,7 @@ class JobEvent(Base):
     id: Mapped[str] = mapped_column(unique=True)
     """ftevent-..."""
     key: Mapped[str]
-    """What happened, such as step-40 or ckpt-40: told twice after a resume, stored once."""
+    """Names what happened, such as step-40 or ckpt-40: it is told twice after a resume and stored once."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     level: Mapped[str]
     type: Mapped[str]

@@ -1,7 +1,7 @@
-"""The engine's numbers of a step (docs/metrics.md) under the names that OpenAI's RFT events use.
+"""Gives the engine's numbers of a step (docs/metrics.md) the names that OpenAI's RFT events use.
 
-Both of OpenAI's spellings are sent, since scripts read either. What was not measured is left out:
-keys about validation appear on validation steps only.
+Both of OpenAI's spellings are sent, since scripts read either. What was not measured is left out: keys about
+validation appear on validation steps only.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Named(NamedTuple):
     name: str
     type: str
     part: str | None
-    """Key within the multi grader; None for the whole."""
+    """The key within the multi grader; None for the whole."""
     model: str | None
     """The judge that it asks; None if it asks none."""
 
@@ -70,13 +70,14 @@ class Named(NamedTuple):
 def metrics_event(
     step: int, total_steps: int, values: Numbers, grader: Mapping[str, Any] | None = None
 ) -> tuple[str, dict[str, Any]]:
-    """Message and data of a step's event. `grader` is the job's, as stored; without it lists are empty."""
+    """Returns message and data of a step's event. `grader` is the job's, as stored; without it lists are
+    empty."""
     known = {name: value for name, value in values.items() if value is not None}
     return _message(step, total_steps, known), _data(step, total_steps, known, grader)
 
 
 def reward_numbers(values: Numbers) -> dict[str, float]:
-    """The flat numbers that OpenAI tells of a step, also on checkpoints."""
+    """Returns the flat numbers that OpenAI tells of a step, also on checkpoints."""
     known = {name: value for name, value in values.items() if value is not None}
     numbers = _renamed(NAMES | TWINS, known)
     if "completion/train_tokens_mean" in known:
@@ -112,7 +113,7 @@ def _data(step: int, total_steps: int, known: Numbers, grader: Mapping[str, Any]
 
 
 def _graders(grader: Mapping[str, Any] | None) -> list[Named]:
-    """What the lists tell of: the grader, or its parts if it is a multi grader."""
+    """Returns what the lists tell of: the grader, or its parts if it is a multi grader."""
     if grader is None:
         return []
     if grader["type"] != "multi":
@@ -150,7 +151,7 @@ def _errors(grader: Named, known: Numbers) -> dict[str, Any]:
 
 
 def _failures(grader: Named, split: str, known: Numbers) -> Iterator[tuple[str, float]]:
-    """How often each kind of failure happened to this grader in the step."""
+    """Counts how often each kind of failure happened to this grader in the step."""
     start = f"part_failures/{split}/" if grader.part else f"failures/{split}/"
     for name, value in known.items():
         if name.startswith(start):
@@ -170,7 +171,7 @@ def _latency(grader: Named, known: Numbers) -> dict[str, Any]:
 
 
 def _usage(grader: Named, known: Numbers) -> dict[str, Any]:
-    """Tokens of one judge: in the step, and for each graded sample."""
+    """Returns the tokens of one judge, in the step and for each graded sample."""
     told: dict[str, Any] = {"name": grader.name, "type": grader.type, "model": grader.model}
     for split in SPLITS:
         samples = known.get(f"grades/{split}_count")
@@ -185,7 +186,7 @@ def _usage(grader: Named, known: Numbers) -> dict[str, Any]:
 
 
 def _token_usage(known: Numbers) -> dict[str, dict[str, int]]:
-    """Tokens of each judge model in the step."""
+    """Returns the tokens of each judge model in the step."""
     told: dict[str, dict[str, int]] = {}
     for split, theirs in (("train", "train"), ("valid", "eval")):
         for kind, model, count in _usage_numbers(f"usage/{split}", known):
@@ -194,7 +195,8 @@ def _token_usage(known: Numbers) -> dict[str, dict[str, int]]:
 
 
 def usage_so_far(values: Numbers) -> dict[str, Any] | None:
-    """A job's `usage_metrics` after a step: time in the training loop, and tokens of each judge model."""
+    """Returns a job's `usage_metrics` after a step: time in the training loop, and tokens of each judge
+    model."""
     if "time/total" not in values:
         return None
     tokens: dict[str, dict[str, int]] = {}
@@ -204,7 +206,7 @@ def usage_so_far(values: Numbers) -> dict[str, Any] | None:
 
 
 def _usage_numbers(area: str, known: Numbers) -> Iterator[tuple[str, str, int]]:
-    """Kind of token, model, count."""
+    """Yields kind of token, model and count."""
     for name, value in known.items():
         if name.startswith(f"{area}/"):
             kind, _, model = name.removeprefix(f"{area}/").partition("/")

@@ -7,12 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from app.auth import CurrentCaller, Db
 from app.errors import Unavailable
 from app.events import service as events
 from app.events.feed import Feed
 from app.events.schemas import EventList, StepMetricsList
-from app.idempotency.route import KeptRoute
+from app.http.transaction import CurrentCaller, Db, KeptRoute
 from app.jobs import service as jobs
 from app.jobs.models import TERMINAL
 from app.pagination import Cursor, Limit

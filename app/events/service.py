@@ -1,4 +1,4 @@
-"""A job's log and its per-step metrics: append and read."""
+"""Appends to a job's log and its per-step metrics, and reads them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def append(
     level: Level = "info",
     data: Mapping[str, Any] | None = None,
 ) -> JobEvent | None:
-    """Add the next event of a job; None if `key` was already told (a step repeated after a resume).
+    """Adds the next event of a job. Returns None if `key` was already told (a step repeated after a resume).
 
-    The number comes from the job's row, whose lock orders writers, so that a reader who follows
-    numbers misses none. An event with data is of type "metrics", any other of type "message".
+    The number comes from the job's row, whose lock orders writers, so that a reader who follows numbers
+    misses none. An event with data is of type "metrics", any other of type "message".
     """
     locked = db.scalars(select(Job.attempt).where(Job.id == job_id).with_for_update()).one()
     if db.scalars(select(JobEvent.seq).where(JobEvent.job_id == job_id, JobEvent.key == key)).first():
@@ -53,7 +53,7 @@ def append(
 
 
 def list_events(db: Session, job_id: str, *, after: str | None, limit: int) -> Page[JobEvent]:
-    """A job's log, newest first; `after` is an event's id."""
+    """Returns a job's log, newest first; `after` is an event's id."""
     query = select(JobEvent).where(JobEvent.job_id == job_id)
     if after:
         seen = select(JobEvent.seq).where(JobEvent.job_id == job_id, JobEvent.id == after)
@@ -63,8 +63,11 @@ def list_events(db: Session, job_id: str, *, after: str | None, limit: int) -> P
 
 
 def place(db: Session, job: Job, *, after: str | None, last_event_id: str | None) -> int:
-    """The number behind which a follower goes on: as a browser tells it, or that of the event `after` names,
-    by id or number; 0, the start, for what is unknown."""
+    """Returns the number behind which a follower goes on.
+
+    It is the number that a browser tells, or that of the event which `after` names by id or number; 0, the
+    start, for what is unknown.
+    """
     for cursor in (last_event_id, after):
         if (number := number_after(cursor)) is not None:
             return min(number, job.last_seq)
@@ -75,14 +78,14 @@ def place(db: Session, job: Job, *, after: str | None, last_event_id: str | None
 
 
 def trained_tokens(db: Session, job_id: str) -> int | None:
-    """Tokens that a job had trained on by its last step; None before its first."""
+    """Returns the tokens that a job had trained on by its last step, or None before its first."""
     newest = select(JobMetrics.values["tokens/trained_total"].as_float()).where(JobMetrics.job_id == job_id)
     tokens = db.scalars(newest.order_by(JobMetrics.step.desc()).limit(1)).first()
     return None if tokens is None else int(tokens)
 
 
 def list_metrics(db: Session, job_id: str, *, after: str | None, limit: int) -> Page[JobMetrics]:
-    """The numbers of a job's steps, first step first; `after` is a step."""
+    """Returns the numbers of a job's steps, first step first; `after` is a step."""
     query = select(JobMetrics).where(JobMetrics.job_id == job_id)
     if (step := number_after(after)) is not None:
         query = query.where(JobMetrics.step > step)

@@ -1,4 +1,4 @@
-"""The numbers of a supervised or dpo step (docs/metrics.md) under OpenAI's names.
+"""Gives the numbers of a supervised or dpo step (docs/metrics.md) OpenAI's names.
 
 What was not measured is left out: full validations are at the ends of epochs only.
 """
@@ -18,7 +18,7 @@ NAMES = {
     "full_valid_loss": "loss/full_valid",
     "full_valid_mean_token_accuracy": "accuracy/full_valid",
 }
-"""OpenAI's, on events, on checkpoints and in the result file."""
+"""OpenAI's names, on events, on checkpoints and in the result file."""
 OF_DPO = {
     "train_reward_accuracy": "dpo/reward_accuracy",
     "train_reward_margin": "dpo/reward_margin",
@@ -36,7 +36,7 @@ OURS = {
 
 
 def tuning_event(step: int, total_steps: int, values: Numbers) -> tuple[str, dict[str, Any]]:
-    """Message and data of a step's event."""
+    """Returns message and data of a step's event."""
     parts = {"training loss": "loss/train", "validation loss": "loss/valid"}
     parts["full validation loss"] = "loss/full_valid"
     told = [f"{label}={values[name]:.2f}" for label, name in parts.items() if values.get(name) is not None]
@@ -45,18 +45,18 @@ def tuning_event(step: int, total_steps: int, values: Numbers) -> tuple[str, dic
 
 
 def tuning_numbers(values: Numbers) -> dict[str, float]:
-    """The flat numbers of a step."""
+    """Returns the flat numbers of a step."""
     names = NAMES | OF_DPO | OURS
     return {theirs: values[ours] for theirs, ours in names.items() if values.get(ours) is not None}
 
 
 def tuning_columns(method: str) -> tuple[str, ...]:
-    """Columns of a result file, OpenAI's first."""
+    """Returns the columns of a result file, OpenAI's first."""
     return ("step", *NAMES, "train_accuracy", *(OF_DPO if method == "dpo" else ()), *OURS)
 
 
 def tuning_row(step: int, values: Numbers) -> dict[str, float]:
-    """A step in the result file. The accuracy stands there by its old name too."""
+    """Returns a step in the result file, where the accuracy stands by its old name too."""
     row = {"step": step, **tuning_numbers(values)}
     if "train_mean_token_accuracy" in row:
         row["train_accuracy"] = row["train_mean_token_accuracy"]

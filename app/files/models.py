@@ -1,4 +1,4 @@
-"""Tables of uploaded and produced files, and of bytes that are none. Bytes live in storage under a key."""
+"""Tables of uploaded and produced files, and of bytes that are no file. Bytes live in storage under a key."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class File(Base):
 class LooseBytes(Base):
     """A place in storage whose bytes, if there are any, are no file: not yet, or not any more.
 
-    Written before the bytes and deleted with the row that speaks of them, so that the sweep finds what a
-    process left that died in between.
+    It is written before the bytes and deleted with the row that speaks of them, so that the sweep finds what
+    a process left that died in between.
     """
 
     __tablename__ = "loose_bytes"
@@ -41,4 +41,4 @@ class LooseBytes(Base):
     clear_at: Mapped[datetime] = mapped_column(index=True)
     """When the sweep takes them, unless they became a file."""
     is_taken: Mapped[bool] = mapped_column(default=False)
-    """The sweep removes them, so that they can become no file any more."""
+    """The sweep is removing them, so that they can become no file any more."""

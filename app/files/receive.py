@@ -1,4 +1,4 @@
-"""Taking an upload off the wire: multipart, pushed straight to a file, hashed and counted on the way."""
+"""Takes an upload off the wire: multipart, pushed straight to a file, hashed and counted on the way."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 
 from app.errors import BadRequest, RequestTimeout, TooLarge
 from app.ids import random_id
@@ -31,9 +31,9 @@ WHOLE_SECONDS = 3600.0
 """How long an upload may take, however steadily it drips."""
 
 SPOOLED = "upload-"
-"""How the names of files begin that are being received."""
+"""Names of files that are being received begin so."""
 REMAINS_SECONDS = 24 * 3600.0
-"""Age at which one is the remains of a process that was killed."""
+"""A file that is older is what a killed process left."""
 SWEEP_SECONDS = 3600.0
 
 
@@ -48,7 +48,7 @@ class Upload:
     sha256: str
 
     def parameters(self) -> dict[str, Any]:
-        """What tells this form from another."""
+        """Returns what tells this form from another."""
         return {"fields": self.fields, "filename": self.filename, "sha256": self.sha256}
 
 
@@ -56,8 +56,8 @@ class Upload:
 async def receive_upload(
     request: Request, folder: Path, max_bytes: int, *, field: str = "file"
 ) -> AsyncIterator[Upload]:
-    """The form of this request. Its file, the one named `field`, lies in `folder` and is gone afterwards
-    unless moved away."""
+    """Receives the form of this request. Its file, the one named `field`, lies in `folder` and is gone
+    afterwards unless moved away."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise BadRequest("Send the file as multipart/form-data.", code="unsupported_content_type")
     told = request.headers.get("content-length", "0")
@@ -75,7 +75,7 @@ async def receive_upload(
 
 
 async def keep_swept(folder: Path) -> None:
-    """Remove, now and every hour, what processes left in `folder` that were killed while they received."""
+    """Removes, now and every hour, what processes left in `folder` that were killed while they received."""
     while True:
         await run_in_threadpool(_remove_remains, folder)
         await asyncio.sleep(SWEEP_SECONDS)
@@ -98,7 +98,7 @@ async def _feed_in_time(request: Request, form: _Form) -> None:
 
 
 async def _feed(request: Request, form: _Form) -> None:
-    """Write the body in batches on a worker thread: disks may block."""
+    """Writes the body in batches on a worker thread: disks may block."""
     stream = aiter(request.stream())
     waiting = bytearray()
     while chunk := await _next_chunk(stream):
@@ -121,7 +121,7 @@ async def _next_chunk(stream: AsyncIterator[bytes]) -> bytes:
 
 
 class _Form:
-    """Callbacks of the push parser. Takes one file, of a given name, and a few short fields."""
+    """The callbacks of the push parser. They take one file, of a given name, and a few short fields."""
 
     def __init__(self, content_type: str, file: IO[bytes], max_bytes: int, file_field: str) -> None:
         _, options = parse_options_header(content_type)
@@ -160,7 +160,7 @@ class _Form:
             raise _malformed(str(fault)) from None
 
     def finished(self, path: Path) -> Upload:
-        """What was received. Raises `BadRequest` if the form is not whole."""
+        """Returns what was received. Raises `BadRequest` if the form is not whole."""
         if not self._ended:
             raise _malformed("it ends in the middle")
         if self._filename is None:
@@ -219,7 +219,7 @@ class _Form:
 
 
 def clean_filename(name: str) -> str:
-    """The last part of a path, without control or formatting characters, at most 255 bytes long."""
+    """Returns the last part of a path, without control or formatting characters, at most 255 bytes long."""
     name = unicodedata.normalize("NFC", name).replace("\\", "/").rsplit("/", 1)[-1]
     name = "".join(letter for letter in name if unicodedata.category(letter)[0] != "C").strip()
     if name in ("", ".", ".."):

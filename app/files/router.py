@@ -9,14 +9,13 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from app.auth import Caller, CurrentCaller, Db
+from app.auth import Caller
 from app.db import unit_of_work
 from app.files import service as files
 from app.files.receive import Upload, receive_upload
 from app.files.schemas import FileDeleted, FileList, FileOut, UploadForm
 from app.http.openapi import binary
-from app.idempotency import route as idempotent
-from app.idempotency.route import KeptRoute
+from app.http.transaction import CurrentCaller, Db, KeptRoute, claim_form, keep_response
 from app.pagination import Cursor
 from app.settings import get_settings
 from app.storage import get_storage
@@ -51,13 +50,13 @@ async def create_file(request: Request, caller: CurrentCaller) -> FileOut | Resp
     spool = settings.data_dir / "uploads"
     async with receive_upload(request, spool, settings.max_file_bytes) as upload:
         form = UploadForm.of(upload)
-        if earlier := await idempotent.begin(request, upload.parameters()):
+        if earlier := await claim_form(request, upload.parameters()):
             return earlier
         return await run_in_threadpool(_keep, caller, request, form, upload)
 
 
 def _keep(caller: Caller, request: Request, form: UploadForm, upload: Upload) -> FileOut:
-    """Into storage, then a row: no transaction is open while bytes move."""
+    """Puts the upload into storage, then makes its row: no transaction is open while bytes move."""
     with unit_of_work() as db:
         file_id = files.reserve(db)
     stored = files.store_path(file_id, upload.path, upload.size, upload.sha256)
@@ -72,9 +71,9 @@ def _keep(caller: Caller, request: Request, form: UploadForm, upload: Upload) ->
                 purpose=form.purpose,
                 expires_after=form.expires_after,
             )
-            answer = FileOut.of(file)
-            idempotent.keep(db, request, answer)
-            return answer
+            shown = FileOut.of(file)
+            keep_response(db, request, shown)
+            return shown
     except BaseException:
         get_storage().delete(stored.key)
         raise
@@ -121,7 +120,7 @@ def file_content(file_id: str, caller: CurrentCaller, db: Db) -> StreamingRespon
 
 
 def attachment(filename: str) -> str:
-    """A Content-Disposition that saves and never shows; any name is safe in it (RFC 6266)."""
+    """Returns a Content-Disposition that saves and never shows; any name is safe in it (RFC 6266)."""
     plain = "".join(letter if letter.isalnum() or letter in "._- " else "_" for letter in filename)
     plain = plain.encode("ascii", "replace").decode().replace("?", "_")
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"

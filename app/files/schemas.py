@@ -73,7 +73,7 @@ class UploadForm(NamedTuple):
 
     @classmethod
     def of(cls, upload: Upload) -> UploadForm:
-        """Check an upload's fields and file. Raises `BadRequest`."""
+        """Checks an upload's fields and file. Raises `BadRequest`."""
         purpose = upload.fields.get("purpose")
         if not purpose:
             raise BadRequest(
@@ -90,7 +90,7 @@ class UploadForm(NamedTuple):
 
 
 class FieldNames(NamedTuple):
-    """Where a request says how a file is named and how long it is; for the `param` of errors."""
+    """Says where a request names a file and tells its length, for the `param` of errors."""
 
     filename: str
     size: str
@@ -100,7 +100,7 @@ FORM_FIELDS = FieldNames(filename="file", size="file")
 
 
 def check_fits_purpose(purpose: str, filename: str, size: int, names: FieldNames) -> None:
-    """Refuse what a purpose does not take. Raises `BadRequest`."""
+    """Refuses what a purpose does not take. Raises `BadRequest`."""
     if purpose in JSONL_ONLY and not filename.lower().endswith(".jsonl"):
         message = f"A file with the purpose '{purpose}' must be named *.jsonl, not {filename}."
         raise BadRequest(message, param=names.filename, code="invalid_file_format")
@@ -110,7 +110,7 @@ def check_fits_purpose(purpose: str, filename: str, size: int, names: FieldNames
 
 
 def default_expiry(purpose: str) -> timedelta | None:
-    """How long a file is kept whose request does not say."""
+    """Returns how long a file is kept whose request does not say."""
     return BATCH_EXPIRY if purpose == "batch" else None
 
 

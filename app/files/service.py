@@ -1,4 +1,4 @@
-"""Files of a project: a place is reserved, bytes are stored there, then they get their row.
+"""Keeps the files of a project: a place is reserved, bytes are stored there, then they get their row.
 
 When a file is deleted the row goes first. Bytes without a row are in `loose_bytes` all the while, where the
 sweep finds them.
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 Order = Literal["asc", "desc"]
 
 STORE_WITHIN = timedelta(hours=2)
-"""From a reservation to the file: bytes that take longer are removed."""
+"""Time from a reservation to the file. Bytes that take longer are removed."""
 
 
 class Stored(NamedTuple):
@@ -43,21 +43,22 @@ class Stored(NamedTuple):
 
 
 def reserve(db: Session, folder: str = "files") -> str:
-    """The id of a file that shall be, and a place for its bytes. Commit it before they are stored."""
+    """Reserves the id of a file that shall be, and a place for its bytes. Commit it before they are
+    stored."""
     file_id = random_id("file-")
     db.add(LooseBytes(key=f"{folder}/{file_id}", clear_at=func.now() + STORE_WITHIN))
     return file_id
 
 
 def store_path(file_id: str, path: Path, size: int, sha256: str) -> Stored:
-    """Move a file into its reserved place. Call it outside of transactions, then `create`."""
+    """Moves a file into its reserved place. Call it outside of transactions, then `create`."""
     key = f"files/{file_id}"
     get_storage().put_file(key, path, move=True)
     return Stored(file_id, key, size, sha256)
 
 
 def store_bytes(file_id: str, data: bytes) -> Stored:
-    """The same for something small, such as a result file."""
+    """Stores something small, such as a result file, in the same way."""
     key = f"files/{file_id}"
     get_storage().put_bytes(key, data)
     return Stored(file_id, key, len(data), hashlib.sha256(data).hexdigest())
@@ -72,7 +73,7 @@ def create(
     purpose: str,
     expires_after: timedelta | None = None,
 ) -> File:
-    """Give stored bytes to a project as a file. Raises `RequestTimeout` if the sweep has taken them."""
+    """Gives stored bytes to a project as a file. Raises `RequestTimeout` if the sweep has taken them."""
     own = (LooseBytes.key == stored.key, ~LooseBytes.is_taken)
     if db.scalars(delete(LooseBytes).where(*own).returning(LooseBytes.key)).first() is None:
         hours = STORE_WITHIN.total_seconds() / 3600
@@ -94,7 +95,7 @@ def create(
 
 
 def check_room(db: Session, project_id: str, size: int) -> None:
-    """Refuse bytes beyond what a project may store. Raises `QuotaExceeded`.
+    """Refuses bytes beyond what a project may store. Raises `QuotaExceeded`.
 
     Requests at the same time do not see each other here: together they may pass the limit by what they bring.
     """
@@ -108,7 +109,7 @@ def check_room(db: Session, project_id: str, size: int) -> None:
 
 
 def get(db: Session, project_id: str, file_id: str) -> File:
-    """A file of the project. Raises `NotFound`."""
+    """Returns a file of the project. Raises `NotFound`."""
     file = db.scalars(_visible(project_id).where(File.id == file_id)).first()
     if file is None:
         raise not_found(file_id)
@@ -118,7 +119,7 @@ def get(db: Session, project_id: str, file_id: str) -> File:
 def list_files(
     db: Session, project_id: str, *, purpose: str | None, order: Order, after: str | None, limit: int
 ) -> Page[File]:
-    """Files by age, newest first unless `order` is "asc"."""
+    """Lists files by age, newest first unless `order` is "asc"."""
     query = _visible(project_id)
     if purpose is not None:
         query = query.where(File.purpose == purpose)
@@ -128,7 +129,7 @@ def list_files(
 
 
 def for_job(db: Session, project_id: str, file_id: str, param: str) -> File:
-    """A file that a new job may read, locked against deletion until the job's row is there.
+    """Returns a file that a new job may read, locked against deletion until the job's row is there.
 
     Raises `NotFound` or `BadRequest`, naming the request's field `param`.
     """
@@ -143,7 +144,7 @@ def for_job(db: Session, project_id: str, file_id: str, param: str) -> File:
 
 
 def remove(db: Session, project_id: str, file_id: str) -> None:
-    """Delete a file. Raises `NotFound`, or `BadRequest` while an unfinished job uses it."""
+    """Deletes a file. Raises `NotFound`, or `BadRequest` while an unfinished job uses it."""
     file = db.scalars(_visible(project_id).where(File.id == file_id).with_for_update()).first()
     if file is None:
         raise not_found(file_id)
@@ -157,7 +158,7 @@ def remove(db: Session, project_id: str, file_id: str) -> None:
 
 
 def remove_expired(db: Session, limit: int = 100) -> int:
-    """Delete some files whose time is over, except those an unfinished job uses; tells how many.
+    """Deletes some files whose time is over, except those an unfinished job uses. Returns how many.
 
     Their bytes are loose afterwards.
     """
@@ -171,7 +172,7 @@ def remove_expired(db: Session, limit: int = 100) -> int:
 
 
 def take_loose(db: Session, limit: int) -> Sequence[str]:
-    """Keys of some bytes whose time is over. Once this is committed they can become no file."""
+    """Returns the keys of some bytes whose time is over. Once this is committed they can become no file."""
     due = select(LooseBytes.key).where(LooseBytes.clear_at <= func.now()).order_by(LooseBytes.clear_at)
     due = due.limit(limit).with_for_update(skip_locked=True)
     taken = update(LooseBytes).where(LooseBytes.key.in_(due)).values(is_taken=True)
@@ -179,7 +180,7 @@ def take_loose(db: Session, limit: int) -> Sequence[str]:
 
 
 def forget_loose(db: Session, keys: Collection[str]) -> None:
-    """After bytes were removed."""
+    """Forgets places whose bytes were removed."""
     db.execute(delete(LooseBytes).where(LooseBytes.key.in_(keys)))
 
 

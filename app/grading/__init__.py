@@ -1,1 +1,1 @@
-"""Graders outside a training: what they call on, built from the settings."""
+"""Grades outside a training, and builds from the settings what graders call on."""

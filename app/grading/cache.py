@@ -1,4 +1,4 @@
-"""Answers that were given before. In memory, bounded, of this process only."""
+"""Keeps what was asked before, in memory, bounded, in this process only."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 ENTRY_BYTES = 256
-"""What an entry takes beside its answer, about."""
+"""Bytes that an entry takes beside its value, about."""
 
 
 def key_of(*parts: Any) -> bytes:
-    """A digest of JSON values. Put the tenant first: nobody is told what another has asked."""
+    """Returns a digest of JSON values. Put the tenant first: nobody is told what another has asked."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).digest()
 
 
-class AnswerCache(Generic[T]):
-    """Keeps answers, the least recently used making room. Safe to use from threads."""
+class ReplyCache(Generic[T]):
+    """Keeps replies; the least recently used make room. Safe to use from threads."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -33,8 +33,11 @@ class AnswerCache(Generic[T]):
         self._lock = threading.Lock()
 
     def get_or_ask(self, key: bytes, ask: Callable[[], T], size: Callable[[T], int | None]) -> tuple[T, bool]:
-        """The answer, and whether it was known. Of several who ask the same at once one does, and the others
-        are given its answer, or its failure. An answer whose `size` (bytes) is None is not kept."""
+        """Returns the reply, and whether it was known.
+
+        Of several who ask the same at once one does, and the others are given its reply, or its failure. A
+        reply whose `size` (bytes) is None is not kept.
+        """
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -45,22 +48,22 @@ class AnswerCache(Generic[T]):
         if asked is not None:
             return asked.result(), True
         try:
-            answer = ask()
+            reply = ask()
         except BaseException as failed:
             self._settle(key)
             mine.set_exception(failed)
             raise
-        self._settle(key, answer, size(answer))
-        mine.set_result(answer)
-        return answer, False
+        self._settle(key, reply, size(reply))
+        mine.set_result(reply)
+        return reply, False
 
-    def _settle(self, key: bytes, answer: T | None = None, size: int | None = None) -> None:
+    def _settle(self, key: bytes, reply: T | None = None, size: int | None = None) -> None:
         with self._lock:
             del self._asked[key]
-            if answer is None or size is None:
+            if reply is None or size is None:
                 return
             size += ENTRY_BYTES
-            self._kept[key] = (answer, size)
+            self._kept[key] = (reply, size)
             self._bytes += size
             while self._bytes > self._max_bytes:
                 _, (_, freed) = self._kept.popitem(last=False)

@@ -1,4 +1,4 @@
-"""Embeddings of texts, for the metric `cosine`."""
+"""Embeds texts, for the metric `cosine`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from app.grading.cache import AnswerCache, key_of
-from app.grading.openai_calls import Server, ServerRefused, usage_of
+from app.grading.cache import ReplyCache, key_of
+from app.grading.openai_calls import OpenAIServer, ServerRefused, usage_of
 from app.judge_settings import EmbeddingEntry
 from graders.judges.judge_reply import number
 from graders.services import Embedded
 from graders.types import FailureKind, GradeFailed, TokenUsage
 
 NUMBER_BYTES = 32
-"""Of one number of a vector in memory, about."""
+"""Bytes that one number of a vector takes in memory, about."""
 
 Vector = Sequence[float]
 
@@ -23,7 +23,7 @@ class Embeddings:
     """The embedding model of the settings, for one tenant."""
 
     def __init__(
-        self, entry: EmbeddingEntry, server: Server, cache: AnswerCache[Vector], tenant: str
+        self, entry: EmbeddingEntry, server: OpenAIServer, cache: ReplyCache[Vector], tenant: str
     ) -> None:
         self._entry = entry
         self._server = server
@@ -61,7 +61,7 @@ class Embeddings:
 
 
 def _vector(answer: dict[str, Any]) -> list[float]:
-    """The first embedding; empty if there is none, or it holds anything but numbers."""
+    """Returns the first embedding; empty if there is none, or it holds anything but numbers."""
     data = answer.get("data")
     first = data[0] if isinstance(data, list) and data else None
     values = first.get("embedding") if isinstance(first, dict) else None

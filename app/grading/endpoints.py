@@ -1,4 +1,4 @@
-"""Calling the servers of `endpoint` graders: POST JSON, get JSON."""
+"""Calls the servers of `endpoint` graders: it posts JSON and gets JSON."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import httpx2 as httpx
 
 from app.grading.patience import Gate, Transient, persevere, retry_after
 from app.outbound import (
-    AnswerTooLarge,
     OutboundRules,
+    ResponseTooLarge,
     TargetRefused,
     check_url,
     outbound_client,
@@ -25,9 +25,9 @@ from graders.strict_json import StrictJsonError
 from graders.types import FailureKind, GradeFailed, GraderInvalid
 
 MAX_BYTES = 2**20
-"""Of a request's body, and of an answer's."""
+"""Most bytes of a request's body, and of a response's."""
 SECONDS = 600.0
-"""For one grade, all tries together."""
+"""Seconds that one grade may take, all tries together."""
 TRIES = 4
 SHOWN = 300
 TRANSIENT = frozenset({408, 425, 429})
@@ -87,7 +87,7 @@ class Endpoints:
                 answer = read_at_most(response, MAX_BYTES)
         except TargetRefused as refused:
             raise GradeFailed(FailureKind.ENDPOINT_INTERNAL, str(refused)) from None
-        except AnswerTooLarge as error:
+        except ResponseTooLarge as error:
             raise _failed(str(error)) from None
         except httpx.TimeoutException:
             waited = time.monotonic() - started
@@ -117,7 +117,7 @@ def _failed(what: str) -> GradeFailed:
 
 
 def _shown(answer: bytes, secrets: Mapping[str, str]) -> str:
-    """The beginning of an answer, without the headers' values that a server may give back."""
+    """Returns the beginning of a response, without the headers' values that a server may give back."""
     text = answer.decode("utf-8", "replace")
     for secret in sorted(filter(None, secrets.values()), key=len, reverse=True):
         text = text.replace(secret, "***")

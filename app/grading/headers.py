@@ -1,4 +1,5 @@
-"""Headers of `endpoint` graders hold secrets of users: sealed in a job's row, masked where it is shown."""
+"""Seals the headers of `endpoint` graders, which hold secrets of users, in a job's row, and masks them where
+they are shown."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ MASK = "********"
 
 
 def sealed(grader: Mapping[str, Any], project_id: str, settings: Settings) -> dict[str, Any]:
-    """A grader as a job of the project may keep it. Raises `GraderInvalid` where nothing can be sealed."""
+    """Returns a grader as a job of the project may keep it. Raises `GraderInvalid` where nothing can be
+    sealed."""
 
     def seal(value: str) -> str:
         try:
@@ -27,7 +29,7 @@ def sealed(grader: Mapping[str, Any], project_id: str, settings: Settings) -> di
 
 
 def opened(grader: Mapping[str, Any], project_id: str, settings: Settings) -> dict[str, Any]:
-    """The grader that was sealed. Raises `GraderInvalid` if the operator's key is another one now."""
+    """Returns the grader that was sealed. Raises `GraderInvalid` if the operator's key is another one now."""
 
     def open_(value: str) -> str:
         try:
@@ -40,7 +42,7 @@ def opened(grader: Mapping[str, Any], project_id: str, settings: Settings) -> di
 
 
 def masked(grader: Mapping[str, Any]) -> dict[str, Any]:
-    """A grader as it is shown."""
+    """Returns a grader as it is shown."""
     return _with_headers(grader, lambda _: MASK)
 
 
@@ -49,7 +51,7 @@ def _owner(project_id: str) -> str:
 
 
 def _with_headers(grader: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
-    """A copy with every header's value changed."""
+    """Returns a copy with every header's value changed."""
     if grader["type"] == "endpoint" and grader.get("headers"):
         return {**grader, "headers": {name: change(value) for name, value in grader["headers"].items()}}
     if grader["type"] != "multi":

@@ -1,4 +1,4 @@
-"""Asking one judge model, in the strictest form that its server knows."""
+"""Asks one judge model, in the strictest form that its server knows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import structlog
 
-from app.grading.openai_calls import Server, ServerRefused, usage_of
+from app.grading.openai_calls import OpenAIServer, ServerRefused, usage_of
 from app.judge_settings import JudgeEntry
 from graders.services import Answer, Question
 from graders.types import FailureKind, GradeFailed
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 Form = Literal["json_schema", "json_object", "text"]
 LESS: Mapping[Form, Form] = {"json_schema": "json_object", "json_object": "text"}
-"""What to ask of a server for which the first is too much."""
+"""What is asked of a server for which the first form is too much."""
 UNKNOWN_FORM = ("response_format", "json_schema", "json_object", "schema", "guided", "grammar", "structured")
 """Words in an error by which a server says that it cannot be made to reply in a form."""
 
@@ -26,7 +26,7 @@ UNKNOWN_FORM = ("response_format", "json_schema", "json_object", "schema", "guid
 class Judge:
     """One judge: its server, and the form in which that replies, as far as is known by now."""
 
-    def __init__(self, entry: JudgeEntry, server: Server) -> None:
+    def __init__(self, entry: JudgeEntry, server: OpenAIServer) -> None:
         self.entry = entry
         self.server = server
         self._form: Form = "json_schema" if entry.reply == "auto" else entry.reply
@@ -54,7 +54,8 @@ class Judge:
         )
 
     def _asks_less(self, form: Form, refused: ServerRefused) -> bool:
-        """Whether the server refused the form of its reply, and another is left to try: loudly, once."""
+        """Tells whether the server refused the form of its reply and another is left to try. It logs that
+        once."""
         is_about_form = any(word in refused.text.lower() for word in UNKNOWN_FORM)
         if self.entry.reply != "auto" or form not in LESS or not is_about_form:
             return False
@@ -88,7 +89,7 @@ def _first_choice(answer: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _why_no_reply(choice: dict[str, Any], message: dict[str, Any]) -> tuple[FailureKind, str] | None:
-    """How a judge did not reply, if it did not."""
+    """Says how a judge did not reply, or returns None if it did."""
     if refusal := message.get("refusal"):
         return FailureKind.MODEL_REFUSAL, f"The judge refused: {str(refusal)[:500]}"
     match choice.get("finish_reason"):

@@ -1,4 +1,4 @@
-"""All judges that may be asked: those of the settings, and those that graders name by their address."""
+"""Holds all judges that may be asked: those of the settings, and those that graders name by their address."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from app.grading.cache import AnswerCache, key_of
+from app.grading.cache import ReplyCache, key_of
 from app.grading.judge import Judge
-from app.grading.openai_calls import Server
+from app.grading.openai_calls import OpenAIServer
 from app.grading.own_models import OwnModel, own_model
 from app.judge_settings import JudgeEntry, KeyEntry, entry_for, known_names
 from app.outbound import TargetRefused, check_url, rules_of
@@ -21,7 +21,7 @@ from graders.strict_json import StrictJsonError
 from graders.types import GraderInvalid, TokenUsage
 
 MAX_JUDGES = 256
-"""Servers that graders have named, kept with their connections; then they are made anew."""
+"""So many servers that graders have named are kept with their connections; then they are made anew."""
 
 
 class Judges:
@@ -30,12 +30,12 @@ class Judges:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._rules = rules_of(settings)
-        self._cache = AnswerCache[Answer](settings.judge_cache_bytes)
+        self._cache = ReplyCache[Answer](settings.judge_cache_bytes)
         self._made: dict[tuple[str, ...], Judge] = {}
         self._lock = threading.Lock()
 
     def check(self, tenant: str, target: Target, sampling: Mapping[str, Any], media: frozenset[str]) -> None:
-        """Raises `GraderInvalid` where a question could not be asked. Asks nobody."""
+        """Raises `GraderInvalid` where a question could not be asked. It asks nobody."""
         if target.base_url is not None:
             self._check_users(tenant, target, target.base_url)
             return
@@ -81,7 +81,7 @@ class Judges:
             key, rules = self._key(entry), None
         else:
             key, rules = self._check_users(tenant, target, target.base_url), self._rules
-        server = Server(
+        server = OpenAIServer(
             entry.base_url,
             key,
             where=f"The judge '{target.model}'",
@@ -93,7 +93,8 @@ class Judges:
         return Judge(entry, server)
 
     def _entry(self, tenant: str, target: Target) -> JudgeEntry:
-        """The judge of that name in the settings, the project's own model, or the judge of all names."""
+        """Returns the judge of that name in the settings, the project's own model, or the judge of all
+        names."""
         judges = self._settings.judges
         if target.model not in judges and (own := own_model(self._settings, tenant, target.model)):
             return own
@@ -107,13 +108,14 @@ class Judges:
         raise GraderInvalid(message, param="model", code="unsupported_grader")
 
     def _key(self, entry: JudgeEntry) -> str:
-        """The operator's key for a judge of the settings, which were checked to name one that is there."""
+        """Returns the operator's key for a judge of the settings, which were checked to name one that is
+        there."""
         if isinstance(entry, OwnModel):
             return self._settings.sampler_token.get_secret_value()
         return read_key(self._settings.judge_keys[entry.key]) if entry.key else ""
 
     def _check_users(self, tenant: str, target: Target, base_url: str) -> str:
-        """The key to send to an address that a grader names; none if it names none."""
+        """Returns the key to send to an address that a grader names, or none if it names none."""
         try:
             check_url(base_url, self._rules)
         except TargetRefused as refused:
@@ -154,7 +156,7 @@ class TenantJudge:
 
 
 def _refused(entry: JudgeEntry, sampling: Mapping[str, Any]) -> list[str]:
-    """Parameters that such a model does not take, as far as the settings say what it is."""
+    """Returns the parameters that such a model does not take, as far as the settings say what it is."""
     if entry.reasoning is None:
         return []
     names = ("temperature", "top_p") if entry.reasoning else ("reasoning_effort",)

@@ -1,4 +1,4 @@
-"""How many gradings a training has under way, and how long one may take: both follow the grader."""
+"""Says how many gradings a training has under way, and how long one may take. Both follow the grader."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from graders.preflight.references import parts as parts_of
 AT_HOME = 8
 """Gradings under way where nobody is asked: they take CPU, not time."""
 AT_HOME_SECONDS = 150.0
-"""More than the sandbox gives one program."""
+"""Seconds beyond what the sandbox gives one program."""
 MARGIN_SECONDS = 60.0
-"""For waiting until a server's other calls are through."""
+"""Seconds of waiting until a server's other calls are through."""
 LONGEST_ROW = 60.0
 """Seconds that a call may wait for its turn under a rate limit."""
 CALLS_WAITING = 2
-"""For each call that a server takes at the same time, so many gradings, so that it never waits for us."""
+"""Gradings for each call that a server takes at the same time, so that it never waits for us."""
 
 
 class GradeLimits(NamedTuple):

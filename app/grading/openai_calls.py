@@ -1,4 +1,4 @@
-"""One call to a server that speaks OpenAI's API, with every way it can go wrong named."""
+"""Makes one call to a server that speaks OpenAI's API, and names every way in which it can go wrong."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import openai
 from openai import omit
 
 from app.grading.patience import Gate, Transient, persevere, retry_after
-from app.outbound import AnswerTooLarge, OutboundRules, TargetRefused, outbound_client
+from app.outbound import OutboundRules, ResponseTooLarge, TargetRefused, outbound_client
 from graders import strict_json
 from graders.strict_json import StrictJsonError
 from graders.types import FailureKind, GradeFailed, TokenUsage
 
-MAX_ANSWER = 4 * 2**20
-"""Most bytes of an answer from an address that a user gave."""
+MAX_RESPONSE_BYTES = 4 * 2**20
+"""Most bytes of a response from an address that a user gave."""
 SHOWN = 500
 TRANSIENT = frozenset({408, 409, 425, 429})
 LONGER_THAN_ONE = 2.5
@@ -27,7 +27,7 @@ Call = Callable[[openai.OpenAI], Any]
 
 
 class ServerRefused(Exception):
-    """The server answered that it will not do this. `text` is what it said, without our key."""
+    """The server refused to do this. `text` is what it said, without our key."""
 
     def __init__(self, status: int, text: str, code: str | None) -> None:
         super().__init__(text)
@@ -42,8 +42,8 @@ class ServerRefused(Exception):
         return GradeFailed(FailureKind.MODEL_SERVER, message)
 
 
-class Server:
-    """A server and how it is called. Safe to use from threads.
+class OpenAIServer:
+    """A server that speaks OpenAI's API, and how it is called. Safe to use from threads.
 
     With `rules` its address was given by a user, and only what they allow is called.
     """
@@ -69,7 +69,8 @@ class Server:
         self._client = _client(base_url, key, timeout, rules)
 
     def ask(self, call: Call) -> dict[str, Any]:
-        """The JSON object that the server answers to a call, which is made `with_raw_response`.
+        """Returns the JSON object with which the server responds to a call, which is made
+        `with_raw_response`.
 
         Raises `ServerRefused`, or `GradeFailed` once the server was given time enough.
         """
@@ -85,15 +86,15 @@ class Server:
             raise self._transient(f"did not answer within {time.monotonic() - started:.0f} seconds") from None
         except openai.APIStatusError as error:
             raise self._refused(error) from None
-        except (openai.APIConnectionError, httpx.HTTPError, AnswerTooLarge, TargetRefused) as error:
+        except (openai.APIConnectionError, httpx.HTTPError, ResponseTooLarge, TargetRefused) as error:
             raise self._not_reached(error) from None
         try:
-            answer = strict_json.loads(body)
+            response = strict_json.loads(body)
         except StrictJsonError as error:
             raise self._transient(f"did not answer with JSON ({error})") from None
-        if not isinstance(answer, dict):
+        if not isinstance(response, dict):
             raise self._transient("answered with JSON that is no object")
-        return answer
+        return response
 
     def _refused(self, error: openai.APIStatusError) -> Exception:
         refused = ServerRefused(error.status_code, self._said(error), error.code)
@@ -107,8 +108,8 @@ class Server:
         return refused
 
     def _not_reached(self, error: Exception) -> Exception:
-        cause = error if isinstance(error, AnswerTooLarge | TargetRefused) else error.__cause__
-        if isinstance(cause, AnswerTooLarge | TargetRefused):
+        cause = error if isinstance(error, ResponseTooLarge | TargetRefused) else error.__cause__
+        if isinstance(cause, ResponseTooLarge | TargetRefused):
             return self._failed(str(cause))
         # httpx's texts tell addresses of this network; its types say as much as a user needs.
         return self._transient(f"could not be reached ({type(cause or error).__name__})")
@@ -128,19 +129,19 @@ class Server:
 
 
 def _client(base_url: str, key: str, timeout: float, rules: OutboundRules | None) -> openai.OpenAI:
-    """Retries are ours. The environment's organisation is for nobody a user names."""
+    """Makes a client. Retries are ours. The environment's organisation is for nobody a user names."""
     options: dict[str, Any] = {"base_url": base_url, "api_key": key or "none", "max_retries": 0}
     if rules is not None:
         unsaid = {"OpenAI-Organization": omit, "OpenAI-Project": omit}
-        http = outbound_client(rules, total_seconds=timeout, max_bytes=MAX_ANSWER)
+        http = outbound_client(rules, total_seconds=timeout, max_bytes=MAX_RESPONSE_BYTES)
         return openai.OpenAI(**options, http_client=http, default_headers=unsaid)  # type: ignore[arg-type]
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
     return openai.OpenAI(**options, http_client=openai.DefaultHttpxClient(limits=limits))
 
 
-def usage_of(answer: dict[str, Any]) -> TokenUsage:
-    """What the server says it has used; 0 of what it does not say."""
-    usage = answer.get("usage")
+def usage_of(response: dict[str, Any]) -> TokenUsage:
+    """Returns what the server says it has used, and 0 of what it does not say."""
+    usage = response.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else 0

@@ -1,4 +1,4 @@
-"""Models of this service as judges: asked through its own sampler."""
+"""Asks models of this service as judges, through its own sampler."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from app.settings import Settings
 
 CONCURRENCY = 64
 TIMEOUT_SECONDS = 600.0
-"""The sampler may have a model to load, and work of others before it."""
+"""Seconds that are allowed: the sampler may have a model to load, and work of others before it."""
 
 
 class OwnModel(JudgeEntry):
-    """A base model, or one that the project has tuned."""
+    """Returns a base model, or one that the project has tuned."""
 
 
 def own_model(settings: Settings, project_id: str, name: str) -> OwnModel | None:
-    """The judge that a project's own model is; None without such a model or a sampler."""
+    """Returns the judge that a project's own model is, or None without such a model or a sampler."""
     if not settings.sampler_url or not project_id:
         return None
     try:

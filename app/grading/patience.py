@@ -1,4 +1,4 @@
-"""Calls to servers that may be busy: how many at once, how often again, and how long in all."""
+"""Calls servers that may be busy: how many calls at once, how often again, and how long in all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ LONGEST_WAIT = 30.0
 
 
 class Transient(Exception):
-    """Worth another try. `failure` is what to raise if there is none; `after`: seconds asked for."""
+    """The call is worth another try. `failure` is what to raise if there is none; `after`: seconds asked
+    for."""
 
     def __init__(self, failure: GradeFailed, after: float | None = None) -> None:
         super().__init__(str(failure))
@@ -30,7 +31,8 @@ class Transient(Exception):
 def persevere(
     call: Callable[[float], T], *, tries: int, seconds: float, sleep: Callable[[float], object] = time.sleep
 ) -> T:
-    """What `call` returns, given the seconds that are left; again after `Transient`, with growing waits.
+    """Returns what `call` returns, given the seconds that are left. After `Transient` it waits longer each
+    time and calls again.
 
     Raises the last failure once tries or seconds are used up, or would be by the wait asked for.
     """
@@ -47,12 +49,12 @@ def persevere(
 
 
 def _wait(attempt: int) -> float:
-    """Doubling, and spread, so that those who were refused together do not come back together."""
+    """Doubles the wait, and spreads it, so that those who were refused together do not come back together."""
     return float(min(LONGEST_WAIT, FIRST_WAIT * 2**attempt) * random.uniform(0.5, 1.0))
 
 
 def retry_after(headers: object) -> float | None:
-    """Seconds that a `Retry-After` header asks for, or None. `headers` has a `get`."""
+    """Returns the seconds that a `Retry-After` header asks for, or None. `headers` has a `get`."""
     text = getattr(headers, "get", dict[str, str]().get)("retry-after")
     if not isinstance(text, str):
         return None
@@ -79,12 +81,12 @@ class Gate:
             yield
 
     def pause(self, seconds: float) -> None:
-        """The server wants no calls for that long, whoever makes them."""
+        """Holds calls back, whoever makes them: the server wants none for that long."""
         with self._lock:
             self._next = max(self._next, time.monotonic() + seconds)
 
     def _turn(self) -> float:
-        """Seconds until the next free place in the row, which is taken."""
+        """Takes the next free place in the row. Returns the seconds until then."""
         with self._lock:
             now = time.monotonic()
             turn = max(self._next, now)

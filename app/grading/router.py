@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from app.auth import CurrentCaller
 from app.grading import service as grading
 from app.grading.schemas import GraderOut, GraderRun, GraderRunOut, GraderValidate
-from app.idempotency.route import KeptRoute
+from app.http.transaction import CurrentCaller, KeptRoute
 from app.settings import get_settings
 from graders import Sample
 

@@ -1,4 +1,4 @@
-"""Rules of graders on the wire: what may be used, and how one is tried on an answer."""
+"""Holds the rules of graders on the wire: what may be used, and how one is tried on a completion."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from graders import (
 from graders.grading import grade_safely
 
 TURNS = Turns()
-"""Grader runs of this process."""
+"""The grader runs of this process."""
 
 
 def checked(raw: Any, param: str, project_id: str) -> tuple[GraderSpec, Grader]:
-    """Read a grader and build it for a project, as jobs and grader runs alike do.
+    """Reads a grader and builds it for a project, as jobs and grader runs alike do.
 
     Raises `BadRequest` whose param lies below `param`, also for a kind that this server cannot run.
     """
@@ -44,13 +44,13 @@ def checked(raw: Any, param: str, project_id: str) -> tuple[GraderSpec, Grader]:
 
 
 def as_understood(raw: Any, param: str, project_id: str) -> dict[str, Any]:
-    """The grader with what was left out filled in. Raises `BadRequest`."""
+    """Returns the grader with what was left out filled in. Raises `BadRequest`."""
     spec, _ = checked(raw, param, project_id)
     return dump_grader(spec)
 
 
 def as_stored(raw: Any, param: str, project_id: str) -> dict[str, Any]:
-    """The same as a job keeps it, without secrets. Raises `BadRequest`."""
+    """Returns the same as a job keeps it, without secrets. Raises `BadRequest`."""
     understood = as_understood(raw, param, project_id)
     try:
         return sealed(understood, project_id, get_settings())
@@ -61,7 +61,7 @@ def as_stored(raw: Any, param: str, project_id: str) -> dict[str, Any]:
 async def run(
     caller: Caller, raw: Any, sample: Sample, item: Mapping[str, Any], *, seconds: float, per_key: int
 ) -> tuple[GraderSpec, Grade]:
-    """Grade one answer on a thread of its own. A grading that takes too long is a failed one.
+    """Grades one completion on a thread of its own. A grading that takes too long is a failed one.
 
     Raises `BadRequest` for a grader that is invalid, or `TooManyRequests`.
     """

@@ -1,27 +1,27 @@
-"""The services that graders call on, built from the settings; for API and workers alike.
+"""Builds the services that graders call on from the settings, for API and workers alike.
 
 What talks to the network is one for each process, with its connections, limits and caches; what a tenant's
-graders are given knows the tenant, whose keys and cached answers are its own.
+graders are given knows the tenant, whose keys and cached replies are its own.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-from app.grading.cache import AnswerCache
+from app.grading.cache import ReplyCache
 from app.grading.embeddings import Embeddings, Vector
 from app.grading.endpoints import Endpoints
 from app.grading.judges import Judges, TenantJudge, read_key
-from app.grading.openai_calls import Server
-from app.grading.sandbox import local_sandbox, sandbox_settings
+from app.grading.openai_calls import OpenAIServer
 from app.outbound import rules_of
+from app.sandbox import local_sandbox, sandbox_settings
 from app.settings import get_settings
 from graders.services import Services
 
 
 @lru_cache(maxsize=1024)
 def grader_services(tenant: str = "") -> Services:
-    """The services of this process for the graders of a project, or for no project's."""
+    """Returns the services of this process for the graders of a project, or for no project's."""
     why = {"embedder": "no embedding model is set (the operator sets CHERRY_EMBEDDINGS); use another metric."}
     return Services(
         sandbox=local_sandbox(sandbox_settings(get_settings())),
@@ -33,7 +33,7 @@ def grader_services(tenant: str = "") -> Services:
 
 
 def forget_services() -> None:
-    """Build them anew from the settings as they are now."""
+    """Has them built anew from the settings as they are now."""
     for cached in (grader_services, _judges, _endpoints, _embedding_server, _vectors):
         cached.cache_clear()
 
@@ -55,17 +55,17 @@ def _embedder(tenant: str) -> Embeddings | None:
 
 
 @lru_cache
-def _vectors() -> AnswerCache[Vector]:
-    return AnswerCache(get_settings().judge_cache_bytes)
+def _vectors() -> ReplyCache[Vector]:
+    return ReplyCache(get_settings().judge_cache_bytes)
 
 
 @lru_cache
-def _embedding_server() -> Server | None:
+def _embedding_server() -> OpenAIServer | None:
     settings = get_settings()
     entry = settings.embeddings
     if entry is None:
         return None
-    return Server(
+    return OpenAIServer(
         entry.base_url,
         read_key(settings.judge_keys[entry.key]) if entry.key else "",
         where=f"The embedding model '{entry.model}'",

@@ -1,4 +1,4 @@
-"""Slow work that a request waits for, off the event loop, with a bound for each API key."""
+"""Does slow work that a request waits for off the event loop, with a bound for each API key."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Turns:
         self._under_way: Counter[str] = Counter()
 
     async def run(self, key_id: str, work: Callable[[], T], *, seconds: float, per_key: int) -> T:
-        """Do it on a thread of its own and give what it returns or raises.
+        """Does the work on a thread of its own, and returns or raises what it does.
 
         Raises `TooManyRequests` if the key has `per_key` under way, or `TimeoutError`.
         """

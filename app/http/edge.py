@@ -1,7 +1,7 @@
-"""The layer before routing: the key, the query and the body are checked before anything else runs.
+"""The layer before routing checks the key, the query and the body before anything else runs.
 
-The framework reads a whole body before its first dependency, and answers ordinary hostile JSON with
-500s; so what can be refused early is refused here.
+The framework reads a whole body before its first dependency, and responds to ordinary hostile JSON with 500s;
+so what can be refused early is refused here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import random
 import re
 import time
-from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import structlog
@@ -31,6 +30,7 @@ from app.errors import (
     internal_error,
 )
 from app.http.rate_limit import RateLimiter
+from app.http.transaction import STATE, RequestState
 from app.ids import ALPHANUMERIC
 from app.settings import get_settings
 from graders import strict_json
@@ -74,34 +74,36 @@ class Edge:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        answer = _Answer(scope, send)
+        state = RequestState("req_" + "".join(_CHANCE.choices(ALPHANUMERIC, k=32)))
+        scope[STATE] = state
+        response = _Response(scope, send, state)
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=answer.request_id)
+        structlog.contextvars.bind_contextvars(request_id=state.request_id)
         try:
-            receive = await self._admit(scope, receive)
-            await self.app(scope, receive, answer.send)
+            receive = await self._admit(scope, receive, state)
+            await self.app(scope, receive, response.send)
         except ApiError as refusal:
-            await refusal.response()(scope, receive, answer.send)
+            await refusal.response()(scope, receive, response.send)
         except DATABASE_AWAY as problem:  # while the key was looked up
-            await database_away(problem).response()(scope, receive, answer.send)
+            await database_away(problem).response()(scope, receive, response.send)
         except ClientDisconnect:
             log.info("client_left", path=scope["path"])
         except Exception:
             log.exception("request_failed", path=scope["path"], method=scope["method"])
-            if answer.status:
-                raise  # half an answer is out: only cutting the connection tells the client
-            await internal_error(answer.request_id).response()(scope, receive, answer.send)
+            if response.status:
+                raise  # half a response is out: only cutting the connection tells the client
+            await internal_error(state.request_id).response()(scope, receive, response.send)
         finally:
-            answer.log()
+            response.log()
 
-    async def _admit(self, scope: Scope, receive: Receive) -> Receive:
-        """Check a request; what it returns gives the handler the checked body."""
+    async def _admit(self, scope: Scope, receive: Receive, state: RequestState) -> Receive:
+        """Checks a request. Returns a `receive` that gives the handler the checked body."""
         headers = Headers(scope=scope)
         _check_target(scope)
         _check_client_request_id(headers)
         is_api = scope["path"].startswith(API)
         if is_api:
-            await self._identify(headers, scope["state"])
+            await self._identify(headers, state)
         if scope["method"] not in ("POST", "PUT", "PATCH"):
             return receive
         if UPLOADS.fullmatch(scope["path"]) and _media_type(headers) == "multipart/form-data":
@@ -111,13 +113,13 @@ class Edge:
             await self._check_json(headers, body)
         return _replay(body, receive)
 
-    async def _identify(self, headers: Headers, state: dict[str, Any]) -> None:
-        """Who asks, and whether it may ask so often."""
-        caller = state["caller"] = await self.keys.caller(headers)
+    async def _identify(self, headers: Headers, state: RequestState) -> None:
+        """Finds out who asks, and whether it may ask so often."""
+        caller = state.caller = await self.keys.caller(headers)
         settings = get_settings()
         if limit := settings.requests_per_minute:
             grant = await run_in_threadpool(self.rates.take, caller.key_id, limit, settings.broker_url)
-            state["rate_headers"] = grant.headers()
+            state.rate_headers = grant.headers()
             grant.check()
 
     async def _whole_body(self, headers: Headers, receive: Receive) -> bytes:
@@ -139,7 +141,7 @@ class Edge:
             raise BadRequest(message) from None
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
-        """The whole body, refused as soon as it is known to be too large."""
+        """Returns the whole body, refused as soon as it is known to be too large."""
         told = headers.get("content-length", "0")
         self._check_size(int(told) if told.isdecimal() else 0)
         body = bytearray()
@@ -157,17 +159,16 @@ class Edge:
             raise TooLarge(f"The request body is too large: at most {self.max_json_bytes} bytes are taken.")
 
 
-class _Answer:
+class _Response:
     """Puts our headers on a response, whatever made it, and remembers how it went."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
-        self.request_id = "req_" + "".join(_CHANCE.choices(ALPHANUMERIC, k=32))
+    def __init__(self, scope: Scope, send: Send, state: RequestState) -> None:
         self.status = 0
         self._scope = scope
+        self._state = state
         self._send = send
         self._started = time.perf_counter()
         self._is_api = scope["path"].startswith(API)
-        scope.setdefault("state", {})["request_id"] = self.request_id
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -180,7 +181,7 @@ class _Answer:
         await self._send(message)
 
     def log(self) -> None:
-        caller, headers = self._scope["state"].get("caller"), Headers(scope=self._scope)
+        caller, headers = self._state.caller, Headers(scope=self._scope)
         log.info(
             "request",
             method=self._scope["method"],
@@ -193,20 +194,21 @@ class _Answer:
         )
 
     def _headers(self) -> dict[bytes, bytes]:
-        """Those that only this layer gives."""
-        state = self._scope["state"]
-        headers = {b"x-request-id": self.request_id.encode()}
+        """Returns the headers that only this layer gives."""
+        state = self._state
+        headers = {b"x-request-id": state.request_id.encode()}
         if self._is_api:
             headers[b"openai-version"] = b"2020-10-01"
             headers[b"openai-processing-ms"] = b"%d" % self._milliseconds()
-        for name, value in state.get("rate_headers", {}).items():
-            headers[name.encode()] = value.encode()
-        if caller := state.get("caller"):
+        if state.rate_headers:
+            for name, value in state.rate_headers.items():
+                headers[name.encode()] = value.encode()
+        if caller := state.caller:
             headers[b"openai-organization"] = caller.organization_id.encode()
         return headers
 
     def _default_headers(self) -> dict[bytes, bytes]:
-        """Those of which a handler may know better."""
+        """Returns the headers of which a handler may know better."""
         headers = {**HARDENING, CSP: API_CSP if self._is_api else PAGE_CSP}
         if self._scope["scheme"] == "https":
             headers[b"strict-transport-security"] = b"max-age=31536000"
@@ -217,7 +219,7 @@ class _Answer:
 
 
 def _check_target(scope: Scope) -> None:
-    """Path and query, decoded, must be text without control characters: Postgres takes no NUL."""
+    """Refuses a path or query that, decoded, is no text without control characters: Postgres takes no NUL."""
     if not _is_plain_text(unquote_to_bytes(scope.get("raw_path") or scope["path"].encode())):
         raise NotFound("Invalid URL: the path holds characters that no path here has.")
     query: bytes = scope["query_string"]
@@ -246,7 +248,7 @@ def _media_type(headers: Headers) -> str:
 
 
 def _replay(body: bytes, then: Receive) -> Receive:
-    """A body that was already read, for those who read it next; afterwards `then` tells of the client."""
+    """Returns a `receive` that gives a body which was already read; afterwards `then` tells of the client."""
     told = False
 
     async def receive() -> Message:

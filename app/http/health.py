@@ -1,4 +1,4 @@
-"""/healthz: the process answers. /readyz: it can do its work."""
+"""/healthz says that the process runs, /readyz that it can do its work."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from app.db import get_engine
-from app.grading.sandbox import sandbox_level, sandbox_settings
 from app.migrate import is_at_head
 from app.queue import get_celery
+from app.sandbox import sandbox_level, sandbox_settings
 from app.settings import get_settings
 
 log = structlog.get_logger(__name__)
 router = APIRouter(include_in_schema=False)
 
 KEPT_SECONDS = 1.0
-"""How long an answer holds: anybody may ask, and asking costs two connections."""
+"""How long a result holds: anybody may ask, and asking costs two connections."""
 
 
 class Readiness:
-    """What the service needs, checked at most once a second."""
+    """Checks what the service needs, at most once a second."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -32,7 +32,7 @@ class Readiness:
         self._found: dict[str, str] = {}
 
     def checks(self) -> dict[str, str]:
-        """Each part with "ok" or what is wrong with it, without details that help an attacker."""
+        """Returns each part with "ok" or what is wrong with it, without details that help an attacker."""
         with self._lock:
             if time.monotonic() - self._checked > KEPT_SECONDS:
                 self._found = {
@@ -55,12 +55,12 @@ def healthz() -> dict[str, str]:
 def readyz() -> JSONResponse:
     checks = readiness.checks()
     is_ready = set(checks.values()) == {"ok"}
-    answer = {
+    content = {
         "status": "ok" if is_ready else "unavailable",
         "checks": checks,
         "sandbox": sandbox_level(sandbox_settings(get_settings())),
     }
-    return JSONResponse(answer, status_code=200 if is_ready else 503)
+    return JSONResponse(content, status_code=200 if is_ready else 503)
 
 
 def _database() -> str:

@@ -1,4 +1,4 @@
-"""The layer within the edge: claims the key of a request, and sends no answer before it is kept."""
+"""The layer within the edge: it claims the key of a request, and sends no response before it is kept."""
 
 from __future__ import annotations
 
@@ -14,68 +14,70 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.auth import AdminCaller, Caller
 from app.db import unit_of_work
 from app.errors import DATABASE_AWAY, BadRequest, IdempotencyKeyInUse, internal_error
+from app.http.transaction import RequestState, claim, state_of
 from app.idempotency import service
-from app.idempotency.route import claim
-from app.idempotency.service import LEASE, MAX_KEY, Attempt
+from app.idempotency.service import LEASE, MAX_KEY, KeyedRequest
 from graders import strict_json
 
 log = structlog.get_logger(__name__)
 
-MAX_ANSWER = 2**20
-"""A longer answer, like a stream, is sent as it comes and not kept."""
+MAX_KEPT_BYTES = 2**20
+"""A longer response, like a stream, is sent as it comes and not kept."""
 
 
 class Idempotency:
-    """Carries a POST with an `Idempotency-Key` out once. The edge has checked key and body."""
+    """Carries out a POST with an `Idempotency-Key` once. The edge has checked the API key and the body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        attempt = _attempt(scope) if scope["type"] == "http" else None
-        if attempt is None:
+        if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
-        scope["state"]["idempotency"] = attempt
+        state = state_of(scope)
+        keyed = state.keyed = _keyed(scope, state)
+        if keyed is None:
+            await self.app(scope, receive, send)
+            return
         if not _is_form(scope):
             message = await receive()  # the edge gives the whole body at once
-            earlier = await run_in_threadpool(claim, attempt, _fingerprint(scope, message["body"]))
+            earlier = await run_in_threadpool(claim, keyed, _fingerprint(scope, message["body"]))
             if earlier:
                 await earlier(scope, receive, send)
                 return
             receive = _first(message, receive)
-        await self._carry_out(attempt, scope, receive, send)
+        await self._carry_out(keyed, scope, receive, send)
 
-    async def _carry_out(self, attempt: Attempt, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = _HeldAnswer(send)
-        renewing = asyncio.create_task(_keep_renewing(attempt))
+    async def _carry_out(self, keyed: KeyedRequest, scope: Scope, receive: Receive, send: Send) -> None:
+        response = _HeldResponse(send)
+        renewing = asyncio.create_task(_keep_renewing(keyed))
         try:
-            await self._answered(scope, receive, answer)
+            await self._respond(scope, receive, response)
         finally:
             renewing.cancel()
-        if attempt.token and not attempt.is_kept:
-            await _settle(attempt, answer, is_final=not scope["state"].get("not_final"))
-        await answer.release()
+        if keyed.token and not keyed.is_kept:
+            await _settle(keyed, response, is_final=state_of(scope).is_final)
+        await response.release()
 
-    async def _answered(self, scope: Scope, receive: Receive, answer: _HeldAnswer) -> None:
+    async def _respond(self, scope: Scope, receive: Receive, response: _HeldResponse) -> None:
         try:
-            await self.app(scope, receive, answer.send)
+            await self.app(scope, receive, response.send)
         except ClientDisconnect:
             raise
         except Exception:
-            if answer.is_passing:
+            if response.is_passing:
                 raise
             log.exception("request_failed", path=scope["path"], method=scope["method"])
-            answer.forget()
-            failed = internal_error(scope["state"]["request_id"]).response()
-            await failed(scope, receive, answer.send)
+            response.forget()
+            failed = internal_error(state_of(scope).request_id).response()
+            await failed(scope, receive, response.send)
 
 
-class _HeldAnswer:
-    """Holds an answer back until it is kept; lets streams through."""
+class _HeldResponse:
+    """Holds a response back until it is kept; lets streams through."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -90,7 +92,7 @@ class _HeldAnswer:
         self._held.append(message)
         self._size += len(message.get("body", b""))
         media = Headers(raw=self._held[0].get("headers", [])).get("content-type", "")
-        if self._size > MAX_ANSWER or media.startswith("text/event-stream"):
+        if self._size > MAX_KEPT_BYTES or media.startswith("text/event-stream"):
             self.is_passing = True
             await self.release()
 
@@ -104,35 +106,35 @@ class _HeldAnswer:
         self._size = 0
 
     def parts(self) -> tuple[int, str, bytes]:
-        """Status, content type and body."""
+        """Returns status, content type and body."""
         start = self._held[0]
         media = Headers(raw=start["headers"]).get("content-type", "")
         return start["status"], media, b"".join(message.get("body", b"") for message in self._held[1:])
 
 
-async def _settle(attempt: Attempt, answer: _HeldAnswer, *, is_final: bool) -> None:
-    """Keep an answer that no transaction of the handler has kept, or free the key."""
+async def _settle(keyed: KeyedRequest, response: _HeldResponse, *, is_final: bool) -> None:
+    """Keeps a response that no transaction of the handler has kept, or frees the key."""
 
     def keep(db: Session) -> None:
-        service.keep(db, attempt, *answer.parts())
+        service.keep(db, keyed, *response.parts())
 
     def give_up(db: Session) -> None:
-        service.give_up(db, attempt)
+        service.give_up(db, keyed)
 
     try:
-        await run_in_threadpool(_transact, keep if is_final and not answer.is_passing else give_up)
+        await run_in_threadpool(_transact, keep if is_final and not response.is_passing else give_up)
     except IdempotencyKeyInUse:
-        log.warning("idempotency_key_lost", key_length=len(attempt.key))
+        log.warning("idempotency_key_lost", key_length=len(keyed.key))
     except DATABASE_AWAY as problem:  # the lease runs out
-        log.warning("answer_not_kept", problem=str(problem))
+        log.warning("response_not_kept", problem=str(problem))
 
 
-async def _keep_renewing(attempt: Attempt) -> None:
+async def _keep_renewing(keyed: KeyedRequest) -> None:
     while True:
         await asyncio.sleep(LEASE.total_seconds() / 3)
-        if attempt.token and not attempt.is_kept:
+        if keyed.token and not keyed.is_kept:
             with contextlib.suppress(*DATABASE_AWAY):
-                await run_in_threadpool(_transact, lambda db: service.renew(db, attempt))
+                await run_in_threadpool(_transact, lambda db: service.renew(db, keyed))
 
 
 def _transact(act: Callable[[Session], Any]) -> None:
@@ -140,10 +142,10 @@ def _transact(act: Callable[[Session], Any]) -> None:
         act(db)
 
 
-def _attempt(scope: Scope) -> Attempt | None:
-    """The key of a request; None if it carries none or none counts. Raises `BadRequest`."""
-    caller = scope["state"].get("caller")
-    if scope["method"] != "POST" or not isinstance(caller, Caller | AdminCaller):
+def _keyed(scope: Scope, state: RequestState) -> KeyedRequest | None:
+    """Reads the key of a POST. Returns None if it carries none, or none counts. Raises `BadRequest`."""
+    caller = state.caller
+    if caller is None:
         return None
     key = Headers(scope=scope).get("idempotency-key")
     if key is None:
@@ -152,7 +154,7 @@ def _attempt(scope: Scope) -> Attempt | None:
         message = f"The Idempotency-Key header must be 1 to {MAX_KEY} printable characters long."
         raise BadRequest(message, code="invalid_idempotency_key")
     owner = caller.project_id or caller.organization_id
-    return Attempt(owner, key, scope["path"], scope["state"]["request_id"])
+    return KeyedRequest(owner, key, scope["path"], state.request_id)
 
 
 def _is_form(scope: Scope) -> bool:
@@ -165,7 +167,7 @@ def _fingerprint(scope: Scope, body: bytes) -> bytes:
 
 
 def _first(message: Message, then: Receive) -> Receive:
-    """A message that was taken already, then the others."""
+    """Returns a `receive` that gives a message which was taken already, then the others."""
     waiting = [message]
 
     async def receive() -> Message:

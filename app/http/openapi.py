@@ -1,6 +1,6 @@
-"""What /openapi.json says of every operation: the key it needs and the errors it may answer.
+"""Says in /openapi.json of every operation which key it needs and which errors it may give.
 
-FastAPI describes the good answers, from the types of the handlers. Errors are the same everywhere and come
+FastAPI describes the good responses, from the types of the handlers. Errors are the same everywhere and come
 from the edge, the handlers and the error handler, so they are written down here, once.
 """
 
@@ -38,7 +38,7 @@ IDEMPOTENCY_KEY = {
 
 
 def binary(media_type: str) -> dict[int | str, dict[str, Any]]:
-    """For a route's `responses`: a good answer is bytes of that type."""
+    """Returns a route's `responses` where a good one is bytes of that type."""
     return {200: {"content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}}
 
 
@@ -58,7 +58,7 @@ class ErrorResponse(BaseModel):
 
 
 def install_openapi(app: FastAPI) -> None:
-    """Have `app.openapi()` give the whole document, made once."""
+    """Has `app.openapi()` give the whole document, made once."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -90,7 +90,7 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, 
 
 
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
-    """Add key and errors. FastAPI's 422 never leaves this service: what is malformed is a 400."""
+    """Adds key and errors. FastAPI's 422 never leaves this service: what is malformed is a 400."""
     responses = operation["responses"]
     responses.pop("422", None)
     if not path.startswith(API):

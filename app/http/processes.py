@@ -1,4 +1,4 @@
-"""Several processes of the API behind one port."""
+"""Runs several processes of the API behind one port."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RESTART_PAUSE = 1.0
 
 
 def serve_in_processes(count: int, listener: socket.socket, *, grace: float) -> None:
-    """Accept from one listening socket in so many processes, until SIGTERM or SIGINT.
+    """Accepts from one listening socket in so many processes, until SIGTERM or SIGINT.
 
     One that ends is started again; none outlives this process. Call it from the main thread.
     """
@@ -55,7 +55,7 @@ def _replace_ended(
 
 
 def _stop_all(running: Mapping[int, subprocess.Popen[bytes]], grace: float) -> None:
-    """Side by side: each lets its requests end."""
+    """Stops them side by side: each lets its requests end."""
     for child in running.values():
         if child.poll() is None:
             child.terminate()

@@ -1,4 +1,5 @@
-"""Requests per minute of each key: a token bucket in the broker's Redis or Valkey, for all API processes.
+"""Limits the requests per minute of each key: a token bucket in the broker's Redis or Valkey, for all API
+processes.
 
 Without one (`filesystem://`), or while it is away, each process counts for itself: requests go on, and the
 limit holds for each process.
@@ -69,7 +70,7 @@ class Grant(NamedTuple):
 
 
 class RateLimiter:
-    """The buckets, as one process sees them. Thread-safe."""
+    """Holds the buckets, as one process sees them. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -80,7 +81,7 @@ class RateLimiter:
         self._away_until = -math.inf
 
     def take(self, key_id: str, limit: int, broker_url: str) -> Grant:
-        """Take one request out of a key's bucket, which holds `limit` and fills up once a minute."""
+        """Takes one request out of a key's bucket, which holds `limit` and fills up once a minute."""
         script = self._script_of(broker_url)
         if script and self._clock() >= self._away_until:
             try:
@@ -112,7 +113,7 @@ class RateLimiter:
 
 
 def duration(seconds: float) -> str:
-    """As OpenAI writes it: `20ms`, `1s`, `6m0s`."""
+    """Writes a duration as OpenAI does: `20ms`, `1s`, `6m0s`."""
     milliseconds = math.ceil(seconds * 1000)
     if milliseconds < 1000:
         return f"{milliseconds}ms"
@@ -121,13 +122,13 @@ def duration(seconds: float) -> str:
 
 
 def _taken(tokens: float, elapsed: float, limit: int) -> tuple[bool, float]:
-    """Fill a bucket up by what has flowed in meanwhile, then take one out if there is one."""
+    """Fills a bucket up by what has flowed in meanwhile, then takes one out if there is one."""
     tokens = min(limit, tokens + elapsed * limit / MINUTE)
     return (True, tokens - 1) if tokens >= 1 else (False, tokens)
 
 
 def _client(broker_url: str) -> redis.Redis | None:
-    """The broker as a store of ours, if it is one; nothing is connected yet."""
+    """Returns the broker as a store of ours, if it is one; nothing is connected yet."""
     options: dict[str, Any] = {
         "socket_timeout": TIMEOUT_SECONDS,
         "socket_connect_timeout": TIMEOUT_SECONDS,

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import socket
-from typing import cast
+from typing import Protocol, cast
 
 import uvicorn
 from fastapi import FastAPI
 
-from app.events.feed import Feed
+
+class Streams(Protocol):
+    """The streams that an application has open, as `app.events.feed.Feed` keeps them."""
+
+    def close(self) -> None: ...
+
+    async def wait_closed(self) -> None: ...
 
 
-class Server(uvicorn.Server):
-    """Streams would otherwise run until the grace is over, and be cut without a word."""
+class HttpServer(uvicorn.Server):
+    """Ends the streams first. They would otherwise run until the grace is over, and be cut without a word."""
 
-    def __init__(self, config: uvicorn.Config, feed: Feed | None = None) -> None:
-        """`feed` is that of the application that the config serves, unless that one is wrapped."""
+    def __init__(self, config: uvicorn.Config, streams: Streams | None = None) -> None:
+        """Takes the streams of the application that the config serves; give them if it is wrapped."""
         super().__init__(config)
-        self._feed = feed or cast(FastAPI, config.app).state.feed
+        self._streams: Streams = streams or cast(FastAPI, config.app).state.feed
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._feed.close()
+        self._streams.close()
         await super().shutdown(sockets)
-        await self._feed.wait_closed()
+        await self._streams.wait_closed()

@@ -1,1 +1,1 @@
-"""`Idempotency-Key`: a POST that is repeated with the same key is carried out once and answered alike."""
+"""`Idempotency-Key`: a POST that is repeated with the same key is carried out once and responded to alike."""

@@ -1,4 +1,4 @@
-"""Table of idempotency keys and the answers that were given."""
+"""Table of idempotency keys and the responses that were given."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.db import Base
 
 
 class IdempotencyKey(Base):
-    """One key of one owner. Without a status it is being carried out, by whoever holds `token`."""
+    """One key of one owner. While it has no status, whoever holds `token` is carrying it out."""
 
     __tablename__ = "idempotency_keys"
 
@@ -21,13 +21,13 @@ class IdempotencyKey(Base):
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
     """SHA-256 of method, path, query and parameters."""
     token: Mapped[str]
-    """Fencing: only its holder may keep an answer."""
+    """Fencing: only its holder may keep a response."""
     locked_until: Mapped[datetime]
     """Renewed while the request runs; afterwards its process is taken to be dead."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
     status: Mapped[int | None]
     media_type: Mapped[str | None]
     body: Mapped[bytes | None] = mapped_column(LargeBinary)
-    """As it was sent; None for an answer that holds a secret."""
+    """As it was sent; None for a response that holds a secret."""
     request_id: Mapped[str]
-    """Of the request that was carried out."""
+    """The id of the request that was carried out."""

@@ -1,6 +1,6 @@
-"""Claiming a key, keeping its answer, giving it up. By Stripe's rules; where we differ is in decision 0009.
+"""Claims a key, keeps its response, gives it up. Follows Stripe's rules; decision 0009 says where we differ.
 
-A claim is a conditional write with a lease, as a job's is. A handler's own transaction keeps the answer
+A claim is a conditional write with a lease, as a job's is. A handler's own transaction keeps the response
 beside what it has done (`keep`), so that a process killed anywhere leaves both or neither.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -30,11 +29,11 @@ SHOWN_ONCE = re.compile(
     r"/v1/(webhook_endpoints(/[^/]+/rotate_secret)?"
     r"|organization/(admin_api_keys|projects/[^/]+/service_accounts(/[^/]+/api_keys)?))"
 )
-"""Answers that hold a secret: it is nowhere stored to be read again, so neither is the answer."""
+"""Paths whose responses hold a secret: it is stored nowhere to be read again, so neither is the response."""
 
 
 @dataclass
-class Attempt:
+class KeyedRequest:
     """A request that carries a key."""
 
     owner: str
@@ -44,10 +43,10 @@ class Attempt:
     token: str = ""
     """Set once the key is claimed for this request."""
     is_kept: bool = False
-    """The answer is committed."""
+    """The response is committed."""
 
 
-class KeptAnswer(NamedTuple):
+class KeptResponse(NamedTuple):
     status: int
     media_type: str
     body: bytes
@@ -55,13 +54,13 @@ class KeptAnswer(NamedTuple):
 
 
 def fingerprint(method: str, path: str, query: bytes, parameters: Any) -> bytes:
-    """What must be the same for a request to be the same; the order of keys in an object does not count."""
+    """Returns a digest of what makes a request the same. The order of keys in an object does not count."""
     text = json.dumps([method, path, query.decode("latin-1"), parameters], sort_keys=True)
     return hashlib.sha256(text.encode()).digest()
 
 
-def begin(db: Session, attempt: Attempt, fingerprint: bytes) -> KeptAnswer | None:
-    """Claim the key (None), or give the answer that was given before.
+def begin(db: Session, keyed: KeyedRequest, fingerprint: bytes) -> KeptResponse | None:
+    """Claims the key and returns None, or returns the response that was given before.
 
     Raises `IdempotencyKeyReused`, or `IdempotencyKeyInUse` while an earlier request is carried out.
     """
@@ -71,7 +70,7 @@ def begin(db: Session, attempt: Attempt, fingerprint: bytes) -> KeptAnswer | Non
         "token": token,
         "locked_until": func.now() + LEASE,
         "created_at": func.now(),
-        "request_id": attempt.request_id,
+        "request_id": keyed.request_id,
         "status": None,
         "media_type": None,
         "body": None,
@@ -82,60 +81,53 @@ def begin(db: Session, attempt: Attempt, fingerprint: bytes) -> KeptAnswer | Non
         IdempotencyKey.locked_until < func.now(),
         IdempotencyKey.fingerprint == fingerprint,
     )
-    claim = insert(IdempotencyKey).values(owner=attempt.owner, key=attempt.key, **values)
+    claim = insert(IdempotencyKey).values(owner=keyed.owner, key=keyed.key, **values)
     claim = claim.on_conflict_do_update(
         index_elements=["owner", "key"], set_=values, where=or_(is_over, is_abandoned)
     )
     if db.execute(claim.returning(IdempotencyKey.token)).first():
-        attempt.token = token
+        keyed.token = token
         return None
-    row = db.scalars(select(IdempotencyKey).where(*_is(attempt))).first()
+    row = db.scalars(select(IdempotencyKey).where(*_is(keyed))).first()
     if row is None or (row.status is None and row.fingerprint == fingerprint):
-        raise IdempotencyKeyInUse(attempt.key)
+        raise IdempotencyKeyInUse(keyed.key)
     if row.fingerprint != fingerprint:
-        raise IdempotencyKeyReused(attempt.key)
+        raise IdempotencyKeyReused(keyed.key)
     return _kept(row)
 
 
-def keep(db: Session, attempt: Attempt, status: int, media_type: str, body: bytes) -> None:
-    """Write the answer into this transaction.
+def keep(db: Session, keyed: KeyedRequest, status: int, media_type: str, body: bytes) -> None:
+    """Writes the response into this transaction.
 
     Raises `IdempotencyKeyInUse` if another request has the key by now: this one took too long, and must undo.
     """
-    shown = None if SHOWN_ONCE.fullmatch(attempt.path) and status < 400 else body
-    own = (*_is(attempt), IdempotencyKey.token == attempt.token, IdempotencyKey.status.is_(None))
-    answer = {"status": status, "media_type": media_type, "body": shown}
-    written = update(IdempotencyKey).where(*own).values(answer).returning(IdempotencyKey.token)
+    shown = None if SHOWN_ONCE.fullmatch(keyed.path) and status < 400 else body
+    own = (*_is(keyed), IdempotencyKey.token == keyed.token, IdempotencyKey.status.is_(None))
+    response = {"status": status, "media_type": media_type, "body": shown}
+    written = update(IdempotencyKey).where(*own).values(response).returning(IdempotencyKey.token)
     if not db.execute(written).first():
-        raise IdempotencyKeyInUse(attempt.key)
+        raise IdempotencyKeyInUse(keyed.key)
 
     def note() -> None:
-        attempt.is_kept = True
+        keyed.is_kept = True
 
     after_commit(db, note)
 
 
-def keep_answer(db: Session, state: Mapping[str, Any]) -> None:
-    """Keep what a handler is about to answer, if its request carries a key (see `route.py`)."""
-    attempt, answer = state.get("idempotency"), state.get("answer")
-    if attempt and attempt.token and answer is not None:
-        keep(db, attempt, answer.status_code, answer.media_type or "", bytes(answer.body))
-
-
-def renew(db: Session, attempt: Attempt) -> None:
-    """The request is still being carried out."""
-    own = (*_is(attempt), IdempotencyKey.token == attempt.token, IdempotencyKey.status.is_(None))
+def renew(db: Session, keyed: KeyedRequest) -> None:
+    """Extends the lease of a request that is still being carried out."""
+    own = (*_is(keyed), IdempotencyKey.token == keyed.token, IdempotencyKey.status.is_(None))
     db.execute(update(IdempotencyKey).where(*own).values(locked_until=func.now() + LEASE))
 
 
-def give_up(db: Session, attempt: Attempt) -> None:
-    """Free the key: nothing was carried out, or the answer is of a kind that is not kept."""
-    own = (*_is(attempt), IdempotencyKey.token == attempt.token, IdempotencyKey.status.is_(None))
+def give_up(db: Session, keyed: KeyedRequest) -> None:
+    """Frees the key: nothing was carried out, or the response is of a kind that is not kept."""
+    own = (*_is(keyed), IdempotencyKey.token == keyed.token, IdempotencyKey.status.is_(None))
     db.execute(delete(IdempotencyKey).where(*own))
 
 
 def remove_expired(db: Session, limit: int) -> int:
-    """Delete some keys that are over; tells how many."""
+    """Deletes some keys that are over. Returns how many."""
     own = IdempotencyKey
     over = (
         select(own.owner, own.key)
@@ -149,14 +141,14 @@ def remove_expired(db: Session, limit: int) -> int:
     return len(rows)
 
 
-def _kept(row: IdempotencyKey) -> KeptAnswer:
+def _kept(row: IdempotencyKey) -> KeptResponse:
     assert row.status is not None
     if row.body is None:
         raise IdempotencyKeyReused(
             row.key, "was carried out, and its answer held a secret that is shown once and not stored"
         )
-    return KeptAnswer(row.status, row.media_type or "", row.body, row.request_id)
+    return KeptResponse(row.status, row.media_type or "", row.body, row.request_id)
 
 
-def _is(attempt: Attempt) -> tuple[Any, ...]:
-    return (IdempotencyKey.owner == attempt.owner, IdempotencyKey.key == attempt.key)
+def _is(keyed: KeyedRequest) -> tuple[Any, ...]:
+    return (IdempotencyKey.owner == keyed.owner, IdempotencyKey.key == keyed.key)

@@ -1,4 +1,5 @@
-"""What a machine has for a training, and whether a job fits it. No torch: the worker that claims has none."""
+"""Says what a machine has for a training, and whether a job fits it. It loads no torch: the worker that
+claims has none."""
 
 from __future__ import annotations
 
@@ -23,23 +24,24 @@ class Capacity:
 
 
 def of_this_machine(settings: Settings) -> Capacity:
-    """What a worker on this machine can offer."""
+    """Returns what a worker on this machine can offer."""
     gpus = count_gpus(os.environ) if settings.gpus == "auto" else settings.gpus
     return Capacity(gpus, max_processes(settings))
 
 
 def max_processes(settings: Settings) -> int:
-    """CPU processes that one training may have."""
+    """Returns how many CPU processes one training may have."""
     return settings.max_processes or cores()
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """Returns how many CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def count_gpus(environment: Mapping[str, str], program: str = "nvidia-smi", driver: Path = DRIVER) -> int:
-    """NVIDIA GPUs that a process with this environment sees: what CUDA_VISIBLE_DEVICES names, else all."""
+    """Returns how many NVIDIA GPUs a process with this environment sees: what CUDA_VISIBLE_DEVICES names,
+    else all."""
     chosen = environment.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return _count_chosen(chosen)
@@ -51,7 +53,7 @@ def count_gpus(environment: Mapping[str, str], program: str = "nvidia-smi", driv
 
 
 def _count_chosen(chosen: str) -> int:
-    """CUDA's rule: devices up to the first entry that names none."""
+    """Counts by CUDA's rule: devices up to the first entry that names none."""
     count = 0
     for entry in chosen.split(","):
         if not entry.strip() or entry.strip().startswith("-") or entry.strip() == "NoDevFiles":

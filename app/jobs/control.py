@@ -1,7 +1,7 @@
-"""What an owner asks of a job: cancel, pause, resume. A job at work is only asked; its worker obeys.
+"""Does what an owner asks of a job: cancel, pause, resume. A job at work is only asked; its worker obeys.
 
 A request that comes twice, or asks for what is so already, changes nothing and is no error: the client
-repeats a request whose answer was lost.
+repeats a request whose response was lost.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from app.jobs.models import Job
 
 
 def request_cancel(db: Session, job_id: str) -> Job:
-    """Cancel a job: at once unless it runs; a running one is stopped by its worker within seconds.
+    """Cancels a job: at once unless it runs; a running one is stopped by its worker within seconds.
 
     Raises `status.MoveRefused` for a job that is over.
     """
@@ -31,7 +31,7 @@ def request_cancel(db: Session, job_id: str) -> Job:
 
 
 def request_pause(db: Session, job_id: str) -> Job:
-    """Pause a job: at once if it is queued; a running one saves itself at its next step and is then paused.
+    """Pauses a job: at once if it is queued; a running one saves itself at its next step and is then paused.
 
     A job that is paused or pausing stays so. Raises `status.MoveRefused` for one that is over, is being
     cancelled or is still validating.
@@ -50,7 +50,7 @@ def request_pause(db: Session, job_id: str) -> Job:
 
 
 def request_resume(db: Session, job_id: str) -> Job:
-    """Queue a paused job again; a job that is still pausing goes on. One that is queued or runs stays so.
+    """Queues a paused job again; a job that is still pausing goes on. One that is queued or runs stays so.
 
     Raises `status.MoveRefused` for a job that is over or is still validating.
     """
@@ -71,14 +71,14 @@ def request_resume(db: Session, job_id: str) -> Job:
 
 
 def _locked(db: Session, job_id: str) -> tuple[Job, bool]:
-    """A job's row, locked, and whether a worker is at its training."""
+    """Returns a job's row, locked, and whether a worker is at its training."""
     query = select(Job, Job.lease_expires_at >= func.now()).where(Job.id == job_id).with_for_update()
     job, is_owned = db.execute(query, execution_options={"populate_existing": True}).one()
     return job, job.status == "running" and bool(is_owned)
 
 
 def _set(db: Session, job_id: str, **values: Any) -> Job:
-    """Write to a job whose row this transaction has locked."""
+    """Writes to a job whose row this transaction has locked."""
     job = status.returning(db, update(Job).where(Job.id == job_id).values(values))
     assert job is not None
     return job

@@ -12,7 +12,7 @@ from app.db import Base
 
 Status = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
 ACTIVE = ("validating_files", "queued", "running", "paused")
-"""Not over: what such a job needs stays."""
+"""Statuses of a job that is not over: what such a job needs stays."""
 TERMINAL = ("succeeded", "failed", "cancelled")
 
 

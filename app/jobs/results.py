@@ -1,4 +1,4 @@
-"""The result file of a job: one row per step, from the same rows as its events."""
+"""Writes the result file of a job: one row per step, from the same rows as its events."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ FIRST = (
     "full_valid_mean_parse_error",
     *OURS,
 )
-"""Columns of reinforcement jobs, OpenAI's first; what graders add comes behind, flattened with `/`."""
+"""Columns of reinforcement jobs, OpenAI's first. What graders add comes behind, flattened with `/`."""
 SKIPPED = ("total_steps", "train_reward_mean", "valid_reward_mean", "valid_reasoning_tokens_mean")
 
 
 def results_csv(db: Session, job: Job) -> str:
-    """The table as text; an empty cell where nothing was measured."""
+    """Returns the table as text, with an empty cell where nothing was measured."""
     steps = db.scalars(select(JobMetrics).where(JobMetrics.job_id == job.id).order_by(JobMetrics.step))
     kind = job.method["type"]
     if kind != "reinforcement":

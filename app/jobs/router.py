@@ -8,14 +8,14 @@ from collections.abc import Collection
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
-from app.auth import Caller, CurrentCaller, Db
+from app.auth import Caller
 from app.errors import BadRequest
-from app.idempotency.route import KeptRoute
+from app.http.joint_reads import JointReads
+from app.http.transaction import CurrentCaller, Db, KeptRoute, PolledRoute
 from app.jobs import capacity
 from app.jobs import service as jobs
 from app.jobs.models import Job
 from app.jobs.schemas import JobCreate, JobList, JobOut
-from app.joint_reads import JointReads, PolledRoute
 from app.pagination import Cursor, Limit
 from app.settings import get_settings
 
@@ -65,7 +65,7 @@ router.add_api_route(
 
 
 def read_jobs(db: Session, asked: Collection[Asked]) -> dict[Asked, bytes]:
-    """What `retrieve_job` answers with, for many at once."""
+    """Returns what `retrieve_job` responds with, for many at once."""
     found = jobs.get_several(db, {(caller.project_id, job_id) for caller, job_id in asked})
     return {
         (caller, job_id): _shown(job, caller).model_dump_json().encode()
@@ -102,7 +102,7 @@ def _shown(job: Job, caller: Caller) -> JobOut:
 
 
 def _metadata_filter(request: Request) -> dict[str, str] | None:
-    """The pairs of the query; an empty mapping for `metadata=null`, None for no filter."""
+    """Returns the pairs of the query; an empty mapping for `metadata=null`, None for no filter."""
     pairs: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if named := METADATA_FILTER.fullmatch(name):

@@ -1,8 +1,8 @@
-"""Owning a job: claim, lease, fence, and every move of a job's status.
+"""Owns jobs: claim, lease, fence, and every move of a job's status.
 
-A worker owns a job after a conditional UPDATE that raised `attempt`. Every later write of that worker
-names the attempt; once another worker has claimed the job (the first one's lease had run out), such a
-write finds no row and raises `LeaseLost`. Leases run on the database's clock.
+A worker owns a job after a conditional UPDATE that raised `attempt`. Every later write of that worker names
+the attempt; once another worker has claimed the job (the first one's lease had run out), such a write finds
+no row and raises `LeaseLost`. Leases run on the database's clock.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 
 WAITS = "waits-for-resources"
-"""Key of the one event that tells of a job too large for the worker that looked."""
+"""The key of the one event that tells of a job too large for the worker that looked."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Heartbeat:
 
 
 def claim_for_validation(db: Session, owner: str, lease: timedelta) -> Claim | None:
-    """Take the oldest job whose files wait for validation."""
+    """Takes the oldest job whose files wait for validation."""
     free = or_(Job.lease_expires_at.is_(None), Job.lease_expires_at < func.now())
     job = _take(db, and_(Job.status == "validating_files", free), "validating_files", owner, lease)
     return Claim(job.id, job.attempt, "validating_files") if job else None
 
 
 def claim_for_training(db: Session, owner: str, lease: timedelta, capacity: Capacity) -> Claim | None:
-    """Take the oldest job that is queued, or whose worker went silent, and that fits this machine.
+    """Takes the oldest job that is queued, or whose worker went silent, and that fits this machine.
 
     The owners of jobs that are too large for it are told so, once. Jobs whose worker went silent after their
     owner had asked for a pause or a cancel get that instead of another attempt.
@@ -63,12 +63,13 @@ def claim_for_training(db: Session, owner: str, lease: timedelta, capacity: Capa
 
 
 def trainable() -> ColumnElement[bool]:
-    """Jobs that a trainer may take."""
+    """Selects the jobs that a trainer may take."""
     return or_(Job.status == "queued", and_(_is_silent(), not_(_is_asked_to_end())))
 
 
 def has_work(db: Session, kind: queue.Queue, capacity: Capacity) -> bool:
-    """Whether a worker of that queue on this machine would find a job, or one to tell of its waiting."""
+    """Tells whether a worker of that queue on this machine would find a job, or one to tell of its
+    waiting."""
     free = or_(Job.lease_expires_at.is_(None), Job.lease_expires_at < func.now())
     wanted = and_(Job.status == "validating_files", free)
     if kind == "train":
@@ -78,19 +79,19 @@ def has_work(db: Session, kind: queue.Queue, capacity: Capacity) -> bool:
 
 
 def renew(db: Session, claim: Claim, lease: timedelta) -> Heartbeat:
-    """Keep the job for another lease; tells what the worker must know. Raises `LeaseLost`."""
+    """Keeps the job for another lease. Returns what the worker must know. Raises `LeaseLost`."""
     job = update_held(db, claim, lease_expires_at=func.now() + lease)
     seconds = db.scalar(select(func.extract("epoch", func.clock_timestamp() - job.phase_since)))
     return Heartbeat(job.cancel_requested_at is not None, job.phase, float(seconds or 0.0))
 
 
 def set_phase(db: Session, claim: Claim, phase: str) -> Job:
-    """The run is alive and has entered this phase. Raises `LeaseLost`."""
+    """Notes that the run is alive and has entered this phase. Raises `LeaseLost`."""
     return update_held(db, claim, phase=phase, phase_since=func.now())
 
 
 def made_step(db: Session, claim: Claim, step: int, **values: Any) -> Job:
-    """Note a finished step; a step never reached before makes the attempt count as fruitful."""
+    """Notes a finished step. A step never reached before makes the attempt count as fruitful."""
     job = update_held(db, claim)
     if step > job.last_step:
         values |= {"last_step": step, "fruitless_attempts": 0}
@@ -98,7 +99,7 @@ def made_step(db: Session, claim: Claim, step: int, **values: Any) -> Job:
 
 
 def queue_for_training(db: Session, claim: Claim, config: Mapping[str, Any], total_steps: int) -> None:
-    """The files are good: store the resolved config, queue the job and wake a trainer."""
+    """Stores the resolved config, queues the job and wakes a trainer: the files are good."""
     values = {"config": dict(config), "total_steps": total_steps, "fruitless_attempts": 0}
     move(db, claim.job_id, "queued", claim=claim, **values, **UNOWNED)
     events.append(db, claim.job_id, "validated", "Files validated, moving job to queued state")
@@ -106,8 +107,10 @@ def queue_for_training(db: Session, claim: Claim, config: Mapping[str, Any], tot
 
 
 def release(db: Session, claim: Claim, why: str = "The worker stopped") -> None:
-    """Give the job back, cancelled or paused if its owner asked for that; the attempt does not count as
-    fruitless."""
+    """Gives the job back, cancelled or paused if its owner asked for that.
+
+    The attempt does not count as fruitless.
+    """
     values = {**UNOWNED, "fruitless_attempts": func.greatest(Job.fruitless_attempts - 1, 0)}
     if claim.status == "validating_files":
         update_held(db, claim, **values)
@@ -122,8 +125,10 @@ def release(db: Session, claim: Claim, why: str = "The worker stopped") -> None:
 
 
 def requeue_crashed(db: Session, claim: Claim, reason: str) -> None:
-    """The training process ended by itself: queue the job again and say why; if its owner had asked for a
-    cancel or a pause, that is what becomes of it."""
+    """Queues a job whose training process ended by itself, and says why.
+
+    If its owner had asked for a cancel or a pause, that is what becomes of it.
+    """
     job = update_held(db, claim)
     message = f"The training process ended early: {reason}. Going on from step {job.state_step or 0}"
     events.append(db, job.id, f"crashed-{job.attempt}", message, level="warn")
@@ -134,18 +139,21 @@ def requeue_crashed(db: Session, claim: Claim, reason: str) -> None:
 
 
 def is_worn_out(db: Session, claim: Claim, max_fruitless_attempts: int) -> bool:
-    """Whether this attempt, if it ends now, was the last one that the job is worth. Raises `LeaseLost`."""
+    """Tells whether this attempt, if it ends now, was the last one that the job is worth. Raises
+    `LeaseLost`."""
     return update_held(db, claim).fruitless_attempts >= max_fruitless_attempts
 
 
 def was_worn_out(db: Session, claim: Claim, max_fruitless_attempts: int) -> bool:
-    """Whether the attempts before this one were already all that the job is worth: their workers
-    went silent, so that nobody could say so then. Raises `LeaseLost`."""
+    """Tells whether the attempts before this one were already all that the job is worth.
+
+    Their workers went silent, so that nobody could say so then. Raises `LeaseLost`.
+    """
     return update_held(db, claim).fruitless_attempts > max_fruitless_attempts
 
 
 def finish_failed(db: Session, claim: Claim, code: str, message: str, param: str | None = None) -> None:
-    """End a job with an error that its owner can act on."""
+    """Ends a job with an error that its owner can act on."""
     error = {"code": code, "message": message, "param": param}
     job = move(db, claim.job_id, "failed", claim=claim, error=error, finished_at=func.now(), **OVER)
     events.append(db, claim.job_id, "failed", f"The job failed: {message}", level="error")
@@ -154,7 +162,7 @@ def finish_failed(db: Session, claim: Claim, code: str, message: str, param: str
 
 
 def finish_cancelled(db: Session, claim: Claim) -> None:
-    """End a job whose owner asked for it; what it made so far stays."""
+    """Ends a job whose owner asked for it. What it made so far stays."""
     cancel_now(db, claim.job_id, claim)
 
 
@@ -166,7 +174,7 @@ def finish_succeeded(
     result_files: list[str],
     trained_tokens: int | None,
 ) -> Job:
-    """End a job that has something to deliver."""
+    """Ends a job that has something to deliver."""
     outcome = {
         "fine_tuned_model": fine_tuned_model,
         "result_files": result_files,
@@ -181,7 +189,7 @@ def finish_succeeded(
 
 
 def pause_now(db: Session, job_id: str, claim: Claim | None) -> Job:
-    """Make a job paused: the one place where that comes true."""
+    """Makes a job paused: this is the one place where that comes true."""
     asked = func.coalesce(Job.pause_requested_at, func.now())
     job = move(db, job_id, "paused", claim=claim, pause_requested_at=asked, fruitless_attempts=0, **OVER)
     after = f" after step {job.state_step}" if job.state_step else ""
@@ -191,7 +199,7 @@ def pause_now(db: Session, job_id: str, claim: Claim | None) -> Job:
 
 
 def cancel_now(db: Session, job_id: str, claim: Claim | None, **values: Any) -> Job:
-    """Make a job cancelled: the one place where that comes true."""
+    """Makes a job cancelled: this is the one place where that comes true."""
     job = move(db, job_id, "cancelled", claim=claim, finished_at=func.now(), **OVER, **values)
     events.append(db, job_id, "cancelled", "The job was cancelled")
     webhooks.emit(db, job.project_id, "fine_tuning.job.cancelled", job.id)
@@ -199,7 +207,7 @@ def cancel_now(db: Session, job_id: str, claim: Claim | None, **values: Any) -> 
 
 
 def _end_as_asked(db: Session, claim: Claim) -> bool:
-    """Cancel or pause a job that this claim gives back, if its owner asked for that meanwhile."""
+    """Cancels or pauses a job that this claim gives back, if its owner asked for that meanwhile."""
     job = update_held(db, claim)
     if job.cancel_requested_at is not None:
         cancel_now(db, job.id, claim)
@@ -211,7 +219,7 @@ def _end_as_asked(db: Session, claim: Claim) -> bool:
 
 
 def _end_lost_as_asked(db: Session) -> None:
-    """The same for jobs whose worker is not there any more to do it."""
+    """Does the same for jobs whose worker is not there any more to do it."""
     lost = select(Job).where(_is_silent(), _is_asked_to_end()).order_by(Job.id)
     for job in db.scalars(lost.with_for_update(skip_locked=True)).all():
         if job.cancel_requested_at is not None:
@@ -221,7 +229,7 @@ def _end_lost_as_asked(db: Session) -> None:
 
 
 def _is_silent() -> ColumnElement[bool]:
-    """Jobs whose worker stopped renewing its lease."""
+    """Selects the jobs whose worker stopped renewing its lease."""
     return and_(Job.status == "running", Job.lease_expires_at < func.now())
 
 
@@ -237,7 +245,7 @@ def _fits(capacity: Capacity) -> ColumnElement[bool]:
 
 
 def _waits_untold(capacity: Capacity) -> ColumnElement[bool]:
-    """Jobs that could be trained, but not here, and whose owners do not know yet."""
+    """Returns the jobs that could be trained, but not here, and whose owners do not know yet."""
     told = exists().where(JobEvent.job_id == Job.id, JobEvent.key == WAITS)
     return and_(trainable(), not_(_fits(capacity)), not_(told))
 
@@ -253,7 +261,7 @@ def _tell_of_waiting(db: Session, capacity: Capacity) -> None:
 
 
 def _take(db: Session, free: ColumnElement[bool], to: HeldStatus, owner: str, lease: timedelta) -> Job | None:
-    """Claim the oldest free job. Two workers never get the same one: the row lock decides."""
+    """Claims the oldest free job. Two workers never get the same one: the row lock decides."""
     oldest = select(Job.id).where(free).order_by(Job.created_at, Job.id).limit(1)
     candidate = db.scalars(oldest.with_for_update(skip_locked=True)).first()
     if candidate is None:

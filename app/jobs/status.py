@@ -1,4 +1,4 @@
-"""Where a job may go: the one table of moves, the one function that makes them, and who may ask it."""
+"""Says where a job may go: the one table of moves, the one function that makes them, and who may ask it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OVER = {**UNOWNED, "estimated_finish": None}
 
 
 class LeaseLost(Exception):
-    """The job is not this worker's any more: stop, and write nothing."""
+    """The job is not this worker's any more, which must stop and write nothing."""
 
     def __init__(self, claim: Claim) -> None:
         super().__init__(f"Attempt {claim.attempt} of job {claim.job_id} lost its lease.")
@@ -53,7 +53,7 @@ class Claim:
 
 
 def move(db: Session, job_id: str, to: Status, *, claim: Claim | None = None, **values: Any) -> Job:
-    """Change a job's status, the only way there is. With `claim`, only if it still holds.
+    """Changes a job's status; there is no other way. With `claim` it does so only if that still holds.
 
     Raises `LeaseLost`, or `MoveRefused` if no status that the job may leave for `to` is its own.
     """
@@ -72,9 +72,9 @@ def move(db: Session, job_id: str, to: Status, *, claim: Claim | None = None, **
 
 
 def update_held(db: Session, claim: Claim, **values: Any) -> Job:
-    """Write to a job that this claim holds and lock its row until the end of the transaction.
+    """Writes to a job that this claim holds, and locks its row until the end of the transaction.
 
-    First statement of every write of a run. Raises `LeaseLost`.
+    It is the first statement of every write of a run. Raises `LeaseLost`.
     """
     held = (Job.id == claim.job_id, Job.status == claim.status, Job.attempt == claim.attempt)
     job = returning(db, update(Job).where(*held).values(values or {"attempt": claim.attempt}))
@@ -84,6 +84,6 @@ def update_held(db: Session, claim: Claim, **values: Any) -> Job:
 
 
 def returning(db: Session, statement: Update) -> Job | None:
-    """Run an UPDATE of one job and read the row it left."""
+    """Runs an UPDATE of one job and reads the row it left."""
     fresh = {"synchronize_session": False, "populate_existing": True}
     return db.scalars(statement.returning(Job), execution_options=fresh).one_or_none()

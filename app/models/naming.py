@@ -1,4 +1,4 @@
-"""How a tuned model is called."""
+"""Says how a tuned model is called."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.tenants.models import Organization, Project
 
 
 def tuned_model_name(db: Session, job: Job) -> str:
-    """A new name, ft:BASE:ORGANISATION:SUFFIX:8 CHARACTERS."""
+    """Makes a new name, ft:BASE:ORGANISATION:SUFFIX:8 CHARACTERS."""
     query = select(Organization.name).join(Project, Project.organization_id == Organization.id)
     organization = db.scalars(query.where(Project.id == job.project_id)).one()
     base = job.model.split(":")[1] if job.model.startswith("ft:") else job.model
@@ -21,5 +21,5 @@ def tuned_model_name(db: Session, job: Job) -> str:
 
 
 def slug(text: str) -> str:
-    """Lower-case letters, digits and hyphens: nothing that a model's name or a path gives a meaning."""
+    """Keeps lower-case letters, digits and hyphens: nothing that a model's name or a path gives a meaning."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from app.auth import CurrentCaller, Db
-from app.idempotency.route import KeptRoute
+from app.http.transaction import CurrentCaller, Db, KeptRoute
 from app.models import service as models
 from app.models.schemas import ModelDeleted, ModelList, ModelOut
 

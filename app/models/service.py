@@ -1,4 +1,4 @@
-"""Models: base models that everybody may tune, and the tuned ones of a project."""
+"""Finds and registers models: base models that everybody may tune, and the tuned ones of a project."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class BaseModelInvalid(Exception):
 
 
 def list_models(db: Session, project_id: str) -> list[Model]:
-    """What the project can name: base models, then its own and those shared with it, each oldest first.
+    """Returns what the project can name: base models, then its own and those shared with it, each oldest
+    first.
 
     Checkpoints are among them where they are shared; the project's own are listed with their jobs.
     """
@@ -43,7 +44,8 @@ def list_models(db: Session, project_id: str) -> list[Model]:
 
 
 def get(db: Session, project_id: str, name: str) -> Model:
-    """A model by name, a checkpoint that is kept, as a model that is no row, or what an alias stands for.
+    """Returns a model by name, a checkpoint that is kept, as a model that is no row, or what an alias stands
+    for.
 
     Raises `NotFound`.
     """
@@ -55,7 +57,7 @@ def get(db: Session, project_id: str, name: str) -> Model:
 
 
 def remove(db: Session, project_id: str, name: str) -> None:
-    """Delete a tuned model's name; its job keeps the checkpoint. Raises `NotFound`, `Forbidden`."""
+    """Deletes a tuned model's name; its job keeps the checkpoint. Raises `NotFound`, `Forbidden`."""
     model = get(db, project_id, name)
     if model.name != name:
         raise Forbidden(f"'{name}' is an alias of '{model.name}'; only fine-tuned models can be deleted.")
@@ -70,7 +72,7 @@ def remove(db: Session, project_id: str, name: str) -> None:
 
 
 def tunable(db: Session, project_id: str, name: str) -> Model:
-    """The model that a new job starts from: a base model, or one tuned here. Raises `BadRequest`."""
+    """Returns the model that a new job starts from: a base model, or one tuned here. Raises `BadRequest`."""
     model = find(db, project_id, name)
     if model is not None:
         return model
@@ -83,7 +85,7 @@ def list_aliases(db: Session) -> list[ModelAlias]:
 
 
 def add_alias(db: Session, name: str, model: str) -> None:
-    """Let a name stand for a base model, for every project; a known alias moves to the new model.
+    """Lets a name stand for a base model, for every project; a known alias moves to the new model.
 
     Raises `AliasInvalid`.
     """
@@ -103,7 +105,7 @@ def add_alias(db: Session, name: str, model: str) -> None:
 
 
 def remove_alias(db: Session, name: str) -> None:
-    """Raises `AliasInvalid` if there is none of that name."""
+    """Forgets an alias. Raises `AliasInvalid` if there is none of that name."""
     alias = db.get(ModelAlias, name)
     if alias is None:
         raise AliasInvalid(f"there is no alias '{name}': `cherry models alias list` shows them.")
@@ -112,10 +114,10 @@ def remove_alias(db: Session, name: str) -> None:
 
 
 def add_base_model(db: Session, name: str, folder: Path) -> Model:
-    """Register a folder as a base model for every project; a known name moves to the new folder.
+    """Registers a folder as a base model for every project; a known name moves to the new folder.
 
-    Raises `BaseModelInvalid` unless it holds a config, safetensors weights (and no pickled ones), a
-    tokenizer and a chat template.
+    Raises `BaseModelInvalid` unless it holds a config, safetensors weights (and no pickled ones), a tokenizer
+    and a chat template.
     """
     if not BASE_NAME.fullmatch(name):
         raise BaseModelInvalid(
@@ -164,7 +166,7 @@ def _has_chat_template(folder: Path, names: set[str]) -> bool:
 
 
 def find(db: Session, project_id: str, name: str) -> Model | None:
-    """What the project means by a name: a model, a kept checkpoint, or what an alias stands for."""
+    """Returns what the project means by a name: a model, a kept checkpoint, or what an alias stands for."""
     model = db.scalars(_visible(project_id).where(Model.name == name)).first()
     if model is not None:
         return model
@@ -185,13 +187,13 @@ def _visible(project_id: str) -> Select[Model]:
 
 
 def _checkpoints() -> Select[Checkpoint, Job]:
-    """Checkpoints that are kept, with their jobs."""
+    """Selects the checkpoints that are kept, with their jobs."""
     kept = select(Checkpoint, Job).join(Job, Job.id == Checkpoint.job_id)
     return kept.where(Checkpoint.storage_key.is_not(None))
 
 
 def _is_shared(project_id: str) -> ColumnElement[bool]:
-    """Whether the owner of a checkpoint lets this project use it."""
+    """Tells whether the owner of a checkpoint lets this project use it."""
     granted = (
         CheckpointPermission.checkpoint_id == Checkpoint.id,
         CheckpointPermission.project_id == project_id,
@@ -200,7 +202,7 @@ def _is_shared(project_id: str) -> ColumnElement[bool]:
 
 
 def _as_model(checkpoint: Checkpoint, job: Job) -> Model:
-    """Not a row: what a checkpoint is as a model."""
+    """Returns what a checkpoint is as a model. It is not a row."""
     return Model(
         name=checkpoint.model_name,
         project_id=job.project_id,

@@ -6,8 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from app.auth import CurrentAdmin, Db
-from app.idempotency.route import KeptRoute
+from app.http.transaction import CurrentAdmin, Db, KeptRoute
 from app.organization import schemas as wire
 from app.organization import service as organization
 from app.organization.schemas import lifetime

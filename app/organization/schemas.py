@@ -44,7 +44,7 @@ class ProjectUpdate(Request):
     geography: str | None = None
 
     def check(self) -> None:
-        """As `ProjectCreate.check`."""
+        """Checks as `ProjectCreate.check` does."""
         _refuse(external_key_id=self.external_key_id, geography=self.geography)
 
 
@@ -80,7 +80,7 @@ class AccountKeyCreate(Request):
     scopes: Scopes | None = None
 
     def check(self) -> None:
-        """As `KeyUpdate.check`."""
+        """Checks as `KeyUpdate.check` does."""
         _refuse(scopes=self.scopes)
 
 
@@ -230,7 +230,7 @@ def lifetime(expires_in_seconds: int | None) -> timedelta | None:
 
 
 def _refuse(**fields: object) -> None:
-    """What is accepted only when it is empty, since this service does not have it."""
+    """Refuses what is accepted only when it is empty, since this service does not have it."""
     for name, value in fields.items():
         if value:
             message = f"'{name}' is not available in this version of Cherry. Leave it out."

@@ -1,4 +1,5 @@
-"""Projects, service accounts and keys of one organisation. Another's answer as if they were not there."""
+"""Manages projects, service accounts and keys of one organisation. Another's look as if they were not
+there."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ class NewAccount(NamedTuple):
 def list_projects(
     db: Session, organization_id: str, *, include_archived: bool, after: str | None, limit: int
 ) -> Page[Project]:
-    """Projects, oldest first."""
+    """Lists projects, oldest first."""
     query = whole = select(Project).where(Project.organization_id == organization_id)
     if not include_archived:
         query = query.where(Project.archived_at.is_(None))
@@ -43,7 +44,7 @@ def list_projects(
 
 
 def project(db: Session, organization_id: str, project_id: str) -> Project:
-    """A project of the organisation, archived or not. Raises `NotFound`."""
+    """Returns a project of the organisation, archived or not. Raises `NotFound`."""
     own = (Project.id == project_id, Project.organization_id == organization_id)
     found = db.scalars(select(Project).where(*own)).first()
     if found is None:
@@ -56,7 +57,7 @@ def create_project(db: Session, organization_id: str, name: str) -> Project:
 
 
 def rename_project(db: Session, organization_id: str, project_id: str, name: str | None) -> Project:
-    """Raises `NotFound`, or `BadRequest` if it is archived."""
+    """Returns a project that is in use. Raises `NotFound`, or `BadRequest` if it is archived."""
     found = _active_project(db, organization_id, project_id)
     if name is not None:
         found.name = name
@@ -65,7 +66,7 @@ def rename_project(db: Session, organization_id: str, project_id: str, name: str
 
 
 def archive_project(db: Session, organization_id: str, project_id: str) -> Project:
-    """From now on none of the project's keys works; what it made stays. There is no way back."""
+    """Ends a project: from now on none of its keys works. What it made stays, and there is no way back."""
     if project_id == DEFAULT_PROJECT:
         raise BadRequest("The default project cannot be archived.", param="project_id")
     found = project(db, organization_id, project_id)
@@ -78,7 +79,7 @@ def archive_project(db: Session, organization_id: str, project_id: str) -> Proje
 def list_keys(
     db: Session, organization_id: str, project_id: str, *, access: Access, after: str | None, limit: int
 ) -> Page[OwnedKey]:
-    """A project's keys that are not revoked, oldest first."""
+    """Lists a project's keys that are not revoked, oldest first."""
     found = project(db, organization_id, project_id)
     whole = select(ApiKey).where(ApiKey.project_id == found.id)
     query = whole.where(ApiKey.revoked_at.is_(None))
@@ -93,7 +94,7 @@ def list_keys(
 
 
 def key(db: Session, organization_id: str, project_id: str, key_id: str) -> OwnedKey:
-    """Raises `NotFound`, also for a revoked key."""
+    """Returns a project's key. Raises `NotFound`, also for a revoked key."""
     found = project(db, organization_id, project_id)
     own = (ApiKey.id == key_id, ApiKey.project_id == found.id, ApiKey.revoked_at.is_(None))
     row = db.scalars(select(ApiKey).where(*own)).first()
@@ -105,7 +106,7 @@ def key(db: Session, organization_id: str, project_id: str, key_id: str) -> Owne
 def change_key(
     db: Session, organization_id: str, project_id: str, key_id: str, expires_after: timedelta | None
 ) -> OwnedKey:
-    """Give a key another expiry, counted from now. Raises `NotFound`, `BadRequest` if it is over."""
+    """Gives a key another expiry, counted from now. Raises `NotFound`, `BadRequest` if it is over."""
     owned = key(db, organization_id, project_id, key_id)
     if expires_after is None:
         return owned
@@ -120,7 +121,7 @@ def change_key(
 
 
 def delete_key(db: Session, organization_id: str, project_id: str, key_id: str) -> None:
-    """Raises `NotFound`."""
+    """Revokes a project's key. Raises `NotFound`."""
     owned = key(db, organization_id, project_id, key_id)
     tenants.revoke_key(db, owned.key.project_id, key_id)
 
@@ -128,14 +129,14 @@ def delete_key(db: Session, organization_id: str, project_id: str, key_id: str) 
 def list_accounts(
     db: Session, organization_id: str, project_id: str, *, after: str | None, limit: int
 ) -> Page[ServiceAccount]:
-    """A project's service accounts, oldest first."""
+    """Lists a project's service accounts, oldest first."""
     found = project(db, organization_id, project_id)
     query = select(ServiceAccount).where(ServiceAccount.project_id == found.id)
     return page_by_age(db, query, ServiceAccount, after=after, limit=limit, newest_first=False)
 
 
 def account(db: Session, organization_id: str, project_id: str, account_id: str) -> ServiceAccount:
-    """Raises `NotFound`."""
+    """Returns a service account. Raises `NotFound`."""
     found = project(db, organization_id, project_id)
     own = (ServiceAccount.id == account_id, ServiceAccount.project_id == found.id)
     row = db.scalars(select(ServiceAccount).where(*own)).first()
@@ -153,7 +154,7 @@ def create_account(
     with_key: bool,
     expires_after: timedelta | None,
 ) -> NewAccount:
-    """A member of the project with a key, or an account without a role and without one."""
+    """Makes a member of the project with a key, or an account without a role and without one."""
     found = _active_project(db, organization_id, project_id)
     role = "member" if with_key else "none"
     row = ServiceAccount(id=random_id("svc_acct_"), project_id=found.id, name=name, role=role)
@@ -170,7 +171,7 @@ def create_account(
 def change_account(
     db: Session, organization_id: str, project_id: str, account_id: str, **changes: str | None
 ) -> ServiceAccount:
-    """Change name or role, as far as they are given. Raises `NotFound`, `BadRequest`."""
+    """Changes name or role, as far as they are given. Raises `NotFound`, `BadRequest`."""
     _active_project(db, organization_id, project_id)
     row = account(db, organization_id, project_id, account_id)
     for field, value in changes.items():
@@ -181,7 +182,7 @@ def change_account(
 
 
 def delete_account(db: Session, organization_id: str, project_id: str, account_id: str) -> None:
-    """Delete an account; its keys stop working. Raises `NotFound`."""
+    """Deletes an account; its keys stop working. Raises `NotFound`."""
     row = account(db, organization_id, project_id, account_id)
     its_keys = (ApiKey.service_account_id == row.id, ApiKey.revoked_at.is_(None))
     db.execute(update(ApiKey).where(*its_keys).values(revoked_at=func.now()))
@@ -197,7 +198,7 @@ def create_account_key(
     name: str,
     expires_after: timedelta | None,
 ) -> NewKey:
-    """Another key for a service account. Raises `NotFound`, `BadRequest` if the project is archived."""
+    """Makes another key for a service account. Raises `NotFound`, `BadRequest` if the project is archived."""
     found = _active_project(db, organization_id, project_id)
     row = account(db, organization_id, project_id, account_id)
     return tenants.create_key(db, found.id, name, service_account_id=row.id, expires_after=expires_after)
@@ -206,7 +207,7 @@ def create_account_key(
 def list_admin_keys(
     db: Session, organization_id: str, *, order: Order, after: str | None, limit: int
 ) -> Page[AdminApiKey]:
-    """Admin keys that are not revoked, oldest first unless `order` is "desc"."""
+    """Lists admin keys that are not revoked, oldest first unless `order` is "desc"."""
     whole = select(AdminApiKey).where(AdminApiKey.organization_id == organization_id)
     query = whole.where(AdminApiKey.revoked_at.is_(None))
     newest_first = order == "desc"
@@ -216,7 +217,7 @@ def list_admin_keys(
 
 
 def admin_key(db: Session, organization_id: str, key_id: str) -> AdminApiKey:
-    """Raises `NotFound`, also for a revoked key."""
+    """Returns an admin key. Raises `NotFound`, also for a revoked key."""
     own = (AdminApiKey.id == key_id, AdminApiKey.organization_id == organization_id)
     row = db.scalars(select(AdminApiKey).where(*own, AdminApiKey.revoked_at.is_(None))).first()
     if row is None:
@@ -231,7 +232,7 @@ def create_admin_key(
 
 
 def delete_admin_key(db: Session, organization_id: str, key_id: str) -> None:
-    """Raises `NotFound`."""
+    """Revokes an admin key. Raises `NotFound`."""
     admin_key(db, organization_id, key_id)
     tenants.revoke_admin_key(db, organization_id, key_id)
 

@@ -6,8 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from app.auth import CurrentActor, Db
-from app.idempotency.route import KeptRoute
+from app.http.transaction import CurrentActor, Db, KeptRoute
 from app.pagination import MAX_CURSOR, Cursor, Limit
 from app.permissions import service as permissions
 from app.permissions.schemas import PermissionCreate, PermissionDeleted, PermissionList

@@ -1,4 +1,4 @@
-"""Who else may use a checkpoint: granted by its owner's project or by the organisation's admin."""
+"""Says who else may use a checkpoint: its owner's project or the organisation's admin grants it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Order = Literal["ascending", "descending"]
 def grant(
     db: Session, actor: Caller | AdminCaller, model_name: str, project_ids: Sequence[str]
 ) -> list[CheckpointPermission]:
-    """Let these projects of the organisation use the checkpoint; those that may already stay as they are.
+    """Lets these projects of the organisation use the checkpoint; those that may already stay as they are.
 
     Raises `NotFound`, or `BadRequest` for a project that the organisation does not have.
     """
@@ -52,7 +52,7 @@ def list_granted(
     after: str | None,
     limit: int,
 ) -> Page[CheckpointPermission]:
-    """A checkpoint's permissions by age. Raises `NotFound`."""
+    """Lists a checkpoint's permissions by age. Raises `NotFound`."""
     checkpoint = _checkpoint(db, actor, model_name)
     table = CheckpointPermission
     query = whole = select(table).where(table.checkpoint_id == checkpoint.id)
@@ -63,7 +63,7 @@ def list_granted(
 
 
 def revoke(db: Session, actor: Caller | AdminCaller, model_name: str, permission_id: str) -> None:
-    """Take a permission back, from the next request on. Raises `NotFound`."""
+    """Takes a permission back, from the next request on. Raises `NotFound`."""
     checkpoint = _checkpoint(db, actor, model_name)
     own = (CheckpointPermission.id == permission_id, CheckpointPermission.checkpoint_id == checkpoint.id)
     gone = db.scalars(delete(CheckpointPermission).where(*own).returning(CheckpointPermission.id)).first()
@@ -72,7 +72,7 @@ def revoke(db: Session, actor: Caller | AdminCaller, model_name: str, permission
 
 
 def _checkpoint(db: Session, actor: Caller | AdminCaller, name: str) -> Checkpoint:
-    """A checkpoint by its own name, or by that of the tuned model that was made of it."""
+    """Returns a checkpoint by its own name, or by that of the tuned model that was made of it."""
     tuned = and_(Model.job_id == Checkpoint.job_id, Model.storage_key == Checkpoint.storage_key)
     query = (
         select(Checkpoint).join(Job, Job.id == Checkpoint.job_id).join(Project, Project.id == Job.project_id)

@@ -6,8 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from app.auth import CurrentCaller, Db
-from app.idempotency.route import KeptRoute
+from app.http.transaction import CurrentCaller, Db, KeptRoute
 from app.jobs import service as jobs
 from app.pagination import MAX_NUMBER, Cursor, Limit
 from app.rollouts import service as rollouts

@@ -1,4 +1,4 @@
-"""Reading grades, a page at a time; each page is one range of an index."""
+"""Reads grades, a page at a time. Each page is one range of an index."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Filter(NamedTuple):
 def list_rollouts(
     db: Session, job_id: str, wanted: Filter, *, after: str | None, limit: int
 ) -> Page[Rollout]:
-    """Grades in the order they were made: by step, then row, then sample."""
+    """Returns grades in the order they were made: by step, then row, then sample."""
     query = select(Rollout).where(Rollout.job_id == job_id, Rollout.split == wanted.split)
     if wanted.step is not None:
         query = query.where(Rollout.step == wanted.step)
@@ -47,12 +47,12 @@ def list_rollouts(
 
 
 def cursor_of(rollout: Rollout) -> str:
-    """The id of a rollout within its job, such as `train-12-3-0`: split, step, row, sample."""
+    """Returns the id of a rollout within its job, such as `train-12-3-0`: split, step, row, sample."""
     return f"{rollout.split}-{rollout.step}-{rollout.row}-{rollout.sample}"
 
 
 def _place(cursor: str | None) -> Place | None:
-    """None for what is no cursor, so that it is ignored like every unknown one."""
+    """Reads a cursor. Returns None for what is no cursor, so that it is ignored like every unknown one."""
     numbers = (cursor or "").split("-")[1:]
     if len(numbers) != 3 or not all(number.isascii() and number.isdecimal() for number in numbers):
         return None

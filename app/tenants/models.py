@@ -30,7 +30,7 @@ class Project(Base):
     name: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     archived_at: Mapped[datetime | None]
-    """From then on none of its keys works."""
+    """When it was archived; from then on none of its keys works."""
 
 
 class ServiceAccount(Base):
@@ -56,7 +56,7 @@ class KeyColumns:
     digest: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
     """SHA-256 of the whole key; the key itself is shown once and never stored."""
     redacted: Mapped[str]
-    """For lists: the first and last characters."""
+    """The first and last characters, for lists."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     last_used_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None]

@@ -1,4 +1,4 @@
-"""Organisations, projects and keys: made by an operator (`cherry keys`), read on every request."""
+"""Makes organisations, projects and keys for an operator (`cherry keys`), and reads them on every request."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class AdminKeyOwner(NamedTuple):
 
 
 def ensure_default_tenant(db: Session) -> Project:
-    """The project of a service that nobody has divided: made at the first call, then found."""
+    """Returns the project of a service that nobody has divided. The first call makes it."""
     organization = {"id": DEFAULT_ORGANIZATION, "name": "cherry"}
     db.execute(insert(Organization).values(organization).on_conflict_do_nothing())
     project = {"id": DEFAULT_PROJECT, "organization_id": DEFAULT_ORGANIZATION, "name": "default"}
@@ -66,7 +66,7 @@ def create_project(db: Session, organization_id: str, name: str) -> Project:
 
 
 def is_project(db: Session, organization_id: str, project_id: str) -> bool:
-    """Whether the organisation has that project, archived or not."""
+    """Tells whether the organisation has that project, archived or not."""
     own = (Project.id == project_id, Project.organization_id == organization_id)
     return db.scalars(select(Project.id).where(*own)).first() is not None
 
@@ -80,7 +80,7 @@ def create_key(
     service_account_id: str | None = None,
     expires_after: timedelta | None = None,
 ) -> NewKey:
-    """A new key for a project. Only its digest is stored: the plaintext cannot be shown again.
+    """Makes a new key for a project. Only its digest is stored: the plaintext cannot be shown again.
 
     `plaintext` is for keys that come from elsewhere and need no form, such as those of test suites.
     """
@@ -103,7 +103,7 @@ def create_admin_key(
     plaintext: str | None = None,
     expires_after: timedelta | None = None,
 ) -> NewAdminKey:
-    """A new key that manages an organisation."""
+    """Makes a new key that manages an organisation."""
     plaintext = plaintext or _new_plaintext()
     row = AdminApiKey(organization_id=organization_id, **_columns(name, plaintext, expires_after))
     db.add(row)
@@ -122,31 +122,32 @@ def _columns(name: str, plaintext: str, expires_after: timedelta | None) -> dict
 
 
 def expiry(after: timedelta | None) -> Any:
-    """For a column: the moment that long from now by the database's clock; None for never."""
+    """Returns, for a column, the moment that long from now by the database's clock; None for never."""
     return None if after is None else func.now() + after
 
 
 def list_keys(db: Session, project_id: str) -> list[ApiKey]:
-    """A project's keys, oldest first, the revoked ones too."""
+    """Lists a project's keys, oldest first, the revoked ones too."""
     query = select(ApiKey).where(ApiKey.project_id == project_id)
     return list(db.scalars(query.order_by(ApiKey.created_at, ApiKey.id)))
 
 
 def revoke_key(db: Session, project_id: str, key_id: str) -> bool:
-    """Make a key useless from the next request on; False if there is no such key or it already was."""
+    """Makes a key useless from the next request on. Returns False if there is no such key or it already
+    was."""
     own = (ApiKey.id == key_id, ApiKey.project_id == project_id, ApiKey.revoked_at.is_(None))
     revoked = update(ApiKey).where(*own).values(revoked_at=func.now()).returning(ApiKey.id)
     return db.scalars(revoked).first() is not None
 
 
 def list_admin_keys(db: Session, organization_id: str) -> list[AdminApiKey]:
-    """An organisation's admin keys, oldest first, the revoked ones too."""
+    """Lists an organisation's admin keys, oldest first, the revoked ones too."""
     query = select(AdminApiKey).where(AdminApiKey.organization_id == organization_id)
     return list(db.scalars(query.order_by(AdminApiKey.created_at, AdminApiKey.id)))
 
 
 def revoke_admin_key(db: Session, organization_id: str, key_id: str) -> bool:
-    """As `revoke_key`."""
+    """Does as `revoke_key`."""
     own = (AdminApiKey.id == key_id, AdminApiKey.organization_id == organization_id)
     valid = AdminApiKey.revoked_at.is_(None)
     revoked = update(AdminApiKey).where(*own, valid).values(revoked_at=func.now()).returning(AdminApiKey.id)
@@ -154,9 +155,11 @@ def revoke_admin_key(db: Session, organization_id: str, key_id: str) -> bool:
 
 
 def find_key(db: Session, plaintext: str) -> KeyOwner | None:
-    """Whose key this is; None if it is unknown, mistyped, revoked or over, or if its project is archived
-    or its service account has no role. Looked up by digest, so that the time taken says nothing about a
-    key."""
+    """Returns whose key this is. Returns None if it is unknown, mistyped, revoked or over, or if its project
+    is archived or its service account has no role.
+
+    It is looked up by digest, so that the time taken says nothing about a key.
+    """
     if plaintext.startswith(PREFIX) and not is_well_formed(plaintext):
         return None
     query = select(ApiKey, Project).join(Project, Project.id == ApiKey.project_id)
@@ -168,7 +171,7 @@ def find_key(db: Session, plaintext: str) -> KeyOwner | None:
 
 
 def find_admin_key(db: Session, plaintext: str) -> AdminKeyOwner | None:
-    """The same for keys that manage an organisation."""
+    """Does the same for keys that manage an organisation."""
     if plaintext.startswith(PREFIX) and not is_well_formed(plaintext):
         return None
     good = (AdminApiKey.digest == _digest(plaintext), *is_valid(AdminApiKey))
@@ -177,12 +180,12 @@ def find_admin_key(db: Session, plaintext: str) -> AdminKeyOwner | None:
 
 
 def is_valid(table: type[ApiKey] | type[AdminApiKey]) -> tuple[ColumnElement[bool], ...]:
-    """Conditions of a key that is neither revoked nor over."""
+    """Returns the conditions of a key that is neither revoked nor over."""
     return table.revoked_at.is_(None), or_(table.expires_at.is_(None), table.expires_at > func.now())
 
 
 def note_use(db: Session, key: ApiKey | AdminApiKey) -> None:
-    """Keep `last_used_at` to the minute; most calls write nothing."""
+    """Keeps `last_used_at` to the minute; most calls write nothing."""
     table = type(key)
     minute_ago = func.now() - text("interval '1 minute'")
     stale = or_(table.last_used_at.is_(None), table.last_used_at < minute_ago)
@@ -190,7 +193,7 @@ def note_use(db: Session, key: ApiKey | AdminApiKey) -> None:
 
 
 def is_well_formed(plaintext: str) -> bool:
-    """True if a key of ours carries the right checksum: mistyped keys need no look-up."""
+    """Tells whether a key of ours carries the right checksum: mistyped keys need no look-up."""
     secret = plaintext.removeprefix(PREFIX)
     return (
         len(secret) == SECRET_LENGTH + CHECKSUM_LENGTH
@@ -199,7 +202,7 @@ def is_well_formed(plaintext: str) -> bool:
 
 
 def masked(plaintext: str) -> str:
-    """A key as lists and errors show it."""
+    """Returns a key as lists and errors show it."""
     if len(plaintext) < 20:
         return "***"
     return f"{plaintext[:12]}...{plaintext[-4:]}"

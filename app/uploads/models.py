@@ -27,10 +27,10 @@ class Upload(Base):
     filename: Mapped[str]
     purpose: Mapped[str]
     bytes: Mapped[int] = mapped_column(BigInteger)
-    """As announced; the parts must have as many together."""
+    """The size as announced; the parts must have as many together."""
     mime_type: Mapped[str]
     expires_after_seconds: Mapped[int | None]
-    """Of the file that it becomes, from that file's creation on."""
+    """The id of the file that it becomes, from that file's creation on."""
     status: Mapped[str] = mapped_column(default="pending")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from app.auth import Caller, CurrentCaller, Db
+from app.auth import Caller
 from app.db import unit_of_work
 from app.errors import BadRequest
 from app.files import receive
 from app.files.receive import receive_upload
-from app.idempotency import route as idempotent
-from app.idempotency.route import KeptRoute
+from app.http.transaction import CurrentCaller, Db, KeptRoute, claim_form, keep_response, state_of
 from app.ids import random_id
 from app.settings import get_settings
 from app.storage import get_storage
@@ -54,17 +53,17 @@ def retrieve_upload(upload_id: str, caller: CurrentCaller, db: Db) -> UploadOut:
 @router.post("/{upload_id}/parts", response_model=PartOut, openapi_extra={"requestBody": FORM})
 async def add_part(upload_id: str, request: Request, caller: CurrentCaller) -> PartOut | Response:
     """Add at most 64 MB. Parts may come side by side: completing gives them their order."""
-    if "idempotency" not in request.scope["state"]:  # else it may be over, and this a repetition
+    if state_of(request.scope).keyed is None:  # else it may be over, and this a repetition
         await run_in_threadpool(_check_open, caller, upload_id)
     spool = get_settings().data_dir / "uploads"
     async with receive_upload(request, spool, uploads.MAX_PART_BYTES, field="data") as part:
-        if earlier := await idempotent.begin(request, part.parameters()):
+        if earlier := await claim_form(request, part.parameters()):
             return earlier
         return await run_in_threadpool(_keep_part, caller, request, upload_id, part)
 
 
 def _check_open(caller: Caller, upload_id: str) -> None:
-    """Before the bytes are taken off the wire."""
+    """Refuses an upload that is over before the bytes are taken off the wire."""
     with unit_of_work() as db:
         uploads.check_open(uploads.get(db, caller.project_id, upload_id), "it takes no more parts")
 
@@ -77,9 +76,9 @@ def _keep_part(caller: Caller, request: Request, upload_id: str, part: receive.U
     get_storage().put_file(key, part.path, move=True)
     try:
         with unit_of_work() as db:
-            answer = PartOut.of(uploads.add_part(db, caller.project_id, upload_id, part_id, part.size))
-            idempotent.keep(db, request, answer)
-            return answer
+            shown = PartOut.of(uploads.add_part(db, caller.project_id, upload_id, part_id, part.size))
+            keep_response(db, request, shown)
+            return shown
     except BaseException:
         get_storage().delete(key)
         raise
@@ -102,7 +101,7 @@ def _plan(caller: Caller, upload_id: str, part_ids: Sequence[str]) -> Plan | Fin
 
 
 def _put_together(caller: Caller, request: Request, plan: Plan, md5: str | None) -> Finished:
-    """The bytes, then the row; bytes that get no row are taken away again."""
+    """Stores the bytes, then makes the row. Bytes that get no row are taken away again."""
     try:
         stored = uploads.compose(plan, md5)
     except ChecksumDiffers as fault:
@@ -116,7 +115,7 @@ def _put_together(caller: Caller, request: Request, plan: Plan, md5: str | None)
     try:
         with unit_of_work() as db:
             found = uploads.complete(db, caller.project_id, plan, stored)
-            idempotent.keep(db, request, UploadOut.of(found.upload, found.file))
+            keep_response(db, request, UploadOut.of(found.upload, found.file))
         done = found
     finally:
         if done is None or done.upload.file_id != stored.file_id:

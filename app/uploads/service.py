@@ -1,4 +1,4 @@
-"""Uploads of a project: what may happen to one, and what it becomes.
+"""Says what may happen to an upload of a project, and what it becomes.
 
 Parts of one upload may arrive side by side; each of them, completing and cancelling lock its row, so that
 nothing is added to what has ended. Bytes are stored before the row that speaks of them and may be left behind
@@ -32,7 +32,8 @@ log = structlog.get_logger(__name__)
 
 LIFE = timedelta(hours=1)
 CLEAR_AFTER = timedelta(hours=1)
-"""From the end of an upload to the sweep of its bytes: requests that were under way have ended by then."""
+"""Time from the end of an upload to the sweep of its bytes: requests that were under way have ended by
+then."""
 MAX_PART_BYTES = 64 * 2**20
 
 
@@ -43,7 +44,7 @@ class Plan(NamedTuple):
     part_ids: tuple[str, ...]
     size: int
     file_id: str
-    """Reserved for what it becomes."""
+    """The id that is reserved for what it becomes."""
 
 
 class Finished(NamedTuple):
@@ -58,7 +59,7 @@ class ChecksumDiffers(ValueError):
 
 
 def create(db: Session, project_id: str, request: UploadCreate, *, max_bytes: int) -> Upload:
-    """Announce a file. Raises `BadRequest` or `QuotaExceeded`."""
+    """Announces a file. Raises `BadRequest` or `QuotaExceeded`."""
     if request.bytes > max_bytes:
         message = (
             f"Invalid value for 'bytes': expected a value <= {max_bytes}, but got {request.bytes} instead."
@@ -90,7 +91,7 @@ def create(db: Session, project_id: str, request: UploadCreate, *, max_bytes: in
 
 
 def get(db: Session, project_id: str, upload_id: str, *, lock: bool = False) -> Upload:
-    """An upload of the project, `expired` from its last second on. Raises `NotFound`."""
+    """Returns an upload of the project, `expired` from its last second on. Raises `NotFound`."""
     own = (Upload.id == upload_id, Upload.project_id == project_id)
     query = select(Upload, Upload.expires_at <= func.now()).where(*own)
     found = db.execute(query.with_for_update() if lock else query).first()
@@ -119,7 +120,7 @@ def part_key(upload_id: str, part_id: str) -> str:
 
 
 def add_part(db: Session, project_id: str, upload_id: str, part_id: str, size: int) -> UploadPart:
-    """Make stored bytes a part. Raises `NotFound` or `BadRequest`.
+    """Makes stored bytes a part. Raises `NotFound` or `BadRequest`.
 
     A client that repeats a part it took for lost leaves two; so an upload takes twice what it announced.
     """
@@ -144,7 +145,7 @@ def add_part(db: Session, project_id: str, upload_id: str, part_id: str, size: i
 
 
 def plan(db: Session, project_id: str, upload_id: str, part_ids: Sequence[str]) -> Plan | Finished:
-    """What completing would put together, or what it did if this very call was made before.
+    """Returns what completing would put together, or what it did if this very call was made before.
 
     Raises `NotFound`, or `BadRequest` naming what does not fit.
     """
@@ -168,7 +169,7 @@ def plan(db: Session, project_id: str, upload_id: str, part_ids: Sequence[str]) 
 
 
 def compose(plan: Plan, md5: str | None) -> Stored:
-    """Write the parts as one file, a chunk at a time. Call it outside of transactions, then `complete`.
+    """Writes the parts as one file, a chunk at a time. Call it outside of transactions, then `complete`.
 
     Raises `ChecksumDiffers`, or `FileNotFoundError` if the upload has ended meanwhile; nothing is left then.
     """
@@ -192,7 +193,7 @@ def compose(plan: Plan, md5: str | None) -> Stored:
 
 
 def complete(db: Session, project_id: str, plan: Plan, stored: Stored) -> Finished:
-    """Make the composed bytes the upload's file, unless the same call was faster or the upload has ended.
+    """Makes the composed bytes the upload's file, unless the same call was faster or the upload has ended.
 
     Raises `BadRequest` or `QuotaExceeded`. The caller deletes bytes that did not become the file.
     """
@@ -216,7 +217,7 @@ def complete(db: Session, project_id: str, plan: Plan, stored: Stored) -> Finish
 
 
 def cancel(db: Session, project_id: str, upload_id: str) -> Upload:
-    """Give an upload up; doing it twice is no fault. Raises `NotFound` or `BadRequest`."""
+    """Gives an upload up; doing it twice is no fault. Raises `NotFound` or `BadRequest`."""
     upload = get(db, project_id, upload_id, lock=True)
     if upload.status != "cancelled":
         check_open(upload, "it cannot be cancelled")
@@ -226,19 +227,19 @@ def cancel(db: Session, project_id: str, upload_id: str) -> Upload:
 
 
 def due(db: Session, limit: int) -> list[str]:
-    """Uploads whose bytes the sweep should look through."""
+    """Returns the uploads whose bytes the sweep should look through."""
     query = select(Upload.id).where(Upload.clear_at <= func.now()).order_by(Upload.clear_at)
     return list(db.scalars(query.limit(limit)))
 
 
 def expire(db: Session, upload_ids: Sequence[str]) -> None:
-    """Write down that these have expired, unless they ended otherwise: nothing happens to them any more."""
+    """Writes down that these have expired, unless they ended otherwise: nothing happens to them any more."""
     pending = (Upload.id.in_(upload_ids), Upload.status == "pending")
     db.execute(update(Upload).where(*pending).values(status="expired"))
 
 
 def clear_bytes(upload_id: str, file_id: str | None) -> None:
-    """Remove every byte of an ended upload that is not its file's."""
+    """Removes every byte of an ended upload that is not its file's."""
     storage = get_storage()
     for key in storage.list_keys(f"uploads/{upload_id}"):
         if key != f"uploads/{upload_id}/{file_id}":
@@ -246,13 +247,13 @@ def clear_bytes(upload_id: str, file_id: str | None) -> None:
 
 
 def forget_parts(db: Session, upload_ids: Sequence[str]) -> None:
-    """Remove the parts' rows of uploads whose bytes were cleared."""
+    """Removes the parts' rows of uploads whose bytes were cleared."""
     db.execute(delete(UploadPart).where(UploadPart.upload_id.in_(upload_ids)))
     db.execute(update(Upload).where(Upload.id.in_(upload_ids)).values(clear_at=None))
 
 
 def file_ids(db: Session, upload_ids: Sequence[str]) -> dict[str, str | None]:
-    """The file that each has become."""
+    """Returns the file that each has become."""
     query = select(Upload.id, Upload.file_id).where(Upload.id.in_(upload_ids))
     return dict(db.execute(query).all())
 

@@ -33,7 +33,7 @@ OpenAIEventType = Literal[
     "agent.session.failed",
     "safety.alert.created",
 ]
-"""Each may be asked for; only those that docs/webhooks.md names are ever sent."""
+"""Each of these may be asked for; only those that docs/webhooks.md names are ever sent."""
 CherryEventType = Literal["fine_tuning.job.paused", "fine_tuning.checkpoint.created"]
 EventType = Literal[OpenAIEventType, CherryEventType]
 

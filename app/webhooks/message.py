@@ -1,4 +1,4 @@
-"""One message on its way: signed as Standard Webhooks says, posted to an address that was checked."""
+"""Sends one message, signed as Standard Webhooks says, to an address that was checked."""
 
 from __future__ import annotations
 
@@ -16,17 +16,24 @@ from typing import Any
 
 import httpx2 as httpx
 
-from app.outbound import AnswerTooLarge, OutboundRules, TargetRefused, outbound_client, read_at_most, rules_of
+from app.outbound import (
+    OutboundRules,
+    ResponseTooLarge,
+    TargetRefused,
+    outbound_client,
+    read_at_most,
+    rules_of,
+)
 from app.settings import Settings
 
 SECRET_PREFIX = "whsec_"  # noqa: S105  # the standard's, in front of the base64 of the key
 SECRET_BYTES = 32
-MAX_ANSWER = 65536
-"""Read so that the receiver can finish; thrown away."""
+MAX_RESPONSE_BYTES = 65536
+"""Most bytes of a response. They are read so that the receiver can finish, and thrown away."""
 
 
 @dataclass(frozen=True)
-class Message:
+class WebhookMessage:
     """What is posted. `id` is the same on every attempt; each of `keys` makes a signature."""
 
     id: str
@@ -52,18 +59,18 @@ def new_key() -> bytes:
 
 
 def shown_secret(key: bytes) -> str:
-    """A key as its owner gets it."""
+    """Returns a key as its owner gets it."""
     return SECRET_PREFIX + base64.b64encode(key).decode()
 
 
 def event_body(event_id: str, event_type: str, created_at: int, data: dict[str, Any]) -> str:
-    """The JSON text of an event."""
+    """Returns the JSON text of an event."""
     event = {"id": event_id, "object": "event", "created_at": created_at, "type": event_type, "data": data}
     return json.dumps(event)
 
 
-def headers(message: Message, timestamp: int) -> dict[str, str]:
-    """The headers that go with a message sent at that time (Unix seconds)."""
+def headers(message: WebhookMessage, timestamp: int) -> dict[str, str]:
+    """Returns the headers that go with a message sent at that time (Unix seconds)."""
     signed = f"{message.id}.{timestamp}.".encode() + message.body
     signatures = [hmac.new(key, signed, hashlib.sha256).digest() for key in message.keys]
     return {
@@ -74,15 +81,15 @@ def headers(message: Message, timestamp: int) -> dict[str, str]:
     }
 
 
-def post(message: Message, client: httpx.Client) -> Outcome:
-    """Send a message once. Redirects are an answer like any other; nothing of a body is kept."""
+def post(message: WebhookMessage, client: httpx.Client) -> Outcome:
+    """Sends a message once. Redirects are a response like any other; nothing of a body is kept."""
     signed = headers(message, int(time.time()))
     try:
         with client.stream("POST", message.url, content=message.body, headers=signed) as response:
-            read_at_most(response, MAX_ANSWER)
+            read_at_most(response, MAX_RESPONSE_BYTES)
     except TargetRefused as refused:
         return Outcome(None, str(refused))
-    except AnswerTooLarge:
+    except ResponseTooLarge:
         pass  # its status has come
     except httpx.HTTPError as problem:
         return Outcome(None, _words(problem))
@@ -96,7 +103,7 @@ def post(message: Message, client: httpx.Client) -> Outcome:
 
 
 def client_of(settings: Settings) -> httpx.Client:
-    """The client of this process, which may be used by several threads."""
+    """Returns the client of this process, which may be used by several threads."""
     return _client(rules_of(settings), settings.webhook_timeout)
 
 

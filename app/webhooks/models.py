@@ -29,12 +29,12 @@ class WebhookEndpoint(Base):
     """Sealed (app/sealing.py), bound to this endpoint's id."""
     secret_hint: Mapped[str]
     old_secret: Mapped[bytes | None] = mapped_column(LargeBinary)
-    """The one before, which signs too until `old_secret_expires_at`."""
+    """The secret before, which signs too until `old_secret_expires_at`."""
     old_secret_expires_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     failing_since: Mapped[datetime | None]
-    """First failure after the last success; None while all is well."""
+    """The first failure after the last success; None while all is well."""
 
 
 class WebhookEvent(Base):
@@ -86,13 +86,14 @@ class WebhookDelivery(Base):
     """Deliveries to one endpoint with the same key (a job's id) are sent in order."""
     status: Mapped[str] = mapped_column(server_default=text("'pending'"))
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
-    """Attempts begun. The number is also the fence: a relay that lost its claim writes nothing."""
+    """How many attempts were begun. The number is also the fence: a relay that lost its claim writes
+    nothing."""
     next_at: Mapped[datetime] = mapped_column(server_default=func.now())
     claimed_until: Mapped[datetime | None]
-    """A relay has it until then."""
+    """Until then a relay has it."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     last_attempt_at: Mapped[datetime | None]
     last_status_code: Mapped[int | None]
     last_error: Mapped[str | None]
-    """Why the last attempt failed, in our words: nothing of an answer's body is kept."""
+    """Why the last attempt failed, in our words: nothing of a response's body is kept."""
     finished_at: Mapped[datetime | None]

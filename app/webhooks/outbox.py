@@ -1,8 +1,8 @@
-"""The outbox: taking deliveries that are due, and writing down what became of them.
+"""Takes deliveries that are due out of the outbox, and writes down what became of them.
 
-A claim is a lease by the database's clock, and the number of the attempt its fence: a relay that is
-killed loses nothing, for its deliveries are due again when the lease runs out, and one that comes too
-late writes nothing. So an event may arrive twice, with the same `webhook-id`, and is never lost.
+A claim is a lease by the database's clock, and the number of the attempt its fence: a relay that is killed
+loses nothing, for its deliveries are due again when the lease runs out, and one that comes too late writes
+nothing. So an event may arrive twice, with the same `webhook-id`, and is never lost.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 IN_FLIGHT = 4
 """Most messages at once to one endpoint; one that fails gets them one by one."""
 ORDERED_ATTEMPTS = 5
-"""So often a delivery is tried before later ones about the same job may overtake it."""
+"""A delivery is tried so often before later ones about the same job may overtake it."""
 LONGEST_PAUSE = timedelta(hours=6)
 JITTER = 0.25
 """Pauses vary by this share, so that what failed together is not tried together."""
@@ -60,8 +60,8 @@ DUE = text("""
     ORDER BY is_failing, next_at, seq LIMIT :most
     FOR UPDATE OF delivery SKIP LOCKED
 """)
-"""Ids of deliveries to send now. Each endpoint is looked at by itself, so that a long backlog of one
-costs nothing; the conditions are said again where the rows are locked, for another relay may have been
+"""Ids of deliveries to send now. Each endpoint is looked at by itself, so that a long backlog of
+one costs nothing; the conditions are said again where the rows are locked, for another relay may have been
 quicker."""
 
 
@@ -75,11 +75,11 @@ class Claimed:
     url: str
     body: str
     sealed: Sequence[bytes] = field(repr=False)
-    """Secrets that sign, the newest first."""
+    """The secrets that sign, the newest first."""
 
 
 def claim(db: Session, *, most: int, lease: timedelta) -> list[Claimed]:
-    """Take up to `most` deliveries that are due; endpoints that are well come first."""
+    """Takes up to `most` deliveries that are due; endpoints that are well come first."""
     limits = {"most": most, "in_flight": IN_FLIGHT, "ordered": ORDERED_ATTEMPTS}
     ids = db.scalars(DUE, limits).all()
     if not ids:
@@ -108,7 +108,7 @@ def claim(db: Session, *, most: int, lease: timedelta) -> list[Claimed]:
 def settle(
     db: Session, claimed: Claimed, outcome: Outcome, *, first_pause: timedelta, retry_for: timedelta
 ) -> None:
-    """Write down how an attempt went, unless the delivery is another relay's by now."""
+    """Writes down how an attempt went, unless the delivery is another relay's by now."""
     held = (
         WebhookDelivery.id == claimed.delivery_id,
         WebhookDelivery.attempts == claimed.attempt,
@@ -140,13 +140,14 @@ def settle(
 
 
 def pause(attempt: int, first: timedelta) -> timedelta:
-    """Until the next try: doubled with each attempt up to six hours, and varied."""
+    """Returns the pause until the next try: doubled with each attempt up to six hours, and varied."""
     doubled = first * 2 ** min(attempt - 1, 30) if attempt <= 30 else LONGEST_PAUSE
     return min(doubled, LONGEST_PAUSE) * random.uniform(1 - JITTER, 1 + JITTER)
 
 
 def failing_for(db: Session, long: timedelta) -> Sequence[tuple[str, str, datetime, int]]:
-    """Endpoints that have failed without a break for so long: id, project, since when, how many wait."""
+    """Returns endpoints that have failed without a break for so long: id, project, since when, how many
+    wait."""
     waiting = select(func.count()).where(
         WebhookDelivery.endpoint_id == WebhookEndpoint.id, WebhookDelivery.status == PENDING
     )
@@ -160,7 +161,7 @@ def failing_for(db: Session, long: timedelta) -> Sequence[tuple[str, str, dateti
 
 
 def purge(db: Session, limit: int = 1000) -> int:
-    """Delete some of what was finished long ago; tells how many."""
+    """Deletes some of what was finished long ago. Returns how many."""
     old = select(WebhookDelivery.id).where(WebhookDelivery.finished_at < func.now() - KEPT).limit(limit)
     gone = db.scalars(
         delete(WebhookDelivery).where(WebhookDelivery.id.in_(old)).returning(WebhookDelivery.event_id)

@@ -1,4 +1,5 @@
-"""`cherry relay`: sends what is in the outbox. Any number may run; the table decides who sends what.
+"""Runs `cherry relay`, which sends what is in the outbox. Any number may run; the table decides who sends
+what.
 
 It looks twice a second and needs no broker. No transaction is open while it posts.
 """
@@ -17,7 +18,7 @@ from app.db import unit_of_work
 from app.sealing import NotOpened, Sealer
 from app.settings import Settings
 from app.webhooks import message, outbox
-from app.webhooks.message import Message, Outcome
+from app.webhooks.message import Outcome, WebhookMessage
 from app.webhooks.outbox import Claimed
 
 log = structlog.get_logger(__name__)
@@ -26,7 +27,7 @@ SENDERS = 16
 POLL_SECONDS = 0.5
 HOUR_SECONDS = 3600.0
 LEASE_MARGIN = timedelta(seconds=5)
-"""Beyond the time that a receiver may take: what writing the outcome takes at worst."""
+"""Time beyond what a receiver may take: what writing the outcome takes at worst."""
 REPORT_AFTER = timedelta(days=1)
 
 
@@ -34,7 +35,7 @@ class Relay:
     """Claims, posts and settles until told to stop."""
 
     def __init__(self, settings: Settings, stopping: threading.Event) -> None:
-        """Raises `NoSecretKey`."""
+        """Makes a relay. Raises `NoSecretKey`."""
         self._settings = settings
         self._stopping = stopping
         self._sealer = Sealer(settings)
@@ -42,7 +43,7 @@ class Relay:
         self._next_housekeeping = 0.0
 
     def run(self) -> None:
-        """Send until `stopping` is set; what is on its way then is waited for."""
+        """Sends until `stopping` is set, then waits for what is on its way."""
         with ThreadPoolExecutor(SENDERS, thread_name_prefix="sender") as senders:
             busy: set[Future[None]] = set()
             while not self._stopping.is_set():
@@ -57,7 +58,7 @@ class Relay:
                     self._stopping.wait(POLL_SECONDS)
 
     def send(self, claimed: Claimed) -> None:
-        """One attempt."""
+        """Makes one attempt."""
         outcome = self._post(claimed)
         settings = self._settings
         try:
@@ -78,7 +79,7 @@ class Relay:
         except NotOpened as problem:
             log.error("webhook_secret_not_opened", endpoint_id=claimed.endpoint_id, problem=str(problem))
             return Outcome(None, "The signing secret cannot be read by the service: rotate it.")
-        wanted = Message(claimed.delivery_id, claimed.url, claimed.body.encode(), keys)
+        wanted = WebhookMessage(claimed.delivery_id, claimed.url, claimed.body.encode(), keys)
         try:
             return message.post(wanted, self._client)
         except Exception:  # one message must not stop all others

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from app.auth import CurrentCaller, Db
 from app.db import unit_of_work
 from app.errors import BadRequest
-from app.idempotency.route import KeptRoute
+from app.http.transaction import CurrentCaller, Db, KeptRoute
 from app.outbound import TargetRefused, check_target, rules_of
 from app.pagination import Cursor, Limit
 from app.sealing import NoSecretKey, Sealer

@@ -1,4 +1,4 @@
-"""Webhook endpoints of a project, and telling them of events. Sending is app/webhooks/outbox.py."""
+"""Manages the webhook endpoints of a project, and tells them of events. app/webhooks/outbox.py sends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.pagination import Page, page_by_age
 from app.sealing import Sealer
 from app.tenants.models import Project
 from app.webhooks.event_types import EventType
-from app.webhooks.message import Message, event_body, new_key, shown_secret
+from app.webhooks.message import WebhookMessage, event_body, new_key, shown_secret
 from app.webhooks.models import PENDING, WebhookDelivery, WebhookEndpoint, WebhookEvent
 
 MAX_ENDPOINTS = 50
@@ -37,7 +37,7 @@ class Delivered(NamedTuple):
 def create(
     db: Session, sealer: Sealer, project_id: str, *, name: str, url: str, event_types: Sequence[EventType]
 ) -> WithSecret:
-    """A new endpoint whose URL has been checked. Raises `BadRequest` if the project has too many."""
+    """Makes an endpoint whose URL has been checked. Raises `BadRequest` if the project has too many."""
     _check_room(db, project_id)
     key, endpoint_id = new_key(), random_id("whe_")
     endpoint = WebhookEndpoint(
@@ -55,12 +55,12 @@ def create(
 
 
 def get(db: Session, project_id: str, endpoint_id: str) -> WebhookEndpoint:
-    """An endpoint of the project. Raises `NotFound`."""
+    """Returns an endpoint of the project. Raises `NotFound`."""
     return _found(db, _own(project_id), endpoint_id)
 
 
 def list_endpoints(db: Session, project_id: str, *, after: str | None, limit: int) -> Page[WebhookEndpoint]:
-    """Endpoints, newest first."""
+    """Lists endpoints, newest first."""
     own = _own(project_id)
     return page_by_age(db, own, WebhookEndpoint, after=after, limit=limit, newest_first=True)
 
@@ -74,7 +74,7 @@ def change(
     url: str | None,
     event_types: Sequence[EventType] | None,
 ) -> WebhookEndpoint:
-    """Change what is given; what waits for a new URL is sent there at once. Raises `NotFound`."""
+    """Changes what is given; what waits for a new URL is sent there at once. Raises `NotFound`."""
     endpoint = _found(db, _own(project_id).with_for_update(), endpoint_id)
     new = {"name": name, "url": url, "event_types": _unique(event_types) if event_types else None}
     changed = {key: value for key, value in new.items() if value not in (None, getattr(endpoint, key))}
@@ -89,7 +89,7 @@ def change(
 
 
 def remove(db: Session, project_id: str, endpoint_id: str) -> None:
-    """Delete an endpoint and all that waits for it. Raises `NotFound`."""
+    """Deletes an endpoint and all that waits for it. Raises `NotFound`."""
     db.delete(_found(db, _own(project_id).with_for_update(), endpoint_id))
     db.flush()
 
@@ -97,7 +97,7 @@ def remove(db: Session, project_id: str, endpoint_id: str) -> None:
 def rotate_secret(
     db: Session, sealer: Sealer, project_id: str, endpoint_id: str, *, keep_old: bool
 ) -> WithSecret:
-    """A new secret; the old one signs too for another day if it is to be kept. Raises `NotFound`."""
+    """Makes a new secret; the old one signs too for another day if it is to be kept. Raises `NotFound`."""
     endpoint = _found(db, _own(project_id).with_for_update(), endpoint_id)
     key = new_key()
     endpoint.old_secret = endpoint.secret if keep_old else None
@@ -107,8 +107,10 @@ def rotate_secret(
     return WithSecret(endpoint, shown_secret(key))
 
 
-def sample(db: Session, sealer: Sealer, project_id: str, endpoint_id: str, event_type: EventType) -> Message:
-    """A message for trying an endpoint; its event is about nothing real. Raises `NotFound`."""
+def sample(
+    db: Session, sealer: Sealer, project_id: str, endpoint_id: str, event_type: EventType
+) -> WebhookMessage:
+    """Returns a message for trying an endpoint; its event is about nothing real. Raises `NotFound`."""
     endpoint = get(db, project_id, endpoint_id)
     now = _now(db)
     data = {"id": f"sample_{random_id('', 12)}"}
@@ -116,13 +118,13 @@ def sample(db: Session, sealer: Sealer, project_id: str, endpoint_id: str, event
     overlaps = endpoint.old_secret_expires_at is not None and endpoint.old_secret_expires_at > now
     sealed = [endpoint.secret, endpoint.old_secret if overlaps else None]
     keys = [sealer.open(each, endpoint.id) for each in sealed if each]
-    return Message(random_id("wh_"), endpoint.url, body.encode(), keys)
+    return WebhookMessage(random_id("wh_"), endpoint.url, body.encode(), keys)
 
 
 def list_deliveries(
     db: Session, project_id: str, endpoint_id: str, *, after: str | None, limit: int
 ) -> Page[Delivered]:
-    """What was told to an endpoint, newest first. Raises `NotFound`."""
+    """Lists what was told to an endpoint, newest first. Raises `NotFound`."""
     endpoint = get(db, project_id, endpoint_id)
     of_endpoint = WebhookDelivery.endpoint_id == endpoint.id
     query = select(WebhookDelivery, WebhookEvent.type).join(WebhookEvent).where(of_endpoint)
@@ -138,10 +140,10 @@ def list_deliveries(
 def emit(
     db: Session, project_id: str, event_type: EventType, object_id: str, *, job_id: str | None = None
 ) -> None:
-    """Tell every endpoint of the project that wants to know, once this transaction commits.
+    """Tells every endpoint of the project that wants to know, once this transaction commits.
 
-    Call it in the transaction that makes the event true. With `job_id` the object belongs to that job:
-    the payload names it, and the job's events reach an endpoint in their order.
+    Call it in the transaction that makes the event true. With `job_id` the object belongs to that job: the
+    payload names it, and the job's events reach an endpoint in their order.
     """
     wants = (WebhookEndpoint.project_id == project_id, WebhookEndpoint.event_types.contains([event_type]))
     # locked, or an endpoint deleted meanwhile would undo all of the caller's transaction
@@ -173,7 +175,7 @@ def _found(db: Session, query: Select[WebhookEndpoint], endpoint_id: str) -> Web
 
 
 def _check_room(db: Session, project_id: str) -> None:
-    """Count under a lock on the project, so that two requests at once cannot both take the last place."""
+    """Counts under a lock on the project, so that two requests at once cannot both take the last place."""
     db.scalars(select(Project.id).where(Project.id == project_id).with_for_update(key_share=True)).one()
     count = select(func.count()).select_from(WebhookEndpoint).where(WebhookEndpoint.project_id == project_id)
     if db.scalars(count).one() >= MAX_ENDPOINTS:
@@ -194,5 +196,5 @@ def _touch(db: Session, endpoint: WebhookEndpoint) -> None:
 
 
 def _now(db: Session) -> datetime:
-    """The database's clock: the only one that all processes share."""
+    """Returns the time by the database's clock: the only one that all processes share."""
     return db.scalars(select(func.now())).one()

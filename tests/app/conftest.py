@@ -16,7 +16,7 @@ from anyio.from_thread import start_blocking_portal
 from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
-from app.http.server import Server
+from app.http.server import HttpServer
 from app.logs import configure_logging
 from app.main import create_app
 from app.settings import Settings
@@ -43,7 +43,7 @@ def server_url(service: FastAPI, judged: Judged) -> Iterator[str]:
     """One server for all tests: it opens its database for each request, so it follows the test's."""
     configure_logging("warning")
     config = uvicorn.Config(judged, port=0, log_config=None, lifespan="off", timeout_keep_alive=75)
-    server = Server(config, service.state.feed)
+    server = HttpServer(config, service.state.feed)
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from app.addresses import is_public
 from app.outbound import (
-    AnswerTooLarge,
     OutboundRules,
+    ResponseTooLarge,
     TargetRefused,
     check_target,
     outbound_client,
@@ -342,7 +342,7 @@ def test_only_so_much_of_an_answer_is_read() -> None:
     with receiver(large) as hook:
         rules = OutboundRules(networks=LOOPBACK, allow_http=True)
         with outbound_client(rules, total_seconds=5) as client:
-            with client.stream("POST", hook.url) as response, pytest.raises(AnswerTooLarge):
+            with client.stream("POST", hook.url) as response, pytest.raises(ResponseTooLarge):
                 read_at_most(response, 65536)
             with client.stream("POST", hook.url) as response:
                 assert len(read_at_most(response, 100_000)) == 100_000

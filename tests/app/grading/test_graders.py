@@ -15,10 +15,10 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.errors import TooManyRequests
-from app.grading.sandbox import local_sandbox, sandbox_settings
 from app.grading.schemas import Errors, GraderRunOut
 from app.grading.services import forget_services
 from app.grading.turns import Turns
+from app.sandbox import local_sandbox, sandbox_settings
 from app.settings import get_settings
 from graders import Failure, FailureKind, Grade, TokenUsage, parse_grader
 from tests.app.grading.judge_servers import refused, scored

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.grading.cache import ENTRY_BYTES, AnswerCache, key_of
+from app.grading.cache import ENTRY_BYTES, ReplyCache, key_of
 from app.grading.headers import MASK, masked, opened, sealed
 from app.grading.limits import grade_limits
 from graders import GraderInvalid, parse_grader
@@ -98,7 +98,7 @@ def test_headers_are_refused_where_nothing_can_be_sealed() -> None:
 
 
 def test_the_cache_is_bounded_and_forgets_what_was_used_least() -> None:
-    cache = AnswerCache[str](3 * (ENTRY_BYTES + 10))
+    cache = ReplyCache[str](3 * (ENTRY_BYTES + 10))
     asked = []
 
     def ask(name: str) -> str:
@@ -116,7 +116,7 @@ def test_the_cache_is_bounded_and_forgets_what_was_used_least() -> None:
 
 
 def test_a_failure_is_not_remembered() -> None:
-    cache = AnswerCache[str](10_000)
+    cache = ReplyCache[str](10_000)
 
     def fail() -> str:
         raise RuntimeError("down")

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from app.grading import service
-from app.grading.sandbox import sandbox_settings
+from app.sandbox import sandbox_settings
 from app.settings import Settings
 from graders.sandbox import LocalSandbox, SandboxSettings
 from graders.services import Services

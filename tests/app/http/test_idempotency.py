@@ -18,10 +18,10 @@ from starlette.routing import BaseRoute
 from app.db import unit_of_work
 from app.files.models import File
 from app.http import idempotency as layer
+from app.http.transaction import KeptRoute
 from app.idempotency import service
 from app.idempotency.models import IdempotencyKey
-from app.idempotency.route import KeptRoute
-from app.idempotency.service import SHOWN_ONCE, Attempt
+from app.idempotency.service import SHOWN_ONCE, KeyedRequest
 from app.jobs import service as jobs_service
 from app.jobs.models import Job
 from app.main import create_app
@@ -174,7 +174,7 @@ def test_a_process_killed_before_its_commit_leaves_nothing_but_a_lease(
     http: httpx.Client, db: Session, tenant: Tenant
 ) -> None:
     print_ = service.fingerprint("POST", "/v1/uploads", b"", UPLOAD)
-    dead = Attempt(tenant.project_id, "k", "/v1/uploads", "req_dead")
+    dead = KeyedRequest(tenant.project_id, "k", "/v1/uploads", "req_dead")
     assert service.begin(db, dead, print_) is None
     db.commit()
     assert post(http, "/v1/uploads", UPLOAD).status_code == 409
@@ -244,11 +244,11 @@ def test_a_long_request_keeps_its_key(
 
     create, renew = uploads_router.uploads.create, service.renew
     renewed, may_end = Event(), Event()
-    renewals: list[Attempt] = []
+    renewals: list[KeyedRequest] = []
 
-    def counted(session: Session, attempt: Attempt) -> None:
-        renew(session, attempt)
-        renewals.append(attempt)
+    def counted(session: Session, keyed: KeyedRequest) -> None:
+        renew(session, keyed)
+        renewals.append(keyed)
         if len(renewals) == 3:
             renewed.set()
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from app.joint_reads import JointReads
+from app.http.joint_reads import JointReads
 
 pytestmark = pytest.mark.usefixtures("db")
 

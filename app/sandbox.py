@@ -1,4 +1,4 @@
-"""The sandbox of this process, built from the settings."""
+"""Builds the sandbox of this process from the settings."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ def sandbox_settings(settings: Settings) -> SandboxSettings:
 
 @lru_cache
 def local_sandbox(settings: SandboxSettings) -> LocalSandbox:
-    """The one of these settings. Nothing is started before a grader needs it."""
+    """Returns the one sandbox of these settings. Nothing is started before a grader needs it."""
     sandbox = LocalSandbox(settings)
     atexit.register(sandbox.close)
     return sandbox
 
 
 def sandbox_level(settings: SandboxSettings) -> str:
-    """The level that holds in this process, without finding it out: only graders that run code do."""
+    """Returns the level that holds in this process, without finding it out: only graders that run code do
+    that."""
     found = local_sandbox(settings).known
     return "not used yet" if found is None else found.level

@@ -1,0 +1,55 @@
+"""The one handler of errors: whatever a route raises leaves as an `ApiError`. See docs/errors.md."""
+
+from __future__ import annotations
+
+import re
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from app.errors import DATABASE_AWAY, ApiError, BadRequest, MethodNotAllowed, NotFound, database_away
+from app.http.transaction import state_of
+from app.validation_errors import describe
+
+NOT_YET = re.compile(
+    r"/v1/(chat|completions|responses|evals|embeddings|batches|organization|moderations"
+    r"|vector_stores|assistants|threads|images|audio|conversations|containers)(/|\Z)"
+)
+"""Paths of OpenAI's API that this version does not serve."""
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Gives every failure the one shape. The edge (app/http/edge.py) responds to what nobody foresaw."""
+    for raised in (ApiError, RequestValidationError, HTTPException, *DATABASE_AWAY):
+        app.add_exception_handler(raised, _handle)
+
+
+def _handle(request: Request, error: Exception) -> JSONResponse:
+    told = _as_api_error(request, error)
+    is_refusal = isinstance(error, RequestValidationError | HTTPException)  # before the handler has begun
+    state_of(request.scope).is_final = told.is_final and not is_refusal
+    return told.response()
+
+
+def _as_api_error(request: Request, error: Exception) -> ApiError:
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, RequestValidationError):
+        fault = describe(error.errors()[0])
+        return BadRequest(fault.message, param=fault.param, code=fault.code)
+    if isinstance(error, HTTPException):
+        return _from_routing(request, error)
+    return database_away(error)
+
+
+def _from_routing(request: Request, error: HTTPException) -> ApiError:
+    path, method = request.url.path, request.method
+    if error.status_code in (404, 405) and NOT_YET.match(path):
+        return NotFound(f"{method} {path} is not available in this version of Cherry.")
+    if error.status_code == 404:
+        return NotFound(f"Invalid URL ({method} {path})")
+    if error.status_code == 405:
+        return MethodNotAllowed(f"Not allowed to {method} on {path}.", headers=error.headers)
+    return BadRequest(str(error.detail))

@@ -1,0 +1,1 @@
+"""Rules about this repository that no ready-made linter has."""

@@ -1,0 +1,1 @@
+"""What torch and transformers know, told to a process that loads neither (`app/inspection.py` asks)."""

@@ -1,0 +1,21 @@
+"""`python -m workers.inspect NAME`: carries out one inspection. See protocol.py for what goes in and out."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+from workers.inspect.protocol import respond
+
+
+def torch() -> dict[str, Any]:
+    found: dict[str, Any] = importlib.import_module("workers.inspect.torch").inspect()
+    return found
+
+
+INSPECTIONS = {"torch": torch}
+"""Each loads its module when it is called, so that a library that is missing is told like any other fault."""
+
+if __name__ == "__main__":
+    respond(INSPECTIONS, sys.argv[1])
