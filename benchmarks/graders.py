@@ -122,7 +122,9 @@ def sandboxed() -> bool:
     if (reason := sandbox.why_not()) is not None:
         print(f"No sandbox holds here: {reason}")
         return False
-    print(f"Python graders, level {sandbox.finding().level}: grades per CPU-second (milliseconds a grade)\n")
+    print(
+        f"Python graders, level {sandbox.assessment().level}: grades per CPU-second (milliseconds a grade)\n"
+    )
     print(
         "| imports | warm pool, one locked process per call | one interpreter per call |\n| --- | --- | --- |"
     )

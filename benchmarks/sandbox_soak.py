@@ -17,7 +17,7 @@ import time
 import psutil
 
 from graders.sandbox import LocalSandbox, SandboxSettings
-from graders.sandbox.local import read_answer
+from graders.sandbox.local import read_result
 from graders.services import Limits, Program
 from tests.graders.sandbox.tenants import interleaved
 
@@ -102,12 +102,12 @@ def forged_answers(seconds: float) -> None:
         for _ in range(draw.randrange(6)):
             mutate(draw, data)
         tried += 1
-        answer = read_answer(bytes(data))
-        if answer is not None:
+        result = read_result(bytes(data))
+        if result is not None:
             accepted += 1
-            assert set(answer) in ({"ok", "v"}, {"ok", "k", "m"}), data
-            assert isinstance(answer["ok"], bool), data
-    print(f"{tried:,} forged answers in {seconds:.0f} s: {accepted:,} had the form of one, none did harm")
+            assert set(result) in ({"ok", "v"}, {"ok", "k", "m"}), data
+            assert isinstance(result["ok"], bool), data
+    print(f"{tried:,} forged results in {seconds:.0f} s: {accepted:,} had the form of one, none did harm")
 
 
 def mutate(draw: random.Random, data: bytearray) -> None:
@@ -135,7 +135,7 @@ if __name__ == "__main__":
     box = LocalSandbox(SandboxSettings(limits=Limits(wall_seconds=60)))
     if (reason := box.why_not()) is not None:
         sys.exit(f"No sandbox holds here: {reason}")
-    print(f"Level {box.finding().level}")
+    print(f"Level {box.assessment().level}")
     mixed_tenants(box, chosen.calls)
     many_grades(box, chosen.grades)
     box.close()

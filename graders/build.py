@@ -1,4 +1,4 @@
-"""From a spec to a grader that can be called."""
+"""Builds, from a spec, a grader that can be called."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from graders.multi import Multi
 from graders.rlvr.grader import Rlvr
 from graders.rlvr.spec import RlvrSpec
 from graders.services import (
-    NOTHING,
+    NO_SERVICES,
     Services,
     required_embedder,
     required_endpoint,
@@ -36,8 +36,8 @@ from graders.text.text_similarity import TextSimilarity, similarity
 from graders.types import Grader, GraderInvalid
 
 
-def build_grader(spec: GraderSpec, services: Services = NOTHING) -> Grader:
-    """Compile a grader once; what it returns keeps no state and may be shared between threads.
+def build_grader(spec: GraderSpec, services: Services = NO_SERVICES) -> Grader:
+    """Returns the grader that a spec describes; it keeps no state and may be shared between threads.
 
     Raises `GraderInvalid` for a grader that needs a service which is not there.
     """
@@ -70,12 +70,12 @@ def build_grader(spec: GraderSpec, services: Services = NOTHING) -> Grader:
         case RlvrSpec():
             return Rlvr.build(spec, services)
         case MultiSpec():
-            graders = {key: _build_part(spec, key, services) for key in spec.named}
+            graders = {key: _build_subgrader(spec, key, services) for key in spec.subgraders}
             return Multi(spec.name, graders, Formula.parse(spec.calculate_output, frozenset(graders)))
 
 
-def _build_part(spec: MultiSpec, key: str, services: Services) -> Grader:
+def _build_subgrader(spec: MultiSpec, key: str, services: Services) -> Grader:
     try:
-        return build_grader(spec.named[key], services)
+        return build_grader(spec.subgraders[key], services)
     except GraderInvalid as error:
         raise error.below(spec.path_of(key)) from None

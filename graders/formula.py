@@ -1,4 +1,4 @@
-"""The formula language of `calculate_output`.
+"""Parses and evaluates the formula language of `calculate_output`.
 
     expr   := term (("+" | "-") term)*
     term   := unary (("*" | "/") unary)*
@@ -53,7 +53,7 @@ _MANY_ARGUMENTS: dict[str, Callable[..., float]] = {"min": min, "max": max}
 
 @dataclass(frozen=True)
 class Formula:
-    """A parsed formula. Safe to share between threads."""
+    """Holds a parsed formula. It is safe to share between threads."""
 
     text: str
     names: frozenset[str]
@@ -61,7 +61,7 @@ class Formula:
 
     @classmethod
     def parse(cls, text: str, known: frozenset[str]) -> Formula:
-        """Compile a formula over the `known` names. Raises `GraderInvalid`."""
+        """Compiles a formula over the `known` names. Raises `GraderInvalid`."""
         if len(text.encode("utf-8", "replace")) > MAX_BYTES:
             raise GraderInvalid(f"The formula is longer than {MAX_BYTES} bytes.")
         parser = _Parser(text, known)
@@ -69,7 +69,7 @@ class Formula:
         return cls(text, frozenset(parser.names), compiled)
 
     def evaluate(self, values: Mapping[str, float]) -> float:
-        """The finite result. Raises `GradeFailed` (formula_parse_error) where there is none."""
+        """Returns the finite result. Raises `GradeFailed` (formula_parse_error) where there is none."""
         try:
             return self.compiled(values)
         except (ArithmeticError, ValueError) as error:
@@ -101,7 +101,7 @@ def _tokens(text: str) -> Iterator[_Token]:
 
 
 class _Parser:
-    """Recursive descent; each method returns a compiled part."""
+    """Parses by recursive descent; each method returns the compiled form of what it read."""
 
     def __init__(self, text: str, known: frozenset[str]) -> None:
         self.tokens = _tokens(text)

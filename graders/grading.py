@@ -1,4 +1,4 @@
-"""From a score, or the reason why there is none, to a `Grade`."""
+"""Turns a score, or the reason why there is none, into a `Grade`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from graders.types import Failure, FailureKind, Grade, GradeFailed, Grader, Samp
 
 
 class Score(NamedTuple):
-    """What a grader found: a value in grader units, the parts it is made of, and the tokens it cost."""
+    """Holds what a grader found: a value in grader units, the parts it is made of, and the tokens it cost."""
 
     value: float
     parts: Mapping[str, float] = MappingProxyType({})
@@ -25,7 +25,7 @@ class Score(NamedTuple):
 def grade_by(
     score: Callable[[Sample, Mapping[str, Any]], Score], sample: Sample, item: Mapping[str, Any]
 ) -> Grade:
-    """Run a scoring function that may raise `GradeFailed`, and time it."""
+    """Runs and times a scoring function; a `GradeFailed` that it raises becomes the grade's failure."""
     started = perf_counter()
     try:
         found = score(sample, item)
@@ -41,7 +41,7 @@ def grade_by(
 
 
 def grade_safely(grader: Grader, sample: Sample, item: Mapping[str, Any]) -> Grade:
-    """The grade, whatever the grader does: one that raises, or gives no finite number, has failed."""
+    """Returns the grade, whatever the grader does: one that raises, or gives no finite number, has failed."""
     started = perf_counter()
     try:
         grade = grader.grade(sample, item)

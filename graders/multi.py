@@ -13,7 +13,7 @@ from graders.types import Failure, Grade, GradeFailed, Grader, Sample, add_usage
 
 @dataclass(frozen=True)
 class Multi:
-    """A built `multi` grader.
+    """Grades by several graders and a formula over their values: a built `multi` grader.
 
     A sub-grader that fails through the completion's fault counts as 0 in the formula, and its failure stands
     in `part_failures`. Any other failure is the failure of the whole: there is no honest number to give.
@@ -55,7 +55,7 @@ class Multi:
 
 
 def _parts(grades: Mapping[str, Grade]) -> list[tuple[str, float]]:
-    """The value of each sub-grader, and its own parts under its key."""
+    """Returns the value of each sub-grader, and the sub-grader's own parts under its key."""
     found: list[tuple[str, float]] = []
     for key, grade in grades.items():
         if grade.value is not None:
@@ -67,6 +67,6 @@ def _parts(grades: Mapping[str, Grade]) -> list[tuple[str, float]]:
 
 
 def _reason(grades: Mapping[str, Grade]) -> str:
-    """What each sub-grader said, one line."""
+    """Returns what each sub-grader said, in one line."""
     said = {key: grade.failure.message if grade.failure else grade.reason for key, grade in grades.items()}
     return " | ".join(f"{key}: {text}" for key, text in said.items() if text)

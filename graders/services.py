@@ -1,4 +1,4 @@
-"""What graders may call on besides themselves. Whoever builds a grader passes it in.
+"""Declares what graders may call on besides themselves. Whoever builds a grader passes it in.
 
 `graders` itself opens no sockets and starts no processes unless it is given one of these; the exception is
 `math`, whose comparisons run in processes of its own (graders/math/process.py).
@@ -13,18 +13,18 @@ from typing import Any, Literal, Protocol
 from graders.types import GraderInvalid, TokenUsage
 
 Fault = Literal["raised", "time", "memory", "no_result", "output", "server"]
-"""How a program in the sandbox failed: it raised, ran out of time or memory, gave no valid answer, wrote too
+"""How a program in the sandbox failed: it raised, ran out of time or memory, gave no valid result, wrote too
 much; or (`server`) the sandbox itself could not run it, which is nobody's fault but ours."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Most that one program may use; the sandbox's own limits hold where they are lower.
+    """Limits what one program may use; the sandbox's own limits hold where they are lower.
 
     Attributes:
-        wall_seconds, cpu_seconds: then it is killed.
-        memory_bytes: address space.
-        output_bytes: what it prints beyond this is dropped.
+        wall_seconds, cpu_seconds: the program is killed after these.
+        memory_bytes: size of the address space.
+        output_bytes: what the program prints beyond this is dropped.
     """
 
     wall_seconds: float = 120.0
@@ -35,14 +35,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Program:
-    """Untrusted Python.
+    """Describes a piece of untrusted Python to run.
 
     Attributes:
         source: the text of a module.
         function: called with `arguments` once the module has run; None runs the module as `__main__`.
         arguments: JSON values, which reach the function as they are.
-        stdin: what it can read from standard input.
-        seed: `random` and numpy start from it, so that the same call gives the same answer.
+        stdin: what the program can read from standard input.
+        seed: `random` and numpy start from it, so that the same call gives the same result.
     """
 
     source: str
@@ -55,7 +55,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a program. Everything in it was written by untrusted code.
+    """Reports what became of a program. Everything in it was written by untrusted code.
 
     Attributes:
         value: what the function returned, a JSON value (a finite number, text, list or object); None where it
@@ -76,24 +76,31 @@ class Outcome:
 
 
 class Sandbox(Protocol):
-    """Runs untrusted Python, each program in a locked process of its own. Safe to call from many threads."""
+    """Runs untrusted Python, each program in a locked process of its own.
+
+    It is safe to call from many threads.
+    """
 
     def why_not(self) -> str | None:
-        """What is missing for programs to be run safely here; None if nothing is.
+        """Returns what is missing for programs to be run safely here; None if nothing is.
 
         The first call finds out by attacking the sandbox, which takes about a second.
         """
 
-    def run(self, program: Program) -> Outcome: ...
+    def run(self, program: Program) -> Outcome:
+        """Runs a program to its end or its limits.
+
+        Raises nothing: whatever went wrong is the outcome's `fault`.
+        """
 
 
 @dataclass(frozen=True)
 class Target:
-    """Which judge is meant.
+    """Names the judge that is meant.
 
     Attributes:
-        model: as the grader names it.
-        base_url: where it is, if the grader itself says so; else the judge of the settings.
+        model: the model, as the grader names it.
+        base_url: the judge's address, if the grader itself gives one; else it is a judge of the settings.
         api_key_name: name of a key that the operator has set for that address.
     """
 
@@ -104,10 +111,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Question:
-    """One question to a judge model.
+    """Asks something of a judge model.
 
     Attributes:
-        messages: in the chat form. They say in words what the reply shall look like.
+        messages: the messages in the chat form. They say in words what the reply shall look like.
         schema: JSON schema of the reply; `schema_name` names it.
         sampling: parameters of the chat call, such as temperature, under the chat call's names.
     """
@@ -120,11 +127,11 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a judge model replied: text that should be JSON of the question's schema.
+class Reply:
+    """Holds what a judge model replied: text that should be JSON of the question's schema.
 
     Attributes:
-        usage: what it cost; nothing if the answer was known from before.
+        usage: the tokens it cost; none if the reply was known from before.
         remark: what a person should know of how it came about, such as a server that ignores schemas.
     """
 
@@ -134,21 +141,23 @@ class Answer:
 
 
 class Judge(Protocol):
-    """Asks a model. Safe to call from threads."""
+    """Asks a judge model. It is safe to call from many threads."""
 
     def check(self, target: Target, sampling: Mapping[str, Any], media: frozenset[str]) -> None:
-        """Whether that judge can be asked with these parameters, and about `image` and `audio`. Asks nobody.
+        """Checks that the judge can be asked with these parameters, and about `image` and `audio`.
+
+        It asks nobody.
 
         Raises `GraderInvalid`.
         """
 
-    def ask(self, question: Question) -> Answer:
-        """Raises `GradeFailed`: server, refusal, exceeded max tokens."""
+    def ask(self, question: Question) -> Reply:
+        """Returns the judge's reply. Raises `GradeFailed`: server, refusal, exceeded max tokens."""
 
 
 @dataclass(frozen=True)
-class Errand:
-    """One call to a grading server. `rate_limit`: most calls per second to that URL."""
+class EndpointRequest:
+    """Describes one call to a grading server. `rate_limit` is the most calls per second to that URL."""
 
     url: str
     headers: Mapping[str, str]
@@ -157,18 +166,18 @@ class Errand:
 
 
 class EndpointCaller(Protocol):
-    """Posts JSON to grading servers. Safe to call from threads."""
+    """Posts JSON to grading servers. It is safe to call from many threads."""
 
     def check(self, url: str) -> None:
-        """Whether that URL may be called. Raises `GraderInvalid`."""
+        """Checks that the URL may be called. Raises `GraderInvalid`."""
 
-    def post(self, errand: Errand) -> Any:
-        """The JSON that the server answers. Raises `GradeFailed`: internal, server."""
+    def post(self, request: EndpointRequest) -> Any:
+        """Returns the JSON of the server's response. Raises `GradeFailed`: internal, server."""
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """Vectors of some texts, in their order, and the model that made them."""
+class EmbeddedTexts:
+    """Holds the vectors of some texts, in their order, and names the model that made them."""
 
     model: str
     vectors: Sequence[Sequence[float]]
@@ -176,17 +185,18 @@ class Embedded:
 
 
 class Embedder(Protocol):
-    """Turns texts into vectors of one length. Safe to call from threads."""
+    """Turns texts into vectors of one length. It is safe to call from many threads."""
 
-    def embed(self, texts: Sequence[str]) -> Embedded:
-        """Raises `GradeFailed`."""
+    def embed(self, texts: Sequence[str]) -> EmbeddedTexts:
+        """Returns a vector for each text. Raises `GradeFailed`."""
 
 
 @dataclass(frozen=True)
 class Services:
-    """None: not here, and graders that need it are refused when they are built, with `why` as the reason.
+    """Holds the services that graders may call on; None where there is no such service.
 
-    `why` maps the name of a missing service to a sentence on what is missing and how to mend it.
+    A grader that needs a missing one is refused when it is built. `why` maps the name of a missing service to
+    a sentence on what is missing and how to mend it.
     """
 
     sandbox: Sandbox | None = None
@@ -196,11 +206,14 @@ class Services:
     why: Mapping[str, str] = field(default_factory=dict)
 
 
-NOTHING = Services()
+NO_SERVICES = Services()
 
 
 def required_sandbox(services: Services, kind: str) -> Sandbox:
-    """The sandbox, for graders of a kind. Raises `GraderInvalid` (python_grader_unavailable) without one."""
+    """Returns the sandbox, for graders of a kind.
+
+    Raises `GraderInvalid` (python_grader_unavailable) without one.
+    """
     if services.sandbox is None:
         reason = services.why.get("sandbox", "there is no sandbox here")
     elif (missing := services.sandbox.why_not()) is not None:
@@ -215,21 +228,24 @@ def required_sandbox(services: Services, kind: str) -> Sandbox:
 
 
 def required_judge(services: Services, kind: str) -> Judge:
-    """Raises `GraderInvalid` where no judge can be asked at all."""
+    """Returns the judges, for graders of a kind.
+
+    Raises `GraderInvalid` where no judge can be asked at all.
+    """
     if services.judge is None:
         raise _missing(services, "judge", f"A {kind} grader asks a judge model", "type")
     return services.judge
 
 
 def required_endpoint(services: Services) -> EndpointCaller:
-    """Raises `GraderInvalid` where no grading server can be called."""
+    """Returns what calls grading servers. Raises `GraderInvalid` where none can be called."""
     if services.endpoint is None:
         raise _missing(services, "endpoint", "An endpoint grader calls another server", "type")
     return services.endpoint
 
 
 def required_embedder(services: Services) -> Embedder:
-    """Raises `GraderInvalid` where there is no embedding model."""
+    """Returns the embedding model. Raises `GraderInvalid` where there is none."""
     if services.embedder is None:
         raise _missing(services, "embedder", "'cosine' compares embeddings", "evaluation_metric")
     return services.embedder

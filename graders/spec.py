@@ -1,4 +1,4 @@
-"""The wire format of graders: pydantic models, a union told apart by `type`.
+"""Declares the wire format of graders: pydantic models, a union told apart by `type`.
 
 `parse_grader` is the front door: it reads what a user sent and answers with OpenAI's error codes. The models
 also validate on their own, so a stored spec can be read back as a field of another model.
@@ -29,7 +29,7 @@ MAX_GRADERS = 64
 
 
 class StringCheckSpec(ComparingSpec):
-    """1 or 0 by comparing two strings."""
+    """Asks for 1 or 0 by comparing two strings."""
 
     type: Literal["string_check"]
     operation: Annotated[
@@ -54,14 +54,14 @@ Metric = Literal[
 
 
 class TextSimilaritySpec(ComparingSpec):
-    """How alike two texts are, 0 to 1."""
+    """Asks how alike two texts are, 0 to 1."""
 
     type: Literal["text_similarity"]
     evaluation_metric: Metric
     pass_threshold: float | None = None
 
 
-AnyPart = (
+SingleSpec = (
     StringCheckSpec
     | TextSimilaritySpec
     | PythonSpec
@@ -75,67 +75,73 @@ AnyPart = (
     | RlvrSpec
 )
 """Every kind that may stand alone or inside a `multi`."""
-PartSpec = Annotated[AnyPart, Field(discriminator="type")]
-_PARTS: dict[str, type[AnyPart]] = {
-    get_args(model.model_fields["type"].annotation)[0]: model for model in get_args(AnyPart)
+SubgraderSpec = Annotated[SingleSpec, Field(discriminator="type")]
+_SINGLE_MODELS: dict[str, type[SingleSpec]] = {
+    get_args(model.model_fields["type"].annotation)[0]: model for model in get_args(SingleSpec)
 }
 
 
 class MultiSpec(NamedSpec):
-    """Several graders and a formula over their values.
+    """Combines several graders by a formula over their values.
 
     `graders` keeps the form it came in: an object of graders, or (as OpenAI's own types have it) one bare
-    grader, which `named` shows as an object of one.
+    grader, which `subgraders` shows as an object of one.
     """
 
     type: Literal["multi"]
     name: GraderName
-    graders: Annotated[dict[str, PartSpec], Field(min_length=1, max_length=MAX_GRADERS)] | PartSpec
+    graders: Annotated[dict[str, SubgraderSpec], Field(min_length=1, max_length=MAX_GRADERS)] | SubgraderSpec
     calculate_output: str
     pass_threshold: float | None = None
 
     @property
-    def named(self) -> dict[str, PartSpec]:
+    def subgraders(self) -> dict[str, SubgraderSpec]:
+        """Returns the sub-graders by the names that the formula uses."""
         return self.graders if isinstance(self.graders, dict) else {self.graders.name: self.graders}
 
     def templates(self) -> Iterator[tuple[str, str]]:
-        for key, part in self.named.items():
+        for key, part in self.subgraders.items():
             for param, text in part.templates():
                 yield f"{self.path_of(key)}.{param}", text
 
     def path_of(self, key: str) -> str:
-        """Where a sub-grader stands."""
+        """Returns where a sub-grader stands in the grader, such as `graders.city`."""
         return f"graders.{key}" if isinstance(self.graders, dict) else "graders"
 
     @model_validator(mode="after")
     def _formula_fits(self) -> MultiSpec:
-        for key in self.named:
+        for key in self.subgraders:
             refuse(lambda key=key: _check_key(key), "graders")  # type: ignore[misc]
-        refuse(lambda: Formula.parse(self.calculate_output, frozenset(self.named)), "calculate_output")
+        refuse(lambda: Formula.parse(self.calculate_output, frozenset(self.subgraders)), "calculate_output")
         return self
 
 
-GraderSpec = Annotated[AnyPart | MultiSpec, Field(discriminator="type")]
-SUPPORTED = (*_PARTS, "multi")
+GraderSpec = Annotated[SingleSpec | MultiSpec, Field(discriminator="type")]
+SUPPORTED = (*_SINGLE_MODELS, "multi")
 
 
 def parse_grader(raw: Any) -> GraderSpec:
-    """Read a grader as it was sent, checking templates and formula too: what this accepts can be built.
+    """Reads a grader as it was sent, checking templates and formula too: what this accepts can be built.
 
     Missing names are filled in. Raises `GraderInvalid` for the first thing wrong.
     """
     if _kind(raw, "") == "multi":
         return _parse_multi(raw)
-    return _parse_part(raw, "")
+    return _parse_single(raw, "")
 
 
 def dump_grader(spec: GraderSpec) -> dict[str, Any]:
-    """The spec as it was received, with names filled in (and `neq` read as `ne`)."""
+    """Returns the spec as it was received, with names filled in (and `neq` read as `ne`)."""
     return spec.model_dump(mode="json", exclude_unset=True)
 
 
+def single_graders(spec: GraderSpec) -> list[SingleSpec]:
+    """Returns the single graders that a grader is made of: those of a `multi`, else the grader itself."""
+    return list(spec.subgraders.values()) if isinstance(spec, MultiSpec) else [spec]
+
+
 def item_paths(spec: GraderSpec) -> list[tuple[str, str]]:
-    """Every dataset field the grader reads, as (where in the grader, which path), without repeats.
+    """Lists every dataset field the grader reads, as (where in the grader, which path), without repeats.
 
     For example `("graders.city.reference", "item.address.city")`; check rows with `has_path`.
     """
@@ -149,12 +155,12 @@ def item_paths(spec: GraderSpec) -> list[tuple[str, str]]:
 
 
 def has_path(item: dict[str, Any], path: str) -> bool:
-    """Whether a dataset row has a path that `item_paths` named."""
+    """Tells whether a dataset row has a path that `item_paths` named."""
     return Variable.parse(path).is_in(item)
 
 
 def _kind(raw: Any, at: str) -> str:
-    """The grader's type, if this build has it."""
+    """Returns the grader's type. Raises `GraderInvalid` if this build does not have it."""
     if not isinstance(raw, dict):
         raise invalid_type(at, "an object", raw)
     param = f"{at}.type" if at else "type"
@@ -168,12 +174,12 @@ def _kind(raw: Any, at: str) -> str:
     return kind
 
 
-def _parse_part(raw: Any, at: str) -> AnyPart:
+def _parse_single(raw: Any, at: str) -> SingleSpec:
     kind = _kind(raw, at)
     if kind == "multi":
         raise GraderInvalid("A multi grader cannot contain another multi grader.", param=f"{at}.type")
     try:
-        return _PARTS[kind].model_validate(raw)
+        return _SINGLE_MODELS[kind].model_validate(raw)
     except ValidationError as error:
         raise from_pydantic(error, raw, at) from None
 
@@ -186,7 +192,7 @@ def _parse_multi(raw: dict[str, Any]) -> MultiSpec:
 
 
 def _parse_graders(raw: dict[str, Any]) -> Any:
-    """The value of `graders`, in the form it came in."""
+    """Returns the value of `graders`, in the form it came in."""
     if "graders" not in raw:
         raise missing("graders")
     graders = raw["graders"]
@@ -195,7 +201,7 @@ def _parse_graders(raw: dict[str, Any]) -> Any:
     if isinstance(graders.get("type"), str):
         if "name" not in graders:
             raise missing("graders.name")
-        return _parse_part(graders, "graders")
+        return _parse_single(graders, "graders")
     if not 1 <= len(graders) <= MAX_GRADERS:
         raise GraderInvalid(
             f"Invalid value for 'graders': expected 1 to {MAX_GRADERS} graders, but got {len(graders)}.",
@@ -203,7 +209,7 @@ def _parse_graders(raw: dict[str, Any]) -> Any:
         )
     for key in graders:
         _check_key(key)
-    return {key: _parse_part(part, f"graders.{key}") for key, part in graders.items()}
+    return {key: _parse_single(part, f"graders.{key}") for key, part in graders.items()}
 
 
 def _check_key(key: str) -> None:

@@ -1,4 +1,4 @@
-"""What the specs of all graders are made of."""
+"""Holds what the specs of all graders are made of."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_TEMPLATE = 64 * 1024
 
 
 def refuse(check: Callable[[], object], param: str = "") -> None:
-    """Run a check, turning its `GraderInvalid` into what pydantic expects. `param` is below the value."""
+    """Runs a check, turning its `GraderInvalid` into what pydantic expects. `param` is below the value."""
     try:
         check()
     except GraderInvalid as error:
@@ -29,7 +29,7 @@ def refuse(check: Callable[[], object], param: str = "") -> None:
 
 
 def invalid(message: str, *, code: str = "invalid_value") -> None:
-    """For `refuse`: always raises `GraderInvalid`."""
+    """Raises `GraderInvalid`, always; for use in `refuse`."""
     raise GraderInvalid(message, code=code)
 
 
@@ -43,13 +43,13 @@ GraderName = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class SpecModel(BaseModel):
-    """Strict about types and keys, as the API is."""
+    """Reads strictly, as the API does: no conversion of types, no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class NamedSpec(SpecModel):
-    """A grader with a name; one that is left out is made up from the content, the same every time."""
+    """Describes a grader with a name; one that is left out is made up from the content, always the same."""
 
     @model_validator(mode="before")
     @classmethod
@@ -59,12 +59,12 @@ class NamedSpec(SpecModel):
         return raw
 
     def templates(self) -> Iterator[tuple[str, str]]:
-        """Every templated text, with where it stands in the grader."""
+        """Yields every templated text, as (where it stands in the grader, the text)."""
         yield from ()
 
 
 class ComparingSpec(NamedSpec):
-    """A grader that compares what two templates become."""
+    """Describes a grader that compares what two templates become."""
 
     name: GraderName
     input: TemplateText
@@ -76,7 +76,7 @@ class ComparingSpec(NamedSpec):
 
 
 def made_up_name(raw: dict[str, Any]) -> str:
-    """`grader-` and 12 letters or digits that depend on the content only."""
+    """Returns `grader-` and 12 letters or digits that depend on the content only."""
     content = json.dumps(
         raw,
         sort_keys=True,
@@ -99,4 +99,5 @@ EXTRACTORS: tuple[Extractor, ...] = ("boxed", "hash", "answer", "latex", "number
 
 
 def text_or_list(value: Any) -> str:
+    """Returns the tag of a union of a text and a list: `~text` or `~list`."""
     return "~text" if isinstance(value, str) else "~list"

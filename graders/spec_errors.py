@@ -1,4 +1,4 @@
-"""Pydantic's findings in OpenAI's words and codes."""
+"""Puts pydantic's findings into OpenAI's words and codes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ _TELLING = ("compare", "type")
 
 
 def from_pydantic(error: ValidationError, raw: Any, at: str) -> GraderInvalid:
-    """The first finding as `GraderInvalid`; `raw` is what was validated and `at` its path in the grader."""
+    """Returns the first finding as `GraderInvalid`.
+
+    `raw` is what was validated, and `at` its path in the grader.
+    """
     found = error.errors(include_url=False)[0]
     param = _param(found["loc"], raw, at)
     kind, context = found["type"], found.get("ctx", {})
@@ -67,16 +70,19 @@ def from_pydantic(error: ValidationError, raw: Any, at: str) -> GraderInvalid:
 
 
 def missing(param: str) -> GraderInvalid:
+    """Returns the error for a parameter that is required and absent."""
     return GraderInvalid(
         f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
     )
 
 
 def unknown(param: str) -> GraderInvalid:
+    """Returns the error for a parameter that there is not."""
     return GraderInvalid(f"Unknown parameter: '{param}'.", param=param, code="unknown_parameter")
 
 
 def invalid_type(param: str, expected: str, got: Any) -> GraderInvalid:
+    """Returns the error for a value of another JSON type than `expected`, which is named with its article."""
     return GraderInvalid(
         f"Invalid type for '{param or 'grader'}': expected {expected}, but got {_described(got)} instead.",
         param=param,
@@ -85,6 +91,7 @@ def invalid_type(param: str, expected: str, got: Any) -> GraderInvalid:
 
 
 def invalid_value(param: str, got: str, supported: Sequence[str]) -> GraderInvalid:
+    """Returns the error for a text outside an enumeration, whose values the message lists."""
     shown = got if len(got) <= 60 else got[:60] + "..."
     *most, last = (f"'{value}'" for value in supported)
     separator = ", and " if len(most) > 1 else " and "
@@ -93,7 +100,7 @@ def invalid_value(param: str, got: str, supported: Sequence[str]) -> GraderInval
 
 
 def _wrong_tag(found: ErrorDetails, param: str) -> GraderInvalid:
-    """An object whose telling key (`compare`) is absent or unknown."""
+    """Returns the error for an object whose telling key (`compare`) is absent or unknown."""
     tag = found["ctx"]["discriminator"].strip("'")
     if found["type"] == "union_tag_not_found":
         return missing(f"{param}.{tag}")
@@ -101,7 +108,7 @@ def _wrong_tag(found: ErrorDetails, param: str) -> GraderInvalid:
 
 
 def _not_among(param: str, got: Any, listed: str) -> GraderInvalid:
-    """A value outside an enumeration, which pydantic lists as `'a', 'b' or 'c'`."""
+    """Returns the error for a value outside an enumeration, which pydantic lists as `'a', 'b' or 'c'`."""
     if not isinstance(got, str):
         return invalid_type(param, "a string", got)
     supported = [value.strip().strip("'") for value in listed.replace(" or ", ", ").split(",")]
@@ -109,7 +116,7 @@ def _not_among(param: str, got: Any, listed: str) -> GraderInvalid:
 
 
 def _param(loc: Sequence[str | int], raw: Any, at: str) -> str:
-    """Pydantic's location as a path in what the user sent, without the union tags that pydantic puts in."""
+    """Returns pydantic's location as a path in what the user sent, without the union tags that it adds."""
     path, here = at, raw
     tag_expected = False
     previous: str | int = ""

@@ -1,4 +1,4 @@
-"""Strict JSON: what this accepts, UTF-8 output and a Postgres jsonb column accept too.
+"""Reads strict JSON: what this accepts, UTF-8 output and a Postgres jsonb column accept too.
 
 The standard decoder with hooks. Costs about a third more time than `json.loads`.
 """
@@ -24,7 +24,10 @@ _LONGEST_INT = len(str(INT_MIN))
 
 
 class StrictJsonError(ValueError):
-    """The text is not strict JSON. `line` and `column` count from 1; None where the place is not known."""
+    """Says why a text is not strict JSON.
+
+    `line` and `column` count from 1; they are None where the place is not known.
+    """
 
     def __init__(self, message: str, *, line: int | None = None, column: int | None = None) -> None:
         super().__init__(message if line is None else f"{message} (line {line}, column {column})")
@@ -34,10 +37,10 @@ class StrictJsonError(ValueError):
 
 
 def loads(text: str | bytes | bytearray, *, max_depth: int = MAX_DEPTH) -> Any:
-    """Parse one JSON document.
+    """Parses one JSON document.
 
-    Refused beside malformed text: NaN and infinities, floats that overflow, integers beyond signed 64 bits,
-    duplicate keys, nesting beyond `max_depth`, invalid UTF-8, NUL, lone surrogates, a byte order mark.
+    It refuses, beside malformed text: NaN and infinities, floats that overflow, integers beyond signed 64
+    bits, duplicate keys, nesting beyond `max_depth`, invalid UTF-8, NUL, lone surrogates, a byte order mark.
     Raises `StrictJsonError`, and nothing else, for any text.
     """
     document = _as_text(text)
@@ -54,7 +57,7 @@ def loads(text: str | bytes | bytearray, *, max_depth: int = MAX_DEPTH) -> Any:
 
 
 def _decoded(document: str) -> Any:
-    """As the decoder does, which looks for white space first; hardly a line has any."""
+    """Does what the decoder does, which looks for white space first; hardly a line has any."""
     try:
         value, end = _DECODER.scan_once(document, 0)  # type: ignore[attr-defined] # typeshed lacks it
     except StopIteration:  # white space, or no JSON
@@ -65,7 +68,7 @@ def _decoded(document: str) -> Any:
 
 
 def _as_text(text: str | bytes | bytearray) -> str:
-    """The document as text that has a UTF-8 form."""
+    """Returns the document as text that has a UTF-8 form."""
     try:
         if isinstance(text, str):
             if not text.isascii():
@@ -79,7 +82,7 @@ def _as_text(text: str | bytes | bytearray) -> str:
 
 
 def _check_depth(document: str, max_depth: int) -> None:
-    """Refuse deep nesting before the decoder recurses into it."""
+    """Refuses deep nesting before the decoder recurses into it."""
     if document.count("[") + document.count("{") <= max_depth:
         return
     brackets = _NOT_A_BRACKET.sub("", document)
@@ -88,7 +91,7 @@ def _check_depth(document: str, max_depth: int) -> None:
 
 
 def _check_escapes(document: str, value: Any) -> None:
-    """Refuse NUL and lone surrogates, which in a valid document can only come from escapes."""
+    """Refuses NUL and lone surrogates, which in a valid document can only come from escapes."""
     if _ESCAPED_NUL.search(document):
         raise StrictJsonError("a string holds the NUL character (\\u0000)")
     if "\\ud" in document or "\\uD" in document:

@@ -1,4 +1,4 @@
-"""`{{ item.answer }}` and `{{ sample.output_text }}` inside grader strings.
+"""Renders `{{ item.answer }}` and `{{ sample.output_text }}` inside grader strings.
 
 A path grammar of our own and nothing else: no expressions, no attributes, no format codes. Values are
 inserted as data, so a completion that contains `{{item.answer}}` stays text.
@@ -31,14 +31,14 @@ _WRITTEN_BY_POLICY = ("output_json", "output_tools")
 
 @dataclass(frozen=True)
 class Variable:
-    """One path: a namespace and the keys (str) and indexes (int) below it."""
+    """Names one value by a path: a namespace and the keys (str) and indexes (int) below it."""
 
     namespace: str
     steps: tuple[str | int, ...]
 
     @classmethod
     def parse(cls, text: str) -> Variable:
-        """Read `item.a.b[0]`; any key can be written `["like this"]`. Raises `GraderInvalid`."""
+        """Reads `item.a.b[0]`; any key can be written `["like this"]`. Raises `GraderInvalid`."""
         start = _NAMESPACE.match(text)
         if start is None:
             raise _not_a_variable(text)
@@ -70,7 +70,7 @@ class Variable:
         return self.namespace + "".join(_written(step) for step in self.steps)
 
     def is_in(self, item: Mapping[str, Any]) -> bool:
-        """Whether a dataset row has this path. Always true for the `sample` namespace."""
+        """Tells whether a dataset row has this path. It is always true for the `sample` namespace."""
         if self.namespace == "sample":
             return True
         try:
@@ -80,7 +80,10 @@ class Variable:
         return True
 
     def value(self, sample: Sample, item: Mapping[str, Any]) -> Any:
-        """The value at this path. Raises `GradeFailed`: invalid_variable_error or sample_parse_error."""
+        """Returns the value at this path.
+
+        Raises `GradeFailed`: invalid_variable_error or sample_parse_error.
+        """
         try:
             if self.namespace == "item":
                 return _descend(item, self.steps)
@@ -95,14 +98,17 @@ class Variable:
 
 @dataclass(frozen=True)
 class Template:
-    """A string with variables in it, parsed once and rendered often. Safe to share between threads."""
+    """Holds a string with variables in it, parsed once and rendered often.
+
+    It is safe to share between threads.
+    """
 
     text: str
     pieces: tuple[str | Variable, ...]
 
     @classmethod
     def parse(cls, text: str) -> Template:
-        """Find the variables. Raises `GraderInvalid` for anything in `{{ }}` that is not a path."""
+        """Finds the variables. Raises `GraderInvalid` for anything in `{{ }}` that is not a path."""
         pieces: list[str | Variable] = []
         position = 0
         while opened := _OPEN.search(text, position):
@@ -119,16 +125,16 @@ class Template:
 
     @property
     def variables(self) -> tuple[Variable, ...]:
-        """Every variable, in order, repeats included."""
+        """Returns every variable, in order, repeats included."""
         return tuple(piece for piece in self.pieces if isinstance(piece, Variable))
 
     @property
     def reads_sample(self) -> bool:
-        """Whether the completion has any influence on the result."""
+        """Tells whether the completion has any influence on the result."""
         return any(variable.namespace == "sample" for variable in self.variables)
 
     def render(self, sample: Sample, item: Mapping[str, Any]) -> str:
-        """The text with values in place: strings as they are, everything else as compact JSON.
+        """Returns the text with values in place: strings as they are, everything else as compact JSON.
 
         Raises `GradeFailed`: invalid_variable_error, sample_parse_error, or other_error when the text
         would be longer than `MAX_RENDERED`.
@@ -146,21 +152,24 @@ class Template:
         return "".join(rendered)
 
     def value(self, sample: Sample, item: Mapping[str, Any]) -> Any:
-        """The variable's own value if the template is one variable and nothing else; otherwise `render`."""
+        """Returns the variable's own value if the template is one variable alone, else the rendered text."""
         if len(self.pieces) == 1 and isinstance(self.pieces[0], Variable):
             return self.pieces[0].value(sample, item)
         return self.render(sample, item)
 
 
 def as_text(value: Any) -> str:
-    """How a value reads inside a template: a string as it is, everything else as compact JSON."""
+    """Returns a value as it reads inside a template: a string as it is, everything else as compact JSON."""
     if isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def sample_variables(sample: Sample) -> dict[str, Any]:
-    """The whole `sample` namespace, as code gets it. `output_json` is None where the text is no JSON."""
+    """Returns the whole `sample` namespace, as code gets it.
+
+    `output_json` is None where the text is no JSON.
+    """
     try:
         output_json = sample.output_json
     except StrictJsonError:
@@ -191,7 +200,7 @@ def _sample_value(sample: Sample, key: str | int) -> Any:
 
 
 def _descend(value: Any, steps: Sequence[str | int]) -> Any:
-    """Follow keys into objects and indexes into arrays. Raises `LookupError` where there is nothing."""
+    """Follows keys into objects and indexes into arrays. Raises `LookupError` where there is nothing."""
     for step in steps:
         match step:
             case int() if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What graders take and return."""
+"""Declares what graders take and return."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from graders import strict_json
 
 
 class FailureKind(StrEnum):
-    """Why a completion got no valid grade. The names are the flags of OpenAI's grader run endpoint."""
+    """Names why a completion got no valid grade. The values are the flags of OpenAI's grader run endpoint."""
 
     FORMULA_PARSE = "formula_parse_error"
     SAMPLE_PARSE = "sample_parse_error"
@@ -31,7 +31,7 @@ class FailureKind(StrEnum):
 
     @property
     def is_completions_fault(self) -> bool:
-        """True if the completion itself is at fault (it does not parse), not the grader or the data.
+        """Tells whether the completion itself is at fault (it does not parse), not the grader or the data.
 
         The policy can learn to avoid these, so the engine trains on them with the value 0; every other
         kind leaves the completion out of the gradient.
@@ -40,13 +40,13 @@ class FailureKind(StrEnum):
 
     @property
     def is_servers_fault(self) -> bool:
-        """True if somebody who was asked could not answer at all: no completion would have fared better."""
+        """Tells whether a server that was asked could not reply: no completion would have fared better."""
         return self in (FailureKind.MODEL_SERVER, FailureKind.ENDPOINT_INTERNAL, FailureKind.ENDPOINT_SERVER)
 
 
 @dataclass(frozen=True)
 class TokenUsage:
-    """Tokens that a model has read (`cached_tokens` of them out of its cache) and written."""
+    """Counts tokens that a model has read (`cached_tokens` of them out of its cache) and written."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -54,6 +54,7 @@ class TokenUsage:
 
     @property
     def total_tokens(self) -> int:
+        """Returns how many tokens were read and written together."""
         return self.prompt_tokens + self.completion_tokens
 
     def __add__(self, other: TokenUsage) -> TokenUsage:
@@ -69,7 +70,7 @@ Usage = Mapping[str, TokenUsage]
 
 
 def add_usages(usages: Iterable[Usage]) -> dict[str, TokenUsage]:
-    """What several have used together, model by model."""
+    """Adds up what several have used, model by model."""
     total: dict[str, TokenUsage] = {}
     for usage in usages:
         for model, tokens in usage.items():
@@ -79,16 +80,16 @@ def add_usages(usages: Iterable[Usage]) -> dict[str, TokenUsage]:
 
 @dataclass(frozen=True)
 class Failure:
-    """A grade that could not be given: what kind, and a sentence a person can act on."""
+    """Says why a grade could not be given: what kind, and a sentence a person can act on."""
 
     kind: FailureKind
     message: str
 
 
 class GradeFailed(Exception):
-    """Raised inside a grader that has no value to give; `Grader.grade` turns it into a failed `Grade`.
+    """Reports, inside a grader, that there is no value to give.
 
-    `usage` is what was spent all the same.
+    `Grader.grade` turns it into a failed `Grade`. `usage` is what was spent all the same.
     """
 
     def __init__(self, kind: FailureKind, message: str, *, usage: Usage | None = None) -> None:
@@ -99,7 +100,7 @@ class GradeFailed(Exception):
 
 @dataclass(frozen=True)
 class Sample:
-    """One completion as graders see it.
+    """Holds one completion as graders see it.
 
     Attributes:
         output_text: the text, without special tokens.
@@ -117,15 +118,15 @@ class Sample:
 
     @cached_property
     def output_json(self) -> Any:
-        """The whole text as strict JSON; white space around it is allowed, fences and chat are not.
+        """Returns the whole text as strict JSON; white space around it is allowed, fences and chat are not.
 
-        Parsed once and shared between graders, so it must not be changed. Raises `StrictJsonError`.
+        It is parsed once and shared between graders, so it must not be changed. Raises `StrictJsonError`.
         """
         return strict_json.loads(self.output_text.strip())
 
     @cached_property
     def choices(self) -> list[dict[str, Any]]:
-        """The one completion as a chat choice."""
+        """Returns the one completion as a chat choice."""
         message: dict[str, Any] = {"role": "assistant", "content": self.output_text}
         if self.output_tools:
             message["tool_calls"] = list(self.output_tools)
@@ -134,7 +135,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Grade:
-    """A value, or a named failure; never both absent.
+    """Holds a value, or a named failure; never neither, never both.
 
     Attributes:
         value: the reward in grader units; None if and only if `failure` is set.
@@ -143,7 +144,7 @@ class Grade:
         part_failures: parts that failed by name (a sub-grader whose failure counted as 0 in a formula).
         reason: a short explanation for a person.
         seconds: wall time the grading took.
-        usage: tokens of judge models, by model, all parts together. Answers out of a cache cost none.
+        usage: tokens of judge models, by model, all parts together. Replies out of a cache cost none.
         part_seconds, part_usage: the same of each sub-grader of `multi`.
     """
 
@@ -163,19 +164,24 @@ class Grade:
 
 
 class Grader(Protocol):
-    """Grades one completion. Raises nothing for bad completions; opens no sockets; keeps no state."""
+    """Grades one completion. It raises nothing for bad completions, opens no sockets and keeps no state."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Returns the name that the grader's config gives it."""
 
     @property
-    def type(self) -> str: ...
+    def type(self) -> str:
+        """Returns the kind of grader, as the config's `type` has it."""
 
-    def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade: ...
+    def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade:
+        """Returns the grade of a completion to a dataset row, in grader units. Raises nothing."""
 
 
 class GraderInvalid(Exception):
-    """A grader config is malformed. `param` is the path within the grader, such as `graders.a.input`.
+    """Says why a grader config is malformed.
+
+    `param` is the path within the grader, such as `graders.a.input`.
 
     `code` is one of OpenAI's: missing_required_parameter, invalid_type, invalid_value, unknown_parameter,
     string_above_max_length, string_below_min_length, decimal_above_max_value, decimal_below_min_value;
@@ -190,7 +196,7 @@ class GraderInvalid(Exception):
         self.code = code
 
     def below(self, path: str) -> GraderInvalid:
-        """The same, seen from a grader that holds this one at `path`."""
+        """Returns the same error, seen from a grader that holds this one at `path`."""
         param = f"{path}.{self.param}" if self.param else path
         message = self.message.replace(f"'{self.param}'", f"'{param}'") if self.param else self.message
         return GraderInvalid(message, param=param, code=self.code)

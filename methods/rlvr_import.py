@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from graders import Sample, build_grader, parse_grader, strict_json
-from graders.rlvr.grader import find
+from graders.rlvr.grader import find_verifier
 from graders.services import Services
 from graders.types import FailureKind
 from methods.rows import MAX_FAULTS, MAX_TRAIN_ROWS, DatasetInvalid, Fault, check_row
@@ -52,6 +52,7 @@ class Imported:
     notes: Counter[str] = field(default_factory=Counter)
 
     def told(self) -> list[str]:
+        """Returns the notes, one sentence each, with the numbers of rows that they are about."""
         return [note.format(n=f"{count:,}") for note, count in self.notes.items()]
 
 
@@ -147,7 +148,7 @@ def _without_answer(messages: list[Any], found: Counter[str]) -> list[Any]:
 def _count(row: Mapping[str, Any], remap: Mapping[str, str], imported: Imported) -> None:
     names = row["dataset"] if isinstance(row["dataset"], list) else [row["dataset"]]
     lower = {name.lower(): to.lower() for name, to in remap.items()}
-    verifiers = [find(name, lower)[0] for name in names]
+    verifiers = [find_verifier(name, lower)[0] for name in names]
     imported.verifiers.update(set(verifiers))
     imported.notes[_SUMMED] += len(names) > 1
     imported.notes[_CODE] += not {"code", "code_stdio"}.isdisjoint(verifiers)

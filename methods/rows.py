@@ -60,7 +60,8 @@ class DatasetInvalid(ValueError):
 class Variable(Protocol):
     """A grader's template variable, such as `graders.template.Variable`."""
 
-    def is_in(self, item: Mapping[str, Any]) -> bool: ...
+    def is_in(self, item: Mapping[str, Any]) -> bool:
+        """Tells whether a dataset row has a value where the variable points."""
 
 
 class RowInvalid(ValueError):

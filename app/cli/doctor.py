@@ -81,7 +81,7 @@ def check_sandbox(_data: Path) -> Iterator[Finding]:
     unused: dict[str, Any] = {"DATABASE_URL": "postgresql:///", "broker_url": "memory://"}
     sandbox = LocalSandbox(sandbox_settings(Settings(**unused)))
     try:
-        found = sandbox.finding()
+        found = sandbox.assessment()
     finally:
         sandbox.close()
     if found.level == "none":

@@ -9,8 +9,8 @@ from typing import Any
 from app.grading.cache import ReplyCache, key_of
 from app.grading.openai_calls import OpenAIServer, ServerRefused, usage_of
 from app.judge_settings import EmbeddingEntry
-from graders.judges.judge_reply import number
-from graders.services import Embedded
+from graders.judges.reply import number
+from graders.services import EmbeddedTexts
 from graders.types import FailureKind, GradeFailed, TokenUsage
 
 NUMBER_BYTES = 32
@@ -30,7 +30,7 @@ class Embeddings:
         self._cache = cache
         self._tenant = tenant
 
-    def embed(self, texts: Sequence[str]) -> Embedded:
+    def embed(self, texts: Sequence[str]) -> EmbeddedTexts:
         """Each text is asked for by itself: references come again in every step, and are known then."""
         usage = TokenUsage()
         vectors = []
@@ -41,7 +41,7 @@ class Embeddings:
             vector, _ = self._cache.get_or_ask(key, ask, lambda vector: len(vector) * NUMBER_BYTES)
             vectors.append(vector)
             usage = sum(spent, start=usage)
-        return Embedded(self._entry.model, vectors, usage)
+        return EmbeddedTexts(self._entry.model, vectors, usage)
 
     def _ask(self, text: str, spent: list[TokenUsage]) -> Vector:
         try:

@@ -20,7 +20,7 @@ from app.outbound import (
     read_at_most,
 )
 from graders import strict_json
-from graders.services import Errand
+from graders.services import EndpointRequest
 from graders.strict_json import StrictJsonError
 from graders.types import FailureKind, GradeFailed, GraderInvalid
 
@@ -52,36 +52,36 @@ class Endpoints:
         except TargetRefused as refused:
             raise GraderInvalid(str(refused), param="url") from None
 
-    def post(self, errand: Errand) -> Any:
+    def post(self, request: EndpointRequest) -> Any:
         """Raises `GradeFailed`."""
-        body = json.dumps(errand.body, separators=(",", ":")).encode()
+        body = json.dumps(request.body, separators=(",", ":")).encode()
         if len(body) > MAX_BYTES:
             message = (
                 f"Sample and item make {len(body)} bytes; an endpoint grader is sent {MAX_BYTES} at most."
             )
             raise GradeFailed(FailureKind.ENDPOINT_INTERNAL, message)
-        gate = self._gate(errand)
+        gate = self._gate(request)
         return persevere(
-            lambda left: self._once(errand, body, gate, left), tries=TRIES, seconds=self._seconds
+            lambda left: self._once(request, body, gate, left), tries=TRIES, seconds=self._seconds
         )
 
-    def _gate(self, errand: Errand) -> Gate:
-        of = (errand.url, errand.rate_limit)
+    def _gate(self, request: EndpointRequest) -> Gate:
+        of = (request.url, request.rate_limit)
         with self._lock:
             if of not in self._gates:
                 if len(self._gates) >= MAX_GATES:
                     del self._gates[next(iter(self._gates))]
-                self._gates[of] = Gate(self._concurrency, errand.rate_limit)
+                self._gates[of] = Gate(self._concurrency, request.rate_limit)
             return self._gates[of]
 
-    def _once(self, errand: Errand, body: bytes, gate: Gate, left: float) -> Any:
+    def _once(self, request: EndpointRequest, body: bytes, gate: Gate, left: float) -> Any:
         started = time.monotonic()
-        headers = {**errand.headers, "content-type": "application/json"}
+        headers = {**request.headers, "content-type": "application/json"}
         try:
             with (
                 gate.through(),
                 self._client.stream(
-                    "POST", errand.url, content=body, headers=headers, timeout=max(left, 0.001)
+                    "POST", request.url, content=body, headers=headers, timeout=max(left, 0.001)
                 ) as response,
             ):
                 answer = read_at_most(response, MAX_BYTES)
@@ -94,7 +94,7 @@ class Endpoints:
             raise Transient(_failed(f"It did not answer within {waited:.0f} seconds.")) from None
         except httpx.HTTPError as error:
             raise Transient(_failed(f"It could not be reached ({type(error).__name__}).")) from None
-        return _read(response, answer, gate, errand.headers)
+        return _read(response, answer, gate, request.headers)
 
 
 def _read(response: httpx.Response, answer: bytes, gate: Gate, secrets: Mapping[str, str]) -> Any:

@@ -11,7 +11,7 @@ import structlog
 
 from app.grading.openai_calls import OpenAIServer, ServerRefused, usage_of
 from app.judge_settings import JudgeEntry
-from graders.services import Answer, Question
+from graders.services import Question, Reply
 from graders.types import FailureKind, GradeFailed
 
 log = structlog.get_logger(__name__)
@@ -32,13 +32,13 @@ class Judge:
         self._form: Form = "json_schema" if entry.reply == "auto" else entry.reply
         self._lock = threading.Lock()
 
-    def ask(self, question: Question) -> Answer:
+    def ask(self, question: Question) -> Reply:
         """Raises `GradeFailed`."""
         while True:
             form = self._form
             try:
-                answer = self.server.ask(partial(self._call, question=question, form=form))
-                return self._read(answer, question.target.model)
+                response = self.server.ask(partial(self._call, question=question, form=form))
+                return self._read(response, question.target.model)
             except ServerRefused as refused:
                 if not self._asks_less(form, refused):
                     raise refused.failure(self.server.where) from None
@@ -65,9 +65,9 @@ class Judge:
                 log.warning("judge_replies_less_strictly", judge=self.server.where, refused=form)
         return True
 
-    def _read(self, answer: dict[str, Any], model: str) -> Answer:
-        usage = usage_of(answer)
-        choice = _first_choice(answer)
+    def _read(self, response: dict[str, Any], model: str) -> Reply:
+        usage = usage_of(response)
+        choice = _first_choice(response)
         message = choice.get("message") if choice else None
         if choice is None or not isinstance(message, dict):
             what = f"{self.server.where} answered with no message."
@@ -75,15 +75,15 @@ class Judge:
         if failed := _why_no_reply(choice, message):
             raise GradeFailed(*failed, usage={model: usage})
         text = message.get("content")
-        return Answer(text if isinstance(text, str) else "", usage, self._remark())
+        return Reply(text if isinstance(text, str) else "", usage, self._remark())
 
     def _remark(self) -> str:
         is_less = self.entry.reply == "auto" and self._form != "json_schema"
         return "the judge's server cannot be held to a JSON schema" if is_less else ""
 
 
-def _first_choice(answer: dict[str, Any]) -> dict[str, Any] | None:
-    choices = answer.get("choices")
+def _first_choice(response: dict[str, Any]) -> dict[str, Any] | None:
+    choices = response.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     return first if isinstance(first, dict) else None
 

@@ -16,7 +16,7 @@ from app.judge_settings import JudgeEntry, KeyEntry, entry_for, known_names
 from app.outbound import TargetRefused, check_url, rules_of
 from app.settings import Settings
 from graders import strict_json
-from graders.services import Answer, Question, Target
+from graders.services import Question, Reply, Target
 from graders.strict_json import StrictJsonError
 from graders.types import GraderInvalid, TokenUsage
 
@@ -30,7 +30,7 @@ class Judges:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._rules = rules_of(settings)
-        self._cache = ReplyCache[Answer](settings.judge_cache_bytes)
+        self._cache = ReplyCache[Reply](settings.judge_cache_bytes)
         self._made: dict[tuple[str, ...], Judge] = {}
         self._lock = threading.Lock()
 
@@ -50,7 +50,7 @@ class Judges:
             )
             raise GraderInvalid(message, param="input")
 
-    def ask(self, tenant: str, question: Question) -> Answer:
+    def ask(self, tenant: str, question: Question) -> Reply:
         """Raises `GradeFailed`, and `GraderInvalid` as `check` does."""
         judge = self._judge(tenant, question.target)
         if not judge.entry.cache:
@@ -58,8 +58,8 @@ class Judges:
         target = question.target
         of_judge = [target.base_url, target.api_key_name, target.model, judge.entry.model]
         key = key_of(tenant, of_judge, list(question.messages), question.schema, dict(question.sampling))
-        answer, was_known = self._cache.get_or_ask(key, lambda: judge.ask(question), _size(question))
-        return replace(answer, usage=TokenUsage()) if was_known else answer
+        reply, was_known = self._cache.get_or_ask(key, lambda: judge.ask(question), _size(question))
+        return replace(reply, usage=TokenUsage()) if was_known else reply
 
     def _judge(self, tenant: str, target: Target) -> Judge:
         if target.base_url is None:
@@ -151,7 +151,7 @@ class TenantJudge:
     def check(self, target: Target, sampling: Mapping[str, Any], media: frozenset[str]) -> None:
         self._judges.check(self._tenant, target, sampling, media)
 
-    def ask(self, question: Question) -> Answer:
+    def ask(self, question: Question) -> Reply:
         return self._judges.ask(self._tenant, question)
 
 
@@ -164,14 +164,14 @@ def _refused(entry: JudgeEntry, sampling: Mapping[str, Any]) -> list[str]:
 
 
 def _size(question: Question) -> Any:
-    """Bytes of an answer worth keeping: a whole one, not what the judge may say better another time."""
+    """Returns what sizes a reply in bytes: only a whole one is kept, the judge may do better another time."""
 
-    def size(answer: Answer) -> int | None:
+    def size(reply: Reply) -> int | None:
         try:
-            reply = strict_json.loads(answer.text)
+            content = strict_json.loads(reply.text)
         except StrictJsonError:
             return None
-        is_whole = isinstance(reply, dict) and all(key in reply for key in question.schema["required"])
-        return len(answer.text) * 2 if is_whole else None
+        is_whole = isinstance(content, dict) and all(key in content for key in question.schema["required"])
+        return len(reply.text) * 2 if is_whole else None
 
     return size

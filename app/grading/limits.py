@@ -11,7 +11,7 @@ from app.settings import Settings
 from graders import GraderSpec
 from graders.code.tests_spec import CodeTestsSpec
 from graders.judges.spec import EndpointSpec, LabelModelSpec, ScoreModelSpec
-from graders.preflight.references import parts as parts_of
+from graders.spec import single_graders
 
 AT_HOME = 8
 """Gradings under way where nobody is asked: they take CPU, not time."""
@@ -32,18 +32,18 @@ class GradeLimits(NamedTuple):
 
 def grade_limits(spec: GraderSpec, settings: Settings) -> GradeLimits:
     """Of one training, in each of its processes. The graders of a `multi` work one after another."""
-    parts = list(parts_of(spec))
-    places = [_concurrency(part, settings) for part in parts]
+    singles = single_graders(spec)
+    places = [_concurrency(single, settings) for single in singles]
     asked = [place for place in places if place is not None]
     concurrency = min([settings.asking_concurrency, *asked]) if asked else AT_HOME
-    return GradeLimits(concurrency, MARGIN_SECONDS + sum(_seconds(part, settings) for part in parts))
+    return GradeLimits(concurrency, MARGIN_SECONDS + sum(_seconds(single, settings) for single in singles))
 
 
-def _concurrency(part: GraderSpec, settings: Settings) -> int | None:
+def _concurrency(spec: GraderSpec, settings: Settings) -> int | None:
     """What the server of a grader can make use of; None if it asks nobody."""
-    match part:
+    match spec:
         case ScoreModelSpec() | LabelModelSpec():
-            return _judge(part, settings).concurrency * CALLS_WAITING
+            return _judge(spec, settings).concurrency * CALLS_WAITING
         case EndpointSpec(rate_limit=None):
             return settings.endpoint_concurrency * CALLS_WAITING
         case EndpointSpec(rate_limit=float() as rate):
@@ -52,14 +52,14 @@ def _concurrency(part: GraderSpec, settings: Settings) -> int | None:
             return None
 
 
-def _seconds(part: GraderSpec, settings: Settings) -> float:
-    match part:
+def _seconds(spec: GraderSpec, settings: Settings) -> float:
+    match spec:
         case ScoreModelSpec() | LabelModelSpec():
-            return _judge(part, settings).timeout * LONGER_THAN_ONE
+            return _judge(spec, settings).timeout * LONGER_THAN_ONE
         case EndpointSpec():
             return endpoints.SECONDS
         case CodeTestsSpec():
-            return max(AT_HOME_SECONDS, LONGER_THAN_ONE * part.total_time_limit)
+            return max(AT_HOME_SECONDS, LONGER_THAN_ONE * spec.total_time_limit)
         case _:
             return AT_HOME_SECONDS
 

@@ -170,7 +170,7 @@ def _sub_rewards(spec: GraderSpec, grade: Grade) -> dict[str, float]:
     """Each sub-grader's value, 0 where it failed; nothing if this is no multi."""
     if not isinstance(spec, MultiSpec):
         return {}
-    return {key: grade.parts.get(key, 0.0) for key in spec.named}
+    return {key: grade.parts.get(key, 0.0) for key in spec.subgraders}
 
 
 def _finite(parts: Mapping[str, float]) -> dict[str, float]:

@@ -1,1 +1,1 @@
-"""Graders that run code: the user's own (`python`) and the answer's (`code_tests`)."""
+"""Holds graders that run code: the user's own (`python`) and the completion's (`code_tests`)."""

@@ -1,4 +1,4 @@
-"""The tests of a row, in any form that published data has, as programs to run and verdicts to give."""
+"""Reads the tests of a row, in any form that published data has, as programs to run and verdicts to give."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from graders import strict_json
 from graders.code.tests_spec import MAX_TESTS
-from graders.code.values import ENCODER, same, told
+from graders.code.values import ENCODER, decode, same
 from graders.services import Outcome
 from graders.types import FailureKind, GradeFailed
 
@@ -23,13 +23,13 @@ _CHECKING = (ast.Assert, ast.Raise, ast.Expr, ast.If, ast.For, ast.While, ast.Wi
 _HELPERS = (
     ENCODER
     + """
-def _tell_call(name, arguments):
+def _cherry_call(name, arguments):
     place = globals()
     if name not in place and isinstance(place.get("Solution"), type):
-        return _tell_value(getattr(place["Solution"](), name)(*arguments))
-    return _tell_value(place[name](*arguments))
+        return _cherry_encode(getattr(place["Solution"](), name)(*arguments))
+    return _cherry_encode(place[name](*arguments))
 
-def _tell_done(word):
+def _cherry_echo(word):
     return word
 """
 )
@@ -37,14 +37,14 @@ def _tell_done(word):
 
 @dataclass(frozen=True)
 class Case:
-    """One test.
+    """Describes one test.
 
     Attributes:
         shown: the test, short, for a person.
-        after: source that follows the answer's.
+        after: source that follows the completion's.
         function: what is then called, with `arguments`; None runs the whole as a program.
         stdin: what a program reads.
-        failure: what was wrong with the outcome of a run that ended well; None if the test is passed.
+        failure: returns what was wrong with the outcome of a run that ended well; None if the test is passed.
     """
 
     shown: str
@@ -55,8 +55,13 @@ class Case:
     stdin: str = ""
 
 
-def cases(value: Any, function: str | None, tolerance: float) -> list[Case]:
-    """Raises `GradeFailed` (invalid_variable_error) for tests that cannot be read."""
+def read_cases(value: Any, function: str | None, tolerance: float) -> list[Case]:
+    """Returns the tests of a row.
+
+    Raises `GradeFailed` (invalid_variable_error) for tests that cannot be read.
+
+    `function` is called by tests that name none of their own; `tolerance` is relative, for numbers.
+    """
     listed = _listed(value)
     if not 1 <= len(listed) <= MAX_TESTS:
         raise unusable(f"are {len(listed)}; 1 to {MAX_TESTS} can be run")
@@ -64,11 +69,12 @@ def cases(value: Any, function: str | None, tolerance: float) -> list[Case]:
 
 
 def unusable(why: str) -> GradeFailed:
+    """Returns the failure for tests that cannot be read. `why` goes on the sentence "The row's tests ..."."""
     return GradeFailed(FailureKind.INVALID_VARIABLE, f"The row's tests {why}.")
 
 
 def _listed(value: Any) -> list[Any]:
-    """A list of tests out of a list, its JSON, one text of Python, or inputs beside outputs."""
+    """Returns a list of tests out of a list, its JSON, one text of Python, or inputs beside outputs."""
     if isinstance(value, str):
         text = value.strip()
         if not text.startswith(("[", "{")):
@@ -112,7 +118,7 @@ def _case(test: Any, at: int, function: str | None, tolerance: float) -> Case:
 
 
 def _arguments(given: Any, at: int) -> list[Any]:
-    """A list as it is; in text, one JSON value on each line."""
+    """Returns a list as it is, and of a text the JSON values, one on each line."""
     if isinstance(given, list):
         return given
     if not isinstance(given, str):
@@ -139,7 +145,7 @@ def _call_case(name: Any, arguments: Any, expected: Any, at: int, tolerance: flo
         raise unusable(f"have 'arguments' at {at} that are no list")
 
     def failure(outcome: Outcome) -> str | None:
-        got = told(outcome.value)
+        got = decode(outcome.value)
         if same(expected, got, tolerance, is_json=True):
             return None
         if (
@@ -151,11 +157,14 @@ def _call_case(name: Any, arguments: Any, expected: Any, at: int, tolerance: flo
         return f"gave {_short(got)}, not {_short(expected)}"
 
     shown = f"{name}({', '.join(_short(one) for one in arguments)})"
-    return Case(shown[:120], failure, _HELPERS, "_tell_call", [name, arguments])
+    return Case(shown[:120], failure, _HELPERS, "_cherry_call", [name, arguments])
 
 
 def _python_case(test: str, at: int, tolerance: float) -> Case:
-    """An assert of one value against a literal is compared here; anything else runs beside the answer."""
+    """Compares an assert of one value against a literal on this side.
+
+    Any other Python runs beside the completion.
+    """
     if len(test) > MAX_TEST:
         raise unusable(f"hold one at {at} of more than {MAX_TEST:,} characters")
     try:
@@ -178,11 +187,11 @@ def _python_case(test: str, at: int, tolerance: float) -> Case:
     def failure(outcome: Outcome) -> str | None:
         return None if outcome.value == word else "did not reach its end"
 
-    return Case(shown, failure, f"\n{test}\n{_HELPERS}", "_tell_done", [word])
+    return Case(shown, failure, f"\n{test}\n{_HELPERS}", "_cherry_echo", [word])
 
 
 def _literal(node: ast.expr) -> list[Any] | None:
-    """The value of a literal, in a list of one; None for anything that must be computed."""
+    """Returns the value of a literal, in a list of one; None for anything that must be computed."""
     try:
         return [ast.literal_eval(node)]
     except (ValueError, TypeError, MemoryError, RecursionError):
@@ -191,13 +200,13 @@ def _literal(node: ast.expr) -> list[Any] | None:
 
 def _value_case(shown: str, source: str, expected: Any, tolerance: float) -> Case:
     def failure(outcome: Outcome) -> str | None:
-        got = told(outcome.value)
+        got = decode(outcome.value)
         if same(expected, got, tolerance, is_json=False):
             return None
         return f"gave {_short(got)}"
 
-    after = f"{_HELPERS}\ndef _tell_asked():\n    return _tell_value((\n{source}\n    ))\n"
-    return Case(shown, failure, after, "_tell_asked")
+    after = f"{_HELPERS}\ndef _cherry_value():\n    return _cherry_encode((\n{source}\n    ))\n"
+    return Case(shown, failure, after, "_cherry_value")
 
 
 def _stdio_case(given: Any, expected: Any, at: int) -> Case:
@@ -222,7 +231,10 @@ def _lines(value: Any, at: int) -> str:
 
 
 def same_output(expected: str, printed: str) -> bool:
-    """The same lines, white space at their ends and empty lines at the end ignored; or the same numbers."""
+    """Tells whether the lines are the same, or the numbers in them.
+
+    White space at the ends of lines and empty lines at the end are ignored.
+    """
     wanted, got = ([line.strip() for line in text.strip().split("\n")] for text in (expected, printed))
     if wanted == got:
         return True

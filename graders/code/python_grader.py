@@ -1,4 +1,4 @@
-"""`python`: a number from the user's own `grade(sample, item)`, run in the sandbox."""
+"""Grades `python`: a number from the user's own `grade(sample, item)`, run in the sandbox."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _COMPILE = "def check(source):\n    compile(source, '<grader>', 'exec')\n"
 
 @dataclass(frozen=True)
 class PythonGrader:
-    """A built `python` grader. What `grade` prints is the reason of the grade."""
+    """Grades by the user's own code: a built `python` grader.
+
+    What `grade` prints is the reason of the grade.
+    """
 
     name: str
     source: str
@@ -30,7 +33,10 @@ class PythonGrader:
 
     @classmethod
     def build(cls, spec: PythonSpec, sandbox: Sandbox) -> PythonGrader:
-        """Raises `GraderInvalid` for a source that does not compile."""
+        """Builds the grader that a spec describes.
+
+        Raises `GraderInvalid` for a source that does not compile.
+        """
         outcome = sandbox.run(Program(_COMPILE, "check", [spec.source]))
         if outcome.fault == "raised":
             problem = outcome.message.rpartition("\n")[2]
@@ -55,7 +61,10 @@ class PythonGrader:
 
 
 def _number(outcome: Outcome) -> float:
-    """The grade. Raises `GradeFailed`: the sandbox could not run it, or the grader is at fault."""
+    """Returns the number that the program gave.
+
+    Raises `GradeFailed`: the sandbox could not run it, or the grader is at fault.
+    """
     if outcome.fault == "server":
         raise GradeFailed(FailureKind.PYTHON_SERVER, outcome.message)
     if outcome.fault is not None:

@@ -1,4 +1,4 @@
-"""The wire format of `python` graders, and what is asked of their source before any of it runs."""
+"""Declares the wire format of `python` graders, and what is asked of their source before any of it runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGE_TAG = "2025-05-08"
 
 
 def check_source(source: str) -> None:
-    """It parses, and defines `grade` for two positional arguments.
+    """Checks that a source parses, and defines `grade` for two positional arguments.
 
     Nothing of it is run. Raises `GraderInvalid`.
     """
@@ -41,7 +41,7 @@ def _parsed(source: str) -> ast.Module:
 
 
 def _grade_function(module: ast.Module) -> ast.FunctionDef:
-    """The last definition of `grade` at the top of the module."""
+    """Returns the last definition of `grade` at the top of the module."""
     for statement in reversed(module.body):
         match statement:
             case ast.FunctionDef(name="grade"):
@@ -65,7 +65,7 @@ def _checked_source(source: str) -> str:
 
 
 class PythonSpec(NamedSpec):
-    """A number from `grade(sample, item)`, run in the sandbox."""
+    """Asks for the number that `grade(sample, item)` returns, run in the sandbox."""
 
     type: Literal["python"]
     name: GraderName
@@ -76,7 +76,7 @@ class PythonSpec(NamedSpec):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_image(cls, raw: Any) -> Any:
-        """So that what is stored and echoed names it, as OpenAI's does."""
+        """Fills the image in, so that what is stored and echoed names it, as OpenAI's does."""
         if isinstance(raw, dict) and raw.get("image_tag") is None:
             return {**raw, "image_tag": IMAGE_TAG}
         return raw

@@ -1,7 +1,7 @@
-"""`code_tests`: the share of tests that an answer's Python passes. An extension of ours.
+"""Grades `code_tests`: the share of tests that a completion's Python passes. An extension of ours.
 
-Each test runs the answer anew in a process of the sandbox. Results are compared on this side wherever a test
-says what it expects; a test that is code of its own runs beside the answer, which could interfere with it.
+Each test runs the completion anew in a process of the sandbox. Results are compared on this side wherever a
+test says what it expects; a test that is code of its own runs beside the completion, which could interfere.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from graders.code.cases import Case, cases
+from graders.code.cases import Case, read_cases
 from graders.code.tests_spec import CodeTestsSpec
 from graders.grading import Score, grade_by
 from graders.services import Limits, Program, Sandbox, Services, required_sandbox
@@ -20,7 +20,7 @@ from graders.template import Template
 from graders.types import FailureKind, Grade, GradeFailed, Sample
 
 MAX_CODE = 262_144
-"""Characters of an answer's code."""
+"""Most characters of a completion's code."""
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n", re.MULTILINE)
 _PYTHON = ("", "python", "py", "python3", "Python")
@@ -35,7 +35,7 @@ _FAULTS = {
 
 @dataclass(frozen=True)
 class CodeTests:
-    """A built `code_tests` grader."""
+    """Grades by the share of tests passed: a built `code_tests` grader."""
 
     name: str
     spec: CodeTestsSpec
@@ -48,7 +48,10 @@ class CodeTests:
 
     @classmethod
     def build(cls, spec: CodeTestsSpec, services: Services) -> CodeTests:
-        """Raises `GraderInvalid` where there is no sandbox that holds."""
+        """Builds the grader that a spec describes.
+
+        Raises `GraderInvalid` where there is no sandbox that holds.
+        """
         sandbox = required_sandbox(services, "code_tests")
         tests = spec.tests
         return cls(
@@ -70,7 +73,7 @@ class CodeTests:
             raw = self.tests.value(sample, item)
         else:
             raw = [one.render(sample, item) for one in self.tests]
-        listed = cases(raw, function or None, self.spec.rel_tolerance)
+        listed = read_cases(raw, function or None, self.spec.rel_tolerance)
         before = self.before.render(sample, item)
         code = code_of(self.input.render(sample, item))
         if not code.strip():
@@ -89,7 +92,7 @@ class CodeTests:
         return Score(value, {"passed": share}, reason)
 
     def _run(self, listed: Sequence[Case], code: str) -> tuple[int, str]:
-        """How many tests passed, and what the first that failed said."""
+        """Returns how many tests passed, and what the first that failed said."""
         started = perf_counter()
         n_passed, note = 0, ""
         for at, case in enumerate(listed):
@@ -105,7 +108,10 @@ class CodeTests:
         return n_passed, note
 
     def _fails(self, case: Case, code: str, seconds: float) -> str | None:
-        """Why a test is not passed; None if it is. Raises `GradeFailed` if the sandbox could not run it."""
+        """Returns why a test is not passed; None if it is.
+
+        Raises `GradeFailed` if the sandbox could not run it.
+        """
         outcome = self.sandbox.run(
             Program(
                 source=f"{code}\n{case.after}",
@@ -124,20 +130,20 @@ class CodeTests:
         return _FAULTS.get(outcome.fault) or f"raised {_last_line(outcome.message)}"
 
 
-def code_of(answer: str) -> str:
-    """The last fenced block of Python, or of no stated language; without a fence, the whole answer.
+def code_of(completion: str) -> str:
+    """Returns the last fenced block of Python, or of no stated language; else the whole completion.
 
     A block that is not closed goes to the end. Fences are whole lines, so that code may hold backticks.
     """
     found = None
     position = 0
-    while opened := _FENCE.search(answer, position):
-        closed = re.compile(r"^[ \t]*```[ \t]*$", re.MULTILINE).search(answer, opened.end())
-        end = closed.start() if closed else len(answer)
+    while opened := _FENCE.search(completion, position):
+        closed = re.compile(r"^[ \t]*```[ \t]*$", re.MULTILINE).search(completion, opened.end())
+        end = closed.start() if closed else len(completion)
         if opened[1] in _PYTHON:
-            found = answer[opened.end() : end]
-        position = closed.end() if closed else len(answer)
-    return answer if found is None else found
+            found = completion[opened.end() : end]
+        position = closed.end() if closed else len(completion)
+    return completion if found is None else found
 
 
 def _last_line(message: str) -> str:

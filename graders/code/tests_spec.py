@@ -1,4 +1,4 @@
-"""The wire format of the grader `code_tests`."""
+"""Declares the wire format of the grader `code_tests`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_TESTS = 512
 
 
 class CodeTestsSpec(NamedSpec):
-    """An extension: the share of tests that the answer's Python passes, run in the sandbox."""
+    """Asks for the share of tests that the completion's Python passes, run in the sandbox: an extension."""
 
     type: Literal["code_tests"]
     name: GraderName
@@ -31,7 +31,7 @@ class CodeTestsSpec(NamedSpec):
     ]
     """The row's list of tests, or texts of tests."""
     before: TemplateText = ""
-    """Code put before the answer's."""
+    """Code put before the completion's."""
     function: TemplateText | None = None
     """Which function tests of arguments and results call, unless a test names its own."""
     scoring: Literal["share", "all"] = "share"
@@ -40,7 +40,7 @@ class CodeTestsSpec(NamedSpec):
     time_limit: Annotated[float, Field(ge=0.1, le=60)] = 5.0
     """Seconds for each test."""
     total_time_limit: Annotated[float, Field(ge=0.1, le=600)] = 60.0
-    """Seconds for all tests of an answer; tests that are not reached count as failed."""
+    """Seconds for all tests of a completion; tests that are not reached count as failed."""
     memory_mb: Annotated[int, Field(ge=64, le=8192)] = 1024
     rel_tolerance: Annotated[float, Field(ge=0, le=1)] = 1e-9
     """How far a number that is not whole may be from the expected one."""

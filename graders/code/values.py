@@ -1,7 +1,8 @@
-"""Values that a program computed, told so that they can be compared on this side.
+"""Encodes values that a program computed, so that they can be compared on this side.
 
-`ENCODER` is Python source that runs beside the answer; what it gives is JSON of tagged values. The expected
-value never goes to where the answer runs, so an object that claims to equal everything gains nothing.
+`ENCODER` is Python source that runs beside the completion; what it gives is JSON of tagged values. The
+expected value never goes to where the completion runs, so an object that claims to equal everything gains
+nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 MAX_DEPTH = 24
 
 ENCODER = """
-def _tell_value(value, depth=0):
+def _cherry_encode(value, depth=0):
     if depth > 24:
         return ["?", "nested too deeply"]
     if value is None or isinstance(value, bool):
@@ -29,19 +30,20 @@ def _tell_value(value, depth=0):
         return ["z", [value.real.hex(), value.imag.hex()]]
     for tag, kind in (("l", list), ("t", tuple), ("e", (set, frozenset))):
         if isinstance(value, kind):
-            return [tag, [_tell_value(one, depth + 1) for one in value]]
+            return [tag, [_cherry_encode(one, depth + 1) for one in value]]
     if isinstance(value, dict):
-        return ["d", [[_tell_value(k, depth + 1), _tell_value(v, depth + 1)] for k, v in dict.items(value)]]
+        pairs = dict.items(value)
+        return ["d", [[_cherry_encode(k, depth + 1), _cherry_encode(v, depth + 1)] for k, v in pairs]]
     if hasattr(value, "tolist"):
-        return _tell_value(value.tolist(), depth + 1)
+        return _cherry_encode(value.tolist(), depth + 1)
     if type(value).__name__ == "deque":
-        return _tell_value(list(value), depth + 1)
+        return _cherry_encode(list(value), depth + 1)
     return ["?", type(value).__name__]
 """
 
 
-class Unknown:
-    """A value of a kind that is not told; equal to nothing."""
+class Undecodable:
+    """Stands for a value of a kind that has no encoding; it is equal to nothing."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -50,11 +52,11 @@ class Unknown:
         return f"<{self.kind[:40]}>"
 
 
-def told(value: Any, depth: int = 0) -> Any:
-    """The value that the encoder told. Anything that is not of its form is `Unknown`."""
+def decode(value: Any, depth: int = 0) -> Any:
+    """Returns the value that the encoder encoded; `Undecodable` for anything that is not of its form."""
     match value:
         case _ if depth > MAX_DEPTH + 1:
-            return Unknown("nested too deeply")
+            return Undecodable("nested too deeply")
         case ["c", None | bool()]:
             return value[1]
         case ["s", str()]:
@@ -62,16 +64,16 @@ def told(value: Any, depth: int = 0) -> Any:
         case ["i" | "f" | "b" | "z" as tag, scalar]:
             return _scalar(tag, scalar)
         case ["l" | "t" | "e" as tag, list() as items]:
-            read = [told(one, depth + 1) for one in items]
+            read = [decode(one, depth + 1) for one in items]
             return read if tag == "l" else tuple(read) if tag == "t" else _set(read)
         case ["d", list() as pairs] if all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-            keys = [told(key, depth + 1) for key, _ in pairs]
+            keys = [decode(key, depth + 1) for key, _ in pairs]
             if not all(_is_hashable(key) for key in keys):
-                return Unknown("dict")
-            return dict(zip(keys, (told(each, depth + 1) for _, each in pairs), strict=True))
+                return Undecodable("dict")
+            return dict(zip(keys, (decode(each, depth + 1) for _, each in pairs), strict=True))
         case ["?", str() as kind]:
-            return Unknown(kind)
-    return Unknown("value")
+            return Undecodable(kind)
+    return Undecodable("value")
 
 
 def _scalar(tag: str, scalar: Any) -> Any:
@@ -86,11 +88,11 @@ def _scalar(tag: str, scalar: Any) -> Any:
             case _:
                 return complex(float.fromhex(scalar[0]), float.fromhex(scalar[1]))
     except (ValueError, TypeError, LookupError):
-        return Unknown("value")
+        return Undecodable("value")
 
 
 def _set(items: list[Any]) -> Any:
-    return frozenset(items) if all(_is_hashable(one) for one in items) else Unknown("set")
+    return frozenset(items) if all(_is_hashable(one) for one in items) else Undecodable("set")
 
 
 def _is_hashable(value: Any) -> bool:
@@ -102,11 +104,11 @@ def _is_hashable(value: Any) -> bool:
 
 
 def same(expected: Any, got: Any, tolerance: float, *, is_json: bool) -> bool:
-    """Equal as Python compares, floats within a relative tolerance.
+    """Tells whether two values are equal as Python compares, floats within a relative tolerance.
 
     With `is_json` the expected value came from JSON, which knows neither tuples nor keys that are no text.
     """
-    if isinstance(got, Unknown):
+    if isinstance(got, Undecodable):
         return False
     if _is_number(expected) and _is_number(got):
         return _same_number(expected, got, tolerance)

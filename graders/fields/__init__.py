@@ -1,1 +1,1 @@
-"""The grader `fields`: takes a structured answer apart and scores each field."""
+"""Grades `fields`: takes a structured answer apart and scores each field."""

@@ -1,4 +1,4 @@
-"""Comparing two single JSON values by a field's rule."""
+"""Compares two single JSON values by a field's rule."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rapidfuzz import fuzz
 from rapidfuzz.distance import JaroWinkler
 
 from graders.fields.dates import read_date
-from graders.fields.numbers_read import read_number
+from graders.fields.numbers import read_number
 from graders.fields.spec import BooleanRule, DateRule, Fold, FuzzyRule, NumberRule, ScalarRule, TextRule
 from graders.types import FailureKind, GradeFailed
 
@@ -34,7 +34,7 @@ PATTERN_SECONDS = 0.1
 
 
 def scalar_score(rule: ScalarRule, answer: Any, reference: Any, at: str) -> float:
-    """How well an answer's value agrees with the reference, 0 to 1.
+    """Returns how well an answer's value agrees with the reference, 0 to 1.
 
     Raises `GradeFailed` (invalid_variable_error) if the reference is not what the rule compares; `at` names
     the field in that message. An answer that cannot be read as what the rule compares scores 0.
@@ -54,7 +54,7 @@ def scalar_score(rule: ScalarRule, answer: Any, reference: Any, at: str) -> floa
 
 
 def equality_key(rule: TextRule | DateRule | BooleanRule, value: Any) -> Hashable:
-    """Two values agree when their keys are equal. None: the value cannot be read (not a date)."""
+    """Returns a key that is equal for values that agree; None for a value that cannot be read."""
     if isinstance(rule, DateRule):
         return read_date(value, rule)
     if isinstance(rule, BooleanRule):
@@ -78,13 +78,13 @@ def _exact_key(value: Any) -> Hashable:
 
 
 def read_boolean(value: Any) -> bool | None:
-    """A truth value, or the text or number that says one."""
+    """Returns a truth value, or the one that a text or number says; None if it says none."""
     word = str(value).strip().lower() if isinstance(value, bool | int | str) else ""
     return True if word in _YES else False if word in _NO else None
 
 
 def reference_key(rule: TextRule | DateRule | BooleanRule, reference: Any, at: str) -> Hashable:
-    """The reference's `equality_key`. Raises `GradeFailed` if it has none."""
+    """Returns the reference's `equality_key`. Raises `GradeFailed` if it has none."""
     key = equality_key(rule, reference)
     if key is None:
         match rule:
@@ -101,7 +101,7 @@ def reference_key(rule: TextRule | DateRule | BooleanRule, reference: Any, at: s
 
 
 def reference_text(rule: FuzzyRule, reference: Any, at: str) -> str:
-    """The reference, folded. Raises `GradeFailed` if its pattern takes too long."""
+    """Returns the reference, folded. Raises `GradeFailed` if its pattern takes too long."""
     text = folded(rule, reference)
     if text is None:
         raise unusable(at, reference, "a text that 'remove' gets through in time")
@@ -109,7 +109,7 @@ def reference_text(rule: FuzzyRule, reference: Any, at: str) -> str:
 
 
 def reference_number(rule: NumberRule, reference: Any, at: str) -> float:
-    """The reference as a number. Raises `GradeFailed` if it is none."""
+    """Returns the reference as a number. Raises `GradeFailed` if it is none."""
     number = read_number(reference, rule)
     if number is None:
         raise unusable(at, reference, f"a number in {rule.unit}" if rule.unit else "a number")
@@ -117,13 +117,13 @@ def reference_number(rule: NumberRule, reference: Any, at: str) -> float:
 
 
 def unusable(at: str, reference: Any, wanted: str) -> GradeFailed:
-    """The failure for a reference that the field's rule cannot compare."""
+    """Returns the failure for a reference that the field's rule cannot compare."""
     shown = canonical_json(reference)[:60]
     return GradeFailed(FailureKind.INVALID_VARIABLE, f"The reference of '{at}', {shown}, is not {wanted}.")
 
 
 def as_plain_text(value: Any) -> str:
-    """A value's text; numbers, booleans, null, arrays and objects by their JSON."""
+    """Returns a value's text; numbers, booleans, null, arrays and objects by their JSON."""
     if isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer():
@@ -132,7 +132,7 @@ def as_plain_text(value: Any) -> str:
 
 
 def folded(rule: TextRule | FuzzyRule, value: Any) -> str | None:
-    """A value's text without what a rule ignores; None if the rule's pattern took too long on it."""
+    """Returns a value's text without what a rule ignores; None if the rule's pattern took too long on it."""
     text = as_plain_text(value)
     if rule.remove is not None:
         try:
@@ -143,7 +143,7 @@ def folded(rule: TextRule | FuzzyRule, value: Any) -> str | None:
 
 
 def fold_by(folds: Sequence[Fold], text: str) -> str:
-    """Fold what is named and nothing else; always NFKC."""
+    """Folds what is named and nothing else; it always applies NFKC."""
     plain = unicodedata.normalize("NFKC", text)
     if "case" in folds:
         plain = unicodedata.normalize("NFKC", plain.casefold())
@@ -158,7 +158,7 @@ def fold_by(folds: Sequence[Fold], text: str) -> str:
 
 
 def fold(text: str) -> str:
-    """Fold what should not matter: NFKC, case, white space, punctuation, invisible format characters.
+    """Folds what should not matter: NFKC, case, white space, punctuation, invisible format characters.
 
     Apostrophes and full stops go (`M.I.T.` is `mit`), other punctuation becomes a space. What stays: the
     signs `# % & @ * +`, a number's minus sign and decimal point, accents, look-alike letters of other
@@ -184,7 +184,7 @@ MAX_PARTIAL = 4_096
 
 
 def text_ratio(text: str, reference: str, rule: FuzzyRule) -> float:
-    """rapidfuzz's similarity of two texts, 0 to 1; 0 below the threshold, and if either is empty."""
+    """Returns rapidfuzz's similarity of two texts, 0 to 1; 0 below the threshold, and if either is empty."""
     most = MAX_PARTIAL if rule.scorer in ("partial", "token_set") else MAX_TEXT
     if rule.scorer == "ratio" or (text and reference):
         score = _SCORERS[rule.scorer](text[:most], reference[:most]) / 100
@@ -193,7 +193,7 @@ def text_ratio(text: str, reference: str, rule: FuzzyRule) -> float:
 
 
 def number_bounds(rule: NumberRule, reference: float) -> tuple[float, float]:
-    """The smallest and the largest number that agree with the reference."""
+    """Returns the smallest and the largest number that agree with the reference."""
     if not rule.abs_tolerance and not rule.rel_tolerance:
         return reference, reference
     tolerance = max(rule.abs_tolerance, rule.rel_tolerance * abs(reference))
@@ -201,12 +201,12 @@ def number_bounds(rule: NumberRule, reference: float) -> tuple[float, float]:
 
 
 def canonical_json(value: Any) -> str:
-    """Compact JSON with sorted keys: equal values give equal text."""
+    """Returns compact JSON with sorted keys: equal values give equal text."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
 class _Folding(dict[int, str]):
-    """What each character becomes, worked out when it is first not ASCII."""
+    """Maps each character to what it becomes, worked out when it is first met if it is not ASCII."""
 
     def __missing__(self, code: int) -> str:
         return _folded_character(chr(code))

@@ -1,4 +1,4 @@
-"""Reading days and times out of text."""
+"""Reads days and times out of text."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ december décembre dezember diciembre dicembre dezembro
 
 
 def _month_names() -> dict[str, int]:
-    """Each name, and each English or German one cut to three letters (and `sept`)."""
+    """Returns the number of each month by its names.
+
+    The English and some German names are there cut to three letters too (and `sept`).
+    """
     names = {"sept": 9, "mär": 3, "okt": 10, "dez": 12, "mai": 5}
     for number, line in enumerate(_MONTHS.strip().splitlines(), start=1):
         english, *others = line.split()
@@ -52,9 +55,9 @@ _MONTH = _month_names()
 
 
 def read_date(value: Any, rule: DateRule) -> tuple[int, ...] | None:
-    """What a text names, as far as the rule looks: (year), (year, month), and so on to the second.
+    """Returns what a text names, as far as the rule looks: (year), (year, month), and so on to the second.
 
-    Hours and smaller are told in UTC; a time without a zone is in the rule's. None if it is not clear.
+    Hours and smaller are in UTC; a time without a zone is in the rule's. None if the text is not clear.
     """
     if not isinstance(value, str) or len(value) > MAX_DATE:
         return None
@@ -74,7 +77,7 @@ _DEPTH = {"year": 1, "month": 2, "day": 3, "minute": 5, "second": 6}
 
 
 def _month(text: str, depth: int) -> tuple[int, ...] | None:
-    """A year, or a month and a year, where no more is looked at: `2024`, `2024-03`, `March 2024`."""
+    """Reads a year, or a month and a year, where no more is looked at: `2024`, `2024-03`, `March 2024`."""
     found = _YEAR_MONTH.fullmatch(text)
     year, month = (found[1], found[2]) if found else ("", None)
     if named := _MONTH_YEAR.fullmatch(text.lower()):
@@ -93,7 +96,7 @@ def _in_utc(moment: datetime, zone: str) -> datetime | None:
 
 
 def zone_of(name: str) -> tzinfo:
-    """A zone by its name, such as `Europe/Rome`. Raises `ValueError` for one that is not known."""
+    """Returns a zone by its name, such as `Europe/Rome`. Raises `ValueError` for one that is not known."""
     try:
         return UTC if name == "UTC" else ZoneInfo(name)
     except (OSError, KeyError, ValueError):

@@ -1,4 +1,4 @@
-"""`fields`: compares a structured answer with a reference, field by field. An extension of ours.
+"""Grades `fields`: compares a structured answer with a reference, field by field. An extension of ours.
 
 The value is the weighted mean over the fields of the reference; a missing field scores 0, and (unless
 `extra_keys` is "ignore") each key that is not asked for counts as one more field, of weight 1 and score 0.
@@ -52,7 +52,7 @@ _BY_NAME: dict[str, ScalarRule] = {
 
 @dataclass(frozen=True)
 class Fields:
-    """A built `fields` grader."""
+    """Grades a structured answer field by field: a built `fields` grader."""
 
     name: str
     input: Template
@@ -63,6 +63,7 @@ class Fields:
 
     @classmethod
     def build(cls, spec: FieldsSpec) -> Fields:
+        """Builds the grader that a spec describes."""
         return cls(
             spec.name,
             Template.parse(spec.input),
@@ -86,7 +87,7 @@ class Fields:
 
 @dataclass
 class _Comparison:
-    """One comparison under way: the scores by field, and notes on what differs."""
+    """Keeps one comparison under way: the scores by field, and notes on what differs."""
 
     penalize_extra_keys: bool
     parts: dict[str, float] = field(default_factory=dict)
@@ -99,7 +100,7 @@ class _Comparison:
         reference: Mapping[str, Any],
         at: str,
     ) -> float:
-        """The weighted mean over the fields that the reference has; 1 if there is nothing to get wrong."""
+        """Returns the weighted mean over the fields that the reference has; 1 if it has none."""
         if rules is None:
             rules = {key: inferred_rule(value) for key, value in reference.items()}
         total = weights = 0.0
@@ -116,7 +117,7 @@ class _Comparison:
         return total / weights if weights else 1.0
 
     def field(self, rule: FieldRule, answer: Any, reference: Any, at: str) -> float:
-        """One field's score, 0 to 1, noted under its name."""
+        """Returns one field's score, 0 to 1, and notes it under the field's name."""
         if reference is None:
             score = float(answer is None)
         elif isinstance(rule, ObjectRule):
@@ -170,8 +171,10 @@ class _Comparison:
         reference: list[Any],
         at: str,
     ) -> Overlap:
-        """Items that have parts themselves, paired so that they agree best. Each of their fields is a part:
-        the F1 of that field over all items."""
+        """Pairs items that have fields themselves, so that they agree best.
+
+        Each of their fields becomes a part: the F1 of that field over all items.
+        """
         wanted = list({canonical_json(item): item for item in reference}.values())
         wanted = wanted if rule.compare == "set" else reference
         if isinstance(items, ObjectRule) and items.fields is None:
@@ -210,7 +213,10 @@ class _Comparison:
             self.parts[f"{at}.{name}"] = min(1.0, 2 * total / both) if both else 1.0
 
     def item(self, rule: ObjectRule | CollectionRule, answer: Any, reference: Any, at: str) -> float:
-        """One item of a list by its rule; its fields' scores are parts under their own names."""
+        """Returns the score of one item of a list by its rule.
+
+        Its fields' scores are parts under their own names.
+        """
         if isinstance(rule, CollectionRule):
             return self._collection(rule, answer, reference, at)
         if not isinstance(reference, dict):
@@ -218,7 +224,7 @@ class _Comparison:
         return self.objects(rule.fields, answer, reference, "") if isinstance(answer, dict) else 0.0
 
     def reason(self) -> str:
-        """One line for a person."""
+        """Returns what differs, in one line for a person."""
         if not self.notes:
             return "all fields agree"
         more = len(self.notes) - MAX_NOTES
@@ -226,7 +232,10 @@ class _Comparison:
 
 
 def _inferred_fields(items: Sequence[Any]) -> dict[str, FieldRule] | None:
-    """A rule for each key that an object of the list has; values of several kinds are compared as text."""
+    """Returns a rule for each key that an object of the list has.
+
+    Values of several kinds are compared as text.
+    """
     values: dict[str, list[Any]] = {}
     for item in items:
         for key, value in item.items() if isinstance(item, dict) else ():
@@ -241,7 +250,7 @@ def _common_rule(values: Sequence[Any]) -> FieldRule:
 
 
 def inferred_rule(reference: Any) -> FieldRule:
-    """The rule for a field that the grader does not declare, by the type of its reference."""
+    """Returns the rule for a field that the grader does not declare, by the type of its reference."""
     match reference:
         case str():
             return _NORMALIZED
@@ -258,7 +267,7 @@ def inferred_rule(reference: Any) -> FieldRule:
 
 
 def _object_from(template: Template, sample: Sample, item: Mapping[str, Any], side: str) -> dict[str, Any]:
-    """The object a template stands for: a variable's own value, or text that is parsed as strict JSON.
+    """Returns the object a template stands for: a variable's own value, or text parsed as strict JSON.
 
     Raises `GradeFailed`: sample_parse_error if the completion has a part in it, else invalid_variable_error.
     """

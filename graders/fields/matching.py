@@ -1,4 +1,4 @@
-"""How many items of two lists agree: the matched weight behind precision, recall and F1."""
+"""Counts how many items of two lists agree: the matched weight behind precision, recall and F1."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from graders.fields.compare import (
     reference_text,
     text_ratio,
 )
-from graders.fields.numbers_read import read_number
+from graders.fields.numbers import read_number
 from graders.fields.spec import BooleanRule, DateRule, FuzzyRule, NumberRule, ScalarRule, TextRule
 
 MAX_ASSIGNED = 64
@@ -26,11 +26,11 @@ MAX_ASSIGNED = 64
 MAX_CELLS = 250_000
 """Comparisons in one ordered alignment; items of the answer beyond that count as wrong."""
 
-Order = Literal["set", "multiset", "list"]
+CollectionKind = Literal["set", "multiset", "list"]
 
 
 class Overlap(NamedTuple):
-    """Matched weight (the sum of the matched items' scores), and the items it is out of.
+    """Holds the matched weight (the sum of the matched items' scores), and the items it is out of.
 
     Items of the answer beyond the matched weight count `extra` each.
     """
@@ -42,25 +42,39 @@ class Overlap(NamedTuple):
 
     @property
     def answered(self) -> float:
+        """Returns the weight of the answer's items: matched ones count their score, others `extra` each."""
         return self.matched + self.extra * (self.n_answered - self.matched)
 
     @property
     def precision(self) -> float:
+        """Returns the matched share of the answer, 0 to 1.
+
+        Of an empty answer it is 1 if nothing is wanted, else 0.
+        """
         return self.matched / self.answered if self.answered else float(not self.wanted)
 
     @property
     def recall(self) -> float:
+        """Returns the matched share of the reference, 0 to 1.
+
+        Of an empty reference it is 1 if nothing is answered, else 0.
+        """
         return self.matched / self.wanted if self.wanted else float(not self.answered)
 
     @property
     def f1(self) -> float:
-        """1 if both are empty, 0 if one is."""
+        """Returns the harmonic mean of precision and recall, 0 to 1.
+
+        It is 1 if both lists are empty, and 0 if one is.
+        """
         items = self.answered + self.wanted
         return 2 * self.matched / items if items else 1.0
 
 
-def overlap(order: Order, rule: ScalarRule, answer: list[Any], reference: list[Any], at: str) -> Overlap:
-    """Match each item at most once.
+def overlap(
+    kind: CollectionKind, rule: ScalarRule, answer: list[Any], reference: list[Any], at: str
+) -> Overlap:
+    """Matches each item at most once.
 
     In a `set` repeats in the reference are dropped, and repeats in the answer are wrong items unless the
     reference repeats them too. In a `list` the matches must keep their order. Raises `GradeFailed` if an
@@ -77,15 +91,15 @@ def overlap(order: Order, rule: ScalarRule, answer: list[Any], reference: list[A
             wanted = [reference_text(rule, item, at) for item in reference]
             given = [text for item in answer if (text := folded(rule, item)) is not None]
     repeats = 0
-    if order == "set":
+    if kind == "set":
         repeats = _shared_repeats(given, wanted)
         given, wanted = list(dict.fromkeys(given)), list(dict.fromkeys(wanted))
-    matched = _in_order(rule, given, wanted) if order == "list" else _in_any_order(rule, given, wanted)
+    matched = _in_order(rule, given, wanted) if kind == "list" else _in_any_order(rule, given, wanted)
     return Overlap(matched, len(answer) - repeats, len(wanted))
 
 
 def _shared_repeats(given: list[Any], wanted: list[Any]) -> int:
-    """How many items of the answer are repeats that the reference has as well: neither right nor wrong."""
+    """Counts items of the answer that are repeats the reference has as well: neither right nor wrong."""
     return (_repeats(given) & _repeats(wanted)).total()
 
 
@@ -119,7 +133,10 @@ def _in_order(rule: ScalarRule, given: list[Any], wanted: list[Any]) -> float:
 
 
 def _numbers_matched(rule: NumberRule, given: list[float], wanted: list[float]) -> float:
-    """The most pairs within tolerance. Sorted sweep: both ends of the tolerance grow with the number."""
+    """Returns the most pairs within tolerance, found by a sorted sweep.
+
+    Both ends of the tolerance grow with the number.
+    """
     bounds = sorted(number_bounds(rule, number) for number in wanted)
     numbers = sorted(given)
     i = j = matched = 0
@@ -134,7 +151,7 @@ def _numbers_matched(rule: NumberRule, given: list[float], wanted: list[float]) 
 
 
 def _texts_matched(rule: FuzzyRule, given: list[str], wanted: list[str]) -> float:
-    """Pair identical texts, then the rest so that their ratios sum to the most."""
+    """Pairs identical texts, then the rest so that their ratios sum to the most."""
     same = Counter(given) & Counter(wanted)
     left = list((Counter(given) - same).elements())[:MAX_ASSIGNED]
     right = list((Counter(wanted) - same).elements())[:MAX_ASSIGNED]
@@ -145,14 +162,18 @@ def _texts_matched(rule: FuzzyRule, given: list[str], wanted: list[str]) -> floa
 
 
 def best_assignment(scores: Sequence[Sequence[float]]) -> float:
-    """The largest sum with at most one score from each row and column; rows must not outnumber columns."""
+    """Returns the largest sum with at most one score from each row and column.
+
+    Rows must not outnumber columns.
+    """
     return sum(scores[row][column] for row, column in assignment(scores))
 
 
 def assignment(scores: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
-    """The pairs (row, column) behind `best_assignment`.
+    """Returns the pairs (row, column) behind `best_assignment`.
 
-    The Hungarian method with potentials (Kuhn 1955, in Jonker and Volgenant's form): O(rows^2 * columns).
+    It is the Hungarian method with potentials (Kuhn 1955, in Jonker and Volgenant's form): O(rows^2 *
+    columns).
     """
     rows = len(scores)
     columns = len(scores[0]) if rows else 0
@@ -192,7 +213,7 @@ def assignment(scores: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
 
 
 def _aligned(given: list[Any], wanted: list[Any], score: Callable[[int, int], float]) -> float:
-    """The largest sum of scores over pairs that cross nowhere."""
+    """Returns the largest sum of scores over pairs that cross nowhere."""
     start = 0
     while start < min(len(given), len(wanted)) and given[start] == wanted[start]:
         start += 1

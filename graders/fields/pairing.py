@@ -1,4 +1,4 @@
-"""Which items of two lists belong together, where an item is an object or a list itself."""
+"""Decides which items of two lists belong together, where an item is an object or a list itself."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from graders.fields.compare import canonical_json
-from graders.fields.matching import Order, assignment
+from graders.fields.matching import CollectionKind, assignment
 
 MAX_PAIRED = 32
 """Items of each side that are compared with each other; identical ones are paired before."""
 
 
 class Pair(NamedTuple):
-    """An item of the answer, an item of the reference (by their places), and how well they agree."""
+    """Pairs an item of the answer with one of the reference, by their places, with how well they agree."""
 
     given: int
     wanted: int
@@ -22,10 +22,13 @@ class Pair(NamedTuple):
 
 
 def paired(
-    order: Order, score: Callable[[int, int], float], given: list[Any], wanted: list[Any]
+    kind: CollectionKind, score: Callable[[int, int], float], given: list[Any], wanted: list[Any]
 ) -> list[Pair]:
-    """Pairs, each item in one at most, whose scores sum to the most; in a `list` no two pairs cross."""
-    if order == "list":
+    """Returns pairs, each item in one at most, whose scores sum to the most.
+
+    In a `list` no two pairs cross.
+    """
+    if kind == "list":
         return _in_order(score, min(len(given), MAX_PAIRED), min(len(wanted), MAX_PAIRED))
     same = _identical(given, wanted)
     taken = {pair.given for pair in same}, {pair.wanted for pair in same}
@@ -43,7 +46,7 @@ def _assigned(table: list[list[float]]) -> list[tuple[int, int]]:
 
 
 def _identical(given: list[Any], wanted: list[Any]) -> list[Pair]:
-    """Items that are equal as JSON."""
+    """Pairs items that are equal as JSON."""
     places: dict[str, list[int]] = defaultdict(list)
     for at in reversed(range(len(wanted))):
         places[canonical_json(wanted[at])].append(at)
@@ -55,7 +58,7 @@ def _identical(given: list[Any], wanted: list[Any]) -> list[Pair]:
 
 
 def _in_order(score: Callable[[int, int], float], rows: int, columns: int) -> list[Pair]:
-    """The alignment of the largest sum, by dynamic programming."""
+    """Returns the alignment of the largest sum, found by dynamic programming."""
     table = [[score(i, j) for j in range(columns)] for i in range(rows)]
     best = [[0.0] * (columns + 1) for _ in range(rows + 1)]
     for i in range(rows):

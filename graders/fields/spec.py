@@ -1,4 +1,4 @@
-"""The wire format of `fields`: a rule for each field of a structured answer."""
+"""Declares the wire format of `fields`: a rule for each field of a structured answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Fold = Literal["case", "accents", "punctuation", "whitespace", "articles"]
 
 
 class _FoldingRule(_Rule):
-    """Which differences between two texts do not matter."""
+    """Says which differences between two texts do not matter."""
 
     normalize: Annotated[list[Fold], Field(max_length=5)] | None = None
     """Left out: case, white space and punctuation, with care for signs that mean something."""
@@ -50,7 +50,7 @@ def _check_pattern(pattern: str) -> None:
 
 
 class TextRule(_FoldingRule):
-    """Equal as JSON values (`exact`), or equal after folding case, white space and punctuation."""
+    """Asks for equal JSON values (`exact`), or texts that are equal once case and the like are folded."""
 
     compare: Literal["exact", "normalized"]
 
@@ -63,13 +63,13 @@ class TextRule(_FoldingRule):
 
 
 class BooleanRule(_Rule):
-    """The same truth value: true and false, or text such as yes, no, true, false, on, off."""
+    """Asks for the same truth value: true and false, or text such as yes, no, true, false, on, off."""
 
     compare: Literal["boolean"]
 
 
 class NumberRule(_Rule):
-    """Equal within max(abs_tolerance, rel_tolerance * |reference|)."""
+    """Asks for a number within max(abs_tolerance, rel_tolerance * |reference|)."""
 
     compare: Literal["number"]
     abs_tolerance: Annotated[float, Field(ge=0)] = 0.0
@@ -93,7 +93,7 @@ class NumberRule(_Rule):
 
 
 class DateRule(_Rule):
-    """The same day, or as far as `precision` says.
+    """Asks for the same day, or as far as `precision` says.
 
     Without `day_first`, dates such as 05/03/2024 are ambiguous and not read.
     """
@@ -123,7 +123,7 @@ def _check_zone(name: str) -> None:
 
 
 class FuzzyRule(_FoldingRule):
-    """A similarity of the folded texts (rapidfuzz), 0 to 1; below `threshold` it is 0."""
+    """Asks for a similarity of the folded texts (rapidfuzz), 0 to 1; below `threshold` it is 0."""
 
     compare: Literal["fuzzy"]
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -135,7 +135,10 @@ ScalarName = Literal["exact", "normalized", "boolean", "number", "date", "fuzzy"
 
 
 class CollectionRule(_Rule):
-    """F1 of two lists: order and repeats ignored (`set`), repeats counted (`multiset`), or both (`list`)."""
+    """Asks for the F1 of two lists.
+
+    Order and repeats are ignored (`set`), repeats are counted (`multiset`), or both count (`list`).
+    """
 
     compare: Literal["set", "multiset", "list"]
     items: ItemRule = "normalized"
@@ -145,7 +148,7 @@ class CollectionRule(_Rule):
 
 
 class ObjectRule(_Rule):
-    """A nested object; its fields are inferred from the reference when left out."""
+    """Asks for a nested object; its fields are inferred from the reference when left out."""
 
     compare: Literal["object"]
     fields: FieldRules | None = None
@@ -176,7 +179,7 @@ ObjectRule.model_rebuild()
 
 
 class FieldsSpec(ComparingSpec):
-    """An extension: compares a structured answer with a reference, field by field."""
+    """Compares a structured answer with a reference, field by field: an extension."""
 
     type: Literal["fields"]
     fields: FieldRules | None = None

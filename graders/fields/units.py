@@ -1,4 +1,4 @@
-"""Units of measurement that `number` fields convert: a small table, not a library that parses any text.
+"""Converts units of measurement for `number` fields, by a small table: no library parses any text here.
 
 Each line is a quantity; each unit has its size in the first one, and the names it goes by.
 """
@@ -28,7 +28,7 @@ temperature: 1=K kelvin 1=°C C celsius 1=°F F fahrenheit
 
 
 class Unit(NamedTuple):
-    """A number in this unit is `size * number + zero` in the first unit of its quantity."""
+    """Describes a unit: a number in it is `size * number + zero` in the first unit of its quantity."""
 
     quantity: str
     size: float
@@ -63,12 +63,15 @@ _IN_LOWER_CASE = {name.lower(): unit for name, unit in UNITS.items() if len(name
 
 
 def find_unit(name: str) -> Unit | None:
-    """A unit by its symbol, as it is written, or by its name in any case; `m` and `M` are not the same."""
+    """Returns a unit by its symbol, as it is written, or by its name in any case.
+
+    `m` and `M` are not the same. None for a name that is not known.
+    """
     return UNITS.get(name) or _IN_LOWER_CASE.get(name.lower())
 
 
 def converted(number: float, unit: Unit, wanted: Unit) -> float | None:
-    """A number in another unit; None if the two measure different things."""
+    """Returns a number in another unit; None if the two measure different things."""
     if unit == wanted:
         return number
     if unit.quantity != wanted.quantity:

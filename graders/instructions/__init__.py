@@ -1,1 +1,1 @@
-"""The grader `instructions`: checks whether an answer follows verifiable instructions (IFEval)."""
+"""Grades `instructions`: checks whether a completion follows verifiable instructions (IFEval)."""

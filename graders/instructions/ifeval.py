@@ -1,4 +1,4 @@
-"""The checks of IFEval's 25 constraints (Zhou et al. 2023). Each takes linear time in the answer."""
+"""Checks IFEval's 25 instructions (Zhou et al. 2023). Each check takes linear time in the text."""
 
 from __future__ import annotations
 
@@ -18,49 +18,57 @@ _WORD_END = re.compile(r"[.,?!'\"]")
 
 
 def compared(count: int, relation: str, wanted: int) -> bool:
-    """`less than` or `at least`."""
+    """Tells whether a count is `less than` what is wanted, or `at least` that, as the relation says."""
     return count < wanted if relation == "less than" else count >= wanted
 
 
 def occurrences(text: str, keyword: str) -> int:
-    """How often a keyword stands in a text, case ignored, also inside longer words."""
+    """Counts how often a keyword stands in a text, case ignored, also inside longer words."""
     return text.casefold().count(keyword.casefold())
 
 
 def has_keywords(text: str, keywords: list[str]) -> bool:
+    """Tells whether each keyword stands in the text, also inside longer words, case ignored."""
     return all(occurrences(text, keyword) for keyword in keywords)
 
 
 def keyword_count(text: str, keyword: str, frequency: int, relation: str) -> bool:
+    """Tells whether the keyword stands there `less than` or `at least` so often, as the relation says."""
     return compared(occurrences(text, keyword), relation, frequency)
 
 
 def has_no_words(text: str, forbidden_words: list[str]) -> bool:
-    """None of the words stands in the text as a whole word, case ignored."""
+    """Tells whether none of the words stands in the text as a whole word, case ignored."""
     return not any(
         re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) for word in forbidden_words
     )
 
 
 def letter_count(text: str, letter: str, let_frequency: int, let_relation: str) -> bool:
+    """Tells whether the letter stands there `less than` or `at least` so often, case ignored."""
     return compared(text.lower().count(letter.lower()), let_relation, let_frequency)
 
 
 def is_in_language(text: str, language: str) -> bool:
+    """Tells whether the text is written in the language of that ISO 639-1 code."""
     return is_written_in(text, language)
 
 
 def sentence_count(text: str, num_sentences: int, relation: str) -> bool:
+    """Tells whether there are `less than` or `at least` so many sentences, as the relation says."""
     return compared(len(sentences(text)), relation, num_sentences)
 
 
 def divided_paragraphs(text: str, num_paragraphs: int) -> bool:
-    """Exactly so many paragraphs between dividers `***`; an empty first or last one does not count."""
+    """Tells whether there are exactly so many paragraphs between dividers `***`.
+
+    An empty first or last one does not count.
+    """
     return filled(_DIVIDER.split(text)) == num_paragraphs
 
 
 def filled(pieces: list[str]) -> int | None:
-    """How many pieces have text; None if an empty one stands between others."""
+    """Returns how many pieces have text; None if an empty one stands between others."""
     count = len(pieces)
     for at, piece in enumerate(pieces):
         if not piece.strip():
@@ -71,11 +79,15 @@ def filled(pieces: list[str]) -> int | None:
 
 
 def word_count(text: str, num_words: int, relation: str) -> bool:
+    """Tells whether there are `less than` or `at least` so many words, as the relation says."""
     return compared(len(words(text)), relation, num_words)
 
 
 def nth_paragraph_starts(text: str, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
-    """Exactly so many paragraphs parted by empty lines, and the nth starts with the word, case ignored."""
+    """Tells whether there are exactly so many paragraphs, and the nth starts with the word, case ignored.
+
+    Paragraphs are parted by empty lines and count from 1.
+    """
     paragraphs = text.split("\n\n")
     count = sum(1 for paragraph in paragraphs if paragraph.strip())
     if not 1 <= nth_paragraph <= count:
@@ -88,7 +100,7 @@ def nth_paragraph_starts(text: str, num_paragraphs: int, nth_paragraph: int, fir
 
 
 def has_placeholders(text: str, num_placeholders: int) -> bool:
-    """At least so many texts in square brackets, each on one line."""
+    """Tells whether at least so many texts stand in square brackets, each on one line."""
     found = 0
     for line in text.split("\n"):
         found += enclosed(line, "[", "]")
@@ -96,7 +108,7 @@ def has_placeholders(text: str, num_placeholders: int) -> bool:
 
 
 def enclosed(line: str, opening: str, closing: str) -> int:
-    """How many texts stand between an opening and the next closing mark."""
+    """Counts the texts between an opening and the next closing mark."""
     count = position = 0
     while (start := line.find(opening, position)) >= 0 and (end := line.find(closing, start + 1)) >= 0:
         count, position = count + 1, end + len(closing)
@@ -104,13 +116,16 @@ def enclosed(line: str, opening: str, closing: str) -> int:
 
 
 def has_postscript(text: str, postscript_marker: str) -> bool:
-    """Somewhere the marker, case ignored; in `P.S.` and `P.P.S` there may be a space after each full stop."""
+    """Tells whether the marker stands somewhere, case ignored.
+
+    In `P.S.` and `P.P.S` there may be a space after each full stop.
+    """
     pattern = {"P.S.": r"p\.\s?s\.", "P.P.S": r"p\.\s?p\.\s?s"}.get(postscript_marker)
     return re.search(pattern or re.escape(postscript_marker), text, re.IGNORECASE) is not None
 
 
 def has_bullets(text: str, num_bullets: int) -> bool:
-    """Exactly so many lines that start with `*` (not `**`) or `-`."""
+    """Tells whether exactly so many lines start with `*` (not `**`) or `-`."""
     lines = (line.lstrip() for line in text.split("\n"))
     return sum(
         1 for line in lines if line[:1] == "-" or (line[:1] == "*" and line[1:2] not in ("", "*"))
@@ -118,23 +133,24 @@ def has_bullets(text: str, num_bullets: int) -> bool:
 
 
 def is_constrained_response(text: str) -> bool:
+    """Tells whether the text holds one of `CONSTRAINED_RESPONSES`."""
     return any(option in text for option in CONSTRAINED_RESPONSES)
 
 
 def has_highlights(text: str, num_highlights: int) -> bool:
-    """At least so many texts between asterisks, or pairs of asterisks."""
+    """Tells whether at least so many texts stand between asterisks, or pairs of asterisks."""
     single = sum(1 for found in _HIGHLIGHT.findall(text) if found.strip("*").strip())
     double = sum(1 for found in _DOUBLE_HIGHLIGHT.findall(text) if found.strip("*").strip())
     return single + double >= num_highlights
 
 
 def has_sections(text: str, section_spliter: str, num_sections: int) -> bool:
-    """At least so many section marks followed by a number."""
+    """Tells whether there are at least so many section marks followed by a number."""
     return len(re.findall(rf"{re.escape(section_spliter)}\s?\d+", text)) >= num_sections
 
 
 def is_json(text: str) -> bool:
-    """The whole answer is JSON; it may stand in a code fence."""
+    """Tells whether the whole text is JSON; it may stand in a code fence."""
     inner = text.strip()
     if opened := _FENCE.match(inner):
         inner = inner[opened.end() :]
@@ -146,7 +162,7 @@ def is_json(text: str) -> bool:
 
 
 def has_title(text: str) -> bool:
-    """A text in double angular brackets, on one line."""
+    """Tells whether a text stands in double angular brackets, on one line."""
     return any(_titles(text))
 
 
@@ -157,38 +173,46 @@ def _titles(text: str) -> Iterator[bool]:
 
 
 def two_responses(text: str) -> bool:
-    """Two different texts parted by `******`."""
+    """Tells whether there are two different texts parted by `******`."""
     pieces = text.split("******")
-    answers = [piece.strip() for piece in pieces if piece.strip()]
-    return filled(pieces) == 2 and answers[0] != answers[1]
+    texts = [piece.strip() for piece in pieces if piece.strip()]
+    return filled(pieces) == 2 and texts[0] != texts[1]
 
 
 def starts_with_prompt(text: str, prompt_to_repeat: str) -> bool:
+    """Tells whether the text starts with the request, case and white space around ignored."""
     return text.strip().lower().startswith(prompt_to_repeat.strip().lower())
 
 
 def ends_with(text: str, end_phrase: str) -> bool:
-    """Case, and quotation marks around the answer, are ignored."""
+    """Tells whether the text ends with the phrase; case, and quotation marks around the text, are ignored."""
     return text.strip().strip('"').lower().endswith(end_phrase.strip().lower())
 
 
 def is_quoted(text: str) -> bool:
+    """Tells whether the whole text stands in double quotation marks."""
     plain = text.strip()
     return len(plain) > 1 and plain[0] == plain[-1] == '"'
 
 
 def capital_word_count(text: str, capital_frequency: int, capital_relation: str) -> bool:
-    """Tokens without a lower-case letter; a hyphenated word is one."""
+    """Tells whether there are `less than` or `at least` so many tokens in capitals.
+
+    Such a token has no lower-case letter; a hyphenated word is one token.
+    """
     return compared(sum(1 for token in tokens(text) if token.isupper()), capital_relation, capital_frequency)
 
 
 def is_english_upper(text: str) -> bool:
+    """Tells whether the text is English, all in capitals."""
     return text.isupper() and is_written_in(text, "en")
 
 
 def is_english_lower(text: str) -> bool:
+    """Tells whether the text is English, all in lower case."""
     return text.islower() and is_written_in(text, "en")
 
 
 def has_no_comma(text: str) -> bool:
+    """Tells whether there is no comma anywhere."""
     return "," not in text

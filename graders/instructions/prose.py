@@ -1,4 +1,4 @@
-"""Words, sentences and languages of a text, for constraints on how an answer is written.
+"""Finds words, sentences and the language of a text, for instructions on how it is written.
 
 Tokens are nltk's, which need no data. Its sentence splitter does need downloaded data, so sentences are found
 here, by rules.
@@ -36,13 +36,13 @@ _NEXT_WORD = re.compile(r"\s+[\"'“‘(\[*_]*(\w)")
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters, digits and underscores."""
+    """Returns the runs of letters, digits and underscores."""
     return _WORD.findall(text)
 
 
 @lru_cache(maxsize=8)
 def tokens(text: str) -> Sequence[str]:
-    """Penn Treebank tokens of each sentence: `don't.` gives do n't ."""
+    """Returns the Penn Treebank tokens of each sentence: `don't.` gives do n't ."""
     tokenizer = _tokenizer()
     return tuple(token for sentence in sentences(text) for token in tokenizer.tokenize(sentence))
 
@@ -56,9 +56,10 @@ def _tokenizer() -> Any:
 
 @lru_cache(maxsize=8)
 def sentences(text: str) -> Sequence[str]:
-    """Pieces that end in a full stop, question or exclamation mark; what follows the last one is one more.
+    """Returns the pieces of a text that end in a full stop, question or exclamation mark.
 
-    Full stops inside numbers, web addresses and shortened words end nothing. Line breaks are white space.
+    What follows the last mark is one more. Full stops inside numbers, web addresses and shortened words end
+    nothing. Line breaks are white space.
     """
     flat = " ".join(text.split())
     found: list[str] = []
@@ -94,7 +95,7 @@ def _ends_sentence(flat: str, start: int, stop: re.Match[str]) -> bool:
 
 
 def is_written_in(text: str, language: str) -> bool:
-    """Whether a text is in a language, told by its code. A text without a letter is in none.
+    """Tells whether a text is in a language, named by its code. A text without a letter is in none.
 
     Short texts are often ambiguous, so a language that is `NEARLY` as likely as the likeliest counts too.
     """

@@ -1,4 +1,4 @@
-"""The wire format of the grader `instructions`."""
+"""Declares the wire format of the grader `instructions`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from graders.instructions.constraints import ConstraintInvalid, bound
+from graders.instructions.registry import InstructionInvalid, bind
 from graders.spec_base import (
     GraderName,
     NamedSpec,
@@ -19,34 +19,34 @@ from graders.spec_base import (
 )
 
 
-class ConstraintSpec(SpecModel):
-    """One constraint that holds for every row."""
+class FixedInstruction(SpecModel):
+    """Names one instruction that holds for every row."""
 
     id: Annotated[str, Field(min_length=1, max_length=128)]
     kwargs: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _is_known(self) -> ConstraintSpec:
+    def _is_known(self) -> FixedInstruction:
         try:
-            bound(self.id, self.kwargs)
-        except ConstraintInvalid as fault:
+            bind(self.id, self.kwargs)
+        except InstructionInvalid as fault:
             message = str(fault)
             refuse(lambda: invalid(message), fault.param)
         return self
 
 
 class InstructionsSpec(NamedSpec):
-    """An extension: the share of verifiable constraints (IFEval) that an answer meets."""
+    """Asks for the share of verifiable instructions (IFEval) that a completion follows: an extension."""
 
     type: Literal["instructions"]
     name: GraderName
     input: TemplateText
     instructions: Annotated[
         Annotated[TemplateText, Tag("~text")]
-        | Annotated[list[ConstraintSpec], Field(min_length=1, max_length=64), Tag("~list")],
+        | Annotated[list[FixedInstruction], Field(min_length=1, max_length=64), Tag("~list")],
         Discriminator(text_or_list),
     ]
-    """Constraints of every row, or the row's: ids, or the object or text of a `ground_truth`."""
+    """Instructions of every row, or the row's: ids, or the object or text of a `ground_truth`."""
     kwargs: TemplateText | None = None
     """The row's arguments, if `instructions` gives ids alone."""
     mode: Literal["strict", "loose"] = "strict"
@@ -65,5 +65,5 @@ class InstructionsSpec(NamedSpec):
     @model_validator(mode="after")
     def _arguments_belong_to_ids(self) -> InstructionsSpec:
         if self.kwargs is not None and not isinstance(self.instructions, str):
-            refuse(lambda: invalid("give the arguments with each constraint instead."), "kwargs")
+            refuse(lambda: invalid("give the arguments with each instruction instead."), "kwargs")
         return self

@@ -1,4 +1,4 @@
-"""`endpoint`: a server of the user's gives the score."""
+"""Grades `endpoint`: a server of the user's gives the score."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from graders.grading import Score, grade_by
-from graders.judges.judge_reply import MAX_REASON, number
+from graders.judges.reply import MAX_REASON, number
 from graders.judges.spec import EndpointSpec
-from graders.services import EndpointCaller, Errand
+from graders.services import EndpointCaller, EndpointRequest
 from graders.template import sample_variables
 from graders.types import FailureKind, Grade, GradeFailed, Sample
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A built `endpoint` grader."""
+    """Grades by the score that a server of the user's gives: a built `endpoint` grader."""
 
     name: str
     url: str
@@ -28,7 +28,10 @@ class Endpoint:
 
     @classmethod
     def build(cls, spec: EndpointSpec, caller: EndpointCaller) -> Endpoint:
-        """Raises `GraderInvalid` for a URL that must not be called."""
+        """Builds the grader that a spec describes.
+
+        Raises `GraderInvalid` for a URL that must not be called.
+        """
         caller.check(spec.url)
         return cls(spec.name, spec.url, spec.headers, spec.rate_limit, caller)
 
@@ -37,11 +40,11 @@ class Endpoint:
 
     def _score(self, sample: Sample, item: Mapping[str, Any]) -> Score:
         body = {"sample": sample_variables(sample), "item": dict(item), "trace_id": uuid.uuid4().hex}
-        reply = self.caller.post(Errand(self.url, self.headers, body, self.rate_limit))
-        score = number(reply.get("score")) if isinstance(reply, dict) else None
+        response = self.caller.post(EndpointRequest(self.url, self.headers, body, self.rate_limit))
+        score = number(response.get("score")) if isinstance(response, dict) else None
         if score is None:
-            shown = repr(reply)[:200]
+            shown = repr(response)[:200]
             message = f'The server must answer {{"score": number}}, but answered {shown}.'
             raise GradeFailed(FailureKind.ENDPOINT_SERVER, message)
-        reason = reply.get("reason")
+        reason = response.get("reason")
         return Score(score, reason=reason[:MAX_REASON] if isinstance(reason, str) else "")

@@ -1,4 +1,4 @@
-"""`label_model`: a judge model chooses a label."""
+"""Grades `label_model`: a judge model chooses a label."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graders.grading import Score, grade_by
-from graders.judges.judge_messages import Messages
-from graders.judges.judge_reply import misread, read_reply, reason_of, reply_schema
+from graders.judges.messages import ConversationTemplate
+from graders.judges.reply import misread, read_reply, reason_of, reply_schema
 from graders.judges.spec import LabelModelSpec
 from graders.services import Judge, Question, Target
 from graders.types import Grade, Sample
@@ -17,11 +17,11 @@ from graders.types import Grade, Sample
 
 @dataclass(frozen=True)
 class LabelModel:
-    """A built `label_model` grader."""
+    """Grades by the label that a judge chooses: a built `label_model` grader."""
 
     name: str
     target: Target
-    messages: Messages
+    conversation: ConversationTemplate
     labels: tuple[str, ...]
     passing: frozenset[str]
     judge: Judge
@@ -30,18 +30,21 @@ class LabelModel:
 
     @classmethod
     def build(cls, spec: LabelModelSpec, judge: Judge) -> LabelModel:
-        """Raises `GraderInvalid` if there is no such judge, or it does not take what the spec wants."""
+        """Builds the grader that a spec describes.
+
+        Raises `GraderInvalid` if there is no such judge, or it does not take what the spec wants.
+        """
         labels = json.dumps(spec.labels, ensure_ascii=False)
-        form = (
+        reply_format = (
             'Reply with one JSON object and nothing else: {"steps": [{"description": "...", "conclusion": '
             '"..."}], "label": "..."}. The steps are your reasoning, few and short; the label is one of '
             f"{labels}, letter by letter."
         )
         target = Target(spec.model, spec.base_url, spec.api_key_name)
-        messages = Messages.of(spec, form)
+        conversation = ConversationTemplate.of(spec, reply_format)
         passing = frozenset(spec.passing_labels)
-        built = cls(spec.name, target, messages, tuple(spec.labels), passing, judge, spec.sampling)
-        judge.check(target, built.sampling, messages.media)
+        built = cls(spec.name, target, conversation, tuple(spec.labels), passing, judge, spec.sampling)
+        judge.check(target, built.sampling, conversation.media)
         return built
 
     def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade:
@@ -49,12 +52,12 @@ class LabelModel:
 
     def _score(self, sample: Sample, item: Mapping[str, Any]) -> Score:
         schema = reply_schema("label", {"type": "string", "enum": list(self.labels)})
-        messages = self.messages.render(sample, item)
-        answer = self.judge.ask(Question(self.target, messages, "label", schema, self.sampling))
-        usage = {self.target.model: answer.usage}
-        reply = read_reply(answer.text, usage)
-        label = reply.get("label")
+        messages = self.conversation.render(sample, item)
+        reply = self.judge.ask(Question(self.target, messages, "label", schema, self.sampling))
+        usage = {self.target.model: reply.usage}
+        content = read_reply(reply.text, usage)
+        label = content.get("label")
         if label not in self.labels:
-            raise misread("has none of the labels as its 'label'", answer.text, usage)
-        reason = f"{label}. {reason_of(reply, answer.remark)}".strip()
+            raise misread("has none of the labels as its 'label'", reply.text, usage)
+        reason = f"{label}. {reason_of(content, reply.remark)}".strip()
         return Score(float(label in self.passing), reason=reason, usage=usage)

@@ -1,4 +1,4 @@
-"""`score_model`: a judge model gives a number."""
+"""Grades `score_model`: a judge model gives a number."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graders.grading import Score, grade_by
-from graders.judges.judge_messages import Messages
-from graders.judges.judge_reply import misread, number, read_reply, reason_of, reply_schema
+from graders.judges.messages import ConversationTemplate
+from graders.judges.reply import misread, number, read_reply, reason_of, reply_schema
 from graders.judges.spec import ScoreModelSpec
 from graders.services import Judge, Question, Target
 from graders.types import Grade, Sample
@@ -18,11 +18,11 @@ SCHEMA = reply_schema("result", {"type": "number"})
 
 @dataclass(frozen=True)
 class ScoreModel:
-    """A built `score_model` grader."""
+    """Grades by the number that a judge gives: a built `score_model` grader."""
 
     name: str
     target: Target
-    messages: Messages
+    conversation: ConversationTemplate
     low: float
     high: float
     judge: Judge
@@ -31,28 +31,33 @@ class ScoreModel:
 
     @classmethod
     def build(cls, spec: ScoreModelSpec, judge: Judge) -> ScoreModel:
-        """Raises `GraderInvalid` if there is no such judge, or it does not take what the spec wants."""
+        """Builds the grader that a spec describes.
+
+        Raises `GraderInvalid` if there is no such judge, or it does not take what the spec wants.
+        """
         low, high = spec.range
-        form = (
+        reply_format = (
             'Reply with one JSON object and nothing else: {"steps": [{"description": "...", "conclusion": '
             '"..."}], "result": N}. The steps are your reasoning, few and short; N is your score, a number '
             f"from {low:g} to {high:g}."
         )
         target = Target(spec.model, spec.base_url, spec.api_key_name)
-        built = cls(spec.name, target, Messages.of(spec, form), low, high, judge, spec.sampling)
-        judge.check(target, built.sampling, built.messages.media)
+        built = cls(
+            spec.name, target, ConversationTemplate.of(spec, reply_format), low, high, judge, spec.sampling
+        )
+        judge.check(target, built.sampling, built.conversation.media)
         return built
 
     def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade:
         return grade_by(self._score, sample, item)
 
     def _score(self, sample: Sample, item: Mapping[str, Any]) -> Score:
-        messages = self.messages.render(sample, item)
-        answer = self.judge.ask(Question(self.target, messages, "score", SCHEMA, self.sampling))
-        usage = {self.target.model: answer.usage}
-        reply = read_reply(answer.text, usage)
-        result = number(reply.get("result"))
+        messages = self.conversation.render(sample, item)
+        reply = self.judge.ask(Question(self.target, messages, "score", SCHEMA, self.sampling))
+        usage = {self.target.model: reply.usage}
+        content = read_reply(reply.text, usage)
+        result = number(content.get("result"))
         if result is None:
-            raise misread("has no number as its 'result'", answer.text, usage)
+            raise misread("has no number as its 'result'", reply.text, usage)
         value = min(max(result, self.low), self.high)
-        return Score(value, reason=reason_of(reply, answer.remark), usage=usage)
+        return Score(value, reason=reason_of(content, reply.remark), usage=usage)

@@ -1,4 +1,4 @@
-"""The wire formats of graders that ask somebody: `score_model`, `label_model`, `endpoint`."""
+"""Declares the wire formats of graders that ask somebody: `score_model`, `label_model`, `endpoint`."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ MediaTemplate = Annotated[str, Field(max_length=MAX_MEDIA), AfterValidator(_chec
 
 
 class TextItem(SpecModel):
-    """Text; `output_text` is meant for what an assistant said."""
+    """Holds a text; `output_text` is meant for what an assistant said."""
 
     type: Literal["input_text", "output_text"]
     text: TemplateText
 
 
 class ImageItem(SpecModel):
-    """An image that the judge fetches, or one given as a `data:` URL."""
+    """Names an image that the judge fetches, or holds one as a `data:` URL."""
 
     type: Literal["input_image"]
     image_url: MediaTemplate
@@ -51,12 +51,14 @@ class ImageItem(SpecModel):
 
 
 class Audio(SpecModel):
+    """Holds the bytes of a recording in base64, and names their format."""
+
     data: MediaTemplate
     format: Literal["mp3", "wav"]
 
 
 class AudioItem(SpecModel):
-    """A recording in base64."""
+    """Wraps a recording as an item of a message."""
 
     type: Literal["input_audio"]
     input_audio: Audio
@@ -88,7 +90,7 @@ Content = Annotated[
 
 
 class MessageSpec(SpecModel):
-    """One message to the judge."""
+    """Describes one message to the judge."""
 
     role: Literal["user", "assistant", "system", "developer"]
     content: Content
@@ -96,12 +98,15 @@ class MessageSpec(SpecModel):
 
     @property
     def items(self) -> list[str | TextItem | ImageItem | AudioItem]:
+        """Returns the items of the message, one or several."""
         return list(self.content) if isinstance(self.content, list) else [self.content]
 
 
 class SamplingParams(SpecModel):
-    """How the judge samples. The plural `max_completions_tokens` is OpenAI's name here; the chat API's is
-    taken too."""
+    """Says how the judge samples.
+
+    The plural `max_completions_tokens` is OpenAI's name here; the chat API's is taken too.
+    """
 
     seed: int | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -119,14 +124,14 @@ class SamplingParams(SpecModel):
         return self
 
     def for_chat(self) -> dict[str, Any]:
-        """Under the names of the chat call, without what was left out."""
+        """Returns the parameters under the names of the chat call, without what was left out."""
         given = self.model_dump(exclude_none=True)
         limit = given.pop("max_completions_tokens", None)
         return given if limit is None else {**given, "max_completion_tokens": limit}
 
 
 class JudgedSpec(NamedSpec):
-    """What `score_model` and `label_model` share.
+    """Holds what `score_model` and `label_model` share.
 
     `base_url` and `api_key_name` are extensions: the judge's address, and the name of a key that the operator
     has set. A key itself never stands in a grader.
@@ -154,6 +159,7 @@ class JudgedSpec(NamedSpec):
 
     @property
     def sampling(self) -> dict[str, Any]:
+        """Returns the parameters of the chat call; none if the grader sets none."""
         return self.sampling_params.for_chat() if self.sampling_params else {}
 
 
@@ -176,7 +182,7 @@ def _check_range(bounds: list[float]) -> list[float]:
 
 
 class ScoreModelSpec(JudgedSpec):
-    """A model gives a number, which is clamped into `range`."""
+    """Asks a model for a number, which is clamped into `range`."""
 
     type: Literal["score_model"]
     range: Annotated[
@@ -192,7 +198,7 @@ Labels = Annotated[list[Label], Field(min_length=1, max_length=MAX_LABELS)]
 
 
 class LabelModelSpec(JudgedSpec):
-    """A model chooses one of `labels`; 1 if it is among `passing_labels`, else 0."""
+    """Asks a model to choose one of `labels`; the value is 1 if it is among `passing_labels`, else 0."""
 
     type: Literal["label_model"]
     labels: Labels
@@ -225,7 +231,7 @@ Headers = Annotated[dict[str, str], Field(max_length=MAX_HEADERS), AfterValidato
 
 
 class EndpointSpec(NamedSpec):
-    """A server of the user's gives the score. `rate_limit` is in requests per second."""
+    """Asks a server of the user's for the score. `rate_limit` is in requests per second."""
 
     type: Literal["endpoint"]
     name: GraderName

@@ -1,4 +1,4 @@
-"""Where in a text its mathematical answer stands. Each search takes linear time."""
+"""Finds where in a text its mathematical answer stands. Each search takes linear time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SPACING = re.compile(r"\\[,;:! ]|~")
 
 
 def answers(text: str, extractors: Sequence[Extractor]) -> Iterator[str]:
-    """The answer that each extractor finds, best first; those that find none are left out."""
+    """Yields the answer that each extractor finds, best first; those that find none are left out."""
     for extractor in extractors:
         found = _find(extractor, text)
         if found is not None and (plain := tidy(found)) and len(plain) <= MAX_ANSWER:
@@ -33,7 +33,7 @@ def answers(text: str, extractors: Sequence[Extractor]) -> Iterator[str]:
 
 
 def tidy(answer: str) -> str:
-    """Without what stands around an answer: white space, dollar signs, a full stop at the end."""
+    """Returns an answer without what stands around it: white space, dollar signs, a full stop at the end."""
     plain = _THOUSANDS.sub(",", answer)
     plain = " ".join(_SPACING.sub(" ", plain).split())
     plain = plain.rstrip(".").strip() if not plain.endswith("..") else plain
@@ -44,7 +44,7 @@ def tidy(answer: str) -> str:
 
 
 def as_answer(reference: str, extractors: Sequence[Extractor]) -> str:
-    """A reference written as an answer in which the first extractor finds it."""
+    """Returns a reference written as an answer in which the first extractor finds it."""
     plain = next(answers(reference, ["boxed", "hash", "whole"]), "")
     match extractors[0]:
         case "boxed":
@@ -77,7 +77,7 @@ def _find(extractor: Extractor, text: str) -> str | None:
 
 
 def _boxed(text: str) -> str | None:
-    r"""What stands in the last `\boxed{}` (or `\fbox{}`) that is closed."""
+    r"""Returns what stands in the last `\boxed{}` (or `\fbox{}`) that is closed."""
     for opening in (r"\boxed{", r"\fbox{"):
         start = len(text)
         for _ in range(MAX_OPEN):
@@ -90,7 +90,7 @@ def _boxed(text: str) -> str | None:
 
 
 def _braced(text: str, start: int) -> str | None:
-    """The text from `start` to the brace that closes the one before it."""
+    """Returns the text from `start` to the brace that closes the one before it."""
     depth = 1
     for at in range(start, min(len(text), start + MAX_ANSWER + 1)):
         depth += {"{": 1, "}": -1}.get(text[at], 0)
@@ -113,7 +113,7 @@ def _after_answer_is(text: str) -> str | None:
 
 
 def _last_latex(text: str) -> str | None:
-    """The last formula between dollar signs, or in brackets with backslashes."""
+    """Returns the last formula between dollar signs, or in brackets with backslashes."""
     found: list[tuple[int, str]] = []
     plain = text.replace("\\$", "  ").replace("$$", "$ ")
     end = plain.rfind("$")

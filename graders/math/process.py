@@ -1,4 +1,4 @@
-"""Processes that compare expressions, kept warm, killed at their time limit and replaced.
+"""Keeps processes that compare expressions warm, kills them at their time limit and replaces them.
 
 The one place where the library starts processes by itself: they hold no secrets and get nothing but the two
 texts. They start when the first expression needs one, and end with this process.
@@ -29,15 +29,15 @@ MAX_CALLS = 5_000
 
 
 class ComparisonSlow(Exception):
-    """The comparison ran past its limit (or out of memory) and was killed."""
+    """Says that the comparison ran past its limit (or out of memory) and was killed."""
 
 
 class ComparerBroken(Exception):
-    """No process could be started; the message says why."""
+    """Says that no process could be started, and why."""
 
 
 class _Process:
-    """One worker and its pipes."""
+    """Holds one worker and its pipes."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -63,8 +63,9 @@ class _Process:
             )
 
     def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """`seconds` of CPU, so that a busy machine changes no grade, or many more of the clock.
+        """Sends a request and returns the result.
 
+        It may take `seconds` of CPU, so that a busy machine changes no grade, or many more of the clock.
         Raises `ComparisonSlow`, after which the process must be ended.
         """
         assert self.child.stdin is not None
@@ -77,8 +78,8 @@ class _Process:
         line = self._line(CLOCK_SHARE * seconds + 5)
         if not line.endswith(b"\n"):
             raise ComparisonSlow  # it died: out of time, of memory, or of stack
-        reply: dict[str, Any] = json.loads(line)
-        return reply
+        result: dict[str, Any] = json.loads(line)
+        return result
 
     def _line(self, seconds: float) -> bytes:
         assert self.child.stdout is not None
@@ -88,6 +89,7 @@ class _Process:
         return self.child.stdout.readline()
 
     def end(self) -> None:
+        """Kills the process and closes its pipes."""
         self.child.kill()
         self.child.wait()
         for pipe in (self.child.stdin, self.child.stdout):
@@ -100,7 +102,7 @@ class _Process:
 
 @dataclass
 class Comparers:
-    """A pool of such processes. Safe to use from many threads, and after a fork."""
+    """Pools such processes. It is safe to use from many threads, and after a fork."""
 
     idle: list[_Process] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -108,16 +110,19 @@ class Comparers:
     owner: int = field(default_factory=os.getpid)
 
     def compare(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """Raises `ComparisonSlow` or `ComparerBroken`."""
+        """Returns a process's result for a request, in at most `seconds` of CPU.
+
+        Raises `ComparisonSlow` or `ComparerBroken`.
+        """
         with self.places:
             process = self._take()
             try:
-                reply = process.ask(request, seconds)
+                result = process.ask(request, seconds)
             except BaseException:
                 process.end()
                 raise
             self._give_back(process)
-            return reply
+            return result
 
     def _take(self) -> _Process:
         with self.lock:
@@ -132,7 +137,7 @@ class Comparers:
             self.idle.append(process)
 
     def close(self) -> None:
-        """End every process; the next comparison starts new ones."""
+        """Ends every process; the next comparison starts new ones."""
         with self.lock:
             ended, self.idle = self.idle, []
         for process in ended:
@@ -143,7 +148,7 @@ _pool = Comparers()
 
 
 def comparers() -> Comparers:
-    """The pool of this process; a forked child gets one of its own."""
+    """Returns the pool of this process; a forked child gets one of its own."""
     global _pool
     if _pool.owner != os.getpid():
         _pool = Comparers()

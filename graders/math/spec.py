@@ -1,4 +1,4 @@
-"""The wire format of the grader `math`."""
+"""Declares the wire format of the grader `math`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from graders.spec_base import (
 
 
 class MathSpec(ComparingSpec):
-    """An extension: is the answer the same number or expression as the reference?"""
+    """Asks whether the answer is the same number or expression as the reference: an extension."""
 
     type: Literal["math"]
     extract: Annotated[list[Extractor], Field(min_length=1, max_length=6)] = Field(

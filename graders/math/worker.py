@@ -1,4 +1,4 @@
-"""The process in which `math` compares expressions: one JSON request a line, one JSON reply a line.
+"""Compares expressions for `math` in a process of its own: one JSON request and one JSON result a line.
 
 sympy can need forever, or all memory, for a short expression, and nothing stops it from outside but a signal.
 So it works in a process that a timer ends, and that its owner may kill at any time
@@ -22,33 +22,34 @@ PLAIN = re.compile(r"[-+(.0-9][0-9+\-*/^()., %]*[0-9)%]|[0-9]")
 
 
 def main() -> None:
+    """Limits this process, loads sympy, and serves requests from standard input until it is closed."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     logging.disable(logging.CRITICAL)
     compare = _comparer()
     compare({"reference": "x+1", "answer": r"1+\frac{x}{1}", "decimals": 6, "strict": True})  # loads the rest
-    replies, sys.stdout = sys.stdout, sys.stderr
-    replies.write("ready\n")
-    replies.flush()
+    results, sys.stdout = sys.stdout, sys.stderr
+    results.write("ready\n")
+    results.flush()
     for line in sys.stdin:
         request = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, request["seconds"])  # of CPU; the signal ends the process
-        reply = compare(request)
+        result = compare(request)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        replies.write(json.dumps(reply) + "\n")
-        replies.flush()
+        results.write(json.dumps(result) + "\n")
+        results.flush()
 
 
 def _comparer() -> Any:
-    """Load sympy, which takes most of a second, and return the function that answers requests."""
+    """Loads sympy, which takes most of a second, and returns the function that compares."""
     from math_verify import parse, verify
     from math_verify.parser import ExprExtractionConfig, LatexExtractionConfig
 
     latex, plain = [LatexExtractionConfig()], [ExprExtractionConfig()]
 
     def read(text: str) -> list[Any]:
-        """What a bare answer means, as sympy's objects. Numbers among words are not looked for.
+        """Returns what a bare answer means, as sympy's objects. Numbers among words are not looked for.
 
         Plain expressions end in Python's `eval`, so nothing but digits and operators may get there.
         """
@@ -63,7 +64,7 @@ def _comparer() -> Any:
         return [one for each in found for one in each]
 
     def compare(request: dict[str, Any]) -> dict[str, Any]:
-        """`reference` tells whether the reference can be read; `parsed` and `equal` are of the answer."""
+        """Tells whether the `reference` and the answer (`parsed`) can be read, and whether they are equal."""
         try:
             reference = read(request["reference"])
             answer = read(request["answer"]) if reference and request["answer"] else []

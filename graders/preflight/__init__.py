@@ -1,1 +1,1 @@
-"""Tries a grader on right, empty and hostile answers before it trains anything."""
+"""Tries a grader on right, empty and hostile completions before it trains anything."""

@@ -1,4 +1,4 @@
-"""Made-up rows that have what a grader reads, for trying it before there is data."""
+"""Makes up rows that have what a grader reads, for trying it before there is data."""
 
 from __future__ import annotations
 
@@ -6,31 +6,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from graders.fields.spec import CollectionRule, DateRule, FieldRule, FieldsSpec, NumberRule, ObjectRule
-from graders.preflight.references import parts
-from graders.spec import GraderSpec
+from graders.spec import GraderSpec, single_graders
 from graders.template import Template
 
 _WORDS = ("Pisa", "Bergen", "Cusco")
 
 
 def example_rows(spec: GraderSpec) -> list[dict[str, Any]]:
-    """Three rows in which every path that the grader names holds a text, or for `fields` an object."""
+    """Returns three rows in which every path that the grader names holds a text; for `fields` an object."""
     return [_row(spec, word, number) for number, word in enumerate(_WORDS, start=7)]
 
 
 def _row(spec: GraderSpec, word: str, number: int) -> dict[str, Any]:
     row: dict[str, Any] = {"messages": [{"role": "user", "content": f"Which town is meant by {number}?"}]}
-    for part in parts(spec):
-        for param, text in part.templates():
+    for single in single_graders(spec):
+        for param, text in single.templates():
             for variable in Template.parse(text).variables:
                 if variable.namespace == "item":
-                    is_object = isinstance(part, FieldsSpec) and param == "reference"
-                    _put(row, variable.steps, _object(part.fields, word, number) if is_object else word)  # type: ignore[union-attr]
+                    is_object = isinstance(single, FieldsSpec) and param == "reference"
+                    _put(row, variable.steps, _object(single.fields, word, number) if is_object else word)  # type: ignore[union-attr]
     return row
 
 
 def _put(row: dict[str, Any], steps: tuple[str | int, ...], value: Any) -> None:
-    """Set what a path leads to, making objects and lists on the way; what is there stays."""
+    """Sets what a path leads to, making objects and lists on the way; what is there stays."""
     here: Any = row
     for step, following in zip(steps, (*steps[1:], None), strict=True):
         below: Any = value if following is None else [] if isinstance(following, int) else {}

@@ -1,4 +1,4 @@
-"""What trials of a grader show."""
+"""Finds what trials of a grader show."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from graders.spec import GraderSpec, MultiSpec
 from graders.types import Failure
 
 NEAR = 0.99
-"""From this share of the way up, an answer counts as at the top."""
+"""From this share of the way up, a completion counts as at the top."""
 EVEN = 0.9
-"""Reference answers that score less than this share of the best one are told."""
+"""Reference answers that score less than this share of the best one are reported."""
 SLOW_SECONDS = 1.0
 SHOWN_ROWS, SHOWN_TEXT = 5, 120
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One answer that was graded.
+    """Records one completion that was graded.
 
     Attributes:
         row: 0-based index in the data.
-        probe: what kind of answer it was.
+        probe: what kind of completion it was.
         is_hostile: whether it must not reach the top.
         parts: scores of sub-graders and fields.
     """
@@ -44,12 +44,13 @@ class Trial:
 
     @property
     def counts_as(self) -> float | None:
-        """The reward a policy would get for it; None if it would get none."""
+        """Returns the reward a policy would get for it; None if it would get none."""
         if self.failure is not None and self.failure.kind.is_completions_fault:
             return 0.0
         return self.value
 
     def as_dict(self) -> dict[str, Any]:
+        """Returns the trial as JSON has it; long texts are cut."""
         failure = {"kind": self.failure.kind.value, "message": self.failure.message} if self.failure else None
         return {
             "row": self.row,
@@ -63,7 +64,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to know of a grader. `rows` are indices, from 0; none where all are concerned."""
+    """Tells something to know of a grader. `rows` are indices, from 0; none where all are concerned."""
 
     code: str
     level: Literal["warn", "info"]
@@ -71,28 +72,29 @@ class Finding:
     rows: tuple[int, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
+        """Returns the finding as JSON has it."""
         return {"code": self.code, "level": self.level, "message": self.message, "rows": list(self.rows)}
 
 
 def findings_of(
     spec: GraderSpec,
     rows: Sequence[Mapping[str, Any]],
-    answers: Sequence[Reference | None],
+    references: Sequence[Reference | None],
     trials: Sequence[Trial],
 ) -> list[Finding]:
-    """Everything worth telling, warnings first."""
-    references = {trial.row: trial for trial in trials if trial.is_reference}
+    """Returns everything worth telling, warnings first. `references` has an entry for each row."""
+    of_references = {trial.row: trial for trial in trials if trial.is_reference}
     constant = list(_constant(trials))
     found = [
-        *_unknown_reference(answers),
+        *_unknown_reference(references),
         *_failures(trials),
         *_unasked(spec, rows),
-        *_below_maximum(spec, references),
-        *_uneven(spec, references),
+        *_below_maximum(spec, of_references),
+        *_uneven(spec, of_references),
         *constant,
-        *(() if constant else _at_top(spec, references, trials)),
+        *(() if constant else _at_top(spec, of_references, trials)),
         *(() if constant else _flat_rows(trials)),
-        *_contradictions(rows, answers),
+        *_contradictions(rows, references),
         *_range(trials),
         *_slow(trials),
     ]
@@ -100,7 +102,7 @@ def findings_of(
 
 
 def maximum_of(spec: GraderSpec) -> float | None:
-    """The most that a grader can give; None where that is not known."""
+    """Returns the most that a grader can give; None where that is not known."""
     kind: str = spec.type
     match kind:
         case "text_similarity":
@@ -115,24 +117,24 @@ def maximum_of(spec: GraderSpec) -> float | None:
             return 1.0
 
 
-def _unknown_reference(answers: Sequence[Reference | None]) -> Iterator[Finding]:
-    missing = tuple(row for row, answer in enumerate(answers) if answer is None)
+def _unknown_reference(references: Sequence[Reference | None]) -> Iterator[Finding]:
+    missing = tuple(row for row, reference in enumerate(references) if reference is None)
     if not missing:
         return
-    which = "" if len(missing) == len(answers) else f" of {_of_rows(missing)}"
+    which = "" if len(missing) == len(references) else f" of {_of_rows(missing)}"
     message = f"The right answer{which} is not known from the grader: name the row's key that holds it."
     yield Finding("reference_unknown", "info", message, missing)
 
 
 def _unasked(spec: GraderSpec, rows: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Declared fields that never count, of all rows."""
+    """Finds declared fields that never count, of all rows."""
     for path in unasked_fields(spec, rows)[:SHOWN_ROWS]:
         message = f"No row's reference has the field '{path}', so it never counts. Is its name misspelt?"
         yield Finding("field_never_asked", "warn", message)
 
 
 def _failures(trials: Sequence[Trial]) -> Iterator[Finding]:
-    """Failures by the grader's own fault, one finding for the references and one for the rest."""
+    """Finds failures by the grader's own fault: one finding for the references and one for the rest."""
     for code, is_reference, what in (
         ("reference_fails", True, "The grader fails on the reference answer"),
         ("grader_fails", False, "The grader fails on other answers, which then leave the training"),
@@ -147,10 +149,10 @@ def _failures(trials: Sequence[Trial]) -> Iterator[Finding]:
 
 
 def _below_maximum(spec: GraderSpec, references: Mapping[int, Trial]) -> Iterator[Finding]:
-    """References that get less than the grader, or a sub-grader of it, can give."""
+    """Finds references that get less than the grader, or a sub-grader of it, can give."""
     scored = {row: trial for row, trial in references.items() if trial.value is not None}
     if isinstance(spec, MultiSpec):
-        for key, part in spec.named.items():
+        for key, part in spec.subgraders.items():
             values = {row: trial.parts[key] for row, trial in scored.items() if key in trial.parts}
             yield from _short_of(maximum_of(part), values, f" from '{key}'")
         return
@@ -168,7 +170,10 @@ def _short_of(most: float | None, values: Mapping[int, float], where: str) -> It
 
 
 def _uneven(spec: GraderSpec, references: Mapping[int, Trial]) -> Iterator[Finding]:
-    """Rows whose reference is worth much less than another's, where no maximum is known to compare with."""
+    """Finds rows whose reference is worth much less than another's.
+
+    It looks only where no maximum is known to compare with.
+    """
     values = {row: trial.value for row, trial in references.items() if trial.value is not None}
     best = max(values.values(), default=0.0)
     low = tuple(row for row, value in values.items() if best > 0 and value < EVEN * best)
@@ -189,7 +194,7 @@ def _constant(trials: Sequence[Trial]) -> Iterator[Finding]:
 
 
 def _flat_rows(trials: Sequence[Trial]) -> Iterator[Finding]:
-    """Rows on which nothing matters, such as those with an empty reference."""
+    """Finds rows on which nothing matters, such as those with an empty reference."""
     by_row: dict[int, list[float]] = defaultdict(list)
     for trial in trials:
         if (value := trial.counts_as) is not None:
@@ -206,7 +211,7 @@ def _flat_rows(trials: Sequence[Trial]) -> Iterator[Finding]:
 
 
 def _at_top(spec: GraderSpec, references: Mapping[int, Trial], trials: Sequence[Trial]) -> Iterator[Finding]:
-    """Wrong answers that get as much as the right one."""
+    """Finds wrong completions that get as much as the right one."""
     lowest: dict[int, float] = {}
     for trial in trials:
         if (value := trial.counts_as) is not None:
@@ -244,16 +249,16 @@ def _top(spec: GraderSpec, reference: Trial | None) -> float | None:
 
 
 def _contradictions(
-    rows: Sequence[Mapping[str, Any]], answers: Sequence[Reference | None]
+    rows: Sequence[Mapping[str, Any]], references: Sequence[Reference | None]
 ) -> Iterator[Finding]:
-    """Rows with the same prompt and other right answers."""
+    """Finds rows with the same prompt and other right answers."""
     first: dict[str, int] = {}
     clashing = []
-    for row, (item, answer) in enumerate(zip(rows, answers, strict=True)):
-        if answer is None or "messages" not in item:
+    for row, (item, reference) in enumerate(zip(rows, references, strict=True)):
+        if reference is None or "messages" not in item:
             continue
         earlier = first.setdefault(json.dumps(item["messages"], sort_keys=True), row)
-        if (other := answers[earlier]) is not None and other.text != answer.text:
+        if (other := references[earlier]) is not None and other.text != reference.text:
             clashing += [earlier, row]
     if clashing:
         rows_ = tuple(dict.fromkeys(clashing))
@@ -282,14 +287,14 @@ def _rows(trials: Sequence[Trial]) -> tuple[int, ...]:
 
 
 def _of_rows(rows: Sequence[int]) -> str:
-    """`row 3`, or `rows 3, 7 and 12 more`."""
+    """Returns `row 3`, or `rows 3, 7 and 12 more`."""
     shown = ", ".join(map(str, rows[:SHOWN_ROWS]))
     more = f" and {len(rows) - SHOWN_ROWS} more" if len(rows) > SHOWN_ROWS else ""
     return f"row{'s' if len(rows) > 1 else ''} {shown}{more}"
 
 
 def _last_line(message: str) -> str:
-    """Of a traceback the last line says what was wrong."""
+    """Returns the last line of a message, which in a traceback says what was wrong."""
     return _cut(message.strip().rsplit("\n", 1)[-1])
 
 

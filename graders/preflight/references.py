@@ -1,4 +1,4 @@
-"""The answer that a grader should like best, worked out from its own reference templates."""
+"""Works out the answer that a grader should like best from its own reference templates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from graders import strict_json
 from graders.fields.spec import FieldsSpec
 from graders.math.extract import as_answer
 from graders.math.spec import MathSpec
-from graders.spec import AnyPart, GraderSpec, MultiSpec
+from graders.spec import GraderSpec, SingleSpec, single_graders
 from graders.spec_base import ComparingSpec
 from graders.template import Template, Variable, as_text
 from graders.types import GradeFailed, Sample
@@ -21,27 +21,27 @@ _NOTHING = Sample("")
 
 @dataclass(frozen=True)
 class Reference:
-    """An answer as text, and as the JSON value that the text is; None where a grader reads it as text."""
+    """Holds an answer as text, and as the JSON value of that text; None where graders read it as text."""
 
     text: str
     value: Any = None
 
 
 class _Unknown(Exception):
-    """The templates do not say what the answer would be."""
+    """Says that the templates do not tell what the answer would be."""
 
 
 def reference_of(spec: GraderSpec, item: Mapping[str, Any]) -> Reference | None:
-    """The answer to a row that satisfies every part of the grader that compares with a reference.
+    """Returns the answer to a row that satisfies every sub-grader that compares with a reference.
 
-    None where no part does, where two want different answers, or where the input template cannot be turned
-    round (`{{sample.output_text}} and more`).
+    None where no sub-grader does, where two want different answers, or where the input template cannot be
+    turned round (`{{sample.output_text}} and more`).
     """
     texts: list[str] = []
     tree: Any = None
     try:
-        for part in parts(spec):
-            for path, value in _wanted(part, item):
+        for single in single_graders(spec):
+            for path, value in _wanted(single, item):
                 if path is None:
                     texts.append(as_text(value))
                 else:
@@ -52,7 +52,7 @@ def reference_of(spec: GraderSpec, item: Mapping[str, Any]) -> Reference | None:
 
 
 def reference_at(path: Variable, item: Mapping[str, Any]) -> Reference | None:
-    """The answer that a row holds under a path; None where it has none there."""
+    """Returns the answer that a row holds under a path; None where it has none there."""
     try:
         value = path.value(_NOTHING, item)
     except GradeFailed:
@@ -60,30 +60,28 @@ def reference_at(path: Variable, item: Mapping[str, Any]) -> Reference | None:
     return Reference(value) if isinstance(value, str) else Reference(as_text(value), value)
 
 
-def parts(spec: GraderSpec) -> list[AnyPart]:
-    """The single graders that a grader is made of."""
-    return list(spec.named.values()) if isinstance(spec, MultiSpec) else [spec]
+def _wanted(spec: SingleSpec, item: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...] | None, Any]]:
+    """Yields what a grader wants, as (where below `sample.output_json`, the value).
 
-
-def _wanted(part: AnyPart, item: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...] | None, Any]]:
-    """What a part wants, and where below `sample.output_json`; None for the whole text."""
-    if not isinstance(part, ComparingSpec) or getattr(part, "operation", "") == "ne":
+    The place is None for the whole text.
+    """
+    if not isinstance(spec, ComparingSpec) or getattr(spec, "operation", "") == "ne":
         return
-    reference = Template.parse(part.reference)
+    reference = Template.parse(spec.reference)
     if reference.reads_sample:
         raise _Unknown
     value = reference.value(_NOTHING, item)
-    if isinstance(part, FieldsSpec) and isinstance(value, str):
+    if isinstance(spec, FieldsSpec) and isinstance(value, str):
         try:
             value = strict_json.loads(value.strip())
         except strict_json.StrictJsonError:
             raise _Unknown from None
-    if isinstance(part, MathSpec):
-        value = as_answer(as_text(value), part.extract)
-    variable, value = _turned_round(Template.parse(part.input), value, item)
+    if isinstance(spec, MathSpec):
+        value = as_answer(as_text(value), spec.extract)
+    variable, value = _turned_round(Template.parse(spec.input), value, item)
     match variable.steps:
         case ("output_text",) | ("choices", 0, "message", "content"):
-            yield (() if isinstance(part, FieldsSpec) else None), value
+            yield (() if isinstance(spec, FieldsSpec) else None), value
         case ("output_json", *path):
             yield tuple(path), value
         case _:
@@ -91,7 +89,7 @@ def _wanted(part: AnyPart, item: Mapping[str, Any]) -> Iterator[tuple[tuple[str 
 
 
 def _turned_round(template: Template, value: Any, item: Mapping[str, Any]) -> tuple[Variable, Any]:
-    """The one place where the sample stands in an input template, and what must stand there."""
+    """Returns the one place where the sample stands in an input template, and what must stand there."""
     before, after, found = "", "", None
     for piece in template.pieces:
         if isinstance(piece, Variable) and piece.namespace == "sample":
@@ -112,7 +110,7 @@ def _turned_round(template: Template, value: Any, item: Mapping[str, Any]) -> tu
 
 
 def _put(tree: Any, path: tuple[str | int, ...], value: Any) -> Any:
-    """The tree with a value at a path; `_Unknown` if another one is there."""
+    """Returns the tree with a value at a path; raises `_Unknown` if another one is there."""
     if not path:
         return _merged(tree, value)
     step, rest = path[0], path[1:]

@@ -1,7 +1,7 @@
-"""Try a grader on answers whose worth is known, before a policy finds out what it pays for.
+"""Tries a grader on completions whose worth is known, before a policy finds out what it pays for.
 
-The reference answer of a row should get the most; empty, hostile and copied answers should not. What is tried
-is bounded: a few rows, a time limit, and for graders that cost money a handful of calls.
+The reference answer of a row should get the most; empty, hostile and copied completions should not. What is
+tried is bounded: a few rows, a time limit, and for graders that cost money a handful of calls.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from graders import strict_json
 from graders.grading import grade_safely
 from graders.preflight.findings import Finding, Trial, findings_of
 from graders.preflight.probes import Probe, probes
-from graders.preflight.references import Reference, parts, reference_at, reference_of
-from graders.spec import GraderSpec, TextSimilaritySpec
+from graders.preflight.references import Reference, reference_at, reference_of
+from graders.spec import GraderSpec, TextSimilaritySpec, single_graders
 from graders.template import Variable
 from graders.types import Grader, Sample
 
@@ -28,11 +28,11 @@ COSTLY_ROWS, COSTLY_PROBES = 2, 4
 
 @dataclass(frozen=True)
 class Bounds:
-    """Most that a preflight tries.
+    """Limits what a preflight tries.
 
     Attributes:
-        rows: of the data, spread evenly over it.
-        probes: on each row, beside the reference answer.
+        rows: most rows, spread evenly over the data.
+        probes: most probes on each row, beside the reference answer.
         seconds: after this nothing more is begun; a grade under way ends.
     """
 
@@ -42,12 +42,12 @@ class Bounds:
 
 
 class Report(NamedTuple):
-    """What was found, and everything that was tried.
+    """Holds what was found, and everything that was tried.
 
     Attributes:
-        findings: the gravest first.
-        trials: in the order they were made.
-        skipped: trials that the time was not enough for.
+        findings: the gravest come first.
+        trials: all trials, in the order they were made.
+        skipped: how many trials the time was not enough for.
     """
 
     findings: list[Finding]
@@ -57,10 +57,11 @@ class Report(NamedTuple):
 
     @property
     def warnings(self) -> list[Finding]:
+        """Returns the findings that warn."""
         return [finding for finding in self.findings if finding.level == "warn"]
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """Returns the report as JSON has it."""
         return {
             "findings": [finding.as_dict() for finding in self.findings],
             "trials": [trial.as_dict() for trial in self.trials],
@@ -77,30 +78,30 @@ def preflight(
     reference: Variable | None = None,
     bounds: Bounds | None = None,
 ) -> Report:
-    """Try the grader on some of the rows.
+    """Tries the grader on some of the rows.
 
     `reference` is where a row holds its right answer; without it the grader's own templates tell, if they do.
     """
     started = monotonic()
     bounds = _affordable(spec, bounds or Bounds())
-    answers = [reference_at(reference, row) if reference else reference_of(spec, row) for row in rows]
-    plan = list(_plan(rows, answers, bounds))
+    references = [reference_at(reference, row) if reference else reference_of(spec, row) for row in rows]
+    plan = list(_plan(rows, references, bounds))
     trials: list[Trial] = []
     for row, probe in plan:
         if monotonic() - started > bounds.seconds or _is_out_of_order(trials):
             break
-        trials.append(_try(grader, row, rows[row], probe, answers[row]))
-    findings = findings_of(spec, rows, answers, trials)
+        trials.append(_try(grader, row, rows[row], probe, references[row]))
+    findings = findings_of(spec, rows, references, trials)
     return Report(findings, trials, len(plan) - len(trials), monotonic() - started)
 
 
 def is_costly(spec: GraderSpec) -> bool:
-    """Whether grades ask a judge model or another server."""
-    return any(part.type in COSTLY or _asks_for_embeddings(part) for part in parts(spec))
+    """Tells whether grades ask a judge model, an embedding model or another server."""
+    return any(single.type in COSTLY or _asks_for_embeddings(single) for single in single_graders(spec))
 
 
-def _asks_for_embeddings(part: GraderSpec) -> bool:
-    return isinstance(part, TextSimilaritySpec) and part.evaluation_metric == "cosine"
+def _asks_for_embeddings(spec: GraderSpec) -> bool:
+    return isinstance(spec, TextSimilaritySpec) and spec.evaluation_metric == "cosine"
 
 
 def _affordable(spec: GraderSpec, bounds: Bounds) -> Bounds:
@@ -110,16 +111,16 @@ def _affordable(spec: GraderSpec, bounds: Bounds) -> Bounds:
 
 
 def _plan(
-    rows: Sequence[Mapping[str, Any]], answers: Sequence[Reference | None], bounds: Bounds
+    rows: Sequence[Mapping[str, Any]], references: Sequence[Reference | None], bounds: Bounds
 ) -> Iterator[tuple[int, Probe]]:
-    """What to try: each row's reference answer first, then one probe after the other on every row."""
+    """Yields what to try: each row's reference answer first, then one probe after the other on every row."""
     n = min(bounds.rows, len(rows))
     chosen = [i * len(rows) // n for i in range(n)]
-    known = [answer for answer in answers if answer is not None]
+    known = [reference for reference in references if reference is not None]
     for row in chosen:
-        if answer := answers[row]:
-            yield row, Probe(REFERENCE, answer.text, is_hostile=False)
-    found = {row: _worth_trying(rows[row], answers[row], known)[: bounds.probes] for row in chosen}
+        if reference := references[row]:
+            yield row, Probe(REFERENCE, reference.text, is_hostile=False)
+    found = {row: _worth_trying(rows[row], references[row], known)[: bounds.probes] for row in chosen}
     for place in range(max(map(len, found.values()), default=0)):
         for row in chosen:
             if place < len(found[row]):
@@ -127,30 +128,36 @@ def _plan(
 
 
 def _worth_trying(
-    item: Mapping[str, Any], answer: Reference | None, known: Sequence[Reference]
+    item: Mapping[str, Any], reference: Reference | None, known: Sequence[Reference]
 ) -> list[Probe]:
-    """The probes of a row that are no right answer to it."""
-    return [probe for probe in probes(item, answer, known) if answer is None or not _is_same(probe, answer)]
+    """Returns the probes of a row that are no right answer to it."""
+    return [
+        probe
+        for probe in probes(item, reference, known)
+        if reference is None or not _is_same(probe, reference)
+    ]
 
 
-def _is_same(probe: Probe, answer: Reference) -> bool:
-    if probe.text.strip() == answer.text.strip():
+def _is_same(probe: Probe, reference: Reference) -> bool:
+    if probe.text.strip() == reference.text.strip():
         return True
-    if answer.value is None:
+    if reference.value is None:
         return False
     try:
-        return bool(strict_json.loads(probe.text) == answer.value)
+        return bool(strict_json.loads(probe.text) == reference.value)
     except strict_json.StrictJsonError:
         return False
 
 
-def _try(grader: Grader, row: int, item: Mapping[str, Any], probe: Probe, answer: Reference | None) -> Trial:
+def _try(
+    grader: Grader, row: int, item: Mapping[str, Any], probe: Probe, reference: Reference | None
+) -> Trial:
     grade = grade_safely(grader, Sample(output_text=probe.text), item)
     return Trial(
         row=row,
         probe=probe.name,
         text=probe.text,
-        is_reference=probe.name == REFERENCE and answer is not None,
+        is_reference=probe.name == REFERENCE and reference is not None,
         is_hostile=probe.is_hostile,
         value=grade.value,
         failure=grade.failure,
@@ -160,5 +167,5 @@ def _try(grader: Grader, row: int, item: Mapping[str, Any], probe: Probe, answer
 
 
 def _is_out_of_order(trials: Sequence[Trial]) -> bool:
-    """Whether whoever grades cannot be reached: more calls would only cost time."""
+    """Tells whether whoever grades cannot be reached: more calls would only cost time."""
     return bool(trials) and trials[-1].failure is not None and trials[-1].failure.kind.is_servers_fault

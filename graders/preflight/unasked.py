@@ -1,4 +1,4 @@
-"""Declared fields of a `fields` grader that no row asks for: often a name is misspelt."""
+"""Finds declared fields of a `fields` grader that no row asks for: often a name is misspelt."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _NOTHING = Sample("")
 
 
 def unasked_fields(spec: GraderSpec, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Paths of declared fields that the reference of no row has, such as `graders.a.fields.city`.
+    """Returns paths of declared fields that the reference of no row has, such as `graders.a.fields.city`.
 
-    Rows whose reference cannot be read are passed over; if there is no other, nothing is said.
+    Rows whose reference cannot be read are passed over; if there is no other, the list is empty.
     """
-    named = spec.named if isinstance(spec, MultiSpec) else {"": spec}
+    named = spec.subgraders if isinstance(spec, MultiSpec) else {"": spec}
     found: list[str] = []
     for key, part in named.items():
         if isinstance(part, FieldsSpec) and part.fields:

@@ -1,1 +1,1 @@
-"""The grader `rlvr`: published RLVR rows as they are, each by the verifier that its row names."""
+"""Grades `rlvr`: published RLVR rows as they are, each by the verifier that its row names."""

@@ -1,4 +1,4 @@
-"""`rlvr`: scores each row by the verifier that the row names, as open-instruct does. An extension of ours.
+"""Grades `rlvr`: each row by the verifier that the row names, as open-instruct does. An extension of ours.
 
 With several verifiers on a row their scores are added up. An unknown name is a failure of the data, where the
 original warns and gives 0.
@@ -12,7 +12,7 @@ from typing import Any
 
 from graders.grading import Score, grade_by
 from graders.rlvr.spec import RlvrSpec
-from graders.rlvr.verifiers import REFUSED, VERIFIERS, VERL, Tools, Verifier, build_tools
+from graders.rlvr.verifiers import REFUSED, VERIFIERS, VERL, SharedGraders, Verifier, build_shared_graders
 from graders.services import Services
 from graders.template import Template
 from graders.types import FailureKind, Grade, GradeFailed, GraderInvalid, Sample
@@ -23,7 +23,7 @@ MAX_VERIFIERS = 32
 
 @dataclass(frozen=True)
 class Rlvr:
-    """A built `rlvr` grader."""
+    """Grades each row by the verifiers that it names: a built `rlvr` grader."""
 
     name: str
     input: Template
@@ -31,16 +31,19 @@ class Rlvr:
     ground_truth: Template
     remap: Mapping[str, str]
     scale: float
-    tools: Tools
+    shared: SharedGraders
     type: str = "rlvr"
 
     @classmethod
     def build(cls, spec: RlvrSpec, services: Services) -> Rlvr:
-        """Raises `GraderInvalid` if a name is mapped to a verifier that there is not."""
+        """Builds the grader that a spec describes.
+
+        Raises `GraderInvalid` if a name is mapped to a verifier that there is not.
+        """
         remap = {name.lower(): to.lower() for name, to in spec.remap.items()}
         for name, to in spec.remap.items():
             try:
-                find(to, {})
+                find_verifier(to, {})
             except LookupError as unknown:
                 raise GraderInvalid(f"'{name}' is mapped to {unknown.args[0]}", param="remap") from None
         return cls(
@@ -50,7 +53,7 @@ class Rlvr:
             Template.parse(spec.ground_truth),
             remap,
             spec.scale,
-            build_tools(spec, services),
+            build_shared_graders(spec, services),
         )
 
     def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade:
@@ -59,8 +62,10 @@ class Rlvr:
     def _score(self, sample: Sample, item: Mapping[str, Any]) -> Score:
         labelled = self._verifiers(sample, item)
         text = self.input.render(sample, item)
-        answer = Sample(text, sample.finish_reason, output_tokens=sample.output_tokens)
-        scores = [(name, verifier.verify(self.tools, answer, label)) for name, verifier, label in labelled]
+        completion = Sample(text, sample.finish_reason, output_tokens=sample.output_tokens)
+        scores = [
+            (name, verifier.verify(self.shared, completion, label)) for name, verifier, label in labelled
+        ]
         total = self.scale * sum(score.value for _, score in scores)
         reason = "; ".join(f"{name}: {score.reason}" for name, score in scores)
         return Score(total, _parts(scores), reason)
@@ -82,7 +87,7 @@ class Rlvr:
 
     def _labelled(self, name: Any, label: Any) -> tuple[str, Verifier, Any]:
         try:
-            known, verifier = find(name, self.remap)
+            known, verifier = find_verifier(name, self.remap)
         except LookupError as unknown:
             raise _invalid(f"The row's dataset names {unknown.args[0]}") from None
         if isinstance(label, list) and not verifier.takes_list:
@@ -92,8 +97,11 @@ class Rlvr:
         return known, verifier, label
 
 
-def find(name: Any, remap: Mapping[str, str]) -> tuple[str, Verifier]:
-    """A verifier, and the name it is known by. Raises `LookupError` with what is wrong with the name."""
+def find_verifier(name: Any, remap: Mapping[str, str]) -> tuple[str, Verifier]:
+    """Returns the name a verifier is known by, and the verifier.
+
+    Raises `LookupError` with what is wrong with the name.
+    """
     key = str(name).lower()
     key = remap.get(key, key)
     key = VERL.get(key, key)
@@ -106,7 +114,10 @@ def find(name: Any, remap: Mapping[str, str]) -> tuple[str, Verifier]:
 
 
 def _parts(scores: list[tuple[str, Score]]) -> dict[str, float]:
-    """Each verifier's score, not scaled, and its own parts below it; the mean where one is named twice."""
+    """Returns each verifier's score, not scaled, and its own parts below it.
+
+    They are means where a verifier is named twice.
+    """
     found: dict[str, list[float]] = {}
     for name, score in scores:
         found.setdefault(name, []).append(score.value)

@@ -1,4 +1,4 @@
-"""The wire format of the grader `rlvr`."""
+"""Declares the wire format of the grader `rlvr`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from graders.spec_base import (
 
 
 class RlvrSpec(NamedSpec):
-    """An extension: the verifier that each row names, as open-instruct's data has it."""
+    """Asks for the score of the verifier that each row names, as open-instruct's data does: an extension."""
 
     type: Literal["rlvr"]
     name: GraderName

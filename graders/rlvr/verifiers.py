@@ -1,4 +1,4 @@
-"""open-instruct's verifiers, and verl's by data source: which of our graders each is, by name.
+"""Lists open-instruct's verifiers, and verl's by data source: which of our graders each is, by name.
 
 Where an original is soft in a way that a policy would find, that is said at the verifier.
 """
@@ -13,7 +13,7 @@ from graders import strict_json
 from graders.code.tests_grader import CodeTests
 from graders.code.tests_spec import CodeTestsSpec
 from graders.grading import Score
-from graders.instructions.grader import MAX_TEXT, constraints_of, score_constraints
+from graders.instructions.grader import MAX_TEXT, instructions_of, score_instructions
 from graders.math.grader import MathAnswer
 from graders.math.spec import MathSpec
 from graders.rlvr.spec import RlvrSpec
@@ -61,25 +61,31 @@ VERL: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Tools:
-    """What verifiers are made of, built once for a grader."""
+class SharedGraders:
+    """Holds the graders that verifiers are made of, built once for a grader.
+
+    Attributes:
+        math: built `math` graders, by the name of the verifier.
+        code: the built `code_tests` grader; None where there is no sandbox, which `why_no_code` explains.
+        max_length: tokens over which the score of a length falls by 1.
+    """
 
     math: Mapping[str, MathAnswer]
     code: Grader | None
-    no_code: str
+    why_no_code: str
     max_length: int
 
 
-Verify = Callable[[Tools, Sample, Any], Score]
-"""(tools, sample, label) to a score from 0 to 1. Raises `GradeFailed`."""
+Verify = Callable[[SharedGraders, Sample, Any], Score]
+"""(shared, sample, label) to a score from 0 to 1. Raises `GradeFailed`."""
 
 
 @dataclass(frozen=True)
 class Verifier:
-    """A verifier.
+    """Scores a completion by a row's label.
 
     Attributes:
-        verify: scores an answer.
+        verify: returns the score of a completion.
         takes_list: whether a label may be a list, of answers any of which is right.
     """
 
@@ -87,7 +93,8 @@ class Verifier:
     takes_list: bool = False
 
 
-def build_tools(spec: RlvrSpec, services: Services) -> Tools:
+def build_shared_graders(spec: RlvrSpec, services: Services) -> SharedGraders:
+    """Builds the graders that verifiers are made of; without a sandbox only those of code are missing."""
     math = {
         name: MathAnswer.build(
             MathSpec(
@@ -109,9 +116,9 @@ def build_tools(spec: RlvrSpec, services: Services) -> Tools:
         min_share=spec.min_share,
     )
     try:
-        return Tools(math, CodeTests.build(tests, services), "", spec.max_length)
+        return SharedGraders(math, CodeTests.build(tests, services), "", spec.max_length)
     except GraderInvalid as missing:
-        return Tools(math, None, missing.message, spec.max_length)
+        return SharedGraders(math, None, missing.message, spec.max_length)
 
 
 _MATH: Mapping[str, list[Extractor]] = {
@@ -124,8 +131,8 @@ _MATH: Mapping[str, list[Extractor]] = {
 
 
 def _by_math(name: str) -> Verify:
-    def verify(tools: Tools, sample: Sample, label: Any) -> Score:
-        return _graded(tools.math[name], sample, label)
+    def verify(shared: SharedGraders, sample: Sample, label: Any) -> Score:
+        return _graded(shared.math[name], sample, label)
 
     return verify
 
@@ -138,77 +145,82 @@ def _graded(grader: Grader, sample: Sample, label: Any) -> Score:
     return Score(grade.value, grade.parts, grade.reason)
 
 
-def _ifeval(_tools: Tools, sample: Sample, label: Any) -> Score:
-    constraints = constraints_of(label)
-    return score_constraints(without_thinking(sample.output_text)[:MAX_TEXT], constraints, False, False)
+def _ifeval(_shared: SharedGraders, sample: Sample, label: Any) -> Score:
+    instructions = instructions_of(label)
+    return score_instructions(without_thinking(sample.output_text)[:MAX_TEXT], instructions, False, False)
 
 
-def _code(tools: Tools, sample: Sample, label: Any) -> Score:
-    if tools.code is None:
-        raise GradeFailed(FailureKind.PYTHON_SERVER, tools.no_code)
-    return _graded(tools.code, sample, label)
+def _code(shared: SharedGraders, sample: Sample, label: Any) -> Score:
+    if shared.code is None:
+        raise GradeFailed(FailureKind.PYTHON_SERVER, shared.why_no_code)
+    return _graded(shared.code, sample, label)
 
 
-def _flan(_tools: Tools, sample: Sample, label: Any) -> Score:
-    """The original takes the whole text where "The answer is:" is missing; here that is no answer."""
+def _flan(_shared: SharedGraders, sample: Sample, label: Any) -> Score:
+    """Compares what follows "The answer is:"; the original takes the whole text where that is missing."""
     wanted = _text(label)
     _, mark, answer = sample.output_text.rpartition("The answer is:")
-    return _said(bool(mark) and is_same_answer(answer, wanted), answer if mark else None)
+    return _right_or_wrong(bool(mark) and is_same_answer(answer, wanted), answer if mark else None)
 
 
-def _string_matcher(_tools: Tools, sample: Sample, label: Any) -> Score:
+def _string_matcher(_shared: SharedGraders, sample: Sample, label: Any) -> Score:
     wanted = _text(label)
     answer = _tagged(sample.output_text, "answer")
-    return _said(answer is not None and is_same_answer(answer, wanted), answer)
+    return _right_or_wrong(answer is not None and is_same_answer(answer, wanted), answer)
 
 
-def _puzzle(_tools: Tools, sample: Sample, label: Any) -> Score:
+def _puzzle(_shared: SharedGraders, sample: Sample, label: Any) -> Score:
     answer = without_thinking(sample.output_text)
-    return _said(is_same_answer(answer, _text(label)), answer)
+    return _right_or_wrong(is_same_answer(answer, _text(label)), answer)
 
 
-def _string_f1(_tools: Tools, sample: Sample, label: Any) -> Score:
+def _string_f1(_shared: SharedGraders, sample: Sample, label: Any) -> Score:
     answer = without_thinking(sample.output_text)
     return Score(max(word_f1(answer, one) for one in _texts(label)), {}, f"answered {answer[:60]!r}")
 
 
-def _re_search(_tools: Tools, sample: Sample, label: Any) -> Score:
+def _re_search(_shared: SharedGraders, sample: Sample, label: Any) -> Score:
     answer = _tagged(sample.output_text, "finish")
     wanted = _texts(label)
-    return _said(answer is not None and any(is_same_answer(answer, one) for one in wanted), answer)
+    return _right_or_wrong(answer is not None and any(is_same_answer(answer, one) for one in wanted), answer)
 
 
-def _re_search_f1(_tools: Tools, sample: Sample, label: Any) -> Score:
-    """The original gives 0.1 for either tag alone; here both must stand around an answer that has words."""
+def _re_search_f1(_shared: SharedGraders, sample: Sample, label: Any) -> Score:
+    """Scores the F1 of the answer's words.
+
+    The original gives 0.1 for either tag alone; here both must stand around an answer that has words.
+    """
     wanted = _texts(label)
     answer = _tagged(sample.output_text, "finish")
     if answer is None or not answer.strip():
-        return _said(False, None)
+        return _right_or_wrong(False, None)
     f1 = max(word_f1(answer, one) for one in wanted)
     return Score(f1 or FORMAT_ONLY, {"f1": f1}, f"answered {answer[:60]!r}")
 
 
-def _search_r1(_tools: Tools, sample: Sample, label: Any) -> Score:
+def _search_r1(_shared: SharedGraders, sample: Sample, label: Any) -> Score:
     wanted = _texts(label.get("target") if isinstance(label, dict) else label)
     answer = _tagged(sample.output_text, "answer")
-    return _said(answer is not None and any(is_same_answer(answer, one) for one in wanted), answer)
+    return _right_or_wrong(answer is not None and any(is_same_answer(answer, one) for one in wanted), answer)
 
 
-def _max_length(tools: Tools, sample: Sample, label: Any) -> Score:
-    return _length_score(tools, sample, label, lambda tokens, wanted: abs(tokens - wanted))
+def _max_length(shared: SharedGraders, sample: Sample, label: Any) -> Score:
+    return _length_score(shared, sample, label, lambda tokens, wanted: abs(tokens - wanted))
 
 
-def _up_to_max_length(tools: Tools, sample: Sample, label: Any) -> Score:
-    return _length_score(tools, sample, label, lambda tokens, wanted: max(0.0, tokens - wanted))
+def _up_to_max_length(shared: SharedGraders, sample: Sample, label: Any) -> Score:
+    return _length_score(shared, sample, label, lambda tokens, wanted: max(0.0, tokens - wanted))
 
 
-def _length_score(tools: Tools, sample: Sample, label: Any, distance: Callable[[int, float], float]) -> Score:
-    """1 less the distance over `max_length`, and never below 0, as the original means it to be."""
+def _length_score(
+    shared: SharedGraders, sample: Sample, label: Any, distance: Callable[[int, float], float]
+) -> Score:
+    """Returns 1 less the distance over `max_length`, and never below 0, as the original means it to be."""
     wanted = _number(label)
     tokens = sample.output_tokens if sample.output_text or sample.output_tokens else 0
     if tokens is None:
         raise GradeFailed(FailureKind.OTHER, "The number of tokens of the answer is not known here.")
-    score = 1 - distance(tokens, wanted) / tools.max_length
+    score = 1 - distance(tokens, wanted) / shared.max_length
     return Score(max(0.0, score), {}, f"{tokens} tokens, {wanted:g} wanted")
 
 
@@ -231,13 +243,13 @@ VERIFIERS: Mapping[str, Verifier] = {
 
 
 def without_thinking(text: str) -> str:
-    """What follows the last `</think>`, without answer tags."""
+    """Returns what follows the last `</think>`, without answer tags."""
     plain = text.replace("<|assistant|>", "").rpartition("</think>")[2]
     return plain.replace("<answer>", "").replace("</answer>", "").strip()
 
 
 def _tagged(text: str, tag: str) -> str | None:
-    """What stands between the last opening tag and the closing one after it; None if either is missing.
+    """Returns what stands between the last opening tag and the closing one after it; None without either.
 
     Tags may be in capitals in text that is ASCII; in other text a change of case could move the places.
     """
@@ -247,7 +259,7 @@ def _tagged(text: str, tag: str) -> str | None:
     return text[start + len(tag) + 2 : end] if 0 <= start < end else None
 
 
-def _said(is_right: bool, answer: str | None) -> Score:
+def _right_or_wrong(is_right: bool, answer: str | None) -> Score:
     reason = "no answer was found in the text" if answer is None else f"answered {answer.strip()[:60]!r}"
     return Score(float(is_right), {}, reason)
 
@@ -259,7 +271,7 @@ def _text(label: Any) -> str:
 
 
 def _texts(label: Any) -> list[str]:
-    """A list of answers, a JSON list in text, or one answer."""
+    """Returns the answers of a label: a list, a JSON list in text, or one answer."""
     if isinstance(label, str) and label.strip().startswith(("[", '"')):
         try:
             label = strict_json.loads(label.strip())
@@ -281,4 +293,5 @@ def _number(label: Any) -> float:
 
 
 def unusable(why: str) -> GradeFailed:
+    """Returns the failure for a label that cannot be read. `why` goes on "The row's ground_truth ..."."""
     return GradeFailed(FailureKind.INVALID_VARIABLE, f"The row's ground_truth {why}.")

@@ -2,14 +2,13 @@
 
 `LocalSandbox` is the front door. The other modules:
 
-trusted side    local (levels, outcomes), pool (one fork-server), launch (starts it), canary (attacks on
-itself),
-                flavours (which packages a source imports)
+trusted side    local (levels, outcomes), pool (one fork-server), launch (starts it),
+                canary (attacks on the sandbox itself), flavours (which packages a source imports)
 both sides      wire (what passes between them), packages
-inside          fork_server (forks), call (locks), programs (runs and answers), kernel, seccomp, syscalls,
-scratch
+inside          fork_server (forks), call (locks), programs (runs and reports), kernel, seccomp, syscalls,
+                scratch, large_pages
 """
 
-from graders.sandbox.local import Finding, Level, LocalSandbox, SandboxSettings, Wanted
+from graders.sandbox.local import Assessment, Level, LocalSandbox, SandboxSettings, WantedLevel
 
-__all__ = ["Finding", "Level", "LocalSandbox", "SandboxSettings", "Wanted"]
+__all__ = ["Assessment", "Level", "LocalSandbox", "SandboxSettings", "WantedLevel"]

@@ -1,4 +1,4 @@
-"""One call, in the process forked for it: locks first, then the request. Loaded inside the sandbox.
+"""Does one call, in the process forked for it: locks first, then the request. Loaded inside the sandbox.
 
 Everything up to `_read_request` has seen no byte of any user.
 """
@@ -18,13 +18,16 @@ from graders.sandbox.scratch import Slot
 from graders.sandbox.seccomp import CallFilter
 from graders.sandbox.wire import Call, Request
 
-ANSWER, REQUEST = 3, 4
+RESULT, REQUEST = 3, 4
 """Descriptors of the call; the fork-server keeps these numbers free."""
 LAST_DESCRIPTOR = 65535
 
 
 class Locks(NamedTuple):
-    """What the fork-server has made ready for its calls."""
+    """Holds what the fork-server has made ready for its calls.
+
+    `base_memory` is the bytes of address space that are mapped before a call begins.
+    """
 
     landlock: Landlock | None
     filter: CallFilter
@@ -32,7 +35,7 @@ class Locks(NamedTuple):
 
 
 def run_call(call: Call, descriptors: list[int], slot: Slot, locks: Locks, server: int) -> None:
-    """Lock this process, do what the request says, and end it. Never returns."""
+    """Locks this process, does what the request says, and ends it. It never returns."""
     status = 70
     try:
         if server != 1:  # as process 1 of its own space it takes all with it when it ends
@@ -40,7 +43,7 @@ def run_call(call: Call, descriptors: list[int], slot: Slot, locks: Locks, serve
         if server == 1 or os.getppid() == server:
             _lock(call, descriptors, slot, locks)
             gc.enable()
-            status = run_request(call.kind, _read_request(call.request_bytes), ANSWER)
+            status = run_request(call.kind, _read_request(call.request_bytes), RESULT)
     finally:
         os._exit(status)
 
@@ -52,9 +55,9 @@ def _lock(call: Call, descriptors: list[int], slot: Slot, locks: Locks) -> None:
         locks.landlock.enter(slot.rules)
     if slot.folder:
         os.chdir(slot.folder)
-    for descriptor, place in zip(descriptors, (REQUEST, ANSWER, 0, 1), strict=False):
+    for descriptor, place in zip(descriptors, (REQUEST, RESULT, 0, 1), strict=False):
         os.dup2(descriptor, place)
-    os.closerange(max(ANSWER, REQUEST) + 1, LAST_DESCRIPTOR)
+    os.closerange(max(RESULT, REQUEST) + 1, LAST_DESCRIPTOR)
     resource.setrlimit(resource.RLIMIT_CPU, (call.cpu_seconds, call.cpu_seconds + 1))
     memory = locks.base_memory + call.memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))

@@ -1,4 +1,4 @@
-"""Attacks that the sandbox runs against itself, at its start and every hour. One that succeeds closes it.
+"""Attacks the sandbox from inside, at its start and every hour. One attack that succeeds closes it.
 
 Features are not inferred from versions of anything: a kernel that claims a lock and does not hold it is found
 here.
@@ -70,19 +70,22 @@ _LIMITS = Limits(wall_seconds=30, cpu_seconds=10, memory_bytes=2**30)
 def weakness(
     run: Callable[[Program], Outcome], numbers: dict[str, int], *, has_scratch: bool = False
 ) -> str | None:
-    """What an attack achieved, or what ordinary code could not do; None if the sandbox holds and works."""
+    """Returns what an attack achieved, or what ordinary code could not do; None if the sandbox is sound.
+
+    `run` runs a program in it, and `numbers` are those of the system calls that the attacks make.
+    """
     with ExitStack() as stack:
         facts = {**_bait(stack), **numbers, "scratch": has_scratch}
         for function in ("attack", "trace", "work"):
             outcome = run(Program(_SOURCE, function, [facts], limits=_LIMITS))
             if outcome.fault == "server":
                 return f"it cannot run anything: {outcome.message}"
-            if found := _judge(function, outcome):
+            if found := _shortcoming(function, outcome):
                 return found
     return None
 
 
-def _judge(function: str, outcome: Outcome) -> str | None:
+def _shortcoming(function: str, outcome: Outcome) -> str | None:
     match function:
         case "attack" if outcome.value == []:
             return None
@@ -98,7 +101,10 @@ def _judge(function: str, outcome: Outcome) -> str | None:
 
 
 def _bait(stack: ExitStack) -> dict[str, Any]:
-    """What the attacks go for: a file that anybody may read, in a folder anybody may write to; listeners."""
+    """Sets out what the attacks go for, and returns it by name.
+
+    There is a file that anybody may read, in a folder that anybody may write to; and there are listeners.
+    """
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cherry-canary-")))
     folder.chmod(0o777)
     file, marker = folder / "bait", secrets.token_hex(8)

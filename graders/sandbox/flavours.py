@@ -1,4 +1,4 @@
-"""Which packages a program imports, and so which fork-server runs it: calls cost what it weighs."""
+"""Tells which packages a program imports, and so which fork-server runs it: calls cost what it weighs."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ FLAVOURS: dict[str, frozenset[str]] = {
 
 
 def modules_of(flavour: str) -> list[str]:
-    """What its fork-server loads ahead."""
+    """Returns the modules that a flavour's fork-server loads ahead."""
     packages = [name for name in MODULES if name in FLAVOURS[flavour]]
     return [*STANDARD, *(module for name in packages for module in MODULES[name])]
 
 
 @lru_cache(maxsize=1024)
 def flavour_of(source: str) -> str:
-    """The lightest one that has every known package the source imports, wherever in it."""
+    """Returns the lightest flavour that has every known package the source imports, wherever in it."""
     imported = _imports(source) & MODULES.keys()
     return next(name for name, packages in FLAVOURS.items() if imported <= packages)
 
 
 def _imports(source: str) -> set[str]:
-    """Top names of all imports; empty for a source that does not parse, which fails wherever it runs."""
+    """Returns the top names of all imports; none for a source that does not parse, which fails anyway."""
     if not any(name in source for name in MODULES):
         return set()
     try:

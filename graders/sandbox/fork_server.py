@@ -1,4 +1,4 @@
-"""The process that forks one locked child per call. It holds no data of any user, ever.
+"""Forks one locked child per call. It holds no data of any user, ever.
 
 Started by `launch` in a fresh interpreter with an empty environment, inside namespaces of its own where they
 are permitted. It takes its `Plan` from the socket that is its standard input, locks itself, loads packages,
@@ -27,9 +27,9 @@ from dataclasses import asdict, dataclass
 from typing import NamedTuple, NoReturn
 
 from graders.sandbox import kernel, scratch
-from graders.sandbox.call import ANSWER, REQUEST, Locks, run_call
+from graders.sandbox.call import REQUEST, RESULT, Locks, run_call
 from graders.sandbox.kernel import Landlock, Readable
-from graders.sandbox.large_pages import Room
+from graders.sandbox.large_pages import LargePages
 from graders.sandbox.scratch import Slot
 from graders.sandbox.seccomp import CallFilter, server_filter
 from graders.sandbox.syscalls import this_machine
@@ -42,12 +42,13 @@ _FILE_BYTES, _OPEN_FILES = 64 * 2**20, 512
 
 @dataclass(frozen=True)
 class Plan:
-    """What kind of fork-server to be.
+    """Says what kind of fork-server to be.
 
     Attributes:
-        modules: to load ahead. folders: `sys.path` behind the standard library.
+        modules: names of what to load ahead.
+        folders: `sys.path` behind the standard library.
         readable: (path, whether its entries may be listed).
-        slots: calls at a time.
+        slots: most calls at a time.
         user: uid and gid to become; 0 to stay.
         scratch_bytes: size of each writable folder; 0 for none.
         landlock: whether to use it.
@@ -62,30 +63,40 @@ class Plan:
     landlock: bool
 
     def pack(self) -> bytes:
+        """Returns the plan as the bytes of a packet."""
         return json.dumps(asdict(self)).encode()
 
     @classmethod
     def unpack(cls, packet: bytes) -> Plan:
+        """Reads a plan out of a packet."""
         return cls(**json.loads(packet))
 
 
-class Running(NamedTuple):
-    """A call under way."""
+class RunningCall(NamedTuple):
+    """Describes a call under way.
+
+    Attributes:
+        number: the call's, as the trusted side counts.
+        slot: the place that the call takes.
+        result: descriptor of the pipe for its result.
+        deadline: `time.monotonic()` from which on it is late.
+    """
 
     number: int
     slot: Slot
-    answer: int
+    result: int
     deadline: float
 
 
-def main(room: Room) -> NoReturn:
+def main(large_pages: LargePages) -> NoReturn:
+    """Becomes the fork-server that the plan on standard input describes; serves until the link is closed."""
     link = socket.socket(fileno=os.dup(0))
     _take_descriptors()
     plan = Plan.unpack(link.recv(2**20))
     folders = _become_harmless(plan)
     landlock, slots = _lock(plan, folders)
     loaded = _load(plan)
-    room.join()  # before what is mapped is measured
+    large_pages.join()  # before what is mapped is measured
     machine = this_machine()
     assert machine is not None
     locks = Locks(landlock, CallFilter(machine), _address_space())
@@ -93,17 +104,19 @@ def main(room: Room) -> NoReturn:
     kernel.install_filter(server_filter(machine))
     link.send(json.dumps(ready).encode())
     _forget_start(bool(folders))
-    _Server(link, slots, locks).serve()
+    _ForkServer(link, slots, locks).serve()
     os._exit(0)
 
 
 def _take_descriptors() -> None:
-    """Nothing to read or write but the socket; the numbers that calls use stay taken. Standard error is
-    kept until the start is over, so that its failure can be told."""
+    """Leaves nothing to read or write but the socket; the numbers that calls use stay taken.
+
+    Standard error is kept until the start is over, so that its failure can be read.
+    """
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1):
         os.dup2(null, descriptor)
-    for descriptor in (ANSWER, REQUEST):
+    for descriptor in (RESULT, REQUEST):
         try:
             os.fstat(descriptor)
         except OSError:
@@ -111,7 +124,7 @@ def _take_descriptors() -> None:
 
 
 def _become_harmless(plan: Plan) -> list[str]:
-    """Mount the writable folders, then give up every right. Returns the folders."""
+    """Mounts the writable folders, then gives up every right. Returns the folders."""
     owner = plan.user or os.geteuid()
     folders = scratch.mount_folders(plan.slots, plan.scratch_bytes, owner) if plan.scratch_bytes else []
     if plan.user:
@@ -130,7 +143,7 @@ def _become_harmless(plan: Plan) -> list[str]:
 
 
 def _lock(plan: Plan, folders: list[str]) -> tuple[Landlock | None, list[Slot]]:
-    """Bind this process to the file rules, and make the narrower ones of the calls."""
+    """Binds this process to the file rules, and makes the narrower ones of the calls."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_BYTES, _FILE_BYTES))
@@ -149,7 +162,7 @@ def _lock(plan: Plan, folders: list[str]) -> tuple[Landlock | None, list[Slot]]:
 
 
 def _load(plan: Plan) -> list[str]:
-    """Import ahead what graders of this kind import; what is not installed fails in the grade, by name."""
+    """Imports ahead what graders of this kind import; what is not installed fails in the grade, by name."""
     kernel.limit_malloc_arenas()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"  # a pool of threads does not survive a fork
@@ -166,7 +179,7 @@ def _load(plan: Plan) -> list[str]:
 
 
 def _forget_start(has_scratch: bool) -> None:
-    """Drop what graders have no business with, and freeze the rest so that forks share it."""
+    """Drops what graders have no business with, and freezes the rest so that forks share it."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     os.close(null)
@@ -183,7 +196,10 @@ def _forget_start(has_scratch: bool) -> None:
 
 
 def _address_space() -> int:
-    """Bytes mapped now: the lowest limit under which one more page can be mapped (there is no /proc here)."""
+    """Returns how many bytes are mapped now.
+
+    It is the lowest limit under which one more page can be mapped: there is no /proc here.
+    """
     page = mmap.PAGESIZE
     low, high = 0, 2**47 // page
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -205,7 +221,7 @@ def _can_map() -> bool:
     return True
 
 
-class _Server:
+class _ForkServer:
     """Forks, watches the clock, reaps."""
 
     def __init__(self, link: socket.socket, slots: list[Slot], locks: Locks) -> None:
@@ -213,13 +229,14 @@ class _Server:
         self._free = slots
         self._locks = locks
         self._pid = os.getpid()
-        self._running: dict[int, Running] = {}
+        self._running: dict[int, RunningCall] = {}
         self._late: set[int] = set()
-        self._untold: dict[int, Ending] = {}
+        self._unreported: dict[int, Ending] = {}
         """Endings that did not fit into a full pipe yet, by descriptor."""
         self._poll = select.poll()
 
     def serve(self) -> None:
+        """Serves calls until the other side closes the link."""
         wake, woken = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
@@ -230,22 +247,22 @@ class _Server:
                 if descriptor == wake:
                     os.read(wake, 512)
                     self._reap()
-                elif descriptor in self._untold:
+                elif descriptor in self._unreported:
                     self._poll.unregister(descriptor)
-                    self._tell(descriptor, self._untold.pop(descriptor))
+                    self._report(descriptor, self._unreported.pop(descriptor))
                 elif not self._take():
                     return
             self._stop_late()
 
     def _patience(self) -> float | None:
-        """Milliseconds to the next deadline."""
+        """Returns the milliseconds to the next deadline; None without one."""
         if not self._running:
             return None
         soonest = min(call.deadline for call in self._running.values())
         return max(0.0, soonest - time.monotonic()) * 1000 + 1
 
     def _take(self) -> bool:
-        """One packet; False when the other side has gone."""
+        """Takes one packet; returns False when the other side has gone."""
         packet, ancillary, _, _ = self._link.recvmsg(
             _PACKET, socket.CMSG_SPACE(4 * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
         )
@@ -266,11 +283,11 @@ class _Server:
         pid = os.fork()
         if pid == 0:
             run_call(call, descriptors, slot, self._locks, self._pid)
-        request, answer, *others = descriptors
+        request, result, *others = descriptors
         for descriptor in (request, *others):
             os.close(descriptor)
         deadline = time.monotonic() + call.wall_milliseconds / 1000
-        self._running[pid] = Running(call.number, slot, answer, deadline)
+        self._running[pid] = RunningCall(call.number, slot, result, deadline)
 
     def _kill(self, number: int) -> None:
         for pid, call in self._running.items():
@@ -296,17 +313,17 @@ class _Server:
             was_late = pid in self._late
             self._late.discard(pid)
             cpu = round(1e6 * (usage.ru_utime + usage.ru_stime))
-            self._tell(call.answer, Ending(status, was_late, cpu))
+            self._report(call.result, Ending(status, was_late, cpu))
 
-    def _tell(self, answer: int, ending: Ending) -> None:
-        """Write the ending behind the answer and close; nobody may be listening any more."""
+    def _report(self, result: int, ending: Ending) -> None:
+        """Writes the ending behind the result and closes the pipe; nobody may be listening any more."""
         try:
-            os.set_blocking(answer, False)
-            os.write(answer, ending.pack())
+            os.set_blocking(result, False)
+            os.write(result, ending.pack())
         except BlockingIOError:
-            self._untold[answer] = ending
-            self._poll.register(answer, select.POLLOUT)
+            self._unreported[result] = ending
+            self._poll.register(result, select.POLLOUT)
             return
         except OSError:
             pass
-        os.close(answer)
+        os.close(result)

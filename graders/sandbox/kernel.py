@@ -1,4 +1,7 @@
-"""The few system calls that Python has no function for. Loaded inside the sandbox: standard library only."""
+"""Makes the few system calls that Python has no function for.
+
+Loaded inside the sandbox: standard library only.
+"""
 
 from __future__ import annotations
 
@@ -36,31 +39,34 @@ _NEWEST_KNOWN_ABI = len(_RIGHTS_OF_ABI) - 1
 
 
 class _Program(ctypes.Structure):
-    """The kernel's `sock_fprog`."""
+    """Mirrors the kernel's `sock_fprog`."""
 
     _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
 
 
 def prctl(option: int, value: int) -> None:
+    """Calls `prctl(2)` with one value. Raises `OSError`."""
     if _libc.prctl(option, value, 0, 0, 0) != 0:
         raise _failure("prctl")
 
 
 def die_with_parent() -> None:
+    """Makes the kernel kill this process when the thread that made it ends. Raises `OSError`."""
     prctl(_PR_SET_PDEATHSIG, 9)
 
 
 def hide_memory() -> None:
-    """No other process of this user may look into this one or its children."""
+    """Forbids other processes of this user to look into this one or its children. Raises `OSError`."""
     prctl(_PR_SET_DUMPABLE, 0)
 
 
 def forbid_new_privileges() -> None:
+    """Makes sure that no program executed from here on gains rights by it. Raises `OSError`."""
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def drop_capabilities() -> None:
-    """Give up every capability, for good. Works with and without having any."""
+    """Gives up every capability, for good. It works with and without having any. Raises `OSError`."""
     for capability in range(64):
         if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
             break  # beyond the last capability, or not allowed to narrow what could be gained by exec
@@ -71,25 +77,27 @@ def drop_capabilities() -> None:
 
 
 def limit_malloc_arenas() -> None:
-    """Threads share two heaps: each further one would reserve 64 MiB of the address space that is limited."""
+    """Makes threads share two heaps: each further one would reserve 64 MiB of the limited address space."""
     _libc.mallopt(_MALLOPT_ARENA_MAX, 2)
 
 
 def set_malloc(option: int, size: int) -> None:
+    """Sets an option of malloc (`HEAP_STEP`, `MAPPED_BLOCK`) to a size in bytes."""
     _libc.mallopt(option, size)
 
 
 def heap_end() -> int:
-    """Address behind the heap of malloc."""
+    """Returns the address behind the heap of malloc."""
     return int(_libc.sbrk(0))
 
 
 def join_pages(address: int, size: int) -> None:
-    """Make a large page of small ones, if all of it is plain memory and the kernel can (Linux 6.1)."""
+    """Makes a large page of small ones, if all of it is plain memory and the kernel can (Linux 6.1)."""
     _libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), _MADV_COLLAPSE)
 
 
 def mount_scratch(folder: str, size: int, files: int, owner: int) -> None:
+    """Mounts a memory file system of `size` bytes that only `owner` may use. Raises `OSError`."""
     options = f"size={size},nr_inodes={files},mode=0700,uid={owner},gid={owner}".encode()
     flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
     if _libc.mount(b"scratch", folder.encode(), b"tmpfs", ctypes.c_ulong(flags), options) != 0:
@@ -97,14 +105,14 @@ def mount_scratch(folder: str, size: int, files: int, owner: int) -> None:
 
 
 def install_filter(program: bytes) -> None:
-    """Lock this process, which must have one thread, to a seccomp program."""
+    """Locks this process, which must have one thread, to a seccomp program. Raises `OSError`."""
     header = _Program(len(program) // 8, program)
     if _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(header), 0, 0) != 0:
         raise _failure("seccomp")
 
 
 class Landlock:
-    """The file rules of the sandbox: what may be read, and nothing else.
+    """Makes the file rules of the sandbox: what may be read, and nothing else.
 
     Attributes:
         abi: the version that the kernel has; 0 for none.
@@ -119,7 +127,10 @@ class Landlock:
         return int(_libc.syscall(self._calls[name], *values))
 
     def ruleset(self, readable: Sequence[Readable], writable: str | None) -> int:
-        """A descriptor of rules: files to read, one folder to write into, no TCP, no signals to others."""
+        """Returns a descriptor of rules. Raises `OSError`.
+
+        They allow files to read and one folder to write into; they forbid TCP, and signals to others.
+        """
         handled = (1 << _RIGHTS_OF_ABI[self.abi]) - 1
         network = 3 if self.abi >= 4 else 0
         scope = 3 if self.abi >= 6 else 0
@@ -148,13 +159,13 @@ class Landlock:
         os.close(beneath)
 
     def enter(self, rules: int) -> None:
-        """Bind this process and its children to come; rules only ever add up."""
+        """Binds this process and its children to come; rules only ever add up. Raises `OSError`."""
         if self._call("landlock_restrict_self", rules, 0) != 0:
             raise _failure("landlock_restrict_self")
 
 
 class Readable(NamedTuple):
-    """A file, or a folder with all below it. `is_listed`: its entries may be listed too."""
+    """Names a file, or a folder with all below it. `is_listed` says whether its entries may be listed too."""
 
     path: str
     is_listed: bool

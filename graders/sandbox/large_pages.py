@@ -27,8 +27,8 @@ _USUAL = 128 * 2**10
 """Both in any other process."""
 
 
-class Room:
-    """Make one first of all, load modules, then join."""
+class LargePages:
+    """Keeps what is loaded in large pages: make one first of all, load modules, then join."""
 
     def __init__(self) -> None:
         self._heap = kernel.heap_end()
@@ -41,7 +41,7 @@ class Room:
         """One in each arena: it would be given back at once otherwise."""
 
     def join(self) -> None:
-        """Give back what was not needed and make large pages of the rest."""
+        """Gives back what was not needed and makes large pages of the rest."""
         gc.collect()
         self._keeping.clear()
         kernel.set_malloc(kernel.HEAP_STEP, _USUAL)

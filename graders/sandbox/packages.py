@@ -1,4 +1,7 @@
-"""What graders may import beside the standard library. Loaded on both sides: standard library only."""
+"""Lists what graders may import beside the standard library.
+
+Loaded on both sides: standard library only.
+"""
 
 from __future__ import annotations
 

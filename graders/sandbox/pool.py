@@ -1,4 +1,4 @@
-"""The trusted side of one fork-server: sends calls, reads answers, starts it anew when it has died."""
+"""Talks, on the trusted side, to one fork-server: sends calls, reads results, starts it anew when it died."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from graders.sandbox.wire import (
     CALL,
     ENDING_SIZE,
     KILL,
-    MAX_ANSWER,
     MAX_CODE,
+    MAX_RESULT,
     RUN_SCRIPT,
     Call,
     Ending,
@@ -36,32 +36,34 @@ FLOOD = 64
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
-class ServerLost(Exception):
-    """The fork-server ended or hung before the call did.
+class ForkServerLost(Exception):
+    """Says that the fork-server ended or hung before the call did.
 
-    Nobody's fault but ours; the call can be repeated.
+    It is nobody's fault but ours; the call can be repeated.
     """
 
 
 @dataclass(frozen=True)
-class Raw:
-    """What came back, unread: bytes that untrusted code wrote.
+class RawOutcome:
+    """Holds what came back, unread: bytes that untrusted code wrote.
 
     Attributes:
-        answer: what it wrote into the pipe.
+        result: what the process wrote into the pipe.
         printed: what a script printed, cut.
         ending: how the process ended.
-        overflowed: it wrote more than it may, and was ended for it.
+        overflowed: whether it wrote more than it may, and was ended for it.
     """
 
-    answer: bytes
+    result: bytes
     printed: bytes
     ending: Ending
     overflowed: bool
 
 
 class Pool:
-    """Calls on one kind of fork-server. Started at the first call; safe to use from many threads.
+    """Makes calls on one kind of fork-server, which the first call starts.
+
+    It is safe to use from many threads.
 
     `start` must start the fork-server from a thread that lives as long as this.
     """
@@ -73,22 +75,22 @@ class Pool:
         self._is_closed = False
         self._numbers = itertools.count(1)
 
-    def call(self, kind: int, request: Request, limits: Limits, stdin: str = "") -> Raw:
-        """Run one call to its end, twice if the fork-server is lost.
+    def call(self, kind: int, request: Request, limits: Limits, stdin: str = "") -> RawOutcome:
+        """Runs one call to its end, twice if the fork-server is lost.
 
-        Raises `ServerLost`, or `StartFailed`.
+        Raises `ForkServerLost`, or `StartFailed`.
         """
         try:
             return self._call(kind, request, limits, stdin)
-        except ServerLost:
+        except ForkServerLost:
             return self._call(kind, request, limits, stdin)
 
-    def _call(self, kind: int, request: Request, limits: Limits, stdin: str) -> Raw:
+    def _call(self, kind: int, request: Request, limits: Limits, stdin: str) -> RawOutcome:
         server = self._server()
         exchange = _Exchange(server, next(self._numbers), kind, limits, request.output_bytes)
         try:
             return exchange.run(request, stdin)
-        except ServerLost:
+        except ForkServerLost:
             self._discard(server)
             raise
 
@@ -109,16 +111,16 @@ class Pool:
 
     @property
     def process_id(self) -> int | None:
-        """Of the fork-server, or of the bubblewrap around it."""
+        """Returns the id of the fork-server, or of the bubblewrap around it; None while none runs."""
         return None if self._started is None else self._started.process.pid
 
     @property
     def landlock(self) -> int:
-        """Version of Landlock that holds the fork-server; 0 for none. Starts it if need be."""
+        """Returns the version of Landlock that holds the fork-server; 0 for none. It starts it if need be."""
         return int(self._server().facts["landlock"])
 
     def close(self) -> None:
-        """End the fork-server with all its calls; further ones fail."""
+        """Ends the fork-server with all its calls; further ones fail."""
         with self._lock:
             self._is_closed = True
             self._drop()
@@ -135,7 +137,7 @@ class Pool:
 
 
 class _Exchange:
-    """One call: descriptors out, bytes in."""
+    """Carries one call: descriptors out, bytes in."""
 
     def __init__(self, server: Started, number: int, kind: int, limits: Limits, output_bytes: int) -> None:
         self._link = server.link
@@ -144,14 +146,15 @@ class _Exchange:
         self._limits = limits
         self._output_bytes = output_bytes
         self._most = (
-            MAX_ANSWER + 1 + ENDING_SIZE + (MAX_CODE if kind not in (0, RUN_SCRIPT) else output_bytes)
+            MAX_RESULT + 1 + ENDING_SIZE + (MAX_CODE if kind not in (0, RUN_SCRIPT) else output_bytes)
         )
-        self._answer = bytearray()
+        self._result = bytearray()
         self._printed = bytearray()
         self._printed_size = 0
         self._overflowed = False
 
-    def run(self, request: Request, stdin: str) -> Raw:
+    def run(self, request: Request, stdin: str) -> RawOutcome:
+        """Sends the request and returns what came back. Raises `ForkServerLost`."""
         packed = request.pack()
         mine, theirs = self._descriptors(packed, stdin)
         try:
@@ -164,12 +167,12 @@ class _Exchange:
         finally:
             for descriptor in mine:
                 os.close(descriptor)
-        return self._raw()
+        return self._outcome()
 
     def _descriptors(self, packed: bytes, stdin: str) -> tuple[list[int], list[int]]:
-        """Ours to read from (answer, then output), and those to send (request, answer, input, output)."""
-        answer, answer_end = os.pipe2(os.O_CLOEXEC)
-        mine, theirs = [answer], [_sealed(packed), answer_end]
+        """Returns ours to read from (result, output), and those to send (request, result, input, output)."""
+        result, result_end = os.pipe2(os.O_CLOEXEC)
+        mine, theirs = [result], [_sealed(packed), result_end]
         if self._kind == RUN_SCRIPT:
             output, output_end = os.pipe2(os.O_CLOEXEC)
             mine.append(output)
@@ -193,12 +196,12 @@ class _Exchange:
         try:
             self._link.sendmsg([call.pack()], rights)
         except OSError as error:
-            raise ServerLost(f"the fork-server does not take calls: {error}") from None
+            raise ForkServerLost(f"the fork-server does not take calls: {error}") from None
 
     def _listen(self, descriptors: list[int]) -> None:
-        """Read until the answer's pipe is closed, which the fork-server does once the process is gone."""
+        """Reads until the result's pipe is closed, which the fork-server does once the process is gone."""
         deadline = time.monotonic() + self._limits.wall_seconds + GRACE_SECONDS
-        answer = descriptors[0]
+        result = descriptors[0]
         poll = select.poll()
         for descriptor in descriptors:
             poll.register(descriptor, select.POLLIN)
@@ -206,22 +209,22 @@ class _Exchange:
         while open_ends:
             ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
             if not ready:
-                raise ServerLost("the fork-server did not end a call in time")
+                raise ForkServerLost("the fork-server did not end a call in time")
             for descriptor, _ in ready:
                 data = os.read(descriptor, 65536)
                 if not data:
                     poll.unregister(descriptor)
                     open_ends.discard(descriptor)
-                elif descriptor == answer:
-                    self._take_answer(data)
+                elif descriptor == result:
+                    self._take_result(data)
                 else:
                     self._take_printed(data)
 
-    def _take_answer(self, data: bytes) -> None:
-        self._answer += data
-        if len(self._answer) > self._most:
+    def _take_result(self, data: bytes) -> None:
+        self._result += data
+        if len(self._result) > self._most:
             self._stop()
-            del self._answer[:-ENDING_SIZE]
+            del self._result[:-ENDING_SIZE]
 
     def _take_printed(self, data: bytes) -> None:
         self._printed_size += len(data)
@@ -234,16 +237,16 @@ class _Exchange:
             self._overflowed = True
             self._send(KILL)
 
-    def _raw(self) -> Raw:
-        """The fork-server's word on the ending stands last, behind all that the process wrote."""
-        if len(self._answer) < ENDING_SIZE:
-            raise ServerLost("the fork-server ended during a call")
-        ending = Ending.unpack(bytes(self._answer[-ENDING_SIZE:]))
-        return Raw(bytes(self._answer[:-ENDING_SIZE]), bytes(self._printed), ending, self._overflowed)
+    def _outcome(self) -> RawOutcome:
+        """Takes the bytes apart: the fork-server's word on the ending stands last, behind all the rest."""
+        if len(self._result) < ENDING_SIZE:
+            raise ForkServerLost("the fork-server ended during a call")
+        ending = Ending.unpack(bytes(self._result[-ENDING_SIZE:]))
+        return RawOutcome(bytes(self._result[:-ENDING_SIZE]), bytes(self._printed), ending, self._overflowed)
 
 
 def _sealed(data: bytes) -> int:
-    """A memory file that nobody can change any more."""
+    """Returns a memory file that nobody can change any more."""
     descriptor = os.memfd_create("call", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         view = memoryview(data)

@@ -1,6 +1,6 @@
-"""Runs what a request asks for and writes the answer. Loaded inside the sandbox, behind the locks.
+"""Runs what a request asks for and writes the result. Loaded inside the sandbox, behind the locks.
 
-The answer is one line of JSON, `{"ok": true, "v": value}` or `{"ok": false, "k": kind, "m": message}`, then
+The result is one line of JSON, `{"ok": true, "v": value}` or `{"ok": false, "k": kind, "m": message}`, then
 what was printed. The program shares this process and can write whatever it likes there: the trusted side
 believes nothing.
 """
@@ -22,7 +22,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from graders.sandbox.packages import MODULES
-from graders.sandbox.wire import COMPILE, MAX_ANSWER, MAX_CODE, RUN_SCRIPT, Request
+from graders.sandbox.wire import COMPILE, MAX_CODE, MAX_RESULT, RUN_SCRIPT, Request
 
 FILE = "<grader>"
 _MAX_MESSAGE = 2048
@@ -30,33 +30,35 @@ _MAX_DEPTH = 32
 
 
 class NoValue(Exception):
-    """The program ended without a value that can be passed on."""
+    """Says that the program ended without a value that can be passed on."""
 
 
-def run_request(kind: int, request: Request, answer: int) -> int:
-    """Do it and write the answer; the exit status of the process."""
+def run_request(kind: int, request: Request, result: int) -> int:
+    """Does what the request asks for and writes the result; returns the exit status of the process."""
     if kind == COMPILE:
-        return _compile_only(request, answer)
+        return _compile_only(request, result)
     if kind == RUN_SCRIPT:
-        return _run_script(request, answer)
-    return _run_function(request, answer)
+        return _run_script(request, result)
+    return _run_function(request, result)
 
 
-def _compile_only(request: Request, answer: int) -> int:
-    """Compile without running anything: what comes out is as trustworthy as the compiler, and still goes
-    only to processes locked like this one."""
+def _compile_only(request: Request, result: int) -> int:
+    """Compiles without running anything.
+
+    What comes out is as trustworthy as the compiler, and still goes only to processes locked like this one.
+    """
     try:
         code = marshal.dumps(_compiled(request))
         if len(code) > MAX_CODE:
             raise NoValue(f"the compiled source is larger than {MAX_CODE:,} bytes")
     except BaseException as error:
-        _write(answer, _failed(error, request))
+        _write(result, _failure_line(error, request))
         return 0
-    _write(answer, b'{"ok": true, "v": null}\n' + code)
+    _write(result, b'{"ok": true, "v": null}\n' + code)
     return 0
 
 
-def _run_function(request: Request, answer: int) -> int:
+def _run_function(request: Request, result: int) -> int:
     printed = _Printed(request.output_bytes)
     sys.stdout = sys.stderr = printed
     try:
@@ -67,14 +69,14 @@ def _run_function(request: Request, answer: int) -> int:
         function = module.__dict__.get(request.function)
         if not callable(function):
             raise NoValue(f"the source defines no function '{request.function}'")
-        line = _answered(_plain(function(*request.arguments), 0))
+        line = _result_line(_plain(function(*request.arguments), 0))
     except BaseException as error:
-        line = _failed(error, request)
-    _write(answer, line + b"\n" + printed.text())
+        line = _failure_line(error, request)
+    _write(result, line + b"\n" + printed.text())
     return 0
 
 
-def _run_script(request: Request, answer: int) -> int:
+def _run_script(request: Request, result: int) -> int:
     sys.stdin = open(0, encoding="utf-8", errors="replace")  # noqa: SIM115 - theirs until the process ends
     sys.stdout = open(1, "w", encoding="utf-8", errors="replace")  # noqa: SIM115
     sys.stderr = io.StringIO()
@@ -88,10 +90,10 @@ def _run_script(request: Request, answer: int) -> int:
     except SystemExit as stop:
         status = _exit_status(stop)
     except BaseException as error:
-        status, line = 1, _failed(error, request)
+        status, line = 1, _failure_line(error, request)
     with contextlib.suppress(BaseException):
         sys.stdout.flush()
-    _write(answer, line)
+    _write(result, line)
     return status
 
 
@@ -109,7 +111,7 @@ def _compiled(request: Request) -> CodeType:
 
 
 def _seed(seed: int) -> None:
-    """The same call draws the same numbers, also after a resume."""
+    """Seeds random numbers: the same call draws the same ones, also after a resume."""
     random.seed(seed)
     numpy = sys.modules.get("numpy")
     if numpy is not None:
@@ -117,7 +119,7 @@ def _seed(seed: int) -> None:
 
 
 class _Printed(io.TextIOBase):
-    """Standard output of a function: its first bytes are kept, the rest is dropped."""
+    """Stands for a function's standard output: its first bytes are kept, the rest is dropped."""
 
     def __init__(self, limit: int) -> None:
         self._parts: list[str] = []
@@ -138,7 +140,10 @@ class _Printed(io.TextIOBase):
 
 
 def _plain(value: Any, depth: int) -> Any:
-    """The value as JSON can hold it. Anything that turns into a finite float counts as that number."""
+    """Returns the value as JSON can hold it.
+
+    Anything that turns into a finite float counts as that number.
+    """
     if type(value) is float and math.isfinite(value):
         return value
     if value is None or isinstance(value, str):
@@ -176,26 +181,26 @@ def _number(value: Any) -> float:
     return number
 
 
-def _answered(value: Any) -> bytes:
+def _result_line(value: Any) -> bytes:
     text = repr(value) if type(value) is float else json.dumps(value, allow_nan=False)
     line = b'{"ok": true, "v": %b}' % text.encode()
-    if len(line) > MAX_ANSWER:
-        raise NoValue(f"returned more than {MAX_ANSWER:,} bytes")
+    if len(line) > MAX_RESULT:
+        raise NoValue(f"returned more than {MAX_RESULT:,} bytes")
     return line
 
 
-def _failed(error: BaseException, request: Request) -> bytes:
+def _failure_line(error: BaseException, request: Request) -> bytes:
     if isinstance(error, NoValue):
         kind, message = "no_result", str(error)
     else:
         kind = "memory" if isinstance(error, MemoryError) else "raised"
         message = _guarded(lambda: _traceback(error, request), f"{type(error).__name__}: unprintable")
-    answer = {"ok": False, "k": kind, "m": _cut(message).replace("\x00", "\ufffd")}
-    return json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace")
+    result = {"ok": False, "k": kind, "m": _cut(message).replace("\x00", "\ufffd")}
+    return json.dumps(result, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def _traceback(error: BaseException, request: Request) -> str:
-    """The traceback from the program's own first line on, with its source."""
+    """Returns the traceback from the program's own first line on, with its source."""
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename != FILE:
         frames = frames.tb_next
@@ -212,7 +217,7 @@ def _hint(error: BaseException) -> str:
 
 
 def _guarded(make: Callable[[], str], otherwise: str) -> str:
-    """Text made with the program's own classes, whose methods may do anything."""
+    """Returns text made with the program's own classes, whose methods may do anything."""
     try:
         return str(make())
     except BaseException:
@@ -226,7 +231,7 @@ def _cut(message: str) -> str:
     return f"{message[: _MAX_MESSAGE - tail - 7]}\n[...]\n{message[-tail:]}"
 
 
-def _write(answer: int, data: bytes) -> None:
+def _write(result: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
-        view = view[os.write(answer, view) :]
+        view = view[os.write(result, view) :]

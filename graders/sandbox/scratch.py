@@ -1,4 +1,4 @@
-"""Folders that calls may write into, each on a small memory file system of its own.
+"""Makes and empties folders that calls may write into, each on a small memory file system of its own.
 
 Loaded inside the sandbox.
 """
@@ -16,7 +16,7 @@ MAX_FILES = 4096
 
 
 class Slot(NamedTuple):
-    """A place for one call at a time. `folder` is empty where nothing may be written."""
+    """Gives a place to one call at a time. `folder` is empty where nothing may be written."""
 
     folder: str
     rules: int
@@ -24,7 +24,10 @@ class Slot(NamedTuple):
 
 
 def mount_folders(count: int, size: int, owner: int) -> list[str]:
-    """Mount the folders; needs the right to mount, which is given up right after."""
+    """Mounts and returns the folders, each of `size` bytes.
+
+    It needs the right to mount, which is given up right after.
+    """
     folders = [f"{ROOT}/{index}" for index in range(count)]
     for folder in folders:
         os.mkdir(folder, 0o755)
@@ -33,7 +36,7 @@ def mount_folders(count: int, size: int, owner: int) -> list[str]:
 
 
 def wipe(folder: str) -> None:
-    """Leave nothing of the last call. Folders are emptied from the top, so depth costs no recursion."""
+    """Leaves nothing of the last call. Folders are emptied from the top, so depth costs no recursion."""
     if names := os.listdir(folder):
         _wipe_from_top(folder, names)
     os.utime(folder, (0, 0))
@@ -56,7 +59,10 @@ def _wipe_from_top(folder: str, names: list[str]) -> None:
 
 
 def _empty(top: int, name: str, moved: int) -> int:
-    """Remove the files of a folder and move its folders up to the top, under names that are free there."""
+    """Removes the files of a folder and moves its folders up to the top, under names that are free there.
+
+    Returns the number of the last name that it used.
+    """
     folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
     try:
         for entry in list(os.scandir(folder)):

@@ -1,4 +1,4 @@
-"""The filters of system calls, assembled by hand. Loaded inside the sandbox: standard library only.
+"""Assembles the filters of system calls by hand. Loaded inside the sandbox: standard library only.
 
 Two, since installing one costs time that grows with its size: the fork-server takes the long one once, an
 allow-list with what it needs itself; each call adds a short one that takes the fork-server's own calls away.
@@ -17,9 +17,9 @@ from itertools import pairwise
 
 from graders.sandbox.syscalls import Machine
 
-Instruction = tuple[int, int, int, int]
+BpfInstruction = tuple[int, int, int, int]
 """Code, jump if true, jump if false, operand."""
-Block = list[Instruction]
+BpfProgram = list[BpfInstruction]
 
 _LD, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
@@ -54,12 +54,12 @@ _SERVERS_OWN = frozenset(_SERVERS.split())
 
 
 def server_filter(machine: Machine) -> bytes:
-    """What fork-server and calls may do: nothing else can ever be allowed again."""
+    """Returns the program of what fork-server and calls may do: nothing else can ever be allowed again."""
     return _packed(_assemble(machine, _server_actions(), _refuse()))
 
 
 class CallFilter:
-    """What a call may do of that. Assembled once; `for_process` fills in whom it may signal: itself."""
+    """Filters what a call may do of that. It is assembled once, and completed for each process."""
 
     def __init__(self, machine: Machine) -> None:
         code = _assemble(machine, _call_actions(), _ret(_ALLOW))
@@ -67,6 +67,7 @@ class CallFilter:
         assert self._program.count(_OWN_PID_BYTES) == sum(step[3] == _OWN_PID for step in code)
 
     def for_process(self, pid: int) -> bytes:
+        """Returns the program for a process that may send signals to itself alone, by its id."""
         return self._program.replace(_OWN_PID_BYTES, pid.to_bytes(4, "little"))
 
 
@@ -75,8 +76,8 @@ _OWN_PID = 0xFFFFFFF7
 _OWN_PID_BYTES = _OWN_PID.to_bytes(4, "little")
 
 
-def _server_actions() -> dict[str, Block]:
-    """Answers by name of the call; every other fails with EPERM."""
+def _server_actions() -> dict[str, BpfProgram]:
+    """Returns what to do by name of the call; every other fails with EPERM."""
     allow = [_ret(_ALLOW)]
     return dict.fromkeys(ALLOWED | _SERVERS_OWN, allow) | {
         "clone": [_arg(0), (_JSET, 1, 0, _CLONE_NAMESPACES), *allow, _refuse()],
@@ -89,8 +90,8 @@ def _server_actions() -> dict[str, Block]:
     }
 
 
-def _call_actions() -> dict[str, Block]:
-    """Answers by name of the call; every other is left to the fork-server's filter."""
+def _call_actions() -> dict[str, BpfProgram]:
+    """Returns what to do by name of the call; every other is left to the fork-server's filter."""
     return {name: [_refuse()] for name in _SERVERS_OWN} | {
         "clone": [_arg(0), (_JSET, 1, 0, _CLONE_THREAD), _refuse(), _ret(_ALLOW)],
         "kill": _if_argument_in(0, (_OWN_PID,)),
@@ -99,7 +100,7 @@ def _call_actions() -> dict[str, Block]:
     }
 
 
-def _assemble(machine: Machine, actions: dict[str, Block], otherwise: Instruction) -> Block:
+def _assemble(machine: Machine, actions: dict[str, BpfProgram], otherwise: BpfInstruction) -> BpfProgram:
     numbered = {machine.calls[name]: block for name, block in actions.items() if name in machine.calls}
     return [
         (_LD, 0, 0, _ARCH),
@@ -112,18 +113,21 @@ def _assemble(machine: Machine, actions: dict[str, Block], otherwise: Instructio
     ]
 
 
-def _packed(code: Block) -> bytes:
+def _packed(code: BpfProgram) -> bytes:
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
 
 
-def _intervals(actions: dict[int, Block], otherwise: Block) -> list[tuple[int, Block]]:
-    """Where the answer changes, by call number: (first number, block), sorted, from 0."""
+def _intervals(actions: dict[int, BpfProgram], otherwise: BpfProgram) -> list[tuple[int, BpfProgram]]:
+    """Returns where the action changes, by call number: (first number, block), sorted, from 0."""
     blocks = [(number, actions.get(number, otherwise)) for number in range(max(actions) + 2)]
     return blocks[:1] + [after for before, after in pairwise(blocks) if before[1] != after[1]]
 
 
-def _search(intervals: list[tuple[int, Block]]) -> Block:
-    """A binary search: the kernel tries every call number when a filter is installed, so depth is cost."""
+def _search(intervals: list[tuple[int, BpfProgram]]) -> BpfProgram:
+    """Returns a binary search.
+
+    The kernel tries every call number when a filter is installed, so depth is cost.
+    """
     if len(intervals) == 1:
         return intervals[0][1]
     middle = len(intervals) // 2
@@ -131,26 +135,26 @@ def _search(intervals: list[tuple[int, Block]]) -> Block:
     return [(_JGE, _jump(len(left)), 0, intervals[middle][0]), *left, *right]
 
 
-def _if_argument_in(index: int, values: Iterable[int]) -> Block:
+def _if_argument_in(index: int, values: Iterable[int]) -> BpfProgram:
     values = list(values)
     tests = [(_JEQ, len(values) - place, 0, value) for place, value in enumerate(values)]
     return [_arg(index), *tests, _refuse(), _ret(_ALLOW)]
 
 
-def _unless_null(index: int) -> Block:
-    """Refuse unless both halves of a pointer are 0."""
+def _unless_null(index: int) -> BpfProgram:
+    """Refuses unless both halves of a pointer are 0."""
     return [_arg(index), (_JEQ, 0, 2, 0), _arg(index, high=True), (_JEQ, 1, 0, 0), _refuse()]
 
 
-def _arg(index: int, *, high: bool = False) -> Instruction:
+def _arg(index: int, *, high: bool = False) -> BpfInstruction:
     return (_LD, 0, 0, _ARGUMENTS + 8 * index + 4 * high)
 
 
-def _ret(action: int) -> Instruction:
+def _ret(action: int) -> BpfInstruction:
     return (_RET, 0, 0, action)
 
 
-def _refuse() -> Instruction:
+def _refuse() -> BpfInstruction:
     return _ret(_ERRNO | errno.EPERM)
 
 

@@ -1,4 +1,4 @@
-"""Numbers of the system calls that the sandbox speaks of.
+"""Knows the numbers of the system calls that the sandbox speaks of.
 
 Loaded inside the sandbox: standard library only.
 """
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Machine(NamedTuple):
-    """One architecture: how the kernel names it in seccomp data, and its call numbers."""
+    """Describes one architecture: how the kernel names it in seccomp data, and its call numbers."""
 
     audit_arch: int
     calls: Mapping[str, int]
@@ -65,5 +65,5 @@ MACHINES = {"x86_64": Machine(0xC000003E, _column(1)), "aarch64": Machine(0xC000
 
 
 def this_machine() -> Machine | None:
-    """The architecture this runs on; None for one that the sandbox does not know."""
+    """Returns the architecture this runs on; None for one that the sandbox does not know."""
     return MACHINES.get(platform.machine())

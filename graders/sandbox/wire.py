@@ -1,7 +1,9 @@
-"""What passes between the trusted side and the fork-server. Loaded on both sides: standard library only.
+"""Packs what passes between the trusted side and the fork-server.
+
+Loaded on both sides: standard library only.
 
 A call is one packet, `Call`, with two descriptors (four for a script): a sealed memory file that holds the
-request and a pipe for the answer; then standard input and output. Neither payload passes through the
+request and a pipe for the result; then standard input and output. Neither payload passes through the
 fork-server, which forks every tenant's calls: memory it has never held cannot be inherited. When the process
 has ended the fork-server writes an `Ending` behind whatever the process wrote into the pipe, and closes it.
 """
@@ -21,8 +23,8 @@ _PLAIN = 2
 """The last format of `marshal` without references: a list that is in two places arrives as two."""
 
 ENDING_SIZE = _ENDING.size
-MAX_ANSWER = 16 * 1024
-"""Most bytes of an answer before what was printed."""
+MAX_RESULT = 16 * 1024
+"""Most bytes of a result before what was printed."""
 MAX_CODE = 8 * 2**20
 """Most bytes of compiled code."""
 
@@ -30,7 +32,7 @@ RUN_FUNCTION, RUN_SCRIPT, COMPILE = 0, 1, 2
 
 
 class Call(NamedTuple):
-    """The packet: what to start (CALL) or to kill (KILL), its limits, and the size of its request."""
+    """Says what to start (CALL) or to kill (KILL), its limits, and the size of its request: the packet."""
 
     operation: int
     cpu_seconds: int
@@ -41,30 +43,34 @@ class Call(NamedTuple):
     request_bytes: int = 0
 
     def pack(self) -> bytes:
+        """Returns the call as the bytes of a packet."""
         return _CALL.pack(*self)
 
     @classmethod
     def unpack(cls, packet: bytes) -> Call:
+        """Reads a call out of a packet. Raises `struct.error`."""
         return cls(*_CALL.unpack(packet))
 
 
 class Ending(NamedTuple):
-    """How a process ended, as the fork-server saw it."""
+    """Says how a process ended, as the fork-server saw it: its wait status, and the CPU time it took."""
 
     status: int
     was_late: int
     cpu_microseconds: int
 
     def pack(self) -> bytes:
+        """Returns the ending as `ENDING_SIZE` bytes."""
         return _ENDING.pack(*self)
 
     @classmethod
     def unpack(cls, tail: bytes) -> Ending:
+        """Reads an ending out of the last `ENDING_SIZE` bytes of a pipe."""
         return cls(*_ENDING.unpack(tail))
 
 
 class Request(NamedTuple):
-    """What a call is to do; it is read only behind the locks.
+    """Says what a call is to do; it is read only behind the locks.
 
     Attributes:
         function: name of the function to call; empty for none.
@@ -82,8 +88,10 @@ class Request(NamedTuple):
     output_bytes: int
 
     def pack(self) -> bytes:
+        """Returns the request as bytes of `marshal`."""
         return marshal.dumps(list(self._replace(arguments=list(self.arguments))), _PLAIN)
 
     @classmethod
     def unpack(cls, data: bytes) -> Request:
+        """Reads a request that the trusted side packed."""
         return cls(*marshal.loads(data))  # noqa: S302 - comes from the trusted side, and is read behind the locks

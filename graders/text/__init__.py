@@ -1,1 +1,1 @@
-"""Graders that compare an answer with a reference as text."""
+"""Holds graders that compare an answer with a reference as text."""

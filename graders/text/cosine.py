@@ -1,4 +1,4 @@
-"""`text_similarity` by `cosine`: the angle between two texts' embeddings."""
+"""Grades `text_similarity` by `cosine`: the angle between two texts' embeddings."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from graders.types import Grade, Sample
 
 
 def cosine(a: Sequence[float], b: Sequence[float]) -> float:
-    """From -1 to 1; 0 if one of the vectors is 0."""
+    """Returns the cosine of the angle between two vectors, from -1 to 1; 0 if one of them is 0."""
     lengths = math.hypot(*a) * math.hypot(*b)
     return sum(x * y for x, y in zip(a, b, strict=True)) / lengths if lengths else 0.0
 
 
 @dataclass(frozen=True)
 class Cosine:
-    """A built grader of that kind. Opposite meanings count as none: the value is never below 0."""
+    """Grades by the angle between embeddings: a built grader.
+
+    Opposite meanings count as none: the value is never below 0.
+    """
 
     name: str
     input: Template

@@ -1,4 +1,4 @@
-"""METEOR (Lavie and Agarwal 2007) with its exact and stem stages, to nltk's values.
+"""Computes METEOR (Lavie and Agarwal 2007) with its exact and stem stages, to nltk's values.
 
 nltk aligns each word, from the end of the text backwards, with the last equal one of the reference that is
 still free; so does this, in linear instead of quadratic time. No synonym stage: WordNet is a download.
@@ -16,14 +16,17 @@ ALPHA, BETA, GAMMA = 0.9, 3.0, 0.5
 
 
 class Match(NamedTuple):
-    """Position in the text and the position in the reference it is aligned with."""
+    """Pairs a word's position in the text with the position in the reference it is aligned with."""
 
     text: int
     reference: int
 
 
 def meteor(text: Sequence[str], reference: Sequence[str], stem: Callable[[str], str]) -> float:
-    """0..1: recall-weighted F-mean of matched words, less a penalty for being matched in many pieces."""
+    """Returns the score, 0 to 1.
+
+    It is the recall-weighted F-mean of matched words, less a penalty for being matched in many pieces.
+    """
     matches = align(text, reference, stem)
     if not matches:
         return 0.0
@@ -34,7 +37,7 @@ def meteor(text: Sequence[str], reference: Sequence[str], stem: Callable[[str], 
 
 
 def align(text: Sequence[str], reference: Sequence[str], stem: Callable[[str], str]) -> list[Match]:
-    """Match equal words first (case ignored), then equal stems among the rest; each word at most once."""
+    """Matches equal words first (case ignored), then equal stems among the rest; each word at most once."""
     left = dict(enumerate(word.lower() for word in text))
     right = dict(enumerate(word.lower() for word in reference))
     exact = _last_first(left, right)
@@ -47,7 +50,7 @@ def align(text: Sequence[str], reference: Sequence[str], stem: Callable[[str], s
 
 
 def chunks(matches: Sequence[Match]) -> int:
-    """Runs of matches that are adjacent in both texts; `matches` is in the order of the text."""
+    """Counts the runs of matches that are adjacent in both texts; `matches` is in the order of the text."""
     follows = (
         after.text == before.text + 1 and after.reference == before.reference + 1
         for before, after in pairwise(matches)
@@ -56,7 +59,10 @@ def chunks(matches: Sequence[Match]) -> int:
 
 
 def _last_first(left: dict[int, str], right: dict[int, str]) -> list[Match]:
-    """Both by position. Each word of `left`, from the end, with the last equal one still free."""
+    """Matches each word of `left`, from the end, with the last equal one of `right` that is free.
+
+    Both are words by position.
+    """
     free: dict[str, list[int]] = defaultdict(list)
     for at, word in right.items():
         free[word].append(at)

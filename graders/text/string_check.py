@@ -1,4 +1,4 @@
-"""`string_check`: 1 or 0 by comparing two strings."""
+"""Grades `string_check`: 1 or 0 by comparing two strings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Operation = Literal["eq", "ne", "like", "ilike"]
 
 
 def string_check(operation: Operation, text: str, reference: str) -> bool:
-    """Compare code point by code point: nothing is trimmed or normalised.
+    """Compares code point by code point: nothing is trimmed or normalised.
 
     `like` asks whether the text contains the reference, so an empty reference is always found;
     `ilike` asks the same of the case-folded strings.
@@ -32,7 +32,7 @@ def string_check(operation: Operation, text: str, reference: str) -> bool:
 
 @dataclass(frozen=True)
 class StringCheck:
-    """A built `string_check` grader."""
+    """Grades 1 or 0 by comparing two strings: a built `string_check` grader."""
 
     name: str
     input: Template

@@ -1,4 +1,4 @@
-"""`text_similarity`: how alike two texts are, 0 to 1.
+"""Grades `text_similarity`: how alike two texts are, 0 to 1.
 
 nltk and rouge-score load numpy and four hundred modules (0.4 s), so they are imported when a grader that
 needs them is built, not with this module. None of them needs downloaded data.
@@ -36,12 +36,12 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def tokens(text: str) -> list[str]:
-    """Words and single punctuation marks, case kept: `It's 5%` gives It ' s 5 %."""
+    """Returns the words and single punctuation marks, case kept: `It's 5%` gives It ' s 5 %."""
     return _WORD.findall(text)
 
 
 def similarity(metric: str) -> Similarity:
-    """The function behind an `evaluation_metric`. A text without any token is like nothing: 0."""
+    """Returns the function behind an `evaluation_metric`. A text without any token is like nothing: 0."""
     match metric:
         case "fuzzy_match":
             return fuzzy_match
@@ -58,13 +58,16 @@ def similarity(metric: str) -> Similarity:
 
 
 def fuzzy_match(text: str, reference: str) -> float:
-    """rapidfuzz WRatio after its default processing (lower case, only letters and digits), over 100."""
+    """Returns rapidfuzz's WRatio over 100, after its default processing.
+
+    That keeps letters and digits only, in lower case.
+    """
     text, reference = text[:MAX_FUZZY_TEXT], reference[:MAX_FUZZY_TEXT]
     return fuzz.WRatio(text, reference, processor=utils.default_process) / 100
 
 
 class Grams(NamedTuple):
-    """A text's n-grams: how often each of order 1, 2, 3 and 4 stands there."""
+    """Counts a text's n-grams: how often each of order 1, 2, 3 and 4 stands there."""
 
     words: int
     orders: tuple[dict[Any, int], ...]
@@ -79,15 +82,19 @@ _known_grams = lru_cache(maxsize=256)(_grams)
 
 
 def _reference_grams(reference: str) -> Grams:
-    """Those of the last short references are kept: a row is graded for each sample of each epoch."""
+    """Returns a reference's n-grams.
+
+    The last short references are remembered: each row is graded again and again.
+    """
     return _known_grams(reference) if len(reference) <= MAX_KNOWN else _grams(reference)
 
 
 def bleu(text: str, reference: str) -> float:
-    """Sentence BLEU-4 (Papineni et al. 2002) with smoothing 3 of Chen and Cherry 2014 (NIST's, sacrebleu's).
+    """Returns sentence BLEU-4 (Papineni et al. 2002), 0 to 1.
 
-    For texts shorter than four tokens only the n-gram orders that exist count, so that a copy scores 1. Equal
-    to nltk's `sentence_bleu` with `auto_reweigh`, several times as fast.
+    Smoothing is number 3 of Chen and Cherry 2014 (NIST's, sacrebleu's). For texts shorter than four tokens
+    only the n-gram orders that exist count, so that a copy scores 1. The value is equal to that of nltk's
+    `sentence_bleu` with `auto_reweigh`, found several times as fast.
     """
     mine, wanted = _grams(text), _reference_grams(reference)
     orders = min(4, mine.words)
@@ -107,7 +114,10 @@ def bleu(text: str, reference: str) -> float:
 
 
 def gleu(text: str, reference: str) -> float:
-    """Google BLEU (Wu et al. 2016): the smaller of precision and recall of all 1- to 4-grams, as in nltk."""
+    """Returns Google BLEU (Wu et al. 2016), 0 to 1, as nltk computes it.
+
+    It is the smaller of precision and recall of all 1- to 4-grams.
+    """
     mine, wanted = _grams(text), _reference_grams(reference)
     longest = max(mine.words, wanted.words)
     grams = sum(max(longest - n, 0) for n in range(4))
@@ -115,7 +125,10 @@ def gleu(text: str, reference: str) -> float:
 
 
 def _ngrams(words: list[str], n: int) -> dict[Any, int]:
-    """How often each stands there. A plain loop: a Counter costs more for texts of a few words."""
+    """Counts how often each stands there.
+
+    The loop is plain: a Counter costs more for texts of a few words.
+    """
     counts: dict[Any, int] = {}
     for gram in words if n == 1 else zip(*[words[start:] for start in range(n)], strict=False):
         counts[gram] = counts.get(gram, 0) + 1
@@ -123,7 +136,7 @@ def _ngrams(words: list[str], n: int) -> dict[Any, int]:
 
 
 def _common(one: dict[Any, int], other: dict[Any, int]) -> int:
-    """Grams of both, each as often as in the one that has it less often."""
+    """Counts the grams of both, each as often as in the one that has it less often."""
     common = 0
     for gram, count in one.items():
         if gram in other:
@@ -133,7 +146,7 @@ def _common(one: dict[Any, int], other: dict[Any, int]) -> int:
 
 
 def _stemmer() -> Callable[[str], str]:
-    """Porter's, remembering the words of a text's usual length."""
+    """Returns Porter's stemmer, which remembers the words of a text's usual length."""
     from nltk.stem.porter import PorterStemmer
 
     stem = PorterStemmer().stem
@@ -153,7 +166,7 @@ def _meteor() -> Similarity:
 
 
 def _rouge_tokens() -> Callable[[str], list[str]]:
-    """rouge-score's own: lower case, letters and digits, words of more than three letters stemmed."""
+    """Returns rouge-score's tokenizer: lower case, letters and digits, words of over 3 letters stemmed."""
     from rouge_score.tokenize import tokenize
 
     class Stemmer:
@@ -163,7 +176,7 @@ def _rouge_tokens() -> Callable[[str], list[str]]:
 
 
 def _rouge_n(n: int) -> Similarity:
-    """F-measure of n-gram overlap (Lin 2004), words stemmed: rouge-score's value, found faster."""
+    """Returns the F-measure of n-gram overlap (Lin 2004) of stemmed words: rouge-score's, found faster."""
     tokenize = _rouge_tokens()
 
     def rouge(text: str, reference: str) -> float:
@@ -175,7 +188,7 @@ def _rouge_n(n: int) -> Similarity:
 
 
 def _rouge_l() -> Similarity:
-    """F-measure of the longest common subsequence: rouge-score's tokens and value, found faster."""
+    """Returns the F-measure of the longest common subsequence: rouge-score's value, found faster."""
     tokenize = _rouge_tokens()
 
     def rouge_l(text: str, reference: str) -> float:
@@ -189,7 +202,7 @@ def _rouge_l() -> Similarity:
 
 @dataclass(frozen=True)
 class TextSimilarity:
-    """A built `text_similarity` grader."""
+    """Grades how alike two texts are: a built `text_similarity` grader."""
 
     name: str
     input: Template

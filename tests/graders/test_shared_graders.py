@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from graders import Sample, build_grader, has_path, item_paths, parse_grader
-from graders.services import Answer, Services
+from graders.services import Reply, Services
 from tests.shared_data import shared_path, shared_rows
 
 SUPPORTED = {
@@ -77,7 +77,7 @@ class FiveOfFive:
 
     def ask(self, question):
         self.asked.append(question)
-        return Answer('{"steps": [], "result": 5}')
+        return Reply('{"steps": [], "result": 5}')
 
 
 @pytest.mark.parametrize("name", JUDGED)

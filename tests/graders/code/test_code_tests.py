@@ -5,7 +5,7 @@ import pytest
 from graders import FailureKind, GraderInvalid, Sample, build_grader, parse_grader
 from graders.code.cases import same_output
 from graders.code.tests_grader import code_of
-from graders.code.values import ENCODER, Unknown, same, told
+from graders.code.values import ENCODER, Undecodable, decode, same
 from graders.services import Outcome, Services
 from tests.graders.unsafe_sandbox import UnsafeSandbox
 from tests.shared_data import shared_rows
@@ -69,8 +69,10 @@ def test_all_or_nothing_and_a_least_share(grade):
         pytest.param("def add(a, b): raise SystemExit(0)", id="exit"),
         pytest.param("import os\nos._exit(0)", id="hard-exit"),
         pytest.param("import sys\nsys.exit(0)", id="exit-at-once"),
-        pytest.param("def _tell_value(*a): return ['i', '0x3']\ndef add(a, b): return 9", id="own-encoder"),
-        pytest.param("def _tell_asked(): return ['i', '0x3']\n'''", id="swallows-the-harness"),
+        pytest.param(
+            "def _cherry_encode(*a): return ['i', '0x3']\ndef add(a, b): return 9", id="own-encoder"
+        ),
+        pytest.param("def _cherry_value(): return ['i', '0x3']\n'''", id="swallows-the-harness"),
         pytest.param(
             "class Int(int):\n    def __index__(self): return 3\ndef add(a, b): return Int(9)", id="int"
         ),
@@ -246,9 +248,9 @@ exec(ENCODER, ENCODED)
     ],
 )
 def test_values_are_told_through_json(value):
-    got = told(json.loads(json.dumps(ENCODED["_tell_value"](value))))
+    got = decode(json.loads(json.dumps(ENCODED["_cherry_encode"](value))))
     assert same(value, got, 0.0, is_json=False)
-    assert not same(value, told(["?", "x"]), 0.0, is_json=False)
+    assert not same(value, decode(["?", "x"]), 0.0, is_json=False)
 
 
 @pytest.mark.parametrize(
@@ -269,14 +271,14 @@ def test_values_are_told_through_json(value):
     ],
 )
 def test_replies_that_are_not_of_the_form_equal_nothing(reply):
-    assert isinstance(told(reply), Unknown)
+    assert isinstance(decode(reply), Undecodable)
 
 
 def test_deep_replies_are_not_followed():
     deep = ["c", None]
     for _ in range(500):
         deep = ["l", [deep]]
-    assert not same([[]], told(deep), 0.0, is_json=True)
+    assert not same([[]], decode(deep), 0.0, is_json=True)
 
 
 def test_printed_output_is_compared_by_lines_and_numbers():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from graders.fields.compare import fold, scalar_score
 from graders.fields.dates import read_date
-from graders.fields.numbers_read import read_number
+from graders.fields.numbers import read_number
 from graders.fields.spec import DateRule, FuzzyRule, NumberRule, TextRule
 from graders.types import FailureKind, GradeFailed
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from graders import FailureKind, GraderInvalid, Sample, build_grader, parse_grader
-from graders.instructions.constraints import bound
+from graders.instructions.registry import bind
 from tests.graders.instructions.ifeval import ENGLISH, grade
 from tests.shared_data import shared_rows
 
@@ -123,14 +123,14 @@ def test_every_form_of_published_labels_is_read(label):
     ],
 )
 @pytest.mark.parametrize("answer", ["", "x"])
-def test_constraints_that_cannot_be_read_are_the_datas_fault_by_name(label, named, answer):
+def test_instructions_that_cannot_be_read_are_the_datas_fault_by_name(label, named, answer):
     result = labelled(answer, label)
     assert result.value is None
     assert result.failure.kind is FailureKind.INVALID_VARIABLE
     assert named in result.failure.message
 
 
-def test_constraints_of_the_grader_itself_are_checked_when_it_is_read():
+def test_instructions_of_the_grader_itself_are_checked_when_it_is_read():
     fixed = [{"id": "punctuation:no_comma"}, {"id": "keywords:word_once", "kwargs": {"keyword": "cat"}}]
     spec = {key: value for key, value in GROUND_TRUTH.items() if key != "instructions"}
     grader = build_grader(parse_grader(spec | {"instructions": fixed}))
@@ -155,5 +155,5 @@ def test_every_row_of_ifeval_is_read():
         assert set(result.parts) == set(row["instruction_id_list"])
         seen |= result.parts.keys()
         for name, arguments in zip(row["instruction_id_list"], row["kwargs"], strict=True):
-            bound(name, arguments)
+            bind(name, arguments)
     assert len(seen) == 25

@@ -4,7 +4,7 @@
 import pytest
 
 from graders import GraderInvalid, build_grader, dump_grader, item_paths, parse_grader
-from graders.judges.judge_messages import Messages
+from graders.judges.messages import ConversationTemplate
 from graders.types import Sample
 
 TEXT = "Rate {{sample.output_text}} against {{item.reference}}"
@@ -174,7 +174,7 @@ def test_without_somebody_to_ask_they_cannot_be_built(raw):
     ],
 )
 def test_an_answer_stays_inside_its_message_as_text(answer):
-    rendered = Messages.of(parse_grader(SCORE), "form").render(Sample(answer), {"reference": "R"})
+    rendered = ConversationTemplate.of(parse_grader(SCORE), "form").render(Sample(answer), {"reference": "R"})
     assert [each["role"] for each in rendered] == ["system", "user"]
     shown = answer.encode("utf-8", "replace").decode()
     assert rendered[1]["content"] == f"Rate {shown} against R"
@@ -183,7 +183,10 @@ def test_an_answer_stays_inside_its_message_as_text(answer):
 def test_the_form_of_the_reply_joins_a_first_system_message():
     def roles(*messages):
         spec = parse_grader(SCORE | {"input": [{"role": role, "content": "x"} for role in messages]})
-        return [(each["role"], each["content"]) for each in Messages.of(spec, "form").render(Sample(""), {})]
+        return [
+            (each["role"], each["content"])
+            for each in ConversationTemplate.of(spec, "form").render(Sample(""), {})
+        ]
 
     assert roles("system", "user") == [("system", "x\n\nform"), ("user", "x")]
     assert roles("developer", "user") == [("system", "x\n\nform"), ("user", "x")]

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from graders import FailureKind, GraderInvalid, Sample, build_grader, parse_grader
-from graders.rlvr.grader import find
+from graders.rlvr.grader import find_verifier
 from graders.rlvr.verifiers import REFUSED, VERIFIERS, VERL
 from graders.services import Services
 from tests.graders.unsafe_sandbox import UnsafeSandbox
@@ -124,7 +124,7 @@ def test_scores_of_several_verifiers_add_up(grade):
         pytest.param("gsm8k", ["1", "2"], "one value", id="two-labels"),
         pytest.param("gsm8k", "???", "no number", id="label-is-no-number"),
         pytest.param("gsm8k", "", "no number", id="empty-label"),
-        pytest.param("ifeval", "{}", "constraint ids", id="no-constraints"),
+        pytest.param("ifeval", "{}", "instruction ids", id="no-instructions"),
         pytest.param("ifeval", "x y", "literal", id="label-is-no-literal"),
         pytest.param("code", "not python at all", "not Python", id="label-is-no-code"),
         pytest.param("code", "[]", "0; 1 to", id="no-tests"),
@@ -177,7 +177,7 @@ def test_rows_of_verl_are_read_through_other_templates():
 
 
 def test_every_data_source_of_verl_has_a_verifier():
-    assert all(find(source, {})[0] in VERIFIERS for source in VERL)
+    assert all(find_verifier(source, {})[0] in VERIFIERS for source in VERL)
     assert not REFUSED.keys() & VERIFIERS.keys()
 
 

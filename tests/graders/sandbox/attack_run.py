@@ -105,18 +105,18 @@ def in_sandbox(level: str) -> dict:
     sandbox = LocalSandbox(SandboxSettings(wanted=level, parallel=2))
     results = {}
     try:
-        finding = sandbox.finding()
+        assessment = sandbox.assessment()
         with ExitStack() as stack:
             bait = Bait(stack)
             facts = bait.facts()
-            for case in [*HOSTILE, *BENIGN] if finding.level != "none" else []:
+            for case in [*HOSTILE, *BENIGN] if assessment.level != "none" else []:
                 results[case.name] = _became(sandbox, case, facts)
             damage = bait.damage()
     finally:
         sandbox.close()
     return {
-        "level": finding.level,
-        "why": finding.why_not_higher,
+        "level": assessment.level,
+        "why": assessment.why_not_higher,
         "user": os.geteuid(),
         "damage": damage,
         "results": results,

@@ -28,7 +28,7 @@ def run(sandbox, body, *arguments, **more):
 @pytest.fixture
 def own_sandbox(sandbox):
     """One that a test may break."""
-    own = LocalSandbox(SandboxSettings(parallel=2, wanted=sandbox.finding().level))
+    own = LocalSandbox(SandboxSettings(parallel=2, wanted=sandbox.assessment().level))
     yield own
     own.close()
 
@@ -78,7 +78,7 @@ return sorted(seen)
 
 
 def test_two_calls_at_once_do_not_see_each_others_files(sandbox):
-    if sandbox.finding().level != "full":
+    if sandbox.assessment().level != "full":
         pytest.skip("only level full has files")
     with ThreadPoolExecutor(2) as threads:
         results = list(threads.map(lambda name: run(sandbox, LOOK, name).value, ["a", "b"]))
@@ -96,7 +96,7 @@ def test_a_lost_fork_server_is_replaced_and_the_call_repeated(own_sandbox):
 
 
 def test_calls_under_way_when_the_fork_server_is_killed_are_repeated(own_sandbox):
-    own_sandbox.finding()
+    own_sandbox.assessment()
     with ThreadPoolExecutor(2) as threads:
         calls = [threads.submit(run, own_sandbox, "import time\ntime.sleep(0.5)\nreturn 3") for _ in range(2)]
         time.sleep(0.2)
@@ -106,7 +106,7 @@ def test_calls_under_way_when_the_fork_server_is_killed_are_repeated(own_sandbox
 
 def test_closing_ends_everything(own_sandbox):
     sleeping = threading.Thread(target=run, args=(own_sandbox, "import time\ntime.sleep(30)"))
-    own_sandbox.finding()
+    own_sandbox.assessment()
     sleeping.start()
     time.sleep(0.3)
     family = [psutil.Process(pid) for pid in own_sandbox.process_ids()]
@@ -140,7 +140,7 @@ time.sleep(60)
 )
 def test_no_process_outlives_the_owner(sandbox, number):
     owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, sandbox.finding().level],
+        [sys.executable, "-c", OWNER, sandbox.assessment().level],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={"PYTHONPATH": str(REPOSITORY), "PATH": os.environ["PATH"]},

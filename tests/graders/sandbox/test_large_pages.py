@@ -9,10 +9,10 @@ import pytest
 
 LINUX = tuple(int(part) for part in os.uname().release.split(".")[:2])
 PROGRAM = """
-from graders.sandbox.large_pages import Room
-room = Room()
+from graders.sandbox.large_pages import LargePages
+large_pages = LargePages()
 import pandas, json
-room.join()
+large_pages.join()
 assert pandas.Series([1, 2]).sum() == 3
 sizes = dict(line.split()[:2] for line in open("/proc/self/smaps_rollup") if line.endswith("kB\\n"))
 print(json.dumps([int(sizes["AnonHugePages:"]), int(sizes["Anonymous:"])]))

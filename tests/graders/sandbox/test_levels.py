@@ -128,10 +128,10 @@ def test_the_fork_server_is_filtered_too():
 def test_a_level_that_is_named_is_used_or_refused(wanted):
     sandbox = LocalSandbox(SandboxSettings(wanted=wanted, parallel=1))
     try:
-        finding = sandbox.finding()
-        assert finding.level in (wanted, "none")
+        assessment = sandbox.assessment()
+        assert assessment.level in (wanted, "none")
         outcome = sandbox.run(Program("def f():\n    return 1", "f"))
-        if finding.level == wanted:
+        if assessment.level == wanted:
             assert (sandbox.why_not(), outcome.value) == (None, 1)
         else:
             assert wanted in sandbox.why_not()
@@ -188,7 +188,7 @@ def test_the_canaries_find_a_process_without_locks():
 
 
 def test_a_sandbox_that_fails_the_hourly_attack_closes(sandbox, monkeypatch):
-    own = LocalSandbox(SandboxSettings(parallel=1, wanted=sandbox.finding().level))
+    own = LocalSandbox(SandboxSettings(parallel=1, wanted=sandbox.assessment().level))
     try:
         assert own.why_not() is None
         monkeypatch.setattr(local, "weakness", lambda *_, **__: "a program in it could read a file")

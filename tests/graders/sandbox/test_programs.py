@@ -74,7 +74,7 @@ def test_an_argument_that_stands_in_two_places_arrives_as_two(sandbox):
 
 def test_settings_lower_what_programs_ask_for(sandbox):
     limits = Limits(wall_seconds=0.5, cpu_seconds=1, memory_bytes=128 * 2**20, output_bytes=1024)
-    low = LocalSandbox(SandboxSettings(parallel=1, wanted=sandbox.finding().level, limits=limits))
+    low = LocalSandbox(SandboxSettings(parallel=1, wanted=sandbox.assessment().level, limits=limits))
     try:
         assert low.run(Program("import time\ntime.sleep(60)")).fault == "time"
         assert low.run(Program("def f():\n    return len(bytearray(2**29))", "f")).fault == "memory"

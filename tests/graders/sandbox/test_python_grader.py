@@ -7,7 +7,7 @@ import pytest
 
 from graders import FailureKind, GraderInvalid, Sample, build_grader, dump_grader, parse_grader
 from graders.sandbox import LocalSandbox, SandboxSettings
-from graders.services import NOTHING, Services
+from graders.services import NO_SERVICES, Services
 from tests.shared_data import shared_path, shared_rows
 
 GRADE = "def grade(sample, item):\n    return {}\n"
@@ -71,7 +71,7 @@ def test_a_name_and_the_image_are_filled_in_and_echoed():
 def test_without_a_sandbox_it_is_refused_with_the_reason():
     spec = parse_grader(python(GRADE.format(1)))
     off = Services(sandbox=LocalSandbox(SandboxSettings(wanted="off")))
-    for services, reason in ((NOTHING, "no sandbox"), (off, "CHERRY_SANDBOX=off")):
+    for services, reason in ((NO_SERVICES, "no sandbox"), (off, "CHERRY_SANDBOX=off")):
         with pytest.raises(GraderInvalid) as caught:
             build_grader(spec, services)
         assert (caught.value.code, caught.value.param) == ("python_grader_unavailable", "type")

@@ -1,4 +1,4 @@
-"""What a judge replied, read strictly: one JSON object and nothing else.
+"""Reads strictly what a judge replied: one JSON object and nothing else.
 
 JSON is never searched for in other text: a judge that quotes the answer it judges would hand that answer's
 own "result" over.
@@ -34,7 +34,7 @@ STEPS_SCHEMA = {
 
 
 def reply_schema(key: str, of: Mapping[str, Any]) -> dict[str, Any]:
-    """The steps stand first, so that the judge reasons before it decides."""
+    """Returns the JSON schema of a reply: steps, then `key`, so that the judge reasons before it decides."""
     return {
         "type": "object",
         "properties": {"steps": STEPS_SCHEMA, key: of},
@@ -44,35 +44,41 @@ def reply_schema(key: str, of: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_reply(text: str, usage: Usage) -> dict[str, Any]:
-    """The object, out of one code fence and after thoughts too. Raises `GradeFailed`: a parse error."""
+    """Returns the object that a reply holds, out of one code fence and after thoughts too.
+
+    Raises `GradeFailed` (model_grader_parse_error).
+    """
     body = _THOUGHTS.sub("", text, count=1).strip()
     if fenced := _FENCED.match(body):
         body = fenced[1].strip()
     try:
-        reply = strict_json.loads(body)
+        content = strict_json.loads(body)
     except StrictJsonError as error:
         raise misread(f"is not JSON ({error})", text, usage) from None
-    if not isinstance(reply, dict):
+    if not isinstance(content, dict):
         raise misread("is not a JSON object", text, usage)
-    return reply
+    return content
 
 
 def misread(what: str, text: str, usage: Usage) -> GradeFailed:
-    """A parse error. `what` goes on the sentence "The judge's reply ..."."""
+    """Returns the failure for a reply that cannot be read.
+
+    `what` goes on the sentence "The judge's reply ...".
+    """
     shown = text if len(text) <= SHOWN else text[:SHOWN] + "..."
     return GradeFailed(FailureKind.MODEL_PARSE, f"The judge's reply {what}: {shown!r}", usage=usage)
 
 
 def number(value: Any) -> float | None:
-    """A finite number, or None: text that looks like one and booleans are none."""
+    """Returns a finite number as a float, else None; booleans, and text that looks like one, are none."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
 
 
-def reason_of(reply: Mapping[str, Any], remark: str = "") -> str:
-    """The steps as text, and what is to be known of how the reply came about."""
-    steps = reply.get("steps")
+def reason_of(content: Mapping[str, Any], remark: str = "") -> str:
+    """Returns the steps of a reply as text, with what is to be known of how it came about."""
+    steps = content.get("steps")
     told = [_step(step) for step in steps] if isinstance(steps, list) else []
     text = " ".join(filter(None, told))[:MAX_REASON]
     return f"{text} [{remark}]".strip() if remark else text

@@ -1,4 +1,4 @@
-"""Reading numbers out of JSON values: digits with separators, units, currencies, percent."""
+"""Reads numbers out of JSON values: digits with separators, units, currencies, percent."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _AFTER = re.compile(rf"\s*({_MONEY}|{_CODE})(\)?)\Z")
 
 
 def read_number(value: Any, rule: NumberRule) -> float | None:
-    """The number that a value holds by a field's rule, in the rule's unit; None if it holds none.
+    """Returns the number that a value holds by a field's rule, in the rule's unit; None if it holds none.
 
     Whole numbers stay exact integers where no unit is converted.
     """
@@ -72,7 +72,10 @@ def _plain(text: str, decimal: str) -> float | None:
 
 
 def _in_unit(text: str, rule: NumberRule) -> float | None:
-    """A number with a unit of the same quantity, converted; without one it is taken to be in the rule's."""
+    """Returns a number with a unit of the same quantity, converted.
+
+    A number without a unit is taken to be in the rule's.
+    """
     assert rule.unit is not None
     found = (_POINT if rule.decimal == "." else _COMMA).match(text)
     if found is None:
@@ -87,7 +90,7 @@ def _in_unit(text: str, rule: NumberRule) -> float | None:
 
 
 def _without_currency(text: str, currency: str) -> str | None:
-    """The text without one mark of a currency; None if it is of another than the one wanted.
+    """Returns the text without one mark of a currency; None if it is of another than the one wanted.
 
     An amount in brackets is negative.
     """

@@ -1,18 +1,18 @@
-"""Each constraint of IFEval, with answers that meet it and answers that do not."""
+"""Each instruction of IFEval, with answers that meet it and answers that do not."""
 
 import time
 
 import pytest
 
-from graders.instructions.constraints import CONSTRAINTS
 from graders.instructions.grader import MAX_TEXT
 from graders.instructions.prose import sentences
+from graders.instructions.registry import INSTRUCTIONS
 from tests.graders.instructions.ifeval import ENGLISH, grade
 
 P = "What is the capital of France?"
 
 CASES = [
-    # constraint, arguments, answers that meet it, answers that do not
+    # instruction, arguments, answers that meet it, answers that do not
     ("keywords:existence", {"keywords": ["cat", "C++"]}, ["Cats like c++."], ["cat", "C++", "c a t"]),
     (
         "keywords:frequency",
@@ -274,19 +274,19 @@ BY_ID = {case[0]: case[1] for case in CASES}
 @pytest.mark.parametrize(
     ("name", "arguments", "good", "bad"), CASES, ids=[f"{case[0]}-{i}" for i, case in enumerate(CASES)]
 )
-def test_answers_that_meet_a_constraint_and_answers_that_do_not(name, arguments, good, bad):
+def test_answers_that_follow_an_instruction_and_answers_that_do_not(name, arguments, good, bad):
     for answers, expected in ((good, 1), (bad, 0)):
         for answer in answers:
             result = grade(answer, {"instruction_id_list": [name], "kwargs": [arguments]})
             assert (result.value, result.parts) == (expected, {name: expected}), answer
 
 
-def test_every_constraint_has_answers_above():
-    assert BY_ID.keys() == CONSTRAINTS.keys()
-    assert len(CONSTRAINTS) == 25 + 29 + 25
+def test_every_instruction_has_answers_above():
+    assert BY_ID.keys() == INSTRUCTIONS.keys()
+    assert len(INSTRUCTIONS) == 25 + 29 + 25
 
 
-@pytest.mark.parametrize("name", CONSTRAINTS)
+@pytest.mark.parametrize("name", INSTRUCTIONS)
 def test_an_empty_answer_meets_nothing(name):
     for answer in ("", " \n\t"):
         assert grade(answer, {"instruction_id_list": [name], "kwargs": [BY_ID[name]]}).value == 0
