@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -12,13 +13,18 @@ if TYPE_CHECKING:
     from openai.types.fine_tuning import FineTuningJobEvent
 
 OVER = ("succeeded", "failed", "cancelled")
-POLL_SECONDS = 1.0
-RECONNECT_SECONDS = 1.0
-AWAY_SECONDS = 60.0
-"""How long a service that was there may be away."""
 SILENT_SECONDS = 60.0
 """How long a stream may be silent before it is taken to be lost: the service says something every 15 s."""
 DONE = "[DONE]"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often the service is asked, and how long a service that was there may be away."""
+
+    poll_seconds: float = 1.0
+    reconnect_seconds: float = 1.0
+    away_seconds: float = 60.0
 
 
 class NoStream(Exception):
@@ -33,19 +39,19 @@ class Frame(NamedTuple):
     data: str
 
 
-def follow(client: OpenAI, job_id: str) -> Iterator[FineTuningJobEvent]:
+def follow(client: OpenAI, job_id: str, pace: Pace = Pace()) -> Iterator[FineTuningJobEvent]:
     """Yields each event of a job once, oldest first, until the job is over.
 
     It makes a connection that is lost again, behind the last event. Raises the client's errors.
     """
     seen: set[str] = set()
     try:
-        yield from _streamed(client, job_id, seen)
+        yield from _streamed(client, job_id, seen, pace)
     except NoStream:
-        yield from _polled(client, job_id, seen)
+        yield from _polled(client, job_id, seen, pace.poll_seconds)
 
 
-def _streamed(client: OpenAI, job_id: str, seen: set[str]) -> Iterator[FineTuningJobEvent]:
+def _streamed(client: OpenAI, job_id: str, seen: set[str], pace: Pace) -> Iterator[FineTuningJobEvent]:
     import httpx2 as httpx
     from openai import APIConnectionError, InternalServerError
     from openai.types.fine_tuning import FineTuningJobEvent
@@ -64,9 +70,9 @@ def _streamed(client: OpenAI, job_id: str, seen: set[str]) -> Iterator[FineTunin
                 seen.add(event.id)
                 yield event
         except (httpx.HTTPError, APIConnectionError, InternalServerError):
-            if time.monotonic() > heard + AWAY_SECONDS:
+            if time.monotonic() > heard + pace.away_seconds:
                 raise
-        time.sleep(RECONNECT_SECONDS)
+        time.sleep(pace.reconnect_seconds)
 
 
 def _frames(client: OpenAI, job_id: str, after: str) -> Iterator[Frame]:
@@ -102,13 +108,13 @@ def _parsed(lines: Iterable[str]) -> Iterator[Frame]:
             fields = {}
 
 
-def _polled(client: OpenAI, job_id: str, seen: set[str]) -> Iterator[FineTuningJobEvent]:
+def _polled(client: OpenAI, job_id: str, seen: set[str], seconds: float) -> Iterator[FineTuningJobEvent]:
     while True:
         job = client.fine_tuning.jobs.retrieve(job_id)  # before its events: none is missed at the end
         yield from _new_events(client, job_id, seen)
         if job.status in OVER:
             return
-        time.sleep(POLL_SECONDS)
+        time.sleep(seconds)
 
 
 def _new_events(client: OpenAI, job_id: str, seen: set[str]) -> list[FineTuningJobEvent]:

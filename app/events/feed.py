@@ -52,11 +52,42 @@ class News(NamedTuple):
     is_over: bool
 
 
+class JobLog:
+    """Reads what followed jobs have to tell out of the database. A feed calls it on threads."""
+
+    def __init__(self, held: int = HELD) -> None:
+        self.held = held
+
+    def news(self, seen: Mapping[str, int]) -> dict[str, News]:
+        """Returns what is new of each job behind the number last seen (-1: never looked).
+
+        Of many new events it reads the newest `held`.
+        """
+        news: dict[str, News] = {}
+        with unit_of_work() as db:
+            query = select(Job.id, Job.last_seq, Job.status).where(Job.id.in_(seen))
+            for job_id, last_seq, status in db.execute(query).all():
+                frames: list[Frame] = []
+                if last_seq > seen[job_id]:
+                    behind = max(seen[job_id], last_seq - self.held)
+                    span = (JobEvent.job_id == job_id, JobEvent.seq > behind, JobEvent.seq <= last_seq)
+                    frames = _frames(db.scalars(select(JobEvent).where(*span).order_by(JobEvent.seq)).all())
+                news[job_id] = News(frames, last_seq, status in TERMINAL)
+        return news
+
+    def page(self, job_id: str, place: int) -> list[Frame]:
+        """Returns the next events behind a place, for a follower who is far behind."""
+        with unit_of_work() as db:
+            span = (JobEvent.job_id == job_id, JobEvent.seq > place)
+            rows = db.scalars(select(JobEvent).where(*span).order_by(JobEvent.seq).limit(PAGE)).all()
+            return _frames(rows)
+
+
 class Tail:
     """The end of one followed job's log."""
 
-    def __init__(self) -> None:
-        self.frames: deque[Frame] = deque(maxlen=HELD)
+    def __init__(self, held: int) -> None:
+        self.frames: deque[Frame] = deque(maxlen=held)
         self.last_seq = -1
         self.is_over = False
         self.followers = 0
@@ -86,7 +117,16 @@ class Tail:
 class Feed:
     """Serves all followers of one process, from one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        log: JobLog | None = None,
+        *,
+        poll_seconds: float = POLL_SECONDS,
+        keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
+    ) -> None:
+        self._log = log or JobLog()
+        self._poll_seconds = poll_seconds
+        self._keep_alive_seconds = keep_alive_seconds
         self._tails: dict[str, Tail] = {}
         self._new_job = asyncio.Event()
         self._poller: asyncio.Task[None] | None = None
@@ -104,7 +144,7 @@ class Feed:
                 changed = tail.changed
                 frames = tail.behind(place)
                 if frames is None:
-                    frames = await run_in_threadpool(read_page, job_id, place)
+                    frames = await run_in_threadpool(self._log.page, job_id, place)
                 for frame in frames:
                     yield frame.data
                     place = frame.seq
@@ -114,7 +154,7 @@ class Feed:
                 if self._is_closing:
                     yield _farewell(place)
                     return
-                if not frames and not await _comes(changed, KEEP_ALIVE_SECONDS):
+                if not frames and not await _comes(changed, self._keep_alive_seconds):
                     yield KEEP_ALIVE
         finally:
             self._leave(job_id, tail)
@@ -133,7 +173,7 @@ class Feed:
     def _join(self, job_id: str) -> Tail:
         tail = self._tails.get(job_id)
         if tail is None:
-            tail = self._tails[job_id] = Tail()
+            tail = self._tails[job_id] = Tail(self._log.held)
             self._new_job.set()
         tail.followers += 1
         if self._poller is None or self._poller.done():
@@ -151,12 +191,12 @@ class Feed:
             self._new_job.clear()
             seen = {job_id: tail.last_seq for job_id, tail in self._tails.items()}
             try:
-                for job_id, news in (await run_in_threadpool(read_news, seen)).items():
+                for job_id, news in (await run_in_threadpool(self._log.news, seen)).items():
                     if tail := self._tails.get(job_id):
                         tail.take(news)
             except SQLAlchemyError as problem:
                 log.warning("feed_found_no_database", problem=str(problem))
-            await _comes(self._new_job, POLL_SECONDS)
+            await _comes(self._new_job, self._poll_seconds)
 
 
 async def _comes(event: asyncio.Event, seconds: float) -> bool:
@@ -164,30 +204,6 @@ async def _comes(event: asyncio.Event, seconds: float) -> bool:
         async with asyncio.timeout(seconds):
             await event.wait()
     return event.is_set()
-
-
-def read_news(seen: Mapping[str, int]) -> dict[str, News]:
-    """Returns what is new of each job behind the number last seen (-1: never looked), of the newest events at
-    most."""
-    news: dict[str, News] = {}
-    with unit_of_work() as db:
-        query = select(Job.id, Job.last_seq, Job.status).where(Job.id.in_(seen))
-        for job_id, last_seq, status in db.execute(query).all():
-            frames: list[Frame] = []
-            if last_seq > seen[job_id]:
-                behind = max(seen[job_id], last_seq - HELD)
-                span = (JobEvent.job_id == job_id, JobEvent.seq > behind, JobEvent.seq <= last_seq)
-                frames = _frames(db.scalars(select(JobEvent).where(*span).order_by(JobEvent.seq)).all())
-            news[job_id] = News(frames, last_seq, status in TERMINAL)
-    return news
-
-
-def read_page(job_id: str, place: int) -> list[Frame]:
-    """Returns the next events behind a place, for a follower who is far behind."""
-    with unit_of_work() as db:
-        span = (JobEvent.job_id == job_id, JobEvent.seq > place)
-        rows = db.scalars(select(JobEvent).where(*span).order_by(JobEvent.seq).limit(PAGE)).all()
-        return _frames(rows)
 
 
 def _frames(events: Sequence[JobEvent]) -> list[Frame]:

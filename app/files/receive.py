@@ -54,7 +54,7 @@ class Upload:
 
 @asynccontextmanager
 async def receive_upload(
-    request: Request, folder: Path, max_bytes: int, *, field: str = "file"
+    request: Request, folder: Path, max_bytes: int, *, field: str = "file", seconds: float = WHOLE_SECONDS
 ) -> AsyncIterator[Upload]:
     """Receives the form of this request. Its file, the one named `field`, lies in `folder` and is gone
     afterwards unless moved away."""
@@ -68,17 +68,17 @@ async def receive_upload(
     try:
         with path.open("wb") as file:
             form = _Form(request.headers.get("content-type", ""), file, max_bytes, field)
-            await _feed_in_time(request, form)
+            await _feed_in_time(request, form, seconds)
         yield form.finished(path)
     finally:
         path.unlink(missing_ok=True)
 
 
-async def keep_swept(folder: Path) -> None:
-    """Removes, now and every hour, what processes left in `folder` that were killed while they received."""
+async def keep_swept(folder: Path, every_seconds: float = SWEEP_SECONDS) -> None:
+    """Removes, again and again, what processes left in `folder` that were killed while they received."""
     while True:
         await run_in_threadpool(_remove_remains, folder)
-        await asyncio.sleep(SWEEP_SECONDS)
+        await asyncio.sleep(every_seconds)
 
 
 def _remove_remains(folder: Path) -> None:
@@ -88,12 +88,12 @@ def _remove_remains(folder: Path) -> None:
                 path.unlink()
 
 
-async def _feed_in_time(request: Request, form: _Form) -> None:
+async def _feed_in_time(request: Request, form: _Form, seconds: float) -> None:
     try:
-        async with asyncio.timeout(WHOLE_SECONDS):
+        async with asyncio.timeout(seconds):
             await _feed(request, form)
     except TimeoutError:
-        message = f"The upload took more than {WHOLE_SECONDS:.0f} s. Send the file in parts, to /v1/uploads."
+        message = f"The upload took more than {seconds:.0f} s. Send the file in parts, to /v1/uploads."
         raise RequestTimeout(message) from None
 
 

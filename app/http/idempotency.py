@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -30,15 +31,16 @@ MAX_KEPT_BYTES = 2**20
 class Idempotency:
     """Carries out a POST with an `Idempotency-Key` once. The edge has checked the API key and the body."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, lease: timedelta = LEASE) -> None:
         self.app = app
+        self.lease = lease
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
         state = state_of(scope)
-        keyed = state.keyed = _keyed(scope, state)
+        keyed = state.keyed = _keyed(scope, state, self.lease)
         if keyed is None:
             await self.app(scope, receive, send)
             return
@@ -131,7 +133,7 @@ async def _settle(keyed: KeyedRequest, response: _HeldResponse, *, is_final: boo
 
 async def _keep_renewing(keyed: KeyedRequest) -> None:
     while True:
-        await asyncio.sleep(LEASE.total_seconds() / 3)
+        await asyncio.sleep(keyed.lease.total_seconds() / 3)
         if keyed.token and not keyed.is_kept:
             with contextlib.suppress(*DATABASE_AWAY):
                 await run_in_threadpool(_transact, lambda db: service.renew(db, keyed))
@@ -142,7 +144,7 @@ def _transact(act: Callable[[Session], Any]) -> None:
         act(db)
 
 
-def _keyed(scope: Scope, state: RequestState) -> KeyedRequest | None:
+def _keyed(scope: Scope, state: RequestState, lease: timedelta) -> KeyedRequest | None:
     """Reads the key of a POST. Returns None if it carries none, or none counts. Raises `BadRequest`."""
     caller = state.caller
     if caller is None:
@@ -154,7 +156,7 @@ def _keyed(scope: Scope, state: RequestState) -> KeyedRequest | None:
         message = f"The Idempotency-Key header must be 1 to {MAX_KEY} printable characters long."
         raise BadRequest(message, code="invalid_idempotency_key")
     owner = caller.project_id or caller.organization_id
-    return KeyedRequest(owner, key, scope["path"], state.request_id)
+    return KeyedRequest(owner, key, scope["path"], state.request_id, lease=lease)
 
 
 def _is_form(scope: Scope) -> bool:

@@ -44,6 +44,8 @@ class KeyedRequest:
     """Set once the key is claimed for this request."""
     is_kept: bool = False
     """The response is committed."""
+    lease: timedelta = LEASE
+    """How long the key is held without a renewal."""
 
 
 class KeptResponse(NamedTuple):
@@ -68,7 +70,7 @@ def begin(db: Session, keyed: KeyedRequest, fingerprint: bytes) -> KeptResponse 
     values = {
         "fingerprint": fingerprint,
         "token": token,
-        "locked_until": func.now() + LEASE,
+        "locked_until": func.now() + keyed.lease,
         "created_at": func.now(),
         "request_id": keyed.request_id,
         "status": None,
@@ -117,7 +119,7 @@ def keep(db: Session, keyed: KeyedRequest, status: int, media_type: str, body: b
 def renew(db: Session, keyed: KeyedRequest) -> None:
     """Extends the lease of a request that is still being carried out."""
     own = (*_is(keyed), IdempotencyKey.token == keyed.token, IdempotencyKey.status.is_(None))
-    db.execute(update(IdempotencyKey).where(*own).values(locked_until=func.now() + LEASE))
+    db.execute(update(IdempotencyKey).where(*own).values(locked_until=func.now() + keyed.lease))
 
 
 def give_up(db: Session, keyed: KeyedRequest) -> None:

@@ -32,10 +32,15 @@ class Seconds(NamedTuple):
         return Seconds(self.cpu - other.cpu, self.wall - other.wall)
 
 
+def process_clock() -> Seconds:
+    return Seconds(time.process_time(), time.perf_counter())
+
+
 class Timer:
     """Time by phase. Phases nest; time counts for the innermost alone, so they add up to the whole."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, clock: Callable[[], Seconds] = process_clock) -> None:
+        self._clock = clock
         self._on_gpu = device == "cuda"
         self._open: list[str] = []
         self._since = Seconds()
@@ -77,7 +82,7 @@ class Timer:
     def _lap(self) -> None:
         if self._on_gpu:
             torch.cuda.synchronize()
-        now = Seconds(time.process_time(), time.perf_counter())
+        now = self._clock()
         if self._open:
             name = self._open[-1]
             self.spent[name] = self.spent.get(name, Seconds()) + (now - self._since)

@@ -70,14 +70,14 @@ def test_a_missing_key_is_told_at_once(storage: Storage) -> None:
 
 
 def test_a_folder_is_published_with_its_manifest_last_and_fetched_whole(
-    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, tmp_path: Path
 ) -> None:
-    folder = folder_of(tmp_path / "out", **{"manifest.json": "{}", "z.txt": "z", "adapter__a.txt": "a"})
-    told: list[str] = []
-    put = storage.put_file
-    monkeypatch.setattr(storage, "put_file", lambda key, path: (told.append(key), put(key, path)))
+    folder = folder_of(tmp_path / "out", **{"manifest.json": "{}", "not a key": "z", "adapter__a.txt": "a"})
+    with pytest.raises(ValueError, match="Not a storage key"):
+        storage.publish_folder(folder, "jobs/j/checkpoints/1")
+    assert storage.list_keys("jobs/j") == ["jobs/j/checkpoints/1/adapter/a.txt"]
+    (folder / "not a key").rename(folder / "z.txt")
     storage.publish_folder(folder, "jobs/j/checkpoints/1")
-    assert told[-1] == "jobs/j/checkpoints/1/manifest.json"
     assert len(storage.list_keys("jobs/j")) == 3
 
     storage.fetch_folder("jobs/j/checkpoints/1", tmp_path / "in")

@@ -26,29 +26,29 @@ UNFINISHED = timedelta(hours=24)
 """Age at which a half written file is the remains of a process that was killed."""
 
 
-def sweep(stopping: threading.Event) -> None:
-    """Remove all that is due, in batches: one that is full says that there may be more."""
+def sweep(stopping: threading.Event, most: int = BATCH) -> None:
+    """Removes all that is due, in batches of `most`: one that is full says that there may be more."""
     for what, remove_batch in REMOVERS.items():
         removed, is_full = 0, True
         try:
             while is_full and not stopping.is_set():
-                batch = remove_batch()
-                removed, is_full = removed + batch, batch >= BATCH
+                batch = remove_batch(most)
+                removed, is_full = removed + batch, batch >= most
         except (SQLAlchemyError, *STORAGE_FAULTS) as problem:
             log.warning("not_swept", what=what, problem=str(problem))
         if removed:
             log.info("swept", what=what, rows=removed)
 
 
-def _expired_files() -> int:
+def _expired_files(most: int) -> int:
     with unit_of_work() as db:
-        return files.remove_expired(db, BATCH)
+        return files.remove_expired(db, most)
 
 
-def _loose_bytes() -> int:
+def _loose_bytes(most: int) -> int:
     """Bytes before rows, as below."""
     with unit_of_work() as db:
-        keys = files.take_loose(db, BATCH)
+        keys = files.take_loose(db, most)
     for key in keys:
         get_storage().delete(key)
     with unit_of_work() as db:
@@ -56,14 +56,14 @@ def _loose_bytes() -> int:
     return len(keys)
 
 
-def _unfinished_writes() -> int:
+def _unfinished_writes(_: int) -> int:
     return get_storage().remove_unfinished(UNFINISHED)
 
 
-def _ended_uploads() -> int:
+def _ended_uploads(most: int) -> int:
     """Bytes before rows: a sweep that is killed in between is done again."""
     with unit_of_work() as db:
-        due = uploads.due(db, BATCH)
+        due = uploads.due(db, most)
         uploads.expire(db, due)
     with unit_of_work() as db:
         file_ids = uploads.file_ids(db, due)
@@ -74,22 +74,22 @@ def _ended_uploads() -> int:
     return len(due)
 
 
-def _stored_by_runs() -> int:
-    return leftovers.remove_stored(BATCH)
+def _working_folders(_: int) -> int:
+    return leftovers.remove_folders()
 
 
-def _idempotency_keys() -> int:
+def _idempotency_keys(most: int) -> int:
     with unit_of_work() as db:
-        return idempotency.remove_expired(db, BATCH)
+        return idempotency.remove_expired(db, most)
 
 
-REMOVERS: dict[str, Callable[[], int]] = {
+REMOVERS: dict[str, Callable[[int], int]] = {
     "expired_files": _expired_files,
     "loose_bytes": _loose_bytes,
     "unfinished_writes": _unfinished_writes,
     "ended_uploads": _ended_uploads,
-    "stored_by_runs": _stored_by_runs,
-    "working_folders": leftovers.remove_folders,
+    "stored_by_runs": leftovers.remove_stored,
+    "working_folders": _working_folders,
     "idempotency_keys": _idempotency_keys,
 }
-"""By what they remove: each takes at most a batch and tells how many."""
+"""By what they remove. Each is given how many it may take at most, and returns how many it has removed."""

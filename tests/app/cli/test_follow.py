@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx2 as httpx
 import openai
@@ -14,7 +13,7 @@ import pytest
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
-from app.cli import following
+from app.cli.following import Pace, follow
 from app.cli.main import cli
 from app.jobs.models import Job
 from app.settings import get_settings
@@ -34,32 +33,32 @@ def job(db: Session, tenant: Tenant) -> Job:
     return made
 
 
+class Recording(openai.OpenAI):
+    """The official client, which remembers what it and its copies have asked for."""
+
+    asked: ClassVar[list[str]] = []
+
+    def _prepare_request(self, request: Any) -> None:
+        self.asked.append(str(request.url))
+
+
 @pytest.fixture
-def official(server_url: str, tenant: Tenant) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server_url}/v1", api_key=tenant.key, max_retries=0) as made:
+def official(server_url: str, tenant: Tenant) -> Iterator[Recording]:
+    Recording.asked.clear()
+    with Recording(base_url=f"{server_url}/v1", api_key=tenant.key, max_retries=0) as made:
         yield made
 
 
-@pytest.fixture(autouse=True)
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "RECONNECT_SECONDS", 0.01)
-    monkeypatch.setattr(following, "POLL_SECONDS", 0.05)
+SOON = Pace(poll_seconds=0.05, reconnect_seconds=0.01)
 
 
-def messages(client: openai.OpenAI, job_id: str, most: int | None = None) -> list[str]:
-    return [event.message for event in islice(following.follow(client, job_id), most)]
-
-
-def refuse_to_poll(monkeypatch: pytest.MonkeyPatch) -> None:
-    def asked(*_: Any) -> Any:
-        raise AssertionError("asked for the list")
-
-    monkeypatch.setattr(following, "_polled", asked)
+def messages(client: openai.OpenAI, job_id: str, pace: Pace = SOON) -> list[str]:
+    return [event.message for event in follow(client, job_id, pace)]
 
 
 def follow_to_the_end(official: openai.OpenAI, job: Job) -> None:
     """Two events are there, a third comes, the job ends: each arrives as it happens."""
-    coming = following.follow(official, job.id)
+    coming = follow(official, job.id, SOON)
     assert [next(coming).message for _ in range(2)] == ["event 1", "event 2"]
     tell(job.id, 3, 3)
     assert next(coming).message == "event 3"
@@ -67,11 +66,9 @@ def follow_to_the_end(official: openai.OpenAI, job: Job) -> None:
     assert [event.message for event in coming] == ["The job was cancelled"]
 
 
-def test_events_come_live_until_the_job_is_over(
-    official: openai.OpenAI, job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refuse_to_poll(monkeypatch)
+def test_events_come_live_until_the_job_is_over(official: Recording, job: Job) -> None:
     follow_to_the_end(official, job)
+    assert ["stream=true" in url for url in official.asked] == [True], "one stream, and no list"
 
 
 def test_the_command_prints_each_event_as_the_list_has_it(
@@ -88,7 +85,7 @@ def test_the_command_prints_each_event_as_the_list_has_it(
 
 
 def test_where_all_followers_have_their_place_the_list_is_asked_for(
-    http: httpx.Client, official: openai.OpenAI, job: Job, monkeypatch: pytest.MonkeyPatch
+    http: httpx.Client, official: Recording, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CHERRY_MAX_FOLLOWERS", "1")
     get_settings.cache_clear()
@@ -96,6 +93,7 @@ def test_where_all_followers_have_their_place_the_list_is_asked_for(
         lines = other.iter_lines()
         next(lines)
         follow_to_the_end(official, job)
+        assert any("events?limit=100" in url for url in official.asked)
         list(lines)
 
 
@@ -118,7 +116,7 @@ def streamed(body: bytes, **headers: str) -> Answer:
     return 200, {"content-type": "text/event-stream; charset=utf-8", **names}, body
 
 
-def played(*answers: Answer) -> tuple[list[str], list[str | None]]:
+def played(*answers: Answer, pace: Pace = SOON) -> tuple[list[str], list[str | None]]:
     """What is told where the service answers so, one answer after another, and the places asked for."""
     left = list(answers)
     lock = threading.Lock()
@@ -129,7 +127,7 @@ def played(*answers: Answer) -> tuple[list[str], list[str | None]]:
 
     with receiver(next_answer) as server:
         with openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="k") as client:
-            told = messages(client, "ftjob-1")
+            told = messages(client, "ftjob-1", pace)
         assert left == []
         assert all("stream=true" in each.path for each in server.received)
         return told, [each.headers.get("last-event-id") for each in server.received]
@@ -159,7 +157,7 @@ def test_a_job_that_ended_meanwhile_has_nothing_more() -> None:
     assert (told, asked) == (["event 1"], [None, "1"])
 
 
-def test_a_service_that_stays_away_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "AWAY_SECONDS", 0.05)
+def test_a_service_that_stays_away_is_an_error() -> None:
+    impatient = Pace(reconnect_seconds=0.01, away_seconds=0.05)
     with pytest.raises(openai.APIConnectionError):
-        played(streamed(frames(1)), *[None] * 100)
+        played(streamed(frames(1)), *[None] * 100, pace=impatient)

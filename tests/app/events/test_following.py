@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 import httpx2 as httpx
@@ -17,9 +17,8 @@ import pytest
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from app.events import feed as feeds
 from app.events import service as events
-from app.events.feed import DONE, Feed
+from app.events.feed import DONE, Feed, Frame, JobLog, News
 from app.jobs.models import Job
 from app.settings import get_settings
 from tests.app.events.growing_logs import end, tell
@@ -187,16 +186,20 @@ def run_beside(job_id: str, first: int, last: int) -> threading.Thread:
 
 
 def test_hundreds_of_followers_each_see_every_event_once_by_a_few_looks_at_the_database(
-    job: Job, monkeypatch: pytest.MonkeyPatch
+    job: Job,
 ) -> None:
     looks: list[int] = []
-    read_news = feeds.read_news
-    monkeypatch.setattr(feeds, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(feeds, "read_news", lambda seen: (looks.append(len(seen)), read_news(seen))[1])
-    monkeypatch.setattr(feeds, "read_page", None)  # nobody is ever so far behind
+
+    class Counted(JobLog):
+        def news(self, seen: Mapping[str, int]) -> dict[str, News]:
+            looks.append(len(seen))
+            return super().news(seen)
+
+        def page(self, job_id: str, place: int) -> list[Frame]:
+            raise AssertionError("nobody is ever so far behind")
 
     async def follow() -> list[list[int]]:
-        feed = Feed()
+        feed = Feed(Counted(), poll_seconds=0.05)
         streams = [read(feed.follow(job.id, place % 4)) for place in range(400)]
         writer = run_beside(job.id, 4, 60)
         found = await asyncio.gather(*streams)
@@ -210,13 +213,11 @@ def test_hundreds_of_followers_each_see_every_event_once_by_a_few_looks_at_the_d
     assert set(looks) == {1}
 
 
-def test_a_slow_reader_holds_nothing_up_and_misses_nothing(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeds, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(feeds, "HELD", 20)
+def test_a_slow_reader_holds_nothing_up_and_misses_nothing(job: Job) -> None:
     last = 200
 
     async def follow() -> None:
-        feed = Feed()
+        feed = Feed(JobLog(held=20), poll_seconds=0.05)
         slow, quick = feed.follow(job.id, 0), feed.follow(job.id, 0)
         assert (await anext(slow)).startswith(b"id: 1\n")
         writer = run_beside(job.id, 4, last)
@@ -229,34 +230,28 @@ def test_a_slow_reader_holds_nothing_up_and_misses_nothing(job: Job, monkeypatch
     asyncio.run(follow())
 
 
-def test_a_quiet_stream_is_kept_alive(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeds, "KEEP_ALIVE_SECONDS", 0.01)
-
+def test_a_quiet_stream_is_kept_alive(job: Job) -> None:
     async def follow() -> None:
-        feed = Feed()
+        feed = Feed(keep_alive_seconds=0.01)
         assert await anext(feed.follow(job.id, 3)) == b": keep-alive\n\n"
         await stop(feed)
 
     asyncio.run(follow())
 
 
-def test_a_database_that_is_away_for_a_while_ends_no_stream(
-    job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read_news = feeds.read_news
+def test_a_database_that_is_away_for_a_while_ends_no_stream(job: Job) -> None:
     problems = iter([OperationalError("select", {}, Exception("away"))] * 2)
 
-    def flaky(seen: dict[str, int]) -> dict[str, feeds.News]:
-        for problem in problems:
-            raise problem
-        return read_news(seen)
+    class Flaky(JobLog):
+        def news(self, seen: Mapping[str, int]) -> dict[str, News]:
+            for problem in problems:
+                raise problem
+            return super().news(seen)
 
-    monkeypatch.setattr(feeds, "read_news", flaky)
-    monkeypatch.setattr(feeds, "POLL_SECONDS", 0.01)
     end(job.id)
 
     async def follow() -> None:
-        feed = Feed()
+        feed = Feed(Flaky(), poll_seconds=0.01)
         assert await read(feed.follow(job.id, 0)) == [1, 2, 3, 4]
         await stop(feed)
 

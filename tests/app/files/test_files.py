@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import os
 import random
-import socket
 import time
 import unicodedata
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
-from typing import get_args
-from urllib.parse import unquote, urlsplit
+from typing import Any, get_args
+from urllib.parse import unquote
 
 import httpx2 as httpx
 import openai
@@ -20,14 +21,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from app.files import receive, schemas
+from app.errors import BadRequest, RequestTimeout
+from app.files import receive
 from app.files import service as files
 from app.files.models import File
 from app.files.receive import clean_filename
 from app.files.router import attachment
-from app.files.schemas import Purpose
+from app.files.schemas import MAX_BATCH_BYTES, Purpose, UploadForm
 from app.main import create_app
 from app.settings import Settings, get_settings
 from app.storage import get_storage
@@ -99,15 +102,12 @@ def test_expiry_is_kept_and_ends_a_file(http: httpx.Client, db: Session, tenant:
     assert db.get(File, sent["id"]) is None
 
 
-def test_the_sweep_takes_more_than_one_batch(
-    db: Session, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sweep, "BATCH", 2)
+def test_the_sweep_takes_more_than_one_batch(db: Session, tenant: Tenant) -> None:
     for _ in range(5):
         make_file(db, tenant.project_id).expires_at = datetime.now(UTC) - timedelta(seconds=1)
     kept = make_file(db, tenant.project_id)
     db.commit()
-    sweep.sweep(Event())
+    sweep.sweep(Event(), most=2)
     assert db.scalars(select(File.id)).all() == [kept.id]
 
 
@@ -270,12 +270,19 @@ def test_a_file_over_the_limit_is_refused_while_it_is_sent(
     assert list((settings.data_dir / "uploads").iterdir()) == []
 
 
-def test_a_batch_file_has_a_limit_of_its_own(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schemas, "MAX_BATCH_BYTES", 1000)
-    assert upload(http, b"x" * 1000, purpose="batch").status_code == 200
-    response = upload(http, b"x" * 1001, purpose="batch")
+def test_a_batch_file_has_a_limit_of_its_own(http: httpx.Client) -> None:
+    def announced(size: int, purpose: str) -> httpx.Response:
+        about = {"filename": "a.jsonl", "mime_type": "application/jsonl", "bytes": size, "purpose": purpose}
+        return http.post("/v1/uploads", json=about)
+
+    assert announced(MAX_BATCH_BYTES, "batch").status_code == 200
+    response = announced(MAX_BATCH_BYTES + 1, "batch")
     assert (response.status_code, error_of(response)["code"]) == (400, "file_too_large")
-    assert upload(http, b"x" * 1001).status_code == 200
+    assert announced(MAX_BATCH_BYTES + 1, "fine-tune").status_code == 200
+
+    sent = receive.Upload({"purpose": "batch"}, Path("spool"), "a.jsonl", MAX_BATCH_BYTES + 1, "sha256")
+    with pytest.raises(BadRequest, match="at most"):
+        UploadForm.of(sent)
 
 
 def test_pages_hold_every_file_once(client: openai.OpenAI, db: Session, tenant: Tenant) -> None:
@@ -352,19 +359,23 @@ def test_whatever_a_file_is_called_its_name_is_short_and_shows_nothing_hidden(se
     assert unquote(header.rpartition("''")[2]) == kept
 
 
-def test_an_upload_that_drips_ends_at_a_limit(
-    server_url: str, tenant: Tenant, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(receive, "WHOLE_SECONDS", 0.2)
-    target = urlsplit(server_url)
-    head = f"POST /v1/files HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {tenant.key}\r\n"
-    head += "content-length: 9000\r\n"
-    with socket.create_connection((target.hostname, target.port), timeout=60) as connection:
-        connection.sendall(
-            f"{head}content-type: {BOUNDARY['content-type']}\r\n\r\n--b\r\n{FILE}\r\n".encode()
-        )
-        assert connection.recv(100).startswith(b"HTTP/1.1 408")
-    assert list((settings.data_dir / "uploads").iterdir()) == []
+def test_an_upload_that_drips_ends_at_a_limit(tmp_path: Path) -> None:
+    drops = itertools.chain([f"--b\r\n{FILE}\r\n".encode()], itertools.repeat(b"x"))
+
+    async def drip() -> dict[str, Any]:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": next(drops), "more_body": True}
+
+    async def take() -> None:
+        headers = [(name.encode(), value.encode()) for name, value in BOUNDARY.items()]
+        request = Request({"type": "http", "method": "POST", "headers": headers}, drip)
+        async with receive.receive_upload(request, tmp_path, 10_000_000, seconds=0.2):
+            raise AssertionError("it never ends")
+
+    with pytest.raises(RequestTimeout, match="took more than") as refused:
+        asyncio.run(take())
+    assert refused.value.status == 408
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_on_disk_keeps_its_base_name(client: openai.OpenAI, tmp_path: Path) -> None:
@@ -374,17 +385,27 @@ def test_a_file_on_disk_keeps_its_base_name(client: openai.OpenAI, tmp_path: Pat
         assert client.files.create(file=file, purpose="fine-tune").filename == "my data.jsonl"
 
 
-def test_remains_of_uploads_go_while_the_service_runs(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(receive, "SWEEP_SECONDS", 0.01)
+def test_remains_of_uploads_go_while_the_service_runs(settings: Settings) -> None:
     folder = settings.data_dir / "uploads"
     folder.mkdir(parents=True)
     young, old = folder / "upload-young", folder / "upload-old"
     young.touch()
+
+    def leave_one() -> None:
+        old.touch()
+        os.utime(old, (time.time() - 25 * 3600,) * 2)
+
+    leave_one()
     with TestClient(create_app(settings)):
-        for _ in range(2):  # not only as it starts
-            old.touch()
-            os.utime(old, (time.time() - 25 * 3600,) * 2)
-            wait_for(lambda: not old.exists(), what="the sweep")
+        wait_for(lambda: not old.exists(), what="the sweep as the service starts")
+
+    async def later() -> None:
+        sweeping = asyncio.create_task(receive.keep_swept(folder, every_seconds=0.01))
+        for _ in range(2):
+            leave_one()
+            while old.exists():
+                await asyncio.sleep(0.01)
+        sweeping.cancel()
+
+    asyncio.run(later())
     assert list(folder.iterdir()) == [young]

@@ -19,11 +19,11 @@ from app.grading.schemas import Errors, GraderRunOut
 from app.grading.services import forget_services
 from app.grading.turns import Turns
 from app.sandbox import local_sandbox, sandbox_settings
-from app.settings import get_settings
+from app.settings import Settings, get_settings
 from graders import Failure, FailureKind, Grade, TokenUsage, parse_grader
 from tests.app.grading.judge_servers import refused, scored
 from tests.app.http import openai_schema
-from tests.app.webhooks.receivers import receiver
+from tests.app.webhooks.receivers import Received, receiver
 from tests.factories import GRADER
 
 SIMILAR = {
@@ -238,23 +238,28 @@ def test_tokens_are_told_for_each_model_and_in_all() -> None:
     assert one.metadata.sampled_model_name == "big"
 
 
-def test_no_transaction_is_open_while_a_grader_works(
-    http: httpx.Client, db: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A grader that looks at the database's own list of sessions from within."""
+@pytest.fixture
+def local_endpoints(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Endpoint graders may call this machine."""
+    monkeypatch.setenv("CHERRY_OUTBOUND_ALLOW", "127.0.0.1")
+    monkeypatch.setenv("CHERRY_OUTBOUND_ALLOW_HTTP", "true")
+    get_settings.cache_clear()
+    forget_services()
+
+
+@pytest.mark.usefixtures("local_endpoints")
+def test_no_transaction_is_open_while_a_grader_works(http: httpx.Client, db: Session) -> None:
+    """The server of an endpoint grader looks at the database's own list of sessions."""
     idle = []
 
-    class Looking:
-        name, type = "looking", "string_check"
+    def look(_: Received) -> tuple[int, dict[str, str], bytes]:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND "
+        mine = "pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'"
+        idle.append(db.execute(text(query + mine)).scalar_one())
+        return 200, {}, b'{"score": 1}'
 
-        def grade(self, sample: Any, item: Any) -> Grade:
-            query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND "
-            mine = "pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'"
-            idle.append(db.execute(text(query + mine)).scalar_one())
-            return Grade(1.0)
-
-    monkeypatch.setattr("app.grading.service.build_grader", lambda spec, services: Looking())
-    assert run(http, GRADER, "a")["reward"] == 1
+    with receiver(look) as server:
+        assert run(http, {"type": "endpoint", "name": "looking", "url": server.url}, "a")["reward"] == 1
     assert idle == [0]
 
 
@@ -300,23 +305,20 @@ def test_work_that_outlives_its_limit_still_counts() -> None:
     asyncio.run(scene())
 
 
+@pytest.mark.usefixtures("local_endpoints")
 def test_a_grading_that_takes_too_long_is_a_failed_one(
     http: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = threading.Event()
 
-    class Stuck:
-        name, type = "stuck", "string_check"
-
-        def grade(self, sample: Any, item: Any) -> Grade:
-            gate.wait(60)
-            return Grade(1.0)
+    def hang(_: Received) -> None:
+        gate.wait(60)
 
     monkeypatch.setenv("CHERRY_GRADER_RUN_LIMIT", "PT0.05S")
     get_settings.cache_clear()
-    monkeypatch.setattr("app.grading.service.build_grader", lambda spec, services: Stuck())
-    result = run(http, GRADER, "a")
-    gate.set()
+    with receiver(hang) as server:
+        result = run(http, {"type": "endpoint", "name": "stuck", "url": server.url}, "a")
+        gate.set()
     assert (result["reward"], flags(result)) == (0.0, {"other_error"})
     assert "took longer" in result["metadata"]["errors"]["other_error_details"]
 

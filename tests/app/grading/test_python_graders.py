@@ -8,11 +8,10 @@ import httpx2 as httpx
 import openai
 import pytest
 
-from app.grading import service
+from app.grading.services import forget_services
 from app.sandbox import sandbox_settings
-from app.settings import Settings
+from app.settings import Settings, get_settings
 from graders.sandbox import LocalSandbox, SandboxSettings
-from graders.services import Services
 
 SOURCE = "def grade(sample, item):\n    return float(sample['output_text'] == item['answer'])\n"
 PYTHON = {"type": "python", "name": "same", "source": SOURCE}
@@ -30,9 +29,10 @@ def in_sandbox() -> None:
 
 
 @pytest.fixture
-def switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    off = Services(sandbox=LocalSandbox(SandboxSettings(wanted="off")))
-    monkeypatch.setattr(service, "grader_services", lambda tenant="": off)
+def switched_off(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHERRY_SANDBOX", "off")
+    get_settings.cache_clear()
+    forget_services()
 
 
 @pytest.mark.usefixtures("in_sandbox")

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from threading import Event
 from typing import Any
 
 import httpx2 as httpx
 import openai
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
+from starlette.responses import Response
 from starlette.routing import BaseRoute
+from starlette.types import Message, Receive, Scope, Send
 
+from app.auth import Caller
 from app.db import unit_of_work
 from app.files.models import File
-from app.http import idempotency as layer
-from app.http.transaction import KeptRoute
+from app.http.idempotency import Idempotency
+from app.http.transaction import STATE, KeptRoute, RequestState
 from app.idempotency import service
 from app.idempotency.models import IdempotencyKey
 from app.idempotency.service import SHOWN_ONCE, KeyedRequest
-from app.jobs import service as jobs_service
 from app.jobs.models import Job
 from app.main import create_app
 from app.settings import Settings, get_settings
@@ -30,7 +33,9 @@ from app.storage import get_storage
 from app.uploads.models import Upload, UploadPart
 from tests.app.answers import error_of
 from tests.app.files.test_files import upload
+from tests.e2e.service import wait_for
 from tests.factories import ROWS, Tenant, make_tenant
+from tests.locks import waiting_for_locks
 from workers.jobs.sweep import sweep
 
 JOBS = "/v1/fine_tuning/jobs"
@@ -91,7 +96,7 @@ def test_a_key_is_for_one_request(http: httpx.Client, job_body: dict[str, Any]) 
 
 
 def test_errors_of_a_request_that_was_carried_out_are_kept_too(
-    http: httpx.Client, db: Session, job_body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    http: httpx.Client, db: Session, job_body: dict[str, Any]
 ) -> None:
     missing = job_body | {"training_file": "file-none"}
     answers = [post(http, JOBS, missing) for _ in range(2)]
@@ -99,9 +104,11 @@ def test_errors_of_a_request_that_was_carried_out_are_kept_too(
     assert [is_replay(answer) for answer in answers] == [False, True]
     assert answers[0].text == answers[1].text
 
-    with monkeypatch.context() as broken:
-        broken.setattr(jobs_service, "create", lambda *_, **__: 1 / 0)
-        failed = post(http, JOBS, job_body, key="fault")
+    db.execute(text("ALTER TABLE job_events RENAME TO away"))
+    db.commit()
+    failed = post(http, JOBS, job_body, key="fault")
+    db.execute(text("ALTER TABLE away RENAME TO job_events"))
+    db.commit()
     again = post(http, JOBS, job_body, key="fault")
     assert failed.status_code == again.status_code == 500
     assert failed.headers["x-request-id"] in again.json()["error"]["message"]
@@ -188,14 +195,9 @@ def test_a_process_killed_before_its_commit_leaves_nothing_but_a_lease(
 
 
 def test_a_process_killed_after_its_commit_has_kept_its_answer(
-    http: httpx.Client, db: Session, job_body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    http: httpx.Client, db: Session, job_body: dict[str, Any]
 ) -> None:
-    """The answer is in the handler's own transaction, so that nothing is left to be done after it."""
-
-    async def never(*_: object, **__: object) -> None:
-        raise AssertionError("the answer should be kept by now")
-
-    monkeypatch.setattr(layer, "_settle", never)
+    """The answer is in the handler's own transaction: its row has the number of the same one (`xmin`)."""
     file = upload(http, idempotency="file")
     parts = post(http, "/v1/uploads", UPLOAD, key="upload").json()["id"]
     answers = {
@@ -208,67 +210,80 @@ def test_a_process_killed_after_its_commit_has_kept_its_answer(
     ids = [answers["part"].json()["id"]]
     answers["complete"] = post(http, f"/v1/uploads/{parts}/complete", {"part_ids": ids}, key="complete")
     db.rollback()
+    tables = {"job": "jobs", "file": "files", "part": "upload_parts", "complete": "uploads"}
     for key, answer in answers.items():
         row = db.get_one(IdempotencyKey, (db.scalar(select(Job.project_id)), key))
         assert (row.status, row.body, row.media_type) == (200, answer.content, "application/json")
+        kept_in = db.scalar(text("SELECT xmin::text FROM idempotency_keys WHERE key = :key"), {"key": key})
+        made = text(f"SELECT xmin::text FROM {tables[key]} WHERE id = :id")
+        assert db.scalar(made, {"id": answer.json()["id"]}) == kept_in
 
 
-def test_a_request_whose_lease_was_lost_undoes_what_it_did(
-    http: httpx.Client, db: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from app.uploads import router as uploads_router
-
-    create = uploads_router.uploads.create
-
-    def slow(*arguments: Any, **options: Any) -> Upload:
-        monkeypatch.setattr(uploads_router.uploads, "create", create)
+def test_a_request_whose_lease_was_lost_undoes_what_it_did(http: httpx.Client, db: Session) -> None:
+    """It waits with its row, until another request has taken its key and waits behind it."""
+    with ThreadPoolExecutor(2) as pool, unit_of_work() as blocking:
+        blocking.execute(text("LOCK TABLE uploads IN SHARE MODE"))
+        slow = pool.submit(post, http, "/v1/uploads", UPLOAD)
+        wait_for(lambda: waiting_for_locks() == 1, what="the first request at its row")
         abandoned(db)
-        faster = post(http, "/v1/uploads", UPLOAD)
-        assert faster.status_code == 200
-        ids.append(faster.json()["id"])
-        return create(*arguments, **options)
-
-    ids: list[str] = []
-    monkeypatch.setattr(uploads_router.uploads, "create", slow)
-    assert post(http, "/v1/uploads", UPLOAD).status_code == 409
+        other = pool.submit(post, http, "/v1/uploads", UPLOAD)
+        wait_for(lambda: waiting_for_locks() == 2, what="the second request at its row")
+        blocking.commit()
+        assert slow.result().status_code == 409
+        assert other.result().status_code == 200
     db.rollback()
-    assert db.scalars(select(Upload.id)).all() == ids
-    assert post(http, "/v1/uploads", UPLOAD).json()["id"] == ids[0]
+    (only,) = db.scalars(select(Upload.id)).all()
+    assert other.result().json()["id"] == only
+    assert post(http, "/v1/uploads", UPLOAD).json()["id"] == only
 
 
-def test_a_long_request_keeps_its_key(
-    http: httpx.Client, db: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its lease would be over many times while it runs, but it is renewed."""
-    from app.uploads import router as uploads_router
+def test_a_long_request_keeps_its_key(settings: Settings) -> None:
+    """Its lease would be over while it runs, but it is renewed again and again."""
+    may_end = asyncio.Event()
 
-    create, renew = uploads_router.uploads.create, service.renew
-    renewed, may_end = Event(), Event()
-    renewals: list[KeyedRequest] = []
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await may_end.wait()
+        await Response(b"done", 200)(scope, receive, send)
 
-    def counted(session: Session, keyed: KeyedRequest) -> None:
-        renew(session, keyed)
-        renewals.append(keyed)
-        if len(renewals) == 3:
-            renewed.set()
+    layer = Idempotency(slow, lease=timedelta(seconds=1.5))
 
-    def slow(*arguments: Any, **options: Any) -> Upload:
-        assert may_end.wait(60)
-        return create(*arguments, **options)
+    async def ask() -> bytes:
+        """What the layer sends for one and the same request."""
+        scope: Scope = {"type": "http", "method": "POST", "path": "/v1/slow", "query_string": b""}
+        scope["headers"] = [(b"idempotency-key", b"k")]
+        scope[STATE] = RequestState("req_1", Caller("key_1", "proj_1", "org-1"))
+        sent: list[Message] = []
 
-    monkeypatch.setattr(layer, "LEASE", timedelta(seconds=0.3))
-    monkeypatch.setattr(service, "renew", counted)
-    monkeypatch.setattr(uploads_router.uploads, "create", slow)
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(post, http, "/v1/uploads", UPLOAD)
-        assert renewed.wait(60)
-        locked_until, now = db.execute(select(IdempotencyKey.locked_until, func.now())).one()
-        assert locked_until > now
-        assert post(http, "/v1/uploads", UPLOAD).status_code == 409
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"{}", "more_body": False}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        await layer(scope, receive, send)
+        return b"".join(message.get("body", b"") for message in sent)
+
+    def lease() -> tuple[datetime, datetime] | None:
+        with unit_of_work() as db:
+            found = db.execute(select(IdempotencyKey.locked_until, func.now())).first()
+        return (found[0], found[1]) if found else None
+
+    async def scene() -> None:
+        first = asyncio.create_task(ask())
+        ends: set[datetime] = set()
+        while len(ends) < 4:  # as it was claimed, and three renewals
+            if found := await asyncio.to_thread(lease):
+                locked_until, now = found
+                assert locked_until > now
+                ends.add(locked_until)
+            await asyncio.sleep(0.05)
+        with pytest.raises(service.IdempotencyKeyInUse):
+            await ask()
         may_end.set()
-        done = first.result()
-    assert done.status_code == 200
-    assert post(http, "/v1/uploads", UPLOAD).text == done.text
+        assert await first == b"done"
+        assert await ask() == b"done"
+
+    asyncio.run(scene())
 
 
 def test_of_forms_the_contents_are_compared(http: httpx.Client, db: Session) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
@@ -11,8 +12,9 @@ import openai
 import pytest
 from sqlalchemy.orm import Session
 
-from app import queue
+from app.db import after_commit, unit_of_work
 from app.jobs.models import ACTIVE, TERMINAL, Job
+from app.queue import wake_validator
 from app.settings import get_settings
 from methods.hyperparameters import Facts
 from methods.resolve import resolve_train
@@ -187,14 +189,22 @@ def test_two_requests_at_once_cannot_both_take_the_last_place(
 
 
 def test_the_worker_is_woken_only_after_the_commit(
-    http: httpx.Client, db: Session, job_body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    http: httpx.Client, db: Session, tenant: Tenant, job_body: dict[str, Any], tmp_path: Path
 ) -> None:
+    def wake_ups() -> int:
+        return len(list((tmp_path / "broker").rglob("*.msg")))
+
     seen: list[int] = []
-    monkeypatch.setattr(queue, "publish", lambda name: seen.append(db.query(Job).count()))
+    with unit_of_work() as own:
+        make_job(own, tenant.project_id)
+        wake_validator(own)
+        after_commit(own, lambda: seen.append(db.query(Job).count()))
+        assert (wake_ups(), seen) == (0, [])
+    assert (wake_ups(), seen) == (1, [1])
     http.post("/v1/fine_tuning/jobs", json=job_body)
-    assert seen == [1]
+    assert wake_ups() == 2
     http.post("/v1/fine_tuning/jobs", json=job_body | {"model": "none"})
-    assert seen == [1]
+    assert wake_ups() == 2
 
 
 def test_a_waiting_job_is_cancelled_at_once_and_only_once(

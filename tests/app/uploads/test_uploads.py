@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
@@ -13,7 +15,7 @@ from typing import Any, get_args
 import httpx2 as httpx
 import openai
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from app.db import unit_of_work
@@ -23,9 +25,11 @@ from app.settings import get_settings
 from app.storage import get_storage
 from app.uploads import service as uploads
 from app.uploads.models import Upload, UploadPart
-from app.uploads.service import Plan
+from app.uploads.schemas import MAX_PARTS
+from app.uploads.service import Plan, part_key
 from tests.app.answers import error_of
 from tests.app.http import openai_schema
+from tests.e2e.service import wait_for
 from tests.factories import Tenant, make_tenant
 from workers.jobs.sweep import sweep
 
@@ -262,45 +266,47 @@ def test_killed_between_bytes_and_row_an_upload_can_be_completed_again(
     assert http.get(f"/v1/files/{file_id}/content").content == b"abc"
 
 
+@pytest.mark.parametrize("sizes", [[3], [1, 2]], ids=["after its last part", "before its last part"])
 def test_an_upload_cancelled_while_it_is_put_together_makes_no_file(
-    http: httpx.Client, db: Session, monkeypatch: pytest.MonkeyPatch
+    http: httpx.Client, db: Session, sizes: list[int]
 ) -> None:
-    compose = uploads.compose
+    """Its first part is a pipe, so that whoever puts it together waits for the test to write."""
+    upload = create(http, 3)
+    parts = [add(http, upload, b"x" * size).json()["id"] for size in sizes]
+    pipe = get_storage().local_path(part_key(upload["id"], parts[0]))
+    assert pipe is not None
+    pipe.unlink()
+    os.mkfifo(pipe)
 
-    def cancel() -> None:
-        assert http.post(f"/v1/uploads/{upload['id']}/cancel").status_code == 200
+    def writer() -> int | None:
+        with suppress(OSError):  # nobody reads it yet
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        return None
 
-    def cancelled_first(*arguments: Any) -> Any:
-        cancel()
-        return compose(*arguments)
-
-    def cancelled_last(*arguments: Any) -> Any:
-        stored = compose(*arguments)
-        cancel()
-        return stored
-
-    for composing in (cancelled_first, cancelled_last):
-        upload = create(http, 3)
-        part = add(http, upload, b"abc").json()["id"]
-        monkeypatch.setattr(uploads, "compose", composing)
-        refused = complete(http, upload, [part])
-        assert refused.status_code == 400
-        assert "already cancelled" in error_of(refused)["message"]
-        assert keys() == []
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(complete, http, upload, parts)
+        with os.fdopen(wait_for(writer, what="the parts being put together"), "wb") as part:
+            assert http.post(f"/v1/uploads/{upload['id']}/cancel").status_code == 200
+            part.write(b"x" * sizes[0])
+        refused = asked.result()
+    assert refused.status_code == 400
+    assert "already cancelled" in error_of(refused)["message"]
+    assert keys() == []
     assert db.scalar(select(func.count()).select_from(File)) == 0
 
 
-def test_parts_have_limits(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "MAX_PART_BYTES", 1000)
+def test_parts_have_limits(http: httpx.Client, db: Session) -> None:
     upload = create(http, 1500)
     assert add(http, upload, b"").status_code == 400
-    too_large = add(http, upload, b"x" * 1001)
+    too_large = add(http, upload, b"x" * (uploads.MAX_PART_BYTES + 1))
     assert (too_large.status_code, error_of(too_large)["param"]) == (413, "data")
     assert error_of(add(http, create(http, 10), b"x" * 11))["param"] == "data"
     for _ in range(3):
         assert add(http, upload, b"x" * 1000).status_code == 200
     assert "twice" in error_of(add(http, upload, b"x"))["message"]
-    monkeypatch.setattr(uploads, "MAX_PARTS", 3)
+    empty = {"upload_id": upload["id"], "bytes": 0}
+    db.execute(insert(UploadPart), [{"id": f"part_{n}", **empty} for n in range(MAX_PARTS - 3)])
+    db.commit()
     assert "maximum" in error_of(add(http, upload, b"x"))["message"]
     assert len(keys()) == 3
     for response in (
