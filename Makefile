@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long browser check fmt lint types fast bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders sandbox-soak soak fuzz conformance gate-webhooks clean
+.PHONY: help setup demo up test test-long browser check fmt lint types fast bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders sandbox-soak soak fuzz fuzz-tests conformance gate-webhooks clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -91,6 +91,12 @@ soak: $(STAMP) ## 2,000 training steps; fails if memory grows
 fuzz: $(STAMP) ## 200 made-up requests for each operation of the API, 10,000 hostile bodies, 20,000 hostile lines
 	CHERRY_FUZZ_EXAMPLES=200 $(BIN)/python -m pytest -q tests/app/http/test_fuzz.py
 	CHERRY_HOSTILE_BODIES=10000 CHERRY_HOSTILE_LINES=20000 $(BIN)/python -m pytest -q tests/app/http/test_hostile.py
+
+fuzz-tests: SEED := $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
+fuzz-tests: $(STAMP) ## property tests on new examples, 20 times as many (an hour; SEED=n repeats a run)
+	@echo "make fuzz-tests SEED=$(SEED)"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'hypothesis and not e2e' --ignore tests/app/http/test_fuzz.py \
+	  --hypothesis-profile fuzz --hypothesis-seed $(SEED) || { echo "To repeat it: make fuzz-tests SEED=$(SEED)"; exit 1; }
 
 conformance: $(STAMP) ## the official client's own test suite against this service
 	$(BIN)/python -m scripts.conformance

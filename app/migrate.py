@@ -26,11 +26,12 @@ def downgrade(url: str, revision: str) -> None:
 
 def is_at_head(connection: Connection) -> bool:
     """Tells whether the database has exactly the schema of this version."""
-    return MigrationContext.configure(connection).get_current_heads() == _heads()
+    return MigrationContext.configure(connection).get_current_heads() == heads()
 
 
 @lru_cache
-def _heads() -> tuple[str, ...]:
+def heads() -> tuple[str, ...]:
+    """Returns the revisions that nothing follows: one, unless two branches were merged."""
     return tuple(ScriptDirectory.from_config(_config("")).get_heads())
 
 
@@ -39,4 +40,5 @@ def _config(url: str) -> Config:
     folder = str(Path(migrations.__path__[0]))
     config.set_main_option("script_location", folder.replace("%", "%%"))
     config.set_main_option("path_separator", "os")
+    config.set_main_option("recursive_version_locations", "true")  # one folder a month
     return config

@@ -20,9 +20,12 @@ from app.grading.services import forget_services
 from app.queue import get_celery
 from app.settings import Settings, get_settings
 from app.storage import get_storage
+from tests.properties import register_profiles
 
 TEMPLATE = "cherry"
 numbers = count(1)
+
+register_profiles()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

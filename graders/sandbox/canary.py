@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from graders.services import Limits, Outcome, Program
 
@@ -65,6 +65,15 @@ def work(facts):
     return float(fractions.Fraction(1, 2)) + colorsys.rgb_to_hls(0, 0, 0)[0]
 """
 _LIMITS = Limits(wall_seconds=30, cpu_seconds=10, memory_bytes=2**30)
+
+
+class Attack(Protocol):
+    """Attacks a sandbox, by running programs in it."""
+
+    def __call__(
+        self, run: Callable[[Program], Outcome], numbers: dict[str, int], *, has_scratch: bool = False
+    ) -> str | None:
+        """Returns what is wrong with the sandbox, or None."""
 
 
 def weakness(

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from graders import strict_json
-from graders.sandbox.canary import weakness
+from graders.sandbox.canary import Attack, weakness
 from graders.sandbox.flavours import flavour_of, modules_of
 from graders.sandbox.launch import Confinement, StartFailed, find_bubblewrap, start
 from graders.sandbox.pool import ForkServerLost, Pool, RawOutcome
-from graders.sandbox.syscalls import this_machine
+from graders.sandbox.syscalls import Machine, this_machine
 from graders.sandbox.wire import COMPILE, MAX_RESULT, RUN_FUNCTION, RUN_SCRIPT, Request
 from graders.services import Fault, Limits, Outcome, Program
 
@@ -76,11 +76,20 @@ class LocalSandbox:
     """Runs programs, each in a locked process of its own. See docs/sandbox.md for what that stops.
 
     Nothing is started before the first use. Close it at the end; a process that ends without doing so takes
-    its fork-servers with it.
+    its fork-servers with it. `machine` is None where the sandbox does not know the architecture, and `attack`
+    is what finds out, at first use and then every hour, whether a level holds.
     """
 
-    def __init__(self, settings: SandboxSettings) -> None:
+    def __init__(
+        self,
+        settings: SandboxSettings,
+        *,
+        machine: Machine | None = this_machine(),
+        attack: Attack = weakness,
+    ) -> None:
         self._settings = settings
+        self._machine = machine
+        self._attack = attack
         self._lock = threading.RLock()
         self._permits = threading.BoundedSemaphore(settings.slots)
         self._starter: ThreadPoolExecutor | None = None
@@ -137,7 +146,7 @@ class LocalSandbox:
         wanted = self._settings.wanted
         if wanted == "off":
             return Assessment("none", {"off": "the operator has switched it off (CHERRY_SANDBOX=off)"})
-        if sys.platform != "linux" or this_machine() is None:
+        if sys.platform != "linux" or self._machine is None:
             return Assessment(
                 "none", {"full": "only Linux on x86_64 and aarch64 has the locks it is made of"}
             )
@@ -158,13 +167,12 @@ class LocalSandbox:
         if confinement != self._confinement:
             self._drop_pools()
             self._confinement = confinement
-        machine = this_machine()
-        assert machine is not None
-        numbers = {name: machine.calls[name] for name in ("ptrace", "unshare")}
+        assert self._machine is not None
+        numbers = {name: self._machine.calls[name] for name in ("ptrace", "unshare")}
         try:
             if confinement.landlock and self._pool("standard").landlock == 0:
                 return "the kernel has no Landlock (it came with 5.13, and must be in the lsm= list)"
-            return weakness(self._run, numbers, has_scratch=bool(confinement.scratch_bytes))
+            return self._attack(self._run, numbers, has_scratch=bool(confinement.scratch_bytes))
         except StartFailed as failure:
             return str(failure)
 

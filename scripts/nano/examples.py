@@ -81,17 +81,17 @@ def make_rows(rng: Random, pool: Pool, count: int) -> list[dict[str, Any]]:
     return rows
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("examples/people"))
     parser.add_argument("--seed", type=int, default=11)
-    arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    rng = Random(arguments.seed)
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    rng = Random(options.seed)
     for name, pool, count in (("train", TRAIN_POOL, TRAIN_ROWS), ("valid", VALID_POOL, VALID_ROWS)):
         lines = [json.dumps(row, ensure_ascii=False) for row in make_rows(rng, pool, count)]
-        (arguments.out / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
-    (arguments.out / "grader.json").write_text(json.dumps(GRADER, indent=2) + "\n")
+        (options.out / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    (options.out / "grader.json").write_text(json.dumps(GRADER, indent=2) + "\n")
 
 
 if __name__ == "__main__":

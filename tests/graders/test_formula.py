@@ -4,11 +4,12 @@ import time
 from contextlib import suppress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from graders.formula import Formula
 from graders.types import FailureKind, GradeFailed, GraderInvalid
+from tests.properties import examples
 
 NAMES = frozenset({"a", "b", "max"})
 
@@ -84,7 +85,7 @@ def test_no_finite_value_is_a_quick_formula_parse_error(text):
     started = time.thread_time()
     with pytest.raises(GradeFailed) as caught:
         formula.evaluate({"a": 1.0, "b": 0.0, "max": 0.0})
-    assert time.thread_time() - started < 0.01
+    assert time.thread_time() - started < 1  # an exact power would take a minute
     assert caught.value.failure.kind is FailureKind.FORMULA_PARSE
 
 
@@ -127,7 +128,7 @@ def outcome(compute):
         return error
 
 
-@settings(deadline=None, max_examples=400)
+@examples(400)
 @given(formulas, st.floats(-4, 4), st.floats(0, 1))
 def test_agrees_with_python(text, a, b):
     values = {"a": a, "b": b}
@@ -143,7 +144,7 @@ def test_agrees_with_python(text, a, b):
         assert got == pytest.approx(expected, rel=1e-12, abs=1e-300)
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(
     st.lists(st.sampled_from([*"ab01.e+-*/^(), ", "max", "log", "9^9", "1e308"]), max_size=20).map("".join)
 )

@@ -1,11 +1,12 @@
 # ruff: noqa: E501 - one wrong grader a line
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter
 
 from graders import GraderInvalid, Sample, build_grader, dump_grader, has_path, item_paths, parse_grader
 from graders.spec import GraderSpec
+from tests.properties import examples
 
 CHECK = {
     "type": "string_check",
@@ -157,7 +158,7 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(st.sampled_from([CHECK, SIMILAR, FIELDS, MULTI, {}]), st.dictionaries(
     st.sampled_from(["type", "name", "input", "graders", "fields", "calculate_output", "extra_keys"]), json_values, max_size=3))  # fmt: skip
 def test_any_json_is_a_grader_that_builds_or_is_refused(base, changes):

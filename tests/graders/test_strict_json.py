@@ -1,10 +1,11 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from graders.strict_json import StrictJsonError, loads
+from tests.properties import examples
 
 
 @pytest.mark.parametrize(
@@ -101,13 +102,13 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(json_values, st.booleans())
 def test_whatever_can_be_written_is_read_back(value, ascii_only):
     assert loads(json.dumps(value, ensure_ascii=ascii_only)) == value
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(st.text(alphabet='[]{}",:\\u0dD8cf1e9-. \n\0\ud800truenlNaI') | st.binary(max_size=40))
 def test_any_text_is_read_or_refused_and_what_is_read_can_be_stored(text):
     try:

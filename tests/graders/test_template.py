@@ -2,11 +2,12 @@ import json
 from contextlib import suppress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from graders.template import MAX_RENDERED, Template, Variable
 from graders.types import FailureKind, GradeFailed, GraderInvalid, Sample
+from tests.properties import examples
 
 ITEM = {
     "answer": "42",
@@ -160,7 +161,7 @@ def test_is_in_tells_which_rows_have_a_path():
     assert Variable.parse("item.a.b[1]").is_in(ITEM)  # null is a value
 
 
-@settings(deadline=None, max_examples=400)
+@examples(400)
 @given(
     st.lists(
         st.sampled_from(["{{", "}}", "{", "}", "item", "sample", ".", "output_text", "output_json", "[0]",

@@ -76,9 +76,8 @@ def test_the_demo_splits_share_no_name() -> None:
     assert not set(train.universities) & set(valid.universities)
 
 
-def test_demo_rows_come_from_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["examples", "--out", str(tmp_path)])
-    examples.main()
+def test_demo_rows_come_from_the_recipe(tmp_path: Path) -> None:
+    examples.main(["--out", str(tmp_path)])
     for name in ("train.jsonl", "valid.jsonl", "grader.json"):
         assert (tmp_path / name).read_text() == (PEOPLE / name).read_text()
 

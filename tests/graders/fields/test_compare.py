@@ -2,7 +2,7 @@ import calendar
 from datetime import date
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from graders.fields.compare import fold, scalar_score
@@ -10,6 +10,7 @@ from graders.fields.dates import read_date
 from graders.fields.numbers import read_number
 from graders.fields.spec import DateRule, FuzzyRule, NumberRule, TextRule
 from graders.types import FailureKind, GradeFailed
+from tests.properties import examples
 
 EXACT = TextRule(compare="exact")
 NORMALIZED = TextRule(compare="normalized")
@@ -56,7 +57,7 @@ def test_fold_keeps_apart(left, right):
     assert fold(left) != fold(right)
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(st.text(st.characters(exclude_categories=["Cs", "Mn", "Mc", "Me"])))
 def test_folded_text_folds_to_itself(text):
     assert fold(fold(text)) == fold(text)
@@ -183,7 +184,7 @@ def test_parse_date(text, day_first, expected):
     assert day_of(text, day_first) == expected
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(
     st.text(alphabet="0123456789/-. ,:TZWMarchfotdy+", max_size=24) | st.text(max_size=12),
     st.sampled_from([None, True, False]),
@@ -194,7 +195,7 @@ def test_any_text_is_a_date_or_a_number_or_neither(text, day_first):
     assert number is None or abs(number) < float("inf")
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(st.dates(min_value=date(1000, 1, 1)), st.sampled_from(["%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "{d} %Y"]))
 def test_dates_are_read_back(day, form):
     text = day.strftime(form).replace("{d}", f"{day.day} {calendar.month_name[day.month]}")

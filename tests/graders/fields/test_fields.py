@@ -1,10 +1,11 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from graders import FailureKind, Sample, build_grader, parse_grader
+from tests.properties import examples
 from tests.shared_data import shared_rows
 
 REFERENCE = {
@@ -293,7 +294,7 @@ json_values = st.recursive(
 objects = st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), json_values, max_size=4)
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(objects, objects, st.sampled_from(["penalize", "ignore"]))
 def test_any_answer_is_between_0_and_1_and_the_reference_itself_scores_1(answer, reference, extra_keys):
     result = inferred(answer, reference, extra_keys=extra_keys)
@@ -304,14 +305,14 @@ def test_any_answer_is_between_0_and_1_and_the_reference_itself_scores_1(answer,
     assert set(copy.parts) == set(result.parts)
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(objects, objects)
 def test_an_extra_key_never_pays(answer, reference):
     more = answer | {"extra": "x"}
     assert inferred(more, reference).value <= inferred(answer, reference).value
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(st.text(alphabet='{}[]":,abc12 \\un\ud800\0') | st.text())
 def test_any_output_gets_a_value_or_a_sample_parse_error(output):
     result = grade(output)

@@ -1,11 +1,12 @@
 from itertools import combinations, permutations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from graders.fields.matching import best_assignment, overlap
 from graders.fields.spec import DateRule, FuzzyRule, NumberRule, TextRule
+from tests.properties import examples
 
 EXACT = TextRule(compare="exact")
 NEAR = NumberRule(compare="number", abs_tolerance=1.0)
@@ -86,7 +87,7 @@ def tables(rows, columns):
     return st.lists(row, min_size=rows, max_size=rows)
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(st.integers(1, 4), st.integers(0, 2), st.data())
 def test_assignment_is_the_best_of_all(rows, more, data):
     columns = rows + more
@@ -102,7 +103,7 @@ def test_no_rows_assign_nothing():
 numbers = st.lists(st.integers(0, 8), max_size=5)
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(numbers, numbers, st.sampled_from([0.0, 1.0, 2.5]), st.sampled_from([0.0, 0.3]))
 def test_number_sweep_finds_the_most_pairs(answer, reference, absolute, relative):
     rule = NumberRule(compare="number", abs_tolerance=absolute, rel_tolerance=relative)
@@ -125,7 +126,7 @@ rules = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(st.sampled_from(ORDERS), rules, items, items)
 def test_scores_are_between_0_and_1_and_a_copy_scores_1(order, rule, answer, reference):
     found = overlap(order, rule, answer, reference, "x")
@@ -135,19 +136,19 @@ def test_scores_are_between_0_and_1_and_a_copy_scores_1(order, rule, answer, ref
     assert f1(order, rule, reference, reference) == 1
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(st.sampled_from(["multiset", "list"]), rules, items, items)
 def test_f1_is_symmetric(order, rule, answer, reference):
     assert f1(order, rule, answer, reference) == pytest.approx(f1(order, rule, reference, answer))
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(rules, items, items)
 def test_keeping_order_is_never_easier_than_not(rule, answer, reference):
     assert f1("list", rule, answer, reference) <= f1("multiset", rule, answer, reference) + 1e-9
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(rules | st.just(NEAR), items, st.lists(st.sampled_from([1, "2", 2.5, "1"]), max_size=5), st.data())
 def test_repeating_an_item_of_a_set_never_pays(rule, answer, reference, data):
     repeated = [*answer, data.draw(st.sampled_from(answer))] if answer else []

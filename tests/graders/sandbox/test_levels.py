@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from graders.sandbox import LocalSandbox, SandboxSettings, local
+from graders.sandbox import LocalSandbox, SandboxSettings
 from graders.sandbox.canary import weakness
 from graders.sandbox.seccomp import ALLOWED, CallFilter, server_filter
 from graders.sandbox.syscalls import MACHINES
@@ -141,10 +141,9 @@ def test_a_level_that_is_named_is_used_or_refused(wanted):
         sandbox.close()
 
 
-def test_off_and_unknown_machines_are_refused_with_the_reason(monkeypatch):
+def test_off_and_unknown_machines_are_refused_with_the_reason():
     assert "CHERRY_SANDBOX=off" in LocalSandbox(SandboxSettings(wanted="off")).why_not()
-    monkeypatch.setattr(local, "this_machine", lambda: None)
-    assert "x86_64 and aarch64" in LocalSandbox(SandboxSettings()).why_not()
+    assert "x86_64 and aarch64" in LocalSandbox(SandboxSettings(), machine=None).why_not()
 
 
 NUMBERS = {name: X86.calls[name] for name in ("ptrace", "unshare")}
@@ -187,11 +186,17 @@ def test_the_canaries_find_a_process_without_locks():
     assert "a program in it could read a file" in weakness(unprotected, NUMBERS)
 
 
-def test_a_sandbox_that_fails_the_hourly_attack_closes(sandbox, monkeypatch):
-    own = LocalSandbox(SandboxSettings(parallel=1, wanted=sandbox.assessment().level))
+def test_a_sandbox_that_fails_the_hourly_attack_closes(sandbox):
+    weaknesses = []
+
+    def attack(*arguments, **more):
+        return weaknesses[0] if weaknesses else weakness(*arguments, **more)
+
+    settings = SandboxSettings(parallel=1, wanted=sandbox.assessment().level)
+    own = LocalSandbox(settings, attack=attack)
     try:
         assert own.why_not() is None
-        monkeypatch.setattr(local, "weakness", lambda *_, **__: "a program in it could read a file")
+        weaknesses.append("a program in it could read a file")
         assert own.why_not() is None
         own._attack_at = 0.0
         assert "could read a file" in own.why_not()

@@ -1,13 +1,14 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from nltk.stem.porter import PorterStemmer
 from nltk.translate.meteor_score import single_meteor_score
 
 from graders.text.meteor import align, meteor
 from graders.text.text_similarity import tokens
+from tests.properties import examples
 from tests.shared_data import shared_rows
 
 stem = PorterStemmer().stem
@@ -60,7 +61,7 @@ def test_very_many_equal_words_are_matched_in_linear_time():
 words = st.lists(st.sampled_from(["a", "b", "c", "dog", "dogs"]), max_size=7)
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(words, words)
 def test_alignment_is_one_to_one_and_maximal_and_the_value_is_nltks(text, reference):
     matches = align(text, reference, stem)

@@ -3,13 +3,14 @@ import warnings
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rapidfuzz import fuzz, utils
 from rouge_score.rouge_scorer import RougeScorer
 
 from graders import Sample, build_grader, parse_grader
 from graders.text.text_similarity import similarity, tokens
+from tests.properties import examples
 from tests.shared_data import shared_rows
 
 METRICS = [
@@ -163,7 +164,7 @@ texts = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(texts.map(" ".join), texts.map(" ".join))
 def test_every_metric_is_between_0_and_1_and_warns_of_nothing(text, reference):
     with warnings.catch_warnings():

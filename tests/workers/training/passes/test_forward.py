@@ -9,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.properties import examples
 from tests.workers.training.families import PACKED, VOCABULARY, add_lora, make_family
 from tests.workers.training.support import group_of
 from workers.training.base.types import Prompt
@@ -102,8 +103,7 @@ groups_of_answers = st.lists(
 @pytest.mark.parametrize("kind", ["lora", "full"])
 @pytest.mark.parametrize("family", PACKED)
 @settings(
-    max_examples=4,
-    deadline=None,
+    examples(4),
     phases=[Phase.explicit, Phase.generate],  # to shrink a failure takes minutes
     suppress_health_check=[HealthCheck.too_slow],
 )

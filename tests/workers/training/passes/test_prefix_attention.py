@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.properties import examples
 from workers.training.passes.packed_attention import Segment
 from workers.training.passes.prefix_attention import attend, make_layout
 
@@ -65,7 +66,7 @@ def assert_that_of_a_masked_softmax(groups, heads, kv_heads, width, seed=0, scal
         torch.testing.assert_close(mine.double(), right, atol=tolerance, rtol=0)
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(
     groups=GROUPS,
     heads=st.sampled_from([(4, 2), (3, 3), (8, 1), (5, 1), (2, 1)]),

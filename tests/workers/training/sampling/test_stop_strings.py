@@ -1,11 +1,12 @@
 """Stop strings are found at the token that completes them, for every way in which tokens make text."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
+from tests.properties import examples
 from tests.tiny_model import byte_tokenizer
 from workers.training.sampling.stop_strings import StopStrings
 
@@ -65,7 +66,7 @@ def test_bytes_that_half_a_character_spoils_are_no_text():
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-@settings(max_examples=50)
+@examples(50)
 @given(data=st.data())
 def test_a_stop_string_is_found_at_the_token_that_completes_it(name, data):
     tokenizer = TOKENIZERS[name]
