@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.lint.module_map import PACKAGES, module_map, phrase
+
 ROOT = Path(__file__).parents[1]
 
 OURS = ("app", "benchmarks", "examples", "graders", "methods", "migrations", "scripts", "tests", "workers")
@@ -40,6 +42,34 @@ def test_readme_tree_names_what_exists() -> None:
             assert place.exists(), f"README names {name}"
             if name.endswith("/") and not indented:
                 folder = place
+
+
+def test_the_architecture_page_names_every_module_with_its_phrase() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    assert module_map() in page, "run `python -m scripts.lint.module_map`"
+
+
+def test_every_module_says_in_a_sentence_what_it_is_for() -> None:
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            assert phrase(path).endswith("."), f"{path.relative_to(ROOT)} does not begin with a sentence"
+
+
+def test_every_room_is_in_the_readme() -> None:
+    tree = (ROOT / "README.md").read_text().split("## What is where")[1].split("```")[1]
+    for package in PACKAGES:
+        for init in (ROOT / package).rglob("__init__.py"):
+            assert f"{init.parent.name}/" in tree, f"README's tree lacks {init.parent.relative_to(ROOT)}"
+
+
+def test_what_the_architecture_page_names_is_there() -> None:
+    table = (
+        (ROOT / "docs" / "architecture.md").read_text().split("## Where it is decided")[1].split("\n## ")[0]
+    )
+    named = re.findall(r"`(\w[\w.]*)`(?: and [^`]*)? in `([\w/]+\.py)`", table)
+    assert len(named) >= 9
+    for name, path in named:
+        assert name.rpartition(".")[2] in (ROOT / path).read_text(), f"{path} has no {name}"
 
 
 def modules() -> Iterator[Path]:

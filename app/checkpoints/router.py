@@ -1,4 +1,4 @@
-"""/v1/fine_tuning/jobs/{job_id}/checkpoints"""
+"""Serves /v1/fine_tuning/jobs/{job_id}/checkpoints."""
 
 from __future__ import annotations
 

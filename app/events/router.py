@@ -1,4 +1,4 @@
-"""/v1/fine_tuning/jobs/{job_id}/events and /metrics"""
+"""Serves /v1/fine_tuning/jobs/{job_id}/events and /metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/v1/files"""
+"""Serves /v1/files."""
 
 from __future__ import annotations
 

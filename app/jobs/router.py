@@ -1,4 +1,4 @@
-"""/v1/fine_tuning/jobs"""
+"""Serves /v1/fine_tuning/jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/v1/models"""
+"""Serves /v1/models."""
 
 from __future__ import annotations
 

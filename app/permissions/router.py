@@ -1,4 +1,4 @@
-"""/v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions"""
+"""Serves /v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/v1/fine_tuning/jobs/{job_id}/rollouts"""
+"""Serves /v1/fine_tuning/jobs/{job_id}/rollouts."""
 
 from __future__ import annotations
 

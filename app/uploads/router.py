@@ -1,4 +1,4 @@
-"""/v1/uploads"""
+"""Serves /v1/uploads."""
 
 from __future__ import annotations
 

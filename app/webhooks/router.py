@@ -1,4 +1,4 @@
-"""/v1/webhook_endpoints and /v1/webhook_event_types"""
+"""Serves /v1/webhook_endpoints and /v1/webhook_event_types."""
 
 from __future__ import annotations
 
