@@ -93,7 +93,7 @@ fuzz: $(STAMP) ## 200 made-up requests for each operation of the API, 10,000 hos
 	CHERRY_HOSTILE_BODIES=10000 CHERRY_HOSTILE_LINES=20000 $(BIN)/python -m pytest -q tests/app/http/test_hostile.py
 
 fuzz-tests: SEED := $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
-fuzz-tests: $(STAMP) ## property tests on new examples, 20 times as many (an hour; SEED=n repeats a run)
+fuzz-tests: $(STAMP) ## property tests on new examples, 50 times as many (half an hour; SEED=n repeats a run)
 	@echo "make fuzz-tests SEED=$(SEED)"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'hypothesis and not e2e' --ignore tests/app/http/test_fuzz.py \
 	  --hypothesis-profile fuzz --hypothesis-seed $(SEED) || { echo "To repeat it: make fuzz-tests SEED=$(SEED)"; exit 1; }

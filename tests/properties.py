@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 
 SEEDED, FUZZ = "seeded", "fuzz"
 
-FACTOR = int(os.environ.get("CHERRY_FUZZ_FACTOR", "20"))
+FACTOR = int(os.environ.get("CHERRY_FUZZ_FACTOR", "50"))
 """So many times the usual number of examples are tried with the profile `fuzz`."""
 
 USUAL = 100
