@@ -35,8 +35,11 @@ TELL_AGAIN_SECONDS = 60.0
 class Clock:
     """Times the phases of one step and tells the recorder which one it is in; without one it only times."""
 
-    def __init__(self, recorder: Recorder | None = None) -> None:
+    def __init__(
+        self, recorder: Recorder | None = None, tell_again_seconds: float = TELL_AGAIN_SECONDS
+    ) -> None:
         self._recorder = recorder
+        self._tell_again_seconds = tell_again_seconds
         self._start = time.perf_counter()
         self._told = time.monotonic()
         self.seconds: dict[Timed, float] = {}
@@ -53,7 +56,7 @@ class Clock:
 
     def alive(self, phase: Phase) -> None:
         """Say again, once in a while, that the run is in this phase: for one in which something goes on."""
-        if self._recorder is not None and time.monotonic() - self._told > TELL_AGAIN_SECONDS:
+        if self._recorder is not None and time.monotonic() - self._told > self._tell_again_seconds:
             self._told = time.monotonic()
             self._recorder.phase(phase)
 
