@@ -118,6 +118,7 @@ class Known:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Updates of one pass over the training rows."""
         batch = self["prompts_per_step" if self.method == "reinforcement" else "batch_size"]
         return -(-self.facts.n_train // int(batch))
 

@@ -11,6 +11,7 @@ from app.checkpoints.models import Checkpoint
 from app.events.rft_metrics import reward_numbers
 from app.events.tuning_metrics import tuning_numbers
 from app.pagination import Listed, Page
+from methods import metrics as names
 
 
 class CheckpointOut(BaseModel):
@@ -59,5 +60,5 @@ def _metrics(checkpoint: Checkpoint, values: Mapping[str, Any]) -> dict[str, flo
         "kl_stderr": checkpoint.kl_stderr,
     }
     measured = {name: value for name, value in own.items() if value is not None}
-    told = tuning_numbers(values) if "loss/train" in values else reward_numbers(values)
+    told = tuning_numbers(values) if names.LOSS.format(split="train") in values else reward_numbers(values)
     return {"step": checkpoint.step, **told, **measured}

@@ -13,6 +13,7 @@ from app.events.models import JobEvent, JobMetrics
 from app.jobs.models import Job
 from app.pagination import Page, page_by_age
 from app.rollouts.models import Rollout
+from methods import metrics as names
 
 PAGE = 50
 EVENTS = 200
@@ -20,16 +21,16 @@ ROLLOUTS = 400
 
 Series = dict[str, list[tuple[int, float]]]
 CURVES = (
-    "reward/mean",
-    "reward/valid_mean",
-    "kl/probe_mean",
-    "kl/reference",
-    "entropy/mean",
-    "completion/train_tokens_mean",
-    "loss/train",
-    "loss/full_valid",
-    "accuracy/train",
-    "accuracy/full_valid",
+    names.REWARD_MEAN,
+    names.VALID_REWARD_MEAN,
+    names.KL_PROBE_MEAN,
+    names.KL_REFERENCE,
+    names.ENTROPY_MEAN,
+    names.COMPLETION_TOKENS_MEAN.format(split="train"),
+    names.LOSS.format(split="train"),
+    names.LOSS.format(split="full_valid"),
+    names.ACCURACY.format(split="train"),
+    names.ACCURACY.format(split="full_valid"),
 )
 
 

@@ -20,6 +20,7 @@ from app.db import unit_of_work
 from app.errors import NotFound
 from app.jobs.models import TERMINAL
 from app.tenants.models import Project
+from methods import metrics as names
 
 HERE = Path(__file__).parent
 COOKIE = "cherry_key"
@@ -105,11 +106,17 @@ def charts(series: queries.Series) -> list[Markup]:
     def line(label: str, style: str, name: str) -> Line:
         return Line(label, style, series.get(name, []))
 
-    reward = [line("train", "a", "reward/mean"), line("validation", "b", "reward/valid_mean")]
-    kl = [line("probe set", "a", "kl/probe_mean"), line("batch", "b", "kl/reference")]
-    if series.get("loss/train"):
-        loss = [line("train", "a", "loss/train"), line("validation", "b", "loss/full_valid")]
-        accuracy = [line("train", "a", "accuracy/train"), line("validation", "b", "accuracy/full_valid")]
+    reward = [line("train", "a", names.REWARD_MEAN), line("validation", "b", names.VALID_REWARD_MEAN)]
+    kl = [line("probe set", "a", names.KL_PROBE_MEAN), line("batch", "b", names.KL_REFERENCE)]
+    if series.get(names.LOSS.format(split="train")):
+        loss = [
+            line("train", "a", names.LOSS.format(split="train")),
+            line("validation", "b", names.LOSS.format(split="full_valid")),
+        ]
+        accuracy = [
+            line("train", "a", names.ACCURACY.format(split="train")),
+            line("validation", "b", names.ACCURACY.format(split="full_valid")),
+        ]
         return [
             line_chart("Loss", loss),
             line_chart("Token accuracy", accuracy),
@@ -118,8 +125,11 @@ def charts(series: queries.Series) -> list[Markup]:
     return [
         line_chart("Reward", reward),
         line_chart("KL to base, nats/token", kl),
-        line_chart("Entropy, nats/token", [line("train", "a", "entropy/mean")]),
-        line_chart("Completion length, tokens", [line("train", "a", "completion/train_tokens_mean")]),
+        line_chart("Entropy, nats/token", [line("train", "a", names.ENTROPY_MEAN)]),
+        line_chart(
+            "Completion length, tokens",
+            [line("train", "a", names.COMPLETION_TOKENS_MEAN.format(split="train"))],
+        ),
     ]
 
 

@@ -9,35 +9,37 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from methods import metrics as names
+
 Numbers = Mapping[str, Any]
 
 NAMES = {
-    "train_mean_reward": "reward/mean",
-    "full_valid_mean_reward": "reward/valid_mean",
-    "full_valid_mean_parse_error": "grades/valid_parse_error_share",
-    "mean_unresponsive_rewards": "grades/train_ungraded_share",
-    "completion_tokens_mean": "completion/train_tokens_mean",
+    "train_mean_reward": names.REWARD_MEAN,
+    "full_valid_mean_reward": names.VALID_REWARD_MEAN,
+    "full_valid_mean_parse_error": names.PARSE_ERROR_SHARE.format(split="valid"),
+    "mean_unresponsive_rewards": names.UNGRADED_SHARE.format(split="train"),
+    "completion_tokens_mean": names.COMPLETION_TOKENS_MEAN.format(split="train"),
 }
-TWINS = {"train_reward_mean": "reward/mean", "valid_reward_mean": "reward/valid_mean"}
+TWINS = {"train_reward_mean": names.REWARD_MEAN, "valid_reward_mean": names.VALID_REWARD_MEAN}
 OURS = {
-    "kl": "kl/probe_mean",
-    "kl_stderr": "kl/probe_stderr",
-    "kl_batch": "kl/reference",
-    "entropy": "entropy/mean",
-    "completion_tokens_max": "completion/train_tokens_max",
-    "truncated_share": "completion/train_truncated_share",
-    "no_spread_share": "groups/no_spread_share",
-    "advantage_over_base": "reward/over_base_mean",
-    "advantage_stderr": "reward/over_base_stderr",
-    "learning_rate": "optim/lr",
-    "grad_norm": "optim/grad_norm",
+    "kl": names.KL_PROBE_MEAN,
+    "kl_stderr": names.KL_PROBE_STDERR,
+    "kl_batch": names.KL_REFERENCE,
+    "entropy": names.ENTROPY_MEAN,
+    "completion_tokens_max": names.COMPLETION_TOKENS_MAX.format(split="train"),
+    "truncated_share": names.TRUNCATED_SHARE.format(split="train"),
+    "no_spread_share": names.NO_SPREAD_SHARE,
+    "advantage_over_base": names.OVER_BASE_MEAN,
+    "advantage_stderr": names.OVER_BASE_STDERR,
+    "learning_rate": names.LEARNING_RATE,
+    "grad_norm": names.GRAD_NORM,
 }
 STEP_TIMES = {
-    "sampling": "time/sampling",
-    "grading": "time/grading",
-    "training": "time/updating",
-    "eval": "time/eval",
-    "full_iteration": "time/step",
+    "sampling": names.TIME_SAMPLING,
+    "grading": names.TIME_GRADING,
+    "training": names.TIME_UPDATING,
+    "eval": names.TIME_EVAL,
+    "full_iteration": names.TIME_STEP,
 }
 ALWAYS_TOLD = ("sample_parse_error", "invalid_variable_error", "other_error")
 MODEL_KINDS = (
@@ -80,16 +82,16 @@ def reward_numbers(values: Numbers) -> dict[str, float]:
     """Returns the flat numbers that OpenAI tells of a step, also on checkpoints."""
     known = {name: value for name, value in values.items() if value is not None}
     numbers = _renamed(NAMES | TWINS, known)
-    if "completion/train_tokens_mean" in known:
+    if names.COMPLETION_TOKENS_MEAN.format(split="train") in known:
         numbers["reasoning_tokens_mean"] = 0.0  # our models have no hidden reasoning
     return numbers
 
 
 def _message(step: int, total_steps: int, known: Numbers) -> str:
     parts = {
-        "train mean reward": "reward/mean",
-        "full validation mean reward": "reward/valid_mean",
-        "full validation mean parse error": "grades/valid_parse_error_share",
+        "train mean reward": names.REWARD_MEAN,
+        "full validation mean reward": names.VALID_REWARD_MEAN,
+        "full validation mean parse error": names.PARSE_ERROR_SHARE.format(split="valid"),
     }
     told = [f"{label}={known[name]:.2f}" for label, name in parts.items() if name in known]
     return f"Step {step}/{total_steps} , {', '.join(told) or 'no reward'}"
@@ -98,7 +100,7 @@ def _message(step: int, total_steps: int, known: Numbers) -> str:
 def _data(step: int, total_steps: int, known: Numbers, grader: Mapping[str, Any] | None) -> dict[str, Any]:
     parts = _graders(grader)
     data: dict[str, Any] = {"step": step, "total_steps": total_steps, **reward_numbers(known)}
-    if "reward/valid_mean" in known:
+    if names.VALID_REWARD_MEAN in known:
         data["valid_reasoning_tokens_mean"] = 0.0
     data["scores"] = _renamed(TWINS, known) | {"graders": [_scores(each, known) for each in parts]}
     data["errors"] = {"graders": [_errors(each, known) for each in parts]}
@@ -132,14 +134,17 @@ def _named(grader: Mapping[str, Any], part: str | None) -> Named:
 
 def _scores(grader: Named, known: Numbers) -> dict[str, Any]:
     part = grader.part
-    names = {"train_reward_mean": f"parts/train/{part}", "valid_reward_mean": f"parts/valid/{part}"}
-    return {"name": grader.name, "type": grader.type, **_renamed(names if part else TWINS, known)}
+    of_part = {
+        "train_reward_mean": names.PART_MEAN.format(split="train", part=part),
+        "valid_reward_mean": names.PART_MEAN.format(split="valid", part=part),
+    }
+    return {"name": grader.name, "type": grader.type, **_renamed(of_part if part else TWINS, known)}
 
 
 def _errors(grader: Named, known: Numbers) -> dict[str, Any]:
     told: dict[str, Any] = {"name": grader.name, "type": grader.type}
     for split in SPLITS:
-        count = known.get(f"grades/{split}_count")
+        count = known.get(names.GRADES_COUNT.format(split=split))
         if not count:
             continue
         failed = dict.fromkeys((*ALWAYS_TOLD, *KINDS.get(grader.type, ())), 0.0)
@@ -152,7 +157,7 @@ def _errors(grader: Named, known: Numbers) -> dict[str, Any]:
 
 def _failures(grader: Named, split: str, known: Numbers) -> Iterator[tuple[str, float]]:
     """Counts how often each kind of failure happened to this grader in the step."""
-    start = f"part_failures/{split}/" if grader.part else f"failures/{split}/"
+    start = _start(names.PART_FAILURES if grader.part else names.FAILURES, split)
     for name, value in known.items():
         if name.startswith(start):
             kind, _, part = name.removeprefix(start).partition("/")
@@ -161,25 +166,27 @@ def _failures(grader: Named, split: str, known: Numbers) -> Iterator[tuple[str, 
 
 
 def _latency(grader: Named, known: Numbers) -> dict[str, Any]:
-    names = {
-        f"{split}_execution_latency_mean": f"part_seconds/{split}/{grader.part}"
+    latencies = {
+        f"{split}_execution_latency_mean": names.PART_SECONDS.format(split=split, part=grader.part)
         if grader.part
-        else f"grades/{split}_seconds_mean"
+        else names.GRADE_SECONDS.format(split=split)
         for split in SPLITS
     }
-    return {"name": grader.name, "type": grader.type, **_renamed(names, known)}
+    return {"name": grader.name, "type": grader.type, **_renamed(latencies, known)}
 
 
 def _usage(grader: Named, known: Numbers) -> dict[str, Any]:
     """Returns the tokens of one judge, in the step and for each graded sample."""
     told: dict[str, Any] = {"name": grader.name, "type": grader.type, "model": grader.model}
     for split in SPLITS:
-        samples = known.get(f"grades/{split}_count")
+        samples = known.get(names.GRADES_COUNT.format(split=split))
         if not samples:
             continue
-        area, name = ("part_usage", grader.part) if grader.part else ("usage", grader.model)
         for kind in ("prompt_tokens", "completion_tokens"):
-            count = float(known.get(f"{area}/{split}/{kind}/{name}", 0.0))
+            own = names.USAGE.format(split=split, kind=kind, model=grader.model)
+            if grader.part:
+                own = names.PART_USAGE.format(split=split, kind=kind, part=grader.part)
+            count = float(known.get(own, 0.0))
             told[f"{split}_{kind}_mean"] = count / samples
             told[f"{split}_{kind}_count"] = count
     return told
@@ -189,7 +196,7 @@ def _token_usage(known: Numbers) -> dict[str, dict[str, int]]:
     """Returns the tokens of each judge model in the step."""
     told: dict[str, dict[str, int]] = {}
     for split, theirs in (("train", "train"), ("valid", "eval")):
-        for kind, model, count in _usage_numbers(f"usage/{split}", known):
+        for kind, model, count in _usage_numbers(_start(names.USAGE, split), known):
             told.setdefault(model, {})[f"{theirs}_{kind}"] = count
     return told
 
@@ -197,26 +204,31 @@ def _token_usage(known: Numbers) -> dict[str, dict[str, int]]:
 def usage_so_far(values: Numbers) -> dict[str, Any] | None:
     """Returns a job's `usage_metrics` after a step: time in the training loop, and tokens of each judge
     model."""
-    if "time/total" not in values:
+    if names.TIME_TOTAL not in values:
         return None
     tokens: dict[str, dict[str, int]] = {}
-    for kind, model, count in _usage_numbers("usage/total", values):
+    for kind, model, count in _usage_numbers(_start(names.TOTAL_USAGE), values):
         tokens.setdefault(model, {})[kind] = count
-    return {"training_seconds": values["time/total"], "grader_tokens": tokens}
+    return {"training_seconds": values[names.TIME_TOTAL], "grader_tokens": tokens}
 
 
-def _usage_numbers(area: str, known: Numbers) -> Iterator[tuple[str, str, int]]:
+def _start(pattern: str, split: str = "") -> str:
+    """Returns how the names of a pattern begin, up to the kind of failure or token."""
+    return pattern.partition("{kind}")[0].format(split=split)
+
+
+def _usage_numbers(start: str, known: Numbers) -> Iterator[tuple[str, str, int]]:
     """Yields kind of token, model and count."""
     for name, value in known.items():
-        if name.startswith(f"{area}/"):
-            kind, _, model = name.removeprefix(f"{area}/").partition("/")
+        if name.startswith(start):
+            kind, _, model = name.removeprefix(start).partition("/")
             yield kind, model, int(value)
 
 
 def _reasoning(known: Numbers) -> dict[str, float]:
-    measured = [split for split in SPLITS if f"grades/{split}_count" in known]
+    measured = [split for split in SPLITS if names.GRADES_COUNT.format(split=split) in known]
     return {f"{split}_reasoning_tokens_{kind}": 0.0 for split in measured for kind in ("mean", "count")}
 
 
-def _renamed(names: Mapping[str, str], known: Numbers) -> dict[str, Any]:
-    return {theirs: known[ours] for theirs, ours in names.items() if ours in known}
+def _renamed(ours_by_theirs: Mapping[str, str], known: Numbers) -> dict[str, Any]:
+    return {theirs: known[ours] for theirs, ours in ours_by_theirs.items() if ours in known}

@@ -12,6 +12,7 @@ from app.events.models import JobEvent, JobMetrics
 from app.ids import random_id
 from app.jobs.models import Job
 from app.pagination import Page, fetch_page, number_after
+from methods import metrics as names
 
 Level = Literal["info", "warn", "error"]
 
@@ -79,7 +80,7 @@ def place(db: Session, job: Job, *, after: str | None, last_event_id: str | None
 
 def trained_tokens(db: Session, job_id: str) -> int | None:
     """Returns the tokens that a job had trained on by its last step, or None before its first."""
-    newest = select(JobMetrics.values["tokens/trained_total"].as_float()).where(JobMetrics.job_id == job_id)
+    newest = select(JobMetrics.values[names.TRAINED_TOKENS].as_float()).where(JobMetrics.job_id == job_id)
     tokens = db.scalars(newest.order_by(JobMetrics.step.desc()).limit(1)).first()
     return None if tokens is None else int(tokens)
 

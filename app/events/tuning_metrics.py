@@ -8,37 +8,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from methods import metrics as names
+
 Numbers = Mapping[str, Any]
 
 NAMES = {
-    "train_loss": "loss/train",
-    "train_mean_token_accuracy": "accuracy/train",
-    "valid_loss": "loss/valid",
-    "valid_mean_token_accuracy": "accuracy/valid",
-    "full_valid_loss": "loss/full_valid",
-    "full_valid_mean_token_accuracy": "accuracy/full_valid",
+    "train_loss": names.LOSS.format(split="train"),
+    "train_mean_token_accuracy": names.ACCURACY.format(split="train"),
+    "valid_loss": names.LOSS.format(split="valid"),
+    "valid_mean_token_accuracy": names.ACCURACY.format(split="valid"),
+    "full_valid_loss": names.LOSS.format(split="full_valid"),
+    "full_valid_mean_token_accuracy": names.ACCURACY.format(split="full_valid"),
 }
 """OpenAI's names, on events, on checkpoints and in the result file."""
 OF_DPO = {
-    "train_reward_accuracy": "dpo/reward_accuracy",
-    "train_reward_margin": "dpo/reward_margin",
-    "valid_reward_accuracy": "dpo/valid_reward_accuracy",
-    "valid_reward_margin": "dpo/valid_reward_margin",
-    "full_valid_reward_accuracy": "dpo/full_valid_reward_accuracy",
-    "full_valid_reward_margin": "dpo/full_valid_reward_margin",
+    "train_reward_accuracy": names.DPO_REWARD_ACCURACY,
+    "train_reward_margin": names.DPO_REWARD_MARGIN,
+    "valid_reward_accuracy": names.DPO_VALID_REWARD_ACCURACY.format(split="valid"),
+    "valid_reward_margin": names.DPO_VALID_REWARD_MARGIN.format(split="valid"),
+    "full_valid_reward_accuracy": names.DPO_VALID_REWARD_ACCURACY.format(split="full_valid"),
+    "full_valid_reward_margin": names.DPO_VALID_REWARD_MARGIN.format(split="full_valid"),
 }
 OURS = {
-    "kl": "kl/probe_mean",
-    "kl_stderr": "kl/probe_stderr",
-    "learning_rate": "optim/lr",
-    "grad_norm": "optim/grad_norm",
+    "kl": names.KL_PROBE_MEAN,
+    "kl_stderr": names.KL_PROBE_STDERR,
+    "learning_rate": names.LEARNING_RATE,
+    "grad_norm": names.GRAD_NORM,
 }
 
 
 def tuning_event(step: int, total_steps: int, values: Numbers) -> tuple[str, dict[str, Any]]:
     """Returns message and data of a step's event."""
-    parts = {"training loss": "loss/train", "validation loss": "loss/valid"}
-    parts["full validation loss"] = "loss/full_valid"
+    parts = {
+        "training loss": names.LOSS.format(split="train"),
+        "validation loss": names.LOSS.format(split="valid"),
+    }
+    parts["full validation loss"] = names.LOSS.format(split="full_valid")
     told = [f"{label}={values[name]:.2f}" for label, name in parts.items() if values.get(name) is not None]
     message = f"Step {step}/{total_steps}: {', '.join(told)}"
     return message, {"step": step, "total_steps": total_steps, **tuning_numbers(values)}
@@ -46,8 +51,8 @@ def tuning_event(step: int, total_steps: int, values: Numbers) -> tuple[str, dic
 
 def tuning_numbers(values: Numbers) -> dict[str, float]:
     """Returns the flat numbers of a step."""
-    names = NAMES | OF_DPO | OURS
-    return {theirs: values[ours] for theirs, ours in names.items() if values.get(ours) is not None}
+    renamed = NAMES | OF_DPO | OURS
+    return {theirs: values[ours] for theirs, ours in renamed.items() if values.get(ours) is not None}
 
 
 def tuning_columns(method: str) -> tuple[str, ...]:

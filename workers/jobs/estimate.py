@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from methods import metrics as names
+
 RECENT_STEPS = 20
 RECENT_VALIDATIONS = 3
 
@@ -33,8 +35,8 @@ class FinishEstimate:
 
     def told(self, step: int, values: Mapping[str, Any], now: float) -> None:
         """Take in a step that has just ended. `now` is of a clock that only goes forward, in seconds."""
-        if self._last is not None and self._last[0] == step - 1 and "time/step" in values:
-            between = now - self._last[1] - float(values["time/step"])
+        if self._last is not None and self._last[0] == step - 1 and names.TIME_STEP in values:
+            between = now - self._last[1] - float(values[names.TIME_STEP])
             self._after[self._has_checkpoint(step - 1)].append(max(0.0, between))
         self._last = (step, now)
         self._count(step, values)
@@ -54,15 +56,15 @@ class FinishEstimate:
         return sum(not self._has_checkpoint(each) for each in range(step, self._total + 1))
 
     def _count(self, step: int, values: Mapping[str, Any]) -> None:
-        validation = float(values.get("time/eval") or 0.0)
+        validation = float(values.get(names.TIME_EVAL) or 0.0)
         if validation:
             self._validations.append(validation)
-        if step == 0 or "time/step" not in values:
+        if step == 0 or names.TIME_STEP not in values:
             return
         if self._seen == 1:  # the first one also warmed up
             self._training.clear()
         self._seen += 1
-        self._training.append(float(values["time/step"]) - validation)
+        self._training.append(float(values[names.TIME_STEP]) - validation)
 
     def _has_checkpoint(self, step: int) -> bool:
         return step % self._interval == 0 or step == self._total

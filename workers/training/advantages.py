@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from methods import metrics as names
 from methods.train_config import TrainConfig
 from workers.training.base.types import Group
 from workers.training.model.value import explained_variance, gae
@@ -186,7 +187,7 @@ def _value_targets(
     to_go = gae(pad_sequence(token_rewards, batch_first=True), torch.zeros_like(padded), 1.0)
     to_go = torch.cat([row[:n] for row, n in zip(to_go, lengths, strict=True)])
     explained = explained_variance(to_go, torch.cat(list(values)))
-    measured = {} if explained is None else {"value/explained_variance": explained}
+    measured = {} if explained is None else {names.EXPLAINED_VARIANCE: explained}
     return TokenTargets(_normalised_together(advantages, config), returns, measured)
 
 

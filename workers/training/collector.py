@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import torch
 
+from methods import metrics as names
 from methods.train_config import TrainConfig
 from workers.training.advantages import groups_with_spread
 from workers.training.base.distributed import ALONE, World
@@ -116,7 +117,7 @@ class Collector:
         if self._config.sampling_rounds == 1:
             return {}
         discarded = len(rollouts.groups) - len(rollouts.trained)
-        return {"sampling/rounds": float(rollouts.rounds), "sampling/discarded_groups": float(discarded)}
+        return {names.SAMPLING_ROUNDS: float(rollouts.rounds), names.DISCARDED_GROUPS: float(discarded)}
 
     def _sample_ahead(self, step: int, clock: Clock) -> Rollouts | list[Group]:
         """All of a step's rollouts; among several processes only what needs no word with the others."""

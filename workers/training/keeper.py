@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from methods import metrics as names
 from methods.run_config import RunConfig
 from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
@@ -82,15 +83,15 @@ class Keeper:
     def tell(self, epoch: int, values: Mapping[str, Any], clock: Clock) -> None:
         """Tells the metrics of the step that `progress` is at, with what the run has spent so far."""
         times = clock.metrics()
-        self.progress.seconds += times["time/step"]
+        self.progress.seconds += times[names.TIME_STEP]
         totals = {
-            "tokens/trained_total": float(self.progress.trained_tokens),
-            "time/total": self.progress.seconds,
+            names.TRAINED_TOKENS: float(self.progress.trained_tokens),
+            names.TIME_TOTAL: self.progress.seconds,
         }
         self._recorder.metrics(self.progress.step, epoch, {**values, **times, **totals})
 
     def measure_kl(self, config: TrainConfig) -> Estimate:
-        """The exact KL to the starting policy on the probe set, in nats per token."""
+        """Returns the exact KL to the starting policy on the probe set, in nats per token."""
         return kl_to_reference(self._policy, self.probe, config, self._world)
 
     def keep_checkpoint(self, candidate: Candidate) -> None:
@@ -138,7 +139,7 @@ class Keeper:
         self._recorder.snapshot(candidate.checkpoint)
 
     def checkpoint_folder(self) -> Path:
-        """Where the checkpoint of this step lies."""
+        """Returns where the checkpoint of this step lies."""
         return checkpoint_folder(self._run_dir, self.progress.step)
 
     def _write_checkpoint(self, candidate: Candidate) -> None:

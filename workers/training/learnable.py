@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from methods import metrics as names
 from methods.train_config import TrainConfig
 from workers.training.advantages import compared_completions, token_weights
 from workers.training.base.types import Group
@@ -52,7 +53,7 @@ def find_learnable(groups: Sequence[Group], rewards: Rewards, config: TrainConfi
     punished = punishments(groups, config)
     measured = {}
     if config.overlong_buffer > 0:
-        measured["reward/overlong_penalty"] = float(punished[rewards.graded].mean())
+        measured[names.OVERLONG_PENALTY] = float(punished[rewards.graded].mean())
     return LearnableGroups(
         [
             PackedCompletion(groups[i].prompt, groups[i].completions[j])

@@ -1,4 +1,4 @@
-"""The numbers of a step: names are `area/thing`, all in docs/metrics.md; what is unknown is left out."""
+"""The numbers of a step, under the names of methods/metrics.py; what is unknown is left out."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Literal
 
 from graders import Grade, TokenUsage
 from graders.types import add_usages
+from methods import metrics as names
 from workers.training.advantages import groups_with_spread
 from workers.training.base.recorder import Phase, Recorder
 from workers.training.base.types import Group, Split
@@ -18,6 +19,15 @@ from workers.training.evaluate import Estimate
 from workers.training.rewards import reward_of, rewards_of
 
 Timed = Literal["sampling", "grading", "grading_busy", "waiting", "updating", "eval"]
+TIMES: dict[Timed, str] = {
+    "sampling": names.TIME_SAMPLING,
+    "grading": names.TIME_GRADING,
+    "grading_busy": names.TIME_GRADING_BUSY,
+    "waiting": names.TIME_WAITING,
+    "updating": names.TIME_UPDATING,
+    "eval": names.TIME_EVAL,
+}
+
 TELL_AGAIN_SECONDS = 60.0
 """Pause between two signs of life in one phase."""
 
@@ -25,8 +35,11 @@ TELL_AGAIN_SECONDS = 60.0
 class Clock:
     """Times the phases of one step and tells the recorder which one it is in; without one it only times."""
 
-    def __init__(self, recorder: Recorder | None = None) -> None:
+    def __init__(
+        self, recorder: Recorder | None = None, tell_again_seconds: float = TELL_AGAIN_SECONDS
+    ) -> None:
         self._recorder = recorder
+        self._tell_again_seconds = tell_again_seconds
         self._start = time.perf_counter()
         self._told = time.monotonic()
         self.seconds: dict[Timed, float] = {}
@@ -43,7 +56,7 @@ class Clock:
 
     def alive(self, phase: Phase) -> None:
         """Say again, once in a while, that the run is in this phase: for one in which something goes on."""
-        if self._recorder is not None and time.monotonic() - self._told > TELL_AGAIN_SECONDS:
+        if self._recorder is not None and time.monotonic() - self._told > self._tell_again_seconds:
             self._told = time.monotonic()
             self._recorder.phase(phase)
 
@@ -54,17 +67,17 @@ class Clock:
 
     def metrics(self) -> dict[str, float]:
         """Seconds of each phase, and of the whole step so far."""
-        seconds = {f"time/{name}": value for name, value in self.seconds.items()}
-        return {**seconds, "time/step": time.perf_counter() - self._start}
+        seconds = {TIMES[timed]: value for timed, value in self.seconds.items()}
+        return {**seconds, names.TIME_STEP: time.perf_counter() - self._start}
 
 
 def train_metrics(groups: Sequence[Group]) -> dict[str, float]:
     """Rewards, grades and lengths of a step's rollouts."""
     rewards = rewards_of(groups)
-    values = _mean_and_std("reward", rewards.values[rewards.graded].tolist())
+    values = _reward_metrics(rewards.values[rewards.graded].tolist())
     no_spread = ~groups_with_spread(rewards.values, rewards.graded)
-    values["groups/no_spread_share"] = float(no_spread.double().mean())
-    values["tokens/prompt"] = float(sum(len(group.prompt.tokens) for group in groups))
+    values[names.NO_SPREAD_SHARE] = float(no_spread.double().mean())
+    values[names.PROMPT_TOKENS] = float(sum(len(group.prompt.tokens) for group in groups))
     return {**values, **_split_metrics("train", groups)}
 
 
@@ -72,13 +85,14 @@ def valid_metrics(
     groups: Sequence[Group], reward: Estimate | None, difference: Estimate | None
 ) -> dict[str, float]:
     """The same for a validation, with its paired difference to the base."""
-    values = _estimate("reward/valid", reward) | _estimate("reward/over_base", difference)
+    values = _estimate(names.VALID_REWARD_MEAN, names.VALID_REWARD_STDERR, reward)
+    values |= _estimate(names.OVER_BASE_MEAN, names.OVER_BASE_STDERR, difference)
     return {**values, **_split_metrics("valid", groups)}
 
 
 def kl_metrics(kl: Estimate) -> dict[str, float]:
     """The exact KL on the probe set."""
-    return _estimate("kl/probe", kl)
+    return _estimate(names.KL_PROBE_MEAN, names.KL_PROBE_STDERR, kl)
 
 
 def _split_metrics(split: Split, groups: Sequence[Group]) -> dict[str, float]:
@@ -86,16 +100,17 @@ def _split_metrics(split: Split, groups: Sequence[Group]) -> dict[str, float]:
     completions = [completion for group in groups for completion in group.completions]
     lengths = [len(completion.tokens) for completion in completions]
     parse_errors = [g.failure is not None and g.failure.kind.is_completions_fault for g in grades]
-    values = {
-        f"grades/{split}_count": float(len(grades)),
-        f"grades/{split}_parse_error_share": _mean(parse_errors),
-        f"grades/{split}_ungraded_share": _mean([reward_of(grade) is None for grade in grades]),
-        f"grades/{split}_seconds_mean": _mean([grade.seconds for grade in grades]),
-        f"completion/{split}_tokens_mean": _mean(lengths),
-        f"completion/{split}_tokens_max": float(max(lengths)),
-        f"completion/{split}_truncated_share": _mean([c.finish_reason == "length" for c in completions]),
-        f"tokens/{split}_sampled": float(sum(lengths)),
+    of_split = {
+        names.GRADES_COUNT: float(len(grades)),
+        names.PARSE_ERROR_SHARE: _mean(parse_errors),
+        names.UNGRADED_SHARE: _mean([reward_of(grade) is None for grade in grades]),
+        names.GRADE_SECONDS: _mean([grade.seconds for grade in grades]),
+        names.COMPLETION_TOKENS_MEAN: _mean(lengths),
+        names.COMPLETION_TOKENS_MAX: float(max(lengths)),
+        names.TRUNCATED_SHARE: _mean([c.finish_reason == "length" for c in completions]),
+        names.SAMPLED_TOKENS: float(sum(lengths)),
     }
+    values = {name.format(split=split): value for name, value in of_split.items()}
     values |= _part_metrics(split, grades) | _usage_metrics(split, grades)
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
@@ -105,14 +120,14 @@ def _part_metrics(split: Split, grades: Sequence[Grade]) -> dict[str, float]:
     lists: dict[str, list[float]] = {}
     failures: Counter[str] = Counter()
     for grade in grades:
-        for name, score in grade.parts.items():
-            lists.setdefault(f"parts/{split}/{name}", []).append(score)
-        for name, seconds in grade.part_seconds.items():
-            lists.setdefault(f"part_seconds/{split}/{name}", []).append(seconds)
+        for part, score in grade.parts.items():
+            lists.setdefault(names.PART_MEAN.format(split=split, part=part), []).append(score)
+        for part, seconds in grade.part_seconds.items():
+            lists.setdefault(names.PART_SECONDS.format(split=split, part=part), []).append(seconds)
         if grade.failure is not None:
-            failures[f"failures/{split}/{grade.failure.kind}"] += 1
-        for name, failure in grade.part_failures.items():
-            failures[f"part_failures/{split}/{failure.kind}/{name}"] += 1
+            failures[names.FAILURES.format(split=split, kind=grade.failure.kind)] += 1
+        for part, failure in grade.part_failures.items():
+            failures[names.PART_FAILURES.format(split=split, kind=failure.kind, part=part)] += 1
     means = {name: _mean(values) for name, values in lists.items()}
     return means | {name: float(count) for name, count in failures.items()}
 
@@ -121,42 +136,45 @@ def _usage_metrics(split: Split, grades: Sequence[Grade]) -> dict[str, float]:
     """Tokens that the graders' models have read and written: by model, and by part."""
     values: dict[str, float] = {}
     for model, usage in add_usages(grade.usage for grade in grades).items():
-        values |= _tokens(f"usage/{split}", model, usage)
+        for kind, count in vars(usage).items():
+            values[names.USAGE.format(split=split, kind=kind, model=model)] = float(count)
     parts: dict[str, TokenUsage] = {}
     for grade in grades:
         for part, by_model in grade.part_usage.items():
             parts[part] = sum(by_model.values(), start=parts.get(part, TokenUsage()))
     for part, usage in parts.items():
-        values |= _tokens(f"part_usage/{split}", part, usage)
+        for kind, count in vars(usage).items():
+            values[names.PART_USAGE.format(split=split, kind=kind, part=part)] = float(count)
     return values
 
 
 def total_usage_metrics(usage: Mapping[str, TokenUsage]) -> dict[str, float]:
     """The same since the run began, by model."""
-    values: dict[str, float] = {}
-    for model, tokens in usage.items():
-        values |= _tokens("usage/total", model, tokens)
-    return values
+    return {
+        names.TOTAL_USAGE.format(kind=kind, model=model): float(count)
+        for model, tokens in usage.items()
+        for kind, count in vars(tokens).items()
+    }
 
 
-def _tokens(area: str, name: str, usage: TokenUsage) -> dict[str, float]:
-    """`name` last: a model's may hold slashes."""
-    return {f"{area}/{kind}/{name}": float(count) for kind, count in vars(usage).items()}
-
-
-def _mean_and_std(name: str, values: Sequence[float]) -> dict[str, float]:
+def _reward_metrics(values: Sequence[float]) -> dict[str, float]:
     if not values:
         return {}
     mean = _mean(values)
     std = math.sqrt(_mean([(value - mean) ** 2 for value in values]))
-    return {f"{name}/mean": mean, f"{name}/std": std, f"{name}/min": min(values), f"{name}/max": max(values)}
+    return {
+        names.REWARD_MEAN: mean,
+        names.REWARD_STD: std,
+        names.REWARD_MIN: min(values),
+        names.REWARD_MAX: max(values),
+    }
 
 
-def _estimate(name: str, found: Estimate | None) -> dict[str, float]:
+def _estimate(mean: str, stderr: str, found: Estimate | None) -> dict[str, float]:
     if found is None:
         return {}
-    values = {f"{name}_mean": found.mean}
-    return values if found.stderr is None else {**values, f"{name}_stderr": found.stderr}
+    values = {mean: found.mean}
+    return values if found.stderr is None else {**values, stderr: found.stderr}
 
 
 def _mean(values: Sequence[float]) -> float:

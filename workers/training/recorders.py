@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from methods import metrics as names
 from workers.training.base.recorder import Phase, Recorder
 from workers.training.base.types import Checkpoint, Group, Split
 
@@ -81,13 +82,13 @@ class ConsoleRecorder:
 
     def metrics(self, step: int, epoch: int, values: Mapping[str, Any]) -> None:
         shown = (
-            ("reward", "reward/mean", ".3f"),
-            ("valid", "reward/valid_mean", ".3f"),
-            ("kl", "kl/probe_mean", ".4f"),
-            ("entropy", "entropy/mean", ".3f"),
-            ("tokens", "completion/train_tokens_mean", ".1f"),
-            ("ungraded", "grades/train_ungraded_share", ".0%"),
-            ("seconds", "time/step", ".2f"),
+            ("reward", names.REWARD_MEAN, ".3f"),
+            ("valid", names.VALID_REWARD_MEAN, ".3f"),
+            ("kl", names.KL_PROBE_MEAN, ".4f"),
+            ("entropy", names.ENTROPY_MEAN, ".3f"),
+            ("tokens", names.COMPLETION_TOKENS_MEAN.format(split="train"), ".1f"),
+            ("ungraded", names.UNGRADED_SHARE.format(split="train"), ".0%"),
+            ("seconds", names.TIME_STEP, ".2f"),
         )
         found = [f"{label} {values[name]:{form}}" for label, name, form in shown if name in values]
         self._print(f"step {step}/{self._total_steps} epoch {epoch}  " + "  ".join(found))

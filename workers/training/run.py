@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from graders import Grade, Grader
 from graders.types import add_usages
+from methods import metrics as names
 from methods.rows import Row
 from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
@@ -124,7 +125,7 @@ class Run:
         self.recorder.note("warn", f"Step {step}: loss or gradient was not finite; the update was skipped.")
 
     def _check_mismatch(self, step: int, stats: UpdateStats) -> None:
-        gap = stats.values.get("sampler/mismatch", 0.0)
+        gap = stats.values.get(names.SAMPLER_MISMATCH, 0.0)
         if gap > MISMATCH_ALARM and not self.progress.is_mismatch_noted:
             self.progress.is_mismatch_noted = True
             self.recorder.note(

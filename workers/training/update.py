@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from methods import metrics as names
 from methods.train_config import TrainConfig
 from workers.training.advantages import TokenTargets, token_targets
 from workers.training.base.distributed import ALONE, World
@@ -97,7 +98,7 @@ def update_policy(
     warm = warm_up(config, step)
     for param_group in optimizer.param_groups:
         param_group["lr"] = warm * param_group["peak_lr"]
-    stats.values["optim/lr"] = warm * config.learning_rate
+    stats.values[names.LEARNING_RATE] = warm * config.learning_rate
     of_policy, of_head = _split_weights(policy)
     for update in range(config.updates_per_step):
         metrics = UpdateMetrics()
@@ -114,7 +115,7 @@ def update_policy(
         if not stats.is_finite:
             break
         optimizer.step()
-        stats.values |= totals.metrics(config, is_first=update == 0) | {"optim/grad_norm": norm}
+        stats.values |= totals.metrics(config, is_first=update == 0) | {names.GRAD_NORM: norm}
     optimizer.zero_grad(set_to_none=True)
     return stats
 

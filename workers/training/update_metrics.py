@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from methods import metrics as names
 from methods.train_config import TrainConfig
 from workers.training.losses import TokenLoss
 
@@ -69,26 +70,34 @@ class UpdateTotals(NamedTuple):
         return self.sums["loss"] + self.sums.get("value_loss", 0.0)
 
     def metrics(self, config: TrainConfig, *, is_first: bool) -> dict[str, float]:
-        """docs/metrics.md. KL, entropy and lag are those of the policy before the step's first update."""
+        """Returns the metrics of one update.
+
+        KL, entropy and the sampler's mismatch are told of the step's first update alone: they are those of
+        the policy before it.
+        """
         mean = {name: total / self.n_tokens for name, total in self.sums.items()}
         values = {
-            "optim/loss": self.sums["loss"],
-            "ratio/mean": mean["ratio"],
-            "ratio/max": self.tops["ratio"],
-            "ratio/min": -self.tops["minus_ratio"],
-            "ratio/clipped_share": mean["clipped"],
-            "ratio/clipped_low_share": mean["clipped_low"],
+            names.POLICY_LOSS: self.sums["loss"],
+            names.RATIO_MEAN: mean["ratio"],
+            names.RATIO_MAX: self.tops["ratio"],
+            names.RATIO_MIN: -self.tops["minus_ratio"],
+            names.CLIPPED_SHARE: mean["clipped"],
+            names.CLIPPED_LOW_SHARE: mean["clipped_low"],
         }
         if "value_loss" in self.sums:
-            values["value/loss"] = self.sums["value_loss"]
+            values[names.VALUE_LOSS] = self.sums["value_loss"]
         if is_first:
-            gap = "lag" if config.async_steps else "mismatch"
+            gap, largest_gap = (
+                (names.SAMPLER_LAG, names.SAMPLER_LAG_MAX)
+                if config.async_steps
+                else (names.SAMPLER_MISMATCH, names.SAMPLER_MISMATCH_MAX)
+            )
             values |= {
-                "kl/reference": mean["kl"],
-                "entropy/mean": mean["entropy"],
-                "ratio/truncated_share": mean["truncated"],
-                f"sampler/{gap}": mean["gap"],
-                f"sampler/{gap}_max": self.tops["gap"],
+                names.KL_REFERENCE: mean["kl"],
+                names.ENTROPY_MEAN: mean["entropy"],
+                names.IMPORTANCE_TRUNCATED_SHARE: mean["truncated"],
+                gap: mean["gap"],
+                largest_gap: self.tops["gap"],
             }
         return values
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from methods import metrics as names
 from methods.rows import Row
 from methods.tune_config import TuneConfig
 from workers.training.base.errors import NonFinite, RunCancelled, RunPaused
@@ -33,10 +34,10 @@ from workers.tuning.trainers import EpochTrainer, temporary_files_in
 SCRATCH = "trainer"
 
 DPO_NAMES = {
-    "dpo/reward_accuracy": "rewards/accuracies",
-    "dpo/reward_margin": "rewards/margins",
-    "dpo/reward_chosen": "rewards/chosen",
-    "dpo/reward_rejected": "rewards/rejected",
+    names.DPO_REWARD_ACCURACY: "rewards/accuracies",
+    names.DPO_REWARD_MARGIN: "rewards/margins",
+    names.DPO_REWARD_CHOSEN: "rewards/chosen",
+    names.DPO_REWARD_REJECTED: "rewards/rejected",
 }
 """Our names of what TRL's DPOTrainer tells of a step."""
 
@@ -202,12 +203,14 @@ class TuneRun:
 
     def _step_values(self, logs: Mapping[str, float]) -> dict[str, float]:
         values = {
-            "loss/train": float(logs["loss"]),
-            "optim/lr": self._used_rate,
-            "optim/grad_norm": float(logs["grad_norm"]),
+            names.LOSS.format(split="train"): float(logs["loss"]),
+            names.LEARNING_RATE: self._used_rate,
+            names.GRAD_NORM: float(logs["grad_norm"]),
         }
         accuracy = self.epoch_trainer.accuracy
-        values["accuracy/train"] = accuracy.take() if accuracy else float(logs["mean_token_accuracy"])
+        values[names.ACCURACY.format(split="train")] = (
+            accuracy.take() if accuracy else float(logs["mean_token_accuracy"])
+        )
         values |= {ours: float(logs[theirs]) for ours, theirs in DPO_NAMES.items() if theirs in logs}
         return values
 
@@ -282,8 +285,8 @@ def _n_tokens(example: Example | Pair) -> int:
 
 
 def _named(split: str, measure: Measure) -> dict[str, float]:
-    values = {f"loss/{split}": measure.loss, f"accuracy/{split}": measure.accuracy}
+    values = {names.LOSS: measure.loss, names.ACCURACY: measure.accuracy}
     if measure.reward_accuracy is not None and measure.reward_margin is not None:
-        values[f"dpo/{split}_reward_accuracy"] = measure.reward_accuracy
-        values[f"dpo/{split}_reward_margin"] = measure.reward_margin
-    return values
+        values[names.DPO_VALID_REWARD_ACCURACY] = measure.reward_accuracy
+        values[names.DPO_VALID_REWARD_MARGIN] = measure.reward_margin
+    return {name.format(split=split): value for name, value in values.items()}

@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.tiny_model import make_tiny_model
 from tests.workers.training.support import make_config
 from workers.training.model.policy import Policy
+
+# A property takes as long as the machine lets it, the first example also for its kernels to be compiled.
+settings.register_profile("engine", parent=settings(), deadline=None)
+settings.load_profile("engine")
 
 
 @pytest.fixture(autouse=True, scope="session")

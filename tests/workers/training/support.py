@@ -11,9 +11,6 @@ from graders import Failure, FailureKind, Grade, Sample
 from methods.rows import Row
 from methods.train_config import TrainConfig
 from workers.training.base.types import Checkpoint, Completion, Group, Prompt, Split
-from workers.training.sampling.decoders import CacheSize, slot_cache
-from workers.training.sampling.slot_cache import SlotCache
-from workers.training.sampling.static_decoder import StaticDecoder
 
 TIMES = ("time/", "grades/train_seconds_mean", "grades/valid_seconds_mean")
 
@@ -150,9 +147,3 @@ def group_of(prompt: Prompt, *completions: Sequence[int], logprob: float = -1.0)
 def sampling_threads() -> list[threading.Thread]:
     """Those that sample the next step."""
     return [thread for thread in threading.enumerate() if thread.name.startswith("sample-ahead")]
-
-
-def decode_statically(model: Any, size: CacheSize, samples: int, _: int) -> tuple[SlotCache, StaticDecoder]:
-    """Takes the place of `make_decoder`: what a GPU gets."""
-    cache = slot_cache(model, size)
-    return cache, StaticDecoder(model, cache, samples)

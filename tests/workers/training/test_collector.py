@@ -16,7 +16,6 @@ from tests.workers.training.support import (
     make_rows,
     sampling_threads,
 )
-from workers.training import collector as collector_module
 from workers.training import loop
 from workers.training.base.distributed import ALONE, World
 from workers.training.collector import Collector, sample_and_grade
@@ -25,7 +24,7 @@ from workers.training.metrics import Clock
 from workers.training.model.policy import Policy
 from workers.training.prompts import make_prompts
 from workers.training.rewards import GradePool, rewards_of
-from workers.training.sampling.rollout import Sampling, sample_groups
+from workers.training.sampling.rollout import Sampling
 
 PATIENCE = 30
 """Seconds after which a test that waits for another thread fails."""
@@ -46,10 +45,10 @@ def make_collector(sharp):
     """Collectors of a small model, closed at the end."""
     made = []
 
-    def make(grade, rows=make_rows(*"abcdefgh"), world=ALONE, policy=None, **changes):
+    def make(grade, rows=make_rows(*"abcdefgh"), world=ALONE, policy=None, make_pool=GradePool, **changes):
         config = make_config(sharp, prompts_per_step=3, **changes)
         policy = policy or Policy.load(config)
-        pool = GradePool(FunctionGrader(grade), threads=config.grade_concurrency)
+        pool = make_pool(FunctionGrader(grade), threads=config.grade_concurrency)
         prompts = make_prompts(rows, policy.tokenizer, policy.context, "training")
         made.append((pool, Collector(policy, prompts, pool, config, ListRecorder(), world)))
         return made[-1][1]
@@ -75,24 +74,24 @@ def without_times(rollouts):
 # Grading beside sampling
 
 
-def test_grading_runs_while_sampling_goes_on(make_collector, monkeypatch):
+def test_grading_runs_while_sampling_goes_on(make_collector):
     """Sampling here waits for the grader to be called, which grading at the end would never do."""
     grader_called = threading.Event()
     seen_while_sampling = []
 
-    def patient(policy, prompts, sampling, on_completion):
-        def told(*completion):
-            on_completion(*completion)
-            seen_while_sampling.append(grader_called.wait(PATIENCE))
+    class PatientPool(GradePool):
+        """Is told of a completion by the sampler, which it lets go on when the grader has been called."""
 
-        return sample_groups(policy, prompts, sampling, told)
+        def submit(self, *completion):
+            job = super().submit(*completion)
+            seen_while_sampling.append(grader_called.wait(PATIENCE))
+            return job
 
     def grade(text, item):
         grader_called.set()
         return 1.0
 
-    monkeypatch.setattr(collector_module, "sample_groups", patient)
-    rollouts = make_collector(grade).collect(1, Clock())
+    rollouts = make_collector(grade, make_pool=PatientPool).collect(1, Clock())
     assert seen_while_sampling == [True] * 12
     assert [len(group.grades) for group in rollouts.groups] == [4] * 3
 

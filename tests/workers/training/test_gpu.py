@@ -6,8 +6,9 @@ import torch
 from tests.workers.training.support import make_config
 from workers.training.base.types import Prompt
 from workers.training.model.policy import Policy
-from workers.training.sampling import static_decoder
+from workers.training.sampling import decoders
 from workers.training.sampling.rollout import Sampling, sample_groups
+from workers.training.sampling.static_decoder import CudaGraph, StaticDecoder
 
 pytestmark = [
     pytest.mark.gpu,
@@ -30,21 +31,27 @@ def tokens(groups):
     return [[c.tokens for c in group.completions] for group in groups]
 
 
-def test_graphs_sample_the_tokens_that_single_kernels_do(sharp, prompts, monkeypatch):
+def test_graphs_sample_the_tokens_that_single_kernels_do(sharp, prompts):
     policy = Policy.load(make_config(sharp, device="cuda", dtype="float32"))
     policy.end_ids = tuple(range(0, 256, 13))
     captured = []
-    original = static_decoder._Graph
 
     def counted(*args):
-        captured.append(original(*args))
+        captured.append(CudaGraph(*args))
         return captured[-1]
 
-    monkeypatch.setattr(static_decoder, "_Graph", counted)
-    with_graphs = sample_groups(policy, prompts, SAMPLING)
+    def way(capture):
+        def make(model, size, samples, _):
+            cache = decoders.slot_cache(model, size)
+            return cache, StaticDecoder(model, cache, samples, capture)
+
+        return make
+
+    with_graphs = sample_groups(policy, prompts, SAMPLING, make_decoder=way(counted))
     assert captured
-    monkeypatch.setattr(static_decoder.StaticDecoder, "_captured", lambda _, run: run)
     assert tokens(sample_groups(policy, prompts, SAMPLING)) == tokens(with_graphs)
+    one_by_one = sample_groups(policy, prompts, SAMPLING, make_decoder=way(None))
+    assert tokens(one_by_one) == tokens(with_graphs)
 
 
 def test_bf16_rollouts_stay_near_the_trainers_logprobs(sharp, prompts):

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
 from graders import Failure, FailureKind, Grade
 from tests.workers.training import killed_run
@@ -21,13 +22,12 @@ from tests.workers.training.support import (
     make_config,
     make_rows,
 )
-from workers.training import run as run_module
 from workers.training import state
 from workers.training.base.errors import RunCancelled, RunPaused, StateMismatch
 from workers.training.base.types import Completion, Group, Prompt
 from workers.training.checkpoints import select
 from workers.training.collector import Rollouts
-from workers.training.folders import FolderDamaged, publish, read_manifest, sha256
+from workers.training.folders import MANIFEST, FolderDamaged, publish, read_manifest, sha256
 from workers.training.loop import train
 from workers.training.state import newest_state, saved_steps
 
@@ -55,6 +55,19 @@ def final_weights(run_dir):
 def stop_after(steps):
     stops = iter([False] * steps + [True])
     return lambda: next(stops)
+
+
+def rewrite(folder, change):
+    """Publish a saved state anew, whole by its manifest, with something else in it."""
+    facts = {name: value for name, value in read_manifest(folder).items() if name != "files"}
+
+    def write(copy):
+        for file in folder.iterdir():
+            if file.name != MANIFEST:
+                (copy / file.name).write_bytes(file.read_bytes())
+        change(copy)
+
+    publish(folder, write, facts)
 
 
 AHEAD = {"adapter": "full", "async_steps": 1, "sampling_rounds": 2}
@@ -127,25 +140,24 @@ def test_killed_at_any_message_and_resumed(whole, tmp_path, messages):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_without_the_optimizers_state_the_history_differs(whole, tmp_path, monkeypatch):
+def test_without_the_optimizers_state_the_history_differs(whole, tmp_path):
     """The control: the comparison above would notice."""
     config, _, history, weights = whole
     with pytest.raises(RunCancelled):
         go(config, tmp_path, should_stop=stop_after(4))
-    monkeypatch.setattr(state, "_load_optimizer", lambda policy, optimizer, tensors: None)
+    rewrite(tmp_path / "state_000004", lambda folder: save_file({}, folder / "optimizer.safetensors"))
     _, second = go(config, tmp_path)
     assert second.history()[6] != history[6]
     assert final_weights(tmp_path) != weights
 
 
-def test_without_the_rollouts_that_were_pending_the_history_differs(tiny, tmp_path, monkeypatch):
+def test_without_the_rollouts_that_were_pending_the_history_differs(tiny, tmp_path):
     """The control for sampling ahead: the weights have moved on since."""
     config = config_of(tiny, **AHEAD)
     _, recorder = go(config, tmp_path / "whole")
     with pytest.raises(RunCancelled):
         go(config, tmp_path / "run", should_stop=stop_after(4))
-    assert (tmp_path / "run" / "state_000004" / "pending.json").exists()
-    monkeypatch.setattr(run_module, "load_pending", lambda folder, prompts: None)
+    rewrite(tmp_path / "run" / "state_000004", lambda folder: (folder / "pending.json").unlink())
     _, second = go(config, tmp_path / "run")
     assert second.history()[5] != recorder.history()[5]
     assert final_weights(tmp_path / "run") != final_weights(tmp_path / "whole")

@@ -3,11 +3,8 @@
 import json
 from dataclasses import asdict, replace
 
-import pytest
-
 from graders import Failure, FailureKind, Grade, TokenUsage
 from tests.workers.training.support import group_of
-from workers.training import metrics
 from workers.training.base.types import Prompt
 from workers.training.collector import Rollouts
 from workers.training.metrics import Clock, total_usage_metrics, train_metrics
@@ -63,17 +60,17 @@ def test_rollouts_that_wait_in_a_saved_state_keep_what_they_cost():
     assert [asdict(grade) for grade in back.groups[0].grades] == [asdict(grade) for grade in GRADES]
 
 
-def test_a_long_phase_in_which_something_goes_on_is_told_again(monkeypatch: pytest.MonkeyPatch):
+def test_a_long_phase_in_which_something_goes_on_is_told_again():
     told = []
 
     class Listening(Silent):
         def phase(self, phase):
             told.append(phase)
 
-    clock = Clock(Listening())
-    with clock.phase("grading", "grading"):
-        clock.alive("grading")
+    patient, impatient = Clock(Listening()), Clock(Listening(), tell_again_seconds=0.0)
+    with patient.phase("grading", "grading"):
+        patient.alive("grading")
         assert told == ["grading"], "not after every grade"
-        monkeypatch.setattr(metrics, "TELL_AGAIN_SECONDS", 0.0)
-        clock.alive("grading")
-    assert told == ["grading", "grading"]
+    with impatient.phase("grading", "grading"):
+        impatient.alive("grading")
+    assert told == ["grading"] * 3

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from methods import metrics
 from methods.rows import Row
 from methods.tune_config import TuneConfig
 from tests.workers.rows import chat_rows, preference_rows
@@ -117,6 +118,8 @@ def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(
     if method == "dpo":
         assert last["dpo/full_valid_reward_accuracy"] == 1.0
         assert last["dpo/full_valid_reward_margin"] > first["dpo/full_valid_reward_margin"] > 0
+    told = {name for values in whole.steps.values() for name in values} - {"epoch"}
+    assert [name for name in told if metrics.find(name) is None] == []
     pickled = [path for path in tmp_path.rglob("*") if path.suffix in (".pt", ".pth", ".bin", ".pkl")]
     assert pickled == []
     assert tempfile.gettempdir() == usual

@@ -72,7 +72,7 @@ def own_weight(model: Any, name: str) -> Any:
 
 
 @torch.no_grad()
-def follow(layer: Any, copied: Any) -> None:
+def follow(layer: Any, copied: Any, merged_from: float = MERGED_FROM) -> None:
     """Let a layer of the sampling copy compute what a LoRA layer computes now: W + scale * B A, in fp32.
 
     Collective where the LoRA layer's base is sharded.
@@ -81,7 +81,7 @@ def follow(layer: Any, copied: Any) -> None:
     delta = layer.get_delta_weight(ADAPTER).float()
     if isinstance(copied, FollowingLinear):
         copied.branch = None
-        if 0 < delta.abs().mean() < MERGED_FROM * base.abs().mean(dtype=torch.float32):
+        if 0 < delta.abs().mean() < merged_from * base.abs().mean(dtype=torch.float32):
             scale = layer.scaling[ADAPTER]
             down, up = layer.lora_A[ADAPTER].weight.float(), layer.lora_B[ADAPTER].weight.float()
             # Copies: the trained weights change while the next rollouts are sampled.

@@ -29,7 +29,13 @@ CACHED_BYTES = 2 * 2**20
 
 
 def token_logprobs(
-    states: Tensor, head: Any, targets: Tensor, temperature: float, allowed: Allowed | None = None
+    states: Tensor,
+    head: Any,
+    targets: Tensor,
+    temperature: float,
+    allowed: Allowed | None = None,
+    *,
+    logit_bytes: int = LOGIT_BYTES,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each target at the sampling temperature, and the entropy (no gradient). (N,) each.
 
@@ -39,10 +45,10 @@ def token_logprobs(
     """
     if _is_frozen(states, head):
         found: tuple[Tensor, Tensor] = _FrozenLogprobs.apply(  # type: ignore[no-untyped-call]
-            states, head.weight, targets, temperature, allowed
+            states, head.weight, targets, temperature, allowed, logit_bytes
         )
         return found
-    chunks = _chunks(states, head, LOGIT_BYTES)
+    chunks = _chunks(states, head, logit_bytes)
     run: Callable[..., tuple[Tensor, Tensor]] = _chunk_logprobs
     if torch.is_grad_enabled() and len(chunks) > 1:
         run = partial(checkpoint, _chunk_logprobs, use_reentrant=False, preserve_rng_state=False)
@@ -56,9 +62,11 @@ def token_logprobs(
 
 
 @torch.no_grad()
-def token_kl(states: Tensor, head: Any, ref_states: Tensor, ref_head: Any) -> Tensor:
+def token_kl(
+    states: Tensor, head: Any, ref_states: Tensor, ref_head: Any, *, logit_bytes: int = LOGIT_BYTES
+) -> Tensor:
     """Exact KL(policy || reference) over the vocabulary at each token, temperature 1. (N,)."""
-    chunks = _chunks(states, head, LOGIT_BYTES)
+    chunks = _chunks(states, head, logit_bytes)
     pairs = zip(chunks, torch.split(ref_states, len(chunks[0])), strict=True)
     return torch.cat([kl_exact(head(chunk), ref_head(ref_chunk)) for chunk, ref_chunk in pairs])
 
@@ -99,13 +107,19 @@ class _FrozenLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, temperature: float, allowed: Allowed | None
+        ctx: Any,
+        states: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        temperature: float,
+        allowed: Allowed | None,
+        logit_bytes: int,
     ) -> tuple[Tensor, Tensor]:
         from workers.training.kernels import softmax, threads
 
         n, vocabulary = len(states), len(weight)
         rows = max(LEAST_ROWS, CACHED_BYTES // (4 * vocabulary))
-        size = max(1, min(rows, LOGIT_BYTES // (4 * vocabulary)))
+        size = max(1, min(rows, logit_bytes // (4 * vocabulary)))
         wants_slopes = ctx.needs_input_grad[0]
         logprobs, entropies = states.new_empty(n), states.new_empty(n)
         slopes = torch.empty_like(states) if wants_slopes else None
@@ -137,7 +151,7 @@ class _FrozenLogprobs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors
-        return slopes * gradient[:, None], None, None, None, None
+        return slopes * gradient[:, None], None, None, None, None, None
 
 
 class _Logprobs(torch.autograd.Function):

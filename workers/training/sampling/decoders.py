@@ -10,9 +10,9 @@ from torch import Tensor
 
 from workers.training.sampling.decode_attention import decode, layer_shapes
 from workers.training.sampling.decode_step import ActiveRows, exact_step
-from workers.training.sampling.lean_decoder import is_known, lean_decoder, linears
+from workers.training.sampling.lean_decoder import LeanDecoder, can_be_lean, is_known, linears
 from workers.training.sampling.slot_cache import SlotCache
-from workers.training.sampling.static_decoder import StaticDecoder
+from workers.training.sampling.static_decoder import CudaGraph, StaticDecoder
 
 if TYPE_CHECKING:
     from workers.training.sampling.panel_cache import PanelCache
@@ -45,34 +45,26 @@ class CacheSize(NamedTuple):
 Decode = Callable[[ActiveRows, Tensor], Tensor]
 """Reads the last tokens (B,) of active completions and returns the logits of the next, (B, V)."""
 
+Decoder = tuple["SlotCache | PanelCache", Decode]
+"""A cache, and what decodes over it."""
 
-def make_decoder(
-    model: Any, size: CacheSize, samples: int, n_completions: int
-) -> tuple[SlotCache | PanelCache, Decode]:
-    """A cache and what decodes over it, for `n_completions`, `samples` of each prompt."""
+MakeDecoder = Callable[[Any, CacheSize, int, int], Decoder]
+"""(model, size, samples of each prompt, completions in the call) -> a decoder for this call."""
+
+
+def make_decoder(model: Any, size: CacheSize, samples: int, n_completions: int) -> Decoder:
+    """Chooses the fastest way of decoding that the model and its device allow."""
     if n_completions * size.most_columns >= COMPILED_FROM and can_be_compiled(model):
-        return _compiled(model, size)
-    cache = slot_cache(model, size)
+        return compiled(model, size, samples, n_completions)
     if model.device.type == "cuda":
-        return cache, StaticDecoder(model, cache, samples)
-    lean = lean_decoder(model) if n_completions >= LEAN_FROM else None
-    if lean is not None:
-        return cache, lambda active, ids: lean.decode(cache, exact_step(active, ids))
-    return cache, lambda active, ids: decode(model, cache, exact_step(active, ids))
+        return static(model, size, samples, n_completions)
+    if n_completions >= LEAN_FROM and can_be_lean(model):
+        return lean(model, size, samples, n_completions)
+    return by_modules(model, size, samples, n_completions)
 
 
-def slot_cache(model: Any, size: CacheSize) -> SlotCache:
-    """What all but the compiled decoder read."""
-    return SlotCache(
-        *layer_shapes(model, model.device),
-        groups=size.groups,
-        prompt_columns=size.prompt_columns,
-        slots=size.slots,
-        columns=size.columns,
-    )
-
-
-def _compiled(model: Any, size: CacheSize) -> tuple[PanelCache, Decode]:
+def compiled(model: Any, size: CacheSize, _samples: int, _n_completions: int) -> Decoder:
+    """Decodes by one compiled call a step; for models that `can_be_compiled`."""
     from workers.training.sampling.compiled_decoder import CompiledDecoder
     from workers.training.sampling.panel_cache import PanelCache
 
@@ -87,7 +79,36 @@ def _compiled(model: Any, size: CacheSize) -> tuple[PanelCache, Decode]:
     return cache, CompiledDecoder(model, cache, size.prompt_columns + size.most_columns)
 
 
-def can_be_compiled(model: Any) -> bool:
+def static(model: Any, size: CacheSize, samples: int, _n_completions: int) -> Decoder:
+    """Decodes over static tensors of few sizes, as CUDA graphs where there is a GPU."""
+    cache = slot_cache(model, size)
+    return cache, StaticDecoder(model, cache, samples, CudaGraph if model.device.type == "cuda" else None)
+
+
+def lean(model: Any, size: CacheSize, _samples: int, _n_completions: int) -> Decoder:
+    """Decodes over merged weights; for models that `can_be_lean`."""
+    cache, decoder = slot_cache(model, size), LeanDecoder(model)
+    return cache, lambda active, ids: decoder.decode(cache, exact_step(active, ids))
+
+
+def by_modules(model: Any, size: CacheSize, _samples: int, _n_completions: int) -> Decoder:
+    """Decodes by the model's own modules; for every model."""
+    cache = slot_cache(model, size)
+    return cache, lambda active, ids: decode(model, cache, exact_step(active, ids))
+
+
+def slot_cache(model: Any, size: CacheSize) -> SlotCache:
+    """What all but the compiled decoder read."""
+    return SlotCache(
+        *layer_shapes(model, model.device),
+        groups=size.groups,
+        prompt_columns=size.prompt_columns,
+        slots=size.slots,
+        columns=size.columns,
+    )
+
+
+def can_be_compiled(model: Any, most_bytes: int = COMPILED_BYTES) -> bool:
     """Whether the compiled kernels do all that this model does, in fp32, and its weights are few enough."""
     if not is_known(model):
         return False
@@ -96,7 +117,7 @@ def can_be_compiled(model: Any) -> bool:
     others = [linear for layer in decoder.layers for linear in linears(layer)[3:]]
     return (
         all(tensor.dtype == torch.float32 for tensor in weights)
-        and sum(tensor.nbytes for tensor in weights) * torch.get_num_threads() <= COMPILED_BYTES
+        and sum(tensor.nbytes for tensor in weights) * torch.get_num_threads() <= most_bytes
         and all(linear.bias is None for linear in (*others, head))
         and decoder.config.hidden_act == "silu"
         and decoder.config.rope_parameters["rope_type"] in STATIC_ROPE

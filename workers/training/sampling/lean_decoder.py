@@ -116,10 +116,10 @@ class LeanDecoder:
         return self._head(self._norm(states))
 
 
-def lean_decoder(model: Any) -> LeanDecoder | None:
-    """Copy the weights, if the model is one of those that this knows by heart; else None."""
+def can_be_lean(model: Any) -> bool:
+    """Whether `LeanDecoder` does all that this model does, and its weights are few enough to copy."""
     size = sum(tensor.nbytes for tensor in model.get_decoder().parameters())
-    return LeanDecoder(model) if is_known(model) and size <= MOST_BYTES else None
+    return is_known(model) and size <= MOST_BYTES
 
 
 def is_known(model: Any) -> bool:

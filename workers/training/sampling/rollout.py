@@ -21,24 +21,33 @@ from workers.training.base.types import Completion, Group, Prompt
 from workers.training.model.grammar import Grammar
 from workers.training.sampling.decode_attention import layer_shapes, prefill
 from workers.training.sampling.decode_step import ActiveRows, Ints
-from workers.training.sampling.decoders import CacheSize, make_decoder
+from workers.training.sampling.decoders import CacheSize, MakeDecoder, make_decoder
 from workers.training.sampling.draw import draw
 from workers.training.sampling.stop_strings import StopStrings
-
-FIRST_COLUMNS = 512
-"""Tokens of a completion for which there is room at first; it doubles as completions grow."""
-
-MAX_SLOTS = 256
-"""Most completions decoded side by side."""
 
 CACHE_BYTES = {"cpu": 1 << 30, "cuda": 16 << 30}
 """Most memory for keys and values; fewer slots are used for longer sequences."""
 
-PREFILL_TOKENS = 16_384
-"""Most padded prompt tokens in one forward pass."""
 
-PREFILL_PADDING = 256
-"""Padded tokens up to which prompts of different lengths are run together; above, up to a quarter."""
+@dataclass(frozen=True)
+class SamplerLimits:
+    """What bounds memory and waste of one call of the sampler. It changes no completion.
+
+    Attributes:
+        slots: most completions decoded side by side.
+        first_columns: tokens of a completion that the cache holds at first; it doubles as completions grow.
+        prefill_tokens: most padded prompt tokens in one forward pass.
+        prefill_padding: padding, in tokens, up to which prompts of different lengths are run together; above
+            it, up to a quarter of the pass may be padding.
+    """
+
+    slots: int = 256
+    first_columns: int = 512
+    prefill_tokens: int = 16_384
+    prefill_padding: int = 256
+
+
+LIMITS = SamplerLimits()
 
 OnCompletion = Callable[[int, int, Completion], None]
 Bools = NDArray[np.bool_]
@@ -95,16 +104,26 @@ def sample_groups(
     sampling: Sampling,
     on_completion: OnCompletion | None = None,
     model: Any | None = None,
+    *,
+    limits: SamplerLimits = LIMITS,
+    make_decoder: MakeDecoder = make_decoder,
 ) -> list[Group]:
     """Sample `sampling.samples` completions for each prompt, in the prompts' order.
 
     `on_completion(index of the prompt, sample, completion)` is told of each completion as soon as it has
-    ended, on this thread. `model` is sampled from instead of `policy.rollout_model`.
+    ended, on this thread. `model` is sampled from instead of `policy.rollout_model`. `make_decoder` is by
+    default the one that chooses what suits model and device; every other gives the same completions.
     """
     if not prompts:
         return []
     decoding = _Decoding(
-        policy, prompts, sampling, on_completion, policy.rollout_model if model is None else model
+        policy,
+        prompts,
+        sampling,
+        on_completion,
+        policy.rollout_model if model is None else model,
+        limits,
+        make_decoder,
     )
     while decoding.waiting or len(decoding.last):
         decoding.start_waiting()
@@ -131,8 +150,11 @@ class _Decoding:
         sampling: Sampling,
         on_completion: OnCompletion | None,
         model: Any,
+        limits: SamplerLimits,
+        make_decoder: MakeDecoder,
     ) -> None:
         self.model = model
+        self.most = limits
         self.device = policy.device
         self.prompts = prompts
         self.sampling = sampling
@@ -172,14 +194,14 @@ class _Decoding:
         # Twice as many prompts as completions need at first: groups share slots while their last ones go on.
         per_group = (min(G, 2) * longest + G * self.max_columns) * bytes_per_token
         at_once = min(
-            len(self.prompts), max(1, min(MAX_SLOTS // G, CACHE_BYTES[self.device.type] // per_group))
+            len(self.prompts), max(1, min(self.most.slots // G, CACHE_BYTES[self.device.type] // per_group))
         )
         groups = min(len(self.prompts), min(G, 2) * at_once)
         return CacheSize(
             groups,
             prompt_columns=longest,
             slots=at_once * G,
-            columns=min(self.max_columns, FIRST_COLUMNS),
+            columns=min(self.max_columns, self.most.first_columns),
             most_columns=self.max_columns,
         )
 
@@ -203,7 +225,8 @@ class _Decoding:
         for i in self.waiting[1:most]:
             padded = (n + 1) * longest
             tokens += int(self.lengths[i])
-            if padded > PREFILL_TOKENS or padded - tokens > max(PREFILL_PADDING, padded // 4):
+            allowed_padding = max(self.most.prefill_padding, padded // 4)
+            if padded > self.most.prefill_tokens or padded - tokens > allowed_padding:
                 break
             n += 1
         chosen, self.waiting = self.waiting[:n], self.waiting[n:]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -32,11 +32,28 @@ class GraphSize(NamedTuple):
     prompt_columns: int
 
 
+class Graph(Protocol):
+    """A captured step. `pool` is the memory that the next capture may share."""
+
+    pool: Any
+
+    def __call__(self) -> Tensor: ...
+
+
+Capture = Callable[[Callable[[], Tensor], Any], Graph]
+"""(a step, the pool of the graph before or None) -> that step as a graph."""
+
+
 class StaticDecoder:
     """Decodes the active rows of one cache. Each size is run eagerly first, then captured, then replayed."""
 
-    def __init__(self, model: Any, cache: SlotCache, samples: int) -> None:
-        """`samples`: most completions of one prompt."""
+    def __init__(self, model: Any, cache: SlotCache, samples: int, capture: Capture | None = None) -> None:
+        """Allocates the tensors that every step reads.
+
+        Args:
+            samples: most completions of one prompt.
+            capture: makes a graph of a step that was run once; None runs every step eagerly.
+        """
         self._model = model
         self._cache = cache
         self._samples = samples
@@ -47,7 +64,8 @@ class StaticDecoder:
         self._numbers = torch.zeros(sum(self._counts), dtype=torch.long, device=device)
         self._runs: dict[GraphSize, Callable[[], Tensor]] = {}
         self._made_for = cache.columns
-        self._can_capture = device.type == "cuda"
+        self._capture = capture
+        self._captured: set[GraphSize] = set()
         self._pool: Any = None
 
     def __call__(self, active: ActiveRows, ids: Tensor) -> Tensor:
@@ -57,13 +75,15 @@ class StaticDecoder:
         """
         if self._made_for != self._cache.columns:  # the cache has moved to other memory
             self._runs.clear()
+            self._captured.clear()
             self._made_for = self._cache.columns
         size = self._size(active)
         self._fill(active, ids, size)
         if size not in self._runs:
             self._runs[size] = self._eager(size, active)
-        elif self._can_capture and not isinstance(self._runs[size], _Graph):
-            self._runs[size] = self._captured(self._runs[size])
+        elif self._capture is not None and size not in self._captured:
+            self._runs[size] = self._replayed(self._runs[size], self._capture)
+            self._captured.add(size)
         return self._runs[size]()[: len(ids)]
 
     def _size(self, active: ActiveRows) -> GraphSize:
@@ -103,19 +123,19 @@ class StaticDecoder:
         )
         return lambda: decode(self._model, self._cache, step)
 
-    def _captured(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    def _replayed(self, run: Callable[[], Tensor], capture: Capture) -> Callable[[], Tensor]:
         try:
-            graph = _Graph(run, self._pool)
+            graph = capture(run, self._pool)
         except RuntimeError as error:
             # Some models look at values on the host as they go; they are run kernel by kernel.
             log.warning("decode_not_captured", extra={"reason": str(error)[:200]})
-            self._can_capture = False
+            self._capture = None
             return run
         self._pool = graph.pool
         return graph
 
 
-class _Graph:
+class CudaGraph:
     """A function of no arguments, captured once. Its tensors stay where they are."""
 
     def __init__(self, run: Callable[[], Tensor], pool: Any) -> None:

@@ -17,7 +17,6 @@ from tests.workers.training.conftest import moved
 from tests.workers.training.support import (
     FunctionGrader,
     ListRecorder,
-    decode_statically,
     make_config,
     make_rows,
 )
@@ -28,8 +27,8 @@ from workers.training.model import grammar as grammar_module
 from workers.training.model.grammar import Grammar, compile_grammar
 from workers.training.model.policy import Policy
 from workers.training.passes.forward import PackedCompletion, completion_states, make_batches, token_logprobs
-from workers.training.sampling import rollout
-from workers.training.sampling.rollout import Sampling, sample_groups
+from workers.training.sampling import decoders
+from workers.training.sampling.rollout import SamplerLimits, Sampling, sample_groups
 
 SCHEMA = {
     "type": "object",
@@ -91,13 +90,11 @@ def test_completions_are_valid_unless_they_were_cut(
     assert all(c.text.startswith("{") for c in completions)
 
 
-def test_the_decoder_of_gpus_samples_the_same(
-    policy: Policy, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_decoder_of_gpus_samples_the_same(policy: Policy, prompts: list[Prompt]) -> None:
     expected = tokens(sample_groups(policy, prompts, sampling(policy)))
-    monkeypatch.setattr(rollout, "make_decoder", decode_statically)
-    monkeypatch.setattr(rollout, "MAX_SLOTS", 8)
-    assert tokens(sample_groups(policy, prompts, sampling(policy))) == expected
+    few = SamplerLimits(slots=8)
+    found = sample_groups(policy, prompts, sampling(policy), limits=few, make_decoder=decoders.static)
+    assert tokens(found) == expected
 
 
 @pytest.mark.parametrize("vocabulary", [1, 8, 31, 32, 33, 262])
@@ -157,10 +154,8 @@ def test_logprobs_are_those_among_the_allowed_tokens(
             assert min(map(abs, completion.logprobs)) < 1e-6  # tokens that had to come
 
 
-def test_sampler_and_trainer_agree_on_every_token(
-    policy: Policy, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("workers.training.passes.token_logprobs.LOGIT_BYTES", 4 * 262 * 50)  # many chunks
+def test_sampler_and_trainer_agree_on_every_token(policy: Policy, prompts: list[Prompt]) -> None:
+    in_many_chunks = {"logit_bytes": 4 * 262 * 50}
     groups = sample_groups(policy, prompts, sampling(policy))
     packed = [PackedCompletion(group.prompt, c) for group in groups for c in group.completions]
     assert policy.grammar is not None
@@ -169,11 +164,11 @@ def test_sampler_and_trainer_agree_on_every_token(
         allowed = policy.grammar.allowed([c.tokens for c in chosen], policy.device)
         head = policy.model.get_output_embeddings()
         states = completion_states(policy.model, batch)
-        logprobs, entropy = token_logprobs(states, head, batch.targets, 1.0, allowed)
+        logprobs, entropy = token_logprobs(states, head, batch.targets, 1.0, allowed, **in_many_chunks)
         sampled = torch.tensor([logprob for c in chosen for logprob in c.logprobs])
         assert float((logprobs.detach() - sampled).abs().max()) <= 1e-5
         assert bool(entropy.isfinite().all())
-        free, _ = token_logprobs(states, head, batch.targets, 1.0)
+        free, _ = token_logprobs(states, head, batch.targets, 1.0, **in_many_chunks)
         assert float((free.detach() - sampled).abs().max()) > 1  # the free policy is another one
 
 

@@ -63,12 +63,11 @@ def plain(states, head, targets, temperature):
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("chunk_bytes", [10**9, 31 * 4 * 7, 1], ids=["whole", "sevens", "ones"])
-def test_values_and_gradients_are_those_of_log_softmax(temperature, bias, chunk_bytes, monkeypatch):
-    monkeypatch.setattr(module, "LOGIT_BYTES", chunk_bytes)
+def test_values_and_gradients_are_those_of_log_softmax(temperature, bias, chunk_bytes):
     states, head, targets = make_case(bias=bias)
     weights = torch.linspace(-1, 1, len(targets))
     inputs = [states, *head.parameters()]
-    logprobs, entropy = token_logprobs(states, head, targets, temperature)
+    logprobs, entropy = token_logprobs(states, head, targets, temperature, logit_bytes=chunk_bytes)
     expected, expected_entropy = plain(states, head, targets, temperature)
     torch.testing.assert_close(logprobs, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(entropy, expected_entropy, atol=1e-5, rtol=1e-5)
@@ -82,8 +81,8 @@ def test_values_and_gradients_are_those_of_log_softmax(temperature, bias, chunk_
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("rows", [1, 7, 64])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_a_frozen_output_layer_gives_the_same_values_and_gradient(temperature, rows, threads, monkeypatch):
-    monkeypatch.setattr(module, "LOGIT_BYTES", 31 * 4 * rows)
+def test_a_frozen_output_layer_gives_the_same_values_and_gradient(temperature, rows, threads):
+    chunks = {"logit_bytes": 31 * 4 * rows}
     states, head, targets = make_case()
     weights = torch.linspace(-1, 1, len(targets))
     expected, expected_entropy = plain(states, head, targets, temperature)
@@ -93,7 +92,7 @@ def test_a_frozen_output_layer_gives_the_same_values_and_gradient(temperature, r
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        logprobs, entropy = token_logprobs(states, head, targets, temperature)
+        logprobs, entropy = token_logprobs(states, head, targets, temperature, **chunks)
         found = torch.autograd.grad((logprobs * weights).sum(), states)[0]
     finally:
         torch.set_num_threads(before)
@@ -102,7 +101,7 @@ def test_a_frozen_output_layer_gives_the_same_values_and_gradient(temperature, r
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
     assert not entropy.requires_grad
     with torch.no_grad():
-        assert torch.equal(token_logprobs(states, head, targets, temperature)[0], logprobs)
+        assert torch.equal(token_logprobs(states, head, targets, temperature, **chunks)[0], logprobs)
 
 
 @pytest.mark.parametrize("is_trained", [False, True])
@@ -165,22 +164,24 @@ def test_the_softmax_of_bfloat16_logits_is_in_fp32():
     assert torch.autograd.grad(logprobs.sum(), states)[0].dtype == torch.bfloat16
 
 
-def test_kl_in_chunks_is_kl_over_the_whole(monkeypatch):
+def test_kl_in_chunks_is_kl_over_the_whole():
     states, head, _ = make_case()
     ref_states, ref_head, _ = make_case(bias=True)
     expected = kl_exact(head(states), ref_head(ref_states * 0.5))
-    monkeypatch.setattr(module, "LOGIT_BYTES", 31 * 4 * 7)
-    torch.testing.assert_close(token_kl(states, head, ref_states * 0.5, ref_head), expected)
+    found = token_kl(states, head, ref_states * 0.5, ref_head, logit_bytes=31 * 4 * 7)
+    torch.testing.assert_close(found, expected)
 
 
-def test_a_vocabulary_of_150_000_never_has_all_its_logits_at_once(monkeypatch):
-    monkeypatch.setattr(module, "LOGIT_BYTES", 2**25)
+def test_a_vocabulary_of_150_000_never_has_all_its_logits_at_once():
+    most = 2**25
     n, vocabulary = 200, 150_000
     states, head, targets = make_case(n, 4, vocabulary)
     head.requires_grad_(False)
     with LargestTensor() as largest:
-        kept, (logprobs, _) = saved_bytes(lambda: token_logprobs(states, head, targets, 1.0))
+        kept, (logprobs, _) = saved_bytes(
+            lambda: token_logprobs(states, head, targets, 1.0, logit_bytes=most)
+        )
         logprobs.sum().backward()
-    assert largest.bytes <= module.LOGIT_BYTES < n * vocabulary * 4 / 3
+    assert largest.bytes <= most < n * vocabulary * 4 / 3
     assert kept < 2**16
     assert states.grad.isfinite().all()

@@ -7,12 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.workers.training.families import PACKED, VOCABULARY, make_family
-from workers.training.sampling import decoders
 from workers.training.sampling.compiled_decoder import CompiledDecoder
 from workers.training.sampling.decode_attention import decode, partial_attention, plain_attention, prefill
 from workers.training.sampling.decode_step import ActiveRows, exact_step, places, spans
 from workers.training.sampling.decoders import CacheSize, can_be_compiled, make_decoder, slot_cache
-from workers.training.sampling.lean_decoder import lean_decoder
+from workers.training.sampling.lean_decoder import LeanDecoder, can_be_lean
 
 MERGED = ("llama", "qwen2", "qwen3")
 
@@ -37,7 +36,7 @@ def by_modules(model):
 
 
 def by_merged_weights(model):
-    cache, lean = slot_cache(model, CACHE_SIZE), lean_decoder(model)
+    cache, lean = slot_cache(model, CACHE_SIZE), LeanDecoder(model)
     return cache, lambda active, ids: lean.decode(cache, exact_step(active, ids))
 
 
@@ -104,7 +103,7 @@ def test_kernels_know_heads_of_all_widths_and_widths_that_fill_no_panel(heads, k
 @pytest.mark.parametrize("family", sorted(set(PACKED) - set(MERGED)))
 def test_other_families_are_run_by_their_own_modules(family):
     model = make_model(family)
-    assert lean_decoder(model) is None
+    assert not can_be_lean(model)
     assert not can_be_compiled(model)
 
 
@@ -112,13 +111,13 @@ def test_what_is_no_plain_layer_is_run_by_its_own_module():
     model = make_model("llama")
     head, layer = model.lm_head, model.get_decoder().layers[1].mlp
     model.lm_head = torch.nn.Sequential(head)
-    assert lean_decoder(model) is None
+    assert not can_be_lean(model)
     assert not can_be_compiled(model)
     model.lm_head = head
-    assert lean_decoder(model) is not None
+    assert can_be_lean(model)
     assert can_be_compiled(model)
     layer.up_proj = torch.nn.Sequential(layer.up_proj)
-    assert lean_decoder(model) is None
+    assert not can_be_lean(model)
     assert not can_be_compiled(model)
 
 
@@ -137,12 +136,10 @@ def test_what_the_kernels_do_not_know_is_decoded_by_tensor_operations(changes):
     assert not isinstance(decoder, CompiledDecoder)
 
 
-def test_16_bit_and_large_models_are_decoded_by_tensor_operations(monkeypatch):
+def test_16_bit_and_large_models_are_decoded_by_tensor_operations():
     model = make_model("llama")
-    monkeypatch.setattr(decoders, "COMPILED_BYTES", 1000)
-    assert not can_be_compiled(model)
-    monkeypatch.undo()
     assert can_be_compiled(model)
+    assert not can_be_compiled(model, most_bytes=1000)
     assert not can_be_compiled(model.bfloat16())
 
 

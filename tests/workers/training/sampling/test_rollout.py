@@ -7,12 +7,15 @@ import pytest
 import torch
 
 from tests.workers.training.passes.test_forward import plain_logprobs
-from tests.workers.training.support import decode_statically, make_config
+from tests.workers.training.support import make_config
 from workers.training.base.types import Prompt
 from workers.training.model.policy import Policy
 from workers.training.passes.forward import PackedCompletion
-from workers.training.sampling import compiled_decoder, decode_step, decoders, rollout, static_decoder
-from workers.training.sampling.rollout import Sampling, sample_groups
+from workers.training.sampling import compiled_decoder, decoders
+from workers.training.sampling.decode_step import exact_step, spans
+from workers.training.sampling.lean_decoder import LeanDecoder
+from workers.training.sampling.rollout import SamplerLimits, Sampling, sample_groups
+from workers.training.sampling.static_decoder import StaticDecoder
 
 LENGTHS = (3, 90, 17, 1, 40)
 
@@ -53,20 +56,18 @@ def test_fewer_samples_are_the_first_of_more(policy, prompts):
 
 
 @pytest.mark.parametrize("slots", [4, 9])
-def test_waiting_for_a_slot_changes_nothing(policy, prompts, slots, monkeypatch):
+def test_waiting_for_a_slot_changes_nothing(policy, prompts, slots):
     expected = tokens(sample_groups(policy, prompts, SAMPLING))
-    monkeypatch.setattr(rollout, "MAX_SLOTS", slots)
-    assert tokens(sample_groups(policy, prompts, SAMPLING)) == expected
+    few = SamplerLimits(slots=slots)
+    assert tokens(sample_groups(policy, prompts, SAMPLING, limits=few)) == expected
 
 
-@pytest.mark.parametrize("is_compiled", [False, True])
-def test_a_cache_that_has_to_grow_changes_nothing(policy, prompts, is_compiled, monkeypatch):
+@pytest.mark.parametrize("way", [decoders.compiled, decoders.lean])
+def test_a_cache_that_has_to_grow_changes_nothing(policy, prompts, way):
     expected = tokens(sample_groups(policy, prompts, SAMPLING))
-    if not is_compiled:
-        monkeypatch.setattr(decoders, "can_be_compiled", lambda _: False)
-    monkeypatch.setattr(rollout, "FIRST_COLUMNS", 1)
-    assert tokens(sample_groups(policy, prompts, SAMPLING)) == expected
-    assert tokens(sample_groups(policy, prompts[3:4], SAMPLING)) == {3: expected[3]}
+    growing = {"limits": SamplerLimits(first_columns=1), "make_decoder": way}
+    assert tokens(sample_groups(policy, prompts, SAMPLING, **growing)) == expected
+    assert tokens(sample_groups(policy, prompts[3:4], SAMPLING, **growing)) == {3: expected[3]}
 
 
 @pytest.fixture
@@ -80,73 +81,68 @@ def ending_policy(sharp):
 LONG = dataclasses.replace(SAMPLING, max_tokens=40)
 
 
-def test_all_ways_to_decode_sample_the_same_tokens(ending_policy, prompts, monkeypatch):
+def test_all_ways_to_decode_sample_the_same_tokens(ending_policy, prompts):
     """Kernels, merged weights, the library's modules, and static tensors as a GPU replays them."""
-    compiled = sample_groups(ending_policy, prompts, LONG)
-    monkeypatch.setattr(decoders, "can_be_compiled", lambda _: False)
-    merged = sample_groups(ending_policy, prompts, LONG)
-    assert {c.finish_reason for group in merged for c in group.completions} == {"stop", "length"}
-    monkeypatch.setattr(decoders, "lean_decoder", lambda _: None)
-    plain = sample_groups(ending_policy, prompts, LONG)
-    monkeypatch.setattr(rollout, "make_decoder", decode_statically)
-    static = sample_groups(ending_policy, prompts, LONG)
-    assert tokens(compiled) == tokens(merged) == tokens(plain) == tokens(static)
-    logprobs = [
+    chosen = sample_groups(ending_policy, prompts, LONG)
+    assert {c.finish_reason for group in chosen for c in group.completions} == {"stop", "length"}
+    ways = (decoders.compiled, decoders.lean, decoders.by_modules, decoders.static)
+    found = [sample_groups(ending_policy, prompts, LONG, make_decoder=way) for way in ways]
+    assert all(tokens(groups) == tokens(chosen) for groups in found)
+    expected, *others = [
         torch.tensor([p for group in groups for c in group.completions for p in c.logprobs])
-        for groups in (compiled, merged, plain, static)
+        for groups in found
     ]
-    for found in logprobs[1:]:
-        torch.testing.assert_close(found, logprobs[0], atol=3e-5, rtol=0)
+    for logprobs in others:
+        torch.testing.assert_close(logprobs, expected, atol=3e-5, rtol=0)
 
 
-@pytest.mark.parametrize("way", ["compiled", "merged", "static"])
-def test_few_slots_refilled_sample_what_plenty_of_slots_do(ending_policy, prompts, way, monkeypatch):
+@pytest.mark.parametrize("way", [decoders.compiled, decoders.lean, decoders.static])
+def test_few_slots_refilled_sample_what_plenty_of_slots_do(ending_policy, prompts, way):
     expected = tokens(sample_groups(ending_policy, prompts, LONG))
-    if way == "merged":
-        monkeypatch.setattr(decoders, "can_be_compiled", lambda _: False)
-    if way == "static":
-        monkeypatch.setattr(rollout, "make_decoder", decode_statically)
     for slots, columns in ((4, 512), (9, 512), (13, 3)):
-        monkeypatch.setattr(rollout, "MAX_SLOTS", slots)
-        monkeypatch.setattr(rollout, "FIRST_COLUMNS", columns)
-        assert tokens(sample_groups(ending_policy, prompts, LONG)) == expected
+        few = SamplerLimits(slots=slots, first_columns=columns)
+        found = sample_groups(ending_policy, prompts, LONG, limits=few, make_decoder=way)
+        assert tokens(found) == expected
 
 
-def test_slots_read_in_spans_of_different_width_sample_the_same(ending_policy, prompts, monkeypatch):
-    expected = tokens(sample_groups(ending_policy, prompts, LONG))
+def test_slots_read_in_spans_of_different_width_sample_the_same(ending_policy, prompts):
     cut = []
-    original = decode_step.spans
 
-    def spans(lengths, _):
-        cut.append(original(lengths, cost=0))
-        return cut[-1]
+    def in_many_spans(model, size, *_):
+        cache, lean = decoders.slot_cache(model, size), LeanDecoder(model)
 
-    monkeypatch.setattr(decode_step, "spans", spans)
-    monkeypatch.setattr(decoders, "can_be_compiled", lambda _: False)
-    monkeypatch.setattr(rollout, "MAX_SLOTS", 12)
-    assert tokens(sample_groups(ending_policy, prompts, LONG)) == expected
+        def decode(active, ids):
+            cut.append(spans(active.counts, cost=0))
+            of_prompts = spans(active.prompt_lengths, cost=0)
+            step = dataclasses.replace(
+                exact_step(active, ids), completion_spans=cut[-1], prompt_spans=of_prompts
+            )
+            return lean.decode(cache, step)
+
+        return cache, decode
+
+    expected = tokens(sample_groups(ending_policy, prompts, LONG))
+    few = SamplerLimits(slots=12)
+    found = sample_groups(ending_policy, prompts, LONG, limits=few, make_decoder=in_many_spans)
+    assert tokens(found) == expected
     assert max(map(len, cut)) >= 3
 
 
-@pytest.mark.parametrize("way", ["compiled", "merged", "modules"])
-def test_only_live_completions_are_run(ending_policy, prompts, way, monkeypatch):
+@pytest.mark.parametrize("way", [decoders.compiled, decoders.lean, decoders.by_modules])
+def test_only_active_completions_are_run(ending_policy, prompts, way, monkeypatch):
     """Every token sampled but the last is read once; prompts are read once, here without padding."""
     reads = []
-    if way != "compiled":
-        monkeypatch.setattr(decoders, "can_be_compiled", lambda _: False)
-    if way == "modules":
-        monkeypatch.setattr(decoders, "lean_decoder", lambda _: None)
     kernel = compiled_decoder.decode
     monkeypatch.setattr(
         compiled_decoder,
         "decode",
         lambda first, last, *rest: (reads.append(last - first), kernel(first, last, *rest)),
     )
-    monkeypatch.setattr(rollout, "PREFILL_PADDING", 0)
     embedding = ending_policy.rollout_model.get_input_embeddings()
     hook = embedding.register_forward_pre_hook(lambda _, args: reads.append(args[0].numel()))
     same_length = [dataclasses.replace(prompt, tokens=prompts[1].tokens[-20:]) for prompt in prompts]
-    groups = sample_groups(ending_policy, same_length, LONG)
+    unpadded = SamplerLimits(prefill_padding=0)
+    groups = sample_groups(ending_policy, same_length, LONG, limits=unpadded, make_decoder=way)
     hook.remove()
     sampled = [len(c.tokens) for group in groups for c in group.completions]
     assert min(sampled) < 5 < 35 < max(sampled)
@@ -155,22 +151,19 @@ def test_only_live_completions_are_run(ending_policy, prompts, way, monkeypatch)
     assert decoded == [sum(n > step for n in sampled) for step in range(1, max(sampled))]
 
 
-@pytest.mark.parametrize("is_compiled", [False, True])
-def test_a_prompt_is_stored_once_for_its_group(ending_policy, prompts, is_compiled, monkeypatch):
+@pytest.mark.parametrize("way", [decoders.compiled, decoders.lean])
+def test_a_prompt_is_stored_once_for_its_group(ending_policy, prompts, way):
     caches = []
 
     def kept(*args):
-        caches.append(decoders.make_decoder(*args))
+        caches.append(way(*args))
         return caches[-1]
 
-    if not is_compiled:
-        monkeypatch.setattr(decoders, "can_be_compiled", lambda _: False)
-    monkeypatch.setattr(rollout, "make_decoder", kept)
-    sample_groups(ending_policy, prompts, LONG)
+    sample_groups(ending_policy, prompts, LONG, make_decoder=kept)
     ((cache, _),) = caches
     key_columns, value_columns = 5 * max(LENGTHS) + 5 * 4 * LONG.max_tokens, 5 * 96 + 5 * 4 * 48
     per_head = 2 * 8 * key_columns  # keys and values, 8 wide
-    if is_compiled:  # in whole panels of 16
+    if way is decoders.compiled:  # in whole panels of 16
         per_head = 8 * value_columns + 16 * key_columns
     assert cache.nbytes == 2 * 2 * per_head * 4  # layers, heads, fp32
 
@@ -188,10 +181,7 @@ def test_completions_are_told_as_they_end_each_once(ending_policy, prompts):
     assert lengths[0] < lengths[-1]
 
 
-def test_what_is_told_is_told_before_the_sampling_goes_on(ending_policy, prompts, monkeypatch):
-    monkeypatch.setattr(rollout, "PREFILL_PADDING", 10**6)
-    monkeypatch.setattr(decoders, "can_be_compiled", lambda _: False)
-
+def test_what_is_told_is_told_before_the_sampling_goes_on(ending_policy, prompts):
     class Enough(Exception):
         pass
 
@@ -202,8 +192,9 @@ def test_what_is_told_is_told_before_the_sampling_goes_on(ending_policy, prompts
     def stop(_, __, found):
         raise Enough(len(found.tokens))
 
+    together = SamplerLimits(prefill_padding=10**6)
     with pytest.raises(Enough) as first:
-        sample_groups(ending_policy, prompts, LONG, stop)
+        sample_groups(ending_policy, prompts, LONG, stop, limits=together, make_decoder=decoders.lean)
     hook.remove()
     probe = prefill = 1
     assert len(reads) == probe + prefill + first.value.args[0] - 1
@@ -275,7 +266,7 @@ def test_a_small_nucleus_is_greedy_with_the_whole_distributions_logprobs(policy,
         assert min(one.completions[0].logprobs) < -0.1
 
 
-def test_a_size_is_run_then_captured_then_replayed_until_the_cache_moves(ending_policy, prompts, monkeypatch):
+def test_a_size_is_run_then_captured_then_replayed_until_the_cache_moves(ending_policy, prompts):
     class Graph:
         """Replays only what it was made for, as a CUDA graph does."""
 
@@ -291,33 +282,27 @@ def test_a_size_is_run_then_captured_then_replayed_until_the_cache_moves(ending_
             Graph.replayed += 1
             return self.run()
 
-    def make_decoder(*args):
-        cache, decoder = decode_statically(*args)
-        caches.append(cache)
-        decoder._can_capture = True
-        return cache, decoder
+    def captured(model, size, samples, _):
+        caches.append(decoders.slot_cache(model, size))
+        return caches[-1], StaticDecoder(model, caches[-1], samples, Graph)
 
     # As long as each other, so that sizes from before the cache moved come again after it.
     prompts = [dataclasses.replace(prompt, tokens=prompts[1].tokens[-20:]) for prompt in prompts]
     expected = tokens(sample_groups(ending_policy, prompts, LONG))
     caches = []
-    monkeypatch.setattr(static_decoder, "_Graph", Graph)
-    monkeypatch.setattr(rollout, "make_decoder", make_decoder)
-    monkeypatch.setattr(rollout, "FIRST_COLUMNS", 32)
-    monkeypatch.setattr(rollout, "MAX_SLOTS", 4)
-    assert tokens(sample_groups(ending_policy, prompts, LONG)) == expected
+    few = SamplerLimits(slots=4, first_columns=32)
+    found = sample_groups(ending_policy, prompts, LONG, limits=few, make_decoder=captured)
+    assert tokens(found) == expected
     assert 0 < Graph.made < Graph.replayed
 
 
 @pytest.mark.parametrize("adapter", ["lora", "full"])
-@pytest.mark.parametrize("has_lean", [False, True])
-def test_bf16_rollouts_stay_near_the_trainers_logprobs(sharp, prompts, adapter, has_lean, monkeypatch):
-    if not has_lean:
-        monkeypatch.setattr(decoders, "lean_decoder", lambda _: None)
+@pytest.mark.parametrize("way", [decoders.by_modules, decoders.make_decoder])
+def test_bf16_rollouts_stay_near_the_trainers_logprobs(sharp, prompts, adapter, way):
     policy = Policy.load(make_config(sharp, adapter=adapter, dtype="bfloat16"))
     assert policy.rollout_model.dtype == torch.bfloat16
     gaps = []
-    for group in sample_groups(policy, prompts, SAMPLING):
+    for group in sample_groups(policy, prompts, SAMPLING, make_decoder=way):
         for completion in group.completions:
             with torch.no_grad():
                 trained = plain_logprobs(policy.model, PackedCompletion(group.prompt, completion), 1.0)
