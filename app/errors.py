@@ -106,6 +106,7 @@ class TooManyRequests(ApiError):
 
     status = 429
     code = "rate_limit_exceeded"
+    is_final = False
 
 
 class RateLimited(ApiError):

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2 as httpx
@@ -24,7 +25,7 @@ from graders import Failure, FailureKind, Grade, TokenUsage, parse_grader
 from tests.app.grading.judge_servers import refused, scored
 from tests.app.http import openai_schema
 from tests.app.webhooks.receivers import Received, receiver
-from tests.factories import GRADER
+from tests.factories import GRADER, Tenant
 
 SIMILAR = {
     "type": "text_similarity",
@@ -264,7 +265,7 @@ def test_no_transaction_is_open_while_a_grader_works(http: httpx.Client, db: Ses
 
 
 def test_work_of_one_key_is_bounded_and_other_keys_go_ahead() -> None:
-    turns, gate = Turns(), threading.Event()
+    turns, gate = Turns(wait_seconds=0.05), threading.Event()
 
     async def scene() -> list[Any]:
         under_way = [
@@ -272,8 +273,9 @@ def test_work_of_one_key_is_bounded_and_other_keys_go_ahead() -> None:
             for _ in range(2)
         ]
         await asyncio.sleep(0)
-        with pytest.raises(TooManyRequests):
+        with pytest.raises(TooManyRequests) as refused:
             await turns.run("a", lambda: 1, seconds=30, per_key=2)
+        assert refused.value.headers == {"retry-after": "2"}
         other = await turns.run("b", lambda: 2, seconds=30, per_key=2)
         gate.set()
         return [
@@ -285,8 +287,65 @@ def test_work_of_one_key_is_bounded_and_other_keys_go_ahead() -> None:
     assert asyncio.run(scene()) == [2, True, True, 3]
 
 
-def test_work_that_outlives_its_limit_still_counts() -> None:
+def test_calls_wait_for_a_place_in_their_order_and_in_turn_over_the_keys() -> None:
+    turns, gate = Turns(together=1), threading.Event()
+    done: list[str] = []
+
+    async def scene() -> None:
+        first = asyncio.create_task(turns.run("a", lambda: gate.wait(30), seconds=30, per_key=4))
+        await asyncio.sleep(0)
+        calls = [
+            asyncio.create_task(
+                turns.run(name[0], lambda name=name: done.append(name), seconds=30, per_key=4)
+            )
+            for name in ("a1", "a2", "a3", "b1", "c1")
+        ]
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(first, *calls)
+
+    asyncio.run(scene())
+    assert done == ["a1", "b1", "c1", "a2", "a3"]
+
+
+def test_a_caller_who_leaves_the_queue_holds_no_place() -> None:
     turns, gate = Turns(), threading.Event()
+
+    async def scene() -> list[bool | int]:
+        first = asyncio.create_task(turns.run("a", lambda: gate.wait(30), seconds=30, per_key=1))
+        await asyncio.sleep(0)
+        impatient = asyncio.create_task(turns.run("a", lambda: 1, seconds=30, per_key=1))
+        patient = asyncio.create_task(turns.run("a", lambda: 2, seconds=30, per_key=1))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        await asyncio.sleep(0)
+        gate.set()
+        return await asyncio.gather(first, patient)
+
+    assert asyncio.run(scene()) == [True, 2]
+
+
+def test_eight_callers_with_the_official_client_at_its_defaults_all_get_their_grades(
+    server_url: str, tenant: Tenant
+) -> None:
+    grader = {"type": "string_check", "name": "x", "operation": "eq", "input": "{{sample.output_text}}"}
+
+    def calls(count: int) -> list[float]:
+        with openai.OpenAI(base_url=f"{server_url}/v1", api_key=tenant.key) as client:
+            graders = client.fine_tuning.alpha.graders
+            found = [
+                graders.run(grader=grader | {"reference": "a"}, model_sample="a", extra_body={"item": {}})  # type: ignore[arg-type]
+                for _ in range(count)
+            ]
+        return [one.reward for one in found]
+
+    with ThreadPoolExecutor(8) as pool:
+        rewards = [reward for some in pool.map(calls, [25] * 8) for reward in some]
+    assert rewards == [1.0] * 200
+
+
+def test_work_that_outlives_its_limit_still_counts() -> None:
+    turns, gate = Turns(wait_seconds=0.05), threading.Event()
 
     async def scene() -> None:
         with pytest.raises(TimeoutError):
