@@ -134,7 +134,7 @@ class Turns:
 
 def _too_many(per_key: int, waited: float) -> TooManyRequests:
     message = (
-        f"This key has {per_key} grader runs under way, and that is the maximum. This one waited {waited:.0f} s"
-        " for its turn. Try again in a moment."
+        f"This key has {per_key} grader runs under way, and that is the maximum."
+        f" This one waited {waited:.0f} s for its turn. Try again in a moment."
     )
     return TooManyRequests(message, headers={"retry-after": str(RETRY_AFTER_SECONDS)})
