@@ -16,7 +16,8 @@ from graders import Sample, build_grader, parse_grader, strict_json
 from graders.rlvr.grader import find_verifier
 from graders.services import Services
 from graders.types import FailureKind
-from methods.rows import MAX_FAULTS, MAX_TRAIN_ROWS, DatasetInvalid, Fault, check_row
+from methods.faults import MAX_REASONS, Fault
+from methods.rows import MAX_TRAIN_ROWS, DatasetInvalid, check_row
 
 _NOTHING = Sample("", output_tokens=0)
 
@@ -74,7 +75,7 @@ def import_rlvr(path: Path, *, remap: Mapping[str, str], scale: float = 1.0) -> 
                 raise ValueError(failure.message)
         except ValueError as fault:
             faults.append(Fault(line, str(fault)))
-            if len(faults) == MAX_FAULTS or len(imported.rows) == MAX_TRAIN_ROWS:
+            if len({fault.reason for fault in faults}) == MAX_REASONS or len(imported.rows) == MAX_TRAIN_ROWS:
                 break
             continue
         imported.rows.append(row)
@@ -82,7 +83,7 @@ def import_rlvr(path: Path, *, remap: Mapping[str, str], scale: float = 1.0) -> 
     if not imported.rows and not faults:
         faults.append(Fault(0, "the file has no rows"))
     if faults:
-        raise DatasetInvalid(faults)
+        raise DatasetInvalid(faults, len(imported.rows) + len(faults))
     return imported
 
 

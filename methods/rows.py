@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from graders.strict_json import StrictJsonError, loads
+from methods.faults import MAX_REASONS, Fault, lines_in_words, told
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
 MAX_FILE_BYTES = 512 * 1024 * 1024
 MAX_TRAIN_ROWS = 50_000
 MAX_VALID_ROWS = 1_000
-MAX_FAULTS = 20
-"""Faults collected before reading stops."""
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -38,22 +37,16 @@ class Row:
     item: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Fault:
-    """What is wrong with a line. Line 0 means the whole file."""
-
-    line: int
-    reason: str
-
-    def __str__(self) -> str:
-        return f"line {self.line}: {self.reason}" if self.line else self.reason
-
-
 class DatasetInvalid(ValueError):
-    """The file cannot be used. `faults` are the first ones, in the order of the lines."""
+    """The file cannot be used; the text says each different fault once, with its lines.
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__("\n".join(str(fault) for fault in faults))
+    Attributes:
+        faults: those of the lines that were read, in their order.
+    """
+
+    def __init__(self, faults: Sequence[Fault], n_rows: int) -> None:
+        """`n_rows` is how many rows were read."""
+        super().__init__("\n".join(told(faults, n_rows)))
         self.faults = tuple(faults)
 
 
@@ -79,11 +72,14 @@ def read_rows(
     max_rows: int = MAX_TRAIN_ROWS,
     max_line_bytes: int = MAX_LINE_BYTES,
     max_file_bytes: int = MAX_FILE_BYTES,
-    max_faults: int = MAX_FAULTS,
 ) -> list[Row]:
-    """Read and check a whole file. Raises `DatasetInvalid` with the first faults, or `OSError`."""
+    """Reads and checks a whole file. Raises `DatasetInvalid`, or `OSError`.
+
+    Reading stops at `MAX_REASONS` different faults.
+    """
     rows: list[Row] = []
     faults: list[Fault] = []
+    reasons: set[str] = set()
     with path.open("rb") as file:
         for found in scan_rows(
             file,
@@ -96,12 +92,13 @@ def read_rows(
                 rows.append(found)
                 continue
             faults.append(found)
-            if len(faults) == max_faults:
+            reasons.add(found.reason)
+            if len(reasons) == MAX_REASONS:
                 break
     if not rows and not faults:
         faults.append(Fault(0, "the file has no rows"))
     if faults:
-        raise DatasetInvalid(faults)
+        raise DatasetInvalid(faults, len(rows) + len(faults))
     return rows
 
 
@@ -133,17 +130,13 @@ def scan_rows(
             yield Fault(line, str(error))
 
 
-def missing_variables(rows: Iterable[Row], variables: Iterable[Variable]) -> list[Fault]:
-    """Which rows lack a variable that the grader's templates name. The first `MAX_FAULTS`."""
-    wanted = list(variables)
-    faults: list[Fault] = []
-    for row in rows:
-        for variable in wanted:
-            if not variable.is_in(row.item):
-                faults.append(Fault(row.line, f"the grader reads '{variable}', which this row does not have"))
-                if len(faults) == MAX_FAULTS:
-                    return faults
-    return faults
+def missing_variables(rows: Sequence[Row], variables: Iterable[Variable]) -> Iterator[str]:
+    """Yields a sentence for each variable of the grader's templates that rows lack, with their lines."""
+    for variable in dict.fromkeys(variables):
+        lines = [row.line for row in rows if not variable.is_in(row.item)]
+        if lines:
+            lack = f"{len(lines):,} of {len(rows):,} rows {'lack' if len(lines) > 1 else 'lacks'}"
+            yield f"{lack} '{variable}', which the grader reads: {lines_in_words(lines)}"
 
 
 def text_of(content: Any) -> str:

@@ -73,11 +73,11 @@ def check(
 
     try:
         rows = read_rows(path, check=row_check(method.value))
-        faults = missing_variables(rows, _variables(grader)) if grader else []
+        lacks = "\n".join(missing_variables(rows, _variables(grader))) if grader else ""
     except DatasetInvalid as invalid:
-        faults = list(invalid.faults)
-    if faults:
-        raise CliError(f"{path} is invalid:\n" + "\n".join(map(str, faults)))
+        lacks = str(invalid)
+    if lacks:
+        raise CliError(f"{path} is invalid:\n{lacks}")
     console.print(f"{path}: {len(rows)} rows, all good.", markup=False)
 
 

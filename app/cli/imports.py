@@ -35,7 +35,7 @@ def rlvr(
     try:
         imported = import_rlvr(path, remap=_pairs(remap or []), scale=scale)
     except DatasetInvalid as invalid:
-        raise CliError(f"{path} cannot be imported:\n" + "\n".join(map(str, invalid.faults))) from None
+        raise CliError(f"{path} cannot be imported:\n" + str(invalid)) from None
     except GraderInvalid as invalid:
         raise CliError(f"--remap: {invalid.message}") from None
     train, held_out = _split(imported.rows, valid)

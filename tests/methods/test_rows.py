@@ -97,9 +97,17 @@ def test_a_bad_line_is_named_with_its_number(tmp_path: Path, line: bytes | str |
     assert str(caught.value).startswith("line 3: ")
 
 
-def test_the_first_twenty_faults_are_collected(tmp_path: Path) -> None:
+def test_a_fault_of_many_lines_is_told_once_with_all_of_them(tmp_path: Path) -> None:
     with pytest.raises(DatasetInvalid) as caught:
-        read_rows(write(tmp_path, *["{"] * 30))
+        read_rows(write(tmp_path, *["{"] * 30, GOOD, "{", "[]"))
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("lines 1-30, 32 (31 of 33 rows): not valid JSON")
+    assert second == "line 33: a row is a JSON object, not a list"
+
+
+def test_reading_stops_at_twenty_different_faults(tmp_path: Path) -> None:
+    with pytest.raises(DatasetInvalid) as caught:
+        read_rows(write(tmp_path, *[messages((f"role{i}", "x")) for i in range(30)]))
     assert [fault.line for fault in caught.value.faults] == list(range(1, 21))
 
 
@@ -122,7 +130,7 @@ def test_limits_on_lines_rows_and_bytes(tmp_path: Path) -> None:
 def test_a_line_as_long_as_the_limit_is_read_across_chunks(tmp_path: Path) -> None:
     row = json.dumps({**GOOD, "long": "x" * 150_000})
     assert read_rows(write(tmp_path, row, row), max_line_bytes=len(row))[1].line == 2
-    with pytest.raises(DatasetInvalid, match="line 1: longer"):
+    with pytest.raises(DatasetInvalid, match="lines 1-2 .*: longer"):
         read_rows(write(tmp_path, row, row), max_line_bytes=len(row) - 1)
 
 
@@ -150,10 +158,14 @@ def test_rows_that_lack_a_grader_variable_are_named(tmp_path: Path) -> None:
             return f"item.{self.key}"
 
     rows = read_rows(write(tmp_path, GOOD, messages(("user", "no answer here"))))
-    assert [str(fault) for fault in missing_variables(rows, [Needs("answer")])] == [
-        "line 2: the grader reads 'item.answer', which this row does not have"
+    assert list(missing_variables(rows, [Needs("answer")])) == [
+        "1 of 2 rows lacks 'item.answer', which the grader reads: line 2"
     ]
-    assert missing_variables(rows, [Needs("messages")]) == []
+    assert list(missing_variables(rows, [Needs("messages")])) == []
+    (sentence,) = missing_variables(rows * 150, [Needs("reference_answer")])
+    assert sentence.startswith(
+        "300 of 300 rows lack 'item.reference_answer', which the grader reads: lines 1"
+    )
 
 
 def test_text_parts_are_joined() -> None:

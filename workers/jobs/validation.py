@@ -37,10 +37,11 @@ from graders import (
 from graders.preflight.trial import Bounds, is_costly, preflight
 from graders.spec import item_paths
 from graders.template import Variable
+from methods.faults import MAX_REASONS, Fault, told
 from methods.hyperparameters import Facts
 from methods.resolve import ConfigImpossible, resolve_train
 from methods.response_format import grammar_of
-from methods.rows import MAX_FAULTS, MAX_VALID_ROWS, Fault, Row, missing_variables
+from methods.rows import MAX_VALID_ROWS, Row, missing_variables
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig
 from methods.tuning_rows import row_check
@@ -151,7 +152,8 @@ def _check(claim: Claim, scratch: Path) -> Checked:
         resolved = tuning_validation.resolve(
             job, str(folder), shape, _tokenizer(folder), (training, train_rows), (validation, valid_rows)
         )
-        return Checked(*resolved, list(_doubts(train_rows, valid_rows)))
+        doubts = [*_doubts(train_rows, valid_rows), *_doubts_about_tools(folder, train_rows, method)]
+        return Checked(*resolved, doubts)
     longest = 0
     spec, grader = _build_grader(job.method["reinforcement"]["grader"], job.project_id)
     _check_response_format(job.method["reinforcement"].get("response_format"), folder)
@@ -172,7 +174,11 @@ def _check(claim: Claim, scratch: Path) -> Checked:
     except ConfigImpossible as problem:
         code = "invalid_training_file" if problem.param == TRAINING else "invalid_value"
         raise JobInvalid(code, problem.message, problem.param) from None
-    doubts = [*_doubts(train_rows, valid_rows), *_doubts_about(spec, grader, train_rows)]
+    doubts = [
+        *_doubts(train_rows, valid_rows),
+        *_doubts_about_tools(folder, train_rows, method),
+        *_doubts_about(spec, grader, train_rows),
+    ]
     return Checked(config, len(train_rows), doubts)
 
 
@@ -189,6 +195,20 @@ def _doubts(train_rows: Sequence[Row], valid_rows: Sequence[Row]) -> Iterator[st
         yield (
             f"{len(shared)} of {len(valid_rows)} validation prompts are in the training file too "
             f"(the first on line {shared[0]}): on these, validation measures memory."
+        )
+
+
+def _doubts_about_tools(folder: Path, rows: Sequence[Row], method: str) -> Iterator[str]:
+    """Says so if the model would never see the tools that rows offer it."""
+    tokenizer = _tokenizer(folder)
+    from workers.training.prompts import hides_tools
+    from workers.tuning.examples import offered_tools
+
+    offered = offered_tools(rows, method)
+    if hides_tools(offered, tokenizer):
+        yield (
+            f"{len(offered):,} of {len(rows):,} training rows offer tools, but the model's chat template"
+            " shows nothing of them: the model cannot learn to call them. Use one whose template knows tools."
         )
 
 
@@ -246,21 +266,26 @@ def _check_grader(spec: GraderSpec, grader: Grader, data_file: DataFile, rows: S
     where grading is slow. A grader that fails in itself on such a completion is no fault of the row: the
     preflight tells of it.
     """
-    faults = missing_variables(rows, [Variable.parse(path) for _, path in item_paths(spec)])
-    if rows and not faults and is_costly(spec):
-        _check_somebody_answers(grader, rows[0])
+    lacks = list(missing_variables(rows, [Variable.parse(path) for _, path in item_paths(spec)]))
+    if lacks:
+        raise data_file.invalid("does not fit the grader.\n" + "\n".join(lacks))
+    if is_costly(spec):
+        if rows:
+            _check_somebody_answers(grader, rows[0])
+        return
+    faults: list[Fault] = []
     deadline = time.monotonic() + CHECK_SECONDS
-    for row in rows if not faults and not is_costly(spec) else ():
+    for row in rows:
         failure = grader.grade(Sample(output_text=""), row.item).failure
         if failure and failure.kind is FailureKind.PYTHON_SERVER:
             message = f"The grader cannot grade line {row.line}: {failure.message}"
             raise JobInvalid("python_grader_unavailable", message, "method.reinforcement.grader")
         if failure and failure.kind in OF_THE_ROW:
             faults.append(Fault(row.line, f"the grader cannot grade it: {failure.message}"))
-        if len(faults) == MAX_FAULTS or time.monotonic() > deadline:
+        if len({fault.reason for fault in faults}) == MAX_REASONS or time.monotonic() > deadline:
             break
     if faults:
-        raise data_file.invalid("does not fit the grader.\n" + "\n".join(map(str, faults)))
+        raise data_file.invalid("does not fit the grader.\n" + "\n".join(told(faults, len(rows))))
 
 
 def _check_somebody_answers(grader: Grader, row: Row) -> None:

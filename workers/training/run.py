@@ -152,6 +152,9 @@ class Run:
             values |= measured
         values |= total_usage_metrics(self.progress.grader_usage)
         self.keeper.tell(self.epoch(step), values, clock)
+        if step > 0:
+            for hint in self.progress.hints.after(step, values, self.config.max_completion_tokens):
+                self.recorder.note("warn", hint)
         if candidate is not None:
             self.keeper.keep_checkpoint(candidate)
         if is_checkpoint or step % self.config.save_state_every == 0:

@@ -27,6 +27,7 @@ from workers.training.base.types import Completion, Group, Prompt
 from workers.training.checkpoints import Candidate, candidate_from_json, candidate_to_json, versions
 from workers.training.collector import Rollouts
 from workers.training.folders import PARTIAL, FolderDamaged, publish, read_manifest
+from workers.training.hints import Hints
 from workers.training.model.policy import Policy
 from workers.training.model.sharding import gather_whole, like
 
@@ -45,6 +46,7 @@ class Progress:
         trained_tokens: prompt and completion tokens seen in updates.
         steps_over_failure_limit: steps in a row with too many failed grades.
         non_finite_in_a_row: skipped updates in a row.
+        hints: how long what may be hinted at has lasted.
         is_mismatch_noted: the person was told that sampler and trainer disagree.
         seconds: how long the finished steps took.
         grader_usage: tokens that graders' models have read and written so far, by model.
@@ -56,6 +58,7 @@ class Progress:
     trained_tokens: int = 0
     steps_over_failure_limit: int = 0
     non_finite_in_a_row: int = 0
+    hints: Hints = field(default_factory=Hints)
     is_mismatch_noted: bool = False
     seconds: float = 0.0
     grader_usage: dict[str, TokenUsage] = field(default_factory=dict)
@@ -189,7 +192,8 @@ def _read_progress(folder: Path) -> Progress:
         facts = json.loads((folder / "progress.json").read_text())
         kept = [candidate_from_json(candidate, folder.parent) for candidate in facts["kept"]]
         usage = _usage_from_json(facts.get("grader_usage", {}))
-        return Progress(**{**facts, "kept": kept, "grader_usage": usage})
+        hints = Hints(**facts.get("hints", {}))
+        return Progress(**{**facts, "kept": kept, "grader_usage": usage, "hints": hints})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FolderDamaged(f"{folder.name} cannot be read: {error}") from error
 

@@ -6,15 +6,15 @@ and again with it: what is new is the answer, with the token that ends it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from methods.rows import Row
 from methods.tuning_rows import learned_messages
-from workers.training.base.errors import OutOfContext, PromptInvalid
 from workers.training.base.types import Prompt
 from workers.training.prompts import as_template_message
+from workers.training.row_faults import RowFaults
 
 
 @dataclass(frozen=True)
@@ -50,49 +50,83 @@ class Pair:
 
 
 class _Rendered(NamedTuple):
-    """A rendered conversation that ends with an answer, which begins at `start`."""
+    """A rendered conversation that ends with an answer, which begins at `start`.
+
+    `problem` says what the template makes of it that nobody can learn from; else it is "".
+    """
 
     tokens: list[int]
     start: int
+    problem: str
 
 
 def make_examples(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -> list[Example]:
-    """Tokenise chat rows. `name` ("training", "validation") says in errors which file a line is in.
+    """Tokenises chat rows. `name` ("training", "validation") says in errors which file a line is in.
 
     A row is one example, unless the template renders an earlier answer differently once the conversation goes
-    on (some drop its reasoning): then each of its answers is one. Raises `PromptInvalid`, `OutOfContext`.
+    on (some drop its reasoning): then each of its answers is one. Raises `PromptInvalid` and `OutOfContext`,
+    which name all rows that have the fault.
     """
     examples = []
+    faults = RowFaults(name, len(rows))
     for i, row in enumerate(rows):
         tools = _tools(row.item)
-        found = [
-            _render(tokenizer, row.item["messages"][: place + 1], tools, row, name)
-            for place in learned_messages(row.item)
-        ]
+        try:
+            found = [
+                _render(tokenizer, row.item["messages"][: place + 1], tools)
+                for place in learned_messages(row.item)
+            ]
+        except Exception as error:  # a template is a program of its own and may refuse a row in any way
+            faults.refused(row, error)
+            continue
+        if problem := next((each.problem for each in found if each.problem), ""):
+            faults.empty(row, problem)
+            continue
         for example in _joined(found, i):
-            _check_length(len(example.tokens), context, row, name)
+            if len(example.tokens) > context:
+                faults.too_long(row, len(example.tokens))
             examples.append(example)
+    faults.check(_length_told(context))
     return examples
 
 
 def make_pairs(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -> list[Pair]:
-    """Tokenise preference rows. Raises `PromptInvalid`, `OutOfContext`."""
+    """Tokenises preference rows. Raises `PromptInvalid` and `OutOfContext`, as `make_examples` does."""
     pairs = []
+    faults = RowFaults(name, len(rows))
     for i, row in enumerate(rows):
         given = row.item["input"]
-        both = [
-            _render(tokenizer, [*given["messages"], *row.item[output]], _tools(given), row, name)
-            for output in ("preferred_output", "non_preferred_output")
-        ]
+        try:
+            both = [
+                _render(tokenizer, [*given["messages"], *row.item[output]], _tools(given))
+                for output in ("preferred_output", "non_preferred_output")
+            ]
+        except Exception as error:  # a template is a program of its own and may refuse a row in any way
+            faults.refused(row, error)
+            continue
         start = min(rendered.start for rendered in both)
         chosen, rejected = (tuple(rendered.tokens[start:]) for rendered in both)
-        if chosen == rejected:
-            raise PromptInvalid(
-                f"The chat template makes one text of both outputs of the {name} row on line {row.line}."
-            )
-        _check_length(max(len(rendered.tokens) for rendered in both), context, row, name)
+        problem = next((each.problem for each in both if each.problem), "")
+        if problem or chosen == rejected:
+            faults.empty(row, problem or "one text of both outputs")
+            continue
+        longest = max(len(rendered.tokens) for rendered in both)
+        if longest > context:
+            faults.too_long(row, longest)
         pairs.append(Pair(tuple(both[0].tokens[:start]), chosen, rejected, i))
+    faults.check(_length_told(context))
     return pairs
+
+
+def offered_tools(rows: Sequence[Row], method: str) -> list[tuple[list[dict[str, Any]], list[Any]]]:
+    """Returns the prompts of rows that offer tools, as templates know them, with their tools."""
+    found = []
+    for row in rows:
+        given = row.item["input"] if method == "dpo" else row.item
+        if tools := _tools(given):
+            last = learned_messages(row.item)[-1] if method == "supervised" else len(given["messages"])
+            found.append(([_plain(message) for message in given["messages"][:last]], tools))
+    return found
 
 
 def probe_prompts(examples: Sequence[Example] | Sequence[Pair]) -> list[Prompt]:
@@ -118,25 +152,42 @@ def _joined(renderings: Sequence[_Rendered], row: int) -> Iterator[Example]:
         yield Example(tuple(each.tokens), tuple(is_learned), each.start, row)
 
 
-def _render(
-    tokenizer: Any, messages: Sequence[Mapping[str, Any]], tools: Any, row: Row, name: str
-) -> _Rendered:
-    """A conversation with its last message, the answer, and where that starts."""
+def _render(tokenizer: Any, messages: Sequence[Mapping[str, Any]], tools: Any) -> _Rendered:
+    """Renders a conversation whose last message is the answer. Raises what the template raises."""
     plain = [_plain(message) for message in messages]
     options = {"tools": tools, "tokenize": True, "return_dict": False}
-    try:
-        prompt = tokenizer.apply_chat_template(plain[:-1], add_generation_prompt=True, **options)
-        whole = tokenizer.apply_chat_template(plain, **options)
-    except Exception as error:  # a template is a program of its own and may refuse a row in any way
-        message = f"The model's chat template refused the {name} row on line {row.line}: {error}"
-        raise PromptInvalid(message) from error
+    prompt = tokenizer.apply_chat_template(plain[:-1], add_generation_prompt=True, **options)
+    whole = tokenizer.apply_chat_template(plain, **options)
     start = _common_length(prompt, whole)
-    if start == 0 or start == len(whole):
-        problem = "no prompt" if start == 0 else "no answer"
-        raise PromptInvalid(
-            f"The model's chat template makes {problem} of the {name} row on line {row.line}."
-        )
-    return _Rendered(whole, start)
+    problem = ""
+    if start == 0:
+        problem = "no prompt"
+    elif start == len(whole):
+        problem = "no answer"
+    elif _is_silence(tokenizer, whole[start:], plain, options, whole):
+        problem = "an empty answer"
+        if plain[-1].get("tool_calls"):
+            problem += " (it shows no tool calls)"
+    return _Rendered(whole, start, problem)
+
+
+def _is_silence(
+    tokenizer: Any, answer: Sequence[int], messages: list[dict[str, Any]], options: Any, whole: Sequence[int]
+) -> bool:
+    """Whether an answer says nothing: a model would learn from it to end at once.
+
+    Its text is blank, or, where a template ends answers with a text, the same as that of an empty message.
+    """
+    if not tokenizer.decode(answer, skip_special_tokens=True).strip():
+        return True
+    last = messages[-1]
+    if last["content"].strip() and not last.get("tool_calls"):
+        return False
+    silent = {"role": last["role"], "content": ""}
+    try:
+        return bool(tokenizer.apply_chat_template([*messages[:-1], silent], **options) == whole)
+    except Exception:  # a template that refuses silence does not make it of this message
+        return False
 
 
 def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,9 +214,7 @@ def _common_length(one: Sequence[int], other: Sequence[int]) -> int:
     return length
 
 
-def _check_length(n_tokens: int, context: int, row: Row, name: str) -> None:
-    if n_tokens > context:
-        raise OutOfContext(
-            f"The {name} row on line {row.line} is too long: it has {n_tokens:,} tokens with its answer, and"
-            f" the model holds {context:,}."
-        )
+def _length_told(context: int) -> Callable[[str, int], str]:
+    return lambda whose, n: (
+        f"{whose} conversation has {n:,} tokens with its answer, and the model holds {context:,}"
+    )

@@ -63,7 +63,10 @@ def test_a_bad_line_fails_the_job_and_is_named(db: Session, tiny_model: Path) ->
 def test_rows_of_another_method_fail_the_job(db: Session, tiny_model: Path) -> None:
     error = error_of(validated(db, "supervised", chat_rows(), validation=preference_rows(2)))
     assert (error["code"], error["param"]) == ("invalid_validation_file", "validation_file")
-    assert "line 1: 'messages' is missing; a preference row is for the method 'dpo'" in error["message"]
+    assert (
+        "lines 1-2 (2 of 2 rows): 'messages' is missing; a preference row is for the method 'dpo'"
+        in error["message"]
+    )
 
 
 @pytest.mark.parametrize("method", ["supervised", "dpo"])

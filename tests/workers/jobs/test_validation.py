@@ -90,7 +90,9 @@ def test_without_jobs_there_is_nothing_to_do(db: Session) -> None:
         pytest.param([row(), {"letter": "a"}], "line 2: 'messages' is missing", id="no messages"),
         pytest.param([row(), row(letter="b"), row(messages=[{"content": "x"}])], "line 3", id="no role"),
         pytest.param(
-            [{"messages": row()["messages"]}], "line 1: the grader reads 'item.letter'", id="no field"
+            [{"messages": row()["messages"]}],
+            "1 of 1 rows lacks 'item.letter', which the grader reads: line 1",
+            id="no field",
         ),
         pytest.param([row(messages=[{"role": "user", "content": "x" * 400}])], "line 1", id="too long"),
     ],
@@ -113,6 +115,23 @@ def test_a_bad_validation_file_is_named_as_such(db: Session, tiny_model: Path) -
     validate_next("me", RUNNING)
     assert fresh(db, job).error
     assert (job.error["code"], job.error["param"]) == ("invalid_validation_file", "validation_file")
+
+
+def test_a_fault_that_every_row_has_is_told_once(db: Session, tiny_model: Path) -> None:
+    job = make_job(db, training=[{"messages": row()["messages"]} for _ in range(30)])
+    validate_next("me", RUNNING)
+    assert fresh(db, job).error
+    said = "30 of 30 rows lack 'item.letter', which the grader reads: lines 1-30"
+    assert job.error["message"].splitlines()[1:] == [said]
+
+
+def test_tools_that_the_template_does_not_show_are_a_doubt(db: Session, tiny_model: Path) -> None:
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    job = make_job(db, training=[row(), row(tools=tools)])
+    validate_next("me", RUNNING)
+    assert fresh(db, job).status == "queued"
+    (doubt,) = doubts_about_data(db, job.id)
+    assert doubt.startswith("1 of 2 training rows offer tools, but the model's chat template shows nothing")
 
 
 @pytest.mark.parametrize("what", ["row", "bytes"])

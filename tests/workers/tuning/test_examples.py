@@ -9,7 +9,8 @@ import pytest
 from methods.rows import Row
 from tests.tiny_model import byte_tokenizer
 from workers.training.base.errors import OutOfContext, PromptInvalid
-from workers.tuning.examples import Example, make_examples, make_pairs, probe_prompts
+from workers.training.prompts import hides_tools
+from workers.tuning.examples import Example, make_examples, make_pairs, offered_tools, probe_prompts
 
 DROPS_EARLIER = (
     "{% for m in messages %}<begin>{{ m['role'] }}:"
@@ -93,3 +94,81 @@ def test_a_template_that_leaves_the_answer_out_is_an_error() -> None:
     silent = "{% for m in messages if m['role'] == 'user' %}<begin>{{ m['content'] }}<end>{% endfor %}"
     with pytest.raises(PromptInvalid, match="makes no answer of the training row on line 1"):
         make_examples([Row(1, {"messages": [USER, answer("x")]})], byte_tokenizer(silent), 256, "training")
+
+
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CALLS = {"messages": [USER, {"role": "assistant", "tool_calls": [CALL]}]}
+SHOWS_CALLS = (
+    "{% for m in messages %}<begin>{{ m['role'] }}:{{ m['content'] }}"
+    "{% for c in m['tool_calls'] or [] %}[{{ c['function']['name'] }}]{% endfor %}<end>{% endfor %}"
+    "{% if add_generation_prompt %}<begin>assistant:{% endif %}"
+)
+PLAIN_END = (
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} STOP\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("item", "template", "said"),
+    [
+        pytest.param(CALLS, None, "an empty answer (it shows no tool calls)", id="calls-not-shown"),
+        pytest.param(CALLS, PLAIN_END, "an empty answer (it shows no tool calls)", id="its-end-is-text"),
+        pytest.param({"messages": [USER, answer("")]}, None, "an empty answer", id="no-text"),
+        pytest.param({"messages": [USER, answer(" \n ")]}, None, "an empty answer", id="white-space"),
+        pytest.param(
+            {"messages": [USER, answer("")]}, PLAIN_END, "an empty answer", id="no-text-its-end-is-text"
+        ),
+        pytest.param(
+            {"messages": [USER, answer("x"), USER, answer("")]}, None, "an empty answer", id="the-last"
+        ),
+        pytest.param(
+            {"messages": [USER, answer(""), USER, answer("x")]}, None, "an empty answer", id="the-first"
+        ),
+    ],
+)
+def test_an_answer_that_teaches_silence_is_refused(item: dict[str, Any], template: str, said: str) -> None:
+    tokenizer = byte_tokenizer(template) if template else byte_tokenizer()
+    with pytest.raises(PromptInvalid) as caught:
+        make_examples([Row(9, item)], tokenizer, 256, "training")
+    assert str(caught.value) == f"The model's chat template makes {said} of the training row on line 9."
+
+
+def test_tool_calls_that_the_template_shows_are_an_answer() -> None:
+    tokenizer = byte_tokenizer(SHOWS_CALLS)
+    (example,) = make_examples([Row(1, CALLS)], tokenizer, 256, "training")
+    assert learned(example, tokenizer) == "[f]<end>"
+
+
+def test_an_output_of_a_pair_that_is_silent_is_refused() -> None:
+    item = {
+        "input": {"messages": [USER]},
+        "preferred_output": CALLS["messages"][1:],
+        "non_preferred_output": [answer("no")],
+    }
+    with pytest.raises(PromptInvalid, match="an empty answer"):
+        make_pairs([Row(1, item)], byte_tokenizer(), 256, "training")
+
+
+def test_rows_that_are_too_long_are_all_named() -> None:
+    rows = [
+        Row(i, {"messages": [USER, answer("x" * (300 if i in (4, 5, 7, 8) else 3))]}) for i in range(1, 9)
+    ]
+    with pytest.raises(
+        OutOfContext, match=r"^4 of 8 training rows are too long \(lines 4-5, 7-8\): the longest"
+    ):
+        make_examples(rows, byte_tokenizer(), 256, "training")
+
+
+@pytest.mark.parametrize(
+    ("template", "hides"), [(None, True), ("{% for t in tools or [] %}{{ t }}{% endfor %}", False)]
+)
+def test_a_template_that_hides_tools_is_found_out(template: str | None, hides: bool) -> None:
+    tokenizer = byte_tokenizer((template or "") + str(byte_tokenizer().chat_template))
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    chat = Row(1, {"messages": [USER, answer("x")], "tools": tools})
+    pair = {"input": {"messages": [USER], "tools": tools}, "preferred_output": [], "non_preferred_output": []}
+    prompt = Row(1, {"messages": [USER], "tools": tools})
+    for row, method in ((chat, "supervised"), (Row(1, pair), "dpo"), (prompt, "reinforcement")):
+        assert hides_tools(offered_tools([row], method), tokenizer) == hides
+    assert not hides_tools(offered_tools([Row(1, {"messages": [USER]})], "reinforcement"), tokenizer)

@@ -1,0 +1,47 @@
+"""What lasts long enough is told once; a step that breaks the row begins it anew."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from methods import metrics as names
+from workers.training.hints import STEPS_TRUNCATED, STEPS_WITHOUT_SPREAD, Hints
+
+CUT = names.TRUNCATED_SHARE.format(split="train")
+
+
+def told(hints: Hints, steps: range, **values: float) -> list[str]:
+    seen = {name: value for name, value in values.items()}
+    found = {"spread": names.NO_SPREAD_SHARE, "reward": names.REWARD_MEAN, "cut": CUT}
+    step_values = {found[name]: value for name, value in values.items()}
+    return [hint for step in steps for hint in hints.after(step, step_values, 256)]
+
+
+def test_steps_without_spread_are_told_once() -> None:
+    hints = Hints()
+    (hint,) = told(hints, range(1, 40), spread=1.0, reward=0.0)
+    assert hint.startswith(f"Step {STEPS_WITHOUT_SPREAD}: for {STEPS_WITHOUT_SPREAD} steps")
+    assert "(mean 0)" in hint
+
+
+def test_one_group_with_spread_begins_the_row_anew() -> None:
+    hints = Hints()
+    assert told(hints, range(1, STEPS_WITHOUT_SPREAD), spread=1.0) == []
+    assert told(hints, range(9, 10), spread=0.99) == []
+    assert told(hints, range(10, 10 + STEPS_WITHOUT_SPREAD - 1), spread=1.0) == []
+    assert len(told(hints, range(19, 20), spread=1.0)) == 1
+
+
+def test_answers_cut_at_the_limit_are_told_with_their_share() -> None:
+    hints = Hints()
+    (hint,) = told(hints, range(1, 20), cut=0.98)
+    assert hint.startswith(
+        f"Step {STEPS_TRUNCATED}: 98% of the completions were cut at max_completion_tokens (256)"
+    )
+    assert told(Hints(), range(1, 20), cut=0.4) == []
+
+
+def test_a_resumed_run_counts_on() -> None:
+    hints = Hints()
+    told(hints, range(1, STEPS_WITHOUT_SPREAD), spread=1.0)
+    assert len(told(Hints(**asdict(hints)), range(STEPS_WITHOUT_SPREAD, 30), spread=1.0)) == 1
