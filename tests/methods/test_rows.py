@@ -130,7 +130,7 @@ def test_limits_on_lines_rows_and_bytes(tmp_path: Path) -> None:
 def test_a_line_as_long_as_the_limit_is_read_across_chunks(tmp_path: Path) -> None:
     row = json.dumps({**GOOD, "long": "x" * 150_000})
     assert read_rows(write(tmp_path, row, row), max_line_bytes=len(row))[1].line == 2
-    with pytest.raises(DatasetInvalid, match="lines 1-2 .*: longer"):
+    with pytest.raises(DatasetInvalid, match=r"lines 1-2 .*: longer"):
         read_rows(write(tmp_path, row, row), max_line_bytes=len(row) - 1)
 
 

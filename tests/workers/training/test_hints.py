@@ -11,7 +11,6 @@ CUT = names.TRUNCATED_SHARE.format(split="train")
 
 
 def told(hints: Hints, steps: range, **values: float) -> list[str]:
-    seen = {name: value for name, value in values.items()}
     found = {"spread": names.NO_SPREAD_SHARE, "reward": names.REWARD_MEAN, "cut": CUT}
     step_values = {found[name]: value for name, value in values.items()}
     return [hint for step in steps for hint in hints.after(step, step_values, 256)]
