@@ -11,7 +11,7 @@ from workers.training.base.types import Prompt
 
 
 def make_prompts(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -> list[Prompt]:
-    """Tokenise every row. `name` ("training", "validation") says in errors which file a line is in.
+    """Tokenises every row. `name` ("training", "validation") says in errors which file a line is in.
 
     Raises `PromptInvalid`, and `OutOfContext` for a prompt that leaves no room for one token.
     """
@@ -34,7 +34,9 @@ def make_prompts(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -
 
 
 def chat_tokens(item: Mapping[str, Any], tokenizer: Any) -> list[int]:
-    """A row's messages by the chat template, and the start of an answer. Raises what the template raises."""
+    """Returns a row's messages by the chat template, with its generation prompt. Raises what the template
+    raises.
+    """
     messages = [as_template_message(message) for message in item["messages"]]
     tokens: list[int] = tokenizer.apply_chat_template(
         messages, tools=item.get("tools"), add_generation_prompt=True, tokenize=True, return_dict=False
@@ -43,6 +45,8 @@ def chat_tokens(item: Mapping[str, Any], tokenizer: Any) -> list[int]:
 
 
 def as_template_message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Open models' templates know `system`, not `developer`, and text rather than parts."""
+    """Returns a message as open models' templates know it: `system`, not `developer`, and text, no content
+    parts.
+    """
     role = "system" if message["role"] == "developer" else message["role"]
     return {**message, "role": role, "content": text_of(message.get("content"))}
