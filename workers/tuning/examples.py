@@ -1,7 +1,7 @@
 """Rows become token ids, by the model's own chat template; what is learned of them is marked.
 
-A template need not say which tokens are the assistant's. So a conversation is rendered up to each answer
-and again with it: what is new is the answer, with the token that ends it.
+A template need not say which tokens are the assistant's. So a conversation is rendered up to each assistant
+message and again with it: what is new is the completion, with the token that ends it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from workers.training.prompts import as_template_message
 
 @dataclass(frozen=True)
 class Example:
-    """One sequence to learn from.
+    """Is one sequence to learn from.
 
     Attributes:
         tokens: the whole of it.
         is_learned: for each token, whether the loss counts it. Never the first one.
-        n_prompt: tokens before the last answer that is learned.
+        n_prompt: tokens before the last completion that is learned.
         row: 0-based index of its row.
     """
 
@@ -36,7 +36,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two answers to one prompt. `chosen` and `rejected` are the answers' tokens alone."""
+    """Is two completions of one prompt. `chosen` and `rejected` are the completions' tokens alone."""
 
     prompt: tuple[int, ...]
     chosen: tuple[int, ...]
@@ -45,22 +45,23 @@ class Pair:
 
     @property
     def n_tokens(self) -> int:
-        """What the model reads for it: the prompt twice."""
+        """Counts what the model reads for it: the prompt twice."""
         return 2 * len(self.prompt) + len(self.chosen) + len(self.rejected)
 
 
 class _Rendered(NamedTuple):
-    """A rendered conversation that ends with an answer, which begins at `start`."""
+    """Is a rendered conversation that ends with a completion, which begins at `start`."""
 
     tokens: list[int]
     start: int
 
 
 def make_examples(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -> list[Example]:
-    """Tokenise chat rows. `name` ("training", "validation") says in errors which file a line is in.
+    """Tokenises chat rows. `name` ("training", "validation") says in errors which file a line is in.
 
-    A row is one example, unless the template renders an earlier answer differently once the conversation goes
-    on (some drop its reasoning): then each of its answers is one. Raises `PromptInvalid`, `OutOfContext`.
+    A row is one example, unless the template renders an earlier completion differently once the conversation
+    goes on (some drop its reasoning): then each of its completions is one. Raises `PromptInvalid`,
+    `OutOfContext`.
     """
     examples = []
     for i, row in enumerate(rows):
@@ -76,7 +77,7 @@ def make_examples(rows: Sequence[Row], tokenizer: Any, context: int, name: str) 
 
 
 def make_pairs(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -> list[Pair]:
-    """Tokenise preference rows. Raises `PromptInvalid`, `OutOfContext`."""
+    """Tokenises preference rows. Raises `PromptInvalid`, `OutOfContext`."""
     pairs = []
     for i, row in enumerate(rows):
         given = row.item["input"]
@@ -96,7 +97,9 @@ def make_pairs(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -> 
 
 
 def probe_prompts(examples: Sequence[Example] | Sequence[Pair]) -> list[Prompt]:
-    """What a model is asked when its distance from its start is measured: each row's last prompt, once."""
+    """Returns what a model is asked when its distance from its start is measured: each row's last prompt,
+    once.
+    """
     prompts = {}
     for example in examples:
         tokens = example.prompt if isinstance(example, Pair) else example.tokens[: example.n_prompt]
@@ -105,7 +108,7 @@ def probe_prompts(examples: Sequence[Example] | Sequence[Pair]) -> list[Prompt]:
 
 
 def _joined(renderings: Sequence[_Rendered], row: int) -> Iterator[Example]:
-    """One example of answers that are each a part of the next rendering; else one for each answer."""
+    """Yields one example of renderings that each continue the one before; else one for each of them."""
     whole = renderings[-1].tokens
     if all(whole[: len(each.tokens)] == each.tokens for each in renderings):
         is_learned = [False] * len(whole)
@@ -121,7 +124,7 @@ def _joined(renderings: Sequence[_Rendered], row: int) -> Iterator[Example]:
 def _render(
     tokenizer: Any, messages: Sequence[Mapping[str, Any]], tools: Any, row: Row, name: str
 ) -> _Rendered:
-    """A conversation with its last message, the answer, and where that starts."""
+    """Renders a conversation with its last message, the completion, and notes where that starts."""
     plain = [_plain(message) for message in messages]
     options = {"tools": tools, "tokenize": True, "return_dict": False}
     try:
@@ -140,7 +143,9 @@ def _render(
 
 
 def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
-    """As open models' templates know it: no weight, and tools instead of the functions of old."""
+    """Returns a message as open models' templates know it: no weight, and tools instead of the functions
+    of old.
+    """
     kept = {key: value for key, value in message.items() if key not in ("weight", "function_call")}
     if message["role"] == "function":
         kept["role"] = "tool"

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 FILES = sorted(
-    file for folder in ("training", "serving") for file in (ROOT / "workers" / folder).rglob("*.py")
+    file for folder in ("training", "tuning", "serving") for file in (ROOT / "workers" / folder).rglob("*.py")
 )
 IDS = [str(file.relative_to(ROOT)) for file in FILES]
 

@@ -1,7 +1,7 @@
 """Products of small matrices inside other kernels, at the rate of the processor's multipliers.
 
 The compiler does not keep a tile of sums in registers by itself, so the innermost loop is written in its own
-language (LLVM IR), with vectors that every processor has or is given in parts. Operands are flat arrays with
+language (LLVM IR), with vectors that every processor has or is given in two. Operands are flat arrays with
 strides. Columns are computed `COLUMNS` at a time and rows `ROWS` at a time: results and what is read need
 room for whole tiles.
 """

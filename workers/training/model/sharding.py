@@ -133,7 +133,7 @@ class BorrowedHead(nn.Module):
 
     def __init__(self, owner: nn.Module, weight: str, bias: str | None) -> None:
         super().__init__()
-        self._owner = (owner,)  # in a tuple, so that it does not become a part of this module
+        self._owner = (owner,)  # in a tuple, so that it does not become a child of this module
         self._names = (weight, bias)
 
     @property
