@@ -39,8 +39,9 @@ class Batcher:
     def submit(
         self, files: ModelFiles, messages: Sequence[Mapping[str, Any]], options: SamplingOptions, seed: int
     ) -> Future[SampledCompletions]:
-        """Returns the completions to come; the future raises an `ApiError`. Raises `Unavailable` if too
-        many wait.
+        """Returns the completions to come; the future raises an `ApiError`.
+
+        Raises `Unavailable` if too many wait.
         """
         chat = Chat(files, messages, options, seed, Future())
         with self._changed:
@@ -60,8 +61,9 @@ class Batcher:
                 _fail(chats, problem)
 
     def _next(self) -> list[Chat]:
-        """Returns the request that waits longest, with others like it. Skips what nobody waits for any
-        more.
+        """Returns the request that waits longest, with others like it.
+
+        Skips what nobody waits for any more.
         """
         with self._changed:
             while not self._waiting:

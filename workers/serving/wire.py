@@ -66,8 +66,9 @@ class ChatRequest(BaseModel):
         )
 
     def chat(self) -> list[dict[str, Any]]:
-        """Returns the messages for a chat template. Raises `BadRequest` for content parts that are not
-        text.
+        """Returns the messages for a chat template.
+
+        Raises `BadRequest` for content parts that are not text.
         """
         for i, message in enumerate(self.messages):
             for j, content_part in enumerate(message.content if isinstance(message.content, list) else ()):

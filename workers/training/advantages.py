@@ -206,8 +206,9 @@ def _value_targets(
 
 
 def _token_rewards(rewards: Tensor, kl: Sequence[Tensor], beta: float) -> list[Tensor]:
-    """Charges each token its KL, and gives the last one the completion's reward: (B,), (T,) each -> (T,)
-    each.
+    """Charges each token its KL, and gives the last one the completion's reward.
+
+    (B,) rewards and (T,) KL each -> (T,) each.
     """
     found = [-beta * row.double() for row in kl]
     for row, reward in zip(found, rewards.tolist(), strict=True):
@@ -229,11 +230,10 @@ def _spread_out(advantages: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
 def token_weights(
     groups: Sequence[Group], counted: Tensor, forwarded: Tensor, trained: Tensor, config: TrainConfig
 ) -> list[Tensor]:
-    """Returns what each token counts in the step's loss: (T,) for each forwarded completion, 0 if it is not
-    trained.
+    """Returns what each token counts in the step's loss: (T,) for each forwarded completion.
 
     "token": 1 / the tokens of all counted completions; "sequence": 1 / (own length * their number);
-    "constant": 1 / (max_completion_tokens * their number).
+    "constant": 1 / (max_completion_tokens * their number). A completion that is not trained has zeros.
 
     Args:
         groups: P groups of G completions.

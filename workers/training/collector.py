@@ -76,8 +76,9 @@ class Collector:
         self._background = _Background(policy.device) if config.async_steps else None
 
     def close(self) -> None:
-        """Waits for the background to end. Close the grade pool first: then it ends at its next
-        completion.
+        """Waits for the background to end.
+
+        Close the grade pool first: then it ends at its next completion.
         """
         if self._background is not None:
             self._background.close()
@@ -123,9 +124,7 @@ class Collector:
         return {names.SAMPLING_ROUNDS: float(rollouts.rounds), names.DISCARDED_GROUPS: float(discarded)}
 
     def _sample_ahead(self, step: int, clock: Clock) -> Rollouts | list[Group]:
-        """Samples all of a step's rollouts; among several processes, only what needs no word with the
-        others.
-        """
+        """Samples all of a step's rollouts; among several processes, what needs no word with the others."""
         first = self._sample(step, 1, self.prompts(step), clock)
         return self._fill_up(step, first, clock) if self._world.size == 1 else first
 
@@ -144,9 +143,7 @@ class Collector:
         return sample_and_grade(self._policy, self._world.slice(prompts), sampling, self._graders, clock)
 
     def _fill_up(self, step: int, mine: list[Group], clock: Clock) -> Rollouts:
-        """Gathers the first round, then draws again while groups with spread are missing and rows are
-        left.
-        """
+        """Gathers the first round, then draws again while groups with spread are missing."""
         groups = self._world.merge(mine)
         rounds = 1
         while rounds < self._config.sampling_rounds and (
@@ -177,9 +174,7 @@ class Collector:
 def sample_and_grade(
     policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, graders: GradePool, clock: Clock
 ) -> list[Group]:
-    """Samples groups, and grades each completion as soon as it has ended: only the last grades are waited
-    for.
-    """
+    """Samples groups, and grades each completion as soon as it has ended: only the last are waited for."""
     if not prompts:
         return []
     jobs: dict[tuple[int, int], GradeJob] = {}
@@ -202,8 +197,9 @@ def sample_and_grade(
 
 
 class _Background:
-    """Runs work on one thread and, on a GPU, one stream, so that sampling does not queue behind the
-    update's kernels.
+    """Runs work on one thread and, on a GPU, one stream.
+
+    So sampling does not queue behind the update's kernels.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -39,8 +39,9 @@ class Estimate(NamedTuple):
 
 
 def validation_sampling(config: TrainConfig, grammar: Grammar | None = None) -> Sampling:
-    """Returns how validation samples: greedily for one sample a row, else with the same random numbers
-    every time.
+    """Returns how validation samples: greedily, or with the same random numbers every time.
+
+    One sample a row is greedy; several are drawn.
     """
     return Sampling(
         samples=config.eval_samples,
@@ -80,8 +81,9 @@ def paired_difference(rows: Sequence[float | None], base: Sequence[float | None]
 
 
 def lower_bound(found: Estimate) -> float | None:
-    """Returns the one-sided 95 % lower confidence bound by Student's t; None for one value, which proves
-    nothing.
+    """Returns the one-sided 95 % lower confidence bound by Student's t.
+
+    It is None for one value, which proves nothing.
     """
     if found.stderr is None:
         return None

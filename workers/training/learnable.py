@@ -67,14 +67,13 @@ def find_learnable(groups: Sequence[Group], rewards: Rewards, config: TrainConfi
 
 
 def overlong_punishment(lengths: Tensor, limit: int, buffer: float, penalty: float) -> Tensor:
-    """Returns what long completions lose: nothing up to the buffer, then linearly more, `penalty` at the
-    limit.
+    """Returns what long completions lose: nothing up to the buffer, then linearly up to `penalty`.
 
     Args:
         lengths: any shape, tokens.
         limit: most tokens of a completion.
         buffer: tokens before the limit in which the punishment grows; 0 punishes nothing.
-        penalty: grader units.
+        penalty: grader units, lost at the limit.
 
     Returns:
         The shape of `lengths`, grader units, at least 0, double.

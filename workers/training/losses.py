@@ -88,8 +88,7 @@ def policy_loss(
 
 
 def clipped(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Surrogate:
-    """Returns -min(ratio A, clip(ratio) A): nothing is gained by moving a ratio further than the bounds. (N,)
-    each.
+    """Returns -min(ratio A, clip(ratio) A), (N,): nothing is gained by moving a ratio beyond the bounds.
 
     Source: Schulman et al. 2017, arXiv:1707.06347, equation 7; with two bounds DAPO, arXiv:2503.14476.
     """
@@ -99,8 +98,9 @@ def clipped(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Surro
 
 
 def sequence_ratio(log_ratio: Tensor, lengths: Tensor) -> Tensor:
-    """Returns one ratio for each completion, the geometric mean of its tokens', given to all of them. (N,),
-    (B,) -> (N,).
+    """Returns one ratio for each completion, the geometric mean of its tokens', given to all of them.
+
+    (N,), (B,) -> (N,).
 
     Source: GSPO, Zheng et al. 2025, arXiv:2507.18071, equation 7.
     """
@@ -110,8 +110,7 @@ def sequence_ratio(log_ratio: Tensor, lengths: Tensor) -> Tensor:
 
 
 def clipped_weight(logprobs: Tensor, ratio: Tensor, advantages: Tensor, low: float, high: float) -> Surrogate:
-    """Returns -clip(ratio) A logprob with a constant factor: every token keeps a gradient of bounded weight.
-    (N,) each.
+    """Returns -clip(ratio) A logprob, (N,), with a constant factor: every token keeps a bounded gradient.
 
     Source: CISPO, MiniMax 2025, arXiv:2506.13585, equations 4 and 5.
     """
@@ -120,8 +119,7 @@ def clipped_weight(logprobs: Tensor, ratio: Tensor, advantages: Tensor, low: flo
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
-    """Returns half the squared error of each value, or that of the value held within `clip` of its old one if
-    larger.
+    """Returns half the squared error of each value, or of the value held near its old one if that is larger.
 
     All are (N,), in standard deviations of the step's rewards. A value that moved by more than `clip` towards
     its return has no gradient.

@@ -35,9 +35,7 @@ person, and far below the half hour after which a silent phase counts as hung.
 
 
 class Clock:
-    """Times the phases of one step and tells the recorder which one it is in; without a recorder it only
-    times.
-    """
+    """Times the phases of one step and tells the recorder, if there is one, which one it is in."""
 
     def __init__(
         self, recorder: Recorder | None = None, tell_again_seconds: float = TELL_AGAIN_SECONDS

@@ -34,8 +34,9 @@ def make_prompts(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -
 
 
 def chat_tokens(item: Mapping[str, Any], tokenizer: Any) -> list[int]:
-    """Returns a row's messages by the chat template, with its generation prompt. Raises what the template
-    raises.
+    """Returns a row's messages by the chat template, with its generation prompt.
+
+    Raises what the template raises.
     """
     messages = [as_template_message(message) for message in item["messages"]]
     tokens: list[int] = tokenizer.apply_chat_template(
@@ -45,8 +46,6 @@ def chat_tokens(item: Mapping[str, Any], tokenizer: Any) -> list[int]:
 
 
 def as_template_message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a message as open models' templates know it: `system`, not `developer`, and text, no content
-    parts.
-    """
+    """Returns a message as open models' templates know it: `system`, not `developer`, and text alone."""
     role = "system" if message["role"] == "developer" else message["role"]
     return {**message, "role": role, "content": text_of(message.get("content"))}

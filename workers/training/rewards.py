@@ -36,9 +36,7 @@ traceback.
 
 
 class Rewards(NamedTuple):
-    """Holds the rewards of a list of groups, both (P, G): grader units, and whether there is a reward at
-    all.
-    """
+    """Holds the rewards of a list of groups, (P, G), in grader units, and whether there are any, (P, G)."""
 
     values: Tensor
     graded: Tensor
@@ -127,8 +125,9 @@ class GradePool:
         ]
 
     def close(self) -> None:
-        """Lets the threads end, and whoever waits. Those that hang are daemons and do not keep the
-        process.
+        """Lets the threads end, and whoever waits.
+
+        Those that hang are daemons and do not keep the process.
         """
         with self._changed:
             self._is_closed = True

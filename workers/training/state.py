@@ -75,9 +75,7 @@ def saved_steps(run_dir: Path) -> list[int]:
 
 
 def fingerprint(config: BaseModel, train_rows: Sequence[Row], valid_rows: Sequence[Row]) -> str:
-    """Returns the sha256 of what a state belongs to: the config (but for where it runs) and both data
-    sets.
-    """
+    """Returns the sha256 of what a state belongs to: config (but for where it runs) and both data sets."""
     digest = hashlib.sha256()
     where_it_runs = {"model_path", "device", "processes", "sharding"}
     parts: list[Any] = [config.model_dump(mode="json", exclude=where_it_runs)]

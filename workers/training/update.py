@@ -48,8 +48,9 @@ gradients are divided by the width of the states.
 
 
 def make_optimizer(policy: Policy, config: TrainConfig) -> torch.optim.AdamW:
-    """Returns AdamW without decay: the KL penalty holds the policy near its start. A value head has its
-    own rate.
+    """Returns AdamW without decay: the KL penalty holds the policy near its start.
+
+    A value head has its own rate.
     """
     of_policy, of_head = _split_weights(policy)
     param_groups = [{"params": of_policy, "lr": config.learning_rate, "peak_lr": config.learning_rate}]
@@ -62,8 +63,9 @@ def make_optimizer(policy: Policy, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def warm_up(config: TrainConfig, step: int) -> float:
-    """Returns the share of its peak that a rate has: linear from 0, then constant 1. Step 1 is the first
-    update.
+    """Returns the share of its peak that a rate has: linear from 0, then constant 1.
+
+    Step 1 is the first update.
     """
     return min(1.0, step / (config.warmup_steps + 1))
 
@@ -153,9 +155,7 @@ class _MicroBatch:
 def _share_of(
     learnable: LearnableGroups, policy: Policy, config: TrainConfig, world: World
 ) -> tuple[list[Batch], list[int]]:
-    """Returns this process's share of the completions as forward passes, and which of all completions they
-    are.
-    """
+    """Returns this process's share of the completions as passes, and which of all completions they are."""
     mine = world.share(
         [len(packed.completion.tokens) for packed in learnable.completions],
         [packed.prompt.row for packed in learnable.completions],
@@ -311,8 +311,7 @@ def _split_weights(policy: Policy) -> tuple[list[nn.Parameter], list[nn.Paramete
 
 
 def fillers(policy: Policy, prompt: Prompt, made: int, world: World) -> list[Batch]:
-    """Returns passes to make beside the `made` ones of this process, so that all processes make the same
-    number.
+    """Returns passes beside the `made` ones of this process, so that all processes make the same number.
 
     It is collective where the policy is sharded; else there are none. Their results are to be left alone,
     their gradients multiplied by 0.

@@ -97,9 +97,7 @@ def make_pairs(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -> 
 
 
 def probe_prompts(examples: Sequence[Example] | Sequence[Pair]) -> list[Prompt]:
-    """Returns what a model is asked when its distance from its start is measured: each row's last prompt,
-    once.
-    """
+    """Returns the prompts on which a model's distance from its start is measured: each row's last, once."""
     prompts = {}
     for example in examples:
         tokens = example.prompt if isinstance(example, Pair) else example.tokens[: example.n_prompt]
@@ -143,9 +141,7 @@ def _render(
 
 
 def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a message as open models' templates know it: no weight, and tools instead of the functions
-    of old.
-    """
+    """Returns a message as open models' templates know it: no weight, and tools for functions of old."""
     kept = {key: value for key, value in message.items() if key not in ("weight", "function_call")}
     if message["role"] == "function":
         kept["role"] = "tool"

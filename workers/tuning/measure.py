@@ -19,9 +19,7 @@ Alive = Callable[[], None]
 
 
 class Score(NamedTuple):
-    """Holds the learned tokens of one example: log-probability of all (nats), how many there are, how many
-    come first.
-    """
+    """Holds of one example's learned tokens: log-probability (nats), number, and how many come first."""
 
     logprob: float
     n_tokens: int
@@ -29,8 +27,9 @@ class Score(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """Holds, of a set of examples, the mean loss (nats per token, or per pair) and the share of tokens
-    that come first.
+    """Holds, of a set of examples, mean loss and share of tokens that come first.
+
+    The loss is in nats per token, or per pair.
     """
 
     loss: float

@@ -120,9 +120,7 @@ class TuneRun:
         return self.keeper.progress
 
     def _epoch_trainer(self) -> EpochTrainer:
-        """Makes the trainer, before any state is put back: dpo's reference is the policy as it is at this
-        moment.
-        """
+        """Makes the trainer, before any state is put back: dpo's reference is the policy as it is now."""
         scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
         return EpochTrainer(
             self.policy,

@@ -112,9 +112,7 @@ class World:
         return max(self.gather(count))
 
     def slice(self, items: Sequence[T]) -> Sequence[T]:
-        """Returns this process's share of a list, every `size`-th item; `merge` puts the shares together
-        again.
-        """
+        """Returns this process's share of a list, every `size`-th item; `merge` puts the shares together."""
         return items[self.rank :: self.size]
 
     def merge(self, share: Sequence[T]) -> list[T]:
@@ -129,8 +127,7 @@ class World:
         owners: Sequence[Hashable] = (),
         owner_sizes: Mapping[Hashable, int] | None = None,
     ) -> list[int]:
-        """Returns the indices of the items that are this process's: balanced, and split alike in every
-        process.
+        """Returns the indices of this process's items: balanced, and split alike in every process.
 
         Args:
             sizes: work of each item, such as tokens of a completion.
@@ -161,8 +158,9 @@ class World:
                 weight.grad = total.view_as(weight).to(weight.dtype)
 
     def check_same(self, weights: Iterable[Tensor]) -> None:
-        """Compares weights of any shape. Raises `ProcessesDiffer` in every process unless all hold the
-        same bits.
+        """Compares weights of any shape.
+
+        Raises `ProcessesDiffer` in every process unless all hold the same bits.
         """
         sums = [_bits(weight) for weight in weights if not isinstance(weight, DTensor)]
         mine = torch.stack(sums).tolist() if sums else []

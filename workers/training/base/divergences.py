@@ -9,8 +9,9 @@ from torch import Tensor
 
 
 def kl_k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """Estimates KL(policy || reference) from sampled tokens: unbiased, may be negative. (N,), (N,) -> (N,),
-    nats.
+    """Estimates KL(policy || reference) from sampled tokens: unbiased, may be negative.
+
+    (N,), (N,) -> (N,), nats.
 
     As a cost of the tokens (without gradient) its policy gradient is that of the exact KL.
 
@@ -20,8 +21,9 @@ def kl_k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
 
 
 def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """Estimates KL(policy || reference) from sampled tokens: unbiased, never negative. (N,), (N,) -> (N,),
-    nats.
+    """Estimates KL(policy || reference) from sampled tokens: unbiased, never negative.
+
+    (N,), (N,) -> (N,), nats.
 
     Source: Schulman 2020, "Approximating KL divergence" (joschu.net/blog/kl-approx.html), estimator k3.
     """

@@ -10,8 +10,9 @@ class EngineError(Exception):
 
 
 class RunCancelled(EngineError):
-    """Ends a run because `should_stop` said so. Checkpoints and the last training state stay where they
-    are.
+    """Ends a run because `should_stop` said so.
+
+    Checkpoints and the last training state stay where they are.
     """
 
     code = "cancelled"
@@ -84,8 +85,9 @@ class DeviceMissing(RunFailed):
 
 
 class GrammarFailed(RunFailed):
-    """Says that the response format cannot be held: the grammar is too complex, or the tokenizer of
-    another kind.
+    """Says that the response format cannot be held.
+
+    The grammar is too complex, or the tokenizer of another kind.
     """
 
     code = "response_format_error"

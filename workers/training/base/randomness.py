@@ -21,8 +21,9 @@ def keyed_seed(*key: int | str) -> int:
 
 
 def uniforms(seeds: NDArray[np.uint64], counts: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Returns the `counts`-th uniform number of each seed's stream, in [0, 1) with 24 bits: (B,), (B,) ->
-    (B,).
+    """Returns the `counts`-th uniform number of each seed's stream, in [0, 1) with 24 bits.
+
+    (B,) seeds, (B,) counts -> (B,).
 
     Source: SplitMix64, Steele, Lea and Flood 2014 (doi:10.1145/2660193.2660195).
     """

@@ -18,16 +18,18 @@ class Recorder(Protocol):
         """Takes note that the run is alive and has entered this phase."""
 
     def metrics(self, step: int, epoch: int, values: Mapping[str, Any]) -> None:
-        """Takes the numbers of one finished step (`methods/metrics.py`). Step 0 holds the base's
-        validation.
+        """Takes the numbers of one finished step (`methods/metrics.py`).
+
+        Step 0 holds the base's validation.
         """
 
     def rollouts(self, split: Split, step: int, epoch: int, groups: Sequence[Group]) -> None:
         """Takes the graded completions of one step."""
 
     def checkpoint(self, saved: Checkpoint) -> None:
-        """Takes a checkpoint whose folder is complete. It may copy the folder away; the engine keeps the
-        best.
+        """Takes a checkpoint whose folder is complete.
+
+        It may copy the folder away; the engine keeps the best.
         """
 
     def snapshot(self, saved: Checkpoint) -> None:
@@ -37,15 +39,15 @@ class Recorder(Protocol):
         """
 
     def dropped(self, step: int) -> None:
-        """Takes note that the folder of a step's checkpoint goes: no saved state needs it, and it is not
-        among the best.
+        """Takes note that the folder of a step's checkpoint goes.
 
-        This may be told again after a resume.
+        No saved state needs it, and it is not among the best. This may be told again after a resume.
         """
 
     def state(self, step: int, folder: Path) -> None:
-        """Takes a complete training state that was saved. What only older states needed is dropped after
-        this.
+        """Takes a complete training state that was saved.
+
+        What only older states needed is dropped after this.
         """
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:

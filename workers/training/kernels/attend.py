@@ -57,8 +57,9 @@ class Rows(NamedTuple):
 
 
 class GroupHead(NamedTuple):
-    """Is what is computed at a time: completions of one group, by their places in `Rows.slots`, and a head
-    of keys.
+    """Is what is computed at a time: a head of keys, for completions of one group.
+
+    These are told by their places in `Rows.slots`.
     """
 
     layer: int
@@ -71,8 +72,9 @@ class GroupHead(NamedTuple):
 def attend(
     layer: int, rows: Rows, queries: Floats, prompts: KeyValueArrays, completions: KeyValueArrays, out: Floats
 ) -> None:
-    """Attends from (kv_heads, B, folded, D) queries; writes (B, heads * Dp). What they ask for has been
-    kept already.
+    """Attends from (kv_heads, B, folded, D) queries; writes (B, heads * Dp).
+
+    What they ask for has been kept already.
     """
     kv_heads, B, folded, D = queries.shape
     most = max(1, TOGETHER // folded)

@@ -43,10 +43,10 @@ def attend(
     first: int, last: int, starts: Integers, firsts: Integers, lengths: Integers,
     query: Floats, key: Floats, value: Floats, scaling: np.float32, out: Floats, sums: Floats,
 ) -> None:  # fmt: skip
-    """Computes (N, H, D) queries, (N, K, D) keys and values -> (N, H, D) and the (N, H) log-sum-exp of the
-    scores.
+    """Attends causally: (N, H, D) queries, (N, K, D) keys and values -> (N, H, D).
 
-    Source: FlashAttention, Dao et al. 2022, arXiv:2205.14135, algorithm 1.
+    It also writes the (N, H) log-sum-exp of the scores. Source: FlashAttention, Dao et al. 2022,
+    arXiv:2205.14135, algorithm 1.
     """
     width, kv_heads = query.shape[2], key.shape[1]
     group = query.shape[1] // kv_heads
@@ -126,9 +126,7 @@ def attend_gradient(
     query: Floats, key: Floats, value: Floats, scaling: np.float32, out: Floats, sums: Floats,
     grad: Floats, of_query: Floats, of_key: Floats, of_value: Floats,
 ) -> None:  # fmt: skip
-    """Computes the gradients of the operands, (N, H, D) and (N, K, D) twice, from that of `attend`'s
-    output, (N, H, D).
-    """
+    """Computes the gradients of the operands, (N, H, D) and (N, K, D) twice, from the output's."""
     width, kv_heads = query.shape[2], key.shape[1]
     group = query.shape[1] // kv_heads
     wide, columns = -(-width // COLUMNS) * COLUMNS, _key_columns(firsts, lengths)
@@ -202,8 +200,9 @@ def _gradient(
 
 @compiled
 def _key_columns(firsts: Integers, lengths: Integers) -> int:
-    """Returns places for the keys of any prompt and completion, a tile more, and an odd number of cache
-    lines.
+    """Returns places for the keys of any prompt and completion.
+
+    That is a tile more than they have, and an odd number of cache lines.
     """
     most = 0
     for segment in range(len(firsts) - 1):

@@ -54,9 +54,7 @@ def draw(
 
 @compiled
 def _passed(probs: Floats, sums: NDArray[np.float64], aim: float) -> int:
-    """Returns the first token at which the running sum is above `aim`, found by the running `sums` of
-    blocks.
-    """
+    """Returns the first token at which the running sum is above `aim`, by the running `sums` of blocks."""
     block = 0
     while block < len(sums) - 1 and sums[block] <= aim:
         block += 1

@@ -74,8 +74,9 @@ def norm_gradient(
     scales: Floats,
     found: Floats,
 ) -> None:
-    """Computes the gradient of the (N, H) states from that of their norm, and what they may have `also`
-    from elsewhere.
+    """Computes the gradient of the (N, H) states from that of their norm.
+
+    What they may have from elsewhere, `also`, is added.
     """
     for i in range(first, last):
         g, more, x, out = grad[i], also[i], states[i], found[i]

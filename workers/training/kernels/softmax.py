@@ -47,8 +47,7 @@ def target_logprobs(
     entropies: Floats,
     wants_slopes: bool,
 ) -> None:
-    """Computes the log-softmax of (N, V) logits times `factor` at the targets, and the entropy: (N,) each,
-    nats.
+    """Computes the log-softmax of (N, V) logits times `factor` at the targets, and the entropy: (N,), nats.
 
     It overwrites the logits: with the slopes of the log-probability, if they are wanted.
     """

@@ -39,9 +39,7 @@ _ZEROS = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
 
 
 def tile(rows: int) -> Callable[..., None]:
-    """Makes a tile of c = or += a b, from places on; steps lie between rows, and between terms of the
-    sums.
-    """
+    """Makes a tile of c = or += a b, from places on; steps lie between rows, and between terms of sums."""
 
     @intrinsic
     def product(

@@ -168,9 +168,7 @@ def _stored_dtype(config: Any) -> torch.dtype:
 
 @torch.no_grad()
 def _check_plain_head(model: Any, name: str) -> None:
-    """Raises `ModelInvalid` unless logits are the output embedding of the decoder's last state, as the
-    engine has them.
-    """
+    """Raises `ModelInvalid` unless logits are the output embedding of the decoder's last state."""
     ids = torch.arange(4, device=model.device)[None]
     hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
     if not torch.allclose(model.get_output_embeddings()(hidden), model(input_ids=ids).logits, atol=1e-3):

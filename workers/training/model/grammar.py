@@ -58,8 +58,9 @@ class Grammar:
     """Is one grammar over one vocabulary. All completions share it, and several threads may use it."""
 
     def __init__(self, text: str, tokenizer: Any, vocabulary: int, end_ids: Sequence[int]) -> None:
-        """Compiles the text. Raises `GrammarFailed` for a tokenizer that cannot be read, or a grammar too
-        large for it.
+        """Compiles the text.
+
+        Raises `GrammarFailed` for a tokenizer that cannot be read, or a grammar too large for it.
         """
         self._end_ids = frozenset(end_ids)
         self._words = -(-vocabulary // 32)
@@ -84,9 +85,7 @@ class Grammar:
         return Matchers(self)
 
     def allowed(self, completions: Sequence[Sequence[int]], device: torch.device) -> Allowed:
-        """Returns what was allowed at each of the (N,) tokens of completions sampled under this, laid end
-        to end.
-        """
+        """Returns what was allowed at each of the (N,) tokens of completions, laid end to end."""
         known: dict[bytes, int] = {}
         which = [
             known.setdefault(mask.tobytes(), len(known))

@@ -81,8 +81,9 @@ class Policy:
 
     @classmethod
     def load(cls, config: TrainConfig, world: World = ALONE) -> Policy:
-        """Reads the base model and puts fresh trained weights on it. Raises `ModelInvalid`,
-        `DeviceMissing`.
+        """Reads the base model and puts fresh trained weights on it.
+
+        Raises `ModelInvalid`, `DeviceMissing`.
         """
         base = load_base(
             Path(config.model_path),
@@ -148,8 +149,9 @@ class Policy:
 
     @torch.no_grad()
     def load_trained(self, weights: dict[str, Tensor]) -> None:
-        """Replaces the trained weights, of any shape, in the sampling copy too. Every process is given
-        all, and whole.
+        """Replaces the trained weights, of any shape, in the sampling copy too.
+
+        Every process is given all, and whole.
         """
         sharding.close(self.model)
         mine = self.trained()
@@ -216,8 +218,9 @@ def is_sharded(config: TrainConfig, world: World) -> bool:
 
 
 def _in_dtype(model: Any, dtype: torch.dtype) -> Any:
-    """Returns the model, frozen, with its weights in a dtype. Buffers keep theirs: rotary frequencies need
-    fp32.
+    """Returns the model, frozen, with its weights in a dtype.
+
+    Buffers keep theirs: rotary frequencies need fp32.
     """
     for weight in model.requires_grad_(False).parameters():
         weight.data = weight.data.to(dtype)

@@ -18,10 +18,9 @@ from workers.training.model import attention
 
 
 def recompute_layers(model: Any) -> None:
-    """Keeps only the input of each decoder layer from now on (Chen et al. 2016, arXiv:1604.06174). Changes no
-    result.
+    """Keeps only the input of each decoder layer from now on, which changes no result.
 
-    Raises `ModelInvalid` for a model whose layers cannot be told.
+    Raises `ModelInvalid` for a model whose layers cannot be told. Source: Chen et al. 2016, arXiv:1604.06174.
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
@@ -42,8 +41,9 @@ def _forward(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def recomputed(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Returns what a function gives; for the backward pass it is called again. Nothing random runs in eval
-    mode.
+    """Returns what a function gives; for the backward pass it is called again.
+
+    Nothing random runs in eval mode.
     """
     if not torch.is_grad_enabled():
         return function(*args, **kwargs)

@@ -81,8 +81,9 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def gather_whole(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tensor]:
-    """Returns tensors of any shape, sharded ones gathered on the CPU one by one; in the main process
-    alone. Collective.
+    """Returns tensors of any shape in the main process alone, sharded ones gathered on the CPU one by one.
+
+    It is collective.
     """
     found = {}
     for name, tensor in tensors.items():
@@ -94,6 +95,7 @@ def gather_whole(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tenso
 
 def like(full: Tensor, weight: Tensor) -> Tensor:
     """Puts a tensor of any shape, which every process holds whole, on a weight's device, split like it.
+
     Sends nothing.
     """
     full = full.to(weight.device)
@@ -127,9 +129,7 @@ def clip_gradients(weights: Iterable[Tensor], largest: float) -> float:
 
 
 class BorrowedHead(nn.Module):
-    """Is the output layer of a sharded model: its weight belongs to the decoder, with which it is
-    gathered.
-    """
+    """Is the output layer of a sharded model: its weight is the decoder's, with which it is gathered."""
 
     def __init__(self, owner: nn.Module, weight: str, bias: str | None) -> None:
         super().__init__()

@@ -25,8 +25,9 @@ class ValueHead(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, states: Tensor) -> Tensor:
-        """Computes (N, H) states of any dtype -> (N,) fp32 values, in standard deviations of the step's
-        rewards.
+        """Computes (N, H) states of any dtype -> (N,) fp32 values.
+
+        Values are in standard deviations of the step's rewards.
         """
         width = states.shape[-1]
         normal = nn.functional.layer_norm(states.detach().float(), (width,))
@@ -66,10 +67,9 @@ def gae(rewards: Tensor, values: Tensor, decay: float) -> Tensor:
 
 
 def explained_variance(returns: Tensor, values: Tensor) -> float | None:
-    """Returns the share of the variance of returns that values account for: 1 all, 0 none, below 0 worse than
-    their mean.
+    """Returns the share of the variance of returns, (N,), that values, (N,), account for.
 
-    (N,) each. None where returns have no variance.
+    1 is all, 0 none, below 0 worse than their mean. It is None where returns have no variance.
     """
     variance = float(returns.double().var(correction=0))
     if variance == 0:

@@ -49,8 +49,9 @@ _reasons: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary()
 
 
 def completion_states(model: Any, batch: Batch) -> Tensor:
-    """Returns the decoder's states that predict each completion token, (N, H). It makes one pass through
-    the decoder.
+    """Returns the decoder's states that predict each completion token, (N, H).
+
+    It makes one pass through the decoder.
     """
     if why_padded(model) is None:
         return _packed_states(model, batch, batch.attention)
@@ -96,9 +97,7 @@ def _padded_states(model: Any, batch: Batch) -> Tensor:
 
 
 def _is_fused(model: Any) -> bool:
-    """Says whether the decoder is run by fused_decoder.py: it is known, and was once seen to give the
-    same.
-    """
+    """Says whether fused_decoder.py runs the decoder: it is known, and was once seen to give the same."""
     decoder = model.get_decoder()
     if not is_known(decoder):
         return False

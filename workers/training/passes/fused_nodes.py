@@ -94,9 +94,7 @@ class _AddAndNorm(torch.autograd.Function):
 def _norm_gradient(
     ctx: Any, grad: Tensor, also: Tensor | None, wants_states: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Returns the gradients of states and weight, from that of the norm and what the states have beside
-    it.
-    """
+    """Returns the gradients of states and weight, from that of the norm and what states have beside it."""
     states, weight, scales = ctx.saved_tensors
     width = states.shape[-1]
     grad = grad.contiguous().view(-1, width)

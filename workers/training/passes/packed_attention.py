@@ -28,9 +28,7 @@ since the compiled kernel took over fp32 the CPU's has not been measured, and th
 
 
 class Segment(NamedTuple):
-    """Is a prompt and its completions in the stream: where it starts, and how many tokens of each are
-    read.
-    """
+    """Is a prompt and its completions in the stream: where it starts, and how many tokens of each it has."""
 
     start: int
     prompt: int
@@ -52,8 +50,9 @@ class Tile(NamedTuple):
 
 
 class PackedAttention:
-    """Attends over the stream of `segments`. Plug it in with `attention.use` while that goes through the
-    decoder.
+    """Attends over the stream of `segments`.
+
+    Plug it in with `attention.use` while that goes through the decoder.
 
     It is built on PyTorch's own attention, tile by tile, so it runs on any device and is differentiated by
     PyTorch.
@@ -120,8 +119,9 @@ class PackedAttention:
         return [tile.tokens for tile in self._tiles]
 
     def _masks_in(self, dtype: torch.dtype) -> list[Tensor | None]:
-        """Returns what each tile adds to its scores; None where it is simply causal. Built once, for all
-        layers.
+        """Returns what each tile adds to its scores; None where it is simply causal.
+
+        Built once, for all layers.
         """
         if dtype not in self._masks:
             built: dict[tuple[int, tuple[int, ...]], Tensor] = {}
@@ -138,9 +138,7 @@ class PackedAttention:
 
 
 def make_tiles(segments: Sequence[Segment], rows: int) -> list[Tile]:
-    """Cuts the stream into tiles, from its start to its end; those of completions have at most `rows`
-    tokens.
-    """
+    """Cuts the stream into tiles, from start to end; those of completions have at most `rows` tokens."""
     tiles: list[Tile] = []
     for segment in segments:
         if len(segment.completions) == 1:

@@ -72,8 +72,9 @@ class Batch:
 
     @cached_property
     def read(self) -> tuple[Tensor, Tensor]:
-        """Returns the places in the stream that predict, each once, (n,), and where among them
-        `predictors` are, (N,).
+        """Returns the places in the stream that predict, each once, (n,), and a way back to `predictors`.
+
+        The second, (N,), says where in the first each of `predictors` is.
         """
         places, inverse = torch.unique(self.predictors, return_inverse=True)
         return places, inverse
@@ -108,10 +109,10 @@ def make_batches(
 
 
 def spread(sizes: Sequence[int], capacity: int) -> list[list[int]]:
-    """Puts the indices of positive `sizes` in few and even bins; none is above `capacity` unless it holds one
-    item.
+    """Puts the indices of positive `sizes` in few and even bins.
 
-    The largest item goes to the emptiest bin, then the next; if that does not fit, with one more bin.
+    None is above `capacity` unless it holds one item. The largest item goes to the emptiest bin, then the
+    next; if that does not fit, with one more bin.
 
     Source: longest processing time first, Graham 1969 (doi:10.1137/0117039).
     """

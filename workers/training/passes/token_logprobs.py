@@ -44,8 +44,7 @@ def token_logprobs(
     *,
     logit_bytes: int = LOGIT_BYTES,
 ) -> tuple[Tensor, Tensor]:
-    """Returns the log-probability of each target at the sampling temperature, and the entropy, (N,) each,
-    nats.
+    """Returns each target's log-probability at the sampling temperature, and the entropy, (N,) each, nats.
 
     Both are those of the distribution over the `allowed` tokens, or over all; the entropy has no gradient.
     One chunk of logits keeps its probabilities for the backward pass; of several, each is computed again.
@@ -81,8 +80,9 @@ def token_logprobs(
 def token_kl(
     states: Tensor, head: Any, ref_states: Tensor, ref_head: Any, *, logit_bytes: int = LOGIT_BYTES
 ) -> Tensor:
-    """Returns the exact KL(policy || reference) over the vocabulary at each token, temperature 1. (N, H)
-    each -> (N,), nats.
+    """Returns the exact KL(policy || reference) over the vocabulary at each token, temperature 1.
+
+    (N, H) each -> (N,), nats.
     """
     chunks = _chunks(states, head, logit_bytes)
     pairs = zip(chunks, torch.split(ref_states, len(chunks[0])), strict=True)
@@ -105,9 +105,7 @@ def _chunk_logprobs(
 
 
 def _is_frozen(states: Tensor, head: Any) -> bool:
-    """Says whether the output layer is a plain product with a matrix that has no gradient, in fp32 on a
-    CPU.
-    """
+    """Says whether the output layer is a plain product by a frozen matrix, in fp32 on a CPU."""
     kind = type(head)
     return (
         kind is nn.Linear

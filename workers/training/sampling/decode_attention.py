@@ -136,9 +136,7 @@ class DecodeAttention:
 
 
 def write_places(cache: SlotCache, step: Step) -> dict[int, Tensor]:
-    """Returns where each slot's next token is kept, (B * kv_heads,), for each number of heads that layers
-    have.
-    """
+    """Returns where each slot's next token is kept, (B * kv_heads,), by the number of heads of a layer."""
     slots = torch.arange(len(step.ids), device=step.ids.device)
     found: dict[int, Tensor] = {}
     for heads in {layer.keys.shape[1] for layer in cache.completions}:
@@ -218,9 +216,7 @@ def partial_attention(
 def plain_attention(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scaling: float
 ) -> tuple[Tensor, Tensor]:
-    """Computes the same as `partial_attention` in plain tensor operations, (N, heads, T, E) and (N, heads,
-    T, 1).
-    """
+    """Computes what `partial_attention` does in plain operations: (N, heads, T, E) and (N, heads, T, 1)."""
     scores = (query @ key.transpose(-1, -2)).float() * scaling
     if bias is not None:
         scores = scores + bias

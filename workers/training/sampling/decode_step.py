@@ -153,9 +153,7 @@ def places(group: Ints, n: int, width: int = 0) -> tuple[Ints, Ints]:
 
 
 def spans(lengths: Ints, cost: int) -> tuple[Span, ...]:
-    """Cuts slots so that few columns beyond their (n,) lengths are read, each span counting as `cost`
-    columns.
-    """
+    """Cuts slots so that few columns beyond their (n,) lengths are read; a span counts as `cost` columns."""
     found: list[Span] = []
     first, n = 0, len(lengths)
     while first < n:

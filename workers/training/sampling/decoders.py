@@ -117,9 +117,7 @@ def slot_cache(model: Any, size: CacheSize) -> SlotCache:
 
 
 def can_be_compiled(model: Any, most_bytes: int = COMPILED_BYTES) -> bool:
-    """Says whether the compiled kernels do all that this model does, in fp32, and its weights are few
-    enough.
-    """
+    """Says whether the kernels do all that this model does, in fp32, and its weights are few enough."""
     if not is_known(model):
         return False
     decoder, head = model.get_decoder(), model.get_output_embeddings()

@@ -57,8 +57,9 @@ def _by_kernel(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Ten
 
 
 def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
-    """Returns the first token at which the running sum passes `uniform` times the total: (B, V), (B,) ->
-    (B,).
+    """Returns the first token at which the running sum passes `uniform` times the total.
+
+    (B, V) probabilities, (B,) -> (B,).
     """
     B, V = probs.shape
     padded = torch.nn.functional.pad(probs, (0, -V % BLOCK)) if V % BLOCK else probs
@@ -84,8 +85,6 @@ def _from_nucleus(logits: Tensor, uniform: Tensor, top_p: float) -> tuple[Tensor
 
 
 def _passed(sums: Tensor, aim: Tensor) -> Tensor:
-    """Returns the index of the first running sum above `aim`, which adds something to it: (B, N), (B,) ->
-    (B,).
-    """
+    """Returns the index of the first running sum above `aim`: (B, N), (B,) -> (B,)."""
     found: Tensor = torch.searchsorted(sums, aim[:, None], right=True)[:, 0]
     return found.clamp(max=sums.shape[-1] - 1)  # matters for NaN alone

@@ -62,8 +62,9 @@ class Norm:
 
 @dataclass(frozen=True)
 class Layer:
-    """Is one decoder layer. `head_norm` normalises each head of queries and keys; its weight is (heads,
-    D).
+    """Is one decoder layer.
+
+    `head_norm` normalises each head of queries and keys; its weight is (heads, D).
     """
 
     norm: Norm
@@ -85,9 +86,7 @@ class Layer:
         rotary: tuple[Tensor, Tensor],
         attend: DecodeAttention,
     ) -> Tensor:
-        """Computes (B, H) -> (B, H), and keeps the tokens' keys and values; cosines and sines are (B, 1,
-        D).
-        """
+        """Computes (B, H) -> (B, H), and keeps the tokens' keys and values; `rotary` is (B, 1, D) twice."""
         mixed = self.qkv(self.norm(states)).view(states.shape[0], self.heads + 2 * self.kv_heads, -1)
         n_rotated = self.heads + self.kv_heads
         rotated, value = mixed[:, :n_rotated], mixed[:, n_rotated:]
@@ -130,9 +129,7 @@ def can_be_lean(model: Any) -> bool:
 
 
 def is_known(model: Any) -> bool:
-    """Says whether a model is made as this module and the compiled decoder expect, of plain layers on the
-    CPU.
-    """
+    """Says whether a model is made of plain layers on the CPU, as this module and the kernels expect."""
     decoder = model.get_decoder()
     return (
         type(decoder) in FAMILIES
@@ -187,8 +184,9 @@ def _norm(module: Any) -> Norm:
 
 
 def _after_norm(norm: Any, *linears: Any) -> tuple[Norm, JoinedLinear]:
-    """Returns a norm and the layers that read it, which in fp32 have its weight: in 16 bits that would
-    round.
+    """Returns a norm and the layers that read it.
+
+    In fp32 these have its weight: in 16 bits that would round.
     """
     if norm.weight.dtype != torch.float32:
         return _norm(norm), _joined(*linears)

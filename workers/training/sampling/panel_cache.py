@@ -19,8 +19,9 @@ from workers.training.sampling.slot_cache import LayerShape
 
 
 class Panels(NamedTuple):
-    """Holds (L, slots, kv_heads, blocks of 16 columns, D, 16) and (L, slots, kv_heads, Dp / 16, columns,
-    16).
+    """Holds keys, (L, slots, kv_heads, blocks of 16 columns, D, 16), and values.
+
+    Values are (L, slots, kv_heads, Dp / 16, columns, 16).
     """
 
     keys: Tensor

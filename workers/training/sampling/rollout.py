@@ -31,8 +31,9 @@ CACHE_BYTES = {"cpu": 1 << 30, "cuda": 16 << 30}
 
 @dataclass(frozen=True)
 class SamplerLimits:
-    """Bounds memory and waste of one call of the sampler. It changes no completion. All were chosen, not
-    measured.
+    """Bounds memory and waste of one call of the sampler. It changes no completion.
+
+    All were chosen, not measured.
 
     Attributes:
         slots: most completions decoded side by side.
@@ -362,8 +363,6 @@ class _Decoding:
 
 
 def _compaction(free: Bools) -> tuple[int, Ints, Ints]:
-    """Returns how many slots stay in use, the gaps among them, and the slots behind them that move into
-    the gaps.
-    """
+    """Returns how many slots stay in use, the gaps among them, and the slots that move into the gaps."""
     kept = int((~free).sum())
     return kept, free[:kept].nonzero()[0], (~free[kept:]).nonzero()[0] + kept

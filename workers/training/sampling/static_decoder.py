@@ -155,9 +155,7 @@ class CudaGraph:
 
 
 def _rounded(n: int, least: int) -> int:
-    """Returns the next power of two up to 32, then the next multiple of a quarter of the power of two
-    below.
-    """
+    """Returns the next power of two up to 32, then the next multiple of a quarter of the power below."""
     power = max(least, 1 << (n - 1).bit_length())
     step = max(power // 8, 1)
     return power if power <= 32 else -(-n // step) * step

@@ -29,9 +29,7 @@ class StopStrings:
         return _BROKEN in text or not self._last_characters.isdisjoint(text)
 
     def is_complete(self, tokens: Sequence[int]) -> bool:
-        """Says whether the text of these tokens holds a stop string, if it did not without the last of
-        them.
-        """
+        """Says whether the text of these tokens holds a stop string, if without the last it did not."""
         if not self.may_end(tokens[-1]):
             return False
         start, texts = len(tokens), 0
