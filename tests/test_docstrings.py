@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-PACKAGES = ("graders", "methods")
+PACKAGES = ("graders", "methods", "workers/training", "workers/tuning")
 """Packages whose public functions, classes and methods all have a docstring."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -13,10 +13,13 @@ from app.settings import get_settings
 from workers.serving.server import create_sampler
 
 KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection stays open. Chosen, not measured."""
 GRACE_SECONDS = 5
+"""How long open requests may go on once the process is to end. Chosen, not measured."""
 
 
 def main() -> None:
+    """Starts the sampler process with the options of the command line."""
     parser = argparse.ArgumentParser(prog="workers.serving", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8001)

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 MAX_TOGETHER = 64
-"""Most completions that are begun together."""
+"""The most completions that are begun together. Chosen, not measured."""
 MAX_WAITING = 1024
+"""Requests that may wait before others are turned away. Chosen, not measured."""
 
 
 class Batcher:
-    """One thread that samples; what arrives meanwhile goes together next."""
+    """Samples on one thread; what arrives meanwhile goes together next."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
@@ -38,7 +39,10 @@ class Batcher:
     def submit(
         self, files: ModelFiles, messages: Sequence[Mapping[str, Any]], options: SamplingOptions, seed: int
     ) -> Future[SampledCompletions]:
-        """The answer to come. It raises an `ApiError`. Raises `Unavailable` if too many wait."""
+        """Returns the completions to come; the future raises an `ApiError`.
+
+        Raises `Unavailable` if too many wait.
+        """
         chat = Chat(files, messages, options, seed, Future())
         with self._changed:
             if len(self._waiting) >= MAX_WAITING:
@@ -57,7 +61,10 @@ class Batcher:
                 _fail(chats, problem)
 
     def _next(self) -> list[Chat]:
-        """The one that waits longest, with others like it. Skips what nobody waits for any more."""
+        """Returns the request that waits longest, with others like it.
+
+        Skips what nobody waits for any more.
+        """
         with self._changed:
             while not self._waiting:
                 self._changed.wait()
@@ -78,7 +85,7 @@ class Batcher:
 
 
 def _fail(chats: Sequence[Chat], problem: Exception) -> None:
-    """Tell whoever was not answered; what nobody foresaw is logged, and told without its text."""
+    """Tells whoever was not answered; what nobody foresaw is logged, and told without its text."""
     from app.errors import ApiError
 
     if not isinstance(problem, ApiError):

@@ -1,4 +1,4 @@
-"""Chat requests to the sampler, and their answers."""
+"""Chat requests to the sampler, and the completions that were sampled for them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class SamplingOptions(NamedTuple):
-    """How to sample; requests for the same model with the same options run side by side."""
+    """Says how to sample; requests for the same model with the same options run side by side."""
 
     samples: int
     max_tokens: int
@@ -25,12 +25,13 @@ class SamplingOptions(NamedTuple):
     response_format: Mapping[str, Any] | None
 
     def key(self) -> str:
+        """Returns a text that is the same for the same options."""
         return json.dumps(self)
 
 
 @dataclass(frozen=True)
 class SampledCompletions:
-    """Completions of one request; `pieces` are the texts of their tokens."""
+    """Holds the completions of one request; `pieces` are the texts of their tokens."""
 
     prompt_tokens: int
     completions: Sequence[Completion]
@@ -39,7 +40,7 @@ class SampledCompletions:
 
 @dataclass(frozen=True, eq=False)
 class Chat:
-    """One request. `seed` decides the draws, whatever runs beside it."""
+    """Is one request. `seed` decides the draws, whatever runs beside it."""
 
     files: ModelFiles
     messages: Sequence[Mapping[str, Any]]

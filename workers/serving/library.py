@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 MAX_GRAMMARS = 64
-"""Response formats that a model keeps compiled."""
+"""Response formats that a model keeps compiled. Chosen, not measured."""
 
 
 class ModelFiles(NamedTuple):
-    """Where a model's files are: a folder of this machine, or a prefix in storage."""
+    """Says where a model's files are: a folder of this machine, or a prefix in storage."""
 
     name: str
     folder: str | None
@@ -36,14 +36,14 @@ class ModelFiles(NamedTuple):
 
 
 class LoadedModel:
-    """A model in memory, and the response formats that were asked of it."""
+    """Holds a model in memory, and the response formats that were asked of it."""
 
     def __init__(self, base: BaseModel) -> None:
         self.base = base
         self._grammars: OrderedDict[str, Grammar | None] = OrderedDict()
 
     def grammar(self, response_format: Mapping[str, Any] | None) -> Grammar | None:
-        """Raises `GrammarFailed`."""
+        """Returns the grammar of a response format; None for plain text. Raises `GrammarFailed`."""
         from workers.training.model.grammar import compile_grammar
 
         key = json.dumps(response_format)
@@ -58,7 +58,7 @@ class LoadedModel:
 
 
 class Library:
-    """`find` may be called from any thread, `load` from one."""
+    """Finds and holds models. `find` may be called from any thread, `load` from one."""
 
     def __init__(self, settings: Settings) -> None:
         self._most = settings.sampler_models
@@ -69,17 +69,17 @@ class Library:
 
     @property
     def names(self) -> list[str]:
-        """Models in memory, the one used last at the end."""
+        """Returns the models in memory, the one used last at the end."""
         return [files.name for files in self._loaded]
 
     def find(self, project_id: str, name: str) -> ModelFiles:
-        """Where the model lies that a project calls so. Raises `NotFound`."""
+        """Returns where the model lies that a project calls so. Raises `NotFound`."""
         with unit_of_work() as db:
             model = models.get(db, project_id, name)
             return ModelFiles(model.name, model.folder, model.storage_key)
 
     def load(self, files: ModelFiles) -> LoadedModel:
-        """The model, read if need be; the one that was not used for longest makes room.
+        """Returns the model, read if need be; the one that was not used for longest makes room.
 
         Raises `NotFound` if its files are gone, or `ServerError` if they cannot be used.
         """

@@ -39,11 +39,12 @@ from workers.serving.wire import ChatRequest, chat_completion
 log = structlog.get_logger(__name__)
 
 MAX_BODY = 8 * 2**20
+"""The largest body of a request, in bytes. Chosen, not measured."""
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 def create_sampler(settings: Settings) -> Starlette:
-    """The sampler. Without a token it serves nobody."""
+    """Returns the sampler's application. Without a token it serves nobody."""
     token = settings.sampler_token.get_secret_value()
     library = Library(settings)
     batcher = Batcher(library)
@@ -73,7 +74,7 @@ def create_sampler(settings: Settings) -> Starlette:
 
 
 def _answering(handler: Handler) -> Handler:
-    """Every failure leaves in OpenAI's shape."""
+    """Makes every failure leave in OpenAI's shape."""
 
     async def handle(request: Request) -> Response:
         try:

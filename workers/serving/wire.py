@@ -1,4 +1,4 @@
-"""Chat requests and replies on the wire: the part of OpenAI's that the sampler honours."""
+"""Chat requests and completions on the wire: what the sampler honours of OpenAI's."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from methods.response_format import ResponseFormatInvalid, checked
 from workers.serving.chat import SampledCompletions, SamplingOptions
 
 DEFAULT_TOKENS = 4096
-"""Longest reply where the request does not say; the model's context may end it earlier."""
+"""The longest completion where the request does not say; the model's context may end it earlier. Chosen,
+not measured.
+"""
 MAX_SAMPLES = 128
+"""The most completions of one request, as at OpenAI."""
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class ChatMessage(BaseModel):
-    """One message. Content parts are text: models here see no images and hear nothing."""
+    """Is one message. Content parts are text: models here see no images and hear nothing."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -28,7 +31,7 @@ class ChatMessage(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """What is asked. Parameters that would change the reply and are not here are refused."""
+    """Is what is asked. Parameters that would change the completion and are not here are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -52,7 +55,7 @@ class ChatRequest(BaseModel):
     service_tier: Any = None
 
     def options(self) -> SamplingOptions:
-        """How to sample. Raises `BadRequest`."""
+        """Returns how to sample. Raises `BadRequest`."""
         return SamplingOptions(
             samples=self.n or 1,
             max_tokens=self.max_completion_tokens or self.max_tokens or DEFAULT_TOKENS,
@@ -63,7 +66,10 @@ class ChatRequest(BaseModel):
         )
 
     def chat(self) -> list[dict[str, Any]]:
-        """The messages for a chat template. Raises `BadRequest` for parts that are not text."""
+        """Returns the messages for a chat template.
+
+        Raises `BadRequest` for content parts that are not text.
+        """
         for i, message in enumerate(self.messages):
             for j, content_part in enumerate(message.content if isinstance(message.content, list) else ()):
                 if not isinstance(content_part.get("text"), str):
@@ -73,13 +79,15 @@ class ChatRequest(BaseModel):
 
 
 class Usage(NamedTuple):
+    """Counts the tokens of one request."""
+
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
 
 
 def chat_completion(request: ChatRequest, sampled: SampledCompletions) -> dict[str, Any]:
-    """A `chat.completion`."""
+    """Returns a `chat.completion`."""
     written = sum(len(completion.tokens) for completion in sampled.completions)
     usage = Usage(sampled.prompt_tokens, written, sampled.prompt_tokens + written)
     return {

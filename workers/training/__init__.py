@@ -1,6 +1,7 @@
-"""The training engine: a config, rows, a grader and a recorder in; checkpoints and numbers out.
+"""The training engine: a config, rows, a grader and a recorder go in; checkpoints and numbers come out.
 
-It knows no database, no job and no HTTP, and it never opens a connection.
+It knows no database, no job and no HTTP, and it never opens a connection. `loop.py` is where to start
+reading.
 """
 
 import os

@@ -18,11 +18,11 @@ from workers.training.model.policy import Policy
 
 @dataclass(frozen=True)
 class Candidate:
-    """A checkpoint and what its selection needs.
+    """Holds a checkpoint and what its selection needs.
 
     Attributes:
-        bound: lower confidence bound of the paired validation difference to the base. 0 for the base
-            itself; None where nothing is known, such as without validation rows.
+        bound: lower confidence bound of the paired validation difference to the base, in grader units. 0 for
+            the base itself; None where nothing is known, such as without validation rows.
     """
 
     checkpoint: Checkpoint
@@ -30,16 +30,17 @@ class Candidate:
 
     @property
     def step(self) -> int:
+        """Returns the step of the checkpoint."""
         return self.checkpoint.step
 
 
 def checkpoint_folder(run_dir: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
+    """Returns where the checkpoint of a step lies."""
     return run_dir / f"step_{step:06d}"
 
 
 def save_checkpoint(policy: Policy, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint.folder` (`model/`, `adapter/` for LoRA, `manifest.json`) atomically."""
+    """Writes `checkpoint.folder` (`model/`, `adapter/` for LoRA, `manifest.json`) atomically."""
 
     def write(folder: Path) -> None:
         policy.save_model(folder / "model")
@@ -52,7 +53,7 @@ def save_checkpoint(policy: Policy, checkpoint: Checkpoint) -> None:
 def make_candidate(
     folder: Path, step: int, epoch: int, kl: Estimate, valid: Estimate | None, difference: Estimate | None
 ) -> Candidate:
-    """Put a checkpoint's numbers together. `valid` and `difference` are None without validation rows."""
+    """Puts a checkpoint's numbers together. `valid` and `difference` are None without validation rows."""
     checkpoint = Checkpoint(
         step=step,
         epoch=epoch,
@@ -68,7 +69,7 @@ def make_candidate(
 
 
 def select(candidates: Sequence[Candidate]) -> Candidate:
-    """The one to deliver: the highest lower bound over the base, then the lower KL, then the earlier.
+    """Returns the one to deliver: the highest lower bound over the base, then the lower KL, then the earlier.
 
     The base takes part with a bound of 0, so nothing is delivered that is not better than the base with 95 %
     confidence on the validation rows. Without validation rows it is the last step.
@@ -80,8 +81,11 @@ def select(candidates: Sequence[Candidate]) -> Candidate:
 
 
 def to_keep(candidates: Sequence[Candidate], n: int) -> list[Candidate]:
-    """The base, the `n` best by validation reward (ties: lower KL; without validation: the last), and
-    the one that would be delivered now. In the order of steps."""
+    """Returns the candidates whose folders stay, by step.
+
+    They are the base, the `n` best by validation reward (ties: lower KL; without validation: the last), and
+    the one that would be delivered now.
+    """
     tuned = [candidate for candidate in candidates if candidate.step > 0]
     if any(candidate.checkpoint.valid_reward is not None for candidate in tuned):
         tuned.sort(key=_by_validation)
@@ -92,19 +96,19 @@ def to_keep(candidates: Sequence[Candidate], n: int) -> list[Candidate]:
 
 
 def candidate_to_json(candidate: Candidate) -> dict[str, Any]:
-    """For the training state; the folder is stored by its name."""
+    """Returns a candidate as the training state holds it; the folder is stored by its name."""
     folder = candidate.checkpoint.folder.name
     return {"checkpoint": {**asdict(candidate.checkpoint), "folder": folder}, "bound": candidate.bound}
 
 
 def candidate_from_json(facts: dict[str, Any], run_dir: Path) -> Candidate:
-    """The reverse of `candidate_to_json`."""
+    """Reverses `candidate_to_json`."""
     checkpoint = facts["checkpoint"]
     return Candidate(Checkpoint(**{**checkpoint, "folder": run_dir / checkpoint["folder"]}), facts["bound"])
 
 
 def versions() -> dict[str, str]:
-    """What wrote a folder."""
+    """Returns the versions of what wrote a folder."""
     libraries = {name: version(name) for name in ("torch", "transformers", "peft", "safetensors")}
     return {"python": platform.python_version(), **libraries}
 

@@ -1,4 +1,5 @@
-"""How a step's rollouts come about: prompts drawn, completions sampled and, while sampling goes on, graded.
+"""How a step's rollouts come about: prompts are drawn, completions sampled and, while sampling goes on,
+graded.
 
 Two things may be added. Dynamic sampling (`sampling_rounds`) draws more prompts in place of those whose
 completions all have the same reward: DAPO, Yu et al. 2025, arXiv:2503.14476, section 3.2. Asynchronous
@@ -33,10 +34,10 @@ T = TypeVar("T")
 
 @dataclass
 class Rollouts:
-    """What one step has sampled, graded.
+    """Holds what one step has sampled, graded.
 
     Attributes:
-        groups: all of it, in the order drawn; no row twice.
+        groups: all of it, as drawn; no row twice.
         trained: the groups that the update is given.
         rounds: how often prompts were drawn.
         seconds: how long sampling and grading took, whenever that was; empty after a resume.
@@ -49,7 +50,7 @@ class Rollouts:
 
 
 class Collector:
-    """Collects each step's rollouts, a part in each process; everyone is given them all.
+    """Collects each step's rollouts, a share in each process; every process is given them all.
 
     Every call of `collect` and of `ahead` talks to the other processes, in the same order everywhere. What is
     sampled in the background does not.
@@ -75,19 +76,22 @@ class Collector:
         self._background = _Background(policy.device) if config.async_steps else None
 
     def close(self) -> None:
-        """Wait for the background to end. Close the grade pool first: then it ends at its next completion."""
+        """Waits for the background to end.
+
+        Close the grade pool first: then it ends at its next completion.
+        """
         if self._background is not None:
             self._background.close()
 
     def prompts(self, step: int) -> list[Prompt]:
-        """A step's prompts before dynamic sampling: each epoch has every row once, in its own order."""
+        """Returns a step's prompts before dynamic sampling: each epoch has every row once, shuffled anew."""
         size = self._config.prompts_per_step
         epoch, place = divmod(step - 1, -(-len(self._prompts) // size))
         order = shuffled(len(self._prompts), "order", self._config.seed, epoch + 1)
         return [self._prompts[row] for row in order[place * size : (place + 1) * size]]
 
     def collect(self, step: int, clock: Clock) -> Rollouts:
-        """The rollouts of a step: sampled now by the weights as they are, or before by `ahead`."""
+        """Returns the rollouts of a step: sampled now by the weights as they are, or before by `ahead`."""
         rollouts, self.pending = self.pending, None
         if rollouts is None:
             timed = Clock(self._recorder)
@@ -97,7 +101,7 @@ class Collector:
 
     @contextmanager
     def ahead(self, step: int, clock: Clock) -> Iterator[None]:
-        """With `async_steps`, sample a step by the weights as they are, beside the update made inside.
+        """Samples a step by the weights as they are, with `async_steps`, beside the update made inside.
 
         On leaving, the sampling weights follow the update. What went wrong in the background is raised there.
         """
@@ -113,19 +117,19 @@ class Collector:
         self._policy.sync_rollout()
 
     def metrics(self, rollouts: Rollouts) -> dict[str, float]:
-        """What dynamic sampling did; nothing without it."""
+        """Returns what dynamic sampling did; nothing without it."""
         if self._config.sampling_rounds == 1:
             return {}
         discarded = len(rollouts.groups) - len(rollouts.trained)
         return {names.SAMPLING_ROUNDS: float(rollouts.rounds), names.DISCARDED_GROUPS: float(discarded)}
 
     def _sample_ahead(self, step: int, clock: Clock) -> Rollouts | list[Group]:
-        """All of a step's rollouts; among several processes only what needs no word with the others."""
+        """Samples all of a step's rollouts; among several processes, what needs no word with the others."""
         first = self._sample(step, 1, self.prompts(step), clock)
         return self._fill_up(step, first, clock) if self._world.size == 1 else first
 
     def _sample(self, step: int, round_: int, prompts: Sequence[Prompt], clock: Clock) -> list[Group]:
-        """This process's part of a round."""
+        """Samples and grades this process's share of a round."""
         config = self._config
         key = ("train", config.seed, step) if round_ == 1 else ("train", config.seed, step, round_)
         sampling = Sampling(
@@ -139,7 +143,7 @@ class Collector:
         return sample_and_grade(self._policy, self._world.slice(prompts), sampling, self._graders, clock)
 
     def _fill_up(self, step: int, mine: list[Group], clock: Clock) -> Rollouts:
-        """Gather the first round; then draw again while groups with spread are missing and rows are left."""
+        """Gathers the first round, then draws again while groups with spread are missing."""
         groups = self._world.merge(mine)
         rounds = 1
         while rounds < self._config.sampling_rounds and (
@@ -150,14 +154,17 @@ class Collector:
         return Rollouts(groups, self._to_train(groups), rounds, clock.seconds)
 
     def _extra_prompts(self, step: int, round_: int, groups: Sequence[Group]) -> list[Prompt]:
-        """As many prompts as groups with spread are missing, none that the step has had."""
+        """Returns as many prompts as groups with spread are missing, none that the step has had."""
         missing = self._config.prompts_per_step - len(self._to_train(groups))
         drawn = {group.prompt.row for group in groups}
         order = shuffled(len(self._prompts), "extra", self._config.seed, step, round_)
         return [self._prompts[row] for row in order if row not in drawn][:missing]
 
     def _to_train(self, groups: Sequence[Group]) -> list[Group]:
-        """With dynamic sampling those with spread: the others shall not count in means over tokens either."""
+        """Returns the groups to train on: with dynamic sampling those with spread.
+
+        The others shall not count in means over tokens either.
+        """
         if self._config.sampling_rounds == 1:
             return list(groups)
         has_spread = groups_with_spread(*rewards_of(groups)).tolist()
@@ -167,7 +174,7 @@ class Collector:
 def sample_and_grade(
     policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, graders: GradePool, clock: Clock
 ) -> list[Group]:
-    """Sample groups, and grade each completion as soon as it has ended: only the last are waited for."""
+    """Samples groups, and grades each completion as soon as it has ended: only the last are waited for."""
     if not prompts:
         return []
     jobs: dict[tuple[int, int], GradeJob] = {}
@@ -190,7 +197,10 @@ def sample_and_grade(
 
 
 class _Background:
-    """One thread, and on a GPU a stream, so that sampling does not queue behind the update's kernels."""
+    """Runs work on one thread and, on a GPU, one stream.
+
+    So sampling does not queue behind the update's kernels.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sample-ahead")
@@ -199,7 +209,7 @@ class _Background:
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def start(self, work: Callable[[], T]) -> Future[T]:
-        """Do this there, after what the caller has asked of the GPU so far."""
+        """Starts the work there, after what the caller has asked of the GPU so far."""
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
         return self._thread.submit(self._do, work)

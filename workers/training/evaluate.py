@@ -1,4 +1,4 @@
-"""Measure a policy: validation reward against the base's, and its exact KL to the base."""
+"""Measurements of a policy: its validation reward against the base's, and its exact KL to the base."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from workers.training.sampling.rollout import Sampling, sample_groups
 from workers.training.update import fillers
 
 CONFIDENCE_Z = 1.6448536269514722
-"""Normal quantile of a one-sided 95 % bound."""
+"""The normal quantile of a one-sided 95 % bound: a convention, not a measurement."""
 
 
 class Estimate(NamedTuple):
-    """A mean and its standard error, which needs two values at least."""
+    """Holds a mean and its standard error, which needs two values at least."""
 
     mean: float
     stderr: float | None
@@ -39,7 +39,10 @@ class Estimate(NamedTuple):
 
 
 def validation_sampling(config: TrainConfig, grammar: Grammar | None = None) -> Sampling:
-    """Greedy for one sample a row; else sampled, with the same random numbers at every validation."""
+    """Returns how validation samples: greedily, or with the same random numbers every time.
+
+    One sample a row is greedy; several are drawn.
+    """
     return Sampling(
         samples=config.eval_samples,
         max_tokens=config.max_completion_tokens,
@@ -51,7 +54,7 @@ def validation_sampling(config: TrainConfig, grammar: Grammar | None = None) -> 
 
 
 def row_rewards(groups: Sequence[Group]) -> list[float | None]:
-    """Mean reward of each validation row; None where no completion has one."""
+    """Returns the mean reward of each validation row, in grader units; None where no completion has one."""
     rows: list[float | None] = []
     for group in groups:
         found = [reward for grade in group.grades if (reward := reward_of(grade)) is not None]
@@ -60,7 +63,7 @@ def row_rewards(groups: Sequence[Group]) -> list[float | None]:
 
 
 def estimate(values: Sequence[float | None]) -> Estimate | None:
-    """Mean and standard error over the values that are there; None without any."""
+    """Returns mean and standard error over the values that are there; None without any."""
     found = [value for value in values if value is not None]
     if not found:
         return None
@@ -72,20 +75,23 @@ def estimate(values: Sequence[float | None]) -> Estimate | None:
 
 
 def paired_difference(rows: Sequence[float | None], base: Sequence[float | None]) -> Estimate | None:
-    """How much better than the base, row by row, over the rows that both have a reward for."""
+    """Returns how much better than the base the rows are, over those that both have a reward for."""
     pairs = zip(rows, base, strict=True)
     return estimate([None if a is None or b is None else a - b for a, b in pairs])
 
 
 def lower_bound(found: Estimate) -> float | None:
-    """One-sided 95 % lower confidence bound by Student's t; None for one value, which proves nothing."""
+    """Returns the one-sided 95 % lower confidence bound by Student's t.
+
+    It is None for one value, which proves nothing.
+    """
     if found.stderr is None:
         return None
     return found.mean - t_quantile(found.n - 1) * found.stderr
 
 
 def t_quantile(dof: int) -> float:
-    """The 95 % quantile of Student's t: exact for 1 and 2 degrees of freedom, else within 0.01.
+    """Returns the 95 % quantile of Student's t: exact for 1 and 2 degrees of freedom, else within 0.01.
 
     Source: Abramowitz and Stegun 1964, 26.7.5 (expansion around the normal quantile).
     """
@@ -104,13 +110,13 @@ def t_quantile(dof: int) -> float:
 def kl_to_reference(
     policy: Policy, probe: Sequence[Prompt], config: TrainConfig, world: World = ALONE
 ) -> Estimate:
-    """Exact KL(policy || base), nats per token, on one completion for each probe prompt.
+    """Measures the exact KL(policy || base), in nats per token, on one completion for each probe prompt.
 
     Completions are sampled from the policy at temperature 1 with the same random numbers every time; the KL
     is over the whole vocabulary at each of their tokens, at temperature 1 as well whatever the training's
     temperature, and not over the tokens that a response format allows: what is measured is how far the model
-    has moved. Mean over a prompt's tokens, then over prompts, with the standard error over prompts. Each
-    process measures a part of the prompts.
+    has moved. It is the mean over a prompt's tokens, then over prompts, with the standard error over prompts.
+    Each process measures a share of the prompts.
     """
     sampling = Sampling(
         samples=1,
@@ -136,7 +142,7 @@ def kl_to_reference(
 
 
 def _batch_kl(policy: Policy, batch: Batch) -> Tensor:
-    """(N,) nats."""
+    """Returns the exact KL at each of a batch's completion tokens, (N,) nats."""
     states = completion_states(policy.model, batch)
     with policy.reference() as reference:
         ref_states = completion_states(reference, batch)

@@ -1,4 +1,4 @@
-"""Folders that are either complete or not there: written aside, manifest last, then renamed."""
+"""Folders that are either complete or not there: they are written aside, manifest last, then renamed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _CHUNK_BYTES = 1 << 20
 
 
 class FolderDamaged(Exception):
-    """A published folder is not what its manifest says."""
+    """Says that a published folder is not what its manifest says."""
 
 
 def publish(folder: Path, write: Callable[[Path], None], facts: Mapping[str, Any]) -> None:
-    """Let `write` fill a folder, then make it appear under its name at once, replacing an older one.
+    """Lets `write` fill a folder, then makes it appear under its name at once, replacing an older one.
 
     The manifest holds `facts` and, under "files", bytes and sha256 of each file.
     """
@@ -45,7 +45,7 @@ def publish(folder: Path, write: Callable[[Path], None], facts: Mapping[str, Any
 
 
 def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any]:
-    """The manifest of a published folder. Raises `FolderDamaged` if a file is missing or changed."""
+    """Returns the manifest of a published folder. Raises `FolderDamaged` if a file is missing or changed."""
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
         for name, facts in manifest["files"].items() if verify else ():
@@ -58,7 +58,7 @@ def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any]:
 
 
 def sha256(file: Path) -> str:
-    """Hex digest of a file's bytes."""
+    """Returns the hex digest of a file's bytes."""
     digest = hashlib.sha256()
     with file.open("rb") as opened:
         while chunk := opened.read(_CHUNK_BYTES):

@@ -17,12 +17,12 @@ from workers.training.rewards import Rewards
 
 
 class LearnableGroups(NamedTuple):
-    """P groups of G completions, B of which are run; each has T tokens.
+    """Holds what can be learnt from P groups of G completions, B of which are run; each has T tokens.
 
     Attributes:
         completions: (B,) the completions that are run.
         forwarded: (P, G) bool, which ones they are.
-        rewards: after what is taken off for length; `graded` says which completions are compared.
+        rewards: (P, G), grader units, after what is taken off for length; `graded` says which are compared.
         weights: (T,) for each completion, what its tokens count in the loss.
         measured: metrics.
     """
@@ -35,7 +35,7 @@ class LearnableGroups(NamedTuple):
 
 
 def find_learnable(groups: Sequence[Group], rewards: Rewards, config: TrainConfig) -> LearnableGroups | None:
-    """Choose what to learn from; None if nothing can be learnt from these groups.
+    """Chooses what to learn from; returns None if nothing can be learnt from these groups.
 
     With `mask_truncated` a completion that was cut leaves the gradient, and the number of tokens or
     completions that the loss is divided by. It stays in the baseline of its group (as in TRL): its reward is
@@ -67,16 +67,16 @@ def find_learnable(groups: Sequence[Group], rewards: Rewards, config: TrainConfi
 
 
 def overlong_punishment(lengths: Tensor, limit: int, buffer: float, penalty: float) -> Tensor:
-    """What long completions lose: nothing up to the buffer, then linearly more, `penalty` at the limit.
+    """Returns what long completions lose: nothing up to the buffer, then linearly up to `penalty`.
 
     Args:
         lengths: any shape, tokens.
         limit: most tokens of a completion.
         buffer: tokens before the limit in which the punishment grows; 0 punishes nothing.
-        penalty: grader units.
+        penalty: grader units, lost at the limit.
 
     Returns:
-        The shape of `lengths`, at least 0, double.
+        The shape of `lengths`, grader units, at least 0, double.
 
     Source: DAPO, Yu et al. 2025, arXiv:2503.14476, equation 13 (a reward there, with penalty 1).
     """
@@ -86,12 +86,12 @@ def overlong_punishment(lengths: Tensor, limit: int, buffer: float, penalty: flo
 
 
 def punishments(groups: Sequence[Group], config: TrainConfig) -> Tensor:
-    """What each completion loses by the run's settings, (P, G) in grader units."""
+    """Returns what each completion loses by the run's settings, (P, G) in grader units."""
     lengths = torch.tensor([[len(c.tokens) for c in group.completions] for group in groups])
     limit = config.max_completion_tokens
     return overlong_punishment(lengths, limit, config.overlong_buffer * limit, config.overlong_penalty)
 
 
 def truncated_completions(groups: Sequence[Group]) -> Tensor:
-    """Which completions were cut before they ended, (P, G) bool."""
+    """Says which completions were cut before they ended, (P, G) bool."""
     return torch.tensor([[c.finish_reason == "length" for c in group.completions] for group in groups])

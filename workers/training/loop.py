@@ -36,11 +36,12 @@ def train(
     world: World = ALONE,
     should_pause: Callable[[], bool] = lambda: False,
 ) -> RunResult:
-    """Train until the last step, from the last state in `run_dir` if there is one.
+    """Trains until the last step, from the last state in `run_dir` if there is one.
 
     Asks `should_stop` and `should_pause` before every step, and saves its state if it shall; for a pause it
-    makes a checkpoint too. Raises `RunCancelled`, `RunPaused`, or `RunFailed` with a stable code. Called in
-    each process of a world with the same rows and folder; only the main one asks, tells the recorder, writes.
+    makes a checkpoint too. Raises `RunCancelled`, `RunPaused`, or `RunFailed` with a stable code. Every
+    process of a world calls it with the same rows and folder; only the main one asks, tells the recorder and
+    writes.
     """
     with Run(config, train_rows, valid_rows, grader, recorder, run_dir, world) as run:
         run.measure_base()

@@ -1,7 +1,7 @@
-"""Losses and divergences as pure functions: tensors in, tensors out.
+"""Losses as pure functions: tensors in, tensors out.
 
-N is the number of completion tokens of B completions, laid end to end; V the vocabulary. Logprobs and KL are
-in nats. `docs/algorithms/` says which algorithm uses what.
+N is the number of completion tokens of B completions, laid end to end. Logprobs and KL are in nats.
+`docs/algorithms/` says which algorithm uses what.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from workers.training.base.divergences import kl_k3
 
 
 class TokenLoss(NamedTuple):
-    """Per token, (N,): the loss to add up, and what it was made of (without gradient)."""
+    """Holds, for each token, the loss to add up and what it was made of (without gradient), (N,) each."""
 
     loss: Tensor
     ratio: Tensor
@@ -30,7 +30,7 @@ class TokenLoss(NamedTuple):
 
 
 class Surrogate(NamedTuple):
-    """What stands for the policy's improvement, (N,) each; `ratio` carries a gradient where the loss does."""
+    """Stands for the policy's improvement, (N,) each; `ratio` carries a gradient where the loss does."""
 
     loss: Tensor
     ratio: Tensor
@@ -46,7 +46,7 @@ def policy_loss(
     lengths: Tensor,
     config: TrainConfig,
 ) -> TokenLoss:
-    """Each token's loss by the run's algorithm; add them up with the weights of its aggregation.
+    """Returns each token's loss by the run's algorithm; add them up with the weights of its aggregation.
 
     The surrogate holds the update near the policy before it ("decoupled" objective, AReaL, arXiv:2505.24298).
     The penalty is k3 times the ratio: k3 differentiated by itself is not the gradient of the KL
@@ -88,7 +88,7 @@ def policy_loss(
 
 
 def clipped(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Surrogate:
-    """-min(ratio A, clip(ratio) A): no gain from moving a ratio further than the bounds.
+    """Returns -min(ratio A, clip(ratio) A), (N,): nothing is gained by moving a ratio beyond the bounds.
 
     Source: Schulman et al. 2017, arXiv:1707.06347, equation 7; with two bounds DAPO, arXiv:2503.14476.
     """
@@ -98,7 +98,9 @@ def clipped(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Surro
 
 
 def sequence_ratio(log_ratio: Tensor, lengths: Tensor) -> Tensor:
-    """One ratio for each completion, the geometric mean of its tokens', given to all of them. (N,).
+    """Returns one ratio for each completion, the geometric mean of its tokens', given to all of them.
+
+    (N,), (B,) -> (N,).
 
     Source: GSPO, Zheng et al. 2025, arXiv:2507.18071, equation 7.
     """
@@ -108,7 +110,7 @@ def sequence_ratio(log_ratio: Tensor, lengths: Tensor) -> Tensor:
 
 
 def clipped_weight(logprobs: Tensor, ratio: Tensor, advantages: Tensor, low: float, high: float) -> Surrogate:
-    """-clip(ratio) A logprob with a constant factor: every token keeps a gradient, of bounded weight.
+    """Returns -clip(ratio) A logprob, (N,), with a constant factor: every token keeps a bounded gradient.
 
     Source: CISPO, MiniMax 2025, arXiv:2506.13585, equations 4 and 5.
     """
@@ -117,9 +119,10 @@ def clipped_weight(logprobs: Tensor, ratio: Tensor, advantages: Tensor, low: flo
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
-    """Half the squared error of each value, or that of the value held within `clip` of its old one if larger.
+    """Returns half the squared error of each value, or of the value held near its old one if that is larger.
 
-    All (N,). A value that moved by more than `clip` towards its return has no gradient.
+    All are (N,), in standard deviations of the step's rewards. A value that moved by more than `clip` towards
+    its return has no gradient.
 
     Source: PPO as released in OpenAI's baselines; Engstrom et al. 2020, arXiv:2005.12729, section 3.
     """

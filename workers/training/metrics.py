@@ -29,11 +29,13 @@ TIMES: dict[Timed, str] = {
 }
 
 TELL_AGAIN_SECONDS = 60.0
-"""Pause between two signs of life in one phase."""
+"""The pause, in seconds, between two signs of life in one phase. Chosen, not measured: often enough for a
+person, and far below the half hour after which a silent phase counts as hung.
+"""
 
 
 class Clock:
-    """Times the phases of one step and tells the recorder which one it is in; without one it only times."""
+    """Times the phases of one step and tells the recorder, if there is one, which one it is in."""
 
     def __init__(
         self, recorder: Recorder | None = None, tell_again_seconds: float = TELL_AGAIN_SECONDS
@@ -46,7 +48,7 @@ class Clock:
 
     @contextmanager
     def phase(self, phase: Phase, timed: Timed) -> Iterator[None]:
-        """Everything inside counts as `time/<timed>`."""
+        """Counts everything inside as `time/<timed>`."""
         if self._recorder is not None:
             self._recorder.phase(phase)
             self._told = time.monotonic()
@@ -55,24 +57,24 @@ class Clock:
         self.add({timed: time.perf_counter() - start})
 
     def alive(self, phase: Phase) -> None:
-        """Say again, once in a while, that the run is in this phase: for one in which something goes on."""
+        """Says again, once in a while, that the run is in this phase: for one in which something goes on."""
         if self._recorder is not None and time.monotonic() - self._told > self._tell_again_seconds:
             self._told = time.monotonic()
             self._recorder.phase(phase)
 
     def add(self, seconds: Mapping[Timed, float]) -> None:
-        """Count what was timed elsewhere."""
+        """Counts seconds that were timed elsewhere."""
         for timed, value in seconds.items():
             self.seconds[timed] = self.seconds.get(timed, 0.0) + value
 
     def metrics(self) -> dict[str, float]:
-        """Seconds of each phase, and of the whole step so far."""
+        """Returns the seconds of each phase, and of the whole step so far."""
         seconds = {TIMES[timed]: value for timed, value in self.seconds.items()}
         return {**seconds, names.TIME_STEP: time.perf_counter() - self._start}
 
 
 def train_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Rewards, grades and lengths of a step's rollouts."""
+    """Returns rewards, grades and lengths of a step's rollouts."""
     rewards = rewards_of(groups)
     values = _reward_metrics(rewards.values[rewards.graded].tolist())
     no_spread = ~groups_with_spread(rewards.values, rewards.graded)
@@ -84,14 +86,14 @@ def train_metrics(groups: Sequence[Group]) -> dict[str, float]:
 def valid_metrics(
     groups: Sequence[Group], reward: Estimate | None, difference: Estimate | None
 ) -> dict[str, float]:
-    """The same for a validation, with its paired difference to the base."""
+    """Returns the same for a validation, with its paired difference to the base."""
     values = _estimate(names.VALID_REWARD_MEAN, names.VALID_REWARD_STDERR, reward)
     values |= _estimate(names.OVER_BASE_MEAN, names.OVER_BASE_STDERR, difference)
     return {**values, **_split_metrics("valid", groups)}
 
 
 def kl_metrics(kl: Estimate) -> dict[str, float]:
-    """The exact KL on the probe set."""
+    """Returns the exact KL on the probe set, in nats per token."""
     return _estimate(names.KL_PROBE_MEAN, names.KL_PROBE_STDERR, kl)
 
 
@@ -116,7 +118,7 @@ def _split_metrics(split: Split, groups: Sequence[Group]) -> dict[str, float]:
 
 
 def _part_metrics(split: Split, grades: Sequence[Grade]) -> dict[str, float]:
-    """Scores, times and failures of the parts, and failures of the whole."""
+    """Returns scores, times and failures of the parts, and failures of the whole."""
     lists: dict[str, list[float]] = {}
     failures: Counter[str] = Counter()
     for grade in grades:
@@ -133,7 +135,7 @@ def _part_metrics(split: Split, grades: Sequence[Grade]) -> dict[str, float]:
 
 
 def _usage_metrics(split: Split, grades: Sequence[Grade]) -> dict[str, float]:
-    """Tokens that the graders' models have read and written: by model, and by part."""
+    """Returns the tokens that the graders' models have read and written: by model, and by part."""
     values: dict[str, float] = {}
     for model, usage in add_usages(grade.usage for grade in grades).items():
         for kind, count in vars(usage).items():
@@ -149,7 +151,7 @@ def _usage_metrics(split: Split, grades: Sequence[Grade]) -> dict[str, float]:
 
 
 def total_usage_metrics(usage: Mapping[str, TokenUsage]) -> dict[str, float]:
-    """The same since the run began, by model."""
+    """Returns the tokens since the run began, by model."""
     return {
         names.TOTAL_USAGE.format(kind=kind, model=model): float(count)
         for model, tokens in usage.items()

@@ -56,7 +56,10 @@ def hides_tools(
 
 
 def chat_tokens(item: Mapping[str, Any], tokenizer: Any) -> list[int]:
-    """A row's messages by the chat template, and the start of an answer. Raises what the template raises."""
+    """Returns a row's messages by the chat template, with its generation prompt.
+
+    Raises what the template raises.
+    """
     messages = [as_template_message(message) for message in item["messages"]]
     return _tokens(messages, item.get("tools"), tokenizer)
 
@@ -69,6 +72,6 @@ def _tokens(messages: Sequence[Mapping[str, Any]], tools: Any, tokenizer: Any) -
 
 
 def as_template_message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Open models' templates know `system`, not `developer`, and text rather than parts."""
+    """Returns a message as open models' templates know it: `system`, not `developer`, and text alone."""
     role = "system" if message["role"] == "developer" else message["role"]
     return {**message, "role": role, "content": text_of(message.get("content"))}

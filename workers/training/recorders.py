@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 class JsonlRecorder:
     """Appends to `metrics.jsonl`, `rollouts.jsonl`, `checkpoints.jsonl` and `notes.jsonl` in a folder.
 
-    Each line holds its step. For a run that resumes after `resumed_step` (-1: starts anew), it first drops
+    Each line holds its step. For a run that resumes after `resumed_step` (-1: it starts anew), it first drops
     the lines of later steps, which will be told again.
     """
 
@@ -29,12 +29,14 @@ class JsonlRecorder:
             _truncate(folder / f"{name}.jsonl", resumed_step)
 
     def phase(self, phase: Phase) -> None:
-        """Not written: it says nothing once it is over."""
+        """Writes nothing: a phase says nothing once it is over."""
 
     def metrics(self, step: int, epoch: int, values: Mapping[str, Any]) -> None:
+        """Appends the numbers of a step."""
         self._append("metrics", {"step": step, "epoch": epoch, **values})
 
     def rollouts(self, split: Split, step: int, epoch: int, groups: Sequence[Group]) -> None:
+        """Appends a line for each group, with every completion and its grade."""
         for group in groups:
             samples = [
                 {
@@ -51,18 +53,22 @@ class JsonlRecorder:
             self._append("rollouts", {**row, "samples": samples})
 
     def checkpoint(self, saved: Checkpoint) -> None:
+        """Appends what is known of a checkpoint."""
         self._append("checkpoints", {**vars(saved), "folder": saved.folder.name})
 
     def snapshot(self, saved: Checkpoint) -> None:
+        """Appends what is known of a snapshot, marked as one."""
         self._append("checkpoints", {**vars(saved), "folder": saved.folder.name, "snapshot": True})
 
     def dropped(self, step: int) -> None:
+        """Appends that a step's checkpoint is gone."""
         self._append("checkpoints", {"step": step, "dropped": True})
 
     def state(self, step: int, folder: Path) -> None:
-        """Not written: the folder is there to see."""
+        """Writes nothing: the folder is there to see."""
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:
+        """Appends a sentence and its level."""
         self._append("notes", {"level": level, "message": message})
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
@@ -71,16 +77,17 @@ class JsonlRecorder:
 
 
 class ConsoleRecorder:
-    """One line for each step, for a person."""
+    """Prints one line for each step, for a person."""
 
     def __init__(self, total_steps: int, out: TextIO) -> None:
         self._total_steps = total_steps
         self._out = out
 
     def phase(self, phase: Phase) -> None:
-        """Not shown."""
+        """Prints nothing."""
 
     def metrics(self, step: int, epoch: int, values: Mapping[str, Any]) -> None:
+        """Prints the few numbers that a person follows."""
         shown = (
             ("reward", names.REWARD_MEAN, ".3f"),
             ("valid", names.VALID_REWARD_MEAN, ".3f"),
@@ -94,21 +101,24 @@ class ConsoleRecorder:
         self._print(f"step {step}/{self._total_steps} epoch {epoch}  " + "  ".join(found))
 
     def rollouts(self, split: Split, step: int, epoch: int, groups: Sequence[Group]) -> None:
-        """Not shown."""
+        """Prints nothing."""
 
     def checkpoint(self, saved: Checkpoint) -> None:
+        """Prints the name of the checkpoint's folder."""
         self._print(f"  saved {saved.folder.name}")
 
     def snapshot(self, saved: Checkpoint) -> None:
+        """Prints the name of the snapshot's folder."""
         self._print(f"  saved {saved.folder.name}")
 
     def dropped(self, step: int) -> None:
-        """Not shown."""
+        """Prints nothing."""
 
     def state(self, step: int, folder: Path) -> None:
-        """Not shown."""
+        """Prints nothing."""
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:
+        """Prints a sentence and its level."""
         self._print(f"  {level}: {message}")
 
     def _print(self, line: str) -> None:
@@ -123,27 +133,35 @@ class FanOut:
         self._listeners = listeners
 
     def phase(self, phase: Phase) -> None:
+        """Tells all."""
         self._tell("phase", phase)
 
     def metrics(self, step: int, epoch: int, values: Mapping[str, Any]) -> None:
+        """Tells all."""
         self._tell("metrics", step, epoch, values)
 
     def rollouts(self, split: Split, step: int, epoch: int, groups: Sequence[Group]) -> None:
+        """Tells all."""
         self._tell("rollouts", split, step, epoch, groups)
 
     def checkpoint(self, saved: Checkpoint) -> None:
+        """Tells all."""
         self._tell("checkpoint", saved)
 
     def snapshot(self, saved: Checkpoint) -> None:
+        """Tells all."""
         self._tell("snapshot", saved)
 
     def dropped(self, step: int) -> None:
+        """Tells all."""
         self._tell("dropped", step)
 
     def state(self, step: int, folder: Path) -> None:
+        """Tells all."""
         self._tell("state", step, folder)
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:
+        """Tells all."""
         self._tell("note", level, message)
 
     def _tell(self, method: str, *args: object) -> None:
@@ -159,32 +177,32 @@ class Silent:
     """Tells no one: for every process of a run but the main one."""
 
     def phase(self, phase: Phase) -> None:
-        """Not told."""
+        """Tells nobody."""
 
     def metrics(self, step: int, epoch: int, values: Mapping[str, Any]) -> None:
-        """Not told."""
+        """Tells nobody."""
 
     def rollouts(self, split: Split, step: int, epoch: int, groups: Sequence[Group]) -> None:
-        """Not told."""
+        """Tells nobody."""
 
     def checkpoint(self, saved: Checkpoint) -> None:
-        """Not told."""
+        """Tells nobody."""
 
     def snapshot(self, saved: Checkpoint) -> None:
-        """Not told."""
+        """Tells nobody."""
 
     def dropped(self, step: int) -> None:
-        """Not told."""
+        """Tells nobody."""
 
     def state(self, step: int, folder: Path) -> None:
-        """Not told."""
+        """Tells nobody."""
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:
-        """Not told."""
+        """Tells nobody."""
 
 
 def _truncate(file: Path, last_step: int) -> None:
-    """Keep complete lines up to a step; the last one may have been cut by a kill."""
+    """Keeps complete lines up to a step; the last one may have been cut by a kill."""
     if not file.exists():
         return
     kept = []

@@ -1,4 +1,4 @@
-"""Run the grader over groups. A failed grade is a gap, not a zero; a hung grader is a failed grade."""
+"""The grader is run over groups. A failed grade is a gap, not a zero; a hung grader is a failed grade."""
 
 from __future__ import annotations
 
@@ -19,22 +19,31 @@ from workers.training.base.errors import GradingFailed
 from workers.training.base.types import Completion, Group
 
 GRADE_THREADS = 8
+"""Graders called at the same time where a run does not say. Chosen, not measured; a run sets
+`grade_concurrency`.
+"""
 GRADE_TIMEOUT_SECONDS = 300.0
+"""How long a grading may take before it counts as hung, where a run does not say. Chosen, not measured:
+longer than the graders' own limits; a run sets `grade_seconds`.
+"""
 
 SHOWN_MESSAGES = 3
+"""How many different failures a person is shown. Chosen, not measured."""
 SHOWN_CHARACTERS = 4000
-"""Of each message, the last ones: of a traceback these say what was wrong."""
+"""How much of each message is shown, chosen, not measured; its end, since that says what was wrong in a
+traceback.
+"""
 
 
 class Rewards(NamedTuple):
-    """Of a list of groups, both (P, G): grader units, and whether there is a reward at all."""
+    """Holds the rewards of a list of groups, (P, G), in grader units, and whether there are any, (P, G)."""
 
     values: Tensor
     graded: Tensor
 
 
 def reward_of(grade: Grade) -> float | None:
-    """The number the loss sees, or None for a gap.
+    """Returns the number the loss sees, or None for a gap.
 
     A completion that does not parse is the policy's own fault: it counts as 0 and is learnt from.
     """
@@ -44,24 +53,24 @@ def reward_of(grade: Grade) -> float | None:
 
 
 def rewards_of(groups: Sequence[Group]) -> Rewards:
-    """Rewards of groups that all have G completions."""
+    """Returns the rewards, (P, G), of groups that all have G completions."""
     found = [[reward_of(grade) for grade in group.grades] for group in groups]
     values = torch.tensor([[0.0 if r is None else r for r in row] for row in found], dtype=torch.float64)
     return Rewards(values, torch.tensor([[r is not None for r in row] for row in found]))
 
 
 def failed_share(grades: Iterable[Grade]) -> float:
-    """Share of grades that failed by the fault of grader or data."""
+    """Returns the share of grades that failed by the fault of grader or data."""
     gaps = [reward_of(grade) is None for grade in grades]
     return sum(gaps) / len(gaps) if gaps else 0.0
 
 
 class PoolClosed(Exception):
-    """The run is over: grades are neither taken nor given any more."""
+    """Says that the run is over: grades are neither taken nor given any more."""
 
 
 class GradeJob:
-    """One completion on its way through the pool."""
+    """Holds one completion on its way through the pool."""
 
     def __init__(self, completion: Completion, item: Mapping[str, Any]) -> None:
         self.completion = completion
@@ -89,7 +98,7 @@ class GradePool:
             self._start_thread()
 
     def submit(self, completion: Completion, item: Mapping[str, Any]) -> GradeJob:
-        """Have a completion graded as soon as a thread is free. Raises `PoolClosed`."""
+        """Has a completion graded as soon as a thread is free. Raises `PoolClosed`."""
         job = GradeJob(completion, item)
         with self._changed:
             self._check_open()
@@ -98,7 +107,7 @@ class GradePool:
         return job
 
     def wait(self, job: GradeJob) -> Grade:
-        """The grade. Never raises for a grader's fault, and always ends. Raises `PoolClosed`."""
+        """Returns the grade. It never raises for a grader's fault, and always ends. Raises `PoolClosed`."""
         with self._changed:
             while True:
                 self._check_open()
@@ -108,7 +117,7 @@ class GradePool:
                 self._changed.wait(timeout=min(1.0, self._timeout))
 
     def grade(self, groups: Sequence[Group]) -> list[Group]:
-        """The same groups with their grades."""
+        """Returns the same groups with their grades."""
         jobs = [[self.submit(c, group.prompt.item) for c in group.completions] for group in groups]
         return [
             replace(group, grades=tuple(self.wait(job) for job in row))
@@ -116,7 +125,10 @@ class GradePool:
         ]
 
     def close(self) -> None:
-        """Let the threads end, and whoever waits. Those that hang are daemons and do not keep the process."""
+        """Lets the threads end, and whoever waits.
+
+        Those that hang are daemons and do not keep the process.
+        """
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -128,8 +140,10 @@ class GradePool:
             raise PoolClosed
 
     def _give_up_hung(self) -> None:
-        """Fail what has run too long, and replace its thread. The clock of a job runs from its own start, so
-        that a long queue is no timeout."""
+        """Fails what has run too long, and replaces its thread.
+
+        The clock of a job runs from its own start, so that a long queue is no timeout.
+        """
         now = time.monotonic()
         for job in [job for job in self._running if now - job.started > self._timeout]:
             self._running.remove(job)
@@ -161,7 +175,7 @@ class GradePool:
 
 
 def count_steps_over(steps_over: int, step: int, grades: Sequence[Grade], *, limit: float, steps: int) -> int:
-    """How many steps in a row had more than `limit` of their grades failed, this one included.
+    """Returns how many steps in a row had more than `limit` of their grades failed, this one included.
 
     Raises `GradingFailed` with the first different messages once there are `steps` of them.
     """
@@ -184,7 +198,7 @@ def _gave_up(steps_over: int, step: int, grades: Sequence[Grade], limit: float) 
 
 
 def first_messages(grades: Iterable[Grade]) -> tuple[str, ...]:
-    """The first different failures by fault of grader or data, as sentences."""
+    """Returns the first different failures by fault of grader or data, as sentences."""
     failures = [g.failure for g in grades if g.failure is not None and reward_of(g) is None]
     messages = dict.fromkeys(f"{failure.kind}: {failure.message[-SHOWN_CHARACTERS:]}" for failure in failures)
     return tuple(messages)[:SHOWN_MESSAGES]

@@ -1,6 +1,6 @@
 """The training state on disk: everything a killed run needs to go on as if nothing had happened.
 
-safetensors and JSON only: reading a state runs no code.
+It is safetensors and JSON only: reading a state runs no code.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from workers.training.model.policy import Policy
 from workers.training.model.sharding import gather_whole, like
 
 STATES_KEPT = 2
-"""The last one, and one to fall back to should it be damaged."""
+"""The last state, and one to fall back to should it be damaged. Chosen, not measured."""
 
 
 @dataclass
 class Progress:
-    """Where a run is. Together with weights, optimizer and generators this is the whole state.
+    """Says where a run is. Together with weights, optimizer and generators this is the whole state.
 
-    The place in the data needs no more than `step`: the order of every epoch follows from the seed.
+    The place in the data needs no more than `step`: how every epoch is shuffled follows from the seed.
 
     Attributes:
         step: finished steps.
@@ -50,7 +50,7 @@ class Progress:
         is_mismatch_noted: the person was told that sampler and trainer disagree.
         seconds: how long the finished steps took.
         grader_usage: tokens that graders' models have read and written so far, by model.
-        base_rewards: mean validation reward of each row by the base.
+        base_rewards: mean validation reward of each row by the base, in grader units.
         kept: checkpoints whose folders exist.
     """
 
@@ -67,18 +67,18 @@ class Progress:
 
 
 def state_folder(run_dir: Path, step: int) -> Path:
-    """Where the training state after a step lies."""
+    """Returns where the training state after a step lies."""
     return run_dir / f"state_{step:06d}"
 
 
 def saved_steps(run_dir: Path) -> list[int]:
-    """Steps with a training state, the last first. Says nothing of damage."""
+    """Returns the steps with a training state, the last first. It does not look for damage."""
     names = [path.name for path in run_dir.glob("state_*") if path.is_dir()]
     return sorted((int(name[6:]) for name in names if name[6:].isdigit()), reverse=True)
 
 
 def fingerprint(config: BaseModel, train_rows: Sequence[Row], valid_rows: Sequence[Row]) -> str:
-    """sha256 of what a state belongs to: the config (but for where it runs) and both data sets."""
+    """Returns the sha256 of what a state belongs to: config (but for where it runs) and both data sets."""
     digest = hashlib.sha256()
     where_it_runs = {"model_path", "device", "processes", "sharding"}
     parts: list[Any] = [config.model_dump(mode="json", exclude=where_it_runs)]
@@ -97,9 +97,10 @@ def save_state(
     pending: Rollouts | None = None,
     world: World = ALONE,
 ) -> Path:
-    """Save the state after `progress.step`, with the next step's rollouts if they were sampled ahead.
+    """Saves the state after `progress.step`, with the next step's rollouts if they were sampled ahead.
 
-    Atomic; older states stay until `prune`. Collective: the main process writes, all go on when it has.
+    It is atomic; older states stay until `prune`. It is collective: the main process writes, all go on when
+    it has.
     """
     trained = gather_whole(policy.trained(), world)
     optimizer_tensors = gather_whole(_optimizer_tensors(policy, optimizer), world)
@@ -121,7 +122,7 @@ def save_state(
 
 
 def newest_state(run_dir: Path, belongs_to: str) -> tuple[Path | None, list[str]]:
-    """The newest state that is whole, with its checkpoints, and what is wrong with newer ones.
+    """Returns the newest state that is whole, with its checkpoints, and what is wrong with newer ones.
 
     Raises `StateMismatch` if the state is another run's.
     """
@@ -144,7 +145,7 @@ def newest_state(run_dir: Path, belongs_to: str) -> tuple[Path | None, list[str]
 
 
 def usable_state(run_dir: Path, belongs_to: str, recorder: Recorder) -> Path | None:
-    """`newest_state`; what is wrong with newer ones is told."""
+    """Returns the newest state that is whole; faults of newer ones are reported through `recorder`."""
     folder, faults = newest_state(run_dir, belongs_to)
     for fault in faults:
         recorder.note("warn", f"A saved training state cannot be used: {fault}.")
@@ -152,7 +153,7 @@ def usable_state(run_dir: Path, belongs_to: str, recorder: Recorder) -> Path | N
 
 
 def load_state(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Progress:
-    """Put a state back that `newest_state` found whole."""
+    """Puts a state back that `newest_state` found whole."""
     policy.load_trained(load_file(folder / "trained.safetensors"))
     _load_optimizer(policy, optimizer, load_file(folder / "optimizer.safetensors"))
     _load_generators(load_file(folder / "generators.safetensors"))
@@ -160,16 +161,16 @@ def load_state(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer) -
 
 
 def load_pending(folder: Path, prompts: Sequence[Prompt]) -> Rollouts | None:
-    """The rollouts that were waiting for their update when a state was saved; None without any."""
+    """Returns the rollouts that were waiting for their update when a state was saved; None without any."""
     file = folder / "pending.json"
     return _rollouts_from_json(json.loads(file.read_text()), prompts) if file.exists() else None
 
 
 def prune(run_dir: Path, now: int, recorder: Recorder, *, states_kept: int = STATES_KEPT) -> None:
-    """Remove older states and those after the step that a run is at `now`, which it makes anew; checkpoints
-    that no remaining state needs; and folders half written.
+    """Removes older states, later ones, checkpoints that no remaining state needs, and folders half written.
 
-    The step of a checkpoint is told just before it goes: killed in between, it is told again, never lost.
+    Later states are those after the step that a run is at `now`: it makes them anew. The step of a checkpoint
+    is told just before it goes: killed in between, it is told again, never lost.
     """
     later = [step for step in saved_steps(run_dir) if step > now]
     states = saved_steps(run_dir)[len(later) :]
@@ -199,7 +200,7 @@ def _read_progress(folder: Path) -> Progress:
 
 
 def _rollouts_to_json(rollouts: Rollouts) -> dict[str, Any]:
-    """JSON keeps every bit of a float. Prompts are stored by their row."""
+    """Returns rollouts as JSON, which keeps every bit of a float. Prompts are stored by their row."""
     trained = {id(group) for group in rollouts.trained}
     groups = [
         {
@@ -246,7 +247,7 @@ def _failure_from_json(facts: dict[str, str]) -> Failure:
 
 
 def _optimizer_tensors(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """AdamW's moments and counts as "name/key"; empty before the first update."""
+    """Returns AdamW's moments and counts as "name/key"; nothing before the first update."""
     return {
         f"{name}/{key}": value
         for name, weight in policy.trained().items()
@@ -267,7 +268,7 @@ def _load_optimizer(policy: Policy, optimizer: torch.optim.Optimizer, tensors: d
 
 
 def _generator_tensors() -> dict[str, Tensor]:
-    """torch's generators. Sampling and data order use none (see randomness.py)."""
+    """Returns the state of torch's generators. Sampling and data order use none (see randomness.py)."""
     tensors = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors |= {f"cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}

@@ -33,7 +33,7 @@ from workers.training.update_metrics import UpdateMetrics, add_totals
 
 @dataclass
 class UpdateStats:
-    """What an update did. Without groups to learn from nothing is computed and `values` stays empty."""
+    """Says what an update did. Without groups to learn from nothing is computed and `values` stays empty."""
 
     values: dict[str, float] = field(default_factory=dict)
     trained_tokens: int = 0
@@ -41,13 +41,17 @@ class UpdateStats:
 
 
 VALUE_EPSILON = 1e-6
-"""Adam's epsilon for a value head: what is left of a gradient that is 0 but for rounding makes no step. PPO's
-baselines have 1e-5 (Huang et al. 2022, The 37 implementation details of PPO); here gradients are divided by
-the width of the states."""
+"""Adam's epsilon for a value head: what is left of a gradient that is 0 but for rounding makes no step.
+Chosen below the 1e-5 of PPO's baselines (Huang et al. 2022, The 37 implementation details of PPO), since here
+gradients are divided by the width of the states.
+"""
 
 
 def make_optimizer(policy: Policy, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW without decay: the KL penalty holds the policy near its start. A value head has its own rate."""
+    """Returns AdamW without decay: the KL penalty holds the policy near its start.
+
+    A value head has its own rate.
+    """
     of_policy, of_head = _split_weights(policy)
     param_groups = [{"params": of_policy, "lr": config.learning_rate, "peak_lr": config.learning_rate}]
     if of_head:
@@ -59,7 +63,10 @@ def make_optimizer(policy: Policy, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def warm_up(config: TrainConfig, step: int) -> float:
-    """Share of its peak that a rate has: linear from 0, then constant 1. Step 1 is the first update."""
+    """Returns the share of its peak that a rate has: linear from 0, then constant 1.
+
+    Step 1 is the first update.
+    """
     return min(1.0, step / (config.warmup_steps + 1))
 
 
@@ -72,7 +79,7 @@ def update_policy(
     step: int,
     world: World = ALONE,
 ) -> UpdateStats:
-    """Make `config.updates_per_step` updates with these groups, or none if nothing can be learnt from them.
+    """Makes `config.updates_per_step` updates with these groups, or none if nothing can be learnt from them.
 
     Every process is given all groups and computes its share; gradients are added up, so that the update does
     not depend on how many there are. Weights are left alone when loss or gradient is not finite. The sampling
@@ -121,7 +128,7 @@ def update_policy(
 
 
 class _Before(NamedTuple):
-    """What is known of a forward pass before the step's first update, (N,) each."""
+    """Holds what is known of a forward pass before the step's first update, (N,) each."""
 
     ref_logprobs: Tensor
     logprobs: Tensor | None
@@ -132,7 +139,7 @@ class _Before(NamedTuple):
 
 @dataclass
 class _MicroBatch:
-    """One forward pass and the constants of its loss, each (N,)."""
+    """Holds one forward pass and the constants of its loss, each (N,)."""
 
     batch: Batch
     rollout_logprobs: Tensor
@@ -148,7 +155,7 @@ class _MicroBatch:
 def _share_of(
     learnable: LearnableGroups, policy: Policy, config: TrainConfig, world: World
 ) -> tuple[list[Batch], list[int]]:
-    """This process's share of the completions as forward passes, and which of all completions they are."""
+    """Returns this process's share of the completions as passes, and which of all completions they are."""
     mine = world.share(
         [len(packed.completion.tokens) for packed in learnable.completions],
         [packed.prompt.row for packed in learnable.completions],
@@ -169,7 +176,7 @@ def _constrained(
 
 
 def reference_logprobs(policy: Policy, batch: Batch, temperature: float) -> Tensor:
-    """Log-probability of each completion token under the starting policy, (N,)."""
+    """Returns the log-probability of each completion token under the starting policy, (N,), nats."""
     with policy.reference() as model:
         states = completion_states(model, batch)
         return token_logprobs(
@@ -178,7 +185,7 @@ def reference_logprobs(policy: Policy, batch: Batch, temperature: float) -> Tens
 
 
 def _before_update(policy: Policy, batch: Batch, config: TrainConfig) -> _Before:
-    """Run the reference, and the policy itself where rewards need its KL or its values.
+    """Runs the reference, and the policy itself where rewards need its KL or its values.
 
     That KL is not made of the sampler's logprobs: they may be another policy's, and are rounded otherwise
     than the reference's, so that a policy that has not moved would seem to have.
@@ -202,7 +209,7 @@ def _targets(
     config: TrainConfig,
     world: World,
 ) -> TokenTargets:
-    """Compare all completions of all processes, the same in every process."""
+    """Compares all completions of all processes, alike in every process."""
 
     def of_all_completions(found: Sequence[Tensor]) -> list[Tensor]:
         by_completion: dict[int, Tensor] = {}
@@ -252,7 +259,7 @@ def _make_micro_batches(
 
 
 def _empty_micro_batch(batch: Batch, known: _Before) -> _MicroBatch:
-    """A pass that only keeps other processes from waiting: its tokens weigh nothing."""
+    """Returns a pass that only keeps other processes from waiting: its tokens weigh nothing."""
     none = torch.zeros_like(known.ref_logprobs)
     values = None if known.values is None else none
     return _MicroBatch(batch, none, known.ref_logprobs, none, none, known.logprobs, values, values)
@@ -261,7 +268,7 @@ def _empty_micro_batch(batch: Batch, known: _Before) -> _MicroBatch:
 def _forward_backward(
     policy: Policy, micro_batch: _MicroBatch, config: TrainConfig, metrics: UpdateMetrics
 ) -> None:
-    """Add the gradient of one forward pass."""
+    """Adds the gradient of one forward pass."""
     batch = micro_batch.batch
     states = completion_states(policy.model, batch)
     head = policy.model.get_output_embeddings()
@@ -297,17 +304,17 @@ def _value_loss(
 
 
 def _split_weights(policy: Policy) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The trained weights of the policy, and those of its value head."""
+    """Returns the trained weights of the policy, and those of its value head."""
     weights = policy.trained().items()
     of_head = [weight for name, weight in weights if name.startswith(VALUE_HEAD)]
     return [weight for name, weight in weights if not name.startswith(VALUE_HEAD)], of_head
 
 
 def fillers(policy: Policy, prompt: Prompt, made: int, world: World) -> list[Batch]:
-    """Passes to make beside the `made` ones of this process, so that all processes make the same number.
+    """Returns passes beside the `made` ones of this process, so that all processes make the same number.
 
-    Collective where the policy is sharded; else there are none. Their results are to be left alone, their
-    gradients multiplied by 0.
+    It is collective where the policy is sharded; else there are none. Their results are to be left alone,
+    their gradients multiplied by 0.
     """
     missing = world.most(made) - made if policy.is_sharded else 0
     packed = PackedCompletion(prompt, Completion((policy.end_ids[0],), (0.0,), text="", finish_reason="stop"))

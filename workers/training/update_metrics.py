@@ -14,7 +14,7 @@ from workers.training.losses import TokenLoss
 
 
 class UpdateMetrics:
-    """Sums and extremes over the tokens of one update, by this process.
+    """Adds up sums and extremes over the tokens of one update, by this process.
 
     They stay on the device until `read`: a GPU would stop for every number asked for in between.
     """
@@ -28,7 +28,15 @@ class UpdateMetrics:
     def add(
         self, loss: Tensor, value_loss: Tensor | None, tokens: TokenLoss, entropy: Tensor, gap: Tensor
     ) -> None:
-        """Of one forward pass: its share of the losses; (N,) entropy and |trainer's - sampler's logprob|."""
+        """Adds one forward pass.
+
+        Args:
+            loss: its share of the policy's loss, a scalar.
+            value_loss: its share of the value loss, a scalar; None without a value head.
+            tokens: (N,) each.
+            entropy: (N,), nats.
+            gap: (N,), distance of the trainer's logprob to the sampler's, nats.
+        """
         self._n_tokens += len(gap)
         sums = {
             "loss": loss,
@@ -50,7 +58,7 @@ class UpdateMetrics:
             self._tops[name] = torch.maximum(self._tops[name], top) if name in self._tops else top
 
     def read(self) -> UpdateTotals:
-        """The numbers, in one copy from the device."""
+        """Returns the numbers, in one copy from the device."""
         values = [*self._sums.values(), *self._tops.values()]
         numbers = torch.stack(values).tolist() if values else []
         sums = dict(zip(self._sums, numbers, strict=False))
@@ -59,7 +67,7 @@ class UpdateMetrics:
 
 
 class UpdateTotals(NamedTuple):
-    """The numbers of an update; no keys from a process that had no tokens."""
+    """Holds the numbers of an update; no keys from a process that had no tokens."""
 
     n_tokens: int
     sums: dict[str, float]
@@ -67,6 +75,7 @@ class UpdateTotals(NamedTuple):
 
     @property
     def loss(self) -> float:
+        """Returns the loss of the policy and its value head together."""
         return self.sums["loss"] + self.sums.get("value_loss", 0.0)
 
     def metrics(self, config: TrainConfig, *, is_first: bool) -> dict[str, float]:
@@ -103,7 +112,7 @@ class UpdateTotals(NamedTuple):
 
 
 def add_totals(every: Iterable[UpdateTotals]) -> UpdateTotals:
-    """The totals of all processes."""
+    """Returns the totals of all processes."""
     n_tokens, sums, tops = 0, dict[str, float](), dict[str, float]()
     for totals in every:
         n_tokens += totals.n_tokens

@@ -1,7 +1,7 @@
 """Rows become token ids, by the model's own chat template; what is learned of them is marked.
 
-A template need not say which tokens are the assistant's. So a conversation is rendered up to each answer
-and again with it: what is new is the answer, with the token that ends it.
+A template need not say which tokens are the assistant's. So a conversation is rendered up to each assistant
+message and again with it: what is new is the completion, with the token that ends it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from workers.training.row_faults import RowFaults
 
 @dataclass(frozen=True)
 class Example:
-    """One sequence to learn from.
+    """Is one sequence to learn from.
 
     Attributes:
         tokens: the whole of it.
         is_learned: for each token, whether the loss counts it. Never the first one.
-        n_prompt: tokens before the last answer that is learned.
+        n_prompt: tokens before the last completion that is learned.
         row: 0-based index of its row.
     """
 
@@ -36,7 +36,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two answers to one prompt. `chosen` and `rejected` are the answers' tokens alone."""
+    """Is two completions of one prompt. `chosen` and `rejected` are the completions' tokens alone."""
 
     prompt: tuple[int, ...]
     chosen: tuple[int, ...]
@@ -45,7 +45,7 @@ class Pair:
 
     @property
     def n_tokens(self) -> int:
-        """What the model reads for it: the prompt twice."""
+        """Counts what the model reads for it: the prompt twice."""
         return 2 * len(self.prompt) + len(self.chosen) + len(self.rejected)
 
 
@@ -130,7 +130,7 @@ def offered_tools(rows: Sequence[Row], method: str) -> list[tuple[list[dict[str,
 
 
 def probe_prompts(examples: Sequence[Example] | Sequence[Pair]) -> list[Prompt]:
-    """What a model is asked when its distance from its start is measured: each row's last prompt, once."""
+    """Returns the prompts on which a model's distance from its start is measured: each row's last, once."""
     prompts = {}
     for example in examples:
         tokens = example.prompt if isinstance(example, Pair) else example.tokens[: example.n_prompt]
@@ -139,7 +139,7 @@ def probe_prompts(examples: Sequence[Example] | Sequence[Pair]) -> list[Prompt]:
 
 
 def _joined(renderings: Sequence[_Rendered], row: int) -> Iterator[Example]:
-    """One example of answers that are each a part of the next rendering; else one for each answer."""
+    """Yields one example of renderings that each continue the one before; else one for each of them."""
     whole = renderings[-1].tokens
     if all(whole[: len(each.tokens)] == each.tokens for each in renderings):
         is_learned = [False] * len(whole)
@@ -191,7 +191,7 @@ def _is_silence(
 
 
 def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
-    """As open models' templates know it: no weight, and tools instead of the functions of old."""
+    """Returns a message as open models' templates know it: no weight, and tools for functions of old."""
     kept = {key: value for key, value in message.items() if key not in ("weight", "function_call")}
     if message["role"] == "function":
         kept["role"] = "tool"

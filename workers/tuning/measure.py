@@ -1,4 +1,4 @@
-"""Loss and accuracy on written answers, exact: sums over tokens, whatever shares a forward pass."""
+"""Loss and accuracy on written completions, exact: sums over tokens, whatever shares a forward pass."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Alive = Callable[[], None]
 
 
 class Score(NamedTuple):
-    """The learned tokens of one example: log-probability of all, how many there are, how many come first."""
+    """Holds of one example's learned tokens: log-probability (nats), number, and how many come first."""
 
     logprob: float
     n_tokens: int
@@ -27,7 +27,10 @@ class Score(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """Of a set of examples: mean loss (per token, or per pair), and share of tokens that come first."""
+    """Holds, of a set of examples, mean loss and share of tokens that come first.
+
+    The loss is in nats per token, or per pair.
+    """
 
     loss: float
     accuracy: float
@@ -37,7 +40,7 @@ class Measure(NamedTuple):
 
 @torch.no_grad()
 def score(model: Any, examples: Sequence[Example], micro_batch_tokens: int, alive: Alive) -> list[Score]:
-    """What a model makes of each example, in their order."""
+    """Returns what a model makes of each example, one after the other."""
     completions = [
         PackedCompletion(Prompt(i, {}, example.tokens[:1]), _completion(example.tokens[1:]))
         for i, example in enumerate(examples)
@@ -61,17 +64,19 @@ def score(model: Any, examples: Sequence[Example], micro_batch_tokens: int, aliv
 
 
 def supervised_measure(scores: Sequence[Score]) -> Measure:
-    """Mean negative log-likelihood and accuracy per learned token."""
+    """Returns mean negative log-likelihood, in nats, and accuracy per learned token."""
     n_tokens = sum(each.n_tokens for each in scores)
     loss = -math.fsum(each.logprob for each in scores) / n_tokens
     return Measure(loss, sum(each.n_correct for each in scores) / n_tokens)
 
 
 def dpo_measure(scores: Sequence[Score], reference: Sequence[Score], beta: float) -> Measure:
-    """The DPO loss (Rafailov et al. 2023, arXiv:2305.18290, equation 7), mean over pairs.
+    """Returns the DPO loss, mean over pairs.
 
-    Both lists hold the chosen and the rejected answer of each pair in turn. Accuracy is that of the chosen
-    answers' tokens; a reward is beta times the log-ratio to the reference.
+    Both lists hold the chosen and the rejected completion of each pair in turn. Accuracy is that of the
+    chosen completions' tokens; a reward is beta times the log-ratio to the reference, in nats.
+
+    Source: Rafailov et al. 2023, arXiv:2305.18290, equation 7.
     """
     ratios = [mine.logprob - start.logprob for mine, start in zip(scores, reference, strict=True)]
     margins = [beta * (ratios[i] - ratios[i + 1]) for i in range(0, len(ratios), 2)]
@@ -85,7 +90,7 @@ def dpo_measure(scores: Sequence[Score], reference: Sequence[Score], beta: float
 
 
 def both_completions(pairs: Sequence[Pair]) -> list[Example]:
-    """The chosen and the rejected answer of each pair in turn, as examples."""
+    """Returns the chosen and the rejected completion of each pair in turn, as examples."""
     return [_as_example(pair, completion) for pair in pairs for completion in (pair.chosen, pair.rejected)]
 
 
@@ -95,7 +100,7 @@ def _as_example(pair: Pair, completion: Sequence[int]) -> Example:
 
 
 def _read(states: Tensor, head: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target, and whether it is the likeliest. (N, H) -> (N,), (N,)."""
+    """Returns the log-probability of each target, and whether it is the likeliest: (N, H) -> (N,), (N,)."""
     found = list(_read_chunks(states, head, targets))
     logprobs, correct = zip(*found, strict=True)
     return torch.cat(logprobs), torch.cat(correct)
@@ -113,5 +118,5 @@ def _completion(tokens: tuple[int, ...]) -> Completion:
 
 
 def _softplus(x: float) -> float:
-    """log(1 + e^x) without overflow."""
+    """Computes log(1 + e^x) without overflow."""
     return max(x, 0.0) + math.log1p(math.exp(-abs(x)))

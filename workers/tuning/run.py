@@ -55,7 +55,7 @@ def tune(
     should_stop: Callable[[], bool] = _never,
     should_pause: Callable[[], bool] = _never,
 ) -> RunResult:
-    """Train until the last epoch, from the last state in `run_dir` if there is one.
+    """Trains until the last epoch, from the last state in `run_dir` if there is one.
 
     Asks `should_stop` and `should_pause` before every step, and saves its state if it shall; for a pause it
     makes a checkpoint too. Raises `RunCancelled`, `RunPaused`, or `RunFailed` with a stable code.
@@ -70,7 +70,7 @@ def tune(
 
 
 class TuneRun:
-    """A run under way."""
+    """Keeps a run under way."""
 
     def __init__(
         self,
@@ -116,11 +116,11 @@ class TuneRun:
 
     @property
     def progress(self) -> Progress:
-        """Where the run is."""
+        """Says where the run is."""
         return self.keeper.progress
 
     def _epoch_trainer(self) -> EpochTrainer:
-        """Before any state is put back: dpo's reference is the policy as it is at this moment."""
+        """Makes the trainer, before any state is put back: dpo's reference is the policy as it is now."""
         scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
         return EpochTrainer(
             self.policy,
@@ -134,18 +134,18 @@ class TuneRun:
         )
 
     def _rate(self, updates: int) -> float:
-        """Share of the peak for the next update, after so many of this process."""
+        """Returns the share of the peak for the next update, after so many of this process."""
         return self.config.rate(self._resumed_step + updates + 1)
 
     def train_epoch(self, epoch: int) -> None:
-        """Make the epoch's updates that are still to be made."""
+        """Makes the epoch's updates that are still to be made."""
         done = self.progress.step - (epoch - 1) * self.config.eval_interval
         order = self._order(epoch)[done * self.config.batch_size :]
         if order:
             self.epoch_trainer.train(order)
 
     def before_step(self) -> None:
-        """Stop or pause here if that is asked for; all is as after the last step."""
+        """Stops or pauses here if that is asked for; all is as after the last step."""
         self._clock = Clock(self.recorder)
         self.recorder.phase("updating")
         if self.should_stop():
@@ -156,7 +156,7 @@ class TuneRun:
             raise RunPaused(self.progress.step)
 
     def before_update(self) -> None:
-        """Note the rate. Raises `NonFinite` before weights are lost."""
+        """Notes the rate. Raises `NonFinite` before weights are lost."""
         self._used_rate = float(self.optimizer.param_groups[0]["lr"])
         gradients = [weight.grad for weight in self.policy.trained().values() if weight.grad is not None]
         if not all(bool(gradient.isfinite().all()) for gradient in gradients):
@@ -166,7 +166,7 @@ class TuneRun:
             )
 
     def after_step(self, logs: Mapping[str, float]) -> None:
-        """Take in an update: what it told, its tokens; between epochs' ends, look at the validation."""
+        """Takes in an update: what it told, its tokens; between epochs' ends, it looks at the validation."""
         self.policy.sync_rollout()
         step = self.progress.step = self.progress.step + 1
         self.progress.trained_tokens += sum(_n_tokens(example) for example in self._batch(step))
@@ -181,14 +181,14 @@ class TuneRun:
             self.keeper.save()
 
     def end_epoch(self, epoch: int) -> None:
-        """Validate in full, measure the KL, tell the epoch's last step, save checkpoint and state."""
+        """Validates in full, measures the KL, tells the epoch's last step, saves checkpoint and state."""
         candidate = self._candidate(epoch)
         self._tell()
         self.keeper.keep_checkpoint(candidate)
         self.keeper.save()
 
     def _candidate(self, epoch: int, *, with_validation: bool = True) -> Candidate:
-        """Measure the policy as it is."""
+        """Measures the policy as it is."""
         step = self.progress.step
         with self._clock.phase("validating", "eval"):
             kl = self.keeper.measure_kl(self.engine_config)
@@ -215,7 +215,7 @@ class TuneRun:
         return values
 
     def _measure(self, chosen: Sequence[int]) -> Measure:
-        """Loss and accuracy on these validation examples."""
+        """Returns loss and accuracy on these validation examples."""
         examples = [self.valid_examples[i] for i in chosen]
         if self.config.method == "supervised":
             return supervised_measure(self._score(examples))
@@ -226,7 +226,7 @@ class TuneRun:
         return score(self.policy.model, examples, self.config.micro_batch_tokens, self._alive)
 
     def _reference_scores(self) -> list[Score]:
-        """What the start makes of the validation pairs: it never changes."""
+        """Returns what the start makes of the validation pairs: it never changes."""
         if self.config.method == "supervised":
             return []
         with self.policy.reference() as reference:
@@ -245,7 +245,7 @@ class TuneRun:
         return [self.train_examples[i] for i in order[place : place + self.config.batch_size]]
 
     def _valid_batch(self, step: int) -> list[int]:
-        """Another batch at each look, in the order of the file, round and round."""
+        """Returns another batch at each look, from the file's first row to its last, round and round."""
         n = len(self.valid_examples)
         size = min(self.config.batch_size, n)
         first = (step - 1) // self.config.valid_every * size

@@ -40,22 +40,22 @@ constants.HF_HUB_DISABLE_TELEMETRY = True
 
 
 class Batching(NamedTuple):
-    """How a batch is cut: `micro` examples share a pass, `passes` passes make an update."""
+    """Says how a batch is cut: `micro` examples share a pass, `passes` passes make an update."""
 
     micro: int
     passes: int
 
 
 def batching(config: TuneConfig, n_examples: int, longest: int) -> Batching:
-    """As many examples in a pass as the budget holds, and so that passes of one update are all alike.
+    """Puts as many examples in a pass as the budget holds, and so that passes of one update are all alike.
 
     The last update of an epoch has fewer examples; passes that divide both sizes weigh the same there too.
     """
-    room = max(1, config.micro_batch_tokens // longest)
-    if config.batch_size <= room:
+    most = max(1, config.micro_batch_tokens // longest)
+    if config.batch_size <= most:
         return Batching(config.batch_size, 1)
     common = math.gcd(config.batch_size, n_examples)
-    micro = max(size for size in range(1, room + 1) if common % size == 0)
+    micro = max(size for size in range(1, most + 1) if common % size == 0)
     return Batching(micro, config.batch_size // micro)
 
 
@@ -67,14 +67,14 @@ class Accuracy:
         self._counts: list[torch.Tensor] = []
 
     def take(self) -> float:
-        """The share since this was last asked."""
+        """Returns the share since this was last asked."""
         correct, n_tokens = torch.stack(self._counts).sum(0).tolist()
         self._counts.clear()
         return float(correct / n_tokens)
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        """Count what runs inside."""
+        """Counts what runs inside."""
         hook = self._model.register_forward_hook(self._count)
         try:
             yield
@@ -88,7 +88,7 @@ class Accuracy:
 
 @contextmanager
 def temporary_files_in(folder: Path) -> Iterator[None]:
-    """Where `datasets` puts its files: it leaves them when a process ends without ceremony."""
+    """Makes `datasets` put its files there: it leaves them when a process ends without ceremony."""
     folder.mkdir(parents=True, exist_ok=True)
     before, tempfile.tempdir = tempfile.tempdir, str(folder)
     try:
@@ -98,7 +98,7 @@ def temporary_files_in(folder: Path) -> Iterator[None]:
 
 
 class EpochTrainer:
-    """A TRL trainer that is run epoch by epoch, on the examples of each in the order that we give."""
+    """Runs a TRL trainer epoch by epoch, on the examples of each in the order that we give."""
 
     def __init__(
         self,

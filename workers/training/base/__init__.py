@@ -1,1 +1,3 @@
-"""Below everything in the engine: its types, errors, randomness, processes, and the recorder it speaks to."""
+"""What every room of the engine may use: types, errors, randomness, processes, KL estimates, the recorder
+protocol.
+"""

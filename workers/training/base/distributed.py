@@ -1,4 +1,4 @@
-"""The processes that share a run. Alone, every call gives back what it was given.
+"""The processes that share a run. A process alone gets back from every call what it gave.
 
 Each process samples and grades its share of a step's prompts, is given all groups, and computes the gradient
 of its share of the completions; gradients are added up. Clipping and the optimizer's step are then the same
@@ -24,14 +24,18 @@ from workers.training.base.errors import DeviceMissing, ProcessesDiffer
 T = TypeVar("T")
 
 TIMEOUT = timedelta(hours=1)
-"""Longest wait for another process. One that ends is noticed at once; this is for one that hangs."""
+"""The longest wait for another process. One that ends is noticed at once; this is for one that hangs. An
+hour was chosen, not measured: it has to be longer than any step, validation or save.
+"""
 
 BUCKET = 1 << 25
-"""Gradients summed in one call (fp32 numbers: 128 MiB)."""
+"""Gradients that are summed in one call (fp32 numbers: 128 MiB). Chosen, not measured: it bounds the copy
+that is sent.
+"""
 
 
 class World:
-    """One process among `size`; `rank` 0 is the main one, which alone records and writes files.
+    """Stands for one process among `size`; `rank` 0 is the main one, which alone records and writes files.
 
     `local_rank` is its number among the `local_size` on this machine: with GPUs, the number of its GPU.
     """
@@ -48,7 +52,7 @@ class World:
     def from_environment(
         cls, device: Literal["auto", "cpu", "cuda"] = "auto", environment: Mapping[str, str] = os.environ
     ) -> World:
-        """The world that torchrun's environment variables name; alone without them.
+        """Returns the world that torchrun's environment variables name; without them, the process is alone.
 
         Waits for the others. Raises `DeviceMissing`.
         """
@@ -69,10 +73,11 @@ class World:
 
     @property
     def is_main(self) -> bool:
+        """Says whether this is the process that records and writes."""
         return self.rank == 0
 
     def device(self, wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
-        """Where this process computes. Raises `DeviceMissing`."""
+        """Returns the device on which this process computes. Raises `DeviceMissing`."""
         n_gpus = torch.cuda.device_count()
         if wanted == "cpu" or (wanted == "auto" and n_gpus == 0):
             return torch.device("cpu")
@@ -83,7 +88,7 @@ class World:
         return torch.device("cuda", self.local_rank)
 
     def gather(self, value: T) -> list[T]:
-        """Every process's value, in the order of ranks, in every process."""
+        """Returns every process's value, by rank, in every process."""
         if self.size == 1:
             return [value]
         found: list[T] = [value] * self.size
@@ -91,7 +96,7 @@ class World:
         return found
 
     def broadcast(self, value: T) -> T:
-        """The main process's value, in every process."""
+        """Returns the main process's value, in every process."""
         if self.size == 1:
             return value
         box = [value]
@@ -99,19 +104,19 @@ class World:
         return box[0]
 
     def wait(self) -> None:
-        """Go on when every process has come here."""
+        """Returns when every process has come here."""
         self.gather(None)
 
     def most(self, count: int) -> int:
-        """The largest of the processes' numbers."""
+        """Returns the largest of the processes' numbers."""
         return max(self.gather(count))
 
     def slice(self, items: Sequence[T]) -> Sequence[T]:
-        """This process's share of a list, every `size`-th item; `merge` puts the shares together again."""
+        """Returns this process's share of a list, every `size`-th item; `merge` puts the shares together."""
         return items[self.rank :: self.size]
 
     def merge(self, share: Sequence[T]) -> list[T]:
-        """The list whose slices the processes bring, in its order, in every process."""
+        """Returns, in every process, the list whose slices the processes bring."""
         shares = self.gather(list(share))
         total = sum(map(len, shares))
         return [shares[i % self.size][i // self.size] for i in range(total)]
@@ -122,7 +127,7 @@ class World:
         owners: Sequence[Hashable] = (),
         owner_sizes: Mapping[Hashable, int] | None = None,
     ) -> list[int]:
-        """Which of the items with these sizes are this process's: balanced, the same split everywhere.
+        """Returns the indices of this process's items: balanced, and split alike in every process.
 
         Args:
             sizes: work of each item, such as tokens of a completion.
@@ -134,9 +139,10 @@ class World:
         return shares[self.rank]
 
     def sum_gradients(self, weights: Iterable[Tensor]) -> None:
-        """Add up each weight's gradient over the processes, in place, in fp32; a missing one counts as zeros.
+        """Adds up the gradients of weights of any shape over the processes, in place and in fp32.
 
-        Sharded weights are left out: FSDP has added theirs up (sharding.py).
+        A missing gradient counts as zeros. Sharded weights are left out: FSDP has added theirs up
+        (sharding.py).
         """
         if self.size == 1:
             return
@@ -152,7 +158,10 @@ class World:
                 weight.grad = total.view_as(weight).to(weight.dtype)
 
     def check_same(self, weights: Iterable[Tensor]) -> None:
-        """Raises `ProcessesDiffer` in every process unless all hold the same bits."""
+        """Compares weights of any shape.
+
+        Raises `ProcessesDiffer` in every process unless all hold the same bits.
+        """
         sums = [_bits(weight) for weight in weights if not isinstance(weight, DTensor)]
         mine = torch.stack(sums).tolist() if sums else []
         if any(other != mine for other in self.gather(mine)):
@@ -162,7 +171,7 @@ class World:
             )
 
     def close(self) -> None:
-        """Leave the others in good order; at the end of a run that went well."""
+        """Leaves the others in good order; called at the end of a run that went well."""
         if self.size > 1:
             dist.destroy_process_group()
 
@@ -173,7 +182,10 @@ ALONE = World()
 def share_out(
     sizes: Sequence[int], owners: Sequence[Hashable], owner_sizes: Mapping[Hashable, int], processes: int
 ) -> list[list[int]]:
-    """Items for each process: the largest piece goes to whoever has least so far (Graham 1969, LPT)."""
+    """Returns the items of each process: the largest piece goes to whoever has least so far.
+
+    Source: longest processing time first, Graham 1969 (doi:10.1137/0117039).
+    """
     members: dict[Hashable, list[int]] = {}
     for i, owner in enumerate(owners):
         members.setdefault(owner, []).append(i)
@@ -196,7 +208,7 @@ def share_out(
 
 
 def _evenly(items: Sequence[int], sizes: Sequence[int], n: int) -> list[list[int]]:
-    """Split items into n pieces of about the same work, none empty (n is at most their number)."""
+    """Splits items into n pieces of about the same work, none of them empty (n is at most their number)."""
     pieces: list[list[int]] = [[] for _ in range(n)]
     loads = [0] * n
     for i in sorted(items, key=lambda i: -sizes[i]):
@@ -207,7 +219,7 @@ def _evenly(items: Sequence[int], sizes: Sequence[int], n: int) -> list[list[int
 
 
 def _buckets(weights: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Lists of weights of about `BUCKET` numbers, in order."""
+    """Yields lists of weights of about `BUCKET` numbers, in their order."""
     bucket: list[Tensor] = []
     left = BUCKET
     for weight in weights:
@@ -221,6 +233,6 @@ def _buckets(weights: Iterable[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def _bits(weight: Tensor) -> Tensor:
-    """A checksum: the sum of a weight's bit patterns, read as integers."""
+    """Returns a checksum, a scalar: the sum of a weight's bit patterns, read as integers."""
     integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()]
     return weight.detach().contiguous().view(integers).sum(dtype=torch.int64).cpu()

@@ -1,4 +1,6 @@
-"""Estimates of the KL between two policies, as pure functions. N tokens, V the vocabulary; all in nats."""
+"""Estimates of the KL between two policies, as pure functions. N tokens, V the vocabulary; all values in
+nats.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ from torch import Tensor
 
 
 def kl_k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """Estimate KL(policy || reference) from sampled tokens: unbiased, may be negative. (N,).
+    """Estimates KL(policy || reference) from sampled tokens: unbiased, may be negative.
+
+    (N,), (N,) -> (N,), nats.
 
     As a cost of the tokens (without gradient) its policy gradient is that of the exact KL.
 
@@ -17,7 +21,9 @@ def kl_k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
 
 
 def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """Estimate KL(policy || reference) from sampled tokens: unbiased, never negative. (N,).
+    """Estimates KL(policy || reference) from sampled tokens: unbiased, never negative.
+
+    (N,), (N,) -> (N,), nats.
 
     Source: Schulman 2020, "Approximating KL divergence" (joschu.net/blog/kl-approx.html), estimator k3.
     """
@@ -26,7 +32,7 @@ def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
 
 
 def kl_exact(logits: Tensor, ref_logits: Tensor) -> Tensor:
-    """KL(policy || reference) over the whole vocabulary: (N, V), (N, V) -> (N,)."""
+    """Returns KL(policy || reference) over the whole vocabulary: (N, V), (N, V) -> (N,), nats."""
     logprobs = torch.log_softmax(logits.float(), -1)
     ref_logprobs = torch.log_softmax(ref_logits.float(), -1)
     return (logprobs.exp() * (logprobs - ref_logprobs)).sum(-1).clamp(min=0)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 
 class EngineError(Exception):
-    """Everything the engine raises on purpose. `str(error)` is a sentence for the owner of the run."""
+    """Is everything the engine raises on purpose. `str(error)` is a sentence for the owner of the run."""
 
     code = "engine_error"
 
 
 class RunCancelled(EngineError):
-    """`should_stop` said so. Checkpoints and the last training state stay where they are."""
+    """Ends a run because `should_stop` said so.
+
+    Checkpoints and the last training state stay where they are.
+    """
 
     code = "cancelled"
 
@@ -20,7 +23,7 @@ class RunCancelled(EngineError):
 
 
 class RunPaused(EngineError):
-    """`should_pause` said so. The state is saved, and a checkpoint of it is there."""
+    """Ends a run because `should_pause` said so. The state is saved, and there is a checkpoint of it."""
 
     code = "paused"
 
@@ -30,13 +33,13 @@ class RunPaused(EngineError):
 
 
 class RunFailed(EngineError):
-    """The run cannot go on; the same run again would fail again."""
+    """Ends a run that cannot go on; the same run again would fail again."""
 
     code = "run_failed"
 
 
 class GradingFailed(RunFailed):
-    """Too many grades failed, step after step. `messages` are the first different ones."""
+    """Says that too many grades failed, step after step. `messages` are the first different ones."""
 
     code = "grader_error"
 
@@ -46,48 +49,51 @@ class GradingFailed(RunFailed):
 
 
 class NonFinite(RunFailed):
-    """Loss or gradient was NaN or infinite several steps in a row."""
+    """Says that loss or gradient was NaN or infinite several steps in a row."""
 
     code = "non_finite"
 
 
 class ModelInvalid(RunFailed):
-    """The base model's folder cannot be used."""
+    """Says that the base model's folder cannot be used."""
 
     code = "model_error"
 
 
 class PromptInvalid(RunFailed):
-    """The model's chat template refused a row."""
+    """Says that the model's chat template refused a row."""
 
     code = "prompt_error"
 
 
 class OutOfContext(PromptInvalid):
-    """A prompt leaves no room for a completion in the model's context."""
+    """Says that a prompt leaves no room for a completion in the model's context."""
 
     code = "out_of_context"
 
 
 class StateMismatch(RunFailed):
-    """The saved training state belongs to another config or other data."""
+    """Says that the saved training state belongs to another config or other data."""
 
     code = "state_mismatch"
 
 
 class DeviceMissing(RunFailed):
-    """The run asks for GPUs that are not here."""
+    """Says that the run asks for GPUs that are not here."""
 
     code = "gpu_missing"
 
 
 class GrammarFailed(RunFailed):
-    """The response format cannot be held: the grammar is too complex, or the tokenizer of another kind."""
+    """Says that the response format cannot be held.
+
+    The grammar is too complex, or the tokenizer of another kind.
+    """
 
     code = "response_format_error"
 
 
 class ProcessesDiffer(RunFailed):
-    """The processes of one run hold different weights, which nothing in the engine can cause."""
+    """Says that the processes of one run hold different weights, which nothing in the engine can cause."""
 
     code = "processes_differ"

@@ -15,13 +15,15 @@ _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
 def keyed_seed(*key: int | str) -> int:
-    """64 bits for a key such as ("train", seed, step, row, sample)."""
+    """Returns 64 bits for a key such as ("train", seed, step, row, sample)."""
     digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
 
 def uniforms(seeds: NDArray[np.uint64], counts: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The `counts`-th uniform number of each seed's stream, in [0, 1) with 24 bits.
+    """Returns the `counts`-th uniform number of each seed's stream, in [0, 1) with 24 bits.
+
+    (B,) seeds, (B,) counts -> (B,).
 
     Source: SplitMix64, Steele, Lea and Flood 2014 (doi:10.1145/2660193.2660195).
     """
@@ -34,5 +36,5 @@ def uniforms(seeds: NDArray[np.uint64], counts: NDArray[np.int64]) -> NDArray[np
 
 
 def shuffled(n_rows: int, *key: int | str) -> list[int]:
-    """The numbers 0 to n - 1 in an order that follows from the key alone."""
+    """Returns the numbers 0 to n - 1 in an order that follows from the key alone."""
     return sorted(range(n_rows), key=lambda row: keyed_seed(*key, row))

@@ -12,34 +12,43 @@ Phase = Literal["loading", "sampling", "grading", "updating", "validating", "sav
 
 
 class Recorder(Protocol):
-    """Told of everything in order. After a resume, steps since the last saved state are told again."""
+    """Is told of everything in order. After a resume, steps since the last saved state are told again."""
 
     def phase(self, phase: Phase) -> None:
-        """The run is alive and has entered this phase."""
+        """Takes note that the run is alive and has entered this phase."""
 
     def metrics(self, step: int, epoch: int, values: Mapping[str, Any]) -> None:
-        """Numbers of one finished step (`docs/metrics.md`). Step 0 holds the base's validation."""
+        """Takes the numbers of one finished step (`methods/metrics.py`).
+
+        Step 0 holds the base's validation.
+        """
 
     def rollouts(self, split: Split, step: int, epoch: int, groups: Sequence[Group]) -> None:
-        """Graded completions of one step."""
+        """Takes the graded completions of one step."""
 
     def checkpoint(self, saved: Checkpoint) -> None:
-        """A checkpoint folder is complete. The recorder may copy it away; the engine keeps the best."""
+        """Takes a checkpoint whose folder is complete.
+
+        It may copy the folder away; the engine keeps the best.
+        """
 
     def snapshot(self, saved: Checkpoint) -> None:
-        """A checkpoint of a run that pauses: of the state just saved, and none of the best.
+        """Takes a checkpoint of a run that pauses: of the state just saved, and none of the best.
 
         Its folder goes when the run goes on.
         """
 
     def dropped(self, step: int) -> None:
-        """No saved state needs the checkpoint of that step, and it is not among the best: its folder goes.
+        """Takes note that the folder of a step's checkpoint goes.
 
-        May be told again after a resume.
+        No saved state needs it, and it is not among the best. This may be told again after a resume.
         """
 
     def state(self, step: int, folder: Path) -> None:
-        """A complete training state was saved. What only older states needed is dropped after this."""
+        """Takes a complete training state that was saved.
+
+        What only older states needed is dropped after this.
+        """
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:
-        """A sentence for the person who follows the run."""
+        """Takes a sentence for the person who follows the run."""

@@ -14,7 +14,7 @@ Split = Literal["train", "valid"]
 
 @dataclass(frozen=True)
 class Prompt:
-    """One dataset row, tokenised.
+    """Holds one dataset row, tokenised.
 
     Attributes:
         row: 0-based index of the row in its file (blank lines not counted).
@@ -29,12 +29,12 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Completion:
-    """One sampled answer.
+    """Holds what the policy wrote once for one prompt.
 
     Attributes:
-        tokens: sampled ids, with the end token where there is one.
-        logprobs: log-probability of each id under the policy that sampled it (nats), same length,
-            at the sampling temperature.
+        tokens: (T,) sampled ids, with the end token where there is one.
+        logprobs: (T,) log-probability of each id under the policy that sampled it (nats), at the sampling
+            temperature.
         text: decoded, without special tokens.
         finish_reason: "stop" at an end token, "length" where cut.
     """
@@ -47,7 +47,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Group:
-    """The G completions of one prompt, and their grades once graded (same order)."""
+    """Holds the G completions of one prompt, and their grades once graded (in the same order)."""
 
     prompt: Prompt
     completions: tuple[Completion, ...]
@@ -56,18 +56,18 @@ class Group:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved point of the run: its folder is complete when this exists.
+    """Describes a saved point of the run: its folder is complete when this exists.
 
     Attributes:
         step: updates made before it; 0 is the untouched base.
         epoch: finished passes over the data at that step, 1-based for step > 0.
-        folder: holds `model/` (complete, loadable), `adapter/` (LoRA runs) and `manifest.json`
-            with a sha256 for each file.
+        folder: holds `model/` (complete, loadable), `adapter/` (LoRA runs) and `manifest.json` with a sha256
+            for each file.
         kl: mean over probe prompts of the exact KL(policy || base) in nats per token.
         kl_stderr: its standard error over prompts.
         valid_reward: mean validation reward in grader units; None without validation rows.
         valid_reward_stderr: its standard error over rows.
-        advantage_over_base: mean paired difference to the base on the same validation rows.
+        advantage_over_base: mean paired difference to the base on the same validation rows, in grader units.
         advantage_stderr: its standard error over rows.
     """
 
@@ -84,7 +84,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended.
+    """Says how a run ended.
 
     Attributes:
         best: the checkpoint to deliver. Step 0 means that nothing was better than the base.

@@ -28,7 +28,7 @@ FAST = {"contract", "reassoc", "nsz", "arcp"}
 
 
 def machine_code_folder() -> Path | None:
-    """Where machine code is kept, made if need be; None if no place can be written to.
+    """Returns where machine code is kept, made if need be; None if no place can be written to.
 
     It has a name of its own for each state of this package: numba notices changes of a kernel's own file, but
     not of the functions that it calls.
@@ -59,17 +59,17 @@ if _folder is not None:
 
 
 def compiled(function: Function) -> Function:
-    """Machine code of a function over numbers and arrays. Others' Python runs meanwhile."""
+    """Compiles a function over numbers and arrays to machine code. Others' Python runs meanwhile."""
     return _compiled(function, FAST)
 
 
 def compiled_in_order(function: Function) -> Function:
-    """The same, with sums in the order in which they are written."""
+    """Compiles it with sums as they are written, term after term."""
     return _compiled(function, {"contract"})
 
 
 def compiled_blind_to_nan(function: Function) -> Function:
-    """As `compiled`, where it does not matter what becomes of a NaN: the largest number of a row."""
+    """Compiles it where it does not matter what becomes of a NaN: the largest number of a row."""
     return _compiled(function, FAST | {"nnan"})
 
 

@@ -26,7 +26,7 @@ Ints = NDArray[np.int64]
 
 
 class Weights(NamedTuple):
-    """All that a step reads of the model.
+    """Holds all that a step reads of the model.
 
     Attributes:
         embedding: (V, H).
@@ -114,7 +114,7 @@ def _normalise(states: Floats, weight: Floats, eps: np.float32, normed: Floats) 
 
 @compiled
 def _product(x: Floats, panels: Floats, out: Floats, is_added: np.bool_) -> None:
-    """(B, inner or more) by (panels, inner, 16), written or added to (B, panels * 16)."""
+    """Multiplies (B, inner or more) by (panels, inner, 16); writes to or adds to (B, panels * 16)."""
     n, inner, _ = panels.shape
     given, weights, made = x.reshape(-1), panels.reshape(-1), out.reshape(-1)
     for panel in range(n):
@@ -132,7 +132,7 @@ def _product(x: Floats, panels: Floats, out: Floats, is_added: np.bool_) -> None
 def _rotate(
     layer: int, rows: Rows, weights: Weights, mixed: Floats, queries: Floats, stored: KeyValueArrays
 ) -> None:
-    """Bring queries and keys to their norm and position; keep keys and values in their column."""
+    """Brings queries and keys to their norm and position; keeps keys and values in their column."""
     kv_heads, B, folded, D = queries.shape
     heads, half = kv_heads * folded, D // 2
     bias = weights.qkv_bias[layer]
@@ -164,7 +164,7 @@ def _rotate(
 
 @compiled
 def _gate(states: Floats, gate: Floats, up: Floats, active: Floats) -> None:
-    """SiLU of the one product times the other: (B, panels * 16)."""
+    """Computes SiLU of the one product times the other: (B, panels * 16)."""
     n, inner, _ = gate.shape
     B, width = states.shape
     given, gates, ups = (states.reshape(-1), START, width), gate.reshape(-1), up.reshape(-1)

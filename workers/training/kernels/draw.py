@@ -1,4 +1,4 @@
-"""Draw a token for each row of logits, in three passes over the row."""
+"""Drawing a token for each row of logits, in three passes over the row."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 BLOCK = 128
-"""Tokens whose probabilities are first added up together: one long running sum is slow and less exact."""
+"""Tokens whose probabilities are first added up together: one long running sum is slow and less exact.
+Measured for 32 rows: 32 to 512 are alike within noise (docs/benchmarks.md).
+"""
 
 ZERO, LOWEST = np.float32(0), np.float32(-np.inf)
 
@@ -29,8 +31,11 @@ def draw(
     tokens: Ints,
     logprobs: Floats,
 ) -> None:
-    """(B, V), (B,) -> (B,), (B,): the first token at which the running sum of the probabilities at a
-    temperature above 0 passes `uniform` times their total."""
+    """Draws from (B, V) logits by (B,) uniform numbers; writes (B,) tokens and (B,) logprobs, in nats.
+
+    The token is the first at which the running sum of the probabilities, at a temperature above 0, passes
+    `uniform` times their total.
+    """
     V = logits.shape[1]
     probs = np.empty(V, np.float32)
     sums = np.empty((V + BLOCK - 1) // BLOCK, np.float64)
@@ -49,7 +54,7 @@ def draw(
 
 @compiled
 def _passed(probs: Floats, sums: NDArray[np.float64], aim: float) -> int:
-    """The first token at which the running sum is above `aim`, found by the running `sums` of blocks."""
+    """Returns the first token at which the running sum is above `aim`, by the running `sums` of blocks."""
     block = 0
     while block < len(sums) - 1 and sums[block] <= aim:
         block += 1

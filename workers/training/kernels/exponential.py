@@ -17,7 +17,10 @@ INFINITY = np.float32(np.inf)
 
 @compiled_in_order  # in another order the reduction of the argument would lose its low part
 def exp(x: np.float32) -> np.float32:
-    """To a unit in the last place (Cephes' polynomial); 0 where the result would be subnormal."""
+    """Computes exp to a unit in the last place; 0 where the result would be subnormal. A scalar.
+
+    Source: the polynomial of Cephes' expf (Moshier, netlib.org/cephes).
+    """
     inside = min(max(x, LEAST), MOST)
     n = np.floor(inside * LOG2_E + HALF)
     r = inside - n * LN_2_HIGH - n * LN_2_LOW

@@ -20,7 +20,7 @@ ZERO, ONE = np.float32(0), np.float32(1)
 
 @compiled
 def norm_row(x: Floats, weight: Floats, eps: np.float32, normed: Floats) -> np.float32:
-    """RMSNorm of one row, which may be in place; returns one over its root mean square."""
+    """Computes the RMSNorm of one row, (H,), which may be in place; returns one over its root mean square."""
     total = ZERO
     for j in range(len(x)):
         total += x[j] * x[j]
@@ -34,7 +34,10 @@ def norm_row(x: Floats, weight: Floats, eps: np.float32, normed: Floats) -> np.f
 def norm(
     first: int, last: int, states: Floats, weight: Floats, eps: np.float32, normed: Floats, scales: Floats
 ) -> None:
-    """RMSNorm of (N, H) states; (N,) one over their root mean squares."""
+    """Computes the RMSNorm of (N, H) states, and (N,) one over their root mean squares.
+
+    Source: Zhang and Sennrich 2019, arXiv:1910.07467.
+    """
     for i in range(first, last):
         scales[i] = norm_row(states[i], weight, eps, normed[i])
 
@@ -51,7 +54,7 @@ def add_and_norm(
     normed: Floats,
     scales: Floats,
 ) -> None:
-    """The sum of two (N, H) states, and as `norm` of it."""
+    """Adds two (N, H) states, and does as `norm` with their sum."""
     for i in range(first, last):
         a, b, c = states[i], more[i], total[i]
         for j in range(len(a)):
@@ -71,7 +74,10 @@ def norm_gradient(
     scales: Floats,
     found: Floats,
 ) -> None:
-    """Gradient of the (N, H) states from that of their norm, and what they may have `also` from elsewhere."""
+    """Computes the gradient of the (N, H) states from that of their norm.
+
+    What they may have from elsewhere, `also`, is added.
+    """
     for i in range(first, last):
         g, more, x, out = grad[i], also[i], states[i], found[i]
         along = ZERO
@@ -86,9 +92,9 @@ def norm_gradient(
 
 @compiled
 def rotate(first: int, last: int, heads: Floats, cos: Floats, sin: Floats, rotated: Floats) -> None:
-    """Rotate (N, heads * D) by position: (N, D) cosines and sines, the first half of these negated.
+    """Rotates (N, heads * D) by position: (N, D) cosines and sines, the first half of these negated.
 
-    `rotated` may be `heads`.
+    `rotated` may be `heads`. Source: RoPE, Su et al. 2021, arXiv:2104.09864.
     """
     width = cos.shape[1]
     half = width // 2
@@ -105,7 +111,10 @@ def rotate(first: int, last: int, heads: Floats, cos: Floats, sin: Floats, rotat
 
 @compiled
 def gated(first: int, last: int, gate: Floats, up: Floats, found: Floats) -> None:
-    """SwiGLU: silu(gate) * up, (N, I) each."""
+    """Computes SwiGLU: silu(gate) * up, (N, I) each.
+
+    Source: Shazeer 2020, arXiv:2002.05202.
+    """
     for i in range(first, last):
         g, u, out = gate[i], up[i], found[i]
         for j in range(len(g)):
@@ -117,7 +126,7 @@ def gated(first: int, last: int, gate: Floats, up: Floats, found: Floats) -> Non
 def gated_gradient(
     first: int, last: int, grad: Floats, gate: Floats, up: Floats, of_gate: Floats, of_up: Floats
 ) -> None:
-    """Gradients of both from that of `gated`."""
+    """Computes the gradients of both, (N, I) each, from that of `gated`."""
     for i in range(first, last):
         d, g, u, a, b = grad[i], gate[i], up[i], of_gate[i], of_up[i]
         for j in range(len(g)):

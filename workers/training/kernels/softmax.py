@@ -18,7 +18,7 @@ LOWEST = np.float32(np.finfo(np.float32).min)
 
 @compiled_blind_to_nan
 def largest(row: Floats, top: np.float32) -> np.float32:
-    """Of a row's numbers and `top`."""
+    """Returns the largest of a row's numbers, (N,), and `top`."""
     for j in range(len(row)):
         x = row[j]
         top = x if x > top else top
@@ -27,7 +27,7 @@ def largest(row: Floats, top: np.float32) -> np.float32:
 
 @compiled
 def exponentials(row: Floats, top: np.float32) -> np.float32:
-    """Put exp(x - top) in the place of each number; returns their sum."""
+    """Puts exp(x - top) in the place of each number of a row, (N,); returns their sum."""
     total = ZERO
     for j in range(len(row)):
         e = exp(row[j] - top)
@@ -47,9 +47,9 @@ def target_logprobs(
     entropies: Floats,
     wants_slopes: bool,
 ) -> None:
-    """Log-softmax of (N, V) logits times `factor` at the targets, and the entropy: (N,) each.
+    """Computes the log-softmax of (N, V) logits times `factor` at the targets, and the entropy: (N,), nats.
 
-    Overwrites the logits: with the slopes of the log-probability in them, if they are wanted.
+    It overwrites the logits: with the slopes of the log-probability, if they are wanted.
     """
     for i in range(first, last):
         row = logits[i]

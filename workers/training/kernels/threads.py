@@ -13,7 +13,7 @@ import torch
 
 
 def in_parallel(kernel: Callable[..., None], n: int, least: int, *args: Any) -> None:
-    """Call kernel(first, last, *args) for ranges of `n` items, of at least `least`, that lie side by side.
+    """Calls kernel(first, last, *args) for ranges of `n` items, of at least `least`, that lie side by side.
 
     A kernel must give an item the same result whichever range it is in.
     """

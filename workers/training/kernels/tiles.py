@@ -1,7 +1,7 @@
 """Products of small matrices inside other kernels, at the rate of the processor's multipliers.
 
 The compiler does not keep a tile of sums in registers by itself, so the innermost loop is written in its own
-language (LLVM IR), with vectors that every processor has or is given in parts. Operands are flat arrays with
+language (LLVM IR), with vectors that every processor has or is given in two. Operands are flat arrays with
 strides. Columns are computed `COLUMNS` at a time and rows `ROWS` at a time: results and what is read need
 room for whole tiles.
 """
@@ -20,9 +20,14 @@ from numpy.typing import NDArray
 from workers.training.kernels import compiled
 
 LANES = 8
+"""Numbers in a vector: 256 bits. Chosen, not measured: a processor with shorter vectors is given them in
+two.
+"""
 ROWS, COLUMNS = 4, 2 * LANES
-"""Of a tile: 8 vectors of sums hide the latency of two multipliers, and fit in 16 registers with operands, as
-do the 12 of 6 rows."""
+"""Rows and columns of a tile: 8 vectors of sums hide the latency of two multipliers, and fit in 16
+registers with operands, as do the 12 of 6 rows. Measured: 90 GFLOP/s where MKL reaches 80 to 89
+(docs/benchmarks.md).
+"""
 
 Flat = NDArray[np.float32]
 
@@ -34,7 +39,7 @@ _ZEROS = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
 
 
 def tile(rows: int) -> Callable[..., None]:
-    """A tile of c = or += a b, from places on; steps lie between rows, and between terms of the sums."""
+    """Makes a tile of c = or += a b, from places on; steps lie between rows, and between terms of sums."""
 
     @intrinsic
     def product(
@@ -73,7 +78,7 @@ def _sums(
     b_term: Any,
     terms: Any,
 ) -> list[list[Any]]:
-    """The tile's sums of products, in variables that become registers."""
+    """Emits the tile's sums of products, in variables that become registers."""
     kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
     multiply_add = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
         builder.module, kind, f"llvm.fmuladd.v{LANES}f32"
@@ -120,7 +125,7 @@ _tile = tile(ROWS)
 def multiply(
     c: Flat, c_step: int, a: Flat, a_step: int, b: Flat, b_at: int, b_step: int, m: int, n: int, terms: int
 ) -> None:
-    """c (m, n) = a (m, terms) b (terms, n), the latter from `b_at` on."""
+    """Computes c (m, n) = a (m, terms) b (terms, n), the latter from `b_at` on."""
     for j in range(0, n, COLUMNS):
         for i in range(0, m, ROWS):
             _tile(False, c, i * c_step + j, c_step, a, i * a_step, a_step, 1, b, b_at + j, b_step, terms)
@@ -131,7 +136,7 @@ def add_product(
     c: Flat, c_at: int, c_step: int, a: Flat, a_row: int, a_term: int, b: Flat, b_at: int, b_step: int,
     m: int, n: int, terms: int,
 ) -> None:  # fmt: skip
-    """c (m, n), from `c_at` on, += a (m, terms) b (terms, n), the latter from `b_at` on.
+    """Computes c (m, n), from `c_at` on, += a (m, terms) b (terms, n), the latter from `b_at` on.
 
     `a` has steps for its rows and for its terms: it may lie transposed.
     """

@@ -1,4 +1,6 @@
-"""Load a base model's folder: weights, tokenizer, end tokens, context. Refuses what it would get wrong."""
+"""Reading a base model's folder: weights, tokenizer, end tokens, context. What the engine would get wrong
+is refused.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ _MARK = "xCherryMarkx"
 
 @dataclass(frozen=True)
 class BaseModel:
-    """An untouched model, ready to be trained.
+    """Holds an untouched model, ready to be trained.
 
     Attributes:
         end_ids: every token id that ends a completion.
@@ -40,7 +42,7 @@ class BaseModel:
 
     @property
     def rollout_model(self) -> Any:
-        """What is sampled from: nothing is trained of it."""
+        """Returns what is sampled from: nothing is trained of it."""
         return self.model
 
 
@@ -52,7 +54,7 @@ def load_base(
     *,
     keep_on_cpu: bool = False,
 ) -> BaseModel:
-    """Read a model folder; nothing outside it is read and no code in it is run. Raises `ModelInvalid`.
+    """Reads a model folder; nothing outside it is read and no code in it is run. Raises `ModelInvalid`.
 
     Weights that are trained are held in fp32, a frozen base in the dtype of the arithmetic. `keep_on_cpu`
     leaves them there, for a model that is moved in pieces.
@@ -89,7 +91,7 @@ def load_base(
 
 
 def compute_in(model: Any, dtype: torch.dtype) -> None:
-    """Let decoder and output layer of a model compute in `dtype` (autocast), whoever calls them.
+    """Lets decoder and output layer of a model compute in `dtype` (autocast), whoever calls them.
 
     States are in `dtype` from the embedding to the end, as they are where a copy in `dtype` samples.
     """
@@ -107,17 +109,20 @@ def compute_in(model: Any, dtype: torch.dtype) -> None:
 def _arithmetic(
     dtype: Literal["auto", "float32", "bfloat16"], device: torch.device, stored: torch.dtype
 ) -> torch.dtype:
-    """auto: what is stored in half precision is trained in bf16 on a GPU; fp16 would need a loss scale."""
+    """Returns the dtype of the arithmetic.
+
+    For "auto", what is stored in half precision is trained in bf16 on a GPU; fp16 would need a loss scale.
+    """
     if dtype != "auto":
         return torch.float32 if dtype == "float32" else torch.bfloat16
     return torch.bfloat16 if device.type == "cuda" and stored.itemsize == 2 else torch.float32
 
 
 def end_ids(generation_config: Any, tokenizer: Any) -> tuple[int, ...]:
-    """All ids that end a completion: generation config's, tokenizer's, and the chat template's.
+    """Returns all ids that end a completion: generation config's, tokenizer's, and the chat template's.
 
     They differ in practice: a model may end its texts with a token that its tokenizer does not call `eos`,
-    and a chat model ends an answer with the token that its template puts after one.
+    and a chat model ends a completion with the token that its template puts after one.
     """
     configured = generation_config.eos_token_id
     ids = set(configured if isinstance(configured, list) else [configured])
@@ -126,7 +131,7 @@ def end_ids(generation_config: Any, tokenizer: Any) -> tuple[int, ...]:
 
 
 def _template_end_id(tokenizer: Any) -> int | None:
-    """The special token that follows an assistant's text in the chat template, if there is one."""
+    """Returns the special token that follows an assistant's text in the chat template, if there is one."""
     conversation = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
     try:
         text = tokenizer.apply_chat_template(conversation, tokenize=False)
@@ -139,7 +144,10 @@ def _template_end_id(tokenizer: Any) -> int | None:
 
 
 def _context(config: Any, name: str) -> int:
-    """Positions the model can use. A sliding window is a limit too: within it all layers see everything."""
+    """Returns the positions the model can use, in tokens.
+
+    A sliding window is a limit too: within it all layers see everything.
+    """
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if not kinds <= {"full_attention", "sliding_attention"}:
         raise ModelInvalid(f"The model '{name}' has layers of a kind that is not supported: {sorted(kinds)}.")
@@ -160,7 +168,7 @@ def _stored_dtype(config: Any) -> torch.dtype:
 
 @torch.no_grad()
 def _check_plain_head(model: Any, name: str) -> None:
-    """The engine computes logits as the output embedding of the decoder's last state; the model must too."""
+    """Raises `ModelInvalid` unless logits are the output embedding of the decoder's last state."""
     ids = torch.arange(4, device=model.device)[None]
     hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
     if not torch.allclose(model.get_output_embeddings()(hidden), model(input_ids=ids).logits, atol=1e-3):

@@ -24,14 +24,16 @@ from methods.response_format import grammar_of
 from workers.training.base.errors import GrammarFailed
 
 BANNED = -1e20
-"""Logit of a token that is not allowed: its probability is 0, and 0 times the logarithm is 0, not NaN."""
+"""The logit of a token that is not allowed: its probability is 0, and 0 times the logarithm is 0, not NaN.
+It follows from fp32, whose largest number it stays far below.
+"""
 
 _BITS = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
 
 
 @dataclass(frozen=True)
 class Allowed:
-    """The allowed tokens of N places, each different mask held once.
+    """Holds the allowed tokens of N places, each different mask once.
 
     Attributes:
         masks: (U, 4 W) uint8, packed bits.
@@ -42,21 +44,24 @@ class Allowed:
     which: Tensor
 
     def split(self, size: int) -> list[Allowed]:
-        """Cuts it into pieces of `size` places."""
+        """Cuts the (N,) places into pieces of `size`."""
         return [Allowed(self.masks, places) for places in torch.split(self.which, size)]
 
     def apply(self, logits: Tensor) -> Tensor:
-        """Put the (N, V) logits of other tokens out of reach, in place."""
+        """Puts the (N, V) logits of other tokens out of reach, in place."""
         used, place = torch.unique(self.which, return_inverse=True)
         banned = _banned(self.masks.index_select(0, used), logits.shape[-1])
         return logits.masked_fill_(banned.index_select(0, place), BANNED)
 
 
 class Grammar:
-    """One grammar over one vocabulary. Shared by all completions, and safe to use from several threads."""
+    """Is one grammar over one vocabulary. All completions share it, and several threads may use it."""
 
     def __init__(self, text: str, tokenizer: Any, vocabulary: int, end_ids: Sequence[int]) -> None:
-        """Raises `GrammarFailed` for a tokenizer that cannot be read, or a grammar too large for it."""
+        """Compiles the text.
+
+        Raises `GrammarFailed` for a tokenizer that cannot be read, or a grammar too large for it.
+        """
         self._end_ids = frozenset(end_ids)
         self._words = -(-vocabulary // 32)
         try:
@@ -76,11 +81,11 @@ class Grammar:
         self._executor = LLExecutor(max(1, torch.get_num_threads()))
 
     def matchers(self) -> Matchers:
-        """The state of completions about to be sampled."""
+        """Returns the state of completions about to be sampled."""
         return Matchers(self)
 
     def allowed(self, completions: Sequence[Sequence[int]], device: torch.device) -> Allowed:
-        """What was allowed at each token of completions that were sampled under this, end to end."""
+        """Returns what was allowed at each of the (N,) tokens of completions, laid end to end."""
         known: dict[bytes, int] = {}
         which = [
             known.setdefault(mask.tobytes(), len(known))
@@ -93,19 +98,19 @@ class Grammar:
         )
 
     def start(self) -> LLMatcher:
-        """The state before the first token. Give it back with `end`."""
+        """Returns the state before the first token. Give it back with `end`."""
         try:
             return self._idle.pop()
         except IndexError:
             return self._start.deep_copy()
 
     def end(self, matcher: LLMatcher) -> None:
-        """A completion has ended."""
+        """Takes back the state of a completion that has ended."""
         if matcher.reset():
             self._idle.append(matcher)
 
     def masks(self, matchers: Sequence[LLMatcher]) -> NDArray[np.int32]:
-        """(B, W) packed. Raises `GrammarFailed` if the grammar turns out too complex."""
+        """Returns the packed masks, (B, W). Raises `GrammarFailed` if the grammar turns out too complex."""
         packed = np.zeros((len(matchers), self._words), dtype=np.int32)
         places = [(matcher, i) for i, matcher in enumerate(matchers)]
         self._executor.unsafe_compute_mask_ptr(places, packed.ctypes.data, 4 * self._words, len(matchers))
@@ -114,7 +119,7 @@ class Grammar:
         return packed
 
     def consume(self, matcher: LLMatcher, token: int) -> None:
-        """Go on by a token that was allowed. After an end token nothing comes."""
+        """Goes on by a token that was allowed. After an end token nothing comes."""
         if token not in self._end_ids:
             matcher.consume_token(token)
             _check(matcher)
@@ -130,7 +135,7 @@ class Grammar:
 def compile_grammar(
     response_format: Mapping[str, Any] | None, tokenizer: Any, model: Any, end_ids: Sequence[int]
 ) -> Grammar | None:
-    """The grammar that a response format means for a model; None for plain text."""
+    """Returns the grammar that a response format means for a model; None for plain text."""
     text = grammar_of(response_format)
     if text is None:
         return None
@@ -138,14 +143,14 @@ def compile_grammar(
 
 
 class Matchers:
-    """Where each completion under way stands, by its number."""
+    """Knows where each completion under way stands, by its number."""
 
     def __init__(self, grammar: Grammar) -> None:
         self._grammar = grammar
         self._by_row: dict[int, LLMatcher] = {}
 
     def apply(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
-        """Put out of reach, in the (B, V) logits of these completions' next tokens, what may not come."""
+        """Puts out of reach, in the (B, V) logits of these completions' next tokens, what may not come."""
         for row in rows:
             if row not in self._by_row:
                 self._by_row[row] = self._grammar.start()
@@ -153,18 +158,18 @@ class Matchers:
         return logits.masked_fill_(_banned(packed.to(logits.device), logits.shape[-1]), BANNED)
 
     def accept(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
-        """These tokens were drawn."""
+        """Takes note that these tokens were drawn."""
         for row, token in zip(rows, tokens, strict=True):
             self._grammar.consume(self._by_row[row], token)
 
     def drop(self, rows: Sequence[int]) -> None:
-        """These completions have ended."""
+        """Takes note that these completions have ended."""
         for row in rows:
             self._grammar.end(self._by_row.pop(row))
 
 
 def _banned(packed: Tensor, vocabulary: int) -> Tensor:
-    """(B, 4 W) uint8, a bit for each allowed token, to (B, V) bool: what is not allowed."""
+    """Turns (B, 4 W) uint8, a bit for each allowed token, into (B, V) bool: what is not allowed."""
     if packed.device.type == "cpu":  # twenty times as fast as torch's bit operations
         bits = np.unpackbits(~packed.numpy(), axis=1, count=vocabulary, bitorder="little")
         return torch.from_numpy(bits.view(np.bool_))

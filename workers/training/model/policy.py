@@ -42,7 +42,7 @@ VALUE_HEAD = "value_head."
 
 
 class Policy:
-    """Base model, trained weights and reference. Built the same way twice, it holds the same bits."""
+    """Holds base model, trained weights and reference. Built the same way twice, it has the same bits."""
 
     def __init__(self, base: BaseModel, config: TrainConfig, world: World = ALONE) -> None:
         self.tokenizer = base.tokenizer
@@ -81,7 +81,10 @@ class Policy:
 
     @classmethod
     def load(cls, config: TrainConfig, world: World = ALONE) -> Policy:
-        """Read the base model and put fresh trained weights on it. Raises `ModelInvalid`, `DeviceMissing`."""
+        """Reads the base model and puts fresh trained weights on it.
+
+        Raises `ModelInvalid`, `DeviceMissing`.
+        """
         base = load_base(
             Path(config.model_path),
             world.device(config.device),
@@ -92,7 +95,7 @@ class Policy:
         return cls(base, config, world)
 
     def _train_everything(self, compute: torch.dtype, config: TrainConfig) -> None:
-        """fp32 weights to train, and copies of them in the dtype of the arithmetic: reference and sampler."""
+        """Makes fp32 weights to train, and copies in the dtype of the arithmetic: reference and sampler."""
         self._reference = _in_dtype(copy.deepcopy(self.model), compute)
         self.rollout_model = self.model
         # With async steps the model changes while it is sampled from.
@@ -138,7 +141,7 @@ class Policy:
                     train_through_sum(layer, copied)
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """The trained weights by name; fp32 on every device."""
+        """Returns the trained weights by name; fp32 on every device."""
         weights = self._weights or dict(self.model.named_parameters())
         if self.value_head is not None:
             weights = weights | {VALUE_HEAD + name: w for name, w in self.value_head.named_parameters()}
@@ -146,7 +149,10 @@ class Policy:
 
     @torch.no_grad()
     def load_trained(self, weights: dict[str, Tensor]) -> None:
-        """Replace the trained weights, in the sampling copy too. Every process is given all, and whole."""
+        """Replaces the trained weights, of any shape, in the sampling copy too.
+
+        Every process is given all, and whole.
+        """
         sharding.close(self.model)
         mine = self.trained()
         if mine.keys() != weights.keys():
@@ -157,9 +163,9 @@ class Policy:
 
     @torch.no_grad()
     def sync_rollout(self) -> None:
-        """Let the sampling copy follow the trained weights; for LoRA see rollout_weights.py.
+        """Lets the sampling copy follow the trained weights; for LoRA see rollout_weights.py.
 
-        Collective where the model is sharded: one weight after the other is gathered.
+        It is collective where the model is sharded: one weight after the other is gathered.
         """
         if self.adapter is None and self.rollout_model is not self.model:
             trained = self.trained()
@@ -169,13 +175,13 @@ class Policy:
             follow(layer, copied)
 
     def weights_changed(self) -> None:
-        """The trained weights are no longer what the sampling copy holds."""
+        """Takes note that the trained weights are no longer what the sampling copy holds."""
         for layer, _ in self._merged:
             forget_sum(layer)
 
     @contextmanager
     def reference(self) -> Iterator[Any]:
-        """The starting policy, as a model to run without gradient."""
+        """Gives the starting policy, as a model to run without gradient."""
         with torch.no_grad():
             if self.adapter is None:
                 yield self._reference
@@ -187,7 +193,7 @@ class Policy:
                 sharding.close(model)
 
     def save_model(self, folder: Path) -> None:
-        """Write a complete model folder: weights merged in fp32, then cast to the base's dtype."""
+        """Writes a complete model folder: weights merged in fp32, then cast to the base's dtype."""
         cast: dict[int, Tensor] = {}
         state = {}
         for name, tensor in self.rollout_model.state_dict().items():
@@ -200,26 +206,29 @@ class Policy:
                 (folder / file.name).write_bytes(file.read_bytes())
 
     def save_adapter(self, folder: Path) -> None:
-        """Write the LoRA adapter in PEFT's form; nothing when every weight is trained."""
+        """Writes the LoRA adapter in PEFT's form; nothing when every weight is trained."""
         if self.adapter is not None:
             self.adapter.save_pretrained(folder, save_embedding_layers=False)
             (folder / "README.md").unlink(missing_ok=True)  # an empty model card
 
 
 def is_sharded(config: TrainConfig, world: World) -> bool:
-    """Whether the model is split; a process alone has nobody to split it with."""
+    """Says whether the model is split; a process alone has nobody to split it with."""
     return config.sharding == "fsdp" and world.size > 1
 
 
 def _in_dtype(model: Any, dtype: torch.dtype) -> Any:
-    """The model, frozen, with its weights in a dtype. Buffers keep theirs: rotary frequencies need fp32."""
+    """Returns the model, frozen, with its weights in a dtype.
+
+    Buffers keep theirs: rotary frequencies need fp32.
+    """
     for weight in model.requires_grad_(False).parameters():
         weight.data = weight.data.to(dtype)
     return model
 
 
 def _belongs_to_a_model(file: Path) -> bool:
-    """Config, tokenizer and licence files, which training does not change."""
+    """Says whether a file is config, tokenizer or licence, which training does not change."""
     if file.name.endswith(".index.json"):
         return False
     return file.suffix in {".json", ".jinja", ".txt", ".model"} or file.name.startswith(("LICENSE", "NOTICE"))

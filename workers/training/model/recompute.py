@@ -18,9 +18,9 @@ from workers.training.model import attention
 
 
 def recompute_layers(model: Any) -> None:
-    """From now on keep only the input of each decoder layer (arXiv:1604.06174). Changes no result.
+    """Keeps only the input of each decoder layer from now on, which changes no result.
 
-    Raises `ModelInvalid` for a model whose layers cannot be told.
+    Raises `ModelInvalid` for a model whose layers cannot be told. Source: Chen et al. 2016, arXiv:1604.06174.
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
@@ -30,7 +30,7 @@ def recompute_layers(model: Any) -> None:
 
 
 def is_recomputed(layer: Any) -> bool:
-    """Whether `recompute_layers` has had this layer, which is otherwise as it was made."""
+    """Says whether `recompute_layers` has had this layer, which is otherwise as it was made."""
     replaced = vars(layer).get("forward")
     return isinstance(replaced, partial) and replaced.func is _forward
 
@@ -41,7 +41,10 @@ def _forward(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def recomputed(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """What a function gives; for the backward pass it is called again. Nothing random runs in eval mode."""
+    """Returns what a function gives; for the backward pass it is called again.
+
+    Nothing random runs in eval mode.
+    """
     if not torch.is_grad_enabled():
         return function(*args, **kwargs)
     return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)

@@ -19,24 +19,28 @@ from workers.training.model.sharding import whole
 ADAPTER = "default"
 
 MERGED_FROM = 0.003
-"""mean |delta| / mean |W| from which a 16-bit layer holds the sum."""
+"""The mean |delta| / mean |W| from which a 16-bit layer holds the sum. By the trial above, where the sum
+keeps a cosine of 0.89 with the delta.
+"""
 
 
 class Branch(NamedTuple):
-    """What an adapter adds to a layer: scale * B A x, in fp32."""
+    """Is what an adapter adds to a layer: scale * B A x, in fp32."""
 
     down: Tensor  # (rank, inputs)
     up: Tensor  # (outputs, rank), with the scale
 
     def delta(self) -> Tensor:
+        """Returns what it adds to the layer's weight, (outputs, inputs)."""
         return self.up @ self.down
 
     def __call__(self, states: Tensor) -> Tensor:
+        """Computes (..., inputs) -> (..., outputs), fp32."""
         return (states.float() @ self.down.T) @ self.up.T
 
 
 class FollowingLinear(nn.Linear):
-    """A linear layer that adds `branch` to what it computes, unless its weight holds that already.
+    """Is a linear layer that adds `branch` to what it computes, unless its weight holds that already.
 
     Its state dict holds the sum in any case.
     """
@@ -44,6 +48,7 @@ class FollowingLinear(nn.Linear):
     branch: Branch | None = None
 
     def forward(self, input: Tensor) -> Tensor:
+        """Computes (..., inputs) -> (..., outputs), in the dtype of the weight."""
         found = super().forward(input)
         return found if self.branch is None else (found + self.branch(input)).to(found.dtype)
 
@@ -55,7 +60,7 @@ class FollowingLinear(nn.Linear):
 
 
 def own_weight(model: Any, name: str) -> Any:
-    """Give a layer of the sampling copy a weight of its own, which may change; returns the layer.
+    """Gives a layer of the sampling copy a weight of its own, which may change; returns the layer.
 
     Raises `AttributeError` where it has no weight.
     """
@@ -73,9 +78,10 @@ def own_weight(model: Any, name: str) -> Any:
 
 @torch.no_grad()
 def follow(layer: Any, copied: Any, merged_from: float = MERGED_FROM) -> None:
-    """Let a layer of the sampling copy compute what a LoRA layer computes now: W + scale * B A, in fp32.
+    """Lets a layer of the sampling copy compute what a LoRA layer computes now: W + scale * B A, in fp32.
 
-    Collective where the LoRA layer's base is sharded.
+    `merged_from` is the size of the change, mean |delta| / mean |W|, from which a 16-bit layer holds the sum.
+    It is collective where the LoRA layer's base is sharded.
     """
     base = whole(layer.get_base_layer().weight)
     delta = layer.get_delta_weight(ADAPTER).float()

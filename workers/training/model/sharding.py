@@ -1,4 +1,4 @@
-"""FSDP2: a model's weights, gradients and optimizer state split over the processes (arXiv:2304.11277).
+"""FSDP2: a model's weights, gradients and optimizer state are split over the processes (arXiv:2304.11277).
 
 Each decoder layer is gathered when it is run and let go again. What is left (embedding, last norm, output
 layer) is gathered when a pass begins and kept until it is over, so that a pass takes the same calls in every
@@ -34,7 +34,7 @@ HEAD = "borrowed_head_"
 def shard(
     model: Any, device: torch.device, world: World, compute: torch.dtype | None = None
 ) -> dict[str, nn.Parameter]:
-    """Split a causal model's weights over all processes and move them to `device`.
+    """Splits a causal model's weights over all processes and moves them to `device`.
 
     Weights that require a gradient although others of the model do not (an adapter's) stay whole.
 
@@ -69,19 +69,22 @@ def shard(
 
 
 def close(model: Any) -> None:
-    """Let go of the gathered weights, so that the sharded ones count again and may be changed."""
+    """Lets go of the gathered weights, so that the sharded ones count again and may be changed."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A sharded tensor gathered, in every process (collective); any other as it is."""
+    """Returns a sharded tensor of any shape gathered, in every process (collective); any other as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gather_whole(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tensor]:
-    """The tensors, sharded ones gathered on the CPU one by one; in the main process alone. Collective."""
+    """Returns tensors of any shape in the main process alone, sharded ones gathered on the CPU one by one.
+
+    It is collective.
+    """
     found = {}
     for name, tensor in tensors.items():
         full = whole(tensor.detach())
@@ -91,7 +94,10 @@ def gather_whole(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tenso
 
 
 def like(full: Tensor, weight: Tensor) -> Tensor:
-    """A tensor that every process holds whole, on a weight's device and split like it. Sends nothing."""
+    """Puts a tensor of any shape, which every process holds whole, on a weight's device, split like it.
+
+    Sends nothing.
+    """
     full = full.to(weight.device)
     if not isinstance(weight, DTensor):
         return full
@@ -99,9 +105,12 @@ def like(full: Tensor, weight: Tensor) -> Tensor:
 
 
 def clip_gradients(weights: Iterable[Tensor], largest: float) -> float:
-    """Scale all gradients so that their common norm is at most `largest`; returns the norm before.
+    """Scales the gradients of weights of any shape so that their common norm is at most `largest`.
 
-    torch's `clip_grad_norm_`, for whole and sharded weights together: the same number in every process.
+    It is torch's `clip_grad_norm_` for whole and sharded weights together, the same number in every process.
+
+    Returns:
+        The norm before.
     """
     grads = [weight.grad for weight in weights if weight.grad is not None]
     sharded = [grad for grad in grads if isinstance(grad, DTensor)]
@@ -120,28 +129,31 @@ def clip_gradients(weights: Iterable[Tensor], largest: float) -> float:
 
 
 class BorrowedHead(nn.Module):
-    """The output layer of a sharded model: its weight belongs to the decoder, with which it is gathered."""
+    """Is the output layer of a sharded model: its weight is the decoder's, with which it is gathered."""
 
     def __init__(self, owner: nn.Module, weight: str, bias: str | None) -> None:
         super().__init__()
-        self._owner = (owner,)  # in a tuple, so that it does not become a part of this module
+        self._owner = (owner,)  # in a tuple, so that it does not become a child of this module
         self._names = (weight, bias)
 
     @property
     def weight(self) -> Any:
+        """Returns the decoder's weight, (V, H)."""
         return getattr(self._owner[0], self._names[0])
 
     @property
     def bias(self) -> Any:
+        """Returns the decoder's bias, (V,); None without one."""
         name = self._names[1]
         return None if name is None else getattr(self._owner[0], name)
 
     def forward(self, states: Tensor) -> Tensor:
+        """Computes logits: (..., H) -> (..., V)."""
         return linear(states, self.weight, self.bias)
 
 
 def _borrow_head(model: Any) -> dict[str, str]:
-    """Give the output layer's weights to the decoder; returns their new names by their old ones."""
+    """Gives the output layer's weights to the decoder; returns their new names by their old ones."""
     head, decoder, embedding = (
         model.get_output_embeddings(),
         model.get_decoder(),
@@ -169,7 +181,7 @@ def _borrow_head(model: Any) -> dict[str, str]:
 
 
 def _layers(model: Any, decoder: Any) -> Iterator[nn.Module]:
-    """The decoder's layers, as its family names them."""
+    """Yields the decoder's layers, as its family names them."""
     kinds = set(model._no_split_modules or ())
     layers = [module for module in decoder.modules() if type(module).__name__ in kinds]
     if not layers:

@@ -11,7 +11,7 @@ from methods.train_config import TrainConfig
 
 
 class ValueHead(nn.Module):
-    """A linear map from the policy's final states to a value for each; 0 everywhere at first.
+    """Maps the policy's final states linearly to a value for each; 0 everywhere at first.
 
     It reads the states without a gradient: the policy's weights learn from its reward alone. What else was
     tried is in docs/algorithms/ppo.md. States are normalised and the sum is divided by their width, so that
@@ -25,7 +25,10 @@ class ValueHead(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, states: Tensor) -> Tensor:
-        """(N, H) states of any dtype -> (N,) fp32 values, in standard deviations of the step's rewards."""
+        """Computes (N, H) states of any dtype -> (N,) fp32 values.
+
+        Values are in standard deviations of the step's rewards.
+        """
         width = states.shape[-1]
         normal = nn.functional.layer_norm(states.detach().float(), (width,))
         weight, bias = self.linear.weight, self.linear.bias
@@ -33,14 +36,14 @@ class ValueHead(nn.Module):
 
 
 def make_value_head(model: Any, device: torch.device, config: TrainConfig) -> ValueHead | None:
-    """A fresh head for the states of a causal model, if the run's algorithm compares with values."""
+    """Returns a fresh head for the states of a causal model, if the run's algorithm compares with values."""
     if config.recipe.baseline != "value":
         return None
     return ValueHead(model.config.get_text_config().hidden_size, device)
 
 
 def gae(rewards: Tensor, values: Tensor, decay: float) -> Tensor:
-    """Generalised advantage estimation without discount: the decayed sum of what comes better than expected.
+    """Estimates advantages without discount: the decayed sum of what comes better than expected.
 
     Args:
         rewards: (B, T) for each token, padded with 0 on the right.
@@ -48,9 +51,10 @@ def gae(rewards: Tensor, values: Tensor, decay: float) -> Tensor:
         decay: lambda. 1: return minus value; 0: one step ahead only.
 
     Returns:
-        (B, T); 0 at padding.
+        (B, T), in the unit of the rewards; 0 at padding.
 
-    Source: Schulman et al. 2016, arXiv:1506.02438, equation 16 with gamma 1.
+    Source: generalised advantage estimation, Schulman et al. 2016, arXiv:1506.02438, equation 16 with gamma
+    1.
     """
     after = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
     surprise = rewards + after - values
@@ -63,9 +67,9 @@ def gae(rewards: Tensor, values: Tensor, decay: float) -> Tensor:
 
 
 def explained_variance(returns: Tensor, values: Tensor) -> float | None:
-    """Share of the variance of returns that values account for: 1 all, 0 none, below 0 worse than their mean.
+    """Returns the share of the variance of returns, (N,), that values, (N,), account for.
 
-    (N,) each. None where returns have no variance.
+    1 is all, 0 none, below 0 worse than their mean. It is None where returns have no variance.
     """
     variance = float(returns.double().var(correction=0))
     if variance == 0:

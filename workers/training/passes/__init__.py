@@ -1,1 +1,1 @@
-"""The training forward: packed prompts and completions in, log-probabilities of tokens out."""
+"""The training forward: packed prompts and completions go in, log-probabilities come out."""

@@ -1,7 +1,7 @@
 """A decoder's forward over a packed stream in fewer passes over memory, for Llama and Qwen in fp32 on a CPU.
 
-Half of a small model's training pass is not products but what lies between them, and the library's
-modules read and write the states for each tensor operation of it. Here
+Half of a small model's training pass is not products but what lies between them, and the library's modules
+read and write the states for each tensor operation of it. Here
 
 * norm, rotary embedding and gate are one compiled kernel each, forward and backward (fused_nodes.py);
 * LoRA layers with the same input share a node (`merged_lora.side_by_side`);
@@ -10,6 +10,7 @@ modules read and write the states for each tensor operation of it. Here
 The weights and linear layers are those of the model's own modules. A model that has anything else about it
 (another family or dtype, hooks, a replaced `forward`) runs by its modules, and so does one whose states come
 out differently in a small trial (forward.py).
+
 N tokens of the stream, H wide states, heads of D.
 """
 
@@ -42,7 +43,7 @@ KNOWN = (
 
 
 def is_known(decoder: Any) -> bool:
-    """Whether the decoder, as it is at this moment, is one that `fused_states` knows by heart."""
+    """Says whether the decoder, as it is at this moment, is one that `fused_states` knows by heart."""
     return (
         type(decoder) in FAMILIES
         and not torch.is_autocast_enabled("cpu")
@@ -52,7 +53,7 @@ def is_known(decoder: Any) -> bool:
 
 
 def fused_states(decoder: Any, batch: Batch, attend: Attend) -> Tensor:
-    """The states that predict each completion token, (n, H), after the decoder's last norm."""
+    """Returns the states that predict each completion token, (N, H), after the decoder's last norm."""
     states = decoder.embed_tokens(batch.token_ids[0])
     cos, sin = (operand[0] for operand in decoder.rotary_emb(states, position_ids=batch.positions))
     half = sin.shape[-1] // 2
@@ -70,7 +71,10 @@ def fused_states(decoder: Any, batch: Batch, attend: Attend) -> Tensor:
 def _layer(
     layer: Any, states: Tensor, rotary: tuple[Tensor, Tensor], attend: Attend, read: Tensor | None
 ) -> Tensor:
-    """One decoder layer; of the tokens in `read` alone, if given: the others give their keys and values."""
+    """Runs one decoder layer, (N, H) -> (N, H).
+
+    If `read` is given, it runs for the tokens in it alone: the others give their keys and values.
+    """
     module, mlp = layer.self_attn, layer.mlp
     normed = norm(layer.input_layernorm, states)
     query, key, value = side_by_side((module.q_proj, module.k_proj, module.v_proj), normed)
@@ -90,7 +94,7 @@ def _layer(
 
 
 def _norm_heads(module: Any, heads: Tensor) -> Tensor:
-    """(N, heads * D), each head by itself."""
+    """Normalises each head by itself: (N, heads * D) -> (N, heads * D)."""
     return norm(module, heads.view(len(heads), -1, module.weight.shape[0])).view(heads.shape)
 
 
@@ -102,7 +106,7 @@ def _gated(activation: nn.Module, gate: Tensor, up: Tensor) -> Tensor:
 
 
 def _own_modules(decoder: Any) -> list[nn.Module]:
-    """All modules of the decoder but its linear layers, which are called as they are."""
+    """Returns all modules of the decoder but its linear layers, which are called as they are."""
     found: list[nn.Module] = [decoder, decoder.embed_tokens, decoder.norm, decoder.rotary_emb, decoder.layers]
     for layer in decoder.layers:
         found += [layer, layer.self_attn, layer.mlp, layer.input_layernorm, layer.post_attention_layernorm]

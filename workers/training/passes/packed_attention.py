@@ -22,11 +22,13 @@ from torch.nn.functional import scaled_dot_product_attention
 from workers.training.passes.prefix_attention import Layout, attend, make_layout
 
 ROWS = {"cpu": 128, "cuda": 1024}
-"""Most completion tokens in a tile. A CPU wants its scores in cache, a GPU wants few kernels."""
+"""The most completion tokens in a tile. A CPU wants its scores in cache, a GPU wants few kernels. Chosen:
+since the compiled kernel took over fp32 the CPU's has not been measured, and the GPU's has never been.
+"""
 
 
 class Segment(NamedTuple):
-    """A prompt and its completions in the stream: where it starts, and how many tokens of each are read."""
+    """Is a prompt and its completions in the stream: where it starts, and how many tokens of each it has."""
 
     start: int
     prompt: int
@@ -34,7 +36,7 @@ class Segment(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """Consecutive tokens of the stream.
+    """Is a run of consecutive tokens of the stream.
 
     Attributes:
         tokens: how many.
@@ -48,9 +50,12 @@ class Tile(NamedTuple):
 
 
 class PackedAttention:
-    """Plug it in with `attention.use` while the stream of `segments` goes through the decoder.
+    """Attends over the stream of `segments`.
 
-    Built on PyTorch's own attention, tile by tile, so it runs on any device and is differentiated by PyTorch.
+    Plug it in with `attention.use` while that goes through the decoder.
+
+    It is built on PyTorch's own attention, tile by tile, so it runs on any device and is differentiated by
+    PyTorch.
     """
 
     def __init__(self, segments: Sequence[Segment], device: torch.device) -> None:
@@ -66,7 +71,7 @@ class PackedAttention:
         value: Tensor,
         scaling: float | None,
     ) -> Tensor:
-        """(1, K*R, N, D) queries, (1, K, N, D) keys and values -> (1, N, K*R, D)."""
+        """Computes (1, K*R, N, D) queries, (1, K, N, D) keys and values -> (1, N, K*R, D)."""
         dtype = value.dtype  # of the model's arithmetic; autocast may leave the other two in fp32
         # The bf16 kernel of CPUs is slower than the fp32 one at these sizes.
         compute = torch.float32 if value.device.type == "cpu" and dtype.itemsize == 2 else dtype
@@ -114,7 +119,10 @@ class PackedAttention:
         return [tile.tokens for tile in self._tiles]
 
     def _masks_in(self, dtype: torch.dtype) -> list[Tensor | None]:
-        """What each tile adds to its scores; None where it is simply causal. Built once, for all layers."""
+        """Returns what each tile adds to its scores; None where it is simply causal.
+
+        Built once, for all layers.
+        """
         if dtype not in self._masks:
             built: dict[tuple[int, tuple[int, ...]], Tensor] = {}
             self._masks[dtype] = []
@@ -130,7 +138,7 @@ class PackedAttention:
 
 
 def make_tiles(segments: Sequence[Segment], rows: int) -> list[Tile]:
-    """Cut the stream into tiles, in its order; those of completions have at most `rows` tokens."""
+    """Cuts the stream into tiles, from start to end; those of completions have at most `rows` tokens."""
     tiles: list[Tile] = []
     for segment in segments:
         if len(segment.completions) == 1:
@@ -150,7 +158,7 @@ def make_tiles(segments: Sequence[Segment], rows: int) -> list[Tile]:
 
 
 def _runs(completions: Sequence[int], rows: int) -> list[tuple[int, ...]]:
-    """Neighbouring completions that fit in one tile; a longer one stands alone. Empty ones vanish."""
+    """Returns neighbouring completions that fit in one tile; a longer one stands alone. Empty ones vanish."""
     found: list[list[int]] = []
     for tokens in filter(None, completions):
         if found and sum(found[-1]) + tokens <= rows:
@@ -161,7 +169,7 @@ def _runs(completions: Sequence[int], rows: int) -> list[tuple[int, ...]]:
 
 
 def _mask(before: int, runs: Sequence[int]) -> Tensor:
-    """(n, before + n): 0 where a token may look, -inf where not."""
+    """Returns (n, before + n): 0 where a token may look, -inf where not."""
     run_of = torch.arange(len(runs)).repeat_interleave(torch.tensor(runs))
     n = len(run_of)
     is_hidden = (run_of[:, None] != run_of) | torch.ones(n, n, dtype=torch.bool).triu(1)
@@ -169,6 +177,6 @@ def _mask(before: int, runs: Sequence[int]) -> Tensor:
 
 
 def _for_each_query_head(pieces: Sequence[Tensor], query_heads: int) -> Tensor:
-    """(K, n, D) pieces one behind the other -> (K, R, tokens, D), the same memory for each of the R heads."""
+    """Joins (K, n, D) pieces to (K, R, tokens, D), the same memory for each of the R heads."""
     joined = pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), 1)
     return joined[:, None].expand(-1, query_heads, -1, -1)

@@ -25,7 +25,7 @@ from workers.training.passes.packed_attention import PackedAttention, Segment
 
 
 class PackedCompletion(NamedTuple):
-    """One completion to run, and its prompt."""
+    """Is one completion to run, and its prompt."""
 
     prompt: Prompt
     completion: Completion
@@ -33,7 +33,7 @@ class PackedCompletion(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward pass. The N tokens lie end to end, completion by completion.
+    """Is one forward pass. The N tokens lie end to end, completion by completion.
 
     Attributes:
         indices: (B,) which of the completions given to `make_batches` each one is.
@@ -57,35 +57,38 @@ class Batch:
 
     @property
     def n_tokens(self) -> int:
-        """Completion tokens: N."""
+        """Counts the completion tokens: N."""
         return len(self.targets)
 
     @property
     def n_forwarded(self) -> int:
-        """Tokens of prompts and completions that go through the model."""
+        """Counts the tokens of prompts and completions that go through the model."""
         return self.token_ids.shape[1]
 
     @cached_property
     def attention(self) -> PackedAttention:
-        """What lets each token see its own prompt and completion only."""
+        """Returns what lets each token see its own prompt and completion only."""
         return PackedAttention(self.segments, self.token_ids.device)
 
     @cached_property
     def read(self) -> tuple[Tensor, Tensor]:
-        """The places in the stream that predict, each once, and where among them `predictors` are found."""
+        """Returns the places in the stream that predict, each once, (n,), and a way back to `predictors`.
+
+        The second, (N,), says where in the first each of `predictors` is.
+        """
         places, inverse = torch.unique(self.predictors, return_inverse=True)
         return places, inverse
 
     @cached_property
     def reach(self) -> int:
-        """Most tokens that any token looks at, itself counted."""
+        """Returns the most tokens that any token looks at, itself counted."""
         return max(segment.prompt + max(segment.completions) for segment in self.segments)
 
 
 def make_batches(
     completions: Sequence[PackedCompletion], token_budget: int, device: torch.device
 ) -> list[Batch]:
-    """Split completions over forward passes of about equal size, each of at most `token_budget` tokens.
+    """Splits completions over forward passes of about equal size, each of at most `token_budget` tokens.
 
     The completions of one prompt stay together unless they are over the budget by themselves; each piece has
     the prompt again. One completion is always allowed.
@@ -106,10 +109,12 @@ def make_batches(
 
 
 def spread(sizes: Sequence[int], capacity: int) -> list[list[int]]:
-    """Indices of positive `sizes` in few and even bins; none is above `capacity` unless it holds one item.
+    """Puts the indices of positive `sizes` in few and even bins.
 
-    The largest item goes to the emptiest bin, then the next (longest processing time first); if that does not
-    fit, with one more bin.
+    None is above `capacity` unless it holds one item. The largest item goes to the emptiest bin, then the
+    next; if that does not fit, with one more bin.
+
+    Source: longest processing time first, Graham 1969 (doi:10.1137/0117039).
     """
     largest_first = sorted(range(len(sizes)), key=lambda i: -sizes[i])
     n_bins = min(len(sizes), max(1, -(-sum(sizes) // max(1, capacity))))
@@ -126,14 +131,14 @@ def spread(sizes: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def per_completion(values: Tensor, batch: Batch) -> Iterator[Tensor]:
-    """Cut (N,) values into one tensor for each completion of the batch."""
+    """Cuts (N,) values into one tensor, (T,), for each completion of the batch."""
     return iter(torch.split(values, batch.lengths.tolist()))
 
 
 def _batch(
     completions: Sequence[PackedCompletion], pieces: Sequence[Sequence[int]], device: torch.device
 ) -> Batch:
-    """Lay out completions of one prompt a piece. Built on the CPU as lists, then moved once."""
+    """Lays out completions, a piece for those of one prompt. Built on the CPU as lists, then moved once."""
     ids: list[int] = []
     positions: list[int] = []
     predictors: list[int] = []
@@ -167,11 +172,11 @@ def _batch(
 
 
 def padded_rows(batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each completion behind its prompt as a row of its own, for models that cannot read the stream.
+    """Yields each completion behind its prompt as a row of its own, for models that cannot read the stream.
 
-    Returns:
-        For each completion its ids in reading order without the last (S,), and where among them lie the
-        states that predict its tokens (T,).
+    Yields:
+        For each completion its ids without the last, (S,), and where among them lie the states that predict
+        its tokens, (T,).
     """
     ids = batch.token_ids[0]
     for segment, lengths in zip(batch.segments, _lengths_by_segment(batch), strict=True):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class Layout(NamedTuple):
-    """P groups of a stream as the kernel reads them.
+    """Holds P groups of a stream as the kernel reads them.
 
     Attributes:
         starts: (P,) the first token of each.
@@ -30,7 +30,7 @@ class Layout(NamedTuple):
 
 
 def make_layout(segments: Sequence[tuple[int, int, tuple[int, ...]]]) -> Layout:
-    """(start, tokens of the prompt, tokens of each completion) of every group in a stream."""
+    """Lays out (start, tokens of the prompt, tokens of each completion) of every group in a stream."""
     runs = [(prompt, *completions) for _, prompt, completions in segments]
     return Layout(
         np.array([start for start, *_ in segments], np.int64),
@@ -40,7 +40,7 @@ def make_layout(segments: Sequence[tuple[int, int, tuple[int, ...]]]) -> Layout:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float) -> Tensor:
-    """(N, H, D) queries, (N, K, D) keys and values -> (N, H, D)."""
+    """Computes (N, H, D) queries, (N, K, D) keys and values -> (N, H, D)."""
     found: Tensor = _Attention.apply(query, key, value, layout, scaling)  # type: ignore[no-untyped-call]
     return found
 

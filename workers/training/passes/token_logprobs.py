@@ -19,13 +19,20 @@ from workers.training.base.divergences import kl_exact
 from workers.training.model.grammar import Allowed
 
 LOGIT_BYTES = 128 * 2**20
-"""Size of the fp32 logits that exist at the same time. A few tensors of this size are needed beside them."""
+"""The size of the fp32 logits that exist at the same time. A few tensors of this size are needed beside
+them. Measured for a trained output layer of 8,192 tokens, forward and backward: 0.7 to 0.9 s in one chunk of
+128 MiB, 0.8 to 1.4 in chunks of 4 to 64 MiB, whose logits are computed again (docs/benchmarks.md).
+"""
 
 LEAST_ROWS = 64
-"""Rows below which a product with the output layer is a slow one."""
+"""Rows below which a product with the output layer is a slow one. Measured with cherry-nano: a row takes 9
+us in products of 8, 6 to 8 in 32 and 64, 5 in 128 (docs/benchmarks.md).
+"""
 
 CACHED_BYTES = 2 * 2**20
-"""Size of the logits of a frozen output layer on a CPU, which do not leave the cache where they fit in it."""
+"""The size of the logits of a frozen output layer on a CPU, which do not leave the cache where they fit in
+it. Measured with cherry-nano: from 0.5 to 16 MiB all alike, 0.25 MiB takes a tenth more (docs/benchmarks.md).
+"""
 
 
 def token_logprobs(
@@ -37,11 +44,19 @@ def token_logprobs(
     *,
     logit_bytes: int = LOGIT_BYTES,
 ) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target at the sampling temperature, and the entropy (no gradient). (N,) each.
+    """Returns each target's log-probability at the sampling temperature, and the entropy, (N,) each, nats.
 
-    Both are those of the distribution over the `allowed` tokens, or over all.
+    Both are those of the distribution over the `allowed` tokens, or over all; the entropy has no gradient.
     One chunk of logits keeps its probabilities for the backward pass; of several, each is computed again.
     Where the output layer is not trained, the gradient of the states is found on the way there.
+
+    Args:
+        states: (N, H).
+        head: the output layer, (..., H) -> (..., V).
+        targets: (N,) token ids.
+        temperature: of sampling.
+        allowed: of N places; None for the whole vocabulary.
+        logit_bytes: most bytes of fp32 logits at a time. It changes no result beyond rounding.
     """
     if _is_frozen(states, head):
         found: tuple[Tensor, Tensor] = _FrozenLogprobs.apply(  # type: ignore[no-untyped-call]
@@ -65,14 +80,17 @@ def token_logprobs(
 def token_kl(
     states: Tensor, head: Any, ref_states: Tensor, ref_head: Any, *, logit_bytes: int = LOGIT_BYTES
 ) -> Tensor:
-    """Exact KL(policy || reference) over the vocabulary at each token, temperature 1. (N,)."""
+    """Returns the exact KL(policy || reference) over the vocabulary at each token, temperature 1.
+
+    (N, H) each -> (N,), nats.
+    """
     chunks = _chunks(states, head, logit_bytes)
     pairs = zip(chunks, torch.split(ref_states, len(chunks[0])), strict=True)
     return torch.cat([kl_exact(head(chunk), ref_head(ref_chunk)) for chunk, ref_chunk in pairs])
 
 
 def _chunks(states: Tensor, head: Any, logit_bytes: int) -> Sequence[Tensor]:
-    """(N, H) states in as few even chunks as the size of their logits allows."""
+    """Cuts (N, H) states into as few even chunks as the size of their logits allows."""
     most = max(1, logit_bytes // (4 * head.weight.shape[0]))
     n_chunks = max(1, -(-len(states) // most))
     return torch.split(states, max(1, -(-len(states) // n_chunks)))
@@ -87,7 +105,7 @@ def _chunk_logprobs(
 
 
 def _is_frozen(states: Tensor, head: Any) -> bool:
-    """Whether the output layer is a plain product with a matrix that has no gradient, in fp32 on a CPU."""
+    """Says whether the output layer is a plain product by a frozen matrix, in fp32 on a CPU."""
     kind = type(head)
     return (
         kind is nn.Linear
@@ -99,7 +117,7 @@ def _is_frozen(states: Tensor, head: Any) -> bool:
 
 
 class _FrozenLogprobs(torch.autograd.Function):
-    """Log-softmax at the targets by a compiled kernel (kernels/softmax.py), some rows of logits at a time.
+    """Computes the log-softmax at the targets by a compiled kernel (kernels/softmax.py), some rows at a time.
 
     A log-probability's gradient is a fixed vector of H numbers times that of the loss, so it is found while
     the logits are at hand: none are kept, and none computed again.
@@ -155,7 +173,7 @@ class _FrozenLogprobs(torch.autograd.Function):
 
 
 class _Logprobs(torch.autograd.Function):
-    """Log-softmax at the targets, with two tensors of the size of the logits instead of six."""
+    """Computes the log-softmax at the targets, with two tensors of the size of the logits instead of six."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

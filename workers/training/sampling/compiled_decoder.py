@@ -23,20 +23,20 @@ from workers.training.sampling.lean_decoder import linears
 from workers.training.sampling.panel_cache import PanelCache
 
 ROWS_PER_THREAD = 4
-"""Fewest completions for which another thread pays: each reads all weights."""
+"""The fewest completions for which another thread pays: each reads all weights. Chosen, not measured."""
 
 
 class CompiledDecoder:
-    """Decodes what is active in one cache."""
+    """Decodes the active rows of one cache."""
 
     def __init__(self, model: Any, cache: PanelCache, positions: int) -> None:
-        """`positions`: of the longest sequence."""
+        """Copies the weights. `positions`: of the longest sequence."""
         self._weights = packed_weights(model, positions)
         self._prompts, self._completions = cache.arrays()
         self._logits = torch.empty(cache.slots, len(self._weights.embedding))
 
     def __call__(self, active: ActiveRows, ids: Tensor) -> Tensor:
-        """Logits of the next token of each active completion, given its last: (B,) -> (B, V).
+        """Returns the logits of the next token of each active completion, given its last: (B,) -> (B, V).
 
         They are overwritten by the next call.
         """
@@ -47,7 +47,7 @@ class CompiledDecoder:
 
 
 def packed_weights(model: Any, positions: int) -> Weights:
-    """A model's weights in panels; `positions`: of the longest sequence."""
+    """Returns a model's weights in panels; `positions`: of the longest sequence."""
     decoder, config = model.get_decoder(), model.config
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     layers, attention = decoder.layers, decoder.layers[0].self_attn
@@ -81,8 +81,10 @@ def _array(tensor: Tensor) -> Floats:
 
 
 def _packed(weights: Sequence[Sequence[Tensor]]) -> Floats:
-    """Of each layer some weights, (outputs, inputs), side by side: (L, panels, inputs, 16), inputs as many as
-    whole panels hold."""
+    """Packs some weights of each layer, (outputs, inputs), side by side: (L, panels, inputs, 16).
+
+    Inputs are as many as whole panels hold.
+    """
     inputs = weights[0][0].shape[1]
     outputs = sum(len(weight) for weight in weights[0])
     packed = np.zeros((len(weights), -(-outputs // PANEL), -(-inputs // PANEL) * PANEL, PANEL), np.float32)
@@ -95,7 +97,7 @@ def _packed(weights: Sequence[Sequence[Tensor]]) -> Floats:
 
 
 def _bias(linears: Sequence[Any]) -> Tensor:
-    """Their biases side by side, (panels * 16,)."""
+    """Returns their biases side by side, (panels * 16,)."""
     biases = [
         linear.weight.new_zeros(len(linear.weight)) if linear.bias is None else linear.bias
         for linear in linears
@@ -111,6 +113,6 @@ def _head_norm(attention: Any, heads: int, kv_heads: int) -> Tensor:
 
 
 def _padded_heads(weight: Tensor, heads: int) -> Tensor:
-    """(outputs, heads * D) -> (outputs, heads * Dp)."""
+    """Pads each head: (outputs, heads * D) -> (outputs, heads * Dp)."""
     D = weight.shape[1] // heads
     return torch.nn.functional.pad(weight.view(len(weight), heads, D), (0, -D % PANEL)).flatten(1)

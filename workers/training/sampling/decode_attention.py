@@ -3,6 +3,7 @@
 All active completions of a group attend to their prompt together, so its keys and values are stored and read
 once; the two halves of a softmax are put together by their log-sum-exp (as in Hydragen, arXiv:2402.05099).
 Grouped heads are folded into the query's rows: keys and values are never repeated.
+
 Shapes as in `decode_step`; heads = kv_heads * folded, each D wide.
 """
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def decode(model: Any, cache: SlotCache, step: Step) -> Tensor:
-    """Read each last token, keep its keys and values, and return the logits of the next: (B, V)."""
+    """Reads each last token, keeps its keys and values, and returns the logits of the next: (B, V)."""
     with attention.use(DecodeAttention(cache, step), step.reach):
         states = model.get_decoder()(
             input_ids=step.ids[:, None], position_ids=step.positions[:, None], use_cache=False
@@ -34,7 +35,7 @@ def decode(model: Any, cache: SlotCache, step: Step) -> Tensor:
 
 
 def prefill(model: Any, cache: SlotCache | PanelCache, first: int, ids: Tensor, lengths: Tensor) -> Tensor:
-    """Read prompts, keep their keys and values in slots from `first` on; returns the next token's logits.
+    """Reads prompts, keeps their keys and values in slots from `first` on; returns the next token's logits.
 
     (n, L) ids, padded on the right, and (n,) lengths -> (n, V). Causal attention keeps every token from
     seeing padding.
@@ -52,9 +53,9 @@ def prefill(model: Any, cache: SlotCache | PanelCache, first: int, ids: Tensor, 
 
 
 def layer_shapes(model: Any, device: torch.device) -> tuple[list[LayerShape], Tensor]:
-    """What each attention layer keeps for a token, and an example of it.
+    """Returns what each attention layer keeps for a token, and an example of it, (1, kv_heads, 1, D).
 
-    Found by running one token, once for each dtype that a model has had.
+    It finds out by running one token, once for each dtype that a model has had.
     """
     decoder = model.get_decoder()
     key = decoder.dtype, device
@@ -82,7 +83,7 @@ def _layer_shapes(model: Any, device: torch.device) -> tuple[list[LayerShape], T
 
 
 class DecodeAttention:
-    """The attention function of one decode step (`attention.use`)."""
+    """Is the attention function of one decode step (`attention.use`)."""
 
     def __init__(self, cache: SlotCache, step: Step) -> None:
         self._cache = cache
@@ -95,6 +96,7 @@ class DecodeAttention:
     def __call__(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None
     ) -> Tensor:
+        """Computes (B, heads, 1, D) queries, (B, kv_heads, 1, ...) keys and values -> (B, 1, heads, E)."""
         B, heads, _, D = query.shape
         layer: Any = module.layer_idx
         scaling = D**-0.5 if scaling is None else scaling
@@ -102,7 +104,7 @@ class DecodeAttention:
         return found.view(B, 1, heads, -1)
 
     def read_and_write(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Keep one token's keys and values for each slot and attend to all it has.
+        """Keeps one token's keys and values for each slot and attends to all it has.
 
         (B, heads, D), (B, kv_heads, D), (B, kv_heads, E) -> (B, heads, E).
         """
@@ -134,7 +136,7 @@ class DecodeAttention:
 
 
 def write_places(cache: SlotCache, step: Step) -> dict[int, Tensor]:
-    """Where each slot's next token is kept, (B * kv_heads,), for each number of heads that layers have."""
+    """Returns where each slot's next token is kept, (B * kv_heads,), by the number of heads of a layer."""
     slots = torch.arange(len(step.ids), device=step.ids.device)
     found: dict[int, Tensor] = {}
     for heads in {layer.keys.shape[1] for layer in cache.completions}:
@@ -145,14 +147,14 @@ def write_places(cache: SlotCache, step: Step) -> dict[int, Tensor]:
 
 
 def write(stored: KeyValues, places: dict[int, Tensor], key: Tensor, value: Tensor) -> None:
-    """Keep one token's keys and values, (B, kv_heads, width), for each slot."""
+    """Keeps one token's keys and values, (B, kv_heads, width), for each slot."""
     for kept, new in zip(stored, (key, value), strict=True):
         rows = kept.view(-1, kept.shape[3])
         rows.index_copy_(0, places[kept.shape[1]], new.reshape(-1, kept.shape[3]))
 
 
 class _Partial(NamedTuple):
-    """Attention over some of the columns: (slots, kv_heads, rows, width) and its log-sum-exp, (..., 1)."""
+    """Is attention over some of the columns: (slots, kv_heads, rows, width) and its log-sum-exp, (..., 1)."""
 
     states: Tensor
     logsumexp: Tensor
@@ -164,7 +166,7 @@ def _merge(one: _Partial, other: _Partial) -> Tensor:
 
 
 def _biases(spans: Sequence[Span], lengths: Tensor, dtype: torch.dtype) -> list[tuple[Span, Tensor | None]]:
-    """What each span adds to its scores, (slots, 1, 1, width): -inf where a slot is not filled."""
+    """Returns what each span adds to its scores, (slots, 1, 1, width): -inf where a slot is not filled."""
     found: list[tuple[Span, Tensor | None]] = []
     for span in spans:
         bias = None
@@ -197,7 +199,7 @@ def _over_spans(
 def partial_attention(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scaling: float
 ) -> tuple[Tensor, Tensor]:
-    """Attention and the log-sum-exp of its scores.
+    """Computes attention and the log-sum-exp of its scores.
 
     (N, heads, T, D), (N, heads, S, D), (N, heads, S, E), (N, 1, 1, S) -> (N, heads, T, E), (N, heads, T, 1).
     """
@@ -214,7 +216,7 @@ def partial_attention(
 def plain_attention(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scaling: float
 ) -> tuple[Tensor, Tensor]:
-    """The same in plain tensor operations."""
+    """Computes what `partial_attention` does in plain operations: (N, heads, T, E) and (N, heads, T, 1)."""
     scores = (query @ key.transpose(-1, -2)).float() * scaling
     if bias is not None:
         scores = scores + bias

@@ -1,4 +1,4 @@
-"""Which way of decoding a model gets, and the cache that goes with it."""
+"""The ways of decoding, each with the cache that goes with it, and which of them a model gets."""
 
 from __future__ import annotations
 
@@ -18,20 +18,28 @@ if TYPE_CHECKING:
     from workers.training.sampling.panel_cache import PanelCache
 
 COMPILED_FROM = 16
-"""Tokens that a call may sample from which copying the weights into panels pays."""
+"""Tokens that a call may sample from which copying the weights into panels pays. Measured with
+cherry-nano: the copy takes 8 to 16 ms, and a step of one row 2 ms instead of 7, so it pays from 3 tokens;
+more was chosen for models whose copy is dearer (docs/benchmarks.md).
+"""
 
 COMPILED_BYTES = 256 << 20
-"""Largest weights that are decoded by compiled kernels, times the threads that each read all of them."""
+"""The largest weights that are decoded by compiled kernels, times the threads that each read all of them.
+Chosen, not measured: about what the processor's last cache holds.
+"""
 
 LEAN_FROM = 16
-"""Completions in a call from which copying the weights for the lean decoder pays."""
+"""Completions in a call from which copying the weights for the lean decoder pays. Measured with
+cherry-nano: the copy takes 12 to 23 ms, and a step 3 to 4 ms less, so it pays from 4 to 6 steps; completions
+stand for steps (docs/benchmarks.md).
+"""
 
 STATIC_ROPE = ("default", "linear", "llama3", "yarn")
-"""Where a position's rotation does not depend on the length of the sequence."""
+"""Kinds of rotary embedding in which a position's rotation does not depend on the length of the sequence."""
 
 
 class CacheSize(NamedTuple):
-    """What a cache is to hold."""
+    """Says what a cache is to hold."""
 
     groups: int
     prompt_columns: int
@@ -98,7 +106,7 @@ def by_modules(model: Any, size: CacheSize, _samples: int, _n_completions: int) 
 
 
 def slot_cache(model: Any, size: CacheSize) -> SlotCache:
-    """What all but the compiled decoder read."""
+    """Returns what all but the compiled decoder read."""
     return SlotCache(
         *layer_shapes(model, model.device),
         groups=size.groups,
@@ -109,7 +117,7 @@ def slot_cache(model: Any, size: CacheSize) -> SlotCache:
 
 
 def can_be_compiled(model: Any, most_bytes: int = COMPILED_BYTES) -> bool:
-    """Whether the compiled kernels do all that this model does, in fp32, and its weights are few enough."""
+    """Says whether the kernels do all that this model does, in fp32, and its weights are few enough."""
     if not is_known(model):
         return False
     decoder, head = model.get_decoder(), model.get_output_embeddings()

@@ -24,34 +24,36 @@ from workers.training.sampling.slot_cache import SlotCache
 
 FAMILIES = (LlamaModel, Qwen2Model, Qwen3Model)
 MOST_BYTES = 1 << 30
-"""Largest weights that are copied."""
+"""The largest weights that are copied. Chosen, not measured."""
 
 
 class JoinedLinear(NamedTuple):
-    """One or several linear layers with the same input: (inputs, outputs) and (outputs,)."""
+    """Is one or several linear layers with the same input: (inputs, outputs) and (outputs,)."""
 
     weight: Tensor
     bias: Tensor | None
 
     def __call__(self, states: Tensor) -> Tensor:
+        """Computes (B, inputs) -> (B, outputs)."""
         if self.bias is None:
             return states @ self.weight
         return torch.addmm(self.bias, states, self.weight)
 
     def added_to(self, states: Tensor, given: Tensor) -> Tensor:
-        """`states` and what the layer makes of `given`."""
+        """Adds to `states`, (B, outputs), what the layer makes of `given`, (B, inputs)."""
         found = torch.addmm(states, given, self.weight)
         return found if self.bias is None else found.add_(self.bias)
 
 
 @dataclass(frozen=True)
 class Norm:
-    """Root mean square normalisation of the last dimension; `weight` is None where what follows has it."""
+    """Normalises the last dimension by its root mean square; `weight` is None where what follows has it."""
 
     weight: Tensor | None
     eps: Tensor
 
     def __call__(self, states: Tensor) -> Tensor:
+        """Computes (..., H) -> (..., H)."""
         length = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32)
         scale = torch.addcmul(self.eps, length, length, value=1 / states.shape[-1]).rsqrt_()
         normed = states * scale
@@ -60,7 +62,10 @@ class Norm:
 
 @dataclass(frozen=True)
 class Layer:
-    """One decoder layer. `head_norm` normalises each head of queries and keys; its weight is (heads, D)."""
+    """Is one decoder layer.
+
+    `head_norm` normalises each head of queries and keys; its weight is (heads, D).
+    """
 
     norm: Norm
     qkv: JoinedLinear
@@ -81,6 +86,7 @@ class Layer:
         rotary: tuple[Tensor, Tensor],
         attend: DecodeAttention,
     ) -> Tensor:
+        """Computes (B, H) -> (B, H), and keeps the tokens' keys and values; `rotary` is (B, 1, D) twice."""
         mixed = self.qkv(self.norm(states)).view(states.shape[0], self.heads + 2 * self.kv_heads, -1)
         n_rotated = self.heads + self.kv_heads
         rotated, value = mixed[:, :n_rotated], mixed[:, n_rotated:]
@@ -95,7 +101,7 @@ class Layer:
 
 
 class LeanDecoder:
-    """Embedding, layers, norm and output layer of one model."""
+    """Holds embedding, layers, norm and output layer of one model."""
 
     def __init__(self, model: Any) -> None:
         decoder = model.get_decoder()
@@ -105,7 +111,7 @@ class LeanDecoder:
         self._norm, self._head = _after_norm(decoder.norm, model.get_output_embeddings())
 
     def decode(self, cache: SlotCache, step: Step) -> Tensor:
-        """Read each last token, keep its keys and values, and return the logits of the next: (B, V)."""
+        """Reads each last token, keeps its keys and values, and returns the logits of the next: (B, V)."""
         attend = DecodeAttention(cache, step)
         states = self._embed(step.ids)
         cos, sin = self._rotary(states, step.positions[:, None])
@@ -117,13 +123,13 @@ class LeanDecoder:
 
 
 def can_be_lean(model: Any) -> bool:
-    """Whether `LeanDecoder` does all that this model does, and its weights are few enough to copy."""
+    """Says whether `LeanDecoder` does all that this model does, and its weights are few enough to copy."""
     size = sum(tensor.nbytes for tensor in model.get_decoder().parameters())
     return is_known(model) and size <= MOST_BYTES
 
 
 def is_known(model: Any) -> bool:
-    """Whether a model is made as this module and the compiled decoder expect, of plain layers on the CPU."""
+    """Says whether a model is made of plain layers on the CPU, as this module and the kernels expect."""
     decoder = model.get_decoder()
     return (
         type(decoder) in FAMILIES
@@ -140,7 +146,7 @@ def _is_plain(linear: Any) -> bool:
 
 
 def linears(layer: Any) -> list[Any]:
-    """Of queries, keys, values, what is attended to, gate, up and down."""
+    """Returns the linear layers of queries, keys, values, what is attended to, gate, up and down."""
     attention, mlp = layer.self_attn, layer.mlp
     return [
         *(attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj),
@@ -178,14 +184,17 @@ def _norm(module: Any) -> Norm:
 
 
 def _after_norm(norm: Any, *linears: Any) -> tuple[Norm, JoinedLinear]:
-    """A norm and the layers that read it, which in fp32 have its weight: in 16 bits that would round."""
+    """Returns a norm and the layers that read it.
+
+    In fp32 these have its weight: in 16 bits that would round.
+    """
     if norm.weight.dtype != torch.float32:
         return _norm(norm), _joined(*linears)
     return replace(_norm(norm), weight=None), _joined(*linears, scale=norm.weight)
 
 
 def _joined(*linears: Any, scale: Tensor | None = None) -> JoinedLinear:
-    """Side by side, each input times `scale` (inputs,)."""
+    """Joins layers side by side, each input times `scale`, (inputs,)."""
     joined = torch.cat([linear.weight for linear in linears])
     weight = (joined if scale is None else joined.mul_(scale)).t()
     if weight.dtype == torch.float32:
@@ -195,5 +204,5 @@ def _joined(*linears: Any, scale: Tensor | None = None) -> JoinedLinear:
 
 
 def _rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate by position: (B, heads, D) by (B, 1, D) cosines and sines, the first half of these negated."""
+    """Rotates by position: (B, heads, D) by (B, 1, D) cosines and sines, the first half of these negated."""
     return (heads * cos).addcmul_(heads.roll(heads.shape[-1] // 2, -1), sin)

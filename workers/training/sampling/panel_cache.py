@@ -19,13 +19,16 @@ from workers.training.sampling.slot_cache import LayerShape
 
 
 class Panels(NamedTuple):
-    """(L, slots, kv_heads, blocks of 16 columns, D, 16) and (L, slots, kv_heads, Dp / 16, columns, 16)."""
+    """Holds keys, (L, slots, kv_heads, blocks of 16 columns, D, 16), and values.
+
+    Values are (L, slots, kv_heads, Dp / 16, columns, 16).
+    """
 
     keys: Tensor
     values: Tensor
 
     def keep(self, layer: int, first: int, key: Tensor, value: Tensor) -> None:
-        """Keep (n, kv_heads, width, D) keys and values in the slots from `first` on."""
+        """Keeps (n, kv_heads, width, D) keys and values in the slots from `first` on."""
         n, heads, width, D = key.shape
         blocks = _blocks(width)
         key = torch.nn.functional.pad(key, (0, 0, 0, blocks * PANEL - width))
@@ -36,23 +39,23 @@ class Panels(NamedTuple):
         self.values[layer, first : first + n, ..., :width, :] = value
 
     def move(self, sources: Tensor, targets: Tensor, width: int) -> None:
-        """Copy the first `width` columns of some slots over those of others."""
+        """Copies the first `width` columns of some slots, (n,), over those of others, (n,)."""
         blocks = _blocks(width)
         self.keys[:, targets, :, :blocks] = self.keys[:, sources, :, :blocks]
         self.values[:, targets, ..., :width, :] = self.values[:, sources, ..., :width, :]
 
     def arrays(self) -> KeyValueArrays:
-        """As the kernels take them."""
+        """Returns the arrays that the kernels take."""
         return KeyValueArrays(self.keys.numpy(), self.values.numpy())
 
 
 class PanelCache:
-    """Room for `groups` prompts and `slots` completions in fp32."""
+    """Has room for `groups` prompts and `slots` completions in fp32."""
 
     def __init__(
         self, layers: Sequence[LayerShape], *, groups: int, prompt_columns: int, slots: int, columns: int
     ) -> None:
-        """All `layers` are alike."""
+        """Allocates the memory. All `layers` are alike."""
         self.prompts = _panels(layers, groups, prompt_columns)
         self.completions = _panels(layers, slots, columns)
         self.groups = groups
@@ -61,27 +64,27 @@ class PanelCache:
 
     @property
     def nbytes(self) -> int:
-        """Memory that is held once everything has been written to."""
+        """Returns the memory that is held once everything has been written to."""
         return sum(tensor.nbytes for panels in (self.prompts, self.completions) for tensor in panels)
 
     def grow(self, columns: int) -> None:
-        """There is room already."""
+        """Does nothing: there is room already."""
         assert columns <= self.columns
 
     def keep_prompts(self, layer: int, first: int, key: Tensor, value: Tensor) -> None:
-        """Keep (n, kv_heads, width, D) keys and values of prompts in the slots from `first` on."""
+        """Keeps (n, kv_heads, width, D) keys and values of prompts in the slots from `first` on."""
         self.prompts.keep(layer, first, key, value)
 
     def move_completions(self, sources: Tensor, targets: Tensor, width: int) -> None:
-        """Move completions of at most `width` tokens to other slots."""
+        """Moves completions of at most `width` tokens from slots, (n,), to other slots, (n,)."""
         self.completions.move(sources, targets, width)
 
     def move_prompts(self, sources: Tensor, targets: Tensor, width: int) -> None:
-        """Move prompts of at most `width` tokens to other slots."""
+        """Moves prompts of at most `width` tokens from slots, (n,), to other slots, (n,)."""
         self.prompts.move(sources, targets, width)
 
     def arrays(self) -> tuple[KeyValueArrays, KeyValueArrays]:
-        """Prompts and completions as the kernels take them."""
+        """Returns prompts and completions as the kernels take them."""
         return self.prompts.arrays(), self.completions.arrays()
 
 

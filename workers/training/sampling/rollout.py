@@ -1,4 +1,4 @@
-"""Sample completions: an own decode loop over unmodified transformers modules.
+"""Sampling completions: an own decode loop over unmodified transformers modules.
 
 Each prompt is run once and its keys and values serve all its samples; finished completions leave at once and
 waiting prompts take their slots. A completion's tokens follow from its key (stream, seed, step, row, sample),
@@ -26,12 +26,14 @@ from workers.training.sampling.draw import draw
 from workers.training.sampling.stop_strings import StopStrings
 
 CACHE_BYTES = {"cpu": 1 << 30, "cuda": 16 << 30}
-"""Most memory for keys and values; fewer slots are used for longer sequences."""
+"""The most memory for keys and values; fewer slots are used for longer sequences. Chosen, not measured."""
 
 
 @dataclass(frozen=True)
 class SamplerLimits:
-    """What bounds memory and waste of one call of the sampler. It changes no completion.
+    """Bounds memory and waste of one call of the sampler. It changes no completion.
+
+    All were chosen, not measured.
 
     Attributes:
         slots: most completions decoded side by side.
@@ -54,27 +56,32 @@ Bools = NDArray[np.bool_]
 
 
 class SampledModel(Protocol):
-    """What is sampled from: a policy, or a model as it lies on disk."""
+    """Is what is sampled from: a policy, or a model as it lies on disk."""
 
     @property
-    def rollout_model(self) -> Any: ...
+    def rollout_model(self) -> Any:
+        """Returns the causal model."""
 
     @property
-    def tokenizer(self) -> Any: ...
+    def tokenizer(self) -> Any:
+        """Returns the model's tokenizer."""
 
     @property
-    def end_ids(self) -> tuple[int, ...]: ...
+    def end_ids(self) -> tuple[int, ...]:
+        """Returns every token id that ends a completion."""
 
     @property
-    def context(self) -> int: ...
+    def context(self) -> int:
+        """Returns the most tokens of prompt and completion together."""
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Returns where the model computes."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample, and the key of the random numbers.
+    """Says how to sample, and names the random numbers.
 
     Attributes:
         samples: completions for each prompt (G).
@@ -108,7 +115,7 @@ def sample_groups(
     limits: SamplerLimits = LIMITS,
     make_decoder: MakeDecoder = make_decoder,
 ) -> list[Group]:
-    """Sample `sampling.samples` completions for each prompt, in the prompts' order.
+    """Samples `sampling.samples` completions for each prompt; returns a group for each, as the prompts stand.
 
     `on_completion(index of the prompt, sample, completion)` is told of each completion as soon as it has
     ended, on this thread. `model` is sampled from instead of `policy.rollout_model`. `make_decoder` is by
@@ -138,7 +145,7 @@ def sample_groups(
 
 
 class _Decoding:
-    """The state of one call. Slots 0, 1, ... hold completions under way, and prompts, in no particular order.
+    """Keeps the state of one call. Slots 0, 1, ... hold active completions, and prompts, as they come.
 
     What has one entry per slot lives on the host, but for the last tokens.
     """
@@ -186,7 +193,7 @@ class _Decoding:
         self.ended = np.zeros(0, dtype=bool)  # (B,) by an end token or a stop string
 
     def _cache_size(self) -> CacheSize:
-        """As many groups as the memory allows, at least one."""
+        """Returns a size for as many groups as the memory allows, at least one."""
         G = self.sampling.samples
         longest = int(self.lengths.max())
         layers, like = layer_shapes(self.model, self.device)
@@ -206,7 +213,7 @@ class _Decoding:
         )
 
     def start_waiting(self) -> None:
-        """Run waiting prompts if a good part of the slots is free, and draw their first tokens."""
+        """Runs waiting prompts if a good share of the slots is free, and draws their first tokens."""
         G, cache = self.sampling.samples, self.cache
         free = cache.slots - len(self.last)
         while self.waiting and (len(self.last) == 0 or free >= max(G, cache.slots // 4)):
@@ -219,7 +226,7 @@ class _Decoding:
             self._start(chosen)
 
     def _next_waiting(self, most: int) -> list[int]:
-        """The longest waiting prompts that may be run in one pass without much padding."""
+        """Returns the longest waiting prompts that may be run in one pass without much padding."""
         longest = tokens = int(self.lengths[self.waiting[0]])
         n = 1
         for i in self.waiting[1:most]:
@@ -252,11 +259,11 @@ class _Decoding:
         self._take(logits.repeat_interleave(G, 0), len(self.last))
 
     def step(self) -> None:
-        """Read each last token and draw the next."""
+        """Reads each last token and draws the next."""
         self._take(self.decode(self.active, self.last), 0)
 
     def _take(self, logits: Tensor, first: int) -> None:
-        """Draw a token for each slot from `first` on, write it down, and see which of them end there."""
+        """Draws a token for each slot from `first` on, writes it down, and sees which of them end there."""
         rows, counts = self.completion_of[first:], self.active.counts[first:]
         self._widen(int(counts.max()) + 1)
         uniform = torch.from_numpy(uniforms(self.seeds[rows], counts)).to(self.device)
@@ -291,7 +298,7 @@ class _Decoding:
         return found
 
     def drop_finished(self) -> None:
-        """Hand over finished completions and free their slots: the last active ones move into the gaps."""
+        """Hands over finished completions and frees their slots: the last active ones move into the gaps."""
         active = self.active
         finished = self.ended | (active.counts >= self.limits[self.completion_of])
         if not finished.any():
@@ -311,7 +318,7 @@ class _Decoding:
         )
 
     def _drop_prompts(self, active: ActiveRows) -> ActiveRows:
-        """Free the slots of prompts whose completions have all ended."""
+        """Frees the slots of prompts whose completions have all ended."""
         n = len(active.prompt_lengths)
         idle = np.bincount(active.group, minlength=n) == 0
         kept, gaps, movers = _compaction(idle)
@@ -356,6 +363,6 @@ class _Decoding:
 
 
 def _compaction(free: Bools) -> tuple[int, Ints, Ints]:
-    """How many slots stay in use, the gaps among them, and the slots behind them that move into the gaps."""
+    """Returns how many slots stay in use, the gaps among them, and the slots that move into the gaps."""
     kept = int((~free).sum())
     return kept, free[:kept].nonzero()[0], (~free[kept:]).nonzero()[0] + kept

@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class LayerShape(NamedTuple):
-    """What one attention layer keeps for a token."""
+    """Says what one attention layer keeps for a token."""
 
     heads: int
     key_width: int
@@ -22,24 +22,24 @@ class LayerShape(NamedTuple):
 
     @property
     def numbers(self) -> int:
-        """Numbers kept for each token."""
+        """Counts the numbers kept for each token."""
         return self.heads * (self.key_width + self.value_width)
 
 
 class KeyValues(NamedTuple):
-    """One layer's store: (slots, heads, columns, width) each."""
+    """Holds one layer's keys and values: (slots, heads, columns, width) each."""
 
     keys: Tensor
     values: Tensor
 
     def move(self, sources: Tensor, targets: Tensor, width: int) -> None:
-        """Copy the first `width` columns of some slots over those of others."""
+        """Copies the first `width` columns of some slots, (n,), over those of others, (n,)."""
         for stored in self:
             stored[targets, :, :width] = stored[sources, :, :width]
 
 
 class SlotCache:
-    """Room for `groups` prompts and `slots` completions. Allocated once; `grow` adds columns."""
+    """Has room for `groups` prompts and `slots` completions. It is allocated once; `grow` adds columns."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class SlotCache:
         slots: int,
         columns: int,
     ) -> None:
-        """`like` tells dtype and device."""
+        """Allocates the memory. `like`, of any shape, tells dtype and device."""
         self.prompts = [_zeros(layer, like, groups, prompt_columns) for layer in layers]
         self.completions = [_zeros(layer, like, slots, columns) for layer in layers]
         self.groups = groups
@@ -59,39 +59,39 @@ class SlotCache:
 
     @property
     def prompt_columns(self) -> int:
-        """Tokens a prompt has room for."""
+        """Returns how many tokens a prompt has room for."""
         return int(self.prompts[0].keys.shape[2])
 
     @property
     def columns(self) -> int:
-        """Tokens a completion has room for."""
+        """Returns how many tokens a completion has room for."""
         return int(self.completions[0].keys.shape[2])
 
     @property
     def nbytes(self) -> int:
-        """Memory held."""
+        """Returns the memory held."""
         stored = [*self.prompts, *self.completions]
         return sum(pair.keys.nbytes + pair.values.nbytes for pair in stored)
 
     def grow(self, columns: int) -> None:
-        """Give every completion room for more tokens."""
+        """Gives every completion room for more tokens."""
         more = columns - self.columns
         for i, (keys, values) in enumerate(self.completions):  # one layer at a time, to hold little twice
             self.completions[i] = KeyValues(_widened(keys, more), _widened(values, more))
 
     def keep_prompts(self, layer: int, first: int, key: Tensor, value: Tensor) -> None:
-        """Keep (n, heads, width, ...) keys and values of prompts in the slots from `first` on."""
+        """Keeps (n, heads, width, ...) keys and values of prompts in the slots from `first` on."""
         n, width = key.shape[0], key.shape[2]
         for kept, new in zip(self.prompts[layer], (key, value), strict=True):
             kept[first : first + n, :, :width] = new
 
     def move_completions(self, sources: Tensor, targets: Tensor, width: int) -> None:
-        """Move completions of at most `width` tokens to other slots."""
+        """Moves completions of at most `width` tokens from slots, (n,), to other slots, (n,)."""
         for layer in self.completions:
             layer.move(sources, targets, width)
 
     def move_prompts(self, sources: Tensor, targets: Tensor, width: int) -> None:
-        """Move prompts of at most `width` tokens to other slots."""
+        """Moves prompts of at most `width` tokens from slots, (n,), to other slots, (n,)."""
         for layer in self.prompts:
             layer.move(sources, targets, width)
 

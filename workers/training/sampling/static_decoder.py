@@ -3,6 +3,7 @@
 Launching a small model's kernels one by one takes longer than running them; a graph is launched at once, but
 reads and writes the same memory every time. So what is active is padded to the next size: spare rows write to
 slots that are free and spare prompts are read by nobody, which changes no result.
+
 Shapes as in `decode_step`.
 """
 
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class GraphSize(NamedTuple):
-    """What one graph is made for."""
+    """Says what one graph is made for."""
 
     rows: int
     groups: int
@@ -33,11 +34,12 @@ class GraphSize(NamedTuple):
 
 
 class Graph(Protocol):
-    """A captured step. `pool` is the memory that the next capture may share."""
+    """Is a captured step. `pool` is the memory that the next capture may share."""
 
     pool: Any
 
-    def __call__(self) -> Tensor: ...
+    def __call__(self) -> Tensor:
+        """Replays the step; returns its logits, (B, V), in the same memory every time."""
 
 
 Capture = Callable[[Callable[[], Tensor], Any], Graph]
@@ -69,7 +71,7 @@ class StaticDecoder:
         self._pool: Any = None
 
     def __call__(self, active: ActiveRows, ids: Tensor) -> Tensor:
-        """Logits of the next token of each active completion, given its last: (B,) -> (B, V).
+        """Returns the logits of the next token of each active completion, given its last: (B,) -> (B, V).
 
         They are overwritten by the next call.
         """
@@ -96,7 +98,7 @@ class StaticDecoder:
         )
 
     def _fill(self, active: ActiveRows, ids: Tensor, size: GraphSize) -> None:
-        """Write what this step reads where every step of its size reads it."""
+        """Writes what this step reads where every step of its size reads it."""
         source, place = places(active.group, size.groups, self._samples)
         positions = active.prompt_lengths[active.group] + active.counts - 1
         values = (positions, active.counts - 1, place, active.prompt_lengths, source)
@@ -136,7 +138,7 @@ class StaticDecoder:
 
 
 class CudaGraph:
-    """A function of no arguments, captured once. Its tensors stay where they are."""
+    """Is a function of no arguments, captured once. Its tensors stay where they are."""
 
     def __init__(self, run: Callable[[], Tensor], pool: Any) -> None:
         self._graph = torch.cuda.CUDAGraph()
@@ -147,12 +149,13 @@ class CudaGraph:
         self.pool = self._graph.pool()
 
     def __call__(self) -> Tensor:
+        """Replays the step; returns its logits, (B, V), in the same memory every time."""
         self._graph.replay()
         return self._out
 
 
 def _rounded(n: int, least: int) -> int:
-    """The next power of two up to 32, then the next multiple of a quarter of the power of two below."""
+    """Returns the next power of two up to 32, then the next multiple of a quarter of the power below."""
     power = max(least, 1 << (n - 1).bit_length())
     step = max(power // 8, 1)
     return power if power <= 32 else -(-n // step) * step

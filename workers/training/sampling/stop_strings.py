@@ -11,7 +11,7 @@ _BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 class StopStrings:
-    """The stop strings of one call. Remembers which tokens could end one, so that most need no decoding."""
+    """Knows the stop strings of one call, and which tokens could end one, so that most need no decoding."""
 
     def __init__(self, tokenizer: Any, stops: Sequence[str]) -> None:
         self._tokenizer = tokenizer
@@ -24,12 +24,12 @@ class StopStrings:
         return bool(self._stops)
 
     def may_end(self, token: int) -> bool:
-        """Whether a text that this token ends could end in a stop string."""
+        """Says whether a text that this token ends could end in a stop string."""
         text = self._text(token)
         return _BROKEN in text or not self._last_characters.isdisjoint(text)
 
     def is_complete(self, tokens: Sequence[int]) -> bool:
-        """Whether the text of these tokens holds a stop string, if it did not without the last of them."""
+        """Says whether the text of these tokens holds a stop string, if without the last it did not."""
         if not self.may_end(tokens[-1]):
             return False
         start, texts = len(tokens), 0
@@ -42,12 +42,12 @@ class StopStrings:
         return self._first(self.decoded([tokens[start:]])[0]) is not None
 
     def cut(self, text: str) -> tuple[str, bool]:
-        """The text up to its first stop string, and whether it has one."""
+        """Returns the text up to its first stop string, and whether it has one."""
         first = self._first(text)
         return (text, False) if first is None else (text[:first], True)
 
     def decoded(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """Texts of completions, without special tokens."""
+        """Returns the texts of completions, without special tokens."""
         texts: list[str] = self._tokenizer.batch_decode(
             [list(row) for row in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
@@ -62,7 +62,7 @@ class StopStrings:
         return not text or _BROKEN in text or (name is not None and _BYTE.fullmatch(name) is not None)
 
     def _text(self, token: int) -> str:
-        """The token's text, twice: alone, some tokenizers would drop its space."""
+        """Returns the token's text, twice: alone, some tokenizers would drop its space."""
         if token not in self._alone:
             self._alone[token] = self.decoded([[token, token]])[0]
         return self._alone[token]
