@@ -15,6 +15,7 @@ Item = TypeVar("Item")
 
 MAX_CURSOR = 256
 MAX_NUMBER = 2**31 - 1
+"""The largest number that a column of steps, rows and the like holds."""
 
 Cursor = Annotated[
     str | None,
@@ -24,6 +25,8 @@ Cursor = Annotated[
     ),
 ]
 Limit = Annotated[int, Query(ge=0, le=1000, description="Most items on the page.")]
+Number = Annotated[int | None, Query(ge=0, le=MAX_NUMBER)]
+"""A step, a row and the like that a query may name."""
 
 
 class Page(NamedTuple, Generic[Row]):

@@ -29,7 +29,7 @@ def grant(
 
     Raises `NotFound`, or `BadRequest` for a project that the organisation does not have.
     """
-    checkpoint = _checkpoint(db, actor, model_name)
+    checkpoint = managed(db, actor, model_name)
     if checkpoint.storage_key is None:
         raise BadRequest(f"The checkpoint '{model_name}' is not kept any more.")
     _check_projects(db, actor.organization_id, project_ids)
@@ -53,7 +53,7 @@ def list_granted(
     limit: int,
 ) -> Page[CheckpointPermission]:
     """Lists a checkpoint's permissions by age. Raises `NotFound`."""
-    checkpoint = _checkpoint(db, actor, model_name)
+    checkpoint = managed(db, actor, model_name)
     table = CheckpointPermission
     query = whole = select(table).where(table.checkpoint_id == checkpoint.id)
     if project_id is not None:
@@ -64,15 +64,18 @@ def list_granted(
 
 def revoke(db: Session, actor: Caller | AdminCaller, model_name: str, permission_id: str) -> None:
     """Takes a permission back, from the next request on. Raises `NotFound`."""
-    checkpoint = _checkpoint(db, actor, model_name)
+    checkpoint = managed(db, actor, model_name)
     own = (CheckpointPermission.id == permission_id, CheckpointPermission.checkpoint_id == checkpoint.id)
     gone = db.scalars(delete(CheckpointPermission).where(*own).returning(CheckpointPermission.id)).first()
     if gone is None:
         raise NotFound(f"No such permission: {permission_id}", param="permission_id")
 
 
-def _checkpoint(db: Session, actor: Caller | AdminCaller, name: str) -> Checkpoint:
-    """Returns a checkpoint by its own name, or by that of the tuned model that was made of it."""
+def managed(db: Session, actor: Caller | AdminCaller, name: str) -> Checkpoint:
+    """Returns a checkpoint by its own name, or by that of the tuned model that was made of it.
+
+    Raises `NotFound`, also where the actor may not say who else uses it.
+    """
     tuned = and_(Model.job_id == Checkpoint.job_id, Model.storage_key == Checkpoint.storage_key)
     query = (
         select(Checkpoint).join(Job, Job.id == Checkpoint.job_id).join(Project, Project.id == Job.project_id)
