@@ -21,7 +21,7 @@ from app.errors import BadRequest, NotFound, QuotaExceeded, RequestTimeout
 from app.files.models import File, LooseBytes
 from app.ids import random_id
 from app.jobs.models import ACTIVE, Job
-from app.pagination import Page, page_by_age
+from app.pagination import Owned, Page, page_by_age
 from app.settings import get_settings
 from app.storage import get_storage
 
@@ -123,9 +123,8 @@ def list_files(
     query = _visible(project_id)
     if purpose is not None:
         query = query.where(File.purpose == purpose)
-    newest_first = order == "desc"
-    whole = _visible(project_id)
-    return page_by_age(db, query, File, after=after, limit=limit, newest_first=newest_first, whole=whole)
+    of = Owned(File.project_id, project_id)
+    return page_by_age(db, query, of, after=after, limit=limit, newest_first=order == "desc")
 
 
 def for_job(db: Session, project_id: str, file_id: str, param: str) -> File:

@@ -15,7 +15,7 @@ from app.errors import BadRequest, NotFound
 from app.ids import random_id
 from app.jobs.models import Job
 from app.models.models import Model
-from app.pagination import Page, page_by_age
+from app.pagination import Owned, Page, page_by_age
 from app.permissions.models import CheckpointPermission
 from app.tenants.models import Project
 
@@ -55,11 +55,11 @@ def list_granted(
     """Lists a checkpoint's permissions by age. Raises `NotFound`."""
     checkpoint = managed(db, actor, model_name)
     table = CheckpointPermission
-    query = whole = select(table).where(table.checkpoint_id == checkpoint.id)
+    query = select(table).where(table.checkpoint_id == checkpoint.id)
     if project_id is not None:
         query = query.where(table.project_id == project_id)
-    newest_first = order == "descending"
-    return page_by_age(db, query, table, after=after, limit=limit, newest_first=newest_first, whole=whole)
+    of = Owned(table.checkpoint_id, checkpoint.id)
+    return page_by_age(db, query, of, after=after, limit=limit, newest_first=order == "descending")
 
 
 def revoke(db: Session, actor: Caller | AdminCaller, model_name: str, permission_id: str) -> None:
