@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from graders.template import Template
+from graders.template import Template, check_braces
 from graders.types import GraderInvalid
 
 MAX_TEMPLATE = 64 * 1024
@@ -34,11 +34,18 @@ def invalid(message: str, *, code: str = "invalid_value") -> None:
 
 
 def _check_template(text: str) -> str:
+    refuse(lambda: check_braces(text))
+    return text
+
+
+def _check_code(text: str) -> str:
     refuse(lambda: Template.parse(text))
     return text
 
 
 TemplateText = Annotated[str, Field(max_length=MAX_TEMPLATE), AfterValidator(_check_template)]
+CodeTemplate = Annotated[str, Field(max_length=MAX_TEMPLATE), AfterValidator(_check_code)]
+"""Text with variables that is code: there `{item.x}` may be meant as it stands."""
 GraderName = Annotated[str, Field(min_length=1, max_length=256)]
 
 
