@@ -53,8 +53,10 @@ def explain(problem: Exception) -> str | None:
     from app.models.service import AliasInvalid, BaseModelInvalid
     from app.process import EmbeddedError
     from app.sealing import NoSecretKey
+    from app.settings import SettingUnknown
 
-    if isinstance(problem, CliError | EmbeddedError | AliasInvalid | BaseModelInvalid | NoSecretKey):
+    known = CliError | EmbeddedError | AliasInvalid | BaseModelInvalid | NoSecretKey | SettingUnknown
+    if isinstance(problem, known):
         return str(problem)
     if isinstance(problem, APIConnectionError):
         return f"cannot reach the service at {problem.request.url.copy_with(path='/')}: is it running?"
