@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # math-verify 0.9.0 reads only a part of a reference that has no dollars around it.
 #
-# Answers of public sets are often bare, and TRL's `accuracy_reward` (1.16.1) hands its `solution` column on as it is. Read bare,
+# Answers of public sets are often bare, and TRL's `accuracy_reward` (1.16.0) hands its `solution` column on as it is. Read bare,
 # 1.5e6 is 1.5, a list of three is the decimal 1.2, a mixed number is its fraction, a complex number its real part, and
 # nothing at all is read of a tuple or of x^2+1. With dollars all but the exponent are read whole.
 #
