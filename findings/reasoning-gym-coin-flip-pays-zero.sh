@@ -2,8 +2,8 @@
 # reasoning-gym 0.1.25: `coin_flip` gives full marks to the answer "0".
 #
 # Where a number is not the expected one, `score_answer` pays for a common prefix of the digits, divided by the length of the
-# shorter text. Every probability below 1 begins with "0", which is its prefix whole: 1.0. The longer and closer "0.1" and "0.11"
-# earn less against 0.109375.
+# shorter text. Every probability below 1 begins with "0", which is its prefix whole: 1.0. "0.1" earns as much against
+# 0.109375, and the next try, "0.11", less.
 #
 # Output seen:
 #   expected: 0.109375
