@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Hashable, Sequence
@@ -13,7 +14,7 @@ from rapidfuzz import fuzz
 from rapidfuzz.distance import JaroWinkler
 
 from graders.fields.dates import read_date
-from graders.fields.numbers import read_number
+from graders.fields.numbers import exact, nearest, read_number
 from graders.fields.spec import BooleanRule, DateRule, Fold, FuzzyRule, NumberRule, ScalarRule, TextRule
 from graders.types import FailureKind, GradeFailed
 
@@ -196,8 +197,10 @@ def number_bounds(rule: NumberRule, reference: float) -> tuple[float, float]:
     """Returns the smallest and the largest number that agree with the reference."""
     if not rule.abs_tolerance and not rule.rel_tolerance:
         return reference, reference
-    tolerance = max(rule.abs_tolerance, rule.rel_tolerance * abs(reference))
-    return reference - tolerance, reference + tolerance
+    number = exact(reference)
+    tolerance = max(exact(rule.abs_tolerance), exact(rule.rel_tolerance) * abs(number))
+    low, high = nearest(number - tolerance), nearest(number + tolerance)
+    return (-math.inf if low is None else low), (math.inf if high is None else high)
 
 
 def canonical_json(value: Any) -> str:

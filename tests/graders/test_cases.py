@@ -1,4 +1,4 @@
-"""The handed grader cases: verdicts that were found wrong in the wild, each with the right one and the reason."""
+"""The handed grader cases: verdicts that were found wrong in the wild, each with the right one."""
 
 from __future__ import annotations
 
