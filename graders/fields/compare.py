@@ -26,6 +26,8 @@ _KEPT = "#%&@*+."
 
 _MINUS = re.compile(r"(?<!\w)[-\u2212](?=\.?[0-9])")
 _FULL_STOP = re.compile(r"\.(?![0-9])")
+_WHOLE_FLOAT = re.compile(r"[0-9](?:\.0(?![0-9])|e\+)")
+"""How JSON may write a whole number as a float."""
 _YES = frozenset(("true", "yes", "y", "on", "1"))
 _NO = frozenset(("false", "no", "n", "off", "0"))
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b", re.IGNORECASE)
@@ -204,8 +206,25 @@ def number_bounds(rule: NumberRule, reference: float) -> tuple[float, float]:
 
 
 def canonical_json(value: Any) -> str:
-    """Returns compact JSON with sorted keys: equal values give equal text."""
+    """Returns compact JSON with sorted keys: equal values give equal text, 1 and 1.0 too."""
+    text = _dumped(value)
+    return _dumped(_with_whole_numbers(value)) if _WHOLE_FLOAT.search(text) else text
+
+
+def _dumped(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
+def _with_whole_numbers(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _with_whole_numbers(each) for key, each in value.items()}
+        case list():
+            return [_with_whole_numbers(each) for each in value]
+        case float() if value.is_integer():
+            return int(value)
+        case _:
+            return value
 
 
 class _Folding(dict[int, str]):
