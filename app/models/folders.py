@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from app.inspection import (
+    COMMAND,
     ChildLimits,
     InspectionError,
     InspectionOutOfMemory,
@@ -31,14 +33,16 @@ def check_model_folder(folder: Path) -> None:
         raise BaseModelInvalid(f"{folder} cannot be used: {problem}.") from None
 
 
-def try_model_folder(folder: Path, limits: ChildLimits = TRIAL) -> str | None:
+def try_model_folder(
+    folder: Path, limits: ChildLimits = TRIAL, command: Sequence[str] = COMMAND
+) -> str | None:
     """Loads config and tokenizer of a checked folder and renders its chat template, in a child process.
 
     It takes seconds. Returns why nothing could be tried where transformers is not installed, else None.
-    Raises `BaseModelInvalid`.
+    `command` is the program that knows the inspections. Raises `BaseModelInvalid`.
     """
     try:
-        fault = inspect_in_child("model", limits=limits, folder=str(folder))["fault"]
+        fault = inspect_in_child("model", limits=limits, command=command, folder=str(folder))["fault"]
     except TrainExtraMissing as missing:
         return f"{missing}. Until then its chat template is first tried when a job is validated"
     except (InspectionTimedOut, InspectionOutOfMemory) as problem:
