@@ -71,7 +71,9 @@ def build_grader(spec: GraderSpec, services: Services = NO_SERVICES) -> Grader:
             return Rlvr.build(spec, services)
         case MultiSpec():
             graders = {key: _build_subgrader(spec, key, services) for key in spec.subgraders}
-            return Multi(spec.name, graders, Formula.parse(spec.calculate_output, frozenset(graders)))
+            formula = Formula.parse(spec.calculate_output, frozenset(graders))
+            ranges = {key: single.reward_range for key, single in spec.subgraders.items()}
+            return Multi(spec.name, graders, formula, ranges)
 
 
 def _build_subgrader(spec: MultiSpec, key: str, services: Services) -> Grader:

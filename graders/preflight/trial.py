@@ -160,6 +160,7 @@ def _try(
         is_reference=probe.name == REFERENCE and reference is not None,
         is_hostile=probe.is_hostile,
         value=grade.value,
+        counts_as=grade.reward,
         failure=grade.failure,
         parts=dict(grade.parts),
         seconds=grade.seconds,

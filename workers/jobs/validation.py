@@ -35,7 +35,7 @@ from graders import (
     parse_grader,
 )
 from graders.preflight.trial import Bounds, is_costly, preflight
-from graders.spec import item_paths
+from graders.spec import item_paths, known_range
 from graders.template import Variable
 from methods.faults import MAX_REASONS, Fault, told
 from methods.hyperparameters import Facts
@@ -247,6 +247,7 @@ def _grading_fields(spec: GraderSpec) -> dict[str, Any]:
         "grade_seconds": limits.seconds,
         "grade_failure_limit": settings.grade_failure_limit,
         "grade_failure_steps": settings.grade_failure_steps,
+        "reward_range": known_range(spec),
     }
 
 

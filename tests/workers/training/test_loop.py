@@ -9,7 +9,8 @@ from itertools import groupby
 import pytest
 import torch
 
-from graders import Failure, FailureKind, Grade
+from graders import Failure, FailureKind, Grade, build_grader, parse_grader
+from graders.spec import known_range
 from methods import metrics
 from tests.workers.training.support import (
     FunctionGrader,
@@ -186,6 +187,24 @@ def test_completions_that_do_not_parse_are_learnt_from(tiny, tmp_path):
     assert recorder.series("grades/train_ungraded_share") == [0.0] * 4
     assert max(recorder.series("grades/train_parse_error_share")) > 0
     assert max(recorder.series("failures/train/sample_parse_error")) > 0
+
+
+def test_what_does_not_parse_is_worth_less_than_0_under_a_penalty(tiny, tmp_path):
+    wrong = {
+        "type": "string_check",
+        "operation": "ne",
+        "input": "{{sample.output_json.x}}",
+        "reference": "1",
+    }
+    spec = parse_grader({"type": "multi", "calculate_output": "0 - wrong", "graders": {"wrong": wrong}})
+    recorder = ListRecorder()
+    config = make_config(tiny, reward_range=known_range(spec), n_epochs=1)
+    train(config, ROWS, VALID, build_grader(spec), recorder, tmp_path / "run")
+    assert set(recorder.series("reward/mean")) == {-1.0}
+    assert set(recorder.series("reward/valid_mean")) == {-1.0}
+    assert recorder.series("part_failures/train/sample_parse_error/wrong") == [8.0, 4.0]
+    grades = [g for _, *_, groups in recorder.all("rollouts") for group in groups for g in group.grades]
+    assert {grade.value for grade in grades} == {0.0}
 
 
 def test_ungraded_completions_stay_out_of_the_gradient(tiny, tmp_path):
