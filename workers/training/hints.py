@@ -20,7 +20,9 @@ STEPS_TRUNCATED = 5
 """Steps in a row with so many cut completions after which that is told. Chosen, not measured."""
 
 ROUNDING = 1e-9
-"""By how much of its size a reward may miss the range without a word: a formula's rounding is far below."""
+"""By how much of its size a reward may miss the range without a word: a formula's rounding is far below.
+Chosen, not measured.
+"""
 
 
 @dataclass

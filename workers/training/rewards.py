@@ -167,13 +167,23 @@ class GradePool:
 def count_steps_over(steps_over: int, step: int, grades: Sequence[Grade], *, limit: float, steps: int) -> int:
     """Returns how many steps in a row had more than `limit` of their grades failed, this one included.
 
-    Raises `GradingFailed` with the first different messages once there are `steps` of them.
+    Raises `GradingFailed` with the first different messages once there are `steps` of them: of a run that is
+    shorter than its limit, all its steps.
     """
     if failed_share(grades) <= limit:
         return 0
     if steps_over + 1 >= steps:
         raise GradingFailed(_gave_up(steps_over + 1, step, grades, limit), first_messages(grades))
     return steps_over + 1
+
+
+def nothing_graded(last: Sequence[Grade]) -> GradingFailed:
+    """Returns the error of a run in which no completion has got a grade, whatever share may fail.
+
+    `last` are the grades of its last step.
+    """
+    message = "Grading failed: no completion of the run got a grade. The first different failures:"
+    return GradingFailed(message, first_messages(last))
 
 
 def _gave_up(steps_over: int, step: int, grades: Sequence[Grade], limit: float) -> str:

@@ -178,6 +178,28 @@ def test_a_grader_that_always_fails_ends_the_run_with_its_messages(tiny, tmp_pat
         run(make_config(tiny), tmp_path, lambda text, item: FailureKind.PYTHON_RUNTIME)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"n_epochs": 1}, id="2-steps"),
+        pytest.param({"n_epochs": 1, "prompts_per_step": 3}, id="1-step"),
+        pytest.param({"grade_failure_limit": 1.0}, id="any-share-may-fail"),
+        pytest.param({"grade_failure_steps": 1000}, id="any-number-of-steps-may-fail"),
+    ],
+)
+def test_a_grader_that_always_fails_never_ends_in_a_model(tiny, tmp_path, changes):
+    with pytest.raises(GradingFailed, match="python_grader_runtime_error: made up"):
+        run(make_config(tiny, **changes), tmp_path, lambda text, item: FailureKind.PYTHON_RUNTIME)
+
+
+def test_a_short_run_with_one_good_step_is_not_given_up(tiny, tmp_path):
+    failing = iter([FailureKind.OTHER] * 8 + [0.5] * 4)
+    config = make_config(tiny, n_epochs=1, grade_concurrency=1)
+    result, recorder = run(config, tmp_path, lambda text, item: next(failing), valid=[])
+    assert recorder.series("grades/train_ungraded_share") == [1.0, 0.0]
+    assert result.steps == 2
+
+
 def test_completions_that_do_not_parse_are_learnt_from(tiny, tmp_path):
     def parses_if_letters(text, item):
         return 1.0 if early_letters(text, item) > 0.3 else FailureKind.SAMPLE_PARSE
