@@ -99,7 +99,7 @@ def commit(db: UnitOfWork) -> None:
     finally:
         db.close()
     for send in db.to_send:
-        send()  # logs and swallows broker errors: the waker finds the row within seconds
+        send()  # does not wait for the broker: should it be away, a worker finds the row within seconds
 
 
 @contextmanager

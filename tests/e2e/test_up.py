@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import psutil
 import pytest
 from openai import OpenAI
@@ -54,6 +55,11 @@ def is_ready(service: Service) -> bool:
             return bool(answer.status == 200)
     except (OSError, urllib.error.URLError):
         return False
+
+
+def checks_of(service: Service, timeout: float) -> tuple[int, dict[str, str]]:
+    answer = httpx.get(f"{service.url}/readyz", timeout=timeout)
+    return answer.status_code, answer.json()["checks"]
 
 
 def test_a_job_runs_from_file_to_model(service: Service, tmp_path: Path) -> None:
@@ -148,6 +154,32 @@ def test_a_killed_part_comes_back(service: Service, name: str) -> None:
     os.kill(old, signal.SIGKILL)
     wait_for(lambda: service.state()["processes"][name] != old, seconds=20, what=name)
     wait_for(lambda: is_ready(service), seconds=30, what="the service")
+
+
+def test_a_broker_that_hangs_holds_nobody_up(service: Service, tmp_path: Path) -> None:
+    broker = service.state()["processes"]["valkey"]
+    method = {"grader": GRADER, "hyperparameters": hyperparameters()}
+    with service.client().with_options(timeout=3, max_retries=0) as client:
+        uploaded = client.files.create(file=write_rows(tmp_path / "train.jsonl"), purpose="fine-tune")
+        os.kill(broker, signal.SIGSTOP)
+        try:
+            made = [
+                client.fine_tuning.jobs.create(
+                    model="tiny",
+                    training_file=uploaded.id,
+                    method={"type": "reinforcement", "reinforcement": method},  # type: ignore[typeddict-item]
+                )
+                for _ in range(2)
+            ]
+            hung = (503, {"database": "ok", "broker": "unreachable"})
+            wait_for(lambda: checks_of(service, timeout=3) == hung, seconds=5, what="readiness to see it")
+            # no message can have reached a worker
+            wait_for(lambda: client.fine_tuning.jobs.retrieve(made[0].id).status == "running", what="a start")
+        finally:
+            os.kill(broker, signal.SIGCONT)
+        wait_for(lambda: is_ready(service), seconds=30, what="the service")
+        for job in made[::-1]:
+            client.fine_tuning.jobs.cancel(job.id)
 
 
 def test_a_training_survives_the_death_of_its_database(service: Service, tmp_path: Path) -> None:
