@@ -10,6 +10,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,29 @@ def test_a_broker_that_hangs_holds_nobody_up(service: Service, tmp_path: Path) -
         wait_for(lambda: is_ready(service), seconds=30, what="the service")
         for job in made[::-1]:
             client.fine_tuning.jobs.cancel(job.id)
+
+
+def test_a_database_that_hangs_is_told_in_time(service: Service) -> None:
+    """Nothing of it answers, as if its disk or its machine were gone, while many ask."""
+    parts = [service.state()["processes"]["postgres"]]
+    parts += process.descendants(parts[0])
+    headers = {"authorization": f"Bearer {service.api_key}"}
+    paths = ["/v1/models", "/v1/files", "/v1/fine_tuning/jobs/ftjob-none", "/v1/fine_tuning/jobs"] * 12
+    with httpx.Client(base_url=service.url, headers=headers, timeout=10) as client:
+        assert client.get("/v1/models").status_code == 200  # the key is known, and connections are open
+        for part in parts:
+            os.kill(part, signal.SIGSTOP)
+        try:
+            with ThreadPoolExecutor(len(paths)) as askers:
+                answers = list(askers.map(client.get, paths))
+            assert [answer.status_code for answer in answers] == [503] * len(paths)
+            assert {answer.headers["retry-after"] for answer in answers} == {"2"}
+            assert checks_of(service, timeout=3) == (503, {"database": "unreachable", "broker": "ok"})
+        finally:
+            for part in parts:
+                os.kill(part, signal.SIGCONT)
+        wait_for(lambda: is_ready(service), seconds=30, what="the service")
+        assert client.get("/v1/models").status_code == 200
 
 
 def test_a_training_survives_the_death_of_its_database(service: Service, tmp_path: Path) -> None:
