@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 from pydantic_core import PydanticCustomError
 
 from graders.intervals import Interval
-from graders.template import Template
+from graders.template import Template, check_braces
 from graders.types import GraderInvalid
 
 MAX_TEMPLATE = 64 * 1024
@@ -35,11 +35,18 @@ def invalid(message: str, *, code: str = "invalid_value") -> None:
 
 
 def _check_template(text: str) -> str:
+    refuse(lambda: check_braces(text))
+    return text
+
+
+def _check_code(text: str) -> str:
     refuse(lambda: Template.parse(text))
     return text
 
 
 TemplateText = Annotated[str, Field(max_length=MAX_TEMPLATE), AfterValidator(_check_template)]
+CodeTemplate = Annotated[str, Field(max_length=MAX_TEMPLATE), AfterValidator(_check_code)]
+"""Text with variables that is code: there `{item.x}` may be meant as it stands."""
 GraderName = Annotated[str, Field(min_length=1, max_length=256)]
 
 
