@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from graders.math.latex import differ_in_unit, for_library, is_unit, parted, words
 from graders.math.prose import given
-from graders.math.values import Unreadable, Value, read_value, same_value, without_name
+from graders.math.values import Number, Unreadable, Value, read_value, same_value, tolerance, without_name
 
 
 class NeedsLibrary(NamedTuple):
@@ -20,6 +21,10 @@ def compared_here(reference: str, answer: str, decimals: int) -> bool | None | N
     """Tells whether a tidy answer equals a tidy reference; None if the answer cannot be read."""
     if reference == answer and any(c.isalnum() for c in answer):
         return True
+    exact, _, rounded = answer.partition(r"\approx")
+    if rounded.strip() and r"\approx" not in reference:
+        verdict = compared_here(reference, exact.strip(), decimals)
+        return _or_rounded(reference, exact.strip(), rounded.strip(), decimals) if verdict is False else verdict
     (name, ours), (other_name, theirs) = _bare(reference), _bare(answer)
     value, is_readable = _value(ours)
     if not is_readable:
@@ -35,6 +40,16 @@ def compared_here(reference: str, answer: str, decimals: int) -> bool | None | N
     if (said := words(ours)) is not None and (told := words(theirs)) is not None:
         return said == told
     return _for_library(reference, answer)
+
+
+def _or_rounded(reference: str, exact: str, rounded: str, decimals: int) -> bool:
+    """Tells whether the reference is what an answer says to be about its own value, rounded to the digits shown."""
+    (value, _), (about, _) = _value(_bare(exact)[1]), _value(_bare(rounded)[1])
+    if not isinstance(value, Number) or not isinstance(about, Number):
+        return False
+    places = len(re.sub(r".*\.", "", rounded.split(" ")[0])) if "." in rounded else 0
+    is_about = abs(value.value - about.value) <= tolerance(places)
+    return is_about and compared_here(reference, rounded, decimals) is True
 
 
 def _bare(text: str) -> tuple[str, str]:

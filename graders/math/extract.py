@@ -65,8 +65,8 @@ def as_answer(reference: str, extractors: Sequence[Extractor]) -> str:
 
 
 def reference_answer(reference: str) -> str:
-    """Returns the answer that a reference holds, tidy: in its last box, after `####`, or all of it."""
-    return next(answers(reference, ["boxed", "hash", "whole"]), "")
+    """Returns the answer that a reference holds, tidy: in its last box, after `####` or "the answer is", or all of it."""
+    return next(answers(reference, ["boxed", "hash", "answer", "whole"]), "")
 
 
 def _find(extractor: Extractor, text: str, extractors: Sequence[Extractor]) -> str | None:
@@ -173,7 +173,8 @@ def _is_overtaken(text: str, formula: Formula) -> bool:
         return False
     if _BARE_NAME.fullmatch(formula.inner):
         return True
-    later = _SENTENCE_END.split(rest.replace("\n", ". \n"), maxsplit=1)[1:]
+    ended = "." if formula.inner.rstrip().endswith(".") else ""
+    later = _SENTENCE_END.split(ended + rest.replace("\n", ". \n"), maxsplit=1)[1:]
     return bool(later) and _last_number(later[0]) is not None
 
 

@@ -27,7 +27,7 @@ def for_library(answer: str) -> str:
         text = boxed[1].strip()
     text = _SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text)
     text = _MIXED.sub(_sum, text)
-    text = _GROUPED.sub(lambda grouped: re.sub("[, ]", "", grouped[0]), text)
+    text = _GROUPED.sub(_ungrouped, text)
     if _SIDE_BY_SIDE.search(text):
         raise Unreadable("numbers side by side are no value")
     return _ROMAN.sub(r"\1", text)
@@ -58,6 +58,15 @@ def differ_in_unit(one: str, other: str) -> bool:
 def is_unit(text: str) -> bool:
     """Tells whether a text is a unit or words, not letters that are multiplied."""
     return read_unit(text) is not None or len(plain_unit(text)) > 1
+
+
+def _ungrouped(grouped: re.Match[str]) -> str:
+    """Returns a number without what groups its thousands; in brackets a comma parts the members of a pair."""
+    before = grouped.string[: grouped.start()]
+    is_in_brackets = before.count("(") + before.count("[") > before.count(")") + before.count("]")
+    if "," in grouped[0] and (is_in_brackets or before.endswith(r"\{")):
+        return grouped[0]
+    return re.sub("[, ]", "", grouped[0])
 
 
 def _sum(mixed: re.Match[str]) -> str:

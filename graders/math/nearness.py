@@ -26,7 +26,7 @@ def are_near(one: Any, other: Any, decimals: int) -> bool:
 def _numbers(expression: Any) -> list[Any]:
     """Returns the real numbers that an object is made of, by size if it is a set; none if any is another thing."""
     if isinstance(expression, sympy.Eq):
-        return _numbers(expression.rhs) if expression.rhs.is_number else []
+        return _numbers(expression.rhs) if expression.lhs.is_symbol and expression.rhs.is_number else []
     if isinstance(expression, sympy.MatrixBase):
         parts = list(expression.flat())
     elif isinstance(expression, sympy.FiniteSet | sympy.Tuple):

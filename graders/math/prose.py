@@ -33,7 +33,7 @@ _TOKEN = re.compile(
 _FUNCTIONS = frozenset("sqrt sin cos tan log ln exp pi inf infinity".split())
 _LISTED = frozenset(("and", "or"))
 _THOUSANDS = re.compile(r",(?=[0-9]{3}(?![0-9]))")
-_GIVES = re.compile(r"(?:=|≈|→|⇒|\\approx|\\rightarrow|\\to|\\implies|\\Rightarrow)(?!=)")
+_GIVES = re.compile(r"(?:=|→|⇒|\\rightarrow|\\to|\\implies|\\Rightarrow)(?!=)")
 _NAMED = re.compile(r"\s*\\?[a-zA-Z]{1,10}(?:_(?:\w|\{\w+\}))?(?:\s*\([a-zA-Z0-9, ]{1,9}\))?\s*")
 _TRIMMED_START = re.compile(r"[\s=*/^<>:,|&)\]}%!≈→⇒]+|[-+](?=\s)")
 _TRIMMED_END = re.compile(r"(?:\s|(?<!\\)[-=+*/^_<>:,&(\[{≈→⇒×·÷]|\\(?:times|cdot|approx|quad|qquad|to|rightarrow|\\)?)+\Z")

@@ -10,14 +10,14 @@ from graders.minus import plain_minus
 
 _EMPHASIS = re.compile(r"(?<![\w*`])(\*{1,3}|_{1,3}|`{1,3})(?=\S)([^\n]*?)(?<=\S)\1(?![\w*`])")
 _STRUCK_OUT = re.compile(r"~~(?=\S)[^\n]*?~~")
-_TAGS = re.compile(r"</?(?:b|strong|i|em|u|code|p|div|span|mark|answer|br)\s*/?>", re.IGNORECASE)
+_TAGS = re.compile(r"</?(?:b|strong|i|em|u|code|p|div|span|mark|answer|br)\s*/?>|<\|[^|<>\n]{1,40}\|>", re.IGNORECASE)
 _LINE_MARKS = re.compile(r"^\s*(?:(?:[-*+\u2022]|#{1,6}|>)\s+)+")
 
 _THOUSANDS = re.compile(
-    r"(?<=[0-9])(?:\{,\}|,?(?:\\!|\{\\!\})|\\[,; ]|[~\u00a0\u2009\u202f])\s*(?=[0-9]{3}(?![0-9]))"
+    r"(?<=[0-9])(?:\{,\}|,?(?:\\!|\{\\!\})|(?<!\\)\\[,; ]|[~\u00a0\u2009\u202f])\s*(?=[0-9]{3}(?![0-9]))"
 )
-_NO_SPACE = re.compile(r"\\!")
-_SPACING = re.compile(r"\\[,;: ]|\\q?quad\b|~|\\displaystyle\b|\\left(?![a-z])\.?|\\right(?![a-z])\.?")
+_NO_SPACE = re.compile(r"(?<!\\)\\!")
+_SPACING = re.compile(r"(?<!\\)\\[,;: ]|\\q?quad\b|~|\\displaystyle\b|\\left(?![a-z])\.?|\\right(?![a-z])\.?")
 _SIGNS = {
     "×": r"\times ", "⋅": r"\cdot ", "·": r"\cdot ", "÷": "/", "∕": "/", "⁄": "/", "π": r"\pi ", "∞": r"\infty ",
     "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ",
