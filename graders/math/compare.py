@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from graders.math.latex import differ_in_unit, for_library, is_unit, parted, words
+from graders.math.latex import differ_in_unit, for_library, is_prose, parted, words
 from graders.math.prose import given
-from graders.math.values import Number, Unreadable, Value, read_value, same_value, tolerance, without_name
+from graders.math.values import Number, Unreadable, Value, read_value, same_value, is_name, tolerance, without_name
 
 
 class NeedsLibrary(NamedTuple):
@@ -22,6 +22,8 @@ def compared_here(reference: str, answer: str, decimals: int) -> bool | None | N
     if reference == answer and any(c.isalnum() for c in answer):
         return True
     exact, _, rounded = answer.partition(r"\approx")
+    if rounded and is_name(exact):
+        exact, rounded, answer = rounded, "", rounded.strip()
     if rounded.strip() and r"\approx" not in reference:
         verdict = compared_here(reference, exact.strip(), decimals)
         return _or_rounded(reference, exact.strip(), rounded.strip(), decimals) if verdict is False else verdict
@@ -67,6 +69,8 @@ def _value(text: str) -> tuple[Value | None, bool]:
 
 
 def _for_library(reference: str, answer: str) -> bool | NeedsLibrary | None:
+    if is_prose(reference):
+        return False
     ours, unit = parted(reference)
     theirs, other_unit = parted(answer)
     if differ_in_unit(unit, other_unit):
@@ -76,6 +80,6 @@ def _for_library(reference: str, answer: str) -> bool | NeedsLibrary | None:
     except Unreadable:
         return NeedsLibrary(None, "")
     try:
-        return NeedsLibrary(wanted, for_library(theirs))
+        return NeedsLibrary(wanted, "" if is_prose(answer) else for_library(theirs))
     except Unreadable:
         return NeedsLibrary(wanted, "")

@@ -9,6 +9,7 @@ from graders.math.boxes import last_box
 from graders.math.formulas import MAX_FORMULA, Formula, formulas
 from graders.math.prose import first_value, last_value, plain_line
 from graders.math.tidy import tidy, without_line_marks, without_markup
+from graders.math.values import without_name
 from graders.spec_base import Extractor
 
 MAX_ANSWER = MAX_FORMULA
@@ -26,6 +27,7 @@ _ANSWER_IS = re.compile(
 _HOPE = re.compile(r"\.? *I hope it is correct\.?", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])[*_`]*\s+")
 _SAYS = re.compile(r"\b(?:is|are|equals|be|was)\b|=")
+_SAYS_ONLY = re.compile(r"\s*[A-Z][^$\\\d=]*\s(?:is|are):?\s+(\S[^\n]*)\Z")
 _JOINED = re.compile(r"[ \t]*(?:,?[ \t]*(?:and|or)|,)[ \t]*")
 _BARE_NAME = re.compile(r"\s*\\?[a-zA-Z]+(?:_(?:\w|\{\w+\}))?\s*(?:\([a-zA-Z]\))?\s*")
 _MATHS = re.compile(r"[0-9π√∞½⅓¼¾⅔]|\\(?:frac|sqrt|pi|infty)")
@@ -66,7 +68,8 @@ def as_answer(reference: str, extractors: Sequence[Extractor]) -> str:
 
 def reference_answer(reference: str) -> str:
     """Returns the answer that a reference holds, tidy: in its last box, after `####` or "the answer is", or all of it."""
-    return next(answers(reference, ["boxed", "hash", "answer", "whole"]), "")
+    said = _SAYS_ONLY.match(reference)
+    return next(answers(said[1] if said else reference, ["boxed", "hash", "answer", "whole"]), "")
 
 
 def _find(extractor: Extractor, text: str, extractors: Sequence[Extractor]) -> str | None:
@@ -146,21 +149,29 @@ def _last_latex(text: str, *, or_later_number: bool) -> str | None:
 
 
 def _joined_formulas(text: str, *, last: bool = False) -> list[Formula]:
-    """Returns the first or last formulas of a text that "and", "or" or commas join."""
+    """Returns the first or last formulas of a text that "and", "or" or commas join.
+
+    Two with a name each (`$n = 3$, $f(n) = 12$`) are a list only where the text begins with them.
+    """
     if "$" not in text and "\\" not in text:
         return []
     every = list(formulas(text))
     if last:
         every.reverse()
     joined = every[:1]
+    is_said = not last and bool(every) and not text[: every[0].start].strip(" :(")
     for one in every[1:]:
         left, right = (one, joined[-1]) if last else (joined[-1], one)
-        is_named = {"=" in formula.inner for formula in (*joined, one)}
         gap = text[left.end : right.start]
-        if not _JOINED.fullmatch(gap) or len(is_named) > 1 or (True in is_named and gap.strip() == ","):
+        if not _JOINED.fullmatch(gap) or not (is_said or _are_alike(left.inner, right.inner)):
             break
         joined.append(one)
     return joined[::-1] if last else joined
+
+
+def _are_alike(one: str, other: str) -> bool:
+    """Tells whether two formulas are both without a name, or have the same."""
+    return without_name(one)[0] == without_name(other)[0] and ("=" in one) == ("=" in other)
 
 
 def _is_overtaken(text: str, formula: Formula) -> bool:

@@ -57,7 +57,9 @@ def _escaped(text: str) -> str:
 
 
 def _is_formula(text: str, opened: re.Match[str], closing: re.Match[str], inner: str) -> bool:
-    if not inner.strip() or len(inner) > MAX_FORMULA or (opened[0] in _ON_ONE_LINE and "\n" in inner):
+    if not inner.strip() or len(inner) > MAX_FORMULA:
+        return False
+    if opened[0] in _ON_ONE_LINE and "\n" in inner and ("\n\n" in inner or "\\" not in inner):
         return False
     return opened[0] != "$" or not _is_between_prices(text, opened.start(), closing.end(), inner)
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 
-from graders.math.units import plain_unit, read_unit
+from graders.math.units import read_unit
 from graders.math.values import Unreadable
 
+MAX_WORDS = 4
+"""Words of three letters or more in an expression that make it prose; names of functions are fewer."""
+
+_PROSE_WORD = re.compile(r"(?<![a-zA-Z])[a-zA-Z]{3,}(?![a-zA-Z])")
 _SCIENTIFIC = re.compile(r"(?<![\w.\\])([0-9]+(?:\.[0-9]+)?)[eE]([-+]?[0-9]{1,5})(?![\w.])")
 _MIXED = re.compile(r"(?<![\w.^/{])([0-9]+)\s+([0-9]+)\s*/\s*([0-9]+)(?![\w./^])")
 _GROUPED = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(?![0-9])")
@@ -49,15 +53,16 @@ def words(answer: str) -> str | None:
     return plain.rstrip(".").casefold() if is_worded and len(plain) > 1 else None
 
 
+def is_prose(answer: str) -> bool:
+    """Tells whether an answer has words between its formulas, which the library would multiply letter by letter."""
+    bare = re.sub(r"\\[a-zA-Z]+", " ", _WRAPPED.sub(" ", answer))
+    return len(_PROSE_WORD.findall(bare)) >= MAX_WORDS and words(answer) is None
+
+
 def differ_in_unit(one: str, other: str) -> bool:
     """Tells whether two texts name units, and not the same."""
     first, second = read_unit(one), read_unit(other)
     return first is not None and second is not None and first != second
-
-
-def is_unit(text: str) -> bool:
-    """Tells whether a text is a unit or words, not letters that are multiplied."""
-    return read_unit(text) is not None or len(plain_unit(text)) > 1
 
 
 def _ungrouped(grouped: re.Match[str]) -> str:

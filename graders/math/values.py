@@ -49,7 +49,7 @@ _CLOCK = re.compile(
 )
 _CURRENCY = re.compile(r"((?:US)?\\?[$€£¥₹₩])\s*|\\(?:text|mathrm)\s*\{\s*([$€£])\s*\}\s*")
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\s*\{\s*(?:\\?%|percent(?:age)?|pct)\s*\}|percent(?:age)?|pct)\s*")
-_NAME = re.compile(r"(\\?[a-zA-Z]+(?:_(?:\w|\{\w+\}))?(?:\([a-zA-Z0-9]\))?)\s*=\s*(?=[^=])")
+_NAME = re.compile(r"\s*(\\?[a-zA-Z]+(?:_(?:\w|\{\w+\}))?(?:\([a-zA-Z0-9]\))?)\s*=\s*(?=[^=])")
 _WRAPPED = re.compile(r"(?:\\(?:text|mathrm|mathbf|textbf|mathit|bf|boldsymbol)\s*)?\{([^{}]*)\}|\(([^()]*)\)")
 _LETTERS = re.compile(r"(?=.*[^\W\d_]{2})[^\d=+*^<>|&_\\]+", re.DOTALL)
 _MORE = re.compile(r"\s*([^\d,;]{1,20}?)(?:\s*,|\s+and(?=\s)|\}|\b)\s*(?=[0-9])")
@@ -72,12 +72,14 @@ class Number:
     Attributes:
         is_decimal: whether it was written with a decimal point, so that it may have been rounded.
         unit: what stands after it; None where nothing does, or words that are no unit.
+        is_product: whether the unit is one letter right after the digits, which may be a variable.
     """
 
     value: Fraction
     is_decimal: bool = False
     is_percent: bool = False
     unit: Unit | None = None
+    is_product: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,11 @@ def without_name(text: str) -> tuple[str, str]:
     return (named[1], text[named.end() :]) if named else ("", text)
 
 
+def is_name(text: str) -> bool:
+    """Tells whether a text is nothing but a name such as `x_1` or `f(x)`, or empty."""
+    return not text.strip() or (_NAME.match(f"{text} = 0") or text)[0] == f"{text} = "
+
+
 def same_value(reference: Value, answer: Value, decimals: int) -> bool:
     """Tells whether two values are the same; lists if each member is one of the other's, in any order."""
     if not isinstance(reference, tuple) and not isinstance(answer, tuple):
@@ -146,6 +153,8 @@ def _same(one: Number | Clock, other: Number | Clock, decimals: int) -> bool:
     if isinstance(one, Clock) and isinstance(other, Clock):
         return _same_time(one, other)
     if isinstance(one, Clock) or isinstance(other, Clock):
+        return False
+    if one.is_product and other.unit is None:
         return False
     ratio: Fraction | None = Fraction(1)
     if one.unit is not None and other.unit is not None:
@@ -263,10 +272,10 @@ def _with_rest(number: Number, rest: str) -> Number | None:
     if rest[0] == " " and rest.lstrip()[:1].isdigit():
         raise Unreadable("numbers side by side are no value")
     plain = plain_unit(rest)
-    is_product = len(plain) == 1 and rest[0] == plain and plain.isalpha() and plain not in _SYMBOL_UNITS
-    unit = None if is_product else read_unit(rest)
+    is_product = len(plain) == 1 and rest[0] == plain and plain.isalpha()
+    unit = None if is_product and plain not in _SYMBOL_UNITS else read_unit(rest)
     if unit is not None:
-        return replace(number, unit=number.unit or unit)
+        return replace(number, unit=number.unit or unit, is_product=is_product)
     if more := _MORE.match(rest):
         return _sum(number, more[1], read_part(rest[more.end() :]))
     is_worded = rest[0] == " " or rest.startswith("\\text") or rest.startswith("\\mathrm")

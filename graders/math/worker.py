@@ -43,7 +43,7 @@ def _comparer() -> Any:
     from math_verify.parser import LatexExtractionConfig
 
     from graders.math import size
-    from graders.math.nearness import are_near
+    from graders.math.nearness import are_both_unsolvable, are_near
 
     as_it_is = NormalizationConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
@@ -80,6 +80,7 @@ def _comparer() -> Any:
                     timeout_seconds=None,
                 )
                 and are_near(reference[0], answer[0], decimals)
+                and not are_both_unsolvable(reference[0], answer[0])
             )
         except size.TooLarge:
             return {"error": "too large", "why": size.TooLarge.why}
