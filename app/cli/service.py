@@ -156,12 +156,14 @@ def relay() -> None:
     import threading
 
     import app.tables  # noqa: F401  # foreign keys are found by table name
+    from app.db import limit_statements
     from app.logs import configure_logging
     from app.settings import get_settings
     from app.webhooks.relay import Relay
 
     settings = get_settings()
     configure_logging(settings.log_level, settings.log_format)
+    limit_statements(settings.database_work_limit)
     stopping = threading.Event()
     relay = Relay(settings, stopping)
 

@@ -66,7 +66,7 @@ def test_rows_are_checked_against_a_grader(tmp_path: Path) -> None:
     grader = tmp_path / "grader.json"
     grader.write_text(json.dumps({**GRADER, "reference": "{{item.city}}"}))
     checked = runner.invoke(cli, ["files", "check", str(rows), "--grader", str(grader)])
-    assert "line 1: the grader reads 'item.city'" in str(checked.exception)
+    assert "2 of 2 rows lack 'item.city', which the grader reads: lines 1-2" in str(checked.exception)
 
 
 def test_without_a_service_the_way_to_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

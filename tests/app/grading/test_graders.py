@@ -81,6 +81,14 @@ def flags(result: dict[str, Any]) -> set[str]:
     return {name for name, value in result["metadata"]["errors"].items() if value is True}
 
 
+def test_an_answer_that_does_not_parse_shows_0_and_its_flag_under_a_penalty_too(http: httpx.Client) -> None:
+    wrong = {**GRADER, "input": "{{sample.output_json.city}}", "operation": "ne"}
+    penalty = {"type": "multi", "name": "p", "calculate_output": "0 - wrong", "graders": {"wrong": wrong}}
+    result = run(http, penalty, "no json", {"answer": "x"})
+    assert result["reward"] == 0
+    assert flags(result) == {"sample_parse_error"}
+
+
 @pytest.mark.parametrize("grader", [GRADER, SIMILAR], ids=lambda grader: grader["type"])
 def test_the_official_client_runs_and_validates(client: openai.OpenAI, grader: dict[str, Any]) -> None:
     graders = client.fine_tuning.alpha.graders

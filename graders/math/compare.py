@@ -1,0 +1,85 @@
+"""Compares a reference and an answer as far as that needs no library: numbers, lists of them, words."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from graders.math.latex import differ_in_unit, for_library, is_prose, parted, words
+from graders.math.prose import given
+from graders.math.values import Number, Unreadable, Value, read_value, same_value, is_name, tolerance, without_name
+
+
+class NeedsLibrary(NamedTuple):
+    """Holds what math-verify must compare; a reference of None can be read by neither."""
+
+    reference: str | None
+    answer: str
+
+
+def compared_here(reference: str, answer: str, decimals: int) -> bool | None | NeedsLibrary:
+    """Tells whether a tidy answer equals a tidy reference; None if the answer cannot be read."""
+    if reference == answer and any(c.isalnum() for c in answer):
+        return True
+    exact, _, rounded = answer.partition(r"\approx")
+    if rounded and is_name(exact):
+        exact, rounded, answer = rounded, "", rounded.strip()
+    if rounded.strip() and r"\approx" not in reference:
+        verdict = compared_here(reference, exact.strip(), decimals)
+        return _or_rounded(reference, exact.strip(), rounded.strip(), decimals) if verdict is False else verdict
+    (name, ours), (other_name, theirs) = _bare(reference), _bare(answer)
+    value, is_readable = _value(ours)
+    if not is_readable:
+        return NeedsLibrary(None, "")
+    if value is not None and not answer:
+        return None
+    if not name or not other_name or name == other_name:
+        found, is_answer = _value(theirs)
+        if not is_answer:
+            return None if value is not None else NeedsLibrary(for_library(reference), "")
+        if value is not None and found is not None:
+            return same_value(value, found, decimals)
+    if (said := words(ours)) is not None and (told := words(theirs)) is not None:
+        return said == told
+    return _for_library(reference, answer)
+
+
+def _or_rounded(reference: str, exact: str, rounded: str, decimals: int) -> bool:
+    """Tells whether the reference is what an answer says to be about its own value, rounded to the digits shown."""
+    (value, _), (about, _) = _value(_bare(exact)[1]), _value(_bare(rounded)[1])
+    if not isinstance(value, Number) or not isinstance(about, Number):
+        return False
+    places = len(re.sub(r".*\.", "", rounded.split(" ")[0])) if "." in rounded else 0
+    is_about = abs(value.value - about.value) <= tolerance(places)
+    return is_about and compared_here(reference, rounded, decimals) is True
+
+
+def _bare(text: str) -> tuple[str, str]:
+    """Returns the name and the last side of an answer."""
+    name, rest = without_name(text)
+    return name, given(rest)
+
+
+def _value(text: str) -> tuple[Value | None, bool]:
+    """Returns the value of a text, and whether it may be read at all."""
+    try:
+        return read_value(text), True
+    except Unreadable:
+        return None, False
+
+
+def _for_library(reference: str, answer: str) -> bool | NeedsLibrary | None:
+    if is_prose(reference):
+        return False
+    ours, unit = parted(reference)
+    theirs, other_unit = parted(answer)
+    if differ_in_unit(unit, other_unit):
+        return False
+    try:
+        wanted = for_library(ours)
+    except Unreadable:
+        return NeedsLibrary(None, "")
+    try:
+        return NeedsLibrary(wanted, "" if is_prose(answer) else for_library(theirs))
+    except Unreadable:
+        return NeedsLibrary(wanted, "")

@@ -1,0 +1,81 @@
+"""Writes an answer in one way: without what stands around it, with one sign for what has several."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from graders.math.formulas import without_marks
+from graders.minus import plain_minus
+
+_EMPHASIS = re.compile(r"(?<![\w*`])(\*{1,3}|_{1,3}|`{1,3})(?=\S)([^\n]*?)(?<=\S)\1(?![\w*`])")
+_STRUCK_OUT = re.compile(r"~~(?=\S)[^\n]*?~~")
+_TAGS = re.compile(r"</?(?:b|strong|i|em|u|code|p|div|span|mark|answer|br)\s*/?>|<\|[^|<>\n]{1,40}\|>", re.IGNORECASE)
+_LINE_MARKS = re.compile(r"^\s*(?:(?:[-*+\u2022]|#{1,6}|>)\s+)+")
+
+_THOUSANDS = re.compile(
+    r"(?<=[0-9])(?:\{,\}|,?(?:\\!|\{\\!\})|(?<!\\)\\[,; ]|[~\u00a0\u2009\u202f])\s*(?=[0-9]{3}(?![0-9]))"
+)
+_NO_SPACE = re.compile(r"(?<!\\)\\!")
+_SPACING = re.compile(r"(?<!\\)\\[,;: ]|\\q?quad\b|~|\\displaystyle\b|\\left(?![a-z])\.?|\\right(?![a-z])\.?")
+_SIGNS = {
+    "×": r"\times ", "⋅": r"\cdot ", "·": r"\cdot ", "÷": "/", "∕": "/", "⁄": "/", "π": r"\pi ", "∞": r"\infty ",
+    "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ",
+    "∈": r"\in ", "∅": r"\emptyset ", "°": r"^\circ", "**": "^", r"\lbrace": r"\{", r"\rbrace": r"\}",
+    r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac",
+}  # fmt: skip
+_ROOT = re.compile(r"(?<![\\a-z])sqrt\s*\(([^()]*)\)|√\s*(?:\(([^()]*)\)|([0-9]+(?:\.[0-9]+)?|[a-z]))")
+_RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
+_LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
+_PART = re.compile("([0-9]?)([¼-¾⅐-⅞])")
+
+
+def without_markup(text: str) -> str:
+    """Returns a text without the marks of Markdown and HTML around its words; what is struck out goes."""
+    if any(mark in text for mark in "*_`~<"):
+        text = _TAGS.sub(" ", _STRUCK_OUT.sub(" ", text))
+        for _ in range(3):  # one mark within another
+            text = _EMPHASIS.sub(r"\2", text)
+    return text
+
+
+def without_line_marks(line: str) -> str:
+    """Returns a line without the bullet, heading or quotation mark that it starts with."""
+    return _LINE_MARKS.sub("", line)
+
+
+def tidy(answer: str) -> str:
+    """Returns an answer without what stands around it (space, markup, dollar signs, a full stop at the end).
+
+    Signs outside ASCII become LaTeX's, a minus becomes `-`, and what groups thousands a comma.
+    """
+    plain = without_markup(answer)
+    plain = _THOUSANDS.sub(",", plain_minus(plain))
+    plain = without_marks(plain)
+    plain = _in_latex(plain) if not plain.isascii() else plain
+    plain = _SPACING.sub(" ", _NO_SPACE.sub("", plain))
+    plain = _ROOT.sub(lambda root: rf"\sqrt{{{root[1] or root[2] or root[3]}}}", plain)
+    for sign in ("**", r"\dfrac", r"\tfrac", r"\cfrac", r"\lbrace", r"\rbrace"):
+        plain = plain.replace(sign, _SIGNS[sign])
+    plain = " ".join(plain.split())
+    while plain.endswith((".", ",", ";", ":")) and not plain.endswith(".."):
+        plain = plain[:-1].rstrip()
+    return plain
+
+
+def _in_latex(text: str) -> str:
+    text = _PART.sub(_fraction, text)
+    text = _RAISED.sub(lambda raised: "^{" + _folded(raised[0]) + "}", text)
+    text = _LOWERED.sub(lambda lowered: "_{" + _folded(lowered[0]) + "}", text)
+    for sign, latex in _SIGNS.items():
+        text = text.replace(sign, latex)
+    return unicodedata.normalize("NFKC", text)
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).replace("\u2212", "-")
+
+
+def _fraction(found: re.Match[str]) -> str:
+    top, bottom = unicodedata.normalize("NFKC", found[2]).split("\u2044")
+    return f"{found[1]}{' ' if found[1] else ''}{top}/{bottom}"
