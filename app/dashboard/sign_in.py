@@ -1,4 +1,4 @@
-"""Signs people in to the dashboard: from its own pages, a few wrong keys a minute, by a cookie that is no key."""
+"""Signs people in to the dashboard, from its own pages only, by a cookie that is no key."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ TOKEN_BYTES = 32
 
 
 def begin(db: Session, key_id: str) -> str:
-    """Signs somebody in with a key that was found valid. Returns what the cookie holds; it is stored nowhere."""
+    """Signs somebody in with a key that was found valid. Returns what the cookie holds, stored nowhere."""
     token = secrets.token_urlsafe(TOKEN_BYTES)
     db.add(DashboardSession(digest=digest(token), key_id=key_id, expires_at=func.now() + LIFETIME))
     db.flush()
