@@ -52,7 +52,7 @@ def _loose_bytes(most: int) -> int:
     with unit_of_work() as db:
         keys = files.take_loose(db, most)
     for key in keys:
-        get_storage().delete(key)
+        files.remove_bytes(key)
     with unit_of_work() as db:
         files.forget_loose(db, keys)
     return len(keys)
