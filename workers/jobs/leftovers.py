@@ -9,9 +9,10 @@ from pathlib import Path
 
 from sqlalchemy import select
 
+from app import left_places
 from app.checkpoints.models import Checkpoint
 from app.db import unit_of_work
-from app.jobs.models import ACTIVE, TERMINAL, Job
+from app.jobs.models import TERMINAL, Job
 from app.settings import get_settings
 from app.storage import get_storage
 from workers.jobs.db_recorder import state_prefix
@@ -37,8 +38,8 @@ def remove_folders() -> int:
     """Remove working folders that a worker left which was killed, or whose job was erased; tells how many."""
     quiet = {folder.name: folder for folder in get_settings().data_dir.glob("runs/*") if _is_quiet(folder)}
     with unit_of_work() as db:
-        needed = db.scalars(select(Job.id).where(Job.id.in_(quiet), Job.status.in_(ACTIVE))).all()
-    over = quiet.keys() - needed
+        over = set(db.scalars(select(Job.id).where(Job.id.in_(quiet), Job.status.in_(TERMINAL))))
+        over.update(job_id for job_id in quiet if left_places.was_erased(db, job_id))
     for job_id in over:
         shutil.rmtree(quiet[job_id], ignore_errors=True)
     return len(over)
