@@ -59,8 +59,8 @@ def erase(
     except NotFound:
         raise CliError(f"there is no project {project_id}: `cherry projects list` shows them") from None
     if not yes:
-        shown = ", ".join(f"{count} {table.replace('_', ' ')}" for table, count in found.rows.items())
-        errors.print(f"Project {project_id} ({found.name}): {shown}.", markup=False, soft_wrap=True)
+        shown = ", ".join(f"{table.replace('_', ' ')} {count}" for table, count in found.rows.items())
+        errors.print(f"Project {project_id} ({found.name}) has: {shown}.", markup=False, soft_wrap=True)
         typer.confirm("Erase all of this? There is no way back", abort=True, err=True)
     _wait_until_over(project_id, wait, data)
     with open_database(data) as db:

@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import structlog
 from sqlalchemy import ColumnElement, FromClause, Table, and_, delete, func, literal, or_, select
 from sqlalchemy.orm import Session
 
@@ -25,8 +24,6 @@ from app.jobs import control
 from app.jobs.models import ACTIVE, Job
 from app.tenants.models import Project
 from app.uploads.models import Upload
-
-log = structlog.get_logger(__name__)
 
 LOCAL = ("runs", "wandb")
 """Folders of a machine's data folder in which jobs leave something under their ids."""
@@ -90,7 +87,6 @@ def erase(db: Session, project_id: str) -> Erased:
         db.execute(delete(table).where(mine))
     db.add_all(LooseBytes(key=key, clear_at=func.now(), is_taken=True) for key in keys)
     db.flush()
-    log.info("project_erased", project_id=project_id, jobs=len(job_ids), places=len(keys))
     return Erased(keys, job_ids)
 
 

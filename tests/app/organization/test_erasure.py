@@ -168,8 +168,8 @@ def test_nothing_of_it_is_found_anywhere(
 def test_it_asks_first_and_takes_no_for_an_answer(db: Session, doomed: Tenant, settings: Settings) -> None:
     done = erase(doomed.project_id, "--data", str(settings.data_dir), answer="n\n")
     assert done.exit_code == 1
-    assert f"Project {doomed.project_id} ({CANARY} project): " in done.output
-    assert "3 jobs" in done.output
+    assert f"Project {doomed.project_id} ({CANARY} project) has: " in done.output
+    assert ", jobs 3" in done.output
     db.expire_all()
     assert db.get_one(Project, doomed.project_id).archived_at is None
     assert len(db.scalars(select(Job).where(Job.status == "validating_files")).all()) == 1
