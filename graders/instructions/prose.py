@@ -9,6 +9,9 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+CACHED_TEXTS = 32
+"""Texts whose words are kept: the instructions of a row all ask for the same ones."""
+
 _WORD = re.compile(r"(?:[^\W\d_]\.){2,}|\w+(?:['\u2019\u2010\u2011-]\w+)*")
 _BLANK_LINE = re.compile(r"(?:\r?\n[^\S\n]*){2,}")
 _STOP = re.compile(r"[.!?]+[\"'”’)\]*_]*")
@@ -20,15 +23,17 @@ _ENUMERATOR = re.compile(r"\s*[*_(]*(?:[0-9]{1,3}|[a-z])")
 _NEXT_WORD = re.compile(r"\s+[\"'“‘(\[*_]*(\w)")
 
 
-def words(text: str) -> list[str]:
+@lru_cache(maxsize=CACHED_TEXTS)
+def words(text: str) -> Sequence[str]:
     """Returns the words: runs of letters, digits and underscores, which no apostrophe or hyphen parts.
 
     `don't` and `well-known` are one word each, as is `U.S.`; marks are none.
     """
-    return _WORD.findall(text)
+    return tuple(_WORD.findall(text))
 
 
-def same_words(text: str) -> list[str]:
+@lru_cache(maxsize=CACHED_TEXTS)
+def same_words(text: str) -> Sequence[str]:
     """Returns the words in a form in which case and the kind of apostrophe do not matter."""
     return words(text.casefold().replace("\u2019", "'"))
 
@@ -38,7 +43,7 @@ def paragraphs(text: str) -> list[str]:
     return [piece for piece in _BLANK_LINE.split(text) if piece.strip()]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=CACHED_TEXTS)
 def sentences(text: str) -> Sequence[str]:
     """Returns the pieces of a text that end in a full stop, question or exclamation mark.
 
