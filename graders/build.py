@@ -84,9 +84,12 @@ def _build_multi(spec: MultiSpec, services: Services) -> Grader:
     graders = {key: _build_subgrader(spec, key, services) for key in spec.subgraders}
     thoughts = {key: spec.thoughts_of(key) for key in graders}
     formula = Formula.parse(spec.calculate_output, frozenset(graders))
+    ranges = {key: single.reward_range for key, single in spec.subgraders.items()}
     if all(setting == spec.thoughts for setting in thoughts.values()):
-        return OfAnswer(Multi(spec.name, graders, formula), spec.thoughts)
-    return Multi(spec.name, {key: OfAnswer(part, thoughts[key]) for key, part in graders.items()}, formula)
+        return OfAnswer(Multi(spec.name, graders, formula, ranges), spec.thoughts)
+    return Multi(
+        spec.name, {key: OfAnswer(part, thoughts[key]) for key, part in graders.items()}, formula, ranges
+    )
 
 
 def _build_subgrader(spec: MultiSpec, key: str, services: Services) -> Grader:

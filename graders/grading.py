@@ -24,14 +24,23 @@ class Score(NamedTuple):
 
 
 def grade_by(
-    score: Callable[[Sample, Mapping[str, Any]], Score], sample: Sample, item: Mapping[str, Any]
+    score: Callable[[Sample, Mapping[str, Any]], Score],
+    sample: Sample,
+    item: Mapping[str, Any],
+    *,
+    lowest: float = 0.0,
 ) -> Grade:
-    """Runs and times a scoring function; a `GradeFailed` that it raises becomes the grade's failure."""
+    """Runs and times a scoring function; a `GradeFailed` that it raises becomes the grade's failure.
+
+    `lowest` is the least value that the function gives.
+    """
     started = perf_counter()
     try:
         found = score(sample, item)
     except GradeFailed as failed:
-        return Grade(None, failed.failure, seconds=perf_counter() - started, usage=failed.usage)
+        least = lowest if failed.failure.kind.is_completions_fault and lowest < 0 else None
+        seconds = perf_counter() - started
+        return Grade(None, failed.failure, seconds=seconds, usage=failed.usage, least=least)
     return Grade(
         found.value,
         parts=dict(found.parts) if found.parts else {},
@@ -74,5 +83,5 @@ def grade_safely(grader: Grader, sample: Sample, item: Mapping[str, Any]) -> Gra
         return Grade(None, failure, seconds=perf_counter() - started)
     if grade.value is not None and not math.isfinite(grade.value):
         failure = Failure(FailureKind.OTHER, "The reward is not a finite number.")
-        return replace(grade, value=None, failure=failure)
+        return replace(grade, value=None, failure=failure, least=None)
     return grade

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from graders.template import Template
+from graders.intervals import Interval
+from graders.template import Template, check_braces
 from graders.types import GraderInvalid
 
 MAX_TEMPLATE = 64 * 1024
@@ -34,12 +35,33 @@ def invalid(message: str, *, code: str = "invalid_value") -> None:
 
 
 def _check_template(text: str) -> str:
+    refuse(lambda: check_braces(text))
+    return text
+
+
+def _check_code(text: str) -> str:
     refuse(lambda: Template.parse(text))
     return text
 
 
 TemplateText = Annotated[str, Field(max_length=MAX_TEMPLATE), AfterValidator(_check_template)]
+CodeTemplate = Annotated[str, Field(max_length=MAX_TEMPLATE), AfterValidator(_check_code)]
+"""Text with variables that is code: there `{item.x}` may be meant as it stands."""
 GraderName = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+def _check_range(bounds: list[float]) -> list[float]:
+    if bounds[0] >= bounds[1]:
+        refuse(lambda: invalid("The first number must be smaller than the second."))
+    return bounds
+
+
+RewardRange = Annotated[
+    list[Annotated[float, Field(ge=-1e9, le=1e9)]],
+    Field(min_length=2, max_length=2),
+    AfterValidator(_check_range),
+]
+"""The least and the largest value that a grader gives."""
 
 
 class SpecModel(BaseModel):
@@ -87,6 +109,11 @@ class NamedSpec(SpecModel):
     def templates(self) -> Iterator[tuple[str, str]]:
         """Yields every templated text, as (where it stands in the grader, the text)."""
         yield from ()
+
+    @property
+    def reward_range(self) -> Interval:
+        """Returns what the grader's values lie in, in grader units; no bounds where that is not known."""
+        return Interval(0.0, 1.0)
 
 
 class ComparingSpec(NamedSpec):
