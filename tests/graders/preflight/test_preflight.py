@@ -261,6 +261,16 @@ def test_one_prompt_with_two_answers_is_found() -> None:
     assert "rows 0, 1" in codes(check(EQ, data))["prompts_disagree"]
 
 
+def test_a_grader_that_looks_for_thoughts_is_told_that_it_sees_none() -> None:
+    raw = {**EQ, "reference": "<think>{{item.answer}}"}
+    assert "names <think>" in codes(check(raw, rows("a", "b")))["thoughts_unseen"]
+    assert "thoughts_unseen" not in codes(check({**raw, "thoughts": "none"}, rows("a", "b")))
+    assert "thoughts_unseen" not in codes(check(EQ, rows("a", "b")))
+    both = {"type": "multi", "graders": {"one": raw, "two": EQ}, "calculate_output": "one + two"}
+    assert "thoughts_unseen" in codes(check(both, rows("a", "b")))
+    assert "thoughts_unseen" not in codes(check({**both, "thoughts": "none"}, rows("a", "b")))
+
+
 def test_rewards_beyond_one_are_told() -> None:
     report, _ = scripted(
         lambda text, item: 10.0 * (text == item["answer"]) - 1, TOWNS, reference=Variable.parse("item.answer")
