@@ -135,9 +135,10 @@ def _unseen_thoughts(spec: GraderSpec) -> Iterator[Finding]:
     parts = spec.subgraders if isinstance(spec, MultiSpec) else {"": spec}
     for key, part in parts.items():
         setting = spec.thoughts_of(key) if isinstance(spec, MultiSpec) else spec.thoughts
+        if setting != "auto":
+            continue
         said = json.dumps(part.model_dump(mode="json"), ensure_ascii=False)
-        named = [opened for opened, _ in FAMILIES if opened in said] if setting == "auto" else []
-        if named:
+        if named := [opened for opened, _ in FAMILIES if opened in said]:
             message = (
                 f"The grader '{part.name}' names {named[0]}, but sees answers without their thoughts: give "
                 'it "thoughts": "none" if it should see them.'

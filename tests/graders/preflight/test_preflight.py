@@ -88,6 +88,7 @@ class Kind:
 
     type: str
     range: tuple[float, float] = (0.0, 1.0)
+    thoughts: str = "none"
 
 
 def scripted(score: Any, data: list[dict[str, Any]], kind: str = "python", **options: Any) -> Any:
