@@ -50,7 +50,7 @@ class _Mark(NamedTuple):
 
 _OPENING = {opened.lower(): closed.lower() for opened, closed in FAMILIES}
 _CLOSING = frozenset(_OPENING.values())
-_TAG = re.compile(r"[<\[◁][^<>\[\]◁▷\s]{1,24}[>\]▷](?:(?<=<\|channel\|>)[a-z]+)?")
+_TAG = re.compile(r"[<\[◁][^<>\[\]◁▷\s]{1,24}[ \t]?[>\]▷](?:(?<=<\|channel\|>)[a-z]+)?")
 _TO_SELF = "to=self"
 _HEADER = re.compile(r"(?:<\|start\|>assistant)?[^<>\n]{0,80}(?:<\|constrain\|>\w+)?<\|message\|>")
 """What stands between the thoughts of a channel and its answer."""
@@ -81,7 +81,7 @@ def answer_of(text: str, thoughts: Thoughts = "auto") -> str:
 
 def _marks(text: str) -> Iterator[_Mark]:
     for found in _TAG.finditer(text):
-        tag = found[0].lower()
+        tag = found[0].lower().replace(" ", "").replace("\t", "")
         if tag == "<|message|>" and text.endswith(_TO_SELF, 0, found.start()):
             tag = _TO_SELF + tag
         if tag in _OPENING:

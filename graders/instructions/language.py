@@ -28,8 +28,8 @@ MAX_DETECTED = 8_192
 FOREIGN = 0.1
 """A piece is in another language if its own is less than this share as likely.
 
-With the two below, 6 of 96,188 pieces of M-IFEval's 6,192 recorded Spanish, French and Japanese answers are; 5
-hold another language. Of IFEval's 23 differing verdicts on languages none is wrong for this.
+With the two below, 6 of 96,188 pieces of M-IFEval's 6,192 recorded Spanish, French and Japanese answers are;
+5 hold another language. Of IFEval's 23 differing verdicts on languages none is wrong for this.
 """
 SURELY = 0.5
 """How likely the likeliest language of such a piece must be, of all languages together."""
