@@ -14,7 +14,7 @@ CONSTRAINED_RESPONSES = ("My answer is yes.", "My answer is no.", "My answer is 
 _DIVIDER = re.compile(r"\s?\*\*\*\s?")
 _HIGHLIGHT = re.compile(r"\*[^\n*]*\*")
 _DOUBLE_HIGHLIGHT = re.compile(r"\*\*[^\n*]*\*\*")
-_POSSESSIVE = re.compile(r"['\u2019]s\Z")
+_POSSESSIVE = ("'s", "\u2019s")
 _FENCE = re.compile(r"```(?:json)?", re.IGNORECASE)
 _BULLET = re.compile(r"\s*[-+*][ \t]+\S")
 _RULE = re.compile(r"\s*([-*_])(?:[ \t]*\1){2,}\s*")
@@ -221,8 +221,11 @@ def capital_word_count(text: str, capital_frequency: int, capital_relation: str)
 
     Such a word has no lower-case letter, but for the `s` of `NASA's`.
     """
-    plain = (_POSSESSIVE.sub("", word) for word in words(text))
-    return compared(sum(1 for word in plain if word.isupper()), capital_relation, capital_frequency)
+    return compared(sum(map(_is_capital, words(text))), capital_relation, capital_frequency)
+
+
+def _is_capital(word: str) -> bool:
+    return word.isupper() or (word.endswith(_POSSESSIVE) and word[:-2].isupper())
 
 
 def is_english_upper(text: str) -> bool:

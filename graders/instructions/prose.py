@@ -9,10 +9,16 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+import regex
+
 CACHED_TEXTS = 32
 """Texts whose words are kept: the instructions of a row all ask for the same ones."""
 
-_WORD = re.compile(r"(?:[^\W\d_]\.){2,}|\w+(?:['\u2019\u2010\u2011-]\w+)*")
+_LETTERS = r"[\p{L}\p{M}\p{N}]+"
+_WORD = regex.compile(
+    rf"(?:\p{{L}}\.){{2,}}"
+    rf"|{_LETTERS}(?:['\u2019\u2010\u2011\u200c\u200d_-]{_LETTERS}|(?<=[0-9])[.,](?=[0-9]){_LETTERS})*"
+)
 _BLANK_LINE = re.compile(r"(?:\r?\n[^\S\n]*){2,}")
 _STOP = re.compile(r"[.!?]+[\"'”’)\]*_]*")
 _LAST_WORD = re.compile(r"[\w.]{1,40}\Z")
@@ -25,9 +31,9 @@ _NEXT_WORD = re.compile(r"\s+[\"'“‘(\[*_]*(\w)")
 
 @lru_cache(maxsize=CACHED_TEXTS)
 def words(text: str) -> Sequence[str]:
-    """Returns the words: runs of letters, digits and underscores, which no apostrophe or hyphen parts.
+    """Returns the words: runs of letters and digits, which no apostrophe, hyphen or underscore parts.
 
-    `don't` and `well-known` are one word each, as is `U.S.`; marks are none.
+    `don't` and `well-known` are one word each, as are `U.S.` and `1,234.5`; marks are none.
     """
     return tuple(_WORD.findall(text))
 

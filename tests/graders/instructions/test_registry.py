@@ -5,7 +5,7 @@ import time
 import pytest
 
 from graders.instructions.grader import MAX_TEXT
-from graders.instructions.prose import sentences
+from graders.instructions.prose import sentences, words
 from graders.instructions.registry import INSTRUCTIONS
 from tests.graders.instructions.ifeval import ENGLISH, grade
 
@@ -455,3 +455,21 @@ def test_hostile_answers_are_checked_soon(answer):
 )
 def test_sentences(text, count):
     assert len(sentences(text)) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Well, \u201cyes,\u201d it's well-known!", ["Well", "yes", "it's", "well-known"]),
+        ("__Bold__ *note* snake_case ____ -- \u2014", ["Bold", "note", "snake_case"]),
+        ("It costs 3.50, or 1,000.", ["It", "costs", "3.50", "or", "1,000"]),
+        ("The U.S. and A.I. end.Next", ["The", "U.S.", "and", "A.I.", "end", "Next"]),
+        (
+            "\u0939\u093f\u0928\u094d\u0926\u0940 cafe\u0301",
+            ["\u0939\u093f\u0928\u094d\u0926\u0940", "cafe\u0301"],
+        ),
+        ("", []),
+    ],
+)
+def test_words(text, found):
+    assert list(words(text)) == found
