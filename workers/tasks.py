@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -18,7 +17,7 @@ from app.db import unit_of_work
 from app.jobs import capacity, runs
 from app.settings import get_settings
 from workers.celery_app import celery
-from workers.jobs import attempt, validation
+from workers.jobs import attempt, children, validators
 from workers.jobs.sweep import sweep
 
 log = structlog.get_logger(__name__)
@@ -35,19 +34,16 @@ OWNER = f"{socket.gethostname()}:{os.getpid()}"
 
 @celery.task(name=queue.task_name("validate"))  # type: ignore[untyped-decorator]
 def wake_validate() -> None:
-    """Validate every job that waits for it."""
-    _until_none_is_left(lambda: validation.validate_next(OWNER, STOPPING))
+    """Validate every job that waits for it, several at a time."""
+    with BUSY:
+        validators.validate_all(OWNER, STOPPING)
 
 
 @celery.task(name=queue.task_name("train"))  # type: ignore[untyped-decorator]
 def wake_train() -> None:
     """Train every job that waits for it, one after the other."""
-    _until_none_is_left(lambda: attempt.train_next(OWNER, STOPPING))
-
-
-def _until_none_is_left(take_next: Callable[[], bool]) -> None:
     with BUSY:
-        while not STOPPING.is_set() and take_next():
+        while not STOPPING.is_set() and attempt.train_next(OWNER, STOPPING):
             pass
 
 
@@ -58,7 +54,7 @@ def start_waker(sender: Any, **_: Any) -> None:
     threading.Thread(target=_wake_for_ever, args=(kinds,), name="waker", daemon=True).start()
     threading.Thread(target=_sweep_for_ever, name="sweep", daemon=True).start()
     if "validate" in kinds:
-        threading.Thread(target=validation.warm_up, name="warm-up", daemon=True).start()
+        children.warm_up()
 
 
 def _wake_for_ever(kinds: list[queue.Queue]) -> None:

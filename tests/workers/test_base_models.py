@@ -16,7 +16,7 @@ from app.storage import get_storage
 from app.tenants import service as tenants
 from tests.workers.rows import fresh, make_job
 from workers.base_models import local_folder
-from workers.jobs.validation import validate_next
+from workers.jobs.validators import validate_all
 
 KEY = "jobs/ftjob-1/checkpoints/1-1"
 
@@ -40,7 +40,7 @@ def tuned(db: Session, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_validation_reads_no_weights_and_leaves_nothing(db: Session, tuned: Model, tmp_path: Path) -> None:
     job = make_job(db, model=tuned.name)
     get_storage().delete(f"{KEY}/model/model.safetensors")
-    assert validate_next("me", threading.Event())
+    assert validate_all("me", threading.Event())
     assert fresh(db, job).status == "queued", job.error
     assert list(tmp_path.rglob("*.json")) == []
 
@@ -58,7 +58,7 @@ def test_a_training_has_a_whole_copy_in_a_place_of_its_own(
 def test_a_model_that_is_gone_from_the_store_fails_the_job_by_name(db: Session, tuned: Model) -> None:
     job = make_job(db, model=tuned.name)
     get_storage().delete_prefix(KEY)
-    assert validate_next("me", threading.Event())
+    assert validate_all("me", threading.Event())
     assert fresh(db, job).status == "failed"
     assert job.error
     assert (job.error["code"], job.error["param"]) == ("model_error", "model")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -21,6 +19,7 @@ from app.grading.limits import grade_limits
 from app.grading.services import grader_services
 from app.jobs import runs, status
 from app.jobs.status import Claim, LeaseLost
+from app.logs import configure_logging
 from app.models import service as models
 from app.models.models import Model
 from app.settings import get_settings
@@ -39,6 +38,7 @@ from graders.spec import item_paths
 from graders.template import Variable
 from methods.faults import MAX_REASONS, Fault, told
 from methods.hyperparameters import Facts
+from methods.model_files.folder import ModelFolderInvalid, check_folder
 from methods.resolve import ConfigImpossible, resolve_train
 from methods.response_format import grammar_of
 from methods.rows import MAX_VALID_ROWS, Row, missing_variables
@@ -47,6 +47,7 @@ from methods.tune_config import TuneConfig
 from methods.tuning_rows import row_check
 from workers.base_models import local_folder
 from workers.jobs import tuning_validation
+from workers.jobs.attempt import Exit
 from workers.jobs.job_data import TRAINING, VALIDATION, DataFile, JobInvalid, ModelShape, find_file, rows_of
 
 log = structlog.get_logger(__name__)
@@ -56,61 +57,38 @@ CHECK_SECONDS = 30.0
 MAX_DOUBTS = 10
 OF_THE_ROW = (FailureKind.INVALID_VARIABLE, FailureKind.FORMULA_PARSE, FailureKind.OTHER)
 """Failures on an empty completion that the data or the formula is to blame for."""
-IMPORTING = threading.Lock()
 
 
-def validate_next(owner: str, stopping: threading.Event) -> bool:
-    """Claim the next job and check it; False if no job waits."""
+def validate_claimed(job_id: str, attempt: int) -> int:
+    """Checks a claimed job and moves it on: queued, or failed with the reason.
+
+    It is all that the child process of a validation does, and returns that child's exit code. Raises
+    `MemoryError` at the limit of its memory.
+    """
     settings = get_settings()
-    with unit_of_work() as db:
-        claim = runs.claim_for_validation(db, owner, settings.lease)
-    if claim is None:
-        return False
-    log.info("validation_started", job_id=claim.job_id)
+    configure_logging(settings.log_level, settings.log_format)
+    structlog.contextvars.bind_contextvars(job_id=job_id, attempt=attempt)
     try:
-        with _lease_kept(claim):
-            _validate(claim, settings.max_fruitless_attempts)
+        _validate(Claim(job_id, attempt, "validating_files"))
     except LeaseLost:  # cancelled meanwhile, or another worker has it
-        log.info("validation_lost_its_job", job_id=claim.job_id)
+        return Exit.LEASE_LOST
     except SQLAlchemyError:
-        log.exception("validation_broke_off", job_id=claim.job_id)
-        stopping.wait(1)  # the lease runs out, and somebody tries again
-    return True
+        log.exception("validation_broke_off")
+        return Exit.DATABASE_AWAY
+    return Exit.OUTCOME_WRITTEN
 
 
-def warm_up() -> None:
-    """Import what takes seconds before the first job needs it."""
-    _tokenizer_class()
-
-
-def _tokenizer_class() -> Any:
-    """transformers' AutoTokenizer. One thread imports it: transformers fills its names in lazily, and a
-    second thread would find a half-filled module."""
-    with IMPORTING:
-        from transformers import AutoTokenizer
-
-        from workers.training import prompts  # noqa: F401  # imports more of it
-
-        return AutoTokenizer
-
-
-def _validate(claim: Claim, max_attempts: int) -> None:
-    """Check a claimed job and move it on: queued, or failed with the reason."""
+def _validate(claim: Claim) -> None:
     try:
-        with unit_of_work() as db:
-            if runs.was_worn_out(db, claim, max_attempts):
-                raise JobInvalid(
-                    "server_error", "The workers that read the files were lost again and again.", None
-                )
         checked = check(claim)
     except JobInvalid as fault:
         with unit_of_work() as db:
             runs.finish_failed(db, claim, fault.code, clean(fault.message), fault.param)
         return
-    except (LeaseLost, SQLAlchemyError):
+    except (LeaseLost, MemoryError, SQLAlchemyError):
         raise
     except Exception:
-        log.exception("validation_failed", job_id=claim.job_id)
+        log.exception("validation_failed")
         with unit_of_work() as db:
             runs.finish_failed(db, claim, "server_error", "The server failed while it read the files.")
         return
@@ -146,9 +124,11 @@ def _check(claim: Claim, scratch: Path) -> Checked:
     folder = _model_folder(job.model, model, scratch)
     shape = _model_shape(job.model, folder)
     method = job.method["type"]
+    _enter(claim, "reading")
     train_rows = rows_of(training, row_check(method))
     valid_rows = rows_of(validation, row_check(method), max_rows=MAX_VALID_ROWS) if validation else []
     if method != "reinforcement":
+        _enter(claim, "rendering")
         resolved = tuning_validation.resolve(
             job, str(folder), shape, _tokenizer(folder), (training, train_rows), (validation, valid_rows)
         )
@@ -159,7 +139,9 @@ def _check(claim: Claim, scratch: Path) -> Checked:
     _check_response_format(job.method["reinforcement"].get("response_format"), folder)
     for data_file, rows in ((training, train_rows), (validation, valid_rows)):
         if data_file:
+            _enter(claim, "grading")
             _check_grader(spec, grader, data_file, rows)
+            _enter(claim, "rendering")
             longest = max(longest, _longest_prompt(folder, shape.context, data_file, rows))
     try:
         config = resolve_train(
@@ -174,12 +156,16 @@ def _check(claim: Claim, scratch: Path) -> Checked:
     except ConfigImpossible as problem:
         code = "invalid_training_file" if problem.param == TRAINING else "invalid_value"
         raise JobInvalid(code, problem.message, problem.param) from None
-    doubts = [
-        *_doubts(train_rows, valid_rows),
-        *_doubts_about_tools(folder, train_rows, method),
-        *_doubts_about(spec, grader, train_rows),
-    ]
+    doubts = [*_doubts(train_rows, valid_rows), *_doubts_about_tools(folder, train_rows, method)]
+    _enter(claim, "grading")
+    doubts += _doubts_about(spec, grader, train_rows)
     return Checked(config, len(train_rows), doubts)
+
+
+def _enter(claim: Claim, part: str) -> None:
+    """Notes what comes now: if it never ends, this is what the owner is told. Raises `LeaseLost`."""
+    with unit_of_work() as db:
+        runs.set_phase(db, claim, part)
 
 
 def _doubts(train_rows: Sequence[Row], valid_rows: Sequence[Row]) -> Iterator[str]:
@@ -221,10 +207,15 @@ def _model_folder(name: str, model: Model | None, scratch: Path) -> Path:
     """Where the model that the job starts from lies on this machine, perhaps without its weights."""
     if model is None:
         raise JobInvalid("model_error", f"The model {name} was deleted.", "model")
+    copy = scratch / "model"
     try:
-        return local_folder(model, scratch / "model", weights=False)
+        folder = local_folder(model, copy, weights=False)
+        check_folder(folder, with_weights=folder != copy)
     except FileNotFoundError as problem:
         raise JobInvalid("model_error", str(problem), "model") from None
+    except ModelFolderInvalid as problem:
+        raise JobInvalid("model_invalid", f"The model {name} cannot be used: {problem}.", "model") from None
+    return folder
 
 
 def _model_shape(name: str, folder: Path) -> ModelShape:
@@ -235,7 +226,7 @@ def _model_shape(name: str, folder: Path) -> ModelShape:
         return ModelShape(int(text["hidden_size"]), int(text["max_position_embeddings"]))
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as problem:
         message = f"The config.json of the model {name} cannot be used: {problem!r}."
-        raise JobInvalid("model_error", message, "model") from None
+        raise JobInvalid("model_invalid", message, "model") from None
 
 
 def _grading_fields(spec: GraderSpec) -> dict[str, Any]:
@@ -321,11 +312,17 @@ def _check_response_format(response_format: dict[str, Any] | None, folder: Path)
 
 def _tokenizer(folder: Path) -> Any:
     """The tokenizer of a model folder. Raises `JobInvalid`."""
+    from transformers import AutoTokenizer
+
     try:
-        return _tokenizer_class().from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as problem:
-        message = f"The tokenizer of the model cannot be loaded: {problem}"
-        raise JobInvalid("model_error", message, "model") from None
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except MemoryError:
+        raise
+    except Exception as problem:  # its files hold whatever somebody has written
+        message = (
+            f"The tokenizer of the model cannot be loaded: {type(problem).__name__}: {str(problem)[:500]}"
+        )
+        raise JobInvalid("model_invalid", message, "model") from None
 
 
 def _longest_prompt(folder: Path, context: int, data_file: DataFile, rows: Sequence[Row]) -> int:
@@ -339,28 +336,3 @@ def _longest_prompt(folder: Path, context: int, data_file: DataFile, rows: Seque
     except PromptInvalid as problem:
         raise data_file.invalid(f"does not fit the model. {problem}") from None
     return max(len(prompt.tokens) for prompt in prompts)
-
-
-@contextmanager
-def _lease_kept(claim: Claim) -> Iterator[None]:
-    """Renew the lease from a thread: reading large files takes longer than one lease."""
-    over = threading.Event()
-    lease = get_settings().lease
-
-    def renew() -> None:
-        while not over.wait(lease.total_seconds() / 6):
-            try:
-                with unit_of_work() as db:
-                    runs.renew(db, claim, lease)
-            except LeaseLost:
-                return
-            except SQLAlchemyError as problem:
-                log.warning("lease_not_renewed", job_id=claim.job_id, problem=str(problem))
-
-    thread = threading.Thread(target=renew, name="lease", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()

@@ -29,7 +29,7 @@ from tests.e2e.service import wait_for
 from tests.workers.rows import data_rows, fresh, make_job
 from tests.workers.trainings import children, reached, training_pid, while_training
 from workers.jobs.attempt import child_settings, train_next
-from workers.jobs.validation import validate_next
+from workers.jobs.validators import validate_all
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, settings: object) -> None:
 def queued(db: Session, **values: object) -> Job:
     """A validated job."""
     job = make_job(db, validation=data_rows(2), **values)  # type: ignore[arg-type]
-    assert validate_next("me", threading.Event())
+    assert validate_all("me", threading.Event())
     assert fresh(db, job).status == "queued", job.error
     return job
 
