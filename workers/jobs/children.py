@@ -45,7 +45,7 @@ class Child:
         return self._code
 
     def kill(self) -> int:
-        """Ends the child and all it has started, unless it has ended. Returns its exit code once it is gone."""
+        """Ends the child and all it has started, unless it has ended. Returns its exit code."""
         with suppress(OSError):  # its keeper is gone
             self._connection.shutdown(socket.SHUT_WR)
         while (code := self.wait(1.0)) is None:

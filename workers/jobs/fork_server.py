@@ -3,7 +3,8 @@
 Its stdin is a socket over which workers/jobs/children.py sends the connection of each child to be. For each
 it forks a keeper, which reads from the connection what to run, forks the child, and tells its exit code. A
 child is killed, with all that it has started in its session, as soon as the other end of its connection is
-closed: on purpose, or because the worker is gone. The server ends when nobody holds the other end of its stdin.
+closed: on purpose, or because the worker is gone. The server ends when nobody holds the other end of its
+stdin.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def run(function: str, arguments: dict[str, Any], environment: dict[str, str], m
 
 
 def _end_with(act: Callable[[], int]) -> None:
-    """Ends this process with the code that `act` returns. Nothing of the process it was forked from goes on."""
+    """Ends this process with the code that `act` returns; nothing of what it was forked from goes on."""
     code = CRASHED
     try:
         code = act()
