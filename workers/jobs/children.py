@@ -85,7 +85,7 @@ def _requests() -> socket.socket:
         if _server is None or _server[0].poll() is not None:
             ours, theirs = socket.socketpair()
             with theirs:
-                process = subprocess.Popen(SERVER, stdin=theirs, start_new_session=True)
+                process = subprocess.Popen(SERVER, stdin=theirs.fileno(), start_new_session=True)
             _server = process, ours
             atexit.register(_end, process, ours)
         return _server[1]

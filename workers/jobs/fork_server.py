@@ -69,7 +69,7 @@ def keep(connection: socket.socket) -> int:
         die_with_parent(ctypes.CDLL(None, use_errno=True), signal.SIGKILL, keeper)
         _end_with(partial(run, **json.loads(asked)))
     os.close(still_alive)
-    select.select([ended, connection], [], [])
+    select.select([ended, connection.fileno()], [], [])
     _kill_session(child)
     _, status = os.waitpid(child, 0)
     with suppress(OSError):  # nobody is interested

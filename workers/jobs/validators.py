@@ -20,7 +20,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import unit_of_work
-from app.jobs import runs
+from app.jobs import runs, status
 from app.jobs.models import Job
 from app.jobs.status import Claim, LeaseLost
 from app.settings import get_settings
@@ -102,7 +102,7 @@ def _claim_next(owner: str, held: Counter[str], places: int) -> tuple[Claim, str
     try:
         with unit_of_work() as db:
             claim = runs.claim_for_validation(db, owner, get_settings().lease, full)
-            return claim and (claim, db.get_one(Job, claim.job_id).project_id)
+            return (claim, db.get_one(Job, claim.job_id).project_id) if claim else None
     except SQLAlchemyError as problem:
         if not held:
             raise
@@ -191,7 +191,7 @@ def _settle(claim: Claim, end: End, code: int) -> None:
 def _fail(claim: Claim, code: str, what: str) -> None:
     """Fails a job whose validation reached a limit: another attempt would reach it too."""
     with unit_of_work() as db:
-        part = PARTS.get(runs.update_held(db, claim).phase or "", PARTS["reading"])
+        part = PARTS.get(status.update_held(db, claim).phase or "", PARTS["reading"])
         message = f"The validation {what} and was stopped while {part.doing}. {part.advice}"
         runs.finish_failed(db, claim, code, message, part.param)
 
