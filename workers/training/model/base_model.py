@@ -24,7 +24,7 @@ MISSING_NAMED = 5
 CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"
 """What torch says for want of memory on a CPU, in an error that has no type of its own."""
 MOST_SAID = 500
-"""Characters that are told of what a library says of a model; some print every tensor. Chosen, not measured."""
+"""Characters of what a library says of a model that are told; some say every tensor. Chosen, not measured."""
 _MARK = "xCherryMarkx"
 
 
