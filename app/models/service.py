@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from sqlalchemy import ColumnElement, Select, exists, or_, select
@@ -17,6 +18,9 @@ from app.models.models import Model, ModelAlias
 from app.permissions.models import CheckpointPermission
 
 BASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+MAX_TOLD = 10
+"""Names of models that a message lists."""
+BY_ALIAS = "The operator lets another name stand for a base model: `cherry models alias add NAME MODEL`."
 
 
 class AliasInvalid(Exception):
@@ -46,7 +50,7 @@ def get(db: Session, project_id: str, name: str) -> Model:
     model = find(db, project_id, name)
     if model is None:
         message = f"The model '{name}' does not exist or you do not have access to it."
-        raise NotFound(message, param="model", code="model_not_found")
+        raise NotFound(f"{message} {there_are(db, project_id)}", param="model", code="model_not_found")
     return model
 
 
@@ -71,7 +75,29 @@ def tunable(db: Session, project_id: str, name: str) -> Model:
     if model is not None:
         return model
     message = f"The model '{name}' is not available for fine-tuning or does not exist."
-    raise BadRequest(message, param="model", code="model_not_available")
+    raise BadRequest(f"{message} {there_are(db, project_id)}", param="model", code="model_not_available")
+
+
+def names(db: Session, project_id: str) -> list[str]:
+    """Returns every name by which the project can name a model: base models, aliases, then its own."""
+    models = list_models(db, project_id)
+    base = [model.name for model in models if model.project_id is None]
+    aliases = [alias.name for alias in list_aliases(db)]
+    return [*base, *aliases, *(model.name for model in models if model.project_id is not None)]
+
+
+def there_are(db: Session, project_id: str) -> str:
+    """Returns what to say to whoever named a model that is not there: what is, and how to rename it."""
+    known = names(db, project_id)
+    if not known:
+        return "There are no models: `cherry models add` registers one."
+    return f"There are: {listed(known)}. {BY_ALIAS}"
+
+
+def listed(known: Sequence[str]) -> str:
+    """Returns names as a sentence holds them, the first `MAX_TOLD`."""
+    more = f" and {len(known) - MAX_TOLD} more" if len(known) > MAX_TOLD else ""
+    return ", ".join(known[:MAX_TOLD]) + more
 
 
 def list_aliases(db: Session) -> list[ModelAlias]:
