@@ -21,7 +21,6 @@ from app.jobs import runs, status
 from app.jobs.status import Claim, LeaseLost
 from app.logs import configure_logging
 from app.models import service as models
-from app.models.models import Model
 from app.settings import get_settings
 from app.storable import clean
 from graders import (
@@ -38,17 +37,22 @@ from graders.spec import item_paths, known_range
 from graders.template import Variable
 from methods.faults import MAX_REASONS, Fault, told
 from methods.hyperparameters import Facts
-from methods.model_files.folder import ModelFolderInvalid, check_folder
 from methods.resolve import ConfigImpossible, resolve_train
-from methods.response_format import grammar_of
 from methods.rows import MAX_VALID_ROWS, Row, missing_variables
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig
 from methods.tuning_rows import row_check
-from workers.base_models import local_folder
 from workers.jobs import tuning_validation
 from workers.jobs.attempt import Exit
-from workers.jobs.job_data import TRAINING, VALIDATION, DataFile, JobInvalid, ModelShape, find_file, rows_of
+from workers.jobs.job_data import TRAINING, VALIDATION, DataFile, JobInvalid, find_file, rows_of
+from workers.jobs.model_validation import (
+    check_response_format,
+    doubts_about_tools,
+    load_tokenizer,
+    longest_prompt,
+    model_folder,
+    model_shape,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -123,8 +127,8 @@ def _check(claim: Claim, scratch: Path) -> Checked:
         model = models.find(db, job.project_id, job.model)
         training = find_file(db, TRAINING, job.training_file)
         validation = find_file(db, VALIDATION, job.validation_file) if job.validation_file else None
-    folder = _model_folder(job.model, model, scratch)
-    shape = _model_shape(job.model, folder)
+    folder = model_folder(job.model, model, scratch)
+    shape = model_shape(job.model, folder)
     method = job.method["type"]
     _enter(claim, "reading")
     train_rows = rows_of(training, row_check(method))
@@ -132,19 +136,19 @@ def _check(claim: Claim, scratch: Path) -> Checked:
     if method != "reinforcement":
         _enter(claim, "rendering")
         resolved = tuning_validation.resolve(
-            job, str(folder), shape, _tokenizer(folder), (training, train_rows), (validation, valid_rows)
+            job, str(folder), shape, load_tokenizer(folder), (training, train_rows), (validation, valid_rows)
         )
-        doubts = [*_doubts(train_rows, valid_rows), *_doubts_about_tools(folder, train_rows, method)]
+        doubts = [*_doubts(train_rows, valid_rows), *doubts_about_tools(folder, train_rows, method)]
         return Checked(*resolved, doubts)
     longest = 0
     spec, grader = _build_grader(job.method["reinforcement"]["grader"], job.project_id)
-    _check_response_format(job.method["reinforcement"].get("response_format"), folder)
+    check_response_format(job.method["reinforcement"].get("response_format"), folder)
     for data_file, rows in ((training, train_rows), (validation, valid_rows)):
         if data_file:
             _enter(claim, "grading")
             _check_grader(spec, grader, data_file, rows)
             _enter(claim, "rendering")
-            longest = max(longest, _longest_prompt(folder, shape.context, data_file, rows))
+            longest = max(longest, longest_prompt(folder, shape.context, data_file, rows))
     try:
         config = resolve_train(
             job.method,
@@ -158,7 +162,7 @@ def _check(claim: Claim, scratch: Path) -> Checked:
     except ConfigImpossible as problem:
         code = "invalid_training_file" if problem.param == TRAINING else "invalid_value"
         raise JobInvalid(code, problem.message, problem.param) from None
-    doubts = [*_doubts(train_rows, valid_rows), *_doubts_about_tools(folder, train_rows, method)]
+    doubts = [*_doubts(train_rows, valid_rows), *doubts_about_tools(folder, train_rows, method)]
     _enter(claim, "grading")
     doubts += _doubts_about(spec, grader, train_rows)
     return Checked(config, len(train_rows), doubts)
@@ -186,49 +190,9 @@ def _doubts(train_rows: Sequence[Row], valid_rows: Sequence[Row]) -> Iterator[st
         )
 
 
-def _doubts_about_tools(folder: Path, rows: Sequence[Row], method: str) -> Iterator[str]:
-    """Says so if the model would never see the tools that rows offer it."""
-    tokenizer = _tokenizer(folder)
-    from workers.training.prompts import hides_tools
-    from workers.tuning.examples import offered_tools
-
-    offered = offered_tools(rows, method)
-    if hides_tools(offered, tokenizer):
-        yield (
-            f"{len(offered):,} of {len(rows):,} training rows offer tools, but the model's chat template"
-            " shows nothing of them: the model cannot learn to call them. Use one whose template knows tools."
-        )
-
-
 def _prompt_of(row: Row) -> str:
     """What the model is asked; of a conversation to learn, all of it."""
     return json.dumps(row.item["input"]["messages"] if "messages" not in row.item else row.item["messages"])
-
-
-def _model_folder(name: str, model: Model | None, scratch: Path) -> Path:
-    """Where the model that the job starts from lies on this machine, perhaps without its weights."""
-    if model is None:
-        raise JobInvalid("model_error", f"The model {name} was deleted.", "model")
-    copy = scratch / "model"
-    try:
-        folder = local_folder(model, copy, weights=False)
-        check_folder(folder, with_weights=folder != copy)
-    except FileNotFoundError as problem:
-        raise JobInvalid("model_error", str(problem), "model") from None
-    except ModelFolderInvalid as problem:
-        raise JobInvalid("model_invalid", f"The model {name} cannot be used: {problem}.", "model") from None
-    return folder
-
-
-def _model_shape(name: str, folder: Path) -> ModelShape:
-    """What a model's config.json says of its size; multimodal models say it of their text part."""
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        text = config.get("text_config", config)
-        return ModelShape(int(text["hidden_size"]), int(text["max_position_embeddings"]))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as problem:
-        message = f"The config.json of the model {name} cannot be used: {problem!r}."
-        raise JobInvalid("model_invalid", message, "model") from None
 
 
 def _grading_fields(spec: GraderSpec) -> dict[str, Any]:
@@ -305,47 +269,3 @@ def _doubts_about(spec: GraderSpec, grader: Grader, rows: Sequence[Row]) -> Iter
         raise JobInvalid("grader_error", message, "method.reinforcement.grader")
     for finding in report.warnings[:MAX_DOUBTS]:
         yield f"The grader: {finding.message}"
-
-
-def _check_response_format(response_format: dict[str, Any] | None, folder: Path) -> None:
-    """The grammar can be held with this model's tokenizer."""
-    grammar = grammar_of(response_format)
-    if grammar is None:
-        return
-    tokenizer = _tokenizer(folder)
-    from workers.training.base.errors import GrammarFailed
-    from workers.training.model.grammar import Grammar
-
-    try:
-        Grammar(grammar, tokenizer, len(tokenizer), [tokenizer.eos_token_id])
-    except GrammarFailed as problem:
-        param = "method.reinforcement.response_format"
-        raise JobInvalid(problem.code, str(problem), param) from None
-
-
-def _tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model folder. Raises `JobInvalid`."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except MemoryError:
-        raise
-    except Exception as problem:  # its files hold whatever somebody has written
-        message = (
-            f"The tokenizer of the model cannot be loaded: {type(problem).__name__}: {str(problem)[:500]}"
-        )
-        raise JobInvalid("model_invalid", message, "model") from None
-
-
-def _longest_prompt(folder: Path, context: int, data_file: DataFile, rows: Sequence[Row]) -> int:
-    """Tokens of the longest prompt, as the training will see them."""
-    tokenizer = _tokenizer(folder)
-    from workers.training.base.errors import PromptInvalid
-    from workers.training.prompts import make_prompts
-
-    try:
-        prompts = make_prompts(rows, tokenizer, context, data_file.param.removesuffix("_file"))
-    except PromptInvalid as problem:
-        raise data_file.invalid(f"does not fit the model. {problem}") from None
-    return max(len(prompt.tokens) for prompt in prompts)
