@@ -108,7 +108,8 @@ NO_SPREAD_SHARE = _declare(
     "groups/no_spread_share",
     "share",
     EVERY_STEP,
-    "prompts whose completions all have the same reward; these teach nothing and are not computed",
+    "prompts whose completions all have the same reward, to a thousandth of the grader's range; these teach"
+    " nothing, and are not computed but for the KL term",
 )
 PART_MEAN = _declare(
     "parts/{split}/{part}",
