@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from graders.thoughts import Thoughts, answer_of
 from graders.types import Failure, FailureKind, Grade, GradeFailed, Grader, Sample, Usage
 
 
@@ -47,6 +48,28 @@ def grade_by(
         seconds=perf_counter() - started,
         usage=dict(found.usage),
     )
+
+
+@dataclass(frozen=True)
+class OfAnswer:
+    """Grades the answer of a completion: `grader` sees it without its thoughts."""
+
+    grader: Grader
+    thoughts: Thoughts
+
+    @property
+    def name(self) -> str:
+        return self.grader.name
+
+    @property
+    def type(self) -> str:
+        return self.grader.type
+
+    def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade:
+        answer = answer_of(sample.output_text, self.thoughts)
+        if answer != sample.output_text:
+            sample = replace(sample, output_text=answer)
+        return self.grader.grade(sample, item)
 
 
 def grade_safely(grader: Grader, sample: Sample, item: Mapping[str, Any]) -> Grade:

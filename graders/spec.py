@@ -20,7 +20,7 @@ from graders.intervals import Interval, bounds_of
 from graders.judges.spec import EndpointSpec, LabelModelSpec, ScoreModelSpec
 from graders.math.spec import MathSpec
 from graders.rlvr.spec import RlvrSpec
-from graders.spec_base import ComparingSpec, GraderName, NamedSpec, refuse
+from graders.spec_base import ComparingSpec, GraderName, NamedSpec, ThoughtsSetting, refuse
 from graders.spec_errors import from_pydantic, invalid_type, invalid_value, missing
 from graders.template import Template, Variable
 from graders.types import GraderInvalid
@@ -113,6 +113,11 @@ class MultiSpec(NamedSpec):
     def path_of(self, key: str) -> str:
         """Returns where a sub-grader stands in the grader, such as `graders.city`."""
         return f"graders.{key}" if isinstance(self.graders, dict) else "graders"
+
+    def thoughts_of(self, key: str) -> ThoughtsSetting:
+        """Returns a sub-grader's own setting of `thoughts`, or else the one of the whole."""
+        part = self.subgraders[key]
+        return part.thoughts if "thoughts" in part.model_fields_set else self.thoughts
 
     @model_validator(mode="after")
     def _formula_fits(self) -> MultiSpec:

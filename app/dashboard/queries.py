@@ -12,7 +12,7 @@ from app.checkpoints.models import Checkpoint
 from app.events.models import JobEvent, JobMetrics
 from app.jobs.models import Job
 from app.models.models import Model
-from app.pagination import Page, page_by_age
+from app.pagination import Owned, Page, page_by_age
 from app.rollouts.models import Rollout
 from methods import metrics as names
 
@@ -38,7 +38,8 @@ CURVES = (
 def jobs(db: Session, project_id: str, after: str | None) -> Page[Job]:
     """Returns a page of jobs, newest first, and whether older ones follow."""
     own = select(Job).where(Job.project_id == project_id)
-    return page_by_age(db, own, Job, after=after, limit=PAGE, newest_first=True)
+    of = Owned(Job.project_id, project_id)
+    return page_by_age(db, own, of, after=after, limit=PAGE, newest_first=True)
 
 
 def job(db: Session, project_id: str, job_id: str) -> Job | None:

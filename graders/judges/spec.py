@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from graders.intervals import Interval
 from graders.spec_base import GraderName, NamedSpec, RewardRange, SpecModel, TemplateText, invalid, refuse
-from graders.template import Template
+from graders.template import Template, check_braces
 
 MAX_MESSAGES = 64
 MAX_ITEMS = 64
@@ -27,7 +27,7 @@ _KEY_NAME = r"^[A-Za-z0-9_.-]{1,64}$"
 
 
 def _check_media(text: str) -> str:
-    refuse(lambda: Template.parse(text))
+    refuse(lambda: check_braces(text))
     if Template.parse(text).reads_sample:
         refuse(lambda: invalid("Images and audio may come from 'item' only, never from the model's answer."))
     return text

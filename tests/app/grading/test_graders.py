@@ -178,6 +178,9 @@ def test_a_reference_answer_of_the_old_form_is_part_of_the_item(http: httpx.Clie
     [
         pytest.param({"type": "string_check"}, "missing_required_parameter", "grader.input", id="missing"),
         pytest.param({**GRADER, "operation": "is"}, "invalid_value", "grader.operation", id="value"),
+        pytest.param(
+            {**GRADER, "input": "{sample.output_text}"}, "invalid_value", "grader.input", id="single-braces"
+        ),
         pytest.param({**GRADER, "x": 1}, "unknown_parameter", "grader.x", id="unknown"),
         pytest.param(
             {**MULTI, "graders": {**MULTI["graders"], "same": {**GRADER, "input": 5}}},  # type: ignore[dict-item]

@@ -68,8 +68,8 @@ FAILURES = {"failures/train/python_grader_runtime_error": 60.0, "failures/train/
             history({"gain": 0.04, "error": 0.05}, {"gain": -0.3, "error": 0.1, "kl": 4.12}),
             {},
             "The policy collapsed at step 20: it had moved 4.1 nats per token from the base, and its"
-            " validation reward by -0.3 ± 0.1. Lower the learning rate (it was 0.0003) to a third, or raise beta"
-            " (it was 0.02).",
+            " validation reward by -0.3 ± 0.1. Lower the learning rate (it was 0.0003) to a third, or raise"
+            " beta (it was 0.02).",
             id="collapsed",
         ),
         pytest.param(

@@ -106,7 +106,7 @@ def test_a_bad_training_file_fails_the_job_and_names_the_line(
     assert job.error
     assert (job.error["code"], job.error["param"]) == ("invalid_training_file", "training_file")
     assert said in job.error["message"]
-    assert job.training_file in job.error["message"]
+    assert f"The training file {job.training_file} (train.jsonl) " in job.error["message"]
     assert job.finished_at is not None
 
 

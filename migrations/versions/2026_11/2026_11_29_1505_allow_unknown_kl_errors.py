@@ -1,8 +1,8 @@
 """The standard error of a KL may be unknown: that of a single probe prompt.
 
 Revision ID: 7d1c4a90e2b6
-Revises: 5b0d7e3c91af
-Create Date: 2026-11-29 15:00
+Revises: 7c41e9d05b3f
+Create Date: 2026-11-29 15:05
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from alembic import op
 
 revision = "7d1c4a90e2b6"
-down_revision = "5b0d7e3c91af"
+down_revision = "7c41e9d05b3f"
 branch_labels = None
 depends_on = None
 
