@@ -1,8 +1,8 @@
 """Where deleted rows stood in their lists, written by a trigger.
 
 Revision ID: 7c1e5a9d3b42
-Revises: 7c41e9d05b3f
-Create Date: 2026-11-29 15:10
+Revises: 5b0d7e3c91af
+Create Date: 2026-11-29 14:30
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "7c1e5a9d3b42"
-down_revision = "7c41e9d05b3f"
+down_revision = "5b0d7e3c91af"
 branch_labels = None
 depends_on = None
 
