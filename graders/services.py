@@ -25,12 +25,14 @@ class Limits:
         wall_seconds, cpu_seconds: the program is killed after these.
         memory_bytes: size of the address space.
         output_bytes: what the program prints beyond this is dropped.
+        result_bytes: size of the JSON that a function may return.
     """
 
     wall_seconds: float = 120.0
     cpu_seconds: float = 120.0
     memory_bytes: int = 2 * 2**30
     output_bytes: int = 64 * 2**10
+    result_bytes: int = 16 * 2**10
 
 
 @dataclass(frozen=True)
