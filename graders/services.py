@@ -45,6 +45,8 @@ class Program:
         arguments: JSON values, which reach the function as they are.
         stdin: what the program can read from standard input.
         seed: `random` and numpy start from it, so that the same call gives the same result.
+        harness: source of a module beside it that has `function` in the place of `source`; it finds the names of
+            `source` in `program`, and shares none with it.
     """
 
     source: str
@@ -52,6 +54,7 @@ class Program:
     arguments: Sequence[Any] = ()
     stdin: str = ""
     seed: int = 0
+    harness: str = ""
     limits: Limits = field(default_factory=Limits)
 
 

@@ -12,25 +12,19 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
+from graders.code.attempt import Attempt, Remembered, TestFailed
 from graders.code.cases import Case, read_cases
 from graders.code.tests_spec import CodeTestsSpec
 from graders.grading import Score, grade_by
-from graders.services import Limits, Program, Sandbox, Services, required_sandbox
+from graders.services import Sandbox, Services, required_sandbox
 from graders.template import Template
-from graders.types import FailureKind, Grade, GradeFailed, Sample
+from graders.types import Grade, Sample
 
 MAX_CODE = 262_144
 """Most characters of a completion's code."""
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n", re.MULTILINE)
 _PYTHON = ("", "python", "py", "python3", "Python")
-
-_FAULTS = {
-    "time": "ran longer than its time limit",
-    "memory": "ran out of memory",
-    "no_result": "gave no result",
-    "output": "wrote too much",
-}
 
 
 @dataclass(frozen=True)
@@ -44,6 +38,7 @@ class CodeTests:
     before: Template
     function: Template | None
     sandbox: Sandbox
+    remembered: Remembered
     type: str = "code_tests"
 
     @classmethod
@@ -62,6 +57,7 @@ class CodeTests:
             Template.parse(spec.before),
             Template.parse(spec.function) if spec.function is not None else None,
             sandbox,
+            Remembered(),
         )
 
     def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade:
@@ -112,22 +108,11 @@ class CodeTests:
 
         Raises `GradeFailed` if the sandbox could not run it.
         """
-        outcome = self.sandbox.run(
-            Program(
-                source=f"{code}\n{case.after}",
-                function=case.function,
-                arguments=case.arguments,
-                stdin=case.stdin,
-                limits=Limits(seconds, seconds, self.spec.memory_mb * 2**20),
-            )
-        )
-        if outcome.fault is None:
-            return case.failure(outcome)
-        if outcome.fault == "server":
-            raise GradeFailed(
-                FailureKind.PYTHON_SERVER, f"The sandbox could not run a test: {outcome.message}"
-            )
-        return _FAULTS.get(outcome.fault) or f"raised {_last_line(outcome.message)}"
+        try:
+            case.check(Attempt(self.sandbox, self.remembered, code, seconds, self.spec.memory_mb * 2**20))
+        except TestFailed as failed:
+            return str(failed)
+        return None
 
 
 def code_of(completion: str) -> str:
@@ -144,8 +129,3 @@ def code_of(completion: str) -> str:
             found = completion[opened.end() : end]
         position = closed.end() if closed else len(completion)
     return completion if found is None else found
-
-
-def _last_line(message: str) -> str:
-    lines = message.strip().splitlines()
-    return lines[-1][:200] if lines else "an error"

@@ -174,6 +174,7 @@ def _load(plan: Plan) -> list[str]:
         os.environ[name] = "1"  # a pool of threads does not survive a fork
     os.environ["HOME"] = "/"  # nltk does not load without a home
     vars(builtins).update(exit=sys.exit, quit=sys.exit)  # as `site` does, which is not loaded here
+    sys.set_int_max_str_digits(0)  # a server's protection; here time is limited
     sys.path.extend(plan.folders)
     loaded = []
     for name in plan.modules:

@@ -218,6 +218,7 @@ class LocalSandbox:
                     program.seed & 0xFFFFFFFF,
                     limits.output_bytes,
                     limits.result_bytes,
+                    self._compiled.at_once(program.harness.encode(), pool) if program.harness else b"",
                 )
                 started = time.perf_counter()
                 raw = pool.call(kind, request, limits, program.stdin)
@@ -236,13 +237,22 @@ class _CompiledSources:
 
     def of(self, source: bytes, pool: Pool) -> bytes:
         """Returns marshalled code, for a process as locked as the one that made it; empty the first time."""
+        return self._of(source, pool, is_seen=False)
+
+    def at_once(self, source: bytes, pool: Pool) -> bytes:
+        """Returns marshalled code, also the first time, of a source that is known to come again."""
+        return self._of(source, pool, is_seen=True)
+
+    def _of(self, source: bytes, pool: Pool, *, is_seen: bool) -> bytes:
         key = hashlib.sha256(source).digest()
         with self._lock:
             code = self._known.get(key)
-            if code is None:
-                self._put(key, b"")
-            else:
+            if code is not None:
                 self._known.move_to_end(key)
+            elif is_seen:
+                code = b""
+            else:
+                self._put(key, b"")
         if code == b"":
             code = _compiled(source, pool)
             with self._lock:

@@ -10,9 +10,12 @@ from graders.services import Outcome, Program
 
 _CALL = """
 import json, sys
-_source, _function, _arguments = json.load(open(sys.argv[1]))
+_source, _function, _arguments, _harness = json.load(open(sys.argv[1]))
 _module = {"__name__": "program"}
 exec(compile(_source, "program", "exec"), _module)
+if _harness:
+    _module = {"__name__": "harness", "program": _module}
+    exec(compile(_harness, "harness", "exec"), _module)
 _value = json.dumps(_module[_function](*_arguments), allow_nan=False)
 open(sys.argv[2], "w").write(_value)
 """
@@ -32,7 +35,9 @@ class UnsafeSandbox:
         self.programs.append(program)
         given, result = self.folder / "given.json", self.folder / "result.json"
         result.unlink(missing_ok=True)
-        given.write_text(json.dumps([program.source, program.function, list(program.arguments)]))
+        given.write_text(
+            json.dumps([program.source, program.function, list(program.arguments), program.harness])
+        )
         command = [sys.executable, "-I", "-c"]
         command += [_CALL, str(given), str(result)] if program.function else [program.source]
         try:

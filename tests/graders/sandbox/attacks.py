@@ -214,7 +214,7 @@ OUTPUT = [
 ]  # fmt: skip
 
 LEFT = [
-    Case("patched-modules", "import random, math\nmath.sqrt = json.dumps = json.loads = random.random = lambda *_: 666\nimport builtins\nbuiltins.open = builtins.len = lambda *_: 666\nreturn False", "no_result", NO_RESULT, after="import math, random\nreturn math.sqrt(4) == 2 and random.random() < 1 and len([1]) == 1 and json.loads('[1]') == [1]"),
+    Case("patched-modules", "import random, math\nmath.sqrt = json.dumps = json.loads = random.random = lambda *_: 666\nimport builtins\nbuiltins.open = builtins.len = lambda *_: 666\nreturn False", "no_result", "no valid result|ended before", after="import math, random\nreturn math.sqrt(4) == 2 and random.random() < 1 and len([1]) == 1 and json.loads('[1]') == [1]"),
     Case("module-that-shadows", "open('colorsys.py', 'w').write('evil = 1')\nsys.path.insert(0, '.')\nimport colorsys\nreturn False", None, says=CLOSED, value=False, after="import colorsys\nreturn not hasattr(colorsys, 'evil') and '.' not in sys.path"),
     Case("file-left-behind", "open('left', 'w').write('x')\nos.makedirs('a/b/c')\nopen('a/b/c/d', 'w').write('x')\nreturn False", None, says=CLOSED, value=False, after="try:\n    return os.listdir('.') == []\nexcept PermissionError:\n    return True"),
     Case("deep-folders-left-behind", "for _ in range(2000):\n    os.mkdir('d')\n    os.chdir('d')\nreturn False", None, says=CLOSED, value=False, after="try:\n    return os.listdir('.') == []\nexcept PermissionError:\n    return True"),

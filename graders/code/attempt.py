@@ -1,0 +1,245 @@
+"""Tries one completion in the sandbox: runs it, asks it for values, and has tests judged where it is not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from types import ModuleType
+from typing import Any
+
+from graders.code import answer_side, test_side, transport
+from graders.code.frame import framed
+from graders.code.python_tests import PythonTest, from_answer
+from graders.code.transport import Opaque, Unreadable, decode
+from graders.services import Limits, Outcome, Program, Sandbox
+from graders.types import FailureKind, GradeFailed
+
+MOST_ROUNDS = 32
+"""Times that a test may ask for more: once for a list of calls, and once for each that depends on a result."""
+MOST_REMEMBERED = 4096
+"""Verdicts and questions that are remembered: of all rows of a training, and of some completions of each."""
+RESULT_BYTES = 8 * 2**20
+"""Most that a completion may tell: a list of a million numbers."""
+
+
+def _text_of(*modules: ModuleType) -> str:
+    """Returns modules as one text, which loads nothing of this project."""
+    texts = [Path(str(module.__file__)).read_text("utf-8") for module in modules]
+    return "\n".join([_FUTURE, *(text.replace(_FUTURE, "") for text in texts)])
+
+
+_FUTURE = "from __future__ import annotations"
+ANSWER_SIDE = _text_of(transport, answer_side)
+TEST_SIDE = _text_of(transport, test_side)
+
+_FAULTS = {
+    "time": "ran longer than its time limit",
+    "memory": "ran out of memory",
+    "no_result": "gave no result",
+    "output": "wrote too much",
+}
+
+
+class TestFailed(Exception):
+    """Says why a completion does not pass a test. The text goes on the sentence "The test ..."."""
+
+    __test__ = False  # pytest takes it for tests otherwise
+
+
+class Remembered:
+    """Keeps what tests asked and judged, by all that it depends on; the most recently used.
+
+    It is safe to use from many threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[bytes, Any] = OrderedDict()
+
+    def of(self, key: str, make: Callable[[], Any]) -> Any:
+        """Returns what is known for a key, or makes it."""
+        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+        with self._lock:
+            if digest in self._known:
+                self._known.move_to_end(digest)
+                return self._known[digest]
+        made = make()
+        with self._lock:
+            self._known[digest] = made
+            while len(self._known) > MOST_REMEMBERED:
+                self._known.popitem(last=False)
+        return made
+
+
+@dataclass
+class Attempt:
+    """Tries one completion on one test.
+
+    Attributes:
+        code: the completion's code, behind what is put before it.
+        seconds: how long the test may take.
+        memory_bytes: how much it may take.
+    """
+
+    sandbox: Sandbox
+    remembered: Remembered
+    code: str
+    seconds: float
+    memory_bytes: int
+
+    def __post_init__(self) -> None:
+        self._started = perf_counter()
+
+    @cached_property
+    def _module(self) -> str:
+        """Returns the code; as a solution for LeetCode it may use the names that are given there."""
+        return framed(self.code) if "class Solution" in self.code else self.code
+
+    def run(self, stdin: str) -> Outcome:
+        """Runs the completion as a program. Raises `TestFailed`."""
+        return self._outcome(Program(self.code, stdin=stdin, limits=self._limits()))
+
+    def ask(self, function: str, arguments: Sequence[Any]) -> list[Any]:
+        """Returns the replies of the completion's side. Raises `TestFailed`."""
+        return self._replies(self._module, function, arguments)
+
+    def ask_framed(self, function: str, arguments: Sequence[Any]) -> list[Any]:
+        """Returns the replies of the completion's side within LeetCode's frame. Raises `TestFailed`."""
+        return self._replies(framed(self.code), function, arguments)
+
+    def _replies(self, module: str, function: str, arguments: Sequence[Any]) -> list[Any]:
+        program = Program(module, function, arguments, harness=ANSWER_SIDE, limits=self._limits())
+        told = self._outcome(program).value
+        try:
+            replies = json.loads(told)
+        except (TypeError, ValueError, RecursionError):
+            raise TestFailed("gave no result") from None
+        if not isinstance(replies, list) or not replies:
+            raise TestFailed("gave no result")
+        return replies
+
+    def judge(self, test: PythonTest) -> None:
+        """Has a test judged where the completion is not, by its replies to what the test asks.
+
+        A test that gives it what cannot be sent there runs beside it. Raises `TestFailed`.
+        """
+        if test.beside or beside_of(self.sandbox, self.remembered, test, self.code):
+            self._beside(test)
+            return
+        names, imports = from_answer(test, self.code)
+        known: list[list[Any]] = []
+        for _ in range(MOST_ROUNDS):
+            verdict = ask_test(self.sandbox, self.remembered, test, names, imports, known, self._limits())
+            match verdict:
+                case ["passed"]:
+                    return
+                case ["failed", kind, message]:
+                    raise TestFailed(f"raised {kind}" + (f": {message}" if message else ""))
+                case ["ask", [*asked]] if asked != [question for question, _ in known]:
+                    replies = self.ask("perform", [asked])
+                    if len(replies) != len(asked) or not all(_is_reply(one) for one in replies):
+                        raise TestFailed("gave no result")
+                    known = [[question, reply] for question, reply in zip(asked, replies, strict=True)]
+                case ["beyond", _]:
+                    self._beside(test)
+                    return
+                case _:
+                    break
+        raise TestFailed("asks differently each time, or for too much")
+
+    def _beside(self, test: PythonTest) -> None:
+        word = secrets.token_hex(16)
+        program = Program(
+            self._module, "beside", [test.text, word], harness=ANSWER_SIDE, limits=self._limits()
+        )
+        if self._outcome(program).value != word:
+            raise TestFailed("did not reach its end")
+
+    def _limits(self) -> Limits:
+        left = self.seconds - (perf_counter() - self._started)
+        if left <= 0:
+            raise TestFailed(_FAULTS["time"])
+        return Limits(left, max(left, 0.1), self.memory_bytes, result_bytes=RESULT_BYTES)
+
+    def _outcome(self, program: Program) -> Outcome:
+        outcome = self.sandbox.run(program)
+        if outcome.fault is None:
+            return outcome
+        if outcome.fault == "server":
+            raise GradeFailed(
+                FailureKind.PYTHON_SERVER, f"The sandbox could not run a test: {outcome.message}"
+            )
+        raise TestFailed(_FAULTS.get(outcome.fault) or f"raised {_last_line(outcome.message)}")
+
+
+def ask_test(
+    sandbox: Sandbox,
+    remembered: Remembered,
+    test: PythonTest,
+    names: list[str],
+    imports: list[str],
+    known: list[list[Any]],
+    limits: Limits,
+) -> Any:
+    """Returns what came of a test where some replies are known: see `test_side.judge`."""
+
+    def judged() -> Any:
+        packages = "\n    ".join(line for line in (*imports, *test.imports))
+        source = f"def _imports():\n    {packages or 'pass'}\n"  # by which a fork-server is chosen
+        arguments = [test.text, names, imports, known]
+        outcome = sandbox.run(Program(source, "judge", arguments, harness=TEST_SIDE, limits=limits))
+        if outcome.fault == "server":
+            raise GradeFailed(
+                FailureKind.PYTHON_SERVER, f"The sandbox could not run a test: {outcome.message}"
+            )
+        if outcome.fault is not None:
+            raise TestFailed(_FAULTS.get(outcome.fault) or f"raised {_last_line(outcome.message)}")
+        return json.loads(outcome.value)
+
+    return remembered.of(json.dumps([test.text, names, imports, known]), judged)
+
+
+def beside_of(sandbox: Sandbox, remembered: Remembered, test: PythonTest, code: str) -> str:
+    """Returns why a test can only run beside the completion, as far as that shows before any reply."""
+    if test.expected:
+        return ""
+    if test.beside:
+        return test.beside
+    names, imports = from_answer(test, code)
+    try:
+        verdict = ask_test(sandbox, remembered, test, names, imports, [], Limits(10, 10))
+    except TestFailed:
+        return ""
+    return str(verdict[1]) if verdict[0] == "beyond" else ""
+
+
+def value_of(told: Any) -> Any:
+    """Returns the value that a completion's side told, `Opaque` for one without texts. Raises `TestFailed`."""
+    if isinstance(told, list) and told[:1] == ["!"]:
+        raise TestFailed("raised " + ": ".join(str(one) for one in (*told[1:2], *told[3:4]) if one)[:200])
+    try:
+        return decode(told)
+    except (Unreadable, TypeError):
+        return Opaque("value")
+
+
+def _is_reply(reply: Any) -> bool:
+    return (
+        isinstance(reply, list)
+        and len(reply) == 2
+        and all(isinstance(part, list) for part in reply)
+        and all(isinstance(text, str) for text in reply[0])
+    )
+
+
+def _last_line(message: str) -> str:
+    lines = message.strip().splitlines()
+    return lines[-1][:200] if lines else "an error"
