@@ -24,6 +24,9 @@ from graders.types import FailureKind, GradeFailed
 
 MOST_ROUNDS = 32
 """Times that a test may ask for more: once for a list of calls, and once for each that depends on a result."""
+_LOOK_AGAIN = 2
+"""Round in which a test is looked at again: one that asks for a plain list of calls has ended by then."""
+_PLAN_SECONDS = 10.0
 MOST_REMEMBERED = 4096
 """Verdicts and questions that are remembered: of all rows of a training, and of some completions of each."""
 RESULT_BYTES = 8 * 2**20
@@ -105,19 +108,19 @@ class Attempt:
 
     def run(self, stdin: str) -> Outcome:
         """Runs the completion as a program. Raises `TestFailed`."""
-        return self._outcome(Program(self.code, stdin=stdin, limits=self._limits()))
+        return _run(self.sandbox, Program(self.code, stdin=stdin, limits=self._limits()))
 
     def ask(self, function: str, arguments: Sequence[Any]) -> list[Any]:
         """Returns the replies of the completion's side. Raises `TestFailed`."""
         return self._replies(self._module, function, arguments)
 
-    def ask_framed(self, function: str, arguments: Sequence[Any]) -> list[Any]:
-        """Returns the replies of the completion's side within LeetCode's frame. Raises `TestFailed`."""
-        return self._replies(framed(self.code), function, arguments)
+    def call(self, name: str, arguments: Sequence[Any]) -> list[Any]:
+        """Returns the reply to a call of a function, within LeetCode's frame. Raises `TestFailed`."""
+        return self._replies(framed(self.code, but=name), "call", [name, arguments])
 
     def _replies(self, module: str, function: str, arguments: Sequence[Any]) -> list[Any]:
         program = Program(module, function, arguments, harness=ANSWER_SIDE, limits=self._limits())
-        told = self._outcome(program).value
+        told = _run(self.sandbox, program).value
         try:
             replies = json.loads(told)
         except (TypeError, ValueError, RecursionError):
@@ -131,36 +134,46 @@ class Attempt:
 
         A test that gives it what cannot be sent there runs beside it. Raises `TestFailed`.
         """
-        if test.beside or beside_of(self.sandbox, self.remembered, test, self.code):
+        if test.beside:
             self._beside(test)
             return
-        names, imports = from_answer(test, self.code)
         known: list[list[Any]] = []
-        for _ in range(MOST_ROUNDS):
-            verdict = ask_test(self.sandbox, self.remembered, test, names, imports, known, self._limits())
-            match verdict:
+        for turn in range(MOST_ROUNDS):
+            match self._ask_test(test, known):
                 case ["passed"]:
                     return
                 case ["failed", kind, message]:
                     raise TestFailed(f"raised {kind}" + (f": {message}" if message else ""))
-                case ["ask", [*asked]] if asked != [question for question, _ in known]:
-                    replies = self.ask("perform", [asked])
-                    if len(replies) != len(asked) or not all(_is_reply(one) for one in replies):
-                        raise TestFailed("gave no result")
-                    known = [[question, reply] for question, reply in zip(asked, replies, strict=True)]
-                case ["beyond", _]:
+                case ["ask", [*asked]] if not (turn == _LOOK_AGAIN and self._differs_by_itself(test)):
+                    known = self._with_replies(asked)
+                case _:
                     self._beside(test)
                     return
-                case _:
-                    break
-        raise TestFailed("asks differently each time, or for too much")
+        raise TestFailed(f"asks more than {MOST_ROUNDS} times")
+
+    def _ask_test(self, test: PythonTest, known: list[list[Any]]) -> Any:
+        return ask_test(self.sandbox, self.remembered, test, self.code, known, self._limits())
+
+    def _differs_by_itself(self, test: PythonTest) -> bool:
+        """Tells whether a test asks something else each time it runs, whatever the replies."""
+        return bool(
+            self._ask_test(test, [])
+            != ask_test(self.sandbox, Remembered(), test, self.code, [], self._limits())
+        )
+
+    def _with_replies(self, asked: list[Any]) -> list[list[Any]]:
+        """Returns questions with the completion's replies to them. Raises `TestFailed`."""
+        replies = self.ask("perform", [asked])
+        if len(replies) != len(asked) or not all(_is_reply(one) for one in replies):
+            raise TestFailed("gave no result")
+        return [[question, reply] for question, reply in zip(asked, replies, strict=True)]
 
     def _beside(self, test: PythonTest) -> None:
         word = secrets.token_hex(16)
         program = Program(
             self._module, "beside", [test.text, word], harness=ANSWER_SIDE, limits=self._limits()
         )
-        if self._outcome(program).value != word:
+        if _run(self.sandbox, program).value != word:
             raise TestFailed("did not reach its end")
 
     def _limits(self) -> Limits:
@@ -169,53 +182,47 @@ class Attempt:
             raise TestFailed(_FAULTS["time"])
         return Limits(left, max(left, 0.1), self.memory_bytes, result_bytes=RESULT_BYTES)
 
-    def _outcome(self, program: Program) -> Outcome:
-        outcome = self.sandbox.run(program)
-        if outcome.fault is None:
-            return outcome
-        if outcome.fault == "server":
-            raise GradeFailed(
-                FailureKind.PYTHON_SERVER, f"The sandbox could not run a test: {outcome.message}"
-            )
-        raise TestFailed(_FAULTS.get(outcome.fault) or f"raised {_last_line(outcome.message)}")
-
 
 def ask_test(
     sandbox: Sandbox,
     remembered: Remembered,
     test: PythonTest,
-    names: list[str],
-    imports: list[str],
+    code: str,
     known: list[list[Any]],
     limits: Limits,
 ) -> Any:
-    """Returns what came of a test where some replies are known: see `test_side.judge`."""
+    """Returns what came of a test where some replies are known: see `test_side.judge`. Raises `TestFailed`."""
+    names, imports = from_answer(test, code)
 
     def judged() -> Any:
-        packages = "\n    ".join(line for line in (*imports, *test.imports))
+        packages = "\n    ".join((*imports, *test.imports))
         source = f"def _imports():\n    {packages or 'pass'}\n"  # by which a fork-server is chosen
         arguments = [test.text, names, imports, known]
-        outcome = sandbox.run(Program(source, "judge", arguments, harness=TEST_SIDE, limits=limits))
-        if outcome.fault == "server":
-            raise GradeFailed(
-                FailureKind.PYTHON_SERVER, f"The sandbox could not run a test: {outcome.message}"
-            )
-        if outcome.fault is not None:
-            raise TestFailed(_FAULTS.get(outcome.fault) or f"raised {_last_line(outcome.message)}")
-        return json.loads(outcome.value)
+        program = Program(source, "judge", arguments, harness=TEST_SIDE, limits=limits)
+        return json.loads(_run(sandbox, program).value)
 
     return remembered.of(json.dumps([test.text, names, imports, known]), judged)
 
 
+def _run(sandbox: Sandbox, program: Program) -> Outcome:
+    """Returns the outcome of a program that ran to its end.
+
+    Raises `TestFailed`, or `GradeFailed` if the sandbox could not run it.
+    """
+    outcome = sandbox.run(program)
+    if outcome.fault is None:
+        return outcome
+    if outcome.fault == "server":
+        raise GradeFailed(FailureKind.PYTHON_SERVER, f"The sandbox could not run a test: {outcome.message}")
+    raise TestFailed(_FAULTS.get(outcome.fault) or f"raised {_last_line(outcome.message)}")
+
+
 def beside_of(sandbox: Sandbox, remembered: Remembered, test: PythonTest, code: str) -> str:
     """Returns why a test can only run beside the completion, as far as that shows before any reply."""
-    if test.expected:
-        return ""
-    if test.beside:
-        return test.beside
-    names, imports = from_answer(test, code)
+    if test.expected or test.beside:
+        return "" if test.expected else test.beside
     try:
-        verdict = ask_test(sandbox, remembered, test, names, imports, [], Limits(10, 10))
+        verdict = ask_test(sandbox, remembered, test, code, [], Limits(_PLAN_SECONDS, _PLAN_SECONDS))
     except TestFailed:
         return ""
     return str(verdict[1]) if verdict[0] == "beyond" else ""

@@ -133,8 +133,7 @@ def _call_case(name: Any, arguments: Any, expected: Any, at: int, tolerance: flo
         raise unusable(f"have 'arguments' at {at} that are no list")
 
     def check(attempt: Attempt) -> None:
-        [told] = attempt.ask_framed("call", [name, arguments])
-        got = value_of(told)
+        got = value_of(attempt.call(name, arguments)[0])
         if same(expected, got, tolerance, is_json=True):
             return
         # published call tests often hold the result in a list of one

@@ -51,9 +51,12 @@ _WORD = re.compile(r"[^\W\d]\w*")
 _FUTURE = re.compile(r"^from __future__ import [^\n]*\n", re.MULTILINE)
 
 
-def framed(code: str) -> str:
-    """Returns code behind what it uses of LeetCode's frame; its own definitions of those names win."""
-    words = set(_WORD.findall(code))
+def framed(code: str, but: str = "") -> str:
+    """Returns code behind what it uses of LeetCode's frame; its own definitions of those names win.
+
+    `but` is a name that it must define itself: the function that is tested.
+    """
+    words = set(_WORD.findall(code)) - {but}
     lines = [
         f"try: {line}\nexcept ImportError: pass\n" if "sortedcontainers" in line else f"{line}\n"
         for name, line in IMPORTS.items()

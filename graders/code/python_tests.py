@@ -19,12 +19,17 @@ MAX_DIGITS = 262_144
 _CHECKING = (ast.Assert, ast.Raise, ast.Expr, ast.If, ast.For, ast.While, ast.With, ast.Try)
 """Statements that can fail a test; one that only defines functions is passed by anything."""
 
-_BESIDE = re.compile(
-    r"\b(await|async|asyncio|builtins|eval|exec|gc|getsource|globals|inspect|locals|mock|monkeypatch|multiprocessing|"
-    r"now|patch|perf_counter|redirect_stdout|secrets|stdin|stdout|SystemRandom|sys\.modules|subprocess|threading|"
-    r"time\.time|today|traceback|tracemalloc|urandom|uuid\d?|warnings|weakref|__main__|__builtins__)\b|random\.seed\(\)"
+_BESIDE = frozenset(
+    """
+    asyncio builtins eval exec gc getsource globals inspect locals mock monkeypatch multiprocessing now patch
+    perf_counter redirect_stdout secrets setattr stdin stdout subprocess sys threading time today traceback tracemalloc
+    urandom uuid1 uuid4 warnings weakref SystemRandom __builtins__ __closure__ __code__ __defaults__ __dict__ __doc__
+    __globals__ __annotations__ __module__ capsys tmp_path
+    """.split()
 )
-"""What shows that a test looks into the process of the answer, or runs differently each time."""
+"""Names that show that a test looks into the process of the answer, or runs differently each time."""
+_UNSEEDED = frozenset(("seed", "Random", "default_rng", "RandomState"))
+"""Functions that make chance anew where they are called with nothing."""
 
 _SMALL = (None, True, False, 0, 1, -1, 2, "", b"", (), [], {}, set(), frozenset())
 """Values that an answer could guess without being asked for them."""
@@ -79,7 +84,6 @@ def read_python_test(text: str) -> PythonTest:
     loaded, bound = _names(tree)
     free = loaded - bound
     known = frozenset(vars(builtins))
-    match = _BESIDE.search(text)
     return PythonTest(
         text,
         [ast.unparse(node) for node in ast.walk(tree) if _is_import(node)],
@@ -87,8 +91,24 @@ def read_python_test(text: str) -> PythonTest:
         tuple(_expected(tree) or ()),
         free - known,
         free & known,
-        f"it uses '{match[0]}'" if match else "",
+        _why_beside(tree, loaded),
     )
+
+
+def _why_beside(tree: ast.Module, loaded: frozenset[str]) -> str:
+    """Returns why a test can only run beside the completion, as far as its text shows; empty if it need not."""
+    used = set(loaded)
+    for node in ast.walk(tree):
+        match node:
+            case ast.AsyncFunctionDef() | ast.Await():
+                return "it awaits something"
+            case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name), args=[]) if name in _UNSEEDED:
+                return f"it uses '{name}' without a seed"
+            case ast.Attribute(attr=name):
+                used.add(name)
+            case ast.Import(names=names) | ast.ImportFrom(names=names):
+                used.update(part for one in names for part in one.name.split("."))
+    return next((f"it uses '{name}'" for name in sorted(used & _BESIDE)), "")
 
 
 def _is_import(node: ast.AST) -> bool:
@@ -305,10 +325,8 @@ def from_answer(test: PythonTest, code: str) -> tuple[list[str], list[str]]:
     completion's own `abs` judges nobody.
     """
     defined, imported = _made_by(code)
-    lines = [
-        imported.get(name) or IMPORTS[name]
-        for name in sorted(test.names - defined)
-        if name in imported or name in IMPORTS
-    ]
-    names = {name for name in test.names if name in defined or not (name in imported or name in IMPORTS)}
+    if "class Solution" in code and test.names & defined:
+        imported = {**IMPORTS, **imported}  # LeetCode's frame
+    names = {name for name in test.names if name in defined or name not in imported}
+    lines = [imported[name] for name in sorted(test.names - names)]
     return sorted(names or (test.builtin_names & defined)), lines

@@ -9,7 +9,8 @@ import sys
 from graders.services import Outcome, Program
 
 _CALL = """
-import json, sys
+import json, random, sys
+random.seed(0)
 _source, _function, _arguments, _harness = json.load(open(sys.argv[1]))
 _module = {"__name__": "program"}
 exec(compile(_source, "program", "exec"), _module)
@@ -38,12 +39,13 @@ class UnsafeSandbox:
         given.write_text(
             json.dumps([program.source, program.function, list(program.arguments), program.harness])
         )
-        command = [sys.executable, "-I", "-c"]
+        command = [sys.executable, "-P", "-s", "-c"]
         command += [_CALL, str(given), str(result)] if program.function else [program.source]
         try:
             done = subprocess.run(
                 command,
                 input=program.stdin,
+                env={"PYTHONHASHSEED": "0"},
                 capture_output=True,
                 text=True,
                 timeout=program.limits.wall_seconds,
