@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     program: dict[str, Any] = {}
 
-MOST_TAKEN = 100_000
-"""Most items of an iterator that are told at once."""
 _MOST_MESSAGE = 300
 _OPERATORS = (
     "getitem", "setitem", "delitem", "eq", "lt", "le", "gt", "ge", "add", "sub", "mul", "truediv", "floordiv",
@@ -25,9 +23,11 @@ _OPERATORS = (
 )  # fmt: skip
 _ACTIONS: dict[str, Any] = {
     "value": lambda one: one,
-    "take": lambda one: list(islice(iter(one), MOST_TAKEN)),
+    "iter": iter,
+    "take": lambda one, count: list(islice(one, count)),
+    "get": getattr,
+    "set": setattr,
     "isinstance": isinstance,
-    "setattr": setattr,
     "next": next,
     "len": len,
     "bool": bool,
@@ -62,26 +62,26 @@ def call(name: str, arguments: list[Any]) -> str:
 
 def perform(asked: list[list[Any]]) -> str:
     """Returns the JSON of a list of replies to what a test asks: [texts of the result, arguments it changed]."""
-    kept: list[Any] = []
+    kept: dict[str, Any] = {}
     results: list[Any] = []
 
     def keep(value: Any) -> str:
-        kept.append(value)
-        return f"r{len(kept) - 1} {type(value).__name__}"
+        text = f"r{len(results)}.{len(kept)}"
+        kept[text] = value
+        return text
 
     def refer(text: str) -> Any:
         if text[:1] == "g":
             return _named(text[1:])
-        return (kept if text[:1] == "r" else results)[int(text[1:].split(" ")[0])]
+        return kept[text] if text[:1] == "r" else results[int(text[1:])]
 
     told = []
-    for action, path, texts, named in asked:
-        arguments = [decode(one, refer, is_rich=True) for one in texts]
-        keywords = {name: decode(one, refer, is_rich=True) for name, one in named.items()}
+    for action, texts, named in asked:
+        arguments: list[Any] = []
         result: Any = None
         try:
-            for name in path:
-                arguments[0] = getattr(arguments[0], name)
+            arguments = [decode(one, refer, is_rich=True) for one in texts]
+            keywords = {name: decode(one, refer, is_rich=True) for name, one in named.items()}
             result = (operator.call if action == "call" else _ACTIONS[action])(*arguments, **keywords)
             told.append([encode(result, keep), _changed(arguments, texts)])
         except BaseException as error:
@@ -115,10 +115,14 @@ def _changed(arguments: list[Any], texts: list[list[str]]) -> list[Any]:
 
 
 def _raised(error: BaseException) -> list[str]:
-    """Returns what stands for an exception: its kind, the built-in kind that it is of, and its message."""
-    known = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins")
+    """Returns what stands for an exception: its message, and the names of its kinds up to the built-in one."""
+    names: list[str] = []
+    for kind in type(error).__mro__:
+        names.append(kind.__name__[:_MOST_MESSAGE])
+        if kind.__module__ == "builtins":
+            break
     try:
         message = str(error)[:_MOST_MESSAGE]
     except BaseException:
         message = ""
-    return ["!", type(error).__name__[:_MOST_MESSAGE], known, message.encode("utf-8", "replace").decode()]
+    return ["!", message.encode("utf-8", "replace").decode(), *names]

@@ -197,7 +197,7 @@ def ask_test(
     def judged() -> Any:
         packages = "\n    ".join((*imports, *test.imports))
         source = f"def _imports():\n    {packages or 'pass'}\n"  # by which a fork-server is chosen
-        arguments = [test.text, names, imports, known]
+        arguments = [test.text, names, sorted(test.kinds & set(names)), imports, known]
         program = Program(source, "judge", arguments, harness=TEST_SIDE, limits=limits)
         return json.loads(_run(sandbox, program).value)
 
@@ -231,7 +231,7 @@ def beside_of(sandbox: Sandbox, remembered: Remembered, test: PythonTest, code: 
 def value_of(told: Any) -> Any:
     """Returns the value that a completion's side told, `Opaque` for one without texts. Raises `TestFailed`."""
     if isinstance(told, list) and told[:1] == ["!"]:
-        raise TestFailed("raised " + ": ".join(str(one) for one in (*told[1:2], *told[3:4]) if one)[:200])
+        raise TestFailed("raised " + ": ".join(str(one) for one in (*told[2:3], *told[1:2]) if one)[:200])
     try:
         return decode(told)
     except (Unreadable, TypeError):
@@ -243,6 +243,7 @@ def _is_reply(reply: Any) -> bool:
         isinstance(reply, list)
         and len(reply) == 2
         and all(isinstance(part, list) for part in reply)
+        and bool(reply[0])
         and all(isinstance(text, str) for text in reply[0])
     )
 

@@ -64,6 +64,7 @@ class PythonTest:
         expected: expressions and their values, if the test says no more than that.
         names: names that it takes from elsewhere.
         builtin_names: names of Python's own that it uses, which a completion might define.
+        kinds: names among them that it takes for kinds of exceptions.
         beside: why it can only run beside the completion; empty if it need not.
         is_check: whether it has a statement that can fail it.
     """
@@ -74,6 +75,7 @@ class PythonTest:
     expected: Sequence[Expected]
     names: frozenset[str]
     builtin_names: frozenset[str]
+    kinds: frozenset[str]
     beside: str
 
 
@@ -91,6 +93,7 @@ def read_python_test(text: str) -> PythonTest:
         tuple(_expected(tree) or ()),
         free - known,
         free & known,
+        frozenset(_kinds(tree)),
         _why_beside(tree, loaded),
     )
 
@@ -109,6 +112,24 @@ def _why_beside(tree: ast.Module, loaded: frozenset[str]) -> str:
             case ast.Import(names=names) | ast.ImportFrom(names=names):
                 used.update(part for one in names for part in one.name.split("."))
     return next((f"it uses '{name}'" for name in sorted(used & _BESIDE)), "")
+
+
+def _kinds(tree: ast.Module) -> Iterator[str]:
+    """Yields the names that a test catches, raises or waits for."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.ExceptHandler(type=ast.expr() as caught):
+                yield from _names_in(caught)
+            case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name), args=[first, *_]) if (
+                "aises" in name
+            ):
+                yield from _names_in(first)
+            case ast.Raise(exc=ast.Call(func=ast.Name(id=name)) | ast.Name(id=name)):
+                yield name
+
+
+def _names_in(node: ast.AST) -> Iterator[str]:
+    return (one.id for one in ast.walk(node) if isinstance(one, ast.Name))
 
 
 def _is_import(node: ast.AST) -> bool:

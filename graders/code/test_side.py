@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from graders.code.transport import decode, encode
 
 _MOST_ASKED = 20_000
+_MOST_AT_ONCE = 2000
+"""Questions without replies in one run: a loop that waits for a reply would ask for ever."""
+_MOST_DEPTH = 16
+"""How deep a question may be about the result of a question about a result that is missing."""
+_FIRST_ITEMS = 64
 _LET_PASS = object()
 
 
@@ -30,10 +35,17 @@ class Beyond(BaseException):
 
 
 class _Conversation:
-    """Holds what was asked so far and is asked now, and what the replies were."""
+    """Holds what is asked, and the questions and replies of an earlier run of the same test.
+
+    Questions are called by their place: `#3` is the result of the fourth, `r3.0` the first object inside of it.
+    """
 
     def __init__(self, known: list[list[Any]]) -> None:
         self.known = known
+        self.at = 0
+        self.places: dict[str, str] = {}
+        """Places of known questions, and where they are asked now."""
+        self.passed_over: set[str] = set()
         self.asked: list[list[Any]] = []
         self.is_open = False
         self.asserts = 0
@@ -41,68 +53,138 @@ class _Conversation:
 
     def ask(self, action: str, remote: Remote, *arguments: Any, **named: Any) -> Any:
         """Returns the reply as a value; a `Remote` where there is none yet, or for an object."""
-        if remote._cherry_is_missing and action not in ("call", "value"):
+        if remote._cherry_is_missing and (
+            action not in ("call", "get") or remote._cherry_depth >= _MOST_DEPTH
+        ):
             self.miss()
-        texts = [[remote._cherry_text], *(self._texts(one) for one in arguments)]
-        keywords = {key: self._texts(one) for key, one in named.items()}
-        question = [action, list(remote._cherry_path), texts, keywords]
-        at = len(self.asked)
-        if at >= _MOST_ASKED:
+        texts = [[remote._cherry_text], *(encode(one, self._sent) for one in arguments)]
+        question = [action, texts, {key: encode(one, self._sent) for key, one in named.items()}]
+        place = len(self.asked)
+        if place >= _MOST_ASKED:
             self._give_up("it asks too much")
         self.asked.append(question)
-        if at >= len(self.known) or self.known[at][0] != question:
-            self.known = self.known[:at]
-            self.is_open = True
-            return Remote(f"#{at}", is_missing=True)
-        return self._reply(at, arguments)
+        reply = None if self.is_open else self._known_reply(question, place)
+        if reply is not None:
+            return self._value(reply, place, arguments)
+        if self.is_open and place >= _MOST_AT_ONCE:
+            self.miss()
+        self.is_open = True
+        return Remote(f"#{place}", depth=remote._cherry_depth + 1, is_missing=True)
 
     def miss(self) -> NoReturn:
         """Ends what cannot go on without a reply."""
         self.is_open = True
         raise Missing
 
-    def _texts(self, value: Any) -> list[str]:
-        return encode(value._cherry_resolved() if type(value) is Remote else value, self._sent)
+    def _known_reply(self, question: list[Any], place: int) -> list[Any] | None:
+        """Returns the known reply to a question; questions that a plain value has answered are passed over."""
+        while self.at < len(self.known):
+            before, reply = self.known[self.at]
+            here = f"#{self.at}"
+            self.at += 1
+            if self._is_same(before, question):
+                self.places[here] = f"#{place}"
+                return list(reply)
+            target = before[1][0][0]
+            if target not in self.passed_over and not self._is_plain(target):
+                return None
+            self.passed_over.add(here)
+        return None
+
+    def _is_plain(self, text: str) -> bool:
+        """Tells whether a question was about a result that turned out to be a value, which is asked here."""
+        return text[:1] == "#" and self._texts_of(text)[0][:1] not in ("r", "!")
+
+    def _texts_of(self, text: str) -> list[str]:
+        return list(self.known[int(text[1:])][1][0])
+
+    def _is_same(self, before: list[Any], now: list[Any]) -> bool:
+        return (
+            before[0] == now[0]
+            and len(before[1]) == len(now[1])
+            and before[2].keys() == now[2].keys()
+            and all(self._are_same(one, other) for one, other in zip(before[1], now[1], strict=True))
+            and all(self._are_same(before[2][key], now[2][key]) for key in now[2])
+        )
+
+    def _are_same(self, before: list[str], now: list[str]) -> bool:
+        """Tells whether texts mean the same: a result that was missing may be known by now."""
+        if [self._moved(text) for text in before] == now:
+            return True
+        if len(before) != 1 or before[0][:1] != "#":
+            return False
+        return [self._moved(text) for text in self._texts_of(before[0])] == now
+
+    def _moved(self, text: str) -> str:
+        """Returns what a known result is called now."""
+        if text[:1] == "#":
+            return self.places.get(text, "")
+        if text[:1] == "r":
+            place, _, rest = text[1:].partition(".")
+            return f"r{self.places.get('#' + place, '#')[1:]}.{rest}"
+        return text
 
     def _sent(self, value: Any) -> str:
         """Returns what a remote object is called; nothing else goes there without a text of its own."""
         if type(value) is not Remote:
             self._give_up(f"it gives the answer an object of the kind '{type(value).__name__}'")
-        if value._cherry_path:
-            self._give_up("it gives the answer attributes of an object, inside of something else")
         return str(value._cherry_text)
 
     def _give_up(self, why: str) -> NoReturn:
         self.beyond = why
         raise Beyond(why)
 
-    def _reply(self, at: int, arguments: tuple[Any, ...]) -> Any:
-        texts, changed = self.known[at][1]
-        if len(texts) == 1 and texts[0][:1] == "r":
-            return Remote(f"#{at}")  # as it was called while the reply was missing
-        for place, now in changed:
-            _change(arguments[place - 1], decode(now, self._met, is_rich=True))
+    def _value(self, reply: list[Any], place: int, arguments: tuple[Any, ...]) -> Any:
+        texts, changed = reply
+        for which, now in changed:
+            _change(arguments[which - 1], decode(now, self._met, is_rich=True))
         if texts[:1] == ["!"]:
-            _, name, known, message = texts
-            kind = getattr(builtins, known, Exception)
-            raise kind(message) if kind is not UnicodeDecodeError else ValueError(message)
+            raise _exception(texts[1], texts[2:])
+        if len(texts) == 1 and texts[0][:1] == "r":
+            return Remote(f"#{place}")  # as it is called while the reply is missing
         return decode(texts, self._met, is_rich=True)
 
     def _met(self, text: str) -> Any:
         if text[:1] != "r":
             raise ValueError("it refers to nothing")
-        return Remote(text)
+        return Remote(self._moved(text))
+
+
+_kinds: dict[str, type[BaseException]] = {}
+"""Kinds of exceptions of the completion's, by name."""
+
+
+def _exception(message: str, names: list[str]) -> BaseException:
+    """Returns an exception of a kind that is called like one of the completion's, and of the same built-in kind."""
+    *own, known = names
+    kind: Any = getattr(builtins, known, Exception)
+    if kind in (UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError):
+        kind = UnicodeError
+    for name in reversed(own):
+        kind = _kinds.setdefault(name, type(name, (kind,), {}))
+    return kind(message)  # type: ignore[no-any-return]
 
 
 def _change(argument: Any, now: Any) -> None:
-    """Makes an argument what it became where it was sent to."""
-    if type(argument) is not type(now):
-        return
-    if isinstance(argument, list | bytearray):
+    """Makes an argument what it became where it was sent to; lists and dictionaries inside stay the same ones."""
+    if isinstance(argument, list):
+        argument[:] = [_kept(*pair) for pair in zip(argument, now, strict=False)] + now[len(argument) :]
+    elif isinstance(argument, bytearray):
         argument[:] = now
-    elif isinstance(argument, dict | set):
+    elif isinstance(argument, dict):
+        changed = {key: _kept(argument.get(key), value) for key, value in now.items()}
+        argument.clear()
+        argument.update(changed)
+    elif isinstance(argument, set):
         argument.clear()
         argument.update(now)
+
+
+def _kept(before: Any, now: Any) -> Any:
+    if type(before) is not type(now) or not isinstance(before, list | dict | set | bytearray):
+        return now
+    _change(before, now)
+    return before
 
 
 class Remote:
@@ -111,16 +193,17 @@ class Remote:
     It is equal to nothing that is here, and no number: an object that claims to be both gains nothing.
     """
 
-    def __init__(self, text: str, path: tuple[str, ...] = (), *, is_missing: bool = False) -> None:
+    def __init__(self, text: str, *, depth: int = 0, is_missing: bool = False) -> None:
         object.__setattr__(self, "_cherry_text", text)
-        object.__setattr__(self, "_cherry_path", path)
+        object.__setattr__(self, "_cherry_depth", depth)
         object.__setattr__(self, "_cherry_is_missing", is_missing)
 
     def _cherry_resolved(self) -> Any:
-        """Returns the value of an attribute, or of a reply; ends what needs a reply that is missing."""
-        return talk.ask("value", self) if self._cherry_path else self
+        """Returns the value of a name, if it is one; an object stays `Remote`."""
+        return talk.ask("value", self) if self._cherry_text[:1] == "g" else self
 
     def _cherry_object(self) -> Any:
+        """Returns the same; ends what needs a reply that is missing."""
         found = self._cherry_resolved()
         if type(found) is Remote and found._cherry_is_missing:
             talk.miss()
@@ -131,11 +214,10 @@ class Remote:
             name.startswith("__") and name.endswith("__") and name != "__name__"
         ):
             raise AttributeError(name)
-        found = Remote(self._cherry_text, (*self._cherry_path, name), is_missing=self._cherry_is_missing)
-        return found if name != "__name__" else talk.ask("value", found)
+        return talk.ask("get", self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        talk.ask("setattr", self, name, value)
+        talk.ask("set", self, name, value)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         return talk.ask("call", self, *arguments, **named)
@@ -222,12 +304,7 @@ class Remote:
 
     def __iter__(self) -> Any:
         mine = self._cherry_object()
-        if type(mine) is not Remote:
-            return iter(mine)
-        found = talk.ask("take", mine)
-        if type(found) is Remote:
-            talk.miss()
-        return iter(found)
+        return iter(mine) if type(mine) is not Remote else _items(talk.ask("iter", mine))
 
     def __next__(self) -> Any:
         return self._cherry_do("next")
@@ -261,10 +338,25 @@ class Remote:
         return found if type(found) is bool else talk.miss()
 
     def __enter__(self) -> Any:
-        return talk.ask("call", Remote(self._cherry_text, (*self._cherry_path, "__enter__")))
+        return talk.ask("call", talk.ask("get", self, "__enter__"))
 
     def __exit__(self, *_: object) -> None:
-        talk.ask("call", Remote(self._cherry_text, (*self._cherry_path, "__exit__")), None, None, None)
+        talk.ask("call", talk.ask("get", self, "__exit__"), None, None, None)
+
+
+def _items(items: Any) -> Any:
+    """Yields the items of an iterator of the completion's, taken there in steps that grow."""
+    step = _FIRST_ITEMS
+    while True:
+        if type(items) is not Remote or items._cherry_is_missing:
+            talk.miss()
+        taken = talk.ask("take", items, step)
+        if type(taken) is not list:
+            talk.miss()
+        yield from taken
+        if len(taken) < step:
+            return
+        step *= 8
 
 
 def _number(kind: Any) -> Any:
@@ -330,7 +422,7 @@ class _Assert(contextlib.AbstractContextManager[None]):
         return kind is not None and talk.is_open and not isinstance(error, Beyond)
 
 
-def judge(test: str, names: list[str], imports: list[str], known: list[list[Any]]) -> str:
+def judge(test: str, names: list[str], kinds: list[str], imports: list[str], known: list[list[Any]]) -> str:
     """Returns the JSON of what came of a test: `passed`, `ask` with questions, `failed` or `beyond` with why."""
     global talk
     talk = _Conversation(known)
@@ -339,6 +431,9 @@ def judge(test: str, names: list[str], imports: list[str], known: list[list[Any]
         with contextlib.suppress(Exception):
             exec(line, namespace)  # noqa: S102
     namespace.update((name, Remote("g" + name)) for name in names)
+    _kinds.clear()
+    for name in kinds:
+        namespace[name] = _kinds.setdefault(name, type(name, (Exception,), {}))
     why: list[Any] = ["passed"]
     try:
         tree = _LettingPass().visit(ast.parse(test))
