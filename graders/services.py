@@ -17,6 +17,9 @@ Fault = Literal["raised", "time", "memory", "no_result", "output", "server"]
 much; or (`server`) the sandbox itself could not run it, which is nobody's fault but ours."""
 
 
+Harness = Literal["answer", "judge"]
+
+
 @dataclass(frozen=True)
 class Limits:
     """Limits what one program may use; the sandbox's own limits hold where they are lower.
@@ -45,8 +48,8 @@ class Program:
         arguments: JSON values, which reach the function as they are.
         stdin: what the program can read from standard input.
         seed: `random` and numpy start from it, so that the same call gives the same result.
-        harness: source of a module beside it that has `function` in the place of `source`; it finds the names of
-            `source` in `program`, and shares none with it.
+        harness: what has `function` in the place of `source`: functions of the sandbox's own that ask the module
+            that `source` makes (`answer`), or judge a test (`judge`).
     """
 
     source: str
@@ -54,7 +57,7 @@ class Program:
     arguments: Sequence[Any] = ()
     stdin: str = ""
     seed: int = 0
-    harness: str = ""
+    harness: Harness | None = None
     limits: Limits = field(default_factory=Limits)
 
 

@@ -10,15 +10,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from time import perf_counter
-from types import ModuleType
 from typing import Any
 
-from graders.code import answer_side, test_side, transport
 from graders.code.frame import framed
 from graders.code.python_tests import PythonTest, from_answer
-from graders.code.transport import Opaque, Unreadable, decode
+from graders.sandbox.transport import Opaque, Unreadable, decode
 from graders.services import Limits, Outcome, Program, Sandbox
 from graders.types import FailureKind, GradeFailed
 
@@ -32,16 +29,6 @@ MOST_REMEMBERED = 4096
 RESULT_BYTES = 8 * 2**20
 """Most that a completion may tell: a list of a million numbers."""
 
-
-def _text_of(*modules: ModuleType) -> str:
-    """Returns modules as one text, which loads nothing of this project."""
-    texts = [Path(str(module.__file__)).read_text("utf-8") for module in modules]
-    return "\n".join([_FUTURE, *(text.replace(_FUTURE, "") for text in texts)])
-
-
-_FUTURE = "from __future__ import annotations"
-ANSWER_SIDE = _text_of(transport, answer_side)
-TEST_SIDE = _text_of(transport, test_side)
 
 _FAULTS = {
     "time": "ran longer than its time limit",
@@ -119,7 +106,7 @@ class Attempt:
         return self._replies(framed(self.code, but=name), "call", [name, arguments])
 
     def _replies(self, module: str, function: str, arguments: Sequence[Any]) -> list[Any]:
-        program = Program(module, function, arguments, harness=ANSWER_SIDE, limits=self._limits())
+        program = Program(module, function, arguments, harness="answer", limits=self._limits())
         told = _run(self.sandbox, program).value
         try:
             replies = json.loads(told)
@@ -170,9 +157,7 @@ class Attempt:
 
     def _beside(self, test: PythonTest) -> None:
         word = secrets.token_hex(16)
-        program = Program(
-            self._module, "beside", [test.text, word], harness=ANSWER_SIDE, limits=self._limits()
-        )
+        program = Program(self._module, "beside", [test.text, word], harness="answer", limits=self._limits())
         if _run(self.sandbox, program).value != word:
             raise TestFailed("did not reach its end")
 
@@ -191,14 +176,14 @@ def ask_test(
     known: list[list[Any]],
     limits: Limits,
 ) -> Any:
-    """Returns what came of a test where some replies are known: see `test_side.judge`. Raises `TestFailed`."""
+    """Returns what came of a test where some replies are known: see `judge_side.judge`. Raises `TestFailed`."""
     names, imports = from_answer(test, code)
 
     def judged() -> Any:
         packages = "\n    ".join((*imports, *test.imports))
         source = f"def _imports():\n    {packages or 'pass'}\n"  # by which a fork-server is chosen
         arguments = [test.text, names, sorted(test.kinds & set(names)), imports, known]
-        program = Program(source, "judge", arguments, harness=TEST_SIDE, limits=limits)
+        program = Program(source, "judge", arguments, harness="judge", limits=limits)
         return json.loads(_run(sandbox, program).value)
 
     return remembered.of(json.dumps([test.text, names, imports, known]), judged)

@@ -11,8 +11,8 @@ from graders.code.attempt import Attempt, TestFailed, value_of
 from graders.code.output import same_output
 from graders.code.python_tests import Expected, NotPython, integer, read_python_test
 from graders.code.tests_spec import MAX_TESTS
-from graders.code.transport import Opaque
 from graders.code.values import same
+from graders.sandbox.transport import Opaque
 from graders.types import FailureKind, GradeFailed
 
 MAX_TEST = 262_144

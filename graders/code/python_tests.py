@@ -20,12 +20,7 @@ _CHECKING = (ast.Assert, ast.Raise, ast.Expr, ast.If, ast.For, ast.While, ast.Wi
 """Statements that can fail a test; one that only defines functions is passed by anything."""
 
 _BESIDE = frozenset(
-    """
-    asyncio builtins eval exec gc getsource globals inspect locals mock monkeypatch multiprocessing now patch
-    perf_counter redirect_stdout secrets setattr stdin stdout subprocess sys threading time today traceback tracemalloc
-    urandom uuid1 uuid4 warnings weakref SystemRandom __builtins__ __closure__ __code__ __defaults__ __dict__ __doc__
-    __globals__ __annotations__ __module__ capsys tmp_path
-    """.split()
+    ["asyncio", "builtins", "eval", "exec", "gc", "getsource", "globals", "inspect", "locals", "mock", "monkeypatch", "multiprocessing", "now", "patch", "perf_counter", "redirect_stdout", "secrets", "setattr", "stdin", "stdout", "subprocess", "sys", "threading", "time", "today", "traceback", "tracemalloc", "urandom", "uuid1", "uuid4", "warnings", "weakref", "SystemRandom", "__builtins__", "__closure__", "__code__", "__defaults__", "__dict__", "__doc__", "__globals__", "__annotations__", "__module__", "capsys", "tmp_path"]
 )
 """Names that show that a test looks into the process of the answer, or runs differently each time."""
 _UNSEEDED = frozenset(("seed", "Random", "default_rng", "RandomState"))

@@ -7,7 +7,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from graders.code.transport import Opaque
+from graders.sandbox.transport import Opaque
 
 _NO_MORE_THAN_NOISE = 1e-12
 """An expected number below this is a zero that was computed with floats: 0.1 + 0.2 - 0.3 is 5.6e-17."""

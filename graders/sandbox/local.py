@@ -30,6 +30,8 @@ LEVELS: tuple[Level, ...] = ("full", "container", "namespaces")
 """From the strongest on."""
 ATTACK_EVERY_SECONDS = 3600.0
 COMPILED_SOURCES = 256
+WORTH_COMPILING = 4
+"""Times that a source is compiled by its call: a process for it alone costs as much as compiling 4 times does."""
 _MOST_TOLD = 16 * 2**10
 """Bytes that a compilation may say beside the code: a failure's line is never longer."""
 
@@ -218,7 +220,7 @@ class LocalSandbox:
                     program.seed & 0xFFFFFFFF,
                     limits.output_bytes,
                     limits.result_bytes,
-                    self._compiled.at_once(program.harness.encode(), pool) if program.harness else b"",
+                    program.harness or "",
                 )
                 started = time.perf_counter()
                 raw = pool.call(kind, request, limits, program.stdin)
@@ -229,40 +231,29 @@ class LocalSandbox:
 
 
 class _CompiledSources:
-    """Keeps the compiled code of sources seen more than once, by what they hold; most recently used."""
+    """Keeps the compiled code of sources seen often, by what they hold; most recently used."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[bytes, bytes] = OrderedDict()
+        self._known: OrderedDict[bytes, bytes | int] = OrderedDict()
+        """The code, or how often the source was seen."""
 
     def of(self, source: bytes, pool: Pool) -> bytes:
-        """Returns marshalled code, for a process as locked as the one that made it; empty the first time."""
-        return self._of(source, pool, is_seen=False)
-
-    def at_once(self, source: bytes, pool: Pool) -> bytes:
-        """Returns marshalled code, also the first time, of a source that is known to come again."""
-        return self._of(source, pool, is_seen=True)
-
-    def _of(self, source: bytes, pool: Pool, *, is_seen: bool) -> bytes:
+        """Returns marshalled code, for a process as locked as the one that made it; empty the first times."""
         key = hashlib.sha256(source).digest()
         with self._lock:
-            code = self._known.get(key)
-            if code is not None:
-                self._known.move_to_end(key)
-            elif is_seen:
-                code = b""
-            else:
-                self._put(key, b"")
-        if code == b"":
-            code = _compiled(source, pool)
-            with self._lock:
-                self._put(key, code)
-        return code or b""
-
-    def _put(self, key: bytes, code: bytes) -> None:
-        self._known[key] = code
-        while len(self._known) > COMPILED_SOURCES:
-            self._known.popitem(last=False)
+            known = self._known.pop(key, 0)
+            self._known[key] = known if isinstance(known, bytes) else known + 1
+            while len(self._known) > COMPILED_SOURCES:
+                self._known.popitem(last=False)
+        if isinstance(known, bytes):
+            return known
+        if known < WORTH_COMPILING:
+            return b""
+        code = _compiled(source, pool)
+        with self._lock:
+            self._known[key] = code
+        return code
 
 
 def _compiled(source: bytes, pool: Pool) -> bytes:

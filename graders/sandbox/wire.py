@@ -81,7 +81,7 @@ class Request(NamedTuple):
         code: the compiled source, marshalled by a call of kind COMPILE; empty to compile now.
         output_bytes: most that is kept of what is printed.
         result_bytes: most bytes of a result, before what was printed.
-        harness: compiled source that has the function, and finds the other's names in `program`; empty for none.
+        harness: which functions of the sandbox's own are called; empty for one of the source's.
     """
 
     function: str
@@ -91,7 +91,7 @@ class Request(NamedTuple):
     seed: int
     output_bytes: int
     result_bytes: int
-    harness: bytes = b""
+    harness: str = ""
 
     def pack(self) -> bytes:
         """Returns the request as bytes of `marshal`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 from graders.services import Outcome, Program
 
@@ -15,8 +16,9 @@ _source, _function, _arguments, _harness = json.load(open(sys.argv[1]))
 _module = {"__name__": "program"}
 exec(compile(_source, "program", "exec"), _module)
 if _harness:
-    _module = {"__name__": "harness", "program": _module}
-    exec(compile(_harness, "harness", "exec"), _module)
+    from graders.sandbox import answer_side, judge_side
+    answer_side.program = _module
+    _module = vars({"answer": answer_side, "judge": judge_side}[_harness])
 _value = json.dumps(_module[_function](*_arguments), allow_nan=False)
 open(sys.argv[2], "w").write(_value)
 """
@@ -45,7 +47,7 @@ class UnsafeSandbox:
             done = subprocess.run(
                 command,
                 input=program.stdin,
-                env={"PYTHONHASHSEED": "0"},
+                env={"PYTHONHASHSEED": "0", "PYTHONPATH": str(Path(__file__).parents[2])},
                 capture_output=True,
                 text=True,
                 timeout=program.limits.wall_seconds,

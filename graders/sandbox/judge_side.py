@@ -1,7 +1,6 @@
 """Runs a test where no line of the completion ever was, and tells what to ask of it, or the verdict.
 
-Loaded inside the sandbox only, as text behind `transport.py`. The completion's names stand for `Remote`
-objects. What is done to one is noted, to be asked of the completion; where the reply is known already, its value
+Loaded inside the sandbox only: standard library only. The completion's names stand for `Remote` objects. What is done to one is noted, to be asked of the completion; where the reply is known already, its value
 takes the place, made here of built-in kinds. While a reply is missing, asserts are let pass, so that one run
 finds as many questions as it can. A run that missed none is the verdict.
 """
@@ -12,10 +11,10 @@ import ast
 import builtins
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any, NoReturn
+import operator
+from typing import Any, NoReturn
 
-if TYPE_CHECKING:
-    from graders.code.transport import decode, encode
+from graders.sandbox.transport import decode, encode
 
 _MOST_ASKED = 20_000
 _MOST_AT_ONCE = 2000
@@ -374,8 +373,6 @@ _OPERATORS: dict[str, Any] = {"len": len, "next": next, "str": str, "repr": repr
 
 def _equip() -> None:
     """Gives `Remote` the methods that are alike."""
-    import operator
-
     order, alone = ("lt", "le", "gt", "ge"), ("neg", "pos", "invert", "abs")
     sums = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor")
     for name in ("getitem", "setitem", "delitem", *order, *sums, *alone):

@@ -1,8 +1,8 @@
 """Writes Python values as texts and reads them again, on both sides of a sandbox's wall.
 
-Loaded inside the sandbox too, as text beside a program: standard library only, and nothing of this project. What
-an untrusted program gives is a list of such texts, from which only values of built-in kinds are ever made: no
-object of the program's own, with its own idea of equality, reaches the side that compares.
+Loaded on both sides: standard library only. What an untrusted program gives is a list of such texts, from which
+only values of built-in kinds are ever made: no object of the program's own, with its own idea of equality,
+reaches the side that compares.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def _rare_text(value: Any) -> str | None:
 
 def _string_text(value: str) -> str:
     """Returns the text of a string; one that JSON here would refuse goes as numbers."""
-    if "\0" in value or not value.isascii() and any("\ud800" <= one <= "\udfff" for one in value):
+    has_half_pair = not value.isascii() and any("\ud800" <= one <= "\udfff" for one in value)
+    if "\0" in value or has_half_pair:
         return "u" + value.encode("utf-16-le", "surrogatepass").hex()
     return "s" + value
 
@@ -188,7 +189,7 @@ class _Decoder:
         if tag == "m":
             name, *fields = rest.split(" ")
             held = [self.value(depth + 1) for _ in fields]
-            return namedtuple(name, fields)(*held) if self._is_rich else tuple(held)  # noqa: PYI024
+            return namedtuple(name, fields)(*held) if self._is_rich else tuple(held)
         if tag in "av":
             return self._array(tag, rest, self.value(depth + 1))
         return self._refer(text) if tag in "or#g" else _scalar(tag, rest)

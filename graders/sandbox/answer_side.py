@@ -1,7 +1,7 @@
 """Runs beside a completion's module and does what a test asks of it: expressions, calls, programs' values.
 
-Loaded inside the sandbox only, as text behind `transport.py`; `program` is the namespace of the completion's
-module. What it tells is the completion's word and no verdict: the expected values are never here.
+Loaded inside the sandbox only: standard library only. What it tells is the completion's word and no verdict: the
+expected values are never here.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import operator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from graders.code.transport import decode, encode
+from graders.sandbox.transport import decode, encode
 
-    program: dict[str, Any] = {}
+program: dict[str, Any] = {}
+"""The names of the completion's module, once it has run."""
 
 _MOST_MESSAGE = 300
 _OPERATORS = (
@@ -43,11 +43,15 @@ def evaluate(expressions: list[str]) -> str:
     told: list[Any] = []
     for expression in expressions:
         try:
-            told.append(encode(eval(compile(expression, "<test>", "eval"), program)))
+            told.append(encode(_value(expression)))
         except BaseException as error:
             told.append(_raised(error))
             break
     return json.dumps(told)
+
+
+def _value(expression: str) -> Any:
+    return eval(compile(expression, "<test>", "eval"), program)  # noqa: S307 - what the locks are for
 
 
 def call(name: str, arguments: list[Any]) -> str:
