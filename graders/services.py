@@ -48,8 +48,8 @@ class Program:
         arguments: JSON values, which reach the function as they are.
         stdin: what the program can read from standard input.
         seed: `random` and numpy start from it, so that the same call gives the same result.
-        harness: what has `function` in the place of `source`: functions of the sandbox's own that ask the module
-            that `source` makes (`answer`), or judge a test (`judge`).
+        harness: what has `function` in the place of `source`: functions of the sandbox's own that ask the
+            module that `source` makes (`answer`), or judge a test (`judge`).
     """
 
     source: str

@@ -13,14 +13,15 @@ from functools import cached_property
 from time import perf_counter
 from typing import Any
 
+from graders.code.answer_names import from_answer
 from graders.code.frame import framed
-from graders.code.python_tests import PythonTest, from_answer
+from graders.code.python_tests import PythonTest
 from graders.sandbox.transport import Opaque, Unreadable, decode
 from graders.services import Limits, Outcome, Program, Sandbox
 from graders.types import FailureKind, GradeFailed
 
 MOST_ROUNDS = 32
-"""Times that a test may ask for more: once for a list of calls, and once for each that depends on a result."""
+"""Times that a test may ask for more: once for a list of calls, and for each that needs a result."""
 _LOOK_AGAIN = 2
 """Round in which a test is looked at again: one that asks for a plain list of calls has ended by then."""
 _PLAN_SECONDS = 10.0
@@ -176,7 +177,7 @@ def ask_test(
     known: list[list[Any]],
     limits: Limits,
 ) -> Any:
-    """Returns what came of a test where some replies are known: see `judge_side.judge`. Raises `TestFailed`."""
+    """Returns what came of a test where some replies are known: see `judge_side`. Raises `TestFailed`."""
     names, imports = from_answer(test, code)
 
     def judged() -> Any:
@@ -214,7 +215,7 @@ def beside_of(sandbox: Sandbox, remembered: Remembered, test: PythonTest, code: 
 
 
 def value_of(told: Any) -> Any:
-    """Returns the value that a completion's side told, `Opaque` for one without texts. Raises `TestFailed`."""
+    """Returns the value that a completion's side told, or `Opaque`. Raises `TestFailed`."""
     if isinstance(told, list) and told[:1] == ["!"]:
         raise TestFailed("raised " + ": ".join(str(one) for one in (*told[2:3], *told[1:2]) if one)[:200])
     try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from graders.code.attempt import Attempt, TestFailed, value_of
 from graders.code.output import same_output
-from graders.code.python_tests import Expected, NotPython, integer, read_python_test
+from graders.code.python_tests import Expected, NotPython, PythonTest, integer, read_python_test
 from graders.code.tests_spec import MAX_TESTS
 from graders.code.values import same
 from graders.sandbox.transport import Opaque
@@ -29,10 +29,12 @@ class Case:
     Attributes:
         shown: the test, short, for a person.
         check: tries it.
+        judged: the test that is judged by running it; None where values are compared here.
     """
 
     shown: str
     check: Check
+    judged: PythonTest | None = None
 
 
 def read_cases(value: Any, function: str | None, tolerance: float) -> list[Case]:
@@ -160,7 +162,7 @@ def _python_case(text: str, at: int, tolerance: float) -> Case:
     shown = " ".join(text.split())[:120]
     if test.expected:
         return Case(shown, lambda attempt: _check_values(attempt, test.expected, tolerance))
-    return Case(shown, lambda attempt: attempt.judge(test))
+    return Case(shown, lambda attempt: attempt.judge(test), test)
 
 
 def _check_values(attempt: Attempt, expected: Sequence[Expected], tolerance: float) -> None:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _MODULES = """
-bisect collections copy datetime functools heapq io itertools json math operator random re statistics string sys
-typing
+bisect collections copy datetime functools heapq io itertools json math operator random re statistics string
+sys typing
 """
 _FROM = {
     "typing": """
-        Any Callable DefaultDict Deque Dict FrozenSet Generator Generic Hashable Iterable Iterator List Literal
-        Mapping MutableMapping NamedTuple Optional Sequence Set Tuple Type TypeVar Union
+        Any Callable DefaultDict Deque Dict FrozenSet Generator Generic Hashable Iterable Iterator List
+        Literal Mapping MutableMapping NamedTuple Optional Sequence Set Tuple Type TypeVar Union
     """,
     "collections": "ChainMap Counter OrderedDict defaultdict deque namedtuple",
     "heapq": "heapify heappop heappush heappushpop heapreplace merge nlargest nsmallest",
     "bisect": "bisect_left bisect_right insort insort_left insort_right",
     "math": """
-        acos asin atan atan2 ceil comb cos dist e exp fabs factorial floor fmod gcd hypot inf isclose isqrt lcm log
-        log10 log2 nan perm pi prod sin sqrt tan tau trunc
+        acos asin atan atan2 ceil comb cos dist e exp fabs factorial floor fmod gcd hypot inf isclose isqrt
+        lcm log log10 log2 nan perm pi prod sin sqrt tan tau trunc
     """,
     "itertools": """
         accumulate chain combinations combinations_with_replacement compress count cycle dropwhile filterfalse
@@ -51,6 +52,7 @@ _WORD = re.compile(r"[^\W\d]\w*")
 _FUTURE = re.compile(r"^from __future__ import [^\n]*\n", re.MULTILINE)
 
 
+@lru_cache(maxsize=64)
 def framed(code: str, but: str = "") -> str:
     """Returns code behind what it uses of LeetCode's frame; its own definitions of those names win.
 

@@ -16,7 +16,7 @@ _AROUND = re.compile(r"([\[\](){},;:=])")
 
 
 def same_output(expected: str, printed: str, tolerance: float = 1e-9) -> bool:
-    """Tells whether the lines are the same, or the numbers in them, those that are not whole within a tolerance.
+    """Tells whether the lines are the same, or the numbers in them, up to a tolerance if they are not whole.
 
     White space at the ends of lines and empty lines at the end are ignored.
     """

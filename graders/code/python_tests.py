@@ -11,22 +11,25 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from graders.code.frame import IMPORTS
-
 MAX_DIGITS = 262_144
 """Digits of a whole number in a test: as many as a test has characters."""
 
 _CHECKING = (ast.Assert, ast.Raise, ast.Expr, ast.If, ast.For, ast.While, ast.With, ast.Try)
 """Statements that can fail a test; one that only defines functions is passed by anything."""
 
-_BESIDE = frozenset(
-    ["asyncio", "builtins", "eval", "exec", "gc", "getsource", "globals", "inspect", "locals", "mock", "monkeypatch", "multiprocessing", "now", "patch", "perf_counter", "redirect_stdout", "secrets", "setattr", "stdin", "stdout", "subprocess", "sys", "threading", "time", "today", "traceback", "tracemalloc", "urandom", "uuid1", "uuid4", "warnings", "weakref", "SystemRandom", "__builtins__", "__closure__", "__code__", "__defaults__", "__dict__", "__doc__", "__globals__", "__annotations__", "__module__", "capsys", "tmp_path"]
-)
+_BESIDE = frozenset((
+    "SystemRandom", "__annotations__", "__builtins__", "__closure__", "__code__", "__defaults__", "__dict__",
+    "__doc__", "__globals__", "__module__", "asyncio", "builtins", "capsys", "eval", "exec", "gc",
+    "getsource", "globals", "inspect", "locals", "mock", "monkeypatch", "multiprocessing", "now", "patch",
+    "perf_counter", "redirect_stdout", "secrets", "setattr", "stdin", "stdout", "subprocess", "sys",
+    "threading", "time", "tmp_path", "today", "traceback", "tracemalloc", "urandom", "uuid1", "uuid4",
+    "warnings", "weakref",
+))  # fmt: skip
 """Names that show that a test looks into the process of the answer, or runs differently each time."""
 _UNSEEDED = frozenset(("seed", "Random", "default_rng", "RandomState"))
 """Functions that make chance anew where they are called with nothing."""
 
-_SMALL = (None, True, False, 0, 1, -1, 2, "", b"", (), [], {}, set(), frozenset())
+_SMALL: tuple[Any, ...] = (None, True, False, 0, 1, -1, 2, "", b"", (), [], {}, set(), frozenset())
 """Values that an answer could guess without being asked for them."""
 
 
@@ -94,7 +97,7 @@ def read_python_test(text: str) -> PythonTest:
 
 
 def _why_beside(tree: ast.Module, loaded: frozenset[str]) -> str:
-    """Returns why a test can only run beside the completion, as far as its text shows; empty if it need not."""
+    """Returns why a test can only run beside the completion, as far as its text shows; else nothing."""
     used = set(loaded)
     for node in ast.walk(tree):
         match node:
@@ -182,8 +185,8 @@ def _expected(tree: ast.Module) -> list[Expected] | None:
     own: set[str] = set()
     for statement in tree.body:
         match statement:
-            case ast.Import(names=names) | ast.ImportFrom(names=names):
-                own |= {(one.asname or one.name).partition(".")[0] for one in names}
+            case ast.Import(names=imported) | ast.ImportFrom(names=imported):
+                own |= {(one.asname or one.name).partition(".")[0] for one in imported}
             case ast.FunctionDef(name=name, decorator_list=[]) if _is_plain(statement.args):
                 functions[name] = statement
             case ast.Expr(value=ast.Call(func=ast.Name(id=name), args=arguments, keywords=[])) if (
@@ -303,46 +306,3 @@ def _source(node: ast.expr, given: Mapping[str, ast.expr]) -> str:
     if not given:
         return ast.unparse(node)
     return ast.unparse(_PutIn(given).visit(ast.parse(ast.unparse(node), mode="eval").body))
-
-
-@lru_cache(maxsize=256)
-def _made_by(code: str) -> tuple[frozenset[str], Mapping[str, str]]:
-    """Returns the names that a program defines at its top, and the lines that import the others it has there."""
-    try:
-        tree = ast.parse(code)
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return frozenset(), {}
-    defined: set[str] = set()
-    imported: dict[str, str] = {}
-    for statement in tree.body:
-        match statement:
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                defined.add(name)
-            case ast.Import(names=names):
-                for one in names:
-                    imported[(one.asname or one.name).partition(".")[0]] = ast.unparse(ast.Import([one]))
-            case ast.ImportFrom(names=names, level=0):
-                for one in names:
-                    if one.asname is None:  # another name would give the test another function than it means
-                        imported[one.name] = ast.unparse(ast.ImportFrom(statement.module, [one], 0))
-            case ast.Assign() | ast.AnnAssign():
-                defined |= {node.id for node in ast.walk(statement) if _is_stored(node)}
-    return frozenset(defined), imported
-
-
-def _is_stored(node: ast.AST) -> bool:
-    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-
-
-def from_answer(test: PythonTest, code: str) -> tuple[list[str], list[str]]:
-    """Returns the names that a test takes from the completion, and lines that import what both have.
-
-    A name of Python's own is the completion's only where the test would ask nothing of it otherwise: the
-    completion's own `abs` judges nobody.
-    """
-    defined, imported = _made_by(code)
-    if "class Solution" in code and test.names & defined:
-        imported = {**IMPORTS, **imported}  # LeetCode's frame
-    names = {name for name in test.names if name in defined or name not in imported}
-    lines = [imported[name] for name in sorted(test.names - names)]
-    return sorted(names or (test.builtin_names & defined)), lines

@@ -1,7 +1,8 @@
 """Grades `code_tests`: the share of tests that a completion's Python passes. An extension of ours.
 
-Each test runs the completion anew in a process of the sandbox. Results are compared on this side wherever a
-test says what it expects; a test that is code of its own runs beside the completion, which could interfere.
+Each test runs the completion anew in a process of the sandbox. Results are compared on this side where a test
+says what it expects; a test that computes runs in a process of its own, on what the completion replied. Tests
+that hand the completion functions or objects of theirs, or look into it, must run beside it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from graders.code.attempt import Attempt, Remembered, TestFailed
+from graders.code.attempt import Attempt, Remembered, TestFailed, beside_of
 from graders.code.cases import Case, read_cases
 from graders.code.tests_spec import CodeTestsSpec
 from graders.grading import Score, grade_by
@@ -64,12 +65,7 @@ class CodeTests:
         return grade_by(self._score, sample, item)
 
     def _score(self, sample: Sample, item: Mapping[str, Any]) -> Score:
-        function = self.function.render(sample, item) if self.function else None
-        if isinstance(self.tests, Template):
-            raw = self.tests.value(sample, item)
-        else:
-            raw = [one.render(sample, item) for one in self.tests]
-        listed = read_cases(raw, function or None, self.spec.rel_tolerance)
+        listed = self._cases(sample, item)
         before = self.before.render(sample, item)
         code = code_of(self.input.render(sample, item))
         if not code.strip():
@@ -77,6 +73,27 @@ class CodeTests:
         if len(code) > MAX_CODE:
             return Score(0.0, {"passed": 0.0}, f"the code is longer than {MAX_CODE:,} characters")
         return self._scored(listed, before + code)
+
+    def _cases(self, sample: Sample, item: Mapping[str, Any]) -> list[Case]:
+        function = self.function.render(sample, item) if self.function else None
+        if isinstance(self.tests, Template):
+            raw = self.tests.value(sample, item)
+        else:
+            raw = [one.render(sample, item) for one in self.tests]
+        return read_cases(raw, function or None, self.spec.rel_tolerance)
+
+    def beside(self, item: Mapping[str, Any]) -> list[str]:
+        """Returns, of the tests of a row that can only run beside the completion, what they are and why.
+
+        Raises `GradeFailed` for tests that cannot be read.
+        """
+        nothing = Sample("")
+        before = self.before.render(nothing, item)
+        found = []
+        for case in self._cases(nothing, item):
+            if case.judged and (why := beside_of(self.sandbox, self.remembered, case.judged, before)):
+                found.append(f"{case.shown}: {why}")
+        return found
 
     def _scored(self, listed: Sequence[Case], code: str) -> Score:
         n_passed, note = self._run(listed, code)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from graders import strict_json
 from graders.grading import grade_safely
+from graders.preflight.beside import tests_beside
 from graders.preflight.findings import Finding, Trial, findings_of
 from graders.preflight.probes import Probe, probes
 from graders.preflight.references import Reference, reference_at, reference_of
@@ -91,7 +92,9 @@ def preflight(
         if monotonic() - started > bounds.seconds or _is_out_of_order(trials):
             break
         trials.append(_try(grader, row, rows[row], probe, references[row]))
-    findings = findings_of(spec, rows, references, trials)
+    tried = {row: rows[row] for row, _ in plan}
+    beside = {row: found for row, item in tried.items() if (found := tests_beside(grader, item))}
+    findings = findings_of(spec, rows, references, trials, beside)
     return Report(findings, trials, len(plan) - len(trials), monotonic() - started)
 
 

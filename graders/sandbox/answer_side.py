@@ -1,7 +1,7 @@
 """Runs beside a completion's module and does what a test asks of it: expressions, calls, programs' values.
 
-Loaded inside the sandbox only: standard library only. What it tells is the completion's word and no verdict: the
-expected values are never here.
+Loaded inside the sandbox only: standard library only. What it tells is the completion's word and no verdict:
+the expected values are never here.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def call(name: str, arguments: list[Any]) -> str:
 
 
 def perform(asked: list[list[Any]]) -> str:
-    """Returns the JSON of a list of replies to what a test asks: [texts of the result, arguments it changed]."""
+    """Returns the JSON of replies to what a test asks: [texts of the result, arguments it changed]."""
     kept: dict[str, Any] = {}
     results: list[Any] = []
 
@@ -119,7 +119,7 @@ def _changed(arguments: list[Any], texts: list[list[str]]) -> list[Any]:
 
 
 def _raised(error: BaseException) -> list[str]:
-    """Returns what stands for an exception: its message, and the names of its kinds up to the built-in one."""
+    """Returns what stands for an exception: its message, and its kinds up to the built-in one."""
     names: list[str] = []
     for kind in type(error).__mro__:
         names.append(kind.__name__[:_MOST_MESSAGE])

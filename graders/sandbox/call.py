@@ -26,8 +26,8 @@ LAST_DESCRIPTOR = 65535
 class Locks(NamedTuple):
     """Holds what the fork-server has made ready for its calls.
 
-    `base_memory` is the bytes of address space that are mapped before a call begins. `threads` is how many all
-    calls of this user may have at a time, 0 for no limit where others share the user.
+    `base_memory` is the bytes of address space that are mapped before a call begins. `threads` is how many
+    all calls of this user may have at a time, 0 for no limit where others share the user.
     """
 
     landlock: Landlock | None

@@ -40,8 +40,8 @@ _PACKET = 64
 _MOST_DESCRIPTORS = 5
 """Of a script's call: ending, request, result, input, output."""
 _MOST_THREADS = 1024
-"""Of all calls: threads with small stacks could otherwise take every process id that the machine has, 32,768 by
-default and often 4,096 in a container."""
+"""Of all calls: threads with small stacks could otherwise take every process id that the machine has, which
+are 32,768 by default and often 4,096 in a container."""
 _FILE_BYTES, _OPEN_FILES = 64 * 2**20, 512
 
 

@@ -1,189 +1,24 @@
 """Runs a test where no line of the completion ever was, and tells what to ask of it, or the verdict.
 
-Loaded inside the sandbox only: standard library only. The completion's names stand for `Remote` objects. What is done to one is noted, to be asked of the completion; where the reply is known already, its value
-takes the place, made here of built-in kinds. While a reply is missing, asserts are let pass, so that one run
-finds as many questions as it can. A run that missed none is the verdict.
+Loaded inside the sandbox only: standard library only. The completion's names stand for `Remote` objects. What
+is done to one is noted, to be asked of the completion; where the reply is known already, its value takes the
+place, made here of built-in kinds. While a reply is missing, asserts are let pass, so that one run finds as
+many questions as it can. A run that missed none is the verdict.
 """
 
 from __future__ import annotations
 
 import ast
-import builtins
 import contextlib
 import json
 import operator
-from typing import Any, NoReturn
+from typing import Any
 
-from graders.sandbox.transport import decode, encode
+from graders.sandbox.judge_talk import Beyond, Conversation, Missing, kinds
 
-_MOST_ASKED = 20_000
-_MOST_AT_ONCE = 2000
-"""Questions without replies in one run: a loop that waits for a reply would ask for ever."""
-_MOST_DEPTH = 16
-"""How deep a question may be about the result of a question about a result that is missing."""
-_FIRST_ITEMS = 64
 _LET_PASS = object()
-
-
-class Missing(BaseException):
-    """Ends the part of a test that cannot go on without a reply."""
-
-
-class Beyond(BaseException):
-    """Says that a test gives the completion something that cannot be sent there."""
-
-
-class _Conversation:
-    """Holds what is asked, and the questions and replies of an earlier run of the same test.
-
-    Questions are called by their place: `#3` is the result of the fourth, `r3.0` the first object inside of it.
-    """
-
-    def __init__(self, known: list[list[Any]]) -> None:
-        self.known = known
-        self.at = 0
-        self.places: dict[str, str] = {}
-        """Places of known questions, and where they are asked now."""
-        self.passed_over: set[str] = set()
-        self.asked: list[list[Any]] = []
-        self.is_open = False
-        self.asserts = 0
-        self.beyond = ""
-
-    def ask(self, action: str, remote: Remote, *arguments: Any, **named: Any) -> Any:
-        """Returns the reply as a value; a `Remote` where there is none yet, or for an object."""
-        if remote._cherry_is_missing and (
-            action not in ("call", "get") or remote._cherry_depth >= _MOST_DEPTH
-        ):
-            self.miss()
-        texts = [[remote._cherry_text], *(encode(one, self._sent) for one in arguments)]
-        question = [action, texts, {key: encode(one, self._sent) for key, one in named.items()}]
-        place = len(self.asked)
-        if place >= _MOST_ASKED:
-            self._give_up("it asks too much")
-        self.asked.append(question)
-        reply = None if self.is_open else self._known_reply(question, place)
-        if reply is not None:
-            return self._value(reply, place, arguments)
-        if self.is_open and place >= _MOST_AT_ONCE:
-            self.miss()
-        self.is_open = True
-        return Remote(f"#{place}", depth=remote._cherry_depth + 1, is_missing=True)
-
-    def miss(self) -> NoReturn:
-        """Ends what cannot go on without a reply."""
-        self.is_open = True
-        raise Missing
-
-    def _known_reply(self, question: list[Any], place: int) -> list[Any] | None:
-        """Returns the known reply to a question; questions that a plain value has answered are passed over."""
-        while self.at < len(self.known):
-            before, reply = self.known[self.at]
-            here = f"#{self.at}"
-            self.at += 1
-            if self._is_same(before, question):
-                self.places[here] = f"#{place}"
-                return list(reply)
-            target = before[1][0][0]
-            if target not in self.passed_over and not self._is_plain(target):
-                return None
-            self.passed_over.add(here)
-        return None
-
-    def _is_plain(self, text: str) -> bool:
-        """Tells whether a question was about a result that turned out to be a value, which is asked here."""
-        return text[:1] == "#" and self._texts_of(text)[0][:1] not in ("r", "!")
-
-    def _texts_of(self, text: str) -> list[str]:
-        return list(self.known[int(text[1:])][1][0])
-
-    def _is_same(self, before: list[Any], now: list[Any]) -> bool:
-        return (
-            before[0] == now[0]
-            and len(before[1]) == len(now[1])
-            and before[2].keys() == now[2].keys()
-            and all(self._are_same(one, other) for one, other in zip(before[1], now[1], strict=True))
-            and all(self._are_same(before[2][key], now[2][key]) for key in now[2])
-        )
-
-    def _are_same(self, before: list[str], now: list[str]) -> bool:
-        """Tells whether texts mean the same: a result that was missing may be known by now."""
-        if [self._moved(text) for text in before] == now:
-            return True
-        if len(before) != 1 or before[0][:1] != "#":
-            return False
-        return [self._moved(text) for text in self._texts_of(before[0])] == now
-
-    def _moved(self, text: str) -> str:
-        """Returns what a known result is called now."""
-        if text[:1] == "#":
-            return self.places.get(text, "")
-        if text[:1] == "r":
-            place, _, rest = text[1:].partition(".")
-            return f"r{self.places.get('#' + place, '#')[1:]}.{rest}"
-        return text
-
-    def _sent(self, value: Any) -> str:
-        """Returns what a remote object is called; nothing else goes there without a text of its own."""
-        if type(value) is not Remote:
-            self._give_up(f"it gives the answer an object of the kind '{type(value).__name__}'")
-        return str(value._cherry_text)
-
-    def _give_up(self, why: str) -> NoReturn:
-        self.beyond = why
-        raise Beyond(why)
-
-    def _value(self, reply: list[Any], place: int, arguments: tuple[Any, ...]) -> Any:
-        texts, changed = reply
-        for which, now in changed:
-            _change(arguments[which - 1], decode(now, self._met, is_rich=True))
-        if texts[:1] == ["!"]:
-            raise _exception(texts[1], texts[2:])
-        if len(texts) == 1 and texts[0][:1] == "r":
-            return Remote(f"#{place}")  # as it is called while the reply is missing
-        return decode(texts, self._met, is_rich=True)
-
-    def _met(self, text: str) -> Any:
-        if text[:1] != "r":
-            raise ValueError("it refers to nothing")
-        return Remote(self._moved(text))
-
-
-_kinds: dict[str, type[BaseException]] = {}
-"""Kinds of exceptions of the completion's, by name."""
-
-
-def _exception(message: str, names: list[str]) -> BaseException:
-    """Returns an exception of a kind that is called like one of the completion's, and of the same built-in kind."""
-    *own, known = names
-    kind: Any = getattr(builtins, known, Exception)
-    if kind in (UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError):
-        kind = UnicodeError
-    for name in reversed(own):
-        kind = _kinds.setdefault(name, type(name, (kind,), {}))
-    return kind(message)  # type: ignore[no-any-return]
-
-
-def _change(argument: Any, now: Any) -> None:
-    """Makes an argument what it became where it was sent to; lists and dictionaries inside stay the same ones."""
-    if isinstance(argument, list):
-        argument[:] = [_kept(*pair) for pair in zip(argument, now, strict=False)] + now[len(argument) :]
-    elif isinstance(argument, bytearray):
-        argument[:] = now
-    elif isinstance(argument, dict):
-        changed = {key: _kept(argument.get(key), value) for key, value in now.items()}
-        argument.clear()
-        argument.update(changed)
-    elif isinstance(argument, set):
-        argument.clear()
-        argument.update(now)
-
-
-def _kept(before: Any, now: Any) -> Any:
-    if type(before) is not type(now) or not isinstance(before, list | dict | set | bytearray):
-        return now
-    _change(before, now)
-    return before
+_FIRST_ITEMS = 64
+"""Items that are taken of an iterator at first: few more than a test looks at may be computed in vain."""
 
 
 class Remote:
@@ -236,7 +71,7 @@ class Remote:
         return mine != other if type(mine) is not Remote else not mine == other
 
     def _cherry_pair(self, other: Any) -> tuple[Any, Any]:
-        """Returns both sides of a comparison; `_LET_PASS` first where an assert is let pass for a missing reply."""
+        """Returns both sides of a comparison; `_LET_PASS` first where an assert misses a reply."""
         mine = self._cherry_resolved()
         if type(other) is Remote:
             other = other._cherry_resolved()
@@ -395,7 +230,7 @@ def _equip() -> None:
 
 
 _equip()
-talk = _Conversation([])
+talk = Conversation([], Remote)
 
 
 class _LettingPass(ast.NodeTransformer):
@@ -419,18 +254,17 @@ class _Assert(contextlib.AbstractContextManager[None]):
         return kind is not None and talk.is_open and not isinstance(error, Beyond)
 
 
-def judge(test: str, names: list[str], kinds: list[str], imports: list[str], known: list[list[Any]]) -> str:
-    """Returns the JSON of what came of a test: `passed`, `ask` with questions, `failed` or `beyond` with why."""
+def judge(test: str, names: list[str], caught: list[str], imports: list[str], known: list[list[Any]]) -> str:
+    """Returns the JSON of what came of a test: `passed`, `ask` with questions, `failed` or `beyond`."""
     global talk
-    talk = _Conversation(known)
+    talk = Conversation(known, Remote)
     namespace: dict[str, Any] = {"__name__": "test", "_cherry_assert": _Assert()}
     for line in imports:
         with contextlib.suppress(Exception):
             exec(line, namespace)  # noqa: S102
     namespace.update((name, Remote("g" + name)) for name in names)
-    _kinds.clear()
-    for name in kinds:
-        namespace[name] = _kinds.setdefault(name, type(name, (Exception,), {}))
+    for name in caught:
+        namespace[name] = kinds.setdefault(name, type(name, (Exception,), {}))
     why: list[Any] = ["passed"]
     try:
         tree = _LettingPass().visit(ast.parse(test))

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import signal
 import sys
 import threading
 import time
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from graders import strict_json
 from graders.sandbox.canary import Attack, weakness
+from graders.sandbox.compiled import MOST_TOLD, CompiledSources
 from graders.sandbox.flavours import flavour_of, modules_of
 from graders.sandbox.launch import Confinement, StartFailed, find_bubblewrap, start
 from graders.sandbox.pool import ForkServerLost, Pool, RawOutcome
 from graders.sandbox.syscalls import Machine, this_machine
-from graders.sandbox.wire import COMPILE, RUN_FUNCTION, RUN_SCRIPT, Request
+from graders.sandbox.wire import RUN_FUNCTION, RUN_SCRIPT, Request
 from graders.services import Fault, Limits, Outcome, Program
 
 Level = Literal["full", "container", "namespaces", "none"]
@@ -29,11 +28,6 @@ WantedLevel = Literal["auto", "full", "container", "namespaces", "off"]
 LEVELS: tuple[Level, ...] = ("full", "container", "namespaces")
 """From the strongest on."""
 ATTACK_EVERY_SECONDS = 3600.0
-COMPILED_SOURCES = 256
-WORTH_COMPILING = 4
-"""Times that a source is compiled by its call: a process for it alone costs as much as compiling 4 times does."""
-_MOST_TOLD = 16 * 2**10
-"""Bytes that a compilation may say beside the code: a failure's line is never longer."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +95,7 @@ class LocalSandbox:
         self._confinement: Confinement | None = None
         self._assessment: Assessment | None = None
         self._attack_at = 0.0
-        self._compiled = _CompiledSources()
+        self._compiled = CompiledSources()
 
     def why_not(self) -> str | None:
         assessment = self.assessment()
@@ -230,41 +224,6 @@ class LocalSandbox:
         return _outcome(raw, program, limits, seconds)
 
 
-class _CompiledSources:
-    """Keeps the compiled code of sources seen often, by what they hold; most recently used."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._known: OrderedDict[bytes, bytes | int] = OrderedDict()
-        """The code, or how often the source was seen."""
-
-    def of(self, source: bytes, pool: Pool) -> bytes:
-        """Returns marshalled code, for a process as locked as the one that made it; empty the first times."""
-        key = hashlib.sha256(source).digest()
-        with self._lock:
-            known = self._known.pop(key, 0)
-            self._known[key] = known if isinstance(known, bytes) else known + 1
-            while len(self._known) > COMPILED_SOURCES:
-                self._known.popitem(last=False)
-        if isinstance(known, bytes):
-            return known
-        if known < WORTH_COMPILING:
-            return b""
-        code = _compiled(source, pool)
-        with self._lock:
-            self._known[key] = code
-        return code
-
-
-def _compiled(source: bytes, pool: Pool) -> bytes:
-    """Compiles in a locked process that runs none of it; returns nothing where it does not compile."""
-    raw = pool.call(
-        COMPILE, Request("", (), source, b"", 0, 0, _MOST_TOLD), Limits(wall_seconds=60, cpu_seconds=60)
-    )
-    head, _, code = raw.result.partition(b"\n")
-    return code if head == b'{"ok": true, "v": null}' and not raw.overflowed else b""
-
-
 def _confinement(level: Level, settings: SandboxSettings) -> Confinement | str:
     """Returns what makes up a level; text if something for it is missing."""
     bubblewrap = None if level == "container" else find_bubblewrap()
@@ -321,7 +280,7 @@ def _read_outcome(
     return result["k"], result["m"], None
 
 
-def read_result(line: bytes, most: int = _MOST_TOLD) -> dict[str, Any] | None:
+def read_result(line: bytes, most: int = MOST_TOLD) -> dict[str, Any] | None:
     """Returns the result if it has exactly the form of one, else None.
 
     The program may have written it itself.

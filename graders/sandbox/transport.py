@@ -1,8 +1,8 @@
 """Writes Python values as texts and reads them again, on both sides of a sandbox's wall.
 
-Loaded on both sides: standard library only. What an untrusted program gives is a list of such texts, from which
-only values of built-in kinds are ever made: no object of the program's own, with its own idea of equality,
-reaches the side that compares.
+Loaded on both sides: standard library only. What an untrusted program gives is a list of such texts, from
+which only values of built-in kinds are ever made: no object of the program's own, with its own idea of
+equality, reaches the side that compares.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import fractions
+import importlib
 from collections import Counter, deque, namedtuple
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AnySet
@@ -23,10 +24,8 @@ Keep = Callable[[Any], str]
 
 _PLAIN_DATES = (datetime.datetime, datetime.date, datetime.time)
 _DATES = {kind.__name__: kind for kind in _PLAIN_DATES}
-_TYPES = {
-    kind.__name__: kind
-    for kind in (bool, int, float, complex, str, bytes, list, tuple, set, dict, type(None))
-}
+_BUILT_IN: tuple[type, ...] = (bool, int, float, complex, str, bytes, list, tuple, set, dict)
+_TYPES = {kind.__name__: kind for kind in _BUILT_IN}
 _NAMED = {None: "N", True: "T", False: "F"}
 
 
@@ -97,7 +96,7 @@ def _rare_text(value: Any) -> str | None:
         return f"w{value.days:x} {value.seconds:x} {value.microseconds:x}"
     if type(value) in _PLAIN_DATES:
         return f"c{type(value).__name__} {value.isoformat()}"
-    if isinstance(value, type) and _TYPES.get(value.__name__) is value:
+    if isinstance(value, type) and value in _BUILT_IN:
         return f"k{value.__name__}"
     return None
 
@@ -212,9 +211,7 @@ class _Decoder:
     def _array(self, tag: str, kind: str, listed: Any) -> Any:
         if tag == "v" or not self._is_rich or "O" in kind:
             return listed
-        import numpy
-
-        return numpy.array(listed, dtype=kind)
+        return importlib.import_module("numpy").array(listed, dtype=kind)
 
 
 def _count(text: str) -> int:

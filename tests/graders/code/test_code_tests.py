@@ -5,8 +5,8 @@ import pytest
 from graders import FailureKind, GraderInvalid, Sample, build_grader, parse_grader
 from graders.code.output import same_output
 from graders.code.tests_grader import code_of
-from graders.sandbox.transport import Unreadable, decode, encode
 from graders.code.values import same
+from graders.sandbox.transport import Unreadable, decode, encode
 from graders.services import Outcome, Services
 from tests.graders.unsafe_sandbox import UnsafeSandbox
 from tests.shared_data import shared_rows

@@ -51,7 +51,7 @@ for mode in range(512):
     os.close(os.open(f"{mode:o}", os.O_CREAT | os.O_WRONLY, mode))
 """,
     "odd-names": """
-names = [b"a\\nb", bytes([0xFF, 0xFE]), b"x" * 255, b" ", b"-rf", b"\\x01", b"moved-1", b"moved-2", b"...", b"*"]
+names = [b"a\\nb", bytes([0xFF, 0xFE]), b"x" * 255, b" ", b"-rf", b"\\x01", b"moved-1", b"...", b"*"]
 for name in names:
     os.mkdir(name)
     for below in names:
