@@ -29,7 +29,7 @@ class Conversation:
     """Holds what is asked, and the questions and replies of an earlier run of the same test.
 
     `remote` is `judge_side.Remote`, which stands for an object of the completion's, or for a missing reply.
-    Questions are called by their place: `#3` is the result of the fourth, `r3.0` the first object inside of it.
+    Questions are called by their place: `#3` is the result of the fourth, `r3.0` the first object in it.
     """
 
     def __init__(self, known: list[list[Any]], remote: type[Any]) -> None:
