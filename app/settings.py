@@ -39,6 +39,14 @@ class Settings(BaseSettings):
 
     database_url: str = Field(validation_alias=AliasChoices("DATABASE_URL", "CHERRY_DATABASE_URL"))
     """Postgres, such as postgresql://user:password@host/name. `cherry up` sets its own."""
+    database_connect_limit: timedelta = timedelta(seconds=3)
+    """How long Postgres may take to accept a connection (libpq takes whole seconds, two at least)."""
+    database_statement_limit: timedelta = timedelta(seconds=6)
+    """Longest time that a statement of the API may take; whoever asked then gets a 503 that says when to come
+    again."""
+    database_work_limit: timedelta = timedelta(minutes=2)
+    """The same for workers, trainings, the sampler and the relay, which can wait longer. The command line has
+    no limit: migrations take as long as they take."""
     broker_url: str
     """Celery broker: redis://, rediss://, redis+socket:// or filesystem://FOLDER."""
     data_dir: Path = Path(".cherry")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 from graders.code.attempt import Attempt, Remembered, TestFailed, beside_of
@@ -82,16 +82,18 @@ class CodeTests:
             raw = [one.render(sample, item) for one in self.tests]
         return read_cases(raw, function or None, self.spec.rel_tolerance)
 
-    def beside(self, item: Mapping[str, Any]) -> list[str]:
+    def beside(self, item: Mapping[str, Any], deadline: float) -> list[str]:
         """Returns, of the tests of a row that can only run beside the completion, what they are and why.
 
-        Raises `GradeFailed` for tests that cannot be read.
+        From `deadline` on, by `time.monotonic()`, no more are looked at. Raises `GradeFailed` for tests that cannot be read.
         """
         nothing = Sample("")
         before = self.before.render(nothing, item)
         found = []
         for case in self._cases(nothing, item):
-            if case.judged and (why := beside_of(self.sandbox, self.remembered, case.judged, before)):
+            if case.judged is None or monotonic() > deadline:
+                continue
+            if why := beside_of(self.sandbox, self.remembered, case.judged, before):
                 found.append(f"{case.shown}: {why}")
         return found
 

@@ -11,10 +11,15 @@ from graders.rlvr.grader import Rlvr
 from graders.types import GradeFailed, Grader, Sample
 
 
-def tests_beside(grader: Grader, item: Mapping[str, Any]) -> list[str]:
-    """Returns which tests of a row must run beside the answer, and why; none if they cannot be read."""
+def tests_beside(grader: Grader, item: Mapping[str, Any], deadline: float) -> list[str]:
+    """Returns which tests of a row must run beside the answer, and why; none if they cannot be read.
+
+    From `deadline` on, by `time.monotonic()`, no more are looked at.
+    """
     try:
-        return [one for tests, labelled in _code_tests(grader, item) for one in tests.beside(labelled)]
+        return [
+            one for tests, labelled in _code_tests(grader, item) for one in tests.beside(labelled, deadline)
+        ]
     except GradeFailed:
         return []
 

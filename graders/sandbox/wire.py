@@ -4,9 +4,9 @@ Loaded on both sides: standard library only.
 
 A call is one packet, `Call`, with three descriptors (five for a script): a pipe for the ending, a sealed
 memory file that holds the request, and a pipe for the result; then standard input and output. Neither request
-nor result passes through the fork-server, which forks every tenant's calls: memory it has never held cannot be
-inherited. When the process has ended, the fork-server writes an `Ending` into the pipe for it, which no program
-ever holds: nothing that a program wrote into its own pipe is taken for the fork-server's word.
+nor result passes through the fork-server, which forks every tenant's calls: memory it has never held cannot
+be inherited. When the process has ended, the fork-server writes an `Ending` into the pipe for it, which no
+program ever holds: nothing that a program wrote into its own is taken for the fork-server's word.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from torch.distributed import DistError
 
 import app.tables  # noqa: F401  # foreign keys are found by table name
 from app.checkpoints.models import Checkpoint
-from app.db import unit_of_work
+from app.db import limit_statements, unit_of_work
 from app.files.models import File
 from app.grading.headers import opened
 from app.grading.services import grader_services
@@ -95,6 +95,7 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = get_settings()
     configure_logging(settings.log_level, settings.log_format)
+    limit_statements(settings.database_work_limit)
     claim = Claim(arguments.job_id, arguments.attempt, "running")
     structlog.contextvars.bind_contextvars(job_id=claim.job_id, attempt=claim.attempt)
     rank = int(os.environ.get("RANK", "0"))
