@@ -85,7 +85,9 @@ class CodeTests:
     def beside(self, item: Mapping[str, Any], deadline: float) -> list[str]:
         """Returns, of the tests of a row that can only run beside the completion, what they are and why.
 
-        From `deadline` on, by `time.monotonic()`, no more are looked at. Raises `GradeFailed` for tests that cannot be read.
+        From `deadline` on, by `time.monotonic()`, no more are looked at.
+
+        Raises `GradeFailed` for tests that cannot be read.
         """
         nothing = Sample("")
         before = self.before.render(nothing, item)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from graders.code.tests_grader import CodeTests
+from graders.grading import OfAnswer
 from graders.multi import Multi
 from graders.rlvr.grader import Rlvr
 from graders.types import GradeFailed, Grader, Sample
@@ -28,6 +29,8 @@ def _code_tests(grader: Grader, item: Mapping[str, Any]) -> Iterator[tuple[CodeT
     """Yields the `code_tests` graders in a grader, each with the row as it sees it."""
     if isinstance(grader, CodeTests):
         yield grader, item
+    elif isinstance(grader, OfAnswer):
+        yield from _code_tests(grader.grader, item)
     elif isinstance(grader, Multi):
         for part in grader.graders.values():
             yield from _code_tests(part, item)
