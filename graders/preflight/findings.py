@@ -77,8 +77,12 @@ def findings_of(
     rows: Sequence[Mapping[str, Any]],
     references: Sequence[Reference | None],
     trials: Sequence[Trial],
+    beside: Mapping[int, Sequence[str]] | None = None,
 ) -> list[Finding]:
-    """Returns everything worth telling, warnings first. `references` has an entry for each row."""
+    """Returns everything worth telling, warnings first.
+
+    `references` has an entry for each row; `beside` are tests that must run beside the answer, by row.
+    """
     of_references = {trial.row: trial for trial in trials if trial.is_reference}
     constant = list(_constant(trials))
     found = [
@@ -86,6 +90,7 @@ def findings_of(
         *_failures(trials),
         *_unasked(spec, rows),
         *_unseen_thoughts(spec),
+        *_beside(beside or {}),
         *_below_maximum(spec, of_references),
         *_uneven(spec, of_references),
         *constant,
@@ -144,6 +149,17 @@ def _unseen_thoughts(spec: GraderSpec) -> Iterator[Finding]:
                 'it "thoughts": "none" if it should see them.'
             )
             yield Finding("thoughts_unseen", "warn", message)
+
+
+def _beside(beside: Mapping[int, Sequence[str]]) -> Iterator[Finding]:
+    """Finds tests that an answer could tamper with."""
+    if beside:
+        rows = tuple(beside)
+        message = (
+            f"Tests run in one process with the answer, which could tamper with them ({_of_rows(rows)}; "
+            f"{beside[rows[0]][0]}). Write asserts that call the answer's functions with plain values."
+        )
+        yield Finding("tests_beside_the_answer", "warn", message, rows)
 
 
 def _failures(trials: Sequence[Trial]) -> Iterator[Finding]:
