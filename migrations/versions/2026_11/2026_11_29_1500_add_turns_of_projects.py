@@ -1,7 +1,7 @@
 """Projects take turns at the workers.
 
 Revision ID: 7c41e9d05b3f
-Revises: 5b0d7e3c91af
+Revises: 7c1e5a9d3b42
 Create Date: 2026-11-29 15:00
 """
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "7c41e9d05b3f"
-down_revision = "5b0d7e3c91af"
+down_revision = "7c1e5a9d3b42"
 branch_labels = None
 depends_on = None
 
