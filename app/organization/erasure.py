@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from app.files.models import File, LooseBytes
 from app.idempotency.models import IdempotencyKey
 from app.jobs import control
 from app.jobs.models import ACTIVE, Job
+from app.jobs.status import MoveRefused
 from app.tenants.models import Project
 from app.uploads.models import Upload
 
@@ -47,7 +49,7 @@ class Erased(NamedTuple):
 
 def holdings(db: Session, project_id: str) -> Holdings:
     """Counts what a project has. Raises `NotFound`."""
-    project = _project(db, project_id)
+    project = _project(db, project_id, key_share=True)
     counted = {
         table.name: db.scalars(select(func.count()).select_from(table).where(mine)).one()
         for table, mine in owned_rows(project_id)
@@ -61,12 +63,16 @@ def close(db: Session, project_id: str) -> list[str]:
     It may be called again and again: a job whose worker is lost is cancelled once its lease is over. Raises
     `NotFound`.
     """
-    project = _project(db, project_id)
+    project = _project(db, project_id, key_share=True)
     if project.archived_at is None:
         project.archived_at = db.scalars(select(func.now())).one()
     active = select(Job.id).where(Job.project_id == project_id, Job.status.in_(ACTIVE)).order_by(Job.id)
-    jobs = [control.request_cancel(db, job_id) for job_id in db.scalars(active).all()]
-    return [job.id for job in jobs if job.status in ACTIVE]
+    at_work = []
+    for job_id in db.scalars(active).all():
+        with suppress(MoveRefused):  # it was over before it could be cancelled
+            if control.request_cancel(db, job_id).status in ACTIVE:
+                at_work.append(job_id)
+    return at_work
 
 
 def erase(db: Session, project_id: str) -> Erased:
@@ -108,8 +114,10 @@ def _named_after(folder: Path, job_ids: Collection[str]) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_dir() and path.name.endswith(tuple(job_ids))]
 
 
-def _project(db: Session, project_id: str) -> Project:
-    found = db.scalars(select(Project).where(Project.id == project_id).with_for_update()).first()
+def _project(db: Session, project_id: str, *, key_share: bool = False) -> Project:
+    """Returns a project, locked. With `key_share` rows that refer to it may still come, as of a run that ends."""
+    query = select(Project).where(Project.id == project_id).with_for_update(key_share=key_share)
+    found = db.scalars(query).first()
     if found is None:
         raise NotFound(f"No such project: {project_id}", param="project_id")
     return found
