@@ -115,7 +115,7 @@ def _named_after(folder: Path, job_ids: Collection[str]) -> list[Path]:
 
 
 def _project(db: Session, project_id: str, *, key_share: bool = False) -> Project:
-    """Returns a project, locked. With `key_share` rows that refer to it may still come, as of a run that ends."""
+    """Returns a project, locked. With `key_share` rows that refer to it may still come, as from a run."""
     query = select(Project).where(Project.id == project_id).with_for_update(key_share=key_share)
     found = db.scalars(query).first()
     if found is None:
