@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from graders import strict_json
 from graders.grading import grade_safely
+from graders.preflight.beside import tests_beside
 from graders.preflight.findings import Finding, Trial, findings_of
 from graders.preflight.probes import Probe, plausible, probes
 from graders.preflight.references import Reference, reference_at, reference_of
@@ -97,12 +98,13 @@ def preflight(
         if monotonic() - started > bounds.seconds or _is_out_of_order(trials):
             break
         trials.append(_try(grader, row, rows[row], probe, references[row]))
-    findings = findings_of(spec, rows, references, trials)
+    tried = list(dict.fromkeys(row for row, _ in plan))
+    deadline = started + 2 * bounds.seconds
+    beside = {row: found for row in tried if (found := tests_beside(grader, rows[row], deadline))}
+    findings = findings_of(spec, rows, references, trials, beside)
     hopeless = trials[0].failure if _is_worth_a_second_look(trials, len(plan)) else None
-    if hopeless:
-        tried = [rows[row] for row in dict.fromkeys(row for row, _ in plan)]
-        if not _fails_on_what_they_hold(grader, tried, monotonic() + bounds.seconds):
-            hopeless = None
+    if hopeless and not _fails_on_what_they_hold(grader, [rows[row] for row in tried], deadline):
+        hopeless = None
     return Report(findings, trials, len(plan) - len(trials), monotonic() - started, hopeless)
 
 

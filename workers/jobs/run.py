@@ -48,7 +48,7 @@ from workers.jobs.db_recorder import DatabaseRecorder, state_to_resume
 from workers.jobs.integrations import shown_elsewhere
 from workers.jobs.job_data import fetch_rows
 from workers.training.base.distributed import World
-from workers.training.base.errors import GradingFailed, ModelInvalid, RunCancelled, RunFailed, RunPaused
+from workers.training.base.errors import GradingFailed, RunCancelled, RunFailed, RunPaused
 from workers.training.base.recorder import Recorder
 from workers.training.base.types import RunResult
 from workers.training.checkpoints import checkpoint_folder
@@ -270,11 +270,15 @@ def _base_folder(name: str, model: Model | None, folder: Path) -> str:
             raise FileNotFoundError(f"The model {name} was deleted before the training could read it.")
         return str(local_folder(model, folder / "base"))
     except FileNotFoundError as problem:
-        raise ModelInvalid(str(problem)) from None
+        raise ModelGone(str(problem)) from None
 
 
 class FileGone(RunFailed):
     code = "file_not_found"
+
+
+class ModelGone(RunFailed):
+    code = "model_error"
 
 
 def _restore(claim: Claim, folder: Path) -> None:
