@@ -68,6 +68,8 @@ class Settings(BaseSettings):
     """Largest file that POST /v1/uploads takes in parts."""
     max_project_bytes: int = Field(default=2_500_000_000_000, ge=1)
     """Bytes that the files of one project may have together."""
+    least_free_bytes: int = Field(default=256 * 2**20, ge=0)
+    """Room that uploads leave free on a disk, and without which `/readyz` says that there is none."""
     max_json_bytes: int = Field(default=2**20, ge=1024)
     """Largest JSON request body."""
     max_line_bytes: int = Field(default=4 * 2**20, ge=1024)

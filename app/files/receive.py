@@ -17,8 +17,10 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from app.errors import BadRequest, RequestTimeout, TooLarge
+from app.disk import free_bytes
+from app.errors import BadRequest, NoRoom, RequestTimeout, TooLarge
 from app.ids import random_id
+from app.settings import get_settings
 
 BATCH = 2**20
 MAX_FIELDS = 8
@@ -63,7 +65,7 @@ async def receive_upload(
     told = request.headers.get("content-length", "0")
     if told.isdecimal() and int(told) > max_bytes + MAX_OVERHEAD:
         raise _too_large(max_bytes, field)
-    await run_in_threadpool(folder.mkdir, parents=True, exist_ok=True)
+    await run_in_threadpool(_make_ready, folder, int(told) if told.isdecimal() else 0)
     path = folder / random_id(SPOOLED)
     try:
         with path.open("wb") as file:
@@ -72,6 +74,13 @@ async def receive_upload(
         yield form.finished(path)
     finally:
         path.unlink(missing_ok=True)
+
+
+def _make_ready(folder: Path, size: int) -> None:
+    """Makes the folder, and refuses at once what it has no room for. Raises `NoRoom`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if free_bytes(folder) - size < get_settings().least_free_bytes:
+        raise NoRoom("this upload")
 
 
 async def keep_swept(folder: Path, every_seconds: float = SWEEP_SECONDS) -> None:

@@ -25,6 +25,7 @@ from torch.distributed import DistError
 import app.tables  # noqa: F401  # foreign keys are found by table name
 from app.checkpoints.models import Checkpoint
 from app.db import limit_statements, unit_of_work
+from app.disk import is_full
 from app.files.models import File
 from app.grading.headers import opened
 from app.grading.services import grader_services
@@ -111,16 +112,17 @@ def main() -> None:
 
 def run(claim: Claim, should_stop: StopRequested, device: Device) -> Exit:
     """Train the job and write its outcome, as far as this process can."""
-    folder = delivery.run_folder(claim)
-    _remove_older(folder, claim.attempt)
-    folder.mkdir(parents=True, exist_ok=True)
-    code = _run(claim, folder, should_stop, device)
+    code = _run(claim, should_stop, device)
     delivery.write_exit_code(claim, code)
     return code
 
 
-def _run(claim: Claim, folder: Path, should_stop: StopRequested, device: Device) -> Exit:
+def _run(claim: Claim, should_stop: StopRequested, device: Device) -> Exit:
     try:
+        folder = delivery.run_folder(claim)
+        _remove_older(folder, claim.attempt)
+        folder.mkdir(parents=True, exist_ok=True)
+        delivery.prepare_exit_code(claim)
         _train_and_deliver(claim, folder, should_stop, device)
     except RunCancelled:
         return Exit.STOPPED
@@ -133,6 +135,9 @@ def _run(claim: Claim, folder: Path, should_stop: StopRequested, device: Device)
         if _is_absence(problem):
             log.warning("database_away", problem=str(problem))
             return Exit.DATABASE_AWAY
+        if is_full(problem):
+            log.warning("no_room", problem=str(problem))
+            return Exit.NO_ROOM
         return _crashed(claim, problem)
     return Exit.OUTCOME_WRITTEN
 

@@ -15,11 +15,12 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import unit_of_work
+from app.disk import is_full
 from app.events import service as events
 from app.grading.headers import opened
 from app.grading.limits import grade_limits
 from app.grading.services import grader_services
-from app.jobs import runs, status
+from app.jobs import room, runs, status
 from app.jobs.status import Claim, LeaseLost
 from app.models import service as models
 from app.models.models import Model
@@ -109,7 +110,11 @@ def _validate(claim: Claim, max_attempts: int) -> None:
         return
     except (LeaseLost, SQLAlchemyError):
         raise
-    except Exception:
+    except Exception as problem:
+        if is_full(problem):
+            with unit_of_work() as db:
+                room.leave_until_room(db, claim)
+            return
         log.exception("validation_failed", job_id=claim.job_id)
         with unit_of_work() as db:
             runs.finish_failed(db, claim, "server_error", "The server failed while it read the files.")

@@ -311,7 +311,7 @@ def test_a_database_that_is_away_is_a_503(http: httpx.Client, monkeypatch: pytes
 def test_ready_means_database_migrations_and_broker(server_url: str, db: Session) -> None:
     from app.http.health import PARTS, Readiness
 
-    assert Readiness(PARTS).checks() == {"database": "ok", "broker": "ok"}
+    assert Readiness(PARTS).checks() == {"database": "ok", "broker": "ok", "disk": "ok"}
     assert httpx.get(f"{server_url}/healthz").status_code == 200
 
 
