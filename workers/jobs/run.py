@@ -7,6 +7,7 @@ by it what to do, and say nothing.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -26,9 +27,10 @@ import app.tables  # noqa: F401  # foreign keys are found by table name
 from app.checkpoints.models import Checkpoint
 from app.db import limit_statements, unit_of_work
 from app.disk import is_full
-from app.files.models import File
+from app.events import service as events
 from app.grading.headers import opened
 from app.grading.services import grader_services
+from app.integrity import StoredFileDamaged
 from app.jobs import status
 from app.jobs.status import Claim, LeaseLost
 from app.logs import configure_logging
@@ -45,9 +47,9 @@ from methods.tuning_rows import row_check
 from workers.base_models import local_folder
 from workers.jobs import delivery
 from workers.jobs.attempt import Exit
-from workers.jobs.db_recorder import DatabaseRecorder, state_to_resume
+from workers.jobs.db_recorder import DatabaseRecorder, states_to_resume
 from workers.jobs.integrations import shown_elsewhere
-from workers.jobs.job_data import fetch_rows
+from workers.jobs.job_data import TRAINING, VALIDATION, JobInvalid, find_file, rows_of
 from workers.training.base.distributed import World
 from workers.training.base.errors import GradingFailed, ModelInvalid, RunCancelled, RunFailed, RunPaused
 from workers.training.base.recorder import Recorder
@@ -249,16 +251,13 @@ def _load(claim: Claim, folder: Path) -> Work:
     with unit_of_work() as db:
         job = status.update_held(db, claim)
         model = models.find(db, job.project_id, job.model)
-        names = [name for name in (job.training_file, job.validation_file) if name]
-        keys = [db.scalars(select(File.storage_key).where(File.id == name)).first() for name in names]
-    rows = []
-    for name, key in zip(names, keys, strict=True):
-        try:
-            if key is None:
-                raise FileNotFoundError(name)
-            rows.append(fetch_rows(get_storage(), key, folder, check=row_check(job.method["type"])))
-        except FileNotFoundError:
-            raise FileGone(f"The file {name} was deleted before the training could read it.") from None
+        names = {TRAINING: job.training_file, VALIDATION: job.validation_file}
+        data_files = [find_file(db, param, name) for param, name in names.items() if name]
+    try:
+        check = row_check(job.method["type"])
+        rows = [rows_of(data_file, check, folder) for data_file in data_files]
+    except JobInvalid as fault:
+        raise DataUnusable(fault) from None
     spec = None
     if job.method["type"] == "reinforcement":
         spec = parse_grader(opened(job.method["reinforcement"]["grader"], job.project_id, get_settings()))
@@ -274,28 +273,49 @@ def _base_folder(name: str, model: Model | None, folder: Path) -> str:
         if model is None:
             raise FileNotFoundError(f"The model {name} was deleted before the training could read it.")
         return str(local_folder(model, folder / "base"))
-    except FileNotFoundError as problem:
+    except (FileNotFoundError, StoredFileDamaged) as problem:
         raise ModelInvalid(str(problem)) from None
 
 
-class FileGone(RunFailed):
-    code = "file_not_found"
+class DataUnusable(RunFailed):
+    """A data file is not what validation has read."""
+
+    def __init__(self, fault: JobInvalid) -> None:
+        super().__init__(fault.message)
+        self.code = fault.code
 
 
 def _restore(claim: Claim, folder: Path) -> None:
-    """Put the last saved state, and the checkpoints that it may speak of, where the engine looks for them."""
+    """Put the last saved states, and the checkpoints that they may speak of, where the engine looks for them.
+
+    The engine takes the newest state that is whole, and tells of others.
+    """
     storage = get_storage()
     with unit_of_work() as db:
         step = status.update_held(db, claim).state_step
         needed = ~Checkpoint.is_snapshot  # of a pause: the engine would drop it, and somebody may be using it
         there = (Checkpoint.job_id == claim.job_id, Checkpoint.storage_key.is_not(None))
         checkpoints = db.execute(select(Checkpoint.step, Checkpoint.storage_key).where(*there, needed)).all()
-    state = None if step is None else state_to_resume(storage, claim.job_id, step)
-    if step is None or state is None:
+    if step is None:
         return
-    storage.fetch_folder(state, state_folder(folder, step))
-    for saved_step, prefix in checkpoints:
-        storage.fetch_folder(str(prefix), checkpoint_folder(folder, saved_step))
+    states = states_to_resume(storage, claim.job_id, step)
+    if step not in states:
+        _tell_of_lost_state(claim, step, next(iter(states), 0))
+    for saved_step, state in states.items():
+        storage.fetch_folder(state, state_folder(folder, saved_step))
+    for saved_step, prefix in checkpoints if states else ():
+        with contextlib.suppress(FileNotFoundError):  # a state that needs it cannot be used then
+            storage.fetch_folder(str(prefix), checkpoint_folder(folder, saved_step))
+
+
+def _tell_of_lost_state(claim: Claim, step: int, instead: int) -> None:
+    message = (
+        f"The training state of step {step} is gone from storage; "
+        f"the training goes on from step {instead} instead."
+    )
+    with unit_of_work() as db:
+        status.update_held(db, claim)
+        events.append(db, claim.job_id, f"state-lost-{claim.attempt}", message, level="warn")
 
 
 if __name__ == "__main__":

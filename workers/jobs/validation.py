@@ -20,6 +20,7 @@ from app.events import service as events
 from app.grading.headers import opened
 from app.grading.limits import grade_limits
 from app.grading.services import grader_services
+from app.integrity import StoredFileDamaged
 from app.jobs import room, runs, status
 from app.jobs.status import Claim, LeaseLost
 from app.models import service as models
@@ -48,7 +49,16 @@ from methods.tune_config import TuneConfig
 from methods.tuning_rows import row_check
 from workers.base_models import local_folder
 from workers.jobs import tuning_validation
-from workers.jobs.job_data import TRAINING, VALIDATION, DataFile, JobInvalid, ModelShape, find_file, rows_of
+from workers.jobs.job_data import (
+    TRAINING,
+    VALIDATION,
+    DataFile,
+    JobInvalid,
+    ModelShape,
+    find_file,
+    operators_limits,
+    rows_of,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -151,8 +161,9 @@ def _check(claim: Claim, scratch: Path) -> Checked:
     folder = _model_folder(job.model, model, scratch)
     shape = _model_shape(job.model, folder)
     method = job.method["type"]
-    train_rows = rows_of(training, row_check(method))
-    valid_rows = rows_of(validation, row_check(method), max_rows=MAX_VALID_ROWS) if validation else []
+    limits, check = operators_limits(), row_check(method)
+    train_rows = rows_of(training, check, scratch, **limits)
+    valid_rows = rows_of(validation, check, scratch, max_rows=MAX_VALID_ROWS, **limits) if validation else []
     if method != "reinforcement":
         resolved = tuning_validation.resolve(
             job, str(folder), shape, _tokenizer(folder), (training, train_rows), (validation, valid_rows)
@@ -228,7 +239,7 @@ def _model_folder(name: str, model: Model | None, scratch: Path) -> Path:
         raise JobInvalid("model_error", f"The model {name} was deleted.", "model")
     try:
         return local_folder(model, scratch / "model", weights=False)
-    except FileNotFoundError as problem:
+    except (FileNotFoundError, StoredFileDamaged) as problem:
         raise JobInvalid("model_error", str(problem), "model") from None
 
 

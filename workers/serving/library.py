@@ -13,6 +13,7 @@ import structlog
 
 from app.db import unit_of_work
 from app.errors import NotFound, ServerError
+from app.integrity import StoredFileDamaged
 from app.models import service as models
 from app.settings import Settings
 from workers.base_models import local_folder
@@ -109,7 +110,7 @@ class Library:
         except FileNotFoundError:
             message = f"The files of the model '{files.name}' are gone."
             raise NotFound(message, param="model", code="model_not_found") from None
-        except ModelInvalid as problem:
+        except (ModelInvalid, StoredFileDamaged) as problem:
             raise ServerError(str(problem)) from None
 
     def _forget(self, files: ModelFiles) -> None:
