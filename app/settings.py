@@ -11,13 +11,19 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.addresses import network_of
+from app.addresses import Network, network_of
 from app.judge_settings import EmbeddingEntry, JudgeTable, KeyTable, read_json, read_json_or_none
 
 
 def _split(value: object) -> object:
     """Reads `a, b` as a list."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _network(entry: str) -> str:
+    if network_of(entry) is None:
+        raise ValueError(f"'{entry}' is no address or network")
+    return entry
 
 
 def _host_or_network(entry: str) -> str:
@@ -30,6 +36,8 @@ HOST = re.compile(r"(?!-)[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 Names = Annotated[
     tuple[Annotated[str, AfterValidator(_host_or_network)], ...], NoDecode, BeforeValidator(_split)
 ]
+
+Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
@@ -78,6 +86,12 @@ class Settings(BaseSettings):
     """Requests that one API key may make per minute; 0 for no limit."""
     max_active_jobs: int = Field(default=100, ge=1)
     """Unfinished jobs a project may have."""
+    max_connections_per_address: int = Field(default=512, ge=1)
+    """Connections that one address (of IPv6: one network of 64 bits) may have open in each API process, and
+    requests under way, also through trusted proxies."""
+    trusted_proxies: Networks = ()
+    """Addresses and networks of proxies in front of the API, whose X-Forwarded-For and X-Forwarded-Proto are
+    believed. Without any, only those of this machine are."""
     max_followers: int = Field(default=2000, ge=1)
     """Clients that may follow jobs live, in each API process."""
     report_paused_as: Literal["paused", "queued"] = "paused"
@@ -190,6 +204,11 @@ class Settings(BaseSettings):
             if entry.key is not None and entry.key not in self.judge_keys:
                 raise ValueError(f"the key '{entry.key}' is not in CHERRY_JUDGE_KEYS")
         return self
+
+    def trusted_networks(self) -> tuple[Network, ...]:
+        """Returns the networks of trusted proxies."""
+        found = map(network_of, self.trusted_proxies)
+        return tuple(network for network in found if network is not None)
 
 
 @lru_cache

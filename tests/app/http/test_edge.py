@@ -18,6 +18,7 @@ from app.auth import KnownKeys
 from app.cli.service import server_config
 from app.db import get_engine
 from app.errors import Unauthorized
+from app.http.connections import Connections, Places
 from app.settings import Settings
 from app.tenants import service as tenants
 from tests.app.answers import error_of
@@ -76,7 +77,8 @@ def test_half_sent_requests_keep_nobody_waiting(server_url: str, http: httpx.Cli
 
 def test_idle_connections_outlive_the_pause_of_a_poller() -> None:
     """The server's own default is 5 s: who asks every 5 s would meet a connection that was just closed."""
-    config = server_config(Settings(DATABASE_URL="postgresql://x@y/z", broker_url="filesystem://x"))
+    settings = Settings(DATABASE_URL="postgresql://x@y/z", broker_url="filesystem://x")
+    config = server_config(settings, Connections(Places(1, 1), 1))
     assert config.timeout_keep_alive >= 75
     assert config.timeout_graceful_shutdown <= 5
 
