@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from app.integrity import StoredFileDamaged, check_copy, check_folder, read_manifest
+from app.files.integrity import StoredFileDamaged, check_copy, check_folder, read_manifest
 from app.storage import get_storage
 
 CONFIG = "config.json"

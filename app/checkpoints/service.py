@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app.checkpoints.models import Checkpoint
 from app.errors import NotFound, ServerError
 from app.events.models import JobMetrics
-from app.integrity import StoredFileDamaged, check_folder, read_manifest
+from app.files.integrity import StoredFileDamaged, check_folder, read_manifest
 from app.jobs.models import Job
 from app.models.models import Model
 from app.pagination import Page, fetch_page

@@ -18,6 +18,7 @@ from app.cli.output import AsJson, CliError, console, errors, print_json
 if TYPE_CHECKING:
     import uvicorn
 
+    from app.embedded.supervisor import Running
     from app.http.connections import Connections
     from app.settings import Settings
 
@@ -45,7 +46,7 @@ def up(
     as_json: AsJson = False,
 ) -> None:
     """Run the whole service on this machine: database, broker, API and workers."""
-    from app.embedded.supervisor import Given, Running, Supervisor
+    from app.embedded.supervisor import Given, Supervisor
 
     def say(sentence: str) -> None:
         errors.print(sentence, markup=False, soft_wrap=True)
@@ -54,13 +55,7 @@ def up(
         if as_json:
             print_json(running._asdict())
             return
-        shown = {
-            "URL": running.url,
-            "API key": running.api_key,
-            "Dashboard": running.dashboard,
-            "Data": running.data_dir,
-        }
-        for name, value in shown.items():
+        for name, value in summary(running).items():
             console.print(f"{name:10} {value}", markup=False, soft_wrap=True)
         console.print(
             "Ready. Stop with Ctrl-C. Projects are managed with an admin key: cherry keys create --admin"
@@ -68,6 +63,16 @@ def up(
 
     given = Given()
     Supervisor(given, data, host=host or given.host, port=port, say=say).run(tell)
+
+
+def summary(running: Running) -> dict[str, str]:
+    """Returns what a person needs of a service that has just started; the URL is what clients are given."""
+    return {
+        "URL": running.base_url,
+        "API key": running.api_key,
+        "Dashboard": running.dashboard,
+        "Data": str(running.data_dir),
+    }
 
 
 def api(

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.checkpoints.models import Checkpoint
 from app.events.models import JobEvent, JobMetrics
 from app.jobs.models import Job
-from app.pagination import Page, page_by_age
+from app.pagination import Owned, Page, page_by_age
 from app.rollouts.models import Rollout
 from methods import metrics as names
 
@@ -37,7 +37,8 @@ CURVES = (
 def jobs(db: Session, project_id: str, after: str | None) -> Page[Job]:
     """Returns a page of jobs, newest first, and whether older ones follow."""
     own = select(Job).where(Job.project_id == project_id)
-    return page_by_age(db, own, Job, after=after, limit=PAGE, newest_first=True)
+    of = Owned(Job.project_id, project_id)
+    return page_by_age(db, own, of, after=after, limit=PAGE, newest_first=True)
 
 
 def job(db: Session, project_id: str, job_id: str) -> Job | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import Any
 
 from graders.fields.spec import NumberRule
@@ -12,14 +13,16 @@ MAX_NUMBER = 80
 """Characters of a text that may be a number."""
 
 _POWER = "(?:[eE][-+]?[0-9]{1,3})?"
-_SPACE = "'\u2019 \u00a0\u202f"
+_SPACE = "'\u2019 \u00a0\u2009\u202f"
 _POINT = re.compile(
     rf"[-+]?(?:(?:[0-9]{{1,3}}(?:[,{_SPACE}][0-9]{{3}})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+){_POWER}"
 )
 _COMMA = re.compile(
     rf"[-+]?(?:(?:[0-9]{{1,3}}(?:[.{_SPACE}][0-9]{{3}})+|[0-9]+)(?:,[0-9]*)?|,[0-9]+){_POWER}"
 )
-_SEPARATORS = re.compile(r"[,'\u2019 \u00a0\u202f]")
+_SEPARATORS = re.compile(r"[,'\u2019 \u00a0\u2009\u202f]")
+_MINUS = re.compile(r"[\u2212\u2013\ufe63\uff0d](?=[0-9.,])|\u2212")
+"""Typographic signs that stand for a minus before a number."""
 _WHOLE = re.compile(r"[-+]?[0-9]{1,60}")
 
 _SIGNS = """
@@ -43,7 +46,7 @@ _AFTER = re.compile(rf"\s*({_MONEY}|{_CODE})(\)?)\Z")
 def read_number(value: Any, rule: NumberRule) -> float | None:
     """Returns the number that a value holds by a field's rule, in the rule's unit; None if it holds none.
 
-    Whole numbers stay exact integers where no unit is converted.
+    Whole numbers stay exact integers, and others are rounded once, after a unit was converted.
     """
     if isinstance(value, bool):
         return None
@@ -51,7 +54,7 @@ def read_number(value: Any, rule: NumberRule) -> float | None:
         return value
     if not isinstance(value, str) or len(value) > MAX_NUMBER:
         return None
-    text = value.strip().replace("\u2212", "-")
+    text = _MINUS.sub("-", value.strip())
     if rule.currency is not None:
         text = _without_currency(text, rule.currency) or ""
     if rule.unit is not None:
@@ -62,13 +65,18 @@ def read_number(value: Any, rule: NumberRule) -> float | None:
 def _plain(text: str, decimal: str) -> float | None:
     if not (_POINT if decimal == "." else _COMMA).fullmatch(text):
         return None
+    digits = _digits(text, decimal)
+    if _WHOLE.fullmatch(digits):
+        return int(digits)
+    number = float(digits)
+    return number if abs(number) != float("inf") else None
+
+
+def _digits(text: str, decimal: str) -> str:
+    """Returns a number's text without separators and with a decimal point, as Python reads it."""
     if decimal == ",":
         text = text.replace(".", "").replace(",", ".")
-    text = _SEPARATORS.sub("", text)
-    if _WHOLE.fullmatch(text):
-        return int(text)
-    number = float(text)
-    return number if abs(number) != float("inf") else None
+    return _SEPARATORS.sub("", text)
 
 
 def _in_unit(text: str, rule: NumberRule) -> float | None:
@@ -86,7 +94,28 @@ def _in_unit(text: str, rule: NumberRule) -> float | None:
     if number is None or wanted is None or not name:
         return number
     unit = find_unit(name)
-    return None if unit is None else converted(number, unit, wanted)
+    if unit is None or unit == wanted:
+        return None if unit is None else number
+    exactly = converted(Fraction(_digits(found[0].strip(), rule.decimal)), unit, wanted)
+    return None if exactly is None else nearest(exactly)
+
+
+def exact(number: float) -> Fraction:
+    """Returns the number that a float was written as: 0.7 is seven tenths, not the binary number near it."""
+    return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
+
+
+def nearest(number: Fraction) -> float | None:
+    """Returns a whole number as it is, and another as the float nearest to it; None if it is too large.
+
+    Rounded once, equal numbers stay equal, however they were worked out.
+    """
+    if number.denominator == 1:
+        return number.numerator
+    try:
+        return float(number)
+    except OverflowError:
+        return None
 
 
 def _without_currency(text: str, currency: str) -> str | None:

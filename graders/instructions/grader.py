@@ -40,7 +40,6 @@ class Instructions:
     kwargs: Template | None
     is_loose: bool
     wants_all: bool
-    strip_thinking: bool
     type: str = "instructions"
 
     @classmethod
@@ -56,7 +55,6 @@ class Instructions:
             Template.parse(spec.kwargs) if spec.kwargs is not None else None,
             spec.mode == "loose",
             spec.scoring == "all",
-            spec.strip_thinking,
         )
 
     def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade:
@@ -65,8 +63,6 @@ class Instructions:
     def _score(self, sample: Sample, item: Mapping[str, Any]) -> Score:
         instructions = self.fixed or self._of_row(sample, item)
         text = self.input.render(sample, item)
-        if self.strip_thinking:
-            text = text.rpartition("</think>")[2].strip()
         return score_instructions(text[:MAX_TEXT], instructions, self.is_loose, self.wants_all)
 
     def _of_row(self, sample: Sample, item: Mapping[str, Any]) -> list[BoundInstruction]:

@@ -1,7 +1,6 @@
 """Finds words, sentences and the language of a text, for instructions on how it is written.
 
-Tokens are nltk's, which need no data. Its sentence splitter does need downloaded data, so sentences are found
-here, by rules.
+nltk's sentence splitter needs downloaded data, so sentences are found here, by rules.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
@@ -27,7 +26,8 @@ NEARLY = 0.25
 MAX_DETECTED = 8_192
 """Characters that the language is detected from."""
 
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"(?:[^\W\d_]\.){2,}|\w+(?:['\u2019\u2010\u2011-]\w+)*")
+_BLANK_LINE = re.compile(r"(?:\r?\n[^\S\n]*){2,}")
 _STOP = re.compile(r"[.!?]+[\"'”’)\]*_]*")
 _LAST_WORD = re.compile(r"[\w.]{1,40}\Z")
 _TITLES = frozenset(("mr", "mrs", "ms", "dr", "st", "prof", "capt", "lt", "gen", "rev", "hon", "sr", "jr"))
@@ -36,22 +36,21 @@ _NEXT_WORD = re.compile(r"\s+[\"'“‘(\[*_]*(\w)")
 
 
 def words(text: str) -> list[str]:
-    """Returns the runs of letters, digits and underscores."""
+    """Returns the words: runs of letters, digits and underscores, which no apostrophe or hyphen parts.
+
+    `don't` and `well-known` are one word each, as is `U.S.`; marks are none.
+    """
     return _WORD.findall(text)
 
 
-@lru_cache(maxsize=8)
-def tokens(text: str) -> Sequence[str]:
-    """Returns the Penn Treebank tokens of each sentence: `don't.` gives do n't ."""
-    tokenizer = _tokenizer()
-    return tuple(token for sentence in sentences(text) for token in tokenizer.tokenize(sentence))
+def same_words(text: str) -> list[str]:
+    """Returns the words in a form in which case and the kind of apostrophe do not matter."""
+    return words(text.casefold().replace("\u2019", "'"))
 
 
-@lru_cache(maxsize=1)
-def _tokenizer() -> Any:
-    from nltk.tokenize.destructive import NLTKWordTokenizer
-
-    return NLTKWordTokenizer()
+def paragraphs(text: str) -> list[str]:
+    """Returns the pieces that blank lines part. A piece without text is no paragraph."""
+    return [piece for piece in _BLANK_LINE.split(text) if piece.strip()]
 
 
 @lru_cache(maxsize=8)

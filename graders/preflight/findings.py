@@ -29,6 +29,7 @@ class Trial:
         row: 0-based index in the data.
         probe: what kind of completion it was.
         is_hostile: whether it must not reach the top.
+        counts_as: the reward a policy would get for it; None if it would get none.
         parts: scores of sub-graders and fields.
     """
 
@@ -38,16 +39,10 @@ class Trial:
     is_reference: bool
     is_hostile: bool
     value: float | None
+    counts_as: float | None
     failure: Failure | None
     parts: Mapping[str, float]
     seconds: float
-
-    @property
-    def counts_as(self) -> float | None:
-        """Returns the reward a policy would get for it; None if it would get none."""
-        if self.failure is not None and self.failure.kind.is_completions_fault:
-            return 0.0
-        return self.value
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the trial as JSON has it; long texts are cut."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -225,7 +226,7 @@ def test_a_training_survives_the_death_of_its_database(service: Service, tmp_pat
         wait_for(lambda: client.fine_tuning.jobs.retrieve(job.id).status in over, what="the end")
         assert client.fine_tuning.jobs.retrieve(job.id).status == "succeeded"
         told = [event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=100).data]
-        assert len([message for message in told if message.startswith("Step ")]) == 25
+        assert len([message for message in told if re.match(r"Step \d+/24 ", message)]) == 25
 
 
 def test_stopping_leaves_no_process_and_a_dead_supervisor_none_either() -> None:

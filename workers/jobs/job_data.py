@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
+from app.files.integrity import StoredFileDamaged, open_file
 from app.files.models import File
-from app.integrity import StoredFileDamaged, open_file
 from app.settings import get_settings
 from app.storage import get_storage
 from methods.rows import Check, DatasetInvalid, Row, read_rows
@@ -37,20 +37,23 @@ class DataFile(NamedTuple):
     """One of a job's files."""
 
     param: str
-    file_id: str
+    shown: str
+    """Its id and its name, as messages tell them."""
     storage_key: str | None
     """None if the file was deleted."""
     sha256: str = ""
 
     def invalid(self, reason: str) -> JobInvalid:
         name = self.param.replace("_", " ")
-        return JobInvalid(f"invalid_{self.param}", f"The {name} {self.file_id} {reason}", self.param)
+        return JobInvalid(f"invalid_{self.param}", f"The {name} {self.shown} {reason}", self.param)
 
 
 def find_file(db: Session, param: str, file_id: str) -> DataFile:
     """A file that a job names, deleted or not."""
     file = db.get(File, file_id)
-    return DataFile(param, file_id, file.storage_key, file.sha256) if file else DataFile(param, file_id, None)
+    if file is None:
+        return DataFile(param, file_id, None)
+    return DataFile(param, file.shown, file.storage_key, file.sha256)
 
 
 def rows_of(data_file: DataFile, check: Check, scratch: Path, **limits: int) -> list[Row]:
@@ -60,8 +63,8 @@ def rows_of(data_file: DataFile, check: Check, scratch: Path, **limits: int) -> 
     """
     try:
         if data_file.storage_key is None:
-            raise FileNotFoundError(data_file.file_id)
-        copy = scratch / data_file.file_id
+            raise FileNotFoundError(data_file.shown)
+        copy = scratch / Path(data_file.storage_key).name
         path = open_file(get_storage(), data_file.storage_key, data_file.sha256, copy)
         return read_rows(path, check=check, **limits)
     except FileNotFoundError:

@@ -28,9 +28,9 @@ from app.checkpoints.models import Checkpoint
 from app.db import limit_statements, unit_of_work
 from app.disk import is_full
 from app.events import service as events
+from app.files.integrity import StoredFileDamaged
 from app.grading.headers import opened
 from app.grading.services import grader_services
-from app.integrity import StoredFileDamaged
 from app.jobs import status
 from app.jobs.status import Claim, LeaseLost
 from app.logs import configure_logging

@@ -17,10 +17,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.db import unit_of_work
 from app.disk import is_full
 from app.events import service as events
+from app.files.integrity import StoredFileDamaged
 from app.grading.headers import opened
 from app.grading.limits import grade_limits
 from app.grading.services import grader_services
-from app.integrity import StoredFileDamaged
 from app.jobs import room, runs, status
 from app.jobs.status import Claim, LeaseLost
 from app.models import service as models
@@ -37,7 +37,7 @@ from graders import (
     parse_grader,
 )
 from graders.preflight.trial import Bounds, is_costly, preflight
-from graders.spec import item_paths
+from graders.spec import item_paths, known_range
 from graders.template import Variable
 from methods.faults import MAX_REASONS, Fault, told
 from methods.hyperparameters import Facts
@@ -65,6 +65,8 @@ log = structlog.get_logger(__name__)
 CHECK_SECONDS = 30.0
 """After this long no further row is tried with the grader."""
 MAX_DOUBTS = 10
+SHOWN_CHARACTERS = 4000
+"""How much of a failure's message is shown, its end, as in training."""
 OF_THE_ROW = (FailureKind.INVALID_VARIABLE, FailureKind.FORMULA_PARSE, FailureKind.OTHER)
 """Failures on an empty completion that the data or the formula is to blame for."""
 IMPORTING = threading.Lock()
@@ -263,6 +265,7 @@ def _grading_fields(spec: GraderSpec) -> dict[str, Any]:
         "grade_seconds": limits.seconds,
         "grade_failure_limit": settings.grade_failure_limit,
         "grade_failure_steps": settings.grade_failure_steps,
+        "reward_range": known_range(spec),
     }
 
 
@@ -313,8 +316,18 @@ def _check_somebody_answers(grader: Grader, row: Row) -> None:
 
 
 def _doubts_about(spec: GraderSpec, grader: Grader, rows: Sequence[Row]) -> Iterator[str]:
-    """What a few trials of the grader on the training rows leave in doubt."""
+    """What a few trials of the grader on the training rows leave in doubt.
+
+    Raises `JobInvalid` if it could grade nothing at all.
+    """
     report = preflight(spec, grader, [row.item for row in rows], bounds=Bounds(seconds=CHECK_SECONDS))
+    if report.hopeless:
+        message = (
+            f"The grader fails on every answer: {len(report.trials)} of {len(report.trials)} that were tried,"
+            " and whatever the rows themselves hold. The first failure:"
+            f" {report.hopeless.kind}: {report.hopeless.message[-SHOWN_CHARACTERS:]}"
+        )
+        raise JobInvalid("grader_error", message, "method.reinforcement.grader")
     for finding in report.warnings[:MAX_DOUBTS]:
         yield f"The grader: {finding.message}"
 

@@ -13,7 +13,7 @@ import structlog
 
 from app.db import unit_of_work
 from app.errors import NotFound, ServerError
-from app.integrity import StoredFileDamaged
+from app.files.integrity import StoredFileDamaged
 from app.models import service as models
 from app.settings import Settings
 from workers.base_models import local_folder

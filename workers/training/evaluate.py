@@ -22,7 +22,6 @@ from workers.training.passes.forward import (
     per_completion,
     token_kl,
 )
-from workers.training.rewards import reward_of
 from workers.training.sampling.rollout import Sampling, sample_groups
 from workers.training.update import fillers
 
@@ -57,7 +56,7 @@ def row_rewards(groups: Sequence[Group]) -> list[float | None]:
     """Returns the mean reward of each validation row, in grader units; None where no completion has one."""
     rows: list[float | None] = []
     for group in groups:
-        found = [reward for grade in group.grades if (reward := reward_of(grade)) is not None]
+        found = [reward for grade in group.grades if (reward := grade.reward) is not None]
         rows.append(math.fsum(found) / len(found) if found else None)
     return rows
 

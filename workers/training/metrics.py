@@ -16,7 +16,7 @@ from workers.training.advantages import groups_with_spread
 from workers.training.base.recorder import Phase, Recorder
 from workers.training.base.types import Group, Split
 from workers.training.evaluate import Estimate
-from workers.training.rewards import reward_of, rewards_of
+from workers.training.rewards import rewards_of
 
 Timed = Literal["sampling", "grading", "grading_busy", "waiting", "updating", "eval"]
 TIMES: dict[Timed, str] = {
@@ -105,7 +105,7 @@ def _split_metrics(split: Split, groups: Sequence[Group]) -> dict[str, float]:
     of_split = {
         names.GRADES_COUNT: float(len(grades)),
         names.PARSE_ERROR_SHARE: _mean(parse_errors),
-        names.UNGRADED_SHARE: _mean([reward_of(grade) is None for grade in grades]),
+        names.UNGRADED_SHARE: _mean([grade.reward is None for grade in grades]),
         names.GRADE_SECONDS: _mean([grade.seconds for grade in grades]),
         names.COMPLETION_TOKENS_MEAN: _mean(lengths),
         names.COMPLETION_TOKENS_MAX: float(max(lengths)),

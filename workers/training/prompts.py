@@ -10,7 +10,8 @@ from workers.training.base.types import Prompt
 from workers.training.row_faults import RowFaults
 
 CONVERSATIONS_TRIED = 20
-"""Conversations with tools that are rendered twice. A template that hides the tools of these hides all."""
+"""Conversations with tools that are rendered twice. A template that hides the tools of these hides
+all. Chosen, not measured."""
 
 
 def make_prompts(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -> list[Prompt]:

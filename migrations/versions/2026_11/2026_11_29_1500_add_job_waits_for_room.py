@@ -1,7 +1,7 @@
 """The room that a paused job waits for.
 
 Revision ID: 7d41c0a96e35
-Revises: 5b0d7e3c91af
+Revises: 7c41e9d05b3f
 Create Date: 2026-11-29 15:00
 """
 
@@ -12,7 +12,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "7d41c0a96e35"
-down_revision = "5b0d7e3c91af"
+down_revision = "7c41e9d05b3f"
 branch_labels = None
 depends_on = None
 

@@ -50,7 +50,8 @@ def test_loose_forgives_a_first_and_a_last_line_and_asterisks():
 
 def test_what_was_thought_can_be_left_out():
     row = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
-    assert grade("<think>well, so</think>Yes", row).value == 0
+    assert grade("<think>well, so</think>Yes", row, thoughts="none").value == 0
+    assert grade("<think>well, so</think>Yes", row).value == 1
     assert grade("<think>well, so</think>Yes", row, strip_thinking=True).value == 1
     assert grade("<think>well so</think>", row, strip_thinking=True).value == 0
 

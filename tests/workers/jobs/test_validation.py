@@ -106,7 +106,7 @@ def test_a_bad_training_file_fails_the_job_and_names_the_line(
     assert job.error
     assert (job.error["code"], job.error["param"]) == ("invalid_training_file", "training_file")
     assert said in job.error["message"]
-    assert job.training_file in job.error["message"]
+    assert f"The training file {job.training_file} (train.jsonl) " in job.error["message"]
     assert job.finished_at is not None
 
 
@@ -178,6 +178,33 @@ def test_a_grader_that_pays_for_anything_is_doubted_and_the_job_goes_on(
     validate_next("me", RUNNING)
     assert fresh(db, job).status == "queued"
     assert any("nothing can be learnt" in told for told in warnings(db, job.id))
+
+
+PYTHON = {"type": "python", "name": "broken"}
+
+
+def test_a_grader_that_fails_on_everything_fails_the_job_with_its_traceback(
+    db: Session, tiny_model: Path
+) -> None:
+    source = "def grade(sample, item):\n    return float(sample['output_text'] == item['lettre'])\n"
+    job = make_job(db, grader={**PYTHON, "source": source})
+    validate_next("me", RUNNING)
+    assert fresh(db, job).status == "failed"
+    assert job.error
+    assert (job.error["code"], job.error["param"]) == ("grader_error", "method.reinforcement.grader")
+    assert "The grader fails on every answer: 32 of 32 that were tried" in job.error["message"]
+    assert job.error["message"].endswith("KeyError: 'lettre'")
+    assert "line 2, in grade" in job.error["message"]
+
+
+def test_a_grader_that_fails_on_odd_answers_alone_is_doubted(db: Session, tiny_model: Path) -> None:
+    source = "def grade(sample, item):\n    return 1 / sample['output_text'].count(item['letter'])\n"
+    grader = {**PYTHON, "source": source, "range": [0, 1]}
+    job = make_job(db, grader=grader, training=[row(letter=letter) for letter in "äöü"])
+    validate_next("me", RUNNING)
+    assert fresh(db, job).status == "queued", job.error
+    assert any("24 of 24 tries" in told for told in warnings(db, job.id))
+    assert TrainConfig.model_validate(job.config).reward_range == (0, 1)
 
 
 def test_a_response_format_reaches_the_config(db: Session, tiny_model: Path) -> None:
