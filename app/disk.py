@@ -1,20 +1,27 @@
-"""Tells whether a folder's disk has room, and recognises the errors of one that has none."""
+"""Knows whether a disk has room, what errors say that it has none, and which remains nobody holds."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_IN_WORDS = re.compile(rf"\(os error ({'|'.join(map(str, FULL))})\)")
 """How libraries written in Rust (safetensors, obstore) tell it, whose errors have no number."""
 POSTGRES_FULL = "53100"
+LOCK = ".held"
+"""The file of a temporary folder that its process holds."""
+SETTLED_SECONDS = 10.0
+"""Age from which a file that nobody holds is taken for remains: its maker has had time to take hold of it."""
 
 
 class Room(NamedTuple):
@@ -67,3 +74,39 @@ def has_room(room: Room) -> bool:
 def size_of(folder: Path) -> int:
     """Returns the bytes of all files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def hold(file: IO[bytes]) -> None:
+    """Marks an open file as this process's, until it is closed or the process ends, however it does."""
+    with suppress(OSError):  # some network file systems cannot; the file is kept for its age then
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+@contextmanager
+def scratch_folder(prefix: str, within: Path | None = None) -> Iterator[Path]:
+    """Makes a temporary folder which is held, and removed at the end."""
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=within, ignore_cleanup_errors=True) as made:
+        folder = Path(made)
+        with (folder / LOCK).open("wb") as lock:
+            hold(lock)
+            yield folder
+
+
+def remove_unheld(paths: Iterable[Path]) -> int:
+    """Removes files, and folders with a `LOCK`, that no live process holds. Returns how many."""
+    return sum(map(_remove_unless_held, paths))
+
+
+def _remove_unless_held(path: Path) -> bool:
+    try:
+        if path.is_symlink() or path.stat().st_mtime > time.time() - SETTLED_SECONDS:
+            return False
+        with (path / LOCK if path.is_dir() else path).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    except OSError:  # it is held, is whole by now, is another user's, or somebody else sweeps too
+        return False
+    return True

@@ -32,6 +32,8 @@ def _host_or_network(entry: str) -> str:
     return entry
 
 
+COPIES = "sampler"
+"""The folder of `data_dir` where samplers keep copies of remote models while they load them."""
 HOST = re.compile(r"(?!-)[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 Names = Annotated[
     tuple[Annotated[str, AfterValidator(_host_or_network)], ...], NoDecode, BeforeValidator(_split)

@@ -25,6 +25,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
+from app.disk import hold, remove_unheld
 from app.ids import random_id
 from app.settings import get_settings
 
@@ -73,7 +74,8 @@ class Storage(ABC):
 
     @abstractmethod
     def remove_unfinished(self, older_than: timedelta) -> int:
-        """Removes what writers left that were killed long ago. Returns how many."""
+        """Removes what writers left that were killed, at once or, where nobody can tell, once it is that old.
+        Returns how many."""
 
     @abstractmethod
     def list_keys(self, prefix: str) -> list[str]:
@@ -190,7 +192,7 @@ class LocalStorage(Storage):
         return self._path(key)
 
     def remove_unfinished(self, older_than: timedelta) -> int:
-        removed = 0
+        removed = remove_unheld(self._partial.glob("*"))
         for path in self._partial.glob("*"):
             with suppress(FileNotFoundError):  # it is whole by now, or another process sweeps too
                 if path.stat().st_mtime < time.time() - older_than.total_seconds():
@@ -210,9 +212,10 @@ class LocalStorage(Storage):
         partial = self._partial / random_id("", 16)
         try:
             with partial.open("wb") as out:
+                hold(out)
                 out.writelines(chunks)
                 _flush(out)
-            self._publish(partial, target)
+                self._publish(partial, target)
         finally:
             partial.unlink(missing_ok=True)
 

@@ -14,6 +14,8 @@ from app.storage import get_storage
 from methods.rows import Check, DatasetInvalid, Row, read_rows
 
 TRAINING, VALIDATION = "training_file", "validation_file"
+SCRATCH = "cherry-validate-"
+"""Temporary folders of validations begin so."""
 
 
 class ModelShape(NamedTuple):

@@ -45,7 +45,7 @@ from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig, read_config
 from methods.tuning_rows import row_check
 from workers.base_models import local_folder
-from workers.jobs import delivery
+from workers.jobs import delivery, leftovers
 from workers.jobs.attempt import Exit
 from workers.jobs.db_recorder import DatabaseRecorder, states_to_resume
 from workers.jobs.integrations import shown_elsewhere
@@ -219,6 +219,7 @@ def _tell_others(world: World, prepare: Callable[[], Work]) -> Work:
 
 def _prepare(claim: Claim, folder: Path) -> Work:
     work = _load(claim, folder)
+    leftovers.remove_half_written(claim)
     _restore(claim, folder)
     return work
 

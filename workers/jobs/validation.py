@@ -8,14 +8,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import unit_of_work
-from app.disk import is_full
+from app.disk import is_full, scratch_folder
 from app.events import service as events
 from app.files.integrity import StoredFileDamaged
 from app.grading.headers import opened
@@ -50,6 +49,7 @@ from methods.tuning_rows import row_check
 from workers.base_models import local_folder
 from workers.jobs import tuning_validation
 from workers.jobs.job_data import (
+    SCRATCH,
     TRAINING,
     VALIDATION,
     DataFile,
@@ -150,8 +150,8 @@ class Checked(NamedTuple):
 
 def check(claim: Claim) -> Checked:
     """The resolved config of a claimed job, and what its data leaves in doubt. Raises `JobInvalid`."""
-    with TemporaryDirectory(prefix="cherry-validate-") as scratch:
-        return _check(claim, Path(scratch))
+    with scratch_folder(SCRATCH) as scratch:
+        return _check(claim, scratch)
 
 
 def _check(claim: Claim, scratch: Path) -> Checked:
