@@ -163,6 +163,13 @@ class Settings(BaseSettings):
     taken to hang, killed and started again from its last saved state."""
     max_fruitless_attempts: int = Field(default=3, ge=1)
     """Attempts without new progress after which a job fails."""
+    validations_at_once: int = Field(default=4, ge=1, le=64)
+    """Jobs whose files one worker checks at a time. A project has no more of these places than stay free for
+    others; with one place it may hold them up."""
+    validation_limit: timedelta = timedelta(minutes=30)
+    """Longest time that the check of a job's files may take."""
+    validation_memory_bytes: int = Field(default=8 * 2**30, ge=2**30)
+    """Most private memory that the check of a job's files may take, libraries and all."""
     shutdown_grace: timedelta = timedelta(seconds=20)
     """How long a stopping worker waits for its training to save its state."""
     trainer_threads: int = Field(default=0, ge=0)

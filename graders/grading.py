@@ -43,10 +43,10 @@ def grade_by(
         return Grade(None, failed.failure, seconds=seconds, usage=failed.usage, least=least)
     return Grade(
         found.value,
-        parts=dict(found.parts),
+        parts=dict(found.parts) if found.parts else {},
         reason=found.reason,
         seconds=perf_counter() - started,
-        usage=dict(found.usage),
+        usage=dict(found.usage) if found.usage else {},
     )
 
 
@@ -66,8 +66,9 @@ class OfAnswer:
         return self.grader.type
 
     def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade:
-        answer = answer_of(sample.output_text, self.thoughts)
-        if answer != sample.output_text:
+        text = sample.output_text
+        answer = answer_of(text, self.thoughts)
+        if answer is not text:
             sample = replace(sample, output_text=answer)
         return self.grader.grade(sample, item)
 

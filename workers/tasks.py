@@ -21,7 +21,7 @@ from app.db import unit_of_work
 from app.jobs import capacity, room, runs
 from app.settings import get_settings
 from workers.celery_app import celery
-from workers.jobs import attempt, validation
+from workers.jobs import attempt, children, validators
 from workers.jobs.sweep import sweep
 
 log = structlog.get_logger(__name__)
@@ -38,7 +38,7 @@ OWNER = f"{socket.gethostname()}:{os.getpid()}"
 
 @celery.task(name=queue.task_name("validate"))  # type: ignore[untyped-decorator]
 def wake_validate() -> None:
-    """Validate every job that waits for it."""
+    """Validate every job that waits for it, several at a time."""
     WORK["validate"]()
 
 
@@ -55,7 +55,7 @@ def _until_none_is_left(take_next: Callable[[], bool]) -> None:
 
 
 WORK: Mapping[queue.Queue, Callable[[], None]] = {
-    "validate": lambda: _until_none_is_left(lambda: validation.validate_next(OWNER, STOPPING)),
+    "validate": lambda: _until_none_is_left(lambda: validators.validate_all(OWNER, STOPPING) > 0),
     "train": lambda: _until_none_is_left(lambda: attempt.train_next(OWNER, STOPPING)),
 }
 """What a worker of each queue does when it is woken, by a message or by its own waker."""
@@ -71,7 +71,7 @@ def start_waker(instance: Any, **_: Any) -> None:
     threading.Thread(target=_look_for_ever, args=(kinds,), name="waker", daemon=True).start()
     threading.Thread(target=_sweep_for_ever, name="sweep", daemon=True).start()
     if "validate" in kinds:
-        threading.Thread(target=validation.warm_up, name="warm-up", daemon=True).start()
+        children.warm_up()
 
 
 def _look_for_ever(kinds: list[queue.Queue]) -> None:

@@ -136,11 +136,17 @@ def release(db: Session, claim: Claim, why: str = "The worker stopped") -> None:
 
 
 def requeue_crashed(db: Session, claim: Claim, reason: str) -> None:
-    """Queues a job whose training process ended by itself, and says why.
+    """Lets a job be tried again whose process ended by itself, and says why.
 
     If its owner had asked for a cancel or a pause, that is what becomes of it.
     """
     job = update_held(db, claim)
+    if claim.status == "validating_files":
+        message = f"The validation ended early: {reason}. It is tried again"
+        events.append(db, job.id, f"crashed-{job.attempt}", message, level="warn")
+        update_held(db, claim, **UNOWNED)
+        queue.wake_validator(db)
+        return
     message = f"The training process ended early: {reason}. Going on from step {job.state_step or 0}"
     events.append(db, job.id, f"crashed-{job.attempt}", message, level="warn")
     if end_as_asked(db, claim):

@@ -7,6 +7,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import regex
@@ -14,7 +15,7 @@ from rapidfuzz import fuzz
 from rapidfuzz.distance import JaroWinkler
 
 from graders.fields.dates import read_date
-from graders.fields.numbers import exact, nearest, read_number
+from graders.fields.numbers import CACHED_NUMBERS, exact, nearest, read_number
 from graders.fields.spec import BooleanRule, DateRule, Fold, FuzzyRule, NumberRule, ScalarRule, TextRule
 from graders.types import FailureKind, GradeFailed
 
@@ -199,8 +200,13 @@ def number_bounds(rule: NumberRule, reference: float) -> tuple[float, float]:
     """Returns the smallest and the largest number that agree with the reference."""
     if not rule.abs_tolerance and not rule.rel_tolerance:
         return reference, reference
+    return _bounds(reference, rule.abs_tolerance, rule.rel_tolerance)
+
+
+@lru_cache(maxsize=CACHED_NUMBERS)
+def _bounds(reference: float, absolute: float, relative: float) -> tuple[float, float]:
     number = exact(reference)
-    tolerance = max(exact(rule.abs_tolerance), exact(rule.rel_tolerance) * abs(number))
+    tolerance = max(exact(absolute), exact(relative) * abs(number))
     low, high = nearest(number - tolerance), nearest(number + tolerance)
     return (-math.inf if low is None else low), (math.inf if high is None else high)
 

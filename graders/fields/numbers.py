@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from graders.fields.spec import NumberRule
@@ -11,6 +12,8 @@ from graders.fields.units import converted, find_unit
 
 MAX_NUMBER = 80
 """Characters of a text that may be a number."""
+CACHED_NUMBERS = 4096
+"""Numbers that stay converted: the completions of a group often say the same, and have one reference."""
 
 _POWER = "(?:[eE][-+]?[0-9]{1,3})?"
 _SPACE = "'\u2019 \u00a0\u2009\u202f"
@@ -58,7 +61,7 @@ def read_number(value: Any, rule: NumberRule) -> float | None:
     if rule.currency is not None:
         text = _without_currency(text, rule.currency) or ""
     if rule.unit is not None:
-        return _in_unit(text, rule)
+        return _in_unit(text, rule.unit, rule.decimal)
     return _plain(text, rule.decimal)
 
 
@@ -79,24 +82,24 @@ def _digits(text: str, decimal: str) -> str:
     return _SEPARATORS.sub("", text)
 
 
-def _in_unit(text: str, rule: NumberRule) -> float | None:
+@lru_cache(maxsize=CACHED_NUMBERS)
+def _in_unit(text: str, wanted_unit: str, decimal: str) -> float | None:
     """Returns a number with a unit of the same quantity, converted.
 
     A number without a unit is taken to be in the rule's.
     """
-    assert rule.unit is not None
-    found = (_POINT if rule.decimal == "." else _COMMA).match(text)
+    found = (_POINT if decimal == "." else _COMMA).match(text)
     if found is None:
         return None
-    number = _plain(found[0].strip(), rule.decimal)
+    number = _plain(found[0].strip(), decimal)
     name = text[found.end() :].strip().rstrip(".")
-    wanted = find_unit(rule.unit)
+    wanted = find_unit(wanted_unit)
     if number is None or wanted is None or not name:
         return number
     unit = find_unit(name)
     if unit is None or unit == wanted:
         return None if unit is None else number
-    exactly = converted(Fraction(_digits(found[0].strip(), rule.decimal)), unit, wanted)
+    exactly = converted(Fraction(_digits(found[0].strip(), decimal)), unit, wanted)
     return None if exactly is None else nearest(exactly)
 
 

@@ -17,6 +17,7 @@ from graders.types import FailureKind, Grade, GradeFailed, Sample
 MAX_TEXT = 65_536
 """Characters of a text that are looked at."""
 
+_LANGUAGE, _REPEATED = "language:response_language", "combination:repeat_prompt"
 MAX_LABEL = 65_536
 """Characters of a row's instructions, where they are text."""
 
@@ -127,7 +128,20 @@ def instructions_of(value: Any) -> list[BoundInstruction]:
         raise _unusable("has no list of instruction ids")
     if not isinstance(arguments_list, list) or len(arguments_list) != len(ids):
         raise _unusable(f"needs a list of {len(ids)} objects of arguments, one for each instruction")
-    return [_bind(name, arguments) for name, arguments in zip(ids, arguments_list, strict=True)]
+    bound = [_bind(name, arguments) for name, arguments in zip(ids, arguments_list, strict=True)]
+    request = (arguments_list[ids.index(_REPEATED)] or {})["prompt_to_repeat"] if _REPEATED in ids else ""
+    return [_after_request(one, request) if request and one.id == _LANGUAGE else one for one in bound]
+
+
+def _after_request(instruction: BoundInstruction, request: str) -> BoundInstruction:
+    """Returns the instruction for what follows a request that the row wants repeated, in its own language."""
+    start = request.strip().lower()
+
+    def is_followed(text: str) -> bool:
+        plain = text.strip()
+        return instruction.is_followed(plain[len(start) :] if plain.lower().startswith(start) else text)
+
+    return BoundInstruction(instruction.id, is_followed)
 
 
 def _bind(name: str, arguments: Any) -> BoundInstruction:

@@ -6,18 +6,20 @@ import re
 from collections.abc import Iterator
 
 from graders import strict_json
-from graders.instructions.prose import is_written_in, paragraphs, same_words, sentences, words
+from graders.instructions.language import is_mostly_in, is_written_in
+from graders.instructions.prose import paragraphs, same_words, sentences, words
 
 CONSTRAINED_RESPONSES = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 
 _DIVIDER = re.compile(r"\s?\*\*\*\s?")
 _HIGHLIGHT = re.compile(r"\*[^\n*]*\*")
 _DOUBLE_HIGHLIGHT = re.compile(r"\*\*[^\n*]*\*\*")
-_POSSESSIVE = re.compile(r"['\u2019]s\Z")
+_POSSESSIVE = ("'s", "\u2019s")
 _FENCE = re.compile(r"```(?:json)?", re.IGNORECASE)
 _BULLET = re.compile(r"\s*[-+*][ \t]+\S")
 _RULE = re.compile(r"\s*([-*_])(?:[ \t]*\1){2,}\s*")
-_CODE = re.compile(r"\s*(`{3,}|~{3,})")
+_FENCE_LINE = re.compile(r"[ \t]*(`{3,}|~{3,})[ \t]*(\w*)")
+_NO_CODE = frozenset(("markdown", "md", "text", "plaintext", "txt"))
 
 
 def compared(count: int, relation: str, wanted: int) -> bool:
@@ -135,16 +137,18 @@ def has_bullets(text: str, num_bullets: int) -> bool:
 def bullet_count(text: str) -> int:
     """Counts the lines that start with a mark `*`, `-` or `+`, white space, and a text (CommonMark, 5.2).
 
-    A rule such as `* * *` is none, and neither is a line of a code block between fences.
+    A rule such as `* * *` is none, and neither is a line of a code block between fences. Fences may stand
+    around the whole text, or around what they say is Markdown.
     """
-    count, fence = 0, ""
-    for line in text.split("\n"):
-        opened = _CODE.match(line)
-        if opened and not fence:
-            fence = opened[1]
-        elif opened and opened[1].startswith(fence):
-            fence = ""
-        elif not fence and _BULLET.match(line) and not _RULE.fullmatch(line):
+    count, fence, is_code = 0, "", False
+    for at, line in enumerate(text.strip().split("\n")):
+        mark = _FENCE_LINE.match(line)
+        if mark and not fence:
+            fence, label = mark[1], mark[2].lower()
+            is_code = label not in _NO_CODE if label else at > 0
+        elif mark and mark[1].startswith(fence) and not mark[2]:
+            fence, is_code = "", False
+        elif not is_code and _BULLET.match(line) and not _RULE.fullmatch(line):
             count += 1
     return count
 
@@ -186,7 +190,7 @@ def has_title(text: str) -> bool:
 def _titles(text: str) -> Iterator[bool]:
     for line in text.split("\n"):
         start, end = line.find("<<"), line.rfind(">>")
-        yield start >= 0 and bool(line[start:end].strip("<>").strip())
+        yield 0 <= start < end and bool(line[start:end].strip("<>").strip())
 
 
 def two_responses(text: str) -> bool:
@@ -217,18 +221,21 @@ def capital_word_count(text: str, capital_frequency: int, capital_relation: str)
 
     Such a word has no lower-case letter, but for the `s` of `NASA's`.
     """
-    plain = (_POSSESSIVE.sub("", word) for word in words(text))
-    return compared(sum(1 for word in plain if word.isupper()), capital_relation, capital_frequency)
+    return compared(sum(map(_is_capital, words(text))), capital_relation, capital_frequency)
+
+
+def _is_capital(word: str) -> bool:
+    return word.isupper() or (word.endswith(_POSSESSIVE) and word[:-2].isupper())
 
 
 def is_english_upper(text: str) -> bool:
     """Tells whether the text is English, all in capitals."""
-    return text.isupper() and is_written_in(text, "en")
+    return text.isupper() and is_mostly_in(text, "en")
 
 
 def is_english_lower(text: str) -> bool:
     """Tells whether the text is English, all in lower case."""
-    return text.islower() and is_written_in(text, "en")
+    return text.islower() and is_mostly_in(text, "en")
 
 
 def has_no_comma(text: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from graders import strict_json
 from graders.grading import grade_safely
+from graders.preflight.beside import tests_beside
 from graders.preflight.findings import Finding, Trial, findings_of
 from graders.preflight.probes import Probe, plausible, probes
 from graders.preflight.references import Reference, reference_at, reference_of
@@ -96,10 +97,12 @@ def preflight(
         if monotonic() - started > bounds.seconds or _is_out_of_order(trials):
             break
         trials.append(_try(grader, row, rows[row], probe, references[row]))
-    findings = findings_of(spec, rows, references, trials)
+    tried = list(dict.fromkeys(row for row, _ in plan))
+    deadline = started + 2 * bounds.seconds
+    beside = {row: found for row in tried if (found := tests_beside(grader, rows[row], deadline))}
+    findings = findings_of(spec, rows, references, trials, beside)
     hopeless = None
     if _is_worth_a_second_look(trials, len(plan)):
-        tried = list(dict.fromkeys(row for row, _ in plan))
         hopeless = _failure_of_all(grader, rows, tried, monotonic() + bounds.seconds) and trials[0].failure
     return Report(findings, trials, len(plan) - len(trials), monotonic() - started, hopeless)
 

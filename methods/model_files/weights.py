@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000
@@ -104,7 +104,7 @@ def _declared(what: str, entry: Any) -> tuple[str, list[int], list[int]]:
     """Returns type, shape and offsets as a header states them, once they are of the right kind."""
     if not isinstance(entry, Mapping):
         raise WeightsInvalid(f"{what} is not described by an object")
-    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    dtype, shape, offsets = (entry.get(field) for field in ("dtype", "shape", "data_offsets"))
     if not isinstance(dtype, str) or dtype not in BITS:
         raise WeightsInvalid(f"{what} has the unknown type {str(dtype)[:40]!r}")
     if not _are_counts(shape):
@@ -114,7 +114,7 @@ def _declared(what: str, entry: Any) -> tuple[str, list[int], list[int]]:
     return dtype, shape, offsets
 
 
-def _are_counts(values: Any) -> bool:
+def _are_counts(values: Any) -> TypeGuard[list[int]]:
     return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 

@@ -42,6 +42,7 @@ def test_every_family_marks_its_thoughts_in_its_own_way(family):
         pytest.param(" 13\n", " 13\n", id="spaces-stay-without-thoughts"),
         pytest.param("a < b [1] <b>c</b> x▷", "a < b [1] <b>c</b> x▷", id="other-marks"),
         pytest.param("<THINK>12</Think>13", "13", id="case"),
+        pytest.param("<think >12</think >13", "13", id="space-within"),
         pytest.param("<think>1</think>2<think>3</think>4", "4", id="twice"),
         pytest.param("<think>12</think>13<think>or 12", "", id="reopened"),
         pytest.param("<think>a </thinking> 12", "", id="closed-by-another"),

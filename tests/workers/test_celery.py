@@ -69,7 +69,7 @@ class Workers:
         for worker in self.started:
             if process.is_alive(worker.pid):
                 found += psutil.Process(worker.pid).children(recursive=True)
-        return found
+        return [each for each in found if "workers.jobs.run" in " ".join(each.cmdline())]
 
 
 @pytest.fixture

@@ -274,7 +274,9 @@ def _base_folder(name: str, model: Model | None, folder: Path) -> str:
         if model is None:
             raise FileNotFoundError(f"The model {name} was deleted before the training could read it.")
         return str(local_folder(model, folder / "base"))
-    except (FileNotFoundError, StoredFileDamaged) as problem:
+    except FileNotFoundError as problem:
+        raise ModelGone(str(problem)) from None
+    except StoredFileDamaged as problem:
         raise ModelInvalid(str(problem)) from None
 
 
@@ -284,6 +286,10 @@ class DataUnusable(RunFailed):
     def __init__(self, fault: JobInvalid) -> None:
         super().__init__(fault.message)
         self.code = fault.code
+
+
+class ModelGone(RunFailed):
+    code = "model_error"
 
 
 def _restore(claim: Claim, folder: Path) -> None:

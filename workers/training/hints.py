@@ -48,8 +48,9 @@ class Hints:
             rewards = "" if mean is None else f" (mean {mean:.3g})"
             yield (
                 f"Step {step}: for {STEPS_WITHOUT_SPREAD} steps all completions of each prompt had the same"
-                f" reward{rewards}, so nothing was learnt. Either the task is solved, or it is out of reach,"
-                " or the grader does not tell answers apart: look at the completions and their grades."
+                f" reward{rewards}, to a thousandth of the grader's range, so nothing was learnt. Either the"
+                " task is solved, or it is out of reach, or the grader does not tell answers apart: look at"
+                " the completions and their grades."
             )
         share = values.get(names.TRUNCATED_SHARE.format(split="train"), 0.0)
         self.truncated = self.truncated + 1 if share >= TRUNCATED_SHARE else 0

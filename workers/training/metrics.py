@@ -73,11 +73,14 @@ class Clock:
         return {**seconds, names.TIME_STEP: time.perf_counter() - self._start}
 
 
-def train_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Returns rewards, grades and lengths of a step's rollouts."""
+def train_metrics(groups: Sequence[Group], least_spread: float = 0.0) -> dict[str, float]:
+    """Returns rewards, grades and lengths of a step's rollouts.
+
+    Rewards of a group that differ by at most `least_spread`, in grader units, count as equal.
+    """
     rewards = rewards_of(groups)
     values = _reward_metrics(rewards.values[rewards.graded].tolist())
-    no_spread = ~groups_with_spread(rewards.values, rewards.graded)
+    no_spread = ~groups_with_spread(rewards.values, rewards.graded, least_spread)
     values[names.NO_SPREAD_SHARE] = float(no_spread.double().mean())
     values[names.PROMPT_TOKENS] = float(sum(len(group.prompt.tokens) for group in groups))
     return {**values, **_split_metrics("train", groups)}

@@ -25,6 +25,8 @@ def make_prompts(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -
     for i, row in enumerate(rows):
         try:
             tokens = chat_tokens(row.item, tokenizer)
+        except MemoryError:
+            raise
         except Exception as error:  # a template is a program of its own and may refuse a row in any way
             faults.refused(row, error)
             continue

@@ -17,7 +17,7 @@ from workers.training.base.recorder import Recorder
 from workers.training.base.types import Group
 from workers.training.checkpoints import Candidate, make_candidate
 from workers.training.collector import Collector, sample_and_grade
-from workers.training.evaluate import estimate, paired_difference, row_rewards, validation_sampling
+from workers.training.evaluate import mean_of_rows, paired_difference, row_rewards, validation_sampling
 from workers.training.keeper import Keeper
 from workers.training.metrics import Clock, kl_metrics, total_usage_metrics, valid_metrics
 from workers.training.model.policy import Policy
@@ -204,7 +204,7 @@ class Run:
                 rows = row_rewards(groups)
                 if step == 0:
                     self.progress.base_rewards = rows
-                reward, difference = estimate(rows), paired_difference(rows, self.progress.base_rewards)
+                reward, difference = mean_of_rows(rows), paired_difference(rows, self.progress.base_rewards)
         if self.valid_prompts:
             self.recorder.rollouts("valid", step, self.epoch(step), groups)
             self._note_failed_validation(step, groups)

@@ -58,14 +58,14 @@ def turned(value: Any) -> Any:
             return value
 
 
-@examples(150)
+@examples(80)
 @given(objects)
 def test_any_object_equals_itself(reference):
     assert grade(reference, reference) == 1
     assert grade(turned(reference), reference) == 1
 
 
-@examples(100)
+@examples(40)
 @given(objects, st.sampled_from(["set", "multiset", "list"]), st.sampled_from(["normalized", "exact"]))
 def test_any_list_of_values_equals_itself_by_each_rule_for_lists(reference, compare, items):
     reference = {"x": [*reference.values(), *reference.values()]}
@@ -77,7 +77,7 @@ def test_any_list_of_values_equals_itself_by_each_rule_for_lists(reference, comp
         assert grade(turned(reference), reference, fields=fields) == 1
 
 
-@examples(100)
+@examples(40)
 @given(st.lists(objects, max_size=4), st.sampled_from(["set", "multiset", "list"]))
 def test_any_list_of_objects_equals_itself(items, compare):
     fields = {"x": {"compare": compare, "items": {"compare": "object"}}}
@@ -85,7 +85,7 @@ def test_any_list_of_objects_equals_itself(items, compare):
     assert grade(turned({"x": items}), {"x": items}, fields=fields) == 1
 
 
-@examples(100)
+@examples(40)
 @given(objects, values)
 def test_another_value_of_a_field_is_no_failure(reference, other):
     for key in reference:

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from graders.instructions.grader import MAX_TEXT
-from graders.instructions.prose import sentences
+from graders.instructions.prose import sentences, words
 from graders.instructions.registry import INSTRUCTIONS
 from tests.graders.instructions.ifeval import ENGLISH, grade
 
@@ -44,6 +44,30 @@ CASES = [
         {"language": "de"},
         ["Das ist eine Antwort in deutscher Sprache."],
         [ENGLISH, "123", "Ceci est une réponse en français."],
+    ),
+    (
+        "language:response_language",
+        {"language": "it"},
+        [
+            "Nave nera, niente paura.",
+            'Ieri sera ho letto "The Lord of the Rings" in giardino.',
+            "I miei libri:\n* A Short History of Nearly Everything\n* Il nome della rosa",
+            "Scrivi a [the name of your company] entro domani mattina.",
+            "Per vederlo usa:\n```\nprint this line to the screen\n```",
+        ],
+        [
+            "Nave nera, niente paura. (Black ship, no fear.)",
+            "Here is the poem in Italian:\n\nNave nera, niente paura.",
+            "Il gatto dorme sul divano. El ordenador funciona muy despacio hoy porque hace mucho calor.",
+            "Il gatto dorme. Die Katze schläft auf dem alten Sofa.",
+            'Nave nera.\n"Black ship, there is no fear."',
+        ],
+    ),
+    (
+        "language:response_language",
+        {"language": "ja"},
+        ["これは日本語のテストです。東京都千代田区永田町。", "私は iPhone を使います。"],
+        ["これは日本語です。This is a test sentence.", "これは日本語です。한국어로 대답합니다 여러분."],
     ),
     (
         "length_constraints:number_sentences",
@@ -141,7 +165,12 @@ CASES = [
         ['{"a": 1}', '```json\n{"a": 1}\n```', "[1]"],
         ["{a: 1}", 'Sure: {"a": 1}', '{"a": 1} bye', "NaN"],
     ),
-    ("detectable_format:title", {}, ["<<A title>>\nx"], ["<A>", "<<>>", "<<a\n>>", "<< >>"]),
+    (
+        "detectable_format:title",
+        {},
+        ["<<A title>>\nx"],
+        ["<A>", "<<>>", "<<a\n>>", "<< >>", "<<a?>", ">>a<<"],
+    ),
     (
         "combination:two_responses",
         {},
@@ -417,6 +446,8 @@ def test_hostile_answers_are_checked_soon(answer):
         ("He lives in the U.S. He likes it.", 2),
         ("It costs approx. five, e.g. at Inc. prices.", 1),
         ("One line\nof two lines", 1),
+        ("1. Take it. 2. Leave it.", 2),
+        ("a. Take it.\n**2.** Leave it.", 2),
         ('She said "No!" and left. Then "Why?"', 3),
         ("", 0),
         ("...", 1),
@@ -424,3 +455,21 @@ def test_hostile_answers_are_checked_soon(answer):
 )
 def test_sentences(text, count):
     assert len(sentences(text)) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Well, \u201cyes,\u201d it's well-known!", ["Well", "yes", "it's", "well-known"]),
+        ("__Bold__ *note* snake_case ____ -- \u2014", ["Bold", "note", "snake_case"]),
+        ("It costs 3.50, or 1,000.", ["It", "costs", "3.50", "or", "1,000"]),
+        ("The U.S. and A.I. end.Next", ["The", "U.S.", "and", "A.I.", "end", "Next"]),
+        (
+            "\u0939\u093f\u0928\u094d\u0926\u0940 cafe\u0301",
+            ["\u0939\u093f\u0928\u094d\u0926\u0940", "cafe\u0301"],
+        ),
+        ("", []),
+    ],
+)
+def test_words(text, found):
+    assert list(words(text)) == found

@@ -88,6 +88,7 @@ class Kind:
 
     type: str
     range: tuple[float, float] = (0.0, 1.0)
+    thoughts: str = "none"
 
 
 def scripted(score: Any, data: list[dict[str, Any]], kind: str = "python", **options: Any) -> Any:
@@ -259,6 +260,16 @@ def test_rows_that_disagree_are_found() -> None:
 def test_one_prompt_with_two_answers_is_found() -> None:
     data = [{**row, "messages": [{"role": "user", "content": "The same?"}]} for row in TOWNS[:2]]
     assert "rows 0, 1" in codes(check(EQ, data))["prompts_disagree"]
+
+
+def test_a_grader_that_looks_for_thoughts_is_told_that_it_sees_none() -> None:
+    raw = {**EQ, "reference": "<think>{{item.answer}}"}
+    assert "names <think>" in codes(check(raw, rows("a", "b")))["thoughts_unseen"]
+    assert "thoughts_unseen" not in codes(check({**raw, "thoughts": "none"}, rows("a", "b")))
+    assert "thoughts_unseen" not in codes(check(EQ, rows("a", "b")))
+    both = {"type": "multi", "graders": {"one": raw, "two": EQ}, "calculate_output": "one + two"}
+    assert "thoughts_unseen" in codes(check(both, rows("a", "b")))
+    assert "thoughts_unseen" not in codes(check({**both, "thoughts": "none"}, rows("a", "b")))
 
 
 def test_rewards_beyond_one_are_told() -> None:

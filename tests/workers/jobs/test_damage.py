@@ -24,7 +24,7 @@ from tests.workers.trainings import reached
 from workers.jobs import run
 from workers.jobs.attempt import Exit, train_next
 from workers.jobs.db_recorder import states_to_resume
-from workers.jobs.validation import validate_next
+from workers.jobs.validators import validate_all
 from workers.training.folders import publish
 
 pytestmark = pytest.mark.slow
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 
 def validated(db: Session, **values: object) -> Job:
     job = make_job(db, validation=data_rows(2), **values)  # type: ignore[arg-type]
-    assert validate_next("me", threading.Event())
+    assert validate_all("me", threading.Event())
     return fresh(db, job)
 
 
@@ -83,7 +83,7 @@ def test_a_tuned_model_with_one_bit_flipped_is_no_base(
     flip_last_bit(f"{prefix}/{name}")
     job = validated(db, model="tuned")
     assert job.error
-    assert (job.status, job.error["code"], job.error["param"]) == ("failed", "model_error", "model")
+    assert (job.status, job.error["code"], job.error["param"]) == ("failed", "model_invalid", "model")
     assert f"The model tuned cannot be used: {name} has changed" in job.error["message"]
 
 

@@ -21,7 +21,7 @@ from tests.full_disks import fill, small_disk
 from tests.workers.rows import data_rows, fresh, make_job
 from tests.workers.trainings import reached, while_training
 from workers.jobs.attempt import train_next
-from workers.jobs.validation import validate_next
+from workers.jobs.validators import validate_all
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def test_a_training_pauses_when_its_disk_is_full_and_goes_on_by_itself(
     db: Session, disk: Path, tiny_model: Path
 ) -> None:
     job = make_job(db, validation=data_rows(2), hyperparameters={"n_epochs": 12, "eval_interval": 4})
-    assert validate_next("me", threading.Event())
+    assert validate_all("me", threading.Event())
     job_id, ballast = job.id, list[Path]()
 
     def when_it_runs() -> None:

@@ -14,12 +14,12 @@ from app.events.models import JobEvent
 from app.jobs.models import Job
 from methods.tune_config import TuneConfig
 from tests.workers.rows import chat_rows, fresh, make_tuned_job, preference_rows
-from workers.jobs.validation import validate_next
+from workers.jobs.validators import validate_all
 
 
 def validated(db: Session, method: str, training: list[Any], **values: Any) -> Job:
     job = make_tuned_job(db, method, training, **values)
-    assert validate_next("me", threading.Event())
+    assert validate_all("me", threading.Event())
     return fresh(db, job)
 
 

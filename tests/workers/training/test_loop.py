@@ -280,6 +280,16 @@ def test_groups_without_spread_add_nothing_but_their_tokens(sharp):
     assert ungraded == pytest.approx(alone, rel=1e-4)
 
 
+def test_noise_in_the_rewards_moves_nothing(tiny, tmp_path):
+    def jitters(text, item):
+        return 0.5 + 1e-5 * early_letters(text, item)
+
+    result, recorder = run(make_config(tiny, beta=0.02), tmp_path, jitters)
+    assert recorder.series("kl/probe_mean") == [0.0] * 3
+    assert recorder.series("groups/no_spread_share") == [1.0] * 4
+    assert result.trained_tokens == 0
+
+
 def test_a_sampler_that_disagrees_with_the_trainer_is_told_of_once(tiny, tmp_path, monkeypatch):
     plain = loop.update_policy
     gaps = iter([0.05, 0.06, 0.06, 0.06])

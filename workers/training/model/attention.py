@@ -71,7 +71,7 @@ def adopt(model: Any) -> str | None:
 
 def some_tokens(model: Any) -> Tensor:
     """Returns (1, 8) ids to try a model with, over and over where its vocabulary is smaller."""
-    embedding = model.get_input_embeddings().weight
+    embedding: Tensor = model.get_input_embeddings().weight
     return torch.arange(8, device=embedding.device)[None] % embedding.shape[0]
 
 

@@ -20,11 +20,11 @@ from workers.training.model import attention
 
 CPU = torch.device("cpu")
 MISSING_NAMED = 5
-"""Names of weights that are told of those that a folder lacks."""
+"""Names of weights that are told of those that a folder lacks. Chosen, not measured."""
 CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"
 """What torch says for want of memory on a CPU, in an error that has no type of its own."""
 MOST_SAID = 500
-"""Characters that are told of what a library says of a model; some print every tensor."""
+"""Characters of what a library says of a model that are told; some say every tensor. Chosen, not measured."""
 _MARK = "xCherryMarkx"
 
 
@@ -104,7 +104,8 @@ def _read(folder: Path, dtype: str) -> tuple[Any, Any]:
     }
     with _faults_are_the_models(f"The model folder '{folder.name}' cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(folder, **offline)
-        model, found = AutoModelForCausalLM.from_pretrained(folder, **how, **offline)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **how, **offline)
+    model, found = loaded
     if tokenizer.chat_template is None:
         raise ModelInvalid(f"The model '{folder.name}' has no chat template.")
     if missing := sorted(found["missing_keys"]):  # transformers has filled them with random numbers

@@ -1,8 +1,8 @@
 """The room that a paused job waits for.
 
 Revision ID: 7d41c0a96e35
-Revises: 7c41e9d05b3f
-Create Date: 2026-11-29 15:00
+Revises: 7d1c4a90e2b6
+Create Date: 2026-11-29 15:10
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "7d41c0a96e35"
-down_revision = "7c41e9d05b3f"
+down_revision = "7d1c4a90e2b6"
 branch_labels = None
 depends_on = None
 
