@@ -11,6 +11,8 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from starlette.responses import JSONResponse
 
+from app.disk import is_full
+
 log = structlog.get_logger(__name__)
 
 DATABASE_AWAY = (OperationalError, InterfaceError, NoFreeConnection)
@@ -140,6 +142,22 @@ class ServerError(ApiError):
     type = "server_error"
 
 
+class NoRoom(ApiError):
+    """A disk of the service is full. The official client would repeat a 5xx, and only send it all again."""
+
+    status = 507
+    type = "server_error"
+    code = "insufficient_storage"
+    is_final = False
+
+    def __init__(self, what: str) -> None:
+        message = (
+            f"The service has no room left for {what}. Nothing was stored. Whoever runs the service must "
+            "make room; send the request again after that."
+        )
+        super().__init__(message, headers={"x-should-retry": "false"})
+
+
 class Unavailable(ApiError):
     status = 503
     is_final = False
@@ -153,7 +171,9 @@ def internal_error(request_id: str) -> ServerError:
     )
 
 
-def database_away(error: Exception) -> Unavailable:
+def database_away(error: Exception) -> ApiError:
     log.error("database_away", problem=str(getattr(error, "orig", error)))
+    if is_full(error):
+        return NoRoom("what the request brings")
     message = "The database does not answer at the moment. Try again in a few seconds."
     return Unavailable(message, headers={"retry-after": "2"})

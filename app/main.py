@@ -76,7 +76,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.mount("/dashboard/static", dashboard_files)
     app.add_middleware(Idempotency)
     keys = KnownKeys(settings.key_cache.total_seconds())
-    app.add_middleware(Edge, max_json_bytes=settings.max_json_bytes, keys=keys)
+    app.add_middleware(
+        Edge,
+        max_json_bytes=settings.max_json_bytes,
+        most_of_address=settings.max_connections_per_address,
+        keys=keys,
+    )
     if settings.conformance:
         install_conformance(app)
     return app

@@ -19,7 +19,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from app.addresses import network_of
+from app.addresses import Network, network_of
 from app.judge_settings import EmbeddingEntry, JudgeTable, KeyTable, read_json, read_json_or_none
 
 
@@ -28,16 +28,26 @@ def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _network(entry: str) -> str:
+    if network_of(entry) is None:
+        raise ValueError(f"'{entry}' is no address or network")
+    return entry
+
+
 def _host_or_network(entry: str) -> str:
     if network_of(entry) is None and not HOST.fullmatch(entry):
         raise ValueError(f"'{entry}' is no host, address or network")
     return entry
 
 
+COPIES = "sampler"
+"""The folder of `data_dir` where samplers keep copies of remote models while they load them."""
 HOST = re.compile(r"(?!-)[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 Names = Annotated[
     tuple[Annotated[str, AfterValidator(_host_or_network)], ...], NoDecode, BeforeValidator(_split)
 ]
+
+Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_split)]
 
 
 PREFIX = "CHERRY_"
@@ -94,6 +104,8 @@ class Settings(BaseSettings):
     """Largest file that POST /v1/uploads takes in parts."""
     max_project_bytes: int = Field(default=2_500_000_000_000, ge=1)
     """Bytes that the files of one project may have together."""
+    least_free_bytes: int = Field(default=256 * 2**20, ge=0)
+    """Room that uploads leave free on a disk, and without which `/readyz` says that there is none."""
     max_json_bytes: int = Field(default=2**20, ge=1024)
     """Largest JSON request body."""
     max_line_bytes: int = Field(default=4 * 2**20, ge=1024)
@@ -102,6 +114,12 @@ class Settings(BaseSettings):
     """Requests that one API key may make per minute; 0 for no limit."""
     max_active_jobs: int = Field(default=100, ge=1)
     """Unfinished jobs a project may have."""
+    max_connections_per_address: int = Field(default=512, ge=1)
+    """Connections that one address (of IPv6: one network of 64 bits) may have open in each API process, and
+    requests under way, also through trusted proxies."""
+    trusted_proxies: Networks = ()
+    """Addresses and networks of proxies in front of the API, whose X-Forwarded-For and X-Forwarded-Proto are
+    believed. Without any, only those of this machine are."""
     max_followers: int = Field(default=2000, ge=1)
     """Clients that may follow jobs live, in each API process."""
     report_paused_as: Literal["paused", "queued"] = "paused"
@@ -235,6 +253,11 @@ class Settings(BaseSettings):
             if entry.key is not None and entry.key not in self.judge_keys:
                 raise ValueError(f"the key '{entry.key}' is not in CHERRY_JUDGE_KEYS")
         return self
+
+    def trusted_networks(self) -> tuple[Network, ...]:
+        """Returns the networks of trusted proxies."""
+        found = map(network_of, self.trusted_proxies)
+        return tuple(network for network in found if network is not None)
 
 
 def setting_names(settings: type[BaseSettings] = Settings) -> set[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
+from app.disk import hold, remove_unheld
 from app.ids import random_id
 from app.settings import get_settings
 
@@ -39,6 +41,9 @@ _KEY = re.compile(rf"{_PART}(?:/{_PART})*")
 
 class Storage(ABC):
     """What every kind of store can do; folders are made of these few operations."""
+
+    folder: Path | None = None
+    """The folder on this machine's disks that holds everything, if there is one."""
 
     @abstractmethod
     def put_file(self, key: str, path: Path, *, move: bool = False) -> None:
@@ -69,7 +74,8 @@ class Storage(ABC):
 
     @abstractmethod
     def remove_unfinished(self, older_than: timedelta) -> int:
-        """Removes what writers left that were killed long ago. Returns how many."""
+        """Removes what writers left that were killed, at once or, where nobody can tell, once it is that old.
+        Returns how many."""
 
     @abstractmethod
     def list_keys(self, prefix: str) -> list[str]:
@@ -99,8 +105,13 @@ class Storage(ABC):
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         files.sort(key=lambda path: path == folder / MANIFEST)
         self.delete(f"{prefix}/{MANIFEST}")
-        for path in files:
-            self.put_file(f"{prefix}/{path.relative_to(folder).as_posix()}", path)
+        try:
+            for path in files:
+                self.put_file(f"{prefix}/{path.relative_to(folder).as_posix()}", path)
+        except BaseException:
+            with suppress(*STORAGE_FAULTS):  # half of it only takes room
+                self.delete_prefix(prefix)
+            raise
 
     def fetch_folder(self, prefix: str, folder: Path, *, without: str | None = None) -> None:
         """Copies everything below `prefix`/ to `folder`, which appears whole. An existing one is kept.
@@ -137,8 +148,8 @@ class LocalStorage(Storage):
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root.absolute()
-        self._partial = self._root / ".partial"
+        self.folder: Path = root.absolute()
+        self._partial = self.folder / ".partial"
 
     def put_file(self, key: str, path: Path, *, move: bool = False) -> None:
         target = self._path(key)
@@ -175,13 +186,13 @@ class LocalStorage(Storage):
 
     def list_keys(self, prefix: str) -> list[str]:
         found = (path for path in self._path(prefix).rglob("*") if path.is_file())
-        return sorted(path.relative_to(self._root).as_posix() for path in found)
+        return sorted(path.relative_to(self.folder).as_posix() for path in found)
 
     def local_path(self, key: str) -> Path | None:
         return self._path(key)
 
     def remove_unfinished(self, older_than: timedelta) -> int:
-        removed = 0
+        removed = remove_unheld(self._partial.glob("*"))
         for path in self._partial.glob("*"):
             with suppress(FileNotFoundError):  # it is whole by now, or another process sweeps too
                 if path.stat().st_mtime < time.time() - older_than.total_seconds():
@@ -190,7 +201,7 @@ class LocalStorage(Storage):
         return removed
 
     def _path(self, key: str) -> Path:
-        return self._root / _checked(key)
+        return self.folder / _checked(key)
 
     def _same_disk(self, path: Path) -> bool:
         self._partial.mkdir(parents=True, exist_ok=True)
@@ -201,9 +212,10 @@ class LocalStorage(Storage):
         partial = self._partial / random_id("", 16)
         try:
             with partial.open("wb") as out:
+                hold(out)
                 out.writelines(chunks)
                 _flush(out)
-            self._publish(partial, target)
+                self._publish(partial, target)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -272,6 +284,12 @@ def get_storage() -> Storage:
     """Returns the store of this process."""
     settings = get_settings()
     return open_storage(settings.storage_url, settings.data_dir)
+
+
+def written_folders() -> list[Path]:
+    """Returns the folders of this machine that the service writes to."""
+    stored = get_storage().folder
+    return [get_settings().data_dir.absolute(), *([stored] if stored else []), Path(tempfile.gettempdir())]
 
 
 def _checked(key: str) -> str:

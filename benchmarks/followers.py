@@ -73,6 +73,7 @@ def _run(folder: Path, followers: int, jobs: int, seconds: int) -> int:
             "CHERRY_BROKER_URL": f"filesystem://{folder}/broker",
             "CHERRY_DATA_DIR": str(folder / "data"),
             "CHERRY_MAX_FOLLOWERS": str(followers),
+            "CHERRY_MAX_CONNECTIONS_PER_ADDRESS": str(2 * followers),
         }
         os.environ.update(env)
         command = [sys.executable, "-m", "app.cli.main", "migrate"]

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from app.files.integrity import StoredFileDamaged, check_copy, check_folder, read_manifest
 from app.storage import get_storage
 
 CONFIG = "config.json"
+MODEL = "model"
+"""The folder of a checkpoint that holds its complete model."""
 WEIGHTS = ".safetensors"
 
 
@@ -24,17 +27,28 @@ class Placed(Protocol):
 
 def local_folder(model: Placed, copy: Path, *, weights: bool = True) -> Path:
     """Where a model's files lie. Out of remote storage they are fetched to `copy`, which is the caller's to
-    remove. Raises `FileNotFoundError`."""
-    folder = Path(model.folder) if model.folder is not None else _tuned(str(model.storage_key), copy, weights)
+    remove; of a model that was tuned here every file is checked, also those that are not fetched.
+
+    Raises `FileNotFoundError`, or `StoredFileDamaged` naming the file.
+    """
+    folder = Path(model.folder) if model.folder is not None else _tuned(model, copy, weights)
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(f"The model {model.name} is not there on the worker's machine.")
     return folder
 
 
-def _tuned(storage_key: str, copy: Path, weights: bool) -> Path:
+def _tuned(model: Placed, copy: Path, weights: bool) -> Path:
     """Of a checkpoint: its complete model."""
-    prefix, storage = f"{storage_key}/model", get_storage()
-    if local := storage.local_path(f"{prefix}/{CONFIG}"):
-        return local.parent
-    storage.fetch_folder(prefix, copy, without=None if weights else WEIGHTS)
+    storage, prefix = get_storage(), f"{model.storage_key}/{MODEL}"
+    try:
+        manifest = read_manifest(storage, str(model.storage_key))
+        if local := storage.local_path(f"{prefix}/{CONFIG}"):
+            check_folder(storage, str(model.storage_key), manifest)
+            return local.parent
+        if not weights:
+            check_folder(storage, str(model.storage_key), manifest)
+        storage.fetch_folder(prefix, copy, without=None if weights else WEIGHTS)
+        check_copy(copy, MODEL, manifest)
+    except StoredFileDamaged as damage:
+        raise StoredFileDamaged(f"The model {model.name} cannot be used: {damage}.") from None
     return copy

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 import app.tables  # noqa: F401  # foreign keys are found by table name
 from app import queue
 from app.db import unit_of_work
-from app.jobs import capacity, runs
+from app.jobs import capacity, room, runs
 from app.settings import get_settings
 from workers.celery_app import celery
 from workers.jobs import attempt, children, validators
@@ -84,6 +84,8 @@ def _look_for_ever(kinds: list[queue.Queue]) -> None:
                 continue
             try:
                 with unit_of_work() as db:
+                    if kind == "train":
+                        room.resume_where_room(db)
                     has_work = runs.has_work(db, kind, offered)
                 if has_work:
                     WORK[kind]()

@@ -7,6 +7,7 @@ from fastapi.responses import StreamingResponse
 
 from app.checkpoints import service as checkpoints
 from app.checkpoints.schemas import CheckpointList
+from app.db import unit_of_work
 from app.http.openapi import binary
 from app.http.transaction import CurrentCaller, Db, KeptRoute
 from app.jobs import service as jobs
@@ -36,10 +37,11 @@ def list_checkpoints(
     responses=binary("application/x-tar"),
     openapi_extra={"x-cherry": True},
 )
-def download_checkpoint(job_id: str, checkpoint_id: str, caller: CurrentCaller, db: Db) -> StreamingResponse:
-    """A tar of the checkpoint's files and a manifest with their SHA-256 sums."""
-    job = jobs.get(db, caller.project_id, job_id)
-    checkpoint = checkpoints.get_kept(db, job.id, checkpoint_id)
+def download_checkpoint(job_id: str, checkpoint_id: str, caller: CurrentCaller) -> StreamingResponse:
+    """A tar of the checkpoint's files, which were checked, and a manifest with their SHA-256 sums."""
+    with unit_of_work() as db:
+        job = jobs.get(db, caller.project_id, job_id)
+        checkpoint = checkpoints.get_kept(db, job.id, checkpoint_id)
     download = checkpoints.open_download(checkpoint, get_storage())
     headers = {
         "content-disposition": f'attachment; filename="{download.filename}"',

@@ -12,14 +12,27 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from app.checkpoints.models import Checkpoint
-from app.errors import NotFound
+from app.errors import NotFound, ServerError
 from app.events.models import JobMetrics
+from app.files.integrity import StoredFileDamaged, check_folder, read_manifest
 from app.jobs.models import Job
 from app.models.models import Model
 from app.pagination import Page, fetch_page
 from app.storage import MANIFEST, Storage
 
 BLOCK = tarfile.BLOCKSIZE
+
+
+class CheckpointDamaged(ServerError):
+    """A stored file is not what the run has written. To ask again cannot help."""
+
+    code = "checkpoint_damaged"
+
+    def __init__(self, checkpoint_id: str, why: str) -> None:
+        message = (
+            f"The checkpoint {checkpoint_id} is damaged and was not sent: {why}. Use another checkpoint."
+        )
+        super().__init__(message, headers={"x-should-retry": "false"})
 
 
 @dataclass(frozen=True)
@@ -79,8 +92,9 @@ def get_kept(db: Session, job_id: str, checkpoint_id: str) -> Checkpoint:
 def open_download(checkpoint: Checkpoint, storage: Storage) -> Download:
     """Makes a tar of the checkpoint's files, with their SHA-256 sums in manifest.json first.
 
-    It is streamed: nothing is built on disk. Raises `NotFound` if the files went in the meantime; if they go
-    while they are read, the stream breaks off short of `size`.
+    It is streamed: nothing is built on disk. All files are read once before, to be checked. Raises
+    `CheckpointDamaged`, or `NotFound` if the files went in the meantime; if they go while they are read, the
+    stream breaks off short of `size`.
     """
     assert checkpoint.storage_key is not None
     prefix = f"{checkpoint.storage_key}/"
@@ -93,6 +107,7 @@ def open_download(checkpoint: Checkpoint, storage: Storage) -> Download:
         members = []
     if not members:
         raise _not_found(checkpoint.id)
+    _check(checkpoint, storage, has_manifest=keys[0] == manifest)
     made = b""
     if keys[0] != manifest:
         text = json.dumps(checkpoint.manifest, indent=2).encode()
@@ -101,6 +116,17 @@ def open_download(checkpoint: Checkpoint, storage: Storage) -> Download:
     size += sum(len(_header_block(info)) + info.size + len(_padding(info.size)) for _, info in members)
     name = f"{checkpoint.job_id}-step-{checkpoint.step}.tar"
     return Download(name, size, _tar(made, members, storage))
+
+
+def _check(checkpoint: Checkpoint, storage: Storage, *, has_manifest: bool) -> None:
+    """Compares what is stored with the sums in the checkpoint's row."""
+    prefix = str(checkpoint.storage_key)
+    try:
+        if has_manifest and read_manifest(storage, prefix) != checkpoint.manifest:
+            raise StoredFileDamaged(f"{MANIFEST} has changed since it was written")
+        check_folder(storage, prefix, checkpoint.manifest)
+    except StoredFileDamaged as damage:
+        raise CheckpointDamaged(checkpoint.id, str(damage)) from None
 
 
 def _tar(made: bytes, members: list[tuple[str, tarfile.TarInfo]], storage: Storage) -> Iterator[bytes]:

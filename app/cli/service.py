@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import uvicorn
 
     from app.embedded.supervisor import Running
+    from app.http.connections import Connections
     from app.settings import Settings
 
 KEEP_ALIVE_SECONDS = 75
@@ -80,6 +81,7 @@ def api(
     fd: Annotated[int | None, typer.Option(help="Serve an open listening socket.", hidden=True)] = None,
 ) -> None:
     """Run the API alone (needs DATABASE_URL and CHERRY_BROKER_URL)."""
+    from app.http.connections import Connections, places
     from app.http.processes import serve_in_processes
     from app.http.server import HttpServer
     from app.logs import configure_logging
@@ -94,20 +96,27 @@ def api(
             serve_in_processes(settings.api_processes, listener, grace=GRACE_SECONDS + 2)
         return
     sockets = None if fd is None else [socket.socket(fileno=fd)]
-    server = HttpServer(server_config(settings, host, port))
+    connections = Connections(places(), settings.max_connections_per_address, settings.trusted_networks())
+    server = HttpServer(server_config(settings, connections, host, port), connections=connections)
     sys.setswitchinterval(0.0005)
     gc.freeze()  # what is there now stays: to look through it again stops all requests for 0.2 s
     server.run(sockets=sockets)
 
 
-def server_config(settings: Settings, host: str | None = None, port: int | None = None) -> uvicorn.Config:
-    """Returns how the API is served."""
+def server_config(
+    settings: Settings, connections: Connections, host: str | None = None, port: int | None = None
+) -> uvicorn.Config:
+    """Returns how the API is served; `connections` limits its connections."""
     import uvicorn
 
+    from app.http.connections import limited_protocol
     from app.main import create_app
 
     return uvicorn.Config(
         create_app(settings),
+        http=limited_protocol(connections),
+        backlog=connections.most.waiting,
+        forwarded_allow_ips=list(settings.trusted_proxies) or None,
         host=host or settings.host,
         port=settings.port if port is None else port,
         log_config=None,

@@ -17,7 +17,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from app.errors import BadRequest, RequestTimeout, TooLarge
+from app.disk import free_bytes, hold, remove_unheld
+from app.errors import BadRequest, NoRoom, RequestTimeout, TooLarge
 from app.ids import random_id
 
 BATCH = 2**20
@@ -33,7 +34,7 @@ WHOLE_SECONDS = 3600.0
 SPOOLED = "upload-"
 """Names of files that are being received begin so."""
 REMAINS_SECONDS = 24 * 3600.0
-"""A file that is older is what a killed process left."""
+"""A file that is older is what a killed process left, also where nobody can tell whether it is held."""
 SWEEP_SECONDS = 3600.0
 
 
@@ -54,24 +55,39 @@ class Upload:
 
 @asynccontextmanager
 async def receive_upload(
-    request: Request, folder: Path, max_bytes: int, *, field: str = "file", seconds: float = WHOLE_SECONDS
+    request: Request,
+    folder: Path,
+    max_bytes: int,
+    *,
+    field: str = "file",
+    seconds: float = WHOLE_SECONDS,
+    leave_free: int = 0,
 ) -> AsyncIterator[Upload]:
     """Receives the form of this request. Its file, the one named `field`, lies in `folder` and is gone
-    afterwards unless moved away."""
+    afterwards unless moved away. Raises `NoRoom` where fewer than `leave_free` bytes would be left."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise BadRequest("Send the file as multipart/form-data.", code="unsupported_content_type")
     told = request.headers.get("content-length", "0")
     if told.isdecimal() and int(told) > max_bytes + MAX_OVERHEAD:
         raise _too_large(max_bytes, field)
-    await run_in_threadpool(folder.mkdir, parents=True, exist_ok=True)
+    await run_in_threadpool(_make_ready, folder, (int(told) if told.isdecimal() else 0) + leave_free)
     path = folder / random_id(SPOOLED)
     try:
         with path.open("wb") as file:
+            hold(file)
             form = _Form(request.headers.get("content-type", ""), file, max_bytes, field)
             await _feed_in_time(request, form, seconds)
-        yield form.finished(path)
+            file.flush()
+            yield form.finished(path)
     finally:
         path.unlink(missing_ok=True)
+
+
+def _make_ready(folder: Path, size: int) -> None:
+    """Makes the folder. Raises `NoRoom` if so many bytes are not free there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if free_bytes(folder) < size:
+        raise NoRoom("this upload")
 
 
 async def keep_swept(folder: Path, every_seconds: float = SWEEP_SECONDS) -> None:
@@ -82,6 +98,7 @@ async def keep_swept(folder: Path, every_seconds: float = SWEEP_SECONDS) -> None
 
 
 def _remove_remains(folder: Path) -> None:
+    remove_unheld(folder.glob(f"{SPOOLED}*"))
     for path in folder.glob(f"{SPOOLED}*"):
         with suppress(FileNotFoundError):  # another process sweeps too
             if path.stat().st_mtime < time.time() - REMAINS_SECONDS:

@@ -48,7 +48,9 @@ async def create_file(request: Request, caller: CurrentCaller) -> FileOut | Resp
     """Upload a file. Training data is JSONL with the purpose `fine-tune`."""
     settings = get_settings()
     spool = settings.data_dir / "uploads"
-    async with receive_upload(request, spool, settings.max_file_bytes) as upload:
+    async with receive_upload(
+        request, spool, settings.max_file_bytes, leave_free=settings.least_free_bytes
+    ) as upload:
         form = UploadForm.of(upload)
         if earlier := await claim_form(request, upload.parameters()):
             return earlier

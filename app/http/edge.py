@@ -10,6 +10,9 @@ import asyncio
 import random
 import re
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import unquote_to_bytes
 
 import structlog
@@ -26,9 +29,11 @@ from app.errors import (
     NotFound,
     RequestTimeout,
     TooLarge,
+    TooManyRequests,
     database_away,
     internal_error,
 )
+from app.http.connections import address_key
 from app.http.rate_limit import RateLimiter
 from app.http.transaction import STATE, RequestState
 from app.ids import ALPHANUMERIC
@@ -64,11 +69,13 @@ PAGE_CSP = (
 class Edge:
     """Outermost ASGI layer of the service."""
 
-    def __init__(self, app: ASGIApp, *, max_json_bytes: int, keys: KnownKeys) -> None:
+    def __init__(self, app: ASGIApp, *, max_json_bytes: int, most_of_address: int, keys: KnownKeys) -> None:
         self.app = app
         self.max_json_bytes = max_json_bytes
+        self.most_of_address = most_of_address
         self.rates = RateLimiter()
         self.keys = keys
+        self._under_way: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -80,8 +87,9 @@ class Edge:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=state.request_id)
         try:
-            receive = await self._admit(scope, receive, state)
-            await self.app(scope, receive, response.send)
+            with self.counted(scope):
+                receive = await self._admit(scope, receive, state)
+                await self.app(scope, receive, response.send)
         except ApiError as refusal:
             await refusal.response()(scope, receive, response.send)
         except DATABASE_AWAY as problem:  # while the key was looked up
@@ -95,6 +103,21 @@ class Edge:
             await internal_error(state.request_id).response()(scope, receive, response.send)
         finally:
             response.log()
+
+    @contextmanager
+    def counted(self, scope: Scope) -> Iterator[None]:
+        """Counts the requests under way of an address; a trusted proxy has already said whose it is."""
+        address = address_key(scope["client"][0]) if scope.get("client") else ""
+        if self._under_way[address] >= self.most_of_address:
+            message = "Too many requests of this address are under way. Try again once some have ended."
+            raise TooManyRequests(message, headers={"retry-after": "1"})
+        self._under_way[address] += 1
+        try:
+            yield
+        finally:
+            self._under_way[address] -= 1
+            if not self._under_way[address]:
+                del self._under_way[address]
 
     async def _admit(self, scope: Scope, receive: Receive, state: RequestState) -> Receive:
         """Checks a request. Returns a `receive` that gives the handler the checked body."""

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from app.errors import DATABASE_AWAY, ApiError, BadRequest, MethodNotAllowed, NotFound, database_away
+from app.disk import is_full
+from app.errors import DATABASE_AWAY, ApiError, BadRequest, MethodNotAllowed, NoRoom, NotFound, database_away
 from app.http.transaction import state_of
+from app.storage import STORAGE_FAULTS
 from app.validation_errors import describe
+
+log = structlog.get_logger(__name__)
 
 API, PAGES = "/v1/", "/dashboard"
 NOT_YET = re.compile(
@@ -23,7 +28,7 @@ NOT_YET = re.compile(
 
 def install_error_handlers(app: FastAPI) -> None:
     """Gives every failure the one shape. The edge (app/http/edge.py) responds to what nobody foresaw."""
-    for raised in (ApiError, RequestValidationError, HTTPException, *DATABASE_AWAY):
+    for raised in (ApiError, RequestValidationError, HTTPException, *DATABASE_AWAY, *STORAGE_FAULTS):
         app.add_exception_handler(raised, _handle)
 
 
@@ -42,7 +47,12 @@ def _as_api_error(request: Request, error: Exception) -> ApiError:
         return BadRequest(fault.message, param=fault.param, code=fault.code)
     if isinstance(error, HTTPException):
         return _from_routing(request, error)
-    return database_away(error)
+    if isinstance(error, DATABASE_AWAY):
+        return database_away(error)
+    if is_full(error):
+        log.error("no_room", problem=str(error))
+        return NoRoom("what the request brings")
+    raise error  # the edge tells of it
 
 
 def _about_base_url(request: Request) -> str:

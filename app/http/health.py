@@ -13,10 +13,12 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from app.db import get_engine
+from app.disk import free_bytes
 from app.migrate import is_at_head
 from app.queue import BROKER_SECONDS, get_celery
 from app.sandbox import sandbox_level, sandbox_settings
 from app.settings import get_settings
+from app.storage import written_folders
 
 log = structlog.get_logger(__name__)
 router = APIRouter(include_in_schema=False)
@@ -91,6 +93,15 @@ def _broker() -> str:
     return "ok"
 
 
+def _disk() -> str:
+    """No path is named: anybody may ask. The log says which folder it is."""
+    least = get_settings().least_free_bytes
+    lacking = [str(folder) for folder in written_folders() if free_bytes(folder) < least]
+    if lacking:
+        log.warning("no_room", folders=lacking, wanted=least)
+    return "no room left" if lacking else "ok"
+
+
 def _outcome(part: str, check: Callable[[], str]) -> str:
     try:
         return check()
@@ -99,5 +110,5 @@ def _outcome(part: str, check: Callable[[], str]) -> str:
         return UNREACHABLE
 
 
-PARTS: Mapping[str, Callable[[], str]] = {"database": _database, "broker": _broker}
+PARTS: Mapping[str, Callable[[], str]] = {"database": _database, "broker": _broker, "disk": _disk}
 readiness = Readiness(PARTS)

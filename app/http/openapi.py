@@ -26,6 +26,7 @@ ERRORS = {
     "429": "Too many requests or unfinished jobs.",
     "500": "A fault of the server; the message names the request.",
     "503": "The database is away.",
+    "507": "A disk of the service is full; x-should-retry is false.",
 }
 WITH_BODY = {"408", "409", "413"}
 IDEMPOTENCY_KEY = {

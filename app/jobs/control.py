@@ -33,12 +33,12 @@ def request_cancel(db: Session, job_id: str) -> Job:
 def request_pause(db: Session, job_id: str) -> Job:
     """Pauses a job: at once if it is queued; a running one saves itself at its next step and is then paused.
 
-    A job that is paused or pausing stays so. Raises `status.MoveRefused` for one that is over, is being
-    cancelled or is still validating.
+    A job that is paused or pausing stays so, also one that waited for room. Raises `status.MoveRefused` for
+    one that is over, is being cancelled or is still validating.
     """
     job, is_at_work = _locked(db, job_id)
     if job.status == "paused":
-        return job
+        return job if job.waits_for_room is None else _set(db, job_id, waits_for_room=None)
     if job.status not in ("queued", "running") or job.cancel_requested_at is not None:
         raise status.MoveRefused(f"Job {job_id} cannot be paused.")
     if not is_at_work:
@@ -64,7 +64,7 @@ def request_resume(db: Session, job_id: str) -> Job:
         job = _set(db, job_id, pause_requested_at=None)
         events.append(db, job_id, key, "The pause was withdrawn; the job goes on")
         return job
-    job = status.move(db, job_id, "queued", pause_requested_at=None)
+    job = status.move(db, job_id, "queued", pause_requested_at=None, waits_for_room=None)
     events.append(db, job_id, key, "The job was resumed, moving job to queued state")
     queue.wake_trainer(db)
     return job

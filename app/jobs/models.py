@@ -33,6 +33,7 @@ class Job(Base):
             "id",
             postgresql_where=text("status IN ('validating_files', 'queued', 'running')"),
         ),
+        Index("ix_jobs_waits_for_room", "id", postgresql_where=text("waits_for_room IS NOT NULL")),
         CheckConstraint(f"status IN {ACTIVE + TERMINAL}", name="status"),
     )
 
@@ -86,3 +87,5 @@ class Job(Base):
     cancel_requested_at: Mapped[datetime | None]
     pause_requested_at: Mapped[datetime | None]
     """Set while a running job is asked to pause, and while it is paused."""
+    waits_for_room: Mapped[dict[str, Any] | None]
+    """`app.disk.Room` of a job that is paused for lack of it, and goes on by itself."""

@@ -127,7 +127,7 @@ def release(db: Session, claim: Claim, why: str = "The worker stopped") -> None:
         update_held(db, claim, **values)
         queue.wake_validator(db)
         return
-    if _end_as_asked(db, claim):
+    if end_as_asked(db, claim):
         return
     job = move(db, claim.job_id, "queued", claim=claim, **values)
     message = f"{why}; the job is queued again and goes on from step {job.state_step or 0}"
@@ -149,7 +149,7 @@ def requeue_crashed(db: Session, claim: Claim, reason: str) -> None:
         return
     message = f"The training process ended early: {reason}. Going on from step {job.state_step or 0}"
     events.append(db, job.id, f"crashed-{job.attempt}", message, level="warn")
-    if _end_as_asked(db, claim):
+    if end_as_asked(db, claim):
         return
     move(db, claim.job_id, "queued", claim=claim, **UNOWNED)
     queue.wake_trainer(db)
@@ -205,12 +205,20 @@ def finish_succeeded(
     return job
 
 
-def pause_now(db: Session, job_id: str, claim: Claim | None) -> Job:
+def pause_now(
+    db: Session,
+    job_id: str,
+    claim: Claim | None,
+    why: str = "resume it to go on",
+    *,
+    level: events.Level = "info",
+    **values: Any,
+) -> Job:
     """Makes a job paused: this is the one place where that comes true."""
-    asked = func.coalesce(Job.pause_requested_at, func.now())
-    job = move(db, job_id, "paused", claim=claim, pause_requested_at=asked, fruitless_attempts=0, **OVER)
+    values |= {"pause_requested_at": func.coalesce(Job.pause_requested_at, func.now()), **OVER}
+    job = move(db, job_id, "paused", claim=claim, fruitless_attempts=0, **values)
     after = f" after step {job.state_step}" if job.state_step else ""
-    events.append(db, job_id, f"paused-{job.last_seq}", f"The job was paused{after}; resume it to go on")
+    events.append(db, job_id, f"paused-{job.last_seq}", f"The job was paused{after}; {why}", level=level)
     webhooks.emit(db, job.project_id, "fine_tuning.job.paused", job.id)
     return job
 
@@ -223,7 +231,7 @@ def cancel_now(db: Session, job_id: str, claim: Claim | None, **values: Any) -> 
     return job
 
 
-def _end_as_asked(db: Session, claim: Claim) -> bool:
+def end_as_asked(db: Session, claim: Claim) -> bool:
     """Cancels or pauses a job that this claim gives back, if its owner asked for that meanwhile."""
     job = update_held(db, claim)
     if job.cancel_requested_at is not None:

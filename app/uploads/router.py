@@ -55,8 +55,10 @@ async def add_part(upload_id: str, request: Request, caller: CurrentCaller) -> P
     """Add at most 64 MB. Parts may come side by side: completing gives them their order."""
     if state_of(request.scope).keyed is None:  # else it may be over, and this a repetition
         await run_in_threadpool(_check_open, caller, upload_id)
-    spool = get_settings().data_dir / "uploads"
-    async with receive_upload(request, spool, uploads.MAX_PART_BYTES, field="data") as part:
+    settings = get_settings()
+    spool, leave_free = settings.data_dir / "uploads", settings.least_free_bytes
+    most = uploads.MAX_PART_BYTES
+    async with receive_upload(request, spool, most, field="data", leave_free=leave_free) as part:
         if earlier := await claim_form(request, part.parameters()):
             return earlier
         return await run_in_threadpool(_keep_part, caller, request, upload_id, part)

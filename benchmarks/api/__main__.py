@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=2, help="of the API")
     asked = parser.parse_args(arguments)
     settings = {"CHERRY_API_PROCESSES": str(asked.processes), "CHERRY_MAX_ACTIVE_JOBS": "1000000"}
+    settings["CHERRY_MAX_CONNECTIONS_PER_ADDRESS"] = "1000000"  # here all clients have one
     with running_service(**settings) as service:
         started = time.monotonic()
         rows.fill(service.environment["DATABASE_URL"], jobs=10_000, grades=asked.grades)

@@ -173,7 +173,7 @@ def test_a_broker_that_hangs_holds_nobody_up(service: Service, tmp_path: Path) -
                 )
                 for _ in range(2)
             ]
-            hung = (503, {"database": "ok", "broker": "unreachable"})
+            hung = (503, {"database": "ok", "broker": "unreachable", "disk": "ok"})
             wait_for(lambda: checks_of(service, timeout=3) == hung, seconds=5, what="readiness to see it")
             # no message can have reached a worker
             wait_for(lambda: client.fine_tuning.jobs.retrieve(made[0].id).status == "running", what="a start")
@@ -199,7 +199,10 @@ def test_a_database_that_hangs_is_told_in_time(service: Service) -> None:
                 answers = list(askers.map(client.get, paths))
             assert [answer.status_code for answer in answers] == [503] * len(paths)
             assert {answer.headers["retry-after"] for answer in answers} == {"2"}
-            assert checks_of(service, timeout=3) == (503, {"database": "unreachable", "broker": "ok"})
+            assert checks_of(service, timeout=3) == (
+                503,
+                {"database": "unreachable", "broker": "ok", "disk": "ok"},
+            )
         finally:
             for part in parts:
                 os.kill(part, signal.SIGCONT)

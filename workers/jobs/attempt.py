@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import process
 from app.db import unit_of_work
-from app.jobs import capacity, runs
+from app.jobs import capacity, room, runs
 from app.jobs.models import Job
 from app.jobs.status import Claim, LeaseLost
 from app.settings import get_settings
@@ -50,6 +50,7 @@ class Exit(IntEnum):
     STOPPED = 76
     LEASE_LOST = 77
     PAUSED = 78
+    NO_ROOM = 79
 
 
 class End(Enum):
@@ -185,6 +186,10 @@ def settle(claim: Claim, end: End, code: int) -> None:
         elif end is End.EXITED and code == Exit.PAUSED:
             with unit_of_work() as db:
                 runs.release(db, claim, "The pause was withdrawn")
+        elif end is End.EXITED and code == Exit.NO_ROOM:
+            wanted = delivery.room_to_go_on(claim)
+            with unit_of_work() as db:
+                room.pause_for_room(db, claim, wanted)
         elif end is End.WORKER_STOPS or code in (Exit.DATABASE_AWAY, Exit.STOPPED):
             with unit_of_work() as db:
                 runs.release(db, claim)

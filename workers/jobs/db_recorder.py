@@ -34,6 +34,7 @@ from app.webhooks import service as webhooks
 from workers.jobs.estimate import RECENT_STEPS, FinishEstimate
 from workers.training.base.recorder import Phase
 from workers.training.base.types import Checkpoint, Group, Split
+from workers.training.folders import STATES_KEPT
 
 ROWS_AT_ONCE = 1000
 
@@ -141,14 +142,15 @@ class DatabaseRecorder:
             self._storage.delete_prefix(prefix)
 
     def state(self, step: int, folder: Path) -> None:
-        """Publish the training state from which another attempt can go on, then delete older ones."""
+        """Publish the training state from which another attempt can go on, then delete older ones, except the
+        one before: should this one be damaged, that is still there."""
         prefix = state_prefix(self._claim.job_id)
-        kept = f"{prefix}/{step}-{self._claim.attempt}"
-        self._storage.publish_folder(folder, kept)
+        self._storage.publish_folder(folder, f"{prefix}/{step}-{self._claim.attempt}")
         with unit_of_work() as db:
             status.update_held(db, self._claim, state_step=step)
+        needed = states_to_resume(self._storage, self._claim.job_id, step).values()
         for name in state_names(self._storage, self._claim.job_id):
-            if (older := f"{prefix}/{name}") != kept:
+            if (older := f"{prefix}/{name}") not in needed:
                 self._storage.delete_prefix(older)
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:
@@ -218,11 +220,14 @@ def state_names(storage: Storage, job_id: str) -> list[str]:
     return [key.partition("/")[0] for key in keys if key.count("/") == 1 and key.endswith("/manifest.json")]
 
 
-def state_to_resume(storage: Storage, job_id: str, step: int) -> str | None:
-    """Storage prefix of the newest attempt's state of that step."""
-    names = [name for name in state_names(storage, job_id) if name.partition("-")[0] == str(step)]
-    newest = max(names, key=lambda name: int(name.partition("-")[2]), default=None)
-    return f"{state_prefix(job_id)}/{newest}" if newest else None
+def states_to_resume(storage: Storage, job_id: str, step: int) -> dict[int, str]:
+    """Storage prefixes of the newest `STATES_KEPT` states up to that step, the last first, by their steps.
+
+    Of several attempts' states of one step it is the newest attempt's. Later ones are a fenced attempt's.
+    """
+    numbers = [tuple(map(int, name.split("-"))) for name in state_names(storage, job_id)]
+    newest = {at: f"{state_prefix(job_id)}/{at}-{attempt}" for at, attempt in sorted(numbers) if at <= step}
+    return {at: newest[at] for at in sorted(newest, reverse=True)[:STATES_KEPT]}
 
 
 def _checkpoint_of(job_id: str, step: int) -> Any:

@@ -10,9 +10,11 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app import disk
 from app.checkpoints import service as checkpoints
 from app.checkpoints.models import Checkpoint
 from app.db import unit_of_work
+from app.disk import Room
 from app.events import service as events
 from app.events.models import JobMetrics
 from app.files import service as files
@@ -24,7 +26,7 @@ from app.models.models import Model
 from app.models.naming import tuned_model_name
 from app.settings import get_settings
 from app.storable import clean
-from app.storage import get_storage
+from app.storage import get_storage, written_folders
 from methods.train_config import TrainConfig
 from workers.jobs.advice import Step, advice, drift_warning
 from workers.jobs.db_recorder import state_prefix
@@ -33,6 +35,7 @@ log = structlog.get_logger(__name__)
 
 LAST_WORDS = "last_words.txt"
 EXIT_CODE = "exit_code.txt"
+EXIT_CODE_WIDTH = 3
 RESULTS_NAME = "step_metrics.csv"
 
 
@@ -57,10 +60,22 @@ def write_last_words(claim: Claim, words: str) -> None:
         file.write(words[:2000])
 
 
+def prepare_exit_code(claim: Claim) -> None:
+    """Take the place of the exit code while there is one: later the disk may be full."""
+    (run_folder(claim) / EXIT_CODE).write_text(" " * EXIT_CODE_WIDTH)
+
+
 def write_exit_code(claim: Claim, code: int) -> None:
     """Tell the worker how the main process of a training ends: torchrun does not pass it on."""
-    with suppress(OSError):  # then it counts as crashed
-        (run_folder(claim) / EXIT_CODE).write_text(str(code))
+    with suppress(OSError), (run_folder(claim) / EXIT_CODE).open("r+") as file:  # else it counts as crashed
+        file.write(f"{code:{EXIT_CODE_WIDTH}d}")
+
+
+def room_to_go_on(claim: Claim) -> Room:
+    """What an attempt that ran out of room needs free before the next: as much as it had, as it writes that
+    again, and what uploads leave free."""
+    size = disk.size_of(run_folder(claim)) + get_settings().least_free_bytes
+    return Room(str(disk.fullest(written_folders())), size)
 
 
 def exit_code(claim: Claim) -> int | None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
+from app.files.integrity import StoredFileDamaged, open_file
 from app.files.models import File
 from app.settings import get_settings
-from app.storage import Storage, get_storage
+from app.storage import get_storage
 from methods.rows import Check, DatasetInvalid, Row, read_rows
 
 TRAINING, VALIDATION = "training_file", "validation_file"
+SCRATCH = "cherry-validate-"
+"""Temporary folders of validations begin so."""
 
 
 class ModelShape(NamedTuple):
@@ -41,6 +43,7 @@ class DataFile(NamedTuple):
     """Its id and its name, as messages tell them."""
     storage_key: str | None
     """None if the file was deleted."""
+    sha256: str = ""
 
     def invalid(self, reason: str) -> JobInvalid:
         name = self.param.replace("_", " ")
@@ -50,31 +53,33 @@ class DataFile(NamedTuple):
 def find_file(db: Session, param: str, file_id: str) -> DataFile:
     """A file that a job names, deleted or not."""
     file = db.get(File, file_id)
-    return DataFile(param, file_id, None) if file is None else DataFile(param, file.shown, file.storage_key)
+    if file is None:
+        return DataFile(param, file_id, None)
+    return DataFile(param, file.shown, file.storage_key, file.sha256)
 
 
-def fetch_rows(
-    storage: Storage, key: str, scratch: Path, *, check: Check | None = None, **limits: int
-) -> list[Row]:
-    """Read rows out of storage. Raises `DatasetInvalid`, or `FileNotFoundError` for a missing key."""
-    if local := storage.local_path(key):
-        return read_rows(local, check=check, **limits)
-    copy = scratch / Path(key).name
-    with copy.open("wb") as out:
-        out.writelines(storage.open_stream(key))
-    return read_rows(copy, check=check, **limits)
+def rows_of(data_file: DataFile, check: Check, scratch: Path, **limits: int) -> list[Row]:
+    """All rows of a file, for validation and training alike. `scratch` is for a copy of a remote file.
+
+    Raises `JobInvalid` for a file that is gone, has changed since it was uploaded, or holds faults.
+    """
+    try:
+        if data_file.storage_key is None:
+            raise FileNotFoundError(data_file.shown)
+        copy = scratch / Path(data_file.storage_key).name
+        path = open_file(get_storage(), data_file.storage_key, data_file.sha256, copy)
+        return read_rows(path, check=check, **limits)
+    except FileNotFoundError:
+        raise data_file.invalid("was deleted before it could be read.") from None
+    except StoredFileDamaged:
+        raise data_file.invalid(
+            "has changed in storage since it was uploaded: its sha256 is another. Upload it again."
+        ) from None
+    except DatasetInvalid as fault:
+        raise data_file.invalid(f"is invalid.\n{fault}") from None
 
 
-def rows_of(data_file: DataFile, check: Check, **limits: int) -> list[Row]:
-    """All rows of a file, within the operator's limits. Raises `JobInvalid`."""
+def operators_limits() -> dict[str, int]:
+    """What the operator lets a new job's files have."""
     settings = get_settings()
-    limits |= {"max_line_bytes": settings.max_line_bytes, "max_file_bytes": settings.max_file_bytes}
-    if data_file.storage_key is None:
-        raise data_file.invalid("was deleted before it could be read.")
-    with TemporaryDirectory(prefix="cherry-validate-") as scratch:
-        try:
-            return fetch_rows(get_storage(), data_file.storage_key, Path(scratch), check=check, **limits)
-        except FileNotFoundError:
-            raise data_file.invalid("was deleted before it could be read.") from None
-        except DatasetInvalid as fault:
-            raise data_file.invalid(f"is invalid.\n{fault}") from None
+    return {"max_line_bytes": settings.max_line_bytes, "max_file_bytes": settings.max_file_bytes}

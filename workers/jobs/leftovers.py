@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -12,10 +13,13 @@ from sqlalchemy import select
 from app import left_places
 from app.checkpoints.models import Checkpoint
 from app.db import unit_of_work
+from app.disk import remove_unheld
 from app.jobs.models import TERMINAL, Job
-from app.settings import get_settings
+from app.jobs.status import Claim
+from app.settings import COPIES, get_settings
 from app.storage import get_storage
-from workers.jobs.db_recorder import state_prefix
+from workers.jobs.db_recorder import state_names, state_prefix
+from workers.jobs.job_data import SCRATCH
 
 QUIET = timedelta(hours=1)
 """A working folder in which nothing was made for so long is at nobody's hands once its job is over."""
@@ -45,14 +49,46 @@ def remove_folders() -> int:
     return len(over)
 
 
+def remove_scratch() -> int:
+    """Remove temporary folders of processes that were killed; tells how many."""
+    copies = get_settings().data_dir / COPIES
+    return remove_unheld([*Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"), *copies.glob("*")])
+
+
+def remove_half_written(claim: Claim) -> None:
+    """Remove what earlier attempts at a job have stored in vain: parts of states, unrecorded checkpoints.
+
+    Those attempts are over, or fenced off.
+    """
+    whole = state_names(get_storage(), claim.job_id)
+    for prefix in _stored_below(state_prefix(claim.job_id)):
+        if prefix.rpartition("/")[2] not in whole and _attempt_of(prefix) < claim.attempt:
+            get_storage().delete_prefix(prefix)
+    for prefix in _unrecorded(claim.job_id):
+        if _attempt_of(prefix) < claim.attempt:
+            get_storage().delete_prefix(prefix)
+
+
 def _remove_unrecorded(job_id: str) -> None:
+    for prefix in _unrecorded(job_id):
+        get_storage().delete_prefix(prefix)
+
+
+def _unrecorded(job_id: str) -> set[str]:
     """Of `jobs/JOB/checkpoints/STEP-ATTEMPT/...`, what no row speaks of."""
-    folder = f"jobs/{job_id}/checkpoints"
-    names = {key.removeprefix(f"{folder}/").partition("/")[0] for key in get_storage().list_keys(folder)}
+    stored = _stored_below(f"jobs/{job_id}/checkpoints")
     with unit_of_work() as db:
         recorded = db.scalars(select(Checkpoint.storage_key).where(Checkpoint.job_id == job_id)).all()
-    for prefix in {f"{folder}/{name}" for name in names}.difference(recorded):
-        get_storage().delete_prefix(prefix)
+    return stored.difference(recorded)
+
+
+def _stored_below(folder: str) -> set[str]:
+    keys = get_storage().list_keys(folder)
+    return {f"{folder}/{key.removeprefix(f'{folder}/').partition('/')[0]}" for key in keys}
+
+
+def _attempt_of(prefix: str) -> int:
+    return int(prefix.rpartition("-")[2])
 
 
 def _is_quiet(folder: Path) -> bool:

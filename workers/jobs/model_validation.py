@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from app.files.integrity import StoredFileDamaged
 from app.models.models import Model
 from methods.model_files.folder import ModelFolderInvalid, check_folder
 from methods.response_format import grammar_of
@@ -28,6 +29,8 @@ def model_folder(name: str, model: Model | None, scratch: Path) -> Path:
         check_folder(folder, with_weights=folder != copy)
     except FileNotFoundError as problem:
         raise JobInvalid("model_error", str(problem), "model") from None
+    except StoredFileDamaged as problem:
+        raise JobInvalid("model_invalid", str(problem), "model") from None
     except ModelFolderInvalid as problem:
         raise JobInvalid("model_invalid", f"The model {name} cannot be used: {problem}.", "model") from None
     return folder

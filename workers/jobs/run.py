@@ -7,6 +7,7 @@ by it what to do, and say nothing.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -25,7 +26,9 @@ from torch.distributed import DistError
 import app.tables  # noqa: F401  # foreign keys are found by table name
 from app.checkpoints.models import Checkpoint
 from app.db import limit_statements, unit_of_work
-from app.files.models import File
+from app.disk import is_full
+from app.events import service as events
+from app.files.integrity import StoredFileDamaged
 from app.grading.headers import opened
 from app.grading.services import grader_services
 from app.jobs import status
@@ -42,13 +45,13 @@ from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig, read_config
 from methods.tuning_rows import row_check
 from workers.base_models import local_folder
-from workers.jobs import delivery
+from workers.jobs import delivery, leftovers
 from workers.jobs.attempt import Exit
-from workers.jobs.db_recorder import DatabaseRecorder, state_to_resume
+from workers.jobs.db_recorder import DatabaseRecorder, states_to_resume
 from workers.jobs.integrations import shown_elsewhere
-from workers.jobs.job_data import fetch_rows
+from workers.jobs.job_data import TRAINING, VALIDATION, JobInvalid, find_file, rows_of
 from workers.training.base.distributed import World
-from workers.training.base.errors import GradingFailed, RunCancelled, RunFailed, RunPaused
+from workers.training.base.errors import GradingFailed, ModelInvalid, RunCancelled, RunFailed, RunPaused
 from workers.training.base.recorder import Recorder
 from workers.training.base.types import RunResult
 from workers.training.checkpoints import checkpoint_folder
@@ -111,16 +114,17 @@ def main() -> None:
 
 def run(claim: Claim, should_stop: StopRequested, device: Device) -> Exit:
     """Train the job and write its outcome, as far as this process can."""
-    folder = delivery.run_folder(claim)
-    _remove_older(folder, claim.attempt)
-    folder.mkdir(parents=True, exist_ok=True)
-    code = _run(claim, folder, should_stop, device)
+    code = _run(claim, should_stop, device)
     delivery.write_exit_code(claim, code)
     return code
 
 
-def _run(claim: Claim, folder: Path, should_stop: StopRequested, device: Device) -> Exit:
+def _run(claim: Claim, should_stop: StopRequested, device: Device) -> Exit:
     try:
+        folder = delivery.run_folder(claim)
+        _remove_older(folder, claim.attempt)
+        folder.mkdir(parents=True, exist_ok=True)
+        delivery.prepare_exit_code(claim)
         _train_and_deliver(claim, folder, should_stop, device)
     except RunCancelled:
         return Exit.STOPPED
@@ -133,6 +137,9 @@ def _run(claim: Claim, folder: Path, should_stop: StopRequested, device: Device)
         if _is_absence(problem):
             log.warning("database_away", problem=str(problem))
             return Exit.DATABASE_AWAY
+        if is_full(problem):
+            log.warning("no_room", problem=str(problem))
+            return Exit.NO_ROOM
         return _crashed(claim, problem)
     return Exit.OUTCOME_WRITTEN
 
@@ -212,6 +219,7 @@ def _tell_others(world: World, prepare: Callable[[], Work]) -> Work:
 
 def _prepare(claim: Claim, folder: Path) -> Work:
     work = _load(claim, folder)
+    leftovers.remove_half_written(claim)
     _restore(claim, folder)
     return work
 
@@ -244,16 +252,13 @@ def _load(claim: Claim, folder: Path) -> Work:
     with unit_of_work() as db:
         job = status.update_held(db, claim)
         model = models.find(db, job.project_id, job.model)
-        names = [name for name in (job.training_file, job.validation_file) if name]
-        keys = [db.scalars(select(File.storage_key).where(File.id == name)).first() for name in names]
-    rows = []
-    for name, key in zip(names, keys, strict=True):
-        try:
-            if key is None:
-                raise FileNotFoundError(name)
-            rows.append(fetch_rows(get_storage(), key, folder, check=row_check(job.method["type"])))
-        except FileNotFoundError:
-            raise FileGone(f"The file {name} was deleted before the training could read it.") from None
+        names = {TRAINING: job.training_file, VALIDATION: job.validation_file}
+        data_files = [find_file(db, param, name) for param, name in names.items() if name]
+    try:
+        check = row_check(job.method["type"])
+        rows = [rows_of(data_file, check, folder) for data_file in data_files]
+    except JobInvalid as fault:
+        raise DataUnusable(fault) from None
     spec = None
     if job.method["type"] == "reinforcement":
         spec = parse_grader(opened(job.method["reinforcement"]["grader"], job.project_id, get_settings()))
@@ -271,10 +276,16 @@ def _base_folder(name: str, model: Model | None, folder: Path) -> str:
         return str(local_folder(model, folder / "base"))
     except FileNotFoundError as problem:
         raise ModelGone(str(problem)) from None
+    except StoredFileDamaged as problem:
+        raise ModelInvalid(str(problem)) from None
 
 
-class FileGone(RunFailed):
-    code = "file_not_found"
+class DataUnusable(RunFailed):
+    """A data file is not what validation has read."""
+
+    def __init__(self, fault: JobInvalid) -> None:
+        super().__init__(fault.message)
+        self.code = fault.code
 
 
 class ModelGone(RunFailed):
@@ -282,19 +293,36 @@ class ModelGone(RunFailed):
 
 
 def _restore(claim: Claim, folder: Path) -> None:
-    """Put the last saved state, and the checkpoints that it may speak of, where the engine looks for them."""
+    """Put the last saved states, and the checkpoints that they may speak of, where the engine looks for them.
+
+    The engine takes the newest state that is whole, and tells of others.
+    """
     storage = get_storage()
     with unit_of_work() as db:
         step = status.update_held(db, claim).state_step
         needed = ~Checkpoint.is_snapshot  # of a pause: the engine would drop it, and somebody may be using it
         there = (Checkpoint.job_id == claim.job_id, Checkpoint.storage_key.is_not(None))
         checkpoints = db.execute(select(Checkpoint.step, Checkpoint.storage_key).where(*there, needed)).all()
-    state = None if step is None else state_to_resume(storage, claim.job_id, step)
-    if step is None or state is None:
+    if step is None:
         return
-    storage.fetch_folder(state, state_folder(folder, step))
-    for saved_step, prefix in checkpoints:
-        storage.fetch_folder(str(prefix), checkpoint_folder(folder, saved_step))
+    states = states_to_resume(storage, claim.job_id, step)
+    if step not in states:
+        _tell_of_lost_state(claim, step, next(iter(states), 0))
+    for saved_step, state in states.items():
+        storage.fetch_folder(state, state_folder(folder, saved_step))
+    for saved_step, prefix in checkpoints if states else ():
+        with contextlib.suppress(FileNotFoundError):  # a state that needs it cannot be used then
+            storage.fetch_folder(str(prefix), checkpoint_folder(folder, saved_step))
+
+
+def _tell_of_lost_state(claim: Claim, step: int, instead: int) -> None:
+    message = (
+        f"The training state of step {step} is gone from storage; "
+        f"the training goes on from step {instead} instead."
+    )
+    with unit_of_work() as db:
+        status.update_held(db, claim)
+        events.append(db, claim.job_id, f"state-lost-{claim.attempt}", message, level="warn")
 
 
 if __name__ == "__main__":

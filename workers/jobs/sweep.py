@@ -80,6 +80,10 @@ def _working_folders(_: int) -> int:
     return leftovers.remove_folders()
 
 
+def _scratch_folders(_: int) -> int:
+    return leftovers.remove_scratch()
+
+
 def _idempotency_keys(most: int) -> int:
     with unit_of_work() as db:
         return idempotency.remove_expired(db, most)
@@ -102,6 +106,7 @@ REMOVERS: dict[str, Callable[[int], int]] = {
     "ended_uploads": _ended_uploads,
     "stored_by_runs": leftovers.remove_stored,
     "working_folders": _working_folders,
+    "scratch_folders": _scratch_folders,
     "idempotency_keys": _idempotency_keys,
     "ended_sessions": _ended_sessions,
     "left_places": _left_places,

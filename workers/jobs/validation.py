@@ -6,18 +6,18 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.db import unit_of_work
+from app.db import limit_statements, unit_of_work
+from app.disk import is_full, scratch_folder
 from app.events import service as events
 from app.grading.headers import opened
 from app.grading.limits import grade_limits
 from app.grading.services import grader_services
-from app.jobs import runs, status
+from app.jobs import room, runs, status
 from app.jobs.status import Claim, LeaseLost
 from app.logs import configure_logging
 from app.models import service as models
@@ -44,7 +44,16 @@ from methods.tune_config import TuneConfig
 from methods.tuning_rows import row_check
 from workers.jobs import tuning_validation
 from workers.jobs.attempt import Exit
-from workers.jobs.job_data import TRAINING, VALIDATION, DataFile, JobInvalid, find_file, rows_of
+from workers.jobs.job_data import (
+    SCRATCH,
+    TRAINING,
+    VALIDATION,
+    DataFile,
+    JobInvalid,
+    find_file,
+    operators_limits,
+    rows_of,
+)
 from workers.jobs.model_validation import (
     check_response_format,
     doubts_about_tools,
@@ -74,6 +83,7 @@ def validate_claimed(job_id: str, attempt: int) -> int:
     """
     settings = get_settings()
     configure_logging(settings.log_level, settings.log_format)
+    limit_statements(settings.database_work_limit)
     structlog.contextvars.bind_contextvars(job_id=job_id, attempt=attempt)
     try:
         _validate(Claim(job_id, attempt, "validating_files"))
@@ -94,7 +104,11 @@ def _validate(claim: Claim) -> None:
         return
     except (LeaseLost, MemoryError, SQLAlchemyError):
         raise
-    except Exception:
+    except Exception as problem:
+        if is_full(problem):
+            with unit_of_work() as db:
+                room.leave_until_room(db, claim)
+            return
         log.exception("validation_failed")
         with unit_of_work() as db:
             runs.finish_failed(db, claim, "server_error", "The server failed while it read the files.")
@@ -125,8 +139,8 @@ class Checked(NamedTuple):
 
 def check(claim: Claim) -> Checked:
     """The resolved config of a claimed job, and what its data leaves in doubt. Raises `JobInvalid`."""
-    with TemporaryDirectory(prefix="cherry-validate-") as scratch:
-        return _check(claim, Path(scratch))
+    with scratch_folder(SCRATCH) as scratch:
+        return _check(claim, scratch)
 
 
 def _check(claim: Claim, scratch: Path) -> Checked:
@@ -139,8 +153,9 @@ def _check(claim: Claim, scratch: Path) -> Checked:
     shape = model_shape(job.model, folder)
     method = job.method["type"]
     _enter(claim, "reading")
-    train_rows = rows_of(training, row_check(method))
-    valid_rows = rows_of(validation, row_check(method), max_rows=MAX_VALID_ROWS) if validation else []
+    limits, check = operators_limits(), row_check(method)
+    train_rows = rows_of(training, check, scratch, **limits)
+    valid_rows = rows_of(validation, check, scratch, max_rows=MAX_VALID_ROWS, **limits) if validation else []
     if method != "reinforcement":
         _enter(claim, "rendering")
         resolved = tuning_validation.resolve(

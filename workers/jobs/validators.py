@@ -13,13 +13,13 @@ import time
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from enum import Enum
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import unit_of_work
+from app.disk import scratch_folder
 from app.jobs import runs, status
 from app.jobs.models import Job
 from app.jobs.status import Claim, LeaseLost
@@ -28,6 +28,7 @@ from workers.jobs import children
 from workers.jobs.attempt import LOOK_SECONDS, Exit
 from workers.jobs.children import Child
 from workers.jobs.fork_server import OUT_OF_MEMORY
+from workers.jobs.job_data import SCRATCH
 
 log = structlog.get_logger(__name__)
 
@@ -115,8 +116,8 @@ def _validate(claim: Claim, stopping: threading.Event) -> None:
     log.info("validation_started", job_id=claim.job_id, attempt=claim.attempt)
     try:
         if not _was_worn_out(claim):
-            with TemporaryDirectory(prefix="cherry-validate-", ignore_cleanup_errors=True) as scratch:
-                end, code = _check_in_child(claim, stopping, scratch)
+            with scratch_folder(SCRATCH) as scratch:
+                end, code = _check_in_child(claim, stopping, str(scratch))
             _settle(claim, end, code)
     except LeaseLost:  # cancelled meanwhile, or another worker has it
         log.info("validation_lost_its_job", job_id=claim.job_id)

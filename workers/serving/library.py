@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
 from app.db import unit_of_work
+from app.disk import scratch_folder
 from app.errors import NotFound, ServerError
+from app.files.integrity import StoredFileDamaged
 from app.models import service as models
-from app.settings import Settings
+from app.settings import COPIES, Settings
 from workers.base_models import local_folder
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Library:
         self._most = settings.sampler_models
         self._device = settings.sampler_device
         self._threads = settings.trainer_threads
-        self._copies = settings.data_dir / "sampler"
+        self._copies = settings.data_dir / COPIES
         self._loaded: OrderedDict[ModelFiles, LoadedModel] = OrderedDict()
 
     @property
@@ -104,12 +104,12 @@ class Library:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             self._copies.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(dir=self._copies, ignore_cleanup_errors=True) as scratch:
-                return load_base(local_folder(files, Path(scratch) / "model"), torch.device(device))
+            with scratch_folder("", within=self._copies) as scratch:
+                return load_base(local_folder(files, scratch / "model"), torch.device(device))
         except FileNotFoundError:
             message = f"The files of the model '{files.name}' are gone."
             raise NotFound(message, param="model", code="model_not_found") from None
-        except ModelInvalid as problem:
+        except (ModelInvalid, StoredFileDamaged) as problem:
             raise ServerError(str(problem)) from None
 
     def _forget(self, files: ModelFiles) -> None:

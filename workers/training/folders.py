@@ -12,6 +12,8 @@ from typing import Any
 
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
+STATES_KEPT = 2
+"""The last training state, and one to fall back to should it be damaged. Chosen, not measured."""
 
 _CHUNK_BYTES = 1 << 20
 

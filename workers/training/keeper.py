@@ -22,10 +22,10 @@ from workers.training.base.types import Prompt
 from workers.training.checkpoints import Candidate, checkpoint_folder, save_checkpoint, to_keep
 from workers.training.collector import Rollouts
 from workers.training.evaluate import Estimate, kl_to_reference
+from workers.training.folders import STATES_KEPT
 from workers.training.metrics import Clock
 from workers.training.model.policy import Policy
 from workers.training.state import (
-    STATES_KEPT,
     Progress,
     load_state,
     prune,

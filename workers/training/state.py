@@ -26,13 +26,10 @@ from workers.training.base.recorder import Recorder
 from workers.training.base.types import Completion, Group, Prompt
 from workers.training.checkpoints import Candidate, candidate_from_json, candidate_to_json, versions
 from workers.training.collector import Rollouts
-from workers.training.folders import PARTIAL, FolderDamaged, publish, read_manifest
+from workers.training.folders import PARTIAL, STATES_KEPT, FolderDamaged, publish, read_manifest
 from workers.training.hints import Hints
 from workers.training.model.policy import Policy
 from workers.training.model.sharding import gather_whole, like
-
-STATES_KEPT = 2
-"""The last state, and one to fall back to should it be damaged. Chosen, not measured."""
 
 
 @dataclass

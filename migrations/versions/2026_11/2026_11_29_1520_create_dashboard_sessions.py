@@ -1,7 +1,7 @@
 """Sessions of the dashboard.
 
 Revision ID: 2f6b8c0d4e91
-Revises: 7d1c4a90e2b6
+Revises: 7d41c0a96e35
 Create Date: 2026-11-29 15:20
 """
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "2f6b8c0d4e91"
-down_revision = "7d1c4a90e2b6"
+down_revision = "7d41c0a96e35"
 branch_labels = None
 depends_on = None
 

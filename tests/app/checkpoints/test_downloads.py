@@ -13,6 +13,8 @@ import pytest
 from sqlalchemy.orm import Session
 
 from app.storage import get_storage
+from tests.app.answers import error_of
+from tests.damage import flip_last_bit
 from tests.factories import Tenant, make_checkpoint, make_job, make_tuned_model
 
 CONTENTS = {
@@ -44,6 +46,33 @@ def test_a_checkpoint_comes_as_a_whole_tar_with_its_sums(
     assert {name: hashlib.sha256(data).hexdigest() for name, data in files.items()} == {
         name: each["sha256"] for name, each in sums.items()
     }
+
+
+@pytest.mark.parametrize("name", [*list(CONTENTS)[:2], "manifest.json"])
+def test_a_checkpoint_with_one_bit_flipped_is_not_sent(
+    http: httpx.Client, db: Session, tenant: Tenant, name: str
+) -> None:
+    job = make_job(db, tenant.project_id)
+    checkpoint = make_checkpoint(db, job, 7, CONTENTS)
+    text = json.dumps(checkpoint.manifest).encode()
+    get_storage().put_bytes(f"{checkpoint.storage_key}/manifest.json", text)
+    db.commit()
+    path = f"/v1/fine_tuning/jobs/{job.id}/checkpoints/{checkpoint.id}/download"
+    assert http.get(path).status_code == 200
+    flip_last_bit(f"{checkpoint.storage_key}/{name}")
+    refused = http.get(path)
+    assert (refused.status_code, error_of(refused)["code"]) == (500, "checkpoint_damaged")
+    assert name in error_of(refused)["message"]
+    assert refused.headers["x-should-retry"] == "false"
+
+
+def test_a_checkpoint_that_lost_a_file_is_not_sent(http: httpx.Client, db: Session, tenant: Tenant) -> None:
+    job = make_job(db, tenant.project_id)
+    checkpoint = make_checkpoint(db, job, 7, CONTENTS)
+    db.commit()
+    get_storage().delete(f"{checkpoint.storage_key}/model/config.json")
+    refused = http.get(f"/v1/fine_tuning/jobs/{job.id}/checkpoints/{checkpoint.id}/download")
+    assert "model/config.json is missing" in error_of(refused)["message"]
 
 
 def test_what_is_not_kept_cannot_be_downloaded(http: httpx.Client, db: Session, tenant: Tenant) -> None:

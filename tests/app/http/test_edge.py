@@ -18,6 +18,7 @@ from app.auth import KnownKeys
 from app.cli.service import server_config
 from app.db import get_engine
 from app.errors import Unauthorized
+from app.http.connections import Connections, Places
 from app.settings import Settings
 from app.tenants import service as tenants
 from tests.app.answers import error_of
@@ -113,7 +114,8 @@ def test_half_sent_requests_keep_nobody_waiting(server_url: str, http: httpx.Cli
 
 def test_idle_connections_outlive_the_pause_of_a_poller() -> None:
     """The server's own default is 5 s: who asks every 5 s would meet a connection that was just closed."""
-    config = server_config(Settings(DATABASE_URL="postgresql://x@y/z", broker_url="filesystem://x"))
+    settings = Settings(DATABASE_URL="postgresql://x@y/z", broker_url="filesystem://x")
+    config = server_config(settings, Connections(Places(1, 1), 1))
     assert config.timeout_keep_alive >= 75
     assert config.timeout_graceful_shutdown <= 5
 
@@ -348,7 +350,7 @@ def test_a_database_that_is_away_is_a_503(http: httpx.Client, monkeypatch: pytes
 def test_ready_means_database_migrations_and_broker(server_url: str, db: Session) -> None:
     from app.http.health import PARTS, Readiness
 
-    assert Readiness(PARTS).checks() == {"database": "ok", "broker": "ok"}
+    assert Readiness(PARTS).checks() == {"database": "ok", "broker": "ok", "disk": "ok"}
     assert httpx.get(f"{server_url}/healthz").status_code == 200
 
 

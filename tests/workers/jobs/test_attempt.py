@@ -213,7 +213,7 @@ def test_a_training_that_always_crashes_fails_with_its_last_words(
     train_next("me", threading.Event())
     assert fresh(db, job).status == "failed", events(db, job)
     assert job.error
-    assert job.error["code"] in ("server_error", "file_not_found")
+    assert job.error["code"] in ("server_error", "invalid_training_file")
 
 
 def test_a_file_deleted_after_validation_fails_the_job(db: Session, tiny_model: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_file_deleted_after_validation_fails_the_job(db: Session, tiny_model: 
     train_next("me", threading.Event())
     assert fresh(db, job).status == "failed"
     assert job.error
-    assert job.error["code"] == "file_not_found"
+    assert job.error["code"] == "invalid_training_file"
 
 
 def test_weights_cut_off_after_validation_fail_the_job_at_once(

@@ -28,7 +28,7 @@ from methods.train_config import TrainConfig
 from tests.factories import make_webhook_endpoint
 from tests.workers.rows import fresh, make_job
 from workers.jobs import delivery
-from workers.jobs.db_recorder import DatabaseRecorder, state_names, state_to_resume
+from workers.jobs.db_recorder import DatabaseRecorder, state_names, states_to_resume
 from workers.training.base.types import Checkpoint, Completion, Group, Prompt
 
 LEASE = timedelta(seconds=30)
@@ -225,15 +225,28 @@ def test_a_dropped_checkpoint_loses_its_files_and_keeps_its_row(
     assert not get_storage().exists(f"{key}/file.txt")
 
 
-def test_only_the_newest_state_is_kept(
+def test_the_newest_two_states_are_kept(
+    db: Session, job: Job, recorder: DatabaseRecorder, claim: Claim, tmp_path: Path
+) -> None:
+    for step in (2, 4, 10):
+        recorder.state(step, folder_with(tmp_path / f"state_{step}", f"state {step}"))
+    assert fresh(db, job).state_step == 10
+    assert sorted(state_names(get_storage(), job.id)) == [f"10-{claim.attempt}", f"4-{claim.attempt}"]
+    prefixes = {step: f"jobs/{job.id}/state/{step}-{claim.attempt}" for step in (10, 4)}
+    assert list(states_to_resume(get_storage(), job.id, 10).items()) == list(prefixes.items())
+    assert list(states_to_resume(get_storage(), job.id, 9)) == [4], "a later one is a fenced attempt's"
+
+
+def test_a_state_that_was_damaged_goes_once_there_are_two_others(
     db: Session, job: Job, recorder: DatabaseRecorder, claim: Claim, tmp_path: Path
 ) -> None:
     for step in (2, 4):
         recorder.state(step, folder_with(tmp_path / f"state_{step}", f"state {step}"))
-    assert fresh(db, job).state_step == 4
-    assert state_names(get_storage(), job.id) == [f"4-{claim.attempt}"]
-    assert state_to_resume(get_storage(), job.id, 4) == f"jobs/{job.id}/state/4-{claim.attempt}"
-    assert state_to_resume(get_storage(), job.id, 2) is None
+    take_over(db, job)  # it goes on from step 2, as that of step 4 is damaged
+    second = DatabaseRecorder(Claim(job.id, fresh(db, job).attempt, "running"), get_storage())
+    second.state(4, folder_with(tmp_path / "again", "state 4 again"))
+    names = [f"2-{claim.attempt}", f"4-{fresh(db, job).attempt}"]
+    assert sorted(state_names(get_storage(), job.id)) == names
 
 
 def test_a_zombie_writes_no_row_and_destroys_no_file(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from threading import Event
@@ -11,10 +14,12 @@ import pytest
 from sqlalchemy.orm import Session
 
 from app.jobs.models import Job
+from app.jobs.status import Claim
 from app.settings import Settings
 from app.storage import get_storage
 from tests.factories import make_checkpoint
 from tests.workers.rows import fresh, make_job
+from workers.jobs import leftovers
 from workers.jobs.sweep import sweep
 
 
@@ -69,3 +74,67 @@ def test_working_folders_go_when_their_job_is_over_and_they_are_quiet(
 def age(folder: Path) -> None:
     for path in (folder, folder / "1"):
         os.utime(path, (time.time() - 2 * 3600,) * 2)
+
+
+def test_what_earlier_attempts_have_stored_in_vain_goes_when_the_next_begins(db: Session) -> None:
+    job = make_job(db, status="running", attempt=3)
+    kept = stored(
+        job,
+        "state/4-1/manifest.json",
+        "state/5-3/trained.safetensors",  # of this attempt
+        "checkpoints/4-1/model/config.json",  # its manifest is in the row
+        "checkpoints/6-3/model/config.json",
+    )
+    stored(job, "state/5-2/trained.safetensors", "checkpoints/5-2/manifest.json")
+    make_checkpoint(db, job, 4, storage_key=f"jobs/{job.id}/checkpoints/4-1")
+    db.commit()
+    leftovers.remove_half_written(Claim(job.id, 3, "running"))
+    assert get_storage().list_keys("jobs") == sorted(kept)
+
+
+def aged(path: Path) -> Path:
+    """The same, as if it lay there for a minute."""
+    then = time.time() - 60
+    os.utime(path, (then, then))
+    return path
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from app.disk import hold, scratch_folder
+with scratch_folder("cherry-validate-") as folder, open(sys.argv[1], "wb") as file:
+    hold(file)
+    (folder / "copy").write_text("x")
+    print(folder, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_temporary_files_of_a_killed_process_go_and_those_of_a_live_one_stay(
+    db: Session, settings: Settings
+) -> None:
+    partial = settings.data_dir / "storage" / ".partial"
+    partial.mkdir(parents=True)
+    holders, places = [], []
+    for name in ("killed", "alive"):
+        command = [sys.executable, "-c", HOLDER, str(partial / name)]
+        holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert holder.stdout
+        holders.append(holder)
+        places.append((Path(holder.stdout.readline().strip()), partial / name))
+    try:
+        for place in places:
+            for path in place:
+                aged(path)
+        sweep(Event())
+        assert all(path.exists() for place in places for path in place)
+        holders[0].kill()
+        holders[0].wait()
+        sweep(Event())
+        assert [path.exists() for place in places for path in place] == [False, False, True, True]
+    finally:
+        for holder in holders:
+            holder.terminate()
+            holder.communicate()
+        shutil.rmtree(places[1][0])

@@ -27,7 +27,7 @@ from workers.training.base.errors import RunCancelled, RunPaused, StateMismatch
 from workers.training.base.types import Completion, Group, Prompt
 from workers.training.checkpoints import select
 from workers.training.collector import Rollouts
-from workers.training.folders import MANIFEST, FolderDamaged, publish, read_manifest, sha256
+from workers.training.folders import MANIFEST, STATES_KEPT, FolderDamaged, publish, read_manifest, sha256
 from workers.training.loop import train
 from workers.training.state import newest_state, saved_steps
 
@@ -329,7 +329,7 @@ def test_a_damaged_folder_is_noticed(tmp_path, damage):
 
 
 def test_the_default_keeps_two_states():
-    assert state.STATES_KEPT == 2
+    assert STATES_KEPT == 2
 
 
 def test_a_stopped_run_repeats_no_step(tiny, tmp_path):
