@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from graders.math.latex import differ_in_unit, for_library, is_prose, parted, words
 from graders.math.prose import given
-from graders.math.values import Number, Unreadable, Value, read_value, same_value, is_name, tolerance, without_name
+from graders.math.values import Number, Unreadable, Value, read_value, same_value, is_name, read_list, tolerance, without_name
 
 
 class NeedsLibrary(NamedTuple):
@@ -38,10 +38,19 @@ def compared_here(reference: str, answer: str, decimals: int) -> bool | None | N
         if not is_answer:
             return None if value is not None else NeedsLibrary(for_library(reference), "")
         if value is not None and found is not None:
-            return same_value(value, found, decimals)
+            return _same(value, found, ours, theirs, decimals)
     if (said := words(ours)) is not None and (told := words(theirs)) is not None:
         return said == told
     return _for_library(reference, answer)
+
+
+def _same(one: Value, other: Value, ours: str, theirs: str, decimals: int) -> bool:
+    """Compares two values; beside a list, what may be a number with its thousands or a list is taken for the list."""
+    if isinstance(one, tuple) and (listed := read_list(theirs)) is not None:
+        return same_value(one, listed, decimals)
+    if isinstance(other, tuple) and (listed := read_list(ours)) is not None:
+        return same_value(listed, other, decimals)
+    return same_value(one, other, decimals)
 
 
 def _or_rounded(reference: str, exact: str, rounded: str, decimals: int) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from graders.math.boxes import last_box
 from graders.math.formulas import MAX_FORMULA, Formula, formulas
 from graders.math.prose import first_value, last_value, plain_line
-from graders.math.tidy import tidy, without_line_marks, without_markup
+from graders.math.tidy import plain_width, tidy, without_line_marks, without_markup
 from graders.math.values import without_name
 from graders.spec_base import Extractor
 
@@ -29,6 +29,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])[*_`]*\s+")
 _SAYS = re.compile(r"\b(?:is|are|equals|be|was)\b|=")
 _SAYS_ONLY = re.compile(r"\s*[A-Z][^$\\\d=]*\s(?:is|are):?\s+(\S[^\n]*)\Z")
 _JOINED = re.compile(r"[ \t]*(?:,?[ \t]*(?:and|or)|,)[ \t]*")
+_CONCLUDES = re.compile(r"\A[^.!?\n$]*?(?:(?<!which )\b(?:is|are|equals)\b|\b(?:so|thus|hence|therefore)\b|=)", re.IGNORECASE)
 _BARE_NAME = re.compile(r"\s*\\?[a-zA-Z]+(?:_(?:\w|\{\w+\}))?\s*(?:\([a-zA-Z]\))?\s*")
 _MATHS = re.compile(r"[0-9π√∞½⅓¼¾⅔]|\\(?:frac|sqrt|pi|infty)")
 
@@ -39,6 +40,7 @@ def answers(text: str, extractors: Sequence[Extractor]) -> Iterator[str]:
     If boxes are looked for, an empty or cut box that was begun last means that there is no answer, and one that
     the text takes back leaves only what follows.
     """
+    text = plain_width(text)
     box = last_box(text) if "boxed" in extractors else None
     if box is not None and not box.inner:
         if not box.is_withdrawn:
@@ -177,12 +179,14 @@ def _are_alike(one: str, other: str) -> bool:
 def _is_overtaken(text: str, formula: Formula) -> bool:
     """Tells whether a number in words after a formula is rather the answer.
 
-    It is if it stands in a later sentence, or the formula is a name alone.
+    It is if it stands in a later sentence or after a word that concludes, or the formula is a name alone.
     """
     rest = text[formula.end :]
     if not _MATHS.search(rest):
         return False
     if _BARE_NAME.fullmatch(formula.inner):
+        return True
+    if (says := _CONCLUDES.search(rest)) is not None and _MATHS.search(_SENTENCE_END.split(rest[says.end() :])[0]):
         return True
     ended = "." if formula.inner.rstrip().endswith(".") else ""
     later = _SENTENCE_END.split(ended + rest.replace("\n", ". \n"), maxsplit=1)[1:]

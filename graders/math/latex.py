@@ -55,7 +55,7 @@ def words(answer: str) -> str | None:
 
 def is_prose(answer: str) -> bool:
     """Tells whether an answer has words between its formulas, which the library would multiply letter by letter."""
-    bare = re.sub(r"\\[a-zA-Z]+", " ", _WRAPPED.sub(" ", answer))
+    bare = re.sub(r"\\(?:begin|end)\{[^{}]*\}|\\[a-zA-Z]+", " ", _WRAPPED.sub(" ", answer))
     return len(_PROSE_WORD.findall(bare)) >= MAX_WORDS and words(answer) is None
 
 

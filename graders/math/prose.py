@@ -25,9 +25,9 @@ _NUMBER = (
 )
 _TOKEN = re.compile(
     rf"(?P<number>{_NUMBER})"
-    r"|(?P<command>\\(?:text|mathrm|operatorname|mbox|textbf|mathbf|mathbb)\s*\{[^{}]*\}|\\[a-zA-Z]+|\\[^\s]|[$€£¥₹₩√∞π½⅓¼¾⅔])"
-    r"|(?P<space>[^\S\n]+)|(?P<word>[^\W\d_]{2,}(?:['’-][^\W\d_]+)*)|(?P<letter>[^\W\d_])"
-    r"|(?P<joint>[-+*/^_=<>≤≥≠≈±×·⋅÷%°|!()\[\]{}&∪∩∈⁰¹²³⁴-⁹⁻:,−→⇒])|(?P<other>.)",
+    r"|(?P<command>(?<=[0-9A-F])\s\(?base[ -]?\w+\)?|\\(?:text|mathrm|operatorname|mbox|textbf|mathbf|mathbb)\s*\{[^{}]*\}|\\[a-zA-Z]+|\\[^\s]|_\{[^{}]{1,20}\}|[$€£¥₹₩√∞π½⅓¼¾⅔])"
+    r"|(?P<space>[^\S\n]+)|(?P<word>[^\W\d_]{2,}(?:['’-][^\W\d_]+)*)|(?P<times>[xX](?=\s?10\s?\^))|(?P<letter>[^\W\d_])"
+    r"|(?P<joint>[-+*/^_=<>≤≥≠≈±×·⋅÷%°|!()\[\]{}&∪∩∈⁰¹²³⁴-⁹⁻:,;−→⇒])|(?P<other>.)",
     re.DOTALL,
 )
 _FUNCTIONS = frozenset("sqrt sin cos tan log ln exp pi inf infinity".split())
@@ -35,10 +35,10 @@ _LISTED = frozenset(("and", "or"))
 _THOUSANDS = re.compile(r",(?=[0-9]{3}(?![0-9]))")
 _GIVES = re.compile(r"(?:=|→|⇒|\\rightarrow|\\to|\\implies|\\Rightarrow)(?!=)")
 _NAMED = re.compile(r"\s*\\?[a-zA-Z]{1,10}(?:_(?:\w|\{\w+\}))?(?:\s*\([a-zA-Z0-9, ]{1,9}\))?\s*")
-_TRIMMED_START = re.compile(r"[\s=*/^<>:,|&)\]}%!≈→⇒]+|[-+](?=\s)")
-_TRIMMED_END = re.compile(r"(?:\s|(?<!\\)[-=+*/^_<>:,&(\[{≈→⇒×·÷]|\\(?:times|cdot|approx|quad|qquad|to|rightarrow|\\)?)+\Z")
+_TRIMMED_START = re.compile(r"\|(?=\s)|[\s=*/^<>:,;&)\]}%!≈→⇒]+|[-+](?=\s)")
+_TRIMMED_END = re.compile(r"(?:\s|(?<=\s)\||(?<!\\)[-=+*/^_<>:,;&(\[{≈→⇒×·÷]|\\(?:times|cdot|approx|quad|qquad|to|rightarrow|\\)?)+\Z")
 _AFTERWARDS = re.compile(r"\s?(?:(?:percent(?:age)?|pct|thousand|million|billion|trillion|[ap]\.?m)\b\.?\s?)+", re.IGNORECASE)
-_SEPARATOR = re.compile(r"\s*(?:,\s+(?:and\s|or\s)?|\b(?:and|or)\b)\s*")
+_SEPARATOR = re.compile(r"\s*(?:[,;]\s+(?:and\s|or\s)?|\b(?:and|or)\b)\s*")
 """Parts the members of a list in prose; a comma without a space after it is part of one numeral."""
 _SAID = re.compile(r"(?:[:=]|\b(?:is|are|be|was|equals?|values|solutions|roots|numbers))\s*\Z")
 _OPERATORS = frozenset("+-*/^_=<>≤≥≠≈±×·⋅÷−∪∩∈")
@@ -137,6 +137,8 @@ def _goes_on(tokens: list[Token], start: int, at: int) -> bool:
     after = _beside(tokens, at, 1, len(tokens) - 1)
     is_close = at > start and tokens[at - 1].kind != "space"
     match token.kind:
+        case "times":
+            return before is not None and before.kind == "number"
         case "space":
             return at > start
         case "number":
@@ -179,13 +181,14 @@ def _takes_joint(
     token = tokens[at]
     is_followed = after is not None and after.start == token.end
     match token.text:
-        case ",":
+        case "," | ";":
             return before is not None and _ends_operand(before) and after is not None and _starts_operand(after)
         case ":":
             is_within = before is not None and before.kind == "number" and is_close
             return is_within and is_followed and after is not None and after.kind == "number"
         case "!":
-            return is_close and after is not None and (after.text in _OPERATORS or after.text == ")")
+            is_all = after is None and at == len(tokens) - 1 and tokens[0] is before
+            return is_close and (is_all or (after is not None and (after.text in _OPERATORS or after.text == ")")))
         case "(" | "[":
             return before is None or is_close or not _ends_operand(before)
         case _:

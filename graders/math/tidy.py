@@ -27,7 +27,13 @@ _SIGNS = {
 _ROOT = re.compile(r"(?<![\\a-z])sqrt\s*\(([^()]*)\)|√\s*(?:\(([^()]*)\)|([0-9]+(?:\.[0-9]+)?|[a-z]))")
 _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
 _LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
+_WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x200B: None, 0x2060: None, 0xFEFF: None}
 _PART = re.compile("([0-9]?)([¼-¾⅐-⅞])")
+
+
+def plain_width(text: str) -> str:
+    """Returns a text with letters, digits and signs of full width written as ASCII's."""
+    return text if text.isascii() else text.translate(_WIDE)
 
 
 def without_markup(text: str) -> str:

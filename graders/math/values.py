@@ -48,6 +48,8 @@ _CLOCK = re.compile(
     r"(?:\s*(?:\\(?:text|mathrm)\s*\{)?\s*(?P<half>[aApP])\.?\s*[mM]\.?\s*\}?)?"
 )
 _CURRENCY = re.compile(r"((?:US)?\\?[$€£¥₹₩])\s*|\\(?:text|mathrm)\s*\{\s*([$€£])\s*\}\s*")
+_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_SCALE = re.compile(rf"\s*(?:\\text\s*\{{\s*)?({'|'.join(_SCALES)})\b(?:\s*\}})?", re.IGNORECASE)
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\s*\{\s*(?:\\?%|percent(?:age)?|pct)\s*\}|percent(?:age)?|pct)\s*")
 _NAME = re.compile(r"\s*(\\?[a-zA-Z]+(?:_(?:\w|\{\w+\}))?(?:\([a-zA-Z0-9]\))?)\s*=\s*(?=[^=])")
 _WRAPPED = re.compile(r"(?:\\(?:text|mathrm|mathbf|textbf|mathit|bf|boldsymbol)\s*)?\{([^{}]*)\}|\(([^()]*)\)")
@@ -121,6 +123,11 @@ def read_one(text: str) -> Number | Clock | None:
     number, end = found
     unit = read_unit((currency[1] or currency[2]).removeprefix("US").lstrip("\\")) if currency else None
     return _with_rest(replace(number, value=sign * number.value, unit=unit), text[end:])
+
+
+def read_list(text: str) -> Value | None:
+    """Returns the list that a number with commas between its thousands may be too: `100,200`."""
+    return tuple(map(Number, map(Fraction, text.split(",")))) if _THOUSANDS.fullmatch(text) else None
 
 
 def without_name(text: str) -> tuple[str, str]:
@@ -267,6 +274,9 @@ def _with_rest(number: Number, rest: str) -> Number | None:
     """
     if not rest.strip():
         return number
+    if scale := _SCALE.match(rest):
+        number = replace(number, value=number.value * _SCALES[scale[1].lower()], is_product=False)
+        return _with_rest(number, rest[scale.end() :])
     if _PERCENT.fullmatch(rest):
         return replace(number, is_percent=True)
     if rest[0] == " " and rest.lstrip()[:1].isdigit():
