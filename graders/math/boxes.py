@@ -42,6 +42,8 @@ class Boxed(NamedTuple):
 
 def last_box(text: str) -> Boxed | None:
     """Returns what the box that was begun last holds, together with those it is listed with; None without a box."""
+    if "\\boxed" not in text and "\\fbox" not in text:
+        return None
     places = list(_BOX.finditer(text, max(0, len(text) - 100 * MAX_FORMULA)))[-MAX_BOXES:]
     if not places:
         return None

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from graders.math.latex import differ_in_unit, for_library, is_prose, parted, words
 from graders.math.prose import given
-from graders.math.values import Number, Unreadable, Value, read_value, same_value, is_name, read_list, tolerance, without_name
+from graders.math.tidy import is_plain
+from graders.math.values import Number, Unreadable, Value, read_value, same_value, is_name, plain_number, read_list, tolerance, without_name
 
 
 class NeedsLibrary(NamedTuple):
@@ -21,6 +22,8 @@ def compared_here(reference: str, answer: str, decimals: int) -> bool | None | N
     """Tells whether a tidy answer equals a tidy reference; None if the answer cannot be read."""
     if reference == answer and any(c.isalnum() for c in answer):
         return True
+    if is_plain(reference) and is_plain(answer):
+        return same_value(plain_number(reference), plain_number(answer), decimals)
     exact, _, rounded = answer.partition(r"\approx")
     if rounded and is_name(exact):
         exact, rounded, answer = rounded, "", rounded.strip()

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from graders.math.boxes import last_box
 from graders.math.formulas import MAX_FORMULA, Formula, formulas
 from graders.math.prose import first_value, last_value, plain_line
-from graders.math.tidy import plain_width, tidy, without_line_marks, without_markup
+from graders.math.tidy import is_plain, plain_width, tidy, without_line_marks, without_markup
 from graders.math.values import without_name
 from graders.spec_base import Extractor
 
@@ -70,6 +70,8 @@ def as_answer(reference: str, extractors: Sequence[Extractor]) -> str:
 
 def reference_answer(reference: str) -> str:
     """Returns the answer that a reference holds, tidy: in its last box, after `####` or "the answer is", or all of it."""
+    if is_plain(reference):
+        return reference
     said = _SAYS_ONLY.match(reference)
     return next(answers(said[1] if said else reference, ["boxed", "hash", "answer", "whole"]), "")
 
@@ -94,6 +96,8 @@ def _after_hash(text: str) -> str | None:
     if not mark:
         return None
     line, _, more = after.partition("\n")
+    if is_plain(line.strip()):
+        return line
     plain = plain_line(line)
     value = first_value(plain)
     if value is not None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from graders.math.formulas import without_marks
 from graders.math.tidy import without_line_marks, without_markup
-from graders.math.units import MAX_UNIT, read_unit
+from graders.math.units import MAX_UNIT, may_begin_unit, read_unit
 from graders.minus import plain_minus
 
 MAX_LINE = 4_000
@@ -245,7 +245,7 @@ def _with_unit(line: str, found: Expression) -> tuple[str, str]:
     if after := _AFTERWARDS.match(line, end):
         text, end = text + " " + after[0].strip(), after.end()
     words = line[end : end + MAX_UNIT].split()[:4]
-    if words and not line[end : end + 2].isspace() and not (words[0] == "in" and len(words) > 1):
+    if words and may_begin_unit(words[0]) and not (words[0] == "in" and len(words) > 1):
         for count in range(len(words), 0, -1):
             name = " ".join(words[:count]).rstrip(".,;:!?)*")
             if read_unit(name) is not None:

@@ -27,6 +27,7 @@ _SIGNS = {
 _ROOT = re.compile(r"(?<![\\a-z])sqrt\s*\(([^()]*)\)|√\s*(?:\(([^()]*)\)|([0-9]+(?:\.[0-9]+)?|[a-z]))")
 _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
 _LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
+_PLAIN = re.compile(r"-?[0-9]{1,60}(?:\.[0-9]{1,60})?")
 _WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x200B: None, 0x2060: None, 0xFEFF: None}
 _PART = re.compile("([0-9]?)([¼-¾⅐-⅞])")
 
@@ -45,6 +46,11 @@ def without_markup(text: str) -> str:
     return text
 
 
+def is_plain(text: str) -> bool:
+    """Tells whether a text is a number in digits and nothing else: most answers are, and need no more work."""
+    return _PLAIN.fullmatch(text) is not None
+
+
 def without_line_marks(line: str) -> str:
     """Returns a line without the bullet, heading or quotation mark that it starts with."""
     return _LINE_MARKS.sub("", line)
@@ -55,6 +61,9 @@ def tidy(answer: str) -> str:
 
     Signs outside ASCII become LaTeX's, a minus becomes `-`, and what groups thousands a comma.
     """
+    answer = answer.strip()
+    if is_plain(answer):
+        return answer
     plain = without_markup(answer)
     plain = _THOUSANDS.sub(",", plain_minus(plain))
     plain = without_marks(plain)

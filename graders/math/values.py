@@ -125,6 +125,11 @@ def read_one(text: str) -> Number | Clock | None:
     return _with_rest(replace(number, value=sign * number.value, unit=unit), text[end:])
 
 
+def plain_number(text: str) -> Number:
+    """Returns a number in digits, with or without a point."""
+    return Number(Fraction(text), "." in text)
+
+
 def read_list(text: str) -> Value | None:
     """Returns the list that a number with commas between its thousands may be too: `100,200`."""
     return tuple(map(Number, map(Fraction, text.split(",")))) if _THOUSANDS.fullmatch(text) else None
