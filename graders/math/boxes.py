@@ -54,7 +54,13 @@ def last_box(text: str) -> Boxed | None:
     members = [inner]
     for place, box, follower in reversed(list(zip(places, boxes, places[1:], strict=False))):
         gap = text[box[1] : follower.start()]
-        if not (inner and box[0] and len(gap) <= 80 and place.start() < box[1] and (not gap or _JOINED.fullmatch(gap))):
+        if not (
+            inner
+            and box[0]
+            and len(gap) <= 80
+            and place.start() < box[1]
+            and (not gap or _JOINED.fullmatch(gap))
+        ):
             break
         if box[0] not in members:
             members.insert(0, box[0])

@@ -8,7 +8,15 @@ from typing import NamedTuple
 from graders.math.latex import differ_in_unit, for_library, is_prose, parted, words
 from graders.math.prose import given
 from graders.math.tidy import is_plain
-from graders.math.values import Number, Unreadable, Value, read_value, same_value, is_name, plain_number, read_list, tolerance, without_name
+from graders.math.reading import (
+    Unreadable,
+    is_name,
+    plain_number,
+    read_list,
+    read_value,
+    without_name,
+)
+from graders.math.values import Number, Value, same_value, tolerance
 
 
 class NeedsLibrary(NamedTuple):
@@ -18,7 +26,7 @@ class NeedsLibrary(NamedTuple):
     answer: str
 
 
-def compared_here(reference: str, answer: str, decimals: int) -> bool | None | NeedsLibrary:
+def compared_here(reference: str, answer: str, decimals: int) -> bool | NeedsLibrary | None:
     """Tells whether a tidy answer equals a tidy reference; None if the answer cannot be read."""
     if reference == answer and any(c.isalnum() for c in answer):
         return True
@@ -29,7 +37,9 @@ def compared_here(reference: str, answer: str, decimals: int) -> bool | None | N
         exact, rounded, answer = rounded, "", rounded.strip()
     if rounded.strip() and r"\approx" not in reference:
         verdict = compared_here(reference, exact.strip(), decimals)
-        return _or_rounded(reference, exact.strip(), rounded.strip(), decimals) if verdict is False else verdict
+        return (
+            _or_rounded(reference, exact.strip(), rounded.strip(), decimals) if verdict is False else verdict
+        )
     (name, ours), (other_name, theirs) = _bare(reference), _bare(answer)
     value, is_readable = _value(ours)
     if not is_readable:
@@ -48,7 +58,7 @@ def compared_here(reference: str, answer: str, decimals: int) -> bool | None | N
 
 
 def _same(one: Value, other: Value, ours: str, theirs: str, decimals: int) -> bool:
-    """Compares two values; beside a list, what may be a number with its thousands or a list is taken for the list."""
+    """Compares two values; beside a list, a number that its commas may make a list is one."""
     if isinstance(one, tuple) and (listed := read_list(theirs)) is not None:
         return same_value(one, listed, decimals)
     if isinstance(other, tuple) and (listed := read_list(ours)) is not None:
@@ -57,7 +67,7 @@ def _same(one: Value, other: Value, ours: str, theirs: str, decimals: int) -> bo
 
 
 def _or_rounded(reference: str, exact: str, rounded: str, decimals: int) -> bool:
-    """Tells whether the reference is what an answer says to be about its own value, rounded to the digits shown."""
+    """Tells whether the reference is what an answer says to be about its own value, rounded as shown."""
     (value, _), (about, _) = _value(_bare(exact)[1]), _value(_bare(rounded)[1])
     if not isinstance(value, Number) or not isinstance(about, Number):
         return False

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from graders.math.boxes import last_box
 from graders.math.formulas import MAX_FORMULA, Formula, formulas
-from graders.math.prose import first_value, last_value, plain_line
+from graders.math.prose import MAX_LINE, first_value, last_value, plain_line
 from graders.math.tidy import is_plain, plain_width, tidy, without_line_marks, without_markup
-from graders.math.values import without_name
+from graders.math.reading import without_name
 from graders.spec_base import Extractor
 
 MAX_ANSWER = MAX_FORMULA
@@ -29,7 +29,9 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])[*_`]*\s+")
 _SAYS = re.compile(r"\b(?:is|are|equals|be|was)\b|=")
 _SAYS_ONLY = re.compile(r"\s*[A-Z][^$\\\d=]*\s(?:is|are):?\s+(\S[^\n]*)\Z")
 _JOINED = re.compile(r"[ \t]*(?:,?[ \t]*(?:and|or)|,)[ \t]*")
-_CONCLUDES = re.compile(r"\A[^.!?\n$]*?(?:(?<!which )\b(?:is|are|equals)\b|\b(?:so|thus|hence|therefore)\b|=)", re.IGNORECASE)
+_CONCLUDES = re.compile(
+    r"\A[^.!?\n$]*?(?:(?<!which )\b(?:is|are|equals)\b|\b(?:so|thus|hence|therefore)\b|=)", re.IGNORECASE
+)
 _BARE_NAME = re.compile(r"\s*\\?[a-zA-Z]+(?:_(?:\w|\{\w+\}))?\s*(?:\([a-zA-Z]\))?\s*")
 _MATHS = re.compile(r"[0-9π√∞½⅓¼¾⅔]|\\(?:frac|sqrt|pi|infty)")
 
@@ -48,7 +50,9 @@ def answers(text: str, extractors: Sequence[Extractor]) -> Iterator[str]:
         text, box = text[box.after :], None
     for extractor in extractors:
         found = (box.inner if box else None) if extractor == "boxed" else _find(extractor, text, extractors)
-        if found is not None and (plain := tidy(found)) and len(plain) <= MAX_ANSWER:
+        if found is None or len(found) > 2 * MAX_ANSWER:
+            continue
+        if (plain := tidy(found)) and len(plain) <= MAX_ANSWER:
             yield plain
 
 
@@ -190,7 +194,9 @@ def _is_overtaken(text: str, formula: Formula) -> bool:
         return False
     if _BARE_NAME.fullmatch(formula.inner):
         return True
-    if (says := _CONCLUDES.search(rest)) is not None and _MATHS.search(_SENTENCE_END.split(rest[says.end() :])[0]):
+    if (says := _CONCLUDES.search(rest)) is not None and _MATHS.search(
+        _SENTENCE_END.split(rest[says.end() :])[0]
+    ):
         return True
     ended = "." if formula.inner.rstrip().endswith(".") else ""
     later = _SENTENCE_END.split(ended + rest.replace("\n", ". \n"), maxsplit=1)[1:]
@@ -203,7 +209,7 @@ def _text(found: list[Formula], text: str) -> str:
     if len(found) == 1:
         rest = text[found[0].end :].split("\n", 1)[0][:80]
         after = first_value(f"1{rest}") if rest[:1] in (" ", "\\", "%") else None
-        if after is not None and after.startswith("1 ") or after in ("1%", "1\\%"):
+        if (after is not None and after.startswith("1 ")) or after in ("1%", "1\\%"):
             return inner + after[1:]
     return inner
 
@@ -212,6 +218,6 @@ def _last_number(text: str) -> str | None:
     """Returns the value of the last line that has one; letters alone count if they are all the text."""
     lines = text.split("\n")
     for line in reversed(lines):
-        if _MATHS.search(line) and (value := last_value(plain_line(line))) is not None:
+        if _MATHS.search(line) and (value := last_value(plain_line(line[-MAX_LINE:]))) is not None:
             return value
     return last_value(plain_line(text)) if len(lines) == 1 and len(text) <= MAX_ANSWER else None

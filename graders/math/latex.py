@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from graders.math.units import read_unit
-from graders.math.values import Unreadable
+from graders.math.reading import Unreadable
 
 MAX_WORDS = 4
 """Words of three letters or more in an expression that make it prose; names of functions are fewer."""
@@ -17,7 +17,11 @@ _GROUPED = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(
 _SIDE_BY_SIDE = re.compile(r"[0-9]\s+\.?[0-9]")
 _ROMAN = re.compile(r"\\(?:mathrm|text|operatorname)\s*\{\s*([eid])\s*\}")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{(.*)\}", re.DOTALL)
-_UNIT = re.compile(r"(?P<rest>.*[0-9a-zA-Z)}\]%!])\s*(?P<unit>\\(?:text|mathrm|mbox|textbf|textrm)\s*\{(?P<words>[^{}]*)\}(?:\s*\^\s*\{?[0-9]\}?)?)", re.DOTALL)
+_UNIT = re.compile(
+    r"(?P<rest>.*[0-9a-zA-Z)}\]%!])\s*"
+    r"(?P<unit>\\(?:text|mathrm|mbox|textbf|textrm)\s*\{(?P<words>[^{}]*)\}(?:\s*\^\s*\{?[0-9]\}?)?)",
+    re.DOTALL,
+)
 _TRAILING_WORDS = re.compile(r"(?P<rest>.*[0-9)}\]])\s+(?P<unit>[a-z]{2}[^0-9\\=<>]*)", re.DOTALL)
 _JOINS = re.compile(r"[,\s]*\b(?:and|or)\b")
 _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|textit|mbox|operatorname)\s*\{([^{}]*)\}")

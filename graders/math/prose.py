@@ -30,20 +30,26 @@ _TOKEN = re.compile(
     r"|(?P<joint>[-+*/^_=<>≤≥≠≈±×·⋅÷%°|!()\[\]{}&∪∩∈⁰¹²³⁴-⁹⁻:,;−→⇒])|(?P<other>.)",
     re.DOTALL,
 )
-_FUNCTIONS = frozenset("sqrt sin cos tan log ln exp pi inf infinity".split())
+_FUNCTIONS = frozenset(["sqrt", "sin", "cos", "tan", "log", "ln", "exp", "pi", "inf", "infinity"])
 _LISTED = frozenset(("and", "or"))
 _THOUSANDS = re.compile(r",(?=[0-9]{3}(?![0-9]))")
 _GIVES = re.compile(r"(?:=|→|⇒|\\rightarrow|\\to|\\implies|\\Rightarrow)(?!=)")
 _NAMED = re.compile(r"\s*\\?[a-zA-Z]{1,10}(?:_(?:\w|\{\w+\}))?(?:\s*\([a-zA-Z0-9, ]{1,9}\))?\s*")
 _TRIMMED_START = re.compile(r"\|(?=\s)|[\s=*/^<>:,;&)\]}%!≈→⇒]+|[-+](?=\s)")
-_TRIMMED_END = re.compile(r"(?:\s|(?<=\s)\||(?<!\\)[-=+*/^_<>:,;&(\[{≈→⇒×·÷]|\\(?:times|cdot|approx|quad|qquad|to|rightarrow|\\)?)+\Z")
-_AFTERWARDS = re.compile(r"\s?(?:(?:percent(?:age)?|pct|thousand|million|billion|trillion|[ap]\.?m)\b\.?\s?)+", re.IGNORECASE)
+_TRIMMED_END = re.compile(
+    r"(?:\s|(?<=\s)\||(?<!\\)[-=+*/^_<>:,;&(\[{≈→⇒×·÷]|\\(?:times|cdot|approx|quad|qquad|to|rightarrow|\\)?)+\Z"
+)
+_AFTERWARDS = re.compile(
+    r"\s?(?:(?:percent(?:age)?|pct|thousand|million|billion|trillion|[ap]\.?m)\b\.?\s?)+", re.IGNORECASE
+)
 _SEPARATOR = re.compile(r"\s*(?:[,;]\s+(?:and\s|or\s)?|\b(?:and|or)\b)\s*")
 """Parts the members of a list in prose; a comma without a space after it is part of one numeral."""
 _SAID = re.compile(r"(?:[:=]|\b(?:is|are|be|was|equals?|values|solutions|roots|numbers))\s*\Z")
 _OPERATORS = frozenset("+-*/^_=<>≤≥≠≈±×·⋅÷−∪∩∈")
 _CURRENCY = frozenset((r"\$", "$", "€", "£", "¥", "₹", "₩"))
-_NO_VALUE = re.compile(r"\\(?:text|mathrm|operatorname|mbox|textbf)\b|\\[^a-zA-Z]|\\(?:quad|qquad|left|right)\b|[$€£¥₹₩]")
+_NO_VALUE = re.compile(
+    r"\\(?:text|mathrm|operatorname|mbox|textbf)\b|\\[^a-zA-Z]|\\(?:quad|qquad|left|right)\b|[$€£¥₹₩]"
+)
 
 
 class Expression(NamedTuple):
@@ -93,7 +99,9 @@ def expressions(line: str) -> Iterator[Expression]:
 
     Letters alone count where they are the whole line.
     """
-    tokens = [Token(kind.lastgroup or "other", kind.start(), kind.end(), kind[0]) for kind in _TOKEN.finditer(line)]
+    tokens = [
+        Token(kind.lastgroup or "other", kind.start(), kind.end(), kind[0]) for kind in _TOKEN.finditer(line)
+    ]
     start = 0
     while start < len(tokens):
         end = start
@@ -113,7 +121,9 @@ def given(expression: str) -> str:
     sides = _GIVES.split(expression)
     if len(sides) == 1 or not sides[-1].strip() or _depth(sides[-1]):
         return expression
-    named = all(_NAMED.fullmatch(side) or not re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", side) for side in sides[:-1])
+    named = all(
+        _NAMED.fullmatch(side) or not re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", side) for side in sides[:-1]
+    )
     return sides[-1].strip() if named else expression
 
 
@@ -149,7 +159,12 @@ def _goes_on(tokens: list[Token], start: int, at: int) -> bool:
             return True
         case "word":
             if token.text in _LISTED:
-                return before is not None and _ends_operand(before) and after is not None and _starts_operand(after)
+                return (
+                    before is not None
+                    and _ends_operand(before)
+                    and after is not None
+                    and _starts_operand(after)
+                )
             return token.text in _FUNCTIONS
         case "letter":
             is_led = before is not None and before.text[-1] in _OPERATORS and before.text not in ",:"
@@ -182,13 +197,17 @@ def _takes_joint(
     is_followed = after is not None and after.start == token.end
     match token.text:
         case "," | ";":
-            return before is not None and _ends_operand(before) and after is not None and _starts_operand(after)
+            return (
+                before is not None and _ends_operand(before) and after is not None and _starts_operand(after)
+            )
         case ":":
             is_within = before is not None and before.kind == "number" and is_close
             return is_within and is_followed and after is not None and after.kind == "number"
         case "!":
             is_all = after is None and at == len(tokens) - 1 and tokens[0] is before
-            return is_close and (is_all or (after is not None and (after.text in _OPERATORS or after.text == ")")))
+            return is_close and (
+                is_all or (after is not None and (after.text in _OPERATORS or after.text == ")"))
+            )
         case "(" | "[":
             return before is None or is_close or not _ends_operand(before)
         case _:

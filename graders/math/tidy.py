@@ -8,9 +8,11 @@ import unicodedata
 from graders.math.formulas import without_marks
 from graders.minus import plain_minus
 
-_EMPHASIS = re.compile(r"(?<![\w*`])(\*{1,3}|_{1,3}|`{1,3})(?=\S)([^\n]*?)(?<=\S)\1(?![\w*`])")
-_STRUCK_OUT = re.compile(r"~~(?=\S)[^\n]*?~~")
-_TAGS = re.compile(r"</?(?:b|strong|i|em|u|code|p|div|span|mark|answer|br)\s*/?>|<\|[^|<>\n]{1,40}\|>", re.IGNORECASE)
+_EMPHASIS = re.compile(r"(?<![\w*`])(\*{1,3}|_{1,3}|`{1,3})(?=\S)([^\n]{0,400}?)(?<=\S)\1(?![\w*`])")
+_STRUCK_OUT = re.compile(r"~~(?=\S)[^\n]{0,400}?~~")
+_TAGS = re.compile(
+    r"</?(?:b|strong|i|em|u|code|p|div|span|mark|answer|br)\s*/?>|<\|[^|<>\n]{1,40}\|>", re.IGNORECASE
+)
 _LINE_MARKS = re.compile(r"^\s*(?:(?:[-*+\u2022]|#{1,6}|>)\s+)+")
 
 _THOUSANDS = re.compile(
@@ -47,7 +49,7 @@ def without_markup(text: str) -> str:
 
 
 def is_plain(text: str) -> bool:
-    """Tells whether a text is a number in digits and nothing else: most answers are, and need no more work."""
+    """Tells whether a text is a number in digits alone: most answers are, and need no more work."""
     return _PLAIN.fullmatch(text) is not None
 
 

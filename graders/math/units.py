@@ -147,7 +147,7 @@ _UNITS = _read_table()
 
 
 def read_unit(text: str) -> Unit | None:
-    """Returns the unit that a text names (`km`, `m/s^2`, `square feet`); None if it names none that is known."""
+    """Returns the unit that a text names (`km`, `m/s^2`, `square feet`); None if none is known by it."""
     if len(text) > MAX_UNIT:
         return None
     plain = plain_unit(text)

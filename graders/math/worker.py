@@ -16,6 +16,7 @@ from typing import Any
 
 MEMORY_BYTES = 2 * 2**30
 
+
 def main() -> None:
     """Limits this process, loads sympy, and serves requests from standard input until it is closed."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
