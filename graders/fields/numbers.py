@@ -7,6 +7,7 @@ from typing import Any
 
 from graders.fields.spec import NumberRule
 from graders.fields.units import converted, find_unit
+from graders.minus import plain_minus
 
 MAX_NUMBER = 80
 """Characters of a text that may be a number."""
@@ -51,7 +52,7 @@ def read_number(value: Any, rule: NumberRule) -> float | None:
         return value
     if not isinstance(value, str) or len(value) > MAX_NUMBER:
         return None
-    text = value.strip().replace("\u2212", "-")
+    text = plain_minus(value.strip())
     if rule.currency is not None:
         text = _without_currency(text, rule.currency) or ""
     if rule.unit is not None:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from graders.math.latex import differ_in_unit, for_library, is_prose, parted, words
 from graders.math.prose import given
-from graders.math.tidy import is_plain
 from graders.math.reading import (
     Unreadable,
     is_name,
@@ -16,6 +15,7 @@ from graders.math.reading import (
     read_value,
     without_name,
 )
+from graders.math.tidy import is_plain
 from graders.math.values import Number, Value, same_value, tolerance
 
 

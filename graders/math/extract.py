@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from graders.math.boxes import last_box
 from graders.math.formulas import MAX_FORMULA, Formula, formulas
 from graders.math.prose import MAX_LINE, first_value, last_value, plain_line
-from graders.math.tidy import is_plain, plain_width, tidy, without_line_marks, without_markup
 from graders.math.reading import without_name
+from graders.math.tidy import is_plain, plain_width, tidy, without_line_marks, without_markup
 from graders.spec_base import Extractor
 
 MAX_ANSWER = MAX_FORMULA
@@ -20,7 +20,8 @@ MAX_ANNOUNCED = 4
 
 _ANSWER_IS = re.compile(
     r"\banswers?\b[*_`]*(?:[ \t]+(?:to|for|of)\b[^\n.:=]{0,80}?)?[ \t*_`]*"
-    r"(?:\b(?:is|are)\b(?![ \t]+not\b)(?:[ \t]+(?:therefore|thus|then|simply|exactly|approximately|about|given by)\b)?[ \t]*:?|[:=]"
+    r"(?:\b(?:is|are)\b(?![ \t]+not\b)"
+    r"(?:[ \t]+(?:therefore|thus|then|simply|exactly|approximately|about|given by)\b)?[ \t]*:?|[:=]"
     r"|(?=\n))[*_`]*[ \t:]*",
     re.IGNORECASE,
 )
@@ -39,8 +40,8 @@ _MATHS = re.compile(r"[0-9π√∞½⅓¼¾⅔]|\\(?:frac|sqrt|pi|infty)")
 def answers(text: str, extractors: Sequence[Extractor]) -> Iterator[str]:
     """Yields the answer that each extractor finds, best first; those that find none are left out.
 
-    If boxes are looked for, an empty or cut box that was begun last means that there is no answer, and one that
-    the text takes back leaves only what follows.
+    If boxes are looked for, an empty or cut box that was begun last means that there is no answer, and one
+    that the text takes back leaves only what follows.
     """
     text = plain_width(text)
     box = last_box(text) if "boxed" in extractors else None
@@ -73,7 +74,7 @@ def as_answer(reference: str, extractors: Sequence[Extractor]) -> str:
 
 
 def reference_answer(reference: str) -> str:
-    """Returns the answer that a reference holds, tidy: in its last box, after `####` or "the answer is", or all of it."""
+    """Returns the answer that a reference holds, tidy: in its box, after `####` or "answer is", or all."""
     if is_plain(reference):
         return reference
     said = _SAYS_ONLY.match(reference)
@@ -136,10 +137,7 @@ def _said(sentence: str) -> str | None:
         return value
     if found and not _is_overtaken(sentence, found[-1]):
         return _text(found, sentence)
-    says = None
-    for says in _SAYS.finditer(plain):
-        pass
-    return last_value(plain) if says is not None else _first_number(plain)
+    return last_value(plain) if _SAYS.search(plain) else _first_number(plain)
 
 
 def _first_number(plain: str) -> str | None:

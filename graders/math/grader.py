@@ -1,6 +1,6 @@
 """Grades `math`: is the answer the same number or expression as the reference? An extension of ours.
 
-Numbers and lists of them are compared here; all else by math-verify, in a process that is killed if it is slow.
+Numbers and lists of them are compared here; all else by math-verify, in a process that is killed if slow.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from graders.math.units import read_unit
 from graders.math.reading import Unreadable
+from graders.math.units import read_unit
 
 MAX_WORDS = 4
 """Words of three letters or more in an expression that make it prose; names of functions are fewer."""
@@ -58,7 +58,7 @@ def words(answer: str) -> str | None:
 
 
 def is_prose(answer: str) -> bool:
-    """Tells whether an answer has words between its formulas, which the library would multiply letter by letter."""
+    """Tells whether an answer has words between its formulas, which the library multiplies as letters."""
     bare = re.sub(r"\\(?:begin|end)\{[^{}]*\}|\\[a-zA-Z]+", " ", _WRAPPED.sub(" ", answer))
     return len(_PROSE_WORD.findall(bare)) >= MAX_WORDS and words(answer) is None
 

@@ -24,7 +24,7 @@ def are_near(one: Any, other: Any, decimals: int) -> bool:
 
 
 def are_both_unsolvable(one: Any, other: Any) -> bool:
-    """Tells whether two equations have no solution that sympy finds: the library takes any such two for equal."""
+    """Tells whether two equations have no solution for sympy: the library takes any such two for equal."""
     if not isinstance(one, sympy.Eq) or not isinstance(other, sympy.Eq) or one == other:
         return False
     try:
@@ -39,7 +39,7 @@ def are_both_unsolvable(one: Any, other: Any) -> bool:
 
 
 def _numbers(expression: Any) -> list[Any]:
-    """Returns the real numbers that an object is made of, by size if it is a set; none if any is no number."""
+    """Returns the real numbers that an object is made of, by size in a set; none if one is no number."""
     if isinstance(expression, sympy.Eq):
         return _numbers(expression.rhs) if expression.lhs.is_symbol and expression.rhs.is_number else []
     if isinstance(expression, sympy.MatrixBase):

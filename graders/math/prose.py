@@ -25,8 +25,11 @@ _NUMBER = (
 )
 _TOKEN = re.compile(
     rf"(?P<number>{_NUMBER})"
-    r"|(?P<command>(?<=[0-9A-F])\s\(?base[ -]?\w+\)?|\\(?:text|mathrm|operatorname|mbox|textbf|mathbf|mathbb)\s*\{[^{}]*\}|\\[a-zA-Z]+|\\[^\s]|_\{[^{}]{1,20}\}|[$€£¥₹₩√∞π½⅓¼¾⅔])"
-    r"|(?P<space>[^\S\n]+)|(?P<word>[^\W\d_]{2,}(?:['’-][^\W\d_]+)*)|(?P<times>[xX](?=\s?10\s?\^))|(?P<letter>[^\W\d_])"
+    r"|(?P<command>(?<=[0-9A-F])\s\(?base[ -]?\w+\)?"
+    r"|\\(?:text|mathrm|operatorname|mbox|textbf|mathbf|mathbb)\s*\{[^{}]*\}"
+    r"|\\[a-zA-Z]+|\\[^\s]|_\{[^{}]{1,20}\}|[$€£¥₹₩√∞π½⅓¼¾⅔])"
+    r"|(?P<space>[^\S\n]+)|(?P<word>[^\W\d_]{2,}(?:['’-][^\W\d_]+)*)|(?P<times>[xX](?=\s?10\s?\^))"
+    r"|(?P<letter>[^\W\d_])"
     r"|(?P<joint>[-+*/^_=<>≤≥≠≈±×·⋅÷%°|!()\[\]{}&∪∩∈⁰¹²³⁴-⁹⁻:,;−→⇒])|(?P<other>.)",
     re.DOTALL,
 )
@@ -72,11 +75,10 @@ def last_value(line: str) -> str | None:
     Of a list only the last member counts, unless the line is the list or says that it is one.
     """
     line = line[-MAX_LINE:]
-    found = None
-    for found in expressions(line):
-        pass
-    if found is None:
+    every = list(expressions(line))
+    if not every:
         return None
+    found = every[-1]
     is_said = not line[: found.start].strip() or _SAID.search(line[: found.start]) is not None
     text, rest = _with_unit(line, found)
     is_list = is_said and not rest.strip(" .!)*\"'")

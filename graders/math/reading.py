@@ -135,11 +135,12 @@ def _number(text: str) -> tuple[Number, int] | None:
         return Number(Fraction(int(found[found.lastgroup or 0], base))), found.end()
     if found := _MIXED.match(text):
         mixed = _mixed(found)
-        return mixed and (mixed, found.end())
+        return None if mixed is None else (mixed, found.end())
     if found := _SCIENTIFIC.match(text):
         power = _power(Fraction(10), next(filter(None, found.groups()[1:])))
-        number = None if power is None else Number(_fraction(found[1]) * power, is_decimal=True)
-        return number and (number, found.end())
+        if power is None:
+            return None
+        return Number(_fraction(found[1]) * power, is_decimal=True), found.end()
     if found := _POWER.match(text):
         power = _power(_fraction(found[1]), next(filter(None, found.groups()[1:])))
         return None if power is None else (Number(power, "." in found[1]), found.end())

@@ -31,7 +31,7 @@ class TooLarge(Exception):
 
 
 def is_too_large_to_parse(latex: str) -> bool:
-    """Tells whether the parser itself would compute something large: it does so for binomials, gcd and lcm."""
+    """Tells whether the parser itself would compute something large, as of binomials, gcd and lcm."""
     return any(_LARGE.search(found[1] or found[2] or "") for found in _AT_ONCE.finditer(latex))
 
 

@@ -21,8 +21,9 @@ _THOUSANDS = re.compile(
 _NO_SPACE = re.compile(r"(?<!\\)\\!")
 _SPACING = re.compile(r"(?<!\\)\\[,;: ]|\\q?quad\b|~|\\displaystyle\b|\\left(?![a-z])\.?|\\right(?![a-z])\.?")
 _SIGNS = {
-    "×": r"\times ", "⋅": r"\cdot ", "·": r"\cdot ", "÷": "/", "∕": "/", "⁄": "/", "π": r"\pi ", "∞": r"\infty ",
-    "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ",
+    "×": r"\times ", "⋅": r"\cdot ", "·": r"\cdot ", "÷": "/", "∕": "/", "⁄": "/", "π": r"\pi ",
+    "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ",
+    "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ",
     "∈": r"\in ", "∅": r"\emptyset ", "°": r"^\circ", "**": "^", r"\lbrace": r"\{", r"\rbrace": r"\}",
     r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac",
 }  # fmt: skip
