@@ -88,8 +88,9 @@ sandbox-soak: $(STAMP) ## the sandbox: mixed tenants, killed owners, 100,000 gra
 soak: $(STAMP) ## 2,000 training steps; fails if memory grows
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak --steps 2000
 
-fuzz: $(STAMP) ## 200 made-up requests for each operation of the API, 10,000 hostile bodies, 20,000 hostile lines
+fuzz: $(STAMP) ## 200 made-up requests for each operation of the API, every hostile value of each parameter, 10,000 hostile bodies, 20,000 hostile lines
 	CHERRY_FUZZ_EXAMPLES=200 $(BIN)/python -m pytest -q tests/app/http/test_fuzz.py
+	CHERRY_HOSTILE_VALUES=1000 $(BIN)/python -m pytest -q tests/app/http/test_parameters.py
 	CHERRY_HOSTILE_BODIES=10000 CHERRY_HOSTILE_LINES=20000 $(BIN)/python -m pytest -q tests/app/http/test_hostile.py
 
 fuzz-tests: SEED := $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')

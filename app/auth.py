@@ -19,6 +19,10 @@ from app.tenants.models import Project
 
 BEARER = "bearer "
 MAX_KNOWN = 10_000
+WHENCE = (  # in the answer to a key that opens nothing
+    "Keys of this service are made with `cherry keys create`, or with an admin key for service accounts of a"
+    " project; `cherry up` prints the first one. Keys of OpenAI do not open it."
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def authenticate(headers: Mapping[str, str]) -> Caller | AdminCaller:
     with unit_of_work() as db:
         found = tenants.find_key(db, plaintext) or tenants.find_admin_key(db, plaintext)
         if found is None:
-            message = f"Incorrect API key provided: {tenants.masked(plaintext)}."
+            message = f"Incorrect API key provided: {tenants.masked(plaintext)}. {WHENCE}"
             raise Unauthorized(message, code="invalid_api_key")
         used = found.key.last_used_at
         if used is None or used < datetime.now(UTC) - timedelta(minutes=1):
@@ -116,7 +120,8 @@ def _bearer(headers: Mapping[str, str]) -> str:
     key = header[len(BEARER) :].strip() if header[: len(BEARER)].lower() == BEARER else ""
     if not key:
         raise Unauthorized(
-            "You didn't provide an API key. Send it in the Authorization header, as 'Bearer YOUR_KEY'."
+            "You didn't provide an API key. Send it in the Authorization header, as 'Bearer YOUR_KEY'. "
+            + WHENCE
         )
     return key
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, ClassVar, TypeVar
 
@@ -14,6 +15,7 @@ from sqlalchemy import DateTime, Engine, MetaData, create_engine
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Session
 
+from app.db_connection import Connector, StatementLimit
 from app.settings import get_settings
 
 log = structlog.get_logger(__name__)
@@ -27,6 +29,10 @@ LOOKUP_THREADS = 4
 """Threads for keys and for what is polled: they never wait behind handlers that wait for a lock."""
 POOL_SIZE = REQUEST_THREADS + ENDING_THREADS + LOOKUP_THREADS
 """Connections that a process may hold: one for each thread."""
+
+POOL_SECONDS = 5.0
+"""How long a thread may wait for a connection; as there is one for each, it hardly ever does."""
+_statements = StatementLimit()
 
 NAMING = {
     "ix": "ix_%(column_0_label)s",
@@ -69,14 +75,25 @@ def _lookups() -> CapacityLimiter:
 def get_engine() -> Engine:
     """Returns the connection pool of this process. It tries a connection each time: the server may have
     restarted."""
-    return create_engine(
-        sqlalchemy_url(get_settings().database_url),
+    settings = get_settings()
+    engine = create_engine(
+        sqlalchemy_url(settings.database_url),
         pool_size=POOL_SIZE,
         max_overflow=0,
-        pool_timeout=10,
-        pool_pre_ping=True,
-        connect_args={"connect_timeout": 5},
+        pool_timeout=POOL_SECONDS,
+        connect_args={"connect_timeout": math.ceil(settings.database_connect_limit.total_seconds())},
     )
+    Connector(_statements).install(engine)
+    return engine
+
+
+def limit_statements(limit: timedelta) -> None:
+    """Lets no statement of this process take longer, on connections that are opened from here on.
+
+    Processes that somebody or something waits for call it as they start. The command line does not:
+    migrating, importing or erasing takes as long as it takes.
+    """
+    _statements.limit = limit
 
 
 class UnitOfWork(Session):
@@ -99,7 +116,7 @@ def commit(db: UnitOfWork) -> None:
     finally:
         db.close()
     for send in db.to_send:
-        send()  # logs and swallows broker errors: the waker finds the row within seconds
+        send()  # does not wait for the broker: should it be away, a worker finds the row within seconds
 
 
 @contextmanager

@@ -155,4 +155,5 @@ def internal_error(request_id: str) -> ServerError:
 
 def database_away(error: Exception) -> Unavailable:
     log.error("database_away", problem=str(getattr(error, "orig", error)))
-    return Unavailable("The database cannot be reached at the moment. Try again in a few seconds.")
+    message = "The database does not answer at the moment. Try again in a few seconds."
+    return Unavailable(message, headers={"retry-after": "2"})

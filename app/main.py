@@ -15,7 +15,7 @@ from app.checkpoints.router import router as checkpoints
 from app.conformance.router import check_disposable, install_conformance
 from app.dashboard.router import router as dashboard
 from app.dashboard.router import static as dashboard_files
-from app.db import REQUEST_THREADS
+from app.db import REQUEST_THREADS, limit_statements
 from app.events.feed import Feed
 from app.events.router import router as events
 from app.files.receive import keep_swept
@@ -83,6 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     to_thread.current_default_thread_limiter().total_tokens = REQUEST_THREADS
+    limit_statements(app.state.settings.database_statement_limit)
     if app.state.settings.conformance:
         await run_in_threadpool(check_disposable)
     sweeping = asyncio.create_task(keep_swept(app.state.settings.data_dir / "uploads"), name="spool")

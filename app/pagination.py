@@ -7,14 +7,17 @@ from typing import Annotated, Any, Generic, Literal, NamedTuple, Protocol, Self,
 
 from fastapi import Query
 from pydantic import BaseModel
-from sqlalchemy import Select, tuple_
+from sqlalchemy import Select, select, tuple_
 from sqlalchemy.orm import Session
+
+from app import left_places
 
 Row = TypeVar("Row")
 Item = TypeVar("Item")
 
 MAX_CURSOR = 256
 MAX_NUMBER = 2**31 - 1
+"""The largest number that a column of steps, rows and the like holds."""
 
 Cursor = Annotated[
     str | None,
@@ -24,6 +27,8 @@ Cursor = Annotated[
     ),
 ]
 Limit = Annotated[int, Query(ge=0, le=1000, description="Most items on the page.")]
+Number = Annotated[int | None, Query(ge=0, le=MAX_NUMBER)]
+"""A step, a row and the like that a query may name."""
 
 
 class Page(NamedTuple, Generic[Row]):
@@ -60,25 +65,45 @@ def fetch_page(db: Session, query: Select[Row], limit: int) -> Page[Row]:
     return Page(rows[:limit], len(rows) > limit)
 
 
-def page_by_age(
-    db: Session,
-    query: Select[Row],
-    table: Any,
-    *,
-    after: str | None,
-    limit: int,
-    newest_first: bool,
-    whole: Select[Row] | None = None,
-) -> Page[Row]:
-    """Returns rows by when they were made (`table.created_at`, then `id`), behind the one whose id is
-    `after`.
+class Owned(NamedTuple):
+    """Whose rows a list shows."""
 
-    An id that is not in `whole` is ignored: that is the list without its filters, so that a walk goes on
-    behind a row that has left the list meanwhile.
+    column: Any
+    """The column of the listed table that names the owner."""
+    owner: str
+
+    @property
+    def table(self) -> Any:
+        return self.column.class_
+
+    def place(self, db: Session, row_id: str, sorted_by: Sequence[str]) -> tuple[Any, ...] | None:
+        """Returns the values of these columns of a row of the owner's, which may be deleted by now.
+
+        The list's filters do not count, so that a walk goes on behind a row that has left the list
+        meanwhile. Returns None for what is no row of the owner's.
+        """
+        columns = (getattr(self.table, name) for name in sorted_by)
+        if row := db.execute(
+            select(*columns).where(self.column == self.owner, self.table.id == row_id)
+        ).first():
+            return tuple(row)
+        left = left_places.find(db, self.table.__tablename__, self.owner, row_id)
+        return (
+            None
+            if left is None
+            else tuple(row_id if name == "id" else getattr(left, name) for name in sorted_by)
+        )
+
+
+def page_by_age(
+    db: Session, query: Select[Row], of: Owned, *, after: str | None, limit: int, newest_first: bool
+) -> Page[Row]:
+    """Returns rows by when they were made (`created_at`, then `id`), behind the one whose id is `after`.
+
+    What is no id of the owner's is ignored.
     """
-    columns = (table.created_at, table.id)
-    known = (query if whole is None else whole).with_only_columns(*columns)
-    if seen := db.execute(known.where(table.id == after)).first() if after else None:
+    columns = (of.table.created_at, of.table.id)
+    if seen := of.place(db, after, ("created_at", "id")) if after else None:
         place, cursor = tuple_(*columns), tuple_(*seen)
         query = query.where(place < cursor if newest_first else place > cursor)
     sorted_by = (column.desc() if newest_first else column.asc() for column in columns)

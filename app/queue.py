@@ -6,6 +6,7 @@ A message says "look in the table" and nothing else, so it may get lost, come la
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -25,8 +26,11 @@ Queue = Literal["validate", "train"]
 QUEUES: tuple[Queue, ...] = ("validate", "train")
 
 EXPIRES_SECONDS = 30
-"""A wake-up older than this is dropped: by then the waker has sent another."""
+"""A wake-up older than this is dropped: by then each idle worker has looked by itself."""
 PUBLISH_ONCE_MORE = {"max_retries": 1, "interval_start": 0.1, "interval_max": 0.1}
+BROKER_SECONDS = 2.0
+"""How long the broker may take to accept a connection or to answer: it does so in milliseconds, and a stalled
+disk of its own costs it one second (`appendfsync everysec`)."""
 
 
 def task_name(queue: Queue) -> str:
@@ -51,7 +55,8 @@ def broker_options(url: str) -> dict[str, Any]:
     """Returns Celery's settings for a broker URL; makes the folders of `filesystem://FOLDER`."""
     scheme, rest = url.split("://", 1)
     if scheme != "filesystem":
-        return {"broker_url": url, "broker_transport_options": {"socket_connect_timeout": 2}}
+        limits = {"socket_connect_timeout": BROKER_SECONDS, "socket_timeout": BROKER_SECONDS}
+        return {"broker_url": url, "broker_transport_options": limits}
     folder = Path(unquote(rest)).absolute()
     messages, control = folder / "messages", folder / "control"
     for place in (messages, control):
@@ -97,8 +102,20 @@ def get_celery() -> Celery:
     return make_celery(get_settings().broker_url)
 
 
+_sender = ThreadPoolExecutor(1, "wake-ups")
+_to_send: set[Queue] = set()
+
+
 def publish(queue: Queue) -> None:
+    """Has one wake-up sent, and does not wait for that: a broker that hangs holds up nobody."""
+    if queue not in _to_send:
+        _to_send.add(queue)
+        _sender.submit(_send, queue)
+
+
+def _send(queue: Queue) -> None:
     """Sends one wake-up. A broker that is away is logged, not raised: the waker will see the row."""
+    _to_send.discard(queue)  # whoever asks from here on may have a row that this one's reader misses
     try:
         get_celery().send_task(
             task_name(queue),
@@ -110,6 +127,8 @@ def publish(queue: Queue) -> None:
         )
     except (OperationalError, OSError) as problem:
         log.warning("wake_up_not_sent", queue=queue, problem=str(problem))
+    except Exception:  # nobody waits for this thread's outcome
+        log.exception("wake_up_failed", queue=queue)
 
 
 def wake_validator(db: Session) -> None:

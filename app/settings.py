@@ -39,6 +39,14 @@ class Settings(BaseSettings):
 
     database_url: str = Field(validation_alias=AliasChoices("DATABASE_URL", "CHERRY_DATABASE_URL"))
     """Postgres, such as postgresql://user:password@host/name. `cherry up` sets its own."""
+    database_connect_limit: timedelta = timedelta(seconds=3)
+    """How long Postgres may take to accept a connection (libpq takes whole seconds, two at least)."""
+    database_statement_limit: timedelta = timedelta(seconds=6)
+    """Longest time that a statement of the API may take; whoever asked then gets a 503 that says when to come
+    again."""
+    database_work_limit: timedelta = timedelta(minutes=2)
+    """The same for workers, trainings, the sampler and the relay, which can wait longer. The command line has
+    no limit: migrations take as long as they take."""
     broker_url: str
     """Celery broker: redis://, rediss://, redis+socket:// or filesystem://FOLDER."""
     data_dir: Path = Path(".cherry")
@@ -137,6 +145,13 @@ class Settings(BaseSettings):
     taken to hang, killed and started again from its last saved state."""
     max_fruitless_attempts: int = Field(default=3, ge=1)
     """Attempts without new progress after which a job fails."""
+    validations_at_once: int = Field(default=4, ge=1, le=64)
+    """Jobs whose files one worker checks at a time. A project has no more of these places than stay free for
+    others; with one place it may hold them up."""
+    validation_limit: timedelta = timedelta(minutes=30)
+    """Longest time that the check of a job's files may take."""
+    validation_memory_bytes: int = Field(default=8 * 2**30, ge=2**30)
+    """Most private memory that the check of a job's files may take, libraries and all."""
     shutdown_grace: timedelta = timedelta(seconds=20)
     """How long a stopping worker waits for its training to save its state."""
     trainer_threads: int = Field(default=0, ge=0)

@@ -6,6 +6,7 @@ from app.events.models import JobEvent, JobMetrics
 from app.files.models import File, LooseBytes
 from app.idempotency.models import IdempotencyKey
 from app.jobs.models import Job
+from app.left_places import LeftPlace
 from app.models.models import Model, ModelAlias
 from app.permissions.models import CheckpointPermission
 from app.rollouts.models import Rollout
@@ -24,6 +25,7 @@ __all__ = [
     "Job",
     "JobEvent",
     "JobMetrics",
+    "LeftPlace",
     "LooseBytes",
     "Model",
     "ModelAlias",

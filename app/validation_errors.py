@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from methods.hyperparameters import AUTO, OR_AUTO
+
 HIDDEN = "~"
 """Union tags start with this; they are no part of a field's path."""
 
@@ -52,7 +54,8 @@ def describe(error: Mapping[str, Any]) -> Fault:
     if kind == "extra_forbidden":
         return Fault(f"Unknown parameter: '{param}'.", param, "unknown_parameter")
     if kind in _EXPECTED:
-        message = f"Invalid type{at}: expected {_EXPECTED[kind]}, but got {_described(got)} instead."
+        expected = _EXPECTED[kind] + (" or 'auto'" if OR_AUTO in error["loc"] else "")
+        message = f"Invalid type{at}: expected {expected}, but got {_described(got)} instead."
         return Fault(message, param, "invalid_type")
     if kind in _BOUND:
         suffix, key, sign = _BOUND[kind]
@@ -69,6 +72,9 @@ def describe(error: Mapping[str, Any]) -> Fault:
         thing = "object_above_max_properties" if isinstance(got, Mapping) else "array_above_max_length"
         message = f"Invalid value{at}: at most {context['max_length']} entries are allowed."
         return Fault(message, param, thing)
+    if kind == "literal_error" and AUTO in error["loc"]:
+        message = f"Invalid value: {_shown(got)}{at}: expected a number or 'auto'."
+        return Fault(message, param, "invalid_value")
     if kind == "literal_error":
         message = f"Invalid value: {_shown(got)}{at}. Supported values are: {context['expected']}."
         return Fault(message, param, "invalid_value")

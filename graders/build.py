@@ -9,6 +9,7 @@ from graders.code.tests_spec import CodeTestsSpec
 from graders.fields.grader import Fields
 from graders.fields.spec import FieldsSpec
 from graders.formula import Formula
+from graders.grading import OfAnswer
 from graders.instructions.grader import Instructions
 from graders.instructions.spec import InstructionsSpec
 from graders.judges.endpoint import Endpoint
@@ -28,7 +29,7 @@ from graders.services import (
     required_judge,
     required_sandbox,
 )
-from graders.spec import GraderSpec, MultiSpec, StringCheckSpec, TextSimilaritySpec
+from graders.spec import GraderSpec, MultiSpec, SingleSpec, StringCheckSpec, TextSimilaritySpec
 from graders.template import Template
 from graders.text.cosine import Cosine
 from graders.text.string_check import StringCheck
@@ -39,8 +40,15 @@ from graders.types import Grader, GraderInvalid
 def build_grader(spec: GraderSpec, services: Services = NO_SERVICES) -> Grader:
     """Returns the grader that a spec describes; it keeps no state and may be shared between threads.
 
-    Raises `GraderInvalid` for a grader that needs a service which is not there.
+    Completions reach it without their thoughts. Raises `GraderInvalid` for a grader that needs a service
+    which is not there.
     """
+    if isinstance(spec, MultiSpec):
+        return _build_multi(spec, services)
+    return OfAnswer(_build_single(spec, services), spec.thoughts)
+
+
+def _build_single(spec: SingleSpec, services: Services) -> Grader:
     match spec:
         case StringCheckSpec():
             return StringCheck(
@@ -69,13 +77,23 @@ def build_grader(spec: GraderSpec, services: Services = NO_SERVICES) -> Grader:
             return CodeTests.build(spec, services)
         case RlvrSpec():
             return Rlvr.build(spec, services)
-        case MultiSpec():
-            graders = {key: _build_subgrader(spec, key, services) for key in spec.subgraders}
-            return Multi(spec.name, graders, Formula.parse(spec.calculate_output, frozenset(graders)))
+
+
+def _build_multi(spec: MultiSpec, services: Services) -> Grader:
+    """Builds a `multi`; thoughts are removed once for all, unless a sub-grader has a setting of its own."""
+    graders = {key: _build_subgrader(spec, key, services) for key in spec.subgraders}
+    thoughts = {key: spec.thoughts_of(key) for key in graders}
+    formula = Formula.parse(spec.calculate_output, frozenset(graders))
+    ranges = {key: single.reward_range for key, single in spec.subgraders.items()}
+    if all(setting == spec.thoughts for setting in thoughts.values()):
+        return OfAnswer(Multi(spec.name, graders, formula, ranges), spec.thoughts)
+    return Multi(
+        spec.name, {key: OfAnswer(part, thoughts[key]) for key, part in graders.items()}, formula, ranges
+    )
 
 
 def _build_subgrader(spec: MultiSpec, key: str, services: Services) -> Grader:
     try:
-        return build_grader(spec.subgraders[key], services)
+        return _build_single(spec.subgraders[key], services)
     except GraderInvalid as error:
         raise error.below(spec.path_of(key)) from None

@@ -30,7 +30,7 @@ _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
     r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<mark>[-+*/^(),])|(?P<end>\Z))"
 )
-_Number = Callable[[Mapping[str, float]], float]
+_Compiled = Callable[[Mapping[str, float]], float]
 """A compiled formula or part of one."""
 
 _BINARY: dict[str, Callable[[float, float], float]] = {
@@ -40,6 +40,7 @@ _BINARY: dict[str, Callable[[float, float], float]] = {
     "/": operator.truediv,
     "^": math.pow,
 }
+_SIGNS = {"-": -1.0, "+": 1.0}
 _ONE_ARGUMENT: dict[str, Callable[[float], float]] = {
     "abs": abs,
     "floor": math.floor,
@@ -52,12 +53,42 @@ _MANY_ARGUMENTS: dict[str, Callable[..., float]] = {"min": min, "max": max}
 
 
 @dataclass(frozen=True)
+class Number:
+    """Stands for a number that is written in a formula."""
+
+    value: float
+
+
+@dataclass(frozen=True)
+class Name:
+    """Stands for the value of a sub-grader."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Applies an operator or a function, by the mark or name that stands in the formula, to its operands.
+
+    A sign before an operand is an operation with one.
+    """
+
+    symbol: str
+    operands: tuple[Node, ...]
+
+
+Node = Number | Name | Operation
+"""A formula or part of one."""
+
+
+@dataclass(frozen=True)
 class Formula:
     """Holds a parsed formula. It is safe to share between threads."""
 
     text: str
     names: frozenset[str]
-    compiled: _Number
+    tree: Node
+    compiled: _Compiled
 
     @classmethod
     def parse(cls, text: str, known: frozenset[str]) -> Formula:
@@ -65,8 +96,8 @@ class Formula:
         if len(text.encode("utf-8", "replace")) > MAX_BYTES:
             raise GraderInvalid(f"The formula is longer than {MAX_BYTES} bytes.")
         parser = _Parser(text, known)
-        compiled = parser.whole()
-        return cls(text, frozenset(parser.names), compiled)
+        tree = parser.whole()
+        return cls(text, frozenset(parser.names), tree, _compiled(tree))
 
     def evaluate(self, values: Mapping[str, float]) -> float:
         """Returns the finite result. Raises `GradeFailed` (formula_parse_error) where there is none."""
@@ -78,6 +109,27 @@ class Formula:
                 FailureKind.FORMULA_PARSE,
                 f"The formula has no finite value ({error})" + (f" with {shown}." if shown else "."),
             ) from None
+
+
+def _compiled(node: Node) -> _Compiled:
+    match node:
+        case Number(value):
+            return lambda _: value
+        case Name(name):
+            return operator.itemgetter(name)
+        case Operation(symbol, (operand,)) if symbol in _SIGNS:
+            sign, inner = _SIGNS[symbol], _compiled(operand)
+            return lambda values: sign * inner(values)
+        case Operation(symbol, (left, right)) if symbol in _BINARY:
+            apply, first, second = _BINARY[symbol], _compiled(left), _compiled(right)
+            return lambda values: _finite(apply(first(values), second(values)))
+        case Operation(symbol, operands) if symbol in _MANY_ARGUMENTS:
+            choose, arguments = _MANY_ARGUMENTS[symbol], [_compiled(operand) for operand in operands]
+            return lambda values: choose([argument(values) for argument in arguments])
+        case Operation(symbol, (operand,)):
+            function, argument = _ONE_ARGUMENT[symbol], _compiled(operand)
+            return lambda values: float(function(argument(values)))
+    raise AssertionError(node)
 
 
 class _Token(NamedTuple):
@@ -101,7 +153,7 @@ def _tokens(text: str) -> Iterator[_Token]:
 
 
 class _Parser:
-    """Parses by recursive descent; each method returns the compiled form of what it read."""
+    """Parses by recursive descent; each method returns the tree of what it read."""
 
     def __init__(self, text: str, known: frozenset[str]) -> None:
         self.tokens = _tokens(text)
@@ -111,45 +163,43 @@ class _Parser:
         self.nodes = 0
         self.nesting = 0
 
-    def whole(self) -> _Number:
+    def whole(self) -> Node:
         result = self.expression()
         if self.token.kind != "end":
             raise self.unexpected()
         return result
 
-    def expression(self) -> _Number:
+    def expression(self) -> Node:
         left = self.term()
         while self.token.text in ("+", "-"):
             left = self.binary(self.take(), left, self.term())
         return left
 
-    def term(self) -> _Number:
+    def term(self) -> Node:
         left = self.unary()
         while self.token.text in ("*", "/"):
             left = self.binary(self.take(), left, self.unary())
         return left
 
-    def unary(self) -> _Number:
+    def unary(self) -> Node:
         self.nesting += 1
         if self.nesting > MAX_NESTING:
             raise GraderInvalid(f"The formula is nested more than {MAX_NESTING} levels deep.")
         if self.token.text in ("-", "+"):
-            sign = -1.0 if self.take() == "-" else 1.0
             self.count()
-            inner = self.unary()
-            result: _Number = lambda values: sign * inner(values)  # noqa: E731
+            result: Node = Operation(self.take(), (self.unary(),))
         else:
             result = self.power()
         self.nesting -= 1
         return result
 
-    def power(self) -> _Number:
+    def power(self) -> Node:
         base = self.atom()
         if self.token.text != "^":
             return base
         return self.binary(self.take(), base, self.unary())
 
-    def atom(self) -> _Number:
+    def atom(self) -> Node:
         kind, text, _ = token = self.token
         if kind == "number":
             self.take()
@@ -164,37 +214,32 @@ class _Parser:
             return inner
         raise self.unexpected()
 
-    def number(self, text: str) -> _Number:
+    def number(self, text: str) -> Node:
         self.count()
         number = float(text)
         if not math.isfinite(number):
             raise GraderInvalid(f"The number {text} in the formula is out of range.")
-        return lambda _: number
+        return Number(number)
 
-    def name(self, token: _Token) -> _Number:
+    def name(self, token: _Token) -> Node:
         self.count()
         if token.text not in self.known:
             known = ", ".join(sorted(self.known))
             raise GraderInvalid(f"Unknown name '{token.text}' in the formula. The graders are: {known}.")
         self.names.add(token.text)
-        return operator.itemgetter(token.text)
+        return Name(token.text)
 
-    def call(self, token: _Token) -> _Number:
+    def call(self, token: _Token) -> Node:
         self.count()
         arguments = self.arguments()
-        many = _MANY_ARGUMENTS.get(token.text)
-        if many is not None:
-            return lambda values: many([argument(values) for argument in arguments])
-        one = _ONE_ARGUMENT.get(token.text)
-        if one is None:
+        if token.text not in _MANY_ARGUMENTS | _ONE_ARGUMENT:
             known = ", ".join(sorted(_MANY_ARGUMENTS | _ONE_ARGUMENT))
             raise GraderInvalid(f"Unknown function '{token.text}' in the formula. Supported: {known}.")
-        if len(arguments) != 1:
+        if token.text in _ONE_ARGUMENT and len(arguments) != 1:
             raise GraderInvalid(f"'{token.text}' in the formula takes one argument.")
-        argument = arguments[0]
-        return lambda values: float(one(argument(values)))
+        return Operation(token.text, tuple(arguments))
 
-    def arguments(self) -> list[_Number]:
+    def arguments(self) -> list[Node]:
         self.expect("(")
         found = [self.expression()]
         while self.token.text == ",":
@@ -203,10 +248,9 @@ class _Parser:
         self.expect(")")
         return found
 
-    def binary(self, mark: str, left: _Number, right: _Number) -> _Number:
+    def binary(self, mark: str, left: Node, right: Node) -> Node:
         self.count()
-        apply = _BINARY[mark]
-        return lambda values: _finite(apply(left(values), right(values)))
+        return Operation(mark, (left, right))
 
     def take(self) -> str:
         taken = self.token.text

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from graders.thoughts import Thoughts, answer_of
 from graders.types import Failure, FailureKind, Grade, GradeFailed, Grader, Sample, Usage
 
 
@@ -23,21 +24,53 @@ class Score(NamedTuple):
 
 
 def grade_by(
-    score: Callable[[Sample, Mapping[str, Any]], Score], sample: Sample, item: Mapping[str, Any]
+    score: Callable[[Sample, Mapping[str, Any]], Score],
+    sample: Sample,
+    item: Mapping[str, Any],
+    *,
+    lowest: float = 0.0,
 ) -> Grade:
-    """Runs and times a scoring function; a `GradeFailed` that it raises becomes the grade's failure."""
+    """Runs and times a scoring function; a `GradeFailed` that it raises becomes the grade's failure.
+
+    `lowest` is the least value that the function gives.
+    """
     started = perf_counter()
     try:
         found = score(sample, item)
     except GradeFailed as failed:
-        return Grade(None, failed.failure, seconds=perf_counter() - started, usage=failed.usage)
+        least = lowest if failed.failure.kind.is_completions_fault and lowest < 0 else None
+        seconds = perf_counter() - started
+        return Grade(None, failed.failure, seconds=seconds, usage=failed.usage, least=least)
     return Grade(
         found.value,
-        parts=dict(found.parts),
+        parts=dict(found.parts) if found.parts else {},
         reason=found.reason,
         seconds=perf_counter() - started,
-        usage=dict(found.usage),
+        usage=dict(found.usage) if found.usage else {},
     )
+
+
+@dataclass(frozen=True)
+class OfAnswer:
+    """Grades the answer of a completion: `grader` sees it without its thoughts."""
+
+    grader: Grader
+    thoughts: Thoughts
+
+    @property
+    def name(self) -> str:
+        return self.grader.name
+
+    @property
+    def type(self) -> str:
+        return self.grader.type
+
+    def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade:
+        text = sample.output_text
+        answer = answer_of(text, self.thoughts)
+        if answer is not text:
+            sample = replace(sample, output_text=answer)
+        return self.grader.grade(sample, item)
 
 
 def grade_safely(grader: Grader, sample: Sample, item: Mapping[str, Any]) -> Grade:
@@ -50,5 +83,5 @@ def grade_safely(grader: Grader, sample: Sample, item: Mapping[str, Any]) -> Gra
         return Grade(None, failure, seconds=perf_counter() - started)
     if grade.value is not None and not math.isfinite(grade.value):
         failure = Failure(FailureKind.OTHER, "The reward is not a finite number.")
-        return replace(grade, value=None, failure=failure)
+        return replace(grade, value=None, failure=failure, least=None)
     return grade

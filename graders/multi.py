@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
 from graders.formula import Formula
+from graders.intervals import Interval, bounds_of
 from graders.types import Failure, Grade, GradeFailed, Grader, Sample, add_usages
 
 
@@ -16,12 +18,17 @@ class Multi:
     """Grades by several graders and a formula over their values: a built `multi` grader.
 
     A sub-grader that fails through the completion's fault counts as 0 in the formula, and its failure stands
-    in `part_failures`. Any other failure is the failure of the whole: there is no honest number to give.
+    in `part_failures`; training takes the least that the formula could have given (`Grade.least`). Any other
+    failure is the failure of the whole: there is no honest number to give.
+
+    Attributes:
+        ranges: what the values of the sub-graders lie in; one that is not there may be anything.
     """
 
     name: str
     graders: Mapping[str, Grader]
     formula: Formula
+    ranges: Mapping[str, Interval] = field(default_factory=dict)
     type: str = "multi"
 
     def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade:
@@ -40,6 +47,7 @@ class Multi:
             usage=add_usages(grade.usage for grade in grades.values()),
             part_seconds={key: grade.seconds for key, grade in grades.items()},
             part_usage={key: grade.usage for key, grade in grades.items() if grade.usage},
+            least=None if value is None else self._least(value, parts, failures),
         )
 
     def _outcome(
@@ -52,6 +60,23 @@ class Multi:
             return self.formula.evaluate(parts), None
         except GradeFailed as failed:
             return None, failed.failure
+
+    def _least(
+        self, value: float, parts: Mapping[str, float], failures: Mapping[str, Failure]
+    ) -> float | None:
+        """Returns the least that could have come of parts that did not parse; None if that is the value.
+
+        The other parts keep their values. Where no least is known the value stands.
+        """
+        if not failures:
+            return None
+        ranges = {
+            key: self.ranges[key].with_zero() if key in failures else Interval(parts[key], parts[key])
+            for key in self.graders
+            if key not in failures or key in self.ranges
+        }
+        low = bounds_of(self.formula.tree, ranges).low
+        return low if -math.inf < low < value else None
 
 
 def _parts(grades: Mapping[str, Grade]) -> list[tuple[str, float]]:

@@ -17,6 +17,9 @@ Fault = Literal["raised", "time", "memory", "no_result", "output", "server"]
 much; or (`server`) the sandbox itself could not run it, which is nobody's fault but ours."""
 
 
+Harness = Literal["answer", "judge"]
+
+
 @dataclass(frozen=True)
 class Limits:
     """Limits what one program may use; the sandbox's own limits hold where they are lower.
@@ -25,12 +28,14 @@ class Limits:
         wall_seconds, cpu_seconds: the program is killed after these.
         memory_bytes: size of the address space.
         output_bytes: what the program prints beyond this is dropped.
+        result_bytes: size of the JSON that a function may return.
     """
 
     wall_seconds: float = 120.0
     cpu_seconds: float = 120.0
     memory_bytes: int = 2 * 2**30
     output_bytes: int = 64 * 2**10
+    result_bytes: int = 16 * 2**10
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class Program:
         arguments: JSON values, which reach the function as they are.
         stdin: what the program can read from standard input.
         seed: `random` and numpy start from it, so that the same call gives the same result.
+        harness: what has `function` in the place of `source`: functions of the sandbox's own that ask the
+            module that `source` makes (`answer`), or judge a test (`judge`).
     """
 
     source: str
@@ -50,6 +57,7 @@ class Program:
     arguments: Sequence[Any] = ()
     stdin: str = ""
     seed: int = 0
+    harness: Harness | None = None
     limits: Limits = field(default_factory=Limits)
 
 

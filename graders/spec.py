@@ -16,10 +16,11 @@ from graders.code.tests_spec import CodeTestsSpec
 from graders.fields.spec import FieldsSpec
 from graders.formula import NAME, Formula
 from graders.instructions.spec import InstructionsSpec
+from graders.intervals import Interval, bounds_of
 from graders.judges.spec import EndpointSpec, LabelModelSpec, ScoreModelSpec
 from graders.math.spec import MathSpec
 from graders.rlvr.spec import RlvrSpec
-from graders.spec_base import ComparingSpec, GraderName, NamedSpec, refuse
+from graders.spec_base import ComparingSpec, GraderName, NamedSpec, ThoughtsSetting, refuse
 from graders.spec_errors import from_pydantic, invalid_type, invalid_value, missing
 from graders.template import Template, Variable
 from graders.types import GraderInvalid
@@ -104,9 +105,19 @@ class MultiSpec(NamedSpec):
             for param, text in part.templates():
                 yield f"{self.path_of(key)}.{param}", text
 
+    @property
+    def reward_range(self) -> Interval:
+        formula = Formula.parse(self.calculate_output, frozenset(self.subgraders))
+        return bounds_of(formula.tree, {key: part.reward_range for key, part in self.subgraders.items()})
+
     def path_of(self, key: str) -> str:
         """Returns where a sub-grader stands in the grader, such as `graders.city`."""
         return f"graders.{key}" if isinstance(self.graders, dict) else "graders"
+
+    def thoughts_of(self, key: str) -> ThoughtsSetting:
+        """Returns a sub-grader's own setting of `thoughts`, or else the one of the whole."""
+        part = self.subgraders[key]
+        return part.thoughts if "thoughts" in part.model_fields_set else self.thoughts
 
     @model_validator(mode="after")
     def _formula_fits(self) -> MultiSpec:
@@ -138,6 +149,11 @@ def dump_grader(spec: GraderSpec) -> dict[str, Any]:
 def single_graders(spec: GraderSpec) -> list[SingleSpec]:
     """Returns the single graders that a grader is made of: those of a `multi`, else the grader itself."""
     return list(spec.subgraders.values()) if isinstance(spec, MultiSpec) else [spec]
+
+
+def known_range(spec: GraderSpec) -> Interval | None:
+    """Returns what a grader's values lie in; None where an end is not known, such as for code of a user's."""
+    return spec.reward_range if spec.reward_range.is_bounded else None
 
 
 def item_paths(spec: GraderSpec) -> list[tuple[str, str]]:

@@ -8,10 +8,11 @@ import string
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from graders.template import Template
+from graders.intervals import Interval
+from graders.template import Template, check_braces
 from graders.types import GraderInvalid
 
 MAX_TEMPLATE = 64 * 1024
@@ -34,12 +35,33 @@ def invalid(message: str, *, code: str = "invalid_value") -> None:
 
 
 def _check_template(text: str) -> str:
+    refuse(lambda: check_braces(text))
+    return text
+
+
+def _check_code(text: str) -> str:
     refuse(lambda: Template.parse(text))
     return text
 
 
 TemplateText = Annotated[str, Field(max_length=MAX_TEMPLATE), AfterValidator(_check_template)]
+CodeTemplate = Annotated[str, Field(max_length=MAX_TEMPLATE), AfterValidator(_check_code)]
+"""Text with variables that is code: there `{item.x}` may be meant as it stands."""
 GraderName = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+def _check_range(bounds: list[float]) -> list[float]:
+    if bounds[0] >= bounds[1]:
+        refuse(lambda: invalid("The first number must be smaller than the second."))
+    return bounds
+
+
+RewardRange = Annotated[
+    list[Annotated[float, Field(ge=-1e9, le=1e9)]],
+    Field(min_length=2, max_length=2),
+    AfterValidator(_check_range),
+]
+"""The least and the largest value that a grader gives."""
 
 
 class SpecModel(BaseModel):
@@ -48,8 +70,34 @@ class SpecModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+def text_or_list(value: Any) -> str:
+    """Returns the tag of a union of a text and a list: `~text` or `~list`."""
+    return "~text" if isinstance(value, str) else "~list"
+
+
+ThoughtTag = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+def _check_pair(pair: list[str]) -> list[str]:
+    if pair[0] == pair[1]:
+        refuse(lambda: invalid("what opens a thought and what closes it must differ."))
+    return pair
+
+
+ThoughtsSetting = Annotated[
+    Annotated[Literal["auto", "none"], Tag("~text")]
+    | Annotated[
+        list[ThoughtTag], Field(min_length=2, max_length=2), AfterValidator(_check_pair), Tag("~list")
+    ],
+    Discriminator(text_or_list),
+]
+
+
 class NamedSpec(SpecModel):
     """Describes a grader with a name; one that is left out is made up from the content, always the same."""
+
+    thoughts: ThoughtsSetting = "auto"
+    """Which tags hold thoughts, which are no part of the answer; a sub-grader has those of its `multi`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -61,6 +109,11 @@ class NamedSpec(SpecModel):
     def templates(self) -> Iterator[tuple[str, str]]:
         """Yields every templated text, as (where it stands in the grader, the text)."""
         yield from ()
+
+    @property
+    def reward_range(self) -> Interval:
+        """Returns what the grader's values lie in, in grader units; no bounds where that is not known."""
+        return Interval(0.0, 1.0)
 
 
 class ComparingSpec(NamedSpec):
@@ -96,8 +149,3 @@ Extractor = Literal["boxed", "hash", "answer", "latex", "number", "whole"]
 
 EXTRACTORS: tuple[Extractor, ...] = ("boxed", "hash", "answer", "latex", "number")
 """Those of `math`, unless it names its own."""
-
-
-def text_or_list(value: Any) -> str:
-    """Returns the tag of a union of a text and a list: `~text` or `~list`."""
-    return "~text" if isinstance(value, str) else "~list"

@@ -22,6 +22,7 @@ MAX_STEPS = 32
 """Keys and indexes in one path."""
 
 _OPEN = re.compile(r"\{\{(?!\{)")
+_SINGLE = re.compile(r"\{\s*((?:item|sample)[.\[][^{}\s]{1,200})\s*\}")
 _NAMESPACE = re.compile(r"\s*([A-Za-z_]\w*)")
 _STEP = re.compile(r"""\.([\w-]+)|\[([0-9]{1,9})\]|\["([^"\]]+)"\]|\['([^'\]]+)'\]""")
 _SAMPLE_KEYS = ("output_text", "output_json", "output_tools", "choices", "output_audio")
@@ -156,6 +157,16 @@ class Template:
         if len(self.pieces) == 1 and isinstance(self.pieces[0], Variable):
             return self.pieces[0].value(sample, item)
         return self.render(sample, item)
+
+
+def check_braces(text: str) -> None:
+    """Raises `GraderInvalid` for a variable in single braces: it would be read as plain text."""
+    for piece in Template.parse(text).pieces:
+        if isinstance(piece, str) and (found := _SINGLE.search(piece)):
+            raise GraderInvalid(
+                f"'{found[0]}' has single braces, so it would stand there as plain text;"
+                f" a variable has two: {{{{{found[1]}}}}}."
+            )
 
 
 def as_text(value: Any) -> str:

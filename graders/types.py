@@ -33,8 +33,8 @@ class FailureKind(StrEnum):
     def is_completions_fault(self) -> bool:
         """Tells whether the completion itself is at fault (it does not parse), not the grader or the data.
 
-        The policy can learn to avoid these, so the engine trains on them with the value 0; every other
-        kind leaves the completion out of the gradient.
+        The policy can learn to avoid these, so the engine trains on them with the least that the grader can
+        give (`Grade.reward`); every other kind leaves the completion out of the gradient.
         """
         return self is FailureKind.SAMPLE_PARSE
 
@@ -146,6 +146,8 @@ class Grade:
         seconds: wall time the grading took.
         usage: tokens of judge models, by model, all parts together. Replies out of a cache cost none.
         part_seconds, part_usage: the same of each sub-grader of `multi`.
+        least: what training counts instead, where the completion does not parse and the grader can give less
+            than the value that the grade shows; None where it can not.
     """
 
     value: float | None
@@ -157,10 +159,24 @@ class Grade:
     usage: Usage = field(default_factory=dict)
     part_seconds: Mapping[str, float] = field(default_factory=dict)
     part_usage: Mapping[str, Usage] = field(default_factory=dict)
+    least: float | None = None
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.failure is None):
             raise ValueError("a grade is either a value or a failure")
+
+    @property
+    def reward(self) -> float | None:
+        """Returns the number that training sees; None for a gap.
+
+        What does not parse is never worth more than an answer that does: it counts as 0, or as the least that
+        the grader can give where that is below.
+        """
+        if self.least is not None:
+            return self.least
+        if self.failure is not None and self.failure.kind.is_completions_fault:
+            return 0.0
+        return self.value
 
 
 class Grader(Protocol):

@@ -19,6 +19,8 @@ from pydantic.fields import FieldInfo
 from methods.algorithms import AlgorithmName
 
 Method = Literal["reinforcement", "supervised", "dpo"]
+AUTO, OR_AUTO = "~auto", "~or-auto"
+"""Tags of a number that may be "auto" too, as text and as anything else. They are in the path of a fault."""
 
 
 @dataclass(frozen=True)
@@ -147,13 +149,13 @@ def _request_field(one: Declared) -> tuple[Any, Any]:
         return bounded | None, Field(default=None, description=said)
     if get_origin(kind) is Literal:
         return bounded, Field(default=one.info.default)
-    number: Any = Annotated[bounded, Tag("~number")]
-    either: Any = Annotated[Annotated[Literal["auto"], Tag("~auto")] | number, Discriminator(_auto_or_number)]
+    number: Any = Annotated[bounded, Tag(OR_AUTO)]
+    either: Any = Annotated[Annotated[Literal["auto"], Tag(AUTO)] | number, Discriminator(_auto_or_number)]
     return either, Field(default="auto")
 
 
 def _auto_or_number(value: Any) -> str:
-    return "~auto" if isinstance(value, str) else "~number"
+    return AUTO if isinstance(value, str) else OR_AUTO
 
 
 def first_sentence(info: FieldInfo) -> str:

@@ -90,7 +90,10 @@ VALID_REWARD_MEAN = _declare(
     "mean over validation rows of each row's mean reward",
 )
 VALID_REWARD_STDERR = _declare(
-    "reward/valid_stderr", "grader units", VALIDATIONS, "standard error of `reward/valid_mean` over rows"
+    "reward/valid_stderr",
+    "grader units",
+    VALIDATIONS,
+    "standard error of `reward/valid_mean` over rows; not there for fewer than four",
 )
 OVER_BASE_MEAN = _declare(
     "reward/over_base_mean",
@@ -102,13 +105,14 @@ OVER_BASE_STDERR = _declare(
     "reward/over_base_stderr",
     "grader units",
     VALIDATIONS,
-    "standard error of `reward/over_base_mean` over rows",
+    "standard error of `reward/over_base_mean` over rows; not there for fewer than four",
 )
 NO_SPREAD_SHARE = _declare(
     "groups/no_spread_share",
     "share",
     EVERY_STEP,
-    "prompts whose completions all have the same reward; these teach nothing and are not computed",
+    "prompts whose completions all have the same reward, to a thousandth of the grader's range; these teach"
+    " nothing, and are not computed but for the KL term",
 )
 PART_MEAN = _declare(
     "parts/{split}/{part}",
@@ -216,7 +220,10 @@ KL_PROBE_MEAN = _declare(
     "writes for a fixed set of prompts with fixed random numbers; mean over prompts",
 )
 KL_PROBE_STDERR = _declare(
-    "kl/probe_stderr", "nats per token", "every checkpoint", "standard error of `kl/probe_mean` over prompts"
+    "kl/probe_stderr",
+    "nats per token",
+    "every checkpoint",
+    "standard error of `kl/probe_mean` over prompts; not there for a single one",
 )
 KL_REFERENCE = _declare(
     "kl/reference",

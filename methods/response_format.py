@@ -22,7 +22,10 @@ ESCAPES = '"\\bfnrt'
 """Not `u`: a string could then hold NUL or half a surrogate pair, which graders refuse. UTF-8 does."""
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+FLAT = {"name", "schema", "strict", "description"}
+"""What stands below `json_schema`."""
 _KINDS = ("text", "json_object", "json_schema")
+SCHEMA_TYPES = ("object", "array", "string", "number", "integer", "boolean")
 _BYTES = LLTokenizer("byte")
 
 
@@ -41,12 +44,29 @@ def checked(raw: Any) -> dict[str, Any]:
     kind = _field(raw, "", "type", str)
     if kind not in _KINDS:
         known = "'text', 'json_object', and 'json_schema'"
-        raise ResponseFormatInvalid(f"Invalid value: '{kind[:60]}'. Supported values are: {known}.", "type")
+        hint = (
+            " A schema itself goes below 'json_schema', as 'schema'."
+            if "properties" in raw or kind in SCHEMA_TYPES
+            else ""
+        )
+        message = f"Invalid value: '{kind[:60]}'. Supported values are: {known}.{hint}"
+        raise ResponseFormatInvalid(message, "type")
+    if kind == "json_schema" and "json_schema" not in raw and FLAT & raw.keys():
+        raise _flat(raw)
     known_keys = {"type", "json_schema"} if kind == "json_schema" else {"type"}
     _refuse_unknown(raw, known_keys, "")
     if kind == "json_schema":
         _check_block(_field(raw, "", "json_schema", dict))
     return dict(raw)
+
+
+def _flat(raw: Mapping[str, Any]) -> ResponseFormatInvalid:
+    beside = ", ".join(f"'{key}'" for key in raw if key in FLAT)
+    message = (
+        f"Missing required parameter: 'json_schema'. {beside} must stand below it, not beside 'type' (as in"
+        ' the Responses API): {"type": "json_schema", "json_schema": {"name": "...", "schema": {...}}}.'
+    )
+    return ResponseFormatInvalid(message, "json_schema", "missing_required_parameter")
 
 
 def grammar_of(response_format: Mapping[str, Any] | None) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Protocol
 
 from graders.strict_json import StrictJsonError, loads
 from methods.faults import MAX_REASONS, Fault, lines_in_words, told
+from methods.file_kinds import kind_of_file
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
 MAX_FILE_BYTES = 512 * 1024 * 1024
@@ -77,6 +78,8 @@ def read_rows(
 
     Reading stops at `MAX_REASONS` different faults.
     """
+    if (other := kind_of_file(path)) is not None:
+        raise DatasetInvalid([Fault(0, other)], 1)
     rows: list[Row] = []
     faults: list[Fault] = []
     reasons: set[str] = set()
@@ -187,19 +190,28 @@ def check_row(item: Any) -> None:
     check_object(item)
     messages = item.get("messages")
     if messages is None:
-        raise RowInvalid("'messages' is missing")
+        raise RowInvalid(f"'messages' is missing{_other_form(item)}")
     if not isinstance(messages, list) or not messages:
         raise RowInvalid("'messages' must be a list with at least one message")
     for i, message in enumerate(messages):
         check_message(message, f"messages[{i}]")
     if messages[-1]["role"] == "assistant":
         raise RowInvalid(
-            "the last message is from the assistant; a reinforcement row ends with the user's message,"
-            " and a reference answer goes in a field of its own"
+            "the last message is from the assistant, as in rows for the method 'supervised'; a reinforcement"
+            " row ends with the user's message, and a reference answer goes in a field of its own"
         )
     if messages[-1]["role"] != "user":
         raise RowInvalid(f"the last message must be from the user, not '{messages[-1]['role']}'")
     check_tools(item.get("tools"))
+
+
+def _other_form(item: Mapping[str, Any]) -> str:
+    """Says of which other method a row without messages looks, if of any."""
+    if "input" in item and "preferred_output" in item:
+        return "; a row of 'input' and 'preferred_output' is for the method 'dpo'"
+    if "prompt" in item:
+        return '; \'prompt\' is of another form: write [{"role": "user", "content": ...}] as \'messages\''
+    return ""
 
 
 def check_object(item: Any) -> None:

@@ -119,6 +119,8 @@ class TrainConfig(RunConfig):
     """Gradings under way at the same time. In each process."""
     grade_seconds: float = Field(default=300.0, gt=0)
     """Longest that one grading may take: longer than the grader's own limits, for one that hangs."""
+    reward_range: tuple[float, float] | None = None
+    """The least and the largest value of the grader, in its units; None where it has not said."""
 
     @model_validator(mode="before")
     @classmethod

@@ -43,7 +43,10 @@ def _check_chat(item: Any) -> None:
     _check_messages(item.get("messages"), "messages")
     _check_options(item, "")
     if not any(message["role"] == "assistant" for message in item["messages"]):
-        raise RowInvalid("there is no message from the assistant to learn from")
+        raise RowInvalid(
+            "there is no message from the assistant to learn from; rows that end with the user's message are"
+            " for the method 'reinforcement'"
+        )
     if not learned_messages(item):
         raise RowInvalid("every message from the assistant has weight 0: there is nothing to learn from")
 

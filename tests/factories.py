@@ -160,6 +160,7 @@ def make_checkpoint(
         "kl": 0.01,
         "kl_stderr": 0.002,
         "valid_reward": 0.68,
+        "valid_reward_stderr": 0.02,
     }
     checkpoint = Checkpoint(id=random_id("ftckpt_"), job_id=job.id, step=step, **values | columns)
     db.add(checkpoint)

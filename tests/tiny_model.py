@@ -30,13 +30,20 @@ def byte_tokenizer(template: str | None = CHAT_TEMPLATE) -> PreTrainedTokenizerF
 
 
 def make_tiny_model(
-    folder: Path, *, seed: int = 0, hidden: int = 32, layers: int = 2, context: int = 256, scale: float = 0.02
+    folder: Path,
+    *,
+    seed: int = 0,
+    hidden: int = 32,
+    layers: int = 2,
+    context: int = 256,
+    scale: float = 0.02,
+    tokenizer: PreTrainedTokenizerFast | None = None,
 ) -> Path:
     """Write a Llama of about 30,000 parameters with grouped key/value heads; returns the folder.
 
     `scale` is the standard deviation of the random weights: larger ones make less uniform predictions.
     """
-    tokenizer = byte_tokenizer()
+    tokenizer = tokenizer or byte_tokenizer()
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

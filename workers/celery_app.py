@@ -8,6 +8,7 @@ from typing import Any
 from celery import signals
 from celery.platforms import SecurityWarning
 
+from app.db import limit_statements
 from app.logs import configure_logging
 from app.queue import get_celery
 from app.settings import get_settings
@@ -15,6 +16,7 @@ from app.settings import get_settings
 # Celery warns root of pickled messages; ours are JSON and carry nothing.
 warnings.filterwarnings("ignore", category=SecurityWarning)
 
+limit_statements(get_settings().database_work_limit)
 celery = get_celery()
 celery.conf.include = ["workers.tasks"]
 

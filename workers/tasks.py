@@ -1,11 +1,14 @@
-"""Thin tasks: a wake-up claims jobs until none is left. Plus the waker and the stop signal of a worker."""
+"""Thin tasks: a wake-up claims jobs until none is left. Plus the waker and the stop signal of a worker.
+
+A message only makes it quicker: the waker takes the same work by itself, whatever the broker does.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -18,7 +21,7 @@ from app.db import unit_of_work
 from app.jobs import capacity, runs
 from app.settings import get_settings
 from workers.celery_app import celery
-from workers.jobs import attempt, validation
+from workers.jobs import attempt, children, validators
 from workers.jobs.sweep import sweep
 
 log = structlog.get_logger(__name__)
@@ -35,14 +38,14 @@ OWNER = f"{socket.gethostname()}:{os.getpid()}"
 
 @celery.task(name=queue.task_name("validate"))  # type: ignore[untyped-decorator]
 def wake_validate() -> None:
-    """Validate every job that waits for it."""
-    _until_none_is_left(lambda: validation.validate_next(OWNER, STOPPING))
+    """Validate every job that waits for it, several at a time."""
+    WORK["validate"]()
 
 
 @celery.task(name=queue.task_name("train"))  # type: ignore[untyped-decorator]
 def wake_train() -> None:
     """Train every job that waits for it, one after the other."""
-    _until_none_is_left(lambda: attempt.train_next(OWNER, STOPPING))
+    WORK["train"]()
 
 
 def _until_none_is_left(take_next: Callable[[], bool]) -> None:
@@ -51,18 +54,29 @@ def _until_none_is_left(take_next: Callable[[], bool]) -> None:
             pass
 
 
-@signals.worker_ready.connect  # type: ignore[untyped-decorator]
-def start_waker(sender: Any, **_: Any) -> None:
-    """Watch the table for jobs whose message was lost or whose worker went silent, and for what is due."""
-    kinds = [name for name in queue.QUEUES if name in sender.app.amqp.queues.consume_from]
-    threading.Thread(target=_wake_for_ever, args=(kinds,), name="waker", daemon=True).start()
+WORK: Mapping[queue.Queue, Callable[[], None]] = {
+    "validate": lambda: _until_none_is_left(lambda: validators.validate_all(OWNER, STOPPING) > 0),
+    "train": lambda: _until_none_is_left(lambda: attempt.train_next(OWNER, STOPPING)),
+}
+"""What a worker of each queue does when it is woken, by a message or by its own waker."""
+
+
+@signals.celeryd_after_setup.connect  # type: ignore[untyped-decorator]
+def start_waker(instance: Any, **_: Any) -> None:
+    """Watch the table for jobs whose message was lost or whose worker went silent, and for what is due.
+
+    This begins before the broker has answered: it may be away for long.
+    """
+    kinds = [name for name in queue.QUEUES if name in instance.app.amqp.queues.consume_from]
+    threading.Thread(target=_look_for_ever, args=(kinds,), name="waker", daemon=True).start()
     threading.Thread(target=_sweep_for_ever, name="sweep", daemon=True).start()
     if "validate" in kinds:
-        threading.Thread(target=validation.warm_up, name="warm-up", daemon=True).start()
+        children.warm_up()
 
 
-def _wake_for_ever(kinds: list[queue.Queue]) -> None:
-    """A busy worker sends nothing: its messages would only pile up, and it looks again by itself."""
+def _look_for_ever(kinds: list[queue.Queue]) -> None:
+    """Take what there is to do without any message, unless this worker is busy: then it looks again by
+    itself."""
     offered = capacity.of_this_machine(get_settings())
     while not STOPPING.wait(WAKER_SECONDS):
         for kind in kinds:
@@ -71,11 +85,12 @@ def _wake_for_ever(kinds: list[queue.Queue]) -> None:
             try:
                 with unit_of_work() as db:
                     has_work = runs.has_work(db, kind, offered)
+                if has_work:
+                    WORK[kind]()
             except SQLAlchemyError as problem:
                 log.warning("waker_found_no_database", problem=str(problem))
-                continue
-            if has_work:
-                queue.publish(kind)
+            except Exception:  # one job's fault must not end the waker
+                log.exception("waker_failed", queue=kind)
 
 
 def _sweep_for_ever() -> None:
@@ -94,6 +109,14 @@ def stop_working(**_: Any) -> None:
     so that only another thread can set it.
     """
     threading.Thread(target=_leave_for_certain, name="leaver", daemon=True).start()
+
+
+@signals.worker_shutdown.connect  # type: ignore[untyped-decorator]
+def wait_until_work_is_down(**_: Any) -> None:
+    """The waker's thread may hold a job: leaving before it has put that down would kill its training."""
+    STOPPING.set()
+    with BUSY:
+        pass
 
 
 def _leave_for_certain() -> None:

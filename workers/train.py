@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from graders import GraderInvalid, build_grader, parse_grader
+from graders.spec import known_range
 from methods.rows import MAX_VALID_ROWS, DatasetInvalid, Row, read_rows
 from methods.train_config import TrainConfig
 from workers.training.base.distributed import World
@@ -56,11 +57,13 @@ def read_run_file(path: Path) -> RunFile:
         grader = raw["grader"]
         if isinstance(grader, str):
             grader = json.loads((base / grader).read_text(encoding="utf-8"))
+        spec = parse_grader(grader)
+        fields.setdefault("reward_range", known_range(spec))
         return RunFile(
             config=TrainConfig(**fields),
             train_rows=read_rows(base / raw["train"]),
             valid_rows=read_rows(base / raw["valid"], max_rows=MAX_VALID_ROWS) if "valid" in raw else [],
-            grader=build_grader(parse_grader(grader)),
+            grader=build_grader(spec),
             output=base / raw["output"],
         )
     except KeyError as error:

@@ -34,8 +34,10 @@ class Checkpoint(Base):
     """What the download holds: {"files": {path: {"bytes", "sha256"}}, ...}."""
     kl: Mapped[float]
     """Mean exact KL(policy || base), nats per token, on the fixed probe set."""
-    kl_stderr: Mapped[float]
+    kl_stderr: Mapped[float | None]
+    """None where a single prompt was probed."""
     valid_reward: Mapped[float | None]
     valid_reward_stderr: Mapped[float | None]
+    """None of fewer than four rows, as is the next."""
     advantage_over_base: Mapped[float | None]
     advantage_stderr: Mapped[float | None]

@@ -8,14 +8,14 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from app.checkpoints.models import Checkpoint
-from app.events.rft_metrics import reward_numbers
+from app.events.rft_metrics import reward_numbers, with_errors
 from app.events.tuning_metrics import tuning_numbers
 from app.pagination import Listed, Page
 from methods import metrics as names
 
 
 class CheckpointOut(BaseModel):
-    """A kept checkpoint. `metrics` holds only numbers that were measured."""
+    """A kept checkpoint. `metrics` holds only what was measured; an error that is not known is null."""
 
     object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
     id: str
@@ -23,7 +23,7 @@ class CheckpointOut(BaseModel):
     fine_tuning_job_id: str
     fine_tuned_model_checkpoint: str
     step_number: int
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, name: str, values: Mapping[str, Any]) -> CheckpointOut:
@@ -48,7 +48,7 @@ class CheckpointList(Listed[CheckpointOut]):
         return cls.holding(data, page.has_more)
 
 
-def _metrics(checkpoint: Checkpoint, values: Mapping[str, Any]) -> dict[str, float]:
+def _metrics(checkpoint: Checkpoint, values: Mapping[str, Any]) -> dict[str, float | None]:
     """Returns OpenAI's numbers, rewards in both spellings or losses, and ours: KL, and rewards' errors."""
     own: dict[str, float | None] = {
         "full_valid_mean_reward": checkpoint.valid_reward,
@@ -59,6 +59,6 @@ def _metrics(checkpoint: Checkpoint, values: Mapping[str, Any]) -> dict[str, flo
         "kl": checkpoint.kl,
         "kl_stderr": checkpoint.kl_stderr,
     }
-    measured = {name: value for name, value in own.items() if value is not None}
+    measured = with_errors({name: value for name, value in own.items() if value is not None})
     told = tuning_numbers(values) if names.LOSS.format(split="train") in values else reward_numbers(values)
     return {"step": checkpoint.step, **told, **measured}

@@ -50,7 +50,8 @@ def explain(problem: Exception) -> str | None:
     from pydantic import ValidationError
     from sqlalchemy.exc import OperationalError
 
-    from app.models.service import AliasInvalid, BaseModelInvalid
+    from app.models.folders import BaseModelInvalid
+    from app.models.service import AliasInvalid
     from app.process import EmbeddedError
     from app.sealing import NoSecretKey
 

@@ -21,11 +21,19 @@ def add(
     folder: Annotated[Path, typer.Argument(help="Folder with safetensors weights, config and tokenizer.")],
     data: Data = None,
 ) -> None:
-    """Register a folder as a base model. Every worker must see it at the same path."""
+    """Register a folder as a base model, once it is read and tried.
+
+    Every worker must see it at the same path.
+    """
+    from app.models import folders
     from app.models import service as models
 
+    folders.check_model_folder(folder.absolute())
+    untried = folders.try_model_folder(folder.absolute())
     with open_database(data) as db:
         models.add_base_model(db, name, folder.absolute())
+    if untried:
+        console.print(f"The chat template was not tried: {untried}.", markup=False, soft_wrap=True)
     console.print(f"Added {name}.", markup=False)
 
 

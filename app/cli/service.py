@@ -18,6 +18,7 @@ from app.cli.output import AsJson, CliError, console, errors, print_json
 if TYPE_CHECKING:
     import uvicorn
 
+    from app.embedded.supervisor import Running
     from app.settings import Settings
 
 KEEP_ALIVE_SECONDS = 75
@@ -44,7 +45,7 @@ def up(
     as_json: AsJson = False,
 ) -> None:
     """Run the whole service on this machine: database, broker, API and workers."""
-    from app.embedded.supervisor import Given, Running, Supervisor
+    from app.embedded.supervisor import Given, Supervisor
 
     def say(sentence: str) -> None:
         errors.print(sentence, markup=False, soft_wrap=True)
@@ -53,13 +54,7 @@ def up(
         if as_json:
             print_json(running._asdict())
             return
-        shown = {
-            "URL": running.url,
-            "API key": running.api_key,
-            "Dashboard": running.dashboard,
-            "Data": running.data_dir,
-        }
-        for name, value in shown.items():
+        for name, value in summary(running).items():
             console.print(f"{name:10} {value}", markup=False, soft_wrap=True)
         console.print(
             "Ready. Stop with Ctrl-C. Projects are managed with an admin key: cherry keys create --admin"
@@ -67,6 +62,16 @@ def up(
 
     given = Given()
     Supervisor(given, data, host=host or given.host, port=port, say=say).run(tell)
+
+
+def summary(running: Running) -> dict[str, str]:
+    """Returns what a person needs of a service that has just started; the URL is what clients are given."""
+    return {
+        "URL": running.base_url,
+        "API key": running.api_key,
+        "Dashboard": running.dashboard,
+        "Data": str(running.data_dir),
+    }
 
 
 def api(
@@ -151,12 +156,14 @@ def relay() -> None:
     import threading
 
     import app.tables  # noqa: F401  # foreign keys are found by table name
+    from app.db import limit_statements
     from app.logs import configure_logging
     from app.settings import get_settings
     from app.webhooks.relay import Relay
 
     settings = get_settings()
     configure_logging(settings.log_level, settings.log_format)
+    limit_statements(settings.database_work_limit)
     stopping = threading.Event()
     relay = Relay(settings, stopping)
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.checkpoints.models import Checkpoint
 from app.events.models import JobEvent, JobMetrics
 from app.jobs.models import Job
-from app.pagination import Page, page_by_age
+from app.models.models import Model
+from app.pagination import Owned, Page, page_by_age
 from app.rollouts.models import Rollout
 from methods import metrics as names
 
@@ -37,26 +38,34 @@ CURVES = (
 def jobs(db: Session, project_id: str, after: str | None) -> Page[Job]:
     """Returns a page of jobs, newest first, and whether older ones follow."""
     own = select(Job).where(Job.project_id == project_id)
-    return page_by_age(db, own, Job, after=after, limit=PAGE, newest_first=True)
+    of = Owned(Job.project_id, project_id)
+    return page_by_age(db, own, of, after=after, limit=PAGE, newest_first=True)
 
 
 def job(db: Session, project_id: str, job_id: str) -> Job | None:
     return db.scalars(select(Job).where(Job.id == job_id, Job.project_id == project_id)).one_or_none()
 
 
-def rewards(db: Session, shown: Sequence[Job]) -> dict[str, tuple[float, float]]:
-    """Returns the validation reward of the base and of the best checkpoint by job, without jobs not
-    validated."""
-    base = func.max(Checkpoint.valid_reward).filter(Checkpoint.step == 0)
-    best = func.max(Checkpoint.valid_reward)
+class Rewards(NamedTuple):
+    """Validation rewards of a job: the base's, and that of the model which it has delivered, if it has."""
+
+    base: float
+    delivered: float | None
+
+
+def rewards(db: Session, shown: Sequence[Job]) -> dict[str, Rewards]:
+    """Returns the validation rewards by job, without jobs not validated."""
+    delivers = (Model.job_id == Checkpoint.job_id, Model.storage_key == Checkpoint.storage_key)
     found = db.execute(
-        select(Checkpoint.job_id, base, best)
-        .where(Checkpoint.job_id.in_([job.id for job in shown]))
-        .group_by(Checkpoint.job_id)
-    )
-    return {
-        job_id: (started, top) for job_id, started, top in found if started is not None and top is not None
-    }
+        select(Checkpoint.job_id, Checkpoint.step, Checkpoint.valid_reward, Model.name)
+        .outerjoin(Model, and_(*delivers))
+        .where(Checkpoint.job_id.in_([job.id for job in shown]), Checkpoint.valid_reward.is_not(None))
+        .where(or_(Checkpoint.step == 0, Model.name.is_not(None)))
+    ).all()
+    tuned = {job.id: job.fine_tuned_model for job in shown}
+    base = {job_id: reward for job_id, step, reward, _ in found if step == 0 and reward is not None}
+    delivered = {job_id: reward for job_id, _, reward, name in found if name and name == tuned[job_id]}
+    return {job_id: Rewards(reward, delivered.get(job_id)) for job_id, reward in base.items()}
 
 
 def series(db: Session, job_id: str) -> Series:

@@ -19,6 +19,8 @@ from app.dashboard.charts import Line, line_chart
 from app.db import unit_of_work
 from app.errors import NotFound
 from app.jobs.models import TERMINAL
+from app.pagination import Cursor, Number
+from app.rollouts.service import Split
 from app.tenants.models import Project
 from methods import metrics as names
 
@@ -62,7 +64,7 @@ def logout() -> Response:
 
 
 @router.get("")
-def jobs_page(request: Request, after: str | None = None) -> Response:
+def jobs_page(request: Request, after: Cursor = None) -> Response:
     with unit_of_work() as db:
         if (project := signed_in(request, db)) is None:
             return to_login()
@@ -134,12 +136,12 @@ def charts(series: queries.Series) -> list[Markup]:
 
 
 @router.get("/jobs/{job_id}/rollouts")
-def rollouts_page(request: Request, job_id: str, split: str = "train", step: int | None = None) -> Response:
+def rollouts_page(request: Request, job_id: str, split: Split = "train", step: Number = None) -> Response:
     with unit_of_work() as db:
         if (project := signed_in(request, db)) is None:
             return to_login()
         job = queries.job(db, project.id, job_id)
-        if job is None or split not in ("train", "valid"):
+        if job is None:
             raise NotFound(f"No such job: {job_id}")
         here = queries.rollouts(db, job_id, split, step)
         return page(request, project, "rollouts.html", job=job, split=split, **here)

@@ -55,6 +55,8 @@ class Running(NamedTuple):
     """What a started service tells its user."""
 
     url: str
+    base_url: str
+    """What clients are given: the API's paths begin with /v1."""
     api_key: str
     dashboard: str
     data_dir: Path
@@ -130,7 +132,8 @@ class Supervisor:
         self._start_programs(self._listener.fileno())
         self._wait_until_ready(port)
         self._write_state()
-        return Running(self.url, api_key, f"{self.url}/dashboard", self.folder, os.getpid())
+        url = self.url
+        return Running(url, f"{url}/v1", api_key, f"{url}/dashboard", self.folder, os.getpid())
 
     def _start_servers(self) -> Settings:
         """Starts database and broker where none is given, and makes the settings of all processes."""

@@ -18,6 +18,7 @@ from app.process import EmbeddedError
 SOCKET = "valkey.sock"
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
+PING_SECONDS = 5.0
 SYSTEM_SERVERS = ("valkey-server", "redis-server")
 
 
@@ -95,7 +96,7 @@ class Valkey:
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            with redis.Redis(unix_socket_path=str(self._socket)) as client:
+            with redis.Redis(unix_socket_path=str(self._socket), socket_timeout=PING_SECONDS) as client:
                 try:
                     client.ping()
                     return

@@ -34,6 +34,12 @@ OURS = {
     "learning_rate": names.LEARNING_RATE,
     "grad_norm": names.GRAD_NORM,
 }
+ERRORS = {
+    "kl": "kl_stderr",
+    "advantage_over_base": "advantage_stderr",
+    "valid_reward_mean": "valid_reward_stderr",
+}
+"""The standard error that belongs to a number."""
 STEP_TIMES = {
     "sampling": names.TIME_SAMPLING,
     "grading": names.TIME_GRADING,
@@ -87,6 +93,11 @@ def reward_numbers(values: Numbers) -> dict[str, float]:
     return numbers
 
 
+def with_errors(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the numbers with a null for each standard error that is not known of what was measured."""
+    return dict.fromkeys((error for name, error in ERRORS.items() if name in numbers), None) | dict(numbers)
+
+
 def _message(step: int, total_steps: int, known: Numbers) -> str:
     parts = {
         "train mean reward": names.REWARD_MEAN,
@@ -111,7 +122,7 @@ def _data(step: int, total_steps: int, known: Numbers, grader: Mapping[str, Any]
         "graders": [_latency(each, known) for each in parts],
     }
     data["model_graders_token_usage"] = _token_usage(known)
-    return data | _renamed(OURS, known)
+    return data | with_errors(_renamed(OURS, known))
 
 
 def _graders(grader: Mapping[str, Any] | None) -> list[Named]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from app.events.rft_metrics import with_errors
 from methods import metrics as names
 
 Numbers = Mapping[str, Any]
@@ -46,7 +47,7 @@ def tuning_event(step: int, total_steps: int, values: Numbers) -> tuple[str, dic
     parts["full validation loss"] = names.LOSS.format(split="full_valid")
     told = [f"{label}={values[name]:.2f}" for label, name in parts.items() if values.get(name) is not None]
     message = f"Step {step}/{total_steps}: {', '.join(told)}"
-    return message, {"step": step, "total_steps": total_steps, **tuning_numbers(values)}
+    return message, {"step": step, "total_steps": total_steps, **with_errors(tuning_numbers(values))}
 
 
 def tuning_numbers(values: Numbers) -> dict[str, float]:

@@ -9,6 +9,14 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
 
+MAX_NAME_SHOWN = 100
+"""Characters of a filename that a message shows."""
+
+
+def named(file_id: str, filename: str) -> str:
+    """Returns a file's id with its name, as messages show them."""
+    return f"{file_id} ({filename[:MAX_NAME_SHOWN]})"
+
 
 class File(Base):
     __tablename__ = "files"
@@ -26,6 +34,11 @@ class File(Base):
     storage_key: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime | None]
+
+    @property
+    def shown(self) -> str:
+        """Returns how messages name it: its id, and what its owner calls it."""
+        return named(self.id, self.filename)
 
 
 class LooseBytes(Base):

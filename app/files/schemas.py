@@ -105,7 +105,9 @@ def check_fits_purpose(purpose: str, filename: str, size: int, names: FieldNames
         message = f"A file with the purpose '{purpose}' must be named *.jsonl, not {filename}."
         raise BadRequest(message, param=names.filename, code="invalid_file_format")
     if purpose == "batch" and size > MAX_BATCH_BYTES:
-        message = f"A file with the purpose 'batch' has at most {MAX_BATCH_BYTES} bytes; this one has {size}."
+        message = (
+            f"A file with the purpose 'batch' has at most {MAX_BATCH_BYTES} bytes; {filename} has {size}."
+        )
         raise BadRequest(message, param=names.size, code="file_too_large")
 
 

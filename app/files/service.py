@@ -21,7 +21,7 @@ from app.errors import BadRequest, NotFound, QuotaExceeded, RequestTimeout
 from app.files.models import File, LooseBytes
 from app.ids import random_id
 from app.jobs.models import ACTIVE, Job
-from app.pagination import Page, page_by_age
+from app.pagination import Owned, Page, page_by_age
 from app.settings import get_settings
 from app.storage import get_storage
 
@@ -123,9 +123,8 @@ def list_files(
     query = _visible(project_id)
     if purpose is not None:
         query = query.where(File.purpose == purpose)
-    newest_first = order == "desc"
-    whole = _visible(project_id)
-    return page_by_age(db, query, File, after=after, limit=limit, newest_first=newest_first, whole=whole)
+    of = Owned(File.project_id, project_id)
+    return page_by_age(db, query, of, after=after, limit=limit, newest_first=order == "desc")
 
 
 def for_job(db: Session, project_id: str, file_id: str, param: str) -> File:
@@ -138,7 +137,7 @@ def for_job(db: Session, project_id: str, file_id: str, param: str) -> File:
     if file is None:
         raise not_found(file_id, param)
     if file.purpose != "fine-tune":
-        message = f"File {file_id} has the purpose '{file.purpose}'; a job needs one with 'fine-tune'."
+        message = f"File {file.shown} has the purpose '{file.purpose}'; a job needs one with 'fine-tune'."
         raise BadRequest(message, param=param, code="invalid_value")
     return file
 
@@ -151,7 +150,7 @@ def remove(db: Session, project_id: str, file_id: str) -> None:
     uses = or_(Job.training_file == file_id, Job.validation_file == file_id)
     active = select(Job.id).where(Job.project_id == project_id, Job.status.in_(ACTIVE), uses).limit(1)
     if job_id := db.scalars(active).first():
-        message = f"File {file_id} is used by the unfinished job {job_id}. Cancel that job first."
+        message = f"File {file.shown} is used by the unfinished job {job_id}. Cancel that job first."
         raise BadRequest(message, param="id")
     _delete(db, [file])
     after_commit(db, lambda: _forget(file.storage_key))

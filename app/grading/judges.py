@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 from app.grading.cache import ReplyCache, key_of
 from app.grading.judge import Judge
 from app.grading.openai_calls import OpenAIServer
-from app.grading.own_models import OwnModel, own_model
+from app.grading.own_models import OwnModel, own_model, own_names
 from app.judge_settings import JudgeEntry, KeyEntry, entry_for, known_names
+from app.models import service as models
 from app.outbound import TargetRefused, check_url, rules_of
 from app.settings import Settings
 from graders import strict_json
@@ -100,11 +101,16 @@ class Judges:
             return own
         if entry := entry_for(judges, target.model):
             return entry
-        names = known_names(self._settings.judges)
-        known = (
-            f"Known are: {', '.join(names)}." if names else "None is known (the operator sets CHERRY_JUDGES)."
+        known = [*known_names(judges), *own_names(self._settings, tenant)]
+        there_are = (
+            f"Known are: {models.listed(known)}."
+            if known
+            else "None is known (the operator sets CHERRY_JUDGES)."
         )
-        message = f"There is no judge '{target.model}'. {known} Or give the grader a 'base_url' of its own."
+        message = (
+            f"There is no judge '{target.model}'. {there_are} {models.BY_ALIAS} Or give the grader a"
+            " 'base_url' of its own."
+        )
         raise GraderInvalid(message, param="model", code="unsupported_grader")
 
     def _key(self, entry: JudgeEntry) -> str:

@@ -19,6 +19,14 @@ class OwnModel(JudgeEntry):
     """Returns a base model, or one that the project has tuned."""
 
 
+def own_names(settings: Settings, project_id: str) -> list[str]:
+    """Returns the names of this service's models that may judge for a project; none without a sampler."""
+    if not settings.sampler_url or not project_id:
+        return []
+    with unit_of_work() as db:
+        return models.names(db, project_id)
+
+
 def own_model(settings: Settings, project_id: str, name: str) -> OwnModel | None:
     """Returns the judge that a project's own model is, or None without such a model or a sampler."""
     if not settings.sampler_url or not project_id:

@@ -13,6 +13,7 @@ from app.errors import DATABASE_AWAY, ApiError, BadRequest, MethodNotAllowed, No
 from app.http.transaction import state_of
 from app.validation_errors import describe
 
+API, PAGES = "/v1/", "/dashboard"
 NOT_YET = re.compile(
     r"/v1/(chat|completions|responses|evals|embeddings|batches|organization|moderations"
     r"|vector_stores|assistants|threads|images|audio|conversations|containers)(/|\Z)"
@@ -44,12 +45,22 @@ def _as_api_error(request: Request, error: Exception) -> ApiError:
     return database_away(error)
 
 
+def _about_base_url(request: Request) -> str:
+    """Says so if the client's base URL is what is wrong: the API's paths begin with /v1, once."""
+    path, base = request.url.path, f"{request.base_url}v1"
+    if path.startswith(f"{API}v1/"):
+        return f". The path has /v1 twice: set the client's base_url to {base}."
+    if not path.startswith(("/v1/", PAGES)):
+        return f". The paths of the API begin with /v1: set the client's base_url to {base}."
+    return ""
+
+
 def _from_routing(request: Request, error: HTTPException) -> ApiError:
     path, method = request.url.path, request.method
     if error.status_code in (404, 405) and NOT_YET.match(path):
         return NotFound(f"{method} {path} is not available in this version of Cherry.")
     if error.status_code == 404:
-        return NotFound(f"Invalid URL ({method} {path})")
+        return NotFound(f"Invalid URL ({method} {path}){_about_base_url(request)}")
     if error.status_code == 405:
         return MethodNotAllowed(f"Not allowed to {method} on {path}.", headers=error.headers)
     return BadRequest(str(error.detail))

@@ -28,7 +28,9 @@ class Job(Base):
         Index("ix_jobs_metadata", "metadata", postgresql_using="gin"),
         Index(
             "ix_jobs_claimable",
+            "project_id",
             "created_at",
+            "id",
             postgresql_where=text("status IN ('validating_files', 'queued', 'running')"),
         ),
         CheckConstraint(f"status IN {ACTIVE + TERMINAL}", name="status"),

@@ -7,14 +7,14 @@ no row and raises `LeaseLost`. Leases run on the database's clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import structlog
 from sqlalchemy import ColumnElement, and_, exists, func, not_, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import QueryableAttribute, Session
 
 from app import queue
 from app.events import service as events
@@ -22,6 +22,7 @@ from app.events.models import JobEvent
 from app.jobs.capacity import Capacity
 from app.jobs.models import Job
 from app.jobs.status import OVER, UNOWNED, Claim, HeldStatus, move, returning, update_held
+from app.tenants.models import Project
 from app.webhooks import service as webhooks
 
 log = structlog.get_logger(__name__)
@@ -29,6 +30,11 @@ log = structlog.get_logger(__name__)
 
 WAITS = "waits-for-resources"
 """The key of the one event that tells of a job too large for the worker that looked."""
+TURNS: Mapping[HeldStatus, QueryableAttribute[Any]] = {
+    "validating_files": Project.last_validation_at,
+    "running": Project.last_training_at,
+}
+"""Where the last turn of a project is noted: the one whose turn was longest ago is next."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +46,21 @@ class Heartbeat:
     seconds_in_phase: float
 
 
-def claim_for_validation(db: Session, owner: str, lease: timedelta) -> Claim | None:
-    """Takes the oldest job whose files wait for validation."""
-    free = or_(Job.lease_expires_at.is_(None), Job.lease_expires_at < func.now())
-    job = _take(db, and_(Job.status == "validating_files", free), "validating_files", owner, lease)
+def claim_for_validation(
+    db: Session, owner: str, lease: timedelta, passed_over: Sequence[str] = ()
+) -> Claim | None:
+    """Takes a job whose files wait for validation: the oldest of the project whose turn it is.
+
+    No job of the projects `passed_over` is taken.
+    """
+    wanted = and_(_waits_for_validation(), Job.project_id.not_in(passed_over))
+    job = _take(db, wanted, "validating_files", owner, lease)
     return Claim(job.id, job.attempt, "validating_files") if job else None
 
 
 def claim_for_training(db: Session, owner: str, lease: timedelta, capacity: Capacity) -> Claim | None:
-    """Takes the oldest job that is queued, or whose worker went silent, and that fits this machine.
+    """Takes a job that is queued, or whose worker went silent, and that fits this machine: the oldest of the
+    project whose turn it is.
 
     The owners of jobs that are too large for it are told so, once. Jobs whose worker went silent after their
     owner had asked for a pause or a cancel get that instead of another attempt.
@@ -70,8 +82,7 @@ def trainable() -> ColumnElement[bool]:
 def has_work(db: Session, kind: queue.Queue, capacity: Capacity) -> bool:
     """Tells whether a worker of that queue on this machine would find a job, or one to tell of its
     waiting."""
-    free = or_(Job.lease_expires_at.is_(None), Job.lease_expires_at < func.now())
-    wanted = and_(Job.status == "validating_files", free)
+    wanted = _waits_for_validation()
     if kind == "train":
         lost = and_(_is_silent(), _is_asked_to_end())
         wanted = or_(and_(trainable(), _fits(capacity)), _waits_untold(capacity), lost)
@@ -125,11 +136,17 @@ def release(db: Session, claim: Claim, why: str = "The worker stopped") -> None:
 
 
 def requeue_crashed(db: Session, claim: Claim, reason: str) -> None:
-    """Queues a job whose training process ended by itself, and says why.
+    """Lets a job be tried again whose process ended by itself, and says why.
 
     If its owner had asked for a cancel or a pause, that is what becomes of it.
     """
     job = update_held(db, claim)
+    if claim.status == "validating_files":
+        message = f"The validation ended early: {reason}. It is tried again"
+        events.append(db, job.id, f"crashed-{job.attempt}", message, level="warn")
+        update_held(db, claim, **UNOWNED)
+        queue.wake_validator(db)
+        return
     message = f"The training process ended early: {reason}. Going on from step {job.state_step or 0}"
     events.append(db, job.id, f"crashed-{job.attempt}", message, level="warn")
     if _end_as_asked(db, claim):
@@ -228,6 +245,11 @@ def _end_lost_as_asked(db: Session) -> None:
             pause_now(db, job.id, None)
 
 
+def _waits_for_validation() -> ColumnElement[bool]:
+    free = or_(Job.lease_expires_at.is_(None), Job.lease_expires_at < func.now())
+    return and_(Job.status == "validating_files", free)
+
+
 def _is_silent() -> ColumnElement[bool]:
     """Selects the jobs whose worker stopped renewing its lease."""
     return and_(Job.status == "running", Job.lease_expires_at < func.now())
@@ -261,11 +283,12 @@ def _tell_of_waiting(db: Session, capacity: Capacity) -> None:
 
 
 def _take(db: Session, free: ColumnElement[bool], to: HeldStatus, owner: str, lease: timedelta) -> Job | None:
-    """Claims the oldest free job. Two workers never get the same one: the row lock decides."""
-    oldest = select(Job.id).where(free).order_by(Job.created_at, Job.id).limit(1)
-    candidate = db.scalars(oldest.with_for_update(skip_locked=True)).first()
+    """Claims a free job. Two workers never get the same one: the row lock decides."""
+    turn = TURNS[to]
+    candidate = _next_in_turn(db, free, turn)
     if candidate is None:
         return None
+    _note_turn(db, candidate, turn)
     values: dict[str, Any] = {
         "attempt": Job.attempt + 1,
         "lease_owner": owner,
@@ -277,3 +300,28 @@ def _take(db: Session, free: ColumnElement[bool], to: HeldStatus, owner: str, le
     if to == "running":
         return move(db, candidate, to, **values, started_at=func.coalesce(Job.started_at, func.now()))
     return returning(db, update(Job).where(Job.id == candidate).values(values))
+
+
+def _next_in_turn(db: Session, free: ColumnElement[bool], turn: QueryableAttribute[Any]) -> str | None:
+    """Returns the oldest free job of the project whose last turn was longest ago, and locks both rows.
+
+    What another worker is just taking is passed over, its project too: that has its turn now. Only where
+    nobody else's job is free another one of the same project is taken. Nothing here waits for a lock.
+    """
+    waiting = select(Job.id).join(Project, Project.id == Job.project_id).where(free)
+    ordered = waiting.order_by(turn.asc().nulls_first(), Job.created_at, Job.id).limit(1)
+    for locked in ((Job, Project), (Job,)):
+        taken = db.scalars(ordered.with_for_update(of=locked, key_share=True, skip_locked=True)).first()
+        if taken is not None:
+            return taken
+    return None
+
+
+def _note_turn(db: Session, job_id: str, turn: QueryableAttribute[Any]) -> None:
+    """Notes that the job's project has its turn now, unless another worker is just noting the same."""
+    own = select(Project.id).where(
+        Project.id == select(Job.project_id).where(Job.id == job_id).scalar_subquery()
+    )
+    unlocked = own.with_for_update(key_share=True, skip_locked=True)
+    values = {turn.key: func.clock_timestamp()}  # later than that of a transaction which began before
+    db.execute(update(Project).where(Project.id.in_(unlocked)).values(values))

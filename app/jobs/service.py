@@ -18,7 +18,7 @@ from app.jobs.models import ACTIVE, TERMINAL, Job
 from app.jobs.request import checked_integrations, checked_method, checked_resources
 from app.jobs.schemas import MAX_SEED, JobCreate
 from app.models import service as models
-from app.pagination import Page, page_by_age
+from app.pagination import Owned, Page, page_by_age
 from app.tenants.models import Project
 
 
@@ -83,14 +83,13 @@ def list_jobs(
     db: Session, project_id: str, *, metadata: Mapping[str, str] | None, after: str | None, limit: int
 ) -> Page[Job]:
     """Jobs, newest first, that carry all these pairs; an empty mapping means jobs without metadata."""
-    own = Job.project_id == project_id
-    query = select(Job).where(own)
+    query = select(Job).where(Job.project_id == project_id)
     if metadata:
         query = query.where(Job.meta.contains(dict(metadata)))
     elif metadata is not None:
         query = query.where(or_(Job.meta.is_(None), Job.meta == {}))
-    whole = select(Job).where(own)
-    return page_by_age(db, query, Job, after=after, limit=limit, newest_first=True, whole=whole)
+    of = Owned(Job.project_id, project_id)
+    return page_by_age(db, query, of, after=after, limit=limit, newest_first=True)
 
 
 def cancel(db: Session, project_id: str, job_id: str) -> Job:

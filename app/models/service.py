@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from sqlalchemy import ColumnElement, Select, exists, or_, select
@@ -13,20 +13,18 @@ from app.checkpoints.models import Checkpoint
 from app.errors import BadRequest, Forbidden, NotFound
 from app.ids import random_id
 from app.jobs.models import Job
+from app.models.folders import BaseModelInvalid, check_model_folder
 from app.models.models import Model, ModelAlias
 from app.permissions.models import CheckpointPermission
 
 BASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npz")
-"""Weight files that run code when they are loaded."""
+MAX_TOLD = 10
+"""Names of models that a message lists."""
+BY_ALIAS = "The operator lets another name stand for a base model: `cherry models alias add NAME MODEL`."
 
 
 class AliasInvalid(Exception):
     """A name cannot stand for a model; the text says why."""
-
-
-class BaseModelInvalid(Exception):
-    """A folder cannot serve as a base model; the text says why and what to do."""
 
 
 def list_models(db: Session, project_id: str) -> list[Model]:
@@ -52,7 +50,7 @@ def get(db: Session, project_id: str, name: str) -> Model:
     model = find(db, project_id, name)
     if model is None:
         message = f"The model '{name}' does not exist or you do not have access to it."
-        raise NotFound(message, param="model", code="model_not_found")
+        raise NotFound(f"{message} {there_are(db, project_id)}", param="model", code="model_not_found")
     return model
 
 
@@ -77,7 +75,29 @@ def tunable(db: Session, project_id: str, name: str) -> Model:
     if model is not None:
         return model
     message = f"The model '{name}' is not available for fine-tuning or does not exist."
-    raise BadRequest(message, param="model", code="model_not_available")
+    raise BadRequest(f"{message} {there_are(db, project_id)}", param="model", code="model_not_available")
+
+
+def names(db: Session, project_id: str) -> list[str]:
+    """Returns every name by which the project can name a model: base models, aliases, then its own."""
+    models = list_models(db, project_id)
+    base = [model.name for model in models if model.project_id is None]
+    aliases = [alias.name for alias in list_aliases(db)]
+    return [*base, *aliases, *(model.name for model in models if model.project_id is not None)]
+
+
+def there_are(db: Session, project_id: str) -> str:
+    """Returns what to say to whoever named a model that is not there: what is, and how to rename it."""
+    known = names(db, project_id)
+    if not known:
+        return "There are no models: `cherry models add` registers one."
+    return f"There are: {listed(known)}. {BY_ALIAS}"
+
+
+def listed(known: Sequence[str]) -> str:
+    """Returns names as a sentence holds them, the first `MAX_TOLD`."""
+    more = f" and {len(known) - MAX_TOLD} more" if len(known) > MAX_TOLD else ""
+    return ", ".join(known[:MAX_TOLD]) + more
 
 
 def list_aliases(db: Session) -> list[ModelAlias]:
@@ -116,8 +136,8 @@ def remove_alias(db: Session, name: str) -> None:
 def add_base_model(db: Session, name: str, folder: Path) -> Model:
     """Registers a folder as a base model for every project; a known name moves to the new folder.
 
-    Raises `BaseModelInvalid` unless it holds a config, safetensors weights (and no pickled ones), a tokenizer
-    and a chat template.
+    Raises `BaseModelInvalid` with what is wrong with the folder's files. What takes a child process to find
+    out `folders.try_model_folder` tells, before a transaction is open.
     """
     if not BASE_NAME.fullmatch(name):
         raise BaseModelInvalid(
@@ -132,37 +152,6 @@ def add_base_model(db: Session, name: str, folder: Path) -> Model:
     model.folder = str(folder.absolute())
     db.flush()
     return model
-
-
-def check_model_folder(folder: Path) -> None:
-    """Raises `BaseModelInvalid` with everything that is wrong with a model folder."""
-    if not folder.is_dir():
-        raise BaseModelInvalid(f"{folder} is not a folder.")
-    names = {path.name for path in folder.iterdir() if path.is_file()}
-    wrong = []
-    if "config.json" not in names:
-        wrong.append("config.json is missing")
-    if not any(name.endswith(".safetensors") for name in names):
-        wrong.append("there are no *.safetensors weights")
-    if pickled := sorted(name for name in names if name.endswith(PICKLED)):
-        wrong.append(f"it holds pickled files, which can run code ({', '.join(pickled[:3])}): remove them")
-    if not names & {"tokenizer.json", "tokenizer.model", "vocab.json"}:
-        wrong.append("the tokenizer is missing (tokenizer.json)")
-    elif not _has_chat_template(folder, names):
-        wrong.append("the tokenizer has no chat template (chat_template.jinja or tokenizer_config.json)")
-    if wrong:
-        raise BaseModelInvalid(f"{folder} cannot be used: {'; '.join(wrong)}.")
-
-
-def _has_chat_template(folder: Path, names: set[str]) -> bool:
-    if names & {"chat_template.jinja", "chat_template.json"}:
-        return True
-    if "tokenizer_config.json" not in names:
-        return False
-    try:
-        return bool(json.loads((folder / "tokenizer_config.json").read_text("utf-8")).get("chat_template"))
-    except (ValueError, AttributeError):
-        return False
 
 
 def find(db: Session, project_id: str, name: str) -> Model | None:

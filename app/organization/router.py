@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query, Request
 
+from app.db import unit_of_work
 from app.http.transaction import CurrentAdmin, Db, KeptRoute
 from app.organization import schemas as wire
 from app.organization import service as organization
@@ -20,6 +21,20 @@ ACCOUNTS = f"{PROJECT}/service_accounts"
 ACCOUNT = f"{ACCOUNTS}/{{service_account_id}}"
 ADMIN_KEYS = "/admin_api_keys"
 
+
+def known(request: Request, admin: CurrentAdmin) -> None:
+    """Refuses what is not there of all that the path names. A dependency is asked before the body is read."""
+    named = request.path_params
+    of = admin.organization_id, named["project_id"]
+    with unit_of_work() as db:
+        organization.project(db, *of)
+        if "api_key_id" in named:
+            organization.key(db, *of, named["api_key_id"])
+        if "service_account_id" in named:
+            organization.account(db, *of, named["service_account_id"])
+
+
+KNOWN = [Depends(known)]
 Access = Annotated[organization.Access, Query(description="Whether the owner has access to the project.")]
 
 
@@ -45,7 +60,7 @@ def retrieve_project(project_id: str, admin: CurrentAdmin, db: Db) -> wire.Proje
     return wire.ProjectOut.of(organization.project(db, admin.organization_id, project_id))
 
 
-@router.post(PROJECT)
+@router.post(PROJECT, dependencies=KNOWN)
 def update_project(
     project_id: str, request: wire.ProjectUpdate, admin: CurrentAdmin, db: Db
 ) -> wire.ProjectOut:
@@ -82,7 +97,7 @@ def retrieve_key(project_id: str, api_key_id: str, admin: CurrentAdmin, db: Db) 
     return wire.KeyOut.of(organization.key(db, admin.organization_id, project_id, api_key_id))
 
 
-@router.post(f"{KEYS}/{{api_key_id}}")
+@router.post(f"{KEYS}/{{api_key_id}}", dependencies=KNOWN)
 def update_key(
     project_id: str, api_key_id: str, request: wire.KeyUpdate, admin: CurrentAdmin, db: Db
 ) -> wire.KeyOut:
@@ -108,7 +123,7 @@ def list_accounts(
     return Listed[wire.AccountOut].holding([wire.AccountOut.of(row) for row in page.rows], page.has_more)
 
 
-@router.post(ACCOUNTS)
+@router.post(ACCOUNTS, dependencies=KNOWN)
 def create_account(
     project_id: str, request: wire.AccountCreate, admin: CurrentAdmin, db: Db
 ) -> wire.AccountCreated:
@@ -133,7 +148,7 @@ def retrieve_account(
     return wire.AccountOut.of(found)
 
 
-@router.post(ACCOUNT)
+@router.post(ACCOUNT, dependencies=KNOWN)
 def update_account(
     project_id: str, service_account_id: str, request: wire.AccountUpdate, admin: CurrentAdmin, db: Db
 ) -> wire.AccountOut:
@@ -153,7 +168,7 @@ def delete_account(
     return wire.AccountDeleted(id=service_account_id)
 
 
-@router.post(f"{ACCOUNT}/api_keys")
+@router.post(f"{ACCOUNT}/api_keys", dependencies=KNOWN)
 def create_account_key(
     project_id: str, service_account_id: str, request: wire.AccountKeyCreate, admin: CurrentAdmin, db: Db
 ) -> wire.NewKeyOut:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.errors import BadRequest, NotFound
 from app.ids import random_id
-from app.pagination import Page, page_by_age
+from app.pagination import Owned, Page, page_by_age
 from app.tenants import service as tenants
 from app.tenants.models import AdminApiKey, ApiKey, Project, ServiceAccount
 from app.tenants.service import DEFAULT_PROJECT, NewAdminKey, NewKey, is_valid
@@ -37,10 +37,11 @@ def list_projects(
     db: Session, organization_id: str, *, include_archived: bool, after: str | None, limit: int
 ) -> Page[Project]:
     """Lists projects, oldest first."""
-    query = whole = select(Project).where(Project.organization_id == organization_id)
+    query = select(Project).where(Project.organization_id == organization_id)
     if not include_archived:
         query = query.where(Project.archived_at.is_(None))
-    return page_by_age(db, query, Project, after=after, limit=limit, newest_first=False, whole=whole)
+    of = Owned(Project.organization_id, organization_id)
+    return page_by_age(db, query, of, after=after, limit=limit, newest_first=False)
 
 
 def project(db: Session, organization_id: str, project_id: str) -> Project:
@@ -81,15 +82,15 @@ def list_keys(
 ) -> Page[OwnedKey]:
     """Lists a project's keys that are not revoked, oldest first."""
     found = project(db, organization_id, project_id)
-    whole = select(ApiKey).where(ApiKey.project_id == found.id)
-    query = whole.where(ApiKey.revoked_at.is_(None))
+    query = select(ApiKey).where(ApiKey.project_id == found.id, ApiKey.revoked_at.is_(None))
     if access != "any":
         roleless = select(ServiceAccount.id).where(
             ServiceAccount.id == ApiKey.service_account_id, ServiceAccount.role == "none"
         )
         inactive = roleless.exists() if found.archived_at is None else true()
         query = query.where(inactive if access == "inactive" else ~inactive)
-    page = page_by_age(db, query, ApiKey, after=after, limit=limit, newest_first=False, whole=whole)
+    of = Owned(ApiKey.project_id, found.id)
+    page = page_by_age(db, query, of, after=after, limit=limit, newest_first=False)
     return Page([_owned(db, found, key) for key in page.rows], page.has_more)
 
 
@@ -132,7 +133,8 @@ def list_accounts(
     """Lists a project's service accounts, oldest first."""
     found = project(db, organization_id, project_id)
     query = select(ServiceAccount).where(ServiceAccount.project_id == found.id)
-    return page_by_age(db, query, ServiceAccount, after=after, limit=limit, newest_first=False)
+    of = Owned(ServiceAccount.project_id, found.id)
+    return page_by_age(db, query, of, after=after, limit=limit, newest_first=False)
 
 
 def account(db: Session, organization_id: str, project_id: str, account_id: str) -> ServiceAccount:
@@ -208,11 +210,11 @@ def list_admin_keys(
     db: Session, organization_id: str, *, order: Order, after: str | None, limit: int
 ) -> Page[AdminApiKey]:
     """Lists admin keys that are not revoked, oldest first unless `order` is "desc"."""
-    whole = select(AdminApiKey).where(AdminApiKey.organization_id == organization_id)
-    query = whole.where(AdminApiKey.revoked_at.is_(None))
+    valid = (AdminApiKey.organization_id == organization_id, AdminApiKey.revoked_at.is_(None))
+    of = Owned(AdminApiKey.organization_id, organization_id)
     newest_first = order == "desc"
     return page_by_age(
-        db, query, AdminApiKey, after=after, limit=limit, newest_first=newest_first, whole=whole
+        db, select(AdminApiKey).where(*valid), of, after=after, limit=limit, newest_first=newest_first
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 
+from app.db import unit_of_work
 from app.http.transaction import CurrentActor, Db, KeptRoute
 from app.pagination import MAX_CURSOR, Cursor, Limit
 from app.permissions import service as permissions
@@ -18,7 +19,13 @@ router = APIRouter(
 )
 
 
-@router.post("")
+def known(fine_tuned_model_checkpoint: str, actor: CurrentActor) -> None:
+    """Refuses a checkpoint that is not there. A dependency is asked before the body is looked at."""
+    with unit_of_work() as db:
+        permissions.managed(db, actor, fine_tuned_model_checkpoint)
+
+
+@router.post("", dependencies=[Depends(known)])
 def create_permissions(
     fine_tuned_model_checkpoint: str, request: PermissionCreate, actor: CurrentActor, db: Db
 ) -> PermissionList:

@@ -15,7 +15,7 @@ from app.errors import BadRequest, NotFound
 from app.ids import random_id
 from app.jobs.models import Job
 from app.models.models import Model
-from app.pagination import Page, page_by_age
+from app.pagination import Owned, Page, page_by_age
 from app.permissions.models import CheckpointPermission
 from app.tenants.models import Project
 
@@ -29,7 +29,7 @@ def grant(
 
     Raises `NotFound`, or `BadRequest` for a project that the organisation does not have.
     """
-    checkpoint = _checkpoint(db, actor, model_name)
+    checkpoint = managed(db, actor, model_name)
     if checkpoint.storage_key is None:
         raise BadRequest(f"The checkpoint '{model_name}' is not kept any more.")
     _check_projects(db, actor.organization_id, project_ids)
@@ -53,26 +53,29 @@ def list_granted(
     limit: int,
 ) -> Page[CheckpointPermission]:
     """Lists a checkpoint's permissions by age. Raises `NotFound`."""
-    checkpoint = _checkpoint(db, actor, model_name)
+    checkpoint = managed(db, actor, model_name)
     table = CheckpointPermission
-    query = whole = select(table).where(table.checkpoint_id == checkpoint.id)
+    query = select(table).where(table.checkpoint_id == checkpoint.id)
     if project_id is not None:
         query = query.where(table.project_id == project_id)
-    newest_first = order == "descending"
-    return page_by_age(db, query, table, after=after, limit=limit, newest_first=newest_first, whole=whole)
+    of = Owned(table.checkpoint_id, checkpoint.id)
+    return page_by_age(db, query, of, after=after, limit=limit, newest_first=order == "descending")
 
 
 def revoke(db: Session, actor: Caller | AdminCaller, model_name: str, permission_id: str) -> None:
     """Takes a permission back, from the next request on. Raises `NotFound`."""
-    checkpoint = _checkpoint(db, actor, model_name)
+    checkpoint = managed(db, actor, model_name)
     own = (CheckpointPermission.id == permission_id, CheckpointPermission.checkpoint_id == checkpoint.id)
     gone = db.scalars(delete(CheckpointPermission).where(*own).returning(CheckpointPermission.id)).first()
     if gone is None:
         raise NotFound(f"No such permission: {permission_id}", param="permission_id")
 
 
-def _checkpoint(db: Session, actor: Caller | AdminCaller, name: str) -> Checkpoint:
-    """Returns a checkpoint by its own name, or by that of the tuned model that was made of it."""
+def managed(db: Session, actor: Caller | AdminCaller, name: str) -> Checkpoint:
+    """Returns a checkpoint by its own name, or by that of the tuned model that was made of it.
+
+    Raises `NotFound`, also where the actor may not say who else uses it.
+    """
     tuned = and_(Model.job_id == Checkpoint.job_id, Model.storage_key == Checkpoint.storage_key)
     query = (
         select(Checkpoint).join(Job, Job.id == Checkpoint.job_id).join(Project, Project.id == Job.project_id)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
 from app.http.transaction import CurrentCaller, Db, KeptRoute
 from app.jobs import service as jobs
-from app.pagination import MAX_NUMBER, Cursor, Limit
+from app.pagination import Cursor, Limit, Number
 from app.rollouts import service as rollouts
 from app.rollouts.schemas import RolloutList
 
 router = APIRouter(
     prefix="/v1/fine_tuning/jobs/{job_id}/rollouts", tags=["fine-tuning"], route_class=KeptRoute
 )
-
-Number = Annotated[int | None, Query(ge=0, le=MAX_NUMBER)]
 
 
 @router.get("", openapi_extra={"x-cherry": True})

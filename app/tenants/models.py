@@ -31,6 +31,10 @@ class Project(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     archived_at: Mapped[datetime | None]
     """When it was archived; from then on none of its keys works."""
+    last_validation_at: Mapped[datetime | None]
+    """When a worker last took one of its jobs to validate: projects take turns."""
+    last_training_at: Mapped[datetime | None]
+    """When a worker last took one of its jobs to train."""
 
 
 class ServiceAccount(Base):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from app.auth import Caller
@@ -84,7 +84,13 @@ def _keep_part(caller: Caller, request: Request, upload_id: str, part: receive.U
         raise
 
 
-@router.post("/{upload_id}/complete", response_model_exclude_none=True)
+def known(upload_id: str, caller: CurrentCaller) -> None:
+    """Refuses an upload that is not there. A dependency is asked before the body is looked at."""
+    with unit_of_work() as db:
+        uploads.get(db, caller.project_id, upload_id)
+
+
+@router.post("/{upload_id}/complete", response_model_exclude_none=True, dependencies=[Depends(known)])
 def complete_upload(
     upload_id: str, body: UploadComplete, request: Request, caller: CurrentCaller
 ) -> UploadOut:

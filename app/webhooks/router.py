@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
 from app.db import unit_of_work
 from app.errors import BadRequest
@@ -34,6 +34,15 @@ ENDPOINTS = "/webhook_endpoints"
 ENDPOINT = f"{ENDPOINTS}/{{webhook_endpoint_id}}"
 
 
+def known(webhook_endpoint_id: str, caller: CurrentCaller) -> None:
+    """Refuses an endpoint that is not there. A dependency is asked before the body is looked at."""
+    with unit_of_work() as db:
+        webhooks.get(db, caller.project_id, webhook_endpoint_id)
+
+
+KNOWN = [Depends(known)]
+
+
 @router.get("/webhook_event_types")
 def list_event_types(_: CurrentCaller) -> EventTypeList:
     """The types of events that an endpoint may ask for."""
@@ -60,7 +69,7 @@ def retrieve_endpoint(webhook_endpoint_id: str, caller: CurrentCaller, db: Db) -
     return EndpointOut.of(webhooks.get(db, caller.project_id, webhook_endpoint_id))
 
 
-@router.post(ENDPOINT, response_model_exclude_none=True)
+@router.post(ENDPOINT, response_model_exclude_none=True, dependencies=KNOWN)
 def update_endpoint(
     webhook_endpoint_id: str, request: EndpointUpdate, caller: CurrentCaller, db: Db
 ) -> EndpointOut:
@@ -78,7 +87,7 @@ def delete_endpoint(webhook_endpoint_id: str, caller: CurrentCaller, db: Db) -> 
     return EndpointDeleted(id=webhook_endpoint_id)
 
 
-@router.post(f"{ENDPOINT}/rotate_secret", response_model_exclude_none=True)
+@router.post(f"{ENDPOINT}/rotate_secret", response_model_exclude_none=True, dependencies=KNOWN)
 def rotate_secret(
     webhook_endpoint_id: str, caller: CurrentCaller, db: Db, request: SecretRotation | None = None
 ) -> EndpointWithSecretOut:
@@ -88,7 +97,7 @@ def rotate_secret(
     return EndpointWithSecretOut.of_new(made)
 
 
-@router.post(f"{ENDPOINT}/test")
+@router.post(f"{ENDPOINT}/test", dependencies=KNOWN)
 def test_endpoint(webhook_endpoint_id: str, request: EndpointTest, caller: CurrentCaller) -> EndpointTested:
     """Send a sample event now, once, and tell which status came back."""
     sealer = _sealer()

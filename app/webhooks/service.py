@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.errors import BadRequest, NotFound
 from app.ids import random_id
-from app.pagination import Page, page_by_age
+from app.pagination import Owned, Page, page_by_age
 from app.sealing import Sealer
 from app.tenants.models import Project
 from app.webhooks.event_types import EventType
@@ -61,8 +61,8 @@ def get(db: Session, project_id: str, endpoint_id: str) -> WebhookEndpoint:
 
 def list_endpoints(db: Session, project_id: str, *, after: str | None, limit: int) -> Page[WebhookEndpoint]:
     """Lists endpoints, newest first."""
-    own = _own(project_id)
-    return page_by_age(db, own, WebhookEndpoint, after=after, limit=limit, newest_first=True)
+    of = Owned(WebhookEndpoint.project_id, project_id)
+    return page_by_age(db, _own(project_id), of, after=after, limit=limit, newest_first=True)
 
 
 def change(
@@ -128,10 +128,9 @@ def list_deliveries(
     endpoint = get(db, project_id, endpoint_id)
     of_endpoint = WebhookDelivery.endpoint_id == endpoint.id
     query = select(WebhookDelivery, WebhookEvent.type).join(WebhookEvent).where(of_endpoint)
-    if after:
-        seen = select(WebhookDelivery.seq).where(of_endpoint, WebhookDelivery.id == after)
-        if (seq := db.scalars(seen).first()) is not None:
-            query = query.where(WebhookDelivery.seq < seq)
+    of = Owned(WebhookDelivery.endpoint_id, endpoint.id)
+    if seen := of.place(db, after, ("seq",)) if after else None:
+        query = query.where(WebhookDelivery.seq < seen[0])
     newest_first = query.order_by(WebhookDelivery.seq.desc()).limit(limit + 1)
     rows = [Delivered(*row) for row in db.execute(newest_first)]
     return Page(rows[:limit], len(rows) > limit)

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import ast
-import secrets
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graders import strict_json
+from graders.code.attempt import Attempt, TestFailed, value_of
+from graders.code.output import same_output
+from graders.code.python_tests import Expected, NotPython, PythonTest, integer, read_python_test
 from graders.code.tests_spec import MAX_TESTS
-from graders.code.values import ENCODER, decode, same
-from graders.services import Outcome
+from graders.code.values import same
+from graders.sandbox.transport import Opaque
 from graders.types import FailureKind, GradeFailed
 
 MAX_TEST = 262_144
 """Characters of one test."""
 
-_CHECKING = (ast.Assert, ast.Raise, ast.Expr, ast.If, ast.For, ast.While, ast.With, ast.Try)
-"""Statements that can fail a test; one that only defines functions is passed by anything."""
-
-_HELPERS = (
-    ENCODER
-    + """
-def _cherry_call(name, arguments):
-    place = globals()
-    if name not in place and isinstance(place.get("Solution"), type):
-        return _cherry_encode(getattr(place["Solution"](), name)(*arguments))
-    return _cherry_encode(place[name](*arguments))
-
-def _cherry_echo(word):
-    return word
-"""
-)
+Check = Callable[[Attempt], None]
+"""Tries a test on a completion. Raises `TestFailed`."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +28,13 @@ class Case:
 
     Attributes:
         shown: the test, short, for a person.
-        after: source that follows the completion's.
-        function: what is then called, with `arguments`; None runs the whole as a program.
-        stdin: what a program reads.
-        failure: returns what was wrong with the outcome of a run that ended well; None if the test is passed.
+        check: tries it.
+        judged: the test that is judged by running it; None where values are compared here.
     """
 
     shown: str
-    failure: Callable[[Outcome], str | None]
-    after: str = ""
-    function: str | None = None
-    arguments: Sequence[Any] = ()
-    stdin: str = ""
+    check: Check
+    judged: PythonTest | None = None
 
 
 def read_cases(value: Any, function: str | None, tolerance: float) -> list[Case]:
@@ -73,6 +55,14 @@ def unusable(why: str) -> GradeFailed:
     return GradeFailed(FailureKind.INVALID_VARIABLE, f"The row's tests {why}.")
 
 
+def loads(text: str) -> Any:
+    """Returns the JSON value of a text, with whole numbers of any length. Raises `ValueError`."""
+    try:
+        return json.loads(text, parse_int=integer)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def _listed(value: Any) -> list[Any]:
     """Returns a list of tests out of a list, its JSON, one text of Python, or inputs beside outputs."""
     if isinstance(value, str):
@@ -80,8 +70,8 @@ def _listed(value: Any) -> list[Any]:
         if not text.startswith(("[", "{")):
             return [value]
         try:
-            value = strict_json.loads(text)
-        except strict_json.StrictJsonError as fault:
+            value = loads(text)
+        except ValueError as fault:
             raise unusable(f"are not JSON: {fault}") from None
     if (
         isinstance(value, dict)
@@ -114,7 +104,7 @@ def _case(test: Any, at: int, function: str | None, tolerance: float) -> Case:
         )
     if name:
         return _call_case(name, _arguments(test["input"], at), _decoded(test["output"]), at, tolerance)
-    return _stdio_case(test["input"], test["output"], at)
+    return _stdio_case(test["input"], test["output"], at, tolerance)
 
 
 def _arguments(given: Any, at: int) -> list[Any]:
@@ -124,8 +114,8 @@ def _arguments(given: Any, at: int) -> list[Any]:
     if not isinstance(given, str):
         raise unusable(f"have arguments at {at} that are neither a list nor text")
     try:
-        return [strict_json.loads(line) for line in given.split("\n") if line.strip()]
-    except strict_json.StrictJsonError as fault:
+        return [loads(line) for line in given.split("\n") if line.strip()]
+    except ValueError as fault:
         raise unusable(f"have arguments at {at} that are not one JSON value a line: {fault}") from None
 
 
@@ -133,8 +123,8 @@ def _decoded(output: Any) -> Any:
     if not isinstance(output, str):
         return output
     try:
-        return strict_json.loads(output)
-    except strict_json.StrictJsonError:
+        return loads(output)
+    except ValueError:
         return output
 
 
@@ -144,82 +134,62 @@ def _call_case(name: Any, arguments: Any, expected: Any, at: int, tolerance: flo
     if not isinstance(arguments, list):
         raise unusable(f"have 'arguments' at {at} that are no list")
 
-    def failure(outcome: Outcome) -> str | None:
-        got = decode(outcome.value)
+    def check(attempt: Attempt) -> None:
+        got = value_of(attempt.call(name, arguments)[0])
         if same(expected, got, tolerance, is_json=True):
-            return None
-        if (
-            isinstance(expected, list)
-            and len(expected) == 1
-            and same(expected[0], got, tolerance, is_json=True)
-        ):
-            return None  # published call tests often hold the result in a list of one
-        return f"gave {_short(got)}, not {_short(expected)}"
+            return
+        # published call tests often hold the result in a list of one
+        is_one = isinstance(expected, list) and len(expected) == 1
+        if not (is_one and same(expected[0], got, tolerance, is_json=True)):
+            raise TestFailed(f"gave {_short(got)}, not {_short(expected)}")
 
     shown = f"{name}({', '.join(_short(one) for one in arguments)})"
-    return Case(shown[:120], failure, _HELPERS, "_cherry_call", [name, arguments])
+    return Case(shown[:120], check)
 
 
-def _python_case(test: str, at: int, tolerance: float) -> Case:
-    """Compares an assert of one value against a literal on this side.
-
-    Any other Python runs beside the completion.
-    """
-    if len(test) > MAX_TEST:
+def _python_case(text: str, at: int, tolerance: float) -> Case:
+    """Compares on this side what a test of values expects; any other runs where the completion is not."""
+    if len(text) > MAX_TEST:
         raise unusable(f"hold one at {at} of more than {MAX_TEST:,} characters")
     try:
-        tree = ast.parse(test)
-    except (SyntaxError, ValueError, MemoryError, RecursionError) as fault:
-        raise unusable(f"hold one at {at} that is not Python ({type(fault).__name__})") from None
-    if not any(isinstance(statement, _CHECKING) for statement in tree.body):
+        test = read_python_test(text)
+    except NotPython as fault:
+        raise unusable(f"hold one at {at} that is not Python ({fault})") from None
+    if not test.is_check:
         raise unusable(
             f"hold one at {at} that checks nothing: it has no assert, call or raise outside functions"
         )
-    shown = " ".join(test.split())[:120]
-    match tree.body:
-        case [ast.Assert(test=ast.Compare(left=left, ops=[ast.Eq()], comparators=[right]))]:
-            expected = _literal(right)
-            source = ast.get_source_segment(test, left)
-            if expected and source:
-                return _value_case(shown, source, expected[0], tolerance)
-    word = secrets.token_hex(16)
-
-    def failure(outcome: Outcome) -> str | None:
-        return None if outcome.value == word else "did not reach its end"
-
-    return Case(shown, failure, f"\n{test}\n{_HELPERS}", "_cherry_echo", [word])
+    shown = " ".join(text.split())[:120]
+    if test.expected:
+        return Case(shown, lambda attempt: _check_values(attempt, test.expected, tolerance))
+    return Case(shown, lambda attempt: attempt.judge(test), test)
 
 
-def _literal(node: ast.expr) -> list[Any] | None:
-    """Returns the value of a literal, in a list of one; None for anything that must be computed."""
-    try:
-        return [ast.literal_eval(node)]
-    except (ValueError, TypeError, MemoryError, RecursionError):
-        return None
+def _check_values(attempt: Attempt, expected: Sequence[Expected], tolerance: float) -> None:
+    replies = attempt.ask("evaluate", [[one.source for one in expected]])
+    for at, one in enumerate(expected):
+        got = value_of(replies[at] if at < len(replies) else ["!", "nothing"])
+        if one.is_truth:
+            is_right = (
+                isinstance(got, Opaque) == one.value if isinstance(got, Opaque) else bool(got) == one.value
+            )
+        else:
+            is_right = same(one.value, got, tolerance, is_json=False)
+        if not is_right:
+            raise TestFailed(f"gave {_short(got)}" + (f" for {one.source[:80]}" if len(expected) > 1 else ""))
 
 
-def _value_case(shown: str, source: str, expected: Any, tolerance: float) -> Case:
-    def failure(outcome: Outcome) -> str | None:
-        got = decode(outcome.value)
-        if same(expected, got, tolerance, is_json=False):
-            return None
-        return f"gave {_short(got)}"
-
-    after = f"{_HELPERS}\ndef _cherry_value():\n    return _cherry_encode((\n{source}\n    ))\n"
-    return Case(shown, failure, after, "_cherry_value")
-
-
-def _stdio_case(given: Any, expected: Any, at: int) -> Case:
+def _stdio_case(given: Any, expected: Any, at: int, tolerance: float) -> Case:
     stdin, wanted = (_lines(one, at) for one in (given, expected))
 
-    def failure(outcome: Outcome) -> str | None:
+    def check(attempt: Attempt) -> None:
+        outcome = attempt.run(stdin)
         if outcome.exit_code not in (0, None):
-            return f"ended with exit code {outcome.exit_code}"
-        if same_output(wanted, outcome.stdout):
-            return None
-        return f"printed {_short(outcome.stdout.strip())}, not {_short(wanted.strip())}"
+            raise TestFailed(f"ended with exit code {outcome.exit_code}")
+        if not same_output(wanted, outcome.stdout, tolerance):
+            raise TestFailed(f"printed {_short(outcome.stdout.strip())}, not {_short(wanted.strip())}")
 
-    return Case(f"input {_short(stdin.strip())}", failure, stdin=stdin)
+    return Case(f"input {_short(stdin.strip())}", check)
 
 
 def _lines(value: Any, at: int) -> str:
@@ -228,35 +198,6 @@ def _lines(value: Any, at: int) -> str:
     if not isinstance(value, str):
         raise unusable(f"have an 'input' or 'output' at {at} that is no text")
     return value
-
-
-def same_output(expected: str, printed: str) -> bool:
-    """Tells whether the lines are the same, or the numbers in them.
-
-    White space at the ends of lines and empty lines at the end are ignored.
-    """
-    wanted, got = ([line.strip() for line in text.strip().split("\n")] for text in (expected, printed))
-    if wanted == got:
-        return True
-    if len(wanted) != len(got):
-        return False
-    return all(_same_line(one, other) for one, other in zip(wanted, got, strict=True))
-
-
-def _same_line(one: str, other: str) -> bool:
-    left, right = one.split(), other.split()
-    if len(left) != len(right):
-        return False
-    return all(a == b or _close(a, b) for a, b in zip(left, right, strict=True))
-
-
-def _close(one: str, other: str) -> bool:
-    if not (set(one + other) <= set("0123456789.-+eE")) or len(one) > 40 or len(other) > 40:
-        return False
-    try:
-        return same(float(one), float(other), 1e-9, is_json=False)
-    except ValueError:
-        return False
 
 
 def _short(value: Any) -> str:

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from graders.spec_base import GraderName, NamedSpec, invalid, refuse
+from graders.intervals import Interval
+from graders.spec_base import GraderName, NamedSpec, RewardRange, invalid, refuse
 from graders.types import GraderInvalid
 
 MAX_SOURCE_BYTES = 256 * 1024
@@ -65,13 +66,21 @@ def _checked_source(source: str) -> str:
 
 
 class PythonSpec(NamedSpec):
-    """Asks for the number that `grade(sample, item)` returns, run in the sandbox."""
+    """Asks for the number that `grade(sample, item)` returns, run in the sandbox.
+
+    `range` is an extension: what the numbers lie in, which nobody else can know.
+    """
 
     type: Literal["python"]
     name: GraderName
     source: Annotated[str, Field(min_length=1), AfterValidator(_checked_source)]
     image_tag: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] = IMAGE_TAG
+    range: RewardRange | None = None
     pass_threshold: float | None = None
+
+    @property
+    def reward_range(self) -> Interval:
+        return Interval.stated(self.range)
 
     @model_validator(mode="before")
     @classmethod

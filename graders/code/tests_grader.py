@@ -1,7 +1,8 @@
 """Grades `code_tests`: the share of tests that a completion's Python passes. An extension of ours.
 
-Each test runs the completion anew in a process of the sandbox. Results are compared on this side wherever a
-test says what it expects; a test that is code of its own runs beside the completion, which could interfere.
+Each test runs the completion anew in a process of the sandbox. Results are compared on this side where a test
+says what it expects; a test that computes runs in a process of its own, on what the completion replied. Tests
+that hand the completion functions or objects of theirs, or look into it, must run beside it.
 """
 
 from __future__ import annotations
@@ -9,28 +10,22 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
+from graders.code.attempt import Attempt, Remembered, TestFailed, beside_of
 from graders.code.cases import Case, read_cases
 from graders.code.tests_spec import CodeTestsSpec
 from graders.grading import Score, grade_by
-from graders.services import Limits, Program, Sandbox, Services, required_sandbox
+from graders.services import Sandbox, Services, required_sandbox
 from graders.template import Template
-from graders.types import FailureKind, Grade, GradeFailed, Sample
+from graders.types import Grade, Sample
 
 MAX_CODE = 262_144
 """Most characters of a completion's code."""
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n", re.MULTILINE)
 _PYTHON = ("", "python", "py", "python3", "Python")
-
-_FAULTS = {
-    "time": "ran longer than its time limit",
-    "memory": "ran out of memory",
-    "no_result": "gave no result",
-    "output": "wrote too much",
-}
 
 
 @dataclass(frozen=True)
@@ -44,6 +39,7 @@ class CodeTests:
     before: Template
     function: Template | None
     sandbox: Sandbox
+    remembered: Remembered
     type: str = "code_tests"
 
     @classmethod
@@ -62,18 +58,14 @@ class CodeTests:
             Template.parse(spec.before),
             Template.parse(spec.function) if spec.function is not None else None,
             sandbox,
+            Remembered(),
         )
 
     def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade:
         return grade_by(self._score, sample, item)
 
     def _score(self, sample: Sample, item: Mapping[str, Any]) -> Score:
-        function = self.function.render(sample, item) if self.function else None
-        if isinstance(self.tests, Template):
-            raw = self.tests.value(sample, item)
-        else:
-            raw = [one.render(sample, item) for one in self.tests]
-        listed = read_cases(raw, function or None, self.spec.rel_tolerance)
+        listed = self._cases(sample, item)
         before = self.before.render(sample, item)
         code = code_of(self.input.render(sample, item))
         if not code.strip():
@@ -81,6 +73,31 @@ class CodeTests:
         if len(code) > MAX_CODE:
             return Score(0.0, {"passed": 0.0}, f"the code is longer than {MAX_CODE:,} characters")
         return self._scored(listed, before + code)
+
+    def _cases(self, sample: Sample, item: Mapping[str, Any]) -> list[Case]:
+        function = self.function.render(sample, item) if self.function else None
+        if isinstance(self.tests, Template):
+            raw = self.tests.value(sample, item)
+        else:
+            raw = [one.render(sample, item) for one in self.tests]
+        return read_cases(raw, function or None, self.spec.rel_tolerance)
+
+    def beside(self, item: Mapping[str, Any], deadline: float) -> list[str]:
+        """Returns, of the tests of a row that can only run beside the completion, what they are and why.
+
+        From `deadline` on, by `time.monotonic()`, no more are looked at.
+
+        Raises `GradeFailed` for tests that cannot be read.
+        """
+        nothing = Sample("")
+        before = self.before.render(nothing, item)
+        found = []
+        for case in self._cases(nothing, item):
+            if case.judged is None or monotonic() > deadline:
+                continue
+            if why := beside_of(self.sandbox, self.remembered, case.judged, before):
+                found.append(f"{case.shown}: {why}")
+        return found
 
     def _scored(self, listed: Sequence[Case], code: str) -> Score:
         n_passed, note = self._run(listed, code)
@@ -112,22 +129,11 @@ class CodeTests:
 
         Raises `GradeFailed` if the sandbox could not run it.
         """
-        outcome = self.sandbox.run(
-            Program(
-                source=f"{code}\n{case.after}",
-                function=case.function,
-                arguments=case.arguments,
-                stdin=case.stdin,
-                limits=Limits(seconds, seconds, self.spec.memory_mb * 2**20),
-            )
-        )
-        if outcome.fault is None:
-            return case.failure(outcome)
-        if outcome.fault == "server":
-            raise GradeFailed(
-                FailureKind.PYTHON_SERVER, f"The sandbox could not run a test: {outcome.message}"
-            )
-        return _FAULTS.get(outcome.fault) or f"raised {_last_line(outcome.message)}"
+        try:
+            case.check(Attempt(self.sandbox, self.remembered, code, seconds, self.spec.memory_mb * 2**20))
+        except TestFailed as failed:
+            return str(failed)
+        return None
 
 
 def code_of(completion: str) -> str:
@@ -144,8 +150,3 @@ def code_of(completion: str) -> str:
             found = completion[opened.end() : end]
         position = closed.end() if closed else len(completion)
     return completion if found is None else found
-
-
-def _last_line(message: str) -> str:
-    lines = message.strip().splitlines()
-    return lines[-1][:200] if lines else "an error"

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag
 
 from graders.spec_base import (
+    CodeTemplate,
     GraderName,
     NamedSpec,
     TemplateText,
@@ -25,12 +26,12 @@ class CodeTestsSpec(NamedSpec):
     name: GraderName
     input: TemplateText
     tests: Annotated[
-        Annotated[TemplateText, Tag("~text")]
-        | Annotated[list[TemplateText], Field(min_length=1, max_length=MAX_TESTS), Tag("~list")],
+        Annotated[CodeTemplate, Tag("~text")]
+        | Annotated[list[CodeTemplate], Field(min_length=1, max_length=MAX_TESTS), Tag("~list")],
         Discriminator(text_or_list),
     ]
     """The row's list of tests, or texts of tests."""
-    before: TemplateText = ""
+    before: CodeTemplate = ""
     """Code put before the completion's."""
     function: TemplateText | None = None
     """Which function tests of arguments and results call, unless a test names its own."""

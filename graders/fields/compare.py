@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import regex
@@ -13,7 +15,7 @@ from rapidfuzz import fuzz
 from rapidfuzz.distance import JaroWinkler
 
 from graders.fields.dates import read_date
-from graders.fields.numbers import read_number
+from graders.fields.numbers import CACHED_NUMBERS, exact, nearest, read_number
 from graders.fields.spec import BooleanRule, DateRule, Fold, FuzzyRule, NumberRule, ScalarRule, TextRule
 from graders.types import FailureKind, GradeFailed
 
@@ -25,6 +27,8 @@ _KEPT = "#%&@*+."
 
 _MINUS = re.compile(r"(?<!\w)[-\u2212](?=\.?[0-9])")
 _FULL_STOP = re.compile(r"\.(?![0-9])")
+_WHOLE_FLOAT = re.compile(r"[0-9](?:\.0(?![0-9])|e\+)")
+"""How JSON may write a whole number as a float."""
 _YES = frozenset(("true", "yes", "y", "on", "1"))
 _NO = frozenset(("false", "no", "n", "off", "0"))
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b", re.IGNORECASE)
@@ -196,13 +200,37 @@ def number_bounds(rule: NumberRule, reference: float) -> tuple[float, float]:
     """Returns the smallest and the largest number that agree with the reference."""
     if not rule.abs_tolerance and not rule.rel_tolerance:
         return reference, reference
-    tolerance = max(rule.abs_tolerance, rule.rel_tolerance * abs(reference))
-    return reference - tolerance, reference + tolerance
+    return _bounds(reference, rule.abs_tolerance, rule.rel_tolerance)
+
+
+@lru_cache(maxsize=CACHED_NUMBERS)
+def _bounds(reference: float, absolute: float, relative: float) -> tuple[float, float]:
+    number = exact(reference)
+    tolerance = max(exact(absolute), exact(relative) * abs(number))
+    low, high = nearest(number - tolerance), nearest(number + tolerance)
+    return (-math.inf if low is None else low), (math.inf if high is None else high)
 
 
 def canonical_json(value: Any) -> str:
-    """Returns compact JSON with sorted keys: equal values give equal text."""
+    """Returns compact JSON with sorted keys: equal values give equal text, 1 and 1.0 too."""
+    text = _dumped(value)
+    return _dumped(_with_whole_numbers(value)) if _WHOLE_FLOAT.search(text) else text
+
+
+def _dumped(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
+def _with_whole_numbers(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _with_whole_numbers(each) for key, each in value.items()}
+        case list():
+            return [_with_whole_numbers(each) for each in value]
+        case float() if value.is_integer():
+            return int(value)
+        case _:
+            return value
 
 
 class _Folding(dict[int, str]):

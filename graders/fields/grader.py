@@ -244,7 +244,9 @@ def _inferred_fields(items: Sequence[Any]) -> dict[str, FieldRule] | None:
 
 
 def _common_rule(values: Sequence[Any]) -> FieldRule:
-    told = [value for value in values if value is not None and value != []] or values
+    told = [value for value in values if value is not None] or values
+    if all(isinstance(value, list) for value in told):
+        told = [value for value in told if value] or told  # an empty list goes with lists of any items
     first, *others = (inferred_rule(value) for value in told)
     return first if all(rule == first for rule in others) else _NORMALIZED
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from rapidfuzz.distance import LCSseq
@@ -21,7 +21,7 @@ from graders.fields.numbers import read_number
 from graders.fields.spec import BooleanRule, DateRule, FuzzyRule, NumberRule, ScalarRule, TextRule
 
 MAX_ASSIGNED = 64
-"""Items of each side in the optimal assignment of `fuzzy` items; identical ones are paired before."""
+"""Items of each side in the optimal assignment of `fuzzy` items; of more, identical ones go first."""
 
 MAX_CELLS = 250_000
 """Comparisons in one ordered alignment; items of the answer beyond that count as wrong."""
@@ -151,21 +151,37 @@ def _numbers_matched(rule: NumberRule, given: list[float], wanted: list[float]) 
 
 
 def _texts_matched(rule: FuzzyRule, given: list[str], wanted: list[str]) -> float:
-    """Pairs identical texts, then the rest so that their ratios sum to the most."""
-    same = Counter(given) & Counter(wanted)
-    left = list((Counter(given) - same).elements())[:MAX_ASSIGNED]
-    right = list((Counter(wanted) - same).elements())[:MAX_ASSIGNED]
-    if len(left) > len(right):
-        left, right = right, left
-    ratios = [[text_ratio(one, other, rule) for other in right] for one in left]
-    return same.total() + best_assignment(ratios)
+    """Pairs texts so that their ratios sum to the most."""
+    same = surely_paired(given, wanted, MAX_ASSIGNED)
+    left = left_over(given, (one for one, _ in same), MAX_ASSIGNED)
+    right = left_over(wanted, (other for _, other in same), MAX_ASSIGNED)
+    ratios = [[text_ratio(given[i], wanted[j], rule) for j in right] for i in left]
+    return len(same) + sum(ratios[row][column] for row, column in assignment(ratios))
+
+
+def surely_paired(given: Sequence[Hashable], wanted: Sequence[Hashable], most: int) -> list[tuple[int, int]]:
+    """Returns the places of identical items that need no assignment.
+
+    Those are all of them where each item of the shorter list has its like, since no pairs can be worth more.
+    Else an item may be worth more beside another: only as many are paired as leave `most` of each list.
+    """
+    places: dict[Hashable, list[int]] = defaultdict(list)
+    for at in reversed(range(len(wanted))):
+        places[wanted[at]].append(at)
+    same = [(at, places[item].pop()) for at, item in enumerate(given) if places.get(item)]
+    if len(same) == min(len(given), len(wanted)):
+        return same
+    return same[: max(0, len(given) - most, len(wanted) - most)]
+
+
+def left_over(items: Sequence[Any], taken: Iterable[int], most: int) -> list[int]:
+    """Returns the places of the first items that are not taken, at most so many."""
+    gone = set(taken)
+    return [at for at in range(len(items)) if at not in gone][:most]
 
 
 def best_assignment(scores: Sequence[Sequence[float]]) -> float:
-    """Returns the largest sum with at most one score from each row and column.
-
-    Rows must not outnumber columns.
-    """
+    """Returns the largest sum with at most one score from each row and column."""
     return sum(scores[row][column] for row, column in assignment(scores))
 
 
@@ -175,6 +191,8 @@ def assignment(scores: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
     It is the Hungarian method with potentials (Kuhn 1955, in Jonker and Volgenant's form): O(rows^2 *
     columns).
     """
+    if scores and len(scores) > len(scores[0]):
+        return [(row, column) for column, row in assignment(list(zip(*scores, strict=True)))]
     rows = len(scores)
     columns = len(scores[0]) if rows else 0
     row_potential = [0.0] * (rows + 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from graders.fields.spec import NumberRule
@@ -11,16 +13,18 @@ from graders.minus import plain_minus
 
 MAX_NUMBER = 80
 """Characters of a text that may be a number."""
+CACHED_NUMBERS = 4096
+"""Numbers that stay converted: the completions of a group often say the same, and have one reference."""
 
 _POWER = "(?:[eE][-+]?[0-9]{1,3})?"
-_SPACE = "'\u2019 \u00a0\u202f"
+_SPACE = "'\u2019 \u00a0\u2009\u202f"
 _POINT = re.compile(
     rf"[-+]?(?:(?:[0-9]{{1,3}}(?:[,{_SPACE}][0-9]{{3}})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+){_POWER}"
 )
 _COMMA = re.compile(
     rf"[-+]?(?:(?:[0-9]{{1,3}}(?:[.{_SPACE}][0-9]{{3}})+|[0-9]+)(?:,[0-9]*)?|,[0-9]+){_POWER}"
 )
-_SEPARATORS = re.compile(r"[,'\u2019 \u00a0\u202f]")
+_SEPARATORS = re.compile(r"[,'\u2019 \u00a0\u2009\u202f]")
 _WHOLE = re.compile(r"[-+]?[0-9]{1,60}")
 
 _SIGNS = """
@@ -44,7 +48,7 @@ _AFTER = re.compile(rf"\s*({_MONEY}|{_CODE})(\)?)\Z")
 def read_number(value: Any, rule: NumberRule) -> float | None:
     """Returns the number that a value holds by a field's rule, in the rule's unit; None if it holds none.
 
-    Whole numbers stay exact integers where no unit is converted.
+    Whole numbers stay exact integers, and others are rounded once, after a unit was converted.
     """
     if isinstance(value, bool):
         return None
@@ -56,38 +60,64 @@ def read_number(value: Any, rule: NumberRule) -> float | None:
     if rule.currency is not None:
         text = _without_currency(text, rule.currency) or ""
     if rule.unit is not None:
-        return _in_unit(text, rule)
+        return _in_unit(text, rule.unit, rule.decimal)
     return _plain(text, rule.decimal)
 
 
 def _plain(text: str, decimal: str) -> float | None:
     if not (_POINT if decimal == "." else _COMMA).fullmatch(text):
         return None
-    if decimal == ",":
-        text = text.replace(".", "").replace(",", ".")
-    text = _SEPARATORS.sub("", text)
-    if _WHOLE.fullmatch(text):
-        return int(text)
-    number = float(text)
+    digits = _digits(text, decimal)
+    if _WHOLE.fullmatch(digits):
+        return int(digits)
+    number = float(digits)
     return number if abs(number) != float("inf") else None
 
 
-def _in_unit(text: str, rule: NumberRule) -> float | None:
+def _digits(text: str, decimal: str) -> str:
+    """Returns a number's text without separators and with a decimal point, as Python reads it."""
+    if decimal == ",":
+        text = text.replace(".", "").replace(",", ".")
+    return _SEPARATORS.sub("", text)
+
+
+@lru_cache(maxsize=CACHED_NUMBERS)
+def _in_unit(text: str, wanted_unit: str, decimal: str) -> float | None:
     """Returns a number with a unit of the same quantity, converted.
 
     A number without a unit is taken to be in the rule's.
     """
-    assert rule.unit is not None
-    found = (_POINT if rule.decimal == "." else _COMMA).match(text)
+    found = (_POINT if decimal == "." else _COMMA).match(text)
     if found is None:
         return None
-    number = _plain(found[0].strip(), rule.decimal)
+    number = _plain(found[0].strip(), decimal)
     name = text[found.end() :].strip().rstrip(".")
-    wanted = find_unit(rule.unit)
+    wanted = find_unit(wanted_unit)
     if number is None or wanted is None or not name:
         return number
     unit = find_unit(name)
-    return None if unit is None else converted(number, unit, wanted)
+    if unit is None or unit == wanted:
+        return None if unit is None else number
+    exactly = converted(Fraction(_digits(found[0].strip(), decimal)), unit, wanted)
+    return None if exactly is None else nearest(exactly)
+
+
+def exact(number: float) -> Fraction:
+    """Returns the number that a float was written as: 0.7 is seven tenths, not the binary number near it."""
+    return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
+
+
+def nearest(number: Fraction) -> float | None:
+    """Returns a whole number as it is, and another as the float nearest to it; None if it is too large.
+
+    Rounded once, equal numbers stay equal, however they were worked out.
+    """
+    if number.denominator == 1:
+        return number.numerator
+    try:
+        return float(number)
+    except OverflowError:
+        return None
 
 
 def _without_currency(text: str, currency: str) -> str | None:

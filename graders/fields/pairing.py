@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from graders.fields.compare import canonical_json
-from graders.fields.matching import CollectionKind, assignment
+from graders.fields.matching import CollectionKind, assignment, left_over, surely_paired
 
 MAX_PAIRED = 32
-"""Items of each side that are compared with each other; identical ones are paired before."""
+"""Items of each side that are compared with each other; of more, identical ones go first."""
 
 
 class Pair(NamedTuple):
@@ -28,33 +27,32 @@ def paired(
 
     In a `list` no two pairs cross.
     """
+    texts, wanted_texts = list(map(canonical_json, given)), list(map(canonical_json, wanted))
     if kind == "list":
-        return _in_order(score, min(len(given), MAX_PAIRED), min(len(wanted), MAX_PAIRED))
-    same = _identical(given, wanted)
-    taken = {pair.given for pair in same}, {pair.wanted for pair in same}
-    rows = [at for at in range(len(given)) if at not in taken[0]][:MAX_PAIRED]
-    columns = [at for at in range(len(wanted)) if at not in taken[1]][:MAX_PAIRED]
+        return _aligned(score, texts, wanted_texts)
+    same = surely_paired(texts, wanted_texts, MAX_PAIRED)
+    rows = left_over(given, (one for one, _ in same), MAX_PAIRED)
+    columns = left_over(wanted, (other for _, other in same), MAX_PAIRED)
     table = [[score(row, column) for column in columns] for row in rows]
-    return same + [Pair(rows[i], columns[j], table[i][j]) for i, j in _assigned(table) if table[i][j] > 0]
+    assigned = [Pair(rows[i], columns[j], table[i][j]) for i, j in assignment(table) if table[i][j] > 0]
+    return [Pair(*places, 1.0) for places in same] + assigned
 
 
-def _assigned(table: list[list[float]]) -> list[tuple[int, int]]:
-    if table and len(table) > len(table[0]):
-        turned = [list(column) for column in zip(*table, strict=True)]
-        return [(row, column) for column, row in assignment(turned)]
-    return assignment(table)
+def _aligned(score: Callable[[int, int], float], texts: list[str], wanted_texts: list[str]) -> list[Pair]:
+    """Returns the alignment of the largest sum: what both begin with, then the best of the rest.
 
-
-def _identical(given: list[Any], wanted: list[Any]) -> list[Pair]:
-    """Pairs items that are equal as JSON."""
-    places: dict[str, list[int]] = defaultdict(list)
-    for at in reversed(range(len(wanted))):
-        places[canonical_json(wanted[at])].append(at)
-    found = []
-    for at, item in enumerate(given):
-        if same := places.get(canonical_json(item)):
-            found.append(Pair(at, same.pop(), 1.0))
-    return found
+    An item that equals the first one wanted is worth the most beside it, wherever it could stand else.
+    """
+    shorter = min(len(texts), len(wanted_texts))
+    start = next((at for at in range(shorter) if texts[at] != wanted_texts[at]), shorter)
+    rest = _in_order(
+        lambda i, j: score(start + i, start + j),
+        min(len(texts) - start, MAX_PAIRED),
+        min(len(wanted_texts) - start, MAX_PAIRED),
+    )
+    return [Pair(at, at, 1.0) for at in range(start)] + [
+        Pair(start + pair.given, start + pair.wanted, pair.score) for pair in rest
+    ]
 
 
 def _in_order(score: Callable[[int, int], float], rows: int, columns: int) -> list[Pair]:

@@ -17,6 +17,7 @@ from graders.types import FailureKind, Grade, GradeFailed, Sample
 MAX_TEXT = 65_536
 """Characters of a text that are looked at."""
 
+_LANGUAGE, _REPEATED = "language:response_language", "combination:repeat_prompt"
 MAX_LABEL = 65_536
 """Characters of a row's instructions, where they are text."""
 
@@ -40,7 +41,6 @@ class Instructions:
     kwargs: Template | None
     is_loose: bool
     wants_all: bool
-    strip_thinking: bool
     type: str = "instructions"
 
     @classmethod
@@ -56,7 +56,6 @@ class Instructions:
             Template.parse(spec.kwargs) if spec.kwargs is not None else None,
             spec.mode == "loose",
             spec.scoring == "all",
-            spec.strip_thinking,
         )
 
     def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade:
@@ -65,8 +64,6 @@ class Instructions:
     def _score(self, sample: Sample, item: Mapping[str, Any]) -> Score:
         instructions = self.fixed or self._of_row(sample, item)
         text = self.input.render(sample, item)
-        if self.strip_thinking:
-            text = text.rpartition("</think>")[2].strip()
         return score_instructions(text[:MAX_TEXT], instructions, self.is_loose, self.wants_all)
 
     def _of_row(self, sample: Sample, item: Mapping[str, Any]) -> list[BoundInstruction]:
@@ -131,7 +128,20 @@ def instructions_of(value: Any) -> list[BoundInstruction]:
         raise _unusable("has no list of instruction ids")
     if not isinstance(arguments_list, list) or len(arguments_list) != len(ids):
         raise _unusable(f"needs a list of {len(ids)} objects of arguments, one for each instruction")
-    return [_bind(name, arguments) for name, arguments in zip(ids, arguments_list, strict=True)]
+    bound = [_bind(name, arguments) for name, arguments in zip(ids, arguments_list, strict=True)]
+    request = (arguments_list[ids.index(_REPEATED)] or {})["prompt_to_repeat"] if _REPEATED in ids else ""
+    return [_after_request(one, request) if request and one.id == _LANGUAGE else one for one in bound]
+
+
+def _after_request(instruction: BoundInstruction, request: str) -> BoundInstruction:
+    """Returns the instruction for what follows a request that the row wants repeated, in its own language."""
+    start = request.strip().lower()
+
+    def is_followed(text: str) -> bool:
+        plain = text.strip()
+        return instruction.is_followed(plain[len(start) :] if plain.lower().startswith(start) else text)
+
+    return BoundInstruction(instruction.id, is_followed)
 
 
 def _bind(name: str, arguments: Any) -> BoundInstruction:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from graders.instructions.ifeval import compared, divided_paragraphs, filled, occurrences
-from graders.instructions.prose import sentences, tokens
+from graders.instructions.ifeval import compared, divided_paragraphs, filled, occurrences, starts_with_words
+from graders.instructions.prose import paragraphs, same_words, sentences, words
 
 _DIVIDER = re.compile(r"\s?(?:\*\*\*|\* \* \*)\s?")
-_NOT_WORD = re.compile(r"[^\w\s]")
-_LOWERCASE_WORD = re.compile(r"\b[a-z]+\b")
+_BRACKETED = re.compile(r"\[[^\[\]\s]+\]")
+_OUTER_MARKS = ".,;:!?\"'()\u201c\u201d\u2018\u2019"
 _ASCII_LETTER = re.compile(r"[a-zA-Z]")
 
 
@@ -19,25 +19,17 @@ def repeats_phrase(text: str, phrase: str, small_n: int) -> bool:
 
     The replaced word is neither the first nor the last.
     """
-    wanted = phrase.split()
-    given = text.split()
+    wanted = same_words(phrase)
+    given = same_words(text)
     found = 0
-    for at in range(len(given) - len(wanted) + 1):
-        piece = [_bare(word, at_end) for at_end, word in _ends(given[at : at + len(wanted)])]
-        if piece[0] == wanted[0] and piece[-1] == _bare(wanted[-1], True):
+    for at in range(len(given) - len(wanted) + 1 if wanted else 0):
+        piece = given[at : at + len(wanted)]
+        if piece[0] == wanted[0] and piece[-1] == wanted[-1]:
             changed = sum(one != other for one, other in zip(piece[1:-1], wanted[1:-1], strict=True))
             if changed != 1:
                 return False
             found += 1
     return found == small_n
-
-
-def _ends(piece: list[str]) -> list[tuple[bool, str]]:
-    return [(at == len(piece) - 1, word) for at, word in enumerate(piece)]
-
-
-def _bare(word: str, at_end: bool) -> str:
-    return word.rstrip(".,;:!?\"'”’)") if at_end else word.lstrip("\"'“‘(*")
 
 
 def is_copy(text: str, prompt_to_repeat: str) -> bool:
@@ -64,8 +56,8 @@ def hyphens_between_sentences(text: str) -> bool:
 
 
 def words_in_brackets(text: str) -> bool:
-    """Tells whether each word stands in square brackets."""
-    return all(word.startswith("[") and word.endswith("]") for word in text.split())
+    """Tells whether each word stands in square brackets of its own; marks may stand outside."""
+    return bool(_BRACKETED.search(text)) and not words(_BRACKETED.sub(" ", text))
 
 
 def bigrams_wrapped(text: str) -> bool:
@@ -73,7 +65,7 @@ def bigrams_wrapped(text: str) -> bool:
 
     A single last word is free.
     """
-    given = text.split()
+    given = [word.strip(_OUTER_MARKS) for word in text.split()]
     pairs = zip(given[::2], given[1::2], strict=False)
     return len(given) > 1 and all(_is_wrapped(one, two) for one, two in pairs)
 
@@ -84,7 +76,7 @@ def _is_wrapped(one: str, two: str) -> bool:
 
 def no_consecutive_initials(text: str) -> bool:
     """Tells whether no word starts with the letter after the initial of the word before it, case ignored."""
-    initials = [word[0].lower()[:1] for word in text.split()]
+    initials = [word[0] for word in same_words(text)]
     return all(ord(two) - ord(one) != 1 for one, two in pairwise(initials))
 
 
@@ -107,35 +99,36 @@ def two_divided_paragraphs(text: str) -> bool:
 
 
 def two_paragraphs(text: str) -> bool:
-    """Tells whether there are two paragraphs parted by an empty line."""
-    return filled(text.split("\n\n")) == 2
+    """Tells whether there are two paragraphs parted by blank lines."""
+    return len(paragraphs(text)) == 2
 
 
 def sentences_start_with(text: str, first_word: str) -> bool:
     """Tells whether there are sentences and each starts with the word, case ignored."""
-    found = sentences(text)
-    return bool(found) and all(one.split()[0].lower() == first_word.lower() for one in found)
+    found = _worded_sentences(text)
+    return bool(found) and all(starts_with_words(one, first_word) for one in found)
+
+
+def _worded_sentences(text: str) -> list[str]:
+    """Returns the sentences that have a word; marks alone are no sentence."""
+    return [one for one in sentences(text) if words(one)]
 
 
 def starts_with_word(text: str, first_word: str) -> bool:
     """Tells whether the first word is this one, case ignored."""
-    given = text.split(maxsplit=1)
-    return bool(given) and given[0].lower() == first_word.lower()
+    return starts_with_words(text, first_word)
 
 
 def sentences_end_with(text: str, last_word: str) -> bool:
     """Tells whether there are sentences and each ends with the word, case and marks ignored."""
-    found = sentences(text)
-    return bool(found) and all(_last_word(one) == last_word.lower() for one in found)
+    found = _worded_sentences(text)
+    return bool(found) and all(ends_with_word(one, last_word) for one in found)
 
 
 def ends_with_word(text: str, last_word: str) -> bool:
     """Tells whether the last word is this one, case and marks ignored."""
-    return bool(text.strip()) and _last_word(text) == last_word.lower()
-
-
-def _last_word(text: str) -> str:
-    return _NOT_WORD.sub("", text.split()[-1]).lower()
+    last = same_words(last_word)
+    return bool(last) and same_words(text)[-len(last) :] == last
 
 
 def has_no_dot(text: str) -> bool:
@@ -149,8 +142,8 @@ def has_no_exclamation(text: str) -> bool:
 
 
 def few_lowercase_words(text: str, N: int) -> bool:
-    """Tells whether at most N words are all in lower-case ASCII letters."""
-    return len(_LOWERCASE_WORD.findall(text)) <= N
+    """Tells whether at most N words are all in lower case."""
+    return sum(word.islower() for word in words(text)) <= N
 
 
 def ascii_letter_count(text: str, N: int, relation: str) -> bool:
@@ -159,23 +152,23 @@ def ascii_letter_count(text: str, N: int, relation: str) -> bool:
 
 
 def counted_composition(text: str, n_sent: int, n_words: int) -> bool:
-    """Tells whether there are three paragraphs between dividers, each of so many sentences and tokens.
+    """Tells whether there are three paragraphs between dividers, each of so many sentences.
 
-    Each sentence has `n_words` tokens, of which marks are some too.
+    Each sentence has so many words.
     """
     paragraphs = [one for one in _DIVIDER.split(text) if one.strip()]
     if filled(_DIVIDER.split(text)) != 3:
         return False
     for paragraph in paragraphs:
-        found = sentences(paragraph)
-        if len(found) != n_sent or any(len(tokens(one)) != n_words for one in found):
+        found = _worded_sentences(paragraph)
+        if len(found) != n_sent or any(len(words(one)) != n_words for one in found):
             return False
     return True
 
 
 def words_are_unique(text: str) -> bool:
-    """Tells whether no token stands twice, case kept; a mark such as a comma or full stop is a token too."""
-    found = tokens(text)
+    """Tells whether no word stands twice, case ignored."""
+    found = same_words(text)
     return len(found) == len(set(found))
 
 
@@ -189,20 +182,19 @@ def has_palindrome(text: str) -> bool:
 
     Case, and marks around the word, are ignored.
     """
-    plain = (_NOT_WORD.sub("", word).lower() for word in text.split())
-    return any(len(word) > 1 and word.isalpha() and word == word[::-1] for word in plain)
+    return any(len(word) > 1 and word.isalpha() and word == word[::-1] for word in same_words(text))
 
 
 def keyword_at(text: str, keyword: str, n: int, m: int) -> bool:
-    """Tells whether the keyword is the m-th token of the n-th sentence; both count from 1."""
-    found = sentences(text)
-    if not (1 <= n <= len(found) and m >= 1):
+    """Tells whether the keyword is the m-th word of the n-th sentence; both count from 1. Case is ignored."""
+    found = _worded_sentences(text)
+    wanted = same_words(keyword)
+    if not (wanted and 1 <= n <= len(found) and m >= 1):
         return False
-    given = tokens(found[n - 1])
-    return m <= len(given) and given[m - 1] == keyword
+    return same_words(found[n - 1])[m - 1 : m - 1 + len(wanted)] == wanted
 
 
 def starts_as_it_ends(text: str) -> bool:
-    """Tells whether the first and the last of two tokens or more are the same, case ignored."""
-    found = tokens(text)
-    return len(found) > 1 and found[0].lower() == found[-1].lower()
+    """Tells whether the first and the last of two words or more are the same, case ignored."""
+    found = same_words(text)
+    return len(found) > 1 and found[0] == found[-1]

@@ -6,15 +6,20 @@ import re
 from collections.abc import Iterator
 
 from graders import strict_json
-from graders.instructions.prose import is_written_in, sentences, tokens, words
+from graders.instructions.language import is_mostly_in, is_written_in
+from graders.instructions.prose import paragraphs, same_words, sentences, words
 
 CONSTRAINED_RESPONSES = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 
 _DIVIDER = re.compile(r"\s?\*\*\*\s?")
 _HIGHLIGHT = re.compile(r"\*[^\n*]*\*")
 _DOUBLE_HIGHLIGHT = re.compile(r"\*\*[^\n*]*\*\*")
+_POSSESSIVE = ("'s", "\u2019s")
 _FENCE = re.compile(r"```(?:json)?", re.IGNORECASE)
-_WORD_END = re.compile(r"[.,?!'\"]")
+_BULLET = re.compile(r"\s*[-+*][ \t]+\S")
+_RULE = re.compile(r"\s*([-*_])(?:[ \t]*\1){2,}\s*")
+_FENCE_LINE = re.compile(r"[ \t]*(`{3,}|~{3,})[ \t]*(\w*)")
+_NO_CODE = frozenset(("markdown", "md", "text", "plaintext", "txt"))
 
 
 def compared(count: int, relation: str, wanted: int) -> bool:
@@ -86,17 +91,17 @@ def word_count(text: str, num_words: int, relation: str) -> bool:
 def nth_paragraph_starts(text: str, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
     """Tells whether there are exactly so many paragraphs, and the nth starts with the word, case ignored.
 
-    Paragraphs are parted by empty lines and count from 1.
+    Paragraphs are parted by blank lines and count from 1.
     """
-    paragraphs = text.split("\n\n")
-    count = sum(1 for paragraph in paragraphs if paragraph.strip())
-    if not 1 <= nth_paragraph <= count:
-        return False
-    chosen = paragraphs[nth_paragraph - 1].split(maxsplit=1)
-    if not chosen:
-        return False
-    word = _WORD_END.split(chosen[0].lstrip("'").lstrip('"'), maxsplit=1)[0]
-    return count == num_paragraphs and word.lower() == first_word.lower()
+    found = paragraphs(text)
+    is_there = len(found) == num_paragraphs and 1 <= nth_paragraph <= num_paragraphs
+    return is_there and starts_with_words(found[nth_paragraph - 1], first_word)
+
+
+def starts_with_words(text: str, wanted: str) -> bool:
+    """Tells whether a text's first words are these; case, and marks around words, are ignored."""
+    first = same_words(wanted)
+    return bool(first) and same_words(text)[: len(first)] == first
 
 
 def has_placeholders(text: str, num_placeholders: int) -> bool:
@@ -125,11 +130,27 @@ def has_postscript(text: str, postscript_marker: str) -> bool:
 
 
 def has_bullets(text: str, num_bullets: int) -> bool:
-    """Tells whether exactly so many lines start with `*` (not `**`) or `-`."""
-    lines = (line.lstrip() for line in text.split("\n"))
-    return sum(
-        1 for line in lines if line[:1] == "-" or (line[:1] == "*" and line[1:2] not in ("", "*"))
-    ) == (num_bullets)
+    """Tells whether there are exactly so many bullets, as Markdown has them."""
+    return bullet_count(text) == num_bullets
+
+
+def bullet_count(text: str) -> int:
+    """Counts the lines that start with a mark `*`, `-` or `+`, white space, and a text (CommonMark, 5.2).
+
+    A rule such as `* * *` is none, and neither is a line of a code block between fences. Fences may stand
+    around the whole text, or around what they say is Markdown.
+    """
+    count, fence, is_code = 0, "", False
+    for at, line in enumerate(text.strip().split("\n")):
+        mark = _FENCE_LINE.match(line)
+        if mark and not fence:
+            fence, label = mark[1], mark[2].lower()
+            is_code = label not in _NO_CODE if label else at > 0
+        elif mark and mark[1].startswith(fence) and not mark[2]:
+            fence, is_code = "", False
+        elif not is_code and _BULLET.match(line) and not _RULE.fullmatch(line):
+            count += 1
+    return count
 
 
 def is_constrained_response(text: str) -> bool:
@@ -169,7 +190,7 @@ def has_title(text: str) -> bool:
 def _titles(text: str) -> Iterator[bool]:
     for line in text.split("\n"):
         start, end = line.find("<<"), line.rfind(">>")
-        yield start >= 0 and bool(line[start:end].strip("<>").strip())
+        yield 0 <= start < end and bool(line[start:end].strip("<>").strip())
 
 
 def two_responses(text: str) -> bool:
@@ -196,21 +217,25 @@ def is_quoted(text: str) -> bool:
 
 
 def capital_word_count(text: str, capital_frequency: int, capital_relation: str) -> bool:
-    """Tells whether there are `less than` or `at least` so many tokens in capitals.
+    """Tells whether there are `less than` or `at least` so many words in capitals.
 
-    Such a token has no lower-case letter; a hyphenated word is one token.
+    Such a word has no lower-case letter, but for the `s` of `NASA's`.
     """
-    return compared(sum(1 for token in tokens(text) if token.isupper()), capital_relation, capital_frequency)
+    return compared(sum(map(_is_capital, words(text))), capital_relation, capital_frequency)
+
+
+def _is_capital(word: str) -> bool:
+    return word.isupper() or (word.endswith(_POSSESSIVE) and word[:-2].isupper())
 
 
 def is_english_upper(text: str) -> bool:
     """Tells whether the text is English, all in capitals."""
-    return text.isupper() and is_written_in(text, "en")
+    return text.isupper() and is_mostly_in(text, "en")
 
 
 def is_english_lower(text: str) -> bool:
     """Tells whether the text is English, all in lower case."""
-    return text.islower() and is_written_in(text, "en")
+    return text.islower() and is_mostly_in(text, "en")
 
 
 def has_no_comma(text: str) -> bool:

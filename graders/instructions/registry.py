@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graders.instructions import ifbench, ifeval, tulu
-from graders.instructions.prose import LANGUAGES
+from graders.instructions.language import LANGUAGES
 
 RELATIONS = ("less than", "at least")
 QUANTIFIERS = ("at least", "around", "at most")

@@ -52,7 +52,7 @@ class InstructionsSpec(NamedSpec):
     mode: Literal["strict", "loose"] = "strict"
     scoring: Literal["share", "all"] = "share"
     strip_thinking: bool = False
-    """Look only at what follows the last `</think>`."""
+    """The older name of `thoughts: "auto"`, which holds unless another setting is given."""
     pass_threshold: float | None = None
 
     def templates(self) -> Iterator[tuple[str, str]]:
@@ -61,6 +61,12 @@ class InstructionsSpec(NamedSpec):
             yield "instructions", self.instructions
         if self.kwargs is not None:
             yield "kwargs", self.kwargs
+
+    @model_validator(mode="after")
+    def _thoughts_are_said_once(self) -> InstructionsSpec:
+        if self.strip_thinking and self.thoughts != "auto":
+            refuse(lambda: invalid("'thoughts' says it; leave this out."), "strip_thinking")
+        return self
 
     @model_validator(mode="after")
     def _arguments_belong_to_ids(self) -> InstructionsSpec:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 
 from graders import strict_json
-from graders.instructions.ifeval import enclosed
+from graders.instructions.ifeval import bullet_count, enclosed
+from graders.instructions.prose import paragraphs, same_words, words
 
-_WORD = re.compile(r"\b\w+\b")
-_CAPITAL_WORD = re.compile(r"\b[A-Z]+\b")
 _SENTENCE_END = re.compile(r"(?<!\w\.\w.)(?<![A-Z][a-z]\.)(?<=[.?!])\s")
 
 
@@ -19,7 +18,7 @@ def has_keywords(text: str, keyword_list: list[str]) -> bool:
 
 def word_count_is(text: str, word: str, N: int) -> bool:
     """Tells whether the word stands there exactly N times, as a whole word, case ignored."""
-    return _WORD.findall(text.lower()).count(word.lower()) == N
+    return same_words(text).count(" ".join(same_words(word))) == N
 
 
 def has_none_of(text: str, forbidden_words: list[str]) -> bool:
@@ -58,7 +57,7 @@ def _tenth(wanted: int) -> int:
 
 def word_count(text: str, N: int, quantifier: str) -> bool:
     """Tells whether the words number `at least`, `at most` or `around` N; around is within a tenth."""
-    return near(len(text.split()), N, quantifier, _tenth(N))
+    return near(len(words(text)), N, quantifier, _tenth(N))
 
 
 def sentence_count(text: str, N: int, quantifier: str) -> bool:
@@ -67,9 +66,9 @@ def sentence_count(text: str, N: int, quantifier: str) -> bool:
 
 
 def nth_paragraph_starts(text: str, N: int, first_word: str, i: int) -> bool:
-    """Tells whether there are N paragraphs and the i-th, from 1, starts with the text, case kept."""
-    paragraphs = text.split("\n\n")
-    return len(paragraphs) == N and 1 <= i <= N and paragraphs[i - 1].strip().startswith(first_word)
+    """Tells whether there are N paragraphs and the i-th, from 1, starts with the word, case kept."""
+    found, first = paragraphs(text), words(first_word)
+    return len(found) == N and 1 <= i <= N and bool(first) and words(found[i - 1])[: len(first)] == first
 
 
 def has_postscript(text: str, postscript_marker: str) -> bool:
@@ -84,8 +83,8 @@ def has_placeholders(text: str, N: int) -> bool:
 
 
 def bullet_count_is(text: str, N: int) -> bool:
-    """Tells whether exactly N lines start with `*` or `-`."""
-    return sum(1 for line in text.split("\n") if line.strip().startswith(("*", "-"))) == N
+    """Tells whether there are exactly N bullets, as Markdown has them."""
+    return bullet_count(text) == N
 
 
 def has_choice(text: str, options: list[str]) -> bool:
@@ -132,7 +131,7 @@ def capital_word_count(text: str, N: int, quantifier: str) -> bool:
 
     Around is within a tenth.
     """
-    return near(len(_CAPITAL_WORD.findall(text)), N, quantifier, _tenth(N))
+    return near(sum(word.isupper() for word in words(text)), N, quantifier, _tenth(N))
 
 
 def ends_with(text: str, end_phrase: str) -> bool:

@@ -49,7 +49,7 @@ class ScoreModel:
         return built
 
     def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade:
-        return grade_by(self._score, sample, item)
+        return grade_by(self._score, sample, item, lowest=self.low)
 
     def _score(self, sample: Sample, item: Mapping[str, Any]) -> Score:
         messages = self.conversation.render(sample, item)

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from graders.spec_base import GraderName, NamedSpec, SpecModel, TemplateText, invalid, refuse
-from graders.template import Template
+from graders.intervals import Interval
+from graders.spec_base import GraderName, NamedSpec, RewardRange, SpecModel, TemplateText, invalid, refuse
+from graders.template import Template, check_braces
 
 MAX_MESSAGES = 64
 MAX_ITEMS = 64
@@ -26,7 +27,7 @@ _KEY_NAME = r"^[A-Za-z0-9_.-]{1,64}$"
 
 
 def _check_media(text: str) -> str:
-    refuse(lambda: Template.parse(text))
+    refuse(lambda: check_braces(text))
     if Template.parse(text).reads_sample:
         refuse(lambda: invalid("Images and audio may come from 'item' only, never from the model's answer."))
     return text
@@ -175,22 +176,16 @@ def _templates_of(item: str | TextItem | ImageItem | AudioItem, at: str) -> Iter
             yield f"{at}.input_audio.data", item.input_audio.data
 
 
-def _check_range(bounds: list[float]) -> list[float]:
-    if bounds[0] >= bounds[1]:
-        refuse(lambda: invalid("The first number must be smaller than the second."))
-    return bounds
-
-
 class ScoreModelSpec(JudgedSpec):
     """Asks a model for a number, which is clamped into `range`."""
 
     type: Literal["score_model"]
-    range: Annotated[
-        list[Annotated[float, Field(ge=-1e9, le=1e9)]],
-        Field(min_length=2, max_length=2),
-        AfterValidator(_check_range),
-    ] = Field(default_factory=lambda: [0.0, 1.0])
+    range: RewardRange = Field(default_factory=lambda: [0.0, 1.0])
     pass_threshold: float | None = None
+
+    @property
+    def reward_range(self) -> Interval:
+        return Interval(*self.range)
 
 
 Label = Annotated[str, Field(min_length=1, max_length=256)]
@@ -231,11 +226,19 @@ Headers = Annotated[dict[str, str], Field(max_length=MAX_HEADERS), AfterValidato
 
 
 class EndpointSpec(NamedSpec):
-    """Asks a server of the user's for the score. `rate_limit` is in requests per second."""
+    """Asks a server of the user's for the score. `rate_limit` is in requests per second.
+
+    `range` is an extension: what the scores lie in, which nobody else can know.
+    """
 
     type: Literal["endpoint"]
     name: GraderName
     url: Annotated[str, Field(min_length=1, max_length=2048)]
     headers: Headers = Field(default_factory=dict)
     rate_limit: Annotated[float, Field(ge=0.1, le=1000)] | None = None
+    range: RewardRange | None = None
     pass_threshold: float | None = None
+
+    @property
+    def reward_range(self) -> Interval:
+        return Interval.stated(self.range)

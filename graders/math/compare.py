@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from graders.math.latex import differ_in_unit, for_library, is_prose, parted, words
+from graders.math.latex import differ_in_unit, for_library, is_prose, of_number, parted, unboxed, words
 from graders.math.prose import given
 from graders.math.reading import (
     Unreadable,
@@ -32,14 +32,10 @@ def compared_here(reference: str, answer: str, decimals: int) -> bool | NeedsLib
         return True
     if is_plain(reference) and is_plain(answer):
         return same_value(plain_number(reference), plain_number(answer), decimals)
-    exact, _, rounded = answer.partition(r"\approx")
-    if rounded and is_name(exact):
-        exact, rounded, answer = rounded, "", rounded.strip()
-    if rounded.strip() and r"\approx" not in reference:
-        verdict = compared_here(reference, exact.strip(), decimals)
-        return (
-            _or_rounded(reference, exact.strip(), rounded.strip(), decimals) if verdict is False else verdict
-        )
+    exact, _, rounded = (side.strip() for side in answer.partition(r"\approx"))
+    if rounded and r"\approx" not in reference:
+        verdict = compared_here(reference, rounded if is_name(exact) else exact, decimals)
+        return _or_rounded(reference, exact, rounded, decimals) if verdict is False else verdict
     (name, ours), (other_name, theirs) = _bare(reference), _bare(answer)
     value, is_readable = _value(ours)
     if not is_readable:
@@ -49,12 +45,18 @@ def compared_here(reference: str, answer: str, decimals: int) -> bool | NeedsLib
     if not name or not other_name or name == other_name:
         found, is_answer = _value(theirs)
         if not is_answer:
-            return None if value is not None else NeedsLibrary(for_library(reference), "")
+            return None if value is not None else _for_library(reference, "")
         if value is not None and found is not None:
             return _same(value, found, ours, theirs, decimals)
+        reference, answer = _plainly(value, reference), _plainly(found, answer)
     if (said := words(ours)) is not None and (told := words(theirs)) is not None:
         return said == told
     return _for_library(reference, answer)
+
+
+def _plainly(value: Value | None, text: str) -> str:
+    """Returns a number as the library reads it, so that it needs to know nothing of bases; else the text."""
+    return (of_number(value) if isinstance(value, Number) else None) or text
 
 
 def _same(one: Value, other: Value, ours: str, theirs: str, decimals: int) -> bool:
@@ -78,7 +80,7 @@ def _or_rounded(reference: str, exact: str, rounded: str, decimals: int) -> bool
 
 def _bare(text: str) -> tuple[str, str]:
     """Returns the name and the last side of an answer."""
-    name, rest = without_name(text)
+    name, rest = without_name(unboxed(text))
     return name, given(rest)
 
 

@@ -31,7 +31,8 @@ _SAYS = re.compile(r"\b(?:is|are|equals|be|was)\b|=")
 _SAYS_ONLY = re.compile(r"\s*[A-Z][^$\\\d=]*\s(?:is|are):?\s+(\S[^\n]*)\Z")
 _JOINED = re.compile(r"[ \t]*(?:,?[ \t]*(?:and|or)|,)[ \t]*")
 _CONCLUDES = re.compile(
-    r"\A[^.!?\n$]*?(?:(?<!which )\b(?:is|are|equals)\b|\b(?:so|thus|hence|therefore)\b|=)", re.IGNORECASE
+    r"\A[^.!?\n$]*?(?:(?<!which )\b(?:is|are|equals)\b|\b(?:so|thus|hence|therefore|total|altogether)\b|=)",
+    re.IGNORECASE,
 )
 _BARE_NAME = re.compile(r"\s*\\?[a-zA-Z]+(?:_(?:\w|\{\w+\}))?\s*(?:\([a-zA-Z]\))?\s*")
 _MATHS = re.compile(r"[0-9π√∞½⅓¼¾⅔]|\\(?:frac|sqrt|pi|infty)")

@@ -6,6 +6,7 @@ import re
 
 from graders.math.reading import Unreadable
 from graders.math.units import read_unit
+from graders.math.values import Number
 
 MAX_WORDS = 4
 """Words of three letters or more in an expression that make it prose; names of functions are fewer."""
@@ -14,7 +15,7 @@ _PROSE_WORD = re.compile(r"(?<![a-zA-Z])[a-zA-Z]{3,}(?![a-zA-Z])")
 _SCIENTIFIC = re.compile(r"(?<![\w.\\])([0-9]+(?:\.[0-9]+)?)[eE]([-+]?[0-9]{1,5})(?![\w.])")
 _MIXED = re.compile(r"(?<![\w.^/{])([0-9]+)\s+([0-9]+)\s*/\s*([0-9]+)(?![\w./^])")
 _GROUPED = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(?![0-9])")
-_SIDE_BY_SIDE = re.compile(r"[0-9]\s+\.?[0-9]")
+_SIDE_BY_SIDE = re.compile(r"(?<!_)(?<!\\frac)(?<!\\frac )[0-9]\s+\.?[0-9]")
 _ROMAN = re.compile(r"\\(?:mathrm|text|operatorname)\s*\{\s*([eid])\s*\}")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{(.*)\}", re.DOTALL)
 _UNIT = re.compile(
@@ -30,15 +31,27 @@ _WORDS = re.compile(r"[^\W\d_]+(?:[\s'’-]+[^\W\d_]+)*\.?")
 
 def for_library(answer: str) -> str:
     """Returns a tidy answer in LaTeX that math-verify reads as it is meant. Raises `Unreadable`."""
-    text = answer
-    while boxed := _BOX.fullmatch(text):
-        text = boxed[1].strip()
-    text = _SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text)
+    text = _SCIENTIFIC.sub(r"\1 \\times 10^{\2}", answer)
     text = _MIXED.sub(_sum, text)
     text = _GROUPED.sub(_ungrouped, text)
     if _SIDE_BY_SIDE.search(text):
         raise Unreadable("numbers side by side are no value")
     return _ROMAN.sub(r"\1", text)
+
+
+def unboxed(text: str) -> str:
+    """Returns an answer without boxes around all of it."""
+    while boxed := _BOX.fullmatch(text):
+        text = boxed[1].strip()
+    return text
+
+
+def of_number(number: Number) -> str | None:
+    """Returns a whole number or fraction in LaTeX; None for a number whose way of writing says more."""
+    if number.is_decimal or number.is_percent or number.unit is not None:
+        return None
+    top, bottom = number.value.numerator, number.value.denominator
+    return str(top) if bottom == 1 else rf"\frac{{{top}}}{{{bottom}}}"
 
 
 def parted(text: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from graders.math.formulas import without_marks
+from graders.math.reading import read_part
 from graders.math.tidy import without_line_marks, without_markup
 from graders.math.units import MAX_UNIT, may_begin_unit, read_unit
 from graders.minus import plain_minus
@@ -81,6 +82,8 @@ def last_value(line: str) -> str | None:
     found = every[-1]
     is_said = not line[: found.start].strip() or _SAID.search(line[: found.start]) is not None
     text, rest = _with_unit(line, found)
+    if len(every) > 1 and read_part(whole := line[every[-2].start : found.start] + text) is not None:
+        return whole  # two units of one quantity: 5 feet 3 inches
     is_list = is_said and not rest.strip(" .!)*\"'")
     return text if is_list else _SEPARATOR.split(text)[-1] if _is_listed(text) else text
 

@@ -75,7 +75,7 @@ def tidy(answer: str) -> str:
     plain = _ROOT.sub(lambda root: rf"\sqrt{{{root[1] or root[2] or root[3]}}}", plain)
     for sign in ("**", r"\dfrac", r"\tfrac", r"\cfrac", r"\lbrace", r"\rbrace"):
         plain = plain.replace(sign, _SIGNS[sign])
-    plain = " ".join(plain.split())
+    plain = " ".join(plain.replace("{:}", ":").split())
     while plain.endswith((".", ",", ";", ":")) and not plain.endswith(".."):
         plain = plain[:-1].rstrip()
     return plain

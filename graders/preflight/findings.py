@@ -11,6 +11,7 @@ from typing import Any, Literal
 from graders.preflight.references import Reference
 from graders.preflight.unasked import unasked_fields
 from graders.spec import GraderSpec, MultiSpec
+from graders.thoughts import FAMILIES
 from graders.types import Failure
 
 NEAR = 0.99
@@ -29,6 +30,7 @@ class Trial:
         row: 0-based index in the data.
         probe: what kind of completion it was.
         is_hostile: whether it must not reach the top.
+        counts_as: the reward a policy would get for it; None if it would get none.
         parts: scores of sub-graders and fields.
     """
 
@@ -38,16 +40,10 @@ class Trial:
     is_reference: bool
     is_hostile: bool
     value: float | None
+    counts_as: float | None
     failure: Failure | None
     parts: Mapping[str, float]
     seconds: float
-
-    @property
-    def counts_as(self) -> float | None:
-        """Returns the reward a policy would get for it; None if it would get none."""
-        if self.failure is not None and self.failure.kind.is_completions_fault:
-            return 0.0
-        return self.value
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the trial as JSON has it; long texts are cut."""
@@ -81,14 +77,20 @@ def findings_of(
     rows: Sequence[Mapping[str, Any]],
     references: Sequence[Reference | None],
     trials: Sequence[Trial],
+    beside: Mapping[int, Sequence[str]] | None = None,
 ) -> list[Finding]:
-    """Returns everything worth telling, warnings first. `references` has an entry for each row."""
+    """Returns everything worth telling, warnings first.
+
+    `references` has an entry for each row; `beside` are tests that must run beside the answer, by row.
+    """
     of_references = {trial.row: trial for trial in trials if trial.is_reference}
     constant = list(_constant(trials))
     found = [
         *_unknown_reference(references),
         *_failures(trials),
         *_unasked(spec, rows),
+        *_unseen_thoughts(spec),
+        *_beside(beside or {}),
         *_below_maximum(spec, of_references),
         *_uneven(spec, of_references),
         *constant,
@@ -131,6 +133,33 @@ def _unasked(spec: GraderSpec, rows: Sequence[Mapping[str, Any]]) -> Iterator[Fi
     for path in unasked_fields(spec, rows)[:SHOWN_ROWS]:
         message = f"No row's reference has the field '{path}', so it never counts. Is its name misspelt?"
         yield Finding("field_never_asked", "warn", message)
+
+
+def _unseen_thoughts(spec: GraderSpec) -> Iterator[Finding]:
+    """Finds graders that speak of a tag which opens thoughts, and never see one."""
+    parts = spec.subgraders if isinstance(spec, MultiSpec) else {"": spec}
+    for key, part in parts.items():
+        setting = spec.thoughts_of(key) if isinstance(spec, MultiSpec) else spec.thoughts
+        if setting != "auto":
+            continue
+        said = json.dumps(part.model_dump(mode="json"), ensure_ascii=False)
+        if named := [opened for opened, _ in FAMILIES if opened in said]:
+            message = (
+                f"The grader '{part.name}' names {named[0]}, but sees answers without their thoughts: give "
+                'it "thoughts": "none" if it should see them.'
+            )
+            yield Finding("thoughts_unseen", "warn", message)
+
+
+def _beside(beside: Mapping[int, Sequence[str]]) -> Iterator[Finding]:
+    """Finds tests that an answer could tamper with."""
+    if beside:
+        rows = tuple(beside)
+        message = (
+            f"Tests run in one process with the answer, which could tamper with them ({_of_rows(rows)}; "
+            f"{beside[rows[0]][0]}). Write asserts that call the answer's functions with plain values."
+        )
+        yield Finding("tests_beside_the_answer", "warn", message, rows)
 
 
 def _failures(trials: Sequence[Trial]) -> Iterator[Finding]:

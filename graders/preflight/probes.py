@@ -12,6 +12,8 @@ MAX_LABELS = 50
 MAX_LABEL = 80
 """Characters of a reference answer that may be one of a few labels."""
 LONG_WORDS = 10_000
+MAX_PLAUSIBLE = 8
+"""Values of a row that are tried as answers."""
 
 _LOOK_ALIKES = str.maketrans("aceiopsxyABCEHIKMOPTXY013", "асеіорѕхуАВСЕНІКМОРТХУОⅼЗ")
 """Letters of other alphabets, and for digits letters too: folding such as NFKC must not make them alike."""
@@ -48,6 +50,19 @@ def probes(
     yield Probe("a colon", ":")
     yield Probe("'Thought process:'", "Thought process:")
     yield Probe("a very long answer", "answer " * LONG_WORDS)
+
+
+def plausible(item: Mapping[str, Any]) -> Iterator[Probe]:
+    """Yields answers that a grader may well be able to read: what the row holds beside its messages.
+
+    Each value by itself, all of them as one JSON object, and a number and a word where the row has none.
+    """
+    values = {key: value for key, value in item.items() if key != "messages"}
+    yield Probe("the row as JSON", json.dumps(values, ensure_ascii=False))
+    for key, value in list(values.items())[:MAX_PLAUSIBLE]:
+        yield Probe(f"the row's '{key}'", value if isinstance(value, str) else _dump(value))
+    yield Probe("a number", "1")
+    yield Probe("a word", "yes")
 
 
 def _around(reference: Reference, references: Sequence[Reference]) -> Iterator[Probe]:

@@ -13,17 +13,20 @@ from typing import Any, NamedTuple
 
 from graders import strict_json
 from graders.grading import grade_safely
+from graders.preflight.beside import tests_beside
 from graders.preflight.findings import Finding, Trial, findings_of
-from graders.preflight.probes import Probe, probes
+from graders.preflight.probes import Probe, plausible, probes
 from graders.preflight.references import Reference, reference_at, reference_of
 from graders.spec import GraderSpec, TextSimilaritySpec, single_graders
 from graders.template import Variable
-from graders.types import Grader, Sample
+from graders.types import Failure, Grader, Sample
 
 REFERENCE = "the reference answer"
 COSTLY = ("score_model", "label_model", "endpoint")
 """Kinds that ask somebody who may be slow, or want money."""
 COSTLY_ROWS, COSTLY_PROBES = 2, 4
+ENOUGH_FAILURES = 8
+"""So many failures, with nothing graded, are worth a second look. One row has as many probes."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,15 @@ class Report(NamedTuple):
         findings: the gravest come first.
         trials: all trials, in the order they were made.
         skipped: how many trials the time was not enough for.
+        hopeless: the first failure, where nothing could be graded: neither a right nor a hostile answer, nor
+            what the rows themselves hold.
     """
 
     findings: list[Finding]
     trials: list[Trial]
     skipped: int
     seconds: float
+    hopeless: Failure | None = None
 
     @property
     def warnings(self) -> list[Finding]:
@@ -91,8 +97,39 @@ def preflight(
         if monotonic() - started > bounds.seconds or _is_out_of_order(trials):
             break
         trials.append(_try(grader, row, rows[row], probe, references[row]))
-    findings = findings_of(spec, rows, references, trials)
-    return Report(findings, trials, len(plan) - len(trials), monotonic() - started)
+    tried = list(dict.fromkeys(row for row, _ in plan))
+    deadline = started + 2 * bounds.seconds
+    beside = {row: found for row in tried if (found := tests_beside(grader, rows[row], deadline))}
+    findings = findings_of(spec, rows, references, trials, beside)
+    hopeless = None
+    if _is_worth_a_second_look(trials, len(plan)):
+        hopeless = _failure_of_all(grader, rows, tried, monotonic() + bounds.seconds) and trials[0].failure
+    return Report(findings, trials, len(plan) - len(trials), monotonic() - started, hopeless)
+
+
+def _is_worth_a_second_look(trials: Sequence[Trial], planned: int) -> bool:
+    """Tells whether nothing was graded, for another reason than a server that is away for now."""
+    is_enough = len(trials) >= min(planned, ENOUGH_FAILURES) > 0
+    return is_enough and not _is_out_of_order(trials) and all(t.counts_as is None for t in trials)
+
+
+def _failure_of_all(
+    grader: Grader, rows: Sequence[Mapping[str, Any]], tried: Sequence[int], deadline: float
+) -> Failure | None:
+    """Returns a failure if what the rows hold cannot be graded either; None if any of it can.
+
+    A grader may rightly fail on every hostile answer: `float(sample["output_text"])` does.
+    """
+    failure = None
+    for row in tried:
+        for probe in plausible(rows[row]):
+            if failure and monotonic() > deadline:
+                return failure
+            grade = grade_safely(grader, Sample(output_text=probe.text), rows[row])
+            if grade.reward is not None or (grade.failure and grade.failure.kind.is_servers_fault):
+                return None
+            failure = grade.failure
+    return failure
 
 
 def is_costly(spec: GraderSpec) -> bool:
@@ -160,6 +197,7 @@ def _try(
         is_reference=probe.name == REFERENCE and reference is not None,
         is_hostile=probe.is_hostile,
         value=grade.value,
+        counts_as=grade.reward,
         failure=grade.failure,
         parts=dict(grade.parts),
         seconds=grade.seconds,

@@ -70,6 +70,14 @@ class Rlvr:
         reason = "; ".join(f"{name}: {score.reason}" for name, score in scores)
         return Score(total, _parts(scores), reason)
 
+    def code_labels(self, sample: Sample, item: Mapping[str, Any]) -> list[Any]:
+        """Returns the labels of a row whose verifier runs tests of code.
+
+        Raises `GradeFailed` for a row that cannot be read.
+        """
+        labelled = self._verifiers(sample, item)
+        return [label for name, _, label in labelled if name in ("code", "code_stdio")]
+
     def _verifiers(self, sample: Sample, item: Mapping[str, Any]) -> list[tuple[str, Verifier, Any]]:
         names = self.dataset.value(sample, item)
         labels = self.ground_truth.value(sample, item)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from graders.intervals import Interval
 from graders.spec_base import (
     GraderName,
     NamedSpec,
@@ -33,6 +34,11 @@ class RlvrSpec(NamedSpec):
     max_length: Annotated[int, Field(ge=1, le=1_000_000)] = 8192
     """For `max_length`: the score falls by 1 over this many tokens."""
     pass_threshold: float | None = None
+
+    @property
+    def reward_range(self) -> Interval:
+        """Returns the range of a row with one verifier, as nearly all have; several add up."""
+        return Interval(0.0, self.scale)
 
     def templates(self) -> Iterator[tuple[str, str]]:
         yield "input", self.input

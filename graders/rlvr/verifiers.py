@@ -147,7 +147,7 @@ def _graded(grader: Grader, sample: Sample, label: Any) -> Score:
 
 def _ifeval(_shared: SharedGraders, sample: Sample, label: Any) -> Score:
     instructions = instructions_of(label)
-    return score_instructions(without_thinking(sample.output_text)[:MAX_TEXT], instructions, False, False)
+    return score_instructions(without_answer_tags(sample.output_text)[:MAX_TEXT], instructions, False, False)
 
 
 def _code(shared: SharedGraders, sample: Sample, label: Any) -> Score:
@@ -170,12 +170,12 @@ def _string_matcher(_shared: SharedGraders, sample: Sample, label: Any) -> Score
 
 
 def _puzzle(_shared: SharedGraders, sample: Sample, label: Any) -> Score:
-    answer = without_thinking(sample.output_text)
+    answer = without_answer_tags(sample.output_text)
     return _right_or_wrong(is_same_answer(answer, _text(label)), answer)
 
 
 def _string_f1(_shared: SharedGraders, sample: Sample, label: Any) -> Score:
-    answer = without_thinking(sample.output_text)
+    answer = without_answer_tags(sample.output_text)
     return Score(max(word_f1(answer, one) for one in _texts(label)), {}, f"answered {answer[:60]!r}")
 
 
@@ -242,10 +242,9 @@ VERIFIERS: Mapping[str, Verifier] = {
 }
 
 
-def without_thinking(text: str) -> str:
-    """Returns what follows the last `</think>`, without answer tags."""
-    plain = text.replace("<|assistant|>", "").rpartition("</think>")[2]
-    return plain.replace("<answer>", "").replace("</answer>", "").strip()
+def without_answer_tags(text: str) -> str:
+    """Returns a text without the tags that may stand around an answer."""
+    return text.replace("<|assistant|>", "").replace("<answer>", "").replace("</answer>", "").strip()
 
 
 def _tagged(text: str, tag: str) -> str | None:

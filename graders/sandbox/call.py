@@ -26,12 +26,14 @@ LAST_DESCRIPTOR = 65535
 class Locks(NamedTuple):
     """Holds what the fork-server has made ready for its calls.
 
-    `base_memory` is the bytes of address space that are mapped before a call begins.
+    `base_memory` is the bytes of address space that are mapped before a call begins. `threads` is how many
+    all calls of this user may have at a time, 0 for no limit where others share the user.
     """
 
     landlock: Landlock | None
     filter: CallFilter
     base_memory: int
+    threads: int
 
 
 def run_call(call: Call, descriptors: list[int], slot: Slot, locks: Locks, server: int) -> None:
@@ -61,6 +63,8 @@ def _lock(call: Call, descriptors: list[int], slot: Slot, locks: Locks) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (call.cpu_seconds, call.cpu_seconds + 1))
     memory = locks.base_memory + call.memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    if locks.threads:
+        resource.setrlimit(resource.RLIMIT_NPROC, (locks.threads, locks.threads))
     kernel.install_filter(locks.filter.for_process(os.getpid()))
 
 

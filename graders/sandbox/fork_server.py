@@ -33,10 +33,15 @@ from graders.sandbox.large_pages import LargePages
 from graders.sandbox.scratch import Slot
 from graders.sandbox.seccomp import CallFilter, server_filter
 from graders.sandbox.syscalls import this_machine
-from graders.sandbox.wire import CALL, KILL, Call, Ending
+from graders.sandbox.wire import CALL, KILL, NOT_STARTED, Call, Ending
 
 _FREE = -1
 _PACKET = 64
+_MOST_DESCRIPTORS = 5
+"""Of a script's call: ending, request, result, input, output."""
+_MOST_THREADS = 1024
+"""Of all calls: threads with small stacks could otherwise take every process id that the machine has, which
+are 32,768 by default and often 4,096 in a container."""
 _FILE_BYTES, _OPEN_FILES = 64 * 2**20, 512
 
 
@@ -78,13 +83,13 @@ class RunningCall(NamedTuple):
     Attributes:
         number: the call's, as the trusted side counts.
         slot: the place that the call takes.
-        result: descriptor of the pipe for its result.
+        ending: descriptor of the pipe for its ending, which only this process holds.
         deadline: `time.monotonic()` from which on it is late.
     """
 
     number: int
     slot: Slot
-    result: int
+    ending: int
     deadline: float
 
 
@@ -99,7 +104,8 @@ def main(large_pages: LargePages) -> NoReturn:
     large_pages.join()  # before what is mapped is measured
     machine = this_machine()
     assert machine is not None
-    locks = Locks(landlock, CallFilter(machine), _address_space())
+    threads = _MOST_THREADS if plan.user or os.getpid() == 1 else 0  # the user is nobody else's
+    locks = Locks(landlock, CallFilter(machine), _address_space(), threads)
     ready = {"landlock": landlock.abi if landlock else 0, "loaded": loaded, "user": os.geteuid()}
     kernel.install_filter(server_filter(machine))
     link.send(json.dumps(ready).encode())
@@ -168,6 +174,7 @@ def _load(plan: Plan) -> list[str]:
         os.environ[name] = "1"  # a pool of threads does not survive a fork
     os.environ["HOME"] = "/"  # nltk does not load without a home
     vars(builtins).update(exit=sys.exit, quit=sys.exit)  # as `site` does, which is not loaded here
+    sys.set_int_max_str_digits(0)  # a server's protection; here time is limited
     sys.path.extend(plan.folders)
     loaded = []
     for name in plan.modules:
@@ -231,8 +238,6 @@ class _ForkServer:
         self._pid = os.getpid()
         self._running: dict[int, RunningCall] = {}
         self._late: set[int] = set()
-        self._unreported: dict[int, Ending] = {}
-        """Endings that did not fit into a full pipe yet, by descriptor."""
         self._poll = select.poll()
 
     def serve(self) -> None:
@@ -247,9 +252,6 @@ class _ForkServer:
                 if descriptor == wake:
                     os.read(wake, 512)
                     self._reap()
-                elif descriptor in self._unreported:
-                    self._poll.unregister(descriptor)
-                    self._report(descriptor, self._unreported.pop(descriptor))
                 elif not self._take():
                     return
             self._stop_late()
@@ -262,9 +264,9 @@ class _ForkServer:
         return max(0.0, soonest - time.monotonic()) * 1000 + 1
 
     def _take(self) -> bool:
-        """Takes one packet; returns False when the other side has gone."""
+        """Takes one packet; returns False when the other side has gone, or no slot can be used any more."""
         packet, ancillary, _, _ = self._link.recvmsg(
-            _PACKET, socket.CMSG_SPACE(4 * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
+            _PACKET, socket.CMSG_SPACE(_MOST_DESCRIPTORS * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
         )
         if not packet:
             return False
@@ -273,21 +275,29 @@ class _ForkServer:
         for _, _, data in ancillary:
             descriptors.frombytes(data)
         if call.operation == CALL:
+            if not self._free:
+                return False
             self._start(call, list(descriptors))
         elif call.operation == KILL:
             self._kill(call.number)
         return True
 
     def _start(self, call: Call, descriptors: list[int]) -> None:
+        ending, *theirs = descriptors
         slot = self._free.pop()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:  # another call's threads may have taken all process ids there are
+            self._free.append(slot)
+            self._report(ending, Ending(NOT_STARTED, 0, 0))
+            pid = None
         if pid == 0:
-            run_call(call, descriptors, slot, self._locks, self._pid)
-        request, result, *others = descriptors
-        for descriptor in (request, *others):
+            run_call(call, theirs, slot, self._locks, self._pid)
+        for descriptor in theirs:
             os.close(descriptor)
-        deadline = time.monotonic() + call.wall_milliseconds / 1000
-        self._running[pid] = RunningCall(call.number, slot, result, deadline)
+        if pid is not None:
+            deadline = time.monotonic() + call.wall_milliseconds / 1000
+            self._running[pid] = RunningCall(call.number, slot, ending, deadline)
 
     def _kill(self, number: int) -> None:
         for pid, call in self._running.items():
@@ -307,23 +317,23 @@ class _ForkServer:
             if pid == 0:
                 return
             call = self._running.pop(pid)
-            if call.slot.folder:
-                scratch.wipe(call.slot.folder)
-            self._free.append(call.slot)
             was_late = pid in self._late
             self._late.discard(pid)
             cpu = round(1e6 * (usage.ru_utime + usage.ru_stime))
-            self._report(call.result, Ending(status, was_late, cpu))
+            self._report(call.ending, Ending(status, was_late, cpu))
+            self._release(call.slot)
 
-    def _report(self, result: int, ending: Ending) -> None:
-        """Writes the ending behind the result and closes the pipe; nobody may be listening any more."""
-        try:
-            os.set_blocking(result, False)
-            os.write(result, ending.pack())
-        except BlockingIOError:
-            self._unreported[result] = ending
-            self._poll.register(result, select.POLLOUT)
-            return
-        except OSError:
-            pass
-        os.close(result)
+    def _report(self, pipe: int, ending: Ending) -> None:
+        """Writes the ending, which an empty pipe always takes; nobody may be listening any more."""
+        with contextlib.suppress(OSError):
+            os.write(pipe, ending.pack())
+        os.close(pipe)
+
+    def _release(self, slot: Slot) -> None:
+        """Gives back a slot whose folder is empty; one that cannot be emptied is never used again."""
+        if slot.folder:
+            try:
+                scratch.wipe(slot.folder)
+            except OSError:
+                return
+        self._free.append(slot)

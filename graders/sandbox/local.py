@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import signal
 import sys
 import threading
 import time
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from graders import strict_json
 from graders.sandbox.canary import Attack, weakness
+from graders.sandbox.compiled import MOST_TOLD, CompiledSources
 from graders.sandbox.flavours import flavour_of, modules_of
 from graders.sandbox.launch import Confinement, StartFailed, find_bubblewrap, start
 from graders.sandbox.pool import ForkServerLost, Pool, RawOutcome
 from graders.sandbox.syscalls import Machine, this_machine
-from graders.sandbox.wire import COMPILE, MAX_RESULT, RUN_FUNCTION, RUN_SCRIPT, Request
+from graders.sandbox.wire import RUN_FUNCTION, RUN_SCRIPT, Request
 from graders.services import Fault, Limits, Outcome, Program
 
 Level = Literal["full", "container", "namespaces", "none"]
@@ -29,7 +28,6 @@ WantedLevel = Literal["auto", "full", "container", "namespaces", "off"]
 LEVELS: tuple[Level, ...] = ("full", "container", "namespaces")
 """From the strongest on."""
 ATTACK_EVERY_SECONDS = 3600.0
-COMPILED_SOURCES = 256
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ class LocalSandbox:
         self._confinement: Confinement | None = None
         self._assessment: Assessment | None = None
         self._attack_at = 0.0
-        self._compiled = _CompiledSources()
+        self._compiled = CompiledSources()
 
     def why_not(self) -> str | None:
         assessment = self.assessment()
@@ -215,48 +213,15 @@ class LocalSandbox:
                     code,
                     program.seed & 0xFFFFFFFF,
                     limits.output_bytes,
+                    limits.result_bytes,
+                    program.harness or "",
                 )
                 started = time.perf_counter()
                 raw = pool.call(kind, request, limits, program.stdin)
                 seconds = time.perf_counter() - started
         except (ForkServerLost, StartFailed) as failure:
             return Outcome(fault="server", message=f"The sandbox could not run it: {failure}.")
-        return _outcome(raw, kind, limits, seconds)
-
-
-class _CompiledSources:
-    """Keeps the compiled code of sources seen more than once, by what they hold; most recently used."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._known: OrderedDict[bytes, bytes] = OrderedDict()
-
-    def of(self, source: bytes, pool: Pool) -> bytes:
-        """Returns marshalled code, for a process as locked as the one that made it; empty the first time."""
-        key = hashlib.sha256(source).digest()
-        with self._lock:
-            code = self._known.get(key)
-            if code is None:
-                self._put(key, b"")
-            else:
-                self._known.move_to_end(key)
-        if code == b"":
-            code = _compiled(source, pool)
-            with self._lock:
-                self._put(key, code)
-        return code or b""
-
-    def _put(self, key: bytes, code: bytes) -> None:
-        self._known[key] = code
-        while len(self._known) > COMPILED_SOURCES:
-            self._known.popitem(last=False)
-
-
-def _compiled(source: bytes, pool: Pool) -> bytes:
-    """Compiles in a locked process that runs none of it; returns nothing where it does not compile."""
-    raw = pool.call(COMPILE, Request("", (), source, b"", 0, 0), Limits(wall_seconds=60, cpu_seconds=60))
-    head, _, code = raw.result.partition(b"\n")
-    return code if head == b'{"ok": true, "v": null}' and not raw.overflowed else b""
+        return _outcome(raw, program, limits, seconds)
 
 
 def _confinement(level: Level, settings: SandboxSettings) -> Confinement | str:
@@ -279,41 +244,48 @@ def _stricter(asked: Limits, most: Limits) -> Limits:
         cpu_seconds=min(asked.cpu_seconds, most.cpu_seconds),
         memory_bytes=min(asked.memory_bytes, most.memory_bytes),
         output_bytes=min(asked.output_bytes, most.output_bytes),
+        result_bytes=asked.result_bytes,
     )
 
 
-def _outcome(raw: RawOutcome, kind: int, limits: Limits, seconds: float) -> Outcome:
+def _outcome(raw: RawOutcome, program: Program, limits: Limits, seconds: float) -> Outcome:
     """Reads what untrusted code wrote, believing nothing."""
+    kind = RUN_SCRIPT if program.function is None else RUN_FUNCTION
     line, _, printed = raw.result.partition(b"\n")
     stdout = _text(raw.printed if kind == RUN_SCRIPT else printed, limits.output_bytes)
     exit_code = _exit_code(raw) if kind == RUN_SCRIPT else None
-    fault, message, value = _read_outcome(raw, line, kind, limits)
+    fault, message, value = _read_outcome(raw, line, program, limits)
     return Outcome(value, fault, message, stdout, exit_code, seconds)
 
 
-def _read_outcome(raw: RawOutcome, line: bytes, kind: int, limits: Limits) -> tuple[Fault | None, str, Any]:
+def _read_outcome(
+    raw: RawOutcome, line: bytes, program: Program, limits: Limits
+) -> tuple[Fault | None, str, Any]:
     if raw.ending.was_late:
         return "time", f"It ran longer than {limits.wall_seconds:g} seconds.", None
     if _used_up(raw, limits):
         return "time", f"It used more than {limits.cpu_seconds:g} seconds of CPU time.", None
     if raw.overflowed:
         return "output", "It wrote more than it may.", None
-    result = read_result(line)
+    result = read_result(line, limits.result_bytes)
     if result is None:
-        if kind == RUN_SCRIPT and os.WIFEXITED(raw.ending.status) and not line:
+        if program.function is None and os.WIFEXITED(raw.ending.status) and not line:
             return None, "", None  # it left by os._exit, as a script may
+        if program.function is not None and not raw.result:
+            message = f"The process ended before {program.function}() returned ({_how_it_ended(raw)})."
+            return "no_result", message, None
         return "no_result", f"It gave no valid result ({_how_it_ended(raw)}).", None
     if result["ok"]:
         return None, "", result["v"]
     return result["k"], result["m"], None
 
 
-def read_result(line: bytes) -> dict[str, Any] | None:
+def read_result(line: bytes, most: int = MOST_TOLD) -> dict[str, Any] | None:
     """Returns the result if it has exactly the form of one, else None.
 
     The program may have written it itself.
     """
-    if len(line) > MAX_RESULT:
+    if len(line) > most:
         return None
     try:
         result: Any = strict_json.loads(line)

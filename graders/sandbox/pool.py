@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from graders.sandbox.launch import Started, StartFailed
 from graders.sandbox.wire import (
     CALL,
+    COMPILE,
     ENDING_SIZE,
     KILL,
     MAX_CODE,
-    MAX_RESULT,
+    NOT_STARTED,
     RUN_SCRIPT,
     Call,
     Ending,
@@ -30,6 +31,8 @@ from graders.services import Limits
 
 GRACE_SECONDS = 10.0
 """How long a fork-server may leave a call unfinished beyond its wall time before it is taken to hang."""
+BREATH_SECONDS = 1.0
+"""How long a call waits for others to end where the machine had no process for it."""
 FLOOD = 64
 """A script that prints this many times more than is kept is ended."""
 
@@ -41,6 +44,10 @@ class ForkServerLost(Exception):
 
     It is nobody's fault but ours; the call can be repeated.
     """
+
+
+class NotStarted(ForkServerLost):
+    """Says that the fork-server is well, and could make no process for the call just now."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +89,19 @@ class Pool:
         """
         try:
             return self._call(kind, request, limits, stdin)
+        except NotStarted:
+            time.sleep(BREATH_SECONDS)
         except ForkServerLost:
-            return self._call(kind, request, limits, stdin)
+            pass
+        return self._call(kind, request, limits, stdin)
 
     def _call(self, kind: int, request: Request, limits: Limits, stdin: str) -> RawOutcome:
         server = self._server()
-        exchange = _Exchange(server, next(self._numbers), kind, limits, request.output_bytes)
+        exchange = _Exchange(server, next(self._numbers), kind, limits, request)
         try:
-            return exchange.run(request, stdin)
+            return exchange.run(stdin)
+        except NotStarted:
+            raise
         except ForkServerLost:
             self._discard(server)
             raise
@@ -139,23 +151,23 @@ class Pool:
 class _Exchange:
     """Carries one call: descriptors out, bytes in."""
 
-    def __init__(self, server: Started, number: int, kind: int, limits: Limits, output_bytes: int) -> None:
+    def __init__(self, server: Started, number: int, kind: int, limits: Limits, request: Request) -> None:
         self._link = server.link
         self._number = number
         self._kind = kind
         self._limits = limits
-        self._output_bytes = output_bytes
-        self._most = (
-            MAX_RESULT + 1 + ENDING_SIZE + (MAX_CODE if kind not in (0, RUN_SCRIPT) else output_bytes)
-        )
+        self._request = request
+        self._output_bytes = request.output_bytes
+        self._most = request.result_bytes + 1 + (MAX_CODE if kind == COMPILE else request.output_bytes)
         self._result = bytearray()
+        self._ending = b""
         self._printed = bytearray()
         self._printed_size = 0
         self._overflowed = False
 
-    def run(self, request: Request, stdin: str) -> RawOutcome:
+    def run(self, stdin: str) -> RawOutcome:
         """Sends the request and returns what came back. Raises `ForkServerLost`."""
-        packed = request.pack()
+        packed = self._request.pack()
         mine, theirs = self._descriptors(packed, stdin)
         try:
             try:
@@ -170,9 +182,13 @@ class _Exchange:
         return self._outcome()
 
     def _descriptors(self, packed: bytes, stdin: str) -> tuple[list[int], list[int]]:
-        """Returns ours to read from (result, output), and those to send (request, result, input, output)."""
+        """Returns ours to read from (ending, result, output).
+
+        With them come those to send (ending, request, result, input, output).
+        """
+        ending, ending_end = os.pipe2(os.O_CLOEXEC)
         result, result_end = os.pipe2(os.O_CLOEXEC)
-        mine, theirs = [result], [_sealed(packed), result_end]
+        mine, theirs = [ending, result], [ending_end, _sealed(packed), result_end]
         if self._kind == RUN_SCRIPT:
             output, output_end = os.pipe2(os.O_CLOEXEC)
             mine.append(output)
@@ -199,9 +215,9 @@ class _Exchange:
             raise ForkServerLost(f"the fork-server does not take calls: {error}") from None
 
     def _listen(self, descriptors: list[int]) -> None:
-        """Reads until the result's pipe is closed, which the fork-server does once the process is gone."""
+        """Reads until every pipe is closed, which is so once the process is gone, or the fork-server is."""
         deadline = time.monotonic() + self._limits.wall_seconds + GRACE_SECONDS
-        result = descriptors[0]
+        ending, result = descriptors[:2]
         poll = select.poll()
         for descriptor in descriptors:
             poll.register(descriptor, select.POLLIN)
@@ -215,6 +231,8 @@ class _Exchange:
                 if not data:
                     poll.unregister(descriptor)
                     open_ends.discard(descriptor)
+                elif descriptor == ending:
+                    self._ending += data
                 elif descriptor == result:
                     self._take_result(data)
                 else:
@@ -224,7 +242,7 @@ class _Exchange:
         self._result += data
         if len(self._result) > self._most:
             self._stop()
-            del self._result[:-ENDING_SIZE]
+            del self._result[self._most :]
 
     def _take_printed(self, data: bytes) -> None:
         self._printed_size += len(data)
@@ -238,11 +256,13 @@ class _Exchange:
             self._send(KILL)
 
     def _outcome(self) -> RawOutcome:
-        """Takes the bytes apart: the fork-server's word on the ending stands last, behind all the rest."""
-        if len(self._result) < ENDING_SIZE:
+        """Puts together what came back: the ending is the fork-server's word, all the rest the program's."""
+        if len(self._ending) != ENDING_SIZE:
             raise ForkServerLost("the fork-server ended during a call")
-        ending = Ending.unpack(bytes(self._result[-ENDING_SIZE:]))
-        return RawOutcome(bytes(self._result[:-ENDING_SIZE]), bytes(self._printed), ending, self._overflowed)
+        ending = Ending.unpack(self._ending)
+        if ending.status == NOT_STARTED:
+            raise NotStarted("no process could be made for the call: the machine has no more")
+        return RawOutcome(bytes(self._result), bytes(self._printed), ending, self._overflowed)
 
 
 def _sealed(data: bytes) -> int:

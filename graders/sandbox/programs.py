@@ -15,18 +15,25 @@ import marshal
 import math
 import os
 import random
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from types import CodeType, ModuleType
 from typing import Any
 
+from graders.sandbox import answer_side, judge_side
 from graders.sandbox.packages import MODULES
-from graders.sandbox.wire import COMPILE, MAX_CODE, MAX_RESULT, RUN_SCRIPT, Request
+from graders.sandbox.wire import COMPILE, MAX_CODE, RUN_SCRIPT, Request
 
 FILE = "<grader>"
+_HARNESSES = {"answer": answer_side, "judge": judge_side}
 _MAX_MESSAGE = 2048
 _MAX_DEPTH = 32
+_MOST_OF_ARGUMENT = 4096
+"""Characters that are kept of a text that an exception was made with: twice what is told in the end."""
+_SECONDS_TO_TELL = 2.0
+"""How long a traceback may take to write: 0.1 ms is usual, and more only what was made to be endless."""
 
 
 class NoValue(Exception):
@@ -66,10 +73,14 @@ def _run_function(request: Request, result: int) -> int:
         module = ModuleType("grader")
         sys.modules["grader"] = module
         exec(_compiled(request), module.__dict__)  # noqa: S102 - what the locks are for
-        function = module.__dict__.get(request.function)
+        names = module.__dict__
+        if request.harness:
+            answer_side.program = names
+            names = vars(_HARNESSES[request.harness])
+        function = names.get(request.function)
         if not callable(function):
             raise NoValue(f"the source defines no function '{request.function}'")
-        line = _result_line(_plain(function(*request.arguments), 0))
+        line = _result_line(function(*request.arguments), request.result_bytes)
     except BaseException as error:
         line = _failure_line(error, request)
     _write(result, line + b"\n" + printed.text())
@@ -139,32 +150,57 @@ class _Printed(io.TextIOBase):
         return "".join(self._parts).encode("utf-8", "replace")[: self._limit]
 
 
-def _plain(value: Any, depth: int) -> Any:
-    """Returns the value as JSON can hold it.
-
-    Anything that turns into a finite float counts as that number.
-    """
-    if type(value) is float and math.isfinite(value):
-        return value
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
-        return bool(value)
-    if isinstance(value, list | tuple | dict):
-        return _plain_container(value, depth)
-    if isinstance(value, int) and -(2**63) <= value < 2**63:
-        return int(value)
-    return _number(value)
+def _result_line(value: Any, most: int) -> bytes:
+    plain = _Plain(most).of(value, 0)
+    text = repr(plain) if type(plain) is float else json.dumps(plain, allow_nan=False)
+    line = b'{"ok": true, "v": %b}' % text.encode()
+    if len(line) > most:
+        raise _too_long(most)
+    return line
 
 
-def _plain_container(value: list[Any] | tuple[Any, ...] | dict[Any, Any], depth: int) -> Any:
-    if depth >= _MAX_DEPTH:
-        raise NoValue(f"returned something nested more than {_MAX_DEPTH} deep")
-    if not isinstance(value, dict):
-        return [_plain(part, depth + 1) for part in value]
-    if not all(isinstance(key, str) for key in value):
-        raise NoValue("returned an object with a key that is no string")
-    return {key: _plain(part, depth + 1) for key, part in value.items()}
+def _too_long(most: int) -> NoValue:
+    return NoValue(f"returned more than {most:,} bytes")
+
+
+class _Plain:
+    """Makes values that JSON can hold, of at most so many parts: each takes a byte at least."""
+
+    def __init__(self, most: int) -> None:
+        self._most = self._left = most
+
+    def of(self, value: Any, depth: int) -> Any:
+        """Returns the value as JSON can hold it.
+
+        Anything that turns into a finite float counts as that number.
+        """
+        if type(value) is float and math.isfinite(value):
+            return value
+        if value is None:
+            return value
+        if isinstance(value, str):
+            if len(value) > self._most:
+                raise _too_long(self._most)
+            return value
+        if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
+            return bool(value)
+        if isinstance(value, list | tuple | dict):
+            return self._container(value, depth)
+        if isinstance(value, int) and -(2**63) <= value < 2**63:
+            return int(value)
+        return _number(value)
+
+    def _container(self, value: list[Any] | tuple[Any, ...] | dict[Any, Any], depth: int) -> Any:
+        if depth >= _MAX_DEPTH:
+            raise NoValue(f"returned something nested more than {_MAX_DEPTH} deep")
+        self._left -= len(value)
+        if self._left < 0:
+            raise _too_long(self._most)
+        if not isinstance(value, dict):
+            return [self.of(part, depth + 1) for part in value]
+        if not all(isinstance(key, str) for key in value):
+            raise NoValue("returned an object with a key that is no string")
+        return {key: self.of(part, depth + 1) for key, part in value.items()}
 
 
 def _number(value: Any) -> float:
@@ -181,26 +217,19 @@ def _number(value: Any) -> float:
     return number
 
 
-def _result_line(value: Any) -> bytes:
-    text = repr(value) if type(value) is float else json.dumps(value, allow_nan=False)
-    line = b'{"ok": true, "v": %b}' % text.encode()
-    if len(line) > MAX_RESULT:
-        raise NoValue(f"returned more than {MAX_RESULT:,} bytes")
-    return line
-
-
 def _failure_line(error: BaseException, request: Request) -> bytes:
     if isinstance(error, NoValue):
         kind, message = "no_result", str(error)
     else:
         kind = "memory" if isinstance(error, MemoryError) else "raised"
-        message = _guarded(lambda: _traceback(error, request), f"{type(error).__name__}: unprintable")
+        message = _guarded(lambda: _traceback(error, request), _brief(error))
     result = {"ok": False, "k": kind, "m": _cut(message).replace("\x00", "\ufffd")}
     return json.dumps(result, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def _traceback(error: BaseException, request: Request) -> str:
     """Returns the traceback from the program's own first line on, with its source."""
+    _shorten(error)
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename != FILE:
         frames = frames.tb_next
@@ -216,12 +245,33 @@ def _hint(error: BaseException) -> str:
     return ""
 
 
+def _shorten(error: BaseException) -> None:
+    """Cuts the texts that an exception was made with: writing hundreds of megabytes out takes seconds."""
+    if any(type(one) is str and len(one) > _MOST_OF_ARGUMENT for one in error.args):
+        error.args = tuple(_cut(one) if type(one) is str else one for one in error.args)
+
+
+def _brief(error: BaseException) -> str:
+    """Returns the kind of an exception, and its text if that needs no code of the program's."""
+    first = error.args[0] if type(error.args) is tuple and error.args else ""
+    return f"{type(error).__name__[:200]}: {_cut(first) if type(first) is str else 'unprintable'}"
+
+
 def _guarded(make: Callable[[], str], otherwise: str) -> str:
-    """Returns text made with the program's own classes, whose methods may do anything."""
+    """Returns text made with the program's own classes, whose methods may do anything, also take for ever."""
     try:
-        return str(make())
+        signal.signal(signal.SIGALRM, _stop_telling)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+        signal.setitimer(signal.ITIMER_REAL, _SECONDS_TO_TELL)
+        text = str(make())
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return text
     except BaseException:
         return otherwise
+
+
+def _stop_telling(*_: object) -> None:
+    raise TimeoutError
 
 
 def _cut(message: str) -> str:

@@ -48,7 +48,7 @@ def _wipe_from_top(folder: str, names: list[str]) -> None:
         moved = 0
         while names:
             for name in names:
-                if stat.S_ISDIR(os.stat(name, dir_fd=top, follow_symlinks=False).st_mode):
+                if _opened_up(top, name):
                     moved = _empty(top, name, moved)
                     os.rmdir(name, dir_fd=top)
                 else:
@@ -65,17 +65,30 @@ def _empty(top: int, name: str, moved: int) -> int:
     """
     folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
     try:
-        for entry in list(os.scandir(folder)):
-            if entry.is_dir(follow_symlinks=False):
+        for entry in os.listdir(folder):
+            if _opened_up(folder, entry):
                 moved += 1
                 while _exists(top, f"moved-{moved}"):
                     moved += 1
-                os.rename(entry.name, f"moved-{moved}", src_dir_fd=folder, dst_dir_fd=top)
+                os.rename(entry, f"moved-{moved}", src_dir_fd=folder, dst_dir_fd=top)
             else:
-                os.unlink(entry.name, dir_fd=folder)
+                os.unlink(entry, dir_fd=folder)
     finally:
         os.close(folder)
     return moved
+
+
+def _opened_up(parent: int, name: str) -> bool:
+    """Tells whether this is a folder, and makes it one that can be read, emptied and moved.
+
+    A call makes folders with any rights, also with none; its process is gone, so nothing changes meanwhile.
+    """
+    mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+    if not stat.S_ISDIR(mode):
+        return False
+    if mode & stat.S_IRWXU != stat.S_IRWXU:
+        os.chmod(name, stat.S_IRWXU, dir_fd=parent)
+    return True
 
 
 def _exists(top: int, name: str) -> bool:

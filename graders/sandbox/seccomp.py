@@ -48,7 +48,7 @@ timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime time
 umask uname unlink unlinkat wait4 write writev
 """
 ALLOWED = frozenset(_ALLOWED.split())
-_SERVERS = "clone fork kill tgkill landlock_restrict_self prctl prlimit64 recvmsg seccomp utimensat"
+_SERVERS = "clone fchmodat fork kill tgkill landlock_restrict_self prctl prlimit64 recvmsg seccomp utimensat"
 _SERVERS_OWN = frozenset(_SERVERS.split())
 """What the fork-server needs beside. Of these a call keeps some forms, see `_call_actions`."""
 

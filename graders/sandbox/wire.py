@@ -2,10 +2,11 @@
 
 Loaded on both sides: standard library only.
 
-A call is one packet, `Call`, with two descriptors (four for a script): a sealed memory file that holds the
-request and a pipe for the result; then standard input and output. Neither payload passes through the
-fork-server, which forks every tenant's calls: memory it has never held cannot be inherited. When the process
-has ended the fork-server writes an `Ending` behind whatever the process wrote into the pipe, and closes it.
+A call is one packet, `Call`, with three descriptors (five for a script): a pipe for the ending, a sealed
+memory file that holds the request, and a pipe for the result; then standard input and output. Neither request
+nor result passes through the fork-server, which forks every tenant's calls: memory it has never held cannot
+be inherited. When the process has ended, the fork-server writes an `Ending` into the pipe for it, which no
+program ever holds: nothing that a program wrote into its own is taken for the fork-server's word.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ CALL, KILL = 1, 2
 _CALL = struct.Struct("<IIQQQII")
 _ENDING = struct.Struct("<iIQ")
 
+NOT_STARTED = -1
+"""Stands for the wait status of a call for which no process could be made; no real one is negative."""
+
 _PLAIN = 2
 """The last format of `marshal` without references: a list that is in two places arrives as two."""
 
 ENDING_SIZE = _ENDING.size
-MAX_RESULT = 16 * 1024
-"""Most bytes of a result before what was printed."""
 MAX_CODE = 8 * 2**20
 """Most bytes of compiled code."""
 
@@ -64,9 +66,9 @@ class Ending(NamedTuple):
         return _ENDING.pack(*self)
 
     @classmethod
-    def unpack(cls, tail: bytes) -> Ending:
-        """Reads an ending out of the last `ENDING_SIZE` bytes of a pipe."""
-        return cls(*_ENDING.unpack(tail))
+    def unpack(cls, data: bytes) -> Ending:
+        """Reads an ending out of the `ENDING_SIZE` bytes of its pipe."""
+        return cls(*_ENDING.unpack(data))
 
 
 class Request(NamedTuple):
@@ -78,6 +80,8 @@ class Request(NamedTuple):
         source: the text, for compiling and for tracebacks.
         code: the compiled source, marshalled by a call of kind COMPILE; empty to compile now.
         output_bytes: most that is kept of what is printed.
+        result_bytes: most bytes of a result, before what was printed.
+        harness: which functions of the sandbox's own are called; empty for one of the source's.
     """
 
     function: str
@@ -86,6 +90,8 @@ class Request(NamedTuple):
     code: bytes
     seed: int
     output_bytes: int
+    result_bytes: int
+    harness: str = ""
 
     def pack(self) -> bytes:
         """Returns the request as bytes of `marshal`."""

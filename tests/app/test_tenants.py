@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 from fastapi import FastAPI
 from sqlalchemy.orm import Session
-from starlette.routing import BaseRoute, Mount, Route
 
 from app.main import create_app
 from app.settings import Settings
 from app.tenants import service as tenants
+from tests.app.routes import walk
 from tests.factories import (
     GRADER,
     Tenant,
@@ -90,18 +89,7 @@ def theirs(db: Session, tenant: Tenant) -> dict[str, str]:
 
 def routes(app: FastAPI) -> list[tuple[str, str]]:
     """Every operation that the service answers, whether its document shows it or not."""
-    return [(method, route.path) for route in _walk(app.routes) for method in sorted(route.methods or ())]
-
-
-def _walk(found: Iterable[BaseRoute]) -> Iterator[Route]:
-    for route in found:
-        if included := getattr(route, "original_router", None):
-            yield from _walk(included.routes)
-        elif isinstance(route, Route):
-            yield route
-        else:
-            assert isinstance(route, Mount), route
-            yield Route(route.path, lambda: None)
+    return [(method, route.path) for route in walk(app.routes) for method in sorted(route.methods or ())]
 
 
 def filled(path: str, ids: dict[str, str]) -> str:

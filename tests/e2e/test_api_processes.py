@@ -51,7 +51,7 @@ def test_jobs_are_read_while_every_handler_waits_for_a_lock(settings: Settings, 
     headers = {"authorization": f"Bearer {tenant.key}"}
     wanted = {"model": "cherry-nano", "training_file": file.id, "method": {"type": "supervised"}}
     with (
-        running_api({"CHERRY_KEY_CACHE": "PT0S"}) as (url, _),
+        running_api({"CHERRY_KEY_CACHE": "PT0S", "CHERRY_DATABASE_STATEMENT_LIMIT": "PT1M"}) as (url, _),
         httpx.Client(base_url=url, headers=headers, timeout=60) as client,
         ThreadPoolExecutor(REQUEST_THREADS + 6) as creators,
     ):

@@ -129,6 +129,39 @@ def checkpoint_sums(service: Service, job_id: str) -> list[dict[str, str]]:
     ]
 
 
+def failing(condition: str) -> dict[str, Any]:
+    lines = [
+        "def grade(sample, item):",
+        f"    if {condition}:",
+        "        raise KeyError('no gold')",
+        "    return 0",
+    ]
+    return {"type": "python", "name": "failing", "source": "\n".join(lines)}
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        pytest.param("True", id="seen-before-training", marks=pytest.mark.long),
+        pytest.param("len(sample['output_text']) > 3", id="seen-in-training"),
+    ],
+)
+def test_a_grader_that_fails_on_every_answer_fails_a_job_of_two_steps(
+    service: Service, tmp_path: Path, condition: str
+) -> None:
+    rows = (shared_path(STORIES) / "train.jsonl").read_text().splitlines(keepends=True)[:4]
+    train = tmp_path / "train.jsonl"
+    train.write_text("".join(rows))
+    hyper = {"n_epochs": 1, "batch_size": 2, "group_size": 2, "max_completion_tokens": 16}
+    with service.client() as client:
+        job_id = start(client, "stories260k", train, failing(condition), **hyper)
+        job = finished(client, job_id)
+        messages = [event.message for event in client.fine_tuning.jobs.list_events(job_id, limit=100)]
+    assert (job.status, job.error.code, job.fine_tuned_model) == ("failed", "grader_error", None)
+    assert "KeyError: 'no gold'" in job.error.message
+    assert not any("New fine-tuned model created" in message for message in messages)
+
+
 def test_slots_data_validates_and_its_grader_fits(service: Service) -> None:
     data = shared_path("data/snips-slots-200")
     grader = {

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import psutil
 import pytest
 from openai import OpenAI
@@ -54,6 +57,11 @@ def is_ready(service: Service) -> bool:
             return bool(answer.status == 200)
     except (OSError, urllib.error.URLError):
         return False
+
+
+def checks_of(service: Service, timeout: float) -> tuple[int, dict[str, str]]:
+    answer = httpx.get(f"{service.url}/readyz", timeout=timeout)
+    return answer.status_code, answer.json()["checks"]
 
 
 def test_a_job_runs_from_file_to_model(service: Service, tmp_path: Path) -> None:
@@ -150,6 +158,55 @@ def test_a_killed_part_comes_back(service: Service, name: str) -> None:
     wait_for(lambda: is_ready(service), seconds=30, what="the service")
 
 
+def test_a_broker_that_hangs_holds_nobody_up(service: Service, tmp_path: Path) -> None:
+    broker = service.state()["processes"]["valkey"]
+    method = {"grader": GRADER, "hyperparameters": hyperparameters()}
+    with service.client().with_options(timeout=3, max_retries=0) as client:
+        uploaded = client.files.create(file=write_rows(tmp_path / "train.jsonl"), purpose="fine-tune")
+        os.kill(broker, signal.SIGSTOP)
+        try:
+            made = [
+                client.fine_tuning.jobs.create(
+                    model="tiny",
+                    training_file=uploaded.id,
+                    method={"type": "reinforcement", "reinforcement": method},  # type: ignore[typeddict-item]
+                )
+                for _ in range(2)
+            ]
+            hung = (503, {"database": "ok", "broker": "unreachable"})
+            wait_for(lambda: checks_of(service, timeout=3) == hung, seconds=5, what="readiness to see it")
+            # no message can have reached a worker
+            wait_for(lambda: client.fine_tuning.jobs.retrieve(made[0].id).status == "running", what="a start")
+        finally:
+            os.kill(broker, signal.SIGCONT)
+        wait_for(lambda: is_ready(service), seconds=30, what="the service")
+        for job in made[::-1]:
+            client.fine_tuning.jobs.cancel(job.id)
+
+
+def test_a_database_that_hangs_is_told_in_time(service: Service) -> None:
+    """Nothing of it answers, as if its disk or its machine were gone, while many ask."""
+    parts = [service.state()["processes"]["postgres"]]
+    parts += process.descendants(parts[0])
+    headers = {"authorization": f"Bearer {service.api_key}"}
+    paths = ["/v1/models", "/v1/files", "/v1/fine_tuning/jobs/ftjob-none", "/v1/fine_tuning/jobs"] * 12
+    with httpx.Client(base_url=service.url, headers=headers, timeout=10) as client:
+        assert client.get("/v1/models").status_code == 200  # the key is known, and connections are open
+        for part in parts:
+            os.kill(part, signal.SIGSTOP)
+        try:
+            with ThreadPoolExecutor(len(paths)) as askers:
+                answers = list(askers.map(client.get, paths))
+            assert [answer.status_code for answer in answers] == [503] * len(paths)
+            assert {answer.headers["retry-after"] for answer in answers} == {"2"}
+            assert checks_of(service, timeout=3) == (503, {"database": "unreachable", "broker": "ok"})
+        finally:
+            for part in parts:
+                os.kill(part, signal.SIGCONT)
+        wait_for(lambda: is_ready(service), seconds=30, what="the service")
+        assert client.get("/v1/models").status_code == 200
+
+
 def test_a_training_survives_the_death_of_its_database(service: Service, tmp_path: Path) -> None:
     with service.client() as client:
         uploaded = client.files.create(file=write_rows(tmp_path / "train.jsonl"), purpose="fine-tune")
@@ -166,7 +223,7 @@ def test_a_training_survives_the_death_of_its_database(service: Service, tmp_pat
         wait_for(lambda: client.fine_tuning.jobs.retrieve(job.id).status in over, what="the end")
         assert client.fine_tuning.jobs.retrieve(job.id).status == "succeeded"
         told = [event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=100).data]
-        assert len([message for message in told if message.startswith("Step ")]) == 25
+        assert len([message for message in told if re.match(r"Step \d+/24 ", message)]) == 25
 
 
 def test_stopping_leaves_no_process_and_a_dead_supervisor_none_either() -> None:

@@ -1,4 +1,5 @@
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ import pytest
 
 from graders import Failure, FailureKind, Grade, Sample, build_grader, parse_grader
 from graders.formula import Formula
+from graders.intervals import Interval
 from graders.multi import Multi
 
 
@@ -115,3 +117,43 @@ def test_hostile_output_gets_a_value_or_a_named_failure(output):
     grade = grader.grade(Sample(output), {"y": 1})
     assert grade.value == 0.0
     assert set(grade.part_failures) <= {"a"}
+
+
+@pytest.mark.parametrize(
+    ("formula", "text", "value", "reward"),
+    [
+        pytest.param("0 - wrong", "no json", 0.0, -1.0, id="penalty"),
+        pytest.param("0 - wrong", '{"x": 2}', -1.0, -1.0, id="wrong"),
+        pytest.param("0 - wrong", '{"x": 1}', 0.0, 0.0, id="right"),
+        pytest.param("0.5 * said + 0.5 * right", "no json", 0.5, 0.5, id="what-could-be-read-stands"),
+        pytest.param("said - 2 * wrong", "no json", 1.0, -1.0, id="only-what-failed-is-at-its-worst"),
+        pytest.param("right - wrong", "no json", 0.0, -1.0, id="both-failed"),
+        pytest.param("1 - abs(right - 0.5)", "no json", 0.5, 0.5, id="least-in-the-middle"),
+        pytest.param("log(0.5 + wrong - wrong)", "no json", math.log(0.5), math.log(0.5), id="no-least"),
+        pytest.param("log(said - wrong)", "no json", 0.0, 0.0, id="no-least-but-a-value"),
+    ],
+)
+def test_what_does_not_parse_trains_as_the_least_that_it_could_be_worth(formula, text, value, reward):
+    grader = multi(
+        formula,
+        wrong=check("sample.output_json.x", "1", "ne"),
+        right=check("sample.output_json.x", "1"),
+        said=check("item.said", "yes"),
+    )
+    grade = grader.grade(Sample(text), {"said": "yes"})
+    assert grade.value == pytest.approx(value)
+    assert grade.reward == pytest.approx(reward)
+    assert bool(grade.part_failures) == (text == "no json")
+
+
+def test_a_failed_part_may_be_worth_less_than_0_by_itself():
+    answers = {"judge": failed(FailureKind.SAMPLE_PARSE), "other": Grade(0.25)}
+    formula = Formula.parse("judge + other", frozenset(answers))
+    graders = {key: Fixed(answer) for key, answer in answers.items()}
+    grade = Multi("multi", graders, formula, {"judge": Interval(-5, 5)}).grade(Sample(""), {})
+    assert (grade.value, grade.reward) == (0.25, -4.75)
+
+
+def test_without_a_range_a_failed_part_stays_0():
+    grade = of_fixed("0 - a", a=failed(FailureKind.SAMPLE_PARSE)).grade(Sample(""), {})
+    assert (grade.value, grade.reward) == (0, 0)

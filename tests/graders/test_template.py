@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graders.template import MAX_RENDERED, Template, Variable
+from graders.template import MAX_RENDERED, Template, Variable, check_braces
 from graders.types import FailureKind, GradeFailed, GraderInvalid, Sample
 from tests.properties import examples
 
@@ -173,3 +173,25 @@ def test_is_in_tells_which_rows_have_a_path():
 def test_any_template_renders_or_fails_by_name(text):
     with suppress(GraderInvalid, GradeFailed):
         Template.parse(text).render(Sample("{{item.a}}"), {"a": {"a": [1]}})
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "right"),
+    [
+        ("{item.answer}", "{item.answer}", "{{item.answer}}"),
+        ("Is it ${sample.output_text}?", "{sample.output_text}", "{{sample.output_text}}"),
+        ("{{item.a}} and { item.b[0] }", "{ item.b[0] }", "{{item.b[0]}}"),
+    ],
+)
+def test_a_variable_in_single_braces_is_refused_by_its_name(text, found, right):
+    with pytest.raises(GraderInvalid) as caught:
+        check_braces(text)
+    assert f"'{found}' has single braces" in caught.value.message
+    assert caught.value.message.endswith(f"{right}.")
+
+
+@pytest.mark.parametrize(
+    "text", ["{0}", "{items}", "{item}", '{"item": {"x": 1}}', "{item.a, b}", "{a sample}", ""]
+)
+def test_other_braces_are_text(text):
+    check_braces(text)

@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 from graders.services import Outcome, Program
 
 _CALL = """
-import json, sys
-_source, _function, _arguments = json.load(open(sys.argv[1]))
+import json, random, sys
+random.seed(0)
+_source, _function, _arguments, _harness = json.load(open(sys.argv[1]))
 _module = {"__name__": "program"}
 exec(compile(_source, "program", "exec"), _module)
+if _harness:
+    from graders.sandbox import answer_side, judge_side
+    answer_side.program = _module
+    _module = vars({"answer": answer_side, "judge": judge_side}[_harness])
 _value = json.dumps(_module[_function](*_arguments), allow_nan=False)
 open(sys.argv[2], "w").write(_value)
 """
@@ -32,13 +38,16 @@ class UnsafeSandbox:
         self.programs.append(program)
         given, result = self.folder / "given.json", self.folder / "result.json"
         result.unlink(missing_ok=True)
-        given.write_text(json.dumps([program.source, program.function, list(program.arguments)]))
-        command = [sys.executable, "-I", "-c"]
+        given.write_text(
+            json.dumps([program.source, program.function, list(program.arguments), program.harness])
+        )
+        command = [sys.executable, "-P", "-s", "-c"]
         command += [_CALL, str(given), str(result)] if program.function else [program.source]
         try:
             done = subprocess.run(
                 command,
                 input=program.stdin,
+                env={"PYTHONHASHSEED": "0", "PYTHONPATH": str(Path(__file__).parents[2])},
                 capture_output=True,
                 text=True,
                 timeout=program.limits.wall_seconds,

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from llguidance import LLMatcher, LLTokenizer
 
 from methods.response_format import ResponseFormatInvalid, checked, grammar_of
 
@@ -53,6 +54,29 @@ def test_the_clients_own_strict_schema_is_good() -> None:
 
     made: Any = type_to_response_format_param(Person)
     assert checked(made) == made
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "is_let_through"),
+    [
+        ({"type": "string", "format": "date"}, '"2023-02-30"', False),
+        ({"type": "string", "format": "date"}, '"2023-02-29"', True),
+        ({"type": "number"}, "1e-9", True),
+        ({"type": "number", "exclusiveMinimum": 0}, "1e-9", False),
+        ({"type": "number", "exclusiveMinimum": 0}, "0.000000001", True),
+        ({"const": 1.0}, "1.0", False),
+        ({"const": 1.0}, "1", True),
+    ],
+)
+def test_llguidance_and_json_schema_differ_where_the_docs_say(
+    schema: dict[str, Any], text: str, is_let_through: bool
+) -> None:
+    """llguidance 1.9.1, see findings/: if a case fails, docs/extensions.md has to follow."""
+    tokenizer = LLTokenizer("byte")
+    matcher = LLMatcher(tokenizer, grammar_of(of(schema)))
+    tokens = tokenizer.tokenize_str(text)
+    fits = matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
+    assert fits == is_let_through
 
 
 SHAPES = {

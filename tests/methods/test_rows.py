@@ -171,3 +171,50 @@ def test_rows_that_lack_a_grader_variable_are_named(tmp_path: Path) -> None:
 def test_text_parts_are_joined() -> None:
     assert text_of([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]) == "ab"
     assert text_of(None) == ""
+
+
+WHOLE_FILES = {
+    "csv": (
+        b"prompt,answer\nWhat is 2+2?,4\n",
+        "the file looks like CSV (its first line is 'prompt,answer')",
+    ),
+    "csv-quoted": (b'\xef\xbb\xbf"prompt","answer"\r\n"a","b"\r\n', "looks like CSV"),
+    "csv-semicolons": (b"prompt;answer\na;b\n", "looks like CSV"),
+    "tsv": (b"prompt\tanswer\na\tb\n", "looks like tab-separated"),
+    "csv-long": (b"x" * 200 + b",y\n", "xxx...')"),
+    "array": (b'[{"messages": []}, {"messages": []}]', "the file is one JSON array"),
+    "array-lines": (b'[\n{"messages": []},\n{"messages": []}\n]', "the file is one JSON array"),
+    "pretty": (b'{\n  "messages": [\n  ]\n}\n', "a row is spread over several lines"),
+    "pretty-open": (b'{"messages": [\n {"role": "user"}]}\n', "a row is spread over several lines"),
+    "excel": (b"PK\x03\x04" + bytes(100), "the file is a ZIP archive or an Excel workbook"),
+    "parquet": (b"PAR1" + bytes(100), "the file is a Parquet file"),
+    "gzip": (b"\x1f\x8b" + bytes(100), "compressed with gzip"),
+    "utf-16": ('{"messages": []}'.encode("utf-16"), "the file is text in UTF-16"),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), WHOLE_FILES.values(), ids=WHOLE_FILES)
+def test_a_file_that_is_no_jsonl_is_told_once_by_what_it_is(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(DatasetInvalid) as caught:
+        read_rows(path)
+    (line,) = str(caught.value).splitlines()
+    assert said in line
+    assert "a data file is JSONL: one JSON object on each line" in line
+
+
+def test_rows_of_another_method_are_told_once_with_the_method(tmp_path: Path) -> None:
+    chat = messages(("user", "a"), ("assistant", "b"))
+    with pytest.raises(DatasetInvalid) as caught:
+        read_rows(write(tmp_path, *[chat] * 12))
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith("lines 1-12 (12 of 12 rows): the last message is from the assistant")
+    assert "as in rows for the method 'supervised'" in line
+    pair = {"input": {}, "preferred_output": [], "non_preferred_output": []}
+    with pytest.raises(DatasetInvalid, match="is for the method 'dpo'"):
+        read_rows(write(tmp_path, pair))
+    with pytest.raises(DatasetInvalid, match=r"write .* as 'messages'"):
+        read_rows(write(tmp_path, {"prompt": "a", "answer": "b"}))

@@ -61,6 +61,7 @@ def test_chat_rows_pass(tmp_path: Path, row: Any) -> None:
         ({"prompt": "a", "completion": "b"}, "are for completion models"),
         ({"messages": []}, "at least one message"),
         ({"messages": [USER]}, "no message from the assistant to learn from"),
+        ({"messages": [USER]}, "are for the method 'reinforcement'"),
         ({"messages": [USER, {**ANSWER, "weight": 0}]}, "every message from the assistant has weight 0"),
         ({"messages": [USER, {**ANSWER, "weight": 0.5}]}, "messages[1].weight must be 0 or 1"),
         ({"messages": [USER, {**ANSWER, "weight": True}]}, "messages[1].weight must be 0 or 1"),

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 from pathlib import Path
 
 import pytest
 from sqlalchemy.orm import Session
 
+from app.db import unit_of_work
 from app.ids import random_id
+from app.jobs import runs
+from app.jobs.models import Job
+from app.jobs.status import Claim
 from app.models.models import Model
 from app.settings import get_settings
 from app.storage import get_storage
 from app.tenants import service as tenants
-from tests.workers.rows import fresh, make_job
+from tests.workers.rows import make_job
 from workers.base_models import local_folder
-from workers.jobs.validation import validate_next
+from workers.jobs.job_data import JobInvalid
+from workers.jobs.validation import check
 
 KEY = "jobs/ftjob-1/checkpoints/1-1"
 
@@ -37,11 +41,19 @@ def tuned(db: Session, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_pa
     return model
 
 
+def claimed(job: Job) -> Claim:
+    """The job as the child that checks it has it; the store is in this process's memory."""
+    with unit_of_work() as db:
+        claim = runs.claim_for_validation(db, "me", get_settings().lease)
+    assert claim
+    assert claim.job_id == job.id
+    return claim
+
+
 def test_validation_reads_no_weights_and_leaves_nothing(db: Session, tuned: Model, tmp_path: Path) -> None:
     job = make_job(db, model=tuned.name)
     get_storage().delete(f"{KEY}/model/model.safetensors")
-    assert validate_next("me", threading.Event())
-    assert fresh(db, job).status == "queued", job.error
+    assert check(claimed(job)).n_rows == 4
     assert list(tmp_path.rglob("*.json")) == []
 
 
@@ -58,7 +70,6 @@ def test_a_training_has_a_whole_copy_in_a_place_of_its_own(
 def test_a_model_that_is_gone_from_the_store_fails_the_job_by_name(db: Session, tuned: Model) -> None:
     job = make_job(db, model=tuned.name)
     get_storage().delete_prefix(KEY)
-    assert validate_next("me", threading.Event())
-    assert fresh(db, job).status == "failed"
-    assert job.error
-    assert (job.error["code"], job.error["param"]) == ("model_error", "model")
+    with pytest.raises(JobInvalid) as raised:
+        check(claimed(job))
+    assert (raised.value.code, raised.value.param) == ("model_error", "model")

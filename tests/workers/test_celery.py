@@ -69,7 +69,7 @@ class Workers:
         for worker in self.started:
             if process.is_alive(worker.pid):
                 found += psutil.Process(worker.pid).children(recursive=True)
-        return found
+        return [each for each in found if "workers.jobs.run" in " ".join(each.cmdline())]
 
 
 @pytest.fixture
@@ -143,12 +143,28 @@ def test_files_can_carry_the_wake_ups_too(
     wait_for(lambda: row(job.id).status == "queued", what="validation")
 
 
-def test_a_broker_that_is_away_is_no_error_for_the_sender(
-    db: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def no_broker(settings: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("CHERRY_BROKER_URL", f"redis+socket://{tmp_path}/nobody.sock")
     get_settings.cache_clear()
     queue.get_celery.cache_clear()
+    yield
+    queue.get_celery().close()
+
+
+@pytest.mark.usefixtures("no_broker")
+def test_a_broker_that_is_away_is_no_error_for_the_sender(db: Session) -> None:
     with unit_of_work() as other:
         queue.wake_trainer(other)
-    queue.get_celery().close()
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("no_broker")
+def test_a_worker_that_starts_without_its_broker_works(
+    db: Session, workers: Workers, tiny_model: Path
+) -> None:
+    worker = workers.start("validate")
+    job = make_job(db)
+    wait_for(lambda: row(job.id).status == "queued", what="validation")
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(WORKER_STOPS_WITHIN)

@@ -6,7 +6,7 @@ import importlib
 import sys
 from typing import Any
 
-from workers.inspect.protocol import respond
+from workers.inspect.protocol import Inspection, respond
 
 
 def torch() -> dict[str, Any]:
@@ -14,7 +14,12 @@ def torch() -> dict[str, Any]:
     return found
 
 
-INSPECTIONS = {"torch": torch}
+def model(folder: str) -> dict[str, Any]:
+    found: dict[str, Any] = importlib.import_module("workers.inspect.model").inspect(folder)
+    return found
+
+
+INSPECTIONS: dict[str, Inspection] = {"torch": torch, "model": model}
 """Each loads its module when it is called, so that a library that is missing is told like any other fault."""
 
 if __name__ == "__main__":

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import structlog
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from app.checkpoints import service as checkpoints
 from app.checkpoints.models import Checkpoint
 from app.db import unit_of_work
 from app.events import service as events
+from app.events.models import JobMetrics
 from app.files import service as files
 from app.ids import random_id
 from app.jobs import results, runs, status
@@ -23,6 +25,8 @@ from app.models.naming import tuned_model_name
 from app.settings import get_settings
 from app.storable import clean
 from app.storage import get_storage
+from methods.train_config import TrainConfig
+from workers.jobs.advice import Step, advice, drift_warning
 from workers.jobs.db_recorder import state_prefix
 
 log = structlog.get_logger(__name__)
@@ -30,10 +34,6 @@ log = structlog.get_logger(__name__)
 LAST_WORDS = "last_words.txt"
 EXIT_CODE = "exit_code.txt"
 RESULTS_NAME = "step_metrics.csv"
-NO_BETTER = (
-    "No checkpoint was better than the base model beyond doubt: the delivered model equals the base. "
-    "More rows, more epochs or a grader with finer grades may help."
-)
 
 
 def run_folder(claim: Claim) -> Path:
@@ -133,9 +133,20 @@ def deliver(claim: Claim, step: int, *, trained_tokens: int | None) -> None:
         )
         db.add(model)
         file = files.create(db, job.project_id, stored, filename=RESULTS_NAME, purpose="fine-tune-results")
-        if step == 0:
-            events.append(db, job.id, "no-better-than-base", NO_BETTER, level="warn")
+        if (warning := _warning(db, job, checkpoint)) is not None:
+            events.append(db, job.id, "no-better-than-base", warning, level="warn")
         runs.finish_succeeded(
             db, claim, fine_tuned_model=name, result_files=[file.id], trained_tokens=trained_tokens
         )
     log.info("job_succeeded", job_id=claim.job_id, attempt=claim.attempt, step=step)
+
+
+def _warning(db: Session, job: Job, delivered: Checkpoint) -> str | None:
+    """What its owner should know of a reinforcement job's result: that it is the base, or far from it."""
+    if job.method["type"] != "reinforcement":
+        return None
+    config = TrainConfig.model_validate(job.config)
+    if delivered.step > 0:
+        return drift_warning(delivered.step, delivered.kl, config)
+    steps = select(JobMetrics).where(JobMetrics.job_id == job.id).order_by(JobMetrics.step)
+    return advice([Step(row.step, row.values) for row in db.scalars(steps)], config)

@@ -6,7 +6,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.files.models import File
@@ -38,19 +37,20 @@ class DataFile(NamedTuple):
     """One of a job's files."""
 
     param: str
-    file_id: str
+    shown: str
+    """Its id and its name, as messages tell them."""
     storage_key: str | None
     """None if the file was deleted."""
 
     def invalid(self, reason: str) -> JobInvalid:
         name = self.param.replace("_", " ")
-        return JobInvalid(f"invalid_{self.param}", f"The {name} {self.file_id} {reason}", self.param)
+        return JobInvalid(f"invalid_{self.param}", f"The {name} {self.shown} {reason}", self.param)
 
 
 def find_file(db: Session, param: str, file_id: str) -> DataFile:
     """A file that a job names, deleted or not."""
-    key = db.scalars(select(File.storage_key).where(File.id == file_id)).first()
-    return DataFile(param, file_id, key)
+    file = db.get(File, file_id)
+    return DataFile(param, file_id, None) if file is None else DataFile(param, file.shown, file.storage_key)
 
 
 def fetch_rows(

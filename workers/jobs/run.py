@@ -24,7 +24,7 @@ from torch.distributed import DistError
 
 import app.tables  # noqa: F401  # foreign keys are found by table name
 from app.checkpoints.models import Checkpoint
-from app.db import unit_of_work
+from app.db import limit_statements, unit_of_work
 from app.files.models import File
 from app.grading.headers import opened
 from app.grading.services import grader_services
@@ -48,7 +48,7 @@ from workers.jobs.db_recorder import DatabaseRecorder, state_to_resume
 from workers.jobs.integrations import shown_elsewhere
 from workers.jobs.job_data import fetch_rows
 from workers.training.base.distributed import World
-from workers.training.base.errors import GradingFailed, ModelInvalid, RunCancelled, RunFailed, RunPaused
+from workers.training.base.errors import GradingFailed, RunCancelled, RunFailed, RunPaused
 from workers.training.base.recorder import Recorder
 from workers.training.base.types import RunResult
 from workers.training.checkpoints import checkpoint_folder
@@ -95,6 +95,7 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = get_settings()
     configure_logging(settings.log_level, settings.log_format)
+    limit_statements(settings.database_work_limit)
     claim = Claim(arguments.job_id, arguments.attempt, "running")
     structlog.contextvars.bind_contextvars(job_id=claim.job_id, attempt=claim.attempt)
     rank = int(os.environ.get("RANK", "0"))
@@ -269,11 +270,15 @@ def _base_folder(name: str, model: Model | None, folder: Path) -> str:
             raise FileNotFoundError(f"The model {name} was deleted before the training could read it.")
         return str(local_folder(model, folder / "base"))
     except FileNotFoundError as problem:
-        raise ModelInvalid(str(problem)) from None
+        raise ModelGone(str(problem)) from None
 
 
 class FileGone(RunFailed):
     code = "file_not_found"
+
+
+class ModelGone(RunFailed):
+    code = "model_error"
 
 
 def _restore(claim: Claim, folder: Path) -> None:

@@ -12,6 +12,7 @@ from datetime import timedelta
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import left_places
 from app.db import unit_of_work
 from app.files import service as files
 from app.idempotency import service as idempotency
@@ -83,6 +84,11 @@ def _idempotency_keys(most: int) -> int:
         return idempotency.remove_expired(db, most)
 
 
+def _left_places(most: int) -> int:
+    with unit_of_work() as db:
+        return left_places.remove_old(db, most)
+
+
 REMOVERS: dict[str, Callable[[int], int]] = {
     "expired_files": _expired_files,
     "loose_bytes": _loose_bytes,
@@ -91,5 +97,6 @@ REMOVERS: dict[str, Callable[[int], int]] = {
     "stored_by_runs": leftovers.remove_stored,
     "working_folders": _working_folders,
     "idempotency_keys": _idempotency_keys,
+    "left_places": _left_places,
 }
 """By what they remove. Each is given how many it may take at most, and returns how many it has removed."""

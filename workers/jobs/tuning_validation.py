@@ -29,8 +29,10 @@ def resolve(
     method = job.method["type"]
     n_rows = len(training[1])
     if method == "supervised" and n_rows < MIN_SUPERVISED_ROWS:
+        assert training[0] is not None, "a job has a training file"
         message = (
-            f"Training file has {n_rows} example(s), but must have at least {MIN_SUPERVISED_ROWS} examples."
+            f"Training file has {n_rows} example(s), but must have at least {MIN_SUPERVISED_ROWS} examples:"
+            f" {training[0].shown}."
         )
         raise JobInvalid("invalid_n_examples", message, TRAINING)
     lengths = [_prompt_lengths(method, tokenizer, shape.context, *data) for data in (training, validation)]

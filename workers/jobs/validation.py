@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -21,8 +19,8 @@ from app.grading.limits import grade_limits
 from app.grading.services import grader_services
 from app.jobs import runs, status
 from app.jobs.status import Claim, LeaseLost
+from app.logs import configure_logging
 from app.models import service as models
-from app.models.models import Model
 from app.settings import get_settings
 from app.storable import clean
 from graders import (
@@ -35,82 +33,68 @@ from graders import (
     parse_grader,
 )
 from graders.preflight.trial import Bounds, is_costly, preflight
-from graders.spec import item_paths
+from graders.spec import item_paths, known_range
 from graders.template import Variable
 from methods.faults import MAX_REASONS, Fault, told
 from methods.hyperparameters import Facts
 from methods.resolve import ConfigImpossible, resolve_train
-from methods.response_format import grammar_of
 from methods.rows import MAX_VALID_ROWS, Row, missing_variables
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig
 from methods.tuning_rows import row_check
-from workers.base_models import local_folder
 from workers.jobs import tuning_validation
-from workers.jobs.job_data import TRAINING, VALIDATION, DataFile, JobInvalid, ModelShape, find_file, rows_of
+from workers.jobs.attempt import Exit
+from workers.jobs.job_data import TRAINING, VALIDATION, DataFile, JobInvalid, find_file, rows_of
+from workers.jobs.model_validation import (
+    check_response_format,
+    doubts_about_tools,
+    load_tokenizer,
+    longest_prompt,
+    model_folder,
+    model_shape,
+)
 
 log = structlog.get_logger(__name__)
 
 CHECK_SECONDS = 30.0
 """After this long no further row is tried with the grader."""
 MAX_DOUBTS = 10
+SHOWN_CHARACTERS = 4000
+"""How much of a failure's message is shown, its end, as in training."""
 OF_THE_ROW = (FailureKind.INVALID_VARIABLE, FailureKind.FORMULA_PARSE, FailureKind.OTHER)
 """Failures on an empty completion that the data or the formula is to blame for."""
-IMPORTING = threading.Lock()
 
 
-def validate_next(owner: str, stopping: threading.Event) -> bool:
-    """Claim the next job and check it; False if no job waits."""
+def validate_claimed(job_id: str, attempt: int) -> int:
+    """Checks a claimed job and moves it on: queued, or failed with the reason.
+
+    It is all that the child process of a validation does, and returns that child's exit code. Raises
+    `MemoryError` at the limit of its memory.
+    """
     settings = get_settings()
-    with unit_of_work() as db:
-        claim = runs.claim_for_validation(db, owner, settings.lease)
-    if claim is None:
-        return False
-    log.info("validation_started", job_id=claim.job_id)
+    configure_logging(settings.log_level, settings.log_format)
+    structlog.contextvars.bind_contextvars(job_id=job_id, attempt=attempt)
     try:
-        with _lease_kept(claim):
-            _validate(claim, settings.max_fruitless_attempts)
+        _validate(Claim(job_id, attempt, "validating_files"))
     except LeaseLost:  # cancelled meanwhile, or another worker has it
-        log.info("validation_lost_its_job", job_id=claim.job_id)
+        return Exit.LEASE_LOST
     except SQLAlchemyError:
-        log.exception("validation_broke_off", job_id=claim.job_id)
-        stopping.wait(1)  # the lease runs out, and somebody tries again
-    return True
+        log.exception("validation_broke_off")
+        return Exit.DATABASE_AWAY
+    return Exit.OUTCOME_WRITTEN
 
 
-def warm_up() -> None:
-    """Import what takes seconds before the first job needs it."""
-    _tokenizer_class()
-
-
-def _tokenizer_class() -> Any:
-    """transformers' AutoTokenizer. One thread imports it: transformers fills its names in lazily, and a
-    second thread would find a half-filled module."""
-    with IMPORTING:
-        from transformers import AutoTokenizer
-
-        from workers.training import prompts  # noqa: F401  # imports more of it
-
-        return AutoTokenizer
-
-
-def _validate(claim: Claim, max_attempts: int) -> None:
-    """Check a claimed job and move it on: queued, or failed with the reason."""
+def _validate(claim: Claim) -> None:
     try:
-        with unit_of_work() as db:
-            if runs.was_worn_out(db, claim, max_attempts):
-                raise JobInvalid(
-                    "server_error", "The workers that read the files were lost again and again.", None
-                )
         checked = check(claim)
     except JobInvalid as fault:
         with unit_of_work() as db:
             runs.finish_failed(db, claim, fault.code, clean(fault.message), fault.param)
         return
-    except (LeaseLost, SQLAlchemyError):
+    except (LeaseLost, MemoryError, SQLAlchemyError):
         raise
     except Exception:
-        log.exception("validation_failed", job_id=claim.job_id)
+        log.exception("validation_failed")
         with unit_of_work() as db:
             runs.finish_failed(db, claim, "server_error", "The server failed while it read the files.")
         return
@@ -143,24 +127,28 @@ def _check(claim: Claim, scratch: Path) -> Checked:
         model = models.find(db, job.project_id, job.model)
         training = find_file(db, TRAINING, job.training_file)
         validation = find_file(db, VALIDATION, job.validation_file) if job.validation_file else None
-    folder = _model_folder(job.model, model, scratch)
-    shape = _model_shape(job.model, folder)
+    folder = model_folder(job.model, model, scratch)
+    shape = model_shape(job.model, folder)
     method = job.method["type"]
+    _enter(claim, "reading")
     train_rows = rows_of(training, row_check(method))
     valid_rows = rows_of(validation, row_check(method), max_rows=MAX_VALID_ROWS) if validation else []
     if method != "reinforcement":
+        _enter(claim, "rendering")
         resolved = tuning_validation.resolve(
-            job, str(folder), shape, _tokenizer(folder), (training, train_rows), (validation, valid_rows)
+            job, str(folder), shape, load_tokenizer(folder), (training, train_rows), (validation, valid_rows)
         )
-        doubts = [*_doubts(train_rows, valid_rows), *_doubts_about_tools(folder, train_rows, method)]
+        doubts = [*_doubts(train_rows, valid_rows), *doubts_about_tools(folder, train_rows, method)]
         return Checked(*resolved, doubts)
     longest = 0
     spec, grader = _build_grader(job.method["reinforcement"]["grader"], job.project_id)
-    _check_response_format(job.method["reinforcement"].get("response_format"), folder)
+    check_response_format(job.method["reinforcement"].get("response_format"), folder)
     for data_file, rows in ((training, train_rows), (validation, valid_rows)):
         if data_file:
+            _enter(claim, "grading")
             _check_grader(spec, grader, data_file, rows)
-            longest = max(longest, _longest_prompt(folder, shape.context, data_file, rows))
+            _enter(claim, "rendering")
+            longest = max(longest, longest_prompt(folder, shape.context, data_file, rows))
     try:
         config = resolve_train(
             job.method,
@@ -174,12 +162,16 @@ def _check(claim: Claim, scratch: Path) -> Checked:
     except ConfigImpossible as problem:
         code = "invalid_training_file" if problem.param == TRAINING else "invalid_value"
         raise JobInvalid(code, problem.message, problem.param) from None
-    doubts = [
-        *_doubts(train_rows, valid_rows),
-        *_doubts_about_tools(folder, train_rows, method),
-        *_doubts_about(spec, grader, train_rows),
-    ]
+    doubts = [*_doubts(train_rows, valid_rows), *doubts_about_tools(folder, train_rows, method)]
+    _enter(claim, "grading")
+    doubts += _doubts_about(spec, grader, train_rows)
     return Checked(config, len(train_rows), doubts)
+
+
+def _enter(claim: Claim, part: str) -> None:
+    """Notes what comes now: if it never ends, this is what the owner is told. Raises `LeaseLost`."""
+    with unit_of_work() as db:
+        runs.set_phase(db, claim, part)
 
 
 def _doubts(train_rows: Sequence[Row], valid_rows: Sequence[Row]) -> Iterator[str]:
@@ -198,44 +190,9 @@ def _doubts(train_rows: Sequence[Row], valid_rows: Sequence[Row]) -> Iterator[st
         )
 
 
-def _doubts_about_tools(folder: Path, rows: Sequence[Row], method: str) -> Iterator[str]:
-    """Says so if the model would never see the tools that rows offer it."""
-    tokenizer = _tokenizer(folder)
-    from workers.training.prompts import hides_tools
-    from workers.tuning.examples import offered_tools
-
-    offered = offered_tools(rows, method)
-    if hides_tools(offered, tokenizer):
-        yield (
-            f"{len(offered):,} of {len(rows):,} training rows offer tools, but the model's chat template"
-            " shows nothing of them: the model cannot learn to call them. Use one whose template knows tools."
-        )
-
-
 def _prompt_of(row: Row) -> str:
     """What the model is asked; of a conversation to learn, all of it."""
     return json.dumps(row.item["input"]["messages"] if "messages" not in row.item else row.item["messages"])
-
-
-def _model_folder(name: str, model: Model | None, scratch: Path) -> Path:
-    """Where the model that the job starts from lies on this machine, perhaps without its weights."""
-    if model is None:
-        raise JobInvalid("model_error", f"The model {name} was deleted.", "model")
-    try:
-        return local_folder(model, scratch / "model", weights=False)
-    except FileNotFoundError as problem:
-        raise JobInvalid("model_error", str(problem), "model") from None
-
-
-def _model_shape(name: str, folder: Path) -> ModelShape:
-    """What a model's config.json says of its size; multimodal models say it of their text part."""
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        text = config.get("text_config", config)
-        return ModelShape(int(text["hidden_size"]), int(text["max_position_embeddings"]))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as problem:
-        message = f"The config.json of the model {name} cannot be used: {problem!r}."
-        raise JobInvalid("model_error", message, "model") from None
 
 
 def _grading_fields(spec: GraderSpec) -> dict[str, Any]:
@@ -247,6 +204,7 @@ def _grading_fields(spec: GraderSpec) -> dict[str, Any]:
         "grade_seconds": limits.seconds,
         "grade_failure_limit": settings.grade_failure_limit,
         "grade_failure_steps": settings.grade_failure_steps,
+        "reward_range": known_range(spec),
     }
 
 
@@ -297,70 +255,17 @@ def _check_somebody_answers(grader: Grader, row: Row) -> None:
 
 
 def _doubts_about(spec: GraderSpec, grader: Grader, rows: Sequence[Row]) -> Iterator[str]:
-    """What a few trials of the grader on the training rows leave in doubt."""
+    """What a few trials of the grader on the training rows leave in doubt.
+
+    Raises `JobInvalid` if it could grade nothing at all.
+    """
     report = preflight(spec, grader, [row.item for row in rows], bounds=Bounds(seconds=CHECK_SECONDS))
+    if report.hopeless:
+        message = (
+            f"The grader fails on every answer: {len(report.trials)} of {len(report.trials)} that were tried,"
+            " and whatever the rows themselves hold. The first failure:"
+            f" {report.hopeless.kind}: {report.hopeless.message[-SHOWN_CHARACTERS:]}"
+        )
+        raise JobInvalid("grader_error", message, "method.reinforcement.grader")
     for finding in report.warnings[:MAX_DOUBTS]:
         yield f"The grader: {finding.message}"
-
-
-def _check_response_format(response_format: dict[str, Any] | None, folder: Path) -> None:
-    """The grammar can be held with this model's tokenizer."""
-    grammar = grammar_of(response_format)
-    if grammar is None:
-        return
-    tokenizer = _tokenizer(folder)
-    from workers.training.base.errors import GrammarFailed
-    from workers.training.model.grammar import Grammar
-
-    try:
-        Grammar(grammar, tokenizer, len(tokenizer), [tokenizer.eos_token_id])
-    except GrammarFailed as problem:
-        param = "method.reinforcement.response_format"
-        raise JobInvalid(problem.code, str(problem), param) from None
-
-
-def _tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model folder. Raises `JobInvalid`."""
-    try:
-        return _tokenizer_class().from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as problem:
-        message = f"The tokenizer of the model cannot be loaded: {problem}"
-        raise JobInvalid("model_error", message, "model") from None
-
-
-def _longest_prompt(folder: Path, context: int, data_file: DataFile, rows: Sequence[Row]) -> int:
-    """Tokens of the longest prompt, as the training will see them."""
-    tokenizer = _tokenizer(folder)
-    from workers.training.base.errors import PromptInvalid
-    from workers.training.prompts import make_prompts
-
-    try:
-        prompts = make_prompts(rows, tokenizer, context, data_file.param.removesuffix("_file"))
-    except PromptInvalid as problem:
-        raise data_file.invalid(f"does not fit the model. {problem}") from None
-    return max(len(prompt.tokens) for prompt in prompts)
-
-
-@contextmanager
-def _lease_kept(claim: Claim) -> Iterator[None]:
-    """Renew the lease from a thread: reading large files takes longer than one lease."""
-    over = threading.Event()
-    lease = get_settings().lease
-
-    def renew() -> None:
-        while not over.wait(lease.total_seconds() / 6):
-            try:
-                with unit_of_work() as db:
-                    runs.renew(db, claim, lease)
-            except LeaseLost:
-                return
-            except SQLAlchemyError as problem:
-                log.warning("lease_not_renewed", job_id=claim.job_id, problem=str(problem))
-
-    thread = threading.Thread(target=renew, name="lease", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()

@@ -8,6 +8,7 @@ import socket
 import uvicorn
 
 import app.tables  # noqa: F401  # foreign keys are found by table name
+from app.db import limit_statements
 from app.logs import configure_logging
 from app.settings import get_settings
 from workers.serving.server import create_sampler
@@ -27,6 +28,7 @@ def main() -> None:
     given = parser.parse_args()
     settings = get_settings()
     configure_logging(settings.log_level, settings.log_format)
+    limit_statements(settings.database_work_limit)
     config = uvicorn.Config(
         create_sampler(settings),
         host=given.host,

@@ -18,8 +18,16 @@ from workers.training.rewards import Rewards
 
 STD_FLOOR = 0.25
 """The least divisor of a group's advantages, as a share of the pooled standard deviation of all groups. A
-quarter was chosen, not measured. It cannot help where every group differs by noise alone: in a trial a
-constant grader with 1e-5 of jitter trained at full strength (mean |advantage| 0.79).
+quarter was chosen, not measured. It cannot help where every group differs by noise alone: `LEAST_SPREAD`
+does.
+"""
+
+LEAST_SPREAD = 1e-3
+"""Rewards of a group that are closer together than this share of the grader's range count as equal. In a
+trial a constant grader with 1e-5 of jitter trained at full strength (mean |advantage| 0.79, KL 1.5):
+advantages are divided by their own spread, and Adam divides by the size of gradients, so that noise alone is
+as strong as anything. The thousandth was chosen: far above such noise, and below what graders with steps of a
+hundredth tell apart.
 """
 
 NO_SPREAD = 1e-6
@@ -41,9 +49,9 @@ class TokenTargets(NamedTuple):
     returns: list[Tensor] | None = None
     measured: Mapping[str, float] = MappingProxyType({})
 
-    def teach_anything(self, config: TrainConfig) -> bool:
-        """Says whether the loss has a gradient at all."""
-        has_other_loss = self.returns is not None or (config.recipe.kl == "loss" and config.beta > 0)
+    def teach_anything(self, beta: float) -> bool:
+        """Says whether the loss has a gradient at all; `beta` is the weight of the KL term in it."""
+        has_other_loss = self.returns is not None or beta > 0
         return has_other_loss or any(bool(row.any()) for row in self.advantages)
 
 
@@ -116,15 +124,33 @@ def normalised(values: Tensor, *, scale: bool) -> Tensor:
     return centred
 
 
-def groups_with_spread(rewards: Tensor, graded: Tensor) -> Tensor:
+def least_spread(config: TrainConfig) -> float:
+    """Returns the difference of two rewards, in grader units, up to which it is taken for noise.
+
+    A grader whose range is not known is taken to go from 0 to 1.
+    """
+    low, high = config.reward_range or (0.0, 1.0)
+    return LEAST_SPREAD * (high - low)
+
+
+def groups_with_spread(rewards: Tensor, graded: Tensor, least: float = 0.0) -> Tensor:
     """Says which groups can teach anything: those with two graded completions whose rewards differ.
 
-    (P, G) rewards in grader units and (P, G) bool -> (P,) bool.
+    (P, G) rewards in grader units and (P, G) bool -> (P,) bool. They have to differ by more than `least`, and
+    by more than rounding.
     """
     highest = torch.where(graded, rewards, -torch.inf).amax(1)
     lowest = torch.where(graded, rewards, torch.inf).amin(1)
     size = torch.maximum(highest.abs(), lowest.abs())
-    return (graded.sum(1) >= 2) & (highest - lowest > NO_SPREAD * size)
+    return (graded.sum(1) >= 2) & (highest - lowest > (NO_SPREAD * size).clamp(min=least))
+
+
+def without_noise(rewards: Rewards, config: TrainConfig) -> Rewards:
+    """Makes the rewards of each group without spread equal, so that nothing is learnt from what is noise."""
+    values, graded = rewards
+    lowest = torch.where(graded, values, torch.inf).amin(1, keepdim=True)
+    has_spread = groups_with_spread(values, graded, least_spread(config))[:, None]
+    return Rewards(torch.where(has_spread | ~graded, values, lowest), graded)
 
 
 def compared_completions(rewards: Rewards, config: TrainConfig) -> Tensor:
@@ -137,14 +163,15 @@ def compared_completions(rewards: Rewards, config: TrainConfig) -> Tensor:
         (P, G) bool.
     """
     values, graded = rewards
+    least = least_spread(config)
     if config.recipe.baseline in ("batch", "value"):
         # Their advantages are divided by the spread of the step. Without one in the rewards, the KL alone
         # would be blown up to the size of a reward.
-        step_has_spread = groups_with_spread(values.reshape(1, -1), graded.reshape(1, -1))
+        step_has_spread = groups_with_spread(values.reshape(1, -1), graded.reshape(1, -1), least)
         return graded & step_has_spread
     if config.has_kl_in_reward:
         return graded & (graded.sum(1, keepdim=True) >= 2)
-    return graded & groups_with_spread(values, graded)[:, None]
+    return graded & groups_with_spread(values, graded, least)[:, None]
 
 
 def token_targets(
@@ -157,11 +184,14 @@ def token_targets(
     """Compares completions with the baseline of the run's algorithm.
 
     Args:
-        rewards: (P, G) of the completions that are compared; its `graded` says which these are.
+        rewards: (P, G) of the completions that are compared; its `graded` says which these are. Without any,
+            all advantages are 0.
         forwarded: (P, G) bool, those whose tokens are wanted.
         kl: (T,) estimate k1, in nats, of each forwarded completion's tokens, one completion after the other.
         values: (T,) of each, by the value head before the step's first update; None without one.
     """
+    if not rewards.graded.any():
+        return TokenTargets([torch.zeros(len(row)) for row in kl])
     match config.recipe.baseline:
         case "group":
             found = group_advantages(rewards.values, rewards.graded, scale_by_std=config.scale_advantage)
@@ -228,18 +258,19 @@ def _spread_out(advantages: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
 
 
 def token_weights(
-    groups: Sequence[Group], counted: Tensor, forwarded: Tensor, trained: Tensor, config: TrainConfig
+    groups: Sequence[Group], counted: Tensor, forwarded: Tensor, stands_for: Tensor, config: TrainConfig
 ) -> list[Tensor]:
     """Returns what each token counts in the step's loss: (T,) for each forwarded completion.
 
     "token": 1 / the tokens of all counted completions; "sequence": 1 / (own length * their number);
-    "constant": 1 / (max_completion_tokens * their number). A completion that is not trained has zeros.
+    "constant": 1 / (max_completion_tokens * their number); each times the number of completions that it
+    stands for.
 
     Args:
         groups: P groups of G completions.
         counted: (P, G) bool. All graded ones, taught from or not, but for those left out on purpose.
         forwarded: (P, G) bool, those whose tokens are wanted.
-        trained: (P, G) bool, those of them with a gradient.
+        stands_for: (P, G), how many completions the gradient of each one of them stands for; 0 without one.
         config: names the aggregation.
     """
     lengths = torch.tensor([[len(c.tokens) for c in group.completions] for group in groups])
@@ -254,5 +285,5 @@ def token_weights(
             case "constant":
                 return 1 / (config.max_completion_tokens * n_counted)
 
-    chosen = zip(lengths[forwarded].tolist(), trained[forwarded].tolist(), strict=True)
-    return [torch.full((n,), weight(n) if is_trained else 0.0) for n, is_trained in chosen]
+    chosen = zip(lengths[forwarded].tolist(), stands_for[forwarded].tolist(), strict=True)
+    return [torch.full((n,), times * weight(n)) for n, times in chosen]

@@ -59,7 +59,7 @@ def make_candidate(
         epoch=epoch,
         folder=folder,
         kl=kl.mean,
-        kl_stderr=kl.stderr or 0.0,
+        kl_stderr=kl.stderr,
         valid_reward=valid.mean if valid else None,
         valid_reward_stderr=valid.stderr if valid else None,
         advantage_over_base=difference.mean if difference else None,

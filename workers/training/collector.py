@@ -19,7 +19,7 @@ import torch
 
 from methods import metrics as names
 from methods.train_config import TrainConfig
-from workers.training.advantages import groups_with_spread
+from workers.training.advantages import groups_with_spread, least_spread
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.randomness import shuffled
 from workers.training.base.recorder import Recorder
@@ -151,7 +151,10 @@ class Collector:
         ):
             rounds += 1
             groups += self._world.merge(self._sample(step, rounds, extra, clock))
-        return Rollouts(groups, self._to_train(groups), rounds, clock.seconds)
+        trained = self._to_train(groups)
+        if not trained and self._config.beta > 0:
+            trained = groups  # for the KL term alone
+        return Rollouts(groups, trained, rounds, clock.seconds)
 
     def _extra_prompts(self, step: int, round_: int, groups: Sequence[Group]) -> list[Prompt]:
         """Returns as many prompts as groups with spread are missing, none that the step has had."""
@@ -167,7 +170,7 @@ class Collector:
         """
         if self._config.sampling_rounds == 1:
             return list(groups)
-        has_spread = groups_with_spread(*rewards_of(groups)).tolist()
+        has_spread = groups_with_spread(*rewards_of(groups), least_spread(self._config)).tolist()
         return [group for group, spreads in zip(groups, has_spread, strict=True) if spreads]
 
 

@@ -22,7 +22,6 @@ from workers.training.passes.forward import (
     per_completion,
     token_kl,
 )
-from workers.training.rewards import reward_of
 from workers.training.sampling.rollout import Sampling, sample_groups
 from workers.training.update import fillers
 
@@ -30,8 +29,15 @@ CONFIDENCE_Z = 1.6448536269514722
 """The normal quantile of a one-sided 95 % bound: a convention, not a measurement."""
 
 
+ROWS_FOR_AN_ERROR = 4
+"""Validation rows from which on it is said how sure their mean is. Of three rows all differences have the
+same sign in one case of four by luck alone, and three equal ones would seem certain: a sign-flip test claims
+nothing from three (its smallest p is 1/8, in the trial of selections).
+"""
+
+
 class Estimate(NamedTuple):
-    """Holds a mean and its standard error, which needs two values at least."""
+    """Holds a mean and its standard error; None where there are too few values to know it."""
 
     mean: float
     stderr: float | None
@@ -57,33 +63,41 @@ def row_rewards(groups: Sequence[Group]) -> list[float | None]:
     """Returns the mean reward of each validation row, in grader units; None where no completion has one."""
     rows: list[float | None] = []
     for group in groups:
-        found = [reward for grade in group.grades if (reward := reward_of(grade)) is not None]
+        found = [reward for grade in group.grades if (reward := grade.reward) is not None]
         rows.append(math.fsum(found) / len(found) if found else None)
     return rows
 
 
-def estimate(values: Sequence[float | None]) -> Estimate | None:
-    """Returns mean and standard error over the values that are there; None without any."""
+def estimate(values: Sequence[float | None], known_from: int = 2) -> Estimate | None:
+    """Returns mean and standard error over the values that are there; None without any.
+
+    The error is not known of fewer than `known_from` values.
+    """
     found = [value for value in values if value is not None]
     if not found:
         return None
     mean = math.fsum(found) / len(found)
-    if len(found) == 1:
-        return Estimate(mean, None, 1)
+    if len(found) < known_from:
+        return Estimate(mean, None, len(found))
     variance = math.fsum((value - mean) ** 2 for value in found) / (len(found) - 1)
     return Estimate(mean, math.sqrt(variance / len(found)), len(found))
+
+
+def mean_of_rows(rows: Sequence[float | None]) -> Estimate | None:
+    """Returns the mean reward of validation rows; None without any."""
+    return estimate(rows, known_from=ROWS_FOR_AN_ERROR)
 
 
 def paired_difference(rows: Sequence[float | None], base: Sequence[float | None]) -> Estimate | None:
     """Returns how much better than the base the rows are, over those that both have a reward for."""
     pairs = zip(rows, base, strict=True)
-    return estimate([None if a is None or b is None else a - b for a, b in pairs])
+    return mean_of_rows([None if a is None or b is None else a - b for a, b in pairs])
 
 
 def lower_bound(found: Estimate) -> float | None:
     """Returns the one-sided 95 % lower confidence bound by Student's t.
 
-    It is None for one value, which proves nothing.
+    It is None for too few rows, which prove nothing.
     """
     if found.stderr is None:
         return None

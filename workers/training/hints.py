@@ -1,4 +1,4 @@
-"""Tells from a run's metrics what its owner should know: nothing is learnt, answers are cut.
+"""Tells from a run's metrics what its owner should know: nothing is learnt, answers are cut, rewards below 0.
 
 Hints, not triggers: in a trial of 94 runs, ten steps without spread were seen in 33 of the 51 that had
 collapsed, and in 10 of the 27 sound ones, which had solved their task.
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from methods import metrics as names
+from methods.train_config import TrainConfig
 
 STEPS_WITHOUT_SPREAD = 10
 """Steps in a row in which no group has spread after which that is told; see above for the trial."""
@@ -18,6 +19,11 @@ TRUNCATED_SHARE = 0.5
 STEPS_TRUNCATED = 5
 """Steps in a row with so many cut completions after which that is told. Chosen, not measured."""
 
+ROUNDING = 1e-9
+"""By how much of its size a reward may miss the range without a word: a formula's rounding is far below.
+Chosen, not measured.
+"""
+
 
 @dataclass
 class Hints:
@@ -25,9 +31,16 @@ class Hints:
 
     without_spread: int = 0
     truncated: int = 0
+    is_range_asked_for: bool = False
+    """Whether the owner was told that the grader should state its range."""
 
-    def after(self, step: int, values: Mapping[str, float], max_completion_tokens: int) -> Iterator[str]:
+    def after(self, step: int, values: Mapping[str, float], config: TrainConfig) -> Iterator[str]:
         """Takes in a step's metrics; yields a sentence for each thing that has now lasted long enough."""
+        lowest = values.get(names.REWARD_MIN, 0.0)
+        bound = 0.0 if config.reward_range is None else config.reward_range[0]
+        if lowest < bound - ROUNDING * max(1.0, abs(bound)) and not self.is_range_asked_for:
+            self.is_range_asked_for = True
+            yield _below_the_range(step, lowest, config)
         has_no_spread = values.get(names.NO_SPREAD_SHARE, 0.0) == 1.0
         self.without_spread = self.without_spread + 1 if has_no_spread else 0
         if self.without_spread == STEPS_WITHOUT_SPREAD:
@@ -35,15 +48,31 @@ class Hints:
             rewards = "" if mean is None else f" (mean {mean:.3g})"
             yield (
                 f"Step {step}: for {STEPS_WITHOUT_SPREAD} steps all completions of each prompt had the same"
-                f" reward{rewards}, so nothing was learnt. Either the task is solved, or it is out of reach,"
-                " or the grader does not tell answers apart: look at the completions and their grades."
+                f" reward{rewards}, to a thousandth of the grader's range, so nothing was learnt. Either the"
+                " task is solved, or it is out of reach, or the grader does not tell answers apart: look at"
+                " the completions and their grades."
             )
         share = values.get(names.TRUNCATED_SHARE.format(split="train"), 0.0)
         self.truncated = self.truncated + 1 if share >= TRUNCATED_SHARE else 0
         if self.truncated == STEPS_TRUNCATED:
             yield (
                 f"Step {step}: {share:.0%} of the completions were cut at max_completion_tokens"
-                f" ({max_completion_tokens}), and for {STEPS_TRUNCATED} steps at least"
+                f" ({config.max_completion_tokens}), and for {STEPS_TRUNCATED} steps at least"
                 f" {TRUNCATED_SHARE:.0%}. What is cut is graded without its end: raise max_completion_tokens,"
                 " or ask for shorter answers."
             )
+
+
+def _below_the_range(step: int, lowest: float, config: TrainConfig) -> str:
+    """Says that answers which do not parse may fare better than others."""
+    if config.reward_range is None:
+        return (
+            f"Step {step}: the grader gives rewards below 0 ({lowest:.3g}), and what it can give at least is"
+            " not known. A part of an answer that cannot be parsed counts as 0, which may be more than a"
+            ' wrong one gets. Give python and endpoint graders their "range": [least, largest].'
+        )
+    low, high = config.reward_range
+    return (
+        f"Step {step}: the grader gives {lowest:.3g}, below its range of {low:.3g} to {high:.3g}. An answer"
+        f" that cannot be parsed is taken to be worth {min(low, 0.0):.3g}, more than that: correct the range."
+    )

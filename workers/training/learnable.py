@@ -10,7 +10,7 @@ from torch import Tensor
 
 from methods import metrics as names
 from methods.train_config import TrainConfig
-from workers.training.advantages import compared_completions, token_weights
+from workers.training.advantages import compared_completions, token_weights, without_noise
 from workers.training.base.types import Group
 from workers.training.passes.forward import PackedCompletion
 from workers.training.rewards import Rewards
@@ -24,6 +24,8 @@ class LearnableGroups(NamedTuple):
         forwarded: (P, G) bool, which ones they are.
         rewards: (P, G), grader units, after what is taken off for length; `graded` says which are compared.
         weights: (T,) for each completion, what its tokens count in the loss.
+        beta: weight of the KL term in the loss; 0 where there is none.
+        is_kl_alone: nothing is compared, and the KL term is all there is to learn from.
         measured: metrics.
     """
 
@@ -31,6 +33,8 @@ class LearnableGroups(NamedTuple):
     forwarded: Tensor
     rewards: Rewards
     weights: list[Tensor]
+    beta: float
+    is_kl_alone: bool
     measured: dict[str, float]
 
 
@@ -46,10 +50,14 @@ def find_learnable(groups: Sequence[Group], rewards: Rewards, config: TrainConfi
     compared = compared_completions(rewards, config)
     masked = truncated_completions(groups) & config.mask_truncated
     trained = compared & ~masked
-    if not trained.any():
+    counted = rewards.graded & ~masked
+    held = held_completions(counted, trained, config)
+    if not (trained | held).any():
         return None
     # Where rewards that are others' baseline have a KL in them, masked completions are run for theirs.
     forwarded = compared if config.recipe.baseline == "leave_one_out" and config.has_kl_in_reward else trained
+    forwarded = forwarded | held
+    stands_for = torch.where(held, counted.sum(1, keepdim=True), trained.long())
     punished = punishments(groups, config)
     measured = {}
     if config.overlong_buffer > 0:
@@ -60,10 +68,36 @@ def find_learnable(groups: Sequence[Group], rewards: Rewards, config: TrainConfi
             for i, j in forwarded.nonzero().tolist()
         ],
         forwarded,
-        Rewards(rewards.values - punished, compared),
-        token_weights(groups, rewards.graded & ~masked, forwarded, trained, config),
+        Rewards(without_noise(rewards, config).values - punished, compared),
+        token_weights(groups, counted, forwarded, stands_for, config),
+        config.beta if config.recipe.kl == "loss" or held.any() else 0.0,
+        not bool(trained.any()),
         measured,
     )
+
+
+def held_completions(counted: Tensor, trained: Tensor, config: TrainConfig) -> Tensor:
+    """Says which completions enter the KL term of the loss alone: one of each group that has none trained.
+
+    Groups without spread so go on being held near the reference, at the cost of one completion each. It is
+    the first, which is as random as any other. Where rewards have the KL in them, that acts by itself, and
+    only a step in which nothing is compared is held so.
+
+    Args:
+        counted: (P, G) bool, all that the loss is a mean over.
+        trained: (P, G) bool, those of them with an advantage.
+        config: names the algorithm and the weight of its KL.
+
+    Returns:
+        (P, G) bool.
+    """
+    is_left_to_rewards = config.recipe.kl == "reward" and (
+        config.recipe.baseline == "leave_one_out" or bool(trained.any())
+    )
+    if config.beta == 0 or is_left_to_rewards:
+        return torch.zeros_like(counted)
+    is_first = counted & (counted.cumsum(1) == 1)
+    return is_first & ~trained.any(1, keepdim=True)
 
 
 def overlong_punishment(lengths: Tensor, limit: int, buffer: float, penalty: float) -> Tensor:

@@ -2,7 +2,8 @@
 
 Departures, each argued where it is coded: token-level mean and asymmetric clip as in DAPO (losses.py); the
 ratio is to the sampling logprobs, and the KL term is multiplied by it (losses.py); a floor under the group's
-standard deviation (advantages.py); groups whose rewards are all equal are left out of the update (update.py);
+standard deviation (advantages.py); groups whose rewards are all equal, or differ by no more than noise, enter
+the KL term alone, with one completion each (learnable.py);
 what is delivered is chosen by validation, with the untouched base among the candidates (checkpoints.py).
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 from graders import Grader
 from methods.rows import Row
 from methods.train_config import TrainConfig
+from workers.training.advantages import least_spread
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.errors import RunCancelled, RunPaused
 from workers.training.base.recorder import Recorder
@@ -62,7 +64,11 @@ def train(
                     run.policy, run.optimizer, rollouts.trained, rewards, config, step, world
                 )
             run.check_update(step, stats)
-            values = train_metrics(rollouts.groups) | run.collector.metrics(rollouts) | stats.values
+            values = (
+                train_metrics(rollouts.groups, least_spread(config))
+                | run.collector.metrics(rollouts)
+                | stats.values
+            )
             run.finish(step, values, clock)
         best = select(run.progress.kept).checkpoint
         return RunResult(best=best, steps=run.total_steps, trained_tokens=run.progress.trained_tokens)

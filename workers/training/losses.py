@@ -45,6 +45,7 @@ def policy_loss(
     advantages: Tensor,
     lengths: Tensor,
     config: TrainConfig,
+    beta: float | None = None,
 ) -> TokenLoss:
     """Returns each token's loss by the run's algorithm; add them up with the weights of its aggregation.
 
@@ -62,7 +63,11 @@ def policy_loss(
         ref_logprobs: (N,) by the reference policy.
         advantages: (N,).
         lengths: (B,) tokens of each completion; they lie end to end.
+        config: names the surrogate and its bounds.
+        beta: weight of the penalty; by default the run's, and 0 where its rewards have the KL in them.
     """
+    if beta is None:
+        beta = config.beta if config.recipe.kl == "loss" else 0.0
     log_ratio = logprobs - old_logprobs
     low, high = 1 - config.clip_low, 1 + config.clip_high
     match config.recipe.surrogate:
@@ -74,8 +79,8 @@ def policy_loss(
             surrogate = clipped_weight(logprobs, torch.exp(log_ratio), advantages, low, high)
     loss = surrogate.loss
     kl = kl_k3(logprobs, ref_logprobs)
-    if config.beta > 0 and config.recipe.kl == "loss":
-        loss = loss + config.beta * surrogate.ratio * kl
+    if beta > 0:
+        loss = loss + beta * surrogate.ratio * kl
     weight = torch.exp((old_logprobs - rollout_logprobs).detach())
     cap = config.importance_cap
     return TokenLoss(

@@ -16,7 +16,7 @@ from workers.training.advantages import groups_with_spread
 from workers.training.base.recorder import Phase, Recorder
 from workers.training.base.types import Group, Split
 from workers.training.evaluate import Estimate
-from workers.training.rewards import reward_of, rewards_of
+from workers.training.rewards import rewards_of
 
 Timed = Literal["sampling", "grading", "grading_busy", "waiting", "updating", "eval"]
 TIMES: dict[Timed, str] = {
@@ -73,11 +73,14 @@ class Clock:
         return {**seconds, names.TIME_STEP: time.perf_counter() - self._start}
 
 
-def train_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Returns rewards, grades and lengths of a step's rollouts."""
+def train_metrics(groups: Sequence[Group], least_spread: float = 0.0) -> dict[str, float]:
+    """Returns rewards, grades and lengths of a step's rollouts.
+
+    Rewards of a group that differ by at most `least_spread`, in grader units, count as equal.
+    """
     rewards = rewards_of(groups)
     values = _reward_metrics(rewards.values[rewards.graded].tolist())
-    no_spread = ~groups_with_spread(rewards.values, rewards.graded)
+    no_spread = ~groups_with_spread(rewards.values, rewards.graded, least_spread)
     values[names.NO_SPREAD_SHARE] = float(no_spread.double().mean())
     values[names.PROMPT_TOKENS] = float(sum(len(group.prompt.tokens) for group in groups))
     return {**values, **_split_metrics("train", groups)}
@@ -105,7 +108,7 @@ def _split_metrics(split: Split, groups: Sequence[Group]) -> dict[str, float]:
     of_split = {
         names.GRADES_COUNT: float(len(grades)),
         names.PARSE_ERROR_SHARE: _mean(parse_errors),
-        names.UNGRADED_SHARE: _mean([reward_of(grade) is None for grade in grades]),
+        names.UNGRADED_SHARE: _mean([grade.reward is None for grade in grades]),
         names.GRADE_SECONDS: _mean([grade.seconds for grade in grades]),
         names.COMPLETION_TOKENS_MEAN: _mean(lengths),
         names.COMPLETION_TOKENS_MAX: float(max(lengths)),

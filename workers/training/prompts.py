@@ -10,7 +10,8 @@ from workers.training.base.types import Prompt
 from workers.training.row_faults import RowFaults
 
 CONVERSATIONS_TRIED = 20
-"""Conversations with tools that are rendered twice. A template that hides the tools of these hides all."""
+"""Conversations with tools that are rendered twice. A template that hides the tools of these hides
+all. Chosen, not measured."""
 
 
 def make_prompts(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -> list[Prompt]:
@@ -24,6 +25,8 @@ def make_prompts(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -
     for i, row in enumerate(rows):
         try:
             tokens = chat_tokens(row.item, tokenizer)
+        except MemoryError:
+            raise
         except Exception as error:  # a template is a program of its own and may refuse a row in any way
             faults.refused(row, error)
             continue

@@ -42,26 +42,16 @@ class Rewards(NamedTuple):
     graded: Tensor
 
 
-def reward_of(grade: Grade) -> float | None:
-    """Returns the number the loss sees, or None for a gap.
-
-    A completion that does not parse is the policy's own fault: it counts as 0 and is learnt from.
-    """
-    if grade.failure is not None and grade.failure.kind.is_completions_fault:
-        return 0.0
-    return grade.value
-
-
 def rewards_of(groups: Sequence[Group]) -> Rewards:
     """Returns the rewards, (P, G), of groups that all have G completions."""
-    found = [[reward_of(grade) for grade in group.grades] for group in groups]
+    found = [[grade.reward for grade in group.grades] for group in groups]
     values = torch.tensor([[0.0 if r is None else r for r in row] for row in found], dtype=torch.float64)
     return Rewards(values, torch.tensor([[r is not None for r in row] for row in found]))
 
 
 def failed_share(grades: Iterable[Grade]) -> float:
     """Returns the share of grades that failed by the fault of grader or data."""
-    gaps = [reward_of(grade) is None for grade in grades]
+    gaps = [grade.reward is None for grade in grades]
     return sum(gaps) / len(gaps) if gaps else 0.0
 
 
@@ -177,7 +167,8 @@ class GradePool:
 def count_steps_over(steps_over: int, step: int, grades: Sequence[Grade], *, limit: float, steps: int) -> int:
     """Returns how many steps in a row had more than `limit` of their grades failed, this one included.
 
-    Raises `GradingFailed` with the first different messages once there are `steps` of them.
+    Raises `GradingFailed` with the first different messages once there are `steps` of them: of a run that is
+    shorter than its limit, all its steps.
     """
     if failed_share(grades) <= limit:
         return 0
@@ -186,8 +177,17 @@ def count_steps_over(steps_over: int, step: int, grades: Sequence[Grade], *, lim
     return steps_over + 1
 
 
+def nothing_graded(last: Sequence[Grade]) -> GradingFailed:
+    """Returns the error of a run in which no completion has got a grade, whatever share may fail.
+
+    `last` are the grades of its last step.
+    """
+    message = "Grading failed: no completion of the run got a grade. The first different failures:"
+    return GradingFailed(message, first_messages(last))
+
+
 def _gave_up(steps_over: int, step: int, grades: Sequence[Grade], limit: float) -> str:
-    kinds = Counter(g.failure.kind.value for g in grades if g.failure is not None and reward_of(g) is None)
+    kinds = Counter(g.failure.kind.value for g in grades if g.failure is not None and g.reward is None)
     counted = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
     steps = f"step {step}" if steps_over == 1 else f"each of the {steps_over} steps up to step {step}"
     return (
@@ -199,6 +199,6 @@ def _gave_up(steps_over: int, step: int, grades: Sequence[Grade], limit: float) 
 
 def first_messages(grades: Iterable[Grade]) -> tuple[str, ...]:
     """Returns the first different failures by fault of grader or data, as sentences."""
-    failures = [g.failure for g in grades if g.failure is not None and reward_of(g) is None]
+    failures = [g.failure for g in grades if g.failure is not None and g.reward is None]
     messages = dict.fromkeys(f"{failure.kind}: {failure.message[-SHOWN_CHARACTERS:]}" for failure in failures)
     return tuple(messages)[:SHOWN_MESSAGES]

@@ -17,14 +17,20 @@ from workers.training.base.recorder import Recorder
 from workers.training.base.types import Group
 from workers.training.checkpoints import Candidate, make_candidate
 from workers.training.collector import Collector, sample_and_grade
-from workers.training.evaluate import estimate, paired_difference, row_rewards, validation_sampling
+from workers.training.evaluate import mean_of_rows, paired_difference, row_rewards, validation_sampling
 from workers.training.keeper import Keeper
 from workers.training.metrics import Clock, kl_metrics, total_usage_metrics, valid_metrics
 from workers.training.model.policy import Policy
 from workers.training.passes.forward import why_padded
 from workers.training.prompts import make_prompts
 from workers.training.recorders import Silent
-from workers.training.rewards import GradePool, count_steps_over, failed_share, first_messages
+from workers.training.rewards import (
+    GradePool,
+    count_steps_over,
+    failed_share,
+    first_messages,
+    nothing_graded,
+)
 from workers.training.state import Progress, fingerprint, load_pending
 from workers.training.update import UpdateStats, make_optimizer
 
@@ -99,7 +105,10 @@ class Run:
         return -(-step * self.config.n_epochs // self.total_steps)
 
     def check_grades(self, step: int, groups: Sequence[Group]) -> None:
-        """Counts what was spent. Raises `GradingFailed` after too many steps with too many failed grades."""
+        """Counts what was spent. Raises `GradingFailed` after too many steps with too many failed grades.
+
+        That is also at the end of a run without a single grade.
+        """
         grades = [grade for group in groups for grade in group.grades]
         self._count_usage(grades)
         self.progress.steps_over_failure_limit = count_steps_over(
@@ -107,8 +116,11 @@ class Run:
             step,
             grades,
             limit=self.config.grade_failure_limit,
-            steps=self.config.grade_failure_steps,
+            steps=min(self.config.grade_failure_steps, self.total_steps),
         )
+        self.progress.has_graded |= failed_share(grades) < 1
+        if step == self.total_steps and not self.progress.has_graded:
+            raise nothing_graded(grades)
 
     def _count_usage(self, grades: Sequence[Grade]) -> None:
         spent = add_usages(grade.usage for grade in grades)
@@ -158,7 +170,7 @@ class Run:
         values |= total_usage_metrics(self.progress.grader_usage)
         self.keeper.tell(self.epoch(step), values, clock)
         if step > 0:
-            for hint in self.progress.hints.after(step, values, self.config.max_completion_tokens):
+            for hint in self.progress.hints.after(step, values, self.config):
                 self.recorder.note("warn", hint)
         if candidate is not None:
             self.keeper.keep_checkpoint(candidate)
@@ -192,7 +204,7 @@ class Run:
                 rows = row_rewards(groups)
                 if step == 0:
                     self.progress.base_rewards = rows
-                reward, difference = estimate(rows), paired_difference(rows, self.progress.base_rewards)
+                reward, difference = mean_of_rows(rows), paired_difference(rows, self.progress.base_rewards)
         if self.valid_prompts:
             self.recorder.rollouts("valid", step, self.epoch(step), groups)
             self._note_failed_validation(step, groups)

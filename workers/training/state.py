@@ -45,6 +45,7 @@ class Progress:
         step: finished steps.
         trained_tokens: prompt and completion tokens seen in updates.
         steps_over_failure_limit: steps in a row with too many failed grades.
+        has_graded: some completion has got a grade.
         non_finite_in_a_row: skipped updates in a row.
         hints: how long what may be hinted at has lasted.
         is_mismatch_noted: the person was told that sampler and trainer disagree.
@@ -57,6 +58,7 @@ class Progress:
     step: int = 0
     trained_tokens: int = 0
     steps_over_failure_limit: int = 0
+    has_graded: bool = False
     non_finite_in_a_row: int = 0
     hints: Hints = field(default_factory=Hints)
     is_mismatch_noted: bool = False

@@ -86,13 +86,13 @@ def update_policy(
     copy, which may be in use at this moment, follows when `policy.sync_rollout` is called.
     """
     learnable = find_learnable(groups, rewards, config)
-    if learnable is None:
-        return UpdateStats()
+    if learnable is None or (learnable.is_kl_alone and not optimizer.state):
+        return UpdateStats()  # a policy that was never updated is the reference: its KL would be rounding
     batches, mine = _share_of(learnable, policy, config, world)
     empty = fillers(policy, learnable.completions[0].prompt, len(batches), world)
     before = [_before_update(policy, batch, config) for batch in [*batches, *empty]]
     targets = _targets(learnable, batches, mine, before[: len(batches)], config, world)
-    if not targets.teach_anything(config):
+    if not targets.teach_anything(learnable.beta):
         return UpdateStats()
     micro_batches = _make_micro_batches(
         learnable, batches, mine, before[: len(batches)], targets, policy.device
@@ -111,9 +111,9 @@ def update_policy(
         metrics = UpdateMetrics()
         optimizer.zero_grad(set_to_none=True)
         for micro_batch in micro_batches:
-            _forward_backward(policy, micro_batch, config, metrics)
+            _forward_backward(policy, micro_batch, config, learnable.beta, metrics)
         for micro_batch in empty_micro_batches:
-            _forward_backward(policy, micro_batch, config, UpdateMetrics())
+            _forward_backward(policy, micro_batch, config, learnable.beta, UpdateMetrics())
         world.sum_gradients(policy.trained().values())
         totals = add_totals(world.gather(metrics.read()))
         norm = clip_gradients(of_policy, config.max_grad_norm)
@@ -266,7 +266,7 @@ def _empty_micro_batch(batch: Batch, known: _Before) -> _MicroBatch:
 
 
 def _forward_backward(
-    policy: Policy, micro_batch: _MicroBatch, config: TrainConfig, metrics: UpdateMetrics
+    policy: Policy, micro_batch: _MicroBatch, config: TrainConfig, beta: float, metrics: UpdateMetrics
 ) -> None:
     """Adds the gradient of one forward pass."""
     batch = micro_batch.batch
@@ -283,6 +283,7 @@ def _forward_backward(
         micro_batch.advantages,
         batch.lengths,
         config,
+        beta,
     )
     loss = (tokens.loss * micro_batch.weights).sum()
     of_values = _value_loss(policy, micro_batch, states, config)

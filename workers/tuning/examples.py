@@ -76,6 +76,8 @@ def make_examples(rows: Sequence[Row], tokenizer: Any, context: int, name: str) 
                 _render(tokenizer, row.item["messages"][: place + 1], tools)
                 for place in learned_messages(row.item)
             ]
+        except MemoryError:
+            raise
         except Exception as error:  # a template is a program of its own and may refuse a row in any way
             faults.refused(row, error)
             continue
@@ -101,6 +103,8 @@ def make_pairs(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -> 
                 _render(tokenizer, [*given["messages"], *row.item[output]], _tools(given))
                 for output in ("preferred_output", "non_preferred_output")
             ]
+        except MemoryError:
+            raise
         except Exception as error:  # a template is a program of its own and may refuse a row in any way
             faults.refused(row, error)
             continue
@@ -186,6 +190,8 @@ def _is_silence(
     silent = {"role": last["role"], "content": ""}
     try:
         return bool(tokenizer.apply_chat_template([*messages[:-1], silent], **options) == whole)
+    except MemoryError:
+        raise
     except Exception:  # a template that refuses silence does not make it of this message
         return False
 

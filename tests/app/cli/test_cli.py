@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from app.cli.main import cli, explain
 from app.cli.output import CliError
+from app.cli.service import summary
+from app.embedded.supervisor import Running
 from app.settings import Settings
 from app.tenants import service as tenants
 from tests.e2e.service import GRADER, write_rows
@@ -31,6 +33,12 @@ COMMANDS = (
     "graders",
     "import",
 )
+
+
+def test_up_shows_the_url_that_clients_need(tmp_path: Path) -> None:
+    base = "http://127.0.0.1:8000"
+    running = Running(base, f"{base}/v1", "sk-cherry-x", f"{base}/dashboard", tmp_path, 1)
+    assert summary(running)["URL"] == "http://127.0.0.1:8000/v1"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -58,7 +66,7 @@ def test_rows_are_checked_against_a_grader(tmp_path: Path) -> None:
     grader = tmp_path / "grader.json"
     grader.write_text(json.dumps({**GRADER, "reference": "{{item.city}}"}))
     checked = runner.invoke(cli, ["files", "check", str(rows), "--grader", str(grader)])
-    assert "line 1: the grader reads 'item.city'" in str(checked.exception)
+    assert "2 of 2 rows lack 'item.city', which the grader reads: lines 1-2" in str(checked.exception)
 
 
 def test_without_a_service_the_way_to_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,9 @@ def job(db: Session, tenant: Tenant) -> Job:
     made = make_job(db, tenant.project_id, status="succeeded", suffix="triage", last_step=2, total_steps=2)
     for step in range(3):
         make_metrics(db, made, step)
-        make_checkpoint(db, made, step, valid_reward=0.4 + 0.2 * step, valid_reward_stderr=0.01)
+        make_checkpoint(
+            db, made, step, valid_reward=0.4 + 0.2 * step, valid_reward_stderr=0.01, kl_stderr=None
+        )
     for sample, attack in enumerate(ATTACKS):
         make_rollout(db, made, 2, 0, sample, text=attack, reason=attack, parts={attack: 0.5})
     make_rollout(
@@ -93,16 +95,18 @@ def test_key_signs_in_and_jobs_lead_to_curves_checkpoints_and_grades(
 ) -> None:
     make_tuned_model(
         db, job, name="ft:cherry-nano:acme:triage:AbCd1234"
-    ).storage_key = f"jobs/{job.id}/checkpoints/2-1"
+    ).storage_key = f"jobs/{job.id}/checkpoints/1-1"
     job.fine_tuned_model = "ft:cherry-nano:acme:triage:AbCd1234"
     db.commit()
     sign_in(page, tenant)
     row = page.get_by_role("row", name="triage")
     expect(row).to_contain_text("succeeded")
-    expect(row).to_contain_text("0.400 → 0.800")
+    expect(row).to_contain_text("0.400 → 0.600")  # of the model delivered, not the highest ever seen
     page.get_by_role("link", name="triage").click()
     expect(page.get_by_role("img", name="Reward")).to_be_visible()
     expect(page.locator("tr.best")).to_contain_text("delivered")
+    expect(page.locator("tr.best")).to_contain_text("0.600 ± 0.010")
+    expect(page.locator("tr.best")).to_contain_text("0.0100 ± unknown")
     page.get_by_role("link", name="training", exact=True).click()
     expect(page.get_by_role("heading")).to_contain_text("step 2")
     page.get_by_role("link", name="← step 1").click()

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from app.events.rft_metrics import metrics_event, reward_numbers, usage_so_far
+from app.events.tuning_metrics import tuning_event
 from app.jobs.results import results_csv
 from tests.factories import GRADER, STEP_VALUES, Tenant, make_job, make_metrics
 
@@ -40,6 +41,14 @@ def test_a_validation_step_in_openais_words() -> None:
     assert errors["train_other_error_count"] == 0.0
     assert data["timing"]["step"] == {"sampling": 1.5, "full_iteration": 2.0}
     assert (data["kl"], data["kl_stderr"], data["mean_unresponsive_rewards"]) == (0.01, 0.002, 0.0)
+
+
+def test_an_error_that_is_not_known_is_null() -> None:
+    measured = {"kl/probe_mean": 0.01, "reward/over_base_mean": 0.2}
+    data = metrics_event(10, 20, measured, GRADER)[1]
+    assert (data["kl"], data["kl_stderr"]) == (0.01, None)
+    assert (data["advantage_over_base"], data["advantage_stderr"]) == (0.2, None)
+    assert tuning_event(10, 20, {"kl/probe_mean": 0.01})[1]["kl_stderr"] is None
 
 
 def test_other_steps_say_nothing_of_validation() -> None:

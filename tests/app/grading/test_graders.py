@@ -81,6 +81,14 @@ def flags(result: dict[str, Any]) -> set[str]:
     return {name for name, value in result["metadata"]["errors"].items() if value is True}
 
 
+def test_an_answer_that_does_not_parse_shows_0_and_its_flag_under_a_penalty_too(http: httpx.Client) -> None:
+    wrong = {**GRADER, "input": "{{sample.output_json.city}}", "operation": "ne"}
+    penalty = {"type": "multi", "name": "p", "calculate_output": "0 - wrong", "graders": {"wrong": wrong}}
+    result = run(http, penalty, "no json", {"answer": "x"})
+    assert result["reward"] == 0
+    assert flags(result) == {"sample_parse_error"}
+
+
 @pytest.mark.parametrize("grader", [GRADER, SIMILAR], ids=lambda grader: grader["type"])
 def test_the_official_client_runs_and_validates(client: openai.OpenAI, grader: dict[str, Any]) -> None:
     graders = client.fine_tuning.alpha.graders
@@ -170,6 +178,9 @@ def test_a_reference_answer_of_the_old_form_is_part_of_the_item(http: httpx.Clie
     [
         pytest.param({"type": "string_check"}, "missing_required_parameter", "grader.input", id="missing"),
         pytest.param({**GRADER, "operation": "is"}, "invalid_value", "grader.operation", id="value"),
+        pytest.param(
+            {**GRADER, "input": "{sample.output_text}"}, "invalid_value", "grader.input", id="single-braces"
+        ),
         pytest.param({**GRADER, "x": 1}, "unknown_parameter", "grader.x", id="unknown"),
         pytest.param(
             {**MULTI, "graders": {**MULTI["graders"], "same": {**GRADER, "input": 5}}},  # type: ignore[dict-item]

@@ -9,8 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
 from app.grading.judges import Judges, TenantJudge
+from app.models.service import add_alias
+from app.settings import Settings
 from graders import FailureKind, GraderInvalid, Sample, TokenUsage, build_grader, parse_grader
 from graders.services import Services
 from tests.app.grading.judge_servers import (
@@ -28,6 +31,7 @@ from tests.app.grading.judge_servers import (
     settings_with,
 )
 from tests.app.webhooks.receivers import Received, receiver
+from tests.factories import make_model
 
 
 def test_a_judge_gives_a_score_its_steps_and_what_it_cost() -> None:
@@ -193,6 +197,19 @@ def test_a_judge_that_is_not_known_is_refused_when_the_grader_is_built() -> None
         grader_of(judges)
     assert (caught.value.code, caught.value.param) == ("unsupported_grader", "model")
     assert "Known are: small." in caught.value.message
+
+
+def test_a_judge_that_is_not_known_is_told_with_the_models_of_the_service(
+    settings: Settings, db: Session
+) -> None:
+    make_model(db)
+    add_alias(db, "gpt-4.1-mini", "cherry-nano")
+    db.commit()
+    judges = Judges(settings_with(sampler_url="http://127.0.0.1:9"))
+    with pytest.raises(GraderInvalid) as caught:
+        grader_of(judges, model="gpt-9")
+    assert "Known are: cherry-nano, gpt-4.1-mini." in caught.value.message
+    assert "`cherry models alias add NAME MODEL`" in caught.value.message
 
 
 def test_the_judge_for_every_name_is_asked_under_the_graders_name() -> None:

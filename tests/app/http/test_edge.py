@@ -52,7 +52,44 @@ def test_a_wrong_key_is_shown_masked(server_url: str, db: Session) -> None:
     wrong = "sk-cherry-" + "q" * 38
     response = httpx.get(f"{server_url}/v1/models", headers={"authorization": f"Bearer {wrong}"})
     message = error_of(response)["message"]
-    assert message == "Incorrect API key provided: sk-cherry-qq...qqqq."
+    assert message.startswith("Incorrect API key provided: sk-cherry-qq...qqqq. ")
+
+
+def test_who_has_no_right_key_is_told_where_keys_come_from(server_url: str, db: Session) -> None:
+    for headers in ({}, {"authorization": "Bearer sk-of-another-service"}):
+        message = error_of(httpx.get(f"{server_url}/v1/models", headers=headers))["message"]
+        assert "`cherry keys create`" in message
+        assert "`cherry up`" in message
+
+
+WITHOUT_V1 = [
+    ("POST", "/chat/completions"),
+    ("GET", "/files"),
+    ("POST", "/fine_tuning/jobs"),
+    ("DELETE", "/models/x"),
+    ("GET", "/"),
+]
+
+
+def test_a_url_without_v1_is_told_what_it_lacks(server_url: str, db: Session) -> None:
+    for method, path in WITHOUT_V1:
+        response = httpx.request(method, server_url + path, headers={"authorization": "Bearer x"})
+        assert response.status_code == 404
+        assert f"set the client's base_url to {server_url}/v1." in error_of(response)["message"]
+
+
+def test_a_url_with_v1_twice_or_a_wrong_path_is_told_just_that(http: httpx.Client, server_url: str) -> None:
+    twice = error_of(http.get("/v1/v1/files"))["message"]
+    assert twice.endswith(f" The path has /v1 twice: set the client's base_url to {server_url}/v1.")
+    assert error_of(http.get("/v1/nowhere"))["message"] == "Invalid URL (GET /v1/nowhere)"
+    assert error_of(http.get("/dashboard/nowhere"))["message"] == "Invalid URL (GET /dashboard/nowhere)"
+
+
+def test_no_host_makes_a_fault(server_url: str, db: Session) -> None:
+    for host in ("[", "[::1", "a b", "x" * 300, "a:b:c", "\xff", "evil.example/@"):
+        for path in ("/files", "/v1/files", "/dashboard"):
+            response = httpx.get(server_url + path, headers={"host": host.encode("latin-1")})
+            assert response.status_code < 500, response.text
 
 
 def test_the_key_is_checked_before_the_body_is_read(server_url: str, db: Session) -> None:
@@ -309,9 +346,9 @@ def test_a_database_that_is_away_is_a_503(http: httpx.Client, monkeypatch: pytes
 
 
 def test_ready_means_database_migrations_and_broker(server_url: str, db: Session) -> None:
-    from app.http.health import Readiness
+    from app.http.health import PARTS, Readiness
 
-    assert Readiness().checks() == {"database": "ok", "broker": "ok"}
+    assert Readiness(PARTS).checks() == {"database": "ok", "broker": "ok"}
     assert httpx.get(f"{server_url}/healthz").status_code == 200
 
 

@@ -86,6 +86,22 @@ def test_only_kept_checkpoints_are_listed_highest_step_first(
     assert None not in listed["data"][0]["metrics"].values()
 
 
+def test_an_error_that_is_not_known_is_null(http: httpx.Client, db: Session, tenant: Tenant) -> None:
+    """Of one probe prompt, and of one to three validation rows."""
+    job = make_job(db, tenant.project_id)
+    unknown = {"kl_stderr": None, "valid_reward_stderr": None, "advantage_stderr": None}
+    make_checkpoint(db, job, 2, advantage_over_base=0.1, **unknown)
+    make_checkpoint(db, job, 1, valid_reward=None, valid_reward_stderr=None)
+    db.commit()
+    listed = http.get(f"/v1/fine_tuning/jobs/{job.id}/checkpoints").json()
+    openai_schema.check(listed, "ListFineTuningJobCheckpointsResponse")
+    metrics, without_rows = [checkpoint["metrics"] for checkpoint in listed["data"]]
+    assert {name: metrics[name] for name in unknown} == unknown
+    assert (metrics["kl"], metrics["advantage_over_base"], metrics["valid_reward_mean"]) == (0.01, 0.1, 0.68)
+    assert None not in without_rows.values()
+    assert "valid_reward_stderr" not in without_rows
+
+
 def test_odd_but_harmless_queries_are_answered(http: httpx.Client, db: Session, tenant: Tenant) -> None:
     job = make_job(db, tenant.project_id)
     db.commit()

@@ -10,13 +10,19 @@ import pytest
 from sqlalchemy.orm import Session
 
 from app.jobs.models import Job
+from app.models import service as models
 from tests.app.answers import error_of
 from tests.app.jobs.job_requests import HYPER, allow_processes, changed
 from tests.factories import (
     AUTO,
     Tenant,
     make_file,
+    make_job,
+    make_tenant,
+    make_tuned_model,
 )
+
+FORMAT = "method.reinforcement.response_format"
 
 REFUSED = [
     pytest.param("model", "gpt-9", 400, "model", "model_not_available", id="unknown-model"),
@@ -307,3 +313,70 @@ def test_the_deprecated_hyperparameters_are_read_only_without_a_method(
     assert (error["param"], error["code"]) == ("hyperparameters.n_epochs", "integer_below_min_value")
     job = http.post("/v1/fine_tuning/jobs", json=job_body | {"hyperparameters": {"n_epochs": 1}}).json()
     assert job["hyperparameters"]["n_epochs"] == 1
+
+
+NUMBERS = {
+    "learning_rate_multiplier": "a number or 'auto'.",
+    "n_epochs": "a number or 'auto'.",
+    "compute_multiplier": "a number or 'auto'.",
+    "eval_interval": "a number or 'auto'.",
+    "beta": "a number, but got a string",
+    "group_size": "an integer, but got a string",
+}
+
+
+def test_a_number_as_text_is_refused_with_what_it_may_be(
+    http: httpx.Client, job_body: dict[str, Any], subtests: pytest.Subtests
+) -> None:
+    def refused(name: str, value: Any) -> dict[str, Any]:
+        asked = changed(job_body, f"{HYPER}.{name}", value)
+        return error_of(http.post("/v1/fine_tuning/jobs", json=asked))
+
+    for name, expected in NUMBERS.items():
+        with subtests.test(name):
+            for value in ("2", "automatic", "", "1e-1"):
+                error = refused(name, value)
+                assert error["param"] == f"{HYPER}.{name}"
+                assert f"expected {expected}" in error["message"]
+            error = refused(name, [])
+            assert error["code"] == "invalid_type"
+            assert ("or 'auto', but got an array" in error["message"]) == (name in AUTO)
+
+
+def test_an_unknown_model_is_told_with_those_there_are(
+    http: httpx.Client, db: Session, tenant: Tenant, job_body: dict[str, Any]
+) -> None:
+    models.add_alias(db, "gpt-4.1-nano", "cherry-nano")
+    make_tuned_model(db, make_job(db, make_tenant(db, "other").project_id), "ft:cherry-nano:other:x:AbCd1234")
+    mine = make_tuned_model(db, make_job(db, tenant.project_id), "ft:cherry-nano:acme:x:AbCd1234")
+    db.commit()
+    asked = http.post("/v1/fine_tuning/jobs", json=job_body | {"model": "gpt-9"})
+    for response in (asked, http.get("/v1/models/gpt-9")):
+        message = error_of(response)["message"]
+        assert f"There are: cherry-nano, gpt-4.1-nano, {mine.name}." in message
+        assert "`cherry models alias add NAME MODEL`" in message
+        assert ":other:" not in message
+
+
+def test_what_is_below_a_response_format_is_not_beside_its_type(
+    http: httpx.Client, job_body: dict[str, Any]
+) -> None:
+    flat = {"type": "json_schema", "name": "answer", "strict": True, "schema": {"type": "object"}}
+    error = error_of(http.post("/v1/fine_tuning/jobs", json=changed(job_body, FORMAT, flat)))
+    assert (error["param"], error["code"]) == (f"{FORMAT}.json_schema", "missing_required_parameter")
+    assert "'name', 'strict', 'schema' must stand below it, not beside 'type'" in error["message"]
+    bare = {"type": "object", "properties": {}}
+    error = error_of(http.post("/v1/fine_tuning/jobs", json=changed(job_body, FORMAT, bare)))
+    assert "A schema itself goes below 'json_schema'" in error["message"]
+
+
+def test_messages_name_a_file_by_id_and_name(
+    http: httpx.Client, db: Session, tenant: Tenant, job_body: dict[str, Any]
+) -> None:
+    http.post("/v1/fine_tuning/jobs", json=job_body).raise_for_status()
+    used = error_of(http.delete(f"/v1/files/{job_body['training_file']}"))["message"]
+    assert used.startswith(f"File {job_body['training_file']} (train.jsonl) is used by the unfinished job")
+    other = make_file(db, tenant.project_id, purpose="user_data", name="notes.txt")
+    db.commit()
+    asked = http.post("/v1/fine_tuning/jobs", json=job_body | {"training_file": other.id})
+    assert error_of(asked)["message"].startswith(f"File {other.id} (notes.txt) has the purpose 'user_data'")

@@ -21,6 +21,7 @@ from methods.resolve import resolve_train
 from tests.app.answers import error_of
 from tests.app.http import openai_schema
 from tests.app.jobs.job_requests import HYPER, allow_processes, changed
+from tests.e2e.service import wait_for
 from tests.factories import (
     AUTO,
     GRADER,
@@ -200,9 +201,10 @@ def test_the_worker_is_woken_only_after_the_commit(
         wake_validator(own)
         after_commit(own, lambda: seen.append(db.query(Job).count()))
         assert (wake_ups(), seen) == (0, [])
-    assert (wake_ups(), seen) == (1, [1])
+    assert seen == [1]
+    wait_for(lambda: wake_ups() == 1, what="the wake-up")
     http.post("/v1/fine_tuning/jobs", json=job_body)
-    assert wake_ups() == 2
+    wait_for(lambda: wake_ups() == 2, what="the second one")
     http.post("/v1/fine_tuning/jobs", json=job_body | {"model": "none"})
     assert wake_ups() == 2
 

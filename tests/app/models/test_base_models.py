@@ -3,63 +3,128 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from sqlalchemy.orm import Session
 
+from app.inspection import ChildLimits
+from app.models import folders
 from app.models import service as models
-from app.models.service import BaseModelInvalid
+from app.models.folders import BaseModelInvalid
 from tests.factories import Tenant
+from tests.model_folders import write
 
-FILES = {
-    "config.json": "{}",
-    "model.safetensors": "",
-    "tokenizer.json": "{}",
-    "tokenizer_config.json": json.dumps({"chat_template": "{{ messages }}"}),
-}
+NANO = Path(__file__).parents[3] / "workers" / "models" / "cherry_nano"
+EATS_MEMORY = "{% for i in range(1000) %}{{ 'x' * 99999999 }}{% endfor %}"
+NEVER_ENDS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}{{ messages }}"
 
 
-def folder(root: Path, files: dict[str, str]) -> Path:
-    root.mkdir(exist_ok=True)
-    for name, text in files.items():
-        (root / name).write_text(text)
-    return root
+def with_template(folder: Path, template: str) -> Path:
+    shutil.copytree(NANO, folder)
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
 
 
 def test_a_model_is_everybodys_and_can_move(db: Session, tenant: Tenant, tmp_path: Path) -> None:
-    first = models.add_base_model(db, "qwen3-0.6b", folder(tmp_path / "a", FILES))
-    again = models.add_base_model(db, "qwen3-0.6b", folder(tmp_path / "b", FILES))
+    first = models.add_base_model(db, "qwen3-0.6b", write(tmp_path / "a", {}))
+    again = models.add_base_model(db, "qwen3-0.6b", write(tmp_path / "b", {}))
     assert first.id == again.id
     assert models.tunable(db, tenant.project_id, "qwen3-0.6b").folder == str(tmp_path / "b")
 
 
 @pytest.mark.parametrize(
-    ("without", "extra", "reason"),
+    ("files", "reason"),
     [
-        pytest.param("config.json", {}, "config.json is missing", id="no-config"),
-        pytest.param("model.safetensors", {}, r"no \*\.safetensors", id="no-weights"),
-        pytest.param("", {"pytorch_model.bin": ""}, "pickled files", id="pickle"),
-        pytest.param("tokenizer.json", {}, "tokenizer is missing", id="no-tokenizer"),
-        pytest.param("tokenizer_config.json", {}, "no chat template", id="no-template"),
-        pytest.param("", {"tokenizer_config.json": "{"}, "no chat template", id="broken-json"),
-        pytest.param("", {"tokenizer_config.json": "[]"}, "no chat template", id="odd-json"),
+        pytest.param({"config.json": None}, "config.json is missing", id="no-config"),
+        pytest.param({"model.safetensors": None}, r"no \*\.safetensors", id="no-weights"),
+        pytest.param({"model.safetensors": b""}, "model.safetensors cannot be used", id="no-header"),
+        pytest.param({"pytorch_model.bin": b""}, "pickled files", id="pickle"),
+        pytest.param({"tokenizer.json": None}, "tokenizer is missing", id="no-tokenizer"),
+        pytest.param({"tokenizer_config.json": None}, "no chat template", id="no-template"),
+        pytest.param({"tokenizer_config.json": b"{"}, "no JSON.*; .*no chat template", id="broken-json"),
     ],
 )
 def test_an_unfit_folder_is_refused(
-    db: Session, tmp_path: Path, without: str, extra: dict[str, str], reason: str
+    db: Session, tmp_path: Path, files: dict[str, bytes | None], reason: str
 ) -> None:
-    files = {name: text for name, text in FILES.items() if name != without} | extra
     with pytest.raises(BaseModelInvalid, match=reason):
-        models.add_base_model(db, "m", folder(tmp_path / "m", files))
+        models.add_base_model(db, "m", write(tmp_path / "m", files))
+    assert models.list_models(db, "none") == []
 
 
 @pytest.mark.parametrize("name", ["", "ft:a", "a/b", "../a", "a b", ".a", "x" * 97, "a\n"])
 def test_names_are_plain(db: Session, tmp_path: Path, name: str) -> None:
     with pytest.raises(BaseModelInvalid, match="cannot name a model"):
-        models.add_base_model(db, name, folder(tmp_path / "m", FILES))
+        models.add_base_model(db, name, write(tmp_path / "m", {}))
 
 
 def test_a_folder_that_is_not_there_is_refused(db: Session, tmp_path: Path) -> None:
     with pytest.raises(BaseModelInvalid, match="not a folder"):
         models.add_base_model(db, "m", tmp_path / "none")
+
+
+def test_a_template_that_eats_memory_is_refused(tmp_path: Path) -> None:
+    limits = ChildLimits(seconds=120, memory_bytes=2**30)
+    with pytest.raises(BaseModelInvalid, match=r"do not come to an end: .*more than the 1024 MiB"):
+        folders.try_model_folder(with_template(tmp_path / "m", EATS_MEMORY), limits)
+
+
+@pytest.mark.long
+def test_a_template_that_never_ends_is_refused(tmp_path: Path) -> None:
+    limits = ChildLimits(seconds=20)
+    with pytest.raises(BaseModelInvalid, match=r"do not come to an end: .*not end within 20 s"):
+        folders.try_model_folder(with_template(tmp_path / "m", NEVER_ENDS), limits)
+
+
+@pytest.mark.long
+def test_the_built_in_model_passes_its_trial() -> None:
+    assert folders.try_model_folder(NANO) is None
+
+
+def test_without_transformers_it_is_said_that_nothing_was_tried() -> None:
+    without_packages = (sys.executable, "-S", "-m", "workers.inspect")
+    told = folders.try_model_folder(NANO, command=without_packages)
+    assert told is not None
+    assert "transformers is not installed here. To mend it: pip install 'cherry-rft[train]'" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("config.json", json.dumps({"model_type": "no-such-model"}), "config.json is none that transformers"),
+        ("config.json", json.dumps({"model_type": "t5"}), "'t5', which is no causal language model"),
+        ("config.json", json.dumps({"model_type": "llama", "hidden_size": "wide"}), "config.json is none"),
+        ("tokenizer.json", "{}", "the tokenizer cannot be loaded"),
+        ("chat_template.jinja", "{% for m in messages %}", "does not render a user's message: Template"),
+        ("chat_template.jinja", "{{ raise_exception('never') }}", "does not render.*never"),
+        ("chat_template.jinja", "{{ messages[7].content.x }}", "does not render"),
+        ("chat_template.jinja", "{{ ''.__class__.__mro__ }}", "does not render.*unsafe"),
+        ("chat_template.jinja", "hello", "without its text"),
+        (
+            "chat_template.jinja",
+            "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}",
+            "without its text",
+        ),
+        ("chat_template.jinja", "{{ 'x' * 2000000 }}{{ messages }}", "makes 2,000,"),
+    ],
+)
+def test_the_trial_names_what_cannot_be_used(tmp_path: Path, name: str, content: str, reason: str) -> None:
+    from workers.inspect.model import inspect
+
+    shutil.copytree(NANO, tmp_path / "m")
+    (tmp_path / "m" / name).write_text(content)
+    fault = inspect(str(tmp_path / "m"))["fault"]
+    assert fault is not None
+    assert re.search(reason, fault), fault
+
+
+def test_a_template_may_refuse_a_system_message(tmp_path: Path) -> None:
+    from workers.inspect.model import inspect
+
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+    template = refusing + "{{ messages[0].content }}"
+    assert inspect(str(with_template(tmp_path / "m", template))) == {"fault": None}

@@ -3,9 +3,10 @@ import json
 import pytest
 
 from graders import FailureKind, GraderInvalid, Sample, build_grader, parse_grader
-from graders.code.cases import same_output
+from graders.code.output import same_output
 from graders.code.tests_grader import code_of
-from graders.code.values import ENCODER, Undecodable, decode, same
+from graders.code.values import same
+from graders.sandbox.transport import Unreadable, decode, encode
 from graders.services import Outcome, Services
 from tests.graders.unsafe_sandbox import UnsafeSandbox
 from tests.shared_data import shared_rows
@@ -224,10 +225,6 @@ def test_finding_code_among_many_fences_is_quick():
     assert code_of("`" * 300_000)
 
 
-ENCODED = {}
-exec(ENCODER, ENCODED)
-
-
 @pytest.mark.parametrize(
     "value",
     [
@@ -248,37 +245,49 @@ exec(ENCODER, ENCODED)
     ],
 )
 def test_values_are_told_through_json(value):
-    got = decode(json.loads(json.dumps(ENCODED["_cherry_encode"](value))))
+    got = decode(json.loads(json.dumps(encode(value))))
     assert same(value, got, 0.0, is_json=False)
-    assert not same(value, decode(["?", "x"]), 0.0, is_json=False)
+    assert not same(value, decode(["ox"]), 0.0, is_json=False)
 
 
 @pytest.mark.parametrize(
-    "reply",
+    "texts",
     [
         None,
         3,
-        "x",
         [],
+        [""],
         ["i"],
-        ["i", "zz"],
-        ["i", 3],
-        ["f", "x"],
-        ["d", [[1]]],
-        ["e", [["l", []]]],
-        ["z", [1]],
+        ["izz"],
+        [3],
+        ["fx"],
+        ["l2", "i1"],
+        ["l1", "i1", "i1"],
+        ["l-1"],
+        ["d1", "i1"],
+        ["d2", "l0", "i1"],
+        ["e1", "l0"],
+        ["z1"],
+        ["kobject"],
+        ["mPoint x y", "i1"],
+        ["q1 0"],
+        [["i1"]],
+        ["l1"] * 5000 + ["i1"],
         {},
     ],
 )
-def test_replies_that_are_not_of_the_form_equal_nothing(reply):
-    assert isinstance(decode(reply), Undecodable)
+def test_texts_that_are_not_of_the_form_are_no_value(texts):
+    with pytest.raises((Unreadable, TypeError)):
+        decode(texts)
 
 
-def test_deep_replies_are_not_followed():
-    deep = ["c", None]
+def test_values_nested_too_deeply_are_opaque():
+    deep = []
     for _ in range(500):
-        deep = ["l", [deep]]
-    assert not same([[]], decode(deep), 0.0, is_json=True)
+        deep = [deep]
+    read = decode(encode(deep))
+    assert read != deep
+    assert not same(deep, read, 0.0, is_json=False)
 
 
 def test_printed_output_is_compared_by_lines_and_numbers():

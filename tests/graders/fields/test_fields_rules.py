@@ -2,6 +2,7 @@
 
 import json
 import time
+from fractions import Fraction
 
 import pytest
 
@@ -94,13 +95,88 @@ def test_units_convert_there_and_back():
     assert len(UNITS) > 150
     for name, unit in UNITS.items():
         first = next(other for other in UNITS.values() if other.quantity == unit.quantity)
-        there = converted(3.5, unit, first)
-        assert converted(there, first, unit) == pytest.approx(3.5), name
-    assert converted(1, find_unit("mile"), find_unit("m")) == 1609.344
-    assert converted(100, find_unit("°C"), find_unit("°F")) == pytest.approx(212)
-    assert converted(1, find_unit("kg"), find_unit("m")) is None
-    assert find_unit("KILOMETERS") == find_unit("km")
-    assert find_unit("Mm") is None
+        there = converted(Fraction("3.5"), unit, first)
+        assert converted(there, first, unit) == Fraction("3.5"), name
+        assert find_unit(name) == unit
+    assert converted(Fraction(1), find_unit("mile"), find_unit("m")) == Fraction("1609.344")
+    assert converted(Fraction(100), find_unit("°C"), find_unit("°F")) == 212
+    assert converted(Fraction(1), find_unit("kg"), find_unit("m")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("L", "l"), ("mL", "ml"), ("cL", "cl"), ("dL", "dl"), ("\u03bcL", "\u00b5l"), ("uL", "\u00b5l"),
+        ("\u03bcg", "\u00b5g"), ("\u03bcm", "\u00b5m"), ("\u03bcs", "us"), ("KILOMETERS", "km"), ("Kg", "kg"),
+        ("m^2", "m2"), ("cm^3", "ml"), ("sq ft", "ft2"), ("cubic metres", "m3"), ("\u2103", "C"),
+        ("KM", "km"), ("degrees Celsius", "C"), ("\u00baC", "C"), ("fl oz", "floz"), ("metric tons", "t"),
+    ],
+)  # fmt: skip
+def test_a_unit_goes_by_its_usual_spellings(name, meant):
+    assert find_unit(name) == find_unit(meant) is not None
+
+
+@pytest.mark.parametrize("name", ["Mm", "mb", "G", "kN", "Ms", "x", "Ml", "GHZ ?", ""])
+def test_a_spelling_that_means_something_else_is_not_guessed(name):
+    others = {"Mm": "mm", "mb": "MB", "G": "g", "kN": "kn", "Ms": "ms", "Ml": "ml"}
+    unit = find_unit(name)
+    assert unit is None or unit != find_unit(others[name])
+
+
+@pytest.mark.parametrize(
+    ("unit", "reference", "right", "wrong"),
+    [
+        ("mg", 1, ["1000 µg", "1000 μg", "0.001 g"], ["1001 µg", "999.9999 µg"]),
+        ("kg", 0.7, ["700 g", "0.7", "700000 mg"], ["701 g", "700.0001 g"]),
+        ("in", 1, ["2.54 cm", "25.4 mm", "0.0254 m"], ["2.5 cm"]),
+        ("ft", 1, ["12 in", "30.48 cm", "0.3048 m"], ["30.5 cm"]),
+        ("lb", 1, ["453.59237 g", "16 oz", "0.45359237 kg"], ["453.6 g"]),
+        ("kg", 0.45359237, ["1 lb"], ["1.01 lb"]),
+        ("gal", 1, ["3.785411784 L", "4 qt", "8 pt", "16 cups", "231 in^3"], ["3.79 L"]),
+        ("mi", 26.2, ["42.1648128 km", "42164.8128 m"], ["42.195 km"]),
+        ("°F", 98.6, ["37 °C", "310.15 K", "37℃"], ["37 °F", "36.9 °C"]),
+        ("°C", 0, ["32 °F", "273.15 K"], ["0 °F", "0 K"]),
+        ("°C", -40, ["-40 °F", "−40 °F"], ["40 °F"]),
+        ("K", 310.15, ["37 °C", "98.6 °F"], ["37 K"]),
+        ("m/s", 10, ["36 km/h"], ["36.1 km/h"]),
+        ("km/h", 1.852, ["1 kn", "1 knot"], ["1.85 kn"]),
+        ("Pa", 101325, ["1 atm", "1.01325 bar", "101.325 kPa", "760 torr"], ["1 bar"]),
+        ("h", 0.1, ["6 min", "360 s"], ["6.1 min"]),
+        ("kWh", 1, ["3.6 MJ", "3600 kJ"], ["3.5 MJ"]),
+        ("%", 0.1, ["1 ‰", "0.001 1", "1000 ppm", "10 bps"], ["0.001 %"]),
+        ("l", 0.3, ["300 mL", "30 cL", "3 dL", "0.3 L", "300 cm³"], ["301 mL", "3 L"]),
+        ("m", 9007199254740993, ["9007199254740993 m", "9007199254740.993 km"], ["9007199254740992 m"]),
+    ],
+)
+def test_a_conversion_is_exact(unit, reference, right, wrong):
+    for answer in right:
+        assert score(answer, reference, compare="number", unit=unit) == 1, answer
+    for answer in wrong:
+        assert score(answer, reference, compare="number", unit=unit) == 0, answer
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "reference", "right", "wrong"),
+    [
+        ({"abs_tolerance": 0.1}, 0.7, [0.8, 0.6, "0.8"], [0.8001, 0.5999]),
+        ({"abs_tolerance": 0.1}, 0.3, [0.2, 0.4], [0.41]),
+        ({"rel_tolerance": 0.1}, 0.7, [0.77, 0.63], [0.771]),
+        ({"rel_tolerance": 0.05, "unit": "kg"}, 2, ["2.1 kg", "2100 g", "1900 g"], ["2101 g"]),
+        ({"abs_tolerance": 0.5, "unit": "°C"}, 37, ["99.5 °F", "97.7 °F"], ["99.6 °F"]),
+    ],
+)
+def test_the_ends_of_a_tolerance_belong_to_it(tolerance, reference, right, wrong):
+    for answer in right:
+        assert score(answer, reference, compare="number", **tolerance) == 1, answer
+    for answer in wrong:
+        assert score(answer, reference, compare="number", **tolerance) == 0, answer
+
+
+@pytest.mark.parametrize("minus", "−–﹣－")
+def test_a_typographic_minus_is_the_sign_of_the_number(minus):
+    for rule in ({}, {"unit": "m"}, {"currency": "EUR"}, {"decimal": ","}):
+        assert score(f"{minus}5", -5, compare="number", **rule) == 1
+        assert score(f"{minus}5", 5, compare="number", **rule) == 0
 
 
 @pytest.mark.parametrize(

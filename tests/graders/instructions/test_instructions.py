@@ -50,9 +50,21 @@ def test_loose_forgives_a_first_and_a_last_line_and_asterisks():
 
 def test_what_was_thought_can_be_left_out():
     row = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
-    assert grade("<think>well, so</think>Yes", row).value == 0
+    assert grade("<think>well, so</think>Yes", row, thoughts="none").value == 0
+    assert grade("<think>well, so</think>Yes", row).value == 1
     assert grade("<think>well, so</think>Yes", row, strip_thinking=True).value == 1
     assert grade("<think>well so</think>", row, strip_thinking=True).value == 0
+
+
+def test_a_request_that_is_to_be_repeated_may_be_in_its_own_language():
+    request = "Write one line about the sea. Answer in Italian only."
+    row = {
+        "instruction_id_list": ["combination:repeat_prompt", "language:response_language"],
+        "kwargs": [{"prompt_to_repeat": request}, {"language": "it"}],
+    }
+    assert grade(f"{request}\n\nIl mare è calmo questa sera.", row).value == 1
+    assert grade(f"{request}\n\nThe sea is calm this evening.", row).value == 0.5
+    assert grade("Il mare è calmo questa sera.", row).value == 0.5
 
 
 LABEL = {"instruction_id": ["keywords:existence"], "kwargs": [{"keywords": ["x"]}]}

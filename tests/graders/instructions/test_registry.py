@@ -5,7 +5,7 @@ import time
 import pytest
 
 from graders.instructions.grader import MAX_TEXT
-from graders.instructions.prose import sentences
+from graders.instructions.prose import sentences, words
 from graders.instructions.registry import INSTRUCTIONS
 from tests.graders.instructions.ifeval import ENGLISH, grade
 
@@ -46,6 +46,30 @@ CASES = [
         [ENGLISH, "123", "Ceci est une réponse en français."],
     ),
     (
+        "language:response_language",
+        {"language": "it"},
+        [
+            "Nave nera, niente paura.",
+            'Ieri sera ho letto "The Lord of the Rings" in giardino.',
+            "I miei libri:\n* A Short History of Nearly Everything\n* Il nome della rosa",
+            "Scrivi a [the name of your company] entro domani mattina.",
+            "Per vederlo usa:\n```\nprint this line to the screen\n```",
+        ],
+        [
+            "Nave nera, niente paura. (Black ship, no fear.)",
+            "Here is the poem in Italian:\n\nNave nera, niente paura.",
+            "Il gatto dorme sul divano. El ordenador funciona muy despacio hoy porque hace mucho calor.",
+            "Il gatto dorme. Die Katze schläft auf dem alten Sofa.",
+            'Nave nera.\n"Black ship, there is no fear."',
+        ],
+    ),
+    (
+        "language:response_language",
+        {"language": "ja"},
+        ["これは日本語のテストです。東京都千代田区永田町。", "私は iPhone を使います。"],
+        ["これは日本語です。This is a test sentence.", "これは日本語です。한국어로 대답합니다 여러분."],
+    ),
+    (
         "length_constraints:number_sentences",
         {"num_sentences": 2, "relation": "at least"},
         ["One. Two.", "Is it? Yes!"],
@@ -60,14 +84,22 @@ CASES = [
     (
         "length_constraints:number_words",
         {"num_words": 3, "relation": "less than"},
-        ["one two", "a, b!"],
-        ["it's two", "one two three"],
+        ["one two", "a, b!", "it's two", "a well-known"],
+        ["one two three", "it's two, three"],
     ),
     (
         "length_constraints:nth_paragraph_first_word",
         {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "Hello"},
-        ["a\n\nhello, you", "a\n\n'Hello' b"],
-        ["hello\n\na", "a\n\nb\n\nhello", "a\nhello", "a"],
+        [
+            "a\n\nhello, you",
+            "a\n\n'Hello' b",
+            "\n\na\n\n\n\nhello",
+            "a\n \nHello: b",
+            "a\r\n\r\n**Hello** b",
+            "a\n\n“Hello,” b",
+            "a\n\nhello—b",
+        ],
+        ["hello\n\na", "a\n\nb\n\nhello", "a\nhello", "a", "\n\nhello\n\na", "a\n\nhello's b", "a\n\n?"],
     ),
     (
         "detectable_content:number_placeholders",
@@ -85,8 +117,34 @@ CASES = [
     (
         "detectable_format:number_bullet_lists",
         {"num_bullets": 2},
-        ["* a\n* b", "- a\n  * b", "**Title**\n* a\n- b"],
-        ["* a", "* a\n* b\n* c", "1. a\n2. b"],
+        [
+            "* a\n* b",
+            "- a\n  * b",
+            "**Title**\n* a\n- b",
+            "* a\n* b\n\n---\nEnd",
+            "* a\n* b\n*note*",
+            "- a\n- b\n-5 °C",
+            "+ a\n+ b",
+            "* a\n* b\n* * *",
+            "- a\n- b\n- - -",
+            "*\ta\n* b",
+            "* a\n```\n- x\n```\n* b",
+            "* a\n* b\n*",
+            "* a\n* b\n--option",
+            "- **a**\n- *b*",
+            "* [ ] a\n* [x] b",
+        ],
+        [
+            "* a",
+            "* a\n* b\n* c",
+            "1. a\n2. b",
+            "*a\n*b",
+            "-a\n-b",
+            "• a\n• b",
+            "***\n***",
+            "\\* a\n\\* b",
+            "*\n*",
+        ],
     ),
     ("detectable_format:constrained_response", {}, ["My answer is no."], ["No.", "my answer is no"]),
     (
@@ -107,7 +165,12 @@ CASES = [
         ['{"a": 1}', '```json\n{"a": 1}\n```', "[1]"],
         ["{a: 1}", 'Sure: {"a": 1}', '{"a": 1} bye', "NaN"],
     ),
-    ("detectable_format:title", {}, ["<<A title>>\nx"], ["<A>", "<<>>", "<<a\n>>", "<< >>"]),
+    (
+        "detectable_format:title",
+        {},
+        ["<<A title>>\nx"],
+        ["<A>", "<<>>", "<<a\n>>", "<< >>", "<<a?>", ">>a<<"],
+    ),
     (
         "combination:two_responses",
         {},
@@ -125,8 +188,8 @@ CASES = [
     (
         "change_case:capital_word_frequency",
         {"capital_frequency": 2, "capital_relation": "at least"},
-        ["A NASA thing", "GO WELL-KNOWN"],
-        ["Go NASA", "go"],
+        ["A NASA thing", "GO WELL-KNOWN", "NASA's U.S. work"],
+        ["Go NASA", "go", "DON'T", "Nasa's I"],
     ),
     (
         "change_case:english_capital",
@@ -174,14 +237,14 @@ CASES = [
         ["One is here.-Two is there."],
         ["One is here. Two is there.", "One. - Two.", "One is here.-Two is there. Three."],
     ),
-    ("detectable_format:square_brackets", {}, ["[a] [b]"], ["[a] b", "[a b]"]),
+    ("detectable_format:square_brackets", {}, ["[a] [b]", "[a], [b]."], ["[a] b", "[a b]", "...", "[a]b"]),
     (
         "detectable_format:bigram_wrapping",
         {},
-        ["<<I am>> <<at home>>", "<<I am>> home"],
+        ["<<I am>> <<at home>>", "<<I am>> home", "<<I am>>, <<at home>>."],
         ["I am", "<<I>> <<am>>", "x"],
     ),
-    ("keywords:no_adjacent_consecutive", {}, ["a c", "b a"], ["a b", "x Bad Cat"]),
+    ("keywords:no_adjacent_consecutive", {}, ["a c", "b a"], ["a b", "x Bad Cat", '"a" (b)']),
     ("keywords:word_once", {"keyword": "cat"}, ["A cat."], ["cat cat", "dog"]),
     (
         "keywords:word_count_different_numbers",
@@ -194,29 +257,64 @@ CASES = [
     (
         "keywords:keyword_specific_position",
         {"keyword": "cat", "n": 2, "m": 3},
-        ["One. I see cat now.", "Dr. No is in. The big cat sat."],
-        ["I see cat.", "One. cat see I.", "One. I see Cat."],
+        ["One. I see cat now.", "Dr. No is in. The big cat sat.", "One. I see Cat.", "Hm! Well, “yes,” cat."],
+        ["I see cat.", "One. cat see I.", "One. I don't see a cat.", "One. I see concatenated."],
     ),
-    ("keywords:start_end", {}, ["Go now go", "go and Go"], ["go", "go and go.", "a b"]),
+    (
+        "keywords:start_end",
+        {},
+        ["Go now go", "go and Go", "“Go” and go.", "Don't say don’t!"],
+        ["go", "go and gone.", "a b"],
+    ),
     ("paragraphs:paragraphs", {}, ["a\n***\nb"], ["a", "a***b***c"]),
-    ("paragraphs:paragraphs2", {}, ["a\n\nb", "a\nc\n\nb\n\n"], ["a", "a\nb", "a\n\n\n\nb"]),
-    ("first_word:first_word_sent", {"first_word": "So"}, ["So it is. so be it!"], ["So it is. It is so."]),
-    ("first_word:first_word_answer", {"first_word": "so"}, ["So it is."], ["It is so", "So, it is"]),
+    (
+        "paragraphs:paragraphs2",
+        {},
+        ["a\n\nb", "a\nc\n\nb\n\n", "a\n\n\n\nb", "\n\na\n \nb"],
+        ["a", "a\nb", "a\n\nb\n\nc"],
+    ),
+    (
+        "first_word:first_word_sent",
+        {"first_word": "So"},
+        ["So it is. so be it!", "So, we go. “So” they stop... So?"],
+        ["So it is. It is so.", "Sort of."],
+    ),
+    (
+        "first_word:first_word_answer",
+        {"first_word": "so"},
+        ["So it is.", "So, it is", "*So* be it"],
+        ["It is so", "Some", "So's"],
+    ),
     ("last_word:last_word_sent", {"last_word": "so"}, ["It is so. Is it So?"], ["It is so. It is.", "x"]),
-    ("last_word:last_word_answer", {"last_word": "so"}, ["A. It is So!"], ["It is so. Yes"]),
+    (
+        "last_word:last_word_answer",
+        {"last_word": "so"},
+        ["A. It is So!", "It is *so*.", "It is “so.”"],
+        ["It is so. Yes"],
+    ),
     ("punctuation:punctuation_dot", {}, ["a!"], ["a."]),
     ("punctuation:punctuation_exclamation", {}, ["a."], ["a!"]),
-    ("count:lowercase_counting", {"N": 2}, ["A few words", "A B c"], ["only lower case words"]),
+    (
+        "count:lowercase_counting",
+        {"N": 2},
+        ["A few words", "A B c", "I DON'T don't"],
+        ["only lower case words", "naïve à la"],
+    ),
     (
         "count:counting_composition",
         {"n_sent": 2, "n_words": 3},
         [
-            "I go. You go.\n***\nI go. You go.\n***\nI go. You go.",
-            "I go. You go. * * * I go. You go. * * * I go. He is.",
+            "I go now. You don't go.\n***\nI go now. You don't go.\n***\nI go now. You, too, go!",
+            "I go now. You go now. * * * I go now. You go now. * * * I go now. He is in.",
         ],
         ["I go. You go.", "I go. *** I go. *** I go.", "I go now. You go.***I go. You go.***I go. You go."],
     ),
-    ("count:count_unique", {}, ["One two three."], ["one two one", "a, b, c"]),
+    (
+        "count:count_unique",
+        {},
+        ["One two three.", "a, b, c", "One two. Three four.", 'I said "no".'],
+        ["one two one", "One one", "a b, A"],
+    ),
     (
         "count:count_increment_word",
         {"keyword1": "cat", "keyword2": "dog"},
@@ -231,7 +329,12 @@ CASES = [
         ["so"],
     ),
     ("tulu:verify_keywords", {"keyword_list": ["cat", "dog"]}, ["Cats and dogs"], ["cat"]),
-    ("tulu:verify_keyword_frequency", {"word": "cat", "N": 2}, ["cat, Cat!"], ["cat cats", "cat cat cat"]),
+    (
+        "tulu:verify_keyword_frequency",
+        {"word": "cat", "N": 2},
+        ["cat, Cat!", "cat (cat)"],
+        ["cat cats", "cat cat cat"],
+    ),
     ("tulu:validate_forbidden_words", {"forbidden_words": ["war"]}, ["peace"], ["warm"]),
     ("tulu:verify_letter_frequency", {"letter": "e", "N": 1}, ["eE"], ["ee"]),
     (
@@ -241,12 +344,22 @@ CASES = [
         ["Das ist deutsch und nicht englisch."],
     ),
     ("tulu:verify_paragraph_count", {"N": 2}, ["a\n* * *\nb"], ["a", "a\n***\nb", "a * * * "]),
-    ("tulu:validate_word_constraint", {"N": 10, "quantifier": "around"}, ["x " * 9, "x " * 11], ["x " * 12]),
+    (
+        "tulu:validate_word_constraint",
+        {"N": 10, "quantifier": "around"},
+        ["x " * 9, "x " * 11, "x - " * 10],
+        ["x " * 12, "x - " * 6],
+    ),
     ("tulu:verify_sentence_constraint", {"N": 2, "quantifier": "at most"}, ["A b. C d."], ["A. B. C."]),
-    ("tulu:validate_paragraphs", {"N": 2, "first_word": "So", "i": 2}, ["a\n\nSo b"], ["So\n\na", "So b"]),
+    (
+        "tulu:validate_paragraphs",
+        {"N": 2, "first_word": "So", "i": 2},
+        ["a\n\nSo b", "\n\na\n\n\n\nSo, b"],
+        ["So\n\na", "So b", "a\n\nSort of"],
+    ),
     ("tulu:verify_postscript", {"postscript_marker": "P.S."}, ["a\nP.S. b"], ["a P.S.", "a"]),
     ("tulu:validate_placeholders", {"N": 2}, ["[a] [b]"], ["[a]"]),
-    ("tulu:verify_bullet_points", {"N": 2}, ["* a\n- b"], ["* a"]),
+    ("tulu:verify_bullet_points", {"N": 2}, ["* a\n- b", "* a\n* b\n\n---"], ["* a", "*a\n*b"]),
     ("tulu:validate_title", {}, ["<<a>>"], ["a"]),
     ("tulu:validate_choice", {"options": ["yes", "no"]}, ["oh yes"], ["maybe"]),
     ("tulu:validate_highlighted_sections", {"N": 2}, ["*a* *b*"], ["*a*"]),
@@ -333,6 +446,8 @@ def test_hostile_answers_are_checked_soon(answer):
         ("He lives in the U.S. He likes it.", 2),
         ("It costs approx. five, e.g. at Inc. prices.", 1),
         ("One line\nof two lines", 1),
+        ("1. Take it. 2. Leave it.", 2),
+        ("a. Take it.\n**2.** Leave it.", 2),
         ('She said "No!" and left. Then "Why?"', 3),
         ("", 0),
         ("...", 1),
@@ -340,3 +455,21 @@ def test_hostile_answers_are_checked_soon(answer):
 )
 def test_sentences(text, count):
     assert len(sentences(text)) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Well, \u201cyes,\u201d it's well-known!", ["Well", "yes", "it's", "well-known"]),
+        ("__Bold__ *note* snake_case ____ -- \u2014", ["Bold", "note", "snake_case"]),
+        ("It costs 3.50, or 1,000.", ["It", "costs", "3.50", "or", "1,000"]),
+        ("The U.S. and A.I. end.Next", ["The", "U.S.", "and", "A.I.", "end", "Next"]),
+        (
+            "\u0939\u093f\u0928\u094d\u0926\u0940 cafe\u0301",
+            ["\u0939\u093f\u0928\u094d\u0926\u0940", "cafe\u0301"],
+        ),
+        ("", []),
+    ],
+)
+def test_words(text, found):
+    assert list(words(text)) == found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,6 +88,7 @@ class Kind:
 
     type: str
     range: tuple[float, float] = (0.0, 1.0)
+    thoughts: str = "none"
 
 
 def scripted(score: Any, data: list[dict[str, Any]], kind: str = "python", **options: Any) -> Any:
@@ -186,6 +188,54 @@ def test_a_grader_that_raises_on_odd_answers_is_found() -> None:
     assert "IndexError" in codes(report)["grader_fails"]
 
 
+def test_a_grader_that_fails_on_everything_is_hopeless() -> None:
+    def misspelt(text: str, item: Any) -> float:
+        return float(text == item["anwser"])
+
+    report, grader = scripted(misspelt, TOWNS)
+    assert len(report.trials) == 8 * len(TOWNS)
+    assert report.hopeless.kind is FailureKind.OTHER
+    assert "KeyError: 'anwser'" in report.hopeless.message
+    assert set(grader.asked) >= {'{"answer": "Pisa"}', "Pisa", "1", "yes"}
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        pytest.param(lambda text, item: float(text), id="wants-a-number"),
+        pytest.param(lambda text, item: float(json.loads(text)["answer"] == "Cusco"), id="wants-an-object"),
+        pytest.param(lambda text, item: 1.0 / text.count("Gh"), id="wants-what-one-row-holds"),
+    ],
+)
+def test_a_grader_that_can_read_what_rows_hold_is_not_hopeless(score: Any) -> None:
+    report, _ = scripted(score, TOWNS)
+    assert "grader_fails" in codes(report)
+    assert all(trial.counts_as is None for trial in report.trials)
+    assert report.hopeless is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_hopeless"),
+    [
+        (FailureKind.MODEL_PARSE, True),
+        (FailureKind.MODEL_SERVER, False),  # away for now
+        (FailureKind.SAMPLE_PARSE, False),  # the answers' own fault
+    ],
+)
+def test_whether_failures_are_hopeless_is_a_matter_of_whose_they_are(
+    kind: FailureKind, is_hopeless: bool
+) -> None:
+    report, _ = scripted(lambda text, item: Grade(None, Failure(kind, "")), TOWNS, kind="score_model")
+    assert bool(report.hopeless) == is_hopeless
+
+
+def test_a_few_failures_before_the_time_was_over_are_not_hopeless() -> None:
+    broken = lambda text, item: Grade(None, Failure(FailureKind.OTHER, "slow"))  # noqa: E731
+    report, _ = scripted(broken, TOWNS, bounds=Bounds(seconds=0))
+    assert len(report.trials) < 8
+    assert report.hopeless is None
+
+
 def test_references_below_the_maximum_are_named_with_their_rows_and_part() -> None:
     multi = {
         "type": "multi",
@@ -210,6 +260,16 @@ def test_rows_that_disagree_are_found() -> None:
 def test_one_prompt_with_two_answers_is_found() -> None:
     data = [{**row, "messages": [{"role": "user", "content": "The same?"}]} for row in TOWNS[:2]]
     assert "rows 0, 1" in codes(check(EQ, data))["prompts_disagree"]
+
+
+def test_a_grader_that_looks_for_thoughts_is_told_that_it_sees_none() -> None:
+    raw = {**EQ, "reference": "<think>{{item.answer}}"}
+    assert "names <think>" in codes(check(raw, rows("a", "b")))["thoughts_unseen"]
+    assert "thoughts_unseen" not in codes(check({**raw, "thoughts": "none"}, rows("a", "b")))
+    assert "thoughts_unseen" not in codes(check(EQ, rows("a", "b")))
+    both = {"type": "multi", "graders": {"one": raw, "two": EQ}, "calculate_output": "one + two"}
+    assert "thoughts_unseen" in codes(check(both, rows("a", "b")))
+    assert "thoughts_unseen" not in codes(check({**both, "thoughts": "none"}, rows("a", "b")))
 
 
 def test_rewards_beyond_one_are_told() -> None:

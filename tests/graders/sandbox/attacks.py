@@ -199,7 +199,7 @@ OUTPUT = [
     Case("pickle-in-the-reply", "import pickle\nos.write(3, pickle.dumps({'ok': True, 'v': 1.0}))\nos._exit(0)", "no_result", NO_RESULT),
     Case("forged-ending", "os.write(3, b'{\"ok\": true}' + b'\\0' * 16)\nos._exit(0)", "no_result", NO_RESULT),
     Case("exit", "sys.exit()", "raised", "SystemExit"),
-    Case("exit-at-once", "os._exit(0)", "no_result", NO_RESULT),
+    Case("exit-at-once", "os._exit(0)", "no_result", r"The process ended before attack\(\) returned \(exit status 0\)"),
     Case("null-pointer", "ctypes.string_at(0)", "no_result", "signal 11"),
     Case("abort", "os.abort()", "no_result", "signal 6"),
     Case("nan", "float('nan')", "no_result", "not finite"),
@@ -214,7 +214,7 @@ OUTPUT = [
 ]  # fmt: skip
 
 LEFT = [
-    Case("patched-modules", "import random, math\nmath.sqrt = json.dumps = json.loads = random.random = lambda *_: 666\nimport builtins\nbuiltins.open = builtins.len = lambda *_: 666\nreturn False", "no_result", NO_RESULT, after="import math, random\nreturn math.sqrt(4) == 2 and random.random() < 1 and len([1]) == 1 and json.loads('[1]') == [1]"),
+    Case("patched-modules", "import random, math\nmath.sqrt = json.dumps = json.loads = random.random = lambda *_: 666\nimport builtins\nbuiltins.open = builtins.len = lambda *_: 666\nreturn False", "no_result", "no valid result|ended before", after="import math, random\nreturn math.sqrt(4) == 2 and random.random() < 1 and len([1]) == 1 and json.loads('[1]') == [1]"),
     Case("module-that-shadows", "open('colorsys.py', 'w').write('evil = 1')\nsys.path.insert(0, '.')\nimport colorsys\nreturn False", None, says=CLOSED, value=False, after="import colorsys\nreturn not hasattr(colorsys, 'evil') and '.' not in sys.path"),
     Case("file-left-behind", "open('left', 'w').write('x')\nos.makedirs('a/b/c')\nopen('a/b/c/d', 'w').write('x')\nreturn False", None, says=CLOSED, value=False, after="try:\n    return os.listdir('.') == []\nexcept PermissionError:\n    return True"),
     Case("deep-folders-left-behind", "for _ in range(2000):\n    os.mkdir('d')\n    os.chdir('d')\nreturn False", None, says=CLOSED, value=False, after="try:\n    return os.listdir('.') == []\nexcept PermissionError:\n    return True"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -26,10 +27,10 @@ from app.rollouts.models import Rollout
 from app.settings import get_settings
 from app.storage import get_storage
 from tests.e2e.service import wait_for
-from tests.workers.rows import data_rows, fresh, make_job
+from tests.workers.rows import data_rows, fresh, make_job, make_model
 from tests.workers.trainings import children, reached, training_pid, while_training
 from workers.jobs.attempt import child_settings, train_next
-from workers.jobs.validation import validate_next
+from workers.jobs.validators import validate_all
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +45,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, settings: object) -> None:
 def queued(db: Session, **values: object) -> Job:
     """A validated job."""
     job = make_job(db, validation=data_rows(2), **values)  # type: ignore[arg-type]
-    assert validate_next("me", threading.Event())
+    assert validate_all("me", threading.Event())
     assert fresh(db, job).status == "queued", job.error
     return job
 
@@ -223,6 +224,22 @@ def test_a_file_deleted_after_validation_fails_the_job(db: Session, tiny_model: 
     assert fresh(db, job).status == "failed"
     assert job.error
     assert job.error["code"] == "file_not_found"
+
+
+def test_weights_cut_off_after_validation_fail_the_job_at_once(
+    db: Session, tiny_model: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_model, tmp_path / "cut")
+    make_model(db, str(tmp_path / "cut"), "cut")
+    job = queued(db, model="cut")
+    attempt = job.attempt
+    os.truncate(tmp_path / "cut" / "model.safetensors", 100_000)
+    train_next("me", threading.Event())
+    assert fresh(db, job).status == "failed"
+    assert job.attempt == attempt + 1
+    assert job.error
+    assert job.error["code"] == "model_invalid"
+    assert "model.safetensors cannot be used: tensor " in job.error["message"]
 
 
 def test_workers_lost_again_and_again_fail_the_job(db: Session) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from app.rollouts.models import Rollout
 from app.storage import get_storage
 from app.webhooks.models import WebhookEvent
 from graders import Failure, FailureKind, Grade
+from methods.train_config import TrainConfig
 from tests.factories import make_webhook_endpoint
 from tests.workers.rows import fresh, make_job
 from workers.jobs import delivery
@@ -33,9 +35,22 @@ LEASE = timedelta(seconds=30)
 HERE = Capacity(gpus=0, processes=1)
 
 
+CONFIG = TrainConfig(
+    model="tiny",
+    model_path="tiny",
+    seed=7,
+    n_epochs=2,
+    prompts_per_step=2,
+    group_size=2,
+    max_completion_tokens=4,
+    learning_rate=0.01,
+    eval_interval=2,
+)
+
+
 @pytest.fixture
 def job(db: Session) -> Job:
-    return make_job(db, status="queued", total_steps=4, suffix="mine")
+    return make_job(db, status="queued", total_steps=4, suffix="mine", config=CONFIG.model_dump(mode="json"))
 
 
 @pytest.fixture
@@ -271,9 +286,21 @@ def test_delivering_the_base_says_so(
     db: Session, recorder: DatabaseRecorder, claim: Claim, tmp_path: Path
 ) -> None:
     recorder.checkpoint(saved(tmp_path, 0, gain=0.0))
+    measured = {"grades/valid_count": 24.0, "reward/over_base_mean": 0.03, "reward/over_base_stderr": 0.05}
+    recorder.metrics(2, 1, measured)
     delivery.deliver(claim, 0, trained_tokens=1)
     warned = db.scalars(select(JobEvent.message).where(JobEvent.level == "warn")).one()
     assert "the delivered model equals the base" in warned
+    assert "at step 2, was +0.03 ± 0.05 on 24 validation rows" in warned
+
+
+def test_delivering_a_model_far_from_its_base_says_so(
+    db: Session, recorder: DatabaseRecorder, claim: Claim, tmp_path: Path
+) -> None:
+    recorder.checkpoint(replace(saved(tmp_path, 2), kl=9.43))
+    delivery.deliver(claim, 2, trained_tokens=1)
+    warned = db.scalars(select(JobEvent.message).where(JobEvent.level == "warn")).one()
+    assert "has moved 9.4 nats per token from the base" in warned
 
 
 @pytest.mark.parametrize(

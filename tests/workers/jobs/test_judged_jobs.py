@@ -23,7 +23,7 @@ from tests.app.grading.judge_servers import Answered, answered, asked, refused, 
 from tests.app.webhooks.receivers import Received, Receiver, receiver
 from tests.workers.rows import data_rows, fresh, make_job
 from workers.jobs.attempt import train_next
-from workers.jobs.validation import validate_next
+from workers.jobs.validators import validate_all
 
 RUNNING = threading.Event()
 KEY = "sk-judge-0123456789"
@@ -58,7 +58,7 @@ def test_a_job_with_a_judge_has_more_gradings_under_way(
 ) -> None:
     with judge(monkeypatch, lambda _: scored(1)):
         job = make_job(db, grader=JUDGE)
-        validate_next("me", RUNNING)
+        validate_all("me", RUNNING)
     assert fresh(db, job).status == "queued", job.error
     config = TrainConfig.model_validate(job.config)
     assert (config.grade_concurrency, config.grade_seconds) == (32, 360.0)
@@ -69,7 +69,7 @@ def test_a_judge_that_is_not_there_fails_the_job_before_it_trains(
 ) -> None:
     with judge(monkeypatch, lambda _: refused(404, f"no model for {KEY}")) as server:
         job = make_job(db, grader=JUDGE)
-        validate_next("me", RUNNING)
+        validate_all("me", RUNNING)
         assert len(server.received) == 1, "one question is enough to find that out"
     assert fresh(db, job).status == "failed"
     assert job.error == {
@@ -81,7 +81,7 @@ def test_a_judge_that_is_not_there_fails_the_job_before_it_trains(
 
 def test_a_judge_that_nobody_knows_fails_the_job(db: Session, tiny_model: Path) -> None:
     job = make_job(db, grader=JUDGE)
-    validate_next("me", RUNNING)
+    validate_all("me", RUNNING)
     assert fresh(db, job).error
     assert job.error["code"] == "unsupported_grader"
     assert job.error["param"] == "method.reinforcement.grader.model"
@@ -93,7 +93,7 @@ def test_a_judge_grades_a_training_and_its_tokens_are_told(
 ) -> None:
     with judge(monkeypatch, lambda received: scored(len(asked(received)["messages"][-1]["content"]) / 100)):
         job = make_job(db, grader=JUDGE, validation=data_rows(2))
-        assert validate_next("me", RUNNING)
+        assert validate_all("me", RUNNING)
         assert train_next("me", RUNNING)
     assert fresh(db, job).status == "succeeded", job.error
     assert job.usage_metrics
@@ -124,7 +124,7 @@ def test_a_judge_that_goes_away_fails_the_job_with_what_it_said_and_no_secret(
     with judge(monkeypatch, answer):
         budget = {"grade_failure_limit": 0.25, "grade_failure_steps": 2}
         job = make_job(db, grader=JUDGE, hyperparameters=budget)
-        assert validate_next("me", RUNNING)
+        assert validate_all("me", RUNNING)
         working.clear()
         assert train_next("me", RUNNING)
     assert fresh(db, job).status == "failed"
@@ -153,7 +153,7 @@ def test_an_endpoint_grades_a_training_with_headers_that_no_row_holds_in_the_cle
             "reinforcement": {**job.method["reinforcement"], "grader": kept},
         }
         db.commit()
-        assert validate_next("me", RUNNING)
+        assert validate_all("me", RUNNING)
         assert train_next("me", RUNNING)
         assert {each.headers["authorization"] for each in server.received} == {secret}
     assert fresh(db, job).status == "succeeded", job.error

@@ -32,7 +32,7 @@ from tests.workers.rows import data_rows, fresh, make_job
 from tests.workers.trainings import children, reached, training_pid, while_training
 from workers.jobs.attempt import End, Exit, settle, train_next
 from workers.jobs.sweep import sweep
-from workers.jobs.validation import validate_next
+from workers.jobs.validators import validate_all
 
 LEASE = timedelta(seconds=30)
 HERE = Capacity(gpus=0, processes=1)
@@ -267,7 +267,7 @@ LONG = {"n_epochs": 8, "eval_interval": 5}
 
 def queued(db: Session, **values: Any) -> Job:
     job = make_job(db, validation=data_rows(2), hyperparameters=LONG, **values)
-    assert validate_next("me", RUNNING)
+    assert validate_all("me", RUNNING)
     assert fresh(db, job).status == "queued", job.error
     return job
 

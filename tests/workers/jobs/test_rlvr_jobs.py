@@ -3,14 +3,14 @@
 from tests.methods.test_rlvr_import import GSM8K, IFEVAL, SYSTEM, USER
 from tests.workers.jobs.test_validation import RUNNING
 from tests.workers.rows import fresh, make_job
-from workers.jobs.validation import validate_next
+from workers.jobs.validators import validate_all
 
 RLVR = {"type": "rlvr", "name": "row"}
 
 
 def rlvr_job(db, rows):
     job = make_job(db, training=rows, grader=RLVR)
-    assert validate_next("me", RUNNING)
+    assert validate_all("me", RUNNING)
     return fresh(db, job)
 
 

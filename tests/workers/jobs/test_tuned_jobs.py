@@ -24,7 +24,7 @@ from tests.e2e.service import wait_for
 from tests.workers.rows import chat_rows, fresh, make_tuned_job, preference_rows
 from tests.workers.trainings import reached, training_pid, while_training
 from workers.jobs.attempt import train_next
-from workers.jobs.validation import validate_next
+from workers.jobs.validators import validate_all
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ def test_a_killed_supervised_job_goes_on_and_delivers_its_last_epoch(db: Session
     job = make_tuned_job(
         db, "supervised", chat_rows(12), validation=chat_rows(14)[12:], hyperparameters=asked
     )
-    assert validate_next("me", threading.Event())
+    assert validate_all("me", threading.Event())
     job_id = job.id
 
     def kill() -> None:
@@ -91,7 +91,7 @@ def test_a_dpo_job_prefers_the_preferred(db: Session, tiny_model: Path) -> None:
     job = make_tuned_job(
         db, "dpo", preference_rows(8), validation=preference_rows(10)[8:], hyperparameters=asked
     )
-    assert validate_next("me", threading.Event())
+    assert validate_all("me", threading.Event())
     assert train_next("me", threading.Event())
     assert fresh(db, job).status == "succeeded", job.error
     newest = db.scalars(
@@ -108,7 +108,7 @@ def test_a_running_job_is_paused_with_a_snapshot_and_cancelled_after_it_was_resu
 ) -> None:
     asked = {"n_epochs": 50, "batch_size": 1, "learning_rate": 1e-3}
     job = make_tuned_job(db, "supervised", chat_rows(12), hyperparameters=asked)
-    assert validate_next("me", threading.Event())
+    assert validate_all("me", threading.Event())
     job_id = job.id
 
     def pause() -> None:

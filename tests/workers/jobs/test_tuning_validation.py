@@ -14,12 +14,12 @@ from app.events.models import JobEvent
 from app.jobs.models import Job
 from methods.tune_config import TuneConfig
 from tests.workers.rows import chat_rows, fresh, make_tuned_job, preference_rows
-from workers.jobs.validation import validate_next
+from workers.jobs.validators import validate_all
 
 
 def validated(db: Session, method: str, training: list[Any], **values: Any) -> Job:
     job = make_tuned_job(db, method, training, **values)
-    assert validate_next("me", threading.Event())
+    assert validate_all("me", threading.Event())
     return fresh(db, job)
 
 
@@ -40,9 +40,12 @@ def test_a_supervised_job_is_queued_with_numbers(db: Session, tiny_model: Path) 
 
 
 def test_fewer_than_ten_examples_are_too_few_for_supervised(db: Session, tiny_model: Path) -> None:
-    error = error_of(validated(db, "supervised", chat_rows(9)))
+    job = validated(db, "supervised", chat_rows(9))
+    error = error_of(job)
     assert (error["code"], error["param"]) == ("invalid_n_examples", "training_file")
-    assert error["message"] == "Training file has 9 example(s), but must have at least 10 examples."
+    said, _, named = error["message"].partition(": ")
+    assert said == "Training file has 9 example(s), but must have at least 10 examples"
+    assert named == f"{job.training_file} (train.jsonl)."
 
 
 def test_a_dpo_job_may_have_a_few_pairs(db: Session, tiny_model: Path) -> None:

@@ -15,7 +15,7 @@ from app.files.models import File
 from app.storage import get_storage
 from methods.train_config import TrainConfig
 from tests.workers.rows import GRADER, data_rows, fresh, make_job, make_model
-from workers.jobs.validation import validate_next
+from workers.jobs.validators import validate_all
 
 RUNNING = threading.Event()
 FIELDS = {"type": "string_check", "name": "g", "operation": "eq", "input": "{{sample.output_text}}"}
@@ -27,7 +27,7 @@ def row(**changed: Any) -> dict[str, Any]:
 
 def test_a_good_job_is_queued_with_a_resolved_config(db: Session, tiny_model: Path) -> None:
     job = make_job(db, validation=data_rows(2))
-    assert validate_next("me", RUNNING)
+    assert validate_all("me", RUNNING)
     assert fresh(db, job).status == "queued"
     assert job.error is None
     config = TrainConfig.model_validate(job.config)
@@ -50,7 +50,7 @@ def doubts_about_data(db: Session, job_id: str) -> list[str]:
 
 def test_files_that_look_swapped_are_doubted(db: Session, tiny_model: Path) -> None:
     job = make_job(db, training=data_rows(2), validation=data_rows(6)[2:])
-    validate_next("me", RUNNING)
+    validate_all("me", RUNNING)
     assert fresh(db, job).status == "queued"
     assert doubts_about_data(db, job.id) == [
         "The validation file has more rows (4) than the training file (2). Were the two swapped?"
@@ -59,7 +59,7 @@ def test_files_that_look_swapped_are_doubted(db: Session, tiny_model: Path) -> N
 
 def test_validation_rows_that_are_trained_on_are_counted(db: Session, tiny_model: Path) -> None:
     job = make_job(db, training=data_rows(4), validation=data_rows(4)[2:])
-    validate_next("me", RUNNING)
+    validate_all("me", RUNNING)
     assert fresh(db, job).status == "queued"
     (told,) = doubts_about_data(db, job.id)
     assert told.startswith("2 of 2 validation prompts are in the training file too (the first on line 1)")
@@ -67,19 +67,19 @@ def test_validation_rows_that_are_trained_on_are_counted(db: Session, tiny_model
 
 def test_apart_files_raise_no_doubt(db: Session, tiny_model: Path) -> None:
     job = make_job(db, training=data_rows(4)[:3], validation=data_rows(4)[3:])
-    validate_next("me", RUNNING)
+    validate_all("me", RUNNING)
     assert fresh(db, job).status == "queued"
     assert doubts_about_data(db, job.id) == []
 
 
 def test_one_row_is_enough(db: Session, tiny_model: Path) -> None:
     job = make_job(db, training=data_rows(1))
-    validate_next("me", RUNNING)
+    validate_all("me", RUNNING)
     assert fresh(db, job).status == "queued"
 
 
 def test_without_jobs_there_is_nothing_to_do(db: Session) -> None:
-    assert not validate_next("me", RUNNING)
+    assert not validate_all("me", RUNNING)
 
 
 @pytest.mark.parametrize(
@@ -101,25 +101,25 @@ def test_a_bad_training_file_fails_the_job_and_names_the_line(
     db: Session, tiny_model: Path, training: Any, said: str
 ) -> None:
     job = make_job(db, training=training)
-    validate_next("me", RUNNING)
+    validate_all("me", RUNNING)
     assert fresh(db, job).status == "failed"
     assert job.error
     assert (job.error["code"], job.error["param"]) == ("invalid_training_file", "training_file")
     assert said in job.error["message"]
-    assert job.training_file in job.error["message"]
+    assert f"The training file {job.training_file} (train.jsonl) " in job.error["message"]
     assert job.finished_at is not None
 
 
 def test_a_bad_validation_file_is_named_as_such(db: Session, tiny_model: Path) -> None:
     job = make_job(db, validation=[{"letter": "a"}])
-    validate_next("me", RUNNING)
+    validate_all("me", RUNNING)
     assert fresh(db, job).error
     assert (job.error["code"], job.error["param"]) == ("invalid_validation_file", "validation_file")
 
 
 def test_a_fault_that_every_row_has_is_told_once(db: Session, tiny_model: Path) -> None:
     job = make_job(db, training=[{"messages": row()["messages"]} for _ in range(30)])
-    validate_next("me", RUNNING)
+    validate_all("me", RUNNING)
     assert fresh(db, job).error
     said = "30 of 30 rows lack 'item.letter', which the grader reads: lines 1-30"
     assert job.error["message"].splitlines()[1:] == [said]
@@ -128,7 +128,7 @@ def test_a_fault_that_every_row_has_is_told_once(db: Session, tiny_model: Path) 
 def test_tools_that_the_template_does_not_show_are_a_doubt(db: Session, tiny_model: Path) -> None:
     tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
     job = make_job(db, training=[row(), row(tools=tools)])
-    validate_next("me", RUNNING)
+    validate_all("me", RUNNING)
     assert fresh(db, job).status == "queued"
     (doubt,) = doubts_about_data(db, job.id)
     assert doubt.startswith("1 of 2 training rows offer tools, but the model's chat template shows nothing")
@@ -142,14 +142,14 @@ def test_a_file_deleted_meanwhile_fails_the_job(db: Session, tiny_model: Path, w
     else:
         get_storage().delete(db.scalars(select(File.storage_key)).one())
     db.commit()
-    validate_next("me", RUNNING)
+    validate_all("me", RUNNING)
     assert fresh(db, job).error
     assert "was deleted" in job.error["message"]
 
 
 def test_a_grader_that_cannot_be_built_fails_the_job(db: Session, tiny_model: Path) -> None:
     job = make_job(db, grader={**GRADER, "operation": "sounds_like"})
-    validate_next("me", RUNNING)
+    validate_all("me", RUNNING)
     assert fresh(db, job).error
     assert job.error["param"].startswith("method.reinforcement.grader")
 
@@ -157,14 +157,14 @@ def test_a_grader_that_cannot_be_built_fails_the_job(db: Session, tiny_model: Pa
 def test_a_model_that_is_not_there_fails_the_job(db: Session, tmp_path: Path) -> None:
     make_model(db, str(tmp_path / "gone"))
     job = make_job(db)
-    validate_next("me", RUNNING)
+    validate_all("me", RUNNING)
     assert fresh(db, job).error
     assert job.error["code"] == "model_error"
 
 
 def test_more_tokens_than_the_model_holds_are_refused(db: Session, tiny_model: Path) -> None:
     job = make_job(db, hyperparameters={"max_completion_tokens": 100_000})
-    validate_next("me", RUNNING)
+    validate_all("me", RUNNING)
     assert fresh(db, job).error
     assert job.error["param"] == "method.reinforcement.hyperparameters.max_completion_tokens"
 
@@ -175,9 +175,36 @@ def test_a_grader_that_pays_for_anything_is_doubted_and_the_job_goes_on(
     job = make_job(db, grader={**GRADER, "operation": "like", "reference": "{{item.answer}}"}, training=[
         row(answer=""), row(answer=""), row(answer="")
     ])  # fmt: skip
-    validate_next("me", RUNNING)
+    validate_all("me", RUNNING)
     assert fresh(db, job).status == "queued"
     assert any("nothing can be learnt" in told for told in warnings(db, job.id))
+
+
+PYTHON = {"type": "python", "name": "broken"}
+
+
+def test_a_grader_that_fails_on_everything_fails_the_job_with_its_traceback(
+    db: Session, tiny_model: Path
+) -> None:
+    source = "def grade(sample, item):\n    return float(sample['output_text'] == item['lettre'])\n"
+    job = make_job(db, grader={**PYTHON, "source": source})
+    validate_all("me", RUNNING)
+    assert fresh(db, job).status == "failed"
+    assert job.error
+    assert (job.error["code"], job.error["param"]) == ("grader_error", "method.reinforcement.grader")
+    assert "The grader fails on every answer: 32 of 32 that were tried" in job.error["message"]
+    assert job.error["message"].endswith("KeyError: 'lettre'")
+    assert "line 2, in grade" in job.error["message"]
+
+
+def test_a_grader_that_fails_on_odd_answers_alone_is_doubted(db: Session, tiny_model: Path) -> None:
+    source = "def grade(sample, item):\n    return 1 / sample['output_text'].count(item['letter'])\n"
+    grader = {**PYTHON, "source": source, "range": [0, 1]}
+    job = make_job(db, grader=grader, training=[row(letter=letter) for letter in "äöü"])
+    validate_all("me", RUNNING)
+    assert fresh(db, job).status == "queued", job.error
+    assert any("24 of 24 tries" in told for told in warnings(db, job.id))
+    assert TrainConfig.model_validate(job.config).reward_range == (0, 1)
 
 
 def test_a_response_format_reaches_the_config(db: Session, tiny_model: Path) -> None:
@@ -185,7 +212,7 @@ def test_a_response_format_reaches_the_config(db: Session, tiny_model: Path) -> 
     asked = {"type": "json_object"}
     made.method = {**made.method, "reinforcement": {**made.method["reinforcement"], "response_format": asked}}
     db.commit()
-    validate_next("me", RUNNING)
+    validate_all("me", RUNNING)
     assert fresh(db, made).status == "queued"
     assert TrainConfig.model_validate(made.config).response_format == asked
 
@@ -195,7 +222,7 @@ def test_a_schema_that_the_sampler_cannot_hold_fails_the_job(db: Session, tiny_m
     asked = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "magic"}}}
     made.method = {**made.method, "reinforcement": {**made.method["reinforcement"], "response_format": asked}}
     db.commit()
-    validate_next("me", RUNNING)
+    validate_all("me", RUNNING)
     assert fresh(db, made).status == "failed"
     assert made.error["param"] == "method.reinforcement.response_format"
     assert made.error["code"] == "response_format_error"

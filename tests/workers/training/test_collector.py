@@ -157,8 +157,10 @@ def test_no_more_is_drawn_than_is_missing(make_collector):
 
 
 def test_rounds_end_at_their_limit_and_when_all_rows_are_used_up(make_collector):
-    limited = make_collector(spread_on(), sampling_rounds=2).collect(1, Clock())
+    limited = make_collector(spread_on(), sampling_rounds=2, beta=0.0).collect(1, Clock())
     assert (limited.rounds, len(limited.groups), limited.trained) == (2, 6, [])
+    held = make_collector(spread_on(), sampling_rounds=2, beta=0.1).collect(1, Clock())
+    assert held.trained == held.groups, "for the KL term"
     used_up = make_collector(spread_on(), sampling_rounds=10).collect(1, Clock())
     assert used_up.rounds == 3
     assert sorted(rows_of(used_up.groups)) == list(range(8))

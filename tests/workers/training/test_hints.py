@@ -5,15 +5,37 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from methods import metrics as names
+from methods.train_config import TrainConfig
 from workers.training.hints import STEPS_TRUNCATED, STEPS_WITHOUT_SPREAD, Hints
 
 CUT = names.TRUNCATED_SHARE.format(split="train")
 
 
-def told(hints: Hints, steps: range, **values: float) -> list[str]:
-    found = {"spread": names.NO_SPREAD_SHARE, "reward": names.REWARD_MEAN, "cut": CUT}
-    step_values = {found[name]: value for name, value in values.items()}
-    return [hint for step in steps for hint in hints.after(step, step_values, 256)]
+FOUND = {
+    "spread": names.NO_SPREAD_SHARE,
+    "reward": names.REWARD_MEAN,
+    "lowest": names.REWARD_MIN,
+    "cut": CUT,
+}
+
+
+def told(
+    hints: Hints, steps: range, reward_range: tuple[float, float] | None = None, **values: float
+) -> list[str]:
+    config = TrainConfig(
+        model="m",
+        model_path="m",
+        seed=1,
+        n_epochs=1,
+        prompts_per_step=1,
+        group_size=2,
+        max_completion_tokens=256,
+        learning_rate=0.1,
+        eval_interval=1,
+        reward_range=reward_range,
+    )
+    step_values = {FOUND[name]: value for name, value in values.items()}
+    return [hint for step in steps for hint in hints.after(step, step_values, config)]
 
 
 def test_steps_without_spread_are_told_once() -> None:
@@ -38,6 +60,21 @@ def test_answers_cut_at_the_limit_are_told_with_their_share() -> None:
         f"Step {STEPS_TRUNCATED}: 98% of the completions were cut at max_completion_tokens (256)"
     )
     assert told(Hints(), range(1, 20), cut=0.4) == []
+
+
+def test_rewards_below_0_of_a_grader_without_a_range_are_told_once() -> None:
+    hints = Hints()
+    (hint,) = told(hints, range(1, 5), lowest=-0.4)
+    assert "rewards below 0 (-0.4)" in hint
+    assert '"range": [least, largest]' in hint
+    assert told(Hints(**asdict(hints)), range(5, 9), lowest=-2.0) == []  # nor after a resume
+    assert told(Hints(), range(1, 5), lowest=0.0) == []
+
+
+def test_rewards_below_the_stated_range_are_told() -> None:
+    (hint,) = told(Hints(), range(1, 5), (-1.0, 1.0), lowest=-3.0)
+    assert "gives -3, below its range of -1 to 1" in hint
+    assert told(Hints(), range(1, 5), (-1.0, 1.0), lowest=-1.0 - 1e-12) == []
 
 
 def test_a_resumed_run_counts_on() -> None:

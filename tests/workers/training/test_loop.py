@@ -9,7 +9,8 @@ from itertools import groupby
 import pytest
 import torch
 
-from graders import Failure, FailureKind, Grade
+from graders import Failure, FailureKind, Grade, build_grader, parse_grader
+from graders.spec import known_range
 from methods import metrics
 from tests.workers.training.support import (
     FunctionGrader,
@@ -177,6 +178,28 @@ def test_a_grader_that_always_fails_ends_the_run_with_its_messages(tiny, tmp_pat
         run(make_config(tiny), tmp_path, lambda text, item: FailureKind.PYTHON_RUNTIME)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"n_epochs": 1}, id="2-steps"),
+        pytest.param({"n_epochs": 1, "prompts_per_step": 3}, id="1-step"),
+        pytest.param({"grade_failure_limit": 1.0}, id="any-share-may-fail"),
+        pytest.param({"grade_failure_steps": 1000}, id="any-number-of-steps-may-fail"),
+    ],
+)
+def test_a_grader_that_always_fails_never_ends_in_a_model(tiny, tmp_path, changes):
+    with pytest.raises(GradingFailed, match="python_grader_runtime_error: made up"):
+        run(make_config(tiny, **changes), tmp_path, lambda text, item: FailureKind.PYTHON_RUNTIME)
+
+
+def test_a_short_run_with_one_good_step_is_not_given_up(tiny, tmp_path):
+    failing = iter([FailureKind.OTHER] * 8 + [0.5] * 4)
+    config = make_config(tiny, n_epochs=1, grade_concurrency=1)
+    result, recorder = run(config, tmp_path, lambda text, item: next(failing), valid=[])
+    assert recorder.series("grades/train_ungraded_share") == [1.0, 0.0]
+    assert result.steps == 2
+
+
 def test_completions_that_do_not_parse_are_learnt_from(tiny, tmp_path):
     def parses_if_letters(text, item):
         return 1.0 if early_letters(text, item) > 0.3 else FailureKind.SAMPLE_PARSE
@@ -186,6 +209,24 @@ def test_completions_that_do_not_parse_are_learnt_from(tiny, tmp_path):
     assert recorder.series("grades/train_ungraded_share") == [0.0] * 4
     assert max(recorder.series("grades/train_parse_error_share")) > 0
     assert max(recorder.series("failures/train/sample_parse_error")) > 0
+
+
+def test_what_does_not_parse_is_worth_less_than_0_under_a_penalty(tiny, tmp_path):
+    wrong = {
+        "type": "string_check",
+        "operation": "ne",
+        "input": "{{sample.output_json.x}}",
+        "reference": "1",
+    }
+    spec = parse_grader({"type": "multi", "calculate_output": "0 - wrong", "graders": {"wrong": wrong}})
+    recorder = ListRecorder()
+    config = make_config(tiny, reward_range=known_range(spec), n_epochs=1)
+    train(config, ROWS, VALID, build_grader(spec), recorder, tmp_path / "run")
+    assert set(recorder.series("reward/mean")) == {-1.0}
+    assert set(recorder.series("reward/valid_mean")) == {-1.0}
+    assert recorder.series("part_failures/train/sample_parse_error/wrong") == [8.0, 4.0]
+    grades = [g for _, *_, groups in recorder.all("rollouts") for group in groups for g in group.grades]
+    assert {grade.value for grade in grades} == {0.0}
 
 
 def test_ungraded_completions_stay_out_of_the_gradient(tiny, tmp_path):
@@ -237,6 +278,16 @@ def test_groups_without_spread_add_nothing_but_their_tokens(sharp):
     ungraded = norm_of([taught, equal], [[1.0, 0.0], [0.5, 0.5]], [[True, True], [False, False]])
     assert beside == pytest.approx(alone * 4 / 8, rel=1e-4)
     assert ungraded == pytest.approx(alone, rel=1e-4)
+
+
+def test_noise_in_the_rewards_moves_nothing(tiny, tmp_path):
+    def jitters(text, item):
+        return 0.5 + 1e-5 * early_letters(text, item)
+
+    result, recorder = run(make_config(tiny, beta=0.02), tmp_path, jitters)
+    assert recorder.series("kl/probe_mean") == [0.0] * 3
+    assert recorder.series("groups/no_spread_share") == [1.0] * 4
+    assert result.trained_tokens == 0
 
 
 def test_a_sampler_that_disagrees_with_the_trainer_is_told_of_once(tiny, tmp_path, monkeypatch):

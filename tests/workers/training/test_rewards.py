@@ -14,7 +14,6 @@ from workers.training.rewards import (
     count_steps_over,
     failed_share,
     first_messages,
-    reward_of,
     rewards_of,
 )
 
@@ -32,12 +31,16 @@ def groups(n=2, g=3):
     [
         pytest.param(Grade(0.5), 0.5, id="value"),
         pytest.param(failed(FailureKind.SAMPLE_PARSE), 0.0, id="completion-does-not-parse"),
+        pytest.param(
+            Grade(None, Failure(FailureKind.SAMPLE_PARSE, ""), least=-5.0), -5.0, id="below-a-wrong-one"
+        ),
+        pytest.param(Grade(0.0, least=-1.0), -1.0, id="a-part-does-not-parse"),
         pytest.param(failed(FailureKind.PYTHON_RUNTIME), None, id="grader-raised"),
         pytest.param(failed(FailureKind.INVALID_VARIABLE), None, id="data"),
     ],
 )
 def test_a_failure_is_a_gap_unless_the_completion_is_at_fault(grade, expected):
-    assert reward_of(grade) == expected
+    assert grade.reward == expected
 
 
 def test_rewards_of_groups_tell_gaps_from_zeros():

@@ -8,7 +8,7 @@ import torch
 
 from tests.workers.training.support import make_config, make_rows
 from workers.training.base.types import Checkpoint
-from workers.training.checkpoints import Candidate, select, to_keep
+from workers.training.checkpoints import Candidate, make_candidate, select, to_keep
 from workers.training.evaluate import (
     Estimate,
     estimate,
@@ -66,12 +66,26 @@ def test_estimates_skip_gaps():
 
 
 def test_differences_are_paired_by_row():
-    found = paired_difference([1.0, 0.6, None, 0.2], [0.5, 0.1, 0.9, None])
-    assert found == Estimate(pytest.approx(0.5), pytest.approx(0.0, abs=1e-12), 2)
+    found = paired_difference([1.0, 0.6, None, 0.2, 0.9, 0.7], [0.5, 0.1, 0.9, None, 0.4, 0.2])
+    assert found == Estimate(pytest.approx(0.5), pytest.approx(0.0, abs=1e-12), 4)
 
 
-def test_one_row_proves_nothing():
-    assert lower_bound(Estimate(5.0, None, 1)) is None
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_how_sure_one_to_three_rows_are_is_not_known(n):
+    difference = paired_difference([0.9] * n + [None], [0.2] * n + [0.5])
+    assert difference == Estimate(pytest.approx(0.7), None, n)
+    assert lower_bound(difference) is None
+    tuned = make_candidate(Path("step"), 2, 1, Estimate(0.1, None, 1), difference, difference)
+    assert tuned.bound is None
+    assert tuned.checkpoint.kl_stderr is None
+    assert tuned.checkpoint.valid_reward_stderr is None
+    assert tuned.checkpoint.advantage_stderr is None
+    assert select([BASE, tuned]) is BASE
+
+
+def test_four_rows_that_agree_are_certain():
+    difference = paired_difference([0.9] * 4, [0.2] * 4)
+    assert lower_bound(difference) == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,10 @@ from tests.workers.training.conftest import moved
 from tests.workers.training.passes.test_forward import make_completions, plain_logprobs
 from tests.workers.training.support import make_config
 from workers.training import update
+from workers.training.advantages import compared_completions
 from workers.training.base.types import Group, Prompt
-from workers.training.learnable import overlong_punishment
+from workers.training.evaluate import kl_to_reference
+from workers.training.learnable import held_completions, overlong_punishment
 from workers.training.model.policy import Policy
 from workers.training.rewards import Rewards
 from workers.training.sampling.rollout import Sampling, sample_groups
@@ -143,17 +145,19 @@ def test_the_unit_of_the_reward_does_not_matter_where_advantages_are_scaled(case
     config, policy, groups, rewards, *_ = case
     scaled = config.model_copy(update={"scale_advantage": True, "beta": 0.0, "overlong_buffer": 0.0})
     (expected, *_), _ = gradients_of(policy, groups, rewards, scaled)
+    scaled = scaled.model_copy(update={"reward_range": (0.0, unit)})
     (found, *_), _ = gradients_of(policy, groups, Rewards(unit * rewards.values, rewards.graded), scaled)
     assert_same(found, expected)
 
 
-def test_a_constant_reward_leaves_every_bit_of_the_weights(case):
+@pytest.mark.parametrize("jitter", [0.0, 1e-5])
+def test_a_constant_reward_leaves_every_bit_of_the_weights(case, jitter):
     """Also where a KL is part of it: a policy that has not moved has none, whoever rounds how."""
     config, _, groups, rewards, *_ = case
     policy = Policy.load(config)
     before = {name: weight.clone() for name, weight in policy.trained().items()}
     optimizer = update.make_optimizer(policy, config)
-    constant = Rewards(torch.full_like(rewards.values, 0.7), rewards.graded)
+    constant = Rewards(0.7 + jitter * rewards.values, rewards.graded)
     noisy = [
         replace(
             group,
@@ -168,6 +172,82 @@ def test_a_constant_reward_leaves_every_bit_of_the_weights(case):
     assert stats.trained_tokens == 0
     for name, weight in policy.trained().items():
         assert weight.equal(before[name])
+
+
+def constant_like(rewards):
+    return Rewards(torch.full_like(rewards.values, 0.7), rewards.graded)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_kl_goes_on_acting_where_rewards_have_no_spread(sharp, algorithm):
+    """What a policy has learnt is drawn back towards the reference; without a KL term nothing moves it."""
+    config = made_up_config(sharp, algorithm, learning_rate=1e-2, beta=1.0, max_grad_norm=1.0)
+    policy = moved(Policy.load(config))
+    optimizer = update.make_optimizer(policy, config)
+    prompts = [Prompt(row, {}, (1, 2, row)) for row in range(64)]
+
+    def make_step(step, rewards, config=config):
+        groups = sample_groups(policy, prompts, Sampling(2, LIMIT, 1.0, ("test", step)))
+        stats = update.update_policy(policy, optimizer, groups, rewards, config, step)
+        policy.sync_rollout()
+        return stats.values
+
+    some = make_rewards(n_prompts=64, group=2)
+    make_step(1, some)
+    before = kl_to_reference(policy, prompts, config).mean
+    assert make_step(2, constant_like(some), config.model_copy(update={"beta": 0.0})) == {}
+    for step in range(2, 8):
+        assert make_step(step, constant_like(some))["kl/reference"] > 0
+    assert kl_to_reference(policy, prompts, config).mean < 0.8 * before
+
+
+@pytest.mark.parametrize("aggregation", ["token", "sequence", "constant"])
+def test_one_completion_stands_for_its_group_in_the_kl_term(sharp, aggregation):
+    """Where those of a group are alike, the gradient is that of all of them."""
+    config = made_up_config(sharp, aggregation=aggregation)
+    policy = moved(Policy.load(config))
+    groups, rewards = make_groups(policy, n_prompts=2), make_rewards(n_prompts=2)
+    alike = replace(groups[1], completions=groups[1].completions[:1] * 4)
+    values = rewards.values.clone()
+    values[1] = 0.5
+    flat = Rewards(values, rewards.graded)
+    config = config.model_copy(update={"scale_advantage": False})
+    (found, *_), _ = gradients_of(policy, [groups[0], alike], flat, config)
+    assert update.find_learnable([groups[0], alike], flat, config).forwarded.sum() == 5
+    values = values.clone()
+    values[1, 3] += 1.001e-3  # all are run, with advantages next to 0
+    compared = Rewards(values, rewards.graded)
+    assert update.find_learnable([groups[0], alike], compared, config).forwarded.sum() == 8
+    (expected, *_), _ = gradients_of(policy, [groups[0], alike], compared, config)
+    assert_same(found, expected, atol=1e-3, rtol=1e-2)
+
+
+def test_groups_without_spread_cost_nothing_where_there_is_no_kl(sharp):
+    config = made_up_config(sharp, beta=0.0)
+    policy = moved(Policy.load(config))
+    groups, rewards = make_groups(policy), make_rewards()
+    rewards.values[1] = 0.5
+    learnable = update.find_learnable(groups, rewards, config)
+    assert learnable.forwarded.int().tolist() == [[1] * 4, [0] * 4, [1] * 4]
+    assert learnable.beta == 0
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "rewards", "graded", "expected"),
+    [
+        pytest.param("grpo", [[1, 0], [1, 1]], [[1, 1], [1, 1]], [[0, 0], [1, 0]], id="one-of-each-group"),
+        pytest.param("grpo", [[1, 1], [1, 1]], [[0, 1], [0, 0]], [[0, 1], [0, 0]], id="that-is-graded"),
+        pytest.param("rloo", [[1, 1], [1, 1]], [[1, 1], [1, 1]], [[0, 0], [0, 0]], id="its-rewards-have-it"),
+        pytest.param("ppo", [[1, 0], [1, 1]], [[1, 1], [1, 1]], [[0, 0], [0, 0]], id="so-have-these"),
+        pytest.param("ppo", [[1, 1], [1, 1]], [[1, 1], [1, 1]], [[1, 0], [1, 0]], id="unless-all-are-equal"),
+        pytest.param("reinforce_pp", [[1, 1]] * 2, [[1, 1]] * 2, [[1, 0], [1, 0]], id="here-too"),
+    ],
+)
+def test_which_completions_are_held_by_the_kl_term_alone(algorithm, rewards, graded, expected):
+    config = make_config("model", algorithm=algorithm, beta=0.1)
+    found = Rewards(torch.tensor(rewards).double(), torch.tensor(graded).bool())
+    trained = compared_completions(found, config)
+    assert held_completions(found.graded, trained, config).int().tolist() == expected
 
 
 def test_rloo_learns_from_its_kl_where_rewards_are_constant(sharp):
@@ -254,7 +334,8 @@ def test_long_completions_are_punished(sharp):
     assert learnable.rewards.values.tolist() == [[0.0, -1.0, 1.0]]
     assert learnable.measured == {"reward/overlong_penalty": 1.0}
     same = Rewards(torch.zeros(1, 3).double(), torch.ones(1, 3).bool())
-    assert update.find_learnable([replace(group, completions=long)], same, config) is None
+    free = config.model_copy(update={"beta": 0.0})
+    assert update.find_learnable([replace(group, completions=long)], same, free) is None
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

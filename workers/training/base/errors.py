@@ -57,7 +57,7 @@ class NonFinite(RunFailed):
 class ModelInvalid(RunFailed):
     """Says that the base model's folder cannot be used."""
 
-    code = "model_error"
+    code = "model_invalid"
 
 
 class PromptInvalid(RunFailed):

@@ -64,18 +64,18 @@ class Checkpoint:
         folder: holds `model/` (complete, loadable), `adapter/` (LoRA runs) and `manifest.json` with a sha256
             for each file.
         kl: mean over probe prompts of the exact KL(policy || base) in nats per token.
-        kl_stderr: its standard error over prompts.
+        kl_stderr: its standard error over prompts; None of a single one.
         valid_reward: mean validation reward in grader units; None without validation rows.
-        valid_reward_stderr: its standard error over rows.
+        valid_reward_stderr: its standard error over rows; None of fewer than four.
         advantage_over_base: mean paired difference to the base on the same validation rows, in grader units.
-        advantage_stderr: its standard error over rows.
+        advantage_stderr: its standard error over rows; None of fewer than four.
     """
 
     step: int
     epoch: int
     folder: Path
     kl: float
-    kl_stderr: float
+    kl_stderr: float | None
     valid_reward: float | None
     valid_reward_stderr: float | None
     advantage_over_base: float | None

@@ -4,6 +4,8 @@ is refused.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +14,17 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from methods.model_files.folder import ModelFolderInvalid, check_folder
 from workers.training.base.errors import ModelInvalid
 from workers.training.model import attention
 
 CPU = torch.device("cpu")
+MISSING_NAMED = 5
+"""Names of weights that are told of those that a folder lacks. Chosen, not measured."""
+CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"
+"""What torch says for want of memory on a CPU, in an error that has no type of its own."""
+MOST_SAID = 500
+"""Characters of what a library says of a model that are told; some say every tensor. Chosen, not measured."""
 _MARK = "xCherryMarkx"
 
 
@@ -59,35 +68,66 @@ def load_base(
     Weights that are trained are held in fp32, a frozen base in the dtype of the arithmetic. `keep_on_cpu`
     leaves them there, for a model that is moved in pieces.
     """
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    if not any(folder.glob("*.safetensors")):
-        raise ModelInvalid(f"The model folder '{folder.name}' holds no safetensors weights.")
-    offline: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **offline)
-        held = "float32" if adapter == "full" or (dtype == "auto" and device.type == "cpu") else dtype
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=held, use_safetensors=True, attn_implementation="eager", **offline
+    held = "float32" if adapter == "full" or (dtype == "auto" and device.type == "cpu") else dtype
+    tokenizer, model = _read(folder, held)
+    model = model.to(CPU if keep_on_cpu else device).eval().requires_grad_(False)
+    with _faults_are_the_models(f"The model '{folder.name}' cannot compute"):
+        if (reason := attention.adopt(model)) is not None:
+            raise ModelInvalid(f"The model '{folder.name}' is not supported: {reason}")
+        _check_plain_head(model, folder.name)
+        stored = _stored_dtype(model.config)
+        return BaseModel(
+            folder=folder,
+            model=model,
+            tokenizer=tokenizer,
+            end_ids=end_ids(model.generation_config, tokenizer),
+            context=_context(model.config.get_text_config(decoder=True), folder.name),
+            device=device,
+            compute_dtype=model.dtype if adapter == "lora" else _arithmetic(dtype, device, stored),
+            stored_dtype=stored,
         )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise ModelInvalid(f"The model folder '{folder.name}' cannot be loaded: {error}") from error
+
+
+def _read(folder: Path, dtype: str) -> tuple[Any, Any]:
+    """Returns tokenizer and model of a folder whose files hold what they say."""
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        check_folder(folder)
+    except ModelFolderInvalid as problem:
+        raise ModelInvalid(f"The model folder '{folder.name}' cannot be used: {problem}.") from None
+    offline: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    how = {
+        "dtype": dtype,
+        "use_safetensors": True,
+        "attn_implementation": "eager",
+        "output_loading_info": True,
+    }
+    with _faults_are_the_models(f"The model folder '{folder.name}' cannot be loaded"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, **offline)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **how, **offline)
+    model, found = loaded
     if tokenizer.chat_template is None:
         raise ModelInvalid(f"The model '{folder.name}' has no chat template.")
-    model = model.to(CPU if keep_on_cpu else device).eval().requires_grad_(False)
-    if (reason := attention.adopt(model)) is not None:
-        raise ModelInvalid(f"The model '{folder.name}' is not supported: {reason}")
-    _check_plain_head(model, folder.name)
-    stored = _stored_dtype(model.config)
-    return BaseModel(
-        folder=folder,
-        model=model,
-        tokenizer=tokenizer,
-        end_ids=end_ids(model.generation_config, tokenizer),
-        context=_context(model.config.get_text_config(decoder=True), folder.name),
-        device=device,
-        compute_dtype=model.dtype if adapter == "lora" else _arithmetic(dtype, device, stored),
-        stored_dtype=stored,
-    )
+    if missing := sorted(found["missing_keys"]):  # transformers has filled them with random numbers
+        named = ", ".join(missing[:MISSING_NAMED])
+        raise ModelInvalid(f"The model folder '{folder.name}' lacks {len(missing)} weights: {named}.")
+    return tokenizer, model
+
+
+@contextmanager
+def _faults_are_the_models(what: str) -> Iterator[None]:
+    """Blames the model's files for whatever a library raises over them: they may hold any values.
+
+    A device that fails and too little memory are no faults of theirs.
+    """
+    try:
+        yield
+    except (MemoryError, torch.AcceleratorError, torch.OutOfMemoryError, ModelInvalid):
+        raise
+    except Exception as error:
+        if CPU_OUT_OF_MEMORY in str(error):
+            raise
+        raise ModelInvalid(f"{what}: {type(error).__name__}: {str(error)[:MOST_SAID]}") from error
 
 
 def compute_in(model: Any, dtype: torch.dtype) -> None:
@@ -169,7 +209,7 @@ def _stored_dtype(config: Any) -> torch.dtype:
 @torch.no_grad()
 def _check_plain_head(model: Any, name: str) -> None:
     """Raises `ModelInvalid` unless logits are the output embedding of the decoder's last state."""
-    ids = torch.arange(4, device=model.device)[None]
+    ids = attention.some_tokens(model)
     hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
     if not torch.allclose(model.get_output_embeddings()(hidden), model(input_ids=ids).logits, atol=1e-3):
         raise ModelInvalid(f"The model '{name}' changes its logits after the output layer: not supported.")

@@ -1,0 +1,54 @@
+"""Reads a folder that is to become a base model, and tries its chat template in a child process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from app.inspection import (
+    COMMAND,
+    ChildLimits,
+    InspectionError,
+    InspectionOutOfMemory,
+    InspectionTimedOut,
+    TrainExtraMissing,
+)
+from app.inspection import inspect as inspect_in_child
+from methods.model_files.folder import ModelFolderInvalid, check_folder
+
+TRIAL = ChildLimits(seconds=60.0, memory_bytes=4 * 2**30)
+"""What the trial of a tokenizer and its template may take. Loading transformers took up to 10 s on two busy
+cores; the largest published tokenizers take half a GiB."""
+
+
+class BaseModelInvalid(Exception):
+    """A folder cannot serve as a base model; the text says why and what to do."""
+
+
+def check_model_folder(folder: Path) -> None:
+    """Raises `BaseModelInvalid` with what is wrong with the files of a model folder."""
+    try:
+        check_folder(folder)
+    except ModelFolderInvalid as problem:
+        raise BaseModelInvalid(f"{folder} cannot be used: {problem}.") from None
+
+
+def try_model_folder(
+    folder: Path, limits: ChildLimits = TRIAL, command: Sequence[str] = COMMAND
+) -> str | None:
+    """Loads config and tokenizer of a checked folder and renders its chat template, in a child process.
+
+    It takes seconds. Returns why nothing could be tried where transformers is not installed, else None.
+    `command` is the program that knows the inspections. Raises `BaseModelInvalid`.
+    """
+    try:
+        fault = inspect_in_child("model", limits=limits, command=command, folder=str(folder))["fault"]
+    except TrainExtraMissing as missing:
+        return f"{missing}. Until then its chat template is first tried when a job is validated"
+    except (InspectionTimedOut, InspectionOutOfMemory) as problem:
+        fault = f"its tokenizer and chat template do not come to an end: {problem}"
+    except InspectionError as problem:
+        fault = f"its tokenizer and chat template cannot be tried: {problem}"
+    if fault is not None:
+        raise BaseModelInvalid(f"{folder} cannot be used: {fault.rstrip('.')}.")
+    return None

@@ -1,0 +1,105 @@
+"""Checks the model that a job starts from, and what its tokenizer and chat template make of the rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from app.models.models import Model
+from methods.model_files.folder import ModelFolderInvalid, check_folder
+from methods.response_format import grammar_of
+from methods.rows import Row
+from workers.base_models import local_folder
+from workers.jobs.job_data import DataFile, JobInvalid, ModelShape
+
+
+def model_folder(name: str, model: Model | None, scratch: Path) -> Path:
+    """Returns where the model that the job starts from lies on this machine, perhaps without its weights.
+
+    Raises `JobInvalid` if it is gone, or if its files are none that may be read.
+    """
+    if model is None:
+        raise JobInvalid("model_error", f"The model {name} was deleted.", "model")
+    copy = scratch / "model"
+    try:
+        folder = local_folder(model, copy, weights=False)
+        check_folder(folder, with_weights=folder != copy)
+    except FileNotFoundError as problem:
+        raise JobInvalid("model_error", str(problem), "model") from None
+    except ModelFolderInvalid as problem:
+        raise JobInvalid("model_invalid", f"The model {name} cannot be used: {problem}.", "model") from None
+    return folder
+
+
+def model_shape(name: str, folder: Path) -> ModelShape:
+    """Returns what a model's config.json says of its size; multimodal models say it of their text part.
+
+    Raises `JobInvalid`.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        text = config.get("text_config", config)
+        return ModelShape(int(text["hidden_size"]), int(text["max_position_embeddings"]))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as problem:
+        message = f"The config.json of the model {name} cannot be used: {problem!r}."
+        raise JobInvalid("model_invalid", message, "model") from None
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Returns the tokenizer of a model folder. Raises `JobInvalid`."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except MemoryError:
+        raise
+    except Exception as problem:  # its files hold whatever somebody has written
+        message = (
+            f"The tokenizer of the model cannot be loaded: {type(problem).__name__}: {str(problem)[:500]}"
+        )
+        raise JobInvalid("model_invalid", message, "model") from None
+
+
+def check_response_format(response_format: dict[str, Any] | None, folder: Path) -> None:
+    """Raises `JobInvalid` unless the grammar can be held with this model's tokenizer."""
+    grammar = grammar_of(response_format)
+    if grammar is None:
+        return
+    tokenizer = load_tokenizer(folder)
+    from workers.training.base.errors import GrammarFailed
+    from workers.training.model.grammar import Grammar
+
+    try:
+        Grammar(grammar, tokenizer, len(tokenizer), [tokenizer.eos_token_id])
+    except GrammarFailed as problem:
+        param = "method.reinforcement.response_format"
+        raise JobInvalid(problem.code, str(problem), param) from None
+
+
+def longest_prompt(folder: Path, context: int, data_file: DataFile, rows: Sequence[Row]) -> int:
+    """Returns the tokens of the longest prompt, as the training will see them. Raises `JobInvalid`."""
+    tokenizer = load_tokenizer(folder)
+    from workers.training.base.errors import PromptInvalid
+    from workers.training.prompts import make_prompts
+
+    try:
+        prompts = make_prompts(rows, tokenizer, context, data_file.param.removesuffix("_file"))
+    except PromptInvalid as problem:
+        raise data_file.invalid(f"does not fit the model. {problem}") from None
+    return max(len(prompt.tokens) for prompt in prompts)
+
+
+def doubts_about_tools(folder: Path, rows: Sequence[Row], method: str) -> Iterator[str]:
+    """Says so if the model would never see the tools that rows offer it."""
+    tokenizer = load_tokenizer(folder)
+    from workers.training.prompts import hides_tools
+    from workers.tuning.examples import offered_tools
+
+    offered = offered_tools(rows, method)
+    if hides_tools(offered, tokenizer):
+        yield (
+            f"{len(offered):,} of {len(rows):,} training rows offer tools, but the model's chat template"
+            " shows nothing of them: the model cannot learn to call them. Use one whose template knows tools."
+        )
