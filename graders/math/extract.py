@@ -116,6 +116,8 @@ def _after_hash(text: str) -> str | None:
 
 def _announced(text: str) -> str | None:
     """Returns what follows the last "the answer is" (or the like) that a value follows."""
+    if "nswer" not in text and "NSWER" not in text:  # most texts; the search below costs more
+        return None
     places = list(_ANSWER_IS.finditer(text))[-MAX_ANNOUNCED:]
     worded = None
     for place in reversed(places):
