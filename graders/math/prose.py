@@ -49,6 +49,13 @@ _AFTERWARDS = re.compile(
 _SEPARATOR = re.compile(r"\s*(?:[,;]\s+(?:and\s|or\s)?|\b(?:and|or)\b)\s*")
 """Parts the members of a list in prose; a comma without a space after it is part of one numeral."""
 _SAID = re.compile(r"(?:[:=]|\b(?:is|are|be|was|equals?|values|solutions|roots|numbers))\s*\Z")
+_ONLY_NUMBER = re.compile(
+    r"(?:(?!sqrt|sin|cos|tan|log|exp)[A-Za-z][a-z']+,? )+(-?[0-9]{1,15}(?:\.[0-9]{1,15})?)"
+    r"(?: (?!percent|pct|hundred|thousand|million|billion|trillion|base|and\b|or\b)"
+    r"([a-z]{2,})(?: [a-z]{2,})*)?\.?"
+)
+"""A line of words with one number, as most last lines are: it needs no tokens."""
+
 _OPERATORS = frozenset("+-*/^_=<>≤≥≠≈±×·⋅÷−∪∩∈")
 _CURRENCY = frozenset((r"\$", "$", "€", "£", "¥", "₹", "₩"))
 _NO_VALUE = re.compile(
@@ -75,6 +82,8 @@ def last_value(line: str) -> str | None:
 
     Of a list only the last member counts, unless the line is the list or says that it is one.
     """
+    if (only := _ONLY_NUMBER.fullmatch(line)) is not None and not (only[2] and may_begin_unit(only[2])):
+        return only[1]
     line = line[-MAX_LINE:]
     every = list(expressions(line))
     if not every:
