@@ -12,8 +12,10 @@ MAX_BOXES = 24
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(\{)|([0-9a-zA-Z])|\Z)")
 _JOINED = re.compile(
-    r"[^\S\n]*(?:\$+|\\[\])]|[.)]?)?(?:\s+(?!and\b|or\b)[a-z]+)?\s*(?:,|;|\b(?:and|or)\b|\\text\s*\{[^{}]{0,40}\b(?:and|or)\b[^{}]{0,9}\}"
-    r"|\\q?quad|\\[,;: ])(?:\s|\\q?quad|\\[,;: ]|,|\band\b|\bor\b|\\text\s*\{\s*,?\s*(?:and|or)\s*\}|\$|\\[\[(]|[a-zA-Z](?:_\{?\w\}?)?\s*=)*"
+    r"[^\S\n]*(?:\$+|\\[\])]|[.)]?)?(?:\s+(?!and\b|or\b)[a-z]+)?\s*"
+    r"(?:,|;|\b(?:and|or)\b|\\text\s*\{[^{}]{0,40}\b(?:and|or)\b[^{}]{0,9}\}|\\q?quad|\\[,;: ])"
+    r"(?:\s|\\q?quad|\\[,;: ]|,|\band\b|\bor\b|\\text\s*\{\s*,?\s*(?:and|or)\s*\}"
+    r"|\$|\\[\[(]|[a-zA-Z](?:_\{?\w\}?)?\s*=)*"
 )
 _TAKEN_BACK = re.compile(
     r"\b(?:(?:that|this|it|which|my answer|the above)(?:'s|\s+is|\s+was)\s+(?:clearly\s+|actually\s+|all\s+)?"
@@ -41,7 +43,9 @@ class Boxed(NamedTuple):
 
 
 def last_box(text: str) -> Boxed | None:
-    """Returns what the box that was begun last holds, together with those it is listed with; None without a box."""
+    """Returns what the box that was begun last holds, with those it is listed with; None without a box."""
+    if "\\boxed" not in text and "\\fbox" not in text:
+        return None
     places = list(_BOX.finditer(text, max(0, len(text) - 100 * MAX_FORMULA)))[-MAX_BOXES:]
     if not places:
         return None
@@ -52,7 +56,13 @@ def last_box(text: str) -> Boxed | None:
     members = [inner]
     for place, box, follower in reversed(list(zip(places, boxes, places[1:], strict=False))):
         gap = text[box[1] : follower.start()]
-        if not (inner and box[0] and len(gap) <= 80 and place.start() < box[1] and (not gap or _JOINED.fullmatch(gap))):
+        if not (
+            inner
+            and box[0]
+            and len(gap) <= 80
+            and place.start() < box[1]
+            and (not gap or _JOINED.fullmatch(gap))
+        ):
             break
         if box[0] not in members:
             members.insert(0, box[0])

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from graders.math.boxes import last_box
 from graders.math.formulas import MAX_FORMULA, Formula, formulas
-from graders.math.prose import first_value, last_value, plain_line
-from graders.math.tidy import tidy, without_line_marks, without_markup
-from graders.math.values import without_name
+from graders.math.prose import MAX_LINE, first_value, last_value, plain_line
+from graders.math.reading import without_name
+from graders.math.tidy import is_plain, plain_width, tidy, without_line_marks, without_markup
 from graders.spec_base import Extractor
 
 MAX_ANSWER = MAX_FORMULA
@@ -20,7 +20,8 @@ MAX_ANNOUNCED = 4
 
 _ANSWER_IS = re.compile(
     r"\banswers?\b[*_`]*(?:[ \t]+(?:to|for|of)\b[^\n.:=]{0,80}?)?[ \t*_`]*"
-    r"(?:\b(?:is|are)\b(?![ \t]+not\b)(?:[ \t]+(?:therefore|thus|then|simply|exactly|approximately|about|given by)\b)?[ \t]*:?|[:=]"
+    r"(?:\b(?:is|are)\b(?![ \t]+not\b)"
+    r"(?:[ \t]+(?:therefore|thus|then|simply|exactly|approximately|about|given by)\b)?[ \t]*:?|[:=]"
     r"|(?=\n))[*_`]*[ \t:]*",
     re.IGNORECASE,
 )
@@ -29,6 +30,10 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])[*_`]*\s+")
 _SAYS = re.compile(r"\b(?:is|are|equals|be|was)\b|=")
 _SAYS_ONLY = re.compile(r"\s*[A-Z][^$\\\d=]*\s(?:is|are):?\s+(\S[^\n]*)\Z")
 _JOINED = re.compile(r"[ \t]*(?:,?[ \t]*(?:and|or)|,)[ \t]*")
+_CONCLUDES = re.compile(
+    r"\A[^.!?\n$]*?(?:(?<!which )\b(?:is|are|equals)\b|\b(?:so|thus|hence|therefore|total|altogether)\b|=)",
+    re.IGNORECASE,
+)
 _BARE_NAME = re.compile(r"\s*\\?[a-zA-Z]+(?:_(?:\w|\{\w+\}))?\s*(?:\([a-zA-Z]\))?\s*")
 _MATHS = re.compile(r"[0-9π√∞½⅓¼¾⅔]|\\(?:frac|sqrt|pi|infty)")
 
@@ -36,9 +41,10 @@ _MATHS = re.compile(r"[0-9π√∞½⅓¼¾⅔]|\\(?:frac|sqrt|pi|infty)")
 def answers(text: str, extractors: Sequence[Extractor]) -> Iterator[str]:
     """Yields the answer that each extractor finds, best first; those that find none are left out.
 
-    If boxes are looked for, an empty or cut box that was begun last means that there is no answer, and one that
-    the text takes back leaves only what follows.
+    If boxes are looked for, an empty or cut box that was begun last means that there is no answer, and one
+    that the text takes back leaves only what follows.
     """
+    text = plain_width(text)
     box = last_box(text) if "boxed" in extractors else None
     if box is not None and not box.inner:
         if not box.is_withdrawn:
@@ -46,7 +52,9 @@ def answers(text: str, extractors: Sequence[Extractor]) -> Iterator[str]:
         text, box = text[box.after :], None
     for extractor in extractors:
         found = (box.inner if box else None) if extractor == "boxed" else _find(extractor, text, extractors)
-        if found is not None and (plain := tidy(found)) and len(plain) <= MAX_ANSWER:
+        if found is None or len(found) > 2 * MAX_ANSWER:
+            continue
+        if (plain := tidy(found)) and len(plain) <= MAX_ANSWER:
             yield plain
 
 
@@ -67,7 +75,9 @@ def as_answer(reference: str, extractors: Sequence[Extractor]) -> str:
 
 
 def reference_answer(reference: str) -> str:
-    """Returns the answer that a reference holds, tidy: in its last box, after `####` or "the answer is", or all of it."""
+    """Returns the answer that a reference holds, tidy: in its box, after `####` or "answer is", or all."""
+    if is_plain(reference):
+        return reference
     said = _SAYS_ONLY.match(reference)
     return next(answers(said[1] if said else reference, ["boxed", "hash", "answer", "whole"]), "")
 
@@ -92,6 +102,8 @@ def _after_hash(text: str) -> str | None:
     if not mark:
         return None
     line, _, more = after.partition("\n")
+    if is_plain(line.strip()):
+        return line
     plain = plain_line(line)
     value = first_value(plain)
     if value is not None:
@@ -104,6 +116,8 @@ def _after_hash(text: str) -> str | None:
 
 def _announced(text: str) -> str | None:
     """Returns what follows the last "the answer is" (or the like) that a value follows."""
+    if "nswer" not in text and "NSWER" not in text:  # most texts; the search below costs more
+        return None
     places = list(_ANSWER_IS.finditer(text))[-MAX_ANNOUNCED:]
     worded = None
     for place in reversed(places):
@@ -126,10 +140,7 @@ def _said(sentence: str) -> str | None:
         return value
     if found and not _is_overtaken(sentence, found[-1]):
         return _text(found, sentence)
-    says = None
-    for says in _SAYS.finditer(plain):
-        pass
-    return last_value(plain) if says is not None else _first_number(plain)
+    return last_value(plain) if _SAYS.search(plain) else _first_number(plain)
 
 
 def _first_number(plain: str) -> str | None:
@@ -177,12 +188,16 @@ def _are_alike(one: str, other: str) -> bool:
 def _is_overtaken(text: str, formula: Formula) -> bool:
     """Tells whether a number in words after a formula is rather the answer.
 
-    It is if it stands in a later sentence, or the formula is a name alone.
+    It is if it stands in a later sentence or after a word that concludes, or the formula is a name alone.
     """
     rest = text[formula.end :]
     if not _MATHS.search(rest):
         return False
     if _BARE_NAME.fullmatch(formula.inner):
+        return True
+    if (says := _CONCLUDES.search(rest)) is not None and _MATHS.search(
+        _SENTENCE_END.split(rest[says.end() :])[0]
+    ):
         return True
     ended = "." if formula.inner.rstrip().endswith(".") else ""
     later = _SENTENCE_END.split(ended + rest.replace("\n", ". \n"), maxsplit=1)[1:]
@@ -195,7 +210,7 @@ def _text(found: list[Formula], text: str) -> str:
     if len(found) == 1:
         rest = text[found[0].end :].split("\n", 1)[0][:80]
         after = first_value(f"1{rest}") if rest[:1] in (" ", "\\", "%") else None
-        if after is not None and after.startswith("1 ") or after in ("1%", "1\\%"):
+        if (after is not None and after.startswith("1 ")) or after in ("1%", "1\\%"):
             return inner + after[1:]
     return inner
 
@@ -204,6 +219,6 @@ def _last_number(text: str) -> str | None:
     """Returns the value of the last line that has one; letters alone count if they are all the text."""
     lines = text.split("\n")
     for line in reversed(lines):
-        if _MATHS.search(line) and (value := last_value(plain_line(line))) is not None:
+        if _MATHS.search(line) and (value := last_value(plain_line(line[-MAX_LINE:]))) is not None:
             return value
     return last_value(plain_line(text)) if len(lines) == 1 and len(text) <= MAX_ANSWER else None

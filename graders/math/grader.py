@@ -1,12 +1,13 @@
 """Grades `math`: is the answer the same number or expression as the reference? An extension of ours.
 
-Numbers and lists of them are compared here; anything else by math-verify, in a process that is killed if it is slow.
+Numbers and lists of them are compared here; all else by math-verify, in a process that is killed if slow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 from graders.grading import Score, grade_by
@@ -64,13 +65,13 @@ class MathAnswer:
     def _score(self, sample: Sample, item: Mapping[str, Any]) -> Score:
         reference = reference_answer(self.reference.render(sample, item))
         text = self.input.render(sample, item)[-MAX_TEXT:]
-        candidates = list(dict.fromkeys(answers(text, self.extract)))
+        found_in = answers(text, self.extract)
+        candidates = dict.fromkeys(found_in if self.any_candidate else islice(found_in, 1))
         if not candidates:
             self._compare(reference, "")
             return Score(0.0, {"parsed": 0.0, "equal": 0.0}, "no answer was found in the text")
-        tried = candidates if self.any_candidate else candidates[:1]
         best = _Comparison(parsed=False, equal=False, note="")
-        for candidate in tried:
+        for candidate in candidates:
             found = self._compare(reference, candidate)
             best = max(best, found)
         return Score(float(best.equal), {"parsed": float(best.parsed), "equal": float(best.equal)}, best.note)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+from graders.math.reading import Unreadable
 from graders.math.units import read_unit
-from graders.math.values import Unreadable
+from graders.math.values import Number
 
 MAX_WORDS = 4
 """Words of three letters or more in an expression that make it prose; names of functions are fewer."""
@@ -14,10 +15,14 @@ _PROSE_WORD = re.compile(r"(?<![a-zA-Z])[a-zA-Z]{3,}(?![a-zA-Z])")
 _SCIENTIFIC = re.compile(r"(?<![\w.\\])([0-9]+(?:\.[0-9]+)?)[eE]([-+]?[0-9]{1,5})(?![\w.])")
 _MIXED = re.compile(r"(?<![\w.^/{])([0-9]+)\s+([0-9]+)\s*/\s*([0-9]+)(?![\w./^])")
 _GROUPED = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(?![0-9])")
-_SIDE_BY_SIDE = re.compile(r"[0-9]\s+\.?[0-9]")
+_SIDE_BY_SIDE = re.compile(r"(?<!_)(?<!\\frac)(?<!\\frac )[0-9]\s+\.?[0-9]")
 _ROMAN = re.compile(r"\\(?:mathrm|text|operatorname)\s*\{\s*([eid])\s*\}")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{(.*)\}", re.DOTALL)
-_UNIT = re.compile(r"(?P<rest>.*[0-9a-zA-Z)}\]%!])\s*(?P<unit>\\(?:text|mathrm|mbox|textbf|textrm)\s*\{(?P<words>[^{}]*)\}(?:\s*\^\s*\{?[0-9]\}?)?)", re.DOTALL)
+_UNIT = re.compile(
+    r"(?P<rest>.*[0-9a-zA-Z)}\]%!])\s*"
+    r"(?P<unit>\\(?:text|mathrm|mbox|textbf|textrm)\s*\{(?P<words>[^{}]*)\}(?:\s*\^\s*\{?[0-9]\}?)?)",
+    re.DOTALL,
+)
 _TRAILING_WORDS = re.compile(r"(?P<rest>.*[0-9)}\]])\s+(?P<unit>[a-z]{2}[^0-9\\=<>]*)", re.DOTALL)
 _JOINS = re.compile(r"[,\s]*\b(?:and|or)\b")
 _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|textit|mbox|operatorname)\s*\{([^{}]*)\}")
@@ -26,15 +31,27 @@ _WORDS = re.compile(r"[^\W\d_]+(?:[\s'’-]+[^\W\d_]+)*\.?")
 
 def for_library(answer: str) -> str:
     """Returns a tidy answer in LaTeX that math-verify reads as it is meant. Raises `Unreadable`."""
-    text = answer
-    while boxed := _BOX.fullmatch(text):
-        text = boxed[1].strip()
-    text = _SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text)
+    text = _SCIENTIFIC.sub(r"\1 \\times 10^{\2}", answer)
     text = _MIXED.sub(_sum, text)
     text = _GROUPED.sub(_ungrouped, text)
     if _SIDE_BY_SIDE.search(text):
         raise Unreadable("numbers side by side are no value")
     return _ROMAN.sub(r"\1", text)
+
+
+def unboxed(text: str) -> str:
+    """Returns an answer without boxes around all of it."""
+    while boxed := _BOX.fullmatch(text):
+        text = boxed[1].strip()
+    return text
+
+
+def of_number(number: Number) -> str | None:
+    """Returns a whole number or fraction in LaTeX; None for a number whose way of writing says more."""
+    if number.is_decimal or number.is_percent or number.unit is not None:
+        return None
+    top, bottom = number.value.numerator, number.value.denominator
+    return str(top) if bottom == 1 else rf"\frac{{{top}}}{{{bottom}}}"
 
 
 def parted(text: str) -> tuple[str, str]:
@@ -54,8 +71,8 @@ def words(answer: str) -> str | None:
 
 
 def is_prose(answer: str) -> bool:
-    """Tells whether an answer has words between its formulas, which the library would multiply letter by letter."""
-    bare = re.sub(r"\\[a-zA-Z]+", " ", _WRAPPED.sub(" ", answer))
+    """Tells whether an answer has words between its formulas, which the library multiplies as letters."""
+    bare = re.sub(r"\\(?:begin|end)\{[^{}]*\}|\\[a-zA-Z]+", " ", _WRAPPED.sub(" ", answer))
     return len(_PROSE_WORD.findall(bare)) >= MAX_WORDS and words(answer) is None
 
 

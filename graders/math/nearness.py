@@ -24,18 +24,22 @@ def are_near(one: Any, other: Any, decimals: int) -> bool:
 
 
 def are_both_unsolvable(one: Any, other: Any) -> bool:
-    """Tells whether two equations have no solution that sympy finds: the library takes any such two for equal."""
+    """Tells whether two equations have no solution for sympy: the library takes any such two for equal."""
     if not isinstance(one, sympy.Eq) or not isinstance(other, sympy.Eq) or one == other:
         return False
     try:
         is_same = sympy.simplify((one.lhs - one.rhs) - (other.lhs - other.rhs)) == 0
-        return not is_same and not sympy.solve(one, one.free_symbols) and not sympy.solve(other, other.free_symbols)
+        return (
+            not is_same
+            and not sympy.solve(one, one.free_symbols)
+            and not sympy.solve(other, other.free_symbols)
+        )
     except Exception:
         return False  # the library compared them otherwise
 
 
 def _numbers(expression: Any) -> list[Any]:
-    """Returns the real numbers that an object is made of, by size if it is a set; none if any is another thing."""
+    """Returns the real numbers that an object is made of, by size in a set; none if one is no number."""
     if isinstance(expression, sympy.Eq):
         return _numbers(expression.rhs) if expression.lhs.is_symbol and expression.rhs.is_number else []
     if isinstance(expression, sympy.MatrixBase):

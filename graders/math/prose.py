@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from graders.math.formulas import without_marks
+from graders.math.reading import read_part
 from graders.math.tidy import without_line_marks, without_markup
-from graders.math.units import MAX_UNIT, read_unit
+from graders.math.units import MAX_UNIT, may_begin_unit, read_unit
 from graders.minus import plain_minus
 
 MAX_LINE = 4_000
@@ -25,25 +26,41 @@ _NUMBER = (
 )
 _TOKEN = re.compile(
     rf"(?P<number>{_NUMBER})"
-    r"|(?P<command>\\(?:text|mathrm|operatorname|mbox|textbf|mathbf|mathbb)\s*\{[^{}]*\}|\\[a-zA-Z]+|\\[^\s]|[$€£¥₹₩√∞π½⅓¼¾⅔])"
-    r"|(?P<space>[^\S\n]+)|(?P<word>[^\W\d_]{2,}(?:['’-][^\W\d_]+)*)|(?P<letter>[^\W\d_])"
-    r"|(?P<joint>[-+*/^_=<>≤≥≠≈±×·⋅÷%°|!()\[\]{}&∪∩∈⁰¹²³⁴-⁹⁻:,−→⇒])|(?P<other>.)",
+    r"|(?P<command>(?<=[0-9A-F])\s\(?base[ -]?\w+\)?"
+    r"|\\(?:text|mathrm|operatorname|mbox|textbf|mathbf|mathbb)\s*\{[^{}]*\}"
+    r"|\\[a-zA-Z]+|\\[^\s]|_\{[^{}]{1,20}\}|[$€£¥₹₩√∞π½⅓¼¾⅔])"
+    r"|(?P<space>[^\S\n]+)|(?P<word>[^\W\d_]{2,}(?:['’-][^\W\d_]+)*)|(?P<times>[xX](?=\s?10\s?\^))"
+    r"|(?P<letter>[^\W\d_])"
+    r"|(?P<joint>[-+*/^_=<>≤≥≠≈±×·⋅÷%°|!()\[\]{}&∪∩∈⁰¹²³⁴-⁹⁻:,;−→⇒])|(?P<other>.)",
     re.DOTALL,
 )
-_FUNCTIONS = frozenset("sqrt sin cos tan log ln exp pi inf infinity".split())
+_FUNCTIONS = frozenset(["sqrt", "sin", "cos", "tan", "log", "ln", "exp", "pi", "inf", "infinity"])
 _LISTED = frozenset(("and", "or"))
 _THOUSANDS = re.compile(r",(?=[0-9]{3}(?![0-9]))")
 _GIVES = re.compile(r"(?:=|→|⇒|\\rightarrow|\\to|\\implies|\\Rightarrow)(?!=)")
 _NAMED = re.compile(r"\s*\\?[a-zA-Z]{1,10}(?:_(?:\w|\{\w+\}))?(?:\s*\([a-zA-Z0-9, ]{1,9}\))?\s*")
-_TRIMMED_START = re.compile(r"[\s=*/^<>:,|&)\]}%!≈→⇒]+|[-+](?=\s)")
-_TRIMMED_END = re.compile(r"(?:\s|(?<!\\)[-=+*/^_<>:,&(\[{≈→⇒×·÷]|\\(?:times|cdot|approx|quad|qquad|to|rightarrow|\\)?)+\Z")
-_AFTERWARDS = re.compile(r"\s?(?:(?:percent(?:age)?|pct|thousand|million|billion|trillion|[ap]\.?m)\b\.?\s?)+", re.IGNORECASE)
-_SEPARATOR = re.compile(r"\s*(?:,\s+(?:and\s|or\s)?|\b(?:and|or)\b)\s*")
+_TRIMMED_START = re.compile(r"\|(?=\s)|[\s=*/^<>:,;&)\]}%!≈→⇒]+|[-+](?=\s)")
+_TRIMMED_END = re.compile(
+    r"(?:\s|(?<=\s)\||(?<!\\)[-=+*/^_<>:,;&(\[{≈→⇒×·÷]|\\(?:times|cdot|approx|quad|qquad|to|rightarrow|\\)?)+\Z"
+)
+_AFTERWARDS = re.compile(
+    r"\s?(?:(?:percent(?:age)?|pct|thousand|million|billion|trillion|[ap]\.?m)\b\.?\s?)+", re.IGNORECASE
+)
+_SEPARATOR = re.compile(r"\s*(?:[,;]\s+(?:and\s|or\s)?|\b(?:and|or)\b)\s*")
 """Parts the members of a list in prose; a comma without a space after it is part of one numeral."""
 _SAID = re.compile(r"(?:[:=]|\b(?:is|are|be|was|equals?|values|solutions|roots|numbers))\s*\Z")
+_ONLY_NUMBER = re.compile(
+    r"(?:(?!sqrt|sin|cos|tan|log|exp)[A-Za-z][a-z']+,? )+(-?[0-9]{1,15}(?:\.[0-9]{1,15})?)"
+    r"(?: (?!percent|pct|hundred|thousand|million|billion|trillion|base|and\b|or\b)"
+    r"([a-z]{2,})(?: [a-z]{2,})*)?\.?"
+)
+"""A line of words with one number, as most last lines are: it needs no tokens."""
+
 _OPERATORS = frozenset("+-*/^_=<>≤≥≠≈±×·⋅÷−∪∩∈")
 _CURRENCY = frozenset((r"\$", "$", "€", "£", "¥", "₹", "₩"))
-_NO_VALUE = re.compile(r"\\(?:text|mathrm|operatorname|mbox|textbf)\b|\\[^a-zA-Z]|\\(?:quad|qquad|left|right)\b|[$€£¥₹₩]")
+_NO_VALUE = re.compile(
+    r"\\(?:text|mathrm|operatorname|mbox|textbf)\b|\\[^a-zA-Z]|\\(?:quad|qquad|left|right)\b|[$€£¥₹₩]"
+)
 
 
 class Expression(NamedTuple):
@@ -65,14 +82,17 @@ def last_value(line: str) -> str | None:
 
     Of a list only the last member counts, unless the line is the list or says that it is one.
     """
+    if (only := _ONLY_NUMBER.fullmatch(line)) is not None and not (only[2] and may_begin_unit(only[2])):
+        return only[1]
     line = line[-MAX_LINE:]
-    found = None
-    for found in expressions(line):
-        pass
-    if found is None:
+    every = list(expressions(line))
+    if not every:
         return None
+    found = every[-1]
     is_said = not line[: found.start].strip() or _SAID.search(line[: found.start]) is not None
     text, rest = _with_unit(line, found)
+    if len(every) > 1 and read_part(whole := line[every[-2].start : found.start] + text) is not None:
+        return whole  # two units of one quantity: 5 feet 3 inches
     is_list = is_said and not rest.strip(" .!)*\"'")
     return text if is_list else _SEPARATOR.split(text)[-1] if _is_listed(text) else text
 
@@ -93,7 +113,9 @@ def expressions(line: str) -> Iterator[Expression]:
 
     Letters alone count where they are the whole line.
     """
-    tokens = [Token(kind.lastgroup or "other", kind.start(), kind.end(), kind[0]) for kind in _TOKEN.finditer(line)]
+    tokens = [
+        Token(kind.lastgroup or "other", kind.start(), kind.end(), kind[0]) for kind in _TOKEN.finditer(line)
+    ]
     start = 0
     while start < len(tokens):
         end = start
@@ -113,7 +135,9 @@ def given(expression: str) -> str:
     sides = _GIVES.split(expression)
     if len(sides) == 1 or not sides[-1].strip() or _depth(sides[-1]):
         return expression
-    named = all(_NAMED.fullmatch(side) or not re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", side) for side in sides[:-1])
+    named = all(
+        _NAMED.fullmatch(side) or not re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", side) for side in sides[:-1]
+    )
     return sides[-1].strip() if named else expression
 
 
@@ -137,6 +161,8 @@ def _goes_on(tokens: list[Token], start: int, at: int) -> bool:
     after = _beside(tokens, at, 1, len(tokens) - 1)
     is_close = at > start and tokens[at - 1].kind != "space"
     match token.kind:
+        case "times":
+            return before is not None and before.kind == "number"
         case "space":
             return at > start
         case "number":
@@ -147,7 +173,12 @@ def _goes_on(tokens: list[Token], start: int, at: int) -> bool:
             return True
         case "word":
             if token.text in _LISTED:
-                return before is not None and _ends_operand(before) and after is not None and _starts_operand(after)
+                return (
+                    before is not None
+                    and _ends_operand(before)
+                    and after is not None
+                    and _starts_operand(after)
+                )
             return token.text in _FUNCTIONS
         case "letter":
             is_led = before is not None and before.text[-1] in _OPERATORS and before.text not in ",:"
@@ -179,13 +210,18 @@ def _takes_joint(
     token = tokens[at]
     is_followed = after is not None and after.start == token.end
     match token.text:
-        case ",":
-            return before is not None and _ends_operand(before) and after is not None and _starts_operand(after)
+        case "," | ";":
+            return (
+                before is not None and _ends_operand(before) and after is not None and _starts_operand(after)
+            )
         case ":":
             is_within = before is not None and before.kind == "number" and is_close
             return is_within and is_followed and after is not None and after.kind == "number"
         case "!":
-            return is_close and after is not None and (after.text in _OPERATORS or after.text == ")")
+            is_all = after is None and at == len(tokens) - 1 and tokens[0] is before
+            return is_close and (
+                is_all or (after is not None and (after.text in _OPERATORS or after.text == ")"))
+            )
         case "(" | "[":
             return before is None or is_close or not _ends_operand(before)
         case _:
@@ -242,7 +278,7 @@ def _with_unit(line: str, found: Expression) -> tuple[str, str]:
     if after := _AFTERWARDS.match(line, end):
         text, end = text + " " + after[0].strip(), after.end()
     words = line[end : end + MAX_UNIT].split()[:4]
-    if words and not line[end : end + 2].isspace() and not (words[0] == "in" and len(words) > 1):
+    if words and may_begin_unit(words[0]) and not (words[0] == "in" and len(words) > 1):
         for count in range(len(words), 0, -1):
             name = " ".join(words[:count]).rstrip(".,;:!?)*")
             if read_unit(name) is not None:

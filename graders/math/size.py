@@ -1,7 +1,7 @@
 """Bounds how many digits an expression of sympy would need, before anything evaluates it.
 
-A tower of powers is short to write and cannot be computed; the parser leaves it unevaluated, so that it can be
-measured here in a walk over its tree.
+A tower of powers is short to write and cannot be computed; the parser leaves it unevaluated, so that it can
+be measured here in a walk over its tree.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ MAX_FACTORS = 100_000
 """Terms of a written-out product that are multiplied."""
 
 _AT_ONCE = re.compile(
-    r"\\[dt]?binom\s*((?:\{[^{}]*\}|\\?\w)\s*(?:\{[^{}]*\}|\\?\w)|.*)|\\(?:operatorname\s*\{)?(?:gcd|lcm)\b(.*)", re.DOTALL
+    r"\\[dt]?binom\s*((?:\{[^{}]*\}|\\?\w)\s*(?:\{[^{}]*\}|\\?\w)|.*)|\\(?:operatorname\s*\{)?(?:gcd|lcm)\b(.*)",
+    re.DOTALL,
 )
 _LARGE = re.compile(r"[0-9]{5}|!|\^\s*(?:\{[^{}]*(?:[0-9]{3}|\^)|\{?[0-9]{3})")
 
@@ -30,7 +31,7 @@ class TooLarge(Exception):
 
 
 def is_too_large_to_parse(latex: str) -> bool:
-    """Tells whether the parser itself would compute something large: it does so for binomials, gcd and lcm."""
+    """Tells whether the parser itself would compute something large, as of binomials, gcd and lcm."""
     return any(_LARGE.search(found[1] or found[2] or "") for found in _AT_ONCE.finditer(latex))
 
 
@@ -61,7 +62,9 @@ def _own_digits(expression: sympy.Basic, inner: list[float]) -> float:
         case sympy.factorial() | sympy.factorial2() | sympy.subfactorial() | sympy.gamma():
             return inner[0] * _magnitude(expression.args[0], inner[0])
         case sympy.binomial() | sympy.ff() | sympy.rf():
-            return inner[0] * min(_magnitude(one, size) for one, size in zip(expression.args, inner, strict=True))
+            return inner[0] * min(
+                _magnitude(one, size) for one, size in zip(expression.args, inner, strict=True)
+            )
         case sympy.Product():
             terms = max(_magnitude(limit, digits(limit)) for limit in expression.limits[0][1:])
             return inf if terms > MAX_FACTORS and not expression.args[0].is_zero else inner[0] * terms

@@ -8,9 +8,11 @@ import unicodedata
 from graders.math.formulas import without_marks
 from graders.minus import plain_minus
 
-_EMPHASIS = re.compile(r"(?<![\w*`])(\*{1,3}|_{1,3}|`{1,3})(?=\S)([^\n]*?)(?<=\S)\1(?![\w*`])")
-_STRUCK_OUT = re.compile(r"~~(?=\S)[^\n]*?~~")
-_TAGS = re.compile(r"</?(?:b|strong|i|em|u|code|p|div|span|mark|answer|br)\s*/?>|<\|[^|<>\n]{1,40}\|>", re.IGNORECASE)
+_EMPHASIS = re.compile(r"(?<![\w*`])(\*{1,3}|_{1,3}|`{1,3})(?=\S)([^\n]{0,400}?)(?<=\S)\1(?![\w*`])")
+_STRUCK_OUT = re.compile(r"~~(?=\S)[^\n]{0,400}?~~")
+_TAGS = re.compile(
+    r"</?(?:b|strong|i|em|u|code|p|div|span|mark|answer|br)\s*/?>|<\|[^|<>\n]{1,40}\|>", re.IGNORECASE
+)
 _LINE_MARKS = re.compile(r"^\s*(?:(?:[-*+\u2022]|#{1,6}|>)\s+)+")
 
 _THOUSANDS = re.compile(
@@ -19,15 +21,23 @@ _THOUSANDS = re.compile(
 _NO_SPACE = re.compile(r"(?<!\\)\\!")
 _SPACING = re.compile(r"(?<!\\)\\[,;: ]|\\q?quad\b|~|\\displaystyle\b|\\left(?![a-z])\.?|\\right(?![a-z])\.?")
 _SIGNS = {
-    "×": r"\times ", "⋅": r"\cdot ", "·": r"\cdot ", "÷": "/", "∕": "/", "⁄": "/", "π": r"\pi ", "∞": r"\infty ",
-    "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ",
+    "×": r"\times ", "⋅": r"\cdot ", "·": r"\cdot ", "÷": "/", "∕": "/", "⁄": "/", "π": r"\pi ",
+    "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ",
+    "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ",
     "∈": r"\in ", "∅": r"\emptyset ", "°": r"^\circ", "**": "^", r"\lbrace": r"\{", r"\rbrace": r"\}",
     r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac",
 }  # fmt: skip
 _ROOT = re.compile(r"(?<![\\a-z])sqrt\s*\(([^()]*)\)|√\s*(?:\(([^()]*)\)|([0-9]+(?:\.[0-9]+)?|[a-z]))")
 _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
 _LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
+_PLAIN = re.compile(r"-?[0-9]{1,60}(?:\.[0-9]{1,60})?")
+_WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x200B: None, 0x2060: None, 0xFEFF: None}
 _PART = re.compile("([0-9]?)([¼-¾⅐-⅞])")
+
+
+def plain_width(text: str) -> str:
+    """Returns a text with letters, digits and signs of full width written as ASCII's."""
+    return text if text.isascii() else text.translate(_WIDE)
 
 
 def without_markup(text: str) -> str:
@@ -37,6 +47,11 @@ def without_markup(text: str) -> str:
         for _ in range(3):  # one mark within another
             text = _EMPHASIS.sub(r"\2", text)
     return text
+
+
+def is_plain(text: str) -> bool:
+    """Tells whether a text is a number in digits alone: most answers are, and need no more work."""
+    return _PLAIN.fullmatch(text) is not None
 
 
 def without_line_marks(line: str) -> str:
@@ -49,6 +64,9 @@ def tidy(answer: str) -> str:
 
     Signs outside ASCII become LaTeX's, a minus becomes `-`, and what groups thousands a comma.
     """
+    answer = answer.strip()
+    if is_plain(answer):
+        return answer
     plain = without_markup(answer)
     plain = _THOUSANDS.sub(",", plain_minus(plain))
     plain = without_marks(plain)
@@ -57,7 +75,7 @@ def tidy(answer: str) -> str:
     plain = _ROOT.sub(lambda root: rf"\sqrt{{{root[1] or root[2] or root[3]}}}", plain)
     for sign in ("**", r"\dfrac", r"\tfrac", r"\cfrac", r"\lbrace", r"\rbrace"):
         plain = plain.replace(sign, _SIGNS[sign])
-    plain = " ".join(plain.split())
+    plain = " ".join(plain.replace("{:}", ":").split())
     while plain.endswith((".", ",", ";", ":")) and not plain.endswith(".."):
         plain = plain[:-1].rstrip()
     return plain

@@ -110,6 +110,7 @@ _ATOM = re.compile(
     r"\s*(?P<join>per\b|/|\*|·|×)?\s*(?P<power>square\b|squared\b|sq\.?|cubic\b|cubed\b|cu\b\.?)?\s*"
     r"(?P<name>°[CF]|US\$|[a-zA-Zµ]+|[°$€£¥₹₩¢Ω])\.?(?:\s*(?P<after>squared|cubed)|\s*\^\s*(?P<exponent>-?[0-9]))?"
 )
+_LETTERS = re.compile(r"[a-zA-Z]+")
 _POWERS = {"square": 2, "squared": 2, "sq": 2, "cubic": 3, "cubed": 3, "cu": 3}
 
 
@@ -146,7 +147,7 @@ _UNITS = _read_table()
 
 
 def read_unit(text: str) -> Unit | None:
-    """Returns the unit that a text names (`km`, `m/s^2`, `square feet`); None if it names none that is known."""
+    """Returns the unit that a text names (`km`, `m/s^2`, `square feet`); None if none is known by it."""
     if len(text) > MAX_UNIT:
         return None
     plain = plain_unit(text)
@@ -164,6 +165,12 @@ def read_unit(text: str) -> Unit | None:
         at = atom.end()
     named = frozenset((quantity, power) for quantity, power in dimensions.items() if power)
     return Unit(named, size) if at else None
+
+
+def may_begin_unit(word: str) -> bool:
+    """Tells whether a unit may begin with a word; most words after a number are none, and cost no more."""
+    first = _LETTERS.match(word)
+    return first is None or _find(first[0]) is not None or first[0].lower() in _POWERS
 
 
 def plain_unit(text: str) -> str:

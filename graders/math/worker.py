@@ -12,9 +12,11 @@ import logging
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 MEMORY_BYTES = 2 * 2**30
+
 
 def main() -> None:
     """Limits this process, loads sympy, and serves requests from standard input until it is closed."""
@@ -36,14 +38,13 @@ def main() -> None:
         results.flush()
 
 
-def _comparer() -> Any:
-    """Loads sympy, which takes most of a second, and returns the function that compares."""
+def _reader() -> Callable[[str], list[Any]]:
+    """Loads sympy, which takes most of a second, and returns the function that reads an answer."""
     from latex2sympy2_extended import NormalizationConfig
-    from math_verify import parse, verify
+    from math_verify import parse
     from math_verify.parser import LatexExtractionConfig
 
     from graders.math import size
-    from graders.math.nearness import are_both_unsolvable, are_near
 
     as_it_is = NormalizationConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
@@ -64,6 +65,18 @@ def _comparer() -> Any:
             raise size.TooLarge
         return list(found)
 
+    return read
+
+
+def _comparer() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Returns the function that compares."""
+    from math_verify import verify
+
+    from graders.math.nearness import are_both_unsolvable, are_near
+    from graders.math.size import TooLarge
+
+    read = _reader()
+
     def compare(request: dict[str, Any]) -> dict[str, Any]:
         """Tells whether the `reference` and the answer (`parsed`) can be read, and whether they are equal."""
         decimals = request["decimals"]
@@ -82,8 +95,8 @@ def _comparer() -> Any:
                 and are_near(reference[0], answer[0], decimals)
                 and not are_both_unsolvable(reference[0], answer[0])
             )
-        except size.TooLarge:
-            return {"error": "too large", "why": size.TooLarge.why}
+        except TooLarge:
+            return {"error": "too large", "why": TooLarge.why}
         except (Exception, RecursionError, MemoryError) as problem:
             return {"error": f"{type(problem).__name__}: {problem}"[:300]}
         return {"reference": bool(reference), "parsed": bool(answer), "equal": bool(is_equal)}
