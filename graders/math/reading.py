@@ -17,7 +17,7 @@ MAX_DIGITS = 400
 """Digits of a power that is computed here; larger ones are left to the library, which is bounded too."""
 
 MAX_NUMBER = 500
-"""Characters of one number with its unit; a longer one is left to the library, as the 400 digits above are."""
+"""Characters of one number with its unit; a longer one is left to the library, as a long power is."""
 
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,3}(?: [0-9]{3})+(?![0-9])|[0-9]+)"
 _DECIMAL = rf"(?:{_DIGITS}(?:\.[0-9]*)?|\.[0-9]+)"
