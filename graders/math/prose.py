@@ -40,9 +40,8 @@ _THOUSANDS = re.compile(r",(?=[0-9]{3}(?![0-9]))")
 _GIVES = re.compile(r"(?:=|→|⇒|\\rightarrow|\\to|\\implies|\\Rightarrow)(?!=)")
 _NAMED = re.compile(r"\s*\\?[a-zA-Z]{1,10}(?:_(?:\w|\{\w+\}))?(?:\s*\([a-zA-Z0-9, ]{1,9}\))?\s*")
 _TRIMMED_START = re.compile(r"\|(?=\s)|[\s=*/^<>:,;&)\]}%!≈→⇒]+|[-+](?=\s)")
-_TRIMMED_END = re.compile(
-    r"(?:\s|(?<=\s)\||(?<!\\)[-=+*/^_<>:,;&(\[{≈→⇒×·÷]|\\(?:times|cdot|approx|quad|qquad|to|rightarrow|\\)?)+\Z"
-)
+_LOOSE_END = " \t-=+*/^_<>:,;&([{≈→⇒×·÷"
+_LOOSE_COMMAND = re.compile(r"\\(?:times|cdot|approx|quad|qquad|to|rightarrow|\\)?\Z|\s\|\Z")
 _AFTERWARDS = re.compile(
     r"\s?(?:(?:percent(?:age)?|pct|thousand|million|billion|trillion|[ap]\.?m)\b\.?\s?)+", re.IGNORECASE
 )
@@ -252,15 +251,29 @@ def _trimmed(line: str, start: int, end: int) -> Expression:
     while True:
         lead = _TRIMMED_START.match(text)
         cut = lead.end() if lead else 0
-        kept = _TRIMMED_END.sub("", text[cut:])
+        kept = _without_loose_end(text[cut:])
         depth = _depth(kept)
         if depth < 0 and kept[-1:] in (")", "]", "}"):
-            kept = kept[:-1]
+            kept = kept[: -min(-depth, len(kept) - len(kept.rstrip(")]}")))]
         elif depth > 0 and kept[:1] in ("(", "[", "{"):
-            cut, kept = cut + 1, kept[1:]
+            opened = min(depth, len(kept) - len(kept.lstrip("([{")))
+            cut, kept = cut + opened, kept[opened:]
         start += cut
         if kept == text:
             return Expression(start, start + len(kept), kept)
+        text = kept
+
+
+def _without_loose_end(text: str) -> str:
+    """Returns a text without the operators at its end; one that a backslash escapes stays."""
+    while True:
+        kept = text.rstrip(_LOOSE_END)
+        if kept.endswith("\\") and len(kept) < len(text):
+            return text[: len(kept) + 1]
+        tail = _LOOSE_COMMAND.search(kept, max(0, len(kept) - 14))
+        kept = kept[: tail.start()] if tail else kept
+        if kept == text:
+            return kept
         text = kept
 
 

@@ -16,6 +16,9 @@ from graders.math.values import Clock, Number, Value
 MAX_DIGITS = 400
 """Digits of a power that is computed here; larger ones are left to the library, which is bounded too."""
 
+MAX_NUMBER = 500
+"""Characters of one number with its unit; a longer one is left to the library, as a long power is."""
+
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,3}(?: [0-9]{3})+(?![0-9])|[0-9]+)"
 _DECIMAL = rf"(?:{_DIGITS}(?:\.[0-9]*)?|\.[0-9]+)"
 _ARGUMENT = rf"(?:\{{\s*([-+]?{_DECIMAL})\s*\}}|\s*([0-9]))"
@@ -74,7 +77,7 @@ def read_value(text: str) -> Value | None:
 def read_one(text: str) -> Number | Clock | None:
     """Returns the number or time that a tidy answer is; None if it is none. Raises `Unreadable`."""
     text = text.strip()
-    if not any(c.isdigit() for c in text):
+    if len(text) > MAX_NUMBER or not any(c.isdigit() for c in text):
         return None
     if clock := _CLOCK.fullmatch(text):
         return _time(clock)
