@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from graders.math.latex import differ_in_unit, for_library, is_prose, of_number, parted, unboxed, words
+from graders.math.latex import (
+    differ_in_unit,
+    for_library,
+    in_radians,
+    is_prose,
+    of_number,
+    parted,
+    unboxed,
+    words,
+)
 from graders.math.prose import given
 from graders.math.reading import (
     Unreadable,
@@ -95,6 +104,7 @@ def _value(text: str) -> tuple[Value | None, bool]:
 def _for_library(reference: str, answer: str) -> bool | NeedsLibrary | None:
     if is_prose(reference):
         return False
+    reference, answer = in_radians(reference, answer)
     ours, unit = parted(reference)
     theirs, other_unit = parted(answer)
     if differ_in_unit(unit, other_unit):

@@ -18,6 +18,8 @@ _GROUPED = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(
 _SIDE_BY_SIDE = re.compile(r"(?<!_)(?<!\\frac)(?<!\\frac )[0-9]\s+\.?[0-9]")
 _ROMAN = re.compile(r"\\(?:mathrm|text|operatorname)\s*\{\s*([eid])\s*\}")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{(.*)\}", re.DOTALL)
+_DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})")
+_OF_ANGLES = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _UNIT = re.compile(
     r"(?P<rest>.*[0-9a-zA-Z)}\]%!])\s*"
     r"(?P<unit>\\(?:text|mathrm|mbox|textbf|textrm)\s*\{(?P<words>[^{}]*)\}(?:\s*\^\s*\{?[0-9]\}?)?)",
@@ -37,6 +39,21 @@ def for_library(answer: str) -> str:
     if _SIDE_BY_SIDE.search(text):
         raise Unreadable("numbers side by side are no value")
     return _ROMAN.sub(r"\1", text)
+
+
+def in_radians(one: str, other: str) -> tuple[str, str]:
+    r"""Returns two expressions whose degrees are radians where they stand beside \pi or in a sine.
+
+    The library drops the sign of degrees. Angles that are both in degrees, or that meet a bare number, stay.
+    """
+    sides = (one, other)
+    meets_pi = any(r"\pi" in side and not _DEGREES.search(side) for side in sides)
+    ours, theirs = (_radians(side) if meets_pi or _OF_ANGLES.search(side) else side for side in sides)
+    return ours, theirs
+
+
+def _radians(text: str) -> str:
+    return _DEGREES.sub(r"(\\frac{\1 \\pi}{180})", text)
 
 
 def unboxed(text: str) -> str:

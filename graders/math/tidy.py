@@ -27,6 +27,10 @@ _SIGNS = {
     "∈": r"\in ", "∅": r"\emptyset ", "°": r"^\circ", "**": "^", r"\lbrace": r"\{", r"\rbrace": r"\}",
     r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac",
 }  # fmt: skip
+_REPEATING = re.compile(
+    r"(?<![\w.,])([0-9]{0,40})\.([0-9]{0,40})"
+    r"(?:\\(?:overline|overbar|bar|dot)\s*(?:\{([0-9]{1,40})\}|([0-9]))|\(([0-9]{1,40})\))(?![\w.({\\])"
+)
 _ROOT = re.compile(r"(?<![\\a-z])sqrt\s*\(([^()]*)\)|√\s*(?:\(([^()]*)\)|([0-9]+(?:\.[0-9]+)?|[a-z]))")
 _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
 _LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
@@ -73,6 +77,7 @@ def tidy(answer: str) -> str:
     plain = _in_latex(plain) if not plain.isascii() else plain
     plain = _SPACING.sub(" ", _NO_SPACE.sub("", plain))
     plain = _ROOT.sub(lambda root: rf"\sqrt{{{root[1] or root[2] or root[3]}}}", plain)
+    plain = _REPEATING.sub(_repeating, plain)
     for sign in ("**", r"\dfrac", r"\tfrac", r"\cfrac", r"\lbrace", r"\rbrace"):
         plain = plain.replace(sign, _SIGNS[sign])
     plain = " ".join(plain.replace("{:}", ":").split())
@@ -88,6 +93,13 @@ def _in_latex(text: str) -> str:
     for sign, latex in _SIGNS.items():
         text = text.replace(sign, latex)
     return unicodedata.normalize("NFKC", text)
+
+
+def _repeating(found: re.Match[str]) -> str:
+    r"""Returns a decimal whose last digits repeat as a fraction: `0.8\overline{3}` is 75/90."""
+    whole, once, again = found[1], found[2], found[3] or found[4] or found[5]
+    top = int(whole + once + again) - int(whole + once or "0")
+    return rf"\frac{{{top}}}{{{10 ** len(once) * (10 ** len(again) - 1)}}}"
 
 
 def _folded(text: str) -> str:
