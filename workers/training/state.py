@@ -77,10 +77,14 @@ def saved_steps(run_dir: Path) -> list[int]:
 
 
 def fingerprint(config: BaseModel, train_rows: Sequence[Row], valid_rows: Sequence[Row]) -> str:
-    """Returns the sha256 of what a state belongs to: config (but for where it runs) and both data sets."""
+    """Returns the sha256 of what a state belongs to: the config and both data sets.
+
+    Where it runs is left out, and what follows from the grader, which is no part of it either (0.1.0 knew no
+    `reward_range`, and its states go on).
+    """
     digest = hashlib.sha256()
     where_it_runs = {"model_path", "device", "processes", "sharding"}
-    parts: list[Any] = [config.model_dump(mode="json", exclude=where_it_runs)]
+    parts: list[Any] = [config.model_dump(mode="json", exclude=where_it_runs | {"reward_range"})]
     parts += [[row.item for row in rows] for rows in (train_rows, valid_rows)]
     for part in parts:
         digest.update(json.dumps(part, sort_keys=True, ensure_ascii=False).encode())
