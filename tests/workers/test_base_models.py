@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -21,8 +22,13 @@ from tests.workers.rows import make_job
 from workers.base_models import local_folder
 from workers.jobs.job_data import JobInvalid
 from workers.jobs.validation import check
+from workers.training.folders import publish
 
 KEY = "jobs/ftjob-1/checkpoints/1-1"
+
+
+def copy_model(model: Path, checkpoint: Path) -> None:
+    shutil.copytree(model, checkpoint / "model")
 
 
 @pytest.fixture
@@ -32,7 +38,10 @@ def tuned(db: Session, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_pa
     get_settings.cache_clear()
     get_storage.cache_clear()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    get_storage().publish_folder(tiny_model, f"{KEY}/model")
+    written = tmp_path / "checkpoint"
+    publish(written, lambda partial: copy_model(tiny_model, partial), {})
+    get_storage().publish_folder(written, KEY)
+    shutil.rmtree(written)
     project = tenants.ensure_default_tenant(db)
     columns = {"name": "ft:tiny:cherry::1", "base": "tiny", "storage_key": KEY, "folder": None}
     model = Model(id=random_id("model_"), project_id=project.id, **columns)
@@ -50,11 +59,13 @@ def claimed(job: Job) -> Claim:
     return claim
 
 
-def test_validation_reads_no_weights_and_leaves_nothing(db: Session, tuned: Model, tmp_path: Path) -> None:
+def test_validation_copies_no_weights_and_leaves_nothing(db: Session, tuned: Model, tmp_path: Path) -> None:
     job = make_job(db, model=tuned.name)
-    get_storage().delete(f"{KEY}/model/model.safetensors")
     assert check(claimed(job)).n_rows == 4
     assert list(tmp_path.rglob("*.json")) == []
+    copy = local_folder(tuned, tmp_path / "copy", weights=False)
+    assert (copy / "config.json").is_file()
+    assert not (copy / "model.safetensors").exists()
 
 
 def test_a_training_has_a_whole_copy_in_a_place_of_its_own(
