@@ -15,7 +15,6 @@ from sqlalchemy.orm import Session
 from app.db import on_lookup_thread, unit_of_work
 from app.errors import Unauthorized
 from app.tenants import service as tenants
-from app.tenants.models import Project
 
 BEARER = "bearer "
 MAX_KNOWN = 10_000
@@ -41,12 +40,6 @@ class AdminCaller:
     key_id: str
     organization_id: str
     project_id: None = field(default=None, init=False)
-
-
-def project_of_key(db: Session, plaintext: str) -> Project | None:
-    """Returns the project that a key opens, or None if it opens none."""
-    owner = tenants.find_key(db, plaintext)
-    return owner.project if owner else None
 
 
 class KnownKeys:

@@ -38,6 +38,11 @@ def find(db: Session, table: str, owner: str, row_id: str) -> LeftPlace | None:
     return db.get(LeftPlace, digest)
 
 
+def was_erased(db: Session, job_id: str) -> bool:
+    """Tells whether there was such a job until lately: each leaves a place in a list of its own, too."""
+    return find(db, "jobs", job_id, job_id) is not None
+
+
 def remove_old(db: Session, limit: int) -> int:
     """Forgets some places that were left more than a day ago. Returns how many."""
     old = select(LeftPlace.digest).where(LeftPlace.left_at < func.now() - KEPT).limit(limit)

@@ -27,6 +27,7 @@ from app.http.error_handler import install_error_handlers
 from app.http.idempotency import Idempotency
 from app.http.joint_reads import JointReads
 from app.http.openapi import install_openapi
+from app.http.rate_limit import RateLimiter
 from app.jobs.router import read_jobs
 from app.jobs.router import router as jobs
 from app.models.router import router as models
@@ -53,6 +54,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.feed = Feed()
     app.state.job_reads = JointReads(read_jobs)
+    app.state.sign_ins = RateLimiter()
     install_error_handlers(app)
     install_openapi(app)
     for router in (  # tried in this order: what is polled comes first

@@ -82,17 +82,14 @@ class Owned(NamedTuple):
         The list's filters do not count, so that a walk goes on behind a row that has left the list
         meanwhile. Returns None for what is no row of the owner's.
         """
-        columns = (getattr(self.table, name) for name in sorted_by)
-        if row := db.execute(
-            select(*columns).where(self.column == self.owner, self.table.id == row_id)
-        ).first():
+        table, columns = self.table, [getattr(self.table, name) for name in sorted_by]
+        query = select(*columns).where(self.column == self.owner, table.id == row_id)
+        if row := db.execute(query).first():
             return tuple(row)
-        left = left_places.find(db, self.table.__tablename__, self.owner, row_id)
-        return (
-            None
-            if left is None
-            else tuple(row_id if name == "id" else getattr(left, name) for name in sorted_by)
-        )
+        left = left_places.find(db, table.__tablename__, self.owner, row_id)
+        if left is None:
+            return None
+        return tuple(row_id if name == "id" else getattr(left, name) for name in sorted_by)
 
 
 def page_by_age(

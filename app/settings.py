@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from app.addresses import Network, network_of
 from app.judge_settings import EmbeddingEntry, JudgeTable, KeyTable, read_json, read_json_or_none
@@ -42,10 +50,28 @@ Names = Annotated[
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_split)]
 
 
+PREFIX = "CHERRY_"
+NO_SETTINGS = {
+    "CHERRY_URL": "the command line",
+    "CHERRY_API_KEY": "the command line",
+    "CHERRY_MODELS": "docker-compose.yml",
+    "CHERRY_SHARED": "the tests",
+}
+"""Other names of ours, by who reads them. tests/app/test_settings.py holds that these are all."""
+FOR_TESTS = ("CHERRY_TEST_", "CHERRY_FUZZ_", "CHERRY_HOSTILE_")
+"""What begins so says how much tests and benchmarks try, and means nothing to a service."""
+OF_KUBERNETES = re.compile(r"CHERRY_\w*(SERVICE_HOST|SERVICE_PORT\w*|PORT_\d+_(TCP|UDP)\w*)")
+"""What Kubernetes tells containers of services whose names begin with `cherry`, beside `..._PORT=tcp://...`."""
+
+
+class SettingUnknown(ValueError):
+    """A `CHERRY_` name is no setting; the text says which it may have been."""
+
+
 class Settings(BaseSettings):
     """Read from the environment (prefix `CHERRY_`) and `.env`; unknown `CHERRY_` keys are refused."""
 
-    model_config = SettingsConfigDict(env_prefix="CHERRY_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
 
     database_url: str = Field(validation_alias=AliasChoices("DATABASE_URL", "CHERRY_DATABASE_URL"))
     """Postgres, such as postgresql://user:password@host/name. `cherry up` sets its own."""
@@ -206,6 +232,20 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Returns where values come from, first the strongest. Raises `SettingUnknown`."""
+        for where, source in (("the environment", env_settings), (".env", dotenv_settings)):
+            _refuse_unknown(cast(EnvSettingsSource, source).env_vars, settings_cls, where)
+        return init_settings, env_settings, dotenv_settings, file_secret_settings
+
     @model_validator(mode="after")
     def _keys_are_there(self) -> Settings:
         entries = [*self.judges.values(), *([self.embeddings] if self.embeddings else [])]
@@ -218,6 +258,27 @@ class Settings(BaseSettings):
         """Returns the networks of trusted proxies."""
         found = map(network_of, self.trusted_proxies)
         return tuple(network for network in found if network is not None)
+
+
+def setting_names(settings: type[BaseSettings] = Settings) -> set[str]:
+    """Returns the names of all settings, as the environment has them."""
+    return {f"{PREFIX}{field.upper()}" for field in settings.model_fields}
+
+
+def _refuse_unknown(given: Mapping[str, str | None], settings: type[BaseSettings], where: str) -> None:
+    known = setting_names(settings) | NO_SETTINGS.keys()
+    faults = []
+    for name, value in ((name.upper(), value or "") for name, value in given.items()):
+        if not name.startswith(PREFIX) or name in known or name.startswith(FOR_TESTS):
+            continue
+        if OF_KUBERNETES.fullmatch(name) or value.startswith(("tcp://", "udp://")):
+            continue
+        ends = [one.removeprefix(PREFIX) for one in known]
+        nearest = get_close_matches(name.removeprefix(PREFIX), ends, n=1)
+        hint = f" (did you mean {PREFIX}{nearest[0]}?)" if nearest else ""
+        faults.append(f"{name} is no setting{hint}")
+    if faults:
+        raise SettingUnknown(f"In {where}: {'; '.join(sorted(faults))}. .env.example lists all settings.")
 
 
 @lru_cache

@@ -10,7 +10,14 @@ from app.left_places import LeftPlace
 from app.models.models import Model, ModelAlias
 from app.permissions.models import CheckpointPermission
 from app.rollouts.models import Rollout
-from app.tenants.models import AdminApiKey, ApiKey, Organization, Project, ServiceAccount
+from app.tenants.models import (
+    AdminApiKey,
+    ApiKey,
+    DashboardSession,
+    Organization,
+    Project,
+    ServiceAccount,
+)
 from app.uploads.models import Upload, UploadPart
 from app.webhooks.models import WebhookDelivery, WebhookEndpoint, WebhookEvent
 
@@ -20,6 +27,7 @@ __all__ = [
     "Base",
     "Checkpoint",
     "CheckpointPermission",
+    "DashboardSession",
     "File",
     "IdempotencyKey",
     "Job",

@@ -34,21 +34,27 @@ def kind_of_file(path: Path) -> str | None:
     for start, what in BINARY.items():
         if head.startswith(start):
             return f"the file is {what}; {JSONL}"
-    lines = head.removeprefix(b"\xef\xbb\xbf").strip().split(b"\n")
-    if not lines[0] or _is_json(lines[0].strip()):
+    first, second = [*head.removeprefix(b"\xef\xbb\xbf").strip().split(b"\n"), b""][:2]
+    if not first or _is_json(first.strip()):
         return None
-    first, second = (line.decode("utf-8", "replace").strip() for line in [*lines, b""][:2])
-    return _of_text(first, second)
+    of_json = _of_json(first.decode("utf-8", "replace").strip(), second.decode("utf-8", "replace").strip())
+    if of_json is not None or _is_json(second.strip()):  # then only the first line is wrong
+        return of_json
+    return _of_table(first.decode("utf-8", "replace").strip())
 
 
-def _of_text(first: str, second: str) -> str | None:
+def _of_json(first: str, second: str) -> str | None:
     if (first == "{" and _KEY.match(second)) or (
         first[0] == "{" and _KEY.search(first) and first[-1] in "{[,"
     ):
         return f"a row is spread over several lines; {JSONL}"
     if first[0] == "[":
         return f"the file is one JSON array; {JSONL}, without brackets around them or commas between them"
-    if first[0] in "{<":
+    return None
+
+
+def _of_table(first: str) -> str | None:
+    if first[0] in "{<" or _KEY.match(first):  # a row with a fault, or a page
         return None
     for separator, kind in SEPARATORS.items():
         if separator in first:

@@ -70,6 +70,7 @@ def open_database(data: Path | None) -> Iterator[Session]:
         os.environ["DATABASE_URL"] = state["database_url"]
         os.environ["CHERRY_BROKER_URL"] = state["broker_url"]
         os.environ["CHERRY_DATA_DIR"] = state["data_dir"]
+        os.environ["CHERRY_STORAGE_URL"] = state["storage_url"]
     elif not (os.environ.get("DATABASE_URL") or os.environ.get("CHERRY_DATABASE_URL")):
         raise CliError(f"no service runs on {folder}: start one with `cherry up`, or set DATABASE_URL")
     os.environ.setdefault("CHERRY_BROKER_URL", "memory://")  # these commands wake nobody

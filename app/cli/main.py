@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from app.cli import doctor, files, graders, imports, jobs, keys, models, service
+from app.cli import doctor, files, graders, imports, jobs, keys, models, projects, service
 from app.cli.output import CliError, errors
 
 cli = typer.Typer(
@@ -23,6 +23,7 @@ cli.command()(service.sampler)
 cli.command()(service.migrate)
 cli.command("doctor")(doctor.doctor)
 cli.add_typer(keys.cli, name="keys")
+cli.add_typer(projects.cli, name="projects")
 cli.add_typer(models.cli, name="models")
 cli.add_typer(jobs.cli, name="jobs")
 cli.add_typer(files.cli, name="files")
@@ -54,8 +55,10 @@ def explain(problem: Exception) -> str | None:
     from app.models.service import AliasInvalid
     from app.process import EmbeddedError
     from app.sealing import NoSecretKey
+    from app.settings import SettingUnknown
 
-    if isinstance(problem, CliError | EmbeddedError | AliasInvalid | BaseModelInvalid | NoSecretKey):
+    known = CliError | EmbeddedError | AliasInvalid | BaseModelInvalid | NoSecretKey | SettingUnknown
+    if isinstance(problem, known):
         return str(problem)
     if isinstance(problem, APIConnectionError):
         return f"cannot reach the service at {problem.request.url.copy_with(path='/')}: is it running?"

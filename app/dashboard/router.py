@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
 from markupsafe import Markup
-from sqlalchemy.orm import Session
 
-from app.auth import project_of_key
 from app.checkpoints import service as checkpoint_service
-from app.dashboard import queries
+from app.dashboard import queries, sign_in
 from app.dashboard.charts import Line, line_chart
 from app.db import unit_of_work
 from app.errors import NotFound
@@ -25,8 +24,9 @@ from app.tenants.models import Project
 from methods import metrics as names
 
 HERE = Path(__file__).parent
-COOKIE = "cherry_key"
-SIGNED_IN_SECONDS = 12 * 3600
+REFERRER = {"referrer-policy": "same-origin"}
+"""With the edge's `no-referrer` a browser would not say where a form comes from."""
+FROM_HERE = [Depends(sign_in.check_origin)]
 
 router = APIRouter(prefix="/dashboard", include_in_schema=False)
 static = StaticFiles(directory=HERE / "static")
@@ -34,39 +34,40 @@ templates = Jinja2Templates(directory=HERE / "templates")
 
 
 @router.get("/login")
-def login_page(request: Request, wrong: bool = False) -> Response:
-    return templates.TemplateResponse(request, "login.html", {"wrong": wrong})
+def login_page(request: Request) -> Response:
+    return door(request)
 
 
-@router.post("/login")
+@router.post("/login", dependencies=FROM_HERE)
 def login(request: Request, key: Annotated[str, Form(max_length=512)]) -> Response:
+    """Opens a session for a key. The session before, if the browser has one, is over."""
+    grant = sign_in.attempt(request)
+    if not grant.is_granted:
+        return door(request, f"Too many wrong keys. Try again in {math.ceil(grant.wait)} s.", 429, grant.wait)
     with unit_of_work() as db:
-        if project_of_key(db, key.strip()) is None:
-            return templates.TemplateResponse(request, "login.html", {"wrong": True}, status_code=401)
+        token = sign_in.begin(db, key.strip())
+        if token is None:
+            return door(request, "That key is not known here, or it was revoked.", 401)
+        sign_in.end(request, db)
+    sign_in.succeeded(request)
     response = RedirectResponse("/dashboard", status_code=303)
-    response.set_cookie(
-        COOKIE,
-        key.strip(),
-        max_age=SIGNED_IN_SECONDS,
-        path="/dashboard",
-        httponly=True,
-        samesite="strict",
-        secure=request.url.scheme == "https",
-    )
+    sign_in.set_cookie(request, response, token)
     return response
 
 
-@router.post("/logout")
-def logout() -> Response:
-    response = RedirectResponse("/dashboard/login", status_code=303)
-    response.delete_cookie(COOKIE, path="/dashboard")
+@router.post("/logout", dependencies=FROM_HERE)
+def logout(request: Request) -> Response:
+    with unit_of_work() as db:
+        sign_in.end(request, db)
+    response = to_login()
+    response.delete_cookie(sign_in.COOKIE, path=sign_in.PATH)
     return response
 
 
 @router.get("")
 def jobs_page(request: Request, after: Cursor = None) -> Response:
     with unit_of_work() as db:
-        if (project := signed_in(request, db)) is None:
+        if (project := sign_in.signed_in(request, db)) is None:
             return to_login()
         jobs, older = queries.jobs(db, project.id, after)
         return page(
@@ -83,7 +84,7 @@ def jobs_page(request: Request, after: Cursor = None) -> Response:
 @router.get("/jobs/{job_id}")
 def job_page(request: Request, job_id: str) -> Response:
     with unit_of_work() as db:
-        if (project := signed_in(request, db)) is None:
+        if (project := sign_in.signed_in(request, db)) is None:
             return to_login()
         job = queries.job(db, project.id, job_id)
         if job is None:
@@ -138,7 +139,7 @@ def charts(series: queries.Series) -> list[Markup]:
 @router.get("/jobs/{job_id}/rollouts")
 def rollouts_page(request: Request, job_id: str, split: Split = "train", step: Number = None) -> Response:
     with unit_of_work() as db:
-        if (project := signed_in(request, db)) is None:
+        if (project := sign_in.signed_in(request, db)) is None:
             return to_login()
         job = queries.job(db, project.id, job_id)
         if job is None:
@@ -147,15 +148,17 @@ def rollouts_page(request: Request, job_id: str, split: Split = "train", step: N
         return page(request, project, "rollouts.html", job=job, split=split, **here)
 
 
-def signed_in(request: Request, db: Session) -> Project | None:
-    """Returns the project whose key the cookie holds."""
-    key = request.cookies.get(COOKIE)
-    return project_of_key(db, key) if key else None
-
-
 def to_login() -> Response:
     return RedirectResponse("/dashboard/login", status_code=303)
 
 
+def door(request: Request, problem: str = "", status: int = 200, retry_after: float = 0) -> Response:
+    """Returns the page to sign in at, with what was wrong with the last attempt."""
+    headers = REFERRER | ({"retry-after": str(math.ceil(retry_after))} if retry_after else {})
+    values = {"problem": problem}
+    return templates.TemplateResponse(request, "login.html", values, status_code=status, headers=headers)
+
+
 def page(request: Request, project: Project, template: str, **values: object) -> Response:
-    return templates.TemplateResponse(request, template, {"project": project.name, **values})
+    shown = {"project": project.name, **values}
+    return templates.TemplateResponse(request, template, shown, headers=REFERRER)

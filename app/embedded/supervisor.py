@@ -215,6 +215,7 @@ class Supervisor:
             "data_dir": str(self.folder),
             "database_url": os.environ["DATABASE_URL"],
             "broker_url": os.environ["CHERRY_BROKER_URL"],
+            "storage_url": self.given.storage_url,
             "processes": {supervised.name: supervised.server.pid for supervised in self._supervised},
         }
         write_private(self.folder / "state.json", json.dumps(state, indent=2))

@@ -51,6 +51,7 @@ class LooseBytes(Base):
     __tablename__ = "loose_bytes"
 
     key: Mapped[str] = mapped_column(primary_key=True)
+    """Of one object, or of a folder if it ends in a slash."""
     clear_at: Mapped[datetime] = mapped_column(index=True)
     """When the sweep takes them, unless they became a file."""
     is_taken: Mapped[bool] = mapped_column(default=False)

@@ -222,7 +222,7 @@ class _Form:
         if self._in_file:
             self._size += end - start
             if self._size > self._max_bytes:
-                raise _too_large(self._max_bytes, self._file_field)
+                raise _too_large(self._max_bytes, self._file_field, self._filename)
             part = memoryview(data)[start:end]
             self._hash.update(part)
             self._file.write(part)
@@ -251,5 +251,6 @@ def _malformed(why: str) -> BadRequest:
     return BadRequest(f"We could not read the multipart form of your request: {why}.")
 
 
-def _too_large(max_bytes: int, param: str) -> TooLarge:
-    return TooLarge(f"The file is too large: at most {max_bytes} bytes are taken.", param=param)
+def _too_large(max_bytes: int, param: str, filename: str | None = None) -> TooLarge:
+    named = f"The file {filename}" if filename else "The file"
+    return TooLarge(f"{named} is too large: at most {max_bytes} bytes are taken.", param=param)

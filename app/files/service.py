@@ -178,6 +178,14 @@ def take_loose(db: Session, limit: int) -> Sequence[str]:
     return db.scalars(taken.returning(LooseBytes.key)).all()
 
 
+def remove_bytes(key: str) -> None:
+    """Removes what lies at a place; one that ends in a slash is a folder."""
+    if key.endswith("/"):
+        get_storage().delete_prefix(key.rstrip("/"))
+    else:
+        get_storage().delete(key)
+
+
 def forget_loose(db: Session, keys: Collection[str]) -> None:
     """Forgets places whose bytes were removed."""
     db.execute(delete(LooseBytes).where(LooseBytes.key.in_(keys)))

@@ -60,7 +60,7 @@ def _about_base_url(request: Request) -> str:
     path, base = request.url.path, f"{request.base_url}v1"
     if path.startswith(f"{API}v1/"):
         return f". The path has /v1 twice: set the client's base_url to {base}."
-    if not path.startswith(("/v1/", PAGES)):
+    if not path.startswith((API, PAGES)):
         return f". The paths of the API begin with /v1: set the client's base_url to {base}."
     return ""
 

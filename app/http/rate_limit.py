@@ -31,12 +31,12 @@ MAX_KEYS = 10_000
 
 # The same arithmetic as `_taken`, in one step and by the store's own clock.
 TAKE = """
-local limit, time = tonumber(ARGV[1]), redis.call('TIME')
+local limit, cost, time = tonumber(ARGV[1]), tonumber(ARGV[2]), redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local kept = redis.call('HMGET', KEYS[1], 'tokens', 'at')
 local tokens = math.min(limit, (tonumber(kept[1]) or limit) + (now - (tonumber(kept[2]) or now)) * limit / 60)
 local taken = 0
-if tokens >= 1 then tokens = tokens - 1; taken = 1 end
+if tokens >= cost then tokens = math.min(limit, tokens - cost); taken = 1 end
 redis.call('HSET', KEYS[1], 'tokens', string.format('%.6f', tokens), 'at', string.format('%.6f', now))
 redis.call('EXPIRE', KEYS[1], 61)
 return {taken, string.format('%.6f', tokens)}
@@ -57,11 +57,16 @@ class Grant(NamedTuple):
             "x-ratelimit-reset-requests": duration((self.limit - self.tokens) / self.limit * MINUTE),
         }
 
+    @property
+    def wait(self) -> float:
+        """Returns the seconds until there is a whole request again."""
+        return max(0.0, (1 - self.tokens) / self.limit * MINUTE)
+
     def check(self) -> None:
         """Raises `RateLimited`, which says how long to wait."""
         if self.is_granted:
             return
-        wait = (1 - self.tokens) / self.limit * MINUTE
+        wait = self.wait
         raise RateLimited(
             f"Rate limit reached: this key may make {self.limit} requests per minute. "
             f"Try again in {duration(wait)}.",
@@ -80,25 +85,28 @@ class RateLimiter:
         self._script: Callable[..., Any] | None = None
         self._away_until = -math.inf
 
-    def take(self, key_id: str, limit: int, broker_url: str) -> Grant:
-        """Takes one request out of a key's bucket, which holds `limit` and fills up once a minute."""
+    def take(self, key_id: str, limit: int, broker_url: str, cost: int = 1) -> Grant:
+        """Takes one request out of a key's bucket, which holds `limit` and fills up once a minute.
+
+        A `cost` of -1 puts one back that was taken and is not to count.
+        """
         script = self._script_of(broker_url)
         if script and self._clock() >= self._away_until:
             try:
-                taken, tokens = script(keys=[f"cherry:rate:{key_id}"], args=[limit])
+                taken, tokens = script(keys=[f"cherry:rate:{key_id}"], args=[limit, cost])
                 return Grant(bool(taken), limit, float(tokens))
             except redis.RedisError as problem:
                 self._away_until = self._clock() + AWAY_SECONDS
                 log.warning(
                     "rate_limit_store_away", problem=str(problem), for_now="each process counts alone"
                 )
-        return self._take_own(key_id, limit)
+        return self._take_own(key_id, limit, cost)
 
-    def _take_own(self, key_id: str, limit: int) -> Grant:
+    def _take_own(self, key_id: str, limit: int, cost: int) -> Grant:
         now = self._clock()
         with self._lock:
             tokens, at = self._own.pop(key_id, (float(limit), now))
-            is_granted, tokens = _taken(tokens, now - at, limit)
+            is_granted, tokens = _taken(tokens, now - at, limit, cost)
             self._own[key_id] = (tokens, now)
             while len(self._own) > MAX_KEYS:
                 self._own.popitem(last=False)
@@ -121,10 +129,10 @@ def duration(seconds: float) -> str:
     return f"{whole // 60}m{whole % 60}s" if whole >= 60 else f"{whole}s"
 
 
-def _taken(tokens: float, elapsed: float, limit: int) -> tuple[bool, float]:
-    """Fills a bucket up by what has flowed in meanwhile, then takes one out if there is one."""
+def _taken(tokens: float, elapsed: float, limit: int, cost: int) -> tuple[bool, float]:
+    """Fills a bucket up by what has flowed in meanwhile, then takes the cost out if there is as much."""
     tokens = min(limit, tokens + elapsed * limit / MINUTE)
-    return (True, tokens - 1) if tokens >= 1 else (False, tokens)
+    return (True, min(limit, tokens - cost)) if tokens >= cost else (False, tokens)
 
 
 def _client(broker_url: str) -> redis.Redis | None:

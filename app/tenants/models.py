@@ -77,6 +77,18 @@ class ApiKey(KeyColumns, Base):
     """None for a key that the operator made."""
 
 
+class DashboardSession(Base):
+    """Somebody has signed in to the dashboard with a key, and stays so while the key is valid."""
+
+    __tablename__ = "dashboard_sessions"
+
+    digest: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    """SHA-256 of what the cookie holds."""
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
 class AdminApiKey(KeyColumns, Base):
     """A key that manages an organisation: its projects, their keys, and keys like itself."""
 

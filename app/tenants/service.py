@@ -7,7 +7,7 @@ import zlib
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Select, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -115,7 +115,7 @@ def _columns(name: str, plaintext: str, expires_after: timedelta | None) -> dict
     return {
         "id": random_id("key_"),
         "name": name,
-        "digest": _digest(plaintext),
+        "digest": digest(plaintext),
         "redacted": masked(plaintext),
         "expires_at": expiry(expires_after),
     }
@@ -162,19 +162,23 @@ def find_key(db: Session, plaintext: str) -> KeyOwner | None:
     """
     if plaintext.startswith(PREFIX) and not is_well_formed(plaintext):
         return None
+    row = db.execute(valid_keys().where(ApiKey.digest == digest(plaintext))).first()
+    return KeyOwner(*row) if row else None
+
+
+def valid_keys() -> Select[ApiKey, Project]:
+    """Selects the keys that open something, each with the project that it opens."""
     query = select(ApiKey, Project).join(Project, Project.id == ApiKey.project_id)
     query = query.outerjoin(ServiceAccount, ServiceAccount.id == ApiKey.service_account_id)
     has_role = or_(ServiceAccount.role.is_(None), ServiceAccount.role != "none")
-    good = (ApiKey.digest == _digest(plaintext), *is_valid(ApiKey), Project.archived_at.is_(None), has_role)
-    row = db.execute(query.where(*good)).first()
-    return KeyOwner(*row) if row else None
+    return query.where(*is_valid(ApiKey), Project.archived_at.is_(None), has_role)
 
 
 def find_admin_key(db: Session, plaintext: str) -> AdminKeyOwner | None:
     """Does the same for keys that manage an organisation."""
     if plaintext.startswith(PREFIX) and not is_well_formed(plaintext):
         return None
-    good = (AdminApiKey.digest == _digest(plaintext), *is_valid(AdminApiKey))
+    good = (AdminApiKey.digest == digest(plaintext), *is_valid(AdminApiKey))
     key = db.scalars(select(AdminApiKey).where(*good)).first()
     return AdminKeyOwner(key) if key else None
 
@@ -221,5 +225,6 @@ def _checksum(secret: str) -> str:
     return digits
 
 
-def _digest(plaintext: str) -> bytes:
+def digest(plaintext: str) -> bytes:
+    """Returns the SHA-256 by which keys are stored and found."""
     return hashlib.sha256(plaintext.encode("utf-8", "surrogateescape")).digest()

@@ -9,6 +9,9 @@ from functools import lru_cache
 from graders.code.frame import IMPORTS
 from graders.code.python_tests import PythonTest
 
+_USUAL = (None, "np", "pd", "sp", "sym", "dt", "nx", "plt")
+"""Names that modules are imported by."""
+
 
 @lru_cache(maxsize=256)
 def _made_by(code: str) -> tuple[frozenset[str], Mapping[str, str]]:
@@ -25,10 +28,12 @@ def _made_by(code: str) -> tuple[frozenset[str], Mapping[str, str]]:
                 defined.add(name)
             case ast.Import(names=names):
                 for one in names:
+                    if one.asname not in _USUAL:
+                        continue  # a module by another's name would judge by other functions
                     imported[(one.asname or one.name).partition(".")[0]] = ast.unparse(ast.Import([one]))
             case ast.ImportFrom(names=names, level=0):
                 for one in names:
-                    if one.asname is None:  # another name would give the test another function than it means
+                    if one.asname is None:
                         imported[one.name] = ast.unparse(ast.ImportFrom(statement.module, [one], 0))
             case ast.Assign() | ast.AnnAssign():
                 defined |= {node.id for node in _stored(statement)}

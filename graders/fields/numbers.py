@@ -9,6 +9,7 @@ from typing import Any
 
 from graders.fields.spec import NumberRule
 from graders.fields.units import converted, find_unit
+from graders.minus import plain_minus
 
 MAX_NUMBER = 80
 """Characters of a text that may be a number."""
@@ -24,8 +25,6 @@ _COMMA = re.compile(
     rf"[-+]?(?:(?:[0-9]{{1,3}}(?:[.{_SPACE}][0-9]{{3}})+|[0-9]+)(?:,[0-9]*)?|,[0-9]+){_POWER}"
 )
 _SEPARATORS = re.compile(r"[,'\u2019 \u00a0\u2009\u202f]")
-_MINUS = re.compile(r"[\u2212\u2013\ufe63\uff0d](?=[0-9.,])|\u2212")
-"""Typographic signs that stand for a minus before a number."""
 _WHOLE = re.compile(r"[-+]?[0-9]{1,60}")
 
 _SIGNS = """
@@ -57,7 +56,7 @@ def read_number(value: Any, rule: NumberRule) -> float | None:
         return value
     if not isinstance(value, str) or len(value) > MAX_NUMBER:
         return None
-    text = _MINUS.sub("-", value.strip())
+    text = plain_minus(value.strip())
     if rule.currency is not None:
         text = _without_currency(text, rule.currency) or ""
     if rule.unit is not None:

@@ -1,18 +1,18 @@
 """Grades `math`: is the answer the same number or expression as the reference? An extension of ours.
 
-Two plain numbers are compared here; anything else by math-verify, in a process that is killed if it is slow.
+Numbers and lists of them are compared here; all else by math-verify, in a process that is killed if slow.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from itertools import islice
 from typing import Any, NamedTuple
 
 from graders.grading import Score, grade_by
-from graders.math.extract import MAX_ANSWER, answers, tidy
+from graders.math.compare import NeedsLibrary, compared_here
+from graders.math.extract import MAX_ANSWER, answers, reference_answer
 from graders.math.process import ComparerBroken, ComparisonSlow, comparers
 from graders.math.spec import MathSpec
 from graders.spec_base import Extractor
@@ -21,8 +21,6 @@ from graders.types import FailureKind, Grade, GradeFailed, Sample
 
 MAX_TEXT = 262_144
 """Characters of a completion that are searched for the answer, from its end."""
-
-_PLAIN_NUMBER = re.compile(r"[-+\u2212]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,60})(?:\.[0-9]{1,60})?")
 
 
 class _Comparison(NamedTuple):
@@ -65,16 +63,15 @@ class MathAnswer:
         return grade_by(self._score, sample, item)
 
     def _score(self, sample: Sample, item: Mapping[str, Any]) -> Score:
-        rendered = self.reference.render(sample, item)
-        reference = next(answers(rendered, ["boxed", "hash", "whole"]), "")
+        reference = reference_answer(self.reference.render(sample, item))
         text = self.input.render(sample, item)[-MAX_TEXT:]
-        candidates = list(dict.fromkeys(answers(text, self.extract)))
+        found_in = answers(text, self.extract)
+        candidates = dict.fromkeys(found_in if self.any_candidate else islice(found_in, 1))
         if not candidates:
             self._compare(reference, "")
             return Score(0.0, {"parsed": 0.0, "equal": 0.0}, "no answer was found in the text")
-        tried = candidates if self.any_candidate else candidates[:1]
         best = _Comparison(parsed=False, equal=False, note="")
-        for candidate in tried:
+        for candidate in candidates:
             found = self._compare(reference, candidate)
             best = max(best, found)
         return Score(float(best.equal), {"parsed": float(best.parsed), "equal": float(best.equal)}, best.note)
@@ -84,53 +81,40 @@ class MathAnswer:
 
         Raises `GradeFailed`: invalid_variable_error for the reference's fault, other_error for ours.
         """
-        one, other = plain_number(reference), plain_number(answer)
-        if one is not None and (other is not None or not answer):
-            same = other is not None and _same_number(one, other, self.decimals)
-            return _judged(answer, reference, parsed=other is not None, equal=same)
+        here = compared_here(reference, answer, self.decimals)
+        if not isinstance(here, NeedsLibrary):
+            return _judged(answer, reference, parsed=here is not None, equal=bool(here))
+        if here.reference is None or len(here.reference) > MAX_ANSWER:
+            raise _unusable(reference, "is no number or expression that can be read")
         try:
-            result = self._ask(reference, answer)
-            if result is None or "error" in result:
-                return self._blame(
-                    reference, answer, "took too long to compare" if result is None else "cannot be read"
-                )
+            result = self._ask(here.reference, here.answer)
+            if (why := _fault(result)) is not None:
+                return self._blame(reference, here.reference, answer, why)
         except ComparerBroken as broken:
             raise GradeFailed(FailureKind.OTHER, f"Expressions cannot be compared: {broken}.") from None
         if not result["reference"]:
             raise _unusable(reference, "is no number or expression that can be read")
         return _judged(answer, reference, parsed=result["parsed"], equal=result["equal"])
 
-    def _ask(self, reference: str, answer: str) -> dict[str, Any] | None:
-        """Returns the result of a comparing process; None if it took too long."""
+    def _ask(self, reference: str, answer: str) -> dict[str, Any]:
+        """Returns the result of a comparing process; it says so if that took too long."""
         request = {"reference": reference, "answer": answer, "decimals": self.decimals, "strict": self.strict}
-        if len(reference) > MAX_ANSWER:
-            raise _unusable(reference, f"is longer than {MAX_ANSWER:,} characters")
         try:
             return comparers().compare(request, self.time_limit)
         except ComparisonSlow:
-            return None
+            return {"error": "slow", "why": "took too long to compare"}
 
-    def _blame(self, reference: str, answer: str, why: str) -> _Comparison:
+    def _blame(self, reference: str, latex: str, answer: str, why: str) -> _Comparison:
         """Puts the fault on the answer, unless the reference cannot be compared with 0 either."""
-        alone = self._ask(reference, "0")
-        if alone is None or not alone.get("reference"):
-            raise _unusable(reference, why)
+        alone = self._ask(latex, "0")
+        if (fault := _fault(alone)) is not None or not alone["reference"]:
+            raise _unusable(reference, fault or why)
         return _Comparison(parsed=False, equal=False, note=f"the answer {_shown(answer)} {why}")
 
 
-def plain_number(text: str) -> Decimal | None:
-    """Returns a number in digits, with commas only between thousands; None for any other text."""
-    if not _PLAIN_NUMBER.fullmatch(text):
-        return None
-    return Decimal(text.replace(",", "").replace("\u2212", "-"))
-
-
-def _same_number(one: Decimal, other: Decimal, decimals: int) -> bool:
-    """Tells whether whole numbers are the same, and others once rounded."""
-    if one == other:
-        return True
-    is_whole = one == one.to_integral_value() and other == other.to_integral_value()
-    return not is_whole and abs(one - other) <= Decimal(5) * Decimal(10) ** -(decimals + 1)
+def _fault(result: Mapping[str, Any]) -> str | None:
+    """Returns why there is no verdict, or None where there is one."""
+    return str(result.get("why", "cannot be read")) if "error" in result else None
 
 
 def _judged(answer: str, reference: str, *, parsed: bool, equal: bool) -> _Comparison:
@@ -144,7 +128,7 @@ def _judged(answer: str, reference: str, *, parsed: bool, equal: bool) -> _Compa
 
 
 def _shown(text: str) -> str:
-    return tidy(text)[:60] or "''"
+    return text[:60] or "''"
 
 
 def _unusable(reference: str, why: str) -> GradeFailed:

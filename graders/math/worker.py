@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 MEMORY_BYTES = 2 * 2**30
-
-PLAIN = re.compile(r"[-+(.0-9][0-9+\-*/^()., %]*[0-9)%]|[0-9]")
-"""What may be read as a plain expression: the library would pick the last number of any other text."""
 
 
 def main() -> None:
@@ -41,40 +38,65 @@ def main() -> None:
         results.flush()
 
 
-def _comparer() -> Any:
-    """Loads sympy, which takes most of a second, and returns the function that compares."""
-    from math_verify import parse, verify
-    from math_verify.parser import ExprExtractionConfig, LatexExtractionConfig
+def _reader() -> Callable[[str], list[Any]]:
+    """Loads sympy, which takes most of a second, and returns the function that reads an answer."""
+    from latex2sympy2_extended import NormalizationConfig
+    from math_verify import parse
+    from math_verify.parser import LatexExtractionConfig
 
-    latex, plain = [LatexExtractionConfig()], [ExprExtractionConfig()]
+    from graders.math import size
+
+    as_it_is = NormalizationConfig(
+        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
+    )
+    latex = [LatexExtractionConfig(normalization_config=as_it_is)]
 
     def read(text: str) -> list[Any]:
-        """Returns what a bare answer means, as sympy's objects. Numbers among words are not looked for.
+        """Returns what a bare answer means, as sympy's objects, not evaluated.
 
-        Plain expressions end in Python's `eval`, so nothing but digits and operators may get there.
+        The library's other reading, of plain text, ends in Python's `eval` and picks a number among words.
         """
-        if "$" in text:
+        if "$" in text.replace("\\$", ""):
             return []
-        forms = [(f"${text}$", latex)]
-        if PLAIN.fullmatch(text):
-            forms.append((text, plain))
-        found = [
-            parse(form, targets, fallback_mode="no_fallback", parsing_timeout=None) for form, targets in forms
-        ]
-        return [one for each in found for one in each]
+        if size.is_too_large_to_parse(text):
+            raise size.TooLarge
+        found = parse(f"${text}$", latex, fallback_mode="no_fallback", parsing_timeout=None)
+        if max(map(size.digits, found), default=0.0) > size.MAX_DIGITS:
+            raise size.TooLarge
+        return list(found)
+
+    return read
+
+
+def _comparer() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Returns the function that compares."""
+    from math_verify import verify
+
+    from graders.math.nearness import are_both_unsolvable, are_near
+    from graders.math.size import TooLarge
+
+    read = _reader()
 
     def compare(request: dict[str, Any]) -> dict[str, Any]:
         """Tells whether the `reference` and the answer (`parsed`) can be read, and whether they are equal."""
+        decimals = request["decimals"]
         try:
             reference = read(request["reference"])
             answer = read(request["answer"]) if reference and request["answer"] else []
-            is_equal = bool(answer) and verify(
-                reference,
-                answer,
-                float_rounding=request["decimals"],
-                strict=request["strict"],
-                timeout_seconds=None,
+            is_equal = (
+                bool(answer)
+                and verify(
+                    reference,
+                    answer,
+                    float_rounding=decimals,
+                    strict=request["strict"],
+                    timeout_seconds=None,
+                )
+                and are_near(reference[0], answer[0], decimals)
+                and not are_both_unsolvable(reference[0], answer[0])
             )
+        except TooLarge:
+            return {"error": "too large", "why": TooLarge.why}
         except (Exception, RecursionError, MemoryError) as problem:
             return {"error": f"{type(problem).__name__}: {problem}"[:300]}
         return {"reference": bool(reference), "parsed": bool(answer), "equal": bool(is_equal)}

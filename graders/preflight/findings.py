@@ -89,8 +89,8 @@ def findings_of(
         *_unknown_reference(references),
         *_failures(trials),
         *_unasked(spec, rows),
-        *_unseen_thoughts(spec),
         *_beside(beside or {}),
+        *_unseen_thoughts(spec),
         *_below_maximum(spec, of_references),
         *_uneven(spec, of_references),
         *constant,
@@ -135,6 +135,17 @@ def _unasked(spec: GraderSpec, rows: Sequence[Mapping[str, Any]]) -> Iterator[Fi
         yield Finding("field_never_asked", "warn", message)
 
 
+def _beside(beside: Mapping[int, Sequence[str]]) -> Iterator[Finding]:
+    """Finds tests that an answer could tamper with."""
+    if beside:
+        rows = tuple(beside)
+        message = (
+            f"Tests run in one process with the answer, which could tamper with them ({_of_rows(rows)}; "
+            f"{beside[rows[0]][0]}). Write asserts that call the answer's functions with plain values."
+        )
+        yield Finding("tests_beside_the_answer", "warn", message, rows)
+
+
 def _unseen_thoughts(spec: GraderSpec) -> Iterator[Finding]:
     """Finds graders that speak of a tag which opens thoughts, and never see one."""
     parts = spec.subgraders if isinstance(spec, MultiSpec) else {"": spec}
@@ -149,17 +160,6 @@ def _unseen_thoughts(spec: GraderSpec) -> Iterator[Finding]:
                 'it "thoughts": "none" if it should see them.'
             )
             yield Finding("thoughts_unseen", "warn", message)
-
-
-def _beside(beside: Mapping[int, Sequence[str]]) -> Iterator[Finding]:
-    """Finds tests that an answer could tamper with."""
-    if beside:
-        rows = tuple(beside)
-        message = (
-            f"Tests run in one process with the answer, which could tamper with them ({_of_rows(rows)}; "
-            f"{beside[rows[0]][0]}). Write asserts that call the answer's functions with plain values."
-        )
-        yield Finding("tests_beside_the_answer", "warn", message, rows)
 
 
 def _failures(trials: Sequence[Trial]) -> Iterator[Finding]:

@@ -70,6 +70,7 @@ class Report(NamedTuple):
         """Returns the report as JSON has it."""
         return {
             "findings": [finding.as_dict() for finding in self.findings],
+            "is_hopeless": self.hopeless is not None,
             "trials": [trial.as_dict() for trial in self.trials],
             "skipped": self.skipped,
             "seconds": round(self.seconds, 3),
@@ -101,9 +102,9 @@ def preflight(
     deadline = started + 2 * bounds.seconds
     beside = {row: found for row in tried if (found := tests_beside(grader, rows[row], deadline))}
     findings = findings_of(spec, rows, references, trials, beside)
-    hopeless = None
-    if _is_worth_a_second_look(trials, len(plan)):
-        hopeless = _failure_of_all(grader, rows, tried, monotonic() + bounds.seconds) and trials[0].failure
+    hopeless = trials[0].failure if _is_worth_a_second_look(trials, len(plan)) else None
+    if hopeless and not _fails_on_what_they_hold(grader, [rows[row] for row in tried], deadline):
+        hopeless = None
     return Report(findings, trials, len(plan) - len(trials), monotonic() - started, hopeless)
 
 
@@ -113,23 +114,19 @@ def _is_worth_a_second_look(trials: Sequence[Trial], planned: int) -> bool:
     return is_enough and not _is_out_of_order(trials) and all(t.counts_as is None for t in trials)
 
 
-def _failure_of_all(
-    grader: Grader, rows: Sequence[Mapping[str, Any]], tried: Sequence[int], deadline: float
-) -> Failure | None:
-    """Returns a failure if what the rows hold cannot be graded either; None if any of it can.
+def _fails_on_what_they_hold(grader: Grader, rows: Sequence[Mapping[str, Any]], deadline: float) -> bool:
+    """Tells whether nothing that rows hold can be graded either, as far as the time goes.
 
     A grader may rightly fail on every hostile answer: `float(sample["output_text"])` does.
     """
-    failure = None
-    for row in tried:
-        for probe in plausible(rows[row]):
-            if failure and monotonic() > deadline:
-                return failure
-            grade = grade_safely(grader, Sample(output_text=probe.text), rows[row])
+    for row in rows:
+        for probe in plausible(row):
+            grade = grade_safely(grader, Sample(output_text=probe.text), row)
             if grade.reward is not None or (grade.failure and grade.failure.kind.is_servers_fault):
-                return None
-            failure = grade.failure
-    return failure
+                return False
+            if monotonic() > deadline:
+                return True
+    return True
 
 
 def is_costly(spec: GraderSpec) -> bool:

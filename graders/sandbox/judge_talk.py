@@ -150,12 +150,15 @@ kinds: dict[str, type[BaseException]] = {}
 def _exception(message: str, names: list[str]) -> BaseException:
     """Returns an exception whose kinds are called like the completion's, down to the built-in one."""
     *own, known = names
-    kind: Any = getattr(builtins, known, Exception)
-    if kind in (UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError):
-        kind = UnicodeError
+    found = getattr(builtins, known, None)  # a name that the completion gives: of whatever it likes
+    kind = found if isinstance(found, type) and issubclass(found, BaseException) else Exception
+    if issubclass(kind, UnicodeError):
+        kind = UnicodeError  # its kinds are made of more than a message
+    if issubclass(kind, BaseExceptionGroup):
+        kind = Exception
     for name in reversed(own):
         kind = kinds.setdefault(name, type(name, (kind,), {}))
-    return kind(message)  # type: ignore[no-any-return]
+    return kind(message)
 
 
 def _change(argument: Any, now: Any) -> None:

@@ -24,8 +24,8 @@ MAX_TEMPLATE_BYTES = 2**20
 """The longest published templates have 20 kB."""
 
 GIVE_ONE = (
-    f"there is no chat template: put one into {TEMPLATE}, that of an instruction-tuned model of the same"
-    " family or one of your own (docs/models.md shows a short one)"
+    f"put one into {TEMPLATE}, that of an instruction-tuned model of the same family or one of your own"
+    " (docs/models.md shows a short one)"
 )
 
 
@@ -93,15 +93,15 @@ def template_fault(folder: Path, tokenizer_config: Mapping[str, Any]) -> tuple[s
     if isinstance(found, str) and found.strip():
         return None
     if (folder / OLD_TEMPLATE).is_file():
-        return OLD_TEMPLATE, f"is not read by tokenizers, and {GIVE_ONE}"
-    return TOKENIZER_CONFIG, f"has no chat template, and {GIVE_ONE}"
+        return OLD_TEMPLATE, f"is no place where tokenizers look for a template: {GIVE_ONE}"
+    return TOKENIZER_CONFIG, f"has no chat template: {GIVE_ONE}"
 
 
 def _file_fault(path: Path) -> str | None:
     try:
         if path.stat().st_size > MAX_TEMPLATE_BYTES:
             return f"has more than {MAX_TEMPLATE_BYTES:,} bytes"
-        return None if path.read_text("utf-8").strip() else f"is empty, so {GIVE_ONE}"
+        return None if path.read_text("utf-8").strip() else f"is an empty chat template: {GIVE_ONE}"
     except OSError as problem:
         return f"cannot be read: {problem.strerror}"
     except ValueError:

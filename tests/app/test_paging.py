@@ -17,6 +17,8 @@ from sqlalchemy.orm import Session
 
 from app.files.models import File
 from app.left_places import LeftPlace
+from app.tenants.models import Project
+from app.tenants.service import create_project
 from app.webhooks.models import WebhookDelivery
 from tests.app.webhooks.webhook_rows import emit
 from tests.factories import (
@@ -57,16 +59,15 @@ def names_seen_while_deleting(
     return seen
 
 
-@pytest.mark.parametrize("order", ["asc", "desc"])
-def test_files(http: httpx.Client, db: Session, tenant: Tenant, order: str) -> None:
-    made = [make_file(db, tenant.project_id).id for _ in range(N)]
-    db.commit()
-
+def test_files(http: httpx.Client, db: Session, tenant: Tenant) -> None:
     def forget(file_id: str) -> None:
         http.delete(f"/v1/files/{file_id}").raise_for_status()
 
-    assert names_seen_while_deleting(http, "/v1/files", forget, order=order) == Counter(made)
-    assert http.get("/v1/files").json()["data"] == []
+    for order in ("asc", "desc"):
+        made = [make_file(db, tenant.project_id).id for _ in range(N)]
+        db.commit()
+        assert names_seen_while_deleting(http, "/v1/files", forget, order=order) == Counter(made)
+        assert http.get("/v1/files").json()["data"] == []
 
 
 def test_files_that_expire_before_and_after_the_sweep(
@@ -119,6 +120,19 @@ def test_service_accounts_and_keys(admin: httpx.Client, tenant: Tenant) -> None:
     assert names_seen_while_deleting(admin, f"{project}/api_keys", forget("api_keys")) == keys
     accounts = names_seen_while_deleting(admin, f"{project}/service_accounts", forget("service_accounts"))
     assert accounts == Counter(made)
+
+
+def test_projects_that_are_erased(admin: httpx.Client, db: Session, tenant: Tenant) -> None:
+    made = [create_project(db, tenant.organization_id, "x").id for _ in range(N)]
+    db.commit()
+
+    def forget(project_id: str) -> None:
+        if project_id in made:
+            db.execute(delete(Project).where(Project.id == project_id))
+            db.commit()
+
+    seen = names_seen_while_deleting(admin, "/v1/organization/projects", forget)
+    assert seen == Counter([tenant.project_id, *made])
 
 
 def test_permissions(http: httpx.Client, db: Session, tenant: Tenant) -> None:
@@ -179,18 +193,19 @@ def test_every_list_by_age_leaves_places(db: Session) -> None:
     }
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_the_case_that_was_found(server_url: str, tenant: Tenant, number: int, db: Session) -> None:
-    case = json.loads(shared_path("cases/api/api-page-after-deleted.json").read_text())["cases"][number]
-    for each in range(12):
-        make_file(db, tenant.project_id, b"x", purpose="user_data", name=f"p{each}.jsonl")
+def test_the_cases_that_were_found(server_url: str, tenant: Tenant, db: Session) -> None:
+    for case in json.loads(shared_path("cases/api/api-page-after-deleted.json").read_text())["cases"]:
+        for each in range(12):
+            make_file(db, tenant.project_id, b"x", purpose="user_data", name=f"p{each}.jsonl")
+            db.commit()
+        seen: list[str] = []
+        with openai.OpenAI(base_url=f"{server_url}/v1", api_key=tenant.key, max_retries=0) as client:
+            for file in client.files.list(purpose="user_data", limit=case["limit"], order="asc"):
+                seen.append(file.filename)
+                named = case["delete"]
+                if file.filename in named if isinstance(named, list) else len(seen) % 3 == 0:
+                    client.files.delete(file.id)
+                assert len(seen) <= 40
+        assert seen == [f"p{each}.jsonl" for each in range(case["expected"])]
+        db.execute(delete(File))
         db.commit()
-    seen: list[str] = []
-    with openai.OpenAI(base_url=f"{server_url}/v1", api_key=tenant.key, max_retries=0) as client:
-        for file in client.files.list(purpose="user_data", limit=case["limit"], order="asc"):
-            seen.append(file.filename)
-            named = case["delete"]
-            if file.filename in named if isinstance(named, list) else len(seen) % 3 == 0:
-                client.files.delete(file.id)
-            assert len(seen) <= 40
-    assert seen == [f"p{each}.jsonl" for each in range(case["expected"])]

@@ -206,6 +206,15 @@ def test_a_file_that_is_no_jsonl_is_told_once_by_what_it_is(
     assert "a data file is JSONL: one JSON object on each line" in line
 
 
+@pytest.mark.parametrize(
+    "first", ['"messages": [1, 2]}', "# a note, and more", "{a, b}", "<a, b>", "nonsense"]
+)
+def test_a_first_line_with_a_fault_is_that_and_no_other_kind_of_file(tmp_path: Path, first: str) -> None:
+    with pytest.raises(DatasetInvalid) as caught:
+        read_rows(write(tmp_path, first, GOOD))
+    assert str(caught.value).startswith("line 1: not valid JSON")
+
+
 def test_rows_of_another_method_are_told_once_with_the_method(tmp_path: Path) -> None:
     chat = messages(("user", "a"), ("assistant", "b"))
     with pytest.raises(DatasetInvalid) as caught:

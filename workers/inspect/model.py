@@ -5,9 +5,12 @@ A template is a program. Whoever asks sets limits of time and memory for it, sin
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from methods.model_files.configs import TEMPLATE, TOKENIZER_CONFIG
 
 FROM_HERE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 ASKED = "Say the word cherry."
@@ -43,15 +46,21 @@ def _tokenizer_fault(folder: str) -> str | None:
     except MemoryError:
         raise
     except Exception as problem:
-        return f"the tokenizer cannot be loaded: {_said(problem)}"
+        return f"the tokenizer (tokenizer.json) cannot be loaded: {_said(problem)}"
     if not tokenizer.chat_template:
         return "the tokenizer has no chat template"
+    fault = _template_fault(tokenizer)
+    place = TEMPLATE if Path(folder, TEMPLATE).is_file() else TOKENIZER_CONFIG
+    return fault and f"the chat template ({place}) {fault}"
+
+
+def _template_fault(tokenizer: Any) -> str | None:
     try:
         rendered = tokenizer.apply_chat_template([USER], tokenize=False, add_generation_prompt=True)
     except MemoryError:
         raise
     except Exception as problem:  # a template is a program of its own and may fail in any way
-        return f"the chat template does not render a user's message: {_said(problem)}"
+        return f"does not render a user's message: {_said(problem)}"
     for conversation in ALSO_TRIED:
         _rendered_or_refused(tokenizer, **conversation)
     return _text_fault(rendered)
@@ -68,9 +77,9 @@ def _rendered_or_refused(tokenizer: Any, **conversation: Any) -> None:
 
 def _text_fault(rendered: str) -> str | None:
     if len(rendered) > MAX_RENDERED:
-        return f"the chat template makes {len(rendered):,} characters of a short question"
+        return f"makes {len(rendered):,} characters of a short question"
     if ASKED not in rendered:
-        return "the chat template renders a user's message without its text"
+        return "renders a user's message without its text"
     return None
 
 

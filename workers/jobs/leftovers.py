@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
+from app import left_places
 from app.checkpoints.models import Checkpoint
 from app.db import unit_of_work
 from app.disk import remove_unheld
@@ -38,10 +39,11 @@ def remove_stored(limit: int) -> int:
 
 
 def remove_folders() -> int:
-    """Remove working folders that a worker left which was killed; tells how many."""
+    """Remove working folders that a worker left which was killed, or whose job was erased; tells how many."""
     quiet = {folder.name: folder for folder in get_settings().data_dir.glob("runs/*") if _is_quiet(folder)}
     with unit_of_work() as db:
-        over = db.scalars(select(Job.id).where(Job.id.in_(quiet), Job.status.in_(TERMINAL))).all()
+        over = set(db.scalars(select(Job.id).where(Job.id.in_(quiet), Job.status.in_(TERMINAL))))
+        over.update(job_id for job_id in quiet if left_places.was_erased(db, job_id))
     for job_id in over:
         shutil.rmtree(quiet[job_id], ignore_errors=True)
     return len(over)

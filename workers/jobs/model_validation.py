@@ -54,11 +54,15 @@ def load_tokenizer(folder: Path) -> Any:
     """Returns the tokenizer of a model folder. Raises `JobInvalid`."""
     from transformers import AutoTokenizer
 
+    from workers.training.base.errors import is_panic
+
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except MemoryError:
         raise
-    except Exception as problem:  # its files hold whatever somebody has written
+    except BaseException as problem:  # its files hold whatever somebody has written
+        if not (isinstance(problem, Exception) or is_panic(problem)):
+            raise
         message = (
             f"The tokenizer of the model cannot be loaded: {type(problem).__name__}: {str(problem)[:500]}"
         )

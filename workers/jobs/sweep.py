@@ -17,6 +17,7 @@ from app.db import unit_of_work
 from app.files import service as files
 from app.idempotency import service as idempotency
 from app.storage import STORAGE_FAULTS, get_storage
+from app.tenants import sessions
 from app.uploads import service as uploads
 from workers.jobs import leftovers
 
@@ -51,7 +52,7 @@ def _loose_bytes(most: int) -> int:
     with unit_of_work() as db:
         keys = files.take_loose(db, most)
     for key in keys:
-        get_storage().delete(key)
+        files.remove_bytes(key)
     with unit_of_work() as db:
         files.forget_loose(db, keys)
     return len(keys)
@@ -88,6 +89,11 @@ def _idempotency_keys(most: int) -> int:
         return idempotency.remove_expired(db, most)
 
 
+def _ended_sessions(most: int) -> int:
+    with unit_of_work() as db:
+        return sessions.remove_ended(db, most)
+
+
 def _left_places(most: int) -> int:
     with unit_of_work() as db:
         return left_places.remove_old(db, most)
@@ -102,6 +108,7 @@ REMOVERS: dict[str, Callable[[int], int]] = {
     "working_folders": _working_folders,
     "scratch_folders": _scratch_folders,
     "idempotency_keys": _idempotency_keys,
+    "ended_sessions": _ended_sessions,
     "left_places": _left_places,
 }
 """By what they remove. Each is given how many it may take at most, and returns how many it has removed."""

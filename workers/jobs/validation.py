@@ -62,6 +62,7 @@ from workers.jobs.model_validation import (
     model_folder,
     model_shape,
 )
+from workers.training.base.errors import is_panic
 
 log = structlog.get_logger(__name__)
 
@@ -111,6 +112,13 @@ def _validate(claim: Claim) -> None:
         log.exception("validation_failed")
         with unit_of_work() as db:
             runs.finish_failed(db, claim, "server_error", "The server failed while it read the files.")
+        return
+    except BaseException as problem:
+        if not is_panic(problem):
+            raise
+        with unit_of_work() as db:
+            message = f"The tokenizer of the model gave up over a row: {problem}"
+            runs.finish_failed(db, claim, "model_invalid", clean(message), "model")
         return
     with unit_of_work() as db:
         status.update_held(db, claim)

@@ -182,7 +182,7 @@ def _settle(claim: Claim, end: End, code: int) -> None:
         _fail(claim, "validation_too_long", f"took longer than {get_settings().validation_limit}")
     elif end is End.LEASE_LOST or code in (Exit.OUTCOME_WRITTEN, Exit.LEASE_LOST, Exit.DATABASE_AWAY):
         return  # of the last, the lease runs out, and somebody tries again
-    elif code == OUT_OF_MEMORY:
+    elif code in (OUT_OF_MEMORY, -signal.SIGABRT):  # a library in Rust or C++ aborts where Python raises
         mib = get_settings().validation_memory_bytes // 2**20
         _fail(claim, "validation_out_of_memory", f"needed more than the {mib} MiB of memory that it may take")
     else:

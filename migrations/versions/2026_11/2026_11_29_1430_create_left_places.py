@@ -60,11 +60,15 @@ def upgrade() -> None:
             f"CREATE TRIGGER leave_place AFTER DELETE ON {table} "
             f"FOR EACH ROW EXECUTE FUNCTION leave_place('{owner}')"
         )
+    op.execute(
+        "CREATE TRIGGER leave_trace AFTER DELETE ON jobs FOR EACH ROW EXECUTE FUNCTION leave_place('id')"
+    )
 
 
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
     for table in LISTED:
         op.execute(f"DROP TRIGGER leave_place ON {table}")
+    op.execute("DROP TRIGGER leave_trace ON jobs")
     op.execute("DROP FUNCTION leave_place()")
     op.drop_table("left_places")

@@ -27,6 +27,7 @@ COMMANDS = (
     "migrate",
     "doctor",
     "keys",
+    "projects",
     "models",
     "jobs",
     "files",

@@ -172,7 +172,7 @@ def test_no_form_at_the_door_makes_a_fault(http: httpx.Client, subtests: pytest.
             assert response.status_code in (400, 401)
 
 
-BODIES = [b"", b"{}", b"[]", b"7", b'"x"', b'{"event_type": "none", "x": {}}', b'{"name": 1}']
+BODIES = [b"", b"{}", b"[]", b'{"event_type": "none", "name": 1}']
 
 
 def test_an_object_that_is_not_there_is_not_found_whatever_the_body(

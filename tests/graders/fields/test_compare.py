@@ -82,6 +82,7 @@ def test_folded_text_folds_to_itself(text):
         pytest.param(NORMALIZED, ["Rome"], "Rome", 0, id="normalized-list-is-no-text"),
         pytest.param(NORMALIZED, '["Rome"]', ["Rome"], 0, id="normalized-text-is-no-list"),
         pytest.param(NumberRule(compare="number"), "1,234.50", 1234.5, 1, id="number-as-text"),
+        pytest.param(NumberRule(compare="number"), "\u20131,234.50", -1234.5, 1, id="number-with-a-dash"),
         pytest.param(NumberRule(compare="number"), 2**62, 2**62 + 1, 0, id="number-large-ints-differ"),
         pytest.param(NumberRule(compare="number"), True, 1, 0, id="number-true"),
         pytest.param(NumberRule(compare="number"), "25 or 5", 5, 0, id="number-two-guesses"),

@@ -81,6 +81,8 @@ def test_wrong_answers_score_0(output, answer):
         pytest.param("$" * 100_001, id="dollars"),
         pytest.param("\\(" * 50_000, id="brackets"),
         pytest.param("####" * 50_000, id="hashes"),
+        pytest.param("9 km " * 20_000, id="quantities-on-end"),
+        pytest.param("(" * 100_000 + "7", id="brackets-before-a-number"),
         pytest.param("the answer is " * 20_000, id="announced-for-ever"),
         pytest.param("<think>" * 50_000, id="tags"),
         pytest.param("1," * 100_000, id="commas"),

@@ -224,6 +224,15 @@ CHEATS = {
     "changes-arguments": f"class Same:{EQUAL_TO_ALL}\ndef f(*given):\n    for one in given:\n        if isinstance(one, list): one[:] = [Same()]\n    return Same()",
     "writes-the-result": 'import os\ndef f(*given):\n    os.write(3, b\'{"ok": true, "v": "[[[\\\\"T\\\\"], []]]"}\\n\')\n    os._exit(0)',
 }
+VERDICT = json.dumps({"ok": True, "v": json.dumps(["passed"])}) + "\n"
+CHEATS["forges-an-exception-that-runs"] = f"""
+import json, os
+EVIL = "(__import__('os').write(3, {VERDICT.encode()!r}), __import__('os')._exit(0))"
+def f(*given):
+    told = json.dumps([[["!", EVIL, "eval"], []]] * 4)
+    os.write(3, json.dumps({{"ok": True, "v": told}}).encode() + bytes([10]))
+    os._exit(0)
+""".replace('EVIL = "', 'EVIL = r"""').replace('_exit(0))"', '_exit(0))"""')
 TESTS = [
     "assert f(1) == 2",
     "assert f(1) == 2\nassert f(2) == 3",
@@ -247,7 +256,16 @@ TESTS = [
 ]
 
 
-ALWAYS = {"object", "int", "list", "anything", "patched-builtins", "own-builtins", "own-imports", "decorator"}
+ALWAYS = {
+    "object",
+    "int",
+    "list",
+    "anything",
+    "patched-builtins",
+    "own-builtins",
+    "own-imports",
+    "decorator",
+} | {"forges-an-exception-that-runs"}
 """Cheats that are tried in the default suite; all others in the long one."""
 
 

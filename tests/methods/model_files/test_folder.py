@@ -178,7 +178,7 @@ def test_what_published_folders_hold_besides_is_let_be(tmp_path: Path) -> None:
             "names model-00002-of-00002.safetensors, which is missing",
             id="shard",
         ),
-        pytest.param("chat_template.jinja", b" \n", "is empty", id="empty-template"),
+        pytest.param("chat_template.jinja", b" \n", "is an empty chat template", id="empty-template"),
         pytest.param("chat_template.jinja", b"\xff", "is no text in UTF-8", id="template-in-no-text"),
         pytest.param(
             "chat_template.jinja", b"x" * (2**20 + 1), "has more than 1,048,576", id="huge-template"
@@ -226,7 +226,7 @@ def test_a_folder_without_a_chat_template_hears_how_to_give_one(tmp_path: Path, 
 
 def test_a_template_where_tokenizers_do_not_look_is_named(tmp_path: Path) -> None:
     (fault,) = faults(write(tmp_path, {"tokenizer_config.json": b"{}", "chat_template.json": b"{}"}))
-    assert fault.startswith("chat_template.json is not read by tokenizers")
+    assert fault.startswith("chat_template.json is no place where tokenizers look")
 
 
 def to_a_file(folder: Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 def tell(path: str) -> int:
     """Writes what it finds: its setting, the folder of its temporary files, whether torch is loaded."""
-    found = (os.environ["CHERRY_OF_THE_TEST"], tempfile.gettempdir(), str("torch" in sys.modules))
+    found = (os.environ["CHERRY_TEST_SECRET"], tempfile.gettempdir(), str("torch" in sys.modules))
     Path(path).write_text("\n".join(found))
     return 7
 

@@ -48,7 +48,7 @@ def test_a_child_has_this_environment_and_a_folder_for_its_temporary_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for value in ("first", "second"):  # they are forked from one process, which knows neither
-        monkeypatch.setenv("CHERRY_OF_THE_TEST", value)
+        monkeypatch.setenv("CHERRY_TEST_SECRET", value)
         with called("tell", tmp_path, path=str(tmp_path / "told")) as child:
             assert child.wait(120) == 7
         assert (tmp_path / "told").read_text().split("\n") == [value, str(tmp_path), "True"]

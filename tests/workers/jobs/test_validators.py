@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -183,3 +184,18 @@ def test_a_model_folder_that_was_changed_since_it_was_added_fails_the_job(
         " here: remove it.",
         "param": "model",
     }
+
+
+def test_a_library_that_aborts_at_the_limit_is_not_tried_again(
+    db: Session, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """These rules of a normalizer claim 4 GiB of states; where Python raises `MemoryError`, Rust aborts."""
+    use(monkeypatch, validation_memory_bytes=str(2**30))
+    make_templated(db, tiny_model, tmp_path / "odd", "{{ messages }}")
+    path = tmp_path / "odd" / "tokenizer.json"
+    rules = {"type": "Precompiled", "precompiled_charsmap": "/////wAAAAAA"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "normalizer": rules}))
+    job = make_job(db, model="odd")
+    validate_all("me", threading.Event())
+    assert fresh(db, job).error
+    assert (job.error["code"], job.attempt) == ("validation_out_of_memory", 1)

@@ -9,6 +9,14 @@ class EngineError(Exception):
     code = "engine_error"
 
 
+def is_panic(problem: BaseException) -> bool:
+    """Tells whether a library in Rust gave up, as tokenizers does over some files.
+
+    Such an error is no `Exception`, and its class can be imported from nowhere.
+    """
+    return type(problem).__name__ == "PanicException"
+
+
 class RunCancelled(EngineError):
     """Ends a run because `should_stop` said so.
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from methods.model_files.folder import ModelFolderInvalid, check_folder
-from workers.training.base.errors import ModelInvalid
+from workers.training.base.errors import ModelInvalid, is_panic
 from workers.training.model import attention
 
 CPU = torch.device("cpu")
@@ -124,8 +124,9 @@ def _faults_are_the_models(what: str) -> Iterator[None]:
         yield
     except (MemoryError, torch.AcceleratorError, torch.OutOfMemoryError, ModelInvalid):
         raise
-    except Exception as error:
-        if CPU_OUT_OF_MEMORY in str(error):
+    except BaseException as error:
+        is_of_a_library = isinstance(error, Exception) or is_panic(error)
+        if not is_of_a_library or CPU_OUT_OF_MEMORY in str(error):
             raise
         raise ModelInvalid(f"{what}: {type(error).__name__}: {str(error)[:MOST_SAID]}") from error
 

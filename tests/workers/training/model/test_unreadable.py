@@ -79,6 +79,12 @@ def a_tokenizer_of_nothing(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{}")
 
 
+def a_tokenizer_that_panics(folder: Path) -> None:
+    """What a library in Rust raises then is no `Exception`."""
+    charsmap = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+    edited(folder, "tokenizer.json", normalizer=charsmap)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -93,6 +99,7 @@ def a_tokenizer_of_nothing(folder: Path) -> None:
         a_text_for_a_number,
         an_end_of_no_token,
         a_tokenizer_of_nothing,
+        a_tokenizer_that_panics,
     ],
 )
 def test_the_model_is_to_blame(sharp: Path, tmp_path: Path, spoil: Callable[[Path], None]) -> None:

@@ -1,0 +1,89 @@
+"""`cherry projects`: projects, straight in the database."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from app.cli.connect import Data, open_database
+from app.cli.output import AsJson, CliError, console, errors, print_json, print_table
+
+cli = typer.Typer(help="Projects.", no_args_is_help=True)
+
+POLL_SECONDS = 0.5
+"""Between two looks at jobs that are being cancelled."""
+
+
+@cli.command("list")
+def list_projects(data: Data = None, as_json: AsJson = False) -> None:
+    """Show projects, the archived ones too."""
+    from sqlalchemy import select
+
+    from app.tenants.models import Project
+
+    with open_database(data) as db:
+        found = db.scalars(select(Project).order_by(Project.created_at, Project.id))
+        rows = [
+            {"id": row.id, "name": row.name, "created_at": row.created_at, "archived_at": row.archived_at}
+            for row in found
+        ]
+    if as_json:
+        print_json(rows)
+        return
+    headings = {"id": "ID", "name": "Name", "created_at": "Created", "archived_at": "Archived"}
+    seconds = [
+        {**row, **{k: f"{v:%Y-%m-%d %H:%M:%S}" for k, v in row.items() if hasattr(v, "year")}} for row in rows
+    ]
+    print_table(headings, seconds, empty="There are no projects.")
+
+
+@cli.command()
+def erase(
+    project_id: Annotated[str, typer.Argument(help="ID of the project: proj_...")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    wait: Annotated[
+        float, typer.Option(help="Seconds to wait for jobs that are being cancelled.", min=0)
+    ] = 120.0,
+    data: Data = None,
+) -> None:
+    """Remove a project for good: its rows, files, completions and weights. Its jobs are cancelled."""
+    from app.errors import NotFound
+    from app.organization import erasure
+    from app.settings import get_settings
+
+    try:
+        with open_database(data) as db:
+            found = erasure.holdings(db, project_id)
+    except NotFound:
+        raise CliError(f"there is no project {project_id}: `cherry projects list` shows them") from None
+    if not yes:
+        shown = ", ".join(f"{table.replace('_', ' ')} {count}" for table, count in found.rows.items())
+        errors.print(f"Project {project_id} ({found.name}) has: {shown}.", markup=False, soft_wrap=True)
+        typer.confirm("Erase all of this? There is no way back", abort=True, err=True)
+    _wait_until_over(project_id, wait, data)
+    with open_database(data) as db:
+        erased = erasure.erase(db, project_id)
+    erasure.remove_bytes(erased, get_settings().data_dir)
+    with open_database(data) as db:
+        erasure.forget(db, erased)
+    console.print(f"Erased {project_id}.", markup=False)
+
+
+def _wait_until_over(project_id: str, seconds: float, data: Data) -> None:
+    """Closes the project and waits until its trainings have stopped. Raises `CliError` if they do not."""
+    from app.organization import erasure
+
+    deadline = time.monotonic() + seconds
+    while True:
+        with open_database(data) as db:
+            at_work = erasure.close(db, project_id)
+        if not at_work:
+            return
+        if time.monotonic() > deadline:
+            raise CliError(
+                f"nothing was erased yet: {', '.join(at_work)} still runs and was told to stop; the project's"
+                " keys are closed. Run the command again once it is over"
+            )
+        time.sleep(POLL_SECONDS)
