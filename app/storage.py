@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -287,9 +286,9 @@ def get_storage() -> Storage:
 
 
 def written_folders() -> list[Path]:
-    """Returns the folders of this machine that the service writes to."""
+    """Returns the folders of this machine in which the service keeps things."""
     stored = get_storage().folder
-    return [get_settings().data_dir.absolute(), *([stored] if stored else []), Path(tempfile.gettempdir())]
+    return [get_settings().data_dir.absolute(), *([stored] if stored else [])]
 
 
 def _checked(key: str) -> str:

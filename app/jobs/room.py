@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -33,7 +36,8 @@ def leave_until_room(db: Session, claim: Claim) -> None:
     """
     fruitless = func.greatest(Job.fruitless_attempts - 1, 0)
     status.update_held(db, claim, fruitless_attempts=fruitless)
-    message = f"{fullest(written_folders())} has no room left; the files are read once it has"
+    folder = fullest([*written_folders(), Path(tempfile.gettempdir())])
+    message = f"{folder} has no room left; the files are read once it has"
     events.append(db, claim.job_id, "validation-waits-for-room", message, level="warn")
 
 
