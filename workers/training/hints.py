@@ -13,11 +13,15 @@ from methods import metrics as names
 from methods.train_config import TrainConfig
 
 STEPS_WITHOUT_SPREAD = 10
-"""Steps in a row in which no group has spread after which that is told; see above for the trial."""
+"""Steps in a row in which no group has spread after which that is told; see above for the trial. A run with fewer
+steps is told when none of them had one.
+"""
 TRUNCATED_SHARE = 0.5
 """Share of a step's completions that are cut from which on it counts. Chosen, not measured."""
 STEPS_TRUNCATED = 5
-"""Steps in a row with so many cut completions after which that is told. Chosen, not measured."""
+"""Steps in a row with so many cut completions after which that is told, or all of a shorter run. Chosen, not
+measured.
+"""
 
 ROUNDING = 1e-9
 """By how much of its size a reward may miss the range without a word: a formula's rounding is far below.
@@ -34,7 +38,9 @@ class Hints:
     is_range_asked_for: bool = False
     """Whether the owner was told that the grader should state its range."""
 
-    def after(self, step: int, values: Mapping[str, float], config: TrainConfig) -> Iterator[str]:
+    def after(
+        self, step: int, total_steps: int, values: Mapping[str, float], config: TrainConfig
+    ) -> Iterator[str]:
         """Takes in a step's metrics; yields a sentence for each thing that has now lasted long enough."""
         lowest = values.get(names.REWARD_MIN, 0.0)
         bound = 0.0 if config.reward_range is None else config.reward_range[0]
@@ -43,24 +49,31 @@ class Hints:
             yield _below_the_range(step, lowest, config)
         has_no_spread = values.get(names.NO_SPREAD_SHARE, 0.0) == 1.0
         self.without_spread = self.without_spread + 1 if has_no_spread else 0
-        if self.without_spread == STEPS_WITHOUT_SPREAD:
-            mean = values.get(names.REWARD_MEAN)
-            rewards = "" if mean is None else f" (mean {mean:.3g})"
-            yield (
-                f"Step {step}: for {STEPS_WITHOUT_SPREAD} steps all completions of each prompt had the same"
-                f" reward{rewards}, to a thousandth of the grader's range, so nothing was learnt. Either the"
-                " task is solved, or it is out of reach, or the grader does not tell answers apart: look at"
-                " the completions and their grades."
-            )
+        if self.without_spread == min(STEPS_WITHOUT_SPREAD, total_steps):
+            yield _without_spread(step, self.without_spread, values.get(names.REWARD_MEAN))
         share = values.get(names.TRUNCATED_SHARE.format(split="train"), 0.0)
         self.truncated = self.truncated + 1 if share >= TRUNCATED_SHARE else 0
-        if self.truncated == STEPS_TRUNCATED:
+        if self.truncated == min(STEPS_TRUNCATED, total_steps):
             yield (
                 f"Step {step}: {share:.0%} of the completions were cut at max_completion_tokens"
-                f" ({config.max_completion_tokens}), and for {STEPS_TRUNCATED} steps at least"
+                f" ({config.max_completion_tokens}), and for {_steps(self.truncated)} at least"
                 f" {TRUNCATED_SHARE:.0%}. What is cut is graded without its end: raise max_completion_tokens,"
                 " or ask for shorter answers."
             )
+
+
+def _steps(number: int) -> str:
+    return "1 step" if number == 1 else f"{number} steps"
+
+
+def _without_spread(step: int, lasted: int, mean: float | None) -> str:
+    """Says that nothing was learnt, and what that can mean."""
+    rewards = "" if mean is None else f" (mean {mean:.3g})"
+    return (
+        f"Step {step}: for {_steps(lasted)} all completions of each prompt had the same reward{rewards}, to a"
+        " thousandth of the grader's range, so nothing was learnt. Either the task is solved, or it is out of"
+        " reach, or the grader does not tell answers apart: look at the completions and their grades."
+    )
 
 
 def _below_the_range(step: int, lowest: float, config: TrainConfig) -> str:

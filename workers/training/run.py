@@ -170,7 +170,7 @@ class Run:
         values |= total_usage_metrics(self.progress.grader_usage)
         self.keeper.tell(self.epoch(step), values, clock)
         if step > 0:
-            for hint in self.progress.hints.after(step, values, self.config):
+            for hint in self.progress.hints.after(step, self.total_steps, values, self.config):
                 self.recorder.note("warn", hint)
         if candidate is not None:
             self.keeper.keep_checkpoint(candidate)

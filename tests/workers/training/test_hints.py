@@ -20,7 +20,11 @@ FOUND = {
 
 
 def told(
-    hints: Hints, steps: range, reward_range: tuple[float, float] | None = None, **values: float
+    hints: Hints,
+    steps: range,
+    reward_range: tuple[float, float] | None = None,
+    total_steps: int = 100,
+    **values: float,
 ) -> list[str]:
     config = TrainConfig(
         model="m",
@@ -35,7 +39,7 @@ def told(
         reward_range=reward_range,
     )
     step_values = {FOUND[name]: value for name, value in values.items()}
-    return [hint for step in steps for hint in hints.after(step, step_values, config)]
+    return [hint for step in steps for hint in hints.after(step, total_steps, step_values, config)]
 
 
 def test_steps_without_spread_are_told_once() -> None:
@@ -43,6 +47,16 @@ def test_steps_without_spread_are_told_once() -> None:
     (hint,) = told(hints, range(1, 40), spread=1.0, reward=0.0)
     assert hint.startswith(f"Step {STEPS_WITHOUT_SPREAD}: for {STEPS_WITHOUT_SPREAD} steps")
     assert "(mean 0)" in hint
+
+
+def test_a_short_run_is_told_when_all_its_steps_were_so() -> None:
+    (hint,) = told(Hints(), range(1, 4), total_steps=3, spread=1.0, reward=0.5)
+    assert hint.startswith("Step 3: for 3 steps all completions of each prompt had the same reward (mean 0.5)")
+    (only,) = told(Hints(), range(1, 2), total_steps=1, cut=1.0)
+    assert "and for 1 step at least 50%" in only
+    begun = Hints()
+    assert told(begun, range(1, 2), total_steps=3, spread=0.9) == []
+    assert told(begun, range(2, 4), total_steps=3, spread=1.0) == []
 
 
 def test_one_group_with_spread_begins_the_row_anew() -> None:
