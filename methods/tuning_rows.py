@@ -18,11 +18,20 @@ from methods.rows import (
 
 CHAT_ROLES = (*ROLES, "function")
 MAX_FUNCTIONS = 128
+MIN_SUPERVISED_ROWS = 10
+"""Fewest rows of a supervised training file, as at OpenAI."""
 
 
 def row_check(method: str) -> Check:
     """What a row must be for a method."""
     return {"supervised": _check_chat, "dpo": _check_preference}.get(method, check_row)
+
+
+def too_few(method: str, n_rows: int) -> str | None:
+    """Says what a training file lacks for a method when it has too few rows."""
+    if method != "supervised" or n_rows >= MIN_SUPERVISED_ROWS:
+        return None
+    return f"Training file has {n_rows} example(s), but must have at least {MIN_SUPERVISED_ROWS} examples"
 
 
 def learned_messages(item: Mapping[str, Any]) -> list[int]:

@@ -38,9 +38,7 @@ def open_client(url: str | None, key: str | None, data: Path | None) -> OpenAI:
     if url is None:
         state = read_state(folder)
         if state is None:
-            raise CliError(
-                f"no service runs on {folder}: start one with `cherry up`, or give --url and --key"
-            )
+            raise CliError(f"{no_service(folder)}, or give --url and --key")
         url = str(state["url"])
     if key is None:
         try:
@@ -49,6 +47,14 @@ def open_client(url: str | None, key: str | None, data: Path | None) -> OpenAI:
             raise CliError("no API key: give --key or set CHERRY_API_KEY") from None
     base = url.rstrip("/")
     return OpenAI(base_url=base if base.endswith("/v1") else f"{base}/v1", api_key=key)
+
+
+def no_service(folder: Path) -> str:
+    """Says that no service runs on a folder, and how to name the folder of one that does."""
+    return (
+        f"no service runs on {folder}: start one with `cherry up`, name the folder of a running one with --data"
+        " or CHERRY_DATA_DIR"
+    )
 
 
 def without_service() -> None:
@@ -72,7 +78,7 @@ def open_database(data: Path | None) -> Iterator[Session]:
         os.environ["CHERRY_DATA_DIR"] = state["data_dir"]
         os.environ["CHERRY_STORAGE_URL"] = state["storage_url"]
     elif not (os.environ.get("DATABASE_URL") or os.environ.get("CHERRY_DATABASE_URL")):
-        raise CliError(f"no service runs on {folder}: start one with `cherry up`, or set DATABASE_URL")
+        raise CliError(f"{no_service(folder)}, or set DATABASE_URL")
     os.environ.setdefault("CHERRY_BROKER_URL", "memory://")  # these commands wake nobody
     get_settings.cache_clear()
     with unit_of_work() as db:

@@ -69,7 +69,7 @@ def check(
 ) -> None:
     """Check a data set on this machine as a job would, and say what is wrong on which line."""
     from methods.rows import DatasetInvalid, missing_variables, read_rows
-    from methods.tuning_rows import row_check
+    from methods.tuning_rows import row_check, too_few
 
     try:
         rows = read_rows(path, check=row_check(method.value))
@@ -78,6 +78,8 @@ def check(
         lacks = str(invalid)
     if lacks:
         raise CliError(f"{path} is invalid:\n{lacks}")
+    if few := too_few(method.value, len(rows)):
+        raise CliError(f"{path}: {few}. It may still be a validation file.")
     console.print(f"{path}: {len(rows)} rows, all good.", markup=False)
 
 

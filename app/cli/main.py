@@ -71,8 +71,15 @@ def explain(problem: Exception) -> str | None:
     if isinstance(problem, OperationalError):
         return f"the database does not answer: {str(problem.orig).strip().splitlines()[0]}"
     if isinstance(problem, OSError):
-        return str(problem)
+        return _of_a_file(problem)
     return None
+
+
+def _of_a_file(problem: OSError) -> str:
+    """Returns the system's words without its number: `nope.jsonl: No such file or directory`."""
+    if problem.filename is None or problem.strerror is None:
+        return str(problem)
+    return f"{problem.filename}: {problem.strerror}"
 
 
 if __name__ == "__main__":

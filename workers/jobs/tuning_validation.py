@@ -10,9 +10,9 @@ from methods.hyperparameters import Facts
 from methods.resolve import resolve_tuning
 from methods.rows import Row
 from methods.tune_config import TuneConfig
+from methods.tuning_rows import too_few
 from workers.jobs.job_data import TRAINING, DataFile, JobInvalid, ModelShape
 
-MIN_SUPERVISED_ROWS = 10
 DEVICES = {"gpus": "cuda", "processes": "cpu"}
 Data = tuple[DataFile | None, Sequence[Row]]
 
@@ -27,14 +27,9 @@ def resolve(
 ) -> Resolved:
     """The run that a job means. Raises `JobInvalid` for too few rows, or one that does not fit the model."""
     method = job.method["type"]
-    n_rows = len(training[1])
-    if method == "supervised" and n_rows < MIN_SUPERVISED_ROWS:
+    if lacks := too_few(method, len(training[1])):
         assert training[0] is not None, "a job has a training file"
-        message = (
-            f"Training file has {n_rows} example(s), but must have at least {MIN_SUPERVISED_ROWS} examples:"
-            f" {training[0].shown}."
-        )
-        raise JobInvalid("invalid_n_examples", message, TRAINING)
+        raise JobInvalid("invalid_n_examples", f"{lacks}: {training[0].shown}.", TRAINING)
     lengths = [_prompt_lengths(method, tokenizer, shape.context, *data) for data in (training, validation)]
     config = resolve_tuning(
         job.method,

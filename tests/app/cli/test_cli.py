@@ -77,11 +77,16 @@ def test_without_a_service_the_way_to_one_is_told(tmp_path: Path, monkeypatch: p
         asked = runner.invoke(cli, [*command, "--data", str(tmp_path)])
         assert isinstance(asked.exception, CliError)
         assert "cherry up" in str(asked.exception)
+        assert "--data" in str(asked.exception)
 
 
 def test_faults_of_the_program_are_not_explained_away() -> None:
     assert explain(RuntimeError("a bug")) is None
-    assert explain(FileNotFoundError(2, "No such file", "rows.jsonl"))
+
+
+def test_a_file_that_is_not_there_is_named_first() -> None:
+    assert explain(FileNotFoundError(2, "No such file", "rows.jsonl")) == "rows.jsonl: No such file"
+    assert explain(OSError("odd")) == "odd"
 
 
 def test_admin_keys_are_made_listed_and_revoked(settings: Settings, tmp_path: Path, db: Session) -> None:
