@@ -66,13 +66,23 @@ def explain(problem: Exception) -> str | None:
         body = problem.body if isinstance(problem.body, dict) else {}
         return str(body.get("message") or problem.message)
     if isinstance(problem, ValidationError) and problem.title in ("Settings", "Given"):
-        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in problem.errors())
+        faults = (": ".join([*_setting(fault["loc"]), fault["msg"]]) for fault in problem.errors())
         return f"settings are wrong or missing ({'; '.join(faults)})"
     if isinstance(problem, OperationalError):
         return f"the database does not answer: {str(problem.orig).strip().splitlines()[0]}"
     if isinstance(problem, OSError):
         return _of_a_file(problem)
     return None
+
+
+def _setting(place: tuple[int | str, ...]) -> list[str]:
+    """Returns the name in the environment of the setting that a fault is in; none where it is in several."""
+    from app.settings import PREFIX
+
+    if not place:
+        return []
+    field, *inner = map(str, place)
+    return [".".join([field if field.isupper() else f"{PREFIX}{field.upper()}", *inner])]
 
 
 def _of_a_file(problem: OSError) -> str:

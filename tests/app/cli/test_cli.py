@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
@@ -82,6 +83,13 @@ def test_without_a_service_the_way_to_one_is_told(tmp_path: Path, monkeypatch: p
 
 def test_faults_of_the_program_are_not_explained_away() -> None:
     assert explain(RuntimeError("a bug")) is None
+
+
+def test_a_setting_that_is_wrong_is_named_as_it_is_set() -> None:
+    given = {"DATABASE_URL": "postgresql://h/n", "broker_url": "memory://", "max_file_bytes": "abc"}
+    with pytest.raises(ValidationError) as fault:
+        Settings(**given)
+    assert str(explain(fault.value)).startswith("settings are wrong or missing (CHERRY_MAX_FILE_BYTES: Input")
 
 
 def test_a_file_that_is_not_there_is_named_first() -> None:
