@@ -52,8 +52,8 @@ def open_client(url: str | None, key: str | None, data: Path | None) -> OpenAI:
 def no_service(folder: Path) -> str:
     """Says that no service runs on a folder, and how to name the folder of one that does."""
     return (
-        f"no service runs on {folder}: start one with `cherry up`, name the folder of a running one with --data"
-        " or CHERRY_DATA_DIR"
+        f"no service runs on {folder}: start one with `cherry up`, name the folder of a running one with"
+        " --data or CHERRY_DATA_DIR"
     )
 
 

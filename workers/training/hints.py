@@ -13,8 +13,8 @@ from methods import metrics as names
 from methods.train_config import TrainConfig
 
 STEPS_WITHOUT_SPREAD = 10
-"""Steps in a row in which no group has spread after which that is told; see above for the trial. A run with fewer
-steps is told when none of them had one.
+"""Steps in a row in which no group has spread after which that is told; see above for the trial. A run with
+fewer steps is told when none of them had one.
 """
 TRUNCATED_SHARE = 0.5
 """Share of a step's completions that are cut from which on it counts. Chosen, not measured."""

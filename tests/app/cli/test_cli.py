@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from openai import APIConnectionError, OpenAI
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
@@ -90,6 +91,13 @@ def test_a_setting_that_is_wrong_is_named_as_it_is_set() -> None:
     with pytest.raises(ValidationError) as fault:
         Settings(**given)
     assert str(explain(fault.value)).startswith("settings are wrong or missing (CHERRY_MAX_FILE_BYTES: Input")
+
+
+def test_a_service_that_cannot_be_reached_is_named_without_the_query() -> None:
+    client = OpenAI(base_url="http://127.0.0.1:9/v1", api_key="k", max_retries=0)
+    with pytest.raises(APIConnectionError) as fault:
+        client.get("/events?stream=true", cast_to=object)
+    assert explain(fault.value) == "cannot reach the service at http://127.0.0.1:9/: is it running?"
 
 
 def test_a_file_that_is_not_there_is_named_first() -> None:

@@ -51,7 +51,7 @@ def test_steps_without_spread_are_told_once() -> None:
 
 def test_a_short_run_is_told_when_all_its_steps_were_so() -> None:
     (hint,) = told(Hints(), range(1, 4), total_steps=3, spread=1.0, reward=0.5)
-    assert hint.startswith("Step 3: for 3 steps all completions of each prompt had the same reward (mean 0.5)")
+    assert hint.startswith("Step 3: for 3 steps all completions of each prompt had the same reward (mean 0.5")
     (only,) = told(Hints(), range(1, 2), total_steps=1, cut=1.0)
     assert "and for 1 step at least 50%" in only
     begun = Hints()
