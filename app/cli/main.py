@@ -61,7 +61,8 @@ def explain(problem: Exception) -> str | None:
     if isinstance(problem, known):
         return str(problem)
     if isinstance(problem, APIConnectionError):
-        return f"cannot reach the service at {problem.request.url.copy_with(path='/', query=None)}: is it running?"
+        address = problem.request.url.copy_with(path="/", query=None)
+        return f"cannot reach the service at {address}: is it running?"
     if isinstance(problem, APIStatusError):
         body = problem.body if isinstance(problem.body, dict) else {}
         return str(body.get("message") or problem.message)
