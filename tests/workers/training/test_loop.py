@@ -307,9 +307,10 @@ def test_a_sampler_that_disagrees_with_the_trainer_is_told_of_once(tiny, tmp_pat
             arguments = (make_config(tiny), ROWS, [], FunctionGrader(early_letters), recorder, tmp_path)
             train(*arguments, iter(stops).__next__)
         notes += recorder.all("note")
-    assert [level for level, _ in notes] == ["warn", "info"]
+    assert [level for level, _ in notes] == ["warn", "info", "warn"]
     assert "Step 2: sampler and trainer differ by 0.060 nats per token" in notes[0][1]
     assert notes[1][1] == "Resumed after step 3."
+    assert "for 4 steps at least 50%" in notes[2][1], "all answers of this short run are cut"
 
 
 def test_several_updates_with_the_same_rollouts_clip_the_ratio(tiny, tmp_path):
