@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from graders.math.formulas import without_marks
 from graders.math.reading import read_part
-from graders.math.tidy import without_line_marks, without_markup
+from graders.math.tidy import with_times, without_line_marks, without_markup
 from graders.math.units import MAX_UNIT, may_begin_unit, read_unit
 from graders.minus import plain_minus
 
@@ -29,15 +29,17 @@ _TOKEN = re.compile(
     r"|(?P<command>(?<=[0-9A-F])\s\(?base[ -]?\w+\)?"
     r"|\\(?:text|mathrm|operatorname|mbox|textbf|mathbf|mathbb)\s*\{[^{}]*\}"
     r"|\\[a-zA-Z]+|\\[^\s]|_\{[^{}]{1,20}\}|[$€£¥₹₩√∞π½⅓¼¾⅔])"
+    r"|(?P<raised>[⁰¹²³⁴-⁹⁻⁺]+|[₀-₉]+)"
     r"|(?P<space>[^\S\n]+)|(?P<word>[^\W\d_]{2,}(?:['’-][^\W\d_]+)*)|(?P<times>[xX](?=\s?10\s?\^))"
     r"|(?P<letter>[^\W\d_])"
-    r"|(?P<joint>[-+*/^_=<>≤≥≠≈±×·⋅÷%°|!()\[\]{}&∪∩∈⁰¹²³⁴-⁹⁻:,;−→⇒])|(?P<other>.)",
+    r"|(?P<joint>[-+*/^_=<>≤≥≠≈±×·⋅÷%°|!()\[\]{}&∪∩∈:,;−→⇒])|(?P<other>.)",
     re.DOTALL,
 )
 _FUNCTIONS = frozenset(["sqrt", "sin", "cos", "tan", "log", "ln", "exp", "pi", "inf", "infinity"])
 _LISTED = frozenset(("and", "or"))
 _THOUSANDS = re.compile(r",(?=[0-9]{3}(?![0-9]))")
 _GIVES = re.compile(r"(?:=|→|⇒|\\rightarrow|\\to|\\implies|\\Rightarrow)(?!=)")
+_SAID_MINUS = re.compile(r"\b(?:negative|minus) (?=\\?\$?[0-9.])", re.IGNORECASE)
 _NAMED = re.compile(r"\s*\\?[a-zA-Z]{1,10}(?:_(?:\w|\{\w+\}))?(?:\s*\([a-zA-Z0-9, ]{1,9}\))?\s*")
 _TRIMMED_START = re.compile(r"\|(?=\s)|[\s=*/^<>:,;&)\]}%!≈→⇒]+|[-+](?=\s)")
 _LOOSE_END = " \t-=+*/^_<>:,;&([{≈→⇒×·÷"
@@ -72,8 +74,8 @@ class Expression(NamedTuple):
 
 def plain_line(line: str) -> str:
     """Returns a line without marks of markup and formulas, a minus as `-`, a price's dollar sign escaped."""
-    plain = without_line_marks(without_markup(line))
-    return without_marks(plain_minus(plain)).strip()
+    plain = _SAID_MINUS.sub("-", without_line_marks(without_markup(line)))
+    return without_marks(plain_minus(with_times(plain))).strip()
 
 
 def last_value(line: str) -> str | None:
@@ -186,6 +188,8 @@ def _goes_on(tokens: list[Token], start: int, at: int) -> bool:
                 after.text in _OPERATORS or (after.text == "(" and after.start == token.end)
             )
             return is_led or is_attached or (follows and token.text not in ("I",))
+        case "raised":
+            return is_close
         case "joint":
             return _takes_joint(tokens, at, before, after, is_close)
         case _:
@@ -228,7 +232,7 @@ def _takes_joint(
 
 
 def _ends_operand(token: Token) -> bool:
-    return token.kind in ("number", "letter", "command") or token.text in ")]}!%°"
+    return token.kind in ("number", "letter", "command", "raised") or token.text in ")]}!%°"
 
 
 def _starts_operand(token: Token) -> bool:

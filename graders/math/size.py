@@ -17,6 +17,9 @@ MAX_DIGITS = 20_000
 MAX_FACTORS = 100_000
 """Terms of a written-out product that are multiplied."""
 
+MAX_DEPTH = 20
+"""Brackets within brackets that are parsed: the parser's time grows with the square, 1 s for so many (our trial)."""
+
 _AT_ONCE = re.compile(
     r"\\[dt]?binom\s*((?:\{[^{}]*\}|\\?\w)\s*(?:\{[^{}]*\}|\\?\w)|.*)|\\(?:operatorname\s*\{)?(?:gcd|lcm)\b(.*)",
     re.DOTALL,
@@ -28,6 +31,15 @@ class TooLarge(Exception):
     """Says that an expression would need too many digits to be computed."""
 
     why = f"is larger than {MAX_DIGITS:,} digits can hold"
+
+
+def is_too_deep_to_parse(latex: str) -> bool:
+    """Tells whether round or square brackets, or signs of an absolute value, stand too deep in one another."""
+    depth = deepest = latex.count("|") // 2
+    for sign in latex:
+        depth += (sign in "([") - (sign in ")]")
+        deepest = max(deepest, depth)
+    return deepest > MAX_DEPTH
 
 
 def is_too_large_to_parse(latex: str) -> bool:
