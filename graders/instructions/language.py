@@ -23,7 +23,7 @@ NEARLY = 0.25
 """A text counts as written in a language that is at least this share as likely as the likeliest."""
 
 NEARLY_AKIN = 0.05
-"""The same beside a closely related language: a short sentence in Russian may look more like Macedonian."""
+"""The same beside a language of the same family: a short sentence in Russian may look more like Macedonian."""
 
 MAX_DETECTED = 8_192
 """Characters that the language is detected from."""
@@ -57,7 +57,10 @@ AKIN = [
 ]
 """Languages that a single sentence is too short to tell apart."""
 
-FEWEST_INLINE = 4
+ONLY_WRITTEN_ALIKE = ("ja", "zh")
+"""Of these, languages that are no family: they share characters."""
+
+FEWEST_INLINE = 5
 """Latin words in a row, within a sentence in another script, that are looked at by themselves."""
 
 _PIECE = re.compile(r"[^.!?\u2026\u3002\uff01\uff1f\n\r()\uff08\uff09\[\]{}|]+")
@@ -93,7 +96,8 @@ def is_mostly_in(text: str, language: str) -> bool:
         return False
     likely = _likely(text)
     likeliest = max(likely, key=likely.__getitem__)
-    nearly = NEARLY_AKIN if _are_akin(language, likeliest) else NEARLY
+    is_family = _are_akin(language, likeliest) and language not in ONLY_WRITTEN_ALIKE
+    nearly = NEARLY_AKIN if is_family else NEARLY
     return likely[language] >= nearly * likely[likeliest]
 
 
