@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +29,7 @@ from app.uploads.schemas import UploadCreate
 from app.webhooks import service as webhooks
 from app.webhooks.event_types import EventType
 from app.webhooks.models import WebhookEndpoint
+from workers.training.folders import publish
 
 GRADER = {
     "type": "string_check",
@@ -166,6 +169,18 @@ def make_checkpoint(
     db.add(checkpoint)
     db.flush()
     return checkpoint
+
+
+def store_model(model: Path, key: str) -> None:
+    """Stores a model's folder as a run stores a checkpoint: below `model/`, with a manifest."""
+    with tempfile.TemporaryDirectory() as scratch:
+        written = Path(scratch) / "checkpoint"
+        publish(written, lambda partial: _copy(model, partial), {})
+        get_storage().publish_folder(written, key)
+
+
+def _copy(model: Path, checkpoint: Path) -> None:
+    shutil.copytree(model, checkpoint / "model")
 
 
 def make_permission(db: Session, checkpoint: Checkpoint, project_id: str) -> CheckpointPermission:

@@ -56,7 +56,7 @@ def theirs(db: Session, tenant: Tenant) -> dict[str, str]:
     """One of everything, of another project; by the name of its path parameter."""
     other = make_tenant(db, "other")
     job = make_job(db, other.project_id, status="running", meta={"a": "1"})
-    checkpoint = make_checkpoint(db, job, 1, {"manifest.json": b"{}", "model/x": b"y"})
+    checkpoint = make_checkpoint(db, job, 1, {"model/x": b"y"})
     make_metrics(db, job, 1)
     make_rollout(db, job, 1, 0)
     file = make_file(db, other.project_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -18,17 +17,13 @@ from app.models.models import Model
 from app.settings import get_settings
 from app.storage import get_storage
 from app.tenants import service as tenants
+from tests.factories import store_model
 from tests.workers.rows import make_job
 from workers.base_models import local_folder
 from workers.jobs.job_data import JobInvalid
 from workers.jobs.validation import check
-from workers.training.folders import publish
 
 KEY = "jobs/ftjob-1/checkpoints/1-1"
-
-
-def copy_model(model: Path, checkpoint: Path) -> None:
-    shutil.copytree(model, checkpoint / "model")
 
 
 @pytest.fixture
@@ -38,10 +33,7 @@ def tuned(db: Session, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_pa
     get_settings.cache_clear()
     get_storage.cache_clear()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    written = tmp_path / "checkpoint"
-    publish(written, lambda partial: copy_model(tiny_model, partial), {})
-    get_storage().publish_folder(written, KEY)
-    shutil.rmtree(written)
+    store_model(tiny_model, KEY)
     project = tenants.ensure_default_tenant(db)
     columns = {"name": "ft:tiny:cherry::1", "base": "tiny", "storage_key": KEY, "folder": None}
     model = Model(id=random_id("model_"), project_id=project.id, **columns)

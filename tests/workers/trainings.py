@@ -15,7 +15,14 @@ from app.jobs.models import Job
 def children() -> list[psutil.Process]:
     """Training processes of this test."""
     mine = psutil.Process().children(recursive=True)
-    return [child for child in mine if "workers.jobs.run" in " ".join(child.cmdline())]
+    return [child for child in mine if "workers.jobs.run" in _command(child)]
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has just ended
+        return ""
 
 
 def training_pid() -> int | None:

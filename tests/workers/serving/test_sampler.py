@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 from app.settings import Settings, get_settings
 from app.storage import get_storage
 from graders import Sample, build_grader, parse_grader
-from tests.factories import Tenant, make_job, make_tenant, make_tuned_model
+from tests.factories import Tenant, make_job, make_tenant, make_tuned_model, store_model
 from tests.factories import make_model as add_model
 from tests.tiny_model import make_tiny_model
 from workers.serving.server import create_sampler
@@ -226,7 +226,7 @@ def test_a_tuned_model_is_its_projects_own_and_loaded_on_demand(
     job = make_job(db, tenant.project_id, model="tiny")
     tuned = make_tuned_model(db, job)
     db.commit()
-    get_storage().publish_folder(folder, f"{tuned.storage_key}/model")
+    store_model(folder, tuned.storage_key or "")
     library = sampler[1].state.library
     with client_of(sampler[0], tenant.project_id) as mine, client_of(sampler[0], other.project_id) as theirs:
         base = chat(mine, temperature=0).choices[0].message.content
