@@ -18,8 +18,8 @@ _FROM = {
     "heapq": "heapify heappop heappush heappushpop heapreplace merge nlargest nsmallest",
     "bisect": "bisect_left bisect_right insort insort_left insort_right",
     "math": """
-        acos asin atan atan2 ceil comb copysign cos degrees dist e exp fabs factorial floor fmod gcd hypot inf isclose isqrt
-        lcm log log10 log1p log2 modf nan perm pi prod radians sin sqrt tan tau trunc
+        acos asin atan atan2 ceil comb copysign cos degrees dist e exp fabs factorial floor fmod gcd hypot inf
+        isclose isqrt lcm log log10 log1p log2 modf nan perm pi prod radians sin sqrt tan tau trunc
     """,
     "itertools": """
         accumulate chain combinations combinations_with_replacement compress count cycle dropwhile filterfalse

@@ -23,7 +23,7 @@ NEARLY = 0.25
 """A text counts as written in a language that is at least this share as likely as the likeliest."""
 
 NEARLY_AKIN = 0.05
-"""The same beside a language of the same family: a short sentence in Russian may look more like Macedonian."""
+"""The same beside a language of its family: a short sentence in Russian may look more like Macedonian."""
 
 MAX_DETECTED = 8_192
 """Characters that the language is detected from."""
@@ -136,7 +136,7 @@ def _is_foreign(piece: str, language: str) -> bool:
     likeliest, how_likely = _identifier().classify(piece)
     if how_likely < SURELY or likeliest == language or _are_akin(language, likeliest):
         return False
-    return _likely(piece)[language] < FOREIGN * how_likely
+    return bool(_likely(piece)[language] < FOREIGN * how_likely)
 
 
 def _are_akin(one: str, other: str) -> bool:

@@ -25,7 +25,9 @@ _UNIT = re.compile(
     r"(?P<unit>\\(?:text|mathrm|mbox|textbf|textrm)\s*\{(?P<words>[^{}]*)\}(?:\s*\^\s*\{?[0-9]\}?)?)",
     re.DOTALL,
 )
-_TRAILING_WORDS = re.compile(r"(?P<rest>.*(?:[0-9][a-z]?|[)}\]]|\\pi))\s+(?P<unit>[a-z]{2}[^0-9\\=<>]*)", re.DOTALL)
+_TRAILING_WORDS = re.compile(
+    r"(?P<rest>.*(?:[0-9][a-z]?|[)}\]]|\\pi))\s+(?P<unit>[a-z]{2}[^0-9\\=<>]*)", re.DOTALL
+)
 _JOINS = re.compile(r"[,\s]*\b(?:and|or)\b")
 _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|textit|mbox|operatorname)\s*\{([^{}]*)\}")
 _SHORT_WORDS = frozenset(("yes", "no", "true", "even", "odd", "none"))

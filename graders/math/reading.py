@@ -34,7 +34,8 @@ _POWER = re.compile(rf"({_DECIMAL})\s*\^\s*{_EXPONENT}")
 _PREFIXED = re.compile(r"0(?:[xX](?P<x>[0-9A-Fa-f]+)|[bB](?P<b>[01]+)|[oO](?P<o>[0-7]+))(?![0-9A-Za-z_.])")
 _BASED = re.compile(
     r"(?:[(\[]|\\(?:overline|text|mathrm)\s*\{)?\s*"
-    r"(?P<digits>[0-9][0-9A-Z ]*(?:\.[0-9A-Z]{1,40})?|[0-9A-Z]{2,}|[0-9][0-9a-f]*)[)\]}]?\s*(?:_\s*|\(?(?=base))"
+    r"(?P<digits>[0-9][0-9A-Z ]*(?:\.[0-9A-Z]{1,40})?|[0-9A-Z]{2,}|[0-9][0-9a-f]*)[)\]}]?"
+    r"\s*(?:_\s*|\(?(?=base))"
     r"[{(]*\s*(?:\\(?:text|mathrm)\s*\{)?\s*\(?(?:base[ -]?)?\s*\}?(?P<base>[0-9]{1,2}|[a-z]+)[\s)}]*"
 )
 _BASES = {

@@ -220,7 +220,9 @@ def plain_unit(text: str) -> str:
     """Returns a unit without LaTeX's commands for letters and space."""
     for written, plain in _SIGNS.items():
         text = text.replace(written, plain)
-    return " ".join(_COMMANDS.sub(" ", text).replace("^ °", "°").replace(" ^", "^").replace("° ", "°").split()).strip(" .")
+    return " ".join(
+        _COMMANDS.sub(" ", text).replace("^ °", "°").replace(" ^", "^").replace("° ", "°").split()
+    ).strip(" .")
 
 
 def _find(name: str) -> Unit | None:
