@@ -24,14 +24,15 @@ _NUMBER = (
     rf"|(?:[0-9]{{1,3}}(?:(?:{_GAP})[0-9]{{3}})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{{1,5}}(?![\w.]))?"
     r"|\.[0-9]+"
 )
+_LETTER = r"[^\W\d_²³¹⁰-₉]"
 _TOKEN = re.compile(
     rf"(?P<number>{_NUMBER})"
     r"|(?P<command>(?<=[0-9A-F])\s\(?base[ -]?\w+\)?"
     r"|\\(?:text|mathrm|operatorname|mbox|textbf|mathbf|mathbb)\s*\{[^{}]*\}"
     r"|\\[a-zA-Z]+|\\[^\s]|_\{[^{}]{1,20}\}|[$€£¥₹₩√∞π½⅓¼¾⅔])"
-    r"|(?P<raised>[⁰¹²³⁴-⁹⁻⁺]+|[₀-₉]+)"
-    r"|(?P<space>[^\S\n]+)|(?P<word>[^\W\d_]{2,}(?:['’-][^\W\d_]+)*)|(?P<times>[xX](?=\s?10\s?\^))"
-    r"|(?P<letter>[^\W\d_])"
+    r"|(?P<raised>[⁰¹²³⁴-⁹⁻⁺ⁿ]+|[₀-₉]+)"
+    rf"|(?P<space>[^\S\n]+)|(?P<word>{_LETTER}{{2,}}(?:['’-]{_LETTER}+)*)|(?P<times>[xX](?=\s?10\s?\^))"
+    rf"|(?P<letter>{_LETTER})"
     r"|(?P<joint>[-+*/^_=<>≤≥≠≈±×·⋅÷%°|!()\[\]{}&∪∩∈:,;−→⇒])|(?P<other>.)",
     re.DOTALL,
 )
@@ -185,7 +186,8 @@ def _goes_on(tokens: list[Token], start: int, at: int) -> bool:
             is_led = before is not None and before.text[-1] in _OPERATORS and before.text not in ",:"
             is_attached = is_close and before is not None and before.text not in (",", ":")
             follows = after is not None and (
-                after.text in _OPERATORS or (after.text == "(" and after.start == token.end)
+                after.text in _OPERATORS
+                or (after.start == token.end and (after.text == "(" or after.kind == "raised"))
             )
             return is_led or is_attached or (follows and token.text not in ("I",))
         case "raised":
