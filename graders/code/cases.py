@@ -173,6 +173,8 @@ def _check_values(attempt: Attempt, expected: Sequence[Expected], tolerance: flo
             is_right = (
                 isinstance(got, Opaque) == one.value if isinstance(got, Opaque) else bool(got) == one.value
             )
+        elif one.is_itself:
+            is_right = got is one.value
         else:
             is_right = same(one.value, got, tolerance, is_json=False)
         if not is_right:

@@ -18,8 +18,8 @@ _FROM = {
     "heapq": "heapify heappop heappush heappushpop heapreplace merge nlargest nsmallest",
     "bisect": "bisect_left bisect_right insort insort_left insort_right",
     "math": """
-        acos asin atan atan2 ceil comb cos dist e exp fabs factorial floor fmod gcd hypot inf isclose isqrt
-        lcm log log10 log2 nan perm pi prod sin sqrt tan tau trunc
+        acos asin atan atan2 ceil comb copysign cos degrees dist e exp fabs factorial floor fmod gcd hypot inf
+        isclose isqrt lcm log log10 log1p log2 modf nan perm pi prod radians sin sqrt tan tau trunc
     """,
     "itertools": """
         accumulate chain combinations combinations_with_replacement compress count cycle dropwhile filterfalse
@@ -27,10 +27,14 @@ _FROM = {
     """,
     "functools": "cache cached_property cmp_to_key lru_cache partial reduce total_ordering wraps",
     "string": "ascii_letters ascii_lowercase ascii_uppercase digits punctuation",
-    "operator": "add attrgetter itemgetter mul or_ sub xor",
+    "operator": "add and_ attrgetter floordiv iconcat itemgetter mul neg or_ sub truediv xor",
+    "sys": "maxsize setrecursionlimit stdin",
+    "io": "StringIO",
+    "datetime": "timedelta",
+    "json": "dumps loads",
     "copy": "deepcopy",
     "random": "choice randint randrange shuffle",
-    "statistics": "mean median mode",
+    "statistics": "mean median mode pstdev stdev variance",
     "dataclasses": "dataclass field",
     "sortedcontainers": "SortedDict SortedList SortedSet",
 }

@@ -45,11 +45,13 @@ class Expected:
         source: the expression, evaluated beside the completion.
         value: what it must be equal to; or, with `is_truth`, whether it must be true or false.
         is_truth: whether only its truth counts.
+        is_itself: whether it must be that very value, as `is True` says: 1 is not.
     """
 
     source: str
     value: Any
     is_truth: bool = False
+    is_itself: bool = False
 
 
 @dataclass(frozen=True)
@@ -252,7 +254,7 @@ def _one(test: ast.expr, given: Mapping[str, ast.expr]) -> Expected | None:
             if _is_asked(left, given) or (
                 isinstance(how, ast.Eq) and _is_safe(left) and not _is_small(value)
             ):
-                return Expected(_source(left, given), value)
+                return Expected(_source(left, given), value, is_itself=isinstance(how, ast.Is))
     return None
 
 

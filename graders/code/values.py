@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -22,7 +23,7 @@ def same(expected: Any, got: Any, tolerance: float, *, is_json: bool) -> bool:
         return False
     if _is_number(expected) and _is_number(got):
         return _same_number(expected, got, tolerance)
-    sequences = (list, tuple) if is_json else (type(expected),)
+    sequences = (list, tuple, deque) if is_json else (type(expected),)
     if isinstance(expected, list | tuple):
         return (
             isinstance(got, sequences)

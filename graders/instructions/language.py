@@ -22,6 +22,9 @@ LANGUAGES = frozenset(_CODES.split())
 NEARLY = 0.25
 """A text counts as written in a language that is at least this share as likely as the likeliest."""
 
+NEARLY_AKIN = 0.05
+"""The same beside a language of its family: a short sentence in Russian may look more like Macedonian."""
+
 MAX_DETECTED = 8_192
 """Characters that the language is detected from."""
 
@@ -54,10 +57,19 @@ AKIN = [
 ]
 """Languages that a single sentence is too short to tell apart."""
 
+ONLY_WRITTEN_ALIKE = ("ja", "zh")
+"""Of these, languages that are no family: they share characters."""
+
+FEWEST_INLINE = 5
+"""Latin words in a row, within a sentence in another script, that are looked at by themselves."""
+
 _PIECE = re.compile(r"[^.!?\u2026\u3002\uff01\uff1f\n\r()\uff08\uff09\[\]{}|]+")
 _NO_PROSE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+|\[[^\[\]\n]*\]", re.DOTALL)
 """Code, addresses and placeholders."""
 _QUOTED = re.compile(r"[\"\u201c\u201e\u00ab][^\"\u201c\u201d\u201e\u00ab\u00bb]*[\"\u201c\u201d\u00bb]")
+_LATIN = re.compile(r"[A-Za-z\u00c0-\u024f][A-Za-z\u00c0-\u024f'\u2019,:; -]*")
+_OTHER_SCRIPT = re.compile(r"[\u0370-\u1dff\u2e80-\uffef]")
+"""Letters of scripts other than Latin's."""
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff]")
 """Letters of scripts that put no space between words."""
 
@@ -83,7 +95,10 @@ def is_mostly_in(text: str, language: str) -> bool:
     if not any(character.isalpha() for character in text[:MAX_DETECTED]):
         return False
     likely = _likely(text)
-    return likely[language] >= NEARLY * max(likely.values())
+    likeliest = max(likely, key=likely.__getitem__)
+    is_family = _are_akin(language, likeliest) and language not in ONLY_WRITTEN_ALIKE
+    nearly = NEARLY_AKIN if is_family else NEARLY
+    return likely[language] >= nearly * likely[likeliest]
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -93,6 +108,16 @@ def _pieces(text: str) -> Iterator[str]:
         piece = around if words(around) else piece
         if _is_long_enough(piece) and not _is_name(piece):
             yield piece
+            yield from _inline(piece)
+
+
+def _inline(piece: str) -> Iterator[str]:
+    """Yields the longer runs of Latin words within a sentence in another script."""
+    if piece.isascii() or not _OTHER_SCRIPT.search(piece):
+        return
+    for run in _LATIN.findall(piece):
+        if len(words(run)) >= FEWEST_INLINE and not _is_name(run):
+            yield run
 
 
 def _is_name(piece: str) -> bool:
@@ -108,10 +133,14 @@ def _is_long_enough(piece: str) -> bool:
 
 
 def _is_foreign(piece: str, language: str) -> bool:
-    likely = _likely(piece)
-    likeliest = max(likely, key=likely.__getitem__)
-    is_sure = likely[likeliest] >= SURELY and likely[language] < FOREIGN * likely[likeliest]
-    return is_sure and not any({language, likeliest} <= akin for akin in AKIN)
+    likeliest, how_likely = _identifier().classify(piece)
+    if how_likely < SURELY or likeliest == language or _are_akin(language, likeliest):
+        return False
+    return bool(_likely(piece)[language] < FOREIGN * how_likely)
+
+
+def _are_akin(one: str, other: str) -> bool:
+    return any({one, other} <= akin for akin in AKIN)
 
 
 def _likely(text: str) -> dict[str, float]:

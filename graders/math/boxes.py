@@ -10,7 +10,7 @@ from graders.math.formulas import MAX_FORMULA
 MAX_BOXES = 24
 """Boxes, from the end, that may be members of one list."""
 
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(\{)|([0-9a-zA-Z])|\Z)")
+_BOX = re.compile(r"\\(?:(?:boxed|fbox)\s*(?:(\{)|([0-9a-zA-Z])|\Z)|(?:boxe?|bo|fbo?)\Z)")
 _JOINED = re.compile(
     r"[^\S\n]*(?:\$+|\\[\])]|[.)]?)?(?:\s+(?!and\b|or\b)[a-z]+)?\s*"
     r"(?:,|;|\b(?:and|or)\b|\\text\s*\{[^{}]{0,40}\b(?:and|or)\b[^{}]{0,9}\}|\\q?quad|\\[,;: ])"
@@ -22,7 +22,8 @@ _TAKEN_BACK = re.compile(
     r"(?:wrong|incorrect|not\s+(?:right|correct)|an?\s+(?:mistake|error))"
     r"|(?:that|this|it)\s+(?:can(?:no|')t|cannot)\s+be\s+(?:right|correct)"
     r"|(?:that|this|it)\s+(?:isn't|wasn't|is\s+not)\s+(?:right|correct)|scratch\s+that|i\s+(?:was|am)\s+(?:wrong|mistaken)"
-    r"|i\s+(?:made|have\s+made)\s+an?\s+(?:\w+\s+)?(?:mistake|error)|i\s+(?:take|took)\s+(?:that|it|this)\s+back|i\s+retract"
+    r"|i\s+(?:made|have\s+made)\s+an?\s+(?:\w+\s+)?(?:mistake|error)|i\s+(?:take|took)\s+(?:that|it|this)\s+back|i\s+(?:retract|withdraw)"
+    r"|(?:wait|actually),?\s+no(?=[,.;:!])"
     r"|(?:ignore|disregard)\s+(?:that|this|the\s+above|my))\b|\bcorrection:",
     re.IGNORECASE,
 )

@@ -13,6 +13,7 @@ from graders.math.latex import (
     of_number,
     parted,
     unboxed,
+    upright,
     words,
 )
 from graders.math.prose import given
@@ -104,7 +105,7 @@ def _value(text: str) -> tuple[Value | None, bool]:
 def _for_library(reference: str, answer: str) -> bool | NeedsLibrary | None:
     if is_prose(reference):
         return False
-    reference, answer = in_radians(reference, answer)
+    reference, answer = in_radians(upright(reference), upright(answer))
     ours, unit = parted(reference)
     theirs, other_unit = parted(answer)
     if differ_in_unit(unit, other_unit):

@@ -25,9 +25,13 @@ _UNIT = re.compile(
     r"(?P<unit>\\(?:text|mathrm|mbox|textbf|textrm)\s*\{(?P<words>[^{}]*)\}(?:\s*\^\s*\{?[0-9]\}?)?)",
     re.DOTALL,
 )
-_TRAILING_WORDS = re.compile(r"(?P<rest>.*[0-9)}\]])\s+(?P<unit>[a-z]{2}[^0-9\\=<>]*)", re.DOTALL)
+_TRAILING_WORDS = re.compile(
+    r"(?P<rest>.*(?:[0-9][a-z]?|[)}\]]|\\pi))\s+(?P<unit>[a-z]{2}[^0-9\\=<>]*)", re.DOTALL
+)
 _JOINS = re.compile(r"[,\s]*\b(?:and|or)\b")
 _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|textit|mbox|operatorname)\s*\{([^{}]*)\}")
+_SHORT_WORDS = frozenset(("yes", "no", "true", "even", "odd", "none"))
+"""Words of few letters that are answers, and no products of letters."""
 _WORDS = re.compile(r"[^\W\d_]+(?:[\s'’-]+[^\W\d_]+)*\.?")
 
 
@@ -38,6 +42,11 @@ def for_library(answer: str) -> str:
     text = _GROUPED.sub(_ungrouped, text)
     if _SIDE_BY_SIDE.search(text):
         raise Unreadable("numbers side by side are no value")
+    return text
+
+
+def upright(text: str) -> str:
+    r"""Returns an expression in which `e`, `i` and `d` are letters, also where it has them in roman type."""
     return _ROMAN.sub(r"\1", text)
 
 
@@ -84,7 +93,8 @@ def words(answer: str) -> str | None:
     plain, wrapped = _WRAPPED.subn(r"\1", answer)
     plain = " ".join(plain.split())
     is_worded = _WORDS.fullmatch(plain) and (wrapped or re.search(r"\w\w+ \w\w+", plain) or len(plain) > 4)
-    return plain.rstrip(".").casefold() if is_worded and len(plain) > 1 else None
+    said = plain.rstrip(".").casefold()
+    return said if said in _SHORT_WORDS or (is_worded and len(plain) > 1) else None
 
 
 def is_prose(answer: str) -> bool:

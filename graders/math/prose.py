@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from graders.math.formulas import without_marks
 from graders.math.reading import read_part
-from graders.math.tidy import without_line_marks, without_markup
+from graders.math.tidy import with_times, without_line_marks, without_markup
 from graders.math.units import MAX_UNIT, may_begin_unit, read_unit
 from graders.minus import plain_minus
 
@@ -24,20 +24,23 @@ _NUMBER = (
     rf"|(?:[0-9]{{1,3}}(?:(?:{_GAP})[0-9]{{3}})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{{1,5}}(?![\w.]))?"
     r"|\.[0-9]+"
 )
+_LETTER = r"[^\W\d_²³¹⁰-₉]"
 _TOKEN = re.compile(
     rf"(?P<number>{_NUMBER})"
     r"|(?P<command>(?<=[0-9A-F])\s\(?base[ -]?\w+\)?"
     r"|\\(?:text|mathrm|operatorname|mbox|textbf|mathbf|mathbb)\s*\{[^{}]*\}"
     r"|\\[a-zA-Z]+|\\[^\s]|_\{[^{}]{1,20}\}|[$€£¥₹₩√∞π½⅓¼¾⅔])"
-    r"|(?P<space>[^\S\n]+)|(?P<word>[^\W\d_]{2,}(?:['’-][^\W\d_]+)*)|(?P<times>[xX](?=\s?10\s?\^))"
-    r"|(?P<letter>[^\W\d_])"
-    r"|(?P<joint>[-+*/^_=<>≤≥≠≈±×·⋅÷%°|!()\[\]{}&∪∩∈⁰¹²³⁴-⁹⁻:,;−→⇒])|(?P<other>.)",
+    r"|(?P<raised>[⁰¹²³⁴-⁹⁻⁺ⁿ]+|[₀-₉]+)"
+    rf"|(?P<space>[^\S\n]+)|(?P<word>{_LETTER}{{2,}}(?:['’-]{_LETTER}+)*)|(?P<times>[xX](?=\s?10\s?\^))"
+    rf"|(?P<letter>{_LETTER})"
+    r"|(?P<joint>[-+*/^_=<>≤≥≠≈±×·⋅÷%°|!()\[\]{}&∪∩∈:,;−→⇒])|(?P<other>.)",
     re.DOTALL,
 )
 _FUNCTIONS = frozenset(["sqrt", "sin", "cos", "tan", "log", "ln", "exp", "pi", "inf", "infinity"])
 _LISTED = frozenset(("and", "or"))
 _THOUSANDS = re.compile(r",(?=[0-9]{3}(?![0-9]))")
 _GIVES = re.compile(r"(?:=|→|⇒|\\rightarrow|\\to|\\implies|\\Rightarrow)(?!=)")
+_SAID_MINUS = re.compile(r"\b(?:negative|minus) (?=\\?\$?[0-9.])", re.IGNORECASE)
 _NAMED = re.compile(r"\s*\\?[a-zA-Z]{1,10}(?:_(?:\w|\{\w+\}))?(?:\s*\([a-zA-Z0-9, ]{1,9}\))?\s*")
 _TRIMMED_START = re.compile(r"\|(?=\s)|[\s=*/^<>:,;&)\]}%!≈→⇒]+|[-+](?=\s)")
 _LOOSE_END = " \t-=+*/^_<>:,;&([{≈→⇒×·÷"
@@ -72,8 +75,8 @@ class Expression(NamedTuple):
 
 def plain_line(line: str) -> str:
     """Returns a line without marks of markup and formulas, a minus as `-`, a price's dollar sign escaped."""
-    plain = without_line_marks(without_markup(line))
-    return without_marks(plain_minus(plain)).strip()
+    plain = _SAID_MINUS.sub("-", without_line_marks(without_markup(line)))
+    return without_marks(plain_minus(with_times(plain))).strip()
 
 
 def last_value(line: str) -> str | None:
@@ -183,9 +186,12 @@ def _goes_on(tokens: list[Token], start: int, at: int) -> bool:
             is_led = before is not None and before.text[-1] in _OPERATORS and before.text not in ",:"
             is_attached = is_close and before is not None and before.text not in (",", ":")
             follows = after is not None and (
-                after.text in _OPERATORS or (after.text == "(" and after.start == token.end)
+                after.text in _OPERATORS
+                or (after.start == token.end and (after.text == "(" or after.kind == "raised"))
             )
             return is_led or is_attached or (follows and token.text not in ("I",))
+        case "raised":
+            return is_close
         case "joint":
             return _takes_joint(tokens, at, before, after, is_close)
         case _:
@@ -228,7 +234,7 @@ def _takes_joint(
 
 
 def _ends_operand(token: Token) -> bool:
-    return token.kind in ("number", "letter", "command") or token.text in ")]}!%°"
+    return token.kind in ("number", "letter", "command", "raised") or token.text in ")]}!%°"
 
 
 def _starts_operand(token: Token) -> bool:

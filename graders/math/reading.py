@@ -33,8 +33,10 @@ _SCIENTIFIC = re.compile(
 _POWER = re.compile(rf"({_DECIMAL})\s*\^\s*{_EXPONENT}")
 _PREFIXED = re.compile(r"0(?:[xX](?P<x>[0-9A-Fa-f]+)|[bB](?P<b>[01]+)|[oO](?P<o>[0-7]+))(?![0-9A-Za-z_.])")
 _BASED = re.compile(
-    r"\(?(?P<digits>[0-9][0-9A-Z ]*|[0-9A-Z]{2,}|[0-9][0-9a-f]*)\)?\s*(?:_\s*|\(?(?=base))"
-    r"[{(]?\s*(?:\\(?:text|mathrm)\s*\{)?\s*(?:base[ -]?)?\s*(?P<base>[0-9]{1,2}|[a-z]+)[\s)}]*"
+    r"(?:[(\[]|\\(?:overline|text|mathrm)\s*\{)?\s*"
+    r"(?P<digits>[0-9][0-9A-Z ]*(?:\.[0-9A-Z]{1,40})?|[0-9A-Z]{2,}|[0-9][0-9a-f]*)[)\]}]?"
+    r"\s*(?:_\s*|\(?(?=base))"
+    r"[{(]*\s*(?:\\(?:text|mathrm)\s*\{)?\s*\(?(?:base[ -]?)?\s*\}?(?P<base>[0-9]{1,2}|[a-z]+)[\s)}]*"
 )
 _BASES = {
     "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
@@ -185,12 +187,12 @@ def _based(text: str) -> tuple[Number, int] | None:
     if found is None:
         return None
     base = _BASES.get(found["base"]) or (int(found["base"]) if found["base"].isdigit() else 0)
+    whole, _, places = found["digits"].replace(" ", "").partition(".")
     try:
-        return (
-            (Number(Fraction(int(found["digits"].replace(" ", ""), base))), len(text)) if base > 1 else None
-        )
+        digits = int(whole + places, base) if base > 1 else None
     except ValueError:  # a digit that the base does not have
         return None
+    return None if digits is None else (Number(Fraction(digits, base ** len(places))), len(text))
 
 
 def _with_rest(number: Number, rest: str) -> Number | None:

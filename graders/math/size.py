@@ -17,10 +17,14 @@ MAX_DIGITS = 20_000
 MAX_FACTORS = 100_000
 """Terms of a written-out product that are multiplied."""
 
+MAX_DEPTH, MAX_BRACES = 20, 100
+"""Brackets within brackets that are parsed: its time grows with their square, 1 s for so many (our trial)."""
+
 _AT_ONCE = re.compile(
     r"\\[dt]?binom\s*((?:\{[^{}]*\}|\\?\w)\s*(?:\{[^{}]*\}|\\?\w)|.*)|\\(?:operatorname\s*\{)?(?:gcd|lcm)\b(.*)",
     re.DOTALL,
 )
+_TOWER = re.compile(rf"(?:\^\s*\\?\w{{1,9}}\s*){{{MAX_DEPTH},}}")
 _LARGE = re.compile(r"[0-9]{5}|!|\^\s*(?:\{[^{}]*(?:[0-9]{3}|\^)|\{?[0-9]{3})")
 
 
@@ -28,6 +32,20 @@ class TooLarge(Exception):
     """Says that an expression would need too many digits to be computed."""
 
     why = f"is larger than {MAX_DIGITS:,} digits can hold"
+
+
+def is_too_deep_to_parse(latex: str) -> bool:
+    """Tells whether brackets, signs of an absolute value or powers stand too deep in one another."""
+    is_deep = _depth(latex, "([", ")]") + latex.count("|") // 2 > MAX_DEPTH
+    return is_deep or _depth(latex, "{", "}") > MAX_BRACES or _TOWER.search(latex) is not None
+
+
+def _depth(latex: str, opening: str, closing: str) -> int:
+    depth = deepest = 0
+    for sign in latex:
+        depth += (sign in opening) - (sign in closing)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def is_too_large_to_parse(latex: str) -> bool:

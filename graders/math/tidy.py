@@ -18,6 +18,7 @@ _LINE_MARKS = re.compile(r"^\s*(?:(?:[-*+\u2022]|#{1,6}|>)\s+)+")
 _THOUSANDS = re.compile(
     r"(?<=[0-9])(?:\{,\}|,?(?:\\!|\{\\!\})|(?<!\\)\\[,; ]|[~\u00a0\u2009\u202f])\s*(?=[0-9]{3}(?![0-9]))"
 )
+_TIMES = re.compile(r"(?<=[0-9]) [xX] (?=\\?\$?[0-9])")
 _NO_SPACE = re.compile(r"(?<!\\)\\!")
 _SPACING = re.compile(r"(?<!\\)\\[,;: ]|\\q?quad\b|~|\\displaystyle\b|\\left(?![a-z])\.?|\\right(?![a-z])\.?")
 _SIGNS = {
@@ -53,6 +54,11 @@ def without_markup(text: str) -> str:
     return text
 
 
+def with_times(text: str) -> str:
+    """Returns a text in which an `x` between two numbers, as in `3 x 4`, is a sign."""
+    return _TIMES.sub(" × ", text)
+
+
 def is_plain(text: str) -> bool:
     """Tells whether a text is a number in digits alone: most answers are, and need no more work."""
     return _PLAIN.fullmatch(text) is not None
@@ -72,7 +78,7 @@ def tidy(answer: str) -> str:
     if is_plain(answer):
         return answer
     plain = without_markup(answer)
-    plain = _THOUSANDS.sub(",", plain_minus(plain))
+    plain = _THOUSANDS.sub(",", plain_minus(with_times(plain)))
     plain = without_marks(plain)
     plain = _in_latex(plain) if not plain.isascii() else plain
     plain = _SPACING.sub(" ", _NO_SPACE.sub("", plain))

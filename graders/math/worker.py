@@ -56,7 +56,7 @@ def _reader() -> Callable[[str], list[Any]]:
 
         The library's other reading, of plain text, ends in Python's `eval` and picks a number among words.
         """
-        if "$" in text.replace("\\$", ""):
+        if "$" in text.replace("\\$", "") or size.is_too_deep_to_parse(text):
             return []
         if size.is_too_large_to_parse(text):
             raise size.TooLarge

@@ -153,7 +153,7 @@ def decode(texts: Sequence[Any], refer: Callable[[str], Any] | None = None, *, i
     Args:
         texts: what `encode` gave, or something that claims to be.
         refer: returns what an opaque text or a reference stands for; `Opaque` without it.
-        is_rich: whether arrays and deques are made again, and not lists.
+        is_rich: whether arrays and named tuples are made again, and not lists and tuples.
     """
     reading = iter(texts)
     try:
@@ -204,7 +204,7 @@ class _Decoder:
             case "d" | "C":
                 pairs = dict(zip(held[::2], held[1::2], strict=True))
                 return pairs if tag == "d" else Counter(pairs)
-            case "Q" if self._is_rich:
+            case "Q":
                 return deque(held)
         return held
 

@@ -43,6 +43,27 @@ def test_asserts_that_pass(grade):
     assert result.reason == "3 of 3 tests passed"
 
 
+@pytest.mark.parametrize(
+    ("code", "test", "value"),
+    [
+        ("from collections import deque\ndef f(): return deque([1])", "assert f() == [1]", 0),
+        ("from collections import Counter\ndef f(): return Counter('a')", "assert f() == {'a': 1}", 1),
+        ("def f(): return 1", "assert f() is True", 0),
+        ("def f(): return True", "assert f() is True", 1),
+        ("def f(): return 1", "assert f() == True", 1),
+        ("def f(): return 0", "assert f() is None", 0),
+    ],
+)
+def test_an_assert_passes_where_it_does_in_python(grade, code, test, value):
+    assert grade(code, [test]).value == value
+
+
+@pytest.mark.parametrize("body", ["deque([n])", "[min(n, maxsize)]", "loads(f'[{n}]')"])
+def test_a_call_has_leetcodes_names_and_may_return_a_sequence(grade, body):
+    test = {"input": "5", "output": "[5]", "fn_name": "f"}
+    assert grade(f"def f(n):\n    return {body}\n", [test]).value == 1
+
+
 def test_partial_credit_and_the_first_test_that_failed(grade):
     result = grade("def add(a, b):\n    return abs(a + b)\n", ["assert add(1, 2) == 3", *ASSERTS])
     assert result.value == 2 / 4

@@ -67,7 +67,17 @@ CASES = [
         "language:response_language",
         {"language": "ja"},
         ["これは日本語のテストです。東京都千代田区永田町。", "私は iPhone を使います。"],
-        ["これは日本語です。This is a test sentence.", "これは日本語です。한국어로 대답합니다 여러분."],
+        [
+            "これは日本語です。This is a test sentence.",
+            "これは日本語です。한국어로 대답합니다 여러분.",
+            "Sure, here is the answer: 東京は日本の首都です。",
+        ],
+    ),
+    (
+        "language:response_language",
+        {"language": "ru"},
+        ["Кошка сидела на ковре и смотрела на луну."],
+        ["Котката седеше на килима и гледаше към луната."],
     ),
     (
         "length_constraints:number_sentences",

@@ -62,6 +62,15 @@ def test_a_number_too_large_to_compute_is_told_before_it_is_computed(tower):
     assert "larger than 20,000 digits" in result.reason
 
 
+@pytest.mark.parametrize(
+    "deep", ["(" * 900 + "x" + ")" * 900, "[" * 1_900, "{" * 1_900, "|" * 1_900, "x^" * 900 + "x"]
+)
+def test_an_expression_too_deep_to_parse_is_none(deep):
+    result = grade(rf"The answer is {deep}", "x+5", time_limit=2)
+    assert (result.value, result.failure) == (0, None)
+    assert "too long" not in result.reason
+
+
 def test_a_large_number_within_the_bound_is_computed():
     assert grade(r"\boxed{2^{1000} \cdot x}", r"4^{500} x").value == 1
     assert grade(r"\boxed{\frac{100!}{98!} x}", "9900x").value == 1
