@@ -318,7 +318,7 @@ def _next_in_turn(db: Session, free: ColumnElement[bool], turn: QueryableAttribu
     """
     waiting = select(Job.id).join(Project, Project.id == Job.project_id).where(free)
     ordered = waiting.order_by(turn.asc().nulls_first(), Job.created_at, Job.id).limit(1)
-    for locked in ((Job, Project), (Job,)):
+    for locked in ((Project, Job), (Job,)):  # a passed-over job must not stay locked
         taken = db.scalars(ordered.with_for_update(of=locked, key_share=True, skip_locked=True)).first()
         if taken is not None:
             return taken
