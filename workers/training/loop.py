@@ -61,7 +61,7 @@ def train(
             rewards = rewards_of(rollouts.trained)
             with run.collector.ahead(step + 1, clock), clock.phase("updating", "updating"):
                 stats = update_policy(
-                    run.policy, run.optimizer, rollouts.trained, rewards, config, step, world
+                    run.policy, run.optimizer, rollouts.trained, rewards, run.config_now(), step, world
                 )
             run.check_update(step, stats)
             values = (

@@ -130,6 +130,10 @@ class Run:
         """Counts tokens and notes a skipped update. Raises `NonFinite` after too many in a row."""
         self.progress.trained_tokens += stats.trained_tokens
         self._check_mismatch(step, stats)
+        self.progress.controller.after(
+            stats.values.get(names.KL_REFERENCE), self.config.beta, self.config.kl_target
+        )
+        stats.values["optim/beta"] = self.config_now().beta
         if stats.is_finite:
             self.progress.non_finite_in_a_row = 0
             return
@@ -140,6 +144,10 @@ class Run:
                 " A lower learning rate may help."
             )
         self.recorder.note("warn", f"Step {step}: loss or gradient was not finite; the update was skipped.")
+
+    def config_now(self):
+        beta = min(2.0, self.config.beta * self.progress.controller.scale)
+        return self.config.model_copy(update={"beta": beta})
 
     def _check_mismatch(self, step: int, stats: UpdateStats) -> None:
         gap = stats.values.get(names.SAMPLER_MISMATCH, 0.0)

@@ -29,6 +29,7 @@ from workers.training.collector import Rollouts
 from workers.training.folders import PARTIAL, STATES_KEPT, FolderDamaged, publish, read_manifest
 from workers.training.hints import Hints
 from workers.training.model.policy import Policy
+from workers.training.trust.kl_control import KlController
 from workers.training.model.sharding import gather_whole, like
 
 
@@ -58,6 +59,7 @@ class Progress:
     has_graded: bool = False
     non_finite_in_a_row: int = 0
     hints: Hints = field(default_factory=Hints)
+    controller: KlController = field(default_factory=KlController)
     is_mismatch_noted: bool = False
     seconds: float = 0.0
     grader_usage: dict[str, TokenUsage] = field(default_factory=dict)

@@ -1,0 +1,189 @@
+"""Watches a run, and says what to do when it goes wrong: a state machine without a model in it.
+
+Three things act. The exact KL of a probe above its limit: in a trial of 94 runs it was above 2 nats per token in
+50 of the 51 that had collapsed, and in none of the 27 sound ones. Numbers that are not finite. And a validation
+that falls off its best while the KL is above its warning level, half the limit. All else (entropy, lengths,
+gradients, ...) was as common in sound runs: it only calls for an early probe (trust/hints.py).
+
+What follows is the ladder of `_respond`: an update is skipped; beta or the rate changes; the run goes back to its
+last good state and on from there with something changed; it ends. docs/trust.md tells it to users.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from methods import metrics as names
+from methods.train_config import TrainConfig
+from workers.training.base.types import Action
+from workers.training.trust.symptoms import Symptoms
+
+WARNING_SHARE = 0.5
+"""Share of the limit from which on the KL counts as high. In the trial of the module's docstring a KL above 1 was
+in all 51 collapsed runs, and in 16 of the 27 sound ones: too many to act on it alone.
+"""
+LEAST_LIMIT = 0.5
+"""Nats per token below which no limit lies, however little entropy the base has: a sure model would else be rolled
+back for rounding. Chosen, not measured.
+"""
+NON_FINITE_TIMES, NON_FINITE_STEPS = 2, 20
+"""So many updates that are not finite within so many steps are more than one bad batch. Chosen, not measured."""
+CLIFF_ERRORS, GOOD_ERRORS = 2.0, 1.0
+"""Standard errors below the best validation at which one counts as fallen, and up to which as good. In the trial of
+the module's docstring two evaluations in a row below the first bar were in 14 of 51 collapsed runs and in 4 of 27
+sound ones, hence the KL as a second condition.
+"""
+CLIFFS = 2
+"""Fallen evaluations in a row that roll a run back."""
+ROWS_FOR_AN_ERROR = 4
+"""Validation rows from which on a fall can be told from luck (evaluate.py)."""
+RATE_FACTOR, BETA_FACTOR = 0.5, 2.0
+"""What the learning rate and beta are multiplied by. Chosen, not measured: three rollbacks leave an eighth of the
+rate.
+"""
+
+Reason = Literal["kl", "non_finite", "validation"]
+
+
+class Alarm(NamedTuple):
+    """Holds what is wrong: the number, and the bar that it crossed."""
+
+    reason: Reason
+    figures: dict[str, float]
+    sentence: str
+    is_mild: bool = False
+    """The first sign of it, which takes no going back."""
+
+
+@dataclass
+class Guard:
+    """Holds what the guard knows and has done. A part of the training state.
+
+    Attributes:
+        lr_scale: the learning rate is multiplied by it.
+        beta_scale: beta is multiplied by it.
+        rollbacks: times that the run went back.
+        actions: actions so far, done or, with `warn`, only told.
+        is_over: the guard has ended the run.
+        good_step: the step whose weights it would go back to; 0 is the base.
+        has_updated: some update was made.
+        base_entropy: nats per token of the base, at the first update; None before.
+        best: validation rewards, by row, of the best evaluation since the last good one.
+        cliffs: evaluations in a row that lay below the best.
+        non_finite: recent steps whose update was not finite.
+        warned: reasons told with `warn` that have not gone away since.
+        symptoms: what calls for early probes.
+    """
+
+    lr_scale: float = 1.0
+    beta_scale: float = 1.0
+    rollbacks: int = 0
+    actions: int = 0
+    is_over: bool = False
+    good_step: int = 0
+    has_updated: bool = False
+    base_entropy: float | None = None
+    best: list[float | None] = field(default_factory=list)
+    cliffs: int = 0
+    non_finite: list[int] = field(default_factory=list)
+    warned: list[str] = field(default_factory=list)
+    symptoms: Symptoms = field(default_factory=Symptoms)
+
+    def kl_limit(self, config: TrainConfig) -> float:
+        """Returns the probe KL that acts, in nats per token: `guard_kl`, or less of a base with little entropy."""
+        if self.base_entropy is None:
+            return config.guard_kl
+        return min(config.guard_kl, max(config.guard_kl_share * self.base_entropy, LEAST_LIMIT))
+
+    def early_probe(self, step: int, values: Mapping[str, float], config: TrainConfig) -> list[str]:
+        """Takes in the metrics of a step's update; returns a sentence for each reason to measure the KL now."""
+        if config.guard == "off":
+            return []
+        if self.base_entropy is None:
+            self.base_entropy = values.get(names.ENTROPY_MEAN)
+        return self.symptoms.after(step, values, WARNING_SHARE * self.kl_limit(config))
+
+    def after(
+        self,
+        step: int,
+        total_steps: int,
+        config: TrainConfig,
+        *,
+        is_finite: bool = True,
+        kl: float | None = None,
+        rows: Sequence[float | None] | None = None,
+    ) -> Action | None:
+        """Takes in a finished step; returns what is to be done, and counts it as done. At most one thing.
+
+        Args:
+            step: from 0, which is the base's evaluation.
+            total_steps: of the run.
+            config: says whether to act, and the limits.
+            is_finite: whether loss and gradient of the update were.
+            kl: the probe's, in nats per token; None where it was not measured.
+            rows: validation rewards by row; None where there was no validation.
+        """
+        if config.guard == "off":
+            return None
+        self.has_updated |= is_finite and step > 0
+        is_level = self._judge(rows)
+        alarm = self._alarm(step, is_finite, kl, config)
+        if alarm is None:
+            if kl is not None:
+                self.warned = []
+                if is_level and kl < WARNING_SHARE * self.kl_limit(config) and rows is not None:
+                    self.good_step = step
+            return None
+        return self._respond(step, total_steps, alarm, config)
+
+    def _judge(self, rows: Sequence[float | None] | None) -> bool:
+        """Compares an evaluation with the best one, row by row; says whether it is as good, within its error."""
+        if rows is None:
+            return True
+        fall, error = _fall(rows, self.best)
+        self.cliffs = self.cliffs + 1 if fall > CLIFF_ERRORS * error else 0
+        if fall < 0 or not self.best:
+            self.best = list(rows)
+        return fall <= GOOD_ERRORS * error
+
+    def _alarm(self, step: int, is_finite: bool, kl: float | None, config: TrainConfig) -> Alarm | None:
+        limit = self.kl_limit(config)
+        if not is_finite:
+            self.non_finite = [at for at in self.non_finite if at > step - NON_FINITE_STEPS] + [step]
+            times = len(self.non_finite)
+            said = f"loss or gradient was not finite, {times} of the last {NON_FINITE_STEPS} steps"
+            figures = {"times": float(times), "threshold": float(NON_FINITE_TIMES)}
+            return Alarm("non_finite", figures, said, is_mild=times < NON_FINITE_TIMES)
+        if kl is None:
+            return None
+        if not math.isfinite(kl):
+            return Alarm("non_finite", {"threshold": limit}, "the KL to the start is not finite")
+        if kl > limit:
+            said = f"the KL to the start is {kl:.3g} nats per token, above {limit:.3g}"
+            return Alarm("kl", {"kl": kl, "threshold": limit}, said)
+        if self.cliffs and kl > WARNING_SHARE * limit:
+            said = (
+                f"validation is more than {CLIFF_ERRORS:.0f} standard errors below its best, and the KL to the"
+                f" start is {kl:.3g} nats per token, above {WARNING_SHARE * limit:.3g}"
+            )
+            figures = {"kl": kl, "threshold": WARNING_SHARE * limit, "evaluations": float(self.cliffs)}
+            return Alarm("validation", figures, said, is_mild=self.cliffs < CLIFFS)
+        return None
+
+    def _respond(self, step: int, total_steps: int, alarm: Alarm, config: TrainConfig) -> Action | None:
+        is_done = config.guard == "act"
+        if not is_done:
+            if alarm.reason in self.warned:
+                return None
+            self.warned.append(alarm.reason)
+        kind, done = self._choose(step, total_steps, alarm, config)
+        self.actions += 1
+        if is_done:
+            self._apply(kind)
+        would = f"Guard, action {self.actions}" if is_done else "Guard (it only warns)"
+        message = f"{would}: step {step}: {alarm.sentence}. {done if is_done else 'It would act: ' + done}"
+        figures = {**alarm.figures, "lr_scale": self.lr_scale, "beta_scale": self.beta_scale}
+        return Action(step, self.actions, kind, alarm.reason, message, figures, is_done)
