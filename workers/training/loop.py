@@ -48,6 +48,8 @@ def train(
     with Run(config, train_rows, valid_rows, grader, recorder, run_dir, world) as run:
         run.measure_base()
         for step in range(run.progress.step + 1, run.total_steps + 1):
+            if run.is_over:
+                break
             if world.broadcast(world.is_main and should_stop()):
                 run.save()
                 raise RunCancelled(step - 1)
@@ -61,7 +63,14 @@ def train(
             rewards = rewards_of(rollouts.trained)
             with run.collector.ahead(step + 1, clock), clock.phase("updating", "updating"):
                 stats = update_policy(
-                    run.policy, run.optimizer, rollouts.trained, rewards, run.config_now(), step, world
+                    run.policy,
+                    run.optimizer,
+                    rollouts.trained,
+                    rewards,
+                    run.watch.config_now(),
+                    step,
+                    world,
+                    run.progress.guard.lr_scale,
                 )
             run.check_update(step, stats)
             values = (
@@ -71,4 +80,4 @@ def train(
             )
             run.finish(step, values, clock)
         best = select(run.progress.kept).checkpoint
-        return RunResult(best=best, steps=run.total_steps, trained_tokens=run.progress.trained_tokens)
+        return RunResult(best=best, steps=run.progress.step, trained_tokens=run.progress.trained_tokens)

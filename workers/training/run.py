@@ -18,6 +18,7 @@ from workers.training.base.types import Group
 from workers.training.checkpoints import Candidate, make_candidate
 from workers.training.collector import Collector, sample_and_grade
 from workers.training.evaluate import mean_of_rows, paired_difference, row_rewards, validation_sampling
+from workers.training.good_copy import GoodCopy
 from workers.training.keeper import Keeper
 from workers.training.metrics import Clock, kl_metrics, total_usage_metrics, valid_metrics
 from workers.training.model.policy import Policy
@@ -33,6 +34,7 @@ from workers.training.rewards import (
 )
 from workers.training.state import Progress, fingerprint, load_pending
 from workers.training.update import UpdateStats, make_optimizer
+from workers.training.watch import Watch, leaves_checkpoint
 
 NON_FINITE_LIMIT = 3
 """Updates skipped in a row, because loss or gradient was not finite, that fail the run. Chosen, not
@@ -84,6 +86,9 @@ class Run:
         self.collector = Collector(
             self.policy, self.train_prompts, self.graders, config, self.recorder, world
         )
+        self.watch = Watch(self.keeper, config, self.recorder)
+        if config.guard == "act":
+            self.keeper.good = GoodCopy(self.policy, self.optimizer, world)
         state = self.keeper.resume()
         if state is not None:
             self.collector.pending = load_pending(state, self.train_prompts)
@@ -130,24 +135,24 @@ class Run:
         """Counts tokens and notes a skipped update. Raises `NonFinite` after too many in a row."""
         self.progress.trained_tokens += stats.trained_tokens
         self._check_mismatch(step, stats)
-        self.progress.controller.after(
-            stats.values.get(names.KL_REFERENCE), self.config.beta, self.config.kl_target
-        )
-        stats.values["optim/beta"] = self.config_now().beta
+        self.watch.updated(stats.values)
         if stats.is_finite:
             self.progress.non_finite_in_a_row = 0
             return
         self.progress.non_finite_in_a_row += 1
-        if self.progress.non_finite_in_a_row >= NON_FINITE_LIMIT:
+        if self.progress.non_finite_in_a_row >= NON_FINITE_LIMIT and not self._is_guarded:
             raise NonFinite(
                 f"Loss or gradient was not finite {NON_FINITE_LIMIT} steps in a row, last at step {step}."
                 " A lower learning rate may help."
             )
-        self.recorder.note("warn", f"Step {step}: loss or gradient was not finite; the update was skipped.")
+        if self.config.guard != "act":  # whose action says it
+            message = f"Step {step}: loss or gradient was not finite; the update was skipped."
+            self.recorder.note("warn", message)
 
-    def config_now(self):
-        beta = min(2.0, self.config.beta * self.progress.controller.scale)
-        return self.config.model_copy(update={"beta": beta})
+    @property
+    def _is_guarded(self) -> bool:
+        """Says whether the guard answers for updates that are not finite: not if there was never another."""
+        return self.config.guard == "act" and self.progress.guard.has_updated
 
     def _check_mismatch(self, step: int, stats: UpdateStats) -> None:
         gap = stats.values.get(names.SAMPLER_MISMATCH, 0.0)
@@ -171,19 +176,32 @@ class Run:
         """Tells a step's metrics; where due, measures the policy and saves a checkpoint and the state."""
         self.progress.step = step
         is_checkpoint = step % self.config.eval_interval == 0 or step == self.total_steps
-        candidate = None
+        candidate = rows = None
+        is_called = self.watch.is_called(step, values)
         if is_checkpoint:
-            candidate, measured = self._measure(step, clock)
+            candidate, measured, rows = self._measure(step, clock)
             values |= measured
-        values |= total_usage_metrics(self.progress.grader_usage)
+        elif is_called:
+            with clock.phase("validating", "eval"):
+                values |= kl_metrics(self.keeper.measure_kl(self.config))
+        action, guarded = self.watch.decide(step, values, rows)
+        values |= guarded | total_usage_metrics(self.progress.grader_usage)
         self.keeper.tell(self.epoch(step), values, clock)
         if step > 0:
             for hint in self.progress.hints.after(step, self.total_steps, values, self.config):
                 self.recorder.note("warn", hint)
-        if candidate is not None:
+        self.watch.tell(step, values, action)
+        if candidate is not None and leaves_checkpoint(action):
             self.keeper.keep_checkpoint(candidate)
-        if is_checkpoint or step % self.config.save_state_every == 0:
+        if self.watch.carry_out(step, action):
+            self.collector.pending = None  # sampled by the policy that was given up
+        if is_checkpoint or step % self.config.save_state_every == 0 or self.is_over:
             self.save()
+
+    @property
+    def is_over(self) -> bool:
+        """Says whether the run ends after this step, before the last one."""
+        return self.progress.guard.is_over
 
     def save(self) -> None:
         """Saves the training state, unless that of this step is saved; then removes what is not needed."""
@@ -200,8 +218,9 @@ class Run:
 
         self.keeper.snapshot(measured, self.collector.pending)
 
-    def _measure(self, step: int, clock: Clock) -> tuple[Candidate, dict[str, float]]:
+    def _measure(self, step: int, clock: Clock) -> tuple[Candidate, dict[str, float], list[float | None]]:
         values: dict[str, float] = {}
+        rows: list[float | None] = []
         reward = difference = None
         self.world.check_same(self.policy.trained().values())
         with clock.phase("validating", "eval"):
@@ -222,7 +241,7 @@ class Run:
         )
         if step == 0 and self.valid_prompts:
             candidate = Candidate(candidate.checkpoint, 0.0)
-        return candidate, values | kl_metrics(kl)
+        return candidate, values | kl_metrics(kl), rows
 
     def _validate(self) -> list[Group]:
         sampling = validation_sampling(self.config, self.policy.grammar)

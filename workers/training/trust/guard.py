@@ -1,12 +1,12 @@
 """Watches a run, and says what to do when it goes wrong: a state machine without a model in it.
 
-Three things act. The exact KL of a probe above its limit: in a trial of 94 runs it was above 2 nats per token in
-50 of the 51 that had collapsed, and in none of the 27 sound ones. Numbers that are not finite. And a validation
-that falls off its best while the KL is above its warning level, half the limit. All else (entropy, lengths,
-gradients, ...) was as common in sound runs: it only calls for an early probe (trust/hints.py).
+Three things act. The exact KL of a probe above its limit: in a trial of 94 runs it was above 2 nats per token
+in 50 of the 51 that had collapsed, and in none of the 27 sound ones. Numbers that are not finite. And a
+validation that falls off its best while the KL is above its warning level, half the limit. All else (entropy,
+lengths, gradients, ...) was as common in sound runs: it only calls for an early probe (symptoms.py).
 
-What follows is the ladder of `_respond`: an update is skipped; beta or the rate changes; the run goes back to its
-last good state and on from there with something changed; it ends. docs/trust.md tells it to users.
+What follows is the ladder of `_respond`: an update is skipped; beta or the rate changes; the run goes back to
+its last good state and on from there with something changed; it ends. docs/trust.md tells it to users.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from methods import metrics as names
 from methods.train_config import TrainConfig
@@ -22,30 +22,32 @@ from workers.training.base.types import Action
 from workers.training.trust.symptoms import Symptoms
 
 WARNING_SHARE = 0.5
-"""Share of the limit from which on the KL counts as high. In the trial of the module's docstring a KL above 1 was
-in all 51 collapsed runs, and in 16 of the 27 sound ones: too many to act on it alone.
+"""Share of the limit from which on the KL counts as high. In the trial of the module's docstring a KL above 1
+was in all 51 collapsed runs, and in 16 of the 27 sound ones: too many to act on it alone.
 """
 LEAST_LIMIT = 0.5
-"""Nats per token below which no limit lies, however little entropy the base has: a sure model would else be rolled
-back for rounding. Chosen, not measured.
+"""Nats per token below which no limit lies, however little entropy the base has: a sure model would else be
+rolled back for rounding. Chosen, not measured.
 """
 NON_FINITE_TIMES, NON_FINITE_STEPS = 2, 20
-"""So many updates that are not finite within so many steps are more than one bad batch. Chosen, not measured."""
+"""So many updates that are not finite within so many steps are more than one bad batch. Chosen, not measured.
+"""
 CLIFF_ERRORS, GOOD_ERRORS = 2.0, 1.0
-"""Standard errors below the best validation at which one counts as fallen, and up to which as good. In the trial of
-the module's docstring two evaluations in a row below the first bar were in 14 of 51 collapsed runs and in 4 of 27
-sound ones, hence the KL as a second condition.
+"""Standard errors below the best validation at which one counts as fallen, and up to which as good. In the
+trial of the module's docstring two evaluations in a row below the first bar were in 14 of 51 collapsed runs
+and in 4 of 27 sound ones, hence the KL as a second condition.
 """
 CLIFFS = 2
 """Fallen evaluations in a row that roll a run back."""
 ROWS_FOR_AN_ERROR = 4
 """Validation rows from which on a fall can be told from luck (evaluate.py)."""
 RATE_FACTOR, BETA_FACTOR = 0.5, 2.0
-"""What the learning rate and beta are multiplied by. Chosen, not measured: three rollbacks leave an eighth of the
-rate.
+"""What the learning rate and beta are multiplied by. Chosen, not measured: three rollbacks leave an eighth of
+the rate.
 """
 
 Reason = Literal["kl", "non_finite", "validation"]
+Kind = Literal["skip", "raise_beta", "lower_rate", "roll_back", "stop"]
 
 
 class Alarm(NamedTuple):
@@ -93,15 +95,15 @@ class Guard:
     symptoms: Symptoms = field(default_factory=Symptoms)
 
     def kl_limit(self, config: TrainConfig) -> float:
-        """Returns the probe KL that acts, in nats per token: `guard_kl`, or less of a base with little entropy."""
+        """Returns the probe KL that acts, in nats per token: `guard_kl`, or less where entropy is low."""
         if self.base_entropy is None:
             return config.guard_kl
         return min(config.guard_kl, max(config.guard_kl_share * self.base_entropy, LEAST_LIMIT))
 
-    def early_probe(self, step: int, values: Mapping[str, float], config: TrainConfig) -> list[str]:
-        """Takes in the metrics of a step's update; returns a sentence for each reason to measure the KL now."""
+    def early_probe(self, step: int, values: Mapping[str, float], config: TrainConfig) -> list[str] | None:
+        """Takes in a step's metrics; returns None, or what calls for measuring the KL now (symptoms.py)."""
         if config.guard == "off":
-            return []
+            return None
         if self.base_entropy is None:
             self.base_entropy = values.get(names.ENTROPY_MEAN)
         return self.symptoms.after(step, values, WARNING_SHARE * self.kl_limit(config))
@@ -119,12 +121,11 @@ class Guard:
         """Takes in a finished step; returns what is to be done, and counts it as done. At most one thing.
 
         Args:
-            step: from 0, which is the base's evaluation.
-            total_steps: of the run.
-            config: says whether to act, and the limits.
-            is_finite: whether loss and gradient of the update were.
-            kl: the probe's, in nats per token; None where it was not measured.
-            rows: validation rewards by row; None where there was no validation.
+            step: from 0, which is the base's evaluation. total_steps: of the run. config: says whether to
+            act, and the limits. is_finite: whether loss and gradient of the update were. kl: the probe's, in
+            nats per token; None where it was not measured. rows: rewards of an evaluation by row, without any
+            where none can be graded; None where there was no
+                evaluation.
         """
         if config.guard == "off":
             return None
@@ -140,8 +141,8 @@ class Guard:
         return self._respond(step, total_steps, alarm, config)
 
     def _judge(self, rows: Sequence[float | None] | None) -> bool:
-        """Compares an evaluation with the best one, row by row; says whether it is as good, within its error."""
-        if rows is None:
+        """Compares an evaluation with the best, row by row; says whether it is as good within its error."""
+        if not rows:
             return True
         fall, error = _fall(rows, self.best)
         self.cliffs = self.cliffs + 1 if fall > CLIFF_ERRORS * error else 0
@@ -166,8 +167,8 @@ class Guard:
             return Alarm("kl", {"kl": kl, "threshold": limit}, said)
         if self.cliffs and kl > WARNING_SHARE * limit:
             said = (
-                f"validation is more than {CLIFF_ERRORS:.0f} standard errors below its best, and the KL to the"
-                f" start is {kl:.3g} nats per token, above {WARNING_SHARE * limit:.3g}"
+                f"validation is more than {CLIFF_ERRORS:.0f} standard errors below its best, and the KL to"
+                f" the start is {kl:.3g} nats per token, above {WARNING_SHARE * limit:.3g}"
             )
             figures = {"kl": kl, "threshold": WARNING_SHARE * limit, "evaluations": float(self.cliffs)}
             return Alarm("validation", figures, said, is_mild=self.cliffs < CLIFFS)
@@ -187,3 +188,54 @@ class Guard:
         message = f"{would}: step {step}: {alarm.sentence}. {done if is_done else 'It would act: ' + done}"
         figures = {**alarm.figures, "lr_scale": self.lr_scale, "beta_scale": self.beta_scale}
         return Action(step, self.actions, kind, alarm.reason, message, figures, is_done)
+
+    def _choose(self, step: int, total_steps: int, alarm: Alarm, config: TrainConfig) -> tuple[Kind, str]:
+        """Returns the action that an alarm takes, and what is done in a sentence or two."""
+        if alarm.is_mild:
+            if alarm.reason == "non_finite":
+                return "skip", "The update was skipped."
+            if config.beta > 0:
+                return "raise_beta", f"beta is multiplied by {BETA_FACTOR:.0f}."
+            return "lower_rate", f"The learning rate is multiplied by {RATE_FACTOR}."
+        if step == total_steps:
+            return "stop", "This was the last step: its weights are not kept."
+        if self.rollbacks >= config.guard_rollbacks:
+            return "stop", (
+                f"The run was rolled back {self.rollbacks} times, as often as guard_rollbacks allows, so it"
+                " ends here."
+            )
+        held = f" and beta by {BETA_FACTOR:.0f}" if config.beta > 0 else ""
+        return "roll_back", (
+            f"The weights and the optimizer are again those after step {self.good_step}, the last good one;"
+            f" the learning rate is multiplied by {RATE_FACTOR}{held}."
+        )
+
+    def _apply(self, kind: Kind) -> None:
+        if kind in {"lower_rate", "roll_back"}:
+            self.lr_scale *= RATE_FACTOR
+        if kind in {"raise_beta", "roll_back"}:
+            self.beta_scale *= BETA_FACTOR
+        if kind == "roll_back":
+            self.rollbacks += 1
+            self.cliffs = 0
+            self.non_finite = []
+        self.is_over |= kind == "stop"
+
+
+def guard_from_json(facts: Mapping[str, Any]) -> Guard:
+    """Returns what `dataclasses.asdict` made of a guard; a fresh one of a state from before there was any."""
+    return Guard(**{**facts, "symptoms": Symptoms(**facts.get("symptoms", {}))})
+
+
+def _fall(rows: Sequence[float | None], best: Sequence[float | None]) -> tuple[float, float]:
+    """Returns how far rows lie below the best ones, and the standard error; no error is infinite.
+
+    Both are in grader units, over the rows that have a reward in both.
+    """
+    pairs = zip(best, rows, strict=True) if best else ()
+    falls = [b - a for b, a in pairs if a is not None and b is not None]
+    if len(falls) < ROWS_FOR_AN_ERROR:
+        return 0.0, math.inf
+    mean = math.fsum(falls) / len(falls)
+    variance = math.fsum((fall - mean) ** 2 for fall in falls) / (len(falls) - 1)
+    return mean, math.sqrt(variance / len(falls))
