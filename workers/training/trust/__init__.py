@@ -1,3 +1,1 @@
-"""What makes a run's result trustworthy: how far it may go from its start, and what is done when it goes
-wrong.
-"""
+"""What makes a result one to trust: which checkpoint is better, and what is said of it."""
