@@ -9,7 +9,7 @@ from methods.train_config import TrainConfig
 from workers.training.base.recorder import Recorder
 from workers.training.base.types import Action
 from workers.training.keeper import Keeper
-from workers.training.trust.guard import Guard
+from workers.training.trust.guard import Guard, Seen, kl_limit
 from workers.training.trust.kl_control import MOST_BETA
 
 
@@ -40,9 +40,16 @@ class Watch:
         kl, entropy = values.get(names.KL_REFERENCE), values.get(names.ENTROPY_MEAN)
         self._keeper.progress.controller.after(kl, entropy, self._config)
 
+    @property
+    def limit(self) -> float:
+        """The KL at which the guard acts, in nats per token."""
+        return kl_limit(self._config, self._keeper.progress.controller.base_entropy)
+
     def is_called(self, step: int, values: Mapping[str, float]) -> bool:
         """Takes in the metrics of a step; says whether the KL is to be measured now."""
-        calls = self.guard.early_probe(step, values, self._config)
+        if self._config.guard == "off":
+            return False
+        calls = self.guard.early_probe(step, values, self.limit)
         self._calls = calls or []
         return calls is not None
 
@@ -55,34 +62,26 @@ class Watch:
         """
         if self._config.guard == "off":
             return None, {}
+        is_finite = self._keeper.progress.non_finite_in_a_row == 0
         kl = values.get(names.KL_PROBE_MEAN)
-        action = self.guard.after(
-            step,
-            self._keeper.total_steps,
-            self._config,
-            is_finite=self._keeper.progress.non_finite_in_a_row == 0,
-            kl=kl,
-            rows=rows,
-        )
-        guard = self.guard
+        seen = Seen(step, self._keeper.total_steps, self.limit, is_finite, kl, rows)
+        action = self.guard.after(seen, self._config)
         measured = {
-            names.GUARD_ACTIONS: float(guard.actions),
-            names.GUARD_ROLLBACKS: float(guard.rollbacks),
-            names.GUARD_LR_SCALE: guard.lr_scale,
+            names.GUARD_ACTIONS: float(self.guard.actions),
+            names.GUARD_ROLLBACKS: float(self.guard.rollbacks),
+            names.GUARD_LR_SCALE: self.guard.lr_scale,
         }
-        if kl is not None:
-            measured[names.GUARD_KL_LIMIT] = guard.kl_limit(self._config)
-        return action, measured
+        return action, measured if kl is None else {**measured, names.GUARD_KL_LIMIT: seen.limit}
 
     def tell(self, step: int, values: Mapping[str, float], action: Action | None) -> None:
         """Tells what called for an early measurement, and what is done."""
         if self._calls:
             found = values.get(names.KL_PROBE_MEAN)
             measured = "" if found is None else f" The KL to the start was therefore measured: {found:.3g}."
-            limit = self.guard.kl_limit(self._config)
-            self._recorder.note(
-                "warn", f"Step {step}: {'; '.join(self._calls)}.{measured} The guard acts above {limit:.3g}."
+            message = (
+                f"Step {step}: {'; '.join(self._calls)}.{measured} The guard acts above {self.limit:.3g}."
             )
+            self._recorder.note("warn", message)
             self._calls = []
         if action is not None:
             self._recorder.action(action)

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from methods import metrics as names
 from methods.train_config import TrainConfig
 from workers.training.base.types import Action
 from workers.training.trust.symptoms import Symptoms
@@ -55,9 +54,29 @@ class Alarm(NamedTuple):
 
     reason: Reason
     figures: dict[str, float]
-    sentence: str
+    said: str
     is_mild: bool = False
     """The first sign of it, which takes no going back."""
+
+
+class Seen(NamedTuple):
+    """Holds what is known of a finished step.
+
+    Attributes:
+        step: from 0, which is the base's evaluation.
+        total_steps: of the run.
+        limit: the KL that acts, in nats per token (`kl_limit`).
+        is_finite: whether loss and gradient of the update were.
+        kl: the probe's, in nats per token; None where it was not measured.
+        rows: rewards of an evaluation, by row; None where there was no evaluation.
+    """
+
+    step: int
+    total_steps: int
+    limit: float
+    is_finite: bool = True
+    kl: float | None = None
+    rows: Sequence[float | None] | None = None
 
 
 @dataclass
@@ -72,8 +91,7 @@ class Guard:
         is_over: the guard has ended the run.
         good_step: the step whose weights it would go back to; 0 is the base.
         has_updated: some update was made.
-        base_entropy: nats per token of the base, at the first update; None before.
-        best: validation rewards, by row, of the best evaluation since the last good one.
+        best: rewards, by row, of the best evaluation.
         cliffs: evaluations in a row that lay below the best.
         non_finite: recent steps whose update was not finite.
         warned: reasons told with `warn` that have not gone away since.
@@ -87,58 +105,28 @@ class Guard:
     is_over: bool = False
     good_step: int = 0
     has_updated: bool = False
-    base_entropy: float | None = None
     best: list[float | None] = field(default_factory=list)
     cliffs: int = 0
     non_finite: list[int] = field(default_factory=list)
     warned: list[str] = field(default_factory=list)
     symptoms: Symptoms = field(default_factory=Symptoms)
 
-    def kl_limit(self, config: TrainConfig) -> float:
-        """Returns the probe KL that acts, in nats per token: `guard_kl`, or less where entropy is low."""
-        if self.base_entropy is None:
-            return config.guard_kl
-        return min(config.guard_kl, max(config.guard_kl_share * self.base_entropy, LEAST_LIMIT))
-
-    def early_probe(self, step: int, values: Mapping[str, float], config: TrainConfig) -> list[str] | None:
+    def early_probe(self, step: int, values: Mapping[str, float], limit: float) -> list[str] | None:
         """Takes in a step's metrics; returns None, or what calls for measuring the KL now (symptoms.py)."""
-        if config.guard == "off":
-            return None
-        if self.base_entropy is None:
-            self.base_entropy = values.get(names.ENTROPY_MEAN)
-        return self.symptoms.after(step, values, WARNING_SHARE * self.kl_limit(config))
+        return self.symptoms.after(step, values, WARNING_SHARE * limit)
 
-    def after(
-        self,
-        step: int,
-        total_steps: int,
-        config: TrainConfig,
-        *,
-        is_finite: bool = True,
-        kl: float | None = None,
-        rows: Sequence[float | None] | None = None,
-    ) -> Action | None:
-        """Takes in a finished step; returns what is to be done, and counts it as done. At most one thing.
-
-        Args:
-            step: from 0, which is the base's evaluation. total_steps: of the run. config: says whether to
-            act, and the limits. is_finite: whether loss and gradient of the update were. kl: the probe's, in
-            nats per token; None where it was not measured. rows: rewards of an evaluation by row, without any
-            where none can be graded; None where there was no
-                evaluation.
-        """
-        if config.guard == "off":
-            return None
-        self.has_updated |= is_finite and step > 0
-        is_level = self._judge(rows)
-        alarm = self._alarm(step, is_finite, kl, config)
-        if alarm is None:
-            if kl is not None:
-                self.warned = []
-                if is_level and kl < WARNING_SHARE * self.kl_limit(config) and rows is not None:
-                    self.good_step = step
-            return None
-        return self._respond(step, total_steps, alarm, config)
+    def after(self, seen: Seen, config: TrainConfig) -> Action | None:
+        """Takes in a finished step; returns what is to be done, and counts it as done. At most one thing."""
+        self.has_updated |= seen.is_finite and seen.step > 0
+        is_level = self._judge(seen.rows)
+        alarm = self._alarm(seen)
+        if alarm is not None:
+            return self._respond(seen, alarm, config)
+        if seen.kl is not None:
+            self.warned = []
+            if is_level and seen.rows is not None and seen.kl < WARNING_SHARE * seen.limit:
+                self.good_step = seen.step
+        return None
 
     def _judge(self, rows: Sequence[float | None] | None) -> bool:
         """Compares an evaluation with the best, row by row; says whether it is as good within its error."""
@@ -150,46 +138,50 @@ class Guard:
             self.best = list(rows)
         return fall <= GOOD_ERRORS * error
 
-    def _alarm(self, step: int, is_finite: bool, kl: float | None, config: TrainConfig) -> Alarm | None:
-        limit = self.kl_limit(config)
-        if not is_finite:
-            self.non_finite = [at for at in self.non_finite if at > step - NON_FINITE_STEPS] + [step]
-            times = len(self.non_finite)
-            said = f"loss or gradient was not finite, {times} of the last {NON_FINITE_STEPS} steps"
-            figures = {"times": float(times), "threshold": float(NON_FINITE_TIMES)}
-            return Alarm("non_finite", figures, said, is_mild=times < NON_FINITE_TIMES)
-        if kl is None:
+    def _alarm(self, seen: Seen) -> Alarm | None:
+        if not seen.is_finite:
+            return self._not_finite(seen.step)
+        if seen.kl is None:
             return None
-        if not math.isfinite(kl):
-            return Alarm("non_finite", {"threshold": limit}, "the KL to the start is not finite")
-        if kl > limit:
-            said = f"the KL to the start is {kl:.3g} nats per token, above {limit:.3g}"
-            return Alarm("kl", {"kl": kl, "threshold": limit}, said)
-        if self.cliffs and kl > WARNING_SHARE * limit:
+        high = WARNING_SHARE * seen.limit
+        if not math.isfinite(seen.kl):
+            return Alarm("non_finite", {"threshold": seen.limit}, "the KL to the start is not finite")
+        if seen.kl > seen.limit:
+            said = f"the KL to the start is {seen.kl:.3g} nats per token, above {seen.limit:.3g}"
+            return Alarm("kl", {"kl": seen.kl, "threshold": seen.limit}, said)
+        if seen.rows and self.cliffs and seen.kl > high:
             said = (
-                f"validation is more than {CLIFF_ERRORS:.0f} standard errors below its best, and the KL to"
-                f" the start is {kl:.3g} nats per token, above {WARNING_SHARE * limit:.3g}"
+                f"the evaluation is more than {CLIFF_ERRORS:.0f} standard errors below the best one, and the"
+                f" KL to the start is {seen.kl:.3g} nats per token, above {high:.3g}"
             )
-            figures = {"kl": kl, "threshold": WARNING_SHARE * limit, "evaluations": float(self.cliffs)}
+            figures = {"kl": seen.kl, "threshold": high, "evaluations": float(self.cliffs)}
             return Alarm("validation", figures, said, is_mild=self.cliffs < CLIFFS)
         return None
 
-    def _respond(self, step: int, total_steps: int, alarm: Alarm, config: TrainConfig) -> Action | None:
+    def _not_finite(self, step: int) -> Alarm:
+        self.non_finite = [at for at in self.non_finite if at > step - NON_FINITE_STEPS] + [step]
+        times = len(self.non_finite)
+        said = f"loss or gradient was not finite, {times} of the last {NON_FINITE_STEPS} times"
+        figures = {"times": float(times), "threshold": float(NON_FINITE_TIMES)}
+        return Alarm("non_finite", figures, said, is_mild=times < NON_FINITE_TIMES)
+
+    def _respond(self, seen: Seen, alarm: Alarm, config: TrainConfig) -> Action | None:
         is_done = config.guard == "act"
         if not is_done:
             if alarm.reason in self.warned:
                 return None
             self.warned.append(alarm.reason)
-        kind, done = self._choose(step, total_steps, alarm, config)
+        kind, done = self._choose(seen, alarm, config)
         self.actions += 1
         if is_done:
             self._apply(kind)
-        would = f"Guard, action {self.actions}" if is_done else "Guard (it only warns)"
-        message = f"{would}: step {step}: {alarm.sentence}. {done if is_done else 'It would act: ' + done}"
+            message = f"Guard, action {self.actions}, step {seen.step}: {alarm.said}. {done}"
+        else:
+            message = f"Guard, step {seen.step}: {alarm.said}. It only warns; with guard `act`: {done}"
         figures = {**alarm.figures, "lr_scale": self.lr_scale, "beta_scale": self.beta_scale}
-        return Action(step, self.actions, kind, alarm.reason, message, figures, is_done)
+        return Action(seen.step, self.actions, kind, alarm.reason, message, figures, is_done)
 
-    def _choose(self, step: int, total_steps: int, alarm: Alarm, config: TrainConfig) -> tuple[Kind, str]:
+    def _choose(self, seen: Seen, alarm: Alarm, config: TrainConfig) -> tuple[Kind, str]:
         """Returns the action that an alarm takes, and what is done in a sentence or two."""
         if alarm.is_mild:
             if alarm.reason == "non_finite":
@@ -197,17 +189,15 @@ class Guard:
             if config.beta > 0:
                 return "raise_beta", f"beta is multiplied by {BETA_FACTOR:.0f}."
             return "lower_rate", f"The learning rate is multiplied by {RATE_FACTOR}."
-        if step == total_steps:
-            return "stop", "This was the last step: its weights are not kept."
+        if seen.step == seen.total_steps:
+            return "stop", "This was the last step: its weights are no checkpoint."
         if self.rollbacks >= config.guard_rollbacks:
-            return "stop", (
-                f"The run was rolled back {self.rollbacks} times, as often as guard_rollbacks allows, so it"
-                " ends here."
-            )
-        held = f" and beta by {BETA_FACTOR:.0f}" if config.beta > 0 else ""
+            times = f"guard_rollbacks allows {config.guard_rollbacks}, which are used up"
+            return "stop", f"The run ends here: {times}. What it delivers is chosen as at its end."
+        held = f", and beta by {BETA_FACTOR:.0f}" if config.beta > 0 else ""
         return "roll_back", (
-            f"The weights and the optimizer are again those after step {self.good_step}, the last good one;"
-            f" the learning rate is multiplied by {RATE_FACTOR}{held}."
+            f"Weights and optimizer are again those after step {self.good_step}, the last good one; the"
+            f" learning rate is multiplied by {RATE_FACTOR}{held}."
         )
 
     def _apply(self, kind: Kind) -> None:
@@ -220,6 +210,16 @@ class Guard:
             self.cliffs = 0
             self.non_finite = []
         self.is_over |= kind == "stop"
+
+
+def kl_limit(config: TrainConfig, base_entropy: float | None) -> float:
+    """Returns the probe KL that acts, nats per token: `guard_kl`, or less of a base with little entropy.
+
+    The entropy is the base's, in nats per token; None before it is known.
+    """
+    if base_entropy is None:
+        return config.guard_kl
+    return min(config.guard_kl, max(config.guard_kl_share * base_entropy, LEAST_LIMIT))
 
 
 def guard_from_json(facts: Mapping[str, Any]) -> Guard:
