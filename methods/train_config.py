@@ -99,6 +99,12 @@ class TrainConfig(RunConfig):
     eval_samples: Annotated[int, Field(ge=1, le=64), Hyperparameter(lambda _: 1, "is 1", is_openais=True)] = 1
     """Completions per validation row. 1 means greedy; more are sampled at `temperature`."""
 
+    max_steps: Annotated[int | None, Field(ge=1), Hyperparameter(left_out="none", wire=int)] = None
+    """Most steps of the run, whatever n_epochs says."""
+    skip_flat_prompts: Annotated[bool, Hyperparameter(lambda _: True, "is true")] = False
+    """Visit a prompt less often while all its completions have the same reward. After 1, 2, 4, 8, 16 and then
+    every 20 epochs; one visit with different rewards makes it due in each epoch again."""
+
     grade_failure_limit: Annotated[
         float,
         Field(gt=0, le=1),
@@ -140,7 +146,15 @@ class TrainConfig(RunConfig):
         """Whether each token's KL is taken off the rewards before they are compared."""
         return self.recipe.kl == "reward" and self.beta > 0
 
+    def steps_per_epoch(self, n_rows: int) -> int:
+        """Updates of one pass over the rows; the last one may be smaller."""
+        return -(-n_rows // self.prompts_per_step)
+
+    def epoch_of(self, step: int, n_rows: int) -> int:
+        """The pass over the rows that a step belongs to, from 1; 0 for step 0."""
+        return -(-step // self.steps_per_epoch(n_rows))
+
     def total_steps(self, n_rows: int) -> int:
-        """Updates in the run: every epoch visits every row once; its last step may be smaller."""
-        per_epoch = -(-n_rows // self.prompts_per_step)
-        return self.n_epochs * per_epoch
+        """Updates in the run, unless something ends it early: all epochs', at most `max_steps`."""
+        steps = self.n_epochs * self.steps_per_epoch(n_rows)
+        return steps if self.max_steps is None else min(steps, self.max_steps)

@@ -85,8 +85,8 @@ class Run:
             self.policy, self.train_prompts, self.graders, config, self.recorder, world
         )
         state = self.keeper.resume()
-        if state is not None:
-            self.collector.pending = load_pending(state, self.train_prompts)
+        pending = load_pending(state, self.train_prompts) if state is not None else None
+        self.collector.resume(self.progress.visits, pending)
 
     @property
     def progress(self) -> Progress:
@@ -102,7 +102,7 @@ class Run:
 
     def epoch(self, step: int) -> int:
         """Returns the pass over the data that a step belongs to, from 1; 0 for step 0."""
-        return -(-step * self.config.n_epochs // self.total_steps)
+        return self.config.epoch_of(step, len(self.train_prompts))
 
     def check_grades(self, step: int, groups: Sequence[Group]) -> None:
         """Counts what was spent. Raises `GradingFailed` after too many steps with too many failed grades.

@@ -30,6 +30,7 @@ from workers.training.folders import PARTIAL, STATES_KEPT, FolderDamaged, publis
 from workers.training.hints import Hints
 from workers.training.model.policy import Policy
 from workers.training.model.sharding import gather_whole, like
+from workers.training.visits import Visits
 
 
 @dataclass
@@ -50,6 +51,7 @@ class Progress:
         grader_usage: tokens that graders' models have read and written so far, by model.
         base_rewards: mean validation reward of each row by the base, in grader units.
         kept: checkpoints whose folders exist.
+        visits: what the finished steps have found of each prompt.
     """
 
     step: int = 0
@@ -63,6 +65,7 @@ class Progress:
     grader_usage: dict[str, TokenUsage] = field(default_factory=dict)
     base_rewards: list[float | None] = field(default_factory=list)
     kept: list[Candidate] = field(default_factory=list)
+    visits: Visits = field(default_factory=Visits)
 
 
 def state_folder(run_dir: Path, step: int) -> Path:
@@ -197,7 +200,9 @@ def _read_progress(folder: Path) -> Progress:
         kept = [candidate_from_json(candidate, folder.parent) for candidate in facts["kept"]]
         usage = _usage_from_json(facts.get("grader_usage", {}))
         hints = Hints(**facts.get("hints", {}))
-        return Progress(**{**facts, "kept": kept, "grader_usage": usage, "hints": hints})
+        visits = Visits(**facts.get("visits", {}))
+        rebuilt = {"kept": kept, "grader_usage": usage, "hints": hints, "visits": visits}
+        return Progress(**{**facts, **rebuilt})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FolderDamaged(f"{folder.name} cannot be read: {error}") from error
 
