@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 LONGEST_WAIT = 20
-"""Most epochs between two visits of a prompt. A part of the rule that docs/trust.md promises, not measured."""
+"""Most epochs between two visits of a prompt. Promised by docs/trust.md, not measured."""
 
 
 class Visit(NamedTuple):
