@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from methods import auto
 from methods.algorithms import RECIPES, Aggregation, AlgorithmName, Recipe
 from methods.hyperparameters import Hyperparameter
+from methods.prices import Prices
 from methods.run_config import MAX_STEPS, RunConfig
 
 StopText = Annotated[str, Field(min_length=1, max_length=64)]
@@ -165,6 +166,9 @@ class TrainConfig(RunConfig):
         Hyperparameter(left_out="none", wire=list[Literal["random_reward"]]),
     ] = ()
     """Short arms that show what is no gain. `random_reward` permutes the grades of each step."""
+
+    prices: Prices | None = None
+    """What `max_cost` counts by, out of the operator's CHERRY_PRICES; None without such a budget."""
 
     grade_failure_limit: Annotated[
         float,

@@ -146,4 +146,5 @@ def usage_of(response: dict[str, Any]) -> TokenUsage:
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else 0
     counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"), cached)
-    return TokenUsage(*(count if isinstance(count, int) and count > 0 else 0 for count in counts), calls=1)
+    prompt, completion, known = (count if isinstance(count, int) and count > 0 else 0 for count in counts)
+    return TokenUsage(prompt, completion, known, calls=1)

@@ -24,13 +24,15 @@ from methods.rows import Row
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.errors import StateMismatch
 from workers.training.base.recorder import Recorder
-from workers.training.base.types import Completion, Group, Prompt
-from workers.training.checkpoints import Candidate, candidate_from_json, candidate_to_json, versions
+from workers.training.base.types import Checkpoint, Completion, Group, Prompt
+from workers.training.checkpoints import checkpoint_from_json, checkpoint_to_json, versions
 from workers.training.collector import Rollouts
 from workers.training.folders import PARTIAL, STATES_KEPT, FolderDamaged, publish, read_manifest
 from workers.training.hints import Hints
 from workers.training.model.policy import Policy
 from workers.training.model.sharding import gather_whole, like
+from workers.training.trust.flat_reward import FlatStart
+from workers.training.trust.selection import Look
 from workers.training.visits import Visits
 
 WHERE_IT_RUNS = {"model_path", "device", "processes", "sharding"}
@@ -54,6 +56,8 @@ SINCE_0_1_0 = {
     "guard_rollbacks",
     "n_seeds",
     "controls",
+    "skip_flat_prompts",
+    "prices",
 }
 """Fields of a config that came later, each with a default that stands for what was done before."""
 
@@ -74,9 +78,13 @@ class Progress:
         is_mismatch_noted: the person was told that sampler and trainer disagree.
         seconds: how long the finished steps took.
         grader_usage: tokens that graders' models have read and written so far, by model.
-        base_rewards: mean validation reward of each row by the base, in grader units.
+        looks: what checkpoints were judged by at each evaluation, the base's first.
         kept: checkpoints whose folders exist.
         visits: what the finished steps have found of each prompt.
+        start: what the first completions had for rewards, while they were all the same.
+        sampled_tokens: completion tokens sampled for training and validation.
+        spent_before: what had been spent of each budget when the run paused for one.
+        ended: why the run is over before its last step: "early_stop", or the budget; None while it is not.
     """
 
     step: int = 0
@@ -88,9 +96,13 @@ class Progress:
     is_mismatch_noted: bool = False
     seconds: float = 0.0
     grader_usage: dict[str, TokenUsage] = field(default_factory=dict)
-    base_rewards: list[float | None] = field(default_factory=list)
-    kept: list[Candidate] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+    kept: list[Checkpoint] = field(default_factory=list)
     visits: Visits = field(default_factory=Visits)
+    start: FlatStart = field(default_factory=FlatStart)
+    sampled_tokens: int = 0
+    spent_before: dict[str, float] = field(default_factory=dict)
+    ended: str | None = None
 
 
 def state_folder(run_dir: Path, step: int) -> Path:
@@ -147,7 +159,7 @@ def save_state(
         save_file(_contiguous(trained), folder / "trained.safetensors")
         save_file(_contiguous(optimizer_tensors), folder / "optimizer.safetensors")
         save_file(_generator_tensors(), folder / "generators.safetensors")
-        facts = {**asdict(progress), "kept": [candidate_to_json(candidate) for candidate in progress.kept]}
+        facts = {**asdict(progress), "kept": [checkpoint_to_json(kept) for kept in progress.kept]}
         (folder / "progress.json").write_text(json.dumps(facts, allow_nan=False))
         if pending is not None:
             (folder / "pending.json").write_text(json.dumps(_rollouts_to_json(pending)))
@@ -169,8 +181,8 @@ def newest_state(run_dir: Path, belongs_to: str) -> tuple[Path | None, list[str]
         folder = state_folder(run_dir, step)
         try:
             manifest = read_manifest(folder)
-            for candidate in _read_progress(folder).kept:
-                read_manifest(candidate.checkpoint.folder)
+            for checkpoint in _read_progress(folder).kept:
+                read_manifest(checkpoint.folder)
         except FolderDamaged as error:
             faults.append(str(error))
             continue
@@ -215,9 +227,9 @@ def prune(run_dir: Path, now: int, recorder: Recorder, *, states_kept: int = STA
     for step in [*later, *states[states_kept:]]:
         shutil.rmtree(state_folder(run_dir, step))
     needed = {
-        candidate.checkpoint.folder.name
+        checkpoint.folder.name
         for step in states[:states_kept]
-        for candidate in _read_progress(state_folder(run_dir, step)).kept
+        for checkpoint in _read_progress(state_folder(run_dir, step)).kept
     }
     for folder in sorted([*run_dir.glob("step_*"), *run_dir.glob(f"state_*{PARTIAL}")]):
         if folder.name not in needed:
@@ -229,14 +241,26 @@ def prune(run_dir: Path, now: int, recorder: Recorder, *, states_kept: int = STA
 def _read_progress(folder: Path) -> Progress:
     try:
         facts = json.loads((folder / "progress.json").read_text())
-        kept = [candidate_from_json(candidate, folder.parent) for candidate in facts["kept"]]
-        usage = _usage_from_json(facts.get("grader_usage", {}))
-        hints = Hints(**facts.get("hints", {}))
-        visits = Visits(**facts.get("visits", {}))
-        rebuilt = {"kept": kept, "grader_usage": usage, "hints": hints, "visits": visits}
+        kept = [checkpoint_from_json(checkpoint, folder.parent) for checkpoint in facts["kept"]]
+        looks = _looks_from_json(facts)
+        rebuilt = {
+            "kept": kept,
+            "looks": looks,
+            "grader_usage": _usage_from_json(facts.get("grader_usage", {})),
+            "hints": Hints(**facts.get("hints", {})),
+            "visits": Visits(**facts.get("visits", {})),
+            "start": FlatStart(**facts.get("start", {})),
+        }
         return Progress(**{**facts, **rebuilt})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FolderDamaged(f"{folder.name} cannot be read: {error}") from error
+
+
+def _looks_from_json(facts: dict[str, Any]) -> list[Look]:
+    """Takes the looks out of a state's facts. One of 0.1.0 holds the base's rewards alone."""
+    base = facts.pop("base_rewards", [])
+    looks = facts.get("looks", [[0, 0.0, base]] if base else [])
+    return [Look(step, kl, tuple(rows)) for step, kl, rows in looks]
 
 
 def _rollouts_to_json(rollouts: Rollouts) -> dict[str, Any]:

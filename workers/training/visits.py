@@ -45,7 +45,7 @@ class Visits:
     def of(self, n_rows: int) -> Visits:
         """Returns itself, with a place for each row; a state of before has none."""
         for places, empty in ((self.epochs, 0), (self.waits, 0), (self.solved, False)):
-            places += [empty] * (n_rows - len(places))  # type: ignore[operator]
+            places += [empty] * (n_rows - len(places))
         return self
 
     def is_due(self, row: int, epoch: int) -> bool:

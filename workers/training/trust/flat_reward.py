@@ -65,8 +65,8 @@ class FlatStart:
     def _message(self, step: int, groups: Sequence[Group], config: TrainConfig) -> str:
         lines = [
             f"Nothing can be learnt: of {self.completions} completions up to step {step}, none got another"
-            f" reward than the others to its prompt. {self._what(config)} With allow_flat_reward the job trains"
-            " all the same. Examples:",
+            f" reward than the others to its prompt. {self._what(config)} With allow_flat_reward the job"
+            " trains all the same. Examples:",
             *_examples(groups),
         ]
         return "\n".join(lines)
