@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
+
+from graders import FailureKind
 
 LEAST_SPREAD = 1e-3
 """Rewards of a group that are closer together than this share of the grader's range count as equal. In a
@@ -11,6 +14,10 @@ advantages are divided by their own spread, and Adam divides by the size of grad
 as strong as anything. The thousandth was chosen: far above such noise, and below what graders with steps of a
 hundredth tell apart.
 """
+
+
+PARSE_FAULT = FailureKind.SAMPLE_PARSE.value
+"""The failure of a completion that does not parse, which trains as the least that the grader can give."""
 
 
 class Scale(NamedTuple):
@@ -35,6 +42,7 @@ class Scale(NamedTuple):
         return self.low + self.least_spread
 
 
-def scale_of(reward_range: tuple[float, float] | None) -> Scale:
+def scale_of(reward_range: Sequence[float] | None) -> Scale:
     """Returns the scale of a grader with this range; one that is not known is taken to go from 0 to 1."""
-    return Scale(*(reward_range or (0.0, 1.0)))
+    low, high = reward_range or (0.0, 1.0)
+    return Scale(low, high)
