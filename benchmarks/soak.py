@@ -83,6 +83,9 @@ class MemoryRecorder:
 
     def state(self, step: int, folder: Path) -> None: ...
 
+    def pausing(self, message: str) -> None:
+        self.note("warn", message)
+
     def note(self, level: str, message: str) -> None:
         print(f"{level}: {message}", file=sys.stderr)
 

@@ -154,6 +154,13 @@ class DatabaseRecorder:
             if (older := f"{prefix}/{name}") not in needed:
                 self._storage.delete_prefix(older)
 
+    def pausing(self, message: str) -> None:
+        """Ask for a pause as the job's owner would, and say why."""
+        self.note("warn", message)
+        with unit_of_work() as db:
+            asked = func.coalesce(Job.pause_requested_at, func.now())
+            status.update_held(db, self._claim, pause_requested_at=asked)
+
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Tell the person who follows the run."""
         self._notes += 1

@@ -67,6 +67,10 @@ class JsonlRecorder:
     def state(self, step: int, folder: Path) -> None:
         """Writes nothing: the folder is there to see."""
 
+    def pausing(self, message: str) -> None:
+        """Appends the sentence as a warning."""
+        self.note("warn", message)
+
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Appends a sentence and its level."""
         self._append("notes", {"level": level, "message": message})
@@ -117,6 +121,10 @@ class ConsoleRecorder:
     def state(self, step: int, folder: Path) -> None:
         """Prints nothing."""
 
+    def pausing(self, message: str) -> None:
+        """Prints the sentence as a warning."""
+        self.note("warn", message)
+
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Prints a sentence and its level."""
         self._print(f"  {level}: {message}")
@@ -160,6 +168,10 @@ class FanOut:
         """Tells all."""
         self._tell("state", step, folder)
 
+    def pausing(self, message: str) -> None:
+        """Tells all."""
+        self._tell("pausing", message)
+
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Tells all."""
         self._tell("note", level, message)
@@ -195,6 +207,9 @@ class Silent:
         """Tells nobody."""
 
     def state(self, step: int, folder: Path) -> None:
+        """Tells nobody."""
+
+    def pausing(self, message: str) -> None:
         """Tells nobody."""
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:

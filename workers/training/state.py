@@ -31,7 +31,9 @@ from workers.training.folders import PARTIAL, STATES_KEPT, FolderDamaged, publis
 from workers.training.hints import Hints
 from workers.training.model.policy import Policy
 from workers.training.model.sharding import gather_whole, like
+from workers.training.trust.flat_reward import FlatStart
 from workers.training.trust.selection import Look
+from workers.training.visits import Visits
 
 WHERE_IT_RUNS = {"model_path", "device", "processes", "sharding"}
 SINCE_0_1_0 = {
@@ -54,6 +56,8 @@ SINCE_0_1_0 = {
     "guard_rollbacks",
     "n_seeds",
     "controls",
+    "skip_flat_prompts",
+    "prices",
 }
 """Fields of a config that came later, each with a default that stands for what was done before."""
 
@@ -76,6 +80,11 @@ class Progress:
         grader_usage: tokens that graders' models have read and written so far, by model.
         looks: what checkpoints were judged by at each evaluation, the base's first.
         kept: checkpoints whose folders exist.
+        visits: what the finished steps have found of each prompt.
+        start: what the first completions had for rewards, while they were all the same.
+        sampled_tokens: completion tokens sampled for training and validation.
+        spent_before: what had been spent of each budget when the run paused for one.
+        ended: why the run is over before its last step: "early_stop", or the budget; None while it is not.
     """
 
     step: int = 0
@@ -89,6 +98,11 @@ class Progress:
     grader_usage: dict[str, TokenUsage] = field(default_factory=dict)
     looks: list[Look] = field(default_factory=list)
     kept: list[Checkpoint] = field(default_factory=list)
+    visits: Visits = field(default_factory=Visits)
+    start: FlatStart = field(default_factory=FlatStart)
+    sampled_tokens: int = 0
+    spent_before: dict[str, float] = field(default_factory=dict)
+    ended: str | None = None
 
 
 def state_folder(run_dir: Path, step: int) -> Path:
@@ -229,9 +243,15 @@ def _read_progress(folder: Path) -> Progress:
         facts = json.loads((folder / "progress.json").read_text())
         kept = [checkpoint_from_json(checkpoint, folder.parent) for checkpoint in facts["kept"]]
         looks = _looks_from_json(facts)
-        usage = _usage_from_json(facts.get("grader_usage", {}))
-        hints = Hints(**facts.get("hints", {}))
-        return Progress(**{**facts, "kept": kept, "grader_usage": usage, "hints": hints, "looks": looks})
+        rebuilt = {
+            "kept": kept,
+            "looks": looks,
+            "grader_usage": _usage_from_json(facts.get("grader_usage", {})),
+            "hints": Hints(**facts.get("hints", {})),
+            "visits": Visits(**facts.get("visits", {})),
+            "start": FlatStart(**facts.get("start", {})),
+        }
+        return Progress(**{**facts, **rebuilt})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FolderDamaged(f"{folder.name} cannot be read: {error}") from error
 

@@ -60,6 +60,9 @@ class ListRecorder:
     def state(self, step: int, folder: Path) -> None:
         self.told.append(("state", step, folder))
 
+    def pausing(self, message: str) -> None:
+        self.told.append(("pausing", message))
+
     def note(self, level: str, message: str) -> None:
         self.told.append(("note", level, message))
 
@@ -78,7 +81,7 @@ class ListRecorder:
         }
 
 
-TOLD = {"phase", "metrics", "rollouts", "checkpoint", "snapshot", "dropped", "state", "note"}
+TOLD = {"phase", "metrics", "rollouts", "checkpoint", "snapshot", "dropped", "state", "note", "pausing"}
 
 
 class Killed(BaseException):

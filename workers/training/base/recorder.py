@@ -50,5 +50,8 @@ class Recorder(Protocol):
         What only older states needed is dropped after this.
         """
 
+    def pausing(self, message: str) -> None:
+        """Takes note that the run pauses by itself before its next step, and why, as a sentence."""
+
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Takes a sentence for the person who follows the run."""
