@@ -85,6 +85,9 @@ class MemoryRecorder:
 
     def action(self, action: Action) -> None: ...
 
+    def pausing(self, message: str) -> None:
+        self.note("warn", message)
+
     def note(self, level: str, message: str) -> None:
         print(f"{level}: {message}", file=sys.stderr)
 

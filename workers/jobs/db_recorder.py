@@ -164,6 +164,13 @@ class DatabaseRecorder:
             key = f"action-{action.step}-{action.number}"
             events.append(db, job.id, key, clean(action.message), level="warn", data=data, is_metrics=False)
 
+    def pausing(self, message: str) -> None:
+        """Ask for a pause as the job's owner would, and say why."""
+        self.note("warn", message)
+        with unit_of_work() as db:
+            asked = func.coalesce(Job.pause_requested_at, func.now())
+            status.update_held(db, self._claim, pause_requested_at=asked)
+
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Tell the person who follows the run."""
         self._notes += 1

@@ -71,6 +71,10 @@ class JsonlRecorder:
         """Appends what the run did of its own accord."""
         self._append("actions", {**vars(action), "figures": dict(action.figures)})
 
+    def pausing(self, message: str) -> None:
+        """Appends the sentence as a warning."""
+        self.note("warn", message)
+
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Appends a sentence and its level."""
         self._append("notes", {"level": level, "message": message})
@@ -125,6 +129,10 @@ class ConsoleRecorder:
         """Prints what the run did of its own accord."""
         self._print(f"  {action.message}")
 
+    def pausing(self, message: str) -> None:
+        """Prints the sentence as a warning."""
+        self.note("warn", message)
+
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Prints a sentence and its level."""
         self._print(f"  {level}: {message}")
@@ -172,6 +180,10 @@ class FanOut:
         """Tells all."""
         self._tell("action", action)
 
+    def pausing(self, message: str) -> None:
+        """Tells all."""
+        self._tell("pausing", message)
+
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Tells all."""
         self._tell("note", level, message)
@@ -210,6 +222,9 @@ class Silent:
         """Tells nobody."""
 
     def action(self, action: Action) -> None:
+        """Tells nobody."""
+
+    def pausing(self, message: str) -> None:
         """Tells nobody."""
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:

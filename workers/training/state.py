@@ -32,9 +32,11 @@ from workers.training.hints import Hints
 from workers.training.model.policy import Policy
 from workers.training.model.sharding import gather_whole
 from workers.training.optimizer_state import load_optimizer, optimizer_tensors
+from workers.training.trust.flat_reward import FlatStart
 from workers.training.trust.guard import Guard, guard_from_json
 from workers.training.trust.kl_control import KlController
 from workers.training.trust.selection import Look
+from workers.training.visits import Visits
 
 GOOD = "good.safetensors"
 """The weights and the optimizer of the last good state, where the state's own are later ones."""
@@ -61,6 +63,8 @@ SINCE_0_1_0 = {
     "guard_rollbacks",
     "n_seeds",
     "controls",
+    "skip_flat_prompts",
+    "prices",
 }
 """Fields of a config that came later, each with a default that stands for what was done before."""
 
@@ -85,6 +89,12 @@ class Progress:
         grader_usage: tokens that graders' models have read and written so far, by model.
         looks: what checkpoints were judged by at each evaluation, the base's first.
         kept: checkpoints whose folders exist.
+        visits: what the finished steps have found of each prompt.
+        start: what the first completions had for rewards, while they were all the same.
+        sampled_tokens: completion tokens sampled for training and validation.
+        spent_before: what had been spent of each budget when the run paused for one.
+        ended: why the run is over before its last step ("early_stop", "guard", or the budget); None while it
+            is not.
     """
 
     step: int = 0
@@ -100,6 +110,11 @@ class Progress:
     grader_usage: dict[str, TokenUsage] = field(default_factory=dict)
     looks: list[Look] = field(default_factory=list)
     kept: list[Checkpoint] = field(default_factory=list)
+    visits: Visits = field(default_factory=Visits)
+    start: FlatStart = field(default_factory=FlatStart)
+    sampled_tokens: int = 0
+    spent_before: dict[str, float] = field(default_factory=dict)
+    ended: str | None = None
 
 
 def state_folder(run_dir: Path, step: int) -> Path:
@@ -243,12 +258,13 @@ def _read_progress(folder: Path) -> Progress:
         facts = json.loads((folder / "progress.json").read_text())
         kept = [checkpoint_from_json(checkpoint, folder.parent) for checkpoint in facts["kept"]]
         looks = _looks_from_json(facts)
-        usage = _usage_from_json(facts.get("grader_usage", {}))
         rebuilt = {
             "kept": kept,
             "looks": looks,
-            "grader_usage": usage,
+            "grader_usage": _usage_from_json(facts.get("grader_usage", {})),
             "hints": Hints(**facts.get("hints", {})),
+            "visits": Visits(**facts.get("visits", {})),
+            "start": FlatStart(**facts.get("start", {})),
             "controller": KlController(**facts.get("controller", {})),
             "guard": guard_from_json(facts.get("guard", {})),
         }

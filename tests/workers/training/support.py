@@ -63,6 +63,9 @@ class ListRecorder:
     def action(self, action: Action) -> None:
         self.told.append(("action", action))
 
+    def pausing(self, message: str) -> None:
+        self.told.append(("pausing", message))
+
     def note(self, level: str, message: str) -> None:
         self.told.append(("note", level, message))
 
@@ -81,7 +84,18 @@ class ListRecorder:
         }
 
 
-TOLD = {"phase", "metrics", "rollouts", "checkpoint", "snapshot", "dropped", "state", "action", "note"}
+TOLD = {
+    "phase",
+    "metrics",
+    "rollouts",
+    "checkpoint",
+    "snapshot",
+    "dropped",
+    "state",
+    "action",
+    "note",
+    "pausing",
+}
 
 
 class Killed(BaseException):
