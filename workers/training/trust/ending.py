@@ -6,8 +6,7 @@ from workers.training.trust.budgets import SpentBudget
 from workers.training.trust.early_stop import Level
 
 EARLY_STOP, GUARD = "early_stop", "guard"
-"""How a run has ended that was level, or that its guard gave up; one without a budget any more has ended by the
-budget's name."""
+"""How a run has ended that was level, or that its guard gave up; without a budget: the budget's name."""
 
 
 def level_in_words(step: int, total_steps: int, level: Level, seconds: float, *, is_solved: bool) -> str:
