@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -30,6 +31,30 @@ from workers.training.folders import PARTIAL, STATES_KEPT, FolderDamaged, publis
 from workers.training.hints import Hints
 from workers.training.model.policy import Policy
 from workers.training.model.sharding import gather_whole, like
+
+WHERE_IT_RUNS = {"model_path", "device", "processes", "sharding"}
+SINCE_0_1_0 = {
+    "kl_probe_samples",
+    "eval_temperature",
+    "validation_split",
+    "max_steps",
+    "max_seconds",
+    "max_sampled_tokens",
+    "max_judge_calls",
+    "max_cost",
+    "on_budget",
+    "early_stop",
+    "early_stop_evals",
+    "allow_flat_reward",
+    "kl_target",
+    "guard",
+    "guard_kl",
+    "guard_kl_share",
+    "guard_rollbacks",
+    "n_seeds",
+    "controls",
+}
+"""Fields of a config that came later, each with a default that stands for what was done before."""
 
 
 @dataclass
@@ -79,16 +104,23 @@ def saved_steps(run_dir: Path) -> list[int]:
 def fingerprint(config: BaseModel, train_rows: Sequence[Row], valid_rows: Sequence[Row]) -> str:
     """Returns the sha256 of what a state belongs to: the config and both data sets.
 
-    Where it runs is left out, and what follows from the grader, which is no part of it either (0.1.0 knew no
-    `reward_range`, and its states go on).
+    Where it runs is left out, and what follows from the grader, which is no part of it either. So are fields
+    that 0.1.0 did not know, where they mean what it did: its states go on.
     """
     digest = hashlib.sha256()
-    where_it_runs = {"model_path", "device", "processes", "sharding"}
-    parts: list[Any] = [config.model_dump(mode="json", exclude=where_it_runs | {"reward_range"})]
+    facts = config.model_dump(mode="json", exclude=WHERE_IT_RUNS | {"reward_range"})
+    fields = type(config).model_fields
+    means_the_same = {name for name in SINCE_0_1_0 & facts.keys() if facts[name] == _default(fields[name])}
+    parts: list[Any] = [{name: value for name, value in facts.items() if name not in means_the_same}]
     parts += [[row.item for row in rows] for rows in (train_rows, valid_rows)]
     for part in parts:
         digest.update(json.dumps(part, sort_keys=True, ensure_ascii=False).encode())
     return digest.hexdigest()
+
+
+def _default(info: FieldInfo) -> Any:
+    """Returns a field's default as JSON has it."""
+    return list(info.default) if isinstance(info.default, tuple) else info.default
 
 
 def save_state(
