@@ -8,11 +8,14 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.cards.models import CardKey
 from app.cards.signature import ALGORITHM, key_id
-from app.sealing import Sealer
+from app.db import unit_of_work
+from app.sealing import NoSecretKey, Sealer
+from app.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +28,15 @@ def current(db: Session, sealer: Sealer) -> CardKey:
         _add(db, sealer)
         found = db.scalars(in_use).one()  # this one, or that of whoever was first
     return found
+
+
+def ensure(settings: Settings) -> None:
+    """Makes the first key as a service starts. Where that cannot be, the first card makes it."""
+    try:
+        with unit_of_work() as db:
+            current(db, Sealer(settings))
+    except (NoSecretKey, SQLAlchemyError) as problem:
+        log.warning("no_card_key", problem=str(problem))
 
 
 def signer(db: Session, sealer: Sealer) -> Ed25519PrivateKey:

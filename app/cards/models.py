@@ -12,7 +12,7 @@ from app.db import Base
 
 
 class CardKey(Base):
-    """A key of this service. One signs; those before it stay, so that what they have signed can be checked."""
+    """A key of this service. One signs; those before it stay, so that what they signed can be checked."""
 
     __tablename__ = "card_keys"
     __table_args__ = (

@@ -19,6 +19,8 @@ ALGORITHM = "ed25519"
 ID_DIGITS = 32
 """Hexadecimal digits of a key's id: 128 bits, so that no second key with the same id can be found."""
 OBJECT = "fine_tuning.job.card"
+CARD_FILE, MARKDOWN_FILE = "card.json", "card.md"
+"""What a download calls a card."""
 SIGNED = ("card", "markdown_sha256")
 """The parts of a document over whose canonical form its signature is."""
 ENVELOPE = frozenset({"object", *SIGNED, "signature", "unsigned_reason"})

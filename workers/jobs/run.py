@@ -45,7 +45,7 @@ from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig, read_config
 from methods.tuning_rows import row_check
 from workers.base_models import local_folder
-from workers.jobs import delivery, leftovers
+from workers.jobs import delivery, leftovers, provenance
 from workers.jobs.attempt import Exit
 from workers.jobs.db_recorder import DatabaseRecorder, states_to_resume
 from workers.jobs.integrations import shown_elsewhere
@@ -264,6 +264,7 @@ def _load(claim: Claim, folder: Path) -> Work:
         spec = parse_grader(opened(job.method["reinforcement"]["grader"], job.project_id, get_settings()))
     train_rows, valid_rows = [*rows, []][:2]
     config = read_config({**(job.config or {}), "model_path": _base_folder(job.model, model, folder)})
+    provenance.note(claim, config, list(zip(data_files, rows, strict=True)))
     return Work(config, train_rows, valid_rows, spec, job.project_id)
 
 
