@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.cards.canonical import digest
 from app.cards.curves import curves, thinned
-from app.cards.points import Point, points, trust_of
+from app.cards.points import Point, points
 from app.checkpoints.models import Checkpoint
 from app.events.models import JobEvent
 from app.files.models import File
@@ -37,7 +37,7 @@ def contents(db: Session, job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
         "made_at": seconds(datetime.now(UTC)),
         "made_by": f"cherry {version('cherry-rft')}",
         "job": _job(job),
-        "verdict": {"sentence": sentence(job, measured), "measured": verdict_of(job)},
+        "verdict": {"sentence": sentence(job, measured), "measured": job.verdict},
         "delivered": _delivered(measured),
         "data": facts.get("data") or _data(db, job),
         "grader": _grader(job),
@@ -48,22 +48,17 @@ def contents(db: Session, job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
         "checkpoints": _checkpoints(measured),
         "curves": curves(db, job),
         "guard": _guard(db, job),
-        "controls": (verdict_of(job) or {}).get("controls"),
+        "controls": (job.verdict or {}).get("controls"),
         "budgets": {name: (job.config or {})[name] for name in BUDGETS if name in (job.config or {})},
         "usage": {**(job.usage_metrics or {}), "steps": job.last_step, "trained_tokens": job.trained_tokens},
     }
-
-
-def verdict_of(job: Job) -> dict[str, Any] | None:
-    """Returns what the job's evaluation found; None of jobs of earlier versions, and before the end."""
-    return getattr(job, "verdict", None)
 
 
 def sentence(job: Job, measured: Sequence[Point]) -> str:
     """Returns what became of the job, in one sentence."""
     if job.status != "succeeded":
         return _unfinished(job)
-    told = (verdict_of(job) or {}).get("sentence")
+    told = (job.verdict or {}).get("sentence")
     if told:
         return str(told)
     delivered = next((point for point in measured if point.is_delivered), None)
@@ -188,7 +183,7 @@ def _checkpoint(point: Point) -> dict[str, Any]:
         "gain_interval": list(point.gain_interval),
         "p": point.p,
         "basis": point.basis,
-        "measured": dict(trust_of(row)),
+        "measured": row.trust or {},
         "manifest_sha256": digest(row.manifest),
     }
     return found | ({"files": files_of(row)} if row.storage_key else {})

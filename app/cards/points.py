@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -52,10 +52,12 @@ def points(db: Session, job: Job) -> list[Point]:
     """Returns all checkpoints of a job, lowest step first, the untouched base too."""
     found = db.scalars(select(Checkpoint).where(Checkpoint.job_id == job.id).order_by(Checkpoint.step)).all()
     delivered = checkpoints.delivered(db, job)
-    best = frontier([(each.kl, gain_of(each)) for each in found])
+    gains = gains_of(found)
+    best = frontier([(each.kl, gain) for each, gain in zip(found, gains, strict=True)])
+    basis = (job.verdict or {}).get("basis")
     return [
-        _point(each, is_delivered=each.id == delivered, on_frontier=on)
-        for each, on in zip(found, best, strict=True)
+        _point(each, gain, basis, is_delivered=each.id == delivered, on_frontier=on)
+        for each, gain, on in zip(found, gains, best, strict=True)
     ]
 
 
@@ -72,37 +74,36 @@ def frontier(measured: Sequence[tuple[float, float | None]]) -> list[bool]:
     return [pair in best for pair in measured]
 
 
-def gain_of(checkpoint: Checkpoint) -> float | None:
-    """Returns a checkpoint's reward over the base; the base's own is 0 where there are rewards."""
-    if checkpoint.step == 0 and checkpoint.valid_reward is not None:
-        return 0.0
-    return checkpoint.advantage_over_base
+def gains_of(checkpoints: Sequence[Checkpoint]) -> list[float | None]:
+    """Returns each one's reward over the base; the base's own is 0 where anything was compared with it."""
+    compared = any(
+        each.advantage_over_base is not None or each.valid_reward is not None for each in checkpoints
+    )
+    return [0.0 if each.step == 0 and compared else each.advantage_over_base for each in checkpoints]
 
 
-def trust_of(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """Returns what else was measured of a checkpoint; nothing of those of earlier versions."""
-    return getattr(checkpoint, "trust", None) or {}
-
-
-def _point(checkpoint: Checkpoint, *, is_delivered: bool, on_frontier: bool) -> Point:
-    trust = trust_of(checkpoint)
+def _point(
+    checkpoint: Checkpoint, gain: float | None, basis: str | None, *, is_delivered: bool, on_frontier: bool
+) -> Point:
+    trust = checkpoint.trust or {}
     kl = around(checkpoint.kl, checkpoint.kl_stderr)
-    gain = gain_of(checkpoint)
     return Point(
         checkpoint=checkpoint,
         kl=kl if kl.low is None else Interval(max(0.0, kl.low), kl.high),
         gain=gain,
-        gain_interval=_interval_of_gain(checkpoint, gain, trust),
+        gain_interval=_interval_of_gain(checkpoint, gain),
         p=trust.get("p"),
-        basis=trust.get("basis"),
+        basis=trust.get("basis", basis),
         is_delivered=is_delivered,
         on_frontier=on_frontier,
     )
 
 
-def _interval_of_gain(checkpoint: Checkpoint, gain: float | None, trust: Mapping[str, Any]) -> Interval:
+def _interval_of_gain(checkpoint: Checkpoint, gain: float | None) -> Interval:
+    """Returns the bounds over all looks of the job where they are known, else those of this one alone."""
     if checkpoint.step == 0:
         return Interval(gain, gain)
+    trust = checkpoint.trust or {}
     if trust.get("low") is not None and trust.get("high") is not None:
         return Interval(trust["low"], trust["high"])
     return around(gain, checkpoint.advantage_stderr)

@@ -66,3 +66,15 @@ def test_thinned_curves_keep_their_ends_and_are_bounded(count: int) -> None:
     assert (kept[0], kept[-1]) == (0, count - 1)
     assert len(kept) <= MOST_POINTS + 1
     assert all(number % stride(count) == 0 for number in kept[:-1])
+
+
+def test_bounds_and_p_over_all_looks_are_shown_where_they_are_known(db: Session, tenant: Tenant) -> None:
+    job = make_job(db, tenant.project_id, status="succeeded", verdict={"basis": "training"})
+    make_checkpoint(db, job, 0, kl=0.0, valid_reward=None)
+    trust = {"p": 0.01, "low": 0.1, "high": 0.5}
+    make_checkpoint(
+        db, job, 1, valid_reward=None, advantage_over_base=0.3, advantage_stderr=0.01, trust=trust
+    )
+    base, tuned = points(db, job)
+    assert (tuned.p, tuned.gain_interval, tuned.basis) == (0.01, (0.1, 0.5), "training")
+    assert (base.gain, base.p) == (0.0, None)
