@@ -12,8 +12,6 @@ _MARKUP = re.compile(r"([\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_]))")
 _SPACE = re.compile(r"\s+")
 MOST_TEXT = 500
 """Characters of one text that are shown; the JSON has all of it."""
-SHORT = 12
-"""Digits of a hash that tables show; the JSON has all of it."""
 
 
 def markdown(card: Mapping[str, Any]) -> str:
@@ -87,8 +85,9 @@ def _checkpoints(card: Mapping[str, Any]) -> Iterator[str]:
         yield "## Checkpoints"
         yield ""
         yield (
-            'With 95 % intervals. p is of "no better than the base", adjusted for all looks; KL is in nats'
-            " per token."
+            'KL is in nats per token, with its 95 % interval. Where there is a p, of "no better than the'
+            ' base", it is adjusted for all looks, as is each bound of the reward over the base, which'
+            " holds with 95 %."
         )
         yield ""
         yield from _table(("step", "reward", "over the base", "p", "KL to the base", "rows", "files"), rows)

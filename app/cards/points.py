@@ -1,4 +1,4 @@
-"""What each checkpoint of a job spent and gained: KL and reward over the base, with 95 % intervals."""
+"""What each checkpoint of a job spent and gained: KL and reward over the base, with their intervals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NORMAL_95 = 1.959964
 
 
 class Interval(NamedTuple):
-    """A 95 % interval; both ends are None where it is not known."""
+    """Two ends, which are None where they are not known."""
 
     low: float | None
     high: float | None
@@ -32,7 +32,10 @@ class Point:
     """One checkpoint, of those whose files were dropped too.
 
     Attributes:
+        kl: the 95 % interval of its KL.
         gain: reward over the base, in grader units; None where nothing was compared.
+        gain_interval: bounds of it that each hold with 95 % over all looks of the job, where `p` is known;
+            else the 95 % interval of this checkpoint alone.
         p: of "no better than the base", adjusted for all looks of the job; None where it is not known.
         basis: the rows that were looked at: "unseen" or "training".
         on_frontier: no other checkpoint has gained as much with a lower KL, or more with no higher one.

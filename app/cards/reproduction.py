@@ -143,7 +143,7 @@ def _weights(files: Mapping[str, str]) -> dict[str, str]:
 
 
 def _by_rewards(first: Mapping[str, Any], second: Mapping[str, Any]) -> Outcome:
-    """Compares the delivered checkpoints' rewards over the base with the interval of their difference."""
+    """Compares the delivered checkpoints' rewards over the base: apart they may be what chance makes."""
     before, after = _gain(first["checkpoints"]), _gain(second["checkpoints"])
     if before is None or after is None:
         return Outcome(False, "Not comparable: the reward over the base was not measured.", [])
@@ -156,7 +156,7 @@ def _by_rewards(first: Mapping[str, Any], second: Mapping[str, Any]) -> Outcome:
 
 
 def _gain(checkpoints: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
-    """Returns the delivered checkpoint's gain and how far its 95 % interval reaches from it."""
+    """Returns the delivered checkpoint's gain and how far its interval reaches from it."""
     for each in checkpoints:
         low, high = each["gain_interval"]
         if each["delivered"] and each["gain"] is not None and low is not None and high is not None:

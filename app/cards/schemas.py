@@ -58,7 +58,11 @@ class CardKeyList(Listed[CardKeyOut]):
 
 
 class FrontierPoint(BaseModel):
-    """One checkpoint: what it is away from the base, and what it has gained. Intervals are of 95 %."""
+    """One checkpoint: what it is away from the base, and what it has gained.
+
+    The interval of its KL is of 95 %. Each bound of its gain holds with 95 % over all looks of the job where
+    `p` is known; else the two are the 95 % interval of this checkpoint alone.
+    """
 
     step: int
     checkpoint_id: str
