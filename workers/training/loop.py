@@ -62,7 +62,14 @@ def train(
             rewards = rewards_of(rollouts.trained)
             with run.collector.ahead(step + 1, clock), clock.phase("updating", "updating"):
                 stats = update_policy(
-                    run.policy, run.optimizer, rollouts.trained, rewards, config, step, world
+                    run.policy,
+                    run.optimizer,
+                    rollouts.trained,
+                    rewards,
+                    run.watch.config_now(),
+                    step,
+                    world,
+                    run.progress.guard.lr_scale,
                 )
             run.check_update(step, stats)
             values = (

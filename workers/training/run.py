@@ -20,6 +20,7 @@ from workers.training.checkpoints import make_checkpoint
 from workers.training.collector import Collector
 from workers.training.evaluate import Evaluation
 from workers.training.evaluator import Evaluator
+from workers.training.good_copy import GoodCopy
 from workers.training.keeper import Keeper
 from workers.training.metrics import Clock, evaluation_metrics, kl_metrics, total_usage_metrics
 from workers.training.model.policy import Policy
@@ -41,6 +42,7 @@ from workers.training.trust.ending import EARLY_STOP, budget_in_words, level_in_
 from workers.training.trust.selection import Judged, Look, judge
 from workers.training.trust.verdict import smallest_gain, verdict
 from workers.training.update import UpdateStats, make_optimizer
+from workers.training.watch import Watch, leaves_checkpoint
 
 NON_FINITE_LIMIT = 3
 """Updates skipped in a row, because loss or gradient was not finite, that fail the run. Chosen, not
@@ -97,6 +99,9 @@ class Run:
         self.evaluator = Evaluator(
             self.policy, self.valid_prompts, self.train_prompts, self.graders, config, world
         )
+        self.watch = Watch(self.keeper, config, self.recorder)
+        if config.guard == "act":
+            self.keeper.good = GoodCopy(self.policy, self.optimizer, world)
         state = self.keeper.resume()
         pending = load_pending(state, self.train_prompts) if state is not None else None
         self.collector.resume(self.progress.visits, pending)
@@ -121,7 +126,7 @@ class Run:
 
     def steps(self) -> Iterator[int]:
         """Yields the steps that are left, until the last one or until something ends the run early."""
-        while self.progress.step < self.total_steps and self.progress.ended is None:
+        while self.progress.step < self.total_steps and not self.is_over:
             yield self.progress.step + 1
 
     def check_grades(self, step: int, groups: Sequence[Group]) -> None:
@@ -154,16 +159,24 @@ class Run:
         """Counts tokens and notes a skipped update. Raises `NonFinite` after too many in a row."""
         self.progress.trained_tokens += stats.trained_tokens
         self._check_mismatch(step, stats)
+        self.watch.updated(stats.values)
         if stats.is_finite:
             self.progress.non_finite_in_a_row = 0
             return
         self.progress.non_finite_in_a_row += 1
-        if self.progress.non_finite_in_a_row >= NON_FINITE_LIMIT:
+        if self.progress.non_finite_in_a_row >= NON_FINITE_LIMIT and not self._is_guarded:
             raise NonFinite(
                 f"Loss or gradient was not finite {NON_FINITE_LIMIT} steps in a row, last at step {step}."
                 " A lower learning rate may help."
             )
-        self.recorder.note("warn", f"Step {step}: loss or gradient was not finite; the update was skipped.")
+        if self.config.guard != "act":  # whose action says it
+            message = f"Step {step}: loss or gradient was not finite; the update was skipped."
+            self.recorder.note("warn", message)
+
+    @property
+    def _is_guarded(self) -> bool:
+        """Says whether the guard answers for updates that are not finite: not if there was never another."""
+        return self.config.guard == "act" and self.progress.guard.has_updated
 
     def _check_mismatch(self, step: int, stats: UpdateStats) -> None:
         gap = stats.values.get(names.SAMPLER_MISMATCH, 0.0)
@@ -193,22 +206,30 @@ class Run:
         ends = budget is not None and self.config.on_budget == "finish"
         is_checkpoint = step % self.config.eval_interval == 0 or step == self.total_steps or ends
         measured = None
+        is_called = self.watch.is_called(step, values)
         if is_checkpoint:
             measured = self._measure(step, clock)
             self.progress.looks.append(measured.look)
             values |= measured.values
-        values |= total_usage_metrics(self.progress.grader_usage)
+        elif is_called:
+            with clock.phase("validating", "eval"):
+                values |= kl_metrics(self.keeper.measure_kl(self.config))
+        action, guarded = self.watch.decide(step, values, measured and measured.look.rows)
+        values |= guarded | total_usage_metrics(self.progress.grader_usage)
         self.keeper.tell(self.epoch(step), values, clock)
         if step > 0:
             for hint in self.progress.hints.after(step, self.total_steps, values, self.config):
                 self.recorder.note("warn", hint)
+        self.watch.tell(step, values, action)
         if budget is not None:
             self._obey(step, budget)
         elif measured is not None:
             self._stop_if_level(step)
-        if measured is not None:
+        if measured is not None and leaves_checkpoint(action):
             self.keeper.keep_checkpoint(measured.checkpoint, measured.judged)
-        if is_checkpoint or step % self.config.save_state_every == 0:
+        if self.watch.carry_out(step, action):
+            self.collector.pending = None  # sampled by the policy that was given up
+        if is_checkpoint or step % self.config.save_state_every == 0 or self.is_over:
             self.save()
 
     def _spent_budget(self, step: int, clock: Clock) -> SpentBudget | None:
@@ -256,6 +277,11 @@ class Run:
             seconds = self.progress.seconds
             said = level_in_words(step, self.total_steps, level, seconds, is_solved=is_solved)
             self.recorder.note("info", said)
+
+    @property
+    def is_over(self) -> bool:
+        """Says whether the run ends after this step, before the last one."""
+        return self.progress.guard.is_over or self.progress.ended is not None
 
     def result(self) -> RunResult:
         """Returns what is to be delivered, and what is said of it."""
