@@ -18,11 +18,11 @@ from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.randomness import shuffled
 from workers.training.base.recorder import Recorder
-from workers.training.base.types import Prompt
+from workers.training.base.types import Group, Prompt
 from workers.training.checkpoints import Candidate, checkpoint_folder, save_checkpoint, to_keep
 from workers.training.collector import Rollouts
-from workers.training.evaluate import Estimate, kl_to_reference
 from workers.training.folders import STATES_KEPT
+from workers.training.measures.kl_probe import ProbeKl, probe_kl
 from workers.training.metrics import Clock
 from workers.training.model.policy import Policy
 from workers.training.state import (
@@ -90,9 +90,12 @@ class Keeper:
         }
         self._recorder.metrics(self.progress.step, epoch, {**values, **times, **totals})
 
-    def measure_kl(self, config: TrainConfig) -> Estimate:
-        """Returns the exact KL to the starting policy on the probe set, in nats per token."""
-        return kl_to_reference(self._policy, self.probe, config, self._world)
+    def measure_kl(self, config: TrainConfig, answers: Sequence[Group] = ()) -> ProbeKl:
+        """Returns the exact KL to the starting policy on the probe set.
+
+        `answers` are groups that this very policy has just written at temperature 1; they save sampling.
+        """
+        return probe_kl(self._policy, self.probe, config, self._world, answers=answers)
 
     def keep_checkpoint(self, candidate: Candidate) -> None:
         """Writes the checkpoint of this step, tells it, and keeps it while it is among the best."""

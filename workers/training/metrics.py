@@ -16,6 +16,7 @@ from workers.training.advantages import groups_with_spread
 from workers.training.base.recorder import Phase, Recorder
 from workers.training.base.types import Group, Split
 from workers.training.evaluate import Estimate
+from workers.training.measures.kl_probe import ProbeKl
 from workers.training.rewards import rewards_of
 
 Timed = Literal["sampling", "grading", "grading_busy", "waiting", "updating", "eval"]
@@ -95,9 +96,17 @@ def valid_metrics(
     return {**values, **_split_metrics("valid", groups)}
 
 
-def kl_metrics(kl: Estimate) -> dict[str, float]:
-    """Returns the exact KL on the probe set, in nats per token."""
-    return _estimate(names.KL_PROBE_MEAN, names.KL_PROBE_STDERR, kl)
+def kl_metrics(kl: ProbeKl) -> dict[str, float]:
+    """Returns the exact KL on the probe set, in nats per token and per answer."""
+    start = kl.start
+    values = _estimate(names.KL_PROBE_MEAN, names.KL_PROBE_STDERR, start.per_token)
+    values |= _estimate(names.KL_POOLED_MEAN, names.KL_POOLED_STDERR, start.pooled)
+    values |= _estimate(names.KL_ANSWER_MEAN, names.KL_ANSWER_STDERR, start.per_answer)
+    values[names.KL_PROBE_ANSWERS] = float(start.per_token.n)
+    if kl.origin is not None:
+        values |= _estimate(names.KL_ORIGIN_MEAN, names.KL_ORIGIN_STDERR, kl.origin.per_token)
+        values |= _estimate(names.KL_ORIGIN_ANSWER_MEAN, names.KL_ORIGIN_ANSWER_STDERR, kl.origin.per_answer)
+    return values
 
 
 def _split_metrics(split: Split, groups: Sequence[Group]) -> dict[str, float]:

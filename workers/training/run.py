@@ -210,7 +210,7 @@ class Run:
             self._note_failed_validation(step, groups)
             values = valid_metrics(groups, reward, difference)
         candidate = make_candidate(
-            self.keeper.checkpoint_folder(), step, self.epoch(step), kl, reward, difference
+            self.keeper.checkpoint_folder(), step, self.epoch(step), kl.start.per_token, reward, difference
         )
         if step == 0 and self.valid_prompts:
             candidate = Candidate(candidate.checkpoint, 0.0)

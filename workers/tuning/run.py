@@ -196,7 +196,7 @@ class TuneRun:
             if with_validation and self.valid_examples:
                 self._values |= _named("valid", self._measure(self._valid_batch(step)))
                 self._values |= _named("full_valid", self._measure(range(len(self.valid_examples))))
-        return make_candidate(self.keeper.checkpoint_folder(), step, epoch, kl, None, None)
+        return make_candidate(self.keeper.checkpoint_folder(), step, epoch, kl.start.per_token, None, None)
 
     def _tell(self) -> None:
         self.keeper.tell(self._epoch(), self._values, self._clock)

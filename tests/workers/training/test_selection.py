@@ -12,11 +12,11 @@ from workers.training.checkpoints import Candidate, make_candidate, select, to_k
 from workers.training.evaluate import (
     Estimate,
     estimate,
-    kl_to_reference,
     lower_bound,
     paired_difference,
     t_quantile,
 )
+from workers.training.measures.kl_probe import probe_kl
 from workers.training.model.policy import Policy
 from workers.training.prompts import make_prompts
 
@@ -106,12 +106,12 @@ def test_probe_kl_is_exactly_zero_at_the_base_and_matches_full_forwards_later(sh
     config = make_config(sharp, adapter=adapter, temperature=0.5)
     policy = Policy.load(config)
     probe = make_prompts(make_rows("a", "some longer text"), policy.tokenizer, policy.context, "training")
-    assert kl_to_reference(policy, probe, config)[:2] == (0.0, 0.0)
+    assert probe_kl(policy, probe, config).start.per_token == (0.0, 0.0, 2)
     moved(policy)
-    found = kl_to_reference(policy, probe, config)
+    found = probe_kl(policy, probe, config).start.per_token
     assert found.mean > 0.01
     assert found.n == 2
-    assert found == kl_to_reference(policy, probe, config)
+    assert found == probe_kl(policy, probe, config).start.per_token
     assert found.mean == pytest.approx(plain_kl(policy, probe, config), rel=1e-3)
 
 
