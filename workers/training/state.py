@@ -32,7 +32,7 @@ from workers.training.hints import Hints
 from workers.training.model.policy import Policy
 from workers.training.model.sharding import gather_whole, like
 
-WHERE_IT_RUNS = {"model_path", "device", "processes", "sharding"}
+WHERE_IT_RUNS = {"model_path", "origin_path", "device", "processes", "sharding"}
 SINCE_0_1_0 = {
     "kl_probe_samples",
     "eval_temperature",
