@@ -82,8 +82,8 @@ class RunConfig(BaseModel):
     kl_probe_samples: Annotated[
         int, Field(ge=1, le=64), Hyperparameter(auto.kl_probe_samples, f"{auto.PROBE_SAMPLES}")
     ] = 1
-    """Most answers to each prompt of the probe set. No more are drawn than make the KL's standard error 5 % of
-    it, or 0.005 nats per token."""
+    """Most answers to each prompt of the probe set. No more are drawn than make the KL's standard error a
+    twentieth of it, or 0.005 nats per token."""
     checkpoints_kept: int = Field(default=3, ge=1)
     """Checkpoints whose files are kept: the best, or in methods without a choice the newest."""
     save_state_every: int = Field(default=10, ge=1)

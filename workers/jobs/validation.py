@@ -36,6 +36,7 @@ from graders.preflight.trial import Bounds, is_costly, preflight
 from graders.spec import item_paths, known_range
 from graders.template import Variable
 from methods.faults import MAX_REASONS, Fault, told
+from methods.hold_out import hold_out
 from methods.hyperparameters import Facts
 from methods.resolve import ConfigImpossible, resolve_train
 from methods.rows import MAX_VALID_ROWS, Row, missing_variables
@@ -188,7 +189,10 @@ def _check(claim: Claim, scratch: Path) -> Checked:
     doubts = [*_doubts(train_rows, valid_rows), *doubts_about_tools(folder, train_rows, method)]
     _enter(claim, "grading")
     doubts += _doubts_about(spec, grader, train_rows)
-    return Checked(config, len(train_rows), doubts)
+    n_rows = len(train_rows)
+    if config.validation_split:
+        n_rows = len(hold_out(train_rows, config.validation_split, config.seed)[0])
+    return Checked(config, n_rows, doubts)
 
 
 def _enter(claim: Claim, part: str) -> None:

@@ -222,3 +222,30 @@ def test_a_warm_start_is_measured_to_its_origin_too(probed, sharp, tiny):
     assert elsewhere.start == probe_kl(policy, probe, config).start
     assert elsewhere.origin is not None
     assert elsewhere.origin.per_token.mean != pytest.approx(elsewhere.start.per_token.mean, rel=0.1)
+
+
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+def test_probe_kl_is_exactly_zero_at_the_base_and_matches_full_forwards_later(sharp, adapter):
+    config = make_config(sharp, adapter=adapter, temperature=0.5)
+    policy = Policy.load(config)
+    probe = make_prompts(make_rows("a", "some longer text"), policy.tokenizer, policy.context, "training")
+    assert probe_kl(policy, probe, config).start.per_token == (0.0, 0.0, 2)
+    move(policy, 7, 0.05)
+    found = probe_kl(policy, probe, config).start.per_token
+    assert found.mean > 0.01
+    assert found.n == 2
+    assert found == probe_kl(policy, probe, config).start.per_token
+    assert found.mean == pytest.approx(plain_kl(policy, probe, config), rel=1e-3)
+
+
+def plain_kl(policy, probe, config):
+    key = ("probe", config.seed)
+    means = []
+    for group in sample_groups(policy, probe, Sampling(1, config.max_completion_tokens, 1.0, key)):
+        prompt, completion = group.prompt.tokens, group.completions[0].tokens
+        ids = torch.tensor([[*prompt, *completion]])
+        mine = torch.log_softmax(policy.model(input_ids=ids).logits[0, len(prompt) - 1 : -1], -1)
+        with policy.reference() as reference:
+            base = torch.log_softmax(reference(input_ids=ids).logits[0, len(prompt) - 1 : -1], -1)
+        means.append((mine.exp() * (mine - base)).sum(-1).mean().item())
+    return sum(means) / len(means)
