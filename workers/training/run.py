@@ -99,7 +99,7 @@ class Run:
         state = self.keeper.resume()
         if state is not None:
             self.collector.pending = load_pending(state, self.train_prompts)
-            n_rows = self.evaluator.sampled.rows  # 0.1.0 judged by fewer than five rows too
+            n_rows = self.evaluator.sampled.compared  # 0.1.0 judged by fewer than five rows too
             self.progress.looks = [look for look in self.progress.looks if len(look.rows) == n_rows]
 
     @property
