@@ -72,7 +72,7 @@ class Evaluator:
 
     def answers(self, found: Evaluation) -> Sequence[Group]:
         """Returns the groups that the policy wrote at temperature 1, which need not be sampled again."""
-        return found.groups[found.judging] if evaluation_temperature(self._config) == 1 else ()
+        return found.groups[found.judging] if self._temperature(found.judging) == 1 else ()
 
     def _measure(self, split: Split) -> list[Group]:
         config = self._config
