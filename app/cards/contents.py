@@ -22,8 +22,9 @@ from app.jobs.models import Job
 from app.wire import seconds
 
 FORMAT = "cherry.run_card.v1"
-OF_ONE_MACHINE = ("model_path",)
+OF_ONE_MACHINE = ("model_path", "origin_path")
 """Fields of a config that say where something lies, and not what it is."""
+FILES = ("training_file", "validation_file", "canary_file")
 BUDGETS = ("max_steps", "max_seconds", "max_sampled_tokens", "max_judge_calls", "max_cost", "on_budget")
 ACTION = "action-"
 """Keys of events that tell what the guard did begin so."""
@@ -99,7 +100,7 @@ def _job(job: Job) -> dict[str, Any]:
 
 def _data(db: Session, job: Job) -> dict[str, Any]:
     """Returns what is known of the files of a job that no training has read."""
-    named = {"training_file": job.training_file, "validation_file": job.validation_file}
+    named = {name: getattr(job, name) for name in FILES}
     found = {param: db.get(File, file_id) for param, file_id in named.items() if file_id}
     unread = {"rows": None, "rows_sha256": None}
     return {

@@ -49,6 +49,7 @@ def request_of(
         "model": card["job"]["model"],
         "training_file": job["training_file"],
         "validation_file": job["validation_file"],
+        "canary_file": job.get("canary_file"),
         "suffix": card["job"]["suffix"],
         "seed": job["seed"],
         "resources": card["job"]["resources"],

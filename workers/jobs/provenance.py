@@ -27,11 +27,13 @@ CPU_FACTS = Path("/proc/cpuinfo")
 
 
 def note(
-    claim: Claim, config: TrainConfig | TuneConfig, data: Sequence[tuple[DataFile, Sequence[Row]]]
+    claim: Claim,
+    config: TrainConfig | TuneConfig,
+    data: Sequence[tuple[DataFile | None, Sequence[Row] | None]],
 ) -> None:
-    """Keeps what this attempt trains on, and where. Raises `LeaseLost`."""
+    """Keeps what this attempt reads, of files that it has, and where it runs. Raises `LeaseLost`."""
     made_of = {
-        "data": {file.param: _data_facts(file, rows) for file, rows in data},
+        "data": {file.param: _data_facts(file, rows) for file, rows in data if file and rows is not None},
         "base_model": base_facts(config.model, Path(config.model_path)),
     }
     attempt = {"attempt": claim.attempt, **place_facts(config)}

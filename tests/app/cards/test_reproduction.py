@@ -28,6 +28,8 @@ ASKED: dict[str, dict[str, Any]] = {
     "rank": {"lora_rank": 4, "stop": ["\n", "END"], "temperature": 0.7, "dtype": "bfloat16"},
     "beta": {"beta": 0.1, "scale_advantage": False, "warmup_steps": 5},
     "no guard": {"guard": "off", "early_stop": False, "allow_flat_reward": True, "validation_split": 0},
+    "drift": {"kl_target": 0.1, "kl_target_share": 0.5, "kl_probe_size": 5, "kl_probe_samples": 2},
+    "no drift": {"kl_target": 0.0, "skip_flat_prompts": False, "guard": "warn", "guard_kl": 1.5},
     "bounds": {"max_steps": 7, "max_seconds": 60.0, "on_budget": "pause", "controls": ["random_reward"]},
     **{name: {"algorithm": name} for name in RECIPES},
 }

@@ -1,8 +1,8 @@
 """Run cards, and the keys that sign them.
 
 Revision ID: 8c1e5a7d2f60
-Revises: 3e9a15c7d082
-Create Date: 2026-11-29 18:10
+Revises: 7c41d9e0b6a8
+Create Date: 2026-11-29 18:40
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "8c1e5a7d2f60"
-down_revision = "3e9a15c7d082"
+down_revision = "7c41d9e0b6a8"
 branch_labels = None
 depends_on = None
 
