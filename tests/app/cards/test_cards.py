@@ -21,10 +21,11 @@ from app.cards.canonical import digest
 from app.cards.contents import without_queries
 from app.cards.markdown import markdown
 from app.db import unit_of_work
-from app.events import service as events
 from app.jobs.models import Job
+from app.jobs.status import Claim
 from app.sealing import Sealer
 from app.settings import Settings
+from app.storage import get_storage
 from tests.factories import (
     GRADER,
     Tenant,
@@ -34,6 +35,8 @@ from tests.factories import (
     make_metrics,
     make_tuned_model,
 )
+from workers.jobs.db_recorder import DatabaseRecorder
+from workers.training.base.types import Action
 
 FILES = {
     "adapter/adapter_model.safetensors": b"a" * 1000,
@@ -178,13 +181,18 @@ def test_a_card_that_cannot_be_signed_says_why_and_is_signed_once_it_can_be(
 
 
 def test_what_the_guard_did_is_on_the_card(http: httpx.Client, db: Session, tenant: Tenant) -> None:
-    job = finished_job(db, tenant)
-    events.append(db, job.id, "action-1", "Rolled back to step 10", level="warn", data={"kl": 2.5})
-    events.append(db, job.id, "note-1", "Something else")
+    job = make_job(db, tenant.project_id, status="running", attempt=1, config={"guard": "act"})
     db.commit()
+    recorder = DatabaseRecorder(Claim(job.id, 1, "running"), get_storage())
+    recorder.action(Action(10, 1, "roll_back", "kl", "Rolled back to step 5.", {"kl": 2.5, "threshold": 2.0}))
+    recorder.note("warn", "Something else.")
     guard = http.get(card_path(job)).json()["card"]["guard"]
     assert guard["mode"] == "act"
-    assert [(each["said"], each["kl"]) for each in guard["actions"]] == [("Rolled back to step 10", 2.5)]
+    (action,) = guard["actions"]
+    assert (action["said"], action["action"], action["step"]) == ("Rolled back to step 5.", "roll_back", 10)
+    assert action["figures"] == {"kl": 2.5, "threshold": 2.0}
+    told = http.get(card_path(job), params={"format": "markdown"}).text
+    assert f"- Event {action['event']}: Rolled back to step 5." in told
 
 
 def test_secrets_of_a_grader_are_not_on_the_card(http: httpx.Client, db: Session, tenant: Tenant) -> None:
