@@ -83,10 +83,10 @@ class MemoryRecorder:
 
     def state(self, step: int, folder: Path) -> None: ...
 
-    def action(self, action: Action) -> None: ...
-
     def pausing(self, message: str) -> None:
         self.note("warn", message)
+
+    def action(self, action: Action) -> None: ...
 
     def note(self, level: str, message: str) -> None:
         print(f"{level}: {message}", file=sys.stderr)

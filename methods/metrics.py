@@ -11,7 +11,16 @@ import re
 from typing import Literal, NamedTuple
 
 Unit = Literal[
-    "grader units", "nats", "nats per token", "tokens", "seconds", "share", "ratio", "count", "number"
+    "grader units",
+    "nats",
+    "nats per token",
+    "nats per answer",
+    "tokens",
+    "seconds",
+    "share",
+    "ratio",
+    "count",
+    "number",
 ]
 """A share is between 0 and 1; a number has no unit."""
 
@@ -251,14 +260,78 @@ KL_PROBE_MEAN = _declare(
     "kl/probe_mean",
     "nats per token",
     "every checkpoint, also at beta 0; early probes of the guard",
-    "exact KL(policy, base) over the whole vocabulary, at temperature 1, on completions that the policy "
-    "writes for a fixed set of prompts with fixed random numbers; mean over prompts",
+    "exact KL(policy, start) over the whole vocabulary, at temperature 1, on answers that the policy "
+    "writes to a fixed set of prompts with fixed random numbers; mean over answers of each one's mean over "
+    "tokens",
 )
 KL_PROBE_STDERR = _declare(
     "kl/probe_stderr",
     "nats per token",
-    "with `kl/probe_mean`",
-    "standard error of `kl/probe_mean` over prompts; not there for a single one",
+    "every checkpoint",
+    "standard error of `kl/probe_mean` for these prompts, from the differences between answers to the same "
+    "one; with one answer to each it is over prompts, and not there for a single one",
+)
+KL_POOLED_MEAN = _declare(
+    "kl/probe_pooled_mean",
+    "nats per token",
+    "every checkpoint",
+    "the same KL, with all tokens weighing the same: long answers count for more",
+)
+KL_POOLED_STDERR = _declare(
+    "kl/probe_pooled_stderr", "nats per token", "every checkpoint", "its standard error"
+)
+KL_ANSWER_MEAN = _declare(
+    "kl/answer_mean",
+    "nats per answer",
+    "every checkpoint",
+    "KL of the distribution of whole answers: the sum over an answer's tokens, mean over answers",
+)
+KL_ANSWER_STDERR = _declare("kl/answer_stderr", "nats per answer", "every checkpoint", "its standard error")
+KL_PROBE_ANSWERS = _declare(
+    "kl/probe_answers",
+    "count",
+    "every checkpoint",
+    "answers that this took: more are drawn, to `kl_probe_samples` a prompt, until the error is small",
+)
+KL_ORIGIN_MEAN = _declare(
+    "kl/origin_mean",
+    "nats per token",
+    "every checkpoint of a run that starts from a tuned model",
+    "as `kl/probe_mean`, to the model that the start was tuned from",
+)
+KL_ORIGIN_STDERR = _declare(
+    "kl/origin_stderr", "nats per token", "with `kl/origin_mean`", "its standard error"
+)
+KL_ORIGIN_ANSWER_MEAN = _declare(
+    "kl/origin_answer_mean",
+    "nats per answer",
+    "with `kl/origin_mean`",
+    "as `kl/answer_mean`, to the model that the start was tuned from",
+)
+KL_ORIGIN_ANSWER_STDERR = _declare(
+    "kl/origin_answer_stderr", "nats per answer", "with `kl/origin_mean`", "its standard error"
+)
+CANARY_LOSS = _declare(
+    "canary/loss",
+    "nats per token",
+    "every checkpoint",
+    "loss on the canary, a small frozen set of text that has nothing to do with the task; mean over texts of "
+    "each one's mean over tokens",
+)
+CANARY_LOSS_STDERR = _declare(
+    "canary/loss_stderr", "nats per token", "every checkpoint", "its standard error over texts"
+)
+CANARY_OVER_BASE = _declare(
+    "canary/over_base",
+    "nats per token",
+    "every checkpoint",
+    "how much more that is than the loss of step 0 on the same texts: what the model has forgotten",
+)
+CANARY_OVER_BASE_STDERR = _declare(
+    "canary/over_base_stderr",
+    "nats per token",
+    "every checkpoint",
+    "standard error of the paired difference over texts",
 )
 KL_REFERENCE = _declare(
     "kl/reference",

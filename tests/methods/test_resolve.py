@@ -80,12 +80,12 @@ def test_the_rate_follows_the_width(hyperparameters: dict[str, Any], hidden_size
 @pytest.mark.parametrize(
     ("hyperparameters", "targets"),
     [
-        pytest.param({}, (0.5, 0.25), id="left-out"),
+        pytest.param({}, (0.5, 0.3), id="left-out"),
         pytest.param({"kl_target": 0.1}, (0.1, 0.0), id="own-target"),
         pytest.param({"kl_target_share": 0.1}, (0.5, 0.1), id="own-share"),
         pytest.param({"beta": 0.02}, (0.0, 0.0), id="own-beta"),
         pytest.param({"beta": 0.02, "kl_target": 0.1}, (0.1, 0.0), id="both"),
-        pytest.param({"algorithm": "rloo"}, (0.5, 0.25), id="kl-in-the-reward"),
+        pytest.param({"algorithm": "rloo"}, (0.5, 0.3), id="kl-in-the-reward"),
         pytest.param({"algorithm": "dapo"}, (0.0, 0.0), id="no-kl"),
     ],
 )

@@ -154,6 +154,13 @@ class DatabaseRecorder:
             if (older := f"{prefix}/{name}") not in needed:
                 self._storage.delete_prefix(older)
 
+    def pausing(self, message: str) -> None:
+        """Ask for a pause as the job's owner would, and say why."""
+        self.note("warn", message)
+        with unit_of_work() as db:
+            asked = func.coalesce(Job.pause_requested_at, func.now())
+            status.update_held(db, self._claim, pause_requested_at=asked)
+
     def action(self, action: Action) -> None:
         """Tell what the run did of its own accord, with its figures; once, however often it is repeated."""
         figures = storable(dict(action.figures))
@@ -163,13 +170,6 @@ class DatabaseRecorder:
             job = status.update_held(db, self._claim)
             key = f"action-{action.step}-{action.number}"
             events.append(db, job.id, key, clean(action.message), level="warn", data=data, is_metrics=False)
-
-    def pausing(self, message: str) -> None:
-        """Ask for a pause as the job's owner would, and say why."""
-        self.note("warn", message)
-        with unit_of_work() as db:
-            asked = func.coalesce(Job.pause_requested_at, func.now())
-            status.update_held(db, self._claim, pause_requested_at=asked)
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Tell the person who follows the run."""

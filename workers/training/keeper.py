@@ -14,14 +14,11 @@ import torch
 
 from methods import metrics as names
 from methods.run_config import RunConfig
-from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
-from workers.training.base.randomness import shuffled
 from workers.training.base.recorder import Recorder
-from workers.training.base.types import Checkpoint, Prompt
+from workers.training.base.types import Checkpoint
 from workers.training.checkpoints import checkpoint_folder, save_checkpoint, to_keep
 from workers.training.collector import Rollouts
-from workers.training.evaluate import Estimate, kl_to_reference
 from workers.training.folders import STATES_KEPT
 from workers.training.good_copy import GoodCopy
 from workers.training.metrics import Clock
@@ -48,17 +45,14 @@ class Keeper:
         config: RunConfig,
         *,
         total_steps: int,
-        probe: Sequence[Prompt],
         belongs_to: str,
         recorder: Recorder,
         run_dir: Path,
         world: World = ALONE,
     ) -> None:
-        """`probe` are the prompts to choose from; `belongs_to` is the fingerprint of config and data."""
+        """`belongs_to` is the fingerprint of config and data."""
         self.progress = Progress()
         self.total_steps = total_steps
-        chosen = shuffled(len(probe), "probe", config.seed)[: config.kl_probe_size]
-        self.probe = [probe[i] for i in sorted(chosen)]
         self._policy = policy
         self._optimizer = optimizer
         self._config = config
@@ -96,10 +90,6 @@ class Keeper:
             names.TIME_TOTAL: self.progress.seconds,
         }
         self._recorder.metrics(self.progress.step, epoch, {**values, **times, **totals})
-
-    def measure_kl(self, config: TrainConfig) -> Estimate:
-        """Returns the exact KL to the starting policy on the probe set, in nats per token."""
-        return kl_to_reference(self._policy, self.probe, config, self._world)
 
     def keep_checkpoint(self, checkpoint: Checkpoint, judged: Sequence[Judged] = ()) -> None:
         """Writes the checkpoint of this step, tells it, and keeps it while it is among the best.

@@ -67,13 +67,13 @@ class JsonlRecorder:
     def state(self, step: int, folder: Path) -> None:
         """Writes nothing: the folder is there to see."""
 
-    def action(self, action: Action) -> None:
-        """Appends what the run did of its own accord."""
-        self._append("actions", {**vars(action), "figures": dict(action.figures)})
-
     def pausing(self, message: str) -> None:
         """Appends the sentence as a warning."""
         self.note("warn", message)
+
+    def action(self, action: Action) -> None:
+        """Appends what the run did of its own accord."""
+        self._append("actions", {**vars(action), "figures": dict(action.figures)})
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Appends a sentence and its level."""
@@ -125,13 +125,13 @@ class ConsoleRecorder:
     def state(self, step: int, folder: Path) -> None:
         """Prints nothing."""
 
-    def action(self, action: Action) -> None:
-        """Prints what the run did of its own accord."""
-        self._print(f"  {action.message}")
-
     def pausing(self, message: str) -> None:
         """Prints the sentence as a warning."""
         self.note("warn", message)
+
+    def action(self, action: Action) -> None:
+        """Prints what the run did of its own accord."""
+        self._print(f"  {action.message}")
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Prints a sentence and its level."""
@@ -176,13 +176,13 @@ class FanOut:
         """Tells all."""
         self._tell("state", step, folder)
 
-    def action(self, action: Action) -> None:
-        """Tells all."""
-        self._tell("action", action)
-
     def pausing(self, message: str) -> None:
         """Tells all."""
         self._tell("pausing", message)
+
+    def action(self, action: Action) -> None:
+        """Tells all."""
+        self._tell("action", action)
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Tells all."""
@@ -221,10 +221,10 @@ class Silent:
     def state(self, step: int, folder: Path) -> None:
         """Tells nobody."""
 
-    def action(self, action: Action) -> None:
+    def pausing(self, message: str) -> None:
         """Tells nobody."""
 
-    def pausing(self, message: str) -> None:
+    def action(self, action: Action) -> None:
         """Tells nobody."""
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:

@@ -21,7 +21,8 @@ from workers.training.evaluate import Evaluation
 from workers.training.evaluator import Evaluator
 from workers.training.good_copy import GoodCopy
 from workers.training.keeper import Keeper
-from workers.training.metrics import Clock, evaluation_metrics, kl_metrics, total_usage_metrics
+from workers.training.measures.drift import Drift, DriftMeter
+from workers.training.metrics import Clock, evaluation_metrics, total_usage_metrics
 from workers.training.model.policy import Policy
 from workers.training.passes.forward import why_padded
 from workers.training.prompts import make_prompts
@@ -56,7 +57,9 @@ class Run:
         recorder: Recorder,
         run_dir: Path,
         world: World = ALONE,
+        canary_rows: Sequence[Row] | None = None,
     ) -> None:
+        """`canary_rows` are the user's own texts for the canary; None stands for those of the package."""
         self.recorder: Recorder = recorder if world.is_main else Silent()
         self.recorder.phase("loading")
         self.is_pausing = False
@@ -74,11 +77,13 @@ class Run:
             self.optimizer,
             config,
             total_steps=self.total_steps,
-            probe=self.valid_prompts or self.train_prompts,
             belongs_to=fingerprint(config, train_rows, valid_rows),
             recorder=self.recorder,
             run_dir=run_dir,
             world=world,
+        )
+        self.drift = DriftMeter(
+            self.policy, self.valid_prompts or self.train_prompts, config, world, canary_rows
         )
         self.graders = GradePool(grader, threads=config.grade_concurrency, timeout=config.grade_seconds)
         self.collector = Collector(
@@ -172,7 +177,7 @@ class Run:
             values |= measured.values
         elif is_called:
             with clock.phase("validating", "eval"):
-                values |= kl_metrics(self.keeper.measure_kl(self.config))
+                values |= Drift(self.drift.measure_kl(), None).metrics()
         rows = None if measured is None else measured.look.rows
         action, guarded = self.watch.decide(step, values, rows, is_last=ends)
         values |= guarded | total_usage_metrics(self.progress.grader_usage)
@@ -266,8 +271,8 @@ class Run:
         """Measures the policy as it is, and compares it with the base and all checkpoints before."""
         self.world.check_same(self.policy.trained().values())
         with clock.phase("validating", "eval"):
-            kl = self.keeper.measure_kl(self.config)
             found = self.evaluator.measure()
+            drift = self.drift.measure(self.evaluator.answers(found))
         for split, groups in found.groups.items():
             self._count_spent(groups)
             self.recorder.rollouts(split, step, self.epoch(step), groups)
@@ -275,6 +280,7 @@ class Run:
         if step == 0:
             self._note_start(found)
             self._tell_smallest_gain(found)
+        kl = drift.kl.start.per_token
         look = Look(step, kl.mean, tuple(found.rows))
         judged = judge([*self.progress.looks, look], self.config.seed)
         last = judged[-1] if judged and judged[-1].step == step else None
@@ -282,12 +288,13 @@ class Run:
             self.keeper.checkpoint_folder(), step, self.epoch(step), kl, found.reward("valid"), last
         )
         greedy = found.reward("greedy")
+        checkpoint.extra.update(drift.extra())
         checkpoint.extra.update(
             {"basis": self.evaluator.basis, "greedy_reward": greedy.mean if greedy else None}
         )
         if last is not None:
             checkpoint.extra.update({"p": last.p, "low": last.low, "high": last.high})
-        return _Measured(checkpoint, look, judged, evaluation_metrics(found, last) | kl_metrics(kl))
+        return _Measured(checkpoint, look, judged, evaluation_metrics(found, last) | drift.metrics())
 
     def _note_start(self, found: Evaluation) -> None:
         """Lets completions of the base to training rows count among the first ones, where they may differ."""

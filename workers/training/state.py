@@ -41,7 +41,7 @@ from workers.training.visits import Visits
 GOOD = "good.safetensors"
 """The weights and the optimizer of the last good state, where the state's own are later ones."""
 
-WHERE_IT_RUNS = {"model_path", "device", "processes", "sharding"}
+WHERE_IT_RUNS = {"model_path", "origin_path", "device", "processes", "sharding"}
 SINCE_0_1_0 = {
     "kl_probe_samples",
     "eval_temperature",

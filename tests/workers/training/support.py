@@ -60,11 +60,11 @@ class ListRecorder:
     def state(self, step: int, folder: Path) -> None:
         self.told.append(("state", step, folder))
 
-    def action(self, action: Action) -> None:
-        self.told.append(("action", action))
-
     def pausing(self, message: str) -> None:
         self.told.append(("pausing", message))
+
+    def action(self, action: Action) -> None:
+        self.told.append(("action", action))
 
     def note(self, level: str, message: str) -> None:
         self.told.append(("note", level, message))
@@ -92,9 +92,9 @@ TOLD = {
     "snapshot",
     "dropped",
     "state",
+    "pausing",
     "action",
     "note",
-    "pausing",
 }
 
 

@@ -50,11 +50,11 @@ class Recorder(Protocol):
         What only older states needed is dropped after this.
         """
 
-    def action(self, action: Action) -> None:
-        """Takes what the run did of its own accord, or would have done. At most one for a step."""
-
     def pausing(self, message: str) -> None:
         """Takes note that the run pauses by itself before its next step, and why, as a sentence."""
+
+    def action(self, action: Action) -> None:
+        """Takes what the run did of its own accord, or would have done. At most one for a step."""
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Takes a sentence for the person who follows the run."""
