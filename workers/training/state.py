@@ -162,8 +162,8 @@ def save_state(
 ) -> Path:
     """Saves the state after `progress.step`, with the next step's rollouts if they were sampled ahead.
 
-    `good` is what the guard would go back to, if that differs. It is atomic; older states stay until `prune`.
-    It is collective: the main process writes, all go on when it has.
+    `good` is what the guard would go back to, tensors of any shape, if that differs. It is atomic; older
+    states stay until `prune`. It is collective: the main process writes, all go on when it has.
     """
     trained = gather_whole(policy.trained(), world)
     moments = gather_whole(optimizer_tensors(policy, optimizer), world)

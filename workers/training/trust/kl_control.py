@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from methods.train_config import TrainConfig
 
 MOST_ERROR = 0.2
-"""Relative distance to the target beyond which it counts no more: Ziegler et al. 2019."""
+"""Relative distance to the target beyond which it counts no more: Ziegler et al. 2019, arXiv:1909.08593."""
 GAIN = 0.1
 """A step's share of the horizon, n / horizon, as in Ziegler et al. With 1, and nothing else, keyword runs
 fell from a reward of 0.98 to 0.20 and came back (docs/decisions/0025-guard-and-kl-target.md).
@@ -32,7 +32,9 @@ LEAST_TARGET = 0.05
 of entropy had to move by 0.06 to learn its task.
 """
 MOST_BETA = 2.0
-"""Largest beta that a run may ask for (methods/train_config.py), and the largest that it is given."""
+"""Largest beta that a run is given: it follows from the largest that one may ask for
+(methods/train_config.py).
+"""
 
 
 @dataclass
