@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, and_, func, or_, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app import queue
@@ -86,6 +86,12 @@ def place_in_queue(
     """Returns where the preflight waits that a worker of that queue on this machine would take next."""
     stage = STAGES[kind]
     return turns.first_place(db, Preflight, _free(stage, capacity, passed_over), TURNS[stage])
+
+
+def has_work(db: Session, kind: queue.Queue, capacity: Capacity) -> bool:
+    """Tells whether a worker of that queue on this machine would find a preflight."""
+    wanted = select(Preflight.id).where(_free(STAGES[kind], capacity, ())).limit(1)
+    return db.scalar(wanted) is not None
 
 
 def held(db: Session, claim: Claim, **values: Any) -> Preflight:

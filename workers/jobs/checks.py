@@ -118,6 +118,7 @@ class Checks:
         self.spec: GraderSpec | None = None
         self.grader: Grader | None = None
         self.trial: Report | None = None
+        self.doubts: list[Doubt] = []
         self.prompt_lengths: dict[str, list[int]] = {}
         """Tokens of each prompt, by the file's field in a request; of reinforcement rows."""
         self._scratch = scratch
@@ -133,11 +134,13 @@ class Checks:
         self._enter("reading")
         self.train_rows = self._attempt(lambda: self._rows(self.parts.training))
         self.valid_rows = self._attempt(lambda: self._rows(self.parts.validation, max_rows=MAX_VALID_ROWS))
-        resolve = self._reinforcement if self.kind == "reinforcement" else self._tuning
-        found = resolve()
-        if self._is_faulty or found is None or self.train_rows is None:
-            return None
-        return found._replace(doubts=[*self._doubts(), *self._rate_doubts(found.config), *found.doubts])
+        found = self._reinforcement() if self.kind == "reinforcement" else self._tuning()
+        self.doubts += self._file_doubts()
+        if found is not None:
+            self.doubts += self._rate_doubts(found.config)
+        self._enter("grading")
+        self.doubts += self._grader_doubts()
+        return None if self._is_faulty else found
 
     def _attempt(self, step: Callable[[], T]) -> T | None:
         try:
@@ -172,7 +175,7 @@ class Checks:
                 self.asked, str(folder), shape, load_tokenizer(folder), training, validation
             )
         )
-        return Checked(*resolved, []) if resolved else None
+        return Checked(*resolved, self.doubts) if resolved else None
 
     def _reinforcement(self) -> Checked | None:
         block = self.asked.method["reinforcement"]
@@ -183,11 +186,7 @@ class Checks:
         for data_file, rows in self._files():
             self._check_rows(data_file, rows)
         config = self._attempt(self._resolve)
-        self._enter("grading")
-        doubts = list(self._grader_doubts())
-        if config is None or self.train_rows is None:
-            return None
-        return Checked(config, len(self.train_rows), doubts)
+        return Checked(config, len(self.train_rows or ()), self.doubts) if config is not None else None
 
     def _check_rows(self, data_file: DataFile, rows: list[Row]) -> None:
         spec, grader, folder, shape = self.spec, self.grader, self.folder, self.shape
@@ -226,9 +225,11 @@ class Checks:
             code = "invalid_training_file" if problem.param == TRAINING else "invalid_value"
             raise JobInvalid(code, problem.message, problem.param) from None
 
-    def _doubts(self) -> Iterator[Doubt]:
+    def _file_doubts(self) -> Iterator[Doubt]:
         """Signs that the two files were swapped or overlap, and tools that the model would never see."""
-        train_rows, valid_rows = self.train_rows or [], self.valid_rows or []
+        train_rows, valid_rows = self.train_rows, self.valid_rows
+        if train_rows is None or valid_rows is None:
+            return
         yield from doubts_about_files(train_rows, valid_rows)
         if self.folder is not None:
             for message in doubts_about_tools(self.folder, train_rows, self.kind):

@@ -56,9 +56,10 @@ def check_grader(spec: GraderSpec, grader: Grader, data_file: DataFile, rows: Se
     where grading is slow. A grader that fails in itself on such a completion is no fault of the row: the
     preflight tells of it.
     """
-    lacks = list(missing_variables(rows, [Variable.parse(path) for _, path in item_paths(spec)]))
-    if lacks:
-        raise data_file.invalid("does not fit the grader.\n" + "\n".join(lacks))
+    wanted = [Variable.parse(path) for _, path in item_paths(spec)]
+    if lacks := list(missing_variables(rows, wanted)):
+        lines = [row.line for row in rows if not all(variable.is_in(row.item) for variable in wanted)]
+        raise data_file.invalid("does not fit the grader.\n" + "\n".join(lacks), lines)
     if is_costly(spec):
         if rows:
             _check_somebody_answers(grader, rows[0])
@@ -75,7 +76,8 @@ def check_grader(spec: GraderSpec, grader: Grader, data_file: DataFile, rows: Se
         if len({fault.reason for fault in faults}) == MAX_REASONS or time.monotonic() > deadline:
             break
     if faults:
-        raise data_file.invalid("does not fit the grader.\n" + "\n".join(told(faults, len(rows))))
+        lines = [fault.line for fault in faults]
+        raise data_file.invalid("does not fit the grader.\n" + "\n".join(told(faults, len(rows))), lines)
 
 
 def _check_somebody_answers(grader: Grader, row: Row) -> None:

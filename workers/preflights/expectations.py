@@ -1,0 +1,147 @@
+"""What samples of the base promise: how much of a step can teach anything, and what gain can be shown."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from statistics import NormalDist, fmean
+from typing import NamedTuple
+
+from graders.types import Grade
+
+RIGHT = 0.99
+"""Share of the way from the least to the greatest reward from which an answer counts as right: as in the
+grader's own trial."""
+SIGNIFICANCE, POWER = 0.05, 0.8
+"""The one-sided level at which a job claims a gain, and how often a gain of that size is then found. Both are
+conventions."""
+LEAST_ROWS = 5
+"""Evaluation rows that must have improved before a sign-flip test can claim anything at 5 %: of five equal
+signs the chance is 1 in 32."""
+GAIN_STEPS = 200
+"""Gains that are tried, up to the largest possible. Chosen, not measured: half a percent of the room is finer
+than the estimate."""
+LEAST_VALIDATION = 5
+"""Validation rows from which on a job's verdict is about unseen rows."""
+MOST_TRAINING = 64
+"""Training rows that are sampled anew where there are too few others."""
+
+
+class Shares(NamedTuple):
+    """Shares of prompts by how often the base gets them right."""
+
+    never: float
+    sometimes: float
+    always: float
+
+
+class Scale(NamedTuple):
+    """The range of rewards, in grader units, and how close together two count as equal."""
+
+    low: float
+    high: float
+    least_spread: float
+
+    def is_right(self, reward: float) -> bool:
+        """Tells whether a reward counts as right."""
+        return reward >= self.low + RIGHT * (self.high - self.low)
+
+
+def scale_of(known: tuple[float, float] | None, rewards: Sequence[float], least_spread: float) -> Scale:
+    """Returns the grader's own range, or where it has told none that of the rewards seen and of 0 to 1."""
+    if known is not None:
+        return Scale(*known, least_spread)
+    return Scale(min(0.0, *rewards), max(1.0, *rewards), least_spread)
+
+
+def rewards_by_prompt(grades: Sequence[Sequence[Grade]]) -> list[list[float]]:
+    """Returns the rewards of each prompt that has any."""
+    found = [[reward for grade in group if (reward := grade.reward) is not None] for group in grades]
+    return [group for group in found if group]
+
+
+def shares(groups: Sequence[Sequence[float]], scale: Scale) -> Shares:
+    """Returns how many prompts are never, sometimes and always right."""
+    right = [fmean(map(scale.is_right, group)) for group in groups]
+    never, always = sum(share == 0 for share in right), sum(share == 1 for share in right)
+    n = len(groups)
+    return Shares(never / n, (n - never - always) / n, always / n)
+
+
+def expected_signal(groups: Sequence[Sequence[float]], group_size: int, scale: Scale) -> float:
+    """Returns the share of a job's groups that will have spread, and so teach anything.
+
+    Of a prompt whose rewards are v with probability q_v, a group of G has none with probability sum q_v^G:
+    with two rewards 1 - p^G - (1-p)^G. The probabilities are the shares that were seen, so that a prompt seen
+    always right, or always wrong, counts as one without signal.
+    """
+    return fmean(1 - _flat(group, group_size, scale.least_spread) for group in groups)
+
+
+def _flat(rewards: Sequence[float], group_size: int, least: float) -> float:
+    counts = Counter(_levels(rewards, least))
+    return math.fsum((count / len(rewards)) ** group_size for count in counts.values())
+
+
+def _levels(rewards: Sequence[float], least: float) -> list[float]:
+    """Returns the rewards with those that are closer together than counts taken for the same."""
+    level = -math.inf
+    levels = []
+    for reward in sorted(rewards):
+        if reward - level > least:
+            level = reward
+        levels.append(level)
+    return levels
+
+
+def smallest_gain(groups: Sequence[Sequence[float]], rows: int, samples: int, scale: Scale) -> float | None:
+    """Returns the smallest mean gain that so many evaluation rows can show, in grader units; None for none.
+
+    A gain d is found with 80 % power at 5 % one-sided where d >= (z_0.95 + z_0.8) x its standard error. The
+    variance of a row's difference is that of two means of `samples` answers, the tuned model's taken to be as
+    large a share of the largest possible as the base's, plus that of the gain itself: as if half of the rows
+    gained 2d and half nothing, as far as there is room for that. At least `LEAST_ROWS` rows must gain one
+    answer.
+    """
+    mean = fmean(reward for group in groups for reward in group)
+    within = fmean(_variance(group) for group in groups)
+    most = (mean - scale.low) * (scale.high - mean)
+    share = min(1.0, within / most) if most > 0 else 1.0
+    z = NormalDist().inv_cdf(1 - SIGNIFICANCE) + NormalDist().inv_cdf(POWER)
+    room = scale.high - mean
+    if rows < LEAST_ROWS or room <= 0:
+        return None
+
+    def can_be_shown(gain: float) -> bool:
+        after = max(within, share * (mean + gain - scale.low) * (scale.high - mean - gain))
+        between = gain * min(gain, room - gain)
+        return gain >= z * math.sqrt(((within + after) / samples + between) / rows)
+
+    least = LEAST_ROWS * (scale.high - scale.low) / (rows * samples)
+    steps = [max(least, room * step / GAIN_STEPS) for step in range(1, GAIN_STEPS + 1)]
+    return next((gain for gain in steps if gain <= room and can_be_shown(gain)), None)
+
+
+def _variance(values: Sequence[float]) -> float:
+    """Returns the unbiased variance; 0 of a single value, which tells nothing of it."""
+    if len(values) < 2:
+        return 0.0
+    mean = fmean(values)
+    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+
+
+class Evaluation(NamedTuple):
+    """What a job's gain will be measured on."""
+
+    basis: str
+    """"validation" or "training" rows."""
+    rows: int
+    samples: int
+
+
+def evaluation_of(n_train: int, n_valid: int, samples: int) -> Evaluation:
+    """Returns which rows a job will be judged by, and how many answers each has."""
+    if n_valid >= LEAST_VALIDATION:
+        return Evaluation("validation", n_valid, samples)
+    return Evaluation("training", min(n_train, MOST_TRAINING), samples)
