@@ -37,13 +37,15 @@ def values(one: Declared) -> str:
     if kind is bool:
         return "true or false"
     bounds = [part for part in one.info.metadata if not isinstance(part, Hyperparameter)]
+    if get_origin(kind) is list and get_origin(get_args(kind)[0]) is Literal:
+        return "a list of " + ", ".join(f"`{choice}`" for choice in get_args(get_args(kind)[0]))
     if get_origin(kind) is list:
         return f"up to {_most(bounds)} texts of at most {_most(_inner_bounds(kind))} characters"
     low = next(part for part in bounds if isinstance(part, Ge | Gt))
     high = next((part.le for part in bounds if isinstance(part, Le)), None)
     least = f"{low.ge:,}" if isinstance(low, Ge) else f"above {low.gt:,}"
     if high is None:
-        return f"{least} or more"
+        return least if isinstance(low, Gt) else f"{least} or more"
     return f"{least}{',' if isinstance(low, Gt) else ''} to {high:,}"
 
 

@@ -95,17 +95,50 @@ VALID_REWARD_STDERR = _declare(
     VALIDATIONS,
     "standard error of `reward/valid_mean` over rows; not there for fewer than four",
 )
+FRESH_REWARD_MEAN = _declare(
+    "reward/fresh_mean",
+    "grader units",
+    "validations with fewer than five validation rows",
+    "mean over training rows, sampled afresh, of each row's mean reward; checkpoints are judged by it",
+)
+FRESH_REWARD_STDERR = _declare(
+    "reward/fresh_stderr",
+    "grader units",
+    "as `reward/fresh_mean`",
+    "standard error of `reward/fresh_mean` over rows; not there for fewer than four",
+)
+GREEDY_REWARD_MEAN = _declare(
+    "reward/greedy_mean",
+    "grader units",
+    "validations",
+    "mean reward of one greedy completion for each row that checkpoints are judged by",
+)
 OVER_BASE_MEAN = _declare(
     "reward/over_base_mean",
     "grader units",
     VALIDATIONS,
-    "mean over validation rows of the difference to the base's reward on the same row",
+    "mean over the rows that checkpoints are judged by of the difference to the base's reward on each",
 )
 OVER_BASE_STDERR = _declare(
     "reward/over_base_stderr",
     "grader units",
     VALIDATIONS,
     "standard error of `reward/over_base_mean` over rows; not there for fewer than four",
+)
+OVER_BASE_LOW = _declare(
+    "reward/over_base_low",
+    "grader units",
+    VALIDATIONS,
+    "one-sided 95 % lower bound of `reward/over_base_mean`, right for all checkpoints so far together",
+)
+OVER_BASE_HIGH = _declare(
+    "reward/over_base_high", "grader units", VALIDATIONS, "the upper bound of the same kind"
+)
+OVER_BASE_P = _declare(
+    "reward/over_base_p",
+    "share",
+    VALIDATIONS,
+    "chance of so large a gain of any checkpoint so far where there is none (adjusted p of a sign-flip test)",
 )
 NO_SPREAD_SHARE = _declare(
     "groups/no_spread_share",

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from methods.hold_out import n_held_out
 from methods.hyperparameters import Facts, Known, Method, settable, shown
 from methods.run_config import RequestOnly
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig, TuneMethod
 
 MAX_COMPLETION = "method.reinforcement.hyperparameters.max_completion_tokens"
+VALIDATION_SPLIT = "method.reinforcement.hyperparameters.validation_split"
 
 
 class ConfigImpossible(Exception):
@@ -48,10 +50,8 @@ def resolve_train(
         **(grading or {}),
         **_place(resources or {}),
     }
-    values = Known(TrainConfig, "reinforcement", asked, given, facts).values()
-    if not facts.n_valid:
-        values["eval_samples"] = 1
-    return TrainConfig(**values)
+    facts = _after_hold_out(asked, facts)
+    return TrainConfig(**Known(TrainConfig, "reinforcement", asked, given, facts).values())
 
 
 def resolve_tuning(
@@ -130,6 +130,30 @@ def _place(resources: Mapping[str, int]) -> dict[str, Any]:
     if "processes" in resources:
         return {"processes": resources["processes"], "device": "cpu"}
     return {}
+
+
+def _after_hold_out(asked: dict[str, Any], facts: Facts) -> Facts:
+    """Returns the facts of what is trained on and held out, and writes the share down in `asked`.
+
+    Raises `ConfigImpossible` for a share that cannot be held out.
+    """
+    share = Known(TrainConfig, "reinforcement", asked, {}, facts)["validation_split"]
+    asked["validation_split"] = share
+    if not share:
+        return facts
+    if facts.n_valid:
+        message = (
+            "validation_split holds out training rows, but the job has a validation_file: leave one out."
+        )
+        raise ConfigImpossible(message, VALIDATION_SPLIT)
+    held = n_held_out(facts.n_train, share)
+    if held > facts.n_train / 2:
+        message = (
+            f"validation_split holds out at least {held} rows, more than half of the training file's"
+            f" {facts.n_train}. Give more rows, a validation_file, or validation_split 0."
+        )
+        raise ConfigImpossible(message, VALIDATION_SPLIT)
+    return facts._replace(n_train=facts.n_train - held, n_valid=held)
 
 
 def _check_room(asked: Mapping[str, Any], facts: Facts) -> None:

@@ -70,8 +70,10 @@ class RunConfig(BaseModel):
         ),
     ]
     """Steps between two validations; each also makes a checkpoint."""
-    kl_probe_size: int = Field(default=64, ge=1)
-    """Most prompts in the fixed probe set on which each checkpoint's exact KL is measured."""
+    kl_probe_size: Annotated[int, Field(ge=1, le=4096), Hyperparameter()] = 64
+    """Most prompts in the fixed probe set. On it each checkpoint's exact KL is measured."""
+    kl_probe_samples: Annotated[int, Field(ge=1, le=64), Hyperparameter()] = 1
+    """Answers to each prompt of the probe set."""
     checkpoints_kept: int = Field(default=3, ge=1)
     """Checkpoints whose files are kept: the best, or in methods without a choice the newest."""
     save_state_every: int = Field(default=10, ge=1)

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from methods import auto
 from methods.algorithms import RECIPES, Aggregation, AlgorithmName, Recipe
 from methods.hyperparameters import Hyperparameter
-from methods.run_config import RunConfig
+from methods.run_config import MAX_STEPS, RunConfig
 
 StopText = Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -17,6 +17,12 @@ StopText = Annotated[str, Field(min_length=1, max_length=64)]
 class TrainConfig(RunConfig):
     """One fully resolved run: no "auto" is left, so a run can be repeated from this and its data alone."""
 
+    n_epochs: Annotated[
+        int,
+        Field(ge=1, le=10_000),
+        Hyperparameter(auto.n_epochs, "makes about 40 steps (1 to 50 epochs)", is_openais=True),
+    ]
+    """Passes over the training rows."""
     algorithm: Annotated[AlgorithmName, Hyperparameter()] = "grpo"
     """The learning algorithm. It also decides the defaults of the fields that docs/algorithms.md names."""
     prompts_per_step: Annotated[
@@ -96,8 +102,65 @@ class TrainConfig(RunConfig):
     sharding: Annotated[Literal["none", "fsdp"], Hyperparameter()] = "none"
     """Whole weights in every process, or split over them (FSDP2)."""
 
-    eval_samples: Annotated[int, Field(ge=1, le=64), Hyperparameter(lambda _: 1, "is 1", is_openais=True)] = 1
-    """Completions per validation row. 1 means greedy; more are sampled at `temperature`."""
+    eval_samples: Annotated[
+        int,
+        Field(ge=1, le=64),
+        Hyperparameter(
+            auto.eval_samples,
+            "takes about a quarter of the completions between two validations, 1 to 8 a row",
+            is_openais=True,
+        ),
+    ] = 1
+    """Completions per validation row. They are sampled at `eval_temperature`."""
+    eval_temperature: Annotated[float | None, Field(ge=0, le=2), Hyperparameter(lambda _: 1.0, "1")] = None
+    """Temperature of validation, which should be that of use. None, in configs of 0.1.0: one completion a
+    row is greedy, several are sampled at `temperature`."""
+    validation_split: Annotated[
+        float,
+        Field(ge=0, le=0.5),
+        Hyperparameter(auto.validation_split, "0.2 from 40 rows on, where there is no validation file"),
+    ] = 0.0
+    """Share of the training rows that is held out for validation. At least 10 rows."""
+
+    max_steps: Annotated[int | None, Field(ge=1, le=MAX_STEPS), Hyperparameter(left_out="no bound")] = None
+    """Most updates of the run, whatever the epochs."""
+    max_seconds: Annotated[float | None, Field(gt=0), Hyperparameter(left_out="no bound")] = None
+    """Most seconds that training may take. Over all attempts."""
+    max_sampled_tokens: Annotated[int | None, Field(ge=1), Hyperparameter(left_out="no bound")] = None
+    """Most tokens that may be sampled. For training and validation."""
+    max_judge_calls: Annotated[int | None, Field(ge=1), Hyperparameter(left_out="no bound")] = None
+    """Most calls of graders' models."""
+    max_cost: Annotated[float | None, Field(gt=0), Hyperparameter(left_out="no bound")] = None
+    """Most that the run may cost, by the table of prices."""
+    on_budget: Annotated[Literal["finish", "pause"], Hyperparameter()] = "finish"
+    """What a spent budget does. `finish` validates and delivers; `pause` waits for its owner."""
+    early_stop: Annotated[bool, Hyperparameter(lambda _: True, "true")] = False
+    """Whether the run ends when its evaluations have been level."""
+    early_stop_evals: Annotated[int, Field(ge=2, le=1000), Hyperparameter()] = 4
+    """Evaluations without a gain after which it does."""
+    allow_flat_reward: Annotated[bool, Hyperparameter(lambda _: False, "false")] = True
+    """Whether a run goes on whose first completions all have their group's reward."""
+
+    kl_target: Annotated[
+        float, Field(ge=0), Hyperparameter(auto.kl_target, "a number where `beta` is left out too, else 0")
+    ] = 0.0
+    """Nats per token from the starting policy that an adaptive beta holds. 0 leaves beta as it is."""
+    guard: Annotated[Literal["off", "warn", "act"], Hyperparameter(lambda _: "act", "`act`")] = "off"
+    """What is done about a policy that leaves its start. `warn` only tells."""
+    guard_kl: Annotated[float, Field(gt=0), Hyperparameter()] = 2.0
+    """Nats per token from the starting policy at which the guard acts."""
+    guard_kl_share: Annotated[float, Field(gt=0), Hyperparameter()] = 2.0
+    """The same as a multiple of the base's entropy per token."""
+    guard_rollbacks: Annotated[int, Field(ge=0, le=100), Hyperparameter()] = 3
+    """Times that the guard rolls back before it ends the run."""
+    n_seeds: Annotated[int, Field(ge=1, le=16), Hyperparameter()] = 1
+    """Seeds that are trained in one job. The worse half of them ends at each rung."""
+    controls: Annotated[
+        tuple[Literal["random_reward"], ...],
+        Field(max_length=1),
+        Hyperparameter(left_out="none", wire=list[Literal["random_reward"]]),
+    ] = ()
+    """Short arms that show what is no gain. `random_reward` permutes the grades of each step."""
 
     grade_failure_limit: Annotated[
         float,
@@ -143,4 +206,4 @@ class TrainConfig(RunConfig):
     def total_steps(self, n_rows: int) -> int:
         """Updates in the run: every epoch visits every row once; its last step may be smaller."""
         per_epoch = -(-n_rows // self.prompts_per_step)
-        return self.n_epochs * per_epoch
+        return min(self.n_epochs * per_epoch, self.max_steps or MAX_STEPS)

@@ -31,6 +31,11 @@ OURS = {
     "no_spread_share": names.NO_SPREAD_SHARE,
     "advantage_over_base": names.OVER_BASE_MEAN,
     "advantage_stderr": names.OVER_BASE_STDERR,
+    "advantage_low": names.OVER_BASE_LOW,
+    "advantage_high": names.OVER_BASE_HIGH,
+    "advantage_p": names.OVER_BASE_P,
+    "fresh_reward_mean": names.FRESH_REWARD_MEAN,
+    "greedy_reward_mean": names.GREEDY_REWARD_MEAN,
     "learning_rate": names.LEARNING_RATE,
     "grad_norm": names.GRAD_NORM,
 }

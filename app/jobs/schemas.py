@@ -104,6 +104,13 @@ class JobOut(BaseModel):
         json_schema_extra={"x-cherry": True},
     )
 
+    verdict: dict[str, Any] | None = Field(
+        default=None,
+        description="Cherry: whether the result is better than the base, on which rows, and how sure it is.",
+        exclude_if=lambda value: value is None,
+        json_schema_extra={"x-cherry": True},
+    )
+
     @classmethod
     def of(cls, job: Job, organization_id: str, *, paused_as: Status) -> JobOut:
         return cls(
@@ -128,6 +135,7 @@ class JobOut(BaseModel):
             user_provided_suffix=job.suffix,
             usage_metrics=job.usage_metrics,
             resources=job.resources,
+            verdict=job.verdict,
         )
 
 

@@ -17,6 +17,7 @@ from app.models import service as models
 from app.models.models import Model
 from graders import Grader, GraderSpec
 from graders.preflight.trial import Report
+from methods.hold_out import hold_out
 from methods.hyperparameters import Facts
 from methods.resolve import ConfigImpossible, resolve_train, usual_learning_rate
 from methods.rows import MAX_VALID_ROWS, Row
@@ -186,7 +187,9 @@ class Checks:
         for data_file, rows in self._files():
             self._check_rows(data_file, rows)
         config = self._attempt(self._resolve)
-        return Checked(config, len(self.train_rows or ()), self.doubts) if config is not None else None
+        if config is None or self.train_rows is None:
+            return None
+        return Checked(config, len(split_rows(config, self.train_rows, [])[0]), self.doubts)
 
     def _check_rows(self, data_file: DataFile, rows: list[Row]) -> None:
         spec, grader, folder, shape = self.spec, self.grader, self.folder, self.shape
@@ -261,6 +264,13 @@ class Checks:
         for finding in self.trial.warnings[:MAX_DOUBTS] if self.trial else ():
             lines = tuple(rows[row].line for row in finding.rows)
             yield Doubt(f"grader_{finding.code}", f"The grader: {finding.message}", TRAINING, lines)
+
+
+def split_rows(config: TrainConfig, train: list[Row], valid: list[Row]) -> tuple[list[Row], list[Row]]:
+    """Returns the rows that a run trains on, and those it validates by: held out where it asks for that."""
+    return (
+        hold_out(train, config.validation_split, config.seed) if config.validation_split else (train, valid)
+    )
 
 
 def doubts_about_files(train_rows: Sequence[Row], valid_rows: Sequence[Row]) -> Iterator[Doubt]:

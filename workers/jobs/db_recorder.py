@@ -122,6 +122,7 @@ class DatabaseRecorder:
             row.valid_reward_stderr = saved.valid_reward_stderr
             row.advantage_over_base = saved.advantage_over_base
             row.advantage_stderr = saved.advantage_stderr
+            row.trust = storable(saved.extra)
             db.add(row)
             if saved.step > 0:
                 message = f"Checkpoint created at step {saved.step} with Snapshot ID: {row.model_name}"
@@ -194,7 +195,7 @@ def rollout_rows(
                 "job_id": claim.job_id,
                 "split": split,
                 "step": step,
-                "row": group.prompt.row,
+                "row": group.prompt.file_row,
                 "sample": sample,
                 "epoch": epoch,
                 "attempt": claim.attempt,

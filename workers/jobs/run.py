@@ -47,16 +47,17 @@ from methods.tuning_rows import row_check
 from workers.base_models import local_folder
 from workers.jobs import delivery, leftovers
 from workers.jobs.attempt import Exit
+from workers.jobs.checks import split_rows
 from workers.jobs.db_recorder import DatabaseRecorder, states_to_resume
 from workers.jobs.integrations import shown_elsewhere
 from workers.jobs.job_data import TRAINING, VALIDATION, JobInvalid, find_file, rows_of
 from workers.training.base.distributed import World
 from workers.training.base.errors import GradingFailed, ModelInvalid, RunCancelled, RunFailed, RunPaused
 from workers.training.base.recorder import Recorder
-from workers.training.base.types import RunResult
 from workers.training.checkpoints import checkpoint_folder
 from workers.training.loop import train
 from workers.training.recorders import Silent
+from workers.training.result import RunResult
 from workers.training.state import state_folder
 
 log = structlog.get_logger(__name__)
@@ -204,7 +205,7 @@ def _train_and_deliver(claim: Claim, folder: Path, should_stop: StopRequested, d
         end = delivery.fail if isinstance(failure, GradingFailed) else delivery.give_up
         end(claim, failure.code, str(failure))
         return
-    delivery.deliver(claim, result.best.step, trained_tokens=result.trained_tokens)
+    delivery.deliver(claim, result.best.step, trained_tokens=result.trained_tokens, result=result)
 
 
 def _tell_others(world: World, prepare: Callable[[], Work]) -> Work:
@@ -264,6 +265,8 @@ def _load(claim: Claim, folder: Path) -> Work:
         spec = parse_grader(opened(job.method["reinforcement"]["grader"], job.project_id, get_settings()))
     train_rows, valid_rows = [*rows, []][:2]
     config = read_config({**(job.config or {}), "model_path": _base_folder(job.model, model, folder)})
+    if isinstance(config, TrainConfig):
+        train_rows, valid_rows = split_rows(config, train_rows, valid_rows)
     return Work(config, train_rows, valid_rows, spec, job.project_id)
 
 

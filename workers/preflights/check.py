@@ -26,7 +26,7 @@ from methods.train_config import TrainConfig
 from methods.tuning_rows import row_check
 from workers.base_models import WEIGHTS, local_folder
 from workers.jobs.attempt import Exit
-from workers.jobs.checks import Checks, Parts, find_parts
+from workers.jobs.checks import Checks, Parts, find_parts, split_rows
 from workers.jobs.grader_validation import build_job_grader
 from workers.jobs.job_data import SCRATCH, JobInvalid, rows_of
 from workers.preflights.files import file_findings, length_findings, length_numbers
@@ -135,11 +135,12 @@ class _Work:
         from workers.preflights import promises
         from workers.preflights.base_samples import COSTLY, Limits, sample_base
 
-        rows, grader = self._rows(), self._grader()
+        rows, valid_rows = split_rows(config, *self._rows())
+        grader = self._grader()
         assert self._checks.spec is not None
         affordable = vars(COSTLY if is_costly(self._checks.spec) else Limits())
         limits = Limits(**{**affordable, **self._row.limits})
-        n_train, n_valid = self._counts()
+        n_train, n_valid = len(rows), len(valid_rows)
         samples = sample_base(self._sampled(config), rows, grader, limits, self._tell)
         base = promises.base_numbers(samples, config)
         self.report.set("base", base)
@@ -161,13 +162,15 @@ class _Work:
         alone = {"processes": 1, "sharding": "none", "async_steps": 0, "model_path": str(folder)}
         return config.model_copy(update=alone)
 
-    def _rows(self) -> list[Row]:
-        """Returns the training rows, read anew where another worker has read them."""
-        if self._checks.train_rows is None:
-            self._enter("reading")
-            check = row_check(self._checks.kind)
-            self._checks.train_rows = rows_of(self._parts.training, check, self._scratch)
-        return self._checks.train_rows
+    def _rows(self) -> tuple[list[Row], list[Row]]:
+        """Returns the rows of both files, read anew where another worker has read them."""
+        checks = self._checks
+        if checks.train_rows is not None and checks.valid_rows is not None:
+            return checks.train_rows, checks.valid_rows
+        self._enter("reading")
+        check, validation = row_check(checks.kind), self._parts.validation
+        train_rows = rows_of(self._parts.training, check, self._scratch)
+        return train_rows, rows_of(validation, check, self._scratch) if validation else []
 
     def _grader(self) -> Grader:
         checks = self._checks
@@ -175,10 +178,6 @@ class _Work:
             block = self._row.method["reinforcement"]
             checks.spec, checks.grader = build_job_grader(block["grader"], self._row.project_id)
         return checks.grader
-
-    def _counts(self) -> tuple[int, int]:
-        files = self.report.as_dict()["files"]
-        return files["training_rows"], files["validation_rows"]
 
     def _wanted_prompts(self) -> int:
         return int(self._row.limits.get("prompts", 1))

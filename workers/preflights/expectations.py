@@ -9,23 +9,16 @@ from statistics import NormalDist, fmean
 from typing import NamedTuple
 
 from graders.types import Grade
+from methods.auto import LEAST_UNSEEN
+from workers.training.trust.selection import LEVEL
+from workers.training.trust.verdict import POWER, Basis
 
 RIGHT = 0.99
 """Share of the way from the least to the greatest reward from which an answer counts as right: as in the
 grader's own trial."""
-SIGNIFICANCE, POWER = 0.05, 0.8
-"""The one-sided level at which a job claims a gain, and how often a gain of that size is then found. Both are
-conventions."""
-LEAST_ROWS = 5
-"""Evaluation rows that must have improved before a sign-flip test can claim anything at 5 %: of five equal
-signs the chance is 1 in 32."""
 GAIN_STEPS = 200
 """Gains that are tried, up to the largest possible. Chosen, not measured: half a percent of the room is finer
 than the estimate."""
-LEAST_VALIDATION = 5
-"""Validation rows from which on a job's verdict is about unseen rows."""
-MOST_TRAINING = 64
-"""Training rows that are sampled anew where there are too few others."""
 
 
 class Shares(NamedTuple):
@@ -95,30 +88,39 @@ def _levels(rewards: Sequence[float], least: float) -> list[float]:
     return levels
 
 
-def smallest_gain(groups: Sequence[Sequence[float]], rows: int, samples: int, scale: Scale) -> float | None:
-    """Returns the smallest mean gain that so many evaluation rows can show, in grader units; None for none.
+class Evaluation(NamedTuple):
+    """What a job is judged by: so many rows and answers to each, in so many looks at its checkpoints."""
 
-    A gain d is found with 80 % power at 5 % one-sided where d >= (z_0.95 + z_0.8) x its standard error. The
-    variance of a row's difference is that of two means of `samples` answers, the tuned model's taken to be as
-    large a share of the largest possible as the base's, plus that of the gain itself: as if half of the rows
-    gained 2d and half nothing, as far as there is room for that. At least `LEAST_ROWS` rows must gain one
-    answer.
+    basis: Basis
+    rows: int
+    samples: int
+    looks: int
+
+
+def smallest_gain(groups: Sequence[Sequence[float]], by: Evaluation, scale: Scale) -> float | None:
+    """Returns the smallest mean gain that an evaluation can show, in grader units; None for none.
+
+    At 5 % one-sided over all looks (Bonferroni) a gain d is found in 80 % of jobs where d is at least
+    (z_(1 - 0.05 / looks) + z_0.8) times its standard error. The variance of a row's difference is that of two
+    means of so many answers, the tuned model's taken to be as large a share of the largest possible as the
+    base's, plus that of the gain itself: as if half of the rows gained 2d and half nothing, as far as there
+    is room for that. At least `LEAST_UNSEEN` rows must gain one answer.
     """
     mean = fmean(reward for group in groups for reward in group)
     within = fmean(_variance(group) for group in groups)
     most = (mean - scale.low) * (scale.high - mean)
     share = min(1.0, within / most) if most > 0 else 1.0
-    z = NormalDist().inv_cdf(1 - SIGNIFICANCE) + NormalDist().inv_cdf(POWER)
+    z = NormalDist().inv_cdf(1 - LEVEL / max(1, by.looks)) + NormalDist().inv_cdf(POWER)
     room = scale.high - mean
-    if rows < LEAST_ROWS or room <= 0:
+    if by.rows < LEAST_UNSEEN or room <= 0:
         return None
 
     def can_be_shown(gain: float) -> bool:
         after = max(within, share * (mean + gain - scale.low) * (scale.high - mean - gain))
         between = gain * min(gain, room - gain)
-        return gain >= z * math.sqrt(((within + after) / samples + between) / rows)
+        return gain >= z * math.sqrt(((within + after) / by.samples + between) / by.rows)
 
-    least = LEAST_ROWS * (scale.high - scale.low) / (rows * samples)
+    least = LEAST_UNSEEN * (scale.high - scale.low) / (by.rows * by.samples)
     steps = [max(least, room * step / GAIN_STEPS) for step in range(1, GAIN_STEPS + 1)]
     return next((gain for gain in steps if gain <= room and can_be_shown(gain)), None)
 
@@ -129,19 +131,3 @@ def _variance(values: Sequence[float]) -> float:
         return 0.0
     mean = fmean(values)
     return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
-
-
-class Evaluation(NamedTuple):
-    """What a job's gain will be measured on."""
-
-    basis: str
-    """"validation" or "training" rows."""
-    rows: int
-    samples: int
-
-
-def evaluation_of(n_train: int, n_valid: int, samples: int) -> Evaluation:
-    """Returns which rows a job will be judged by, and how many answers each has."""
-    if n_valid >= LEAST_VALIDATION:
-        return Evaluation("validation", n_valid, samples)
-    return Evaluation("training", min(n_train, MOST_TRAINING), samples)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from statistics import fmean
 from typing import Any
 
+from methods.auto import LEAST_UNSEEN, evaluation_rows
 from methods.train_config import TrainConfig
 from workers.preflights import expectations
 from workers.preflights.base_samples import Samples, examples, mean_length
@@ -122,9 +123,10 @@ def job_numbers(
     """Returns the steps, tokens and seconds that the job would take, by what was measured here."""
     steps = config.total_steps(n_train)
     answers = min(config.prompts_per_step, n_train) * config.group_size
-    evaluations = 1 + -(-steps // config.eval_interval)
+    evaluations = 1 + _evaluations(config, n_train)
     length = mean_length(samples)
-    of_evaluation = n_valid * config.eval_samples + min(config.kl_probe_size, n_valid or n_train)
+    judged = evaluation_rows(n_train, n_valid)
+    of_evaluation = judged * config.eval_samples + min(config.kl_probe_size, n_valid or n_train)
     per_answer = length * samples.seconds_per_token + samples.seconds_per_grade
     signal = base["expected_signal"]
     learnt = answers * (signal + (1 - signal) / config.group_size)  # of a group without spread one is kept
@@ -133,7 +135,7 @@ def job_numbers(
     return {
         "steps": steps,
         "sampled_tokens": round((steps * answers + evaluations * of_evaluation) * length),
-        "grades": steps * answers + evaluations * n_valid * config.eval_samples,
+        "grades": steps * answers + evaluations * judged * config.eval_samples,
         "seconds": seconds,
         "seconds_low": seconds / ROUGH,
         "seconds_high": seconds * ROUGH,
@@ -146,9 +148,15 @@ def gain_numbers(samples: Samples, config: TrainConfig, n_train: int, n_valid: i
     groups = rewards_by_prompt([group.grades for group in samples.groups])
     if not groups:
         return None
-    evaluation = expectations.evaluation_of(n_train, n_valid, config.eval_samples)
+    is_unseen = n_valid >= LEAST_UNSEEN
+    evaluation = expectations.Evaluation(
+        basis="unseen" if is_unseen else "training",
+        rows=evaluation_rows(n_train, n_valid),
+        samples=config.eval_samples,
+        looks=_evaluations(config, n_train),
+    )
     scale = _scale(groups, config)
-    gain = expectations.smallest_gain(groups, evaluation.rows, evaluation.samples, scale)
+    gain = expectations.smallest_gain(groups, evaluation, scale)
     return {**evaluation._asdict(), "smallest_gain": gain, "range": scale.high - scale.low}
 
 
@@ -159,12 +167,18 @@ def gain_findings(gain: Mapping[str, Any]) -> Iterator[Finding]:
         return
     what = "no gain at all" if smallest is None else f"only a gain of {smallest:.2g} or more"
     rows, samples = gain["rows"], gain["samples"]
+    whose = "validation" if gain["basis"] == "unseen" else "training"
     message = (
-        f"With {rows} {gain['basis']} row{'' if rows == 1 else 's'} and {samples}"
+        f"With {rows} {whose} row{'' if rows == 1 else 's'} and {samples}"
         f" answer{'' if samples == 1 else 's'} for each, the job can show {what} (5 % one-sided, found in"
         " 80 % of jobs). More validation rows, or more eval_samples, show smaller ones."
     )
     yield Finding("gain_hard_to_show", "warn", message)
+
+
+def _evaluations(config: TrainConfig, n_train: int) -> int:
+    """Returns how many checkpoints are compared with the base."""
+    return -(-config.total_steps(n_train) // config.eval_interval)
 
 
 def _scale(groups: list[list[float]], config: TrainConfig) -> Scale:

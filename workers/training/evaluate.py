@@ -1,18 +1,19 @@
-"""Measurements of a policy: its validation reward against the base's, and its exact KL to the base."""
+"""Measurements of a policy: its reward on the rows that it is judged by, and its exact KL to the base."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from graders import Grade
 from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
-from workers.training.base.types import Group, Prompt
-from workers.training.model.grammar import Grammar
+from workers.training.base.types import Group, Prompt, Split
 from workers.training.model.policy import Policy
 from workers.training.passes.forward import (
     Batch,
@@ -24,10 +25,6 @@ from workers.training.passes.forward import (
 )
 from workers.training.sampling.rollout import Sampling, sample_groups
 from workers.training.update import fillers
-
-CONFIDENCE_Z = 1.6448536269514722
-"""The normal quantile of a one-sided 95 % bound: a convention, not a measurement."""
-
 
 ROWS_FOR_AN_ERROR = 4
 """Validation rows from which on it is said how sure their mean is. Of three rows all differences have the
@@ -42,21 +39,6 @@ class Estimate(NamedTuple):
     mean: float
     stderr: float | None
     n: int
-
-
-def validation_sampling(config: TrainConfig, grammar: Grammar | None = None) -> Sampling:
-    """Returns how validation samples: greedily, or with the same random numbers every time.
-
-    One sample a row is greedy; several are drawn.
-    """
-    return Sampling(
-        samples=config.eval_samples,
-        max_tokens=config.max_completion_tokens,
-        temperature=0.0 if config.eval_samples == 1 else config.temperature,
-        key=("valid", config.seed),
-        stop=config.stop,
-        grammar=grammar,
-    )
 
 
 def row_rewards(groups: Sequence[Group]) -> list[float | None]:
@@ -88,36 +70,26 @@ def mean_of_rows(rows: Sequence[float | None]) -> Estimate | None:
     return estimate(rows, known_from=ROWS_FOR_AN_ERROR)
 
 
-def paired_difference(rows: Sequence[float | None], base: Sequence[float | None]) -> Estimate | None:
-    """Returns how much better than the base the rows are, over those that both have a reward for."""
-    pairs = zip(rows, base, strict=True)
-    return mean_of_rows([None if a is None or b is None else a - b for a, b in pairs])
+@dataclass(frozen=True)
+class Evaluation:
+    """Holds the graded completions of each split of one evaluation; `judging` is the one that decides."""
 
+    groups: Mapping[Split, list[Group]]
+    judging: Split
 
-def lower_bound(found: Estimate) -> float | None:
-    """Returns the one-sided 95 % lower confidence bound by Student's t.
+    @property
+    def grades(self) -> list[Grade]:
+        """Returns all grades."""
+        return [grade for groups in self.groups.values() for group in groups for grade in group.grades]
 
-    It is None for too few rows, which prove nothing.
-    """
-    if found.stderr is None:
-        return None
-    return found.mean - t_quantile(found.n - 1) * found.stderr
+    @property
+    def rows(self) -> list[float | None]:
+        """Returns the rewards of the rows that checkpoints are judged by."""
+        return row_rewards(self.groups[self.judging])
 
-
-def t_quantile(dof: int) -> float:
-    """Returns the 95 % quantile of Student's t: exact for 1 and 2 degrees of freedom, else within 0.01.
-
-    Source: Abramowitz and Stegun 1964, 26.7.5 (expansion around the normal quantile).
-    """
-    if dof <= 2:
-        return (6.313751514675041, 2.919985580355516)[dof - 1]
-    z = CONFIDENCE_Z
-    terms: tuple[float, ...] = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + math.fsum(term / dof**i for i, term in enumerate(terms, 1))
+    def reward(self, split: Split) -> Estimate | None:
+        """Returns the mean reward of a split's rows; None if it has none, or none was graded."""
+        return mean_of_rows(row_rewards(self.groups.get(split, [])))
 
 
 @torch.no_grad()

@@ -18,8 +18,8 @@ from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.randomness import shuffled
 from workers.training.base.recorder import Recorder
-from workers.training.base.types import Prompt
-from workers.training.checkpoints import Candidate, checkpoint_folder, save_checkpoint, to_keep
+from workers.training.base.types import Checkpoint, Prompt
+from workers.training.checkpoints import checkpoint_folder, save_checkpoint, to_keep
 from workers.training.collector import Rollouts
 from workers.training.evaluate import Estimate, kl_to_reference
 from workers.training.folders import STATES_KEPT
@@ -33,6 +33,7 @@ from workers.training.state import (
     saved_steps,
     usable_state,
 )
+from workers.training.trust.selection import Judged, choose
 
 
 class Keeper:
@@ -94,12 +95,21 @@ class Keeper:
         """Returns the exact KL to the starting policy on the probe set, in nats per token."""
         return kl_to_reference(self._policy, self.probe, config, self._world)
 
-    def keep_checkpoint(self, candidate: Candidate) -> None:
-        """Writes the checkpoint of this step, tells it, and keeps it while it is among the best."""
-        self._write_checkpoint(candidate)
-        self._recorder.checkpoint(candidate.checkpoint)
-        kept = [*self.progress.kept, candidate]
-        self.progress.kept = to_keep(kept, self._config.checkpoints_kept)
+    def keep_checkpoint(self, checkpoint: Checkpoint, judged: Sequence[Judged] = ()) -> None:
+        """Writes the checkpoint of this step, tells it, and keeps it while it is among the best.
+
+        `judged` are all checkpoints so far, by which the best are found; without them the newest are kept.
+        """
+        self._write_checkpoint(checkpoint)
+        self._recorder.checkpoint(checkpoint)
+        kept = [*self.progress.kept, checkpoint]
+        chosen = choose(judged, [one.step for one in kept])
+        self.progress.kept = to_keep(
+            kept,
+            self._config.checkpoints_kept,
+            {one.step: one.mean for one in judged},
+            chosen.step if chosen else 0,
+        )
 
     def save(self, pending: Rollouts | None = None) -> None:
         """Saves the state, unless that of this step is saved; then removes what no state needs any more.
@@ -125,7 +135,7 @@ class Keeper:
         if self._world.is_main:
             prune(self._run_dir, step, self._recorder, states_kept=states_kept)
 
-    def snapshot(self, measure: Callable[[], Candidate], pending: Rollouts | None = None) -> None:
+    def snapshot(self, measure: Callable[[], Checkpoint], pending: Rollouts | None = None) -> None:
         """Saves the state, and a checkpoint of it unless there is one.
 
         The checkpoint is no candidate for delivery, so that a run which pauses has the history of one that
@@ -134,16 +144,16 @@ class Keeper:
         self.save(pending)
         if self._world.broadcast(self.checkpoint_folder().exists()):
             return
-        candidate = measure()
-        self._write_checkpoint(candidate)
-        self._recorder.snapshot(candidate.checkpoint)
+        checkpoint = measure()
+        self._write_checkpoint(checkpoint)
+        self._recorder.snapshot(checkpoint)
 
     def checkpoint_folder(self) -> Path:
         """Returns where the checkpoint of this step lies."""
         return checkpoint_folder(self._run_dir, self.progress.step)
 
-    def _write_checkpoint(self, candidate: Candidate) -> None:
+    def _write_checkpoint(self, checkpoint: Checkpoint) -> None:
         self._recorder.phase("saving")
         if self._world.is_main:
-            save_checkpoint(self._policy, candidate.checkpoint)
+            save_checkpoint(self._policy, checkpoint)
         self._world.wait()

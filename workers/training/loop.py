@@ -4,7 +4,7 @@ Departures, each argued where it is coded: token-level mean and asymmetric clip 
 ratio is to the sampling logprobs, and the KL term is multiplied by it (losses.py); a floor under the group's
 standard deviation (advantages.py); groups whose rewards are all equal, or differ by no more than noise, enter
 the KL term alone, with one completion each (learnable.py);
-what is delivered is chosen by validation, with the untouched base among the candidates (checkpoints.py).
+what is delivered is chosen by a test over all checkpoints and the untouched base (trust/selection.py).
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from workers.training.advantages import least_spread
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.errors import RunCancelled, RunPaused
 from workers.training.base.recorder import Recorder
-from workers.training.base.types import RunResult
-from workers.training.checkpoints import select
 from workers.training.metrics import Clock, train_metrics
+from workers.training.result import RunResult
 from workers.training.rewards import rewards_of
 from workers.training.run import Run
 from workers.training.update import update_policy
@@ -70,5 +69,4 @@ def train(
                 | stats.values
             )
             run.finish(step, values, clock)
-        best = select(run.progress.kept).checkpoint
-        return RunResult(best=best, steps=run.total_steps, trained_tokens=run.progress.trained_tokens)
+        return run.result()

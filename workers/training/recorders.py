@@ -49,7 +49,7 @@ class JsonlRecorder:
                 }
                 for completion, grade in zip(group.completions, group.grades, strict=True)
             ]
-            row = {"step": step, "epoch": epoch, "split": split, "row": group.prompt.row}
+            row = {"step": step, "epoch": epoch, "split": split, "row": group.prompt.file_row}
             self._append("rollouts", {**row, "samples": samples})
 
     def checkpoint(self, saved: Checkpoint) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from graders import Grade, Grader
 from graders.types import add_usages
@@ -14,16 +14,18 @@ from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.errors import NonFinite
 from workers.training.base.recorder import Recorder
-from workers.training.base.types import Group
-from workers.training.checkpoints import Candidate, make_candidate
-from workers.training.collector import Collector, sample_and_grade
-from workers.training.evaluate import mean_of_rows, paired_difference, row_rewards, validation_sampling
+from workers.training.base.types import Checkpoint, Group, Split
+from workers.training.checkpoints import make_checkpoint
+from workers.training.collector import Collector
+from workers.training.evaluate import Evaluation
+from workers.training.evaluator import Evaluator
 from workers.training.keeper import Keeper
-from workers.training.metrics import Clock, kl_metrics, total_usage_metrics, valid_metrics
+from workers.training.metrics import Clock, evaluation_metrics, kl_metrics, total_usage_metrics
 from workers.training.model.policy import Policy
 from workers.training.passes.forward import why_padded
 from workers.training.prompts import make_prompts
 from workers.training.recorders import Silent
+from workers.training.result import RunResult
 from workers.training.rewards import (
     GradePool,
     count_steps_over,
@@ -32,6 +34,8 @@ from workers.training.rewards import (
     nothing_graded,
 )
 from workers.training.state import Progress, fingerprint, load_pending
+from workers.training.trust.selection import Judged, Look, judge
+from workers.training.trust.verdict import smallest_gain, verdict
 from workers.training.update import UpdateStats, make_optimizer
 
 NON_FINITE_LIMIT = 3
@@ -84,9 +88,14 @@ class Run:
         self.collector = Collector(
             self.policy, self.train_prompts, self.graders, config, self.recorder, world
         )
+        self.evaluator = Evaluator(
+            self.policy, self.valid_prompts, self.train_prompts, self.graders, config, world
+        )
         state = self.keeper.resume()
         if state is not None:
             self.collector.pending = load_pending(state, self.train_prompts)
+            n_rows = self.evaluator.sampled.rows  # 0.1.0 judged by fewer than five rows too
+            self.progress.looks = [look for look in self.progress.looks if len(look.rows) == n_rows]
 
     @property
     def progress(self) -> Progress:
@@ -163,19 +172,27 @@ class Run:
         """Tells a step's metrics; where due, measures the policy and saves a checkpoint and the state."""
         self.progress.step = step
         is_checkpoint = step % self.config.eval_interval == 0 or step == self.total_steps
-        candidate = None
+        measured = None
         if is_checkpoint:
-            candidate, measured = self._measure(step, clock)
-            values |= measured
+            measured = self._measure(step, clock)
+            self.progress.looks.append(measured.look)
+            values |= measured.values
         values |= total_usage_metrics(self.progress.grader_usage)
         self.keeper.tell(self.epoch(step), values, clock)
         if step > 0:
             for hint in self.progress.hints.after(step, self.total_steps, values, self.config):
                 self.recorder.note("warn", hint)
-        if candidate is not None:
-            self.keeper.keep_checkpoint(candidate)
+        if measured is not None:
+            self.keeper.keep_checkpoint(measured.checkpoint, measured.judged)
         if is_checkpoint or step % self.config.save_state_every == 0:
             self.save()
+
+    def result(self) -> RunResult:
+        """Returns what is to be delivered, and what is said of it."""
+        looks, kept = self.progress.looks, {one.step: one for one in self.progress.kept}
+        found = verdict(looks, kept, self.evaluator.sampled, self.config.seed)
+        judged = judge(looks, self.config.seed)
+        return RunResult(kept[found.step], self.progress.step, self.progress.trained_tokens, found, judged)
 
     def save(self) -> None:
         """Saves the training state, unless that of this step is saved; then removes what is not needed."""
@@ -187,45 +204,62 @@ class Run:
         It is no candidate for delivery, so that a run which pauses has the history of one that does not.
         """
 
-        def measured() -> Candidate:
-            return self._measure(self.progress.step, Clock(self.recorder))[0]
+        def measured() -> Checkpoint:
+            return self._measure(self.progress.step, Clock(self.recorder)).checkpoint
 
         self.keeper.snapshot(measured, self.collector.pending)
 
-    def _measure(self, step: int, clock: Clock) -> tuple[Candidate, dict[str, float]]:
-        values: dict[str, float] = {}
-        reward = difference = None
+    def _measure(self, step: int, clock: Clock) -> _Measured:
+        """Measures the policy as it is, and compares it with the base and all checkpoints before."""
         self.world.check_same(self.policy.trained().values())
         with clock.phase("validating", "eval"):
             kl = self.keeper.measure_kl(self.config)
-            if self.valid_prompts:
-                groups = self._validate()
-                self._count_usage([grade for group in groups for grade in group.grades])
-                rows = row_rewards(groups)
-                if step == 0:
-                    self.progress.base_rewards = rows
-                reward, difference = mean_of_rows(rows), paired_difference(rows, self.progress.base_rewards)
-        if self.valid_prompts:
-            self.recorder.rollouts("valid", step, self.epoch(step), groups)
-            self._note_failed_validation(step, groups)
-            values = valid_metrics(groups, reward, difference)
-        candidate = make_candidate(
-            self.keeper.checkpoint_folder(), step, self.epoch(step), kl, reward, difference
+            found = self.evaluator.measure()
+        self._count_usage(found.grades)
+        for split, groups in found.groups.items():
+            self.recorder.rollouts(split, step, self.epoch(step), groups)
+            self._note_failed_grades(step, split, groups)
+        if step == 0:
+            self._tell_smallest_gain(found)
+        look = Look(step, kl.mean, tuple(found.rows))
+        judged = judge([*self.progress.looks, look], self.config.seed)
+        last = judged[-1] if judged and judged[-1].step == step else None
+        checkpoint = make_checkpoint(
+            self.keeper.checkpoint_folder(), step, self.epoch(step), kl, found.reward("valid"), last
         )
-        if step == 0 and self.valid_prompts:
-            candidate = Candidate(candidate.checkpoint, 0.0)
-        return candidate, values | kl_metrics(kl)
+        greedy = found.reward("greedy")
+        checkpoint.extra.update(
+            {"basis": self.evaluator.basis, "greedy_reward": greedy.mean if greedy else None}
+        )
+        if last is not None:
+            checkpoint.extra.update({"p": last.p, "low": last.low, "high": last.high})
+        return _Measured(checkpoint, look, judged, evaluation_metrics(found, last) | kl_metrics(kl))
 
-    def _validate(self) -> list[Group]:
-        sampling = validation_sampling(self.config, self.policy.grammar)
-        mine = self.world.slice(self.valid_prompts)
-        return self.world.merge(sample_and_grade(self.policy, mine, sampling, self.graders, Clock()))
+    def _tell_smallest_gain(self, found: Evaluation) -> None:
+        """Says, before anything is trained, what gain the rows can show at all."""
+        looks = -(-self.total_steps // self.config.eval_interval)
+        smallest = smallest_gain(found.groups[found.judging], looks)
+        if smallest is not None:
+            self.recorder.note(
+                "info",
+                f"Checkpoints are judged by {self.evaluator.sampled}. The smallest gain that these can show"
+                f" is about {smallest:.2g} of the grader's units, with {looks} checkpoints.",
+            )
 
-    def _note_failed_validation(self, step: int, groups: Sequence[Group]) -> None:
+    def _note_failed_grades(self, step: int, split: Split, groups: Sequence[Group]) -> None:
         grades = [grade for group in groups for grade in group.grades]
         share = failed_share(grades)
-        if share > self.config.grade_failure_limit:
+        if split != "greedy" and share > self.config.grade_failure_limit:
             messages = "; ".join(first_messages(grades))
             self.recorder.note(
                 "warn", f"Step {step}: {share:.0%} of the validation grades failed: {messages}"
             )
+
+
+class _Measured(NamedTuple):
+    """Holds an evaluation: the checkpoint to be, its look, all comparisons so far, and its metrics."""
+
+    checkpoint: Checkpoint
+    look: Look
+    judged: list[Judged]
+    values: dict[str, float]

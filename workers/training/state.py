@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,13 +24,38 @@ from methods.rows import Row
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.errors import StateMismatch
 from workers.training.base.recorder import Recorder
-from workers.training.base.types import Completion, Group, Prompt
-from workers.training.checkpoints import Candidate, candidate_from_json, candidate_to_json, versions
+from workers.training.base.types import Checkpoint, Completion, Group, Prompt
+from workers.training.checkpoints import checkpoint_from_json, checkpoint_to_json, versions
 from workers.training.collector import Rollouts
 from workers.training.folders import PARTIAL, STATES_KEPT, FolderDamaged, publish, read_manifest
 from workers.training.hints import Hints
 from workers.training.model.policy import Policy
 from workers.training.model.sharding import gather_whole, like
+from workers.training.trust.selection import Look
+
+WHERE_IT_RUNS = {"model_path", "device", "processes", "sharding"}
+SINCE_0_1_0 = {
+    "kl_probe_samples",
+    "eval_temperature",
+    "validation_split",
+    "max_steps",
+    "max_seconds",
+    "max_sampled_tokens",
+    "max_judge_calls",
+    "max_cost",
+    "on_budget",
+    "early_stop",
+    "early_stop_evals",
+    "allow_flat_reward",
+    "kl_target",
+    "guard",
+    "guard_kl",
+    "guard_kl_share",
+    "guard_rollbacks",
+    "n_seeds",
+    "controls",
+}
+"""Fields of a config that came later, each with a default that stands for what was done before."""
 
 
 @dataclass
@@ -48,7 +74,7 @@ class Progress:
         is_mismatch_noted: the person was told that sampler and trainer disagree.
         seconds: how long the finished steps took.
         grader_usage: tokens that graders' models have read and written so far, by model.
-        base_rewards: mean validation reward of each row by the base, in grader units.
+        looks: what checkpoints were judged by at each evaluation, the base's first.
         kept: checkpoints whose folders exist.
     """
 
@@ -61,8 +87,8 @@ class Progress:
     is_mismatch_noted: bool = False
     seconds: float = 0.0
     grader_usage: dict[str, TokenUsage] = field(default_factory=dict)
-    base_rewards: list[float | None] = field(default_factory=list)
-    kept: list[Candidate] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+    kept: list[Checkpoint] = field(default_factory=list)
 
 
 def state_folder(run_dir: Path, step: int) -> Path:
@@ -79,16 +105,23 @@ def saved_steps(run_dir: Path) -> list[int]:
 def fingerprint(config: BaseModel, train_rows: Sequence[Row], valid_rows: Sequence[Row]) -> str:
     """Returns the sha256 of what a state belongs to: the config and both data sets.
 
-    Where it runs is left out, and what follows from the grader, which is no part of it either (0.1.0 knew no
-    `reward_range`, and its states go on).
+    Where it runs is left out, and what follows from the grader, which is no part of it either. So are fields
+    that 0.1.0 did not know, where they mean what it did: its states go on.
     """
     digest = hashlib.sha256()
-    where_it_runs = {"model_path", "device", "processes", "sharding"}
-    parts: list[Any] = [config.model_dump(mode="json", exclude=where_it_runs | {"reward_range"})]
+    facts = config.model_dump(mode="json", exclude=WHERE_IT_RUNS | {"reward_range"})
+    fields = type(config).model_fields
+    means_the_same = {name for name in SINCE_0_1_0 & facts.keys() if facts[name] == _default(fields[name])}
+    parts: list[Any] = [{name: value for name, value in facts.items() if name not in means_the_same}]
     parts += [[row.item for row in rows] for rows in (train_rows, valid_rows)]
     for part in parts:
         digest.update(json.dumps(part, sort_keys=True, ensure_ascii=False).encode())
     return digest.hexdigest()
+
+
+def _default(info: FieldInfo) -> Any:
+    """Returns a field's default as JSON has it."""
+    return list(info.default) if isinstance(info.default, tuple) else info.default
 
 
 def save_state(
@@ -112,7 +145,7 @@ def save_state(
         save_file(_contiguous(trained), folder / "trained.safetensors")
         save_file(_contiguous(optimizer_tensors), folder / "optimizer.safetensors")
         save_file(_generator_tensors(), folder / "generators.safetensors")
-        facts = {**asdict(progress), "kept": [candidate_to_json(candidate) for candidate in progress.kept]}
+        facts = {**asdict(progress), "kept": [checkpoint_to_json(kept) for kept in progress.kept]}
         (folder / "progress.json").write_text(json.dumps(facts, allow_nan=False))
         if pending is not None:
             (folder / "pending.json").write_text(json.dumps(_rollouts_to_json(pending)))
@@ -134,8 +167,8 @@ def newest_state(run_dir: Path, belongs_to: str) -> tuple[Path | None, list[str]
         folder = state_folder(run_dir, step)
         try:
             manifest = read_manifest(folder)
-            for candidate in _read_progress(folder).kept:
-                read_manifest(candidate.checkpoint.folder)
+            for checkpoint in _read_progress(folder).kept:
+                read_manifest(checkpoint.folder)
         except FolderDamaged as error:
             faults.append(str(error))
             continue
@@ -180,9 +213,9 @@ def prune(run_dir: Path, now: int, recorder: Recorder, *, states_kept: int = STA
     for step in [*later, *states[states_kept:]]:
         shutil.rmtree(state_folder(run_dir, step))
     needed = {
-        candidate.checkpoint.folder.name
+        checkpoint.folder.name
         for step in states[:states_kept]
-        for candidate in _read_progress(state_folder(run_dir, step)).kept
+        for checkpoint in _read_progress(state_folder(run_dir, step)).kept
     }
     for folder in sorted([*run_dir.glob("step_*"), *run_dir.glob(f"state_*{PARTIAL}")]):
         if folder.name not in needed:
@@ -194,12 +227,20 @@ def prune(run_dir: Path, now: int, recorder: Recorder, *, states_kept: int = STA
 def _read_progress(folder: Path) -> Progress:
     try:
         facts = json.loads((folder / "progress.json").read_text())
-        kept = [candidate_from_json(candidate, folder.parent) for candidate in facts["kept"]]
+        kept = [checkpoint_from_json(checkpoint, folder.parent) for checkpoint in facts["kept"]]
+        looks = _looks_from_json(facts)
         usage = _usage_from_json(facts.get("grader_usage", {}))
         hints = Hints(**facts.get("hints", {}))
-        return Progress(**{**facts, "kept": kept, "grader_usage": usage, "hints": hints})
+        return Progress(**{**facts, "kept": kept, "grader_usage": usage, "hints": hints, "looks": looks})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FolderDamaged(f"{folder.name} cannot be read: {error}") from error
+
+
+def _looks_from_json(facts: dict[str, Any]) -> list[Look]:
+    """Takes the looks out of a state's facts. One of 0.1.0 holds the base's rewards alone."""
+    base = facts.pop("base_rewards", [])
+    looks = facts.get("looks", [[0, 0.0, base]] if base else [])
+    return [Look(step, kl, tuple(rows)) for step, kl, rows in looks]
 
 
 def _rollouts_to_json(rollouts: Rollouts) -> dict[str, Any]:

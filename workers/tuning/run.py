@@ -20,11 +20,12 @@ from methods.tune_config import TuneConfig
 from workers.training.base.errors import NonFinite, RunCancelled, RunPaused
 from workers.training.base.randomness import shuffled
 from workers.training.base.recorder import Recorder
-from workers.training.base.types import RunResult
-from workers.training.checkpoints import Candidate, make_candidate
+from workers.training.base.types import Checkpoint
+from workers.training.checkpoints import make_checkpoint
 from workers.training.keeper import Keeper
 from workers.training.metrics import Clock, kl_metrics
 from workers.training.model.policy import Policy
+from workers.training.result import RunResult
 from workers.training.state import Progress, fingerprint
 from workers.training.update import make_optimizer
 from workers.tuning.examples import Example, Pair, make_examples, make_pairs, probe_prompts
@@ -65,7 +66,7 @@ def tune(
         for epoch in range(run.progress.step // config.eval_interval + 1, config.n_epochs + 1):
             run.train_epoch(epoch)
             run.end_epoch(epoch)
-    best = run.progress.kept[-1].checkpoint
+    best = run.progress.kept[-1]
     return RunResult(best=best, steps=run.total_steps, trained_tokens=run.progress.trained_tokens)
 
 
@@ -187,7 +188,7 @@ class TuneRun:
         self.keeper.keep_checkpoint(candidate)
         self.keeper.save()
 
-    def _candidate(self, epoch: int, *, with_validation: bool = True) -> Candidate:
+    def _candidate(self, epoch: int, *, with_validation: bool = True) -> Checkpoint:
         """Measures the policy as it is."""
         step = self.progress.step
         with self._clock.phase("validating", "eval"):
@@ -196,7 +197,7 @@ class TuneRun:
             if with_validation and self.valid_examples:
                 self._values |= _named("valid", self._measure(self._valid_batch(step)))
                 self._values |= _named("full_valid", self._measure(range(len(self.valid_examples))))
-        return make_candidate(self.keeper.checkpoint_folder(), step, epoch, kl, None, None)
+        return make_checkpoint(self.keeper.checkpoint_folder(), step, epoch, kl, None)
 
     def _tell(self) -> None:
         self.keeper.tell(self._epoch(), self._values, self._clock)

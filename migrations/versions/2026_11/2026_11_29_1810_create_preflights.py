@@ -1,7 +1,7 @@
 """Preflights.
 
 Revision ID: 5c9e27d1a0b4
-Revises: 2f6b8c0d4e91
+Revises: 3e9a15c7d082
 Create Date: 2026-11-29 18:10
 """
 
@@ -12,7 +12,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "5c9e27d1a0b4"
-down_revision = "2f6b8c0d4e91"
+down_revision = "3e9a15c7d082"
 branch_labels = None
 depends_on = None
 

@@ -191,7 +191,7 @@ REFUSED = [
         f"{HYPER}.n_epochs", 0, 400, f"{HYPER}.n_epochs", "integer_below_min_value", id="epochs-low"
     ),
     pytest.param(
-        f"{HYPER}.n_epochs", 51, 400, f"{HYPER}.n_epochs", "integer_above_max_value", id="epochs-high"
+        f"{HYPER}.n_epochs", 10_001, 400, f"{HYPER}.n_epochs", "integer_above_max_value", id="epochs-high"
     ),
     pytest.param(f"{HYPER}.n_epochs", "all", 400, f"{HYPER}.n_epochs", "invalid_value", id="epochs-text"),
     pytest.param(f"{HYPER}.n_epochs", 1.5, 400, f"{HYPER}.n_epochs", "invalid_type", id="epochs-decimal"),
