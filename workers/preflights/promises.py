@@ -122,20 +122,21 @@ def job_numbers(
 ) -> dict[str, Any]:
     """Returns the steps, tokens and seconds that the job would take, by what was measured here."""
     steps = config.total_steps(n_train)
-    answers = min(config.prompts_per_step, n_train) * config.group_size
+    answers = min(steps * config.prompts_per_step, config.n_epochs * n_train) * config.group_size
     evaluations = 1 + _evaluations(config, n_train)
     length = mean_length(samples)
     judged = evaluation_rows(n_train, n_valid)
-    of_evaluation = judged * config.eval_samples + min(config.kl_probe_size, n_valid or n_train)
+    probe = min(config.kl_probe_size, n_valid or n_train) * config.kl_probe_samples
+    evaluated = evaluations * (judged * config.eval_samples + probe)
     per_answer = length * samples.seconds_per_token + samples.seconds_per_grade
     signal = base["expected_signal"]
     learnt = answers * (signal + (1 - signal) / config.group_size)  # of a group without spread one is kept
-    step = answers * per_answer + learnt * (samples.seconds_per_update or 0.0)
-    seconds = (steps * step + evaluations * of_evaluation * per_answer) / config.processes
+    training = answers * per_answer + learnt * (samples.seconds_per_update or 0.0)
+    seconds = (training + evaluated * per_answer) / config.processes
     return {
         "steps": steps,
-        "sampled_tokens": round((steps * answers + evaluations * of_evaluation) * length),
-        "grades": steps * answers + evaluations * judged * config.eval_samples,
+        "sampled_tokens": round((answers + evaluated) * length),
+        "grades": answers + evaluations * judged * config.eval_samples,
         "seconds": seconds,
         "seconds_low": seconds / ROUGH,
         "seconds_high": seconds * ROUGH,
