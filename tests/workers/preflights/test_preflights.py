@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -12,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
+import pytest
 from sqlalchemy.orm import Session
 
 from app.db import unit_of_work
@@ -20,11 +21,12 @@ from app.ids import random_id
 from app.jobs.capacity import Capacity
 from app.preflights import runs, service
 from app.preflights.models import Preflight
+from methods.train_config import TrainConfig
 from tests.e2e.service import wait_for
 from tests.factories import make_tenant
 from tests.workers.jobs.test_validators import NEVER_ENDS, checking, make_templated
 from tests.workers.rows import GRADER, SHORT, data_rows, make_file, make_job
-from workers.jobs.validators import validate_all
+from workers.jobs.validators import Validations, _claim_next, validate_all
 from workers.preflights.attempt import FileChecks, train_or_sample_next
 
 LEASE = timedelta(seconds=30)
@@ -128,9 +130,7 @@ def test_every_fault_is_told_and_nothing_is_refused(db: Session, tiny_model: Pat
 
 def test_leaks_and_a_rate_far_off_are_doubted_without_samples(db: Session, tiny_model: Path) -> None:
     words = "Please write down the letter that comes after the one which stands at the end of this: "
-    sentence = (
-        "the quick brown fox jumps over one lazy dog while seven other animals look on from behind trees a"
-    )
+    sentence = "the quick brown fox jumps over one lazy dog while other animals look on from behind a"
     rows = [{**data_rows(2)[1], "messages": [{"role": "user", "content": words + sentence}]}, *data_rows(3)]
     near = {**rows[0], "messages": [{"role": "user", "content": (words + sentence).replace("lazy", "old")}]}
     asked = make_preflight(
@@ -158,7 +158,7 @@ def test_a_child_that_is_killed_again_and_again_fails_it_and_a_cancel_ends_anoth
     db: Session, tiny_model: Path, tmp_path: Path
 ) -> None:
     make_templated(db, tiny_model, tmp_path / "odd", NEVER_ENDS)
-    doomed = make_preflight(db, model="odd")
+    doomed, before = make_preflight(db, model="odd"), checking()
 
     def is_rendering(attempt: int) -> bool:
         now = row(doomed.id)
@@ -187,13 +187,11 @@ def test_a_child_that_is_killed_again_and_again_fails_it_and_a_cancel_ends_anoth
     with working(threading.Event()):
         wait_for(lambda: (row(released.id).progress or {}).get("phase") == "rendering", what="the rendering")
     assert (row(released.id).status, row(released.id).fruitless_attempts) == ("queued", 0)
-    assert not [
-        p for p in psutil.Process().children(recursive=True) if "check_claimed" in " ".join(p.cmdline())
-    ]
+    assert len(checking() - before) <= 1, "the fork server alone is left"
 
 
-def test_costly_samples_are_handed_to_a_worker_that_trains(db: Session, tiny_model: Path) -> None:
-    """A job that asks for one process on the CPU is light; here the model's weights are counted as heavy."""
+@pytest.mark.long
+def test_a_worker_that_trains_goes_on_from_what_was_handed_over(db: Session, tiny_model: Path) -> None:
     asked = make_preflight(db, data_rows(8), stage="samples", report={"files": {}, "lengths": LENGTHS})
     with unit_of_work() as other:
         config = sampled_config(tiny_model)
@@ -210,8 +208,6 @@ LENGTHS = {"context": 256, "prompt_tokens": {"p50": 24, "p95": 24, "max": 24}}
 
 
 def sampled_config(model: Path) -> dict[str, Any]:
-    from methods.train_config import TrainConfig
-
     asked = {"prompts_per_step": 2, "group_size": 2, "max_completion_tokens": 4, "eval_interval": 2}
     config = TrainConfig(
         model="tiny",
@@ -245,11 +241,8 @@ def test_one_whose_worker_went_silent_is_taken_again_and_the_first_can_write_no_
         lambda: runs.finish_succeeded(db, first, {}),
         lambda: runs.release(db, first),
     ):
-        try:
+        with pytest.raises(runs.LeaseLost):
             write()
-        except runs.LeaseLost:
-            continue
-        raise AssertionError("the first attempt is fenced off")
 
 
 def test_projects_take_turns_over_preflights_and_jobs(db: Session) -> None:
@@ -259,11 +252,7 @@ def test_projects_take_turns_over_preflights_and_jobs(db: Session) -> None:
     job = make_job(db)
     job.project_id = other
     db.commit()
-    from workers.jobs.validators import Validations, _claim_next
-
     kinds = (Validations(), FileChecks())
-    from collections import Counter
-
     taken = []
     for _ in range(4):
         work = _claim_next(kinds, "me", Counter(), 4)
