@@ -29,6 +29,7 @@ class Asked(NamedTuple):
     model: str
     training_file: str
     validation_file: str | None
+    canary_file: str | None
     seed: int
     method: dict[str, Any]
     resources: dict[str, int] | None
@@ -40,13 +41,16 @@ def checked(db: Session, project_id: str, request: JobCreate, *, max_processes: 
     resources = checked_resources(request.resources, max_processes, method["type"])
     model = models.tunable(db, project_id, request.model)
     training = files.for_job(db, project_id, request.training_file, "training_file")
-    validation = None
+    validation = canary = None
     if request.validation_file is not None:
         validation = files.for_job(db, project_id, request.validation_file, "validation_file")
+    if request.canary_file is not None:
+        canary = files.for_job(db, project_id, request.canary_file, "canary_file")
     return Asked(
         model=model.name,
         training_file=training.id,
         validation_file=validation.id if validation else None,
+        canary_file=canary.id if canary else None,
         seed=request.seed if request.seed is not None else secrets.randbelow(MAX_SEED + 1),
         method=method,
         resources=resources,

@@ -48,6 +48,7 @@ class Preflight(Base):
     model: Mapped[str]
     training_file: Mapped[str]
     validation_file: Mapped[str | None]
+    canary_file: Mapped[str | None]
     seed: Mapped[int]
     method: Mapped[dict[str, Any]]
     resources: Mapped[dict[str, Any] | None]

@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -25,14 +25,16 @@ from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig
 from methods.tuning_rows import row_check
 from workers.jobs import tuning_validation
-from workers.jobs.grader_validation import build_job_grader, check_grader, grading_fields, try_grader
+from workers.jobs.grader_validation import build_job_grader, check_grader, grading_fields, prices, try_grader
 from workers.jobs.job_data import (
+    CANARY,
     TRAINING,
     VALIDATION,
     Asked,
     DataFile,
     JobInvalid,
     ModelShape,
+    canary_rows,
     find_file,
     operators_limits,
     rows_of,
@@ -66,6 +68,7 @@ class Parts(NamedTuple):
     model: Model | None
     training: DataFile
     validation: DataFile | None
+    canary: DataFile | None
 
 
 class Doubt(NamedTuple):
@@ -88,11 +91,12 @@ class Checked(NamedTuple):
 
 def find_parts(db: Session, asked: Asked) -> Parts:
     """Returns where the model and the files are that a row names."""
-    validation = asked.validation_file
+    validation, canary = asked.validation_file, asked.canary_file
     return Parts(
         models.find(db, asked.project_id, asked.model),
         find_file(db, TRAINING, asked.training_file),
         find_file(db, VALIDATION, validation) if validation else None,
+        find_file(db, CANARY, canary) if canary else None,
     )
 
 
@@ -135,6 +139,7 @@ class Checks:
         self._enter("reading")
         self.train_rows = self._attempt(lambda: self._rows(self.parts.training))
         self.valid_rows = self._attempt(lambda: self._rows(self.parts.validation, max_rows=MAX_VALID_ROWS))
+        self._attempt(lambda: canary_rows(self.parts.canary, self._scratch, **operators_limits()))
         found = self._reinforcement() if self.kind == "reinforcement" else self._tuning()
         self.doubts += self._file_doubts()
         if found is not None:
@@ -222,11 +227,15 @@ class Checks:
                 model_path=str(self.folder),
                 seed=self.asked.seed,
                 resources=self.asked.resources,
-                grading=grading_fields(self.spec),
+                grading=grading_fields(self.spec) | prices(self._hyperparameters(), self.spec),
             )
         except ConfigImpossible as problem:
             code = "invalid_training_file" if problem.param == TRAINING else "invalid_value"
             raise JobInvalid(code, problem.message, problem.param) from None
+
+    def _hyperparameters(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.asked.method[self.kind]["hyperparameters"]
+        return found
 
     def _file_doubts(self) -> Iterator[Doubt]:
         """Signs that the two files were swapped or overlap, and tools that the model would never see."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.grading.headers import opened
-from app.grading.limits import grade_limits
+from app.grading.limits import asked_models, grade_limits
 from app.grading.services import grader_services
 from app.settings import get_settings
 from graders import FailureKind, Grader, GraderInvalid, GraderSpec, Sample, build_grader, parse_grader
@@ -22,6 +22,7 @@ CHECK_SECONDS = 30.0
 """After this long no further row is tried with the grader."""
 SHOWN_CHARACTERS = 4000
 """How much of a failure's message is shown, its end, as in training."""
+HYPERPARAMETERS = "method.reinforcement.hyperparameters"
 OF_THE_ROW = (FailureKind.INVALID_VARIABLE, FailureKind.FORMULA_PARSE, FailureKind.OTHER)
 """Failures on an empty completion that the data or the formula is to blame for."""
 
@@ -37,6 +38,22 @@ def grading_fields(spec: GraderSpec) -> dict[str, Any]:
         "grade_failure_steps": settings.grade_failure_steps,
         "reward_range": known_range(spec),
     }
+
+
+def prices(hyperparameters: dict[str, Any], spec: GraderSpec) -> dict[str, Any]:
+    """What a budget of money counts by. Raises `JobInvalid` where what it would pay has no price."""
+    if hyperparameters.get("max_cost") is None:
+        return {}
+    settings = get_settings()
+    missing = settings.prices.unpriced(asked_models(spec, settings))
+    if missing:
+        what = f"The grader asks {', '.join(missing)}, whose price is not known"
+    elif not settings.prices.models and settings.prices.device_hour == 0:
+        what = "No price is known"
+    else:
+        return {"prices": settings.prices}
+    message = f"{what}, so that max_cost would bound nothing. The operator sets CHERRY_PRICES."
+    raise JobInvalid("invalid_value", message, f"{HYPERPARAMETERS}.max_cost")
 
 
 def build_job_grader(raw: dict[str, Any], project_id: str) -> tuple[GraderSpec, Grader]:

@@ -144,7 +144,7 @@ class _Work:
         samples = sample_base(self._sampled(config), rows, grader, limits, self._tell)
         base = promises.base_numbers(samples, config)
         self.report.set("base", base)
-        self.report.add(*promises.base_findings(samples, base))
+        self.report.add(*promises.base_findings(samples, base, config))
         self.report.set("job", promises.job_numbers(samples, base, config, n_train, n_valid))
         if (gain := promises.gain_numbers(samples, config, n_train, n_valid)) is not None:
             self.report.set("gain", gain)

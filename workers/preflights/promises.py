@@ -15,13 +15,12 @@ from workers.preflights.files import percentile
 from workers.preflights.report import WEAK_SIGNAL, Finding, Severity
 from workers.training.advantages import least_spread
 from workers.training.rewards import first_messages
+from workers.training.trust.flat_reward import COMPLETIONS
 
 MUCH = 0.25
 """Share of answers from which on truncated or unreadable ones are told of. Chosen, not measured."""
 MOSTLY = 0.8
 """Share of prompts that are never, or always, right from which on that is told. Chosen, not measured."""
-FLAT_COMPLETIONS = 256
-"""Completions without spread in any group after which a job ends as `flat_reward`."""
 ROUGH = 2.0
 """The time of a job is told with so much below and above. Tried on one machine only: see docs/trust.md."""
 LARGE_GAIN = 0.25
@@ -63,7 +62,7 @@ def base_numbers(samples: Samples, config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def base_findings(samples: Samples, base: Mapping[str, Any]) -> Iterator[Finding]:
+def base_findings(samples: Samples, base: Mapping[str, Any], config: TrainConfig) -> Iterator[Finding]:
     """Yields what is to be told of the base's answers."""
     completions = base["prompts"] * base["samples"]
     if base["ungraded"] > 0:
@@ -71,7 +70,9 @@ def base_findings(samples: Samples, base: Mapping[str, Any]) -> Iterator[Finding
         why = "; ".join(first_messages(grades))
         yield Finding("answers_ungraded", "warn", f"{base['ungraded']:.0%} of the grades failed: {why}")
     if base["expected_signal"] == 0:
-        severity: Severity = "error" if completions >= FLAT_COMPLETIONS else "warn"
+        severity: Severity = (
+            "error" if completions >= COMPLETIONS and not config.allow_flat_reward else "warn"
+        )
         message = (
             f"No prompt has answers with different rewards, in {completions} completions: there is nothing to"
             " learn from. Look at the example answers and their grades; make the task easier, or let the"

@@ -1,8 +1,8 @@
 """Preflights.
 
 Revision ID: 5c9e27d1a0b4
-Revises: 3e9a15c7d082
-Create Date: 2026-11-29 18:10
+Revises: 7c41d9e0b6a8
+Create Date: 2026-11-29 18:40
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "5c9e27d1a0b4"
-down_revision = "3e9a15c7d082"
+down_revision = "7c41d9e0b6a8"
 branch_labels = None
 depends_on = None
 
@@ -37,6 +37,7 @@ def upgrade() -> None:
         sa.Column("model", sa.String(), nullable=False),
         sa.Column("training_file", sa.String(), nullable=False),
         sa.Column("validation_file", sa.String(), nullable=True),
+        sa.Column("canary_file", sa.String(), nullable=True),
         sa.Column("seed", sa.Integer(), nullable=False),
         sa.Column("method", JSON, nullable=False),
         sa.Column("resources", JSON, nullable=True),
