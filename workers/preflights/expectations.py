@@ -10,12 +10,10 @@ from typing import NamedTuple
 
 from graders.types import Grade
 from methods.auto import LEAST_UNSEEN
+from methods.rewards import Scale
 from workers.training.trust.selection import LEVEL
 from workers.training.trust.verdict import POWER, Basis
 
-RIGHT = 0.99
-"""Share of the way from the least to the greatest reward from which an answer counts as right: as in the
-grader's own trial."""
 GAIN_STEPS = 200
 """Gains that are tried, up to the largest possible. Chosen, not measured: half a percent of the room is finer
 than the estimate."""
@@ -29,25 +27,6 @@ class Shares(NamedTuple):
     always: float
 
 
-class Scale(NamedTuple):
-    """The range of rewards, in grader units, and how close together two count as equal."""
-
-    low: float
-    high: float
-    least_spread: float
-
-    def is_right(self, reward: float) -> bool:
-        """Tells whether a reward counts as right."""
-        return reward >= self.low + RIGHT * (self.high - self.low)
-
-
-def scale_of(known: tuple[float, float] | None, rewards: Sequence[float], least_spread: float) -> Scale:
-    """Returns the grader's own range, or where it has told none that of the rewards seen and of 0 to 1."""
-    if known is not None:
-        return Scale(*known, least_spread)
-    return Scale(min(0.0, *rewards), max(1.0, *rewards), least_spread)
-
-
 def rewards_by_prompt(grades: Sequence[Sequence[Grade]]) -> list[list[float]]:
     """Returns the rewards of each prompt that has any."""
     found = [[reward for grade in group if (reward := grade.reward) is not None] for group in grades]
@@ -56,7 +35,7 @@ def rewards_by_prompt(grades: Sequence[Sequence[Grade]]) -> list[list[float]]:
 
 def shares(groups: Sequence[Sequence[float]], scale: Scale) -> Shares:
     """Returns how many prompts are never, sometimes and always right."""
-    right = [fmean(map(scale.is_right, group)) for group in groups]
+    right = [fmean(reward >= scale.right_from for reward in group) for group in groups]
     never, always = sum(share == 0 for share in right), sum(share == 1 for share in right)
     n = len(groups)
     return Shares(never / n, (n - never - always) / n, always / n)
@@ -106,21 +85,23 @@ def smallest_gain(groups: Sequence[Sequence[float]], by: Evaluation, scale: Scal
     base's, plus that of the gain itself: as if half of the rows gained 2d and half nothing, as far as there
     is room for that. At least `LEAST_UNSEEN` rows must gain one answer.
     """
-    mean = fmean(reward for group in groups for reward in group)
+    rewards = [reward for group in groups for reward in group]
+    low, high = min(scale.low, *rewards), max(scale.high, *rewards)  # a range that was not known is a guess
+    mean = fmean(rewards)
     within = fmean(_variance(group) for group in groups)
-    most = (mean - scale.low) * (scale.high - mean)
+    most = (mean - low) * (high - mean)
     share = min(1.0, within / most) if most > 0 else 1.0
     z = NormalDist().inv_cdf(1 - LEVEL / max(1, by.looks)) + NormalDist().inv_cdf(POWER)
-    room = scale.high - mean
+    room = high - mean
     if by.rows < LEAST_UNSEEN or room <= 0:
         return None
 
     def can_be_shown(gain: float) -> bool:
-        after = max(within, share * (mean + gain - scale.low) * (scale.high - mean - gain))
+        after = max(within, share * (mean + gain - low) * (high - mean - gain))
         between = gain * min(gain, room - gain)
         return gain >= z * math.sqrt(((within + after) / by.samples + between) / by.rows)
 
-    least = LEAST_UNSEEN * (scale.high - scale.low) / (by.rows * by.samples)
+    least = LEAST_UNSEEN * (high - low) / (by.rows * by.samples)
     steps = [max(least, room * step / GAIN_STEPS) for step in range(1, GAIN_STEPS + 1)]
     return next((gain for gain in steps if gain <= room and can_be_shown(gain)), None)
 

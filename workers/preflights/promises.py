@@ -7,13 +7,13 @@ from statistics import fmean
 from typing import Any
 
 from methods.auto import LEAST_UNSEEN, evaluation_rows
+from methods.rewards import scale_of
 from methods.train_config import TrainConfig
 from workers.preflights import expectations
 from workers.preflights.base_samples import Samples, examples, mean_length
-from workers.preflights.expectations import Scale, rewards_by_prompt, scale_of
+from workers.preflights.expectations import rewards_by_prompt
 from workers.preflights.files import percentile
 from workers.preflights.report import WEAK_SIGNAL, Finding, Severity
-from workers.training.advantages import least_spread
 from workers.training.rewards import first_messages
 from workers.training.trust.flat_reward import COMPLETIONS
 
@@ -52,7 +52,7 @@ def base_numbers(samples: Samples, config: TrainConfig) -> dict[str, Any]:
             | {"mean_reward": None, "never": None, "sometimes": None, "always": None}
             | {"expected_signal": 0.0}
         )
-    scale = _scale(groups, config)
+    scale = scale_of(config.reward_range)
     return {
         **numbers,
         "mean_reward": fmean(reward for group in groups for reward in group),
@@ -157,7 +157,7 @@ def gain_numbers(samples: Samples, config: TrainConfig, n_train: int, n_valid: i
         samples=config.eval_samples,
         looks=_evaluations(config, n_train),
     )
-    scale = _scale(groups, config)
+    scale = scale_of(config.reward_range)
     gain = expectations.smallest_gain(groups, evaluation, scale)
     return {**evaluation._asdict(), "smallest_gain": gain, "range": scale.high - scale.low}
 
@@ -181,8 +181,3 @@ def gain_findings(gain: Mapping[str, Any]) -> Iterator[Finding]:
 def _evaluations(config: TrainConfig, n_train: int) -> int:
     """Returns how many checkpoints are compared with the base."""
     return -(-config.total_steps(n_train) // config.eval_interval)
-
-
-def _scale(groups: list[list[float]], config: TrainConfig) -> Scale:
-    rewards = [reward for group in groups for reward in group]
-    return scale_of(config.reward_range, rewards, least_spread(config))

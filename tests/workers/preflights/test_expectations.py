@@ -5,16 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from methods.rewards import Scale
 from workers.preflights.expectations import (
     Evaluation,
-    Scale,
     expected_signal,
-    scale_of,
     shares,
     smallest_gain,
 )
 
-UNIT = Scale(0.0, 1.0, 1e-3)
+UNIT = Scale(0.0, 1.0)
 
 
 def right(n: int, of: int = 8) -> list[float]:
@@ -39,12 +38,6 @@ def test_shares_of_prompts_by_hand() -> None:
 )
 def test_expected_signal_by_hand(groups: list[list[float]], group_size: int, signal: float) -> None:
     assert expected_signal(groups, group_size, UNIT) == pytest.approx(signal)
-
-
-def test_a_range_that_is_not_known_is_that_of_the_rewards() -> None:
-    assert scale_of((0.0, 5.0), [1.0], 0.0)[:2] == (0.0, 5.0)
-    assert scale_of(None, [0.2, 3.0], 0.0)[:2] == (0.0, 3.0)
-    assert scale_of(None, [-1.0, 0.5], 0.0)[:2] == (-1.0, 1.0)
 
 
 @pytest.mark.parametrize(("rows", "samples"), [(24, 8), (48, 4), (100, 4)])
