@@ -1,5 +1,6 @@
 """Imports every table once, for Alembic and for relationships by name."""
 
+from app.cards.models import CardKey, RunCard
 from app.checkpoints.models import Checkpoint
 from app.db import Base
 from app.events.models import JobEvent, JobMetrics
@@ -26,6 +27,7 @@ __all__ = [
     "AdminApiKey",
     "ApiKey",
     "Base",
+    "CardKey",
     "Checkpoint",
     "CheckpointPermission",
     "DashboardSession",
@@ -42,6 +44,7 @@ __all__ = [
     "Preflight",
     "Project",
     "Rollout",
+    "RunCard",
     "ServiceAccount",
     "Upload",
     "UploadPart",

@@ -1,8 +1,8 @@
 """Preflights.
 
 Revision ID: 5c9e27d1a0b4
-Revises: 7c41d9e0b6a8
-Create Date: 2026-11-29 18:40
+Revises: 8c1e5a7d2f60
+Create Date: 2026-11-29 18:50
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "5c9e27d1a0b4"
-down_revision = "7c41d9e0b6a8"
+down_revision = "8c1e5a7d2f60"
 branch_labels = None
 depends_on = None
 
