@@ -27,6 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lora": {},
     "full": {"adapter": "full", "learning_rate": 1e-3, "micro_batch_tokens": 64},
     "ppo": {"adapter": "full", "learning_rate": 1e-3, "algorithm": "ppo"},
+    "rolled back": {"adapter": "full", "learning_rate": 0.01, "guard": "act", "guard_kl": 0.3},
     "schema": {
         "max_completion_tokens": 16,
         "response_format": {
@@ -40,6 +41,7 @@ TOGETHER = {
     "lora-fsdp": ("lora", {"sharding": "fsdp"}),
     "full-fsdp": ("full", {"sharding": "fsdp"}),
     "ppo-fsdp": ("ppo", {"sharding": "fsdp"}),
+    "rolled-back-fsdp": ("rolled back", {"sharding": "fsdp"}),
     "schema-parallel": ("schema", {}),
 }
 LAST = 4
@@ -116,6 +118,9 @@ def test_two_processes_make_the_run_of_one(runs: Path, name: str) -> None:
             if key in values:
                 assert told[step][key] == pytest.approx(values[key], rel=1e-3, abs=1e-5), (step, key)
     assert any("optim/grad_norm" in values for values in wanted.values())
+    assert ("guard/rollbacks" in wanted["2"]) is (alone == "rolled back")
+    if alone == "rolled back":
+        assert told["4"]["guard/rollbacks"] == wanted["4"]["guard/rollbacks"] > 0
     assert_same_end(runs, name, alone)
 
 
