@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from methods.algorithms import RECIPES
 from methods.hyperparameters import Known, Method
 
 PROMPTS_PER_STEP = 8
@@ -21,7 +22,7 @@ MAX_AUTO_EVAL_SAMPLES = 8
 SPLIT, SPLIT_FROM = 0.2, 40
 """Share of the training rows that is held out where there is no validation file, and from how many rows on:
 of fewer, either part is too small to show anything."""
-KL_TARGET = 0.5
+KL_TARGET, KL_TARGET_SHARE = 0.5, 0.15
 LEAST_UNSEEN = 5
 """Validation rows from which on a checkpoint is judged by them: a sign-flip test of five rows can claim a
 gain at 5 % (1 / 32), one of four cannot."""
@@ -129,8 +130,18 @@ def validation_split(known: Known) -> float:
 
 
 def kl_target(known: Known) -> float:
-    """Returns 0.5 nats per token; 0 where the request sets beta, which then stays as it is."""
-    return 0.0 if "beta" in known.asked else KL_TARGET
+    """Returns 0.5 nats per token; 0 where beta stays as it is: where the request sets it, or it is 0."""
+    return KL_TARGET if _is_beta_free(known) else 0.0
+
+
+def kl_target_share(known: Known) -> float:
+    """Returns 0.15 of the base's entropy; 0 where the request sets a target of its own, or beta stays."""
+    return KL_TARGET_SHARE if _is_beta_free(known) and "kl_target" not in known.asked else 0.0
+
+
+def _is_beta_free(known: Known) -> bool:
+    recipe = RECIPES[known.asked.get("algorithm", "grpo")]
+    return "beta" not in known.asked and recipe.defaults.get("beta") != 0
 
 
 def dpo_beta(_: Known) -> float:

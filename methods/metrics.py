@@ -71,6 +71,7 @@ EVERY_STEP = "every step"
 UPDATES = "updates"
 VALIDATIONS = "validations"
 SPLITS = "every step; validations"
+GUARDED = "every step, with a `guard`"
 PPO = "ppo"
 DPO = "dpo, every step"
 LOSSES = "train: every step; valid, full_valid: with validations"
@@ -199,7 +200,8 @@ USAGE = _declare(
     "tokens",
     "graders that ask a model",
     "tokens of a judge or embedding model in this step; {kind} is `prompt_tokens`, `completion_tokens` or "
-    "`cached_tokens` (a share of the prompt's). Replies that were known cost none",
+    "`cached_tokens` (a share of the prompt's), or `calls`, which counts replies. Those that were known cost "
+    "none",
 )
 PART_USAGE = _declare(
     "part_usage/{split}/{kind}/{part}",
@@ -257,7 +259,7 @@ TABLES["Policy"] = []
 KL_PROBE_MEAN = _declare(
     "kl/probe_mean",
     "nats per token",
-    "every checkpoint, also at beta 0",
+    "every checkpoint, also at beta 0; early probes of the guard",
     "exact KL(policy, start) over the whole vocabulary, at temperature 1, on answers that the policy "
     "writes to a fixed set of prompts with fixed random numbers; mean over answers of each one's mean over "
     "tokens",
@@ -444,12 +446,36 @@ DPO_VALID_REWARD_ACCURACY = _declare(
 
 TABLES["Optimiser"] = []
 LEARNING_RATE = _declare("optim/lr", "number", UPDATES, "learning rate of the policy")
+BETA = _declare(
+    "optim/beta",
+    "number",
+    UPDATES,
+    "weight of the KL penalty: the run's `beta`, times what the KL target and the guard made of it",
+)
 GRAD_NORM = _declare("optim/grad_norm", "number", UPDATES, "norm of the policy's gradient before clipping")
 POLICY_LOSS = _declare(
     "optim/loss",
     "number",
     UPDATES,
     "the policy's loss; its value says little, since it starts near 0 in every step",
+)
+
+
+TABLES["Guard"] = []
+GUARD_KL_LIMIT = _declare(
+    "guard/kl_limit",
+    "nats per token",
+    "with a `guard`, when the KL was measured",
+    "`kl/probe_mean` above which the guard acts; above half of it a fall of the validation counts",
+)
+GUARD_ACTIONS = _declare(
+    "guard/actions", "count", GUARDED, "actions of the guard so far, this step's too; with `warn` those told"
+)
+GUARD_ROLLBACKS = _declare(
+    "guard/rollbacks", "count", GUARDED, "times that the run went back to a good state"
+)
+GUARD_LR_SCALE = _declare(
+    "guard/lr_scale", "ratio", GUARDED, "what the guard multiplies the learning rate by, after this step"
 )
 
 

@@ -191,14 +191,19 @@ def finish_succeeded(
     result_files: list[str],
     trained_tokens: int | None,
     verdict: dict[str, Any] | None = None,
+    steps: int | None = None,
 ) -> Job:
-    """Ends a job that has something to deliver. Its last event holds the verdict, where there is one."""
+    """Ends a job that has something to deliver. Its last event holds the verdict, where there is one.
+
+    `steps` are all that the run made, where it came to its end, which may have been an early one.
+    """
     outcome = {
         "fine_tuned_model": fine_tuned_model,
         "result_files": result_files,
         "trained_tokens": trained_tokens,
         "finished_at": func.now(),
         "verdict": verdict,
+        "total_steps": Job.total_steps if steps is None else steps,
     }
     job = move(db, claim.job_id, "succeeded", claim=claim, **outcome, **OVER)
     events.append(db, job.id, "model", f"New fine-tuned model created: {fine_tuned_model}")

@@ -162,6 +162,7 @@ def deliver(claim: Claim, step: int, *, trained_tokens: int | None, result: RunR
             result_files=[file.id],
             trained_tokens=trained_tokens,
             verdict=verdict,
+            steps=result.steps if result else None,
         )
     log.info("job_succeeded", job_id=claim.job_id, attempt=claim.attempt, step=step)
 

@@ -52,7 +52,14 @@ from workers.jobs.db_recorder import DatabaseRecorder, states_to_resume
 from workers.jobs.integrations import shown_elsewhere
 from workers.jobs.job_data import CANARY, TRAINING, VALIDATION, JobInvalid, canary_rows, find_file, rows_of
 from workers.training.base.distributed import World
-from workers.training.base.errors import GradingFailed, ModelInvalid, RunCancelled, RunFailed, RunPaused
+from workers.training.base.errors import (
+    FlatReward,
+    GradingFailed,
+    ModelInvalid,
+    RunCancelled,
+    RunFailed,
+    RunPaused,
+)
 from workers.training.base.recorder import Recorder
 from workers.training.checkpoints import checkpoint_folder
 from workers.training.loop import train
@@ -204,7 +211,7 @@ def _train_and_deliver(claim: Claim, folder: Path, should_stop: StopRequested, d
             result = _train(work, telling, folder, world, should_stop, recorder.is_pause_asked)
     except RunFailed as failure:  # the same run again would fail again
         log.warning("run_failed", code=failure.code)
-        end = delivery.fail if isinstance(failure, GradingFailed) else delivery.give_up
+        end = delivery.fail if isinstance(failure, (FlatReward, GradingFailed)) else delivery.give_up
         end(claim, failure.code, str(failure))
         return
     delivery.deliver(claim, result.best.step, trained_tokens=result.trained_tokens, result=result)

@@ -15,7 +15,7 @@ from app.db import limit_statements, unit_of_work
 from app.disk import is_full, scratch_folder
 from app.events import service as events
 from app.grading.headers import opened
-from app.grading.limits import grade_limits
+from app.grading.limits import asked_models, grade_limits
 from app.grading.services import grader_services
 from app.jobs import room, runs, status
 from app.jobs.status import Claim, LeaseLost
@@ -74,6 +74,7 @@ CHECK_SECONDS = 30.0
 MAX_DOUBTS = 10
 SHOWN_CHARACTERS = 4000
 """How much of a failure's message is shown, its end, as in training."""
+HYPERPARAMETERS = "method.reinforcement.hyperparameters"
 OF_THE_ROW = (FailureKind.INVALID_VARIABLE, FailureKind.FORMULA_PARSE, FailureKind.OTHER)
 """Failures on an empty completion that the data or the formula is to blame for."""
 
@@ -185,7 +186,7 @@ def _check(claim: Claim, scratch: Path) -> Checked:
             model_path=str(folder),
             seed=job.seed,
             resources=job.resources,
-            grading=_grading_fields(spec),
+            grading=_grading_fields(spec) | _prices(job.method["reinforcement"]["hyperparameters"], spec),
         )
     except ConfigImpossible as problem:
         code = "invalid_training_file" if problem.param == TRAINING else "invalid_value"
@@ -237,6 +238,22 @@ def _grading_fields(spec: GraderSpec) -> dict[str, Any]:
         "grade_failure_steps": settings.grade_failure_steps,
         "reward_range": known_range(spec),
     }
+
+
+def _prices(hyperparameters: dict[str, Any], spec: GraderSpec) -> dict[str, Any]:
+    """What a budget of money counts by. Raises `JobInvalid` where what it would pay has no price."""
+    if hyperparameters.get("max_cost") is None:
+        return {}
+    settings = get_settings()
+    missing = settings.prices.unpriced(asked_models(spec, settings))
+    if missing:
+        what = f"The grader asks {', '.join(missing)}, whose price is not known"
+    elif not settings.prices.models and settings.prices.device_hour == 0:
+        what = "No price is known"
+    else:
+        return {"prices": settings.prices}
+    message = f"{what}, so that max_cost would bound nothing. The operator sets CHERRY_PRICES."
+    raise JobInvalid("invalid_value", message, f"{HYPERPARAMETERS}.max_cost")
 
 
 def _build_grader(raw: dict[str, Any], project_id: str) -> tuple[GraderSpec, Grader]:

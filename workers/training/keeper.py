@@ -20,9 +20,11 @@ from workers.training.base.types import Checkpoint
 from workers.training.checkpoints import checkpoint_folder, save_checkpoint, to_keep
 from workers.training.collector import Rollouts
 from workers.training.folders import STATES_KEPT
+from workers.training.good_copy import GoodCopy
 from workers.training.metrics import Clock
 from workers.training.model.policy import Policy
 from workers.training.state import (
+    GOOD,
     Progress,
     load_state,
     prune,
@@ -58,6 +60,8 @@ class Keeper:
         self._recorder = recorder
         self._run_dir = run_dir
         self._world = world
+        self.good: GoodCopy | None = None
+        """What a guard would go back to; None without one."""
         run_dir.mkdir(parents=True, exist_ok=True)
 
     def resume(self) -> Path | None:
@@ -69,6 +73,8 @@ class Keeper:
         if folder is None:
             return None
         self.progress = load_state(folder, self._policy, self._optimizer)
+        if self.good is not None:
+            self.good.resume(folder / GOOD, self.progress.step)
         self._world.wait()
         if self._world.is_main:
             prune(self._run_dir, self.progress.step, self._recorder)
@@ -118,10 +124,12 @@ class Keeper:
             self._belongs_to,
             pending,
             self._world,
+            None if self.good is None else self.good.unless_of(step),
         )
         self._recorder.state(step, folder)
         # Only now: until then a state that could be resumed counts on the checkpoints.
-        states_kept = 1 if step == self.total_steps else STATES_KEPT
+        is_last = step == self.total_steps or self.progress.guard.is_over
+        states_kept = 1 if is_last else STATES_KEPT
         if self._world.is_main:
             prune(self._run_dir, step, self._recorder, states_kept=states_kept)
 

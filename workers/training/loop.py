@@ -40,6 +40,8 @@ def train(
 ) -> RunResult:
     """Trains until the last step, from the last state in `run_dir` if there is one.
 
+    A run whose evaluations are level, or that has spent a budget, ends before that, or pauses.
+
     Asks `should_stop` and `should_pause` before every step, and saves its state if it shall; for a pause it
     makes a checkpoint too. Raises `RunCancelled`, `RunPaused`, or `RunFailed` with a stable code. Every
     process of a world calls it with the same rows and folder; only the main one asks, tells the recorder and
@@ -47,11 +49,11 @@ def train(
     """
     with Run(config, train_rows, valid_rows, grader, recorder, run_dir, world, canary_rows) as run:
         run.measure_base()
-        for step in range(run.progress.step + 1, run.total_steps + 1):
+        for step in run.steps():
             if world.broadcast(world.is_main and should_stop()):
                 run.save()
                 raise RunCancelled(step - 1)
-            if world.broadcast(world.is_main and should_pause()):
+            if run.is_pausing or world.broadcast(world.is_main and should_pause()):
                 run.snapshot()
                 raise RunPaused(step - 1)
             clock = Clock(run.recorder)
@@ -61,7 +63,14 @@ def train(
             rewards = rewards_of(rollouts.trained)
             with run.collector.ahead(step + 1, clock), clock.phase("updating", "updating"):
                 stats = update_policy(
-                    run.policy, run.optimizer, rollouts.trained, rewards, config, step, world
+                    run.policy,
+                    run.optimizer,
+                    rollouts.trained,
+                    rewards,
+                    run.watch.config_now(),
+                    step,
+                    world,
+                    run.progress.guard.lr_scale,
                 )
             run.check_update(step, stats)
             values = (
