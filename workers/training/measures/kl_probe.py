@@ -48,8 +48,8 @@ FIRST_ANSWERS = 2
 
 LEAST_ANSWERS, LEAST_TOKENS = 16, 512
 """Answers to all prompts, and their tokens, before an error is believed. Of the few short answers that a
-policy of little entropy writes, most are alike, and their error seems small whatever it is. Measured: of the 40
-intervals in the test by enumeration 33 covered with 18 answers of 4 tokens, 39 with 512 tokens.
+policy of little entropy writes, most are alike, and their error seems small whatever it is. Measured in the
+test by enumeration: of 40 intervals 33 covered with 18 answers of 4 tokens, 39 with 512 tokens.
 """
 
 MARGIN = 1.1
