@@ -46,7 +46,7 @@ from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig, read_config
 from methods.tuning_rows import row_check
 from workers.base_models import folder_if_there, local_folder
-from workers.jobs import delivery, leftovers
+from workers.jobs import delivery, leftovers, provenance
 from workers.jobs.attempt import Exit
 from workers.jobs.db_recorder import DatabaseRecorder, states_to_resume
 from workers.jobs.integrations import shown_elsewhere
@@ -283,6 +283,7 @@ def _load(claim: Claim, folder: Path) -> Work:
         "origin_path": folder_if_there(origin, folder / "origin"),
     }
     config = read_config({**(job.config or {}), **folders})
+    provenance.note(claim, config, [*zip(data_files, rows, strict=True), (canary, texts)])
     if isinstance(config, TrainConfig) and config.validation_split:
         train_rows, valid_rows = hold_out(train_rows, config.validation_split, config.seed)
     return Work(config, train_rows, valid_rows, texts, spec, job.project_id)
