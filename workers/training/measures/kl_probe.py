@@ -44,7 +44,8 @@ more (below 0.1). Chosen, not measured: a twentieth of the distances that are to
 """
 
 FIRST_ANSWERS = 2
-"""Answers to each prompt before it is asked how many are needed: the fewest that tell an error."""
+"""Answers to each prompt before it is asked how many are needed: it follows from the variance, which takes two.
+"""
 
 LEAST_ANSWERS, LEAST_TOKENS = 16, 512
 """Answers to all prompts, and their tokens, before an error is believed. Of the few short answers that a
