@@ -44,7 +44,8 @@ more (below 0.1). Chosen, not measured: a twentieth of the distances that are to
 """
 
 FIRST_ANSWERS = 2
-"""Answers to each prompt before it is asked how many are needed: it follows from the variance, which takes two.
+"""Answers to each prompt before it is asked how many are needed. It follows from the variance, which takes
+two.
 """
 
 LEAST_ANSWERS, LEAST_TOKENS = 16, 512
