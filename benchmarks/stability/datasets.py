@@ -210,7 +210,7 @@ GRID = (
     DataSet(
         "impossible",
         "all impossible",
-        (Task("nano", prompts.sorting, exact, 24, 4), _valued(NAME, word("photosynthesis"))),
+        (Task("nano", prompts.sorting, exact, 16, 4), _valued(NAME, word("photosynthesis"))),
     ),
     DataSet("rare", "1 % success", (_valued(NAME, word("dog")),)),
     DataSet("flipped", "20 % flipped labels", (COUNT, NAME), (_flipped,), _flip),

@@ -16,8 +16,8 @@ from benchmarks.stability.sampler import Answer, Loaded, load, prompt_tokens, sa
 
 SAMPLES = 8
 """Answers to each test row, at temperature 1."""
-KL_ANSWERS = 1
-"""Of each row's answers, those on which the KL to the base is measured: 48, as many as test rows."""
+KL_ROWS = 16
+"""Rows of which one answer each measures the KL to the base. It is shown, and no bar holds it."""
 
 
 class Judged(NamedTuple):
@@ -43,18 +43,26 @@ class Judged(NamedTuple):
         return {**self._asdict(), **rounded}
 
 
-def judge(
-    run: Run, material: Material, base_folder: Path, models: Mapping[str, Callable[[], Loaded] | None]
-) -> dict[str, dict[str, Any] | None]:
-    """Judges the base and each delivered model on the same rows, with the same random numbers.
+class Judge:
+    """Judges the base and each delivered model on the same rows, with the same random numbers."""
 
-    None stands for the base, before and after.
-    """
-    base = load(base_folder)
-    found: dict[str, dict[str, Any] | None] = {"base": _judge(run, material, base, base).facts()}
-    for name, get in models.items():
-        found[name] = None if get is None else _judge(run, material, get(), base).facts()
-    return found
+    def __init__(self) -> None:
+        self._bases: dict[tuple[str, int], dict[str, Any]] = {}
+
+    def judge(
+        self, run: Run, material: Material, folder: Path, models: Mapping[str, Callable[[], Loaded] | None]
+    ) -> dict[str, dict[str, Any] | None]:
+        """Returns what is found of the base and of each model; None stands for the base again.
+
+        The base has the same rows and random numbers at each rate, so it is judged once.
+        """
+        base, key = load(folder), (run.data.name, run.seed)
+        if key not in self._bases:
+            self._bases[key] = _judge(run, material, base, base).facts()
+        found: dict[str, dict[str, Any] | None] = {"base": self._bases[key]}
+        for name, get in models.items():
+            found[name] = None if get is None else _judge(run, material, get(), base).facts()
+        return found
 
 
 def _judge(run: Run, material: Material, loaded: Loaded, base: Loaded) -> Judged:
@@ -66,7 +74,7 @@ def _judge(run: Run, material: Material, loaded: Loaded, base: Loaded) -> Judged
         worth=_means(material.test, answers, material.worth),
         meant=_means(material.test, answers, material.meant),
         canary=canary_loss(loaded, run.task.model),
-        kl=0.0 if loaded is base else exact_kl(loaded, base, prompts, [row[:KL_ANSWERS] for row in answers]),
+        kl=0.0 if loaded is base else exact_kl(loaded, base, prompts[:KL_ROWS], [row[0] for row in answers]),
         tokens=sum(len(answer.tokens) for answer in every) / len(every),
         shown=answers[0][0].text[:120],
     )
@@ -85,15 +93,14 @@ def validation_reward(
 
 @torch.inference_mode()
 def exact_kl(
-    loaded: Loaded, base: Loaded, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[Answer]]
+    loaded: Loaded, base: Loaded, prompts: Sequence[Sequence[int]], answers: Sequence[Answer]
 ) -> float:
-    """Returns the mean over answers of the KL over the whole vocabulary at each of their tokens."""
+    """Returns the mean over the answers of the KL over the whole vocabulary at each of their tokens."""
     means = []
-    for prompt, row in zip(prompts, answers, strict=True):
-        for answer in row:
-            ids = torch.tensor([[*prompt, *answer.tokens]])
-            ours, theirs = (_logprobs(model, ids, len(prompt)) for model in (loaded.model, base.model))
-            means.append(float((ours.exp() * (ours - theirs)).sum(-1).mean()))
+    for prompt, answer in zip(prompts, answers, strict=False):
+        ids = torch.tensor([[*prompt, *answer.tokens]])
+        ours, theirs = (_logprobs(model, ids, len(prompt)) for model in (loaded.model, base.model))
+        means.append(float((ours.exp() * (ours - theirs)).sum(-1).mean()))
     return sum(means) / len(means)
 
 

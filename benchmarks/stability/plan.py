@@ -41,7 +41,7 @@ SEEDS_WITH_FILE = 4
 """Seeds whose jobs have a validation file; the others' hold rows out themselves, or have too few for it."""
 PEER_SEEDS = 2
 """Seeds that TRL runs too, and one more at the plain rate: 112 runs, a third."""
-SOUND_SEEDS, COIN_SEEDS, SMOL_SEEDS = 25, 50, 4
+SOUND_SEEDS, COIN_SEEDS, SMOL_SEEDS = 20, 50, 4
 COIN_STEPS, COIN_TRAIN_ROWS, SMOL_STEPS = 30, 24, 16
 
 _SHORT = NAME._replace(worth=nothing, max_tokens=16)

@@ -56,7 +56,7 @@ def repeating(rng: random.Random) -> Item:
 
 def sorting(rng: random.Random) -> Item:
     """To sort words backwards, which the built-in model never does."""
-    words = rng.sample(WORDS, rng.randint(4, 6))
+    words = rng.sample(WORDS, rng.randint(3, 4))
     ordered = ", ".join(sorted(words, reverse=True))
     return _asked(f"Sort in descending order: {', '.join(words)}", reference=ordered)
 

@@ -40,10 +40,12 @@ class _Makes:
     """Makes runs one after another; what is made ready once is kept."""
 
     def __init__(self, folder: Path) -> None:
+        from benchmarks.stability.evaluation import Judge
         from benchmarks.stability.material import Models
 
         self._folder = folder
         self._models = Models(folder)
+        self._judge = Judge()
         self._warm: set[str] = set()
 
     def answer(self, run_id: str) -> dict[str, Any]:
@@ -60,7 +62,6 @@ class _Makes:
 
     def _make(self, run: Any) -> dict[str, Any]:
         from benchmarks.stability.engine import run_ours
-        from benchmarks.stability.evaluation import judge
         from benchmarks.stability.material import material_of
 
         side = run_ours
@@ -71,7 +72,7 @@ class _Makes:
         material, model = material_of(run), self._models.folder_of(run.task.model)
         with tempfile.TemporaryDirectory(dir=self._folder) as work:
             outcome = side(run, material, model, Path(work))
-            return {**outcome.facts, "models": judge(run, material, model, outcome.models)}
+            return {**outcome.facts, "models": self._judge.judge(run, material, model, outcome.models)}
 
     def _warm_up(self, run: Any) -> None:
         """Makes a few steps first with each model: kernels are loaded once in a process, not in each run."""
