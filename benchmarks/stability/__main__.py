@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
 from benchmarks.stability.chunks import Worker, commit_of, make_chunk
-from benchmarks.stability.material import ROOT
+from benchmarks.stability.models import ROOT, ModelMissing, source_of
 from benchmarks.stability.plan import PARTS, runs_of
 
 RESULTS = ROOT / ".stability"
@@ -35,14 +36,18 @@ def run(args: argparse.Namespace) -> int:
     build = args.build.resolve()
     if (build != ROOT) != bool(args.label):
         sys.exit("--build and --label go together: the results of another build have a name of their own.")
-    left = 0
-    worker = Worker(build)
+    left, worker, end = 0, Worker(build), time.monotonic() + args.chunk_seconds
     try:
         for only in args.only or ("ours", "coin", "trl"):
             runs = [each for each in runs_of(only) if args.seeds is None or each.seed in args.seeds]
-            path = args.results / f"{args.label or only}.jsonl"
-            facts = {"build": commit_of(build)}
-            left += make_chunk(runs, path, worker.make, facts=facts, seconds=args.chunk_seconds)
+            for model in {each.task.model for each in runs}:
+                source_of(model)
+            path, facts = args.results / f"{args.label or only}.jsonl", {"build": commit_of(build)}
+            left += make_chunk(runs, path, worker.make, facts=facts, seconds=end - time.monotonic())
+    except ModelMissing as missing:
+        sys.exit(str(missing))
+    except BlockingIOError:
+        sys.exit(f"Another chunk is writing into {path}.")
     finally:
         worker.close()
     print(f"{left} runs are left.", file=sys.stderr)

@@ -14,8 +14,8 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from benchmarks.stability.material import JobGrader, Material, rows_of
-from benchmarks.stability.plan import Run
-from benchmarks.stability.sampler import Loaded, load, seed_of
+from benchmarks.stability.plan import Run, seed_of
+from benchmarks.stability.sampler import Loaded, load
 from methods.hyperparameters import Facts
 from methods.resolve import resolve_train
 from workers.training.base.errors import EngineError

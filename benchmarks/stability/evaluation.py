@@ -11,8 +11,8 @@ from torch import Tensor
 
 from benchmarks.stability.canary import canary_loss
 from benchmarks.stability.material import Material
-from benchmarks.stability.plan import Run
-from benchmarks.stability.sampler import Answer, Loaded, load, prompt_tokens, sample, seed_of
+from benchmarks.stability.plan import Run, seed_of
+from benchmarks.stability.sampler import Answer, Loaded, load, prompt_tokens, sample
 
 SAMPLES = 8
 """Answers to each test row, at temperature 1."""

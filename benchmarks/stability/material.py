@@ -1,38 +1,21 @@
-"""What a run is made of: its rows, its job's grader and its model folder. All of it follows from the run."""
+"""What a run is made of: its rows and its job's grader. All of it follows from the run."""
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import shutil
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from transformers import AutoTokenizer
-
-from benchmarks.stability.datasets import ENDS, TEST_ROWS, VALID_ROWS, DataSet, ModelName, Worth
-from benchmarks.stability.plan import Run
+from benchmarks.stability.datasets import TEST_ROWS, VALID_ROWS, DataSet, Worth
+from benchmarks.stability.plan import Run, seed_of
 from benchmarks.stability.prompts import Item, different
-from benchmarks.stability.sampler import seed_of
 from graders import Failure, FailureKind, Grade, Sample
 from methods.rows import Row
 
-ROOT = Path(__file__).parents[2]
-SHARED = Path(os.environ.get("CHERRY_SHARED", ROOT.parent / "shared"))
-"""Where the models lie that are not in the repository: `models/stories260k`."""
 
-
-class ModelMissing(Exception):
-    """A model that the run needs is not on this machine."""
-
-
-@dataclass(frozen=True)
-class Material:
+class Material(NamedTuple):
     """The rows of a run and what an answer is worth."""
 
     train: list[Item]
@@ -96,43 +79,3 @@ class JobGrader:
         if value is None:
             return Grade(None, Failure(FailureKind.PYTHON_RUNTIME, "This grader breaks now and then."))
         return Grade(value)
-
-
-class Models:
-    """The model folders, each made once: stories end with a sentence, as the others end with a turn."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def folder_of(self, name: ModelName) -> Path:
-        """Returns the folder of a model. Raises `ModelMissing`."""
-        if name == "nano":
-            return ROOT / "workers" / "models" / "cherry_nano"
-        if name == "stories":
-            return self._stories()
-        folder = SHARED / "models" / "smollm2-135m"
-        folder = Path(os.environ.get("CHERRY_SMOLLM2", folder))
-        if not (folder / "config.json").exists():
-            raise ModelMissing(f"There is no SmolLM2 in {folder}; name its folder in CHERRY_SMOLLM2.")
-        return folder
-
-    def _stories(self) -> Path:
-        folder = self._folder / "stories260k-sentences"
-        source = SHARED / "models" / "stories260k"
-        if not folder.exists():
-            if not source.exists():
-                raise ModelMissing(f"There is no {source}; set CHERRY_SHARED to the folder of shared models.")
-            folder.mkdir(parents=True)
-            for file in source.iterdir():
-                shutil.copyfile(file, folder / file.name)
-            _end_with(folder, ENDS)
-        return folder
-
-
-def _end_with(folder: Path, texts: tuple[str, ...]) -> None:
-    """Adds the tokens of these texts to those that end an answer."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    path = folder / "generation_config.json"
-    facts = json.loads(path.read_text())
-    facts["eos_token_id"] += [tokenizer.convert_tokens_to_ids(text) for text in texts]
-    path.write_text(json.dumps(facts))

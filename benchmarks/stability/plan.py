@@ -6,6 +6,7 @@ the last one stopped.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -148,3 +149,8 @@ def plan() -> dict[str, Run]:
 def runs_of(only: str) -> list[Run]:
     """The runs of what `--only` names."""
     return [run for run in plan().values() if run.part in PARTS[only]]
+
+
+def seed_of(*key: object) -> int:
+    """Returns 32 bits that follow from a key."""
+    return zlib.crc32("/".join(map(str, key)).encode())

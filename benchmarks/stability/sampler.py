@@ -6,7 +6,6 @@ same luck, and differ only as far as their weights do.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,8 +120,3 @@ def _padded(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 def _answer(loaded: Loaded, tokens: Sequence[int]) -> Answer:
     return Answer(tuple(tokens), loaded.tokenizer.decode(tokens, skip_special_tokens=True))
-
-
-def seed_of(*key: object) -> int:
-    """Returns 32 bits that follow from a key."""
-    return zlib.crc32("/".join(map(str, key)).encode())

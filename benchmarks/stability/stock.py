@@ -26,8 +26,8 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from benchmarks.stability.engine import Outcome, config_of
 from benchmarks.stability.evaluation import validation_reward
 from benchmarks.stability.material import JobGrader, Material
-from benchmarks.stability.plan import Run
-from benchmarks.stability.sampler import Loaded, load, seed_of
+from benchmarks.stability.plan import Run, seed_of
+from benchmarks.stability.sampler import Loaded, load
 
 RATE_AT_4096 = 4e-5
 """Peak rate at hidden size 4096, falling with the width: what "auto" was in 0.1.0, where most of its runs

@@ -41,7 +41,7 @@ class _Makes:
 
     def __init__(self, folder: Path) -> None:
         from benchmarks.stability.evaluation import Judge
-        from benchmarks.stability.material import Models
+        from benchmarks.stability.models import Models
 
         self._folder = folder
         self._models = Models(folder)
