@@ -8,6 +8,7 @@ than what the grader pays for, that is the *meant* reward, shown beside it.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -32,6 +33,11 @@ ENDS = (".", "!", "?")
 def exact(text: str, item: Item) -> float:
     """The answer is the reference."""
     return float(text.strip() == item["reference"])
+
+
+def last_number(text: str, item: Item) -> float:
+    """The last number of the answer is the reference: the model likes to write the whole sum."""
+    return float(re.findall(r"\d+", text)[-1:] == [item["reference"]])
 
 
 def named(text: str, item: Item) -> float:

@@ -50,8 +50,9 @@ class Listener:
     def checkpoint(self, saved: Checkpoint) -> None:
         self.checkpoints.append(saved)
 
-    def action(self, step: int, kind: str, reason: str, figures: Mapping[str, Any]) -> None:
-        self.actions.append({"step": step, "kind": kind, "reason": reason, "figures": _plain(figures)})
+    def action(self, action: Any) -> None:
+        facts = {name: getattr(action, name) for name in ("step", "kind", "reason", "is_done")}
+        self.actions.append({**facts, "figures": _plain(action.figures)})
 
     def note(self, level: str, message: str) -> None:
         self.notes.append(f"{level}: {message}"[:300])

@@ -13,8 +13,6 @@ from benchmarks.stability.datasets import nothing
 from benchmarks.stability.plan import Run, plan
 
 DELIVERED, LAST, BEST = "delivered", "last", "best"
-HARMLESS = ("warn", "probe")
-"""What a guard does that changes nothing of the run. Everything else acts."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ class Finding:
     @property
     def acts(self) -> list[dict[str, Any]]:
         """What the guard did that changes the run."""
-        return [one for one in self.result.get("actions", ()) if one["kind"] not in HARMLESS]
+        return [one for one in self.result.get("actions", ()) if one["is_done"]]
 
     @property
     def claims_gain(self) -> bool:

@@ -21,6 +21,7 @@ from benchmarks.stability.datasets import (
     DataSet,
     Task,
     coin,
+    last_number,
     noisy,
     nothing,
 )
@@ -64,7 +65,7 @@ COINS = (
 SOUND = tuple(
     DataSet(f"sound-{name}", f"clean: {name}", (task,), is_clean=True) for name, task in CLEAN_TASKS.items()
 )
-SUMS = Task("smollm2", adding, COUNT.worth, 24)
+SUMS = Task("smollm2", adding, last_number, 24)
 SMOL = (
     DataSet("sums", "two-digit sums", (SUMS,), is_clean=True),
     DataSet("sums-noisy", "two-digit sums, noise 0.3", (SUMS,), (noisy,)),

@@ -195,8 +195,8 @@ def test_bars_are_missed_by_what_they_forbid_and_met_by_what_they_allow():
 
 
 def test_alarms_are_false_where_the_run_was_sound():
-    acted = [{"step": 5, "kind": "rollback", "reason": "kl"}]
-    warned = [{"step": 5, "kind": "warn", "reason": "length"}]
+    acted = [{"step": 5, "kind": "roll_back", "reason": "kl", "is_done": True}]
+    warned = [{"step": 5, "kind": "roll_back", "reason": "kl", "is_done": False}]
     sound = [finding(UP, seed=seed, actions=warned) for seed in range(2)] * 50
     hot, faulty = finding(UP, rate=10, actions=acted), finding(UP, data="flipped", actions=acted)
     false = [finding(UP, seed=seed, actions=acted) for seed in range(3)]
