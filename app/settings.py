@@ -21,6 +21,7 @@ from pydantic_settings import (
 
 from app.addresses import Network, network_of
 from app.judge_settings import EmbeddingEntry, JudgeTable, KeyTable, read_json, read_json_or_none
+from methods.prices import Prices
 
 
 def _split(value: object) -> object:
@@ -150,6 +151,9 @@ class Settings(BaseSettings):
     """Memory for judges' replies and embeddings, in each process; 0 keeps none."""
     embeddings: Annotated[EmbeddingEntry | None, NoDecode, BeforeValidator(read_json_or_none)] = None
     """The model behind the metric `cosine`: `{"base_url": "...", "model": "...", "key": "openai"}`."""
+    prices: Annotated[Prices, NoDecode, BeforeValidator(read_json)] = Field(default_factory=Prices)
+    """What `max_cost` of a job counts by; JSON, or a JSON file: `{"currency": "USD", "device_hour": 2.5,
+    "models": {"gpt-4.1-mini": {"input": 0.4, "cached": 0.1, "output": 1.6}}}`, models by a million tokens."""
     endpoint_concurrency: int = Field(default=32, ge=1, le=1024)
     """Calls to one URL of endpoint graders under way at the same time, in each process."""
     asking_concurrency: int = Field(default=32, ge=1, le=512)

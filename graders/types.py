@@ -46,11 +46,14 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True)
 class TokenUsage:
-    """Counts tokens that a model has read (`cached_tokens` of them out of its cache) and written."""
+    """Counts tokens that a model has read (`cached_tokens` of them out of its cache) and written, and in how
+    many calls.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    calls: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -62,6 +65,7 @@ class TokenUsage:
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
             self.cached_tokens + other.cached_tokens,
+            self.calls + other.calls,
         )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from methods.rows import Row
 
@@ -32,8 +33,9 @@ def hold_out(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], l
     for key in sorted(by_prompt):
         if len(held) + len(by_prompt[key]) <= wanted:
             held.update(by_prompt[key])
-    train = [row for i, row in enumerate(rows) if i not in held]
-    return train, [row for i, row in enumerate(rows) if i in held]
+    placed = [replace(row, place=i) for i, row in enumerate(rows)]
+    train = [row for i, row in enumerate(placed) if i not in held]
+    return train, [row for i, row in enumerate(placed) if i in held]
 
 
 def _key(row: Row, seed: int) -> str:

@@ -32,10 +32,12 @@ class Row:
     Attributes:
         line: 1-based line number in the file, blank lines counted.
         item: the whole row, as graders see it.
+        place: 0-based place among the file's rows, where it is one of a part of them; None in a whole file.
     """
 
     line: int
     item: Mapping[str, Any]
+    place: int | None = None
 
 
 class DatasetInvalid(ValueError):

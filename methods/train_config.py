@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from methods import auto
 from methods.algorithms import RECIPES, Aggregation, AlgorithmName, Recipe
 from methods.hyperparameters import Hyperparameter
+from methods.prices import Prices
 from methods.run_config import MAX_STEPS, RunConfig
 
 StopText = Annotated[str, Field(min_length=1, max_length=64)]
@@ -124,6 +125,10 @@ class TrainConfig(RunConfig):
 
     max_steps: Annotated[int | None, Field(ge=1, le=MAX_STEPS), Hyperparameter(left_out="no bound")] = None
     """Most updates of the run, whatever the epochs."""
+    skip_flat_prompts: Annotated[bool, Hyperparameter(lambda _: True, "true")] = False
+    """Whether prompts that teach nothing are visited less. While all its completions have the same reward, a
+    prompt is visited after 1, 2, 4, 8, 16 and then every 20 epochs; one visit with different rewards makes it
+    due in each epoch again."""
     max_seconds: Annotated[float | None, Field(gt=0), Hyperparameter(left_out="no bound")] = None
     """Most seconds that training may take. Over all attempts."""
     max_sampled_tokens: Annotated[int | None, Field(ge=1), Hyperparameter(left_out="no bound")] = None
@@ -145,12 +150,20 @@ class TrainConfig(RunConfig):
         float, Field(ge=0), Hyperparameter(auto.kl_target, "a number where `beta` is left out too, else 0")
     ] = 0.0
     """Nats per token from the starting policy that an adaptive beta holds. 0 leaves beta as it is."""
+    kl_target_share: Annotated[
+        float,
+        Field(ge=0),
+        Hyperparameter(
+            auto.kl_target_share, "a number where `beta` and `kl_target` are left out too, else 0"
+        ),
+    ] = 0.0
+    """The same as a multiple of the base's entropy per token. The lower of both counts; 0 leaves it out."""
     guard: Annotated[Literal["off", "warn", "act"], Hyperparameter(lambda _: "act", "`act`")] = "off"
     """What is done about a policy that leaves its start. `warn` only tells."""
     guard_kl: Annotated[float, Field(gt=0), Hyperparameter()] = 2.0
     """Nats per token from the starting policy at which the guard acts."""
     guard_kl_share: Annotated[float, Field(gt=0), Hyperparameter()] = 2.0
-    """The same as a multiple of the base's entropy per token."""
+    """The same as a multiple of the base's entropy per token. The lower of both counts, from 0.5 on."""
     guard_rollbacks: Annotated[int, Field(ge=0, le=100), Hyperparameter()] = 3
     """Times that the guard rolls back before it ends the run."""
     n_seeds: Annotated[int, Field(ge=1, le=16), Hyperparameter()] = 1
@@ -161,6 +174,9 @@ class TrainConfig(RunConfig):
         Hyperparameter(left_out="none", wire=list[Literal["random_reward"]]),
     ] = ()
     """Short arms that show what is no gain. `random_reward` permutes the grades of each step."""
+
+    prices: Prices | None = None
+    """What `max_cost` counts by, out of the operator's CHERRY_PRICES; None without such a budget."""
 
     grade_failure_limit: Annotated[
         float,
@@ -203,7 +219,14 @@ class TrainConfig(RunConfig):
         """Whether each token's KL is taken off the rewards before they are compared."""
         return self.recipe.kl == "reward" and self.beta > 0
 
+    def steps_per_epoch(self, n_rows: int) -> int:
+        """Updates of one pass over the rows; the last one may be smaller."""
+        return -(-n_rows // self.prompts_per_step)
+
+    def epoch_of(self, step: int, n_rows: int) -> int:
+        """The pass over the rows that a step belongs to, from 1; 0 for step 0."""
+        return -(-step // self.steps_per_epoch(n_rows))
+
     def total_steps(self, n_rows: int) -> int:
-        """Updates in the run: every epoch visits every row once; its last step may be smaller."""
-        per_epoch = -(-n_rows // self.prompts_per_step)
-        return min(self.n_epochs * per_epoch, self.max_steps or MAX_STEPS)
+        """Updates in the run, unless something ends it early: all epochs', at most `max_steps`."""
+        return min(self.n_epochs * self.steps_per_epoch(n_rows), self.max_steps or MAX_STEPS)

@@ -41,3 +41,5 @@ class Checkpoint(Base):
     """None of fewer than four rows, as is the next."""
     advantage_over_base: Mapped[float | None]
     advantage_stderr: Mapped[float | None]
+    trust: Mapped[dict[str, Any] | None]
+    """What else was measured: adjusted p and bounds of the gain, by which rows, greedy reward, ..."""

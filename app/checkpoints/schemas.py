@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from app.checkpoints.models import Checkpoint
 from app.events.rft_metrics import reward_numbers, with_errors
@@ -24,6 +24,12 @@ class CheckpointOut(BaseModel):
     fine_tuned_model_checkpoint: str
     step_number: int
     metrics: dict[str, float | None]
+    trust: dict[str, Any] | None = Field(
+        default=None,
+        description="Cherry: the gain's adjusted p and bounds, the rows that it was measured on, and more.",
+        exclude_if=lambda value: value is None,
+        json_schema_extra={"x-cherry": True},
+    )
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, name: str, values: Mapping[str, Any]) -> CheckpointOut:
@@ -34,6 +40,7 @@ class CheckpointOut(BaseModel):
             fine_tuned_model_checkpoint=name,
             step_number=checkpoint.step,
             metrics=_metrics(checkpoint, values),
+            trust=checkpoint.trust,
         )
 
 

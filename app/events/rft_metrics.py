@@ -31,6 +31,11 @@ OURS = {
     "no_spread_share": names.NO_SPREAD_SHARE,
     "advantage_over_base": names.OVER_BASE_MEAN,
     "advantage_stderr": names.OVER_BASE_STDERR,
+    "advantage_low": names.OVER_BASE_LOW,
+    "advantage_high": names.OVER_BASE_HIGH,
+    "advantage_p": names.OVER_BASE_P,
+    "fresh_reward_mean": names.FRESH_REWARD_MEAN,
+    "greedy_reward_mean": names.GREEDY_REWARD_MEAN,
     "learning_rate": names.LEARNING_RATE,
     "grad_norm": names.GRAD_NORM,
 }
@@ -208,7 +213,8 @@ def _token_usage(known: Numbers) -> dict[str, dict[str, int]]:
     told: dict[str, dict[str, int]] = {}
     for split, theirs in (("train", "train"), ("valid", "eval")):
         for kind, model, count in _usage_numbers(_start(names.USAGE, split), known):
-            told.setdefault(model, {})[f"{theirs}_{kind}"] = count
+            if kind != "calls":  # OpenAI's events know tokens alone
+                told.setdefault(model, {})[f"{theirs}_{kind}"] = count
     return told
 
 

@@ -11,7 +11,7 @@ from app.settings import Settings
 from graders import GraderSpec
 from graders.code.tests_spec import CodeTestsSpec
 from graders.judges.spec import EndpointSpec, LabelModelSpec, ScoreModelSpec
-from graders.spec import single_graders
+from graders.spec import TextSimilaritySpec, single_graders
 
 AT_HOME = 8
 """Gradings under way where nobody is asked: they take CPU, not time."""
@@ -37,6 +37,18 @@ def grade_limits(spec: GraderSpec, settings: Settings) -> GradeLimits:
     asked = [place for place in places if place is not None]
     concurrency = min([settings.asking_concurrency, *asked]) if asked else AT_HOME
     return GradeLimits(concurrency, MARGIN_SECONDS + sum(_seconds(single, settings) for single in singles))
+
+
+def asked_models(spec: GraderSpec, settings: Settings) -> list[str]:
+    """Returns the models whose tokens a grader spends, by the names under which they are counted."""
+    found = set()
+    for single in single_graders(spec):
+        match single:
+            case ScoreModelSpec() | LabelModelSpec():
+                found.add(single.model)
+            case TextSimilaritySpec(evaluation_metric="cosine") if settings.embeddings is not None:
+                found.add(settings.embeddings.model)
+    return sorted(found)
 
 
 def _concurrency(spec: GraderSpec, settings: Settings) -> int | None:

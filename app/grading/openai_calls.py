@@ -140,10 +140,11 @@ def _client(base_url: str, key: str, timeout: float, rules: OutboundRules | None
 
 
 def usage_of(response: dict[str, Any]) -> TokenUsage:
-    """Returns what the server says it has used, and 0 of what it does not say."""
+    """Returns what the server says it has used in this call, and 0 of what it does not say."""
     usage = response.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else 0
     counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"), cached)
-    return TokenUsage(*(count if isinstance(count, int) and count > 0 else 0 for count in counts))
+    prompt, completion, known = (count if isinstance(count, int) and count > 0 else 0 for count in counts)
+    return TokenUsage(prompt, completion, known, calls=1)

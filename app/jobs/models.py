@@ -45,6 +45,8 @@ class Job(Base):
     """Resolved base model name."""
     training_file: Mapped[str]
     validation_file: Mapped[str | None]
+    canary_file: Mapped[str | None]
+    """Texts of the owner's own, on which checkpoints' loss is measured; None for those of the package."""
     suffix: Mapped[str | None]
     seed: Mapped[int]
     meta: Mapped[dict[str, Any] | None] = mapped_column("metadata")
@@ -65,6 +67,8 @@ class Job(Base):
     fine_tuned_model: Mapped[str | None]
     result_files: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))
     trained_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    verdict: Mapped[dict[str, Any] | None]
+    """What is said of a reinforcement job's result, once it has one: a verdict of the engine."""
     estimated_finish: Mapped[datetime | None]
     usage_metrics: Mapped[dict[str, Any] | None]
     """What the training has used until its last step, as the API shows it."""

@@ -190,17 +190,25 @@ def finish_succeeded(
     fine_tuned_model: str,
     result_files: list[str],
     trained_tokens: int | None,
+    verdict: dict[str, Any] | None = None,
+    steps: int | None = None,
 ) -> Job:
-    """Ends a job that has something to deliver."""
+    """Ends a job that has something to deliver. Its last event holds the verdict, where there is one.
+
+    `steps` are all that the run made, where it came to its end, which may have been an early one.
+    """
     outcome = {
         "fine_tuned_model": fine_tuned_model,
         "result_files": result_files,
         "trained_tokens": trained_tokens,
         "finished_at": func.now(),
+        "verdict": verdict,
+        "total_steps": Job.total_steps if steps is None else steps,
     }
     job = move(db, claim.job_id, "succeeded", claim=claim, **outcome, **OVER)
     events.append(db, job.id, "model", f"New fine-tuned model created: {fine_tuned_model}")
-    events.append(db, job.id, "succeeded", "The job has successfully completed")
+    data = {"verdict": verdict} if verdict else None
+    events.append(db, job.id, "succeeded", "The job has successfully completed", data=data)
     webhooks.emit(db, job.project_id, "fine_tuning.job.succeeded", job.id)
     return job
 

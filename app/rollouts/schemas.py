@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from app.pagination import Listed, Page
 from app.rollouts.models import Rollout
+from app.rollouts.rows import RowEpochs
 from app.rollouts.service import cursor_of
 
 
@@ -60,3 +61,33 @@ class RolloutList(Listed[RolloutOut]):
     @classmethod
     def of(cls, page: Page[Rollout]) -> RolloutList:
         return cls.holding([RolloutOut.of(rollout) for rollout in page.rows], page.has_more)
+
+
+class RowEpochOut(BaseModel):
+    """What one epoch's completions of a row were worth."""
+
+    epoch: int
+    mean_reward: float | None
+    n: int
+    failed: int
+    right_share: float | None
+    wrong_share: float | None
+
+
+class RowOut(BaseModel):
+    """A row of the training data, and how it fared in each epoch that visited it."""
+
+    object: Literal["fine_tuning.job.row"] = "fine_tuning.job.row"
+    id: str
+    row: int
+    epochs: list[RowEpochOut]
+
+
+class RowList(Listed[RowOut]):
+    @classmethod
+    def of(cls, page: Page[RowEpochs]) -> RowList:
+        rows = [
+            RowOut(id=str(row), row=row, epochs=[RowEpochOut(**each._asdict()) for each in epochs])
+            for row, epochs in page.rows
+        ]
+        return cls.holding(rows, page.has_more)

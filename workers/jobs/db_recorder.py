@@ -33,7 +33,7 @@ from app.storage import Storage
 from app.webhooks import service as webhooks
 from workers.jobs.estimate import RECENT_STEPS, FinishEstimate
 from workers.training.base.recorder import Phase
-from workers.training.base.types import Checkpoint, Group, Split
+from workers.training.base.types import Action, Checkpoint, Group, Split
 from workers.training.folders import STATES_KEPT
 
 ROWS_AT_ONCE = 1000
@@ -122,6 +122,7 @@ class DatabaseRecorder:
             row.valid_reward_stderr = saved.valid_reward_stderr
             row.advantage_over_base = saved.advantage_over_base
             row.advantage_stderr = saved.advantage_stderr
+            row.trust = storable(saved.extra)
             db.add(row)
             if saved.step > 0:
                 message = f"Checkpoint created at step {saved.step} with Snapshot ID: {row.model_name}"
@@ -152,6 +153,23 @@ class DatabaseRecorder:
         for name in state_names(self._storage, self._claim.job_id):
             if (older := f"{prefix}/{name}") not in needed:
                 self._storage.delete_prefix(older)
+
+    def pausing(self, message: str) -> None:
+        """Ask for a pause as the job's owner would, and say why."""
+        self.note("warn", message)
+        with unit_of_work() as db:
+            asked = func.coalesce(Job.pause_requested_at, func.now())
+            status.update_held(db, self._claim, pause_requested_at=asked)
+
+    def action(self, action: Action) -> None:
+        """Tell what the run did of its own accord, with its figures; once, however often it is repeated."""
+        figures = storable(dict(action.figures))
+        told = {"step": action.step, "number": action.number, "is_done": action.is_done}
+        data = {"action": action.kind, "reason": action.reason, "figures": figures, **told}
+        with unit_of_work() as db:
+            job = status.update_held(db, self._claim)
+            key = f"action-{action.step}-{action.number}"
+            events.append(db, job.id, key, clean(action.message), level="warn", data=data, is_metrics=False)
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Tell the person who follows the run."""
@@ -194,7 +212,7 @@ def rollout_rows(
                 "job_id": claim.job_id,
                 "split": split,
                 "step": step,
-                "row": group.prompt.row,
+                "row": group.prompt.file_row,
                 "sample": sample,
                 "epoch": epoch,
                 "attempt": claim.attempt,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import structlog
 from sqlalchemy import select
@@ -25,11 +26,12 @@ from app.jobs.status import Claim
 from app.models.models import Model
 from app.models.naming import tuned_model_name
 from app.settings import get_settings
-from app.storable import clean
+from app.storable import clean, storable
 from app.storage import get_storage, written_folders
 from methods.train_config import TrainConfig
 from workers.jobs.advice import Step, advice, drift_warning
 from workers.jobs.db_recorder import state_prefix
+from workers.training.result import RunResult
 
 log = structlog.get_logger(__name__)
 
@@ -122,8 +124,10 @@ def fail(claim: Claim, code: str, message: str) -> None:
         runs.finish_failed(db, claim, code, clean(message))
 
 
-def deliver(claim: Claim, step: int, *, trained_tokens: int | None) -> None:
+def deliver(claim: Claim, step: int, *, trained_tokens: int | None, result: RunResult | None = None) -> None:
     """Publish the results and make the checkpoint of `step` the job's model. Raises `LeaseLost`.
+
+    `result` is what the run says of itself, where it came to its end.
 
     The model shares the checkpoint's files, which nothing drops once the job is over.
     """
@@ -148,12 +152,33 @@ def deliver(claim: Claim, step: int, *, trained_tokens: int | None) -> None:
         )
         db.add(model)
         file = files.create(db, job.project_id, stored, filename=RESULTS_NAME, purpose="fine-tune-results")
+        verdict = _verdict(db, job, result) if result else None
         if (warning := _warning(db, job, checkpoint)) is not None:
             events.append(db, job.id, "no-better-than-base", warning, level="warn")
         runs.finish_succeeded(
-            db, claim, fine_tuned_model=name, result_files=[file.id], trained_tokens=trained_tokens
+            db,
+            claim,
+            fine_tuned_model=name,
+            result_files=[file.id],
+            trained_tokens=trained_tokens,
+            verdict=verdict,
+            steps=result.steps if result else None,
         )
     log.info("job_succeeded", job_id=claim.job_id, attempt=claim.attempt, step=step)
+
+
+def _verdict(db: Session, job: Job, result: RunResult) -> dict[str, Any] | None:
+    """Tell the verdict, and give every checkpoint the numbers that are right for all of them together."""
+    if result.verdict is None:
+        return None
+    own = {one.step: one for one in result.judged}
+    for row in db.scalars(select(Checkpoint).where(Checkpoint.job_id == job.id)):
+        if (judged := own.get(row.step)) is not None:
+            row.trust = (row.trust or {}) | storable({"p": judged.p, "low": judged.low, "high": judged.high})
+    level: events.Level = "info" if result.verdict.step > 0 else "warn"
+    events.append(db, job.id, "verdict", result.verdict.sentence, level=level)
+    found: dict[str, Any] = storable(result.verdict._asdict())
+    return found
 
 
 def _warning(db: Session, job: Job, delivered: Checkpoint) -> str | None:

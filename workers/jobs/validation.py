@@ -15,7 +15,7 @@ from app.db import limit_statements, unit_of_work
 from app.disk import is_full, scratch_folder
 from app.events import service as events
 from app.grading.headers import opened
-from app.grading.limits import grade_limits
+from app.grading.limits import asked_models, grade_limits
 from app.grading.services import grader_services
 from app.jobs import room, runs, status
 from app.jobs.status import Claim, LeaseLost
@@ -36,6 +36,7 @@ from graders.preflight.trial import Bounds, is_costly, preflight
 from graders.spec import item_paths, known_range
 from graders.template import Variable
 from methods.faults import MAX_REASONS, Fault, told
+from methods.hold_out import hold_out
 from methods.hyperparameters import Facts
 from methods.resolve import ConfigImpossible, resolve_train
 from methods.rows import MAX_VALID_ROWS, Row, missing_variables
@@ -45,11 +46,13 @@ from methods.tuning_rows import row_check
 from workers.jobs import tuning_validation
 from workers.jobs.attempt import Exit
 from workers.jobs.job_data import (
+    CANARY,
     SCRATCH,
     TRAINING,
     VALIDATION,
     DataFile,
     JobInvalid,
+    canary_rows,
     find_file,
     operators_limits,
     rows_of,
@@ -71,6 +74,7 @@ CHECK_SECONDS = 30.0
 MAX_DOUBTS = 10
 SHOWN_CHARACTERS = 4000
 """How much of a failure's message is shown, its end, as in training."""
+HYPERPARAMETERS = "method.reinforcement.hyperparameters"
 OF_THE_ROW = (FailureKind.INVALID_VARIABLE, FailureKind.FORMULA_PARSE, FailureKind.OTHER)
 """Failures on an empty completion that the data or the formula is to blame for."""
 
@@ -149,6 +153,7 @@ def _check(claim: Claim, scratch: Path) -> Checked:
         model = models.find(db, job.project_id, job.model)
         training = find_file(db, TRAINING, job.training_file)
         validation = find_file(db, VALIDATION, job.validation_file) if job.validation_file else None
+        canary = find_file(db, CANARY, job.canary_file) if job.canary_file else None
     folder = model_folder(job.model, model, scratch)
     shape = model_shape(job.model, folder)
     method = job.method["type"]
@@ -156,6 +161,7 @@ def _check(claim: Claim, scratch: Path) -> Checked:
     limits, check = operators_limits(), row_check(method)
     train_rows = rows_of(training, check, scratch, **limits)
     valid_rows = rows_of(validation, check, scratch, max_rows=MAX_VALID_ROWS, **limits) if validation else []
+    canary_rows(canary, scratch, **limits)
     if method != "reinforcement":
         _enter(claim, "rendering")
         resolved = tuning_validation.resolve(
@@ -180,7 +186,7 @@ def _check(claim: Claim, scratch: Path) -> Checked:
             model_path=str(folder),
             seed=job.seed,
             resources=job.resources,
-            grading=_grading_fields(spec),
+            grading=_grading_fields(spec) | _prices(job.method["reinforcement"]["hyperparameters"], spec),
         )
     except ConfigImpossible as problem:
         code = "invalid_training_file" if problem.param == TRAINING else "invalid_value"
@@ -188,7 +194,10 @@ def _check(claim: Claim, scratch: Path) -> Checked:
     doubts = [*_doubts(train_rows, valid_rows), *doubts_about_tools(folder, train_rows, method)]
     _enter(claim, "grading")
     doubts += _doubts_about(spec, grader, train_rows)
-    return Checked(config, len(train_rows), doubts)
+    n_rows = len(train_rows)
+    if config.validation_split:
+        n_rows = len(hold_out(train_rows, config.validation_split, config.seed)[0])
+    return Checked(config, n_rows, doubts)
 
 
 def _enter(claim: Claim, part: str) -> None:
@@ -229,6 +238,22 @@ def _grading_fields(spec: GraderSpec) -> dict[str, Any]:
         "grade_failure_steps": settings.grade_failure_steps,
         "reward_range": known_range(spec),
     }
+
+
+def _prices(hyperparameters: dict[str, Any], spec: GraderSpec) -> dict[str, Any]:
+    """What a budget of money counts by. Raises `JobInvalid` where what it would pay has no price."""
+    if hyperparameters.get("max_cost") is None:
+        return {}
+    settings = get_settings()
+    missing = settings.prices.unpriced(asked_models(spec, settings))
+    if missing:
+        what = f"The grader asks {', '.join(missing)}, whose price is not known"
+    elif not settings.prices.models and settings.prices.device_hour == 0:
+        what = "No price is known"
+    else:
+        return {"prices": settings.prices}
+    message = f"{what}, so that max_cost would bound nothing. The operator sets CHERRY_PRICES."
+    raise JobInvalid("invalid_value", message, f"{HYPERPARAMETERS}.max_cost")
 
 
 def _build_grader(raw: dict[str, Any], project_id: str) -> tuple[GraderSpec, Grader]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from methods import metrics as names
+from methods.rewards import scale_of
 from methods.train_config import TrainConfig
 from workers.training.base.types import Group
 from workers.training.model.value import explained_variance, gae
@@ -19,15 +20,7 @@ from workers.training.rewards import Rewards
 STD_FLOOR = 0.25
 """The least divisor of a group's advantages, as a share of the pooled standard deviation of all groups. A
 quarter was chosen, not measured. It cannot help where every group differs by noise alone: `LEAST_SPREAD`
-does.
-"""
-
-LEAST_SPREAD = 1e-3
-"""Rewards of a group that are closer together than this share of the grader's range count as equal. In a
-trial a constant grader with 1e-5 of jitter trained at full strength (mean |advantage| 0.79, KL 1.5):
-advantages are divided by their own spread, and Adam divides by the size of gradients, so that noise alone is
-as strong as anything. The thousandth was chosen: far above such noise, and below what graders with steps of a
-hundredth tell apart.
+(methods/rewards.py) does.
 """
 
 NO_SPREAD = 1e-6
@@ -125,12 +118,8 @@ def normalised(values: Tensor, *, scale: bool) -> Tensor:
 
 
 def least_spread(config: TrainConfig) -> float:
-    """Returns the difference of two rewards, in grader units, up to which it is taken for noise.
-
-    A grader whose range is not known is taken to go from 0 to 1.
-    """
-    low, high = config.reward_range or (0.0, 1.0)
-    return LEAST_SPREAD * (high - low)
+    """Returns the difference of two rewards, in grader units, up to which it is taken for noise."""
+    return scale_of(config.reward_range).least_spread
 
 
 def groups_with_spread(rewards: Tensor, graded: Tensor, least: float = 0.0) -> Tensor:

@@ -4,7 +4,8 @@ graded.
 Two things may be added. Dynamic sampling (`sampling_rounds`) draws more prompts in place of those whose
 completions all have the same reward: DAPO, Yu et al. 2025, arXiv:2503.14476, section 3.2. Asynchronous
 sampling (`async_steps`) samples the next step beside the update of this one:
-docs/decisions/0007-asynchronous-sampling.md.
+docs/decisions/0007-asynchronous-sampling.md. With `skip_flat_prompts` a step leaves out prompts that taught
+nothing when they were visited last (`visits.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TypeVar
 import torch
 
 from methods import metrics as names
+from methods.rewards import scale_of
 from methods.train_config import TrainConfig
 from workers.training.advantages import groups_with_spread, least_spread
 from workers.training.base.distributed import ALONE, World
@@ -28,6 +30,7 @@ from workers.training.metrics import Clock, Timed
 from workers.training.model.policy import Policy
 from workers.training.rewards import GradeJob, GradePool, rewards_of
 from workers.training.sampling.rollout import Sampling, sample_groups
+from workers.training.visits import Visit, Visits
 
 T = TypeVar("T")
 
@@ -67,6 +70,8 @@ class Collector:
     ) -> None:
         self.pending: Rollouts | None = None
         """Rollouts of the step after the last one updated, where they were sampled ahead."""
+        self.visits = Visits().of(len(prompts))
+        """What the steps collected so far have found of each prompt."""
         self._policy = policy
         self._prompts = prompts
         self._graders = graders
@@ -83,12 +88,23 @@ class Collector:
         if self._background is not None:
             self._background.close()
 
+    def resume(self, visits: Visits, pending: Rollouts | None) -> None:
+        """Goes on with what a training state holds. The visits are the state's own from here on."""
+        self.visits = visits.of(len(self._prompts))
+        self.pending = pending
+
     def prompts(self, step: int) -> list[Prompt]:
-        """Returns a step's prompts before dynamic sampling: each epoch has every row once, shuffled anew."""
-        size = self._config.prompts_per_step
-        epoch, place = divmod(step - 1, -(-len(self._prompts) // size))
-        order = shuffled(len(self._prompts), "order", self._config.seed, epoch + 1)
-        return [self._prompts[row] for row in order[place * size : (place + 1) * size]]
+        """Returns a step's prompts before dynamic sampling: those of its batch that are due.
+
+        Each epoch has every row in one batch, shuffled anew. What is due follows from the steps collected
+        before, whether this one is sampled ahead or not: the step before has its rewards by then.
+        """
+        size, n_rows = self._config.prompts_per_step, len(self._prompts)
+        epoch = self._config.epoch_of(step, n_rows)
+        start = (step - 1) % self._config.steps_per_epoch(n_rows) * size
+        batch = shuffled(n_rows, "order", self._config.seed, epoch)[start : start + size]
+        rows = self.visits.due(batch, epoch) if self._config.skip_flat_prompts else batch
+        return [self._prompts[row] for row in rows]
 
     def collect(self, step: int, clock: Clock) -> Rollouts:
         """Returns the rollouts of a step: sampled now by the weights as they are, or before by `ahead`."""
@@ -97,6 +113,7 @@ class Collector:
             timed = Clock(self._recorder)
             rollouts = self._fill_up(step, self._sample(step, 1, self.prompts(step), timed), timed)
         clock.add(rollouts.seconds)
+        self._note_visits(step, rollouts.groups)
         return rollouts
 
     @contextmanager
@@ -157,11 +174,28 @@ class Collector:
         return Rollouts(groups, trained, rounds, clock.seconds)
 
     def _extra_prompts(self, step: int, round_: int, groups: Sequence[Group]) -> list[Prompt]:
-        """Returns as many prompts as groups with spread are missing, none that the step has had."""
+        """Returns as many prompts as groups with spread are missing, none that the step has had.
+
+        None that is not due either: it would only be found flat again.
+        """
         missing = self._config.prompts_per_step - len(self._to_train(groups))
         drawn = {group.prompt.row for group in groups}
         order = shuffled(len(self._prompts), "extra", self._config.seed, step, round_)
+        if self._config.skip_flat_prompts:
+            epoch = self._config.epoch_of(step, len(self._prompts))
+            order = [row for row in order if self.visits.is_due(row, epoch)]
         return [self._prompts[row] for row in order if row not in drawn][:missing]
+
+    def _note_visits(self, step: int, groups: Sequence[Group]) -> None:
+        """Takes note of what a step has found of each prompt."""
+        values, graded = rewards_of(groups)
+        has_spread = groups_with_spread(values, graded, least_spread(self._config))
+        is_flat = ~has_spread & (graded.sum(1) >= 2)
+        is_right = (values >= scale_of(self._config.reward_range).right_from) | ~graded
+        is_solved = is_flat & is_right.all(1)
+        rows = [group.prompt.row for group in groups]
+        found = zip(rows, is_flat.tolist(), is_solved.tolist(), strict=True)
+        self.visits.note(self._config.epoch_of(step, len(self._prompts)), [Visit(*each) for each in found])
 
     def _to_train(self, groups: Sequence[Group]) -> list[Group]:
         """Returns the groups to train on: with dynamic sampling those with spread.

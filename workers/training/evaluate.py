@@ -1,33 +1,14 @@
-"""Measurements of a policy: its validation reward against the base's, and its exact KL to the base."""
+"""Measurements of a policy: its reward on the rows that it is judged by."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
-from methods.train_config import TrainConfig
-from workers.training.base.distributed import ALONE, World
-from workers.training.base.types import Group, Prompt
-from workers.training.model.grammar import Grammar
-from workers.training.model.policy import Policy
-from workers.training.passes.forward import (
-    Batch,
-    PackedCompletion,
-    completion_states,
-    make_batches,
-    per_completion,
-    token_kl,
-)
-from workers.training.sampling.rollout import Sampling, sample_groups
-from workers.training.update import fillers
-
-CONFIDENCE_Z = 1.6448536269514722
-"""The normal quantile of a one-sided 95 % bound: a convention, not a measurement."""
-
+from graders import Grade
+from workers.training.base.types import Group, Split
 
 ROWS_FOR_AN_ERROR = 4
 """Validation rows from which on it is said how sure their mean is. Of three rows all differences have the
@@ -42,21 +23,6 @@ class Estimate(NamedTuple):
     mean: float
     stderr: float | None
     n: int
-
-
-def validation_sampling(config: TrainConfig, grammar: Grammar | None = None) -> Sampling:
-    """Returns how validation samples: greedily, or with the same random numbers every time.
-
-    One sample a row is greedy; several are drawn.
-    """
-    return Sampling(
-        samples=config.eval_samples,
-        max_tokens=config.max_completion_tokens,
-        temperature=0.0 if config.eval_samples == 1 else config.temperature,
-        key=("valid", config.seed),
-        stop=config.stop,
-        grammar=grammar,
-    )
 
 
 def row_rewards(groups: Sequence[Group]) -> list[float | None]:
@@ -88,77 +54,26 @@ def mean_of_rows(rows: Sequence[float | None]) -> Estimate | None:
     return estimate(rows, known_from=ROWS_FOR_AN_ERROR)
 
 
-def paired_difference(rows: Sequence[float | None], base: Sequence[float | None]) -> Estimate | None:
-    """Returns how much better than the base the rows are, over those that both have a reward for."""
-    pairs = zip(rows, base, strict=True)
-    return mean_of_rows([None if a is None or b is None else a - b for a, b in pairs])
+@dataclass(frozen=True)
+class Evaluation:
+    """Holds the graded completions of each split of one evaluation; `judging` is the one that decides."""
 
+    groups: Mapping[Split, list[Group]]
+    judging: Split
 
-def lower_bound(found: Estimate) -> float | None:
-    """Returns the one-sided 95 % lower confidence bound by Student's t.
+    @property
+    def grades(self) -> list[Grade]:
+        """Returns all grades."""
+        return [grade for groups in self.groups.values() for group in groups for grade in group.grades]
 
-    It is None for too few rows, which prove nothing.
-    """
-    if found.stderr is None:
-        return None
-    return found.mean - t_quantile(found.n - 1) * found.stderr
+    @property
+    def rows(self) -> list[float | None]:
+        """Returns what checkpoints are judged by: a reward for each validation row, or fresh completion."""
+        groups = self.groups[self.judging]
+        if self.judging == "valid":
+            return row_rewards(groups)
+        return [grade.reward for group in groups for grade in group.grades]
 
-
-def t_quantile(dof: int) -> float:
-    """Returns the 95 % quantile of Student's t: exact for 1 and 2 degrees of freedom, else within 0.01.
-
-    Source: Abramowitz and Stegun 1964, 26.7.5 (expansion around the normal quantile).
-    """
-    if dof <= 2:
-        return (6.313751514675041, 2.919985580355516)[dof - 1]
-    z = CONFIDENCE_Z
-    terms: tuple[float, ...] = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + math.fsum(term / dof**i for i, term in enumerate(terms, 1))
-
-
-@torch.no_grad()
-def kl_to_reference(
-    policy: Policy, probe: Sequence[Prompt], config: TrainConfig, world: World = ALONE
-) -> Estimate:
-    """Measures the exact KL(policy || base), in nats per token, on one completion for each probe prompt.
-
-    Completions are sampled from the policy at temperature 1 with the same random numbers every time; the KL
-    is over the whole vocabulary at each of their tokens, at temperature 1 as well whatever the training's
-    temperature, and not over the tokens that a response format allows: what is measured is how far the model
-    has moved. It is the mean over a prompt's tokens, then over prompts, with the standard error over prompts.
-    Each process measures a share of the prompts.
-    """
-    sampling = Sampling(
-        samples=1,
-        max_tokens=config.max_completion_tokens,
-        temperature=1.0,
-        key=("probe", config.seed),
-        stop=config.stop,
-        grammar=policy.grammar,
-    )
-    mine = world.slice(probe)
-    groups = sample_groups(policy, mine, sampling) if mine else []
-    completions = [PackedCompletion(group.prompt, group.completions[0]) for group in groups]
-    batches = make_batches(completions, config.micro_batch_tokens, policy.device) if completions else []
-    means: list[float | None] = [None] * len(completions)
-    for batch in batches:
-        for i, values in zip(batch.indices, per_completion(_batch_kl(policy, batch), batch), strict=True):
-            means[i] = float(values.mean())
-    for batch in fillers(policy, probe[0], len(batches), world):
-        _batch_kl(policy, batch)
-    found = estimate(world.merge(means))
-    assert found is not None, "a run has at least one row"
-    return found
-
-
-def _batch_kl(policy: Policy, batch: Batch) -> Tensor:
-    """Returns the exact KL at each of a batch's completion tokens, (N,) nats."""
-    states = completion_states(policy.model, batch)
-    with policy.reference() as reference:
-        ref_states = completion_states(reference, batch)
-        ref_head = reference.get_output_embeddings()
-        return token_kl(states, policy.model.get_output_embeddings(), ref_states, ref_head)
+    def reward(self, split: Split) -> Estimate | None:
+        """Returns the mean reward of a split's rows; None if it has none, or none was graded."""
+        return mean_of_rows(row_rewards(self.groups.get(split, [])))

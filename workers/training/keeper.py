@@ -14,18 +14,17 @@ import torch
 
 from methods import metrics as names
 from methods.run_config import RunConfig
-from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
-from workers.training.base.randomness import shuffled
 from workers.training.base.recorder import Recorder
-from workers.training.base.types import Prompt
-from workers.training.checkpoints import Candidate, checkpoint_folder, save_checkpoint, to_keep
+from workers.training.base.types import Checkpoint
+from workers.training.checkpoints import checkpoint_folder, save_checkpoint, to_keep
 from workers.training.collector import Rollouts
-from workers.training.evaluate import Estimate, kl_to_reference
 from workers.training.folders import STATES_KEPT
+from workers.training.good_copy import GoodCopy
 from workers.training.metrics import Clock
 from workers.training.model.policy import Policy
 from workers.training.state import (
+    GOOD,
     Progress,
     load_state,
     prune,
@@ -33,6 +32,7 @@ from workers.training.state import (
     saved_steps,
     usable_state,
 )
+from workers.training.trust.selection import Judged, choose
 
 
 class Keeper:
@@ -45,17 +45,14 @@ class Keeper:
         config: RunConfig,
         *,
         total_steps: int,
-        probe: Sequence[Prompt],
         belongs_to: str,
         recorder: Recorder,
         run_dir: Path,
         world: World = ALONE,
     ) -> None:
-        """`probe` are the prompts to choose from; `belongs_to` is the fingerprint of config and data."""
+        """`belongs_to` is the fingerprint of config and data."""
         self.progress = Progress()
         self.total_steps = total_steps
-        chosen = shuffled(len(probe), "probe", config.seed)[: config.kl_probe_size]
-        self.probe = [probe[i] for i in sorted(chosen)]
         self._policy = policy
         self._optimizer = optimizer
         self._config = config
@@ -63,6 +60,8 @@ class Keeper:
         self._recorder = recorder
         self._run_dir = run_dir
         self._world = world
+        self.good: GoodCopy | None = None
+        """What a guard would go back to; None without one."""
         run_dir.mkdir(parents=True, exist_ok=True)
 
     def resume(self) -> Path | None:
@@ -74,6 +73,8 @@ class Keeper:
         if folder is None:
             return None
         self.progress = load_state(folder, self._policy, self._optimizer)
+        if self.good is not None:
+            self.good.resume(folder / GOOD, self.progress.step)
         self._world.wait()
         if self._world.is_main:
             prune(self._run_dir, self.progress.step, self._recorder)
@@ -90,16 +91,21 @@ class Keeper:
         }
         self._recorder.metrics(self.progress.step, epoch, {**values, **times, **totals})
 
-    def measure_kl(self, config: TrainConfig) -> Estimate:
-        """Returns the exact KL to the starting policy on the probe set, in nats per token."""
-        return kl_to_reference(self._policy, self.probe, config, self._world)
+    def keep_checkpoint(self, checkpoint: Checkpoint, judged: Sequence[Judged] = ()) -> None:
+        """Writes the checkpoint of this step, tells it, and keeps it while it is among the best.
 
-    def keep_checkpoint(self, candidate: Candidate) -> None:
-        """Writes the checkpoint of this step, tells it, and keeps it while it is among the best."""
-        self._write_checkpoint(candidate)
-        self._recorder.checkpoint(candidate.checkpoint)
-        kept = [*self.progress.kept, candidate]
-        self.progress.kept = to_keep(kept, self._config.checkpoints_kept)
+        `judged` are all checkpoints so far, by which the best are found; without them the newest are kept.
+        """
+        self._write_checkpoint(checkpoint)
+        self._recorder.checkpoint(checkpoint)
+        kept = [*self.progress.kept, checkpoint]
+        chosen = choose(judged, [one.step for one in kept])
+        self.progress.kept = to_keep(
+            kept,
+            self._config.checkpoints_kept,
+            {one.step: one.mean for one in judged},
+            chosen.step if chosen else 0,
+        )
 
     def save(self, pending: Rollouts | None = None) -> None:
         """Saves the state, unless that of this step is saved; then removes what no state needs any more.
@@ -118,14 +124,16 @@ class Keeper:
             self._belongs_to,
             pending,
             self._world,
+            None if self.good is None else self.good.unless_of(step),
         )
         self._recorder.state(step, folder)
         # Only now: until then a state that could be resumed counts on the checkpoints.
-        states_kept = 1 if step == self.total_steps else STATES_KEPT
+        is_last = step == self.total_steps or self.progress.guard.is_over
+        states_kept = 1 if is_last else STATES_KEPT
         if self._world.is_main:
             prune(self._run_dir, step, self._recorder, states_kept=states_kept)
 
-    def snapshot(self, measure: Callable[[], Candidate], pending: Rollouts | None = None) -> None:
+    def snapshot(self, measure: Callable[[], Checkpoint], pending: Rollouts | None = None) -> None:
         """Saves the state, and a checkpoint of it unless there is one.
 
         The checkpoint is no candidate for delivery, so that a run which pauses has the history of one that
@@ -134,16 +142,16 @@ class Keeper:
         self.save(pending)
         if self._world.broadcast(self.checkpoint_folder().exists()):
             return
-        candidate = measure()
-        self._write_checkpoint(candidate)
-        self._recorder.snapshot(candidate.checkpoint)
+        checkpoint = measure()
+        self._write_checkpoint(checkpoint)
+        self._recorder.snapshot(checkpoint)
 
     def checkpoint_folder(self) -> Path:
         """Returns where the checkpoint of this step lies."""
         return checkpoint_folder(self._run_dir, self.progress.step)
 
-    def _write_checkpoint(self, candidate: Candidate) -> None:
+    def _write_checkpoint(self, checkpoint: Checkpoint) -> None:
         self._recorder.phase("saving")
         if self._world.is_main:
-            save_checkpoint(self._policy, candidate.checkpoint)
+            save_checkpoint(self._policy, checkpoint)
         self._world.wait()

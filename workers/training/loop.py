@@ -4,7 +4,7 @@ Departures, each argued where it is coded: token-level mean and asymmetric clip 
 ratio is to the sampling logprobs, and the KL term is multiplied by it (losses.py); a floor under the group's
 standard deviation (advantages.py); groups whose rewards are all equal, or differ by no more than noise, enter
 the KL term alone, with one completion each (learnable.py);
-what is delivered is chosen by validation, with the untouched base among the candidates (checkpoints.py).
+what is delivered is chosen by a test over all checkpoints and the untouched base (trust/selection.py).
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from workers.training.advantages import least_spread
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.errors import RunCancelled, RunPaused
 from workers.training.base.recorder import Recorder
-from workers.training.base.types import RunResult
-from workers.training.checkpoints import select
 from workers.training.metrics import Clock, train_metrics
+from workers.training.result import RunResult
 from workers.training.rewards import rewards_of
 from workers.training.run import Run
 from workers.training.update import update_policy
@@ -37,21 +36,24 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     world: World = ALONE,
     should_pause: Callable[[], bool] = lambda: False,
+    canary_rows: Sequence[Row] | None = None,
 ) -> RunResult:
     """Trains until the last step, from the last state in `run_dir` if there is one.
+
+    A run whose evaluations are level, or that has spent a budget, ends before that, or pauses.
 
     Asks `should_stop` and `should_pause` before every step, and saves its state if it shall; for a pause it
     makes a checkpoint too. Raises `RunCancelled`, `RunPaused`, or `RunFailed` with a stable code. Every
     process of a world calls it with the same rows and folder; only the main one asks, tells the recorder and
-    writes.
+    writes. `canary_rows` are the user's own texts for the canary; None stands for those of the package.
     """
-    with Run(config, train_rows, valid_rows, grader, recorder, run_dir, world) as run:
+    with Run(config, train_rows, valid_rows, grader, recorder, run_dir, world, canary_rows) as run:
         run.measure_base()
-        for step in range(run.progress.step + 1, run.total_steps + 1):
+        for step in run.steps():
             if world.broadcast(world.is_main and should_stop()):
                 run.save()
                 raise RunCancelled(step - 1)
-            if world.broadcast(world.is_main and should_pause()):
+            if run.is_pausing or world.broadcast(world.is_main and should_pause()):
                 run.snapshot()
                 raise RunPaused(step - 1)
             clock = Clock(run.recorder)
@@ -61,7 +63,14 @@ def train(
             rewards = rewards_of(rollouts.trained)
             with run.collector.ahead(step + 1, clock), clock.phase("updating", "updating"):
                 stats = update_policy(
-                    run.policy, run.optimizer, rollouts.trained, rewards, config, step, world
+                    run.policy,
+                    run.optimizer,
+                    rollouts.trained,
+                    rewards,
+                    run.watch.config_now(),
+                    step,
+                    world,
+                    run.progress.guard.lr_scale,
                 )
             run.check_update(step, stats)
             values = (
@@ -70,5 +79,4 @@ def train(
                 | stats.values
             )
             run.finish(step, values, clock)
-        best = select(run.progress.kept).checkpoint
-        return RunResult(best=best, steps=run.total_steps, trained_tokens=run.progress.trained_tokens)
+        return run.result()

@@ -15,8 +15,9 @@ from methods import metrics as names
 from workers.training.advantages import groups_with_spread
 from workers.training.base.recorder import Phase, Recorder
 from workers.training.base.types import Group, Split
-from workers.training.evaluate import Estimate
+from workers.training.evaluate import ROWS_FOR_AN_ERROR, Estimate, Evaluation
 from workers.training.rewards import rewards_of
+from workers.training.trust.selection import Judged
 
 Timed = Literal["sampling", "grading", "grading_busy", "waiting", "updating", "eval"]
 TIMES: dict[Timed, str] = {
@@ -86,18 +87,24 @@ def train_metrics(groups: Sequence[Group], least_spread: float = 0.0) -> dict[st
     return {**values, **_split_metrics("train", groups)}
 
 
-def valid_metrics(
-    groups: Sequence[Group], reward: Estimate | None, difference: Estimate | None
-) -> dict[str, float]:
-    """Returns the same for a validation, with its paired difference to the base."""
-    values = _estimate(names.VALID_REWARD_MEAN, names.VALID_REWARD_STDERR, reward)
-    values |= _estimate(names.OVER_BASE_MEAN, names.OVER_BASE_STDERR, difference)
-    return {**values, **_split_metrics("valid", groups)}
-
-
-def kl_metrics(kl: Estimate) -> dict[str, float]:
-    """Returns the exact KL on the probe set, in nats per token."""
-    return _estimate(names.KL_PROBE_MEAN, names.KL_PROBE_STDERR, kl)
+def evaluation_metrics(found: Evaluation, judged: Judged | None) -> dict[str, float]:
+    """Returns the numbers of an evaluation, with its paired difference to the base."""
+    values = _estimate(names.VALID_REWARD_MEAN, names.VALID_REWARD_STDERR, found.reward("valid"))
+    values |= _estimate(names.FRESH_REWARD_MEAN, names.FRESH_REWARD_STDERR, found.reward("fresh"))
+    if (greedy := found.reward("greedy")) is not None:
+        values[names.GREEDY_REWARD_MEAN] = greedy.mean
+    if judged is not None:
+        is_sure = judged.n >= ROWS_FOR_AN_ERROR
+        gain = Estimate(judged.mean, judged.stderr if is_sure else None, judged.n)
+        values |= _estimate(names.OVER_BASE_MEAN, names.OVER_BASE_STDERR, gain)
+        values |= {
+            names.OVER_BASE_LOW: judged.low,
+            names.OVER_BASE_HIGH: judged.high,
+            names.OVER_BASE_P: judged.p,
+        }
+    if "valid" in found.groups:
+        values |= _split_metrics("valid", found.groups["valid"])
+    return values
 
 
 def _split_metrics(split: Split, groups: Sequence[Group]) -> dict[str, float]:

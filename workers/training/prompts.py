@@ -34,7 +34,7 @@ def make_prompts(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -
             faults.empty(row, "an empty prompt")
         elif len(tokens) >= context:
             faults.too_long(row, len(tokens))
-        prompts.append(Prompt(row=i, item=row.item, tokens=tuple(tokens)))
+        prompts.append(Prompt(row=i, item=row.item, tokens=tuple(tokens), place=row.place))
     faults.check(
         lambda whose, n: (
             f"{whose} prompt has {n:,} tokens, and the model holds {context:,} tokens of prompt and"

@@ -10,13 +10,13 @@ from typing import Any, Literal, TextIO
 
 from methods import metrics as names
 from workers.training.base.recorder import Phase, Recorder
-from workers.training.base.types import Checkpoint, Group, Split
+from workers.training.base.types import Action, Checkpoint, Group, Split
 
 log = logging.getLogger(__name__)
 
 
 class JsonlRecorder:
-    """Appends to `metrics.jsonl`, `rollouts.jsonl`, `checkpoints.jsonl` and `notes.jsonl` in a folder.
+    """Appends to `metrics.jsonl`, `rollouts.jsonl`, `checkpoints.jsonl`, `actions.jsonl` and `notes.jsonl`.
 
     Each line holds its step. For a run that resumes after `resumed_step` (-1: it starts anew), it first drops
     the lines of later steps, which will be told again.
@@ -25,7 +25,7 @@ class JsonlRecorder:
     def __init__(self, folder: Path, *, resumed_step: int = -1) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("metrics", "rollouts", "checkpoints"):
+        for name in ("metrics", "rollouts", "checkpoints", "actions"):
             _truncate(folder / f"{name}.jsonl", resumed_step)
 
     def phase(self, phase: Phase) -> None:
@@ -49,7 +49,7 @@ class JsonlRecorder:
                 }
                 for completion, grade in zip(group.completions, group.grades, strict=True)
             ]
-            row = {"step": step, "epoch": epoch, "split": split, "row": group.prompt.row}
+            row = {"step": step, "epoch": epoch, "split": split, "row": group.prompt.file_row}
             self._append("rollouts", {**row, "samples": samples})
 
     def checkpoint(self, saved: Checkpoint) -> None:
@@ -66,6 +66,14 @@ class JsonlRecorder:
 
     def state(self, step: int, folder: Path) -> None:
         """Writes nothing: the folder is there to see."""
+
+    def pausing(self, message: str) -> None:
+        """Appends the sentence as a warning."""
+        self.note("warn", message)
+
+    def action(self, action: Action) -> None:
+        """Appends what the run did of its own accord."""
+        self._append("actions", {**vars(action), "figures": dict(action.figures)})
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Appends a sentence and its level."""
@@ -117,6 +125,14 @@ class ConsoleRecorder:
     def state(self, step: int, folder: Path) -> None:
         """Prints nothing."""
 
+    def pausing(self, message: str) -> None:
+        """Prints the sentence as a warning."""
+        self.note("warn", message)
+
+    def action(self, action: Action) -> None:
+        """Prints what the run did of its own accord."""
+        self._print(f"  {action.message}")
+
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Prints a sentence and its level."""
         self._print(f"  {level}: {message}")
@@ -160,6 +176,14 @@ class FanOut:
         """Tells all."""
         self._tell("state", step, folder)
 
+    def pausing(self, message: str) -> None:
+        """Tells all."""
+        self._tell("pausing", message)
+
+    def action(self, action: Action) -> None:
+        """Tells all."""
+        self._tell("action", action)
+
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Tells all."""
         self._tell("note", level, message)
@@ -195,6 +219,12 @@ class Silent:
         """Tells nobody."""
 
     def state(self, step: int, folder: Path) -> None:
+        """Tells nobody."""
+
+    def pausing(self, message: str) -> None:
+        """Tells nobody."""
+
+    def action(self, action: Action) -> None:
         """Tells nobody."""
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:

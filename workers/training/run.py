@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-from graders import Grade, Grader
+from graders import Grader
 from graders.types import add_usages
 from methods import metrics as names
+from methods.rewards import scale_of
 from methods.rows import Row
 from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.errors import NonFinite
 from workers.training.base.recorder import Recorder
-from workers.training.base.types import Group
-from workers.training.checkpoints import Candidate, make_candidate
-from workers.training.collector import Collector, sample_and_grade
-from workers.training.evaluate import mean_of_rows, paired_difference, row_rewards, validation_sampling
+from workers.training.base.types import Checkpoint, Group, Split
+from workers.training.checkpoints import make_checkpoint
+from workers.training.collector import Collector
+from workers.training.evaluate import Evaluation
+from workers.training.evaluator import Evaluator
+from workers.training.good_copy import GoodCopy
 from workers.training.keeper import Keeper
-from workers.training.metrics import Clock, kl_metrics, total_usage_metrics, valid_metrics
+from workers.training.measures.drift import Drift, DriftMeter
+from workers.training.metrics import Clock, evaluation_metrics, total_usage_metrics
 from workers.training.model.policy import Policy
 from workers.training.passes.forward import why_padded
 from workers.training.prompts import make_prompts
 from workers.training.recorders import Silent
+from workers.training.result import RunResult
 from workers.training.rewards import (
     GradePool,
     count_steps_over,
@@ -32,7 +37,13 @@ from workers.training.rewards import (
     nothing_graded,
 )
 from workers.training.state import Progress, fingerprint, load_pending
+from workers.training.trust.budgets import SpentBudget, find_spent_budget, spent_so_far
+from workers.training.trust.early_stop import find_level
+from workers.training.trust.ending import EARLY_STOP, budget_in_words, level_in_words
+from workers.training.trust.selection import Judged, Look, judge
+from workers.training.trust.verdict import smallest_gain, verdict
 from workers.training.update import UpdateStats, make_optimizer
+from workers.training.watch import Watch, leaves_checkpoint
 
 NON_FINITE_LIMIT = 3
 """Updates skipped in a row, because loss or gradient was not finite, that fail the run. Chosen, not
@@ -58,9 +69,13 @@ class Run:
         recorder: Recorder,
         run_dir: Path,
         world: World = ALONE,
+        canary_rows: Sequence[Row] | None = None,
     ) -> None:
+        """`canary_rows` are the user's own texts for the canary; None stands for those of the package."""
         self.recorder: Recorder = recorder if world.is_main else Silent()
         self.recorder.phase("loading")
+        self.is_pausing = False
+        """Whether a spent budget makes the run pause before its next step."""
         self.config = config
         self.world = world
         self.policy = Policy.load(config, world)
@@ -74,19 +89,29 @@ class Run:
             self.optimizer,
             config,
             total_steps=self.total_steps,
-            probe=self.valid_prompts or self.train_prompts,
             belongs_to=fingerprint(config, train_rows, valid_rows),
             recorder=self.recorder,
             run_dir=run_dir,
             world=world,
         )
+        self.drift = DriftMeter(
+            self.policy, self.valid_prompts or self.train_prompts, config, world, canary_rows
+        )
         self.graders = GradePool(grader, threads=config.grade_concurrency, timeout=config.grade_seconds)
         self.collector = Collector(
             self.policy, self.train_prompts, self.graders, config, self.recorder, world
         )
+        self.evaluator = Evaluator(
+            self.policy, self.valid_prompts, self.train_prompts, self.graders, config, world
+        )
+        self.watch = Watch(self.keeper, config, self.recorder)
+        if config.guard == "act":
+            self.keeper.good = GoodCopy(self.policy, self.optimizer, world)
         state = self.keeper.resume()
-        if state is not None:
-            self.collector.pending = load_pending(state, self.train_prompts)
+        pending = load_pending(state, self.train_prompts) if state is not None else None
+        self.collector.resume(self.progress.visits, pending)
+        n_rows = self.evaluator.sampled.compared  # 0.1.0 judged by fewer than five rows too
+        self.progress.looks = [look for look in self.progress.looks if len(look.rows) == n_rows]
 
     @property
     def progress(self) -> Progress:
@@ -102,15 +127,22 @@ class Run:
 
     def epoch(self, step: int) -> int:
         """Returns the pass over the data that a step belongs to, from 1; 0 for step 0."""
-        return -(-step * self.config.n_epochs // self.total_steps)
+        return self.config.epoch_of(step, len(self.train_prompts))
+
+    def steps(self) -> Iterator[int]:
+        """Yields the steps that are left, until the last one or until something ends the run early."""
+        while self.progress.step < self.total_steps and not self.is_over:
+            yield self.progress.step + 1
 
     def check_grades(self, step: int, groups: Sequence[Group]) -> None:
         """Counts what was spent. Raises `GradingFailed` after too many steps with too many failed grades.
 
-        That is also at the end of a run without a single grade.
+        That is also at the end of a run without a single grade. Raises `FlatReward` where the first
+        completions teach nothing.
         """
         grades = [grade for group in groups for grade in group.grades]
-        self._count_usage(grades)
+        self._count_spent(groups)
+        self.progress.start.note(step, groups, self.config)
         self.progress.steps_over_failure_limit = count_steps_over(
             self.progress.steps_over_failure_limit,
             step,
@@ -122,24 +154,34 @@ class Run:
         if step == self.total_steps and not self.progress.has_graded:
             raise nothing_graded(grades)
 
-    def _count_usage(self, grades: Sequence[Grade]) -> None:
-        spent = add_usages(grade.usage for grade in grades)
+    def _count_spent(self, groups: Sequence[Group]) -> None:
+        completions = [completion for group in groups for completion in group.completions]
+        self.progress.sampled_tokens += sum(len(completion.tokens) for completion in completions)
+        spent = add_usages(grade.usage for group in groups for grade in group.grades)
         self.progress.grader_usage = add_usages([self.progress.grader_usage, spent])
 
     def check_update(self, step: int, stats: UpdateStats) -> None:
         """Counts tokens and notes a skipped update. Raises `NonFinite` after too many in a row."""
         self.progress.trained_tokens += stats.trained_tokens
         self._check_mismatch(step, stats)
+        self.watch.updated(stats.values)
         if stats.is_finite:
             self.progress.non_finite_in_a_row = 0
             return
         self.progress.non_finite_in_a_row += 1
-        if self.progress.non_finite_in_a_row >= NON_FINITE_LIMIT:
+        if self.progress.non_finite_in_a_row >= NON_FINITE_LIMIT and not self._is_guarded:
             raise NonFinite(
                 f"Loss or gradient was not finite {NON_FINITE_LIMIT} steps in a row, last at step {step}."
                 " A lower learning rate may help."
             )
-        self.recorder.note("warn", f"Step {step}: loss or gradient was not finite; the update was skipped.")
+        if self.config.guard != "act":  # whose action says it
+            message = f"Step {step}: loss or gradient was not finite; the update was skipped."
+            self.recorder.note("warn", message)
+
+    @property
+    def _is_guarded(self) -> bool:
+        """Says whether the guard answers for updates that are not finite: not if there was never another."""
+        return self.config.guard == "act" and self.progress.guard.has_updated
 
     def _check_mismatch(self, step: int, stats: UpdateStats) -> None:
         gap = stats.values.get(names.SAMPLER_MISMATCH, 0.0)
@@ -160,22 +202,98 @@ class Run:
                 self.recorder.note("warn", f"Training takes more time and memory with this model: {reason}")
 
     def finish(self, step: int, values: dict[str, Any], clock: Clock) -> None:
-        """Tells a step's metrics; where due, measures the policy and saves a checkpoint and the state."""
+        """Tells a step's metrics; where due, measures the policy and saves a checkpoint and the state.
+
+        Where a budget is used up or evaluations are level, the run ends with this step, or pauses after it.
+        """
         self.progress.step = step
-        is_checkpoint = step % self.config.eval_interval == 0 or step == self.total_steps
-        candidate = None
+        budget = self._spent_budget(step, clock)
+        ends = budget is not None and self.config.on_budget == "finish"
+        is_checkpoint = step % self.config.eval_interval == 0 or step == self.total_steps or ends
+        measured = None
+        is_called = self.watch.is_called(step, values)
         if is_checkpoint:
-            candidate, measured = self._measure(step, clock)
-            values |= measured
-        values |= total_usage_metrics(self.progress.grader_usage)
+            measured = self._measure(step, clock)
+            self.progress.looks.append(measured.look)
+            values |= measured.values
+        elif is_called:
+            with clock.phase("validating", "eval"):
+                values |= Drift(self.drift.measure_kl(), None).metrics()
+        action, guarded = self.watch.decide(step, values, measured and measured.look.rows)
+        values |= guarded | total_usage_metrics(self.progress.grader_usage)
         self.keeper.tell(self.epoch(step), values, clock)
         if step > 0:
             for hint in self.progress.hints.after(step, self.total_steps, values, self.config):
                 self.recorder.note("warn", hint)
-        if candidate is not None:
-            self.keeper.keep_checkpoint(candidate)
-        if is_checkpoint or step % self.config.save_state_every == 0:
+        self.watch.tell(step, values, action)
+        if budget is not None:
+            self._obey(step, budget)
+        elif measured is not None:
+            self._stop_if_level(step)
+        if measured is not None and leaves_checkpoint(action):
+            self.keeper.keep_checkpoint(measured.checkpoint, measured.judged)
+        if self.watch.carry_out(step, action):
+            self.collector.pending = None  # sampled by the policy that was given up
+        if is_checkpoint or step % self.config.save_state_every == 0 or self.is_over:
             self.save()
+
+    def _spent_budget(self, step: int, clock: Clock) -> SpentBudget | None:
+        """Returns a budget that is used up; None at the last step, where it changes nothing any more."""
+        if step == self.total_steps:
+            return None
+        spent = self._spent(self.progress.seconds + clock.metrics()[names.TIME_STEP])
+        found = find_spent_budget(self.config, spent, self.progress.spent_before)
+        return self.world.broadcast(found)  # the processes' clocks differ
+
+    def _spent(self, seconds: float) -> dict[str, float]:
+        progress = self.progress
+        return spent_so_far(
+            self.config,
+            seconds=seconds,
+            sampled_tokens=progress.sampled_tokens,
+            usage=progress.grader_usage,
+        )
+
+    def _obey(self, step: int, budget: SpentBudget) -> None:
+        """Ends the run with this step, or lets it pause after it: what is granted then counts from here."""
+        pauses = self.config.on_budget == "pause"
+        said = budget_in_words(step, self.total_steps, budget, pauses=pauses)
+        if pauses:
+            self.is_pausing = True
+            self.progress.spent_before = self._spent(self.progress.seconds)
+            self.recorder.pausing(said)
+        else:
+            self.progress.ended = budget.name
+            self.recorder.note("warn", said)
+
+    def _stop_if_level(self, step: int) -> None:
+        """Ends the run with this step if its evaluations have been level."""
+        if not self.config.early_stop or step == self.total_steps:
+            return
+        is_solved = self.progress.visits.is_all_solved
+        level = find_level(
+            [look.rows for look in self.progress.looks],
+            self.config.early_stop_evals,
+            least=scale_of(self.config.reward_range).least_spread,
+            is_solved=is_solved,
+        )
+        if level is not None:
+            self.progress.ended = EARLY_STOP
+            seconds = self.progress.seconds
+            said = level_in_words(step, self.total_steps, level, seconds, is_solved=is_solved)
+            self.recorder.note("info", said)
+
+    @property
+    def is_over(self) -> bool:
+        """Says whether the run ends after this step, before the last one."""
+        return self.progress.guard.is_over or self.progress.ended is not None
+
+    def result(self) -> RunResult:
+        """Returns what is to be delivered, and what is said of it."""
+        looks, kept = self.progress.looks, {one.step: one for one in self.progress.kept}
+        found = verdict(looks, kept, self.evaluator.sampled, self.config.seed)
+        judged = judge(looks, self.config.seed)
+        return RunResult(kept[found.step], self.progress.step, self.progress.trained_tokens, found, judged)
 
     def save(self) -> None:
         """Saves the training state, unless that of this step is saved; then removes what is not needed."""
@@ -187,45 +305,71 @@ class Run:
         It is no candidate for delivery, so that a run which pauses has the history of one that does not.
         """
 
-        def measured() -> Candidate:
-            return self._measure(self.progress.step, Clock(self.recorder))[0]
+        def measured() -> Checkpoint:
+            return self._measure(self.progress.step, Clock(self.recorder)).checkpoint
 
         self.keeper.snapshot(measured, self.collector.pending)
 
-    def _measure(self, step: int, clock: Clock) -> tuple[Candidate, dict[str, float]]:
-        values: dict[str, float] = {}
-        reward = difference = None
+    def _measure(self, step: int, clock: Clock) -> _Measured:
+        """Measures the policy as it is, and compares it with the base and all checkpoints before."""
         self.world.check_same(self.policy.trained().values())
         with clock.phase("validating", "eval"):
-            kl = self.keeper.measure_kl(self.config)
-            if self.valid_prompts:
-                groups = self._validate()
-                self._count_usage([grade for group in groups for grade in group.grades])
-                rows = row_rewards(groups)
-                if step == 0:
-                    self.progress.base_rewards = rows
-                reward, difference = mean_of_rows(rows), paired_difference(rows, self.progress.base_rewards)
-        if self.valid_prompts:
-            self.recorder.rollouts("valid", step, self.epoch(step), groups)
-            self._note_failed_validation(step, groups)
-            values = valid_metrics(groups, reward, difference)
-        candidate = make_candidate(
-            self.keeper.checkpoint_folder(), step, self.epoch(step), kl, reward, difference
+            found = self.evaluator.measure()
+            drift = self.drift.measure(self.evaluator.answers(found))
+        for split, groups in found.groups.items():
+            self._count_spent(groups)
+            self.recorder.rollouts(split, step, self.epoch(step), groups)
+            self._note_failed_grades(step, split, groups)
+        if step == 0:
+            self._note_start(found)
+            self._tell_smallest_gain(found)
+        kl = drift.kl.start.per_token
+        look = Look(step, kl.mean, tuple(found.rows))
+        judged = judge([*self.progress.looks, look], self.config.seed)
+        last = judged[-1] if judged and judged[-1].step == step else None
+        checkpoint = make_checkpoint(
+            self.keeper.checkpoint_folder(), step, self.epoch(step), kl, found.reward("valid"), last
         )
-        if step == 0 and self.valid_prompts:
-            candidate = Candidate(candidate.checkpoint, 0.0)
-        return candidate, values | kl_metrics(kl)
+        greedy = found.reward("greedy")
+        checkpoint.extra.update(drift.extra())
+        checkpoint.extra.update(
+            {"basis": self.evaluator.basis, "greedy_reward": greedy.mean if greedy else None}
+        )
+        if last is not None:
+            checkpoint.extra.update({"p": last.p, "low": last.low, "high": last.high})
+        return _Measured(checkpoint, look, judged, evaluation_metrics(found, last) | drift.metrics())
 
-    def _validate(self) -> list[Group]:
-        sampling = validation_sampling(self.config, self.policy.grammar)
-        mine = self.world.slice(self.valid_prompts)
-        return self.world.merge(sample_and_grade(self.policy, mine, sampling, self.graders, Clock()))
+    def _note_start(self, found: Evaluation) -> None:
+        """Lets completions of the base to training rows count among the first ones, where they may differ."""
+        sampled = self.evaluator.sampled
+        if sampled.basis == "training" and sampled.samples > 1 and sampled.temperature > 0:
+            self.progress.start.note(0, found.groups[found.judging], self.config)
 
-    def _note_failed_validation(self, step: int, groups: Sequence[Group]) -> None:
+    def _tell_smallest_gain(self, found: Evaluation) -> None:
+        """Says, before anything is trained, what gain the rows can show at all."""
+        looks = -(-self.total_steps // self.config.eval_interval)
+        smallest = smallest_gain(found.groups[found.judging], looks)
+        if smallest is not None:
+            self.recorder.note(
+                "info",
+                f"Checkpoints are judged by {self.evaluator.sampled}. The smallest gain that these can show"
+                f" is about {smallest:.2g} of the grader's units, with {looks} checkpoints.",
+            )
+
+    def _note_failed_grades(self, step: int, split: Split, groups: Sequence[Group]) -> None:
         grades = [grade for group in groups for grade in group.grades]
         share = failed_share(grades)
-        if share > self.config.grade_failure_limit:
+        if split != "greedy" and share > self.config.grade_failure_limit:
             messages = "; ".join(first_messages(grades))
             self.recorder.note(
                 "warn", f"Step {step}: {share:.0%} of the validation grades failed: {messages}"
             )
+
+
+class _Measured(NamedTuple):
+    """Holds an evaluation: the checkpoint to be, its look, all comparisons so far, and its metrics."""
+
+    checkpoint: Checkpoint
+    look: Look
+    judged: list[Judged]
+    values: dict[str, float]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,24 @@ from methods.rows import Row
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.errors import StateMismatch
 from workers.training.base.recorder import Recorder
-from workers.training.base.types import Completion, Group, Prompt
-from workers.training.checkpoints import Candidate, candidate_from_json, candidate_to_json, versions
+from workers.training.base.types import Checkpoint, Completion, Group, Prompt
+from workers.training.checkpoints import checkpoint_from_json, checkpoint_to_json, versions
 from workers.training.collector import Rollouts
 from workers.training.folders import PARTIAL, STATES_KEPT, FolderDamaged, publish, read_manifest
 from workers.training.hints import Hints
 from workers.training.model.policy import Policy
-from workers.training.model.sharding import gather_whole, like
+from workers.training.model.sharding import gather_whole
+from workers.training.optimizer_state import load_optimizer, optimizer_tensors
+from workers.training.trust.flat_reward import FlatStart
+from workers.training.trust.guard import Guard, guard_from_json
+from workers.training.trust.kl_control import KlController
+from workers.training.trust.selection import Look
+from workers.training.visits import Visits
 
-WHERE_IT_RUNS = {"model_path", "device", "processes", "sharding"}
+GOOD = "good.safetensors"
+"""The weights and the optimizer of the last good state, where the state's own are later ones."""
+
+WHERE_IT_RUNS = {"model_path", "origin_path", "device", "processes", "sharding"}
 SINCE_0_1_0 = {
     "kl_probe_samples",
     "eval_temperature",
@@ -47,12 +56,15 @@ SINCE_0_1_0 = {
     "early_stop_evals",
     "allow_flat_reward",
     "kl_target",
+    "kl_target_share",
     "guard",
     "guard_kl",
     "guard_kl_share",
     "guard_rollbacks",
     "n_seeds",
     "controls",
+    "skip_flat_prompts",
+    "prices",
 }
 """Fields of a config that came later, each with a default that stands for what was done before."""
 
@@ -70,11 +82,18 @@ class Progress:
         has_graded: some completion has got a grade.
         non_finite_in_a_row: skipped updates in a row.
         hints: how long what may be hinted at has lasted.
+        controller: by how much the KL target has raised beta.
+        guard: what the guard has seen and done.
         is_mismatch_noted: the person was told that sampler and trainer disagree.
         seconds: how long the finished steps took.
         grader_usage: tokens that graders' models have read and written so far, by model.
-        base_rewards: mean validation reward of each row by the base, in grader units.
+        looks: what checkpoints were judged by at each evaluation, the base's first.
         kept: checkpoints whose folders exist.
+        visits: what the finished steps have found of each prompt.
+        start: what the first completions had for rewards, while they were all the same.
+        sampled_tokens: completion tokens sampled for training and validation.
+        spent_before: what had been spent of each budget when the run paused for one.
+        ended: why the run is over before its last step: "early_stop", or the budget; None while it is not.
     """
 
     step: int = 0
@@ -83,11 +102,18 @@ class Progress:
     has_graded: bool = False
     non_finite_in_a_row: int = 0
     hints: Hints = field(default_factory=Hints)
+    controller: KlController = field(default_factory=KlController)
+    guard: Guard = field(default_factory=Guard)
     is_mismatch_noted: bool = False
     seconds: float = 0.0
     grader_usage: dict[str, TokenUsage] = field(default_factory=dict)
-    base_rewards: list[float | None] = field(default_factory=list)
-    kept: list[Candidate] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+    kept: list[Checkpoint] = field(default_factory=list)
+    visits: Visits = field(default_factory=Visits)
+    start: FlatStart = field(default_factory=FlatStart)
+    sampled_tokens: int = 0
+    spent_before: dict[str, float] = field(default_factory=dict)
+    ended: str | None = None
 
 
 def state_folder(run_dir: Path, step: int) -> Path:
@@ -131,21 +157,24 @@ def save_state(
     belongs_to: str,
     pending: Rollouts | None = None,
     world: World = ALONE,
+    good: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Saves the state after `progress.step`, with the next step's rollouts if they were sampled ahead.
 
-    It is atomic; older states stay until `prune`. It is collective: the main process writes, all go on when
-    it has.
+    `good` is what the guard would go back to, if that differs. It is atomic; older states stay until `prune`.
+    It is collective: the main process writes, all go on when it has.
     """
     trained = gather_whole(policy.trained(), world)
-    optimizer_tensors = gather_whole(_optimizer_tensors(policy, optimizer), world)
+    moments = gather_whole(optimizer_tensors(policy, optimizer), world)
 
     def write(folder: Path) -> None:
         save_file(_contiguous(trained), folder / "trained.safetensors")
-        save_file(_contiguous(optimizer_tensors), folder / "optimizer.safetensors")
+        save_file(_contiguous(moments), folder / "optimizer.safetensors")
         save_file(_generator_tensors(), folder / "generators.safetensors")
-        facts = {**asdict(progress), "kept": [candidate_to_json(candidate) for candidate in progress.kept]}
+        facts = {**asdict(progress), "kept": [checkpoint_to_json(kept) for kept in progress.kept]}
         (folder / "progress.json").write_text(json.dumps(facts, allow_nan=False))
+        if good is not None:
+            save_file(dict(good), folder / GOOD)
         if pending is not None:
             (folder / "pending.json").write_text(json.dumps(_rollouts_to_json(pending)))
 
@@ -166,8 +195,8 @@ def newest_state(run_dir: Path, belongs_to: str) -> tuple[Path | None, list[str]
         folder = state_folder(run_dir, step)
         try:
             manifest = read_manifest(folder)
-            for candidate in _read_progress(folder).kept:
-                read_manifest(candidate.checkpoint.folder)
+            for checkpoint in _read_progress(folder).kept:
+                read_manifest(checkpoint.folder)
         except FolderDamaged as error:
             faults.append(str(error))
             continue
@@ -190,7 +219,7 @@ def usable_state(run_dir: Path, belongs_to: str, recorder: Recorder) -> Path | N
 def load_state(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Progress:
     """Puts a state back that `newest_state` found whole."""
     policy.load_trained(load_file(folder / "trained.safetensors"))
-    _load_optimizer(policy, optimizer, load_file(folder / "optimizer.safetensors"))
+    load_optimizer(policy, optimizer, load_file(folder / "optimizer.safetensors"))
     _load_generators(load_file(folder / "generators.safetensors"))
     return _read_progress(folder)
 
@@ -212,9 +241,9 @@ def prune(run_dir: Path, now: int, recorder: Recorder, *, states_kept: int = STA
     for step in [*later, *states[states_kept:]]:
         shutil.rmtree(state_folder(run_dir, step))
     needed = {
-        candidate.checkpoint.folder.name
+        checkpoint.folder.name
         for step in states[:states_kept]
-        for candidate in _read_progress(state_folder(run_dir, step)).kept
+        for checkpoint in _read_progress(state_folder(run_dir, step)).kept
     }
     for folder in sorted([*run_dir.glob("step_*"), *run_dir.glob(f"state_*{PARTIAL}")]):
         if folder.name not in needed:
@@ -226,12 +255,28 @@ def prune(run_dir: Path, now: int, recorder: Recorder, *, states_kept: int = STA
 def _read_progress(folder: Path) -> Progress:
     try:
         facts = json.loads((folder / "progress.json").read_text())
-        kept = [candidate_from_json(candidate, folder.parent) for candidate in facts["kept"]]
-        usage = _usage_from_json(facts.get("grader_usage", {}))
-        hints = Hints(**facts.get("hints", {}))
-        return Progress(**{**facts, "kept": kept, "grader_usage": usage, "hints": hints})
+        kept = [checkpoint_from_json(checkpoint, folder.parent) for checkpoint in facts["kept"]]
+        looks = _looks_from_json(facts)
+        rebuilt = {
+            "kept": kept,
+            "looks": looks,
+            "grader_usage": _usage_from_json(facts.get("grader_usage", {})),
+            "hints": Hints(**facts.get("hints", {})),
+            "visits": Visits(**facts.get("visits", {})),
+            "start": FlatStart(**facts.get("start", {})),
+            "controller": KlController(**facts.get("controller", {})),
+            "guard": guard_from_json(facts.get("guard", {})),
+        }
+        return Progress(**{**facts, **rebuilt})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FolderDamaged(f"{folder.name} cannot be read: {error}") from error
+
+
+def _looks_from_json(facts: dict[str, Any]) -> list[Look]:
+    """Takes the looks out of a state's facts. One of 0.1.0 holds the base's rewards alone."""
+    base = facts.pop("base_rewards", [])
+    looks = facts.get("looks", [[0, 0.0, base]] if base else [])
+    return [Look(step, kl, tuple(rows)) for step, kl, rows in looks]
 
 
 def _rollouts_to_json(rollouts: Rollouts) -> dict[str, Any]:
@@ -279,27 +324,6 @@ def _usage_from_json(facts: dict[str, dict[str, int]]) -> dict[str, TokenUsage]:
 
 def _failure_from_json(facts: dict[str, str]) -> Failure:
     return Failure(FailureKind(facts["kind"]), facts["message"])
-
-
-def _optimizer_tensors(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Returns AdamW's moments and counts as "name/key"; nothing before the first update."""
-    return {
-        f"{name}/{key}": value
-        for name, weight in policy.trained().items()
-        for key, value in optimizer.state.get(weight, {}).items()
-    }
-
-
-def _load_optimizer(policy: Policy, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    optimizer.state.clear()
-    weights = policy.trained()
-    for full_name, value in tensors.items():
-        name, _, key = full_name.rpartition("/")
-        weight = weights[name]
-        if key == "step":  # a number of the whole weight; on the CPU but for the fused AdamW
-            optimizer.state[weight][key] = value.to(weight.device if optimizer.defaults["fused"] else "cpu")
-        else:
-            optimizer.state[weight][key] = like(value, weight)
 
 
 def _generator_tensors() -> dict[str, Tensor]:

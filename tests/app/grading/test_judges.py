@@ -37,7 +37,7 @@ from tests.factories import make_model
 def test_a_judge_gives_a_score_its_steps_and_what_it_cost() -> None:
     grade = graded(scored(0.75, cached=64))
     assert (grade.value, grade.reason) == (0.75, "reads: fine")
-    assert grade.usage == {"judge": TokenUsage(100, 10, 64)}
+    assert grade.usage == {"judge": TokenUsage(100, 10, 64, calls=1)}
 
 
 def test_what_a_judge_is_asked() -> None:
@@ -118,7 +118,7 @@ def test_any_other_reply_is_a_failure_by_name_and_never_a_score(text: str) -> No
     assert grade.value is None
     assert grade.failure is not None
     assert grade.failure.kind is FailureKind.MODEL_PARSE
-    assert grade.usage == {"judge": TokenUsage(100, 10)}
+    assert grade.usage == {"judge": TokenUsage(100, 10, calls=1)}
 
 
 def test_a_quoted_answer_cannot_give_itself_a_score() -> None:
@@ -157,7 +157,7 @@ def test_the_same_question_is_asked_once_also_by_many_at_the_same_time() -> None
         grades = list(threads.map(lambda _: grader.grade(Sample("same"), {}), range(16)))
         assert len(server.received) == 1
     assert {grade.value for grade in grades} == {0.5}
-    assert sum((grade.usage["judge"] for grade in grades), start=TokenUsage()) == TokenUsage(100, 10)
+    assert sum((grade.usage["judge"] for grade in grades), start=TokenUsage()) == TokenUsage(100, 10, calls=1)
 
 
 def test_another_tenant_is_told_nothing_out_of_the_cache() -> None:
@@ -297,8 +297,8 @@ def test_judges_in_a_multi_grader_add_up_what_they_cost() -> None:
         services = Services(judge=TenantJudge(judges_at(server), "proj_a"))
         grade = build_grader(parse_grader(multi), services).grade(Sample("x"), {})
     assert grade.value == 1.5
-    assert grade.usage == {"judge": TokenUsage(200, 20)}
-    assert grade.part_usage == {key: {"judge": TokenUsage(100, 10)} for key in ("tone", "label")}
+    assert grade.usage == {"judge": TokenUsage(200, 20, calls=2)}
+    assert grade.part_usage == {key: {"judge": TokenUsage(100, 10, calls=1)} for key in ("tone", "label")}
     assert set(grade.part_seconds) == {"tone", "label"}
 
 

@@ -367,6 +367,7 @@ def test_the_schema_marks_our_own_operations(server_url: str) -> None:
     assert ours == {
         f"{job}/metrics",
         f"{job}/rollouts",
+        f"{job}/rows",
         f"{job}/checkpoints/{{checkpoint_id}}/download",
         "/v1/webhook_endpoints/{webhook_endpoint_id}/deliveries",
         "/v1/uploads/{upload_id}",

@@ -10,7 +10,7 @@ from typing import Any
 from graders import Failure, FailureKind, Grade, Sample
 from methods.rows import Row
 from methods.train_config import TrainConfig
-from workers.training.base.types import Checkpoint, Completion, Group, Prompt, Split
+from workers.training.base.types import Action, Checkpoint, Completion, Group, Prompt, Split
 
 TIMES = ("time/", "grades/train_seconds_mean", "grades/valid_seconds_mean")
 
@@ -60,6 +60,12 @@ class ListRecorder:
     def state(self, step: int, folder: Path) -> None:
         self.told.append(("state", step, folder))
 
+    def pausing(self, message: str) -> None:
+        self.told.append(("pausing", message))
+
+    def action(self, action: Action) -> None:
+        self.told.append(("action", action))
+
     def note(self, level: str, message: str) -> None:
         self.told.append(("note", level, message))
 
@@ -78,7 +84,18 @@ class ListRecorder:
         }
 
 
-TOLD = {"phase", "metrics", "rollouts", "checkpoint", "snapshot", "dropped", "state", "note"}
+TOLD = {
+    "phase",
+    "metrics",
+    "rollouts",
+    "checkpoint",
+    "snapshot",
+    "dropped",
+    "state",
+    "pausing",
+    "action",
+    "note",
+}
 
 
 class Killed(BaseException):
@@ -126,6 +143,15 @@ def make_rows(*texts: str) -> list[Row]:
     return [
         Row(line=i + 1, item={"messages": [{"role": "user", "content": text}], "answer": text})
         for i, text in enumerate(texts)
+    ]
+
+
+def reward_groups(rewards: Sequence[Sequence[float]]) -> list[Group]:
+    """Returns a graded group for each list of rewards."""
+    completion = Completion((1,), (0.0,), text="", finish_reason="stop")
+    return [
+        Group(Prompt(i, {}, (1,)), (completion,) * len(row), tuple(Grade(value) for value in row))
+        for i, row in enumerate(rewards)
     ]
 
 

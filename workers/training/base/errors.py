@@ -56,6 +56,12 @@ class GradingFailed(RunFailed):
         self.messages = messages
 
 
+class FlatReward(RunFailed):
+    """Says that the grader gave all first completions of each prompt the same reward."""
+
+    code = "flat_reward"
+
+
 class NonFinite(RunFailed):
     """Says that loss or gradient was NaN or infinite several steps in a row."""
 

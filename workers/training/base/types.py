@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from graders import Grade
 
-Split = Literal["train", "valid"]
+Split = Literal["train", "valid", "fresh", "greedy"]
+"""Training rows; validation rows; training rows sampled afresh to judge a checkpoint; the rows that a
+checkpoint is judged by, answered greedily."""
 
 
 @dataclass(frozen=True)
@@ -17,14 +19,22 @@ class Prompt:
     """Holds one dataset row, tokenised.
 
     Attributes:
-        row: 0-based index of the row in its file (blank lines not counted).
+        row: 0-based index among the run's rows.
         item: the whole row, as graders see it.
         tokens: prompt token ids, with the generation prompt of the chat template.
+        place: 0-based index of the row in its file (blank lines not counted), where others of that were held
+            out; None where it is `row`.
     """
 
     row: int
     item: Mapping[str, Any]
     tokens: tuple[int, ...]
+    place: int | None = None
+
+    @property
+    def file_row(self) -> int:
+        """Returns the 0-based index of the row in its file."""
+        return self.row if self.place is None else self.place
 
 
 @dataclass(frozen=True)
@@ -67,8 +77,10 @@ class Checkpoint:
         kl_stderr: its standard error over prompts; None of a single one.
         valid_reward: mean validation reward in grader units; None without validation rows.
         valid_reward_stderr: its standard error over rows; None of fewer than four.
-        advantage_over_base: mean paired difference to the base on the same validation rows, in grader units.
+        advantage_over_base: mean paired difference to the base on the rows that checkpoints are judged by, in
+            grader units.
         advantage_stderr: its standard error over rows; None of fewer than four.
+        extra: what else was measured of it, by the names of `CheckpointOut.metrics`.
     """
 
     step: int
@@ -80,18 +92,27 @@ class Checkpoint:
     valid_reward_stderr: float | None
     advantage_over_base: float | None
     advantage_stderr: float | None
+    extra: dict[str, float | str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class RunResult:
-    """Says how a run ended.
+class Action:
+    """Says what a run has done of its own accord, beside training, or would have done.
 
     Attributes:
-        best: the checkpoint to deliver. Step 0 means that nothing was better than the base.
-        steps: updates made.
-        trained_tokens: tokens seen in updates (prompt and completion).
+        step: the step after which.
+        number: counts a run's actions from 1, those that were not carried out too.
+        kind: what was done, such as "roll_back".
+        reason: what for, such as "kl".
+        message: both in sentences, for the person who follows the run.
+        figures: the numbers that led to it, with the `threshold` that was crossed.
+        is_done: it was carried out; else it was only told.
     """
 
-    best: Checkpoint
-    steps: int
-    trained_tokens: int
+    step: int
+    number: int
+    kind: str
+    reason: str
+    message: str
+    figures: Mapping[str, float]
+    is_done: bool = True

@@ -1,0 +1,91 @@
+"""A grader that does not tell the first completions apart ends the run, and says what that can mean."""
+
+import pytest
+
+from graders import Failure, FailureKind, Grade
+from tests.workers.training.support import FunctionGrader, ListRecorder, early_letters, make_config, make_rows
+from workers.training.base.errors import FlatReward, RunCancelled
+from workers.training.loop import train
+
+ROWS = make_rows(*"abcdefgh")
+
+
+def go(sharp, folder, grade, should_stop=lambda: False, **changes):
+    recorder = ListRecorder()
+    fields = {"n_epochs": 4, "prompts_per_step": 8, "group_size": 8, "eval_interval": 50}
+    config = make_config(sharp, **{**fields, "allow_flat_reward": False, **changes})
+    train(config, ROWS, make_rows(*"uvwxyz"), FunctionGrader(grade), recorder, folder, should_stop)
+    return recorder
+
+
+WORDS = {
+    0.0: "All were wrong (reward 0)",
+    1.0: "All were right (reward 1)",
+    0.4: "All got the same reward (0.4), neither right nor wrong",
+}
+
+
+@pytest.mark.parametrize("reward", WORDS)
+def test_256_completions_without_spread_fail_the_run_with_examples(sharp, tmp_path, reward):
+    with pytest.raises(FlatReward) as caught:
+        go(sharp, tmp_path, lambda text, item: reward)
+    message = str(caught.value)
+    assert caught.value.code == "flat_reward"
+    assert "of 256 completions up to step 4" in message
+    assert WORDS[reward] in message
+    assert message.count(f"reward {reward:g}: ") == 3
+
+
+def test_rewards_that_differ_between_prompts_alone_are_told_so(sharp, tmp_path):
+    with pytest.raises(FlatReward, match=r"Rewards differ between prompts alone \(0 to 1\)"):
+        go(sharp, tmp_path, lambda text, item: float(item["answer"] in "abc"))
+
+
+def test_the_range_says_what_is_right(sharp, tmp_path):
+    with pytest.raises(FlatReward, match="All were right"):
+        go(sharp, tmp_path, lambda text, item: 5.0, reward_range=(0.0, 5.0))
+
+
+def test_what_does_not_parse_is_shown_with_its_failure(sharp, tmp_path):
+    failure = Grade(None, Failure(FailureKind.SAMPLE_PARSE, "no JSON"))
+    with pytest.raises(FlatReward, match="reward 0, sample_parse_error"):
+        go(sharp, tmp_path, lambda text, item: failure)
+
+
+def test_one_group_with_spread_is_enough_for_good(sharp, tmp_path):
+    lucky = iter([0.0] * 40 + [1.0])
+    assert max(go(sharp, tmp_path, lambda text, item: next(lucky, 0.0), n_epochs=6).history()) == 6
+
+
+def test_a_job_may_ask_to_go_on(sharp, tmp_path):
+    assert max(go(sharp, tmp_path, lambda text, item: 0.0, allow_flat_reward=True).history()) == 4
+
+
+def test_jitter_is_no_spread(sharp, tmp_path):
+    with pytest.raises(FlatReward, match="All got the same reward"):
+        go(sharp, tmp_path, lambda text, item: 0.5 + 1e-5 * early_letters(text, item))
+
+
+def test_fewer_completions_say_nothing(sharp, tmp_path):
+    go(sharp, tmp_path, lambda text, item: 0.0, n_epochs=3)
+
+
+def test_algorithms_that_compare_a_whole_step_learn_from_prompts_that_differ(sharp, tmp_path):
+    grade = {"grade": lambda text, item: float(item["answer"] in "abc"), "algorithm": "reinforce_pp"}
+    assert max(go(sharp, tmp_path, **grade).history()) == 4
+
+
+def test_without_validation_rows_the_bases_own_answers_to_training_rows_count(sharp, tmp_path):
+    config = make_config(
+        sharp, eval_samples=32, eval_temperature=1.0, allow_flat_reward=False, eval_interval=50
+    )
+    with pytest.raises(FlatReward, match="up to step 0"):
+        train(config, ROWS, [], FunctionGrader(lambda text, item: 0.0), ListRecorder(), tmp_path)
+
+
+def test_the_count_goes_on_after_a_resume(sharp, tmp_path):
+    stops = iter([False, False, True])
+    with pytest.raises(RunCancelled):
+        go(sharp, tmp_path, lambda text, item: 0.0, lambda: next(stops))
+    with pytest.raises(FlatReward, match="of 256 completions up to step 4"):
+        go(sharp, tmp_path, lambda text, item: 0.0)
