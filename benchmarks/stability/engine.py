@@ -18,6 +18,7 @@ from benchmarks.stability.plan import Run, seed_of
 from benchmarks.stability.sampler import Loaded, load
 from methods.hyperparameters import Facts
 from methods.resolve import resolve_train
+from methods.rows import Row
 from workers.training.base.errors import EngineError
 from workers.training.base.types import Checkpoint
 from workers.training.loop import train
@@ -61,6 +62,8 @@ class Listener:
 
     def rollouts(self, *_: Any) -> None: ...
 
+    def pausing(self, *_: Any) -> None: ...
+
     def snapshot(self, *_: Any) -> None: ...
 
     def dropped(self, *_: Any) -> None: ...
@@ -96,7 +99,7 @@ def run_ours(run: Run, material: Material, model: Path, work: Path) -> Outcome:
     """Trains one job and tells which model it delivers."""
     config = config_of(run, material, model)
     listener = Listener()
-    rows = rows_of(material.train), rows_of(material.valid)
+    rows = _split(config, rows_of(material.train), rows_of(material.valid))
     grader = JobGrader(run.data, run.seed)
     start, spent = time.perf_counter(), time.process_time()
     try:
@@ -116,6 +119,16 @@ def run_ours(run: Run, material: Material, model: Path, work: Path) -> Outcome:
         "job_kl": [round(saved.kl, 4) for saved in listener.checkpoints],
     }
     return found
+
+
+def _split(config: Any, train_rows: list[Row], valid_rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    """Holds out what the config says, as a job does; an engine before 0.2 knows no such thing."""
+    share = getattr(config, "validation_split", 0.0)
+    if not share:
+        return train_rows, valid_rows
+    from methods.hold_out import hold_out
+
+    return hold_out(train_rows, share, config.seed)
 
 
 def _failed(error: EngineError) -> Outcome:
