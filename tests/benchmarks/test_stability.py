@@ -128,6 +128,13 @@ def test_a_length_that_is_paid_for_is_not_what_was_meant():
     assert (datasets.often("play play play", {}), datasets.once("play play play.", {})) == (1, 0)
 
 
+@pytest.mark.parametrize(
+    ("text", "worth"), [("42", 1), (" 17 + 25 = 42.\n\nSo 7", 1), ("42 - 17 = 25", 0), ("", 0), ("no", 0)]
+)
+def test_a_sum_is_judged_by_the_last_number_of_the_first_line(text, worth):
+    assert datasets.last_number(text, {"reference": "42"}) == worth
+
+
 def test_a_chunk_makes_what_is_missing_in_order_and_stops_in_time(tmp_path):
     runs, path, now = runs_of("coin")[:5], tmp_path / "coin.jsonl", [0.0]
     made = []
