@@ -36,7 +36,7 @@ def exact(text: str, item: Item) -> float:
 
 
 def last_number(text: str, item: Item) -> float:
-    """The last number of the first line is the reference: the model likes to write the whole sum, and more."""
+    """The last number of the first line is the reference: the model likes to write the whole sum."""
     return float(re.findall(r"\d+", text.strip().partition("\n")[0])[-1:] == [item["reference"]])
 
 
