@@ -29,7 +29,7 @@ from tests.factories import make_webhook_endpoint
 from tests.workers.rows import fresh, make_job
 from workers.jobs import delivery
 from workers.jobs.db_recorder import DatabaseRecorder, state_names, states_to_resume
-from workers.training.base.types import Checkpoint, Completion, Group, Prompt
+from workers.training.base.types import Action, Checkpoint, Completion, Group, Prompt
 from workers.training.result import RunResult
 from workers.training.trust.selection import Look, judge
 from workers.training.trust.verdict import Sampled, verdict
@@ -115,6 +115,20 @@ def test_a_step_is_numbers_event_and_progress(db: Session, job: Job, recorder: D
     assert event.type == "metrics"
     assert event.data["train_mean_reward"] == 0.25
     assert fresh(db, job).last_step == 1
+
+
+def test_an_action_is_one_numbered_event_with_its_figures_however_often_it_is_told(
+    db: Session, recorder: DatabaseRecorder
+) -> None:
+    figures = {"kl": 2.5, "threshold": 2.0}
+    action = Action(10, 1, "roll_back", "kl", "Guard, action 1, step 10: ...", figures)
+    recorder.action(action)
+    recorder.action(action)
+    event = db.scalars(select(JobEvent).where(JobEvent.key.startswith("action-"))).one()
+    assert (event.type, event.level, event.message) == ("message", "warn", action.message)
+    assert event.data["figures"] == figures
+    told = {name: event.data[name] for name in ("action", "reason", "number", "step", "is_done")}
+    assert told == {"action": "roll_back", "reason": "kl", "number": 1, "step": 10, "is_done": True}
 
 
 def test_a_repeated_step_overwrites_its_numbers_and_adds_no_event(
