@@ -197,6 +197,7 @@ class Run:
             measured = self._measure(step, clock)
             self.progress.looks.append(measured.look)
             values |= measured.values
+            budget = budget or self._spent_budget(step, clock)  # what is measured can be delivered as it is
         values |= total_usage_metrics(self.progress.grader_usage)
         self.keeper.tell(self.epoch(step), values, clock)
         if step > 0:
