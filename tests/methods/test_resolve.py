@@ -49,7 +49,7 @@ def test_defaults() -> None:
     assert (config.group_size, config.beta, config.eval_samples, config.max_completion_tokens) == (
         8,
         0.02,
-        1,
+        8,
         256,
     )
     assert (config.algorithm, config.adapter, config.seed) == ("grpo", "lora", 1)

@@ -84,8 +84,11 @@ class Evaluation:
 
     @property
     def rows(self) -> list[float | None]:
-        """Returns the rewards of the rows that checkpoints are judged by."""
-        return row_rewards(self.groups[self.judging])
+        """Returns what checkpoints are judged by: a reward for each validation row, or fresh completion."""
+        groups = self.groups[self.judging]
+        if self.judging == "valid":
+            return row_rewards(groups)
+        return [grade.reward for group in groups for grade in group.grades]
 
     def reward(self, split: Split) -> Estimate | None:
         """Returns the mean reward of a split's rows; None if it has none, or none was graded."""

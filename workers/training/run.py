@@ -100,7 +100,7 @@ class Run:
         state = self.keeper.resume()
         pending = load_pending(state, self.train_prompts) if state is not None else None
         self.collector.resume(self.progress.visits, pending)
-        n_rows = self.evaluator.sampled.rows  # 0.1.0 judged by fewer than five rows too
+        n_rows = self.evaluator.sampled.compared  # 0.1.0 judged by fewer than five rows too
         self.progress.looks = [look for look in self.progress.looks if len(look.rows) == n_rows]
 
     @property

@@ -132,6 +132,15 @@ def make_rows(*texts: str) -> list[Row]:
     ]
 
 
+def reward_groups(rewards: Sequence[Sequence[float]]) -> list[Group]:
+    """Returns a graded group for each list of rewards."""
+    completion = Completion((1,), (0.0,), text="", finish_reason="stop")
+    return [
+        Group(Prompt(i, {}, (1,)), (completion,) * len(row), tuple(Grade(value) for value in row))
+        for i, row in enumerate(rewards)
+    ]
+
+
 def early_letters(text: str, _: Mapping[str, Any]) -> float:
     """Share of an answer that is one of twenty characters."""
     return sum(c in "abcdefghijklmnopqrst" for c in text) / max(len(text), 1)

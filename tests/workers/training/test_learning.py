@@ -31,7 +31,7 @@ def letters(model, run_dir, steps, **changes):
         },
     )
     recorder = ListRecorder()
-    valid = make_rows("v", "w", "x", "y")
+    valid = make_rows("v", "w", "x", "y", "z")
     result = train(config, make_rows(*"abcd"), valid, FunctionGrader(early_letters), recorder, run_dir)
     rewards = recorder.series("reward/mean")
     return result, rewards[0], sum(rewards[-5:]) / 5, recorder

@@ -24,18 +24,19 @@ from workers.training import loop, update
 from workers.training import run as run_module
 from workers.training.base.errors import GradingFailed, NonFinite, OutOfContext, RunCancelled
 from workers.training.base.types import Prompt
-from workers.training.evaluate import validation_sampling
 from workers.training.folders import read_manifest
 from workers.training.loop import train
 from workers.training.model.policy import Policy
 from workers.training.prompts import make_prompts
 from workers.training.rewards import Rewards
-from workers.training.sampling.rollout import sample_groups
+from workers.training.sampling.rollout import Sampling, sample_groups
 
 pytestmark = pytest.mark.slow
 
 ROWS = make_rows("one", "two", "three")
 VALID = make_rows("four", "five")
+FRESH = 33
+"""Completions of the three training rows by which a checkpoint is judged: 32 or a few more."""
 
 
 def run(config, tmp_path, grade=early_letters, valid=VALID, rows=ROWS, **options):
@@ -61,7 +62,7 @@ def test_a_run_tells_its_steps_in_order(tiny, tmp_path):
     assert [step for step, _ in recorder.all("state")] == [0, 2, 4]
     assert result.steps == 4
     told = [entry[0] for entry in recorder.told if entry[0] != "phase"]
-    assert told[:4] == ["rollouts", "metrics", "checkpoint", "state"]
+    assert told[:6] == ["rollouts", "rollouts", "note", "metrics", "checkpoint", "state"]
     assert [phase for phase, _ in groupby(phase for (phase,) in recorder.all("phase"))][:8] == [
         "loading",
         "validating",
@@ -79,8 +80,8 @@ def test_every_epoch_visits_every_row_once_in_its_own_order(tiny, tmp_path):
     _, recorder = run(make_config(tiny, n_epochs=2, prompts_per_step=3), tmp_path, rows=rows, valid=[])
     seen = {1: [], 2: []}
     for split, _, epoch, groups in recorder.all("rollouts"):
-        assert split == "train"
-        seen[epoch] += [group.prompt.row for group in groups]
+        if split == "train":
+            seen[epoch] += [group.prompt.row for group in groups]
     assert sorted(seen[1]) == sorted(seen[2]) == list(range(7))
     assert seen[1] != seen[2]
 
@@ -152,12 +153,14 @@ def test_a_checkpoint_that_is_worse_than_the_base_is_not_delivered(tiny, tmp_pat
     assert recorder.all("checkpoint")[-1][0].advantage_over_base < 0
 
 
-def test_without_validation_rows_the_last_step_is_delivered(tiny, tmp_path):
+def test_without_validation_rows_training_rows_are_sampled_afresh(tiny, tmp_path):
     result, recorder = run(make_config(tiny), tmp_path, valid=[])
-    assert result.best.step == 4
     assert result.best.valid_reward is None
-    assert result.best.kl > 0
     assert len(recorder.series("kl/probe_stderr")) == 3
+    assert len(recorder.series("reward/fresh_mean")) == 3
+    assert (result.verdict.basis, result.verdict.rows * result.verdict.samples) == ("training", FRESH)
+    assert result.verdict.step == result.best.step
+    assert {split for split, _, _, _ in recorder.all("rollouts")} == {"train", "fresh"}
 
 
 def test_kl_is_measured_at_beta_zero_too(tiny, tmp_path):
@@ -193,7 +196,7 @@ def test_a_grader_that_always_fails_never_ends_in_a_model(tiny, tmp_path, change
 
 
 def test_a_short_run_with_one_good_step_is_not_given_up(tiny, tmp_path):
-    failing = iter([FailureKind.OTHER] * 8 + [0.5] * 4)
+    failing = iter([FailureKind.OTHER] * (FRESH + 8) + [0.5] * (4 + FRESH))
     config = make_config(tiny, n_epochs=1, grade_concurrency=1)
     result, recorder = run(config, tmp_path, lambda text, item: next(failing), valid=[])
     assert recorder.series("grades/train_ungraded_share") == [1.0, 0.0]
@@ -231,7 +234,7 @@ def test_what_does_not_parse_is_worth_less_than_0_under_a_penalty(tiny, tmp_path
 
 def test_ungraded_completions_stay_out_of_the_gradient(tiny, tmp_path):
     """With a gap in place of every value but one, no group can compare anything."""
-    answered = iter([1.0, *[FailureKind.OTHER] * 10**4])
+    answered = iter([*[FailureKind.OTHER] * FRESH, 1.0, *[FailureKind.OTHER] * 10**4])
     config = make_config(tiny, grade_failure_limit=1.0)
     result, recorder = run(config, tmp_path, lambda text, item: next(answered), valid=[])
     assert result.trained_tokens == 0
@@ -257,7 +260,7 @@ def test_an_update_that_is_not_finite_is_skipped_and_the_third_fails_the_run(tin
             recorder,
             tmp_path / "run",
         )
-    assert len(recorder.all("note")) == 3
+    assert [level for level, _ in recorder.all("note")] == ["info", "warn", "warn", "warn"]
     assert run_module.NON_FINITE_LIMIT == 3
 
 
@@ -306,7 +309,7 @@ def test_a_sampler_that_disagrees_with_the_trainer_is_told_of_once(tiny, tmp_pat
         with contextlib.suppress(RunCancelled):
             arguments = (make_config(tiny), ROWS, [], FunctionGrader(early_letters), recorder, tmp_path)
             train(*arguments, iter(stops).__next__)
-        notes += recorder.all("note")
+        notes += [note for note in recorder.all("note") if "smallest gain" not in note[1]]
     assert [level for level, _ in notes] == ["warn", "info", "warn"]
     assert "Step 2: sampler and trainer differ by 0.060 nats per token" in notes[0][1]
     assert notes[1][1] == "Resumed after step 3."
@@ -352,5 +355,5 @@ def test_the_saved_model_answers_as_the_policy_did_when_it_was_measured(sharp, t
     told = next(e for e in reversed(recorder.all("rollouts")) if e[:2] == ("valid", saved.step))[3]
     policy = Policy.load(make_config(saved.folder / "model"))
     prompts = make_prompts(VALID, policy.tokenizer, policy.context, "validation")
-    again = sample_groups(policy, prompts, validation_sampling(make_config(sharp)))
+    again = sample_groups(policy, prompts, Sampling(1, 6, temperature=0.0, key=("valid", 1)))
     assert [g.completions[0].tokens for g in again] == [g.completions[0].tokens for g in told]

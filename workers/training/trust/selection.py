@@ -33,7 +33,8 @@ class Look(NamedTuple):
     Attributes:
         step: updates made before it; 0 is the base.
         kl: to the starting policy, in nats per token.
-        rows: mean reward of each evaluation row, in grader units; None where no completion was graded.
+        rows: mean reward of each evaluation row (or fresh completion), in grader units; None where there is
+            none.
     """
 
     step: int
@@ -170,12 +171,13 @@ def _adjusted(statistics: Array) -> Array:
 def _reach(centred: Array, signs: Array, n: NDArray[np.int_]) -> float:
     """Returns how many standard errors a bound lies from its mean, for all looks together.
 
-    It is the 95 % quantile over flips of the largest absolute t of the centred differences, which have no
-    mean but in the flips: a one-sided bound either way.
+    It is the 95 % quantile over flips of the largest t of the centred differences, which have no mean but in
+    the flips: a one-sided bound, and by symmetry the same on either side.
     """
-    ratio = np.clip(np.abs(_statistics(centred, signs)), 0.0, np.sqrt(n))
+    ratio = np.clip(_statistics(centred, signs), -np.sqrt(n), np.sqrt(n))
     rest = np.maximum(n - ratio**2, TIE)
-    return float(np.quantile(np.max(ratio * np.sqrt(np.maximum(n - 1, 1) / rest), axis=1), 1 - LEVEL))
+    largest = np.max(ratio * np.sqrt(np.maximum(n - 1, 1) / rest), axis=1)
+    return max(0.0, float(np.quantile(largest, 1 - LEVEL)))
 
 
 def _standard_errors(flat: Array, there: NDArray[np.bool_], mean: Array, n: NDArray[np.int_]) -> Array:

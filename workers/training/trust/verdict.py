@@ -58,6 +58,11 @@ class Sampled(NamedTuple):
     samples: int
     temperature: float
 
+    @property
+    def compared(self) -> int:
+        """Returns how many numbers a checkpoint is compared by: rows, or completions of training rows."""
+        return self.rows if self.basis == "unseen" else self.rows * self.samples
+
     def __str__(self) -> str:
         whose = "validation rows" if self.basis == "unseen" else "training rows, sampled afresh"
         how = "greedily" if self.temperature == 0 else f"at temperature {self.temperature:g}"

@@ -1,0 +1,61 @@
+"""What is delivered, and what is said of it."""
+
+import numpy as np
+import pytest
+
+from tests.workers.training.support import reward_groups
+from workers.training.trust.selection import Look
+from workers.training.trust.verdict import Sampled, smallest_gain, verdict
+
+UNSEEN = Sampled("unseen", 12, 4, 1.0)
+TRAINING = Sampled("training", 8, 4, 0.7)
+LOW, HIGH = (0.25,) * 12, (0.75, 0.5) * 6
+
+
+def test_a_gain_on_unseen_rows():
+    found = verdict([Look(0, 0.0, LOW), Look(5, 0.3, HIGH)], {0, 5}, UNSEEN, seed=1)
+    assert (found.kind, found.step, found.looks, found.kl) == ("better_unseen", 5, 1, 0.3)
+    assert found.sentence == (
+        "Better on unseen rows: the checkpoint of step 5 gains +0.375 (+0.303 to +0.447) over the base on 12"
+        " validation rows (4 times each, at temperature 1), p 0.00024 over 1 checkpoint. It is 0.3 nats per"
+        " token from its start, and is delivered."
+    )
+
+
+def test_a_gain_on_training_rows_says_so_everywhere():
+    found = verdict([Look(0, 0.0, LOW), Look(5, 0.3, HIGH)], {0, 5}, TRAINING, seed=1)
+    assert (found.kind, found.basis, found.step) == ("better_training", "training", 5)
+    assert found.sentence.startswith("Better on the training rows: ")
+    assert "8 training rows, sampled afresh (4 times each, at temperature 0.7)" in found.sentence
+    assert found.sentence.endswith("was not measured: give a validation_file.")
+
+
+def test_luck_delivers_the_base():
+    rng = np.random.default_rng(1)
+    found = verdict(
+        [Look(step, 0.1 * step, tuple(rng.random(12))) for step in range(4)], range(4), UNSEEN, seed=1
+    )
+    assert (found.kind, found.step, found.kl) == ("not_distinguishable", 0, 0.0)
+    assert found.gain is not None
+    assert "the best of 3 checkpoints" in found.sentence
+    assert found.sentence.endswith("The base is delivered.")
+
+
+def test_a_loss_delivers_the_base_and_is_named():
+    found = verdict([Look(0, 0.0, HIGH), Look(5, 0.3, LOW)], {0, 5}, UNSEEN, seed=1)
+    assert (found.kind, found.step, found.gain) == ("worse", 0, pytest.approx(-0.375))
+    assert found.sentence.startswith("Worse than the base: the last checkpoint, of step 5, gains -0.375")
+
+
+def test_nothing_graded_delivers_the_base():
+    found = verdict([Look(0, 0.0, (None,) * 12), Look(5, 0.3, HIGH)], {0, 5}, UNSEEN, seed=1)
+    assert (found.kind, found.step, found.gain, found.p) == ("not_distinguishable", 0, None, None)
+    assert "no checkpoint has a graded answer" in found.sentence
+
+
+def test_the_smallest_gain_is_that_of_a_paired_test():
+    """24 rows of four rewards each with variance 1/3: (1.645 + 0.842) * sqrt(2 * (1 / 12) / 24)."""
+    groups = reward_groups([[0.0, 1.0, 0.0, 1.0]] * 24)
+    assert smallest_gain(groups, looks=1) == pytest.approx(0.2072, abs=1e-4)
+    assert smallest_gain(groups, looks=20) > smallest_gain(groups, looks=1)
+    assert smallest_gain(reward_groups([[0.0]]), looks=1) is None
