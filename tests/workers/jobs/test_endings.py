@@ -55,7 +55,7 @@ def test_a_job_pauses_for_its_budget_and_resuming_grants_it_again(db: Session) -
 
 @pytest.mark.long
 def test_a_level_job_ends_early_and_its_progress_is_whole(db: Session) -> None:
-    hyper = {"early_stop_evals": 2, "eval_interval": 1, "allow_flat_reward": True, "learning_rate": 1e-9}
+    hyper = {"early_stop_evals": 4, "eval_interval": 1, "allow_flat_reward": True, "learning_rate": 1e-9}
     job = queued(db, **hyper)
     planned = job.total_steps
     job = trained(db, job)

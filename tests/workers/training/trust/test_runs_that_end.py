@@ -13,7 +13,7 @@ ROWS, VALID = make_rows("one", "two", "three"), make_rows(*"abcdef")
 
 def go(tiny, folder, reward, should_stop=lambda: False, **changes):
     recorder = ListRecorder()
-    fields = {"n_epochs": 10, "eval_interval": 1, "early_stop": True, "early_stop_evals": 2}
+    fields = {"n_epochs": 10, "eval_interval": 1, "early_stop": True, "early_stop_evals": 4}
     config = make_config(tiny, **{**fields, **changes})
     grader = FunctionGrader(lambda text, item: reward)
     return train(config, ROWS, VALID, grader, recorder, folder, should_stop), recorder
@@ -23,7 +23,7 @@ def notes(recorder):
     return [message for _, message in recorder.all("note") if "early_stop" in message]
 
 
-def test_a_run_without_a_gain_ends_after_three_times_the_evaluations(tiny, tmp_path):
+def test_a_run_without_a_gain_ends_after_half_as_many_evaluations_again(tiny, tmp_path):
     result, recorder = go(tiny, tmp_path, 0.5)
     assert result.steps == 5, "the base and five checkpoints"
     assert (result.best.step, max(recorder.history())) == (0, 5)
