@@ -24,7 +24,7 @@ GAINED = 2.0
 """Standard errors by which the newest evaluations must be above the base's to count as a gain: a convention.
 """
 ROWS_FOR_A_SPREAD = 4
-"""Rows from which on their spread says how sure a mean is, as for `ROWS_FOR_AN_ERROR` in evaluate.py."""
+"""Rows from which on their spread says how sure a mean is. Chosen as `ROWS_FOR_AN_ERROR` was."""
 
 Array = NDArray[np.float64]
 
