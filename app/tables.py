@@ -1,5 +1,6 @@
 """Imports every table once, for Alembic and for relationships by name."""
 
+from app.cards.models import CardKey, RunCard
 from app.checkpoints.models import Checkpoint
 from app.db import Base
 from app.events.models import JobEvent, JobMetrics
@@ -25,6 +26,7 @@ __all__ = [
     "AdminApiKey",
     "ApiKey",
     "Base",
+    "CardKey",
     "Checkpoint",
     "CheckpointPermission",
     "DashboardSession",
@@ -40,6 +42,7 @@ __all__ = [
     "Organization",
     "Project",
     "Rollout",
+    "RunCard",
     "ServiceAccount",
     "Upload",
     "UploadPart",

@@ -23,7 +23,7 @@ from benchmarks.engine.models import Shape, build
 from graders import Grade, Sample
 from methods.rows import Row
 from methods.train_config import TrainConfig
-from workers.training.base.types import Checkpoint, Group, Split
+from workers.training.base.types import Action, Checkpoint, Group, Split
 from workers.training.loop import train
 
 SAMPLE_EVERY = 20
@@ -85,6 +85,8 @@ class MemoryRecorder:
 
     def pausing(self, message: str) -> None:
         self.note("warn", message)
+
+    def action(self, action: Action) -> None: ...
 
     def note(self, level: str, message: str) -> None:
         print(f"{level}: {message}", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from methods.algorithms import RECIPES
 from methods.hyperparameters import Known, Method
 
 PROMPTS_PER_STEP = 8
@@ -21,7 +22,7 @@ MAX_AUTO_EVAL_SAMPLES = 8
 SPLIT, SPLIT_FROM = 0.2, 40
 """Share of the training rows that is held out where there is no validation file, and from how many rows on:
 of fewer, either part is too small to show anything."""
-KL_TARGET = 0.5
+KL_TARGET, KL_TARGET_SHARE = 0.5, 0.15
 LEAST_UNSEEN = 5
 """Validation rows from which on a checkpoint is judged by them: a sign-flip test of five rows can claim a
 gain at 5 % (1 / 32), one of four cannot."""
@@ -40,6 +41,16 @@ FULL_RATE_SHARE = 0.1
 WARM_UP_SHARE = 0.03
 DPO_BETA = 0.1
 PROBE_TOKENS = 64
+PROBE_SHARE = 48
+"""One prompt of the KL's probe for so many completions or examples trained on between two checkpoints. With
+cherry-nano's 8 x 8 completions in each of 6 steps, 8 prompts with 2 answers each, which validation has
+sampled, take 2.6 % of the steps' time (docs/trust.md).
+"""
+LEAST_PROBE, MOST_PROBE = 8, 64
+"""Prompts of the KL's probe. Of fewer than 8 the mean says little of other prompts. Chosen, not measured."""
+PROBE_SAMPLES = 16
+"""Most answers to a prompt of the KL's probe: enough for an error of 5 % with 8 prompts where answers to the
+same one differ by half of their mean (128 answers)."""
 
 
 def prompts_per_step(known: Known) -> int:
@@ -119,8 +130,18 @@ def validation_split(known: Known) -> float:
 
 
 def kl_target(known: Known) -> float:
-    """Returns 0.5 nats per token; 0 where the request sets beta, which then stays as it is."""
-    return 0.0 if "beta" in known.asked else KL_TARGET
+    """Returns 0.5 nats per token; 0 where beta stays as it is: where the request sets it, or it is 0."""
+    return KL_TARGET if _is_beta_free(known) else 0.0
+
+
+def kl_target_share(known: Known) -> float:
+    """Returns 0.15 of the base's entropy; 0 where the request sets a target of its own, or beta stays."""
+    return KL_TARGET_SHARE if _is_beta_free(known) and "kl_target" not in known.asked else 0.0
+
+
+def _is_beta_free(known: Known) -> bool:
+    recipe = RECIPES[known.asked.get("algorithm", "grpo")]
+    return "beta" not in known.asked and recipe.defaults.get("beta") != 0
 
 
 def dpo_beta(_: Known) -> float:
@@ -131,6 +152,18 @@ def dpo_beta(_: Known) -> float:
 def probe_tokens(known: Known) -> int:
     """Returns 64 tokens, or what the longest prompt leaves of the context."""
     return clamp(known.facts.context - known.facts.longest_prompt, 1, PROBE_TOKENS)
+
+
+def kl_probe_size(known: Known) -> int:
+    """Returns a prompt for 48 completions or examples between two checkpoints, from 8 to 64."""
+    reinforcement = known.method == "reinforcement"
+    each = known["prompts_per_step"] * known["group_size"] if reinforcement else known["batch_size"]
+    return clamp(int(known["eval_interval"]) * int(each) // PROBE_SHARE, LEAST_PROBE, MOST_PROBE)
+
+
+def kl_probe_samples(_: Known) -> int:
+    """Returns 16."""
+    return PROBE_SAMPLES
 
 
 def clamp(value: int, low: int, high: int) -> int:

@@ -11,7 +11,16 @@ import re
 from typing import Literal, NamedTuple
 
 Unit = Literal[
-    "grader units", "nats", "nats per token", "tokens", "seconds", "share", "ratio", "count", "number"
+    "grader units",
+    "nats",
+    "nats per token",
+    "nats per answer",
+    "tokens",
+    "seconds",
+    "share",
+    "ratio",
+    "count",
+    "number",
 ]
 """A share is between 0 and 1; a number has no unit."""
 
@@ -62,6 +71,7 @@ EVERY_STEP = "every step"
 UPDATES = "updates"
 VALIDATIONS = "validations"
 SPLITS = "every step; validations"
+GUARDED = "every step, with a `guard`"
 PPO = "ppo"
 DPO = "dpo, every step"
 LOSSES = "train: every step; valid, full_valid: with validations"
@@ -249,15 +259,79 @@ TABLES["Policy"] = []
 KL_PROBE_MEAN = _declare(
     "kl/probe_mean",
     "nats per token",
-    "every checkpoint, also at beta 0",
-    "exact KL(policy, base) over the whole vocabulary, at temperature 1, on completions that the policy "
-    "writes for a fixed set of prompts with fixed random numbers; mean over prompts",
+    "every checkpoint, also at beta 0; early probes of the guard",
+    "exact KL(policy, start) over the whole vocabulary, at temperature 1, on answers that the policy "
+    "writes to a fixed set of prompts with fixed random numbers; mean over answers of each one's mean over "
+    "tokens",
 )
 KL_PROBE_STDERR = _declare(
     "kl/probe_stderr",
     "nats per token",
     "every checkpoint",
-    "standard error of `kl/probe_mean` over prompts; not there for a single one",
+    "standard error of `kl/probe_mean` for these prompts, from the differences between answers to the same "
+    "one; with one answer to each it is over prompts, and not there for a single one",
+)
+KL_POOLED_MEAN = _declare(
+    "kl/probe_pooled_mean",
+    "nats per token",
+    "every checkpoint",
+    "the same KL, with all tokens weighing the same: long answers count for more",
+)
+KL_POOLED_STDERR = _declare(
+    "kl/probe_pooled_stderr", "nats per token", "every checkpoint", "its standard error"
+)
+KL_ANSWER_MEAN = _declare(
+    "kl/answer_mean",
+    "nats per answer",
+    "every checkpoint",
+    "KL of the distribution of whole answers: the sum over an answer's tokens, mean over answers",
+)
+KL_ANSWER_STDERR = _declare("kl/answer_stderr", "nats per answer", "every checkpoint", "its standard error")
+KL_PROBE_ANSWERS = _declare(
+    "kl/probe_answers",
+    "count",
+    "every checkpoint",
+    "answers that this took: more are drawn, to `kl_probe_samples` a prompt, until the error is small",
+)
+KL_ORIGIN_MEAN = _declare(
+    "kl/origin_mean",
+    "nats per token",
+    "every checkpoint of a run that starts from a tuned model",
+    "as `kl/probe_mean`, to the model that the start was tuned from",
+)
+KL_ORIGIN_STDERR = _declare(
+    "kl/origin_stderr", "nats per token", "with `kl/origin_mean`", "its standard error"
+)
+KL_ORIGIN_ANSWER_MEAN = _declare(
+    "kl/origin_answer_mean",
+    "nats per answer",
+    "with `kl/origin_mean`",
+    "as `kl/answer_mean`, to the model that the start was tuned from",
+)
+KL_ORIGIN_ANSWER_STDERR = _declare(
+    "kl/origin_answer_stderr", "nats per answer", "with `kl/origin_mean`", "its standard error"
+)
+CANARY_LOSS = _declare(
+    "canary/loss",
+    "nats per token",
+    "every checkpoint",
+    "loss on the canary, a small frozen set of text that has nothing to do with the task; mean over texts of "
+    "each one's mean over tokens",
+)
+CANARY_LOSS_STDERR = _declare(
+    "canary/loss_stderr", "nats per token", "every checkpoint", "its standard error over texts"
+)
+CANARY_OVER_BASE = _declare(
+    "canary/over_base",
+    "nats per token",
+    "every checkpoint",
+    "how much more that is than the loss of step 0 on the same texts: what the model has forgotten",
+)
+CANARY_OVER_BASE_STDERR = _declare(
+    "canary/over_base_stderr",
+    "nats per token",
+    "every checkpoint",
+    "standard error of the paired difference over texts",
 )
 KL_REFERENCE = _declare(
     "kl/reference",
@@ -372,12 +446,36 @@ DPO_VALID_REWARD_ACCURACY = _declare(
 
 TABLES["Optimiser"] = []
 LEARNING_RATE = _declare("optim/lr", "number", UPDATES, "learning rate of the policy")
+BETA = _declare(
+    "optim/beta",
+    "number",
+    UPDATES,
+    "weight of the KL penalty: the run's `beta`, times what the KL target and the guard made of it",
+)
 GRAD_NORM = _declare("optim/grad_norm", "number", UPDATES, "norm of the policy's gradient before clipping")
 POLICY_LOSS = _declare(
     "optim/loss",
     "number",
     UPDATES,
     "the policy's loss; its value says little, since it starts near 0 in every step",
+)
+
+
+TABLES["Guard"] = []
+GUARD_KL_LIMIT = _declare(
+    "guard/kl_limit",
+    "nats per token",
+    "with a `guard`, when the KL was measured",
+    "`kl/probe_mean` above which the guard acts; above half of it a fall of the validation counts",
+)
+GUARD_ACTIONS = _declare(
+    "guard/actions", "count", GUARDED, "actions of the guard so far, this step's too; with `warn` those told"
+)
+GUARD_ROLLBACKS = _declare(
+    "guard/rollbacks", "count", GUARDED, "times that the run went back to a good state"
+)
+GUARD_LR_SCALE = _declare(
+    "guard/lr_scale", "ratio", GUARDED, "what the guard multiplies the learning rate by, after this step"
 )
 
 

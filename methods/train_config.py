@@ -151,12 +151,20 @@ class TrainConfig(RunConfig):
         float, Field(ge=0), Hyperparameter(auto.kl_target, "a number where `beta` is left out too, else 0")
     ] = 0.0
     """Nats per token from the starting policy that an adaptive beta holds. 0 leaves beta as it is."""
+    kl_target_share: Annotated[
+        float,
+        Field(ge=0),
+        Hyperparameter(
+            auto.kl_target_share, "a number where `beta` and `kl_target` are left out too, else 0"
+        ),
+    ] = 0.0
+    """The same as a multiple of the base's entropy per token. The lower of both counts; 0 leaves it out."""
     guard: Annotated[Literal["off", "warn", "act"], Hyperparameter(lambda _: "act", "`act`")] = "off"
     """What is done about a policy that leaves its start. `warn` only tells."""
     guard_kl: Annotated[float, Field(gt=0), Hyperparameter()] = 2.0
     """Nats per token from the starting policy at which the guard acts."""
     guard_kl_share: Annotated[float, Field(gt=0), Hyperparameter()] = 2.0
-    """The same as a multiple of the base's entropy per token."""
+    """The same as a multiple of the base's entropy per token. The lower of both counts, from 0.5 on."""
     guard_rollbacks: Annotated[int, Field(ge=0, le=100), Hyperparameter()] = 3
     """Times that the guard rolls back before it ends the run."""
     n_seeds: Annotated[int, Field(ge=1, le=16), Hyperparameter()] = 1

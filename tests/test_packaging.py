@@ -19,6 +19,7 @@ SHIPPED = (
     "app/dashboard/templates/page.html",
     "migrations/script.py.mako",
     "workers/models/cherry_nano/model.safetensors",
+    "workers/training/measures/canary.jsonl",
 )
 IMPORT_ALL = """
 import importlib, pkgutil, sys

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Protocol
 
 from app.files.integrity import StoredFileDamaged, check_copy, check_folder, read_manifest
 from app.storage import get_storage
+
+log = logging.getLogger(__name__)
 
 CONFIG = "config.json"
 MODEL = "model"
@@ -35,6 +38,17 @@ def local_folder(model: Placed, copy: Path, *, weights: bool = True) -> Path:
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(f"The model {model.name} is not there on the worker's machine.")
     return folder
+
+
+def folder_if_there(model: Placed | None, copy: Path) -> str | None:
+    """Where the files lie of a model that a run can do without; None if they are gone or damaged."""
+    if model is None:
+        return None
+    try:
+        return str(local_folder(model, copy))
+    except (FileNotFoundError, StoredFileDamaged) as problem:
+        log.warning("model_done_without", extra={"model": model.name, "problem": str(problem)})
+        return None
 
 
 def _tuned(model: Placed, copy: Path, weights: bool) -> Path:

@@ -25,11 +25,13 @@ def append(
     *,
     level: Level = "info",
     data: Mapping[str, Any] | None = None,
+    is_metrics: bool = True,
 ) -> JobEvent | None:
     """Adds the next event of a job. Returns None if `key` was already told (a step repeated after a resume).
 
     The number comes from the job's row, whose lock orders writers, so that a reader who follows numbers
-    misses none. An event with data is of type "metrics", any other of type "message".
+    misses none. An event with data is of type "metrics" unless `is_metrics` denies it, any other
+    of type "message".
     """
     locked = db.scalars(select(Job.attempt).where(Job.id == job_id).with_for_update()).one()
     if db.scalars(select(JobEvent.seq).where(JobEvent.job_id == job_id, JobEvent.key == key)).first():
@@ -43,7 +45,7 @@ def append(
         id=random_id("ftevent-"),
         key=key,
         level=level,
-        type="metrics" if data else "message",
+        type="metrics" if data and is_metrics else "message",
         message=message,
         data=dict(data or {}),
         attempt=locked,

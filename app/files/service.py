@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import structlog
-from sqlalchemy import Select, delete, func, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, delete, func, or_, select, update
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.db import after_commit
 from app.errors import BadRequest, NotFound, QuotaExceeded, RequestTimeout
@@ -147,13 +147,19 @@ def remove(db: Session, project_id: str, file_id: str) -> None:
     file = db.scalars(_visible(project_id).where(File.id == file_id).with_for_update()).first()
     if file is None:
         raise not_found(file_id)
-    uses = or_(Job.training_file == file_id, Job.validation_file == file_id)
-    active = select(Job.id).where(Job.project_id == project_id, Job.status.in_(ACTIVE), uses).limit(1)
-    if job_id := db.scalars(active).first():
+    active = select(Job.id).where(
+        Job.project_id == project_id, Job.status.in_(ACTIVE), _is_file_of_job(file_id)
+    )
+    if job_id := db.scalars(active.limit(1)).first():
         message = f"File {file.shown} is used by the unfinished job {job_id}. Cancel that job first."
         raise BadRequest(message, param="id")
     _delete(db, [file])
     after_commit(db, lambda: _forget(file.storage_key))
+
+
+def _is_file_of_job(file_id: InstrumentedAttribute[str] | str) -> ColumnElement[bool]:
+    """Tells whether a job reads the file."""
+    return or_(Job.training_file == file_id, Job.validation_file == file_id, Job.canary_file == file_id)
 
 
 def remove_expired(db: Session, limit: int = 100) -> int:
@@ -161,9 +167,7 @@ def remove_expired(db: Session, limit: int = 100) -> int:
 
     Their bytes are loose afterwards.
     """
-    used = select(Job.id).where(
-        Job.status.in_(ACTIVE), or_(Job.training_file == File.id, Job.validation_file == File.id)
-    )
+    used = select(Job.id).where(Job.status.in_(ACTIVE), _is_file_of_job(File.id))
     expired = select(File).where(File.expires_at <= func.now(), ~used.exists())
     files = db.scalars(expired.limit(limit).with_for_update(skip_locked=True)).all()
     _delete(db, files)

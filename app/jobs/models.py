@@ -45,6 +45,8 @@ class Job(Base):
     """Resolved base model name."""
     training_file: Mapped[str]
     validation_file: Mapped[str | None]
+    canary_file: Mapped[str | None]
+    """Texts of the owner's own, on which checkpoints' loss is measured; None for those of the package."""
     suffix: Mapped[str | None]
     seed: Mapped[int]
     meta: Mapped[dict[str, Any] | None] = mapped_column("metadata")

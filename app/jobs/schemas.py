@@ -56,6 +56,13 @@ class JobCreate(Wire):
         default=None,
         description="Deprecated by OpenAI, for supervised jobs only: read if there is no `method`.",
     )
+    canary_file: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="Cherry: a file of texts apart from the task; the loss on them shows what is forgotten.",
+        json_schema_extra={"x-cherry": True},
+    )
     resources: Resources | None = Field(
         default=None,
         description="Cherry: what the training runs on.",
@@ -97,6 +104,12 @@ class JobOut(BaseModel):
     """Cherry: {"training_seconds", "grader_tokens": {model: ...}} so far; null before the first step."""
     shared_with_openai: Literal[False] = False
     eval_id: None = None
+    canary_file: str | None = Field(
+        default=None,
+        description="Cherry: as requested; left out otherwise.",
+        exclude_if=lambda value: value is None,
+        json_schema_extra={"x-cherry": True},
+    )
     resources: dict[str, int] | None = Field(
         default=None,
         description="Cherry: as requested; left out otherwise.",
@@ -124,6 +137,7 @@ class JobOut(BaseModel):
             status=paused_as if job.status == "paused" else cast(Status, job.status),
             training_file=job.training_file,
             validation_file=job.validation_file,
+            canary_file=job.canary_file,
             result_files=job.result_files,
             trained_tokens=job.trained_tokens,
             error=JobErrorOut(**job.error) if job.error else None,

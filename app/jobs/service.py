@@ -31,15 +31,18 @@ def create(db: Session, project_id: str, request: JobCreate, *, max_active: int,
     resources = checked_resources(request.resources, max_processes, method["type"])
     model = models.tunable(db, project_id, request.model)
     training = files.for_job(db, project_id, request.training_file, "training_file")
-    validation = None
+    validation = canary = None
     if request.validation_file is not None:
         validation = files.for_job(db, project_id, request.validation_file, "validation_file")
+    if request.canary_file is not None:
+        canary = files.for_job(db, project_id, request.canary_file, "canary_file")
     job = Job(
         id=random_id("ftjob-"),
         project_id=project_id,
         model=model.name,
         training_file=training.id,
         validation_file=validation.id if validation else None,
+        canary_file=canary.id if canary else None,
         suffix=request.suffix,
         seed=request.seed if request.seed is not None else secrets.randbelow(MAX_SEED + 1),
         meta=request.metadata,

@@ -169,6 +169,18 @@ def find(db: Session, project_id: str, name: str) -> Model | None:
     return db.scalars(_visible(project_id).where(Model.name == alias.model)).first()
 
 
+def origin(db: Session, project_id: str, model: Model | None) -> Model | None:
+    """Returns the base model that a tuned one was tuned from in the first place, through any number of jobs.
+
+    It is None for a base model, and where one on the way is gone.
+    """
+    if model is None or model.base is None:
+        return None
+    while model is not None and model.base is not None:
+        model = find(db, project_id, model.base)
+    return model
+
+
 def _visible(project_id: str) -> Select[Model]:
     is_same = (Checkpoint.job_id == Model.job_id, Checkpoint.storage_key == Model.storage_key)
     shared = exists().where(*is_same, _is_shared(project_id))

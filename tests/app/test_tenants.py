@@ -34,6 +34,7 @@ NO_ID = LISTS | {
     "/v1/uploads",
     "/v1/models",
     "/v1/webhook_event_types",
+    "/v1/fine_tuning/card_keys",
     "/v1/fine_tuning/alpha/graders/run",
     "/v1/fine_tuning/alpha/graders/validate",
 }

@@ -33,7 +33,7 @@ from app.storage import Storage
 from app.webhooks import service as webhooks
 from workers.jobs.estimate import RECENT_STEPS, FinishEstimate
 from workers.training.base.recorder import Phase
-from workers.training.base.types import Checkpoint, Group, Split
+from workers.training.base.types import Action, Checkpoint, Group, Split
 from workers.training.folders import STATES_KEPT
 
 ROWS_AT_ONCE = 1000
@@ -160,6 +160,16 @@ class DatabaseRecorder:
         with unit_of_work() as db:
             asked = func.coalesce(Job.pause_requested_at, func.now())
             status.update_held(db, self._claim, pause_requested_at=asked)
+
+    def action(self, action: Action) -> None:
+        """Tell what the run did of its own accord, with its figures; once, however often it is repeated."""
+        figures = storable(dict(action.figures))
+        told = {"step": action.step, "number": action.number, "is_done": action.is_done}
+        data = {"action": action.kind, "reason": action.reason, "figures": figures, **told}
+        with unit_of_work() as db:
+            job = status.update_held(db, self._claim)
+            key = f"action-{action.step}-{action.number}"
+            events.append(db, job.id, key, clean(action.message), level="warn", data=data, is_metrics=False)
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Tell the person who follows the run."""

@@ -11,9 +11,10 @@ from app.files.integrity import StoredFileDamaged, open_file
 from app.files.models import File
 from app.settings import get_settings
 from app.storage import get_storage
+from methods.canary_rows import MOST_TEXTS, check_canary_row
 from methods.rows import Check, DatasetInvalid, Row, read_rows
 
-TRAINING, VALIDATION = "training_file", "validation_file"
+TRAINING, VALIDATION, CANARY = "training_file", "validation_file", "canary_file"
 SCRATCH = "cherry-validate-"
 """Temporary folders of validations begin so."""
 
@@ -77,6 +78,13 @@ def rows_of(data_file: DataFile, check: Check, scratch: Path, **limits: int) -> 
         ) from None
     except DatasetInvalid as fault:
         raise data_file.invalid(f"is invalid.\n{fault}") from None
+
+
+def canary_rows(data_file: DataFile | None, scratch: Path, **limits: int) -> list[Row] | None:
+    """The texts of a canary file, as `rows_of` reads them; None where a job has none of its own."""
+    if data_file is None:
+        return None
+    return rows_of(data_file, check_canary_row, scratch, max_rows=MOST_TEXTS, **limits)
 
 
 def operators_limits() -> dict[str, int]:

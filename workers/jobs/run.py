@@ -45,12 +45,12 @@ from methods.rows import Row
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig, read_config
 from methods.tuning_rows import row_check
-from workers.base_models import local_folder
-from workers.jobs import delivery, leftovers
+from workers.base_models import folder_if_there, local_folder
+from workers.jobs import delivery, leftovers, provenance
 from workers.jobs.attempt import Exit
 from workers.jobs.db_recorder import DatabaseRecorder, states_to_resume
 from workers.jobs.integrations import shown_elsewhere
-from workers.jobs.job_data import TRAINING, VALIDATION, JobInvalid, find_file, rows_of
+from workers.jobs.job_data import CANARY, TRAINING, VALIDATION, JobInvalid, canary_rows, find_file, rows_of
 from workers.training.base.distributed import World
 from workers.training.base.errors import (
     FlatReward,
@@ -93,6 +93,8 @@ class Work(NamedTuple):
     config: TrainConfig | TuneConfig
     train_rows: list[Row]
     valid_rows: list[Row]
+    canary_rows: list[Row] | None
+    """None for those of the package."""
     grader: GraderSpec | None
     """None where nothing is graded."""
     project_id: str
@@ -249,10 +251,12 @@ def _train(
     if isinstance(work.config, TuneConfig):
         from workers.tuning.run import tune  # TRL takes seconds to import
 
-        return tune(work.config, *rows, recorder, folder, should_stop, should_pause)
+        return tune(work.config, *rows, recorder, folder, should_stop, should_pause, work.canary_rows)
     assert work.grader is not None
     grader = build_grader(work.grader, grader_services(work.project_id))
-    return train(work.config, *rows, grader, recorder, folder, should_stop, world, should_pause)
+    return train(
+        work.config, *rows, grader, recorder, folder, should_stop, world, should_pause, work.canary_rows
+    )
 
 
 def _load(claim: Claim, folder: Path) -> Work:
@@ -262,19 +266,27 @@ def _load(claim: Claim, folder: Path) -> Work:
         model = models.find(db, job.project_id, job.model)
         names = {TRAINING: job.training_file, VALIDATION: job.validation_file}
         data_files = [find_file(db, param, name) for param, name in names.items() if name]
+        canary = find_file(db, CANARY, job.canary_file) if job.canary_file else None
+        origin = models.origin(db, job.project_id, model)
     try:
         check = row_check(job.method["type"])
         rows = [rows_of(data_file, check, folder) for data_file in data_files]
+        texts = canary_rows(canary, folder)
     except JobInvalid as fault:
         raise DataUnusable(fault) from None
     spec = None
     if job.method["type"] == "reinforcement":
         spec = parse_grader(opened(job.method["reinforcement"]["grader"], job.project_id, get_settings()))
     train_rows, valid_rows = [*rows, []][:2]
-    config = read_config({**(job.config or {}), "model_path": _base_folder(job.model, model, folder)})
+    folders = {
+        "model_path": _base_folder(job.model, model, folder),
+        "origin_path": folder_if_there(origin, folder / "origin"),
+    }
+    config = read_config({**(job.config or {}), **folders})
+    provenance.note(claim, config, [*zip(data_files, rows, strict=True), (canary, texts)])
     if isinstance(config, TrainConfig) and config.validation_split:
         train_rows, valid_rows = hold_out(train_rows, config.validation_split, config.seed)
-    return Work(config, train_rows, valid_rows, spec, job.project_id)
+    return Work(config, train_rows, valid_rows, texts, spec, job.project_id)
 
 
 def _base_folder(name: str, model: Model | None, folder: Path) -> str:

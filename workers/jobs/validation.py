@@ -46,11 +46,13 @@ from methods.tuning_rows import row_check
 from workers.jobs import tuning_validation
 from workers.jobs.attempt import Exit
 from workers.jobs.job_data import (
+    CANARY,
     SCRATCH,
     TRAINING,
     VALIDATION,
     DataFile,
     JobInvalid,
+    canary_rows,
     find_file,
     operators_limits,
     rows_of,
@@ -151,6 +153,7 @@ def _check(claim: Claim, scratch: Path) -> Checked:
         model = models.find(db, job.project_id, job.model)
         training = find_file(db, TRAINING, job.training_file)
         validation = find_file(db, VALIDATION, job.validation_file) if job.validation_file else None
+        canary = find_file(db, CANARY, job.canary_file) if job.canary_file else None
     folder = model_folder(job.model, model, scratch)
     shape = model_shape(job.model, folder)
     method = job.method["type"]
@@ -158,6 +161,7 @@ def _check(claim: Claim, scratch: Path) -> Checked:
     limits, check = operators_limits(), row_check(method)
     train_rows = rows_of(training, check, scratch, **limits)
     valid_rows = rows_of(validation, check, scratch, max_rows=MAX_VALID_ROWS, **limits) if validation else []
+    canary_rows(canary, scratch, **limits)
     if method != "reinforcement":
         _enter(claim, "rendering")
         resolved = tuning_validation.resolve(

@@ -1,4 +1,4 @@
-"""Measurements of a policy: its reward on the rows that it is judged by, and its exact KL to the base."""
+"""Measurements of a policy: its reward on the rows that it is judged by."""
 
 from __future__ import annotations
 
@@ -7,24 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
 from graders import Grade
-from methods.train_config import TrainConfig
-from workers.training.base.distributed import ALONE, World
-from workers.training.base.types import Group, Prompt, Split
-from workers.training.model.policy import Policy
-from workers.training.passes.forward import (
-    Batch,
-    PackedCompletion,
-    completion_states,
-    make_batches,
-    per_completion,
-    token_kl,
-)
-from workers.training.sampling.rollout import Sampling, sample_groups
-from workers.training.update import fillers
+from workers.training.base.types import Group, Split
 
 ROWS_FOR_AN_ERROR = 4
 """Validation rows from which on it is said how sure their mean is. Of three rows all differences have the
@@ -93,47 +77,3 @@ class Evaluation:
     def reward(self, split: Split) -> Estimate | None:
         """Returns the mean reward of a split's rows; None if it has none, or none was graded."""
         return mean_of_rows(row_rewards(self.groups.get(split, [])))
-
-
-@torch.no_grad()
-def kl_to_reference(
-    policy: Policy, probe: Sequence[Prompt], config: TrainConfig, world: World = ALONE
-) -> Estimate:
-    """Measures the exact KL(policy || base), in nats per token, on one completion for each probe prompt.
-
-    Completions are sampled from the policy at temperature 1 with the same random numbers every time; the KL
-    is over the whole vocabulary at each of their tokens, at temperature 1 as well whatever the training's
-    temperature, and not over the tokens that a response format allows: what is measured is how far the model
-    has moved. It is the mean over a prompt's tokens, then over prompts, with the standard error over prompts.
-    Each process measures a share of the prompts.
-    """
-    sampling = Sampling(
-        samples=1,
-        max_tokens=config.max_completion_tokens,
-        temperature=1.0,
-        key=("probe", config.seed),
-        stop=config.stop,
-        grammar=policy.grammar,
-    )
-    mine = world.slice(probe)
-    groups = sample_groups(policy, mine, sampling) if mine else []
-    completions = [PackedCompletion(group.prompt, group.completions[0]) for group in groups]
-    batches = make_batches(completions, config.micro_batch_tokens, policy.device) if completions else []
-    means: list[float | None] = [None] * len(completions)
-    for batch in batches:
-        for i, values in zip(batch.indices, per_completion(_batch_kl(policy, batch), batch), strict=True):
-            means[i] = float(values.mean())
-    for batch in fillers(policy, probe[0], len(batches), world):
-        _batch_kl(policy, batch)
-    found = estimate(world.merge(means))
-    assert found is not None, "a run has at least one row"
-    return found
-
-
-def _batch_kl(policy: Policy, batch: Batch) -> Tensor:
-    """Returns the exact KL at each of a batch's completion tokens, (N,) nats."""
-    states = completion_states(policy.model, batch)
-    with policy.reference() as reference:
-        ref_states = completion_states(reference, batch)
-        ref_head = reference.get_output_embeddings()
-        return token_kl(states, policy.model.get_output_embeddings(), ref_states, ref_head)

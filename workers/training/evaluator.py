@@ -70,6 +70,10 @@ class Evaluator:
         """Samples and grades all rows by the policy as it is, with the same random numbers every time."""
         return Evaluation({split: self._measure(split) for split in self._prompts}, self._judging)
 
+    def answers(self, found: Evaluation) -> Sequence[Group]:
+        """Returns the groups that the policy wrote at temperature 1, which need not be sampled again."""
+        return found.groups[found.judging] if self._temperature(found.judging) == 1 else ()
+
     def _measure(self, split: Split) -> list[Group]:
         config = self._config
         sampling = Sampling(

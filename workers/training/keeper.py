@@ -14,18 +14,17 @@ import torch
 
 from methods import metrics as names
 from methods.run_config import RunConfig
-from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
-from workers.training.base.randomness import shuffled
 from workers.training.base.recorder import Recorder
-from workers.training.base.types import Checkpoint, Prompt
+from workers.training.base.types import Checkpoint
 from workers.training.checkpoints import checkpoint_folder, save_checkpoint, to_keep
 from workers.training.collector import Rollouts
-from workers.training.evaluate import Estimate, kl_to_reference
 from workers.training.folders import STATES_KEPT
+from workers.training.good_copy import GoodCopy
 from workers.training.metrics import Clock
 from workers.training.model.policy import Policy
 from workers.training.state import (
+    GOOD,
     Progress,
     load_state,
     prune,
@@ -46,17 +45,14 @@ class Keeper:
         config: RunConfig,
         *,
         total_steps: int,
-        probe: Sequence[Prompt],
         belongs_to: str,
         recorder: Recorder,
         run_dir: Path,
         world: World = ALONE,
     ) -> None:
-        """`probe` are the prompts to choose from; `belongs_to` is the fingerprint of config and data."""
+        """`belongs_to` is the fingerprint of config and data."""
         self.progress = Progress()
         self.total_steps = total_steps
-        chosen = shuffled(len(probe), "probe", config.seed)[: config.kl_probe_size]
-        self.probe = [probe[i] for i in sorted(chosen)]
         self._policy = policy
         self._optimizer = optimizer
         self._config = config
@@ -64,6 +60,8 @@ class Keeper:
         self._recorder = recorder
         self._run_dir = run_dir
         self._world = world
+        self.good: GoodCopy | None = None
+        """What a guard would go back to; None without one."""
         run_dir.mkdir(parents=True, exist_ok=True)
 
     def resume(self) -> Path | None:
@@ -75,6 +73,8 @@ class Keeper:
         if folder is None:
             return None
         self.progress = load_state(folder, self._policy, self._optimizer)
+        if self.good is not None:
+            self.good.resume(folder / GOOD, self.progress.step)
         self._world.wait()
         if self._world.is_main:
             prune(self._run_dir, self.progress.step, self._recorder)
@@ -90,10 +90,6 @@ class Keeper:
             names.TIME_TOTAL: self.progress.seconds,
         }
         self._recorder.metrics(self.progress.step, epoch, {**values, **times, **totals})
-
-    def measure_kl(self, config: TrainConfig) -> Estimate:
-        """Returns the exact KL to the starting policy on the probe set, in nats per token."""
-        return kl_to_reference(self._policy, self.probe, config, self._world)
 
     def keep_checkpoint(self, checkpoint: Checkpoint, judged: Sequence[Judged] = ()) -> None:
         """Writes the checkpoint of this step, tells it, and keeps it while it is among the best.
@@ -128,10 +124,12 @@ class Keeper:
             self._belongs_to,
             pending,
             self._world,
+            None if self.good is None else self.good.unless_of(step),
         )
         self._recorder.state(step, folder)
         # Only now: until then a state that could be resumed counts on the checkpoints.
-        states_kept = 1 if step == self.total_steps else STATES_KEPT
+        is_last = step == self.total_steps or self.progress.guard.is_over
+        states_kept = 1 if is_last else STATES_KEPT
         if self._world.is_main:
             prune(self._run_dir, step, self._recorder, states_kept=states_kept)
 

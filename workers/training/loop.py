@@ -36,6 +36,7 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     world: World = ALONE,
     should_pause: Callable[[], bool] = lambda: False,
+    canary_rows: Sequence[Row] | None = None,
 ) -> RunResult:
     """Trains until the last step, from the last state in `run_dir` if there is one.
 
@@ -44,9 +45,9 @@ def train(
     Asks `should_stop` and `should_pause` before every step, and saves its state if it shall; for a pause it
     makes a checkpoint too. Raises `RunCancelled`, `RunPaused`, or `RunFailed` with a stable code. Every
     process of a world calls it with the same rows and folder; only the main one asks, tells the recorder and
-    writes.
+    writes. `canary_rows` are the user's own texts for the canary; None stands for those of the package.
     """
-    with Run(config, train_rows, valid_rows, grader, recorder, run_dir, world) as run:
+    with Run(config, train_rows, valid_rows, grader, recorder, run_dir, world, canary_rows) as run:
         run.measure_base()
         for step in run.steps():
             if world.broadcast(world.is_main and should_stop()):
@@ -62,7 +63,14 @@ def train(
             rewards = rewards_of(rollouts.trained)
             with run.collector.ahead(step + 1, clock), clock.phase("updating", "updating"):
                 stats = update_policy(
-                    run.policy, run.optimizer, rollouts.trained, rewards, config, step, world
+                    run.policy,
+                    run.optimizer,
+                    rollouts.trained,
+                    rewards,
+                    run.watch.config_now(),
+                    step,
+                    world,
+                    run.progress.guard.lr_scale,
                 )
             run.check_update(step, stats)
             values = (

@@ -107,11 +107,6 @@ def evaluation_metrics(found: Evaluation, judged: Judged | None) -> dict[str, fl
     return values
 
 
-def kl_metrics(kl: Estimate) -> dict[str, float]:
-    """Returns the exact KL on the probe set, in nats per token."""
-    return _estimate(names.KL_PROBE_MEAN, names.KL_PROBE_STDERR, kl)
-
-
 def _split_metrics(split: Split, groups: Sequence[Group]) -> dict[str, float]:
     grades = [grade for group in groups for grade in group.grades]
     completions = [completion for group in groups for completion in group.completions]

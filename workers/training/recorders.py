@@ -10,13 +10,13 @@ from typing import Any, Literal, TextIO
 
 from methods import metrics as names
 from workers.training.base.recorder import Phase, Recorder
-from workers.training.base.types import Checkpoint, Group, Split
+from workers.training.base.types import Action, Checkpoint, Group, Split
 
 log = logging.getLogger(__name__)
 
 
 class JsonlRecorder:
-    """Appends to `metrics.jsonl`, `rollouts.jsonl`, `checkpoints.jsonl` and `notes.jsonl` in a folder.
+    """Appends to `metrics.jsonl`, `rollouts.jsonl`, `checkpoints.jsonl`, `actions.jsonl` and `notes.jsonl`.
 
     Each line holds its step. For a run that resumes after `resumed_step` (-1: it starts anew), it first drops
     the lines of later steps, which will be told again.
@@ -25,7 +25,7 @@ class JsonlRecorder:
     def __init__(self, folder: Path, *, resumed_step: int = -1) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("metrics", "rollouts", "checkpoints"):
+        for name in ("metrics", "rollouts", "checkpoints", "actions"):
             _truncate(folder / f"{name}.jsonl", resumed_step)
 
     def phase(self, phase: Phase) -> None:
@@ -70,6 +70,10 @@ class JsonlRecorder:
     def pausing(self, message: str) -> None:
         """Appends the sentence as a warning."""
         self.note("warn", message)
+
+    def action(self, action: Action) -> None:
+        """Appends what the run did of its own accord."""
+        self._append("actions", {**vars(action), "figures": dict(action.figures)})
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Appends a sentence and its level."""
@@ -125,6 +129,10 @@ class ConsoleRecorder:
         """Prints the sentence as a warning."""
         self.note("warn", message)
 
+    def action(self, action: Action) -> None:
+        """Prints what the run did of its own accord."""
+        self._print(f"  {action.message}")
+
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Prints a sentence and its level."""
         self._print(f"  {level}: {message}")
@@ -172,6 +180,10 @@ class FanOut:
         """Tells all."""
         self._tell("pausing", message)
 
+    def action(self, action: Action) -> None:
+        """Tells all."""
+        self._tell("action", action)
+
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Tells all."""
         self._tell("note", level, message)
@@ -210,6 +222,9 @@ class Silent:
         """Tells nobody."""
 
     def pausing(self, message: str) -> None:
+        """Tells nobody."""
+
+    def action(self, action: Action) -> None:
         """Tells nobody."""
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:

@@ -20,8 +20,10 @@ from workers.training.collector import Collector
 from workers.training.endings import Endings
 from workers.training.evaluate import Evaluation
 from workers.training.evaluator import Evaluator
+from workers.training.good_copy import GoodCopy
 from workers.training.keeper import Keeper
-from workers.training.metrics import Clock, evaluation_metrics, kl_metrics, total_usage_metrics
+from workers.training.measures.drift import Drift, DriftMeter
+from workers.training.metrics import Clock, evaluation_metrics, total_usage_metrics
 from workers.training.model.policy import Policy
 from workers.training.passes.forward import why_padded
 from workers.training.prompts import make_prompts
@@ -38,6 +40,7 @@ from workers.training.state import Progress, fingerprint, load_pending
 from workers.training.trust.selection import Judged, Look, judge
 from workers.training.trust.verdict import smallest_gain, verdict
 from workers.training.update import UpdateStats, make_optimizer
+from workers.training.watch import Watch, leaves_checkpoint
 
 NON_FINITE_LIMIT = 3
 """Updates skipped in a row, because loss or gradient was not finite, that fail the run. Chosen, not
@@ -63,7 +66,9 @@ class Run:
         recorder: Recorder,
         run_dir: Path,
         world: World = ALONE,
+        canary_rows: Sequence[Row] | None = None,
     ) -> None:
+        """`canary_rows` are the user's own texts for the canary; None stands for those of the package."""
         self.recorder: Recorder = recorder if world.is_main else Silent()
         self.recorder.phase("loading")
         self.config = config
@@ -79,11 +84,13 @@ class Run:
             self.optimizer,
             config,
             total_steps=self.total_steps,
-            probe=self.valid_prompts or self.train_prompts,
             belongs_to=fingerprint(config, train_rows, valid_rows),
             recorder=self.recorder,
             run_dir=run_dir,
             world=world,
+        )
+        self.drift = DriftMeter(
+            self.policy, self.valid_prompts or self.train_prompts, config, world, canary_rows
         )
         self.graders = GradePool(grader, threads=config.grade_concurrency, timeout=config.grade_seconds)
         self.collector = Collector(
@@ -93,6 +100,9 @@ class Run:
             self.policy, self.valid_prompts, self.train_prompts, self.graders, config, world
         )
         self.endings = Endings(config, self.total_steps, self.recorder, world)
+        self.watch = Watch(self.keeper, config, self.recorder)
+        if config.guard == "act":
+            self.keeper.good = GoodCopy(self.policy, self.optimizer, world)
         state = self.keeper.resume()
         pending = load_pending(state, self.train_prompts) if state is not None else None
         self.collector.resume(self.progress.visits, pending)
@@ -117,7 +127,7 @@ class Run:
 
     def steps(self) -> Iterator[int]:
         """Yields the steps that are left, until the last one or until something ends the run early."""
-        while self.progress.step < self.total_steps and self.progress.ended is None:
+        while self.progress.step < self.total_steps and not self.is_over:
             yield self.progress.step + 1
 
     def check_grades(self, step: int, groups: Sequence[Group]) -> None:
@@ -150,16 +160,24 @@ class Run:
         """Counts tokens and notes a skipped update. Raises `NonFinite` after too many in a row."""
         self.progress.trained_tokens += stats.trained_tokens
         self._check_mismatch(step, stats)
+        self.watch.updated(stats.values)
         if stats.is_finite:
             self.progress.non_finite_in_a_row = 0
             return
         self.progress.non_finite_in_a_row += 1
-        if self.progress.non_finite_in_a_row >= NON_FINITE_LIMIT:
+        if self.progress.non_finite_in_a_row >= NON_FINITE_LIMIT and not self._is_guarded:
             raise NonFinite(
                 f"Loss or gradient was not finite {NON_FINITE_LIMIT} steps in a row, last at step {step}."
                 " A lower learning rate may help."
             )
-        self.recorder.note("warn", f"Step {step}: loss or gradient was not finite; the update was skipped.")
+        if self.config.guard != "act":  # whose action says it
+            message = f"Step {step}: loss or gradient was not finite; the update was skipped."
+            self.recorder.note("warn", message)
+
+    @property
+    def _is_guarded(self) -> bool:
+        """Says whether the guard answers for updates that are not finite: not if there was never another."""
+        return self.config.guard == "act" and self.progress.guard.has_updated
 
     def _check_mismatch(self, step: int, stats: UpdateStats) -> None:
         gap = stats.values.get(names.SAMPLER_MISMATCH, 0.0)
@@ -189,24 +207,37 @@ class Run:
         ends = budget is not None and self.config.on_budget == "finish"
         is_checkpoint = step % self.config.eval_interval == 0 or step == self.total_steps or ends
         measured = None
+        is_called = self.watch.is_called(step, values)
         if is_checkpoint:
             measured = self._measure(step, clock)
             self.progress.looks.append(measured.look)
             values |= measured.values
             budget = budget or self.endings.spent_budget(self.progress, clock)
-        values |= total_usage_metrics(self.progress.grader_usage)
+        elif is_called:
+            with clock.phase("validating", "eval"):
+                values |= Drift(self.drift.measure_kl(), None).metrics()
+        action, guarded = self.watch.decide(step, values, measured and measured.look.rows)
+        values |= guarded | total_usage_metrics(self.progress.grader_usage)
         self.keeper.tell(self.epoch(step), values, clock)
         if step > 0:
             for hint in self.progress.hints.after(step, self.total_steps, values, self.config):
                 self.recorder.note("warn", hint)
+        self.watch.tell(step, values, action)
         if budget is not None:
             self.endings.obey(budget, self.progress)
-        elif measured is not None:
+        elif measured is not None and action is None:  # what the guard turns back is not level
             self.endings.end_if_level(self.progress)
-        if measured is not None:
+        if measured is not None and leaves_checkpoint(action):
             self.keeper.keep_checkpoint(measured.checkpoint, measured.judged)
-        if is_checkpoint or step % self.config.save_state_every == 0:
+        if self.watch.carry_out(step, action):
+            self.collector.pending = None  # sampled by the policy that was given up
+        if is_checkpoint or step % self.config.save_state_every == 0 or self.is_over:
             self.save()
+
+    @property
+    def is_over(self) -> bool:
+        """Says whether the run ends after this step, before the last one."""
+        return self.progress.guard.is_over or self.progress.ended is not None
 
     def result(self) -> RunResult:
         """Returns what is to be delivered, and what is said of it."""
@@ -234,8 +265,8 @@ class Run:
         """Measures the policy as it is, and compares it with the base and all checkpoints before."""
         self.world.check_same(self.policy.trained().values())
         with clock.phase("validating", "eval"):
-            kl = self.keeper.measure_kl(self.config)
             found = self.evaluator.measure()
+            drift = self.drift.measure(self.evaluator.answers(found))
         for split, groups in found.groups.items():
             self._count_spent(groups)
             self.recorder.rollouts(split, step, self.epoch(step), groups)
@@ -243,6 +274,7 @@ class Run:
         if step == 0:
             self._note_start(found)
             self._tell_smallest_gain(found)
+        kl = drift.kl.start.per_token
         look = Look(step, kl.mean, tuple(found.rows))
         judged = judge([*self.progress.looks, look], self.config.seed)
         last = judged[-1] if judged and judged[-1].step == step else None
@@ -250,12 +282,13 @@ class Run:
             self.keeper.checkpoint_folder(), step, self.epoch(step), kl, found.reward("valid"), last
         )
         greedy = found.reward("greedy")
+        checkpoint.extra.update(drift.extra())
         checkpoint.extra.update(
             {"basis": self.evaluator.basis, "greedy_reward": greedy.mean if greedy else None}
         )
         if last is not None:
             checkpoint.extra.update({"p": last.p, "low": last.low, "high": last.high})
-        return _Measured(checkpoint, look, judged, evaluation_metrics(found, last) | kl_metrics(kl))
+        return _Measured(checkpoint, look, judged, evaluation_metrics(found, last) | drift.metrics())
 
     def _note_start(self, found: Evaluation) -> None:
         """Lets completions of the base to training rows count among the first ones, where they may differ."""

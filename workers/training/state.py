@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,18 @@ from workers.training.collector import Rollouts
 from workers.training.folders import PARTIAL, STATES_KEPT, FolderDamaged, publish, read_manifest
 from workers.training.hints import Hints
 from workers.training.model.policy import Policy
-from workers.training.model.sharding import gather_whole, like
+from workers.training.model.sharding import gather_whole
+from workers.training.optimizer_state import load_optimizer, optimizer_tensors
 from workers.training.trust.flat_reward import FlatStart
+from workers.training.trust.guard import Guard, guard_from_json
+from workers.training.trust.kl_control import KlController
 from workers.training.trust.selection import Look
 from workers.training.visits import Visits
 
-WHERE_IT_RUNS = {"model_path", "device", "processes", "sharding"}
+GOOD = "good.safetensors"
+"""The weights and the optimizer of the last good state, where the state's own are later ones."""
+
+WHERE_IT_RUNS = {"model_path", "origin_path", "device", "processes", "sharding"}
 SINCE_0_1_0 = {
     "kl_probe_samples",
     "eval_temperature",
@@ -50,6 +56,7 @@ SINCE_0_1_0 = {
     "early_stop_evals",
     "allow_flat_reward",
     "kl_target",
+    "kl_target_share",
     "guard",
     "guard_kl",
     "guard_kl_share",
@@ -75,6 +82,8 @@ class Progress:
         has_graded: some completion has got a grade.
         non_finite_in_a_row: skipped updates in a row.
         hints: how long what may be hinted at has lasted.
+        controller: by how much the KL target has raised beta.
+        guard: what the guard has seen and done.
         is_mismatch_noted: the person was told that sampler and trainer disagree.
         seconds: how long the finished steps took.
         grader_usage: tokens that graders' models have read and written so far, by model.
@@ -93,6 +102,8 @@ class Progress:
     has_graded: bool = False
     non_finite_in_a_row: int = 0
     hints: Hints = field(default_factory=Hints)
+    controller: KlController = field(default_factory=KlController)
+    guard: Guard = field(default_factory=Guard)
     is_mismatch_noted: bool = False
     seconds: float = 0.0
     grader_usage: dict[str, TokenUsage] = field(default_factory=dict)
@@ -146,21 +157,24 @@ def save_state(
     belongs_to: str,
     pending: Rollouts | None = None,
     world: World = ALONE,
+    good: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Saves the state after `progress.step`, with the next step's rollouts if they were sampled ahead.
 
-    It is atomic; older states stay until `prune`. It is collective: the main process writes, all go on when
-    it has.
+    `good` is what the guard would go back to, if that differs. It is atomic; older states stay until `prune`.
+    It is collective: the main process writes, all go on when it has.
     """
     trained = gather_whole(policy.trained(), world)
-    optimizer_tensors = gather_whole(_optimizer_tensors(policy, optimizer), world)
+    moments = gather_whole(optimizer_tensors(policy, optimizer), world)
 
     def write(folder: Path) -> None:
         save_file(_contiguous(trained), folder / "trained.safetensors")
-        save_file(_contiguous(optimizer_tensors), folder / "optimizer.safetensors")
+        save_file(_contiguous(moments), folder / "optimizer.safetensors")
         save_file(_generator_tensors(), folder / "generators.safetensors")
         facts = {**asdict(progress), "kept": [checkpoint_to_json(kept) for kept in progress.kept]}
         (folder / "progress.json").write_text(json.dumps(facts, allow_nan=False))
+        if good is not None:
+            save_file(dict(good), folder / GOOD)
         if pending is not None:
             (folder / "pending.json").write_text(json.dumps(_rollouts_to_json(pending)))
 
@@ -205,7 +219,7 @@ def usable_state(run_dir: Path, belongs_to: str, recorder: Recorder) -> Path | N
 def load_state(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> Progress:
     """Puts a state back that `newest_state` found whole."""
     policy.load_trained(load_file(folder / "trained.safetensors"))
-    _load_optimizer(policy, optimizer, load_file(folder / "optimizer.safetensors"))
+    load_optimizer(policy, optimizer, load_file(folder / "optimizer.safetensors"))
     _load_generators(load_file(folder / "generators.safetensors"))
     return _read_progress(folder)
 
@@ -250,6 +264,8 @@ def _read_progress(folder: Path) -> Progress:
             "hints": Hints(**facts.get("hints", {})),
             "visits": Visits(**facts.get("visits", {})),
             "start": FlatStart(**facts.get("start", {})),
+            "controller": KlController(**facts.get("controller", {})),
+            "guard": guard_from_json(facts.get("guard", {})),
         }
         return Progress(**{**facts, **rebuilt})
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -308,27 +324,6 @@ def _usage_from_json(facts: dict[str, dict[str, int]]) -> dict[str, TokenUsage]:
 
 def _failure_from_json(facts: dict[str, str]) -> Failure:
     return Failure(FailureKind(facts["kind"]), facts["message"])
-
-
-def _optimizer_tensors(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Returns AdamW's moments and counts as "name/key"; nothing before the first update."""
-    return {
-        f"{name}/{key}": value
-        for name, weight in policy.trained().items()
-        for key, value in optimizer.state.get(weight, {}).items()
-    }
-
-
-def _load_optimizer(policy: Policy, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    optimizer.state.clear()
-    weights = policy.trained()
-    for full_name, value in tensors.items():
-        name, _, key = full_name.rpartition("/")
-        weight = weights[name]
-        if key == "step":  # a number of the whole weight; on the CPU but for the fused AdamW
-            optimizer.state[weight][key] = value.to(weight.device if optimizer.defaults["fused"] else "cpu")
-        else:
-            optimizer.state[weight][key] = like(value, weight)
 
 
 def _generator_tensors() -> dict[str, Tensor]:

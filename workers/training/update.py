@@ -78,12 +78,14 @@ def update_policy(
     config: TrainConfig,
     step: int,
     world: World = ALONE,
+    lr_scale: float = 1.0,
 ) -> UpdateStats:
     """Makes `config.updates_per_step` updates with these groups, or none if nothing can be learnt from them.
 
     Every process is given all groups and computes its share; gradients are added up, so that the update does
     not depend on how many there are. Weights are left alone when loss or gradient is not finite. The sampling
-    copy, which may be in use at this moment, follows when `policy.sync_rollout` is called.
+    copy, which may be in use at this moment, follows when `policy.sync_rollout` is called. `lr_scale`
+    multiplies the learning rates.
     """
     learnable = find_learnable(groups, rewards, config)
     if learnable is None or (learnable.is_kl_alone and not optimizer.state):
@@ -102,10 +104,10 @@ def update_policy(
     ]
     forwarded = sum(world.gather(sum(batch.n_forwarded for batch in batches)))
     stats = UpdateStats({**learnable.measured, **targets.measured}, forwarded * config.updates_per_step)
-    warm = warm_up(config, step)
+    warm = warm_up(config, step) * lr_scale
     for param_group in optimizer.param_groups:
         param_group["lr"] = warm * param_group["peak_lr"]
-    stats.values[names.LEARNING_RATE] = warm * config.learning_rate
+    stats.values |= {names.LEARNING_RATE: warm * config.learning_rate, names.BETA: config.beta}
     of_policy, of_head = _split_weights(policy)
     for update in range(config.updates_per_step):
         metrics = UpdateMetrics()

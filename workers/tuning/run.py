@@ -23,7 +23,8 @@ from workers.training.base.recorder import Recorder
 from workers.training.base.types import Checkpoint
 from workers.training.checkpoints import make_checkpoint
 from workers.training.keeper import Keeper
-from workers.training.metrics import Clock, kl_metrics
+from workers.training.measures.drift import DriftMeter
+from workers.training.metrics import Clock
 from workers.training.model.policy import Policy
 from workers.training.result import RunResult
 from workers.training.state import Progress, fingerprint
@@ -55,6 +56,7 @@ def tune(
     run_dir: Path,
     should_stop: Callable[[], bool] = _never,
     should_pause: Callable[[], bool] = _never,
+    canary_rows: Sequence[Row] | None = None,
 ) -> RunResult:
     """Trains until the last epoch, from the last state in `run_dir` if there is one.
 
@@ -62,7 +64,9 @@ def tune(
     makes a checkpoint too. Raises `RunCancelled`, `RunPaused`, or `RunFailed` with a stable code.
     """
     with temporary_files_in(run_dir / SCRATCH):
-        run = TuneRun(config, train_rows, valid_rows, recorder, run_dir, should_stop, should_pause)
+        run = TuneRun(
+            config, train_rows, valid_rows, recorder, run_dir, should_stop, should_pause, canary_rows
+        )
         for epoch in range(run.progress.step // config.eval_interval + 1, config.n_epochs + 1):
             run.train_epoch(epoch)
             run.end_epoch(epoch)
@@ -82,6 +86,7 @@ class TuneRun:
         run_dir: Path,
         should_stop: Callable[[], bool],
         should_pause: Callable[[], bool],
+        canary_rows: Sequence[Row] | None = None,
     ) -> None:
         recorder.phase("loading")
         self.config = config
@@ -103,11 +108,12 @@ class TuneRun:
             self.optimizer,
             config,
             total_steps=self.total_steps,
-            probe=probe_prompts(self.valid_examples or self.train_examples),
             belongs_to=fingerprint(config, train_rows, valid_rows),
             recorder=recorder,
             run_dir=run_dir,
         )
+        probe = probe_prompts(self.valid_examples or self.train_examples)
+        self.drift = DriftMeter(self.policy, probe, self.engine_config, canary_rows=canary_rows)
         self._reference = self._reference_scores()
         self._clock = Clock(recorder)
         self._values: dict[str, float] = {}
@@ -192,12 +198,15 @@ class TuneRun:
         """Measures the policy as it is."""
         step = self.progress.step
         with self._clock.phase("validating", "eval"):
-            kl = self.keeper.measure_kl(self.engine_config)
-            self._values |= kl_metrics(kl)
+            drift = self.drift.measure()
+            self._values |= drift.metrics()
             if with_validation and self.valid_examples:
                 self._values |= _named("valid", self._measure(self._valid_batch(step)))
                 self._values |= _named("full_valid", self._measure(range(len(self.valid_examples))))
-        return make_checkpoint(self.keeper.checkpoint_folder(), step, epoch, kl, None)
+        folder = self.keeper.checkpoint_folder()
+        checkpoint = make_checkpoint(folder, step, epoch, drift.kl.start.per_token, None)
+        checkpoint.extra.update(drift.extra())
+        return checkpoint
 
     def _tell(self) -> None:
         self.keeper.tell(self._epoch(), self._values, self._clock)

@@ -10,7 +10,7 @@ from typing import Any
 from graders import Failure, FailureKind, Grade, Sample
 from methods.rows import Row
 from methods.train_config import TrainConfig
-from workers.training.base.types import Checkpoint, Completion, Group, Prompt, Split
+from workers.training.base.types import Action, Checkpoint, Completion, Group, Prompt, Split
 
 TIMES = ("time/", "grades/train_seconds_mean", "grades/valid_seconds_mean")
 
@@ -63,6 +63,9 @@ class ListRecorder:
     def pausing(self, message: str) -> None:
         self.told.append(("pausing", message))
 
+    def action(self, action: Action) -> None:
+        self.told.append(("action", action))
+
     def note(self, level: str, message: str) -> None:
         self.told.append(("note", level, message))
 
@@ -81,7 +84,18 @@ class ListRecorder:
         }
 
 
-TOLD = {"phase", "metrics", "rollouts", "checkpoint", "snapshot", "dropped", "state", "note", "pausing"}
+TOLD = {
+    "phase",
+    "metrics",
+    "rollouts",
+    "checkpoint",
+    "snapshot",
+    "dropped",
+    "state",
+    "pausing",
+    "action",
+    "note",
+}
 
 
 class Killed(BaseException):

@@ -15,8 +15,8 @@ from tests.workers.training.support import make_config
 from workers.training import update
 from workers.training.advantages import compared_completions
 from workers.training.base.types import Group, Prompt
-from workers.training.evaluate import kl_to_reference
 from workers.training.learnable import held_completions, overlong_punishment
+from workers.training.measures.kl_probe import probe_kl
 from workers.training.model.policy import Policy
 from workers.training.rewards import Rewards
 from workers.training.sampling.rollout import Sampling, sample_groups
@@ -194,11 +194,11 @@ def test_the_kl_goes_on_acting_where_rewards_have_no_spread(sharp, algorithm):
 
     some = make_rewards(n_prompts=64, group=2)
     make_step(1, some)
-    before = kl_to_reference(policy, prompts, config).mean
+    before = probe_kl(policy, prompts, config).start.per_token.mean
     assert make_step(2, constant_like(some), config.model_copy(update={"beta": 0.0})) == {}
     for step in range(2, 8):
         assert make_step(step, constant_like(some))["kl/reference"] > 0
-    assert kl_to_reference(policy, prompts, config).mean < 0.8 * before
+    assert probe_kl(policy, prompts, config).start.per_token.mean < 0.8 * before
 
 
 @pytest.mark.parametrize("aggregation", ["token", "sequence", "constant"])

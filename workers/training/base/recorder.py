@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from workers.training.base.types import Checkpoint, Group, Split
+from workers.training.base.types import Action, Checkpoint, Group, Split
 
 Phase = Literal["loading", "sampling", "grading", "updating", "validating", "saving"]
 
@@ -52,6 +52,9 @@ class Recorder(Protocol):
 
     def pausing(self, message: str) -> None:
         """Takes note that the run pauses by itself before its next step, and why, as a sentence."""
+
+    def action(self, action: Action) -> None:
+        """Takes what the run did of its own accord, or would have done. At most one for a step."""
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Takes a sentence for the person who follows the run."""

@@ -93,3 +93,26 @@ class Checkpoint:
     advantage_over_base: float | None
     advantage_stderr: float | None
     extra: dict[str, float | str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Action:
+    """Says what a run has done of its own accord, beside training, or would have done.
+
+    Attributes:
+        step: the step after which.
+        number: counts a run's actions from 1, those that were not carried out too.
+        kind: what was done, such as "roll_back".
+        reason: what for, such as "kl".
+        message: both in sentences, for the person who follows the run.
+        figures: the numbers that led to it, with the `threshold` that was crossed.
+        is_done: it was carried out; else it was only told.
+    """
+
+    step: int
+    number: int
+    kind: str
+    reason: str
+    message: str
+    figures: Mapping[str, float]
+    is_done: bool = True

@@ -1,0 +1,147 @@
+"""The ability canary: what a policy has forgotten of text that has nothing to do with its task.
+
+A small frozen set of texts lies beside this module: prose, talk, code and numbers. The loss on them rises
+when training wears away what the model could do before. A job may bring a file of its own instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from methods.canary_rows import MOST_TEXTS, check_canary_row
+from methods.rows import Row, read_rows
+from methods.train_config import TrainConfig
+from workers.training.base.distributed import ALONE, World
+from workers.training.base.types import Completion, Prompt
+from workers.training.evaluate import Estimate, estimate
+from workers.training.model.policy import Policy
+from workers.training.passes.forward import (
+    Batch,
+    PackedCompletion,
+    completion_states,
+    make_batches,
+    per_completion,
+    token_logprobs,
+)
+from workers.training.prompts import as_template_message
+from workers.training.row_faults import RowFaults
+from workers.training.update import fillers
+
+BUILT_IN = Path(__file__).with_name("canary.jsonl")
+
+MOST_TOKENS = 4096
+"""Tokens of all texts together, the same share for each. Chosen for its cost: with cherry-nano a canary takes
+about a tenth of the time of one step.
+"""
+
+
+class CanaryLoss(NamedTuple):
+    """Holds the loss in nats per token, the mean over texts, and by how much it is above the start's."""
+
+    loss: Estimate
+    over_base: Estimate
+
+
+class Canary:
+    """Measures one run's policy again and again on the same texts. Its calls are collective."""
+
+    def __init__(
+        self, policy: Policy, config: TrainConfig, world: World = ALONE, rows: Sequence[Row] | None = None
+    ) -> None:
+        """`rows` are the user's own; None stands for those of the package. Raises `PromptInvalid`."""
+        self._policy = policy
+        self._config = config
+        self._world = world
+        chosen = read_rows(BUILT_IN, check=check_canary_row) if rows is None else rows
+        self._texts = world.slice(cut_texts(chosen, policy.tokenizer, policy.context))
+        self._base: list[float] | None = None
+
+    @torch.no_grad()
+    def measure(self) -> CanaryLoss | None:
+        """Returns the loss of the policy as it is; None where no text has the two tokens that it takes."""
+        if self._base is None:
+            with self._policy.reference() as start:
+                self._base = self._losses(start)
+        losses = self._losses(self._policy.model)
+        loss = estimate(losses)
+        over_base = estimate([now - before for now, before in zip(losses, self._base, strict=True)])
+        return CanaryLoss(loss, over_base) if loss and over_base else None
+
+    def _losses(self, model: Any) -> list[float]:
+        """Returns each text's mean loss over its tokens, in every process."""
+        pieces = [(i, piece) for i, text in enumerate(self._texts) for piece in text]
+        packed = [as_completion(piece) for _, piece in pieces]
+        budget, device = self._config.micro_batch_tokens, self._policy.device
+        batches = make_batches(packed, budget, device) if packed else []
+        sums, counts = [0.0] * len(self._texts), [0] * len(self._texts)
+        for batch in batches:
+            for k, values in zip(batch.indices, per_completion(_logprobs(model, batch), batch), strict=True):
+                sums[pieces[k][0]] -= float(values.double().sum())
+                counts[pieces[k][0]] += len(values)
+        filler = Prompt(0, {}, (self._policy.end_ids[0],))
+        for batch in fillers(self._policy, filler, len(batches), self._world):
+            _logprobs(model, batch)
+        return self._world.merge([total / n for total, n in zip(sums, counts, strict=True)])
+
+
+def _logprobs(model: Any, batch: Batch) -> Tensor:
+    states = completion_states(model, batch)
+    return token_logprobs(states, model.get_output_embeddings(), batch.targets, 1.0)[0]
+
+
+def as_completion(tokens: Sequence[int]) -> PackedCompletion:
+    """Returns a text as a forward pass takes it: its first token is given, the others are to be predicted."""
+    learned = tuple(tokens[1:])
+    completion = Completion(learned, (0.0,) * len(learned), text="", finish_reason="length")
+    return PackedCompletion(Prompt(0, {}, tuple(tokens[:1])), completion)
+
+
+def cut_texts(rows: Sequence[Row], tokenizer: Any, context: int) -> list[list[list[int]]]:
+    """Returns the pieces of each text: its first tokens, in as many pieces as the model's context asks for.
+
+    Texts of a single token, of which nothing can be predicted, are left out.
+    """
+    each = max(2, MOST_TOKENS // max(len(rows), 1))
+    texts = [list(_pieces(tokens[:each], context)) for tokens in _tokenised(rows[:MOST_TEXTS], tokenizer)]
+    return [pieces for pieces in texts if pieces]
+
+
+def _pieces(tokens: Sequence[int], context: int) -> Iterator[list[int]]:
+    """Yields even pieces of at most `context` tokens."""
+    n_pieces = math.ceil(len(tokens) / context)
+    size = math.ceil(len(tokens) / max(n_pieces, 1))
+    for first in range(0, len(tokens), max(size, 1)):
+        if len(piece := list(tokens[first : first + size])) > 1:
+            yield piece
+
+
+def _tokenised(rows: Sequence[Row], tokenizer: Any) -> list[list[int]]:
+    """Returns the tokens of texts, and of conversations as the model's chat template writes them."""
+    faults = RowFaults("canary", len(rows))
+    found: list[list[int]] = []
+    for row in rows:
+        try:
+            found.append(_tokens(row.item, tokenizer))
+        except MemoryError:
+            raise
+        except Exception as error:  # a template is a program of its own and may refuse a row in any way
+            faults.refused(row, error)
+    faults.check(lambda whose, n: f"{whose} text has {n:,} tokens")
+    return found
+
+
+def _tokens(item: Any, tokenizer: Any) -> list[int]:
+    if "text" in item:
+        tokens: list[int] = tokenizer(item["text"])["input_ids"]
+        return tokens
+    messages = [as_template_message(message) for message in item["messages"]]
+    rendered: list[int] = tokenizer.apply_chat_template(
+        messages, tools=item.get("tools"), add_generation_prompt=False, tokenize=True, return_dict=False
+    )
+    return rendered
