@@ -8,8 +8,6 @@ from typing import Any, NamedTuple, Self
 
 from graders import Grader
 from graders.types import add_usages
-from methods import metrics as names
-from methods.rewards import scale_of
 from methods.rows import Row
 from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
@@ -17,6 +15,7 @@ from workers.training.base.recorder import Recorder
 from workers.training.base.types import Checkpoint, Group, Split
 from workers.training.checkpoints import make_checkpoint
 from workers.training.collector import Collector
+from workers.training.endings import Endings
 from workers.training.evaluate import Evaluation
 from workers.training.evaluator import Evaluator
 from workers.training.good_copy import GoodCopy
@@ -36,9 +35,7 @@ from workers.training.rewards import (
     nothing_graded,
 )
 from workers.training.state import Progress, fingerprint, load_pending
-from workers.training.trust.budgets import SpentBudget, find_spent_budget, spent_so_far
-from workers.training.trust.early_stop import find_level
-from workers.training.trust.ending import EARLY_STOP, GUARD, budget_in_words, level_in_words
+from workers.training.trust.ending import GUARD
 from workers.training.trust.selection import Judged, Look, judge
 from workers.training.trust.verdict import smallest_gain, verdict
 from workers.training.update import UpdateStats, make_optimizer
@@ -62,8 +59,6 @@ class Run:
         """`canary_rows` are the user's own texts for the canary; None stands for those of the package."""
         self.recorder: Recorder = recorder if world.is_main else Silent()
         self.recorder.phase("loading")
-        self.is_pausing = False
-        """Whether a spent budget makes the run pause before its next step."""
         self.config = config
         self.world = world
         self.policy = Policy.load(config, world)
@@ -92,6 +87,7 @@ class Run:
         self.evaluator = Evaluator(
             self.policy, self.valid_prompts, self.train_prompts, self.graders, config, world
         )
+        self.endings = Endings(config, self.total_steps, self.recorder, world)
         self.watch = Watch(self.keeper, config, self.recorder)
         if config.guard == "act":
             self.keeper.good = GoodCopy(self.policy, self.optimizer, world)
@@ -166,7 +162,7 @@ class Run:
         Where a budget is used up or evaluations are level, the run ends with this step, or pauses after it.
         """
         self.progress.step = step
-        budget = self._spent_budget(step, clock)
+        budget = self.endings.spent_budget(self.progress, clock)
         ends = budget is not None and self.config.on_budget == "finish"
         is_checkpoint = step % self.config.eval_interval == 0 or step == self.total_steps or ends
         measured = None
@@ -175,6 +171,7 @@ class Run:
             measured = self._measure(step, clock)
             self.progress.looks.append(measured.look)
             values |= measured.values
+            budget = budget or self.endings.spent_budget(self.progress, clock)
         elif is_called:
             with clock.phase("validating", "eval"):
                 values |= Drift(self.drift.measure_kl(), None).metrics()
@@ -188,9 +185,9 @@ class Run:
         if self.watch.guard.is_over:
             self.progress.ended = GUARD
         elif budget is not None:
-            self._obey(step, budget)
-        elif measured is not None and action is None:
-            self._stop_if_level(step)
+            self.endings.obey(budget, self.progress)
+        elif measured is not None and action is None:  # what the guard turns back is not level
+            self.endings.end_if_level(self.progress)
         self.watch.tell(step, values, action)
         if measured is not None and leaves_checkpoint(action):
             self.keeper.keep_checkpoint(measured.checkpoint, measured.judged)
@@ -198,52 +195,6 @@ class Run:
             self.collector.pending = None  # sampled by the policy that was given up
         if is_checkpoint or step % self.config.save_state_every == 0 or self.progress.ended:
             self.save()
-
-    def _spent_budget(self, step: int, clock: Clock) -> SpentBudget | None:
-        """Returns a budget that is used up; None at the last step, where it changes nothing any more."""
-        if step == self.total_steps:
-            return None
-        spent = self._spent(self.progress.seconds + clock.metrics()[names.TIME_STEP])
-        found = find_spent_budget(self.config, spent, self.progress.spent_before)
-        return self.world.broadcast(found)  # the processes' clocks differ
-
-    def _spent(self, seconds: float) -> dict[str, float]:
-        progress = self.progress
-        return spent_so_far(
-            self.config,
-            seconds=seconds,
-            sampled_tokens=progress.sampled_tokens,
-            usage=progress.grader_usage,
-        )
-
-    def _obey(self, step: int, budget: SpentBudget) -> None:
-        """Ends the run with this step, or lets it pause after it: what is granted then counts from here."""
-        pauses = self.config.on_budget == "pause"
-        said = budget_in_words(step, self.total_steps, budget, pauses=pauses)
-        if pauses:
-            self.is_pausing = True
-            self.progress.spent_before = self._spent(self.progress.seconds)
-            self.recorder.pausing(said)
-        else:
-            self.progress.ended = budget.name
-            self.recorder.note("warn", said)
-
-    def _stop_if_level(self, step: int) -> None:
-        """Ends the run with this step if its evaluations have been level."""
-        if not self.config.early_stop or step == self.total_steps:
-            return
-        is_solved = self.progress.visits.is_all_solved
-        level = find_level(
-            [look.rows for look in self.progress.looks],
-            self.config.early_stop_evals,
-            least=scale_of(self.config.reward_range).least_spread,
-            is_solved=is_solved,
-        )
-        if level is not None:
-            self.progress.ended = EARLY_STOP
-            seconds = self.progress.seconds
-            said = level_in_words(step, self.total_steps, level, seconds, is_solved=is_solved)
-            self.recorder.note("info", said)
 
     def result(self) -> RunResult:
         """Returns what is to be delivered, and what is said of it."""

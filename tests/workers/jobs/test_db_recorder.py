@@ -30,6 +30,9 @@ from tests.workers.rows import fresh, make_job
 from workers.jobs import delivery
 from workers.jobs.db_recorder import DatabaseRecorder, state_names, states_to_resume
 from workers.training.base.types import Action, Checkpoint, Completion, Group, Prompt
+from workers.training.result import RunResult
+from workers.training.trust.selection import Look, judge
+from workers.training.trust.verdict import Sampled, verdict
 
 LEASE = timedelta(seconds=30)
 HERE = Capacity(gpus=0, processes=1)
@@ -330,12 +333,34 @@ def test_delivering_a_model_far_from_its_base_says_so(
     assert "has moved 9.4 nats per token from the base" in warned
 
 
+def test_the_verdict_is_in_the_job_its_last_event_and_every_checkpoint(
+    db: Session, job: Job, recorder: DatabaseRecorder, claim: Claim, tmp_path: Path
+) -> None:
+    looks = [Look(0, 0.0, (0.2,) * 6), Look(2, 0.1, (0.7,) * 6), Look(4, 0.2, (0.1, 0.3) * 3)]
+    for look in looks:
+        checkpoint = saved(tmp_path, look.step)
+        checkpoint.extra.update({"p": 0.5, "basis": "unseen"})
+        recorder.checkpoint(checkpoint)
+    found = verdict(looks, {0, 2, 4}, Sampled("unseen", 6, 4, 1.0), seed=1)
+    result = RunResult(saved(tmp_path / "again", found.step), 4, 123, found, judge(looks, 1))
+    delivery.deliver(claim, found.step, trained_tokens=123, result=result)
+    told = fresh(db, job).verdict
+    assert told is not None
+    assert (told["kind"], told["step"], told["p"]) == ("better_unseen", 2, 1 / 32)
+    events = db.scalars(select(JobEvent).order_by(JobEvent.seq)).all()
+    assert told["sentence"] in [event.message for event in events]
+    assert events[-1].data == {"verdict": told}
+    rows = db.scalars(select(CheckpointRow).order_by(CheckpointRow.step))
+    assert [(row.trust or {})["p"] for row in rows] == [0.5, 1 / 32, pytest.approx(0.66, abs=0.1)]
+
+
 @pytest.mark.parametrize(
-    ("gain", "status"),
+    ("p", "method", "status"),
     [
-        pytest.param(0.2, "succeeded", id="a checkpoint better than the base is delivered"),
-        pytest.param(None, "succeeded", id="without validation the newest is delivered"),
-        pytest.param(-0.1, "failed", id="a checkpoint worse than the base is not"),
+        pytest.param(0.02, "reinforcement", "succeeded", id="a checkpoint better than the base is delivered"),
+        pytest.param(None, "supervised", "succeeded", id="of a supervised job the newest is delivered"),
+        pytest.param(None, "reinforcement", "failed", id="one that was not judged is not"),
+        pytest.param(0.06, "reinforcement", "failed", id="one that may be luck is not"),
     ],
 )
 def test_giving_up_after_a_checkpoint(
@@ -344,11 +369,16 @@ def test_giving_up_after_a_checkpoint(
     recorder: DatabaseRecorder,
     claim: Claim,
     tmp_path: Path,
-    gain: float | None,
+    p: float | None,
+    method: str,
     status: str,
 ) -> None:
+    job.method = {**job.method, "type": method, method: {**job.method["reinforcement"]}}
+    db.commit()
     recorder.checkpoint(saved(tmp_path, 0, gain=0.0))
-    recorder.checkpoint(saved(tmp_path, 2, gain=gain))
+    better = saved(tmp_path, 2, gain=0.2)
+    better.extra.update({"p": p} if p else {})
+    recorder.checkpoint(better)
     recorder.metrics(2, 1, {"tokens/trained_total": 321.0})
     delivery.give_up(claim, "grader_error", "The grader broke.")
     assert fresh(db, job).status == status
