@@ -152,6 +152,7 @@ class Keeper:
 
     def _write_checkpoint(self, checkpoint: Checkpoint) -> None:
         self._recorder.phase("saving")
+        self._policy.reshard()  # saving does it in the main process alone
         if self._world.is_main:
             save_checkpoint(self._policy, checkpoint)
         self._world.wait()

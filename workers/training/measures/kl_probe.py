@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -119,7 +119,7 @@ def probe_kl(
         origin: the model that the starting policy was tuned from.
     """
     mine = world.slice(probe)
-    source = _Answers(policy, mine, config, answers)
+    source = _Answers(policy, mine, config, world.slice(_given(probe, answers)))
     references: list[Reference] = [policy.reference]
     if origin is not None:
         references.append(lambda: nullcontext(origin))
@@ -194,19 +194,29 @@ def _spread(values: Sequence[float]) -> float:
     return math.fsum((value - mean) ** 2 for value in values)
 
 
+def _given(probe: Sequence[Prompt], groups: Sequence[Group]) -> list[tuple[Completion, ...]]:
+    """Returns the answers that groups hold to each prompt of the whole probe; no group serves two prompts."""
+    there: defaultdict[tuple[int, ...], list[tuple[Completion, ...]]] = defaultdict(list)
+    for group in groups:
+        there[group.prompt.tokens].append(group.completions)
+    return [there[p.tokens].pop(0) if there[p.tokens] else () for p in probe]
+
+
 class _Answers:
     """Gives answers to prompts: first those that were sampled already, then new ones."""
 
     def __init__(
-        self, policy: Policy, prompts: Sequence[Prompt], config: TrainConfig, groups: Sequence[Group]
+        self,
+        policy: Policy,
+        prompts: Sequence[Prompt],
+        config: TrainConfig,
+        there: Sequence[tuple[Completion, ...]],
     ) -> None:
+        """`there` are the answers to each prompt that were sampled already."""
         self._policy = policy
         self._prompts = prompts
         self._config = config
-        there: defaultdict[tuple[int, ...], list[tuple[Completion, ...]]] = defaultdict(list)
-        for group in groups:
-            there[group.prompt.tokens].append(group.completions)
-        self._there = [there[p.tokens].pop(0) if there[p.tokens] else () for p in prompts]
+        self._there = there
 
     def take(self, first: int, end: int) -> list[list[Completion]]:
         """Returns answers `first` to `end` - 1 to each prompt."""
@@ -266,8 +276,9 @@ class _Scorer:
         states = completion_states(self._policy.model, batch)
         head = self._policy.model.get_output_embeddings()
         found = []
-        for reference in self._references:
-            with reference() as model:
+        with ExitStack() as until_all_are_run:  # leaving a sharded one lets go of the policy's head too
+            for reference in self._references:
+                model = until_all_are_run.enter_context(reference())
                 ref_states = completion_states(model, batch)
                 found.append(token_kl(states, head, ref_states, model.get_output_embeddings()))
         return found

@@ -153,7 +153,7 @@ class Policy:
 
         Every process is given all, and whole.
         """
-        sharding.close(self.model)
+        self.reshard()
         mine = self.trained()
         if mine.keys() != weights.keys():
             raise ValueError("these are the trained weights of another model or adapter")
@@ -174,6 +174,17 @@ class Policy:
         for layer, copied in self._merged:
             follow(layer, copied)
 
+    def reshard(self) -> None:
+        """Lets go of what passes of a sharded model have gathered. All processes call it, or none.
+
+        What one process alone does with the model, as saving it, gathers and lets go of nothing for the
+        others, who must find the same gathered as it does.
+        """
+        if self.is_sharded:
+            sharding.close(self.model)
+            if self.adapter is None:
+                sharding.close(self._reference)
+
     def weights_changed(self) -> None:
         """Takes note that the trained weights are no longer what the sampling copy holds."""
         for layer, _ in self._merged:
@@ -188,9 +199,7 @@ class Policy:
             else:
                 with bases_alone(self.adapter, [layer for layer, _ in self._merged]):
                     yield self.model
-        if self.is_sharded:  # saving a checkpoint closes the main process's models, and all must be alike
-            for model in (self.model, self._reference if self.adapter is None else self.model):
-                sharding.close(model)
+        self.reshard()
 
     def save_model(self, folder: Path) -> None:
         """Writes a complete model folder: weights merged in fp32, then cast to the base's dtype."""
