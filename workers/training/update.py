@@ -316,8 +316,8 @@ def _split_weights(policy: Policy) -> tuple[list[nn.Parameter], list[nn.Paramete
 def fillers(policy: Policy, prompt: Prompt, made: int, world: World) -> list[Batch]:
     """Returns passes beside the `made` ones of this process, so that all processes make the same number.
 
-    It is collective where the policy is sharded; else there are none. Their results are to be left alone,
-    their gradients multiplied by 0.
+    It is collective where the policy is sharded, so it is called before the first of the passes, which are
+    too; else there are none. Their results are to be left alone, their gradients multiplied by 0.
     """
     missing = world.most(made) - made if policy.is_sharded else 0
     packed = PackedCompletion(prompt, Completion((policy.end_ids[0],), (0.0,), text="", finish_reason="stop"))

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from methods.rows import Row
 from methods.train_config import TrainConfig
 from tests.workers.training.support import FunctionGrader, ListRecorder, early_letters, make_rows
 from workers.training.base.distributed import World
-from workers.training.base.errors import ProcessesDiffer, RunCancelled
+from workers.training.base.errors import ProcessesDiffer, RunCancelled, RunPaused
 from workers.training.loop import train
 from workers.training.model.sharding import clip_gradients
 
@@ -27,21 +28,24 @@ ROWS = make_rows("one", "two", "three", "four", "five")
 def run(task: dict[str, Any], world: World) -> None:
     """Train five rows, three of them for validation too; stop after `steps` if the task says so.
 
-    `task` is {"name", "folder", "config", "steps"}; metrics go to FOLDER/NAME.json.
+    `task` is {"name", "folder", "config", "steps"}, and "train", "valid" (numbers of rows) and "canary"
+    (texts) where they are others; metrics go to FOLDER/NAME.json.
     """
     stops = iter([False] * task["steps"] + [True] * 1000)
     recorder = ListRecorder()
     folder = Path(task["folder"])
-    with contextlib.suppress(RunCancelled):
+    canary = [Row(i + 1, {"text": text}) for i, text in enumerate(task.get("canary", []))]
+    with contextlib.suppress(RunCancelled, RunPaused):
         train(
             TrainConfig(**task["config"]),
-            ROWS,
-            ROWS[:3],
+            ROWS[: task.get("train", 5)],
+            ROWS[: task.get("valid", 3)],
             FunctionGrader(early_letters),
             recorder,
             folder / task["name"],
             lambda: next(stops),
             world,
+            canary_rows=canary or None,
         )
     if world.is_main:
         (folder / f"{task['name']}.json").write_text(json.dumps(recorder.history()))

@@ -79,13 +79,14 @@ class Canary:
         packed = [as_completion(piece) for _, piece in pieces]
         budget, device = self._config.micro_batch_tokens, self._policy.device
         batches = make_batches(packed, budget, device) if packed else []
+        filler = Prompt(0, {}, (self._policy.end_ids[0],))
+        empty = fillers(self._policy, filler, len(batches), self._world)
         sums, counts = [0.0] * len(self._texts), [0] * len(self._texts)
         for batch in batches:
             for k, values in zip(batch.indices, per_completion(_logprobs(model, batch), batch), strict=True):
                 sums[pieces[k][0]] -= float(values.double().sum())
                 counts[pieces[k][0]] += len(values)
-        filler = Prompt(0, {}, (self._policy.end_ids[0],))
-        for batch in fillers(self._policy, filler, len(batches), self._world):
+        for batch in empty:
             _logprobs(model, batch)
         return self._world.merge([total / n for total, n in zip(sums, counts, strict=True)])
 

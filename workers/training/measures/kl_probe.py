@@ -261,12 +261,13 @@ class _Scorer:
         """Returns for each reference what it makes of each answer."""
         budget, device = self._config.micro_batch_tokens, self._policy.device
         batches = make_batches(completions, budget, device) if completions else []
+        empty = fillers(self._policy, self._filler, len(batches), self._world)
         found: dict[tuple[int, int], AnswerKl] = {}
         for batch in batches:
             for k, values in enumerate(self._token_kls(batch)):
                 for i, of_answer in zip(batch.indices, per_completion(values, batch), strict=True):
                     found[k, i] = AnswerKl(float(of_answer.double().sum()), len(of_answer))
-        for batch in fillers(self._policy, self._filler, len(batches), self._world):
+        for batch in empty:
             self._token_kls(batch)
         answers = range(len(completions))
         return [[found[k, i] for i in answers] for k in range(len(self._references))]
