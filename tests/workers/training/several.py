@@ -22,14 +22,14 @@ from workers.training.base.errors import ProcessesDiffer, RunCancelled, RunPause
 from workers.training.loop import train
 from workers.training.model.sharding import clip_gradients
 
-ROWS = make_rows("one", "two", "three", "four", "five")
+TEXTS = ("one", "two", "three", "four", "five")
 
 
 def run(task: dict[str, Any], world: World) -> None:
     """Train five rows, three of them for validation too; stop after `steps` if the task says so.
 
-    `task` is {"name", "folder", "config", "steps"}, and "train", "valid" (numbers of rows) and "canary"
-    (texts) where they are others; metrics go to FOLDER/NAME.json.
+    `task` is {"name", "folder", "config", "steps"}, and lists of other texts for "train", "valid" and
+    "canary"; metrics go to FOLDER/NAME.json.
     """
     stops = iter([False] * task["steps"] + [True] * 1000)
     recorder = ListRecorder()
@@ -38,8 +38,8 @@ def run(task: dict[str, Any], world: World) -> None:
     with contextlib.suppress(RunCancelled, RunPaused):
         train(
             TrainConfig(**task["config"]),
-            ROWS[: task.get("train", 5)],
-            ROWS[: task.get("valid", 3)],
+            make_rows(*task.get("train", TEXTS)),
+            make_rows(*task.get("valid", TEXTS[:3])),
             FunctionGrader(early_letters),
             recorder,
             folder / task["name"],

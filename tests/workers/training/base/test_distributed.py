@@ -45,6 +45,44 @@ TOGETHER = {
     "schema-parallel": ("schema", {}),
 }
 LAST = 4
+BASES: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "full": {"adapter": "full", "learning_rate": 1e-3, "micro_batch_tokens": 64},
+}
+JUDGED: dict[str, Any] = {
+    "kl_probe_samples": 8,
+    "eval_temperature": 1.0,
+    "eval_samples": 2,
+    "guard": "act",
+    "guard_kl": 0.02,
+    "kl_target": 0.1,
+    "seed": 3,
+}
+"""Rolls back, and has early probes. The seed is one with which no draw is so near the border of two tokens
+that rounding decides it: adapter `full` has such a draw with seed 1.
+"""
+TWINS = {"train": ["one", "one", "two", "three", "four"], "valid": ["one", "one", "two"]}
+FEW = {"train": ["one"], "valid": ["one"], "canary": ["a single text"]}
+MEASURED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "judged": ({**JUDGED, "async_steps": 1}, TWINS),
+    "few": ({**JUDGED, "prompts_per_step": 1, "kl_probe_size": 1}, FEW),
+    "paused": ({"max_seconds": 1e-3, "on_budget": "pause", "kl_probe_samples": 4}, {}),
+}
+"""What is measured, and how runs end: fields of the config, and rows. Fewer rows than processes, rows that
+are the same in two, clocks that differ.
+"""
+LONGER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    **MEASURED,
+    "in step": (JUDGED, {}),
+    "no validation": ({**JUDGED, "kl_probe_size": 1}, {"valid": [], "train": ["one", "two"]}),
+    "tokens": ({"max_sampled_tokens": 100, "eval_temperature": 1.0}, {}),
+    "seconds": ({"max_seconds": 1e-3}, {}),
+    "visits": ({**JUDGED, "skip_flat_prompts": True, "sampling_rounds": 3, "early_stop": True}, {}),
+    "tuned": (JUDGED, {}),
+}
+"""All of them; "tuned" has an origin."""
+SHARED_PROMPTS = "tokens/trained_total"
+"""Counts a prompt once in each process that has some of its completions."""
 
 
 def task(folder: Path, name: str, model: Path, steps: int = 100, **changes: Any) -> dict[str, Any]:
@@ -81,6 +119,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tasks.append(task(folder, name, model, processes=2, sharding=sharding, **VARIANTS[variant]))
     full = VARIANTS["full"]
     tasks.append(task(folder, "full-to-one", model, steps=2, processes=2, sharding="fsdp", **full))
+    for name, (changes, rows) in MEASURED.items():
+        base = BASES["full" if name == "judged" else "lora"]
+        several.run({**task(folder, name, model, **base, **changes), **rows}, ALONE)
+        together = task(folder, f"{name}-fsdp", model, processes=2, sharding="fsdp", **base, **changes)
+        tasks.append({**together, **rows})
     torchrun(folder, tasks)
     several.run(task(folder, "full-to-one", model, **full), ALONE)
     return folder
@@ -122,6 +165,47 @@ def test_two_processes_make_the_run_of_one(runs: Path, name: str) -> None:
     if alone == "rolled back":
         assert told["4"]["guard/rollbacks"] == wanted["4"]["guard/rollbacks"] > 0
     assert_same_end(runs, name, alone)
+
+
+def assert_same_history(runs: Path, name: str, alone: str) -> None:
+    """Every metric of every step is the same."""
+    told, wanted = history(runs, name), history(runs, alone)
+    assert told.keys() == wanted.keys()
+    for step, values in wanted.items():
+        mine = {key: value for key, value in told[step].items() if key != SHARED_PROMPTS}
+        values.pop(SHARED_PROMPTS)
+        assert mine == pytest.approx(values, rel=1e-3, abs=1e-5), step
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MEASURED)
+def test_two_processes_measure_and_end_as_one(runs: Path, name: str) -> None:
+    assert_same_history(runs, f"{name}-fsdp", name)
+    told = history(runs, f"{name}-fsdp")
+    assert list(told) == {"judged": [*"01234"], "few": [*"012"], "paused": ["0"]}[name]
+    if name == "judged":
+        assert told["4"]["guard/rollbacks"] > 0
+        assert told["0"]["kl/probe_answers"] == 3 * 8
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_two_processes_measure_and_end_as_one_in_every_mode(tmp_path: Path) -> None:
+    model = make_tiny_model(tmp_path / "model", scale=0.3)
+    tuned = {"origin_path": str(make_tiny_model(tmp_path / "origin", scale=0.3, seed=5))}
+    tasks, pairs = [], []
+    for kind, base in BASES.items():
+        for name, (changes, rows) in LONGER.items():
+            fields = {**base, **changes, **(tuned if name == "tuned" else {})}
+            alone = f"{kind} {name}"
+            several.run({**task(tmp_path, alone, model, **fields), **rows}, ALONE)
+            for sharding in ("none", "fsdp"):
+                pairs.append((f"{alone} {sharding}", alone))
+                together = task(tmp_path, pairs[-1][0], model, processes=2, sharding=sharding, **fields)
+                tasks.append({**together, **rows})
+    torchrun(tmp_path, tasks)
+    for name, alone in pairs:
+        assert_same_history(tmp_path, name, alone)
 
 
 @pytest.mark.slow
