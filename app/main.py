@@ -39,6 +39,7 @@ from app.jobs.router import router as jobs
 from app.models.router import router as models
 from app.organization.router import router as organization
 from app.permissions.router import router as permissions
+from app.preflights.router import router as preflights
 from app.rollouts.router import router as rollouts
 from app.settings import Settings, get_settings
 from app.uploads.router import router as uploads
@@ -71,6 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         checkpoints,
         cards,
         rollouts,
+        preflights,
         files,
         uploads,
         models,

@@ -10,6 +10,7 @@ from app.jobs.models import Job
 from app.left_places import LeftPlace
 from app.models.models import Model, ModelAlias
 from app.permissions.models import CheckpointPermission
+from app.preflights.models import Preflight
 from app.rollouts.models import Rollout
 from app.tenants.models import (
     AdminApiKey,
@@ -40,6 +41,7 @@ __all__ = [
     "Model",
     "ModelAlias",
     "Organization",
+    "Preflight",
     "Project",
     "Rollout",
     "RunCard",

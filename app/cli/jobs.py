@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from app.cli import following
+from app.cli import following, preflights
 from app.cli.connect import Data, Key, Url, open_client
 from app.cli.output import AsJson, CliError, console, print_json, print_table, when
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from openai.types.fine_tuning import FineTuningJob
 
 cli = typer.Typer(help="Fine-tuning jobs.", no_args_is_help=True)
+
+cli.command()(preflights.check)
 
 JobId = Annotated[str, typer.Argument(help="ID of the job: ftjob-...")]
 

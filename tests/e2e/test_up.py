@@ -137,6 +137,24 @@ def test_a_job_is_reproduced_bit_for_bit_and_its_download_verified(service: Serv
     assert "NOT VERIFIED: the card was signed with the key" in other.stdout
 
 
+def test_a_job_is_checked_before_it_is_started(service: Service, tmp_path: Path) -> None:
+    data = ("--data", str(service.folder))
+    block = {"grader": GRADER, "hyperparameters": hyperparameters()}
+    body = {"model": "tiny", "method": {"type": "reinforcement", "reinforcement": block}}
+    (tmp_path / "job.json").write_text(json.dumps(body))
+    training = str(write_rows(tmp_path / "train.jsonl"))
+    checked = cherry("jobs", "check", str(tmp_path / "job.json"), "--training-file", training, *data)
+    assert "Expected signal" in checked.stdout, checked.stdout + checked.stderr
+    assert "Rows                     4 training, 0 validation" in checked.stdout
+    with service.client() as client:
+        kept: Any = client.get("/fine_tuning/preflights", cast_to=object)
+    done = kept["data"][0]
+    assert (done["status"], done["progress"]) == ("succeeded", None)
+    assert done["report"]["verdict"] in checked.stdout
+    fails = any(finding["severity"] == "error" for finding in done["report"]["findings"])
+    assert checked.returncode == int(fails)
+
+
 def test_a_second_start_in_the_same_folder_is_refused(service: Service) -> None:
     second = cherry("up", "--data", str(service.folder))
     assert second.returncode == 1

@@ -40,7 +40,6 @@ from app.settings import get_settings
 from app.storage import get_storage
 from graders import build_grader, parse_grader
 from graders.spec import GraderSpec
-from methods.hold_out import hold_out
 from methods.rows import Row
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig, read_config
@@ -48,6 +47,7 @@ from methods.tuning_rows import row_check
 from workers.base_models import folder_if_there, local_folder
 from workers.jobs import delivery, leftovers, provenance
 from workers.jobs.attempt import Exit
+from workers.jobs.checks import split_rows
 from workers.jobs.db_recorder import DatabaseRecorder, states_to_resume
 from workers.jobs.integrations import shown_elsewhere
 from workers.jobs.job_data import CANARY, TRAINING, VALIDATION, JobInvalid, canary_rows, find_file, rows_of
@@ -284,8 +284,8 @@ def _load(claim: Claim, folder: Path) -> Work:
     }
     config = read_config({**(job.config or {}), **folders})
     provenance.note(claim, config, [*zip(data_files, rows, strict=True), (canary, texts)])
-    if isinstance(config, TrainConfig) and config.validation_split:
-        train_rows, valid_rows = hold_out(train_rows, config.validation_split, config.seed)
+    if isinstance(config, TrainConfig):
+        train_rows, valid_rows = split_rows(config, train_rows, valid_rows)
     return Work(config, train_rows, valid_rows, texts, spec, job.project_id)
 
 

@@ -8,11 +8,9 @@ from typing import Any, NamedTuple, Self
 
 from graders import Grader
 from graders.types import add_usages
-from methods import metrics as names
 from methods.rows import Row
 from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
-from workers.training.base.errors import NonFinite
 from workers.training.base.recorder import Recorder
 from workers.training.base.types import Checkpoint, Group, Split
 from workers.training.checkpoints import make_checkpoint
@@ -37,21 +35,11 @@ from workers.training.rewards import (
     nothing_graded,
 )
 from workers.training.state import Progress, fingerprint, load_pending
+from workers.training.trust.ending import GUARD
 from workers.training.trust.selection import Judged, Look, judge
 from workers.training.trust.verdict import smallest_gain, verdict
 from workers.training.update import UpdateStats, make_optimizer
 from workers.training.watch import Watch, leaves_checkpoint
-
-NON_FINITE_LIMIT = 3
-"""Updates skipped in a row, because loss or gradient was not finite, that fail the run. Chosen, not
-measured.
-"""
-
-MISMATCH_ALARM = 0.05
-"""The mean gap between the sampler's and the trainer's logprobs for the same weights, in nats, that is
-warned of. In a trial the engine's own was a factor of 1.0000 in fp32 and 1.004 to 1.015 in bf16 (mean of exp
-|gap|); NeMo-RL's recipe alarms at 1.05.
-"""
 
 
 class Run:
@@ -127,7 +115,7 @@ class Run:
 
     def steps(self) -> Iterator[int]:
         """Yields the steps that are left, until the last one or until something ends the run early."""
-        while self.progress.step < self.total_steps and not self.is_over:
+        while self.progress.step < self.total_steps and self.progress.ended is None:
             yield self.progress.step + 1
 
     def check_grades(self, step: int, groups: Sequence[Group]) -> None:
@@ -157,38 +145,9 @@ class Run:
         self.progress.grader_usage = add_usages([self.progress.grader_usage, spent])
 
     def check_update(self, step: int, stats: UpdateStats) -> None:
-        """Counts tokens and notes a skipped update. Raises `NonFinite` after too many in a row."""
+        """Counts tokens, and looks at what the update measured. Raises `NonFinite`."""
         self.progress.trained_tokens += stats.trained_tokens
-        self._check_mismatch(step, stats)
-        self.watch.updated(stats.values)
-        if stats.is_finite:
-            self.progress.non_finite_in_a_row = 0
-            return
-        self.progress.non_finite_in_a_row += 1
-        if self.progress.non_finite_in_a_row >= NON_FINITE_LIMIT and not self._is_guarded:
-            raise NonFinite(
-                f"Loss or gradient was not finite {NON_FINITE_LIMIT} steps in a row, last at step {step}."
-                " A lower learning rate may help."
-            )
-        if self.config.guard != "act":  # whose action says it
-            message = f"Step {step}: loss or gradient was not finite; the update was skipped."
-            self.recorder.note("warn", message)
-
-    @property
-    def _is_guarded(self) -> bool:
-        """Says whether the guard answers for updates that are not finite: not if there was never another."""
-        return self.config.guard == "act" and self.progress.guard.has_updated
-
-    def _check_mismatch(self, step: int, stats: UpdateStats) -> None:
-        gap = stats.values.get(names.SAMPLER_MISMATCH, 0.0)
-        if gap > MISMATCH_ALARM and not self.progress.is_mismatch_noted:
-            self.progress.is_mismatch_noted = True
-            self.recorder.note(
-                "warn",
-                f"Step {step}: sampler and trainer differ by {gap:.3f} nats per token for the same weights,"
-                f" more than {MISMATCH_ALARM}. Updates are corrected for it, which adds noise. If dtype"
-                " float32 does not make the gap small, the engine does not compute this model correctly.",
-            )
+        self.watch.updated(step, stats)
 
     def measure_base(self) -> None:
         """Validates and saves the untouched base (step 0), unless a state was resumed."""
@@ -216,28 +175,26 @@ class Run:
         elif is_called:
             with clock.phase("validating", "eval"):
                 values |= Drift(self.drift.measure_kl(), None).metrics()
-        action, guarded = self.watch.decide(step, values, measured and measured.look.rows)
+        rows = None if measured is None else measured.look.rows
+        action, guarded = self.watch.decide(step, values, rows, is_last=ends)
         values |= guarded | total_usage_metrics(self.progress.grader_usage)
         self.keeper.tell(self.epoch(step), values, clock)
         if step > 0:
             for hint in self.progress.hints.after(step, self.total_steps, values, self.config):
                 self.recorder.note("warn", hint)
-        self.watch.tell(step, values, action)
-        if budget is not None:
+        if self.watch.guard.is_over:
+            self.progress.ended = GUARD
+        elif budget is not None:
             self.endings.obey(budget, self.progress)
         elif measured is not None and action is None:  # what the guard turns back is not level
             self.endings.end_if_level(self.progress)
+        self.watch.tell(step, values, action)
         if measured is not None and leaves_checkpoint(action):
             self.keeper.keep_checkpoint(measured.checkpoint, measured.judged)
         if self.watch.carry_out(step, action):
             self.collector.pending = None  # sampled by the policy that was given up
-        if is_checkpoint or step % self.config.save_state_every == 0 or self.is_over:
+        if is_checkpoint or step % self.config.save_state_every == 0 or self.progress.ended:
             self.save()
-
-    @property
-    def is_over(self) -> bool:
-        """Says whether the run ends after this step, before the last one."""
-        return self.progress.guard.is_over or self.progress.ended is not None
 
     def result(self) -> RunResult:
         """Returns what is to be delivered, and what is said of it."""

@@ -35,6 +35,7 @@ from tests.factories import (
     make_job,
     make_metrics,
     make_permission,
+    make_preflight,
     make_rollout,
     make_tenant,
     make_tuned_model,
@@ -131,6 +132,7 @@ def fill_with_a_run(db: Session, doomed: Tenant, settings: Settings) -> None:
     cards.note_facts(db, job.id, {"attempt": 1, "device": CANARY}, {})
     make_rollout(db, job, 1, 0, text=CANARY, reason=CANARY, parts={CANARY: 0.5})
     events.append(db, job.id, CANARY, CANARY)
+    make_preflight(db, doomed.project_id, report={CANARY: CANARY}, progress={"phase": CANARY})
     checkpoint = make_checkpoint(
         db, job, 1, {"model/x": CANARY.encode()}, model_name=f"ft:{CANARY}:ckpt-step-1"
     )
