@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from methods.run_config import RunConfig
+from methods.train_config import TrainConfig
 from workers.training.base.types import Checkpoint
 from workers.training.evaluate import ROWS_FOR_AN_ERROR, Estimate
 from workers.training.folders import publish
@@ -52,6 +54,15 @@ def make_checkpoint(
         advantage_over_base=judged.mean if judged else None,
         advantage_stderr=judged.stderr if judged and is_sure else None,
     )
+
+
+def deliverable(checkpoints: Sequence[Checkpoint], config: RunConfig) -> dict[int, Checkpoint]:
+    """Returns the checkpoints that may be delivered, by step: where the guard acts, none that forgot.
+
+    That is one whose loss on the canary is above the base's by more than `guard_canary`.
+    """
+    most = config.guard_canary if isinstance(config, TrainConfig) and config.guard == "act" else math.inf
+    return {one.step: one for one in checkpoints if float(one.extra.get("canary_over_base") or 0.0) <= most}
 
 
 def to_keep(

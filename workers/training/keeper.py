@@ -17,7 +17,7 @@ from methods.run_config import RunConfig
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.recorder import Recorder
 from workers.training.base.types import Checkpoint
-from workers.training.checkpoints import checkpoint_folder, save_checkpoint, to_keep
+from workers.training.checkpoints import checkpoint_folder, deliverable, save_checkpoint, to_keep
 from workers.training.collector import Rollouts
 from workers.training.folders import STATES_KEPT
 from workers.training.good_copy import GoodCopy
@@ -99,7 +99,7 @@ class Keeper:
         self._write_checkpoint(checkpoint)
         self._recorder.checkpoint(checkpoint)
         kept = [*self.progress.kept, checkpoint]
-        chosen = choose(judged, [one.step for one in kept])
+        chosen = choose(judged, deliverable(kept, self._config))
         self.progress.kept = to_keep(
             kept,
             self._config.checkpoints_kept,

@@ -13,7 +13,7 @@ from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.recorder import Recorder
 from workers.training.base.types import Checkpoint, Group, Split
-from workers.training.checkpoints import make_checkpoint
+from workers.training.checkpoints import deliverable, make_checkpoint
 from workers.training.collector import Collector
 from workers.training.endings import Endings
 from workers.training.evaluate import Evaluation
@@ -198,7 +198,7 @@ class Run:
 
     def result(self) -> RunResult:
         """Returns what is to be delivered, and what is said of it."""
-        looks, kept = self.progress.looks, {one.step: one for one in self.progress.kept}
+        looks, kept = self.progress.looks, deliverable(self.progress.kept, self.config)
         found = verdict(looks, kept, self.evaluator.sampled, self.config.seed)
         judged = judge(looks, self.config.seed)
         return RunResult(kept[found.step], self.progress.step, self.progress.trained_tokens, found, judged)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.workers.training.support import make_config
 from workers.training.base.types import Checkpoint
-from workers.training.checkpoints import to_keep
+from workers.training.checkpoints import deliverable, to_keep
 from workers.training.evaluate import Estimate, estimate
 
 
@@ -20,6 +21,13 @@ def test_the_base_the_best_and_the_one_to_deliver_are_kept():
     assert [c.step for c in to_keep(saved, 2, gains, chosen=2)] == [0, 2, 4, 8]
     assert [c.step for c in to_keep(saved, 1, gains)] == [0, 4]
     assert [c.step for c in to_keep(saved, 2, {})] == [0, 6, 8]
+
+
+def test_a_model_that_forgot_is_not_delivered_where_the_guard_acts():
+    saved = [checkpoint(0), checkpoint(2), checkpoint(4)]
+    saved[1].extra["canary_over_base"], saved[2].extra["canary_over_base"] = 0.5, 0.51
+    assert list(deliverable(saved, make_config("m", guard="act"))) == [0, 2]
+    assert list(deliverable(saved, make_config("m", guard="warn"))) == [0, 2, 4]
 
 
 def test_estimates_skip_gaps():
