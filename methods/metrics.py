@@ -504,9 +504,7 @@ TABLES["Arms"] = []
 ARM_SEED = _declare(
     "arm/seed", "number", "jobs with `n_seeds` or `controls`", "seed of the run that this step belongs to"
 )
-ARM_STEP = _declare(
-    "arm/step", "count", "as `arm/seed`", "the run's own step; a job numbers through all"
-)
+ARM_STEP = _declare("arm/step", "count", "as `arm/seed`", "the run's own step; a job numbers through all")
 ARM_IS_CONTROL = _declare(
     "arm/is_control", "number", "steps of a control", "1: the grades of this step were permuted"
 )

@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
             wanted = run.config.processes
             raise RunFileInvalid(f"processes is {wanted}, but {world.size} run: see docs/scaling.md")
         states = saved_steps(run.output)
-        total_steps = run.config.total_steps(len(run.train_rows))
+        total_steps = run.config.job_steps(len(run.train_rows))
         recorder: Recorder = Silent()
         if world.is_main:
             recorder = FanOut(

@@ -128,7 +128,7 @@ def _validate(claim: Claim) -> None:
         status.update_held(db, claim)
         for number, doubt in enumerate(checked.doubts):
             events.append(db, claim.job_id, f"doubt-{number}", doubt, level="warn")
-        total_steps = checked.config.total_steps(checked.n_rows)
+        total_steps = checked.config.job_steps(checked.n_rows)
         runs.queue_for_training(db, claim, checked.config.model_dump(mode="json"), total_steps)
 
 
@@ -137,7 +137,7 @@ class Checked(NamedTuple):
 
     config: TrainConfig | TuneConfig
     n_rows: int
-    """What `config.total_steps` counts: prompts or examples."""
+    """What `config.job_steps` counts: prompts or examples."""
     doubts: list[str]
 
 

@@ -43,17 +43,12 @@ from workers.training.trust.gold import gold_outcome
 from workers.training.trust.selection import judge
 from workers.training.trust.verdict import verdict
 from workers.training.update import UpdateStats, make_optimizer
+from workers.training.update_metrics import MISMATCH_ALARM, mismatch_in_words
 from workers.training.watch import Watch, leaves_checkpoint
 
 NON_FINITE_LIMIT = 3
 """Updates skipped in a row, because loss or gradient was not finite, that fail the run. Chosen, not
 measured.
-"""
-
-MISMATCH_ALARM = 0.05
-"""The mean gap between the sampler's and the trainer's logprobs for the same weights, in nats, that is
-warned of. In a trial the engine's own was a factor of 1.0000 in fp32 and 1.004 to 1.015 in bf16 (mean of exp
-|gap|); NeMo-RL's recipe alarms at 1.05.
 """
 
 
@@ -203,12 +198,7 @@ class Run:
         gap = stats.values.get(names.SAMPLER_MISMATCH, 0.0)
         if gap > MISMATCH_ALARM and not self.progress.is_mismatch_noted:
             self.progress.is_mismatch_noted = True
-            self.recorder.note(
-                "warn",
-                f"Step {step}: sampler and trainer differ by {gap:.3f} nats per token for the same weights,"
-                f" more than {MISMATCH_ALARM}. Updates are corrected for it, which adds noise. If dtype"
-                " float32 does not make the gap small, the engine does not compute this model correctly.",
-            )
+            self.recorder.note("warn", mismatch_in_words(step, gap))
 
     def measure_base(self) -> None:
         """Validates and saves the untouched base (step 0), unless a state was resumed.

@@ -213,12 +213,17 @@ def newest_state(run_dir: Path, belongs_to: str) -> tuple[Path | None, list[str]
         except FolderDamaged as error:
             faults.append(str(error))
             continue
-        if manifest.get("belongs_to") != belongs_to:
-            raise StateMismatch(
-                f"{folder.name} was saved with another config or other data; a new run needs a new folder."
-            )
+        check_owner(folder, manifest, belongs_to)
         return folder, faults
     return None, faults
+
+
+def check_owner(folder: Path, manifest: Mapping[str, Any], belongs_to: str) -> None:
+    """Raises `StateMismatch` if a state is another run's."""
+    if manifest.get("belongs_to") != belongs_to:
+        raise StateMismatch(
+            f"{folder.name} was saved with another config or other data; a new run needs a new folder."
+        )
 
 
 def usable_state(run_dir: Path, belongs_to: str, recorder: Recorder) -> Path | None:
