@@ -15,6 +15,8 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from app.auth import KnownKeys
+from app.cards.keys import ensure as ensure_card_key
+from app.cards.router import router as cards
 from app.checkpoints.router import router as checkpoints
 from app.conformance.router import check_disposable, install_conformance
 from app.dashboard.router import router as dashboard
@@ -37,6 +39,7 @@ from app.jobs.router import router as jobs
 from app.models.router import router as models
 from app.organization.router import router as organization
 from app.permissions.router import router as permissions
+from app.preflights.router import router as preflights
 from app.rollouts.router import router as rollouts
 from app.settings import Settings, get_settings
 from app.uploads.router import router as uploads
@@ -67,7 +70,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         jobs,
         events,
         checkpoints,
+        cards,
         rollouts,
+        preflights,
         files,
         uploads,
         models,
@@ -99,6 +104,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     limit_statements(app.state.settings.database_statement_limit)
     if app.state.settings.conformance:
         await run_in_threadpool(check_disposable)
+    await run_in_threadpool(ensure_card_key, app.state.settings)
     sweeping = asyncio.create_task(keep_swept(app.state.settings.data_dir / "uploads"), name="spool")
     yield
     sweeping.cancel()

@@ -1,5 +1,6 @@
 """Imports every table once, for Alembic and for relationships by name."""
 
+from app.cards.models import CardKey, RunCard
 from app.checkpoints.models import Checkpoint
 from app.db import Base
 from app.events.models import JobEvent, JobMetrics
@@ -9,6 +10,7 @@ from app.jobs.models import Job
 from app.left_places import LeftPlace
 from app.models.models import Model, ModelAlias
 from app.permissions.models import CheckpointPermission
+from app.preflights.models import Preflight
 from app.rollouts.models import Rollout
 from app.tenants.models import (
     AdminApiKey,
@@ -25,6 +27,7 @@ __all__ = [
     "AdminApiKey",
     "ApiKey",
     "Base",
+    "CardKey",
     "Checkpoint",
     "CheckpointPermission",
     "DashboardSession",
@@ -38,8 +41,10 @@ __all__ = [
     "Model",
     "ModelAlias",
     "Organization",
+    "Preflight",
     "Project",
     "Rollout",
+    "RunCard",
     "ServiceAccount",
     "Upload",
     "UploadPart",

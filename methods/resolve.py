@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from methods.hold_out import n_held_out
-from methods.hyperparameters import Facts, Known, settable, shown
+from methods.hyperparameters import Facts, Known, Method, settable, shown
 from methods.run_config import RequestOnly
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig, TuneMethod
@@ -70,6 +70,14 @@ def resolve_tuning(
         given["device"] = device
     asked = _asked(job_method[method]["hyperparameters"])
     return TuneConfig(**Known(TuneConfig, method, asked, given, facts).values())
+
+
+def usual_learning_rate(config: TrainConfig | TuneConfig, hidden_size: int) -> float:
+    """Returns the learning rate that "auto" takes for a run of this kind, on a model of this width."""
+    method: Method = config.method if isinstance(config, TuneConfig) else "reinforcement"
+    facts = Facts(hidden_size, context=1, longest_prompt=0, n_train=1)
+    rate: float = Known(type(config), method, {}, {"adapter": config.adapter}, facts)["learning_rate"]
+    return rate
 
 
 def shown_training(requested: Mapping[str, Any], config: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class RunConfig(BaseModel):
 
     n_epochs: Annotated[
         int,
-        Field(ge=1, le=10_000),
+        Field(ge=1, le=50),
         Hyperparameter(auto.n_epochs, "makes about 40 steps (1 to 50 epochs)", is_openais=True),
     ]
     """Passes over the training rows."""

@@ -18,6 +18,7 @@ from app.ids import random_id
 from app.jobs.models import Job
 from app.models.models import Model
 from app.permissions.models import CheckpointPermission
+from app.preflights.models import Preflight
 from app.rollouts.models import Rollout
 from app.sealing import Sealer
 from app.settings import get_settings
@@ -134,6 +135,23 @@ def make_job(db: Session, project_id: str, *, status: str = "queued", **columns:
     db.add(job)
     db.flush()
     return job
+
+
+def make_preflight(db: Session, project_id: str, *, status: str = "queued", **columns: Any) -> Preflight:
+    """A preflight whose files exist only by name unless they are given."""
+    block = {"grader": dict(GRADER), "hyperparameters": dict(AUTO)}
+    values: dict[str, Any] = {
+        "model": "cherry-nano",
+        "training_file": "file-train",
+        "validation_file": None,
+        "seed": 7,
+        "method": {"type": "reinforcement", "reinforcement": block},
+        "limits": {},
+    }
+    preflight = Preflight(id=random_id("ftpre-"), project_id=project_id, status=status, **values | columns)
+    db.add(preflight)
+    db.flush()
+    return preflight
 
 
 def make_metrics(db: Session, job: Job, step: int, values: dict[str, Any] | None = None) -> JobMetrics:

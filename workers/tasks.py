@@ -1,4 +1,4 @@
-"""Thin tasks: a wake-up claims jobs until none is left. Plus the waker and the stop signal of a worker.
+"""Thin tasks: a wake-up claims jobs and preflights until none is left. Plus a worker's waker and stop signal.
 
 A message only makes it quicker: the waker takes the same work by itself, whatever the broker does.
 """
@@ -19,10 +19,12 @@ import app.tables  # noqa: F401  # foreign keys are found by table name
 from app import queue
 from app.db import unit_of_work
 from app.jobs import capacity, room, runs
+from app.preflights import runs as preflights
 from app.settings import get_settings
 from workers.celery_app import celery
-from workers.jobs import attempt, children, validators
+from workers.jobs import children, validators
 from workers.jobs.sweep import sweep
+from workers.preflights.attempt import FileChecks, train_or_sample_next
 
 log = structlog.get_logger(__name__)
 
@@ -54,9 +56,13 @@ def _until_none_is_left(take_next: Callable[[], bool]) -> None:
             pass
 
 
+def _check_files() -> bool:
+    return validators.validate_all(OWNER, STOPPING, FileChecks()) > 0
+
+
 WORK: Mapping[queue.Queue, Callable[[], None]] = {
-    "validate": lambda: _until_none_is_left(lambda: validators.validate_all(OWNER, STOPPING) > 0),
-    "train": lambda: _until_none_is_left(lambda: attempt.train_next(OWNER, STOPPING)),
+    "validate": lambda: _until_none_is_left(_check_files),
+    "train": lambda: _until_none_is_left(lambda: train_or_sample_next(OWNER, STOPPING)),
 }
 """What a worker of each queue does when it is woken, by a message or by its own waker."""
 
@@ -86,7 +92,7 @@ def _look_for_ever(kinds: list[queue.Queue]) -> None:
                 with unit_of_work() as db:
                     if kind == "train":
                         room.resume_where_room(db)
-                    has_work = runs.has_work(db, kind, offered)
+                    has_work = runs.has_work(db, kind, offered) or preflights.has_work(db, kind, offered)
                 if has_work:
                     WORK[kind]()
             except SQLAlchemyError as problem:

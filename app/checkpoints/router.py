@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
+from app.cards import service as cards
 from app.checkpoints import service as checkpoints
 from app.checkpoints.schemas import CheckpointList
 from app.db import unit_of_work
@@ -12,6 +13,7 @@ from app.http.openapi import binary
 from app.http.transaction import CurrentCaller, Db, KeptRoute
 from app.jobs import service as jobs
 from app.pagination import Cursor, Limit
+from app.settings import get_settings
 from app.storage import get_storage
 
 router = APIRouter(
@@ -38,11 +40,13 @@ def list_checkpoints(
     openapi_extra={"x-cherry": True},
 )
 def download_checkpoint(job_id: str, checkpoint_id: str, caller: CurrentCaller) -> StreamingResponse:
-    """A tar of the checkpoint's files, which were checked, and a manifest with their SHA-256 sums."""
+    """A tar of the checkpoint's files, which were checked, and a manifest with their SHA-256 sums; of a job
+    that is over also its card."""
     with unit_of_work() as db:
         job = jobs.get(db, caller.project_id, job_id)
         checkpoint = checkpoints.get_kept(db, job.id, checkpoint_id)
-    download = checkpoints.open_download(checkpoint, get_storage())
+        beside = cards.beside_download(db, job, get_settings())
+    download = checkpoints.open_download(checkpoint, get_storage(), beside)
     headers = {
         "content-disposition": f'attachment; filename="{download.filename}"',
         "content-length": str(download.size),

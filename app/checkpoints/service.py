@@ -91,8 +91,11 @@ def get_kept(db: Session, job_id: str, checkpoint_id: str) -> Checkpoint:
     return checkpoint
 
 
-def open_download(checkpoint: Checkpoint, storage: Storage) -> Download:
-    """Makes a tar of the checkpoint's files, with their SHA-256 sums in manifest.json first.
+def open_download(
+    checkpoint: Checkpoint, storage: Storage, beside: Mapping[str, bytes] | None = None
+) -> Download:
+    """Makes a tar of the checkpoint's files, with their SHA-256 sums in manifest.json first, and of small
+    files beside them.
 
     It is streamed: nothing is built on disk. All files are read once before, to be checked. Raises
     `CheckpointDamaged`, or `NotFound` if the files went in the meantime; if they go while they are read, the
@@ -110,14 +113,14 @@ def open_download(checkpoint: Checkpoint, storage: Storage) -> Download:
     if not members:
         raise _not_found(checkpoint.id)
     _check(checkpoint, storage, has_manifest=keys[0] == manifest)
-    made = b""
+    first = b""
     if keys[0] != manifest:
-        text = json.dumps(checkpoint.manifest, indent=2).encode()
-        made = _header_block(_header(MANIFEST, len(text), modified)) + text + _padding(len(text))
-    size = len(made) + 2 * BLOCK
+        first = _member(MANIFEST, json.dumps(checkpoint.manifest, indent=2).encode(), modified)
+    last = b"".join(_member(name, data, modified) for name, data in (beside or {}).items())
+    size = len(first) + len(last) + 2 * BLOCK
     size += sum(len(_header_block(info)) + info.size + len(_padding(info.size)) for _, info in members)
     name = f"{checkpoint.job_id}-step-{checkpoint.step}.tar"
-    return Download(name, size, _tar(made, members, storage))
+    return Download(name, size, _tar(first, members, last, storage))
 
 
 def _check(checkpoint: Checkpoint, storage: Storage, *, has_manifest: bool) -> None:
@@ -131,14 +134,19 @@ def _check(checkpoint: Checkpoint, storage: Storage, *, has_manifest: bool) -> N
         raise CheckpointDamaged(checkpoint.id, str(damage)) from None
 
 
-def _tar(made: bytes, members: list[tuple[str, tarfile.TarInfo]], storage: Storage) -> Iterator[bytes]:
-    if made:
-        yield made
+def _tar(
+    first: bytes, members: list[tuple[str, tarfile.TarInfo]], last: bytes, storage: Storage
+) -> Iterator[bytes]:
+    yield first
     for key, info in members:
         yield _header_block(info)
         yield from storage.open_stream(key)
         yield _padding(info.size)
-    yield bytes(2 * BLOCK)
+    yield last + bytes(2 * BLOCK)
+
+
+def _member(name: str, data: bytes, modified: int) -> bytes:
+    return _header_block(_header(name, len(data), modified)) + data + _padding(len(data))
 
 
 def _header(name: str, size: int, modified: int) -> tarfile.TarInfo:

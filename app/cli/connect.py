@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,6 +77,8 @@ def open_database(data: Path | None) -> Iterator[Session]:
         os.environ["CHERRY_BROKER_URL"] = state["broker_url"]
         os.environ["CHERRY_DATA_DIR"] = state["data_dir"]
         os.environ["CHERRY_STORAGE_URL"] = state["storage_url"]
+        with suppress(OSError):  # an operator's own is in the environment already
+            os.environ.setdefault("CHERRY_SECRET_KEY", (folder / "secret_key").read_text().strip())
     elif not (os.environ.get("DATABASE_URL") or os.environ.get("CHERRY_DATABASE_URL")):
         raise CliError(f"{no_service(folder)}, or set DATABASE_URL")
     os.environ.setdefault("CHERRY_BROKER_URL", "memory://")  # these commands wake nobody

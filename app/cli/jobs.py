@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from app.cli import following
+from app.cli import following, preflights
 from app.cli.connect import Data, Key, Url, open_client
-from app.cli.output import AsJson, console, print_json, print_table, when
+from app.cli.output import AsJson, CliError, console, print_json, print_table, when
 
 if TYPE_CHECKING:
     from openai import OpenAI
     from openai.types.fine_tuning import FineTuningJob
 
 cli = typer.Typer(help="Fine-tuning jobs.", no_args_is_help=True)
+
+cli.command()(preflights.check)
 
 JobId = Annotated[str, typer.Argument(help="ID of the job: ftjob-...")]
 
@@ -98,6 +102,54 @@ def resume(
     with open_client(url, key, data) as client:
         job = client.fine_tuning.jobs.resume(job_id)
     _tell(job, f"Resumed: the job is {job.status}.", as_json=as_json)
+
+
+@cli.command()
+def reproduce(
+    job_id: JobId,
+    grader: Annotated[
+        Path | None, typer.Option(help="The grader as JSON, where its headers are secret and so not shown.")
+    ] = None,
+    url: Url = None,
+    key: Key = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a job again with the same files, model, seed and numbers, and compare. Exit code 1 unless it came
+    out the same: bit for bit on the same processor, else with rewards within their interval."""
+    from app.cards import reproduction
+
+    try:
+        with open_client(url, key, data) as client:
+            job, first = client.fine_tuning.jobs.retrieve(job_id), _card(client, job_id)
+            given = json.loads(grader.read_text()) if grader else None
+            second = _run_again(client, reproduction.request_of(as_sent(job), first, given), as_json=as_json)
+    except reproduction.CannotReproduce as problem:
+        raise CliError(str(problem)) from None
+    outcome = reproduction.compare(first, second)
+    if as_json:
+        print_json({**outcome._asdict(), "job": job_id, "reproduction": second["job"]["id"]})
+    else:
+        for line in (outcome.sentence, *outcome.details):
+            console.print(line, markup=False, soft_wrap=True)
+    if not outcome.reproduced:
+        raise typer.Exit(1)
+
+
+def _card(client: OpenAI, job_id: str) -> dict[str, Any]:
+    """Returns what a job was made of and what became of it."""
+    document: Any = client.get(f"/fine_tuning/jobs/{job_id}/card", cast_to=object)
+    card: dict[str, Any] = document["card"]
+    return card
+
+
+def _run_again(client: OpenAI, body: dict[str, Any], *, as_json: bool) -> dict[str, Any]:
+    """Starts a job and waits until it is over; returns its card."""
+    made: Any = client.post("/fine_tuning/jobs", body=body, cast_to=object)
+    if not as_json:
+        console.print(f"Running it again as {made['id']}.", markup=False, soft_wrap=True)
+    _follow(client, made["id"], as_json=as_json)
+    return _card(client, made["id"])
 
 
 def _tell(job: FineTuningJob, outcome: str, *, as_json: bool) -> None:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from app.cli import doctor, files, graders, imports, jobs, keys, models, projects, service
+from app.cli import cards, doctor, files, graders, imports, jobs, keys, models, projects, service
 from app.cli.output import CliError, errors
 
 cli = typer.Typer(
@@ -26,6 +26,7 @@ cli.add_typer(keys.cli, name="keys")
 cli.add_typer(projects.cli, name="projects")
 cli.add_typer(models.cli, name="models")
 cli.add_typer(jobs.cli, name="jobs")
+cli.add_typer(cards.cli, name="cards")
 cli.add_typer(files.cli, name="files")
 cli.add_typer(graders.cli, name="graders")
 cli.add_typer(imports.cli, name="import")

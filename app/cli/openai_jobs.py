@@ -108,7 +108,7 @@ def openai_job(
     as_json: AsJson = False,
 ) -> None:
     """Read a job made for OpenAI or Azure, and print it, or start it, as one of this service."""
-    found = import_job(_read(path))
+    found = import_job(read_job(path))
     given = {"model": model, "training_file": training_file, "validation_file": validation_file}
     found.body |= {name: value for name, value in given.items() if value is not None}
     for note in found.notes:
@@ -125,18 +125,23 @@ def openai_job(
 
 
 def _create(client: OpenAI, body: dict[str, Any]) -> Any:
-    """Uploads what is a path, then sends the body as it is: the client's types know less than services
-    take."""
+    """Sends the body as it is: the client's types know less than services take."""
+    return client.post("/fine_tuning/jobs", body=uploaded(client, body), cast_to=object)
+
+
+def uploaded(client: OpenAI, body: dict[str, Any]) -> dict[str, Any]:
+    """Returns the body with the ids of files in place of paths, which are uploaded."""
     body = dict(body)
     for name in ("training_file", "validation_file"):
         value = body.get(name)
         if isinstance(value, str) and Path(value).is_file():
             with Path(value).open("rb") as file:
                 body[name] = client.files.create(file=file, purpose="fine-tune").id
-    return client.post("/fine_tuning/jobs", body=body, cast_to=object)
+    return body
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def read_job(path: Path) -> dict[str, Any]:
+    """Reads a job's body. Raises `CliError`."""
     try:
         published = json.loads(path.read_text("utf-8-sig"))
     except ValueError as problem:

@@ -12,9 +12,11 @@ from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
 from markupsafe import Markup
 
+from app.cards.points import points
 from app.checkpoints import service as checkpoint_service
 from app.dashboard import queries, sign_in
 from app.dashboard.charts import Line, line_chart
+from app.dashboard.frontier_chart import frontier_chart
 from app.db import unit_of_work
 from app.errors import NotFound
 from app.jobs.models import TERMINAL
@@ -95,7 +97,7 @@ def job_page(request: Request, job_id: str) -> Response:
             project,
             "job.html",
             job=job,
-            charts=charts(series),
+            charts=[*charts(series), frontier_chart(points(db, job))],
             checkpoints=queries.checkpoints(db, job_id),
             delivered=checkpoint_service.delivered(db, job),
             events=queries.events(db, job_id),

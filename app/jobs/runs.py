@@ -14,11 +14,12 @@ from typing import Any
 
 import structlog
 from sqlalchemy import ColumnElement, and_, exists, func, not_, or_, select, update
-from sqlalchemy.orm import QueryableAttribute, Session
+from sqlalchemy.orm import Session
 
 from app import queue
 from app.events import service as events
 from app.events.models import JobEvent
+from app.jobs import turns
 from app.jobs.capacity import Capacity
 from app.jobs.models import Job
 from app.jobs.status import OVER, UNOWNED, Claim, HeldStatus, move, returning, update_held
@@ -30,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 WAITS = "waits-for-resources"
 """The key of the one event that tells of a job too large for the worker that looked."""
-TURNS: Mapping[HeldStatus, QueryableAttribute[Any]] = {
+TURNS: Mapping[HeldStatus, turns.Turn] = {
     "validating_files": Project.last_validation_at,
     "running": Project.last_training_at,
 }
@@ -87,6 +88,16 @@ def has_work(db: Session, kind: queue.Queue, capacity: Capacity) -> bool:
         lost = and_(_is_silent(), _is_asked_to_end())
         wanted = or_(and_(trainable(), _fits(capacity)), _waits_untold(capacity), lost)
     return db.scalar(select(Job.id).where(wanted).limit(1)) is not None
+
+
+def place_in_queue(
+    db: Session, kind: queue.Queue, capacity: Capacity, passed_over: Sequence[str] = ()
+) -> turns.Place | None:
+    """Returns where the job waits that a worker of that queue on this machine would take next."""
+    if kind == "train":
+        return turns.first_place(db, Job, and_(trainable(), _fits(capacity)), TURNS["running"])
+    wanted = and_(_waits_for_validation(), Job.project_id.not_in(passed_over))
+    return turns.first_place(db, Job, wanted, TURNS["validating_files"])
 
 
 def renew(db: Session, claim: Claim, lease: timedelta) -> Heartbeat:
@@ -300,11 +311,9 @@ def _tell_of_waiting(db: Session, capacity: Capacity) -> None:
 
 def _take(db: Session, free: ColumnElement[bool], to: HeldStatus, owner: str, lease: timedelta) -> Job | None:
     """Claims a free job. Two workers never get the same one: the row lock decides."""
-    turn = TURNS[to]
-    candidate = _next_in_turn(db, free, turn)
+    candidate = turns.take_next(db, Job, free, TURNS[to])
     if candidate is None:
         return None
-    _note_turn(db, candidate, turn)
     values: dict[str, Any] = {
         "attempt": Job.attempt + 1,
         "lease_owner": owner,
@@ -316,28 +325,3 @@ def _take(db: Session, free: ColumnElement[bool], to: HeldStatus, owner: str, le
     if to == "running":
         return move(db, candidate, to, **values, started_at=func.coalesce(Job.started_at, func.now()))
     return returning(db, update(Job).where(Job.id == candidate).values(values))
-
-
-def _next_in_turn(db: Session, free: ColumnElement[bool], turn: QueryableAttribute[Any]) -> str | None:
-    """Returns the oldest free job of the project whose last turn was longest ago, and locks both rows.
-
-    What another worker is just taking is passed over, its project too: that has its turn now. Only where
-    nobody else's job is free another one of the same project is taken. Nothing here waits for a lock.
-    """
-    waiting = select(Job.id).join(Project, Project.id == Job.project_id).where(free)
-    ordered = waiting.order_by(turn.asc().nulls_first(), Job.created_at, Job.id).limit(1)
-    for locked in ((Project, Job), (Job,)):  # a passed-over job must not stay locked
-        taken = db.scalars(ordered.with_for_update(of=locked, key_share=True, skip_locked=True)).first()
-        if taken is not None:
-            return taken
-    return None
-
-
-def _note_turn(db: Session, job_id: str, turn: QueryableAttribute[Any]) -> None:
-    """Notes that the job's project has its turn now, unless another worker is just noting the same."""
-    own = select(Project.id).where(
-        Project.id == select(Job.project_id).where(Job.id == job_id).scalar_subquery()
-    )
-    unlocked = own.with_for_update(key_share=True, skip_locked=True)
-    values = {turn.key: func.clock_timestamp()}  # later than that of a transaction which began before
-    db.execute(update(Project).where(Project.id.in_(unlocked)).values(values))

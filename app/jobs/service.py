@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
@@ -22,11 +23,20 @@ from app.pagination import Owned, Page, page_by_age
 from app.tenants.models import Project
 
 
-def create(db: Session, project_id: str, request: JobCreate, *, max_active: int, max_processes: int) -> Job:
-    """Check a request against what the project has, and start the job with its first events.
+class Asked(NamedTuple):
+    """What a request asks to be trained, checked against what the project has; as columns of a row."""
 
-    Raises `BadRequest`, `NotFound` (a file) or `TooManyJobs`.
-    """
+    model: str
+    training_file: str
+    validation_file: str | None
+    canary_file: str | None
+    seed: int
+    method: dict[str, Any]
+    resources: dict[str, int] | None
+
+
+def checked(db: Session, project_id: str, request: JobCreate, *, max_processes: int) -> Asked:
+    """Checks a request as far as that needs no file to be read. Raises `BadRequest`, `NotFound` (a file)."""
     method = checked_method(request, project_id)
     resources = checked_resources(request.resources, max_processes, method["type"])
     model = models.tunable(db, project_id, request.model)
@@ -36,25 +46,36 @@ def create(db: Session, project_id: str, request: JobCreate, *, max_active: int,
         validation = files.for_job(db, project_id, request.validation_file, "validation_file")
     if request.canary_file is not None:
         canary = files.for_job(db, project_id, request.canary_file, "canary_file")
-    job = Job(
-        id=random_id("ftjob-"),
-        project_id=project_id,
+    return Asked(
         model=model.name,
         training_file=training.id,
         validation_file=validation.id if validation else None,
         canary_file=canary.id if canary else None,
-        suffix=request.suffix,
         seed=request.seed if request.seed is not None else secrets.randbelow(MAX_SEED + 1),
-        meta=request.metadata,
         method=method,
-        integrations=checked_integrations(request),
         resources=resources,
+    )
+
+
+def create(db: Session, project_id: str, request: JobCreate, *, max_active: int, max_processes: int) -> Job:
+    """Check a request against what the project has, and start the job with its first events.
+
+    Raises `BadRequest`, `NotFound` (a file) or `TooManyJobs`.
+    """
+    asked = checked(db, project_id, request, max_processes=max_processes)
+    job = Job(
+        id=random_id("ftjob-"),
+        project_id=project_id,
+        suffix=request.suffix,
+        meta=request.metadata,
+        integrations=checked_integrations(request),
+        **asked._asdict(),
     )
     db.add(job)
     db.flush()
-    read = f"Validating training file: {training.id}"
-    if validation:
-        read += f" and validation file: {validation.id}"
+    read = f"Validating training file: {job.training_file}"
+    if job.validation_file:
+        read += f" and validation file: {job.validation_file}"
     events.append(db, job.id, "created", f"Created fine-tuning job: {job.id}")
     events.append(db, job.id, "validating", read)
     _check_room(db, job, max_active)  # last, as others of the project wait until this transaction ends

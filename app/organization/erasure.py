@@ -24,6 +24,7 @@ from app.idempotency.models import IdempotencyKey
 from app.jobs import control
 from app.jobs.models import ACTIVE, Job
 from app.jobs.status import MoveRefused
+from app.preflights import service as preflights
 from app.tenants.models import Project
 from app.uploads.models import Upload
 
@@ -58,7 +59,7 @@ def holdings(db: Session, project_id: str) -> Holdings:
 
 
 def close(db: Session, project_id: str) -> list[str]:
-    """Ends a project's keys and cancels its jobs. Returns those at whose training a worker still is.
+    """Ends a project's keys, cancels its preflights and jobs. Returns the jobs at which a worker still is.
 
     It may be called again and again: a job whose worker is lost is cancelled once its lease is over. Raises
     `NotFound`.
@@ -66,6 +67,7 @@ def close(db: Session, project_id: str) -> list[str]:
     project = _project(db, project_id, key_share=True)
     if project.archived_at is None:
         project.archived_at = db.scalars(select(func.now())).one()
+    preflights.cancel_all(db, project_id)
     active = select(Job.id).where(Job.project_id == project_id, Job.status.in_(ACTIVE)).order_by(Job.id)
     at_work = []
     for job_id in db.scalars(active).all():

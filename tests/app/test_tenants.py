@@ -22,6 +22,7 @@ from tests.factories import (
     make_job,
     make_metrics,
     make_permission,
+    make_preflight,
     make_rollout,
     make_tenant,
     make_tuned_model,
@@ -29,11 +30,13 @@ from tests.factories import (
     make_webhook_endpoint,
 )
 
-LISTS = {"/v1/files", "/v1/fine_tuning/jobs", "/v1/webhook_endpoints"}
+LISTS = {"/v1/files", "/v1/fine_tuning/jobs", "/v1/fine_tuning/preflights", "/v1/webhook_endpoints"}
 NO_ID = LISTS | {
     "/v1/uploads",
+    "/v1/fine_tuning/jobs/preflight",
     "/v1/models",
     "/v1/webhook_event_types",
+    "/v1/fine_tuning/card_keys",
     "/v1/fine_tuning/alpha/graders/run",
     "/v1/fine_tuning/alpha/graders/validate",
 }
@@ -63,6 +66,7 @@ def theirs(db: Session, tenant: Tenant) -> dict[str, str]:
     model = make_tuned_model(db, job)
     endpoint = make_webhook_endpoint(db, other.project_id)
     upload = make_upload(db, other.project_id)
+    preflight = make_preflight(db, other.project_id)
     permission = make_permission(db, checkpoint, other.project_id)
     db.commit()
     return {
@@ -71,6 +75,7 @@ def theirs(db: Session, tenant: Tenant) -> dict[str, str]:
         "permission_id": permission.id,
         "checkpoint_id": checkpoint.id,
         "file_id": file.id,
+        "preflight_id": preflight.id,
         "model": model.name,
         "webhook_endpoint_id": endpoint.id,
         "upload_id": upload.id,
@@ -133,9 +138,10 @@ def test_anothers_id_in_a_body_answers_like_none(
         "method": {"type": "reinforcement", "reinforcement": {"grader": GRADER}},
     }
     their_id = theirs["model" if field == "model" else "file_id"]
-    answers = [http.post("/v1/fine_tuning/jobs", json=right | {field: value}) for value in (their_id, "none")]
-    assert answers[0].status_code == answers[1].status_code >= 400
-    assert answers[0].text.replace(their_id, "none") == answers[1].text
+    for path in ("/v1/fine_tuning/jobs", "/v1/fine_tuning/jobs/preflight"):
+        answers = [http.post(path, json=right | {field: value}) for value in (their_id, "none")]
+        assert answers[0].status_code == answers[1].status_code >= 400
+        assert answers[0].text.replace(their_id, "none") == answers[1].text
 
 
 def test_the_default_tenant_is_made_once(db: Session) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import tarfile
 import tempfile
 import urllib.error
 import urllib.request
@@ -98,6 +99,60 @@ def test_a_job_runs_from_file_to_model(service: Service, tmp_path: Path) -> None
     again = cherry("jobs", "cancel", job.id, *data)
     assert again.returncode == 1
     assert "already succeeded" in again.stderr
+
+
+@pytest.mark.long
+def test_a_job_is_reproduced_bit_for_bit_and_its_download_verified(service: Service, tmp_path: Path) -> None:
+    data = ("--data", str(service.folder))
+    with service.client() as client:
+        files = [
+            client.files.create(file=write_rows(tmp_path / f"{n}.jsonl", n), purpose="fine-tune").id
+            for n in (4, 5)
+        ]
+        block = {"grader": GRADER, "hyperparameters": hyperparameters(learning_rate_multiplier=2)}
+        method: Any = {"type": "reinforcement", "reinforcement": block}
+        job = client.fine_tuning.jobs.create(
+            model="tiny", training_file=files[0], validation_file=files[1], method=method
+        )
+        assert cherry("jobs", "follow", job.id, *data).returncode == 0
+        again = cherry("jobs", "reproduce", job.id, *data)
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert "Reproduced bit for bit" in again.stdout
+        newest = client.fine_tuning.jobs.list(limit=1).data[0]
+        assert newest.metadata == {"reproduces": job.id}
+        path = f"/fine_tuning/jobs/{job.id}/checkpoints"
+        checkpoint = client.fine_tuning.jobs.checkpoints.list(job.id).data[0]
+        tar = client.get(f"{path}/{checkpoint.id}/download", cast_to=httpx.Response)
+    (tmp_path / "download.tar").write_bytes(tar.content)
+    with tarfile.open(tmp_path / "download.tar") as opened:
+        opened.extractall(tmp_path / "download", filter="data")
+    (tmp_path / "keys.json").write_text(cherry("cards", "keys", "--json", *data).stdout)
+    rotated = json.loads(cherry("cards", "rotate-key", "--json", *data).stdout)
+    card, key = str(tmp_path / "download" / "card.json"), str(tmp_path / "keys.json")
+    for download in ("download", "download.tar"):
+        seen = cherry("cards", "verify", card, str(tmp_path / download), "--key", key)
+        assert seen.returncode == 0, seen.stdout + seen.stderr
+    other = cherry("cards", "verify", card, str(tmp_path / "download"), "--key", rotated["public_key"])
+    assert other.returncode == 1
+    assert "NOT VERIFIED: the card was signed with the key" in other.stdout
+
+
+def test_a_job_is_checked_before_it_is_started(service: Service, tmp_path: Path) -> None:
+    data = ("--data", str(service.folder))
+    block = {"grader": GRADER, "hyperparameters": hyperparameters()}
+    body = {"model": "tiny", "method": {"type": "reinforcement", "reinforcement": block}}
+    (tmp_path / "job.json").write_text(json.dumps(body))
+    training = str(write_rows(tmp_path / "train.jsonl"))
+    checked = cherry("jobs", "check", str(tmp_path / "job.json"), "--training-file", training, *data)
+    assert "Expected signal" in checked.stdout, checked.stdout + checked.stderr
+    assert "Rows                     4 training, 0 validation" in checked.stdout
+    with service.client() as client:
+        kept: Any = client.get("/fine_tuning/preflights", cast_to=object)
+    done = kept["data"][0]
+    assert (done["status"], done["progress"]) == ("succeeded", None)
+    assert done["report"]["verdict"] in checked.stdout
+    fails = any(finding["severity"] == "error" for finding in done["report"]["findings"])
+    assert checked.returncode == int(fails)
 
 
 def test_a_second_start_in_the_same_folder_is_refused(service: Service) -> None:

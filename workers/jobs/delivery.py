@@ -12,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import disk
+from app.cards import service as cards
 from app.checkpoints import service as checkpoints
 from app.checkpoints.models import Checkpoint
 from app.db import unit_of_work
@@ -99,6 +100,17 @@ def clean_up(claim: Claim) -> None:
         is_over = db.get_one(Job, claim.job_id).status in TERMINAL
     if is_over:
         get_storage().delete_prefix(state_prefix(claim.job_id))
+        make_card(claim.job_id)
+
+
+def make_card(job_id: str) -> None:
+    """Signs the card of a job that is over, and keeps it. Should that fail, the first who asks for it makes
+    it."""
+    try:
+        with unit_of_work() as db:
+            cards.card_of(db, db.get_one(Job, job_id), get_settings())
+    except Exception:  # the job is over and its outcome stands
+        log.exception("card_not_made", job_id=job_id)
 
 
 def give_up(claim: Claim, code: str, message: str) -> None:
@@ -177,8 +189,20 @@ def _verdict(db: Session, job: Job, result: RunResult) -> dict[str, Any] | None:
             row.trust = (row.trust or {}) | storable({"p": judged.p, "low": judged.low, "high": judged.high})
     level: events.Level = "info" if result.verdict.step > 0 else "warn"
     events.append(db, job.id, "verdict", result.verdict.sentence, level=level)
-    found: dict[str, Any] = storable(result.verdict._asdict())
+    found: dict[str, Any] = storable(result.verdict._asdict() | _beside(result))
     return found
+
+
+def _beside(result: RunResult) -> dict[str, Any]:
+    """What stands beside a verdict: the job's seeds, its controls and what the gold grader says, if any."""
+    beside: dict[str, Any] = {}
+    if result.arms:
+        beside["arms"] = [arm._asdict() for arm in result.arms]
+    if result.controls:
+        beside["controls"] = [control._asdict() for control in result.controls]
+    if result.gold is not None:
+        beside["gold"] = result.gold._asdict()
+    return beside
 
 
 def _warning(db: Session, job: Job, delivered: Checkpoint) -> str | None:

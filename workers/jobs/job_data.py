@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy.orm import Session
 
@@ -26,14 +27,37 @@ class ModelShape(NamedTuple):
     context: int
 
 
+class Asked(Protocol):
+    """What somebody asked to be trained: the row of a job or of a preflight."""
+
+    @property
+    def project_id(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def training_file(self) -> str: ...
+    @property
+    def validation_file(self) -> str | None: ...
+    @property
+    def canary_file(self) -> str | None: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def method(self) -> dict[str, Any]: ...
+    @property
+    def resources(self) -> dict[str, Any] | None: ...
+
+
 class JobInvalid(Exception):
     """A job cannot run as it was asked for."""
 
-    def __init__(self, code: str, message: str, param: str | None) -> None:
+    def __init__(self, code: str, message: str, param: str | None, lines: Sequence[int] = ()) -> None:
+        """`lines` are those of the file that are at fault."""
         super().__init__(message)
         self.code = code
         self.message = message
         self.param = param
+        self.lines = tuple(lines)
 
 
 class DataFile(NamedTuple):
@@ -46,9 +70,9 @@ class DataFile(NamedTuple):
     """None if the file was deleted."""
     sha256: str = ""
 
-    def invalid(self, reason: str) -> JobInvalid:
+    def invalid(self, reason: str, lines: Sequence[int] = ()) -> JobInvalid:
         name = self.param.replace("_", " ")
-        return JobInvalid(f"invalid_{self.param}", f"The {name} {self.shown} {reason}", self.param)
+        return JobInvalid(f"invalid_{self.param}", f"The {name} {self.shown} {reason}", self.param, lines)
 
 
 def find_file(db: Session, param: str, file_id: str) -> DataFile:
@@ -77,7 +101,8 @@ def rows_of(data_file: DataFile, check: Check, scratch: Path, **limits: int) -> 
             "has changed in storage since it was uploaded: its sha256 is another. Upload it again."
         ) from None
     except DatasetInvalid as fault:
-        raise data_file.invalid(f"is invalid.\n{fault}") from None
+        lines = [each.line for each in fault.faults if each.line]
+        raise data_file.invalid(f"is invalid.\n{fault}", lines) from None
 
 
 def canary_rows(data_file: DataFile | None, scratch: Path, **limits: int) -> list[Row] | None:

@@ -85,8 +85,8 @@ def check_response_format(response_format: dict[str, Any] | None, folder: Path) 
         raise JobInvalid(problem.code, str(problem), param) from None
 
 
-def longest_prompt(folder: Path, context: int, data_file: DataFile, rows: Sequence[Row]) -> int:
-    """Returns the tokens of the longest prompt, as the training will see them. Raises `JobInvalid`."""
+def prompt_lengths(folder: Path, context: int, data_file: DataFile, rows: Sequence[Row]) -> list[int]:
+    """Returns the tokens of each row's prompt, as the training will see them. Raises `JobInvalid`."""
     tokenizer = load_tokenizer(folder)
     from workers.training.base.errors import PromptInvalid
     from workers.training.prompts import make_prompts
@@ -95,7 +95,7 @@ def longest_prompt(folder: Path, context: int, data_file: DataFile, rows: Sequen
         prompts = make_prompts(rows, tokenizer, context, data_file.param.removesuffix("_file"))
     except PromptInvalid as problem:
         raise data_file.invalid(f"does not fit the model. {problem}") from None
-    return max(len(prompt.tokens) for prompt in prompts)
+    return [len(prompt.tokens) for prompt in prompts]
 
 
 def doubts_about_tools(folder: Path, rows: Sequence[Row], method: str) -> Iterator[str]:

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import structlog
 from sqlalchemy import select
@@ -40,14 +40,14 @@ from app.settings import get_settings
 from app.storage import get_storage
 from graders import build_grader, parse_grader
 from graders.spec import GraderSpec
-from methods.hold_out import hold_out
 from methods.rows import Row
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig, read_config
 from methods.tuning_rows import row_check
 from workers.base_models import folder_if_there, local_folder
-from workers.jobs import delivery, leftovers
+from workers.jobs import delivery, leftovers, provenance
 from workers.jobs.attempt import Exit
+from workers.jobs.checks import split_rows
 from workers.jobs.db_recorder import DatabaseRecorder, states_to_resume
 from workers.jobs.integrations import shown_elsewhere
 from workers.jobs.job_data import CANARY, TRAINING, VALIDATION, JobInvalid, canary_rows, find_file, rows_of
@@ -97,6 +97,8 @@ class Work(NamedTuple):
     """None for those of the package."""
     grader: GraderSpec | None
     """None where nothing is graded."""
+    gold: GraderSpec | None
+    """None without a second one that is only measured by."""
     project_id: str
 
 
@@ -253,9 +255,11 @@ def _train(
 
         return tune(work.config, *rows, recorder, folder, should_stop, should_pause, work.canary_rows)
     assert work.grader is not None
-    grader = build_grader(work.grader, grader_services(work.project_id))
+    services = grader_services(work.project_id)
+    grader = build_grader(work.grader, services)
+    gold = build_grader(work.gold, services) if work.gold is not None else None
     return train(
-        work.config, *rows, grader, recorder, folder, should_stop, world, should_pause, work.canary_rows
+        work.config, *rows, grader, recorder, folder, should_stop, world, should_pause, work.canary_rows, gold
     )
 
 
@@ -274,18 +278,21 @@ def _load(claim: Claim, folder: Path) -> Work:
         texts = canary_rows(canary, folder)
     except JobInvalid as fault:
         raise DataUnusable(fault) from None
-    spec = None
-    if job.method["type"] == "reinforcement":
-        spec = parse_grader(opened(job.method["reinforcement"]["grader"], job.project_id, get_settings()))
+    graders: dict[str, Any] = job.method["reinforcement"] if job.method["type"] == "reinforcement" else {}
+    spec, gold = (
+        parse_grader(opened(graders[name], job.project_id, get_settings())) if name in graders else None
+        for name in ("grader", "gold_grader")
+    )
     train_rows, valid_rows = [*rows, []][:2]
     folders = {
         "model_path": _base_folder(job.model, model, folder),
         "origin_path": folder_if_there(origin, folder / "origin"),
     }
     config = read_config({**(job.config or {}), **folders})
-    if isinstance(config, TrainConfig) and config.validation_split:
-        train_rows, valid_rows = hold_out(train_rows, config.validation_split, config.seed)
-    return Work(config, train_rows, valid_rows, texts, spec, job.project_id)
+    provenance.note(claim, config, [*zip(data_files, rows, strict=True), (canary, texts)])
+    if isinstance(config, TrainConfig):
+        train_rows, valid_rows = split_rows(config, train_rows, valid_rows)
+    return Work(config, train_rows, valid_rows, texts, spec, gold, job.project_id)
 
 
 def _base_folder(name: str, model: Model | None, folder: Path) -> str:

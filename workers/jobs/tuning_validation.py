@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from app.jobs.models import Job
 from methods.hyperparameters import Facts
 from methods.resolve import resolve_tuning
 from methods.rows import Row
 from methods.tune_config import TuneConfig
 from methods.tuning_rows import too_few
-from workers.jobs.job_data import TRAINING, DataFile, JobInvalid, ModelShape
+from workers.jobs.job_data import TRAINING, Asked, DataFile, JobInvalid, ModelShape
 
 DEVICES = {"gpus": "cuda", "processes": "cpu"}
 Data = tuple[DataFile | None, Sequence[Row]]
@@ -23,7 +22,7 @@ class Resolved(NamedTuple):
 
 
 def resolve(
-    job: Job, folder: str, shape: ModelShape, tokenizer: Any, training: Data, validation: Data
+    job: Asked, folder: str, shape: ModelShape, tokenizer: Any, training: Data, validation: Data
 ) -> Resolved:
     """The run that a job means. Raises `JobInvalid` for too few rows, or one that does not fit the model."""
     method = job.method["type"]

@@ -11,16 +11,20 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from enum import Enum
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from app.db import unit_of_work
 from app.disk import scratch_folder
-from app.jobs import runs, status
+from app.jobs import runs, status, turns
+from app.jobs.capacity import Capacity
 from app.jobs.models import Job
 from app.jobs.status import Claim, LeaseLost
 from app.settings import get_settings
@@ -37,6 +41,10 @@ LAST_STEPS_SECONDS = 1.0
 """How long a child that has written its outcome may take to end by itself."""
 POLL_SECONDS = 0.2
 """How soon a validation notices that its worker stops."""
+
+
+NO_CAPACITY = Capacity(gpus=0, processes=1)
+"""Checks of files ask for no device."""
 
 
 class Part(NamedTuple):
@@ -72,17 +80,51 @@ class End(Enum):
     LEASE_LOST = "lease lost"
 
 
-def validate_all(owner: str, stopping: threading.Event) -> int:
-    """Validates every job that waits, and those that come meanwhile. Returns how many that were."""
+class Work(NamedTuple):
+    """Something that was claimed, and whose it is."""
+
+    project_id: str
+    do: Callable[[threading.Event], None]
+    """Does it until its end, or until the worker stops."""
+
+
+class Queued(Protocol):
+    """A kind of work that waits for a place, and whose projects take turns with those of other kinds."""
+
+    def place(self, db: Session, passed_over: Sequence[str]) -> turns.Place | None:
+        """Returns where the work waits that is next; None without any."""
+
+    def claim(self, db: Session, owner: str, passed_over: Sequence[str]) -> Work | None:
+        """Claims what is next, of none of the projects `passed_over`."""
+
+
+class Validations:
+    """The validations of jobs."""
+
+    def place(self, db: Session, passed_over: Sequence[str]) -> turns.Place | None:
+        return runs.place_in_queue(db, "validate", NO_CAPACITY, passed_over)
+
+    def claim(self, db: Session, owner: str, passed_over: Sequence[str]) -> Work | None:
+        claim = runs.claim_for_validation(db, owner, get_settings().lease, passed_over)
+        if claim is None:
+            return None
+        return Work(db.get_one(Job, claim.job_id).project_id, partial(_validate, claim))
+
+
+def validate_all(owner: str, stopping: threading.Event, *others: Queued) -> int:
+    """Validates every job that waits, and those that come meanwhile; what `others` have too.
+
+    Returns how many that were.
+    """
+    kinds = (Validations(), *others)
     places = get_settings().validations_at_once
     under_way: dict[Future[None], str] = {}
     count = 0
     with ThreadPoolExecutor(places, thread_name_prefix="validation") as pool:
         while not stopping.is_set():
-            claimed = _claim_next(owner, Counter(under_way.values()), places)
-            if claimed is not None:
-                claim, project_id = claimed
-                under_way[pool.submit(_validate, claim, stopping)] = project_id
+            work = _claim_next(kinds, owner, Counter(under_way.values()), places)
+            if work is not None:
+                under_way[pool.submit(work.do, stopping)] = work.project_id
                 count += 1
             elif not under_way:
                 break
@@ -94,21 +136,30 @@ def validate_all(owner: str, stopping: threading.Event) -> int:
     return count
 
 
-def _claim_next(owner: str, held: Counter[str], places: int) -> tuple[Claim, str] | None:
-    """Claims a job for a free place, and says whose it is; `held` are the places that each project has."""
+def _claim_next(kinds: Sequence[Queued], owner: str, held: Counter[str], places: int) -> Work | None:
+    """Claims something for a free place; `held` are the places that each project has."""
     left = places - held.total() - 1
     if left < 0:
         return None
     full = [project_id for project_id, count in held.items() if count > left]
     try:
-        with unit_of_work() as db:
-            claim = runs.claim_for_validation(db, owner, get_settings().lease, full)
-            return (claim, db.get_one(Job, claim.job_id).project_id) if claim else None
+        for kind in _in_turn(kinds, full):
+            with unit_of_work() as db:
+                work = kind.claim(db, owner, full)
+            if work is not None:
+                return work
     except SQLAlchemyError as problem:
         if not held:
             raise
         log.warning("no_job_claimed", problem=str(problem))
-        return None
+    return None
+
+
+def _in_turn(kinds: Sequence[Queued], passed_over: Sequence[str]) -> list[Queued]:
+    """Returns the kinds that have something waiting, first the one whose project's turn it is."""
+    with unit_of_work() as db:
+        found = [(place, kind) for kind in kinds if (place := kind.place(db, passed_over)) is not None]
+    return [kind for _, kind in sorted(found, key=lambda each: each[0])]
 
 
 def _validate(claim: Claim, stopping: threading.Event) -> None:
@@ -141,14 +192,29 @@ def _check_in_child(claim: Claim, stopping: threading.Event, scratch: str) -> tu
     """Returns why a validation is over, and its child's exit code. No child is left then."""
     arguments = {"job_id": claim.job_id, "attempt": claim.attempt}
     child = children.start(CHECK, arguments, get_settings().validation_memory_bytes, scratch)
+
+    def renew() -> None:
+        with unit_of_work() as db:
+            runs.renew(db, claim, get_settings().lease)
+
+    return watch_to_its_end(child, renew, LeaseLost, stopping)
+
+
+def watch_to_its_end(
+    child: Child, renew: Callable[[], None], lost: type[Exception], stopping: threading.Event
+) -> tuple[End, int]:
+    """Returns why a child's work is over, and its exit code. No child is left then.
+
+    `renew` keeps the lease on what it works at, and raises `lost` where that is another's now.
+    """
     try:
-        end = _watch(child, claim, stopping)
+        end = _watch(child, renew, lost, stopping)
     finally:
         code = child.kill()
     return end, code
 
 
-def _watch(child: Child, claim: Claim, stopping: threading.Event) -> End:
+def _watch(child: Child, renew: Callable[[], None], lost: type[Exception], stopping: threading.Event) -> End:
     """Keeps the lease while the child lives; returns when there is something to do."""
     settings = get_settings()
     too_long = time.monotonic() + settings.validation_limit.total_seconds()
@@ -163,12 +229,11 @@ def _watch(child: Child, claim: Claim, stopping: threading.Event) -> End:
             continue
         next_look = now + min(LOOK_SECONDS, settings.lease.total_seconds() / 6)
         try:
-            with unit_of_work() as db:
-                runs.renew(db, claim, settings.lease)
-        except LeaseLost:  # by a cancel; or the child has just written its outcome and is about to end
+            renew()
+        except lost:  # by a cancel; or the child has just written its outcome and is about to end
             return End.LEASE_LOST if child.wait(LAST_STEPS_SECONDS) is None else End.EXITED
         except SQLAlchemyError as problem:  # the fence keeps us safe if this outlasts the lease
-            log.warning("lease_not_renewed", job_id=claim.job_id, problem=str(problem))
+            log.warning("lease_not_renewed", problem=str(problem))
     return End.EXITED
 
 

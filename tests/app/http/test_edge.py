@@ -371,6 +371,9 @@ def test_the_schema_marks_our_own_operations(server_url: str) -> None:
         f"{job}/checkpoints/{{checkpoint_id}}/download",
         "/v1/webhook_endpoints/{webhook_endpoint_id}/deliveries",
         "/v1/uploads/{upload_id}",
+        "/v1/fine_tuning/card_keys",
+        "/v1/fine_tuning/jobs/{job_id}/card",
+        "/v1/fine_tuning/jobs/{job_id}/frontier",
     }
 
 

@@ -143,6 +143,7 @@ def right_bodies(db: Session, tenant: Tenant) -> list[tuple[str, dict[str, Any]]
     return [
         ("/v1/fine_tuning/jobs", job),
         ("/v1/fine_tuning/jobs", job),
+        ("/v1/fine_tuning/jobs/preflight", {**job, "preflight": {"prompts": 8, "max_tokens": 100}}),
         ("/v1/uploads", announced),
         (f"/v1/uploads/{upload.id}/complete", {"part_ids": ["part_x"], "md5": "x"}),
         ("/v1/fine_tuning/alpha/graders/validate", {"grader": GRADER}),

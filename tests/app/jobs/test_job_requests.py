@@ -30,6 +30,7 @@ REFUSED = [
     pytest.param("model", "m" * 300, 400, "model", "string_above_max_length", id="model-long"),
     pytest.param("training_file", "file-none", 404, "training_file", None, id="unknown-file"),
     pytest.param("validation_file", "file-none", 404, "validation_file", None, id="unknown-validation-file"),
+    pytest.param("canary_file", "file-none", 404, "canary_file", None, id="unknown-canary-file"),
     pytest.param("training_file", None, 400, "training_file", "invalid_type", id="no-file"),
     pytest.param("epochs", 3, 400, "epochs", "unknown_parameter", id="unknown-key"),
     pytest.param("suffix", "", 400, "suffix", "string_below_min_length", id="suffix-empty"),
@@ -283,6 +284,18 @@ def test_files_of_another_purpose_and_deleted_ones_are_refused(
     assert http.delete(f"/v1/files/{job_body['validation_file']}").status_code == 200
     response = http.post("/v1/fine_tuning/jobs", json=job_body)
     assert (response.status_code, error_of(response)["param"]) == (404, "validation_file")
+
+
+def test_a_canary_file_is_shown_and_stays_while_the_job_needs_it(
+    http: httpx.Client, db: Session, tenant: Tenant, job_body: dict[str, Any]
+) -> None:
+    assert "canary_file" not in http.post("/v1/fine_tuning/jobs", json=job_body).json()
+    canary = make_file(db, tenant.project_id, b'{"text": "One."}')
+    db.commit()
+    job = http.post("/v1/fine_tuning/jobs", json=job_body | {"canary_file": canary.id}).json()
+    assert job["canary_file"] == canary.id
+    refused = http.delete(f"/v1/files/{canary.id}")
+    assert (refused.status_code, job["id"] in error_of(refused)["message"]) == (400, True)
 
 
 def test_nulls_ask_for_defaults(client: openai.OpenAI, job_body: dict[str, Any]) -> None:

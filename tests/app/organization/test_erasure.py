@@ -16,6 +16,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
+from app.cards import service as cards
 from app.cli.main import cli
 from app.cli.output import CliError
 from app.errors import BadRequest
@@ -34,6 +35,7 @@ from tests.factories import (
     make_job,
     make_metrics,
     make_permission,
+    make_preflight,
     make_rollout,
     make_tenant,
     make_tuned_model,
@@ -127,8 +129,10 @@ def fill_with_a_run(db: Session, doomed: Tenant, settings: Settings) -> None:
     error = {"code": "x", "message": CANARY, "param": None}
     job = make_job(db, doomed.project_id, status="failed", suffix=CANARY, error=error)
     make_metrics(db, job, 1, {CANARY: 1.0})
+    cards.note_facts(db, job.id, {"attempt": 1, "device": CANARY}, {})
     make_rollout(db, job, 1, 0, text=CANARY, reason=CANARY, parts={CANARY: 0.5})
     events.append(db, job.id, CANARY, CANARY)
+    make_preflight(db, doomed.project_id, report={CANARY: CANARY}, progress={"phase": CANARY})
     checkpoint = make_checkpoint(
         db, job, 1, {"model/x": CANARY.encode()}, model_name=f"ft:{CANARY}:ckpt-step-1"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from app import process
+from app.cards.models import RunCard
 from app.checkpoints.models import Checkpoint
 from app.db import unit_of_work
 from app.events.models import JobEvent, JobMetrics
@@ -84,6 +86,11 @@ def test_a_killed_training_goes_on_and_its_history_has_no_gap(db: Session, tiny_
     assert db.scalars(kept).first() == 0
     assert not (get_settings().data_dir / "runs" / job.id).exists()
     assert get_storage().list_keys(f"jobs/{job.id}/state") == []
+    noted = db.scalars(select(RunCard).where(RunCard.job_id == job.id)).one()
+    assert noted.document, "the worker that ended the job has made its card"
+    card = json.loads(noted.document)["card"]
+    assert [each["attempt"] for each in card["attempts"]] == [2, 3]
+    assert card["delivered"]["files"].keys() >= {"model/model.safetensors"}
 
 
 @pytest.mark.long

@@ -72,6 +72,21 @@ def test_apart_files_raise_no_doubt(db: Session, tiny_model: Path) -> None:
     assert doubts_about_data(db, job.id) == []
 
 
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [(12.0, "12 times what"), (10.0, "10 times what"), (1 / 20, "a 20th of what"), (9.0, None), (0.2, None)],
+)
+def test_a_learning_rate_far_off_is_doubted(
+    db: Session, tiny_model: Path, factor: float, said: str | None
+) -> None:
+    job = make_job(db, hyperparameters={"learning_rate_multiplier": factor})
+    validate_all("me", RUNNING)
+    assert fresh(db, job).status == "queued"
+    told = [doubt for doubt in doubts_about_data(db, job.id) if "The learning rate" in doubt]
+    assert len(told) == (said is not None)
+    assert said is None or said in told[0]
+
+
 def test_one_row_is_enough(db: Session, tiny_model: Path) -> None:
     job = make_job(db, training=data_rows(1))
     validate_all("me", RUNNING)

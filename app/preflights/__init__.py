@@ -1,0 +1,1 @@
+"""Preflights: what a job would meet, found out before it is started."""

@@ -1,0 +1,327 @@
+"""Everything that is looked at before a job is queued, and by a preflight: files, grader, model, config.
+
+A job ends at its first fault; a preflight goes on and tells all. Which of the two it is, `refuse` decides.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from sqlalchemy.orm import Session
+
+from app.models import service as models
+from app.models.models import Model
+from graders import Grader, GraderSpec
+from graders.preflight.trial import Report
+from methods.hold_out import hold_out
+from methods.hyperparameters import Facts
+from methods.resolve import ConfigImpossible, resolve_train, usual_learning_rate
+from methods.rows import MAX_VALID_ROWS, Row
+from methods.train_config import TrainConfig
+from methods.tune_config import TuneConfig
+from methods.tuning_rows import row_check
+from workers.jobs import tuning_validation
+from workers.jobs.grader_validation import (
+    GOLD_GRADER,
+    build_job_grader,
+    check_grader,
+    grading_fields,
+    prices,
+    try_grader,
+)
+from workers.jobs.job_data import (
+    CANARY,
+    TRAINING,
+    VALIDATION,
+    Asked,
+    DataFile,
+    JobInvalid,
+    ModelShape,
+    canary_rows,
+    find_file,
+    operators_limits,
+    rows_of,
+)
+from workers.jobs.model_validation import (
+    check_response_format,
+    doubts_about_tools,
+    load_tokenizer,
+    model_folder,
+    model_shape,
+    prompt_lengths,
+)
+
+T = TypeVar("T")
+
+MAX_DOUBTS = 10
+"""Findings of the grader's trial that a job is told of. Chosen, not measured."""
+FAR_RATE = 10.0
+"""A learning rate that is so many times the one of "auto", or so many times less, is doubted. In the trial of
+96 runs most policies collapsed at ten times the rate, and at a tenth they moved little.
+"""
+
+
+ROUNDING = 1e-9
+"""What a rate that was asked for as a multiple of the usual one may be off by rounding."""
+
+
+class Parts(NamedTuple):
+    """What the database has of a job's model and files."""
+
+    model: Model | None
+    training: DataFile
+    validation: DataFile | None
+    canary: DataFile | None
+
+
+class Doubt(NamedTuple):
+    """Something that is valid, but looks wrong. `lines` are those of the file that `param` names."""
+
+    code: str
+    message: str
+    param: str | None = None
+    lines: tuple[int, ...] = ()
+
+
+class Checked(NamedTuple):
+    """A job that can run, and what is in doubt about it."""
+
+    config: TrainConfig | TuneConfig
+    n_rows: int
+    """What `config.job_steps` counts: prompts or examples."""
+    doubts: list[Doubt]
+
+
+def find_parts(db: Session, asked: Asked) -> Parts:
+    """Returns where the model and the files are that a row names."""
+    validation, canary = asked.validation_file, asked.canary_file
+    return Parts(
+        models.find(db, asked.project_id, asked.model),
+        find_file(db, TRAINING, asked.training_file),
+        find_file(db, VALIDATION, validation) if validation else None,
+        find_file(db, CANARY, canary) if canary else None,
+    )
+
+
+class Checks:
+    """Checks one job. What has been read stays here; what could not be is None."""
+
+    def __init__(
+        self,
+        asked: Asked,
+        parts: Parts,
+        scratch: Path,
+        enter: Callable[[str], None],
+        refuse: Callable[[JobInvalid], None],
+    ) -> None:
+        """`enter` is told what comes now: "reading", "rendering" or "grading". `refuse` is told of each
+        fault, and may raise it."""
+        self.asked = asked
+        self.parts = parts
+        self.kind: str = asked.method["type"]
+        self.folder: Path | None = None
+        self.shape: ModelShape | None = None
+        self.train_rows: list[Row] | None = None
+        self.valid_rows: list[Row] | None = None
+        self.spec: GraderSpec | None = None
+        self.grader: Grader | None = None
+        self.gold: tuple[GraderSpec, Grader] | None = None
+        self.trial: Report | None = None
+        self.doubts: list[Doubt] = []
+        self.prompt_lengths: dict[str, list[int]] = {}
+        """Tokens of each prompt, by the file's field in a request; of reinforcement rows."""
+        self._scratch = scratch
+        self._enter = enter
+        self._refuse = refuse
+        self._is_faulty = False
+
+    def run(self) -> Checked | None:
+        """Returns the job as it can run, or None after a fault. Raises what `refuse` and `enter` raise."""
+        self.folder = self._attempt(lambda: model_folder(self.asked.model, self.parts.model, self._scratch))
+        if (folder := self.folder) is not None:
+            self.shape = self._attempt(lambda: model_shape(self.asked.model, folder))
+        self._enter("reading")
+        self.train_rows = self._attempt(lambda: self._rows(self.parts.training))
+        self.valid_rows = self._attempt(lambda: self._rows(self.parts.validation, max_rows=MAX_VALID_ROWS))
+        self._attempt(lambda: canary_rows(self.parts.canary, self._scratch, **operators_limits()))
+        found = self._reinforcement() if self.kind == "reinforcement" else self._tuning()
+        self.doubts += self._file_doubts()
+        if found is not None:
+            self.doubts += self._rate_doubts(found.config)
+        self._enter("grading")
+        self.doubts += self._grader_doubts()
+        return None if self._is_faulty else found
+
+    def _attempt(self, step: Callable[[], T]) -> T | None:
+        try:
+            return step()
+        except JobInvalid as fault:
+            self._is_faulty = True
+            self._refuse(fault)
+            return None
+
+    def _rows(self, data_file: DataFile | None, **limits: int) -> list[Row]:
+        if data_file is None:
+            return []
+        return rows_of(data_file, row_check(self.kind), self._scratch, **limits, **operators_limits())
+
+    def _files(self) -> Iterator[tuple[DataFile, list[Row]]]:
+        """Yields the files that could be read, with their rows."""
+        for data_file, rows in (
+            (self.parts.training, self.train_rows),
+            (self.parts.validation, self.valid_rows),
+        ):
+            if data_file is not None and rows is not None:
+                yield data_file, rows
+
+    def _tuning(self) -> Checked | None:
+        folder, shape, rows, valid = self.folder, self.shape, self.train_rows, self.valid_rows
+        self._enter("rendering")
+        if folder is None or shape is None or rows is None or valid is None:
+            return None
+        training, validation = (self.parts.training, rows), (self.parts.validation, valid)
+        resolved = self._attempt(
+            lambda: tuning_validation.resolve(
+                self.asked, str(folder), shape, load_tokenizer(folder), training, validation
+            )
+        )
+        return Checked(*resolved, self.doubts) if resolved else None
+
+    def _reinforcement(self) -> Checked | None:
+        block = self.asked.method["reinforcement"]
+        built = self._attempt(lambda: build_job_grader(block["grader"], self.asked.project_id))
+        self.spec, self.grader = built or (None, None)
+        if "gold_grader" in block:
+            self.gold = self._attempt(
+                lambda: build_job_grader(block["gold_grader"], self.asked.project_id, GOLD_GRADER)
+            )
+        if (folder := self.folder) is not None:
+            self._attempt(lambda: check_response_format(block.get("response_format"), folder))
+        for data_file, rows in self._files():
+            self._check_rows(data_file, rows)
+        config = self._attempt(self._resolve)
+        if config is None or self.train_rows is None:
+            return None
+        return Checked(config, len(split_rows(config, self.train_rows, [])[0]), self.doubts)
+
+    def _check_rows(self, data_file: DataFile, rows: list[Row]) -> None:
+        spec, grader, folder, shape = self.spec, self.grader, self.folder, self.shape
+        if spec is not None and grader is not None:
+            self._enter("grading")
+            self._attempt(lambda: check_grader(spec, grader, data_file, rows))
+        if (gold := self.gold) is not None:
+            self._enter("grading")
+            self._attempt(lambda: check_grader(*gold, data_file, rows, GOLD_GRADER))
+        if folder is not None and shape is not None:
+            self._enter("rendering")
+            lengths = self._attempt(lambda: prompt_lengths(folder, shape.context, data_file, rows))
+            if lengths is not None:
+                self.prompt_lengths[data_file.param] = lengths
+
+    def facts(self) -> Facts | None:
+        """Returns what the rules of "auto" read; None while a part of it is not known."""
+        lengths = [self.prompt_lengths.get(data_file.param) for data_file, _ in self._files()]
+        if self.shape is None or self.train_rows is None or self.valid_rows is None or None in lengths:
+            return None
+        longest = max(max(found) for found in lengths if found)
+        return Facts(*self.shape, longest, len(self.train_rows), len(self.valid_rows))
+
+    def _resolve(self) -> TrainConfig | None:
+        facts = self.facts()
+        if facts is None or self.spec is None or self._is_faulty:
+            return None
+        try:
+            return resolve_train(
+                self.asked.method,
+                facts,
+                model=self.asked.model,
+                model_path=str(self.folder),
+                seed=self.asked.seed,
+                resources=self.asked.resources,
+                grading=grading_fields(self.spec) | prices(self._hyperparameters(), *self._specs()),
+            )
+        except ConfigImpossible as problem:
+            code = "invalid_training_file" if problem.param == TRAINING else "invalid_value"
+            raise JobInvalid(code, problem.message, problem.param) from None
+
+    def _specs(self) -> list[GraderSpec]:
+        """Returns the graders that the job asks."""
+        return [spec for spec in (self.spec, self.gold and self.gold[0]) if spec is not None]
+
+    def _hyperparameters(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.asked.method[self.kind]["hyperparameters"]
+        return found
+
+    def _file_doubts(self) -> Iterator[Doubt]:
+        """Signs that the two files were swapped or overlap, and tools that the model would never see."""
+        train_rows, valid_rows = self.train_rows, self.valid_rows
+        if train_rows is None or valid_rows is None:
+            return
+        yield from doubts_about_files(train_rows, valid_rows)
+        if self.folder is not None:
+            for message in doubts_about_tools(self.folder, train_rows, self.kind):
+                yield Doubt("tools_unseen", message, TRAINING)
+
+    def _rate_doubts(self, config: TrainConfig | TuneConfig) -> Iterator[Doubt]:
+        """Says so if the learning rate is far from the one that "auto" takes."""
+        assert self.shape is not None, "a config was resolved with it"
+        usual = usual_learning_rate(config, self.shape.hidden_size)
+        times = config.learning_rate / usual
+        if abs(math.log(times)) < math.log(FAR_RATE) - ROUNDING:
+            return
+        is_high = times > 1
+        how = f"{times:,.3g} times" if is_high else f"a {1 / times:,.3g}th of"
+        outcome = "is likely to destroy the model" if is_high else "may learn next to nothing"
+        yield Doubt(
+            "learning_rate_far",
+            f'The learning rate {config.learning_rate:.3g} is {how} what "auto" takes for this model'
+            f' ({usual:.3g}): the job {outcome}. Leave the rate to "auto" unless this is meant.',
+            f"method.{self.kind}.hyperparameters",
+        )
+
+    def _grader_doubts(self) -> Iterator[Doubt]:
+        """Tries the grader on some training rows, and yields what that leaves in doubt."""
+        spec, grader, rows = self.spec, self.grader, self.train_rows
+        if spec is None or grader is None or not rows:
+            return
+        self.trial = self._attempt(lambda: try_grader(spec, grader, rows))
+        for finding in self.trial.warnings[:MAX_DOUBTS] if self.trial else ():
+            lines = tuple(rows[row].line for row in finding.rows)
+            yield Doubt(f"grader_{finding.code}", f"The grader: {finding.message}", TRAINING, lines)
+
+
+def split_rows(config: TrainConfig, train: list[Row], valid: list[Row]) -> tuple[list[Row], list[Row]]:
+    """Returns the rows that a run trains on, and those it validates by: held out where it asks for that."""
+    return (
+        hold_out(train, config.validation_split, config.seed) if config.validation_split else (train, valid)
+    )
+
+
+def doubts_about_files(train_rows: Sequence[Row], valid_rows: Sequence[Row]) -> Iterator[Doubt]:
+    """Yields signs that the two files were swapped or overlap."""
+    if len(valid_rows) > len(train_rows):
+        yield Doubt(
+            "files_swapped",
+            f"The validation file has more rows ({len(valid_rows)}) than the training file "
+            f"({len(train_rows)}). Were the two swapped?",
+            VALIDATION,
+        )
+    trained = {_prompt_of(row) for row in train_rows}
+    shared = tuple(row.line for row in valid_rows if _prompt_of(row) in trained)
+    if shared:
+        yield Doubt(
+            "validation_in_training",
+            f"{len(shared)} of {len(valid_rows)} validation prompts are in the training file too "
+            f"(the first on line {shared[0]}): on these, validation measures memory.",
+            VALIDATION,
+            shared,
+        )
+
+
+def _prompt_of(row: Row) -> str:
+    """What the model is asked; of a conversation to learn, all of it."""
+    return json.dumps(row.item["input"]["messages"] if "messages" not in row.item else row.item["messages"])

@@ -1,0 +1,185 @@
+"""What samples of the base say of the job: its signal, its steps, its time, and the gain it can show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from statistics import fmean
+from typing import Any
+
+from methods.auto import LEAST_UNSEEN, evaluation_rows
+from methods.rewards import scale_of
+from methods.train_config import TrainConfig
+from workers.preflights import expectations
+from workers.preflights.base_samples import Samples, examples, mean_length
+from workers.preflights.expectations import rewards_by_prompt
+from workers.preflights.files import percentile
+from workers.preflights.report import WEAK_SIGNAL, Finding, Severity
+from workers.training.rewards import first_messages
+from workers.training.trust.flat_reward import COMPLETIONS
+
+MUCH = 0.25
+"""Share of answers from which on truncated or unreadable ones are told of. Chosen, not measured."""
+MOSTLY = 0.8
+"""Share of prompts that are never, or always, right from which on that is told. Chosen, not measured."""
+ROUGH = 2.0
+"""The time of a job is told with so much below and above. Tried on one machine only: see docs/trust.md."""
+LARGE_GAIN = 0.25
+"""Share of the range of rewards; a job that can show no smaller gain is told so. Chosen, not measured."""
+MARGIN, LENGTH_UNIT = 1.5, 16
+"""The suggested length is so many times what finished answers need, in steps of so many tokens. Chosen."""
+EXAMPLES, EXAMPLE_CHARACTERS = 4, 500
+
+
+def base_numbers(samples: Samples, config: TrainConfig) -> dict[str, Any]:
+    """Returns what the base gets, and how much of a step could teach anything."""
+    grades = [grade for group in samples.groups for grade in group.grades]
+    finished = [c.finish_reason == "stop" for group in samples.groups for c in group.completions]
+    numbers: dict[str, Any] = {
+        "prompts": len(samples.groups),
+        "samples": len(samples.groups[0].completions),
+        "temperature": config.temperature,
+        "tokens": sum(samples.completion_tokens),
+        "completion_tokens_mean": mean_length(samples),
+        "truncated": 1 - fmean(finished),
+        "parse_failed": fmean(g.failure is not None and g.failure.kind.is_completions_fault for g in grades),
+        "ungraded": fmean(grade.reward is None for grade in grades),
+        "examples": examples(samples, EXAMPLES, EXAMPLE_CHARACTERS),
+    }
+    groups = rewards_by_prompt([group.grades for group in samples.groups])
+    if not groups:
+        return (
+            numbers
+            | {"mean_reward": None, "never": None, "sometimes": None, "always": None}
+            | {"expected_signal": 0.0}
+        )
+    scale = scale_of(config.reward_range)
+    return {
+        **numbers,
+        "mean_reward": fmean(reward for group in groups for reward in group),
+        **expectations.shares(groups, scale)._asdict(),
+        "group_size": config.group_size,
+        "expected_signal": expectations.expected_signal(groups, config.group_size, scale),
+    }
+
+
+def base_findings(samples: Samples, base: Mapping[str, Any], config: TrainConfig) -> Iterator[Finding]:
+    """Yields what is to be told of the base's answers."""
+    completions = base["prompts"] * base["samples"]
+    if base["ungraded"] > 0:
+        grades = [grade for group in samples.groups for grade in group.grades]
+        why = "; ".join(first_messages(grades))
+        yield Finding("answers_ungraded", "warn", f"{base['ungraded']:.0%} of the grades failed: {why}")
+    if base["expected_signal"] == 0:
+        severity: Severity = (
+            "error" if completions >= COMPLETIONS and not config.allow_flat_reward else "warn"
+        )
+        message = (
+            f"No prompt has answers with different rewards, in {completions} completions: there is nothing to"
+            " learn from. Look at the example answers and their grades; make the task easier, or let the"
+            " grader give part of the reward."
+        )
+        yield Finding("flat_reward", severity, message)
+    elif base["expected_signal"] < WEAK_SIGNAL:
+        message = (
+            f"Only {base['expected_signal']:.0%} of the groups of {base['group_size']} answers would have"
+            " different rewards. Larger groups, easier prompts or a grader with steps in between help."
+        )
+        yield Finding("weak_signal", "warn", message)
+    yield from _right_findings(base)
+    if base["truncated"] > MUCH:
+        message = f"{base['truncated']:.0%} of the answers were cut at max_completion_tokens."
+        yield Finding("answers_truncated", "warn", message)
+    if base["parse_failed"] > MUCH:
+        message = (
+            f"{base['parse_failed']:.0%} of the answers could not be read by the grader, and count as the"
+            " least reward. A response_format, or an example in the prompt, helps."
+        )
+        yield Finding("answers_unreadable", "warn", message)
+
+
+def _right_findings(base: Mapping[str, Any]) -> Iterator[Finding]:
+    if base["never"] is not None and base["never"] > MOSTLY:
+        message = f"{base['never']:.0%} of the prompts got no right answer in {base['samples']} tries."
+        yield Finding("mostly_never_right", "warn", message)
+    if base["always"] is not None and base["always"] > MOSTLY:
+        message = f"{base['always']:.0%} of the prompts are always right already: little is left to learn."
+        yield Finding("mostly_always_right", "warn", message)
+
+
+def suggested_length(samples: Samples, base: Mapping[str, Any], room: int) -> int:
+    """Returns a `max_completion_tokens` for which few answers are cut; `room` is what the context leaves.
+
+    It is half more than 95 of 100 finished answers need; twice the longest where many were cut.
+    """
+    completions = [each for group in samples.groups for each in group.completions]
+    done = sorted(len(each.tokens) for each in completions if each.finish_reason == "stop")
+    longest = max(samples.completion_tokens)
+    wanted = 2 * longest if base["truncated"] > MUCH or not done else int(MARGIN * percentile(done, 95))
+    return min(room, -(-wanted // LENGTH_UNIT) * LENGTH_UNIT)
+
+
+def job_numbers(
+    samples: Samples, base: Mapping[str, Any], config: TrainConfig, n_train: int, n_valid: int
+) -> dict[str, Any]:
+    """Returns the steps, tokens and seconds that the job would take, by what was measured here."""
+    steps = config.job_steps(n_train)
+    of_one = config.total_steps(n_train)
+    prompts = min(of_one * config.prompts_per_step, config.n_epochs * n_train)
+    answers = round(prompts * steps / of_one) * config.group_size
+    evaluations = 1 + _evaluations(config, n_train)
+    length = mean_length(samples)
+    judged = evaluation_rows(n_train, n_valid)
+    probe = min(config.kl_probe_size, n_valid or n_train) * config.kl_probe_samples
+    evaluated = evaluations * (judged * config.eval_samples + probe)
+    per_answer = length * samples.seconds_per_token + samples.seconds_per_grade
+    signal = base["expected_signal"]
+    learnt = answers * (signal + (1 - signal) / config.group_size)  # of a group without spread one is kept
+    training = answers * per_answer + learnt * (samples.seconds_per_update or 0.0)
+    seconds = (training + evaluated * per_answer) / config.processes
+    return {
+        "steps": steps,
+        "sampled_tokens": round((answers + evaluated) * length),
+        "grades": answers + evaluations * judged * config.eval_samples,
+        "seconds": seconds,
+        "seconds_low": seconds / ROUGH,
+        "seconds_high": seconds * ROUGH,
+        "device": samples.device,
+    }
+
+
+def gain_numbers(samples: Samples, config: TrainConfig, n_train: int, n_valid: int) -> dict[str, Any] | None:
+    """Returns the smallest gain that the job's evaluation can show; None if nothing was graded."""
+    groups = rewards_by_prompt([group.grades for group in samples.groups])
+    if not groups:
+        return None
+    is_unseen = n_valid >= LEAST_UNSEEN
+    evaluation = expectations.Evaluation(
+        basis="unseen" if is_unseen else "training",
+        rows=evaluation_rows(n_train, n_valid),
+        samples=config.eval_samples,
+        looks=_evaluations(config, n_train),
+    )
+    scale = scale_of(config.reward_range)
+    gain = expectations.smallest_gain(groups, evaluation, scale)
+    return {**evaluation._asdict(), "smallest_gain": gain, "range": scale.high - scale.low}
+
+
+def gain_findings(gain: Mapping[str, Any]) -> Iterator[Finding]:
+    """Says so if only a large gain could be shown."""
+    smallest = gain["smallest_gain"]
+    if smallest is not None and smallest <= LARGE_GAIN * gain["range"]:
+        return
+    what = "no gain at all" if smallest is None else f"only a gain of {smallest:.2g} or more"
+    rows, samples = gain["rows"], gain["samples"]
+    whose = "validation" if gain["basis"] == "unseen" else "training"
+    message = (
+        f"With {rows} {whose} row{'' if rows == 1 else 's'} and {samples}"
+        f" answer{'' if samples == 1 else 's'} for each, the job can show {what} (5 % one-sided, found in"
+        " 80 % of jobs). More validation rows, or more eval_samples, show smaller ones."
+    )
+    yield Finding("gain_hard_to_show", "warn", message)
+
+
+def _evaluations(config: TrainConfig, n_train: int) -> int:
+    """Returns how many checkpoints are compared with the base."""
+    return -(-config.job_steps(n_train) // config.eval_interval)
