@@ -57,7 +57,7 @@ class Reinforcement(Wire):
     response_format: Any = None
     gold_grader: dict[str, Any] | None = Field(
         default=None,
-        description="Cherry: a grader that every evaluation is measured by too, and that is never trained on.",
+        description="Cherry: a grader that evaluations are measured by too, and that is never trained on.",
         json_schema_extra={"x-cherry": True},
     )
 

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from itertools import chain
 
 import pytest
 
@@ -95,17 +96,9 @@ def test_the_base_is_measured_once_and_a_control_leaves_no_checkpoint(whole):
 
 
 def test_the_verdict_is_over_the_looks_of_all_seeds_and_the_delivered_files_are_there(whole):
-    result, _, folder = whole
+    result, _, _ = whole
     assert result.verdict.looks == 7
-    assert [one.step for one in result.judged] and {one.step for one in result.judged} == {
-        2,
-        4,
-        6,
-        8,
-        10,
-        12,
-        14,
-    }
+    assert {one.step for one in result.judged} == {2, 4, 6, 8, 10, 12, 14}
     assert read_manifest(result.best.folder)["step"] >= 0
     assert Counter(one.ended for one in result.arms) == {"halved": 2, "finished": 1}
     assert sorted(one.steps for one in result.arms) == [2, 4, 8]
@@ -198,7 +191,7 @@ def test_paused_in_a_rung_and_resumed(whole, tiny, tmp_path):
 
 
 def test_a_damaged_state_is_noticed_and_the_one_before_is_used(whole, tiny, tmp_path):
-    result, recorder, _ = whole
+    result, _, _ = whole
     with pytest.raises(RunCancelled):
         go(config_of(tiny), tmp_path, should_stop=stop_after(8))
     assert saved_steps(tmp_path) == [8, 7]
@@ -215,7 +208,7 @@ def test_grades_of_a_control_are_those_of_its_step_dealt_out_anew(tiny, tmp_path
     _, recorder = go(config, tmp_path)
     total = config.total_steps(len(ROWS))
     real, control = [
-        [group for group in groups]
+        list(groups)
         for split, step, _, groups in recorder.all("rollouts")
         if split == "train" and step in (1, total + 1)
     ]
@@ -224,7 +217,7 @@ def test_grades_of_a_control_are_those_of_its_step_dealt_out_anew(tiny, tmp_path
     rewards = [[grade.reward for grade in group.grades] for group in real]
     dealt = [[grade.reward for grade in group.grades] for group in control]
     assert dealt != rewards
-    assert Counter(sum(dealt, [])) == Counter(sum(rewards, []))
+    assert Counter(chain(*dealt)) == Counter(chain(*rewards))
 
 
 def test_a_budget_is_that_of_all_arms_together(tiny, tmp_path):
