@@ -29,6 +29,7 @@ from app.models.naming import tuned_model_name
 from app.settings import get_settings
 from app.storable import clean, storable
 from app.storage import get_storage, written_folders
+from methods.metrics import ARM_IS_CONTROL
 from methods.train_config import TrainConfig
 from workers.jobs.advice import Step, advice, drift_warning
 from workers.jobs.db_recorder import state_prefix
@@ -212,5 +213,6 @@ def _warning(db: Session, job: Job, delivered: Checkpoint) -> str | None:
     config = TrainConfig.model_validate(job.config)
     if delivered.step > 0:
         return drift_warning(delivered.step, delivered.kl, config)
-    steps = select(JobMetrics).where(JobMetrics.job_id == job.id).order_by(JobMetrics.step)
-    return advice([Step(row.step, row.values) for row in db.scalars(steps)], config)
+    steps = db.scalars(select(JobMetrics).where(JobMetrics.job_id == job.id).order_by(JobMetrics.step))
+    history = [Step(row.step, row.values) for row in steps if ARM_IS_CONTROL not in row.values]
+    return advice(history, config)

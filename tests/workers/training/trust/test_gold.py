@@ -64,14 +64,23 @@ def test_what_the_gold_grader_says_of_what_is_delivered():
 
 
 @pytest.mark.slow
-def test_a_run_warns_once_and_failures_of_the_gold_grader_fail_nothing(tiny, tmp_path):
+def test_a_run_warns_once_and_failures_of_the_gold_grader_fail_nothing(sharp, tmp_path):
     def gold(text, item):
         if item["answer"] == "ten":
             raise RuntimeError("gone")
         return -early_letters(text, item)
 
     config = make_config(
-        tiny, n_epochs=8, eval_interval=2, eval_samples=4, eval_temperature=1.0, learning_rate=0.03
+        sharp,
+        n_epochs=8,
+        prompts_per_step=4,
+        group_size=16,
+        max_completion_tokens=8,
+        eval_interval=2,
+        eval_samples=4,
+        eval_temperature=1.0,
+        learning_rate=3e-2,
+        beta=0.0,
     )
     valid = make_rows("five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "more", "less")
     recorder = ListRecorder()
@@ -89,7 +98,7 @@ def test_a_run_warns_once_and_failures_of_the_gold_grader_fail_nothing(tiny, tmp
     assert result.gold.p_fall < 0.05
     notes = [message for _, message in recorder.all("note")]
     assert len([note for note in notes if "gold grader's has fallen" in note]) == 1
-    assert len([note for note in notes if "10% of the gold grades failed" in note]) == 9
+    assert len([note for note in notes if "10% of the gold grades failed" in note]) == 5
     values = recorder.history()[4]
     assert values["reward/gold_mean"] == pytest.approx(
         values["reward/gold_over_base"] + recorder.history()[0]["reward/gold_mean"]
