@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long browser check fmt lint types fast bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders sandbox-soak soak fuzz fuzz-tests conformance gate-webhooks clean
+.PHONY: help setup demo up test test-long browser check fmt lint types fast bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability sandbox-soak soak fuzz fuzz-tests conformance gate-webhooks clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -81,6 +81,11 @@ bench-json: $(STAMP) ## what reading lines strictly costs beside json.loads
 
 bench-graders: $(STAMP) ## python graders from the warm pool beside one process a call, and the built-in kinds
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.graders
+
+bench-stability: CHUNK ?= 1200
+bench-stability: $(STAMP) ## hundreds of jobs on good and bad data, TRL beside them, in chunks of 20 minutes that resume (ONLY=ours|trl|coin|smol, CHUNK=seconds)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.stability run --chunk-seconds $(CHUNK) $(if $(ONLY),--only $(ONLY))
+	@$(BIN)/python -m benchmarks.stability report
 
 sandbox-soak: $(STAMP) ## the sandbox: mixed tenants, killed owners, 100,000 grades, forged answers (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sandbox_soak

@@ -22,7 +22,10 @@ MAX_AUTO_EVAL_SAMPLES = 8
 SPLIT, SPLIT_FROM = 0.2, 40
 """Share of the training rows that is held out where there is no validation file, and from how many rows on:
 of fewer, either part is too small to show anything."""
-KL_TARGET, KL_TARGET_SHARE = 0.5, 0.15
+KL_TARGET, KL_TARGET_SHARE = 0.5, 0.3
+"""The KL to hold, in nats per token and as a share of the base's entropy:
+docs/decisions/0025-guard-and-kl-target.md has the trial.
+"""
 LEAST_UNSEEN = 5
 """Validation rows from which on a checkpoint is judged by them: a sign-flip test of five rows can claim a
 gain at 5 % (1 / 32), one of four cannot."""
@@ -36,6 +39,10 @@ MAX_AUTO_BATCH = 32
 RATE_AT_4096: Mapping[Method, float] = {"reinforcement": 4e-5, "supervised": 2e-4, "dpo": 2e-5}
 """AdamW's rate for a LoRA adapter of a model with hidden size 4096. It falls as models grow wider: with the
 width for reinforcement runs, with its root for the others."""
+MOST_RATE = 8e-4
+"""Largest "auto" rate of an adapter in a reinforcement run. It bounds models narrower than 205: in the same
+trial one of width 64 came as far with it as with three times as much, for half the KL.
+"""
 FULL_RATE_SHARE = 0.1
 """Rate of a full fine-tune as a share of an adapter's."""
 WARM_UP_SHARE = 0.03
@@ -83,7 +90,10 @@ def max_completion_tokens(known: Known) -> int:
 def learning_rate(known: Known) -> float:
     """Returns the method's rate at width 4096, scaled to the model's width; a tenth for a full fine-tune."""
     width = 4096 / known.facts.hidden_size
-    rate = RATE_AT_4096[known.method] * (width if known.method == "reinforcement" else math.sqrt(width))
+    if known.method == "reinforcement":
+        rate = min(MOST_RATE, RATE_AT_4096[known.method] * width)
+    else:
+        rate = RATE_AT_4096[known.method] * math.sqrt(width)
     if known["adapter"] == "full":
         rate *= FULL_RATE_SHARE
     return min(1.0, rate * float(known.asked.get("learning_rate_multiplier", 1.0)))
@@ -135,7 +145,7 @@ def kl_target(known: Known) -> float:
 
 
 def kl_target_share(known: Known) -> float:
-    """Returns 0.15 of the base's entropy; 0 where the request sets a target of its own, or beta stays."""
+    """Returns 0.3 of the base's entropy; 0 where the request sets a target of its own, or beta stays."""
     return KL_TARGET_SHARE if _is_beta_free(known) and "kl_target" not in known.asked else 0.0
 
 

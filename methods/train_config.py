@@ -142,8 +142,9 @@ class TrainConfig(RunConfig):
     """What a spent budget does. `finish` validates and delivers; `pause` waits for its owner."""
     early_stop: Annotated[bool, Hyperparameter(lambda _: True, "true")] = False
     """Whether the run ends when its evaluations have been level."""
-    early_stop_evals: Annotated[int, Field(ge=2, le=1000), Hyperparameter()] = 4
-    """Evaluations without a gain after which it does."""
+    early_stop_evals: Annotated[int, Field(ge=2, le=1000), Hyperparameter()] = 8
+    """Fewest evaluations that must have been level. The newer half of all, where that is more; half as many
+    again without any gain so far, half of them where every prompt is solved."""
     allow_flat_reward: Annotated[bool, Hyperparameter(lambda _: False, "false")] = True
     """Whether a run goes on whose first completions all have their group's reward."""
 

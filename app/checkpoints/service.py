@@ -167,13 +167,15 @@ def _not_found(checkpoint_id: str) -> NotFound:
     return NotFound(f"No such checkpoint, or it is not kept any more: {checkpoint_id}", param="checkpoint_id")
 
 
-def best_checkpoint(db: Session, job_id: str) -> Checkpoint | None:
+def best_checkpoint(db: Session, job: Job) -> Checkpoint | None:
     """Returns the checkpoint to deliver when a job stops early, or None if training gained nothing.
 
-    It is the best whose files are still there and which was better than the base beyond doubt when it was
-    made.
+    Of a reinforcement job it is the best whose files are still there and which was better than the base
+    beyond doubt when it was made; of other jobs the newest.
     """
-    trained = (Checkpoint.job_id == job_id, Checkpoint.step > 0, Checkpoint.storage_key.is_not(None))
-    is_better = Checkpoint.trust["p"].as_float() <= LEVEL
-    best_first = (Checkpoint.advantage_over_base.desc(), Checkpoint.step.desc())
-    return db.scalars(select(Checkpoint).where(*trained, is_better).order_by(*best_first).limit(1)).first()
+    trained = (Checkpoint.job_id == job.id, Checkpoint.step > 0, Checkpoint.storage_key.is_not(None))
+    found = select(Checkpoint).where(*trained)
+    if job.method["type"] == "reinforcement":
+        found = found.where(Checkpoint.trust["p"].as_float() <= LEVEL)
+        found = found.order_by(Checkpoint.advantage_over_base.desc())
+    return db.scalars(found.order_by(Checkpoint.step.desc()).limit(1)).first()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -20,6 +20,7 @@ CURVE = Markup('<polyline class="{style}" points="{points}"/>')
 DOT = Markup('<circle class="{style}" cx="{x}" cy="{y}" r="2.5"/>')
 KEY = Markup('<span class="key {style}">{label}</span>')
 LINE = Markup('<line class="grid" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
+MARK = Markup('<line class="mark" x1="{x}" x2="{x}" y1="{top}" y2="{bottom}"><title>{text}</title></line>')
 TICK = Markup('<text x="{x}" y="{y}" class="tick {anchor}">{text}</text>')
 
 
@@ -47,14 +48,19 @@ class Scale:
         return f"{TOP + (HEIGHT - TOP - BOTTOM) * (self.high - value) / (self.high - self.low):.1f}"
 
 
-def line_chart(title: str, lines: Sequence[Line]) -> Markup:
-    """Returns an SVG figure, or an empty string while there is nothing to draw."""
+def line_chart(title: str, lines: Sequence[Line], marks: Mapping[int, str] | None = None) -> Markup:
+    """Returns an SVG figure, or an empty string while there is nothing to draw.
+
+    `marks` are texts by step, each shown at an upright line.
+    """
     drawn = [line for line in lines if line.points]
     if not drawn:
         return Markup("")
     points = [point for line in drawn for point in line.points]
     scale = Scale(*value_range([value for _, value in points]), last=max(1, *(step for step, _ in points)))
-    body = Markup("").join([_grid(scale), *(_curve(line, scale) for line in drawn)])
+    body = Markup("").join(
+        [_grid(scale), *(_curve(line, scale) for line in drawn), *_marks(marks or {}, scale)]
+    )
     legend = Markup(" ").join(KEY.format(style=line.style, label=line.label) for line in drawn)
     return FIGURE.format(title=title, legend=legend, width=WIDTH, height=HEIGHT, body=body)
 
@@ -72,6 +78,12 @@ def _curve(line: Line, scale: Scale) -> Markup:
     if len(at) >= DOTS_BELOW:
         return curve
     return curve + Markup("").join(DOT.format(style=line.style, x=x, y=y) for x, y in at)
+
+
+def _marks(marks: Mapping[int, str], scale: Scale) -> list[Markup]:
+    bottom = HEIGHT - BOTTOM
+    shown = [(scale.x(step), text) for step, text in marks.items() if step <= scale.last]
+    return [MARK.format(x=x, top=TOP, bottom=bottom, text=text) for x, text in shown]
 
 
 def _grid(scale: Scale) -> Markup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -127,15 +128,23 @@ def charts(series: queries.Series) -> list[Markup]:
             line_chart("Token accuracy", accuracy),
             line_chart("KL to base, nats/token", kl),
         ]
+    marks = guard_marks(series.get(names.GUARD_ACTIONS, []))
     return [
-        line_chart("Reward", reward),
-        line_chart("KL to base, nats/token", kl),
+        line_chart("Reward", reward, marks),
+        line_chart("KL to base, nats/token", kl, marks),
         line_chart("Entropy, nats/token", [line("train", "a", names.ENTROPY_MEAN)]),
         line_chart(
             "Completion length, tokens",
             [line("train", "a", names.COMPLETION_TOKENS_MEAN.format(split="train"))],
         ),
     ]
+
+
+def guard_marks(actions: Sequence[tuple[int, float]]) -> dict[int, str]:
+    """Returns a text for each step at which the guard acted, from the number of its actions by step."""
+    before = [0.0, *(count for _, count in actions)]
+    risen = [(step, count) for (step, count), last in zip(actions, before, strict=False) if count > last]
+    return {step: f"Step {step}: action {count:.0f} of the guard; see the events" for step, count in risen}
 
 
 @router.get("/jobs/{job_id}/rollouts")

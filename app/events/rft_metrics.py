@@ -38,6 +38,10 @@ OURS = {
     "greedy_reward_mean": names.GREEDY_REWARD_MEAN,
     "learning_rate": names.LEARNING_RATE,
     "grad_norm": names.GRAD_NORM,
+    "beta": names.BETA,
+    "guard_kl_limit": names.GUARD_KL_LIMIT,
+    "guard_actions": names.GUARD_ACTIONS,
+    "guard_rollbacks": names.GUARD_ROLLBACKS,
 }
 ERRORS = {
     "kl": "kl_stderr",

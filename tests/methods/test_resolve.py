@@ -68,11 +68,37 @@ def test_compute_buys_samples(compute: float, group_size: int) -> None:
         pytest.param({"adapter": "full"}, 4096, 4e-6, id="full"),
         pytest.param({"learning_rate_multiplier": 2}, 4096, 8e-5, id="multiplied"),
         pytest.param({"learning_rate": 0.01, "learning_rate_multiplier": 2}, 4096, 0.01, id="given"),
-        pytest.param({"learning_rate_multiplier": 1000.0}, 4, 1.0, id="bounded"),
+        pytest.param({}, 205, 4e-5 * 4096 / 205, id="least-that-follows"),
+        pytest.param({}, 64, 8e-4, id="narrowest"),
+        pytest.param({"learning_rate_multiplier": 1000.0}, 4, 0.8, id="multiplied-most"),
     ],
 )
 def test_the_rate_follows_the_width(hyperparameters: dict[str, Any], hidden_size: int, rate: float) -> None:
     assert resolve(hyperparameters, hidden_size=hidden_size).learning_rate == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    ("hyperparameters", "targets"),
+    [
+        pytest.param({}, (0.5, 0.3), id="left-out"),
+        pytest.param({"kl_target": 0.1}, (0.1, 0.0), id="own-target"),
+        pytest.param({"kl_target_share": 0.1}, (0.5, 0.1), id="own-share"),
+        pytest.param({"beta": 0.02}, (0.0, 0.0), id="own-beta"),
+        pytest.param({"beta": 0.02, "kl_target": 0.1}, (0.1, 0.0), id="both"),
+        pytest.param({"algorithm": "rloo"}, (0.5, 0.3), id="kl-in-the-reward"),
+        pytest.param({"algorithm": "dapo"}, (0.0, 0.0), id="no-kl"),
+    ],
+)
+def test_a_kl_target_is_held_unless_beta_is_chosen(
+    hyperparameters: dict[str, Any], targets: tuple[float, float]
+) -> None:
+    config = resolve(hyperparameters)
+    assert (config.kl_target, config.kl_target_share) == targets
+
+
+def test_new_jobs_are_guarded_and_configs_without_the_field_are_not() -> None:
+    assert resolve().guard == "act"
+    assert TrainConfig.model_fields["guard"].default == "off"
 
 
 @pytest.mark.parametrize("algorithm", sorted(RECIPES))

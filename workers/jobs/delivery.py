@@ -118,8 +118,7 @@ def give_up(claim: Claim, code: str, message: str) -> None:
     """End a job that cannot go on: with its best checkpoint if that gained something, else as failed."""
     message = clean(message)
     with unit_of_work() as db:
-        status.update_held(db, claim)
-        best = checkpoints.best_checkpoint(db, claim.job_id)
+        best = checkpoints.best_checkpoint(db, status.update_held(db, claim))
         if best is None:
             runs.finish_failed(db, claim, code, message)
             return

@@ -60,7 +60,10 @@ class GoodCopy:
             self._tensors = load_file(file)
 
     def unless_of(self, step: int) -> Mapping[str, Tensor] | None:
-        """Returns what there is to save beside the policy after a step; None if that is the good one."""
+        """Returns what there is to save beside the policy after a step, tensors of any shape.
+
+        None if that is the good one.
+        """
         return None if self._step == step else self._tensors
 
 

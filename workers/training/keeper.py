@@ -130,7 +130,7 @@ class Keeper:
         )
         self._recorder.state(step, folder)
         # Only now: until then a state that could be resumed counts on the checkpoints.
-        is_last = self.is_alone and (step == self.total_steps or self.progress.guard.is_over)
+        is_last = self.is_alone and (step == self.total_steps or self.progress.ended is not None)
         states_kept = 1 if is_last else STATES_KEPT
         if self._world.is_main:
             prune(self._run_dir, step, self._recorder, states_kept=states_kept)

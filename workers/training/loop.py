@@ -71,7 +71,7 @@ def advance(run: Run, should_stop: Callable[[], bool], should_pause: Callable[[]
         if world.broadcast(world.is_main and should_stop()):
             run.save()
             raise RunCancelled(step - 1)
-        if run.is_pausing or world.broadcast(world.is_main and should_pause()):
+        if run.endings.is_pausing or world.broadcast(world.is_main and should_pause()):
             run.snapshot()
             raise RunPaused(step - 1)
         clock = Clock(run.recorder)

@@ -12,7 +12,7 @@ from workers.training.model.sharding import like
 
 
 def optimizer_tensors(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Returns AdamW's moments and counts as "name/key"; nothing before the first update."""
+    """Returns AdamW's moments, of any shape, and counts as "name/key"; nothing before the first update."""
     return {
         f"{name}/{key}": value
         for name, weight in policy.trained().items()
@@ -21,7 +21,7 @@ def optimizer_tensors(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[
 
 
 def load_optimizer(policy: Policy, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Reverses `optimizer_tensors`; every process is given all tensors, and whole."""
+    """Reverses `optimizer_tensors`; every process is given all tensors, of any shape, and whole."""
     optimizer.state.clear()
     weights = policy.trained()
     for full_name, value in tensors.items():

@@ -7,21 +7,19 @@ from pathlib import Path
 from typing import Any, Self
 
 from graders import Grader
-from graders.types import add_usages
 from methods import metrics as names
-from methods.rewards import scale_of
 from methods.rows import Row
 from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
-from workers.training.base.errors import NonFinite
 from workers.training.base.recorder import Recorder
 from workers.training.base.types import Checkpoint, Group
 from workers.training.collector import Collector
+from workers.training.endings import Endings
 from workers.training.evaluator import Evaluator
 from workers.training.good_copy import GoodCopy
 from workers.training.keeper import Keeper
 from workers.training.measures.drift import Drift, DriftMeter
-from workers.training.measuring import Measured, Measuring, count_spent
+from workers.training.measures.measuring import Measured, Measuring, count_spent
 from workers.training.metrics import Clock, total_usage_metrics
 from workers.training.model.policy import Policy
 from workers.training.passes.forward import why_padded
@@ -36,20 +34,12 @@ from workers.training.rewards import (
 )
 from workers.training.state import Progress, fingerprint, load_pending
 from workers.training.trust.arm import ONLY, Arm, Base
-from workers.training.trust.budgets import SpentBudget, find_spent_budget, spent_so_far
-from workers.training.trust.early_stop import find_level
-from workers.training.trust.ending import EARLY_STOP, budget_in_words, level_in_words
+from workers.training.trust.ending import GUARD
 from workers.training.trust.gold import gold_outcome
 from workers.training.trust.selection import judge
 from workers.training.trust.verdict import verdict
 from workers.training.update import UpdateStats, make_optimizer
-from workers.training.update_metrics import MISMATCH_ALARM, mismatch_in_words
 from workers.training.watch import Watch, leaves_checkpoint
-
-NON_FINITE_LIMIT = 3
-"""Updates skipped in a row, because loss or gradient was not finite, that fail the run. Chosen, not
-measured.
-"""
 
 
 class Run:
@@ -74,8 +64,6 @@ class Run:
         """
         self.recorder: Recorder = recorder if world.is_main else Silent()
         self.recorder.phase("loading")
-        self.is_pausing = False
-        """Whether a spent budget makes the run pause before its next step."""
         self.config = config
         self.world = world
         self.arm = arm
@@ -116,6 +104,7 @@ class Run:
         self.measuring = Measuring(
             self.keeper, self.evaluator, self.drift, config, self.recorder, world, arm, gold
         )
+        self.endings = Endings(config, self.total_steps, self.recorder, world, arm.others)
         self.watch = Watch(self.keeper, config, self.recorder)
         if config.guard == "act":
             self.keeper.good = GoodCopy(self.policy, self.optimizer, world)
@@ -148,7 +137,7 @@ class Run:
 
         Those of an arm are left until the end of its rung.
         """
-        while self.progress.step < self.until and not self.is_over:
+        while self.progress.step < self.until and self.progress.ended is None:
             yield self.progress.step + 1
 
     def check_grades(self, step: int, groups: Sequence[Group]) -> None:
@@ -172,33 +161,9 @@ class Run:
             raise nothing_graded(grades)
 
     def check_update(self, step: int, stats: UpdateStats) -> None:
-        """Counts tokens and notes a skipped update. Raises `NonFinite` after too many in a row."""
+        """Counts tokens, and looks at what the update measured. Raises `NonFinite`."""
         self.progress.trained_tokens += stats.trained_tokens
-        self._check_mismatch(step, stats)
-        self.watch.updated(stats.values)
-        if stats.is_finite:
-            self.progress.non_finite_in_a_row = 0
-            return
-        self.progress.non_finite_in_a_row += 1
-        if self.progress.non_finite_in_a_row >= NON_FINITE_LIMIT and not self._is_guarded:
-            raise NonFinite(
-                f"Loss or gradient was not finite {NON_FINITE_LIMIT} steps in a row, last at step {step}."
-                " A lower learning rate may help."
-            )
-        if self.config.guard != "act":  # whose action says it
-            message = f"Step {step}: loss or gradient was not finite; the update was skipped."
-            self.recorder.note("warn", message)
-
-    @property
-    def _is_guarded(self) -> bool:
-        """Says whether the guard answers for updates that are not finite: not if there was never another."""
-        return self.config.guard == "act" and self.progress.guard.has_updated
-
-    def _check_mismatch(self, step: int, stats: UpdateStats) -> None:
-        gap = stats.values.get(names.SAMPLER_MISMATCH, 0.0)
-        if gap > MISMATCH_ALARM and not self.progress.is_mismatch_noted:
-            self.progress.is_mismatch_noted = True
-            self.recorder.note("warn", mismatch_in_words(step, gap))
+        self.watch.updated(step, stats)
 
     def measure_base(self) -> None:
         """Validates and saves the untouched base (step 0), unless a state was resumed.
@@ -227,7 +192,7 @@ class Run:
         Where a budget is used up or evaluations are level, the run ends with this step, or pauses after it.
         """
         self.progress.step = step
-        budget = self._spent_budget(step, clock)
+        budget = self.endings.spent_budget(self.progress, clock)
         ends = budget is not None and self.config.on_budget == "finish"
         is_checkpoint = step % self.config.eval_interval == 0 or step == self.total_steps or ends
         measured = None
@@ -236,77 +201,30 @@ class Run:
             measured = self._measure(step, clock)
             self.measuring.note(measured)
             values |= measured.values
+            budget = budget or self.endings.spent_budget(self.progress, clock)
         elif is_called:
             with clock.phase("validating", "eval"):
                 values |= Drift(self.drift.measure_kl(), None).metrics()
-        action, guarded = self.watch.decide(step, values, measured and measured.look.rows)
+        rows = None if measured is None else measured.look.rows
+        action, guarded = self.watch.decide(step, values, rows, is_last=ends)
         values |= guarded | total_usage_metrics(self.progress.grader_usage)
         self.keeper.tell(self.epoch(step), values, clock)
         if step > 0:
             for hint in self.progress.hints.after(step, self.total_steps, values, self.config):
                 self.recorder.note("warn", hint)
+        if self.watch.guard.is_over:
+            self.progress.ended = GUARD
+        elif budget is not None:
+            self.endings.obey(budget, self.progress)
+        elif measured is not None and action is None:  # what the guard turns back is not level
+            self.endings.end_if_level(self.progress)
         self.watch.tell(step, values, action)
-        if budget is not None:
-            self._obey(step, budget)
-        elif measured is not None:
-            self._stop_if_level(step)
         if measured is not None and leaves_checkpoint(action) and not self.arm.is_control:
             self.keeper.keep_checkpoint(measured.checkpoint, measured.judged)
         if self.watch.carry_out(step, action):
             self.collector.pending = None  # sampled by the policy that was given up
-        if is_checkpoint or step % self.config.save_state_every == 0 or self.is_over:
+        if is_checkpoint or step % self.config.save_state_every == 0 or self.progress.ended:
             self.save()
-
-    def _spent_budget(self, step: int, clock: Clock) -> SpentBudget | None:
-        """Returns a budget that is used up; None at the last step, where it changes nothing any more."""
-        if step == self.total_steps:
-            return None
-        spent = self._spent(self.progress.seconds + clock.metrics()[names.TIME_STEP])
-        found = find_spent_budget(self.config, spent, self.progress.spent_before)
-        return self.world.broadcast(found)  # the processes' clocks differ
-
-    def _spent(self, seconds: float) -> dict[str, float]:
-        others = self.arm.others
-        return spent_so_far(
-            self.config,
-            seconds=seconds + others.seconds,
-            sampled_tokens=self.progress.sampled_tokens + others.sampled_tokens,
-            usage=add_usages([self.progress.grader_usage, others.usage]),
-        )
-
-    def _obey(self, step: int, budget: SpentBudget) -> None:
-        """Ends the run with this step, or lets it pause after it: what is granted then counts from here."""
-        pauses = self.config.on_budget == "pause"
-        said = budget_in_words(step, self.total_steps, budget, pauses=pauses)
-        if pauses:
-            self.is_pausing = True
-            self.progress.spent_before = self._spent(self.progress.seconds)
-            self.recorder.pausing(said)
-        else:
-            self.progress.ended = budget.name
-            self.recorder.note("warn", said)
-
-    def _stop_if_level(self, step: int) -> None:
-        """Ends the run with this step if its evaluations have been level."""
-        if not self.config.early_stop or step == self.total_steps:
-            return
-        is_solved = self.progress.visits.is_all_solved
-        level = find_level(
-            [look.rows for look in self.progress.looks],
-            self.config.early_stop_evals,
-            least=scale_of(self.config.reward_range).least_spread,
-            is_solved=is_solved,
-        )
-        if level is not None:
-            self.progress.ended = EARLY_STOP
-            seconds = self.progress.seconds
-            said = level_in_words(step, self.total_steps, level, seconds, is_solved=is_solved)
-            self.recorder.note("info", said)
-
-    @property
-    def is_over(self) -> bool:
-        """Says whether the run ends after this step, before the last one."""
-        return self.progress.guard.is_over or self.progress.ended is not None
 
     def result(self) -> RunResult:
         """Returns what is to be delivered, and what is said of it."""

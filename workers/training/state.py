@@ -100,7 +100,8 @@ class Progress:
         start: what the first completions had for rewards, while they were all the same.
         sampled_tokens: completion tokens sampled for training and validation.
         spent_before: what had been spent of each budget when the run paused for one.
-        ended: why the run is over before its last step: "early_stop", or the budget; None while it is not.
+        ended: why the run is over before its last step ("early_stop", "guard", or the budget); None while it
+            is not.
     """
 
     step: int = 0
@@ -175,8 +176,8 @@ def save_state(
 ) -> Path:
     """Saves the state after `progress.step`, with the next step's rollouts if they were sampled ahead.
 
-    `good` is what the guard would go back to, if that differs. It is atomic; older states stay until `prune`.
-    It is collective: the main process writes, all go on when it has.
+    `good` is what the guard would go back to, tensors of any shape, if that differs. It is atomic; older
+    states stay until `prune`. It is collective: the main process writes, all go on when it has.
     """
     trained = gather_whole(policy.trained(), world)
     moments = gather_whole(optimizer_tensors(policy, optimizer), world)

@@ -12,12 +12,6 @@ from methods import metrics as names
 from methods.train_config import TrainConfig
 from workers.training.losses import TokenLoss
 
-MISMATCH_ALARM = 0.05
-"""The mean gap between the sampler's and the trainer's logprobs for the same weights, in nats, that is
-warned of. In a trial the engine's own was a factor of 1.0000 in fp32 and 1.004 to 1.015 in bf16 (mean of exp
-|gap|); NeMo-RL's recipe alarms at 1.05.
-"""
-
 
 class UpdateMetrics:
     """Adds up sums and extremes over the tokens of one update, by this process.
@@ -127,12 +121,3 @@ def add_totals(every: Iterable[UpdateTotals]) -> UpdateTotals:
         for name, top in totals.tops.items():
             tops[name] = max(tops.get(name, top), top)
     return UpdateTotals(n_tokens, sums, tops)
-
-
-def mismatch_in_words(step: int, gap: float) -> str:
-    """Says that sampler and trainer differ by more than they should, and what that does."""
-    return (
-        f"Step {step}: sampler and trainer differ by {gap:.3f} nats per token for the same weights, more than"
-        f" {MISMATCH_ALARM}. Updates are corrected for it, which adds noise. If dtype float32 does not make"
-        " the gap small, the engine does not compute this model correctly."
-    )

@@ -8,6 +8,7 @@ from app.cards.points import UNKNOWN, Point
 from app.checkpoints.models import Checkpoint
 from app.dashboard.charts import Line, line_chart, value_range
 from app.dashboard.frontier_chart import frontier_chart
+from app.dashboard.router import guard_marks
 
 
 def drawn(chart: str) -> ElementTree.Element:
@@ -74,3 +75,21 @@ def test_the_frontier_is_a_line_and_every_compared_checkpoint_a_dot() -> None:
 
 def test_one_checkpoint_alone_is_no_frontier() -> None:
     assert frontier_chart([a_point(0, 0.0, 0.0, on=True), a_point(5, 1.0, None)]) == ""
+
+
+def test_a_mark_stands_at_its_step_with_its_text() -> None:
+    chart = drawn(
+        line_chart("KL", [Line("probe", "a", [(0, 0.0), (10, 2.0)])], {5: "rolled <back>", 11: "later"})
+    )
+    (mark,) = [line for line in chart.findall("line") if line.attrib["class"] == "mark"]
+    curve = chart.find("polyline")
+    assert curve is not None
+    first, last = (float(point.split(",")[0]) for point in curve.attrib["points"].split())
+    assert float(mark.attrib["x1"]) == pytest.approx((first + last) / 2)
+    assert mark.findtext("title") == "rolled <back>"
+
+
+def test_the_guards_actions_are_marked_where_their_number_rises() -> None:
+    actions = [(0, 0.0), (1, 1.0), (2, 1.0), (3, 2.0)]
+    assert sorted(guard_marks(actions)) == [1, 3]
+    assert "action 2" in guard_marks(actions)[3]

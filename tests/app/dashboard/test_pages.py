@@ -97,6 +97,7 @@ def test_key_signs_in_and_jobs_lead_to_curves_checkpoints_and_grades(
         db, job, name="ft:cherry-nano:acme:triage:AbCd1234"
     ).storage_key = f"jobs/{job.id}/checkpoints/1-1"
     job.fine_tuned_model = "ft:cherry-nano:acme:triage:AbCd1234"
+    job.verdict = {"kind": "better_unseen", "sentence": "Better on unseen rows: <b>+0.2</b>"}
     db.commit()
     sign_in(page, tenant)
     row = page.get_by_role("row", name="triage")
@@ -104,6 +105,7 @@ def test_key_signs_in_and_jobs_lead_to_curves_checkpoints_and_grades(
     expect(row).to_contain_text("0.400 → 0.600")  # of the model delivered, not the highest ever seen
     page.get_by_role("link", name="triage").click()
     expect(page.get_by_role("img", name="Reward")).to_be_visible()
+    expect(page.locator(".verdict")).to_have_text("Better on unseen rows: <b>+0.2</b>")
     expect(page.locator("tr.best")).to_contain_text("delivered")
     expect(page.locator("tr.best")).to_contain_text("0.600 ± 0.010")
     expect(page.locator("tr.best")).to_contain_text("0.0100 ± unknown")

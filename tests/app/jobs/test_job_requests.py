@@ -88,7 +88,7 @@ REFUSED = [
     ),
     pytest.param(
         "method",
-        {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 51}}},
+        {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 10_001}}},
         400,
         "method.supervised.hyperparameters.n_epochs",
         "integer_above_max_value",

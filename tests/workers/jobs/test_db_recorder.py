@@ -29,7 +29,10 @@ from tests.factories import make_webhook_endpoint
 from tests.workers.rows import fresh, make_job
 from workers.jobs import delivery
 from workers.jobs.db_recorder import DatabaseRecorder, state_names, states_to_resume
-from workers.training.base.types import Checkpoint, Completion, Group, Prompt
+from workers.training.base.types import Action, Checkpoint, Completion, Group, Prompt
+from workers.training.result import RunResult
+from workers.training.trust.selection import Look, judge
+from workers.training.trust.verdict import Sampled, verdict
 
 LEASE = timedelta(seconds=30)
 HERE = Capacity(gpus=0, processes=1)
@@ -112,6 +115,20 @@ def test_a_step_is_numbers_event_and_progress(db: Session, job: Job, recorder: D
     assert event.type == "metrics"
     assert event.data["train_mean_reward"] == 0.25
     assert fresh(db, job).last_step == 1
+
+
+def test_an_action_is_one_numbered_event_with_its_figures_however_often_it_is_told(
+    db: Session, recorder: DatabaseRecorder
+) -> None:
+    figures = {"kl": 2.5, "threshold": 2.0}
+    action = Action(10, 1, "roll_back", "kl", "Guard, action 1, step 10: ...", figures)
+    recorder.action(action)
+    recorder.action(action)
+    event = db.scalars(select(JobEvent).where(JobEvent.key.startswith("action-"))).one()
+    assert (event.type, event.level, event.message) == ("message", "warn", action.message)
+    assert event.data["figures"] == figures
+    told = {name: event.data[name] for name in ("action", "reason", "number", "step", "is_done")}
+    assert told == {"action": "roll_back", "reason": "kl", "number": 1, "step": 10, "is_done": True}
 
 
 def test_a_repeated_step_overwrites_its_numbers_and_adds_no_event(
@@ -316,12 +333,34 @@ def test_delivering_a_model_far_from_its_base_says_so(
     assert "has moved 9.4 nats per token from the base" in warned
 
 
+def test_the_verdict_is_in_the_job_its_last_event_and_every_checkpoint(
+    db: Session, job: Job, recorder: DatabaseRecorder, claim: Claim, tmp_path: Path
+) -> None:
+    looks = [Look(0, 0.0, (0.2,) * 6), Look(2, 0.1, (0.7,) * 6), Look(4, 0.2, (0.1, 0.3) * 3)]
+    for look in looks:
+        checkpoint = saved(tmp_path, look.step)
+        checkpoint.extra.update({"p": 0.5, "basis": "unseen"})
+        recorder.checkpoint(checkpoint)
+    found = verdict(looks, {0, 2, 4}, Sampled("unseen", 6, 4, 1.0), seed=1)
+    result = RunResult(saved(tmp_path / "again", found.step), 4, 123, found, judge(looks, 1))
+    delivery.deliver(claim, found.step, trained_tokens=123, result=result)
+    told = fresh(db, job).verdict
+    assert told is not None
+    assert (told["kind"], told["step"], told["p"]) == ("better_unseen", 2, 1 / 32)
+    events = db.scalars(select(JobEvent).order_by(JobEvent.seq)).all()
+    assert told["sentence"] in [event.message for event in events]
+    assert events[-1].data == {"verdict": told}
+    rows = db.scalars(select(CheckpointRow).order_by(CheckpointRow.step))
+    assert [(row.trust or {})["p"] for row in rows] == [0.5, 1 / 32, pytest.approx(0.66, abs=0.1)]
+
+
 @pytest.mark.parametrize(
-    ("gain", "status"),
+    ("p", "method", "status"),
     [
-        pytest.param(0.2, "succeeded", id="a checkpoint better than the base is delivered"),
-        pytest.param(None, "succeeded", id="without validation the newest is delivered"),
-        pytest.param(-0.1, "failed", id="a checkpoint worse than the base is not"),
+        pytest.param(0.02, "reinforcement", "succeeded", id="a checkpoint better than the base is delivered"),
+        pytest.param(None, "supervised", "succeeded", id="of a supervised job the newest is delivered"),
+        pytest.param(None, "reinforcement", "failed", id="one that was not judged is not"),
+        pytest.param(0.06, "reinforcement", "failed", id="one that may be luck is not"),
     ],
 )
 def test_giving_up_after_a_checkpoint(
@@ -330,11 +369,16 @@ def test_giving_up_after_a_checkpoint(
     recorder: DatabaseRecorder,
     claim: Claim,
     tmp_path: Path,
-    gain: float | None,
+    p: float | None,
+    method: str,
     status: str,
 ) -> None:
+    job.method = {**job.method, "type": method, method: {**job.method["reinforcement"]}}
+    db.commit()
     recorder.checkpoint(saved(tmp_path, 0, gain=0.0))
-    recorder.checkpoint(saved(tmp_path, 2, gain=gain))
+    better = saved(tmp_path, 2, gain=0.2)
+    better.extra.update({"p": p} if p else {})
+    recorder.checkpoint(better)
     recorder.metrics(2, 1, {"tokens/trained_total": 321.0})
     delivery.give_up(claim, "grader_error", "The grader broke.")
     assert fresh(db, job).status == status

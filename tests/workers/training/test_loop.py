@@ -21,7 +21,6 @@ from tests.workers.training.support import (
     make_rows,
 )
 from workers.training import loop, update
-from workers.training import run as run_module
 from workers.training.base.errors import GradingFailed, NonFinite, OutOfContext, RunCancelled
 from workers.training.base.types import Prompt
 from workers.training.folders import read_manifest
@@ -30,6 +29,7 @@ from workers.training.model.policy import Policy
 from workers.training.prompts import make_prompts
 from workers.training.rewards import Rewards
 from workers.training.sampling.rollout import Sampling, sample_groups
+from workers.training.watch import NON_FINITE_LIMIT
 
 pytestmark = pytest.mark.slow
 
@@ -261,7 +261,7 @@ def test_an_update_that_is_not_finite_is_skipped_and_the_third_fails_the_run(tin
             tmp_path / "run",
         )
     assert [level for level, _ in recorder.all("note")] == ["info", "warn", "warn", "warn"]
-    assert run_module.NON_FINITE_LIMIT == 3
+    assert NON_FINITE_LIMIT == 3
 
 
 def test_groups_without_spread_add_nothing_but_their_tokens(sharp):

@@ -144,7 +144,7 @@ class Arms:
             job.sampled = run.evaluator.sampled
             run.measure_base()
             self._advance(run)
-            if run.is_pausing:
+            if run.endings.is_pausing:
                 run.snapshot()
                 raise RunPaused(run.progress.step)
 
@@ -300,8 +300,6 @@ class Arms:
         planned = control_steps(self._total, self._config.eval_interval) if whose.is_control else self._total
         if whose.number in self._job.failed:
             return self._job.failed[whose.number]
-        if progress.guard.is_over:
-            return "guard"
         if progress.ended is not None or progress.step >= planned:
             return progress.ended or "finished"
         spent = next((one.ended for one in self._job.arms.values() if one.ended in BUDGETS), None)
@@ -309,7 +307,7 @@ class Arms:
 
 
 def _is_over(progress: Progress) -> bool:
-    return progress.guard.is_over or progress.ended is not None
+    return progress.ended is not None
 
 
 def _spent_before(others: Sequence[Progress]) -> dict[str, float]:

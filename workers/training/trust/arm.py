@@ -29,6 +29,9 @@ class Totals:
     usage: Mapping[str, TokenUsage] = field(default_factory=dict)
 
 
+NOTHING = Totals()
+
+
 @dataclass(frozen=True)
 class Arm:
     """Describes one of a job's arms, and what the others have done so far. By default it is the only one.
@@ -50,7 +53,7 @@ class Arm:
     base: Base | None = None
     looks: tuple[Look, ...] = ()
     planned_looks: int | None = None
-    others: Totals = Totals()
+    others: Totals = NOTHING
     spent_before: Mapping[str, float] = field(default_factory=dict)
 
 

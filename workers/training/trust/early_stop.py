@@ -2,30 +2,29 @@
 
 The trend over the newer half of all evaluations is asked for, and level is what has none upwards. So a run
 that has gained for long must be level for long before it ends, and a slow gain adds up before anything is
-decided: docs/decisions/0031-early-stop.md has the trial.
+decided: docs/decisions/0028-early-stop.md has the trial.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-WINDOW = 2
-"""Times `early_stop_evals`: the fewest evaluations whose trend is asked for. With 1.5 times, slow runs lost
-ten times as much in the trial.
+WITHOUT_GAIN = 1.5
+"""Times the evaluations, for a run that has not gained anything yet. In the trial, runs that begin to gain
+after six evaluations lost 0.1 to 0.3 of their reward without it, and nothing with it.
 """
-WINDOW_WITHOUT_GAIN = 3
-"""The same for a run that has not gained anything yet. In the trial, runs that begin to gain after six
-evaluations lost 0.1 to 0.3 of their reward with twice, and nothing with three times.
-"""
+SOLVED = 0.5
+"""Times the evaluations, for a run whose training prompts are all solved. Chosen, not measured."""
 GAINED = 2.0
 """Standard errors by which the newest evaluations must be above the base's to count as a gain: a convention.
 """
 ROWS_FOR_A_SPREAD = 4
-"""Rows from which on their spread says how sure a mean is, as for `ROWS_FOR_AN_ERROR` in evaluate.py."""
+"""Rows from which on their spread says how sure a mean is. Chosen as `ROWS_FOR_AN_ERROR` was."""
 
 Array = NDArray[np.float64]
 
@@ -51,10 +50,10 @@ def find_level(
 
     Args:
         evaluations: the mean reward of each row, by evaluation, the base's first; None where there is none.
-        evals: the run's `early_stop_evals`.
+        evals: the run's `early_stop_evals`, the fewest whose trend is asked for.
         least: the difference of two rewards, in grader units, up to which it is taken for noise.
-        is_solved: every training prompt is solved, so that there is nothing more to learn from: then `evals`
-            level evaluations are enough.
+        is_solved: every training prompt is solved, so that there is nothing more to learn from: then half as
+            many are enough.
     """
     if len(evaluations) <= 1:
         return None
@@ -70,10 +69,11 @@ def find_level(
 
 def _fewest(values: Array, evals: int, *, is_solved: bool) -> int:
     """Returns over how many evaluations the trend is asked for."""
+    half = math.ceil(SOLVED * evals)
     if is_solved:
-        return evals
-    window = WINDOW if _has_gained(values[-evals:], values[0]) else WINDOW_WITHOUT_GAIN
-    return max(window * evals, -(-len(values) // 2))
+        return half
+    has_gained = _has_gained(values[-half:], values[0])
+    return max(evals if has_gained else math.ceil(WITHOUT_GAIN * evals), math.ceil(len(values) / 2))
 
 
 def _has_gained(newest: Array, base: Array) -> bool:

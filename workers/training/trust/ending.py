@@ -5,8 +5,8 @@ from __future__ import annotations
 from workers.training.trust.budgets import SpentBudget
 from workers.training.trust.early_stop import Level
 
-EARLY_STOP = "early_stop"
-"""How a run has ended that was level; one without a budget any more has ended by the budget's name."""
+EARLY_STOP, GUARD = "early_stop", "guard"
+"""How a run has ended that was level, or that its guard gave up; without a budget: the budget's name."""
 
 
 def level_in_words(step: int, total_steps: int, level: Level, seconds: float, *, is_solved: bool) -> str:

@@ -37,9 +37,11 @@ trial of the module's docstring two evaluations in a row below the first bar wer
 and in 4 of 27 sound ones, hence the KL as a second condition.
 """
 CLIFFS = 2
-"""Fallen evaluations in a row that roll a run back."""
+"""Fallen evaluations in a row that roll a run back: the same trial."""
 ROWS_FOR_AN_ERROR = 4
-"""Validation rows from which on a fall can be told from luck (evaluate.py)."""
+"""Validation rows from which on a fall can be told from luck: three fall together by luck in one of eight.
+Chosen as in evaluate.py.
+"""
 RATE_FACTOR, BETA_FACTOR = 0.5, 2.0
 """What the learning rate and beta are multiplied by. Chosen, not measured: three rollbacks leave an eighth of
 the rate.

@@ -20,15 +20,21 @@ from dataclasses import dataclass
 from methods.train_config import TrainConfig
 
 MOST_ERROR = 0.2
-"""Relative distance to the target beyond which it counts no more: Ziegler et al. 2019."""
+"""Relative distance to the target beyond which it counts no more: Ziegler et al. 2019, arXiv:1909.08593."""
 GAIN = 0.1
 """A step's share of the horizon, n / horizon, as in Ziegler et al. With 1, and nothing else, keyword runs
 fell from a reward of 0.98 to 0.20 and came back (docs/decisions/0025-guard-and-kl-target.md).
 """
 POWER = 2.0
 """Power of the excess: at twice the target, beta is four times as large. The same trial."""
+LEAST_TARGET = 0.05
+"""Nats per token below which the share of the base's entropy sets no target. In the trial a base of 0.11 nats
+of entropy had to move by 0.06 to learn its task.
+"""
 MOST_BETA = 2.0
-"""Largest beta that a run may ask for (methods/train_config.py), and the largest that it is given."""
+"""Largest beta that a run is given: it follows from the largest that one may ask for
+(methods/train_config.py).
+"""
 
 
 @dataclass
@@ -53,8 +59,8 @@ class KlController:
     def target(self, config: TrainConfig) -> float:
         """Returns the KL to hold, in nats per token: the lower of both targets; 0 if there is none."""
         targets = [config.kl_target]
-        if self.base_entropy is not None:
-            targets.append(config.kl_target_share * self.base_entropy)
+        if self.base_entropy is not None and config.kl_target_share > 0:
+            targets.append(max(LEAST_TARGET, config.kl_target_share * self.base_entropy))
         return min((target for target in targets if target > 0), default=0.0)
 
     def after(self, kl: float | None, entropy: float | None, config: TrainConfig) -> None:

@@ -36,10 +36,10 @@ NORM_JUMP, NORMS_KEPT, NORMS_KNOWN = 10.0, 50, 5
 """A gradient's norm, as a multiple of the median of the last fifty, if five are known. Chosen, not measured.
 """
 MOST_MISMATCH = 0.05
-"""Nats between the sampler's and the trainer's logprobs (run.py)."""
+"""Nats between the sampler's and the trainer's logprobs. Measured: `MISMATCH_ALARM` of watch.py."""
 
 TINY = 1e-9
-"""Stands for a first value of 0 in a quotient."""
+"""Stands for a first value of 0 in a quotient. Chosen, not measured."""
 
 PARSE_ERRORS = names.PARSE_ERROR_SHARE.format(split="train")
 TRUNCATED = names.TRUNCATED_SHARE.format(split="train")

@@ -12,48 +12,48 @@ def flat(n, value=0.7):
     return [[value, value + 0.2]] * n
 
 
-def test_a_run_that_was_level_for_twice_the_evaluations_is_level():
+def test_a_run_that_was_level_for_as_many_evaluations_is_level():
     evaluations = [[0.1, 0.3], *flat(8)]
-    assert find_level(evaluations, 4) == Level(8, pytest.approx(0.8), pytest.approx(0.0))
-    assert find_level(evaluations[:-1], 4) is None, "the gain is in the newest eight"
+    assert find_level(evaluations, 8) == Level(8, pytest.approx(0.8), pytest.approx(0.0))
+    assert find_level(evaluations[:-1], 8) is None, "the gain is in the newest eight"
 
 
 def test_a_run_that_gains_is_not_level_and_one_that_falls_is():
-    assert find_level(UP, 4) is None
-    assert find_level([[0.0, 0.0], *UP[::-1]], 4).trend == pytest.approx(-0.7)
+    assert find_level(UP, 8) is None
+    assert find_level([[0.0, 0.0], *UP[::-1]], 8).trend == pytest.approx(-0.7)
 
 
 def test_the_longer_a_run_has_gained_the_longer_it_must_be_level():
     gained = [[0.02 * k, 0.02 * k] for k in range(20)]
-    fewest = next(n for n in range(40) if find_level([*gained, *[gained[-1]] * n], 4))
+    fewest = next(n for n in range(40) if find_level([*gained, *[gained[-1]] * n], 8))
     assert fewest == 18  # as many as there were before, but for the first and the last of the climb
 
 
 def test_a_run_without_any_gain_is_waited_for_longer():
-    assert find_level(flat(11), 4) is None
-    assert find_level(flat(12), 4) == Level(12, pytest.approx(0.8), pytest.approx(0.0))
+    assert find_level(flat(11), 8) is None
+    assert find_level(flat(12), 8) == Level(12, pytest.approx(0.8), pytest.approx(0.0))
 
 
 def test_where_every_prompt_is_solved_fewer_evaluations_are_enough():
     evaluations = [[0.1, 0.3], *flat(4)]
-    assert find_level(evaluations, 4) is None
-    assert find_level(evaluations, 4, is_solved=True) == Level(4, pytest.approx(0.8), pytest.approx(0.0))
-    assert find_level(UP, 4, is_solved=True) is None
+    assert find_level(evaluations, 8) is None
+    assert find_level(evaluations, 8, is_solved=True) == Level(4, pytest.approx(0.8), pytest.approx(0.0))
+    assert find_level(UP, 8, is_solved=True) is None
 
 
 def test_a_trend_below_what_a_grader_tells_apart_is_none():
     creeping = [[0.0, 0.0], *[[0.5 + 1e-5 * k, 0.5] for k in range(20)]]
-    assert find_level(creeping, 4) is None
-    assert find_level(creeping, 4, least=1e-3) is not None
+    assert find_level(creeping, 8) is None
+    assert find_level(creeping, 8, least=1e-3) is not None
 
 
 def test_rows_that_could_not_be_graded_are_left_out():
     evaluations = [[0.1, 0.3], *flat(8)]
     evaluations[5] = [None, 0.9]
-    assert find_level(evaluations, 4) == Level(8, pytest.approx(0.9), pytest.approx(0.0))
+    assert find_level(evaluations, 8) == Level(8, pytest.approx(0.9), pytest.approx(0.0))
     evaluations[6] = [0.7, None]
-    assert find_level(evaluations, 4) is None
-    assert find_level([], 4) is None
+    assert find_level(evaluations, 8) is None
+    assert find_level([], 8) is None
 
 
 def simulated(curve, rng, rows=24, samples=8):
@@ -64,11 +64,11 @@ def simulated(curve, rng, rows=24, samples=8):
 
 def stops_at(curve, rng):
     rewards = simulated(curve, rng)
-    return next((k for k in range(1, len(curve)) if find_level(rewards[: k + 1], 4, least=1e-3)), len(curve))
+    return next((k for k in range(1, len(curve)) if find_level(rewards[: k + 1], 8, least=1e-3)), len(curve))
 
 
 def test_of_simulated_runs_level_ones_end_and_slow_ones_go_on():
-    """The trial of docs/decisions/0031-early-stop.md, in small."""
+    """The trial of docs/decisions/0028-early-stop.md, in small."""
     rng = np.random.default_rng(1)
     steps = np.arange(61)
     fast = 0.2 + 0.6 * (1 - np.exp(-steps / 1.5))

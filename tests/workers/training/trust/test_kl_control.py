@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tests.workers.training.support import make_config
-from workers.training.trust.kl_control import MOST_BETA, KlController
+from workers.training.trust.kl_control import LEAST_TARGET, MOST_BETA, KlController
 
 
 def config_of(**changes):
@@ -47,6 +47,9 @@ def test_the_target_is_the_lower_of_nats_and_share_of_the_bases_entropy():
     )
     assert (
         after(config_of(kl_target_share=0.2), 0.0, entropy=3.0).target(config_of(kl_target_share=0.2)) == 0.4
+    )
+    assert after(config_of(kl_target_share=0.2), 0.0, entropy=0.1).target(config_of(kl_target_share=0.2)) == (
+        LEAST_TARGET
     )
     share_alone = config_of(kl_target=0.0, kl_target_share=0.2)
     controller = KlController()
