@@ -69,7 +69,9 @@ class ArmRecorder:
         self._told.metrics(self._place(step), epoch, totals | whose)
 
     def rollouts(self, split: Split, step: int, epoch: int, groups: Sequence[Group]) -> None:
-        """Tells the completions of a step."""
+        """Tells the completions of a step; a control's own are no training of the job's."""
+        if split == "train" and self._whose.is_control:
+            split = "control"
         self._told.rollouts(split, self._place(step), epoch, groups)
 
     def checkpoint(self, saved: Checkpoint) -> None:

@@ -116,7 +116,7 @@ def test_what_was_kept_is_told_and_the_rest_dropped(whole):
     assert 0 in there
 
 
-@pytest.mark.parametrize("steps", [1, 2, 5, 8, 13, 16])
+@pytest.mark.parametrize("steps", [2, 8, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 5, 13, 16))])
 def test_stopped_after_any_step_and_resumed(whole, tiny, tmp_path, steps):
     result, recorder, _ = whole
     first = ListRecorder()
@@ -128,7 +128,9 @@ def test_stopped_after_any_step_and_resumed(whole, tiny, tmp_path, steps):
     assert told_of(resumed) == told_of(result)
 
 
-@pytest.mark.parametrize("messages", [5, 21, 40, 63, 90, 120, 150, 171])
+@pytest.mark.parametrize(
+    "messages", [40, 90, *(pytest.param(n, marks=pytest.mark.long) for n in (5, 21, 63, 120, 150, 171))]
+)
 def test_killed_at_any_message_and_resumed(whole, tiny, tmp_path, messages):
     """The recorder stands in for the kill: it comes between any two actions of the engine."""
     result, recorder, _ = whole
@@ -210,7 +212,7 @@ def test_grades_of_a_control_are_those_of_its_step_dealt_out_anew(tiny, tmp_path
     real, control = [
         list(groups)
         for split, step, _, groups in recorder.all("rollouts")
-        if split == "train" and step in (1, total + 1)
+        if (split, step) in (("train", 1), ("control", total + 1))
     ]
     texts = [[c.text for c in group.completions] for group in real]
     assert texts == [[c.text for c in group.completions] for group in control]  # the same weights and draws
