@@ -1,8 +1,8 @@
 """`python -m workers.train CONFIG.toml`: the same engine with no database, no queue and no service.
 
 The file names the data, the grader, if wanted a `gold_grader`, and the output folder, and holds a `[config]`
-table with the fields of `TrainConfig`. Paths are relative to the file. Run it again to resume a run that was stopped. With `processes`
-above 1, start it with torchrun (docs/scaling.md).
+table with the fields of `TrainConfig`. Paths are relative to the file. Run it again to resume a run that was
+stopped. With `processes` above 1, start it with torchrun (docs/scaling.md).
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ class ArmResult(NamedTuple):
         best_step: its step in the job's numbering.
         guard_actions: what the guard has done or told.
         rollbacks: times that it went back to a good state.
-        ended: "finished", "halved", "guard", "early_stop", or the budget that was used up.
+        ended: "finished", "halved", "guard", "early_stop", the budget that was used up, or the code of a
+            failure.
         is_control: a control's grades were permuted.
         is_delivered: the delivered checkpoint is its.
     """

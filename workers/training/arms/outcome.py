@@ -17,13 +17,13 @@ from workers.training.trust.selection import LEVEL, Judged, Look, judge
 from workers.training.trust.verdict import Verdict, verdict
 
 
-def standing(whose: Whose, progress: Progress, seed: int) -> Standing:
-    """Returns how an arm has done so far; `seed` is that of the test."""
+def standing(whose: Whose, progress: Progress, seed: int, is_failed: bool) -> Standing:
+    """Returns how an arm has done so far; `seed` is that of the test, `is_failed` says that it diverged."""
     best = best_of(judge(progress.looks, seed))
     return Standing(
         whose.number,
         whose.seed,
-        progress.guard.is_over,
+        progress.guard.is_over or is_failed,
         progress.guard.rollbacks,
         best.mean if best else None,
         best.kl if best else None,

@@ -44,7 +44,7 @@ class JobProgress:
         segments: which arm the job's steps belong to.
         went_on: after each rung that is over, the arms that went on, best first.
         sampled: how checkpoints are judged; None before the first evaluation.
-        failed: codes of controls that could not be trained, by their number.
+        failed: codes of arms that could not be trained further, by their number.
     """
 
     arms: dict[int, Progress] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from graders import Grader
 from graders.types import add_usages
@@ -20,7 +20,7 @@ from methods.train_config import TrainConfig
 from workers.training.arms import outcome, states
 from workers.training.arms.recorder import ArmRecorder, Whose
 from workers.training.base.distributed import World
-from workers.training.base.errors import RunFailed, RunPaused
+from workers.training.base.errors import NonFinite, RunFailed, RunPaused
 from workers.training.base.recorder import Recorder
 from workers.training.checkpoints import checkpoint_folder, to_keep
 from workers.training.recorders import Silent
@@ -29,7 +29,7 @@ from workers.training.run import Run
 from workers.training.state import Progress, fingerprint, state_folder
 from workers.training.trust.arm import Arm, Base, Totals
 from workers.training.trust.budgets import NAMES as BUDGETS
-from workers.training.trust.halving import halve, halved_in_words, ranked, saved_in_words
+from workers.training.trust.halving import Standing, halve, halved_in_words, ranked, saved_in_words
 from workers.training.trust.selection import choose, judge
 
 
@@ -80,7 +80,7 @@ class Arms:
             if len(self._job.went_on) > number:
                 continue
             for whose in self._racing:
-                self._run(whose, rung.end)
+                self._run_seed(whose, rung.end)
             if number < len(self._plan) - 1 and not self._is_spent:
                 self._halve(number)
         for whose in self._controls:
@@ -104,14 +104,33 @@ class Arms:
         """The seeds that have been trained at all."""
         return [whose for whose in self._seeds if whose.number in self._job.arms]
 
-    def _is_done(self, progress: Progress) -> bool:
+    def _is_done(self, whose: Whose) -> bool:
         """Whether a seed will not be trained any more, so that its weights are not needed."""
-        return progress.step >= self._total or _is_over(progress)
+        progress = self._job.arms[whose.number]
+        return whose.number in self._job.failed or progress.step >= self._total or _is_over(progress)
+
+    def _standing(self, whose: Whose) -> Standing:
+        return outcome.standing(
+            whose, self._job.arms[whose.number], self._config.measuring_seed, whose.number in self._job.failed
+        )
 
     @property
     def _is_spent(self) -> bool:
         """Whether an arm has used up a budget, which is the job's."""
         return any(progress.ended in BUDGETS for progress in self._job.arms.values())
+
+    def _run_seed(self, whose: Whose, until: int) -> None:
+        """Trains a seed. One that diverges is out, and the others go on; with none left the job fails."""
+        failed = self._job.failed
+        if whose.number in failed:
+            return
+        try:
+            self._run(whose, until)
+        except NonFinite as failure:
+            failed[whose.number] = failure.code
+            if all(other.number in failed for other in self._racing):
+                raise
+            self._recorder.note("warn", f"{whose}: {failure} It is out; the other seeds go on.")
 
     def _run_control(self, whose: Whose) -> None:
         """Trains a control. That it cannot be trained is no fault of the job."""
@@ -164,10 +183,17 @@ class Arms:
         )
 
     def _config_of(self, whose: Whose) -> TrainConfig:
-        """Returns the config of one arm. A control goes to its end, and may have no spread."""
-        own = {"seed": whose.seed, "eval_seed": self._config.measuring_seed, "n_seeds": 1, "controls": ()}
+        """Returns the config of one arm. A control goes to its end."""
+        own: dict[str, Any] = {
+            "seed": whose.seed,
+            "eval_seed": self._config.measuring_seed,
+            "n_seeds": 1,
+            "controls": (),
+        }
+        if whose.number > 0:  # whether the reward is flat, the first arm has found
+            own["allow_flat_reward"] = True
         if whose.is_control:
-            own |= {"early_stop": False, "allow_flat_reward": True}
+            own["early_stop"] = False
         return self._config.model_copy(update=own)
 
     def _arm(self, whose: Whose, until: int) -> Arm:
@@ -225,7 +251,7 @@ class Arms:
         whole = {
             other.number: state_folder(states.arm_folder(run_dir, other.number), job.arms[other.number].step)
             for other in self._racing
-            if other.number in job.arms and not self._is_done(job.arms[other.number])
+            if other.number in job.arms and not self._is_done(other)
         }
         whole[whose.number] = folder
         now = job.segments.of(whose.number, step)
@@ -245,9 +271,8 @@ class Arms:
 
     def _halve(self, number: int) -> None:
         """Lets the better half go on. Of the others, checkpoints stay that are among the job's best."""
-        seed, job = self._config.measuring_seed, self._job
-        racing = [outcome.standing(whose, job.arms[whose.number], seed) for whose in self._racing]
-        go_on, lost = halve(racing)
+        job = self._job
+        go_on, lost = halve([self._standing(whose) for whose in self._racing])
         job.went_on.append([one.arm for one in go_on])
         self._recorder.note("info", halved_in_words(number + 1, len(self._plan) - 1, go_on, lost))
         best = self._best_checkpoints()
@@ -286,9 +311,9 @@ class Arms:
         self._recorder.note("info", saved_in_words(len(self._seeds), steps, self._total, seconds))
 
     def _result(self) -> RunResult:
-        job, seed = self._job, self._config.measuring_seed
+        job = self._job
         racing = {whose.number for whose in self._racing}
-        best_first = ranked([outcome.standing(w, job.arms[w.number], seed) for w in self._begun])
+        best_first = ranked([self._standing(whose) for whose in self._begun])
         best_first.sort(key=lambda one: one.arm not in racing)
         seeds = [self._seeds[one.arm] for one in best_first]
         ended = {w.number: self._ended(w, w.number in racing) for w in [*seeds, *self._controls]}

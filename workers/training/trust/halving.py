@@ -14,7 +14,7 @@ class Standing(NamedTuple):
     Attributes:
         arm: its number.
         seed: of its random numbers.
-        is_ended: the guard has ended it.
+        is_ended: the guard has ended it, or it diverged.
         rollbacks: times that it went back to a good state.
         gain: of its best evaluation over the base, in grader units; None without any that was graded.
         kl: nats per token from the base to that one.
@@ -33,7 +33,7 @@ class Standing(NamedTuple):
         )
         times = "once" if self.rollbacks == 1 else f"{self.rollbacks} times"
         rolled = f", rolled back {times}" if self.rollbacks else ""
-        return f"{self.seed} ({gain}{rolled}{', ended by the guard' if self.is_ended else ''})"
+        return f"{self.seed} ({gain}{rolled}{', given up' if self.is_ended else ''})"
 
 
 def ranked(standings: Sequence[Standing]) -> list[Standing]:

@@ -17,6 +17,7 @@ from tests.workers.training.support import (
     make_config,
     make_rows,
 )
+from workers.training import update
 from workers.training.base.errors import RunCancelled, RunPaused
 from workers.training.checkpoints import checkpoint_folder
 from workers.training.folders import read_manifest
@@ -244,3 +245,26 @@ def test_an_early_end_of_one_arm_lets_the_rung_go_on(tiny, tmp_path):
     assert [one.ended for one in result.arms].count("early_stop") >= 1
     assert all(one.steps >= 4 for one in result.arms)
     assert result.verdict.step == 0
+
+
+def test_a_seed_that_diverges_is_out_and_the_others_go_on(tiny, tmp_path, monkeypatch):
+    recorder = ListRecorder()
+    plain = update.policy_loss
+
+    def of_the_second_seed(*args, **options):
+        found = plain(*args, **options)
+        begun = recorder.told.count(("phase", "loading"))
+        return found._replace(loss=found.loss * float("nan")) if begun == 2 else found
+
+    monkeypatch.setattr(update, "policy_loss", of_the_second_seed)
+    config = config_of(tiny, n_epochs=8, eval_interval=4, controls=())
+    result, _ = go(config, tmp_path, recorder)
+    ended = {one.seed: one.ended for one in result.arms}
+    assert sorted(ended.values()) == ["finished", "halved", "non_finite"]
+    assert ended[arm_seeds(1, 3)[1]] == "non_finite"
+    notes = [message for _, message in recorder.all("note")]
+    assert any("It is out; the other seeds go on." in note for note in notes)
+    assert result.best.folder.exists()
+    again, second = go(config, tmp_path)
+    assert second.all("metrics") == []
+    assert told_of(again) == told_of(result)
