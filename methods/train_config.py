@@ -166,6 +166,8 @@ class TrainConfig(RunConfig):
     """Nats per token from the starting policy at which the guard acts."""
     guard_kl_share: Annotated[float, Field(gt=0), Hyperparameter()] = 2.0
     """The same as a multiple of the base's entropy per token. The lower of both counts, from 0.5 on."""
+    guard_canary: Annotated[float, Field(gt=0), Hyperparameter()] = 0.75
+    """Nats per token that the loss on the canary may rise before the guard acts."""
     guard_rollbacks: Annotated[int, Field(ge=0, le=100), Hyperparameter()] = 3
     """Times that the guard rolls back before it ends the run."""
     n_seeds: Annotated[int, Field(ge=1, le=16), Hyperparameter()] = 1

@@ -64,6 +64,7 @@ SINCE_0_1_0 = {
     "guard",
     "guard_kl",
     "guard_kl_share",
+    "guard_canary",
     "guard_rollbacks",
     "n_seeds",
     "eval_seed",

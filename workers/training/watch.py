@@ -114,7 +114,9 @@ class Watch:
             return None, {}
         is_finite = self._keeper.progress.non_finite_in_a_row == 0
         kl = values.get(names.KL_PROBE_MEAN)
-        seen = Seen(step, step if is_last else self._keeper.total_steps, self.limit, is_finite, kl, rows)
+        total_steps = step if is_last else self._keeper.total_steps
+        canary = values.get(names.CANARY_OVER_BASE)
+        seen = Seen(step, total_steps, self.limit, is_finite, kl, rows, canary)
         action = self.guard.after(seen, self._config)
         measured = {
             names.GUARD_ACTIONS: float(self.guard.actions),

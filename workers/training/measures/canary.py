@@ -36,8 +36,8 @@ from workers.training.update import fillers
 BUILT_IN = Path(__file__).with_name("canary.jsonl")
 
 MOST_TOKENS = 1024
-"""Tokens of all texts together, the same share for each. Chosen for the cost, measured with cherry-nano: 2,048
-were 15 % of a run of 40 steps and five evaluations, half as many are 7 %.
+"""Tokens of all texts together, the same share for each. Chosen for the cost, measured with cherry-nano:
+2,048 were 15 % of a run of 40 steps and five evaluations, half as many are 7 %.
 """
 
 

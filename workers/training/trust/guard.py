@@ -1,7 +1,8 @@
 """Watches a run, and says what to do when it goes wrong: a state machine without a model in it.
 
-Three things act. The exact KL of a probe above its limit: in a trial of 94 runs it was above 2 nats per token
-in 50 of the 51 that had collapsed, and in none of the 27 sound ones. Numbers that are not finite. And a
+Four things act. The exact KL of a probe above its limit: in a trial of 94 runs it was above 2 nats per token
+in 50 of the 51 that had collapsed, and in none of the 27 sound ones. The loss on the canary above its limit:
+what was learnt was paid for with what the model could do before. Numbers that are not finite. And a
 validation that falls off its best while the KL is above its warning level, half the limit. All else (entropy,
 lengths, gradients, ...) was as common in sound runs: it only calls for an early probe (symptoms.py).
 
@@ -47,7 +48,7 @@ RATE_FACTOR, BETA_FACTOR = 0.5, 2.0
 the rate.
 """
 
-Reason = Literal["kl", "non_finite", "validation"]
+Reason = Literal["kl", "canary", "non_finite", "validation"]
 Kind = Literal["skip", "raise_beta", "lower_rate", "roll_back", "stop"]
 
 
@@ -71,6 +72,8 @@ class Seen(NamedTuple):
         is_finite: whether loss and gradient of the update were.
         kl: the probe's, in nats per token; None where it was not measured.
         rows: rewards of an evaluation, by row; None where there was no evaluation.
+        canary: by how much the loss on the canary is above the base's, in nats per token; None where it was
+            not measured.
     """
 
     step: int
@@ -79,6 +82,7 @@ class Seen(NamedTuple):
     is_finite: bool = True
     kl: float | None = None
     rows: Sequence[float | None] | None = None
+    canary: float | None = None
 
 
 @dataclass
@@ -121,12 +125,14 @@ class Guard:
         """Takes in a finished step; returns what is to be done, and counts it as done. At most one thing."""
         self.has_updated |= seen.is_finite and seen.step > 0
         is_level = self._judge(seen.rows)
-        alarm = self._alarm(seen)
+        alarm = self._alarm(seen, config.guard_canary)
         if alarm is not None:
             return self._respond(seen, alarm, config)
         if seen.kl is not None:
             self.warned = []
-            if is_level and seen.rows is not None and seen.kl < WARNING_SHARE * seen.limit:
+            is_near = seen.kl < WARNING_SHARE * seen.limit
+            remembers = (seen.canary or 0.0) < WARNING_SHARE * config.guard_canary
+            if is_level and seen.rows is not None and is_near and remembers:
                 self.good_step = seen.step
         return None
 
@@ -140,7 +146,7 @@ class Guard:
             self.best = list(rows)
         return fall <= GOOD_ERRORS * error
 
-    def _alarm(self, seen: Seen) -> Alarm | None:
+    def _alarm(self, seen: Seen, most_canary: float) -> Alarm | None:
         if not seen.is_finite:
             return self._not_finite(seen.step)
         if seen.kl is None:
@@ -151,6 +157,11 @@ class Guard:
         if seen.kl > seen.limit:
             said = f"the KL to the start is {seen.kl:.3g} nats per token, above {seen.limit:.3g}"
             return Alarm("kl", {"kl": seen.kl, "threshold": seen.limit}, said)
+        if seen.canary is not None and not seen.canary <= most_canary:
+            said = (
+                f"the loss on the canary has risen by {seen.canary:.3g} nats per token, above {most_canary:g}"
+            )
+            return Alarm("canary", {"canary": seen.canary, "threshold": most_canary}, said)
         if seen.rows and self.cliffs and seen.kl > high:
             said = (
                 f"the evaluation is more than {CLIFF_ERRORS:.0f} standard errors below the best one, and the"

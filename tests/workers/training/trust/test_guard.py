@@ -49,6 +49,18 @@ def test_a_step_with_a_high_kl_or_a_fallen_evaluation_is_not_good():
     assert guard.good_step == 0  # an early probe alone shows no reward
 
 
+def test_a_model_that_forgets_goes_back_to_one_that_did_not():
+    guard = Guard()
+    forgets = [(step, {"kl": 0.3, "rows": HIGH, "canary": loss}) for step, loss in ((5, 0.2), (10, 0.5))]
+    assert told(guard, *forgets) == [None, None]
+    assert guard.good_step == 5  # at step 10 more than half of the limit was gone
+    action = guard.after(Seen(15, TOTAL, 2.0, kl=0.4, rows=HIGH, canary=0.8), ACT)
+    assert (action.kind, action.reason) == ("roll_back", "canary")
+    assert action.figures == {"canary": 0.8, "threshold": 0.75, "lr_scale": 0.5, "beta_scale": 2.0}
+    assert "has risen by 0.8 nats per token, above 0.75" in action.message
+    assert told(Guard(), (5, {"kl": 0.3, "canary": float("nan")})) == ["roll_back"]
+
+
 def test_after_its_rollbacks_it_ends_the_run():
     guard = Guard()
     alarms = [(step, {"kl": 3.0, "rows": LOW}) for step in (5, 10, 15, 20)]
