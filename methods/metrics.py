@@ -123,6 +123,27 @@ GREEDY_REWARD_MEAN = _declare(
     "validations",
     "mean reward of one greedy completion for each row that checkpoints are judged by",
 )
+GOLD_REWARD_MEAN = _declare(
+    "reward/gold_mean",
+    "grader units",
+    "validations with a `gold_grader`",
+    "mean of the gold grader's rewards, in its own units, on the rows that checkpoints are judged by",
+)
+GOLD_REWARD_STDERR = _declare(
+    "reward/gold_stderr",
+    "grader units",
+    "as `reward/gold_mean`",
+    "its standard error over rows; not there for fewer than four",
+)
+GOLD_OVER_BASE = _declare(
+    "reward/gold_over_base",
+    "grader units",
+    "as `reward/gold_mean`",
+    "mean over rows of the difference to the base's gold reward on each",
+)
+GOLD_OVER_BASE_STDERR = _declare(
+    "reward/gold_over_base_stderr", "grader units", "as `reward/gold_mean`", "its standard error over rows"
+)
 OVER_BASE_MEAN = _declare(
     "reward/over_base_mean",
     "grader units",
@@ -476,6 +497,16 @@ GUARD_ROLLBACKS = _declare(
 )
 GUARD_LR_SCALE = _declare(
     "guard/lr_scale", "ratio", GUARDED, "what the guard multiplies the learning rate by, after this step"
+)
+
+
+TABLES["Arms"] = []
+ARM_SEED = _declare(
+    "arm/seed", "number", "jobs with `n_seeds` or `controls`", "seed of the run that this step belongs to"
+)
+ARM_STEP = _declare("arm/step", "count", "as `arm/seed`", "the run's own step; a job numbers through all")
+ARM_IS_CONTROL = _declare(
+    "arm/is_control", "number", "steps of a control", "1: the grades of this step were permuted"
 )
 
 

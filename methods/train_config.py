@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from methods import auto
 from methods.algorithms import RECIPES, Aggregation, AlgorithmName, Recipe
+from methods.halving import control_steps, rungs, steps_of
 from methods.hyperparameters import Hyperparameter
 from methods.prices import Prices
 from methods.run_config import MAX_STEPS, RunConfig
@@ -179,6 +180,10 @@ class TrainConfig(RunConfig):
     ] = ()
     """Short arms that show what is no gain. `random_reward` permutes the grades of each step."""
 
+    eval_seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    """What the random numbers of evaluations and of the KL's probe follow from; None: from `seed`. Seeds of
+    one job share it, so that they are compared by the same draws."""
+
     prices: Prices | None = None
     """What `max_cost` counts by, out of the operator's CHERRY_PRICES; None without such a budget."""
 
@@ -223,6 +228,16 @@ class TrainConfig(RunConfig):
         """Whether each token's KL is taken off the rewards before they are compared."""
         return self.recipe.kl == "reward" and self.beta > 0
 
+    @property
+    def measuring_seed(self) -> int:
+        """What the random numbers of evaluations follow from."""
+        return self.seed if self.eval_seed is None else self.eval_seed
+
+    @property
+    def has_arms(self) -> bool:
+        """Whether the job trains more than one run."""
+        return self.n_seeds > 1 or bool(self.controls)
+
     def steps_per_epoch(self, n_rows: int) -> int:
         """Updates of one pass over the rows; the last one may be smaller."""
         return -(-n_rows // self.prompts_per_step)
@@ -234,3 +249,9 @@ class TrainConfig(RunConfig):
     def total_steps(self, n_rows: int) -> int:
         """Updates in the run, unless something ends it early: all epochs', at most `max_steps`."""
         return min(self.n_epochs * self.steps_per_epoch(n_rows), self.max_steps or MAX_STEPS)
+
+    def job_steps(self, n_rows: int) -> int:
+        """Updates in a whole job: those of all its seeds and controls, unless something ends them early."""
+        total, interval = self.total_steps(n_rows), self.eval_interval
+        short = len(self.controls) * control_steps(total, interval)
+        return steps_of(rungs(total, interval, self.n_seeds)) + short

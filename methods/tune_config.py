@@ -43,6 +43,10 @@ class TuneConfig(RunConfig):
         """Updates in the run."""
         return self.n_epochs * -(-n_examples // self.batch_size)
 
+    def job_steps(self, n_examples: int) -> int:
+        """Updates in a whole job, which is one run."""
+        return self.total_steps(n_examples)
+
     def rate(self, step: int) -> float:
         """Share of the peak rate that update `step` has, from 1 on."""
         total = self.n_epochs * self.eval_interval

@@ -1,8 +1,8 @@
 """`python -m workers.train CONFIG.toml`: the same engine with no database, no queue and no service.
 
-The file names the data, the grader and the output folder, and holds a `[config]` table with the fields of
-`TrainConfig`. Paths are relative to the file. Run it again to resume a run that was stopped. With `processes`
-above 1, start it with torchrun (docs/scaling.md).
+The file names the data, the grader, if wanted a `gold_grader`, and the output folder, and holds a `[config]`
+table with the fields of `TrainConfig`. Paths are relative to the file. Run it again to resume a run that was
+stopped. With `processes` above 1, start it with torchrun (docs/scaling.md).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from graders import GraderInvalid, build_grader, parse_grader
-from graders.spec import known_range
+from graders.spec import GraderSpec, known_range
 from methods.rows import MAX_VALID_ROWS, DatasetInvalid, Row, read_rows
 from methods.train_config import TrainConfig
 from workers.training.base.distributed import World
@@ -27,7 +27,7 @@ from workers.training.loop import train
 from workers.training.recorders import ConsoleRecorder, FanOut, JsonlRecorder, Silent
 from workers.training.state import saved_steps
 
-KEYS = {"train", "valid", "grader", "output", "config"}
+KEYS = {"train", "valid", "grader", "gold_grader", "output", "config"}
 
 
 class RunFileInvalid(ValueError):
@@ -42,6 +42,7 @@ class RunFile:
     train_rows: list[Row]
     valid_rows: list[Row]
     grader: Any
+    gold_grader: Any
     output: Path
 
 
@@ -54,22 +55,27 @@ def read_run_file(path: Path) -> RunFile:
             raise RunFileInvalid(f"unknown keys: {', '.join(sorted(unknown))}")
         fields = dict(raw["config"])
         fields["model_path"] = str((base / fields["model_path"]).resolve())
-        grader = raw["grader"]
-        if isinstance(grader, str):
-            grader = json.loads((base / grader).read_text(encoding="utf-8"))
-        spec = parse_grader(grader)
+        spec = _grader(raw["grader"], base)
         fields.setdefault("reward_range", known_range(spec))
         return RunFile(
             config=TrainConfig(**fields),
             train_rows=read_rows(base / raw["train"]),
             valid_rows=read_rows(base / raw["valid"], max_rows=MAX_VALID_ROWS) if "valid" in raw else [],
             grader=build_grader(spec),
+            gold_grader=build_grader(_grader(raw["gold_grader"], base)) if "gold_grader" in raw else None,
             output=base / raw["output"],
         )
     except KeyError as error:
         raise RunFileInvalid(f"{path.name}: {error} is missing") from error
     except (OSError, tomllib.TOMLDecodeError, ValidationError, DatasetInvalid, GraderInvalid) as error:
         raise RunFileInvalid(f"{path.name}: {error}") from error
+
+
+def _grader(given: Any, base: Path) -> GraderSpec:
+    """A grader of the file, or of the file that it names."""
+    if isinstance(given, str):
+        given = json.loads((base / given).read_text(encoding="utf-8"))
+    return parse_grader(given)
 
 
 def main(arguments: list[str]) -> int:
@@ -84,7 +90,7 @@ def main(arguments: list[str]) -> int:
             wanted = run.config.processes
             raise RunFileInvalid(f"processes is {wanted}, but {world.size} run: see docs/scaling.md")
         states = saved_steps(run.output)
-        total_steps = run.config.total_steps(len(run.train_rows))
+        total_steps = run.config.job_steps(len(run.train_rows))
         recorder: Recorder = Silent()
         if world.is_main:
             recorder = FanOut(
@@ -92,7 +98,8 @@ def main(arguments: list[str]) -> int:
                 ConsoleRecorder(total_steps, sys.stdout),
             )
         rows = (run.train_rows, run.valid_rows)
-        result = train(run.config, *rows, run.grader, recorder, run.output, world=world)
+        gold = run.gold_grader
+        result = train(run.config, *rows, run.grader, recorder, run.output, world=world, gold_grader=gold)
         world.close()
     except (RunFileInvalid, EngineError) as error:
         print(error, file=sys.stderr)

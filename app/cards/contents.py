@@ -20,6 +20,7 @@ from app.files.models import File
 from app.grading.headers import MASK, masked
 from app.jobs.models import Job
 from app.wire import seconds
+from methods.halving import arm_seeds
 
 FORMAT = "cherry.run_card.v1"
 OF_ONE_MACHINE = ("model_path", "origin_path")
@@ -41,10 +42,11 @@ def contents(db: Session, job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
         "verdict": {"sentence": sentence(job, measured), "measured": job.verdict},
         "delivered": _delivered(measured),
         "data": facts.get("data") or _data(db, job),
-        "grader": _grader(job),
+        "grader": _grader(job, "grader"),
+        "gold_grader": _grader(job, "gold_grader"),
         "base_model": facts.get("base_model"),
         "config": _config(job),
-        "seeds": [job.seed],
+        "seeds": arm_seeds(job.seed, (job.config or {}).get("n_seeds", 1)),
         "attempts": facts.get("attempts", []),
         "checkpoints": _checkpoints(measured),
         "curves": curves(db, job),
@@ -117,11 +119,11 @@ def _config(job: Job) -> dict[str, Any] | None:
     return {name: value for name, value in job.config.items() if name not in OF_ONE_MACHINE}
 
 
-def _grader(job: Job) -> dict[str, Any] | None:
-    """Returns the grader without secrets, and the hash of that."""
-    if job.method["type"] != "reinforcement":
+def _grader(job: Job, name: str) -> dict[str, Any] | None:
+    """Returns a grader without secrets, and the hash of that; None where the job has none of that name."""
+    if job.method["type"] != "reinforcement" or name not in job.method["reinforcement"]:
         return None
-    shown = without_queries(masked(job.method["reinforcement"]["grader"]))
+    shown = without_queries(masked(job.method["reinforcement"][name]))
     return {"spec": shown, "sha256": digest(shown)}
 
 

@@ -43,6 +43,8 @@ def request_of(
     if kind == "reinforcement":
         shown_block = job["method"]["reinforcement"]
         block["grader"] = grader or _without_secrets(shown_block["grader"])
+        if shown_block.get("gold_grader"):
+            block["gold_grader"] = _without_secrets(shown_block["gold_grader"])
         if shown_block.get("response_format"):
             block["response_format"] = shown_block["response_format"]
     body = {
@@ -169,6 +171,6 @@ def _without_secrets(grader: Any) -> Any:
     """Returns a grader as it is shown. Raises `CannotReproduce` if a secret in it is masked."""
     if f'"{MASK}"' in json.dumps(grader):
         raise CannotReproduce(
-            "the grader's headers are secret and not shown: give the grader with them by --grader FILE"
+            "a grader's headers are secret and not shown: give the grader with them by --grader FILE"
         )
     return grader

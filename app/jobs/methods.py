@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Tag, create_model, model_validator
+from pydantic import Discriminator, Field, Tag, create_model, model_validator
 
 from app.wire import Wire
 from methods.hyperparameters import request_fields
@@ -55,6 +55,11 @@ class Reinforcement(Wire):
     grader: dict[str, Any]
     hyperparameters: Hyperparameters | None = None
     response_format: Any = None
+    gold_grader: dict[str, Any] | None = Field(
+        default=None,
+        description="Cherry: a grader that evaluations are measured by too, and that is never trained on.",
+        json_schema_extra={"x-cherry": True},
+    )
 
 
 class Supervised(Wire):

@@ -22,6 +22,7 @@ from app.validation_errors import describe
 from methods import response_format
 
 GRADER = "method.reinforcement.grader"
+GOLD_GRADER = "method.reinforcement.gold_grader"
 RESPONSE_FORMAT = "method.reinforcement.response_format"
 
 Read = TypeVar("Read", bound=BaseModel)
@@ -44,6 +45,8 @@ def checked_method(request: JobCreate, project_id: str) -> dict[str, Any]:
         "grader": grading.as_stored(block.grader, GRADER, project_id),
         "hyperparameters": _hyperparameters(block),
     }
+    if block.gold_grader is not None:
+        kept["gold_grader"] = grading.as_stored(block.gold_grader, GOLD_GRADER, project_id)
     if (constraint := checked_response_format(block.response_format)) is not None:
         kept["response_format"] = constraint
     return {"type": "reinforcement", "reinforcement": kept}

@@ -168,8 +168,8 @@ def _method_out(job: Job) -> dict[str, Any]:
         return {"type": kind, kind: {"hyperparameters": shown_tuning(kind, requested, job.config)}}
     block = job.method["reinforcement"]
     shown = shown_training(block["hyperparameters"], job.config)
-    grader = masked(block["grader"])
+    graders = {name: masked(block[name]) for name in ("grader", "gold_grader") if name in block}
     return {
         "type": "reinforcement",
-        "reinforcement": {**block, "grader": grader, "hyperparameters": shown},
+        "reinforcement": {**block, **graders, "hyperparameters": shown},
     }

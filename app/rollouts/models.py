@@ -25,7 +25,7 @@ class Rollout(Base):
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     split: Mapped[str] = mapped_column(primary_key=True)
-    """train, valid, fresh (training rows, sampled to judge a checkpoint) or greedy"""
+    """train, valid, fresh (training rows, to judge a checkpoint), greedy, or control (permuted grades)"""
     step: Mapped[int] = mapped_column(primary_key=True)
     row: Mapped[int] = mapped_column(primary_key=True)
     """0-based row of the data file."""

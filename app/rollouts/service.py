@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.pagination import MAX_NUMBER, Page, fetch_page
 from app.rollouts.models import Rollout
 
-Split = Literal["train", "valid", "fresh", "greedy"]
+Split = Literal["train", "valid", "fresh", "greedy", "control"]
 
 
 class Place(NamedTuple):

@@ -25,7 +25,14 @@ from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig
 from methods.tuning_rows import row_check
 from workers.jobs import tuning_validation
-from workers.jobs.grader_validation import build_job_grader, check_grader, grading_fields, prices, try_grader
+from workers.jobs.grader_validation import (
+    GOLD_GRADER,
+    build_job_grader,
+    check_grader,
+    grading_fields,
+    prices,
+    try_grader,
+)
 from workers.jobs.job_data import (
     CANARY,
     TRAINING,
@@ -85,7 +92,7 @@ class Checked(NamedTuple):
 
     config: TrainConfig | TuneConfig
     n_rows: int
-    """What `config.total_steps` counts: prompts or examples."""
+    """What `config.job_steps` counts: prompts or examples."""
     doubts: list[Doubt]
 
 
@@ -122,6 +129,7 @@ class Checks:
         self.valid_rows: list[Row] | None = None
         self.spec: GraderSpec | None = None
         self.grader: Grader | None = None
+        self.gold: tuple[GraderSpec, Grader] | None = None
         self.trial: Report | None = None
         self.doubts: list[Doubt] = []
         self.prompt_lengths: dict[str, list[int]] = {}
@@ -187,6 +195,10 @@ class Checks:
         block = self.asked.method["reinforcement"]
         built = self._attempt(lambda: build_job_grader(block["grader"], self.asked.project_id))
         self.spec, self.grader = built or (None, None)
+        if "gold_grader" in block:
+            self.gold = self._attempt(
+                lambda: build_job_grader(block["gold_grader"], self.asked.project_id, GOLD_GRADER)
+            )
         if (folder := self.folder) is not None:
             self._attempt(lambda: check_response_format(block.get("response_format"), folder))
         for data_file, rows in self._files():
@@ -201,6 +213,9 @@ class Checks:
         if spec is not None and grader is not None:
             self._enter("grading")
             self._attempt(lambda: check_grader(spec, grader, data_file, rows))
+        if (gold := self.gold) is not None:
+            self._enter("grading")
+            self._attempt(lambda: check_grader(*gold, data_file, rows, GOLD_GRADER))
         if folder is not None and shape is not None:
             self._enter("rendering")
             lengths = self._attempt(lambda: prompt_lengths(folder, shape.context, data_file, rows))
@@ -227,11 +242,15 @@ class Checks:
                 model_path=str(self.folder),
                 seed=self.asked.seed,
                 resources=self.asked.resources,
-                grading=grading_fields(self.spec) | prices(self._hyperparameters(), self.spec),
+                grading=grading_fields(self.spec) | prices(self._hyperparameters(), *self._specs()),
             )
         except ConfigImpossible as problem:
             code = "invalid_training_file" if problem.param == TRAINING else "invalid_value"
             raise JobInvalid(code, problem.message, problem.param) from None
+
+    def _specs(self) -> list[GraderSpec]:
+        """Returns the graders that the job asks."""
+        return [spec for spec in (self.spec, self.gold and self.gold[0]) if spec is not None]
 
     def _hyperparameters(self) -> dict[str, Any]:
         found: dict[str, Any] = self.asked.method[self.kind]["hyperparameters"]

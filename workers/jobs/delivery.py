@@ -29,6 +29,7 @@ from app.models.naming import tuned_model_name
 from app.settings import get_settings
 from app.storable import clean, storable
 from app.storage import get_storage, written_folders
+from methods.metrics import ARM_IS_CONTROL
 from methods.train_config import TrainConfig
 from workers.jobs.advice import Step, advice, drift_warning
 from workers.jobs.db_recorder import state_prefix
@@ -188,8 +189,20 @@ def _verdict(db: Session, job: Job, result: RunResult) -> dict[str, Any] | None:
             row.trust = (row.trust or {}) | storable({"p": judged.p, "low": judged.low, "high": judged.high})
     level: events.Level = "info" if result.verdict.step > 0 else "warn"
     events.append(db, job.id, "verdict", result.verdict.sentence, level=level)
-    found: dict[str, Any] = storable(result.verdict._asdict())
+    found: dict[str, Any] = storable(result.verdict._asdict() | _beside(result))
     return found
+
+
+def _beside(result: RunResult) -> dict[str, Any]:
+    """What stands beside a verdict: the job's seeds, its controls and what the gold grader says, if any."""
+    beside: dict[str, Any] = {}
+    if result.arms:
+        beside["arms"] = [arm._asdict() for arm in result.arms]
+    if result.controls:
+        beside["controls"] = [control._asdict() for control in result.controls]
+    if result.gold is not None:
+        beside["gold"] = result.gold._asdict()
+    return beside
 
 
 def _warning(db: Session, job: Job, delivered: Checkpoint) -> str | None:
@@ -199,5 +212,6 @@ def _warning(db: Session, job: Job, delivered: Checkpoint) -> str | None:
     config = TrainConfig.model_validate(job.config)
     if delivered.step > 0:
         return drift_warning(delivered.step, delivered.kl, config)
-    steps = select(JobMetrics).where(JobMetrics.job_id == job.id).order_by(JobMetrics.step)
-    return advice([Step(row.step, row.values) for row in db.scalars(steps)], config)
+    steps = db.scalars(select(JobMetrics).where(JobMetrics.job_id == job.id).order_by(JobMetrics.step))
+    history = [Step(row.step, row.values) for row in steps if ARM_IS_CONTROL not in row.values]
+    return advice(history, config)

@@ -23,6 +23,8 @@ CHECK_SECONDS = 30.0
 SHOWN_CHARACTERS = 4000
 """How much of a failure's message is shown, its end, as in training."""
 HYPERPARAMETERS = "method.reinforcement.hyperparameters"
+GRADER = "method.reinforcement.grader"
+GOLD_GRADER = "method.reinforcement.gold_grader"
 OF_THE_ROW = (FailureKind.INVALID_VARIABLE, FailureKind.FORMULA_PARSE, FailureKind.OTHER)
 """Failures on an empty completion that the data or the formula is to blame for."""
 
@@ -40,12 +42,13 @@ def grading_fields(spec: GraderSpec) -> dict[str, Any]:
     }
 
 
-def prices(hyperparameters: dict[str, Any], spec: GraderSpec) -> dict[str, Any]:
+def prices(hyperparameters: dict[str, Any], *specs: GraderSpec) -> dict[str, Any]:
     """What a budget of money counts by. Raises `JobInvalid` where what it would pay has no price."""
     if hyperparameters.get("max_cost") is None:
         return {}
     settings = get_settings()
-    missing = settings.prices.unpriced(asked_models(spec, settings))
+    asked = {model for spec in specs for model in asked_models(spec, settings)}
+    missing = settings.prices.unpriced(sorted(asked))
     if missing:
         what = f"The grader asks {', '.join(missing)}, whose price is not known"
     elif not settings.prices.models and settings.prices.device_hour == 0:
@@ -56,53 +59,61 @@ def prices(hyperparameters: dict[str, Any], spec: GraderSpec) -> dict[str, Any]:
     raise JobInvalid("invalid_value", message, f"{HYPERPARAMETERS}.max_cost")
 
 
-def build_job_grader(raw: dict[str, Any], project_id: str) -> tuple[GraderSpec, Grader]:
-    """Builds a job's grader out of what its row keeps. Raises `JobInvalid`."""
+def build_job_grader(raw: dict[str, Any], project_id: str, param: str = GRADER) -> tuple[GraderSpec, Grader]:
+    """Builds a job's grader out of what its row keeps. Raises `JobInvalid` about `param`."""
     try:
         spec = parse_grader(opened(raw, project_id, get_settings()))
         return spec, build_grader(spec, grader_services(project_id))
     except GraderInvalid as fault:
-        param = "method.reinforcement.grader" + (f".{fault.param}" if fault.param else "")
-        raise JobInvalid(fault.code, f"The grader is invalid: {fault.message}", param) from None
+        below = param + (f".{fault.param}" if fault.param else "")
+        raise JobInvalid(fault.code, f"The {_name(param)} is invalid: {fault.message}", below) from None
 
 
-def check_grader(spec: GraderSpec, grader: Grader, data_file: DataFile, rows: Sequence[Row]) -> None:
+def _name(param: str) -> str:
+    """Returns what a grader is called in messages."""
+    return param.rpartition(".")[2].replace("_", " ")
+
+
+def check_grader(
+    spec: GraderSpec, grader: Grader, data_file: DataFile, rows: Sequence[Row], param: str = GRADER
+) -> None:
     """Every row has what the grader reads, and can be graded (here: an empty completion).
 
     Of a judge or a server only one answer is asked for, to see that it is there, and the rest is not checked
     where grading is slow. A grader that fails in itself on such a completion is no fault of the row: the
     preflight tells of it.
     """
+    name = _name(param)
     wanted = [Variable.parse(path) for _, path in item_paths(spec)]
     if lacks := list(missing_variables(rows, wanted)):
         lines = [row.line for row in rows if not all(variable.is_in(row.item) for variable in wanted)]
-        raise data_file.invalid("does not fit the grader.\n" + "\n".join(lacks), lines)
+        raise data_file.invalid(f"does not fit the {name}.\n" + "\n".join(lacks), lines)
     if is_costly(spec):
         if rows:
-            _check_somebody_answers(grader, rows[0])
+            _check_somebody_answers(grader, rows[0], param)
         return
     faults: list[Fault] = []
     deadline = time.monotonic() + CHECK_SECONDS
     for row in rows:
         failure = grader.grade(Sample(output_text=""), row.item).failure
         if failure and failure.kind is FailureKind.PYTHON_SERVER:
-            message = f"The grader cannot grade line {row.line}: {failure.message}"
-            raise JobInvalid("python_grader_unavailable", message, "method.reinforcement.grader")
+            message = f"The {name} cannot grade line {row.line}: {failure.message}"
+            raise JobInvalid("python_grader_unavailable", message, param)
         if failure and failure.kind in OF_THE_ROW:
-            faults.append(Fault(row.line, f"the grader cannot grade it: {failure.message}"))
+            faults.append(Fault(row.line, f"the {name} cannot grade it: {failure.message}"))
         if len({fault.reason for fault in faults}) == MAX_REASONS or time.monotonic() > deadline:
             break
     if faults:
         lines = [fault.line for fault in faults]
-        raise data_file.invalid("does not fit the grader.\n" + "\n".join(told(faults, len(rows))), lines)
+        raise data_file.invalid(f"does not fit the {name}.\n" + "\n".join(told(faults, len(rows))), lines)
 
 
-def _check_somebody_answers(grader: Grader, row: Row) -> None:
+def _check_somebody_answers(grader: Grader, row: Row, param: str) -> None:
     """Raises `JobInvalid` if a judge or server that the grader asks cannot answer at all."""
     failure = grader.grade(Sample(output_text=""), row.item).failure
     if failure and failure.kind.is_servers_fault:
-        message = f"The grader cannot grade: {failure.message}"
-        raise JobInvalid("grader_error", message, "method.reinforcement.grader")
+        message = f"The {_name(param)} cannot grade: {failure.message}"
+        raise JobInvalid("grader_error", message, param)
 
 
 def try_grader(spec: GraderSpec, grader: Grader, rows: Sequence[Row]) -> Report:
@@ -115,5 +126,5 @@ def try_grader(spec: GraderSpec, grader: Grader, rows: Sequence[Row]) -> Report:
             " and whatever the rows themselves hold. The first failure:"
             f" {report.hopeless.kind}: {report.hopeless.message[-SHOWN_CHARACTERS:]}"
         )
-        raise JobInvalid("grader_error", message, "method.reinforcement.grader")
+        raise JobInvalid("grader_error", message, GRADER)
     return report

@@ -7,7 +7,6 @@ by it what to do, and say nothing.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import shutil
 import signal
@@ -16,18 +15,15 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import structlog
-from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from torch.distributed import DistError
 
 import app.tables  # noqa: F401  # foreign keys are found by table name
-from app.checkpoints.models import Checkpoint
 from app.db import limit_statements, unit_of_work
 from app.disk import is_full
-from app.events import service as events
 from app.files.integrity import StoredFileDamaged
 from app.grading.headers import opened
 from app.grading.services import grader_services
@@ -48,9 +44,10 @@ from workers.base_models import folder_if_there, local_folder
 from workers.jobs import delivery, leftovers, provenance
 from workers.jobs.attempt import Exit
 from workers.jobs.checks import split_rows
-from workers.jobs.db_recorder import DatabaseRecorder, states_to_resume
+from workers.jobs.db_recorder import DatabaseRecorder
 from workers.jobs.integrations import shown_elsewhere
 from workers.jobs.job_data import CANARY, TRAINING, VALIDATION, JobInvalid, canary_rows, find_file, rows_of
+from workers.jobs.restoring import restore
 from workers.training.base.distributed import World
 from workers.training.base.errors import (
     FlatReward,
@@ -61,11 +58,9 @@ from workers.training.base.errors import (
     RunPaused,
 )
 from workers.training.base.recorder import Recorder
-from workers.training.checkpoints import checkpoint_folder
 from workers.training.loop import train
 from workers.training.recorders import Silent
 from workers.training.result import RunResult
-from workers.training.state import state_folder
 
 log = structlog.get_logger(__name__)
 
@@ -97,6 +92,8 @@ class Work(NamedTuple):
     """None for those of the package."""
     grader: GraderSpec | None
     """None where nothing is graded."""
+    gold: GraderSpec | None
+    """None without a second one that is only measured by."""
     project_id: str
 
 
@@ -230,7 +227,7 @@ def _tell_others(world: World, prepare: Callable[[], Work]) -> Work:
 def _prepare(claim: Claim, folder: Path) -> Work:
     work = _load(claim, folder)
     leftovers.remove_half_written(claim)
-    _restore(claim, folder)
+    restore(claim, folder)
     return work
 
 
@@ -253,9 +250,11 @@ def _train(
 
         return tune(work.config, *rows, recorder, folder, should_stop, should_pause, work.canary_rows)
     assert work.grader is not None
-    grader = build_grader(work.grader, grader_services(work.project_id))
+    services = grader_services(work.project_id)
+    grader = build_grader(work.grader, services)
+    gold = build_grader(work.gold, services) if work.gold is not None else None
     return train(
-        work.config, *rows, grader, recorder, folder, should_stop, world, should_pause, work.canary_rows
+        work.config, *rows, grader, recorder, folder, should_stop, world, should_pause, work.canary_rows, gold
     )
 
 
@@ -274,9 +273,11 @@ def _load(claim: Claim, folder: Path) -> Work:
         texts = canary_rows(canary, folder)
     except JobInvalid as fault:
         raise DataUnusable(fault) from None
-    spec = None
-    if job.method["type"] == "reinforcement":
-        spec = parse_grader(opened(job.method["reinforcement"]["grader"], job.project_id, get_settings()))
+    graders: dict[str, Any] = job.method["reinforcement"] if job.method["type"] == "reinforcement" else {}
+    spec, gold = (
+        parse_grader(opened(graders[name], job.project_id, get_settings())) if name in graders else None
+        for name in ("grader", "gold_grader")
+    )
     train_rows, valid_rows = [*rows, []][:2]
     folders = {
         "model_path": _base_folder(job.model, model, folder),
@@ -286,7 +287,7 @@ def _load(claim: Claim, folder: Path) -> Work:
     provenance.note(claim, config, [*zip(data_files, rows, strict=True), (canary, texts)])
     if isinstance(config, TrainConfig):
         train_rows, valid_rows = split_rows(config, train_rows, valid_rows)
-    return Work(config, train_rows, valid_rows, texts, spec, job.project_id)
+    return Work(config, train_rows, valid_rows, texts, spec, gold, job.project_id)
 
 
 def _base_folder(name: str, model: Model | None, folder: Path) -> str:
@@ -312,39 +313,6 @@ class DataUnusable(RunFailed):
 
 class ModelGone(RunFailed):
     code = "model_error"
-
-
-def _restore(claim: Claim, folder: Path) -> None:
-    """Put the last saved states, and the checkpoints that they may speak of, where the engine looks for them.
-
-    The engine takes the newest state that is whole, and tells of others.
-    """
-    storage = get_storage()
-    with unit_of_work() as db:
-        step = status.update_held(db, claim).state_step
-        needed = ~Checkpoint.is_snapshot  # of a pause: the engine would drop it, and somebody may be using it
-        there = (Checkpoint.job_id == claim.job_id, Checkpoint.storage_key.is_not(None))
-        checkpoints = db.execute(select(Checkpoint.step, Checkpoint.storage_key).where(*there, needed)).all()
-    if step is None:
-        return
-    states = states_to_resume(storage, claim.job_id, step)
-    if step not in states:
-        _tell_of_lost_state(claim, step, next(iter(states), 0))
-    for saved_step, state in states.items():
-        storage.fetch_folder(state, state_folder(folder, saved_step))
-    for saved_step, prefix in checkpoints if states else ():
-        with contextlib.suppress(FileNotFoundError):  # a state that needs it cannot be used then
-            storage.fetch_folder(str(prefix), checkpoint_folder(folder, saved_step))
-
-
-def _tell_of_lost_state(claim: Claim, step: int, instead: int) -> None:
-    message = (
-        f"The training state of step {step} is gone from storage; "
-        f"the training goes on from step {instead} instead."
-    )
-    with unit_of_work() as db:
-        status.update_held(db, claim)
-        events.append(db, claim.job_id, f"state-lost-{claim.attempt}", message, level="warn")
 
 
 if __name__ == "__main__":

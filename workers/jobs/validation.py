@@ -72,7 +72,7 @@ def _validate(claim: Claim) -> None:
         status.update_held(db, claim)
         for number, doubt in enumerate(checked.doubts):
             events.append(db, claim.job_id, f"doubt-{number}", doubt.message, level="warn")
-        total_steps = checked.config.total_steps(checked.n_rows)
+        total_steps = checked.config.job_steps(checked.n_rows)
         runs.queue_for_training(db, claim, checked.config.model_dump(mode="json"), total_steps)
 
 

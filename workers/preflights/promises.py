@@ -11,11 +11,11 @@ from methods.rewards import scale_of
 from methods.train_config import TrainConfig
 from workers.preflights import expectations
 from workers.preflights.base_samples import Samples, examples, mean_length
-from workers.preflights.expectations import rewards_by_prompt
 from workers.preflights.files import percentile
 from workers.preflights.report import WEAK_SIGNAL, Finding, Severity
 from workers.training.rewards import first_messages
 from workers.training.trust.flat_reward import COMPLETIONS
+from workers.training.trust.power import Judging, rewards_by_prompt, smallest_gain
 
 MUCH = 0.25
 """Share of answers from which on truncated or unreadable ones are told of. Chosen, not measured."""
@@ -122,8 +122,10 @@ def job_numbers(
     samples: Samples, base: Mapping[str, Any], config: TrainConfig, n_train: int, n_valid: int
 ) -> dict[str, Any]:
     """Returns the steps, tokens and seconds that the job would take, by what was measured here."""
-    steps = config.total_steps(n_train)
-    answers = min(steps * config.prompts_per_step, config.n_epochs * n_train) * config.group_size
+    steps = config.job_steps(n_train)
+    of_one = config.total_steps(n_train)
+    prompts = min(of_one * config.prompts_per_step, config.n_epochs * n_train)
+    answers = round(prompts * steps / of_one) * config.group_size
     evaluations = 1 + _evaluations(config, n_train)
     length = mean_length(samples)
     judged = evaluation_rows(n_train, n_valid)
@@ -151,14 +153,14 @@ def gain_numbers(samples: Samples, config: TrainConfig, n_train: int, n_valid: i
     if not groups:
         return None
     is_unseen = n_valid >= LEAST_UNSEEN
-    evaluation = expectations.Evaluation(
+    evaluation = Judging(
         basis="unseen" if is_unseen else "training",
         rows=evaluation_rows(n_train, n_valid),
         samples=config.eval_samples,
         looks=_evaluations(config, n_train),
     )
     scale = scale_of(config.reward_range)
-    gain = expectations.smallest_gain(groups, evaluation, scale)
+    gain = smallest_gain(groups, evaluation, scale)
     return {**evaluation._asdict(), "smallest_gain": gain, "range": scale.high - scale.low}
 
 
@@ -180,4 +182,4 @@ def gain_findings(gain: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _evaluations(config: TrainConfig, n_train: int) -> int:
     """Returns how many checkpoints are compared with the base."""
-    return -(-config.total_steps(n_train) // config.eval_interval)
+    return -(-config.job_steps(n_train) // config.eval_interval)

@@ -67,7 +67,10 @@ class Collector:
         config: TrainConfig,
         recorder: Recorder,
         world: World = ALONE,
+        *,
+        is_permuted: bool = False,
     ) -> None:
+        """`is_permuted` gives each completion the grade of another one, as in a control."""
         self.pending: Rollouts | None = None
         """Rollouts of the step after the last one updated, where they were sampled ahead."""
         self.visits = Visits().of(len(prompts))
@@ -78,6 +81,7 @@ class Collector:
         self._config = config
         self._recorder = recorder
         self._world = world
+        self._is_permuted = is_permuted
         self._background = _Background(policy.device) if config.async_steps else None
 
     def close(self) -> None:
@@ -161,17 +165,24 @@ class Collector:
 
     def _fill_up(self, step: int, mine: list[Group], clock: Clock) -> Rollouts:
         """Gathers the first round, then draws again while groups with spread are missing."""
-        groups = self._world.merge(mine)
+        groups = self._graded(step, 1, self._world.merge(mine))
         rounds = 1
         while rounds < self._config.sampling_rounds and (
             extra := self._extra_prompts(step, rounds + 1, groups)
         ):
             rounds += 1
-            groups += self._world.merge(self._sample(step, rounds, extra, clock))
+            more = self._world.merge(self._sample(step, rounds, extra, clock))
+            groups += self._graded(step, rounds, more)
         trained = self._to_train(groups)
         if not trained and self._config.beta > 0:
             trained = groups  # for the KL term alone
         return Rollouts(groups, trained, rounds, clock.seconds)
+
+    def _graded(self, step: int, round_: int, groups: list[Group]) -> list[Group]:
+        """Returns the groups as they are, or in a control with the round's grades dealt out anew."""
+        if not self._is_permuted:
+            return groups
+        return permuted(groups, "permuted", self._config.seed, step, round_)
 
     def _extra_prompts(self, step: int, round_: int, groups: Sequence[Group]) -> list[Prompt]:
         """Returns as many prompts as groups with spread are missing, none that the step has had.
@@ -206,6 +217,13 @@ class Collector:
             return list(groups)
         has_spread = groups_with_spread(*rewards_of(groups), least_spread(self._config)).tolist()
         return [group for group, spreads in zip(groups, has_spread, strict=True) if spreads]
+
+
+def permuted(groups: Sequence[Group], *key: int | str) -> list[Group]:
+    """Returns the groups with all their grades dealt out anew, in an order that follows from the key."""
+    grades = [grade for group in groups for grade in group.grades]
+    dealt = iter(shuffled(len(grades), *key))
+    return [replace(group, grades=tuple(grades[next(dealt)] for _ in group.grades)) for group in groups]
 
 
 def sample_and_grade(

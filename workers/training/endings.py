@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graders.types import add_usages
 from methods import metrics as names
 from methods.rewards import scale_of
 from methods.train_config import TrainConfig
@@ -9,6 +10,7 @@ from workers.training.base.distributed import ALONE, World
 from workers.training.base.recorder import Recorder
 from workers.training.metrics import Clock
 from workers.training.state import Progress
+from workers.training.trust.arm import NOTHING, Totals
 from workers.training.trust.budgets import SpentBudget, find_spent_budget, spent_so_far
 from workers.training.trust.early_stop import find_level
 from workers.training.trust.ending import EARLY_STOP, budget_in_words, level_in_words
@@ -18,14 +20,21 @@ class Endings:
     """Decides after each step whether it is the last one, and tells why."""
 
     def __init__(
-        self, config: TrainConfig, total_steps: int, recorder: Recorder, world: World = ALONE
+        self,
+        config: TrainConfig,
+        total_steps: int,
+        recorder: Recorder,
+        world: World = ALONE,
+        others: Totals = NOTHING,
     ) -> None:
+        """`others` is what the job's other arms have spent: budgets are the job's."""
         self.is_pausing = False
         """Whether a spent budget makes the run pause before its next step."""
         self._config = config
         self._total_steps = total_steps
         self._recorder = recorder
         self._world = world
+        self._others = others
 
     def spent_budget(self, progress: Progress, clock: Clock) -> SpentBudget | None:
         """Returns a budget that is used up; None at the last step, where it changes nothing any more.
@@ -70,7 +79,7 @@ class Endings:
     def _spent(self, progress: Progress, seconds: float) -> dict[str, float]:
         return spent_so_far(
             self._config,
-            seconds=seconds,
-            sampled_tokens=progress.sampled_tokens,
-            usage=progress.grader_usage,
+            seconds=seconds + self._others.seconds,
+            sampled_tokens=progress.sampled_tokens + self._others.sampled_tokens,
+            usage=add_usages([progress.grader_usage, self._others.usage]),
         )

@@ -50,7 +50,7 @@ class Evaluator:
         self._world = world
         self._prompts: dict[Split, Sequence[Prompt]] = {"valid": valid} if valid else {}
         if self.basis == "training":
-            chosen = shuffled(len(train), "fresh", config.seed)[:MOST_FRESH]
+            chosen = shuffled(len(train), "fresh", config.measuring_seed)[:MOST_FRESH]
             self._prompts["fresh"] = [train[i] for i in sorted(chosen)]
         if config.eval_temperature:
             self._prompts["greedy"] = self._prompts[self._judging]
@@ -80,7 +80,7 @@ class Evaluator:
             samples=self._samples(split),
             max_tokens=config.max_completion_tokens,
             temperature=self._temperature(split),
-            key=(split, config.seed),
+            key=(split, config.measuring_seed),
             stop=config.stop,
             grammar=self._policy.grammar,
         )

@@ -62,6 +62,8 @@ class Keeper:
         self._world = world
         self.good: GoodCopy | None = None
         """What a guard would go back to; None without one."""
+        self.is_alone = True
+        """Whether nothing but this run counts on its older states once it is over."""
         run_dir.mkdir(parents=True, exist_ok=True)
 
     def resume(self) -> Path | None:
@@ -128,7 +130,7 @@ class Keeper:
         )
         self._recorder.state(step, folder)
         # Only now: until then a state that could be resumed counts on the checkpoints.
-        is_last = step == self.total_steps or self.progress.ended is not None
+        is_last = self.is_alone and (step == self.total_steps or self.progress.ended is not None)
         states_kept = 1 if is_last else STATES_KEPT
         if self._world.is_main:
             prune(self._run_dir, step, self._recorder, states_kept=states_kept)

@@ -16,6 +16,7 @@ from graders import Grader
 from methods.rows import Row
 from methods.train_config import TrainConfig
 from workers.training.advantages import least_spread
+from workers.training.arms.train import Given, train_arms
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.errors import RunCancelled, RunPaused
 from workers.training.base.recorder import Recorder
@@ -37,6 +38,7 @@ def train(
     world: World = ALONE,
     should_pause: Callable[[], bool] = lambda: False,
     canary_rows: Sequence[Row] | None = None,
+    gold_grader: Grader | None = None,
 ) -> RunResult:
     """Trains until the last step, from the last state in `run_dir` if there is one.
 
@@ -46,37 +48,52 @@ def train(
     makes a checkpoint too. Raises `RunCancelled`, `RunPaused`, or `RunFailed` with a stable code. Every
     process of a world calls it with the same rows and folder; only the main one asks, tells the recorder and
     writes. `canary_rows` are the user's own texts for the canary; None stands for those of the package.
+    `gold_grader` is measured by and never trained on. With several seeds, or with controls, the job's arms
+    are trained in turn (arms/train.py).
     """
-    with Run(config, train_rows, valid_rows, grader, recorder, run_dir, world, canary_rows) as run:
+    if config.has_arms:
+        given = Given(
+            config, train_rows, valid_rows, grader, recorder, run_dir, world, canary_rows, gold_grader
+        )
+        return train_arms(given, lambda run: advance(run, should_stop, should_pause))
+    with Run(
+        config, train_rows, valid_rows, grader, recorder, run_dir, world, canary_rows, gold_grader
+    ) as run:
         run.measure_base()
-        for step in run.steps():
-            if world.broadcast(world.is_main and should_stop()):
-                run.save()
-                raise RunCancelled(step - 1)
-            if run.endings.is_pausing or world.broadcast(world.is_main and should_pause()):
-                run.snapshot()
-                raise RunPaused(step - 1)
-            clock = Clock(run.recorder)
-            rollouts = run.collector.collect(step, clock)
-            run.recorder.rollouts("train", step, run.epoch(step), rollouts.groups)
-            run.check_grades(step, rollouts.groups)
-            rewards = rewards_of(rollouts.trained)
-            with run.collector.ahead(step + 1, clock), clock.phase("updating", "updating"):
-                stats = update_policy(
-                    run.policy,
-                    run.optimizer,
-                    rollouts.trained,
-                    rewards,
-                    run.watch.config_now(),
-                    step,
-                    world,
-                    run.progress.guard.lr_scale,
-                )
-            run.check_update(step, stats)
-            values = (
-                train_metrics(rollouts.groups, least_spread(config))
-                | run.collector.metrics(rollouts)
-                | stats.values
-            )
-            run.finish(step, values, clock)
+        advance(run, should_stop, should_pause)
         return run.result()
+
+
+def advance(run: Run, should_stop: Callable[[], bool], should_pause: Callable[[], bool]) -> None:
+    """Takes the steps of a run that are left. Raises `RunCancelled` or `RunPaused` where it shall end."""
+    world = run.world
+    for step in run.steps():
+        if world.broadcast(world.is_main and should_stop()):
+            run.save()
+            raise RunCancelled(step - 1)
+        if run.endings.is_pausing or world.broadcast(world.is_main and should_pause()):
+            run.snapshot()
+            raise RunPaused(step - 1)
+        clock = Clock(run.recorder)
+        rollouts = run.collector.collect(step, clock)
+        run.recorder.rollouts("train", step, run.epoch(step), rollouts.groups)
+        run.check_grades(step, rollouts.groups)
+        rewards = rewards_of(rollouts.trained)
+        with run.collector.ahead(step + 1, clock), clock.phase("updating", "updating"):
+            stats = update_policy(
+                run.policy,
+                run.optimizer,
+                rollouts.trained,
+                rewards,
+                run.watch.config_now(),
+                step,
+                world,
+                run.progress.guard.lr_scale,
+            )
+        run.check_update(step, stats)
+        values = (
+            train_metrics(rollouts.groups, least_spread(run.config))
+            | run.collector.metrics(rollouts)
+            | stats.values
+        )
+        run.finish(step, values, clock)

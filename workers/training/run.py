@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from graders import Grader
-from graders.types import add_usages
+from methods import metrics as names
 from methods.rows import Row
 from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.recorder import Recorder
-from workers.training.base.types import Checkpoint, Group, Split
-from workers.training.checkpoints import deliverable, make_checkpoint
+from workers.training.base.types import Checkpoint, Group
+from workers.training.checkpoints import deliverable
 from workers.training.collector import Collector
 from workers.training.endings import Endings
-from workers.training.evaluate import Evaluation
 from workers.training.evaluator import Evaluator
 from workers.training.good_copy import GoodCopy
 from workers.training.keeper import Keeper
 from workers.training.measures.drift import Drift, DriftMeter
-from workers.training.metrics import Clock, evaluation_metrics, total_usage_metrics
+from workers.training.measures.measuring import Measured, Measuring, count_spent
+from workers.training.metrics import Clock, total_usage_metrics
 from workers.training.model.policy import Policy
 from workers.training.passes.forward import why_padded
 from workers.training.prompts import make_prompts
@@ -31,13 +31,14 @@ from workers.training.rewards import (
     GradePool,
     count_steps_over,
     failed_share,
-    first_messages,
     nothing_graded,
 )
 from workers.training.state import Progress, fingerprint, load_pending
+from workers.training.trust.arm import ONLY, Arm, Base
 from workers.training.trust.ending import GUARD
-from workers.training.trust.selection import Judged, Look, judge
-from workers.training.trust.verdict import smallest_gain, verdict
+from workers.training.trust.gold import gold_outcome
+from workers.training.trust.selection import judge
+from workers.training.trust.verdict import verdict
 from workers.training.update import UpdateStats, make_optimizer
 from workers.training.watch import Watch, leaves_checkpoint
 
@@ -55,18 +56,25 @@ class Run:
         run_dir: Path,
         world: World = ALONE,
         canary_rows: Sequence[Row] | None = None,
+        gold: Grader | None = None,
+        arm: Arm = ONLY,
     ) -> None:
-        """`canary_rows` are the user's own texts for the canary; None stands for those of the package."""
+        """`canary_rows` are the user's own texts for the canary; None stands for those of the package.
+
+        `gold` is a grader that is only measured by; `arm` says what the run is of a job with several.
+        """
         self.recorder: Recorder = recorder if world.is_main else Silent()
         self.recorder.phase("loading")
         self.config = config
         self.world = world
+        self.arm = arm
         self.policy = Policy.load(config, world)
         tokenizer, context = self.policy.tokenizer, self.policy.context
         self.train_prompts = make_prompts(train_rows, tokenizer, context, "training")
         self.valid_prompts = make_prompts(valid_rows, tokenizer, context, "validation")
         self.optimizer = make_optimizer(self.policy, config)
         self.total_steps = config.total_steps(len(train_rows))
+        self.until = self.total_steps if arm.until is None else arm.until
         self.keeper = Keeper(
             self.policy,
             self.optimizer,
@@ -77,17 +85,27 @@ class Run:
             run_dir=run_dir,
             world=world,
         )
+        self.keeper.is_alone = arm.is_alone
         self.drift = DriftMeter(
             self.policy, self.valid_prompts or self.train_prompts, config, world, canary_rows
         )
         self.graders = GradePool(grader, threads=config.grade_concurrency, timeout=config.grade_seconds)
         self.collector = Collector(
-            self.policy, self.train_prompts, self.graders, config, self.recorder, world
+            self.policy,
+            self.train_prompts,
+            self.graders,
+            config,
+            self.recorder,
+            world,
+            is_permuted=arm.is_control,
         )
         self.evaluator = Evaluator(
             self.policy, self.valid_prompts, self.train_prompts, self.graders, config, world
         )
-        self.endings = Endings(config, self.total_steps, self.recorder, world)
+        self.measuring = Measuring(
+            self.keeper, self.evaluator, self.drift, config, self.recorder, world, arm, gold
+        )
+        self.endings = Endings(config, self.total_steps, self.recorder, world, arm.others)
         self.watch = Watch(self.keeper, config, self.recorder)
         if config.guard == "act":
             self.keeper.good = GoodCopy(self.policy, self.optimizer, world)
@@ -96,6 +114,7 @@ class Run:
         self.collector.resume(self.progress.visits, pending)
         n_rows = self.evaluator.sampled.compared  # 0.1.0 judged by fewer than five rows too
         self.progress.looks = [look for look in self.progress.looks if len(look.rows) == n_rows]
+        self.progress.grant(arm.spent_before)
 
     @property
     def progress(self) -> Progress:
@@ -107,6 +126,7 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         self.graders.close()
+        self.measuring.close()
         self.collector.close()
 
     def epoch(self, step: int) -> int:
@@ -114,8 +134,11 @@ class Run:
         return self.config.epoch_of(step, len(self.train_prompts))
 
     def steps(self) -> Iterator[int]:
-        """Yields the steps that are left, until the last one or until something ends the run early."""
-        while self.progress.step < self.total_steps and self.progress.ended is None:
+        """Yields the steps that are left, until the last one or until something ends the run early.
+
+        Those of an arm are left until the end of its rung.
+        """
+        while self.progress.step < self.until and self.progress.ended is None:
             yield self.progress.step + 1
 
     def check_grades(self, step: int, groups: Sequence[Group]) -> None:
@@ -125,7 +148,7 @@ class Run:
         completions teach nothing.
         """
         grades = [grade for group in groups for grade in group.grades]
-        self._count_spent(groups)
+        count_spent(self.progress, groups)
         self.progress.start.note(step, groups, self.config)
         self.progress.steps_over_failure_limit = count_steps_over(
             self.progress.steps_over_failure_limit,
@@ -138,23 +161,31 @@ class Run:
         if step == self.total_steps and not self.progress.has_graded:
             raise nothing_graded(grades)
 
-    def _count_spent(self, groups: Sequence[Group]) -> None:
-        completions = [completion for group in groups for completion in group.completions]
-        self.progress.sampled_tokens += sum(len(completion.tokens) for completion in completions)
-        spent = add_usages(grade.usage for group in groups for grade in group.grades)
-        self.progress.grader_usage = add_usages([self.progress.grader_usage, spent])
-
     def check_update(self, step: int, stats: UpdateStats) -> None:
         """Counts tokens, and looks at what the update measured. Raises `NonFinite`."""
         self.progress.trained_tokens += stats.trained_tokens
         self.watch.updated(step, stats)
 
     def measure_base(self) -> None:
-        """Validates and saves the untouched base (step 0), unless a state was resumed."""
-        if not self.progress.kept:
+        """Validates and saves the untouched base (step 0), unless a state was resumed.
+
+        An arm of a job takes over what the first one has found.
+        """
+        if self.progress.kept or self.progress.looks:
+            return
+        if self.arm.base is not None:
+            self._take_over(self.arm.base)
+        else:
             self.finish(0, {}, Clock(self.recorder))
             if (reason := why_padded(self.policy.model)) is not None:
                 self.recorder.note("warn", f"Training takes more time and memory with this model: {reason}")
+
+    def _take_over(self, base: Base) -> None:
+        self.progress.looks = [base.look]
+        self.progress.gold = list(base.gold)
+        self.progress.kept = [] if self.arm.is_control else [base.checkpoint]
+        self.watch.decide(0, {names.KL_PROBE_MEAN: base.look.kl}, base.look.rows)
+        self.watch.carry_out(0, None)
 
     def finish(self, step: int, values: dict[str, Any], clock: Clock) -> None:
         """Tells a step's metrics; where due, measures the policy and saves a checkpoint and the state.
@@ -169,7 +200,7 @@ class Run:
         is_called = self.watch.is_called(step, values)
         if is_checkpoint:
             measured = self._measure(step, clock)
-            self.progress.looks.append(measured.look)
+            self.measuring.note(measured)
             values |= measured.values
             budget = budget or self.endings.spent_budget(self.progress, clock)
         elif is_called:
@@ -189,7 +220,7 @@ class Run:
         elif measured is not None and action is None:  # what the guard turns back is not level
             self.endings.end_if_level(self.progress)
         self.watch.tell(step, values, action)
-        if measured is not None and leaves_checkpoint(action):
+        if measured is not None and leaves_checkpoint(action) and not self.arm.is_control:
             self.keeper.keep_checkpoint(measured.checkpoint, measured.judged)
         if self.watch.carry_out(step, action):
             self.collector.pending = None  # sampled by the policy that was given up
@@ -199,9 +230,16 @@ class Run:
     def result(self) -> RunResult:
         """Returns what is to be delivered, and what is said of it."""
         looks, kept = self.progress.looks, deliverable(self.progress.kept, self.config)
-        found = verdict(looks, kept, self.evaluator.sampled, self.config.seed)
-        judged = judge(looks, self.config.seed)
-        return RunResult(kept[found.step], self.progress.step, self.progress.trained_tokens, found, judged)
+        seed = self.config.measuring_seed
+        found = verdict(looks, kept, self.evaluator.sampled, seed)
+        return RunResult(
+            best=kept[found.step],
+            steps=self.progress.step,
+            trained_tokens=self.progress.trained_tokens,
+            verdict=found,
+            judged=judge(looks, seed),
+            gold=gold_outcome(self.progress.gold, found.step, seed),
+        )
 
     def save(self) -> None:
         """Saves the training state, unless that of this step is saved; then removes what is not needed."""
@@ -213,71 +251,15 @@ class Run:
         It is no candidate for delivery, so that a run which pauses has the history of one that does not.
         """
 
+        if self.arm.is_control:
+            self.save()
+            return
+
         def measured() -> Checkpoint:
             return self._measure(self.progress.step, Clock(self.recorder)).checkpoint
 
         self.keeper.snapshot(measured, self.collector.pending)
 
-    def _measure(self, step: int, clock: Clock) -> _Measured:
-        """Measures the policy as it is, and compares it with the base and all checkpoints before."""
+    def _measure(self, step: int, clock: Clock) -> Measured:
         self.world.check_same(self.policy.trained().values())
-        with clock.phase("validating", "eval"):
-            found = self.evaluator.measure()
-            drift = self.drift.measure(self.evaluator.answers(found))
-        for split, groups in found.groups.items():
-            self._count_spent(groups)
-            self.recorder.rollouts(split, step, self.epoch(step), groups)
-            self._note_failed_grades(step, split, groups)
-        if step == 0:
-            self._note_start(found)
-            self._tell_smallest_gain(found)
-        kl = drift.kl.start.per_token
-        look = Look(step, kl.mean, tuple(found.rows))
-        judged = judge([*self.progress.looks, look], self.config.seed)
-        last = judged[-1] if judged and judged[-1].step == step else None
-        checkpoint = make_checkpoint(
-            self.keeper.checkpoint_folder(), step, self.epoch(step), kl, found.reward("valid"), last
-        )
-        greedy = found.reward("greedy")
-        checkpoint.extra.update(drift.extra())
-        checkpoint.extra.update(
-            {"basis": self.evaluator.basis, "greedy_reward": greedy.mean if greedy else None}
-        )
-        if last is not None:
-            checkpoint.extra.update({"p": last.p, "low": last.low, "high": last.high})
-        return _Measured(checkpoint, look, judged, evaluation_metrics(found, last) | drift.metrics())
-
-    def _note_start(self, found: Evaluation) -> None:
-        """Lets completions of the base to training rows count among the first ones, where they may differ."""
-        sampled = self.evaluator.sampled
-        if sampled.basis == "training" and sampled.samples > 1 and sampled.temperature > 0:
-            self.progress.start.note(0, found.groups[found.judging], self.config)
-
-    def _tell_smallest_gain(self, found: Evaluation) -> None:
-        """Says, before anything is trained, what gain the rows can show at all."""
-        looks = -(-self.total_steps // self.config.eval_interval)
-        smallest = smallest_gain(found.groups[found.judging], looks)
-        if smallest is not None:
-            self.recorder.note(
-                "info",
-                f"Checkpoints are judged by {self.evaluator.sampled}. The smallest gain that these can show"
-                f" is about {smallest:.2g} of the grader's units, with {looks} checkpoints.",
-            )
-
-    def _note_failed_grades(self, step: int, split: Split, groups: Sequence[Group]) -> None:
-        grades = [grade for group in groups for grade in group.grades]
-        share = failed_share(grades)
-        if split != "greedy" and share > self.config.grade_failure_limit:
-            messages = "; ".join(first_messages(grades))
-            self.recorder.note(
-                "warn", f"Step {step}: {share:.0%} of the validation grades failed: {messages}"
-            )
-
-
-class _Measured(NamedTuple):
-    """Holds an evaluation: the checkpoint to be, its look, all comparisons so far, and its metrics."""
-
-    checkpoint: Checkpoint
-    look: Look
-    judged: list[Judged]
-    values: dict[str, float]
+        return self.measuring.measure(step, self.epoch(step), clock)

@@ -19,12 +19,13 @@ from pydantic.fields import FieldInfo
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from graders import Failure, FailureKind, Grade, TokenUsage
+from graders import TokenUsage
 from methods.rows import Row
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.errors import StateMismatch
+from workers.training.base.group_json import group_from_json, group_to_json, usage_from_json
 from workers.training.base.recorder import Recorder
-from workers.training.base.types import Checkpoint, Completion, Group, Prompt
+from workers.training.base.types import Checkpoint, Prompt
 from workers.training.checkpoints import checkpoint_from_json, checkpoint_to_json, versions
 from workers.training.collector import Rollouts
 from workers.training.folders import PARTIAL, STATES_KEPT, FolderDamaged, publish, read_manifest
@@ -40,6 +41,9 @@ from workers.training.visits import Visits
 
 GOOD = "good.safetensors"
 """The weights and the optimizer of the last good state, where the state's own are later ones."""
+
+PROGRESS = "progress.json"
+"""Where a run is, in a state's folder."""
 
 WHERE_IT_RUNS = {"model_path", "origin_path", "device", "processes", "sharding"}
 SINCE_0_1_0 = {
@@ -63,6 +67,7 @@ SINCE_0_1_0 = {
     "guard_canary",
     "guard_rollbacks",
     "n_seeds",
+    "eval_seed",
     "controls",
     "skip_flat_prompts",
     "prices",
@@ -89,6 +94,8 @@ class Progress:
         seconds: how long the finished steps took.
         grader_usage: tokens that graders' models have read and written so far, by model.
         looks: what checkpoints were judged by at each evaluation, the base's first.
+        gold: what the gold grader has said at each evaluation, the base's first; empty without one.
+        is_gold_noted: the person was told that the gold reward falls.
         kept: checkpoints whose folders exist.
         visits: what the finished steps have found of each prompt.
         start: what the first completions had for rewards, while they were all the same.
@@ -110,12 +117,19 @@ class Progress:
     seconds: float = 0.0
     grader_usage: dict[str, TokenUsage] = field(default_factory=dict)
     looks: list[Look] = field(default_factory=list)
+    gold: list[Look] = field(default_factory=list)
+    is_gold_noted: bool = False
     kept: list[Checkpoint] = field(default_factory=list)
     visits: Visits = field(default_factory=Visits)
     start: FlatStart = field(default_factory=FlatStart)
     sampled_tokens: int = 0
     spent_before: dict[str, float] = field(default_factory=dict)
     ended: str | None = None
+
+    def grant(self, spent_before: Mapping[str, float]) -> None:
+        """Lets each budget count from what had been spent of it when another arm of the job paused."""
+        for name, spent in spent_before.items():
+            self.spent_before[name] = max(spent, self.spent_before.get(name, 0.0))
 
 
 def state_folder(run_dir: Path, step: int) -> Path:
@@ -173,8 +187,7 @@ def save_state(
         save_file(_contiguous(trained), folder / "trained.safetensors")
         save_file(_contiguous(moments), folder / "optimizer.safetensors")
         save_file(_generator_tensors(), folder / "generators.safetensors")
-        facts = {**asdict(progress), "kept": [checkpoint_to_json(kept) for kept in progress.kept]}
-        (folder / "progress.json").write_text(json.dumps(facts, allow_nan=False))
+        write_progress(folder, progress)
         if good is not None:
             save_file(dict(good), folder / GOOD)
         if pending is not None:
@@ -197,17 +210,22 @@ def newest_state(run_dir: Path, belongs_to: str) -> tuple[Path | None, list[str]
         folder = state_folder(run_dir, step)
         try:
             manifest = read_manifest(folder)
-            for checkpoint in _read_progress(folder).kept:
+            for checkpoint in read_progress(folder).kept:
                 read_manifest(checkpoint.folder)
         except FolderDamaged as error:
             faults.append(str(error))
             continue
-        if manifest.get("belongs_to") != belongs_to:
-            raise StateMismatch(
-                f"{folder.name} was saved with another config or other data; a new run needs a new folder."
-            )
+        check_owner(folder, manifest, belongs_to)
         return folder, faults
     return None, faults
+
+
+def check_owner(folder: Path, manifest: Mapping[str, Any], belongs_to: str) -> None:
+    """Raises `StateMismatch` if a state is another run's."""
+    if manifest.get("belongs_to") != belongs_to:
+        raise StateMismatch(
+            f"{folder.name} was saved with another config or other data; a new run needs a new folder."
+        )
 
 
 def usable_state(run_dir: Path, belongs_to: str, recorder: Recorder) -> Path | None:
@@ -223,7 +241,7 @@ def load_state(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer) -
     policy.load_trained(load_file(folder / "trained.safetensors"))
     load_optimizer(policy, optimizer, load_file(folder / "optimizer.safetensors"))
     _load_generators(load_file(folder / "generators.safetensors"))
-    return _read_progress(folder)
+    return read_progress(folder)
 
 
 def load_pending(folder: Path, prompts: Sequence[Prompt]) -> Rollouts | None:
@@ -245,7 +263,7 @@ def prune(run_dir: Path, now: int, recorder: Recorder, *, states_kept: int = STA
     needed = {
         checkpoint.folder.name
         for step in states[:states_kept]
-        for checkpoint in _read_progress(state_folder(run_dir, step)).kept
+        for checkpoint in read_progress(state_folder(run_dir, step)).kept
     }
     for folder in sorted([*run_dir.glob("step_*"), *run_dir.glob(f"state_*{PARTIAL}")]):
         if folder.name not in needed:
@@ -254,15 +272,22 @@ def prune(run_dir: Path, now: int, recorder: Recorder, *, states_kept: int = STA
             shutil.rmtree(folder)
 
 
-def _read_progress(folder: Path) -> Progress:
+def write_progress(folder: Path, progress: Progress) -> None:
+    """Writes into a folder where a run is."""
+    facts = {**asdict(progress), "kept": [checkpoint_to_json(kept) for kept in progress.kept]}
+    (folder / PROGRESS).write_text(json.dumps(facts, allow_nan=False))
+
+
+def read_progress(folder: Path, run_dir: Path | None = None) -> Progress:
+    """Reverses `write_progress`. `run_dir` is where the checkpoints are, by default beside the folder."""
     try:
-        facts = json.loads((folder / "progress.json").read_text())
-        kept = [checkpoint_from_json(checkpoint, folder.parent) for checkpoint in facts["kept"]]
-        looks = _looks_from_json(facts)
+        facts = json.loads((folder / PROGRESS).read_text())
+        beside = folder.parent if run_dir is None else run_dir
         rebuilt = {
-            "kept": kept,
-            "looks": looks,
-            "grader_usage": _usage_from_json(facts.get("grader_usage", {})),
+            "kept": [checkpoint_from_json(checkpoint, beside) for checkpoint in facts["kept"]],
+            "looks": _looks_from_json(facts),
+            "gold": [Look(step, kl, tuple(rows)) for step, kl, rows in facts.get("gold", [])],
+            "grader_usage": usage_from_json(facts.get("grader_usage", {})),
             "hints": Hints(**facts.get("hints", {})),
             "visits": Visits(**facts.get("visits", {})),
             "start": FlatStart(**facts.get("start", {})),
@@ -284,48 +309,15 @@ def _looks_from_json(facts: dict[str, Any]) -> list[Look]:
 def _rollouts_to_json(rollouts: Rollouts) -> dict[str, Any]:
     """Returns rollouts as JSON, which keeps every bit of a float. Prompts are stored by their row."""
     trained = {id(group) for group in rollouts.trained}
-    groups = [
-        {
-            "row": group.prompt.row,
-            "is_trained": id(group) in trained,
-            "completions": [asdict(completion) for completion in group.completions],
-            "grades": [asdict(grade) for grade in group.grades],
-        }
-        for group in rollouts.groups
-    ]
+    marks = [{"is_trained": id(group) in trained} for group in rollouts.groups]
+    groups = [group_to_json(group) | mark for group, mark in zip(rollouts.groups, marks, strict=True)]
     return {"rounds": rollouts.rounds, "groups": groups}
 
 
 def _rollouts_from_json(facts: dict[str, Any], prompts: Sequence[Prompt]) -> Rollouts:
-    groups = [
-        Group(
-            prompts[group["row"]],
-            tuple(
-                Completion(**{**c, "tokens": tuple(c["tokens"]), "logprobs": tuple(c["logprobs"])})
-                for c in group["completions"]
-            ),
-            tuple(_grade_from_json(grade) for grade in group["grades"]),
-        )
-        for group in facts["groups"]
-    ]
+    groups = [group_from_json(group, prompts) for group in facts["groups"]]
     trained = [group for group, was in zip(groups, facts["groups"], strict=True) if was["is_trained"]]
     return Rollouts(groups, trained, facts["rounds"])
-
-
-def _grade_from_json(facts: dict[str, Any]) -> Grade:
-    part_failures = {name: _failure_from_json(failure) for name, failure in facts["part_failures"].items()}
-    failure = facts["failure"] and _failure_from_json(facts["failure"])
-    part_usage = {name: _usage_from_json(usage) for name, usage in facts.get("part_usage", {}).items()}
-    rebuilt = {"failure": failure, "part_failures": part_failures, "part_usage": part_usage}
-    return Grade(**{**facts, **rebuilt, "usage": _usage_from_json(facts.get("usage", {}))})
-
-
-def _usage_from_json(facts: dict[str, dict[str, int]]) -> dict[str, TokenUsage]:
-    return {model: TokenUsage(**tokens) for model, tokens in facts.items()}
-
-
-def _failure_from_json(facts: dict[str, str]) -> Failure:
-    return Failure(FailureKind(facts["kind"]), facts["message"])
 
 
 def _generator_tensors() -> dict[str, Tensor]:

@@ -116,6 +116,23 @@ def test_key_signs_in_and_jobs_lead_to_curves_checkpoints_and_grades(
     expect(page.get_by_text("sample_parse_error")).to_be_visible()
 
 
+def test_seeds_and_controls_are_shown_beside_each_other(
+    page: Page, tenant: Tenant, job: Job, db: Session
+) -> None:
+    measured = {"gain": 0.25, "low": 0.1, "high": 0.4, "p": 0.002, "kl": 0.5}
+    arm = {"seed": 7, "steps": 40, "ended": "finished", "is_delivered": True, **measured}
+    lost = {**arm, "seed": 9, "steps": 10, "ended": "halved", "is_delivered": False, "gain": None, "p": None}
+    control = {"kind": "random_reward", "steps": 10, "ended": "finished", "real_gain": 0.2, **measured}
+    job.verdict = {"kind": "better_unseen", "sentence": "s", "arms": [arm, lost], "controls": [control]}
+    db.commit()
+    sign_in(page, tenant)
+    page.goto(f"/dashboard/jobs/{job.id}")
+    expect(page.get_by_role("row", name="7 40")).to_contain_text("+0.250 (+0.100 to +0.400)")
+    expect(page.get_by_role("row", name="7 40")).to_contain_text("finished, delivered")
+    expect(page.get_by_role("row", name="9 10")).to_contain_text("halved")
+    expect(page.get_by_role("row", name="random reward")).to_contain_text("the real reward gained +0.200")
+
+
 def test_hostile_completions_are_text(page: Page, tenant: Tenant, job: Job) -> None:
     outside: list[str] = []
     page.on("request", lambda request: outside.append(request.url))

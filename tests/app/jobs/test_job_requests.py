@@ -298,6 +298,26 @@ def test_a_canary_file_is_shown_and_stays_while_the_job_needs_it(
     assert (refused.status_code, job["id"] in error_of(refused)["message"]) == (400, True)
 
 
+def test_a_gold_grader_is_kept_with_its_defaults_and_read_like_the_grader(
+    http: httpx.Client, job_body: dict[str, Any]
+) -> None:
+    block = job_body["method"]["reinforcement"]
+    assert (
+        "gold_grader"
+        not in http.post("/v1/fine_tuning/jobs", json=job_body).json()["method"]["reinforcement"]
+    )
+    asked = {
+        **job_body,
+        "method": {**job_body["method"], "reinforcement": {**block, "gold_grader": block["grader"]}},
+    }
+    made = http.post("/v1/fine_tuning/jobs", json=asked).json()["method"]["reinforcement"]
+    assert made["gold_grader"] == made["grader"]
+    asked["method"]["reinforcement"]["gold_grader"] = {"type": "string_check", "name": "bare"}
+    refused = http.post("/v1/fine_tuning/jobs", json=asked)
+    assert refused.status_code == 400
+    assert error_of(refused)["param"].startswith("method.reinforcement.gold_grader.")
+
+
 def test_nulls_ask_for_defaults(client: openai.OpenAI, job_body: dict[str, Any]) -> None:
     nulls = dict.fromkeys((*AUTO, "group_size", "beta"))
     job_body = changed(job_body, HYPER, nulls)

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from methods.rewards import Scale
-from workers.preflights.expectations import (
-    Evaluation,
-    expected_signal,
-    shares,
-    smallest_gain,
-)
+from workers.preflights.expectations import expected_signal, shares
 
 UNIT = Scale(0.0, 1.0)
 
@@ -38,34 +32,3 @@ def test_shares_of_prompts_by_hand() -> None:
 )
 def test_expected_signal_by_hand(groups: list[list[float]], group_size: int, signal: float) -> None:
     assert expected_signal(groups, group_size, UNIT) == pytest.approx(signal)
-
-
-@pytest.mark.parametrize(("rows", "samples"), [(24, 8), (48, 4), (100, 4)])
-def test_the_smallest_gain_is_found_in_about_80_per_cent_of_jobs(rows: int, samples: int) -> None:
-    """Half of the rows gain twice as much; a sign-flip test at 5 % as jobs make it, 400 times."""
-    chance = np.random.default_rng(5)
-    base = [list((chance.random(8) < p).astype(float)) for p in chance.uniform(0.1, 0.5, 64)]
-    gain = smallest_gain(base, Evaluation("unseen", rows, samples, looks=1), UNIT)
-    assert gain is not None
-    found = 0
-    for _ in range(400):
-        p = chance.uniform(0.1, 0.5, rows)
-        better = p + np.where(chance.permutation(rows) < rows // 2, 2 * gain, 0.0)
-        after, before = ((chance.random((rows, samples)) < q[:, None]).mean(1) for q in (better, p))
-        flipped = chance.choice([-1.0, 1.0], (500, rows)) @ (after - before)
-        found += bool((flipped >= (after - before).sum() - 1e-12).mean() <= 0.05)
-    assert found / 400 == pytest.approx(0.8, abs=0.08)
-
-
-def test_more_looks_ask_for_a_larger_gain_and_few_rows_show_none() -> None:
-    base = [right(2), right(3), right(1)]
-
-    def smallest(rows: int, looks: int = 1, samples: int = 4) -> float | None:
-        return smallest_gain(base, Evaluation("training", rows, samples, looks), UNIT)
-
-    one, eight = smallest(24), smallest(24, looks=8)
-    assert one is not None
-    assert eight is not None
-    assert one < eight < 1
-    assert smallest(4) is None, "four equal signs come by luck in one case of sixteen"
-    assert smallest_gain([right(8)], Evaluation("unseen", 50, 8, 1), UNIT) is None, "nothing is left to gain"

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from graders import Grade
 
-Split = Literal["train", "valid", "fresh", "greedy"]
+Split = Literal["train", "valid", "fresh", "greedy", "control"]
 """Training rows; validation rows; training rows sampled afresh to judge a checkpoint; the rows that a
-checkpoint is judged by, answered greedily."""
+checkpoint is judged by, answered greedily; what a control trains on, with its grades dealt out anew."""
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class DriftMeter:
         `canary_rows` are the user's own texts; None stands for those of the package.
         """
         self._policy = policy
-        chosen = shuffled(len(prompts), "probe", config.seed)[: config.kl_probe_size]
+        chosen = shuffled(len(prompts), "probe", config.measuring_seed)[: config.kl_probe_size]
         self._probe = [prompts[i] for i in sorted(chosen)]
         self._config = config
         self._world = world

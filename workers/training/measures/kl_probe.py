@@ -233,7 +233,7 @@ class _Answers:
             samples=end - first,
             max_tokens=config.max_completion_tokens,
             temperature=1.0,
-            key=("probe", config.seed, first) if first else ("probe", config.seed),
+            key=("probe", config.measuring_seed, first) if first else ("probe", config.measuring_seed),
             stop=config.stop,
             grammar=self._policy.grammar,
         )

@@ -127,10 +127,15 @@ def is_worse(looks: Sequence[Look], seed: int) -> bool:
     """Whether the last look is worse than the base beyond doubt: the same test with the signs changed."""
     if len(looks) < 2:
         return False
-    base, last = looks[0], looks[-1]
-    mirrored = [Look(0, 0.0, last.rows), Look(1, 0.0, base.rows)]
+    p = p_of_fall(looks[0], looks[-1], seed)
+    return p is not None and p <= LEVEL
+
+
+def p_of_fall(base: Look, look: Look, seed: int) -> float | None:
+    """Returns the chance of so large a fall below the base where there is none; None without common rows."""
+    mirrored = [Look(0, 0.0, look.rows), Look(1, 0.0, base.rows)]
     found = judge(mirrored, seed)
-    return bool(found) and found[0].is_better
+    return found[0].p if found else None
 
 
 def _signs(flat: Array, seed: int) -> Array:

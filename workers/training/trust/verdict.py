@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
-from statistics import NormalDist, fmean, variance
 from typing import Literal, NamedTuple
 
-from workers.training.base.types import Group
-from workers.training.trust.selection import LEVEL, Judged, Look, choose, is_worse, judge
+from workers.training.trust.selection import Judged, Look, choose, is_worse, judge
 
 Basis = Literal["unseen", "training"]
 Kind = Literal["better_unseen", "better_training", "not_distinguishable", "worse"]
-POWER = 0.8
-"""The chance with which a gain of the smallest size would be seen: a convention."""
 
 
 class Verdict(NamedTuple):
@@ -88,27 +83,6 @@ def verdict(looks: Sequence[Look], kept: Collection[int], sampled: Sampled, seed
         return Verdict(kind, sampled.basis, 0, said, *how)
     best = judged[-1] if kind == "worse" else max(judged, key=lambda one: one.mean)
     return Verdict(kind, sampled.basis, 0, _no_better(kind, best, judged, sampled), *how, *_numbers(best))
-
-
-def smallest_gain(groups: Sequence[Group], looks: int) -> float | None:
-    """Returns the smallest gain that the base's evaluation could show, in grader units; None if unknown.
-
-    It is that of a paired one-sided test at 5 % over all looks (Bonferroni) with a power of 80 %, where
-    every row gains the same: gains that differ between rows take more. The rewards of a row's completions
-    tell how much luck is in its mean; of one completion a row, the rows' spread stands for it.
-    """
-    rewards = [[r for grade in group.grades if (r := grade.reward) is not None] for group in groups]
-    rows = [found for found in rewards if found]
-    if len(rows) < 2:
-        return None
-    several = [found for found in rows if len(found) > 1]
-    if several:
-        luck = fmean([variance(found) / len(found) for found in several])
-    else:
-        luck = variance([fmean(found) for found in rows])
-    normal = NormalDist()
-    reach = normal.inv_cdf(1 - LEVEL / max(looks, 1)) + normal.inv_cdf(POWER)
-    return reach * math.sqrt(2 * luck / len(rows))
 
 
 def _numbers(one: Judged) -> tuple[float, float, float, float]:

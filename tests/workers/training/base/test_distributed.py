@@ -300,3 +300,21 @@ def test_completions_of_a_prompt_stay_together_unless_it_is_more_than_a_fair_par
 def test_an_owners_own_work_counts() -> None:
     shares = share_out([10, 10, 10, 10], ["long", "x", "y", "z"], {"long": 20}, 2)
     assert sorted(map(len, shares)) == [1, 3]
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_seeds_and_a_control_by_two_processes_stopped_and_resumed(tmp_path: Path) -> None:
+    model = make_tiny_model(tmp_path / "model", scale=0.3)
+    arms = {"n_seeds": 2, "controls": ["random_reward"], "eval_interval": 2}
+    several.run(task(tmp_path, "alone", model, **arms), ALONE)
+    torchrun(tmp_path, [task(tmp_path, "both", model, steps=5, processes=2, **arms)])
+    first = history(tmp_path, "both")
+    torchrun(tmp_path, [task(tmp_path, "both", model, processes=2, **arms)])
+    alone, both = history(tmp_path, "alone"), {**first, **history(tmp_path, "both")}
+    assert list(map(int, alone)) == list(range(11))
+    assert sorted(both, key=int) == list(alone)
+    assert max(map(int, first)) == 5
+    for step, values in alone.items():
+        for name in ("arm/seed", "arm/step", "arm/is_control", "reward/mean", "reward/valid_mean"):
+            assert both[step].get(name) == pytest.approx(values.get(name), abs=1e-6)

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from tests.workers.training.support import reward_groups
 from workers.training.trust.selection import Look
-from workers.training.trust.verdict import Sampled, smallest_gain, verdict
+from workers.training.trust.verdict import Sampled, verdict
 
 UNSEEN = Sampled("unseen", 12, 4, 1.0)
 TRAINING = Sampled("training", 8, 4, 0.7)
@@ -51,11 +50,3 @@ def test_nothing_graded_delivers_the_base():
     found = verdict([Look(0, 0.0, (None,) * 12), Look(5, 0.3, HIGH)], {0, 5}, UNSEEN, seed=1)
     assert (found.kind, found.step, found.gain, found.p) == ("not_distinguishable", 0, None, None)
     assert "no checkpoint has a graded answer" in found.sentence
-
-
-def test_the_smallest_gain_is_that_of_a_paired_test():
-    """24 rows of four rewards each with variance 1/3: (1.645 + 0.842) * sqrt(2 * (1 / 12) / 24)."""
-    groups = reward_groups([[0.0, 1.0, 0.0, 1.0]] * 24)
-    assert smallest_gain(groups, looks=1) == pytest.approx(0.2072, abs=1e-4)
-    assert smallest_gain(groups, looks=20) > smallest_gain(groups, looks=1)
-    assert smallest_gain(reward_groups([[0.0]]), looks=1) is None
