@@ -83,6 +83,7 @@ def config_of(run: Run, material: Material, model: Path) -> Any:
         "batch_size": min(run.task.batch_size, len(material.train)),
         "max_completion_tokens": run.task.max_tokens,
         **({} if run.n_epochs is None else {"n_epochs": run.n_epochs}),
+        **dict(run.more),
     }
     facts = Facts(int(shape["hidden_size"]), context, max(lengths), len(rows[0]), len(rows[1]))
     return resolve_train(
@@ -95,10 +96,12 @@ def config_of(run: Run, material: Material, model: Path) -> Any:
     )
 
 
-def run_ours(run: Run, material: Material, model: Path, work: Path) -> Outcome:
+def run_ours(
+    run: Run, material: Material, model: Path, work: Path, listener: Listener | None = None
+) -> Outcome:
     """Trains one job and tells which model it delivers."""
     config = config_of(run, material, model)
-    listener = Listener()
+    listener = listener or Listener()
     rows = _split(config, rows_of(material.train), rows_of(material.valid))
     grader = JobGrader(run.data, run.seed)
     start, spent = time.perf_counter(), time.process_time()

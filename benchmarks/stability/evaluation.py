@@ -46,7 +46,8 @@ class Judged(NamedTuple):
 class Judge:
     """Judges the base and each delivered model on the same rows, with the same random numbers."""
 
-    def __init__(self) -> None:
+    def __init__(self, kl_rows: int = KL_ROWS) -> None:
+        self._kl_rows = kl_rows
         self._bases: dict[tuple[str, int], dict[str, Any]] = {}
 
     def judge(
@@ -58,14 +59,14 @@ class Judge:
         """
         base, key = load(folder), (run.data.name, run.seed)
         if key not in self._bases:
-            self._bases[key] = _judge(run, material, base, base).facts()
+            self._bases[key] = _judge(run, material, base, base, self._kl_rows).facts()
         found: dict[str, dict[str, Any] | None] = {"base": self._bases[key]}
         for name, get in models.items():
-            found[name] = None if get is None else _judge(run, material, get(), base).facts()
+            found[name] = None if get is None else _judge(run, material, get(), base, self._kl_rows).facts()
         return found
 
 
-def _judge(run: Run, material: Material, loaded: Loaded, base: Loaded) -> Judged:
+def _judge(run: Run, material: Material, loaded: Loaded, base: Loaded, kl_rows: int) -> Judged:
     prompts = [prompt_tokens(base, item["messages"]) for item in material.test]
     seed = seed_of("test", run.data.name, run.seed)
     answers = sample(loaded, prompts, samples=SAMPLES, max_tokens=run.task.max_tokens, seed=seed)
@@ -74,7 +75,7 @@ def _judge(run: Run, material: Material, loaded: Loaded, base: Loaded) -> Judged
         worth=_means(material.test, answers, material.worth),
         meant=_means(material.test, answers, material.meant),
         canary=canary_loss(loaded, run.task.model),
-        kl=0.0 if loaded is base else exact_kl(loaded, base, prompts[:KL_ROWS], [row[0] for row in answers]),
+        kl=0.0 if loaded is base else exact_kl(loaded, base, prompts[:kl_rows], [row[0] for row in answers]),
         tokens=sum(len(answer.tokens) for answer in every) / len(every),
         shown=answers[0][0].text[:120],
     )

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 from benchmarks.stability.datasets import (
     CLEAN_TASKS,
@@ -27,7 +27,7 @@ from benchmarks.stability.datasets import (
 )
 from benchmarks.stability.prompts import adding
 
-Part = Literal["grid", "sound", "coin", "trl", "smol"]
+Part = Literal["grid", "sound", "coin", "trl", "smol", "long"]
 PARTS: dict[str, tuple[Part, ...]] = {
     "ours": ("grid", "sound"),
     "trl": ("trl",),
@@ -80,6 +80,7 @@ class Run:
         seed: of its rows and, with the data set, of the job.
         has_file: the job has a validation file.
         n_epochs: None is "auto".
+        more: further hyperparameters that the job asks for.
     """
 
     part: Part
@@ -88,6 +89,7 @@ class Run:
     seed: int
     has_file: bool
     n_epochs: int | None = None
+    more: tuple[tuple[str, Any], ...] = ()
 
     @property
     def id(self) -> str:

@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class _Makes:
         from benchmarks.stability.engine import run_ours
         from benchmarks.stability.material import material_of
 
-        side = run_ours
+        side: Callable[..., Any] = run_ours
         if run.part == "trl":
             from benchmarks.stability.stock import run_stock
 
