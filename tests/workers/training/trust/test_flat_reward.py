@@ -5,7 +5,9 @@ import pytest
 from graders import Failure, FailureKind, Grade
 from tests.workers.training.support import FunctionGrader, ListRecorder, early_letters, make_config, make_rows
 from workers.training.base.errors import FlatReward, RunCancelled
+from workers.training.base.types import Completion, Group, Prompt
 from workers.training.loop import train
+from workers.training.trust.flat_reward import FlatStart
 
 ROWS = make_rows(*"abcdefgh")
 
@@ -89,3 +91,10 @@ def test_the_count_goes_on_after_a_resume(sharp, tmp_path):
         go(sharp, tmp_path, lambda text, item: 0.0, lambda: next(stops))
     with pytest.raises(FlatReward, match="of 256 completions up to step 4"):
         go(sharp, tmp_path, lambda text, item: 0.0)
+
+
+def test_examples_name_rows_of_the_file_where_others_were_held_out():
+    completion = Completion((5, 2), (-0.1, -0.2), text="no", finish_reason="stop")
+    group = Group(Prompt(0, {}, (1,), place=7), (completion,) * 256, (Grade(0.0),) * 256)
+    with pytest.raises(FlatReward, match=r"- row 8, reward 0: 'no'"):
+        FlatStart().note(1, [group], make_config("m", allow_flat_reward=False))
