@@ -180,6 +180,7 @@ def copy(source, target):
             (target / file.relative_to(source)).write_bytes(file.read_bytes())
 
 
+@pytest.mark.long
 def test_paused_in_a_rung_and_resumed(whole, tiny, tmp_path):
     result, recorder, _ = whole
     first = ListRecorder()
@@ -193,6 +194,7 @@ def test_paused_in_a_rung_and_resumed(whole, tiny, tmp_path):
     assert (3,) in second.all("dropped")
 
 
+@pytest.mark.long
 def test_a_damaged_state_is_noticed_and_the_one_before_is_used(whole, tiny, tmp_path):
     result, _, _ = whole
     with pytest.raises(RunCancelled):
@@ -238,6 +240,7 @@ def test_a_budget_is_that_of_all_arms_together(tiny, tmp_path):
     json.dumps([one._asdict() for one in result.arms])
 
 
+@pytest.mark.long
 def test_an_early_end_of_one_arm_lets_the_rung_go_on(tiny, tmp_path):
     config = config_of(tiny, early_stop=True, early_stop_evals=2, learning_rate=1e-9, controls=(), n_seeds=2)
     config = config.model_copy(update={"n_epochs": 40})
