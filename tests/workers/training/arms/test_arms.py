@@ -145,7 +145,7 @@ def test_killed_at_any_message_and_resumed(whole, tiny, tmp_path, messages):
     assert not list(tmp_path.rglob("*.partial"))
 
 
-@pytest.mark.parametrize("steps", [3, 9])
+@pytest.mark.parametrize("steps", [3, pytest.param(9, marks=pytest.mark.long)])
 def test_resumed_elsewhere_from_the_published_state_alone(whole, tiny, tmp_path, steps):
     """As after the loss of a machine: states and checkpoints come back by the job's steps."""
     result, recorder, _ = whole
