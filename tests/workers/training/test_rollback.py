@@ -176,7 +176,7 @@ def whole(request, sharp, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [-1, 0, 1])
+@pytest.mark.parametrize("after", [0, *(pytest.param(n, marks=pytest.mark.long) for n in (-1, 1))])
 def test_stopped_around_a_rollback_and_resumed(whole, tmp_path, after):
     config, result, recorder, weights, rolled = whole
     stops = iter([False] * (rolled + after) + [True])
@@ -204,7 +204,7 @@ def test_killed_between_an_action_and_the_rollback_and_resumed(whole, tmp_path):
     assert final_weights(tmp_path) == weights
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_good_copy_is_saved_only_where_it_differs(whole, tmp_path):
     config, _, _, _, rolled = whole
     good = 0

@@ -45,7 +45,7 @@ def test_a_run_that_does_not_ask_for_it_goes_on(tiny, tmp_path):
     assert go(tiny, tmp_path, 1.0, early_stop=False, n_epochs=4)[0].steps == 8
 
 
-@pytest.mark.parametrize("stops", [3, 5])
+@pytest.mark.parametrize("stops", [3, pytest.param(5, marks=pytest.mark.long)])
 def test_a_stopped_run_ends_where_it_would_have(tiny, tmp_path, stops):
     whole, told = go(tiny, tmp_path / "whole", 0.5)
     left = iter([False] * stops + [True])
