@@ -8,7 +8,7 @@ from methods.rows import RowInvalid, check_message, check_object, check_tools, k
 from methods.tuning_rows import CHAT_ROLES
 
 MOST_TEXTS = 256
-"""Rows of a canary file. With more, each would have fewer than 8 of the 2,048 tokens that are read."""
+"""Rows of a canary file. With more, each would have fewer than 4 of the 1,024 tokens that are read."""
 
 
 def check_canary_row(item: Any) -> None:

@@ -62,6 +62,14 @@ def steps_of(plan: Sequence[Rung]) -> int:
     return sum(rung.arms * (rung.end - before) for rung, before in zip(plan, ends, strict=False))
 
 
+def looks_of(plan: Sequence[Rung], interval: int) -> int:
+    """Returns how many checkpoints of all seeds may be compared with the base."""
+    ends = [0, *(rung.end for rung in plan)]
+    return sum(
+        rung.arms * -(-(rung.end - before) // interval) for rung, before in zip(plan, ends, strict=False)
+    )
+
+
 def to_evaluations(steps: float, interval: int, total: int) -> int:
     """Returns the evaluation nearest to so many steps: at least the first one, at most the last step."""
     return min(total, max(1, round(steps / interval)) * interval)

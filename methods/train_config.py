@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from methods import auto
 from methods.algorithms import RECIPES, Aggregation, AlgorithmName, Recipe
-from methods.halving import control_steps, rungs, steps_of
+from methods.halving import control_steps, looks_of, rungs, steps_of
 from methods.hyperparameters import Hyperparameter
 from methods.prices import Prices
 from methods.run_config import MAX_STEPS, RunConfig
@@ -255,3 +255,8 @@ class TrainConfig(RunConfig):
         total, interval = self.total_steps(n_rows), self.eval_interval
         short = len(self.controls) * control_steps(total, interval)
         return steps_of(rungs(total, interval, self.n_seeds)) + short
+
+    def planned_looks(self, n_rows: int) -> int:
+        """Checkpoints that may be compared with the base; a control's are none of the job's."""
+        plan = rungs(self.total_steps(n_rows), self.eval_interval, self.n_seeds)
+        return looks_of(plan, self.eval_interval)

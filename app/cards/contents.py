@@ -68,11 +68,12 @@ def sentence(job: Job, measured: Sequence[Point]) -> str:
     if delivered is None:
         return "The job has succeeded; the model that it delivered is not there any more."
     if delivered.checkpoint.step == 0:
-        return "No checkpoint is proven better than the base on the validation rows: the base is delivered."
+        return "No checkpoint is proven better than the base: the base is delivered."
     where = f"The checkpoint of step {delivered.checkpoint.step} is delivered"
     if delivered.gain is None:
         return f"{where}; nothing was measured that compares it with the base."
-    return f"{where}; its reward on the validation rows is {delivered.gain:+.3f} over the base's."
+    rows = "training" if delivered.basis == "training" else "validation"
+    return f"{where}; its reward on the {rows} rows is {delivered.gain:+.3f} over the base's."
 
 
 def _unfinished(job: Job) -> str:

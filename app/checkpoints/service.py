@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from app.checkpoints.models import Checkpoint
@@ -170,12 +170,16 @@ def _not_found(checkpoint_id: str) -> NotFound:
 def best_checkpoint(db: Session, job: Job) -> Checkpoint | None:
     """Returns the checkpoint to deliver when a job stops early, or None if training gained nothing.
 
-    Of a reinforcement job it is the best whose files are still there and which was better than the base
-    beyond doubt when it was made; of other jobs the newest.
+    Of a reinforcement job it is the best whose files are still there, which was better than the base beyond
+    doubt when it was made, and, where the guard acts, did not forget too much; of other jobs the newest.
     """
     trained = (Checkpoint.job_id == job.id, Checkpoint.step > 0, Checkpoint.storage_key.is_not(None))
     found = select(Checkpoint).where(*trained)
     if job.method["type"] == "reinforcement":
-        found = found.where(Checkpoint.trust["p"].as_float() <= LEVEL)
+        found = found.where(Checkpoint.trust["p"].as_float() <= LEVEL, ~Checkpoint.is_snapshot)
+        config = job.config or {}
+        if config.get("guard") == "act":
+            forgot = func.coalesce(Checkpoint.trust["canary_over_base"].as_float(), 0.0)
+            found = found.where(forgot <= config["guard_canary"])
         found = found.order_by(Checkpoint.advantage_over_base.desc())
     return db.scalars(found.order_by(Checkpoint.step.desc()).limit(1)).first()

@@ -1,24 +1,25 @@
 import pytest
 
-from methods.halving import arm_seeds, control_steps, rungs, steps_of
+from methods.halving import arm_seeds, control_steps, looks_of, rungs, steps_of
 
 
 @pytest.mark.parametrize(
-    ("total", "interval", "seeds", "expected", "steps"),
+    ("total", "interval", "seeds", "expected", "steps", "looks"),
     [
-        (40, 5, 1, [(40, 1)], 40),
-        (40, 5, 2, [(20, 2), (40, 1)], 60),
-        (40, 5, 3, [(10, 3), (20, 2), (40, 1)], 70),
-        (40, 5, 4, [(10, 4), (20, 2), (40, 1)], 80),
-        (80, 5, 5, [(10, 5), (20, 3), (40, 2), (80, 1)], 160),
-        (12, 5, 4, [(5, 4), (5, 2), (12, 1)], 27),
-        (3, 5, 4, [(3, 4), (3, 2), (3, 1)], 12),
+        (40, 5, 1, [(40, 1)], 40, 8),
+        (40, 5, 2, [(20, 2), (40, 1)], 60, 12),
+        (40, 5, 3, [(10, 3), (20, 2), (40, 1)], 70, 14),
+        (40, 5, 4, [(10, 4), (20, 2), (40, 1)], 80, 16),
+        (80, 5, 5, [(10, 5), (20, 3), (40, 2), (80, 1)], 160, 32),
+        (12, 5, 4, [(5, 4), (5, 2), (12, 1)], 27, 6),
+        (3, 5, 4, [(3, 4), (3, 2), (3, 1)], 12, 4),
     ],
 )
-def test_rungs_halve_the_seeds_and_double_the_steps(total, interval, seeds, expected, steps):
+def test_rungs_halve_the_seeds_and_double_the_steps(total, interval, seeds, expected, steps, looks):
     plan = rungs(total, interval, seeds)
     assert plan == expected
     assert steps_of(plan) == steps
+    assert looks_of(plan, interval) == looks
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from statistics import fmean
 from typing import Any
 
-from methods.auto import LEAST_UNSEEN, evaluation_rows
+from methods.auto import LEAST_UNSEEN, evaluation_rows, fresh_samples
 from methods.rewards import scale_of
 from methods.train_config import TrainConfig
 from workers.preflights import expectations
@@ -130,7 +130,8 @@ def job_numbers(
     length = mean_length(samples)
     judged = evaluation_rows(n_train, n_valid)
     probe = min(config.kl_probe_size, n_valid or n_train) * config.kl_probe_samples
-    evaluated = evaluations * (judged * config.eval_samples + probe)
+    each = _evaluation_samples(config, judged, n_valid)
+    evaluated = evaluations * (judged * each + probe)
     per_answer = length * samples.seconds_per_token + samples.seconds_per_grade
     signal = base["expected_signal"]
     learnt = answers * (signal + (1 - signal) / config.group_size)  # of a group without spread one is kept
@@ -139,7 +140,7 @@ def job_numbers(
     return {
         "steps": steps,
         "sampled_tokens": round((answers + evaluated) * length),
-        "grades": answers + evaluations * judged * config.eval_samples,
+        "grades": answers + evaluations * judged * each,
         "seconds": seconds,
         "seconds_low": seconds / ROUGH,
         "seconds_high": seconds * ROUGH,
@@ -152,12 +153,12 @@ def gain_numbers(samples: Samples, config: TrainConfig, n_train: int, n_valid: i
     groups = rewards_by_prompt([group.grades for group in samples.groups])
     if not groups:
         return None
-    is_unseen = n_valid >= LEAST_UNSEEN
+    rows = evaluation_rows(n_train, n_valid)
     evaluation = Judging(
-        basis="unseen" if is_unseen else "training",
-        rows=evaluation_rows(n_train, n_valid),
-        samples=config.eval_samples,
-        looks=_evaluations(config, n_train),
+        basis="unseen" if n_valid >= LEAST_UNSEEN else "training",
+        rows=rows,
+        samples=_evaluation_samples(config, rows, n_valid),
+        looks=config.planned_looks(n_train),
     )
     scale = scale_of(config.reward_range)
     gain = smallest_gain(groups, evaluation, scale)
@@ -180,6 +181,13 @@ def gain_findings(gain: Mapping[str, Any]) -> Iterator[Finding]:
     yield Finding("gain_hard_to_show", "warn", message)
 
 
+def _evaluation_samples(config: TrainConfig, rows: int, n_valid: int) -> int:
+    """Returns the answers to each row by which checkpoints are judged; greedy ones are all the same."""
+    if config.eval_temperature == 0:
+        return 1
+    return config.eval_samples if n_valid >= LEAST_UNSEEN else fresh_samples(config.eval_samples, rows)
+
+
 def _evaluations(config: TrainConfig, n_train: int) -> int:
-    """Returns how many checkpoints are compared with the base."""
+    """Returns how many evaluations there are beside the base's, those of controls too."""
     return -(-config.job_steps(n_train) // config.eval_interval)

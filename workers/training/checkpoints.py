@@ -59,10 +59,14 @@ def make_checkpoint(
 def deliverable(checkpoints: Sequence[Checkpoint], config: RunConfig) -> dict[int, Checkpoint]:
     """Returns the checkpoints that may be delivered, by step: where the guard acts, none that forgot.
 
-    That is one whose loss on the canary is above the base's by more than `guard_canary`.
+    That is one whose loss on the canary is above the base's by more than `guard_canary`. The base may always.
     """
     most = config.guard_canary if isinstance(config, TrainConfig) and config.guard == "act" else math.inf
-    return {one.step: one for one in checkpoints if float(one.extra.get("canary_over_base") or 0.0) <= most}
+    return {
+        one.step: one
+        for one in checkpoints
+        if one.step == 0 or float(one.extra.get("canary_over_base") or 0.0) <= most
+    }
 
 
 def to_keep(

@@ -64,7 +64,7 @@ class Endings:
             return
         is_solved = progress.visits.is_all_solved
         level = find_level(
-            [look.rows for look in progress.looks],
+            [look.rows for look in progress.looks if not look.is_given_up],
             self._config.early_stop_evals,
             least=scale_of(self._config.reward_range).least_spread,
             is_solved=is_solved,

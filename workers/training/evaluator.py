@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from methods.auto import LEAST_UNSEEN, MOST_FRESH
+from methods.auto import LEAST_UNSEEN, MOST_FRESH, fresh_samples
 from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.randomness import shuffled
@@ -16,11 +16,6 @@ from workers.training.model.policy import Policy
 from workers.training.rewards import GradePool
 from workers.training.sampling.rollout import Sampling
 from workers.training.trust.verdict import Basis, Sampled
-
-LEAST_FRESH = 32
-"""Completions of training rows by which a checkpoint is judged at least, however few rows there are: a gain
-of one standard deviation is seen in nine of ten cases. Chosen by that, not measured.
-"""
 
 
 class Evaluator:
@@ -99,7 +94,7 @@ class Evaluator:
         if self._temperature(split) == 0:
             return 1
         if split == "fresh":
-            return max(self._config.eval_samples, -(-LEAST_FRESH // len(self._prompts[split])))
+            return fresh_samples(self._config.eval_samples, len(self._prompts[split]))
         return self._config.eval_samples
 
 

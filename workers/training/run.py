@@ -40,7 +40,7 @@ from workers.training.trust.gold import gold_outcome
 from workers.training.trust.selection import judge
 from workers.training.trust.verdict import verdict
 from workers.training.update import UpdateStats, make_optimizer
-from workers.training.watch import Watch, leaves_checkpoint
+from workers.training.watch import Watch
 
 
 class Run:
@@ -208,6 +208,9 @@ class Run:
                 values |= Drift(self.drift.measure_kl(), None).metrics()
         rows = None if measured is None else measured.look.rows
         action, guarded = self.watch.decide(step, values, rows, is_last=ends)
+        gives_up = action is not None and action.gives_up_weights
+        if measured is not None and gives_up:
+            self.progress.looks[-1] = measured.look._replace(is_given_up=True)
         values |= guarded | total_usage_metrics(self.progress.grader_usage)
         self.keeper.tell(self.epoch(step), values, clock)
         if step > 0:
@@ -220,7 +223,7 @@ class Run:
         elif measured is not None and action is None:  # what the guard turns back is not level
             self.endings.end_if_level(self.progress)
         self.watch.tell(step, values, action)
-        if measured is not None and leaves_checkpoint(action) and not self.arm.is_control:
+        if measured is not None and not gives_up and not self.arm.is_control:
             self.keeper.keep_checkpoint(measured.checkpoint, measured.judged)
         if self.watch.carry_out(step, action):
             self.collector.pending = None  # sampled by the policy that was given up

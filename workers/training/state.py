@@ -286,7 +286,7 @@ def read_progress(folder: Path, run_dir: Path | None = None) -> Progress:
         rebuilt = {
             "kept": [checkpoint_from_json(checkpoint, beside) for checkpoint in facts["kept"]],
             "looks": _looks_from_json(facts),
-            "gold": [Look(step, kl, tuple(rows)) for step, kl, rows in facts.get("gold", [])],
+            "gold": [_look_from_json(look) for look in facts.get("gold", [])],
             "grader_usage": usage_from_json(facts.get("grader_usage", {})),
             "hints": Hints(**facts.get("hints", {})),
             "visits": Visits(**facts.get("visits", {})),
@@ -303,7 +303,12 @@ def _looks_from_json(facts: dict[str, Any]) -> list[Look]:
     """Takes the looks out of a state's facts. One of 0.1.0 holds the base's rewards alone."""
     base = facts.pop("base_rewards", [])
     looks = facts.get("looks", [[0, 0.0, base]] if base else [])
-    return [Look(step, kl, tuple(rows)) for step, kl, rows in looks]
+    return [_look_from_json(look) for look in looks]
+
+
+def _look_from_json(facts: Sequence[Any]) -> Look:
+    step, kl, rows, *is_given_up = facts
+    return Look(step, kl, tuple(rows), *is_given_up)
 
 
 def _rollouts_to_json(rollouts: Rollouts) -> dict[str, Any]:

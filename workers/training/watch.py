@@ -12,17 +12,12 @@ from workers.training.base.types import Action
 from workers.training.keeper import Keeper
 from workers.training.trust.guard import Guard, Seen, kl_limit
 from workers.training.trust.kl_control import MOST_BETA
+from workers.training.trust.symptoms import MOST_MISMATCH
 from workers.training.update import UpdateStats
 
 NON_FINITE_LIMIT = 3
 """Updates skipped in a row, because loss or gradient was not finite, that fail the run. Chosen, not
 measured.
-"""
-
-MISMATCH_ALARM = 0.05
-"""The mean gap between the sampler's and the trainer's logprobs for the same weights, in nats, that is
-warned of. In a trial the engine's own was a factor of 1.0000 in fp32 and 1.004 to 1.015 in bf16 (mean of exp
-|gap|); NeMo-RL's recipe alarms at 1.05.
 """
 
 
@@ -75,12 +70,12 @@ class Watch:
 
     def _check_mismatch(self, step: int, gap: float) -> None:
         progress = self._keeper.progress
-        if gap > MISMATCH_ALARM and not progress.is_mismatch_noted:
+        if gap > MOST_MISMATCH and not progress.is_mismatch_noted:
             progress.is_mismatch_noted = True
             self._recorder.note(
                 "warn",
                 f"Step {step}: sampler and trainer differ by {gap:.3f} nats per token for the same weights,"
-                f" more than {MISMATCH_ALARM}. Updates are corrected for it, which adds noise. If dtype"
+                f" more than {MOST_MISMATCH}. Updates are corrected for it, which adds noise. If dtype"
                 " float32 does not make the gap small, the engine does not compute this model correctly.",
             )
 
@@ -148,8 +143,3 @@ class Watch:
         if self.guard.good_step == step:
             self._keeper.good.take(step)
         return False
-
-
-def leaves_checkpoint(action: Action | None) -> bool:
-    """Says whether a checkpoint is kept: not of weights that the guard gives up."""
-    return action is None or not action.is_done or action.kind not in {"roll_back", "stop"}

@@ -388,3 +388,33 @@ def test_giving_up_after_a_checkpoint(
     else:
         warned = db.scalars(select(JobEvent.message).where(JobEvent.level == "warn")).one()
         assert "The grader broke." in warned
+
+
+@pytest.mark.parametrize(
+    ("canary", "guard", "delivered"),
+    [
+        pytest.param(0.6, "act", False, id="one that forgot is not"),
+        pytest.param(0.6, "warn", True, id="unless the guard only warns"),
+        pytest.param(0.4, "act", True, id="one that did not is"),
+    ],
+)
+def test_giving_up_delivers_nothing_that_forgot(
+    db: Session,
+    job: Job,
+    recorder: DatabaseRecorder,
+    claim: Claim,
+    tmp_path: Path,
+    canary: float,
+    guard: str,
+    delivered: bool,
+) -> None:
+    job.config = {**(job.config or {}), "guard": guard, "guard_canary": 0.5}
+    db.commit()
+    better = saved(tmp_path, 2, gain=0.2)
+    better.extra.update({"p": 0.02, "canary_over_base": canary})
+    recorder.checkpoint(better)
+    recorder.snapshot(replace(saved(tmp_path, 3, gain=0.9), extra={"p": 0.01}))  # of a pause: no candidate
+    delivery.give_up(claim, "grader_error", "The grader broke.")
+    assert (fresh(db, job).status == "succeeded") == delivered
+    told = db.scalars(select(JobEvent.message).where(JobEvent.level == "warn")).all()
+    assert any("checkpoint of step 2 is delivered" in each for each in told) == delivered

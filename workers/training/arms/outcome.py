@@ -32,8 +32,9 @@ def standing(whose: Whose, progress: Progress, seed: int, is_failed: bool) -> St
 
 
 def best_of(judged: Sequence[Judged]) -> Judged | None:
-    """Returns the one with the largest gain, of equals the one with the lowest KL; None without any."""
-    return min(judged, key=lambda one: (-one.mean, one.kl), default=None)
+    """Returns the checkpoint with the largest gain, of equals that with the lowest KL; None without any."""
+    stayed = [one for one in judged if not one.is_given_up]
+    return min(stayed, key=lambda one: (-one.mean, one.kl), default=None)
 
 
 def job_looks(job: JobProgress, arm: int, looks: Sequence[Look]) -> list[Look]:

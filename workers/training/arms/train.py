@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from graders import Grader
 from graders.types import add_usages
-from methods.halving import Rung, arm_seeds, control_steps, rungs
+from methods.halving import arm_seeds, control_steps, rungs
 from methods.rows import Row
 from methods.train_config import TrainConfig
 from workers.training.arms import outcome, states
@@ -210,7 +210,7 @@ class Arms:
             is_alone=False,
             base=self._base(whose),
             looks=tuple(looks),
-            planned_looks=self._planned_looks(),
+            planned_looks=self._config.planned_looks(len(self._given.train_rows)),
             others=Totals(
                 trained_tokens=sum(progress.trained_tokens for progress in others),
                 seconds=sum(progress.seconds for progress in others),
@@ -219,14 +219,6 @@ class Arms:
             ),
             spent_before=_spent_before(others),
         )
-
-    def _planned_looks(self) -> int:
-        """Returns how many checkpoints of seeds may be compared with the base."""
-        looks, before = 0, Rung(0, 0)
-        for rung in self._plan:
-            looks += rung.arms * -(-(rung.end - before.end) // self._config.eval_interval)
-            before = rung
-        return looks
 
     def _base(self, whose: Whose) -> Base | None:
         """Returns what the first arm has found of the base, for the others."""

@@ -116,3 +116,8 @@ class Action:
     message: str
     figures: Mapping[str, float]
     is_done: bool = True
+
+    @property
+    def gives_up_weights(self) -> bool:
+        """Whether the weights after the step are given up, so that they are no checkpoint."""
+        return self.is_done and self.kind in {"roll_back", "stop"}

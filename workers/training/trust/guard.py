@@ -102,7 +102,7 @@ class Guard:
         is_over: the guard has ended the run.
         good_step: the step whose weights it would go back to; 0 is the base.
         has_updated: some update was made.
-        best: rewards, by row, of the best evaluation.
+        best: rewards, by row, of the best evaluation whose weights were not given up.
         cliffs: evaluations in a row that lay below the best.
         non_finite: recent steps whose update was not finite.
         warned: reasons told with `warn` that have not gone away since.
@@ -129,10 +129,14 @@ class Guard:
     def after(self, seen: Seen, config: TrainConfig) -> Action | None:
         """Takes in a finished step; returns what is to be done, and counts it as done. At most one thing."""
         self.has_updated |= seen.is_finite and seen.step > 0
+        best = self.best
         is_level = self._judge(seen.rows)
         alarm = self._alarm(seen, CANARY_FACTOR * config.guard_canary)
         if alarm is not None:
-            return self._respond(seen, alarm, config)
+            action = self._respond(seen, alarm, config)
+            if action is not None and action.gives_up_weights:
+                self.best = best  # what is given up is no bar for what comes
+            return action
         if seen.kl is not None:
             self.warned = []
             is_near = seen.kl < WARNING_SHARE * seen.limit
@@ -152,8 +156,13 @@ class Guard:
         return fall <= GOOD_ERRORS * error
 
     def _alarm(self, seen: Seen, most_canary: float) -> Alarm | None:
-        if not seen.is_finite:
-            return self._not_finite(seen.step)
+        """Returns what is worst: an update that is not finite hides nothing else of the same step."""
+        skipped = None if seen.is_finite else self._not_finite(seen.step)
+        if skipped is not None and not skipped.is_mild:
+            return skipped
+        return self._measured_alarm(seen, most_canary) or skipped
+
+    def _measured_alarm(self, seen: Seen, most_canary: float) -> Alarm | None:
         if seen.kl is None:
             return None
         high = WARNING_SHARE * seen.limit

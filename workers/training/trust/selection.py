@@ -37,11 +37,14 @@ class Look(NamedTuple):
         kl: to the starting policy, in nats per token.
         rows: mean reward of each evaluation row (or fresh completion), in grader units; None where there is
             none.
+        is_given_up: the guard gave its weights up, so that there is no checkpoint of it. It counts as a look
+            all the same.
     """
 
     step: int
     kl: float
     rows: tuple[float | None, ...]
+    is_given_up: bool = False
 
 
 class Judged(NamedTuple):
@@ -56,6 +59,7 @@ class Judged(NamedTuple):
         low: one-sided 95 % lower bound, right for all checkpoints together.
         high: the upper one.
         p: the chance of so large a gain of any checkpoint where there is none, adjusted for all of them.
+        is_given_up: there is no checkpoint of it: the guard gave its weights up.
     """
 
     step: int
@@ -66,6 +70,7 @@ class Judged(NamedTuple):
     low: float
     high: float
     p: float
+    is_given_up: bool = False
 
     @property
     def is_better(self) -> bool:
@@ -104,6 +109,7 @@ def judge(looks: Sequence[Look], seed: int) -> list[Judged]:
             float(mean[i] - reach[i]),
             float(mean[i] + reach[i]),
             float(p[i]),
+            look.is_given_up,
         )
         for i, (look, _) in enumerate(kept)
     ]
@@ -124,10 +130,14 @@ def choose(judged: Sequence[Judged], kept: Collection[int]) -> Judged | None:
 
 
 def is_worse(looks: Sequence[Look], seed: int) -> bool:
-    """Whether the last look is worse than the base beyond doubt: the same test with the signs changed."""
-    if len(looks) < 2:
+    """Whether the last look is worse than the base beyond doubt: the same test with the signs changed.
+
+    What was given up is no result of the run.
+    """
+    stayed = [look for look in looks if not look.is_given_up]
+    if len(stayed) < 2:
         return False
-    p = p_of_fall(looks[0], looks[-1], seed)
+    p = p_of_fall(stayed[0], stayed[-1], seed)
     return p is not None and p <= LEVEL
 
 

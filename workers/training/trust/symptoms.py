@@ -36,7 +36,10 @@ NORM_JUMP, NORMS_KEPT, NORMS_KNOWN = 10.0, 50, 5
 """A gradient's norm, as a multiple of the median of the last fifty, if five are known. Chosen, not measured.
 """
 MOST_MISMATCH = 0.05
-"""Nats between the sampler's and the trainer's logprobs. Measured: `MISMATCH_ALARM` of watch.py."""
+"""The mean gap between the sampler's and the trainer's logprobs for the same weights, in nats. In a trial the
+engine's own was a factor of 1.0000 in fp32 and 1.004 to 1.015 in bf16 (mean of exp |gap|); NeMo-RL's recipe
+alarms at 1.05.
+"""
 
 TINY = 1e-9
 """Stands for a first value of 0 in a quotient. Chosen, not measured."""

@@ -81,7 +81,14 @@ def verdict(looks: Sequence[Look], kept: Collection[int], sampled: Sampled, seed
             " one to. The base is delivered."
         )
         return Verdict(kind, sampled.basis, 0, said, *how)
-    best = judged[-1] if kind == "worse" else max(judged, key=lambda one: one.mean)
+    stayed = [one for one in judged if not one.is_given_up]
+    if not stayed:
+        said = (
+            "Not distinguishable from the base: the guard gave up what was measured at each of"
+            f" {_evaluations(len(judged))}, so that there is no checkpoint. The base is delivered."
+        )
+        return Verdict(kind, sampled.basis, 0, said, *how)
+    best = stayed[-1] if kind == "worse" else max(stayed, key=lambda one: one.mean)
     return Verdict(kind, sampled.basis, 0, _no_better(kind, best, judged, sampled), *how, *_numbers(best))
 
 
@@ -118,6 +125,10 @@ def _gain(one: Judged) -> str:
 
 def _p(one: Judged, looks: int) -> str:
     return f"p {one.p:.2g} over {_checkpoints(looks)}"
+
+
+def _evaluations(number: int) -> str:
+    return "1 evaluation" if number == 1 else f"{number} evaluations"
 
 
 def _checkpoints(number: int) -> str:

@@ -145,7 +145,7 @@ def test_killed_at_any_message_and_resumed(whole, tiny, tmp_path, messages):
     assert not list(tmp_path.rglob("*.partial"))
 
 
-@pytest.mark.parametrize("steps", [3, 9])
+@pytest.mark.parametrize("steps", [3, pytest.param(9, marks=pytest.mark.long)])
 def test_resumed_elsewhere_from_the_published_state_alone(whole, tiny, tmp_path, steps):
     """As after the loss of a machine: states and checkpoints come back by the job's steps."""
     result, recorder, _ = whole
@@ -180,6 +180,7 @@ def copy(source, target):
             (target / file.relative_to(source)).write_bytes(file.read_bytes())
 
 
+@pytest.mark.long
 def test_paused_in_a_rung_and_resumed(whole, tiny, tmp_path):
     result, recorder, _ = whole
     first = ListRecorder()
@@ -193,6 +194,7 @@ def test_paused_in_a_rung_and_resumed(whole, tiny, tmp_path):
     assert (3,) in second.all("dropped")
 
 
+@pytest.mark.long
 def test_a_damaged_state_is_noticed_and_the_one_before_is_used(whole, tiny, tmp_path):
     result, _, _ = whole
     with pytest.raises(RunCancelled):
@@ -238,6 +240,7 @@ def test_a_budget_is_that_of_all_arms_together(tiny, tmp_path):
     json.dumps([one._asdict() for one in result.arms])
 
 
+@pytest.mark.long
 def test_an_early_end_of_one_arm_lets_the_rung_go_on(tiny, tmp_path):
     config = config_of(tiny, early_stop=True, early_stop_evals=2, learning_rate=1e-9, controls=(), n_seeds=2)
     config = config.model_copy(update={"n_epochs": 40})

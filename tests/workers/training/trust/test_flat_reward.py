@@ -3,11 +3,14 @@
 import pytest
 
 from graders import Failure, FailureKind, Grade
-from tests.workers.training.support import FunctionGrader, ListRecorder, early_letters, make_config, make_rows
+from tests.workers.training.support import FunctionGrader, ListRecorder, make_config, make_rows
 from workers.training.base.errors import FlatReward, RunCancelled
+from workers.training.base.types import Completion, Group, Prompt
 from workers.training.loop import train
+from workers.training.trust.flat_reward import FlatStart
 
 ROWS = make_rows(*"abcdefgh")
+COMPLETION = Completion((5, 2), (-0.1, -0.2), text="no", finish_reason="stop")
 
 
 def go(sharp, folder, grade, should_stop=lambda: False, **changes):
@@ -18,6 +21,18 @@ def go(sharp, folder, grade, should_stop=lambda: False, **changes):
     return recorder
 
 
+def noted(grade, steps=4, **changes):
+    """A start that has seen steps of 8 prompts with 8 completions each; `grade` is told prompt and sample."""
+    config, start = make_config("m", **{"allow_flat_reward": False, **changes}), FlatStart()
+    for step in range(1, steps + 1):
+        groups = [
+            Group(Prompt(row, {}, (1,)), (COMPLETION,) * 8, tuple(grade(row, sample) for sample in range(8)))
+            for row in range(8)
+        ]
+        start.note(step, groups, config)
+    return start
+
+
 WORDS = {
     0.0: "All were wrong (reward 0)",
     1.0: "All were right (reward 1)",
@@ -26,9 +41,9 @@ WORDS = {
 
 
 @pytest.mark.parametrize("reward", WORDS)
-def test_256_completions_without_spread_fail_the_run_with_examples(sharp, tmp_path, reward):
+def test_256_completions_without_spread_fail_the_run_with_examples(reward):
     with pytest.raises(FlatReward) as caught:
-        go(sharp, tmp_path, lambda text, item: reward)
+        noted(lambda row, sample: Grade(reward))
     message = str(caught.value)
     assert caught.value.code == "flat_reward"
     assert "of 256 completions up to step 4" in message
@@ -36,43 +51,48 @@ def test_256_completions_without_spread_fail_the_run_with_examples(sharp, tmp_pa
     assert message.count(f"reward {reward:g}: ") == 3
 
 
-def test_rewards_that_differ_between_prompts_alone_are_told_so(sharp, tmp_path):
+def test_rewards_that_differ_between_prompts_alone_are_told_so():
     with pytest.raises(FlatReward, match=r"Rewards differ between prompts alone \(0 to 1\)"):
-        go(sharp, tmp_path, lambda text, item: float(item["answer"] in "abc"))
+        noted(lambda row, sample: Grade(float(row < 3)))
 
 
-def test_the_range_says_what_is_right(sharp, tmp_path):
+def test_the_range_says_what_is_right():
     with pytest.raises(FlatReward, match="All were right"):
-        go(sharp, tmp_path, lambda text, item: 5.0, reward_range=(0.0, 5.0))
+        noted(lambda row, sample: Grade(5.0), reward_range=(0.0, 5.0))
 
 
-def test_what_does_not_parse_is_shown_with_its_failure(sharp, tmp_path):
+def test_what_does_not_parse_is_shown_with_its_failure():
     failure = Grade(None, Failure(FailureKind.SAMPLE_PARSE, "no JSON"))
     with pytest.raises(FlatReward, match="reward 0, sample_parse_error"):
-        go(sharp, tmp_path, lambda text, item: failure)
+        noted(lambda row, sample: failure)
 
 
-def test_one_group_with_spread_is_enough_for_good(sharp, tmp_path):
+def test_one_group_with_spread_is_enough_for_good():
     lucky = iter([0.0] * 40 + [1.0])
-    assert max(go(sharp, tmp_path, lambda text, item: next(lucky, 0.0), n_epochs=6).history()) == 6
+    assert noted(lambda row, sample: Grade(next(lucky, 0.0)), steps=6).is_over
+
+
+def test_jitter_is_no_spread():
+    with pytest.raises(FlatReward, match="All got the same reward"):
+        noted(lambda row, sample: Grade(0.5 + 1e-5 * sample))
+
+
+def test_fewer_completions_say_nothing():
+    assert noted(lambda row, sample: Grade(0.0), steps=3).completions == 192
+
+
+def test_algorithms_that_compare_a_whole_step_learn_from_prompts_that_differ():
+    assert noted(lambda row, sample: Grade(float(row < 3)), algorithm="reinforce_pp").is_over
+
+
+def test_examples_name_rows_of_the_file_where_others_were_held_out():
+    group = Group(Prompt(0, {}, (1,), place=7), (COMPLETION,) * 256, (Grade(0.0),) * 256)
+    with pytest.raises(FlatReward, match=r"- row 8, reward 0: 'no'"):
+        FlatStart().note(1, [group], make_config("m", allow_flat_reward=False))
 
 
 def test_a_job_may_ask_to_go_on(sharp, tmp_path):
-    assert max(go(sharp, tmp_path, lambda text, item: 0.0, allow_flat_reward=True).history()) == 4
-
-
-def test_jitter_is_no_spread(sharp, tmp_path):
-    with pytest.raises(FlatReward, match="All got the same reward"):
-        go(sharp, tmp_path, lambda text, item: 0.5 + 1e-5 * early_letters(text, item))
-
-
-def test_fewer_completions_say_nothing(sharp, tmp_path):
-    go(sharp, tmp_path, lambda text, item: 0.0, n_epochs=3)
-
-
-def test_algorithms_that_compare_a_whole_step_learn_from_prompts_that_differ(sharp, tmp_path):
-    grade = {"grade": lambda text, item: float(item["answer"] in "abc"), "algorithm": "reinforce_pp"}
-    assert max(go(sharp, tmp_path, **grade).history()) == 4
+    assert max(go(sharp, tmp_path, lambda text, item: 0.0, allow_flat_reward=True, n_epochs=5).history()) == 5
 
 
 def test_without_validation_rows_the_bases_own_answers_to_training_rows_count(sharp, tmp_path):

@@ -100,6 +100,24 @@ def test_a_cliff_acts_only_beside_a_high_kl_and_at_first_mildly():
     assert told(Guard(), best, (10, far), config=free)[1] == "lower_rate"
 
 
+def test_what_is_given_up_sets_no_bar_for_what_comes():
+    """A reward that was had at a KL above the limit would else make every sound evaluation a fallen one."""
+    guard, sound = Guard(), [0.6, 0.4, 0.6, 0.6, 0.4, 0.5]
+    told(guard, (0, {"kl": 0.0, "rows": LOW}), (5, {"kl": 0.3, "rows": sound}))
+    assert told(guard, (10, {"kl": 3.0, "rows": HIGH})) == ["roll_back"]
+    assert told(guard, (15, {"kl": 1.1, "rows": sound}), (20, {"kl": 0.9, "rows": sound})) == [None, None]
+    assert guard.good_step == 20
+    warned = Guard()
+    told(warned, (5, {"kl": 3.0, "rows": HIGH}), config=make_config("m", guard="warn"))
+    assert warned.best == HIGH  # its weights stay
+
+
+def test_an_update_that_is_skipped_hides_no_kl_above_its_limit():
+    seen = {"is_finite": False, "kl": 3.0, "rows": LOW}
+    assert told(Guard(), (5, seen)) == ["roll_back"]
+    assert Guard().after(Seen(5, TOTAL, 2.0, **seen), ACT).reason == "kl"
+
+
 def test_three_rows_show_no_cliff():
     best, far = {"kl": 0.3, "rows": HIGH[:3]}, {"kl": 1.5, "rows": LOW[:3]}
     assert told(Guard(), (5, best), (10, far), (15, far)) == [None] * 3

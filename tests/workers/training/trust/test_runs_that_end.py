@@ -6,7 +6,10 @@ import pytest
 
 from tests.workers.training.support import FunctionGrader, ListRecorder, make_config, make_rows
 from workers.training.base.errors import RunCancelled
+from workers.training.endings import Endings
 from workers.training.loop import train
+from workers.training.state import Progress, read_progress, write_progress
+from workers.training.trust.selection import Look
 
 ROWS, VALID = make_rows("one", "two", "three"), make_rows(*"abcdef")
 
@@ -51,3 +54,16 @@ def test_a_stopped_run_ends_where_it_would_have(tiny, tmp_path, stops):
     result, recorder = go(tiny, tmp_path / "stopped", 0.5)
     assert (result.steps, result.best.step) == (whole.steps, whole.best.step)
     assert recorder.history() == {step: row for step, row in told.history().items() if step > stops}
+
+
+@pytest.mark.parametrize(("is_given_up", "ended"), [(True, None), (False, "early_stop")])
+def test_what_the_guard_gave_up_makes_no_run_level(tmp_path, is_given_up, ended):
+    """A reward of 0.9 that was had by a wreck is no peak from which the run has fallen."""
+    looks = [Look(step, 0.1, (reward,) * 6) for step, reward in enumerate((0.1, 0.3, 0.9, 0.35, 0.4, 0.45))]
+    looks[2] = looks[2]._replace(is_given_up=is_given_up)
+    write_progress(tmp_path, Progress(step=5, looks=looks))
+    progress = read_progress(tmp_path)
+    assert progress.looks == looks
+    config = make_config("m", early_stop=True, early_stop_evals=4)
+    Endings(config, 40, ListRecorder()).end_if_level(progress)
+    assert progress.ended == ended

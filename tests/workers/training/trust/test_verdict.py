@@ -50,3 +50,20 @@ def test_nothing_graded_delivers_the_base():
     found = verdict([Look(0, 0.0, (None,) * 12), Look(5, 0.3, HIGH)], {0, 5}, UNSEEN, seed=1)
     assert (found.kind, found.step, found.gain, found.p) == ("not_distinguishable", 0, None, None)
     assert "no checkpoint has a graded answer" in found.sentence
+
+
+def test_what_the_guard_gave_up_is_a_look_but_no_checkpoint():
+    base, low = Look(0, 0.0, LOW), Look(10, 0.3, (0.25, 0.375) * 6)
+    wreck = Look(5, 4.0, HIGH, is_given_up=True)
+    found = verdict([base, wreck, low._replace(rows=LOW[:1] + low.rows[1:])], {0, 10}, UNSEEN, seed=1)
+    assert (found.looks, found.step) == (2, 10)
+    unclear = verdict([base, wreck, low._replace(rows=(0.0, 0.51) * 6)], {0, 10}, UNSEEN, seed=1)
+    assert (unclear.kind, unclear.gain) == ("not_distinguishable", pytest.approx(0.005))
+    assert "the best of 2 checkpoints, of step 10" in unclear.sentence
+
+
+def test_a_fall_that_was_given_up_is_no_worse_result():
+    fallen = Look(5, 4.0, LOW, is_given_up=True)
+    found = verdict([Look(0, 0.0, HIGH), fallen], {0}, UNSEEN, seed=1)
+    assert (found.kind, found.step, found.gain) == ("not_distinguishable", 0, None)
+    assert "the guard gave up what was measured at each of 1 evaluation" in found.sentence
