@@ -219,7 +219,7 @@ def finish_succeeded(
     job = move(db, claim.job_id, "succeeded", claim=claim, **outcome, **OVER)
     events.append(db, job.id, "model", f"New fine-tuned model created: {fine_tuned_model}")
     data = {"verdict": verdict} if verdict else None
-    events.append(db, job.id, "succeeded", "The job has successfully completed", data=data)
+    events.append(db, job.id, "succeeded", "The job has successfully completed", data=data, is_metrics=False)
     webhooks.emit(db, job.project_id, "fine_tuning.job.succeeded", job.id)
     return job
 

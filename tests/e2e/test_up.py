@@ -268,7 +268,7 @@ def test_a_database_that_hangs_is_told_in_time(service: Service) -> None:
 def test_a_training_survives_the_death_of_its_database(service: Service, tmp_path: Path) -> None:
     with service.client() as client:
         uploaded = client.files.create(file=write_rows(tmp_path / "train.jsonl"), purpose="fine-tune")
-        method = {"grader": GRADER, "hyperparameters": hyperparameters(n_epochs=12)}
+        method = {"grader": GRADER, "hyperparameters": hyperparameters(n_epochs=12, early_stop=False)}
         job = client.fine_tuning.jobs.create(
             model="tiny",
             training_file=uploaded.id,

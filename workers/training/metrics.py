@@ -102,8 +102,11 @@ def evaluation_metrics(found: Evaluation, judged: Judged | None) -> dict[str, fl
             names.OVER_BASE_HIGH: judged.high,
             names.OVER_BASE_P: judged.p,
         }
-    if "valid" in found.groups:
-        values |= _split_metrics("valid", found.groups["valid"])
+    for split, groups in found.groups.items():
+        if split == "valid":
+            values |= _split_metrics(split, groups)
+        else:
+            values |= _usage_metrics(split, [grade for group in groups for grade in group.grades])
     return values
 
 

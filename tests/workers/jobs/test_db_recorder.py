@@ -349,7 +349,7 @@ def test_the_verdict_is_in_the_job_its_last_event_and_every_checkpoint(
     assert (told["kind"], told["step"], told["p"]) == ("better_unseen", 2, 1 / 32)
     events = db.scalars(select(JobEvent).order_by(JobEvent.seq)).all()
     assert told["sentence"] in [event.message for event in events]
-    assert events[-1].data == {"verdict": told}
+    assert (events[-1].type, events[-1].data) == ("message", {"verdict": told})
     rows = db.scalars(select(CheckpointRow).order_by(CheckpointRow.step))
     assert [(row.trust or {})["p"] for row in rows] == [0.5, 1 / 32, pytest.approx(0.66, abs=0.1)]
 

@@ -101,7 +101,8 @@ def test_a_judge_grades_a_training_and_its_tokens_are_told(
     assert used["prompt_tokens"] == 10 * used["completion_tokens"] > 0
     assert job.usage_metrics["training_seconds"] > 0
     steps = db.scalars(select(JobMetrics.values).where(JobMetrics.job_id == job.id)).all()
-    told = [v.get(f"usage/{split}/prompt_tokens/judge", 0) for v in steps for split in ("train", "valid")]
+    splits = ("train", "valid", "fresh", "greedy")
+    told = [v.get(f"usage/{split}/prompt_tokens/judge", 0) for v in steps for split in splits]
     assert sum(told) == used["prompt_tokens"]
     event = db.scalars(select(JobEvent.data).where(JobEvent.job_id == job.id, JobEvent.key == "step-1")).one()
     assert event["usage"]["graders"][0]["model"] == "judge"

@@ -119,15 +119,16 @@ def test_the_next_step_is_graded_while_this_one_is_updated(sharp, tmp_path, monk
 def test_what_fails_in_the_background_ends_the_run_with_its_error(sharp, tmp_path, monkeypatch):
     calls = iter(range(10**6))
 
-    def fails_on_the_third(*args):
-        if next(calls) == 2:
-            raise RuntimeError("the third call")
+    def fails_on_the_fourth(*args):
+        """The first call is the base's evaluation, the fourth is made beside the update of step 2."""
+        if next(calls) == 3:
+            raise RuntimeError("the fourth call")
         return sample_groups(*args)
 
-    monkeypatch.setattr(collector_module, "sample_groups", fails_on_the_third)
+    monkeypatch.setattr(collector_module, "sample_groups", fails_on_the_fourth)
     recorder = ListRecorder()
     config = make_config(sharp, async_steps=1, n_epochs=3, eval_interval=100)
-    with pytest.raises(RuntimeError, match="the third call"):
+    with pytest.raises(RuntimeError, match="the fourth call"):
         train(config, make_rows(*"abcd"), [], FunctionGrader(early_letters), recorder, tmp_path)
     assert [step for step, _, _ in recorder.all("metrics")] == [0, 1]
     assert sampling_threads() == []
