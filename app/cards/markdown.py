@@ -135,7 +135,8 @@ def _controls(card: Mapping[str, Any]) -> Iterator[str]:
     if card["controls"]:
         yield "## Controls"
         yield ""
-        yield from _table(("what", "value"), list(_flat(card["controls"])))
+        columns = sorted({name for each in card["controls"] for name in each})
+        yield from _table(columns, [[each.get(name) for name in columns] for each in card["controls"]])
 
 
 def _spent(card: Mapping[str, Any]) -> Iterator[str]:

@@ -81,16 +81,18 @@ class FrontierPoint(BaseModel):
     kept: bool
 
     @classmethod
-    def of(cls, point: Point) -> FrontierPoint:
+    def of(cls, point: Point, tuned: str | None) -> FrontierPoint:
+        """`tuned` is the name of the job's model, which the delivered checkpoint has."""
         row = point.checkpoint
+        name = tuned if point.is_delivered and tuned else row.model_name
         return cls(
             step=row.step,
             checkpoint_id=row.id,
-            fine_tuned_model_checkpoint=row.model_name,
+            fine_tuned_model_checkpoint=name,
             kl=row.kl,
             kl_low=point.kl.low,
             kl_high=point.kl.high,
-            reward=row.valid_reward,
+            reward=row.valid_reward if row.valid_reward is not None else (row.trust or {}).get("reward"),
             reward_over_base=point.gain,
             reward_over_base_low=point.gain_interval.low,
             reward_over_base_high=point.gain_interval.high,
@@ -111,4 +113,7 @@ class Frontier(BaseModel):
 
     @classmethod
     def holding(cls, job: Job, points: Sequence[Point]) -> Frontier:
-        return cls(fine_tuning_job_id=job.id, points=[FrontierPoint.of(point) for point in points])
+        return cls(
+            fine_tuning_job_id=job.id,
+            points=[FrontierPoint.of(point, job.fine_tuned_model) for point in points],
+        )

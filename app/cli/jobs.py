@@ -189,6 +189,7 @@ def _print_job(job: FineTuningJob) -> None:
         "Validation file": job.validation_file,
         "Created": when(job.created_at),
         "Finished": when(job.finished_at),
+        "Verdict": (as_sent(job).get("verdict") or {}).get("sentence"),
         "Error": job.error.message if job.error and job.error.message else None,
     }
     for name, value in facts.items():

@@ -32,6 +32,7 @@ CURVES = (
     names.LOSS.format(split="full_valid"),
     names.ACCURACY.format(split="train"),
     names.ACCURACY.format(split="full_valid"),
+    names.GUARD_ACTIONS,
 )
 
 

@@ -111,6 +111,7 @@ def _message(step: int, total_steps: int, known: Numbers) -> str:
     parts = {
         "train mean reward": names.REWARD_MEAN,
         "full validation mean reward": names.VALID_REWARD_MEAN,
+        "fresh mean reward": names.FRESH_REWARD_MEAN,
         "full validation mean parse error": names.PARSE_ERROR_SHARE.format(split="valid"),
     }
     told = [f"{label}={known[name]:.2f}" for label, name in parts.items() if name in known]

@@ -101,8 +101,13 @@ class Measuring:
         )
         greedy = found.reward("greedy")
         checkpoint.extra.update(drift.extra())
+        reward = found.reward(found.judging)
         checkpoint.extra.update(
-            {"basis": self._evaluator.basis, "greedy_reward": greedy.mean if greedy else None}
+            {
+                "basis": self._evaluator.basis,
+                "reward": reward.mean if reward else None,
+                "greedy_reward": greedy.mean if greedy else None,
+            }
         )
         if last is not None:
             checkpoint.extra.update({"p": last.p, "low": last.low, "high": last.high})

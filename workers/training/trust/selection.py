@@ -96,9 +96,9 @@ def judge(looks: Sequence[Look], seed: int) -> list[Judged]:
     n = there.sum(axis=1)
     mean = flat.sum(axis=1) / n
     stderr = _standard_errors(flat, there, mean, n)
-    signs = _signs(flat, seed)
-    p = _adjusted(_statistics(flat, signs))
-    reach = _reach(np.where(there, flat - mean[:, None], 0.0), signs, n) * stderr
+    p = _adjusted(_statistics(flat, _signs(flat, seed)))
+    centred = np.where(there, flat - mean[:, None], 0.0)
+    reach = _reach(centred, _signs(centred, seed), n) * stderr
     return [
         Judged(
             look.step,

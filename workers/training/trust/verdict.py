@@ -75,6 +75,9 @@ def verdict(looks: Sequence[Look], kept: Collection[int], sampled: Sampled, seed
         said = _better(chosen, len(judged), sampled)
         return Verdict(kind, sampled.basis, chosen.step, said, *how, *_numbers(chosen), chosen.kl)
     kind = "worse" if is_worse(looks, seed) else "not_distinguishable"
+    if len(looks) == 1:
+        said = "Not distinguishable from the base: no checkpoint was made. The base is delivered."
+        return Verdict(kind, sampled.basis, 0, said, *how)
     if not judged:
         said = (
             "Not distinguishable from the base: no checkpoint has a graded answer to a row that the base has"

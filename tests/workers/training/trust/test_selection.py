@@ -91,6 +91,17 @@ def test_intervals_hold_the_true_gain_of_all_looks_together():
     assert max(low, high) <= 30  # one-sided 5 %, of five looks together
 
 
+@pytest.mark.parametrize("zeros", [0.1, 0.5])
+def test_bounds_hold_where_many_rows_do_not_change(zeros):
+    rng = np.random.default_rng(13)
+    missed = 0
+    for _ in range(300):
+        changes = np.where(rng.random(24) < zeros, 0.0, rng.normal(0.4, 0.3, 24))
+        (found,) = judge(looks(np.zeros(24), changes), seed=1)
+        missed += found.low > 0.4 * (1 - zeros)
+    assert missed <= 27  # one-sided 5 % are 15, and skewed differences a little more
+
+
 @given(
     st.lists(st.lists(st.floats(0, 1), min_size=6, max_size=6), min_size=2, max_size=6),
     st.integers(0, 2**31 - 1),
