@@ -21,11 +21,6 @@ from methods.train_config import TrainConfig
 from workers.training.base.types import Action
 from workers.training.trust.symptoms import Symptoms
 
-CANARY_FACTOR = 1.5
-"""Times `guard_canary` that the canary's loss may rise before the guard acts: up to `guard_canary` a
-checkpoint may be delivered, and a run may pass it for a while. In eight sound runs at "auto" the largest rise
-was 0.72 nats per token, measured with two small models; a delivered one of 0.64 had lost 1.1 on other texts.
-"""
 WARNING_SHARE = 0.5
 """Share of the limit from which on the KL counts as high. In the trial of the module's docstring a KL above 1
 was in all 51 collapsed runs, and in 16 of the 27 sound ones: too many to act on it alone.
@@ -131,7 +126,7 @@ class Guard:
         self.has_updated |= seen.is_finite and seen.step > 0
         best = self.best
         is_level = self._judge(seen.rows)
-        alarm = self._alarm(seen, CANARY_FACTOR * config.guard_canary)
+        alarm = self._alarm(seen, config.guard_canary)
         if alarm is not None:
             action = self._respond(seen, alarm, config)
             if action is not None and action.gives_up_weights:
@@ -140,7 +135,7 @@ class Guard:
         if seen.kl is not None:
             self.warned = []
             is_near = seen.kl < WARNING_SHARE * seen.limit
-            remembers = (seen.canary or 0.0) <= config.guard_canary
+            remembers = (seen.canary or 0.0) < WARNING_SHARE * config.guard_canary
             if is_level and seen.rows is not None and is_near and remembers:
                 self.good_step = seen.step
         return None
