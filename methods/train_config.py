@@ -167,8 +167,8 @@ class TrainConfig(RunConfig):
     guard_kl_share: Annotated[float, Field(gt=0), Hyperparameter()] = 2.0
     """The same as a multiple of the base's entropy per token. The lower of both counts, from 0.5 on."""
     guard_canary: Annotated[float, Field(gt=0), Hyperparameter()] = 0.75
-    """Nats per token that the loss on the canary may rise before the guard acts. In eight sound runs at "auto"
-    the largest rise was 0.72; with 0.5 the best checkpoints of a rare task (reward 0.97) gave way to 0.42."""
+    """Nats per token that the loss on the canary may rise before the guard acts. In eight sound runs at
+    "auto" the largest rise was 0.72; with 0.5 the best of a rare task, a reward of 0.97, gave way to 0.42."""
     guard_rollbacks: Annotated[int, Field(ge=0, le=100), Hyperparameter()] = 3
     """Times that the guard rolls back before it ends the run."""
     n_seeds: Annotated[int, Field(ge=1, le=16), Hyperparameter()] = 1

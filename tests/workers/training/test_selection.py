@@ -25,7 +25,7 @@ def test_the_base_the_best_and_the_one_to_deliver_are_kept():
 
 def test_a_model_that_forgot_is_not_delivered_where_the_guard_acts():
     saved = [checkpoint(0), checkpoint(2), checkpoint(4)]
-    saved[1].extra["canary_over_base"], saved[2].extra["canary_over_base"] = 0.5, 0.51
+    saved[1].extra["canary_over_base"], saved[2].extra["canary_over_base"] = 0.75, 0.76
     assert list(deliverable(saved, make_config("m", guard="act"))) == [0, 2]
     assert list(deliverable(saved, make_config("m", guard="warn"))) == [0, 2, 4]
 
