@@ -23,13 +23,13 @@ def source_of(name: ModelName) -> Path:
     folders = {
         "nano": ROOT / "workers" / "models" / "cherry_nano",
         "stories": SHARED / "models" / "stories260k",
-        "smollm2": Path(os.environ.get("CHERRY_SMOLLM2", SHARED / "models" / "smollm2-135m")),
+        "smollm2": Path(os.environ.get("SMOLLM2_MODEL", SHARED / "models" / "smollm2-135m")),
     }
     folder = folders[name]
     if not (folder / "config.json").exists():
         raise ModelMissing(
             f"There is no model in {folder}. CHERRY_SHARED names the folder of shared models,"
-            " CHERRY_SMOLLM2 that of SmolLM2-135M-Instruct."
+            " SMOLLM2_MODEL that of SmolLM2-135M-Instruct."
         )
     return folder
 

@@ -374,6 +374,10 @@ def test_the_schema_marks_our_own_operations(server_url: str) -> None:
         "/v1/fine_tuning/card_keys",
         "/v1/fine_tuning/jobs/{job_id}/card",
         "/v1/fine_tuning/jobs/{job_id}/frontier",
+        "/v1/fine_tuning/jobs/preflight",
+        "/v1/fine_tuning/preflights",
+        "/v1/fine_tuning/preflights/{preflight_id}",
+        "/v1/fine_tuning/preflights/{preflight_id}/cancel",
     }
 
 

@@ -264,7 +264,7 @@ def test_states_hold_no_pickle(tiny, tmp_path):
     go(config_of(tiny), tmp_path)
     assert {path.suffix for path in tmp_path.glob("state_*/*")} == {".safetensors", ".json"}
     progress = json.loads(next(tmp_path.glob("state_*/progress.json")).read_text())
-    assert [len(rows) for _, _, rows in progress["looks"]] == [33] * len(progress["looks"])
+    assert [len(rows) for _, _, rows, *_ in progress["looks"]] == [33] * len(progress["looks"])
 
 
 def test_states_in_reserve_keep_the_checkpoints_they_need(tiny, tmp_path):
@@ -275,7 +275,7 @@ def test_states_in_reserve_keep_the_checkpoints_they_need(tiny, tmp_path):
     folder, faults = newest_state(tmp_path, read_manifest(tmp_path / "state_000004")["belongs_to"])
     assert (folder.name, faults) == ("state_000004", [])
     for step in saved_steps(tmp_path):
-        kept = state._read_progress(tmp_path / f"state_{step:06d}").kept
+        kept = state.read_progress(tmp_path / f"state_{step:06d}").kept
         assert all(read_manifest(checkpoint.folder) for checkpoint in kept)
 
 
