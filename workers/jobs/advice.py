@@ -177,7 +177,7 @@ def _no_gain(history: Sequence[Step], config: TrainConfig) -> str:
     """Says how the best checkpoint did, and whether the policy moved, or learnt its rows alone."""
     best = max(_gains(history), key=lambda gain: gain.mean, default=None)
     seen = f"The best checkpoint, of step {best.step}, gained {best}." if best else "None was validated."
-    if all(step.number == 0 for step in history):
+    if history and all(step.number == 0 for step in history):
         return "The run ended before its first step: give it a larger budget."
     moved = _series(history, names.KL_PROBE_MEAN)
     if moved and moved[-1] <= HARDLY_MOVED:
