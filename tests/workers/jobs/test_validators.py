@@ -60,6 +60,11 @@ def checking() -> set[int]:
     return {each.pid for each in found if "workers.jobs.fork_server" in " ".join(each.cmdline())}
 
 
+def newest(pids: set[int]) -> int:
+    """The process that began last; numbers of processes begin anew when they are used up."""
+    return max(pids, key=lambda pid: psutil.Process(pid).create_time())
+
+
 @contextmanager
 def validating(stopping: threading.Event) -> Iterator[threading.Thread]:
     """A worker that validates until nothing is left, or until it is told to stop."""
@@ -157,7 +162,7 @@ def test_a_child_that_is_killed_again_and_again_fails_the_job_with_the_reason(
     with validating(threading.Event()) as worker:
         for attempt in (1, 2, 3):
             wait_for(partial(is_rendering, job.id, attempt), what=f"attempt {attempt}")
-            os.kill(max(checking()), signal.SIGKILL)  # the newest process is the child
+            os.kill(newest(checking()), signal.SIGKILL)  # which is the child
         wait_for(lambda: not worker.is_alive(), what="the end")
     assert fresh(db, job).status == "failed"
     assert job.error == {

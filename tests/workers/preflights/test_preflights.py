@@ -24,7 +24,7 @@ from app.preflights.models import Preflight
 from methods.train_config import TrainConfig
 from tests.e2e.service import wait_for
 from tests.factories import make_tenant
-from tests.workers.jobs.test_validators import NEVER_ENDS, checking, make_templated
+from tests.workers.jobs.test_validators import NEVER_ENDS, checking, make_templated, newest
 from tests.workers.rows import GRADER, SHORT, data_rows, make_file, make_job
 from workers.jobs.validators import Validations, _claim_next, validate_all
 from workers.preflights.attempt import FileChecks, train_or_sample_next
@@ -167,7 +167,7 @@ def test_a_child_that_is_killed_again_and_again_fails_it_and_a_cancel_ends_anoth
     with working(threading.Event()) as worker:
         for attempt in (1, 2, 3):
             wait_for(partial(is_rendering, attempt), what=f"attempt {attempt}")
-            os.kill(max(checking()), signal.SIGKILL)  # the newest process is the child
+            os.kill(newest(checking()), signal.SIGKILL)  # which is the child
         wait_for(lambda: not worker.is_alive(), what="the end")
     assert row(doomed.id).status == "failed"
     assert row(doomed.id).error == {
