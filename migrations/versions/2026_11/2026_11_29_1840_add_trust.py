@@ -1,7 +1,7 @@
-"""Run cards, and the keys that sign them.
+"""What says what a result is worth: verdicts, canaries, run cards and the keys that sign them.
 
 Revision ID: 8c1e5a7d2f60
-Revises: 7c41d9e0b6a8
+Revises: 2f6b8c0d4e91
 Create Date: 2026-11-29 18:40
 """
 
@@ -12,13 +12,16 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "8c1e5a7d2f60"
-down_revision = "7c41d9e0b6a8"
+down_revision = "2f6b8c0d4e91"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
+    op.add_column("jobs", sa.Column("verdict", postgresql.JSONB(none_as_null=True)))
+    op.add_column("jobs", sa.Column("canary_file", sa.String()))
+    op.add_column("checkpoints", sa.Column("trust", postgresql.JSONB(none_as_null=True)))
     op.create_table(
         "card_keys",
         sa.Column("id", sa.String(), nullable=False),
@@ -53,3 +56,6 @@ def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
     op.drop_table("run_cards")
     op.drop_table("card_keys")
+    op.drop_column("checkpoints", "trust")
+    op.drop_column("jobs", "canary_file")
+    op.drop_column("jobs", "verdict")
