@@ -107,8 +107,10 @@ def test_a_judge_grades_a_training_and_its_tokens_are_told(
     event = db.scalars(select(JobEvent.data).where(JobEvent.job_id == job.id, JobEvent.key == "step-1")).one()
     assert event["usage"]["graders"][0]["model"] == "judge"
     assert event["model_graders_token_usage"]["judge"]["train_prompt_tokens"] > 0
-    reasons = db.scalars(select(Rollout.reason).where(Rollout.job_id == job.id)).all()
-    assert set(reasons) == {"reads: fine"}
+    grades = db.execute(
+        select(Rollout.reason, Rollout.failure, Rollout.failure_message).where(Rollout.job_id == job.id)
+    )
+    assert set(map(tuple, grades)) == {("reads: fine", None, None)}
 
 
 @pytest.mark.long
