@@ -22,16 +22,16 @@ def after(config, *kls, entropy=1.0):
 def test_by_hand():
     controller = after(config_of(), 0.8)
     assert controller.slow == pytest.approx(1.02)  # 1 + 0.1 x 0.2, the error clipped
-    assert controller.fast == pytest.approx(4.0)  # twice the target, squared
+    assert controller.fast == pytest.approx(4.0**3)  # four times half the target
     controller.after(0.42, 1.0, config_of())
     assert controller.slow == pytest.approx(1.02 * (1 + 0.1 * 0.05))
-    assert controller.fast == pytest.approx(1.05**2)
+    assert controller.fast == pytest.approx(2.1**3)
 
 
 @pytest.mark.parametrize(
     ("changes", "kls"),
     [
-        pytest.param({}, (0.1, 0.39, 0.0), id="below the target"),
+        pytest.param({}, (0.1, 0.2, 0.0), id="below half the target"),
         pytest.param({"kl_target": 0.0}, (5.0, 9.0), id="no target"),
         pytest.param({"beta": 0.0}, (5.0, 9.0), id="beta 0"),
         pytest.param({}, (None, math.nan, math.inf), id="nothing measured"),
@@ -79,9 +79,8 @@ def test_a_short_run_is_held_near_its_target_and_a_long_one_at_it():
     free = run(config_of(kl_target=0.0), 40)
     held = run(config_of(), 40)
     assert free[-1] > 1.3
-    assert max(held) < 0.4 * 2
-    assert held[-1] < 0.4 * 1.7
-    settled = run(config_of(), 2000)[-1000:]
+    assert max(held) < 0.4
+    settled = run(config_of(), 2000, pull=0.1)[-1000:]
     assert max(settled) - min(settled) < 0.01  # it does not swing
     assert settled[-1] == pytest.approx(0.4, rel=0.05)
 
@@ -89,4 +88,4 @@ def test_a_short_run_is_held_near_its_target_and_a_long_one_at_it():
 def test_a_noisy_measurement_does_not_make_it_swing():
     noisy = run(config_of(), 2000, noise=lambda step: 1.2 if step % 2 else 0.8)
     assert max(noisy[-500:]) < 0.5
-    assert min(noisy[-500:]) > 0.35
+    assert min(noisy[-500:]) > 0.33
