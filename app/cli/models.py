@@ -30,10 +30,13 @@ def add(
 
     folders.check_model_folder(folder.absolute())
     untried = folders.try_model_folder(folder.absolute())
+    told = None if untried else folders.try_engine(folder.absolute())
     with open_database(data) as db:
         models.add_base_model(db, name, folder.absolute())
     if untried:
         console.print(f"The chat template was not tried: {untried}.", markup=False, soft_wrap=True)
+    if told:
+        console.print(told, markup=False, soft_wrap=True)
     console.print(f"Added {name}.", markup=False)
 
 

@@ -52,3 +52,22 @@ def try_model_folder(
     if fault is not None:
         raise BaseModelInvalid(f"{folder} cannot be used: {fault.rstrip('.')}.")
     return None
+
+
+def try_engine(folder: Path, limits: ChildLimits = TRIAL, command: Sequence[str] = COMMAND) -> str | None:
+    """Tries in a child process whether the training engine computes a model of this config rightly.
+
+    Returns what an operator should know: that the model takes the general path and why, or why nothing could
+    be tried; None where there is nothing to say. Raises `BaseModelInvalid`.
+    """
+    try:
+        found = inspect_in_child("engine", limits=limits, command=command, folder=str(folder))
+    except InspectionError as problem:
+        return f"The engine was not tried with this model: {problem}"
+    if found["fault"] is not None:
+        raise BaseModelInvalid(f"{folder} cannot be trained: {found['fault'].rstrip('.')}.")
+    if found["untried"] is not None:
+        return f"The engine was not tried with this model: {found['untried']}."
+    if found["reason"] is not None:
+        return f"Path: general, because {found['reason']} Training is right, and takes more time and memory."
+    return None

@@ -19,7 +19,12 @@ def model(folder: str) -> dict[str, Any]:
     return found
 
 
-INSPECTIONS: dict[str, Inspection] = {"torch": torch, "model": model}
+def engine(folder: str) -> dict[str, Any]:
+    found: dict[str, Any] = importlib.import_module("workers.inspect.engine").inspect(folder)
+    return found
+
+
+INSPECTIONS: dict[str, Inspection] = {"torch": torch, "model": model, "engine": engine}
 """Each loads its module when it is called, so that a library that is missing is told like any other fault."""
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
 from methods.model_files.configs import TEMPLATE, TOKENIZER_CONFIG
 
@@ -35,7 +35,8 @@ def _config_fault(folder: str) -> str | None:
         config = AutoConfig.from_pretrained(folder, **FROM_HERE)
     except Exception as problem:  # the values are whatever somebody has written
         return f"config.json is none that transformers can read: {_said(problem)}"
-    if type(config) not in AutoModelForCausalLM._model_mapping:
+    mappings = (AutoModelForCausalLM._model_mapping, AutoModelForImageTextToText._model_mapping)
+    if not any(type(config) in mapping for mapping in mappings):
         return f"config.json says '{config.model_type}', which is no causal language model"
     return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,16 +36,19 @@ def model_folder(name: str, model: Model | None, scratch: Path) -> Path:
 
 
 def model_shape(name: str, folder: Path) -> ModelShape:
-    """Returns what a model's config.json says of its size; multimodal models say it of their text part.
+    """Returns what a model's config says of its size; multimodal models say it of their text part.
 
     Raises `JobInvalid`.
     """
+    from workers.training.model.shape import read_shape
+
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        text = config.get("text_config", config)
-        return ModelShape(int(text["hidden_size"]), int(text["max_position_embeddings"]))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as problem:
-        message = f"The config.json of the model {name} cannot be used: {problem!r}."
+        return ModelShape(*read_shape(folder))
+    except MemoryError:
+        raise
+    except Exception as problem:  # its values are whatever somebody has written
+        said = f"{type(problem).__name__}: {str(problem)[:500]}"
+        message = f"The config.json of the model {name} cannot be used: {said}."
         raise JobInvalid("model_invalid", message, "model") from None
 
 

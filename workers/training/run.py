@@ -22,8 +22,9 @@ from workers.training.keeper import Keeper
 from workers.training.measures.drift import Drift, DriftMeter
 from workers.training.measures.measuring import Measured, Measuring, count_spent
 from workers.training.metrics import Clock, total_usage_metrics
+from workers.training.model.adapter import what_is_adapted
 from workers.training.model.policy import Policy
-from workers.training.passes.forward import why_padded
+from workers.training.passes.path import why_general
 from workers.training.prompts import make_prompts
 from workers.training.recorders import Silent
 from workers.training.result import RunResult
@@ -177,8 +178,18 @@ class Run:
             self._take_over(self.arm.base)
         else:
             self.finish(0, {}, Clock(self.recorder))
-            if (reason := why_padded(self.policy.model)) is not None:
-                self.recorder.note("warn", f"Training takes more time and memory with this model: {reason}")
+            self._tell_of_the_model()
+
+    def _tell_of_the_model(self) -> None:
+        """Tells what a person would not expect: a path that takes more time, layers without an adapter."""
+        longest = max(len(prompt.tokens) for prompt in (*self.train_prompts, *self.valid_prompts))
+        reach = min(longest + self.config.max_completion_tokens, self.policy.context)
+        if (reason := why_general(self.policy.model, reach)) is not None:
+            self.recorder.note(
+                "info", f"Path: general, because {reason} It is right, and takes more time and memory."
+            )
+        if (said := what_is_adapted(self.policy.adapted)) is not None:
+            self.recorder.note(*said)
 
     def _take_over(self, base: Base) -> None:
         self.progress.looks = [base.look]

@@ -25,7 +25,7 @@ from workers.training.losses import policy_loss, value_loss
 from workers.training.model.grammar import Grammar
 from workers.training.model.policy import VALUE_HEAD, Policy
 from workers.training.model.sharding import clip_gradients
-from workers.training.passes.forward import completion_states, per_completion, token_logprobs
+from workers.training.passes.forward import completion_states, output_head, per_completion, token_logprobs
 from workers.training.passes.packing import Batch, PackedCompletion, make_batches
 from workers.training.rewards import Rewards
 from workers.training.update_metrics import UpdateMetrics, add_totals
@@ -181,9 +181,7 @@ def reference_logprobs(policy: Policy, batch: Batch, temperature: float) -> Tens
     """Returns the log-probability of each completion token under the starting policy, (N,), nats."""
     with policy.reference() as model:
         states = completion_states(model, batch)
-        return token_logprobs(
-            states, model.get_output_embeddings(), batch.targets, temperature, batch.allowed
-        )[0]
+        return token_logprobs(states, output_head(model), batch.targets, temperature, batch.allowed)[0]
 
 
 def _before_update(policy: Policy, batch: Batch, config: TrainConfig) -> _Before:
@@ -197,7 +195,7 @@ def _before_update(policy: Policy, batch: Batch, config: TrainConfig) -> _Before
         return _Before(ref_logprobs, None, None)
     with torch.no_grad():
         states = completion_states(policy.model, batch)
-        head = policy.model.get_output_embeddings()
+        head = output_head(policy.model)
         logprobs, _ = token_logprobs(states, head, batch.targets, config.temperature, batch.allowed)
         values = None if policy.value_head is None else policy.value_head(states)
         return _Before(ref_logprobs, logprobs, values)
@@ -273,7 +271,7 @@ def _forward_backward(
     """Adds the gradient of one forward pass."""
     batch = micro_batch.batch
     states = completion_states(policy.model, batch)
-    head = policy.model.get_output_embeddings()
+    head = output_head(policy.model)
     logprobs, entropy = token_logprobs(states, head, batch.targets, config.temperature, batch.allowed)
     if micro_batch.old_logprobs is None:
         micro_batch.old_logprobs = logprobs.detach()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from workers.training.base.types import Completion, Prompt
-from workers.training.passes.forward import PackedCompletion, completion_states, make_batches
+from workers.training.passes.forward import PackedCompletion, completion_states, make_batches, output_head
 from workers.training.passes.token_logprobs import LOGIT_BYTES
 from workers.tuning.examples import Example, Pair
 
@@ -53,7 +53,7 @@ def score(model: Any, examples: Sequence[Example], micro_batch_tokens: int, aliv
             [learned for i in batch.indices for learned in examples[i].is_learned[1:]], device=device
         )
         states = completion_states(model, batch)[is_learned]
-        logprobs, correct = _read(states, model.get_output_embeddings(), batch.targets[is_learned])
+        logprobs, correct = _read(states, output_head(model), batch.targets[is_learned])
         lengths = [sum(examples[i].is_learned) for i in batch.indices]
         found_by_batch = zip(
             batch.indices, torch.split(logprobs, lengths), torch.split(correct, lengths), strict=True

@@ -25,6 +25,7 @@ from workers.training.checkpoints import make_checkpoint
 from workers.training.keeper import Keeper
 from workers.training.measures.drift import DriftMeter
 from workers.training.metrics import Clock
+from workers.training.model.adapter import what_is_adapted
 from workers.training.model.policy import Policy
 from workers.training.result import RunResult
 from workers.training.state import Progress, fingerprint
@@ -266,6 +267,8 @@ class TuneRun:
 
     def _resume(self) -> None:
         if self.keeper.resume() is None:
+            if (said := what_is_adapted(self.policy.adapted)) is not None:
+                self.recorder.note(*said)
             return
         self._resumed_step = self.progress.step
         for group in self.optimizer.param_groups:

@@ -4,8 +4,9 @@ They compute losses and gradients and make the updates; the order of the example
 validations and checkpoints are ours (run.py). The model they are given is the policy's own, with its adapter
 in place, so that to them it is a model some of whose weights are trained. Departures from TRL's defaults: no
 dropout, no decay, no bf16 autocast (the policy knows its arithmetic), no truncation (validation refuses what
-is too long), and for dpo the reference's log-probabilities are computed once, before the first update, when
-the policy still is the reference.
+is too long), no balance loss of routers where TRL does not find the number of experts (Granite MoE), and for
+dpo the reference's log-probabilities are computed once, before the first update, when the policy still is the
+reference.
 """
 
 from __future__ import annotations
@@ -176,9 +177,17 @@ def _arguments(
         "disable_tqdm": True,
         "dataloader_pin_memory": policy.device.type != "cpu",
     }
+    if _lacks_experts(policy.model):
+        shared["router_aux_loss_coef"] = 0.0
     if config.method == "supervised":
         return SFTConfig(**shared)
     return DPOConfig(**shared, beta=config.beta, precompute_ref_log_probs=True)
+
+
+def _lacks_experts(model: Any) -> bool:
+    """Says whether TRL would look in vain for the number of experts, which a router's balance loss needs."""
+    config = model.config.get_text_config(decoder=True)
+    return hasattr(config, "router_aux_loss_coef") and not hasattr(config, "num_experts")
 
 
 def _dataset(examples: Sequence[Example] | Sequence[Pair]) -> Any:

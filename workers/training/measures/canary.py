@@ -26,6 +26,7 @@ from workers.training.passes.forward import (
     PackedCompletion,
     completion_states,
     make_batches,
+    output_head,
     per_completion,
     token_logprobs,
 )
@@ -93,7 +94,7 @@ class Canary:
 
 def _logprobs(model: Any, batch: Batch) -> Tensor:
     states = completion_states(model, batch)
-    return token_logprobs(states, model.get_output_embeddings(), batch.targets, 1.0)[0]
+    return token_logprobs(states, output_head(model), batch.targets, 1.0)[0]
 
 
 def as_completion(tokens: Sequence[int]) -> PackedCompletion:

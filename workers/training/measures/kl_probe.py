@@ -32,6 +32,7 @@ from workers.training.passes.forward import (
     PackedCompletion,
     completion_states,
     make_batches,
+    output_head,
     per_completion,
     token_kl,
 )
@@ -275,11 +276,11 @@ class _Scorer:
     def _token_kls(self, batch: Batch) -> list[Tensor]:
         """Returns the exact KL to each reference at each of a batch's completion tokens, (N,) nats."""
         states = completion_states(self._policy.model, batch)
-        head = self._policy.model.get_output_embeddings()
+        head = output_head(self._policy.model)
         found = []
         with ExitStack() as until_all_are_run:  # leaving a sharded one lets go of the policy's head too
             for reference in self._references:
                 model = until_all_are_run.enter_context(reference())
                 ref_states = completion_states(model, batch)
-                found.append(token_kl(states, head, ref_states, model.get_output_embeddings()))
+                found.append(token_kl(states, head, ref_states, output_head(model)))
         return found

@@ -19,6 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from workers.training.base.errors import ModelInvalid
+from workers.training.model.parts import decoder_of
 
 NAME = "cherry"
 
@@ -45,28 +46,38 @@ class Unsupported(ModelInvalid):
 def adopt(model: Any) -> str | None:
     """Lets a model that was loaded with "eager" attention call `cherry`, if that computes the same states.
 
+    A model that keeps its own attention gets the library's "sdpa" where that computes the same.
+
     Returns:
         Why the model keeps its own attention; None if it does not.
     """
     name = type(model).__name__
-    if not type(model)._supports_attention_backend:
-        return f"{name} does not let its attention be replaced."
     ids = some_tokens(model)
-    expected = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state.float()
+    expected = decoder_of(model)(input_ids=ids, use_cache=False).last_hidden_state.float()
     if not expected.isfinite().all():
-        return f"{name} computes states that are not finite."
-    model.set_attn_implementation(NAME)
-    try:
-        found = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state.float()
-    except (Unsupported, ValueError) as error:  # "sdpa" refuses capped scores with a ValueError
-        reason = str(error)
+        raise ModelInvalid(f"{name} computes states that are not finite.")
+    if not type(model)._supports_attention_backend:
+        reason = f"{name} does not let its attention be replaced."
+    elif (found := _apart(model, NAME, ids, expected)) is None:
+        return None
     else:
-        difference, size = float((found - expected).norm()), float(expected.norm())
-        if difference <= ADOPTION_TOLERANCE * size:  # states may all be 0, where one token is all there is
-            return None
-        reason = f"a difference of {difference:.1e} in {size:.1e}"
-    model.set_attn_implementation("eager")
-    return f"{name} computes other states with another attention function: {reason}"
+        reason = f"{name} computes other states with another attention function: {found}"
+    if not type(model)._supports_sdpa or _apart(model, "sdpa", ids, expected) is not None:
+        model.set_attn_implementation("eager")
+    return reason
+
+
+def _apart(model: Any, implementation: str, ids: Tensor, expected: Tensor) -> str | None:
+    """Lets a model call another attention function; returns how its states differ with it, if they do."""
+    try:
+        model.set_attn_implementation(implementation)
+        found = decoder_of(model)(input_ids=ids, use_cache=False).last_hidden_state.float()
+    except (Unsupported, ValueError) as error:  # "sdpa" refuses capped scores with a ValueError
+        return str(error)
+    difference, size = float((found - expected).norm()), float(expected.norm())
+    if difference <= ADOPTION_TOLERANCE * size:  # states may all be 0, where one token is all there is
+        return None
+    return f"a difference of {difference:.1e} in {size:.1e}"
 
 
 def some_tokens(model: Any) -> Tensor:
@@ -78,6 +89,8 @@ def some_tokens(model: Any) -> Tensor:
 class _Use(NamedTuple):
     attend: Attend
     reach: int
+    windows: list[int] | None = None
+    """Takes the windows of all layers that are run."""
 
 
 _in_use: ContextVar[_Use | None] = ContextVar("attend", default=None)
@@ -92,6 +105,20 @@ def use(attend: Attend, reach: int = 0) -> Iterator[None]:
     """
     with _using(_Use(attend, reach)):
         yield
+
+
+@torch.no_grad()
+def windows(model: Any) -> list[int]:
+    """Returns the windows of a `cherry` model's layers, in tokens: of those that have one."""
+    found: list[int] = []
+    device = model.get_input_embeddings().weight.device
+    with _using(_Use(_over_one_token, 0, found)):
+        decoder_of(model)(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
+    return found
+
+
+def _over_one_token(_: nn.Module, query: Tensor, key: Tensor, value: Tensor, __: float | None) -> Tensor:
+    return value.repeat_interleave(query.shape[1] // key.shape[1], 1).transpose(1, 2)
 
 
 def keep(function: Callable[P, R]) -> Callable[P, R]:
@@ -136,6 +163,8 @@ def _attention(
         if kwargs.get(name) is not None:
             raise Unsupported(f"Attention with '{name}' is not supported.")
     window = kwargs.get("sliding_window")
+    if used.windows is not None and window is not None:
+        used.windows.append(window)
     if window is not None and window < used.reach:
         raise Unsupported(f"A window of {window} tokens is shorter than a sequence of {used.reach}.")
     return used.attend(module, query, key, value, scaling), None

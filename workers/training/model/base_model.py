@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from methods.model_files.folder import ModelFolderInvalid, check_folder
 from workers.training.base.errors import ModelInvalid, is_panic
 from workers.training.model import attention
+from workers.training.model.head import output_head
+from workers.training.model.parts import decoder_of
+from workers.training.model.shape import shape_of
 
 CPU = torch.device("cpu")
 MISSING_NAMED = 5
@@ -72,16 +75,14 @@ def load_base(
     tokenizer, model = _read(folder, held)
     model = model.to(CPU if keep_on_cpu else device).eval().requires_grad_(False)
     with _faults_are_the_models(f"The model '{folder.name}' cannot compute"):
-        if (reason := attention.adopt(model)) is not None:
-            raise ModelInvalid(f"The model '{folder.name}' is not supported: {reason}")
-        _check_plain_head(model, folder.name)
+        _prepare(model, folder.name)
         stored = _stored_dtype(model.config)
         return BaseModel(
             folder=folder,
             model=model,
             tokenizer=tokenizer,
             end_ids=end_ids(model.generation_config, tokenizer),
-            context=_context(model.config.get_text_config(decoder=True), folder.name),
+            context=shape_of(model.config, tokenizer).context,
             device=device,
             compute_dtype=model.dtype if adapter == "lora" else _arithmetic(dtype, device, stored),
             stored_dtype=stored,
@@ -104,7 +105,8 @@ def _read(folder: Path, dtype: str) -> tuple[Any, Any]:
     }
     with _faults_are_the_models(f"The model folder '{folder.name}' cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(folder, **offline)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **how, **offline)
+        config = AutoConfig.from_pretrained(folder, **offline)
+        loaded: Any = auto_class(config).from_pretrained(folder, config=config, **how, **offline)
     model, found = loaded
     if tokenizer.chat_template is None:
         raise ModelInvalid(f"The model '{folder.name}' has no chat template.")
@@ -112,6 +114,15 @@ def _read(folder: Path, dtype: str) -> tuple[Any, Any]:
         named = ", ".join(missing[:MISSING_NAMED])
         raise ModelInvalid(f"The model folder '{folder.name}' lacks {len(missing)} weights: {named}.")
     return tokenizer, model
+
+
+def auto_class(config: Any) -> Any:
+    """Returns the class that loads a model: of a multimodal one with all its parts, if need be."""
+    if type(config) in AutoModelForCausalLM._model_mapping:
+        return AutoModelForCausalLM
+    if type(config) in AutoModelForImageTextToText._model_mapping:
+        return AutoModelForImageTextToText
+    raise ModelInvalid(f"'{config.model_type}' is no causal language model.")
 
 
 @contextmanager
@@ -131,6 +142,15 @@ def _faults_are_the_models(what: str) -> Iterator[None]:
         raise ModelInvalid(f"{what}: {type(error).__name__}: {str(error)[:MOST_SAID]}") from error
 
 
+def _prepare(model: Any, name: str) -> None:
+    """Chooses the model's attention and finds its head. Raises `ModelInvalid` where either is not right."""
+    try:
+        attention.adopt(model)
+        output_head(model)
+    except ModelInvalid as problem:
+        raise ModelInvalid(f"The model '{name}' is not supported: {problem}") from None
+
+
 def compute_in(model: Any, dtype: torch.dtype) -> None:
     """Lets decoder and output layer of a model compute in `dtype` (autocast), whoever calls them.
 
@@ -142,8 +162,8 @@ def compute_in(model: Any, dtype: torch.dtype) -> None:
         return found
 
     model.get_input_embeddings().register_forward_hook(lambda _module, _given, states: states.to(dtype))
-    model.get_decoder().register_forward_hook(cast)
-    for module in (model.get_decoder(), model.get_output_embeddings()):
+    decoder_of(model).register_forward_hook(cast)
+    for module in (decoder_of(model), model.get_output_embeddings()):
         module.forward = torch.autocast(model.device.type, dtype=dtype)(module.forward)
 
 
@@ -184,33 +204,8 @@ def _template_end_id(tokenizer: Any) -> int | None:
     return special[max(starts, key=len)] if starts else None
 
 
-def _context(config: Any, name: str) -> int:
-    """Returns the positions the model can use, in tokens.
-
-    A sliding window is a limit too: within it all layers see everything.
-    """
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if not kinds <= {"full_attention", "sliding_attention"}:
-        raise ModelInvalid(f"The model '{name}' has layers of a kind that is not supported: {sorted(kinds)}.")
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is None:
-        raise ModelInvalid(f"The config of '{name}' does not say how many positions it has.")
-    window = getattr(config, "sliding_window", None)
-    has_window = window is not None and getattr(config, "use_sliding_window", True)
-    return min(positions, window) if has_window else int(positions)
-
-
 def _stored_dtype(config: Any) -> torch.dtype:
     dtype = config.dtype
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype)
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
-
-
-@torch.no_grad()
-def _check_plain_head(model: Any, name: str) -> None:
-    """Raises `ModelInvalid` unless logits are the output embedding of the decoder's last state."""
-    ids = attention.some_tokens(model)
-    hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-    if not torch.allclose(model.get_output_embeddings()(hidden), model(input_ids=ids).logits, atol=1e-3):
-        raise ModelInvalid(f"The model '{name}' changes its logits after the output layer: not supported.")

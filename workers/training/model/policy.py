@@ -15,21 +15,20 @@ copy is whole in each, so that sampling needs no other process.
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import LoraLayer, ParamWrapper
 from torch import Tensor, nn
 
 from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.errors import ModelInvalid
 from workers.training.model import sharding
+from workers.training.model.adapter import Share, add_adapter, shares
 from workers.training.model.base_model import BaseModel, compute_in, load_base
 from workers.training.model.grammar import compile_grammar
 from workers.training.model.merged_lora import bases_alone, forget_sum, train_through_sum
@@ -56,6 +55,8 @@ class Policy:
         """The PEFT wrapper of `model`; None when every weight is trained."""
         self._merged: list[tuple[Any, nn.Linear]] = []
         """LoRA layers of `model`, and the layers of `rollout_model` that hold their sum."""
+        self.adapted: dict[str, Share] = {}
+        """How many of the layers' matrices have an adapter, by kind; empty when every weight is trained."""
         self.is_sharded = is_sharded(config, world)
         """Every process must then make the same number of passes through `model` and the reference."""
         self._weights: dict[str, nn.Parameter] = {}
@@ -117,28 +118,23 @@ class Policy:
         tensors = [] if self.is_sharded else [*self.model.parameters(), *self.model.buffers()]
         shared = {id(tensor): tensor for tensor in tensors}
         self.rollout_model = copy.deepcopy(self.model, memo=dict(shared))
-        lora = LoraConfig(
-            r=config.lora_rank,
-            lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # any positive number works
-            lora_dropout=0.0,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
-        with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5.23 by a name it has renamed
-            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
-            self.adapter = get_peft_model(self.model, lora)
-        lora.base_model_name_or_path = config.model
+        self.adapter = add_adapter(self.model, config)
+        adapted = []
         for name, layer in self.model.named_modules():
             if isinstance(layer, LoraLayer):
+                name = name.replace(".base_layer", "")  # several parameters of one module are nested
+                parameter = layer.parameter_name if isinstance(layer, ParamWrapper) else "weight"
                 copied: Any = self.rollout_model.get_submodule(name)
-                if "weight" not in dict(copied.named_parameters(recurse=False)):
+                if parameter not in dict(copied.named_parameters(recurse=False)):
                     raise ModelInvalid(
                         f"LoRA cannot train the layer '{name}' of '{config.model}'; train it full."
                     )
-                copied = own_weight(self.rollout_model, name)
+                copied = own_weight(self.rollout_model, name, parameter)
                 self._merged.append((layer, copied))
+                adapted.append((name, parameter))
                 if not self.is_sharded:
                     train_through_sum(layer, copied)
+        self.adapted = shares(self.rollout_model, adapted)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Returns the trained weights by name; fp32 on every device."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from peft.tuners.lora import ParamWrapper
 from torch import Tensor, nn
 
 from workers.training.model.merged_lora import mark_summed
@@ -59,20 +60,20 @@ class FollowingLinear(nn.Linear):
             destination[prefix + "weight"] = summed.to(self.weight.dtype)
 
 
-def own_weight(model: Any, name: str) -> Any:
+def own_weight(model: Any, name: str, parameter: str = "weight") -> Any:
     """Gives a layer of the sampling copy a weight of its own, which may change; returns the layer.
 
-    Raises `AttributeError` where it has no weight.
+    Raises `AttributeError` where it has no parameter of that name.
     """
     layer: Any = model.get_submodule(name)
-    weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
+    weight = nn.Parameter(getattr(layer, parameter).detach().clone(), requires_grad=False)
     if type(layer) is nn.Linear and weight.dtype.itemsize == 2:
         following = FollowingLinear(layer.in_features, layer.out_features, bias=False, device="meta")
         following.bias = layer.bias
         following.eval()
         model.set_submodule(name, following)
         layer = following
-    layer.weight = weight
+    setattr(layer, parameter, weight)
     return layer
 
 
@@ -83,6 +84,9 @@ def follow(layer: Any, copied: Any, merged_from: float = MERGED_FROM) -> None:
     `merged_from` is the size of the change, mean |delta| / mean |W|, from which a 16-bit layer holds the sum.
     It is collective where the LoRA layer's base is sharded.
     """
+    if isinstance(layer, ParamWrapper):
+        _follow_parameter(layer, copied)
+        return
     base = whole(layer.get_base_layer().weight)
     delta = layer.get_delta_weight(ADAPTER).float()
     if isinstance(copied, FollowingLinear):
@@ -96,3 +100,9 @@ def follow(layer: Any, copied: Any, merged_from: float = MERGED_FROM) -> None:
             return
     copied.weight.copy_(base.float() + delta)
     mark_summed(layer)
+
+
+def _follow_parameter(layer: Any, copied: Any) -> None:
+    """Does so for a parameter of several matrices. PEFT itself computes with the sum in their dtype."""
+    summed = whole(layer.get_param()).float() + layer.get_delta_weight(ADAPTER).float()
+    getattr(copied, layer.parameter_name).copy_(summed)

@@ -23,6 +23,7 @@ from torch.nn.functional import linear
 
 from workers.training.base.distributed import World
 from workers.training.base.errors import ModelInvalid
+from workers.training.model.parts import decoder_of
 
 if TYPE_CHECKING:
     pass
@@ -51,7 +52,7 @@ def shard(
     for weight in whole:
         weight.data = weight.data.to(device)
     moved = _borrow_head(model)
-    decoder = model.get_decoder()
+    decoder = decoder_of(model)
     options: dict[str, Any] = {
         "mesh": init_device_mesh(device.type, (world.size,)),
         "mp_policy": MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32),
@@ -156,7 +157,7 @@ def _borrow_head(model: Any) -> dict[str, str]:
     """Gives the output layer's weights to the decoder; returns their new names by their old ones."""
     head, decoder, embedding = (
         model.get_output_embeddings(),
-        model.get_decoder(),
+        decoder_of(model),
         model.get_input_embeddings(),
     )
     if not isinstance(head, nn.Linear):

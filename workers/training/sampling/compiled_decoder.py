@@ -18,6 +18,7 @@ from workers.training.kernels.attend import Floats, Rows
 from workers.training.kernels.decode import Weights, decode
 from workers.training.kernels.panels import PANEL, pack
 from workers.training.kernels.threads import in_parallel
+from workers.training.model.parts import decoder_of
 from workers.training.sampling.decode_step import ActiveRows
 from workers.training.sampling.lean_decoder import linears
 from workers.training.sampling.panel_cache import PanelCache
@@ -48,7 +49,7 @@ class CompiledDecoder:
 
 def packed_weights(model: Any, positions: int) -> Weights:
     """Returns a model's weights in panels; `positions`: of the longest sequence."""
-    decoder, config = model.get_decoder(), model.config
+    decoder, config = decoder_of(model), model.config
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     layers, attention = decoder.layers, decoder.layers[0].self_attn
     of = [linears(layer) for layer in layers]

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from workers.training.model import attention
+from workers.training.model.head import output_head
+from workers.training.model.parts import decoder_of
 from workers.training.sampling.decode_step import Span, Step
 from workers.training.sampling.slot_cache import KeyValues, LayerShape, SlotCache
 
@@ -27,10 +29,10 @@ if TYPE_CHECKING:
 def decode(model: Any, cache: SlotCache, step: Step) -> Tensor:
     """Reads each last token, keeps its keys and values, and returns the logits of the next: (B, V)."""
     with attention.use(DecodeAttention(cache, step), step.reach):
-        states = model.get_decoder()(
+        states = decoder_of(model)(
             input_ids=step.ids[:, None], position_ids=step.positions[:, None], use_cache=False
         ).last_hidden_state
-    logits: Tensor = model.get_output_embeddings()(states[:, -1])
+    logits: Tensor = output_head(model)(states[:, -1])
     return logits
 
 
@@ -46,9 +48,9 @@ def prefill(model: Any, cache: SlotCache | PanelCache, first: int, ids: Tensor, 
         return _causal(query, key, value, scaling)
 
     with attention.use(attend, ids.shape[1]):
-        states = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        states = decoder_of(model)(input_ids=ids, use_cache=False).last_hidden_state
     last = states[torch.arange(len(ids), device=ids.device), lengths - 1]
-    logits: Tensor = model.get_output_embeddings()(last)
+    logits: Tensor = output_head(model)(last)
     return logits
 
 
@@ -57,7 +59,7 @@ def layer_shapes(model: Any, device: torch.device) -> tuple[list[LayerShape], Te
 
     It finds out by running one token, once for each dtype that a model has had.
     """
-    decoder = model.get_decoder()
+    decoder = decoder_of(model)
     key = decoder.dtype, device
     found = _shapes.setdefault(decoder, {})
     if key not in found:
@@ -78,7 +80,7 @@ def _layer_shapes(model: Any, device: torch.device) -> tuple[list[LayerShape], T
         return _causal(query, key, value, scaling)
 
     with attention.use(attend):
-        model.get_decoder()(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
+        decoder_of(model)(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
     return [shapes[i] for i in range(len(shapes))], examples[0]
 
 

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from workers.training.sampling.decode_attention import decode, layer_shapes
+from workers.training.model.parts import decoder_of
+from workers.training.passes.path import shortest_window, why_general
+from workers.training.sampling.decode_attention import decode, layer_shapes, prefill
 from workers.training.sampling.decode_step import ActiveRows, exact_step
+from workers.training.sampling.general_decoder import GeneralDecoder, bytes_kept
 from workers.training.sampling.lean_decoder import LeanDecoder, can_be_lean, is_known, linears
 from workers.training.sampling.slot_cache import SlotCache
 from workers.training.sampling.static_decoder import CudaGraph, StaticDecoder
+from workers.training.sampling.trials import LENGTHS, STEPS, is_right
 
 if TYPE_CHECKING:
     from workers.training.sampling.panel_cache import PanelCache
@@ -34,6 +38,9 @@ cherry-nano: the copy takes 12 to 23 ms, and a step 3 to 4 ms less, so it pays f
 stand for steps (docs/benchmarks.md).
 """
 
+DECODES = "cherry_decodes"
+"""The attribute of a model that keeps whether the fast path decodes it rightly; its copies have it too."""
+
 STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 """Kinds of rotary embedding in which a position's rotation does not depend on the length of the sequence."""
 
@@ -53,8 +60,8 @@ class CacheSize(NamedTuple):
 Decode = Callable[[ActiveRows, Tensor], Tensor]
 """Reads the last tokens (B,) of active completions and returns the logits of the next, (B, V)."""
 
-Decoder = tuple["SlotCache | PanelCache", Decode]
-"""A cache, and what decodes over it."""
+Decoder = tuple["SlotCache | PanelCache | GeneralDecoder", Decode]
+"""A cache, and what decodes over it. On the general path both are one."""
 
 MakeDecoder = Callable[[Any, CacheSize, int, int], Decoder]
 """(model, size, samples of each prompt, completions in the call) -> a decoder for this call."""
@@ -62,6 +69,8 @@ MakeDecoder = Callable[[Any, CacheSize, int, int], Decoder]
 
 def make_decoder(model: Any, size: CacheSize, samples: int, n_completions: int) -> Decoder:
     """Chooses the fastest way of decoding that the model and its device allow."""
+    if not _is_fast(model, size.prompt_columns + size.most_columns):
+        return general(model, size, samples, n_completions)
     if n_completions * size.most_columns >= COMPILED_FROM and can_be_compiled(model):
         return compiled(model, size, samples, n_completions)
     if model.device.type == "cuda":
@@ -69,6 +78,50 @@ def make_decoder(model: Any, size: CacheSize, samples: int, n_completions: int) 
     if n_completions >= LEAN_FROM and can_be_lean(model):
         return lean(model, size, samples, n_completions)
     return by_modules(model, size, samples, n_completions)
+
+
+def general(model: Any, size: CacheSize, samples: int, _n_completions: int) -> Decoder:
+    """Decodes by the model's own forward and cache; for every model, and windows of any length."""
+    decoder = GeneralDecoder(model, size.groups, size.slots, samples)
+    return decoder, decoder
+
+
+def _is_fast(model: Any, reach: int) -> bool:
+    """Says whether the fast path's caches hold all that the model keeps of what it has read."""
+    if why_general(model, reach) is not None:
+        return False
+    if not hasattr(model, DECODES):
+        setattr(model, DECODES, is_known(model) or _decodes(model))
+    found: bool = getattr(model, DECODES)
+    return found
+
+
+def _decodes(model: Any) -> bool:
+    n, longest = len(LENGTHS), max(LENGTHS)
+    window = shortest_window(model)
+    if window is not None and window < longest + STEPS:
+        return True  # a trial would need the general path; shorter sequences are what it was made for
+    cache = slot_cache(model, CacheSize(n, longest, n, STEPS, STEPS))
+    return is_right(
+        model,
+        lambda ids, lengths: prefill(model, cache, 0, ids, lengths),
+        lambda active, ids: decode(model, cache, exact_step(active, ids)),
+    )
+
+
+def bytes_of_group(model: Any, samples: int, longest_prompt: int, most_columns: int) -> int:
+    """Returns what a cache holds of one prompt and its completions, at most.
+
+    On the fast path twice as many prompts as completions need at first: groups share slots while their last
+    ones go on. On the general path every completion has a copy of its prompt's.
+    """
+    longest = longest_prompt + most_columns
+    if not _is_fast(model, longest):
+        always, each = bytes_kept(model)
+        return max(1, samples * (always + longest * each))
+    layers, like = layer_shapes(model, model.device)
+    per_token = sum(layer.numbers for layer in layers) * like.element_size()
+    return (min(samples, 2) * longest_prompt + samples * most_columns) * per_token
 
 
 def compiled(model: Any, size: CacheSize, _samples: int, _n_completions: int) -> Decoder:
@@ -120,7 +173,7 @@ def can_be_compiled(model: Any, most_bytes: int = COMPILED_BYTES) -> bool:
     """Says whether the kernels do all that this model does, in fp32, and its weights are few enough."""
     if not is_known(model):
         return False
-    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    decoder, head = decoder_of(model), model.get_output_embeddings()
     weights = [*decoder.parameters(), head.weight]
     others = [linear for layer in decoder.layers for linear in linears(layer)[3:]]
     return (

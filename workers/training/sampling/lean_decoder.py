@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import LlamaModel, Qwen2Model, Qwen3Model
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
+from workers.training.model.parts import decoder_of
 from workers.training.model.rollout_weights import FollowingLinear
 from workers.training.sampling.decode_attention import DecodeAttention
 from workers.training.sampling.decode_step import Step
@@ -104,7 +105,7 @@ class LeanDecoder:
     """Holds embedding, layers, norm and output layer of one model."""
 
     def __init__(self, model: Any) -> None:
-        decoder = model.get_decoder()
+        decoder = decoder_of(model)
         self._embed = decoder.embed_tokens
         self._rotary = decoder.rotary_emb
         self._layers = [_layer(layer, decoder.config) for layer in decoder.layers]
@@ -124,13 +125,13 @@ class LeanDecoder:
 
 def can_be_lean(model: Any) -> bool:
     """Says whether `LeanDecoder` does all that this model does, and its weights are few enough to copy."""
-    size = sum(tensor.nbytes for tensor in model.get_decoder().parameters())
+    size = sum(tensor.nbytes for tensor in decoder_of(model).parameters())
     return is_known(model) and size <= MOST_BYTES
 
 
 def is_known(model: Any) -> bool:
     """Says whether a model is made of plain layers on the CPU, as this module and the kernels expect."""
-    decoder = model.get_decoder()
+    decoder = decoder_of(model)
     return (
         type(decoder) in FAMILIES
         and set(getattr(decoder.config, "layer_types", None) or ["full_attention"]) == {"full_attention"}

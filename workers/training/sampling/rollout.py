@@ -19,10 +19,11 @@ from torch import Tensor
 from workers.training.base.randomness import keyed_seed, uniforms
 from workers.training.base.types import Completion, Group, Prompt
 from workers.training.model.grammar import Grammar
-from workers.training.sampling.decode_attention import layer_shapes, prefill
+from workers.training.sampling.decode_attention import prefill
 from workers.training.sampling.decode_step import ActiveRows, Ints
-from workers.training.sampling.decoders import CacheSize, MakeDecoder, make_decoder
+from workers.training.sampling.decoders import CacheSize, MakeDecoder, bytes_of_group, make_decoder
 from workers.training.sampling.draw import draw
+from workers.training.sampling.general_decoder import GeneralDecoder
 from workers.training.sampling.stop_strings import StopStrings
 
 CACHE_BYTES = {"cpu": 1 << 30, "cuda": 16 << 30}
@@ -196,10 +197,7 @@ class _Decoding:
         """Returns a size for as many groups as the memory allows, at least one."""
         G = self.sampling.samples
         longest = int(self.lengths.max())
-        layers, like = layer_shapes(self.model, self.device)
-        bytes_per_token = sum(layer.numbers for layer in layers) * like.element_size()
-        # Twice as many prompts as completions need at first: groups share slots while their last ones go on.
-        per_group = (min(G, 2) * longest + G * self.max_columns) * bytes_per_token
+        per_group = bytes_of_group(self.model, G, longest, self.max_columns)
         at_once = min(
             len(self.prompts), max(1, min(self.most.slots // G, CACHE_BYTES[self.device.type] // per_group))
         )
@@ -246,9 +244,11 @@ class _Decoding:
         for row, i in enumerate(chosen):
             ids[row, : lengths[row]] = torch.tensor(self.prompts[i].tokens)
         first = len(active.prompt_lengths)
-        logits = prefill(
-            self.model, self.cache, first, ids.to(self.device), torch.from_numpy(lengths).to(self.device)
-        )
+        read = ids.to(self.device), torch.from_numpy(lengths).to(self.device)
+        if isinstance(self.cache, GeneralDecoder):
+            logits = self.cache.prefill(len(self.last), *read)
+        else:
+            logits = prefill(self.model, self.cache, first, *read)
         started = np.repeat(np.array(chosen) * G, G) + np.tile(np.arange(G), len(chosen))
         self.active = ActiveRows(
             group=np.concatenate([active.group, np.repeat(np.arange(first, first + len(chosen)), G)]),

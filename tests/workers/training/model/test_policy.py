@@ -14,7 +14,7 @@ from tests.workers.training.support import make_config, make_rows
 from workers.training.base.errors import ModelInvalid, OutOfContext, PromptInvalid
 from workers.training.model.base_model import end_ids, load_base
 from workers.training.model.policy import Policy
-from workers.training.passes.forward import why_padded
+from workers.training.passes.forward import why_general
 from workers.training.prompts import make_prompts
 
 
@@ -181,7 +181,7 @@ def test_a_frozen_base_in_bf16_is_trained_by_an_adapter_in_fp32(sharp):
 
 def test_full_training_in_bf16_holds_fp32_and_samples_in_bf16(sharp):
     policy = moved(Policy.load(make_config(sharp, dtype="bfloat16", adapter="full")))
-    assert why_padded(policy.model) is None
+    assert why_general(policy.model) is None
     exact = moved(Policy.load(make_config(sharp, adapter="full")))
     ids = torch.arange(5, 13)[None]
     states = [p.model.get_decoder()(input_ids=ids).last_hidden_state for p in (policy, exact)]

@@ -11,7 +11,7 @@ from tests.workers.training.passes.test_forward import assert_same, completions_
 from tests.workers.training.passes.test_token_logprobs import saved_bytes
 from workers.training.base.errors import ModelInvalid
 from workers.training.model.recompute import recompute_layers
-from workers.training.passes.forward import why_padded
+from workers.training.passes.forward import why_general
 
 COMPLETIONS = completions_of([(20, [9, 3, 12]), (5, [6, 6])], VOCABULARY, torch.Generator().manual_seed(0))
 
@@ -22,7 +22,7 @@ def test_recomputing_gives_the_same_gradient_from_fewer_saved_bytes(kind, family
     def run(recompute):
         model = make_family(family)
         model = add_lora(model) if kind == "lora" else model
-        why_padded(model)
+        why_general(model)
         if recompute:
             recompute_layers(model)
         kept, logprobs = saved_bytes(lambda: shared_logprobs(model, COMPLETIONS))
@@ -47,7 +47,7 @@ def test_nothing_is_recomputed_without_gradient():
     calls = []
     model.get_decoder().layers[0].mlp.register_forward_hook(lambda *_: calls.append(1))
     with torch.no_grad():
-        why_padded(model)
+        why_general(model)
         calls.clear()
         shared_logprobs(model, COMPLETIONS)
     assert len(calls) == 1

@@ -21,7 +21,7 @@ from workers.training.passes.forward import (
     make_batches,
     per_completion,
     token_logprobs,
-    why_padded,
+    why_general,
 )
 
 CPU = torch.device("cpu")
@@ -114,7 +114,7 @@ def test_packed_padded_micro_batched_and_plain_rows_agree(family, kind, groups, 
     packed = completions_of(groups, VOCABULARY, torch.Generator().manual_seed(seed))
     plain = [plain_logprobs(model, one, TEMPERATURE) for one in packed]
     expected = gradient(model, plain)
-    assert why_padded(model) is None
+    assert why_general(model) is None
     with pytest.MonkeyPatch.context() as patch:
         ways = {"packed": shared_logprobs(model, packed, temperature=TEMPERATURE)}
         ways["micro-batched"] = shared_logprobs(model, packed, budget, TEMPERATURE)
@@ -123,7 +123,7 @@ def test_packed_padded_micro_batched_and_plain_rows_agree(family, kind, groups, 
             packed_attention.PackedAttention, "_by_prefix", packed_attention.PackedAttention._by_tile
         )
         ways["tiles"] = shared_logprobs(model, packed, temperature=TEMPERATURE)
-        patch.setattr(forward, "why_padded", lambda _: "for this test")
+        patch.setattr(forward, "why_general", lambda *_: "for this test")
         ways["padded"] = shared_logprobs(model, packed, temperature=TEMPERATURE)
     for found in ways.values():
         assert_same(torch.cat(found), torch.cat(plain))
@@ -136,7 +136,7 @@ def test_policies_run_packed_and_give_the_gradient_of_plain_rows(kind, request):
     packed = make_completions()
     shared = shared_logprobs(policy.model, packed, temperature=TEMPERATURE)
     plain = [plain_logprobs(policy.model, one, TEMPERATURE) for one in packed]
-    assert why_padded(policy.model) is None
+    assert why_general(policy.model) is None
     assert_same(torch.cat(shared), torch.cat(plain))
     assert_same(gradient(policy.model, shared), gradient(policy.model, plain))
 
@@ -152,7 +152,7 @@ def test_a_neighbour_in_the_batch_changes_nothing(lora_policy):
 def test_every_token_goes_through_the_model_once_and_no_padding(lora_policy, monkeypatch):
     packed = make_completions(seed=5)
     (batch,) = make_batches(packed, 10**6, CPU)
-    why_padded(lora_policy.model)
+    why_general(lora_policy.model)
     decoder = lora_policy.model.get_decoder()
     seen = []
     hook = decoder.layers[0].mlp.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
@@ -166,7 +166,7 @@ def test_every_token_goes_through_the_model_once_and_no_padding(lora_policy, mon
 
 SINKS = {"num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1}
 UNPACKED = {
-    "eager": ("llama", {"implementation": "eager"}, "does not let its attention be replaced"),
+    "eager": ("llama", {"implementation": "eager"}, "more than that of the fast path"),
     "alibi": (
         "bloom",
         {"implementation": "eager", "n_layer": 2, "n_head": 4},
@@ -175,16 +175,16 @@ UNPACKED = {
     "convolution": (
         "lfm2",
         {"num_key_value_heads": 2, "layer_types": ["conv", "full_attention"]},
-        "has layers",
+        "has layers of conv",
     ),
 }
 
 
 @pytest.mark.parametrize(("family", "changes", "reason"), UNPACKED.values(), ids=UNPACKED)
-def test_what_cannot_be_packed_is_told_and_padded(family, changes, reason, caplog):
+def test_what_cannot_be_packed_is_told_and_takes_the_general_path(family, changes, reason, caplog):
     model = make_family(family, **changes)
-    assert reason in why_padded(model)
-    assert "prompts_not_shared" in caplog.messages
+    assert reason in why_general(model)
+    assert "path_is_general" in caplog.messages
     packed = completions_of([(7, [3, 5, 1]), (2, [4, 4])], VOCABULARY, torch.Generator().manual_seed(0))
     plain = [plain_logprobs(model, one) for one in packed]
     assert_same(torch.cat(shared_logprobs(model, packed)), torch.cat(plain))
@@ -195,26 +195,26 @@ def test_a_model_that_ignores_positions_is_found_out():
     decoder = model.get_decoder()
     whole = decoder.forward
     decoder.forward = lambda input_ids, position_ids=None, **kwargs: whole(input_ids=input_ids, **kwargs)
-    assert "computes other states in a packed batch" in why_padded(model)
+    assert "computes other states in a packed batch" in why_general(model)
 
 
 def test_attention_with_sinks_is_refused_rather_than_computed_without_them():
     model = make_family("gpt_oss", **SINKS)
     with pytest.raises(attention.Unsupported, match="sinks"):
         model(input_ids=torch.tensor([[1, 2, 3]]))
-    assert "'s_aux' is not supported" in why_padded(model)
+    assert "'s_aux' is not supported" in why_general(model)
 
 
 def test_capped_scores_are_refused():
     model = make_family("gemma2", num_key_value_heads=2, head_dim=8)
-    assert "'softcap' is not supported" in why_padded(model)
+    assert "'softcap' is not supported" in why_general(model)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text"])
 def test_attention_is_adopted_where_it_computes_the_same(family):
     model = make_family(family, "eager")
     assert attention.adopt(model) is None
-    assert why_padded(model) is None
+    assert why_general(model) is None
 
 
 @pytest.mark.parametrize(
@@ -231,18 +231,17 @@ def test_a_model_keeps_its_own_attention_where_it_is_more(family, changes):
     expected = model(input_ids=ids).logits
     assert type(model).__name__ in attention.adopt(model)
     assert torch.equal(model(input_ids=ids).logits, expected)
-    assert "does not let its attention be replaced" in why_padded(model)
+    assert why_general(model) is not None
 
 
-def test_a_sequence_longer_than_the_window_is_refused():
+def test_a_sequence_longer_than_the_window_takes_the_general_path():
     model = make_family("mistral", sliding_window=16)
-    packed = completions_of([(10, [7, 2])], VOCABULARY, torch.Generator().manual_seed(0))
-    (batch,) = make_batches(packed, 1000, CPU)
-    assert batch.reach == 16
-    completion_states(model, batch)
-    (longer,) = make_batches(completions_of([(10, [8])], VOCABULARY, torch.Generator()), 1000, CPU)
-    with pytest.raises(attention.Unsupported, match="window of 16"):
-        completion_states(model, longer)
+    for length, is_fast in ((7, True), (8, False)):
+        packed = completions_of([(10, [length, 2])], VOCABULARY, torch.Generator().manual_seed(0))
+        (batch,) = make_batches(packed, 1000, CPU)
+        assert (why_general(model, batch.reach) is None) == is_fast
+        plain = [plain_logprobs(model, one) for one in packed]
+        assert_same(torch.cat(shared_logprobs(model, packed)), torch.cat(plain))
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
@@ -252,7 +251,7 @@ def test_bfloat16_is_close_to_fp32_and_trains_fp32_weights(kind):
     logprobs = torch.cat(shared_logprobs(exact, packed))
     slope = gradient(exact, shared_logprobs(exact, packed))
     with torch.autocast("cpu", torch.bfloat16):
-        assert why_padded(exact) is None
+        assert why_general(exact) is None
         rounded = shared_logprobs(exact, packed)
     assert torch.cat(rounded).dtype == torch.float32
     assert (torch.cat(rounded) - logprobs).abs().mean() < 0.05
@@ -266,6 +265,6 @@ def test_a_base_in_bfloat16_is_packed_too():
     model = add_lora(make_family("qwen3").bfloat16())
     plain = torch.cat([plain_logprobs(model, one) for one in packed])
     found = shared_logprobs(model, packed)
-    assert why_padded(model) is None
+    assert why_general(model) is None
     assert (torch.cat(found) - plain).abs().mean() < 0.05
     assert gradient(model, found).isfinite().all()

@@ -1,0 +1,131 @@
+"""A LoRA adapter on every matrix of a decoder's layers that PEFT can adapt, and what it leaves out.
+
+Linear layers have one each. Experts that lie fused in one parameter, (experts, rows, columns), have one per
+expert, by PEFT's `target_parameters`. Embeddings, output layer, convolutions and what is no part of the
+decoder (the eyes and ears of a multimodal model) have none; nor have routers that are no linear layers.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple
+
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from methods.train_config import TrainConfig
+from workers.training.model.parts import decoder_name, decoder_of
+
+MAMBA_OUTPUT = "out_proj"
+"""A layer of Mamba mixers whose weight their kernels read past any adapter; PEFT refuses to adapt it."""
+WITH_MAMBA = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
+"""Model types for which PEFT refuses it."""
+
+KINDS = {
+    "router": r"(^|\.)(router|gate|switch)(\.|$)",
+    "experts": r"expert|block_sparse_moe|(^|\.)moe(\.|$)",
+    "mixer": r"mamba|mixer|conv|linear_attn|ssm|recurrent",
+    "attention": r"attn|attention",
+    "mlp": r"mlp|feed_forward|ffn|fc1|fc2|dense_",
+}
+"""What a matrix is for, by the first pattern that its name has; "other" without one."""
+
+
+NO_MATRICES = (nn.Embedding, nn.modules.conv._ConvNd)
+NOT_MULTIPLIED = ("bias", "A_log")
+"""How the names of parameters end that have rows and columns and are no matrix: a decay for each state."""
+
+
+class Share(NamedTuple):
+    """Says how many of the matrices of a kind have an adapter."""
+
+    adapted: int
+    all: int
+
+
+def add_adapter(model: Any, config: TrainConfig) -> Any:
+    """Puts a fresh adapter on a model; returns PEFT's wrapper."""
+    lora = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # any positive number works
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        target_parameters=fused_experts(model) or None,
+        exclude_modules=_excluded(model),
+        task_type="CAUSAL_LM",
+    )
+    with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5.23 by a name it has renamed
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
+        warnings.filterwarnings("ignore", ".*fan_in_fan_out.*", UserWarning)
+        found = get_peft_model(model, lora)
+    lora.base_model_name_or_path = config.model
+    return found
+
+
+def fused_experts(model: Any) -> list[str]:
+    """Returns the names of parameters that hold a matrix for each expert, as PEFT takes them."""
+    found = set()
+    for name, module in decoder_of(model).named_modules():
+        if isinstance(module, nn.modules.conv._ConvNd):
+            continue
+        for own, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim == 3 and "expert" in f"{name}.{own} {type(module).__name__}".lower():
+                found.add(f"{name.rpartition('.')[2]}.{own}")
+    return sorted(found)
+
+
+def _excluded(model: Any) -> str | None:
+    """Returns a pattern of the modules that have no adapter although they are linear, if there are any."""
+    within = decoder_name(model)
+    beside = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    patterns = []
+    if any(not name.startswith(f"{within}.") for name in beside if name != _output_name(model)):
+        patterns.append(rf"(?!{re.escape(within)}\.).*")
+    if model.config.model_type in WITH_MAMBA:
+        patterns.append(rf".*\.{MAMBA_OUTPUT}")
+    return "|".join(patterns) or None
+
+
+def _output_name(model: Any) -> str:
+    head = model.get_output_embeddings()
+    return next((str(name) for name, module in model.named_modules() if module is head), "")
+
+
+def shares(model: Any, adapted: Iterable[tuple[str, str]]) -> dict[str, Share]:
+    """Returns the share of the matrices of a decoder's layers that have an adapter, by kind.
+
+    `model` is without adapters; `adapted` names module and parameter of those that have one.
+    """
+    has_adapter = set(adapted)
+    within = decoder_name(model)
+    counts: dict[str, list[bool]] = {}
+    for name, module in model.named_modules():
+        if not name.startswith(f"{within}.") or isinstance(module, NO_MATRICES):
+            continue
+        for own, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim >= 2 and not own.endswith(NOT_MULTIPLIED):
+                kind = _kind(name.removeprefix(f"{within}."))
+                counts.setdefault(kind, []).append((name, own) in has_adapter)
+    return {kind: Share(sum(has), len(has)) for kind, has in sorted(counts.items())}
+
+
+def _kind(name: str) -> str:
+    return next((kind for kind, pattern in KINDS.items() if re.search(pattern, name)), "other")
+
+
+def what_is_adapted(found: Mapping[str, Share]) -> tuple[Literal["info", "warn"], str] | None:
+    """Returns what a person is told of the matrices with an adapter, and how loudly.
+
+    It is None where there is nothing to tell: attention and MLP alone, and all of it adapted. Matrices
+    without an adapter are warned of, but for routers.
+    """
+    is_whole = all(share.adapted == share.all for kind, share in found.items() if kind != "router")
+    if is_whole and found.keys() <= {"attention", "mlp"}:
+        return None
+    parts = ", ".join(f"{kind} {share.adapted} of {share.all}" for kind, share in found.items())
+    message = f"LoRA adapts, of the matrices in the model's layers: {parts}."
+    if is_whole:
+        return "info", message
+    return "warn", f"{message} The others stay as they are; adapter 'full' trains everything."
