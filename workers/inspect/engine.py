@@ -24,9 +24,12 @@ FROM_HERE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": Fals
 MOST_PARAMETERS = 400_000_000
 """Of a trial: 1.6 GB in fp32, of the 4 GiB that an inspection may take."""
 VOCABULARY = 1024
-EXPERTS = 8
+EXPERTS = 4
 """Of a trial, where the model has more. Chosen, not measured."""
 NUMBERS_OF_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+WIDTHS = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size")
+INTERMEDIATE = 256
+"""The width inside an MLP of a trial, where the model has more: nothing else depends on it."""
 TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
 
 
@@ -68,6 +71,9 @@ def _shrunk(config: Any) -> Any:
             setattr(text, name, value[:kept])
     text.num_hidden_layers = kept
     text.vocab_size = min(text.vocab_size, VOCABULARY)
+    for name in WIDTHS:
+        if isinstance(width := getattr(text, name, None), int):
+            setattr(text, name, min(width, INTERMEDIATE))
     for name in TOKENS:
         setattr(text, name, 0)
     for name in NUMBERS_OF_EXPERTS:

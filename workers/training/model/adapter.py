@@ -7,12 +7,15 @@ decoder (the eyes and ears of a multimodal model) have none; nor have routers th
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
+import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from methods.train_config import TrainConfig
@@ -56,12 +59,51 @@ def add_adapter(model: Any, config: TrainConfig) -> Any:
         exclude_modules=_excluded(model),
         task_type="CAUSAL_LM",
     )
+    if lora.target_parameters:
+        lora.target_parameters += _left_out(model, lora)
+    found = _inject(model, lora)
+    lora.base_model_name_or_path = config.model
+    return found
+
+
+def _inject(model: Any, lora: LoraConfig) -> Any:
     with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5.23 by a name it has renamed
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
         warnings.filterwarnings("ignore", ".*fan_in_fan_out.*", UserWarning)
-        found = get_peft_model(model, lora)
-    lora.base_model_name_or_path = config.model
-    return found
+        # It looks for the rank of fused experts under a name that it has just replaced.
+        warnings.filterwarnings("ignore", ".*(rank|alpha)_pattern keys.*", RuntimeWarning)
+        return get_peft_model(model, lora)
+
+
+def _left_out(model: Any, lora: LoraConfig) -> list[str]:
+    """Returns the weights of linear layers that PEFT would leave out, found out with a model without weights.
+
+    In models with fused experts it takes the names of MLPs' layers (gate_proj) for those that the experts had
+    before they were fused, and leaves dense and shared MLPs out. As parameters they are adapted, and found
+    again by whoever loads the adapter.
+    """
+    with torch.device("meta"):
+        trial = type(model)(model.config)
+    linear = _linear_in(trial)
+    _inject(trial, copy.deepcopy(lora))
+    excluded = re.compile(str(lora.exclude_modules)) if lora.exclude_modules else None
+    left = [
+        name
+        for name in linear
+        if not isinstance(trial.get_submodule(name), LoraLayer)
+        and not (excluded and excluded.fullmatch(name))
+    ]
+    return sorted({f"{name.rpartition('.')[2]}.weight" for name in left})
+
+
+def _linear_in(model: Any) -> list[str]:
+    """Returns the names of the linear layers in a model's decoder."""
+    within = f"{decoder_name(model)}."
+    return [
+        name
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear and name.startswith(within)
+    ]
 
 
 def fused_experts(model: Any) -> list[str]:
@@ -79,18 +121,18 @@ def fused_experts(model: Any) -> list[str]:
 def _excluded(model: Any) -> str | None:
     """Returns a pattern of the modules that have no adapter although they are linear, if there are any."""
     within = decoder_name(model)
-    beside = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    head = model.get_output_embeddings()
+    linear = [(name, each) for name, each in model.named_modules() if isinstance(each, nn.Linear)]
     patterns = []
-    if any(not name.startswith(f"{within}.") for name in beside if name != _output_name(model)):
+    if any(not name.startswith(f"{within}.") and module is not head for name, module in linear):
         patterns.append(rf"(?!{re.escape(within)}\.).*")
     if model.config.model_type in WITH_MAMBA:
         patterns.append(rf".*\.{MAMBA_OUTPUT}")
+    # A router of a class of its own returns more than a product (Phi MoE).
+    patterns += [
+        re.escape(name) for name, each in linear if type(each) is not nn.Linear and _kind(name) == "router"
+    ]
     return "|".join(patterns) or None
-
-
-def _output_name(model: Any) -> str:
-    head = model.get_output_embeddings()
-    return next((str(name) for name, module in model.named_modules() if module is head), "")
 
 
 def shares(model: Any, adapted: Iterable[tuple[str, str]]) -> dict[str, Share]:

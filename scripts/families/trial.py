@@ -1,127 +1,23 @@
-"""Trains a tiny random model of every family in families.toml by every method, and writes what came of it.
-
-`python -m scripts.families` runs each family in a process of its own and writes the table of docs/models.md;
-`python -m scripts.families NAME ...` prints what came of some. A cell is right only if
-
-* the sampler's log-probabilities are the trainer's, the KL at the start is exactly 0 (LoRA), and
-* the delivered model, loaded by plain transformers, and the delivered adapter, by plain PEFT, give the same
-  logits and write the same text, which is that of the engine's own sampler.
-
-A refusal is right only where TRL cannot train the model either.
-"""
+"""What each method makes of a family, and the checks that decide whether it is right."""
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
 import tempfile
-import tomllib
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-HERE = Path(__file__).parent
-LIST = HERE / "families.toml"
-PAGE = HERE.parent / "docs" / "models.md"
-BUILT_IN = HERE.parent / "workers" / "models" / "cherry_nano"
+from scripts.families.listed import Family, loader, make_model, rows
+
 METHODS = ("lora", "full", "supervised", "dpo")
-
 TOLERANCE = 1e-4
 """Nats between sampler and trainer, and difference of logits relative to the largest. Measured over all
 families in fp32: at most 2e-5, of linear attention, which is chunked in training and goes step by step in
 sampling; a wrong mask, position or state gives 1e-2 and more.
 """
-VOCABULARY = 1280
-"""Of the built-in model's tokenizer, which every tiny model has."""
-SIZES: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "initializer_range": 0.2,
-    "tie_word_embeddings": False,
-}
-SECONDS = 600
-"""After which a family is given up. Chosen: the slowest took 60."""
-
-
-class Family(NamedTuple):
-    """Is one entry of the list."""
-
-    name: str
-    type: str
-    released: str
-    models: tuple[str, ...]
-    config: Mapping[str, Any]
-
-
-def families() -> list[Family]:
-    """Returns the list, in its order."""
-    entries = tomllib.loads(LIST.read_text())["family"]
-    return [
-        Family(
-            entry["name"], entry["type"], entry["released"], tuple(entry["models"]), entry.get("config", {})
-        )
-        for entry in entries
-    ]
-
-
-def make_model(family: Family, folder: Path) -> Path:
-    """Writes a tiny random model of a family, with the built-in model's tokenizer and template."""
-    import torch
-    from transformers import AutoConfig, AutoTokenizer
-
-    tokenizer: Any = AutoTokenizer.from_pretrained(BUILT_IN)
-    special = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    special["bos_token_id"] = special["eos_token_id"]
-    sizes = SIZES | special
-    given = dict(family.config)
-    text = given.pop("text_config", None)
-    if text is not None:
-        config = AutoConfig.for_model(family.type, text_config=sizes | text, **given)
-    else:
-        config = AutoConfig.for_model(family.type, **(sizes | given))
-    torch.manual_seed(0)
-    model: Any = loader(config).from_config(config)
-    model.generation_config.eos_token_id = special["eos_token_id"]
-    model.generation_config.pad_token_id = special["pad_token_id"]
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def loader(config: Any) -> Any:
-    """Returns the auto class that the engine loads such a model with."""
-    from workers.training.model.base_model import auto_class
-
-    return auto_class(config)
-
-
-def rows(method: str, n: int = 4) -> list[Any]:
-    """Returns some short rows of a method."""
-    from methods.rows import Row
-
-    words = ("Say cherry.", "Name the city of the person in question, please.", "Count.", "What is it?")
-    return [Row(i + 1, _item(method, words[i % len(words)])) for i in range(n)]
-
-
-def _item(method: str, text: str) -> dict[str, Any]:
-    asked = [{"role": "user", "content": text}]
-    answer = [{"role": "assistant", "content": f"{text} Yes."}]
-    if method == "supervised":
-        return {"messages": asked + answer}
-    if method == "dpo":
-        refused = [{"role": "assistant", "content": "No."}]
-        return {"input": {"messages": asked}, "preferred_output": answer, "non_preferred_output": refused}
-    return {"messages": asked, "answer": text}
 
 
 class Letters:
@@ -296,6 +192,8 @@ def try_family(family: Family) -> dict[str, Any]:
                 found[method] = way(model, Path(scratch, method))
             except Exception as fault:
                 found[method] = _fault(fault)
+        if any("fault" in outcome for outcome in found.values()):
+            found["trl_trains"] = trl_trains(model, Path(scratch, "trl"))
     return found
 
 
@@ -304,24 +202,19 @@ def _fault(fault: Exception) -> dict[str, Any]:
     return {"fault": f"{type(fault).__name__}: {str(fault)[:300]}", "at": f"{last.filename}:{last.lineno}"}
 
 
-def main(names: Sequence[str]) -> None:
-    """Tries the named families here, one after the other, and prints what came of each as a line of JSON."""
-    for family in families():
-        if not names or family.name in names or family.type in names:
-            print(json.dumps({"family": family.name, **try_family(family)}), flush=True)
+def trl_trains(model: Path, out: Path) -> bool:
+    """Says whether stock TRL makes a supervised step with a model: only where not, a refusal is right."""
+    import datasets
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
-
-def in_processes(names: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns what came of each family, tried in a process of its own."""
-    found = []
-    for name in names:
-        command = [sys.executable, "-m", "scripts.families", name]
-        with suppress(subprocess.TimeoutExpired):
-            told = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-            lines = [line for line in told.stdout.splitlines() if line.startswith('{"family"')]
-            found.append(json.loads(lines[-1]) if lines else {"family": name, "model": {"fault": "crashed"}})
-    return found
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    data = datasets.Dataset.from_list([row.item for row in rows("supervised")])
+    how = SFTConfig(
+        output_dir=str(out), max_steps=1, per_device_train_batch_size=2, use_cpu=True, bf16=False,
+        report_to="none", save_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    try:
+        SFTTrainer(model=str(model), args=how, train_dataset=data).train()
+    except Exception:  # whatever it says, it is a refusal
+        return False
+    return True
