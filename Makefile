@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long browser check fmt lint types fast bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs sandbox-soak soak fuzz fuzz-tests conformance gate-webhooks clean
+.PHONY: help setup demo up test test-long browser check fmt lint types fast families bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs sandbox-soak soak fuzz fuzz-tests conformance gate-webhooks clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ fast: $(STAMP)
 fmt: $(STAMP) ## format and mend what ruff can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+families: $(STAMP) ## every family of models by every method, and the table of docs/models.md (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m scripts.families
 
 bench-engine: $(STAMP) ## the training engine beside stock TRL, under half an hour on one core (QUICK=1: 3 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engine $(if $(QUICK),--quick)

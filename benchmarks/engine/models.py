@@ -9,7 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 from transformers.utils import logging as transformers_logging
 
 from benchmarks.engine.workloads import WORKLOADS, make_rows
@@ -45,7 +51,14 @@ SHAPES = {
     "qwen20m": Shape(384, 1152, 10, 8192, 64, 40),
     "qwen0.5b": Shape(1024, 2816, 24, 151_936, 128, 60, torch.bfloat16, cuda_only=True),
 }
-MODELS = ("nano", *SHAPES)
+GENERAL: dict[str, tuple[str, dict[str, Any]]] = {
+    "gemma2": ("gemma2", {"head_dim": 32}),
+    "gptoss": ("gpt_oss", {"head_dim": 32, "num_local_experts": 8, "num_experts_per_tok": 2}),
+    "lfm2": ("lfm2", {"layer_types": ["conv", "conv", "full_attention"] * 2}),
+    "mamba2": ("mamba2", {"num_heads": 12, "head_dim": 32, "state_size": 16, "n_groups": 1}),
+}
+"""Families on the general path, as wide and deep as qwen2m: model type and what its config needs beside."""
+MODELS = ("nano", *SHAPES, *GENERAL)
 
 
 def make_model(name: str, folder: Path, device: str) -> Path:
@@ -53,7 +66,37 @@ def make_model(name: str, folder: Path, device: str) -> Path:
     if name == "nano":
         return NANO
     target = folder / name
-    return target if (target / "config.json").exists() else build(SHAPES[name], target, device)
+    if (target / "config.json").exists():
+        return target
+    return build_general(name, target) if name in GENERAL else build(SHAPES[name], target, device)
+
+
+def build_general(name: str, target: Path) -> Path:
+    """Write a random model of a family on the general path, warmed up; returns its folder."""
+    torch.manual_seed(0)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    shape = SHAPES["qwen2m"]
+    tokenizer = byte_tokenizer(shape.vocab)
+    family, more = GENERAL[name]
+    config = AutoConfig.for_model(
+        family,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        vocab_size=shape.vocab,
+        num_attention_heads=6,
+        num_key_value_heads=3,
+        max_position_embeddings=2048,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        **more,
+    )
+    model: Any = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    warm_up(model, tokenizer, shape.warm_up_steps)
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    return target
 
 
 def build(shape: Shape, target: Path, device: str = "cpu") -> Path:

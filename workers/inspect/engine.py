@@ -18,7 +18,7 @@ from workers.training.model import attention
 from workers.training.model.base_model import auto_class
 from workers.training.model.head import output_head
 from workers.training.passes.path import why_general
-from workers.training.sampling.general_decoder import way_of
+from workers.training.sampling.general_decoder import is_uncached
 
 FROM_HERE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 MOST_PARAMETERS = 400_000_000
@@ -46,7 +46,7 @@ def inspect(folder: str) -> dict[str, Any]:
         attention.adopt(model)
         output_head(model)
         reason = why_general(model)
-        if reason is not None and way_of(model) == "whole sequences":
+        if reason is not None and is_uncached(model):
             reason += " Sampling reads the whole sequence for every token, which is slow."
         return _found(reason=reason)
     except ModelInvalid as problem:

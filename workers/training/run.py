@@ -34,6 +34,7 @@ from workers.training.rewards import (
     failed_share,
     nothing_graded,
 )
+from workers.training.sampling.general_decoder import is_uncached
 from workers.training.state import Progress, fingerprint, load_pending
 from workers.training.trust.arm import ONLY, Arm, Base
 from workers.training.trust.ending import GUARD
@@ -42,6 +43,8 @@ from workers.training.trust.selection import judge
 from workers.training.trust.verdict import verdict
 from workers.training.update import UpdateStats, make_optimizer
 from workers.training.watch import Watch
+
+UNCACHED = " Its cache is not exact, so sampling reads the whole sequence for every token, which is slow."
 
 
 class Run:
@@ -185,8 +188,9 @@ class Run:
         longest = max(len(prompt.tokens) for prompt in (*self.train_prompts, *self.valid_prompts))
         reach = min(longest + self.config.max_completion_tokens, self.policy.context)
         if (reason := why_general(self.policy.model, reach)) is not None:
+            slow = UNCACHED if is_uncached(self.policy.rollout_model) else ""
             self.recorder.note(
-                "info", f"Path: general, because {reason} It is right, and takes more time and memory."
+                "info", f"Path: general, because {reason}{slow} It is right, and takes more time and memory."
             )
         if (said := what_is_adapted(self.policy.adapted)) is not None:
             self.recorder.note(*said)

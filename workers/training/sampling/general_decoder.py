@@ -185,6 +185,11 @@ def _positions(cohort: _Cohort) -> Tensor:
     return (cohort.mask.cumsum(1) - 1).clamp(min=0)
 
 
+def is_uncached(model: Any) -> bool:
+    """Says whether sampling by a model reads the whole sequence for every token, which is slow."""
+    return way_of(model) == "whole sequences"
+
+
 @torch.no_grad()
 def way_of(model: Any) -> Way:
     """Returns the fastest way whose logits are those of whole sequences. It finds out once for each model."""

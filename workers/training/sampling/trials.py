@@ -15,9 +15,10 @@ from torch import Tensor
 from workers.training.model import attention
 from workers.training.sampling.decode_step import ActiveRows
 
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-6}
 """The largest norm of the difference between steps' and whole sequences' logits, relative to theirs. Measured
-on 40 families of tiny random models in fp32: at most 1e-6 where the steps are right, 0.5 where not.
+on 90 families of tiny random models in fp32: at most 3e-6, but for 1.1e-5 of Zamba 2, whose logprobs are then
+4e-4 nats off; 0.5 where padding is read.
 """
 HALF_TOLERANCE = 5e-2
 """The same in 16 bits, as for packed states (passes/path.py)."""
