@@ -92,7 +92,8 @@ def build_general(name: str, target: Path) -> Path:
         eos_token_id=tokenizer.eos_token_id,
         **more,
     )
-    model: Any = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    auto: Any = AutoModelForCausalLM
+    model = auto.from_config(config, attn_implementation="eager")
     warm_up(model, tokenizer, shape.warm_up_steps)
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)

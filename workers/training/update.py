@@ -25,7 +25,13 @@ from workers.training.losses import policy_loss, value_loss
 from workers.training.model.grammar import Grammar
 from workers.training.model.policy import VALUE_HEAD, Policy
 from workers.training.model.sharding import clip_gradients
-from workers.training.passes.forward import completion_states, output_head, per_completion, token_logprobs
+from workers.training.passes.forward import (
+    batches_for,
+    completion_states,
+    output_head,
+    per_completion,
+    token_logprobs,
+)
 from workers.training.passes.packing import Batch, PackedCompletion, make_batches
 from workers.training.rewards import Rewards
 from workers.training.update_metrics import UpdateMetrics, add_totals
@@ -164,7 +170,7 @@ def _share_of(
         {packed.prompt.row: len(packed.prompt.tokens) for packed in learnable.completions},
     )
     completions = [learnable.completions[i] for i in mine]
-    batches = make_batches(completions, config.micro_batch_tokens, policy.device)
+    batches = batches_for(policy.model, completions, config.micro_batch_tokens, policy.device)
     if policy.grammar is not None:
         batches = [_constrained(batch, completions, policy.grammar, policy.device) for batch in batches]
     return batches, mine

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from workers.training.base.types import Completion, Prompt
-from workers.training.passes.forward import PackedCompletion, completion_states, make_batches, output_head
+from workers.training.passes.forward import PackedCompletion, batches_for, completion_states, output_head
 from workers.training.passes.token_logprobs import LOGIT_BYTES
 from workers.tuning.examples import Example, Pair
 
@@ -47,7 +47,7 @@ def score(model: Any, examples: Sequence[Example], micro_batch_tokens: int, aliv
     ]
     device = model.get_input_embeddings().weight.device
     found: dict[int, Score] = {}
-    for batch in make_batches(completions, micro_batch_tokens, device) if completions else ():
+    for batch in batches_for(model, completions, micro_batch_tokens, device):
         alive()
         is_learned = torch.tensor(
             [learned for i in batch.indices for learned in examples[i].is_learned[1:]], device=device

@@ -24,8 +24,8 @@ from workers.training.model.policy import Policy
 from workers.training.passes.forward import (
     Batch,
     PackedCompletion,
+    batches_for,
     completion_states,
-    make_batches,
     output_head,
     per_completion,
     token_logprobs,
@@ -79,7 +79,7 @@ class Canary:
         pieces = [(i, piece) for i, text in enumerate(self._texts) for piece in text]
         packed = [as_completion(piece) for _, piece in pieces]
         budget, device = self._config.micro_batch_tokens, self._policy.device
-        batches = make_batches(packed, budget, device) if packed else []
+        batches = batches_for(model, packed, budget, device)
         filler = Prompt(0, {}, (self._policy.end_ids[0],))
         empty = fillers(self._policy, filler, len(batches), self._world)
         sums, counts = [0.0] * len(self._texts), [0] * len(self._texts)

@@ -30,8 +30,8 @@ from workers.training.model.policy import Policy
 from workers.training.passes.forward import (
     Batch,
     PackedCompletion,
+    batches_for,
     completion_states,
-    make_batches,
     output_head,
     per_completion,
     token_kl,
@@ -261,7 +261,7 @@ class _Scorer:
     def kls(self, completions: Sequence[PackedCompletion]) -> list[list[AnswerKl]]:
         """Returns for each reference what it makes of each answer."""
         budget, device = self._config.micro_batch_tokens, self._policy.device
-        batches = make_batches(completions, budget, device) if completions else []
+        batches = batches_for(self._policy.model, completions, budget, device)
         empty = fillers(self._policy, self._filler, len(batches), self._world)
         found: dict[tuple[int, int], AnswerKl] = {}
         for batch in batches:

@@ -12,6 +12,7 @@ N completion tokens, H wide states.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -36,6 +37,7 @@ from workers.training.passes.token_logprobs import token_kl, token_logprobs
 __all__ = [
     "Batch",
     "PackedCompletion",
+    "batches_for",
     "completion_states",
     "make_batches",
     "output_head",
@@ -48,6 +50,16 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _fused: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def batches_for(
+    model: Any, completions: Sequence[PackedCompletion], token_budget: int, device: torch.device
+) -> list[Batch]:
+    """Splits completions over forward passes of a model, each of at most so many tokens by its own path."""
+    longest = max((len(one.prompt.tokens) + len(one.completion.tokens) for one in completions), default=0)
+    # Asked without completions too: of a sharded model all processes find it out together.
+    is_general = why_general(model, longest) is not None
+    return make_batches(completions, token_budget, device, repeats_prompts=is_general)
 
 
 def completion_states(model: Any, batch: Batch) -> Tensor:

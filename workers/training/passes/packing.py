@@ -86,12 +86,17 @@ class Batch:
 
 
 def make_batches(
-    completions: Sequence[PackedCompletion], token_budget: int, device: torch.device
+    completions: Sequence[PackedCompletion],
+    token_budget: int,
+    device: torch.device,
+    *,
+    repeats_prompts: bool = False,
 ) -> list[Batch]:
     """Splits completions over forward passes of about equal size, each of at most `token_budget` tokens.
 
     The completions of one prompt stay together unless they are over the budget by themselves; each piece has
-    the prompt again. One completion is always allowed.
+    the prompt again. One completion is always allowed. `repeats_prompts` counts the prompt once for each
+    completion, as rows of their own have it.
     """
     by_prompt: dict[int, list[int]] = {}
     for i, packed in enumerate(completions):
@@ -100,9 +105,12 @@ def make_batches(
     for members in by_prompt.values():
         prompt = len(completions[members[0]].prompt.tokens)
         lengths = [max(1, len(completions[i].completion.tokens)) for i in members]
-        for chosen in spread(lengths, token_budget - prompt):
+        shared = prompt
+        if repeats_prompts:
+            lengths, shared = [prompt + length for length in lengths], 0
+        for chosen in spread(lengths, token_budget - shared):
             pieces.append([members[j] for j in chosen])
-            sizes.append(prompt + sum(lengths[j] for j in chosen))
+            sizes.append(shared + sum(lengths[j] for j in chosen))
     return [
         _batch(completions, [pieces[k] for k in chosen], device) for chosen in spread(sizes, token_budget)
     ]

@@ -70,6 +70,14 @@ def test_a_group_over_the_budget_is_split_evenly_with_its_prompt_in_each_part():
     assert [batch.segments[0].prompt for batch in batches] == [10, 10]
 
 
+def test_rows_of_their_own_count_the_prompt_for_each_completion():
+    packed = completions_with((10, [8, 8, 8, 8]))
+    batches = make_batches(packed, 36, CPU, repeats_prompts=True)
+    assert [batch.indices for batch in batches] == [(0, 2), (1, 3)]
+    assert len(make_batches(packed, 72, CPU, repeats_prompts=True)) == 1
+    assert len(make_batches(packed, 71, CPU, repeats_prompts=True)) == 2
+
+
 def test_whole_groups_stay_together_where_they_fit():
     packed = completions_with((5, [5, 5]), (5, [5, 5]), (5, [5, 5]), (5, [5, 5]))
     batches = make_batches(packed, 32, CPU)
