@@ -19,6 +19,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),  # TRL's and PEFT's, of transformers
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:.*_pattern keys did not match:RuntimeWarning"
+    ),  # PEFT's, of names that it replaced
 ]
 
 
