@@ -55,7 +55,6 @@ GENERAL: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma2": ("gemma2", {"head_dim": 32}),
     "gptoss": ("gpt_oss", {"head_dim": 32, "num_local_experts": 8, "num_experts_per_tok": 2}),
     "lfm2": ("lfm2", {"layer_types": ["conv", "conv", "full_attention"] * 2}),
-    "mamba2": ("mamba2", {"num_heads": 12, "head_dim": 32, "state_size": 16, "n_groups": 1}),
 }
 """Families on the general path, as wide and deep as qwen2m: model type and what its config needs beside."""
 MODELS = ("nano", *SHAPES, *GENERAL)

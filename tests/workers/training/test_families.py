@@ -1,4 +1,4 @@
-"""Families of models, each trained and delivered as `make families` does it: a few here, all in the long run."""
+"""Families of models, each trained and delivered as by `make families`: a few here, all in the long run."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),  # TRL's and PEFT's, of transformers
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings(
-        "ignore:.*_pattern keys did not match:RuntimeWarning"
-    ),  # PEFT's, of names that it replaced
+    pytest.mark.filterwarnings("ignore:.*_pattern keys did not match:RuntimeWarning"),  # PEFT
 ]
 
 

@@ -22,9 +22,7 @@ pytestmark = [
     pytest.mark.long,
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings(
-        "ignore:.*_pattern keys did not match:RuntimeWarning"
-    ),  # PEFT's, of names that it replaced
+    pytest.mark.filterwarnings("ignore:.*_pattern keys did not match:RuntimeWarning"),  # PEFT
 ]
 
 

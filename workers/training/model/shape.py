@@ -10,7 +10,9 @@ from transformers import AutoConfig, AutoTokenizer
 POSITIONS = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "seq_length")
 """What configs call the positions that a model has; their classes know further names for the first."""
 LONGEST_SAID = 1 << 24
-"""Tokens above which a tokenizer's limit is none: "no limit" is written as a very large number."""
+"""Tokens above which a tokenizer's limit is none: "no limit" is written as a very large number.
+Chosen: far above any context that was published.
+"""
 WITHOUT_LIMIT = 32_768
 """Tokens of context of a model that names no limit, as recurrent ones do. Chosen: the trained length of such
 models is 2,048 to 16,384, and memory is asked for what is used.

@@ -171,7 +171,7 @@ class GeneralDecoder:
             places[targets.cpu().numpy()] = places[sources.cpu().numpy()]
 
     def move_prompts(self, sources: Tensor, targets: Tensor, width: int) -> None:
-        """Does nothing: each completion has a copy of what was kept of its prompt."""
+        """Does nothing to prompts in slots, (n,): each completion has a copy of what was kept of its own."""
 
     def grow(self, columns: int) -> None:
         """Does nothing: the model's own cache grows by itself."""

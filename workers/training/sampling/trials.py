@@ -21,10 +21,10 @@ on 90 families of tiny random models in fp32: at most 3e-6, but for 1.1e-5 of Za
 4e-4 nats off; 0.5 where padding is read.
 """
 HALF_TOLERANCE = 5e-2
-"""The same in 16 bits, as for packed states (passes/path.py)."""
+"""The same in 16 bits. Chosen as for packed states (passes/path.py)."""
 
 LENGTHS = (5, 70)
-"""Tokens of the prompts: below and above a chunk of linear attention (64)."""
+"""Tokens of the prompts. Chosen: below and above a chunk of linear attention (64)."""
 STEPS = 3
 """Tokens that are read one by one after each. Chosen: a wrong position or state shows at the first."""
 
