@@ -132,3 +132,38 @@ def test_a_template_may_refuse_a_system_message(tmp_path: Path) -> None:
     refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
     template = refusing + "{{ messages[0].content }}"
     assert inspect(str(with_template(tmp_path / "m", template))) == {"fault": None}
+
+
+def saying(found: dict[str, object]) -> tuple[str, ...]:
+    """A program in the place of the inspections, which finds this."""
+    told = json.dumps({"found": {"fault": None, "reason": None, "untried": None} | found})
+    return (sys.executable, "-S", "-c", f"print({told!r})")
+
+
+def test_a_model_that_the_engine_computes_wrongly_is_refused_with_the_reason(tmp_path: Path) -> None:
+    wrong = saying({"fault": "XForCausalLM computes logits that are not finite."})
+    with pytest.raises(
+        BaseModelInvalid, match=r"m cannot be trained: XForCausalLM computes logits that are not"
+    ):
+        folders.try_engine(tmp_path / "m", command=wrong)
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ({}, None),
+        ({"reason": "it has sinks."}, "Path: general, because it has sinks."),
+        ({"untried": "its layers are too large"}, "not tried with this model: its layers are too large."),
+    ],
+)
+def test_what_an_operator_should_know_of_a_model_is_told(
+    tmp_path: Path, found: dict[str, object], told: str | None
+) -> None:
+    said = folders.try_engine(tmp_path / "m", command=saying(found))
+    assert said is None if told is None else told in str(said)
+
+
+def test_an_engine_that_cannot_be_tried_is_no_fault_of_the_model(tmp_path: Path) -> None:
+    said = folders.try_engine(tmp_path / "m", command=(sys.executable, "-S", "-c", "raise SystemExit(3)"))
+    assert said is not None
+    assert "not tried with this model" in said

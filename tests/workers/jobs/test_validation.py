@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -242,3 +244,26 @@ def test_a_schema_that_the_sampler_cannot_hold_fails_the_job(db: Session, tiny_m
     assert made.error["param"] == "method.reinforcement.response_format"
     assert made.error["code"] == "response_format_error"
     assert "Invalid type: magic" in made.error["message"]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        pytest.param({"max_position_embeddings": None}, id="class-default"),
+        pytest.param(
+            {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 4},
+            id="a-window-is-no-context",
+        ),
+    ],
+)
+def test_a_configs_class_says_how_long_a_prompt_may_be(
+    db: Session, tiny_folder: Path, tmp_path: Path, edit: dict[str, Any]
+) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text()) | edit
+    told = {name: value for name, value in config.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(told))
+    make_model(db, str(folder))
+    job = make_job(db)
+    validate_all("me", RUNNING)
+    assert fresh(db, job).status == "queued", job.error
