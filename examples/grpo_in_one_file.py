@@ -122,11 +122,13 @@ def main() -> list[float]:
         start = time.perf_counter()
         rows = order.sample(data, P)
         prompts = [tokenizer.apply_chat_template(row["messages"], **as_tokens) for row in rows]
-        groups = sample(model, prompts, model.generation_config.eos_token_id)  # 1. sample
+        end_ids = model.generation_config.eos_token_id
+        groups = sample(model, prompts, end_ids)  # 1. sample
         n_tokens = sum(len(completion) for completions in groups for completion in completions)
         learnable, mean_rewards = [], []
         for row, prompt, completions in zip(rows, prompts, groups, strict=True):
-            texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
+            written = [each[:-1] if each[-1] in end_ids else each for each in completions]
+            texts = tokenizer.batch_decode(written)
             rewards = torch.tensor([reward(text, row["reference"]) for text in texts])  # 2. grade
             mean_rewards.append(float(rewards.mean()))
             if rewards.std() > 0:  # a group whose rewards are all equal teaches nothing

@@ -107,7 +107,7 @@ class Sample:
     """Holds one completion as graders see it.
 
     Attributes:
-        output_text: the text, without special tokens.
+        output_text: the text as it was written, without the token that ended it.
         finish_reason: "stop" or "length".
         output_tools: the tool calls, in the chat shape.
         output_audio: {"data", "transcript"}; None where the model speaks no audio.

@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -48,12 +48,13 @@ from workers.jobs.job_data import (
 )
 from workers.jobs.model_validation import (
     check_response_format,
-    doubts_about_tools,
-    load_tokenizer,
     model_folder,
     model_shape,
-    prompt_lengths,
+    render_prompts,
 )
+
+if TYPE_CHECKING:
+    from workers.training.row_faults import RowDoubt
 
 T = TypeVar("T")
 
@@ -185,11 +186,17 @@ class Checks:
             return None
         training, validation = (self.parts.training, rows), (self.parts.validation, valid)
         resolved = self._attempt(
-            lambda: tuning_validation.resolve(
-                self.asked, str(folder), shape, load_tokenizer(folder), training, validation
-            )
+            lambda: tuning_validation.resolve(self.asked, folder, shape, training, validation)
         )
-        return Checked(*resolved, self.doubts) if resolved else None
+        if resolved is None:
+            return None
+        for data_file, doubt in resolved.doubts:
+            self._note_left_out(data_file, doubt)
+        return Checked(resolved.config, resolved.n_examples, self.doubts)
+
+    def _note_left_out(self, data_file: DataFile, doubt: RowDoubt) -> None:
+        """Notes what the model's template leaves out of some rows of a file."""
+        self.doubts.append(Doubt("left_out_by_template", doubt.message, data_file.param, doubt.lines))
 
     def _reinforcement(self) -> Checked | None:
         block = self.asked.method["reinforcement"]
@@ -218,9 +225,11 @@ class Checks:
             self._attempt(lambda: check_grader(*gold, data_file, rows, GOLD_GRADER))
         if folder is not None and shape is not None:
             self._enter("rendering")
-            lengths = self._attempt(lambda: prompt_lengths(folder, shape.context, data_file, rows))
-            if lengths is not None:
-                self.prompt_lengths[data_file.param] = lengths
+            rendered = self._attempt(lambda: render_prompts(folder, shape.context, data_file, rows))
+            if rendered is not None:
+                self.prompt_lengths[data_file.param] = [len(prompt.tokens) for prompt in rendered.prompts]
+                for doubt in rendered.doubts:
+                    self._note_left_out(data_file, doubt)
 
     def facts(self) -> Facts | None:
         """Returns what the rules of "auto" read; None while a part of it is not known."""
@@ -257,14 +266,9 @@ class Checks:
         return found
 
     def _file_doubts(self) -> Iterator[Doubt]:
-        """Signs that the two files were swapped or overlap, and tools that the model would never see."""
-        train_rows, valid_rows = self.train_rows, self.valid_rows
-        if train_rows is None or valid_rows is None:
-            return
-        yield from doubts_about_files(train_rows, valid_rows)
-        if self.folder is not None:
-            for message in doubts_about_tools(self.folder, train_rows, self.kind):
-                yield Doubt("tools_unseen", message, TRAINING)
+        """Signs that the two files were swapped or overlap."""
+        if self.train_rows is not None and self.valid_rows is not None:
+            yield from doubts_about_files(self.train_rows, self.valid_rows)
 
     def _rate_doubts(self, config: TrainConfig | TuneConfig) -> Iterator[Doubt]:
         """Says so if the learning rate is far from the one that "auto" takes."""

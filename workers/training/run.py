@@ -70,8 +70,9 @@ class Run:
         self.arm = arm
         self.policy = Policy.load(config, world)
         tokenizer, context = self.policy.tokenizer, self.policy.context
-        self.train_prompts = make_prompts(train_rows, tokenizer, context, "training")
-        self.valid_prompts = make_prompts(valid_rows, tokenizer, context, "validation")
+        vocabulary = self.policy.vocabulary
+        self.train_prompts = make_prompts(train_rows, tokenizer, context, "training", vocabulary)
+        self.valid_prompts = make_prompts(valid_rows, tokenizer, context, "validation", vocabulary)
         self.optimizer = make_optimizer(self.policy, config)
         self.total_steps = config.total_steps(len(train_rows))
         self.until = self.total_steps if arm.until is None else arm.until

@@ -98,8 +98,9 @@ class TuneRun:
         self.policy.sync_rollout()
         make: Callable[..., Any] = make_examples if config.method == "supervised" else make_pairs
         tokenizer, context = self.policy.tokenizer, self.policy.context
-        self.train_examples: list[Any] = make(train_rows, tokenizer, context, "training")
-        self.valid_examples: list[Any] = make(valid_rows, tokenizer, context, "validation")
+        vocabulary = self.policy.vocabulary
+        self.train_examples: list[Any] = make(train_rows, tokenizer, context, "training", vocabulary)
+        self.valid_examples: list[Any] = make(valid_rows, tokenizer, context, "validation", vocabulary)
         self.total_steps = config.total_steps(len(self.train_examples))
         self._resumed_step = 0
         self.optimizer = make_optimizer(self.policy, self.engine_config)

@@ -108,11 +108,6 @@ def test_without_transformers_it_is_said_that_nothing_was_tried() -> None:
         ("chat_template.jinja", "{{ messages[7].content.x }}", "does not render"),
         ("chat_template.jinja", "{{ ''.__class__.__mro__ }}", "does not render.*unsafe"),
         ("chat_template.jinja", "hello", "without its text"),
-        (
-            "chat_template.jinja",
-            "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}",
-            "without its text",
-        ),
         ("chat_template.jinja", "{{ 'x' * 2000000 }}{{ messages }}", "makes 2,000,"),
     ],
 )
@@ -131,4 +126,6 @@ def test_a_template_may_refuse_a_system_message(tmp_path: Path) -> None:
 
     refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
     template = refusing + "{{ messages[0].content }}"
-    assert inspect(str(with_template(tmp_path / "m", template))) == {"fault": None}
+    found = inspect(str(with_template(tmp_path / "m", template)))
+    assert found["fault"] is None
+    assert "system_messages" in found["cannot_show"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from workers.training.passes.forward import (
     per_completion,
     token_logprobs,
 )
-from workers.training.prompts import as_template_message
+from workers.training.prompts import chat_tokens
 from workers.training.row_faults import RowFaults
 from workers.training.update import fillers
 
@@ -127,12 +128,9 @@ def _tokenised(rows: Sequence[Row], tokenizer: Any) -> list[list[int]]:
     faults = RowFaults("canary", len(rows))
     found: list[list[int]] = []
     for row in rows:
-        try:
-            found.append(_tokens(row.item, tokenizer))
-        except MemoryError:
-            raise
-        except Exception as error:  # a template is a program of its own and may refuse a row in any way
-            faults.refused(row, error)
+        tokens = faults.attempt(row, partial(_tokens, row.item, tokenizer))
+        if tokens is not None:
+            found.append(tokens)
     faults.check(lambda whose, n: f"{whose} text has {n:,} tokens")
     return found
 
@@ -141,8 +139,4 @@ def _tokens(item: Any, tokenizer: Any) -> list[int]:
     if "text" in item:
         tokens: list[int] = tokenizer(item["text"])["input_ids"]
         return tokens
-    messages = [as_template_message(message) for message in item["messages"]]
-    rendered: list[int] = tokenizer.apply_chat_template(
-        messages, tools=item.get("tools"), add_generation_prompt=False, tokenize=True, return_dict=False
-    )
-    return rendered
+    return chat_tokens(item, tokenizer, is_open=False)

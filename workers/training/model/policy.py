@@ -48,6 +48,7 @@ class Policy:
         self.tokenizer = base.tokenizer
         self.end_ids = base.end_ids
         self.context = base.context
+        self.vocabulary = base.vocabulary
         self.device = base.device
         self.stored_dtype = base.stored_dtype
         self.folder = base.folder
