@@ -9,6 +9,7 @@ import pytest
 from methods.messages import text_of
 from methods.rows import DatasetInvalid, missing_variables, read_rows
 
+CALL = {"id": "1", "function": {"name": "f"}}
 GOOD = {"messages": [{"role": "user", "content": "Hi"}], "answer": "x"}
 
 
@@ -43,7 +44,7 @@ def test_blank_lines_crlf_and_a_byte_order_mark_are_accepted_and_counted(tmp_pat
             {
                 "messages": [
                     {"role": "user", "content": "a"},
-                    {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": {"name": "f"}}]},
+                    {"role": "assistant", "content": None, "tool_calls": [CALL]},
                     {"role": "tool", "content": "4", "tool_call_id": "1"},
                     {"role": "user", "content": "b"},
                 ],

@@ -23,7 +23,7 @@ MAX_RENDERED = 2**20
 
 
 def inspect(folder: str) -> dict[str, Any]:
-    """Returns `fault`: the file that cannot be used and why, or None; `cannot_show`: what its templates drop."""
+    """Returns `fault`, the file that cannot be used and why or None, and `cannot_show`, its templates' gaps."""
     try:
         config = AutoConfig.from_pretrained(folder, **FROM_HERE)
     except Exception as problem:  # the values are whatever somebody has written

@@ -24,6 +24,7 @@ from app.ids import random_id
 from app.jobs import results, runs, status
 from app.jobs.models import TERMINAL, Job
 from app.jobs.status import Claim
+from app.models import service as models
 from app.models.models import Model
 from app.models.naming import tuned_model_name
 from app.settings import get_settings
@@ -153,6 +154,7 @@ def deliver(claim: Claim, step: int, *, trained_tokens: int | None, result: RunR
         chosen = select(Checkpoint).where(Checkpoint.job_id == job.id, Checkpoint.step == step)
         checkpoint = db.scalars(chosen).one()
         name = tuned_model_name(db, job)
+        base = models.find(db, job.project_id, job.model)
         model = Model(
             id=random_id("model_"),
             name=name,
@@ -161,6 +163,7 @@ def deliver(claim: Claim, step: int, *, trained_tokens: int | None, result: RunR
             folder=None,
             storage_key=checkpoint.storage_key,
             job_id=job.id,
+            cannot_show=base.cannot_show if base else None,
         )
         db.add(model)
         file = files.create(db, job.project_id, stored, filename=RESULTS_NAME, purpose="fine-tune-results")

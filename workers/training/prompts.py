@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from methods.rows import Row
 from workers.training.base.types import Prompt
 from workers.training.rendering.conversation import conversation
-from workers.training.rendering.losses import losses
+from workers.training.rendering.losses import Losses, losses
 from workers.training.rendering.template import template_of
 from workers.training.row_faults import RowDoubt, RowFaults
 
@@ -40,9 +40,11 @@ def render_prompts(
     prompts = []
     faults = RowFaults(name, len(rows))
     for i, row in enumerate(rows):
-        tokens = faults.attempt(row, partial(_checked_tokens, row, tokenizer, faults))
-        if tokens is None:
+        rendered = faults.attempt(row, partial(chat_prompt, row.item, tokenizer))
+        if rendered is None:
             continue
+        tokens, lost = rendered
+        faults.note(row, lost)
         faults.check_ids(row, tokens, tokenizer, vocabulary)
         if not tokens:
             faults.empty(row, "an empty prompt")
@@ -58,19 +60,18 @@ def render_prompts(
     return RenderedPrompts(prompts, faults.doubts())
 
 
-def _checked_tokens(row: Row, tokenizer: Any, faults: RowFaults) -> list[int]:
-    talk = conversation(row.item)
-    template = template_of(tokenizer, talk.tools)
-    text = template.render(talk, is_open=True)
-    faults.note(row, losses(template, talk))
-    return template.tokens(text)
-
-
-def chat_tokens(item: Mapping[str, Any], tokenizer: Any, *, is_open: bool = True) -> list[int]:
-    """Returns a row's messages by the chat template; where they are `is_open`, with its generation prompt.
+def chat_prompt(item: Mapping[str, Any], tokenizer: Any) -> tuple[list[int], Losses]:
+    """Returns a row's messages by the chat template, with its generation prompt, and what it leaves out.
 
     Raises what the template raises.
     """
     talk = conversation(item)
     template = template_of(tokenizer, talk.tools)
-    return template.tokens(template.render(talk, is_open=is_open))
+    return template.tokens(template.render(talk, is_open=True)), losses(template, talk)
+
+
+def chat_tokens(item: Mapping[str, Any], tokenizer: Any) -> list[int]:
+    """Returns a whole conversation by the chat template. Raises what the template raises."""
+    talk = conversation(item)
+    template = template_of(tokenizer, talk.tools)
+    return template.tokens(template.render(talk, is_open=False))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session
 
+from app.embedded.first_run import BUILT_IN_CANNOT_SHOW
 from app.inspection import ChildLimits
 from app.models import folders
 from app.models import service as models
@@ -82,13 +83,14 @@ def test_a_template_that_never_ends_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_the_built_in_model_passes_its_trial() -> None:
-    assert folders.try_model_folder(NANO) is None
+    assert folders.try_model_folder(NANO) == (None, list(BUILT_IN_CANNOT_SHOW))
 
 
 def test_without_transformers_it_is_said_that_nothing_was_tried() -> None:
     without_packages = (sys.executable, "-S", "-m", "workers.inspect")
-    told = folders.try_model_folder(NANO, command=without_packages)
+    told, cannot_show = folders.try_model_folder(NANO, command=without_packages)
     assert told is not None
+    assert cannot_show is None
     assert "transformers is not installed here. To mend it: pip install 'cherry-rft[train]'" in told
 
 

@@ -134,7 +134,9 @@ def test_an_answer_that_teaches_silence_is_refused(item: dict[str, Any], templat
 @pytest.mark.parametrize("template", [None, PLAIN_END])
 def test_an_answer_of_tool_calls_that_the_template_does_not_show_is_refused(template: str | None) -> None:
     tokenizer = byte_tokenizer(template) if template else byte_tokenizer()
-    with pytest.raises(PromptInvalid, match="leaves out a tool call of the answer of the training row on line 9"):
+    with pytest.raises(
+        PromptInvalid, match="leaves out a tool call of the answer of the training row on line 9"
+    ):
         make_examples([Row(9, CALLS)], tokenizer, 256, "training")
 
 

@@ -139,4 +139,4 @@ def _tokens(item: Any, tokenizer: Any) -> list[int]:
     if "text" in item:
         tokens: list[int] = tokenizer(item["text"])["input_ids"]
         return tokens
-    return chat_tokens(item, tokenizer, is_open=False)
+    return chat_tokens(item, tokenizer)

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from methods.template_gaps import (
+    ANSWERS,
+    BESIDE_CALLS,
+    EARLIER_THOUGHTS,
+    RESULTS,
+    SEVERAL_CALLS,
+    SYSTEM_MESSAGES,
+    THOUGHTS,
+    TOOL_CALLS,
+    TOOLS,
+)
 from workers.training.rendering import marks
 from workers.training.rendering.conversation import Conversation
 from workers.training.rendering.template import Template, rendered_or_none, template_of, trial
-
-SYSTEM_MESSAGES, ANSWERS, TOOLS = "system_messages", "answers", "tools"
-THOUGHTS, EARLIER_THOUGHTS = "thoughts", "earlier_thoughts"
-TOOL_CALLS, SEVERAL_CALLS = "tool_calls", "several_tool_calls"
-BESIDE_CALLS, RESULTS = "text_beside_tool_calls", "tool_results"
 
 _USER = {"role": "user", "content": "x"}
 _ANSWER = {"role": "assistant", "content": "x"}
@@ -21,7 +27,7 @@ _TOOL = {"type": "function", "function": {"name": "x", "description": "x", "para
 
 
 def cannot_show(tokenizer: Any) -> list[str]:
-    """Returns what the tokenizer's chat templates refuse or leave out, by the names above.
+    """Returns what the tokenizer's chat templates refuse or leave out, by the names of methods/template_gaps.py.
 
     What follows from another gap is not named again: without tool calls there are no results of them.
     """

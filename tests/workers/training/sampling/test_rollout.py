@@ -243,7 +243,7 @@ def test_a_stop_string_ends_a_completion_where_it_is_complete(policy, prompts, k
     ):
         for found, whole in zip(group.completions, long.completions, strict=True):
             for n in range(1, len(whole.tokens) + 1):
-                text = decode(whole.tokens[:n], skip_special_tokens=True)
+                text = decode(whole.tokens[:n])
                 ends = [text.index(s) for s in stop if s in text]
                 if ends:
                     assert (found.text, found.finish_reason) == (text[: min(ends)], "stop")
