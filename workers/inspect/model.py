@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from methods.model_files.configs import TEMPLATE, TOKENIZER_CONFIG
 from workers.training.rendering.ends import template_end_ids, vocabulary_of
 from workers.training.rendering.gaps import cannot_show
-from workers.training.rendering.template import template_of, trial
+from workers.training.rendering.template import template_of
 
 FROM_HERE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 ASKED = "Say the word cherry."
@@ -23,7 +23,7 @@ MAX_RENDERED = 2**20
 
 
 def inspect(folder: str) -> dict[str, Any]:
-    """Returns `fault`, the file that cannot be used and why or None, and `cannot_show`, its templates' gaps."""
+    """Returns `fault`, the file that cannot be used and why, or None; `cannot_show`: its templates' gaps."""
     try:
         config = AutoConfig.from_pretrained(folder, **FROM_HERE)
     except Exception as problem:  # the values are whatever somebody has written
@@ -52,7 +52,8 @@ def _refused(fault: str) -> dict[str, Any]:
 
 def _template_fault(tokenizer: Any) -> str | None:
     try:
-        rendered = template_of(tokenizer, None).render(trial(USER), is_open=True)
+        template = template_of(tokenizer, None)
+        rendered = template.render(template.trial(USER), is_open=True)
     except MemoryError:
         raise
     except Exception as problem:  # a template is a program of its own and may fail in any way
@@ -67,7 +68,7 @@ def _template_fault(tokenizer: Any) -> str | None:
 def _vocabulary_fault(tokenizer: Any, folder: str, vocabulary: int | None) -> str | None:
     """Says so if a conversation of a question and an answer takes a token that the model does not know."""
     template = template_of(tokenizer, None)
-    tokens = template.tokens(template.render(trial(USER), is_open=True))
+    tokens = template.tokens(template.render(template.trial(USER), is_open=True))
     used = {*tokens, tokenizer.eos_token_id, *template_end_ids(tokenizer), *_configured_ends(folder)}
     beyond = sorted(token for token in used - {None} if vocabulary is not None and token >= vocabulary)
     if not beyond:

@@ -31,6 +31,7 @@ class RowFaults:
         self._lost: dict[str, list[int]] = {}
         self._without_row: dict[str, list[int]] = {}
         self._mild: dict[str, list[int]] = {}
+        self._unlike: dict[str, list[int]] = {}
         self._too_long: dict[int, int] = {}
 
     def attempt(self, row: Row, render: Callable[[], T]) -> T | None:
@@ -54,6 +55,11 @@ class RowFaults:
         for what in found.mild:
             _note(self._mild, what, row)
 
+    def note_unlike(self, row: Row, ending: str) -> None:
+        """Where it is asked, the model gets a prompt that ends so, and the row's answer goes on from another."""
+        if ending:
+            _note(self._unlike, ending, row)
+
     def check_ids(self, row: Row, tokens: Sequence[int], tokenizer: Any, vocabulary: int | None) -> None:
         """The model knows the tokens below `vocabulary` alone; None where that is not known."""
         if vocabulary is not None and max(tokens, default=0) >= vocabulary:
@@ -72,20 +78,23 @@ class RowFaults:
         """
         for error, lines in self._refused.items():
             raise PromptInvalid(f"The model's chat template refused {self._rows(lines)}: {error}")
-        for problem, lines in self._empty.items():
-            raise PromptInvalid(f"The model's chat template makes {problem} of {self._rows(lines)}.")
         for what, lines in self._lost.items():
             raise PromptInvalid(
                 f"The model's chat template leaves out {what} of {self._rows(lines)}: the model would never"
                 " see it. Leave it out of the file too, or use a model whose template shows it."
             )
+        for problem, lines in self._empty.items():
+            raise PromptInvalid(f"The model's chat template makes {problem} of {self._rows(lines)}.")
         for token, lines in self._without_row.items():
             raise PromptInvalid(f"The model has no embedding row for {token} in {self._rows(lines)}.")
         if self._too_long:
             self._raise_too_long(length_told)
 
     def doubts(self) -> list[RowDoubt]:
-        """Returns what rows are trained without, as the model's makers meant it."""
+        """Returns what rows are trained without, as the model's makers meant it, and prompts that differ."""
+        return [*self._dropped(), *self._differing()]
+
+    def _dropped(self) -> list[RowDoubt]:
         return [
             RowDoubt(
                 f"The model's chat template leaves out {what} of {self._rows(lines)}: the model learns"
@@ -93,6 +102,16 @@ class RowFaults:
                 tuple(lines),
             )
             for what, lines in self._mild.items()
+        ]
+
+    def _differing(self) -> list[RowDoubt]:
+        return [
+            RowDoubt(
+                f"The model's chat template ends the prompt of a model that is asked with {ending!r}, and writes"
+                f" the answer of {self._rows(lines)} without it: what is learned is not what is asked.",
+                tuple(lines),
+            )
+            for ending, lines in self._unlike.items()
         ]
 
     def _raise_too_long(self, length_told: Callable[[str, int], str]) -> NoReturn:

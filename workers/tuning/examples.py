@@ -56,13 +56,16 @@ class Pair:
 class _Rendered(NamedTuple):
     """A rendered conversation that ends with an answer, which begins at `start`.
 
-    `problem` says what the template makes of it that nobody can learn from; else it is "".
+    `problem` says what the template makes of it that nobody can learn from; else it is "". `unlike` is how the
+    prompt ends that the model gets when it is asked, if the conversation does not go on from there; else it
+    is "".
     """
 
     tokens: list[int]
     start: int
     problem: str
     lost: Losses
+    unlike: str
 
 
 class RenderedExamples(NamedTuple):
@@ -181,6 +184,7 @@ def _rendered(
         return []
     for each in found:
         faults.note(row, each.lost)
+        faults.note_unlike(row, each.unlike)
     return found
 
 
@@ -203,7 +207,8 @@ class _Renderer:
         lost = losses(template, talk, learned)
         if not problem and (what := _unsaid(template, talk, prompt_text, text)):
             lost = Losses((*lost.grave, what), lost.mild)
-        return _Rendered(self._ended(template, talk, whole, start), start, problem, lost)
+        unlike = "" if text.startswith(prompt_text) else prompt_text[_common_length(prompt_text, text) :]
+        return _Rendered(self._ended(template, talk, whole, start), start, problem, lost, unlike)
 
     def _ended(self, template: Template, talk: Conversation, whole: list[int], start: int) -> list[int]:
         """Returns the tokens with one that ends the answer, where the template has put none there."""
@@ -228,7 +233,7 @@ def _problem(talk: Conversation, start: int, length: int) -> str:
         return "no prompt"
     if start == length:
         return "no answer"
-    is_said = answer["content"].strip() or answer.get("reasoning_content", "").strip()
+    is_said = answer["content"].strip() or answer.get("reasoning_content")
     return "" if is_said or answer.get("tool_calls") else "an empty answer"
 
 

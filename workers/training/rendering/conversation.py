@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from methods.messages import OF_TOOLS, text_of, thought_of
+from methods.messages import OF_TOOLS, THOUGHTS, text_of, thought_of
 
 _ROLES = {"developer": "system", "function": "tool"}
 """Roles of OpenAI's that open models' templates know by another name."""
-_ONLY_OURS = ("weight", "function_call", "reasoning", "thinking")
+_RENAMED = ("weight", "function_call", *THOUGHTS)
 
 
 class Conversation(NamedTuple):
@@ -42,7 +42,7 @@ def conversation(
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a message without what no template knows; calls and functions of old under today's names."""
-    kept = {key: value for key, value in message.items() if key not in _ONLY_OURS}
+    kept = {key: value for key, value in message.items() if key not in _RENAMED}
     kept["role"] = _ROLES.get(message["role"], message["role"])
     kept["content"] = text_of(message.get("content"))
     if thought := thought_of(message):

@@ -6,14 +6,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from workers.training.rendering.conversation import Conversation
-from workers.training.rendering.template import ANSWER, ASKED, Template, rendered_or_none, template_of, trial
+from workers.training.rendering.template import ANSWER, ASKED, TOOL, Template, rendered_or_none, template_of
 
 FIRST, SECOND = "xCherryFirstx", "xCherrySecondx"
 _USER = {"role": "user", "content": ASKED}
-_TOOL = {
-    "type": "function",
-    "function": {"name": "x", "description": "x", "parameters": {"type": "object", "properties": {}}},
-}
 
 
 class Ends(NamedTuple):
@@ -34,7 +30,7 @@ class Ends(NamedTuple):
 def template_end_ids(tokenizer: Any) -> set[int]:
     """Returns the ids by which the tokenizer's chat templates end what the assistant has written."""
     found: set[int] = set()
-    for tools in (None, [_TOOL]):
+    for tools in (None, [TOOL]):
         try:
             template = template_of(tokenizer, tools)
         except ValueError:  # it has templates by other names alone
@@ -64,7 +60,7 @@ def vocabulary_of(config: Any) -> int | None:
 def _after_answer(template: Template, special: dict[str, int]) -> int | None:
     answered = (_USER, {"role": "assistant", "content": ANSWER})
     for messages in (answered, (*answered, _USER)):
-        text = rendered_or_none(template, trial(*messages)) or ""
+        text = rendered_or_none(template, template.trial(*messages)) or ""
         _, mark, rest = text.rpartition(ANSWER)
         if mark and (found := _first(rest, special)) is not None:
             return found
@@ -73,10 +69,10 @@ def _after_answer(template: Template, special: dict[str, int]) -> int | None:
 
 def _after_calls(template: Template, special: dict[str, int]) -> int | None:
     names: tuple[str, ...] = (FIRST, SECOND)
-    text = rendered_or_none(template, _calling(names)) or ""
+    text = rendered_or_none(template, _calling(template, names)) or ""
     if SECOND not in text:  # it writes one call a turn
         names = (FIRST,)
-        text = rendered_or_none(template, _calling(names)) or ""
+        text = rendered_or_none(template, _calling(template, names)) or ""
     _, mark, rest = text.partition(FIRST)
     if not mark:
         return None
@@ -84,11 +80,11 @@ def _after_calls(template: Template, special: dict[str, int]) -> int | None:
     ends = [token for token in special if rest.rstrip().endswith(token) and rest.count(token) == 1]
     if ends:
         return special[max(ends, key=len)]
-    going_on = rendered_or_none(template, _calling(names, with_results=True)) or ""
+    going_on = rendered_or_none(template, _calling(template, names, with_results=True)) or ""
     return _first(going_on[len(text.rstrip()) :], special) if going_on.startswith(text.rstrip()) else None
 
 
-def _calling(names: Sequence[str], *, with_results: bool = False) -> Conversation:
+def _calling(template: Template, names: Sequence[str], *, with_results: bool = False) -> Conversation:
     ids = [f"cherry{number:03}" for number in range(len(names))]
     calls = [
         {"id": i, "type": "function", "function": {"name": name, "arguments": {"x": "x"}}}
@@ -99,7 +95,7 @@ def _calling(names: Sequence[str], *, with_results: bool = False) -> Conversatio
         for i, name in zip(ids, names, strict=True)
     ]
     calling = {"role": "assistant", "content": "", "tool_calls": calls}
-    return trial(_USER, calling, *(results if with_results else ()), tools=[_TOOL])
+    return template.trial(_USER, calling, *(results if with_results else ()))
 
 
 def _first(text: str, special: dict[str, int]) -> int | None:

@@ -17,17 +17,15 @@ from methods.template_gaps import (
     TOOLS,
 )
 from workers.training.rendering import marks
-from workers.training.rendering.conversation import Conversation
-from workers.training.rendering.template import Template, rendered_or_none, template_of, trial
+from workers.training.rendering.template import TOOL, Template, rendered_or_none, template_of
 
 _USER = {"role": "user", "content": "x"}
 _ANSWER = {"role": "assistant", "content": "x"}
 _THINKING = {**_ANSWER, "reasoning_content": "x"}
-_TOOL = {"type": "function", "function": {"name": "x", "description": "x", "parameters": {"type": "object"}}}
 
 
 def cannot_show(tokenizer: Any) -> list[str]:
-    """Returns what the tokenizer's chat templates refuse or leave out, by the names of methods/template_gaps.py.
+    """Returns what a tokenizer's chat templates refuse or leave out, named as in methods/template_gaps.py.
 
     What follows from another gap is not named again: without tool calls there are no results of them.
     """
@@ -35,7 +33,7 @@ def cannot_show(tokenizer: Any) -> list[str]:
 
 
 def _gaps(tokenizer: Any) -> Iterator[str]:
-    plain, with_tools = template_of(tokenizer, None), template_of(tokenizer, [_TOOL])
+    plain, with_tools = template_of(tokenizer, None), template_of(tokenizer, [TOOL])
     if _hides(plain, marks.SYSTEM, {"role": "system", "content": "x"}, _USER):
         yield SYSTEM_MESSAGES
     if _hides(plain, marks.ANSWER, _USER, _ANSWER, _USER):
@@ -72,7 +70,7 @@ def _result() -> dict[str, Any]:
 
 def _hides(template: Template, what: str, *messages: dict[str, Any]) -> bool:
     """Whether a template refuses this conversation, or leaves a piece of this kind out of it."""
-    talk: Conversation = trial(*messages, tools=[_TOOL])
+    talk = template.trial(*messages)
     if rendered_or_none(template, talk) is None:
         return True
     return any(piece.what == what for piece in marks.lost(template, talk))

@@ -15,16 +15,22 @@ KEPT = 32
 """Templates whose form is remembered. A process meets those of a few models; chosen, not measured."""
 SYSTEM, ASKED, ANSWER, RESULT = "xCherrySystemx", "xCherryAskedx", "xCherryAnswerx", "xCherryResultx"
 NAME, KEY, VALUE = "xCherryNamex", "xCherryKeyx", "xCherryValuex"
+TOOL = {
+    "type": "function",
+    "function": {"name": "x", "description": "x", "parameters": {"type": "object", "properties": {}}},
+}
+"""What a template is tried with where it is used with tools."""
 CALL_ID = "cherry000"
 """Some templates take ids of nine letters and digits only."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """Is one of a tokenizer's chat templates. Two with the same text and special tokens are equal."""
+    """Is one of a tokenizer's chat templates, used with tools or without. Equal ones render the same."""
 
     text: str
     special: tuple[tuple[str, str], ...]
+    has_tools: bool
     tokenizer: Any = field(compare=False)
 
     def render(self, talk: Conversation, *, is_open: bool) -> str:
@@ -45,6 +51,10 @@ class Template:
                 tokenize=False,
             )
         )
+
+    def trial(self, *messages: dict[str, Any]) -> Conversation:
+        """Returns a conversation to try the template with, with a tool if it is used with some."""
+        return conversation({"messages": messages, "tools": [TOOL] if self.has_tools else None})
 
     def tokens(self, text: str) -> list[int]:
         """Returns the ids of a rendered text, which holds its special tokens already."""
@@ -91,7 +101,7 @@ def template_of(tokenizer: Any, tools: Sequence[Any] | None) -> Template:
     """
     text = tokenizer.get_chat_template(None, tools or None)
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    return Template(text, tuple(sorted(special.items())), tokenizer)
+    return Template(text, tuple(sorted(special.items())), bool(tools), tokenizer)
 
 
 def rendered_or_none(template: Template, talk: Conversation, form: Form | None = None) -> str | None:
@@ -108,7 +118,7 @@ def rendered_or_none(template: Template, talk: Conversation, form: Form | None =
 def form_of(template: Template) -> Form:
     """Finds out in which form a template reads messages, role by role, from what it makes of marks."""
     form = Form()
-    for role, talk, mark in _trials():
+    for role, talk, mark in _trials(template):
         if role == "tool":
             form = Form(form.in_parts, _takes_text_alone(template, form))
         in_parts = Form(form.in_parts | {role}, form.arguments_are_text)
@@ -117,18 +127,13 @@ def form_of(template: Template) -> Form:
     return form
 
 
-def _trials() -> Iterable[tuple[str, Conversation, str]]:
+def _trials(template: Template) -> Iterable[tuple[str, Conversation, str]]:
     user = {"role": "user", "content": ASKED}
-    yield "user", trial(user), ASKED
-    yield "system", trial({"role": "system", "content": SYSTEM}, user), SYSTEM
-    yield "assistant", trial(user, {"role": "assistant", "content": ANSWER}), ANSWER
+    yield "user", template.trial(user), ASKED
+    yield "system", template.trial({"role": "system", "content": SYSTEM}, user), SYSTEM
+    yield "assistant", template.trial(user, {"role": "assistant", "content": ANSWER}), ANSWER
     result = {"role": "tool", "content": RESULT, "tool_call_id": CALL_ID, "name": NAME}
-    yield "tool", trial(user, _calling(), result), RESULT
-
-
-def trial(*messages: dict[str, Any], tools: Sequence[Any] | None = None) -> Conversation:
-    """Returns a conversation to try a template with."""
-    return conversation({"messages": messages, "tools": tools})
+    yield "tool", template.trial(user, _calling(), result), RESULT
 
 
 def _calling() -> dict[str, Any]:
@@ -138,7 +143,7 @@ def _calling() -> dict[str, Any]:
 
 def _takes_text_alone(template: Template, form: Form) -> bool:
     """Whether JSON text is written as it is, and objects are refused, left out or written as Python would."""
-    talk = trial({"role": "user", "content": ASKED}, _calling())
+    talk = template.trial({"role": "user", "content": ASKED}, _calling())
     as_object = rendered_or_none(template, talk, form)
     if as_object is not None and VALUE in as_object and repr({KEY: VALUE}) not in as_object:
         return False
