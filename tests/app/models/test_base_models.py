@@ -123,6 +123,28 @@ def test_the_trial_names_what_cannot_be_used(tmp_path: Path, name: str, content:
     assert re.search(reason, fault), fault
 
 
+def test_a_template_that_reads_parts_can_be_used(tmp_path: Path) -> None:
+    from workers.inspect.model import inspect
+
+    template = "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}"
+    assert inspect(str(with_template(tmp_path / "m", template)))["fault"] is None
+
+
+def test_a_model_that_does_not_know_its_templates_tokens_is_refused(tmp_path: Path) -> None:
+    from workers.inspect.model import inspect
+
+    folder = with_template(tmp_path / "m", "<turn>{{ messages[0].content }}")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    tokenizer["added_tokens"].append({"id": 1280, "content": "<turn>", **plain})
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    fault = inspect(str(folder))["fault"]
+    assert fault == (
+        "the tokenizer is of another model: its conversations take the token '<turn>' (1280), and the model"
+        " has embedding rows for 1,280 tokens"
+    )
+
+
 def test_a_template_may_refuse_a_system_message(tmp_path: Path) -> None:
     from workers.inspect.model import inspect
 

@@ -24,7 +24,7 @@ from app.storage import get_storage
 from graders import Sample, build_grader, parse_grader
 from tests.factories import Tenant, make_job, make_tenant, make_tuned_model, store_model
 from tests.factories import make_model as add_model
-from tests.tiny_model import make_tiny_model
+from tests.tiny_model import byte_tokenizer, make_tiny_model
 from workers.serving.server import create_sampler
 
 TOKEN = "only-between-ourselves"
@@ -97,6 +97,17 @@ def test_a_chat_is_answered_and_counted(client: openai.OpenAI) -> None:
     assert reply.usage.completion_tokens == 36
     assert {choice.finish_reason for choice in reply.choices} == {"length"}
     assert reply.model == "tiny"
+
+
+def test_messages_that_the_template_would_leave_out_are_refused(
+    client: openai.OpenAI, db: Session, tmp_path: Path
+) -> None:
+    template = "{% for m in messages if m.role == 'user' %}{{ m.content }}<end>{% endfor %}"
+    add_model(db, "deaf", make_tiny_model(tmp_path / "deaf", tokenizer=byte_tokenizer(template)))
+    db.commit()
+    messages = [{"role": "system", "content": "Be brief."}, *HELLO]
+    with pytest.raises(openai.BadRequestError, match="leaves out the text of a system message"):
+        chat(client, model="deaf", messages=messages)
 
 
 def test_a_seed_gives_the_same_answer_alone_and_in_company(

@@ -36,6 +36,8 @@ def answer(text: str | None = "Oak.", calls: int = 0, thought: str | None = None
     return {"role": "assistant", "content": text, "reasoning_content": thought, **more}
 
 
+CUT_THOUGHTS = {"deepseek_r1_distill", "deepseekv3"}
+"""Templates that cut off what stands before a closing think tag, also of the last answer."""
 KINDS: dict[str, tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]] = {
     "text": (answer(), ("Oak.",), ()),
     "thought": (answer(thought="Hm, trees."), ("Hm, trees.", "Oak."), ("thoughts",)),
@@ -60,22 +62,18 @@ def test_an_answer_is_learned_whole_and_ended_or_its_row_is_refused(name: str, k
     row: dict[str, Any] = {"messages": [USER, said]}
     if said.get("tool_calls") and "tools" not in MEASURED[name]:
         row["tools"] = [TOOL]
-    if set(needs) & set(MEASURED[name]):
+    is_cut = kind == "thought in the text" and name in CUT_THOUGHTS
+    if is_cut or set(needs) & set(MEASURED[name]):
         with pytest.raises(PromptInvalid, match="training row on line 7"):
             make_examples([Row(7, row)], tokenizer, LONG, "training")
         return
-    try:
-        text = learned(tokenizer, row)
-    except PromptInvalid as refusal:
-        assert kind == "thought in the text"  # some templates cut such thoughts off
-        assert "leaves out the thought of the answer" in str(refusal)
-        return
+    text = learned(tokenizer, row)
     assert all(word in text for word in words)
     ends = {tokenizer.eos_token_id, *template_end_ids(tokenizer)}
     assert any(str(tokenizer.convert_ids_to_tokens(end)) in text for end in ends)
 
 
-@pytest.mark.parametrize("name", ["deepseek_r1_distill", "deepseekv3"])
+@pytest.mark.parametrize("name", sorted(CUT_THOUGHTS))
 def test_a_thought_in_the_text_that_is_cut_off_is_missed(name: str) -> None:
     row = {"messages": [USER, answer("<think>7</think>7")]}
     with pytest.raises(
@@ -124,8 +122,8 @@ def test_both_outputs_of_a_pair_are_whole_and_ended() -> None:
     ],
 )
 def test_words_that_a_template_cuts_off_are_missed(template: str, said: str) -> None:
-    whole = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% else %}CUT<end>{% endif %}{% endfor %}"
-    tokenizer = byte_tokenizer(whole.replace("CUT", template))
+    answered = f"{{% if m.role == 'user' %}}{{{{ m.content }}}}{{% else %}}{template}<end>{{% endif %}}"
+    tokenizer = byte_tokenizer("{% for m in messages %}" + answered + "{% endfor %}")
     with pytest.raises(
         PromptInvalid, match="leaves out the text of the answer of the training row on line 1"
     ):
@@ -155,7 +153,7 @@ def test_a_prompt_that_opens_a_thought_before_an_answer_without_one_is_a_doubt()
     rows = [Row(3, {"messages": [USER, answer()]})]
     (doubt,) = render_examples(rows, tokenizer_of("deepseek_r1_distill"), LONG, "training").doubts
     assert doubt.lines == (3,)
-    assert r"ends the prompt of a model that is asked with '<think>\\n'" in doubt.message
+    assert "ends the prompt of a model that is asked with '<think>\\n'" in doubt.message
     assert render_examples(rows, tokenizer_of("qwen3_5_think"), LONG, "training").doubts == []
 
 
