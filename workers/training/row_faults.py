@@ -56,7 +56,7 @@ class RowFaults:
             _note(self._mild, what, row)
 
     def note_unlike(self, row: Row, ending: str) -> None:
-        """Where it is asked, the model gets a prompt that ends so, and the row's answer goes on from another."""
+        """A model that is asked gets a prompt that ends so; the row's answer goes on from another."""
         if ending:
             _note(self._unlike, ending, row)
 
