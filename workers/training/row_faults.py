@@ -107,8 +107,8 @@ class RowFaults:
     def _differing(self) -> list[RowDoubt]:
         return [
             RowDoubt(
-                f"The model's chat template ends the prompt of a model that is asked with {ending!r}, and writes"
-                f" the answer of {self._rows(lines)} without it: what is learned is not what is asked.",
+                f"The model's chat template ends the prompt of a model that is asked with {ending!r}, and"
+                f" writes the answer of {self._rows(lines)} without it: what is learned is not asked so.",
                 tuple(lines),
             )
             for ending, lines in self._unlike.items()

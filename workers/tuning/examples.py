@@ -56,9 +56,9 @@ class Pair:
 class _Rendered(NamedTuple):
     """A rendered conversation that ends with an answer, which begins at `start`.
 
-    `problem` says what the template makes of it that nobody can learn from; else it is "". `unlike` is how the
-    prompt ends that the model gets when it is asked, if the conversation does not go on from there; else it
-    is "".
+    `problem` says what the template makes of it that nobody can learn from; else it is "". `unlike` is how
+    the prompt ends that the model gets when it is asked, if the conversation does not go on from there; else
+    it is "".
     """
 
     tokens: list[int]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import os
 import pickle
+import re
 import shutil
 import tarfile
 import zipfile

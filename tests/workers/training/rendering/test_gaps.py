@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from app.embedded.first_run import BUILT_IN_CANNOT_SHOW, built_in_model
-from methods.template_gaps import GAPS
+from methods.template_gaps import GAPS, in_words
 from tests.chat_templates import TEMPLATES, tokenizer_of
 from tests.tiny_model import byte_tokenizer
 from workers.inspect.model import inspect
@@ -68,6 +71,13 @@ def test_every_template_is_measured() -> None:
 @pytest.mark.parametrize("name", MEASURED)
 def test_what_a_template_cannot_show_is_found(name: str) -> None:
     assert cannot_show(tokenizer_of(name)) == MEASURED[name]
+
+
+def test_the_page_on_models_has_the_table() -> None:
+    page = Path(__file__).parents[4] / "docs" / "models.md"
+    told = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| (.+) \|$", page.read_text("utf-8"), re.MULTILINE)
+    by_name = {name: words for names, words in told for name in re.findall(r"\w+", names)}
+    assert {name: in_words(gaps) or "nothing" for name, gaps in MEASURED.items()}.items() <= by_name.items()
 
 
 def test_a_template_that_drops_answers_and_results_is_found_out() -> None:
