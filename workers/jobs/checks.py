@@ -47,6 +47,7 @@ from workers.jobs.job_data import (
     rows_of,
 )
 from workers.jobs.model_validation import (
+    check_canary,
     check_response_format,
     model_folder,
     model_shape,
@@ -148,7 +149,7 @@ class Checks:
         self._enter("reading")
         self.train_rows = self._attempt(lambda: self._rows(self.parts.training))
         self.valid_rows = self._attempt(lambda: self._rows(self.parts.validation, max_rows=MAX_VALID_ROWS))
-        self._attempt(lambda: canary_rows(self.parts.canary, self._scratch, **operators_limits()))
+        self._attempt(self._check_canary)
         found = self._reinforcement() if self.kind == "reinforcement" else self._tuning()
         self.doubts += self._file_doubts()
         if found is not None:
@@ -156,6 +157,13 @@ class Checks:
         self._enter("grading")
         self.doubts += self._grader_doubts()
         return None if self._is_faulty else found
+
+    def _check_canary(self) -> None:
+        data_file, folder, shape = self.parts.canary, self.folder, self.shape
+        rows = canary_rows(data_file, self._scratch, **operators_limits())
+        if data_file is not None and rows is not None and folder is not None and shape is not None:
+            self._enter("rendering")
+            check_canary(folder, shape.context, data_file, rows)
 
     def _attempt(self, step: Callable[[], T]) -> T | None:
         try:

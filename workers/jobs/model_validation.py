@@ -102,6 +102,18 @@ def embedding_rows(folder: Path) -> int | None:
         return None
 
 
+def check_canary(folder: Path, context: int, data_file: DataFile, rows: Sequence[Row]) -> None:
+    """Raises `JobInvalid` for texts of a canary file that the model cannot read."""
+    tokenizer = load_tokenizer(folder)
+    from workers.training.base.errors import PromptInvalid
+    from workers.training.measures.canary import cut_texts
+
+    try:
+        cut_texts(rows, tokenizer, context, embedding_rows(folder))
+    except PromptInvalid as problem:
+        raise data_file.invalid(f"does not fit the model. {problem}") from None
+
+
 def render_prompts(folder: Path, context: int, data_file: DataFile, rows: Sequence[Row]) -> RenderedPrompts:
     """Returns each row's prompt, as the training will see them, and what is doubtful. Raises `JobInvalid`."""
     tokenizer = load_tokenizer(folder)

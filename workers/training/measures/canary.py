@@ -60,7 +60,7 @@ class Canary:
         self._config = config
         self._world = world
         chosen = read_rows(BUILT_IN, check=check_canary_row) if rows is None else rows
-        self._texts = world.slice(cut_texts(chosen, policy.tokenizer, policy.context))
+        self._texts = world.slice(cut_texts(chosen, policy.tokenizer, policy.context, policy.vocabulary))
         self._base: list[float] | None = None
 
     @torch.no_grad()
@@ -104,13 +104,17 @@ def as_completion(tokens: Sequence[int]) -> PackedCompletion:
     return PackedCompletion(Prompt(0, {}, tuple(tokens[:1])), completion)
 
 
-def cut_texts(rows: Sequence[Row], tokenizer: Any, context: int) -> list[list[list[int]]]:
+def cut_texts(
+    rows: Sequence[Row], tokenizer: Any, context: int, vocabulary: int | None = None
+) -> list[list[list[int]]]:
     """Returns the pieces of each text: its first tokens, in as many pieces as the model's context asks for.
 
-    Texts of a single token, of which nothing can be predicted, are left out.
+    Texts of a single token, of which nothing can be predicted, are left out. Raises `PromptInvalid`;
+    `vocabulary` is how many tokens the model has embedding rows for, where that is known.
     """
     each = max(2, MOST_TOKENS // max(len(rows), 1))
-    texts = [list(_pieces(tokens[:each], context)) for tokens in _tokenised(rows[:MOST_TEXTS], tokenizer)]
+    tokenised = _tokenised(rows[:MOST_TEXTS], tokenizer, vocabulary)
+    texts = [list(_pieces(tokens[:each], context)) for tokens in tokenised]
     return [pieces for pieces in texts if pieces]
 
 
@@ -123,13 +127,14 @@ def _pieces(tokens: Sequence[int], context: int) -> Iterator[list[int]]:
             yield piece
 
 
-def _tokenised(rows: Sequence[Row], tokenizer: Any) -> list[list[int]]:
+def _tokenised(rows: Sequence[Row], tokenizer: Any, vocabulary: int | None) -> list[list[int]]:
     """Returns the tokens of texts, and of conversations as the model's chat template writes them."""
     faults = RowFaults("canary", len(rows))
     found: list[list[int]] = []
     for row in rows:
         tokens = faults.attempt(row, partial(_tokens, row.item, tokenizer))
         if tokens is not None:
+            faults.check_ids(row, tokens, tokenizer, vocabulary)
             found.append(tokens)
     faults.check(lambda whose, n: f"{whose} text has {n:,} tokens")
     return found
