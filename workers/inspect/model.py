@@ -11,9 +11,10 @@ from typing import Any
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from methods.model_files.configs import TEMPLATE, TOKENIZER_CONFIG
-from workers.training.rendering.ends import template_end_ids, vocabulary_of
+from workers.training.rendering.ends import template_end_ids
 from workers.training.rendering.gaps import cannot_show
 from workers.training.rendering.template import template_of
+from workers.training.rendering.vocabulary import vocabulary_of
 
 FROM_HERE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 ASKED = "Say the word cherry."

@@ -92,7 +92,7 @@ def embedding_rows(folder: Path) -> int | None:
     """Returns how many tokens the model has embedding rows for; None where its config does not say."""
     from transformers import AutoConfig
 
-    from workers.training.rendering.ends import vocabulary_of
+    from workers.training.rendering.vocabulary import vocabulary_of
 
     try:
         return vocabulary_of(

@@ -15,9 +15,10 @@ from methods.rows import Row
 from methods.tuning_rows import learned_messages
 from workers.training.base.types import Prompt
 from workers.training.rendering.conversation import Conversation, conversation
-from workers.training.rendering.ends import Ends, ends_of, special_tokens
+from workers.training.rendering.ends import Ends, ends_of
 from workers.training.rendering.losses import Losses, losses, unsaid
 from workers.training.rendering.template import Template, template_of
+from workers.training.rendering.vocabulary import special_tokens
 from workers.training.row_faults import RowDoubt, RowFaults
 
 

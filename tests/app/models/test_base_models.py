@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.orm import Session
+from typer.testing import CliRunner
 
+from app.cli.main import cli
 from app.embedded.first_run import BUILT_IN_CANNOT_SHOW
 from app.inspection import ChildLimits
 from app.models import folders
@@ -79,6 +81,19 @@ def test_a_template_that_never_ends_is_refused(tmp_path: Path) -> None:
     limits = ChildLimits(seconds=20)
     with pytest.raises(BaseModelInvalid, match=r"do not come to an end: .*not end within 20 s"):
         folders.try_model_folder(with_template(tmp_path / "m", NEVER_ENDS), limits)
+
+
+@pytest.mark.long
+def test_the_command_line_tells_what_a_template_does_not_show(db: Session, tmp_path: Path) -> None:
+    place = ["--data", str(tmp_path)]
+    added = CliRunner().invoke(cli, ["models", "add", "nano-2", str(NANO), *place])
+    assert "Its chat template does not show thoughts, tools, tool calls." in added.output
+    assert "Added nano-2." in added.output
+    listed = json.loads(CliRunner().invoke(cli, ["models", "list", "--json", *place]).output)
+    assert [model["cannot_show"] for model in listed if model["name"] == "nano-2"] == [
+        ["thoughts", "tools", "tool_calls"]
+    ]
+    assert CliRunner().invoke(cli, ["models", "list", *place]).exit_code == 0
 
 
 @pytest.mark.long

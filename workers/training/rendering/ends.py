@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from workers.training.rendering.conversation import Conversation
 from workers.training.rendering.template import ANSWER, ASKED, TOOL, Template, rendered_or_none, template_of
+from workers.training.rendering.vocabulary import special_tokens
 
 FIRST, SECOND = "xCherryFirstx", "xCherrySecondx"
 _USER = {"role": "user", "content": ASKED}
@@ -43,18 +44,6 @@ def ends_of(template: Template) -> Ends:
     """Finds out what a template writes behind marks of an answer, and of tool calls."""
     special = special_tokens(template.tokenizer)
     return Ends(_after_answer(template, special), _after_calls(template, special))
-
-
-def special_tokens(tokenizer: Any) -> dict[str, int]:
-    """Returns the special tokens of a tokenizer by their text."""
-    added = tokenizer.added_tokens_decoder.items()
-    return {token.content: i for i, token in added if token.special and token.content}
-
-
-def vocabulary_of(config: Any) -> int | None:
-    """Returns how many tokens a model has embedding rows for, by its config; None where it does not say."""
-    size = getattr(config.get_text_config(decoder=True), "vocab_size", None)
-    return size if isinstance(size, int) else None
 
 
 def _after_answer(template: Template, special: dict[str, int]) -> int | None:

@@ -189,7 +189,7 @@ def drawn(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-@examples(12)
+@examples(8)
 @given(item=drawn())
 def test_what_is_not_told_as_lost_is_in_the_rendering_and_the_rest_is_not(
     name: str, item: dict[str, Any]

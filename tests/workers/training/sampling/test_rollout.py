@@ -256,6 +256,16 @@ def test_a_stop_string_ends_a_completion_where_it_is_complete(policy, prompts, k
     assert (n_cut > 0) == (kind != "none")
 
 
+def test_what_was_written_is_told_with_special_tokens_but_for_the_end(policy, prompts):
+    marks = policy.tokenizer.all_special_ids
+    policy.end_ids = (*range(0, 256, 13), policy.tokenizer.eos_token_id)
+    written = [c for group in sample_groups(policy, prompts, LONG) for c in group.completions]
+    assert any(set(c.tokens[:-1]) & set(marks) for c in written)
+    for completion in written:
+        is_over = completion.tokens[-1] in policy.end_ids
+        assert completion.text == policy.tokenizer.decode(completion.tokens[: -1 if is_over else None])
+
+
 def test_a_small_nucleus_is_greedy_with_the_whole_distributions_logprobs(policy, prompts):
     nucleus = dataclasses.replace(SAMPLING, samples=1, top_p=1e-6)
     greedy = dataclasses.replace(SAMPLING, samples=1, temperature=0.0)

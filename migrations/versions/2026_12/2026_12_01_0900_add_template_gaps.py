@@ -2,7 +2,7 @@
 
 Revision ID: 3e8b1f60c7d2
 Revises: 5c9e27d1a0b4
-Create Date: 2026-11-29 21:30
+Create Date: 2026-12-01 09:00
 """
 
 from __future__ import annotations
