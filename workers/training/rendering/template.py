@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from methods.messages import arguments_object
+from methods.messages import RowInvalid, arguments_object
 from workers.training.rendering.conversation import Conversation, conversation
 
 KEPT = 32
@@ -88,7 +88,10 @@ class Form:
 
     def _call(self, call: dict[str, Any]) -> dict[str, Any]:
         given = call["function"]["arguments"]
-        arguments: Any = arguments_object(given)
+        try:
+            arguments: Any = arguments_object(given)
+        except RowInvalid as problem:
+            raise RowInvalid(f"the arguments of a tool call {problem}") from None
         if self.arguments_are_text:
             arguments = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
         return {**call, "function": {**call["function"], "arguments": arguments}}
