@@ -25,12 +25,8 @@ MAX_RENDERED = 2**20
 
 def inspect(folder: str) -> dict[str, Any]:
     """Returns `fault`, the file that cannot be used and why, or None; `cannot_show`: its templates' gaps."""
-    try:
-        config = AutoConfig.from_pretrained(folder, **FROM_HERE)
-    except Exception as problem:  # the values are whatever somebody has written
-        return _refused(f"config.json is none that transformers can read: {_said(problem)}")
-    if type(config) not in AutoModelForCausalLM._model_mapping:
-        return _refused(f"config.json says '{config.model_type}', which is no causal language model")
+    if fault := _config_fault(folder):
+        return _refused(fault)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, **FROM_HERE)
     except MemoryError:
@@ -42,13 +38,23 @@ def inspect(folder: str) -> dict[str, Any]:
     if fault := _template_fault(tokenizer):
         place = TEMPLATE if Path(folder, TEMPLATE).is_file() else TOKENIZER_CONFIG
         return _refused(f"the chat template ({place}) {fault}")
-    if fault := _vocabulary_fault(tokenizer, folder, vocabulary_of(config)):
+    if fault := _vocabulary_fault(tokenizer, folder):
         return _refused(fault)
     return {"fault": None, "cannot_show": cannot_show(tokenizer)}
 
 
 def _refused(fault: str) -> dict[str, Any]:
     return {"fault": fault, "cannot_show": []}
+
+
+def _config_fault(folder: str) -> str | None:
+    try:
+        config = AutoConfig.from_pretrained(folder, **FROM_HERE)
+    except Exception as problem:  # the values are whatever somebody has written
+        return f"config.json is none that transformers can read: {_said(problem)}"
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        return f"config.json says '{config.model_type}', which is no causal language model"
+    return None
 
 
 def _template_fault(tokenizer: Any) -> str | None:
@@ -66,8 +72,9 @@ def _template_fault(tokenizer: Any) -> str | None:
     return None
 
 
-def _vocabulary_fault(tokenizer: Any, folder: str, vocabulary: int | None) -> str | None:
+def _vocabulary_fault(tokenizer: Any, folder: str) -> str | None:
     """Says so if a conversation of a question and an answer takes a token that the model does not know."""
+    vocabulary = vocabulary_of(AutoConfig.from_pretrained(folder, **FROM_HERE))
     template = template_of(tokenizer, None)
     tokens = template.tokens(template.render(template.trial(USER), is_open=True))
     used = {*tokens, tokenizer.eos_token_id, *template_end_ids(tokenizer), *_configured_ends(folder)}
