@@ -40,7 +40,7 @@ class Rounded:
         return math.sqrt(self._lost / self._moved) if self.is_rounded and self._moved > 0 else None
 
     def round_sum(self, layer: Any, base: Tensor, delta: Tensor) -> None:
-        """Rounds the sum (O, I) that a layer beside a LoRA layer stands for. Its next `follow` puts it back."""
+        """Rounds the sum (O, I) that stands for a LoRA layer; the next `follow` of it puts it back."""
         stored = self._types.of(self._names[id(layer.weight)])
         if not _loses(torch.float32, stored) and not isinstance(layer, FollowingLinear):
             return
