@@ -28,6 +28,7 @@ from app.files.receive import keep_swept
 from app.files.router import router as files
 from app.grading.router import router as grading
 from app.http import health
+from app.http.azure import AzurePaths
 from app.http.edge import Edge
 from app.http.error_handler import install_error_handlers
 from app.http.idempotency import Idempotency
@@ -93,6 +94,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         most_of_address=settings.max_connections_per_address,
         keys=keys,
     )
+    app.add_middleware(AzurePaths)
     if settings.conformance:
         install_conformance(app)
     return app

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from app.disk import is_full
 from app.errors import DATABASE_AWAY, ApiError, BadRequest, MethodNotAllowed, NoRoom, NotFound, database_away
+from app.http.azure import asked_path
 from app.http.transaction import state_of
 from app.storage import STORAGE_FAULTS
 from app.validation_errors import describe
@@ -66,11 +67,11 @@ def _about_base_url(request: Request) -> str:
 
 
 def _from_routing(request: Request, error: HTTPException) -> ApiError:
-    path, method = request.url.path, request.method
-    if error.status_code in (404, 405) and NOT_YET.match(path):
-        return NotFound(f"{method} {path} is not available in this version of Cherry.")
+    asked, method = asked_path(request.scope), request.method
+    if error.status_code in (404, 405) and NOT_YET.match(request.url.path):
+        return NotFound(f"{method} {asked} is not available in this version of Cherry.")
     if error.status_code == 404:
-        return NotFound(f"Invalid URL ({method} {path}){_about_base_url(request)}")
+        return NotFound(f"Invalid URL ({method} {asked}){_about_base_url(request)}")
     if error.status_code == 405:
-        return MethodNotAllowed(f"Not allowed to {method} on {path}.", headers=error.headers)
+        return MethodNotAllowed(f"Not allowed to {method} on {asked}.", headers=error.headers)
     return BadRequest(str(error.detail))
