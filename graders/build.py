@@ -85,11 +85,12 @@ def _build_multi(spec: MultiSpec, services: Services) -> Grader:
     thoughts = {key: spec.thoughts_of(key) for key in graders}
     formula = Formula.parse(spec.calculate_output, frozenset(graders))
     ranges = {key: single.reward_range for key, single in spec.subgraders.items()}
-    if all(setting == spec.thoughts for setting in thoughts.values()):
-        return OfAnswer(Multi(spec.name, graders, formula, ranges), spec.thoughts)
-    return Multi(
-        spec.name, {key: OfAnswer(part, thoughts[key]) for key, part in graders.items()}, formula, ranges
+    of_answers: dict[str, Grader] = {key: OfAnswer(part, thoughts[key]) for key, part in graders.items()}
+    is_once = all(setting == spec.thoughts for setting in thoughts.values())
+    multi = Multi(
+        spec.name, graders if is_once else of_answers, formula, ranges, invalid_grade=spec.invalid_grade
     )
+    return OfAnswer(multi, spec.thoughts) if is_once else multi
 
 
 def _build_subgrader(spec: MultiSpec, key: str, services: Services) -> Grader:

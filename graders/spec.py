@@ -94,6 +94,8 @@ class MultiSpec(NamedSpec):
     graders: Annotated[dict[str, SubgraderSpec], Field(min_length=1, max_length=MAX_GRADERS)] | SubgraderSpec
     calculate_output: str
     pass_threshold: float | None = None
+    invalid_grade: Annotated[float, Field(ge=-1e9, le=1e9)] | None = None
+    """Azure's: the grade of a completion that a sub-grader or the formula has no valid value for."""
 
     @property
     def subgraders(self) -> dict[str, SubgraderSpec]:
@@ -108,7 +110,8 @@ class MultiSpec(NamedSpec):
     @property
     def reward_range(self) -> Interval:
         formula = Formula.parse(self.calculate_output, frozenset(self.subgraders))
-        return bounds_of(formula.tree, {key: part.reward_range for key, part in self.subgraders.items()})
+        found = bounds_of(formula.tree, {key: part.reward_range for key, part in self.subgraders.items()})
+        return found if self.invalid_grade is None else found.with_number(self.invalid_grade)
 
     def path_of(self, key: str) -> str:
         """Returns where a sub-grader stands in the grader, such as `graders.city`."""

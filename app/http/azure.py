@@ -1,8 +1,8 @@
 """Azure's spelling of OpenAI's API: its paths are read as OpenAI's, before anything else looks at a request.
 
 Azure's client puts `/openai` before each path, and `/openai/deployments/NAME` before those that ask a model.
-The query `api-version`, which it sends with each request, has no meaning here; the header `api-key` is read in
-app/auth.py.
+The query `api-version`, which it sends with each request, has no meaning here. The header `api-key` is read
+in app/auth.py.
 """
 
 from __future__ import annotations
