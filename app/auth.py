@@ -116,8 +116,8 @@ def _bearer(headers: Mapping[str, str]) -> str:
     key = key or headers.get(AZURE_KEY, "").strip()
     if not key:
         raise Unauthorized(
-            "You didn't provide an API key. Send it in the Authorization header, as 'Bearer YOUR_KEY'; Azure's"
-            " clients send it in api-key. " + WHENCE
+            "You didn't provide an API key. Send it in the Authorization header, as 'Bearer YOUR_KEY',"
+            " or in api-key, as Azure's clients do. " + WHENCE
         )
     return key
 
