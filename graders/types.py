@@ -222,6 +222,12 @@ class GraderInvalid(Exception):
         """Returns this and all others, each by itself."""
         return [self, *self.others]
 
+    @property
+    def told(self) -> str:
+        """Returns the messages of all, for a person."""
+        others = " ".join(one.message for one in self.others)
+        return f"{self.message} Also: {others}" if others else self.message
+
     @classmethod
     def together(cls, faults: Sequence[GraderInvalid]) -> GraderInvalid:
         """Returns the first of several, which knows of the others."""

@@ -71,17 +71,20 @@ def test_what_is_wrong_with_the_form_comes_together_with_the_rest(
     body = {**body, "seed": -1, "metadata": {"k": 1}, "colour": "red"}
     del body["training_file"]
     found = told(http.post(JOBS, json=body))
-    assert found.items() >= (
-        FOUND_LATE
-        | {
-            "training_file": "missing_required_parameter",
-            "seed": "integer_below_min_value",
-            "metadata.k": "invalid_type",
-            "colour": "unknown_parameter",
-            f"{BLOCK}.hyperparameters.n_epochs": "integer_below_min_value",
-            f"{BLOCK}.hyperparameters.rate": "unknown_parameter",
-        }
-    ).items()
+    assert (
+        found.items()
+        >= (
+            FOUND_LATE
+            | {
+                "training_file": "missing_required_parameter",
+                "seed": "integer_below_min_value",
+                "metadata.k": "invalid_type",
+                "colour": "unknown_parameter",
+                f"{BLOCK}.hyperparameters.n_epochs": "integer_below_min_value",
+                f"{BLOCK}.hyperparameters.rate": "unknown_parameter",
+            }
+        ).items()
+    )
     assert f"{BLOCK}.hyperparameters.batch_size" in found
     assert db.query(Job).count() == 0
 
@@ -134,4 +137,6 @@ def test_the_official_client_shows_them_all(client: openai.OpenAI, wrong: dict[s
     with pytest.raises(openai.BadRequestError) as refused:
         client.fine_tuning.jobs.create(**wrong, extra_body=ours)
     assert refused.value.param == f"{BLOCK}.grader.graders.a.operation"
-    assert all(f"'{param}'" in str(refused.value) for param in (f"{BLOCK}.grader.graders.b.model", "resources"))
+    assert all(
+        f"'{param}'" in str(refused.value) for param in (f"{BLOCK}.grader.graders.b.model", "resources")
+    )
