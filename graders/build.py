@@ -81,7 +81,7 @@ def _build_single(spec: SingleSpec, services: Services) -> Grader:
 
 def _build_multi(spec: MultiSpec, services: Services) -> Grader:
     """Builds a `multi`; thoughts are removed once for all, unless a sub-grader has a setting of its own."""
-    graders = {key: _build_subgrader(spec, key, services) for key in spec.subgraders}
+    graders = _build_subgraders(spec, services)
     thoughts = {key: spec.thoughts_of(key) for key in graders}
     formula = Formula.parse(spec.calculate_output, frozenset(graders))
     ranges = {key: single.reward_range for key, single in spec.subgraders.items()}
@@ -93,8 +93,14 @@ def _build_multi(spec: MultiSpec, services: Services) -> Grader:
     return OfAnswer(multi, spec.thoughts) if is_once else multi
 
 
-def _build_subgrader(spec: MultiSpec, key: str, services: Services) -> Grader:
-    try:
-        return _build_single(spec.subgraders[key], services)
-    except GraderInvalid as error:
-        raise error.below(spec.path_of(key)) from None
+def _build_subgraders(spec: MultiSpec, services: Services) -> dict[str, Grader]:
+    built: dict[str, Grader] = {}
+    faults = []
+    for key, part in spec.subgraders.items():
+        try:
+            built[key] = _build_single(part, services)
+        except GraderInvalid as fault:
+            faults.append(fault.below(spec.path_of(key)))
+    if faults:
+        raise GraderInvalid.together(faults)
+    return built

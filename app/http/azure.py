@@ -8,6 +8,7 @@ in app/auth.py.
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -23,15 +24,19 @@ class AzurePaths:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path: str = scope.get("path", "")
-        if scope["type"] == "http" and (served := served_path(path)) != path:
-            raw_path = served_path(scope["raw_path"].decode("latin-1")).encode("latin-1")
-            scope = {**scope, "path": served, "raw_path": raw_path, ASKED: path}
+        if scope["type"] == "http" and scope["path"].startswith("/openai/"):
+            served = served_path(scope["raw_path"].decode("latin-1"))
+            scope = {
+                **scope,
+                "path": unquote(served),
+                "raw_path": served.encode("latin-1"),
+                ASKED: scope["path"],
+            }
         await self.app(scope, receive, send)
 
 
 def served_path(path: str) -> str:
-    """Returns the path of OpenAI's that a path of Azure's stands for; any other as it is."""
+    """Returns the path of OpenAI's that a path of Azure's, quoted, stands for; any other as it is."""
     return PREFIX.sub("/v1/", path, count=1) if PREFIX.match(path) else path
 
 
