@@ -86,6 +86,11 @@ def test_uploads_models_checkpoints_and_graders_are_there(
     assert made.json()["object"] == "webhook_endpoint"
 
 
+def test_openais_client_works_at_azures_address_too(server_url: str, tenant: Tenant) -> None:
+    with openai.OpenAI(base_url=f"{server_url}/openai/v1/", api_key=tenant.key, max_retries=0) as client:
+        assert "cherry-nano" in [model.id for model in client.models.list()]
+
+
 def test_the_asynchronous_client_works_too(server_url: str, tenant: Tenant) -> None:
     async def ask() -> list[str]:
         async with openai.AsyncAzureOpenAI(

@@ -104,11 +104,13 @@ def test_a_tuned_model_stops_at_every_end_token_too(base: Path, tmp_path: Path, 
     config = TuneConfig(
         method=method, model="nano", model_path=str(base), learning_rate=1e-3, device="cpu", **settings
     )
+    edit(base / "generation_config.json", repetition_penalty=1.1)
     recorder, rows = ListRecorder(), tuning_rows(method, 4)
     tune(config, rows, rows, recorder, tmp_path / "run")
     folder = last_checkpoint(recorder).folder
     assert stops_at(folder / "model") == stops_at(folder / "adapter") == {IM_END, END_OF_TEXT}
     assert {w.dtype for w in load_file(folder / "model" / "model.safetensors").values()} == {torch.bfloat16}
+    assert [said for _, said in recorder.all("note") if "repetition_penalty 1.1" in said]
 
 
 @pytest.mark.parametrize(
