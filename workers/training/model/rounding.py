@@ -45,7 +45,8 @@ class Rounded:
         if not _loses(torch.float32, stored) and not isinstance(layer, FollowingLinear):
             return
         exact = base.float() + delta.float()
-        if isinstance(layer, FollowingLinear):
+        if isinstance(layer, FollowingLinear) and layer.branch is not None:
+            exact = layer.weight.float() + layer.branch.delta()  # as its state dict has it, bit for bit
             layer.branch = None
         layer.weight.copy_(exact.to(stored))
         self._note(exact, layer.weight, base)

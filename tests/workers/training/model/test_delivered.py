@@ -254,6 +254,10 @@ def test_what_is_measured_is_what_is_delivered(base: Path, tmp_path: Path, chang
             {"atol": 1e-5, "rtol": 1e-5} if expected.dtype == torch.float32 else {"atol": 0.1, "rtol": 0}
         )
         torch.testing.assert_close(policy.measured_model(input_ids=ids).logits, expected, **tolerance)
+        held = policy.rollout_model.state_dict()
+        for name, weight in load_file(tmp_path / "model.safetensors").items():
+            assert torch.equal(held[name].to(weight.dtype), weight)
+            assert torch.equal(held[name], weight.to(held[name].dtype))
         groups = sample_groups(policy, prompts, Sampling(1, LONG, 0.0, ("greedy",)))
         if expected.dtype == torch.float32:
             assert [list(g.completions[0].tokens) for g in groups] == [
