@@ -128,7 +128,7 @@ def build_here(raw: dict[str, Any], path: Path) -> tuple[GraderSpec, Grader]:
         spec = parse_grader(raw)
         return spec, build_grader(spec, grader_services())
     except GraderInvalid as fault:
-        raise CliError(f"{path} is not a valid grader: {fault.message}") from None
+        raise CliError(f"{path} is not a valid grader: {fault.told}") from None
 
 
 def _run_here(raw: dict[str, Any], path: Path, completion: str, of_row: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -46,6 +47,7 @@ class DatabaseRecorder:
         self._claim = claim
         self._storage = storage
         self._notes = 0
+        self._remarks: deque[str] = deque()
         self._estimate: FinishEstimate | None = None
         self._is_pause_asked = False
 
@@ -75,8 +77,14 @@ class DatabaseRecorder:
             message, data = _told(job, step, row["values"])
             events.append(db, job.id, f"step-{step}", message, data=data)
 
+    def remark(self, message: str) -> None:
+        """Keep a warning, from any thread, until the run tells of rollouts: only that thread writes."""
+        self._remarks.append(message)
+
     def rollouts(self, split: Split, step: int, epoch: int, groups: Sequence[Group]) -> None:
-        """Store every graded completion of a step."""
+        """Store every graded completion of a step, and tell what was remarked meanwhile."""
+        while self._remarks:
+            self.note("warn", self._remarks.popleft())
         rows = list(rollout_rows(self._claim, split, step, epoch, groups))
         key = [column.name for column in Rollout.__table__.primary_key]
         upsert = insert(Rollout)

@@ -22,6 +22,7 @@ from workers.training.keeper import Keeper
 from workers.training.measures.drift import Drift, DriftMeter
 from workers.training.measures.measuring import Measured, Measuring, count_spent
 from workers.training.metrics import Clock, total_usage_metrics
+from workers.training.model.delivered import decodes_otherwise
 from workers.training.model.policy import Policy
 from workers.training.passes.forward import why_padded
 from workers.training.prompts import make_prompts
@@ -180,6 +181,8 @@ class Run:
             self.finish(0, {}, Clock(self.recorder))
             if (reason := why_padded(self.policy.model)) is not None:
                 self.recorder.note("warn", f"Training takes more time and memory with this model: {reason}")
+            if (warning := decodes_otherwise(self.policy.folder)) is not None:
+                self.recorder.note("warn", warning)
 
     def _take_over(self, base: Base) -> None:
         self.progress.looks = [base.look]

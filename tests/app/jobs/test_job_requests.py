@@ -267,10 +267,18 @@ def test_a_bad_request_names_the_field(
 def test_missing_fields_are_named(http: httpx.Client) -> None:
     error = error_of(http.post("/v1/fine_tuning/jobs", json={}))
     assert error == {
-        "message": "Missing required parameter: 'model'.",
+        "message": "Missing required parameter: 'model'. Also: Missing required parameter: 'training_file'.",
         "type": "invalid_request_error",
         "param": "model",
         "code": "missing_required_parameter",
+        "errors": [
+            {
+                "message": f"Missing required parameter: '{name}'.",
+                "param": name,
+                "code": "missing_required_parameter",
+            }
+            for name in ("model", "training_file")
+        ],
     }
 
 

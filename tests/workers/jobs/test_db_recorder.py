@@ -333,6 +333,16 @@ def test_delivering_a_model_far_from_its_base_says_so(
     assert "has moved 9.4 nats per token from the base" in warned
 
 
+def test_delivering_a_model_that_rounding_has_changed_says_so(
+    db: Session, recorder: DatabaseRecorder, claim: Claim, tmp_path: Path
+) -> None:
+    recorder.checkpoint(replace(saved(tmp_path, 2), extra={"rounding_error": 0.83}))
+    delivery.deliver(claim, 2, trained_tokens=1)
+    warned = db.scalars(select(JobEvent.message).where(JobEvent.level == "warn")).one()
+    assert "moved the weights by 83% of what training had" in warned
+    assert "`adapter/` holds the change in fp32" in warned
+
+
 def test_the_verdict_is_in_the_job_its_last_event_and_every_checkpoint(
     db: Session, job: Job, recorder: DatabaseRecorder, claim: Claim, tmp_path: Path
 ) -> None:

@@ -69,7 +69,7 @@ class Canary:
         if self._base is None:
             with self._policy.reference() as start:
                 self._base = self._losses(start)
-        losses = self._losses(self._policy.model)
+        losses = self._losses(self._policy.measured_model)
         loss = estimate(losses)
         over_base = estimate([now - before for now, before in zip(losses, self._base, strict=True)])
         return CanaryLoss(loss, over_base) if loss and over_base else None

@@ -80,8 +80,8 @@ class Measuring:
         return self._keeper.progress
 
     def measure(self, step: int, epoch: int, clock: Clock) -> Measured:
-        """Measures the policy as it is, and compares it with the base and all checkpoints before."""
-        with clock.phase("validating", "eval"):
+        """Measures the policy as delivered, and compares it with the base and all checkpoints before."""
+        with clock.phase("validating", "eval"), self._drift.policy.as_delivered() as error:
             found = self._evaluator.measure()
             drift = self._drift.measure(self._evaluator.answers(found))
             gold = self._measure_gold(step, found.groups[found.judging])
@@ -107,6 +107,7 @@ class Measuring:
                 "basis": self._evaluator.basis,
                 "reward": reward.mean if reward else None,
                 "greedy_reward": greedy.mean if greedy else None,
+                **({} if error is None else {"rounding_error": error}),
             }
         )
         if last is not None:

@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 from methods.model_files.folder import ModelFolderInvalid, check_folder
 from workers.training.base.errors import ModelInvalid, is_panic
 from workers.training.model import attention
+from workers.training.model.stored_types import stored_types
 from workers.training.rendering.ends import template_end_ids
 
 CPU = torch.device("cpu")
@@ -37,7 +38,7 @@ class BaseModel:
         context: most tokens of prompt and completion together.
         device: where the run computes.
         compute_dtype: of its arithmetic; trained weights are in fp32 whatever it is.
-        stored_dtype: of the weights on disk; checkpoints are written in it.
+        stored_dtype: of the weights on disk, which the delivered ones have too (stored_types.py).
     """
 
     folder: Path
@@ -80,7 +81,7 @@ def load_base(
         if (reason := attention.adopt(model)) is not None:
             raise ModelInvalid(f"The model '{folder.name}' is not supported: {reason}")
         _check_plain_head(model, folder.name)
-        stored = _stored_dtype(model.config)
+        stored = stored_types(folder).of_model
         return BaseModel(
             folder=folder,
             model=model,
@@ -191,13 +192,6 @@ def _context(config: Any, name: str) -> int:
     window = getattr(config, "sliding_window", None)
     has_window = window is not None and getattr(config, "use_sliding_window", True)
     return min(positions, window) if has_window else int(positions)
-
-
-def _stored_dtype(config: Any) -> torch.dtype:
-    dtype = config.dtype
-    if isinstance(dtype, str):
-        dtype = getattr(torch, dtype)
-    return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
 @torch.no_grad()

@@ -107,6 +107,10 @@ def test_the_saved_adapter_names_the_model_and_no_path(lora_policy, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
+        "chat_template.jinja",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
     ]
 
 
