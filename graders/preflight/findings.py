@@ -18,6 +18,10 @@ NEAR = 0.99
 """From this share of the way up, a completion counts as at the top."""
 EVEN = 0.9
 """Reference answers that score less than this share of the best one are reported."""
+ROUNDING = 1e-9
+"""Rewards closer together than this share of the largest of them are equal. Chosen, not measured: far above
+the rounding of a double.
+"""
 SLOW_SECONDS = 1.0
 SHOWN_ROWS, SHOWN_TEXT = 5, 120
 
@@ -214,10 +218,15 @@ def _uneven(spec: GraderSpec, references: Mapping[int, Trial]) -> Iterator[Findi
         yield Finding("rows_disagree", "warn", message, low)
 
 
+def _are_all_equal(values: Sequence[float]) -> bool:
+    """Whether three rewards or more, of whatever size, are the same but for rounding."""
+    return len(values) >= 3 and max(values) - min(values) <= ROUNDING * max(map(abs, values))
+
+
 def _constant(trials: Sequence[Trial]) -> Iterator[Finding]:
     values = [value for trial in trials if (value := trial.counts_as) is not None]
     is_meant = not any(trial.is_reference for trial in trials) and max(values, default=0.0) <= 0
-    if len(values) >= 3 and max(values) - min(values) < 1e-9 and not is_meant:
+    if _are_all_equal(values) and not is_meant:
         message = f"All {len(values)} answers tried get {_number(values[0])}: nothing can be learnt from it."
         yield Finding("constant", "warn", message)
 
@@ -230,9 +239,7 @@ def _flat_rows(trials: Sequence[Trial]) -> Iterator[Finding]:
             by_row[trial.row].append(value)
     if not any(trial.is_reference for trial in trials):
         by_row = {row: values for row, values in by_row.items() if max(values) > 0}
-    flat = tuple(
-        row for row, values in by_row.items() if len(values) >= 3 and max(values) - min(values) < 1e-9
-    )
+    flat = tuple(row for row, values in by_row.items() if _are_all_equal(values))
     if flat:
         shown = _number(by_row[flat[0]][0])
         message = f"On {_of_rows(flat)} every answer tried gets the same ({shown}): nothing is learnt there."

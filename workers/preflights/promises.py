@@ -52,10 +52,11 @@ def base_numbers(samples: Samples, config: TrainConfig) -> dict[str, Any]:
             | {"mean_reward": None, "never": None, "sometimes": None, "always": None}
             | {"expected_signal": 0.0}
         )
-    scale = scale_of(config.reward_range)
+    rewards = [reward for group in groups for reward in group]
+    scale = scale_of(config.reward_range, max(map(abs, rewards)))
     return {
         **numbers,
-        "mean_reward": fmean(reward for group in groups for reward in group),
+        "mean_reward": fmean(rewards),
         **expectations.shares(groups, scale)._asdict(),
         "group_size": config.group_size,
         "expected_signal": expectations.expected_signal(groups, config.group_size, scale),

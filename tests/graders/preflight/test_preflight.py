@@ -160,6 +160,11 @@ def test_a_constant_grader_is_found() -> None:
     assert hostile(report) == set()
 
 
+def test_small_rewards_that_differ_are_no_constant_grader() -> None:
+    report, _ = scripted(lambda text, item: 1e-12 * (text == item["answer"]), TOWNS)
+    assert "constant" not in codes(report)
+
+
 def test_zeros_for_wrong_answers_alone_are_no_constant_grader() -> None:
     report, _ = scripted(lambda text, item: 0.0, TOWNS)
     assert codes(report).keys() == {"reference_unknown"}
