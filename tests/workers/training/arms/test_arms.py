@@ -97,12 +97,16 @@ def test_the_base_is_measured_once_and_a_control_leaves_no_checkpoint(whole):
 
 
 def test_the_verdict_is_over_the_looks_of_all_seeds_and_the_delivered_files_are_there(whole):
-    result, _, _ = whole
+    result, recorder, _ = whole
     assert result.verdict.looks == 7
     assert {one.step for one in result.judged} == {2, 4, 6, 8, 10, 12, 14}
     assert read_manifest(result.best.folder)["step"] >= 0
     assert Counter(one.ended for one in result.arms) == {"halved": 2, "finished": 1}
-    assert sorted(one.steps for one in result.arms) == [2, 4, 8]
+    assert {one.steps: one.rung for one in result.arms} == {2: 1, 4: 2, 8: None}
+    measured = {saved.step: saved.valid_reward for (saved,) in recorder.all("checkpoint")}
+    for one in result.arms:
+        assert one.reward == pytest.approx(measured[one.best_step])
+        assert one.reward - one.gain == pytest.approx(measured[0])
     if result.best.step:
         (delivered,) = [one for one in result.arms if one.is_delivered]
         assert delivered == result.arms[0]
