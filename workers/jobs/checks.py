@@ -290,8 +290,8 @@ class Checks:
             return
         self.trial = self._attempt(lambda: try_grader(spec, grader, rows))
         for finding in self.trial.warnings[:MAX_DOUBTS] if self.trial else ():
-            lines = tuple(rows[row].line for row in finding.rows)
-            yield Doubt(f"grader_{finding.code}", f"The grader: {finding.message}", TRAINING, lines)
+            message = f"The grader: {finding.message}"
+            yield Doubt(f"grader_{finding.code}", message, TRAINING, finding.lines)
 
 
 def split_rows(config: TrainConfig, train: list[Row], valid: list[Row]) -> tuple[list[Row], list[Row]]:
