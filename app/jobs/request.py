@@ -20,6 +20,7 @@ from app.jobs.methods import (
 from app.jobs.schemas import JobCreate, Resources
 from app.validation_errors import describe
 from methods import response_format
+from methods.resolve import SPLIT_BESIDE_FILE, VALIDATION_SPLIT
 
 GRADER = "method.reinforcement.grader"
 GOLD_GRADER = "method.reinforcement.gold_grader"
@@ -45,6 +46,7 @@ def checked_method(request: JobCreate, project_id: str) -> dict[str, Any]:
         "grader": grading.as_stored(block.grader, GRADER, project_id),
         "hyperparameters": _hyperparameters(block),
     }
+    _check_hold_out(kept["hyperparameters"], request.validation_file)
     if block.gold_grader is not None:
         kept["gold_grader"] = grading.as_stored(block.gold_grader, GOLD_GRADER, project_id)
     if (constraint := checked_response_format(block.response_format)) is not None:
@@ -101,6 +103,12 @@ def _tuned(method: str, hyperparameters: BaseModel) -> dict[str, Any]:
 def _hyperparameters(block: Reinforcement) -> dict[str, Any]:
     """OpenAI's always, "auto" or not; ours only if they were given."""
     return (block.hyperparameters or Hyperparameters()).model_dump(exclude_none=True)
+
+
+def _check_hold_out(asked: dict[str, Any], validation_file: str | None) -> None:
+    """Raises `BadRequest` where rows are to be held out beside a file of such rows."""
+    if asked.get("validation_split") and validation_file is not None:
+        raise BadRequest(SPLIT_BESIDE_FILE, param=VALIDATION_SPLIT, code="invalid_value")
 
 
 def _read(model: type[Read], value: Any, param: str) -> Read:
