@@ -111,8 +111,14 @@ class Collector:
         epoch = self._config.epoch_of(step, n_rows)
         start = (step - 1) % self._config.steps_per_epoch(n_rows) * size
         batch = shuffled(n_rows, "order", self._config.seed, epoch)[start : start + size]
-        rows = self.visits.due(batch, epoch) if self._config.skip_flat_prompts else batch
+        rows = self.visits.due(batch, epoch) if self._is_skipping else batch
         return [self._prompts[row] for row in rows]
+
+    @property
+    def _is_skipping(self) -> bool:
+        """Whether prompts that teach nothing are left out."""
+        config = self._config
+        return config.skip_flat_prompts and (self.visits.have_differed or config.allow_flat_reward)
 
     def collect(self, step: int, clock: Clock) -> Rollouts:
         """Returns the rollouts of a step: sampled now by the weights as they are, or before by `ahead`."""
@@ -197,7 +203,7 @@ class Collector:
         missing = self._config.prompts_per_step - len(self._to_train(groups))
         drawn = {group.prompt.row for group in groups}
         order = shuffled(len(self._prompts), "extra", self._config.seed, step, round_)
-        if self._config.skip_flat_prompts:
+        if self._is_skipping:
             epoch = self._config.epoch_of(step, len(self._prompts))
             order = [row for row in order if self.visits.is_due(row, epoch)]
         return [self._prompts[row] for row in order if row not in drawn][:missing]
@@ -205,7 +211,9 @@ class Collector:
     def _note_visits(self, step: int, groups: Sequence[Group]) -> None:
         """Takes note of what a step has found of each prompt."""
         values, graded = rewards_of(groups)
-        is_flat = ~self._has_spread(groups) & (graded.sum(1) >= 2)
+        has_spread = self._has_spread(groups)
+        self.visits.have_differed |= bool(has_spread.any())
+        is_flat = ~has_spread & (graded.sum(1) >= 2)
         is_right = (values >= self.rewards_seen.scale(self._config).right_from) | ~graded
         is_solved = is_flat & is_right.all(1)
         rows = [group.prompt.row for group in groups]

@@ -115,6 +115,11 @@ def test_examples_name_rows_of_the_file_where_others_were_held_out():
         FlatStart().note(1, [group], make_config("m", allow_flat_reward=False))
 
 
+def test_prompts_that_are_flat_from_the_start_are_not_visited_less_before_it_is_decided(sharp, tmp_path):
+    with pytest.raises(FlatReward, match="of 256 completions up to step 8"):
+        go(sharp, tmp_path, lambda text, item: 0.0, n_epochs=8, group_size=4, skip_flat_prompts=True)
+
+
 def test_a_job_may_ask_to_go_on(sharp, tmp_path):
     assert max(go(sharp, tmp_path, lambda text, item: 0.0, allow_flat_reward=True, n_epochs=5).history()) == 5
 
