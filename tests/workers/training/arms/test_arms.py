@@ -112,6 +112,11 @@ def test_the_verdict_is_over_the_looks_of_all_seeds_and_the_delivered_files_are_
         assert delivered == result.arms[0]
 
 
+def test_a_seed_that_goes_on_in_the_next_rung_is_not_told_as_resumed(whole):
+    _, recorder, _ = whole
+    assert not [note for _, note in recorder.all("note") if "Resumed" in note]
+
+
 def test_what_was_kept_is_told_and_the_rest_dropped(whole):
     _, recorder, folder = whole
     dropped = {step for (step,) in recorder.all("dropped")}
