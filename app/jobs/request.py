@@ -21,6 +21,7 @@ from app.jobs.methods import (
 from app.jobs.schemas import JobCreate, Resources
 from app.validation_errors import describe_all
 from methods import response_format
+from methods.resolve import SPLIT_BESIDE_FILE, VALIDATION_SPLIT
 
 GRADER = "method.reinforcement.grader"
 GOLD_GRADER = "method.reinforcement.gold_grader"
@@ -45,8 +46,11 @@ def checked_method(request: JobCreate, project_id: str) -> dict[str, Any]:
     block = request.method.reinforcement
     refusals = Refusals()
     kept = checked_block(block.model_dump(include=set(CHECKED)), project_id, refusals)
+    kept["hyperparameters"] = _hyperparameters(block)
+    with refusals:
+        _check_hold_out(kept["hyperparameters"], request.validation_file)
     refusals.raise_any()
-    return {"type": "reinforcement", "reinforcement": {**kept, "hyperparameters": _hyperparameters(block)}}
+    return {"type": "reinforcement", "reinforcement": kept}
 
 
 def checked_block(block: Mapping[str, Any], project_id: str, refusals: Refusals) -> dict[str, Any]:
@@ -111,6 +115,12 @@ def _tuned(method: str, hyperparameters: BaseModel) -> dict[str, Any]:
 def _hyperparameters(block: Reinforcement) -> dict[str, Any]:
     """OpenAI's always, "auto" or not; ours only if they were given."""
     return (block.hyperparameters or Hyperparameters()).model_dump(exclude_none=True)
+
+
+def _check_hold_out(asked: dict[str, Any], validation_file: str | None) -> None:
+    """Raises `BadRequest` where rows are to be held out beside a file of such rows."""
+    if asked.get("validation_split") and validation_file is not None:
+        raise BadRequest(SPLIT_BESIDE_FILE, param=VALIDATION_SPLIT, code="invalid_value")
 
 
 def _read(model: type[Read], value: Any, param: str) -> Read:

@@ -286,7 +286,7 @@ class Checks:
         if abs(math.log(times)) < math.log(FAR_RATE) - ROUNDING:
             return
         is_high = times > 1
-        how = f"{times:,.3g} times" if is_high else f"a {1 / times:,.3g}th of"
+        how = f"{_in_words(times)} times" if is_high else f"a {_in_words(1 / times)}th of"
         outcome = "is likely to destroy the model" if is_high else "may learn next to nothing"
         yield Doubt(
             "learning_rate_far",
@@ -302,8 +302,13 @@ class Checks:
             return
         self.trial = self._attempt(lambda: try_grader(spec, grader, rows))
         for finding in self.trial.warnings[:MAX_DOUBTS] if self.trial else ():
-            lines = tuple(rows[row].line for row in finding.rows)
-            yield Doubt(f"grader_{finding.code}", f"The grader: {finding.message}", TRAINING, lines)
+            message = f"The grader: {finding.message}"
+            yield Doubt(f"grader_{finding.code}", message, TRAINING, finding.lines)
+
+
+def _in_words(times: float) -> str:
+    """Returns 12.5, or 1,000."""
+    return f"{times:,.0f}" if times >= 100 else f"{times:.3g}"
 
 
 def split_rows(config: TrainConfig, train: list[Row], valid: list[Row]) -> tuple[list[Row], list[Row]]:

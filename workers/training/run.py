@@ -113,7 +113,7 @@ class Run:
             self.keeper.good = GoodCopy(self.policy, self.optimizer, world)
         state = self.keeper.resume()
         pending = load_pending(state, self.train_prompts) if state is not None else None
-        self.collector.resume(self.progress.visits, pending)
+        self.collector.resume(self.progress.visits, self.progress.rewards_seen, pending)
         n_rows = self.evaluator.sampled.compared  # 0.1.0 judged by fewer than five rows too
         self.progress.looks = [look for look in self.progress.looks if len(look.rows) == n_rows]
         self.progress.grant(arm.spent_before)
@@ -186,6 +186,7 @@ class Run:
 
     def _take_over(self, base: Base) -> None:
         self.progress.looks = [base.look]
+        self.progress.rewards_seen.note(base.look.rows)
         self.progress.gold = list(base.gold)
         self.progress.kept = [] if self.arm.is_control else [base.checkpoint]
         self.watch.decide(0, {names.KL_PROBE_MEAN: base.look.kl}, base.look.rows)

@@ -266,6 +266,23 @@ def test_a_state_that_was_damaged_goes_once_there_are_two_others(
     assert sorted(state_names(get_storage(), job.id)) == names
 
 
+def test_a_note_is_told_once_however_often_it_is_repeated(
+    db: Session, job: Job, recorder: DatabaseRecorder
+) -> None:
+    halving = "Halving 1 of 2: Seed 7 (gain +0.1 at a KL of 0.2) goes on; 8 (gain +0 at a KL of 0) ended."
+    recorder.metrics(4, 1, {})
+    recorder.note("info", halving)
+    recorder.note("info", "Step 4: training ends here. That saves about 12 seconds.")
+    take_over(db, job)
+    second = DatabaseRecorder(Claim(job.id, fresh(db, job).attempt, "running"), get_storage())
+    second.note("info", halving)
+    second.note("info", "Step 4: training ends here. That saves about 13 seconds.")
+    second.note("info", halving.replace("1 of 2", "2 of 2"))
+    db.rollback()
+    told = db.scalars(select(JobEvent.message).where(JobEvent.key.startswith("note-"))).all()
+    assert [message.split()[:2] for message in told] == [["Halving", "1"], ["Step", "4:"], ["Halving", "2"]]
+
+
 def test_a_zombie_writes_no_row_and_destroys_no_file(
     db: Session, job: Job, recorder: DatabaseRecorder, tmp_path: Path
 ) -> None:

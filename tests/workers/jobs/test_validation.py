@@ -74,7 +74,14 @@ def test_apart_files_raise_no_doubt(db: Session, tiny_model: Path) -> None:
 
 @pytest.mark.parametrize(
     ("factor", "said"),
-    [(12.0, "12 times what"), (10.0, "10 times what"), (1 / 20, "a 20th of what"), (9.0, None), (0.2, None)],
+    [
+        (12.0, "12 times what"),
+        (10.0, "10 times what"),
+        (1 / 20, "a 20th of what"),
+        (1e-3, "a 1,000th of what"),
+        (9.0, None),
+        (0.2, None),
+    ],
 )
 def test_a_learning_rate_far_off_is_doubted(
     db: Session, tiny_model: Path, factor: float, said: str | None
