@@ -47,6 +47,7 @@ from workers.jobs.checks import split_rows
 from workers.jobs.db_recorder import DatabaseRecorder
 from workers.jobs.integrations import shown_elsewhere
 from workers.jobs.job_data import CANARY, TRAINING, VALIDATION, JobInvalid, canary_rows, find_file, rows_of
+from workers.jobs.judge_remarks import with_remarks
 from workers.jobs.restoring import restore
 from workers.training.base.distributed import World
 from workers.training.base.errors import (
@@ -205,7 +206,9 @@ def _train_and_deliver(claim: Claim, folder: Path, should_stop: StopRequested, d
         work = _tell_others(world, lambda: _prepare(claim, folder))
         recorder = DatabaseRecorder(claim, get_storage())
         with shown_elsewhere(recorder, claim) as telling:
-            result = _train(work, telling, folder, world, should_stop, recorder.is_pause_asked)
+            result = _train(
+                work, telling, folder, world, should_stop, recorder.is_pause_asked, recorder.remark
+            )
     except RunFailed as failure:  # the same run again would fail again
         log.warning("run_failed", code=failure.code)
         end = delivery.fail if isinstance(failure, (FlatReward, GradingFailed)) else delivery.give_up
@@ -242,15 +245,16 @@ def _train(
     world: World,
     should_stop: Callable[[], bool] = _never,
     should_pause: Callable[[], bool] = _never,
+    remark: Callable[[str], None] = lambda _: None,
 ) -> RunResult:
-    """An assistant is not asked: the main process says when to end."""
+    """An assistant is not asked, and tells nothing: the main process says when to end."""
     rows = (work.train_rows, work.valid_rows)
     if isinstance(work.config, TuneConfig):
         from workers.tuning.run import tune  # TRL takes seconds to import
 
         return tune(work.config, *rows, recorder, folder, should_stop, should_pause, work.canary_rows)
     assert work.grader is not None
-    services = grader_services(work.project_id)
+    services = with_remarks(grader_services(work.project_id), remark)
     grader = build_grader(work.grader, services)
     gold = build_grader(work.gold, services) if work.gold is not None else None
     return train(

@@ -120,7 +120,11 @@ class Arms:
         return any(progress.ended in BUDGETS for progress in self._job.arms.values())
 
     def _run_seed(self, whose: Whose, until: int) -> None:
-        """Trains a seed. One that diverges is out, and the others go on; with none left the job fails."""
+        """Trains a seed. One that diverges is out, and the others go on.
+
+        Where all that still race have diverged, the checkpoints of those that went out before decide. With no
+        seed left at all the job fails.
+        """
         failed = self._job.failed
         if whose.number in failed:
             return
@@ -128,9 +132,11 @@ class Arms:
             self._run(whose, until)
         except NonFinite as failure:
             failed[whose.number] = failure.code
-            if all(other.number in failed for other in self._racing):
+            if all(other.number in failed for other in self._seeds):
                 raise
-            self._recorder.note("warn", f"{whose}: {failure} It is out; the other seeds go on.")
+            goes_on = any(other.number not in failed for other in self._racing)
+            rest = "the other seeds go on" if goes_on else "what the other seeds have measured decides"
+            self._recorder.note("warn", f"{whose}: {failure} It is out; {rest}.")
 
     def _run_control(self, whose: Whose) -> None:
         """Trains a control. That it cannot be trained is no fault of the job."""

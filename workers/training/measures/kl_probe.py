@@ -275,8 +275,8 @@ class _Scorer:
 
     def _token_kls(self, batch: Batch) -> list[Tensor]:
         """Returns the exact KL to each reference at each of a batch's completion tokens, (N,) nats."""
-        states = completion_states(self._policy.model, batch)
-        head = output_head(self._policy.model)
+        states = completion_states(self._policy.measured_model, batch)
+        head = output_head(self._policy.measured_model)
         found = []
         with ExitStack() as until_all_are_run:  # leaving a sharded one lets go of the policy's head too
             for reference in self._references:

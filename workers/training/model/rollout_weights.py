@@ -77,6 +77,16 @@ def own_weight(model: Any, name: str, parameter: str = "weight") -> Any:
     return layer
 
 
+def adapted_parameter(layer: Any) -> str:
+    """Returns the name of the parameter that a LoRA layer adapts."""
+    return str(layer.parameter_name) if isinstance(layer, ParamWrapper) else "weight"
+
+
+def adapted_base(layer: Any) -> Any:
+    """Returns the parameter of the base that a LoRA layer adapts, perhaps sharded."""
+    return getattr(layer.get_base_layer(), adapted_parameter(layer))
+
+
 @torch.no_grad()
 def follow(layer: Any, copied: Any, merged_from: float = MERGED_FROM) -> None:
     """Lets a layer of the sampling copy compute what a LoRA layer computes now: W + scale * B A, in fp32.
@@ -87,7 +97,7 @@ def follow(layer: Any, copied: Any, merged_from: float = MERGED_FROM) -> None:
     if isinstance(layer, ParamWrapper):
         _follow_parameter(layer, copied)
         return
-    base = whole(layer.get_base_layer().weight)
+    base = whole(adapted_base(layer))
     delta = layer.get_delta_weight(ADAPTER).float()
     if isinstance(copied, FollowingLinear):
         copied.branch = None
@@ -104,5 +114,5 @@ def follow(layer: Any, copied: Any, merged_from: float = MERGED_FROM) -> None:
 
 def _follow_parameter(layer: Any, copied: Any) -> None:
     """Does so for a parameter of several matrices. PEFT itself computes with the sum in their dtype."""
-    summed = whole(layer.get_param()).float() + layer.get_delta_weight(ADAPTER).float()
+    summed = whole(adapted_base(layer)).float() + layer.get_delta_weight(ADAPTER).float()
     getattr(copied, layer.parameter_name).copy_(summed)

@@ -89,3 +89,22 @@ def test_what_is_left_out_is_warned_of_but_for_routers() -> None:
     warned = what_is_adapted({"mixer": Share(2, 4)})
     assert warned is not None
     assert warned[0] == "warn"
+
+
+def test_rounded_experts_are_measured_as_they_are_delivered(tmp_path: Path) -> None:
+    base = write("granitemoe", tmp_path / "base", num_local_experts=4, num_key_value_heads=2)
+    stored: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    stored.save_pretrained(base)
+    policy = moved(Policy.load(make_config(base)))
+    ids = torch.arange(40, 60)[None]
+    with torch.no_grad():
+        exact = policy.model(input_ids=ids).logits
+        with policy.as_delivered() as error:
+            measured = policy.measured_model(input_ids=ids).logits
+            policy.save_model(tmp_path / "merged")
+        assert error is not None
+        assert 0 < error < 1
+        merged: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32).eval()
+        torch.testing.assert_close(merged(input_ids=ids).logits, measured)
+        assert not torch.equal(measured, exact)
+        torch.testing.assert_close(policy.rollout_model(input_ids=ids).logits, exact, atol=1e-4, rtol=1e-4)
