@@ -147,7 +147,7 @@ def shares(model: Any, adapted: Iterable[tuple[str, str]]) -> dict[str, Share]:
         if not name.startswith(f"{within}.") or isinstance(module, NO_MATRICES):
             continue
         for own, parameter in module.named_parameters(recurse=False):
-            if parameter.ndim >= 2 and not own.endswith(NOT_MULTIPLIED):
+            if sum(n > 1 for n in parameter.shape) >= 2 and not own.endswith(NOT_MULTIPLIED):
                 kind = _kind(name.removeprefix(f"{within}."))
                 counts.setdefault(kind, []).append((name, own) in has_adapter)
     return {kind: Share(sum(has), len(has)) for kind, has in sorted(counts.items())}

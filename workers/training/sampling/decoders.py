@@ -16,7 +16,7 @@ from workers.training.sampling.general_decoder import GeneralDecoder, bytes_kept
 from workers.training.sampling.lean_decoder import LeanDecoder, can_be_lean, is_known, linears
 from workers.training.sampling.slot_cache import SlotCache
 from workers.training.sampling.static_decoder import CudaGraph, StaticDecoder
-from workers.training.sampling.trials import LENGTHS, STEPS, is_right
+from workers.training.sampling.trials import LENGTHS, SAMPLES, STEPS, is_right
 
 if TYPE_CHECKING:
     from workers.training.sampling.panel_cache import PanelCache
@@ -101,7 +101,7 @@ def _decodes(model: Any) -> bool:
     window = shortest_window(model)
     if window is not None and window < longest + STEPS:
         return True  # a trial would need the general path; shorter sequences are what it was made for
-    cache = slot_cache(model, CacheSize(n, longest, n, STEPS, STEPS))
+    cache = slot_cache(model, CacheSize(n, longest, n * SAMPLES, STEPS, STEPS))
     return is_right(
         model,
         lambda ids, lengths: prefill(model, cache, 0, ids, lengths),

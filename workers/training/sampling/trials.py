@@ -28,13 +28,16 @@ LENGTHS = (5, 70)
 STEPS = 3
 """Tokens that are read one by one after each. Chosen: a wrong position or state shows at the first."""
 
+SAMPLES = 2
+"""Completions of each prompt. Chosen: two show whether what was kept of a prompt is copied rightly."""
+
 Prefill = Callable[[Tensor, Tensor], Tensor]
 """(n, L) ids, padded on the right, and (n,) lengths -> (n, V) logits of the next token."""
 Decode = Callable[[ActiveRows, Tensor], Tensor]
 
 
 class Trial(NamedTuple):
-    """Holds prompts and the tokens that follow each, (n, steps)."""
+    """Holds prompts and the tokens of the completions that follow, (n * samples, steps)."""
 
     prompts: Sequence[Tensor]
     following: Tensor
@@ -44,10 +47,11 @@ def make_trial(model: Any) -> Trial:
     """Returns random tokens of a model; the same in every process."""
     generator = torch.Generator().manual_seed(0)
     vocabulary = model.get_input_embeddings().weight.shape[0]
-    n = sum(LENGTHS) + len(LENGTHS) * STEPS
+    rows = len(LENGTHS) * SAMPLES
+    n = sum(LENGTHS) + rows * STEPS
     ids = torch.randint(vocabulary, (n,), generator=generator).to(attention.some_tokens(model).device)
-    *prompts, following = torch.split(ids, [*LENGTHS, len(LENGTHS) * STEPS])
-    return Trial(prompts, following.view(len(LENGTHS), STEPS))
+    *prompts, following = torch.split(ids, [*LENGTHS, rows * STEPS])
+    return Trial(prompts, following.view(rows, STEPS))
 
 
 @torch.no_grad()
@@ -64,11 +68,11 @@ def is_right(model: Any, prefill: Prefill, decode: Decode) -> bool:
 
 
 def by_steps(trial: Trial, prefill: Prefill, decode: Decode) -> Tensor:
-    """Returns the logits behind each prompt and each token that follows: (n, steps + 1, V)."""
+    """Returns the logits behind each prompt and each token that follows: (n * samples, steps + 1, V)."""
     lengths = torch.tensor([len(prompt) for prompt in trial.prompts])
     ids = torch.nn.utils.rnn.pad_sequence(list(trial.prompts), batch_first=True)
-    logits = [prefill(ids, lengths.to(ids.device)).clone()]
-    rows = np.arange(len(lengths))
+    logits = [prefill(ids, lengths.to(ids.device)).repeat_interleave(SAMPLES, 0)]
+    rows = np.repeat(np.arange(len(lengths)), SAMPLES)
     for k in range(trial.following.shape[1]):
         active = ActiveRows(rows, np.full(len(rows), k + 1), lengths.numpy())
         logits.append(decode(active, trial.following[:, k]).clone())
@@ -78,7 +82,8 @@ def by_steps(trial: Trial, prefill: Prefill, decode: Decode) -> Tensor:
 def by_whole_sequences(model: Any, trial: Trial) -> Tensor:
     """Returns the same without any cache."""
     found = []
-    for prompt, following in zip(trial.prompts, trial.following, strict=True):
+    prompts = [prompt for prompt in trial.prompts for _ in range(SAMPLES)]
+    for prompt, following in zip(prompts, trial.following, strict=True):
         logits = model(input_ids=torch.cat([prompt, following])[None], use_cache=False).logits
         found.append(logits[0, len(prompt) - 1 :])
     return torch.stack(found).float()

@@ -39,7 +39,7 @@ GENERAL: dict[str, tuple[str, dict[str, Any]]] = {
     "convolution": ("lfm2", {"num_key_value_heads": 2, "layer_types": ["conv", "full_attention"]}),
     "linear": ("qwen3_5_text", LINEAR),
     "recurrent": ("mamba", {"state_size": 4}),
-    "uncached": ("recurrent_gemma", {}),
+    "uncached": ("recurrent_gemma", {"num_hidden_layers": 3}),
     "window": ("mistral", {"num_key_value_heads": 2, "sliding_window": 16}),
 }
 SAMPLING = Sampling(samples=4, max_tokens=24, temperature=1.0, key=("general",))
@@ -92,7 +92,7 @@ def test_a_cache_that_answers_wrongly_is_found_out() -> None:
     model = make_model("alibi")
 
     def prefill(ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        return GeneralDecoder(model, 2, 2, 1, "padded").prefill(0, ids, lengths)
+        return GeneralDecoder(model, 2, 4, 2, "padded").prefill(0, ids, lengths)
 
     assert not is_right(model, prefill, lambda active, _: torch.zeros(len(active.group), VOCABULARY))
 
