@@ -100,7 +100,7 @@ class TrainConfig(RunConfig):
     """1 samples the next step during the update of this one. With weights one update older."""
 
     processes: int = Field(default=1, ge=1, le=64)
-    """Processes that share each step; on GPUs, one for each."""
+    """Processes that share each step, or train a seed each; on GPUs, one for each."""
     sharding: Annotated[Literal["none", "fsdp"], Hyperparameter()] = "none"
     """Whole weights in every process, or split over them (FSDP2)."""
 
@@ -237,6 +237,11 @@ class TrainConfig(RunConfig):
     def has_arms(self) -> bool:
         """Whether the job trains more than one run."""
         return self.n_seeds > 1 or bool(self.controls)
+
+    @property
+    def trains_seeds_beside(self) -> bool:
+        """Whether seeds of the job train side by side, one on each device, as far as its service can."""
+        return self.n_seeds > 1 and self.processes > 1 and self.sharding == "none"
 
     def steps_per_epoch(self, n_rows: int) -> int:
         """Updates of one pass over the rows; the last one may be smaller."""
