@@ -1,7 +1,9 @@
-"""Seeds that train side by side in real processes make the same job as in turn, also after kills and stops."""
+"""Seeds side by side in real processes make the job that they make in turn, also after kills and stops."""
 
+import itertools
 import os
 import signal
+import time
 from functools import partial
 
 import pytest
@@ -12,12 +14,21 @@ from tests.workers.training.arms.test_arms import ROWS, VALID, config_of, told_o
 from tests.workers.training.support import FunctionGrader, ListRecorder, early_letters
 from workers.jobs.seats import SeedProcess
 from workers.training.arms.beside import ArmLost, Seats
-from workers.training.base.errors import FlatReward, RunCancelled, RunPaused
-from workers.training.folders import read_manifest, sha256
+from workers.training.base.errors import RunCancelled, RunPaused
+from workers.training.folders import sha256
 from workers.training.loop import train
-from workers.training.state import saved_steps, state_folder
+from workers.training.state import saved_steps
 
 pytestmark = pytest.mark.slow
+
+TRAINED = {row.item["answer"] for row in ROWS}
+GRADES_OF_A_STEP = 2 * 4
+TWO = {"n_seeds": 2, "controls": ()}
+"""Two seeds to step 4, one to 8."""
+SEEDS = arm_seeds(1, 2)
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none"}
+ENVIRONMENT["CHERRY_BROKER_URL"] = "memory://"
+"""Of processes that train; they ask neither."""
 
 TOTALS = (
     "tokens/trained_total",
@@ -33,12 +44,29 @@ def graders(grade=early_letters):
     return FunctionGrader(grade), None
 
 
+class Meeting:
+    """Grades as `early_letters` does; processes wait for each other in their first step and in the second.
+
+    Nobody waits any more once there is a file `free`.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.calls = itertools.count()
+
+    def __call__(self, text, item):
+        if item["answer"] in TRAINED and (call := next(self.calls)) in (0, GRADES_OF_A_STEP):
+            (self.folder / f"{call}-{os.getpid()}").touch()
+            while len(list(self.folder.glob(f"{call}-*"))) < 2 and not (self.folder / "free").exists():
+                time.sleep(0.02)
+        return early_letters(text, item)
+
+    def end(self):
+        (self.folder / "free").touch()
+
+
 def judged(text, item):
     return Grade(early_letters(text, item), usage={"judge": TokenUsage(10, 1, 0, 1)})
-
-
-def level(text, item):  # noqa: ARG001
-    return 0.5
 
 
 class Beside:
@@ -48,10 +76,12 @@ class Beside:
         self.grade, self.devices = grade, devices
         self.started = []
         self.seats = []
+        self.most = 0
 
     def start(self, seat):
         self.seats.append(seat)
-        self.started.append(SeedProcess({"OMP_NUM_THREADS": "1"}))
+        self.started.append(SeedProcess(ENVIRONMENT))
+        self.most = max(self.most, sum(not one.is_gone() for one in self.started))
         return self.started[-1]
 
     def go(self, config, folder, recorder=None, **options):
@@ -105,25 +135,25 @@ def rollouts(recorder):
 
 
 class Disturbed(ListRecorder):
-    """Does something when it is told of steps of all of the given seeds."""
+    """Does something when both seeds have made their first step, and neither its third."""
 
-    def __init__(self, seeds, step, then):
+    def __init__(self, then):
         super().__init__()
-        self.waited, self.step, self.then = set(seeds), step, then
+        self.then = then
+        self.waited = set(SEEDS)
 
     def metrics(self, step, epoch, values):
         super().metrics(step, epoch, values)
-        if values.get("arm/step", 0) >= self.step:
-            was = len(self.waited)
+        if step and self.waited:
             self.waited.discard(int(values["arm/seed"]))
-            if was and not self.waited:
+            if not self.waited:
                 self.then()
 
 
 @pytest.fixture(scope="module")
 def turns(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("turns")
-    result, recorder = in_turn(config_of(tiny), folder)
+    result, recorder = in_turn(config_of(tiny, **TWO), folder)
     return result, recorder, folder
 
 
@@ -134,78 +164,106 @@ def assert_same(turns, result, folder, *recorders):
     assert weights(folder) == weights(elsewhere) != {}
 
 
-def test_the_job_is_the_same_as_in_turn(turns, tiny, tmp_path):
+def test_two_seeds_are_the_same_as_in_turn(turns, tiny, tmp_path):
     beside = Beside()
-    result, recorder = beside.go(config_of(tiny), tmp_path)
+    result, recorder = beside.go(config_of(tiny, **TWO), tmp_path)
     assert_same(turns, result, tmp_path, recorder)
     assert rollouts(recorder) == rollouts(turns[1])
-    seeds = [values["arm/seed"] for _, _, values in recorder.all("metrics") if "arm/seed" in values]
-    changes = sum(one != other for one, other in zip(seeds, seeds[1:], strict=False))
-    assert changes > 7, "of seeds that train in turn there are seven"
-    assert set(beside.seats) == {0, 1}
-    assert len(beside.started) == 3 + 2 + 1 + 1
+    assert (beside.most, beside.seats) == (2, [0, 1, 0])
     assert recorder.series("tokens/trained_total")[-1] == turns[1].series("tokens/trained_total")[-1]
-    assert sorted(saved_steps(tmp_path)) == sorted(saved_steps(turns[2]))
+    assert saved_steps(tmp_path) == saved_steps(turns[2])
+
+
+@pytest.mark.long
+def test_more_seeds_than_devices_and_a_control_are_the_same_as_in_turn(tiny, tmp_path):
+    config = config_of(tiny)
+    turns = *in_turn(config, tmp_path / "turns"), tmp_path / "turns"
+    beside = Beside()
+    result, recorder = beside.go(config, tmp_path / "beside")
+    assert_same(turns, result, tmp_path / "beside", recorder)
+    assert rollouts(recorder) == rollouts(turns[1])
+    assert beside.most == 2
+    assert len(beside.started) == 3 + 2 + 1 + 1
     (_, first), *_ = recorder.all("note")
     assert "2 seeds train side by side" in first
 
 
+@pytest.mark.long
 def test_a_process_that_is_killed_ends_the_attempt_and_nothing_else(turns, tiny, tmp_path):
-    beside = Beside()
-    seeds = arm_seeds(1, 3)[:2]
-    recorder = Disturbed(seeds, 1, lambda: os.kill(process_of(beside.started[1]), signal.SIGKILL))
-    with pytest.raises(ArmLost, match=rf"Seed {seeds[1]}: .*signal 9, perhaps for lack of memory") as lost:
-        beside.go(config_of(tiny), tmp_path, recorder)
+    meeting = Meeting(tmp_path)
+    beside = Beside(meeting)
+
+    def kill():
+        os.kill(process_of(beside.started[1]), signal.SIGKILL)
+        meeting.end()
+
+    recorder, folder = Disturbed(kill), tmp_path / "job"
+    with pytest.raises(ArmLost, match=rf"Seed {SEEDS[1]}: .*signal 9, perhaps for lack of memory") as lost:
+        beside.go(config_of(tiny, **TWO), folder, recorder)
     assert lost.value.code == -signal.SIGKILL
-    assert not any(process_of(one) for one in beside.started)
-    newest, *_ = saved_steps(tmp_path)
-    assert read_manifest(state_folder(tmp_path, newest))["step"] >= 2, "the other one has saved its steps"
-    again = Beside()
-    result, second = again.go(config_of(tiny), tmp_path)
-    assert min(step for step in second.history() if step) > 1
-    assert_same(turns, result, tmp_path, recorder, second)
+    made = {values["arm/seed"]: values["arm/step"] for step, _, values in recorder.all("metrics") if step}
+    newest, *_ = saved_steps(folder)
+    assert newest == made[SEEDS[0]], "the other one has saved its steps"
+    result, second = Beside().go(config_of(tiny, **TWO), folder)
+    assert 0 not in second.history()
+    assert_same(turns, result, folder, recorder, second)
 
 
 class AllKilled(BaseException):
     """Stands for a kill of the process that keeps the job: nothing catches it."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("then", ["side by side", "in turn"])
 def test_all_are_killed_and_the_job_goes_on(turns, tiny, tmp_path, then):
-    beside = Beside()
+    beside = Beside(Meeting(tmp_path))
 
     def kill():
         for one in beside.started:
             os.kill(process_of(one), signal.SIGKILL)
         raise AllKilled
 
-    recorder = Disturbed(arm_seeds(1, 3)[:2], 2, kill)
+    recorder, folder = Disturbed(kill), tmp_path / "job"
     with pytest.raises(AllKilled):
-        beside.go(config_of(tiny), tmp_path, recorder)
-    result, second = (
-        Beside().go(config_of(tiny), tmp_path)
-        if then == "side by side"
-        else in_turn(config_of(tiny), tmp_path)
-    )
-    assert {step for step in second.history() if step} < set(turns[1].history())
-    assert_same(turns, result, tmp_path, recorder, second)
+        beside.go(config_of(tiny, **TWO), folder, recorder)
+    config = config_of(tiny, **TWO)
+    result, second = Beside().go(config, folder) if then == "side by side" else in_turn(config, folder)
+    assert 0 not in second.history()
+    assert 1 not in second.history() or 5 not in second.history(), "one of them had saved its first step"
+    assert_same(turns, result, folder, recorder, second)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["stop", "pause"])
 def test_a_stop_and_a_pause_reach_all(turns, tiny, tmp_path, how):
-    asked = []
-    recorder = Disturbed(arm_seeds(1, 3)[:2], 1, lambda: asked.append(True))
-    options = {f"should_{how}": lambda: bool(asked)}
+    meeting = Meeting(tmp_path)
+    recorder, folder = Disturbed(meeting.end), tmp_path / "job"
+    asked = {f"should_{how}": lambda: not recorder.waited}
     with pytest.raises(RunCancelled if how == "stop" else RunPaused):
-        Beside().go(config_of(tiny, n_epochs=8, eval_interval=4), tmp_path, recorder, **options)
-    steps = {
-        values["arm/seed"]: values["arm/step"]
-        for _, _, values in recorder.all("metrics")
-        if "arm/seed" in values
-    }
-    assert all(step < 4 for step in steps.values())
-    assert len(recorder.all("snapshot")) == (len(steps) if how == "pause" else 0)
-    result, second = Beside().go(config_of(tiny, n_epochs=8, eval_interval=4), tmp_path)
-    whole, alone = in_turn(config_of(tiny, n_epochs=8, eval_interval=4), tmp_path / "turns")
-    assert history(recorder, second) == history(alone)
-    assert told_of(result) == told_of(whole)
+        Beside(meeting).go(config_of(tiny, **TWO), folder, recorder, **asked)
+    made = {values["arm/seed"]: values["arm/step"] for step, _, values in recorder.all("metrics") if step}
+    assert sorted(made.values()) in ([1, 1], [1, 2])
+    assert saved_steps(folder)[0] == sum(made.values())
+    snapshots = {saved.extra["arm_seed"] for (saved,) in recorder.all("snapshot")}
+    made_no_checkpoint = {seed for seed, step in made.items() if step % 2}
+    assert snapshots == (made_no_checkpoint if how == "pause" else set())
+    result, second = Beside().go(config_of(tiny, **TWO), folder)
+    assert not set(recorder.history()) & set(second.history()), "nothing was made twice"
+    assert_same(turns, result, folder, recorder, second)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("on_budget", ["finish", "pause"])
+def test_a_budget_is_that_of_all_together(tiny, tmp_path, on_budget):
+    config = config_of(tiny, **TWO, max_judge_calls=30, on_budget=on_budget)
+    recorder = ListRecorder()
+    go = partial(Beside(judged).go, config, tmp_path, recorder)
+    if on_budget == "pause":
+        with pytest.raises(RunPaused):
+            go()
+        assert len(recorder.all("pausing")) == 1
+        return
+    result, _ = go()
+    assert {one.ended for one in result.arms} <= {"max_judge_calls"}
+    assert result.steps < 8
+    assert result.best.folder.exists()
