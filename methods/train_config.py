@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from methods import auto
 from methods.algorithms import RECIPES, Aggregation, AlgorithmName, Recipe
-from methods.halving import control_steps, looks_of, rungs, steps_of
+from methods.halving import control_steps, looks_of, rungs, steps_beside, steps_of
 from methods.hyperparameters import Hyperparameter
 from methods.prices import Prices
 from methods.run_config import MAX_STEPS, RunConfig
@@ -260,6 +260,17 @@ class TrainConfig(RunConfig):
         total, interval = self.total_steps(n_rows), self.eval_interval
         short = len(self.controls) * control_steps(total, interval)
         return steps_of(rungs(total, interval, self.n_seeds)) + short
+
+    def speed_up(self, n_rows: int) -> float:
+        """How many times as fast its devices train the job as one would, were nothing lost between them.
+
+        Seeds side by side leave devices idle when there are fewer of them than devices.
+        """
+        if not self.trains_seeds_beside:
+            return self.processes
+        total, steps = self.total_steps(n_rows), self.job_steps(n_rows)
+        plan = rungs(total, self.eval_interval, self.n_seeds)
+        return steps / (steps - steps_of(plan) + steps_beside(plan, self.processes))
 
     def planned_looks(self, n_rows: int) -> int:
         """Checkpoints that may be compared with the base; a control's are none of the job's."""

@@ -51,14 +51,19 @@ def seats_of(
     if not config.trains_seeds_beside:
         return None
     graders = partial(build_graders, grader, gold, project_id)
+    patience = get_settings().phase_limit.total_seconds()
     if config.device == "cpu":
-        return Seats(config.processes, lambda _: SeedProcess({}), graders)
+        return Seats(config.processes, lambda _: SeedProcess({}), graders, patience)
     gpus = _visible_gpus()
     if len(gpus) < config.processes:
         raise DeviceMissing(
             f"The run needs {config.processes} GPUs on this machine; PyTorch finds {len(gpus)} there."
         )
-    return Seats(config.processes, lambda seat: SeedProcess({"CUDA_VISIBLE_DEVICES": gpus[seat]}), graders)
+
+    def on_gpu(seat: int) -> SeedProcess:
+        return SeedProcess({"CUDA_VISIBLE_DEVICES": gpus[seat]})
+
+    return Seats(config.processes, on_gpu, graders, patience)
 
 
 def _visible_gpus() -> list[str]:

@@ -169,7 +169,7 @@ def test_seeds_side_by_side_of_which_one_is_killed_are_the_job_that_they_are_in_
     beside_id = beside.id
 
     def kill() -> None:
-        wait_for(lambda: reached(beside_id, 7), what="the second rung", timeout=300)
+        wait_for(lambda: reached(beside_id, 6), what="the second rung", seconds=300)
         _, last = wait_for(lambda: found if len(found := seed_processes()) == 2 else [], what="two seeds")
         last.kill()
 
@@ -191,7 +191,7 @@ def test_seeds_side_by_side_of_which_one_is_killed_are_the_job_that_they_are_in_
             job.id: Counter(other.scalars(select(JobEvent.message).where(JobEvent.job_id == job.id)))
             for job in (turns, beside)
         }
-        kept = [set(other.execute(kept_rollouts(job)).tuples()) for job in (turns, beside)]
+        kept = [{tuple(row) for row in other.execute(kept_rollouts(job))} for job in (turns, beside)]
     assert kept[0] == kept[1] != set()
     for message, times in told[turns.id].items():
         if message.startswith(("Step ", "Checkpoint created", "Halving ")):
@@ -215,7 +215,7 @@ def test_a_cancel_ends_all_seeds_side_by_side(
     job_id = job.id
 
     def cancel() -> None:
-        wait_for(lambda: reached(job_id, 1), what="the first step", timeout=300)
+        wait_for(lambda: reached(job_id, 1), what="the first step", seconds=300)
         with unit_of_work() as other:
             other.get_one(Job, job_id).cancel_requested_at = func.now()
 

@@ -6,6 +6,8 @@ that tells the job's recorder and saves the job's state, as it is in turn.
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -49,11 +51,13 @@ class Seats(NamedTuple):
         devices: how many there are.
         start: takes the number of a device, from 0.
         graders: makes the graders in such a process.
+        patience: after how many silent seconds a process is taken for lost.
     """
 
     devices: int
     start: Callable[[int], Companion]
     graders: Graders
+    patience: float = math.inf
 
 
 class ArmLost(Exception):
@@ -76,6 +80,8 @@ class _Seated:
     whose: Whose
     companion: Companion
     recorder: ArmRecorder
+    heard: float
+    """When it last said something, by a clock that only goes forward."""
 
 
 class Beside:
@@ -104,11 +110,7 @@ class Beside:
             while self._fill(waiting, until):
                 wait([one.companion.connection for one in self._seated], LOOK_SECONDS)
                 for one in list(self._seated):
-                    is_gone = one.companion.is_gone()
-                    if one.companion.connection.poll():
-                        self._hear(one)
-                    elif is_gone:
-                        self._leave(one, Ended("crashed"))
+                    self._look(one)
         finally:
             for one in self._seated:
                 one.companion.kill()
@@ -146,12 +148,25 @@ class Beside:
         job, given = self._job, self._job.given
         arm = job.begin(whose, until, self._clocks[seat])
         companion = self._seats.start(seat)
-        self._seated.append(_Seated(seat, whose, companion, job.recorder_of(whose)))
+        self._seated.append(_Seated(seat, whose, companion, job.recorder_of(whose), time.monotonic()))
         job.training.add(whose.number)
         rows = (given.train_rows, given.valid_rows, given.canary_rows)
         alone = replace(arm, others=nobody)  # the process asks here instead
         folder = job.folder_of(whose)
         companion.connection.send(Task(job.config_of(whose), *rows, self._seats.graders, folder, alone))
+
+    def _look(self, one: _Seated) -> None:
+        """Hears an arm that has said something; takes it for lost if it will not any more."""
+        is_gone = one.companion.is_gone()
+        if one.companion.connection.poll():
+            self._hear(one)
+            one.heard = time.monotonic()
+        elif is_gone:
+            self._leave(one, Ended("crashed"))
+        elif time.monotonic() - one.heard > self._seats.patience:
+            one.companion.kill()
+            words = f"its process said nothing for {self._seats.patience:.0f} seconds"
+            self._leave(one, Ended("crashed", words=words))
 
     def _hear(self, one: _Seated) -> None:
         """Takes an arm's next message, and answers it."""

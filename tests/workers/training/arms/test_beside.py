@@ -1,6 +1,7 @@
 """Seeds side by side in real processes make the job that they make in turn, also after kills and stops."""
 
 import itertools
+import math
 import os
 import signal
 import time
@@ -72,8 +73,8 @@ def judged(text, item):
 class Beside:
     """Trains side by side; keeps the processes that it has started."""
 
-    def __init__(self, grade=early_letters, devices=2):
-        self.grade, self.devices = grade, devices
+    def __init__(self, grade=early_letters, devices=2, patience=math.inf):
+        self.grade, self.devices, self.patience = grade, devices, patience
         self.started = []
         self.seats = []
         self.most = 0
@@ -86,7 +87,7 @@ class Beside:
 
     def go(self, config, folder, recorder=None, **options):
         recorder = recorder or ListRecorder()
-        seats = Seats(self.devices, self.start, partial(graders, self.grade))
+        seats = Seats(self.devices, self.start, partial(graders, self.grade), self.patience)
         rows = (config.model_copy(update={"processes": self.devices}), ROWS, VALID)
         result = train(*rows, graders(self.grade)[0], recorder, folder, seats=seats, **options)
         assert not any(process_of(one) for one in self.started)
@@ -207,6 +208,21 @@ def test_a_process_that_is_killed_ends_the_attempt_and_nothing_else(turns, tiny,
     result, second = Beside().go(config_of(tiny, **TWO), folder)
     assert 0 not in second.history()
     assert_same(turns, result, folder, recorder, second)
+
+
+@pytest.mark.long
+def test_a_process_that_hangs_is_taken_for_lost_though_the_others_go_on(tiny, tmp_path):
+    meeting = Meeting(tmp_path)
+    beside = Beside(meeting, patience=60)
+
+    def hang():
+        os.kill(process_of(beside.started[1]), signal.SIGSTOP)
+        meeting.end()
+
+    with pytest.raises(ArmLost, match=rf"Seed {SEEDS[1]}: its process said nothing for 60 seconds"):
+        beside.go(config_of(tiny, **TWO), tmp_path / "job", Disturbed(hang))
+    assert saved_steps(tmp_path / "job")[0] == 4, "the other one has made its rung"
+    assert not any(process_of(one) for one in beside.started)
 
 
 class AllKilled(BaseException):
