@@ -14,6 +14,7 @@ from methods.halving import arm_seeds
 from tests.workers.training.arms.test_arms import ROWS, VALID, config_of, told_of
 from tests.workers.training.support import FunctionGrader, ListRecorder, early_letters
 from workers.jobs.seats import SeedProcess
+from workers.training import update
 from workers.training.arms.beside import ArmLost, Seats
 from workers.training.base.errors import RunCancelled, RunPaused
 from workers.training.folders import sha256
@@ -70,6 +71,23 @@ def judged(text, item):
     return Grade(early_letters(text, item), usage={"judge": TokenUsage(10, 1, 0, 1)})
 
 
+def graders_of_a_fault(folder, fault):
+    """As `graders`; in the second process that calls it, updates go wrong."""
+    folder.mkdir(exist_ok=True)
+    (folder / str(os.getpid())).touch()
+    plain = update.policy_loss
+
+    def wrong(*args, **options):
+        if fault is not None:
+            raise fault
+        found = plain(*args, **options)
+        return found._replace(loss=found.loss * float("nan"))
+
+    if len(list(folder.iterdir())) == 2:
+        update.policy_loss = wrong
+    return graders()
+
+
 class Beside:
     """Trains side by side; keeps the processes that it has started."""
 
@@ -85,9 +103,9 @@ class Beside:
         self.most = max(self.most, sum(not one.is_gone() for one in self.started))
         return self.started[-1]
 
-    def go(self, config, folder, recorder=None, **options):
+    def go(self, config, folder, recorder=None, make=None, **options):
         recorder = recorder or ListRecorder()
-        seats = Seats(self.devices, self.start, partial(graders, self.grade), self.patience)
+        seats = Seats(self.devices, self.start, make or partial(graders, self.grade), self.patience)
         rows = (config.model_copy(update={"processes": self.devices}), ROWS, VALID)
         result = train(*rows, graders(self.grade)[0], recorder, folder, seats=seats, **options)
         assert not any(process_of(one) for one in self.started)
@@ -283,3 +301,25 @@ def test_a_budget_is_that_of_all_together(tiny, tmp_path, on_budget):
     assert {one.ended for one in result.arms} <= {"max_judge_calls"}
     assert result.steps < 8
     assert result.best.folder.exists()
+
+
+@pytest.mark.long
+def test_a_seed_that_diverges_is_out_and_the_other_goes_on(tiny, tmp_path):
+    config = config_of(tiny, **TWO, n_epochs=8, eval_interval=4)
+    make = partial(graders_of_a_fault, tmp_path / "faults", None)
+    result, recorder = Beside().go(config, tmp_path / "job", make=make)
+    assert {one.seed: one.ended for one in result.arms} == {SEEDS[0]: "finished", SEEDS[1]: "non_finite"}
+    notes = [message for _, message in recorder.all("note")]
+    assert any("It is out; the other seeds go on." in note for note in notes)
+    again, second = in_turn(config, tmp_path / "job")
+    assert second.all("metrics") == []
+    assert told_of(again) == told_of(result)
+
+
+@pytest.mark.long
+def test_an_error_in_one_process_lets_the_other_save_and_is_told(tiny, tmp_path):
+    make = partial(graders_of_a_fault, tmp_path / "faults", ValueError("made up"))
+    with pytest.raises(ArmLost, match=rf"Seed {SEEDS[1]}: ValueError: made up") as lost:
+        Beside().go(config_of(tiny, **TWO), tmp_path / "job", make=make)
+    assert lost.value.code == 1
+    assert saved_steps(tmp_path / "job")[0] >= 1
