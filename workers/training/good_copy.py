@@ -49,7 +49,8 @@ class GoodCopy:
         whole = {name: self._world.broadcast(self._tensors.get(name)) for name in names}
         self._policy.weights_changed()
         self._policy.load_trained(_below(WEIGHTS, whole))
-        load_optimizer(self._policy, self._optimizer, _below(OPTIMIZER, whole))
+        moments = {name: tensor.clone() for name, tensor in _below(OPTIMIZER, whole).items()}
+        load_optimizer(self._policy, self._optimizer, moments)  # it changes them in place: the copy stays
         self._step = step
 
     def resume(self, file: Path, step: int) -> None:
