@@ -200,13 +200,21 @@ def test_seeds_side_by_side_of_which_one_is_killed_are_the_job_that_they_are_in_
 
 
 def once(told: list[str]) -> Counter[str]:
-    """What is told once of each step and rung, without names that are drawn by lot."""
-    ours = ("Step ", "Checkpoint created", "Halving ")
-    return Counter(re.sub(r"ft:\S+:ckpt", "", message) for message in told if message.startswith(ours))
+    """What is told of each step once, and each rung at least once, without names that are drawn by lot."""
+    steps = [message for message in told if message.startswith(("Step ", "Checkpoint created"))]
+    rungs = {message for message in told if message.startswith("Halving ")}
+    return Counter(re.sub(r"ft:\S+:ckpt", "", message) for message in [*steps, *rungs])
 
 
 def kept_rollouts(job: Job) -> Select[Any]:
-    own = (Rollout.split, Rollout.step, Rollout.row, Rollout.sample, Rollout.text, Rollout.reward)
+    own: tuple[Any, ...] = (
+        Rollout.split,
+        Rollout.step,
+        Rollout.row,
+        Rollout.sample,
+        Rollout.text,
+        Rollout.reward,
+    )
     return select(*own).where(Rollout.job_id == job.id)
 
 

@@ -15,7 +15,16 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, Protocol
 
 from workers.training.arms.job import ArmsJob
-from workers.training.arms.messages import JUDGED_BY, SHALL_PAUSE, SHALL_STOP, SPENT, Ended, Graders, Task
+from workers.training.arms.messages import (
+    JUDGED_BY,
+    SHALL_PAUSE,
+    SHALL_STOP,
+    SPENT,
+    TASK,
+    Ended,
+    Graders,
+    Task,
+)
 from workers.training.arms.recorder import ArmRecorder, Whose
 from workers.training.base.errors import RunCancelled, RunPaused
 from workers.training.state import read_progress
@@ -79,6 +88,7 @@ class _Seated:
     seat: int
     whose: Whose
     companion: Companion
+    task: Task
     recorder: ArmRecorder
     heard: float
     """When it last said something, by a clock that only goes forward."""
@@ -147,13 +157,12 @@ class Beside:
     def _begin(self, seat: int, whose: Whose, until: int) -> None:
         job, given = self._job, self._job.given
         arm = job.begin(whose, until, self._clocks[seat])
-        companion = self._seats.start(seat)
-        self._seated.append(_Seated(seat, whose, companion, job.recorder_of(whose), time.monotonic()))
-        job.training.add(whose.number)
         rows = (given.train_rows, given.valid_rows, given.canary_rows)
         alone = replace(arm, others=nobody)  # the process asks here instead
-        folder = job.folder_of(whose)
-        companion.connection.send(Task(job.config_of(whose), *rows, self._seats.graders, folder, alone))
+        task = Task(job.config_of(whose), *rows, self._seats.graders, job.folder_of(whose), alone)
+        companion, recorder = self._seats.start(seat), job.recorder_of(whose)
+        self._seated.append(_Seated(seat, whose, companion, task, recorder, time.monotonic()))
+        job.training.add(whose.number)
 
     def _look(self, one: _Seated) -> None:
         """Hears an arm that has said something; takes it for lost if it will not any more."""
@@ -186,6 +195,8 @@ class Beside:
 
     def _answer(self, one: _Seated, name: str, args: tuple[Any, ...]) -> Any:
         job, number = self._job, one.whose.number
+        if name == TASK:
+            return one.task
         if name == SHALL_STOP:
             self._is_stopping |= job.given.should_stop()
             return self._is_stopping

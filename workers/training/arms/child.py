@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
-from workers.training.arms.messages import JUDGED_BY, SHALL_PAUSE, SHALL_STOP, SPENT, Ended, Task
+from workers.training.arms.messages import JUDGED_BY, SHALL_PAUSE, SHALL_STOP, SPENT, TASK, Ended, Task
 from workers.training.arms.turns import Advance
 from workers.training.base.errors import RunCancelled, RunFailed, RunPaused
 from workers.training.base.recorder import Phase
@@ -22,13 +22,13 @@ from workers.training.run import Run
 
 
 def train_for(connection: Connection, advance: Advance) -> None:
-    """Trains the arm whose task comes over a connection, and says how that has ended.
+    """Trains the arm that the other end of a connection has a task for, and says how that has ended.
 
     Raises errors that are none of the engine's.
     """
     link = Link(connection)
     try:
-        ended = _train(connection.recv(), link, advance)
+        ended = _train(link.call(TASK), link, advance)
     except RunFailed as failure:  # before there was a run
         ended = Ended("failed", failure=failure)
     except Exception as problem:

@@ -17,6 +17,8 @@ from workers.training.base.errors import RunFailed
 from workers.training.state import Progress
 from workers.training.trust.arm import Arm
 
+TASK = "task"
+"""Asks for the `Task`; the first call."""
 SHALL_STOP = "shall_stop"
 SHALL_PAUSE = "shall_pause"
 SPENT = "spent"
