@@ -17,6 +17,8 @@ from app.errors import Unauthorized
 from app.tenants import service as tenants
 
 BEARER = "bearer "
+AZURE_KEY = "api-key"
+"""The header that Azure's clients send a key in."""
 MAX_KNOWN = 10_000
 WHENCE = (  # in the answer to a key that opens nothing
     "Keys of this service are made with `cherry keys create`, or with an admin key for service accounts of a"
@@ -108,13 +110,14 @@ def _digest(headers: Mapping[str, str]) -> bytes:
 
 
 def _bearer(headers: Mapping[str, str]) -> str:
-    """Returns everything after "Bearer ": a key may hold spaces."""
+    """Returns everything after "Bearer ", as a key may hold spaces; or else what Azure's clients send."""
     header = headers.get("authorization", "")
     key = header[len(BEARER) :].strip() if header[: len(BEARER)].lower() == BEARER else ""
+    key = key or headers.get(AZURE_KEY, "").strip()
     if not key:
         raise Unauthorized(
-            "You didn't provide an API key. Send it in the Authorization header, as 'Bearer YOUR_KEY'. "
-            + WHENCE
+            "You didn't provide an API key. Send it in the Authorization header, as 'Bearer YOUR_KEY',"
+            " or in api-key, as Azure's clients do. " + WHENCE
         )
     return key
 

@@ -4,7 +4,7 @@ them."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -15,6 +15,8 @@ from app.disk import is_full
 
 log = structlog.get_logger(__name__)
 
+MOST_TOLD = 20
+"""Faults of one request that are told. Chosen, not measured."""
 DATABASE_AWAY = (OperationalError, InterfaceError, NoFreeConnection)
 
 
@@ -40,12 +42,68 @@ class ApiError(Exception):
         self.param = param
         self.code = code or self.code
         self.headers = dict(headers or {})
+        self.others: tuple[ApiError, ...] = ()
+        """What else is wrong with the request, as far as that was found."""
+
+    @property
+    def all(self) -> list[ApiError]:
+        """Returns this and all others, each by itself."""
+        return [self, *self.others]
 
     def body(self) -> dict[str, Any]:
-        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+        told: dict[str, Any] = {
+            "message": self._whole_message(),
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+        }
+        if self.others:
+            told["errors"] = [
+                {"message": one.message, "param": one.param, "code": one.code} for one in self.all[:MOST_TOLD]
+            ]
+        return {"error": told}
+
+    def _whole_message(self) -> str:
+        if not self.others:
+            return self.message
+        told = " ".join(other.message for other in self.others[: MOST_TOLD - 1])
+        left = len(self.all) - MOST_TOLD
+        return f"{self.message} Also: {told}" + (f" And {left} more." if left > 0 else "")
 
     def response(self) -> JSONResponse:
         return JSONResponse(self.body(), status_code=self.status, headers=self.headers)
+
+
+class Refusals:
+    """Gathers what is wrong with a request, so that its sender is told all of it at once.
+
+    Used as a context manager, it takes in what a check inside refuses; `raise_any` then raises that, if there
+    is something.
+    """
+
+    def __init__(self) -> None:
+        self.all: list[ApiError] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _type: object, raised: BaseException | None, _traceback: object) -> bool:
+        if not isinstance(raised, BadRequest | NotFound):
+            return False
+        self.all += raised.all
+        return True
+
+    def raise_any(self) -> None:
+        """Raises the first refusal, which names the others too. Raises `BadRequest` or `NotFound`."""
+        if self.all:
+            raise self.together()
+
+    def together(self) -> ApiError:
+        """Returns the first refusal, which names the others too."""
+        by_name = {(one.param, one.message): one for one in self.all}
+        first, *others = by_name.values()
+        first.others = tuple(others)
+        return first
 
 
 class BadRequest(ApiError):

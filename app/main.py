@@ -26,15 +26,17 @@ from app.events.feed import Feed
 from app.events.router import router as events
 from app.files.receive import keep_swept
 from app.files.router import router as files
+from app.grading.router import refusals_of_grader
 from app.grading.router import router as grading
 from app.http import health
+from app.http.azure import AzurePaths
 from app.http.edge import Edge
-from app.http.error_handler import install_error_handlers
+from app.http.error_handler import BodyCheck, install_error_handlers
 from app.http.idempotency import Idempotency
 from app.http.joint_reads import JointReads
 from app.http.openapi import install_openapi
 from app.http.rate_limit import RateLimiter
-from app.jobs.router import read_jobs
+from app.jobs.router import further_refusals, read_jobs
 from app.jobs.router import router as jobs
 from app.models.router import router as models
 from app.organization.router import router as organization
@@ -46,6 +48,15 @@ from app.uploads.router import router as uploads
 from app.webhooks.router import router as webhooks
 
 gc.enable()
+
+
+BODY_CHECKS: dict[str, BodyCheck] = {
+    "/v1/fine_tuning/jobs": further_refusals,
+    "/v1/fine_tuning/jobs/preflight": further_refusals,
+    "/v1/fine_tuning/alpha/graders/run": refusals_of_grader,
+    "/v1/fine_tuning/alpha/graders/validate": refusals_of_grader,
+}
+"""By path: what is looked at in a body besides its form, so that all refusals come together."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -64,6 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.feed = Feed()
     app.state.job_reads = JointReads(read_jobs)
     app.state.sign_ins = RateLimiter()
+    app.state.body_checks = BODY_CHECKS
     install_error_handlers(app)
     install_openapi(app)
     for router in (  # tried in this order: what is polled comes first
@@ -93,6 +105,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         most_of_address=settings.max_connections_per_address,
         keys=keys,
     )
+    app.add_middleware(AzurePaths)
     if settings.conformance:
         install_conformance(app)
     return app

@@ -42,8 +42,17 @@ class Fault(NamedTuple):
     code: str | None
 
 
+def describe_all(errors: Sequence[Mapping[str, Any]]) -> list[Fault]:
+    """Returns what is wrong with a request, one fault a field: the forms of a union each say theirs."""
+    by_param: dict[str | None, Fault] = {}
+    for error in errors:
+        fault = describe(error)
+        by_param.setdefault(fault.param, fault)
+    return list(by_param.values())
+
+
 def describe(error: Mapping[str, Any]) -> Fault:
-    """Returns the first thing that is wrong with a request."""
+    """Returns one thing that is wrong with a request."""
     kind, context, got = error["type"], error.get("ctx", {}), error.get("input")
     param = field_path(error["loc"])
     at = f" for '{param}'" if param else ""

@@ -116,17 +116,17 @@ def main() -> list[float]:
     )  # eval: no dropout, in training as in sampling
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
     data = [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()]
-    order, history = random.Random(1), []
+    order, history, ends = random.Random(1), [], model.generation_config.eos_token_id
     as_tokens = {"add_generation_prompt": True, "tokenize": True, "return_dict": False}
     for step in range(1, STEPS + 1):
         start = time.perf_counter()
         rows = order.sample(data, P)
         prompts = [tokenizer.apply_chat_template(row["messages"], **as_tokens) for row in rows]
-        groups = sample(model, prompts, model.generation_config.eos_token_id)  # 1. sample
+        groups = sample(model, prompts, ends)  # 1. sample
         n_tokens = sum(len(completion) for completions in groups for completion in completions)
         learnable, mean_rewards = [], []
         for row, prompt, completions in zip(rows, prompts, groups, strict=True):
-            texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
+            texts = tokenizer.batch_decode([c[:-1] if c[-1] in ends else c for c in completions])
             rewards = torch.tensor([reward(text, row["reference"]) for text in texts])  # 2. grade
             mean_rewards.append(float(rewards.mean()))
             if rewards.std() > 0:  # a group whose rewards are all equal teaches nothing

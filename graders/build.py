@@ -81,19 +81,26 @@ def _build_single(spec: SingleSpec, services: Services) -> Grader:
 
 def _build_multi(spec: MultiSpec, services: Services) -> Grader:
     """Builds a `multi`; thoughts are removed once for all, unless a sub-grader has a setting of its own."""
-    graders = {key: _build_subgrader(spec, key, services) for key in spec.subgraders}
+    graders = _build_subgraders(spec, services)
     thoughts = {key: spec.thoughts_of(key) for key in graders}
     formula = Formula.parse(spec.calculate_output, frozenset(graders))
     ranges = {key: single.reward_range for key, single in spec.subgraders.items()}
-    if all(setting == spec.thoughts for setting in thoughts.values()):
-        return OfAnswer(Multi(spec.name, graders, formula, ranges), spec.thoughts)
-    return Multi(
-        spec.name, {key: OfAnswer(part, thoughts[key]) for key, part in graders.items()}, formula, ranges
+    of_answers: dict[str, Grader] = {key: OfAnswer(part, thoughts[key]) for key, part in graders.items()}
+    is_once = all(setting == spec.thoughts for setting in thoughts.values())
+    multi = Multi(
+        spec.name, graders if is_once else of_answers, formula, ranges, invalid_grade=spec.invalid_grade
     )
+    return OfAnswer(multi, spec.thoughts) if is_once else multi
 
 
-def _build_subgrader(spec: MultiSpec, key: str, services: Services) -> Grader:
-    try:
-        return _build_single(spec.subgraders[key], services)
-    except GraderInvalid as error:
-        raise error.below(spec.path_of(key)) from None
+def _build_subgraders(spec: MultiSpec, services: Services) -> dict[str, Grader]:
+    built: dict[str, Grader] = {}
+    faults = []
+    for key, part in spec.subgraders.items():
+        try:
+            built[key] = _build_single(part, services)
+        except GraderInvalid as fault:
+            faults.append(fault.below(spec.path_of(key)))
+    if faults:
+        raise GraderInvalid.together(faults)
+    return built

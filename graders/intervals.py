@@ -28,7 +28,11 @@ class Interval(NamedTuple):
 
     def with_zero(self) -> Interval:
         """Returns the smallest interval that holds this one and 0."""
-        return Interval(min(self.low, 0.0), max(self.high, 0.0))
+        return self.with_number(0.0)
+
+    def with_number(self, number: float) -> Interval:
+        """Returns the smallest interval that holds this one and a number."""
+        return Interval(min(self.low, number), max(self.high, number))
 
     @property
     def is_bounded(self) -> bool:

@@ -10,7 +10,10 @@ from typing import Any
 
 from graders.formula import Formula
 from graders.intervals import Interval, bounds_of
-from graders.types import Failure, Grade, GradeFailed, Grader, Sample, add_usages
+from graders.types import Failure, FailureKind, Grade, GradeFailed, Grader, Sample, add_usages
+
+FORMULA = "calculate_output"
+"""The part that fails where the formula has no value."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Multi:
 
     Attributes:
         ranges: what the values of the sub-graders lie in; one that is not there may be anything.
+        invalid_grade: the value where a sub-grader or the formula has none for this completion, whoever is at
+            fault but a server that could not be asked; None for the rules above.
     """
 
     name: str
@@ -30,6 +35,7 @@ class Multi:
     formula: Formula
     ranges: Mapping[str, Interval] = field(default_factory=dict)
     type: str = "multi"
+    invalid_grade: float | None = None
 
     def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade:
         started = perf_counter()
@@ -37,12 +43,17 @@ class Multi:
         parts = dict(_parts(grades))
         failures = {key: grade.failure for key, grade in grades.items() if grade.failure}
         value, failure = self._outcome(parts, failures)
+        why = _reason(grades)
+        if (invalid := self._why_invalid(failure, failures)) is not None:
+            if failure is not None and not failures:
+                failures = {FORMULA: failure}
+            value, failure, why = self.invalid_grade, None, f"invalid_grade, because {invalid}"
         return Grade(
             value,
             failure,
             parts=parts,
             part_failures=failures,
-            reason=_reason(grades),
+            reason=why,
             seconds=perf_counter() - started,
             usage=add_usages(grade.usage for grade in grades.values()),
             part_seconds={key: grade.seconds for key, grade in grades.items()},
@@ -61,6 +72,13 @@ class Multi:
         except GradeFailed as failed:
             return None, failed.failure
 
+    def _why_invalid(self, whole: Failure | None, parts: Mapping[str, Failure]) -> str | None:
+        """Returns what makes a grade count as `invalid_grade`; None where it does not."""
+        found = [*([whole] if whole else []), *parts.values()]
+        if self.invalid_grade is None or any(_is_an_outage(failure.kind) for failure in found):
+            return None
+        return found[0].message if found else None
+
     def _least(
         self, value: float, parts: Mapping[str, float], failures: Mapping[str, Failure]
     ) -> float | None:
@@ -68,7 +86,7 @@ class Multi:
 
         The other parts keep their values. Where no least is known the value stands.
         """
-        if not failures:
+        if not failures or self.invalid_grade is not None:
             return None
         ranges = {
             key: self.ranges[key].with_zero() if key in failures else Interval(parts[key], parts[key])
@@ -77,6 +95,11 @@ class Multi:
         }
         low = bounds_of(self.formula.tree, ranges).low
         return low if -math.inf < low < value else None
+
+
+def _is_an_outage(kind: FailureKind) -> bool:
+    """Tells whether nobody has looked at the completion, so that its grade is not invalid but missing."""
+    return kind.is_servers_fault or kind is FailureKind.PYTHON_SERVER
 
 
 def _parts(grades: Mapping[str, Grade]) -> list[tuple[str, float]]:

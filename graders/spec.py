@@ -94,6 +94,8 @@ class MultiSpec(NamedSpec):
     graders: Annotated[dict[str, SubgraderSpec], Field(min_length=1, max_length=MAX_GRADERS)] | SubgraderSpec
     calculate_output: str
     pass_threshold: float | None = None
+    invalid_grade: Annotated[float, Field(ge=-1e9, le=1e9)] | None = None
+    """Azure's: the grade of a completion that a sub-grader or the formula has no valid value for."""
 
     @property
     def subgraders(self) -> dict[str, SubgraderSpec]:
@@ -108,7 +110,8 @@ class MultiSpec(NamedSpec):
     @property
     def reward_range(self) -> Interval:
         formula = Formula.parse(self.calculate_output, frozenset(self.subgraders))
-        return bounds_of(formula.tree, {key: part.reward_range for key, part in self.subgraders.items()})
+        found = bounds_of(formula.tree, {key: part.reward_range for key, part in self.subgraders.items()})
+        return found if self.invalid_grade is None else found.with_number(self.invalid_grade)
 
     def path_of(self, key: str) -> str:
         """Returns where a sub-grader stands in the grader, such as `graders.city`."""
@@ -134,7 +137,7 @@ SUPPORTED = (*_SINGLE_MODELS, "multi")
 def parse_grader(raw: Any) -> GraderSpec:
     """Reads a grader as it was sent, checking templates and formula too: what this accepts can be built.
 
-    Missing names are filled in. Raises `GraderInvalid` for the first thing wrong.
+    Missing names are filled in. Raises `GraderInvalid` for the first thing wrong, which knows of the others.
     """
     if _kind(raw, "") == "multi":
         return _parse_multi(raw)
@@ -201,10 +204,48 @@ def _parse_single(raw: Any, at: str) -> SingleSpec:
 
 
 def _parse_multi(raw: dict[str, Any]) -> MultiSpec:
+    """Reads the sub-graders one by one, then the rest: with stand-ins for them, where some are wrong."""
+    faults: list[GraderInvalid] = []
+    graders = None
     try:
-        return MultiSpec.model_validate({**raw, "graders": _parse_graders(raw)})
+        graders = _parse_graders(raw)
+    except GraderInvalid as fault:
+        faults = fault.all
+    try:
+        spec = MultiSpec.model_validate({**raw, "graders": _stand_ins(raw) if faults else graders})
     except ValidationError as error:
-        raise from_pydantic(error, raw, "") from None
+        rest = [*from_pydantic(error, raw, "").all, *_faults_of_formula(raw, error)]
+        faults += [fault for fault in rest if not (faults and fault.param.startswith("graders"))]
+    if faults:
+        raise GraderInvalid.together(faults)
+    return spec
+
+
+def _stand_ins(raw: dict[str, Any]) -> dict[str, Any]:
+    """Returns right graders under the names that a formula may use, in place of wrong ones."""
+    right = {"type": "string_check", "operation": "eq", "input": "", "reference": ""}
+    return dict.fromkeys(_names(raw)[:MAX_GRADERS], right)
+
+
+def _names(raw: dict[str, Any]) -> list[str]:
+    graders = raw.get("graders")
+    given = graders if isinstance(graders, dict) else {}
+    keys = [str(given.get("name"))] if isinstance(given.get("type"), str) else list(given)
+    return [key for key in keys if NAME.fullmatch(key)]
+
+
+def _faults_of_formula(raw: dict[str, Any], error: ValidationError) -> list[GraderInvalid]:
+    """Returns what is wrong with a formula that pydantic has not come to, because of other faults."""
+    formula, names = raw.get("calculate_output"), frozenset(_names(raw))
+    was_checked = any(found["type"] == "grader_invalid" for found in error.errors())
+    if was_checked or not isinstance(formula, str) or not names:
+        return []
+    try:
+        Formula.parse(formula, names)
+    except GraderInvalid as fault:
+        message = f"Invalid value for 'calculate_output': {fault.message}"
+        return [GraderInvalid(message, param="calculate_output", code=fault.code)]
+    return []
 
 
 def _parse_graders(raw: dict[str, Any]) -> Any:
@@ -223,9 +264,21 @@ def _parse_graders(raw: dict[str, Any]) -> Any:
             f"Invalid value for 'graders': expected 1 to {MAX_GRADERS} graders, but got {len(graders)}.",
             param="graders",
         )
-    for key in graders:
-        _check_key(key)
-    return {key: _parse_single(part, f"graders.{key}") for key, part in graders.items()}
+    return _parse_each(graders)
+
+
+def _parse_each(graders: dict[str, Any]) -> dict[str, SingleSpec]:
+    found: dict[str, SingleSpec] = {}
+    faults: list[GraderInvalid] = []
+    for key, part in graders.items():
+        try:
+            _check_key(key)
+            found[key] = _parse_single(part, f"graders.{key}")
+        except GraderInvalid as fault:
+            faults += fault.all
+    if faults:
+        raise GraderInvalid.together(faults)
+    return found
 
 
 def _check_key(key: str) -> None:

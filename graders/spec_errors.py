@@ -40,11 +40,18 @@ _TELLING = ("compare", "type")
 
 
 def from_pydantic(error: ValidationError, raw: Any, at: str) -> GraderInvalid:
-    """Returns the first finding as `GraderInvalid`.
+    """Returns the findings as one `GraderInvalid`, which is the first of them and knows of the others.
 
     `raw` is what was validated, and `at` its path in the grader.
     """
-    found = error.errors(include_url=False)[0]
+    by_param: dict[str, GraderInvalid] = {}
+    for found in error.errors(include_url=False):
+        invalid = _invalid(found, raw, at)
+        by_param.setdefault(invalid.param, invalid)  # the forms of a union each say what they lack
+    return GraderInvalid.together(list(by_param.values()))
+
+
+def _invalid(found: ErrorDetails, raw: Any, at: str) -> GraderInvalid:
     param = _param(found["loc"], raw, at)
     kind, context = found["type"], found.get("ctx", {})
     if kind == "missing":

@@ -8,11 +8,15 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable, Iterator
 from itertools import accumulate, repeat
 from typing import Any
 
 MAX_DEPTH = 64
 """How deep arrays and objects may be nested."""
+
+LONGEST_PATH = 500
+"""Most characters of a path that is told. Chosen, not measured."""
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 
@@ -36,6 +40,10 @@ class StrictJsonError(ValueError):
         self.column = column
 
 
+class NotANumber(StrictJsonError):
+    """Says of a value that it stands for a number, and is none that JSON and 64 bits have."""
+
+
 def loads(text: str | bytes | bytearray, *, max_depth: int = MAX_DEPTH) -> Any:
     """Parses one JSON document.
 
@@ -54,6 +62,47 @@ def loads(text: str | bytes | bytearray, *, max_depth: int = MAX_DEPTH) -> Any:
     if "\\u" in document:
         _check_escapes(document, value)
     return value
+
+
+def path_of_no_number(text: str | bytes | bytearray) -> str | None:
+    """Returns where in a document that was refused with `NotANumber` the first such value is: `a.b[2]`.
+
+    None where the document has another fault behind it, where it is that value alone, and where the keys on
+    the way cannot be shown.
+    """
+    no_number = object()
+
+    def unless(read: Callable[[str], Any]) -> Callable[[str], Any]:
+        def value(digits: str) -> Any:
+            try:
+                return read(digits)
+            except NotANumber:
+                return no_number
+
+        return value
+
+    decoder = json.JSONDecoder(
+        parse_int=unless(_int), parse_float=unless(_float), parse_constant=unless(_constant)
+    )
+    try:
+        document = decoder.decode(_as_text(text))
+    except ValueError:
+        return None
+    found = next((path for path, value in _leaves(document, "") if value is no_number), "")
+    is_sayable = 0 < len(found) <= LONGEST_PATH and found.isprintable()
+    return found if is_sayable else None
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yields the path and the value of everything that holds nothing else."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            yield from _leaves(inner, f"{path}[{place}]")
+    else:
+        yield path, value
 
 
 def _decoded(document: str) -> Any:
@@ -112,19 +161,19 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _int(digits: str) -> int:
     if len(digits) > _LONGEST_INT or not INT_MIN <= (number := int(digits)) <= INT_MAX:
-        raise StrictJsonError(f"integer beyond 64 bits: {digits[:30]}")
+        raise NotANumber(f"integer beyond 64 bits: {digits[:30]}")
     return number
 
 
 def _float(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
-        raise StrictJsonError(f"number out of range: {digits[:30]}")
+        raise NotANumber(f"number out of range: {digits[:30]}")
     return number
 
 
 def _constant(name: str) -> float:
-    raise StrictJsonError(f"{name} is not JSON")
+    raise NotANumber(f"{name} is not JSON")
 
 
 _DECODER = json.JSONDecoder(

@@ -107,7 +107,7 @@ class Sample:
     """Holds one completion as graders see it.
 
     Attributes:
-        output_text: the text, without special tokens.
+        output_text: the text as it was written, without the token that ended it.
         finish_reason: "stop" or "length".
         output_tools: the tool calls, in the chat shape.
         output_audio: {"data", "transcript"}; None where the model speaks no audio.
@@ -214,9 +214,31 @@ class GraderInvalid(Exception):
         self.message = message
         self.param = param
         self.code = code
+        self.others: tuple[GraderInvalid, ...] = ()
+        """What else is wrong with the config, as far as that was found."""
+
+    @property
+    def all(self) -> list[GraderInvalid]:
+        """Returns this and all others, each by itself."""
+        return [self, *self.others]
+
+    @property
+    def told(self) -> str:
+        """Returns the messages of all, for a person."""
+        others = " ".join(one.message for one in self.others)
+        return f"{self.message} Also: {others}" if others else self.message
+
+    @classmethod
+    def together(cls, faults: Sequence[GraderInvalid]) -> GraderInvalid:
+        """Returns the first of several, which knows of the others."""
+        first, *others = {id(each): each for fault in faults for each in fault.all}.values()
+        first.others = tuple(others)
+        return first
 
     def below(self, path: str) -> GraderInvalid:
         """Returns the same error, seen from a grader that holds this one at `path`."""
         param = f"{path}.{self.param}" if self.param else path
         message = self.message.replace(f"'{self.param}'", f"'{param}'") if self.param else self.message
-        return GraderInvalid(message, param=param, code=self.code)
+        moved = GraderInvalid(message, param=param, code=self.code)
+        moved.others = tuple(other.below(path) for other in self.others)
+        return moved

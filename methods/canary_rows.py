@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from methods.rows import RowInvalid, check_message, check_object, check_tools, kind_of
-from methods.tuning_rows import CHAT_ROLES
+from methods.messages import CHAT_ROLES, RowInvalid, check_message, check_tools, kind_of
+from methods.rows import check_object
 
 MOST_TEXTS = 256
 """Rows of a canary file. With more, each would have fewer than 4 of the 1,024 tokens that are read."""

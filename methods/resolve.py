@@ -13,6 +13,9 @@ from methods.tune_config import TuneConfig, TuneMethod
 
 MAX_COMPLETION = "method.reinforcement.hyperparameters.max_completion_tokens"
 VALIDATION_SPLIT = "method.reinforcement.hyperparameters.validation_split"
+SPLIT_BESIDE_FILE = (
+    "validation_split holds out training rows, but the job has a validation_file: leave one out."
+)
 
 
 class ConfigImpossible(Exception):
@@ -142,10 +145,7 @@ def _after_hold_out(asked: dict[str, Any], facts: Facts) -> Facts:
     if not share:
         return facts
     if facts.n_valid:
-        message = (
-            "validation_split holds out training rows, but the job has a validation_file: leave one out."
-        )
-        raise ConfigImpossible(message, VALIDATION_SPLIT)
+        raise ConfigImpossible(SPLIT_BESIDE_FILE, VALIDATION_SPLIT)
     held = n_held_out(facts.n_train, share)
     if held > facts.n_train / 2:
         message = (

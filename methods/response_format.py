@@ -25,7 +25,23 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 FLAT = {"name", "schema", "strict", "description"}
 """What stands below `json_schema`."""
 _KINDS = ("text", "json_object", "json_schema")
-SCHEMA_TYPES = ("object", "array", "string", "number", "integer", "boolean")
+SCHEMA_WORDS = {
+    "properties",
+    "items",
+    "anyOf",
+    "oneOf",
+    "allOf",
+    "enum",
+    "const",
+    "required",
+    "$defs",
+    "$ref",
+    "$schema",
+}
+"""Words that stand in a JSON schema, and not where a response format is expected."""
+SCHEMA_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
+MOST_SHOWN = 300
+"""Characters of a schema that are shown in the wrapper that it needs. Chosen, not measured."""
 _BYTES = LLTokenizer("byte")
 
 
@@ -41,16 +57,13 @@ class ResponseFormatInvalid(Exception):
 
 def checked(raw: Any) -> dict[str, Any]:
     """A response format in OpenAI's chat form, as it came. Raises `ResponseFormatInvalid`."""
-    kind = _field(raw, "", "type", str)
-    if kind not in _KINDS:
-        known = "'text', 'json_object', and 'json_schema'"
-        hint = (
-            " A schema itself goes below 'json_schema', as 'schema'."
-            if "properties" in raw or kind in SCHEMA_TYPES
-            else ""
-        )
-        message = f"Invalid value: '{kind[:60]}'. Supported values are: {known}.{hint}"
-        raise ResponseFormatInvalid(message, "type")
+    try:
+        kind = _kind(raw)
+    except ResponseFormatInvalid as fault:
+        if isinstance(raw, dict) and _is_schema(raw):
+            hint = f" A schema itself goes below 'json_schema', as 'schema': {_wrapped(raw)}."
+            raise ResponseFormatInvalid(fault.message + hint, fault.param, fault.code) from None
+        raise
     if kind == "json_schema" and "json_schema" not in raw and FLAT & raw.keys():
         raise _flat(raw)
     known_keys = {"type", "json_schema"} if kind == "json_schema" else {"type"}
@@ -58,6 +71,27 @@ def checked(raw: Any) -> dict[str, Any]:
     if kind == "json_schema":
         _check_block(_field(raw, "", "json_schema", dict))
     return dict(raw)
+
+
+def _kind(raw: Any) -> str:
+    kind: str = _field(raw, "", "type", str)
+    if kind not in _KINDS:
+        known = "'text', 'json_object', and 'json_schema'"
+        message = f"Invalid value: '{kind[:60]}'. Supported values are: {known}."
+        raise ResponseFormatInvalid(message, "type")
+    return kind
+
+
+def _is_schema(raw: Mapping[str, Any]) -> bool:
+    kind = raw.get("type")
+    return bool(SCHEMA_WORDS & raw.keys()) or isinstance(kind, list) or kind in SCHEMA_TYPES
+
+
+def _wrapped(schema: Mapping[str, Any]) -> str:
+    """Returns the response format that a schema is meant to be, as JSON; "..." stands for a long schema."""
+    text = json.dumps(schema, ensure_ascii=False)
+    shown = text if len(text) <= MOST_SHOWN else '{"...": "..."}'
+    return f'{{"type": "json_schema", "json_schema": {{"name": "answer", "schema": {shown}}}}}'
 
 
 def _flat(raw: Mapping[str, Any]) -> ResponseFormatInvalid:
@@ -90,6 +124,13 @@ def _grammar(schema: Mapping[str, Any]) -> str:
 
 def _check_block(block: dict[str, Any]) -> None:
     at = "json_schema"
+    if "name" not in block and "schema" not in block and _is_schema(block):
+        message = (
+            f"Missing required parameter: '{at}.name'. The schema itself goes one level deeper, as 'schema'"
+        )
+        raise ResponseFormatInvalid(
+            f"{message}: {_wrapped(block)}.", f"{at}.name", "missing_required_parameter"
+        )
     name = _field(block, at, "name", str)
     if not _NAME.fullmatch(name):
         message = "it may have 1 to 64 letters, digits, underscores and dashes"

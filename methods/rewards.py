@@ -21,15 +21,17 @@ PARSE_FAULT = FailureKind.SAMPLE_PARSE.value
 
 
 class Scale(NamedTuple):
-    """The least and the largest reward of a grader, in its units."""
+    """The least and the largest reward of a grader, in its units, and the size that noise is measured by."""
 
     low: float
     high: float
+    size: float | None = None
+    """None: as wide as the range is."""
 
     @property
     def least_spread(self) -> float:
         """The difference of two rewards up to which it is taken for noise."""
-        return LEAST_SPREAD * (self.high - self.low)
+        return LEAST_SPREAD * (self.high - self.low if self.size is None else self.size)
 
     @property
     def right_from(self) -> float:
@@ -42,7 +44,13 @@ class Scale(NamedTuple):
         return self.low + self.least_spread
 
 
-def scale_of(reward_range: Sequence[float] | None) -> Scale:
-    """Returns the scale of a grader with this range; one that is not known is taken to go from 0 to 1."""
-    low, high = reward_range or (0.0, 1.0)
+def scale_of(reward_range: Sequence[float] | None, largest: float = 1.0) -> Scale:
+    """Returns the scale of a grader with this range; one that is not known is taken to go from 0 to 1.
+
+    Where it is not known and no reward was farther from 0 than `largest`, noise is measured by that: rewards
+    of a millionth are no noise among their like.
+    """
+    if reward_range is None:
+        return Scale(0.0, 1.0, min(1.0, largest))
+    low, high = reward_range
     return Scale(low, high)

@@ -13,13 +13,12 @@ from typing import Any, BinaryIO, Protocol
 from graders.strict_json import StrictJsonError, loads
 from methods.faults import MAX_REASONS, Fault, lines_in_words, told
 from methods.file_kinds import kind_of_file
+from methods.messages import RowInvalid, check_message, check_tools, kind_of
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
 MAX_FILE_BYTES = 512 * 1024 * 1024
 MAX_TRAIN_ROWS = 50_000
 MAX_VALID_ROWS = 1_000
-
-ROLES = ("system", "developer", "user", "assistant", "tool")
 
 _CHUNK_BYTES = 64 * 1024
 _BOM = b"\xef\xbb\xbf"
@@ -58,10 +57,6 @@ class Variable(Protocol):
 
     def is_in(self, item: Mapping[str, Any]) -> bool:
         """Tells whether a dataset row has a value where the variable points."""
-
-
-class RowInvalid(ValueError):
-    """The row is none of its method; the message says why."""
 
 
 Check = Callable[[Any], None]
@@ -144,13 +139,6 @@ def missing_variables(rows: Sequence[Row], variables: Iterable[Variable]) -> Ite
             yield f"{lack} '{variable}', which the grader reads: {lines_in_words(lines)}"
 
 
-def text_of(content: Any) -> str:
-    """A message's content as text: a string, or the text parts joined."""
-    if isinstance(content, str):
-        return content
-    return "".join(part["text"] for part in content or ())
-
-
 def _lines(file: BinaryIO, max_line_bytes: int, max_file_bytes: int) -> Iterator[tuple[int, bytes | str]]:
     """Lines without their line feed, numbered from 1; a sentence (str) in place of one that is refused.
 
@@ -220,46 +208,3 @@ def check_object(item: Any) -> None:
     """Raises `RowInvalid` unless it is an object."""
     if not isinstance(item, dict):
         raise RowInvalid(f"a row is a JSON object, not {kind_of(item)}")
-
-
-def check_message(message: Any, where: str, roles: Sequence[str] = ROLES) -> None:
-    """Raises `RowInvalid` if this is no message of one of these roles with a text."""
-    if not isinstance(message, dict):
-        raise RowInvalid(f"{where} must be an object, not {kind_of(message)}")
-    role = message.get("role")
-    if role is None:
-        raise RowInvalid(f"{where} has no 'role'")
-    if role not in roles:
-        raise RowInvalid(f"{where}.role is {role!r:.40}; known are {', '.join(roles)}")
-    content = message.get("content")
-    if content is None:
-        if role == "assistant" and (message.get("tool_calls") or message.get("function_call")):
-            return
-        raise RowInvalid(f"{where} has no 'content'")
-    if isinstance(content, list):
-        if not content:
-            raise RowInvalid(f"{where}.content is empty")
-        for part in content:
-            _check_part(part, f"{where}.content")
-    elif not isinstance(content, str):
-        raise RowInvalid(f"{where}.content must be text, not {kind_of(content)}")
-
-
-def _check_part(part: Any, where: str) -> None:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if kind in ("image_url", "image", "input_image"):
-        raise RowInvalid(f"{where} holds an image; only text is supported")
-    if kind not in ("text", "input_text") or not isinstance(part.get("text"), str):
-        raise RowInvalid(f"{where} holds a part that is not text")
-
-
-def check_tools(tools: Any) -> None:
-    """Raises `RowInvalid` unless there are none or a list of them."""
-    if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
-        raise RowInvalid("'tools' must be a list of objects")
-
-
-def kind_of(value: Any) -> str:
-    """What JSON calls it, for a sentence."""
-    names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")

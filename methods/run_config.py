@@ -95,13 +95,19 @@ class RunConfig(BaseModel):
     """Where the run computes; auto takes a GPU if there is one."""
 
 
+LEAST_MULTIPLIER = 1e-6
+"""A rate that is so many times smaller than that of "auto" trains nothing; far below, it would round
+to 0. Chosen, not measured.
+"""
+
+
 class RequestOnly(BaseModel):
     """Hyperparameters that a run's config does not keep: they change what the rules make of others."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     learning_rate_multiplier: Annotated[
-        float, Field(gt=0, le=1000), Hyperparameter(lambda _: 1.0, "is 1", is_openais=True)
+        float, Field(ge=LEAST_MULTIPLIER, le=1000), Hyperparameter(lambda _: 1.0, "is 1", is_openais=True)
     ] = 1.0
     """Multiplies the learning rate that follows from the model's width."""
     compute_multiplier: Annotated[

@@ -5,18 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from methods.rows import (
-    ROLES,
-    Check,
-    RowInvalid,
-    check_message,
-    check_object,
-    check_row,
-    check_tools,
-    kind_of,
-)
+from methods.messages import CHAT_ROLES, RowInvalid, check_message, check_tools, kind_of
+from methods.rows import Check, check_object, check_row
 
-CHAT_ROLES = (*ROLES, "function")
 MAX_FUNCTIONS = 128
 MIN_SUPERVISED_ROWS = 10
 """Fewest rows of a supervised training file, as at OpenAI."""

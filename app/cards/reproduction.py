@@ -129,16 +129,29 @@ def _by_weights(first: Mapping[str, Any], second: Mapping[str, Any]) -> Outcome:
             f"Not reproduced: the checkpoint of step {steps[0]} was delivered, now that of step {steps[1]}."
         )
         return Outcome(False, said, [])
-    weights = [_weights(card["delivered"]["files"]) for card in (first, second)]
+    before, after = _weights_by_step(first), _weights_by_step(second)
+    both = sorted(before.keys() & after.keys())
     others = [
-        f"{name}: {weights[0].get(name)}, then {weights[1].get(name)}"
-        for name in sorted(weights[0].keys() | weights[1].keys())
-        if weights[0].get(name) != weights[1].get(name)
+        f"step {step}, {name}: {before[step].get(name)}, then {after[step].get(name)}"
+        for step in both
+        for name in sorted(before[step].keys() | after[step].keys())
+        if before[step].get(name) != after[step].get(name)
     ]
     if others:
         return Outcome(False, "Not reproduced: the weights differ.", others[:MOST_TOLD])
-    said = f"Reproduced bit for bit: the weights of step {steps[0]} have the same sha256."
-    return Outcome(True, said, [f"{name}: {value}" for name, value in sorted(weights[0].items())])
+    said = f"Reproduced bit for bit: the weights of step {steps[0]} have the same sha256"
+    if beside := [str(step) for step in both if step not in (0, steps[0])]:
+        said += f", and so have those of the others that both jobs have kept (of {', '.join(beside)})"
+    elif steps[0] == 0:
+        said += ". They are the base's, and no trained checkpoint was kept by both jobs to compare"
+    own = sorted(before[steps[0]].items())
+    return Outcome(True, f"{said}.", [f"{name}: {value}" for name, value in own])
+
+
+def _weights_by_step(card: Mapping[str, Any]) -> dict[int, dict[str, str]]:
+    """Returns the hashes of the weights of each checkpoint whose files a card lists."""
+    kept = [each for each in card["checkpoints"] if "files" in each]
+    return {each["step"]: _weights(each["files"]) for each in [*kept, card["delivered"]]}
 
 
 def _weights(files: Mapping[str, str]) -> dict[str, str]:

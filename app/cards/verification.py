@@ -129,12 +129,22 @@ def _is_of_another(
 def _checkpoint(
     card: Mapping[str, Any], manifest: Mapping[str, Any] | None, files: Mapping[str, str]
 ) -> Mapping[str, Any] | None:
-    """Returns the checkpoint that a download says it is, else the one with most of its files."""
-    steps: dict[Any, Mapping[str, Any]] = {each["step"]: each for each in card["checkpoints"]}
-    if manifest is not None and manifest.get("step") in steps:
-        return steps[manifest["step"]]
-    named = [each for each in card["checkpoints"] if "files" in each]
-    return max(named, key=lambda each: len(each["files"].items() & files.items()), default=None)
+    """Returns the checkpoint with a download's manifest, else one of its step, else any.
+
+    Of several it is the one with most of its files. The step of a manifest is its seed's own.
+    """
+    known: list[Mapping[str, Any]] = card["checkpoints"]
+    same, of_step = [], []
+    if manifest is not None:
+        same = [each for each in known if each["manifest_sha256"] == digest(manifest)]
+        of_step = [each for each in known if _own_step(each) == manifest.get("step")]
+    named = same or of_step or [each for each in known if "files" in each]
+    return max(named, key=lambda each: len(each.get("files", {}).items() & files.items()), default=None)
+
+
+def _own_step(checkpoint: Mapping[str, Any]) -> Any:
+    """Returns the step of a checkpoint's own seed; a job numbers through the steps of all its seeds."""
+    return checkpoint.get("measured", {}).get("arm_step", checkpoint["step"])
 
 
 def _check_beside(document: Mapping[str, Any], found: Mapping[str, Entry], problems: list[str]) -> None:

@@ -92,5 +92,5 @@ def _variables(path: Path) -> list[Variable]:
     except ValueError as fault:
         raise CliError(f"{path} is not JSON: {fault}") from None
     except GraderInvalid as fault:
-        raise CliError(f"{path} is not a valid grader: {fault.message}") from None
+        raise CliError(f"{path} is not a valid grader: {fault.told}") from None
     return [Variable.parse(name) for _, name in item_paths(spec)]

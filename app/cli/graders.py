@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from graders import Grader, GraderSpec
     from graders.preflight.trial import Report
     from graders.template import Variable
+    from methods.rows import Row
 
 cli = typer.Typer(help="Graders.", no_args_is_help=True)
 
@@ -107,9 +108,12 @@ def check(
     from graders.preflight.trial import Bounds, preflight
 
     spec, grader = build_here(_read_object(path), path)
-    items = read_data(data) if data is not None else example_rows(spec)
+    found = _read_rows(data) if data is not None else None
+    items = [dict(row.item) for row in found] if found is not None else example_rows(spec)
+    lines = [row.line for row in found] if found is not None else None
     at = _reference_path(reference, items) if reference is not None else None
-    report = preflight(spec, grader, items, reference=at, bounds=Bounds(rows=rows, seconds=seconds))
+    bounds = Bounds(rows=rows, seconds=seconds)
+    report = preflight(spec, grader, items, reference=at, bounds=bounds, lines=lines)
     if as_json:
         print_json(report.as_dict())
     else:
@@ -128,7 +132,7 @@ def build_here(raw: dict[str, Any], path: Path) -> tuple[GraderSpec, Grader]:
         spec = parse_grader(raw)
         return spec, build_grader(spec, grader_services())
     except GraderInvalid as fault:
-        raise CliError(f"{path} is not a valid grader: {fault.message}") from None
+        raise CliError(f"{path} is not a valid grader: {fault.told}") from None
 
 
 def _run_here(raw: dict[str, Any], path: Path, completion: str, of_row: dict[str, Any]) -> dict[str, Any]:
@@ -175,14 +179,14 @@ def _reference_path(name: str, items: list[dict[str, Any]]) -> Variable:
 def _print_report(report: Report) -> None:
     rows = [
         {
-            "row": trial.row,
+            "line": trial.line,
             "probe": trial.probe,
             "value": f"{trial.value:.4g}" if trial.value is not None else "",
             "failure": trial.failure.kind.value if trial.failure else "",
         }
-        for trial in sorted(report.trials, key=lambda trial: trial.row)
+        for trial in sorted(report.trials, key=lambda trial: trial.line)
     ]
-    headings = {"row": "Row", "probe": "Answer", "value": "Reward", "failure": "Failure"}
+    headings = {"line": "Line", "probe": "Answer", "value": "Reward", "failure": "Failure"}
     print_table(headings, rows, empty="Nothing was tried.")
     for finding in report.findings:
         style = "yellow" if finding.level == "warn" else ""
@@ -204,19 +208,19 @@ def _row(item: str | None, rows: Path | None, number: int) -> dict[str, Any]:
     if item is not None and rows is not None:
         raise CliError("give the row with either --item or --rows")
     if rows is not None:
-        found = read_data(rows)
+        found = _read_rows(rows)
         if number >= len(found):
             raise CliError(f"{rows} has {len(found)} rows, so there is no row {number} (they count from 0)")
-        return found[number]
+        return dict(found[number].item)
     return _object(item, "--item") if item is not None else {}
 
 
-def read_data(path: Path) -> list[dict[str, Any]]:
+def _read_rows(path: Path) -> list[Row]:
     """Reads the rows of a data set. Raises `CliError`."""
     from methods.rows import DatasetInvalid, read_rows
 
     try:
-        return [dict(row.item) for row in read_rows(path)]
+        return list(read_rows(path))
     except DatasetInvalid as invalid:
         raise CliError(f"{path} is invalid:\n{invalid}") from None
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from app.cli import following, preflights
+from app.cli import following, preflights, seeds
 from app.cli.connect import Data, Key, Url, open_client
 from app.cli.output import AsJson, CliError, console, print_json, print_table, when
 
@@ -55,10 +55,11 @@ def show(job_id: JobId, url: Url = None, key: Key = None, data: Data = None, as_
     """Show one job."""
     with open_client(url, key, data) as client:
         job = client.fine_tuning.jobs.retrieve(job_id)
-    if as_json:
-        print_json(as_sent(job))
-    else:
-        _print_job(job)
+        if as_json:
+            print_json(as_sent(job))
+        else:
+            _print_job(job)
+            seeds.print_seeds(client, as_sent(job))
 
 
 @cli.command()
@@ -68,8 +69,9 @@ def follow(
     """Watch a job until it is over; as JSON, a line for each event. Exit code 1 unless it succeeded."""
     with open_client(url, key, data) as client:
         job = _follow(client, job_id, as_json=as_json)
-    if not as_json:
-        _print_job(job)
+        if not as_json:
+            _print_job(job)
+            seeds.print_seeds(client, as_sent(job))
     if job.status != "succeeded":
         raise typer.Exit(1)
 

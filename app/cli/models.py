@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from app.cli.connect import Data, open_database
 from app.cli.output import AsJson, console, print_json, print_table
+from methods.template_gaps import in_words
 
 cli = typer.Typer(help="Models.", no_args_is_help=True)
 aliases = typer.Typer(help="Names that stand for base models, such as OpenAI's.", no_args_is_help=True)
@@ -29,11 +30,19 @@ def add(
     from app.models import service as models
 
     folders.check_model_folder(folder.absolute())
-    untried = folders.try_model_folder(folder.absolute())
+    trial = folders.try_model_folder(folder.absolute())
     with open_database(data) as db:
-        models.add_base_model(db, name, folder.absolute())
-    if untried:
-        console.print(f"The chat template was not tried: {untried}.", markup=False, soft_wrap=True)
+        models.add_base_model(db, name, folder.absolute(), trial.cannot_show)
+    if trial.untried:
+        console.print(f"The chat template was not tried: {trial.untried}.", markup=False, soft_wrap=True)
+    if trial.cannot_show:
+        left_out = in_words(trial.cannot_show)
+        console.print(
+            f"Its chat template does not show {left_out}. Rows that have any are refused when a job is"
+            " validated, or warned of (docs/models.md, What templates show).",
+            markup=False,
+            soft_wrap=True,
+        )
     console.print(f"Added {name}.", markup=False)
 
 
@@ -45,15 +54,28 @@ def list_models(data: Data = None, as_json: AsJson = False) -> None:
 
     with open_database(data) as db:
         project = tenants.ensure_default_tenant(db)
-        rows = [
-            {"name": model.name, "base": model.base, "folder": model.folder, "job": model.job_id}
+        rows: list[dict[str, Any]] = [
+            {
+                "name": model.name,
+                "base": model.base,
+                "folder": model.folder,
+                "job": model.job_id,
+                "cannot_show": model.cannot_show,
+            }
             for model in models.list_models(db, project.id)
         ]
     if as_json:
         print_json(rows)
         return
-    headings = {"name": "Name", "base": "Base", "folder": "Folder", "job": "Job"}
-    print_table(headings, rows, empty="There are no models: add one with `cherry models add NAME FOLDER`.")
+    headings = {
+        "name": "Name",
+        "base": "Base",
+        "folder": "Folder",
+        "job": "Job",
+        "cannot_show": "Does not show",
+    }
+    shown = [row | {"cannot_show": in_words(row["cannot_show"] or ())} for row in rows]
+    print_table(headings, shown, empty="There are no models: add one with `cherry models add NAME FOLDER`.")
 
 
 @aliases.command("add")

@@ -109,8 +109,8 @@ def _numbers(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns the numbers of a report that a person reads, as (name, value)."""
     files, lengths = report["files"], report.get("lengths")
     base, job, gain = report.get("base"), report.get("job"), report.get("gain")
-    rows = f"{files['training_rows']} training, {files['validation_rows']} validation"
-    found = [("Rows", rows)]
+    rows = (_rows_of(name, files[f"{name}_rows"]) for name in ("training", "validation"))
+    found = [("Rows", ", ".join(rows))]
     if lengths:
         tokens = lengths["prompt_tokens"]
         said = f"{tokens['p50']} (half), {tokens['p95']} (95 %), {tokens['max']} (longest)"
@@ -135,3 +135,8 @@ def _numbers(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         shown = "none" if smallest is None else f"{smallest:.2g}"
         found.append(("Smallest gain shown", f"{shown}, by {gain['rows']} rows x {gain['samples']} answers"))
     return found
+
+
+def _rows_of(name: str, rows: int | None) -> str:
+    """Returns how many rows a file has; of one that cannot be read that is not known."""
+    return f"{name} file not readable" if rows is None else f"{rows} {name}"

@@ -10,6 +10,8 @@ from app.embedded.places import write_private
 from app.settings import Settings
 
 BUILT_IN_MODEL = "cherry-nano"
+BUILT_IN_CANNOT_SHOW = ("thoughts", "tools", "tool_calls")
+"""What its chat template leaves out, as `cherry models add` would find; at a start nothing is tried."""
 
 
 def prepare_database(settings: Settings, key_path: Path) -> str:
@@ -39,7 +41,7 @@ def migrate(settings: Settings) -> None:
     upgrade(settings.database_url)
     if folder := built_in_model():
         with unit_of_work() as db:
-            models.add_base_model(db, BUILT_IN_MODEL, folder)
+            models.add_base_model(db, BUILT_IN_MODEL, folder, BUILT_IN_CANNOT_SHOW)
 
 
 def secret_key(path: Path) -> str:

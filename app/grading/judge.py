@@ -21,6 +21,10 @@ LESS: Mapping[Form, Form] = {"json_schema": "json_object", "json_object": "text"
 """What is asked of a server for which the first form is too much."""
 UNKNOWN_FORM = ("response_format", "json_schema", "json_object", "schema", "guided", "grammar", "structured")
 """Words in an error by which a server says that it cannot be made to reply in a form."""
+EFFORT = "reasoning_effort"
+UNKNOWN_EFFORT = ("reasoning", "thinking")
+"""Words in an error by which a server says that a model does not know that, or not this value of it."""
+REFUSED_PARAMETER = frozenset({400, 422})
 
 
 class Judge:
@@ -30,21 +34,29 @@ class Judge:
         self.entry = entry
         self.server = server
         self._form: Form = "json_schema" if entry.reply == "auto" else entry.reply
+        self._without_effort: frozenset[str] = frozenset()
+        """Models of the server that do not know `reasoning_effort`."""
         self._lock = threading.Lock()
 
     def ask(self, question: Question) -> Reply:
         """Raises `GradeFailed`."""
         while True:
-            form = self._form
+            form, sampling = self._form, self._sampling(question)
             try:
-                response = self.server.ask(partial(self._call, question=question, form=form))
-                return self._read(response, question.target.model)
+                call = partial(self._call, question=question, sampling=sampling, form=form)
+                return self._read(self.server.ask(call), question)
             except ServerRefused as refused:
-                if not self._asks_less(form, refused):
+                drops = EFFORT in sampling and self._drops_effort(question.target.model, refused)
+                if not drops and not self._asks_less(form, refused):
                     raise refused.failure(self.server.where) from None
 
-    def _call(self, client: Any, *, question: Question, form: Form) -> Any:
-        sampling = dict(question.sampling)
+    def _sampling(self, question: Question) -> dict[str, Any]:
+        """Returns the parameters that the model is known to take, or not known not to."""
+        left_out = {EFFORT} if question.target.model in self._without_effort else set()
+        return {name: value for name, value in question.sampling.items() if name not in left_out}
+
+    def _call(self, client: Any, *, question: Question, sampling: dict[str, Any], form: Form) -> Any:
+        sampling = dict(sampling)
         if (limit := sampling.pop("max_completion_tokens", None)) is not None:
             sampling[self.entry.max_tokens_name] = limit
         return client.chat.completions.with_raw_response.create(
@@ -52,6 +64,17 @@ class Judge:
             messages=list(question.messages),
             extra_body=sampling | _response_format(question, form),
         )
+
+    def _drops_effort(self, model: str, refused: ServerRefused) -> bool:
+        """Tells whether the server refused `reasoning_effort`, which is left out from then on."""
+        is_about_effort = any(word in refused.text.lower() for word in UNKNOWN_EFFORT)
+        if refused.status not in REFUSED_PARAMETER or not is_about_effort:
+            return False
+        with self._lock:
+            if model not in self._without_effort:
+                self._without_effort |= {model}
+                log.warning("judge_without_effort", judge=self.server.where, said=refused.text)
+        return True
 
     def _asks_less(self, form: Form, refused: ServerRefused) -> bool:
         """Tells whether the server refused the form of its reply and another is left to try. It logs that
@@ -65,8 +88,8 @@ class Judge:
                 log.warning("judge_replies_less_strictly", judge=self.server.where, refused=form)
         return True
 
-    def _read(self, response: dict[str, Any], model: str) -> Reply:
-        usage = usage_of(response)
+    def _read(self, response: dict[str, Any], question: Question) -> Reply:
+        usage, model = usage_of(response), question.target.model
         choice = _first_choice(response)
         message = choice.get("message") if choice else None
         if choice is None or not isinstance(message, dict):
@@ -75,11 +98,16 @@ class Judge:
         if failed := _why_no_reply(choice, message):
             raise GradeFailed(*failed, usage={model: usage})
         text = message.get("content")
-        return Reply(text if isinstance(text, str) else "", usage, self._remark())
+        return Reply(text if isinstance(text, str) else "", usage, self._remark(question))
 
-    def _remark(self) -> str:
-        is_less = self.entry.reply == "auto" and self._form != "json_schema"
-        return "the judge's server cannot be held to a JSON schema" if is_less else ""
+    def _remark(self, question: Question) -> str:
+        remarks = []
+        if self.entry.reply == "auto" and self._form != "json_schema":
+            remarks.append("the judge's server cannot be held to a JSON schema")
+        if EFFORT in question.sampling and question.target.model in self._without_effort:
+            value = question.sampling[EFFORT]
+            remarks.append(f"the judge's server does not take {EFFORT} '{value}', so it was left out")
+        return "; ".join(remarks)
 
 
 def _first_choice(response: dict[str, Any]) -> dict[str, Any] | None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter
 
+from app.auth import Caller
+from app.errors import ApiError, Refusals
 from app.grading import service as grading
 from app.grading.schemas import GraderOut, GraderRun, GraderRunOut, GraderValidate
 from app.http.transaction import CurrentCaller, KeptRoute
@@ -17,6 +21,15 @@ router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", tags=["graders"], rou
 def validate_grader(request: GraderValidate, caller: CurrentCaller) -> GraderOut:
     """Check a grader as a job would, and show it as it was understood."""
     return GraderOut(grader=grading.as_understood(request.grader, "grader", caller.project_id))
+
+
+def refusals_of_grader(body: dict[str, Any], caller: Caller) -> list[ApiError]:
+    """Returns what is wrong with the grader in a body whose form is wrong."""
+    refusals = Refusals()
+    if isinstance(body.get("grader"), dict):
+        with refusals:
+            grading.as_understood(body["grader"], "grader", caller.project_id)
+    return refusals.all
 
 
 @router.post("/run")

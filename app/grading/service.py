@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.auth import Caller
-from app.errors import BadRequest
+from app.errors import ApiError, BadRequest, Refusals
 from app.grading.headers import sealed
 from app.grading.services import grader_services
 from app.grading.turns import Turns
@@ -38,9 +38,17 @@ def checked(raw: Any, param: str, project_id: str) -> tuple[GraderSpec, Grader]:
         spec = parse_grader(raw)
         return spec, build_grader(spec, grader_services(project_id))
     except GraderInvalid as fault:
-        below = f"{param}.{fault.param}" if fault.param else param
-        message = fault.message.replace(f"'{fault.param}'", f"'{below}'") if fault.param else fault.message
-        raise BadRequest(message, param=below, code=fault.code) from None
+        raise _refused(fault, param) from None
+
+
+def _refused(fault: GraderInvalid, param: str) -> ApiError:
+    """Returns all that is wrong with the grader at `param` of a request."""
+    refusals = Refusals()
+    for one in fault.all:
+        below = f"{param}.{one.param}" if one.param else param
+        message = one.message.replace(f"'{one.param}'", f"'{below}'") if one.param else one.message
+        refusals.all.append(BadRequest(message, param=below, code=one.code))
+    return refusals.together()
 
 
 def as_understood(raw: Any, param: str, project_id: str) -> dict[str, Any]:

@@ -161,7 +161,9 @@ class Edge:
             await run_in_threadpool(strict_json.loads, body)
         except strict_json.StrictJsonError as fault:
             message = f"We could not parse the JSON body of your request: {fault}."
-            raise BadRequest(message) from None
+            is_number = isinstance(fault, strict_json.NotANumber)
+            param = strict_json.path_of_no_number(body) if is_number else None
+            raise BadRequest(message, param=param, code="invalid_json") from None
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
         """Returns the whole body, refused as soon as it is known to be too large."""

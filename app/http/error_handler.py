@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
@@ -10,13 +12,27 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from app.auth import Caller
 from app.disk import is_full
-from app.errors import DATABASE_AWAY, ApiError, BadRequest, MethodNotAllowed, NoRoom, NotFound, database_away
+from app.errors import (
+    DATABASE_AWAY,
+    ApiError,
+    BadRequest,
+    MethodNotAllowed,
+    NoRoom,
+    NotFound,
+    Refusals,
+    database_away,
+)
+from app.http.azure import asked_path
 from app.http.transaction import state_of
 from app.storage import STORAGE_FAULTS
-from app.validation_errors import describe
+from app.validation_errors import describe_all
 
 log = structlog.get_logger(__name__)
+
+BodyCheck = Callable[[dict[str, Any], Caller], list[ApiError]]
+"""Looks at the fields of a malformed body that are there, for what its handler would refuse."""
 
 API, PAGES = "/v1/", "/dashboard"
 NOT_YET = re.compile(
@@ -43,8 +59,7 @@ def _as_api_error(request: Request, error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, RequestValidationError):
-        fault = describe(error.errors()[0])
-        return BadRequest(fault.message, param=fault.param, code=fault.code)
+        return _malformed(request, error)
     if isinstance(error, HTTPException):
         return _from_routing(request, error)
     if isinstance(error, DATABASE_AWAY):
@@ -53,6 +68,21 @@ def _as_api_error(request: Request, error: Exception) -> ApiError:
         log.error("no_room", problem=str(error))
         return NoRoom("what the request brings")
     raise error  # the edge tells of it
+
+
+def _malformed(request: Request, error: RequestValidationError) -> ApiError:
+    """Returns what is wrong with the request's form, and with those of its fields that can be looked at."""
+    refusals = Refusals()
+    refusals.all += [
+        BadRequest(fault.message, param=fault.param, code=fault.code)
+        for fault in describe_all(error.errors())
+    ]
+    told = {refusal.param for refusal in refusals.all}
+    look: BodyCheck | None = request.app.state.body_checks.get(request.url.path)
+    caller = state_of(request.scope).caller
+    if look is not None and isinstance(caller, Caller) and isinstance(error.body, dict):
+        refusals.all += [more for more in look(error.body, caller) if more.param not in told]
+    return refusals.together()
 
 
 def _about_base_url(request: Request) -> str:
@@ -66,11 +96,11 @@ def _about_base_url(request: Request) -> str:
 
 
 def _from_routing(request: Request, error: HTTPException) -> ApiError:
-    path, method = request.url.path, request.method
-    if error.status_code in (404, 405) and NOT_YET.match(path):
-        return NotFound(f"{method} {path} is not available in this version of Cherry.")
+    asked, method = asked_path(request.scope), request.method
+    if error.status_code in (404, 405) and NOT_YET.match(request.url.path):
+        return NotFound(f"{method} {asked} is not available in this version of Cherry.")
     if error.status_code == 404:
-        return NotFound(f"Invalid URL ({method} {path}){_about_base_url(request)}")
+        return NotFound(f"Invalid URL ({method} {asked}){_about_base_url(request)}")
     if error.status_code == 405:
-        return MethodNotAllowed(f"Not allowed to {method} on {path}.", headers=error.headers)
+        return MethodNotAllowed(f"Not allowed to {method} on {asked}.", headers=error.headers)
     return BadRequest(str(error.detail))

@@ -43,6 +43,14 @@ def binary(media_type: str) -> dict[int | str, dict[str, Any]]:
     return {200: {"content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}}
 
 
+class OneError(BaseModel):
+    """One of several faults."""
+
+    message: str
+    param: str | None
+    code: str | None
+
+
 class ErrorBody(BaseModel):
     """`code` and `param` are for programs, the message is for people (docs/errors.md)."""
 
@@ -50,6 +58,11 @@ class ErrorBody(BaseModel):
     type: str
     param: str | None = Field(description="Path of the field in the request that is at fault.")
     code: str | None
+    errors: list[OneError] | None = Field(
+        default=None,
+        description="Cherry: all faults of the request, the first too; left out where there is one.",
+        json_schema_extra={"x-cherry": True},
+    )
 
 
 class ErrorResponse(BaseModel):

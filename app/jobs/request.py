@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from app.errors import BadRequest
+from app.errors import BadRequest, Refusals
 from app.grading import service as grading
 from app.jobs.methods import (
     DpoHyperparameters,
@@ -18,12 +19,14 @@ from app.jobs.methods import (
     SupervisedMethod,
 )
 from app.jobs.schemas import JobCreate, Resources
-from app.validation_errors import describe
+from app.validation_errors import describe_all
 from methods import response_format
+from methods.resolve import SPLIT_BESIDE_FILE, VALIDATION_SPLIT
 
 GRADER = "method.reinforcement.grader"
 GOLD_GRADER = "method.reinforcement.gold_grader"
 RESPONSE_FORMAT = "method.reinforcement.response_format"
+CHECKED = ("grader", "gold_grader", "response_format")
 
 Read = TypeVar("Read", bound=BaseModel)
 
@@ -41,15 +44,26 @@ def checked_method(request: JobCreate, project_id: str) -> dict[str, Any]:
         return _tuned("dpo", dpo or DpoHyperparameters())
     assert isinstance(request.method, ReinforcementMethod), "an unknown method has no valid type"
     block = request.method.reinforcement
-    kept = {
-        "grader": grading.as_stored(block.grader, GRADER, project_id),
-        "hyperparameters": _hyperparameters(block),
-    }
-    if block.gold_grader is not None:
-        kept["gold_grader"] = grading.as_stored(block.gold_grader, GOLD_GRADER, project_id)
-    if (constraint := checked_response_format(block.response_format)) is not None:
-        kept["response_format"] = constraint
+    refusals = Refusals()
+    kept = checked_block(block.model_dump(include=set(CHECKED)), project_id, refusals)
+    kept["hyperparameters"] = _hyperparameters(block)
+    with refusals:
+        _check_hold_out(kept["hyperparameters"], request.validation_file)
+    refusals.raise_any()
     return {"type": "reinforcement", "reinforcement": kept}
+
+
+def checked_block(block: Mapping[str, Any], project_id: str, refusals: Refusals) -> dict[str, Any]:
+    """What jobs keep of graders and response format, as far as that is right."""
+    kept: dict[str, Any] = {}
+    for name, param in (("grader", GRADER), ("gold_grader", GOLD_GRADER)):
+        if isinstance(block.get(name), dict):
+            with refusals:
+                kept[name] = grading.as_stored(block[name], param, project_id)
+    with refusals:
+        if (constraint := checked_response_format(block.get("response_format"))) is not None:
+            kept["response_format"] = constraint
+    return kept
 
 
 def checked_response_format(asked: Any) -> dict[str, Any] | None:
@@ -103,11 +117,19 @@ def _hyperparameters(block: Reinforcement) -> dict[str, Any]:
     return (block.hyperparameters or Hyperparameters()).model_dump(exclude_none=True)
 
 
+def _check_hold_out(asked: dict[str, Any], validation_file: str | None) -> None:
+    """Raises `BadRequest` where rows are to be held out beside a file of such rows."""
+    if asked.get("validation_split") and validation_file is not None:
+        raise BadRequest(SPLIT_BESIDE_FILE, param=VALIDATION_SPLIT, code="invalid_value")
+
+
 def _read(model: type[Read], value: Any, param: str) -> Read:
     """A field that is only read in some requests."""
     try:
         return model.model_validate({} if value is None else value)
     except ValidationError as problem:
-        error = problem.errors()[0]
-        fault = describe({**error, "loc": ("body", param, *error["loc"])})
-        raise BadRequest(fault.message, param=fault.param, code=fault.code) from None
+        errors = [{**error, "loc": ("body", param, *error["loc"])} for error in problem.errors()]
+        refusals = Refusals()
+        for fault in describe_all(errors):
+            refusals.all.append(BadRequest(fault.message, param=fault.param, code=fault.code))
+        raise refusals.together() from None

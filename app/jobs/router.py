@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
 from app.auth import Caller
-from app.errors import BadRequest
+from app.db import unit_of_work
+from app.errors import ApiError, BadRequest
 from app.http.joint_reads import JointReads
 from app.http.transaction import CurrentCaller, Db, KeptRoute, PolledRoute
 from app.jobs import capacity
@@ -39,6 +41,12 @@ def create_job(request: JobCreate, caller: CurrentCaller, db: Db) -> JobOut:
         max_processes=capacity.max_processes(settings),
     )
     return _shown(job, caller)
+
+
+def further_refusals(body: dict[str, Any], caller: Caller) -> list[ApiError]:
+    """Returns what else is wrong with a body whose form is wrong."""
+    with unit_of_work() as db:
+        return jobs.further_refusals(db, caller.project_id, body)
 
 
 @router.get("")

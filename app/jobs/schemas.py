@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, Field
+from pydantic import AliasChoices, BaseModel, Field
 
 from app.grading.headers import masked
 from app.jobs.methods import Method
@@ -66,6 +66,12 @@ class JobCreate(Wire):
     resources: Resources | None = Field(
         default=None,
         description="Cherry: what the training runs on.",
+        json_schema_extra={"x-cherry": True},
+    )
+    training_type: Any = Field(
+        default=None,
+        validation_alias=AliasChoices("trainingType", "training_type"),
+        description="Azure's: where it trains. Accepted and not read.",
         json_schema_extra={"x-cherry": True},
     )
 

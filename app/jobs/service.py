@@ -10,17 +10,21 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from app import queue
-from app.errors import BadRequest, NotFound, TooManyJobs
+from app.errors import ApiError, BadRequest, NotFound, Refusals, TooManyJobs
 from app.events import service as events
 from app.files import service as files
+from app.files.models import File
 from app.ids import random_id
 from app.jobs import control, status
 from app.jobs.models import ACTIVE, TERMINAL, Job
-from app.jobs.request import checked_integrations, checked_method, checked_resources
+from app.jobs.request import checked_block, checked_integrations, checked_method, checked_resources
 from app.jobs.schemas import MAX_SEED, JobCreate
 from app.models import service as models
+from app.models.models import Model
 from app.pagination import Owned, Page, page_by_age
 from app.tenants.models import Project
+
+FILES = ("training_file", "validation_file", "canary_file")
 
 
 class Asked(NamedTuple):
@@ -36,25 +40,54 @@ class Asked(NamedTuple):
 
 
 def checked(db: Session, project_id: str, request: JobCreate, *, max_processes: int) -> Asked:
-    """Checks a request as far as that needs no file to be read. Raises `BadRequest`, `NotFound` (a file)."""
-    method = checked_method(request, project_id)
-    resources = checked_resources(request.resources, max_processes, method["type"])
-    model = models.tunable(db, project_id, request.model)
-    training = files.for_job(db, project_id, request.training_file, "training_file")
-    validation = canary = None
-    if request.validation_file is not None:
-        validation = files.for_job(db, project_id, request.validation_file, "validation_file")
-    if request.canary_file is not None:
-        canary = files.for_job(db, project_id, request.canary_file, "canary_file")
+    """Checks a request as far as that needs no file to be read.
+
+    Raises `BadRequest` or `NotFound` (a file), with all that is wrong.
+    """
+    refusals = Refusals()
+    with refusals:
+        method = checked_method(request, project_id)
+    with refusals:
+        kind = "supervised" if request.method is None else request.method.type
+        resources = checked_resources(request.resources, max_processes, kind)
+    model, found = _found(db, project_id, request.model_dump(include={"model", *FILES}), refusals)
+    refusals.raise_any()
+    assert model is not None
+    validation, canary = found.get("validation_file"), found.get("canary_file")
     return Asked(
         model=model.name,
-        training_file=training.id,
+        training_file=found["training_file"].id,
         validation_file=validation.id if validation else None,
         canary_file=canary.id if canary else None,
         seed=request.seed if request.seed is not None else secrets.randbelow(MAX_SEED + 1),
         method=method,
         resources=resources,
     )
+
+
+def _found(
+    db: Session, project_id: str, fields: Mapping[str, Any], refusals: Refusals
+) -> tuple[Model | None, dict[str, File]]:
+    """Returns the model and the files that a request names."""
+    model, found = None, {}
+    if isinstance(name := fields.get("model"), str):
+        with refusals:
+            model = models.tunable(db, project_id, name)
+    for param in FILES:
+        if isinstance(file_id := fields.get(param), str):
+            with refusals:
+                found[param] = files.for_job(db, project_id, file_id, param)
+    return model, found
+
+
+def further_refusals(db: Session, project_id: str, body: Mapping[str, Any]) -> list[ApiError]:
+    """Returns what is wrong with the model, files, graders and response format of a malformed request."""
+    refusals = Refusals()
+    match body.get("method"):
+        case {"type": "reinforcement", "reinforcement": dict(block)}:
+            checked_block(block, project_id, refusals)
+    _found(db, project_id, body, refusals)
+    return refusals.all
 
 
 def create(db: Session, project_id: str, request: JobCreate, *, max_active: int, max_processes: int) -> Job:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -42,4 +43,6 @@ class Model(Base):
     storage_key: Mapped[str | None]
     """Tuned models: prefix in storage, as `checkpoints.storage_key`."""
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    cannot_show: Mapped[list[Any] | None]
+    """What the chat template cannot show, by the names of methods/template_gaps.py; None where unknown."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from app.models.models import Model
 
@@ -16,11 +16,23 @@ class ModelOut(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str
+    cannot_show: list[str] | None = Field(
+        default=None,
+        description=(
+            "What the model's chat template cannot show the model, such as tools or thoughts; null where that"
+            " is not known. Rows that have it are refused, or warned of."
+        ),
+    )
 
     @classmethod
     def of(cls, model: Model, organization_id: str) -> ModelOut:
         owner = organization_id if model.project_id else "system"
-        return cls(id=model.name, created=int(model.created_at.timestamp()), owned_by=owner)
+        return cls(
+            id=model.name,
+            created=int(model.created_at.timestamp()),
+            owned_by=owner,
+            cannot_show=model.cannot_show,
+        )
 
 
 class ModelList(BaseModel):

@@ -133,11 +133,11 @@ def remove_alias(db: Session, name: str) -> None:
     db.flush()
 
 
-def add_base_model(db: Session, name: str, folder: Path) -> Model:
+def add_base_model(db: Session, name: str, folder: Path, cannot_show: Sequence[str] | None = None) -> Model:
     """Registers a folder as a base model for every project; a known name moves to the new folder.
 
     Raises `BaseModelInvalid` with what is wrong with the folder's files. What takes a child process to find
-    out `folders.try_model_folder` tells, before a transaction is open.
+    out `folders.try_model_folder` tells, before a transaction is open; `cannot_show` is of it.
     """
     if not BASE_NAME.fullmatch(name):
         raise BaseModelInvalid(
@@ -150,6 +150,7 @@ def add_base_model(db: Session, name: str, folder: Path) -> Model:
         model = Model(id=random_id("model_"), name=name)
         db.add(model)
     model.folder = str(folder.absolute())
+    model.cannot_show = None if cannot_show is None else list(cannot_show)
     db.flush()
     return model
 

@@ -119,4 +119,5 @@ def _padded(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 
 def _answer(loaded: Loaded, tokens: Sequence[int]) -> Answer:
-    return Answer(tuple(tokens), loaded.tokenizer.decode(tokens, skip_special_tokens=True))
+    written = tokens[:-1] if tokens and tokens[-1] in loaded.end_ids else tokens
+    return Answer(tuple(tokens), loaded.tokenizer.decode(written))

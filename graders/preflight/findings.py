@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from graders.preflight.references import Reference
@@ -18,8 +18,15 @@ NEAR = 0.99
 """From this share of the way up, a completion counts as at the top."""
 EVEN = 0.9
 """Reference answers that score less than this share of the best one are reported."""
+ROUNDING = 1e-9
+"""Rewards closer together than this share of the largest of them are equal. Chosen, not measured: far above
+the rounding of a double.
+"""
 SLOW_SECONDS = 1.0
 SHOWN_ROWS, SHOWN_TEXT = 5, 120
+
+Named = Callable[[Sequence[int]], str]
+"""Says in words which lines some rows are."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,7 @@ class Trial:
 
     Attributes:
         row: 0-based index in the data.
+        line: what people know the row by, from 1.
         probe: what kind of completion it was.
         is_hostile: whether it must not reach the top.
         counts_as: the reward a policy would get for it; None if it would get none.
@@ -35,6 +43,7 @@ class Trial:
     """
 
     row: int
+    line: int
     probe: str
     text: str
     is_reference: bool
@@ -49,7 +58,7 @@ class Trial:
         """Returns the trial as JSON has it; long texts are cut."""
         failure = {"kind": self.failure.kind.value, "message": self.failure.message} if self.failure else None
         return {
-            "row": self.row,
+            "line": self.line,
             "probe": self.probe,
             "text": _cut(self.text),
             "value": self.value,
@@ -60,16 +69,22 @@ class Trial:
 
 @dataclass(frozen=True)
 class Finding:
-    """Tells something to know of a grader. `rows` are indices, from 0; none where all are concerned."""
+    """Tells something to know of a grader.
+
+    Attributes:
+        rows: indices, from 0; none where all are concerned.
+        lines: what people know these rows by, from 1.
+    """
 
     code: str
     level: Literal["warn", "info"]
     message: str
     rows: tuple[int, ...] = ()
+    lines: tuple[int, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the finding as JSON has it."""
-        return {"code": self.code, "level": self.level, "message": self.message, "rows": list(self.rows)}
+        return {"code": self.code, "level": self.level, "message": self.message, "lines": list(self.lines)}
 
 
 def findings_of(
@@ -77,30 +92,37 @@ def findings_of(
     rows: Sequence[Mapping[str, Any]],
     references: Sequence[Reference | None],
     trials: Sequence[Trial],
+    lines: Sequence[int],
     beside: Mapping[int, Sequence[str]] | None = None,
 ) -> list[Finding]:
     """Returns everything worth telling, warnings first.
 
-    `references` has an entry for each row; `beside` are tests that must run beside the answer, by row.
+    `references` and `lines`, what rows are called, have an entry for each row; `beside` are tests that must
+    run beside the answer, by row.
     """
+
+    def named(rows: Sequence[int]) -> str:
+        return _in_words([lines[row] for row in rows])
+
     of_references = {trial.row: trial for trial in trials if trial.is_reference}
     constant = list(_constant(trials))
     found = [
-        *_unknown_reference(references),
-        *_failures(trials),
+        *_unknown_reference(references, named),
+        *_failures(trials, named),
         *_unasked(spec, rows),
-        *_beside(beside or {}),
+        *_beside(beside or {}, named),
         *_unseen_thoughts(spec),
-        *_below_maximum(spec, of_references),
-        *_uneven(spec, of_references),
+        *_below_maximum(spec, of_references, named),
+        *_uneven(spec, of_references, named),
         *constant,
-        *(() if constant else _at_top(spec, of_references, trials)),
-        *(() if constant else _flat_rows(trials)),
-        *_contradictions(rows, references),
+        *(() if constant else _at_top(spec, of_references, trials, named)),
+        *(() if constant else _flat_rows(trials, named)),
+        *_contradictions(rows, references, named),
         *_range(trials),
         *_slow(trials),
     ]
-    return sorted(found, key=lambda finding: finding.level != "warn")
+    placed = [replace(finding, lines=tuple(lines[row] for row in finding.rows)) for finding in found]
+    return sorted(placed, key=lambda finding: finding.level != "warn")
 
 
 def maximum_of(spec: GraderSpec) -> float | None:
@@ -119,11 +141,11 @@ def maximum_of(spec: GraderSpec) -> float | None:
             return 1.0
 
 
-def _unknown_reference(references: Sequence[Reference | None]) -> Iterator[Finding]:
+def _unknown_reference(references: Sequence[Reference | None], named: Named) -> Iterator[Finding]:
     missing = tuple(row for row, reference in enumerate(references) if reference is None)
     if not missing:
         return
-    which = "" if len(missing) == len(references) else f" of {_of_rows(missing)}"
+    which = "" if len(missing) == len(references) else f" of {named(missing)}"
     message = f"The right answer{which} is not known from the grader: name the row's key that holds it."
     yield Finding("reference_unknown", "info", message, missing)
 
@@ -135,12 +157,12 @@ def _unasked(spec: GraderSpec, rows: Sequence[Mapping[str, Any]]) -> Iterator[Fi
         yield Finding("field_never_asked", "warn", message)
 
 
-def _beside(beside: Mapping[int, Sequence[str]]) -> Iterator[Finding]:
+def _beside(beside: Mapping[int, Sequence[str]], named: Named) -> Iterator[Finding]:
     """Finds tests that an answer could tamper with."""
     if beside:
         rows = tuple(beside)
         message = (
-            f"Tests run in one process with the answer, which could tamper with them ({_of_rows(rows)}; "
+            f"Tests run in one process with the answer, which could tamper with them ({named(rows)}; "
             f"{beside[rows[0]][0]}). Write asserts that call the answer's functions with plain values."
         )
         yield Finding("tests_beside_the_answer", "warn", message, rows)
@@ -162,7 +184,7 @@ def _unseen_thoughts(spec: GraderSpec) -> Iterator[Finding]:
             yield Finding("thoughts_unseen", "warn", message)
 
 
-def _failures(trials: Sequence[Trial]) -> Iterator[Finding]:
+def _failures(trials: Sequence[Trial], named: Named) -> Iterator[Finding]:
     """Finds failures by the grader's own fault: one finding for the references and one for the rest."""
     for code, is_reference, what in (
         ("reference_fails", True, "The grader fails on the reference answer"),
@@ -173,32 +195,33 @@ def _failures(trials: Sequence[Trial]) -> Iterator[Finding]:
         for failure in [trial.failure for trial in failed[:1] if trial.failure]:
             rows = _rows(failed)
             why = f"{failed[0].probe}: {failure.kind}: {_last_line(failure.message)}"
-            message = f"{what} in {len(failed)} of {len(asked)} tries ({_of_rows(rows)}; {why})."
+            message = f"{what} in {len(failed)} of {len(asked)} tries ({named(rows)}; {why})."
             yield Finding(code, "warn", message, rows)
 
 
-def _below_maximum(spec: GraderSpec, references: Mapping[int, Trial]) -> Iterator[Finding]:
+def _below_maximum(spec: GraderSpec, references: Mapping[int, Trial], named: Named) -> Iterator[Finding]:
     """Finds references that get less than the grader, or a sub-grader of it, can give."""
     scored = {row: trial for row, trial in references.items() if trial.value is not None}
     if isinstance(spec, MultiSpec):
         for key, part in spec.subgraders.items():
             values = {row: trial.parts[key] for row, trial in scored.items() if key in trial.parts}
-            yield from _short_of(maximum_of(part), values, f" from '{key}'")
+            yield from _short_of(maximum_of(part), values, f" from '{key}'", named)
         return
-    yield from _short_of(maximum_of(spec), {row: trial.value or 0.0 for row, trial in scored.items()}, "")
+    values = {row: trial.value or 0.0 for row, trial in scored.items()}
+    yield from _short_of(maximum_of(spec), values, "", named)
 
 
-def _short_of(most: float | None, values: Mapping[int, float], where: str) -> Iterator[Finding]:
+def _short_of(most: float | None, values: Mapping[int, float], where: str, named: Named) -> Iterator[Finding]:
     rows = tuple(row for row, value in values.items() if most is not None and value < most - 1e-6)
     if rows:
         message = (
             f"The reference answer gets {_number(values[rows[0]])}{where}, not {_number(most or 0.0)}, "
-            f"on {len(rows)} of {len(values)} rows tried ({_of_rows(rows)})."
+            f"on {len(rows)} of {len(values)} rows tried ({named(rows)})."
         )
         yield Finding("reference_below_maximum", "warn", message, rows)
 
 
-def _uneven(spec: GraderSpec, references: Mapping[int, Trial]) -> Iterator[Finding]:
+def _uneven(spec: GraderSpec, references: Mapping[int, Trial], named: Named) -> Iterator[Finding]:
     """Finds rows whose reference is worth much less than another's.
 
     It looks only where no maximum is known to compare with.
@@ -209,20 +232,25 @@ def _uneven(spec: GraderSpec, references: Mapping[int, Trial]) -> Iterator[Findi
     if low and maximum_of(spec) is None:
         message = (
             f"Rows disagree: the reference answer gets {_number(best)} on one row and "
-            f"{_number(min(values.values()))} on another (low on {_of_rows(low)})."
+            f"{_number(min(values.values()))} on another (low on {named(low)})."
         )
         yield Finding("rows_disagree", "warn", message, low)
+
+
+def _are_all_equal(values: Sequence[float]) -> bool:
+    """Whether three rewards or more, of whatever size, are the same but for rounding."""
+    return len(values) >= 3 and max(values) - min(values) <= ROUNDING * max(map(abs, values))
 
 
 def _constant(trials: Sequence[Trial]) -> Iterator[Finding]:
     values = [value for trial in trials if (value := trial.counts_as) is not None]
     is_meant = not any(trial.is_reference for trial in trials) and max(values, default=0.0) <= 0
-    if len(values) >= 3 and max(values) - min(values) < 1e-9 and not is_meant:
+    if _are_all_equal(values) and not is_meant:
         message = f"All {len(values)} answers tried get {_number(values[0])}: nothing can be learnt from it."
         yield Finding("constant", "warn", message)
 
 
-def _flat_rows(trials: Sequence[Trial]) -> Iterator[Finding]:
+def _flat_rows(trials: Sequence[Trial], named: Named) -> Iterator[Finding]:
     """Finds rows on which nothing matters, such as those with an empty reference."""
     by_row: dict[int, list[float]] = defaultdict(list)
     for trial in trials:
@@ -230,16 +258,16 @@ def _flat_rows(trials: Sequence[Trial]) -> Iterator[Finding]:
             by_row[trial.row].append(value)
     if not any(trial.is_reference for trial in trials):
         by_row = {row: values for row, values in by_row.items() if max(values) > 0}
-    flat = tuple(
-        row for row, values in by_row.items() if len(values) >= 3 and max(values) - min(values) < 1e-9
-    )
+    flat = tuple(row for row, values in by_row.items() if _are_all_equal(values))
     if flat:
         shown = _number(by_row[flat[0]][0])
-        message = f"On {_of_rows(flat)} every answer tried gets the same ({shown}): nothing is learnt there."
+        message = f"On {named(flat)} every answer tried gets the same ({shown}): nothing is learnt there."
         yield Finding("row_is_constant", "warn", message, flat)
 
 
-def _at_top(spec: GraderSpec, references: Mapping[int, Trial], trials: Sequence[Trial]) -> Iterator[Finding]:
+def _at_top(
+    spec: GraderSpec, references: Mapping[int, Trial], trials: Sequence[Trial], named: Named
+) -> Iterator[Finding]:
     """Finds wrong completions that get as much as the right one."""
     lowest: dict[int, float] = {}
     for trial in trials:
@@ -253,18 +281,18 @@ def _at_top(spec: GraderSpec, references: Mapping[int, Trial], trials: Sequence[
             continue
         if value >= lowest[trial.row] + NEAR * (top - lowest[trial.row]):
             reached[trial.probe, trial.is_hostile].append(trial)
-    yield from _reached(reached, True, "hostile_at_top", "Wrong answers get as much as the right one")
-    yield from _reached(reached, False, "chatter_at_top", "Words around the right answer cost nothing")
+    yield from _reached(reached, True, "hostile_at_top", "Wrong answers get as much as the right one", named)
+    yield from _reached(reached, False, "chatter_at_top", "Words around the right answer cost nothing", named)
 
 
 def _reached(
-    reached: Mapping[tuple[str, bool], Sequence[Trial]], is_hostile: bool, code: str, what: str
+    reached: Mapping[tuple[str, bool], Sequence[Trial]], is_hostile: bool, code: str, what: str, named: Named
 ) -> Iterator[Finding]:
     mine = {probe: found for (probe, hostile), found in reached.items() if hostile == is_hostile}
     if not mine:
         return
     listed = "; ".join(
-        f"{probe} ({_number(found[0].counts_as or 0.0)} on {_of_rows(_rows(found))})"
+        f"{probe} ({_number(found[0].counts_as or 0.0)} on {named(_rows(found))})"
         for probe, found in mine.items()
     )
     rows = _rows([trial for found in mine.values() for trial in found])
@@ -278,7 +306,7 @@ def _top(spec: GraderSpec, reference: Trial | None) -> float | None:
 
 
 def _contradictions(
-    rows: Sequence[Mapping[str, Any]], references: Sequence[Reference | None]
+    rows: Sequence[Mapping[str, Any]], references: Sequence[Reference | None], named: Named
 ) -> Iterator[Finding]:
     """Finds rows with the same prompt and other right answers."""
     first: dict[str, int] = {}
@@ -291,7 +319,7 @@ def _contradictions(
             clashing += [earlier, row]
     if clashing:
         rows_ = tuple(dict.fromkeys(clashing))
-        message = f"Rows with the same prompt have different right answers ({_of_rows(rows_)})."
+        message = f"Rows with the same prompt have different right answers ({named(rows_)})."
         yield Finding("prompts_disagree", "warn", message, rows_)
 
 
@@ -315,11 +343,11 @@ def _rows(trials: Sequence[Trial]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(trial.row for trial in trials))
 
 
-def _of_rows(rows: Sequence[int]) -> str:
-    """Returns `row 3`, or `rows 3, 7 and 12 more`."""
-    shown = ", ".join(map(str, rows[:SHOWN_ROWS]))
-    more = f" and {len(rows) - SHOWN_ROWS} more" if len(rows) > SHOWN_ROWS else ""
-    return f"row{'s' if len(rows) > 1 else ''} {shown}{more}"
+def _in_words(lines: Sequence[int]) -> str:
+    """Returns `line 3`, or `lines 3, 7 and 12 more`."""
+    shown = ", ".join(map(str, lines[:SHOWN_ROWS]))
+    more = f" and {len(lines) - SHOWN_ROWS} more" if len(lines) > SHOWN_ROWS else ""
+    return f"line{'s' if len(lines) > 1 else ''} {shown}{more}"
 
 
 def _last_line(message: str) -> str:

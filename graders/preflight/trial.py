@@ -84,24 +84,27 @@ def preflight(
     *,
     reference: Variable | None = None,
     bounds: Bounds | None = None,
+    lines: Sequence[int] | None = None,
 ) -> Report:
     """Tries the grader on some of the rows.
 
     `reference` is where a row holds its right answer; without it the grader's own templates tell, if they do.
+    `lines` are those of the rows in their file; without them rows count from 1.
     """
     started = monotonic()
     bounds = _affordable(spec, bounds or Bounds())
     references = [reference_at(reference, row) if reference else reference_of(spec, row) for row in rows]
+    called = range(1, len(rows) + 1) if lines is None else lines
     plan = list(_plan(rows, references, bounds))
     trials: list[Trial] = []
     for row, probe in plan:
         if monotonic() - started > bounds.seconds or _is_out_of_order(trials):
             break
-        trials.append(_try(grader, row, rows[row], probe, references[row]))
+        trials.append(_try(grader, row, called[row], rows[row], probe, references[row]))
     tried = list(dict.fromkeys(row for row, _ in plan))
     deadline = started + 2 * bounds.seconds
     beside = {row: found for row in tried if (found := tests_beside(grader, rows[row], deadline))}
-    findings = findings_of(spec, rows, references, trials, beside)
+    findings = findings_of(spec, rows, references, trials, called, beside)
     hopeless = trials[0].failure if _is_worth_a_second_look(trials, len(plan)) else None
     if hopeless and not _fails_on_what_they_hold(grader, [rows[row] for row in tried], deadline):
         hopeless = None
@@ -184,11 +187,12 @@ def _is_same(probe: Probe, reference: Reference) -> bool:
 
 
 def _try(
-    grader: Grader, row: int, item: Mapping[str, Any], probe: Probe, reference: Reference | None
+    grader: Grader, row: int, line: int, item: Mapping[str, Any], probe: Probe, reference: Reference | None
 ) -> Trial:
     grade = grade_safely(grader, Sample(output_text=probe.text), item)
     return Trial(
         row=row,
+        line=line,
         probe=probe.name,
         text=probe.text,
         is_reference=probe.name == REFERENCE and reference is not None,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 CONFIG = "config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 TEMPLATE = "chat_template.jinja"
+MORE_TEMPLATES = "additional_chat_templates"
+"""The folder of templates by name, beside the default one in `TEMPLATE`."""
+DEFAULT = "default"
+"""The name of the template that is used where no other is asked for."""
 OLD_TEMPLATE = "chat_template.json"
 """Where processors of multimodal models keep a template; tokenizers do not look there."""
 ADAPTER = "adapter_config.json"
@@ -20,6 +24,8 @@ NO_OBJECTS = frozenset(("modules.json",))
 
 MAX_JSON_BYTES = 256 * 2**20
 """The largest published tokenizer.json have 35 MB."""
+MAX_NAMES = 10
+"""Names of templates that a message tells. Chosen, not measured."""
 MAX_TEMPLATE_BYTES = 2**20
 """The longest published templates have 20 kB."""
 
@@ -81,20 +87,40 @@ def _code_named(content: Mapping[str, Any]) -> str | None:
 
 
 def template_fault(folder: Path, tokenizer_config: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Returns file and fault if the tokenizer has no chat template that could be rendered."""
-    path = folder / TEMPLATE
-    if path.is_file():
-        return (TEMPLATE, fault) if (fault := _file_fault(path)) else None
+    """Returns file and fault if the tokenizer has no chat template that could be rendered.
+
+    A tokenizer may have several by name: `tool_use` for conversations with tools, `default` for the others.
+    Those in files hide those of the tokenizer's config.
+    """
+    files = {DEFAULT if path.name == TEMPLATE else path.stem: path for path in _template_files(folder)}
+    for path in files.values():
+        if fault := _file_fault(path):
+            return str(path.relative_to(folder)), fault
+    if files:
+        return None if DEFAULT in files else (MORE_TEMPLATES, _no_default(files))
     found = tokenizer_config.get("chat_template")
-    if isinstance(found, list):  # several, by name
-        found = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}.get(
-            "default"
-        )
-    if isinstance(found, str) and found.strip():
-        return None
+    if isinstance(found, list):
+        found = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
+    named = found if isinstance(found, dict) else {DEFAULT: found}
+    usable = [str(name) for name, text in named.items() if isinstance(text, str) and text.strip()]
+    if usable:
+        return None if DEFAULT in usable else (TOKENIZER_CONFIG, _no_default(usable))
     if (folder / OLD_TEMPLATE).is_file():
         return OLD_TEMPLATE, f"is no place where tokenizers look for a template: {GIVE_ONE}"
     return TOKENIZER_CONFIG, f"has no chat template: {GIVE_ONE}"
+
+
+def _template_files(folder: Path) -> list[Path]:
+    files = [*sorted((folder / MORE_TEMPLATES).glob("*.jinja")), folder / TEMPLATE]
+    return [path for path in files if path.is_file()]
+
+
+def _no_default(names: Iterable[str]) -> str:
+    told = ", ".join(sorted(names)[:MAX_NAMES])
+    return (
+        f"has chat templates by name ({told}) and none named {DEFAULT}, which conversations without tools"
+        f" take: {GIVE_ONE}"
+    )
 
 
 def _file_fault(path: Path) -> str | None:

@@ -41,8 +41,20 @@ class Span(NamedTuple):
     name: str
 
 
+class StoredTensor(NamedTuple):
+    """Says how a tensor is stored: its type, by the format's name, and its bytes."""
+
+    dtype: str
+    n_bytes: int
+
+
 def tensor_names(path: Path) -> frozenset[str]:
     """Returns the names of a file's tensors. Raises `WeightsInvalid` if its header lies, or `OSError`."""
+    return frozenset(stored_tensors(path))
+
+
+def stored_tensors(path: Path) -> dict[str, StoredTensor]:
+    """Returns how each tensor of a file is stored. Raises as `tensor_names` does."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(LENGTH_BYTES), "little")
@@ -55,7 +67,7 @@ def tensor_names(path: Path) -> frozenset[str]:
         entries = _entries(file.read(length))
     spans = sorted(_span(name, entry, left - length) for name, entry in entries.items())
     _check_without_gaps(spans, left - length)
-    return frozenset(entries)
+    return {span.name: StoredTensor(entries[span.name]["dtype"], span.end - span.begin) for span in spans}
 
 
 def _entries(header: bytes) -> dict[str, Any]:
@@ -145,6 +157,24 @@ def _check_without_gaps(spans: list[Span], data_bytes: int) -> None:
         reached, last = span.end, span.name
     if reached < data_bytes:
         raise WeightsInvalid(f"the file goes on for {data_bytes - reached:,} bytes after its last tensor")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Returns the files of a model folder that hold its weights, as transformers finds them.
+
+    Other copies of the weights may lie beside them. Raises `OSError`, or `ValueError` for an index that is
+    no JSON.
+    """
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    named = config.get("transformers_weights")
+    for name in (named, f"model{WEIGHTS}", f"model{INDEX}"):
+        if name is None or not (folder / name).is_file():
+            continue
+        if not name.endswith(INDEX):
+            return [folder / name]
+        places = json.loads((folder / name).read_text("utf-8"))["weight_map"]
+        return [folder / place for place in sorted(set(places.values()))]
+    return []
 
 
 def index_faults(folder: Path, index: Any, tensors: Mapping[str, frozenset[str]]) -> Iterator[str]:

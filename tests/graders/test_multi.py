@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from graders import Failure, FailureKind, Grade, Sample, build_grader, parse_grader
+from graders import Failure, FailureKind, Grade, Sample, build_grader, dump_grader, parse_grader
 from graders.formula import Formula
 from graders.intervals import Interval
 from graders.multi import Multi
@@ -157,3 +157,50 @@ def test_a_failed_part_may_be_worth_less_than_0_by_itself():
 def test_without_a_range_a_failed_part_stays_0():
     grade = of_fixed("0 - a", a=failed(FailureKind.SAMPLE_PARSE)).grade(Sample(""), {})
     assert (grade.value, grade.reward) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("formula", "kind"),
+    [
+        pytest.param("a", FailureKind.SAMPLE_PARSE, id="does-not-parse"),
+        pytest.param("a", FailureKind.PYTHON_RUNTIME, id="code-raises"),
+        pytest.param("a", FailureKind.MODEL_PARSE, id="judge-not-read"),
+        pytest.param("a", FailureKind.INVALID_VARIABLE, id="no-such-field"),
+        pytest.param("b / 0", None, id="formula"),
+    ],
+)
+def test_invalid_grade_is_the_grade_where_there_is_no_valid_value(formula, kind):
+    answers = {"a": failed(kind) if kind else Grade(1.0), "b": Grade(0.5)}
+    graders = {key: Fixed(answer) for key, answer in answers.items()}
+    parsed = Formula.parse(formula, frozenset(answers))
+    grade = Multi("multi", graders, parsed, {"a": Interval(-9, 1)}, invalid_grade=-0.25).grade(Sample(""), {})
+    assert (grade.value, grade.reward, grade.failure) == (-0.25, -0.25, None)
+    assert grade.reason.startswith("invalid_grade, because ")
+    assert {failure.kind for failure in grade.part_failures.values()} == {kind or FailureKind.FORMULA_PARSE}
+
+
+@pytest.mark.parametrize(
+    "kind", [FailureKind.MODEL_SERVER, FailureKind.ENDPOINT_SERVER, FailureKind.PYTHON_SERVER]
+)
+def test_an_outage_is_no_invalid_grade(kind):
+    graders = {"a": Fixed(failed(FailureKind.SAMPLE_PARSE)), "b": Fixed(failed(kind))}
+    formula = Formula.parse("a + b", frozenset(graders))
+    grade = Multi("multi", graders, formula, invalid_grade=0.0).grade(Sample(""), {})
+    assert grade.value is None
+    assert grade.failure.kind is kind
+
+
+def test_invalid_grade_is_read_given_back_and_counts_in_the_range():
+    raw = {
+        "type": "multi",
+        "name": "m",
+        "graders": {"a": {**check("sample.output_json.x", "1"), "name": "a"}},
+        "calculate_output": "a",
+        "invalid_grade": -1,
+    }
+    spec = parse_grader(raw)
+    assert dump_grader(spec) == raw
+    assert spec.reward_range == Interval(-1, 1)
+    grader = build_grader(spec)
+    assert grader.grade(Sample('{"x": "1"}'), {}).value == 1.0
+    assert grader.grade(Sample("no json"), {}).value == -1.0

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graders.strict_json import StrictJsonError, loads
+from graders.strict_json import NotANumber, StrictJsonError, loads, path_of_no_number
 from tests.properties import examples
 
 
@@ -117,3 +117,21 @@ def test_any_text_is_read_or_refused_and_what_is_read_can_be_stored(text):
         return
     stored = json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     assert b"\\u0000" not in stored.replace(b"\\\\", b"")
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ('{"a": {"b": [1, -Infinity]}}', "a.b[1]"),
+        ('[{"a": 1e400}]', "[0].a"),
+        ('{"a": 1, "b": NaN, "c": NaN}', "b"),
+        ("NaN", None),
+        ('{"a": NaN, "b": }', None),
+        ('{"\\ud800": NaN}', None),
+        ('{"' + "x" * 501 + '": NaN}', None),
+    ],
+)
+def test_what_is_no_number_is_found_in_its_document(text: str, path: str | None) -> None:
+    with pytest.raises(NotANumber):
+        loads(text)
+    assert path_of_no_number(text) == path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from contextlib import suppress
@@ -153,3 +154,42 @@ def test_any_schema_is_taken_or_refused(schema: dict[str, Any], strict: bool) ->
 def test_checking_needs_no_torch() -> None:
     code = "import sys, methods.response_format; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+BARE = [
+    {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]},
+    {"properties": {"a": {"type": "string"}}},
+    {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Answer", "type": "object"},
+    {"type": ["object", "null"], "properties": {}},
+    {"anyOf": [{"type": "string"}, {"type": "number"}]},
+    {"type": "array", "items": {"type": "integer"}},
+    {"enum": ["yes", "no"]},
+]
+
+
+@pytest.mark.parametrize("schema", BARE)
+@pytest.mark.parametrize("is_in_block", [False, True])
+def test_a_bare_schema_is_shown_in_the_wrapper_that_it_needs(schema, is_in_block):
+    """What is shown can be sent as it stands."""
+    raw = {"type": "json_schema", "json_schema": schema} if is_in_block else schema
+    with pytest.raises(ResponseFormatInvalid) as refused:
+        checked(raw)
+    shown = refused.value.message
+    wrapper = json.loads(shown[shown.index("{") : shown.rindex("}") + 1])
+    assert wrapper == {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    assert checked(wrapper) == wrapper
+    assert refused.value.param == ("json_schema.name" if is_in_block else "type")
+
+
+def test_a_long_bare_schema_is_not_repeated():
+    schema = {"type": "object", "properties": {f"field_{i}": {"type": "string"} for i in range(100)}}
+    with pytest.raises(ResponseFormatInvalid, match=r'"schema": \{"\.\.\.": "\.\.\."\}\}\}\.$') as refused:
+        checked(schema)
+    assert len(refused.value.message) < 400
+
+
+@pytest.mark.parametrize("raw", [{}, {"type": "xml"}, {"json_schema": {"name": "a"}}, 7, None])
+def test_what_is_no_schema_gets_no_wrapper(raw):
+    with pytest.raises(ResponseFormatInvalid) as refused:
+        checked(raw)
+    assert "A schema itself" not in refused.value.message

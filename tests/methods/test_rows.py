@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from methods.rows import DatasetInvalid, missing_variables, read_rows, text_of
+from methods.messages import text_of
+from methods.rows import DatasetInvalid, missing_variables, read_rows
 
+CALL = {"id": "1", "function": {"name": "f"}}
 GOOD = {"messages": [{"role": "user", "content": "Hi"}], "answer": "x"}
 
 
@@ -42,7 +44,7 @@ def test_blank_lines_crlf_and_a_byte_order_mark_are_accepted_and_counted(tmp_pat
             {
                 "messages": [
                     {"role": "user", "content": "a"},
-                    {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+                    {"role": "assistant", "content": None, "tool_calls": [CALL]},
                     {"role": "tool", "content": "4", "tool_call_id": "1"},
                     {"role": "user", "content": "b"},
                 ],

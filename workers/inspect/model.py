@@ -1,4 +1,4 @@
-"""Whether transformers knows a model folder's config and tokenizer, and what its chat template renders.
+"""Whether transformers knows a model folder's config and tokenizer, and what its chat template can show.
 
 A template is a program. Whoever asks sets limits of time and memory for it, since it may never end.
 """
@@ -8,26 +8,43 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from methods.model_files.configs import TEMPLATE, TOKENIZER_CONFIG
+from workers.training.rendering.ends import template_end_ids
+from workers.training.rendering.gaps import cannot_show
+from workers.training.rendering.template import template_of
+from workers.training.rendering.vocabulary import vocabulary_of
 
 FROM_HERE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 ASKED = "Say the word cherry."
 USER = {"role": "user", "content": ASKED}
 MAX_RENDERED = 2**20
 """Characters that a template may make of one short question; the longest published ones add 10,000."""
-ALSO_TRIED: tuple[dict[str, Any], ...] = (
-    {"conversation": [{"role": "system", "content": "Be brief."}, USER]},
-    {"conversation": [USER, {"role": "assistant", "content": "cherry"}]},
-    {"conversation": [USER], "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]},
-)
-"""Conversations that a template may refuse, but must come to an end with."""
 
 
 def inspect(folder: str) -> dict[str, Any]:
-    """Returns `fault`: the file that cannot be used and why, or None."""
-    return {"fault": _config_fault(folder) or _tokenizer_fault(folder)}
+    """Returns `fault`, the file that cannot be used and why, or None; `cannot_show`: its templates' gaps."""
+    if fault := _config_fault(folder):
+        return _refused(fault)
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, **FROM_HERE)
+    except MemoryError:
+        raise
+    except Exception as problem:
+        return _refused(f"the tokenizer (tokenizer.json) cannot be loaded: {_said(problem)}")
+    if not tokenizer.chat_template:
+        return _refused("the tokenizer has no chat template")
+    if fault := _template_fault(tokenizer):
+        place = TEMPLATE if Path(folder, TEMPLATE).is_file() else TOKENIZER_CONFIG
+        return _refused(f"the chat template ({place}) {fault}")
+    if fault := _vocabulary_fault(tokenizer, folder):
+        return _refused(fault)
+    return {"fault": None, "cannot_show": cannot_show(tokenizer)}
+
+
+def _refused(fault: str) -> dict[str, Any]:
+    return {"fault": fault, "cannot_show": []}
 
 
 def _config_fault(folder: str) -> str | None:
@@ -40,47 +57,44 @@ def _config_fault(folder: str) -> str | None:
     return None
 
 
-def _tokenizer_fault(folder: str) -> str | None:
-    try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, **FROM_HERE)
-    except MemoryError:
-        raise
-    except Exception as problem:
-        return f"the tokenizer (tokenizer.json) cannot be loaded: {_said(problem)}"
-    if not tokenizer.chat_template:
-        return "the tokenizer has no chat template"
-    fault = _template_fault(tokenizer)
-    place = TEMPLATE if Path(folder, TEMPLATE).is_file() else TOKENIZER_CONFIG
-    return fault and f"the chat template ({place}) {fault}"
-
-
 def _template_fault(tokenizer: Any) -> str | None:
     try:
-        rendered = tokenizer.apply_chat_template([USER], tokenize=False, add_generation_prompt=True)
+        template = template_of(tokenizer, None)
+        rendered = template.render(template.trial(USER), is_open=True)
     except MemoryError:
         raise
     except Exception as problem:  # a template is a program of its own and may fail in any way
         return f"does not render a user's message: {_said(problem)}"
-    for conversation in ALSO_TRIED:
-        _rendered_or_refused(tokenizer, **conversation)
-    return _text_fault(rendered)
-
-
-def _rendered_or_refused(tokenizer: Any, **conversation: Any) -> None:
-    try:
-        tokenizer.apply_chat_template(**conversation, tokenize=False)
-    except MemoryError:
-        raise
-    except Exception:  # it says no to this conversation
-        return
-
-
-def _text_fault(rendered: str) -> str | None:
     if len(rendered) > MAX_RENDERED:
         return f"makes {len(rendered):,} characters of a short question"
     if ASKED not in rendered:
         return "renders a user's message without its text"
     return None
+
+
+def _vocabulary_fault(tokenizer: Any, folder: str) -> str | None:
+    """Says so if a conversation of a question and an answer takes a token that the model does not know."""
+    vocabulary = vocabulary_of(AutoConfig.from_pretrained(folder, **FROM_HERE))
+    template = template_of(tokenizer, None)
+    tokens = template.tokens(template.render(template.trial(USER), is_open=True))
+    used = {*tokens, tokenizer.eos_token_id, *template_end_ids(tokenizer), *_configured_ends(folder)}
+    beyond = sorted(token for token in used - {None} if vocabulary is not None and token >= vocabulary)
+    if not beyond:
+        return None
+    name = tokenizer.convert_ids_to_tokens(beyond[0]) if beyond[0] < len(tokenizer) else "?"
+    return (
+        f"the tokenizer is of another model: its conversations take the token {name!r} ({beyond[0]}), and the"
+        f" model has embedding rows for {vocabulary:,} tokens"
+    )
+
+
+def _configured_ends(folder: str) -> set[int]:
+    """Returns the ids that the generation config ends texts with; none without one."""
+    try:
+        ends = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
+    except Exception:  # it may be missing, and says nothing about the tokenizer then
+        return set()
+    return set(ends if isinstance(ends, list) else [ends])
 
 
 def _said(problem: Exception) -> str:

@@ -16,6 +16,8 @@ DRIFT = 2.0
 """KL to the base, in nats per token, from which on a policy counts as collapsed. In a trial of 94 runs it was
 passed by 50 of the 51 that had collapsed and by none of the 27 sound ones.
 """
+ROUNDED = 0.5
+"""What rounding loses, relative to what was trained, from which on that is told. Chosen, not measured."""
 MOST = 0.5
 """Share of completions that a fault has to hold for to be named as the reason. Chosen, not measured."""
 ALL_BUT_A_FEW = 0.9
@@ -75,6 +77,24 @@ def drift_warning(step: int, kl: float, config: TrainConfig) -> str | None:
     return (
         f"The delivered model (step {step}) has moved {kl:.2g} nats per token from the base, which models"
         f" that still write sensibly seldom do: read its answers before you use it. {_slower(config)}"
+    )
+
+
+def rounding_warning(step: int, error: float | None, *, has_adapter: bool) -> str | None:
+    """Returns a warning for a delivered model whose dtype lost much of what was trained; None for any other.
+
+    `error` is what rounding lost, relative to what was trained.
+    """
+    if error is None or error <= ROUNDED:
+        return None
+    instead = (
+        "`adapter/` holds the change in fp32: load it with the base to use what was trained."
+        if has_adapter
+        else "Store the base in float32 and train that, if the change is to be kept whole."
+    )
+    return (
+        f"The delivered model (step {step}) has the base's dtype, and rounding to it moved the weights by"
+        f" {error:.0%} of what training had. It was measured as it is delivered. {instead}"
     )
 
 

@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -47,13 +47,15 @@ from workers.jobs.job_data import (
     rows_of,
 )
 from workers.jobs.model_validation import (
+    check_canary,
     check_response_format,
-    doubts_about_tools,
-    load_tokenizer,
     model_folder,
     model_shape,
-    prompt_lengths,
+    render_prompts,
 )
+
+if TYPE_CHECKING:
+    from workers.training.row_faults import RowDoubt
 
 T = TypeVar("T")
 
@@ -147,7 +149,7 @@ class Checks:
         self._enter("reading")
         self.train_rows = self._attempt(lambda: self._rows(self.parts.training))
         self.valid_rows = self._attempt(lambda: self._rows(self.parts.validation, max_rows=MAX_VALID_ROWS))
-        self._attempt(lambda: canary_rows(self.parts.canary, self._scratch, **operators_limits()))
+        self._attempt(self._check_canary)
         found = self._reinforcement() if self.kind == "reinforcement" else self._tuning()
         self.doubts += self._file_doubts()
         if found is not None:
@@ -155,6 +157,13 @@ class Checks:
         self._enter("grading")
         self.doubts += self._grader_doubts()
         return None if self._is_faulty else found
+
+    def _check_canary(self) -> None:
+        data_file, folder, shape = self.parts.canary, self.folder, self.shape
+        rows = canary_rows(data_file, self._scratch, **operators_limits())
+        if data_file is not None and rows is not None and folder is not None and shape is not None:
+            self._enter("rendering")
+            check_canary(folder, shape.context, data_file, rows)
 
     def _attempt(self, step: Callable[[], T]) -> T | None:
         try:
@@ -185,11 +194,17 @@ class Checks:
             return None
         training, validation = (self.parts.training, rows), (self.parts.validation, valid)
         resolved = self._attempt(
-            lambda: tuning_validation.resolve(
-                self.asked, str(folder), shape, load_tokenizer(folder), training, validation
-            )
+            lambda: tuning_validation.resolve(self.asked, folder, shape, training, validation)
         )
-        return Checked(*resolved, self.doubts) if resolved else None
+        if resolved is None:
+            return None
+        for data_file, doubt in resolved.doubts:
+            self._note_left_out(data_file, doubt)
+        return Checked(resolved.config, resolved.n_examples, self.doubts)
+
+    def _note_left_out(self, data_file: DataFile, doubt: RowDoubt) -> None:
+        """Notes what the model's template leaves out of some rows of a file."""
+        self.doubts.append(Doubt("left_out_by_template", doubt.message, data_file.param, doubt.lines))
 
     def _reinforcement(self) -> Checked | None:
         block = self.asked.method["reinforcement"]
@@ -218,9 +233,11 @@ class Checks:
             self._attempt(lambda: check_grader(*gold, data_file, rows, GOLD_GRADER))
         if folder is not None and shape is not None:
             self._enter("rendering")
-            lengths = self._attempt(lambda: prompt_lengths(folder, shape.context, data_file, rows))
-            if lengths is not None:
-                self.prompt_lengths[data_file.param] = lengths
+            rendered = self._attempt(lambda: render_prompts(folder, shape.context, data_file, rows))
+            if rendered is not None:
+                self.prompt_lengths[data_file.param] = [len(prompt.tokens) for prompt in rendered.prompts]
+                for doubt in rendered.doubts:
+                    self._note_left_out(data_file, doubt)
 
     def facts(self) -> Facts | None:
         """Returns what the rules of "auto" read; None while a part of it is not known."""
@@ -257,14 +274,9 @@ class Checks:
         return found
 
     def _file_doubts(self) -> Iterator[Doubt]:
-        """Signs that the two files were swapped or overlap, and tools that the model would never see."""
-        train_rows, valid_rows = self.train_rows, self.valid_rows
-        if train_rows is None or valid_rows is None:
-            return
-        yield from doubts_about_files(train_rows, valid_rows)
-        if self.folder is not None:
-            for message in doubts_about_tools(self.folder, train_rows, self.kind):
-                yield Doubt("tools_unseen", message, TRAINING)
+        """Signs that the two files were swapped or overlap."""
+        if self.train_rows is not None and self.valid_rows is not None:
+            yield from doubts_about_files(self.train_rows, self.valid_rows)
 
     def _rate_doubts(self, config: TrainConfig | TuneConfig) -> Iterator[Doubt]:
         """Says so if the learning rate is far from the one that "auto" takes."""
@@ -274,7 +286,7 @@ class Checks:
         if abs(math.log(times)) < math.log(FAR_RATE) - ROUNDING:
             return
         is_high = times > 1
-        how = f"{times:,.3g} times" if is_high else f"a {1 / times:,.3g}th of"
+        how = f"{_in_words(times)} times" if is_high else f"a {_in_words(1 / times)}th of"
         outcome = "is likely to destroy the model" if is_high else "may learn next to nothing"
         yield Doubt(
             "learning_rate_far",
@@ -290,8 +302,13 @@ class Checks:
             return
         self.trial = self._attempt(lambda: try_grader(spec, grader, rows))
         for finding in self.trial.warnings[:MAX_DOUBTS] if self.trial else ():
-            lines = tuple(rows[row].line for row in finding.rows)
-            yield Doubt(f"grader_{finding.code}", f"The grader: {finding.message}", TRAINING, lines)
+            message = f"The grader: {finding.message}"
+            yield Doubt(f"grader_{finding.code}", message, TRAINING, finding.lines)
+
+
+def _in_words(times: float) -> str:
+    """Returns 12.5, or 1,000."""
+    return f"{times:,.0f}" if times >= 100 else f"{times:.3g}"
 
 
 def split_rows(config: TrainConfig, train: list[Row], valid: list[Row]) -> tuple[list[Row], list[Row]]:

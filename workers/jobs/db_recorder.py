@@ -6,8 +6,10 @@ resume overwrites its rows and adds no second event. `LeaseLost` ends the run: n
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -46,7 +48,7 @@ class DatabaseRecorder:
     def __init__(self, claim: Claim, storage: Storage) -> None:
         self._claim = claim
         self._storage = storage
-        self._notes = 0
+        self._remarks: deque[str] = deque()
         self._estimate: FinishEstimate | None = None
         self._is_pause_asked = False
 
@@ -79,8 +81,14 @@ class DatabaseRecorder:
             message, data = _told(job, step, row["values"])
             events.append(db, job.id, f"step-{step}", message, data=data)
 
+    def remark(self, message: str) -> None:
+        """Keep a warning, from any thread, until the run tells of rollouts: only that thread writes."""
+        self._remarks.append(message)
+
     def rollouts(self, split: Split, step: int, epoch: int, groups: Sequence[Group]) -> None:
-        """Store every graded completion of a step."""
+        """Store every graded completion of a step, and tell what was remarked meanwhile."""
+        while self._remarks:
+            self.note("warn", self._remarks.popleft())
         rows = list(rollout_rows(self._claim, split, step, epoch, groups))
         key = [column.name for column in Rollout.__table__.primary_key]
         upsert = insert(Rollout)
@@ -176,11 +184,13 @@ class DatabaseRecorder:
             events.append(db, job.id, key, clean(action.message), level="warn", data=data, is_metrics=False)
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:
-        """Tell the person who follows the run."""
-        self._notes += 1
+        """Tell the person who follows the run; once, however often a step or the end of a rung is repeated.
+
+        Its first sentence says what it is, and of which step; later ones may name seconds, which differ.
+        """
+        key = f"note-{hashlib.sha256(message.split('. ')[0].encode()).hexdigest()[:32]}"
         with unit_of_work() as db:
             job = status.update_held(db, self._claim)
-            key = f"note-{job.last_step}-{self._claim.attempt}-{self._notes}"
             events.append(db, job.id, key, clean(message), level=level)
 
     def _seconds_left(

@@ -24,6 +24,7 @@ from app.ids import random_id
 from app.jobs import results, runs, status
 from app.jobs.models import TERMINAL, Job
 from app.jobs.status import Claim
+from app.models import service as models
 from app.models.models import Model
 from app.models.naming import tuned_model_name
 from app.settings import get_settings
@@ -31,7 +32,7 @@ from app.storable import clean, storable
 from app.storage import get_storage, written_folders
 from methods.metrics import ARM_IS_CONTROL
 from methods.train_config import TrainConfig
-from workers.jobs.advice import Step, advice, drift_warning
+from workers.jobs.advice import Step, advice, drift_warning, rounding_warning
 from workers.jobs.db_recorder import state_prefix
 from workers.training.result import RunResult
 
@@ -153,6 +154,7 @@ def deliver(claim: Claim, step: int, *, trained_tokens: int | None, result: RunR
         chosen = select(Checkpoint).where(Checkpoint.job_id == job.id, Checkpoint.step == step)
         checkpoint = db.scalars(chosen).one()
         name = tuned_model_name(db, job)
+        base = models.find(db, job.project_id, job.model)
         model = Model(
             id=random_id("model_"),
             name=name,
@@ -161,12 +163,15 @@ def deliver(claim: Claim, step: int, *, trained_tokens: int | None, result: RunR
             folder=None,
             storage_key=checkpoint.storage_key,
             job_id=job.id,
+            cannot_show=base.cannot_show if base else None,
         )
         db.add(model)
         file = files.create(db, job.project_id, stored, filename=RESULTS_NAME, purpose="fine-tune-results")
         verdict = _verdict(db, job, result) if result else None
         if (warning := _warning(db, job, checkpoint)) is not None:
             events.append(db, job.id, "no-better-than-base", warning, level="warn")
+        if (warning := _rounding(job, checkpoint)) is not None:
+            events.append(db, job.id, "rounding", warning, level="warn")
         runs.finish_succeeded(
             db,
             claim,
@@ -215,3 +220,10 @@ def _warning(db: Session, job: Job, delivered: Checkpoint) -> str | None:
     steps = db.scalars(select(JobMetrics).where(JobMetrics.job_id == job.id).order_by(JobMetrics.step))
     history = [Step(row.step, row.values) for row in steps if ARM_IS_CONTROL not in row.values]
     return advice(history, config)
+
+
+def _rounding(job: Job, delivered: Checkpoint) -> str | None:
+    """What its owner should know of the dtype that the delivered weights have."""
+    has_adapter = (job.config or {}).get("adapter", "lora") == "lora"
+    error = (delivered.trust or {}).get("rounding_error")
+    return rounding_warning(delivered.step, error, has_adapter=has_adapter)

@@ -119,7 +119,8 @@ def _check_somebody_answers(grader: Grader, row: Row, param: str) -> None:
 def try_grader(spec: GraderSpec, grader: Grader, rows: Sequence[Row]) -> Report:
     """Tries the grader on a few of the training rows. Raises `JobInvalid` if it could grade nothing at
     all."""
-    report = preflight(spec, grader, [row.item for row in rows], bounds=Bounds(seconds=CHECK_SECONDS))
+    items, lines = [row.item for row in rows], [row.line for row in rows]
+    report = preflight(spec, grader, items, bounds=Bounds(seconds=CHECK_SECONDS), lines=lines)
     if report.hopeless:
         message = (
             f"The grader fails on every answer: {len(report.trials)} of {len(report.trials)} that were tried,"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.files.integrity import StoredFileDamaged
 from app.models.models import Model
@@ -14,6 +14,9 @@ from methods.response_format import grammar_of
 from methods.rows import Row
 from workers.base_models import local_folder
 from workers.jobs.job_data import DataFile, JobInvalid, ModelShape
+
+if TYPE_CHECKING:
+    from workers.training.prompts import RenderedPrompts
 
 
 def model_folder(name: str, model: Model | None, scratch: Path) -> Path:
@@ -85,28 +88,40 @@ def check_response_format(response_format: dict[str, Any] | None, folder: Path) 
         raise JobInvalid(problem.code, str(problem), param) from None
 
 
-def prompt_lengths(folder: Path, context: int, data_file: DataFile, rows: Sequence[Row]) -> list[int]:
-    """Returns the tokens of each row's prompt, as the training will see them. Raises `JobInvalid`."""
-    tokenizer = load_tokenizer(folder)
-    from workers.training.base.errors import PromptInvalid
-    from workers.training.prompts import make_prompts
+def embedding_rows(folder: Path) -> int | None:
+    """Returns how many tokens the model has embedding rows for; None where its config does not say."""
+    from transformers import AutoConfig
+
+    from workers.training.rendering.vocabulary import vocabulary_of
 
     try:
-        prompts = make_prompts(rows, tokenizer, context, data_file.param.removesuffix("_file"))
+        return vocabulary_of(
+            AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        )
+    except Exception:  # `model_shape` and the trial of the model tell what is wrong with a config
+        return None
+
+
+def check_canary(folder: Path, context: int, data_file: DataFile, rows: Sequence[Row]) -> None:
+    """Raises `JobInvalid` for texts of a canary file that the model cannot read."""
+    tokenizer = load_tokenizer(folder)
+    from workers.training.base.errors import PromptInvalid
+    from workers.training.measures.canary import cut_texts
+
+    try:
+        cut_texts(rows, tokenizer, context, embedding_rows(folder))
     except PromptInvalid as problem:
         raise data_file.invalid(f"does not fit the model. {problem}") from None
-    return [len(prompt.tokens) for prompt in prompts]
 
 
-def doubts_about_tools(folder: Path, rows: Sequence[Row], method: str) -> Iterator[str]:
-    """Says so if the model would never see the tools that rows offer it."""
+def render_prompts(folder: Path, context: int, data_file: DataFile, rows: Sequence[Row]) -> RenderedPrompts:
+    """Returns each row's prompt, as the training will see them, and what is doubtful. Raises `JobInvalid`."""
     tokenizer = load_tokenizer(folder)
-    from workers.training.prompts import hides_tools
-    from workers.tuning.examples import offered_tools
+    from workers.training import prompts
+    from workers.training.base.errors import PromptInvalid
 
-    offered = offered_tools(rows, method)
-    if hides_tools(offered, tokenizer):
-        yield (
-            f"{len(offered):,} of {len(rows):,} training rows offer tools, but the model's chat template"
-            " shows nothing of them: the model cannot learn to call them. Use one whose template knows tools."
-        )
+    name = data_file.param.removesuffix("_file")
+    try:
+        return prompts.render_prompts(rows, tokenizer, context, name, embedding_rows(folder))
+    except PromptInvalid as problem:
+        raise data_file.invalid(f"does not fit the model. {problem}") from None

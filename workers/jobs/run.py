@@ -200,7 +200,9 @@ def _train_and_deliver(claim: Claim, folder: Path, should_stop: StopRequested, d
         work = _tell_others(world, lambda: _prepare(claim, folder))
         recorder = DatabaseRecorder(claim, get_storage())
         with shown_elsewhere(recorder, claim) as telling:
-            result = _train(work, telling, folder, world, should_stop, recorder.is_pause_asked)
+            result = _train(
+                work, telling, folder, world, should_stop, recorder.is_pause_asked, recorder.remark
+            )
     except RunFailed as failure:  # the same run again would fail again
         log.warning("run_failed", code=failure.code)
         end = delivery.fail if isinstance(failure, (FlatReward, GradingFailed)) else delivery.give_up
@@ -237,8 +239,9 @@ def _train(
     world: World,
     should_stop: Callable[[], bool] = _never,
     should_pause: Callable[[], bool] = _never,
+    remark: Callable[[str], None] = lambda _: None,
 ) -> RunResult:
-    """An assistant is not asked: the main process says when to end."""
+    """An assistant is not asked, and tells nothing: the main process says when to end."""
     rows = (work.train_rows, work.valid_rows)
     if isinstance(work.config, TuneConfig):
         from workers.tuning.run import tune  # TRL takes seconds to import
@@ -246,7 +249,7 @@ def _train(
         return tune(work.config, *rows, recorder, folder, should_stop, should_pause, work.canary_rows)
     assert work.grader is not None
     graders = (work.grader, work.gold, work.project_id)
-    grader, gold = build_graders(*graders)
+    grader, gold = build_graders(*graders, remark)
     return train(
         work.config,
         *rows,

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
 
@@ -29,6 +30,7 @@ from graders.spec import GraderSpec
 from methods.train_config import TrainConfig
 from workers.jobs.attempt import Exit
 from workers.jobs.faults import exit_code_of
+from workers.jobs.judge_remarks import with_remarks
 from workers.training.arms.beside import Seats
 from workers.training.arms.child import train_for
 from workers.training.base.errors import DeviceMissing
@@ -38,9 +40,11 @@ LAST_STEPS_SECONDS = 20.0
 """How long a process whose training is over may take to end by itself."""
 
 
-def build_graders(spec: GraderSpec, gold: GraderSpec | None, project_id: str) -> tuple[Grader, Grader | None]:
-    """The grader and the gold grader of a job, with what the service lets them ask."""
-    services = grader_services(project_id)
+def build_graders(
+    spec: GraderSpec, gold: GraderSpec | None, project_id: str, remark: Callable[[str], None]
+) -> tuple[Grader, Grader | None]:
+    """The grader and the gold grader of a job, with what the service lets them ask; `remark` hears of it."""
+    services = with_remarks(grader_services(project_id), remark)
     return build_grader(spec, services), build_grader(gold, services) if gold is not None else None
 
 

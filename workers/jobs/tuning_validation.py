@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from methods.hyperparameters import Facts
 from methods.resolve import resolve_tuning
@@ -11,49 +12,77 @@ from methods.rows import Row
 from methods.tune_config import TuneConfig
 from methods.tuning_rows import too_few
 from workers.jobs.job_data import TRAINING, Asked, DataFile, JobInvalid, ModelShape
+from workers.jobs.model_validation import embedding_rows, load_tokenizer
+
+if TYPE_CHECKING:
+    from workers.training.row_faults import RowDoubt
 
 DEVICES = {"gpus": "cuda", "processes": "cpu"}
 Data = tuple[DataFile | None, Sequence[Row]]
 
 
 class Resolved(NamedTuple):
+    """Holds the run that a job means.
+
+    Attributes:
+        doubts: what the model's template makes of rows that is doubtful, with the file it is in.
+    """
+
     config: TuneConfig
     n_examples: int
+    doubts: list[tuple[DataFile, RowDoubt]]
 
 
-def resolve(
-    job: Asked, folder: str, shape: ModelShape, tokenizer: Any, training: Data, validation: Data
-) -> Resolved:
+def resolve(job: Asked, folder: Path, shape: ModelShape, training: Data, validation: Data) -> Resolved:
     """The run that a job means. Raises `JobInvalid` for too few rows, or one that does not fit the model."""
+    tokenizer, vocabulary = load_tokenizer(folder), embedding_rows(folder)
     method = job.method["type"]
     if lacks := too_few(method, len(training[1])):
         assert training[0] is not None, "a job has a training file"
         raise JobInvalid("invalid_n_examples", f"{lacks}: {training[0].shown}.", TRAINING)
-    lengths = [_prompt_lengths(method, tokenizer, shape.context, *data) for data in (training, validation)]
+    both = [
+        _rendered(method, tokenizer, (shape.context, vocabulary), *data) for data in (training, validation)
+    ]
+    lengths = [lengths for lengths, _ in both]
     config = resolve_tuning(
         job.method,
         Facts(shape.hidden_size, shape.context, max(lengths[0] + lengths[1]), n_train=len(lengths[0])),
         model=job.model,
-        model_path=folder,
+        model_path=str(folder),
         seed=job.seed,
         device=DEVICES[next(iter(job.resources))] if job.resources else None,
     )
-    return Resolved(config, len(lengths[0]))
+    doubts = [
+        (data[0], doubt)
+        for data, (_, found) in zip((training, validation), both, strict=True)
+        if data[0] is not None
+        for doubt in found
+    ]
+    return Resolved(config, len(lengths[0]), doubts)
 
 
-def _prompt_lengths(
-    method: str, tokenizer: Any, context: int, data_file: DataFile | None, rows: Sequence[Row]
-) -> list[int]:
-    """Tokens of each example's prompt, as the training will see them."""
+def _rendered(
+    method: str,
+    tokenizer: Any,
+    limits: tuple[int, int | None],
+    data_file: DataFile | None,
+    rows: Sequence[Row],
+) -> tuple[list[int], list[RowDoubt]]:
+    """Returns the tokens of each example's prompt, as the training will see them, and what is doubtful.
+
+    `limits` are the model's context and how many tokens it has embedding rows for.
+    """
     if data_file is None:
-        return []
+        return [], []
     from workers.training.base.errors import PromptInvalid
-    from workers.tuning.examples import make_examples, make_pairs
+    from workers.tuning.examples import render_examples, render_pairs
 
-    name = data_file.param.removesuffix("_file")
+    name, (context, vocabulary) = data_file.param.removesuffix("_file"), limits
     try:
         if method == "dpo":
-            return [len(pair.prompt) for pair in make_pairs(rows, tokenizer, context, name)]
-        return [example.n_prompt for example in make_examples(rows, tokenizer, context, name)]
+            pairs, doubts = render_pairs(rows, tokenizer, context, name, vocabulary)
+            return [len(pair.prompt) for pair in pairs], doubts
+        examples, doubts = render_examples(rows, tokenizer, context, name, vocabulary)
+        return [example.n_prompt for example in examples], doubts
     except PromptInvalid as problem:
         raise data_file.invalid(f"does not fit the model. {problem}") from None

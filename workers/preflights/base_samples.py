@@ -86,7 +86,8 @@ def sample_base(
     tell("loading", 0, 0)
     policy = Policy.load(config)
     chosen = sorted(shuffled(len(rows), "preflight", config.seed)[: limits.prompts])
-    prompts = make_prompts([rows[i] for i in chosen], policy.tokenizer, policy.context, "training")
+    drawn = [rows[i] for i in chosen]
+    prompts = make_prompts(drawn, policy.tokenizer, policy.context, "training", policy.vocabulary)
     found = Samples(device=policy.device.type)
     graders = GradePool(grader, threads=config.grade_concurrency, timeout=config.grade_seconds)
     sampling = Sampling(

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from methods.rows import text_of
+from methods.messages import text_of
 
 RUN = 3
 """Words in a run. Chosen, not measured."""

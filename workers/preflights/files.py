@@ -11,7 +11,8 @@ from graders.preflight.references import reference_of
 from graders.spec import item_paths
 from graders.template import Variable
 from methods.faults import lines_in_words
-from methods.rows import Row, text_of
+from methods.messages import text_of
+from methods.rows import Row
 from workers.jobs.checks import Checks
 from workers.jobs.job_data import TRAINING, VALIDATION
 from workers.preflights.duplicates import Prompt, find_conflicts, find_copies, prompt_of

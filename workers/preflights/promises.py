@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from methods.auto import LEAST_UNSEEN, evaluation_rows, fresh_samples
-from methods.rewards import scale_of
+from methods.rewards import Scale, scale_of
 from methods.train_config import TrainConfig
 from workers.preflights import expectations
 from workers.preflights.base_samples import Samples, examples, mean_length
@@ -52,10 +52,11 @@ def base_numbers(samples: Samples, config: TrainConfig) -> dict[str, Any]:
             | {"mean_reward": None, "never": None, "sometimes": None, "always": None}
             | {"expected_signal": 0.0}
         )
-    scale = scale_of(config.reward_range)
+    rewards = [reward for group in groups for reward in group]
+    scale = scale_of(config.reward_range, max(map(abs, rewards)))
     return {
         **numbers,
-        "mean_reward": fmean(reward for group in groups for reward in group),
+        "mean_reward": fmean(rewards),
         **expectations.shares(groups, scale)._asdict(),
         "group_size": config.group_size,
         "expected_signal": expectations.expected_signal(groups, config.group_size, scale),
@@ -64,27 +65,13 @@ def base_numbers(samples: Samples, config: TrainConfig) -> dict[str, Any]:
 
 def base_findings(samples: Samples, base: Mapping[str, Any], config: TrainConfig) -> Iterator[Finding]:
     """Yields what is to be told of the base's answers."""
-    completions = base["prompts"] * base["samples"]
     if base["ungraded"] > 0:
         grades = [grade for group in samples.groups for grade in group.grades]
         why = "; ".join(first_messages(grades))
-        yield Finding("answers_ungraded", "warn", f"{base['ungraded']:.0%} of the grades failed: {why}")
-    if base["expected_signal"] == 0:
-        severity: Severity = (
-            "error" if completions >= COMPLETIONS and not config.allow_flat_reward else "warn"
-        )
-        message = (
-            f"No prompt has answers with different rewards, in {completions} completions: there is nothing to"
-            " learn from. Look at the example answers and their grades; make the task easier, or let the"
-            " grader give part of the reward."
-        )
-        yield Finding("flat_reward", severity, message)
-    elif base["expected_signal"] < WEAK_SIGNAL:
-        message = (
-            f"Only {base['expected_signal']:.0%} of the groups of {base['group_size']} answers would have"
-            " different rewards. Larger groups, easier prompts or a grader with steps in between help."
-        )
-        yield Finding("weak_signal", "warn", message)
+        severity: Severity = "error" if base["mean_reward"] is None else "warn"
+        yield Finding("answers_ungraded", severity, f"{base['ungraded']:.0%} of the grades failed: {why}")
+    if base["mean_reward"] is not None:
+        yield from _signal_findings(base, config)
     yield from _right_findings(base)
     if base["truncated"] > MUCH:
         message = f"{base['truncated']:.0%} of the answers were cut at max_completion_tokens."
@@ -95,6 +82,43 @@ def base_findings(samples: Samples, base: Mapping[str, Any], config: TrainConfig
             " least reward. A response_format, or an example in the prompt, helps."
         )
         yield Finding("answers_unreadable", "warn", message)
+
+
+def _signal_findings(base: Mapping[str, Any], config: TrainConfig) -> Iterator[Finding]:
+    """Says so where no prompt's answers differ in reward, or few do, and what then helps."""
+    completions = base["prompts"] * base["samples"]
+    if base["expected_signal"] == 0:
+        fails = completions >= COMPLETIONS and not config.allow_flat_reward
+        why = _of_flat(base, scale_of(config.reward_range))
+        message = (
+            f"No prompt has answers with different rewards, in {completions} completions: there is nothing to"
+            f" learn from. {why} Look at the example answers and their grades."
+        )
+        yield Finding("flat_reward", "error" if fails else "warn", message)
+    elif base["expected_signal"] < WEAK_SIGNAL:
+        which = "harder" if base["always"] > base["never"] else "easier"
+        message = (
+            f"Only {base['expected_signal']:.0%} of the groups of {base['group_size']} answers would have"
+            f" different rewards. Larger groups, {which} prompts or a grader with steps in between help."
+        )
+        yield Finding("weak_signal", "warn", message)
+
+
+def _of_flat(base: Mapping[str, Any], scale: Scale) -> str:
+    """Says what it is that all answers get, and what to do about it."""
+    if base["always"] == 1:
+        return "All are right, so nothing is left to learn: use harder rows, or a grader that asks for more."
+    if base["always"] > 0:
+        return (
+            f"{base['always']:.0%} of the prompts are always right and the others never: use rows in between,"
+            " or a grader that looks at the answer and not at the row alone."
+        )
+    if base["mean_reward"] > scale.wrong_to:
+        return "They get the same without being right: the grader does not tell answers apart."
+    return (
+        "None is right: use easier rows, show the form of an answer in the prompt, or let the grader give"
+        " part of the reward."
+    )
 
 
 def _right_findings(base: Mapping[str, Any]) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from workers.serving.library import LoadedModel
 from workers.training.base.errors import GrammarFailed
 from workers.training.base.types import Completion, Group, Prompt
 from workers.training.model.grammar import Grammar
-from workers.training.prompts import chat_tokens
+from workers.training.prompts import chat_prompt
 from workers.training.sampling.rollout import Sampling, sample_groups
 
 
@@ -45,11 +45,16 @@ def _prompt(model: LoadedModel, chat: Chat) -> Prompt:
     """Tokenises a request. Its seed stands where a row's number would: what runs beside it moves no draw."""
     item = {"messages": chat.messages}
     try:
-        tokens = chat_tokens(item, model.base.tokenizer)
+        tokens, lost = chat_prompt(item, model.base.tokenizer)
     except Exception as error:  # a template is a program of its own and may refuse messages in any way
         raise BadRequest(
             f"The model's chat template refused the messages: {error}", param="messages"
         ) from None
+    if lost.grave:
+        raise BadRequest(f"The model's chat template leaves out {lost.grave[0]}.", param="messages")
+    if max(tokens, default=0) >= model.base.vocabulary:
+        name = model.base.tokenizer.convert_ids_to_tokens(max(tokens))
+        raise BadRequest(f"The model has no embedding row for the token {name!r}.", param="messages")
     context = model.base.context
     if not 0 < len(tokens) < context:
         message = (

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.errors import BadRequest
 from app.ids import random_id
 from methods.response_format import ResponseFormatInvalid, checked
+from methods.train_config import LEAST_TEMPERATURE
 from workers.serving.chat import SampledCompletions, SamplingOptions
 
 DEFAULT_TOKENS = 4096
@@ -59,7 +60,7 @@ class ChatRequest(BaseModel):
         return SamplingOptions(
             samples=self.n or 1,
             max_tokens=self.max_completion_tokens or self.max_tokens or DEFAULT_TOKENS,
-            temperature=1.0 if self.temperature is None else self.temperature,
+            temperature=_as_sampled(self.temperature),
             top_p=1.0 if self.top_p is None else self.top_p,
             stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
             response_format=_checked_format(self.response_format),
@@ -116,6 +117,13 @@ def _logprobs(sampled: SampledCompletions, i: int) -> dict[str, Any]:
         for piece, logprob in pieces
     ]
     return {"content": content, "refusal": None}
+
+
+def _as_sampled(temperature: float | None) -> float:
+    """Returns the temperature that is sampled at: 1 where none is asked for, 0 for what is next to it."""
+    if temperature is None:
+        return 1.0
+    return temperature if temperature >= LEAST_TEMPERATURE else 0.0
 
 
 def _checked_format(raw: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -117,9 +117,15 @@ def normalised(values: Tensor, *, scale: bool) -> Tensor:
     return centred
 
 
-def least_spread(config: TrainConfig) -> float:
-    """Returns the difference of two rewards, in grader units, up to which it is taken for noise."""
-    return scale_of(config.reward_range).least_spread
+def least_spread(config: TrainConfig, rewards: Rewards, largest: float = 0.0) -> float:
+    """Returns the difference of two rewards, in grader units, up to which it is taken for noise.
+
+    Where the grader's range is not known, that follows from the largest of these (P, G), and from how large
+    earlier ones were.
+    """
+    found = rewards.values[rewards.graded].abs()
+    own = float(found.max()) if len(found) else 0.0
+    return scale_of(config.reward_range, max(largest, own)).least_spread
 
 
 def groups_with_spread(rewards: Tensor, graded: Tensor, least: float = 0.0) -> Tensor:
@@ -138,7 +144,7 @@ def without_noise(rewards: Rewards, config: TrainConfig) -> Rewards:
     """Makes the rewards of each group without spread equal, so that nothing is learnt from what is noise."""
     values, graded = rewards
     lowest = torch.where(graded, values, torch.inf).amin(1, keepdim=True)
-    has_spread = groups_with_spread(values, graded, least_spread(config))[:, None]
+    has_spread = groups_with_spread(values, graded, least_spread(config, rewards))[:, None]
     return Rewards(torch.where(has_spread | ~graded, values, lowest), graded)
 
 
@@ -152,7 +158,7 @@ def compared_completions(rewards: Rewards, config: TrainConfig) -> Tensor:
         (P, G) bool.
     """
     values, graded = rewards
-    least = least_spread(config)
+    least = least_spread(config, rewards)
     if config.recipe.baseline in ("batch", "value"):
         # Their advantages are divided by the spread of the step. Without one in the rewards, the KL alone
         # would be blown up to the size of a reward.

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from methods import metrics as names
-from methods.rewards import scale_of
 from methods.train_config import TrainConfig
 from workers.training.advantages import groups_with_spread, least_spread
 from workers.training.base.distributed import ALONE, World
@@ -30,6 +30,7 @@ from workers.training.metrics import Clock, Timed
 from workers.training.model.policy import Policy
 from workers.training.rewards import GradeJob, GradePool, rewards_of
 from workers.training.sampling.rollout import Sampling, sample_groups
+from workers.training.trust.rewards_seen import RewardsSeen
 from workers.training.visits import Visit, Visits
 
 T = TypeVar("T")
@@ -75,6 +76,8 @@ class Collector:
         """Rollouts of the step after the last one updated, where they were sampled ahead."""
         self.visits = Visits().of(len(prompts))
         """What the steps collected so far have found of each prompt."""
+        self.rewards_seen = RewardsSeen()
+        """How large rewards have been so far."""
         self._policy = policy
         self._prompts = prompts
         self._graders = graders
@@ -92,9 +95,10 @@ class Collector:
         if self._background is not None:
             self._background.close()
 
-    def resume(self, visits: Visits, pending: Rollouts | None) -> None:
-        """Goes on with what a training state holds. The visits are the state's own from here on."""
+    def resume(self, visits: Visits, rewards_seen: RewardsSeen, pending: Rollouts | None) -> None:
+        """Goes on with what a training state holds. Visits and rewards seen are its own from here on."""
         self.visits = visits.of(len(self._prompts))
+        self.rewards_seen = rewards_seen
         self.pending = pending
 
     def prompts(self, step: int) -> list[Prompt]:
@@ -107,8 +111,14 @@ class Collector:
         epoch = self._config.epoch_of(step, n_rows)
         start = (step - 1) % self._config.steps_per_epoch(n_rows) * size
         batch = shuffled(n_rows, "order", self._config.seed, epoch)[start : start + size]
-        rows = self.visits.due(batch, epoch) if self._config.skip_flat_prompts else batch
+        rows = self.visits.due(batch, epoch) if self._is_skipping else batch
         return [self._prompts[row] for row in rows]
+
+    @property
+    def _is_skipping(self) -> bool:
+        """Whether prompts that teach nothing are left out."""
+        config = self._config
+        return config.skip_flat_prompts and (self.visits.have_differed or config.allow_flat_reward)
 
     def collect(self, step: int, clock: Clock) -> Rollouts:
         """Returns the rollouts of a step: sampled now by the weights as they are, or before by `ahead`."""
@@ -117,6 +127,7 @@ class Collector:
             timed = Clock(self._recorder)
             rollouts = self._fill_up(step, self._sample(step, 1, self.prompts(step), timed), timed)
         clock.add(rollouts.seconds)
+        self.rewards_seen.note(grade.reward for group in rollouts.groups for grade in group.grades)
         self._note_visits(step, rollouts.groups)
         return rollouts
 
@@ -192,7 +203,7 @@ class Collector:
         missing = self._config.prompts_per_step - len(self._to_train(groups))
         drawn = {group.prompt.row for group in groups}
         order = shuffled(len(self._prompts), "extra", self._config.seed, step, round_)
-        if self._config.skip_flat_prompts:
+        if self._is_skipping:
             epoch = self._config.epoch_of(step, len(self._prompts))
             order = [row for row in order if self.visits.is_due(row, epoch)]
         return [self._prompts[row] for row in order if row not in drawn][:missing]
@@ -200,9 +211,10 @@ class Collector:
     def _note_visits(self, step: int, groups: Sequence[Group]) -> None:
         """Takes note of what a step has found of each prompt."""
         values, graded = rewards_of(groups)
-        has_spread = groups_with_spread(values, graded, least_spread(self._config))
+        has_spread = self._has_spread(groups)
+        self.visits.have_differed |= bool(has_spread.any())
         is_flat = ~has_spread & (graded.sum(1) >= 2)
-        is_right = (values >= scale_of(self._config.reward_range).right_from) | ~graded
+        is_right = (values >= self.rewards_seen.scale(self._config).right_from) | ~graded
         is_solved = is_flat & is_right.all(1)
         rows = [group.prompt.row for group in groups]
         found = zip(rows, is_flat.tolist(), is_solved.tolist(), strict=True)
@@ -215,8 +227,13 @@ class Collector:
         """
         if self._config.sampling_rounds == 1:
             return list(groups)
-        has_spread = groups_with_spread(*rewards_of(groups), least_spread(self._config)).tolist()
+        has_spread = self._has_spread(groups).tolist()
         return [group for group, spreads in zip(groups, has_spread, strict=True) if spreads]
+
+    def _has_spread(self, groups: Sequence[Group]) -> Tensor:
+        """Says of which of P groups the completions differ in reward, (P,) bool."""
+        rewards = rewards_of(groups)
+        return groups_with_spread(*rewards, least_spread(self._config, rewards, self.rewards_seen.largest))
 
 
 def permuted(groups: Sequence[Group], *key: int | str) -> list[Group]:

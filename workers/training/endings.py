@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from graders.types import add_usages
 from methods import metrics as names
-from methods.rewards import scale_of
 from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.recorder import Recorder
@@ -59,14 +58,19 @@ class Endings:
             self._recorder.note("warn", said)
 
     def end_if_level(self, progress: Progress) -> None:
-        """Ends the run with this step if its evaluations have been level."""
+        """Ends the run with this step if its evaluations have been level.
+
+        One whose completions have not differed at all yet goes on until enough were seen to fail it for that.
+        """
         if not self._config.early_stop or progress.step == self._total_steps:
+            return
+        if not (progress.start.is_over or self._config.allow_flat_reward):
             return
         is_solved = progress.visits.is_all_solved
         level = find_level(
             [look.rows for look in progress.looks if not look.is_given_up],
             self._config.early_stop_evals,
-            least=scale_of(self._config.reward_range).least_spread,
+            least=progress.rewards_seen.scale(self._config).least_spread,
             is_solved=is_solved,
         )
         if level is not None:

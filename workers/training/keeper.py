@@ -80,7 +80,8 @@ class Keeper:
         self._world.wait()
         if self._world.is_main:
             prune(self._run_dir, self.progress.step, self._recorder)
-        self._recorder.note("info", f"Resumed after step {self.progress.step}.")
+        if self.is_alone:  # a seed goes on from its state in each rung
+            self._recorder.note("info", f"Resumed after step {self.progress.step}.")
         return folder
 
     def tell(self, epoch: int, values: Mapping[str, Any], clock: Clock) -> None:

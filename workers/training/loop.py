@@ -15,7 +15,6 @@ from pathlib import Path
 from graders import Grader
 from methods.rows import Row
 from methods.train_config import TrainConfig
-from workers.training.advantages import least_spread
 from workers.training.arms.beside import Seats
 from workers.training.arms.job import Given
 from workers.training.arms.train import train_arms
@@ -105,7 +104,7 @@ def advance(run: Run, should_stop: Callable[[], bool], should_pause: Callable[[]
             )
         run.check_update(step, stats)
         values = (
-            train_metrics(rollouts.groups, least_spread(run.config))
+            train_metrics(rollouts.groups, run.progress.rewards_seen.scale(run.config).least_spread)
             | run.collector.metrics(rollouts)
             | stats.values
         )

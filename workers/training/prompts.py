@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
-from methods.rows import Row, text_of
+from methods.rows import Row
 from workers.training.base.types import Prompt
-from workers.training.row_faults import RowFaults
+from workers.training.rendering.conversation import conversation
+from workers.training.rendering.losses import Losses, losses
+from workers.training.rendering.template import template_of
+from workers.training.row_faults import RowDoubt, RowFaults
 
-CONVERSATIONS_TRIED = 20
-"""Conversations with tools that are rendered twice. A template that hides the tools of these hides
-all. Chosen, not measured."""
+
+class RenderedPrompts(NamedTuple):
+    """Holds a file's prompts, and what the template leaves out of them that models are used to be without."""
+
+    prompts: list[Prompt]
+    doubts: list[RowDoubt]
 
 
-def make_prompts(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -> list[Prompt]:
+def make_prompts(
+    rows: Sequence[Row], tokenizer: Any, context: int, name: str, vocabulary: int | None = None
+) -> list[Prompt]:
     """Tokenises every row. `name` ("training", "validation") says in errors which file a line is in.
 
     Raises `PromptInvalid`, and `OutOfContext` for prompts that leave no room for one token; either names all
-    rows that have the fault.
+    rows that have the fault. `vocabulary` is how many tokens the model has embedding rows for, where that is
+    known.
     """
+    return render_prompts(rows, tokenizer, context, name, vocabulary).prompts
+
+
+def render_prompts(
+    rows: Sequence[Row], tokenizer: Any, context: int, name: str, vocabulary: int | None = None
+) -> RenderedPrompts:
+    """Tokenises every row as `make_prompts` does, and tells what is doubtful about them."""
     prompts = []
     faults = RowFaults(name, len(rows))
     for i, row in enumerate(rows):
-        try:
-            tokens = chat_tokens(row.item, tokenizer)
-        except MemoryError:
-            raise
-        except Exception as error:  # a template is a program of its own and may refuse a row in any way
-            faults.refused(row, error)
+        rendered = faults.attempt(row, partial(chat_prompt, row.item, tokenizer))
+        if rendered is None:
             continue
+        tokens, lost = rendered
+        faults.note(row, lost)
+        faults.check_ids(row, tokens, tokenizer, vocabulary)
         if not tokens:
             faults.empty(row, "an empty prompt")
         elif len(tokens) >= context:
@@ -41,40 +57,21 @@ def make_prompts(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -
             " completion together"
         )
     )
-    return prompts
+    return RenderedPrompts(prompts, faults.doubts())
 
 
-def hides_tools(
-    conversations: Sequence[tuple[Sequence[Mapping[str, Any]], Sequence[Any]]], tokenizer: Any
-) -> bool:
-    """Whether the chat template shows the model nothing of the tools that rows offer it.
-
-    `conversations` are (messages, tools), the messages as templates know them. The first
-    `CONVERSATIONS_TRIED` are rendered with and without their tools.
-    """
-    tried = conversations[:CONVERSATIONS_TRIED]
-    return bool(tried) and all(
-        _tokens(messages, tools, tokenizer) == _tokens(messages, None, tokenizer) for messages, tools in tried
-    )
-
-
-def chat_tokens(item: Mapping[str, Any], tokenizer: Any) -> list[int]:
-    """Returns a row's messages by the chat template, with its generation prompt.
+def chat_prompt(item: Mapping[str, Any], tokenizer: Any) -> tuple[list[int], Losses]:
+    """Returns a row's messages by the chat template, with its generation prompt, and what it leaves out.
 
     Raises what the template raises.
     """
-    messages = [as_template_message(message) for message in item["messages"]]
-    return _tokens(messages, item.get("tools"), tokenizer)
+    talk = conversation(item)
+    template = template_of(tokenizer, talk.tools)
+    return template.tokens(template.render(talk, is_open=True)), losses(template, talk)
 
 
-def _tokens(messages: Sequence[Mapping[str, Any]], tools: Any, tokenizer: Any) -> list[int]:
-    tokens: list[int] = tokenizer.apply_chat_template(
-        messages, tools=tools, add_generation_prompt=True, tokenize=True, return_dict=False
-    )
-    return tokens
-
-
-def as_template_message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a message as open models' templates know it: `system`, not `developer`, and text alone."""
-    role = "system" if message["role"] == "developer" else message["role"]
-    return {**message, "role": role, "content": text_of(message.get("content"))}
+def chat_tokens(item: Mapping[str, Any], tokenizer: Any) -> list[int]:
+    """Returns a whole conversation by the chat template. Raises what the template raises."""
+    talk = conversation(item)
+    template = template_of(tokenizer, talk.tools)
+    return template.tokens(template.render(talk, is_open=False))

@@ -17,7 +17,9 @@ class ArmResult(NamedTuple):
     Attributes:
         seed: it.
         steps: updates made.
-        gain: of its best checkpoint over the base, in grader units; None without any that was graded.
+        reward: of its best checkpoint, on the rows that judge it, in grader units; None without any that was
+            graded.
+        gain: the same over the base.
         low: the lower one-sided 95 % bound of that, over the looks of all seeds.
         high: the upper one.
         p: the chance of so large a gain of any checkpoint of any seed where there is none.
@@ -27,12 +29,14 @@ class ArmResult(NamedTuple):
         rollbacks: times that it went back to a good state.
         ended: "finished", "halved", "guard", "early_stop", the budget that was used up, or the code of a
             failure.
+        rung: the halving, from 1, after which others went on and it did not; None for one that was left.
         is_control: a control's grades were permuted.
         is_delivered: the delivered checkpoint is its.
     """
 
     seed: int
     steps: int
+    reward: float | None
     gain: float | None
     low: float | None
     high: float | None
@@ -42,6 +46,7 @@ class ArmResult(NamedTuple):
     guard_actions: int
     rollbacks: int
     ended: str
+    rung: int | None = None
     is_control: bool = False
     is_delivered: bool = False
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from methods.faults import lines_in_words
 from methods.rows import Row
 from workers.training.base.errors import OutOfContext, PromptInvalid
+from workers.training.rendering.losses import Losses
+
+T = TypeVar("T")
+
+
+class RowDoubt(NamedTuple):
+    """Says what is doubtful about some rows of a file, on which lines."""
+
+    message: str
+    lines: tuple[int, ...]
 
 
 class RowFaults:
@@ -18,15 +28,44 @@ class RowFaults:
         self._n_rows = n_rows
         self._refused: dict[str, list[int]] = {}
         self._empty: dict[str, list[int]] = {}
+        self._lost: dict[str, list[int]] = {}
+        self._without_row: dict[str, list[int]] = {}
+        self._mild: dict[str, list[int]] = {}
+        self._unlike: dict[str, list[int]] = {}
         self._too_long: dict[int, int] = {}
 
-    def refused(self, row: Row, error: Exception) -> None:
-        """The chat template raised an error."""
-        self._refused.setdefault(str(error), []).append(row.line)
+    def attempt(self, row: Row, render: Callable[[], T]) -> T | None:
+        """Returns what `render` makes of a row; None where the chat template refuses it, which is noted."""
+        try:
+            return render()
+        except MemoryError:
+            raise
+        except Exception as error:  # a template is a program of its own and may refuse a row in any way
+            self._refused.setdefault(str(error), []).append(row.line)
+            return None
 
     def empty(self, row: Row, problem: str) -> None:
         """The chat template leaves something out that training needs, such as "an empty answer"."""
-        self._empty.setdefault(problem, []).append(row.line)
+        _note(self._empty, problem, row)
+
+    def note(self, row: Row, found: Losses) -> None:
+        """The chat template leaves these pieces of the row out."""
+        for what in found.grave:
+            _note(self._lost, what, row)
+        for what in found.mild:
+            _note(self._mild, what, row)
+
+    def note_unlike(self, row: Row, ending: str) -> None:
+        """A model that is asked gets a prompt that ends so; the row's answer goes on from another."""
+        if ending:
+            _note(self._unlike, ending, row)
+
+    def check_ids(self, row: Row, tokens: Sequence[int], tokenizer: Any, vocabulary: int | None) -> None:
+        """The model knows the tokens below `vocabulary` alone; None where that is not known."""
+        if vocabulary is not None and max(tokens, default=0) >= vocabulary:
+            token = next(token for token in tokens if token >= vocabulary)
+            name = tokenizer.convert_ids_to_tokens(token)
+            _note(self._without_row, f"the token {name!r} ({token}; it has {vocabulary:,} rows)", row)
 
     def too_long(self, row: Row, n_tokens: int) -> None:
         """The row has more tokens than the model holds."""
@@ -39,10 +78,41 @@ class RowFaults:
         """
         for error, lines in self._refused.items():
             raise PromptInvalid(f"The model's chat template refused {self._rows(lines)}: {error}")
+        for what, lines in self._lost.items():
+            raise PromptInvalid(
+                f"The model's chat template leaves out {what} of {self._rows(lines)}: the model would never"
+                " see it. Leave it out of the file too, or use a model whose template shows it."
+            )
         for problem, lines in self._empty.items():
             raise PromptInvalid(f"The model's chat template makes {problem} of {self._rows(lines)}.")
+        for token, lines in self._without_row.items():
+            raise PromptInvalid(f"The model has no embedding row for {token} in {self._rows(lines)}.")
         if self._too_long:
             self._raise_too_long(length_told)
+
+    def doubts(self) -> list[RowDoubt]:
+        """Returns what rows are trained without, as the model's makers meant it, and prompts that differ."""
+        return [*self._dropped(), *self._differing()]
+
+    def _dropped(self) -> list[RowDoubt]:
+        return [
+            RowDoubt(
+                f"The model's chat template leaves out {what} of {self._rows(lines)}: the model learns"
+                " without it.",
+                tuple(lines),
+            )
+            for what, lines in self._mild.items()
+        ]
+
+    def _differing(self) -> list[RowDoubt]:
+        return [
+            RowDoubt(
+                f"The model's chat template ends the prompt of a model that is asked with {ending!r}, and"
+                f" writes the answer of {self._rows(lines)} without it: what is learned is not asked so.",
+                tuple(lines),
+            )
+            for ending, lines in self._unlike.items()
+        ]
 
     def _raise_too_long(self, length_told: Callable[[str, int], str]) -> NoReturn:
         lines = list(self._too_long)
@@ -58,3 +128,10 @@ class RowFaults:
         if len(lines) == 1:
             return f"the {self._name} row on line {lines[0]}"
         return f"{len(lines):,} of {self._n_rows:,} {self._name} rows ({lines_in_words(lines)})"
+
+
+def _note(of: dict[str, list[int]], what: str, row: Row) -> None:
+    """Notes a row's line once for each thing."""
+    lines = of.setdefault(what, [])
+    if not lines or lines[-1] != row.line:
+        lines.append(row.line)

@@ -22,6 +22,7 @@ from workers.training.keeper import Keeper
 from workers.training.measures.drift import Drift, DriftMeter
 from workers.training.measures.measuring import Measured, Measuring, count_spent
 from workers.training.metrics import Clock, total_usage_metrics
+from workers.training.model.delivered import decodes_otherwise
 from workers.training.model.policy import Policy
 from workers.training.passes.forward import why_padded
 from workers.training.prompts import make_prompts
@@ -70,8 +71,9 @@ class Run:
         self.arm = arm
         self.policy = Policy.load(config, world)
         tokenizer, context = self.policy.tokenizer, self.policy.context
-        self.train_prompts = make_prompts(train_rows, tokenizer, context, "training")
-        self.valid_prompts = make_prompts(valid_rows, tokenizer, context, "validation")
+        vocabulary = self.policy.vocabulary
+        self.train_prompts = make_prompts(train_rows, tokenizer, context, "training", vocabulary)
+        self.valid_prompts = make_prompts(valid_rows, tokenizer, context, "validation", vocabulary)
         self.optimizer = make_optimizer(self.policy, config)
         self.total_steps = config.total_steps(len(train_rows))
         self.until = self.total_steps if arm.until is None else arm.until
@@ -111,7 +113,7 @@ class Run:
             self.keeper.good = GoodCopy(self.policy, self.optimizer, world)
         state = self.keeper.resume()
         pending = load_pending(state, self.train_prompts) if state is not None else None
-        self.collector.resume(self.progress.visits, pending)
+        self.collector.resume(self.progress.visits, self.progress.rewards_seen, pending)
         n_rows = self.evaluator.sampled.compared  # 0.1.0 judged by fewer than five rows too
         self.progress.looks = [look for look in self.progress.looks if len(look.rows) == n_rows]
         self.progress.grant(arm.spent_before)
@@ -179,9 +181,12 @@ class Run:
             self.finish(0, {}, Clock(self.recorder))
             if (reason := why_padded(self.policy.model)) is not None:
                 self.recorder.note("warn", f"Training takes more time and memory with this model: {reason}")
+            if (warning := decodes_otherwise(self.policy.folder)) is not None:
+                self.recorder.note("warn", warning)
 
     def _take_over(self, base: Base) -> None:
         self.progress.looks = [base.look]
+        self.progress.rewards_seen.note(base.look.rows)
         self.progress.gold = list(base.gold)
         self.progress.kept = [] if self.arm.is_control else [base.checkpoint]
         self.watch.decide(0, {names.KL_PROBE_MEAN: base.look.kl}, base.look.rows)

@@ -36,6 +36,7 @@ from workers.training.optimizer_state import load_optimizer, optimizer_tensors
 from workers.training.trust.flat_reward import FlatStart
 from workers.training.trust.guard import Guard, guard_from_json
 from workers.training.trust.kl_control import KlController
+from workers.training.trust.rewards_seen import RewardsSeen
 from workers.training.trust.selection import Look
 from workers.training.visits import Visits
 
@@ -99,6 +100,7 @@ class Progress:
         kept: checkpoints whose folders exist.
         visits: what the finished steps have found of each prompt.
         start: what the first completions had for rewards, while they were all the same.
+        rewards_seen: how large rewards have been so far.
         sampled_tokens: completion tokens sampled for training and validation.
         spent_before: what had been spent of each budget when the run paused for one.
         ended: why the run is over before its last step ("early_stop", "guard", or the budget); None while it
@@ -122,6 +124,7 @@ class Progress:
     kept: list[Checkpoint] = field(default_factory=list)
     visits: Visits = field(default_factory=Visits)
     start: FlatStart = field(default_factory=FlatStart)
+    rewards_seen: RewardsSeen = field(default_factory=RewardsSeen)
     sampled_tokens: int = 0
     spent_before: dict[str, float] = field(default_factory=dict)
     ended: str | None = None
@@ -291,6 +294,7 @@ def read_progress(folder: Path, run_dir: Path | None = None) -> Progress:
             "hints": Hints(**facts.get("hints", {})),
             "visits": Visits(**facts.get("visits", {})),
             "start": FlatStart(**facts.get("start", {})),
+            "rewards_seen": RewardsSeen(**facts.get("rewards_seen", {})),
             "controller": KlController(**facts.get("controller", {})),
             "guard": guard_from_json(facts.get("guard", {})),
         }

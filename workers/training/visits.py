@@ -36,11 +36,14 @@ class Visits:
         epochs: of each row's last visit, from 1; 0 for a row that had none.
         waits: epochs from there to its next visit; 0 for a row whose last visit was not flat.
         solved: whether the last visit found nothing but the highest reward.
+        have_differed: whether some prompt's completions have had different rewards. Before that nothing is
+            left out of a run that fails where none ever do: it shall find out soon.
     """
 
     epochs: list[int] = field(default_factory=list)
     waits: list[int] = field(default_factory=list)
     solved: list[bool] = field(default_factory=list)
+    have_differed: bool = False
 
     def of(self, n_rows: int) -> Visits:
         """Returns itself, with a place for each row; a state of before has none."""

@@ -36,12 +36,13 @@ class Watch:
         return self._keeper.progress.guard
 
     def config_now(self) -> TrainConfig:
-        """Returns the run's config with the beta of its next update."""
+        """Returns the run's config with the beta of its next update, and the range that rewards have had."""
         progress = self._keeper.progress
+        config = progress.rewards_seen.config_now(self._config)
         scale = progress.controller.scale * progress.guard.beta_scale
         if scale == 1:
-            return self._config
-        return self._config.model_copy(update={"beta": min(MOST_BETA, scale * self._config.beta)})
+            return config
+        return config.model_copy(update={"beta": min(MOST_BETA, scale * config.beta)})
 
     def updated(self, step: int, stats: UpdateStats) -> None:
         """Takes in what an update measured; its KL decides the beta of the next one.

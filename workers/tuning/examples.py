@@ -1,20 +1,25 @@
 """Rows become token ids, by the model's own chat template; what is learned of them is marked.
 
 A template need not say which tokens are the assistant's. So a conversation is rendered up to each assistant
-message and again with it: what is new is the completion, with the token that ends it.
+message and again with it: what is new is the completion, with the token that ends it. A template that ends
+answers with none gets one put behind them, so that the model learns to stop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from methods.rows import Row
 from methods.tuning_rows import learned_messages
 from workers.training.base.types import Prompt
-from workers.training.prompts import as_template_message
-from workers.training.row_faults import RowFaults
+from workers.training.rendering.conversation import Conversation, conversation
+from workers.training.rendering.ends import Ends, ends_of
+from workers.training.rendering.losses import Losses, losses, unsaid
+from workers.training.rendering.template import Template, template_of
+from workers.training.rendering.vocabulary import special_tokens
+from workers.training.row_faults import RowDoubt, RowFaults
 
 
 @dataclass(frozen=True)
@@ -52,85 +57,99 @@ class Pair:
 class _Rendered(NamedTuple):
     """A rendered conversation that ends with an answer, which begins at `start`.
 
-    `problem` says what the template makes of it that nobody can learn from; else it is "".
+    `problem` says what the template makes of it that nobody can learn from; else it is "". `unlike` is how
+    the prompt ends that the model gets when it is asked, if the conversation does not go on from there; else
+    it is "".
     """
 
     tokens: list[int]
     start: int
     problem: str
+    lost: Losses
+    unlike: str
 
 
-def make_examples(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -> list[Example]:
+class RenderedExamples(NamedTuple):
+    """Holds a file's examples, and what the template leaves out that models are used to be without."""
+
+    examples: list[Example]
+    doubts: list[RowDoubt]
+
+
+class RenderedPairs(NamedTuple):
+    """Holds a file's pairs, and what the template leaves out that models are used to be without."""
+
+    pairs: list[Pair]
+    doubts: list[RowDoubt]
+
+
+def make_examples(
+    rows: Sequence[Row], tokenizer: Any, context: int, name: str, vocabulary: int | None = None
+) -> list[Example]:
     """Tokenises chat rows. `name` ("training", "validation") says in errors which file a line is in.
 
     A row is one example, unless the template renders an earlier answer differently once the conversation goes
     on (some drop its reasoning): then each of its answers is one. Raises `PromptInvalid` and `OutOfContext`,
-    which name all rows that have the fault.
+    which name all rows that have the fault. `vocabulary` is how many tokens the model has embedding rows for,
+    where that is known.
     """
+    return render_examples(rows, tokenizer, context, name, vocabulary).examples
+
+
+def make_pairs(
+    rows: Sequence[Row], tokenizer: Any, context: int, name: str, vocabulary: int | None = None
+) -> list[Pair]:
+    """Tokenises preference rows. Raises `PromptInvalid` and `OutOfContext`, as `make_examples` does."""
+    return render_pairs(rows, tokenizer, context, name, vocabulary).pairs
+
+
+def render_examples(
+    rows: Sequence[Row], tokenizer: Any, context: int, name: str, vocabulary: int | None = None
+) -> RenderedExamples:
+    """Tokenises chat rows as `make_examples` does, and tells what is doubtful about them."""
     examples = []
     faults = RowFaults(name, len(rows))
+    renderer = _Renderer(tokenizer)
     for i, row in enumerate(rows):
-        tools = _tools(row.item)
-        try:
-            found = [
-                _render(tokenizer, row.item["messages"][: place + 1], tools)
-                for place in learned_messages(row.item)
-            ]
-        except MemoryError:
-            raise
-        except Exception as error:  # a template is a program of its own and may refuse a row in any way
-            faults.refused(row, error)
-            continue
-        if problem := next((each.problem for each in found if each.problem), ""):
-            faults.empty(row, problem)
-            continue
-        for example in _joined(found, i):
+        learned = learned_messages(row.item)
+        talks = [conversation(row.item, row.item["messages"][: place + 1]) for place in learned]
+        found = _rendered(renderer, row, talks, learned, faults)
+        for example in _joined(found, i) if found else ():
+            faults.check_ids(row, example.tokens, tokenizer, vocabulary)
             if len(example.tokens) > context:
                 faults.too_long(row, len(example.tokens))
             examples.append(example)
     faults.check(_length_told(context))
-    return examples
+    return RenderedExamples(examples, faults.doubts())
 
 
-def make_pairs(rows: Sequence[Row], tokenizer: Any, context: int, name: str) -> list[Pair]:
-    """Tokenises preference rows. Raises `PromptInvalid` and `OutOfContext`, as `make_examples` does."""
+def render_pairs(
+    rows: Sequence[Row], tokenizer: Any, context: int, name: str, vocabulary: int | None = None
+) -> RenderedPairs:
+    """Tokenises preference rows as `make_pairs` does, and tells what is doubtful about them."""
     pairs = []
     faults = RowFaults(name, len(rows))
+    renderer = _Renderer(tokenizer)
     for i, row in enumerate(rows):
         given = row.item["input"]
-        try:
-            both = [
-                _render(tokenizer, [*given["messages"], *row.item[output]], _tools(given))
-                for output in ("preferred_output", "non_preferred_output")
-            ]
-        except MemoryError:
-            raise
-        except Exception as error:  # a template is a program of its own and may refuse a row in any way
-            faults.refused(row, error)
+        outputs = (row.item["preferred_output"], row.item["non_preferred_output"])
+        talks = [conversation(given, [*given["messages"], *output]) for output in outputs]
+        both = _rendered(renderer, row, talks, (), faults)
+        if not both:
             continue
         start = min(rendered.start for rendered in both)
         chosen, rejected = (tuple(rendered.tokens[start:]) for rendered in both)
-        problem = next((each.problem for each in both if each.problem), "")
-        if problem or chosen == rejected:
-            faults.empty(row, problem or "one text of both outputs")
+        if chosen == rejected:
+            faults.empty(row, "one text of both outputs")
             continue
+        for rendered in both:
+            faults.check_ids(row, rendered.tokens, tokenizer, vocabulary)
         longest = max(len(rendered.tokens) for rendered in both)
         if longest > context:
             faults.too_long(row, longest)
         pairs.append(Pair(tuple(both[0].tokens[:start]), chosen, rejected, i))
     faults.check(_length_told(context))
-    return pairs
-
-
-def offered_tools(rows: Sequence[Row], method: str) -> list[tuple[list[dict[str, Any]], list[Any]]]:
-    """Returns the prompts of rows that offer tools, as templates know them, with their tools."""
-    found = []
-    for row in rows:
-        given = row.item["input"] if method == "dpo" else row.item
-        if tools := _tools(given):
-            last = learned_messages(row.item)[-1] if method == "supervised" else len(given["messages"])
-            found.append(([_plain(message) for message in given["messages"][:last]], tools))
-    return found
+    return RenderedPairs(pairs, faults.doubts())
 
 
 def probe_prompts(examples: Sequence[Example] | Sequence[Pair]) -> list[Prompt]:
@@ -156,62 +175,81 @@ def _joined(renderings: Sequence[_Rendered], row: int) -> Iterator[Example]:
         yield Example(tuple(each.tokens), tuple(is_learned), each.start, row)
 
 
-def _render(tokenizer: Any, messages: Sequence[Mapping[str, Any]], tools: Any) -> _Rendered:
-    """Renders a conversation whose last message is the answer. Raises what the template raises."""
-    plain = [_plain(message) for message in messages]
-    options = {"tools": tools, "tokenize": True, "return_dict": False}
-    prompt = tokenizer.apply_chat_template(plain[:-1], add_generation_prompt=True, **options)
-    whole = tokenizer.apply_chat_template(plain, **options)
-    start = _common_length(prompt, whole)
-    problem = ""
+def _rendered(
+    renderer: _Renderer, row: Row, talks: Sequence[Conversation], learned: Collection[int], faults: RowFaults
+) -> list[_Rendered]:
+    """Renders the conversations of a row, or notes what is wrong with them and returns nothing."""
+    found = faults.attempt(row, lambda: [renderer.render(talk, learned) for talk in talks]) or []
+    if problem := next((each.problem for each in found if each.problem), ""):
+        faults.empty(row, problem)
+        return []
+    for each in found:
+        faults.note(row, each.lost)
+        faults.note_unlike(row, each.unlike)
+    return found
+
+
+class _Renderer:
+    """Renders conversations that end with an answer."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._ends: dict[Template, Ends] = {}
+        self._special = frozenset(special_tokens(tokenizer).values())
+
+    def render(self, talk: Conversation, learned: Collection[int]) -> _Rendered:
+        """Renders a conversation whose last message is the answer. Raises what the template raises."""
+        template = template_of(self._tokenizer, talk.tools)
+        prompt_text = template.render(talk.prompt, is_open=True)
+        text = template.render(talk, is_open=False)
+        prompt, whole = template.tokens(prompt_text), template.tokens(text)
+        start = _common_length(prompt, whole)
+        problem = _problem(talk, start, len(whole))
+        lost = losses(template, talk, learned)
+        if not problem and (what := _unsaid(template, talk, prompt_text, text)):
+            lost = Losses((*lost.grave, what), lost.mild)
+        unlike = "" if text.startswith(prompt_text) else prompt_text[_common_length(prompt_text, text) :]
+        return _Rendered(self._ended(template, talk, whole, start), start, problem, lost, unlike)
+
+    def _ended(self, template: Template, talk: Conversation, whole: list[int], start: int) -> list[int]:
+        """Returns the tokens with one that ends the answer, where the template has put none there."""
+        ends = self._ends.get(template)
+        if ends is None:
+            ends = self._ends[template] = ends_of(template)
+        usual = self._tokenizer.eos_token_id
+        for token in reversed(whole[start:]):
+            if token in {*ends, usual}:
+                return whole
+            if token not in self._special and self._tokenizer.decode(token).strip():
+                break
+        end = ends.after_calls if talk.messages[-1].get("tool_calls") else ends.after_answer
+        end = usual if end is None else end
+        return whole if end is None else [*whole, end]
+
+
+def _problem(talk: Conversation, start: int, length: int) -> str:
+    """Says what nobody can learn from: a model that learned silence would end at once."""
+    answer = talk.messages[-1]
     if start == 0:
-        problem = "no prompt"
-    elif start == len(whole):
-        problem = "no answer"
-    elif _is_silence(tokenizer, whole[start:], plain, options, whole):
-        problem = "an empty answer"
-        if plain[-1].get("tool_calls"):
-            problem += " (it shows no tool calls)"
-    return _Rendered(whole, start, problem)
+        return "no prompt"
+    if start == length:
+        return "no answer"
+    is_said = answer["content"].strip() or answer.get("reasoning_content")
+    return "" if is_said or answer.get("tool_calls") else "an empty answer"
 
 
-def _is_silence(
-    tokenizer: Any, answer: Sequence[int], messages: list[dict[str, Any]], options: Any, whole: Sequence[int]
-) -> bool:
-    """Whether an answer says nothing: a model would learn from it to end at once.
-
-    Its text is blank, or, where a template ends answers with a text, the same as that of an empty message.
-    """
-    if not tokenizer.decode(answer, skip_special_tokens=True).strip():
-        return True
-    last = messages[-1]
-    if last["content"].strip() and not last.get("tool_calls"):
-        return False
-    silent = {"role": last["role"], "content": ""}
-    try:
-        return bool(tokenizer.apply_chat_template([*messages[:-1], silent], **options) == whole)
-    except MemoryError:
-        raise
-    except Exception:  # a template that refuses silence does not make it of this message
-        return False
+def _unsaid(template: Template, talk: Conversation, prompt_text: str, text: str) -> str | None:
+    """Returns what of the answer's words is not in what is new behind the prompt, if anything."""
+    learned = text[_common_length(prompt_text, text) :]
+    what = unsaid(talk, learned)
+    if what is None:
+        return None
+    # a generation prompt may hold the answer's first characters, such as an opening tag
+    given = template.render(talk.prompt, is_open=False)
+    return unsaid(talk, text[_common_length(given, text) :])
 
 
-def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a message as open models' templates know it: no weight, and tools for functions of old."""
-    kept = {key: value for key, value in message.items() if key not in ("weight", "function_call")}
-    if message["role"] == "function":
-        kept["role"] = "tool"
-    if call := message.get("function_call"):
-        kept["tool_calls"] = [{"type": "function", "function": call}]
-    return as_template_message(kept)
-
-
-def _tools(item: Mapping[str, Any]) -> list[Any] | None:
-    functions = [{"type": "function", "function": function} for function in item.get("functions") or ()]
-    return [*(item.get("tools") or ()), *functions] or None
-
-
-def _common_length(one: Sequence[int], other: Sequence[int]) -> int:
+def _common_length(one: Sequence[Any], other: Sequence[Any]) -> int:
     length = 0
     for a, b in zip(one, other, strict=False):
         if a != b:

@@ -25,6 +25,7 @@ from workers.training.checkpoints import make_checkpoint
 from workers.training.keeper import Keeper
 from workers.training.measures.drift import DriftMeter
 from workers.training.metrics import Clock
+from workers.training.model.delivered import decodes_otherwise
 from workers.training.model.policy import Policy
 from workers.training.result import RunResult
 from workers.training.state import Progress, fingerprint
@@ -98,8 +99,9 @@ class TuneRun:
         self.policy.sync_rollout()
         make: Callable[..., Any] = make_examples if config.method == "supervised" else make_pairs
         tokenizer, context = self.policy.tokenizer, self.policy.context
-        self.train_examples: list[Any] = make(train_rows, tokenizer, context, "training")
-        self.valid_examples: list[Any] = make(valid_rows, tokenizer, context, "validation")
+        vocabulary = self.policy.vocabulary
+        self.train_examples: list[Any] = make(train_rows, tokenizer, context, "training", vocabulary)
+        self.valid_examples: list[Any] = make(valid_rows, tokenizer, context, "validation", vocabulary)
         self.total_steps = config.total_steps(len(self.train_examples))
         self._resumed_step = 0
         self.optimizer = make_optimizer(self.policy, self.engine_config)
@@ -195,9 +197,9 @@ class TuneRun:
         self.keeper.save()
 
     def _candidate(self, epoch: int, *, with_validation: bool = True) -> Checkpoint:
-        """Measures the policy as it is."""
+        """Measures the policy as it is delivered."""
         step = self.progress.step
-        with self._clock.phase("validating", "eval"):
+        with self._clock.phase("validating", "eval"), self.policy.as_delivered() as error:
             drift = self.drift.measure()
             self._values |= drift.metrics()
             if with_validation and self.valid_examples:
@@ -206,6 +208,8 @@ class TuneRun:
         folder = self.keeper.checkpoint_folder()
         checkpoint = make_checkpoint(folder, step, epoch, drift.kl.start.per_token, None)
         checkpoint.extra.update(drift.extra())
+        if error is not None:
+            checkpoint.extra["rounding_error"] = error
         return checkpoint
 
     def _tell(self) -> None:
@@ -233,7 +237,7 @@ class TuneRun:
         return dpo_measure(self._score(both_completions(examples)), reference, self.config.beta)
 
     def _score(self, examples: Sequence[Example]) -> list[Score]:
-        return score(self.policy.model, examples, self.config.micro_batch_tokens, self._alive)
+        return score(self.policy.measured_model, examples, self.config.micro_batch_tokens, self._alive)
 
     def _reference_scores(self) -> list[Score]:
         """Returns what the start makes of the validation pairs: it never changes."""
@@ -266,6 +270,8 @@ class TuneRun:
 
     def _resume(self) -> None:
         if self.keeper.resume() is None:
+            if (warning := decodes_otherwise(self.policy.folder)) is not None:
+                self.recorder.note("warn", warning)
             return
         self._resumed_step = self.progress.step
         for group in self.optimizer.param_groups:

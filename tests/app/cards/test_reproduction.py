@@ -137,6 +137,24 @@ def test_what_two_cards_say(changed: dict[str, Any], reproduced: bool, said: str
     assert said in " ".join([outcome.sentence, *outcome.details])
 
 
+def kept(step: int, digit: str) -> dict[str, Any]:
+    measured = {"delivered": False, "gain": 0.1, "gain_interval": [0.0, 0.2]}
+    return {"step": step, "files": {"model/model.safetensors": digit * 64}, **measured}
+
+
+def test_where_the_base_was_delivered_the_checkpoints_that_both_have_kept_are_compared() -> None:
+    base = {"step": 0, "files": {"model/model.safetensors": "0" * 64}}
+    first = a_card(delivered=base, checkpoints=[kept(2, "3"), kept(4, "4")])
+    again = compare(first, a_card(delivered=base, checkpoints=[kept(4, "4"), kept(6, "5")]))
+    assert again.reproduced
+    assert "those of the others that both jobs have kept (of 4)" in again.sentence
+    other = compare(first, a_card(delivered=base, checkpoints=[kept(4, "9")]))
+    assert (other.reproduced, other.sentence) == (False, "Not reproduced: the weights differ.")
+    assert other.details == [f"step 4, model/model.safetensors: {'4' * 64}, then {'9' * 64}"]
+    alone = compare(first, a_card(delivered=base, checkpoints=[]))
+    assert (alone.reproduced, "no trained checkpoint was kept by both jobs" in alone.sentence) == (True, True)
+
+
 @pytest.mark.parametrize(
     ("checkpoints", "reproduced"),
     [

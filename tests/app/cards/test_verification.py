@@ -104,6 +104,26 @@ def test_a_checkpoint_that_is_not_the_delivered_one_is_told_apart(tmp_path: Path
     assert (found.problems, found.step, found.delivered) == ([], 3, False)
 
 
+def of_seeds(made: Made) -> Any:
+    """The card of a job of two seeds, signed anew: the download is step 2 of the second, 12 of the job."""
+    document = made.document
+    own = {"measured": {"arm_seed": 9.0, "arm_step": 2.0}}
+    ours = {**checkpoint_of(2)[2], "step": 12} | own
+    of_the_first = {**checkpoint_of(5)[2], "step": 2, "measured": {"arm_seed": 7.0, "arm_step": 2.0}}
+    card = {**document["card"], "checkpoints": [of_the_first, ours]}
+    return signature.signed(signature.document_of(card, MARKDOWN), made.private)
+
+
+def test_a_checkpoint_of_a_seed_is_found_by_its_manifest_and_not_by_the_step_in_it(made: Made) -> None:
+    document = of_seeds(made)
+    made.write_card(document)
+    found = made.verify(document)
+    assert (found.problems, found.step, found.delivered) == ([], 12, True)
+    edit_manifest(kl=0.5)(made.folder)
+    found = made.verify(document)
+    assert found.problems == ["manifest.json differs from that of step 12 in the card"]
+
+
 def test_a_checkpoint_whose_files_were_dropped_later_is_held_by_its_manifest(tmp_path: Path) -> None:
     made = make_download(tmp_path / "d", step=1)
     assert (made.verify().problems, made.verify().step) == ([], 1)

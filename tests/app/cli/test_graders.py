@@ -100,12 +100,12 @@ def test_a_check_tells_what_a_grader_pays_for(tmp_path: Path) -> None:
     shown = call("check", str(path), "--data", str(data))
     assert shown.exit_code == 1
     assert (
-        "warn: Wrong answers get as much as the right one: all labels at once (1 on rows 0, 1)"
+        "warn: Wrong answers get as much as the right one: all labels at once (1 on lines 1, 2)"
         in shown.output
     )
     report = json.loads(call("check", str(path), "--data", str(data), "--json").output)
-    assert {"code", "level", "message", "rows"} == set(report["findings"][0])
-    assert {trial["row"] for trial in report["trials"]} == {0, 1}
+    assert {"code", "level", "message", "lines"} == set(report["findings"][0])
+    assert {trial["line"] for trial in report["trials"]} == {1, 2}
 
 
 def test_a_sound_grader_needs_no_data_to_pass_its_check(grader: str) -> None:

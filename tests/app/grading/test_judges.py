@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -309,3 +310,53 @@ def test_a_judge_that_fails_is_the_failure_of_the_whole_multi_grader() -> None:
         grade = build_grader(parse_grader(multi), services).grade(Sample("x"), {})
     assert grade.value is None
     assert grade.part_failures["tone"].kind is FailureKind.MODEL_SERVER
+
+
+def knows_no_effort(message: str, status: int = 400) -> Callable[[Received], Answered]:
+    """A server whose model does not reason."""
+    return lambda call: refused(status, message) if "reasoning_effort" in asked(call) else scored(0.5)
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "Unsupported parameter: 'reasoning_effort' is not supported with this model."),
+        (400, "Unsupported value: 'reasoning_effort' does not support 'minimal' with this model."),
+        (422, "1 validation error: body.reasoning_effort: Extra inputs are not permitted"),
+        (400, '"llama3:8b" does not support thinking'),
+    ],
+)
+def test_an_effort_that_the_judges_server_does_not_know_is_left_out_and_told(
+    status: int, message: str
+) -> None:
+    with receiver(knows_no_effort(message, status)) as server:
+        judges = judges_at(server, cache=False)
+        grader = grader_of(judges, sampling_params={"reasoning_effort": "minimal", "seed": 7})
+        grades = [grader.grade(Sample(text), {}) for text in "ab"]
+        calls = [asked(call) for call in server.received]
+        grader_of(judges).grade(Sample("c"), {})
+    assert [grade.value for grade in grades] == [0.5, 0.5]
+    assert ["reasoning_effort" in call for call in calls] == [True, False, False]
+    assert all(call["seed"] == 7 for call in calls)
+    said_so = "does not take reasoning_effort 'minimal', so it was left out"
+    assert all(said_so in grade.reason for grade in grades)
+
+
+def test_a_400_about_something_else_is_no_reason_to_leave_the_effort_out() -> None:
+    with receiver(lambda _: refused(400, "The messages are too long.")) as server:
+        grade = grader_of(judges_at(server), sampling_params={"reasoning_effort": "low"}).grade(
+            Sample("a"), {}
+        )
+        assert len(server.received) == 1
+    assert grade.failure is not None
+    assert "too long" in grade.failure.message
+
+
+def test_an_effort_that_is_refused_for_ever_fails_the_grade() -> None:
+    """Nothing is asked for ever: without the parameter a refusal is the answer."""
+    with receiver(lambda _: refused(400, "This model is always thinking about reasoning_effort.")) as server:
+        grade = grader_of(judges_at(server), sampling_params={"reasoning_effort": "low"}).grade(
+            Sample("a"), {}
+        )
+        assert len(server.received) == 2
+    assert grade.value is None

@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
+from app.http.azure import served_path
 from tests.app.http import openai_schema
 
 PREFIX = "/v1"
@@ -30,9 +31,10 @@ class Judged:
         """Responses that were looked at."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
+        if scope["type"] != "http" or not served_path(scope["path"]).startswith(PREFIX):
             await self.service(scope, receive, send)
             return
+        asked, scope = scope, {**scope, "path": served_path(scope["path"])}
         status, is_json, body = 0, False, bytearray()
 
         async def listen(message: Message) -> None:
@@ -47,7 +49,7 @@ class Judged:
                     self._judge(scope, status, json.loads(body))
             await send(message)
 
-        await self.service(scope, receive, listen)
+        await self.service(asked, receive, listen)
 
     @cached_property
     def _documented(self) -> list[tuple[str, re.Pattern[str], set[int]]]:

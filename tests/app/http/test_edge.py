@@ -248,7 +248,16 @@ def test_what_is_no_strict_json_is_a_400(http: httpx.Client, subtests: pytest.Su
         with subtests.test(case.id):
             response = http.post(JOBS, headers={"content-type": "application/json"}, content=body)
             assert response.status_code == 400
-            error_of(response)
+            assert error_of(response)["code"] == "invalid_json"
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", "9" * 30])
+def test_what_is_no_number_is_named_by_its_field(http: httpx.Client, number: str) -> None:
+    body = f'{{"seed": 1, "method": {{"reinforcement": {{"weights": [0.5, {number}]}}}}}}'
+    response = http.post(JOBS, headers={"content-type": "application/json"}, content=body)
+    assert response.status_code == 400
+    error = error_of(response)
+    assert (error["code"], error["param"]) == ("invalid_json", "method.reinforcement.weights[1]")
 
 
 NOT_JSON = ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data; boundary=b", ""]

@@ -224,6 +224,38 @@ REFUSED = [
     pytest.param(
         f"{HYPER}.clip_low", 1.5, 400, f"{HYPER}.clip_low", "decimal_above_max_value", id="clip-low"
     ),
+    pytest.param(
+        f"{HYPER}.temperature",
+        1e-320,
+        400,
+        f"{HYPER}.temperature",
+        "decimal_below_min_value",
+        id="temperature",
+    ),
+    pytest.param(
+        f"{HYPER}.eval_temperature",
+        1e-320,
+        400,
+        f"{HYPER}.eval_temperature",
+        "invalid_value",
+        id="eval-temperature",
+    ),
+    pytest.param(
+        f"{HYPER}.learning_rate_multiplier",
+        1e-320,
+        400,
+        f"{HYPER}.learning_rate_multiplier",
+        "decimal_below_min_value",
+        id="rate-tiny",
+    ),
+    pytest.param(
+        f"{HYPER}.validation_split",
+        0.2,
+        400,
+        f"{HYPER}.validation_split",
+        "invalid_value",
+        id="split-beside-a-file",
+    ),
     pytest.param(f"{HYPER}.dtype", "float16", 400, f"{HYPER}.dtype", "invalid_value", id="dtype"),
     pytest.param(f"{HYPER}.mask_truncated", 1, 400, f"{HYPER}.mask_truncated", "invalid_type", id="flag"),
     pytest.param(f"{HYPER}.stop", ["x"] * 5, 400, f"{HYPER}.stop", "array_above_max_length", id="stops"),
@@ -267,10 +299,18 @@ def test_a_bad_request_names_the_field(
 def test_missing_fields_are_named(http: httpx.Client) -> None:
     error = error_of(http.post("/v1/fine_tuning/jobs", json={}))
     assert error == {
-        "message": "Missing required parameter: 'model'.",
+        "message": "Missing required parameter: 'model'. Also: Missing required parameter: 'training_file'.",
         "type": "invalid_request_error",
         "param": "model",
         "code": "missing_required_parameter",
+        "errors": [
+            {
+                "message": f"Missing required parameter: '{name}'.",
+                "param": name,
+                "code": "missing_required_parameter",
+            }
+            for name in ("model", "training_file")
+        ],
     }
 
 

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.orm import Session
+from typer.testing import CliRunner
 
+from app.cli.main import cli
+from app.embedded.first_run import BUILT_IN_CANNOT_SHOW
 from app.inspection import ChildLimits
 from app.models import folders
 from app.models import service as models
@@ -81,14 +84,28 @@ def test_a_template_that_never_ends_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+def test_the_command_line_tells_what_a_template_does_not_show(db: Session, tmp_path: Path) -> None:
+    place = ["--data", str(tmp_path)]
+    added = CliRunner().invoke(cli, ["models", "add", "nano-2", str(NANO), *place])
+    assert "Its chat template does not show thoughts, tools, tool calls." in added.output
+    assert "Added nano-2." in added.output
+    listed = json.loads(CliRunner().invoke(cli, ["models", "list", "--json", *place]).output)
+    assert [model["cannot_show"] for model in listed if model["name"] == "nano-2"] == [
+        ["thoughts", "tools", "tool_calls"]
+    ]
+    assert CliRunner().invoke(cli, ["models", "list", *place]).exit_code == 0
+
+
+@pytest.mark.long
 def test_the_built_in_model_passes_its_trial() -> None:
-    assert folders.try_model_folder(NANO) is None
+    assert folders.try_model_folder(NANO) == (None, list(BUILT_IN_CANNOT_SHOW))
 
 
 def test_without_transformers_it_is_said_that_nothing_was_tried() -> None:
     without_packages = (sys.executable, "-S", "-m", "workers.inspect")
-    told = folders.try_model_folder(NANO, command=without_packages)
+    told, cannot_show = folders.try_model_folder(NANO, command=without_packages)
     assert told is not None
+    assert cannot_show is None
     assert "transformers is not installed here. To mend it: pip install 'cherry-rft[train]'" in told
 
 
@@ -108,11 +125,6 @@ def test_without_transformers_it_is_said_that_nothing_was_tried() -> None:
         ("chat_template.jinja", "{{ messages[7].content.x }}", "does not render"),
         ("chat_template.jinja", "{{ ''.__class__.__mro__ }}", "does not render.*unsafe"),
         ("chat_template.jinja", "hello", "without its text"),
-        (
-            "chat_template.jinja",
-            "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}",
-            "without its text",
-        ),
         ("chat_template.jinja", "{{ 'x' * 2000000 }}{{ messages }}", "makes 2,000,"),
     ],
 )
@@ -126,9 +138,33 @@ def test_the_trial_names_what_cannot_be_used(tmp_path: Path, name: str, content:
     assert re.search(reason, fault), fault
 
 
+def test_a_template_that_reads_parts_can_be_used(tmp_path: Path) -> None:
+    from workers.inspect.model import inspect
+
+    template = "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}"
+    assert inspect(str(with_template(tmp_path / "m", template)))["fault"] is None
+
+
+def test_a_model_that_does_not_know_its_templates_tokens_is_refused(tmp_path: Path) -> None:
+    from workers.inspect.model import inspect
+
+    folder = with_template(tmp_path / "m", "<turn>{{ messages[0].content }}")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    tokenizer["added_tokens"].append({"id": 1280, "content": "<turn>", **plain})
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    fault = inspect(str(folder))["fault"]
+    assert fault == (
+        "the tokenizer is of another model: its conversations take the token '<turn>' (1280), and the model"
+        " has embedding rows for 1,280 tokens"
+    )
+
+
 def test_a_template_may_refuse_a_system_message(tmp_path: Path) -> None:
     from workers.inspect.model import inspect
 
     refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
     template = refusing + "{{ messages[0].content }}"
-    assert inspect(str(with_template(tmp_path / "m", template))) == {"fault": None}
+    found = inspect(str(with_template(tmp_path / "m", template)))
+    assert found["fault"] is None
+    assert "system_messages" in found["cannot_show"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
@@ -20,6 +21,7 @@ from tests.factories import (
     make_tenant,
     make_tuned_model,
 )
+from tests.model_folders import write
 
 
 def test_a_tuned_model_and_a_kept_checkpoint_can_be_tuned_on(
@@ -68,6 +70,17 @@ def test_an_alias_stands_for_its_base_model(
     assert client.models.retrieve("o4-mini-2025-04-16").id == "cherry-nano"
     with pytest.raises(openai.PermissionDeniedError, match="alias"):
         client.models.delete("o4-mini-2025-04-16")
+
+
+def test_a_model_says_what_its_template_cannot_show(
+    client: openai.OpenAI, http: httpx.Client, db: Session, tmp_path: Path
+) -> None:
+    models.add_base_model(db, "tried", write(tmp_path / "a", {}), ["thoughts", "tools"])
+    models.add_base_model(db, "untried", write(tmp_path / "b", {}))
+    db.commit()
+    assert http.get("/v1/models/tried").json()["cannot_show"] == ["thoughts", "tools"]
+    assert http.get("/v1/models/untried").json()["cannot_show"] is None
+    openai_schema.check(http.get("/v1/models/tried").json(), "Model")
 
 
 def test_models_are_base_models_and_the_projects_own(

@@ -111,7 +111,7 @@ def test_a_sound_grader_has_no_warning_and_every_reference_at_the_top(
 def test_graders_that_look_for_the_answer_anywhere_pay_for_all_labels() -> None:
     report = check({**EQ, "operation": "ilike"}, TOWNS)
     assert hostile(report) == {"all labels at once"}
-    assert "the answer in chatter (1 on rows 0, 1, 2, 3)" in codes(report)["chatter_at_top"]
+    assert "the answer in chatter (1 on lines 1, 2, 3, 4)" in codes(report)["chatter_at_top"]
 
 
 def test_an_echo_that_holds_the_answer_is_found() -> None:
@@ -160,15 +160,22 @@ def test_a_constant_grader_is_found() -> None:
     assert hostile(report) == set()
 
 
+def test_small_rewards_that_differ_are_no_constant_grader() -> None:
+    report, _ = scripted(lambda text, item: 1e-12 * (text == item["answer"]), TOWNS)
+    assert "constant" not in codes(report)
+
+
 def test_zeros_for_wrong_answers_alone_are_no_constant_grader() -> None:
     report, _ = scripted(lambda text, item: 0.0, TOWNS)
     assert codes(report).keys() == {"reference_unknown"}
 
 
-def test_a_row_on_which_everything_is_right_is_found() -> None:
-    report = check({**EQ, "operation": "like"}, rows("Pisa", "", "Bergen"))
+def test_a_row_on_which_everything_is_right_is_found_by_its_line() -> None:
+    report = check({**EQ, "operation": "like"}, rows("Pisa", "", "Bergen"), lines=(1, 4, 5))
     (found,) = [finding for finding in report.findings if finding.code == "row_is_constant"]
-    assert found.rows == (1,)
+    assert (found.rows, found.lines) == ((1,), (4,))
+    assert found.message.startswith("On line 4 every answer")
+    assert {trial.as_dict()["line"] for trial in report.trials} == {1, 4, 5}
 
 
 def test_a_grader_that_fails_on_its_own_reference_is_found() -> None:
@@ -259,7 +266,7 @@ def test_rows_that_disagree_are_found() -> None:
 
 def test_one_prompt_with_two_answers_is_found() -> None:
     data = [{**row, "messages": [{"role": "user", "content": "The same?"}]} for row in TOWNS[:2]]
-    assert "rows 0, 1" in codes(check(EQ, data))["prompts_disagree"]
+    assert "lines 1, 2" in codes(check(EQ, data))["prompts_disagree"]
 
 
 def test_a_grader_that_looks_for_thoughts_is_told_that_it_sees_none() -> None:

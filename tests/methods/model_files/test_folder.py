@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import tarfile
 import zipfile
@@ -222,6 +223,26 @@ def test_a_folder_without_a_chat_template_hears_how_to_give_one(tmp_path: Path, 
     assert "put one into chat_template.jinja" in fault
     (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}")
     assert faults(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"tokenizer_config.json": b'{"chat_template": [{"name": "tool_use", "template": "x"}]}'},
+        {"additional_chat_templates/tool_use.jinja": b"x", "additional_chat_templates/rag.jinja": b"x"},
+    ],
+)
+def test_templates_by_name_without_a_default_are_named(tmp_path: Path, files: dict[str, bytes]) -> None:
+    (fault,) = faults(write(tmp_path, files))
+    assert re.search(r"has chat templates by name \((rag, )?tool_use\) and none named default", fault)
+    (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    assert faults(tmp_path) == []
+
+
+def test_a_broken_template_among_those_by_name_is_named(tmp_path: Path) -> None:
+    files = {"chat_template.jinja": b"x", "additional_chat_templates/tool_use.jinja": b"\xff"}
+    (fault,) = faults(write(tmp_path, files))
+    assert fault.startswith("additional_chat_templates/tool_use.jinja is no text in UTF-8")
 
 
 def test_a_template_where_tokenizers_do_not_look_is_named(tmp_path: Path) -> None:

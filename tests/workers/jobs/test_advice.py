@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from methods.train_config import TrainConfig
-from workers.jobs.advice import Step, advice, drift_warning
+from workers.jobs.advice import Step, advice, drift_warning, rounding_warning
 
 
 def config(**changes: Any) -> TrainConfig:
@@ -175,3 +175,13 @@ def test_a_delivered_model_far_from_its_base_is_warned_of() -> None:
     assert said
     assert "(step 40) has moved 9.4 nats per token" in said
     assert "Lower the learning rate (it was 0.0003) to a third, or raise beta (it was 0)." in said
+
+
+def test_what_rounding_lost_is_told_from_half_of_the_change_on():
+    assert rounding_warning(10, None, has_adapter=True) is None
+    assert rounding_warning(10, 0.5, has_adapter=True) is None
+    said = rounding_warning(40, 0.83, has_adapter=True)
+    assert "step 40" in said
+    assert "83%" in said
+    assert "adapter/" in said
+    assert "adapter/" not in rounding_warning(40, 0.83, has_adapter=False)

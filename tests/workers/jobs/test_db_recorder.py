@@ -266,6 +266,23 @@ def test_a_state_that_was_damaged_goes_once_there_are_two_others(
     assert sorted(state_names(get_storage(), job.id)) == names
 
 
+def test_a_note_is_told_once_however_often_it_is_repeated(
+    db: Session, job: Job, recorder: DatabaseRecorder
+) -> None:
+    halving = "Halving 1 of 2: Seed 7 (gain +0.1 at a KL of 0.2) goes on; 8 (gain +0 at a KL of 0) ended."
+    recorder.metrics(4, 1, {})
+    recorder.note("info", halving)
+    recorder.note("info", "Step 4: training ends here. That saves about 12 seconds.")
+    take_over(db, job)
+    second = DatabaseRecorder(Claim(job.id, fresh(db, job).attempt, "running"), get_storage())
+    second.note("info", halving)
+    second.note("info", "Step 4: training ends here. That saves about 13 seconds.")
+    second.note("info", halving.replace("1 of 2", "2 of 2"))
+    db.rollback()
+    told = db.scalars(select(JobEvent.message).where(JobEvent.key.startswith("note-"))).all()
+    assert [message.split()[:2] for message in told] == [["Halving", "1"], ["Step", "4:"], ["Halving", "2"]]
+
+
 def test_a_zombie_writes_no_row_and_destroys_no_file(
     db: Session, job: Job, recorder: DatabaseRecorder, tmp_path: Path
 ) -> None:
@@ -331,6 +348,16 @@ def test_delivering_a_model_far_from_its_base_says_so(
     delivery.deliver(claim, 2, trained_tokens=1)
     warned = db.scalars(select(JobEvent.message).where(JobEvent.level == "warn")).one()
     assert "has moved 9.4 nats per token from the base" in warned
+
+
+def test_delivering_a_model_that_rounding_has_changed_says_so(
+    db: Session, recorder: DatabaseRecorder, claim: Claim, tmp_path: Path
+) -> None:
+    recorder.checkpoint(replace(saved(tmp_path, 2), extra={"rounding_error": 0.83}))
+    delivery.deliver(claim, 2, trained_tokens=1)
+    warned = db.scalars(select(JobEvent.message).where(JobEvent.level == "warn")).one()
+    assert "moved the weights by 83% of what training had" in warned
+    assert "`adapter/` holds the change in fp32" in warned
 
 
 def test_the_verdict_is_in_the_job_its_last_event_and_every_checkpoint(

@@ -74,7 +74,14 @@ def test_apart_files_raise_no_doubt(db: Session, tiny_model: Path) -> None:
 
 @pytest.mark.parametrize(
     ("factor", "said"),
-    [(12.0, "12 times what"), (10.0, "10 times what"), (1 / 20, "a 20th of what"), (9.0, None), (0.2, None)],
+    [
+        (12.0, "12 times what"),
+        (10.0, "10 times what"),
+        (1 / 20, "a 20th of what"),
+        (1e-3, "a 1,000th of what"),
+        (9.0, None),
+        (0.2, None),
+    ],
 )
 def test_a_learning_rate_far_off_is_doubted(
     db: Session, tiny_model: Path, factor: float, said: str | None
@@ -140,13 +147,23 @@ def test_a_fault_that_every_row_has_is_told_once(db: Session, tiny_model: Path) 
     assert job.error["message"].splitlines()[1:] == [said]
 
 
-def test_tools_that_the_template_does_not_show_are_a_doubt(db: Session, tiny_model: Path) -> None:
+def test_tools_that_the_template_does_not_show_are_a_fault(db: Session, tiny_model: Path) -> None:
     tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
     job = make_job(db, training=[row(), row(tools=tools)])
     validate_all("me", RUNNING)
+    assert fresh(db, job).error
+    assert job.error["code"] == "invalid_training_file"
+    assert "leaves out the tools of the training row on line 2" in job.error["message"]
+
+
+def test_thoughts_that_the_template_drops_are_a_doubt(db: Session, tiny_model: Path) -> None:
+    asked = row()["messages"]
+    thinking = {"role": "assistant", "content": "a", "reasoning_content": "hm"}
+    job = make_job(db, training=[row(), row(messages=[*asked, thinking, *asked])])
+    validate_all("me", RUNNING)
     assert fresh(db, job).status == "queued"
     (doubt,) = doubts_about_data(db, job.id)
-    assert doubt.startswith("1 of 2 training rows offer tools, but the model's chat template shows nothing")
+    assert "leaves out the thought of an earlier answer of the training row on line 2" in doubt
 
 
 @pytest.mark.parametrize("what", ["row", "bytes"])

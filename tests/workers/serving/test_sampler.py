@@ -24,7 +24,7 @@ from app.storage import get_storage
 from graders import Sample, build_grader, parse_grader
 from tests.factories import Tenant, make_job, make_tenant, make_tuned_model, store_model
 from tests.factories import make_model as add_model
-from tests.tiny_model import make_tiny_model
+from tests.tiny_model import byte_tokenizer, make_tiny_model
 from workers.serving.server import create_sampler
 
 TOKEN = "only-between-ourselves"
@@ -99,6 +99,17 @@ def test_a_chat_is_answered_and_counted(client: openai.OpenAI) -> None:
     assert reply.model == "tiny"
 
 
+def test_messages_that_the_template_would_leave_out_are_refused(
+    client: openai.OpenAI, db: Session, tmp_path: Path
+) -> None:
+    template = "{% for m in messages if m.role == 'user' %}{{ m.content }}<end>{% endfor %}"
+    add_model(db, "deaf", make_tiny_model(tmp_path / "deaf", tokenizer=byte_tokenizer(template)))
+    db.commit()
+    messages = [{"role": "system", "content": "Be brief."}, *HELLO]
+    with pytest.raises(openai.BadRequestError, match="leaves out the text of a system message"):
+        chat(client, model="deaf", messages=messages)
+
+
 def test_a_seed_gives_the_same_answer_alone_and_in_company(
     client: openai.OpenAI, sampler: tuple[str, Starlette]
 ) -> None:
@@ -144,7 +155,7 @@ def test_stop_and_logprobs(client: openai.OpenAI) -> None:
     assert len(content) == 12
     assert all(token.logprob <= 0 for token in content)
     text = reply.choices[0].message.content
-    stopped = chat(client, temperature=0, stop=[text[3]])
+    stopped = chat(client, temperature=1e-320, stop=[text[3]])  # as good as 0
     assert (stopped.choices[0].message.content, stopped.choices[0].finish_reason) == (
         text[: text.index(text[3])],
         "stop",

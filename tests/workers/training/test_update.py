@@ -150,6 +150,15 @@ def test_the_unit_of_the_reward_does_not_matter_where_advantages_are_scaled(case
     assert_same(found, expected)
 
 
+@pytest.mark.parametrize("unit", [1e-6, 1e-12])
+def test_nor_does_a_small_unit_of_a_grader_without_a_range(case, unit):
+    config, policy, groups, rewards, *_ = case
+    scaled = config.model_copy(update={"scale_advantage": True, "beta": 0.0, "overlong_buffer": 0.0})
+    (expected, *_), _ = gradients_of(policy, groups, rewards, scaled)
+    (found, *_), _ = gradients_of(policy, groups, Rewards(unit * rewards.values, rewards.graded), scaled)
+    assert_same(found, expected)
+
+
 @pytest.mark.parametrize("jitter", [0.0, 1e-5])
 def test_a_constant_reward_leaves_every_bit_of_the_weights(case, jitter):
     """Also where a KL is part of it: a policy that has not moved has none, whoever rounds how."""

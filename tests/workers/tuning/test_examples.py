@@ -9,8 +9,7 @@ import pytest
 from methods.rows import Row
 from tests.tiny_model import byte_tokenizer
 from workers.training.base.errors import OutOfContext, PromptInvalid
-from workers.training.prompts import hides_tools
-from workers.tuning.examples import Example, make_examples, make_pairs, offered_tools, probe_prompts
+from workers.tuning.examples import Example, make_examples, make_pairs, probe_prompts
 
 DROPS_EARLIER = (
     "{% for m in messages %}<begin>{{ m['role'] }}:"
@@ -112,8 +111,6 @@ PLAIN_END = (
 @pytest.mark.parametrize(
     ("item", "template", "said"),
     [
-        pytest.param(CALLS, None, "an empty answer (it shows no tool calls)", id="calls-not-shown"),
-        pytest.param(CALLS, PLAIN_END, "an empty answer (it shows no tool calls)", id="its-end-is-text"),
         pytest.param({"messages": [USER, answer("")]}, None, "an empty answer", id="no-text"),
         pytest.param({"messages": [USER, answer(" \n ")]}, None, "an empty answer", id="white-space"),
         pytest.param(
@@ -134,6 +131,15 @@ def test_an_answer_that_teaches_silence_is_refused(item: dict[str, Any], templat
     assert str(caught.value) == f"The model's chat template makes {said} of the training row on line 9."
 
 
+@pytest.mark.parametrize("template", [None, PLAIN_END])
+def test_an_answer_of_tool_calls_that_the_template_does_not_show_is_refused(template: str | None) -> None:
+    tokenizer = byte_tokenizer(template) if template else byte_tokenizer()
+    with pytest.raises(
+        PromptInvalid, match="leaves out a tool call of the answer of the training row on line 9"
+    ):
+        make_examples([Row(9, CALLS)], tokenizer, 256, "training")
+
+
 def test_tool_calls_that_the_template_shows_are_an_answer() -> None:
     tokenizer = byte_tokenizer(SHOWS_CALLS)
     (example,) = make_examples([Row(1, CALLS)], tokenizer, 256, "training")
@@ -146,7 +152,7 @@ def test_an_output_of_a_pair_that_is_silent_is_refused() -> None:
         "preferred_output": CALLS["messages"][1:],
         "non_preferred_output": [answer("no")],
     }
-    with pytest.raises(PromptInvalid, match="an empty answer"):
+    with pytest.raises(PromptInvalid, match="leaves out a tool call of the answer"):
         make_pairs([Row(1, item)], byte_tokenizer(), 256, "training")
 
 
@@ -158,17 +164,3 @@ def test_rows_that_are_too_long_are_all_named() -> None:
         OutOfContext, match=r"^4 of 8 training rows are too long \(lines 4-5, 7-8\): the longest"
     ):
         make_examples(rows, byte_tokenizer(), 256, "training")
-
-
-@pytest.mark.parametrize(
-    ("template", "hides"), [(None, True), ("{% for t in tools or [] %}{{ t }}{% endfor %}", False)]
-)
-def test_a_template_that_hides_tools_is_found_out(template: str | None, hides: bool) -> None:
-    tokenizer = byte_tokenizer((template or "") + str(byte_tokenizer().chat_template))
-    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
-    chat = Row(1, {"messages": [USER, answer("x")], "tools": tools})
-    pair = {"input": {"messages": [USER], "tools": tools}, "preferred_output": [], "non_preferred_output": []}
-    prompt = Row(1, {"messages": [USER], "tools": tools})
-    for row, method in ((chat, "supervised"), (Row(1, pair), "dpo"), (prompt, "reinforcement")):
-        assert hides_tools(offered_tools([row], method), tokenizer) == hides
-    assert not hides_tools(offered_tools([Row(1, {"messages": [USER]})], "reinforcement"), tokenizer)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from workers.training.arms.job import ArmsJob
 from workers.training.arms.messages import (
     JUDGED_BY,
+    REMARK,
     SHALL_PAUSE,
     SHALL_STOP,
     SPENT,
@@ -208,6 +209,8 @@ class Beside:
             return job.others(number)
         if name == JUDGED_BY:
             (job.progress.sampled,) = args
+        elif name == REMARK:
+            job.recorder.note("warn", *args)
         elif name == "pausing":
             self._pause(one, *args)
         else:

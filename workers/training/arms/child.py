@@ -13,7 +13,16 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
-from workers.training.arms.messages import JUDGED_BY, SHALL_PAUSE, SHALL_STOP, SPENT, TASK, Ended, Task
+from workers.training.arms.messages import (
+    JUDGED_BY,
+    REMARK,
+    SHALL_PAUSE,
+    SHALL_STOP,
+    SPENT,
+    TASK,
+    Ended,
+    Task,
+)
 from workers.training.arms.turns import Advance
 from workers.training.base.errors import RunCancelled, RunFailed, RunPaused
 from workers.training.base.recorder import Phase
@@ -38,7 +47,7 @@ def train_for(connection: Connection, advance: Advance) -> None:
 
 
 def _train(task: Task, link: Link, advance: Advance) -> Ended:
-    grader, gold = task.graders()
+    grader, gold = task.graders(lambda message: link.call(REMARK, message))
     arm = replace(task.arm, others=lambda own: link.call(SPENT, own))
     rows = (task.train_rows, task.valid_rows)
     with Run(

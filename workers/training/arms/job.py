@@ -132,8 +132,9 @@ class ArmsJob:
     def lose(self, whose: Whose, failure: RunFailed) -> None:
         """Takes an arm out that cannot be trained. Raises its failure where that is the job's.
 
-        A seed that diverges is out, and the others go on; with none left the job fails. That a control cannot
-        be trained is no fault of the job.
+        A seed that diverges is out, and the others go on. Where all that still race have diverged, the
+        checkpoints of those that went out before decide. With no seed left at all the job fails. That a
+        control cannot be trained is no fault of the job.
         """
         failed = self.progress.failed
         if whose.is_control:
@@ -143,9 +144,11 @@ class ArmsJob:
         if not isinstance(failure, NonFinite):
             raise failure
         failed[whose.number] = failure.code
-        if all(other.number in failed for other in self.racing):
+        if all(other.number in failed for other in self.seeds):
             raise failure
-        self.recorder.note("warn", f"{whose}: {failure} It is out; the other seeds go on.")
+        goes_on = any(other.number not in failed for other in self.racing)
+        rest = "the other seeds go on" if goes_on else "what the other seeds have measured decides"
+        self.recorder.note("warn", f"{whose}: {failure} It is out; {rest}.")
 
     def config_of(self, whose: Whose) -> TrainConfig:
         """Returns the config of one arm. A control goes to its end."""

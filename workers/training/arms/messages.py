@@ -26,8 +26,14 @@ SPENT = "spent"
 JUDGED_BY = "judged_by"
 """Tells the `Sampled` by which checkpoints are judged."""
 
-Graders = Callable[[], tuple[Grader, Grader | None]]
-"""Makes the grader and the gold grader in the process that calls it; it can be pickled, as they cannot."""
+REMARK = "remark"
+"""Tells a warning of the job, whichever arm it comes from."""
+
+Graders = Callable[[Callable[[str], None]], tuple[Grader, Grader | None]]
+"""Makes the grader and the gold grader in the process that calls it, given what takes their remarks.
+
+It can be pickled, as they cannot.
+"""
 
 
 class Task(NamedTuple):

@@ -10,6 +10,7 @@ from workers.training.arms.recorder import Whose
 from workers.training.arms.states import JobProgress
 from workers.training.base.types import Checkpoint
 from workers.training.checkpoints import deliverable
+from workers.training.evaluate import estimate
 from workers.training.result import ArmResult, ControlResult, RunResult
 from workers.training.state import Progress
 from workers.training.trust.gold import gold_outcome
@@ -72,8 +73,7 @@ def result(
     found = verdict(looks, kept, job.sampled, seed)
     judged = judge(looks, seed)
     results = [
-        _arm_result(whose, job.arms[whose.number], ended[whose.number], own[whose.number], judged, found.step)
-        for whose in seeds
+        _arm_result(job, whose, ended[whose.number], own[whose.number], judged, found.step) for whose in seeds
     ]
     beside = [_control_result(config, job, whose, ended[whose.number]) for whose in controls]
     gold = [look for whose in seeds for look in job_looks(job, whose.number, job.arms[whose.number].gold)]
@@ -91,18 +91,20 @@ def result(
 
 
 def _arm_result(
+    job: JobProgress,
     whose: Whose,
-    progress: Progress,
     ended: str,
     looks: Sequence[Look],
     judged: Sequence[Judged],
     delivered: int,
 ) -> ArmResult:
-    steps = {look.step for look in looks}
-    best = best_of([one for one in judged if one.step in steps])
+    progress, by_step = job.arms[whose.number], {look.step: look for look in looks}
+    best = best_of([one for one in judged if one.step in by_step])
+    reward = estimate(by_step[best.step].rows) if best else None
     return ArmResult(
         seed=whose.seed,
         steps=progress.step,
+        reward=reward.mean if reward else None,
         gain=best.mean if best else None,
         low=best.low if best else None,
         high=best.high if best else None,
@@ -112,7 +114,8 @@ def _arm_result(
         guard_actions=progress.guard.actions,
         rollbacks=progress.guard.rollbacks,
         ended=ended,
-        is_delivered=delivered in steps,
+        rung=next((n for n, left in enumerate(job.went_on, 1) if whose.number not in left), None),
+        is_delivered=delivered in by_step,
     )
 
 

@@ -45,7 +45,7 @@ class Completion:
         tokens: (T,) sampled ids, with the end token where there is one.
         logprobs: (T,) log-probability of each id under the policy that sampled it (nats), at the sampling
             temperature.
-        text: decoded, without special tokens.
+        text: all of it decoded, special tokens too, but for the one token that ended it.
         finish_reason: "stop" at an end token, "length" where cut.
     """
 

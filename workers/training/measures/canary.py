@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from workers.training.passes.forward import (
     per_completion,
     token_logprobs,
 )
-from workers.training.prompts import as_template_message
+from workers.training.prompts import chat_tokens
 from workers.training.row_faults import RowFaults
 from workers.training.update import fillers
 
@@ -59,7 +60,7 @@ class Canary:
         self._config = config
         self._world = world
         chosen = read_rows(BUILT_IN, check=check_canary_row) if rows is None else rows
-        self._texts = world.slice(cut_texts(chosen, policy.tokenizer, policy.context))
+        self._texts = world.slice(cut_texts(chosen, policy.tokenizer, policy.context, policy.vocabulary))
         self._base: list[float] | None = None
 
     @torch.no_grad()
@@ -68,7 +69,7 @@ class Canary:
         if self._base is None:
             with self._policy.reference() as start:
                 self._base = self._losses(start)
-        losses = self._losses(self._policy.model)
+        losses = self._losses(self._policy.measured_model)
         loss = estimate(losses)
         over_base = estimate([now - before for now, before in zip(losses, self._base, strict=True)])
         return CanaryLoss(loss, over_base) if loss and over_base else None
@@ -103,13 +104,17 @@ def as_completion(tokens: Sequence[int]) -> PackedCompletion:
     return PackedCompletion(Prompt(0, {}, tuple(tokens[:1])), completion)
 
 
-def cut_texts(rows: Sequence[Row], tokenizer: Any, context: int) -> list[list[list[int]]]:
+def cut_texts(
+    rows: Sequence[Row], tokenizer: Any, context: int, vocabulary: int | None = None
+) -> list[list[list[int]]]:
     """Returns the pieces of each text: its first tokens, in as many pieces as the model's context asks for.
 
-    Texts of a single token, of which nothing can be predicted, are left out.
+    Texts of a single token, of which nothing can be predicted, are left out. Raises `PromptInvalid`;
+    `vocabulary` is how many tokens the model has embedding rows for, where that is known.
     """
     each = max(2, MOST_TOKENS // max(len(rows), 1))
-    texts = [list(_pieces(tokens[:each], context)) for tokens in _tokenised(rows[:MOST_TEXTS], tokenizer)]
+    tokenised = _tokenised(rows[:MOST_TEXTS], tokenizer, vocabulary)
+    texts = [list(_pieces(tokens[:each], context)) for tokens in tokenised]
     return [pieces for pieces in texts if pieces]
 
 
@@ -122,17 +127,15 @@ def _pieces(tokens: Sequence[int], context: int) -> Iterator[list[int]]:
             yield piece
 
 
-def _tokenised(rows: Sequence[Row], tokenizer: Any) -> list[list[int]]:
+def _tokenised(rows: Sequence[Row], tokenizer: Any, vocabulary: int | None) -> list[list[int]]:
     """Returns the tokens of texts, and of conversations as the model's chat template writes them."""
     faults = RowFaults("canary", len(rows))
     found: list[list[int]] = []
     for row in rows:
-        try:
-            found.append(_tokens(row.item, tokenizer))
-        except MemoryError:
-            raise
-        except Exception as error:  # a template is a program of its own and may refuse a row in any way
-            faults.refused(row, error)
+        tokens = faults.attempt(row, partial(_tokens, row.item, tokenizer))
+        if tokens is not None:
+            faults.check_ids(row, tokens, tokenizer, vocabulary)
+            found.append(tokens)
     faults.check(lambda whose, n: f"{whose} text has {n:,} tokens")
     return found
 
@@ -141,8 +144,4 @@ def _tokens(item: Any, tokenizer: Any) -> list[int]:
     if "text" in item:
         tokens: list[int] = tokenizer(item["text"])["input_ids"]
         return tokens
-    messages = [as_template_message(message) for message in item["messages"]]
-    rendered: list[int] = tokenizer.apply_chat_template(
-        messages, tools=item.get("tools"), add_generation_prompt=False, tokenize=True, return_dict=False
-    )
-    return rendered
+    return chat_tokens(item, tokenizer)

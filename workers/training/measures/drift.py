@@ -74,7 +74,7 @@ class DriftMeter:
 
         `canary_rows` are the user's own texts; None stands for those of the package.
         """
-        self._policy = policy
+        self.policy = policy
         chosen = shuffled(len(prompts), "probe", config.measuring_seed)[: config.kl_probe_size]
         self._probe = [prompts[i] for i in sorted(chosen)]
         self._config = config
@@ -92,7 +92,7 @@ class DriftMeter:
     def measure_kl(self, answers: Sequence[Group] = ()) -> ProbeKl:
         """Measures the KL alone, with the same random numbers every time."""
         return probe_kl(
-            self._policy, self._probe, self._config, self._world, answers=answers, origin=self._origin
+            self.policy, self._probe, self._config, self._world, answers=answers, origin=self._origin
         )
 
 

@@ -274,8 +274,8 @@ class _Scorer:
 
     def _token_kls(self, batch: Batch) -> list[Tensor]:
         """Returns the exact KL to each reference at each of a batch's completion tokens, (N,) nats."""
-        states = completion_states(self._policy.model, batch)
-        head = self._policy.model.get_output_embeddings()
+        states = completion_states(self._policy.measured_model, batch)
+        head = self._policy.measured_model.get_output_embeddings()
         found = []
         with ExitStack() as until_all_are_run:  # leaving a sharded one lets go of the policy's head too
             for reference in self._references:

@@ -80,13 +80,14 @@ class Measuring:
         return self._keeper.progress
 
     def measure(self, step: int, epoch: int, clock: Clock) -> Measured:
-        """Measures the policy as it is, and compares it with the base and all checkpoints before."""
-        with clock.phase("validating", "eval"):
+        """Measures the policy as delivered, and compares it with the base and all checkpoints before."""
+        with clock.phase("validating", "eval"), self._drift.policy.as_delivered() as error:
             found = self._evaluator.measure()
             drift = self._drift.measure(self._evaluator.answers(found))
             gold = self._measure_gold(step, found.groups[found.judging])
         for split, groups in found.groups.items():
             count_spent(self._progress, groups)
+            self._progress.rewards_seen.note(grade.reward for group in groups for grade in group.grades)
             self._recorder.rollouts(split, step, epoch, groups)
             self._note_failed_grades(step, split, groups)
         if step == 0:
@@ -107,6 +108,7 @@ class Measuring:
                 "basis": self._evaluator.basis,
                 "reward": reward.mean if reward else None,
                 "greedy_reward": greedy.mean if greedy else None,
+                **({} if error is None else {"rounding_error": error}),
             }
         )
         if last is not None:
@@ -165,10 +167,14 @@ class Measuring:
         return values
 
     def _note_start(self, found: Evaluation) -> None:
-        """Lets completions of the base to training rows count among the first ones, where they may differ."""
-        sampled = self._evaluator.sampled
-        if sampled.basis == "training" and sampled.samples > 1 and sampled.temperature > 0:
-            self._progress.start.note(0, found.groups[found.judging], self._config)
+        """Lets the base's own completions count among the first ones, where those of a prompt may differ."""
+        sampled, groups = self._evaluator.sampled, found.groups[found.judging]
+        if sampled.samples == 1 or sampled.temperature == 0:
+            return
+        if sampled.basis == "training":
+            self._progress.start.note(0, groups, self._config)
+        else:
+            self._progress.start.note_unseen(groups, self._config)
 
     def _tell_smallest_gain(self, found: Evaluation) -> None:
         """Says, before anything is trained, what gain the rows can show at all."""

@@ -17,6 +17,8 @@ from transformers.utils import logging as transformers_logging
 from methods.model_files.folder import ModelFolderInvalid, check_folder
 from workers.training.base.errors import ModelInvalid, is_panic
 from workers.training.model import attention
+from workers.training.model.stored_types import stored_types
+from workers.training.rendering.ends import template_end_ids
 
 CPU = torch.device("cpu")
 MISSING_NAMED = 5
@@ -25,7 +27,6 @@ CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"
 """What torch says for want of memory on a CPU, in an error that has no type of its own."""
 MOST_SAID = 500
 """Characters of what a library says of a model that are told; some say every tensor. Chosen, not measured."""
-_MARK = "xCherryMarkx"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class BaseModel:
         context: most tokens of prompt and completion together.
         device: where the run computes.
         compute_dtype: of its arithmetic; trained weights are in fp32 whatever it is.
-        stored_dtype: of the weights on disk; checkpoints are written in it.
+        stored_dtype: of the weights on disk, which the delivered ones have too (stored_types.py).
     """
 
     folder: Path
@@ -48,6 +49,11 @@ class BaseModel:
     device: torch.device
     compute_dtype: torch.dtype
     stored_dtype: torch.dtype
+
+    @property
+    def vocabulary(self) -> int:
+        """Counts the tokens that the model has embedding rows for; its tokenizer may know more."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
 
     @property
     def rollout_model(self) -> Any:
@@ -75,7 +81,7 @@ def load_base(
         if (reason := attention.adopt(model)) is not None:
             raise ModelInvalid(f"The model '{folder.name}' is not supported: {reason}")
         _check_plain_head(model, folder.name)
-        stored = _stored_dtype(model.config)
+        stored = stored_types(folder).of_model
         return BaseModel(
             folder=folder,
             model=model,
@@ -163,25 +169,13 @@ def end_ids(generation_config: Any, tokenizer: Any) -> tuple[int, ...]:
     """Returns all ids that end a completion: generation config's, tokenizer's, and the chat template's.
 
     They differ in practice: a model may end its texts with a token that its tokenizer does not call `eos`,
-    and a chat model ends a completion with the token that its template puts after one.
+    and a chat model ends a completion with the token that its template puts after one. Where a template ends
+    calls of tools with another token, that one counts too.
     """
     configured = generation_config.eos_token_id
     ids = set(configured if isinstance(configured, list) else [configured])
-    ids |= {tokenizer.eos_token_id, _template_end_id(tokenizer)}
+    ids |= {tokenizer.eos_token_id, *template_end_ids(tokenizer)}
     return tuple(sorted(ids - {None}))
-
-
-def _template_end_id(tokenizer: Any) -> int | None:
-    """Returns the special token that follows an assistant's text in the chat template, if there is one."""
-    conversation = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
-    try:
-        text = tokenizer.apply_chat_template(conversation, tokenize=False)
-    except Exception:  # a template is a program of its own and may refuse this conversation in any way
-        return None
-    after = text.rpartition(_MARK)[2].strip()
-    special = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    starts = [token for token in special if token and after.startswith(token)]
-    return special[max(starts, key=len)] if starts else None
 
 
 def _context(config: Any, name: str) -> int:
@@ -198,13 +192,6 @@ def _context(config: Any, name: str) -> int:
     window = getattr(config, "sliding_window", None)
     has_window = window is not None and getattr(config, "use_sliding_window", True)
     return min(positions, window) if has_window else int(positions)
-
-
-def _stored_dtype(config: Any) -> torch.dtype:
-    dtype = config.dtype
-    if isinstance(dtype, str):
-        dtype = getattr(torch, dtype)
-    return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
 @torch.no_grad()

@@ -31,10 +31,14 @@ from workers.training.base.distributed import ALONE, World
 from workers.training.base.errors import ModelInvalid
 from workers.training.model import sharding
 from workers.training.model.base_model import BaseModel, compute_in, load_base
+from workers.training.model.delivered import write_beside_adapter, write_model
 from workers.training.model.grammar import compile_grammar
 from workers.training.model.merged_lora import bases_alone, forget_sum, train_through_sum
 from workers.training.model.recompute import recompute_layers
-from workers.training.model.rollout_weights import follow, own_weight
+from workers.training.model.rollout_weights import ADAPTER, follow, own_weight
+from workers.training.model.rounding import Rounded
+from workers.training.model.sharding import whole
+from workers.training.model.stored_types import stored_types
 from workers.training.model.value import make_value_head
 
 VALUE_HEAD = "value_head."
@@ -48,12 +52,13 @@ class Policy:
         self.tokenizer = base.tokenizer
         self.end_ids = base.end_ids
         self.context = base.context
+        self.vocabulary = base.vocabulary
         self.device = base.device
-        self.stored_dtype = base.stored_dtype
         self.folder = base.folder
         self.model: Any = base.model
         self.adapter: Any = None
         """The PEFT wrapper of `model`; None when every weight is trained."""
+        self._is_as_delivered = False
         self._merged: list[tuple[Any, nn.Linear]] = []
         """LoRA layers of `model`, and the layers of `rollout_model` that hold their sum."""
         self.is_sharded = is_sharded(config, world)
@@ -170,7 +175,7 @@ class Policy:
         if self.adapter is None and self.rollout_model is not self.model:
             trained = self.trained()
             for name, copied in self.rollout_model.named_parameters():
-                copied.copy_(sharding.whole(trained[name]))
+                copied.copy_(whole(trained[name]))
         for layer, copied in self._merged:
             follow(layer, copied)
 
@@ -201,24 +206,55 @@ class Policy:
                     yield self.model
         self.reshard()
 
+    @contextmanager
+    def as_delivered(self) -> Iterator[float | None]:
+        """Lets what is measured of the policy be what a checkpoint of it holds: weights in the base's dtypes.
+
+        Gives the size of what rounding loses beside that of the change to the base (`Rounded.error`). The
+        trained weights are the same afterwards, bit for bit. It is collective where the model is sharded.
+        """
+        rounded = Rounded(self.rollout_model, stored_types(self.folder))
+        with torch.no_grad():
+            self._round(rounded)
+        self._is_as_delivered = rounded.is_rounded
+        try:
+            yield rounded.error
+        finally:
+            self._is_as_delivered = False
+            with torch.no_grad():
+                rounded.put_back()
+            if rounded.is_rounded:
+                self.sync_rollout()
+
+    def _round(self, rounded: Rounded) -> None:
+        if self.adapter is not None:
+            for layer, copied in self._merged:
+                base = whole(layer.get_base_layer().weight)
+                rounded.round_sum(copied, base, layer.get_delta_weight(ADAPTER))
+            return
+        start = {} if self.is_sharded else dict(self._reference.named_parameters())
+        for name, weight in self.rollout_model.named_parameters():
+            rounded.round_weight(name, weight, start.get(name))
+
+    @property
+    def measured_model(self) -> Any:
+        """Returns what is measured: `model`, but inside `as_delivered` what holds the rounded weights.
+
+        A sharded policy has these only in the copy that samples.
+        """
+        is_rounded = self._is_as_delivered and not self.is_sharded
+        return self.rollout_model if is_rounded else self.model
+
     def save_model(self, folder: Path) -> None:
-        """Writes a complete model folder: weights merged in fp32, then cast to the base's dtype."""
-        cast: dict[int, Tensor] = {}
-        state = {}
-        for name, tensor in self.rollout_model.state_dict().items():
-            # Tied weights are one tensor and have to stay one.
-            kept = cast.setdefault(tensor.data_ptr(), tensor.detach().to(self.stored_dtype))
-            state[name] = kept if kept.shape == tensor.shape else tensor.detach().to(self.stored_dtype)
-        self.rollout_model.save_pretrained(folder, state_dict=state)
-        for file in sorted(self.folder.iterdir()):
-            if file.is_file() and _belongs_to_a_model(file):
-                (folder / file.name).write_bytes(file.read_bytes())
+        """Writes a complete model folder: weights merged in fp32, then cast to the base's dtypes."""
+        write_model(folder, self.folder, self.rollout_model, self.end_ids)
 
     def save_adapter(self, folder: Path) -> None:
-        """Writes the LoRA adapter in PEFT's form; nothing when every weight is trained."""
+        """Writes the LoRA adapter in PEFT's form, in fp32; nothing when every weight is trained."""
         if self.adapter is not None:
             self.adapter.save_pretrained(folder, save_embedding_layers=False)
             (folder / "README.md").unlink(missing_ok=True)  # an empty model card
+            write_beside_adapter(folder, self.folder, self.end_ids)
 
 
 def is_sharded(config: TrainConfig, world: World) -> bool:
@@ -234,10 +270,3 @@ def _in_dtype(model: Any, dtype: torch.dtype) -> Any:
     for weight in model.requires_grad_(False).parameters():
         weight.data = weight.data.to(dtype)
     return model
-
-
-def _belongs_to_a_model(file: Path) -> bool:
-    """Says whether a file is config, tokenizer or licence, which training does not change."""
-    if file.name.endswith(".index.json"):
-        return False
-    return file.suffix in {".json", ".jinja", ".txt", ".model"} or file.name.startswith(("LICENSE", "NOTICE"))

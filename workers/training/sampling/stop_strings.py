@@ -47,9 +47,9 @@ class StopStrings:
         return (text, False) if first is None else (text[:first], True)
 
     def decoded(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """Returns the texts of completions, without special tokens."""
+        """Returns the texts of completions, with the special tokens among them: what was written is shown."""
         texts: list[str] = self._tokenizer.batch_decode(
-            [list(row) for row in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
+            [list(row) for row in rows], skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         return texts
 

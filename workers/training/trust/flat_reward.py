@@ -14,7 +14,7 @@ from methods.train_config import TrainConfig
 from workers.training.advantages import groups_with_spread, least_spread
 from workers.training.base.errors import FlatReward
 from workers.training.base.types import Group
-from workers.training.rewards import rewards_of
+from workers.training.rewards import Rewards, rewards_of
 
 COMPLETIONS = 256
 """Completions, none of which differs in reward from the others of its prompt, after which a run fails. The
@@ -43,24 +43,37 @@ class FlatStart:
     is_over: bool = False
 
     def note(self, step: int, groups: Sequence[Group], config: TrainConfig) -> None:
-        """Takes in a step's completions. Raises `FlatReward` once too many had no spread.
-
-        Where completions are compared with those of other prompts, the whole step counts as one group.
-        """
+        """Takes in completions to training rows. Raises `FlatReward` once too many had no spread."""
         if self.is_over or config.allow_flat_reward:
             return
-        values, graded = rewards_of(groups)
-        if config.recipe.baseline in ("batch", "value"):
-            values, graded = values.reshape(1, -1), graded.reshape(1, -1)
-        if bool(groups_with_spread(values, graded, least_spread(config)).any()):
+        rewards = _compared(groups, config)
+        if self._has_spread(rewards, config):
             self.is_over = True
             return
-        found = values[graded].tolist()
+        self._count(rewards)
+        if self.completions >= COMPLETIONS:
+            raise FlatReward(self._message(step, groups, config))
+
+    def note_unseen(self, groups: Sequence[Group], config: TrainConfig) -> None:
+        """Takes in the base's completions to validation rows, whose rewards count where none of them differ.
+
+        They decide nothing alone, since what differs there may differ in training, or not.
+        """
+        rewards = _compared(groups, config)
+        if not self._has_spread(rewards, config):
+            self._count(rewards)
+
+    def _has_spread(self, rewards: Rewards, config: TrainConfig) -> bool:
+        largest = max(
+            (abs(reward) for reward in (self.lowest, self.highest) if reward is not None), default=0.0
+        )
+        return bool(groups_with_spread(*rewards, least_spread(config, rewards, largest)).any())
+
+    def _count(self, rewards: Rewards) -> None:
+        found = rewards.values[rewards.graded].tolist()
         self.completions += len(found)
         self.lowest = min([*found, *_known(self.lowest)], default=None)
         self.highest = max([*found, *_known(self.highest)], default=None)
-        if self.completions >= COMPLETIONS:
-            raise FlatReward(self._message(step, groups, config))
 
     def _message(self, step: int, groups: Sequence[Group], config: TrainConfig) -> str:
         lines = [
@@ -75,7 +88,7 @@ class FlatStart:
         """Says which reward it was, and what that can mean."""
         assert self.lowest is not None
         assert self.highest is not None
-        scale = scale_of(config.reward_range)
+        scale = scale_of(config.reward_range, max(abs(self.lowest), abs(self.highest)))
         if self.highest - self.lowest > scale.least_spread:
             return (
                 f"Rewards differ between prompts alone ({self.lowest:.3g} to {self.highest:.3g}): some are"
@@ -97,6 +110,17 @@ class FlatStart:
             f"All got the same reward ({self.lowest:.3g}), neither right nor wrong: the grader does not tell"
             " answers apart."
         )
+
+
+def _compared(groups: Sequence[Group], config: TrainConfig) -> Rewards:
+    """Returns the rewards by what is compared, (P, G).
+
+    Where completions are compared with those of other prompts, that is all of them together, (1, P * G).
+    """
+    values, graded = rewards_of(groups)
+    if config.recipe.baseline in ("batch", "value"):
+        return Rewards(values.reshape(1, -1), graded.reshape(1, -1))
+    return Rewards(values, graded)
 
 
 def _known(value: float | None) -> list[float]:

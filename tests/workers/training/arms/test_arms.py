@@ -18,7 +18,7 @@ from tests.workers.training.support import (
     make_rows,
 )
 from workers.training import update
-from workers.training.base.errors import RunCancelled, RunPaused
+from workers.training.base.errors import NonFinite, RunCancelled, RunPaused
 from workers.training.checkpoints import checkpoint_folder
 from workers.training.folders import read_manifest
 from workers.training.loop import train
@@ -97,15 +97,24 @@ def test_the_base_is_measured_once_and_a_control_leaves_no_checkpoint(whole):
 
 
 def test_the_verdict_is_over_the_looks_of_all_seeds_and_the_delivered_files_are_there(whole):
-    result, _, _ = whole
+    result, recorder, _ = whole
     assert result.verdict.looks == 7
     assert {one.step for one in result.judged} == {2, 4, 6, 8, 10, 12, 14}
     assert read_manifest(result.best.folder)["step"] >= 0
     assert Counter(one.ended for one in result.arms) == {"halved": 2, "finished": 1}
-    assert sorted(one.steps for one in result.arms) == [2, 4, 8]
+    assert {one.steps: one.rung for one in result.arms} == {2: 1, 4: 2, 8: None}
+    measured = {saved.step: saved.valid_reward for (saved,) in recorder.all("checkpoint")}
+    for one in result.arms:
+        assert one.reward == pytest.approx(measured[one.best_step])
+        assert one.reward - one.gain == pytest.approx(measured[0])
     if result.best.step:
         (delivered,) = [one for one in result.arms if one.is_delivered]
         assert delivered == result.arms[0]
+
+
+def test_a_seed_that_goes_on_in_the_next_rung_is_not_told_as_resumed(whole):
+    _, recorder, _ = whole
+    assert not [note for _, note in recorder.all("note") if "Resumed" in note]
 
 
 def test_what_was_kept_is_told_and_the_rest_dropped(whole):
@@ -260,16 +269,42 @@ def test_an_early_end_of_one_arm_lets_the_rung_go_on(tiny, tmp_path):
     assert result.verdict.step == 0
 
 
-def test_a_seed_that_diverges_is_out_and_the_others_go_on(tiny, tmp_path, monkeypatch):
-    recorder = ListRecorder()
+def diverge(monkeypatch, recorder, runs):
+    """Makes losses no numbers in the n-th runs of a job: each seed has one a rung."""
     plain = update.policy_loss
 
-    def of_the_second_seed(*args, **options):
+    def policy_loss(*args, **options):
         found = plain(*args, **options)
         begun = recorder.told.count(("phase", "loading"))
-        return found._replace(loss=found.loss * float("nan")) if begun == 2 else found
+        return found._replace(loss=found.loss * float("nan")) if begun in runs else found
 
-    monkeypatch.setattr(update, "policy_loss", of_the_second_seed)
+    monkeypatch.setattr(update, "policy_loss", policy_loss)
+
+
+@pytest.mark.parametrize("runs", [{6}, pytest.param({4, 5, 6}, marks=pytest.mark.long)])
+def test_where_all_that_still_race_diverge_the_others_checkpoints_decide(tiny, tmp_path, monkeypatch, runs):
+    recorder = ListRecorder()
+    diverge(monkeypatch, recorder, runs)
+    result, _ = go(config_of(tiny, n_epochs=8, eval_interval=4, controls=()), tmp_path, recorder)
+    ended = Counter(one.ended for one in result.arms)
+    assert ended["non_finite"] == len(runs) - (len(runs) > 1)
+    assert ended["halved"] == 3 - ended["non_finite"]
+    (said,) = [note for _, note in recorder.all("note") if "have measured decides" in note]
+    assert said.startswith("Seed ")
+    assert result.verdict.looks == len({saved.step for (saved,) in recorder.all("checkpoint")} - {0})
+    assert result.best.folder.exists()
+
+
+def test_a_job_of_which_every_seed_diverges_fails(tiny, tmp_path, monkeypatch):
+    recorder = ListRecorder()
+    diverge(monkeypatch, recorder, range(100))
+    with pytest.raises(NonFinite):
+        go(config_of(tiny, n_epochs=8, eval_interval=4, controls=()), tmp_path, recorder)
+
+
+def test_a_seed_that_diverges_is_out_and_the_others_go_on(tiny, tmp_path, monkeypatch):
+    recorder = ListRecorder()
+    diverge(monkeypatch, recorder, {2})
     config = config_of(tiny, n_epochs=8, eval_interval=4, controls=())
     result, _ = go(config, tmp_path, recorder)
     ended = {one.seed: one.ended for one in result.arms}

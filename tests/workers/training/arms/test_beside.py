@@ -42,7 +42,7 @@ TOTALS = (
 """What is counted over all seeds until now, or a time: it depends on who came first."""
 
 
-def graders(grade=early_letters):
+def graders(grade=early_letters, _remark=print):
     return FunctionGrader(grade), None
 
 
@@ -71,7 +71,7 @@ def judged(text, item):
     return Grade(early_letters(text, item), usage={"judge": TokenUsage(10, 1, 0, 1)})
 
 
-def graders_of_a_fault(folder, fault):
+def graders_of_a_fault(folder, fault, _remark):
     """As `graders`; in the second process that calls it, updates go wrong."""
     folder.mkdir(exist_ok=True)
     (folder / str(os.getpid())).touch()
@@ -107,7 +107,7 @@ class Beside:
         recorder = recorder or ListRecorder()
         seats = Seats(self.devices, self.start, make or partial(graders, self.grade), self.patience)
         rows = (config.model_copy(update={"processes": self.devices}), ROWS, VALID)
-        result = train(*rows, graders(self.grade)[0], recorder, folder, seats=seats, **options)
+        result = train(*rows, FunctionGrader(self.grade), recorder, folder, seats=seats, **options)
         assert not any(process_of(one) for one in self.started)
         return result, recorder
 

@@ -29,6 +29,25 @@ from workers.training.prompts import make_prompts
         ),
         pytest.param(None, "{{ raise_exception('no') }}", {257}, id="template-refuses"),
         pytest.param(None, "{% for m in messages %}{{ m.content }} {% endfor %}", {257}, id="no-end"),
+        pytest.param(
+            None,
+            "<pad>{% for m in messages if m.role == 'user' %}{{ m.content }}<pad>{% endfor %}",
+            {257},
+            id="answer-left-out",
+        ),
+        pytest.param(
+            None,
+            "{% for m in messages %}<pad>{{ m.role }} {{ m.content }}{% endfor %}",
+            {257, 258},
+            id="next",
+        ),
+        pytest.param(
+            None,
+            "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}"
+            "{{ c.function.arguments | tojson }}{% if loop.last %}<pad>{% endif %}{% endfor %}{% endfor %}",
+            {257, 258},
+            id="end-of-calls",
+        ),
     ],
 )
 def test_end_ids_are_the_union_of_all_that_end_a_text(configured, template, expected):
@@ -88,6 +107,10 @@ def test_the_saved_adapter_names_the_model_and_no_path(lora_policy, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
+        "chat_template.jinja",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
     ]
 
 

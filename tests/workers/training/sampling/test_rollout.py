@@ -243,7 +243,7 @@ def test_a_stop_string_ends_a_completion_where_it_is_complete(policy, prompts, k
     ):
         for found, whole in zip(group.completions, long.completions, strict=True):
             for n in range(1, len(whole.tokens) + 1):
-                text = decode(whole.tokens[:n], skip_special_tokens=True)
+                text = decode(whole.tokens[:n])
                 ends = [text.index(s) for s in stop if s in text]
                 if ends:
                     assert (found.text, found.finish_reason) == (text[: min(ends)], "stop")
@@ -254,6 +254,16 @@ def test_a_stop_string_ends_a_completion_where_it_is_complete(policy, prompts, k
             assert found.tokens == whole.tokens[:n]
             assert found.logprobs == pytest.approx(whole.logprobs[:n], abs=1e-5)
     assert (n_cut > 0) == (kind != "none")
+
+
+def test_what_was_written_is_told_with_special_tokens_but_for_the_end(policy, prompts):
+    marks = policy.tokenizer.all_special_ids
+    policy.end_ids = (*range(0, 256, 13), policy.tokenizer.eos_token_id)
+    written = [c for group in sample_groups(policy, prompts, LONG) for c in group.completions]
+    assert any(set(c.tokens[:-1]) & set(marks) for c in written)
+    for completion in written:
+        is_over = completion.tokens[-1] in policy.end_ids
+        assert completion.text == policy.tokenizer.decode(completion.tokens[: -1 if is_over else None])
 
 
 def test_a_small_nucleus_is_greedy_with_the_whole_distributions_logprobs(policy, prompts):

@@ -77,6 +77,30 @@ def test_jitter_is_no_spread():
         noted(lambda row, sample: Grade(0.5 + 1e-5 * sample))
 
 
+@pytest.mark.parametrize("unit", [1e-6, 1e-12])
+def test_small_rewards_of_an_unknown_range_are_told_apart(unit):
+    assert noted(lambda row, sample: Grade(unit * (sample == 3))).is_over
+
+
+def test_small_rewards_are_noise_beside_larger_ones_of_before():
+    with pytest.raises(FlatReward, match=r"alone \(1e-06 to 1\)"):
+        noted(lambda row, sample: Grade(1.0) if row == 0 else Grade(1e-6 * (1 + sample)))
+
+
+def test_validation_rows_that_are_as_flat_count_but_decide_nothing_alone(sharp, tmp_path):
+    said = r"of 304 completions up to step 1"  # 6 validation rows x 40, and the first step's 8 x 8
+    with pytest.raises(FlatReward, match=said):
+        go(sharp, tmp_path, lambda text, item: 0.0, n_epochs=1, eval_samples=40, eval_temperature=1.0)
+
+
+def test_validation_rows_that_differ_do_not_count():
+    start, config = FlatStart(), make_config("m", allow_flat_reward=False)
+    grades = tuple(Grade(float(sample == 0)) for sample in range(64))
+    groups = [Group(Prompt(row, {}, (1,)), (COMPLETION,) * 64, grades) for row in range(4)]
+    start.note_unseen(groups, config)
+    assert (start.completions, start.is_over) == (0, False)
+
+
 def test_fewer_completions_say_nothing():
     assert noted(lambda row, sample: Grade(0.0), steps=3).completions == 192
 
@@ -89,6 +113,11 @@ def test_examples_name_rows_of_the_file_where_others_were_held_out():
     group = Group(Prompt(0, {}, (1,), place=7), (COMPLETION,) * 256, (Grade(0.0),) * 256)
     with pytest.raises(FlatReward, match=r"- row 8, reward 0: 'no'"):
         FlatStart().note(1, [group], make_config("m", allow_flat_reward=False))
+
+
+def test_prompts_that_are_flat_from_the_start_are_not_visited_less_before_it_is_decided(sharp, tmp_path):
+    with pytest.raises(FlatReward, match="of 256 completions up to step 8"):
+        go(sharp, tmp_path, lambda text, item: 0.0, n_epochs=8, group_size=4, skip_flat_prompts=True)
 
 
 def test_a_job_may_ask_to_go_on(sharp, tmp_path):

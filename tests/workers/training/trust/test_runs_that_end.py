@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from tests.workers.training.support import FunctionGrader, ListRecorder, make_config, make_rows
-from workers.training.base.errors import RunCancelled
+from workers.training.base.errors import FlatReward, RunCancelled
 from workers.training.endings import Endings
 from workers.training.loop import train
 from workers.training.state import Progress, read_progress, write_progress
@@ -39,6 +39,11 @@ def test_a_run_whose_prompts_are_all_solved_ends_with_fewer(tiny, tmp_path):
     result, recorder = go(tiny, tmp_path, 1.0)
     assert result.steps == 2, "as soon as each of the three prompts was visited"
     assert "Every training prompt is solved" in notes(recorder)[0]
+
+
+def test_a_run_that_has_seen_no_spread_goes_on_until_that_fails_it(tiny, tmp_path):
+    with pytest.raises(FlatReward, match="of 256 completions up to step"):
+        go(tiny, tmp_path, 0.5, allow_flat_reward=False, n_epochs=40, group_size=8)
 
 
 def test_a_run_that_does_not_ask_for_it_goes_on(tiny, tmp_path):
