@@ -62,6 +62,11 @@ def steps_of(plan: Sequence[Rung]) -> int:
     return sum(rung.arms * (rung.end - before) for rung, before in zip(plan, ends, strict=False))
 
 
+def steps_beside(plan: Sequence[Rung], devices: int) -> int:
+    """Returns how many steps last one after another where each of so many devices trains a seed at a time."""
+    return steps_of([rung._replace(arms=-(-rung.arms // devices)) for rung in plan])
+
+
 def looks_of(plan: Sequence[Rung], interval: int) -> int:
     """Returns how many checkpoints of all seeds may be compared with the base."""
     ends = [0, *(rung.end for rung in plan)]

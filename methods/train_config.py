@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from methods import auto
 from methods.algorithms import RECIPES, Aggregation, AlgorithmName, Recipe
-from methods.halving import control_steps, looks_of, rungs, steps_of
+from methods.halving import control_steps, looks_of, rungs, steps_beside, steps_of
 from methods.hyperparameters import Hyperparameter
 from methods.prices import Prices
 from methods.run_config import MAX_STEPS, RunConfig
@@ -112,7 +112,7 @@ class TrainConfig(RunConfig):
     """1 samples the next step during the update of this one. With weights one update older."""
 
     processes: int = Field(default=1, ge=1, le=64)
-    """Processes that share each step; on GPUs, one for each."""
+    """Processes that share each step, or train a seed each; on GPUs, one for each."""
     sharding: Annotated[Literal["none", "fsdp"], Hyperparameter()] = "none"
     """Whole weights in every process, or split over them (FSDP2)."""
 
@@ -252,6 +252,11 @@ class TrainConfig(RunConfig):
         """Whether the job trains more than one run."""
         return self.n_seeds > 1 or bool(self.controls)
 
+    @property
+    def trains_seeds_beside(self) -> bool:
+        """Whether seeds of the job train side by side, one on each device, as far as its service can."""
+        return self.n_seeds > 1 and self.processes > 1 and self.sharding == "none"
+
     def steps_per_epoch(self, n_rows: int) -> int:
         """Updates of one pass over the rows; the last one may be smaller."""
         return -(-n_rows // self.prompts_per_step)
@@ -269,6 +274,17 @@ class TrainConfig(RunConfig):
         total, interval = self.total_steps(n_rows), self.eval_interval
         short = len(self.controls) * control_steps(total, interval)
         return steps_of(rungs(total, interval, self.n_seeds)) + short
+
+    def speed_up(self, n_rows: int) -> float:
+        """How many times as fast its devices train the job as one would, were nothing lost between them.
+
+        Seeds side by side leave devices idle when there are fewer of them than devices.
+        """
+        if not self.trains_seeds_beside:
+            return self.processes
+        total, steps = self.total_steps(n_rows), self.job_steps(n_rows)
+        plan = rungs(total, self.eval_interval, self.n_seeds)
+        return steps / (steps - steps_of(plan) + steps_beside(plan, self.processes))
 
     def planned_looks(self, n_rows: int) -> int:
         """Checkpoints that may be compared with the base; a control's are none of the job's."""

@@ -20,12 +20,14 @@ from graders import GraderInvalid, build_grader, parse_grader
 from graders.spec import GraderSpec, known_range
 from methods.rows import MAX_VALID_ROWS, DatasetInvalid, Row, read_rows
 from methods.train_config import TrainConfig
+from workers.training.arms.states import LAST_NUMBER
 from workers.training.base.distributed import World
 from workers.training.base.errors import EngineError
 from workers.training.base.recorder import Recorder
+from workers.training.folders import read_manifest
 from workers.training.loop import train
 from workers.training.recorders import ConsoleRecorder, FanOut, JsonlRecorder, Silent
-from workers.training.state import saved_steps
+from workers.training.state import saved_steps, state_folder
 
 KEYS = {"train", "valid", "grader", "gold_grader", "output", "config"}
 
@@ -78,6 +80,15 @@ def _grader(given: Any, base: Path) -> GraderSpec:
     return parse_grader(given)
 
 
+def _last_told(folder: Path, states: list[int]) -> int:
+    """The largest number of a step that the newest state holds; -1 without any."""
+    if not states:
+        return -1
+    manifest = read_manifest(state_folder(folder, states[0]), verify=False)
+    last: int = manifest.get(LAST_NUMBER, states[0])
+    return last
+
+
 def main(arguments: list[str]) -> int:
     """Run what a file asks for; returns the exit status."""
     if len(arguments) != 1:
@@ -94,7 +105,7 @@ def main(arguments: list[str]) -> int:
         recorder: Recorder = Silent()
         if world.is_main:
             recorder = FanOut(
-                JsonlRecorder(run.output, resumed_step=states[0] if states else -1),
+                JsonlRecorder(run.output, resumed_step=_last_told(run.output, states)),
                 ConsoleRecorder(total_steps, sys.stdout),
             )
         rows = (run.train_rows, run.valid_rows)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from app.events.models import JobMetrics
@@ -40,10 +40,11 @@ def curves(db: Session, job: Job) -> dict[str, Any]:
     `MOST_POINTS`."""
     shown = REINFORCEMENT if job.method["type"] == "reinforcement" else TUNING
     every = stride(job.last_step)
+    last = select(func.max(JobMetrics.step)).where(JobMetrics.job_id == job.id).scalar_subquery()
     found = db.execute(
         select(JobMetrics.step, JobMetrics.epoch, *(JobMetrics.values[name].as_float() for name in shown))
         .where(JobMetrics.job_id == job.id)
-        .where(or_(JobMetrics.step % every == 0, JobMetrics.step == job.last_step))
+        .where(or_(JobMetrics.step % every == 0, JobMetrics.step == last))
         .order_by(JobMetrics.step)
     )
     rows = [list(row) for row in found]

@@ -166,7 +166,7 @@ def _follow(client: OpenAI, job_id: str, *, as_json: bool) -> FineTuningJob:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     is_plain = as_json or not console.is_terminal
     with Progress(*columns, console=console, disable=is_plain, transient=True) as progress:
-        bar = progress.add_task(job.status, total=None)
+        bar, reached = progress.add_task(job.status, total=None), 0
         for event in following.follow(client, job_id):
             if as_json:
                 print_json(event.to_dict(mode="json", warnings=False))
@@ -174,7 +174,8 @@ def _follow(client: OpenAI, job_id: str, *, as_json: bool) -> FineTuningJob:
             progress.console.print(f"{when(event.created_at)}  {event.message}", markup=False, soft_wrap=True)
             numbers: Any = event.data
             if isinstance(numbers, dict) and "step" in numbers:
-                progress.update(bar, completed=numbers["step"], total=numbers.get("total_steps"))
+                reached = max(reached, numbers["step"])  # seeds side by side tell theirs in any order
+                progress.update(bar, completed=reached, total=numbers.get("total_steps"))
             elif not is_plain:  # the status may have changed
                 job = client.fine_tuning.jobs.retrieve(job_id)
                 progress.update(bar, description=job.status)

@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import pytest
 
-from methods.halving import arm_seeds, control_steps, looks_of, rungs, steps_of
+from methods.halving import arm_seeds, control_steps, looks_of, rungs, steps_beside, steps_of
+from tests.workers.training.support import make_config
 
 
 @pytest.mark.parametrize(
@@ -36,3 +39,12 @@ def test_seeds_begin_with_the_jobs_own_and_all_differ():
     assert len(set(seeds)) == 16
     assert all(0 <= seed < 2**31 for seed in seeds)
     assert arm_seeds(8, 4)[1:] != seeds[1:4]
+
+
+@pytest.mark.parametrize(("devices", "steps"), [(1, 80), (2, 50), (3, 50), (4, 40), (64, 40)])
+def test_seeds_side_by_side_take_as_long_as_the_longest_row_of_them(devices, steps):
+    assert steps_beside(rungs(40, 5, 4), devices) == steps
+    config = make_config(Path("none"), n_seeds=4, n_epochs=20, eval_interval=5, processes=devices)
+    assert config.total_steps(4) == 40
+    assert config.speed_up(4) == 80 / steps
+    assert config.model_copy(update={"sharding": "fsdp"}).speed_up(4) == devices

@@ -26,6 +26,7 @@ from app.jobs import capacity, room, runs
 from app.jobs.models import Job
 from app.jobs.status import Claim, LeaseLost
 from app.settings import get_settings
+from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig, read_config
 from workers.jobs import delivery
 
@@ -94,12 +95,14 @@ def train_next(owner: str, stopping: threading.Event) -> bool:
 def start_child(claim: Claim) -> subprocess.Popen[bytes]:
     """The training, as a process of its own: a fault there never takes the worker with it.
 
-    A training of several processes is started by torchrun, which ends them all when one dies.
+    Several processes that share each step are started by torchrun, which ends them all when one dies. Those
+    of seeds side by side are started by the training itself (seats.py).
     """
     with unit_of_work() as db:
         config = read_config(db.get_one(Job, claim.job_id).config or {})
     command = [sys.executable, "-m", "workers.jobs.run", claim.job_id, "--attempt", str(claim.attempt)]
-    if config.processes > 1:
+    is_beside = isinstance(config, TrainConfig) and config.trains_seeds_beside
+    if config.processes > 1 and not is_beside:
         command = torchrun(config.processes, [*command, "--device", config.device])
     env = {**os.environ, **OFFLINE, **child_settings(config.processes)}
     if isinstance(config, TuneConfig):

@@ -15,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import func, select
+from sqlalchemy import Boolean, func, literal_column, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -33,6 +33,7 @@ from app.rollouts.models import Rollout
 from app.storable import clean, storable
 from app.storage import Storage
 from app.webhooks import service as webhooks
+from methods import metrics as names
 from workers.jobs.estimate import RECENT_STEPS, FinishEstimate
 from workers.training.base.recorder import Phase
 from workers.training.base.types import Action, Checkpoint, Group, Split
@@ -65,15 +66,18 @@ class DatabaseRecorder:
         """Store the numbers of a finished step, its event and the job's progress."""
         now = time.monotonic()
         with unit_of_work() as db:
-            job = runs.made_step(db, self._claim, step)
-            progress: dict[str, Any] = {"usage_metrics": rft_metrics.usage_so_far(values)}
-            left = self._seconds_left(db, job, step, values, now)
-            if left is not None:
-                progress["estimated_finish"] = func.now() + timedelta(seconds=left)
-            status.update_held(db, self._claim, **progress)
+            job = status.update_held(db, self._claim)
             row = {"epoch": epoch, "attempt": self._claim.attempt, "values": storable(values)}
             upsert = insert(JobMetrics).values(job_id=job.id, step=step, **row)
-            db.execute(upsert.on_conflict_do_update(index_elements=["job_id", "step"], set_=row))
+            upsert = upsert.on_conflict_do_update(index_elements=["job_id", "step"], set_=row)
+            is_new = db.scalar(upsert.returning(literal_column("xmax = 0", Boolean)))
+            # Steps of arms side by side do not come in the order of their numbers: they are counted.
+            made = step if names.ARM_STEP not in values else job.last_step + bool(is_new and step)
+            progress: dict[str, Any] = {"usage_metrics": rft_metrics.usage_so_far(values)}
+            left = self._seconds_left(db, job, made, values, now)
+            if left is not None:
+                progress["estimated_finish"] = func.now() + timedelta(seconds=left)
+            job = runs.made_step(db, self._claim, made, **progress)
             message, data = _told(job, step, row["values"])
             events.append(db, job.id, f"step-{step}", message, data=data)
 
@@ -102,11 +106,11 @@ class DatabaseRecorder:
         self._publish(saved, is_snapshot=False)
 
     def snapshot(self, saved: Checkpoint) -> None:
-        """The same for one made by a pause; it takes the place of an earlier pause's."""
+        """The same for one made by a pause; those of an earlier pause, which ended another attempt, go."""
         self._publish(saved, is_snapshot=True)
         with unit_of_work() as db:
             status.update_held(db, self._claim)
-            own = (CheckpointRow.job_id == self._claim.job_id, CheckpointRow.step != saved.step)
+            own = (CheckpointRow.job_id == self._claim.job_id, CheckpointRow.attempt != self._claim.attempt)
             older = select(CheckpointRow.step).where(*own, CheckpointRow.is_snapshot)
             steps = db.scalars(older.where(CheckpointRow.storage_key.is_not(None))).all()
         for step in steps:

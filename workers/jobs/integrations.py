@@ -80,11 +80,18 @@ class WandbListener(Silent):
                 dir=str(folder),
                 settings=quiet,
             )
+            self._is_in_order = config.get("n_seeds", 1) == 1 or config.get("processes", 1) == 1
+            if not self._is_in_order:
+                self._run.define_metric("job_step")
+                self._run.define_metric("*", step_metric="job_step")
         except Exception as problem:  # the network, the account, the server: it has many words
             raise Unavailable(f"it cannot be reached: {problem}") from None
 
     def metrics(self, step: int, epoch: int, values: Mapping[str, Any]) -> None:
-        self._run.log({"epoch": epoch, **values}, step=step)
+        if self._is_in_order:
+            self._run.log({"epoch": epoch, **values}, step=step)
+        else:  # its own steps only rise; those of seeds side by side come as they are made
+            self._run.log({"epoch": epoch, "job_step": step, **values})
 
     def finish(self) -> None:
         """Send the rest, within bounds."""

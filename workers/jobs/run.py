@@ -1,7 +1,7 @@
 """The training process: `python -m workers.jobs.run JOB_ID --attempt N`. Started by workers/jobs/attempt.py.
 
 Under torchrun there are several of them. The main one speaks with database and storage; the others are told
-by it what to do, and say nothing.
+by it what to do, and say nothing. Seeds that train side by side have processes of their own (seats.py).
 """
 
 from __future__ import annotations
@@ -18,15 +18,12 @@ from types import FrameType
 from typing import Any, Literal, NamedTuple
 
 import structlog
-from sqlalchemy.exc import OperationalError
 from torch.distributed import DistError
 
 import app.tables  # noqa: F401  # foreign keys are found by table name
 from app.db import limit_statements, unit_of_work
-from app.disk import is_full
 from app.files.integrity import StoredFileDamaged
 from app.grading.headers import opened
-from app.grading.services import grader_services
 from app.jobs import status
 from app.jobs.status import Claim, LeaseLost
 from app.logs import configure_logging
@@ -34,7 +31,7 @@ from app.models import service as models
 from app.models.models import Model
 from app.settings import get_settings
 from app.storage import get_storage
-from graders import build_grader, parse_grader
+from graders import parse_grader
 from graders.spec import GraderSpec
 from methods.rows import Row
 from methods.train_config import TrainConfig
@@ -45,10 +42,12 @@ from workers.jobs import delivery, leftovers, provenance
 from workers.jobs.attempt import Exit
 from workers.jobs.checks import split_rows
 from workers.jobs.db_recorder import DatabaseRecorder
+from workers.jobs.faults import exit_code_of
 from workers.jobs.integrations import shown_elsewhere
 from workers.jobs.job_data import CANARY, TRAINING, VALIDATION, JobInvalid, canary_rows, find_file, rows_of
-from workers.jobs.judge_remarks import with_remarks
 from workers.jobs.restoring import restore
+from workers.jobs.seats import build_graders, seats_of
+from workers.training.arms.beside import ArmLost
 from workers.training.base.distributed import World
 from workers.training.base.errors import (
     FlatReward,
@@ -141,14 +140,17 @@ def _run(claim: Claim, should_stop: StopRequested, device: Device) -> Exit:
     except LeaseLost:
         log.warning("lease_lost")
         return Exit.LEASE_LOST
+    except ArmLost as lost:
+        if lost.code in (Exit.DATABASE_AWAY, Exit.NO_ROOM):
+            return Exit(lost.code)
+        delivery.write_last_words(claim, str(lost))
+        return Exit.CRASHED
     except Exception as problem:
-        if _is_absence(problem):
-            log.warning("database_away", problem=str(problem))
-            return Exit.DATABASE_AWAY
-        if is_full(problem):
-            log.warning("no_room", problem=str(problem))
-            return Exit.NO_ROOM
-        return _crashed(claim, problem)
+        code = exit_code_of(problem)
+        if code is Exit.CRASHED:
+            return _crashed(claim, problem)
+        log.warning("no_room" if code is Exit.NO_ROOM else "database_away", problem=str(problem))
+        return code
     return Exit.OUTCOME_WRITTEN
 
 
@@ -183,14 +185,6 @@ def _crashed(claim: Claim, problem: Exception) -> Exit:
 def _is_loss_of_another(problem: Exception) -> bool:
     """Whether a call to the other processes found one gone; gloo's errors have no type of their own."""
     return "RANK" in os.environ and (isinstance(problem, DistError) or "gloo" in str(problem))
-
-
-def _is_absence(problem: Exception) -> bool:
-    """Whether the database is away (not to be reached, stopping, starting) rather than refusing us."""
-    if not isinstance(problem, OperationalError):
-        return False
-    state = getattr(problem.orig, "sqlstate", None)
-    return problem.connection_invalidated or state is None or state[:2] in ("08", "57")
 
 
 def _remove_older(folder: Path, attempt: int) -> None:
@@ -254,11 +248,20 @@ def _train(
 
         return tune(work.config, *rows, recorder, folder, should_stop, should_pause, work.canary_rows)
     assert work.grader is not None
-    services = with_remarks(grader_services(work.project_id), remark)
-    grader = build_grader(work.grader, services)
-    gold = build_grader(work.gold, services) if work.gold is not None else None
+    graders = (work.grader, work.gold, work.project_id)
+    grader, gold = build_graders(*graders, remark)
     return train(
-        work.config, *rows, grader, recorder, folder, should_stop, world, should_pause, work.canary_rows, gold
+        work.config,
+        *rows,
+        grader,
+        recorder,
+        folder,
+        should_stop,
+        world,
+        should_pause,
+        work.canary_rows,
+        gold,
+        seats_of(work.config, *graders) if world.size == 1 else None,
     )
 
 

@@ -160,7 +160,7 @@ def job_numbers(
     signal = base["expected_signal"]
     learnt = answers * (signal + (1 - signal) / config.group_size)  # of a group without spread one is kept
     training = answers * per_answer + learnt * (samples.seconds_per_update or 0.0)
-    seconds = (training + evaluated * per_answer) / config.processes
+    seconds = (training + evaluated * per_answer) / config.speed_up(n_train)
     return {
         "steps": steps,
         "sampled_tokens": round((answers + evaluated) * length),

@@ -9,7 +9,7 @@ from workers.training.base.distributed import ALONE, World
 from workers.training.base.recorder import Recorder
 from workers.training.metrics import Clock
 from workers.training.state import Progress
-from workers.training.trust.arm import NOTHING, Totals
+from workers.training.trust.arm import Others, Totals, nobody
 from workers.training.trust.budgets import SpentBudget, find_spent_budget, spent_so_far
 from workers.training.trust.early_stop import find_level
 from workers.training.trust.ending import EARLY_STOP, budget_in_words, level_in_words
@@ -24,9 +24,9 @@ class Endings:
         total_steps: int,
         recorder: Recorder,
         world: World = ALONE,
-        others: Totals = NOTHING,
+        others: Others = nobody,
     ) -> None:
-        """`others` is what the job's other arms have spent: budgets are the job's."""
+        """`others` tells what the job's other arms have spent: budgets are the job's."""
         self.is_pausing = False
         """Whether a spent budget makes the run pause before its next step."""
         self._config = config
@@ -81,9 +81,20 @@ class Endings:
             self._recorder.note("info", said)
 
     def _spent(self, progress: Progress, seconds: float) -> dict[str, float]:
+        others = self._others(totals_of(progress))
         return spent_so_far(
             self._config,
-            seconds=seconds + self._others.seconds,
-            sampled_tokens=progress.sampled_tokens + self._others.sampled_tokens,
-            usage=add_usages([progress.grader_usage, self._others.usage]),
+            seconds=seconds + others.seconds,
+            sampled_tokens=progress.sampled_tokens + others.sampled_tokens,
+            usage=add_usages([progress.grader_usage, others.usage]),
         )
+
+
+def totals_of(progress: Progress) -> Totals:
+    """Returns what one run has spent."""
+    return Totals(
+        trained_tokens=progress.trained_tokens,
+        seconds=progress.seconds,
+        sampled_tokens=progress.sampled_tokens,
+        usage=progress.grader_usage,
+    )

@@ -15,7 +15,9 @@ from pathlib import Path
 from graders import Grader
 from methods.rows import Row
 from methods.train_config import TrainConfig
-from workers.training.arms.train import Given, train_arms
+from workers.training.arms.beside import Seats
+from workers.training.arms.job import Given
+from workers.training.arms.train import train_arms
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.errors import RunCancelled, RunPaused
 from workers.training.base.recorder import Recorder
@@ -38,6 +40,7 @@ def train(
     should_pause: Callable[[], bool] = lambda: False,
     canary_rows: Sequence[Row] | None = None,
     gold_grader: Grader | None = None,
+    seats: Seats | None = None,
 ) -> RunResult:
     """Trains until the last step, from the last state in `run_dir` if there is one.
 
@@ -48,13 +51,23 @@ def train(
     process of a world calls it with the same rows and folder; only the main one asks, tells the recorder and
     writes. `canary_rows` are the user's own texts for the canary; None stands for those of the package.
     `gold_grader` is measured by and never trained on. With several seeds, or with controls, the job's arms
-    are trained in turn (arms/train.py).
+    are trained in turn, or side by side in processes that `seats` start (arms/train.py).
     """
     if config.has_arms:
         given = Given(
-            config, train_rows, valid_rows, grader, recorder, run_dir, world, canary_rows, gold_grader
+            config,
+            train_rows,
+            valid_rows,
+            grader,
+            gold_grader,
+            recorder,
+            run_dir,
+            world,
+            canary_rows,
+            should_stop,
+            should_pause,
         )
-        return train_arms(given, lambda run: advance(run, should_stop, should_pause))
+        return train_arms(given, advance, seats)
     with Run(
         config, train_rows, valid_rows, grader, recorder, run_dir, world, canary_rows, gold_grader
     ) as run:

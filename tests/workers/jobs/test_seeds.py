@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from app.checkpoints.models import Checkpoint
@@ -18,6 +21,7 @@ from app.events.models import JobEvent, JobMetrics
 from app.jobs.methods import Reinforcement
 from app.jobs.models import Job
 from app.jobs.schemas import JobOut
+from app.rollouts.models import Rollout
 from app.settings import get_settings
 from methods.halving import arm_seeds
 from tests.e2e.service import wait_for
@@ -46,22 +50,24 @@ def make_gold_job(db: Session, gold: dict[str, Any] = GOLD, **hyperparameters: A
     return job
 
 
-def queued(db: Session) -> Job:
+def queued(db: Session, resources: dict[str, int] | None = None) -> Job:
     job = make_gold_job(db)
+    job.resources = resources
+    db.commit()
     assert validate_all("me", RUNNING)
     assert fresh(db, job).status == "queued", job.error
     return job
 
 
-def history(db: Session, job: Job) -> dict[int, dict[str, Any]]:
-    """What the job measured, without times."""
+def history(db: Session, job: Job, *left_out: str) -> dict[int, dict[str, Any]]:
+    """What the job measured, without times and names that begin with one of `left_out`."""
     db.rollback()
     rows = db.scalars(select(JobMetrics).where(JobMetrics.job_id == job.id))
     return {
         row.step: {
             name: value
             for name, value in row.values.items()
-            if not name.startswith("time/") and "seconds" not in name
+            if not name.startswith(("time/", *left_out)) and "seconds" not in name
         }
         for row in rows
     }
@@ -133,3 +139,99 @@ def check_what_is_kept(db: Session, job: Job) -> None:
     assert {0, (job.verdict or {})["step"]} <= kept
     assert any("Halving 1 of 2: Seeds" in message for message in told)
     assert any("3 seeds took 14 steps" in message for message in told)
+
+
+def seed_processes() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children(recursive=True) if is_of_a_seed(child)]
+
+
+def is_of_a_seed(child: psutil.Process) -> bool:
+    try:
+        return "workers.jobs.seats" in child.cmdline()
+    except psutil.Error:  # it has just ended
+        return False
+
+
+@pytest.fixture
+def two_devices(monkeypatch: pytest.MonkeyPatch, quick: None) -> dict[str, int]:
+    monkeypatch.setenv("CHERRY_MAX_PROCESSES", "2")
+    get_settings.cache_clear()
+    return {"processes": 2}
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_seeds_side_by_side_of_which_one_is_killed_are_the_job_that_they_are_in_turn(
+    db: Session, tiny_model: Path, two_devices: dict[str, int]
+) -> None:
+    turns, beside = queued(db), queued(db, two_devices)
+    assert train_next("me", RUNNING)
+    beside_id = beside.id
+
+    def kill() -> None:
+        wait_for(lambda: reached(beside_id, 6), what="the second rung", seconds=300)
+        _, last = wait_for(lambda: found if len(found := seed_processes()) == 2 else [], what="two seeds")
+        last.kill()
+
+    with while_training(kill):
+        train_next("me", RUNNING)
+    assert fresh(db, beside).status == "queued"
+    assert seed_processes() == []
+    assert train_next("me", RUNNING)
+    for job in (turns, beside):
+        assert fresh(db, job).status == "succeeded", job.error
+        assert job.total_steps == job.last_step == STEPS
+    counted = ("tokens/trained_total", "usage/total")
+    assert history(db, beside, *counted) == history(db, turns, *counted)
+    assert beside.verdict == turns.verdict
+    assert beside.trained_tokens == turns.trained_tokens
+    check_what_is_kept(db, beside)
+    with unit_of_work() as other:
+        told = [
+            list(other.scalars(select(JobEvent.message).where(JobEvent.job_id == job.id)))
+            for job in (turns, beside)
+        ]
+        kept = [{tuple(row) for row in other.execute(kept_rollouts(job))} for job in (turns, beside)]
+    assert kept[0] == kept[1] != set()
+    assert once(told[0]) == once(told[1])
+    assert any("2 seeds train side by side" in message for message in told[1])
+    (crash,) = [message for message in told[1] if "ended early" in message]
+    assert re.search(r"Seed \d+: its process was ended by signal 9", crash)
+
+
+def once(told: list[str]) -> Counter[str]:
+    """What is told of each step once, and each rung at least once, without names that are drawn by lot."""
+    steps = [message for message in told if message.startswith(("Step ", "Checkpoint created"))]
+    rungs = {message for message in told if message.startswith("Halving ")}
+    return Counter(re.sub(r"ft:\S+:ckpt", "", message) for message in [*steps, *rungs])
+
+
+def kept_rollouts(job: Job) -> Select[Any]:
+    own: tuple[Any, ...] = (
+        Rollout.split,
+        Rollout.step,
+        Rollout.row,
+        Rollout.sample,
+        Rollout.text,
+        Rollout.reward,
+    )
+    return select(*own).where(Rollout.job_id == job.id)
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_cancel_ends_all_seeds_side_by_side(
+    db: Session, tiny_model: Path, two_devices: dict[str, int]
+) -> None:
+    job = queued(db, two_devices)
+    job_id = job.id
+
+    def cancel() -> None:
+        wait_for(lambda: reached(job_id, 1), what="the first step", seconds=300)
+        with unit_of_work() as other:
+            other.get_one(Job, job_id).cancel_requested_at = func.now()
+
+    with while_training(cancel):
+        train_next("me", RUNNING)
+    assert fresh(db, job).status == "cancelled"
+    assert seed_processes() == []

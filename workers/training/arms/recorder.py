@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from graders.types import add_usages
 from methods import metrics as names
 from workers.training.base.recorder import Phase, Recorder
 from workers.training.base.types import Action, Checkpoint, Group, Split
@@ -34,10 +33,10 @@ class ArmRecorder:
         told: Recorder,
         whose: Whose,
         place: Callable[[int], int],
-        others: Totals,
-        publish: Callable[[int, Path], None],
+        others: Callable[[], Totals],
+        publish: Callable[[Path], None],
     ) -> None:
-        """Steps are mapped by `place`; `others` is what other arms have spent; `publish` takes a state."""
+        """Steps are mapped by `place`; `others` tells what other arms have spent; `publish` takes a state."""
         self._told = told
         self._whose = whose
         self._place = place
@@ -58,13 +57,13 @@ class ArmRecorder:
         whose = {names.ARM_SEED: float(self._whose.seed), names.ARM_STEP: float(step)}
         if self._whose.is_control:
             whose[names.ARM_IS_CONTROL] = 1.0
-        totals = dict(values)
+        totals, others = dict(values), self._others()
         for name, more in (
-            (names.TRAINED_TOKENS, float(self._others.trained_tokens)),
-            (names.TIME_TOTAL, self._others.seconds),
+            (names.TRAINED_TOKENS, float(others.trained_tokens)),
+            (names.TIME_TOTAL, others.seconds),
         ):
             totals[name] = totals.get(name, 0.0) + more
-        for name, count in total_usage_metrics(add_usages([self._others.usage])).items():
+        for name, count in total_usage_metrics(others.usage).items():
             totals[name] = totals.get(name, 0.0) + count
         self._told.metrics(self._place(step), epoch, totals | whose)
 
@@ -90,7 +89,7 @@ class ArmRecorder:
     def state(self, step: int, folder: Path) -> None:
         """Gives the arm's state to be published with those of the others."""
         if not self._is_known(step):
-            self._publish(step, folder)
+            self._publish(folder)
 
     def pausing(self, message: str) -> None:
         """Tells whose run pauses."""

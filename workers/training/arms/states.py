@@ -33,6 +33,8 @@ from workers.training.state import (
 from workers.training.trust.verdict import Sampled
 
 FACTS = "arms.json"
+LAST_NUMBER = "last_number"
+"""Of a state of several arms, in its manifest: the largest number of a step so far."""
 
 
 @dataclass
@@ -41,10 +43,11 @@ class JobProgress:
 
     Attributes:
         arms: where each arm is that has begun, by its number.
-        segments: which arm the job's steps belong to.
+        segments: which numbers the steps of each arm have in the job.
         went_on: after each rung that is over, the arms that went on, best first.
         sampled: how checkpoints are judged; None before the first evaluation.
         failed: codes of arms that could not be trained further, by their number.
+        ahead: by how many seconds the job's clock is ahead of an arm's own, which counts its steps alone.
     """
 
     arms: dict[int, Progress] = field(default_factory=dict)
@@ -52,14 +55,22 @@ class JobProgress:
     went_on: list[list[int]] = field(default_factory=list)
     sampled: Sampled | None = None
     failed: dict[int, str] = field(default_factory=dict)
+    ahead: dict[int, float] = field(default_factory=dict)
 
     @property
     def step(self) -> int:
-        """Returns the job's steps so far."""
-        if not self.segments.all:
-            return 0
-        last = self.segments.all[-1]
-        return last.before + self.arms[last.arm].step - last.first if last.arm in self.arms else last.before
+        """Returns how many steps all arms have made."""
+        return sum(progress.step for progress in self.arms.values())
+
+    @property
+    def last_number(self) -> int:
+        """Returns the largest number of a step that was made."""
+        return max((self.segments.of(arm, progress.step) for arm, progress in self.arms.items()), default=0)
+
+    @property
+    def seconds(self) -> float:
+        """Returns what the job's steps have taken by the clock: those of arms side by side count once."""
+        return max((self.ahead[arm] + progress.seconds for arm, progress in self.arms.items()), default=0.0)
 
 
 def arm_folder(run_dir: Path, arm: int) -> Path:
@@ -67,8 +78,8 @@ def arm_folder(run_dir: Path, arm: int) -> Path:
     return run_dir / f"arm_{arm}"
 
 
-def save(run_dir: Path, step: int, job: JobProgress, whole: Mapping[int, Path], belongs_to: str) -> Path:
-    """Publishes the job's state after one of its steps, and removes those that are too old.
+def save(run_dir: Path, job: JobProgress, whole: Mapping[int, Path], belongs_to: str) -> Path:
+    """Publishes the job's state after one of its steps.
 
     `whole` are the states of arms that may go on; of the others only their progress is kept.
     """
@@ -77,6 +88,7 @@ def save(run_dir: Path, step: int, job: JobProgress, whole: Mapping[int, Path], 
         "went_on": job.went_on,
         "sampled": job.sampled,
         "failed": job.failed,
+        "ahead": job.ahead,
     }
 
     def write(folder: Path) -> None:
@@ -89,8 +101,9 @@ def save(run_dir: Path, step: int, job: JobProgress, whole: Mapping[int, Path], 
                 inside.mkdir()
                 write_progress(inside, progress)
 
-    folder = state_folder(run_dir, step)
-    publish(folder, write, {"step": step, "belongs_to": belongs_to, "versions": versions()})
+    folder = state_folder(run_dir, job.step)
+    about = {"step": job.step, LAST_NUMBER: job.last_number, "belongs_to": belongs_to, "versions": versions()}
+    publish(folder, write, about)
     return folder
 
 
@@ -159,6 +172,7 @@ def _read(folder: Path, run_dir: Path) -> JobProgress:
             facts["went_on"],
             Sampled(*facts["sampled"]) if facts["sampled"] is not None else None,
             {int(arm): code for arm, code in facts["failed"].items()},
+            {int(arm): seconds for arm, seconds in facts["ahead"].items()},
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FolderDamaged(f"{folder.name} cannot be read: {error}") from error

@@ -55,6 +55,10 @@ class GradingFailed(RunFailed):
         super().__init__("\n".join([message, *messages]))
         self.messages = messages
 
+    def __reduce__(self) -> tuple[type[GradingFailed], tuple[str, tuple[str, ...]]]:
+        first_line, *_ = str(self).splitlines()
+        return type(self), (first_line, self.messages)
+
 
 class FlatReward(RunFailed):
     """Says that the grader gave all first completions of each prompt the same reward."""

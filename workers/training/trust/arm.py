@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from graders import TokenUsage
@@ -21,7 +21,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Totals:
-    """Holds what arms have spent together."""
+    """Holds what arms have spent together; `seconds` are by the job's clock."""
 
     trained_tokens: int = 0
     seconds: float = 0.0
@@ -29,7 +29,13 @@ class Totals:
     usage: Mapping[str, TokenUsage] = field(default_factory=dict)
 
 
-NOTHING = Totals()
+Others = Callable[[Totals], Totals]
+"""Takes what an arm has spent so far, and returns what the others have. They may train beside it."""
+
+
+def nobody(_own: Totals) -> Totals:
+    """Returns what others have spent where there are none: nothing."""
+    return Totals()
 
 
 @dataclass(frozen=True)
@@ -41,9 +47,9 @@ class Arm:
         is_control: its grades are permuted, and it keeps no checkpoints.
         is_alone: no other arm counts on the job's older states.
         base: what is known of the base; None where the arm has to measure it.
-        looks: those of other arms, without the base's.
+        looks: those of other arms before this rung, without the base's.
         planned_looks: evaluations that the job's arms may have together; None for its own.
-        others: what the other arms have spent.
+        others: tells what the other arms have spent.
         spent_before: what had been spent of each budget when another arm paused for one.
     """
 
@@ -53,7 +59,7 @@ class Arm:
     base: Base | None = None
     looks: tuple[Look, ...] = ()
     planned_looks: int | None = None
-    others: Totals = NOTHING
+    others: Others = nobody
     spent_before: Mapping[str, float] = field(default_factory=dict)
 
 

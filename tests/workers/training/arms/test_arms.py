@@ -7,7 +7,7 @@ from itertools import chain
 import pytest
 
 from graders import Grade, TokenUsage
-from methods.halving import arm_seeds
+from methods.halving import arm_seeds, rungs
 from tests.workers.training.support import (
     FunctionGrader,
     Killed,
@@ -253,8 +253,18 @@ def test_a_budget_is_that_of_all_arms_together(tiny, tmp_path):
 def test_an_early_end_of_one_arm_lets_the_rung_go_on(tiny, tmp_path):
     config = config_of(tiny, early_stop=True, early_stop_evals=2, learning_rate=1e-9, controls=(), n_seeds=2)
     config = config.model_copy(update={"n_epochs": 40})
-    result, _ = go(config, tmp_path)
+    result, recorder = go(config, tmp_path)
     assert [one.ended for one in result.arms].count("early_stop") >= 1
+    numbers = {}
+    for step, values in recorder.history().items():
+        if step:
+            numbers.setdefault(values["arm/seed"], []).append(step)
+    first, second = (numbers[seed] for seed in arm_seeds(1, 2))
+    assert first[-1] < 40, "the first seed has ended within its rung, whose other numbers stay its own"
+    assert second[0] == 41 == rungs(80, 2, 2)[0].end + 1
+    newest, *_ = saved_steps(tmp_path)
+    assert newest == result.steps == len(first) + len(second)
+    assert read_manifest(state_folder(tmp_path, newest))["last_number"] == second[-1]
     assert all(one.steps >= 4 for one in result.arms)
     assert result.verdict.step == 0
 
