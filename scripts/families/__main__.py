@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scripts.families.listed import SCRIPTS, families
+from scripts.families.listed import SCRIPTS, Family, families, gaps
 from scripts.families.trial import METHODS, try_family
 
 PAGE = SCRIPTS.parent / "docs" / "models.md"
@@ -54,12 +54,13 @@ def in_processes(names: Sequence[str]) -> dict[str, dict[str, Any]]:
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Returns the table of docs/models.md."""
     lines = [
-        "| family | published models | reinforcement LoRA | full | supervised | dpo | path | LoRA adapts |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| family | published models | reinforcement LoRA | full | supervised | dpo "
+        "| thoughts | tools | path | LoRA adapts |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for family in families():
         if (told := found.get(family.name)) is not None:
-            cells = [_cell(told, method) for method in METHODS]
+            cells = [*(_cell(told, method) for method in METHODS), *_templates(family)]
             models = ", ".join(family.models)
             lines.append(
                 f"| {family.name} | {models} | {' | '.join(cells)} | {_path(told)} | {_shares(told)} |"
@@ -72,6 +73,15 @@ def _cell(told: Mapping[str, Any], method: str) -> str:
     if "fault" not in outcome:
         return "right"
     return "**wrong**" if told.get("trl_trains", True) else "refused, by TRL too"
+
+
+def _templates(family: Family) -> tuple[str, str]:
+    """Says whether the family's original template shows thoughts and tools, where it is known."""
+    missing = gaps(family)
+    if missing is None:
+        return "", ""
+    thoughts = "no" if "thoughts" in missing else "last" if "earlier_thoughts" in missing else "yes"
+    return thoughts, "no" if {"tools", "tool_calls"} & set(missing) else "yes"
 
 
 def _path(told: Mapping[str, Any]) -> str:

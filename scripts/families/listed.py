@@ -34,6 +34,7 @@ class Family(NamedTuple):
     released: str
     models: tuple[str, ...]
     config: Mapping[str, Any]
+    template: str | None = None
 
 
 def families() -> list[Family]:
@@ -41,10 +42,30 @@ def families() -> list[Family]:
     entries = tomllib.loads(LIST.read_text())["family"]
     return [
         Family(
-            entry["name"], entry["type"], entry["released"], tuple(entry["models"]), entry.get("config", {})
+            entry["name"],
+            entry["type"],
+            entry["released"],
+            tuple(entry["models"]),
+            entry.get("config", {}),
+            entry.get("template"),
         )
         for entry in entries
     ]
+
+
+def gaps(family: Family) -> list[str] | None:
+    """Returns what the family's original template cannot show; None where trl has none of it."""
+    if family.template is None:
+        return None
+    import trl
+    from transformers import AutoTokenizer
+
+    from workers.training.rendering.gaps import cannot_show
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(BUILT_IN)
+    folder = Path(trl.__file__).parent / "chat_templates"
+    tokenizer.chat_template = (folder / f"{family.template}.jinja").read_text()
+    return cannot_show(tokenizer)
 
 
 def make_model(family: Family, folder: Path) -> Path:
