@@ -263,7 +263,6 @@ def test_all_are_killed_and_the_job_goes_on(turns, tiny, tmp_path, then):
     config = config_of(tiny, **TWO)
     result, second = Beside().go(config, folder) if then == "side by side" else in_turn(config, folder)
     assert 0 not in second.history()
-    assert 1 not in second.history() or 5 not in second.history(), "one of them had saved its first step"
     assert_same(turns, result, folder, recorder, second)
 
 
