@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
@@ -61,6 +61,8 @@ def add_adapter(model: Any, config: TrainConfig) -> Any:
     )
     if lora.target_parameters:
         lora.target_parameters += _left_out(model, lora)
+        lost = [re.escape(name) for name in _lost_in_files(model, lora)]
+        lora.exclude_modules = "|".join([*filter(None, [_excluded(model)]), *lost]) or None
     found = _inject(model, lora)
     lora.base_model_name_or_path = config.model
     return found
@@ -96,6 +98,22 @@ def _left_out(model: Any, lora: LoraConfig) -> list[str]:
     return sorted({f"{name.rpartition('.')[2]}.weight" for name in left})
 
 
+def _lost_in_files(model: Any, lora: LoraConfig) -> list[str]:
+    """Returns the modules whose adapters PEFT would save and not find again, by a model without weights.
+
+    What it reads goes through the conversion of the names that a family's checkpoints once had. Laguna's, of
+    "shared_expert", takes hold of the present name too (findings/peft-laguna-shared-experts-are-not-loaded).
+    """
+    with torch.device("meta"):
+        trial = _inject(type(model)(model.config), copy.deepcopy(lora))
+    saved = get_peft_model_state_dict(trial, save_embedding_layers=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        missing = set_peft_model_state_dict(trial, saved).missing_keys
+    prefix = "base_model.model."
+    return sorted({key.partition(".lora_")[0].removeprefix(prefix) for key in missing if ".lora_" in key})
+
+
 def _linear_in(model: Any) -> list[str]:
     """Returns the names of the linear layers in a model's decoder."""
     within = f"{decoder_name(model)}."
@@ -128,10 +146,8 @@ def _excluded(model: Any) -> str | None:
         patterns.append(rf"(?!{re.escape(within)}\.).*")
     if model.config.model_type in WITH_MAMBA:
         patterns.append(rf".*\.{MAMBA_OUTPUT}")
-    # A router of a class of its own returns more than a product (Phi MoE).
-    patterns += [
-        re.escape(name) for name, each in linear if type(each) is not nn.Linear and _kind(name) == "router"
-    ]
+    # What PEFT adds is a product; these compute more than one (Phi MoE's router), or several (DeepSeek V4).
+    patterns += [re.escape(name) for name, each in linear if type(each).forward is not nn.Linear.forward]
     return "|".join(patterns) or None
 
 

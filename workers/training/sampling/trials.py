@@ -23,10 +23,14 @@ on 90 families of tiny random models in fp32: at most 3e-6, but for 1.1e-5 of Za
 HALF_TOLERANCE = 5e-2
 """The same in 16 bits. Chosen as for packed states (passes/path.py)."""
 
-LENGTHS = (5, 70)
-"""Tokens of the prompts. Chosen: below and above a chunk of linear attention (64)."""
-STEPS = 3
-"""Tokens that are read one by one after each. Chosen: a wrong position or state shows at the first."""
+LENGTHS = (5, 140)
+"""Tokens of the prompts. Chosen: below and above a chunk of linear attention (64) and a block of DeepSeek
+V4's compressed attention (128), which counts padding (findings/transformers-deepseek-v4-sees-padding).
+"""
+STEPS = 9
+"""Tokens that are read one by one after each. Chosen: a wrong position or state shows at the first, a block
+of four tokens that was put together wrongly when the second is full.
+"""
 
 SAMPLES = 2
 """Completions of each prompt. Chosen: two show whether what was kept of a prompt is copied rightly."""

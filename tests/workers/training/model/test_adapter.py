@@ -46,6 +46,30 @@ MIXTURES: dict[str, tuple[dict[str, Any], dict[str, Share]]] = {
         {"num_local_experts": 4, "num_key_value_heads": 2},
         {"attention": Share(8, 8), "experts": Share(4, 4), "router": Share(0, 2)},
     ),
+    "laguna": (  # PEFT would not find the adapters of its shared experts again
+        {"num_experts": 4, "head_dim": 8, "num_key_value_heads": 2},
+        {"attention": Share(10, 10), "experts": Share(2, 5), "mlp": Share(3, 3), "router": Share(0, 1)},
+    ),
+    "deepseek_v4": (  # its grouped projections are linear layers by their class alone
+        {
+            "q_lora_rank": 8,
+            "o_lora_rank": 8,
+            "o_groups": 2,
+            "head_dim": 16,
+            "index_n_heads": 2,
+            "index_head_dim": 16,
+            "num_key_value_heads": 1,
+            "n_routed_experts": 4,
+            "layer_types": ["heavily_compressed_attention", "compressed_sparse_attention"],
+        },
+        {
+            "attention": Share(16, 20),
+            "experts": Share(10, 10),
+            "mlp": Share(0, 2),
+            "other": Share(0, 1),
+            "router": Share(0, 2),
+        },
+    ),
 }
 
 
