@@ -109,9 +109,9 @@ def _lost_in_files(model: Any, lora: LoraConfig) -> list[str]:
     saved = get_peft_model_state_dict(trial, save_embedding_layers=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        missing = set_peft_model_state_dict(trial, saved).missing_keys
-    prefix = "base_model.model."
-    return sorted({key.partition(".lora_")[0].removeprefix(prefix) for key in missing if ".lora_" in key})
+        loaded: Any = set_peft_model_state_dict(trial, saved)
+    lost = [key for key in loaded.missing_keys if ".lora_" in key]
+    return sorted({key.partition(".lora_")[0].removeprefix("base_model.model.") for key in lost})
 
 
 def _linear_in(model: Any) -> list[str]:
