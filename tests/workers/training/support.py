@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from graders import Failure, FailureKind, Grade, Sample
 from methods.rows import Row
 from methods.train_config import TrainConfig
+from tests.tiny_model import BEGIN, END, PAD
 from workers.training.base.types import Action, Checkpoint, Completion, Group, Prompt, Split
 
 TIMES = ("time/", "grades/train_seconds_mean", "grades/valid_seconds_mean")
@@ -155,9 +157,13 @@ def reward_groups(rewards: Sequence[Sequence[float]]) -> list[Group]:
     ]
 
 
+SPECIAL = re.compile("|".join(map(re.escape, (PAD, BEGIN, END))))
+
+
 def early_letters(text: str, _: Mapping[str, Any]) -> float:
-    """Share of an answer that is one of twenty characters."""
-    return sum(c in "abcdefghijklmnopqrst" for c in text) / max(len(text), 1)
+    """Share of an answer that is one of twenty characters; the names of special tokens do not count."""
+    plain = SPECIAL.sub("", text)
+    return sum(c in "abcdefghijklmnopqrst" for c in plain) / max(len(plain), 1)
 
 
 def group_of(prompt: Prompt, *completions: Sequence[int], logprob: float = -1.0) -> Group:

@@ -147,8 +147,22 @@ def _excluded(model: Any) -> str | None:
     if model.config.model_type in WITH_MAMBA:
         patterns.append(rf".*\.{MAMBA_OUTPUT}")
     # What PEFT adds is a product; these compute more than one (Phi MoE's router), or several (DeepSeek V4).
-    patterns += [re.escape(name) for name, each in linear if type(each).forward is not nn.Linear.forward]
+    patterns += [re.escape(name) for name, each in linear if not _is_product(each)]
     return "|".join(patterns) or None
+
+
+@torch.no_grad()
+def _is_product(layer: nn.Linear) -> bool:
+    """Says whether a linear layer of a class of its own computes what a linear layer does."""
+    if type(layer).forward is nn.Linear.forward:
+        return True
+    ones = layer.weight.new_ones(1, 1, layer.in_features)
+    try:
+        found = layer(ones)
+    except RuntimeError:  # it takes inputs of another shape
+        return False
+    expected = nn.functional.linear(ones, layer.weight, layer.bias)
+    return isinstance(found, torch.Tensor) and torch.allclose(found, expected, rtol=1e-2, atol=1e-4)
 
 
 def shares(model: Any, adapted: Iterable[tuple[str, str]]) -> dict[str, Share]:
