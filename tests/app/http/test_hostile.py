@@ -167,7 +167,7 @@ def test_no_mutation_of_a_right_body_makes_a_fault(
         seen.setdefault(path, set()).add(response.status_code)
         assert response.status_code < 500, (path, body, response.text)
         if response.status_code >= 400:
-            assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+            assert set(response.json()["error"]) - {"errors"} == {"message", "type", "param", "code"}
     assert {200, 400} <= seen["/v1/fine_tuning/jobs"]
     assert len(seen) == len(dict(right_bodies)), "some path was never tried"
 
