@@ -25,6 +25,12 @@ MAMBA_OUTPUT = "out_proj"
 """A layer of Mamba mixers whose weight their kernels read past any adapter; PEFT refuses to adapt it."""
 WITH_MAMBA = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
 """Model types for which PEFT refuses it."""
+TIME_STEP = "dt_proj"
+"""A layer whose weight some families multiply by themselves: its adapter would change nothing until it is
+merged (findings/peft-jamba-dt-proj-adapts-nothing).
+"""
+WITHOUT_TIME_STEP = {"doge", "falcon_mamba", "jamba", "mamba"}
+"""Model types that do so: of all causal families in transformers 5.23 those whose adapter had no gradient."""
 
 KINDS = {
     "router": r"(^|\.)(router|gate|switch)(\.|$)",
@@ -146,6 +152,8 @@ def _excluded(model: Any) -> str | None:
         patterns.append(rf"(?!{re.escape(within)}\.).*")
     if model.config.model_type in WITH_MAMBA:
         patterns.append(rf".*\.{MAMBA_OUTPUT}")
+    if model.config.model_type in WITHOUT_TIME_STEP:
+        patterns.append(rf".*\.{TIME_STEP}")
     # What PEFT adds is a product; these compute more than one (Phi MoE's router), or several (DeepSeek V4).
     patterns += [re.escape(name) for name, each in linear if not _is_product(each)]
     return "|".join(patterns) or None

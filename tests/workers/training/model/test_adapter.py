@@ -50,6 +50,24 @@ MIXTURES: dict[str, tuple[dict[str, Any], dict[str, Share]]] = {
         {"num_experts": 4, "head_dim": 8, "num_key_value_heads": 2},
         {"attention": Share(10, 10), "experts": Share(2, 5), "mlp": Share(3, 3), "router": Share(0, 1)},
     ),
+    "jamba": (  # it multiplies by the weight of dt_proj itself, past any adapter
+        {
+            "num_experts": 4,
+            "num_key_value_heads": 2,
+            "attn_layer_period": 2,
+            "attn_layer_offset": 1,
+            "expert_layer_period": 2,
+            "expert_layer_offset": 1,
+            "use_mamba_kernels": False,
+        },
+        {
+            "attention": Share(4, 4),
+            "experts": Share(2, 2),
+            "mixer": Share(3, 4),
+            "mlp": Share(3, 3),
+            "router": Share(0, 1),
+        },
+    ),
     "deepseek_v4": (  # its grouped projections are linear layers by their class alone
         {
             "q_lora_rank": 8,
