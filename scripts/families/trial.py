@@ -18,8 +18,10 @@ TOLERANCE = 1e-4
 families in fp32: at most 2e-5, of linear attention, which is chunked in training and goes step by step in
 sampling; a wrong mask, position or state gives 1e-2 and more.
 """
-ROUNDED_TOLERANCE = 2e-2
-"""The same of logits, where the merged model is stored in 16 bits and the adapter is not. Measured: 4e-3."""
+ROUNDED_TOLERANCE = 2e-3
+"""The same of logits where weights are stored in 16 bits: both are rounded, but were added up in another
+order, so that a few fall on the other side. Measured: 7e-4.
+"""
 
 
 class Letters:
@@ -125,7 +127,6 @@ def delivered(base: Path, checkpoint: Path) -> dict[str, Any]:
     from workers.training.sampling.rollout import Sampling, sample_groups
 
     config = AutoConfig.from_pretrained(checkpoint / "model")
-    tolerance = TOLERANCE if config.dtype in (None, torch.float32) else ROUNDED_TOLERANCE
     plain = loader(config)
     merged = plain.from_pretrained(checkpoint / "model", dtype=torch.float32).eval()
     start = plain.from_pretrained(base, dtype=torch.float32).eval()
@@ -139,6 +140,10 @@ def delivered(base: Path, checkpoint: Path) -> dict[str, Any]:
     found = {"moved": moved}
     if (checkpoint / "adapter").is_dir():
         adapted = PeftModel.from_pretrained(start, checkpoint / "adapter").eval()
+        tolerance = TOLERANCE
+        if config.dtype not in (None, torch.float32):  # what was merged is rounded, and so this has to be
+            adapted = adapted.merge_and_unload().to(config.dtype).float()
+            tolerance = ROUNDED_TOLERANCE
         with torch.no_grad():
             apart = float((adapted(input_ids=ids).logits - expected).abs().max() / expected.abs().max())
         if not apart <= tolerance:
