@@ -107,6 +107,14 @@ def page_by_age(
     return fetch_page(db, query.order_by(*sorted_by), limit)
 
 
+def page_of(items: Sequence[Item], after: str | None, limit: int) -> tuple[list[Item], bool]:
+    """Returns the items behind the one whose id is `after`, and whether there are more; an unknown id is
+    ignored."""
+    ids = [cast(HasId, item).id for item in items]
+    start = ids.index(after) + 1 if after in ids else 0
+    return list(items[start : start + limit]), start + limit < len(items)
+
+
 def number_after(cursor: str | None) -> int | None:
     """Reads a cursor that is a count. Returns None if it is none, so that it is ignored like every unknown
     one."""

@@ -178,11 +178,16 @@ class Settings(BaseSettings):
     sampler: bool = True
     """Whether `cherry up` runs a sampler of its own, so that models of this service can be judges."""
     sampler_url: str = ""
-    """Where a sampler (`cherry sampler`) listens, such as http://127.0.0.1:8001; `cherry up` sets its own."""
+    """Where a sampler (`cherry sampler`) or a vLLM server listens, such as http://127.0.0.1:8001; `cherry up`
+    sets its own."""
     sampler_token: SecretStr = SecretStr("")
     """What the processes of this service show the sampler; `cherry up` makes its own."""
     sampler_models: int = Field(default=2, ge=1, le=64)
     """Models that the sampler keeps in memory."""
+    vllm_adapters: int = Field(default=8, ge=1, le=1024)
+    """LoRA adapters that each API process keeps loaded in a vLLM server at `sampler_url`."""
+    completions_kept: timedelta = timedelta(days=30)
+    """How long stored chat completions and responses are kept."""
     sampler_device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the sampler computes. "auto": on a GPU if it sees one."""
 
