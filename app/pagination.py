@@ -107,12 +107,11 @@ def page_by_age(
     return fetch_page(db, query.order_by(*sorted_by), limit)
 
 
-def page_of(items: Sequence[Item], after: str | None, limit: int) -> tuple[list[Item], bool]:
-    """Returns the items behind the one whose id is `after`, and whether there are more; an unknown id is
-    ignored."""
-    ids = [cast(HasId, item).id for item in items]
+def page_of(items: Sequence[dict[str, Any]], after: str | None, limit: int) -> Page[dict[str, Any]]:
+    """Returns a page of things in memory, behind the one whose `id` is `after`; an unknown one is ignored."""
+    ids = [item["id"] for item in items]
     start = ids.index(after) + 1 if after in ids else 0
-    return list(items[start : start + limit]), start + limit < len(items)
+    return Page(list(items[start : start + limit]), start + limit < len(items))
 
 
 def number_after(cursor: str | None) -> int | None:

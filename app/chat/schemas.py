@@ -224,13 +224,13 @@ class StoredMessage(BaseModel):
     content_parts: list[ContentPart] | None = None
 
     @classmethod
-    def of(cls, completion_id: str, number: int, message: Mapping[str, Any]) -> StoredMessage:
+    def of(cls, message: Mapping[str, Any]) -> StoredMessage:
         (clean,) = chat_messages([message])
         content: Any = clean.get("content")
         parts = [ContentPart(**part) for part in content] if isinstance(content, list) else None
         name = message.get("name")
         return cls(
-            id=f"{completion_id}-{number}",
+            id=message["id"],
             role=message["role"],
             content=None if content is None else text_of(content),
             name=name if isinstance(name, str) else None,
@@ -247,10 +247,11 @@ class StoredMessageList(BaseModel):
 
     @classmethod
     def of(cls, row: StoredChat, *, after: str | None, limit: int, newest_first: bool) -> StoredMessageList:
-        data = [StoredMessage.of(row.id, number, told) for number, told in enumerate(row.messages)]
-        page, has_more = page_of(data[::-1] if newest_first else data, after, limit)
-        first, last = (page[0].id, page[-1].id) if page else ("", "")
-        return cls(data=page, first_id=first, last_id=last, has_more=has_more)
+        told = [{**message, "id": f"{row.id}-{place}"} for place, message in enumerate(row.messages)]
+        page = page_of(told[::-1] if newest_first else told, after, limit)
+        data = [StoredMessage.of(message) for message in page.rows]
+        first, last = (data[0].id, data[-1].id) if data else ("", "")
+        return cls(data=data, first_id=first, last_id=last, has_more=page.has_more)
 
 
 class ChatCompletionDeleted(BaseModel):

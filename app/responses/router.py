@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.auth import Caller
 from app.db import on_lookup_thread, unit_of_work
-from app.errors import ApiError, BadRequest
+from app.errors import ApiError, BadRequest, Refusals
 from app.http.openapi import event_stream
 from app.http.transaction import CurrentCaller, Db, KeptRoute
 from app.ids import random_id
@@ -73,8 +73,7 @@ class Turn(NamedTuple):
 @router.post("", response_model=ResponseOut, responses=STREAM)
 async def create_response(request: Request, asked: ResponseCreate, caller: CurrentCaller) -> Response:
     """Ask a model for a reply, whole, as a stream of events, or in the background."""
-    model = await model_name(caller, asked.model, refusals_of_response(vars(asked)))
-    before = await on_lookup_thread(_context, caller, asked)
+    model, before = await _looked_up(caller, asked)
     turn = Turn(asked, caller, new_response(asked, model), asked.items(), before)
     if asked.background:
         return await _in_background(request, turn)
@@ -92,8 +91,7 @@ def further_refusals(body: dict[str, Any], caller: Caller) -> list[ApiError]:
 @router.post("/input_tokens")
 async def count_input_tokens(request: Request, asked: TokenCount, caller: CurrentCaller) -> InputTokens:
     """Count the tokens that a request would have the model read."""
-    model = await model_name(caller, asked.model, refusals_of_response(vars(asked)))
-    before = await on_lookup_thread(_context, caller, asked)
+    model, before = await _looked_up(caller, asked)
     messages = messages_of([*before, *asked.items()], asked.instructions)
     try:
         counted = await while_connected(request.receive, count_tokens(request, caller, model, messages))
@@ -156,14 +154,24 @@ def list_input_items(
 ) -> ItemList:
     """The items that a response was given, those of the responses before it too."""
     items = responses.items_of(db, responses.get(db, caller.project_id, response_id))
-    page, has_more = page_of(items if order == "asc" else items[::-1], after, limit)
-    first, last = (page[0]["id"], page[-1]["id"]) if page else ("", "")
-    return ItemList(data=page, first_id=first, last_id=last, has_more=has_more)
+    page = page_of(items if order == "asc" else items[::-1], after, limit)
+    first, last = (page.rows[0]["id"], page.rows[-1]["id"]) if page.rows else ("", "")
+    return ItemList(data=page.rows, first_id=first, last_id=last, has_more=page.has_more)
 
 
-def _context(caller: Caller, asked: ContextCreate) -> list[Item]:
-    with unit_of_work() as db:
-        return responses.context(db, caller.project_id, asked.previous_response_id)
+async def _looked_up(caller: Caller, asked: ContextCreate) -> tuple[str, list[Item]]:
+    """Returns the name of the model, and what a request goes on. Raises all that is wrong together."""
+
+    def context() -> list[Item]:
+        with unit_of_work() as db:
+            return responses.context(db, caller.project_id, asked.previous_response_id)
+
+    refusals, before = Refusals(), list[Item]()
+    refusals.all += refusals_of_response(vars(asked))
+    if asked.previous_response_id is not None:
+        with refusals:
+            before = await on_lookup_thread(context)
+    return await model_name(caller, asked.model, refusals.all), before
 
 
 async def _ask(request: Request, turn: Turn) -> Reply:
