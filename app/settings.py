@@ -183,6 +183,9 @@ class Settings(BaseSettings):
     """What the processes of this service show the sampler; `cherry up` makes its own."""
     sampler_models: int = Field(default=2, ge=1, le=64)
     """Models that the sampler keeps in memory."""
+    sampler_share: float = Field(default=0.5, gt=0, le=1)
+    """The most of the time that the sampler works while a training runs on its machine (with the same
+    `data_dir`); 1 for all of it."""
     sampler_device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the sampler computes. "auto": on a GPU if it sees one."""
 

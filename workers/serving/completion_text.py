@@ -46,10 +46,10 @@ class CompletionText:
         """How many tokens were sampled, those that are no text too."""
         self.finish: Literal["stop", "length"] | None = None
 
-    def push(self, token: Token) -> None:
-        """Takes the next token. What comes after the end of the text is left out."""
+    def push(self, token: Token) -> bool:
+        """Takes the next token; says whether the text has ended. What comes after that is left out."""
         if self.finish is not None:
-            return
+            return True
         number = self.tokens
         self.tokens += 1
         if token.finish != "stop" or token.token not in self._end_ids:
@@ -57,6 +57,7 @@ class CompletionText:
             self._settle(self._stream.push(token.token))
         if token.finish is not None and self.finish is None:
             self._end(token.finish)
+        return self.finish is not None
 
     def take(self) -> list[Piece]:
         """Returns the pieces that are certain and were not taken yet; they are whole characters."""

@@ -1,4 +1,4 @@
-"""The shares of tokens, joined, are the text that training shows its graders; nothing uncertain is told early."""
+"""The shares of tokens, joined, are the text that training shows its graders; what is uncertain waits."""
 
 from __future__ import annotations
 

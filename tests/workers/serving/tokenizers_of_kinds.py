@@ -83,9 +83,7 @@ KINDS: dict[str, Callable[[], Any]] = {
     ),
     "words": lambda: of_words(None, ["<unk>", "<end>", "a", "hello", "é", " "]),
     "spaces fused": lambda: of_words(
-        decoders.Sequence(
-            [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Replace(Regex(" +"), " ")]
-        ),
+        decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Replace(Regex(" +"), " ")]),
         PIECES,
     ),
     "repeats dropped": lambda: of_words(decoders.CTC("<end>", "|", True), ["<unk>", "<end>", "|", *"abcd"]),
