@@ -1,4 +1,4 @@
-"""What is asked of the engine, and what it tells of each request while it samples. Nothing of torch is needed."""
+"""What is asked of the engine, and what it tells of each request while it samples, without torch."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ class ModelFiles(NamedTuple):
 
     Attributes:
         adapter_of: the base model whose LoRA adapter lies beside a tuned one; None for a model of its own.
+        base_weights: what that base's files of weights were then, by name, with the sha256 of each.
     """
 
     name: str
     folder: str | None
     storage_key: str | None
     adapter_of: ModelFiles | None = None
+    base_weights: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
