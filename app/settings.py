@@ -183,11 +183,24 @@ class Settings(BaseSettings):
     sampler_token: SecretStr = SecretStr("")
     """What the processes of this service show the sampler; `cherry up` makes its own."""
     sampler_models: int = Field(default=2, ge=1, le=64)
+    """Base models that the sampler keeps in memory; models tuned by an adapter share their base."""
+    sampler_adapters: int = Field(default=16, ge=1, le=1024)
+    """Adapters of tuned models that the sampler keeps in memory with each base; in a vLLM server each API process
+    does."""
+    sampler_rows: int = Field(default=64, ge=1, le=1024)
+    """Completions of one base that the sampler decodes side by side."""
+    sampler_cache_mb: int = Field(default=0, ge=0)
+    """Memory for keys and values of each base, in MiB; 0 for 1 GiB, on a GPU 16."""
+    sampler_waiting: int = Field(default=1024, ge=1)
+    """Requests that may wait for the sampler before others are turned away."""
+    sampler_waiting_per_key: int = Field(default=256, ge=1)
+    """The same for the requests of one API key."""
     """Models that the sampler keeps in memory."""
-    vllm_adapters: int = Field(default=8, ge=1, le=1024)
-    """LoRA adapters that each API process keeps loaded in a vLLM server at `sampler_url`."""
     completions_kept: timedelta = timedelta(days=30)
     """How long stored chat completions and responses are kept."""
+    sampler_share: float = Field(default=0.5, gt=0, le=1)
+    """The most of the time that the sampler works while a training runs on its machine (with the same
+    `data_dir`); 1 for all of it."""
     sampler_device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the sampler computes. "auto": on a GPU if it sees one."""
 

@@ -27,11 +27,11 @@ from app.wire import Wire
 
 DEFAULT_TOKENS = 16
 MOST_OF = 20
-MAX_PROMPTS = 2048
-"""Prompts of one request, as at OpenAI."""
+MAX_TOGETHER = 1024
+"""The most completions of one request, of all its prompts, as the sampler takes them."""
 MAX_TOKEN = 2**31 - 1
-NO_PROMPT = "<|endoftext|>"
-"""What OpenAI takes for the prompt where there is none: a new document begins."""
+NO_PROMPT = ""
+"""What stands for a prompt where there is none: a new document begins."""
 HARMLESS: Mapping[str, tuple[Any, ...]] = {"suffix": ("",)}
 
 
@@ -112,9 +112,9 @@ def refusals_of_completion(body: Mapping[str, Any]) -> list[ApiError]:
 
 def _of_number(prompts: int, each: int, prompt: list[Any]) -> list[ApiError]:
     is_one = bool(prompt) and isinstance(prompt[0], int)
-    if is_one or prompts * each <= MAX_PROMPTS:
+    if is_one or prompts * each <= MAX_TOGETHER:
         return []
-    told = f"Invalid value for 'prompt': at most {MAX_PROMPTS} completions can be asked for at a time."
+    told = f"Invalid value for 'prompt': at most {MAX_TOGETHER} completions can be asked for at a time."
     return [BadRequest(told, param="prompt", code="array_above_max_length")]
 
 

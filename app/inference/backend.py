@@ -142,7 +142,9 @@ def backend_of(settings: Settings) -> Backend:
     """Returns the server that the settings name. Raises `Unavailable` if they name none."""
     if not settings.sampler_url:
         raise Unavailable(NO_SAMPLER, headers={"x-should-retry": "false"})
-    return _backend(settings.sampler_url, settings.sampler_token.get_secret_value(), settings.vllm_adapters)
+    return _backend(
+        settings.sampler_url, settings.sampler_token.get_secret_value(), settings.sampler_adapters
+    )
 
 
 @lru_cache(maxsize=4)
