@@ -185,8 +185,8 @@ class Settings(BaseSettings):
     sampler_models: int = Field(default=2, ge=1, le=64)
     """Base models that the sampler keeps in memory; models tuned by an adapter share their base."""
     sampler_adapters: int = Field(default=16, ge=1, le=1024)
-    """Adapters of tuned models that the sampler keeps in memory with each base; in a vLLM server each API process
-    does."""
+    """Adapters of tuned models that the sampler keeps in memory with each base; each API process has as many
+    loaded in a vLLM server."""
     sampler_rows: int = Field(default=64, ge=1, le=1024)
     """Completions of one base that the sampler decodes side by side."""
     sampler_cache_mb: int = Field(default=0, ge=0)
@@ -195,7 +195,6 @@ class Settings(BaseSettings):
     """Requests that may wait for the sampler before others are turned away."""
     sampler_waiting_per_key: int = Field(default=256, ge=1)
     """The same for the requests of one API key."""
-    """Models that the sampler keeps in memory."""
     completions_kept: timedelta = timedelta(days=30)
     """How long stored chat completions and responses are kept."""
     sampler_share: float = Field(default=0.5, gt=0, le=1)

@@ -19,11 +19,11 @@ from app.events.models import JobMetrics
 from app.files import service as files
 from app.files.models import File
 from app.ids import random_id
+from app.inference.reply import Choice, Gathered, Piece, Usage
 from app.jobs.models import Job
 from app.models.models import Model
 from app.permissions.models import CheckpointPermission
 from app.preflights.models import Preflight
-from app.inference.reply import Choice, Gathered, Piece, Usage
 from app.responses import service as responses
 from app.responses.models import StoredResponse
 from app.responses.response import finished, new_response

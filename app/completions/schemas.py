@@ -138,11 +138,11 @@ def _is_tokens(prompt: Any) -> bool:
 
 
 class TextLogprobs(BaseModel):
-    """The first token of an echoed prompt has no log probability."""
+    """The first token of an echoed prompt has no log probability, and is told with 0."""
 
     tokens: list[str]
-    token_logprobs: list[float | None]
-    top_logprobs: list[dict[str, float] | None] | None
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
     text_offset: list[int]
 
 

@@ -152,11 +152,26 @@ def error_of(status: int, error: Mapping[str, Any], headers: Mapping[str, str]) 
 def _piece(choice: Mapping[str, Any]) -> Piece:
     """Reads a choice of a chunk of either endpoint; a whole `message` is taken too."""
     if "text" in choice:
-        text, logprobs = choice["text"], choice.get("logprobs")
+        text, logprobs = choice["text"], _text_logprobs(choice.get("logprobs"))
     else:
         delta, told = choice.get("delta") or {}, choice.get("logprobs")
         text, logprobs = delta.get("content"), told.get("content") if told else None
     return Piece(choice["index"], text or "", logprobs or None, choice.get("finish_reason"))
+
+
+def _text_logprobs(told: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Returns log probabilities of a text, of which OpenAI's document lets none be null.
+
+    An echoed prompt's first token has none: 0 adds nothing to a sum.
+    """
+    if not told or not told.get("tokens"):
+        return None
+    return {
+        "tokens": told["tokens"],
+        "token_logprobs": [0.0 if value is None else value for value in told["token_logprobs"]],
+        "top_logprobs": [one or {} for one in told.get("top_logprobs") or [{}] * len(told["tokens"])],
+        "text_offset": told["text_offset"],
+    }
 
 
 def _usage(told: Mapping[str, Any]) -> Usage:

@@ -32,7 +32,13 @@ from tests.factories import (
     make_webhook_endpoint,
 )
 
-LISTS = {"/v1/chat/completions", "/v1/files", "/v1/fine_tuning/jobs", "/v1/fine_tuning/preflights", "/v1/webhook_endpoints"}
+LISTS = {
+    "/v1/chat/completions",
+    "/v1/files",
+    "/v1/fine_tuning/jobs",
+    "/v1/fine_tuning/preflights",
+    "/v1/webhook_endpoints",
+}
 NO_ID = LISTS | {
     "/v1/uploads",
     "/v1/fine_tuning/jobs/preflight",

@@ -19,6 +19,9 @@ from starlette.routing import Route
 WORDS = ("Once", " upon", " a", " time")
 
 
+DIED = b'data: {"error": {"message": "The engine died.", "type": "server_error", "code": 500}}\n\n'
+
+
 class ModelServer:
     """Answers every prompt with the same words. What it was asked is in `asked`."""
 
@@ -98,7 +101,7 @@ class ModelServer:
                     yield chunk(choice(index, {"role": "assistant", "content": ""}))
                 for number, word in enumerate(self.words):
                     if number == self.fails_after:
-                        yield b'data: {"error": {"message": "The engine died.", "type": "server_error", "code": 500}}\n\n'
+                        yield DIED
                         return
                     if number == self.breaks_after:
                         raise RuntimeError("cut")
