@@ -48,6 +48,7 @@ class Reply:
     def __init__(self, response: HttpResponse) -> None:
         self._response = response
         self._reader = EventReader()
+        self._fault: ApiError | None = None
         self.usage = Usage()
         """What was used; known once all pieces have come."""
 
@@ -55,10 +56,12 @@ class Reply:
         """Yields what has come together, until the end. Raises an `ApiError`."""
         try:
             while received := await self._response.read():
-                events = self._reader.feed(received)
-                if pieces := [piece for data in events if data != DONE for piece in self._read(data)]:
+                pieces, is_over = self._read(self._reader.feed(received))
+                if pieces:
                     yield pieces
-                if events and events[-1] == DONE:
+                if self._fault is not None:
+                    raise self._fault
+                if is_over:
                     return
         except ConnectionFailed as problem:
             log.warning("sampler_broke_off", problem=str(problem))
@@ -70,13 +73,20 @@ class Reply:
         """Ends the request over there, if it has not ended."""
         self._response.close()
 
-    def _read(self, data: str) -> list[Piece]:
-        chunk = json.loads(data)
-        if error := chunk.get("error"):
-            raise error_of(int(error.get("status") or 500), error, {})
-        if usage := chunk.get("usage"):
-            self.usage = _usage(usage)
-        return [_piece(choice) for choice in chunk.get("choices") or ()]
+    def _read(self, events: Sequence[str]) -> tuple[list[Piece], bool]:
+        """Returns the pieces that events hold, up to a fault, and whether they were the last."""
+        pieces: list[Piece] = []
+        for data in events:
+            if data == DONE:
+                return pieces, True
+            chunk = json.loads(data)
+            if error := chunk.get("error"):
+                self._fault = error_of(_status(error), error, {})
+                break
+            if usage := chunk.get("usage"):
+                self.usage = _usage(usage)
+            pieces += [_piece(choice) for choice in chunk.get("choices") or ()]
+        return pieces, False
 
 
 class Choice(NamedTuple):
@@ -147,6 +157,15 @@ def error_of(status: int, error: Mapping[str, Any], headers: Mapping[str, str]) 
         for one in (error.get("errors") or ())[1:]
     )
     return told
+
+
+def _status(error: Mapping[str, Any]) -> int:
+    """Returns the status that an error in a stream would have had: vLLM says it as its code."""
+    code = error.get("code")
+    if isinstance(code, int):
+        return code
+    statuses = {Unavailable.type: 503, RateLimited.type: 429, BadRequest.type: 400}
+    return statuses.get(str(error.get("type")), 500)
 
 
 def _piece(choice: Mapping[str, Any]) -> Piece:

@@ -94,7 +94,7 @@ class Events:
         yield b"".join(self.opening())
         async for pieces in reply.pieces():
             gathered.add(pieces)
-            if told := b"".join(self._deltas(pieces)):
+            if told := b"".join(self.deltas(pieces)):
                 yield told
 
     def opening(self) -> Iterator[bytes]:
@@ -110,17 +110,19 @@ class Events:
         return self._event("response.output_text.delta", **self._place, delta=text, logprobs=list(logprobs))
 
     def closing(self, response: Mapping[str, Any]) -> Iterator[bytes]:
-        """Yields what comes after the text of a response that is over."""
+        """Yields what comes after the text of a response that is over, or of one that failed."""
+        if not response["output"]:
+            yield self._last(response)
+            return
         (item,) = response["output"]
         (part,) = item["content"]
         told = [_short(token) for token in part["logprobs"]]
         yield self._event("response.output_text.done", **self._place, text=part["text"], logprobs=told)
         yield self._event("response.content_part.done", **self._place, part=part)
         yield self._event("response.output_item.done", output_index=0, item=item)
-        yield self.last(response)
+        yield self._last(response)
 
-    def last(self, response: Mapping[str, Any]) -> bytes:
-        """Returns the event of a response that is over."""
+    def _last(self, response: Mapping[str, Any]) -> bytes:
         return self._event(f"response.{response['status']}", response=response)
 
     def fault(self, fault: ApiError) -> bytes:
@@ -128,7 +130,8 @@ class Events:
         code = fault.code or ERROR_CODES.get(fault.status, "server_error")
         return self._event("error", code=code, message=fault.message, param=fault.param)
 
-    def _deltas(self, pieces: Sequence[Piece]) -> Iterator[bytes]:
+    def deltas(self, pieces: Sequence[Piece]) -> Iterator[bytes]:
+        """Yields the events of the next pieces of text."""
         for piece in pieces:
             if piece.text or piece.logprobs:
                 yield self.delta(piece.text, [_short(_token(token)) for token in piece.logprobs or ()])
@@ -146,9 +149,7 @@ def replayed(response: Mapping[str, Any], behind: int) -> Iterator[bytes]:
     if response["output"]:
         part = response["output"][0]["content"][0]
         written.append(events.delta(part["text"], [_short(token) for token in part["logprobs"]]))
-        written += events.closing(response)
-    else:
-        written = [*written[:2], events.last(response)]
+    written += events.closing(response)
     yield from written[behind + 1 :]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Query, Request, Response
@@ -21,7 +22,7 @@ from app.inference.reply import Gathered, Reply
 from app.inference.streams import EventStream, while_connected
 from app.pagination import Cursor, Limit, page_of
 from app.responses import service as responses
-from app.responses.background import LEASE, Background
+from app.responses.background import LEASE, Background, Progress
 from app.responses.items import Item, messages_of
 from app.responses.models import ACTIVE
 from app.responses.response import Events, failed, finished, new_response, replayed
@@ -52,6 +53,8 @@ class Turn(NamedTuple):
     asked: ResponseCreate
     caller: Caller
     response: dict[str, Any]
+    item_id: str
+    """Of what the model writes."""
     items: list[Item]
     """What the request brings."""
     before: list[Item]
@@ -74,13 +77,14 @@ class Turn(NamedTuple):
 async def create_response(request: Request, asked: ResponseCreate, caller: CurrentCaller) -> Response:
     """Ask a model for a reply, whole, as a stream of events, or in the background."""
     model, before = await _looked_up(caller, asked)
-    turn = Turn(asked, caller, new_response(asked, model), asked.items(), before)
+    turn = Turn(asked, caller, new_response(asked, model), random_id("msg_", 32), asked.items(), before)
     if asked.background:
         return await _in_background(request, turn)
     if not asked.stream:
         return JSONResponse(await while_connected(request.receive, _carry_out(request, turn)))
     reply = await while_connected(request.receive, _ask(request, turn))
-    return EventStream(_stream(turn, reply), reply.close)
+    events = Events(turn.response, turn.item_id)
+    return EventStream(told_of_faults(_stream(turn, reply, events), events.fault), reply.close)
 
 
 def further_refusals(body: dict[str, Any], caller: Caller) -> list[ApiError]:
@@ -102,6 +106,7 @@ async def count_input_tokens(request: Request, asked: TokenCount, caller: Curren
 
 @router.get(RESPONSE, response_model=ResponseOut, responses=STREAM)
 def retrieve_response(
+    request: Request,
     response_id: str,
     caller: CurrentCaller,
     db: Db,
@@ -110,15 +115,20 @@ def retrieve_response(
     include: Included = None,  # noqa: ARG001  # what is asked for here is always told
     include_obfuscation: bool = False,  # noqa: ARG001  # never added
 ) -> Response:
-    """A response that is kept. With `stream`, the events that it came about in, once it is over."""
+    """A response that is kept. With `stream`, the events that it comes about in, or came."""
     row = responses.get(db, caller.project_id, response_id)
     told = responses.told(row)
     if not stream:
         return JSONResponse(told)
-    if row.status in ACTIVE:
-        message = "This response is not over; retrieve it without 'stream' until it is."
+    behind = -1 if starting_after is None else starting_after
+    if row.status not in ACTIVE:
+        return EventStream(_replay(told, behind), lambda: None)
+    background: Background = request.app.state.background
+    progress = background.progress(response_id)
+    if progress is None:
+        message = "This response is not over yet. Retrieve it without 'stream' until it is."
         raise BadRequest(message, param="stream", code="invalid_value")
-    return EventStream(_replay(told, -1 if starting_after is None else starting_after), lambda: None)
+    return EventStream(progress.follow(behind), lambda: None)
 
 
 @router.delete(RESPONSE)
@@ -188,24 +198,27 @@ async def _carry_out(request: Request, turn: Turn) -> dict[str, Any]:
     return response
 
 
-async def _reply(request: Request, turn: Turn) -> dict[str, Any]:
+async def _reply(request: Request, turn: Turn, progress: Progress | None = None) -> dict[str, Any]:
     """Returns the response with what the model wrote."""
     reply, gathered = await _ask(request, turn), Gathered()
     async for pieces in reply.pieces():
         gathered.add(pieces)
-    return finished(turn.response, random_id("msg_", 32), gathered, reply.usage)
+        if progress is not None:
+            progress.add(pieces)
+    return finished(turn.response, turn.item_id, gathered, reply.usage)
 
 
 async def _in_background(request: Request, turn: Turn) -> Response:
     await _keep(turn, turn.response)
     background: Background = request.app.state.background
-    background.start(turn.response, lambda: _reply(request, turn))
+    progress = background.start(turn.response, turn.item_id, partial(_reply, request, turn))
+    if turn.asked.stream:
+        return EventStream(progress.follow(), lambda: None)
     return JSONResponse(turn.response)
 
 
-async def _stream(turn: Turn, reply: Reply) -> AsyncGenerator[bytes]:
-    item_id, gathered = random_id("msg_", 32), Gathered()
-    events = Events(turn.response, item_id)
+async def _stream(turn: Turn, reply: Reply, events: Events) -> AsyncIterator[bytes]:
+    gathered = Gathered()
     faults: list[ApiError] = []
 
     def told(fault: ApiError) -> bytes:
@@ -217,9 +230,9 @@ async def _stream(turn: Turn, reply: Reply) -> AsyncGenerator[bytes]:
     if faults:
         response = failed(turn.response, faults[0])
     else:
-        response = finished(turn.response, item_id, gathered, reply.usage)
+        response = finished(turn.response, turn.item_id, gathered, reply.usage)
     await _keep(turn, response)
-    yield events.last(response) if faults else b"".join(events.closing(response))
+    yield b"".join(events.closing(response))
 
 
 async def _replay(response: dict[str, Any], behind: int) -> AsyncGenerator[bytes]:

@@ -138,21 +138,10 @@ def refusals_of_response(body: Mapping[str, Any]) -> list[ApiError]:
     text = body.get("text")
     with refusals:
         _checked_format(text.get("format") if isinstance(text, Mapping) else getattr(text, "format", None))
-    if body.get("background"):
-        refusals.all += _of_background(body)
+    if body.get("background") and body.get("store") is False:
+        message = "Invalid value for 'store': a response in the background must be stored."
+        refusals.all.append(BadRequest(message, param="store", code="invalid_value"))
     return refusals.all
-
-
-def _of_background(body: Mapping[str, Any]) -> list[ApiError]:
-    why = {
-        "store": (body.get("store") is False, "a response in the background must be stored"),
-        "stream": (bool(body.get("stream")), "one in the background is not streamed; retrieve it"),
-    }
-    return [
-        BadRequest(f"Invalid value for '{name}': {told}.", param=name, code="invalid_value")
-        for name, (is_wrong, told) in why.items()
-        if is_wrong
-    ]
 
 
 def _asked_reasoning(reasoning: Any) -> Any:

@@ -53,7 +53,7 @@ class ModelServer:
     async def _answer(self, request: Request) -> Response:
         path = request.url.path
         is_vllm = self.kind == "vllm"
-        if path == "/healthz" and not is_vllm:
+        if path == "/healthz" and self.kind == "sampler":
             return JSONResponse({"status": "ok", "sampler": "cherry"})
         if path == "/version" and is_vllm:
             return JSONResponse({"version": "0.32.0"})
@@ -142,7 +142,9 @@ def chunk(choice: dict[str, Any] | None, usage: dict[str, Any] | None = None) ->
 @contextmanager
 def running(app: Any) -> Iterator[str]:
     """Serves an application on a thread; its URL."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="off"))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=2)
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
