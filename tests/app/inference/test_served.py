@@ -91,6 +91,8 @@ def test_tuned_models_checkpoints_aliases_and_shared_ones_are_served(
     stranger, friend = make_tenant(db, "stranger"), make_tenant(db, "friend")
     make_permission(db, kept, friend.project_id)
     db.commit()
+    listed = http.get("/v1/models").json()["data"]
+    assert model.name in {one["id"] for one in listed}
     base = http.post("/v1/chat/completions", json=ASKED).json()["choices"]
     for name, told in {
         model.name: model.name,
