@@ -47,7 +47,9 @@ class Pace:
     def note(self, tokens: int, seconds: float, most: int) -> None:
         """Takes note of a pass. One that read much less than it might have says little of the pace."""
         found = tokens / max(seconds, 1e-6)
-        if found > self._per_second or 2 * tokens > most:
+        if found > self._per_second:
+            self._per_second = found
+        elif 2 * tokens > most:
             self._per_second += (found - self._per_second) / 2
 
 
@@ -167,11 +169,12 @@ class Batch:
             if ticket.is_over:
                 gone.append((first + i, False))
                 continue
-            error = self._fault(row, token, logprob, chosen.failed.get(i), has_changed)
-            if error is not None:
-                ticket.fail(error)
-                gone.append((first + i, False))
-                continue
+            if has_changed or logprob != logprob:  # NaN is not itself
+                error = self._fault(row, token, logprob, chosen.failed.get(i))
+                if error is not None:
+                    ticket.fail(error)
+                    gone.append((first + i, False))
+                    continue
             finish: Finish | None = None
             if token in ends or (ticket.stops is not None and ticket.stops.is_complete(row.tokens)):
                 finish = "stop"
@@ -187,21 +190,18 @@ class Batch:
             ticket.tell(tokens)
         return gone
 
-    def _fault(
-        self, row: Row, token: int, logprob: float, failed: ApiError | None, has_changed: bool
-    ) -> ApiError | None:
-        """Returns what is wrong with a row's token, after it was noted."""
+    def _fault(self, row: Row, token: int, logprob: float, failed: ApiError | None) -> ApiError | None:
+        """Takes note of a row's token; returns what is wrong with it."""
         if failed is not None:
             return failed
-        if logprob != logprob:  # NaN
+        if logprob != logprob:
             return ServerError(
                 f"The model '{row.ticket.request.model.name}' computes numbers that are not finite."
             )
-        if has_changed:
-            try:
-                note(row, token)
-            except GrammarFailed as problem:
-                return BadRequest(str(problem), param="response_format", code="invalid_json_schema")
+        try:
+            note(row, token)
+        except GrammarFailed as problem:
+            return BadRequest(str(problem), param="response_format", code="invalid_json_schema")
         return None
 
     def _remove(self, i: int, *, is_whole: bool) -> None:
