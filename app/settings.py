@@ -193,6 +193,9 @@ class Settings(BaseSettings):
     """Requests that may wait for the sampler before others are turned away."""
     sampler_waiting_per_key: int = Field(default=256, ge=1)
     """The same for the requests of one API key."""
+    sampler_share: float = Field(default=0.5, gt=0, le=1)
+    """The most of the time that the sampler works while a training runs on its machine (with the same
+    `data_dir`); 1 for all of it."""
     sampler_device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the sampler computes. "auto": on a GPU if it sees one."""
 
