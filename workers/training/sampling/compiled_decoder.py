@@ -26,6 +26,11 @@ from workers.training.sampling.panel_cache import PanelCache
 ROWS_PER_THREAD = 4
 """The fewest completions for which another thread pays: each reads all weights. Chosen, not measured."""
 
+CACHED_BYTES = 32 << 20
+"""Weights up to which a processor's caches are taken to hold them from step to step. Chosen: of 15 MB they do,
+of 538 MB they do not (docs/benchmarks.md).
+"""
+
 
 class CompiledDecoder:
     """Decodes the active rows of one cache."""
@@ -55,6 +60,7 @@ def packed_weights(model: Any, positions: int) -> Weights:
     of = [linears(layer) for layer in layers]
     cos, sin = decoder.rotary_emb(decoder.embed_tokens.weight, torch.arange(positions)[None])
     half = cos.shape[-1] // 2
+    size = sum(parameter.nbytes for parameter in decoder.parameters())
     return Weights(
         embedding=_array(decoder.embed_tokens.weight),
         norm=_array(torch.stack([layer.input_layernorm.weight for layer in layers])),
@@ -64,8 +70,9 @@ def packed_weights(model: Any, positions: int) -> Weights:
         qkv_bias=_array(torch.stack([_bias(linears[:3]) for linears in of])),
         head_norm=_array(torch.stack([_head_norm(layer.self_attn, heads, kv_heads) for layer in layers])),
         out=_packed([[_padded_heads(out.weight, heads)] for _, _, _, out, *_ in of]),
-        gate=_packed([[gate.weight] for *_, gate, _, _ in of]),
-        up=_packed([[up.weight] for *_, up, _ in of]),
+        gate_up=_in_turns(
+            _packed([[gate.weight] for *_, gate, _, _ in of]), _packed([[up.weight] for *_, up, _ in of])
+        ),
         down=_packed([[down.weight] for *_, down in of]),
         head=_packed([[model.get_output_embeddings().weight]])[0],
         cos=_array(cos[0, :, :half]),
@@ -73,6 +80,7 @@ def packed_weights(model: Any, positions: int) -> Weights:
         eps=np.float32(decoder.norm.variance_epsilon),
         head_eps=np.float32(attention.q_norm.variance_epsilon if hasattr(attention, "q_norm") else 0),
         scaling=np.float32(attention.scaling),
+        streams=np.bool_(size > CACHED_BYTES),
     )
 
 
@@ -95,6 +103,12 @@ def _packed(weights: Sequence[Sequence[Tensor]]) -> Floats:
             pack(_array(weight), first, packed[i])
             first += len(weight)
     return packed
+
+
+def _in_turns(one: Floats, other: Floats) -> Floats:
+    """Puts the panels of two matrices of each layer in turns: (L, panels, inputs, 16) twice."""
+    layers, panels, inputs, columns = one.shape
+    return np.stack([one, other], 2).reshape(layers, 2 * panels, inputs, columns)
 
 
 def _bias(linears: Sequence[Any]) -> Tensor:
