@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.training.kernels import compiled
-from workers.training.kernels.panels import ADDED, IN_CACHE, PANEL, START, WRITTEN, multiply
+from workers.training.kernels.panels import ADDED, IN_CACHE, IN_PAIRS, PANEL, START, WRITTEN, multiply
 from workers.training.kernels.softmax import exponentials, largest
 
 Floats = NDArray[np.float32]
@@ -117,6 +117,14 @@ def _place(stored: Floats, layer: int, slot: int, kv_head: int) -> int:
 
 
 @compiled
+def _ahead(task: GroupHead, rows: Rows, b: int, stored: Floats) -> np.int64:
+    """Returns how far ahead of a completion's keys or values those lie that are read next."""
+    following = b + 1 if b + 1 < len(rows.slots) else b
+    one, other = rows.slots[b], rows.slots[following]
+    return np.int64(_place(stored, task.layer, other, task.kv_head) - _place(stored, task.layer, one, task.kv_head))
+
+
+@compiled
 def _score(
     task: GroupHead,
     rows: Rows,
@@ -140,7 +148,8 @@ def _score(
         keys_at = _place(completions.keys, task.layer, slot, task.kv_head)
         query, out = (asked, at + row * D, D), (made, row * stride + blocks * PANEL, stride, PANEL)
         own = (keys, keys_at, block)
-        multiply(folded, D, query, own, _blocks(rows.counts[slot]), out, WRITTEN, IN_CACHE)
+        reading = (_ahead(task, rows, b, completions.keys), IN_PAIRS)
+        multiply(folded, D, query, own, _blocks(rows.counts[slot]), out, WRITTEN, reading)
 
 
 @compiled
@@ -181,4 +190,5 @@ def _weigh(
         at = _place(completions.values, task.layer, slot, task.kv_head)
         own = (given, row * stride + _blocks(length) * PANEL, stride)
         weighed, out = (values, at, columns * PANEL), (made, row * width, width, PANEL)
-        multiply(folded, rows.counts[slot], own, weighed, width // PANEL, out, ADDED, IN_CACHE)
+        reading = (_ahead(task, rows, b, completions.values), IN_PAIRS)
+        multiply(folded, rows.counts[slot], own, weighed, width // PANEL, out, ADDED, reading)

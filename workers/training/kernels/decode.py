@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from workers.training.kernels import compiled
 from workers.training.kernels.attend import KeyValueArrays, Rows, attend
-from workers.training.kernels.panels import ADDED, PANEL, START, WRITTEN, multiply
+from workers.training.kernels.panels import ADDED, IN_CACHE, PANEL, START, STREAMED, WRITTEN, Reading, multiply
 from workers.training.kernels.rows import gated, norm_row
 
 Floats = NDArray[np.float32]
@@ -38,7 +38,7 @@ class Weights(NamedTuple):
         qkv: (L, panels, Hp, 16), and `qkv_bias`, (L, panels * 16).
         head_norm: (L, heads + kv_heads, D), of queries and keys; (L, 0, 0) where there is none.
         out: (L, panels, heads * Dp, 16).
-        gate_up: (L, 2 * Ip / 16, Hp, 16), a panel of the gate and one of the other in turns.
+        gate, up: (L, Ip / 16, Hp, 16).
         down: (L, panels, Ip, 16).
         head: (panels, Hp, 16).
         cos, sin: (positions, D / 2).
@@ -55,7 +55,8 @@ class Weights(NamedTuple):
     qkv_bias: Floats
     head_norm: Floats
     out: Floats
-    gate_up: Floats
+    gate: Floats
+    up: Floats
     down: Floats
     head: Floats
     cos: Floats
@@ -92,24 +93,26 @@ def decode(
     mixed = np.empty((B, weights.qkv.shape[1] * PANEL), np.float32)
     queries = np.empty((kv_heads, B, heads // kv_heads, D), np.float32)
     attended = np.zeros((B, heads * Dp), np.float32)
-    opened, active = np.empty((B, 2 * inner), np.float32), np.empty((B, inner), np.float32)
-    streams = weights.streams
+    opened, raised = np.empty((B, inner), np.float32), np.empty((B, inner), np.float32)
+    active = np.empty((B, inner), np.float32)
+    reading = STREAMED if weights.streams else IN_CACHE
     for b in range(B):
         token = weights.embedding[ids[rows.slots[b]]]
         for i in range(H):
             states[b, i] = token[i]
     for layer in range(len(weights.qkv)):
         _normalise(states, weights.norm[layer], weights.eps, normed)
-        _product(normed, weights.qkv[layer], mixed, WRITTEN, streams)
+        _product(normed, weights.qkv[layer], mixed, WRITTEN, reading)
         _rotate(layer, rows, weights, mixed, queries, completions)
         attend(layer, rows, queries, prompts, completions, attended)
-        _product(attended, weights.out[layer], states, ADDED, streams)
+        _product(attended, weights.out[layer], states, ADDED, reading)
         _normalise(states, weights.mlp_norm[layer], weights.eps, normed)
-        _product(normed, weights.gate_up[layer], opened, WRITTEN, streams)
-        _gate(opened, active)
-        _product(active, weights.down[layer], states, ADDED, streams)
+        _product(normed, weights.gate[layer], opened, WRITTEN, reading)
+        _product(normed, weights.up[layer], raised, WRITTEN, reading)
+        gated(0, B, opened, raised, active)
+        _product(active, weights.down[layer], states, ADDED, reading)
     _normalise(states, weights.last_norm, weights.eps, normed)
-    _logits(normed, weights.head, rows.slots, logits, streams)
+    _logits(normed, weights.head, rows.slots, logits, reading)
 
 
 @compiled
@@ -120,11 +123,11 @@ def _normalise(states: Floats, weight: Floats, eps: np.float32, normed: Floats) 
 
 
 @compiled
-def _product(x: Floats, panels: Floats, out: Floats, is_added: np.bool_, streams: np.bool_) -> None:
+def _product(x: Floats, panels: Floats, out: Floats, is_added: np.bool_, reading: Reading) -> None:
     """Multiplies (B, inner or more) by (panels, inner, 16); writes to or adds to (B, panels * 16)."""
     n, inner, _ = panels.shape
     given, made = (x.reshape(-1), START, x.shape[1]), (out.reshape(-1), START, out.shape[1], PANEL)
-    multiply(len(x), inner, given, (panels.reshape(-1), START, inner * PANEL), n, made, is_added, streams)
+    multiply(len(x), inner, given, (panels.reshape(-1), START, inner * PANEL), n, made, is_added, reading)
 
 
 @compiled
@@ -162,23 +165,14 @@ def _rotate(
 
 
 @compiled
-def _gate(opened: Floats, active: Floats) -> None:
-    """Computes SiLU of the one product times the other: (B, panels * 16)."""
-    B, inner = active.shape
-    for first in range(0, inner, PANEL):
-        gate, up = opened[:, 2 * first : 2 * first + PANEL], opened[:, 2 * first + PANEL : 2 * (first + PANEL)]
-        gated(0, B, gate, up, active[:, first : first + PANEL])
-
-
-@compiled
-def _logits(states: Floats, head: Floats, slots: Ints, logits: Floats, streams: np.bool_) -> None:
+def _logits(states: Floats, head: Floats, slots: Ints, logits: Floats, reading: Reading) -> None:
     n, inner, _ = head.shape
     B, width = states.shape
     made = np.empty((B, min(n, HEAD_PANELS) * PANEL), np.float32)
     given, out = (states.reshape(-1), START, width), (made.reshape(-1), START, made.shape[1], PANEL)
     for first in range(0, n, HEAD_PANELS):
         panels = (head.reshape(-1), first * inner * PANEL, inner * PANEL)
-        multiply(B, inner, given, panels, min(n - first, HEAD_PANELS), out, WRITTEN, streams)
+        multiply(B, inner, given, panels, min(n - first, HEAD_PANELS), out, WRITTEN, reading)
         at, end = first * PANEL, min((first + HEAD_PANELS) * PANEL, logits.shape[1])
         for b in range(B):
             row = logits[slots[b]]

@@ -45,7 +45,14 @@ without, 34 at 2 KB, 35 at 4 KB, 37 at 8 KB, which is all that one row reads (do
 # Typed, since a function is compiled once more for each plain number that is handed to it.
 START = np.int64(0)
 WRITTEN, ADDED = np.bool_(False), np.bool_(True)
-IN_CACHE, STREAMED = np.bool_(False), np.bool_(True)
+
+Reading = tuple[np.int64, np.bool_]
+"""How panels are read: how many numbers ahead of those that are read memory is asked for, and whether two at
+a time. Two have more sums, which hide the latency of the multipliers where rows are few; one is read faster
+from memory than two.
+"""
+IN_PAIRS = np.bool_(True)
+IN_CACHE, STREAMED = (START, IN_PAIRS), (np.int64(AHEAD), np.bool_(False))
 
 Offset = int | np.int64
 Floats = NDArray[np.float32]
@@ -54,13 +61,13 @@ Panels = tuple[Floats, Offset, Offset]
 Made = tuple[Floats, Offset, Offset, Offset]
 
 
-def _tiles(most_rows: int, panels: int, ahead: int) -> Callable[..., None]:
+def _tiles(most_rows: int, panels: int) -> Callable[..., None]:
     """Makes the tiles of 1 to `most_rows` rows with so many panels side by side; which, is chosen in a call."""
 
     @intrinsic
     def product(
         _: Any, rows: Any, adds: Any, c: Any, c_at: Any, c_row: Any, c_panel: Any,  # noqa: ARG001
-        a: Any, a_at: Any, a_row: Any, b: Any, b_at: Any, b_panel: Any, terms: Any,  # noqa: ARG001
+        a: Any, a_at: Any, a_row: Any, b: Any, b_at: Any, b_panel: Any, ahead: Any, terms: Any,  # noqa: ARG001
     ) -> Any:  # fmt: skip
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             c, a, b = (
@@ -75,7 +82,7 @@ def _tiles(most_rows: int, panels: int, ahead: int) -> Callable[..., None]:
                 read = [builder.add(args[7], builder.mul(args[8], index(i))) for i in range(n)]
                 weights = Strided(b, starts(args[10], args[11]), index(PANEL))
                 sums = sums_of_products(
-                    builder, VECTORS, Strided(a, read, index(1)), weights, args[12], ahead
+                    builder, VECTORS, Strided(a, read, index(1)), weights, args[13], args[12]
                 )
                 for i in range(n):
                     row = builder.add(args[3], builder.mul(args[4], index(i)))
@@ -86,7 +93,7 @@ def _tiles(most_rows: int, panels: int, ahead: int) -> Callable[..., None]:
             return context.get_dummy_value()
 
         n = types.int64
-        return types.void(n, types.boolean, c, n, n, n, a, n, n, b, n, n, n), emit
+        return types.void(n, types.boolean, c, n, n, n, a, n, n, b, n, n, n, n), emit
 
     found: Callable[..., None] = product
     return found
@@ -105,23 +112,21 @@ def _choose(builder: Any, number: Any, most: int, emit: Callable[[int], None]) -
     builder.position_at_end(after)
 
 
-_single, _streamed, _pair = _tiles(MOST_ROWS, 1, 0), _tiles(MOST_ROWS, 1, AHEAD), _tiles(MOST_ROWS_OF_PAIRS, 2, 0)
+_single, _pair = _tiles(MOST_ROWS, 1), _tiles(MOST_ROWS_OF_PAIRS, 2)
 _ALWAYS_PAIRS = MOST_ROWS_OF_PAIRS == MOST_ROWS
 
 
 @compiled
 def multiply(
-    rows: int, inner: int, x: Matrix, panels: Panels, n: int, out: Made, is_added: np.bool_, streams: np.bool_
+    rows: int, inner: int, x: Matrix, panels: Panels, n: int, out: Made, is_added: np.bool_, reading: Reading
 ) -> None:
-    """Multiplies (rows, inner) by n panels, (inner, 16) each; writes to `out` or adds to it.
-
-    Two panels at a time, as more sums than one row has hide the latency of the multipliers. Where `streams`,
-    one at a time, whose next numbers memory is asked for: weights that no cache holds are read faster so.
-    """
+    """Multiplies (rows, inner) by n panels, (inner, 16) each; writes to `out` or adds to it."""
     (a, a_at, a_step), (b, b_at, b_panel), (c, c_at, c_step, c_panel) = x, panels, out
+    ahead, in_pairs = reading
+    pairs = in_pairs and (_ALWAYS_PAIRS or rows <= MOST_ROWS_OF_PAIRS)
     panel = 0
     while panel < n:
-        paired = panel + 1 < n and not streams and (_ALWAYS_PAIRS or rows <= MOST_ROWS_OF_PAIRS)
+        paired = pairs and panel + 1 < n
         most = MOST_ROWS_OF_PAIRS if paired else MOST_ROWS
         row, b_from, c_from = 0, b_at + panel * b_panel, c_at + panel * c_panel
         while row < rows:
@@ -129,11 +134,9 @@ def multiply(
             some = (rows - row + blocks - 1) // blocks
             at, to = a_at + row * a_step, c_from + row * c_step
             if paired:
-                _pair(some, is_added, c, to, c_step, c_panel, a, at, a_step, b, b_from, b_panel, inner)
-            elif streams:
-                _streamed(some, is_added, c, to, c_step, c_panel, a, at, a_step, b, b_from, b_panel, inner)
+                _pair(some, is_added, c, to, c_step, c_panel, a, at, a_step, b, b_from, b_panel, ahead, inner)
             else:
-                _single(some, is_added, c, to, c_step, c_panel, a, at, a_step, b, b_from, b_panel, inner)
+                _single(some, is_added, c, to, c_step, c_panel, a, at, a_step, b, b_from, b_panel, ahead, inner)
             row += some
         panel += 2 if paired else 1
 

@@ -117,11 +117,11 @@ def tile(rows: int) -> Callable[..., None]:
 
 
 def sums_of_products(
-    builder: Any, vectors: Vectors, rows: Strided, columns: Strided, terms: Any, ahead: int = 0
+    builder: Any, vectors: Vectors, rows: Strided, columns: Strided, terms: Any, ahead: Any = None
 ) -> list[list[Any]]:
     """Emits a tile's sums, in variables that become registers: for each row, one for each vector of columns.
 
-    What lies so many numbers `ahead` in the columns is asked for early, if that is above 0.
+    What lies so many numbers `ahead` of the columns that are read is asked of memory.
     """
     kind = ir.FunctionType(vectors.kind, [vectors.kind] * 3)
     multiply_add = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
@@ -134,9 +134,9 @@ def sums_of_products(
     with cgutils.for_range(builder, terms, intp=INDEX) as loop:
         term = builder.mul(loop.index, columns.step)
         places = [builder.add(start, term) for start in columns.starts]
-        if ahead:
+        if ahead is not None:
             first_of_panels = places[:: COLUMNS // vectors.lanes]
-            _ask_for(builder, columns.data, [builder.add(at, index(ahead)) for at in first_of_panels])
+            _ask_for(builder, columns.data, [builder.add(at, ahead) for at in first_of_panels])
         given = [vectors.load(builder, vectors.place(builder, columns.data, at)) for at in places]
         along = builder.mul(loop.index, rows.step)
         for start, row in zip(rows.starts, sums, strict=True):

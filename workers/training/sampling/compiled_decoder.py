@@ -70,9 +70,8 @@ def packed_weights(model: Any, positions: int) -> Weights:
         qkv_bias=_array(torch.stack([_bias(linears[:3]) for linears in of])),
         head_norm=_array(torch.stack([_head_norm(layer.self_attn, heads, kv_heads) for layer in layers])),
         out=_packed([[_padded_heads(out.weight, heads)] for _, _, _, out, *_ in of]),
-        gate_up=_in_turns(
-            _packed([[gate.weight] for *_, gate, _, _ in of]), _packed([[up.weight] for *_, up, _ in of])
-        ),
+        gate=_packed([[gate.weight] for *_, gate, _, _ in of]),
+        up=_packed([[up.weight] for *_, up, _ in of]),
         down=_packed([[down.weight] for *_, down in of]),
         head=_packed([[model.get_output_embeddings().weight]])[0],
         cos=_array(cos[0, :, :half]),
@@ -103,12 +102,6 @@ def _packed(weights: Sequence[Sequence[Tensor]]) -> Floats:
             pack(_array(weight), first, packed[i])
             first += len(weight)
     return packed
-
-
-def _in_turns(one: Floats, other: Floats) -> Floats:
-    """Puts the panels of two matrices of each layer in turns: (L, panels, inputs, 16) twice."""
-    layers, panels, inputs, columns = one.shape
-    return np.stack([one, other], 2).reshape(layers, 2 * panels, inputs, columns)
 
 
 def _bias(linears: Sequence[Any]) -> Tensor:
