@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.training.kernels import compiled
-from workers.training.kernels.panels import ADDED, PANEL, START, WRITTEN, Matrix, Offset, multiply
+from workers.training.kernels.panels import ADDED, IN_CACHE, IN_PAIRS, PANEL, START, WRITTEN, multiply
 from workers.training.kernels.softmax import exponentials, largest
 
 Floats = NDArray[np.float32]
@@ -104,9 +104,9 @@ def attend(
 
 
 @compiled
-def _own_place(length: int) -> int:
-    """Returns where own tokens' scores start: behind whole panels of the prompt's."""
-    return (length + PANEL - 1) // PANEL * PANEL
+def _blocks(length: int) -> int:
+    """Returns how many panels so many columns take; own tokens' scores start behind those of the prompt's."""
+    return (length + PANEL - 1) // PANEL
 
 
 @compiled
@@ -114,6 +114,14 @@ def _place(stored: Floats, layer: int, slot: int, kv_head: int) -> int:
     """Returns where a head's keys or values start among all."""
     _, slots, heads, blocks, rows, _ = stored.shape
     return int(((layer * slots + slot) * heads + kv_head) * blocks * rows * PANEL)
+
+
+@compiled
+def _ahead(task: GroupHead, rows: Rows, b: int, stored: Floats) -> np.int64:
+    """Returns how far ahead of a completion's keys or values those lie that are read next."""
+    following = b + 1 if b + 1 < len(rows.slots) else b
+    one, other = rows.slots[b], rows.slots[following]
+    return np.int64(_place(stored, task.layer, other, task.kv_head) - _place(stored, task.layer, one, task.kv_head))
 
 
 @compiled
@@ -131,24 +139,17 @@ def _score(
     group, made = rows.group[rows.slots[task.first]], scores.reshape(-1)
     length = rows.prompt_lengths[group]
     keys, keys_at = prompts.keys.reshape(-1), _place(prompts.keys, task.layer, group, task.kv_head)
-    n = (task.last - task.first) * folded
-    _with_keys(n, length, D, (asked, at, D), keys, keys_at, (made, START, stride))
+    n, blocks, block = (task.last - task.first) * folded, _blocks(length), D * PANEL
+    out = (made, START, stride, PANEL)
+    multiply(n, D, (asked, at, D), (keys, keys_at, block), blocks, out, WRITTEN, IN_CACHE)
     keys = completions.keys.reshape(-1)
     for b in range(task.first, task.last):
         slot, row = rows.slots[b], (b - task.first) * folded
         keys_at = _place(completions.keys, task.layer, slot, task.kv_head)
-        query, out = (asked, at + row * D, D), (made, row * stride + _own_place(length), stride)
-        _with_keys(folded, rows.counts[slot], D, query, keys, keys_at, out)
-
-
-@compiled
-def _with_keys(
-    n: int, length: int, D: int, queries: Matrix, keys: Floats, keys_at: Offset, out: Matrix
-) -> None:
-    """Multiplies (n, D) by (blocks, D, 16), as many blocks as `length` columns take."""
-    for block in range((length + PANEL - 1) // PANEL):
-        panel = (keys, keys_at + block * D * PANEL)
-        multiply(n, D, queries, panel, (out[0], out[1] + block * PANEL, out[2]), WRITTEN)
+        query, out = (asked, at + row * D, D), (made, row * stride + blocks * PANEL, stride, PANEL)
+        own = (keys, keys_at, block)
+        reading = (_ahead(task, rows, b, completions.keys), IN_PAIRS)
+        multiply(folded, D, query, own, _blocks(rows.counts[slot]), out, WRITTEN, reading)
 
 
 @compiled
@@ -158,7 +159,7 @@ def _exponentials(task: GroupHead, rows: Rows, folded: int, scores: Floats, sums
     numbers, stride = scores.reshape(-1), scores.shape[1]
     for row in range((task.last - task.first) * folded):
         count = rows.counts[rows.slots[task.first + row // folded]]
-        at, own_at = row * stride, row * stride + _own_place(length)
+        at, own_at = row * stride, row * stride + _blocks(length) * PANEL
         prompts, own = numbers[at : at + length], numbers[own_at : own_at + count]
         top = largest(own, largest(prompts, LOWEST))
         sums[row] = exponentials(prompts, top) + exponentials(own, top)
@@ -181,15 +182,13 @@ def _weigh(
     values, columns = prompts.values.reshape(-1), prompts.values.shape[4]
     at = _place(prompts.values, task.layer, group, task.kv_head)
     n = (task.last - task.first) * folded
-    for panel in range(width // PANEL):
-        weighed = (values, at + panel * columns * PANEL)
-        multiply(n, length, (given, START, stride), weighed, (made, panel * PANEL, width), WRITTEN)
+    weighed, out = (values, at, columns * PANEL), (made, START, width, PANEL)
+    multiply(n, length, (given, START, stride), weighed, width // PANEL, out, WRITTEN, IN_CACHE)
     values, columns = completions.values.reshape(-1), completions.values.shape[4]
     for b in range(task.first, task.last):
         slot, row = rows.slots[b], (b - task.first) * folded
         at = _place(completions.values, task.layer, slot, task.kv_head)
-        own = (given, row * stride + _own_place(length), stride)
-        for panel in range(width // PANEL):
-            weighed = (values, at + panel * columns * PANEL)
-            out = (made, row * width + panel * PANEL, width)
-            multiply(folded, rows.counts[slot], own, weighed, out, ADDED)
+        own = (given, row * stride + _blocks(length) * PANEL, stride)
+        weighed, out = (values, at, columns * PANEL), (made, row * width, width, PANEL)
+        reading = (_ahead(task, rows, b, completions.values), IN_PAIRS)
+        multiply(folded, rows.counts[slot], own, weighed, width // PANEL, out, ADDED, reading)
