@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 import torch
@@ -20,7 +20,7 @@ from workers.training.sampling.decode_step import ActiveRows
 
 if TYPE_CHECKING:
     from workers.serving.counts import Counts
-    from workers.serving.loaded import LoadedBase
+    from workers.serving.requests import ModelFiles
 
 log = structlog.get_logger(__name__)
 
@@ -53,10 +53,21 @@ class Pace:
             self._per_second += (found - self._per_second) / 2
 
 
+class Base(Protocol):
+    """Is what a batch needs to know of its base."""
+
+    model: Any
+    end_ids: frozenset[int]
+    context: int
+
+    def release(self, files: ModelFiles) -> None:
+        """Takes note that a request no longer uses a model."""
+
+
 class Batch:
     """Holds the rows of one base that are decoded the same way."""
 
-    def __init__(self, base: LoadedBase, path: FastPath | GeneralPath, rows: int, counts: Counts) -> None:
+    def __init__(self, base: Base, path: FastPath | GeneralPath, rows: int, counts: Counts) -> None:
         self._base = base
         self._path = path
         self._most = rows
