@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.training.kernels import compiled
+from workers.training.kernels import compiled, compiled_over_given
 from workers.training.kernels.panels import ADDED, IN_CACHE, IN_PAIRS, PANEL, START, WRITTEN, multiply
 from workers.training.kernels.softmax import exponentials, largest
 
@@ -68,9 +68,36 @@ class GroupHead(NamedTuple):
     last: int
 
 
+class Scratch(NamedTuple):
+    """Is room for what is computed at a time: scores, (queries, columns), their sums, and (queries, Dp)."""
+
+    scores: Floats
+    sums: Floats
+    found: Floats
+
+
 @compiled
+def make_scratch(rows: Rows, folded: int, Dp: int) -> Scratch:
+    """Makes room for some rows, by the longest."""
+    longest_prompt = longest = 0
+    for slot in rows.slots:
+        longest_prompt = max(longest_prompt, rows.prompt_lengths[rows.group[slot]])
+        longest = max(longest, rows.counts[slot])
+    n = min(max(1, TOGETHER // folded), len(rows.slots)) * folded
+    columns = (_blocks(longest_prompt) + _blocks(longest)) * PANEL
+    sizes = np.empty((n, columns), np.float32), np.empty(n, np.float32), np.empty((n, Dp), np.float32)
+    return Scratch(sizes[0], sizes[1], sizes[2])
+
+
+@compiled_over_given
 def attend(
-    layer: int, rows: Rows, queries: Floats, prompts: KeyValueArrays, completions: KeyValueArrays, out: Floats
+    layer: int,
+    rows: Rows,
+    queries: Floats,
+    prompts: KeyValueArrays,
+    completions: KeyValueArrays,
+    scratch: Scratch,
+    out: Floats,
 ) -> None:
     """Attends from (kv_heads, B, folded, D) queries; writes (B, heads * Dp).
 
@@ -78,10 +105,7 @@ def attend(
     """
     kv_heads, B, folded, D = queries.shape
     most = max(1, TOGETHER // folded)
-    stride = (prompts.keys.shape[3] + completions.keys.shape[3]) * PANEL
-    scores = np.empty((min(most, B) * folded, stride), np.float32)
-    sums = np.empty(len(scores), np.float32)
-    found = np.empty((len(scores), prompts.values.shape[3] * PANEL), np.float32)
+    scores, sums, found = scratch
     for kv_head in range(kv_heads):
         first = 0
         while first < B:
@@ -103,20 +127,20 @@ def attend(
             first = last
 
 
-@compiled
+@compiled_over_given
 def _blocks(length: int) -> int:
     """Returns how many panels so many columns take; own tokens' scores start behind those of the prompt's."""
     return (length + PANEL - 1) // PANEL
 
 
-@compiled
+@compiled_over_given
 def _place(stored: Floats, layer: int, slot: int, kv_head: int) -> int:
     """Returns where a head's keys or values start among all."""
     _, slots, heads, blocks, rows, _ = stored.shape
     return int(((layer * slots + slot) * heads + kv_head) * blocks * rows * PANEL)
 
 
-@compiled
+@compiled_over_given
 def _ahead(task: GroupHead, rows: Rows, b: int, stored: Floats) -> np.int64:
     """Returns how far ahead of a completion's keys or values those lie that are read next."""
     following = b + 1 if b + 1 < len(rows.slots) else b
@@ -124,7 +148,7 @@ def _ahead(task: GroupHead, rows: Rows, b: int, stored: Floats) -> np.int64:
     return np.int64(_place(stored, task.layer, other, task.kv_head) - _place(stored, task.layer, one, task.kv_head))
 
 
-@compiled
+@compiled_over_given
 def _score(
     task: GroupHead,
     rows: Rows,
@@ -152,7 +176,7 @@ def _score(
         multiply(folded, D, query, own, _blocks(rows.counts[slot]), out, WRITTEN, reading)
 
 
-@compiled
+@compiled_over_given
 def _exponentials(task: GroupHead, rows: Rows, folded: int, scores: Floats, sums: Floats) -> None:
     """Turns scores into their exponentials, relative to the row's highest, and notes their sums."""
     length = rows.prompt_lengths[rows.group[rows.slots[task.first]]]
@@ -165,7 +189,7 @@ def _exponentials(task: GroupHead, rows: Rows, folded: int, scores: Floats, sums
         sums[row] = exponentials(prompts, top) + exponentials(own, top)
 
 
-@compiled
+@compiled_over_given
 def _weigh(
     task: GroupHead,
     rows: Rows,

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.training.kernels import compiled
-from workers.training.kernels.attend import KeyValueArrays, Rows, attend
+from workers.training.kernels import compiled, compiled_over_given
+from workers.training.kernels.attend import KeyValueArrays, Rows, attend, make_scratch
 from workers.training.kernels.panels import ADDED, IN_CACHE, PANEL, START, STREAMED, WRITTEN, Reading, multiply
 from workers.training.kernels.rows import gated, norm_row
 
@@ -95,6 +95,8 @@ def decode(
     attended = np.zeros((B, heads * Dp), np.float32)
     opened, raised = np.empty((B, inner), np.float32), np.empty((B, inner), np.float32)
     active = np.empty((B, inner), np.float32)
+    scratch = make_scratch(rows, heads // kv_heads, Dp)
+    made = np.empty((B, min(len(weights.head), HEAD_PANELS) * PANEL), np.float32)
     reading = STREAMED if weights.streams else IN_CACHE
     for b in range(B):
         token = weights.embedding[ids[rows.slots[b]]]
@@ -104,7 +106,7 @@ def decode(
         _normalise(states, weights.norm[layer], weights.eps, normed)
         _product(normed, weights.qkv[layer], mixed, WRITTEN, reading)
         _rotate(layer, rows, weights, mixed, queries, completions)
-        attend(layer, rows, queries, prompts, completions, attended)
+        attend(layer, rows, queries, prompts, completions, scratch, attended)
         _product(attended, weights.out[layer], states, ADDED, reading)
         _normalise(states, weights.mlp_norm[layer], weights.eps, normed)
         _product(normed, weights.gate[layer], opened, WRITTEN, reading)
@@ -112,17 +114,17 @@ def decode(
         gated(0, B, opened, raised, active)
         _product(active, weights.down[layer], states, ADDED, reading)
     _normalise(states, weights.last_norm, weights.eps, normed)
-    _logits(normed, weights.head, rows.slots, logits, reading)
+    _logits(normed, weights.head, rows.slots, made, logits, reading)
 
 
-@compiled
+@compiled_over_given
 def _normalise(states: Floats, weight: Floats, eps: np.float32, normed: Floats) -> None:
     width = len(weight)
     for b in range(len(states)):
         norm_row(states[b, :width], weight, eps, normed[b, :width])
 
 
-@compiled
+@compiled_over_given
 def _product(x: Floats, panels: Floats, out: Floats, is_added: np.bool_, reading: Reading) -> None:
     """Multiplies (B, inner or more) by (panels, inner, 16); writes to or adds to (B, panels * 16)."""
     n, inner, _ = panels.shape
@@ -130,7 +132,7 @@ def _product(x: Floats, panels: Floats, out: Floats, is_added: np.bool_, reading
     multiply(len(x), inner, given, (panels.reshape(-1), START, inner * PANEL), n, made, is_added, reading)
 
 
-@compiled
+@compiled_over_given
 def _rotate(
     layer: int, rows: Rows, weights: Weights, mixed: Floats, queries: Floats, stored: KeyValueArrays
 ) -> None:
@@ -164,11 +166,12 @@ def _rotate(
                 values[d // PANEL, column, d % PANEL] = row[(heads + kv_heads + head) * D + d]
 
 
-@compiled
-def _logits(states: Floats, head: Floats, slots: Ints, logits: Floats, reading: Reading) -> None:
+@compiled_over_given
+def _logits(
+    states: Floats, head: Floats, slots: Ints, made: Floats, logits: Floats, reading: Reading
+) -> None:
     n, inner, _ = head.shape
     B, width = states.shape
-    made = np.empty((B, min(n, HEAD_PANELS) * PANEL), np.float32)
     given, out = (states.reshape(-1), START, width), (made.reshape(-1), START, made.shape[1], PANEL)
     for first in range(0, n, HEAD_PANELS):
         panels = (head.reshape(-1), first * inner * PANEL, inner * PANEL)

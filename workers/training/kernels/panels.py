@@ -21,7 +21,7 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from workers.training.kernels import compiled
+from workers.training.kernels import compiled_over_given
 from workers.training.kernels.tiles import COLUMNS, LANES, Strided, Vectors, index, sums_of_products
 
 PANEL = COLUMNS
@@ -116,7 +116,7 @@ _single, _pair = _tiles(MOST_ROWS, 1), _tiles(MOST_ROWS_OF_PAIRS, 2)
 _ALWAYS_PAIRS = MOST_ROWS_OF_PAIRS == MOST_ROWS
 
 
-@compiled
+@compiled_over_given
 def multiply(
     rows: int, inner: int, x: Matrix, panels: Panels, n: int, out: Made, is_added: np.bool_, reading: Reading
 ) -> None:
@@ -141,7 +141,7 @@ def multiply(
         panel += 2 if paired else 1
 
 
-@compiled
+@compiled_over_given
 def pack(weight: Floats, first: int, panels: Floats) -> None:
     """Writes (outputs, inputs) into the columns from `first` on of (panels, inputs or more, 16)."""
     outputs, inputs = weight.shape
