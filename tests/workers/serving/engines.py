@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from app.settings import Settings, get_settings
+from app.settings import Settings
 from workers.serving.engine import Engine
 from workers.serving.library import Library
 from workers.serving.requests import Event, Failed, ModelFiles, Options, Request, Started, Token
@@ -85,9 +85,9 @@ class Served:
 
 @contextmanager
 def serving(tmp_path: Path, library: Library | None = None, **changes: Any) -> Iterator[Served]:
-    settings: Settings = get_settings().model_copy(
-        update={"data_dir": tmp_path, "sampler_device": "cpu", "trainer_threads": 1, **changes}
-    )
+    made = {"database_url": "postgresql://nobody@nowhere/none", "broker_url": "memory://"}
+    made |= {"data_dir": tmp_path, "sampler_device": "cpu", "trainer_threads": 1, **changes}
+    settings = Settings(**made)
     engine = Engine(library or Library(settings), settings)
     try:
         yield Served(engine)

@@ -101,7 +101,8 @@ class LastingDecoder:
             allocate=self._allocate,
         )
         compiled = CompiledDecoder(self._model, cache, context)
-        return cache, lambda active, ids, _: compiled(active, ids), compiled
+        plain: _Decode = lambda active, ids, _: compiled(active, ids)
+        return cache, plain, compiled
 
     def _allocate(self, shape: tuple[int, ...]) -> Tensor:
         assert self._memory is not None
