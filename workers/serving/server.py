@@ -50,7 +50,7 @@ log = structlog.get_logger(__name__)
 MAX_BODY = 8 * 2**20
 """The largest body of a request, in bytes. Chosen, not measured."""
 SHORT_BODY = 4096
-"""Bodies up to this many bytes are read in well below a millisecond: 70 microseconds for the built-in model."""
+"""Bodies up to this many bytes are read in well below a millisecond (70 microseconds: built-in model)."""
 KEY_HEADER = "x-cherry-key"
 """Names whom a request is for, so that the sampler is fair to all; without it, its project is named."""
 SEED_BITS = 63
