@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -17,7 +17,7 @@ import structlog
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -35,7 +35,7 @@ from app.errors import (
 from app.settings import Settings
 from app.validation_errors import describe
 from graders import strict_json
-from workers.serving.answers import Answer, Hop, Pace
+from workers.serving.answers import Answer, Hop, Pace, error_event
 from workers.serving.asked import Asked, Preparation, Prepared
 from workers.serving.chunks import ChatWire, Choice, TextWire, Wire
 from workers.serving.completion_text import CompletionText
@@ -54,6 +54,7 @@ SHORT_BODY = 4096
 KEY_HEADER = "x-cherry-key"
 """Names whom a request is for, so that the sampler is fair to all; without it, its project is named."""
 SEED_BITS = 63
+FAILED = "The sampler failed; its log says why."
 CLIENT_GONE = 499
 """The status of an answer that nobody reads, as nginx has it."""
 Handler = Callable[[Request], Awaitable[Response]]
@@ -188,13 +189,21 @@ class Stream(Response):
         self._pace.streams += 1
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            async for told in self._answer.stream(self._pace):
+            async for told in self._told():
                 await send({"type": "http.response.body", "body": told.encode(), "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         finally:
             self._pace.streams -= 1
             self._answer.close()
             self._watch.cancel()
+
+    async def _told(self) -> AsyncIterator[str]:
+        try:
+            async for told in self._answer.stream(self._pace):
+                yield told
+        except Exception:
+            log.exception("stream_failed")
+            yield error_event(ServerError(FAILED))
 
 
 def _choices(
@@ -227,15 +236,18 @@ def _answering(handler: Handler) -> Handler:
     """Makes every failure leave in OpenAI's shape."""
 
     async def handle(request: Request) -> Response:
+        structlog.contextvars.bind_contextvars(request_id=request.headers.get("x-request-id"))
         try:
             return await handler(request)
         except ApiError as refusal:
             return refusal.response()
+        except ClientDisconnect:
+            return Response(status_code=CLIENT_GONE)
         except DATABASE_AWAY as problem:
             return database_away(problem).response()
         except Exception:
             log.exception("request_failed", path=request.url.path)
-            return ServerError("The sampler failed; its log says why.").response()
+            return ServerError(FAILED).response()
 
     return handle
 
