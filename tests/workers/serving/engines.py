@@ -61,8 +61,9 @@ class Listener:
 class Served:
     """Is an engine and how to ask it."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, library: Library) -> None:
         self.engine = engine
+        self.library = library
 
     def ask(
         self,
@@ -88,9 +89,10 @@ def serving(tmp_path: Path, library: Library | None = None, **changes: Any) -> I
     made = {"database_url": "postgresql://nobody@nowhere/none", "broker_url": "memory://"}
     made |= {"data_dir": tmp_path, "sampler_device": "cpu", "trainer_threads": 1, **changes}
     settings = Settings(**made)
-    engine = Engine(library or Library(settings), settings)
+    library = library or Library(settings)
+    engine = Engine(library, settings)
     try:
-        yield Served(engine)
+        yield Served(engine, library)
     finally:
         engine.close()
 

@@ -90,6 +90,7 @@ class LastingDecoder:
 
     def _compiled(self, rows: int, context: int) -> tuple[PanelCache, _Decode, _Decode]:
         from workers.training.sampling.compiled_decoder import CompiledDecoder
+        from workers.training.sampling.panel_attention import decode_by_modules
         from workers.training.sampling.panel_cache import PanelCache
 
         cache = PanelCache(
@@ -101,8 +102,11 @@ class LastingDecoder:
             allocate=self._allocate,
         )
         compiled = CompiledDecoder(self._model, cache, context)
-        plain: _Decode = lambda active, ids, _: compiled(active, ids)
-        return cache, plain, compiled
+        return (
+            cache,
+            lambda active, ids, _: compiled(active, ids),
+            lambda active, ids, _: decode_by_modules(self._model, cache, active, ids),
+        )
 
     def _allocate(self, shape: tuple[int, ...]) -> Tensor:
         assert self._memory is not None
