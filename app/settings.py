@@ -176,7 +176,7 @@ class Settings(BaseSettings):
     """Grader runs that one API key may have under way, in each API process."""
 
     sampler: bool = True
-    """Whether `cherry up` runs a sampler of its own, so that models of this service can be judges."""
+    """Whether `cherry up` runs a sampler of its own, so that models of this service can be asked."""
     sampler_url: str = ""
     """Where a sampler (`cherry sampler`) listens, such as http://127.0.0.1:8001; `cherry up` sets its own."""
     sampler_token: SecretStr = SecretStr("")
