@@ -72,6 +72,9 @@ def test_a_reply_keeps_to_a_schema(client: openai.OpenAI) -> None:
     done = [choice.message.content for choice in reply.choices if choice.finish_reason == "stop"]
     assert done
     assert {json.loads(text)["name"] for text in done} <= {"Pisa", "Rome"}
+    cut = chat(client, response_format=asked, max_completion_tokens=4).choices[0]
+    assert cut.finish_reason == "length"
+    assert cut.message.content.lstrip().startswith("{")
 
 
 def test_the_clients_parse_gets_its_type(client: openai.OpenAI) -> None:

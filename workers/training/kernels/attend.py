@@ -145,7 +145,9 @@ def _ahead(task: GroupHead, rows: Rows, b: int, stored: Floats) -> np.int64:
     """Returns how far ahead of a completion's keys or values those lie that are read next."""
     following = b + 1 if b + 1 < len(rows.slots) else b
     one, other = rows.slots[b], rows.slots[following]
-    return np.int64(_place(stored, task.layer, other, task.kv_head) - _place(stored, task.layer, one, task.kv_head))
+    return np.int64(
+        _place(stored, task.layer, other, task.kv_head) - _place(stored, task.layer, one, task.kv_head)
+    )
 
 
 @compiled_over_given

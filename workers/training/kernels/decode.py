@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 
 from workers.training.kernels import compiled, compiled_over_given
 from workers.training.kernels.attend import KeyValueArrays, Rows, attend, make_scratch
-from workers.training.kernels.panels import ADDED, IN_CACHE, PANEL, START, STREAMED, WRITTEN, Reading, multiply
+from workers.training.kernels.panels import (
+    ADDED,
+    IN_CACHE,
+    PANEL,
+    START,
+    STREAMED,
+    WRITTEN,
+    Reading,
+    multiply,
+)
 from workers.training.kernels.rows import gated, norm_row
 
 Floats = NDArray[np.float32]

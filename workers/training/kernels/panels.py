@@ -76,7 +76,9 @@ def _tiles(most_rows: int, panels: int) -> Callable[..., None]:
             offsets = [(j, k) for j in range(panels) for k in range(0, PANEL, VECTORS.lanes)]
 
             def starts(at: Any, step: Any) -> list[Any]:
-                return [builder.add(at, builder.add(builder.mul(step, index(j)), index(k))) for j, k in offsets]
+                return [
+                    builder.add(at, builder.add(builder.mul(step, index(j)), index(k))) for j, k in offsets
+                ]
 
             def emit_tile(n: int) -> None:
                 read = [builder.add(args[7], builder.mul(args[8], index(i))) for i in range(n)]
@@ -136,7 +138,9 @@ def multiply(
             if paired:
                 _pair(some, is_added, c, to, c_step, c_panel, a, at, a_step, b, b_from, b_panel, ahead, inner)
             else:
-                _single(some, is_added, c, to, c_step, c_panel, a, at, a_step, b, b_from, b_panel, ahead, inner)
+                _single(
+                    some, is_added, c, to, c_step, c_panel, a, at, a_step, b, b_from, b_panel, ahead, inner
+                )
             row += some
         panel += 2 if paired else 1
 

@@ -97,7 +97,9 @@ def tile(rows: int) -> Callable[..., None]:
             sums = sums_of_products(
                 builder,
                 vectors,
-                Strided(a, [builder.add(args[5], builder.mul(args[6], index(i))) for i in range(rows)], args[7]),
+                Strided(
+                    a, [builder.add(args[5], builder.mul(args[6], index(i))) for i in range(rows)], args[7]
+                ),
                 Strided(b, [builder.add(args[9], offset) for offset in offsets], args[10]),
                 args[11],
             )
