@@ -67,14 +67,13 @@ class Base(Protocol):
 class Batch:
     """Holds the rows of one base that are decoded the same way."""
 
-    def __init__(self, base: Base, path: FastPath | GeneralPath, rows: int, counts: Counts) -> None:
+    def __init__(self, base: Base, path: FastPath | GeneralPath, counts: Counts) -> None:
         self._base = base
         self._path = path
-        self._most = rows
         self._counts = counts
         self._rows: list[Row] = []
-        self._table = Table(rows)
-        self._last = torch.zeros(rows, dtype=torch.long, device=base.model.device)
+        self._table = Table(path.rows)
+        self._last = torch.zeros(path.rows, dtype=torch.long, device=base.model.device)
         self._active: ActiveRows | None = None
         self._tickets: dict[Ticket, None] = {}
         self._promised = 0
@@ -98,7 +97,7 @@ class Batch:
     @property
     def is_full(self) -> bool:
         """Says whether there is no room for another row."""
-        return len(self._rows) + self._promised >= self._most
+        return len(self._rows) + self._promised >= self._path.rows
 
     def fits(self, ticket: Ticket) -> bool:
         """Says whether there is room for another sample of a request."""

@@ -94,6 +94,18 @@ def test_every_kind_of_model_gives_what_a_trainings_sampler_gives(way: str, tmp_
             assert_same(listener.wait(), expected(base, asked[i], i, max_tokens=30, samples=2))
 
 
+def test_static_decoders_have_a_prompt_for_each_row(
+    tmp_path: Path, model: ModelFiles, base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, without its graphs."""
+    monkeypatch.setattr("workers.training.sampling.lasting.GRAPHED", {"cpu"})
+    asked = prompts(5, 40, 17, 33)
+    with serving(tmp_path, sampler_rows=4) as static:
+        told = [static.ask(model, p, seed=i, max_tokens=20, samples=3)[1] for i, p in enumerate(asked)]
+        for i, listener in enumerate(told):
+            assert_same(listener.wait(), expected(base, asked[i], i, max_tokens=20, samples=3))
+
+
 def test_mixed_options_go_in_one_batch(served: Served, model: ModelFiles, base: BaseModel) -> None:
     asked = prompts(7, 9, 30, 12, 6, 8)
     options: list[dict[str, Any]] = [
