@@ -176,7 +176,7 @@ class Settings(BaseSettings):
     """Grader runs that one API key may have under way, in each API process."""
 
     sampler: bool = True
-    """Whether `cherry up` runs a sampler of its own, so that models of this service can be judges."""
+    """Whether `cherry up` runs a sampler of its own, so that models of this service can be asked."""
     sampler_url: str = ""
     """Where a sampler (`cherry sampler`) or a vLLM server listens, such as http://127.0.0.1:8001; `cherry up`
     sets its own."""
@@ -195,13 +195,13 @@ class Settings(BaseSettings):
     """Requests that may wait for the sampler before others are turned away."""
     sampler_waiting_per_key: int = Field(default=256, ge=1)
     """The same for the requests of one API key."""
-    completions_kept: timedelta = timedelta(days=30)
-    """How long stored chat completions and responses are kept."""
     sampler_share: float = Field(default=0.5, gt=0, le=1)
     """The most of the time that the sampler works while a training runs on its machine (with the same
     `data_dir`); 1 for all of it."""
     sampler_device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the sampler computes. "auto": on a GPU if it sees one."""
+    completions_kept: timedelta = timedelta(days=30)
+    """How long stored chat completions and responses are kept."""
 
     lease: timedelta = timedelta(seconds=30)
     """How long a silent worker keeps a job; renewed every sixth of this."""

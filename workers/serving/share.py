@@ -6,18 +6,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from app.training_mark import is_training
+from app.jobs.training_mark import is_training
 
 LOOK_SECONDS = 1.0
-"""How long what was seen of trainings counts."""
+"""How long what was seen of trainings counts. Chosen, not measured."""
 
 
 class Share:
     """Says how long to rest after each step, so that steps take at most their share of the time."""
 
-    def __init__(
-        self, share: float, data_dir: Path, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, share: float, data_dir: Path, clock: Callable[[], float] = time.monotonic) -> None:
         """`share` is in (0, 1]; 1 never rests."""
         self._rest = 1 / share - 1
         self._data_dir = data_dir

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from app.settings import Settings, get_settings
-from workers.serving.engine import Engine
+from app.settings import Settings
+from workers.serving.engine import Engine, Pause
 from workers.serving.library import Library
 from workers.serving.requests import Event, Failed, ModelFiles, Options, Request, Started, Token
 from workers.serving.tickets import Ticket
@@ -61,8 +61,9 @@ class Listener:
 class Served:
     """Is an engine and how to ask it."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, library: Library) -> None:
         self.engine = engine
+        self.library = library
 
     def ask(
         self,
@@ -84,13 +85,16 @@ class Served:
 
 
 @contextmanager
-def serving(tmp_path: Path, library: Library | None = None, **changes: Any) -> Iterator[Served]:
-    settings: Settings = get_settings().model_copy(
-        update={"data_dir": tmp_path, "sampler_device": "cpu", "trainer_threads": 1, **changes}
-    )
-    engine = Engine(library or Library(settings), settings)
+def serving(
+    tmp_path: Path, library: Library | None = None, pause: Pause = lambda _: 0.0, **changes: Any
+) -> Iterator[Served]:
+    made = {"database_url": "postgresql://nobody@nowhere/none", "broker_url": "memory://"}
+    made |= {"data_dir": tmp_path, "sampler_device": "cpu", "trainer_threads": 1, **changes}
+    settings = Settings(**made)
+    library = library or Library(settings)
+    engine = Engine(library, settings, pause)
     try:
-        yield Served(engine)
+        yield Served(engine, library)
     finally:
         engine.close()
 

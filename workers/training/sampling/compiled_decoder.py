@@ -26,6 +26,11 @@ from workers.training.sampling.panel_cache import PanelCache
 ROWS_PER_THREAD = 4
 """The fewest completions for which another thread pays: each reads all weights. Chosen, not measured."""
 
+CACHED_BYTES = 32 << 20
+"""Weights up to which a processor's caches are taken to hold them from step to step. Chosen: of 15 MB they do,
+of 538 MB they do not (docs/benchmarks.md).
+"""
+
 
 class CompiledDecoder:
     """Decodes the active rows of one cache."""
@@ -55,6 +60,7 @@ def packed_weights(model: Any, positions: int) -> Weights:
     of = [linears(layer) for layer in layers]
     cos, sin = decoder.rotary_emb(decoder.embed_tokens.weight, torch.arange(positions)[None])
     half = cos.shape[-1] // 2
+    size = sum(parameter.nbytes for parameter in decoder.parameters())
     return Weights(
         embedding=_array(decoder.embed_tokens.weight),
         norm=_array(torch.stack([layer.input_layernorm.weight for layer in layers])),
@@ -73,6 +79,7 @@ def packed_weights(model: Any, positions: int) -> Weights:
         eps=np.float32(decoder.norm.variance_epsilon),
         head_eps=np.float32(attention.q_norm.variance_epsilon if hasattr(attention, "q_norm") else 0),
         scaling=np.float32(attention.scaling),
+        streams=np.bool_(size > CACHED_BYTES),
     )
 
 

@@ -27,6 +27,12 @@ from workers.training.sampling.static_decoder import CudaGraph, StaticDecoder
 if TYPE_CHECKING:
     from workers.training.sampling.panel_cache import PanelCache
 
+GRAPHED = frozenset(("cuda",))
+"""Devices that decode over static tensors, where each row has a prompt of its own."""
+SLOTS_PER_ROW = 3
+"""Slots of the whole context: one for the completion, one for its prompt, and one for a prompt of which more
+samples wait.
+"""
 GIVEN_BACK_FROM = 1 << 20
 """Bytes from which what a slot holds is given back to the system as soon as the slot is free. Chosen: slots
 that hold less are 128 MB in all at most.
@@ -48,16 +54,24 @@ class Kept(NamedTuple):
 class LastingDecoder:
     """Decodes up to `rows` completions of up to `context` tokens, prompt and completion together."""
 
-    def __init__(self, model: Any, rows: int, context: int, adapters: AdapterRows) -> None:
-        """Reserves the memory, and copies the weights where that pays."""
+    def __init__(self, model: Any, rows: int, context: int, adapters: AdapterRows, n_bytes: int) -> None:
+        """Reserves the memory, and copies the weights where that pays.
+
+        Args:
+            n_bytes: most that keys and values may take; a GPU, where memory that is reserved is held, has no
+                more rows than that.
+        """
         self._model = model
         self._adapters = adapters
         self._head = output_head(model)
         self._shapes, self._like = layer_shapes(model, model.device)
         self._memory = LazyMemory() if model.device.type == "cpu" else None
-        self.prompt_slots = 2 * rows
         self.bytes_per_token = bytes_per_token(model)
-        self.has_a_row_per_prompt = model.device.type == "cuda"
+        if self._memory is None:
+            rows = max(1, min(rows, n_bytes // (SLOTS_PER_ROW * context * self.bytes_per_token)))
+        self.rows = rows
+        self.prompt_slots = (SLOTS_PER_ROW - 1) * rows
+        self.has_a_row_per_prompt = model.device.type in GRAPHED
         """Rows of one prompt need a copy of it each."""
         self.cache: SlotCache | PanelCache
         self.cache, self._plain, self._adapted = self._decoders(rows, context)
@@ -65,7 +79,7 @@ class LastingDecoder:
     def _decoders(self, rows: int, context: int) -> tuple[SlotCache | PanelCache, _Decode, _Decode]:
         """Returns a cache, what decodes over it, and what does with adapters."""
         model = self._model
-        if can_be_compiled(model):
+        if can_be_compiled(model) and not self.has_a_row_per_prompt:
             return self._compiled(rows, context)
         cache = SlotCache(
             self._shapes,
@@ -80,8 +94,8 @@ class LastingDecoder:
         def by_modules(active: ActiveRows, ids: Tensor, _: Ints | None) -> Tensor:
             return decode(model, cache, exact_step(active, ids))
 
-        if model.device.type == "cuda":
-            static = StaticDecoder(model, cache, 1, CudaGraph)
+        if self.has_a_row_per_prompt:
+            static = StaticDecoder(model, cache, 1, CudaGraph if model.device.type == "cuda" else None)
             return cache, lambda active, ids, _: static(active, ids), by_modules
         if can_be_lean(model):
             lean = LeanDecoder(model)
@@ -90,6 +104,7 @@ class LastingDecoder:
 
     def _compiled(self, rows: int, context: int) -> tuple[PanelCache, _Decode, _Decode]:
         from workers.training.sampling.compiled_decoder import CompiledDecoder
+        from workers.training.sampling.panel_attention import decode_by_modules
         from workers.training.sampling.panel_cache import PanelCache
 
         cache = PanelCache(
@@ -101,7 +116,11 @@ class LastingDecoder:
             allocate=self._allocate,
         )
         compiled = CompiledDecoder(self._model, cache, context)
-        return cache, lambda active, ids, _: compiled(active, ids), compiled
+        return (
+            cache,
+            lambda active, ids, _: compiled(active, ids),
+            lambda active, ids, _: decode_by_modules(self._model, cache, active, ids),
+        )
 
     def _allocate(self, shape: tuple[int, ...]) -> Tensor:
         assert self._memory is not None
