@@ -1,4 +1,4 @@
-"""`python -m scripts.node`: installs OpenAI's client for Node in a folder of its own, starts the service, runs client.mjs.
+"""`python -m scripts.node`: installs OpenAI's client for Node, starts the service, and runs client.mjs.
 
 The exit status is the script's. It needs `node` and `npm`.
 """
@@ -9,14 +9,25 @@ import os
 import shutil
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
-from app.conformance.seed import API_KEY, BASE_MODELS
 from scripts.conformance.__main__ import ROOT, service
 
-VERSION = "6.49.0"
-"""Of the package `openai`, pinned so that a run can be repeated."""
+VERSION = "6.30.1"
+"""Of the package `openai`, pinned so that a run can be repeated. Version 7 needs Node 22."""
+KEY = "a key for the client for Node"
+PREPARE = f"""
+from app.db import unit_of_work
+from app.embedded.first_run import built_in_model
+from app.migrate import upgrade
+from app.models import service as models
+from app.settings import get_settings
+from app.tenants import service as tenants
+upgrade(get_settings().database_url)
+with unit_of_work() as db:
+    tenants.create_key(db, tenants.ensure_default_tenant(db).id, "node", plaintext={KEY!r})
+    models.add_base_model(db, "cherry-nano", built_in_model())
+"""
 SCRIPT = Path(__file__).with_name("client.mjs")
 
 
@@ -24,11 +35,9 @@ def main() -> int:
     """Returns the exit status of the script."""
     folder = ROOT / ".node-client"
     install(folder)
-    with service() as url:
-        reset = urllib.request.Request(f"{url}/conformance/reset", b"{}", {"content-type": "application/json"})
-        urllib.request.urlopen(reset, timeout=60).close()
-        env = {**os.environ, "OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": API_KEY}
-        return subprocess.run(["node", SCRIPT.name, BASE_MODELS[0]], cwd=folder, env=env).returncode
+    with service(PREPARE, {"CHERRY_CONFORMANCE": "0"}) as url:
+        env = {**os.environ, "OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": KEY}
+        return subprocess.run(["node", SCRIPT.name, "cherry-nano"], cwd=folder, env=env).returncode
 
 
 def install(folder: Path) -> None:

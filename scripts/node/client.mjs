@@ -36,7 +36,7 @@ const abandoned = await client.chat.completions.create({ ...few, max_completion_
 for await (const _ of abandoned) break; // leaving the loop closes the connection
 
 const completion = await client.completions.create({ model, prompt: "Once", max_tokens: 5, echo: true });
-assert.ok(completion.choices[0].text.startsWith("Once"));
+assert.ok(completion.choices[0].text.startsWith("Once"), JSON.stringify(completion));
 
 const response = await client.responses.create({ model, input: "hello", max_output_tokens: 16 });
 assert.equal(typeof response.output_text, "string");
