@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from methods.forgetting import most_forgotten
 from methods.run_config import RunConfig
 from methods.train_config import TrainConfig
 from workers.training.base.types import Checkpoint
@@ -59,14 +60,11 @@ def make_checkpoint(
 def deliverable(checkpoints: Sequence[Checkpoint], config: RunConfig) -> dict[int, Checkpoint]:
     """Returns the checkpoints that may be delivered, by step: where the guard acts, none that forgot.
 
-    That is one whose loss on the canary is above the base's by more than `guard_canary`. The base may always.
+    That is one whose loss on the canary may be above the base's by more than `guard_canary`: the upper bound
+    counts, since other text than the canary's 48 may have suffered more. The base may always.
     """
     most = config.guard_canary if isinstance(config, TrainConfig) and config.guard == "act" else math.inf
-    return {
-        one.step: one
-        for one in checkpoints
-        if one.step == 0 or float(one.extra.get("canary_over_base") or 0.0) <= most
-    }
+    return {one.step: one for one in checkpoints if one.step == 0 or most_forgotten(one.extra) <= most}
 
 
 def to_keep(
