@@ -73,7 +73,8 @@ class Side:
     def _together(self, prompts: Sequence[Sequence[int]], tokens: int, *, unified: bool) -> list[list[int]]:
         context, n = self._context(len(prompts), unified=unified), len(prompts)
         self._fill(
-            [(token, at, i) for i, prompt in enumerate(prompts) for at, token in enumerate(prompt)], every=False
+            [(token, at, i) for i, prompt in enumerate(prompts) for at, token in enumerate(prompt)],
+            every=False,
         )
         _check(llama.llama_decode(context, self._batch))
         ends, last = [], -1
