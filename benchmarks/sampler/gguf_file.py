@@ -67,9 +67,12 @@ def write(folder: Path, target: Path) -> None:
             if not (name == "lm_head.weight" and config.get("tie_word_embeddings")):
                 writer.add_tensor(NAMES[name], np.ascontiguousarray(weight))
             continue
-        heads = {"self_attn.q_proj.weight": "num_attention_heads", "self_attn.k_proj.weight": "num_key_value_heads"}
+        heads = {
+            "self_attn.q_proj.weight": "num_attention_heads",
+            "self_attn.k_proj.weight": "num_key_value_heads",
+        }
         if of_layer in heads:
-            weight = in_pairs(weight, config[heads[of_layer]])  # noqa: PLW2901
+            weight = in_pairs(weight, config[heads[of_layer]])
         writer.add_tensor(f"blk.{layer}.{OF_LAYERS[of_layer]}", np.ascontiguousarray(weight))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from app.jobs.status import Claim
-from app.settings import Settings
 from app.jobs.training_mark import is_training, mark_training
+from app.settings import Settings
 from tests.workers.serving.engines import model_in, serving
 from workers.jobs import run
 from workers.serving.share import Share

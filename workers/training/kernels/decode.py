@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from workers.training.kernels import compiled, compiled_over_given
 from workers.training.kernels.attend import KeyValueArrays, Rows, attend, make_scratch
+from workers.training.kernels.low_rank import DOWN, GATE, KEY, OUT, QUERY, UP, VALUE, Adapters, add_low_rank
 from workers.training.kernels.panels import (
     ADDED,
     IN_CACHE,
@@ -83,6 +84,7 @@ def decode(
     all_rows: Rows,
     ids: Ints,
     weights: Weights,
+    adapters: Adapters,
     prompts: KeyValueArrays,
     completions: KeyValueArrays,
     logits: Floats,
@@ -99,11 +101,14 @@ def decode(
     heads = weights.out.shape[2] // Dp
     states = np.zeros((B, weights.qkv.shape[2]), np.float32)
     normed = np.zeros_like(states)
-    mixed = np.empty((B, weights.qkv.shape[1] * PANEL), np.float32)
+    # An adapter's outputs are whole panels: the last may reach behind those of the base.
+    mixed = np.empty((B, (weights.qkv.shape[1] + 1) * PANEL), np.float32)
+    lower = np.empty((B, adapters.widest), np.float32)
     queries = np.empty((kv_heads, B, heads // kv_heads, D), np.float32)
     attended = np.zeros((B, heads * Dp), np.float32)
     opened, raised = np.empty((B, inner), np.float32), np.empty((B, inner), np.float32)
     active = np.empty((B, inner), np.float32)
+    has_adapters = len(adapters.places) > 0
     scratch = make_scratch(rows, heads // kv_heads, Dp)
     made = np.empty((B, min(len(weights.head), HEAD_PANELS) * PANEL), np.float32)
     reading = STREAMED if weights.streams else IN_CACHE
@@ -114,14 +119,26 @@ def decode(
     for layer in range(len(weights.qkv)):
         _normalise(states, weights.norm[layer], weights.eps, normed)
         _product(normed, weights.qkv[layer], mixed, WRITTEN, reading)
+        if has_adapters:
+            at = 0
+            for linear, outputs in ((QUERY, heads * D), (KEY, kv_heads * D), (VALUE, kv_heads * D)):
+                _adapt(adapters, rows.slots, layer, linear, outputs, normed, mixed, at, lower)
+                at += outputs
         _rotate(layer, rows, weights, mixed, queries, completions)
         attend(layer, rows, queries, prompts, completions, scratch, attended)
         _product(attended, weights.out[layer], states, ADDED, reading)
+        if has_adapters:
+            _adapt(adapters, rows.slots, layer, OUT, H, attended, states, 0, lower)
         _normalise(states, weights.mlp_norm[layer], weights.eps, normed)
         _product(normed, weights.gate[layer], opened, WRITTEN, reading)
         _product(normed, weights.up[layer], raised, WRITTEN, reading)
+        if has_adapters:
+            _adapt(adapters, rows.slots, layer, GATE, inner, normed, opened, 0, lower)
+            _adapt(adapters, rows.slots, layer, UP, inner, normed, raised, 0, lower)
         gated(0, B, opened, raised, active)
         _product(active, weights.down[layer], states, ADDED, reading)
+        if has_adapters:
+            _adapt(adapters, rows.slots, layer, DOWN, H, active, states, 0, lower)
     _normalise(states, weights.last_norm, weights.eps, normed)
     _logits(normed, weights.head, rows.slots, made, logits, reading)
 
@@ -142,6 +159,23 @@ def _product(x: Floats, panels: Floats, out: Floats, is_added: np.bool_, reading
 
 
 @compiled_over_given
+def _adapt(
+    adapters: Adapters,
+    slots: Ints,
+    layer: int,
+    linear: int,
+    outputs: int,
+    x: Floats,
+    out: Floats,
+    at: int,
+    lower: Floats,
+) -> None:
+    """Adds what the rows' adapters make of (B, inner) to the columns from `at` on of (B, at least outputs)."""
+    given, made = (x.reshape(-1), START, x.shape[1]), (out.reshape(-1), at, out.shape[1], PANEL)
+    add_low_rank(adapters, slots, layer, linear, (x.shape[1], outputs), given, made, lower)
+
+
+@compiled_over_given
 def _rotate(
     layer: int, rows: Rows, weights: Weights, mixed: Floats, queries: Floats, stored: KeyValueArrays
 ) -> None:
@@ -154,7 +188,7 @@ def _rotate(
         column = rows.counts[slot] - 1
         position = rows.prompt_lengths[rows.group[slot]] + column
         row = mixed[b]
-        for i in range(len(row)):
+        for i in range(len(bias)):
             row[i] += bias[i]
         cos, sin = weights.cos[position], weights.sin[position]
         for head in range(heads + kv_heads):

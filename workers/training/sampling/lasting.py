@@ -7,6 +7,7 @@ slot does not hold takes no memory (lazy_memory.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from workers.training.model.head import output_head
 from workers.training.sampling.decode_attention import decode, layer_shapes
 from workers.training.sampling.decode_step import ActiveRows, Ints, exact_step
 from workers.training.sampling.decoders import can_be_compiled
+from workers.training.sampling.draw import draw_each
 from workers.training.sampling.lazy_memory import LazyMemory
 from workers.training.sampling.lean_decoder import LeanDecoder, can_be_lean
 from workers.training.sampling.prompt_pieces import Piece, read_pieces
@@ -25,13 +27,14 @@ from workers.training.sampling.slot_cache import SlotCache
 from workers.training.sampling.static_decoder import CudaGraph, StaticDecoder
 
 if TYPE_CHECKING:
+    from workers.training.sampling.compiled_decoder import CompiledDecoder
     from workers.training.sampling.panel_cache import PanelCache
 
 GRAPHED = frozenset(("cuda",))
 """Devices that decode over static tensors, where each row has a prompt of its own."""
 SLOTS_PER_ROW = 3
 """Slots of the whole context: one for the completion, one for its prompt, and one for a prompt of which more
-samples wait.
+samples wait. It follows from that.
 """
 GIVEN_BACK_FROM = 1 << 20
 """Bytes from which what a slot holds is given back to the system as soon as the slot is free. Chosen: slots
@@ -73,6 +76,7 @@ class LastingDecoder:
         self.prompt_slots = (SLOTS_PER_ROW - 1) * rows
         self.has_a_row_per_prompt = model.device.type in GRAPHED
         """Rows of one prompt need a copy of it each."""
+        self._adapters_seen, self._compiles_adapters = -1, False
         self.cache: SlotCache | PanelCache
         self.cache, self._plain, self._adapted = self._decoders(rows, context)
 
@@ -104,7 +108,6 @@ class LastingDecoder:
 
     def _compiled(self, rows: int, context: int) -> tuple[PanelCache, _Decode, _Decode]:
         from workers.training.sampling.compiled_decoder import CompiledDecoder
-        from workers.training.sampling.panel_attention import decode_by_modules
         from workers.training.sampling.panel_cache import PanelCache
 
         cache = PanelCache(
@@ -119,8 +122,30 @@ class LastingDecoder:
         return (
             cache,
             lambda active, ids, _: compiled(active, ids),
-            lambda active, ids, _: decode_by_modules(self._model, cache, active, ids),
+            partial(self._by_kernels_or_modules, compiled, cache),
         )
+
+    def _by_kernels_or_modules(
+        self,
+        compiled: CompiledDecoder,
+        cache: PanelCache,
+        active: ActiveRows,
+        ids: Tensor,
+        adapters: Ints | None,
+    ) -> Tensor:
+        """Decodes rows with adapters; by modules where one is of a layer that the kernels do not adapt."""
+        from workers.training.sampling.panel_attention import decode_by_modules
+
+        if self._adapters_seen != self._adapters.changes:
+            self._adapters_seen = self._adapters.changes
+            try:
+                compiled.set_adapters(self._adapters.by_number)
+                self._compiles_adapters = True
+            except ValueError:
+                self._compiles_adapters = False
+        if self._compiles_adapters:
+            return compiled(active, ids, adapters)
+        return decode_by_modules(self._model, cache, active, ids)
 
     def _allocate(self, shape: tuple[int, ...]) -> Tensor:
         assert self._memory is not None
@@ -128,11 +153,10 @@ class LastingDecoder:
 
     def warm(self) -> None:
         """Decodes one token, so that kernels are compiled before anybody waits for them."""
-        ones = np.ones(1, np.int64)
+        ones, ids = np.ones(1, np.int64), torch.zeros(1, dtype=torch.long, device=self._like.device)
         self.read([Piece(0, 0, [0])], None)
-        self.decode(
-            ActiveRows(ones - 1, ones, ones), torch.zeros(1, dtype=torch.long, device=self._like.device), None
-        )
+        logits = self.decode(ActiveRows(ones - 1, ones, ones), ids, None)
+        draw_each(logits, torch.zeros(1, device=ids.device), np.ones(1, np.float32), np.ones(1, np.float32))
 
     def read(self, pieces: Sequence[Piece], adapters: Ints | None) -> Tensor:
         """Reads pieces of prompts, each with the adapter of its number or none (-1): states, (n, W, H)."""
