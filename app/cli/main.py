@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
-from app.cli import cards, doctor, files, graders, imports, jobs, keys, models, projects, service
+from app.cli import cards, chat, doctor, files, graders, imports, jobs, keys, models, projects, service
 from app.cli.output import CliError, errors
 
 cli = typer.Typer(
@@ -15,6 +17,23 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"cherry {version('cherry-rft')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def of_all_commands(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
 cli.command()(service.up)
 cli.command()(service.api)
 cli.command()(service.worker)
@@ -22,6 +41,7 @@ cli.command()(service.relay)
 cli.command()(service.sampler)
 cli.command()(service.migrate)
 cli.command("doctor")(doctor.doctor)
+cli.command("chat")(chat.chat)
 cli.add_typer(keys.cli, name="keys")
 cli.add_typer(projects.cli, name="projects")
 cli.add_typer(models.cli, name="models")
@@ -48,7 +68,7 @@ def main() -> None:
 
 def explain(problem: Exception) -> str | None:
     """Returns a sentence for a problem that is no fault of the program, or None for one that is."""
-    from openai import APIConnectionError, APIStatusError
+    from openai import APIConnectionError, APIError, APIStatusError
     from pydantic import ValidationError
     from sqlalchemy.exc import OperationalError
 
@@ -67,6 +87,8 @@ def explain(problem: Exception) -> str | None:
     if isinstance(problem, APIStatusError):
         body = problem.body if isinstance(problem.body, dict) else {}
         return str(body.get("message") or problem.message)
+    if isinstance(problem, APIError):  # in the middle of a stream
+        return problem.message
     if isinstance(problem, ValidationError) and problem.title in ("Settings", "Given"):
         faults = (": ".join([*_setting(fault["loc"]), fault["msg"]]) for fault in problem.errors())
         return f"settings are wrong or missing ({'; '.join(faults)})"
