@@ -11,6 +11,7 @@ import typer
 
 from app.cli.connect import Data, Key, Url, open_client
 from app.cli.output import AsJson, console, errors, print_json
+from app.cli.problems import explain
 from app.cli.talk import Talk, safe_in_terminal
 
 if TYPE_CHECKING:
@@ -53,8 +54,6 @@ def chat(
 def _converse(client: OpenAI, talks: Sequence[Talk]) -> None:
     """Talks with a person until they leave. A fault of the service ends an answer, and not the talk."""
     from openai import APIError
-
-    from app.cli.main import explain
 
     for talk in talks:
         client.models.retrieve(talk.model)  # a name that is wrong is told at once

@@ -19,7 +19,8 @@ from openai import BadRequestError, NotFoundError, OpenAI
 from typer.testing import CliRunner, Result
 
 from app.cli.chat import _converse
-from app.cli.main import cli, explain
+from app.cli.main import cli
+from app.cli.problems import explain
 from app.cli.talk import Talk, safe_in_terminal
 from tests.app.cli.chat_servers import ChatServer, chat_server
 
