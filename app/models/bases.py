@@ -173,7 +173,7 @@ def aliases_of(db: Session, name: str) -> list[str]:
 def jobs_of(db: Session, name: str) -> dict[str, int]:
     """Returns how many jobs of all projects have started from a model, by their status."""
     counts = select(Job.status, func.count()).where(Job.model == name).group_by(Job.status)
-    return dict(db.execute(counts.order_by(Job.status)).tuples().all())
+    return dict(iter(db.execute(counts.order_by(Job.status))))
 
 
 def _source(folder: Path) -> str | None:
