@@ -21,7 +21,7 @@ MOMENTS = 2
 """Numbers that AdamW keeps for each trained one."""
 LIBRARIES = {"cpu": 700 << 20, "cuda": 700 << 20}
 """What a training process takes before it has a model: on the machine torch, transformers, PEFT and compiled
-kernels, on a GPU the driver's context. Measured with the built-in model (cpu); of cuda chosen.
+kernels, on a GPU the driver's context. Measured with the built-in model (cpu); chosen (cuda).
 """
 CACHE_BYTES = {"cpu": 1 << 30, "cuda": 16 << 30}
 """The most that the sampler gives to keys and values (workers/training/sampling/rollout.py)."""
@@ -31,9 +31,9 @@ LEAN_BYTES = 1 << 30
 """The largest fp32 weights of which a CPU's sampler keeps a second copy (sampling/lean_decoder.py)."""
 LOGIT_BYTES = 3 * (128 << 20)
 """Logits of a pass and what is made of them, in pieces of 128 MiB (passes/token_logprobs.py)."""
-STATES_KEPT, INNER_KEPT = 8, 4
-"""Tensors as wide as the model, and as the inside of its MLP, that a layer keeps for its backward pass:
-inputs of norms and products, queries, attention and residuals; gate, up, their product and its gradient.
+STATES_KEPT, INNER_KEPT = 6, 2
+"""Numbers for each token that a layer keeps for its backward pass, in widths of the model and of the inside of
+its MLP. By the measured peaks of SmolLM2-135M and the built-in model (docs/models.md).
 """
 USUAL_RANK, USUAL_GROUPS, USUAL_SAMPLES, USUAL_TOKENS = 16, 8, 8, 512
 """A step for which memory is shown: adapter and numbers of "auto", and lengths that were chosen."""
