@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 CONFIG = "config.json"
 MODEL = "model"
 """The folder of a checkpoint that holds its complete model."""
+ADAPTER = "adapter"
+"""The folder of a checkpoint that holds its LoRA adapter, if it has one."""
 WEIGHTS = ".safetensors"
 
 
@@ -38,6 +40,27 @@ def local_folder(model: Placed, copy: Path, *, weights: bool = True) -> Path:
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(f"The model {model.name} is not there on the worker's machine.")
     return folder
+
+
+def local_adapter(model: Placed, copy: Path) -> Path | None:
+    """Where the LoRA adapter of a model that was tuned here lies, checked; None if it has none.
+
+    Raises `FileNotFoundError` or `StoredFileDamaged` as `local_folder` does.
+    """
+    storage, key = get_storage(), str(model.storage_key)
+    try:
+        manifest = read_manifest(storage, key)
+        files = {n: facts for n, facts in manifest["files"].items() if n.startswith(f"{ADAPTER}/")}
+        if not files:
+            return None
+        check_folder(storage, key, {"files": files})
+        if local := storage.local_path(f"{key}/{min(files)}"):
+            return local.parent
+        storage.fetch_folder(f"{key}/{ADAPTER}", copy)
+        check_copy(copy, ADAPTER, manifest)
+    except StoredFileDamaged as damage:
+        raise StoredFileDamaged(f"The model {model.name} cannot be used: {damage}.") from None
+    return copy
 
 
 def folder_if_there(model: Placed | None, copy: Path) -> str | None:

@@ -19,6 +19,7 @@ from app.jobs.models import TERMINAL, Job
 from app.sealing import NoSecretKey, NotOpened, Sealer
 from app.settings import Settings
 
+WEIGHTS = ".safetensors"
 NOT_OVER = "The job is not over; this is what is known so far."
 
 
@@ -65,6 +66,12 @@ def note_facts(db: Session, job_id: str, attempt: Mapping[str, Any], made_of: Ma
     facts = {**made_of, **known, "attempts": [*others, dict(attempt)]}
     row = insert(RunCard).values(job_id=job_id, facts=facts)
     db.execute(row.on_conflict_do_update(index_elements=["job_id"], set_={"facts": facts}))
+
+
+def weights_of_base(db: Session, job_id: str) -> tuple[tuple[str, str], ...]:
+    """Returns the names of the files of weights that a job's training began from, each with its sha256."""
+    files = _facts(db, job_id).get("base_model", {}).get("files", {})
+    return tuple(sorted((name, sha256) for name, sha256 in files.items() if name.endswith(WEIGHTS)))
 
 
 def _facts(db: Session, job_id: str) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from app.models import service as models
 from app.models.models import Model
 from app.settings import get_settings
 from app.storage import get_storage
+from app.training_mark import mark_training
 from graders import parse_grader
 from graders.spec import GraderSpec
 from methods.rows import Row
@@ -121,7 +122,8 @@ def main() -> None:
 
 def run(claim: Claim, should_stop: StopRequested, device: Device) -> Exit:
     """Train the job and write its outcome, as far as this process can."""
-    code = _run(claim, should_stop, device)
+    with mark_training(get_settings().data_dir):
+        code = _run(claim, should_stop, device)
     delivery.write_exit_code(claim, code)
     return code
 

@@ -1,100 +1,114 @@
-"""Models by name: where their files lie, and the few that are in memory."""
+"""Models by name: where their files lie, what their tokenizers know, and their weights."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import threading
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from app.cards import service as cards
 from app.db import unit_of_work
 from app.disk import scratch_folder
 from app.errors import NotFound, ServerError
 from app.files.integrity import StoredFileDamaged
 from app.models import service as models
 from app.settings import COPIES, Settings
-from workers.base_models import local_folder
+from workers.base_models import local_adapter, local_folder
+from workers.serving.requests import ModelFiles
 
 if TYPE_CHECKING:
+    from workers.training.model.adapter_rows import Adapter
     from workers.training.model.base_model import BaseModel
     from workers.training.model.grammar import Grammar
+    from workers.training.model.texts import TextSide
 
 log = structlog.get_logger(__name__)
 
 MAX_GRAMMARS = 64
 """Response formats that a model keeps compiled. Chosen, not measured."""
+MAX_TEXTS = 64
+"""Models whose tokenizers stay in memory. Chosen, not measured."""
 
 
-class ModelFiles(NamedTuple):
-    """Says where a model's files are: a folder of this machine, or a prefix in storage."""
+class Texts:
+    """Is what is known of a model without its weights. Any thread may use it."""
 
-    name: str
-    folder: str | None
-    storage_key: str | None
-
-
-class LoadedModel:
-    """Holds a model in memory, and the response formats that were asked of it."""
-
-    def __init__(self, base: BaseModel) -> None:
-        self.base = base
+    def __init__(self, side: TextSide) -> None:
+        self.tokenizer = side.tokenizer
+        self.end_ids = side.end_ids
+        self.context = side.context
+        self.vocabulary = side.vocabulary
         self._grammars: OrderedDict[str, Grammar | None] = OrderedDict()
+        self._lock = threading.Lock()
 
     def grammar(self, response_format: Mapping[str, Any] | None) -> Grammar | None:
         """Returns the grammar of a response format; None for plain text. Raises `GrammarFailed`."""
-        from workers.training.model.grammar import compile_grammar
+        from workers.training.model.grammar import grammar_for
 
         key = json.dumps(response_format)
-        if key not in self._grammars:
-            base = self.base
-            made = compile_grammar(response_format, base.tokenizer, base.model, base.end_ids)
-            self._grammars[key] = made
-            if len(self._grammars) > MAX_GRAMMARS:
-                self._grammars.popitem(last=False)
-        self._grammars.move_to_end(key)
-        return self._grammars[key]
+        with self._lock:
+            if key not in self._grammars:
+                made = grammar_for(response_format, self.tokenizer, self.vocabulary, self.end_ids)
+                self._grammars[key] = made
+                if len(self._grammars) > MAX_GRAMMARS:
+                    self._grammars.popitem(last=False)
+            self._grammars.move_to_end(key)
+            return self._grammars[key]
 
 
 class Library:
-    """Finds and holds models. `find` may be called from any thread, `load` from one."""
+    """Finds models and reads them. Any thread may call it; it keeps texts, and no weights."""
 
     def __init__(self, settings: Settings) -> None:
-        self._most = settings.sampler_models
         self._device = settings.sampler_device
         self._threads = settings.trainer_threads
         self._copies = settings.data_dir / COPIES
-        self._loaded: OrderedDict[ModelFiles, LoadedModel] = OrderedDict()
-
-    @property
-    def names(self) -> list[str]:
-        """Returns the models in memory, the one used last at the end."""
-        return [files.name for files in self._loaded]
+        self._texts: OrderedDict[ModelFiles, Texts] = OrderedDict()
+        self._reading = threading.Lock()
 
     def find(self, project_id: str, name: str) -> ModelFiles:
         """Returns where the model lies that a project calls so. Raises `NotFound`."""
         with unit_of_work() as db:
             model = models.get(db, project_id, name)
-            return ModelFiles(model.name, model.folder, model.storage_key)
+            found = ModelFiles(model.name, model.folder, model.storage_key)
+            base = models.find(db, project_id, model.base) if model.base is not None else None
+            if base is None or base.folder is None or model.job_id is None:
+                return found
+            weights = cards.weights_of_base(db, model.job_id)
+            if not weights:
+                return found
+            return found._replace(adapter_of=ModelFiles(base.name, base.folder, None), base_weights=weights)
 
-    def load(self, files: ModelFiles) -> LoadedModel:
-        """Returns the model, read if need be; the one that was not used for longest makes room.
+    def texts(self, files: ModelFiles) -> Texts:
+        """Returns what is known of a model without its weights, read if need be.
 
         Raises `NotFound` if its files are gone, or `ServerError` if they cannot be used.
         """
-        if files not in self._loaded:
-            while len(self._loaded) >= self._most:
-                self._forget(next(iter(self._loaded)))
-            self._loaded[files] = LoadedModel(self._read(files))
-            log.info("model_loaded", model=files.name)
-        self._loaded.move_to_end(files)
-        return self._loaded[files]
+        with self._reading:
+            if files not in self._texts:
+                self._texts[files] = self._read_texts(files)
+                if len(self._texts) > MAX_TEXTS:
+                    self._texts.popitem(last=False)
+            self._texts.move_to_end(files)
+            return self._texts[files]
 
-    def _read(self, files: ModelFiles) -> BaseModel:
+    def _read_texts(self, files: ModelFiles) -> Texts:
+        from workers.training.model.texts import read_texts
+
+        with self._faults(files), self._scratch() as scratch:
+            return Texts(read_texts(local_folder(files, scratch / "model", weights=False)))
+
+    def load(self, files: ModelFiles) -> BaseModel:
+        """Returns a model with its weights. Raises `NotFound` or `ServerError` as `texts` does."""
         import torch
 
-        from workers.training.base.errors import ModelInvalid
         from workers.training.model.base_model import load_base
 
         if self._threads:
@@ -102,16 +116,61 @@ class Library:
         device = self._device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        with self._faults(files), self._scratch() as scratch:
+            found = load_base(local_folder(files, scratch / "model"), torch.device(device))
+        log.info("model_loaded", model=files.name)
+        return found
+
+    def load_adapter(self, files: ModelFiles, base: BaseModel) -> Adapter:
+        """Returns the adapter of a tuned model, whose base is in memory.
+
+        Raises `NotSeparable` if the tuned model must be loaded whole, `NotFound` or `ServerError` as `texts`.
+        """
+        from workers.training.model.adapter_files import NotSeparable, read_adapter
+
+        assert files.adapter_of is not None
+        with self._faults(files), self._scratch() as scratch:
+            if not _has_weights(base.folder, dict(files.base_weights)):
+                raise NotSeparable(f"Its base '{files.adapter_of.name}' is no longer what it was.")
+            folder = local_adapter(files, scratch / "adapter")
+            if folder is None:
+                raise NotSeparable("It has no adapter.")
+            try:
+                found = read_adapter(folder, base.model)
+            except (OSError, ValueError, KeyError, AttributeError) as problem:
+                raise ServerError(
+                    f"The adapter of the model '{files.name}' cannot be used: {problem}"
+                ) from None
+        log.info("adapter_loaded", model=files.name)
+        return found
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        self._copies.mkdir(parents=True, exist_ok=True)
+        with scratch_folder("", within=self._copies) as scratch:
+            yield scratch
+
+    @contextmanager
+    def _faults(self, files: ModelFiles) -> Iterator[None]:
+        from workers.training.base.errors import ModelInvalid
+
         try:
-            self._copies.mkdir(parents=True, exist_ok=True)
-            with scratch_folder("", within=self._copies) as scratch:
-                return load_base(local_folder(files, scratch / "model"), torch.device(device))
+            yield
         except FileNotFoundError:
             message = f"The files of the model '{files.name}' are gone."
             raise NotFound(message, param="model", code="model_not_found") from None
         except (ModelInvalid, StoredFileDamaged) as problem:
             raise ServerError(str(problem)) from None
 
-    def _forget(self, files: ModelFiles) -> None:
-        del self._loaded[files]
-        log.info("model_forgotten", model=files.name)
+
+def _has_weights(folder: Path, weights: Mapping[str, str]) -> bool:
+    """Says whether the weights in a folder are these, by the sha256 of each file."""
+    there = sorted(folder.glob("*.safetensors"))
+    return [file.name for file in there] == sorted(weights) and all(
+        _sha256(file) == weights[file.name] for file in there
+    )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""The sampler's HTTP side: POST /projects/{project}/v1/chat/completions, for this service's own processes.
+"""The sampler's HTTP side, for this service's own processes: chat completions and completions of texts.
 
 Who calls holds the operator's token and may name any project; whoever calls on behalf of a user must have
 checked whose it is.
@@ -10,14 +10,17 @@ import asyncio
 import hmac
 import secrets
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import structlog
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from app.errors import (
     DATABASE_AWAY,
@@ -32,45 +35,178 @@ from app.errors import (
 from app.settings import Settings
 from app.validation_errors import describe
 from graders import strict_json
-from workers.serving.batcher import Batcher
+from workers.serving.answers import Answer, Hop, Pace
+from workers.serving.asked import Asked, Preparation, Prepared
+from workers.serving.chunks import ChatWire, Choice, TextWire, Wire
+from workers.serving.completion_text import CompletionText
+from workers.serving.engine import Engine
 from workers.serving.library import Library
-from workers.serving.wire import ChatRequest, chat_completion
+from workers.serving.requests import Request as EngineRequest
+from workers.serving.share import Share
+from workers.serving.wire import ChatRequest, CountRequest, SampleRequest, TextRequest
 
 log = structlog.get_logger(__name__)
 
 MAX_BODY = 8 * 2**20
 """The largest body of a request, in bytes. Chosen, not measured."""
+KEY_HEADER = "x-cherry-key"
+"""Names whom a request is for, so that the sampler is fair to all; without it, its project is named."""
+SEED_BITS = 63
+CLIENT_GONE = 499
+"""The status of an answer that nobody reads, as nginx has it."""
 Handler = Callable[[Request], Awaitable[Response]]
+Body = TypeVar("Body", bound=BaseModel)
 
 
 def create_sampler(settings: Settings) -> Starlette:
     """Returns the sampler's application. Without a token it serves nobody."""
-    token = settings.sampler_token.get_secret_value()
     library = Library(settings)
-    batcher = Batcher(library)
-
-    async def chat(request: Request) -> Response:
-        _check_token(request, token)
-        asked = await _read(request)
-        files = await run_in_threadpool(library.find, request.path_params["project"], asked.model)
-        seed = secrets.randbits(63) if asked.seed is None else asked.seed
-        sampled = await asyncio.wrap_future(batcher.submit(files, asked.chat(), asked.options(), seed))
-        return JSONResponse(chat_completion(asked, sampled))
-
-    async def health(_: Request) -> Response:
-        return JSONResponse({"status": "ok"})
-
-    async def nothing(request: Request) -> Response:
-        raise NotFound(f"Invalid URL ({request.method} {request.url.path})")
-
-    routes = [
-        Route("/healthz", health),
-        Route("/projects/{project}/v1/chat/completions", _answering(chat), methods=["POST"]),
-        Route("/{path:path}", _answering(nothing), methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
-    ]
-    app = Starlette(routes=routes)
-    app.state.batcher, app.state.library = batcher, library
+    engine = Engine(library, settings, Share(settings.sampler_share, settings.data_dir).pause)
+    sampler = Sampler(engine, Preparation(library), settings.sampler_token.get_secret_value())
+    app = Starlette(routes=sampler.routes())
+    app.state.engine, app.state.library = engine, library
     return app
+
+
+class Sampler:
+    """Answers requests with what the engine samples."""
+
+    def __init__(self, engine: Engine, preparation: Preparation, token: str) -> None:
+        self._engine = engine
+        self._preparation = preparation
+        self._token = token
+        self._pace = Pace()
+        self._hops: WeakKeyDictionary[asyncio.AbstractEventLoop, Hop] = WeakKeyDictionary()
+
+    def routes(self) -> list[Route]:
+        """Returns what is served where."""
+        project = "/projects/{project}/v1"
+        anything = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+        return [
+            Route("/healthz", _health),
+            Route(f"{project}/chat/completions", _answering(self._chat), methods=["POST"]),
+            Route(f"{project}/completions", _answering(self._text), methods=["POST"]),
+            Route(f"{project}/tokenize", _answering(self._count), methods=["POST"]),
+            Route("/{path:path}", _answering(_nothing), methods=anything),
+        ]
+
+    async def _chat(self, request: Request) -> Response:
+        asked = await self._read(request, ChatRequest)
+        prepared = await run_in_threadpool(self._preparation.chat, request.path_params["project"], asked)
+        wire = ChatWire(asked.model, has_logprobs=bool(asked.logprobs), has_usage=asked.has_usage)
+        return await self._answer(request, asked, prepared, wire)
+
+    async def _text(self, request: Request) -> Response:
+        asked = await self._read(request, TextRequest)
+        prepared = await run_in_threadpool(self._preparation.text, request.path_params["project"], asked)
+        wire = TextWire(asked.model, has_logprobs=asked.logprobs is not None, has_usage=asked.has_usage)
+        return await self._answer(request, asked, prepared, wire)
+
+    async def _count(self, request: Request) -> Response:
+        asked = await self._read(request, CountRequest)
+        project, messages = request.path_params["project"], asked.chat()
+        count = await run_in_threadpool(self._preparation.count, project, asked.model, messages)
+        return JSONResponse({"count": count})
+
+    async def _read(self, request: Request, form: type[Body]) -> Body:
+        _check_token(request, self._token)
+        return await _read_body(request, form)
+
+    async def _answer(
+        self, request: Request, asked: SampleRequest, prepared: Prepared, wire: Wire
+    ) -> Response:
+        """Samples, and returns the answer when it is there; of a stream, when it begins."""
+        answer = Answer(wire)
+        watch = asyncio.create_task(_close_if_gone(request, answer))
+        try:
+            self._submit(request, asked, prepared, answer)
+            if asked.stream:
+                await answer.begun()
+                return Stream(answer, self._pace, watch)
+            whole = await answer.whole()
+        except BaseException:
+            answer.close()
+            watch.cancel()
+            raise
+        watch.cancel()
+        return Response(status_code=CLIENT_GONE) if answer.is_closed else JSONResponse(whole)
+
+    def _submit(self, request: Request, asked: SampleRequest, prepared: Prepared, answer: Answer) -> None:
+        """Hands each prompt to the engine. Raises what the engine raises where it is full."""
+        samples = asked.n or 1
+        seed = secrets.randbits(SEED_BITS) if asked.seed is None else asked.seed
+        key = request.headers.get(KEY_HEADER) or request.path_params["project"]
+        hop = self._hop()
+        for number, prompt in enumerate(prepared.prompts):
+            choices = _choices(prepared, prompt, asked, samples * number, samples)
+            part = answer.add(choices, prompt.echo, is_read=prompt.options.max_tokens == 0)
+            part.ticket = self._engine.submit(
+                EngineRequest(
+                    model=prepared.files,
+                    prompt=prompt.tokens,
+                    samples=samples,
+                    options=prompt.options,
+                    seed=seed + number,
+                    key=key,
+                    on_event=hop.teller(part),
+                )
+            )
+
+    def _hop(self) -> Hop:
+        loop = asyncio.get_running_loop()
+        if loop not in self._hops:
+            self._hops[loop] = Hop(loop)
+        return self._hops[loop]
+
+
+class Stream(Response):
+    """Is an answer that is written while it grows."""
+
+    def __init__(self, answer: Answer, pace: Pace, watch: asyncio.Task[None]) -> None:
+        super().__init__(media_type="text/event-stream", headers={"cache-control": "no-cache"})
+        del self.headers["content-length"]
+        self._answer = answer
+        self._pace = pace
+        self._watch = watch
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        """Writes it. A client that goes away ends the sampling."""
+        self._pace.streams += 1
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async for told in self._answer.stream(self._pace):
+                await send({"type": "http.response.body", "body": told.encode(), "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            self._pace.streams -= 1
+            self._answer.close()
+            self._watch.cancel()
+
+
+def _choices(
+    prepared: Prepared, prompt: Asked, asked: SampleRequest, first: int, samples: int
+) -> list[Choice]:
+    end_ids = frozenset(prepared.model.end_ids)
+    before = prompt.tokens if prompt.continues else ()
+    return [
+        Choice(first + i, CompletionText(prepared.texts, end_ids, asked.stops, before), prepared.texts)
+        for i in range(samples)
+    ]
+
+
+async def _close_if_gone(request: Request, answer: Answer) -> None:
+    """Ends an answer when its client goes away: the body has been read, so nothing else comes."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    answer.close()
+
+
+async def _health(_: Request) -> Response:
+    return JSONResponse({"status": "ok", "sampler": "cherry"})
+
+
+async def _nothing(request: Request) -> Response:
+    raise NotFound(f"Invalid URL ({request.method} {request.url.path})")
 
 
 def _answering(handler: Handler) -> Handler:
@@ -96,14 +232,14 @@ def _check_token(request: Request, token: str) -> None:
         raise Unauthorized("This endpoint takes the token that this service's own processes share.")
 
 
-async def _read(request: Request) -> ChatRequest:
+async def _read_body(request: Request, form: type[Body]) -> Body:
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY:
             raise TooLarge(f"The request body is too large: at most {MAX_BODY} bytes are taken.")
     try:
-        return ChatRequest.model_validate(strict_json.loads(body))
+        return form.model_validate(strict_json.loads(body))
     except strict_json.StrictJsonError as fault:
         raise BadRequest(f"We could not parse the JSON body of your request: {fault}.") from None
     except ValidationError as error:

@@ -27,19 +27,20 @@ def draw(
     last: int,
     logits: Floats,
     uniform: Floats,
-    temperature: np.float32,
+    temperatures: Floats,
     tokens: Ints,
     logprobs: Floats,
 ) -> None:
     """Draws from (B, V) logits by (B,) uniform numbers; writes (B,) tokens and (B,) logprobs, in nats.
 
-    The token is the first at which the running sum of the probabilities, at a temperature above 0, passes
-    `uniform` times their total.
+    The token is the first at which the running sum of the probabilities, at the row's temperature, which is
+    above 0, passes `uniform` times their total.
     """
     V = logits.shape[1]
     probs = np.empty(V, np.float32)
     sums = np.empty((V + BLOCK - 1) // BLOCK, np.float64)
     for b in range(first, last):
+        temperature = temperatures[b]
         top = largest(logits[b], LOWEST)
         for i in range(V):
             probs[i] = (logits[b, i] - top) / temperature

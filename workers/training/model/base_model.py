@@ -80,7 +80,7 @@ def load_base(
     held = "float32" if adapter == "full" or (dtype == "auto" and device.type == "cpu") else dtype
     tokenizer, model = _read(folder, held)
     model = model.to(CPU if keep_on_cpu else device).eval().requires_grad_(False)
-    with _faults_are_the_models(f"The model '{folder.name}' cannot compute"):
+    with faults_are_the_models(f"The model '{folder.name}' cannot compute"):
         _prepare(model, folder.name)
         stored = stored_types(folder).of_model
         return BaseModel(
@@ -109,7 +109,7 @@ def _read(folder: Path, dtype: str) -> tuple[Any, Any]:
         "attn_implementation": "eager",
         "output_loading_info": True,
     }
-    with _faults_are_the_models(f"The model folder '{folder.name}' cannot be loaded"):
+    with faults_are_the_models(f"The model folder '{folder.name}' cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(folder, **offline)
         config = AutoConfig.from_pretrained(folder, **offline)
         loaded: Any = auto_class(config).from_pretrained(folder, config=config, **how, **offline)
@@ -132,7 +132,7 @@ def auto_class(config: Any) -> Any:
 
 
 @contextmanager
-def _faults_are_the_models(what: str) -> Iterator[None]:
+def faults_are_the_models(what: str) -> Iterator[None]:
     """Blames the model's files for whatever a library raises over them: they may hold any values.
 
     A device that fails and too little memory are no faults of theirs.

@@ -118,6 +118,11 @@ class Grammar:
             _check(matcher)
         return packed
 
+    def hold(self, logits: Tensor, matchers: Sequence[LLMatcher]) -> Tensor:
+        """Puts out of reach, in (B, V) logits of the next tokens, what may not come: in place."""
+        packed = torch.from_numpy(self.masks(matchers).view(np.uint8))
+        return logits.masked_fill_(_banned(packed.to(logits.device), logits.shape[-1]), BANNED)
+
     def consume(self, matcher: LLMatcher, token: int) -> None:
         """Goes on by a token that was allowed. After an end token nothing comes."""
         if token not in self._end_ids:
@@ -136,10 +141,15 @@ def compile_grammar(
     response_format: Mapping[str, Any] | None, tokenizer: Any, model: Any, end_ids: Sequence[int]
 ) -> Grammar | None:
     """Returns the grammar that a response format means for a model; None for plain text."""
+    return grammar_for(response_format, tokenizer, model.get_output_embeddings().weight.shape[0], end_ids)
+
+
+def grammar_for(
+    response_format: Mapping[str, Any] | None, tokenizer: Any, vocabulary: int, end_ids: Sequence[int]
+) -> Grammar | None:
+    """Returns the same for a model of so many tokens, without its weights."""
     text = grammar_of(response_format)
-    if text is None:
-        return None
-    return Grammar(text, tokenizer, model.get_output_embeddings().weight.shape[0], end_ids)
+    return None if text is None else Grammar(text, tokenizer, vocabulary, end_ids)
 
 
 class Matchers:
@@ -154,8 +164,7 @@ class Matchers:
         for row in rows:
             if row not in self._by_row:
                 self._by_row[row] = self._grammar.start()
-        packed = torch.from_numpy(self._grammar.masks([self._by_row[row] for row in rows]).view(np.uint8))
-        return logits.masked_fill_(_banned(packed.to(logits.device), logits.shape[-1]), BANNED)
+        return self._grammar.hold(logits, [self._by_row[row] for row in rows])
 
     def accept(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
         """Takes note that these tokens were drawn."""

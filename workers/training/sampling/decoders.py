@@ -69,7 +69,7 @@ MakeDecoder = Callable[[Any, CacheSize, int, int], Decoder]
 
 def make_decoder(model: Any, size: CacheSize, samples: int, n_completions: int) -> Decoder:
     """Chooses the fastest way of decoding that the model and its device allow."""
-    if not _is_fast(model, size.prompt_columns + size.most_columns):
+    if not is_fast(model, size.prompt_columns + size.most_columns):
         return general(model, size, samples, n_completions)
     if n_completions * size.most_columns >= COMPILED_FROM and can_be_compiled(model):
         return compiled(model, size, samples, n_completions)
@@ -86,7 +86,7 @@ def general(model: Any, size: CacheSize, samples: int, _n_completions: int) -> D
     return decoder, decoder
 
 
-def _is_fast(model: Any, reach: int) -> bool:
+def is_fast(model: Any, reach: int) -> bool:
     """Says whether the fast path's caches hold all that the model keeps of what it has read."""
     if why_general(model, reach) is not None:
         return False
@@ -116,7 +116,7 @@ def bytes_of_group(model: Any, samples: int, longest_prompt: int, most_columns: 
     ones go on. On the general path every completion has a copy of its prompt's.
     """
     longest = longest_prompt + most_columns
-    if not _is_fast(model, longest):
+    if not is_fast(model, longest):
         always, each = bytes_kept(model)
         return max(1, samples * (always + longest * each))
     layers, like = layer_shapes(model, model.device)

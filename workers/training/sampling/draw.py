@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+Floats = NDArray[np.float32]
 
 BLOCK = 128
 """Tokens whose probabilities are first added up together: one long running sum is slow and less exact.
@@ -29,7 +32,7 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float, top_p: float = 1.0
         most, tokens = logits.max(-1)
         return tokens, most - logits.logsumexp(-1)
     if logits.device.type == "cpu" and top_p >= 1:
-        return _by_kernel(logits, uniform, temperature)
+        return _by_kernel(logits, uniform, np.full(len(logits), temperature, np.float32))
     logits = logits if temperature == 1 else logits / temperature
     if top_p < 1:
         return _from_nucleus(logits, uniform, top_p)
@@ -38,7 +41,45 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float, top_p: float = 1.0
     return tokens, probs.gather(-1, tokens[:, None])[:, 0].log()
 
 
-def _by_kernel(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def draw_each(logits: Tensor, uniform: Tensor, temperatures: Floats, top_ps: Floats) -> tuple[Tensor, Tensor]:
+    """Draws as `draw` does, each row with its own of (B,) temperatures and top_ps.
+
+    A row's draw is what `draw` gives it, to the bit on a CPU.
+    """
+    greedy, cut = temperatures == 0, (temperatures > 0) & (top_ps < 1)
+    if not (greedy.any() or cut.any()) and logits.device.type == "cpu":
+        return _by_kernel(logits.float(), uniform, temperatures)
+    if greedy.all():
+        return draw(logits, uniform, 0.0)
+    tokens = torch.empty(len(logits), dtype=torch.long, device=logits.device)
+    logprobs = torch.empty(len(logits), device=logits.device)
+    for rows, how in ((greedy, _greedy_rows), (cut, _cut_rows), (~(greedy | cut), _plain_rows)):
+        if rows.any():
+            at = torch.from_numpy(rows.nonzero()[0]).to(logits.device)
+            tokens[at], logprobs[at] = how(logits[at].float(), uniform[at], temperatures[rows], top_ps[rows])
+    return tokens, logprobs
+
+
+def _greedy_rows(logits: Tensor, uniform: Tensor, _: Floats, __: Floats) -> tuple[Tensor, Tensor]:
+    return draw(logits, uniform, 0.0)
+
+
+def _cut_rows(logits: Tensor, uniform: Tensor, temperatures: Floats, top_ps: Floats) -> tuple[Tensor, Tensor]:
+    top_p = torch.from_numpy(top_ps).to(logits.device)[:, None]
+    return _from_nucleus(_tempered(logits, temperatures), uniform, top_p)
+
+
+def _plain_rows(logits: Tensor, uniform: Tensor, temperatures: Floats, _: Floats) -> tuple[Tensor, Tensor]:
+    if logits.device.type == "cpu":
+        return _by_kernel(logits, uniform, temperatures)
+    return draw(_tempered(logits, temperatures), uniform, 1.0)
+
+
+def _tempered(logits: Tensor, temperatures: Floats) -> Tensor:
+    return logits / torch.from_numpy(temperatures).to(logits.device)[:, None]
+
+
+def _by_kernel(logits: Tensor, uniform: Tensor, temperatures: Floats) -> tuple[Tensor, Tensor]:
     from workers.training.kernels import draw as kernel
     from workers.training.kernels import threads
 
@@ -49,7 +90,7 @@ def _by_kernel(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Ten
         max(1, LEAST_NUMBERS // logits.shape[1]),
         logits.contiguous().numpy(),
         uniform.numpy(),
-        np.float32(temperature),
+        temperatures,
         tokens.numpy(),
         logprobs.numpy(),
     )
@@ -74,7 +115,7 @@ def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
     return (block * BLOCK + _passed(inside, rest)).clamp(max=V - 1)  # matters for NaN alone
 
 
-def _from_nucleus(logits: Tensor, uniform: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+def _from_nucleus(logits: Tensor, uniform: Tensor, top_p: float | Tensor) -> tuple[Tensor, Tensor]:
     ordered, ids = logits.sort(stable=True, dim=-1, descending=True)  # probabilities would have more ties
     probs = torch.softmax(ordered, -1)
     sums = probs.cumsum(-1)

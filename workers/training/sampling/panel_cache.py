@@ -7,7 +7,7 @@ nothing was written to is not held.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,16 +27,31 @@ class Panels(NamedTuple):
     keys: Tensor
     values: Tensor
 
-    def keep(self, layer: int, first: int, key: Tensor, value: Tensor) -> None:
-        """Keeps (n, kv_heads, width, D) keys and values in the slots from `first` on."""
+    def keep(self, layer: int, slots: slice | Tensor, key: Tensor, value: Tensor) -> None:
+        """Keeps (n, kv_heads, width, D) keys and values in (n,) slots, from their first column on."""
         n, heads, width, D = key.shape
         blocks = _blocks(width)
         key = torch.nn.functional.pad(key, (0, 0, 0, blocks * PANEL - width))
         value = torch.nn.functional.pad(value, (0, self.values.shape[3] * PANEL - D))
         key = key.view(n, heads, blocks, PANEL, D).transpose(3, 4)
         value = value.view(n, heads, width, -1, PANEL).transpose(2, 3)
-        self.keys[layer, first : first + n, :, :blocks] = key
-        self.values[layer, first : first + n, ..., :width, :] = value
+        self.keys[layer, slots, :, :blocks] = key
+        self.values[layer, slots, ..., :width, :] = value
+
+    def keep_at(self, layer: int, slot: int, first: int, key: Tensor, value: Tensor) -> None:
+        """Keeps (kv_heads, width, D) keys and values in a slot's columns from `first` on."""
+        columns = torch.arange(first, first + key.shape[1])
+        value = torch.nn.functional.pad(value, (0, self.values.shape[3] * PANEL - value.shape[2]))
+        self.keys[layer, slot, :, columns // PANEL, :, columns % PANEL] = key.transpose(0, 1)
+        value = value.view(len(value), len(columns), -1, PANEL).transpose(1, 2)
+        self.values[layer, slot, :, :, first : first + len(columns)] = value
+
+    def read(self, layer: int | slice, slot: int, width: int) -> tuple[Tensor, Tensor]:
+        """Returns keys and values of a slot's first `width` columns, (..., kv_heads, width, D) each."""
+        D = self.keys.shape[4]
+        keys = self.keys[layer, slot, :, : _blocks(width)].transpose(-1, -2).flatten(-3, -2)
+        values = self.values[layer, slot, :, :, :width].transpose(-2, -3).flatten(-2)
+        return keys[..., :width, :], values[..., :D]
 
     def move(self, sources: Tensor, targets: Tensor, width: int) -> None:
         """Copies the first `width` columns of some slots, (n,), over those of others, (n,)."""
@@ -53,11 +68,18 @@ class PanelCache:
     """Has room for `groups` prompts and `slots` completions in fp32."""
 
     def __init__(
-        self, layers: Sequence[LayerShape], *, groups: int, prompt_columns: int, slots: int, columns: int
+        self,
+        layers: Sequence[LayerShape],
+        *,
+        groups: int,
+        prompt_columns: int,
+        slots: int,
+        columns: int,
+        allocate: Callable[[tuple[int, ...]], Tensor] = torch.empty,
     ) -> None:
         """Allocates the memory. All `layers` are alike."""
-        self.prompts = _panels(layers, groups, prompt_columns)
-        self.completions = _panels(layers, slots, columns)
+        self.prompts = _panels(layers, groups, prompt_columns, allocate)
+        self.completions = _panels(layers, slots, columns, allocate)
         self.groups = groups
         self.slots = slots
         self.columns = columns
@@ -73,7 +95,28 @@ class PanelCache:
 
     def keep_prompts(self, layer: int, first: int, key: Tensor, value: Tensor) -> None:
         """Keeps (n, kv_heads, width, D) keys and values of prompts in the slots from `first` on."""
-        self.prompts.keep(layer, first, key, value)
+        self.prompts.keep(layer, slice(first, first + len(key)), key, value)
+
+    def keep_prompts_in(self, layer: int, slots: Tensor, key: Tensor, value: Tensor) -> None:
+        """Keeps (n, kv_heads, width, D) keys and values of prompts in (n,) slots."""
+        self.prompts.keep(layer, slots, key, value)
+
+    def keep_piece(self, layer: int, slot: int, first: int, key: Tensor, value: Tensor) -> None:
+        """Keeps (kv_heads, width, D) keys and values of a prompt in a slot's columns from `first` on."""
+        self.prompts.keep_at(layer, slot, first, key, value)
+
+    def read_prompt(self, layer: int, slot: int, width: int) -> tuple[Tensor, Tensor]:
+        """Returns the first `width` keys and values of a prompt, (kv_heads, width, D) each."""
+        return self.prompts.read(layer, slot, width)
+
+    def read_completion(self, layer: int, slot: int, width: int) -> tuple[Tensor, Tensor]:
+        """Returns the first `width` keys and values of a completion, (kv_heads, width, D) each."""
+        return self.completions.read(layer, slot, width)
+
+    def parts_of(self, slot: int, *, is_prompt: bool) -> list[Tensor]:
+        """Returns the memory of a slot, in contiguous parts."""
+        panels = self.prompts if is_prompt else self.completions
+        return [stored[layer, slot] for stored in panels for layer in range(len(stored))]
 
     def move_completions(self, sources: Tensor, targets: Tensor, width: int) -> None:
         """Moves completions of at most `width` tokens from slots, (n,), to other slots, (n,)."""
@@ -88,10 +131,15 @@ class PanelCache:
         return self.prompts.arrays(), self.completions.arrays()
 
 
-def _panels(layers: Sequence[LayerShape], slots: int, columns: int) -> Panels:
+def _panels(
+    layers: Sequence[LayerShape],
+    slots: int,
+    columns: int,
+    allocate: Callable[[tuple[int, ...]], Tensor],
+) -> Panels:
     (like,) = set(layers)
-    keys = torch.empty(len(layers), slots, like.heads, _blocks(columns), like.key_width, PANEL)
-    values = torch.empty(len(layers), slots, like.heads, _blocks(like.value_width), columns, PANEL)
+    keys = allocate((len(layers), slots, like.heads, _blocks(columns), like.key_width, PANEL))
+    values = allocate((len(layers), slots, like.heads, _blocks(like.value_width), columns, PANEL))
     return Panels(keys, values)
 
 

@@ -6,7 +6,7 @@ completion's column is the number of its token, a prompt's the token's position.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -50,10 +50,12 @@ class SlotCache:
         prompt_columns: int,
         slots: int,
         columns: int,
+        allocate: Callable[[tuple[int, ...]], Tensor] | None = None,
     ) -> None:
-        """Allocates the memory. `like`, of any shape, tells dtype and device."""
-        self.prompts = [_zeros(layer, like, groups, prompt_columns) for layer in layers]
-        self.completions = [_zeros(layer, like, slots, columns) for layer in layers]
+        """Allocates the memory, by `allocate` if it is given: zeros in the dtype of `like`, on its device."""
+        zeros = like.new_zeros if allocate is None else allocate
+        self.prompts = [_zeros(layer, zeros, groups, prompt_columns) for layer in layers]
+        self.completions = [_zeros(layer, zeros, slots, columns) for layer in layers]
         self.groups = groups
         self.slots = slots
 
@@ -85,6 +87,30 @@ class SlotCache:
         for kept, new in zip(self.prompts[layer], (key, value), strict=True):
             kept[first : first + n, :, :width] = new
 
+    def keep_prompts_in(self, layer: int, slots: Tensor, key: Tensor, value: Tensor) -> None:
+        """Keeps (n, heads, width, ...) keys and values of prompts in (n,) slots."""
+        for kept, new in zip(self.prompts[layer], (key, value), strict=True):
+            kept[slots, :, : new.shape[2]] = new
+
+    def keep_piece(self, layer: int, slot: int, first: int, key: Tensor, value: Tensor) -> None:
+        """Keeps (heads, width, ...) keys and values of a prompt in a slot's columns from `first` on."""
+        for kept, new in zip(self.prompts[layer], (key, value), strict=True):
+            kept[slot, :, first : first + new.shape[1]] = new
+
+    def read_prompt(self, layer: int, slot: int, width: int) -> tuple[Tensor, Tensor]:
+        """Returns the first `width` keys and values of a prompt, (heads, width, ...) each."""
+        keys, values = self.prompts[layer]
+        return keys[slot, :, :width], values[slot, :, :width]
+
+    def read_completion(self, layer: int, slot: int, width: int) -> tuple[Tensor, Tensor]:
+        """Returns the first `width` keys and values of a completion, (heads, width, ...) each."""
+        keys, values = self.completions[layer]
+        return keys[slot, :, :width], values[slot, :, :width]
+
+    def parts_of(self, slot: int, *, is_prompt: bool) -> list[Tensor]:
+        """Returns the memory of a slot, in contiguous parts."""
+        return [stored[slot] for pair in (self.prompts if is_prompt else self.completions) for stored in pair]
+
     def move_completions(self, sources: Tensor, targets: Tensor, width: int) -> None:
         """Moves completions of at most `width` tokens from slots, (n,), to other slots, (n,)."""
         for layer in self.completions:
@@ -96,11 +122,13 @@ class SlotCache:
             layer.move(sources, targets, width)
 
 
-def _zeros(layer: LayerShape, like: Tensor, slots: int, columns: int) -> KeyValues:
+def _zeros(
+    layer: LayerShape, zeros: Callable[[tuple[int, ...]], Tensor], slots: int, columns: int
+) -> KeyValues:
     # Zeros, not empty memory: a hidden column still takes part, times 0.
     return KeyValues(
-        like.new_zeros(slots, layer.heads, columns, layer.key_width),
-        like.new_zeros(slots, layer.heads, columns, layer.value_width),
+        zeros((slots, layer.heads, columns, layer.key_width)),
+        zeros((slots, layer.heads, columns, layer.value_width)),
     )
 
 

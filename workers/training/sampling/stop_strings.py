@@ -13,12 +13,13 @@ _BYTE = re.compile("<0x[0-9A-F]{2}>")
 class StopStrings:
     """Knows the stop strings of one call, and which tokens could end one, so that most need no decoding."""
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str]) -> None:
+    def __init__(self, tokenizer: Any, stops: Sequence[str], known: dict[int, str] | None = None) -> None:
+        """Takes note of the stop strings; `known` is what others of the same tokenizer know of its tokens."""
         self._tokenizer = tokenizer
         self._stops = tuple(stops)
         self._last_characters = {stop[-1] for stop in stops}
         self._tail = max((len(stop.encode()) for stop in stops), default=0)
-        self._alone: dict[int, str] = {}
+        self._alone: dict[int, str] = {} if known is None else known
 
     def __bool__(self) -> bool:
         return bool(self._stops)

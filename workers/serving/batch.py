@@ -1,0 +1,250 @@
+"""Rows that are decoded together, step after step: requests join and leave between any two."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import structlog
+import torch
+
+from app.errors import ApiError, BadRequest, ServerError
+from workers.serving.choosing import Chosen, Table, choose, forget, note
+from workers.serving.fast_path import FastPath, Ready
+from workers.serving.general_path import GeneralPath
+from workers.serving.requests import Started, Token
+from workers.serving.tickets import Finish, Row, Ticket
+from workers.training.base.errors import GrammarFailed
+from workers.training.sampling.decode_step import ActiveRows
+
+if TYPE_CHECKING:
+    from workers.serving.counts import Counts
+    from workers.serving.loaded import LoadedBase
+
+log = structlog.get_logger(__name__)
+
+READ_SECONDS = 0.03
+"""How long reading prompts may keep those waiting whose completions are under way, each step. Chosen: as long
+as a chunk of a stream may take.
+"""
+READ_ALONE_SECONDS = 0.3
+"""The same where nobody is: those who join meanwhile wait for so long. Chosen, not measured."""
+LEAST_READ = 32
+"""Tokens that are read at a time at least. Chosen, not measured."""
+
+
+class Pace:
+    """Knows how fast prompts are read, to cut them into pieces that take no longer than they may."""
+
+    def __init__(self) -> None:
+        self._per_second = LEAST_READ / READ_SECONDS
+
+    def tokens(self, seconds: float) -> int:
+        """Returns how many tokens are read in so long, at least a few."""
+        return max(LEAST_READ, int(self._per_second * seconds))
+
+    def note(self, tokens: int, seconds: float, most: int) -> None:
+        """Takes note of a pass. One that read much less than it might have says little of the pace."""
+        found = tokens / max(seconds, 1e-6)
+        if found > self._per_second or 2 * tokens > most:
+            self._per_second += (found - self._per_second) / 2
+
+
+class Batch:
+    """Holds the rows of one base that are decoded the same way."""
+
+    def __init__(self, base: LoadedBase, path: FastPath | GeneralPath, rows: int, counts: Counts) -> None:
+        self._base = base
+        self._path = path
+        self._most = rows
+        self._counts = counts
+        self._rows: list[Row] = []
+        self._table = Table(rows)
+        self._last = torch.zeros(rows, dtype=torch.long, device=base.model.device)
+        self._active: ActiveRows | None = None
+        self._tickets: dict[Ticket, None] = {}
+        self._promised = 0
+        """Samples that were granted and have not begun."""
+        self._pace = Pace()
+
+    def __len__(self) -> int:
+        """Counts the completions under way."""
+        return len(self._rows)
+
+    @property
+    def is_idle(self) -> bool:
+        """Says whether nothing is under way."""
+        return not self._tickets
+
+    @property
+    def most_tokens(self) -> int:
+        """Returns the most tokens of one sequence, prompt and completion together."""
+        return min(self._base.context, self._path.most_tokens)
+
+    @property
+    def is_full(self) -> bool:
+        """Says whether there is no room for another row."""
+        return len(self._rows) + self._promised >= self._most
+
+    def fits(self, ticket: Ticket) -> bool:
+        """Says whether there is room for another sample of a request."""
+        return not self.is_full and self._path.fits(ticket)
+
+    def take(self, ticket: Ticket, adapter: int) -> bool:
+        """Lets a request have another sample, its first or a further one; says whether that was its last."""
+        if ticket.prompt is None:
+            self._tickets[ticket] = None
+            self._path.begin(ticket, adapter)
+        if ticket.limit == 0:
+            return True
+        self._path.grant(ticket)
+        self._promised += 1
+        return ticket.granted == ticket.request.samples
+
+    def step(self) -> None:
+        """Reads a piece of what waits to be read, and the last token of each row; draws the next."""
+        if self._path.is_reading:
+            self._read()
+        if self._rows:
+            self._decode()
+        self._begin(self._path.take_ready(len(self._rows)))
+
+    def _read(self) -> None:
+        most = self._pace.tokens(READ_SECONDS if self._rows else READ_ALONE_SECONDS)
+        start = time.perf_counter()
+        tokens = self._path.read(most)
+        self._pace.note(tokens, time.perf_counter() - start, most)
+
+    def _decode(self) -> None:
+        n = len(self._rows)
+        if self._active is None:
+            self._active = self._path.active(self._table, n)
+        logits = self._path.decode(self._active, self._last[:n], self._table)
+        self._take(logits, 0)
+
+    def _begin(self, begun: Sequence[Ready]) -> None:
+        first = len(self._rows)
+        for ticket, slots, _ in begun:
+            prompt = ticket.prompt
+            assert prompt is not None
+            if ticket.started == 0:
+                self._counts.prompt_tokens += len(prompt.ids)
+                self._counts.cached_tokens += prompt.cached
+                ticket.tell(Started(len(prompt.ids), prompt.cached, prompt.scores))
+            for slot in slots:
+                row = Row(ticket, ticket.started, slot)
+                self._table.fill(len(self._rows), row, prompt.adapter)
+                self._rows.append(row)
+                ticket.started += 1
+                self._promised -= 1
+            if ticket.limit == 0:
+                self._end(ticket)
+        if len(self._rows) > first:
+            self._take(torch.cat([ready.logits for ready in begun if len(ready.slots)]), first)
+            self._active = None
+
+    def _take(self, logits: torch.Tensor, first: int) -> None:
+        """Draws a token for each row from `first` on, tells of them, and lets those go that have ended."""
+        rows, table = self._rows[first:], self._table
+        chosen = choose(logits, rows, table, first)
+        self._last[first : len(self._rows)] = chosen.tokens
+        table.counts[first : len(self._rows)] += 1
+        self._counts.sampled_tokens += len(rows)
+        gone = self._tell(rows, chosen, first)
+        for i, is_whole in reversed(gone):
+            self._remove(i, is_whole=is_whole)
+
+    def _tell(self, rows: Sequence[Row], chosen: Chosen, first: int) -> list[tuple[int, bool]]:
+        """Tells of tokens; returns the rows that have ended, and whether each is whole."""
+        gone: list[tuple[int, bool]] = []
+        told: list[Ticket] = []
+        tops, has_changed = chosen.tops, bool(self._table.is_changed[first : len(self._rows)].any())
+        ends = self._base.end_ids
+        for i, row in enumerate(rows):
+            ticket, token, logprob = row.ticket, chosen.token_list[i], chosen.logprobs[i]
+            row.tokens.append(token)
+            if ticket.is_over:
+                gone.append((first + i, False))
+                continue
+            error = self._fault(row, token, logprob, chosen.failed.get(i), has_changed)
+            if error is not None:
+                ticket.fail(error)
+                gone.append((first + i, False))
+                continue
+            finish: Finish | None = None
+            if token in ends or (ticket.stops is not None and ticket.stops.is_complete(row.tokens)):
+                finish = "stop"
+            elif len(row.tokens) == ticket.limit:
+                finish = "length"
+            if finish is not None:
+                gone.append((first + i, True))
+            if not ticket.told:
+                told.append(ticket)
+            ticket.told.append(Token(row.sample, token, logprob, tops.get(i, ()), finish))
+        for ticket in told:
+            tokens, ticket.told = ticket.told, []
+            ticket.tell(tokens)
+        return gone
+
+    def _fault(
+        self, row: Row, token: int, logprob: float, failed: ApiError | None, has_changed: bool
+    ) -> ApiError | None:
+        """Returns what is wrong with a row's token, after it was noted."""
+        if failed is not None:
+            return failed
+        if logprob != logprob:  # NaN
+            return ServerError(
+                f"The model '{row.ticket.request.model.name}' computes numbers that are not finite."
+            )
+        if has_changed:
+            try:
+                note(row, token)
+            except GrammarFailed as problem:
+                return BadRequest(str(problem), param="response_format", code="invalid_json_schema")
+        return None
+
+    def _remove(self, i: int, *, is_whole: bool) -> None:
+        """Lets a row go; the last one takes its slot."""
+        row, last = self._rows[i], len(self._rows) - 1
+        forget(row)
+        if is_whole and row.sample == 0:
+            self._path.keep(row, i)
+        self._path.remove_row(row, i, last, len(self._rows[last].tokens))
+        if i != last:
+            self._rows[i] = self._rows[last]
+            self._table.move(last, i)
+            self._last[i] = self._last[last]
+        self._rows.pop()
+        self._active = None
+        ticket = row.ticket
+        ticket.ended += 1
+        if ticket.ended == ticket.request.samples or (ticket.is_over and ticket.ended == ticket.started):
+            self._end(ticket)
+
+    def _end(self, ticket: Ticket) -> None:
+        if ticket not in self._tickets:
+            return
+        del self._tickets[ticket]
+        self._promised -= ticket.granted - ticket.started
+        self._path.end(ticket)
+        if not ticket.is_over:
+            self._counts.finished += 1
+        ticket.is_over = True
+        self._base.release(ticket.request.model)
+
+    def drop(self, ticket: Ticket) -> None:
+        """Lets a request go that is over: its rows leave, and what waits of it."""
+        for i in reversed(range(len(self._rows))):
+            if self._rows[i].ticket is ticket:
+                self._remove(i, is_whole=False)
+        self._end(ticket)
+
+    def fail(self, error: ApiError) -> list[Ticket]:
+        """Ends every request with an error; the batch is of no use afterwards."""
+        tickets = list(self._tickets)
+        for ticket in tickets:
+            ticket.fail(error)
+            self._base.release(ticket.request.model)
+        self._tickets.clear()
+        return tickets

@@ -1,0 +1,186 @@
+"""Decoders over caches that live as long as their model, for sequences that come and go at any step.
+
+Rows (completions under way) are in slots 0, 1, ... as they come; a prompt is in any slot. On a CPU what a
+slot does not hold takes no memory (lazy_memory.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workers.training.model.adapter_rows import AdapterRows
+from workers.training.model.head import output_head
+from workers.training.sampling.decode_attention import decode, layer_shapes
+from workers.training.sampling.decode_step import ActiveRows, Ints, exact_step
+from workers.training.sampling.decoders import can_be_compiled
+from workers.training.sampling.lazy_memory import LazyMemory
+from workers.training.sampling.lean_decoder import LeanDecoder, can_be_lean
+from workers.training.sampling.prompt_pieces import Piece, read_pieces
+from workers.training.sampling.slot_cache import SlotCache
+from workers.training.sampling.static_decoder import CudaGraph, StaticDecoder
+
+if TYPE_CHECKING:
+    from workers.training.sampling.panel_cache import PanelCache
+
+GIVEN_BACK_FROM = 1 << 20
+"""Bytes from which what a slot holds is given back to the system as soon as the slot is free. Chosen: slots
+that hold less are 128 MB in all at most.
+"""
+
+
+class Kept(NamedTuple):
+    """Holds keys and values of a sequence's first tokens: per layer, (heads, tokens, width) each."""
+
+    layers: Sequence[tuple[Tensor, Tensor]]
+    tokens: int
+
+    @property
+    def nbytes(self) -> int:
+        """Counts the memory held."""
+        return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
+
+
+class LastingDecoder:
+    """Decodes up to `rows` completions of up to `context` tokens, prompt and completion together."""
+
+    def __init__(self, model: Any, rows: int, context: int, adapters: AdapterRows) -> None:
+        """Reserves the memory, and copies the weights where that pays."""
+        self._model = model
+        self._adapters = adapters
+        self._head = output_head(model)
+        self._shapes, self._like = layer_shapes(model, model.device)
+        self._memory = LazyMemory() if model.device.type == "cpu" else None
+        self.prompt_slots = 2 * rows
+        self.bytes_per_token = bytes_per_token(model)
+        self.has_a_row_per_prompt = model.device.type == "cuda"
+        """Rows of one prompt need a copy of it each."""
+        self.cache: SlotCache | PanelCache
+        self.cache, self._plain, self._adapted = self._decoders(rows, context)
+
+    def _decoders(self, rows: int, context: int) -> tuple[SlotCache | PanelCache, _Decode, _Decode]:
+        """Returns a cache, what decodes over it, and what does with adapters."""
+        model = self._model
+        if can_be_compiled(model):
+            return self._compiled(rows, context)
+        cache = SlotCache(
+            self._shapes,
+            self._like,
+            groups=self.prompt_slots,
+            prompt_columns=context,
+            slots=rows,
+            columns=context,
+            allocate=self._allocate if self._memory is not None else None,
+        )
+
+        def by_modules(active: ActiveRows, ids: Tensor, _: Ints | None) -> Tensor:
+            return decode(model, cache, exact_step(active, ids))
+
+        if model.device.type == "cuda":
+            static = StaticDecoder(model, cache, 1, CudaGraph)
+            return cache, lambda active, ids, _: static(active, ids), by_modules
+        if can_be_lean(model):
+            lean = LeanDecoder(model)
+            return cache, lambda active, ids, _: lean.decode(cache, exact_step(active, ids)), by_modules
+        return cache, by_modules, by_modules
+
+    def _compiled(self, rows: int, context: int) -> tuple[PanelCache, _Decode, _Decode]:
+        from workers.training.sampling.compiled_decoder import CompiledDecoder
+        from workers.training.sampling.panel_cache import PanelCache
+
+        cache = PanelCache(
+            self._shapes,
+            groups=self.prompt_slots,
+            prompt_columns=context,
+            slots=rows,
+            columns=context,
+            allocate=self._allocate,
+        )
+        compiled = CompiledDecoder(self._model, cache, context)
+        return cache, lambda active, ids, _: compiled(active, ids), compiled
+
+    def _allocate(self, shape: tuple[int, ...]) -> Tensor:
+        assert self._memory is not None
+        return self._memory.zeros(shape, self._like.dtype)
+
+    def warm(self) -> None:
+        """Decodes one token, so that kernels are compiled before anybody waits for them."""
+        ones = np.ones(1, np.int64)
+        self.read([Piece(0, 0, [0])], None)
+        self.decode(
+            ActiveRows(ones - 1, ones, ones), torch.zeros(1, dtype=torch.long, device=self._like.device), None
+        )
+
+    def read(self, pieces: Sequence[Piece], adapters: Ints | None) -> Tensor:
+        """Reads pieces of prompts, each with the adapter of its number or none (-1): states, (n, W, H)."""
+        with self._adapters.use(adapters):
+            return read_pieces(self._model, self.cache, pieces)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Computes (..., H) -> (..., V)."""
+        found: Tensor = self._head(states)
+        return found
+
+    def decode(self, active: ActiveRows, ids: Tensor, adapters: Ints | None) -> Tensor:
+        """Returns the logits of the next token of each row, given its last: (B,) -> (B, V).
+
+        They are overwritten by the next call. `adapters` (B,) as in `read`.
+        """
+        if adapters is None:
+            return self._plain(active, ids, None)
+        with self._adapters.use(adapters):
+            return self._adapted(active, ids, adapters)
+
+    def move_row(self, source: int, target: int, width: int) -> None:
+        """Moves a completion of `width` tokens to another slot."""
+        self.cache.move_completions(self._index(source), self._index(target), width)
+
+    def copy_prompt(self, source: int, target: int, width: int) -> None:
+        """Copies a prompt of `width` tokens to another slot."""
+        self.cache.move_prompts(self._index(source), self._index(target), width)
+
+    def keep(self, prompt: int, n_prompt: int, row: int = 0, n_row: int = 0) -> Kept:
+        """Returns a copy of what is kept of a prompt's tokens and of those of a completion of it."""
+        layers = []
+        for layer in range(len(self._shapes)):
+            kept = self.cache.read_prompt(layer, prompt, n_prompt)
+            if n_row:
+                own = self.cache.read_completion(layer, row, n_row)
+                kept = torch.cat([kept[0], own[0]], 1), torch.cat([kept[1], own[1]], 1)
+            layers.append((kept[0].clone(), kept[1].clone()) if not n_row else kept)
+        return Kept(layers, n_prompt + n_row)
+
+    def restore(self, prompt: int, kept: Kept, n: int) -> None:
+        """Puts the first `n` of a sequence's tokens into a prompt's slot."""
+        for layer, (keys, values) in enumerate(kept.layers):
+            self.cache.keep_piece(layer, prompt, 0, keys[:, :n], values[:, :n])
+
+    def free_row(self, row: int, width: int) -> None:
+        """Gives back the memory of a completion that had `width` tokens, if it is worth it."""
+        self._give_back(row, width, is_prompt=False)
+
+    def free_prompt(self, slot: int, width: int) -> None:
+        """Gives back the memory of a prompt that had `width` tokens, if it is worth it."""
+        self._give_back(slot, width, is_prompt=True)
+
+    def _give_back(self, slot: int, width: int, *, is_prompt: bool) -> None:
+        if self._memory is None or width * self.bytes_per_token < GIVEN_BACK_FROM:
+            return
+        for part in self.cache.parts_of(slot, is_prompt=is_prompt):
+            self._memory.give_back(part)
+
+    def _index(self, slot: int) -> Tensor:
+        return torch.tensor([slot], device=self._like.device)
+
+
+_Decode = Callable[[ActiveRows, Tensor, "Ints | None"], Tensor]
+
+
+def bytes_per_token(model: Any) -> int:
+    """Returns what a model on the fast path keeps of a token."""
+    shapes, like = layer_shapes(model, model.device)
+    return sum(layer.numbers for layer in shapes) * like.element_size()
