@@ -1,7 +1,7 @@
 """Where base models came from, and the methods that jobs may use with them.
 
 Revision ID: 91c4d7e2b05a
-Revises: 3e8b1f60c7d2
+Revises: 9a4c2e7f1b60
 Create Date: 2026-12-01 11:00
 """
 
@@ -12,7 +12,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "91c4d7e2b05a"
-down_revision = "3e8b1f60c7d2"
+down_revision = "9a4c2e7f1b60"
 branch_labels = None
 depends_on = None
 
