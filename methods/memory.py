@@ -32,8 +32,8 @@ LEAN_BYTES = 1 << 30
 LOGIT_BYTES = 3 * (128 << 20)
 """Logits of a pass and what is made of them, in pieces of 128 MiB (passes/token_logprobs.py)."""
 STATES_KEPT, INNER_KEPT = 6, 2
-"""Numbers for each token that a layer keeps for its backward pass, in widths of the model and of the inside of
-its MLP. By the measured peaks of SmolLM2-135M and the built-in model (docs/models.md).
+"""Numbers that a layer keeps of each token for its backward pass, in widths of model and MLP. By the
+measured peaks of SmolLM2-135M and the built-in model (docs/models.md).
 """
 USUAL_RANK, USUAL_GROUPS, USUAL_SAMPLES, USUAL_TOKENS = 16, 8, 8, 512
 """A step for which memory is shown: adapter and numbers of "auto", and lengths that were chosen."""

@@ -13,6 +13,8 @@ from app.cli.output import CliError, console, errors
 from methods.template_gaps import in_words
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from app.models.bases import Origin
     from app.models.folders import Trial
 
@@ -44,21 +46,20 @@ def add(
     folder, allowed, text = folder.absolute(), _methods(methods), _template(template)
     models.check_base_name(name)
     with open_database(data) as db:
-        if (known := bases.find_base(db, name)) is not None and not replace:
-            raise CliError(
-                f"{name} is a model already, in {known.folder}: --replace lets the name mean {folder}, or"
-                " give another name"
-            )
+        before = _folder_before(db, name, folder, replace)
     folders.check_model_folder(folder, with_template=text is None)
-    origin = bases.origin_of(folder, revision, folders.hashes_of_weights(folder), text)
+    with errors.status(f"Reading the numbers of {folder} ..."):
+        hashes = folders.hashes_of_weights(folder)
+    origin = bases.origin_of(folder, revision, hashes, text)
     trial, told = _tried(folder, text)
     place = folder
     if text is not None:
         place = bases.made_folder(get_settings().data_dir, name, origin)
         bases.make_folder(folder, place, text)
-    before = known.folder if known is not None else None
     try:
-        _register(name, place, origin, trial, allowed, data)
+        with open_database(data) as db:
+            before = _folder_before(db, name, folder, replace)
+            _register(db, name, place, origin, trial, allowed)
     except BaseException:
         if before != str(place):
             bases.remove_made(get_settings().data_dir, str(place))
@@ -69,22 +70,36 @@ def add(
     console.print(f"Added {name}.", markup=False)
 
 
+def _folder_before(db: Session, name: str, folder: Path, replace: bool) -> str | None:
+    """Returns the folder that a name means now. Raises `CliError` if it means one and may not be replaced."""
+    from app.models import bases
+
+    known = bases.find_base(db, name, locked=True)
+    if known is None:
+        return None
+    if not replace:
+        raise CliError(
+            f"{name} is a model already, in {known.folder}: --replace lets the name mean {folder}, or give"
+            " another name"
+        )
+    return known.folder
+
+
 def _register(
-    name: str, place: Path, origin: Origin, trial: Trial, methods: list[str] | None, data: Path | None
+    db: Session, name: str, place: Path, origin: Origin, trial: Trial, methods: list[str] | None
 ) -> None:
     """Makes or changes the row, and tells what changes."""
     from app.models import bases
     from app.models import service as models
 
-    with open_database(data) as db:
-        known = bases.find_base(db, name, locked=True)
-        if known is not None:
-            changed = bases.changes(known, origin, methods)
-            if known.folder != str(place) or not bases.has_same_weights(known, origin):
-                bases.check_unused(db, name, "replaced")
-            for sentence in changed or ["Nothing changes."]:
-                errors.print(sentence, markup=False, soft_wrap=True)
-        models.add_base_model(db, name, place, trial.cannot_show, methods, origin._asdict())
+    known = bases.find_base(db, name)
+    if known is not None:
+        changed = bases.changes(known, origin, methods)
+        if known.folder != str(place) or not bases.has_same_weights(known, origin):
+            bases.check_unused(db, name, "replaced")
+        for sentence in changed or ["Nothing changes."]:
+            errors.print(sentence, markup=False, soft_wrap=True)
+    models.add_base_model(db, name, place, trial.cannot_show, methods, origin._asdict())
 
 
 def _tried(folder: Path, template: str | None) -> tuple[Trial, str | None]:

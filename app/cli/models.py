@@ -92,9 +92,9 @@ def remove(
         return
     aliases = f", and what stood for it: {', '.join(removed.aliases)}" if removed.aliases else ""
     console.print(f"Removed {name}{aliases}.", markup=False, soft_wrap=True)
-    folder = "" if is_made else f"Its folder {removed.folder} stays. "
-    tuned = f"{removed.tuned} models tuned from it stay, with their jobs ({removed.jobs})."
-    console.print(f"{folder}{tuned}", markup=False, soft_wrap=True)
+    stay = [f"models tuned from it ({removed.tuned})", f"jobs that started from it ({removed.jobs})"]
+    stay += [] if is_made else [f"its folder {removed.folder}"]
+    console.print(f"What stays: {', '.join(stay)}.", markup=False, soft_wrap=True)
 
 
 @aliases.command("add")

@@ -265,7 +265,17 @@ class Checks:
             )
         except ConfigImpossible as problem:
             code = "invalid_training_file" if problem.param == TRAINING else "invalid_value"
-            raise JobInvalid(code, problem.message, problem.param) from None
+            told = f"{problem.message}{self._where_longest()}" if problem.is_of_length else problem.message
+            raise JobInvalid(code, told, problem.param) from None
+
+    def _where_longest(self) -> str:
+        """Says where the longest prompt is."""
+        for data_file, rows in self._files():
+            lengths = self.prompt_lengths[data_file.param]
+            if self._longest in lengths:
+                line = rows[lengths.index(self._longest)].line
+                return f" It is on line {line} of the {data_file.param.replace('_', ' ')} {data_file.shown}."
+        return ""
 
     def _specs(self) -> list[GraderSpec]:
         """Returns the graders that the job asks."""

@@ -15,9 +15,7 @@ LOOK_SECONDS = 1.0
 class Share:
     """Says how long to rest after each step, so that steps take at most their share of the time."""
 
-    def __init__(
-        self, share: float, data_dir: Path, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, share: float, data_dir: Path, clock: Callable[[], float] = time.monotonic) -> None:
         """`share` is in (0, 1]; 1 never rests."""
         self._rest = 1 / share - 1
         self._data_dir = data_dir

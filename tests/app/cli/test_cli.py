@@ -36,6 +36,8 @@ COMMANDS = (
     "files",
     "graders",
     "import",
+    "cards",
+    "chat",
 )
 
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 
 from methods.memory import ModelSize
 from methods.model_files.weights import BITS, StoredTensor, stored_tensors, weight_files
-from workers.training.model.shape import shape_of
+from workers.training.model.shape import read_shape
 
 LAYER = re.compile(r"\.\d+\.")
 """What the name of a weight has that is in one of several layers."""
@@ -30,9 +30,8 @@ def size_of(folder: Path) -> ModelSize | None:
     if not tensors:
         return None
     offline: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    config = AutoConfig.from_pretrained(folder, **offline)
-    shape = shape_of(config, AutoTokenizer.from_pretrained(folder, **offline))
-    text = config.get_text_config(decoder=True)
+    text = AutoConfig.from_pretrained(folder, **offline).get_text_config(decoder=True)
+    shape = read_shape(folder)
     matrices = [tensor.shape for name, tensor in tensors.items() if _is_matrix(name, tensor)]
     return ModelSize(
         parameters=sum(math.prod(tensor.shape) for tensor in tensors.values()),
