@@ -54,8 +54,7 @@ def add(
     trial, told = _tried(folder, text)
     place = folder
     if text is not None:
-        place = bases.made_folder(get_settings().data_dir, name, origin)
-        bases.make_folder(folder, place, text)
+        place = bases.make_folder(get_settings().data_dir, name, folder, origin, text)
     try:
         with open_database(data) as db:
             before = _folder_before(db, name, folder, replace)

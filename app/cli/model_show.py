@@ -30,8 +30,8 @@ def show(
     """Show what a model is, what it takes and where it came from."""
     with open_database(data) as db:
         found, folder = _row(db, name)
-    told = {**found, **_inspected(folder)}
-    told["memory"] = _memory(told["size"])
+    facts = _inspected(folder)
+    told = {**found, **facts, "memory": _memory(facts["size"])}
     if as_json:
         print_json(told)
         return

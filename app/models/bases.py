@@ -20,7 +20,8 @@ from app.models.models import Model, ModelAlias
 from app.preflights.models import ACTIVE as UNFINISHED
 from app.preflights.models import Preflight
 from methods.model_files.configs import CONFIG
-from methods.model_files.template import with_template
+from methods.model_files.template import kept_files, with_template
+from methods.model_files.weights import WEIGHTS
 
 MADE = "models"
 """The folder of `data_dir` for model folders that were given another chat template."""
@@ -81,19 +82,21 @@ def origin_of(folder: Path, revision: str | None, weights: dict[str, str], templ
     )
 
 
-def made_folder(data_dir: Path, name: str, origin: Origin) -> Path:
-    """Returns the place for a model with another template: one of its own for each template and weights."""
-    what = json.dumps([origin.folder, origin.weights, origin.template])
-    return (data_dir / MADE / f"{name}-{sha256(what.encode()).hexdigest()[:HASH_SHOWN]}").absolute()
+def make_folder(data_dir: Path, name: str, folder: Path, origin: Origin, template: str) -> Path:
+    """Makes the folder of a model with another template, whole or not at all, and returns where it is.
 
-
-def make_folder(folder: Path, place: Path, template: str) -> None:
-    """Makes the folder of a model with another template whole, or not at all."""
-    partial = place.with_name(f".{place.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    with_template(folder, partial, template)
-    shutil.rmtree(place, ignore_errors=True)
-    partial.replace(place)
+    What differs in any file has a place of its own, so that no folder changes while it is read.
+    """
+    others = [path for path in kept_files(folder) if path.suffix != WEIGHTS]
+    contents = {str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest() for path in others}
+    what = json.dumps([contents, origin.weights, origin.template])
+    place = (data_dir / MADE / f"{name}-{sha256(what.encode()).hexdigest()[:HASH_SHOWN]}").absolute()
+    if not place.exists():
+        partial = place.with_name(f".{place.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        with_template(folder, partial, template)
+        partial.replace(place)
+    return place
 
 
 def remove_made(data_dir: Path, folder: str | None) -> bool:

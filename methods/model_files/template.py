@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from methods.model_files.configs import MAX_TEMPLATE_BYTES, MORE_TEMPLATES, OLD_TEMPLATE, TEMPLATE
@@ -34,17 +35,22 @@ def with_template(folder: Path, place: Path, template: str, *, weights: bool = T
     are left out. Other files are copies: a change of theirs changes no model that was added.
     """
     place.mkdir(parents=True)
-    for path in sorted(folder.rglob("*")):
-        inner = path.relative_to(folder)
-        if inner.parts[0] in REPLACED or any(part.startswith(".") for part in inner.parts) or path.is_dir():
-            continue
-        target = place / inner
+    for path in kept_files(folder):
+        target = place / path.relative_to(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix != WEIGHTS:
             shutil.copyfile(path, target)
         elif weights:
             _link(path.resolve(), target)
     (place / TEMPLATE).write_text(template, "utf-8")
+
+
+def kept_files(folder: Path) -> Iterator[Path]:
+    """Yields the files of a folder that stay where its template is replaced, sorted; none that are hidden."""
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if path.is_file() and parts[0] not in REPLACED and not any(part.startswith(".") for part in parts):
+            yield path
 
 
 def _link(file: Path, target: Path) -> None:

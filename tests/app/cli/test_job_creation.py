@@ -144,13 +144,14 @@ def test_the_end_of_a_job_tells_what_was_gained_and_how_to_use_it(
     compile(shown.output.split("Use it:")[1].rpartition("cherry chat")[0], "snippet", "exec")
 
 
-def test_seeds_have_their_own_before_and_after(client: openai.OpenAI, db: Session, tenant: Tenant) -> None:
+def test_seeds_have_their_own_before_and_after(server_url: str, db: Session, tenant: Tenant) -> None:
     arms = [{"is_delivered": False, "reward": 0.9, "gain": 0.1}]
     arms += [{"is_delivered": True, "reward": 0.75, "gain": 0.25}]
     job = finished(db, tenant, verdict=VERDICT | {"arms": arms})
-    sent = client.fine_tuning.jobs.retrieve(job.id).to_dict(mode="json", warnings=False)
-    assert before_after(client, sent) == (0.5, 0.75)
-    assert before_after(client, sent | {"fine_tuned_model": None}) is None
+    with openai.OpenAI(base_url=f"{server_url}/v1", api_key=tenant.key) as client:
+        sent = client.fine_tuning.jobs.retrieve(job.id).to_dict(mode="json", warnings=False)
+        assert before_after(client, sent) == (0.5, 0.75)
+        assert before_after(client, sent | {"fine_tuned_model": None}) is None
 
 
 def test_checkpoints_are_listed_newest_first(place: list[str], db: Session, tenant: Tenant) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from typer.testing import CliRunner, Result
 
 from app.cli.main import cli
-from app.cli.model_show import _lines, in_short
+from app.cli.model_show import _lines, _memory, _row, in_short
 from app.cli.output import CliError
 from app.embedded import first_run
 from app.models import bases
@@ -47,24 +47,27 @@ def origin_of(
     return bases.origin_of(folder, revision, {"model.safetensors": weights}, template)
 
 
-def test_a_model_shows_what_it_is_and_takes(db: Session, place: list[str]) -> None:
+def test_a_model_shows_what_it_is_and_takes(db: Session, tenant: Tenant) -> None:
+    from workers.inspect.facts import inspect
+
     origin = bases.origin_of(NANO, "abc123", {"model.safetensors": "5a"}, None)
     models.add_base_model(db, "nano", NANO, ["tools"], ["dpo"], origin._asdict())
-    db.commit()
-    shown = call("show", "nano", "--json", *place)
-    assert shown.exit_code == 0, shown.exception
-    told = json.loads(shown.output)
-    assert told["architecture"] == "LlamaForCausalLM"
-    assert (told["size"]["parameters"], told["size"]["context"]) == (3_771_136, 1024)
-    assert (told["path"], told["dtypes"]) == ("fast", ["BF16"])
-    assert told["variables"] == ["add_generation_prompt", "messages"]
+    make_job(db, tenant.project_id, status="succeeded", model="nano")
+    found, folder = _row(db, "nano")
+    facts = inspect(str(folder))
+    assert facts["architecture"] == "LlamaForCausalLM"
+    assert (facts["size"]["parameters"], facts["size"]["context"]) == (3_771_136, 1024)
+    assert (facts["path"], facts["dtypes"]) == ("fast", ["BF16"])
+    assert facts["variables"] == ["add_generation_prompt", "messages"]
+    told = {**found, **facts, "not_inspected": None, "memory": _memory(facts["size"])}
     assert told["memory"]["cpu"]["reinforcement full"]["certain"] == 5 * 4 * 3_771_136
-    lines = dict(line.split(maxsplit=1) for line in "\n".join(map(" ".join, _lines(told))).splitlines())
+    lines = dict(_lines(told))
     assert lines["Parameters"] == "3,771,136 (3.77M)"
     assert lines["Methods"] == "dpo"
     assert lines["Revision"] == "abc123"
     assert lines["Weights"] == "model.safetensors sha256 5a"
     assert lines["Added"].endswith(f" by {getpass.getuser()}")
+    assert lines["Jobs"] == "1 succeeded"
 
 
 @pytest.mark.long
@@ -200,8 +203,7 @@ def test_a_folder_that_was_made_goes_with_its_model(tmp_path: Path) -> None:
         write(tmp_path / "m", {".cache/x": b"x", "additional_chat_templates/rag.jinja": b"x"}),
         tmp_path / "d",
     )
-    made = bases.made_folder(data, "m", origin_of(folder, template="T"))
-    bases.make_folder(folder, made, "T")
+    made = bases.make_folder(data, "m", folder, origin_of(folder, template="T"), "T")
     assert sorted(path.name for path in made.iterdir()) == [
         "chat_template.jinja",
         "config.json",
@@ -209,6 +211,11 @@ def test_a_folder_that_was_made_goes_with_its_model(tmp_path: Path) -> None:
         "tokenizer.json",
         "tokenizer_config.json",
     ]
+    assert bases.make_folder(data, "m", folder, origin_of(folder, template="T"), "T") == made
+    (folder / "config.json").write_text("{}")
+    changed = bases.make_folder(data, "m", folder, origin_of(folder, template="T"), "T")
+    assert (changed / "config.json").read_text() == "{}"
+    assert (made / "config.json").read_text() != "{}"
     assert not bases.remove_made(data, str(folder))
     assert bases.remove_made(data, str(made))
     assert not made.exists()
