@@ -183,7 +183,7 @@ class Answer:
         news, self.news = self.news, {}
         told = "".join([self._told_of(choice) for choice in news])
         if self.error is not None:
-            return told + _error(self.error)
+            return told + error_event(self.error)
         return told if self.running else told + self.wire.usage(self._usage()) + DONE
 
     def _told_of(self, choice: Choice) -> str:
@@ -218,5 +218,6 @@ class Pace:
         return 0.0 if self.streams <= FEW_STREAMS else min(LONGEST_PAUSE, self.streams * PAUSE_PER_STREAM)
 
 
-def _error(error: ApiError) -> str:
+def error_event(error: ApiError) -> str:
+    """Returns what ends a stream that has failed."""
     return f"data: {json.dumps(error.body())}\n\n"

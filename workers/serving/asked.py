@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
@@ -14,6 +15,13 @@ from workers.serving.prompts import TextPrompt, check_room, read_chat, read_text
 from workers.serving.requests import ModelFiles, Options, Started
 from workers.serving.token_texts import TokenTexts
 from workers.serving.wire import ChatRequest, TextRequest
+
+KNOWN_SECONDS = 10.0
+"""How long a project's model is taken to lie where it was found. Whoever asks has looked whether it still is
+there; this only saves a question to the database. Chosen, not measured.
+"""
+MOST_KNOWN = 1024
+"""Models of projects that are remembered. Chosen, not measured."""
 
 
 class Asked(NamedTuple):
@@ -56,6 +64,7 @@ class Preparation:
         self._models = models
         self._texts: WeakKeyDictionary[Texts, TokenTexts] = WeakKeyDictionary()
         self._making = threading.Lock()
+        self._known: dict[tuple[str, str], tuple[float, tuple[ModelFiles, Texts]]] = {}
 
     def chat(self, project_id: str, request: ChatRequest) -> Prepared:
         """Reads a chat. Raises an `ApiError`."""
@@ -85,9 +94,26 @@ class Preparation:
         """Returns how many tokens messages have for a model. Raises an `ApiError`."""
         return len(read_chat(self._model(project_id, name)[1], messages))
 
+    def is_quick(self, project_id: str, name: str) -> bool:
+        """Says whether a model was found a moment ago, so that short texts for it are read in no time."""
+        return self._remembered((project_id, name)) is not None
+
     def _model(self, project_id: str, name: str) -> tuple[ModelFiles, Texts]:
+        key = (project_id, name)
+        if (found := self._remembered(key)) is not None:
+            return found
         files = self._models.find(project_id, name)
-        return files, self._models.texts(files)
+        found = files, self._models.texts(files)
+        self._texts_of(found[1])
+        with self._making:
+            self._known[key] = (time.monotonic(), found)
+            while len(self._known) > MOST_KNOWN:
+                del self._known[next(iter(self._known))]
+        return found
+
+    def _remembered(self, key: tuple[str, str]) -> tuple[ModelFiles, Texts] | None:
+        when, found = self._known.get(key, (0.0, None))
+        return found if time.monotonic() - when < KNOWN_SECONDS else None
 
     def _texts_of(self, model: Texts) -> TokenTexts:
         with self._making:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 import torch
@@ -20,7 +20,7 @@ from workers.training.sampling.decode_step import ActiveRows
 
 if TYPE_CHECKING:
     from workers.serving.counts import Counts
-    from workers.serving.loaded import LoadedBase
+    from workers.serving.requests import ModelFiles
 
 log = structlog.get_logger(__name__)
 
@@ -47,21 +47,33 @@ class Pace:
     def note(self, tokens: int, seconds: float, most: int) -> None:
         """Takes note of a pass. One that read much less than it might have says little of the pace."""
         found = tokens / max(seconds, 1e-6)
-        if found > self._per_second or 2 * tokens > most:
+        if found > self._per_second:
+            self._per_second = found
+        elif 2 * tokens > most:
             self._per_second += (found - self._per_second) / 2
+
+
+class Base(Protocol):
+    """Is what a batch needs to know of its base."""
+
+    model: Any
+    end_ids: frozenset[int]
+    context: int
+
+    def release(self, files: ModelFiles) -> None:
+        """Takes note that a request no longer uses a model."""
 
 
 class Batch:
     """Holds the rows of one base that are decoded the same way."""
 
-    def __init__(self, base: LoadedBase, path: FastPath | GeneralPath, rows: int, counts: Counts) -> None:
+    def __init__(self, base: Base, path: FastPath | GeneralPath, counts: Counts) -> None:
         self._base = base
         self._path = path
-        self._most = rows
         self._counts = counts
         self._rows: list[Row] = []
-        self._table = Table(rows)
-        self._last = torch.zeros(rows, dtype=torch.long, device=base.model.device)
+        self._table = Table(path.rows)
+        self._last = torch.zeros(path.rows, dtype=torch.long, device=base.model.device)
         self._active: ActiveRows | None = None
         self._tickets: dict[Ticket, None] = {}
         self._promised = 0
@@ -85,7 +97,7 @@ class Batch:
     @property
     def is_full(self) -> bool:
         """Says whether there is no room for another row."""
-        return len(self._rows) + self._promised >= self._most
+        return len(self._rows) + self._promised >= self._path.rows
 
     def fits(self, ticket: Ticket) -> bool:
         """Says whether there is room for another sample of a request."""
@@ -167,11 +179,12 @@ class Batch:
             if ticket.is_over:
                 gone.append((first + i, False))
                 continue
-            error = self._fault(row, token, logprob, chosen.failed.get(i), has_changed)
-            if error is not None:
-                ticket.fail(error)
-                gone.append((first + i, False))
-                continue
+            if has_changed or logprob != logprob:  # NaN is not itself
+                error = self._fault(row, token, logprob, chosen.failed.get(i))
+                if error is not None:
+                    ticket.fail(error)
+                    gone.append((first + i, False))
+                    continue
             finish: Finish | None = None
             if token in ends or (ticket.stops is not None and ticket.stops.is_complete(row.tokens)):
                 finish = "stop"
@@ -187,21 +200,18 @@ class Batch:
             ticket.tell(tokens)
         return gone
 
-    def _fault(
-        self, row: Row, token: int, logprob: float, failed: ApiError | None, has_changed: bool
-    ) -> ApiError | None:
-        """Returns what is wrong with a row's token, after it was noted."""
+    def _fault(self, row: Row, token: int, logprob: float, failed: ApiError | None) -> ApiError | None:
+        """Takes note of a row's token; returns what is wrong with it."""
         if failed is not None:
             return failed
-        if logprob != logprob:  # NaN
+        if logprob != logprob:
             return ServerError(
                 f"The model '{row.ticket.request.model.name}' computes numbers that are not finite."
             )
-        if has_changed:
-            try:
-                note(row, token)
-            except GrammarFailed as problem:
-                return BadRequest(str(problem), param="response_format", code="invalid_json_schema")
+        try:
+            note(row, token)
+        except GrammarFailed as problem:
+            return BadRequest(str(problem), param="response_format", code="invalid_json_schema")
         return None
 
     def _remove(self, i: int, *, is_whole: bool) -> None:

@@ -82,10 +82,13 @@ def choose(logits: Tensor, rows: Sequence[Row], table: Table, first: int) -> Cho
         failed = _change(logits, rows, changed.nonzero()[0].tolist())
     uniform = torch.from_numpy(uniforms(table.seeds[at], table.counts[at])).to(logits.device)
     tokens, logprobs = draw_each(logits, uniform, table.temperatures[at], table.top_ps[at])
+    token_list, told = tokens.tolist(), logprobs.tolist()
     tops: dict[int, Alternatives] = {}
     if table.tops[at].any():
-        tops = _tops(logits, table.tops[at], table.temperatures[at])
-    return Chosen(tokens, tokens.tolist(), logprobs.tolist(), tops, failed)
+        for i, top in _tops(logits, table.tops[at], table.temperatures[at]).items():
+            # The drawn token has one logprob, not two that are rounded differently.
+            tops[i] = tuple((token, told[i] if token == token_list[i] else each) for token, each in top)
+    return Chosen(tokens, token_list, told, tops, failed)
 
 
 def note(row: Row, token: int) -> None:

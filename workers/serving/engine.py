@@ -169,8 +169,9 @@ class Engine:
         if ticket.is_over:
             self._stopped_waiting(ticket)
             return
-        ticket.lane = self._lane_for(ticket.request.model)
-        ticket.lane.queue.put(ticket)
+        lane = self._lane_for(ticket.request.model)
+        ticket.leave = lane.drop
+        lane.queue.put(ticket)
 
     def _lane_for(self, model: ModelFiles) -> Lane:
         from workers.serving.lane import Lane
@@ -181,8 +182,8 @@ class Engine:
         return self._lanes[files]
 
     def _drop(self, ticket: Ticket) -> None:
-        if ticket.lane is not None:
-            ticket.lane.drop(ticket)
+        if ticket.leave is not None:
+            ticket.leave(ticket)
 
     def _stopped_waiting(self, ticket: Ticket) -> None:
         with self._changed:

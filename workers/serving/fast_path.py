@@ -41,7 +41,7 @@ class FastPath:
     """Holds the memory of one batch."""
 
     def __init__(self, model: Any, rows: int, context: int, n_bytes: int, adapters: AdapterRows) -> None:
-        self._decoder = LastingDecoder(model, rows, context, adapters)
+        self._decoder = LastingDecoder(model, rows, context, adapters, n_bytes)
         self._bytes = n_bytes
         slots = self._decoder.prompt_slots
         self._free = list(range(slots))
@@ -51,6 +51,11 @@ class FastPath:
         self._reading: deque[Ticket] = deque()
         self._ready: list[Ticket] = []
         self._reserved = 0
+
+    @property
+    def rows(self) -> int:
+        """Returns the most completions that are decoded side by side."""
+        return self._decoder.rows
 
     @property
     def most_tokens(self) -> int:

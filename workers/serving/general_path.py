@@ -30,7 +30,7 @@ class GeneralPath:
 
     def __init__(self, model: Any, rows: int, n_bytes: int) -> None:
         self._model = model
-        self._rows = rows
+        self.rows = rows
         self._bytes = n_bytes
         self._always, self._each = bytes_kept(model)
         self._decoder = self._empty()
@@ -38,7 +38,7 @@ class GeneralPath:
         self._reserved = 0
 
     def _empty(self) -> GeneralDecoder:
-        return GeneralDecoder(self._model, self._rows, self._rows, samples=1)
+        return GeneralDecoder(self._model, self.rows, self.rows, samples=1)
 
     @property
     def most_tokens(self) -> int:

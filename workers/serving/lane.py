@@ -56,7 +56,7 @@ class Lane:
 
     def admit(self) -> None:
         """Lets those begin for whom there is room, one sample of each key after the other."""
-        if self.base is None:
+        if self.base is None or self.base.is_full:
             return
         while self.queue and self._admit_one(self.base):
             pass
@@ -93,6 +93,8 @@ class Lane:
     def _may_begin(self, base: LoadedBase, ticket: Ticket) -> bool:
         """Says whether a request may begin once there is room; one that never may fails and leaves."""
         model = ticket.request.model
+        if model == base.held_back:
+            return False
         if model.adapter_of == self.files and base.number_of(model) is None:
             self._want_adapter(self, model)
             return False

@@ -54,6 +54,8 @@ class LoadedBase:
         self._rows = AdapterRows(base.model)
         self._numbers: OrderedDict[ModelFiles, int] = OrderedDict()
         self._users: dict[ModelFiles, int] = {}
+        self.held_back: ModelFiles | None = None
+        """A tuned model of which nothing new may begin: its adapter is to make room for another."""
         self._stops: OrderedDict[tuple[str, ...], StopStrings] = OrderedDict()
         self._texts_of_tokens: dict[int, str] = {}
         self._batches: dict[bool, Batch] = {}
@@ -65,6 +67,11 @@ class LoadedBase:
     def batches(self) -> list[Batch]:
         """Returns what there is to step."""
         return list(self._batches.values())
+
+    @property
+    def is_full(self) -> bool:
+        """Says whether no batch has room for another row, and none is to be made."""
+        return bool(self._batches) and all(batch.is_full for batch in self._batches.values())
 
     @property
     def adapters(self) -> list[ModelFiles]:
@@ -84,7 +91,7 @@ class LoadedBase:
         if on_fast_path:
             context = min(self._window, self.context)
             path = FastPath(self.model, rows, context, self._bytes, self._rows)
-        return Batch(self, path or GeneralPath(self.model, rows, self._bytes), rows, self._counts)
+        return Batch(self, path or GeneralPath(self.model, rows, self._bytes), self._counts)
 
     def forget(self, batch: Batch) -> None:
         """Lets go of a batch that has failed; another takes its place once it is needed."""
@@ -114,8 +121,10 @@ class LoadedBase:
             return True
         idle = next((files for files in self._numbers if not self._users.get(files)), None)
         if idle is None:
+            self.held_back = self.held_back or next(iter(self._numbers))
             return False
         self._rows.drop(self._numbers.pop(idle))
+        self.held_back = None
         return True
 
     def put(self, files: ModelFiles, adapter: Adapter) -> None:

@@ -42,6 +42,7 @@ class Prefixes:
     def __init__(self) -> None:
         self._entries: OrderedDict[Entry, list[int]] = OrderedDict()
         self._by_block: dict[int, dict[Entry, None]] = {}
+        self._by_last_block: dict[int, dict[Entry, None]] = {}
         self.nbytes = 0
 
     def __len__(self) -> int:
@@ -73,10 +74,11 @@ class Prefixes:
         self.nbytes += entry.nbytes
         for block in blocks:
             self._by_block.setdefault(block, {})[entry] = None
+        self._by_last_block.setdefault(blocks[-1], {})[entry] = None
 
     def _forget_beginnings(self, entry: Entry, blocks: Sequence[int]) -> None:
-        candidates = {known for block in blocks for known in self._by_block.get(block, ())}
-        for known in candidates:
+        shorter = [known for block in blocks for known in self._by_last_block.get(block, ())]
+        for known in shorter:
             n = len(known.tokens)
             if known.nbytes and n <= len(entry.tokens) and _common(known.tokens, entry.tokens) == n:
                 self.drop(known)
@@ -88,10 +90,8 @@ class Prefixes:
             return
         self.nbytes -= entry.nbytes
         for block in blocks:
-            known = self._by_block[block]
-            del known[entry]
-            if not known:
-                del self._by_block[block]
+            _remove(self._by_block, block, entry)
+        _remove(self._by_last_block, blocks[-1], entry)
 
     def shrink(self, nbytes: int) -> None:
         """Forgets what was not used for longest until no more than `nbytes` are held."""
@@ -100,6 +100,12 @@ class Prefixes:
                 return
             if entry.nbytes:
                 self.drop(entry)
+
+
+def _remove(index: dict[int, dict[Entry, None]], block: int, entry: Entry) -> None:
+    del index[block][entry]
+    if not index[block]:
+        del index[block]
 
 
 def _blocks(owner: Hashable, tokens: Sequence[int]) -> Iterator[int]:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from workers.serving.counts import Counts
-    from workers.serving.lane import Lane
     from workers.serving.prefixes import Entry
     from workers.training.sampling.stop_strings import StopStrings
 
@@ -28,7 +27,8 @@ class Ticket:
 
     def __init__(self, request: Request, counts: Counts, on_cancel: Callable[[Ticket], None]) -> None:
         self.request = request
-        self.lane: Lane | None = None
+        self.leave: Callable[[Ticket], None] | None = None
+        """Lets go of it, wherever it waits or runs."""
         self.is_over = False
         """It ended, failed or was cancelled: nothing more is told of it."""
         self.is_waiting = True

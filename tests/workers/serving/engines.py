@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from app.settings import Settings, get_settings
+from app.settings import Settings
 from workers.serving.engine import Engine
 from workers.serving.library import Library
 from workers.serving.requests import Event, Failed, ModelFiles, Options, Request, Started, Token
@@ -61,8 +61,9 @@ class Listener:
 class Served:
     """Is an engine and how to ask it."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, library: Library) -> None:
         self.engine = engine
+        self.library = library
 
     def ask(
         self,
@@ -85,12 +86,13 @@ class Served:
 
 @contextmanager
 def serving(tmp_path: Path, library: Library | None = None, **changes: Any) -> Iterator[Served]:
-    settings: Settings = get_settings().model_copy(
-        update={"data_dir": tmp_path, "sampler_device": "cpu", "trainer_threads": 1, **changes}
-    )
-    engine = Engine(library or Library(settings), settings)
+    made = {"database_url": "postgresql://nobody@nowhere/none", "broker_url": "memory://"}
+    made |= {"data_dir": tmp_path, "sampler_device": "cpu", "trainer_threads": 1, **changes}
+    settings = Settings(**made)
+    library = library or Library(settings)
+    engine = Engine(library, settings)
     try:
-        yield Served(engine)
+        yield Served(engine, library)
     finally:
         engine.close()
 

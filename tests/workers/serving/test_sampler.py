@@ -51,13 +51,14 @@ def test_a_seed_gives_the_same_answer_alone_and_in_company(
 ) -> None:
     alone = [chat(client, seed=seed).choices[0].message.content for seed in range(12)]
     assert len(set(alone)) == 12
-    before = 0
+    counts = sampler[1].state.engine.counts
+    before = counts.steps
     with ThreadPoolExecutor(12) as threads:
         together = list(
             threads.map(lambda seed: chat(client, seed=seed).choices[0].message.content, range(12))
         )
     assert together == alone
-    assert 0 - before < 12  # some went side by side
+    assert counts.steps - before < 12 * 12  # some went side by side
 
 
 def test_without_a_seed_answers_differ(client: openai.OpenAI) -> None:
@@ -71,6 +72,9 @@ def test_a_reply_keeps_to_a_schema(client: openai.OpenAI) -> None:
     done = [choice.message.content for choice in reply.choices if choice.finish_reason == "stop"]
     assert done
     assert {json.loads(text)["name"] for text in done} <= {"Pisa", "Rome"}
+    cut = chat(client, response_format=asked, max_completion_tokens=4).choices[0]
+    assert cut.finish_reason == "length"
+    assert cut.message.content.lstrip().startswith("{")
 
 
 def test_the_clients_parse_gets_its_type(client: openai.OpenAI) -> None:
@@ -173,14 +177,14 @@ def test_a_tuned_model_is_its_projects_own_and_loaded_on_demand(
     tuned = make_tuned_model(db, job)
     db.commit()
     store_model(folder, tuned.storage_key or "")
-    library = sampler[1].state.library
+    engine = sampler[1].state.engine
     with client_of(sampler[0], tenant.project_id) as mine, client_of(sampler[0], other.project_id) as theirs:
         base = chat(mine, temperature=0).choices[0].message.content
-        assert library.names == ["tiny"]
+        assert engine.bases == ["tiny"]
         assert (
             chat(mine, model=tuned.name, temperature=0).choices[0].message.content == base
         )  # the same weights
-        assert library.names == [tuned.name]  # one at a time in memory
+        assert engine.bases == [tuned.name]  # one at a time in memory
         assert list((get_settings().data_dir / "sampler").iterdir()) == []  # and no copy on the disk
         with pytest.raises(openai.NotFoundError):
             chat(theirs, model=tuned.name)

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.training.kernels import compiled
-from workers.training.kernels.panels import ADDED, PANEL, START, WRITTEN, Matrix, Offset, multiply
+from workers.training.kernels import compiled, compiled_over_given
+from workers.training.kernels.panels import ADDED, IN_CACHE, IN_PAIRS, PANEL, START, WRITTEN, multiply
 from workers.training.kernels.softmax import exponentials, largest
 
 Floats = NDArray[np.float32]
@@ -68,9 +68,36 @@ class GroupHead(NamedTuple):
     last: int
 
 
+class Scratch(NamedTuple):
+    """Is room for what is computed at a time: scores, (queries, columns), their sums, and (queries, Dp)."""
+
+    scores: Floats
+    sums: Floats
+    found: Floats
+
+
 @compiled
+def make_scratch(rows: Rows, folded: int, Dp: int) -> Scratch:
+    """Makes room for some rows, by the longest."""
+    longest_prompt = longest = 0
+    for slot in rows.slots:
+        longest_prompt = max(longest_prompt, rows.prompt_lengths[rows.group[slot]])
+        longest = max(longest, rows.counts[slot])
+    n = min(max(1, TOGETHER // folded), len(rows.slots)) * folded
+    columns = (_blocks(longest_prompt) + _blocks(longest)) * PANEL
+    sizes = np.empty((n, columns), np.float32), np.empty(n, np.float32), np.empty((n, Dp), np.float32)
+    return Scratch(sizes[0], sizes[1], sizes[2])
+
+
+@compiled_over_given
 def attend(
-    layer: int, rows: Rows, queries: Floats, prompts: KeyValueArrays, completions: KeyValueArrays, out: Floats
+    layer: int,
+    rows: Rows,
+    queries: Floats,
+    prompts: KeyValueArrays,
+    completions: KeyValueArrays,
+    scratch: Scratch,
+    out: Floats,
 ) -> None:
     """Attends from (kv_heads, B, folded, D) queries; writes (B, heads * Dp).
 
@@ -78,10 +105,7 @@ def attend(
     """
     kv_heads, B, folded, D = queries.shape
     most = max(1, TOGETHER // folded)
-    stride = (prompts.keys.shape[3] + completions.keys.shape[3]) * PANEL
-    scores = np.empty((min(most, B) * folded, stride), np.float32)
-    sums = np.empty(len(scores), np.float32)
-    found = np.empty((len(scores), prompts.values.shape[3] * PANEL), np.float32)
+    scores, sums, found = scratch
     for kv_head in range(kv_heads):
         first = 0
         while first < B:
@@ -103,20 +127,30 @@ def attend(
             first = last
 
 
-@compiled
-def _own_place(length: int) -> int:
-    """Returns where own tokens' scores start: behind whole panels of the prompt's."""
-    return (length + PANEL - 1) // PANEL * PANEL
+@compiled_over_given
+def _blocks(length: int) -> int:
+    """Returns how many panels so many columns take; own tokens' scores start behind those of the prompt's."""
+    return (length + PANEL - 1) // PANEL
 
 
-@compiled
+@compiled_over_given
 def _place(stored: Floats, layer: int, slot: int, kv_head: int) -> int:
     """Returns where a head's keys or values start among all."""
     _, slots, heads, blocks, rows, _ = stored.shape
     return int(((layer * slots + slot) * heads + kv_head) * blocks * rows * PANEL)
 
 
-@compiled
+@compiled_over_given
+def _ahead(task: GroupHead, rows: Rows, b: int, stored: Floats) -> np.int64:
+    """Returns how far ahead of a completion's keys or values those lie that are read next."""
+    following = b + 1 if b + 1 < len(rows.slots) else b
+    one, other = rows.slots[b], rows.slots[following]
+    return np.int64(
+        _place(stored, task.layer, other, task.kv_head) - _place(stored, task.layer, one, task.kv_head)
+    )
+
+
+@compiled_over_given
 def _score(
     task: GroupHead,
     rows: Rows,
@@ -131,40 +165,33 @@ def _score(
     group, made = rows.group[rows.slots[task.first]], scores.reshape(-1)
     length = rows.prompt_lengths[group]
     keys, keys_at = prompts.keys.reshape(-1), _place(prompts.keys, task.layer, group, task.kv_head)
-    n = (task.last - task.first) * folded
-    _with_keys(n, length, D, (asked, at, D), keys, keys_at, (made, START, stride))
+    n, blocks, block = (task.last - task.first) * folded, _blocks(length), D * PANEL
+    out = (made, START, stride, PANEL)
+    multiply(n, D, (asked, at, D), (keys, keys_at, block), blocks, out, WRITTEN, IN_CACHE)
     keys = completions.keys.reshape(-1)
     for b in range(task.first, task.last):
         slot, row = rows.slots[b], (b - task.first) * folded
         keys_at = _place(completions.keys, task.layer, slot, task.kv_head)
-        query, out = (asked, at + row * D, D), (made, row * stride + _own_place(length), stride)
-        _with_keys(folded, rows.counts[slot], D, query, keys, keys_at, out)
+        query, out = (asked, at + row * D, D), (made, row * stride + blocks * PANEL, stride, PANEL)
+        own = (keys, keys_at, block)
+        reading = (_ahead(task, rows, b, completions.keys), IN_PAIRS)
+        multiply(folded, D, query, own, _blocks(rows.counts[slot]), out, WRITTEN, reading)
 
 
-@compiled
-def _with_keys(
-    n: int, length: int, D: int, queries: Matrix, keys: Floats, keys_at: Offset, out: Matrix
-) -> None:
-    """Multiplies (n, D) by (blocks, D, 16), as many blocks as `length` columns take."""
-    for block in range((length + PANEL - 1) // PANEL):
-        panel = (keys, keys_at + block * D * PANEL)
-        multiply(n, D, queries, panel, (out[0], out[1] + block * PANEL, out[2]), WRITTEN)
-
-
-@compiled
+@compiled_over_given
 def _exponentials(task: GroupHead, rows: Rows, folded: int, scores: Floats, sums: Floats) -> None:
     """Turns scores into their exponentials, relative to the row's highest, and notes their sums."""
     length = rows.prompt_lengths[rows.group[rows.slots[task.first]]]
     numbers, stride = scores.reshape(-1), scores.shape[1]
     for row in range((task.last - task.first) * folded):
         count = rows.counts[rows.slots[task.first + row // folded]]
-        at, own_at = row * stride, row * stride + _own_place(length)
+        at, own_at = row * stride, row * stride + _blocks(length) * PANEL
         prompts, own = numbers[at : at + length], numbers[own_at : own_at + count]
         top = largest(own, largest(prompts, LOWEST))
         sums[row] = exponentials(prompts, top) + exponentials(own, top)
 
 
-@compiled
+@compiled_over_given
 def _weigh(
     task: GroupHead,
     rows: Rows,
@@ -181,15 +208,13 @@ def _weigh(
     values, columns = prompts.values.reshape(-1), prompts.values.shape[4]
     at = _place(prompts.values, task.layer, group, task.kv_head)
     n = (task.last - task.first) * folded
-    for panel in range(width // PANEL):
-        weighed = (values, at + panel * columns * PANEL)
-        multiply(n, length, (given, START, stride), weighed, (made, panel * PANEL, width), WRITTEN)
+    weighed, out = (values, at, columns * PANEL), (made, START, width, PANEL)
+    multiply(n, length, (given, START, stride), weighed, width // PANEL, out, WRITTEN, IN_CACHE)
     values, columns = completions.values.reshape(-1), completions.values.shape[4]
     for b in range(task.first, task.last):
         slot, row = rows.slots[b], (b - task.first) * folded
         at = _place(completions.values, task.layer, slot, task.kv_head)
-        own = (given, row * stride + _own_place(length), stride)
-        for panel in range(width // PANEL):
-            weighed = (values, at + panel * columns * PANEL)
-            out = (made, row * width + panel * PANEL, width)
-            multiply(folded, rows.counts[slot], own, weighed, out, ADDED)
+        own = (given, row * stride + _blocks(length) * PANEL, stride)
+        weighed, out = (values, at, columns * PANEL), (made, row * width, width, PANEL)
+        reading = (_ahead(task, rows, b, completions.values), IN_PAIRS)
+        multiply(folded, rows.counts[slot], own, weighed, width // PANEL, out, ADDED, reading)

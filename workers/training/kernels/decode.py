@@ -16,13 +16,27 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.training.kernels import compiled
-from workers.training.kernels.attend import KeyValueArrays, Rows, attend
-from workers.training.kernels.panels import ADDED, PANEL, START, WRITTEN, multiply
+from workers.training.kernels import compiled, compiled_over_given
+from workers.training.kernels.attend import KeyValueArrays, Rows, attend, make_scratch
+from workers.training.kernels.low_rank import DOWN, GATE, KEY, OUT, QUERY, UP, VALUE, Adapters, add_low_rank
+from workers.training.kernels.panels import (
+    ADDED,
+    IN_CACHE,
+    PANEL,
+    START,
+    STREAMED,
+    WRITTEN,
+    Reading,
+    multiply,
+)
 from workers.training.kernels.rows import gated, norm_row
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+
+
+HEAD_PANELS = 32
+"""Panels of the head whose logits are computed before they are put in their rows. Chosen, not measured."""
 
 
 class Weights(NamedTuple):
@@ -40,6 +54,7 @@ class Weights(NamedTuple):
         cos, sin: (positions, D / 2).
         eps, head_eps: of the norms.
         scaling: of the scores.
+        streams: whether no cache holds them all.
     """
 
     embedding: Floats
@@ -59,6 +74,7 @@ class Weights(NamedTuple):
     eps: np.float32
     head_eps: np.float32
     scaling: np.float32
+    streams: np.bool_
 
 
 @compiled
@@ -68,6 +84,7 @@ def decode(
     all_rows: Rows,
     ids: Ints,
     weights: Weights,
+    adapters: Adapters,
     prompts: KeyValueArrays,
     completions: KeyValueArrays,
     logits: Floats,
@@ -84,51 +101,81 @@ def decode(
     heads = weights.out.shape[2] // Dp
     states = np.zeros((B, weights.qkv.shape[2]), np.float32)
     normed = np.zeros_like(states)
-    mixed = np.empty((B, weights.qkv.shape[1] * PANEL), np.float32)
+    # An adapter's outputs are whole panels: the last may reach behind those of the base.
+    mixed = np.empty((B, (weights.qkv.shape[1] + 1) * PANEL), np.float32)
+    lower = np.empty((B, adapters.widest), np.float32)
     queries = np.empty((kv_heads, B, heads // kv_heads, D), np.float32)
     attended = np.zeros((B, heads * Dp), np.float32)
+    opened, raised = np.empty((B, inner), np.float32), np.empty((B, inner), np.float32)
     active = np.empty((B, inner), np.float32)
+    has_adapters = len(adapters.places) > 0
+    scratch = make_scratch(rows, heads // kv_heads, Dp)
+    made = np.empty((B, min(len(weights.head), HEAD_PANELS) * PANEL), np.float32)
+    reading = STREAMED if weights.streams else IN_CACHE
     for b in range(B):
         token = weights.embedding[ids[rows.slots[b]]]
         for i in range(H):
             states[b, i] = token[i]
     for layer in range(len(weights.qkv)):
         _normalise(states, weights.norm[layer], weights.eps, normed)
-        _product(normed, weights.qkv[layer], mixed, WRITTEN)
+        _product(normed, weights.qkv[layer], mixed, WRITTEN, reading)
+        if has_adapters:
+            at = 0
+            for linear, outputs in ((QUERY, heads * D), (KEY, kv_heads * D), (VALUE, kv_heads * D)):
+                _adapt(adapters, rows.slots, layer, linear, outputs, normed, mixed, at, lower)
+                at += outputs
         _rotate(layer, rows, weights, mixed, queries, completions)
-        attend(layer, rows, queries, prompts, completions, attended)
-        _product(attended, weights.out[layer], states, ADDED)
+        attend(layer, rows, queries, prompts, completions, scratch, attended)
+        _product(attended, weights.out[layer], states, ADDED, reading)
+        if has_adapters:
+            _adapt(adapters, rows.slots, layer, OUT, H, attended, states, 0, lower)
         _normalise(states, weights.mlp_norm[layer], weights.eps, normed)
-        _gate(normed, weights.gate[layer], weights.up[layer], active)
-        _product(active, weights.down[layer], states, ADDED)
+        _product(normed, weights.gate[layer], opened, WRITTEN, reading)
+        _product(normed, weights.up[layer], raised, WRITTEN, reading)
+        if has_adapters:
+            _adapt(adapters, rows.slots, layer, GATE, inner, normed, opened, 0, lower)
+            _adapt(adapters, rows.slots, layer, UP, inner, normed, raised, 0, lower)
+        gated(0, B, opened, raised, active)
+        _product(active, weights.down[layer], states, ADDED, reading)
+        if has_adapters:
+            _adapt(adapters, rows.slots, layer, DOWN, H, active, states, 0, lower)
     _normalise(states, weights.last_norm, weights.eps, normed)
-    _logits(normed, weights.head, rows.slots, logits)
+    _logits(normed, weights.head, rows.slots, made, logits, reading)
 
 
-@compiled
+@compiled_over_given
 def _normalise(states: Floats, weight: Floats, eps: np.float32, normed: Floats) -> None:
     width = len(weight)
     for b in range(len(states)):
         norm_row(states[b, :width], weight, eps, normed[b, :width])
 
 
-@compiled
-def _product(x: Floats, panels: Floats, out: Floats, is_added: np.bool_) -> None:
+@compiled_over_given
+def _product(x: Floats, panels: Floats, out: Floats, is_added: np.bool_, reading: Reading) -> None:
     """Multiplies (B, inner or more) by (panels, inner, 16); writes to or adds to (B, panels * 16)."""
     n, inner, _ = panels.shape
-    given, weights, made = x.reshape(-1), panels.reshape(-1), out.reshape(-1)
-    for panel in range(n):
-        multiply(
-            len(x),
-            inner,
-            (given, START, x.shape[1]),
-            (weights, panel * inner * PANEL),
-            (made, panel * PANEL, out.shape[1]),
-            is_added,
-        )
+    given, made = (x.reshape(-1), START, x.shape[1]), (out.reshape(-1), START, out.shape[1], PANEL)
+    multiply(len(x), inner, given, (panels.reshape(-1), START, inner * PANEL), n, made, is_added, reading)
 
 
-@compiled
+@compiled_over_given
+def _adapt(
+    adapters: Adapters,
+    slots: Ints,
+    layer: int,
+    linear: int,
+    outputs: int,
+    x: Floats,
+    out: Floats,
+    at: int,
+    lower: Floats,
+) -> None:
+    """Adds what the rows' adapters make of (B, inner) to the columns from `at` on of (B, at least outputs)."""
+    given, made = (x.reshape(-1), START, x.shape[1]), (out.reshape(-1), at, out.shape[1], PANEL)
+    add_low_rank(adapters, slots, layer, linear, (x.shape[1], outputs), given, made, lower)
+
+
+@compiled_over_given
 def _rotate(
     layer: int, rows: Rows, weights: Weights, mixed: Floats, queries: Floats, stored: KeyValueArrays
 ) -> None:
@@ -141,7 +188,7 @@ def _rotate(
         column = rows.counts[slot] - 1
         position = rows.prompt_lengths[rows.group[slot]] + column
         row = mixed[b]
-        for i in range(len(row)):
+        for i in range(len(bias)):
             row[i] += bias[i]
         cos, sin = weights.cos[position], weights.sin[position]
         for head in range(heads + kv_heads):
@@ -162,36 +209,18 @@ def _rotate(
                 values[d // PANEL, column, d % PANEL] = row[(heads + kv_heads + head) * D + d]
 
 
-@compiled
-def _gate(states: Floats, gate: Floats, up: Floats, active: Floats) -> None:
-    """Computes SiLU of the one product times the other: (B, panels * 16)."""
-    n, inner, _ = gate.shape
-    B, width = states.shape
-    given, gates, ups = (states.reshape(-1), START, width), gate.reshape(-1), up.reshape(-1)
-    opened, raised = np.empty((B, PANEL), np.float32), np.empty((B, PANEL), np.float32)
-    for panel in range(n):
-        at = panel * inner * PANEL
-        multiply(B, inner, given, (gates, at), (opened.reshape(-1), START, opened.shape[1]), WRITTEN)
-        multiply(B, inner, given, (ups, at), (raised.reshape(-1), START, raised.shape[1]), WRITTEN)
-        gated(0, B, opened, raised, active[:, panel * PANEL : (panel + 1) * PANEL])
-
-
-@compiled
-def _logits(states: Floats, head: Floats, slots: Ints, logits: Floats) -> None:
+@compiled_over_given
+def _logits(
+    states: Floats, head: Floats, slots: Ints, made: Floats, logits: Floats, reading: Reading
+) -> None:
     n, inner, _ = head.shape
     B, width = states.shape
-    made = np.empty((B, PANEL), np.float32)
-    for panel in range(n):
-        weights = (head.reshape(-1), panel * inner * PANEL)
-        multiply(
-            B,
-            inner,
-            (states.reshape(-1), START, width),
-            weights,
-            (made.reshape(-1), START, made.shape[1]),
-            WRITTEN,
-        )
+    given, out = (states.reshape(-1), START, width), (made.reshape(-1), START, made.shape[1], PANEL)
+    for first in range(0, n, HEAD_PANELS):
+        panels = (head.reshape(-1), first * inner * PANEL, inner * PANEL)
+        multiply(B, inner, given, panels, min(n - first, HEAD_PANELS), out, WRITTEN, reading)
+        at, end = first * PANEL, min((first + HEAD_PANELS) * PANEL, logits.shape[1])
         for b in range(B):
-            out = logits[slots[b], panel * PANEL : (panel + 1) * PANEL]
-            for i in range(len(out)):
-                out[i] = made[b, i]
+            row = logits[slots[b]]
+            for i in range(at, end):
+                row[i] = made[b, i - at]

@@ -8,8 +8,8 @@ room for whole tiles.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -31,15 +31,58 @@ registers with operands, as do the 12 of 6 rows. Measured: 90 GFLOP/s where MKL 
 
 Flat = NDArray[np.float32]
 
-_INDEX = ir.IntType(64)
-_VECTOR = ir.VectorType(ir.FloatType(), LANES)
-_ANY = ir.Constant(_VECTOR, ir.Undefined)
-_NOTHING = ir.Constant(_VECTOR, [0.0] * LANES)
-_ZEROS = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+INDEX = ir.IntType(64)
+
+
+class Vectors(NamedTuple):
+    """Emits what is done with vectors of so many numbers."""
+
+    lanes: int
+
+    @property
+    def kind(self) -> Any:
+        """Returns the type."""
+        return ir.VectorType(ir.FloatType(), self.lanes)
+
+    @property
+    def nothing(self) -> Any:
+        """Returns zeros."""
+        return ir.Constant(self.kind, [0.0] * self.lanes)
+
+    def place(self, builder: Any, data: Any, at: Any) -> Any:
+        """Emits a pointer to the vector that starts at a number."""
+        return builder.bitcast(builder.gep(data, [at]), self.kind.as_pointer())
+
+    def load(self, builder: Any, place: Any) -> Any:
+        """Emits a load from where any number may start."""
+        vector = builder.load(place)
+        vector.align = 4
+        return vector
+
+    def same(self, builder: Any, number: Any) -> Any:
+        """Emits a vector of one number."""
+        anything = ir.Constant(self.kind, ir.Undefined)
+        first = builder.insert_element(anything, number, ir.Constant(ir.IntType(32), 0))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        return builder.shuffle_vector(first, anything, zeros)
+
+    def store(self, builder: Any, adds: Any, sums: Any, place: Any) -> None:
+        """Emits that a variable of sums is written to a place, or added to what is there."""
+        before = builder.select(adds, self.load(builder, place), self.nothing)
+        builder.store(builder.fadd(builder.load(sums), before), place).align = 4
+
+
+class Strided(NamedTuple):
+    """Is an operand: numbers, where its rows or vectors start, and how far it is from term to term."""
+
+    data: Any
+    starts: Sequence[Any]
+    step: Any
 
 
 def tile(rows: int) -> Callable[..., None]:
     """Makes a tile of c = or += a b, from places on; steps lie between rows, and between terms of sums."""
+    vectors = Vectors(LANES)
 
     @intrinsic
     def product(
@@ -50,13 +93,22 @@ def tile(rows: int) -> Callable[..., None]:
             c, a, b = (
                 context.make_array(signature.args[i])(context, builder, args[i]).data for i in (1, 4, 8)
             )
-            sums = _sums(builder, rows, a, b, *args[5:8], *args[9:12])
+            offsets = [index(j * LANES) for j in range(COLUMNS // LANES)]
+            sums = sums_of_products(
+                builder,
+                vectors,
+                Strided(
+                    a, [builder.add(args[5], builder.mul(args[6], index(i))) for i in range(rows)], args[7]
+                ),
+                Strided(b, [builder.add(args[9], offset) for offset in offsets], args[10]),
+                args[11],
+            )
             for i in range(rows):
-                row = builder.add(args[2], builder.mul(args[3], _index(i)))
-                for j in range(COLUMNS // LANES):
-                    place = _place(builder, c, builder.add(row, _index(j * LANES)))
-                    before = builder.select(args[0], _load(builder, place), _NOTHING)
-                    builder.store(builder.fadd(builder.load(sums[i][j]), before), place).align = 4
+                row = builder.add(args[2], builder.mul(args[3], index(i)))
+                for variable, offset in zip(sums[i], offsets, strict=True):
+                    vectors.store(
+                        builder, args[0], variable, vectors.place(builder, c, builder.add(row, offset))
+                    )
             return context.get_dummy_value()
 
         numbers = [types.int64] * 3
@@ -66,56 +118,52 @@ def tile(rows: int) -> Callable[..., None]:
     return found
 
 
-def _sums(
-    builder: Any,
-    rows: int,
-    a: Any,
-    b: Any,
-    a_at: Any,
-    a_row: Any,
-    a_term: Any,
-    b_at: Any,
-    b_term: Any,
-    terms: Any,
+def sums_of_products(
+    builder: Any, vectors: Vectors, rows: Strided, columns: Strided, terms: Any, ahead: Any = None
 ) -> list[list[Any]]:
-    """Emits the tile's sums of products, in variables that become registers."""
-    kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
+    """Emits a tile's sums, in variables that become registers: for each row, one for each vector of columns.
+
+    What lies so many numbers `ahead` of the columns that are read is asked of memory.
+    """
+    kind = ir.FunctionType(vectors.kind, [vectors.kind] * 3)
     multiply_add = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-        builder.module, kind, f"llvm.fmuladd.v{LANES}f32"
+        builder.module, kind, f"llvm.fmuladd.v{vectors.lanes}f32"
     )
-    sums = [[builder.alloca(_VECTOR) for _ in range(COLUMNS // LANES)] for _ in range(rows)]
+    sums = [[cgutils.alloca_once(builder, vectors.kind) for _ in columns.starts] for _ in rows.starts]  # type: ignore[no-untyped-call]
     for row in sums:
         for variable in row:
-            builder.store(_NOTHING, variable)
-    starts = [builder.add(a_at, builder.mul(a_row, _index(i))) for i in range(rows)]
-    with cgutils.for_range(builder, terms, intp=_INDEX) as loop:
-        at = builder.add(b_at, builder.mul(loop.index, b_term))
-        vectors = [
-            _load(builder, _place(builder, b, builder.add(at, _index(j * LANES))))
-            for j in range(len(sums[0]))
-        ]
-        along = builder.mul(loop.index, a_term)
-        for start, row in zip(starts, sums, strict=True):
-            number = builder.load(builder.gep(a, [builder.add(start, along)]))
-            first = builder.insert_element(_ANY, number, ir.Constant(ir.IntType(32), 0))
-            factor = builder.shuffle_vector(first, _ANY, _ZEROS)
-            for variable, vector in zip(row, vectors, strict=True):
+            builder.store(vectors.nothing, variable)
+    with cgutils.for_range(builder, terms, intp=INDEX) as loop:
+        term = builder.mul(loop.index, columns.step)
+        places = [builder.add(start, term) for start in columns.starts]
+        if ahead is not None:
+            first_of_panels = places[:: COLUMNS // vectors.lanes]
+            _ask_for(builder, columns.data, [builder.add(at, ahead) for at in first_of_panels])
+        given = [vectors.load(builder, vectors.place(builder, columns.data, at)) for at in places]
+        along = builder.mul(loop.index, rows.step)
+        for start, row in zip(rows.starts, sums, strict=True):
+            number = builder.load(builder.gep(rows.data, [builder.add(start, along)]))
+            factor = vectors.same(builder, number)
+            for variable, vector in zip(row, given, strict=True):
                 builder.store(builder.call(multiply_add, [factor, vector, builder.load(variable)]), variable)
     return sums
 
 
-def _index(number: int) -> Any:
-    return ir.Constant(_INDEX, number)
+def _ask_for(builder: Any, data: Any, places: Sequence[Any]) -> None:
+    """Emits that memory is brought into the cache; it need not be ours."""
+    byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+    prefetch = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+        builder.module, kind, "llvm.prefetch.p0"
+    )
+    read, near, of_data = word(0), word(3), word(1)
+    for at in places:
+        builder.call(prefetch, [builder.bitcast(builder.gep(data, [at]), byte), read, near, of_data])
 
 
-def _place(builder: Any, data: Any, at: Any) -> Any:
-    return builder.bitcast(builder.gep(data, [at]), _VECTOR.as_pointer())
-
-
-def _load(builder: Any, place: Any) -> Any:
-    vector = builder.load(place)
-    vector.align = 4
-    return vector
+def index(number: int) -> Any:
+    """Returns a constant."""
+    return ir.Constant(INDEX, number)
 
 
 _tile = tile(ROWS)

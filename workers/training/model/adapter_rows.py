@@ -36,12 +36,17 @@ class AdapterRows:
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        self.by_number: dict[int, Adapter] = {}
+        """The adapters; whoever wants to know whether they are others now compares `changes`."""
+        self.changes = 0
         self._of_layer: dict[str, dict[int, LowRank]] = {}
         self._rows: list[tuple[int, Tensor]] | None = None
         self._n_rows = 0
 
     def put(self, number: int, adapter: Adapter) -> None:
         """Takes an adapter in; its number must be free."""
+        self.by_number[number] = adapter
+        self.changes += 1
         for name, low_rank in adapter.items():
             if name not in self._of_layer:
                 self._of_layer[name] = {}
@@ -51,6 +56,8 @@ class AdapterRows:
 
     def drop(self, number: int) -> None:
         """Forgets an adapter."""
+        del self.by_number[number]
+        self.changes += 1
         for known in self._of_layer.values():
             known.pop(number, None)
 

@@ -7,7 +7,7 @@ that pays as long as the processor's cache holds them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,24 @@ from workers.training.kernels.attend import Floats, Rows
 from workers.training.kernels.decode import Weights, decode
 from workers.training.kernels.panels import PANEL, pack
 from workers.training.kernels.threads import in_parallel
+from workers.training.model.adapter_rows import LowRank
 from workers.training.model.parts import decoder_of
-from workers.training.sampling.decode_step import ActiveRows
+from workers.training.sampling.decode_step import ActiveRows, Ints
 from workers.training.sampling.lean_decoder import linears
+from workers.training.sampling.packed_adapters import no_adapters, packed_adapters, padded_heads
 from workers.training.sampling.panel_cache import PanelCache
 
 ROWS_PER_THREAD = 4
 """The fewest completions for which another thread pays: each reads all weights. Chosen, not measured."""
+ROWS_PER_THREAD_STREAMED = 8
+"""The same where no cache holds the weights. Measured on a model of 538 MB: a step of 8 rows takes 21 ms, one of
+a single row 16, since memory gives the weights no faster (docs/benchmarks.md).
+"""
+
+CACHED_BYTES = 32 << 20
+"""Weights up to which a processor's caches are taken to hold them from step to step. Chosen: of 15 MB they do,
+of 538 MB they do not (docs/benchmarks.md).
+"""
 
 
 class CompiledDecoder:
@@ -32,18 +43,42 @@ class CompiledDecoder:
 
     def __init__(self, model: Any, cache: PanelCache, positions: int) -> None:
         """Copies the weights. `positions`: of the longest sequence."""
+        self._model = model
         self._weights = packed_weights(model, positions)
+        self._adapters = no_adapters(len(self._weights.qkv))
+        self._least_rows = ROWS_PER_THREAD_STREAMED if self._weights.streams else ROWS_PER_THREAD
         self._prompts, self._completions = cache.arrays()
         self._logits = torch.empty(cache.slots, len(self._weights.embedding))
 
-    def __call__(self, active: ActiveRows, ids: Tensor) -> Tensor:
+    def set_adapters(self, adapters: Mapping[int, Mapping[str, LowRank]]) -> None:
+        """Takes adapters in the place of all before, each by its number, by the names of the model's layers.
+
+        Raises `ValueError` if one is of a layer that is none of the seven linear ones of each decoder layer.
+        """
+        self._adapters = packed_adapters(self._model, adapters)
+
+    def __call__(self, active: ActiveRows, ids: Tensor, adapter_of_slot: Ints | None = None) -> Tensor:
         """Returns the logits of the next token of each active completion, given its last: (B,) -> (B, V).
 
-        They are overwritten by the next call.
+        They are overwritten by the next call. `adapter_of_slot` (B,) has each one's adapter, -1 for none.
         """
-        rows = Rows(active.slots_by_group, active.group, active.counts, active.prompt_lengths)
-        arrays = (rows, ids.numpy(), self._weights, self._prompts, self._completions, self._logits.numpy())
-        in_parallel(decode, len(ids), ROWS_PER_THREAD, *arrays)
+        slots, adapters = active.slots_by_group, no_adapters(len(self._weights.qkv))
+        if adapter_of_slot is not None:
+            slots = np.lexsort((active.group, adapter_of_slot))
+            adapters = self._adapters._replace(of_slot=adapter_of_slot)
+        rows = Rows(slots, active.group, active.counts, active.prompt_lengths)
+        caches = (self._prompts, self._completions)
+        in_parallel(
+            decode,
+            len(ids),
+            self._least_rows,
+            rows,
+            ids.numpy(),
+            self._weights,
+            adapters,
+            *caches,
+            self._logits.numpy(),
+        )
         return self._logits[: len(ids)]
 
 
@@ -55,6 +90,7 @@ def packed_weights(model: Any, positions: int) -> Weights:
     of = [linears(layer) for layer in layers]
     cos, sin = decoder.rotary_emb(decoder.embed_tokens.weight, torch.arange(positions)[None])
     half = cos.shape[-1] // 2
+    size = sum(parameter.nbytes for parameter in decoder.parameters())
     return Weights(
         embedding=_array(decoder.embed_tokens.weight),
         norm=_array(torch.stack([layer.input_layernorm.weight for layer in layers])),
@@ -63,7 +99,7 @@ def packed_weights(model: Any, positions: int) -> Weights:
         qkv=_packed([[q.weight, k.weight, v.weight] for q, k, v, *_ in of]),
         qkv_bias=_array(torch.stack([_bias(linears[:3]) for linears in of])),
         head_norm=_array(torch.stack([_head_norm(layer.self_attn, heads, kv_heads) for layer in layers])),
-        out=_packed([[_padded_heads(out.weight, heads)] for _, _, _, out, *_ in of]),
+        out=_packed([[padded_heads(out.weight, heads)] for _, _, _, out, *_ in of]),
         gate=_packed([[gate.weight] for *_, gate, _, _ in of]),
         up=_packed([[up.weight] for *_, up, _ in of]),
         down=_packed([[down.weight] for *_, down in of]),
@@ -73,6 +109,7 @@ def packed_weights(model: Any, positions: int) -> Weights:
         eps=np.float32(decoder.norm.variance_epsilon),
         head_eps=np.float32(attention.q_norm.variance_epsilon if hasattr(attention, "q_norm") else 0),
         scaling=np.float32(attention.scaling),
+        streams=np.bool_(size > CACHED_BYTES),
     )
 
 
@@ -111,9 +148,3 @@ def _head_norm(attention: Any, heads: int, kv_heads: int) -> Tensor:
     if not hasattr(attention, "q_norm"):
         return torch.empty(0, 0)
     return torch.stack([attention.q_norm.weight] * heads + [attention.k_norm.weight] * kv_heads)
-
-
-def _padded_heads(weight: Tensor, heads: int) -> Tensor:
-    """Pads each head: (outputs, heads * D) -> (outputs, heads * Dp)."""
-    D = weight.shape[1] // heads
-    return torch.nn.functional.pad(weight.view(len(weight), heads, D), (0, -D % PANEL)).flatten(1)

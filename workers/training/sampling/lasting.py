@@ -7,6 +7,7 @@ slot does not hold takes no memory (lazy_memory.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -25,8 +26,15 @@ from workers.training.sampling.slot_cache import SlotCache
 from workers.training.sampling.static_decoder import CudaGraph, StaticDecoder
 
 if TYPE_CHECKING:
+    from workers.training.sampling.compiled_decoder import CompiledDecoder
     from workers.training.sampling.panel_cache import PanelCache
 
+GRAPHED = frozenset(("cuda",))
+"""Devices that decode over static tensors, where each row has a prompt of its own."""
+SLOTS_PER_ROW = 3
+"""Slots of the whole context: one for the completion, one for its prompt, and one for a prompt of which more
+samples wait.
+"""
 GIVEN_BACK_FROM = 1 << 20
 """Bytes from which what a slot holds is given back to the system as soon as the slot is free. Chosen: slots
 that hold less are 128 MB in all at most.
@@ -48,24 +56,33 @@ class Kept(NamedTuple):
 class LastingDecoder:
     """Decodes up to `rows` completions of up to `context` tokens, prompt and completion together."""
 
-    def __init__(self, model: Any, rows: int, context: int, adapters: AdapterRows) -> None:
-        """Reserves the memory, and copies the weights where that pays."""
+    def __init__(self, model: Any, rows: int, context: int, adapters: AdapterRows, n_bytes: int) -> None:
+        """Reserves the memory, and copies the weights where that pays.
+
+        Args:
+            n_bytes: most that keys and values may take; a GPU, where memory that is reserved is held, has no
+                more rows than that.
+        """
         self._model = model
         self._adapters = adapters
         self._head = output_head(model)
         self._shapes, self._like = layer_shapes(model, model.device)
         self._memory = LazyMemory() if model.device.type == "cpu" else None
-        self.prompt_slots = 2 * rows
         self.bytes_per_token = bytes_per_token(model)
-        self.has_a_row_per_prompt = model.device.type == "cuda"
+        if self._memory is None:
+            rows = max(1, min(rows, n_bytes // (SLOTS_PER_ROW * context * self.bytes_per_token)))
+        self.rows = rows
+        self.prompt_slots = (SLOTS_PER_ROW - 1) * rows
+        self.has_a_row_per_prompt = model.device.type in GRAPHED
         """Rows of one prompt need a copy of it each."""
+        self._adapters_seen, self._compiles_adapters = -1, False
         self.cache: SlotCache | PanelCache
         self.cache, self._plain, self._adapted = self._decoders(rows, context)
 
     def _decoders(self, rows: int, context: int) -> tuple[SlotCache | PanelCache, _Decode, _Decode]:
         """Returns a cache, what decodes over it, and what does with adapters."""
         model = self._model
-        if can_be_compiled(model):
+        if can_be_compiled(model) and not self.has_a_row_per_prompt:
             return self._compiled(rows, context)
         cache = SlotCache(
             self._shapes,
@@ -80,8 +97,8 @@ class LastingDecoder:
         def by_modules(active: ActiveRows, ids: Tensor, _: Ints | None) -> Tensor:
             return decode(model, cache, exact_step(active, ids))
 
-        if model.device.type == "cuda":
-            static = StaticDecoder(model, cache, 1, CudaGraph)
+        if self.has_a_row_per_prompt:
+            static = StaticDecoder(model, cache, 1, CudaGraph if model.device.type == "cuda" else None)
             return cache, lambda active, ids, _: static(active, ids), by_modules
         if can_be_lean(model):
             lean = LeanDecoder(model)
@@ -101,7 +118,33 @@ class LastingDecoder:
             allocate=self._allocate,
         )
         compiled = CompiledDecoder(self._model, cache, context)
-        return cache, lambda active, ids, _: compiled(active, ids), compiled
+        return (
+            cache,
+            lambda active, ids, _: compiled(active, ids),
+            partial(self._by_kernels_or_modules, compiled, cache),
+        )
+
+    def _by_kernels_or_modules(
+        self,
+        compiled: CompiledDecoder,
+        cache: PanelCache,
+        active: ActiveRows,
+        ids: Tensor,
+        adapters: Ints | None,
+    ) -> Tensor:
+        """Decodes rows with adapters; by modules where one is of a layer that the kernels do not adapt."""
+        from workers.training.sampling.panel_attention import decode_by_modules
+
+        if self._adapters_seen != self._adapters.changes:
+            self._adapters_seen = self._adapters.changes
+            try:
+                compiled.set_adapters(self._adapters.by_number)
+                self._compiles_adapters = True
+            except ValueError:
+                self._compiles_adapters = False
+        if self._compiles_adapters:
+            return compiled(active, ids, adapters)
+        return decode_by_modules(self._model, cache, active, ids)
 
     def _allocate(self, shape: tuple[int, ...]) -> Tensor:
         assert self._memory is not None

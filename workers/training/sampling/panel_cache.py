@@ -27,7 +27,11 @@ class Panels(NamedTuple):
     keys: Tensor
     values: Tensor
 
-    def keep(self, layer: int, slots: slice | Tensor, key: Tensor, value: Tensor) -> None:
+    def keep(self, layer: int, first: int, key: Tensor, value: Tensor) -> None:
+        """Keeps (n, kv_heads, width, D) keys and values in the slots from `first` on."""
+        self.keep_in(layer, slice(first, first + len(key)), key, value)
+
+    def keep_in(self, layer: int, slots: slice | Tensor, key: Tensor, value: Tensor) -> None:
         """Keeps (n, kv_heads, width, D) keys and values in (n,) slots, from their first column on."""
         n, heads, width, D = key.shape
         blocks = _blocks(width)
@@ -95,11 +99,11 @@ class PanelCache:
 
     def keep_prompts(self, layer: int, first: int, key: Tensor, value: Tensor) -> None:
         """Keeps (n, kv_heads, width, D) keys and values of prompts in the slots from `first` on."""
-        self.prompts.keep(layer, slice(first, first + len(key)), key, value)
+        self.prompts.keep(layer, first, key, value)
 
     def keep_prompts_in(self, layer: int, slots: Tensor, key: Tensor, value: Tensor) -> None:
         """Keeps (n, kv_heads, width, D) keys and values of prompts in (n,) slots."""
-        self.prompts.keep(layer, slots, key, value)
+        self.prompts.keep_in(layer, slots, key, value)
 
     def keep_piece(self, layer: int, slot: int, first: int, key: Tensor, value: Tensor) -> None:
         """Keeps (kv_heads, width, D) keys and values of a prompt in a slot's columns from `first` on."""

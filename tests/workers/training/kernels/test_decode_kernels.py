@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from tests.workers.training.sampling.test_decode_attention import make_model
-from workers.training.kernels.attend import Rows, attend
-from workers.training.kernels.panels import ADDED, START, WRITTEN, multiply, pack
+from workers.training.kernels.attend import Rows, attend, make_scratch
+from workers.training.kernels.panels import ADDED, IN_CACHE, START, STREAMED, WRITTEN, multiply, pack
+from workers.training.model.adapter_rows import LowRank
 from workers.training.sampling.compiled_decoder import CompiledDecoder
 from workers.training.sampling.decode_attention import layer_shapes, prefill
 from workers.training.sampling.decode_step import ActiveRows
@@ -23,23 +26,33 @@ def random(*shape: int) -> np.ndarray:
     return GENERATOR.standard_normal(shape, dtype=np.float32)
 
 
+@pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("inner", [1, 7, 64])
-def test_a_product_of_any_number_of_rows_is_right_and_each_row_the_same_as_alone(inner: int) -> None:
-    weight = random(16, inner)
-    panels = np.zeros((1, inner, 16), np.float32)
+def test_a_product_of_any_number_of_rows_is_right_and_each_row_the_same_as_alone(inner: int, n: int) -> None:
+    weight = random(16 * n, inner)
+    panels = np.zeros((n, inner, 16), np.float32)
     pack(weight, 0, panels)
+    wide, step = np.int64(16 * n), np.int64(inner)
+    packed = (panels.reshape(-1), START, np.int64(inner * 16))
+
+    def made_of(
+        x: np.ndarray, out: np.ndarray, is_added: np.bool_, reading: tuple[np.int64, np.bool_]
+    ) -> None:
+        into = (out.reshape(-1), START, wide, np.int64(16))
+        multiply(len(x), inner, (x.reshape(-1), START, step), packed, n, into, is_added, reading)
+
     for rows in (1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 25):
-        x, before = random(rows, inner), random(rows, 16)
-        made, added = np.full((rows, 16), np.nan, np.float32), before.copy()
-        panel = (panels.reshape(-1), START)
-        for out, is_added in ((made, WRITTEN), (added, ADDED)):
-            ends = (x.reshape(-1), START, np.int64(inner)), panel, (out.reshape(-1), START, np.int64(16))
-            multiply(rows, inner, *ends, is_added)
+        x, before = random(rows, inner), random(rows, 16 * n)
+        made, added, streamed = np.full((rows, 16 * n), np.nan, np.float32), before.copy(), before.copy()
+        made_of(x, made, WRITTEN, IN_CACHE)
+        made_of(x, added, ADDED, IN_CACHE)
+        made_of(x, streamed, WRITTEN, STREAMED)
         np.testing.assert_allclose(made, x @ weight.T, atol=1e-4)
         np.testing.assert_allclose(added, before + made, atol=1e-6)
+        assert (streamed == made).all()
         for row in range(rows):
-            alone = np.empty(16, np.float32)
-            multiply(1, inner, (x[row], START, np.int64(inner)), panel, (alone, START, np.int64(16)), WRITTEN)
+            alone = np.empty((1, 16 * n), np.float32)
+            made_of(x[row : row + 1], alone, WRITTEN, IN_CACHE)
             assert (alone == made[row]).all()
 
 
@@ -71,7 +84,7 @@ def test_attention_is_that_of_one_softmax_over_prompt_and_own_tokens(
     queries = random(kv_heads, B, folded, D) * np.float32(scale)
     width = -(-D // 16) * 16
     out = np.zeros((B, kv_heads * folded * width), np.float32)
-    attend(0, rows, queries, *cache.arrays(), out)
+    attend(0, rows, queries, *cache.arrays(), make_scratch(rows, folded, width), out)
     for place, slot in enumerate(rows.slots):
         of, n, count = group[slot], lengths[group[slot]], counts[slot]
         key = torch.cat([keys[of, :, :n], own_keys[slot, :, :count]], 1)
@@ -104,6 +117,67 @@ def test_a_completion_is_read_to_the_same_bits_whatever_is_beside_it_and_however
             )
             assert torch.equal(alone, found[-1][[0, 4]])
     assert torch.equal(*found)
+
+
+ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def adapters_of(model: torch.nn.Module) -> dict[int, dict[str, LowRank]]:
+    """Adapters of ranks 1, 4 and 24: of all linear layers, of some, of one layer alone; numbers have a gap."""
+    generator = torch.Generator().manual_seed(3)
+
+    def low_rank(linear: torch.nn.Linear, rank: int) -> LowRank:
+        down = torch.randn(rank, linear.in_features, generator=generator) / linear.in_features**0.5
+        return LowRank(down, torch.randn(linear.out_features, rank, generator=generator) / rank**0.5)
+
+    found = {}
+    for number, rank, of in ((0, 4, ADAPTED), (1, 24, ("k_proj", "v_proj", "up_proj")), (3, 1, ("o_proj",))):
+        found[number] = {
+            name: low_rank(module, rank)
+            for name, module in model.named_modules()
+            if name.endswith(of) and not (number == 1 and ".1." in name)
+        }
+    return found
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+@torch.no_grad()
+def test_rows_of_several_adapters_and_of_the_base_are_those_of_merged_weights(family: str) -> None:
+    model = make_model(family)
+    adapters = adapters_of(model)
+    number = np.array([1, -1, 0, 3, 0, -1, 1])
+    B = len(number)
+    group, counts, lengths = np.arange(B), np.ones(B, np.int64), np.array([9, 3, 20, 1, 4, 7, 2])
+    prompts = torch.randint(2, 90, (B, 20), generator=torch.Generator().manual_seed(0))
+    ids = torch.arange(B) + 5
+    shapes, _ = layer_shapes(model, torch.device("cpu"))
+    cache = PanelCache(shapes, groups=B, prompt_columns=20, slots=B, columns=2)
+    prefill(model, cache, 0, prompts, torch.from_numpy(lengths))
+    decoder = CompiledDecoder(model, cache, 22)
+    decoder.set_adapters(adapters)
+    found = decoder(ActiveRows(group, counts, lengths), ids, number).clone()
+    plain = decoder(ActiveRows(group, counts, lengths), ids).clone()
+    alone = [
+        decoder(ActiveRows(group[:n], counts[:n], lengths), ids[:n], number[:n])[-1].clone() for n in (1, 4)
+    ]
+    assert torch.equal(torch.stack(alone), found[[0, 3]])
+    assert torch.equal(found[number < 0], plain[number < 0])
+    for each in (0, 1, 3):
+        merged = copy.deepcopy(model)
+        for name, (down, up) in adapters[each].items():
+            merged.get_submodule(name).weight += up @ down
+        rows = number == each
+        expected = CompiledDecoder(merged, cache, 22)(ActiveRows(group, counts, lengths), ids)[rows].clone()
+        torch.testing.assert_close(found[rows], expected, atol=2e-5, rtol=2e-5)
+        assert (found[rows] - plain[rows]).abs().max() > 0.01
+
+
+def test_an_adapter_of_another_layer_is_refused() -> None:
+    model = make_model("llama")
+    shapes, _ = layer_shapes(model, torch.device("cpu"))
+    decoder = CompiledDecoder(model, PanelCache(shapes, groups=1, prompt_columns=4, slots=1, columns=2), 6)
+    with pytest.raises(ValueError, match="'lm_head'"):
+        decoder.set_adapters({0: {"lm_head": LowRank(torch.zeros(1, 4), torch.zeros(4, 1))}})
 
 
 @pytest.mark.parametrize("vocabulary", [1, 127, 128, 300, 20_000])

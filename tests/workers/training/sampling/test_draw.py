@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.training.base.randomness import keyed_seed, shuffled, uniforms
-from workers.training.sampling.draw import draw
+from workers.training.sampling.draw import draw, draw_each
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -86,3 +86,16 @@ def test_an_order_holds_every_row_once_and_differs_by_key():
     assert sorted(shuffled(50, "order", 1, 1)) == list(range(50))
     assert shuffled(50, "order", 1, 1) != shuffled(50, "order", 1, 2)
     assert shuffled(0, "order", 1, 1) == []
+
+
+def test_rows_with_options_of_their_own_draw_what_they_draw_alone():
+    generator = torch.Generator().manual_seed(5)
+    logits, uniform = torch.randn(60, 300, generator=generator) * 3, torch.rand(60, generator=generator)
+    temperatures = np.resize(np.array([0.0, 1.0, 0.3, 1.9, 0.7], np.float32), 60)
+    top_ps = np.resize(np.array([1.0, 0.5, 0.9], np.float32), 60)
+    for rows in (slice(None), slice(0, 60, 5), slice(1, 60, 15), slice(2, 60, 15)):
+        tokens, logprobs = draw_each(logits[rows], uniform[rows], temperatures[rows], top_ps[rows])
+        for i in range(len(tokens)):
+            options = float(temperatures[rows][i]), float(top_ps[rows][i])
+            token, logprob = draw(logits[rows][i : i + 1], uniform[rows][i : i + 1], *options)
+            assert (tokens[i], logprobs[i]) == (token, logprob)
