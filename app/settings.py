@@ -176,7 +176,7 @@ class Settings(BaseSettings):
     """Grader runs that one API key may have under way, in each API process."""
 
     sampler: bool = True
-    """Whether `cherry up` runs a sampler of its own, so that models of this service can be judges."""
+    """Whether `cherry up` runs a sampler of its own, so that models of this service can be asked."""
     sampler_url: str = ""
     """Where a sampler (`cherry sampler`) or a vLLM server listens, such as http://127.0.0.1:8001; `cherry up`
     sets its own."""
@@ -190,18 +190,19 @@ class Settings(BaseSettings):
     sampler_rows: int = Field(default=64, ge=1, le=1024)
     """Completions of one base that the sampler decodes side by side."""
     sampler_cache_mb: int = Field(default=0, ge=0)
-    """Memory for keys and values of each base, in MiB; 0 for 1 GiB, on a GPU 16."""
+    """Memory for keys and values of each base, in MiB; 0 for a quarter of the machine's, on a GPU
+    16 GiB."""
     sampler_waiting: int = Field(default=1024, ge=1)
     """Requests that may wait for the sampler before others are turned away."""
     sampler_waiting_per_key: int = Field(default=256, ge=1)
     """The same for the requests of one API key."""
-    completions_kept: timedelta = timedelta(days=30)
-    """How long stored chat completions and responses are kept."""
     sampler_share: float = Field(default=0.5, gt=0, le=1)
     """The most of the time that the sampler works while a training runs on its machine (with the same
     `data_dir`); 1 for all of it."""
     sampler_device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the sampler computes. "auto": on a GPU if it sees one."""
+    completions_kept: timedelta = timedelta(days=30)
+    """How long stored chat completions and responses are kept."""
 
     lease: timedelta = timedelta(seconds=30)
     """How long a silent worker keeps a job; renewed every sixth of this."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -16,6 +18,35 @@ from app.inference.reply import Reply
 from app.models import service as models
 from app.settings import get_settings
 
+MAX_KNOWN = 10_000
+"""Models that are remembered at a time. Chosen, not measured."""
+
+
+class KnownModels:
+    """Remembers models that were looked up a moment ago, as `app.auth.KnownKeys` does keys.
+
+    A permission that is taken back counts at once all the same: whoever samples looks the model up again.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._found: dict[tuple[str, str], tuple[float, str]] = {}
+
+    async def name(self, project_id: str, name: str, seconds: float) -> str:
+        """Returns the name of the model that a project means. Raises `NotFound`."""
+        looked_up_at, found = self._found.get((project_id, name), (-math.inf, ""))
+        if self._clock() - looked_up_at < seconds:
+            return found
+        now = self._clock()
+        found = await on_lookup_thread(_find, project_id, name)
+        if len(self._found) >= MAX_KNOWN:
+            self._found.clear()
+        self._found[project_id, name] = now, found
+        return found
+
+
+known_models = KnownModels()
+
 
 async def model_name(caller: Caller, name: str, refusals: Sequence[ApiError]) -> str:
     """Returns the name of the model that a caller means, which an alias stands for.
@@ -26,7 +57,7 @@ async def model_name(caller: Caller, name: str, refusals: Sequence[ApiError]) ->
     found.all += refusals
     name_of = ""
     with found:
-        name_of = await on_lookup_thread(_find, caller.project_id, name)
+        name_of = await known_models.name(caller.project_id, name, get_settings().key_cache.total_seconds())
     found.raise_any()
     return name_of
 

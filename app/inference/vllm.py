@@ -10,7 +10,7 @@ import asyncio
 import json
 import shutil
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from app.errors import BadRequest, Unavailable
 from app.inference.connection import ConnectionFailed, request
 from app.models import service as models
 from app.models.models import Model
+from app.models.served import served_name
 from app.settings import get_settings
 from app.storage import get_storage
 
@@ -75,7 +76,7 @@ class Vllm:
         self._url = url
         self._headers = headers
         self._most = most_adapters
-        self._bases: list[Mapping[str, Any]] = []
+        self._listed: Sequence[Mapping[str, Any]] = ()
         self._loaded: OrderedDict[str, None] = OrderedDict()
         """Names of adapters, the one used last at the end."""
         self._lock = asyncio.Lock()
@@ -99,19 +100,18 @@ class Vllm:
     def forget(self, name: str) -> None:
         """Forgets that an adapter is loaded, because the server says that it is not, and what is served."""
         self._loaded.pop(name, None)
-        self._bases = []
+        self._listed = ()
 
     async def _base_name(self, wanted: Wanted) -> str:
         """Finds the base among what the server serves, by the name or folder that it was registered with."""
-        if not self._bases:
+        if not self._listed:
             status, told = await self._call("GET", "/v1/models")
             if status != 200:
                 raise Unavailable("The vLLM server does not list its models.", headers={"retry-after": "2"})
-            self._bases = [one for one in told.get("data", ()) if not one.get("parent")]
-        for one in self._bases:
-            if _is_same(one, wanted.base):
-                return str(one["id"])
-        there = ", ".join(str(one["id"]) for one in self._bases)
+            self._listed = told.get("data", ())
+        if (name := served_name(self._listed, wanted.base)) is not None:
+            return name
+        there = ", ".join(str(one["id"]) for one in self._listed if not one.get("parent"))
         raise _not_served(
             wanted.name, f"the vLLM server behind this service serves {there} and models tuned from it"
         )
@@ -155,13 +155,6 @@ class Vllm:
             return response.status, json.loads(content)
         except ValueError:
             return response.status, content.decode("utf-8", "replace")
-
-
-def _is_same(served: Mapping[str, Any], base: Model) -> bool:
-    if served["id"] in (base.name, base.folder):
-        return True
-    root = served.get("root")
-    return bool(root and base.folder and Path(root).resolve() == Path(base.folder).resolve())
 
 
 def _local_folder(prefix: str, checkpoint_id: str) -> Path:

@@ -31,7 +31,7 @@ from app.models import service as models
 from app.models.models import Model
 from app.settings import get_settings
 from app.storage import get_storage
-from app.training_mark import mark_training
+from app.jobs.training_mark import mark_training
 from graders import parse_grader
 from graders.spec import GraderSpec
 from methods.rows import Row

@@ -118,10 +118,12 @@ class ChatWire:
         self._has_logprobs = has_logprobs
 
     def opening(self, choice: Choice) -> str:
+        """Returns the chunk that names the role."""
         delta = '{"role": "assistant", "content": "", "refusal": null}'
         return self._chunk(choice, delta)
 
     def piece(self, choice: Choice, pieces: Sequence[Piece]) -> str:
+        """Returns the chunk of so much more text; nothing where there is nothing to tell."""
         text = _text(pieces)
         if not text and not (self._has_logprobs and pieces):
             return ""
@@ -129,12 +131,15 @@ class ChatWire:
         return self._chunk(choice, f'{{"content": {json.dumps(text)}}}', logprobs)
 
     def last(self, choice: Choice) -> str:
+        """Returns the chunk that says why a choice has ended."""
         return self._chunk(choice, "{}", finish=f'"{choice.text.finish}"')
 
     def usage(self, usage: Usage) -> str:
+        """Returns the chunk that counts tokens; nothing where that was not asked for."""
         return self._envelope.usage(usage)
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> dict[str, Any]:
+        """Returns the answer of a request that does not stream."""
         return self._envelope.whole("chat.completion", [self._whole(choice) for choice in choices], usage)
 
     def _chunk(self, choice: Choice, delta: str, logprobs: str = "null", finish: str = "null") -> str:
@@ -181,18 +186,22 @@ class TextWire:
         return self._chunk(choice, choice.echo.text, self._echoed(choice))
 
     def piece(self, choice: Choice, pieces: Sequence[Piece]) -> str:
+        """Returns the chunk of so much more text; nothing where there is nothing to tell."""
         text = _text(pieces)
         if not text and not (self._has_logprobs and pieces):
             return ""
         return self._chunk(choice, text, self._logprobs(choice, pieces))
 
     def last(self, choice: Choice) -> str:
+        """Returns the chunk that says why a choice has ended."""
         return self._chunk(choice, "", None, choice.text.finish)
 
     def usage(self, usage: Usage) -> str:
+        """Returns the chunk that counts tokens; nothing where that was not asked for."""
         return self._envelope.usage(usage)
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> dict[str, Any]:
+        """Returns the answer of a request that does not stream."""
         return self._envelope.whole("text_completion", [self._whole(choice) for choice in choices], usage)
 
     def _chunk(

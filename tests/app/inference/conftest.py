@@ -49,7 +49,9 @@ def sampler(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[str
     monkeypatch.setenv("CHERRY_SAMPLER_TOKEN", "between-ourselves")
     monkeypatch.setenv("CHERRY_SAMPLER_DEVICE", "cpu")
     get_settings.cache_clear()
-    with running(create_sampler(get_settings())) as url:
+    app = create_sampler(get_settings())
+    with running(app) as url:
         point_at(monkeypatch, url)
         yield url
+    app.state.engine.close()
     get_settings.cache_clear()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.settings import Settings
-from workers.serving.engine import Engine
+from workers.serving.engine import Engine, Pause
 from workers.serving.library import Library
 from workers.serving.requests import Event, Failed, ModelFiles, Options, Request, Started, Token
 from workers.serving.tickets import Ticket
@@ -85,12 +85,14 @@ class Served:
 
 
 @contextmanager
-def serving(tmp_path: Path, library: Library | None = None, **changes: Any) -> Iterator[Served]:
+def serving(
+    tmp_path: Path, library: Library | None = None, pause: Pause = lambda _: 0.0, **changes: Any
+) -> Iterator[Served]:
     made = {"database_url": "postgresql://nobody@nowhere/none", "broker_url": "memory://"}
     made |= {"data_dir": tmp_path, "sampler_device": "cpu", "trainer_threads": 1, **changes}
     settings = Settings(**made)
     library = library or Library(settings)
-    engine = Engine(library, settings)
+    engine = Engine(library, settings, pause)
     try:
         yield Served(engine, library)
     finally:

@@ -33,7 +33,7 @@ GRAPHED = frozenset(("cuda",))
 """Devices that decode over static tensors, where each row has a prompt of its own."""
 SLOTS_PER_ROW = 3
 """Slots of the whole context: one for the completion, one for its prompt, and one for a prompt of which more
-samples wait.
+samples wait. It follows from that.
 """
 GIVEN_BACK_FROM = 1 << 20
 """Bytes from which what a slot holds is given back to the system as soon as the slot is free. Chosen: slots
