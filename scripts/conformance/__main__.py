@@ -17,7 +17,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -51,6 +51,18 @@ SUITE = (
 """Evals join when this service has them."""
 LEFT_OUT = "not compact"
 """Compacting a conversation is for models that can read what was left of one; those here cannot."""
+
+
+PREPARE = """
+from app.conformance.router import mark_disposable
+from app.db import unit_of_work
+from app.migrate import upgrade
+from app.settings import get_settings
+upgrade(get_settings().database_url)
+with unit_of_work() as db:
+    mark_disposable(db)
+"""
+NO_CHANGES: Mapping[str, str] = {}
 
 
 def main() -> int:
@@ -93,8 +105,11 @@ def make_environment(folder: Path) -> Path:
 
 
 @contextmanager
-def service() -> Iterator[str]:
-    """The API in conformance mode on a free port, over a database that is gone afterwards."""
+def service(prepare: str = PREPARE, changes: Mapping[str, str] = NO_CHANGES) -> Iterator[str]:
+    """The API in conformance mode on a free port, and a sampler, over a database that is gone afterwards.
+
+    `prepare` is the program that readies the database, `changes` other settings.
+    """
     with tempfile.TemporaryDirectory(prefix="cherry-conformance-") as name, socket.socket() as taken:
         folder = Path(name)
         folder.chmod(0o755)
@@ -105,8 +120,8 @@ def service() -> Iterator[str]:
         server.start()
         running: list[subprocess.Popen[bytes]] = []
         try:
-            env = _environment(folder, server.url, port)
-            subprocess.run([sys.executable, "-c", PREPARE], cwd=ROOT, env=env, check=True)
+            env = {**_environment(folder, server.url, port), **changes}
+            subprocess.run([sys.executable, "-c", prepare], cwd=ROOT, env=env, check=True)
             for part, its_port in (("sampler", port + 1), ("api", port)):
                 command = [sys.executable, "-m", "app.cli.main", part, "--port", str(its_port)]
                 running.append(subprocess.Popen(command, cwd=ROOT, env=env))
@@ -117,17 +132,6 @@ def service() -> Iterator[str]:
                 process.terminate()
                 process.wait(30)
             server.stop()
-
-
-PREPARE = """
-from app.conformance.router import mark_disposable
-from app.db import unit_of_work
-from app.migrate import upgrade
-from app.settings import get_settings
-upgrade(get_settings().database_url)
-with unit_of_work() as db:
-    mark_disposable(db)
-"""
 
 
 def _environment(folder: Path, database_url: str, port: int) -> dict[str, str]:

@@ -10,6 +10,7 @@ import asyncio
 import hmac
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -68,7 +69,13 @@ def create_sampler(settings: Settings) -> Starlette:
     library = Library(settings)
     engine = Engine(library, settings, Share(settings.sampler_share, settings.data_dir).pause)
     sampler = Sampler(engine, Preparation(library), settings.sampler_token.get_secret_value())
-    app = Starlette(routes=sampler.routes())
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await run_in_threadpool(engine.close)
+
+    app = Starlette(routes=sampler.routes(), lifespan=lifespan)
     app.state.engine, app.state.library = engine, library
     return app
 

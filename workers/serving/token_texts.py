@@ -79,7 +79,7 @@ class TokenTexts:
     def name(self, token: int, share: bytes) -> str:
         """Returns what a token is called: its text, or its bytes where they are no text of their own."""
         data = share
-        if REPLACED in share:
+        if not share or REPLACED in share:  # what is no character may be told with another token
             raw = self._spelling.raw(token)
             data = share if is_text(raw) else raw
         if is_text(data):
