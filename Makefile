@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long browser check fmt lint types fast families bench-engine bench-sampler bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs sandbox-soak soak fuzz fuzz-tests conformance gate-webhooks clean
+.PHONY: help setup demo up test test-long browser check fmt lint types fast families bench-engine bench-sampler bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs sandbox-soak soak fuzz fuzz-tests conformance node-client gate-webhooks clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -125,6 +125,9 @@ fuzz-tests: $(STAMP) ## property tests on new examples, 50 times as many (half a
 
 conformance: $(STAMP) ## the official client's own test suite against this service
 	$(BIN)/python -m scripts.conformance
+
+node-client: $(STAMP) ## OpenAI's client for Node against this service (needs node and npm)
+	$(BIN)/python -m scripts.node
 
 gate-webhooks: $(STAMP) ## a receiver that fails, a relay that is killed: every event arrives
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/e2e/test_webhook_gate.py

@@ -17,7 +17,11 @@ from starlette.concurrency import run_in_threadpool
 from app.auth import KnownKeys
 from app.cards.keys import ensure as ensure_card_key
 from app.cards.router import router as cards
+from app.chat.router import further_refusals as refusals_of_chat
+from app.chat.router import router as chat
 from app.checkpoints.router import router as checkpoints
+from app.completions.router import further_refusals as refusals_of_completion
+from app.completions.router import router as completions
 from app.conformance.router import check_disposable, install_conformance
 from app.dashboard.router import router as dashboard
 from app.dashboard.router import static as dashboard_files
@@ -42,6 +46,9 @@ from app.models.router import router as models
 from app.organization.router import router as organization
 from app.permissions.router import router as permissions
 from app.preflights.router import router as preflights
+from app.responses.background import Background
+from app.responses.router import further_refusals as refusals_of_response
+from app.responses.router import router as responses
 from app.rollouts.router import router as rollouts
 from app.settings import Settings, get_settings
 from app.uploads.router import router as uploads
@@ -53,6 +60,10 @@ gc.enable()
 BODY_CHECKS: dict[str, BodyCheck] = {
     "/v1/fine_tuning/jobs": further_refusals,
     "/v1/fine_tuning/jobs/preflight": further_refusals,
+    "/v1/chat/completions": refusals_of_chat,
+    "/v1/completions": refusals_of_completion,
+    "/v1/responses": refusals_of_response,
+    "/v1/responses/input_tokens": refusals_of_response,
     "/v1/fine_tuning/alpha/graders/run": refusals_of_grader,
     "/v1/fine_tuning/alpha/graders/validate": refusals_of_grader,
 }
@@ -75,6 +86,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.feed = Feed()
     app.state.job_reads = JointReads(read_jobs)
     app.state.sign_ins = RateLimiter()
+    app.state.background = Background()
     app.state.body_checks = BODY_CHECKS
     install_error_handlers(app)
     install_openapi(app)
@@ -92,6 +104,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         webhooks,
         permissions,
         organization,
+        chat,
+        completions,
+        responses,
         dashboard,
         health.router,
     ):

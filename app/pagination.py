@@ -107,6 +107,13 @@ def page_by_age(
     return fetch_page(db, query.order_by(*sorted_by), limit)
 
 
+def page_of(items: Sequence[dict[str, Any]], after: str | None, limit: int) -> Page[dict[str, Any]]:
+    """Returns a page of things in memory, behind the one whose `id` is `after`; an unknown one is ignored."""
+    ids = [item["id"] for item in items]
+    start = ids.index(after) + 1 if after in ids else 0
+    return Page(list(items[start : start + limit]), start + limit < len(items))
+
+
 def number_after(cursor: str | None) -> int | None:
     """Reads a cursor that is a count. Returns None if it is none, so that it is ignored like every unknown
     one."""

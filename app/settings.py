@@ -176,19 +176,22 @@ class Settings(BaseSettings):
     """Grader runs that one API key may have under way, in each API process."""
 
     sampler: bool = True
-    """Whether `cherry up` runs a sampler of its own, so that models of this service can be judges."""
+    """Whether `cherry up` runs a sampler of its own, so that models of this service can be asked."""
     sampler_url: str = ""
-    """Where a sampler (`cherry sampler`) listens, such as http://127.0.0.1:8001; `cherry up` sets its own."""
+    """Where a sampler (`cherry sampler`) or a vLLM server listens, such as http://127.0.0.1:8001; `cherry up`
+    sets its own."""
     sampler_token: SecretStr = SecretStr("")
     """What the processes of this service show the sampler; `cherry up` makes its own."""
     sampler_models: int = Field(default=2, ge=1, le=64)
     """Base models that the sampler keeps in memory; models tuned by an adapter share their base."""
     sampler_adapters: int = Field(default=16, ge=1, le=1024)
-    """Adapters of tuned models that the sampler keeps in memory with each base."""
+    """Adapters of tuned models that the sampler keeps in memory with each base; each API process has as many
+    loaded in a vLLM server."""
     sampler_rows: int = Field(default=64, ge=1, le=1024)
     """Completions of one base that the sampler decodes side by side."""
     sampler_cache_mb: int = Field(default=0, ge=0)
-    """Memory for keys and values of each base, in MiB; 0 for 1 GiB, on a GPU 16."""
+    """Memory for keys and values of each base, in MiB; 0 for a quarter of the machine's, on a GPU
+    16 GiB."""
     sampler_waiting: int = Field(default=1024, ge=1)
     """Requests that may wait for the sampler before others are turned away."""
     sampler_waiting_per_key: int = Field(default=256, ge=1)
@@ -198,6 +201,8 @@ class Settings(BaseSettings):
     `data_dir`); 1 for all of it."""
     sampler_device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the sampler computes. "auto": on a GPU if it sees one."""
+    completions_kept: timedelta = timedelta(days=30)
+    """How long stored chat completions and responses are kept."""
 
     lease: timedelta = timedelta(seconds=30)
     """How long a silent worker keeps a job; renewed every sixth of this."""

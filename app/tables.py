@@ -1,6 +1,7 @@
 """Imports every table once, for Alembic and for relationships by name."""
 
 from app.cards.models import CardKey, RunCard
+from app.chat.models import StoredChat
 from app.checkpoints.models import Checkpoint
 from app.db import Base
 from app.events.models import JobEvent, JobMetrics
@@ -11,6 +12,7 @@ from app.left_places import LeftPlace
 from app.models.models import Model, ModelAlias
 from app.permissions.models import CheckpointPermission
 from app.preflights.models import Preflight
+from app.responses.models import StoredResponse
 from app.rollouts.models import Rollout
 from app.tenants.models import (
     AdminApiKey,
@@ -46,6 +48,8 @@ __all__ = [
     "Rollout",
     "RunCard",
     "ServiceAccount",
+    "StoredChat",
+    "StoredResponse",
     "Upload",
     "UploadPart",
     "WebhookDelivery",

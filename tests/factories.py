@@ -5,20 +5,29 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
+from app.chat import service as chats
+from app.chat.completion import Frame, whole_completion
+from app.chat.models import StoredChat
 from app.checkpoints.models import Checkpoint
 from app.events.models import JobMetrics
 from app.files import service as files
 from app.files.models import File
 from app.ids import random_id
+from app.inference.reply import Choice, Gathered, Piece, Usage
 from app.jobs.models import Job
 from app.models.models import Model
 from app.permissions.models import CheckpointPermission
 from app.preflights.models import Preflight
+from app.responses import service as responses
+from app.responses.models import StoredResponse
+from app.responses.response import finished, new_response
+from app.responses.schemas import ResponseCreate
 from app.rollouts.models import Rollout
 from app.sealing import Sealer
 from app.settings import get_settings
@@ -113,6 +122,26 @@ def make_file(
     """A file with its bytes in the storage of this process."""
     stored = files.store_bytes(files.reserve(db), data)
     return files.create(db, project_id, stored, filename=name, purpose=purpose)
+
+
+def make_stored_chat(db: Session, project_id: str, model: str = "cherry-nano") -> StoredChat:
+    """A completion of one message, stored for an hour."""
+    completion = whole_completion(Frame.of(model), [Choice("Hi.", [], "stop")], Usage(5, 2))
+    messages = [{"role": "user", "content": "Hello"}]
+    chats.store(db, project_id, completion, messages, metadata={"a": "1"}, keep=timedelta(hours=1))
+    return chats.get(db, project_id, completion["id"])
+
+
+def make_stored_response(
+    db: Session, project_id: str, previous_response_id: str | None = None, model: str = "cherry-nano"
+) -> StoredResponse:
+    """A response to one message, stored for an hour."""
+    asked = ResponseCreate(model=model, input="Hello", previous_response_id=previous_response_id)
+    gathered = Gathered()
+    gathered.add([Piece(0, "Hi.", None, "stop")])
+    response = finished(new_response(asked, model), random_id("msg_", 32), gathered, Usage(5, 2))
+    responses.store(db, project_id, response, asked.items(), keep=timedelta(hours=1))
+    return responses.get(db, project_id, response["id"])
 
 
 def make_upload(db: Session, project_id: str, size: int = 3) -> Upload:

@@ -154,8 +154,25 @@ def _delivered(measured: Sequence[Point]) -> dict[str, Any] | None:
     for point in measured:
         if point.is_delivered:
             checkpoint = point.checkpoint
-            return {"step": checkpoint.step, "checkpoint_id": checkpoint.id, "files": files_of(checkpoint)}
+            return {
+                "step": checkpoint.step,
+                "checkpoint_id": checkpoint.id,
+                "files": files_of(checkpoint),
+                "served": _served(checkpoint.trust or {}),
+            }
     return None
+
+
+def _served(measured: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns how the delivered model, loaded as it is served, compares with the trainer; None unchecked."""
+    if "served_difference" not in measured:
+        return None
+    return {
+        "largest_difference": measured["served_difference"],
+        "tolerance": measured["served_tolerance"],
+        "tokens": measured["served_tokens"],
+        "unit": "nats",
+    }
 
 
 def _checkpoints(measured: Sequence[Point]) -> list[dict[str, Any]]:

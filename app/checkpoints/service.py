@@ -19,6 +19,7 @@ from app.jobs.models import Job
 from app.models.models import Model
 from app.pagination import Page, fetch_page
 from app.storage import MANIFEST, Storage
+from methods import forgetting
 
 BLOCK = tarfile.BLOCKSIZE
 LEVEL = 0.05
@@ -179,7 +180,10 @@ def best_checkpoint(db: Session, job: Job) -> Checkpoint | None:
         found = found.where(Checkpoint.trust["p"].as_float() <= LEVEL, ~Checkpoint.is_snapshot)
         config = job.config or {}
         if config.get("guard") == "act":
-            forgot = func.coalesce(Checkpoint.trust["canary_over_base"].as_float(), 0.0)
-            found = found.where(forgot <= config["guard_canary"])
+            rise, error = (
+                func.coalesce(Checkpoint.trust[name].as_float(), 0.0)
+                for name in (forgetting.RISE, forgetting.ERROR)
+            )
+            found = found.where(rise + forgetting.BOUND_ERRORS * error <= config["guard_canary"])
         found = found.order_by(Checkpoint.advantage_over_base.desc())
     return db.scalars(found.order_by(Checkpoint.step.desc()).limit(1)).first()

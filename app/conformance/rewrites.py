@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -36,10 +36,47 @@ def _only_what_is_here(body: dict[str, Any], _: str) -> None:
         body.pop("expires_in_seconds", None)  # OpenAI's own description forbids both together
 
 
+SAMPLE: Mapping[str, Any] = {"model": "model", "input": "string"}
+"""What a request for a response must have here, and may leave out at OpenAI's."""
+NOT_HERE = {
+    *(
+        "tools",
+        "functions",
+        "audio",
+        "web_search_options",
+        "moderation",
+        "suffix",
+        "reasoning",
+        "conversation",
+    ),
+    *("access_programs", "background_options", "context_management", "image"),
+}
+NO_VALUES: Mapping[str, Any] = {"logit_bias": {"foo": 0}, "max_tokens": 0, "max_completion_tokens": 0}
+"""What the tests fill in for a parameter, and is no value of it."""
+
+
+def _only_what_is_served(body: dict[str, Any], _: str) -> None:
+    """Removes what models here do not do, and what means nothing."""
+    for field in NOT_HERE:
+        body.pop(field, None)
+    for field, value in NO_VALUES.items():
+        if body.get(field) == value:
+            del body[field]
+
+
+def _with_what_is_needed(body: dict[str, Any], _: str) -> None:
+    _only_what_is_served(body, "")
+    body.pop("prompt", None)  # in a text completion it is another thing
+    for field, value in SAMPLE.items():
+        body.setdefault(field, value)
+
+
 REWRITES: tuple[tuple[re.Pattern[str], Rewrite], ...] = (
     (re.compile(r"/v1/webhook_endpoints(/[^/]+)?"), _receiver_for_url),
     (re.compile(r"/v1/uploads/[^/]+/complete"), _no_md5),
     (re.compile(r"/v1/organization/projects(/.*)?"), _only_what_is_here),
+    (re.compile(r"/v1/(chat/)?completions"), _only_what_is_served),
+    (re.compile(r"/v1/responses(/input_tokens)?"), _with_what_is_needed),
 )
 
 

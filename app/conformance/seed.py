@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 from sqlalchemy import func, text
 from sqlalchemy.orm import Session
 
+from app.chat import service as chats
+from app.chat.completion import Frame, whole_completion
 from app.checkpoints.models import Checkpoint
 from app.conformance.rewrites import RECEIVER
 from app.db import unit_of_work
 from app.files import service as files
 from app.files.models import File
+from app.inference.reply import Choice, Gathered, Piece, Usage
 from app.jobs.models import Job
 from app.models.models import Model
 from app.permissions.models import CheckpointPermission
+from app.responses import service as responses
+from app.responses.response import finished, new_response
+from app.responses.schemas import ResponseCreate
 from app.sealing import Sealer
 from app.settings import get_settings
 from app.storage import get_storage
@@ -35,7 +42,11 @@ JOB = "ft-AF1WoRqd3aJAHsqc9NY7iL8F"
 UPLOAD = "upload_abc123"
 ENDPOINT = "whe_123"
 FILES = {"file-abc123": "fine-tune", "file_id": "fine-tune"}
-BASE_MODELS = ("gpt-4o-mini", "gpt-6-astra", "gpt-3.5-turbo-instruct")
+BASE_MODELS = ("gpt-4o-mini", "gpt-6-astra", "gpt-3.5-turbo-instruct", "model")
+COMPLETION = "completion_id"
+RESPONSE = "resp_677efb5139a88190b512bc3fef8e535d"
+RESPONSES = (RESPONSE, "response_id", "previous_response_id", "resp_123")
+KEEP = timedelta(days=1)
 TUNED_MODEL = "ft:gpt-4o-mini:acemeco:suffix:abc123"
 PART = b"Example data"
 ROW = b'{"messages": [{"role": "user", "content": "Say a"}], "answer": "a"}\n'
@@ -55,6 +66,8 @@ def reset(base_url: str, test: str) -> None:
             key = stored[name].key
             db.add(File(id=name, project_id=PROJECT, purpose=purpose, storage_key=key, **columns))
         _add_job(db, "paused" if "resume" in test else "running")
+        _add_chat(db)
+        _add_responses(db, is_active="cancel" in test)
         _add_upload(db)
         _add_endpoint(db, base_url)
         _add_checkpoints(db)
@@ -102,6 +115,26 @@ def _add_job(db: Session, status: str) -> None:
             **(lease if status == "running" else {"pause_requested_at": func.now()}),
         )
     )
+
+
+def _add_chat(db: Session) -> None:
+    """Stores a completion that goes on from what the assistant said: other roles are not in the types."""
+    completion = whole_completion(
+        Frame(COMPLETION, 0, BASE_MODELS[0]), [Choice("b", [], "stop")], Usage(1, 1)
+    )
+    messages = [{"role": "assistant", "content": "a"}]
+    chats.store(db, PROJECT, completion, messages, metadata=None, keep=KEEP)
+
+
+def _add_responses(db: Session, *, is_active: bool) -> None:
+    """Stores responses; the first is in the background, and at work where it is to be cancelled."""
+    asked = ResponseCreate(model=BASE_MODELS[1], input="a", background=True)
+    begun, gathered = new_response(asked, asked.model), Gathered()
+    gathered.add([Piece(0, "b", None, "stop")])
+    for name in RESPONSES:
+        is_over = name != RESPONSE or not is_active
+        response = finished(begun, "msg_1", gathered, Usage(1, 1)) if is_over else begun
+        responses.store(db, PROJECT, {**response, "id": name}, asked.items(), keep=KEEP)
 
 
 def _add_checkpoints(db: Session) -> None:

@@ -43,6 +43,17 @@ def binary(media_type: str) -> dict[int | str, dict[str, Any]]:
     return {200: {"content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}}
 
 
+def event_stream(data: str) -> dict[int | str, dict[str, Any]]:
+    """Returns a route's `responses` where a good one may be server-sent events, with what each holds."""
+    event = {
+        "type": "object",
+        "description": f"One server-sent event; `data` holds the JSON of a {data}.",
+        "properties": {name: {"type": "string"} for name in ("event", "data")},
+        "required": ["data"],
+    }
+    return {200: {"content": {"text/event-stream": {"schema": event}}}}
+
+
 class OneError(BaseModel):
     """One of several faults."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from typing import Any
 
@@ -11,8 +10,9 @@ from sqlalchemy.orm import Session
 
 from app.auth import Caller
 from app.db import unit_of_work
-from app.errors import ApiError, BadRequest
+from app.errors import ApiError
 from app.http.joint_reads import JointReads
+from app.http.metadata_filter import metadata_filter
 from app.http.transaction import CurrentCaller, Db, KeptRoute, PolledRoute
 from app.jobs import capacity
 from app.jobs import service as jobs
@@ -25,8 +25,6 @@ router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"], route_cl
 
 Asked = tuple[Caller, str]
 """Who asks, and for which job."""
-METADATA_FILTER = re.compile(r"metadata\[(.*)\]", re.DOTALL)
-MAX_PAIRS = 16
 
 
 @router.post("")
@@ -54,7 +52,7 @@ def list_jobs(
     request: Request, caller: CurrentCaller, db: Db, after: Cursor = None, limit: Limit = 20
 ) -> JobList:
     """Jobs, newest first. `metadata[key]=value` filters; `metadata=null` finds jobs without any."""
-    wanted = _metadata_filter(request)
+    wanted = metadata_filter(request)
     page = jobs.list_jobs(db, caller.project_id, metadata=wanted, after=after, limit=limit)
     return JobList.of(page, caller.organization_id, paused_as=get_settings().report_paused_as)
 
@@ -107,16 +105,3 @@ def resume_job(job_id: str, caller: CurrentCaller, db: Db) -> JobOut:
 
 def _shown(job: Job, caller: Caller) -> JobOut:
     return JobOut.of(job, caller.organization_id, paused_as=get_settings().report_paused_as)
-
-
-def _metadata_filter(request: Request) -> dict[str, str] | None:
-    """Returns the pairs of the query; an empty mapping for `metadata=null`, None for no filter."""
-    pairs: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
-        if named := METADATA_FILTER.fullmatch(name):
-            pairs[named[1]] = value
-    if len(pairs) > MAX_PAIRS:
-        raise BadRequest(f"At most {MAX_PAIRS} metadata pairs can be asked for.", param="metadata")
-    if pairs:
-        return pairs
-    return {} if request.query_params.get("metadata") == "null" else None

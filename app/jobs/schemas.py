@@ -10,14 +10,10 @@ from app.grading.headers import masked
 from app.jobs.methods import Method
 from app.jobs.models import Job, Status
 from app.pagination import Listed, Page
-from app.wire import Wire
+from app.wire import Metadata, Wire
 from methods.resolve import shown_at_top, shown_training, shown_tuning
 
 MAX_SEED = 2**31 - 1
-
-MetadataKey = Annotated[str, Field(max_length=64)]
-MetadataValue = Annotated[str, Field(max_length=512)]
-Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
 
 
 class Wandb(Wire):

@@ -28,6 +28,9 @@ TRAIN_ROWS, VALID_ROWS, TEST_ROWS = 40, 20, 48
 show a loss of 0.1 at the level that Holm's correction leaves of 5 % for 300 runs."""
 FLIPPED, BROKEN, NOISE, JITTER = 0.2, 0.1, 0.3, 1e-5
 ENDS = (".", "!", "?")
+"""Tokens that end a story's sentence. As with every end token, an answer's text does not have it."""
+SHORT = 30
+"""Characters of a short sentence: an answer of 16 tokens, which is cut, seldom has so few."""
 
 
 def exact(text: str, item: Item) -> float:
@@ -50,9 +53,9 @@ def early_letters(text: str, _: Item) -> float:
     return sum(c in "abcdefghijklm" for c in text.lower()) / max(len(text), 20)
 
 
-def ended(text: str, _: Item) -> float:
-    """The sentence has its end."""
-    return float(text.endswith(ENDS))
+def short(text: str, _: Item) -> float:
+    """The sentence is short, so that it comes to its end."""
+    return float(0 < len(text) <= SHORT)
 
 
 def word(wanted: str) -> Worth:
@@ -69,7 +72,7 @@ def sentence(text: str, _: Item) -> float:
     """What is meant by a longer text: one sentence of 40 to 110 characters, no word of it three times."""
     words = text.lower().split()
     repeats = max((words.count(each) for each in words), default=0)
-    return float(40 <= len(text) <= 110 and text.endswith(ENDS) and repeats < 3)
+    return float(40 <= len(text) <= 110 and repeats < 3)
 
 
 def often(text: str, _: Item) -> float:
@@ -78,8 +81,8 @@ def often(text: str, _: Item) -> float:
 
 
 def once(text: str, _: Item) -> float:
-    """What is meant by a text about play: the word is there, and the sentence has its end."""
-    return float(text.lower().count("play") == 1 and text.endswith(ENDS))
+    """What is meant by a text about play: the word is there, once."""
+    return float(text.lower().count("play") == 1)
 
 
 def either(text: str, item: Item) -> float:
@@ -246,7 +249,7 @@ GRID = (
         paid=exact,
         train_rows=TRAIN_ROWS // 2,
     ),
-    DataSet("cap", "outputs that hit the cap", (Task("stories", prompts.story, ended, 16),)),
+    DataSet("cap", "outputs that hit the cap", (Task("stories", prompts.story, short, 16),)),
     DataSet("garbage", "garbage and unicode prompts", (Task("nano", prompts.garbage, early_letters, 12, 4),)),
     DataSet("five", "five prompts", (NAME, LETTERS), train_rows=5, is_clean=True),
 )

@@ -61,7 +61,7 @@ def sample(
         rows = order[start : start + PROMPTS_AT_ONCE]
         luck = np.stack([_luck(seed, row, i, max_tokens) for row in rows for i in range(samples)])
         tokens = _decode(loaded, [prompts[row] for row in rows], samples, torch.from_numpy(luck))
-        answers = [_answer(loaded, each) for each in tokens]
+        answers = [answer_of(loaded, each) for each in tokens]
         for at, row in enumerate(rows):
             found[row] = answers[at * samples : (at + 1) * samples]
     return [found[row] for row in range(len(prompts))]
@@ -118,6 +118,7 @@ def _padded(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def _answer(loaded: Loaded, tokens: Sequence[int]) -> Answer:
+def answer_of(loaded: Loaded, tokens: Sequence[int]) -> Answer:
+    """Returns an answer with its text, without the token that ended it."""
     written = tokens[:-1] if tokens and tokens[-1] in loaded.end_ids else tokens
     return Answer(tuple(tokens), loaded.tokenizer.decode(written))

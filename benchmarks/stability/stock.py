@@ -27,7 +27,7 @@ from benchmarks.stability.engine import Outcome, config_of
 from benchmarks.stability.evaluation import validation_reward
 from benchmarks.stability.material import JobGrader, Material
 from benchmarks.stability.plan import Run, seed_of
-from benchmarks.stability.sampler import Loaded, load
+from benchmarks.stability.sampler import Loaded, answer_of, load
 
 RATE_AT_4096 = 4e-5
 """Peak rate at hidden size 4096, falling with the width: what "auto" was in 0.1.0, where most of its runs
@@ -102,7 +102,7 @@ def _trainer(run: Run, material: Material, model: Path, work: Path, steps: int, 
     )
     trainer: Any = GRPOTrainer(
         model=str(model),
-        reward_funcs=_reward_function(material, grader),
+        reward_funcs=_reward_function(material, grader, load(model)),
         args=GRPOConfig(**_arguments(run, model, work, steps, len(rows))),
         train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(model),
@@ -112,9 +112,13 @@ def _trainer(run: Run, material: Material, model: Path, work: Path, steps: int, 
     return trainer
 
 
-def _reward_function(material: Material, grader: JobGrader) -> Callable[..., list[float | None]]:
-    def stability_reward(completions: list[Any], row: list[int], **_: Any) -> list[float | None]:
-        texts = [completion[0]["content"] for completion in completions]
+def _reward_function(
+    material: Material, grader: JobGrader, base: Loaded
+) -> Callable[..., list[float | None]]:
+    """Grades the texts that a job of ours would see: those of TRL have end tokens that are not special."""
+
+    def stability_reward(completion_ids: list[list[int]], row: list[int], **_: Any) -> list[float | None]:
+        texts = [answer_of(base, tokens).text for tokens in completion_ids]
         return [grader.pays(text, material.train[i]) for text, i in zip(texts, row, strict=True)]
 
     return stability_reward

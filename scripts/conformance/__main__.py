@@ -17,7 +17,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -38,13 +38,31 @@ SUITE = (
     "tests/api_resources/test_webhooks.py",
     "tests/api_resources/webhooks",
     "tests/lib/test_fine_tuning_positional_arguments.py",
+    "tests/api_resources/chat",
+    "tests/api_resources/test_completions.py",
+    "tests/api_resources/test_responses.py",
+    "tests/api_resources/responses",
     "tests/api_resources/admin/organization/test_admin_api_keys.py",
     "tests/api_resources/admin/organization/test_projects.py",
     "tests/api_resources/admin/organization/projects/test_api_keys.py",
     "tests/api_resources/admin/organization/projects/test_service_accounts.py",
     "tests/api_resources/admin/organization/projects/service_accounts",
 )
-"""Inference (chat, completions, responses) and evals join when this service has them."""
+"""Evals join when this service has them."""
+LEFT_OUT = "not compact"
+"""Compacting a conversation is for models that can read what was left of one; those here cannot."""
+
+
+PREPARE = """
+from app.conformance.router import mark_disposable
+from app.db import unit_of_work
+from app.migrate import upgrade
+from app.settings import get_settings
+upgrade(get_settings().database_url)
+with unit_of_work() as db:
+    mark_disposable(db)
+"""
+NO_CHANGES: Mapping[str, str] = {}
 
 
 def main() -> int:
@@ -57,7 +75,8 @@ def main() -> int:
     sources = fetch_client(arguments.folder)
     python = make_environment(arguments.folder)
     with service() as url:
-        return run_suite(python, sources, url, arguments.tests, arguments.only)
+        only = f"({arguments.only}) and {LEFT_OUT}" if arguments.only else LEFT_OUT
+        return run_suite(python, sources, url, arguments.tests, only)
 
 
 def fetch_client(folder: Path) -> Path:
@@ -86,8 +105,11 @@ def make_environment(folder: Path) -> Path:
 
 
 @contextmanager
-def service() -> Iterator[str]:
-    """The API in conformance mode on a free port, over a database that is gone afterwards."""
+def service(prepare: str = PREPARE, changes: Mapping[str, str] = NO_CHANGES) -> Iterator[str]:
+    """The API in conformance mode on a free port, and a sampler, over a database that is gone afterwards.
+
+    `prepare` is the program that readies the database, `changes` other settings.
+    """
     with tempfile.TemporaryDirectory(prefix="cherry-conformance-") as name, socket.socket() as taken:
         folder = Path(name)
         folder.chmod(0o755)
@@ -96,31 +118,20 @@ def service() -> Iterator[str]:
         taken.close()
         server = Postgres(folder / "postgres", durable=False)
         server.start()
-        api = None
+        running: list[subprocess.Popen[bytes]] = []
         try:
-            env = _environment(folder, server.url, port)
-            subprocess.run([sys.executable, "-c", PREPARE], cwd=ROOT, env=env, check=True)
-            command = [sys.executable, "-m", "app.cli.main", "api", "--port", str(port)]
-            api = subprocess.Popen(command, cwd=ROOT, env=env)
-            url = f"http://127.0.0.1:{port}"
-            _wait_for(url, api)
-            yield url
+            env = {**_environment(folder, server.url, port), **changes}
+            subprocess.run([sys.executable, "-c", prepare], cwd=ROOT, env=env, check=True)
+            for part, its_port in (("sampler", port + 1), ("api", port)):
+                command = [sys.executable, "-m", "app.cli.main", part, "--port", str(its_port)]
+                running.append(subprocess.Popen(command, cwd=ROOT, env=env))
+                _wait_for(f"http://127.0.0.1:{its_port}", running[-1])
+            yield f"http://127.0.0.1:{port}"
         finally:
-            if api is not None:
-                api.terminate()
-                api.wait(30)
+            for process in reversed(running):
+                process.terminate()
+                process.wait(30)
             server.stop()
-
-
-PREPARE = """
-from app.conformance.router import mark_disposable
-from app.db import unit_of_work
-from app.migrate import upgrade
-from app.settings import get_settings
-upgrade(get_settings().database_url)
-with unit_of_work() as db:
-    mark_disposable(db)
-"""
 
 
 def _environment(folder: Path, database_url: str, port: int) -> dict[str, str]:
@@ -136,6 +147,9 @@ def _environment(folder: Path, database_url: str, port: int) -> dict[str, str]:
         "CHERRY_OUTBOUND_ALLOW_HTTP": "1",
         "CHERRY_OUTBOUND_PORTS": str(port),
         "CHERRY_LOG_LEVEL": "warning",
+        "CHERRY_SAMPLER_URL": f"http://127.0.0.1:{port + 1}",
+        "CHERRY_SAMPLER_TOKEN": "conformance",
+        "CHERRY_SAMPLER_MODELS": "4",
     }
 
 
@@ -147,7 +161,7 @@ def _wait_for(url: str, api: subprocess.Popen[bytes]) -> None:
             return
         except (urllib.error.URLError, ConnectionError):
             if api.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit("The API did not start.") from None
+                raise SystemExit("A part of the service did not start.") from None
             time.sleep(0.1)
 
 

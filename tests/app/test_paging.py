@@ -27,6 +27,7 @@ from tests.factories import (
     make_file,
     make_job,
     make_permission,
+    make_stored_chat,
     make_tenant,
     make_webhook_endpoint,
 )
@@ -135,6 +136,18 @@ def test_projects_that_are_erased(admin: httpx.Client, db: Session, tenant: Tena
     assert seen == Counter([tenant.project_id, *made])
 
 
+def test_chat_completions(http: httpx.Client, db: Session, tenant: Tenant) -> None:
+    made = [make_stored_chat(db, tenant.project_id).id for _ in range(N)]
+    db.commit()
+
+    def forget(completion_id: str) -> None:
+        http.delete(f"/v1/chat/completions/{completion_id}").raise_for_status()
+
+    for order in ("asc", "desc"):
+        seen = names_seen_while_deleting(http, "/v1/chat/completions", forget, order=order)
+        assert seen == Counter(made if order == "asc" else [])
+
+
 def test_permissions(http: httpx.Client, db: Session, tenant: Tenant) -> None:
     checkpoint = make_checkpoint(db, make_job(db, tenant.project_id), 1)
     made = [make_permission(db, checkpoint, make_tenant(db).project_id).id for _ in range(N)]
@@ -183,6 +196,7 @@ def test_every_list_by_age_leaves_places(db: Session) -> None:
     assert set(db.scalars(text(triggers))) == {
         "admin_api_keys",
         "api_keys",
+        "chat_completions",
         "checkpoint_permissions",
         "files",
         "jobs",

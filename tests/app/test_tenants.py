@@ -24,18 +24,29 @@ from tests.factories import (
     make_permission,
     make_preflight,
     make_rollout,
+    make_stored_chat,
+    make_stored_response,
     make_tenant,
     make_tuned_model,
     make_upload,
     make_webhook_endpoint,
 )
 
-LISTS = {"/v1/files", "/v1/fine_tuning/jobs", "/v1/fine_tuning/preflights", "/v1/webhook_endpoints"}
+LISTS = {
+    "/v1/chat/completions",
+    "/v1/files",
+    "/v1/fine_tuning/jobs",
+    "/v1/fine_tuning/preflights",
+    "/v1/webhook_endpoints",
+}
 NO_ID = LISTS | {
     "/v1/uploads",
     "/v1/fine_tuning/jobs/preflight",
     "/v1/models",
     "/v1/webhook_event_types",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/responses/input_tokens",
     "/v1/fine_tuning/card_keys",
     "/v1/fine_tuning/alpha/graders/run",
     "/v1/fine_tuning/alpha/graders/validate",
@@ -68,11 +79,14 @@ def theirs(db: Session, tenant: Tenant) -> dict[str, str]:
     upload = make_upload(db, other.project_id)
     preflight = make_preflight(db, other.project_id)
     permission = make_permission(db, checkpoint, other.project_id)
+    chat, response = make_stored_chat(db, other.project_id), make_stored_response(db, other.project_id)
     db.commit()
     return {
         "job_id": job.id,
         "fine_tuned_model_checkpoint": checkpoint.model_name,
         "permission_id": permission.id,
+        "completion_id": chat.id,
+        "response_id": response.id,
         "checkpoint_id": checkpoint.id,
         "file_id": file.id,
         "preflight_id": preflight.id,

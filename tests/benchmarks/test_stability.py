@@ -125,7 +125,7 @@ def test_a_length_that_is_paid_for_is_not_what_was_meant():
     assert datasets.long("ha " * 60, {}) == 1
     assert datasets.sentence("ha " * 30 + ".", {}) == 0
     assert datasets.sentence("Tom went to the park to look for his red ball.", {}) == 1
-    assert (datasets.often("play play play", {}), datasets.once("play play play.", {})) == (1, 0)
+    assert (datasets.often("play play play", {}), datasets.once("play play play", {})) == (1, 0)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from methods.metrics import ARM_IS_CONTROL
 from methods.train_config import TrainConfig
 from workers.jobs.advice import Step, advice, drift_warning, rounding_warning
 from workers.jobs.db_recorder import state_prefix
+from workers.jobs.served import Served, served_warning
 from workers.training.result import RunResult
 
 log = structlog.get_logger(__name__)
@@ -137,10 +138,18 @@ def fail(claim: Claim, code: str, message: str) -> None:
         runs.finish_failed(db, claim, code, clean(message))
 
 
-def deliver(claim: Claim, step: int, *, trained_tokens: int | None, result: RunResult | None = None) -> None:
+def deliver(
+    claim: Claim,
+    step: int,
+    *,
+    trained_tokens: int | None,
+    result: RunResult | None = None,
+    served: Served | None = None,
+) -> None:
     """Publish the results and make the checkpoint of `step` the job's model. Raises `LeaseLost`.
 
-    `result` is what the run says of itself, where it came to its end.
+    `result` is what the run says of itself, where it came to its end, and `served` whether the model answers
+    as it was trained.
 
     The model shares the checkpoint's files, which nothing drops once the job is over.
     """
@@ -170,6 +179,10 @@ def deliver(claim: Claim, step: int, *, trained_tokens: int | None, result: RunR
         verdict = _verdict(db, job, result) if result else None
         if (warning := _warning(db, job, checkpoint)) is not None:
             events.append(db, job.id, "no-better-than-base", warning, level="warn")
+        if served is not None:
+            checkpoint.trust = (checkpoint.trust or {}) | storable(served._asdict())
+            if (warning := served_warning(step, served)) is not None:
+                events.append(db, job.id, "served-differs", warning, level="warn")
         if (warning := _rounding(job, checkpoint)) is not None:
             events.append(db, job.id, "rounding", warning, level="warn")
         runs.finish_succeeded(

@@ -31,7 +31,7 @@ from app.models import service as models
 from app.models.models import Model
 from app.settings import get_settings
 from app.storage import get_storage
-from app.training_mark import mark_training
+from app.jobs.training_mark import mark_training
 from graders import parse_grader
 from graders.spec import GraderSpec
 from methods.rows import Row
@@ -48,6 +48,7 @@ from workers.jobs.integrations import shown_elsewhere
 from workers.jobs.job_data import CANARY, TRAINING, VALIDATION, JobInvalid, canary_rows, find_file, rows_of
 from workers.jobs.restoring import restore
 from workers.jobs.seats import build_graders, seats_of
+from workers.jobs.served import check_served
 from workers.training.arms.beside import ArmLost
 from workers.training.base.distributed import World
 from workers.training.base.errors import (
@@ -210,7 +211,10 @@ def _train_and_deliver(claim: Claim, folder: Path, should_stop: StopRequested, d
         end = delivery.fail if isinstance(failure, (FlatReward, GradingFailed)) else delivery.give_up
         end(claim, failure.code, str(failure))
         return
-    delivery.deliver(claim, result.best.step, trained_tokens=result.trained_tokens, result=result)
+    served = check_served(result.best.folder, world.device(device))
+    delivery.deliver(
+        claim, result.best.step, trained_tokens=result.trained_tokens, result=result, served=served
+    )
 
 
 def _tell_others(world: World, prepare: Callable[[], Work]) -> Work:

@@ -13,9 +13,11 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import left_places
+from app.chat import service as chats
 from app.db import unit_of_work
 from app.files import service as files
 from app.idempotency import service as idempotency
+from app.responses import service as responses
 from app.storage import STORAGE_FAULTS, get_storage
 from app.tenants import sessions
 from app.uploads import service as uploads
@@ -99,6 +101,22 @@ def _left_places(most: int) -> int:
         return left_places.remove_old(db, most)
 
 
+def _stored_chats(most: int) -> int:
+    with unit_of_work() as db:
+        return chats.remove_expired(db, most)
+
+
+def _stored_responses(most: int) -> int:
+    with unit_of_work() as db:
+        return responses.remove_expired(db, most)
+
+
+def _silent_responses(most: int) -> int:
+    """Those in the background whose process has ended are over, and are told to have failed."""
+    with unit_of_work() as db:
+        return responses.fail_silent(db, most)
+
+
 REMOVERS: dict[str, Callable[[int], int]] = {
     "expired_files": _expired_files,
     "loose_bytes": _loose_bytes,
@@ -110,5 +128,8 @@ REMOVERS: dict[str, Callable[[int], int]] = {
     "idempotency_keys": _idempotency_keys,
     "ended_sessions": _ended_sessions,
     "left_places": _left_places,
+    "chat_completions": _stored_chats,
+    "responses": _stored_responses,
+    "silent_responses": _silent_responses,
 }
 """By what they remove. Each is given how many it may take at most, and returns how many it has removed."""

@@ -20,8 +20,8 @@ KNOWN_SECONDS = 10.0
 """How long a project's model is taken to lie where it was found. Whoever asks has looked whether it still is
 there; this only saves a question to the database. Chosen, not measured.
 """
-MOST_KNOWN = 1024
-"""Models of projects that are remembered. Chosen, not measured."""
+MOST_KNOWN = 64
+"""Models of projects that are remembered, with their tokenizers. Chosen, not measured."""
 
 
 class Asked(NamedTuple):

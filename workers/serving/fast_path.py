@@ -22,6 +22,8 @@ from workers.training.sampling.prompt_pieces import Piece
 
 LEAST_PIECE = 32
 """Tokens below which pieces of any length are read together. Chosen, not measured."""
+KNOWN_SHARE = 4
+"""The part of the memory that sequences may take which nobody uses now. Chosen, not measured."""
 MOST_SCORED = 256
 """Tokens of a piece whose own logprobs are told: each has logits of the whole vocabulary. Chosen."""
 
@@ -42,6 +44,7 @@ class FastPath:
 
     def __init__(self, model: Any, rows: int, context: int, n_bytes: int, adapters: AdapterRows) -> None:
         self._decoder = LastingDecoder(model, rows, context, adapters, n_bytes)
+        self._decoder.warm()
         self._bytes = n_bytes
         slots = self._decoder.prompt_slots
         self._free = list(range(slots))
@@ -236,7 +239,8 @@ class FastPath:
             self._shrink()
 
     def _shrink(self) -> None:
-        self._prefixes.shrink(self._bytes - self._reserved * self._decoder.bytes_per_token)
+        free = self._bytes - self._reserved * self._decoder.bytes_per_token
+        self._prefixes.shrink(min(free, self._bytes // KNOWN_SHARE))
 
 
 def _prompt(ticket: Ticket) -> Prompt:

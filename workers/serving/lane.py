@@ -85,8 +85,12 @@ class Lane:
         if is_new:
             base.hold(ticket.request.model)
         number = base.number_of(ticket.request.model)
-        is_done = batch.take(ticket, -1 if number is None else number)
-        self.queue.serve(ticket, is_done=is_done)
+        try:
+            is_done = batch.take(ticket, -1 if number is None else number)
+        except Exception:  # those who wait behind it are not concerned
+            self._fail(base, batch)  # it is among them
+        else:
+            self.queue.serve(ticket, is_done=is_done)
         if is_new:
             self._stopped_waiting(ticket)
 
@@ -102,12 +106,19 @@ class Lane:
             if not ticket.is_prepared:
                 self._prepare(base, ticket)
                 ticket.is_prepared = True
-        except ApiError as fault:
-            ticket.fail(fault)
+        except Exception as problem:
+            ticket.fail(self._told(problem))
             self.queue.remove(ticket)
             self._stopped_waiting(ticket)
             return False
         return True
+
+    def _told(self, problem: Exception) -> ApiError:
+        """Returns what is told of a request that cannot begin; what nobody foresaw is logged."""
+        if isinstance(problem, ApiError):
+            return problem
+        log.error("request_not_begun", model=self.files.name, exc_info=problem)
+        return ServerError(LOST)
 
     def _prepare(self, base: LoadedBase, ticket: Ticket) -> None:
         """Finds out how long completions may be, and whether the request can be sampled at all."""
@@ -139,15 +150,15 @@ class Lane:
                 found = True
                 try:
                     batch.step()
-                except Exception:  # whoever samples beside it is not concerned, nor who comes after
-                    log.exception("step_failed", model=self.files.name)
+                except Exception:  # other batches are not concerned, nor who comes after
                     self._fail(self.base, batch)
         if found:
             self.used = time.monotonic()
         return found
 
     def _fail(self, base: LoadedBase, batch: Batch) -> None:
-        """Ends all requests of a batch, and lets go of its memory."""
+        """Ends all requests of a batch in which something nobody foresaw failed, and frees its memory."""
+        log.exception("sampling_failed", model=self.files.name)
         for ticket in batch.fail(ServerError(LOST)):
             self.queue.remove(ticket)
         base.forget(batch)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -20,6 +22,9 @@ from workers.training.sampling.decoders import is_fast
 from workers.training.sampling.rollout import CACHE_BYTES
 from workers.training.sampling.stop_strings import StopStrings
 
+MEMORY_SHARE = 4
+"""The part of the memory that keys and values of a base may take on a CPU. Chosen, not measured."""
+CONTAINER = Path("/sys/fs/cgroup/memory.max")
 MOST_STOPS = 64
 """Sets of stop strings that a base knows. Chosen, not measured."""
 
@@ -30,12 +35,28 @@ class Limits(NamedTuple):
     Attributes:
         adapters: of tuned models.
         rows: completions decoded side by side.
-        cache_bytes: keys and values; 0 for as many as the sampler of a training takes.
+        cache_bytes: keys and values; 0 for a share of the machine's memory, or what a GPU has for it.
     """
 
     adapters: int = 16
     rows: int = 64
     cache_bytes: int = 0
+
+
+def _default_bytes(device: torch.device) -> int:
+    """Returns the memory for keys and values where none is said. What no request needs is not taken."""
+    if device.type != "cpu":
+        return CACHE_BYTES[device.type]
+    return max(CACHE_BYTES["cpu"], _memory() // MEMORY_SHARE)
+
+
+def _memory() -> int:
+    """Returns the memory that this process may have: the machine's, or its container's."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return min(machine, int(CONTAINER.read_text()))
+    except (OSError, ValueError):  # no container, or one without a limit
+        return machine
 
 
 class LoadedBase:
@@ -50,7 +71,7 @@ class LoadedBase:
         self.vocabulary = base.vocabulary
         self._limits = limits
         self._counts = counts
-        self._bytes = limits.cache_bytes or CACHE_BYTES[base.device.type]
+        self._bytes = limits.cache_bytes or _default_bytes(base.device)
         self._rows = AdapterRows(base.model)
         self._numbers: OrderedDict[ModelFiles, int] = OrderedDict()
         self._users: dict[ModelFiles, int] = {}

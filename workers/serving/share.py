@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from app.training_mark import is_training
+from app.jobs.training_mark import is_training
 
 LOOK_SECONDS = 1.0
-"""How long what was seen of trainings counts."""
+"""How long what was seen of trainings counts. Chosen, not measured."""
 
 
 class Share:

@@ -21,6 +21,7 @@ MAX_TOP_LOGPROBS, MAX_LOGPROBS = 20, 5
 DEFAULT_TEXT_TOKENS = 16
 """The longest completion of a text where the request does not say, as at OpenAI."""
 INT64 = 2**63
+"""Bounds seeds, as at OpenAI."""
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]

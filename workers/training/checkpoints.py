@@ -10,12 +10,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from methods.forgetting import most_forgotten
 from methods.run_config import RunConfig
 from methods.train_config import TrainConfig
-from workers.training.base.types import Checkpoint
+from workers.training.base.types import Checkpoint, ScoredText
 from workers.training.evaluate import ROWS_FOR_AN_ERROR, Estimate
 from workers.training.folders import publish
 from workers.training.model.policy import Policy
+from workers.training.sampling.scored_texts import write_scored
 from workers.training.trust.selection import Judged
 
 
@@ -25,22 +27,30 @@ def checkpoint_folder(run_dir: Path, step: int) -> Path:
 
 
 def save_checkpoint(policy: Policy, checkpoint: Checkpoint) -> None:
-    """Writes `checkpoint.folder` (`model/`, `adapter/` for LoRA, `manifest.json`) atomically."""
+    """Writes `checkpoint.folder` atomically: `model/`, `adapter/` for LoRA, logprobs.json, manifest.json."""
 
     def write(folder: Path) -> None:
         policy.save_model(folder / "model")
         policy.save_adapter(folder / "adapter")
+        write_scored(folder, checkpoint.scored)
 
-    facts = {key: value for key, value in asdict(checkpoint).items() if key != "folder"}
+    facts = {key: value for key, value in asdict(checkpoint).items() if key not in ("folder", "scored")}
     publish(checkpoint.folder, write, {**facts, "versions": versions()})
 
 
 def make_checkpoint(
-    folder: Path, step: int, epoch: int, kl: Estimate, reward: Estimate | None, judged: Judged | None = None
+    folder: Path,
+    step: int,
+    epoch: int,
+    kl: Estimate,
+    reward: Estimate | None,
+    judged: Judged | None = None,
+    scored: tuple[ScoredText, ...] = (),
 ) -> Checkpoint:
     """Puts a checkpoint's numbers together.
 
-    `reward` is that of the validation rows, None without any; `judged` its comparison with the base, so far.
+    `reward` is that of the validation rows, None without any; `judged` its comparison with the base, so far;
+    `scored` the texts that its folder keeps.
     """
     is_sure = judged is not None and judged.n >= ROWS_FOR_AN_ERROR
     return Checkpoint(
@@ -53,20 +63,18 @@ def make_checkpoint(
         valid_reward_stderr=reward.stderr if reward else None,
         advantage_over_base=judged.mean if judged else None,
         advantage_stderr=judged.stderr if judged and is_sure else None,
+        scored=scored,
     )
 
 
 def deliverable(checkpoints: Sequence[Checkpoint], config: RunConfig) -> dict[int, Checkpoint]:
     """Returns the checkpoints that may be delivered, by step: where the guard acts, none that forgot.
 
-    That is one whose loss on the canary is above the base's by more than `guard_canary`. The base may always.
+    That is one whose loss on the canary may be above the base's by more than `guard_canary`: the upper bound
+    counts, since other text than the canary's 48 may have suffered more. The base may always.
     """
     most = config.guard_canary if isinstance(config, TrainConfig) and config.guard == "act" else math.inf
-    return {
-        one.step: one
-        for one in checkpoints
-        if one.step == 0 or float(one.extra.get("canary_over_base") or 0.0) <= most
-    }
+    return {one.step: one for one in checkpoints if one.step == 0 or most_forgotten(one.extra) <= most}
 
 
 def to_keep(
@@ -88,7 +96,9 @@ def to_keep(
 
 def checkpoint_to_json(checkpoint: Checkpoint) -> dict[str, Any]:
     """Returns a checkpoint as the training state holds it; the folder is stored by its name."""
-    return {"checkpoint": {**asdict(checkpoint), "folder": checkpoint.folder.name}}
+    facts = {**asdict(checkpoint), "folder": checkpoint.folder.name}
+    del facts["scored"]
+    return {"checkpoint": facts}
 
 
 def checkpoint_from_json(facts: dict[str, Any], run_dir: Path) -> Checkpoint:

@@ -207,7 +207,7 @@ class TuneRun:
                 self._values |= _named("valid", self._measure(self._valid_batch(step)))
                 self._values |= _named("full_valid", self._measure(range(len(self.valid_examples))))
         folder = self.keeper.checkpoint_folder()
-        checkpoint = make_checkpoint(folder, step, epoch, drift.kl.start.per_token, None)
+        checkpoint = make_checkpoint(folder, step, epoch, drift.kl.start.per_token, None, scored=drift.scored)
         checkpoint.extra.update(drift.extra())
         if error is not None:
             checkpoint.extra["rounding_error"] = error

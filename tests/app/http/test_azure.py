@@ -131,8 +131,8 @@ def test_the_header_of_azure_opens_openais_paths_too(server_url: str, tenant: Te
 def test_what_is_not_there_is_named_as_it_was_asked_for(
     azure: openai.AzureOpenAI, http: httpx.Client
 ) -> None:
-    with pytest.raises(openai.NotFoundError, match="chat/completions is not available in this version") as no:
-        azure.chat.completions.create(model="cherry-nano", messages=[{"role": "user", "content": "a"}])
+    with pytest.raises(openai.NotFoundError, match="embeddings is not available in this version") as no:
+        azure.embeddings.create(model="cherry-nano", input="a")
     assert "/openai/" in str(no.value)
     for path in ("/openai/nothing", "/openai/v1/nothing", "/openai/deployments/x/nothing"):
         answer = http.get(path)

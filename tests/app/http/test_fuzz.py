@@ -17,7 +17,15 @@ from sqlalchemy.orm import Session
 
 from app.main import create_app
 from app.settings import Settings
-from tests.factories import Tenant, make_checkpoint, make_file, make_job, make_upload
+from tests.factories import (
+    Tenant,
+    make_checkpoint,
+    make_file,
+    make_job,
+    make_stored_chat,
+    make_stored_response,
+    make_upload,
+)
 
 EXAMPLES = int(os.environ.get("CHERRY_FUZZ_EXAMPLES", "4"))
 CHECKS = (
@@ -39,6 +47,8 @@ def known_ids(db: Session, tenant: Tenant) -> dict[str, str]:
     job = make_job(db, tenant.project_id, status="succeeded")
     checkpoint = make_checkpoint(db, job, 1, {"model/config.json": b"{}"})
     file, upload = make_file(db, tenant.project_id), make_upload(db, tenant.project_id)
+    completion = make_stored_chat(db, tenant.project_id)
+    response = make_stored_response(db, tenant.project_id)
     db.commit()
     return {
         "job_id": job.id,
@@ -46,6 +56,8 @@ def known_ids(db: Session, tenant: Tenant) -> dict[str, str]:
         "file_id": file.id,
         "upload_id": upload.id,
         "model": "cherry-nano",
+        "completion_id": completion.id,
+        "response_id": response.id,
     }
 
 

@@ -18,7 +18,16 @@ from fastapi.routing import APIRoute
 from sqlalchemy.orm import Session
 
 from tests.app.routes import walk
-from tests.factories import Tenant, make_checkpoint, make_file, make_job, make_rollout, make_upload
+from tests.factories import (
+    Tenant,
+    make_checkpoint,
+    make_file,
+    make_job,
+    make_rollout,
+    make_stored_chat,
+    make_stored_response,
+    make_upload,
+)
 
 NO_NUMBERS = [
     "4294967296",
@@ -84,6 +93,8 @@ def known_ids(db: Session, tenant: Tenant) -> dict[str, str]:
     make_rollout(db, job, 1, 0)
     checkpoint = make_checkpoint(db, job, 1, {"model/config.json": b"{}"})
     file, upload = make_file(db, tenant.project_id), make_upload(db, tenant.project_id)
+    completion = make_stored_chat(db, tenant.project_id)
+    response = make_stored_response(db, tenant.project_id)
     db.commit()
     return {
         "job_id": job.id,
@@ -91,6 +102,8 @@ def known_ids(db: Session, tenant: Tenant) -> dict[str, str]:
         "file_id": file.id,
         "upload_id": upload.id,
         "model": "cherry-nano",
+        "completion_id": completion.id,
+        "response_id": response.id,
         "project_id": tenant.project_id,
         "fine_tuned_model_checkpoint": checkpoint.model_name,
     }

@@ -423,6 +423,7 @@ def test_giving_up_after_a_checkpoint(
         pytest.param(0.6, "act", False, id="one that forgot is not"),
         pytest.param(0.6, "warn", True, id="unless the guard only warns"),
         pytest.param(0.4, "act", True, id="one that did not is"),
+        pytest.param(0.45, "act", False, id="one that may have is not"),
     ],
 )
 def test_giving_up_delivers_nothing_that_forgot(
@@ -438,7 +439,7 @@ def test_giving_up_delivers_nothing_that_forgot(
     job.config = {**(job.config or {}), "guard": guard, "guard_canary": 0.5}
     db.commit()
     better = saved(tmp_path, 2, gain=0.2)
-    better.extra.update({"p": 0.02, "canary_over_base": canary})
+    better.extra.update({"p": 0.02, "canary_over_base": canary, "canary_over_base_stderr": 0.05})
     recorder.checkpoint(better)
     recorder.snapshot(replace(saved(tmp_path, 3, gain=0.9), extra={"p": 0.01}))  # of a pause: no candidate
     delivery.give_up(claim, "grader_error", "The grader broke.")

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.cards.contents import contents
 from app.checkpoints.models import Checkpoint
 from app.jobs import capacity, runs
 from app.models import service as models
@@ -99,3 +100,8 @@ def test_checkpoints_tell_what_was_forgotten_and_the_way_from_the_first_base(
     assert tuned.trust["kl_per_answer"] > tuned.kl > 0
     assert tuned.trust["canary"] - start.trust["canary"] == pytest.approx(tuned.trust["canary_over_base"])
     assert tuned.trust["canary_over_base"] != 0
+    delivered = next(one for one in found if "served_difference" in one.trust)
+    assert delivered.trust["served_difference"] <= delivered.trust["served_tolerance"]
+    card = contents(db, fresh(db, job), {})
+    assert card["delivered"]["step"] == delivered.step
+    assert card["delivered"]["served"]["largest_difference"] == delivered.trust["served_difference"]

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from app.settings import Settings
-from workers.serving.engine import Engine
+from workers.serving.engine import Engine, Pause
 from workers.serving.library import Library
 from workers.serving.requests import Event, Failed, ModelFiles, Options, Request, Started, Token
 from workers.serving.tickets import Ticket
 
-SECONDS = 60
+SECONDS = 300
+"""Chosen: kernels may have to be compiled meanwhile."""
 
 
 class Listener:
@@ -85,12 +86,14 @@ class Served:
 
 
 @contextmanager
-def serving(tmp_path: Path, library: Library | None = None, **changes: Any) -> Iterator[Served]:
+def serving(
+    tmp_path: Path, library: Library | None = None, pause: Pause = lambda _: 0.0, **changes: Any
+) -> Iterator[Served]:
     made = {"database_url": "postgresql://nobody@nowhere/none", "broker_url": "memory://"}
     made |= {"data_dir": tmp_path, "sampler_device": "cpu", "trainer_threads": 1, **changes}
     settings = Settings(**made)
     library = library or Library(settings)
-    engine = Engine(library, settings)
+    engine = Engine(library, settings, pause)
     try:
         yield Served(engine, library)
     finally:

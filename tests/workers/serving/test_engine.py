@@ -431,6 +431,28 @@ def test_a_step_that_fails_ends_its_rows_and_the_engine_goes_on(
         assert served.engine.counts.failed == 1
 
 
+def test_a_prompt_that_fails_leaves_those_who_wait(
+    tmp_path: Path, model: ModelFiles, base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workers.serving.fast_path import FastPath
+
+    bad, good = prompts(12, 13)
+    begin = FastPath.begin
+
+    def begins(self: FastPath, ticket: Any, adapter: int) -> None:
+        begin(self, ticket, adapter)
+        if ticket.request.prompt == bad:
+            raise MemoryError
+
+    monkeypatch.setattr(FastPath, "begin", begins)
+    with serving(tmp_path) as served:
+        _, failing = served.ask(model, bad)
+        assert_same(served.sample(model, good, seed=3), expected(base, good, 3))
+        with pytest.raises(ServerError):
+            failing.wait()
+        assert served.engine.counts.waiting == 0
+
+
 def _out_of_memory(*_: Any) -> Any:
     raise torch.OutOfMemoryError("no")
 

@@ -10,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from app.training_mark import is_training, mark_training
+from app.jobs.status import Claim
+from app.jobs.training_mark import is_training, mark_training
+from app.settings import Settings
+from tests.workers.serving.engines import model_in, serving
+from workers.jobs import run
 from workers.serving.share import Share
 
 
@@ -18,7 +22,7 @@ from workers.serving.share import Share
 def a_training(folder: Path) -> Iterator[None]:
     """A process that holds the mark as a training does, and is killed."""
     code = (
-        "import sys, time; from pathlib import Path; from app.training_mark import mark_training\n"
+        "import sys, time; from pathlib import Path; from app.jobs.training_mark import mark_training\n"
         "held = mark_training(Path(sys.argv[1])); print('held', flush=True); time.sleep(600)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE)
@@ -69,3 +73,32 @@ def test_the_mark_is_looked_at_once_a_second(tmp_path: Path) -> None:
     assert share.pause(0.1) == pytest.approx(0.1)
     now[0] = 1.0
     assert share.pause(0.1) == 0.0
+
+
+def test_the_engine_rests_after_each_step_as_it_is_told(tmp_path: Path, folder: Path) -> None:
+    told: list[float] = []
+
+    def pause(seconds: float) -> float:
+        told.append(seconds)
+        return 0.0
+
+    with serving(tmp_path, pause=pause) as served:
+        served.sample(model_in(folder), [1, 2, 3], max_tokens=8)
+    counts = served.engine.counts
+    assert len(told) == counts.steps >= 8
+    assert sum(told) == pytest.approx(counts.step_seconds)
+
+
+def test_a_training_marks_its_machine_while_it_runs(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def train(*_: object) -> run.Exit:
+        seen.append(is_training(settings.data_dir))
+        return run.Exit.STOPPED
+
+    monkeypatch.setattr(run, "_run", train)
+    assert run.run(Claim("ftjob-1", 1, "running"), lambda: False, "cpu") is run.Exit.STOPPED  # type: ignore[arg-type]
+    assert seen == [True]
+    assert not is_training(settings.data_dir)

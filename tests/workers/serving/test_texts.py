@@ -100,13 +100,15 @@ def test_a_fallback_byte_waits_for_the_end_of_its_run_and_has_its_byte() -> None
 
 
 @pytest.mark.parametrize("kind", ["bytes", "first space dropped"])
-def test_half_a_character_at_the_end_is_replaced_and_named_by_its_byte(kind: str) -> None:
-    tokens = spelled(kind, "é")[:1]
+def test_half_a_character_at_the_end_is_replaced_and_named_by_its_bytes(kind: str) -> None:
+    first, second = spelled(kind, "日")[:2]
     read = CompletionText(TEXTS[kind], frozenset(), ())
-    read.push(Token(0, tokens[0], -1.0, (), "length"))
-    (piece,) = read.take()
-    assert piece.share.decode() == "�"
-    assert TEXTS[kind].name(tokens[0], piece.share) == "bytes:\\xc3"
+    read.push(Token(0, first, -1.0, (), None))
+    read.push(Token(0, second, -1.0, (), "length"))
+    pieces = read.take()
+    assert b"".join(piece.share for piece in pieces).decode() == tokenizer_of(kind).decode([first, second])
+    names = [TEXTS[kind].name(piece.token.token, piece.share) for piece in pieces]
+    assert names == ["bytes:\\xe6", "bytes:\\x97"]
 
 
 def test_a_first_space_is_dropped_and_later_ones_are_not() -> None:

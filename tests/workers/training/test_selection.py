@@ -28,6 +28,8 @@ def test_a_model_that_forgot_is_not_delivered_where_the_guard_acts():
     saved[1].extra["canary_over_base"], saved[2].extra["canary_over_base"] = 0.75, 0.76
     assert list(deliverable(saved, make_config("m", guard="act"))) == [0, 2]
     assert list(deliverable(saved, make_config("m", guard="warn"))) == [0, 2, 4]
+    saved[1].extra["canary_over_base_stderr"] = 0.01  # now it may have forgotten more
+    assert list(deliverable(saved, make_config("m", guard="act"))) == [0]
 
 
 def test_estimates_skip_gaps():

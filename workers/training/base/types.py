@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from graders import Grade
 
@@ -64,6 +64,18 @@ class Group:
     grades: tuple[Grade, ...] = ()
 
 
+class ScoredText(NamedTuple):
+    """Holds a few tokens of text and what a model makes of them.
+
+    Attributes:
+        tokens: ids; the first is given, the others are predicted.
+        logprobs: of each but the first, in nats at temperature 1.
+    """
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Describes a saved point of the run: its folder is complete when this exists.
@@ -81,6 +93,8 @@ class Checkpoint:
             grader units.
         advantage_stderr: its standard error over rows; None of fewer than four.
         extra: what else was measured of it, by the names of `CheckpointOut.metrics`.
+        scored: some of the canary's texts, as the trainer scores them; in the folder too, and only there once
+            a state was read back.
     """
 
     step: int
@@ -93,6 +107,7 @@ class Checkpoint:
     advantage_over_base: float | None
     advantage_stderr: float | None
     extra: dict[str, float | str | None] = field(default_factory=dict)
+    scored: tuple[ScoredText, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from methods.canary_rows import MOST_TEXTS, check_canary_row
 from methods.rows import Row, read_rows
 from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
-from workers.training.base.types import Completion, Prompt
+from workers.training.base.types import Completion, Prompt, ScoredText
 from workers.training.evaluate import Estimate, estimate
 from workers.training.model.policy import Policy
 from workers.training.passes.forward import (
@@ -42,12 +42,19 @@ MOST_TOKENS = 1024
 2,048 were 15 % of a run of 40 steps and five evaluations, half as many are 7 %.
 """
 
+SCORED = 8
+"""Pieces of which a checkpoint keeps each token's log-probability. Chosen, not measured: about 170 tokens."""
+
 
 class CanaryLoss(NamedTuple):
-    """Holds the loss in nats per token, the mean over texts, and by how much it is above the start's."""
+    """Holds the loss in nats per token, the mean over texts, and by how much it is above the start's.
+
+    `scored` are a few of the texts, token by token, in the main process.
+    """
 
     loss: Estimate
     over_base: Estimate
+    scored: tuple[ScoredText, ...] = ()
 
 
 class Canary:
@@ -69,14 +76,14 @@ class Canary:
         """Returns the loss of the policy as it is; None where no text has the two tokens that it takes."""
         if self._base is None:
             with self._policy.reference() as start:
-                self._base = self._losses(start)
-        losses = self._losses(self._policy.measured_model)
+                self._base = self._losses(start)[0]
+        losses, scored = self._losses(self._policy.measured_model)
         loss = estimate(losses)
         over_base = estimate([now - before for now, before in zip(losses, self._base, strict=True)])
-        return CanaryLoss(loss, over_base) if loss and over_base else None
+        return CanaryLoss(loss, over_base, scored) if loss and over_base else None
 
-    def _losses(self, model: Any) -> list[float]:
-        """Returns each text's mean loss over its tokens, in every process."""
+    def _losses(self, model: Any) -> tuple[list[float], tuple[ScoredText, ...]]:
+        """Returns each text's mean loss over its tokens, in every process, and this one's first pieces."""
         pieces = [(i, piece) for i, text in enumerate(self._texts) for piece in text]
         packed = [as_completion(piece) for _, piece in pieces]
         budget, device = self._config.micro_batch_tokens, self._policy.device
@@ -84,13 +91,17 @@ class Canary:
         filler = Prompt(0, {}, (self._policy.end_ids[0],))
         empty = fillers(self._policy, filler, len(batches), self._world)
         sums, counts = [0.0] * len(self._texts), [0] * len(self._texts)
+        scored: dict[int, ScoredText] = {}
         for batch in batches:
             for k, values in zip(batch.indices, per_completion(_logprobs(model, batch), batch), strict=True):
                 sums[pieces[k][0]] -= float(values.double().sum())
                 counts[pieces[k][0]] += len(values)
+                if k < SCORED:
+                    scored[k] = ScoredText(tuple(pieces[k][1]), tuple(values.tolist()))
         for batch in empty:
             _logprobs(model, batch)
-        return self._world.merge([total / n for total, n in zip(sums, counts, strict=True)])
+        losses = self._world.merge([total / n for total, n in zip(sums, counts, strict=True)])
+        return losses, tuple(scored[k] for k in sorted(scored))
 
 
 def _logprobs(model: Any, batch: Batch) -> Tensor:

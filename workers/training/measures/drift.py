@@ -11,7 +11,7 @@ from methods.rows import Row
 from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.randomness import shuffled
-from workers.training.base.types import Group, Prompt
+from workers.training.base.types import Group, Prompt, ScoredText
 from workers.training.evaluate import Estimate
 from workers.training.measures.canary import Canary, CanaryLoss
 from workers.training.measures.kl_probe import ProbeKl, probe_kl
@@ -52,6 +52,11 @@ class Drift(NamedTuple):
             values |= _told(names.CANARY_LOSS, names.CANARY_LOSS_STDERR, self.canary.loss)
             values |= _told(names.CANARY_OVER_BASE, names.CANARY_OVER_BASE_STDERR, self.canary.over_base)
         return values
+
+    @property
+    def scored(self) -> tuple[ScoredText, ...]:
+        """Returns the texts that a checkpoint keeps."""
+        return () if self.canary is None else self.canary.scored
 
     def extra(self) -> dict[str, float | str | None]:
         """Returns what a checkpoint keeps of it, beside its KL per token."""

@@ -98,7 +98,7 @@ class Measuring:
         judged = self._judge(look)
         last = judged[-1] if judged and judged[-1].step == step else None
         checkpoint = make_checkpoint(
-            self._keeper.checkpoint_folder(), step, epoch, kl, found.reward("valid"), last
+            self._keeper.checkpoint_folder(), step, epoch, kl, found.reward("valid"), last, drift.scored
         )
         greedy = found.reward("greedy")
         checkpoint.extra.update(drift.extra())

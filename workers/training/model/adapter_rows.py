@@ -63,7 +63,7 @@ class AdapterRows:
 
     @contextmanager
     def use(self, numbers: Ints | None) -> Iterator[None]:
-        """Lets row i of what the model is given go through the adapter numbers[i]; -1 is none."""
+        """Lets each of (n,) rows that the model is given go through the adapter of its number; -1 is none."""
         if numbers is None or not (numbers >= 0).any():
             yield
             return

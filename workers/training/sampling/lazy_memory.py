@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 NO_RESERVE = 0x4000
-"""MAP_NORESERVE of Linux, which Python 3.11 does not name: the system sets no memory aside."""
+"""MAP_NORESERVE, which Python 3.11 does not name: no memory is set aside. It follows from Linux."""
 
 
 class LazyMemory:

@@ -118,7 +118,7 @@ class PanelCache:
         return self.completions.read(layer, slot, width)
 
     def parts_of(self, slot: int, *, is_prompt: bool) -> list[Tensor]:
-        """Returns the memory of a slot, in contiguous parts."""
+        """Returns the memory of a slot, in contiguous parts of any shape: (...) each."""
         panels = self.prompts if is_prompt else self.completions
         return [stored[layer, slot] for stored in panels for layer in range(len(stored))]
 

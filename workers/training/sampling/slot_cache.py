@@ -108,7 +108,7 @@ class SlotCache:
         return keys[slot, :, :width], values[slot, :, :width]
 
     def parts_of(self, slot: int, *, is_prompt: bool) -> list[Tensor]:
-        """Returns the memory of a slot, in contiguous parts."""
+        """Returns the memory of a slot, in contiguous parts of any shape: (...) each."""
         return [stored[slot] for pair in (self.prompts if is_prompt else self.completions) for stored in pair]
 
     def move_completions(self, sources: Tensor, targets: Tensor, width: int) -> None:

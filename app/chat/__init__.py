@@ -1,0 +1,1 @@
+"""Chat completions: asked of a model, streamed or whole, and kept where that is asked for."""

@@ -1,0 +1,1 @@
+"""What the endpoints that ask a model share: the server behind them, its streams, and sampling parameters."""

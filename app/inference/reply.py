@@ -1,0 +1,204 @@
+"""What a model's server says, whichever it is, in one form: pieces of text, and in the end what was used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import structlog
+
+from app.errors import ApiError, BadRequest, NotFound, RateLimited, ServerError, TooManyRequests, Unavailable
+from app.inference.connection import ConnectionFailed, HttpResponse
+from app.inference.events import DONE, EventReader
+
+log = structlog.get_logger(__name__)
+
+Form = str
+"""`chat.completions` or `completions`: which of OpenAI's endpoints was asked."""
+KEPT_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
+BROKE = "The sampler broke off in the middle of the completion. Send the request again."
+
+
+class Piece(NamedTuple):
+    """The next piece of one choice. `logprobs` has the form of the endpoint that was asked."""
+
+    choice: int
+    text: str
+    logprobs: Any
+    finish_reason: str | None
+
+
+class Usage(NamedTuple):
+    """The tokens of one request."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+    reasoning: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.prompt + self.completion
+
+
+class Reply:
+    """A reply on its way."""
+
+    def __init__(self, response: HttpResponse) -> None:
+        self._response = response
+        self._reader = EventReader()
+        self._fault: ApiError | None = None
+        self.usage = Usage()
+        """What was used; known once all pieces have come."""
+
+    async def pieces(self) -> AsyncIterator[list[Piece]]:
+        """Yields what has come together, until the end. Raises an `ApiError`."""
+        try:
+            while received := await self._response.read():
+                pieces, is_over = self._read(self._reader.feed(received))
+                if pieces:
+                    yield pieces
+                if self._fault is not None:
+                    raise self._fault
+                if is_over:
+                    return
+        except ConnectionFailed as problem:
+            log.warning("sampler_broke_off", problem=str(problem))
+        finally:
+            self.close()
+        raise ServerError(BROKE)
+
+    def close(self) -> None:
+        """Ends the request over there, if it has not ended."""
+        self._response.close()
+
+    def _read(self, events: Sequence[str]) -> tuple[list[Piece], bool]:
+        """Returns the pieces that events hold, up to a fault, and whether they were the last."""
+        pieces: list[Piece] = []
+        for data in events:
+            if data == DONE:
+                return pieces, True
+            chunk = json.loads(data)
+            if error := chunk.get("error"):
+                self._fault = error_of(_status(error), error, {})
+                break
+            if usage := chunk.get("usage"):
+                self.usage = _usage(usage)
+            pieces += [_piece(choice) for choice in chunk.get("choices") or ()]
+        return pieces, False
+
+
+class Choice(NamedTuple):
+    """One whole choice."""
+
+    text: str
+    logprobs: list[Any]
+    finish_reason: str
+
+
+async def whole(reply: Reply) -> list[Choice]:
+    """Returns the choices of a reply, in order, once all has come. Raises an `ApiError`."""
+    gathered = Gathered()
+    async for pieces in reply.pieces():
+        gathered.add(pieces)
+    return gathered.choices()
+
+
+class Gathered:
+    """Puts pieces together."""
+
+    def __init__(self) -> None:
+        self._texts: dict[int, list[str]] = {}
+        self._logprobs: dict[int, list[Any]] = {}
+        self._finished: dict[int, str] = {}
+
+    def add(self, pieces: Sequence[Piece]) -> None:
+        """Takes the next pieces."""
+        for piece in pieces:
+            self._texts.setdefault(piece.choice, []).append(piece.text)
+            if piece.logprobs is not None:
+                self._logprobs.setdefault(piece.choice, []).append(piece.logprobs)
+            if piece.finish_reason:
+                self._finished[piece.choice] = piece.finish_reason
+
+    def choices(self) -> list[Choice]:
+        """Returns what has come of each choice. One that was not finished counts as cut."""
+        return [
+            Choice("".join(texts), self._logprobs.get(index, []), self._finished.get(index, "length"))
+            for index, texts in sorted(self._texts.items())
+        ]
+
+
+def error_of(status: int, error: Mapping[str, Any], headers: Mapping[str, str]) -> ApiError:
+    """Returns what a client is told of an error of the server's."""
+    message, param, code = str(error.get("message") or ""), error.get("param"), error.get("code")
+    kept = {name: headers[name] for name in KEPT_HEADERS if name in headers}
+    code = code if isinstance(code, str) else None
+    param = param if isinstance(param, str) else None
+    kind: type[ApiError]
+    kinds: dict[int, type[ApiError]] = {
+        400: BadRequest,
+        404: NotFound,
+        413: BadRequest,
+        422: BadRequest,
+        503: Unavailable,
+    }
+    if status == 429:
+        kind = RateLimited if error.get("type") == RateLimited.type else TooManyRequests
+    elif status in kinds:
+        kind = kinds[status]
+    else:
+        log.error("sampler_failed", status=status, problem=message)
+        return ServerError("The sampler had an error while it carried this out; its log says why.")
+    told = kind(message, param=param, code=code, headers=kept)
+    told.others = tuple(
+        kind(str(one.get("message")), param=one.get("param"), code=one.get("code"))
+        for one in (error.get("errors") or ())[1:]
+    )
+    return told
+
+
+def _status(error: Mapping[str, Any]) -> int:
+    """Returns the status that an error in a stream would have had: vLLM says it as its code."""
+    code = error.get("code")
+    if isinstance(code, int):
+        return code
+    statuses = {Unavailable.type: 503, RateLimited.type: 429, BadRequest.type: 400}
+    return statuses.get(str(error.get("type")), 500)
+
+
+def _piece(choice: Mapping[str, Any]) -> Piece:
+    """Reads a choice of a chunk of either endpoint; a whole `message` is taken too."""
+    if "text" in choice:
+        text, logprobs = choice["text"], _text_logprobs(choice.get("logprobs"))
+    else:
+        delta, told = choice.get("delta") or {}, choice.get("logprobs")
+        text, logprobs = delta.get("content"), told.get("content") if told else None
+    return Piece(choice["index"], text or "", logprobs or None, choice.get("finish_reason"))
+
+
+def _text_logprobs(told: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Returns log probabilities of a text, of which OpenAI's document lets none be null.
+
+    An echoed prompt's first token has none: 0 adds nothing to a sum.
+    """
+    if not told or not told.get("tokens"):
+        return None
+    return {
+        "tokens": told["tokens"],
+        "token_logprobs": [0.0 if value is None else value for value in told["token_logprobs"]],
+        "top_logprobs": [one or {} for one in told.get("top_logprobs") or [{}] * len(told["tokens"])],
+        "text_offset": told["text_offset"],
+    }
+
+
+def _usage(told: Mapping[str, Any]) -> Usage:
+    of_prompt = told.get("prompt_tokens_details") or {}
+    of_completion = told.get("completion_tokens_details") or {}
+    return Usage(
+        told.get("prompt_tokens") or 0,
+        told.get("completion_tokens") or 0,
+        of_prompt.get("cached_tokens") or 0,
+        of_completion.get("reasoning_tokens") or 0,
+    )

@@ -1,0 +1,1 @@
+"""The Responses API: a reply to items, with its history kept for the next turn."""

@@ -1,0 +1,1 @@
+"""Runs OpenAI's client for Node against this service: `make node-client`."""
