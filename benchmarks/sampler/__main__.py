@@ -79,9 +79,8 @@ class Side:
         return self._read()
 
     def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        with self._process:  # closes both ends and waits
+            pass
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -201,10 +200,10 @@ def described(about: Mapping[str, Mapping[str, str]], args: argparse.Namespace) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--llama", required=True, help="the Python of an environment with llama-cpp-python and gguf"
+        "--llama", required=True, help="a Python that has llama-cpp-python and gguf"
     )
     parser.add_argument(
-        "--flags", default="not told", help="those that llama.cpp was built with, to be printed"
+        "--flags", default="not told", help="those of llama.cpp's build, to be printed"
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", help="models, by name, with commas")
