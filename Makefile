@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long browser check fmt lint types fast families bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs sandbox-soak soak fuzz fuzz-tests conformance node-client gate-webhooks clean
+.PHONY: help setup demo up test test-long browser check fmt lint types fast families bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs sandbox-soak soak fuzz fuzz-tests conformance node-client vllm gate-webhooks clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -117,6 +117,9 @@ conformance: $(STAMP) ## the official client's own test suite against this servi
 
 node-client: $(STAMP) ## OpenAI's client for Node against this service (needs node and npm)
 	$(BIN)/python -m scripts.node
+
+vllm: $(STAMP) ## a real vLLM server behind this service, in an environment of its own (3.5 GB; VLLM_FOLDER=)
+	$(BIN)/python -m scripts.vllm $(if $(VLLM_FOLDER),--folder $(VLLM_FOLDER))
 
 gate-webhooks: $(STAMP) ## a receiver that fails, a relay that is killed: every event arrives
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/e2e/test_webhook_gate.py
