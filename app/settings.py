@@ -226,6 +226,10 @@ class Settings(BaseSettings):
     gpus: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """GPUs that a worker on this machine may use: a job that asks for more waits for another worker. "auto"
     counts CUDA_VISIBLE_DEVICES, else what the NVIDIA driver shows."""
+    training_memory_gib: Annotated[float, Field(gt=0)] | Literal["auto", "unknown"] = "unknown"
+    """What a training may take: memory of the machine, or of each GPU, where trainings run. A job that cannot
+    fit fails as its files are checked. "auto" is for workers on the machine that trains, and is what
+    `cherry up` and a worker of both queues set; "unknown" holds nothing against it."""
     max_processes: int = Field(default=0, ge=0)
     """CPU processes that one training may have; 0 for as many as there are cores."""
 

@@ -19,12 +19,14 @@ SPLIT_BESIDE_FILE = (
 
 
 class ConfigImpossible(Exception):
-    """A job cannot run with these files and hyperparameters. `param` is the request's field."""
+    """A job cannot run with these files and hyperparameters. `param` is the request's field; `is_of_length`
+    says that the longest prompt is too long."""
 
-    def __init__(self, message: str, param: str) -> None:
+    def __init__(self, message: str, param: str, *, is_of_length: bool = False) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
+        self.is_of_length = is_of_length
 
 
 def resolve_train(
@@ -162,11 +164,11 @@ def _check_room(asked: Mapping[str, Any], facts: Facts) -> None:
     room = facts.context - longest
     if room < 1:
         message = f"The longest prompt has {longest} tokens, but the model reads {facts.context} at most."
-        raise ConfigImpossible(message, "training_file")
+        raise ConfigImpossible(message, "training_file", is_of_length=True)
     wanted = asked.get("max_completion_tokens")
     if wanted is not None and wanted > room:
         message = (
             f"max_completion_tokens is {wanted}, but the longest prompt ({longest} tokens) leaves "
             f"{room} of the model's {facts.context}."
         )
-        raise ConfigImpossible(message, MAX_COMPLETION)
+        raise ConfigImpossible(message, MAX_COMPLETION, is_of_length=True)

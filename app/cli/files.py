@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import typer
 
@@ -57,6 +61,45 @@ def list_files(url: Url = None, key: Key = None, data: Data = None, as_json: AsJ
     }
     shown = [{**row, "created_at": when(row["created_at"])} for row in rows]
     print_table(headings, shown, empty="There are no files.")
+
+
+@cli.command()
+def get(
+    file_id: Annotated[str, typer.Argument(help="ID of the file: file-...")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where it goes.", show_default="standard output")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+    url: Url = None,
+    key: Key = None,
+    data: Data = None,
+) -> None:
+    """Download a file's content: data, or the results of a job."""
+    if output is not None and output.exists() and not force:
+        raise CliError(f"{output} is there already: give another -o, or --force")
+    with open_client(url, key, data) as client:
+        content = client.files.with_streaming_response.content(file_id)
+        with content as response, _written(output) as file:
+            for part in response.iter_bytes():
+                file.write(part)
+
+
+@contextmanager
+def _written(path: Path | None) -> Iterator[IO[bytes]]:
+    """Gives what is written to: standard output, or a file that is there once it is whole."""
+    if path is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    if path.is_dir():
+        raise CliError(f"{path} is a folder: name the file")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            yield file
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @cli.command()

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from app.cli import following, preflights, seeds
+from app.cli import job_creation, job_end, preflights, seeds
 from app.cli.connect import Data, Key, Url, open_client
 from app.cli.output import AsJson, CliError, console, print_json, print_table, when
+from app.cli.watching import as_sent, print_job, watch
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -19,15 +19,10 @@ if TYPE_CHECKING:
 
 cli = typer.Typer(help="Fine-tuning jobs.", no_args_is_help=True)
 
+cli.command()(job_creation.create)
 cli.command()(preflights.check)
 
 JobId = Annotated[str, typer.Argument(help="ID of the job: ftjob-...")]
-
-
-def as_sent(job: FineTuningJob) -> dict[str, Any]:
-    """Returns the job as the service sent it. The client's types know no grader of ours, which needs no
-    warning."""
-    return job.to_dict(mode="json", warnings=False)
 
 
 @cli.command("list")
@@ -58,7 +53,7 @@ def show(job_id: JobId, url: Url = None, key: Key = None, data: Data = None, as_
         if as_json:
             print_json(as_sent(job))
         else:
-            _print_job(job)
+            print_job(job)
             seeds.print_seeds(client, as_sent(job))
 
 
@@ -68,12 +63,31 @@ def follow(
 ) -> None:
     """Watch a job until it is over; as JSON, a line for each event. Exit code 1 unless it succeeded."""
     with open_client(url, key, data) as client:
-        job = _follow(client, job_id, as_json=as_json)
+        job = watch(client, job_id, as_json=as_json)
         if not as_json:
-            _print_job(job)
-            seeds.print_seeds(client, as_sent(job))
+            job_end.print_end(client, job)
     if job.status != "succeeded":
         raise typer.Exit(1)
+
+
+@cli.command()
+def checkpoints(
+    job_id: JobId, url: Url = None, key: Key = None, data: Data = None, as_json: AsJson = False
+) -> None:
+    """Show the checkpoints that a job has kept, newest first. Each can be called and tuned by its name."""
+    with open_client(url, key, data) as client:
+        found = [
+            kept.to_dict(mode="json", warnings=False)
+            for kept in client.fine_tuning.jobs.checkpoints.list(job_id, limit=100)
+        ]
+    if as_json:
+        print_json(found)
+    else:
+        print_table(
+            job_end.CHECKPOINT,
+            [job_end.as_row(one) for one in found],
+            empty="The job has kept no checkpoints.",
+        )
 
 
 @cli.command()
@@ -150,7 +164,7 @@ def _run_again(client: OpenAI, body: dict[str, Any], *, as_json: bool) -> dict[s
     made: Any = client.post("/fine_tuning/jobs", body=body, cast_to=object)
     if not as_json:
         console.print(f"Running it again as {made['id']}.", markup=False, soft_wrap=True)
-    _follow(client, made["id"], as_json=as_json)
+    watch(client, made["id"], as_json=as_json)
     return _card(client, made["id"])
 
 
@@ -159,42 +173,3 @@ def _tell(job: FineTuningJob, outcome: str, *, as_json: bool) -> None:
         print_json(as_sent(job))
     else:
         console.print(outcome)
-
-
-def _follow(client: OpenAI, job_id: str, *, as_json: bool) -> FineTuningJob:
-    job = client.fine_tuning.jobs.retrieve(job_id)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    is_plain = as_json or not console.is_terminal
-    with Progress(*columns, console=console, disable=is_plain, transient=True) as progress:
-        bar, reached = progress.add_task(job.status, total=None), 0
-        for event in following.follow(client, job_id):
-            if as_json:
-                print_json(event.to_dict(mode="json", warnings=False))
-                continue
-            progress.console.print(f"{when(event.created_at)}  {event.message}", markup=False, soft_wrap=True)
-            numbers: Any = event.data
-            if isinstance(numbers, dict) and "step" in numbers:
-                reached = max(reached, numbers["step"])  # seeds side by side tell theirs in any order
-                progress.update(bar, completed=reached, total=numbers.get("total_steps"))
-            elif not is_plain:  # the status may have changed
-                job = client.fine_tuning.jobs.retrieve(job_id)
-                progress.update(bar, description=job.status)
-    return client.fine_tuning.jobs.retrieve(job_id)
-
-
-def _print_job(job: FineTuningJob) -> None:
-    facts = {
-        "ID": job.id,
-        "Status": job.status,
-        "Model": job.model,
-        "Result": job.fine_tuned_model,
-        "Training file": job.training_file,
-        "Validation file": job.validation_file,
-        "Created": when(job.created_at),
-        "Finished": when(job.finished_at),
-        "Verdict": (as_sent(job).get("verdict") or {}).get("sentence"),
-        "Error": job.error.message if job.error and job.error.message else None,
-    }
-    for name, value in facts.items():
-        if value:
-            console.print(f"{name:16} {value}", markup=False, soft_wrap=True)

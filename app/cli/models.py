@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli import model_adding, model_show
 from app.cli.connect import Data, open_database
+from app.cli.model_show import in_short
 from app.cli.output import AsJson, console, print_json, print_table
 from methods.template_gaps import in_words
 
@@ -16,37 +18,8 @@ aliases = typer.Typer(help="Names that stand for base models, such as OpenAI's."
 cli.add_typer(aliases, name="alias")
 
 
-@cli.command()
-def add(
-    name: Annotated[str, typer.Argument(help="What jobs will call the model.")],
-    folder: Annotated[Path, typer.Argument(help="Folder with safetensors weights, config and tokenizer.")],
-    data: Data = None,
-) -> None:
-    """Register a folder as a base model, once it is read and tried.
-
-    Every worker must see it at the same path.
-    """
-    from app.models import folders
-    from app.models import service as models
-
-    folders.check_model_folder(folder.absolute())
-    trial = folders.try_model_folder(folder.absolute())
-    told = None if trial.untried else folders.try_engine(folder.absolute())
-    with open_database(data) as db:
-        models.add_base_model(db, name, folder.absolute(), trial.cannot_show)
-    if trial.untried:
-        console.print(f"The chat template was not tried: {trial.untried}.", markup=False, soft_wrap=True)
-    if trial.cannot_show:
-        left_out = in_words(trial.cannot_show)
-        console.print(
-            f"Its chat template does not show {left_out}. Rows that have any are refused when a job is"
-            " validated, or warned of (docs/models.md, What templates show).",
-            markup=False,
-            soft_wrap=True,
-        )
-    if told:
-        console.print(told, markup=False, soft_wrap=True)
-    console.print(f"Added {name}.", markup=False)
+cli.command()(model_adding.add)
+cli.command()(model_show.show)
 
 
 @cli.command("list")
@@ -54,31 +27,74 @@ def list_models(data: Data = None, as_json: AsJson = False) -> None:
     """Show base models and tuned ones."""
     from app.models import service as models
     from app.tenants import service as tenants
+    from methods.model_files.glance import at_a_glance
 
     with open_database(data) as db:
         project = tenants.ensure_default_tenant(db)
-        rows: list[dict[str, Any]] = [
-            {
-                "name": model.name,
-                "base": model.base,
-                "folder": model.folder,
-                "job": model.job_id,
-                "cannot_show": model.cannot_show,
-            }
+        found = [
+            (model, model.folder and at_a_glance(Path(model.folder)))
             for model in models.list_models(db, project.id)
         ]
+    rows: list[dict[str, Any]] = [
+        {
+            "name": model.name,
+            "base": model.base,
+            "parameters": glance.parameters if glance else None,
+            "context": glance.context if glance else None,
+            "methods": model.methods,
+            "folder": model.folder,
+            "job": model.job_id,
+            "cannot_show": model.cannot_show,
+        }
+        for model, glance in found
+    ]
     if as_json:
         print_json(rows)
         return
     headings = {
         "name": "Name",
         "base": "Base",
+        "parameters": "Parameters",
+        "context": "Context",
+        "methods": "Methods",
         "folder": "Folder",
         "job": "Job",
         "cannot_show": "Does not show",
     }
-    shown = [row | {"cannot_show": in_words(row["cannot_show"] or ())} for row in rows]
+    shown = [
+        row
+        | {
+            "parameters": in_short(row["parameters"]),
+            "context": "" if row["context"] is None else f"{row['context']:,}",
+            "methods": ", ".join(row["methods"] or ()),
+            "cannot_show": in_words(row["cannot_show"] or ()),
+        }
+        for row in rows
+    ]
     print_table(headings, shown, empty="There are no models: add one with `cherry models add NAME FOLDER`.")
+
+
+@cli.command("rm")
+def remove(
+    name: Annotated[str, typer.Argument(help="The base model to forget.")],
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Forget a base model, unless an unfinished job uses it. Its folder stays, and what was tuned from it."""
+    from app.models import bases
+    from app.settings import get_settings
+
+    with open_database(data) as db:
+        removed = bases.remove(db, name)
+    is_made = bases.remove_made(get_settings().data_dir, removed.folder)
+    if as_json:
+        print_json({"name": name, **removed._asdict()})
+        return
+    aliases = f", and what stood for it: {', '.join(removed.aliases)}" if removed.aliases else ""
+    console.print(f"Removed {name}{aliases}.", markup=False, soft_wrap=True)
+    stay = [f"models tuned from it ({removed.tuned})", f"jobs that started from it ({removed.jobs})"]
+    stay += [] if is_made else [f"its folder {removed.folder}"]
+    console.print(f"What stays: {', '.join(stay)}.", markup=False, soft_wrap=True)
 
 
 @aliases.command("add")

@@ -130,13 +130,14 @@ def _create(client: OpenAI, body: dict[str, Any]) -> Any:
 
 
 def uploaded(client: OpenAI, body: dict[str, Any]) -> dict[str, Any]:
-    """Returns the body with the ids of files in place of paths, which are uploaded."""
+    """Returns the body with the ids of files in place of paths, which are uploaded; says so."""
     body = dict(body)
     for name in ("training_file", "validation_file"):
         value = body.get(name)
         if isinstance(value, str) and Path(value).is_file():
             with Path(value).open("rb") as file:
                 body[name] = client.files.create(file=file, purpose="fine-tune").id
+            errors.print(f"Uploaded {value} as {body[name]}.", markup=False, soft_wrap=True)
     return body
 
 

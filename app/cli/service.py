@@ -140,7 +140,9 @@ def worker(
     from app.queue import QUEUES, worker_command
     from app.settings import get_settings
 
-    get_settings()  # say what is missing here rather than in Celery's words
+    settings = get_settings()  # say what is missing here rather than in Celery's words
+    if queue is None and settings.training_memory_gib == "unknown":  # what it checks is trained here
+        os.environ["CHERRY_TRAINING_MEMORY_GIB"] = "auto"
     command = worker_command(*([queue.value] if queue else QUEUES))
     os.execv(command[0], command)  # noqa: S606  # becomes the worker: signals reach it directly
 

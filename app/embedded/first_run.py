@@ -36,12 +36,15 @@ def migrate(settings: Settings) -> None:
     import app.tables  # noqa: F401  # foreign keys are found by table name
     from app.db import unit_of_work
     from app.migrate import upgrade
+    from app.models import bases
     from app.models import service as models
 
     upgrade(settings.database_url)
     if folder := built_in_model():
         with unit_of_work() as db:
-            models.add_base_model(db, BUILT_IN_MODEL, folder, BUILT_IN_CANNOT_SHOW)
+            found = bases.find_base(db, BUILT_IN_MODEL)
+            if found is None or found.origin is None:  # else an operator has put another in its place
+                models.add_base_model(db, BUILT_IN_MODEL, folder, BUILT_IN_CANNOT_SHOW)
 
 
 def secret_key(path: Path) -> str:

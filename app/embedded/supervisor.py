@@ -148,6 +148,8 @@ class Supervisor:
         os.environ["DATABASE_URL"] = database_url
         os.environ["CHERRY_BROKER_URL"] = broker_url
         os.environ["CHERRY_DATA_DIR"] = str(self.folder)
+        if self.given.training_memory_gib == "unknown":  # all of it is on this machine
+            os.environ["CHERRY_TRAINING_MEMORY_GIB"] = "auto"
         if not self.given.secret_key.get_secret_value():
             os.environ["CHERRY_SECRET_KEY"] = secret_key(self.folder / "secret_key")
         if self.given.sampler and not self.given.sampler_url:

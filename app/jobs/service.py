@@ -24,6 +24,7 @@ from app.models.models import Model
 from app.pagination import Owned, Page, page_by_age
 from app.tenants.models import Project
 
+METHODS = ("reinforcement", "supervised", "dpo")
 FILES = ("training_file", "validation_file", "canary_file")
 
 
@@ -47,10 +48,11 @@ def checked(db: Session, project_id: str, request: JobCreate, *, max_processes: 
     refusals = Refusals()
     with refusals:
         method = checked_method(request, project_id)
+    kind = "supervised" if request.method is None else request.method.type
     with refusals:
-        kind = "supervised" if request.method is None else request.method.type
         resources = checked_resources(request.resources, max_processes, kind)
-    model, found = _found(db, project_id, request.model_dump(include={"model", *FILES}), refusals)
+    named = request.model_dump(include={"model", *FILES})
+    model, found = _found(db, project_id, named, kind, refusals)
     refusals.raise_any()
     assert model is not None
     validation, canary = found.get("validation_file"), found.get("canary_file")
@@ -66,13 +68,16 @@ def checked(db: Session, project_id: str, request: JobCreate, *, max_processes: 
 
 
 def _found(
-    db: Session, project_id: str, fields: Mapping[str, Any], refusals: Refusals
+    db: Session, project_id: str, fields: Mapping[str, Any], kind: Any, refusals: Refusals
 ) -> tuple[Model | None, dict[str, File]]:
-    """Returns the model and the files that a request names."""
+    """Returns the model and the files that a request names. `kind` is its method's, if it names one."""
     model, found = None, {}
     if isinstance(name := fields.get("model"), str):
         with refusals:
             model = models.tunable(db, project_id, name)
+    if model is not None and kind in METHODS:
+        with refusals:
+            models.check_method(db, project_id, model, kind)
     for param in FILES:
         if isinstance(file_id := fields.get(param), str):
             with refusals:
@@ -86,7 +91,8 @@ def further_refusals(db: Session, project_id: str, body: Mapping[str, Any]) -> l
     match body.get("method"):
         case {"type": "reinforcement", "reinforcement": dict(block)}:
             checked_block(block, project_id, refusals)
-    _found(db, project_id, body, refusals)
+    method = body.get("method")
+    _found(db, project_id, body, method.get("type") if isinstance(method, dict) else None, refusals)
     return refusals.all
 
 

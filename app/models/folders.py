@@ -16,6 +16,8 @@ from app.inspection import (
 )
 from app.inspection import inspect as inspect_in_child
 from methods.model_files.folder import ModelFolderInvalid, check_folder
+from methods.model_files.numbers import not_finite_told, read_numbers
+from methods.model_files.weights import weight_files
 
 TRIAL = ChildLimits(seconds=60.0, memory_bytes=4 * 2**30)
 """What the trial of a tokenizer and its template may take. Loading transformers took up to 10 s on two busy
@@ -38,12 +40,28 @@ class Trial(NamedTuple):
     cannot_show: list[str] | None
 
 
-def check_model_folder(folder: Path) -> None:
-    """Raises `BaseModelInvalid` with what is wrong with the files of a model folder."""
+def check_model_folder(folder: Path, *, with_template: bool = True) -> None:
+    """Raises `BaseModelInvalid` with what is wrong with the files of a model folder.
+
+    Without `with_template` its chat template is not looked at: another one takes its place.
+    """
     try:
-        check_folder(folder)
+        check_folder(folder, with_template=with_template)
     except ModelFolderInvalid as problem:
         raise BaseModelInvalid(f"{folder} cannot be used: {problem}.") from None
+
+
+def hashes_of_weights(folder: Path) -> dict[str, str]:
+    """Returns the sha256 of each file of a checked folder's weights, by its name; reads every number once.
+
+    Raises `BaseModelInvalid` for weights that hold NaN or an infinity.
+    """
+    read = {file.name: read_numbers(file) for file in weight_files(folder)}
+    if faults := [
+        not_finite_told(name, found.not_finite) for name, found in read.items() if found.not_finite
+    ]:
+        raise BaseModelInvalid(f"{folder} cannot be used: {'; '.join(faults)}.")
+    return {name: found.sha256 for name, found in read.items()}
 
 
 def try_model_folder(folder: Path, limits: ChildLimits = TRIAL, command: Sequence[str] = COMMAND) -> Trial:

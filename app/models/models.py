@@ -45,4 +45,8 @@ class Model(Base):
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
     cannot_show: Mapped[list[Any] | None]
     """What the chat template cannot show, by the names of methods/template_gaps.py; None where unknown."""
+    methods: Mapped[list[Any] | None]
+    """Base models: the methods by which jobs may train it, and what is tuned from it; None for all."""
+    origin: Mapped[dict[str, Any] | None]
+    """Base models that somebody has added: `app.models.adding.Origin`; None of others, and of older rows."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -24,6 +24,11 @@ class ModelOut(BaseModel):
         ),
     )
 
+    methods: list[str] | None = Field(
+        default=None,
+        description="The methods that jobs may use with a base model; null for all.",
+    )
+
     @classmethod
     def of(cls, model: Model, organization_id: str) -> ModelOut:
         owner = organization_id if model.project_id else "system"
@@ -32,6 +37,7 @@ class ModelOut(BaseModel):
             created=int(model.created_at.timestamp()),
             owned_by=owner,
             cannot_show=model.cannot_show,
+            methods=model.methods,
         )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, exists, or_, select
 from sqlalchemy.orm import Session
@@ -133,16 +134,29 @@ def remove_alias(db: Session, name: str) -> None:
     db.flush()
 
 
-def add_base_model(db: Session, name: str, folder: Path, cannot_show: Sequence[str] | None = None) -> Model:
-    """Registers a folder as a base model for every project; a known name moves to the new folder.
-
-    Raises `BaseModelInvalid` with what is wrong with the folder's files. What takes a child process to find
-    out `folders.try_model_folder` tells, before a transaction is open; `cannot_show` is of it.
-    """
+def check_base_name(name: str) -> None:
+    """Raises `BaseModelInvalid` for what cannot name a base model."""
     if not BASE_NAME.fullmatch(name):
         raise BaseModelInvalid(
             f"'{name[:100]}' cannot name a model: letters, digits, '.', '_' and '-' only, at most 96."
         )
+
+
+def add_base_model(
+    db: Session,
+    name: str,
+    folder: Path,
+    cannot_show: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
+    origin: Mapping[str, Any] | None = None,
+) -> Model:
+    """Registers a folder as a base model for every project; a known name moves to the new folder.
+
+    Raises `BaseModelInvalid` with what is wrong with the folder's files. What takes a child process to find
+    out `folders.try_model_folder` tells, before a transaction is open; `cannot_show` is of it. `methods` are
+    those that jobs may use with it, `origin` says where it came from; see `Model`.
+    """
+    check_base_name(name)
     check_model_folder(folder)
     shared = select(Model).where(Model.name == name, Model.project_id.is_(None))
     model = db.scalars(shared.with_for_update()).first()
@@ -151,6 +165,8 @@ def add_base_model(db: Session, name: str, folder: Path, cannot_show: Sequence[s
         db.add(model)
     model.folder = str(folder.absolute())
     model.cannot_show = None if cannot_show is None else list(cannot_show)
+    model.methods = None if methods is None else list(methods)
+    model.origin = None if origin is None else dict(origin)
     db.flush()
     return model
 
@@ -180,6 +196,21 @@ def origin(db: Session, project_id: str, model: Model | None) -> Model | None:
     while model is not None and model.base is not None:
         model = find(db, project_id, model.base)
     return model
+
+
+def check_method(db: Session, project_id: str, model: Model, method: str) -> None:
+    """Raises `BadRequest` for a method that the operator does not allow with a model's base."""
+    base = model if model.base is None else origin(db, project_id, model)
+    if base is None or base.methods is None or method in base.methods:
+        return
+    of = "" if base is model else f", which was tuned from '{base.name}',"
+    allowed = " and ".join(f"'{name}'" for name in base.methods)
+    raise BadRequest(
+        f"The model '{model.name}'{of} is not available for the method '{method}' here: the operator allows"
+        f" {allowed}.",
+        param="method.type",
+        code="method_not_available",
+    )
 
 
 def _visible(project_id: str) -> Select[Model]:

@@ -13,7 +13,7 @@ Sample = Callable[[Sequence[Sequence[int]], int, str], Mapping[str, Any]]
 
 
 def answer(sample: Sample, about: Mapping[str, Any]) -> None:
-    """Says what this side is, and samples for each line of standard input: tokens, seconds of CPU and of wall."""
+    """Says what this side is, then samples for each line of standard input, and says how long that took."""
     told = sys.stdout
     sys.stdout = sys.stderr  # what libraries print is no answer
     print(json.dumps(about), file=told, flush=True)

@@ -1,8 +1,8 @@
 """llama.cpp's side, in an environment of its own: `python llama_side.py FILE`.
 
-It speaks as `lines.py` has it. It samples at temperature 1 with llama.cpp's own sampler; a completion never ends
-before its last token. `how` is "one by one"; "batched", where each sequence has a stream of keys and values; or
-"batched, one stream" for all. `{"logits": [ids]}` is answered by the logits behind a prompt.
+It speaks as `lines.py` has it. It samples at temperature 1 with llama.cpp's own sampler; a completion never
+ends before its last token. `how` is "one by one"; "batched", where each sequence has a stream of keys and
+values; or "batched, one stream" for all. `{"logits": [ids]}` is answered by the logits behind a prompt.
 """
 
 from __future__ import annotations

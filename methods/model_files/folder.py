@@ -33,18 +33,19 @@ class ModelFolderInvalid(Exception):
         self.faults = faults
 
 
-def check_folder(folder: Path, *, with_weights: bool = True) -> None:
+def check_folder(folder: Path, *, with_weights: bool = True, with_template: bool = True) -> None:
     """Raises `ModelFolderInvalid` with what is wrong with a model folder, the first ten faults of it.
 
     Without `with_weights` they may be missing: of a model in remote storage all else is fetched first.
+    Without `with_template` its chat template is not looked at: another one takes its place.
     """
     if not folder.is_dir():
         raise ModelFolderInvalid(["it is not a folder"])
-    if faults := list(islice(_faults(folder, with_weights), MAX_FAULTS)):
+    if faults := list(islice(_faults(folder, with_weights, with_template), MAX_FAULTS)):
         raise ModelFolderInvalid(faults)
 
 
-def _faults(folder: Path, with_weights: bool) -> Iterator[str]:
+def _faults(folder: Path, with_weights: bool, with_template: bool) -> Iterator[str]:
     foreign = dict(islice(_faults_of_files(folder), MAX_FAULTS))
     yield from (f"{name} {fault}" for name, fault in foreign.items())
     contents: dict[str, Any] = {}
@@ -59,7 +60,7 @@ def _faults(folder: Path, with_weights: bool) -> Iterator[str]:
         yield f"{CONFIG} is missing"
     if not any((folder / name).is_file() for name in TOKENIZERS):
         yield f"the tokenizer is missing ({TOKENIZERS[0]})"
-    elif found := configs.template_fault(folder, contents.get(TOKENIZER_CONFIG, {})):
+    elif with_template and (found := configs.template_fault(folder, contents.get(TOKENIZER_CONFIG, {}))):
         yield " ".join(found)
 
 

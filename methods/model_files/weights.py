@@ -42,10 +42,11 @@ class Span(NamedTuple):
 
 
 class StoredTensor(NamedTuple):
-    """Says how a tensor is stored: its type, by the format's name, and its bytes."""
+    """Says how a tensor is stored: its type, by the format's name, its bytes and its shape."""
 
     dtype: str
     n_bytes: int
+    shape: tuple[int, ...] = ()
 
 
 def tensor_names(path: Path) -> frozenset[str]:
@@ -54,7 +55,7 @@ def tensor_names(path: Path) -> frozenset[str]:
 
 
 def stored_tensors(path: Path) -> dict[str, StoredTensor]:
-    """Returns how each tensor of a file is stored. Raises as `tensor_names` does."""
+    """Returns how each tensor of a file is stored, in the order of their bytes. Raises as `tensor_names`."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(LENGTH_BYTES), "little")
@@ -67,7 +68,11 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
         entries = _entries(file.read(length))
     spans = sorted(_span(name, entry, left - length) for name, entry in entries.items())
     _check_without_gaps(spans, left - length)
-    return {span.name: StoredTensor(entries[span.name]["dtype"], span.end - span.begin) for span in spans}
+    return {span.name: _stored(entries[span.name], span) for span in spans}
+
+
+def _stored(entry: Mapping[str, Any], span: Span) -> StoredTensor:
+    return StoredTensor(entry["dtype"], span.end - span.begin, tuple(entry["shape"]))
 
 
 def _entries(header: bytes) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from app.cli.main import cli, explain
+from app.cli.main import cli
+from app.cli.problems import explain
 from app.embedded.supervisor import Given
 from app.settings import FOR_TESTS, NO_SETTINGS, Settings, SettingUnknown, get_settings, setting_names
 

@@ -24,7 +24,12 @@ def engine(folder: str) -> dict[str, Any]:
     return found
 
 
-INSPECTIONS: dict[str, Inspection] = {"torch": torch, "model": model, "engine": engine}
+def facts(folder: str) -> dict[str, Any]:
+    found: dict[str, Any] = importlib.import_module("workers.inspect.facts").inspect(folder)
+    return found
+
+
+INSPECTIONS: dict[str, Inspection] = {"torch": torch, "model": model, "engine": engine, "facts": facts}
 """Each loads its module when it is called, so that a library that is missing is told like any other fault."""
 
 if __name__ == "__main__":

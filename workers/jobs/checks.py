@@ -5,14 +5,15 @@ A job ends at its first fault; a preflight goes on and tells all. Which of the t
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
+from app.jobs.models import Job
 from app.models import service as models
 from app.models.models import Model
 from graders import Grader, GraderSpec
@@ -25,6 +26,7 @@ from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig
 from methods.tuning_rows import row_check
 from workers.jobs import tuning_validation
+from workers.jobs.doubts import Doubt, doubts_about_files
 from workers.jobs.grader_validation import (
     GOLD_GRADER,
     build_job_grader,
@@ -46,6 +48,7 @@ from workers.jobs.job_data import (
     operators_limits,
     rows_of,
 )
+from workers.jobs.memory_validation import check_memory
 from workers.jobs.model_validation import (
     check_canary,
     check_response_format,
@@ -78,15 +81,8 @@ class Parts(NamedTuple):
     training: DataFile
     validation: DataFile | None
     canary: DataFile | None
-
-
-class Doubt(NamedTuple):
-    """Something that is valid, but looks wrong. `lines` are those of the file that `param` names."""
-
-    code: str
-    message: str
-    param: str | None = None
-    lines: tuple[int, ...] = ()
+    is_busy: bool = False
+    """Whether a training runs now."""
 
 
 class Checked(NamedTuple):
@@ -106,6 +102,7 @@ def find_parts(db: Session, asked: Asked) -> Parts:
         find_file(db, TRAINING, asked.training_file),
         find_file(db, VALIDATION, validation) if validation else None,
         find_file(db, CANARY, canary) if canary else None,
+        db.scalars(select(exists().where(Job.status == "running"))).one(),
     )
 
 
@@ -140,6 +137,8 @@ class Checks:
         self._enter = enter
         self._refuse = refuse
         self._is_faulty = False
+        self._longest = 0
+        """Tokens of the longest prompt, or example."""
 
     def run(self) -> Checked | None:
         """Returns the job as it can run, or None after a fault. Raises what `refuse` and `enter` raise."""
@@ -154,6 +153,8 @@ class Checks:
         self.doubts += self._file_doubts()
         if found is not None:
             self.doubts += self._rate_doubts(found.config)
+            config = found.config
+            self.doubts += self._attempt(lambda: self._memory_doubts(config)) or []
         self._enter("grading")
         self.doubts += self._grader_doubts()
         return None if self._is_faulty else found
@@ -198,6 +199,7 @@ class Checks:
         )
         if resolved is None:
             return None
+        self._longest = resolved.longest
         for data_file, doubt in resolved.doubts:
             self._note_left_out(data_file, doubt)
         return Checked(resolved.config, resolved.n_examples, self.doubts)
@@ -244,7 +246,7 @@ class Checks:
         lengths = [self.prompt_lengths.get(data_file.param) for data_file, _ in self._files()]
         if self.shape is None or self.train_rows is None or self.valid_rows is None or None in lengths:
             return None
-        longest = max(max(found) for found in lengths if found)
+        self._longest = longest = max(max(found) for found in lengths if found)
         return Facts(*self.shape, longest, len(self.train_rows), len(self.valid_rows))
 
     def _resolve(self) -> TrainConfig | None:
@@ -263,7 +265,17 @@ class Checks:
             )
         except ConfigImpossible as problem:
             code = "invalid_training_file" if problem.param == TRAINING else "invalid_value"
-            raise JobInvalid(code, problem.message, problem.param) from None
+            told = f"{problem.message}{self._where_longest()}" if problem.is_of_length else problem.message
+            raise JobInvalid(code, told, problem.param) from None
+
+    def _where_longest(self) -> str:
+        """Says where the longest prompt is."""
+        for data_file, rows in self._files():
+            lengths = self.prompt_lengths[data_file.param]
+            if self._longest in lengths:
+                line = rows[lengths.index(self._longest)].line
+                return f" It is on line {line} of the {data_file.param.replace('_', ' ')} {data_file.shown}."
+        return ""
 
     def _specs(self) -> list[GraderSpec]:
         """Returns the graders that the job asks."""
@@ -295,6 +307,12 @@ class Checks:
             f"method.{self.kind}.hyperparameters",
         )
 
+    def _memory_doubts(self, config: TrainConfig | TuneConfig) -> list[Doubt]:
+        """Raises `JobInvalid` for a job that cannot fit where it is to be trained."""
+        assert self.folder is not None, "a config was resolved with it"
+        message = check_memory(config, self.folder, self._longest, is_busy=self.parts.is_busy)
+        return [] if message is None else [Doubt("memory_short", message, "model")]
+
     def _grader_doubts(self) -> Iterator[Doubt]:
         """Tries the grader on some training rows, and yields what that leaves in doubt."""
         spec, grader, rows = self.spec, self.grader, self.train_rows
@@ -316,29 +334,3 @@ def split_rows(config: TrainConfig, train: list[Row], valid: list[Row]) -> tuple
     return (
         hold_out(train, config.validation_split, config.seed) if config.validation_split else (train, valid)
     )
-
-
-def doubts_about_files(train_rows: Sequence[Row], valid_rows: Sequence[Row]) -> Iterator[Doubt]:
-    """Yields signs that the two files were swapped or overlap."""
-    if len(valid_rows) > len(train_rows):
-        yield Doubt(
-            "files_swapped",
-            f"The validation file has more rows ({len(valid_rows)}) than the training file "
-            f"({len(train_rows)}). Were the two swapped?",
-            VALIDATION,
-        )
-    trained = {_prompt_of(row) for row in train_rows}
-    shared = tuple(row.line for row in valid_rows if _prompt_of(row) in trained)
-    if shared:
-        yield Doubt(
-            "validation_in_training",
-            f"{len(shared)} of {len(valid_rows)} validation prompts are in the training file too "
-            f"(the first on line {shared[0]}): on these, validation measures memory.",
-            VALIDATION,
-            shared,
-        )
-
-
-def _prompt_of(row: Row) -> str:
-    """What the model is asked; of a conversation to learn, all of it."""
-    return json.dumps(row.item["input"]["messages"] if "messages" not in row.item else row.item["messages"])

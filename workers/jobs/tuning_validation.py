@@ -21,15 +21,24 @@ DEVICES = {"gpus": "cuda", "processes": "cpu"}
 Data = tuple[DataFile | None, Sequence[Row]]
 
 
+class Length(NamedTuple):
+    """Holds the tokens of an example: of its prompt, and of all; of a pair of completions, of the longer."""
+
+    prompt: int
+    whole: int
+
+
 class Resolved(NamedTuple):
     """Holds the run that a job means.
 
     Attributes:
+        longest: tokens of the longest example; of a pair, of the longer completion with its prompt.
         doubts: what the model's template makes of rows that is doubtful, with the file it is in.
     """
 
     config: TuneConfig
     n_examples: int
+    longest: int
     doubts: list[tuple[DataFile, RowDoubt]]
 
 
@@ -43,7 +52,8 @@ def resolve(job: Asked, folder: Path, shape: ModelShape, training: Data, validat
     both = [
         _rendered(method, tokenizer, (shape.context, vocabulary), *data) for data in (training, validation)
     ]
-    lengths = [lengths for lengths, _ in both]
+    lengths = [[one.prompt for one in found] for found, _ in both]
+    longest = max(one.whole for found, _ in both for one in found)
     config = resolve_tuning(
         job.method,
         Facts(shape.hidden_size, shape.context, max(lengths[0] + lengths[1]), n_train=len(lengths[0])),
@@ -58,7 +68,7 @@ def resolve(job: Asked, folder: Path, shape: ModelShape, training: Data, validat
         if data[0] is not None
         for doubt in found
     ]
-    return Resolved(config, len(lengths[0]), doubts)
+    return Resolved(config, len(lengths[0]), longest, doubts)
 
 
 def _rendered(
@@ -67,8 +77,8 @@ def _rendered(
     limits: tuple[int, int | None],
     data_file: DataFile | None,
     rows: Sequence[Row],
-) -> tuple[list[int], list[RowDoubt]]:
-    """Returns the tokens of each example's prompt, as the training will see them, and what is doubtful.
+) -> tuple[list[Length], list[RowDoubt]]:
+    """Returns the lengths of each example, as the training will see it, and what is doubtful.
 
     `limits` are the model's context and how many tokens it has embedding rows for.
     """
@@ -81,8 +91,8 @@ def _rendered(
     try:
         if method == "dpo":
             pairs, doubts = render_pairs(rows, tokenizer, context, name, vocabulary)
-            return [len(pair.prompt) for pair in pairs], doubts
+            return [Length(len(pair.prompt), pair.n_longer) for pair in pairs], doubts
         examples, doubts = render_examples(rows, tokenizer, context, name, vocabulary)
-        return [example.n_prompt for example in examples], doubts
+        return [Length(example.n_prompt, len(example.tokens)) for example in examples], doubts
     except PromptInvalid as problem:
         raise data_file.invalid(f"does not fit the model. {problem}") from None

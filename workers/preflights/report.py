@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from app.storable import clean
-from workers.jobs.checks import Doubt
+from workers.jobs.doubts import Doubt
 from workers.jobs.job_data import JobInvalid
 
 Severity = Literal["error", "warn", "info"]

@@ -53,6 +53,11 @@ class Pair:
         """Counts what the model reads for it: the prompt twice."""
         return 2 * len(self.prompt) + len(self.chosen) + len(self.rejected)
 
+    @property
+    def n_longer(self) -> int:
+        """Counts the tokens of the prompt with its longer completion."""
+        return len(self.prompt) + max(len(self.chosen), len(self.rejected))
+
 
 class _Rendered(NamedTuple):
     """A rendered conversation that ends with an answer, which begins at `start`.

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
-from app.cli.main import cli, explain
+from app.cli.main import cli
 from app.cli.output import CliError
+from app.cli.problems import explain
 from app.cli.service import summary
 from app.embedded.supervisor import Running
 from app.settings import Settings
@@ -35,6 +36,8 @@ COMMANDS = (
     "files",
     "graders",
     "import",
+    "cards",
+    "chat",
 )
 
 

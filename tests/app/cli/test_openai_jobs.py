@@ -11,9 +11,10 @@ import pytest
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
-from app.cli.main import cli, explain
+from app.cli.main import cli
 from app.cli.openai_jobs import import_job
 from app.cli.output import CliError
+from app.cli.problems import explain
 from app.models import service as models
 from tests.factories import GRADER, ROWS, Tenant, make_file
 from tests.shared_data import shared_path

@@ -197,10 +197,12 @@ def test_a_model_that_is_not_there_fails_the_job(db: Session, tmp_path: Path) ->
 
 
 def test_more_tokens_than_the_model_holds_are_refused(db: Session, tiny_model: Path) -> None:
-    job = make_job(db, hyperparameters={"max_completion_tokens": 100_000})
+    rows = [row(), row(messages=[{"role": "user", "content": "a longer question"}]), row()]
+    job = make_job(db, training=rows, hyperparameters={"max_completion_tokens": 100_000})
     validate_all("me", RUNNING)
     assert fresh(db, job).error
     assert job.error["param"] == "method.reinforcement.hyperparameters.max_completion_tokens"
+    assert "It is on line 2 of the training file" in job.error["message"]
 
 
 def test_a_grader_that_pays_for_anything_is_doubted_and_the_job_goes_on(

@@ -28,8 +28,8 @@ more was chosen for models whose copy is dearer (docs/benchmarks.md).
 """
 
 COMPILED_BYTES = 256 << 20
-"""The largest weights that are decoded by compiled kernels in several threads, times the threads that each read
-all of them. Chosen, not measured: about what the processor's last cache holds.
+"""The largest weights that are decoded by compiled kernels in several threads, times the threads, which each
+read all of them. Chosen, not measured: about what the processor's last cache holds.
 """
 COMPILED_BYTES_ALONE = 1 << 30
 """The same in one thread, which reads them from memory as fast as memory gives them. Measured on a model of

@@ -1,0 +1,55 @@
+"""Words for what goes wrong and is no fault of the program."""
+
+from __future__ import annotations
+
+from app.cli.output import CliError
+
+
+def explain(problem: Exception) -> str | None:
+    """Returns a sentence for a problem that is no fault of the program, or None for one that is."""
+    from openai import APIConnectionError, APIError, APIStatusError
+    from pydantic import ValidationError
+    from sqlalchemy.exc import OperationalError
+
+    from app.models.folders import BaseModelInvalid
+    from app.models.service import AliasInvalid
+    from app.process import EmbeddedError
+    from app.sealing import NoSecretKey
+    from app.settings import SettingUnknown
+
+    known = CliError | EmbeddedError | AliasInvalid | BaseModelInvalid | NoSecretKey | SettingUnknown
+    if isinstance(problem, known):
+        return str(problem)
+    if isinstance(problem, APIConnectionError):
+        address = problem.request.url.copy_with(path="/", query=None)
+        return f"cannot reach the service at {address}: is it running?"
+    if isinstance(problem, APIStatusError):
+        body = problem.body if isinstance(problem.body, dict) else {}
+        return str(body.get("message") or problem.message)
+    if isinstance(problem, APIError):  # in the middle of a stream
+        return problem.message
+    if isinstance(problem, ValidationError) and problem.title in ("Settings", "Given"):
+        faults = (": ".join([*_setting(fault["loc"]), fault["msg"]]) for fault in problem.errors())
+        return f"settings are wrong or missing ({'; '.join(faults)})"
+    if isinstance(problem, OperationalError):
+        return f"the database does not answer: {str(problem.orig).strip().splitlines()[0]}"
+    if isinstance(problem, OSError):
+        return _of_a_file(problem)
+    return None
+
+
+def _setting(place: tuple[int | str, ...]) -> list[str]:
+    """Returns the name in the environment of the setting that a fault is in; none where it is in several."""
+    from app.settings import PREFIX
+
+    if not place:
+        return []
+    field, *inner = map(str, place)
+    return [".".join([field if field.isupper() else f"{PREFIX}{field.upper()}", *inner])]
+
+
+def _of_a_file(problem: OSError) -> str:
+    """Returns the system's words without its number: `nope.jsonl: No such file or directory`."""
+    if problem.filename is None or problem.strerror is None:
+        return str(problem)
+    return f"{problem.filename}: {problem.strerror}"

@@ -1,0 +1,271 @@
+"""What memory a model takes: to be trained by a method, and to be served. The one place of this arithmetic.
+
+What a run holds for its whole length follows from sizes (weights, sampling copy, gradient, moments) and is
+certain. The rest is estimated from the shapes of a step; docs/models.md holds both to measured peaks.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, get_args
+
+from methods.hyperparameters import Method
+from methods.train_config import TrainConfig
+from methods.tune_config import TuneConfig
+
+Adapter = Literal["lora", "full"]
+Device = Literal["cpu", "cuda"]
+
+FLOAT32, HALF = 4, 2
+"""Bytes of a number."""
+MOMENTS = 2
+"""Numbers that AdamW keeps for each trained one."""
+LIBRARIES = {"cpu": 700 << 20, "cuda": 700 << 20}
+"""What a training process takes before it has a model: on the machine torch, transformers, PEFT and compiled
+kernels, on a GPU the driver's context. Measured with the built-in model (cpu); chosen (cuda).
+"""
+CACHE_BYTES = {"cpu": 1 << 30, "cuda": 16 << 30}
+"""The most that the sampler gives to keys and values (workers/training/sampling/rollout.py)."""
+SLOTS = 256
+"""Completions that are sampled side by side at most (the same module)."""
+LEAN_BYTES = 1 << 30
+"""The largest fp32 weights of which a CPU's sampler keeps a second copy (sampling/lean_decoder.py)."""
+LOGIT_BYTES = 3 * (128 << 20)
+"""Logits of a pass and what is made of them, in pieces of 128 MiB (passes/token_logprobs.py)."""
+STATES_KEPT, INNER_KEPT = 6, 2
+"""Numbers that a layer keeps of each token for its backward pass, in widths of model and MLP. By the
+measured peaks of SmolLM2-135M and the built-in model (docs/models.md).
+"""
+USUAL_RANK, USUAL_GROUPS, USUAL_SAMPLES, USUAL_TOKENS = 16, 8, 8, 512
+"""A step for which memory is shown: adapter and numbers of "auto", and lengths that were chosen."""
+USUAL_STREAMS = 64
+"""Sequences of the whole context for which memory of serving is shown. Chosen."""
+PASS_TOKENS = 16_384
+"""The largest pass (`micro_batch_tokens`, which no request sets)."""
+
+
+class ModelSize(NamedTuple):
+    """Says how large a model is, in numbers.
+
+    Attributes:
+        parameters: of all weights.
+        matrices: of the matrices in its layers, which LoRA adapts.
+        adapted: rows and columns of these matrices together: an adapter's numbers for each rank.
+        layers: of the decoder.
+        hidden: the width of its states.
+        intermediate: the width inside its MLPs.
+        cached: numbers that attention keeps of one token, over all layers.
+        vocabulary: tokens that it has embedding rows for.
+        context: most tokens of prompt and completion together.
+        stored_bytes: of a number on disk.
+    """
+
+    parameters: int
+    matrices: int
+    adapted: int
+    layers: int
+    hidden: int
+    intermediate: int
+    cached: int
+    vocabulary: int
+    context: int
+    stored_bytes: int
+
+
+class Use(NamedTuple):
+    """One thing that takes memory. `is_certain` says that it takes so much for the whole run."""
+
+    what: str
+    bytes: int
+    is_certain: bool = False
+
+
+class Need(NamedTuple):
+    """What a run takes, on each device or, on CPUs, on the machine."""
+
+    uses: tuple[Use, ...]
+
+    @property
+    def certain(self) -> int:
+        """Returns what no run of this kind does without, in bytes."""
+        return sum(use.bytes for use in self.uses if use.is_certain)
+
+    @property
+    def total(self) -> int:
+        """Returns what it is expected to take at its peak, in bytes."""
+        return sum(use.bytes for use in self.uses)
+
+
+class Run(NamedTuple):
+    """Holds the numbers of a run that its memory follows from.
+
+    Attributes:
+        number_bytes: of a number in the arithmetic.
+        groups: prompts of a step; each has `samples` completions.
+        pass_tokens: most tokens in one forward and backward pass.
+        has_copy: whether what samples is a copy of its own where every weight is trained.
+        keeps_good: whether the last good state is kept in memory for the guard.
+        processes: that share one machine's memory; on GPUs each has its own.
+    """
+
+    adapter: Adapter
+    rank: int
+    device: Device
+    number_bytes: int
+    groups: int
+    samples: int
+    prompt_tokens: int
+    answer_tokens: int
+    pass_tokens: int
+    recomputes: bool = False
+    has_copy: bool = False
+    keeps_good: bool = False
+    keeps_logits: bool = False
+    processes: int = 1
+    is_sharded: bool = False
+
+
+def run_of(config: TrainConfig | TuneConfig, size: ModelSize, longest: int, device: Device) -> Run:
+    """Returns the numbers of a resolved run. `longest` is its longest prompt, or example, in tokens."""
+    shared: dict[str, Any] = {
+        "adapter": config.adapter,
+        "rank": config.lora_rank,
+        "device": device,
+        "number_bytes": number_bytes(config.dtype, size, device),
+        "prompt_tokens": longest,
+        "pass_tokens": config.micro_batch_tokens,
+        "recomputes": config.gradient_checkpointing,
+    }
+    if isinstance(config, TuneConfig):
+        pair = 2 if config.method == "dpo" else 1
+        return Run(groups=config.batch_size, samples=pair, answer_tokens=0, keeps_logits=True, **shared)
+    return Run(
+        groups=config.prompts_per_step,
+        samples=config.group_size,
+        answer_tokens=config.max_completion_tokens,
+        has_copy=config.async_steps > 0,
+        keeps_good=config.guard == "act",
+        processes=config.processes,
+        is_sharded=config.sharding == "fsdp",
+        **shared,
+    )
+
+
+def usual_run(size: ModelSize, method: Method, adapter: Adapter, device: Device) -> Run:
+    """Returns a run like those of "auto", with prompts and answers of `USUAL_TOKENS` each."""
+    tokens = min(USUAL_TOKENS, size.context // 2)
+    shared: dict[str, Any] = {
+        "adapter": adapter,
+        "rank": USUAL_RANK,
+        "device": device,
+        "number_bytes": number_bytes("auto", size, device),
+        "pass_tokens": PASS_TOKENS,
+        "groups": USUAL_GROUPS,
+    }
+    if method == "reinforcement":
+        return Run(
+            samples=USUAL_SAMPLES, prompt_tokens=tokens, answer_tokens=tokens, keeps_good=True, **shared
+        )
+    examples: dict[str, Any] = {
+        "samples": 2 if method == "dpo" else 1,
+        "prompt_tokens": 2 * tokens,
+        "answer_tokens": 0,
+    }
+    return Run(**shared, **examples, keeps_logits=True)
+
+
+def by_use(size: ModelSize, device: Device) -> dict[str, Need]:
+    """Returns what a model takes on a device: to be trained, by method and adapter, and to be served."""
+    found = {
+        f"{method} {adapter}": of_training(size, usual_run(size, method, adapter, device))
+        for method in get_args(Method)
+        for adapter in get_args(Adapter)
+    }
+    return found | {"serving": of_serving(size, device, USUAL_STREAMS)}
+
+
+def number_bytes(dtype: str, size: ModelSize, device: Device) -> int:
+    """Returns the bytes of a number in the arithmetic of a run."""
+    if dtype == "auto":
+        return size.stored_bytes if device == "cuda" and size.stored_bytes == HALF else FLOAT32
+    return HALF if dtype == "bfloat16" else FLOAT32
+
+
+def of_training(size: ModelSize, run: Run) -> Need:
+    """Returns what a training takes: on one GPU, or on CPUs in all its processes together."""
+    uses = [*_weights(size, run), *_estimated(size, run)]
+    times = run.processes if run.device == "cpu" else 1
+    return Need(tuple(use._replace(bytes=use.bytes * times) for use in uses))
+
+
+def of_serving(size: ModelSize, device: Device, streams: int = SLOTS) -> Need:
+    """Returns what serving a model takes, with so many sequences of its whole context."""
+    each = number_bytes("auto", size, device)
+    cache = min(CACHE_BYTES[device], streams * size.context * size.cached * each)
+    return Need(
+        (
+            Use("weights", size.parameters * each, is_certain=True),
+            *_second_copy(size, device),
+            Use("keys and values", cache),
+            Use("libraries", LIBRARIES[device]),
+        )
+    )
+
+
+def _weights(size: ModelSize, run: Run) -> list[Use]:
+    shards = run.processes if run.is_sharded else 1
+    if run.adapter == "lora":
+        trained = run.rank * size.adapted * FLOAT32
+        return [
+            Use("weights of the base", size.parameters * run.number_bytes // shards, is_certain=True),
+            Use("sampling copy of what LoRA adapts", size.matrices * run.number_bytes, is_certain=True),
+            Use("adapter, its gradient and moments", trained * (2 + MOMENTS), is_certain=True),
+        ]
+    trained = size.parameters * FLOAT32
+    copied = size.parameters * run.number_bytes
+    uses = [
+        Use("weights in fp32", trained // shards, is_certain=True),
+        Use("gradient and moments in fp32", trained * (1 + MOMENTS) // shards, is_certain=True),
+        Use("reference", copied // shards, is_certain=True),
+    ]
+    if run.number_bytes != FLOAT32 or run.has_copy or run.is_sharded:
+        uses.append(Use("sampling copy", copied, is_certain=True))
+    return uses
+
+
+def _estimated(size: ModelSize, run: Run) -> list[Use]:
+    """Returns what is taken for a while, or as much as the step's tokens need."""
+    uses = [
+        *_second_copy(size, run.device),
+        Use("keys and values", _cache(size, run)),
+        Use("activations of a pass", _activations(size, run)),
+        Use("libraries", LIBRARIES[run.device]),
+    ]
+    kept = size.parameters if run.adapter == "full" else run.rank * size.adapted
+    if run.keeps_good and run.device == "cpu":
+        uses.append(Use("last good state", kept * FLOAT32 * (1 + MOMENTS)))
+    return uses
+
+
+def _second_copy(size: ModelSize, device: Device) -> list[Use]:
+    """Returns the weights as a CPU's sampler lays them out, where they are few enough for that."""
+    copy = size.parameters * FLOAT32
+    return [Use("weights laid out for sampling", copy)] if device == "cpu" and copy <= LEAN_BYTES else []
+
+
+def _cache(size: ModelSize, run: Run) -> int:
+    """Returns keys and values of the completions that are sampled side by side."""
+    groups = min(run.groups, max(1, SLOTS // run.samples))
+    per_group = min(run.samples, 2) * run.prompt_tokens + run.samples * run.answer_tokens
+    return min(CACHE_BYTES[run.device], groups * per_group * size.cached * run.number_bytes)
+
+
+def _activations(size: ModelSize, run: Run) -> int:
+    """Returns what the backward pass needs of the largest pass, and its logits."""
+    step = run.groups * (run.prompt_tokens + run.samples * run.answer_tokens)
+    if run.answer_tokens == 0:  # examples that are whole, or pairs of them
+        step = run.groups * run.samples * run.prompt_tokens
+    tokens = min(run.pass_tokens, step)
+    layer = STATES_KEPT * size.hidden + INNER_KEPT * size.intermediate
+    kept = layer + size.layers * size.hidden if run.recomputes else size.layers * layer
+    logits = tokens * size.vocabulary * FLOAT32
+    return tokens * kept * run.number_bytes + (2 * logits if run.keeps_logits else min(LOGIT_BYTES, logits))

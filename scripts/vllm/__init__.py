@@ -1,0 +1,1 @@
+"""Holds the service against a real vLLM server: `make vllm`."""
