@@ -60,6 +60,7 @@ class Lane:
             return
         while self.queue and self._admit_one(self.base):
             pass
+        self.base.settle()
 
     def _admit_one(self, base: LoadedBase) -> bool:
         """Serves the first key whose turn it is and that can be served; says whether there was one.
