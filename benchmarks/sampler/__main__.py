@@ -199,12 +199,8 @@ def described(about: Mapping[str, Mapping[str, str]], args: argparse.Namespace) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--llama", required=True, help="a Python that has llama-cpp-python and gguf"
-    )
-    parser.add_argument(
-        "--flags", default="not told", help="those of llama.cpp's build, to be printed"
-    )
+    parser.add_argument("--llama", required=True, help="a Python that has llama-cpp-python and gguf")
+    parser.add_argument("--flags", default="not told", help="those of llama.cpp's build, to be printed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", help="models, by name, with commas")
     args = parser.parse_args()
