@@ -190,10 +190,10 @@ def described(about: Mapping[str, Mapping[str, str]], args: argparse.Namespace) 
     told = {name: version for side in about.values() for name, version in side.items()}
     system = told.pop("system")
     return (
-        f"{', '.join(f'{name} {version}' for name, version in told.items())}. fp32, one thread each; llama.cpp:"
-        f" f32 GGUF, keys and values in f16, n_batch {N_BATCH}, built with {args.flags}; {system}\n"
-        f"{PROMPT_TOKENS} prompt tokens, {NEW_TOKENS} new ones, temperature 1. Tokens per CPU second of the whole"
-        f" process, medians of {args.rounds} rounds in which the sides take turns; times are by the wall."
+        f"{', '.join(f'{name} {version}' for name, version in told.items())}. fp32, one thread each;"
+        f" llama.cpp: f32 GGUF, keys and values in f16, n_batch {N_BATCH}, built with {args.flags}; {system}\n"
+        f"{PROMPT_TOKENS} prompt tokens, {NEW_TOKENS} new ones, temperature 1. Tokens per CPU second of the"
+        f" whole process, medians of {args.rounds} rounds in which the sides take turns; times are by the wall."
     )
 
 
