@@ -148,7 +148,7 @@ def check_logits(model: Model, llama: Side) -> None:
 
 def rate(answers: Sequence[Mapping[str, Any]], clock: str = "cpu") -> float:
     """Tokens a second: the median over rounds."""
-    return statistics.median(answer["tokens"] / answer[clock] for answer in answers)
+    return float(statistics.median(answer["tokens"] / answer[clock] for answer in answers))
 
 
 def report(model: Model, runs: Runs) -> str:
@@ -191,9 +191,10 @@ def described(about: Mapping[str, Mapping[str, str]], args: argparse.Namespace) 
     system = told.pop("system")
     return (
         f"{', '.join(f'{name} {version}' for name, version in told.items())}. fp32, one thread each;"
-        f" llama.cpp: f32 GGUF, keys and values in f16, n_batch {N_BATCH}, built with {args.flags}; {system}\n"
+        f" llama.cpp: f32 GGUF, keys and values in f16, n_batch {N_BATCH},"
+        f" built with {args.flags}; {system}\n"
         f"{PROMPT_TOKENS} prompt tokens, {NEW_TOKENS} new ones, temperature 1. Tokens per CPU second of the"
-        f" whole process, medians of {args.rounds} rounds in which the sides take turns; times are by the wall."
+        f" whole process, medians of {args.rounds} rounds in which the sides take turns; times by the wall."
     )
 
 
