@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long browser check fmt lint types fast families bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs sandbox-soak soak fuzz fuzz-tests conformance node-client vllm gate-webhooks clean
+.PHONY: help setup demo up test test-long browser check fmt lint types fast families bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs sandbox-soak soak fuzz fuzz-tests conformance node-client vllm gate-webhooks clean bench-sampler
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -66,6 +66,17 @@ families: $(STAMP) ## every family of models by every method, and the table of d
 
 bench-engine: $(STAMP) ## the training engine beside stock TRL, under half an hour on one core (QUICK=1: 3 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engine $(if $(QUICK),--quick)
+
+LLAMA_ENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cherry/llama-cpp-python-0.3.36
+LLAMA_FLAGS := -DGGML_NATIVE=ON -DGGML_OPENMP=OFF -DLLAVA_BUILD=OFF
+
+$(LLAMA_ENV)/.installed:
+	$(PYTHON) -m venv $(LLAMA_ENV)
+	CMAKE_ARGS="$(LLAMA_FLAGS)" nice -n 10 $(LLAMA_ENV)/bin/python -m pip install --quiet llama-cpp-python==0.3.36 gguf==0.19.0
+	@touch $@
+
+bench-sampler: $(STAMP) $(LLAMA_ENV)/.installed ## our sampler beside transformers and llama.cpp, which is built once (STORIES260K_MODEL=, SMOLLM2_MODEL=: folders)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sampler --llama $(LLAMA_ENV)/bin/python --flags="$(LLAMA_FLAGS)"
 
 bench-scale: $(STAMP) ## step time and memory as sizes grow, with a chart
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale --out docs/images/scale.svg

@@ -136,3 +136,4 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     sweeping = asyncio.create_task(keep_swept(app.state.settings.data_dir / "uploads"), name="spool")
     yield
     sweeping.cancel()
+    await app.state.background.close()

@@ -72,7 +72,7 @@ class Backend:
             response = await self._post(asker, f"{place.path}/{endpoint}", asked)
         if response.status != 200:
             raise await _refusal(response)
-        return Reply(response)
+        return Reply(response, model)
 
     async def count_tokens(self, asker: Asker, model: str, messages: list[dict[str, Any]]) -> int:
         """Returns how many tokens the messages are for a model. Raises an `ApiError`."""

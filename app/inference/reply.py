@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -43,10 +44,15 @@ class Usage(NamedTuple):
 
 
 class Reply:
-    """A reply on its way."""
+    """A reply on its way. What it took is logged, never what was said."""
 
-    def __init__(self, response: HttpResponse) -> None:
+    def __init__(self, response: HttpResponse, model: str) -> None:
         self._response = response
+        self._model = model
+        self._started = time.perf_counter()
+        self._first: float | None = None
+        self._is_whole = False
+        self._is_closed = False
         self._reader = EventReader()
         self._fault: ApiError | None = None
         self.usage = Usage()
@@ -57,7 +63,9 @@ class Reply:
         try:
             while received := await self._response.read():
                 pieces, is_over = self._read(self._reader.feed(received))
+                self._is_whole = is_over
                 if pieces:
+                    self._first = self._first or self._milliseconds()
                     yield pieces
                 if self._fault is not None:
                     raise self._fault
@@ -71,7 +79,23 @@ class Reply:
 
     def close(self) -> None:
         """Ends the request over there, if it has not ended."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         self._response.close()
+        log.info(
+            "sampled",
+            model=self._model,
+            is_whole=self._is_whole,
+            prompt_tokens=self.usage.prompt,
+            cached_tokens=self.usage.cached,
+            completion_tokens=self.usage.completion,
+            first_milliseconds=self._first,
+            milliseconds=self._milliseconds(),
+        )
+
+    def _milliseconds(self) -> float:
+        return round((time.perf_counter() - self._started) * 1000, 1)
 
     def _read(self, events: Sequence[str]) -> tuple[list[Piece], bool]:
         """Returns the pieces that events hold, up to a fault, and whether they were the last."""
@@ -149,7 +173,7 @@ def error_of(status: int, error: Mapping[str, Any], headers: Mapping[str, str]) 
     elif status in kinds:
         kind = kinds[status]
     else:
-        log.error("sampler_failed", status=status, problem=message)
+        log.error("sampler_failed", status=status, code=code)  # its message may hold what was asked
         return ServerError("The sampler had an error while it carried this out; its log says why.")
     told = kind(message, param=param, code=code, headers=kept)
     told.others = tuple(

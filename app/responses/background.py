@@ -94,6 +94,13 @@ class Background:
         if under_way := self._under_way.get(response_id):
             under_way[1].cancel()
 
+    async def close(self) -> None:
+        """Ends all work, because the process does. The sweep tells their owners, once the leases are over."""
+        tasks = [task for _, task in self._under_way.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def _carry_out(self, response: dict[str, Any], progress: Progress, work: Work) -> None:
         working = asyncio.ensure_future(work(progress))
         outcome = None

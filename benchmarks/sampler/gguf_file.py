@@ -72,7 +72,7 @@ def write(folder: Path, target: Path) -> None:
             "self_attn.k_proj.weight": "num_key_value_heads",
         }
         if of_layer in heads:
-            weight = in_pairs(weight, config[heads[of_layer]])  # noqa: PLW2901
+            weight = in_pairs(weight, config[heads[of_layer]])
         writer.add_tensor(f"blk.{layer}.{OF_LAYERS[of_layer]}", np.ascontiguousarray(weight))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -1,9 +1,8 @@
 """llama.cpp's side, in an environment of its own: `python llama_side.py FILE`.
 
-A line of standard input, `{"prompts": [[ids]], "tokens": n, "how": ...}`, is answered by a line with the tokens
-sampled and the seconds that it took. It samples at temperature 1 with llama.cpp's own sampler; a completion
-never ends before its last token. `how` is "one by one", or "batched", with one stream of keys and values for each
-sequence or one for all.
+It speaks as `lines.py` has it. It samples at temperature 1 with llama.cpp's own sampler; a completion never
+ends before its last token. `how` is "one by one"; "batched", where each sequence has a stream of keys and
+values; or "batched, one stream" for all. `{"logits": [ids]}` is answered by the logits behind a prompt.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class Side:
     def logits(self, prompt: Sequence[int]) -> list[float]:
         """Returns the logits behind a prompt."""
         context = self._context(1, unified=False)
-        self._fill([(token, at, 0) for at, token in enumerate(prompt)], every=False)
+        self._fill([(token, at, 0) for at, token in enumerate(prompt)])
         _check(llama.llama_decode(context, self._batch))
         return list(llama.llama_get_logits_ith(context, len(prompt) - 1)[: self._vocabulary])
 
@@ -61,20 +60,19 @@ class Side:
         llama.llama_memory_clear(llama.llama_get_memory(context), False)
         return context
 
-    def _fill(self, entries: Sequence[tuple[int, int, int]], *, every: bool) -> None:
-        """Puts (token, position, sequence) in the batch; logits of every one, or of the last of each sequence."""
+    def _fill(self, entries: Sequence[tuple[int, int, int]]) -> None:
+        """Puts (token, position, sequence) in the batch; asks for logits of the last of each sequence."""
         batch = self._batch
         batch.n_tokens = len(entries)
         for i, (token, at, sequence) in enumerate(entries):
             batch.token[i], batch.pos[i] = token, at
             batch.n_seq_id[i], batch.seq_id[i][0] = 1, sequence
-            batch.logits[i] = every or i + 1 == len(entries) or entries[i + 1][2] != sequence
+            batch.logits[i] = i + 1 == len(entries) or entries[i + 1][2] != sequence
 
     def _together(self, prompts: Sequence[Sequence[int]], tokens: int, *, unified: bool) -> list[list[int]]:
         context, n = self._context(len(prompts), unified=unified), len(prompts)
         self._fill(
             [(token, at, i) for i, prompt in enumerate(prompts) for at, token in enumerate(prompt)],
-            every=False,
         )
         _check(llama.llama_decode(context, self._batch))
         ends, last = [], -1
@@ -104,7 +102,7 @@ def _check(status: int) -> None:
 def main() -> None:
     side = Side(sys.argv[1])
     info = llama.llama_print_system_info().decode().strip()
-    print(json.dumps({"version": llama.__version__, "system": info}), flush=True)
+    print(json.dumps({"llama-cpp-python": llama.__version__, "system": info}), flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
         if "logits" in asked:
@@ -113,7 +111,7 @@ def main() -> None:
         cpu, wall = time.process_time(), time.perf_counter()
         found = side.sample(asked["prompts"], asked["tokens"], asked["how"])
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        print(json.dumps({"tokens": found, "cpu": cpu, "wall": wall}), flush=True)
+        print(json.dumps({"tokens": sum(map(len, found)), "cpu": cpu, "wall": wall}), flush=True)
 
 
 if __name__ == "__main__":

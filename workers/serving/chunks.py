@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from app.ids import random_id
 from workers.serving.completion_text import CompletionText, Piece
-from workers.serving.requests import Alternatives, PromptToken
+from workers.serving.requests import PromptToken, Token
 from workers.serving.token_texts import TokenTexts
 
 LEAST_LOGPROB = -9999.0
@@ -222,7 +222,7 @@ class TextWire:
         if not self._has_logprobs or choice.echo is None:
             return None
         rows = [
-            _Row(choice.texts.name(one.token, share), share, one.logprob, _named(choice, one.top))
+            _row(choice, one, share)
             for one, share in zip(choice.echo.tokens, choice.echo.shares, strict=True)
         ]
         told = _legacy(choice, rows)
@@ -232,23 +232,14 @@ class TextWire:
     def _logprobs(self, choice: Choice, pieces: Sequence[Piece]) -> dict[str, Any] | None:
         if not self._has_logprobs:
             return None
-        rows = [
-            _Row(
-                choice.texts.name(piece.token.token, piece.share),
-                piece.share,
-                piece.token.logprob,
-                _named(choice, piece.token.top),
-            )
-            for piece in pieces
-        ]
-        return _legacy(choice, rows)
+        return _legacy(choice, [_row(choice, piece.token, piece.share) for piece in pieces])
 
 
 class _Row(NamedTuple):
     name: str
     share: bytes
     logprob: float | None
-    top: dict[str, float]
+    top: dict[str, float] | None
 
 
 def _legacy(choice: Choice, rows: Sequence[_Row]) -> dict[str, Any]:
@@ -260,20 +251,22 @@ def _legacy(choice: Choice, rows: Sequence[_Row]) -> dict[str, Any]:
         choice.offset += sum((byte & 0xC0) != 0x80 for byte in row.share)
     return {
         "tokens": [row.name for row in rows],
-        "token_logprobs": [None if row.logprob is None else _bounded(row.logprob) for row in rows],
-        "top_logprobs": [
-            None if row.logprob is None else {**row.top, row.name: _bounded(row.logprob)} for row in rows
-        ],
+        "token_logprobs": [row.logprob for row in rows],
+        "top_logprobs": [row.top for row in rows],
         "text_offset": offsets,
     }
 
 
-def _named(choice: Choice, top: Alternatives) -> dict[str, float]:
-    """Returns alternatives by name; of two with one name the likelier."""
-    named: dict[str, float] = {}
-    for token, logprob in top:
-        named.setdefault(choice.texts.alternative(token, is_first=False)[0], _bounded(logprob))
-    return named
+def _row(choice: Choice, token: Token | PromptToken, share: bytes) -> _Row:
+    """Returns a token by name, among its alternatives; of two with one name the likelier is told."""
+    name = choice.texts.name(token.token, share)
+    if token.logprob is None:
+        return _Row(name, share, None, None)
+    top: dict[str, float] = {}
+    for other, logprob in token.top:
+        known = name if other == token.token else choice.texts.alternative(other, is_first=False)[0]
+        top.setdefault(known, _bounded(logprob))
+    return _Row(name, share, _bounded(token.logprob), {**top, name: _bounded(token.logprob)})
 
 
 def _text_choice(

@@ -44,6 +44,7 @@ class FastPath:
 
     def __init__(self, model: Any, rows: int, context: int, n_bytes: int, adapters: AdapterRows) -> None:
         self._decoder = LastingDecoder(model, rows, context, adapters, n_bytes)
+        self._decoder.warm()
         self._bytes = n_bytes
         slots = self._decoder.prompt_slots
         self._free = list(range(slots))

@@ -14,7 +14,8 @@ from workers.serving.library import Library
 from workers.serving.requests import Event, Failed, ModelFiles, Options, Request, Started, Token
 from workers.serving.tickets import Ticket
 
-SECONDS = 60
+SECONDS = 300
+"""Chosen: kernels may have to be compiled meanwhile."""
 
 
 class Listener:

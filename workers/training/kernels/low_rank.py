@@ -1,7 +1,7 @@
 """Low-rank adapters beside the products of a decode step: each row has its own, or none.
 
-Rows of one adapter lie beside each other. What is added to a row costs what its adapter's rank does, and is the
-same to the bit whatever rows are beside it. Shapes as in `kernels.decode`.
+Rows of one adapter lie beside each other. What is added to a row costs in proportion to its adapter's rank,
+and is the same to the bit whatever rows are beside it. Shapes as in `kernels.decode`.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ operands. Against MKL's products: -25 % at 1 row, -45 to -65 % at 2 to 8 (docs/b
 """
 AHEAD = 128 * PANEL
 """Numbers ahead of those read that memory is asked for: 8 KB. Measured on weights of 200 MB and 8 rows: 27 GB/s
-without, 34 at 2 KB, 35 at 4 KB, 37 at 8 KB, which is all that one row reads (docs/benchmarks.md).
+without, 33 at 2 KB, 35 at 4 KB, 37 at 8 KB, which is all that one row reads (docs/benchmarks.md).
 """
 
 # Typed, since a function is compiled once more for each plain number that is handed to it.
@@ -62,7 +62,7 @@ Made = tuple[Floats, Offset, Offset, Offset]
 
 
 def _tiles(most_rows: int, panels: int) -> Callable[..., None]:
-    """Makes the tiles of 1 to `most_rows` rows with so many panels side by side; which, is chosen in a call."""
+    """Makes the tiles of 1 to `most_rows` rows with so many panels side by side; a call chooses by its rows."""
 
     @intrinsic
     def product(

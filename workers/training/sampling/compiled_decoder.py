@@ -28,13 +28,13 @@ from workers.training.sampling.panel_cache import PanelCache
 ROWS_PER_THREAD = 4
 """The fewest completions for which another thread pays: each reads all weights. Chosen, not measured."""
 ROWS_PER_THREAD_STREAMED = 8
-"""The same where no cache holds the weights. Measured on a model of 538 MB: a step of 8 rows takes 21 ms, one of
-a single row 16, since memory gives the weights no faster (docs/benchmarks.md).
+"""The same where no cache holds the weights. Measured on a model of 538 MB: a step of 8 rows takes 21 ms, of
+one row 16, since memory gives the weights no faster (docs/benchmarks.md).
 """
 
 CACHED_BYTES = 32 << 20
-"""Weights up to which a processor's caches are taken to hold them from step to step. Chosen: of 15 MB they do,
-of 538 MB they do not (docs/benchmarks.md).
+"""Weights up to which the processor's caches are taken to hold them from step to step. Chosen: they hold
+15 MB, and not 538 MB (docs/benchmarks.md).
 """
 
 

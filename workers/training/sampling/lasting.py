@@ -19,6 +19,7 @@ from workers.training.model.head import output_head
 from workers.training.sampling.decode_attention import decode, layer_shapes
 from workers.training.sampling.decode_step import ActiveRows, Ints, exact_step
 from workers.training.sampling.decoders import can_be_compiled
+from workers.training.sampling.draw import draw_each
 from workers.training.sampling.lazy_memory import LazyMemory
 from workers.training.sampling.lean_decoder import LeanDecoder, can_be_lean
 from workers.training.sampling.prompt_pieces import Piece, read_pieces
@@ -152,11 +153,10 @@ class LastingDecoder:
 
     def warm(self) -> None:
         """Decodes one token, so that kernels are compiled before anybody waits for them."""
-        ones = np.ones(1, np.int64)
+        ones, ids = np.ones(1, np.int64), torch.zeros(1, dtype=torch.long, device=self._like.device)
         self.read([Piece(0, 0, [0])], None)
-        self.decode(
-            ActiveRows(ones - 1, ones, ones), torch.zeros(1, dtype=torch.long, device=self._like.device), None
-        )
+        logits = self.decode(ActiveRows(ones - 1, ones, ones), ids, None)
+        draw_each(logits, torch.zeros(1, device=ids.device), np.ones(1, np.float32), np.ones(1, np.float32))
 
     def read(self, pieces: Sequence[Piece], adapters: Ints | None) -> Tensor:
         """Reads pieces of prompts, each with the adapter of its number or none (-1): states, (n, W, H)."""
