@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-WIDE = 200
+WIDE = 1000
 """Columns where the output is no terminal: nothing wraps in a pipe."""
 
 console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else WIDE)

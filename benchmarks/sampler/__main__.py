@@ -79,9 +79,8 @@ class Side:
         return self._read()
 
     def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        with self._process:  # closes both ends and waits
+            pass
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -149,7 +148,7 @@ def check_logits(model: Model, llama: Side) -> None:
 
 def rate(answers: Sequence[Mapping[str, Any]], clock: str = "cpu") -> float:
     """Tokens a second: the median over rounds."""
-    return statistics.median(answer["tokens"] / answer[clock] for answer in answers)
+    return float(statistics.median(answer["tokens"] / answer[clock] for answer in answers))
 
 
 def report(model: Model, runs: Runs) -> str:
@@ -191,21 +190,18 @@ def described(about: Mapping[str, Mapping[str, str]], args: argparse.Namespace) 
     told = {name: version for side in about.values() for name, version in side.items()}
     system = told.pop("system")
     return (
-        f"{', '.join(f'{name} {version}' for name, version in told.items())}. fp32, one thread each; llama.cpp:"
-        f" f32 GGUF, keys and values in f16, n_batch {N_BATCH}, built with {args.flags}; {system}\n"
-        f"{PROMPT_TOKENS} prompt tokens, {NEW_TOKENS} new ones, temperature 1. Tokens per CPU second of the whole"
-        f" process, medians of {args.rounds} rounds in which the sides take turns; times are by the wall."
+        f"{', '.join(f'{name} {version}' for name, version in told.items())}. fp32, one thread each;"
+        f" llama.cpp: f32 GGUF, keys and values in f16, n_batch {N_BATCH},"
+        f" built with {args.flags}; {system}\n"
+        f"{PROMPT_TOKENS} prompt tokens, {NEW_TOKENS} new ones, temperature 1. Tokens per CPU second of the"
+        f" whole process, medians of {args.rounds} rounds in which the sides take turns; times by the wall."
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--llama", required=True, help="the Python of an environment with llama-cpp-python and gguf"
-    )
-    parser.add_argument(
-        "--flags", default="not told", help="those that llama.cpp was built with, to be printed"
-    )
+    parser.add_argument("--llama", required=True, help="a Python that has llama-cpp-python and gguf")
+    parser.add_argument("--flags", default="not told", help="those of llama.cpp's build, to be printed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", help="models, by name, with commas")
     args = parser.parse_args()

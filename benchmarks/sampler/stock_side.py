@@ -26,7 +26,7 @@ class Side:
         self._model = auto.from_pretrained(folder, dtype=torch.float32).eval()
 
     def sample(self, prompts: Sequence[Sequence[int]], tokens: int, how: str) -> Mapping[str, Any]:
-        config: Any = GenerationConfig(
+        config: Any = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=tokens, do_sample=True, top_k=0, top_p=1.0, pad_token_id=0, eos_token_id=-1
         )
         return (

@@ -26,12 +26,12 @@ from app.files.integrity import StoredFileDamaged
 from app.grading.headers import opened
 from app.jobs import status
 from app.jobs.status import Claim, LeaseLost
+from app.jobs.training_mark import mark_training
 from app.logs import configure_logging
 from app.models import service as models
 from app.models.models import Model
 from app.settings import get_settings
 from app.storage import get_storage
-from app.jobs.training_mark import mark_training
 from graders import parse_grader
 from graders.spec import GraderSpec
 from methods.rows import Row

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from json.encoder import encode_basestring_ascii
 from typing import Any, NamedTuple, Protocol
 
 from app.ids import random_id
@@ -127,8 +128,8 @@ class ChatWire:
         text = _text(pieces)
         if not text and not (self._has_logprobs and pieces):
             return ""
-        logprobs = json.dumps(self._logprobs(choice, pieces))
-        return self._chunk(choice, f'{{"content": {json.dumps(text)}}}', logprobs)
+        logprobs = json.dumps(self._logprobs(choice, pieces)) if self._has_logprobs else "null"
+        return self._chunk(choice, f'{{"content": {encode_basestring_ascii(text)}}}', logprobs)
 
     def last(self, choice: Choice) -> str:
         """Returns the chunk that says why a choice has ended."""

@@ -123,7 +123,12 @@ class Engine:
     # What follows runs on the engine's thread.
 
     def _work(self) -> None:
-        import torch
+        with self._changed:
+            while not self._inbox and not self._is_closed:
+                self._changed.wait()
+            if self._is_closed:
+                return
+        import torch  # an idle sampler has none of it in memory
 
         with torch.inference_mode():
             while not self._is_closed:

@@ -60,6 +60,7 @@ class Lane:
             return
         while self.queue and self._admit_one(self.base):
             pass
+        self.base.settle()
 
     def _admit_one(self, base: LoadedBase) -> bool:
         """Serves the first key whose turn it is and that can be served; says whether there was one.
@@ -68,6 +69,10 @@ class Lane:
         """
         blocked: set[Batch] = set()
         for ticket in self.queue.heads():
+            if ticket.is_over:
+                self.queue.remove(ticket)
+                self._stopped_waiting(ticket)
+                return True
             if ticket.prompt is None and (self.is_leaving or not self._may_begin(base, ticket)):
                 continue
             batch = base.batch_for(len(ticket.request.prompt) + ticket.limit)

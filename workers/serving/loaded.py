@@ -77,6 +77,7 @@ class LoadedBase:
         self._users: dict[ModelFiles, int] = {}
         self.held_back: ModelFiles | None = None
         """A tuned model of which nothing new may begin: its adapter is to make room for another."""
+        self._is_room_wanted = False
         self._stops: OrderedDict[tuple[str, ...], StopStrings] = OrderedDict()
         self._texts_of_tokens: dict[int, str] = {}
         self._batches: dict[bool, Batch] = {}
@@ -143,10 +144,17 @@ class LoadedBase:
         idle = next((files for files in self._numbers if not self._users.get(files)), None)
         if idle is None:
             self.held_back = self.held_back or next(iter(self._numbers))
+            self._is_room_wanted = True
             return False
         self._rows.drop(self._numbers.pop(idle))
         self.held_back = None
         return True
+
+    def settle(self) -> None:
+        """Holds nothing back any longer if nobody has asked for room since the last call."""
+        if not self._is_room_wanted:
+            self.held_back = None
+        self._is_room_wanted = False
 
     def put(self, files: ModelFiles, adapter: Adapter) -> None:
         """Takes an adapter in, for which there is room."""

@@ -179,3 +179,17 @@ def test_nobody_waits_for_ever_for_an_adapter(shop: Shop, served: Served) -> Non
         for thread in threads:
             thread.join()
     assert_same(found, expected(load_base(late.merged), [1, 2, 3], 3))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_who_is_held_back_for_somebody_that_left_goes_on(shop: Shop, served: Served) -> None:
+    busy, late = [shop.tune(1), shop.tune(2)], shop.tune(3)
+    running = [served.ask(find(served, shop, each.name), [1, 2], max_tokens=350)[1] for each in busy]
+    for listener in running:
+        assert listener.first.wait(60)
+    gone, _ = served.ask(find(served, shop, late.name), [1, 2], key="late")
+    gone.cancel()
+    for each in busy:
+        assert served.sample(find(served, shop, each.name), [1, 2])
+    for listener in running:
+        listener.wait()

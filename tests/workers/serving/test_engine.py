@@ -17,6 +17,7 @@ from tests.tiny_model import byte_tokenizer, make_tiny_model
 from tests.workers.serving.engines import Listener, Served, model_in, serving
 from tests.workers.training.families import make_family
 from workers.serving.requests import ModelFiles, Options, Request, Started
+from workers.training.base.errors import GrammarFailed
 from workers.training.base.types import Completion, Prompt
 from workers.training.model.base_model import BaseModel, load_base
 from workers.training.model.grammar import Grammar, compile_grammar
@@ -212,6 +213,30 @@ def test_a_grammar_holds_its_own_rows_alone(served: Served, model: ModelFiles, b
     for sample in range(3):
         if held.tokens[sample][-1].finish == "stop":
             assert json.loads(base.tokenizer.decode(held.ids(sample)[:-1]))["a"] in ("x", "y")
+
+
+def test_a_grammar_that_fails_ends_its_request_alone(
+    tmp_path: Path, model: ModelFiles, base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also samples of it that have not begun."""
+    from workers.serving import batch
+
+    def noted(row: Any, _token: int) -> None:
+        if row.ticket.request.seed == 77:
+            raise GrammarFailed("It is too complex.")
+
+    monkeypatch.setattr(batch, "note", noted)
+    one, other = prompts(9, 11)
+    with serving(tmp_path, sampler_rows=3) as served:
+        _, failing = served.ask(model, one, seed=77, samples=20, presence_penalty=0.1)
+        _, beside = served.ask(model, other, seed=5, max_tokens=20)
+        with pytest.raises(BadRequest, match="too complex"):
+            failing.wait()
+        assert_same(beside.wait(), expected(base, other, 5, max_tokens=20))
+        served.sample(model, [1])
+        (lane,) = served.engine._lanes.values()
+        held: Any = lane.base.batches[0]  # type: ignore[union-attr]
+        assert (held._promised, held._path._reserved, bool(lane.queue)) == (0, 0, False)
 
 
 def test_the_prompt_tells_its_own_logprobs(served: Served, model: ModelFiles, base: BaseModel) -> None:

@@ -230,5 +230,10 @@ def test_our_own_model_is_the_judge(
 
 
 def test_nothing_of_torch_is_loaded_before_a_model_is_needed() -> None:
-    code = "import sys, workers.serving.server; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    code = (
+        "import sys; from app.settings import Settings; from workers.serving.server import create_sampler\n"
+        "settings = Settings(database_url='postgresql://nobody@nowhere/none', broker_url='memory://')\n"
+        "create_sampler(settings).state.engine.close()  # which waits for its thread\n"
+        "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -15,7 +15,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numba
 
@@ -79,5 +79,6 @@ def compiled_blind_to_nan(function: Function) -> Function:
 
 
 def _compiled(function: Function, may_assume: set[str], **more: bool) -> Function:
-    jit = numba.njit(nogil=True, cache=_folder is not None, fastmath=may_assume, error_model="numpy", **more)
+    options: dict[str, Any] = {"fastmath": may_assume, "error_model": "numpy", **more}
+    jit: Any = numba.njit(nogil=True, cache=_folder is not None, **options)
     return cast(Function, jit(function))

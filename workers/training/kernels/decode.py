@@ -170,7 +170,7 @@ def _adapt(
     at: int,
     lower: Floats,
 ) -> None:
-    """Adds what the rows' adapters make of (B, inner) to columns of `out`, (B, outputs or more), from `at` on."""
+    """Adds what the rows' adapters make of (B, inner) to (B, outputs or more), from column `at` on."""
     given, made = (x.reshape(-1), START, x.shape[1]), (out.reshape(-1), at, out.shape[1], PANEL)
     add_low_rank(adapters, slots, layer, linear, (x.shape[1], outputs), given, made, lower)
 

@@ -70,7 +70,7 @@ def add_low_rank(
             panels, made = (adapters.numbers, down, inputs * PANEL), (given, START, width, PANEL)
             blocks = (rank + PANEL - 1) // PANEL
             multiply(n, inputs, (a, a_at + first * a_step, a_step), panels, blocks, made, WRITTEN, IN_CACHE)
-            panels, made = (adapters.numbers, up, rank * PANEL), (c, c_at + first * c_step, c_step, c_panel)
+            panels, total = (adapters.numbers, up, rank * PANEL), (c, c_at + first * c_step, c_step, c_panel)
             blocks = (outputs + PANEL - 1) // PANEL
-            multiply(n, rank, (given, START, width), panels, blocks, made, ADDED, IN_CACHE)
+            multiply(n, rank, (given, START, width), panels, blocks, total, ADDED, IN_CACHE)
         first = last

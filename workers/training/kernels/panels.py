@@ -27,7 +27,7 @@ from workers.training.kernels.tiles import COLUMNS, LANES, Strided, Vectors, ind
 PANEL = COLUMNS
 """The columns of a panel: those of a tile."""
 
-_HAS_512_BITS = bool(llvm.get_host_cpu_features().get("avx512f"))  # type: ignore[no-untyped-call]
+_HAS_512_BITS = bool(llvm.get_host_cpu_features().get("avx512f"))
 
 VECTORS = Vectors(16 if _HAS_512_BITS else LANES)
 """With 512 bits where the processor has them. Measured on the products of 8 rows: 117 GFLOP/s with 256 bits,
@@ -38,8 +38,8 @@ MOST_ROWS, MOST_ROWS_OF_PAIRS = (8, 8) if _HAS_512_BITS else (6, 3)
 operands. Against MKL's products: -25 % at 1 row, -45 to -65 % at 2 to 8 (docs/benchmarks.md).
 """
 AHEAD = 128 * PANEL
-"""Numbers ahead of those read that memory is asked for: 8 KB. Measured on weights of 200 MB and 8 rows: 27 GB/s
-without, 33 at 2 KB, 35 at 4 KB, 37 at 8 KB, which is all that one row reads (docs/benchmarks.md).
+"""Numbers ahead of those read that memory is asked for: 8 KB. Measured on weights of 200 MB and 8 rows: 27
+GB/s without, 33 at 2 KB, 35 at 4 KB, 37 at 8 KB, which is all that one row reads (docs/benchmarks.md).
 """
 
 # Typed, since a function is compiled once more for each plain number that is handed to it.
@@ -62,7 +62,7 @@ Made = tuple[Floats, Offset, Offset, Offset]
 
 
 def _tiles(most_rows: int, panels: int) -> Callable[..., None]:
-    """Makes the tiles of 1 to `most_rows` rows with so many panels side by side; a call chooses by its rows."""
+    """Makes the tiles of 1 to `most_rows` rows with so many panels side by side; a call chooses one."""
 
     @intrinsic
     def product(

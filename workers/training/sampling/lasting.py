@@ -72,17 +72,26 @@ class LastingDecoder:
         self.bytes_per_token = bytes_per_token(model)
         if self._memory is None:
             rows = max(1, min(rows, n_bytes // (SLOTS_PER_ROW * context * self.bytes_per_token)))
-        self.rows = rows
-        self.prompt_slots = (SLOTS_PER_ROW - 1) * rows
         self.has_a_row_per_prompt = model.device.type in GRAPHED
         """Rows of one prompt need a copy of it each."""
         self._adapters_seen, self._compiles_adapters = -1, False
         self.cache: SlotCache | PanelCache
-        self.cache, self._plain, self._adapted = self._decoders(rows, context)
+        self.cache, self._plain, self._adapted = self._that_fit(rows, context)
+        self.rows = self.cache.slots
+
+    def _that_fit(self, rows: int, context: int) -> tuple[SlotCache | PanelCache, _Decode, _Decode]:
+        """Returns what `_decoders` does, for fewer rows where the system will not even reserve so much."""
+        try:
+            return self._decoders(rows, context)
+        except OSError:
+            if rows == 1:
+                raise
+            return self._that_fit(rows // 2, context)
 
     def _decoders(self, rows: int, context: int) -> tuple[SlotCache | PanelCache, _Decode, _Decode]:
         """Returns a cache, what decodes over it, and what does with adapters."""
         model = self._model
+        self.prompt_slots = (SLOTS_PER_ROW - 1) * rows
         if can_be_compiled(model) and not self.has_a_row_per_prompt:
             return self._compiled(rows, context)
         cache = SlotCache(

@@ -10,20 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workers.training.kernels.low_rank import OUT, Adapters, Floats
+from workers.training.kernels.low_rank import DOWN, OUT, Adapters, Floats
 from workers.training.kernels.panels import PANEL, pack
 from workers.training.model.adapter_rows import LowRank
 from workers.training.model.parts import decoder_of
 from workers.training.sampling.lean_decoder import linears
 
-LINEARS = 7
-"""Linear layers of a decoder layer, in the order of `linears` and of `kernels.low_rank`."""
-
 
 @cache
 def no_adapters(layers: int) -> Adapters:
     """Returns what a step without adapters is given."""
-    nothing, places = np.zeros(PANEL, np.float32), np.zeros((0, layers, LINEARS, 3), np.int64)
+    nothing, places = np.zeros(PANEL, np.float32), np.zeros((0, layers, DOWN + 1, 3), np.int64)
     return Adapters(nothing, places, np.zeros(0, np.int64), np.int64(PANEL))
 
 
@@ -37,7 +34,7 @@ def packed_adapters(model: Any, adapters: Mapping[int, Mapping[str, LowRank]]) -
     places_of = {
         names[linear]: (i, k) for i, layer in enumerate(layers) for k, linear in enumerate(linears(layer))
     }
-    places = np.zeros((max(adapters, default=-1) + 1, len(layers), LINEARS, 3), np.int64)
+    places = np.zeros((max(adapters, default=-1) + 1, len(layers), DOWN + 1, 3), np.int64)
     pieces: list[Floats] = []
     used = widest = 0
     for number, adapter in adapters.items():

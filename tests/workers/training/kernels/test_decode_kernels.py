@@ -123,7 +123,7 @@ ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 def adapters_of(model: torch.nn.Module) -> dict[int, dict[str, LowRank]]:
-    """Adapters of ranks 4, 24 and 1: of all linear layers, of some, of one alone; their numbers have a gap."""
+    """Adapters of ranks 4, 24 and 1: of all layers, of some, of one kind; their numbers have a gap."""
     generator = torch.Generator().manual_seed(3)
 
     def low_rank(linear: torch.nn.Linear, rank: int) -> LowRank:

@@ -52,3 +52,18 @@ def test_pieces_give_the_states_of_the_whole(changes: dict[str, bool]) -> None:
     decoder.restore(5, kept, 83)
     states = decoder.read([Piece(5, 83, one[83:])], None)
     torch.testing.assert_close(states[0], whole[0][83:], atol=2e-5, rtol=1e-4)
+
+
+def test_a_system_that_reserves_little_has_fewer_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    zeros = LazyMemory.zeros
+
+    def few(self: LazyMemory, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        if torch.Size(shape).numel() > 1 << 20:
+            raise OSError("Cannot allocate memory")
+        return zeros(self, shape, dtype)
+
+    monkeypatch.setattr(LazyMemory, "zeros", few)
+    model = make_family("llama")
+    decoder = LastingDecoder(model, 64, 256, AdapterRows(model), 0)
+    assert 1 < decoder.rows < 64
+    assert decoder.prompt_slots == 2 * decoder.rows
