@@ -211,7 +211,9 @@ def _train_and_deliver(claim: Claim, folder: Path, should_stop: StopRequested, d
         end = delivery.fail if isinstance(failure, (FlatReward, GradingFailed)) else delivery.give_up
         end(claim, failure.code, str(failure))
         return
-    served = check_served(result.best.folder, world.device(device))
+    config = work.config
+    base = Path(config.model_path) if config.origin_path is None else None  # a tuned base is served merged
+    served = check_served(result.best.folder, base, world.device(device))
     delivery.deliver(
         claim, result.best.step, trained_tokens=result.trained_tokens, result=result, served=served
     )

@@ -17,7 +17,7 @@ import torch
 from workers.training.base.types import ScoredText
 from workers.training.sampling.decode_attention import prefill
 from workers.training.sampling.decode_step import ActiveRows
-from workers.training.sampling.decoders import CacheSize, make_decoder
+from workers.training.sampling.decoders import CacheSize, MakeDecoder, make_decoder
 from workers.training.sampling.general_decoder import GeneralDecoder
 from workers.training.sampling.rollout import SampledModel
 
@@ -39,18 +39,22 @@ def read_scored(folder: Path) -> list[ScoredText]:
     return [ScoredText(tuple(row["tokens"]), tuple(row["logprobs"])) for row in rows]
 
 
-def largest_difference(model: SampledModel, texts: Sequence[ScoredText]) -> float:
+def largest_difference(
+    model: SampledModel, texts: Sequence[ScoredText], make_decoder: MakeDecoder = make_decoder
+) -> float:
     """Returns by how many nats a token's log-probability differs at most, sampled from beside trained.
 
     It is infinite where a number is not finite. Raises `ValueError` without texts.
     """
-    pairs = zip(texts, logprobs_by_steps(model, [text.tokens for text in texts]), strict=True)
+    pairs = zip(texts, logprobs_by_steps(model, [text.tokens for text in texts], make_decoder), strict=True)
     found = [abs(a - b) for text, now in pairs for a, b in zip(text.logprobs, now, strict=True)]
     return max(found) if all(map(math.isfinite, found)) else math.inf
 
 
 @torch.inference_mode()
-def logprobs_by_steps(model: SampledModel, texts: Sequence[tuple[int, ...]]) -> list[list[float]]:
+def logprobs_by_steps(
+    model: SampledModel, texts: Sequence[tuple[int, ...]], make_decoder: MakeDecoder = make_decoder
+) -> list[list[float]]:
     """Returns the log-probability of each token but the first, by the steps that completions are sampled by.
 
     The first tokens are run as prompts; then each token is read as if it had been drawn.

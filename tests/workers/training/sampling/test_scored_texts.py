@@ -38,9 +38,9 @@ def test_a_model_answers_as_its_trainer_noted(sharp, adapter, tmp_path):
     moved(policy)
     folder = saved(policy, config, tmp_path / "step_000002")
     assert len(read_scored(folder)) == SCORED
-    found = check_served(folder, CPU)
+    found = check_served(folder, sharp, CPU)
     assert found is not None
-    assert 0 < found.served_difference <= TOLERANCE
+    assert 0 < found.served_difference <= TOLERANCE == found.served_tolerance
     assert found.served_tokens == sum(len(text.logprobs) for text in read_scored(folder))
     assert served_warning(2, found) is None
 
@@ -49,10 +49,11 @@ def test_a_model_that_is_another_is_told(sharp, tmp_path):
     config = make_config(sharp)
     policy = Policy.load(config)
     folder = saved(policy, config, tmp_path / "step_000002")
+    assert check_served(folder, None, CPU).served_difference <= TOLERANCE
     weights = load_file(folder / "model" / "model.safetensors")
     name = next(name for name in weights if name.endswith("down_proj.weight"))
     save_file(weights | {name: weights[name] * 1.5}, folder / "model" / "model.safetensors", {"format": "pt"})
-    found = check_served(folder, CPU)
+    found = check_served(folder, None, CPU)
     assert found is not None
     assert found.served_difference > 0.01
     assert "is not the one that was trained" in str(served_warning(2, found))
@@ -87,4 +88,4 @@ def test_a_checkpoint_without_texts_is_not_checked(sharp, tmp_path):
     assert FILE in manifest["files"]
     assert "scored" not in manifest
     (folder / FILE).unlink()
-    assert check_served(folder, CPU) is None
+    assert check_served(folder, None, CPU) is None
