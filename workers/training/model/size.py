@@ -21,7 +21,10 @@ SENSES = re.compile(r"vision|visual|audio|image|speech")
 HEADS = ("num_key_value_heads", "num_attention_heads", "n_head")
 INNER = ("intermediate_size", "ffn_dim", "n_inner", "d_ff")
 INNER_TIMES = 4
-"""The usual width inside an MLP, in widths of the model, of configs that do not say it."""
+"""The width inside an MLP in widths of the model, where a config does not say it.
+
+Chosen, not measured: that of GPT-2.
+"""
 
 
 def size_of(folder: Path) -> ModelSize | None:
