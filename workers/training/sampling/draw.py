@@ -119,7 +119,7 @@ def _from_nucleus(logits: Tensor, uniform: Tensor, top_p: float | Tensor) -> tup
     ordered, ids = logits.sort(stable=True, dim=-1, descending=True)  # probabilities would have more ties
     probs = torch.softmax(ordered, -1)
     sums = probs.cumsum(-1)
-    kept = (sums - probs < top_p).sum(-1, keepdim=True)  # at least the most likely
+    kept = (sums - probs < top_p).sum(-1, keepdim=True).clamp(min=1)  # the most likely, also at 0
     aim = uniform * sums.gather(-1, kept - 1)[:, 0]
     place = _passed(sums, aim)[:, None]
     return ids.gather(-1, place)[:, 0], probs.gather(-1, place)[:, 0].log()

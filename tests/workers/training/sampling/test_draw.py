@@ -53,6 +53,15 @@ def test_a_large_vocabulary_is_drawn_from_by_its_running_sum():
     torch.testing.assert_close(logprobs, torch.log_softmax(logits[0] / 0.7, -1)[found])
 
 
+@pytest.mark.parametrize("top_p", [0.0, 1e-45])
+def test_the_smallest_nucleus_is_the_most_likely_token(top_p):
+    logits = torch.tensor([[0.1, 2.0, 1.9], [3.0, 0.0, 3.1]])
+    uniform = torch.tensor([0.99, 0.0])
+    assert draw(logits, uniform, 1.0, top_p)[0].tolist() == [1, 2]
+    ones, top_ps = np.ones(2, np.float32), np.array([top_p, 1.0], np.float32)
+    assert draw_each(logits, uniform, ones, top_ps)[0].tolist() == [1, 0]
+
+
 def test_draws_follow_the_probabilities():
     logits = torch.log(torch.tensor([[0.5, 0.0, 0.2, 0.3]])).expand(4000, 4)
     seeds = np.array([keyed_seed("test", i) for i in range(4000)], dtype=np.uint64)
