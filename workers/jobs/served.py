@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import structlog
 import torch
 
@@ -80,7 +79,7 @@ def _beside_base(adapter: Path, base: BaseModel, texts: Sequence[ScoredText]) ->
     rows = AdapterRows(base.model)
     rows.put(0, read_adapter(adapter, base.model))
     layer_shapes(base.model, base.device)  # it runs a row of its own, so before the adapter's are counted
-    with rows.use(np.zeros(len(texts), dtype=np.int64)):
+    with rows.use(torch.zeros(len(texts), dtype=torch.long).numpy()):
         return largest_difference(base, texts, by_modules)
 
 
