@@ -57,7 +57,7 @@ def describe(error: Mapping[str, Any]) -> Fault:
     param = field_path(error["loc"])
     at = f" for '{param}'" if param else ""
     if kind == "json_invalid" or (kind == "missing" and param is None):
-        return Fault("The request needs a JSON object as its body.", None, None)
+        return Fault("The request needs a JSON object as its body.", None, "invalid_json")
     if kind == "missing":
         return Fault(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
     if kind == "extra_forbidden":

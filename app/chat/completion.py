@@ -29,14 +29,16 @@ class Frame(NamedTuple):
         return cls(random_id(prefix), int(time.time()), model)
 
 
-def whole_completion(frame: Frame, choices: Sequence[Choice], usage: Usage) -> dict[str, Any]:
-    """Returns a `chat.completion`."""
+def whole_completion(
+    frame: Frame, choices: Sequence[Choice], usage: Usage, *, has_logprobs: bool = False
+) -> dict[str, Any]:
+    """Returns a `chat.completion`. `has_logprobs` says that they were asked for: no tokens have some too."""
     return {
         "id": frame.id,
         "object": "chat.completion",
         "created": frame.created,
         "model": frame.model,
-        "choices": [_choice(index, choice) for index, choice in enumerate(choices)],
+        "choices": [_choice(index, choice, has_logprobs) for index, choice in enumerate(choices)],
         "usage": usage_told(usage),
         "service_tier": TIER,
         "system_fingerprint": FINGERPRINT,
@@ -59,12 +61,12 @@ def usage_told(usage: Usage) -> dict[str, Any]:
     }
 
 
-def _choice(index: int, choice: Choice) -> dict[str, Any]:
+def _choice(index: int, choice: Choice, has_logprobs: bool) -> dict[str, Any]:
     tokens = [token for some in choice.logprobs for token in some]
     return {
         "index": index,
         "finish_reason": choice.finish_reason,
-        "logprobs": {"content": tokens, "refusal": None} if choice.logprobs else None,
+        "logprobs": {"content": tokens, "refusal": None} if has_logprobs else None,
         "message": {"role": "assistant", "content": choice.text, "refusal": None, "annotations": []},
     }
 

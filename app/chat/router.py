@@ -31,6 +31,7 @@ from app.inference.asking import ask, model_name, refusals_of_model, told_of_fau
 from app.inference.events import data_event
 from app.inference.reply import Gathered, Reply, whole
 from app.inference.streams import EventStream, while_connected
+from app.models import service as models
 from app.pagination import MAX_CURSOR, Cursor, Limit
 from app.settings import get_settings
 
@@ -63,7 +64,8 @@ async def _ask(request: Request, asked: ChatCreate, caller: Caller, model: str) 
 
 async def _carry_out(request: Request, asked: ChatCreate, caller: Caller, frame: Frame) -> dict[str, Any]:
     reply = await _ask(request, asked, caller, frame.model)
-    completion = whole_completion(frame, await whole(reply), reply.usage)
+    choices = await whole(reply)
+    completion = whole_completion(frame, choices, reply.usage, has_logprobs=bool(asked.logprobs))
     return await _stored(asked, caller, completion)
 
 
@@ -73,7 +75,9 @@ async def _chunks(asked: ChatCreate, caller: Caller, frame: Frame, reply: Reply)
     async for some in chunks.of(reply, gathered):
         yield some
     if asked.store:
-        await _stored(asked, caller, whole_completion(frame, gathered.choices(), reply.usage))
+        choices, has_logprobs = gathered.choices(), bool(asked.logprobs)
+        completion = whole_completion(frame, choices, reply.usage, has_logprobs=has_logprobs)
+        await _stored(asked, caller, completion)
     if include_usage:
         yield chunks.usage(reply.usage)
     yield LAST
@@ -109,11 +113,12 @@ def list_chat_completions(
     limit: Limit = 20,
     order: chats.Order = "asc",
 ) -> ChatCompletionList:
-    """Stored completions by age. `metadata[key]=value` filters."""
+    """Stored completions by age. `metadata[key]=value` filters, and `model`, a name or an alias."""
+    found = None if model is None else models.find(db, caller.project_id, model)
     page = chats.list_stored(
         db,
         caller.project_id,
-        model=model,
+        model=model if found is None else found.name,
         metadata=metadata_filter(request),
         after=after,
         limit=limit,

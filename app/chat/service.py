@@ -48,6 +48,7 @@ def get(db: Session, project_id: str, completion_id: str) -> StoredChat:
         raise NotFound(
             f"No such chat completion: {completion_id}. Only those with 'store: true' are kept, for a time.",
             param="completion_id",
+            code="chat_completion_not_found",
         )
     return found
 

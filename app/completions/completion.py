@@ -18,13 +18,13 @@ def whole_completion(frame: Frame, choices: Iterable[dict[str, Any]], usage: Usa
     return {**_head(frame), "choices": list(choices), "usage": usage_told(usage)}
 
 
-def told_choices(choices: Sequence[Choice]) -> list[dict[str, Any]]:
-    """Returns choices as they are told, in their order."""
+def told_choices(choices: Sequence[Choice], *, has_logprobs: bool) -> list[dict[str, Any]]:
+    """Returns choices as they are told, in their order, with log probabilities where those were asked for."""
     return [
         {
             "text": choice.text,
             "index": index,
-            "logprobs": _joined(choice.logprobs),
+            "logprobs": _joined(choice.logprobs) if has_logprobs else None,
             "finish_reason": choice.finish_reason,
         }
         for index, choice in enumerate(choices)
@@ -72,10 +72,8 @@ def _head(frame: Frame) -> dict[str, Any]:
     }
 
 
-def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Joins the log probabilities of a choice's pieces."""
-    if not parts:
-        return None
+def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Joins the log probabilities of a choice's pieces; of none, the lists are empty."""
     joined: dict[str, Any] = {
         name: [each for part in parts for each in part.get(name) or ()] for name in LISTS
     }

@@ -49,7 +49,9 @@ async def _carry_out(
     request: Request, asked: CompletionCreate, caller: Caller, frame: Frame
 ) -> dict[str, Any]:
     reply = await _ask(request, asked, caller, frame.model)
-    choices, n = told_choices(await whole(reply)), asked.n or 1
+    n = asked.n or 1
+    has_logprobs = asked.logprobs is not None or asked.drawn > n
+    choices = told_choices(await whole(reply), has_logprobs=has_logprobs)
     if asked.drawn > n:
         choices = best(choices, asked.prompts, of=asked.drawn, n=n, echo=bool(asked.echo))
         if asked.logprobs is None:

@@ -50,6 +50,8 @@ BODY_SECONDS = 60.0
 """How long a client may take to send a body that is no upload."""
 _CHANCE = random.Random()
 """For ids of requests, which open nothing: to ask the system each time takes longer than the rest here."""
+MAX_PARAM = 80
+"""Characters of a query's parameter that an error names, as of a body's (`field_path`)."""
 CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 HARDENING = {
     b"x-content-type-options": b"nosniff",
@@ -249,9 +251,14 @@ def _check_target(scope: Scope) -> None:
         raise NotFound("Invalid URL: the path holds characters that no path here has.")
     query: bytes = scope["query_string"]
     if len(query) > MAX_QUERY_BYTES:
-        raise BadRequest(f"The query string is too long: at most {MAX_QUERY_BYTES} bytes are taken.")
-    if not _is_plain_text(unquote_to_bytes(query)):
-        raise BadRequest("The query string holds control characters or is not UTF-8.")
+        message = f"The query string is too long: at most {MAX_QUERY_BYTES} bytes are taken."
+        raise BadRequest(message, code="string_above_max_length")
+    for pair in query.split(b"&"):
+        if not _is_plain_text(unquote_to_bytes(pair)):
+            message = "The query string holds control characters or is not UTF-8."
+            param = unquote_to_bytes(pair.partition(b"=")[0])
+            known = param.decode()[:MAX_PARAM] if _is_plain_text(param) else None
+            raise BadRequest(message, param=known, code="invalid_value")
 
 
 def _check_client_request_id(headers: Headers) -> None:

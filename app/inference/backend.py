@@ -15,7 +15,7 @@ from app.auth import Caller
 from app.db import unit_of_work
 from app.errors import Unavailable
 from app.inference.connection import ConnectionFailed, HttpResponse, request
-from app.inference.reply import Reply, error_of
+from app.inference.reply import UNAVAILABLE, Reply, broke_off, error_of
 from app.inference.vllm import Vllm, Wanted, wanted
 from app.models import service as models
 from app.settings import Settings
@@ -81,7 +81,12 @@ class Backend:
         response = await self._post(asker, path, {"model": place.model, "messages": messages})
         if response.status != 200:
             raise await _refusal(response)
-        return int(json.loads(await _content(response))["count"])
+        try:
+            return int(json.loads(await response.whole())["count"])
+        except ConnectionFailed:
+            raise broke_off() from None
+        finally:
+            response.close()
 
     async def _place(self, project_id: str, model: str) -> Place:
         """Raises an `ApiError` where the server is away or cannot serve the model."""
@@ -103,6 +108,7 @@ class Backend:
             raise Unavailable(
                 "What listens at CHERRY_SAMPLER_URL is neither a sampler of this service nor a vLLM server."
                 " Whoever runs the service sets it right.",
+                code=UNAVAILABLE,
                 headers={"x-should-retry": "false"},
             )
         self._is_known = True
@@ -132,7 +138,7 @@ class Backend:
     def _away(self, problem: ConnectionFailed) -> Unavailable:
         self._is_known = False
         log.warning("sampler_away", problem=str(problem))
-        return Unavailable(AWAY, headers={"retry-after": "2"})
+        return Unavailable(AWAY, code=UNAVAILABLE, headers={"retry-after": "2"})
 
     def _headers(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self._token}"} if self._token else {}
@@ -141,7 +147,7 @@ class Backend:
 def backend_of(settings: Settings) -> Backend:
     """Returns the server that the settings name. Raises `Unavailable` if they name none."""
     if not settings.sampler_url:
-        raise Unavailable(NO_SAMPLER, headers={"x-should-retry": "false"})
+        raise Unavailable(NO_SAMPLER, code=UNAVAILABLE, headers={"x-should-retry": "false"})
     return _backend(
         settings.sampler_url, settings.sampler_token.get_secret_value(), settings.sampler_adapters
     )
@@ -163,7 +169,7 @@ async def _refusal(response: HttpResponse) -> Exception:
         message = (
             "The sampler does not take this service's token; whoever runs it sets CHERRY_SAMPLER_TOKEN alike."
         )
-        return Unavailable(message, headers={"x-should-retry": "false"})
+        return Unavailable(message, code=UNAVAILABLE, headers={"x-should-retry": "false"})
     error = told.get("error", told) if isinstance(told, dict) else {}
     return error_of(
         response.status, error if isinstance(error, dict) else {"message": str(error)}, response.headers

@@ -18,7 +18,17 @@ log = structlog.get_logger(__name__)
 Form = str
 """`chat.completions` or `completions`: which of OpenAI's endpoints was asked."""
 KEPT_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
+UNAVAILABLE = "sampler_unavailable"
+"""The code of every 503 that is about the sampler."""
 BROKE = "The sampler broke off in the middle of the completion. Send the request again."
+CODES = {
+    400: "invalid_value",
+    413: "invalid_value",
+    422: "invalid_value",
+    404: "model_not_found",
+    503: UNAVAILABLE,
+}
+"""What an error is called whose server gives it no code that is a text."""
 
 
 class Piece(NamedTuple):
@@ -75,7 +85,7 @@ class Reply:
             log.warning("sampler_broke_off", problem=str(problem))
         finally:
             self.close()
-        raise ServerError(BROKE)
+        raise broke_off()
 
     def close(self) -> None:
         """Ends the request over there, if it has not ended."""
@@ -154,11 +164,16 @@ class Gathered:
         ]
 
 
+def broke_off() -> Unavailable:
+    """Returns what a client is told where a reply ended too early: sending the request again is right."""
+    return Unavailable(BROKE, code=UNAVAILABLE, headers={"retry-after": "2"})
+
+
 def error_of(status: int, error: Mapping[str, Any], headers: Mapping[str, str]) -> ApiError:
     """Returns what a client is told of an error of the server's."""
     message, param, code = str(error.get("message") or ""), error.get("param"), error.get("code")
     kept = {name: headers[name] for name in KEPT_HEADERS if name in headers}
-    code = code if isinstance(code, str) else None
+    code = code if isinstance(code, str) else CODES.get(status)
     param = param if isinstance(param, str) else None
     kind: type[ApiError]
     kinds: dict[int, type[ApiError]] = {

@@ -42,6 +42,7 @@ from app.settings import get_settings
 router = APIRouter(prefix="/v1/responses", tags=["inference"], route_class=KeptRoute)
 
 RESPONSE = "/{response_id}"
+NO_MESSAGE = "Invalid value for 'input': no item of it is a message, so the model has nothing to read."
 STREAM = event_stream("step of the response")
 Number = Annotated[int | None, Query(ge=-1, description="Sequence number of the last event seen.")]
 Included = Annotated[list[str] | None, Query(alias="include[]", max_length=16)]
@@ -181,6 +182,8 @@ async def _looked_up(caller: Caller, asked: ContextCreate) -> tuple[str, list[It
     if asked.previous_response_id is not None:
         with refusals:
             before = await on_lookup_thread(context)
+    if not refusals.all and not messages_of([*before, *asked.items()], asked.instructions):
+        refusals.all.append(BadRequest(NO_MESSAGE, param="input", code="invalid_value"))
     return await model_name(caller, asked.model, refusals.all), before
 
 

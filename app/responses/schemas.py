@@ -183,7 +183,8 @@ def renamed(fault: ApiError) -> ApiError:
         if fault.param is not None and (
             fault.param == theirs or fault.param.startswith((f"{theirs}.", f"{theirs}["))
         ):
-            fault.message = fault.message.replace(fault.param, ours + fault.param.removeprefix(theirs))
+            told = fault.message.replace(f"{theirs} have", f"{ours} has")  # one input, several messages
+            fault.message = told.replace(fault.param, ours + fault.param.removeprefix(theirs))
             is_place = theirs == "messages" and fault.param != theirs  # items are numbered otherwise
             fault.param = ours if is_place else ours + fault.param.removeprefix(theirs)
             break

@@ -48,7 +48,8 @@ def get(db: Session, project_id: str, response_id: str) -> StoredResponse:
     """Returns a kept response. Raises `NotFound`."""
     found = _find(db, project_id, response_id)
     if found is None:
-        raise NotFound(f"Response with id '{response_id}' not found.", param="response_id")
+        message = f"Response with id '{response_id}' not found."
+        raise NotFound(message, param="response_id", code="response_not_found")
     return found
 
 
@@ -100,6 +101,7 @@ def cancel(db: Session, project_id: str, response_id: str) -> StoredResponse:
         raise BadRequest(
             "Only a response in the background can be cancelled; for others close the connection.",
             param="response_id",
+            code="invalid_value",
         )
     db.execute(
         update(StoredResponse)

@@ -129,9 +129,10 @@ class Lane:
         """Finds out how long completions may be, and whether the request can be sampled at all."""
         options, prompt = ticket.request.options, ticket.request.prompt
         if not prompt or min(prompt) < 0 or max(prompt) >= base.vocabulary:
-            raise BadRequest("The prompt has tokens that the model has no embedding row for.", param="prompt")
+            message = "The prompt has tokens that the model has no embedding row for."
+            raise BadRequest(message, param="prompt", code="invalid_value")
         if any(not 0 <= token < base.vocabulary for token in options.logit_bias):
-            raise BadRequest("The model has no such token.", param="logit_bias")
+            raise BadRequest("The model has no such token.", param="logit_bias", code="invalid_value")
         rest = base.context - len(prompt)
         ticket.limit = min(options.max_tokens, rest)
         batch = base.batch_for(len(prompt) + max(0, ticket.limit))

@@ -30,11 +30,9 @@ def read_chat(model: Texts, messages: Sequence[dict[str, Any]]) -> list[int]:
     try:
         tokens, lost = chat_prompt({"messages": messages}, model.tokenizer)
     except Exception as error:  # a template is a program of its own and may refuse messages in any way
-        raise BadRequest(
-            f"The model's chat template refused the messages: {error}", param="messages"
-        ) from None
+        raise _unreadable(f"The model's chat template refused the messages: {error}", "messages") from None
     if lost.grave:
-        raise BadRequest(f"The model's chat template leaves out {lost.grave[0]}.", param="messages")
+        raise _unreadable(f"The model's chat template leaves out {lost.grave[0]}.", "messages")
     _check_ids(model, tokens, "messages")
     return tokens
 
@@ -90,6 +88,10 @@ def _check_ids(model: Texts, tokens: Sequence[int], param: str) -> None:
         from workers.serving.token_bytes import name_of
 
         name = name_of(model.tokenizer, largest) or largest
-        raise BadRequest(f"The model has no embedding row for the token {name!r}.", param=param)
+        raise _unreadable(f"The model has no embedding row for the token {name!r}.", param)
     if not tokens:
-        raise BadRequest("The model's chat template makes nothing of the messages.", param=param)
+        raise _unreadable("The model's chat template makes nothing of the messages.", param)
+
+
+def _unreadable(message: str, param: str) -> BadRequest:
+    return BadRequest(message, param=param, code="invalid_value")

@@ -104,7 +104,8 @@ class Talk(BaseModel):
             for j, content_part in enumerate(message.content if isinstance(message.content, list) else ()):
                 if not isinstance(content_part.get("text"), str):
                     where = f"messages[{i}].content[{j}]"
-                    raise BadRequest(f"Invalid value for '{where}': models here read text only.", param=where)
+                    message_ = f"Invalid value for '{where}': models here read text only."
+                    raise BadRequest(message_, param=where, code="invalid_value")
         return [message.model_dump(exclude_none=True) for message in self.messages]
 
 

@@ -176,8 +176,36 @@ def test_all_refusals_come_together(http: httpx.Client, models: ModelServer) -> 
 def test_an_alias_is_answered_by_its_model(http: httpx.Client, db: Session, models: ModelServer) -> None:
     model_service.add_alias(db, "gpt-4o-mini", "cherry-nano")
     db.commit()
-    assert http.post(PATH, json={**ASKED, "model": "gpt-4o-mini"}).json()["model"] == "cherry-nano"
-    assert models.asked[0]["model"] == "cherry-nano"
+    made = http.post(PATH, json={**ASKED, "model": "gpt-4o-mini", "store": True}).json()
+    assert made["model"] == models.asked[0]["model"] == "cherry-nano"
+    for name, found in (("gpt-4o-mini", [made["id"]]), ("cherry-nano", [made["id"]]), ("nobody", [])):
+        assert [one["id"] for one in http.get(PATH, params={"model": name}).json()["data"]] == found
+
+
+def test_every_refusal_has_a_code(http: httpx.Client, models: ModelServer) -> None:
+    def told(response: httpx.Response) -> tuple[int, str | None, str | None]:
+        return response.status_code, error(response)["code"], error(response)["param"]
+
+    assert told(http.get(f"{PATH}/none")) == (404, "chat_completion_not_found", "completion_id")
+    assert told(http.get("/v1/responses/none")) == (404, "response_not_found", "response_id")
+    assert told(http.get(f"{PATH}?order=asc&model=%00")) == (400, "invalid_value", "model")
+    assert told(http.get(f"{PATH}?%C3=%A9")) == (400, "invalid_value", None)
+    empty = http.post(PATH, content=b"", headers={"content-type": "application/json"})
+    assert told(empty) == (400, "invalid_json", None)
+    models.refusal = 400, {"message": "no", "param": "prompt", "code": 400}, {}
+    assert told(http.post(PATH, json=ASKED)) == (400, "invalid_value", "prompt")
+
+
+def test_logprobs_of_no_tokens_are_empty_where_they_were_asked_for(
+    http: httpx.Client, models: ModelServer
+) -> None:
+    models.words = ()
+    asked = {**ASKED, "logprobs": True, "store": True}
+    choice = http.post(PATH, json=asked).json()["choices"][0]
+    assert (choice["message"]["content"], choice["logprobs"]) == ("", {"content": [], "refusal": None})
+    streamed = http.get(f"{PATH}/{events(http, asked)[0]['id']}").json()
+    assert streamed["choices"][0]["logprobs"] == {"content": [], "refusal": None}
+    assert http.post(PATH, json=ASKED).json()["choices"][0]["logprobs"] is None
 
 
 def test_what_the_server_says_instead_of_a_reply(http: httpx.Client, models: ModelServer) -> None:
@@ -228,9 +256,12 @@ def test_a_fault_after_the_start_is_told(http: httpx.Client, models: ModelServer
     setattr(models, how, 2)
     chunks = events(http, {**ASKED, "store": True})
     assert [chunk["choices"][0]["delta"].get("content") for chunk in chunks[:-1]] == ["", "Once", " upon"]
-    assert chunks[-1]["error"]["type"] == "server_error"
+    broke = how == "breaks_after"
+    assert chunks[-1]["error"]["type"] == ("service_unavailable_error" if broke else "server_error")
     whole = http.post(PATH, json={**ASKED, "store": True})
-    assert whole.status_code == 500
+    assert whole.status_code == (503 if broke else 500)
+    if broke:
+        assert (error(whole)["code"], whole.headers["retry-after"]) == ("sampler_unavailable", "2")
     assert http.get(PATH).json()["data"] == []
 
 

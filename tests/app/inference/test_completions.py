@@ -66,6 +66,15 @@ def test_best_of_asks_for_more_than_it_gives(http: httpx.Client, models: ModelSe
     assert made["choices"][0]["logprobs"] is None
 
 
+def test_logprobs_of_no_tokens_are_empty_where_they_were_asked_for(
+    http: httpx.Client, models: ModelServer
+) -> None:
+    models.words = ()
+    (choice,) = http.post(PATH, json={**ASKED, "logprobs": 0}).json()["choices"]
+    assert choice["logprobs"] == {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+    assert http.post(PATH, json=ASKED).json()["choices"][0]["logprobs"] is None
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a prompt": ({"prompt": {"a": 1}}, "prompt", "invalid_type"),
     "mixed prompts": ({"prompt": ["a", 1]}, "prompt", "invalid_type"),

@@ -152,6 +152,10 @@ def test_a_fault_after_the_start_is_told_and_kept(http: httpx.Client, models: Mo
     assert told[-2]["code"] == "server_error"
     kept = http.get(f"{PATH}/{told[0]['response']['id']}").json()
     assert (kept["status"], kept["error"]["code"], kept["output"]) == ("failed", "server_error", [])
+    models.fails_after, models.breaks_after = None, 1
+    broke = http.post(PATH, json=ASKED)
+    assert (broke.status_code, error(broke)["code"]) == (503, "sampler_unavailable")
+    assert broke.headers["retry-after"] == "2"
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -164,6 +168,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "input[0].content[0]",
         "invalid_value",
     ),
+    "thoughts alone": ({"input": [{"type": "reasoning", "summary": []}]}, "input", "invalid_value"),
     "tokens": ({"max_output_tokens": 15}, "max_output_tokens", "integer_below_min_value"),
     "include": ({"include": ["x"]}, "include[0]", "invalid_value"),
     "tools": ({"tools": [{"type": "web_search"}]}, "tools", "unsupported_parameter"),
@@ -200,9 +205,11 @@ def test_what_cannot_be_had_is_refused_by_name(
 def test_what_the_server_refuses_is_told_in_this_endpoints_words(
     http: httpx.Client, models: ModelServer
 ) -> None:
-    models.refusal = 400, {"message": "too long", "param": "messages", "code": "context_length_exceeded"}, {}
+    long = {"message": "the messages have 9", "param": "messages", "code": "context_length_exceeded"}
+    models.refusal = 400, long, {}
     told = error(http.post(PATH, json=ASKED))
     assert (told["param"], told["code"]) == ("input", "context_length_exceeded")
+    assert told["message"] == "the input has 9"
     models.refusal = 400, {"message": "bad", "param": "response_format.json_schema.schema", "code": "x"}, {}
     assert error(http.post(PATH, json=ASKED))["param"] == "text.format.schema"
 

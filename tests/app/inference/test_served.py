@@ -53,6 +53,18 @@ def test_every_endpoint_answers_the_official_client(client: openai.OpenAI) -> No
     assert counted.input_tokens == reply.usage.input_tokens  # type: ignore[union-attr]
 
 
+def test_what_the_model_cannot_read_is_refused_with_a_code(http: httpx.Client) -> None:
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    asked: list[tuple[str, dict[str, Any], str]] = [
+        ("/v1/completions", {"prompt": [99_999_999]}, "prompt"),
+        ("/v1/responses", {"input": [call]}, "input"),
+    ]
+    for path, body, param in asked:
+        response = http.post(path, json={"model": "cherry-nano", **body})
+        told = response.json()["error"]
+        assert (response.status_code, told["param"], told["code"]) == (400, param, "invalid_value"), told
+
+
 def test_a_stream_says_what_a_whole_completion_says(http: httpx.Client) -> None:
     asked = {**ASKED, "n": 2, "temperature": 0.9}
     whole = http.post("/v1/chat/completions", json=asked).json()
