@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.connect import Data, Key, Url, open_client
-from app.cli.output import AsJson, console, errors, print_json
+from app.cli.output import AsJson, CliError, console, errors, print_json
 from app.cli.problems import explain
 from app.cli.talk import Talk, safe_in_terminal
 
@@ -37,7 +37,8 @@ def chat(
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Talk with a model. Out of a pipe each line is a question; as JSON each answer is a line."""
+    """Talk with a model. Out of a pipe each line is a question of one conversation, which a line /reset
+    forgets; as JSON each answer is a line."""
     given = {"temperature": temperature, "max_completion_tokens": max_tokens}
     options = {name: value for name, value in given.items() if value is not None}
     with open_client(url, key, data) as client:
@@ -88,17 +89,25 @@ def _typed() -> Iterator[str]:
 
     while True:
         try:
-            yield input(PROMPT)
+            question = input(PROMPT)
+            question.encode()  # in some locales bytes that are no UTF-8 come as surrogates
+            yield question
         except KeyboardInterrupt:
             print()
+        except UnicodeError:
+            errors.print("This is no UTF-8, and was not asked.", style="red")
         except EOFError:
             print()
             return
 
 
 def _lines() -> Iterator[str]:
-    for line in sys.stdin:
-        yield line.rstrip("\r\n")
+    """Yields the lines of standard input. Raises `CliError` for one that is no UTF-8, whatever the locale."""
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        try:
+            yield line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise CliError(f"line {number} of the input is no UTF-8") from None
 
 
 def _answer_in_terminal(talks: Sequence[Talk], question: str) -> None:

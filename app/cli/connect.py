@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -45,8 +46,23 @@ def open_client(url: str | None, key: str | None, data: Path | None) -> OpenAI:
             key = (folder / "api_key").read_text().strip()
         except OSError:
             raise CliError("no API key: give --key or set CHERRY_API_KEY") from None
+    _check_address(url)
     base = url.rstrip("/")
     return OpenAI(base_url=base if base.endswith("/v1") else f"{base}/v1", api_key=key)
+
+
+def _check_address(url: str) -> None:
+    """Raises `CliError` for what is no address of a service, such as one without http://."""
+    try:
+        address = urlsplit(url)
+        is_whole = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        is_whole = False
+    if is_whole:
+        return
+    if "://" not in url:
+        raise CliError(f"'{url}' is no address of a service, http:// is missing: give --url http://{url}")
+    raise CliError(f"'{url}' is no address of a service: give --url http://HOST:PORT or https://HOST")
 
 
 def no_service(folder: Path) -> str:

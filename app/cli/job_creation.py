@@ -15,7 +15,7 @@ import typer
 from app.cli.connect import Data, Key, Url, open_client
 from app.cli.files import MethodName
 from app.cli.job_end import print_end
-from app.cli.openai_jobs import read_job, uploaded
+from app.cli.openai_jobs import post_with_files, read_job
 from app.cli.output import AsJson, CliError, console, print_json
 from app.cli.watching import as_sent, watch
 
@@ -50,7 +50,7 @@ def create(
     seed: Annotated[int | None, typer.Option(min=0, help="What random numbers follow from.")] = None,
     name: Annotated[str | None, typer.Option(help="Kept in the job's metadata as `name`.")] = None,
     metadata: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Kept with the job; repeatable.")
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Kept with the job; repeatable.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the job until it is over.")] = False,
     url: Url = None,
@@ -73,7 +73,7 @@ def create(
     body = {field: value for field, value in asked.items() if value is not None}
     body["method"] = {"type": method.value, method.value: block}
     with open_client(url, key, data) as client:
-        made: Any = client.post("/fine_tuning/jobs", body=uploaded(client, body), cast_to=object)
+        made: Any = post_with_files(client, "/fine_tuning/jobs", body)
         if as_json:
             print_json(made)
         else:
@@ -115,7 +115,8 @@ def _pairs(option: str, given: Iterable[str]) -> dict[str, str]:
     for one in given:
         name, sign, value = one.partition("=")
         if not sign or not name:
-            raise CliError(f"{option} takes NAME=VALUE, and '{one}' has no '='")
+            lacks = "name" if sign else "'='"
+            raise CliError(f"{option} takes NAME=VALUE, and '{one}' has no {lacks}")
         if name in pairs:
             raise CliError(f"{option} names {name} twice")
         pairs[name] = value

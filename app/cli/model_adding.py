@@ -70,11 +70,16 @@ def add(
 
 
 def _folder_before(db: Session, name: str, folder: Path, replace: bool) -> str | None:
-    """Returns the folder that a name means now. Raises `CliError` if it means one and may not be replaced."""
+    """Returns the folder that a name means now.
+
+    Raises `CliError` if it means one and may not be replaced, `BaseModelInvalid` if it is an alias.
+    """
     from app.models import bases
+    from app.models import service as models
 
     known = bases.find_base(db, name, locked=True)
     if known is None:
+        models.check_no_alias(db, name)
         return None
     if not replace:
         raise CliError(

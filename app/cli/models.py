@@ -10,7 +10,7 @@ import typer
 from app.cli import model_adding, model_show
 from app.cli.connect import Data, open_database
 from app.cli.model_show import in_short
-from app.cli.output import AsJson, console, print_json, print_table
+from app.cli.output import AsJson, console, errors, print_json, print_table
 from methods.template_gaps import in_words
 
 cli = typer.Typer(help="Models.", no_args_is_help=True)
@@ -77,13 +77,19 @@ def list_models(data: Data = None, as_json: AsJson = False) -> None:
 @cli.command("rm")
 def remove(
     name: Annotated[str, typer.Argument(help="The base model to forget.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Forget a base model, unless an unfinished job uses it. Its folder stays, and what was tuned from it."""
+    """Forget a base model, unless an unfinished job uses it. Its folder stays, and what was tuned from it.
+
+    It asks where aliases go with it, and for the model that ships with Cherry.
+    """
     from app.models import bases
     from app.settings import get_settings
 
+    if not yes:
+        _ask(name, data)
     with open_database(data) as db:
         removed = bases.remove(db, name)
     is_made = bases.remove_made(get_settings().data_dir, removed.folder)
@@ -95,6 +101,21 @@ def remove(
     stay = [f"models tuned from it ({removed.tuned})", f"jobs that started from it ({removed.jobs})"]
     stay += [] if is_made else [f"its folder {removed.folder}"]
     console.print(f"What stays: {', '.join(stay)}.", markup=False, soft_wrap=True)
+
+
+def _ask(name: str, data: Data) -> None:
+    """Asks before more goes than was named, and before a model goes that the next start brings back."""
+    from app.embedded.first_run import BUILT_IN_MODEL, built_in_model
+    from app.models import bases
+
+    with open_database(data) as db:
+        goes = bases.would_remove(db, name)
+    told = [f"What stands for {name} goes with it: {', '.join(goes.aliases)}."] if goes.aliases else []
+    if name == BUILT_IN_MODEL and built_in_model():
+        told.append(f"{name} ships with Cherry, whose next start brings it back, without aliases.")
+    if told:
+        errors.print(" ".join(told), markup=False, soft_wrap=True)
+        typer.confirm(f"Remove {name}?", abort=True, err=True)
 
 
 @aliases.command("add")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,6 +46,8 @@ UNSERVED = {
     "max_episode_steps": "steps with tools",
 }
 """Fields of Azure's preview. Without them the job would be another one."""
+SERVER_FAULT = 500
+"""The first HTTP status that says nothing of whether a request was carried out (RFC 9110, section 15.6)."""
 
 
 @dataclass
@@ -117,26 +119,51 @@ def openai_job(
         print(json.dumps(found.body, indent=2, ensure_ascii=False))
         return
     with open_client(url, key, data) as client:
-        job = _create(client, found.body)
+        job = post_with_files(client, "/fine_tuning/jobs", found.body)
     if as_json:
         print_json(job)
     else:
         console.print(f"{job['id']}  {job['status']}  {job['model']}", markup=False, soft_wrap=True)
 
 
-def _create(client: OpenAI, body: dict[str, Any]) -> Any:
-    """Sends the body as it is: the client's types know less than services take."""
-    return client.post("/fine_tuning/jobs", body=uploaded(client, body), cast_to=object)
+def post_with_files(client: OpenAI, path: str, body: Mapping[str, Any]) -> Any:
+    """Sends the body as it is, for the client's types know less than services take; paths become files.
+
+    What was uploaded for a request that the service refuses is deleted. After any other fault it stays: the
+    request may have been carried out.
+    """
+    from openai import APIStatusError
+
+    ids: list[str] = []
+    try:
+        return client.post(path, body=_uploaded(client, body, ids), cast_to=object)
+    except APIStatusError as fault:
+        if fault.status_code < SERVER_FAULT:
+            _delete(client, ids)
+        raise
 
 
-def uploaded(client: OpenAI, body: dict[str, Any]) -> dict[str, Any]:
-    """Returns the body with the ids of files in place of paths, which are uploaded; says so."""
+def _delete(client: OpenAI, ids: Sequence[str]) -> None:
+    """Deletes files, and says so; one that cannot be deleted is told, and hides no other fault."""
+    from openai import APIError
+
+    for file_id in ids:
+        try:
+            client.files.delete(file_id)
+            errors.print(f"Deleted {file_id} again.", markup=False, soft_wrap=True)
+        except APIError as fault:
+            errors.print(f"{file_id} stays: {fault.message}", markup=False, soft_wrap=True)
+
+
+def _uploaded(client: OpenAI, body: Mapping[str, Any], ids: list[str]) -> dict[str, Any]:
+    """Returns the body with the ids of files in place of paths, which are uploaded; notes and says so."""
     body = dict(body)
     for name in ("training_file", "validation_file"):
         value = body.get(name)
         if isinstance(value, str) and Path(value).is_file():
             with Path(value).open("rb") as file:
                 body[name] = client.files.create(file=file, purpose="fine-tune").id
+            ids.append(body[name])
             errors.print(f"Uploaded {value} as {body[name]}.", markup=False, soft_wrap=True)
     return body
 

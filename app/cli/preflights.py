@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.connect import Data, Key, Url, open_client
-from app.cli.openai_jobs import read_job, uploaded
+from app.cli.openai_jobs import post_with_files, read_job
 from app.cli.output import AsJson, console, print_json
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def check(
     if limits:
         body["preflight"] = {**(body.get("preflight") or {}), **limits}
     with open_client(url, key, data) as client:
-        made: Any = client.post("/fine_tuning/jobs/preflight", body=uploaded(client, body), cast_to=object)
+        made: Any = post_with_files(client, "/fine_tuning/jobs/preflight", body)
         done = _wait(client, made, as_json=as_json)
     if as_json:
         print_json(done)

@@ -33,6 +33,8 @@ def explain(problem: Exception) -> str | None:
         return f"settings are wrong or missing ({'; '.join(faults)})"
     if isinstance(problem, OperationalError):
         return f"the database does not answer: {str(problem.orig).strip().splitlines()[0]}"
+    if isinstance(problem, UnicodeEncodeError) and problem.reason == "surrogates not allowed":
+        return "an argument, or a text that was read, is no UTF-8"
     if isinstance(problem, OSError):
         return _of_a_file(problem)
     return None

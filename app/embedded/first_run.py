@@ -43,7 +43,8 @@ def migrate(settings: Settings) -> None:
     if folder := built_in_model():
         with unit_of_work() as db:
             found = bases.find_base(db, BUILT_IN_MODEL)
-            if found is None or found.origin is None:  # else an operator has put another in its place
+            is_free = found is None and not models.is_alias(db, BUILT_IN_MODEL)
+            if is_free or (found and found.origin is None):  # else an operator has put another in its place
                 models.add_base_model(db, BUILT_IN_MODEL, folder, BUILT_IN_CANNOT_SHOW)
 
 

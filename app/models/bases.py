@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from app.jobs.models import ACTIVE, Job
@@ -154,18 +154,21 @@ def remove(db: Session, name: str) -> Removed:
 
     Raises `BaseModelInvalid` where there is none, or an unfinished job uses it.
     """
+    removed = would_remove(db, name)
+    db.execute(delete(ModelAlias).where(ModelAlias.model == name))
+    db.execute(delete(Model).where(Model.name == name, Model.project_id.is_(None)))
+    return removed
+
+
+def would_remove(db: Session, name: str) -> Removed:
+    """Returns what `remove` would take and leave. Raises `BaseModelInvalid` as it does."""
     model = find_base(db, name, locked=True)
     if model is None:
         raise BaseModelInvalid(f"there is no base model '{name}': `cherry models list` shows them.")
     check_unused(db, name, "removed")
-    aliases = list(db.scalars(select(ModelAlias).where(ModelAlias.model == name).order_by(ModelAlias.name)))
     tuned = db.scalars(select(func.count()).select_from(Model).where(Model.base == name)).one()
     jobs = db.scalars(select(func.count()).select_from(Job).where(Job.model == name)).one()
-    removed = Removed(str(model.folder), [alias.name for alias in aliases], tuned, jobs)
-    for row in (*aliases, model):
-        db.delete(row)
-    db.flush()
-    return removed
+    return Removed(str(model.folder), aliases_of(db, name), tuned, jobs)
 
 
 def aliases_of(db: Session, name: str) -> list[str]:

@@ -84,7 +84,8 @@ def names(db: Session, project_id: str) -> list[str]:
     models = list_models(db, project_id)
     base = [model.name for model in models if model.project_id is None]
     aliases = [alias.name for alias in list_aliases(db)]
-    return [*base, *aliases, *(model.name for model in models if model.project_id is not None)]
+    own = [model.name for model in models if model.project_id is not None]
+    return list(dict.fromkeys([*base, *aliases, *own]))
 
 
 def there_are(db: Session, project_id: str) -> str:
@@ -142,6 +143,21 @@ def check_base_name(name: str) -> None:
         )
 
 
+def is_alias(db: Session, name: str) -> bool:
+    """Says whether a name stands for a base model."""
+    return db.get(ModelAlias, name) is not None
+
+
+def check_no_alias(db: Session, name: str) -> None:
+    """Raises `BaseModelInvalid` for a name that stands for a base model already."""
+    alias = db.get(ModelAlias, name)
+    if alias is not None:
+        raise BaseModelInvalid(
+            f"'{name}' is an alias of '{alias.model}': remove it first (`cherry models alias remove {name}`),"
+            " or give another name."
+        )
+
+
 def add_base_model(
     db: Session,
     name: str,
@@ -152,15 +168,17 @@ def add_base_model(
 ) -> Model:
     """Registers a folder as a base model for every project; a known name moves to the new folder.
 
-    Raises `BaseModelInvalid` with what is wrong with the folder's files. What takes a child process to find
-    out `folders.try_model_folder` tells, before a transaction is open; `cannot_show` is of it. `methods` are
-    those that jobs may use with it, `origin` says where it came from; see `Model`.
+    Raises `BaseModelInvalid` for a name that is an alias, or with what is wrong with the folder's files. What
+    takes a child process to find out `folders.try_model_folder` tells, before a transaction is open;
+    `cannot_show` is of it. `methods` are those that jobs may use with it, `origin` says where it came from;
+    see `Model`.
     """
     check_base_name(name)
     check_model_folder(folder)
     shared = select(Model).where(Model.name == name, Model.project_id.is_(None))
     model = db.scalars(shared.with_for_update()).first()
     if model is None:
+        check_no_alias(db, name)
         model = Model(id=random_id("model_"), name=name)
         db.add(model)
     model.folder = str(folder.absolute())

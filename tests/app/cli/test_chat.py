@@ -34,7 +34,7 @@ def server() -> Iterator[ChatServer]:
         yield running
 
 
-def chat(server: ChatServer, *arguments: str, stdin: str | None = None) -> Result:
+def chat(server: ChatServer, *arguments: str, stdin: str | bytes | None = None) -> Result:
     server.asked.clear()
     place = ["--url", server.url, "--key", "k"]
     return CliRunner().invoke(cli, ["chat", *arguments, *place], input=stdin)
@@ -53,6 +53,14 @@ def test_each_line_of_a_pipe_is_a_question_of_one_conversation(server: ChatServe
     ]
     numbers = {"temperature": 0.0, "max_completion_tokens": 9, "stream": True}
     assert server.asked[0].items() >= numbers.items()
+
+
+def test_what_is_no_utf_8_is_named_and_not_asked(server: ChatServer) -> None:
+    answered = chat(server, "small", stdin="é\n".encode() + b"\xff\xfe\n")
+    assert answered.output == "small heard é\n"
+    assert explain(answered.exception) == "line 2 of the input is no UTF-8"
+    asked = chat(server, "small", "--once", os.fsdecode(b"\xff"))
+    assert explain(asked.exception) == "an argument, or a text that was read, is no UTF-8"
 
 
 def test_a_reset_forgets_and_quit_leaves(server: ChatServer) -> None:

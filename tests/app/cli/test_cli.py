@@ -103,6 +103,22 @@ def test_a_service_that_cannot_be_reached_is_named_without_the_query() -> None:
     assert explain(fault.value) == "cannot reach the service at http://127.0.0.1:9/: is it running?"
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("localhost:8765", "http:// is missing: give --url http://localhost:8765"),
+        ("example.org/v1", "http:// is missing: give --url http://example.org/v1"),
+        ("ftp://example.org", "give --url http://HOST:PORT or https://HOST"),
+        ("http://localhost:x", "give --url http://HOST:PORT or https://HOST"),
+        ("http://", "give --url http://HOST:PORT or https://HOST"),
+    ],
+)
+def test_what_is_no_address_is_told_with_one_that_is(url: str, told: str) -> None:
+    asked = runner.invoke(cli, ["jobs", "list", "--url", url, "--key", "k"])
+    assert isinstance(asked.exception, CliError)
+    assert told in str(asked.exception)
+
+
 def test_a_file_that_is_not_there_is_named_first() -> None:
     assert explain(FileNotFoundError(2, "No such file", "rows.jsonl")) == "rows.jsonl: No such file"
     assert explain(OSError("odd")) == "odd"

@@ -94,6 +94,8 @@ def test_other_methods_need_no_grader(place: list[str], files: list[str]) -> Non
         (["--set", "guard=on"], "'on' is no value of guard, which takes `off`, `warn`, `act`"),
         (["--set", "early_stop=maybe"], "which takes true or false"),
         (["--set", "n_epochs"], "--set takes NAME=VALUE, and 'n_epochs' has no '='"),
+        (["--metadata", "x"], "--metadata takes NAME=VALUE, and 'x' has no '='"),
+        (["--metadata", "=x"], "--metadata takes NAME=VALUE, and '=x' has no name"),
         (["--set", "seed=1", "--set", "seed=2"], "--set names seed twice"),
         (["--method", "dpo"], "--grader is of reinforcement jobs"),
         (["--valid", "none.jsonl"], "none.jsonl is neither a file here nor the id of one (file-...)"),
@@ -114,6 +116,17 @@ def test_a_reinforcement_job_needs_a_grader(files: list[str]) -> None:
 def test_what_the_service_refuses_is_an_error_of_the_client(place: list[str], files: list[str]) -> None:
     refused = create(*files, "--set", "group_size=1", *place)
     assert isinstance(refused.exception, openai.BadRequestError)
+
+
+def test_what_was_uploaded_for_a_job_that_is_refused_goes_again(
+    place: list[str], files: list[str], db: Session, tenant: Tenant
+) -> None:
+    there = make_file(db, tenant.project_id).id
+    db.commit()
+    refused = create(*files, "--valid", there, "--model", "nope", *place)
+    assert isinstance(refused.exception, openai.BadRequestError)
+    assert "Deleted file-" in refused.stderr
+    assert [file["id"] for file in json.loads(call("files", "list", "--json", *place).stdout)] == [there]
 
 
 def finished(db: Session, tenant: Tenant, **columns: Any) -> Job:

@@ -23,6 +23,7 @@ from app.embedded import first_run
 from app.models import bases
 from app.models import service as models
 from app.models.folders import BaseModelInvalid
+from app.models.models import ModelAlias
 from app.settings import Settings
 from tests.app.answers import error_of
 from tests.factories import Tenant, make_job, make_preflight, make_tuned_model
@@ -184,7 +185,7 @@ def test_a_model_that_is_removed_leaves_what_was_tuned_from_it(
     tuned = make_tuned_model(db, make_job(db, tenant.project_id, status="succeeded"))
     models.add_alias(db, "o4-mini", "cherry-nano")
     db.commit()
-    removed = json.loads(call("rm", "cherry-nano", "--json", *place).output)
+    removed = json.loads(call("rm", "cherry-nano", "--json", "--yes", *place).output)
     assert removed == {
         "name": "cherry-nano",
         "folder": "models/cherry-nano",
@@ -196,6 +197,49 @@ def test_a_model_that_is_removed_leaves_what_was_tuned_from_it(
     assert models.names(db, tenant.project_id) == [tuned.name]
     again = call("rm", "cherry-nano", *place)
     assert "there is no base model 'cherry-nano'" in str(again.exception)
+
+
+def test_a_model_that_ships_or_has_aliases_is_removed_only_where_that_is_meant(
+    db: Session, tenant: Tenant, place: list[str], tmp_path: Path
+) -> None:
+    models.add_alias(db, "o4-mini", "cherry-nano")
+    models.add_base_model(db, "own", write(tmp_path / "own", {}))
+    models.add_base_model(db, "named", write(tmp_path / "named", {}))
+    models.add_alias(db, "gpt-4o", "named")
+    db.commit()
+    asked = call("rm", "cherry-nano", *place)
+    assert asked.exit_code == 1
+    assert asked.stderr.startswith(
+        "What stands for cherry-nano goes with it: o4-mini. cherry-nano ships with"
+    )
+    assert call("rm", "named", *place).exit_code == 1
+    assert call("rm", "own", *place).exit_code == 0
+    db.rollback()
+    assert models.names(db, tenant.project_id) == ["cherry-nano", "named", "gpt-4o", "o4-mini"]
+
+
+def test_an_alias_does_not_become_a_model(
+    db: Session, tenant: Tenant, place: list[str], settings: Settings, tmp_path: Path
+) -> None:
+    models.add_alias(db, "gpt-4o-mini", "cherry-nano")
+    db.commit()
+    for options in ([], ["--replace"]):
+        refused = call("add", "gpt-4o-mini", str(NANO), *options, *place)
+        assert isinstance(refused.exception, BaseModelInvalid)
+        assert "'gpt-4o-mini' is an alias of 'cherry-nano': remove it first" in str(refused.exception)
+    models.add_base_model(db, "own", write(tmp_path / "m", {}))
+    bases.remove(db, "cherry-nano")
+    models.add_alias(db, "cherry-nano", "own")
+    db.commit()
+    first_run.migrate(settings)
+    db.rollback()
+    assert models.names(db, tenant.project_id) == ["own", "cherry-nano"]
+
+
+def test_a_name_that_is_model_and_alias_is_listed_once(db: Session, tenant: Tenant) -> None:
+    db.add(ModelAlias(name="cherry-nano", model="cherry-nano"))  # as earlier versions let it be
+    db.flush()
+    assert models.names(db, tenant.project_id) == ["cherry-nano"]
 
 
 def test_a_folder_that_was_made_goes_with_its_model(tmp_path: Path) -> None:
