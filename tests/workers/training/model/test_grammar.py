@@ -286,4 +286,6 @@ def test_grammars_of_one_model_share_the_tokenizer_as_it_was_read(policy: Policy
         compile_grammar(of(schema), policy.tokenizer, policy.model, policy.end_ids)
         for schema in (LETTER, {"type": "integer"})
     )
-    assert one is not None and other is not None and one._tokenizer is other._tokenizer
+    assert one is not None
+    assert other is not None
+    assert one._tokenizer is other._tokenizer
