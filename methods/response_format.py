@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
@@ -42,7 +44,13 @@ SCHEMA_WORDS = {
 SCHEMA_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 MOST_SHOWN = 300
 """Characters of a schema that are shown in the wrapper that it needs. Chosen, not measured."""
+ENDLESS = "no text is of its form. A schema that refers to itself needs an alternative that does not."
+"""What is said of a schema whose recursion never ends."""
 _BYTES = LLTokenizer("byte")
+MOST_VERDICTS = 64
+"""Schemas of which a process remembers whether they can be used. Chosen, not measured."""
+_COMPILING = threading.Lock()
+"""A large schema takes a core for a second: one is compiled at a time, so that streams keep theirs."""
 
 
 class ResponseFormatInvalid(Exception):
@@ -155,8 +163,24 @@ def _check_block(block: dict[str, Any]) -> None:
 
 def _compile(schema: Mapping[str, Any]) -> str | None:
     """Why the schema cannot be used; None if it can."""
-    matcher = LLMatcher(_BYTES, _grammar(schema), log_level=0, limits=LLParserLimits(verbose_errors=False))
-    return " ".join(matcher.get_error().split())[:500] if matcher.is_error() else None
+    return _verdict(_grammar(schema))
+
+
+@lru_cache(MOST_VERDICTS)
+def _verdict(grammar: str) -> str | None:
+    limits = LLParserLimits(verbose_errors=False)
+    with _COMPILING:
+        matcher = LLMatcher(_BYTES, grammar, log_level=0, limits=limits)
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # that nothing can come first is found here
+    return reason_of(matcher.get_error()) if matcher.is_error() else None
+
+
+def reason_of(error: str) -> str:
+    """Returns what llguidance says of a schema, in a line."""
+    if error.startswith("NoExtension"):
+        return ENDLESS
+    return " ".join(error.replace("<non-verbose/>", "").split())[:500]
 
 
 def _not_strict(schema: Any, at: tuple[str | int, ...]) -> Iterator[str]:

@@ -43,7 +43,8 @@ COMPLETION = "/{completion_id}"
 @router.post("", response_model=ChatCompletion, responses=event_stream("chunk of the completion, or [DONE]"))
 async def create_chat_completion(request: Request, asked: ChatCreate, caller: CurrentCaller) -> Response:
     """Ask a model for the next message of a conversation, whole or as a stream."""
-    model = await model_name(caller, asked.model, refusals_of_chat(vars(asked)))
+    refusals = await run_in_threadpool(refusals_of_chat, vars(asked))  # a large schema takes a second
+    model = await model_name(caller, asked.model, refusals)
     frame = Frame.of(model)
     if not asked.stream:
         completion = await while_connected(request.receive, _carry_out(request, asked, caller, frame))

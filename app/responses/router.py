@@ -178,7 +178,9 @@ async def _looked_up(caller: Caller, asked: ContextCreate) -> tuple[str, list[It
             return responses.context(db, caller.project_id, asked.previous_response_id)
 
     refusals, before = Refusals(), list[Item]()
-    refusals.all += refusals_of_response(vars(asked))
+    refusals.all += await run_in_threadpool(
+        refusals_of_response, vars(asked)
+    )  # a large schema takes a second
     if asked.previous_response_id is not None:
         with refusals:
             before = await on_lookup_thread(context)

@@ -193,3 +193,20 @@ def test_what_is_no_schema_gets_no_wrapper(raw):
     with pytest.raises(ResponseFormatInvalid) as refused:
         checked(raw)
     assert "A schema itself" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#"},
+        {"anyOf": [{"$ref": "#"}]},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}},
+    ],
+)
+def test_a_recursion_without_an_end_is_said_in_plain_words(schema: dict[str, Any]) -> None:
+    with pytest.raises(ResponseFormatInvalid) as caught:
+        checked(of(schema))
+    assert caught.value.message == (
+        "Invalid schema for response_format 'answer': no text is of its form. A schema that refers to itself "
+        "needs an alternative that does not."
+    )

@@ -52,6 +52,8 @@ class Texts:
         """Returns the grammar of a response format; None for plain text. Raises `GrammarFailed`."""
         from workers.training.model.grammar import grammar_for
 
+        if response_format is None:  # it waits for no grammar that is being compiled
+            return None
         key = json.dumps(response_format)
         with self._lock:
             if key not in self._grammars:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2 as httpx
@@ -14,6 +16,7 @@ from sqlalchemy.orm import Session
 from app.chat import service as chats
 from app.chat.models import StoredChat
 from app.models import service as model_service
+from methods import response_format
 from tests.app.inference.model_server import ModelServer
 from tests.factories import Tenant, make_stored_chat
 
@@ -343,3 +346,37 @@ def test_what_has_expired_is_gone_and_swept(http: httpx.Client, db: Session, ten
     assert http.get(f"{PATH}/{old.id}").status_code == 404
     assert chats.remove_expired(db, 10) == 1
     assert db.scalars(select(StoredChat.id)).all() == [new.id]
+
+
+class Held:
+    """Stands where schemas are compiled one at a time, and lets nobody on before it is told to."""
+
+    def __init__(self) -> None:
+        self.reached, self.free = threading.Event(), threading.Event()
+
+    def __enter__(self) -> None:
+        self.reached.set()
+        assert self.free.wait(60)
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("path", [PATH, "/v1/responses"])
+def test_nobody_else_waits_while_a_schema_is_compiled(
+    http: httpx.Client, models: ModelServer, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    held, block = Held(), {"name": "answer", "schema": {"type": "object", "title": path}}
+    monkeypatch.setattr(response_format, "_COMPILING", held)
+    body: dict[str, Any] = {"model": "cherry-nano", "input": "hello", "store": False}
+    body["text"] = {"format": {"type": "json_schema", **block}}
+    if path == PATH:
+        body = {**ASKED, "response_format": {"type": "json_schema", "json_schema": block}}
+    with ThreadPoolExecutor(2) as threads:
+        slow = threads.submit(http.post, path, json=body)
+        try:
+            assert held.reached.wait(60)
+            assert threads.submit(http.post, PATH, json=ASKED).result(30).status_code == 200
+        finally:
+            held.free.set()
+        assert slow.result(60).status_code == 200

@@ -6,6 +6,7 @@ import json
 import random
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -494,3 +495,10 @@ def test_bases_take_turns_in_memory(
         tokens = [listener.wait().ids() for listener in told]
         assert tokens[0] == tokens[2] == tokens[4] != tokens[1]
         assert len(served.engine.bases) == 1
+
+
+def test_plain_text_waits_for_no_grammar_that_is_being_compiled(folder: Path, tmp_path: Path) -> None:
+    with serving(tmp_path) as served, ThreadPoolExecutor(1) as threads:
+        texts = served.library.texts(model_in(folder))
+        with texts._lock:
+            assert threads.submit(texts.grammar, None).result(30) is None

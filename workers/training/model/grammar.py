@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,16 @@ from llguidance.hf import from_tokenizer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from methods.response_format import grammar_of
+from methods.response_format import grammar_of, reason_of
 from workers.training.base.errors import GrammarFailed
 
 BANNED = -1e20
 """The logit of a token that is not allowed: its probability is 0, and 0 times the logarithm is 0, not NaN.
 It follows from fp32, whose largest number it stays far below.
 """
+
+MOST_TOKENIZERS = 8
+"""Tokenizers that stay as llguidance has read them. Chosen, not measured."""
 
 _BITS = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
 
@@ -64,14 +68,7 @@ class Grammar:
         """
         self._end_ids = frozenset(end_ids)
         self._words = -(-vocabulary // 32)
-        try:
-            self._tokenizer: LLTokenizer = from_tokenizer(
-                tokenizer, n_vocab=vocabulary, eos_token=list(end_ids)
-            )
-        except (ValueError, RuntimeError) as error:
-            raise GrammarFailed(
-                f"The model's tokenizer cannot be used with a response format: {error}"
-            ) from None
+        self._tokenizer = _read(tokenizer, vocabulary, tuple(end_ids))
         # Verbose errors would carry the whole schema into logs.
         limits = LLParserLimits(verbose_errors=False)
         self._start = LLMatcher(self._tokenizer, text, log_level=0, limits=limits)
@@ -177,6 +174,15 @@ class Matchers:
             self._grammar.end(self._by_row.pop(row))
 
 
+@lru_cache(MOST_TOKENIZERS)
+def _read(tokenizer: Any, vocabulary: int, end_ids: tuple[int, ...]) -> LLTokenizer:
+    """Returns a tokenizer as llguidance knows it: of 50,000 tokens this holds the interpreter for 0.5 s."""
+    try:
+        return from_tokenizer(tokenizer, n_vocab=vocabulary, eos_token=list(end_ids))
+    except (ValueError, RuntimeError) as error:
+        raise GrammarFailed(f"The model's tokenizer cannot be used with a response format: {error}") from None
+
+
 def _banned(packed: Tensor, vocabulary: int) -> Tensor:
     """Turns (B, 4 W) uint8, a bit for each allowed token, into (B, V) bool: what is not allowed."""
     if packed.device.type == "cpu":  # twenty times as fast as torch's bit operations
@@ -191,5 +197,4 @@ def _banned_by_torch(packed: Tensor, vocabulary: int) -> Tensor:
 
 def _check(matcher: LLMatcher) -> None:
     if matcher.is_error():
-        reason = " ".join(matcher.get_error().split())[:500]
-        raise GrammarFailed(f"The response format cannot be followed: {reason}")
+        raise GrammarFailed(f"The response format cannot be followed: {reason_of(matcher.get_error())}")

@@ -279,3 +279,13 @@ def test_a_stopped_run_goes_on_bit_for_bit(sharp: Path, tmp_path: Path) -> None:
         train(config, rows, [], wants("d"), first, tmp_path / "parts", lambda: next(stops))
     train(config, rows, [], wants("d"), second, tmp_path / "parts")
     assert {**first.history(), **second.history()} == whole.history()
+
+
+def test_grammars_of_one_model_share_the_tokenizer_as_it_was_read(policy: Policy) -> None:
+    one, other = (
+        compile_grammar(of(schema), policy.tokenizer, policy.model, policy.end_ids)
+        for schema in (LETTER, {"type": "integer"})
+    )
+    assert one is not None
+    assert other is not None
+    assert one._tokenizer is other._tokenizer
