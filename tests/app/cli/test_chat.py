@@ -115,13 +115,25 @@ class Terminal:
         os.write(self._end, text.encode())
 
 
+def heed_interrupts() -> None:
+    """Whatever a shell that runs the tests in the background lets them ignore."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def terminal(server: ChatServer, *arguments: str) -> Iterator[Terminal]:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "app.cli.main", "chat", *arguments, "--url", server.url, "--key", "k"]
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
     with subprocess.Popen(
-        command, cwd=ROOT, env=env, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        command,
+        cwd=ROOT,
+        env=env,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=heed_interrupts,
     ) as process:
         os.close(theirs)
         try:
