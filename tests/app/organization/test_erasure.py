@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
 from app.cards import service as cards
+from app.chat import service as chat
 from app.cli.main import cli
 from app.cli.output import CliError
 from app.errors import BadRequest
@@ -24,6 +25,7 @@ from app.events import service as events
 from app.files.models import LooseBytes
 from app.jobs.models import Job
 from app.organization import erasure
+from app.responses import service as responses
 from app.settings import Settings
 from app.storage import get_storage
 from app.tenants import service as tenants
@@ -138,6 +140,12 @@ def fill_with_a_run(db: Session, doomed: Tenant, settings: Settings) -> None:
     )
     make_tuned_model(db, job, name=f"ft:cherry-nano:acme:{CANARY}:AbCd1234")
     make_permission(db, checkpoint, make_tenant(db, "friend").project_id)
+    completion = {"id": "chatcmpl-doomed", "model": "cherry-nano", "choices": [CANARY]}
+    messages = [{"role": "user", "content": CANARY}]
+    chat.store(db, doomed.project_id, completion, messages, metadata={CANARY: CANARY}, keep=timedelta(days=1))
+    ended = {"status": "completed", "previous_response_id": None}
+    response = {"id": "resp_doomed", **ended, "output": [CANARY]}
+    responses.store(db, doomed.project_id, response, messages, keep=timedelta(days=1))
     get_storage().put_bytes(f"jobs/{job.id}/state/1/x", CANARY.encode())
     for folder in (f"runs/{job.id}/1", f"wandb/wandb/offline-run-20261129_1-{job.id}"):
         (settings.data_dir / folder).mkdir(parents=True)
