@@ -105,7 +105,7 @@ def test_a_head_that_does_not_come_ends_its_connection(said: bytes) -> None:
 
 
 def test_a_second_head_that_does_not_come_ends_it_too() -> None:
-    with Server(Connections(MANY, 100, head_seconds=0.2)) as server, server.connect(GET) as connection:
+    with Server(Connections(MANY, 100, head_seconds=0.8)) as server, server.connect(GET) as connection:
         assert connection.recv(1000).endswith(b"hello")
         connection.sendall(HALF_A_HEAD)
         assert is_closed(connection)
