@@ -44,7 +44,7 @@ class Model(NamedTuple):
     folder: Path
     streams: tuple[int, ...]
     bars: Mapping[int, float]
-    """Times llama.cpp, by streams (issue 17)."""
+    """Times llama.cpp, by streams: what was aimed at before the work."""
 
 
 def models() -> list[Model]:
