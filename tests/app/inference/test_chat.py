@@ -18,6 +18,7 @@ from app.chat.models import StoredChat
 from app.models import service as model_service
 from methods import response_format
 from tests.app.inference.model_server import ModelServer
+from tests.app.inference.refusals import check_refused
 from tests.factories import Tenant, make_stored_chat
 
 PATH = "/v1/chat/completions"
@@ -158,11 +159,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
 def test_what_cannot_be_had_is_refused_by_name(
     http: httpx.Client, models: ModelServer, subtests: pytest.Subtests
 ) -> None:
-    for name, (change, param, code) in REFUSED.items():
-        with subtests.test(name):
-            response = http.post(PATH, json={**ASKED, **change})
-            told = error(response)
-            assert (response.status_code, told["param"], told["code"]) == (400, param, code), told
+    check_refused(http, PATH, ASKED, REFUSED, subtests)
     assert models.asked == []
     harmless = {"tools": None, "functions": [], "reasoning_effort": None, "tool_choice": "auto"}
     assert http.post(PATH, json={**ASKED, **harmless, "modalities": ["text"]}).status_code == 200

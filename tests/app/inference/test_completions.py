@@ -10,7 +10,8 @@ import pytest
 
 from app.completions.completion import best
 from tests.app.inference.model_server import ModelServer
-from tests.app.inference.test_chat import error, events
+from tests.app.inference.refusals import check_refused
+from tests.app.inference.test_chat import events
 
 PATH = "/v1/completions"
 ASKED: dict[str, Any] = {"model": "cherry-nano", "prompt": "Once"}
@@ -93,11 +94,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
 def test_what_cannot_be_had_is_refused_by_name(
     http: httpx.Client, models: ModelServer, subtests: pytest.Subtests
 ) -> None:
-    for name, (change, param, code) in REFUSED.items():
-        with subtests.test(name):
-            response = http.post(PATH, json={**ASKED, **change})
-            told = error(response)
-            assert (response.status_code, told["param"], told["code"]) == (400, param, code), told
+    check_refused(http, PATH, ASKED, REFUSED, subtests)
     assert models.asked == []
     for prompt in ("", [1, 2], [[1], [2]], None):
         harmless = {"prompt": prompt, "best_of": 0, "suffix": None}

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from app.responses import service as responses
 from app.responses.models import StoredResponse
 from tests.app.inference.model_server import ModelServer
+from tests.app.inference.refusals import check_refused
 from tests.app.inference.test_chat import error, events
 from tests.factories import Tenant, make_stored_response, make_tenant
 
@@ -190,11 +191,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
 def test_what_cannot_be_had_is_refused_by_name(
     http: httpx.Client, models: ModelServer, subtests: pytest.Subtests
 ) -> None:
-    for name, (change, param, code) in REFUSED.items():
-        with subtests.test(name):
-            response = http.post(PATH, json={**ASKED, **change})
-            told = error(response)
-            assert (response.status_code, told["param"], told["code"]) == (400, param, code), told
+    check_refused(http, PATH, ASKED, REFUSED, subtests)
     missing = error(http.post(PATH, json={"input": "a", "tools": [{}]}))
     assert {one["param"] for one in missing["errors"]} == {"model", "tools"}
     unknown = http.post(f"{PATH}/input_tokens", json={**ASKED, "model": "nobody"})
