@@ -17,6 +17,7 @@ from app.chat import service as chats
 from app.chat.models import StoredChat
 from app.models import service as model_service
 from methods import response_format
+from tests.app.answers import error_of
 from tests.app.inference.model_server import ModelServer
 from tests.app.inference.refusals import check_refused
 from tests.factories import Tenant, make_stored_chat
@@ -33,11 +34,6 @@ def events(http: httpx.Client, body: dict[str, Any], path: str = PATH) -> list[A
         assert response.headers["content-type"].startswith("text/event-stream")
         lines = [line.removeprefix("data: ") for line in response.iter_lines() if line.startswith("data: ")]
     return [line if line == "[DONE]" else json.loads(line) for line in lines]
-
-
-def error(response: httpx.Response) -> dict[str, Any]:
-    told: dict[str, Any] = response.json()["error"]
-    return told
 
 
 def test_a_whole_completion(client: openai.OpenAI, models: ModelServer, tenant: Tenant) -> None:
@@ -167,10 +163,10 @@ def test_what_cannot_be_had_is_refused_by_name(
 
 def test_all_refusals_come_together(http: httpx.Client, models: ModelServer) -> None:
     body = {**ASKED, "model": "nobody", "n": 0, "tools": [{}], "response_format": {"type": "xml"}}
-    told = error(http.post(PATH, json=body))
+    told = error_of(http.post(PATH, json=body))
     assert {one["param"] for one in told["errors"]} == {"n", "tools", "response_format.type", "model"}
     unknown = http.post(PATH, json={**ASKED, "model": "nobody"})
-    assert (unknown.status_code, error(unknown)["code"]) == (404, "model_not_found")
+    assert (unknown.status_code, error_of(unknown)["code"]) == (404, "model_not_found")
 
 
 def test_an_alias_is_answered_by_its_model(http: httpx.Client, db: Session, models: ModelServer) -> None:
@@ -184,7 +180,7 @@ def test_an_alias_is_answered_by_its_model(http: httpx.Client, db: Session, mode
 
 def test_every_refusal_has_a_code(http: httpx.Client, models: ModelServer) -> None:
     def told(response: httpx.Response) -> tuple[int, str | None, str | None]:
-        return response.status_code, error(response)["code"], error(response)["param"]
+        return response.status_code, error_of(response)["code"], error_of(response)["param"]
 
     assert told(http.get(f"{PATH}/none")) == (404, "chat_completion_not_found", "completion_id")
     assert told(http.get("/v1/responses/none")) == (404, "response_not_found", "response_id")
@@ -215,7 +211,7 @@ def test_what_the_server_says_instead_of_a_reply(http: httpx.Client, models: Mod
 
     long = {"message": "too long", "param": "messages", "code": "context_length_exceeded"}
     refused = told(400, long)
-    assert (refused.status_code, error(refused)["code"], error(refused)["param"]) == (
+    assert (refused.status_code, error_of(refused)["code"], error_of(refused)["param"]) == (
         400,
         "context_length_exceeded",
         "messages",
@@ -226,7 +222,7 @@ def test_what_the_server_says_instead_of_a_reply(http: httpx.Client, models: Mod
     assert (full.status_code, full.headers["retry-after"]) == (503, "3")
     token = told(401, {"message": "no"})
     assert token.status_code == 503
-    assert "CHERRY_SAMPLER_TOKEN" in error(token)["message"]
+    assert "CHERRY_SAMPLER_TOKEN" in error_of(token)["message"]
     died = told(500, {"message": "/secret/path"})
     assert died.status_code == 500
     assert "secret" not in died.text
@@ -248,7 +244,7 @@ def test_no_server_says_what_to_do(
     point_at(monkeypatch, "")
     none = http.post(PATH, json=ASKED)
     assert (none.status_code, none.headers["x-should-retry"]) == (503, "false")
-    assert "cherry sampler" in error(none)["message"]
+    assert "cherry sampler" in error_of(none)["message"]
 
 
 @pytest.mark.parametrize("how", ["fails_after", "breaks_after"])
@@ -261,7 +257,7 @@ def test_a_fault_after_the_start_is_told(http: httpx.Client, models: ModelServer
     whole = http.post(PATH, json={**ASKED, "store": True})
     assert whole.status_code == (503 if broke else 500)
     if broke:
-        assert (error(whole)["code"], whole.headers["retry-after"]) == ("sampler_unavailable", "2")
+        assert (error_of(whole)["code"], whole.headers["retry-after"]) == ("sampler_unavailable", "2")
     assert http.get(PATH).json()["data"] == []
 
 

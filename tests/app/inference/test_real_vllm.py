@@ -14,8 +14,9 @@ import pytest
 from sqlalchemy.orm import Session
 
 from app.settings import get_settings
+from tests.app.answers import error_of
 from tests.app.inference.conftest import BUILT_IN, point_at
-from tests.app.inference.test_chat import error, events
+from tests.app.inference.test_chat import events
 from tests.factories import Tenant, make_checkpoint, make_job, make_model, make_tuned_model
 
 URL = os.environ.get("CHERRY_TEST_VLLM_URL", "")
@@ -130,7 +131,7 @@ def test_what_it_cannot_serve_or_read_is_refused(http: httpx.Client, db: Session
     make_model(db, "other", "models/other")
     db.commit()
     assert (
-        error(http.post("/v1/chat/completions", json={**ASKED, "model": "other"}))["code"]
+        error_of(http.post("/v1/chat/completions", json={**ASKED, "model": "other"}))["code"]
         == "model_not_served"
     )
     long = {**ASKED, "messages": [{"role": "user", "content": "x" * 20_000}]}

@@ -15,9 +15,10 @@ from sqlalchemy.orm import Session
 
 from app.responses import service as responses
 from app.responses.models import StoredResponse
+from tests.app.answers import error_of
 from tests.app.inference.model_server import ModelServer
 from tests.app.inference.refusals import check_refused
-from tests.app.inference.test_chat import error, events
+from tests.app.inference.test_chat import events
 from tests.factories import Tenant, make_stored_response, make_tenant
 
 PATH = "/v1/responses"
@@ -155,7 +156,7 @@ def test_a_fault_after_the_start_is_told_and_kept(http: httpx.Client, models: Mo
     assert (kept["status"], kept["error"]["code"], kept["output"]) == ("failed", "server_error", [])
     models.fails_after, models.breaks_after = None, 1
     broke = http.post(PATH, json=ASKED)
-    assert (broke.status_code, error(broke)["code"]) == (503, "sampler_unavailable")
+    assert (broke.status_code, error_of(broke)["code"]) == (503, "sampler_unavailable")
     assert broke.headers["retry-after"] == "2"
 
 
@@ -192,10 +193,10 @@ def test_what_cannot_be_had_is_refused_by_name(
     http: httpx.Client, models: ModelServer, subtests: pytest.Subtests
 ) -> None:
     check_refused(http, PATH, ASKED, REFUSED, subtests)
-    missing = error(http.post(PATH, json={"input": "a", "tools": [{}]}))
+    missing = error_of(http.post(PATH, json={"input": "a", "tools": [{}]}))
     assert {one["param"] for one in missing["errors"]} == {"model", "tools"}
     unknown = http.post(f"{PATH}/input_tokens", json={**ASKED, "model": "nobody"})
-    assert (unknown.status_code, error(unknown)["code"]) == (404, "model_not_found")
+    assert (unknown.status_code, error_of(unknown)["code"]) == (404, "model_not_found")
     assert models.asked == []
 
 
@@ -204,11 +205,11 @@ def test_what_the_server_refuses_is_told_in_this_endpoints_words(
 ) -> None:
     long = {"message": "the messages have 9", "param": "messages", "code": "context_length_exceeded"}
     models.refusal = 400, long, {}
-    told = error(http.post(PATH, json=ASKED))
+    told = error_of(http.post(PATH, json=ASKED))
     assert (told["param"], told["code"]) == ("input", "context_length_exceeded")
     assert told["message"] == "the input has 9"
     models.refusal = 400, {"message": "bad", "param": "response_format.json_schema.schema", "code": "x"}, {}
-    assert error(http.post(PATH, json=ASKED))["param"] == "text.format.schema"
+    assert error_of(http.post(PATH, json=ASKED))["param"] == "text.format.schema"
 
 
 def test_another_projects_response_is_none(

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from app.grading.services import forget_services, grader_services
 from app.settings import get_settings
+from tests.app.answers import error_of
 from tests.app.inference.conftest import BUILT_IN, point_at
 from tests.app.inference.model_server import ModelServer, running
-from tests.app.inference.test_chat import error
 from tests.factories import Tenant, make_checkpoint, make_job, make_model, make_tuned_model
 
 PATH = "/v1/chat/completions"
@@ -54,8 +54,8 @@ def test_the_base_is_known_by_its_folder(http: httpx.Client, db: Session, vllm: 
     make_model(db, "other", "models/other")
     db.commit()
     refused = ask(http, "other")
-    assert (refused.status_code, error(refused)["code"]) == (400, "model_not_served")
-    assert "serves served" in error(refused)["message"]
+    assert (refused.status_code, error_of(refused)["code"]) == (400, "model_not_served")
+    assert "serves served" in error_of(refused)["message"]
 
 
 def test_adapters_are_loaded_on_demand_and_make_room(
@@ -84,10 +84,10 @@ def test_what_it_cannot_serve_is_refused_with_the_reason(
 ) -> None:
     whole = tuned(db, tenant, 1, {"model/config.json": b"{}"})
     refused = ask(http, whole)
-    assert (refused.status_code, error(refused)["code"]) == (400, "model_not_served")
-    assert "no LoRA adapter" in error(refused)["message"]
+    assert (refused.status_code, error_of(refused)["code"]) == (400, "model_not_served")
+    assert "no LoRA adapter" in error_of(refused)["message"]
     twice = tuned(db, tenant, 2, ADAPTER, base=whole)
-    assert "tuned from a tuned model" in error(ask(http, twice))["message"]
+    assert "tuned from a tuned model" in error_of(ask(http, twice))["message"]
     assert vllm.asked == []
 
 
@@ -110,7 +110,7 @@ def test_judges_are_its_base_model_alone(
     assert vllm.asked[0]["model"] == "served"
     refused = http.post("/v1/fine_tuning/alpha/graders/validate", json={"grader": {**spec, "model": name}})
     assert refused.status_code == 400
-    assert "vLLM" in error(refused)["message"]
+    assert "vLLM" in error_of(refused)["message"]
     judges: Any = grader_services(tenant.project_id).judge
     for judge in judges._judges._made.values():
         judge.server._client.close()  # its connections are kept for the next question
