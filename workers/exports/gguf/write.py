@@ -49,7 +49,7 @@ class Written(NamedTuple):
 
 
 def write_gguf(checkpoint: Path, base: Path, out: Path, tell: Tell, llama: str | None = None) -> None:
-    """Writes `model-f32.gguf` (or f16, bf16: the dtype of the weights), `adapter.gguf` and a Modelfile to `out`.
+    """Writes `model-f32.gguf` (f16 or bf16 for large models), `adapter.gguf` and a Modelfile to `out`.
 
     `checkpoint` holds `model/`, and for LoRA `adapter/`; `base` is the folder of the model that the job has
     started from. `llama` is a Python with llama-cpp-python, by default the operator's setting. Raises
