@@ -17,10 +17,7 @@ from workers.exports.gguf.adapter import write_adapter
 from workers.exports.gguf.architectures import architecture_of
 from workers.exports.gguf.tensors import in_pairs
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`:UserWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 LAYER = "model.layers.1.{}_proj"
 
 
@@ -30,7 +27,7 @@ def tuned_in(folder: Path, **odd: Any) -> Any:
     for name, weight in tuned.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1)
-    tuned.save_pretrained(folder / "adapter")
+    tuned.save_pretrained(folder / "adapter", save_embedding_layers=False)
     return tuned
 
 
@@ -91,6 +88,13 @@ def test_what_llama_cpp_does_not_know_is_refused(tmp_path: Path, odd: dict[str, 
     tuned_in(tmp_path, **odd)
     with pytest.raises(GgufRefused, match=reason):
         write(tmp_path)
+
+
+def test_an_adapter_of_an_output_layer_that_is_the_embedding_is_refused(tmp_path: Path) -> None:
+    tuned_in(tmp_path, target_modules=["lm_head"])
+    config = config_of("llama", tie_word_embeddings=True)
+    with pytest.raises(GgufRefused, match="changes the output layer"):
+        write_adapter(tmp_path / "adapter", tmp_path / "a.gguf", config, architecture_of(config))
 
 
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
