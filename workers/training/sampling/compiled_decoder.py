@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workers.training.kernels.attend import Floats, Rows
+from workers.training.kernels.attend import Floats, KeyValueArrays, Rows
 from workers.training.kernels.decode import Weights, decode
+from workers.training.kernels.decode_ahead import Draws, decode_ahead
+from workers.training.kernels.low_rank import Adapters
 from workers.training.kernels.panels import PANEL, pack
 from workers.training.kernels.threads import in_parallel
 from workers.training.model.adapter_rows import LowRank
@@ -62,24 +64,36 @@ class CompiledDecoder:
 
         They are overwritten by the next call. `adapter_of_slot` (B,) has each one's adapter, -1 for none.
         """
+        in_parallel(
+            decode,
+            len(ids),
+            self._least_rows,
+            *self._arguments(active, ids, adapter_of_slot),
+        )
+        return self._logits[: len(ids)]
+
+    def is_serial(self, n: int) -> bool:
+        """Says whether so many completions are decoded in one thread."""
+        return torch.get_num_threads() == 1 or n < 2 * self._least_rows
+
+    def ahead(self, active: ActiveRows, ids: Tensor, adapter_of_slot: Ints | None, draws: Draws) -> int:
+        """Decodes several tokens of each completion, in one thread; `ids` and `active.counts` follow.
+
+        Returns how many each was given.
+        """
+        return decode_ahead(*self._arguments(active, ids, adapter_of_slot), draws)
+
+    def _arguments(self, active: ActiveRows, ids: Tensor, adapter_of_slot: Ints | None) -> _Arguments:
         slots, adapters = active.slots_by_group, no_adapters(len(self._weights.qkv))
         if adapter_of_slot is not None:
             slots = np.lexsort((active.group, adapter_of_slot))
             adapters = self._adapters._replace(of_slot=adapter_of_slot)
         rows = Rows(slots, active.group, active.counts, active.prompt_lengths)
-        caches = (self._prompts, self._completions)
-        in_parallel(
-            decode,
-            len(ids),
-            self._least_rows,
-            rows,
-            ids.numpy(),
-            self._weights,
-            adapters,
-            *caches,
-            self._logits.numpy(),
-        )
-        return self._logits[: len(ids)]
+        caches = self._prompts, self._completions
+        return rows, ids.numpy(), self._weights, adapters, *caches, self._logits.numpy()
+
+
+_Arguments = tuple[Rows, Ints, Weights, Adapters, KeyValueArrays, KeyValueArrays, Floats]
 
 
 def packed_weights(model: Any, positions: int) -> Weights:
