@@ -134,14 +134,14 @@ class Batch:
         self._pace.note(tokens, time.perf_counter() - start, most)
 
     def _decode(self) -> None:
-        n, start = len(self._rows), time.perf_counter()
+        n, start = len(self._rows), time.thread_time()
         if self._active is None:
             self._active = self._path.active(self._table, n)
             self._ahead.take(self._rows, self._table)
         steps = 0 if self._path.is_reading else self._decode_ahead(self._active)
         if not steps:
             self._take(self._path.decode(self._active, self._last[:n], self._table), 0)
-        self._ahead.note(max(1, steps), time.perf_counter() - start)
+        self._ahead.note(max(1, steps), time.thread_time() - start)
 
     def _decode_ahead(self, active: ActiveRows) -> int:
         """Does several steps, up to the first at which a row ends; returns how many, 0 if that is none."""

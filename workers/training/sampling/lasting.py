@@ -36,6 +36,10 @@ SLOTS_PER_ROW = 3
 """Slots of the whole context: one for the completion, one for its prompt, and one for a prompt of which more
 samples wait. It follows from that.
 """
+READ_BY_KERNELS = 64
+"""Tokens up to which a prompt is read by the kernels, in one thread, where torch has more. Measured: in one
+thread they take a half to a quarter of torch's time, whatever the length (docs/benchmarks.md).
+"""
 GIVEN_BACK_FROM = 1 << 20
 """Bytes from which what a slot holds is given back to the system as soon as the slot is free. Chosen: slots
 that hold less are 128 MB in all at most.
@@ -168,6 +172,10 @@ class LastingDecoder:
 
     def read(self, pieces: Sequence[Piece], adapters: Ints | None) -> Tensor:
         """Reads pieces of prompts, each with the adapter of its number or none (-1): states, (n, W, H)."""
+        tokens = sum(len(piece.ids) for piece in pieces)
+        pays = torch.get_num_threads() == 1 or tokens <= READ_BY_KERNELS
+        if self._compiled_decoder is not None and pays and self._compiles(adapters):
+            return self._compiled_decoder.read(pieces, adapters)
         with self._adapters.use(adapters):
             return read_pieces(self._model, self.cache, pieces)
 
