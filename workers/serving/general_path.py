@@ -123,7 +123,7 @@ class GeneralPath:
         return self._decoder(active, ids)
 
     def ahead(self, _active: ActiveRows, _ids: Tensor, _table: Table, _draws: Draws) -> int:
-        """Returns 0: each step is a call of its own."""
+        """Returns 0: each step of (B,) ids is a call of its own."""
         return 0
 
     def keep(self, row: Row, i: int) -> None:

@@ -56,7 +56,7 @@ def decode_ahead(
     """Decodes and draws token after token for all completions; returns how many each was given.
 
     It ends behind the first step at which one is drawn that ends its completion, or whose logprob is no
-    number. `ids`, the last token of each, and `rows.counts` follow.
+    number. `ids` (B,), the last token of each, and `rows.counts` follow.
     """
     n = len(ids)
     for step in range(len(draws.uniforms)):

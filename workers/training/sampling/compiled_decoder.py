@@ -79,7 +79,7 @@ class CompiledDecoder:
         return torch.get_num_threads() == 1 or n < 2 * self._least_rows
 
     def ahead(self, active: ActiveRows, ids: Tensor, adapter_of_slot: Ints | None, draws: Draws) -> int:
-        """Decodes several tokens of each completion, in one thread; `ids` and `active.counts` follow.
+        """Decodes several tokens of each completion, in one thread; (B,) `ids` and `active.counts` follow.
 
         Returns how many each was given.
         """

@@ -195,12 +195,12 @@ class LastingDecoder:
             return self._adapted(active, ids, adapters)
 
     def can_run_ahead(self, n: int, adapters: Ints | None) -> bool:
-        """Says whether `ahead` serves so many rows."""
+        """Says whether `ahead` serves n rows, whose adapters are (n,)."""
         compiled = self._compiled_decoder
         return compiled is not None and compiled.is_serial(n) and self._compiles(adapters)
 
     def ahead(self, active: ActiveRows, ids: Tensor, adapters: Ints | None, draws: Draws) -> int:
-        """Decodes and draws several tokens of each row; `ids` and `active.counts` follow.
+        """Decodes and draws several tokens of each row; (B,) `ids` and `active.counts` follow.
 
         Returns how many each was given: fewer than there are draws for if one ends its completion before.
         """
