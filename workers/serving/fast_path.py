@@ -196,7 +196,8 @@ class FastPath:
     def ahead(self, active: ActiveRows, ids: Tensor, table: Table, draws: Draws) -> int:
         """Decodes and draws several tokens of each row, up to the first that ends one; returns how many.
 
-        `ids` (B,), the last of each, and the table's counts follow. It is 0 where each step is a call of its own.
+        `ids` (B,), the last of each, and the table's counts follow. It is 0 where each step is a call of
+        its own.
         """
         adapters = _adapters(table, len(ids))
         if not self._decoder.can_run_ahead(len(ids), adapters):
