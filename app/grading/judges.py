@@ -53,7 +53,7 @@ class Judges:
 
     def ask(self, tenant: str, question: Question) -> Reply:
         """Raises `GradeFailed`, and `GraderInvalid` as `check` does."""
-        judge = self._judge(tenant, question.target)
+        judge = self.judge(tenant, question.target)
         if not judge.entry.cache:
             return judge.ask(question)
         target = question.target
@@ -62,7 +62,8 @@ class Judges:
         reply, was_known = self._cache.get_or_ask(key, lambda: judge.ask(question), _size(question))
         return replace(reply, usage=TokenUsage()) if was_known else reply
 
-    def _judge(self, tenant: str, target: Target) -> Judge:
+    def judge(self, tenant: str, target: Target) -> Judge:
+        """Returns the one that is meant. Raises `GraderInvalid`."""
         if target.base_url is None:
             entry = self._entry(tenant, target)
             is_own = isinstance(entry, OwnModel)
