@@ -91,7 +91,7 @@ def _text(given: Mapping[str, Any], message: Mapping[str, Any], *, has_tools: bo
         return ""
     raise AnswerFailed(
         "invalid_sample",
-        "The row's 'sample' holds no answer: give it an 'output_text', or 'choices' as chat completions have.",
+        "The row's 'sample' holds no answer: give it an 'output_text', or 'choices' as chats have.",
     )
 
 

@@ -26,7 +26,8 @@ from app.evals import runs
 from app.evals.runs import Claim, LeaseLost
 from app.jobs import turns
 from app.settings import get_settings
-from workers.jobs.attempt import LOOK_SECONDS, Exit
+from workers.jobs.attempt import LOOK_SECONDS
+from workers.jobs.faults import Exit
 from workers.jobs.validators import LAST_STEPS_SECONDS, POLL_SECONDS, Work, work_through
 
 log = structlog.get_logger(__name__)

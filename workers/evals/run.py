@@ -20,7 +20,7 @@ from app.logs import configure_logging
 from app.settings import get_settings
 from workers.evals.carrying_out import carry_out
 from workers.evals.faults import RunInvalid
-from workers.jobs.attempt import Exit
+from workers.jobs.faults import Exit
 
 log = structlog.get_logger(__name__)
 

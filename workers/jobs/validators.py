@@ -29,8 +29,9 @@ from app.jobs.models import Job
 from app.jobs.status import Claim, LeaseLost
 from app.settings import get_settings
 from workers.jobs import children
-from workers.jobs.attempt import LOOK_SECONDS, Exit
+from workers.jobs.attempt import LOOK_SECONDS
 from workers.jobs.children import Child
+from workers.jobs.faults import Exit
 from workers.jobs.fork_server import OUT_OF_MEMORY
 from workers.jobs.job_data import SCRATCH
 
