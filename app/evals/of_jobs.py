@@ -49,8 +49,8 @@ class Judged(NamedTuple):
 def make(db: Session, job: Job) -> None:
     """Makes the eval of a new reinforcement job, whose criterion is the job's grader."""
     grader = dict(job.method["reinforcement"]["grader"])
-    if grader["type"] == "text_similarity":  # OpenAI's document wants the threshold said
-        grader.setdefault("pass_threshold", criteria.HALF)
+    if grader["type"] == "text_similarity" and grader.get("pass_threshold") is None:  # it must be told
+        grader["pass_threshold"] = criteria.HALF
     row = Eval(
         id=random_id("eval_"),
         project_id=job.project_id,
