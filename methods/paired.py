@@ -1,10 +1,10 @@
 """Compares answers to the same rows: how much better, how sure, by flipping signs; for several at once too.
 
-Under "no better" each row's difference is as likely to have the other sign. The signs of rows are flipped for
-all looks together, which keeps how they resemble each other, and the largest statistic of each flip is what an
-observed one is compared with: Westfall and Young 1993, Resampling-based multiple testing; step-down as in
-Romano and Wolf 2005, JASA 100:94. So the chance that luck alone makes any look count as better is the level,
-however many there are.
+Under "no better" each row's difference is as likely to have the other sign. The signs of rows are flipped
+for all looks together, which keeps how they resemble each other, and the largest statistic of each flip is
+what an observed one is compared with: Westfall and Young 1993, Resampling-based multiple testing; step-down
+as in Romano and Wolf 2005, JASA 100:94. So the chance that luck alone makes any look count as better is the
+level, however many there are.
 """
 
 from __future__ import annotations
