@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from app.cli import cards, chat, doctor, files, graders, imports, jobs, keys, models, projects, service
+from app.cli.evals.commands import cli as evals
 from app.cli.output import errors
 from app.cli.problems import explain
 
@@ -47,6 +48,7 @@ cli.add_typer(keys.cli, name="keys")
 cli.add_typer(projects.cli, name="projects")
 cli.add_typer(models.cli, name="models")
 cli.add_typer(jobs.cli, name="jobs")
+cli.add_typer(evals, name="evals")
 cli.add_typer(cards.cli, name="cards")
 cli.add_typer(files.cli, name="files")
 cli.add_typer(graders.cli, name="graders")
