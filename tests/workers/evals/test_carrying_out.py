@@ -1,4 +1,4 @@
-"""What runs of evals come to: rows of every source, answers that are given or asked for, and what goes wrong."""
+"""What runs of evals come to: rows of every source, answers given or asked for, and what goes wrong."""
 
 from __future__ import annotations
 
