@@ -171,8 +171,7 @@ def eval_run_page(
     with unit_of_work() as db:
         if (project := sign_in.signed_in(request, db)) is None:
             return to_login()
-        run = eval_runs.get(db, project.id, eval_id, run_id)
-        shown = eval_runs.list_items(
+        run, shown = eval_runs.list_items(
             db, project.id, eval_id, run_id, status=status, after=after, limit=queries.ROLLOUTS, order="asc"
         )
         return page(

@@ -191,7 +191,7 @@ def test_a_run_of_an_eval_is_shown_where_its_report_leads(page: Page, tenant: Te
     page.goto(f"/dashboard/evals/{run.eval_id}/runs/{run.id}")
     expect(page.locator("main")).to_contain_text("1 passed, 1 failed, 0 could not be judged, of 2")
     expect(page.locator(".rollouts tr")).to_have_count(3)
-    page.click("text=failed >> nth=-1")
+    page.get_by_role("link", name="failed", exact=True).click()
     expect(page.locator(".rollouts tr")).to_have_count(2)
     expect(page.locator(".rollouts")).to_contain_text(ATTACKS[0])
     expect(page).to_have_title("a run · Cherry")
