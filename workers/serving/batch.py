@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 import torch
 
 from app.errors import ApiError, BadRequest, ServerError
-from workers.serving.choosing import Chosen, Table, choose, forget, note
+from workers.serving.ahead import Ahead
+from workers.serving.choosing import Table, choose, forget, note
 from workers.serving.fast_path import FastPath, Ready
 from workers.serving.general_path import GeneralPath
-from workers.serving.requests import Started, Token
+from workers.serving.requests import Alternatives, Started, Token
 from workers.serving.tickets import Finish, Row, Ticket
 from workers.training.base.errors import GrammarFailed
 from workers.training.sampling.decode_step import ActiveRows
@@ -30,6 +32,7 @@ as a chunk of a stream may take.
 """
 READ_ALONE_SECONDS = 0.3
 """The same where nobody is: those who join meanwhile wait for so long. Chosen, not measured."""
+NOTHING: Mapping[int, Any] = MappingProxyType({})
 LEAST_READ = 32
 """Tokens that are read at a time at least. Chosen, not measured."""
 
@@ -59,6 +62,7 @@ class Base(Protocol):
     model: Any
     end_ids: frozenset[int]
     context: int
+    vocabulary: int
 
     def release(self, files: ModelFiles) -> None:
         """Takes note that a request no longer uses a model."""
@@ -79,6 +83,7 @@ class Batch:
         self._promised = 0
         """Samples that were granted and have not begun."""
         self._pace = Pace()
+        self._ahead = Ahead(base.vocabulary, base.end_ids)
 
     def __len__(self) -> int:
         """Counts the completions under way."""
@@ -129,11 +134,30 @@ class Batch:
         self._pace.note(tokens, time.perf_counter() - start, most)
 
     def _decode(self) -> None:
-        n = len(self._rows)
+        n, start = len(self._rows), time.thread_time()
         if self._active is None:
             self._active = self._path.active(self._table, n)
-        logits = self._path.decode(self._active, self._last[:n], self._table)
-        self._take(logits, 0)
+            self._ahead.take(self._rows, self._table)
+        steps = 0 if self._path.is_reading else self._decode_ahead(self._active)
+        if not steps:
+            self._take(self._path.decode(self._active, self._last[:n], self._table), 0)
+        self._ahead.note(max(1, steps), time.thread_time() - start)
+
+    def _decode_ahead(self, active: ActiveRows) -> int:
+        """Does several steps, up to the first at which a row ends; returns how many, 0 if that is none."""
+        rows, most = list(self._rows), self._ahead.steps(self._table)
+        if most == 1:
+            return 0
+        draws = self._ahead.draws(self._table, most)
+        steps = self._path.ahead(active, self._last[: len(rows)], self._table, draws)
+        self._counts.sampled_tokens += steps * len(rows)
+        gone: dict[int, bool] = {}
+        told = zip(draws.tokens[:steps].tolist(), draws.logprobs[:steps].tolist(), strict=True)
+        for tokens, logprobs in told:
+            gone = self._note(rows, tokens, logprobs, 0) | gone  # cancelled ones are gone from then on
+        self._hand_on(rows)
+        self._let_go(gone)
+        return steps
 
     def _begin(self, begun: Sequence[Ready]) -> None:
         first = len(self._rows)
@@ -163,27 +187,34 @@ class Batch:
         self._last[first : len(self._rows)] = chosen.tokens
         table.counts[first : len(self._rows)] += 1
         self._counts.sampled_tokens += len(rows)
-        gone = self._tell(rows, chosen, first)
-        for i, is_whole in reversed(gone):
-            self._remove(i, is_whole=is_whole)
+        gone = self._note(rows, chosen.token_list, chosen.logprobs, first, chosen.tops, chosen.failed)
+        self._hand_on(rows)
+        self._let_go(gone)
 
-    def _tell(self, rows: Sequence[Row], chosen: Chosen, first: int) -> list[tuple[int, bool]]:
-        """Tells of tokens; returns the rows that have ended, and whether each is whole."""
-        gone: list[tuple[int, bool]] = []
-        told: list[Ticket] = []
-        tops, has_changed = chosen.tops, bool(self._table.is_changed[first : len(self._rows)].any())
+    def _note(
+        self,
+        rows: Sequence[Row],
+        tokens: Sequence[int],
+        logprobs: Sequence[float],
+        first: int,
+        tops: Mapping[int, Alternatives] = NOTHING,
+        failed: Mapping[int, ApiError] = NOTHING,
+    ) -> dict[int, bool]:
+        """Takes note of a token of each row; returns the rows that have ended, and whether each is whole."""
+        gone: dict[int, bool] = {}
+        has_changed = bool(self._table.is_changed[first : len(self._rows)].any())
         ends = self._base.end_ids
         for i, row in enumerate(rows):
-            ticket, token, logprob = row.ticket, chosen.token_list[i], chosen.logprobs[i]
+            ticket, token, logprob = row.ticket, tokens[i], logprobs[i]
             row.tokens.append(token)
             if ticket.is_over:
-                gone.append((first + i, False))
+                gone[first + i] = False
                 continue
             if has_changed or logprob != logprob:  # NaN is not itself
-                error = self._fault(row, token, logprob, chosen.failed.get(i))
+                error = self._fault(row, token, logprob, failed.get(i))
                 if error is not None:
                     ticket.fail(error)
-                    gone.append((first + i, False))
+                    gone[first + i] = False
                     continue
             finish: Finish | None = None
             if token in ends or (ticket.stops is not None and ticket.stops.is_complete(row.tokens)):
@@ -191,14 +222,21 @@ class Batch:
             elif len(row.tokens) == ticket.limit:
                 finish = "length"
             if finish is not None:
-                gone.append((first + i, True))
-            if not ticket.told:
-                told.append(ticket)
+                gone[first + i] = True
             ticket.told.append(Token(row.sample, token, logprob, tops.get(i, ()), finish))
-        for ticket in told:
-            tokens, ticket.told = ticket.told, []
-            ticket.tell(tokens)
         return gone
+
+    def _hand_on(self, rows: Sequence[Row]) -> None:
+        """Tells the requests of these rows of their tokens."""
+        for row in rows:
+            ticket = row.ticket
+            if ticket.told:
+                tokens, ticket.told = ticket.told, []
+                ticket.tell(tokens)
+
+    def _let_go(self, gone: Mapping[int, bool]) -> None:
+        for i in sorted(gone, reverse=True):
+            self._remove(i, is_whole=gone[i])
 
     def _fault(self, row: Row, token: int, logprob: float, failed: ApiError | None) -> ApiError | None:
         """Takes note of a row's token; returns what is wrong with it."""

@@ -37,6 +37,10 @@ class Table:
         """Alternatives that are told with each token."""
         self.is_changed = np.zeros(rows, np.bool_)
         """Its logits are changed before a token is drawn: by a bias, penalties or a grammar."""
+        self.limits = np.zeros(rows, np.int64)
+        """The most tokens of it."""
+        self.needs_host = np.zeros(rows, np.bool_)
+        """More than a bias and a draw at a temperature stands between two steps of it."""
         self._columns = [column for column in vars(self).values() if isinstance(column, np.ndarray)]
 
     def fill(self, i: int, row: Row, adapter: int) -> None:
@@ -46,7 +50,11 @@ class Table:
         self.seeds[i] = keyed_seed("chat", request.seed, row.sample)
         self.temperatures[i], self.top_ps[i] = options.temperature, options.top_p
         self.tops[i] = options.top_logprobs
-        self.is_changed[i] = bool(options.logit_bias or options.grammar or _is_penalised(options))
+        is_held = options.grammar is not None or _is_penalised(options)
+        self.is_changed[i] = is_held or bool(options.logit_bias)
+        self.limits[i] = row.ticket.limit
+        is_plain = options.temperature > 0 and options.top_p >= 1 and not options.top_logprobs
+        self.needs_host[i] = is_held or not is_plain or row.ticket.stops is not None
 
     def move(self, source: int, target: int) -> None:
         """Moves a row to another slot."""

@@ -6,7 +6,7 @@ import heapq
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -16,9 +16,12 @@ from workers.serving.prefixes import BLOCK, Entry, Prefixes
 from workers.serving.requests import PromptToken
 from workers.serving.tickets import Prompt, Row, Ticket
 from workers.training.model.adapter_rows import AdapterRows
-from workers.training.sampling.decode_step import ActiveRows
+from workers.training.sampling.decode_step import ActiveRows, Ints
 from workers.training.sampling.lasting import LastingDecoder
 from workers.training.sampling.prompt_pieces import Piece
+
+if TYPE_CHECKING:
+    from workers.training.kernels.decode_ahead import Draws
 
 LEAST_PIECE = 32
 """Tokens below which pieces of any length are read together. Chosen, not measured."""
@@ -188,8 +191,18 @@ class FastPath:
 
     def decode(self, active: ActiveRows, ids: Tensor, table: Table) -> Tensor:
         """Returns the logits of the next token of each row, (B, V), given its last."""
-        adapters = table.adapters[: len(ids)]
-        return self._decoder.decode(active, ids, adapters if adapters.max() >= 0 else None)
+        return self._decoder.decode(active, ids, _adapters(table, len(ids)))
+
+    def ahead(self, active: ActiveRows, ids: Tensor, table: Table, draws: Draws) -> int:
+        """Decodes and draws several tokens of each row, up to the first that ends one; returns how many.
+
+        `ids` (B,), the last of each, and the table's counts follow. It is 0 where each step is a call of
+        its own.
+        """
+        adapters = _adapters(table, len(ids))
+        if not self._decoder.can_run_ahead(len(ids), adapters):
+            return 0
+        return self._decoder.ahead(active, ids, adapters, draws)
 
     def keep(self, row: Row, i: int) -> None:
         """Keeps what a finished row in slot i has read, for prompts that begin like it."""
@@ -241,6 +254,12 @@ class FastPath:
     def _shrink(self) -> None:
         free = self._bytes - self._reserved * self._decoder.bytes_per_token
         self._prefixes.shrink(min(free, self._bytes // KNOWN_SHARE))
+
+
+def _adapters(table: Table, n: int) -> Ints | None:
+    """Returns the adapters of the first n rows; None if none has one."""
+    adapters = table.adapters[:n]
+    return adapters if adapters.max() >= 0 else None
 
 
 def _prompt(ticket: Ticket) -> Prompt:

@@ -6,7 +6,7 @@ Known beginnings are not reused, and a prompt is read in one pass: what such a m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from workers.serving.requests import PromptToken
 from workers.serving.tickets import Prompt, Row, Ticket
 from workers.training.sampling.decode_step import ActiveRows
 from workers.training.sampling.general_decoder import GeneralDecoder, bytes_kept
+
+if TYPE_CHECKING:
+    from workers.training.kernels.decode_ahead import Draws
 
 MOST_TOGETHER = 4096
 """Padded tokens of prompts that are read in one pass, unless one has more. Chosen, not measured."""
@@ -118,6 +121,10 @@ class GeneralPath:
     def decode(self, active: ActiveRows, ids: Tensor, _table: Table) -> Tensor:
         """Returns the logits of the next token of each row, (B, V), given its last."""
         return self._decoder(active, ids)
+
+    def ahead(self, _active: ActiveRows, _ids: Tensor, _table: Table, _draws: Draws) -> int:
+        """Returns 0: each step of (B,) ids is a call of its own."""
+        return 0
 
     def keep(self, row: Row, i: int) -> None:
         """Keeps nothing."""

@@ -454,7 +454,8 @@ def test_a_step_that_fails_ends_its_rows_and_the_engine_goes_on(
     with serving(tmp_path) as served:
         served.sample(model, prompt)
         with monkeypatch.context() as patch:
-            patch.setattr(lasting.LastingDecoder, "decode", _out_of_memory)
+            for step in ("decode", "ahead"):
+                patch.setattr(lasting.LastingDecoder, step, _out_of_memory)
             with pytest.raises(ServerError, match="its log says why"):
                 served.sample(model, prompt)
         assert_same(served.sample(model, prompt, seed=3), expected(base, prompt, 3))

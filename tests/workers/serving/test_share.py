@@ -83,7 +83,7 @@ def test_the_engine_rests_after_each_step_as_it_is_told(tmp_path: Path, folder: 
         return 0.0
 
     with serving(tmp_path, pause=pause) as served:
-        served.sample(model_in(folder), [1, 2, 3], max_tokens=8)
+        served.sample(model_in(folder), [1, 2, 3], max_tokens=8, top_logprobs=1)  # in single steps
     counts = served.engine.counts
     assert len(told) == counts.steps >= 8
     assert sum(told) == pytest.approx(counts.step_seconds)

@@ -48,12 +48,14 @@ class Rows(NamedTuple):
         group: (B,) the slot of each one's prompt.
         counts: (B,) tokens sampled.
         prompt_lengths: (n,).
+        own: (B,) where each one's own keys and values lie.
     """
 
     slots: Ints
     group: Ints
     counts: Ints
     prompt_lengths: Ints
+    own: Ints
 
 
 class GroupHead(NamedTuple):
@@ -144,7 +146,7 @@ def _place(stored: Floats, layer: int, slot: int, kv_head: int) -> int:
 def _ahead(task: GroupHead, rows: Rows, b: int, stored: Floats) -> np.int64:
     """Returns how far ahead of a completion's keys or values those lie that are read next."""
     following = b + 1 if b + 1 < len(rows.slots) else b
-    one, other = rows.slots[b], rows.slots[following]
+    one, other = rows.own[rows.slots[b]], rows.own[rows.slots[following]]
     return np.int64(
         _place(stored, task.layer, other, task.kv_head) - _place(stored, task.layer, one, task.kv_head)
     )
@@ -171,7 +173,7 @@ def _score(
     keys = completions.keys.reshape(-1)
     for b in range(task.first, task.last):
         slot, row = rows.slots[b], (b - task.first) * folded
-        keys_at = _place(completions.keys, task.layer, slot, task.kv_head)
+        keys_at = _place(completions.keys, task.layer, rows.own[slot], task.kv_head)
         query, out = (asked, at + row * D, D), (made, row * stride + blocks * PANEL, stride, PANEL)
         own = (keys, keys_at, block)
         reading = (_ahead(task, rows, b, completions.keys), IN_PAIRS)
@@ -213,7 +215,7 @@ def _weigh(
     values, columns = completions.values.reshape(-1), completions.values.shape[4]
     for b in range(task.first, task.last):
         slot, row = rows.slots[b], (b - task.first) * folded
-        at = _place(completions.values, task.layer, slot, task.kv_head)
+        at = _place(completions.values, task.layer, rows.own[slot], task.kv_head)
         own = (given, row * stride + _blocks(length) * PANEL, stride)
         weighed, out = (values, at, columns * PANEL), (made, row * width, width, PANEL)
         reading = (_ahead(task, rows, b, completions.values), IN_PAIRS)

@@ -94,7 +94,26 @@ def decode(
     The completions are those from `first` to `last` in `all_rows.slots`. Row i of `ids` (B,) and of
     `logits` (B, V) belongs to slot i.
     """
-    rows = Rows(all_rows.slots[first:last], all_rows.group, all_rows.counts, all_rows.prompt_lengths)
+    slots = all_rows.slots[first:last]
+    rows = Rows(slots, all_rows.group, all_rows.counts, all_rows.prompt_lengths, all_rows.own)
+    normed = read(rows, ids, weights, adapters, prompts, completions)
+    made = np.empty((len(slots), min(len(weights.head), HEAD_PANELS) * PANEL), np.float32)
+    _logits(normed, weights.head, slots, made, logits, STREAMED if weights.streams else IN_CACHE)
+
+
+@compiled
+def read(
+    rows: Rows,
+    ids: Ints,
+    weights: Weights,
+    adapters: Adapters,
+    prompts: KeyValueArrays,
+    completions: KeyValueArrays,
+) -> Floats:
+    """Reads a token of each row, keeps its keys and values, and returns its last states, (B, H or more).
+
+    Rows may be tokens of one text, one behind the other, in `completions`: each sees those before it.
+    """
     B, H = len(rows.slots), weights.embedding.shape[1]
     _, _, kv_heads, _, D, _ = prompts.keys.shape
     Dp, inner = prompts.values.shape[3] * PANEL, weights.down.shape[2]
@@ -110,7 +129,6 @@ def decode(
     active = np.empty((B, inner), np.float32)
     has_adapters = len(adapters.places) > 0
     scratch = make_scratch(rows, heads // kv_heads, Dp)
-    made = np.empty((B, min(len(weights.head), HEAD_PANELS) * PANEL), np.float32)
     reading = STREAMED if weights.streams else IN_CACHE
     for b in range(B):
         token = weights.embedding[ids[rows.slots[b]]]
@@ -140,7 +158,7 @@ def decode(
         if has_adapters:
             _adapt(adapters, rows.slots, layer, DOWN, H, active, states, 0, lower)
     _normalise(states, weights.last_norm, weights.eps, normed)
-    _logits(normed, weights.head, rows.slots, made, logits, reading)
+    return normed
 
 
 @compiled_over_given
@@ -185,6 +203,7 @@ def _rotate(
     bias = weights.qkv_bias[layer]
     for b in range(B):
         slot = rows.slots[b]
+        own = rows.own[slot]
         column = rows.counts[slot] - 1
         position = rows.prompt_lengths[rows.group[slot]] + column
         row = mixed[b]
@@ -203,7 +222,7 @@ def _rotate(
             for d in range(D):
                 queries[head // folded, b, head % folded, d] = row[head * D + d] * weights.scaling
         for head in range(kv_heads):
-            keys, values = stored.keys[layer, slot, head], stored.values[layer, slot, head]
+            keys, values = stored.keys[layer, own, head], stored.values[layer, own, head]
             for d in range(D):
                 keys[column // PANEL, d, column % PANEL] = row[(heads + head) * D + d]
                 values[d // PANEL, column, d % PANEL] = row[(heads + kv_heads + head) * D + d]

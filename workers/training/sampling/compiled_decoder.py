@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workers.training.kernels.attend import Floats, Rows
-from workers.training.kernels.decode import Weights, decode
+from workers.training.kernels.attend import Floats, KeyValueArrays, Rows
+from workers.training.kernels.decode import Weights, decode, read
+from workers.training.kernels.decode_ahead import Draws, decode_ahead
+from workers.training.kernels.low_rank import Adapters
 from workers.training.kernels.panels import PANEL, pack
 from workers.training.kernels.threads import in_parallel
 from workers.training.model.adapter_rows import LowRank
@@ -24,6 +26,7 @@ from workers.training.sampling.decode_step import ActiveRows, Ints
 from workers.training.sampling.lean_decoder import linears
 from workers.training.sampling.packed_adapters import no_adapters, packed_adapters, padded_heads
 from workers.training.sampling.panel_cache import PanelCache
+from workers.training.sampling.prompt_pieces import Piece
 
 ROWS_PER_THREAD = 4
 """The fewest completions for which another thread pays: each reads all weights. Chosen, not measured."""
@@ -49,6 +52,7 @@ class CompiledDecoder:
         self._least_rows = ROWS_PER_THREAD_STREAMED if self._weights.streams else ROWS_PER_THREAD
         self._prompts, self._completions = cache.arrays()
         self._logits = torch.empty(cache.slots, len(self._weights.embedding))
+        self._own = np.arange(cache.slots)
 
     def set_adapters(self, adapters: Mapping[int, Mapping[str, LowRank]]) -> None:
         """Takes adapters in the place of all before, each by its number, by the names of the model's layers.
@@ -62,24 +66,59 @@ class CompiledDecoder:
 
         They are overwritten by the next call. `adapter_of_slot` (B,) has each one's adapter, -1 for none.
         """
-        slots, adapters = active.slots_by_group, no_adapters(len(self._weights.qkv))
-        if adapter_of_slot is not None:
-            slots = np.lexsort((active.group, adapter_of_slot))
-            adapters = self._adapters._replace(of_slot=adapter_of_slot)
-        rows = Rows(slots, active.group, active.counts, active.prompt_lengths)
-        caches = (self._prompts, self._completions)
         in_parallel(
             decode,
             len(ids),
             self._least_rows,
-            rows,
-            ids.numpy(),
-            self._weights,
-            adapters,
-            *caches,
-            self._logits.numpy(),
+            *self._arguments(active, ids, adapter_of_slot),
         )
         return self._logits[: len(ids)]
+
+    def is_serial(self, n: int) -> bool:
+        """Says whether so many completions are decoded in one thread."""
+        return torch.get_num_threads() == 1 or n < 2 * self._least_rows
+
+    def ahead(self, active: ActiveRows, ids: Tensor, adapter_of_slot: Ints | None, draws: Draws) -> int:
+        """Decodes several tokens of each completion, in one thread; (B,) `ids` and `active.counts` follow.
+
+        Returns how many each was given.
+        """
+        return decode_ahead(*self._arguments(active, ids, adapter_of_slot), draws)
+
+    def read(self, pieces: Sequence[Piece], adapters: Ints | None) -> Tensor:
+        """Reads pieces of prompts, in one thread; returns states, (n, W, H), as `read_pieces` does."""
+        widths = [len(piece.ids) for piece in pieces]
+        tokens = sum(widths)
+        behind = np.repeat([piece.first for piece in pieces], widths)
+        number = np.concatenate([np.arange(width) for width in widths])
+        rows = Rows(
+            slots=np.arange(tokens),
+            group=np.zeros(tokens, np.int64),
+            counts=behind + number + 1,
+            prompt_lengths=np.zeros(1, np.int64),
+            own=np.repeat([piece.slot for piece in pieces], widths),
+        )
+        used = no_adapters(len(self._weights.qkv))
+        if adapters is not None:
+            used = self._adapters._replace(of_slot=np.repeat(adapters, widths))
+        ids = np.array([token for piece in pieces for token in piece.ids])
+        found = read(rows, ids, self._weights, used, self._prompts, self._prompts)
+        states = torch.zeros(len(pieces), max(widths), self._weights.embedding.shape[1])
+        flat = torch.from_numpy(found)[:, : states.shape[2]]
+        states[np.repeat(np.arange(len(pieces)), widths), number] = flat
+        return states
+
+    def _arguments(self, active: ActiveRows, ids: Tensor, adapter_of_slot: Ints | None) -> _Arguments:
+        slots, adapters = active.slots_by_group, no_adapters(len(self._weights.qkv))
+        if adapter_of_slot is not None:
+            slots = np.lexsort((active.group, adapter_of_slot))
+            adapters = self._adapters._replace(of_slot=adapter_of_slot)
+        rows = Rows(slots, active.group, active.counts, active.prompt_lengths, self._own)
+        caches = self._prompts, self._completions
+        return rows, ids.numpy(), self._weights, adapters, *caches, self._logits.numpy()
+
+
+_Arguments = tuple[Rows, Ints, Weights, Adapters, KeyValueArrays, KeyValueArrays, Floats]
 
 
 def packed_weights(model: Any, positions: int) -> Weights:

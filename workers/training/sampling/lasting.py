@@ -7,7 +7,6 @@ slot does not hold takes no memory (lazy_memory.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,6 +26,7 @@ from workers.training.sampling.slot_cache import SlotCache
 from workers.training.sampling.static_decoder import CudaGraph, StaticDecoder
 
 if TYPE_CHECKING:
+    from workers.training.kernels.decode_ahead import Draws
     from workers.training.sampling.compiled_decoder import CompiledDecoder
     from workers.training.sampling.panel_cache import PanelCache
 
@@ -35,6 +35,10 @@ GRAPHED = frozenset(("cuda",))
 SLOTS_PER_ROW = 3
 """Slots of the whole context: one for the completion, one for its prompt, and one for a prompt of which more
 samples wait. It follows from that.
+"""
+READ_BY_KERNELS = 64
+"""Tokens up to which a prompt is read by the kernels, in one thread, where torch has more. Measured: in one
+thread they take a half to a quarter of torch's time, whatever the length (docs/benchmarks.md).
 """
 GIVEN_BACK_FROM = 1 << 20
 """Bytes from which what a slot holds is given back to the system as soon as the slot is free. Chosen: slots
@@ -75,6 +79,7 @@ class LastingDecoder:
         self.has_a_row_per_prompt = model.device.type in GRAPHED
         """Rows of one prompt need a copy of it each."""
         self._adapters_seen, self._compiles_adapters = -1, False
+        self._compiled_decoder: CompiledDecoder | None = None
         self.cache: SlotCache | PanelCache
         self.cache, self._plain, self._adapted = self._that_fit(rows, context)
         self.rows = self.cache.slots
@@ -117,6 +122,7 @@ class LastingDecoder:
 
     def _compiled(self, rows: int, context: int) -> tuple[PanelCache, _Decode, _Decode]:
         from workers.training.sampling.compiled_decoder import CompiledDecoder
+        from workers.training.sampling.panel_attention import decode_by_modules
         from workers.training.sampling.panel_cache import PanelCache
 
         cache = PanelCache(
@@ -127,34 +133,31 @@ class LastingDecoder:
             columns=context,
             allocate=self._allocate,
         )
-        compiled = CompiledDecoder(self._model, cache, context)
-        return (
-            cache,
-            lambda active, ids, _: compiled(active, ids),
-            partial(self._by_kernels_or_modules, compiled, cache),
-        )
+        compiled = self._compiled_decoder = CompiledDecoder(self._model, cache, context)
 
-    def _by_kernels_or_modules(
-        self,
-        compiled: CompiledDecoder,
-        cache: PanelCache,
-        active: ActiveRows,
-        ids: Tensor,
-        adapters: Ints | None,
-    ) -> Tensor:
-        """Decodes rows with adapters; by modules where one is of a layer that the kernels do not adapt."""
-        from workers.training.sampling.panel_attention import decode_by_modules
+        def by_kernels_or_modules(active: ActiveRows, ids: Tensor, adapters: Ints | None) -> Tensor:
+            if self._compiles(adapters):
+                return compiled(active, ids, adapters)
+            return decode_by_modules(self._model, cache, active, ids)
 
+        return cache, lambda active, ids, _: compiled(active, ids), by_kernels_or_modules
+
+    def _compiles(self, adapters: Ints | None) -> bool:
+        """Says whether kernels decode rows with these adapters: not where one is of a layer that they do not
+        adapt.
+        """
+        if self._compiled_decoder is None:
+            return False
+        if adapters is None:
+            return True
         if self._adapters_seen != self._adapters.changes:
             self._adapters_seen = self._adapters.changes
             try:
-                compiled.set_adapters(self._adapters.by_number)
+                self._compiled_decoder.set_adapters(self._adapters.by_number)
                 self._compiles_adapters = True
             except ValueError:
                 self._compiles_adapters = False
-        if self._compiles_adapters:
-            return compiled(active, ids, adapters)
-        return decode_by_modules(self._model, cache, active, ids)
+        return self._compiles_adapters
 
     def _allocate(self, shape: tuple[int, ...]) -> Tensor:
         assert self._memory is not None
@@ -169,6 +172,10 @@ class LastingDecoder:
 
     def read(self, pieces: Sequence[Piece], adapters: Ints | None) -> Tensor:
         """Reads pieces of prompts, each with the adapter of its number or none (-1): states, (n, W, H)."""
+        tokens = sum(len(piece.ids) for piece in pieces)
+        pays = torch.get_num_threads() == 1 or tokens <= READ_BY_KERNELS
+        if self._compiled_decoder is not None and pays and self._compiles(adapters):
+            return self._compiled_decoder.read(pieces, adapters)
         with self._adapters.use(adapters):
             return read_pieces(self._model, self.cache, pieces)
 
@@ -187,6 +194,19 @@ class LastingDecoder:
         with self._adapters.use(adapters):
             return self._adapted(active, ids, adapters)
 
+    def can_run_ahead(self, n: int, adapters: Ints | None) -> bool:
+        """Says whether `ahead` serves n rows, whose adapters are (n,)."""
+        compiled = self._compiled_decoder
+        return compiled is not None and compiled.is_serial(n) and self._compiles(adapters)
+
+    def ahead(self, active: ActiveRows, ids: Tensor, adapters: Ints | None, draws: Draws) -> int:
+        """Decodes and draws several tokens of each row; (B,) `ids` and `active.counts` follow.
+
+        Returns how many each was given: fewer than there are draws for if one ends its completion before.
+        """
+        assert self._compiled_decoder is not None
+        return self._compiled_decoder.ahead(active, ids, adapters, draws)
+
     def move_row(self, source: int, target: int, width: int) -> None:
         """Moves a completion of `width` tokens to another slot."""
         self.cache.move_completions(self._index(source), self._index(target), width)
@@ -197,14 +217,7 @@ class LastingDecoder:
 
     def keep(self, prompt: int, n_prompt: int, row: int = 0, n_row: int = 0) -> Kept:
         """Returns a copy of what is kept of a prompt's tokens and of those of a completion of it."""
-        layers = []
-        for layer in range(len(self._shapes)):
-            kept = self.cache.read_prompt(layer, prompt, n_prompt)
-            if n_row:
-                own = self.cache.read_completion(layer, row, n_row)
-                kept = torch.cat([kept[0], own[0]], 1), torch.cat([kept[1], own[1]], 1)
-            layers.append((kept[0].clone(), kept[1].clone()) if not n_row else kept)
-        return Kept(layers, n_prompt + n_row)
+        return Kept(self.cache.copy_of(prompt, n_prompt, row, n_row), n_prompt + n_row)
 
     def restore(self, prompt: int, kept: Kept, n: int) -> None:
         """Puts the first `n` of a sequence's tokens into a prompt's slot."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -37,7 +38,8 @@ class PanelAttention:
     def __init__(self, cache: PanelCache, active: ActiveRows) -> None:
         self._cache = cache
         self._arrays = cache.arrays()
-        self._rows = Rows(active.slots_by_group, active.group, active.counts, active.prompt_lengths)
+        own = np.arange(len(active.group))
+        self._rows = Rows(active.slots_by_group, active.group, active.counts, active.prompt_lengths, own)
         self._order = torch.from_numpy(active.slots_by_group)
         self._slots = torch.arange(len(active.group))
         self._columns = torch.from_numpy(active.counts - 1)

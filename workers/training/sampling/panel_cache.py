@@ -113,9 +113,15 @@ class PanelCache:
         """Returns the first `width` keys and values of a prompt, (kv_heads, width, D) each."""
         return self.prompts.read(layer, slot, width)
 
-    def read_completion(self, layer: int, slot: int, width: int) -> tuple[Tensor, Tensor]:
-        """Returns the first `width` keys and values of a completion, (kv_heads, width, D) each."""
-        return self.completions.read(layer, slot, width)
+    def copy_of(self, prompt: int, n_prompt: int, row: int, n_row: int) -> list[tuple[Tensor, Tensor]]:
+        """Returns keys and values of a prompt's first tokens and of a completion's, of all layers in one go.
+
+        Per layer (kv_heads, n_prompt + n_row, D) each.
+        """
+        kept = self.prompts.read(slice(None), prompt, n_prompt)
+        own = self.completions.read(slice(None), row, n_row)
+        keys, values = (torch.cat(both, -2) for both in zip(kept, own, strict=True))
+        return list(zip(keys, values, strict=True))
 
     def parts_of(self, slot: int, *, is_prompt: bool) -> list[Tensor]:
         """Returns the memory of a slot, in contiguous parts of any shape: (...) each."""

@@ -102,10 +102,18 @@ class SlotCache:
         keys, values = self.prompts[layer]
         return keys[slot, :, :width], values[slot, :, :width]
 
-    def read_completion(self, layer: int, slot: int, width: int) -> tuple[Tensor, Tensor]:
-        """Returns the first `width` keys and values of a completion, (heads, width, ...) each."""
-        keys, values = self.completions[layer]
-        return keys[slot, :, :width], values[slot, :, :width]
+    def copy_of(self, prompt: int, n_prompt: int, row: int, n_row: int) -> list[tuple[Tensor, Tensor]]:
+        """Returns keys and values of a prompt's first tokens and of a completion's.
+
+        Per layer (heads, n_prompt + n_row, ...) each.
+        """
+        return [
+            (
+                torch.cat([prompts.keys[prompt, :, :n_prompt], own.keys[row, :, :n_row]], 1),
+                torch.cat([prompts.values[prompt, :, :n_prompt], own.values[row, :, :n_row]], 1),
+            )
+            for prompts, own in zip(self.prompts, self.completions, strict=True)
+        ]
 
     def parts_of(self, slot: int, *, is_prompt: bool) -> list[Tensor]:
         """Returns the memory of a slot, in contiguous parts of any shape: (...) each."""

@@ -80,7 +80,7 @@ def test_attention_is_that_of_one_softmax_over_prompt_and_own_tokens(
     counts, lengths = np.array([1, 33, 15, 16, 17, 1, 2]), np.array([1, 16, 50, 17])
     B = len(group)
     cache, (keys, values, own_keys, own_values) = filled_cache(kv_heads, D, 4, B)
-    rows = Rows(np.argsort(group, kind="stable"), group, counts, lengths)
+    rows = Rows(np.argsort(group, kind="stable"), group, counts, lengths, np.arange(len(group)))
     queries = random(kv_heads, B, folded, D) * np.float32(scale)
     width = -(-D // 16) * 16
     out = np.zeros((B, kv_heads * folded * width), np.float32)
