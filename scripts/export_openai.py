@@ -55,9 +55,10 @@ PAGE = 100
 """Items of a page: the most that OpenAI's lists of evals, completions and jobs give."""
 WORKERS = 8
 """Requests at a time: a choice of ours, to be quick and yet no burden. `--workers` is another."""
-TRIES = 8
+TRIES = 9
 """Calls of a service that is busy or silent, before a thing is left for the next run: about two minutes."""
-LONGEST_PAUSE = 60.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+"""Seconds. Pauses double, from what the official client begins with."""
 LONGEST_WAIT = 600.0
 """Seconds. A service that asks for more patience than this is asked again by the next run."""
 TIRED = 5
@@ -115,7 +116,7 @@ class Service:
                 fault, pause = refusal(problem), asked_pause(problem)
             except (openai.APIConnectionError, BrokenOff) as problem:
                 fault, pause = NotGot(f"The service is out of reach: {problem.__cause__ or problem}"), 0.0
-            except (openai.APIError, ValueError) as problem:
+            except (openai.APIError, ValueError, AttributeError) as problem:  # no JSON, or none of OpenAI's
                 raise NotGot(f"The reply cannot be read: {problem}") from None
             else:
                 self.given_up, self.was_reached = 0, True
@@ -125,7 +126,7 @@ class Service:
             if pause > LONGEST_WAIT:
                 raise NotGot(f"{fault} It may be asked again in {pause:.0f} s.", fault.status, fault.code)
             if n + 1 < tries:
-                self.pause(pause or min(2.0**n, LONGEST_PAUSE), fault)
+                self.pause(pause or min(FIRST_PAUSE * 2**n, LONGEST_PAUSE), fault)
         self.given_up += 1
         if fault.status is None and (self.given_up >= TIRED or not self.was_reached):
             raise Stopped(f"{fault}")

@@ -1,8 +1,7 @@
-"""A stand-in for OpenAI's service as one project sees it: lists by pages, files, refusals, and calls that hang."""
+"""A stand-in for OpenAI's service, as one project sees it: lists by pages, files, refusals, hanging calls."""
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,7 +26,7 @@ MOST = {"/files": 10_000}
 USUAL = 20
 """Items of a page whose size nobody asked for."""
 NEWEST_FIRST = ("/fine_tuning/jobs", "/events", "/checkpoints", "/files")
-"""Lists, by the ends of their paths, that begin with the newest item if they are not asked for another order."""
+"""The ends of the paths of lists that begin with the newest item, if no other order is asked for."""
 
 Refusing = Callable[[Received], Answered | None]
 
@@ -86,7 +85,8 @@ class OpenAI:
 
 
 def listed(items: list[dict[str, Any]], has_more: bool = False) -> dict[str, Any]:
-    ends = {"first_id": items[0]["id"], "last_id": items[-1]["id"]} if items else {"first_id": "", "last_id": ""}
+    ids = [item["id"] for item in items] or [""]
+    ends = {"first_id": ids[0], "last_id": ids[-1]}
     return {"object": "list", "data": items, "has_more": has_more, **ends}
 
 
@@ -98,8 +98,8 @@ def serving(project: OpenAI) -> Iterator[str]:
         project.go_on.set()
 
 
-def a_project(*, n_items: int = 250) -> OpenAI:
-    """Two evals, one of them with a run of many items; a completion; a job; and files of which one is given out."""
+def a_project(*, n_items: int = 2, n_events: int = 2) -> OpenAI:
+    """Two evals, one of them with a run; completions; a job; files, of which one is given out."""
     evals = [an_eval("eval_1", "Answers"), an_eval("eval_2", "Nothing yet")]
     items = [an_item(n) for n in range(n_items)]
     job = a_job("ftjob-1")
@@ -111,7 +111,7 @@ def a_project(*, n_items: int = 250) -> OpenAI:
         "/chat/completions": [a_completion(n) for n in range(3)],
         **{f"/chat/completions/chatcmpl-{n}/messages": [a_message(n)] for n in range(3)},
         "/fine_tuning/jobs": [job],
-        "/fine_tuning/jobs/ftjob-1/events": [an_event(n) for n in range(120)],
+        "/fine_tuning/jobs/ftjob-1/events": [an_event(n) for n in range(n_events)],
         "/fine_tuning/jobs/ftjob-1/checkpoints": [a_checkpoint(10), a_checkpoint(20)],
         "/files": [a_file("file-train", "fine-tune"), a_file("file-mine", "assistants")],
     }
@@ -133,7 +133,8 @@ def an_eval(name: str, title: str) -> dict[str, Any]:
 
 def a_run(name: str, counts: Counter[str], eval_id: str = "eval_1") -> dict[str, Any]:
     result_counts = {key: counts[key] for key in ("total", "errored", "failed", "passed")}
-    template = [{"type": "message", "role": "user", "content": "{{item.question}}"}]
+    content = {"type": "input_text", "text": "{{item.question}}"}
+    template = [{"type": "message", "role": "user", "content": content}]
     return {
         "id": name,
         "object": "eval.run",
@@ -210,7 +211,7 @@ def a_completion(n: int) -> dict[str, Any]:
 
 
 def a_message(n: int) -> dict[str, Any]:
-    return {"id": f"chatcmpl-{n}-0", "role": "user", "content": f"question {n}", "name": None}
+    return {"id": f"chatcmpl-{n}-0", "role": "assistant", "content": f"question {n}", "refusal": None}
 
 
 def a_job(name: str, **changed: Any) -> dict[str, Any]:
@@ -277,13 +278,8 @@ def a_file(name: str, purpose: str) -> dict[str, Any]:
     }
 
 
-def as_error(status: int, message: str, code: str | None = None, **headers: str) -> Refusing:
-    """Refuses everything."""
-    return lambda _: refused(status, message, code, **headers)
-
-
-def first(times: int, piece: str, refusal: Answered | None) -> Refusing:
-    """Refuses the first requests whose path has that piece; None drops the connection."""
+def first(times: int, piece: str, refusal: Answered) -> Refusing:
+    """Refuses the first requests whose path has that piece."""
     left = [times]
 
     def refuse(received: Received) -> Answered | None:
@@ -293,6 +289,3 @@ def first(times: int, piece: str, refusal: Answered | None) -> Refusing:
         return refusal
 
     return refuse
-
-
-__all__ = ["OpenAI", "a_file", "a_job", "a_project", "a_run", "as_error", "first", "json", "refused", "serving"]
