@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from app.cli import cards, chat, doctor, files, graders, imports, jobs, keys, models, projects, service
+from app.cli import cards, chat, doctor, files, graders, jobs, keys, projects, service
+from app.cli.imports import commands as imports
+from app.cli.models import commands as models
 from app.cli.output import errors
 from app.cli.problems import explain
 
