@@ -26,6 +26,7 @@ from app.conformance.router import check_disposable, install_conformance
 from app.dashboard.router import router as dashboard
 from app.dashboard.router import static as dashboard_files
 from app.db import REQUEST_THREADS, limit_statements
+from app.evals.router import router as evals
 from app.events.feed import Feed
 from app.events.router import router as events
 from app.files.receive import keep_swept
@@ -107,6 +108,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         chat,
         completions,
         responses,
+        evals,
         dashboard,
         health.router,
     ):

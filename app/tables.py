@@ -4,6 +4,7 @@ from app.cards.models import CardKey, RunCard
 from app.chat.models import StoredChat
 from app.checkpoints.models import Checkpoint
 from app.db import Base
+from app.evals.models import Eval, EvalOutputItem, EvalRun
 from app.events.models import JobEvent, JobMetrics
 from app.files.models import File, LooseBytes
 from app.idempotency.models import IdempotencyKey
@@ -33,6 +34,9 @@ __all__ = [
     "Checkpoint",
     "CheckpointPermission",
     "DashboardSession",
+    "Eval",
+    "EvalOutputItem",
+    "EvalRun",
     "File",
     "IdempotencyKey",
     "Job",

@@ -32,6 +32,7 @@ Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_def
 class QueueName(StrEnum):
     train = "train"
     validate = "validate"
+    evaluate = "evaluate"
 
 
 def up(

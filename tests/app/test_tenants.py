@@ -18,9 +18,12 @@ from tests.factories import (
     GRADER,
     Tenant,
     make_checkpoint,
+    make_eval,
+    make_eval_run,
     make_file,
     make_job,
     make_metrics,
+    make_output_item,
     make_permission,
     make_preflight,
     make_rollout,
@@ -34,6 +37,7 @@ from tests.factories import (
 
 LISTS = {
     "/v1/chat/completions",
+    "/v1/evals",
     "/v1/files",
     "/v1/fine_tuning/jobs",
     "/v1/fine_tuning/preflights",
@@ -80,8 +84,14 @@ def theirs(db: Session, tenant: Tenant) -> dict[str, str]:
     preflight = make_preflight(db, other.project_id)
     permission = make_permission(db, checkpoint, other.project_id)
     chat, response = make_stored_chat(db, other.project_id), make_stored_response(db, other.project_id)
+    evaluation = make_eval(db, other.project_id)
+    run = make_eval_run(db, evaluation)
+    item = make_output_item(db, run)
     db.commit()
     return {
+        "eval_id": evaluation.id,
+        "run_id": run.id,
+        "output_item_id": item.id,
         "job_id": job.id,
         "fine_tuned_model_checkpoint": checkpoint.model_name,
         "permission_id": permission.id,
