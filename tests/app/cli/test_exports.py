@@ -17,7 +17,7 @@ from app.cli.main import cli
 from app.cli.output import CliError
 from app.models import service as models
 from scripts import export_openai
-from tests.factories import ROWS, Tenant
+from tests.factories import ROWS, Tenant, make_tenant
 from tests.scripts.openai_server import OpenAI, a_file, a_job, a_project, serving
 
 MODEL = "o4-mini-2025-04-16"
@@ -148,3 +148,101 @@ def test_a_list_that_is_not_whole_is_read_and_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["evalrun_1", "../up", "a/b.c", "ft:base:org::id"])
 def test_reader_and_exporter_agree_on_names(name: str) -> None:
     assert export_folder.place(name) == export_openai.place(name)
+
+
+def evals(tenant: Tenant, *arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["import", "openai-evals", *arguments, "--project", tenant.project_id])
+
+
+def test_evals_of_an_export_are_here_as_they_were_there(
+    export: str, project: OpenAI, loose: openai.OpenAI, tenant: Tenant
+) -> None:
+    done = evals(tenant, export, "--json")
+    assert [(row["eval"], row["runs"], row["items"], row["problems"]) for row in read(done)] == [
+        ("eval_1", 1, 2, []),
+        ("eval_2", 0, 0, []),
+    ]
+    there = project.lists
+    assert [one.to_dict() for one in loose.evals.list()] == there["/evals"]
+    (run,) = (one.to_dict() for one in loose.evals.runs.list("eval_1"))
+    (theirs,) = there["/evals/eval_1/runs"]
+    ours = ("report_url", "progress", "metadata")
+    assert run == {name: value for name, value in theirs.items() if name not in ours} | {
+        name: run[name] for name in ours
+    }
+    found = [one.to_dict() for one in loose.evals.runs.output_items.list("evalrun_1", eval_id="eval_1")]
+    for item, exported in zip(found, there["/evals/eval_1/runs/evalrun_1/output_items"], strict=True):
+        for result in item["results"]:
+            assert result.pop("sample") is None
+        assert item == exported
+    again = read(evals(tenant, export, "--json"))
+    assert [(row["runs"], row["there"]) for row in again] == [(0, 1), (0, 0)]
+
+
+def odd_item(n: int) -> dict[str, Any]:
+    """An item as the service wrote it where a grader could not judge, and contents have parts."""
+    sample = {
+        "input": [{"role": "user", "content": [{"type": "input_text", "text": "a\ud83d"}, {"type": "x"}]}],
+        "output": [{"role": "assistant", "content": None}],
+        "finish_reason": None,
+        "usage": None,
+        "error": {"code": None, "message": "rate limit"},
+    }
+    return {
+        "id": f"outputitem_odd{n}",
+        "created_at": 1,
+        "status": "errored",
+        "datasource_item_id": n,
+        "datasource_item": {"nul": "\u0000", "big": 1e400},
+        "results": [{"name": "same-1f", "score": None, "passed": False}],
+        "sample": sample,
+    }
+
+
+def test_odd_items_are_kept_and_can_be_read(
+    export: str, project: OpenAI, loose: openai.OpenAI, tenant: Tenant
+) -> None:
+    items = Path(export) / "evals" / "eval_1" / "items" / "evalrun_1.jsonl"
+    items.write_text("".join(json.dumps(odd_item(n)) + "\n" for n in range(3)))
+    assert read(evals(tenant, export, "--eval", "eval_1", "--json"))[0]["items"] == 3
+    found = loose.evals.runs.output_items.list("evalrun_1", eval_id="eval_1").data[0]
+    assert (found.status, found.results[0].type, found.results[0].score) == ("error", "string_check", 0.0)
+    assert found.sample.input[0].content == 'a?{"type": "x"}'
+    assert found.sample.error.message == "rate limit"
+
+
+def test_runs_that_were_not_over_or_whole_are_told(export: str, loose: openai.OpenAI, tenant: Tenant) -> None:
+    runs = Path(export) / "evals" / "eval_1" / "runs.jsonl"
+    run = json.loads(runs.read_text())
+    (runs.parent / "items" / "evalrun_1.jsonl").unlink()
+    broken = run | {"id": "evalrun_2", "result_counts": {"total": "many"}}
+    going = run | {"id": "evalrun_3", "status": "in_progress", "error": None}
+    runs.write_text("".join(json.dumps(one) + "\n" for one in (run, broken, going)))
+    done = evals(tenant, export, "--eval", "eval_1", "--json")
+    assert done.exit_code == 1
+    problems = read(done)[0]["problems"]
+    assert problems[0] == "evalrun_1: the export has 0 of its 2 items"
+    assert problems[1].startswith("evalrun_2: 'total' has another form")
+    kept = loose.evals.runs.retrieve("evalrun_3", eval_id="eval_1")
+    assert (kept.status, kept.error.code) == ("failed", "not_finished")
+
+
+def test_an_eval_of_another_project_stays_its_own(export: str, db: Session, tenant: Tenant) -> None:
+    assert evals(tenant, export).exit_code == 0
+    other = make_tenant(db, "other")
+    db.commit()
+    done = evals(other, export, "--json")
+    assert {row["problems"][0] for row in read(done)} == {"another project has this eval already"}
+    assert isinstance(evals(other._replace(project_id="proj_none"), export).exception, CliError)
+
+
+def test_criteria_that_cannot_run_here_are_told_and_kept(
+    export: str, loose: openai.OpenAI, tenant: Tenant
+) -> None:
+    file = Path(export) / "evals.jsonl"
+    exported = json.loads(file.read_text().splitlines()[0])
+    exported["testing_criteria"].append({"type": "score_audio", "name": "tone", "id": "tone-1"})
+    file.write_text(json.dumps(exported) + "\n")
+    problems = read(evals(tenant, export, "--json"))[0]["problems"]
+    assert problems[0].startswith("cannot be run here, tone:")
+    assert loose.evals.retrieve("eval_1").testing_criteria[1].name == "tone"
