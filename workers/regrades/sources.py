@@ -21,13 +21,13 @@ from app.rollouts.models import Rollout
 from app.rollouts.service import cursor_of
 from graders import Sample
 from methods.auto import LEAST_UNSEEN
+from methods.hold_out import hold_out
 from methods.rows import Row
-from methods.train_config import TrainConfig
-from methods.tune_config import read_config
 from methods.tuning_rows import row_check
-from workers.jobs.checks import find_parts, split_rows
-from workers.jobs.job_data import JobInvalid, rows_of
+from workers.jobs.job_data import TRAINING, VALIDATION, JobInvalid, find_file, rows_of
 
+VALIDATION_SPLIT = "validation_split"
+"""The hyperparameter by which rows of the training file are held out."""
 PAGE = 500
 """Completions that are read together. Chosen, not measured."""
 
@@ -82,13 +82,13 @@ class Data(NamedTuple):
 
 
 def _data_of(db: Session, job: Job, scratch: Path) -> Data:
-    parts, check = find_parts(db, job), row_check(job.method["type"])
-    train = rows_of(parts.training, check, scratch)
-    if parts.validation is not None:
-        valid = rows_of(parts.validation, check, scratch)
+    check = row_check(job.method["type"])
+    train = rows_of(find_file(db, TRAINING, job.training_file), check, scratch)
+    if job.validation_file is not None:
+        valid = rows_of(find_file(db, VALIDATION, job.validation_file), check, scratch)
         return Data(train, valid, len(valid), is_held_out=False)
-    config = read_config(job.config) if job.config else None
-    held_out = split_rows(config, train, [])[1] if isinstance(config, TrainConfig) else []
+    share = (job.config or {}).get(VALIDATION_SPLIT)
+    held_out = hold_out(train, share, job.seed)[1] if share else []
     return Data(train, train, len(held_out), is_held_out=True)
 
 
