@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from app.errors import BadRequest, Refusals
+from app.evals.models import ItemStatus
 from app.grading import service as grading
 from app.grading.headers import masked
+from app.storable import clean, storable
 from graders import Grade, GraderSpec
 from graders.judges.spec import LabelModelSpec
 from graders.spec import StringCheckSpec
 
 PARAM = "testing_criteria"
+SHOWN = 4000
+"""Characters of a failure's message that are kept, its end, as in training."""
 HALF = 0.5
 """What an answer passes from without a `pass_threshold`, where a grader's range is not known. It is a
 convention, not measured."""
-
-
-class Decision(NamedTuple):
-    """What a criterion says of an answer."""
-
-    score: float
-    passed: bool
 
 
 def checked(raw: Sequence[Any], project_id: str) -> list[dict[str, Any]]:
@@ -46,11 +43,34 @@ def grader_of(criterion: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in criterion.items() if name != "id"}
 
 
-def decide(spec: GraderSpec, grade: Grade) -> Decision:
-    """Returns what a grade comes to. One that failed by the answer's own fault has not passed."""
-    if grade.value is None:
-        return Decision(grade.reward or 0.0, passed=False)
-    return Decision(grade.value, grade.value >= threshold(spec))
+def result(criterion_id: str, spec: GraderSpec, grade: Grade) -> dict[str, Any]:
+    """Returns what a criterion says of an answer, as it is told.
+
+    An answer that does not parse has not passed; any other failure is an error of the criterion's.
+    """
+    failure = grade.failure
+    if failure is not None and not failure.kind.is_completions_fault:
+        return not_judged(criterion_id, spec, failure.kind.value, clean(failure.message[-SHOWN:]))
+    passed = grade.value is not None and grade.value >= threshold(spec)
+    said = {"reason": clean(grade.reason), "scores": storable(grade.parts)}
+    if failure is not None:
+        said["reason"] = clean(failure.message[-SHOWN:])
+    kept = {name: value for name, value in said.items() if value}
+    score = {"score": grade.reward or 0.0, "passed": passed}
+    return {"name": criterion_id, "type": spec.type, **score, "sample": kept or None}
+
+
+def not_judged(criterion_id: str, spec: GraderSpec, code: str, message: str) -> dict[str, Any]:
+    """Returns the result of a criterion that could not judge an answer. Its score means nothing."""
+    nothing = {"score": 0.0, "passed": False, "sample": None}
+    return {"name": criterion_id, "type": spec.type, **nothing, "error": {"code": code, "message": message}}
+
+
+def status_of(results: Sequence[Mapping[str, Any]]) -> ItemStatus:
+    """Returns what an item comes to by what its criteria say: it passes if all of them pass."""
+    if any("error" in one for one in results):
+        return "error"
+    return "pass" if all(one["passed"] for one in results) else "fail"
 
 
 def threshold(spec: GraderSpec) -> float:

@@ -108,9 +108,10 @@ def retrieve_run(eval_id: str, run_id: str, request: Request, caller: CurrentCal
     return RunOut.of(run_service.get(db, caller.project_id, eval_id, run_id), _base_url(request))
 
 
+@router.post(f"{RUN}/cancel")
 @router.post(RUN)
 def cancel_run(eval_id: str, run_id: str, request: Request, caller: CurrentCaller, db: Db) -> RunOut:
-    """Cancel a run. What was judged so far stays."""
+    """Cancel a run. What was judged so far stays. OpenAI's client calls `/cancel`, its document does not."""
     return RunOut.of(run_service.cancel(db, caller.project_id, eval_id, run_id), _base_url(request))
 
 

@@ -11,6 +11,7 @@ from anyio.from_thread import BlockingPortal
 from app.auth import Caller
 from app.errors import ApiError, RateLimited, ServerError, TooManyRequests, Unavailable
 from app.evals.answerers import Answerer
+from app.evals.answers import Answer, Messages
 from app.grading.openai_calls import LONGER_THAN_ONE, ServerRefused, usage_of
 from app.grading.own_models import CONCURRENCY, TIMEOUT_SECONDS
 from app.grading.patience import Transient, persevere
@@ -21,7 +22,6 @@ from app.settings import Settings
 from graders import GraderInvalid
 from graders.types import FailureKind, GradeFailed, Sample, TokenUsage
 from methods.messages import text_of
-from workers.evals.answers import Answer, Messages
 from workers.evals.faults import AnswerFailed, RunInvalid
 
 TRIES = 5

@@ -19,18 +19,19 @@ from sqlalchemy.orm import Session
 from app.db import unit_of_work
 from app.disk import scratch_folder
 from app.errors import ApiError
-from app.evals import answerers, runs
+from app.evals import answerers, answers, runs
 from app.evals.data_sources import sampling
 from app.evals.models import WAITING, Eval, EvalOutputItem, EvalRun
 from app.evals.runs import Claim
+from app.evals.tally import Tally
 from app.grading.limits import grade_limits
 from app.ids import random_id
 from app.settings import Settings, get_settings
 from graders.types import Usage, add_usages
-from workers.evals import answers, judging, questions, rows
+from workers.evals import judging, questions, rows
 from workers.evals.asking import Model, model_of
 from workers.evals.faults import AnswerFailed, RunInvalid
-from workers.evals.tally import Tally
+from workers.evals.given import given_answer
 from workers.jobs.job_data import SCRATCH
 
 ROWS_AT_ONCE = 500
@@ -109,12 +110,12 @@ class _Work:
         try:
             judging.check_item(self._schema, item.item)
             if self._model is None:
-                answer = None if item.given is None else answers.given_answer(item.given)
+                answer = None if item.given is None else given_answer(item.given)
             else:
                 asked = self._question(item.item)
                 answer = self._model.answer(asked)
         except AnswerFailed as failed:
-            sample = answers.told(asked, None, self._params, failed)
+            sample = answers.told(asked, None, self._params, failed.error)
             return Done(item.id, "error", [], sample, {}, str(failed) if failed.is_outage else None)
         judged = judging.judge(self._criteria, answer.sample if answer else None, item.item)
         spent = [judged.usage]

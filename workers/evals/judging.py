@@ -15,7 +15,7 @@ from app.evals import criteria
 from app.grading.headers import opened
 from app.grading.services import grader_services
 from app.settings import Settings
-from app.storable import clean, storable
+from app.storable import clean
 from graders import Grade, Grader, GraderInvalid, GraderSpec, Sample, build_grader, parse_grader
 from graders.code.spec import PythonSpec
 from graders.grading import grade_safely
@@ -26,8 +26,9 @@ from graders.types import Usage, add_usages
 from workers.evals.faults import AnswerFailed, RunInvalid
 
 NO_ANSWER = Sample("")
-SHOWN = 4000
-"""Characters of a failure's message that are kept, its end, as in training."""
+NO_SAMPLE = "It reads the answer, and the row brings none: give the run a model, or the row a 'sample'."
+SHOWN = 500
+"""Characters of a schema's fault that are kept. Chosen, not measured."""
 
 
 class Criterion(NamedTuple):
@@ -77,11 +78,9 @@ def judge(built: Sequence[Criterion], sample: Sample | None, item: Mapping[str, 
     """Judges an answer, or a row that brings none."""
     grades = [_grade(one, sample, item) for one in built]
     results = [_told(one, grade) for one, grade in zip(built, grades, strict=True)]
-    status = "pass" if all(result["passed"] for result in results) else "fail"
-    if any("error" in result for result in results):
-        status = "error"
     is_outage = any(grade and grade.failure and grade.failure.kind.is_servers_fault for grade in grades)
-    return Judgement(status, results, add_usages(grade.usage for grade in grades if grade), is_outage)
+    usage = add_usages(grade.usage for grade in grades if grade)
+    return Judgement(criteria.status_of(results), results, usage, is_outage)
 
 
 def item_check(config: Mapping[str, Any]) -> Draft202012Validator | None:
@@ -100,7 +99,7 @@ def check_item(validator: Draft202012Validator | None, item: Mapping[str, Any]) 
     except (Unresolvable, RecursionError) as problem:
         raise AnswerFailed("invalid_item", f"The item_schema cannot be applied: {problem}"[:SHOWN]) from None
     if fault is not None:
-        message = f"The row does not fit the item_schema: {fault.message[:500]} ({fault.json_path})."
+        message = f"The row does not fit the item_schema: {fault.message[:SHOWN]} ({fault.json_path})."
         raise AnswerFailed("invalid_item", clean(message))
 
 
@@ -111,17 +110,9 @@ def _grade(one: Criterion, sample: Sample | None, item: Mapping[str, Any]) -> Gr
 
 
 def _told(one: Criterion, grade: Grade | None) -> dict[str, Any]:
-    result = {"name": one.id, "type": one.spec.type, "score": 0.0, "passed": False, "sample": None}
     if grade is None:
-        message = "It reads the answer, and the row brings none: give the run a model, or the row a 'sample'."
-        return result | {"error": {"code": "missing_sample", "message": message}}
-    told = {"reason": clean(grade.reason), "scores": storable(grade.parts)}
-    if any(told.values()):
-        result["sample"] = {name: value for name, value in told.items() if value}
-    if grade.failure is not None and not grade.failure.kind.is_completions_fault:
-        error = {"code": grade.failure.kind.value, "message": clean(grade.failure.message[-SHOWN:])}
-        return result | {"error": error}
-    return result | criteria.decide(one.spec, grade)._asdict()
+        return criteria.not_judged(one.id, one.spec, "missing_sample", NO_SAMPLE)
+    return criteria.result(one.id, one.spec, grade)
 
 
 def _reads_answer(spec: GraderSpec) -> bool:

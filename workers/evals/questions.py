@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.chat.messages import chat_messages
+from app.evals.answers import Messages
 from graders.judges.messages import MessageTemplate
 from graders.judges.spec import MessageSpec
 from graders.template import Variable
 from graders.types import GradeFailed, Sample
-from workers.evals.answers import Messages
 from workers.evals.faults import AnswerFailed
 
 NOBODY = Sample("")

@@ -1,63 +1,15 @@
-"""An answer to one item: as graders see it, and as it is told; that of a model, or one that is given."""
+"""Reads the answer that a row of data brings, in any of the forms that it comes in."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from app.storable import clean
+from app.evals.answers import Answer
 from graders.types import Sample, TokenUsage
 from methods.messages import text_of
 from workers.evals.faults import AnswerFailed
-
-Messages = Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model said.
-
-    Attributes:
-        sample: as graders see it.
-        model: who said it; empty where that is not known.
-        usage: the tokens that it took.
-    """
-
-    sample: Sample
-    model: str = ""
-    usage: TokenUsage = field(default_factory=TokenUsage)
-
-
-def told(
-    asked: Messages, answer: Answer | None, sampling: Mapping[str, Any], error: AnswerFailed | None = None
-) -> dict[str, Any]:
-    """Returns the `sample` of an output item. `sampling` is empty where nothing was sampled."""
-    numbers = {name: sampling.get(name) for name in ("temperature", "max_completion_tokens", "top_p", "seed")}
-    found: dict[str, Any] = {
-        "input": [_told_message(message) for message in asked],
-        **{name: value for name, value in numbers.items() if value is not None},
-    }
-    if error is not None:
-        found["error"] = error.error.model_dump()
-    if answer is None:
-        return found
-    sample, usage = answer.sample, answer.usage
-    output: dict[str, Any] = {"role": "assistant", "content": clean(sample.output_text)}
-    if sample.output_tools:
-        output["tool_calls"] = list(sample.output_tools)
-    return found | {
-        "output": [output],
-        "finish_reason": sample.finish_reason,
-        "model": answer.model,
-        "usage": {
-            "total_tokens": usage.total_tokens,
-            "completion_tokens": usage.completion_tokens,
-            "prompt_tokens": usage.prompt_tokens,
-            "cached_tokens": usage.cached_tokens,
-        },
-    }
 
 
 def given_answer(given: Mapping[str, Any]) -> Answer:
@@ -100,10 +52,6 @@ def _usage(told_usage: Mapping[str, Any]) -> TokenUsage:
     cached = details.get("cached_tokens", told_usage.get("cached_tokens"))
     counts = (told_usage.get("prompt_tokens"), told_usage.get("completion_tokens"), cached)
     return TokenUsage(*(count if isinstance(count, int) and count > 0 else 0 for count in counts))
-
-
-def _told_message(message: Mapping[str, Any]) -> dict[str, str]:
-    return {"role": str(message.get("role", "")), "content": clean(text_of(message.get("content")))}
 
 
 def _first(choices: Any) -> Mapping[str, Any]:
