@@ -71,7 +71,7 @@ class RegradeOut(BaseModel):
     grader: dict[str, Any]
     baseline: dict[str, Any] | None
     progress: RegradeProgress
-    comparison: dict[str, Any] | None = Field(description="docs/graders.md says what is in it.")
+    comparison: dict[str, Any] | None = Field(description="docs/regrades.md says what is in it.")
     error: JobErrorOut | None
     metadata: dict[str, str] | None
 
