@@ -89,8 +89,8 @@ def _chosen(export: ExportFolder, names: Sequence[str], *, every: bool) -> list[
     """Returns the jobs of the export that are meant, the oldest first."""
     for name in export.unfinished():
         errors.print(f"{name} is not whole: run the exporter again", markup=False, soft_wrap=True)
-    newest_first = export.jobs()
-    jobs = sorted(reversed(newest_first), key=lambda one: one.get("created_at") or 0)
+    jobs = export.jobs()[::-1]  # the exporter has the newest first
+    jobs.sort(key=lambda one: one.get("created_at") or 0)
     if names:
         by_id = {one["id"]: one for one in jobs}
         if unknown := [name for name in names if name not in by_id]:

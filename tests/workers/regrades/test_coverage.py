@@ -1,4 +1,4 @@
-"""Intervals hold the true number as often as they say: over data rows they do, over completions they do not."""
+"""Intervals hold the true number as often as they say: over data rows they do, over completions not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from workers.regrades.comparing import Array, Side, compare
 
 ROWS, EACH = 40, 8
-TRIALS = 400
+TRIALS = 200
 ALL = 400_000
 """Rows that stand for all there are."""
 
@@ -38,7 +38,7 @@ def test_intervals_over_rows_hold_what_they_promise() -> None:
         ranks = told["rank_correlation"]
         held["rank_correlation"] += ranks["low"] <= correlation <= ranks["high"]
         held["as if independent"] += alone["low"] <= agreement <= alone["high"]
-    # 92 % is three standard errors (1.1 %) below what is promised
-    assert held["agreement"] / TRIALS >= 0.92
-    assert held["rank_correlation"] / TRIALS >= 0.92
+    # 90 % is three standard errors (1.5 %) below what is promised
+    assert held["agreement"] / TRIALS >= 0.9
+    assert held["rank_correlation"] / TRIALS >= 0.9
     assert held["as if independent"] / TRIALS < 0.85
