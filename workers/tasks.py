@@ -30,9 +30,9 @@ from app.settings import get_settings
 from workers.celery_app import celery
 from workers.evals.attempt import EvalRuns
 from workers.jobs import children, validators
-from workers.jobs.leased import LeasedWork
 from workers.jobs.sweep import sweep
 from workers.preflights.attempt import FileChecks, train_or_sample_next
+from workers.regrades.attempt import Regrades
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +43,6 @@ EXIT_SECONDS = 10.0
 
 STOPPING = threading.Event()
 BUSY = threading.Lock()
-REGRADES = LeasedWork("regrade", "workers.regrades.run", regrades.LEASES, regrades.finish_failed)
 OWNER = f"{socket.gethostname()}:{os.getpid()}"
 
 
@@ -73,7 +72,9 @@ def _until_none_is_left(take_next: Callable[[], bool]) -> None:
 
 def _evaluate() -> bool:
     """Carries out runs of evals and regrades, several at a time."""
-    return validators.work_through((EvalRuns(), REGRADES), OWNER, STOPPING, get_settings().evals_at_once) > 0
+    return (
+        validators.work_through((EvalRuns(), Regrades()), OWNER, STOPPING, get_settings().evals_at_once) > 0
+    )
 
 
 def _check_files() -> bool:

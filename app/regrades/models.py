@@ -53,6 +53,8 @@ class Regrade(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    progress: Mapped[dict[str, Any] | None]
+    """{"phase"} while a worker is at it."""
     total: Mapped[int | None]
     """Completions to grade, once they were counted."""
     done: Mapped[int] = mapped_column(server_default=text("0"))

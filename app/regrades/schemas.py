@@ -53,6 +53,9 @@ class RegradeCreate(Graders):
 
 
 class RegradeProgress(BaseModel):
+    """How far a regrade is; a phase, `grading` or `comparing`, only while a worker is at it."""
+
+    phase: str | None
     done: int
     total: int | None
 
@@ -87,7 +90,9 @@ class RegradeOut(BaseModel):
             source=regrade.source,
             grader=masked(regrade.grader),
             baseline=masked(regrade.baseline) if regrade.baseline else None,
-            progress=RegradeProgress(done=regrade.done, total=regrade.total),
+            progress=RegradeProgress(
+                phase=(regrade.progress or {}).get("phase"), done=regrade.done, total=regrade.total
+            ),
             comparison=regrade.comparison,
             error=JobErrorOut(**regrade.error) if regrade.error else None,
             metadata=regrade.meta,

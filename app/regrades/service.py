@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Select, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from app import queue
@@ -13,9 +13,9 @@ from app.errors import BadRequest, NotFound, Refusals, TooManyJobs
 from app.grading import service as grading
 from app.ids import random_id
 from app.jobs import service as jobs
-from app.jobs.leases import UNOWNED
 from app.pagination import Owned, Page, fetch_page, number_after, page_by_age
 from app.regrades.models import ACTIVE, Regrade, RegradeResult
+from app.regrades.runs import LEASES
 from app.regrades.schemas import Graders, JobRegradeCreate, RegradeCreate
 from app.rollouts.models import Rollout
 from app.rollouts.service import cursor_of, place_of
@@ -74,7 +74,7 @@ def cancel(db: Session, project_id: str, regrade_id: str) -> Regrade:
     What was graded so far stays. Raises `NotFound`, or `BadRequest` if it is over.
     """
     regrade = get(db, project_id, regrade_id)
-    if not _cancel(db, Regrade.id == regrade_id):
+    if not LEASES.cancel(db, Regrade.id == regrade_id):
         db.refresh(regrade)
         if regrade.status != "cancelled":
             raise BadRequest(f"Regrade {regrade_id} has already {regrade.status}; it cannot be cancelled.")
@@ -84,7 +84,7 @@ def cancel(db: Session, project_id: str, regrade_id: str) -> Regrade:
 
 def cancel_all(db: Session, project_id: str) -> None:
     """Cancels what a project has under way."""
-    _cancel(db, Regrade.project_id == project_id)
+    LEASES.cancel(db, Regrade.project_id == project_id)
 
 
 def list_results(
@@ -162,12 +162,6 @@ def _behind(
         return ordered
     place = tuple_(RegradeResult.distance, RegradeResult.seq)
     return ordered.where(place < tuple_(seen.distance, seen.seq))
-
-
-def _cancel(db: Session, which: ColumnElement[bool]) -> bool:
-    over = {"status": "cancelled", "finished_at": func.now(), **UNOWNED}
-    statement = update(Regrade).where(which, Regrade.status.in_(ACTIVE)).values(over)
-    return bool(db.scalars(statement.returning(Regrade.id)).all())
 
 
 def _check_room(db: Session, regrade: Regrade, max_active: int) -> None:

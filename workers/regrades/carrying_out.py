@@ -92,12 +92,12 @@ def carry_out(claim: Claim) -> None:
             total = source.count(db)
             if not total:
                 raise JobInvalid("no_data", "There are no stored completions like these.", None)
-            runs.LEASES.held(db, claim, total=total)
+            runs.LEASES.held(db, claim, total=total, progress={"phase": "grading"})
             done = regrade.done
         _grade_all(claim, source, graders, done)
     told = _compare(claim, graders)
     with unit_of_work() as db:
-        runs.finish_succeeded(db, claim, told)
+        runs.LEASES.finish_succeeded(db, claim, comparison=dict(told))
 
 
 def _graders(regrade: Regrade, job: Job | None) -> Graders:
@@ -181,7 +181,7 @@ def _write(claim: Claim, ready: Sequence[Graded], graders: Graders, done: int) -
     """Writes results, and their number with them. Returns how many there are now. Raises `LeaseLost`."""
     rows = [_row(claim, seq, one, graders) for seq, one in enumerate(ready, done + 1)]
     with unit_of_work() as db:
-        runs.LEASES.made_progress(db, claim, done=done + len(rows))
+        runs.made_progress(db, claim, "grading", done=done + len(rows))
         db.execute(insert(RegradeResult), rows)
     return done + len(rows)
 
@@ -238,7 +238,7 @@ def _write_differences(claim: Claim, known: Sequence[Mapping[str, Any]]) -> None
     mine = (table.c.regrade_id == bindparam("of"), table.c.seq == bindparam("number"))
     for start in range(0, len(known), ROWS_AT_ONCE):
         with unit_of_work() as db:
-            runs.LEASES.made_progress(db, claim)
+            runs.made_progress(db, claim, "comparing")
             statement = update(table).where(*mine).values(values)
             db.connection().execute(statement, [*known[start : start + ROWS_AT_ONCE]])
 

@@ -16,7 +16,7 @@ import app.tables  # noqa: F401  # foreign keys are found by table name
 from app.db import limit_statements, unit_of_work
 from app.jobs.leases import Claim, LeaseLost
 from app.logs import configure_logging
-from app.regrades import runs
+from app.regrades.runs import LEASES
 from app.settings import get_settings
 from workers.jobs.faults import Exit
 from workers.jobs.job_data import JobInvalid
@@ -51,7 +51,7 @@ def _carry_out(claim: Claim) -> None:
         carry_out(claim)
     except JobInvalid as fault:
         with unit_of_work() as db:
-            runs.finish_failed(db, claim, fault.code, fault.message)
+            LEASES.finish_failed(db, claim, fault.code, fault.message)
 
 
 if __name__ == "__main__":

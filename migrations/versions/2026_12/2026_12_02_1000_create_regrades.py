@@ -46,6 +46,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=NOW, nullable=False),
         moment("started_at"),
         moment("finished_at"),
+        sa.Column("progress", JSON, nullable=True),
         sa.Column("total", sa.Integer(), nullable=True),
         sa.Column("done", sa.Integer(), server_default=ZERO, nullable=False),
         sa.Column("comparison", JSON, nullable=True),

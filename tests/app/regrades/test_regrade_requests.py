@@ -39,7 +39,7 @@ def test_a_regrade_is_answered_at_once_read_listed_and_cancelled(client: openai.
     made: Any = client.post(at, body=body, cast_to=object)
     assert (made["object"], made["status"], made["job_id"]) == ("regrade", "queued", job.id)
     assert made["source"] == {"type": "rollouts", "split": "train", "first_step": 2, "last_step": None}
-    assert (made["progress"], made["comparison"]) == ({"done": 0, "total": None}, None)
+    assert (made["progress"], made["comparison"]) == ({"phase": None, "done": 0, "total": None}, None)
     assert client.get(f"/regrades/{made['id']}", cast_to=object) == made
     for query, found in (("", [made]), (f"?job_id={job.id}", [made]), ("?job_id=ftjob-x", [])):
         listed: Any = client.get(f"/regrades{query}", cast_to=object)

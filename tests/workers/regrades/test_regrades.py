@@ -18,18 +18,17 @@ from app.jobs.leases import Claim, LeaseLost
 from app.jobs.models import Job
 from app.regrades import service
 from app.regrades.models import Regrade, RegradeResult
-from app.regrades.runs import LEASES, finish_failed
+from app.regrades.runs import LEASES
 from tests.app.grading.judge_servers import Answered, answered
 from tests.app.webhooks.receivers import Received, Receiver, receiver
 from tests.e2e.service import wait_for
 from tests.factories import make_regrade, make_rollout, make_stored_chat
 from tests.workers.rows import data_rows, make_job
 from workers.jobs.job_data import JobInvalid
-from workers.jobs.leased import LeasedWork
+from workers.regrades import attempt
 from workers.regrades.carrying_out import carry_out
 
 LEASE = timedelta(seconds=30)
-WORK = LeasedWork("regrade", "workers.regrades.run", LEASES, finish_failed)
 EXACT = {
     "type": "string_check",
     "name": "exact",
@@ -222,7 +221,7 @@ def test_a_killed_process_is_followed_by_one_that_goes_on(db: Session, grading_s
         db, make_graded_job(db), grader={"type": "endpoint", "name": "e", "url": grading_server.url}
     )
     stopping, claim = threading.Event(), claimed(db)
-    worker = threading.Thread(target=WORK.carry_out, args=(claim, stopping))
+    worker = threading.Thread(target=attempt.carry_out, args=(claim, stopping))
     worker.start()
     try:
         assert held.wait(60)
@@ -233,7 +232,7 @@ def test_a_killed_process_is_followed_by_one_that_goes_on(db: Session, grading_s
     db.refresh(regrade)
     assert (regrade.status, regrade.done, regrade.fruitless_attempts) == ("queued", 3, 0)
     go_on.set()
-    WORK.carry_out(claimed(db), threading.Event())
+    attempt.carry_out(claimed(db), threading.Event())
     db.refresh(regrade)
     assert (regrade.status, regrade.done, regrade.attempt) == ("succeeded", 4, 2)
     assert graded == {"a": 1, "E!": 1, "u": 1, "x": 2}
