@@ -132,8 +132,8 @@ def worker(
     queue: Annotated[
         QueueName | None,
         typer.Option(
-            help="What to work on: trainings, or the validation of new jobs.",
-            show_default="both, one thing at a time",
+            help="What to work on: trainings, the validation of new jobs, or runs of evals.",
+            show_default="all, one thing at a time",
         ),
     ] = None,
 ) -> None:

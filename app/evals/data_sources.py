@@ -21,6 +21,8 @@ SOURCE, MESSAGES, SAMPLING = f"{PARAM}.source", f"{PARAM}.input_messages", f"{PA
 MAX_SEED = 2**63 - 1
 MAX_MESSAGES = 256
 """Messages of a template. Chosen, not measured."""
+MAX_LOGGED = 1_000_000
+"""Stored completions or responses that a run may ask for. Chosen, not measured."""
 TEMPERATURE, TOP_P, SEED = 1.0, 1.0, 42
 """What OpenAI samples with where nothing else is asked for."""
 
@@ -53,7 +55,7 @@ class StoredCompletions(Wire):
     model: str | None = None
     created_after: Moment = None
     created_before: Moment = None
-    limit: int | None = Field(default=None, ge=1)
+    limit: int | None = Field(default=None, ge=1, le=MAX_LOGGED)
 
 
 class StoredResponses(Wire):
@@ -64,7 +66,7 @@ class StoredResponses(Wire):
     model: str | None = None
     created_after: Moment = None
     created_before: Moment = None
-    limit: int | None = Field(default=None, ge=1)
+    limit: int | None = Field(default=None, ge=1, le=MAX_LOGGED)
     instructions_search: str | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -160,8 +162,8 @@ def check(raw: Mapping[str, Any]) -> None:
 def kind_of(raw: Mapping[str, Any], known: Collection[str], param: str) -> str:
     """Returns the type of a block. Raises `BadRequest` for one that is not known."""
     kind = raw.get("type")
-    if kind in known:
-        return str(kind)
+    if isinstance(kind, str) and kind in known:
+        return kind
     at = f"{param}.type"
     if kind is None:
         raise BadRequest(f"Missing required parameter: '{at}'.", param=at, code="missing_required_parameter")

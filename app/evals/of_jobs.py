@@ -135,7 +135,9 @@ def _run(job: Job, of: Eval, step: int, total: int, sampling: Mapping[str, Any])
 def _item(
     run: EvalRun, seq: int, one: Judged, results: list[dict[str, Any]], sampling: Mapping[str, Any]
 ) -> dict[str, Any]:
-    answer = Answer(Sample(one.text, one.finish_reason), run.model, one.tokens)
+    answer = Answer(Sample(one.text, one.finish_reason), usage=one.tokens)
+    sample = told(one.item.get("messages", ()), answer, sampling)
+    del sample["model"]  # it has no name yet; the run is told it (`name_model`)
     return {
         "id": random_id("outputitem_"),
         "run_id": run.id,
@@ -144,5 +146,5 @@ def _item(
         "datasource_item": dict(one.item),
         "status": criteria.status_of(results),
         "results": results,
-        "sample": told(one.item.get("messages", ()), answer, sampling),
+        "sample": sample,
     }

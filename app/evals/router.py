@@ -134,10 +134,10 @@ def list_output_items(
     status: ItemStatus | None = None,
 ) -> OutputItemList:
     """What each row of the data came to, in their order, as far as they were judged."""
-    page = run_service.list_items(
+    run, page = run_service.list_items(
         db, caller.project_id, eval_id, run_id, status=status, after=after, limit=limit, order=order
     )
-    return OutputItemList.holding([OutputItemOut.of(one, eval_id) for one in page.rows], page.has_more)
+    return OutputItemList.holding([OutputItemOut.of(one, run) for one in page.rows], page.has_more)
 
 
 @router.get(f"{ITEMS}/{{output_item_id}}")
@@ -145,8 +145,8 @@ def retrieve_output_item(
     eval_id: str, run_id: str, output_item_id: str, caller: CurrentCaller, db: Db
 ) -> OutputItemOut:
     """One output item."""
-    item = run_service.get_item(db, caller.project_id, eval_id, run_id, output_item_id)
-    return OutputItemOut.of(item, eval_id)
+    run, item = run_service.get_item(db, caller.project_id, eval_id, run_id, output_item_id)
+    return OutputItemOut.of(item, run)
 
 
 def _base_url(request: Request) -> str:

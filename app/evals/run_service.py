@@ -114,27 +114,29 @@ def list_items(
     after: str | None,
     limit: int,
     order: Order,
-) -> Page[EvalOutputItem]:
-    """Returns what was judged so far, in the order of the data. Raises `NotFound`."""
-    get(db, project_id, eval_id, run_id)
+) -> tuple[EvalRun, Page[EvalOutputItem]]:
+    """Returns a run, and what was judged so far, in the order of the data. Raises `NotFound`."""
+    run = get(db, project_id, eval_id, run_id)
     query = select(EvalOutputItem).where(EvalOutputItem.run_id == run_id)
     query = query.where(EvalOutputItem.status == status if status else EvalOutputItem.status != WAITING)
     place = Owned(EvalOutputItem.run_id, run_id).place(db, after, ("seq",)) if after else None
     seq = EvalOutputItem.seq
     if place:
         query = query.where(seq > place[0] if order == "asc" else seq < place[0])
-    return fetch_page(db, query.order_by(seq.asc() if order == "asc" else seq.desc()), limit)
+    return run, fetch_page(db, query.order_by(seq.asc() if order == "asc" else seq.desc()), limit)
 
 
-def get_item(db: Session, project_id: str, eval_id: str, run_id: str, item_id: str) -> EvalOutputItem:
-    """Returns an item that was judged. Raises `NotFound`."""
-    get(db, project_id, eval_id, run_id)
+def get_item(
+    db: Session, project_id: str, eval_id: str, run_id: str, item_id: str
+) -> tuple[EvalRun, EvalOutputItem]:
+    """Returns a run, and an item of it that was judged. Raises `NotFound`."""
+    run = get(db, project_id, eval_id, run_id)
     mine = (EvalOutputItem.id == item_id, EvalOutputItem.run_id == run_id, EvalOutputItem.status != WAITING)
     item = db.scalars(select(EvalOutputItem).where(*mine)).first()
     if item is None:
         message = f"No such output item: {item_id}"
         raise NotFound(message, param="output_item_id", code="output_item_not_found")
-    return item
+    return run, item
 
 
 def _cancel(db: Session, which: ColumnElement[bool]) -> bool:

@@ -225,17 +225,17 @@ class OutputItemOut(BaseModel):
     sample: SampleOut
 
     @classmethod
-    def of(cls, item: EvalOutputItem, eval_id: str) -> OutputItemOut:
+    def of(cls, item: EvalOutputItem, run: EvalRun) -> OutputItemOut:
         return cls(
             id=item.id,
             run_id=item.run_id,
-            eval_id=eval_id,
+            eval_id=run.eval_id,
             created_at=int(item.created_at.timestamp()),
             status=cast(Literal["pass", "fail", "error"], item.status),
             datasource_item_id=item.datasource_item_id,
             datasource_item=item.datasource_item,
             results=[ResultOut(**one) for one in item.results],
-            sample=SampleOut(**(item.sample or {})),
+            sample=SampleOut(**{"model": run.model, **(item.sample or {})}),
         )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from jsonschema import Draft202012Validator
+import regex
+from jsonschema import Draft202012Validator, ValidationError, validators
 from jsonschema.exceptions import best_match
 from referencing import Registry
 from referencing.exceptions import Unresolvable
@@ -27,6 +28,8 @@ from workers.evals.faults import AnswerFailed, RunInvalid
 
 NO_ANSWER = Sample("")
 NO_SAMPLE = "It reads the answer, and the row brings none: give the run a model, or the row a 'sample'."
+PATTERN_SECONDS = 1.0
+"""How long one pattern of an item_schema may take. Chosen, not measured."""
 SHOWN = 500
 """Characters of a schema's fault that are kept. Chosen, not measured."""
 
@@ -83,20 +86,29 @@ def judge(built: Sequence[Criterion], sample: Sample | None, item: Mapping[str, 
     return Judgement(criteria.status_of(results), results, usage, is_outage)
 
 
-def item_check(config: Mapping[str, Any]) -> Draft202012Validator | None:
+def _pattern(_validator: Any, pattern: str, text: Any, _schema: Any) -> Iterator[ValidationError]:
+    """Holds a text against a pattern of a user's, for a time: some never end, and would hold all threads."""
+    if isinstance(text, str) and not regex.search(pattern, text, timeout=PATTERN_SECONDS):
+        yield ValidationError(f"{text!r} does not match {pattern!r}")
+
+
+CHECKER = validators.extend(Draft202012Validator, {"pattern": _pattern})
+
+
+def item_check(config: Mapping[str, Any]) -> Any:
     """Returns what rows are held against: the schema of an eval's own items. References lead nowhere else."""
     if config["type"] != "custom":
         return None
-    return Draft202012Validator(config["schema"]["properties"]["item"], registry=Registry())
+    return CHECKER(config["schema"]["properties"]["item"], registry=Registry())
 
 
-def check_item(validator: Draft202012Validator | None, item: Mapping[str, Any]) -> None:
+def check_item(validator: Any, item: Mapping[str, Any]) -> None:
     """Raises `AnswerFailed` for a row of another form than the eval says."""
     if validator is None:
         return
     try:
         fault = best_match(validator.iter_errors(item))
-    except (Unresolvable, RecursionError) as problem:
+    except (Unresolvable, RecursionError, TimeoutError, regex.error) as problem:
         raise AnswerFailed("invalid_item", f"The item_schema cannot be applied: {problem}"[:SHOWN]) from None
     if fault is not None:
         message = f"The row does not fit the item_schema: {fault.message[:SHOWN]} ({fault.json_path})."

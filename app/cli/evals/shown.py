@@ -87,16 +87,7 @@ def print_comparison(compared: comparison.Comparison) -> None:
     say(f"{compared.rows} rows that both runs have.")
     if compared.only_a or compared.only_b:
         say(f"{compared.only_a} only A has, {compared.only_b} only B.", "yellow")
-    headings = {
-        "name": "Criterion",
-        "n": "Rows",
-        "a": "A",
-        "b": "B",
-        "gain": "B - A",
-        "interval": "95 %",
-        "p": "p",
-    }
-    print_table(headings, [_row(one) for one in compared.criteria], empty="Nothing was judged in both.")
+    print_table(HEADINGS, [_row(one) for one in compared.criteria], empty="Nothing was judged in both.")
 
 
 def _row(one: comparison.Criterion) -> dict[str, str]:

@@ -59,84 +59,85 @@ def test_a_run_is_queued_read_canceled_and_deleted(client: openai.OpenAI, of: Ev
         client.evals.runs.retrieve(made.id, eval_id=of.id)
 
 
-@pytest.mark.parametrize(
-    ("source", "param", "code"),
-    [
-        ({"type": "x"}, "data_source.type", "invalid_value"),
-        ({"type": "jsonl"}, "data_source.source", "missing_required_parameter"),
-        ({"type": "jsonl", "source": {"type": "logs"}}, "data_source.source.type", "invalid_value"),
-        (
-            {"type": "jsonl", "source": {"type": "file_content", "content": []}},
-            "data_source.source.content",
-            "invalid_value",
-        ),
-        (
-            {"type": "jsonl", "source": {"type": "file_content", "content": [{"sample": {}}]}},
-            "data_source.source.content[0].item",
-            "missing_required_parameter",
-        ),
-        ({"type": "jsonl", "source": {"type": "file_id", "id": "file-x"}}, "data_source.source.id", None),
-        ({**JSONL, "model": "cherry-nano"}, "data_source.model", "unknown_parameter"),
-        ({**SAMPLED, "model": "none"}, "data_source.model", "model_not_found"),
-        (
-            {**SAMPLED, "input_messages": None},
-            "data_source.input_messages",
-            "missing_required_parameter",
-        ),
-        ({**SAMPLED, "model": None}, "data_source.model", "missing_required_parameter"),
-        (
-            {**SAMPLED, "input_messages": {"type": "item_reference", "item_reference": "sample.x"}},
-            "data_source.input_messages.item_reference",
-            "invalid_value",
-        ),
-        (
-            {
-                **SAMPLED,
-                "input_messages": {
-                    "type": "template",
-                    "template": [{"role": "user", "content": "{{sample.output_text}}"}],
-                },
+WRONG: list[tuple[dict[str, Any], str, str | None]] = [
+    ({"type": "x"}, "data_source.type", "invalid_value"),
+    ({"type": "jsonl"}, "data_source.source", "missing_required_parameter"),
+    ({"type": "jsonl", "source": {"type": "logs"}}, "data_source.source.type", "invalid_value"),
+    (
+        {"type": "jsonl", "source": {"type": "file_content", "content": []}},
+        "data_source.source.content",
+        "invalid_value",
+    ),
+    (
+        {"type": "jsonl", "source": {"type": "file_content", "content": [{"sample": {}}]}},
+        "data_source.source.content[0].item",
+        "missing_required_parameter",
+    ),
+    ({"type": "jsonl", "source": {"type": "file_id", "id": "file-x"}}, "data_source.source.id", None),
+    ({**JSONL, "model": "cherry-nano"}, "data_source.model", "unknown_parameter"),
+    ({**SAMPLED, "model": "none"}, "data_source.model", "model_not_found"),
+    (
+        {**SAMPLED, "input_messages": None},
+        "data_source.input_messages",
+        "missing_required_parameter",
+    ),
+    ({**SAMPLED, "model": None}, "data_source.model", "missing_required_parameter"),
+    (
+        {**SAMPLED, "input_messages": {"type": "item_reference", "item_reference": "sample.x"}},
+        "data_source.input_messages.item_reference",
+        "invalid_value",
+    ),
+    (
+        {
+            **SAMPLED,
+            "input_messages": {
+                "type": "template",
+                "template": [{"role": "user", "content": "{{sample.output_text}}"}],
             },
-            "data_source.input_messages.template[0].content",
-            "invalid_value",
-        ),
-        (
-            {
-                **SAMPLED,
-                "input_messages": {"type": "template", "template": [{"role": "me", "content": "x"}]},
-            },
-            "data_source.input_messages.template[0].role",
-            "invalid_value",
-        ),
-        (
-            {**SAMPLED, "sampling_params": {"temperature": 3}},
-            "data_source.sampling_params.temperature",
-            "decimal_above_max_value",
-        ),
-        (
-            {**SAMPLED, "sampling_params": {"response_format": {"type": "xml"}}},
-            "data_source.sampling_params.response_format.type",
-            "invalid_value",
-        ),
-        (
-            {**SAMPLED, "sampling_params": {"tools": [{"type": "function", "function": {"name": "f"}}]}},
-            "data_source.sampling_params.tools",
-            "unsupported_parameter",
-        ),
-        (
-            {**SAMPLED, "base_url": "http://10.0.0.1/v1"},
-            "data_source.base_url",
-            "invalid_value",
-        ),
-        ({**SAMPLED, "api_key_name": "k"}, "data_source.base_url", "missing_required_parameter"),
-    ],
-)
+        },
+        "data_source.input_messages.template[0].content",
+        "invalid_value",
+    ),
+    (
+        {
+            **SAMPLED,
+            "input_messages": {"type": "template", "template": [{"role": "me", "content": "x"}]},
+        },
+        "data_source.input_messages.template[0].role",
+        "invalid_value",
+    ),
+    (
+        {**SAMPLED, "sampling_params": {"temperature": 3}},
+        "data_source.sampling_params.temperature",
+        "decimal_above_max_value",
+    ),
+    (
+        {**SAMPLED, "sampling_params": {"response_format": {"type": "xml"}}},
+        "data_source.sampling_params.response_format.type",
+        "invalid_value",
+    ),
+    (
+        {**SAMPLED, "sampling_params": {"tools": [{"type": "function", "function": {"name": "f"}}]}},
+        "data_source.sampling_params.tools",
+        "unsupported_parameter",
+    ),
+    (
+        {**SAMPLED, "base_url": "http://10.0.0.1/v1"},
+        "data_source.base_url",
+        "invalid_value",
+    ),
+    ({**SAMPLED, "api_key_name": "k"}, "data_source.base_url", "missing_required_parameter"),
+]
+
+
 def test_what_is_wrong_is_named(
-    http: httpx.Client, of: Eval, with_sampler: None, source: Any, param: str, code: str | None
+    http: httpx.Client, of: Eval, with_sampler: None, subtests: pytest.Subtests
 ) -> None:
-    refused = http.post(f"/v1/evals/{of.id}/runs", json={"data_source": source})
-    assert refused.status_code == (404 if code in (None, "model_not_found") else 400)
-    assert (error_of(refused)["param"], error_of(refused)["code"]) == (param, code)
+    for source, param, code in WRONG:
+        with subtests.test(f"{param} {code}"):
+            refused = http.post(f"/v1/evals/{of.id}/runs", json={"data_source": source})
+            assert refused.status_code == (404 if code in (None, "model_not_found") else 400)
+            assert (error_of(refused)["param"], error_of(refused)["code"]) == (param, code)
 
 
 def test_who_answers_is_named_by_the_name_of_the_model_itself(

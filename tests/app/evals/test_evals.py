@@ -50,56 +50,57 @@ def test_criteria_of_every_kind_are_kept_with_what_was_left_out(http: httpx.Clie
     assert second["id"].startswith(f"{second['name']}-")
 
 
-@pytest.mark.parametrize(
-    ("changes", "param", "code"),
-    [
-        ({"testing_criteria": []}, "testing_criteria", "invalid_value"),
-        (
-            {"testing_criteria": [{**GRADER, "operation": "is"}]},
-            "testing_criteria[0].operation",
-            "invalid_value",
-        ),
-        ({"testing_criteria": [GRADER, {"type": "x"}]}, "testing_criteria[1].type", "invalid_value"),
-        (
-            {
-                "testing_criteria": [
-                    {
-                        "type": "text_similarity",
-                        "name": "near",
-                        "input": "a",
-                        "reference": "b",
-                        "evaluation_metric": "bleu",
-                    }
-                ]
-            },
-            "testing_criteria[0].pass_threshold",
-            "missing_required_parameter",
-        ),
-        ({"data_source_config": {"type": "x"}}, "data_source_config.type", "invalid_value"),
-        ({"data_source_config": {}}, "data_source_config.type", "missing_required_parameter"),
-        (
-            {"data_source_config": {"type": "custom"}},
-            "data_source_config.item_schema",
-            "missing_required_parameter",
-        ),
-        (
-            {"data_source_config": {"type": "custom", "item_schema": {"type": "thing"}}},
-            "data_source_config.item_schema",
-            "invalid_value",
-        ),
-        (
-            {"data_source_config": {"type": "logs", "metadata": {"a": 1}}},
-            "data_source_config.metadata.a",
-            "invalid_type",
-        ),
-        ({"name": ""}, "name", "string_below_min_length"),
-        ({"colour": "red"}, "colour", "unknown_parameter"),
-    ],
-)
-def test_what_is_wrong_is_named(http: httpx.Client, changes: Any, param: str, code: str) -> None:
-    refused = http.post("/v1/evals", json={**BODY, **changes})
-    assert refused.status_code == 400
-    assert (error_of(refused)["param"], error_of(refused)["code"]) == (param, code)
+WRONG: list[tuple[dict[str, Any], str, str]] = [
+    ({"testing_criteria": []}, "testing_criteria", "invalid_value"),
+    (
+        {"testing_criteria": [{**GRADER, "operation": "is"}]},
+        "testing_criteria[0].operation",
+        "invalid_value",
+    ),
+    ({"testing_criteria": [GRADER, {"type": "x"}]}, "testing_criteria[1].type", "invalid_value"),
+    (
+        {
+            "testing_criteria": [
+                {
+                    "type": "text_similarity",
+                    "name": "near",
+                    "input": "a",
+                    "reference": "b",
+                    "evaluation_metric": "bleu",
+                }
+            ]
+        },
+        "testing_criteria[0].pass_threshold",
+        "missing_required_parameter",
+    ),
+    ({"data_source_config": {"type": "x"}}, "data_source_config.type", "invalid_value"),
+    ({"data_source_config": {}}, "data_source_config.type", "missing_required_parameter"),
+    (
+        {"data_source_config": {"type": "custom"}},
+        "data_source_config.item_schema",
+        "missing_required_parameter",
+    ),
+    (
+        {"data_source_config": {"type": "custom", "item_schema": {"type": "thing"}}},
+        "data_source_config.item_schema",
+        "invalid_value",
+    ),
+    (
+        {"data_source_config": {"type": "logs", "metadata": {"a": 1}}},
+        "data_source_config.metadata.a",
+        "invalid_type",
+    ),
+    ({"name": ""}, "name", "string_below_min_length"),
+    ({"colour": "red"}, "colour", "unknown_parameter"),
+]
+
+
+def test_what_is_wrong_is_named(http: httpx.Client, subtests: pytest.Subtests) -> None:
+    for changes, param, code in WRONG:
+        with subtests.test(f"{param} {code}"):
+            refused = http.post("/v1/evals", json={**BODY, **changes})
+            assert refused.status_code == 400
+            assert (error_of(refused)["param"], error_of(refused)["code"]) == (param, code)
 
 
 def test_all_that_is_wrong_is_told_at_once(http: httpx.Client) -> None:

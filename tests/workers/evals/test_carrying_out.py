@@ -26,7 +26,8 @@ from tests.factories import (
     make_stored_response,
 )
 from workers.evals.carrying_out import MOST_OUTAGES, carry_out
-from workers.evals.faults import RunInvalid
+from workers.evals.faults import AnswerFailed, RunInvalid
+from workers.evals.judging import check_item, item_check
 
 LEASE = timedelta(seconds=60)
 LOGS = {"type": "logs", "metadata": {"a": "1"}, "schema": whole_schema(LOGGED_SCHEMA, with_sample=True)}
@@ -297,3 +298,21 @@ def test_another_attempt_judges_only_what_still_waits(
     db.commit()
     assert carried_out(run).result_counts == {"total": 3, "passed": 3, "failed": 0, "errored": 0}
     assert len(server.received) == 4
+
+
+@pytest.mark.parametrize(
+    ("schema", "item", "said"),
+    [
+        ({"pattern": "(a|aa)+$"}, "a" * 60 + "!", "regex timed out"),
+        ({"$ref": "http://127.0.0.1:9/schema.json"}, "a", "127.0.0.1:9"),
+        ({"pattern": "^b"}, "a", "'a' does not match '^b'"),
+    ],
+)
+def test_a_schema_of_a_users_neither_hangs_nor_reaches_out(
+    schema: dict[str, Any], item: str, said: str
+) -> None:
+    checker = item_check({"type": "custom", "schema": whole_schema({"properties": {"a": schema}}, False)})
+    with pytest.raises(AnswerFailed) as caught:
+        check_item(checker, {"a": item})
+    assert said in str(caught.value)
+    assert caught.value.error.code == "invalid_item"
