@@ -122,7 +122,7 @@ def _item(run: EvalRun, seq: int, exported: Mapping[str, Any], types: Mapping[st
         "sample": storable(_sample(exported.get("sample") or {})),
         "created_at": _moment(exported),
     }
-    _check(lambda: OutputItemOut.of(EvalOutputItem(**values), run.eval_id))
+    _check(lambda: OutputItemOut.of(EvalOutputItem(**values), run))
     return values
 
 
