@@ -131,3 +131,18 @@ def test_lists_go_by_age_or_by_last_change_also_behind_what_is_gone(
     http.delete(f"/v1/evals/{ids[2]}").raise_for_status()
     assert listed(order_by="updated_at", after=ids[2]) == [ids[0]]
     assert listed(after=ids[2]) == []
+
+
+def test_a_reinforcement_job_makes_an_eval_that_may_be_deleted(
+    client: openai.OpenAI, job_body: dict[str, Any]
+) -> None:
+    job = client.fine_tuning.jobs.create(**job_body)
+    (made,) = client.evals.list()
+    assert job.eval_id == made.id  # type: ignore[attr-defined]
+    assert made.metadata == {"fine_tuning_job": job.id}
+    assert made.testing_criteria[0].name == GRADER["name"]
+    client.evals.delete(made.id)
+    assert client.fine_tuning.jobs.retrieve(job.id).status == "validating_files"
+    tuned = {name: job_body[name] for name in ("model", "training_file")}
+    assert client.fine_tuning.jobs.create(**tuned).eval_id is None  # type: ignore[attr-defined]
+    assert list(client.evals.list()) == []

@@ -33,9 +33,12 @@ from app.tenants.models import Project
 from tests.factories import (
     Tenant,
     make_checkpoint,
+    make_eval,
+    make_eval_run,
     make_file,
     make_job,
     make_metrics,
+    make_output_item,
     make_permission,
     make_preflight,
     make_rollout,
@@ -135,6 +138,8 @@ def fill_with_a_run(db: Session, doomed: Tenant, settings: Settings) -> None:
     make_rollout(db, job, 1, 0, text=CANARY, reason=CANARY, parts={CANARY: 0.5})
     events.append(db, job.id, CANARY, CANARY)
     make_preflight(db, doomed.project_id, report={CANARY: CANARY}, progress={"phase": CANARY})
+    run = make_eval_run(db, make_eval(db, doomed.project_id, name=CANARY), status="in_progress", name=CANARY)
+    make_output_item(db, run, datasource_item={CANARY: CANARY})
     checkpoint = make_checkpoint(
         db, job, 1, {"model/x": CANARY.encode()}, model_name=f"ft:{CANARY}:ckpt-step-1"
     )
