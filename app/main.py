@@ -47,6 +47,7 @@ from app.models.router import router as models
 from app.organization.router import router as organization
 from app.permissions.router import router as permissions
 from app.preflights.router import router as preflights
+from app.regrades.router import router as regrades
 from app.responses.background import Background
 from app.responses.router import further_refusals as refusals_of_response
 from app.responses.router import router as responses
@@ -98,6 +99,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         cards,
         rollouts,
         preflights,
+        regrades,
         files,
         uploads,
         models,

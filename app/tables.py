@@ -13,6 +13,7 @@ from app.left_places import LeftPlace
 from app.models.models import Model, ModelAlias
 from app.permissions.models import CheckpointPermission
 from app.preflights.models import Preflight
+from app.regrades.models import Regrade, RegradeResult
 from app.responses.models import StoredResponse
 from app.rollouts.models import Rollout
 from app.tenants.models import (
@@ -49,6 +50,8 @@ __all__ = [
     "Organization",
     "Preflight",
     "Project",
+    "Regrade",
+    "RegradeResult",
     "Rollout",
     "RunCard",
     "ServiceAccount",

@@ -27,6 +27,7 @@ from app.jobs.models import Job
 from app.models.models import Model
 from app.permissions.models import CheckpointPermission
 from app.preflights.models import Preflight
+from app.regrades.models import Regrade
 from app.responses import service as responses
 from app.responses.models import StoredResponse
 from app.responses.response import finished, new_response
@@ -184,6 +185,19 @@ def make_preflight(db: Session, project_id: str, *, status: str = "queued", **co
     db.add(preflight)
     db.flush()
     return preflight
+
+
+def make_regrade(db: Session, job: Job, **columns: Any) -> Regrade:
+    """A regrade of all rollouts of a job, by a grader that overlooks case."""
+    values: dict[str, Any] = {
+        "source": {"type": "rollouts", "split": None, "first_step": None, "last_step": None},
+        "grader": {**GRADER, "name": "alike", "operation": "ilike"},
+    }
+    values |= {"id": random_id("regrade_"), "project_id": job.project_id, "job_id": job.id}
+    regrade = Regrade(**values | columns)
+    db.add(regrade)
+    db.flush()
+    return regrade
 
 
 def make_eval(db: Session, project_id: str, **columns: Any) -> Eval:

@@ -1,4 +1,4 @@
-"""Thin tasks: a wake-up claims jobs, preflights or runs of evals until none is left.
+"""Thin tasks: a wake-up claims jobs, preflights, runs of evals or regrades until none is left.
 
 Plus a worker's waker and stop signal.
 
@@ -25,12 +25,14 @@ from app.evals import runs as eval_runs
 from app.jobs import capacity, room, runs
 from app.jobs.capacity import Capacity
 from app.preflights import runs as preflights
+from app.regrades import runs as regrades
 from app.settings import get_settings
 from workers.celery_app import celery
-from workers.evals.attempt import evaluate_all
+from workers.evals.attempt import EvalRuns
 from workers.jobs import children, validators
 from workers.jobs.sweep import sweep
 from workers.preflights.attempt import FileChecks, train_or_sample_next
+from workers.regrades.attempt import Regrades
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +54,7 @@ def wake_validate() -> None:
 
 @celery.task(name=queue.task_name("evaluate"))  # type: ignore[untyped-decorator]
 def wake_evaluate() -> None:
-    """Carry out every run of an eval that waits, several at a time."""
+    """Carry out every run of an eval and every regrade that waits, several at a time."""
     WORK["evaluate"]()
 
 
@@ -68,6 +70,13 @@ def _until_none_is_left(take_next: Callable[[], bool]) -> None:
             pass
 
 
+def _evaluate() -> bool:
+    """Carries out runs of evals and regrades, several at a time."""
+    return (
+        validators.work_through((EvalRuns(), Regrades()), OWNER, STOPPING, get_settings().evals_at_once) > 0
+    )
+
+
 def _check_files() -> bool:
     return validators.validate_all(OWNER, STOPPING, FileChecks()) > 0
 
@@ -75,7 +84,7 @@ def _check_files() -> bool:
 WORK: Mapping[queue.Queue, Callable[[], None]] = {
     "validate": lambda: _until_none_is_left(_check_files),
     "train": lambda: _until_none_is_left(lambda: train_or_sample_next(OWNER, STOPPING)),
-    "evaluate": lambda: _until_none_is_left(lambda: evaluate_all(OWNER, STOPPING) > 0),
+    "evaluate": lambda: _until_none_is_left(_evaluate),
 }
 """What a worker of each queue does when it is woken, by a message or by its own waker."""
 
@@ -116,7 +125,7 @@ def _look_for_ever(kinds: list[queue.Queue]) -> None:
 
 def _has_work(db: Session, kind: queue.Queue, offered: Capacity) -> bool:
     if kind == "evaluate":
-        return eval_runs.has_work(db)
+        return eval_runs.has_work(db) or regrades.LEASES.has_work(db)
     return runs.has_work(db, kind, offered) or preflights.has_work(db, kind, offered)
 
 

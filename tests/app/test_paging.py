@@ -203,6 +203,7 @@ def test_every_list_by_age_leaves_places(db: Session) -> None:
         "files",
         "jobs",
         "projects",
+        "regrades",
         "service_accounts",
         "webhook_deliveries",
         "webhook_endpoints",

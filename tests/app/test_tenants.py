@@ -26,6 +26,7 @@ from tests.factories import (
     make_output_item,
     make_permission,
     make_preflight,
+    make_regrade,
     make_rollout,
     make_stored_chat,
     make_stored_response,
@@ -41,6 +42,7 @@ LISTS = {
     "/v1/files",
     "/v1/fine_tuning/jobs",
     "/v1/fine_tuning/preflights",
+    "/v1/regrades",
     "/v1/webhook_endpoints",
 }
 NO_ID = LISTS | {
@@ -82,6 +84,7 @@ def theirs(db: Session, tenant: Tenant) -> dict[str, str]:
     endpoint = make_webhook_endpoint(db, other.project_id)
     upload = make_upload(db, other.project_id)
     preflight = make_preflight(db, other.project_id)
+    regrade = make_regrade(db, job)
     permission = make_permission(db, checkpoint, other.project_id)
     chat, response = make_stored_chat(db, other.project_id), make_stored_response(db, other.project_id)
     evaluation = make_eval(db, other.project_id)
@@ -100,6 +103,7 @@ def theirs(db: Session, tenant: Tenant) -> dict[str, str]:
         "checkpoint_id": checkpoint.id,
         "file_id": file.id,
         "preflight_id": preflight.id,
+        "regrade_id": regrade.id,
         "model": model.name,
         "webhook_endpoint_id": endpoint.id,
         "upload_id": upload.id,
