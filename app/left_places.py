@@ -27,6 +27,8 @@ class LeftPlace(Base):
     digest: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
     """SHA-256 of the table's name, the owner and the id, with spaces between."""
     created_at: Mapped[datetime]
+    updated_at: Mapped[datetime | None]
+    """Of rows that are listed by their last change, too."""
     seq: Mapped[int | None] = mapped_column(BigInteger)
     """Of rows that are listed by their number."""
     left_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)

@@ -26,6 +26,7 @@ from app.conformance.router import check_disposable, install_conformance
 from app.dashboard.router import router as dashboard
 from app.dashboard.router import static as dashboard_files
 from app.db import REQUEST_THREADS, limit_statements
+from app.evals.router import router as evals
 from app.events.feed import Feed
 from app.events.router import router as events
 from app.files.receive import keep_swept
@@ -46,6 +47,7 @@ from app.models.router import router as models
 from app.organization.router import router as organization
 from app.permissions.router import router as permissions
 from app.preflights.router import router as preflights
+from app.regrades.router import router as regrades
 from app.responses.background import Background
 from app.responses.router import further_refusals as refusals_of_response
 from app.responses.router import router as responses
@@ -97,6 +99,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         cards,
         rollouts,
         preflights,
+        regrades,
         files,
         uploads,
         models,
@@ -107,6 +110,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         chat,
         completions,
         responses,
+        evals,
         dashboard,
         health.router,
     ):

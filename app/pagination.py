@@ -93,14 +93,21 @@ class Owned(NamedTuple):
 
 
 def page_by_age(
-    db: Session, query: Select[Row], of: Owned, *, after: str | None, limit: int, newest_first: bool
+    db: Session,
+    query: Select[Row],
+    of: Owned,
+    *,
+    after: str | None,
+    limit: int,
+    newest_first: bool,
+    by: Literal["created_at", "updated_at"] = "created_at",
 ) -> Page[Row]:
-    """Returns rows by when they were made (`created_at`, then `id`), behind the one whose id is `after`.
+    """Returns rows by when they were made, or last changed, then by `id`, behind the one whose id is `after`.
 
     What is no id of the owner's is ignored.
     """
-    columns = (of.table.created_at, of.table.id)
-    if seen := of.place(db, after, ("created_at", "id")) if after else None:
+    columns = (getattr(of.table, by), of.table.id)
+    if seen := of.place(db, after, (by, "id")) if after else None:
         place, cursor = tuple_(*columns), tuple_(*seen)
         query = query.where(place < cursor if newest_first else place > cursor)
     sorted_by = (column.desc() if newest_first else column.asc() for column in columns)

@@ -22,8 +22,8 @@ from app.settings import get_settings
 
 log = structlog.get_logger(__name__)
 
-Queue = Literal["validate", "train"]
-QUEUES: tuple[Queue, ...] = ("validate", "train")
+Queue = Literal["validate", "train", "evaluate"]
+QUEUES: tuple[Queue, ...] = ("validate", "train", "evaluate")
 
 EXPIRES_SECONDS = 30
 """A wake-up older than this is dropped: by then each idle worker has looked by itself."""
@@ -139,3 +139,8 @@ def wake_validator(db: Session) -> None:
 def wake_trainer(db: Session) -> None:
     """Has a worker look for jobs to train, once this transaction has committed."""
     after_commit(db, lambda: publish("train"))
+
+
+def wake_evaluator(db: Session) -> None:
+    """Has a worker look for runs of evals, once this transaction has committed."""
+    after_commit(db, lambda: publish("evaluate"))

@@ -217,6 +217,8 @@ class Settings(BaseSettings):
     validations_at_once: int = Field(default=4, ge=1, le=64)
     """Jobs whose files one worker checks at a time. A project has no more of these places than stay free for
     others; with one place it may hold them up."""
+    evals_at_once: int = Field(default=4, ge=1, le=64)
+    """Runs of evals that one worker carries out at a time, with the same rule about projects."""
     validation_limit: timedelta = timedelta(minutes=30)
     """Longest time that the check of a job's files may take."""
     validation_memory_bytes: int = Field(default=8 * 2**30, ge=2**30)

@@ -4,6 +4,7 @@ from app.cards.models import CardKey, RunCard
 from app.chat.models import StoredChat
 from app.checkpoints.models import Checkpoint
 from app.db import Base
+from app.evals.models import Eval, EvalOutputItem, EvalRun
 from app.events.models import JobEvent, JobMetrics
 from app.files.models import File, LooseBytes
 from app.idempotency.models import IdempotencyKey
@@ -12,6 +13,7 @@ from app.left_places import LeftPlace
 from app.models.models import Model, ModelAlias
 from app.permissions.models import CheckpointPermission
 from app.preflights.models import Preflight
+from app.regrades.models import Regrade, RegradeResult
 from app.responses.models import StoredResponse
 from app.rollouts.models import Rollout
 from app.tenants.models import (
@@ -33,6 +35,9 @@ __all__ = [
     "Checkpoint",
     "CheckpointPermission",
     "DashboardSession",
+    "Eval",
+    "EvalOutputItem",
+    "EvalRun",
     "File",
     "IdempotencyKey",
     "Job",
@@ -45,6 +50,8 @@ __all__ = [
     "Organization",
     "Preflight",
     "Project",
+    "Regrade",
+    "RegradeResult",
     "Rollout",
     "RunCard",
     "ServiceAccount",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from pydantic import BaseModel, ValidationError
+
+from app.errors import BadRequest, Refusals
 from methods.hyperparameters import AUTO, OR_AUTO
 
 HIDDEN = "~"
@@ -36,10 +39,25 @@ _LENGTH = {
 }
 
 
+Read = TypeVar("Read", bound=BaseModel)
+
+
 class Fault(NamedTuple):
     message: str
     param: str | None
     code: str | None
+
+
+def read_as(model: type[Read], value: Any, param: str) -> Read:
+    """Reads a field whose form depends on another one. Raises `BadRequest` with all that is wrong."""
+    try:
+        return model.model_validate({} if value is None else value)
+    except ValidationError as problem:
+        errors = [{**error, "loc": ("body", param, *error["loc"])} for error in problem.errors()]
+        refusals = Refusals()
+        for fault in describe_all(errors):
+            refusals.all.append(BadRequest(fault.message, param=fault.param, code=fault.code))
+        raise refusals.together() from None
 
 
 def describe_all(errors: Sequence[Mapping[str, Any]]) -> list[Fault]:

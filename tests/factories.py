@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ from app.chat import service as chats
 from app.chat.completion import Frame, whole_completion
 from app.chat.models import StoredChat
 from app.checkpoints.models import Checkpoint
+from app.evals.models import Eval, EvalOutputItem, EvalRun
+from app.evals.service import whole_schema
 from app.events.models import JobMetrics
 from app.files import service as files
 from app.files.models import File
@@ -24,6 +27,7 @@ from app.jobs.models import Job
 from app.models.models import Model
 from app.permissions.models import CheckpointPermission
 from app.preflights.models import Preflight
+from app.regrades.models import Regrade
 from app.responses import service as responses
 from app.responses.models import StoredResponse
 from app.responses.response import finished, new_response
@@ -181,6 +185,59 @@ def make_preflight(db: Session, project_id: str, *, status: str = "queued", **co
     db.add(preflight)
     db.flush()
     return preflight
+
+
+def make_regrade(db: Session, job: Job, **columns: Any) -> Regrade:
+    """A regrade of all rollouts of a job, by a grader that overlooks case."""
+    values: dict[str, Any] = {
+        "source": {"type": "rollouts", "split": None, "first_step": None, "last_step": None},
+        "grader": {**GRADER, "name": "alike", "operation": "ilike"},
+    }
+    values |= {"id": random_id("regrade_"), "project_id": job.project_id, "job_id": job.id}
+    regrade = Regrade(**values | columns)
+    db.add(regrade)
+    db.flush()
+    return regrade
+
+
+def make_eval(db: Session, project_id: str, **columns: Any) -> Eval:
+    """An eval of one criterion, over rows of any form with samples."""
+    values: dict[str, Any] = {
+        "name": "letters",
+        "data_source_config": {"type": "custom", "schema": whole_schema({}, with_sample=True)},
+        "testing_criteria": [{"id": "same-1", **GRADER}],
+    }
+    row = Eval(id=random_id("eval_"), project_id=project_id, **values | columns)
+    db.add(row)
+    db.flush()
+    return row
+
+
+def make_eval_run(db: Session, of: Eval, content: Sequence[dict[str, Any]] = (), **columns: Any) -> EvalRun:
+    """A run over rows that bring their answers."""
+    source = {"type": "jsonl", "source": {"type": "file_content", "content": list(content)}}
+    values: dict[str, Any] = {"name": "a run", "data_source": source}
+    run = EvalRun(id=random_id("evalrun_"), eval_id=of.id, project_id=of.project_id, **values | columns)
+    db.add(run)
+    db.flush()
+    return run
+
+
+def make_output_item(db: Session, run: EvalRun, seq: int = 1, **columns: Any) -> EvalOutputItem:
+    """An item that was judged and has passed."""
+    result = {"name": "same-1", "type": "string_check", "score": 1.0, "passed": True}
+    values: dict[str, Any] = {
+        "status": "pass",
+        "datasource_item": {"answer": "a"},
+        "results": [result],
+        "sample": {},
+    }
+    item = EvalOutputItem(
+        id=random_id("outputitem_"), run_id=run.id, seq=seq, datasource_item_id=seq - 1, **values | columns
+    )
+    db.add(item)
+    db.flush()
+    return item
 
 
 def make_metrics(db: Session, job: Job, step: int, values: dict[str, Any] | None = None) -> JobMetrics:

@@ -50,7 +50,7 @@ def test_env_example_can_be_read_as_settings(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_compose_has_the_services_and_builds_targets_that_exist() -> None:
     services = COMPOSE["services"]
-    known = {"postgres", "valkey", "migrate", "api", "relay", "validator", "worker", "sampler"}
+    known = {"postgres", "valkey", "migrate", "api", "relay", "validator", "evaluator", "worker", "sampler"}
     assert set(services) == known
     targets = set(re.findall(r"^FROM \S+ AS (\w+)", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE))
     assert {s["build"]["target"] for s in services.values() if "build" in s} <= targets

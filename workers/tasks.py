@@ -1,4 +1,6 @@
-"""Thin tasks: a wake-up claims jobs and preflights until none is left. Plus a worker's waker and stop signal.
+"""Thin tasks: a wake-up claims jobs, preflights, runs of evals or regrades until none is left.
+
+Plus a worker's waker and stop signal.
 
 A message only makes it quicker: the waker takes the same work by itself, whatever the broker does.
 """
@@ -14,17 +16,23 @@ from typing import Any
 import structlog
 from celery import signals
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 import app.tables  # noqa: F401  # foreign keys are found by table name
 from app import queue
 from app.db import unit_of_work
+from app.evals import runs as eval_runs
 from app.jobs import capacity, room, runs
+from app.jobs.capacity import Capacity
 from app.preflights import runs as preflights
+from app.regrades import runs as regrades
 from app.settings import get_settings
 from workers.celery_app import celery
+from workers.evals.attempt import EvalRuns
 from workers.jobs import children, validators
 from workers.jobs.sweep import sweep
 from workers.preflights.attempt import FileChecks, train_or_sample_next
+from workers.regrades.attempt import Regrades
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +52,12 @@ def wake_validate() -> None:
     WORK["validate"]()
 
 
+@celery.task(name=queue.task_name("evaluate"))  # type: ignore[untyped-decorator]
+def wake_evaluate() -> None:
+    """Carry out every run of an eval and every regrade that waits, several at a time."""
+    WORK["evaluate"]()
+
+
 @celery.task(name=queue.task_name("train"))  # type: ignore[untyped-decorator]
 def wake_train() -> None:
     """Train every job that waits for it, one after the other."""
@@ -56,6 +70,13 @@ def _until_none_is_left(take_next: Callable[[], bool]) -> None:
             pass
 
 
+def _evaluate() -> bool:
+    """Carries out runs of evals and regrades, several at a time."""
+    return (
+        validators.work_through((EvalRuns(), Regrades()), OWNER, STOPPING, get_settings().evals_at_once) > 0
+    )
+
+
 def _check_files() -> bool:
     return validators.validate_all(OWNER, STOPPING, FileChecks()) > 0
 
@@ -63,6 +84,7 @@ def _check_files() -> bool:
 WORK: Mapping[queue.Queue, Callable[[], None]] = {
     "validate": lambda: _until_none_is_left(_check_files),
     "train": lambda: _until_none_is_left(lambda: train_or_sample_next(OWNER, STOPPING)),
+    "evaluate": lambda: _until_none_is_left(_evaluate),
 }
 """What a worker of each queue does when it is woken, by a message or by its own waker."""
 
@@ -92,13 +114,19 @@ def _look_for_ever(kinds: list[queue.Queue]) -> None:
                 with unit_of_work() as db:
                     if kind == "train":
                         room.resume_where_room(db)
-                    has_work = runs.has_work(db, kind, offered) or preflights.has_work(db, kind, offered)
-                if has_work:
+                    is_needed = _has_work(db, kind, offered)
+                if is_needed:
                     WORK[kind]()
             except SQLAlchemyError as problem:
                 log.warning("waker_found_no_database", problem=str(problem))
             except Exception:  # one job's fault must not end the waker
                 log.exception("waker_failed", queue=kind)
+
+
+def _has_work(db: Session, kind: queue.Queue, offered: Capacity) -> bool:
+    if kind == "evaluate":
+        return eval_runs.has_work(db) or regrades.LEASES.has_work(db)
+    return runs.has_work(db, kind, offered) or preflights.has_work(db, kind, offered)
 
 
 def _sweep_for_ever() -> None:

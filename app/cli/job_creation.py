@@ -14,8 +14,8 @@ import typer
 
 from app.cli.connect import Data, Key, Url, open_client
 from app.cli.files import MethodName
+from app.cli.job_bodies import post_with_files, read_job
 from app.cli.job_end import print_end
-from app.cli.openai_jobs import post_with_files, read_job
 from app.cli.output import AsJson, CliError, console, print_json
 from app.cli.watching import as_sent, watch
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli import job_creation, job_end, preflights, seeds
+from app.cli import job_creation, job_end, preflights, regrades, seeds
 from app.cli.connect import Data, Key, Url, open_client
 from app.cli.output import AsJson, CliError, console, print_json, print_table, when
 from app.cli.watching import as_sent, print_job, watch
@@ -21,6 +21,7 @@ cli = typer.Typer(help="Fine-tuning jobs.", no_args_is_help=True)
 
 cli.command()(job_creation.create)
 cli.command()(preflights.check)
+cli.command()(regrades.regrade)
 
 JobId = Annotated[str, typer.Argument(help="ID of the job: ftjob-...")]
 

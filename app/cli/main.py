@@ -8,7 +8,10 @@ from typing import Annotated
 
 import typer
 
-from app.cli import cards, chat, doctor, files, graders, imports, jobs, keys, models, projects, service
+from app.cli import cards, chat, doctor, files, graders, jobs, keys, projects, service
+from app.cli.evals.commands import cli as evals
+from app.cli.imports.commands import cli as imports
+from app.cli.models.commands import cli as models
 from app.cli.output import errors
 from app.cli.problems import explain
 
@@ -45,12 +48,13 @@ cli.command("doctor")(doctor.doctor)
 cli.command("chat")(chat.chat)
 cli.add_typer(keys.cli, name="keys")
 cli.add_typer(projects.cli, name="projects")
-cli.add_typer(models.cli, name="models")
+cli.add_typer(models, name="models")
 cli.add_typer(jobs.cli, name="jobs")
+cli.add_typer(evals, name="evals")
 cli.add_typer(cards.cli, name="cards")
 cli.add_typer(files.cli, name="files")
 cli.add_typer(graders.cli, name="graders")
-cli.add_typer(imports.cli, name="import")
+cli.add_typer(imports, name="import")
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.connect import Data, Key, Url, open_client
-from app.cli.openai_jobs import post_with_files, read_job
+from app.cli.job_bodies import post_with_files, read_job
 from app.cli.output import AsJson, console, print_json
 
 if TYPE_CHECKING:

@@ -32,6 +32,7 @@ Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_def
 class QueueName(StrEnum):
     train = "train"
     validate = "validate"
+    evaluate = "evaluate"
 
 
 def up(
@@ -131,8 +132,8 @@ def worker(
     queue: Annotated[
         QueueName | None,
         typer.Option(
-            help="What to work on: trainings, or the validation of new jobs.",
-            show_default="both, one thing at a time",
+            help="What to work on: trainings, the validation of new jobs, or runs of evals.",
+            show_default="all, one thing at a time",
         ),
     ] = None,
 ) -> None:

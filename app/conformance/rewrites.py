@@ -71,10 +71,19 @@ def _with_what_is_needed(body: dict[str, Any], _: str) -> None:
         body.setdefault(field, value)
 
 
+def _as_users_write_it(body: dict[str, Any], _: str) -> None:
+    """Gives messages of graders and templates, whose role is "role", the role of a user."""
+    for criterion in body.get("testing_criteria") or ():
+        for message in criterion.get("input") or ():
+            if isinstance(message, dict) and message.get("role") == "role":
+                message["role"] = "user"
+
+
 REWRITES: tuple[tuple[re.Pattern[str], Rewrite], ...] = (
     (re.compile(r"/v1/webhook_endpoints(/[^/]+)?"), _receiver_for_url),
     (re.compile(r"/v1/uploads/[^/]+/complete"), _no_md5),
     (re.compile(r"/v1/organization/projects(/.*)?"), _only_what_is_here),
+    (re.compile(r"/v1/evals"), _as_users_write_it),
     (re.compile(r"/v1/(chat/)?completions"), _only_what_is_served),
     (re.compile(r"/v1/responses(/input_tokens)?"), _with_what_is_needed),
 )

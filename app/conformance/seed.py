@@ -13,6 +13,8 @@ from app.chat.completion import Frame, whole_completion
 from app.checkpoints.models import Checkpoint
 from app.conformance.rewrites import RECEIVER
 from app.db import unit_of_work
+from app.evals.models import Eval, EvalOutputItem, EvalRun
+from app.evals.service import whole_schema
 from app.files import service as files
 from app.files.models import File
 from app.inference.reply import Choice, Gathered, Piece, Usage
@@ -44,6 +46,7 @@ ENDPOINT = "whe_123"
 FILES = {"file-abc123": "fine-tune", "file_id": "fine-tune"}
 BASE_MODELS = ("gpt-4o-mini", "gpt-6-astra", "gpt-3.5-turbo-instruct", "model")
 COMPLETION = "completion_id"
+EVAL, RUN, OUTPUT_ITEM = "eval_id", "run_id", "output_item_id"
 RESPONSE = "resp_677efb5139a88190b512bc3fef8e535d"
 RESPONSES = (RESPONSE, "response_id", "previous_response_id", "resp_123")
 KEEP = timedelta(days=1)
@@ -68,6 +71,7 @@ def reset(base_url: str, test: str) -> None:
         _add_job(db, "paused" if "resume" in test else "running")
         _add_chat(db)
         _add_responses(db, is_active="cancel" in test)
+        _add_evals(db)
         _add_upload(db)
         _add_endpoint(db, base_url)
         _add_checkpoints(db)
@@ -135,6 +139,25 @@ def _add_responses(db: Session, *, is_active: bool) -> None:
         is_over = name != RESPONSE or not is_active
         response = finished(begun, "msg_1", gathered, Usage(1, 1)) if is_over else begun
         responses.store(db, PROJECT, {**response, "id": name}, asked.items(), keep=KEEP)
+
+
+def _add_evals(db: Session) -> None:
+    """Makes an eval with a run that waits, so that it can be cancelled, and an item that was judged."""
+    config = {"type": "custom", "schema": whole_schema({}, with_sample=True)}
+    criteria = [{"id": "a-1", **GRADER}]
+    of = Eval(
+        id=EVAL, project_id=PROJECT, name="letters", data_source_config=config, testing_criteria=criteria
+    )
+    db.add(of)
+    db.flush()
+    rows = {"type": "file_content", "content": [{"item": {"foo": "bar"}}]}
+    source = {"type": "jsonl", "source": rows}
+    db.add(EvalRun(id=RUN, eval_id=EVAL, project_id=PROJECT, name="a run", data_source=source, total=1))
+    db.flush()
+    result = {"name": "a-1", "type": "string_check", "score": 1.0, "passed": True}
+    place = {"run_id": RUN, "seq": 1, "datasource_item_id": 0, "datasource_item": {"foo": "bar"}}
+    db.add(EvalOutputItem(id=OUTPUT_ITEM, **place, status="pass", results=[result], sample={}))
+    db.flush()
 
 
 def _add_checkpoints(db: Session) -> None:

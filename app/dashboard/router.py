@@ -20,6 +20,10 @@ from app.dashboard.charts import Line, line_chart
 from app.dashboard.frontier_chart import frontier_chart
 from app.db import unit_of_work
 from app.errors import NotFound
+from app.evals import run_service as eval_runs
+from app.evals import service as evals
+from app.evals.models import ACTIVE as ACTIVE_RUN
+from app.evals.models import ItemStatus
 from app.jobs.models import TERMINAL
 from app.pagination import Cursor, Number
 from app.rollouts.service import Split
@@ -157,6 +161,30 @@ def rollouts_page(request: Request, job_id: str, split: Split = "train", step: N
             raise NotFound(f"No such job: {job_id}")
         here = queries.rollouts(db, job_id, split, step)
         return page(request, project, "rollouts.html", job=job, split=split, **here)
+
+
+@router.get("/evals/{eval_id}/runs/{run_id}")
+def eval_run_page(
+    request: Request, eval_id: str, run_id: str, status: ItemStatus | None = None, after: Cursor = None
+) -> Response:
+    """Shows a run of an eval: where the `report_url` of a run leads."""
+    with unit_of_work() as db:
+        if (project := sign_in.signed_in(request, db)) is None:
+            return to_login()
+        run, shown = eval_runs.list_items(
+            db, project.id, eval_id, run_id, status=status, after=after, limit=queries.ROLLOUTS, order="asc"
+        )
+        return page(
+            request,
+            project,
+            "eval_run.html",
+            eval=evals.get(db, project.id, eval_id),
+            run=run,
+            items=shown.rows,
+            more=shown.has_more,
+            status=status,
+            refresh=run.status in ACTIVE_RUN,
+        )
 
 
 def to_login() -> Response:

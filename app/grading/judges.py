@@ -62,6 +62,14 @@ class Judges:
         reply, was_known = self._cache.get_or_ask(key, lambda: judge.ask(question), _size(question))
         return replace(reply, usage=TokenUsage()) if was_known else reply
 
+    def answerer(self, tenant: str, target: Target) -> tuple[JudgeEntry, OpenAIServer]:
+        """Returns a server that is to answer as a model in its own right, with how it is called.
+
+        Raises `GraderInvalid`.
+        """
+        entry = JudgeEntry(base_url=target.base_url) if target.base_url else self._entry(tenant, target)
+        return entry, self._server(tenant, target, entry, f"The model '{target.model}'")
+
     def _judge(self, tenant: str, target: Target) -> Judge:
         if target.base_url is None:
             entry = self._entry(tenant, target)
@@ -78,20 +86,22 @@ class Judges:
             return self._made[place]
 
     def _make(self, tenant: str, target: Target, entry: JudgeEntry) -> Judge:
+        return Judge(entry, self._server(tenant, target, entry, f"The judge '{target.model}'"))
+
+    def _server(self, tenant: str, target: Target, entry: JudgeEntry, where: str) -> OpenAIServer:
         if target.base_url is None:
             key, rules = self._key(entry), None
         else:
             key, rules = self._check_users(tenant, target, target.base_url), self._rules
-        server = OpenAIServer(
+        return OpenAIServer(
             entry.base_url,
             key,
-            where=f"The judge '{target.model}'",
+            where=where,
             concurrency=entry.concurrency,
             timeout=entry.timeout,
             retries=entry.retries,
             rules=rules,
         )
-        return Judge(entry, server)
 
     def _entry(self, tenant: str, target: Target) -> JudgeEntry:
         """Returns the judge of that name in the settings, the project's own model, or the judge of all

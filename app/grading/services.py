@@ -25,7 +25,7 @@ def grader_services(tenant: str = "") -> Services:
     why = {"embedder": "no embedding model is set (the operator sets CHERRY_EMBEDDINGS); use another metric."}
     return Services(
         sandbox=local_sandbox(sandbox_settings(get_settings())),
-        judge=TenantJudge(_judges(), tenant),
+        judge=TenantJudge(judges(), tenant),
         endpoint=_endpoints(),
         embedder=_embedder(tenant),
         why=why,
@@ -34,12 +34,13 @@ def grader_services(tenant: str = "") -> Services:
 
 def forget_services() -> None:
     """Has them built anew from the settings as they are now."""
-    for cached in (grader_services, _judges, _endpoints, _embedding_server, _vectors):
+    for cached in (grader_services, judges, _endpoints, _embedding_server, _vectors):
         cached.cache_clear()
 
 
 @lru_cache
-def _judges() -> Judges:
+def judges() -> Judges:
+    """Returns the judges of this process, who answer in eval runs too."""
     return Judges(get_settings())
 
 

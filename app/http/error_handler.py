@@ -36,7 +36,7 @@ BodyCheck = Callable[[dict[str, Any], Caller], list[ApiError]]
 
 API, PAGES = "/v1/", "/dashboard"
 NOT_YET = re.compile(
-    r"/v1/(responses/compact|evals|embeddings|batches|organization|moderations"
+    r"/v1/(responses/compact|embeddings|batches|organization|moderations"
     r"|vector_stores|assistants|threads|images|audio|conversations|containers)(/|\Z)"
 )
 """Paths of OpenAI's API that this version does not serve."""

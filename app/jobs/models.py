@@ -45,6 +45,8 @@ class Job(Base):
     """Resolved base model name."""
     training_file: Mapped[str]
     validation_file: Mapped[str | None]
+    eval_id: Mapped[str | None]
+    """The eval that the job made, of which each of its validations is a run; it may be deleted by now."""
     canary_file: Mapped[str | None]
     """Texts of the owner's own, on which checkpoints' loss is measured; None for those of the package."""
     suffix: Mapped[str | None]

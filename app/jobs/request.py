@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from app.errors import BadRequest, Refusals
 from app.grading import service as grading
@@ -19,7 +19,7 @@ from app.jobs.methods import (
     SupervisedMethod,
 )
 from app.jobs.schemas import JobCreate, Resources
-from app.validation_errors import describe_all
+from app.validation_errors import read_as
 from methods import response_format
 from methods.resolve import SPLIT_BESIDE_FILE, VALIDATION_SPLIT
 
@@ -28,13 +28,11 @@ GOLD_GRADER = "method.reinforcement.gold_grader"
 RESPONSE_FORMAT = "method.reinforcement.response_format"
 CHECKED = ("grader", "gold_grader", "response_format")
 
-Read = TypeVar("Read", bound=BaseModel)
-
 
 def checked_method(request: JobCreate, project_id: str) -> dict[str, Any]:
     """The method with its defaults and grader names filled in. Raises `BadRequest`."""
     if request.method is None:
-        deprecated = _read(SupervisedHyperparameters, request.hyperparameters, "hyperparameters")
+        deprecated = read_as(SupervisedHyperparameters, request.hyperparameters, "hyperparameters")
         return _tuned("supervised", deprecated)
     if isinstance(request.method, SupervisedMethod):
         supervised = request.method.supervised and request.method.supervised.hyperparameters
@@ -66,14 +64,14 @@ def checked_block(block: Mapping[str, Any], project_id: str, refusals: Refusals)
     return kept
 
 
-def checked_response_format(asked: Any) -> dict[str, Any] | None:
-    """The response format as it came, if one was asked for. Raises `BadRequest`."""
+def checked_response_format(asked: Any, at: str = RESPONSE_FORMAT) -> dict[str, Any] | None:
+    """The response format as it came, if one was asked for. Raises `BadRequest` about `at`."""
     if asked is None:
         return None
     try:
         return response_format.checked(asked)
     except response_format.ResponseFormatInvalid as fault:
-        below = f"{RESPONSE_FORMAT}.{fault.param}" if fault.param else RESPONSE_FORMAT
+        below = f"{at}.{fault.param}" if fault.param else at
         message = fault.message.replace(f"'{fault.param or 'response_format'}'", f"'{below}'")
         raise BadRequest(message, param=below, code=fault.code) from None
 
@@ -121,15 +119,3 @@ def _check_hold_out(asked: dict[str, Any], validation_file: str | None) -> None:
     """Raises `BadRequest` where rows are to be held out beside a file of such rows."""
     if asked.get("validation_split") and validation_file is not None:
         raise BadRequest(SPLIT_BESIDE_FILE, param=VALIDATION_SPLIT, code="invalid_value")
-
-
-def _read(model: type[Read], value: Any, param: str) -> Read:
-    """A field that is only read in some requests."""
-    try:
-        return model.model_validate({} if value is None else value)
-    except ValidationError as problem:
-        errors = [{**error, "loc": ("body", param, *error["loc"])} for error in problem.errors()]
-        refusals = Refusals()
-        for fault in describe_all(errors):
-            refusals.all.append(BadRequest(fault.message, param=fault.param, code=fault.code))
-        raise refusals.together() from None

@@ -105,7 +105,8 @@ class JobOut(BaseModel):
     usage_metrics: dict[str, Any] | None = None
     """Cherry: {"training_seconds", "grader_tokens": {model: ...}} so far; null before the first step."""
     shared_with_openai: Literal[False] = False
-    eval_id: None = None
+    eval_id: str | None
+    """The eval that a reinforcement job made: each of its validations is a run of it."""
     canary_file: str | None = Field(
         default=None,
         description="Cherry: as requested; left out otherwise.",
@@ -150,6 +151,7 @@ class JobOut(BaseModel):
             metadata=job.meta,
             user_provided_suffix=job.suffix,
             usage_metrics=job.usage_metrics,
+            eval_id=job.eval_id,
             resources=job.resources,
             verdict=job.verdict,
         )

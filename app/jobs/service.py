@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app import queue
 from app.errors import ApiError, BadRequest, NotFound, Refusals, TooManyJobs
+from app.evals import of_jobs
 from app.events import service as events
 from app.files import service as files
 from app.files.models import File
@@ -112,6 +113,8 @@ def create(db: Session, project_id: str, request: JobCreate, *, max_active: int,
     )
     db.add(job)
     db.flush()
+    if job.method["type"] == "reinforcement":
+        of_jobs.make(db, job)
     read = f"Validating training file: {job.training_file}"
     if job.validation_file:
         read += f" and validation file: {job.validation_file}"

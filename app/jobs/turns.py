@@ -1,7 +1,7 @@
-"""Says whose turn it is: projects take turns at the workers, for jobs and preflights alike.
+"""Says whose turn it is: projects take turns at the workers, for jobs, preflights and runs of evals alike.
 
-A turn is noted at the project (`Project.last_validation_at`, `last_training_at`); the one whose turn was
-longest ago is next. docs/decisions/0023-projects-take-turns.md has the reasons.
+A turn is noted at the project (`Project.last_validation_at`, `last_training_at`, `last_evaluation_at`); the
+one whose turn was longest ago is next. docs/decisions/0023-projects-take-turns.md has the reasons.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from app.db import Base
 from app.errors import BadRequest, NotFound
+from app.evals import run_service as eval_runs
 from app.files import service as files
 from app.files.models import File, LooseBytes
 from app.idempotency.models import IdempotencyKey
@@ -25,6 +26,7 @@ from app.jobs import control
 from app.jobs.models import ACTIVE, Job
 from app.jobs.status import MoveRefused
 from app.preflights import service as preflights
+from app.regrades import service as regrades
 from app.tenants.models import Project
 from app.uploads.models import Upload
 
@@ -59,7 +61,8 @@ def holdings(db: Session, project_id: str) -> Holdings:
 
 
 def close(db: Session, project_id: str) -> list[str]:
-    """Ends a project's keys, cancels its preflights and jobs. Returns the jobs at which a worker still is.
+    """Ends a project's keys, cancels its preflights, eval runs, regrades and jobs. Returns the jobs at which
+    a worker still is.
 
     It may be called again and again: a job whose worker is lost is cancelled once its lease is over. Raises
     `NotFound`.
@@ -68,6 +71,8 @@ def close(db: Session, project_id: str) -> list[str]:
     if project.archived_at is None:
         project.archived_at = db.scalars(select(func.now())).one()
     preflights.cancel_all(db, project_id)
+    eval_runs.cancel_all(db, project_id)
+    regrades.cancel_all(db, project_id)
     active = select(Job.id).where(Job.project_id == project_id, Job.status.in_(ACTIVE)).order_by(Job.id)
     at_work = []
     for job_id in db.scalars(active).all():

@@ -41,7 +41,7 @@ def list_rollouts(
         query = query.where(Rollout.epoch == wanted.epoch)
     if wanted.row is not None:
         query = query.where(Rollout.row == wanted.row)
-    if place := _place(after):
+    if place := place_of(after):
         query = query.where(tuple_(Rollout.step, Rollout.row, Rollout.sample) > tuple_(*place))
     return fetch_page(db, query.order_by(Rollout.step, Rollout.row, Rollout.sample), limit)
 
@@ -51,7 +51,7 @@ def cursor_of(rollout: Rollout) -> str:
     return f"{rollout.split}-{rollout.step}-{rollout.row}-{rollout.sample}"
 
 
-def _place(cursor: str | None) -> Place | None:
+def place_of(cursor: str | None) -> Place | None:
     """Reads a cursor. Returns None for what is no cursor, so that it is ignored like every unknown one."""
     numbers = (cursor or "").split("-")[1:]
     if len(numbers) != 3 or not all(number.isascii() and number.isdecimal() for number in numbers):

@@ -35,6 +35,8 @@ class Project(Base):
     """When a worker last took one of its jobs to validate: projects take turns."""
     last_training_at: Mapped[datetime | None]
     """When a worker last took one of its jobs to train."""
+    last_evaluation_at: Mapped[datetime | None]
+    """When a worker last took one of its eval runs."""
 
 
 class ServiceAccount(Base):

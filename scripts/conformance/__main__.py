@@ -42,13 +42,15 @@ SUITE = (
     "tests/api_resources/test_completions.py",
     "tests/api_resources/test_responses.py",
     "tests/api_resources/responses",
+    "tests/api_resources/test_evals.py",
+    "tests/api_resources/evals",
     "tests/api_resources/admin/organization/test_admin_api_keys.py",
     "tests/api_resources/admin/organization/test_projects.py",
     "tests/api_resources/admin/organization/projects/test_api_keys.py",
     "tests/api_resources/admin/organization/projects/test_service_accounts.py",
     "tests/api_resources/admin/organization/projects/service_accounts",
 )
-"""Evals join when this service has them."""
+"""The files of the suite for what this service has."""
 LEFT_OUT = "not compact"
 """Compacting a conversation is for models that can read what was left of one; those here cannot."""
 

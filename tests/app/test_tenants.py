@@ -18,11 +18,15 @@ from tests.factories import (
     GRADER,
     Tenant,
     make_checkpoint,
+    make_eval,
+    make_eval_run,
     make_file,
     make_job,
     make_metrics,
+    make_output_item,
     make_permission,
     make_preflight,
+    make_regrade,
     make_rollout,
     make_stored_chat,
     make_stored_response,
@@ -34,9 +38,11 @@ from tests.factories import (
 
 LISTS = {
     "/v1/chat/completions",
+    "/v1/evals",
     "/v1/files",
     "/v1/fine_tuning/jobs",
     "/v1/fine_tuning/preflights",
+    "/v1/regrades",
     "/v1/webhook_endpoints",
 }
 NO_ID = LISTS | {
@@ -78,10 +84,17 @@ def theirs(db: Session, tenant: Tenant) -> dict[str, str]:
     endpoint = make_webhook_endpoint(db, other.project_id)
     upload = make_upload(db, other.project_id)
     preflight = make_preflight(db, other.project_id)
+    regrade = make_regrade(db, job)
     permission = make_permission(db, checkpoint, other.project_id)
     chat, response = make_stored_chat(db, other.project_id), make_stored_response(db, other.project_id)
+    evaluation = make_eval(db, other.project_id)
+    run = make_eval_run(db, evaluation)
+    item = make_output_item(db, run)
     db.commit()
     return {
+        "eval_id": evaluation.id,
+        "run_id": run.id,
+        "output_item_id": item.id,
         "job_id": job.id,
         "fine_tuned_model_checkpoint": checkpoint.model_name,
         "permission_id": permission.id,
@@ -90,6 +103,7 @@ def theirs(db: Session, tenant: Tenant) -> dict[str, str]:
         "checkpoint_id": checkpoint.id,
         "file_id": file.id,
         "preflight_id": preflight.id,
+        "regrade_id": regrade.id,
         "model": model.name,
         "webhook_endpoint_id": endpoint.id,
         "upload_id": upload.id,

@@ -205,6 +205,40 @@ def test_a_model_of_this_service_is_the_judge(service: Service) -> None:
     assert service.state()["processes"]["sampler"]
 
 
+def test_an_eval_asks_a_model_of_the_service(service: Service) -> None:
+    criterion = {**GRADER, "name": "any", "operation": "ilike", "reference": ""}
+    rows = [{"item": {"letter": letter}} for letter in "abc"]
+    with service.client() as client:
+        made = client.evals.create(
+            data_source_config={"type": "custom", "item_schema": {}, "include_sample_schema": True},
+            testing_criteria=[criterion],  # type: ignore[list-item]
+        )
+        run = client.evals.runs.create(
+            made.id,
+            data_source={
+                "type": "completions",
+                "model": "cherry-nano",
+                "source": {"type": "file_content", "content": rows},  # type: ignore[typeddict-item]
+                "input_messages": {
+                    "type": "template",
+                    "template": [{"role": "user", "content": "Say {{item.letter}}"}],
+                },
+                "sampling_params": {"max_completion_tokens": 8},
+            },
+        )
+
+        def done() -> bool:
+            return client.evals.runs.retrieve(run.id, eval_id=made.id).status == "completed"
+
+        wait_for(done, what="the run")
+        run_done = client.evals.runs.retrieve(run.id, eval_id=made.id)
+        items = list(client.evals.runs.output_items.list(run.id, eval_id=made.id))
+    assert run_done.result_counts.passed == 3
+    (usage,) = run_done.per_model_usage
+    assert (usage.run_model_name, usage.invocation_count) == ("cherry-nano", 3)
+    assert all(item.sample.output[0].content and item.sample.usage.prompt_tokens for item in items)
+
+
 @pytest.mark.parametrize("name", ["api", "relay", "sampler", "worker-train", "valkey", "postgres"])
 def test_a_killed_part_comes_back(service: Service, name: str) -> None:
     old = service.state()["processes"][name]

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from enum import Enum, IntEnum
+from enum import Enum
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -29,6 +29,7 @@ from app.settings import get_settings
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig, read_config
 from workers.jobs import delivery
+from workers.jobs.faults import Exit
 
 log = structlog.get_logger(__name__)
 
@@ -40,18 +41,6 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK
 """Environment of every training: models and data are files here, and nobody else is told of it."""
 SETTLE_SECONDS = 60.0
 """How long to go on trying to write the outcome while the database is away."""
-
-
-class Exit(IntEnum):
-    """How a child ends on purpose. Anything else, signals included, is a crash."""
-
-    OUTCOME_WRITTEN = 0
-    CRASHED = 1
-    DATABASE_AWAY = 75
-    STOPPED = 76
-    LEASE_LOST = 77
-    PAUSED = 78
-    NO_ROOM = 79
 
 
 class End(Enum):

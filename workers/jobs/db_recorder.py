@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from app.checkpoints.models import Checkpoint as CheckpointRow
 from app.db import unit_of_work
+from app.evals import of_jobs
 from app.events import rft_metrics, tuning_metrics
 from app.events import service as events
 from app.events.models import JobMetrics
@@ -33,10 +34,13 @@ from app.rollouts.models import Rollout
 from app.storable import clean, storable
 from app.storage import Storage
 from app.webhooks import service as webhooks
+from graders.types import TokenUsage
 from methods import metrics as names
+from methods.train_config import TrainConfig
 from workers.jobs.estimate import RECENT_STEPS, FinishEstimate
 from workers.training.base.recorder import Phase
 from workers.training.base.types import Action, Checkpoint, Group, Split
+from workers.training.evaluator import validation_temperature
 from workers.training.folders import STATES_KEPT
 
 ROWS_AT_ONCE = 1000
@@ -97,9 +101,11 @@ class DatabaseRecorder:
             index_elements=key, set_={name: upsert.excluded[name] for name in values}
         )
         with unit_of_work() as db:
-            status.update_held(db, self._claim)
+            job = status.update_held(db, self._claim)
             for start in range(0, len(rows), ROWS_AT_ONCE):
                 db.execute(upsert, rows[start : start + ROWS_AT_ONCE])
+            if split == "valid":
+                of_jobs.write_validation(db, job, step, list(judged_answers(groups)), eval_sampling(job))
 
     def checkpoint(self, saved: Checkpoint) -> None:
         """Publish a checkpoint's files, then its row and its event."""
@@ -137,6 +143,7 @@ class DatabaseRecorder:
             row.trust = storable(saved.extra)
             db.add(row)
             if saved.step > 0:
+                of_jobs.name_model(db, job, saved.step, row.model_name)
                 message = f"Checkpoint created at step {saved.step} with Snapshot ID: {row.model_name}"
                 if events.append(db, job.id, f"ckpt-{saved.step}", message):
                     webhooks.emit(db, job.project_id, "fine_tuning.checkpoint.created", row.id, job_id=job.id)
@@ -239,6 +246,26 @@ def rollout_rows(
                 "parts": storable(grade.parts),
                 "reason": clean(grade.reason),
             }
+
+
+def judged_answers(groups: Sequence[Group]) -> Iterator[of_jobs.Judged]:
+    """The answers of a validation, as the eval of the job keeps them."""
+    for group in groups:
+        for completion, grade in zip(group.completions, group.grades, strict=True):
+            tokens = TokenUsage(len(group.prompt.tokens), len(completion.tokens), calls=1)
+            told = (clean(completion.text), completion.finish_reason, tokens, grade)
+            yield of_jobs.Judged(group.prompt.file_row, group.prompt.item, *told)
+
+
+def eval_sampling(job: Job) -> dict[str, Any]:
+    """How validation rows are answered, in the words of a chat call."""
+    config = TrainConfig(**(job.config or {}))
+    return {
+        "temperature": validation_temperature(config),
+        "top_p": 1.0,
+        "seed": job.seed,
+        "max_completion_tokens": config.max_completion_tokens,
+    }
 
 
 def state_prefix(job_id: str) -> str:

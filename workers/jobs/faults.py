@@ -1,11 +1,24 @@
-"""What an error of a training says of the machine around it."""
+"""How a child process ends on purpose, and what an error says of the machine around it."""
 
 from __future__ import annotations
+
+from enum import IntEnum
 
 from sqlalchemy.exc import OperationalError
 
 from app.disk import is_full
-from workers.jobs.attempt import Exit
+
+
+class Exit(IntEnum):
+    """How a child ends on purpose. Anything else, signals included, is a crash."""
+
+    OUTCOME_WRITTEN = 0
+    CRASHED = 1
+    DATABASE_AWAY = 75
+    STOPPED = 76
+    LEASE_LOST = 77
+    PAUSED = 78
+    NO_ROOM = 79
 
 
 def exit_code_of(problem: Exception) -> Exit:

@@ -40,10 +40,9 @@ from methods.tune_config import TuneConfig, read_config
 from methods.tuning_rows import row_check
 from workers.base_models import folder_if_there, local_folder
 from workers.jobs import delivery, leftovers, provenance
-from workers.jobs.attempt import Exit
 from workers.jobs.checks import split_rows
 from workers.jobs.db_recorder import DatabaseRecorder
-from workers.jobs.faults import exit_code_of
+from workers.jobs.faults import Exit, exit_code_of
 from workers.jobs.integrations import shown_elsewhere
 from workers.jobs.job_data import CANARY, TRAINING, VALIDATION, JobInvalid, canary_rows, find_file, rows_of
 from workers.jobs.restoring import restore

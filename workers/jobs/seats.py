@@ -28,8 +28,7 @@ from app.settings import get_settings
 from graders import Grader, build_grader
 from graders.spec import GraderSpec
 from methods.train_config import TrainConfig
-from workers.jobs.attempt import Exit
-from workers.jobs.faults import exit_code_of
+from workers.jobs.faults import Exit, exit_code_of
 from workers.jobs.judge_remarks import with_remarks
 from workers.training.arms.beside import Seats
 from workers.training.arms.child import train_for

@@ -15,8 +15,8 @@ from app.jobs.status import Claim, LeaseLost
 from app.logs import configure_logging
 from app.settings import get_settings
 from app.storable import clean
-from workers.jobs.attempt import Exit
 from workers.jobs.checks import Checked, Checks, find_parts
+from workers.jobs.faults import Exit
 from workers.jobs.job_data import SCRATCH, JobInvalid
 from workers.training.base.errors import is_panic
 

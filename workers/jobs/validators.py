@@ -29,8 +29,9 @@ from app.jobs.models import Job
 from app.jobs.status import Claim, LeaseLost
 from app.settings import get_settings
 from workers.jobs import children
-from workers.jobs.attempt import LOOK_SECONDS, Exit
+from workers.jobs.attempt import LOOK_SECONDS
 from workers.jobs.children import Child
+from workers.jobs.faults import Exit
 from workers.jobs.fork_server import OUT_OF_MEMORY
 from workers.jobs.job_data import SCRATCH
 
@@ -116,8 +117,14 @@ def validate_all(owner: str, stopping: threading.Event, *others: Queued) -> int:
 
     Returns how many that were.
     """
-    kinds = (Validations(), *others)
-    places = get_settings().validations_at_once
+    return work_through((Validations(), *others), owner, stopping, get_settings().validations_at_once)
+
+
+def work_through(kinds: Sequence[Queued], owner: str, stopping: threading.Event, places: int) -> int:
+    """Carries out all work of these kinds that waits, and what comes meanwhile, so much of it at a time.
+
+    Returns how many that were.
+    """
     under_way: dict[Future[None], str] = {}
     count = 0
     with ThreadPoolExecutor(places, thread_name_prefix="validation") as pool:

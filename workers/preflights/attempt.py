@@ -26,8 +26,8 @@ from app.preflights import runs
 from app.preflights.runs import Claim, LeaseLost
 from app.settings import get_settings
 from workers.jobs import children
-from workers.jobs.attempt import Exit
 from workers.jobs.attempt import train_next as train_next_job
+from workers.jobs.faults import Exit
 from workers.jobs.fork_server import OUT_OF_MEMORY
 from workers.jobs.job_data import SCRATCH
 from workers.jobs.validators import NO_CAPACITY, End, Work, watch_to_its_end

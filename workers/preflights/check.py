@@ -25,8 +25,8 @@ from methods.rows import Row
 from methods.train_config import TrainConfig
 from methods.tuning_rows import row_check
 from workers.base_models import WEIGHTS, local_folder
-from workers.jobs.attempt import Exit
 from workers.jobs.checks import Checks, Parts, find_parts, split_rows
+from workers.jobs.faults import Exit
 from workers.jobs.grader_validation import build_job_grader
 from workers.jobs.job_data import SCRATCH, JobInvalid, rows_of
 from workers.preflights.files import file_findings, length_findings, length_numbers

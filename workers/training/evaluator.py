@@ -85,8 +85,10 @@ class Evaluator:
     def _temperature(self, split: Split) -> float:
         """Returns the temperature of a split. In 0.1.0 one completion a validation row was greedy."""
         config = self._config
-        if split == "greedy" or (split == "valid" and _is_greedy(config)):
+        if split == "greedy":
             return 0.0
+        if split == "valid":
+            return validation_temperature(config)
         return config.temperature if config.eval_temperature is None else config.eval_temperature
 
     def _samples(self, split: Split) -> int:
@@ -98,5 +100,8 @@ class Evaluator:
         return self._config.eval_samples
 
 
-def _is_greedy(config: TrainConfig) -> bool:
-    return config.eval_temperature is None and config.eval_samples == 1
+def validation_temperature(config: TrainConfig) -> float:
+    """Returns the temperature at which validation rows are answered; a single answer is a greedy one."""
+    if config.eval_temperature is not None:
+        return config.eval_temperature
+    return 0.0 if config.eval_samples == 1 else config.temperature

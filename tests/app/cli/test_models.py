@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from typer.testing import CliRunner, Result
 
 from app.cli.main import cli
-from app.cli.model_show import _lines, _memory, _row, in_short
+from app.cli.models.show import _lines, _memory, _row, in_short
 from app.cli.output import CliError
 from app.embedded import first_run
 from app.models import bases

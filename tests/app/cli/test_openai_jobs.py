@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
+from app.cli.imports.openai_job import import_job
 from app.cli.main import cli
-from app.cli.openai_jobs import import_job
 from app.cli.output import CliError
 from app.cli.problems import explain
 from app.models import service as models

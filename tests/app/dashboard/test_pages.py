@@ -14,8 +14,11 @@ from app.jobs.models import Job
 from tests.factories import (
     Tenant,
     make_checkpoint,
+    make_eval,
+    make_eval_run,
     make_job,
     make_metrics,
+    make_output_item,
     make_rollout,
     make_tenant,
     make_tuned_model,
@@ -173,3 +176,22 @@ def test_pages_allow_no_script_and_the_cookie_is_closed_to_them(page: Page, tena
     cookie = page.context.cookies()[0]
     assert cookie["httpOnly"]
     assert cookie["sameSite"] == "Strict"
+
+
+def test_a_run_of_an_eval_is_shown_where_its_report_leads(page: Page, tenant: Tenant, db: Session) -> None:
+    counts = {"total": 2, "passed": 1, "failed": 1, "errored": 0}
+    run = make_eval_run(
+        db, make_eval(db, tenant.project_id), status="completed", total=2, result_counts=counts
+    )
+    make_output_item(db, run, 1, sample={"output": [{"content": "a"}]})
+    wrong = {"sample": {"output": [{"content": ATTACKS[0]}]}, "datasource_item": {"answer": ATTACKS[1]}}
+    make_output_item(db, run, 2, status="fail", **wrong)
+    db.commit()
+    sign_in(page, tenant)
+    page.goto(f"/dashboard/evals/{run.eval_id}/runs/{run.id}")
+    expect(page.locator("main")).to_contain_text("1 passed, 1 failed, 0 could not be judged, of 2")
+    expect(page.locator(".rollouts tr")).to_have_count(3)
+    page.get_by_role("link", name="failed", exact=True).click()
+    expect(page.locator(".rollouts tr")).to_have_count(2)
+    expect(page.locator(".rollouts")).to_contain_text(ATTACKS[0])
+    expect(page).to_have_title("a run · Cherry")

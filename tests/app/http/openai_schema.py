@@ -64,6 +64,9 @@ def _with_stand_ins(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     found = {key: _with_stand_ins(each) for key, each in value.items()}
+    if isinstance(criteria := found.get("testing_criteria"), list):
+        known = (*PUBLISHED_GRADERS, "label_model")
+        found["testing_criteria"] = [one if one.get("type") in known else STAND_IN for one in criteria]
     grader = found.get("grader")
     if isinstance(grader, dict) and grader.get("type") not in PUBLISHED_GRADERS:
         found["grader"] = STAND_IN

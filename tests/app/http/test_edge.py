@@ -199,7 +199,7 @@ NOT_YET = [
     ("POST", "/v1/embeddings"),
     ("POST", "/v1/moderations"),
     ("POST", "/v1/responses/compact"),
-    ("GET", "/v1/evals"),
+    ("GET", "/v1/batches"),
     ("GET", "/v1/organization/users"),
 ]
 

@@ -20,8 +20,11 @@ from app.settings import Settings
 from tests.factories import (
     Tenant,
     make_checkpoint,
+    make_eval,
+    make_eval_run,
     make_file,
     make_job,
+    make_output_item,
     make_stored_chat,
     make_stored_response,
     make_upload,
@@ -49,8 +52,13 @@ def known_ids(db: Session, tenant: Tenant) -> dict[str, str]:
     file, upload = make_file(db, tenant.project_id), make_upload(db, tenant.project_id)
     completion = make_stored_chat(db, tenant.project_id)
     response = make_stored_response(db, tenant.project_id)
+    run = make_eval_run(db, make_eval(db, tenant.project_id))
+    item = make_output_item(db, run)
     db.commit()
     return {
+        "eval_id": run.eval_id,
+        "run_id": run.id,
+        "output_item_id": item.id,
         "job_id": job.id,
         "checkpoint_id": checkpoint.id,
         "file_id": file.id,

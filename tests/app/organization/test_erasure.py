@@ -25,6 +25,7 @@ from app.events import service as events
 from app.files.models import LooseBytes
 from app.jobs.models import Job
 from app.organization import erasure
+from app.regrades.models import RegradeResult
 from app.responses import service as responses
 from app.settings import Settings
 from app.storage import get_storage
@@ -33,11 +34,15 @@ from app.tenants.models import Project
 from tests.factories import (
     Tenant,
     make_checkpoint,
+    make_eval,
+    make_eval_run,
     make_file,
     make_job,
     make_metrics,
+    make_output_item,
     make_permission,
     make_preflight,
+    make_regrade,
     make_rollout,
     make_tenant,
     make_tuned_model,
@@ -135,6 +140,11 @@ def fill_with_a_run(db: Session, doomed: Tenant, settings: Settings) -> None:
     make_rollout(db, job, 1, 0, text=CANARY, reason=CANARY, parts={CANARY: 0.5})
     events.append(db, job.id, CANARY, CANARY)
     make_preflight(db, doomed.project_id, report={CANARY: CANARY}, progress={"phase": CANARY})
+    regrade = make_regrade(db, job, meta={CANARY: CANARY})
+    told = {"ref": CANARY, "data_row": CANARY, "text": CANARY, "parts": {}, "reason": CANARY}
+    db.add(RegradeResult(regrade_id=regrade.id, seq=1, **told))
+    run = make_eval_run(db, make_eval(db, doomed.project_id, name=CANARY), status="in_progress", name=CANARY)
+    make_output_item(db, run, datasource_item={CANARY: CANARY})
     checkpoint = make_checkpoint(
         db, job, 1, {"model/x": CANARY.encode()}, model_name=f"ft:{CANARY}:ckpt-step-1"
     )

@@ -22,8 +22,9 @@ from tests.damage import flip_last_bit
 from tests.workers.rows import data_rows, fresh, make_job
 from tests.workers.trainings import reached
 from workers.jobs import run
-from workers.jobs.attempt import Exit, train_next
+from workers.jobs.attempt import train_next
 from workers.jobs.db_recorder import states_to_resume
+from workers.jobs.faults import Exit
 from workers.jobs.validators import validate_all
 from workers.training.folders import publish
 

@@ -15,6 +15,10 @@ from sqlalchemy.orm import Session
 
 from app.checkpoints.models import Checkpoint as CheckpointRow
 from app.db import unit_of_work
+from app.evals import of_jobs
+from app.evals import service as evals
+from app.evals.models import EvalOutputItem, EvalRun
+from app.evals.schemas import OutputItemOut
 from app.events.models import JobEvent, JobMetrics
 from app.jobs import runs
 from app.jobs.capacity import Capacity
@@ -446,3 +450,44 @@ def test_giving_up_delivers_nothing_that_forgot(
     assert (fresh(db, job).status == "succeeded") == delivered
     told = db.scalars(select(JobEvent.message).where(JobEvent.level == "warn")).all()
     assert any("checkpoint of step 2 is delivered" in each for each in told) == delivered
+
+
+def test_a_validation_is_a_run_of_the_jobs_eval_named_by_its_checkpoint(
+    db: Session, job: Job, recorder: DatabaseRecorder, tmp_path: Path
+) -> None:
+    of_jobs.make(db, job)
+    db.commit()
+    groups = [group("a", Grade(1.0)), group("b", Grade(0.0, reason="no"))]
+    groups += [group("c", Grade(None, Failure(FailureKind.OTHER, "broke")))]
+    recorder.rollouts("train", 1, 1, groups)
+    recorder.rollouts("valid", 2, 1, groups[:1])
+    recorder.rollouts("valid", 2, 1, groups)  # of a step that is repeated after a resume
+    recorder.checkpoint(saved(tmp_path, 2))
+    (run,) = db.scalars(select(EvalRun)).all()
+    name = db.scalars(select(CheckpointRow.model_name)).one()
+    assert (run.status, run.name, run.model, run.data_source["model"]) == ("completed", "Step 2", name, name)
+    assert run.meta == {"fine_tuning_job": job.id, "step": "2"}
+    assert run.result_counts == {"total": 3, "passed": 1, "failed": 1, "errored": 1}
+    assert [one["model_name"] for one in run.per_model_usage] == [name]
+    items = db.scalars(select(EvalOutputItem).order_by(EvalOutputItem.seq)).all()
+    assert [(item.status, item.datasource_item_id) for item in items] == [
+        ("pass", 3),
+        ("fail", 3),
+        ("error", 3),
+    ]
+    assert items[1].results[0]["sample"] == {"reason": "no"}
+    told = OutputItemOut.of(items[0], run).sample
+    assert (told.model, told.output[0].content, told.usage.total_tokens) == (name, "a", 5)
+
+
+def test_a_deleted_eval_gets_no_more_runs_and_the_job_goes_on(
+    db: Session, job: Job, recorder: DatabaseRecorder
+) -> None:
+    of_jobs.make(db, job)
+    db.commit()
+    evals.remove(db, job.project_id, str(job.eval_id))
+    db.commit()
+    recorder.rollouts("valid", 2, 1, [group("a", Grade(1.0))])
+    assert db.scalars(select(EvalRun)).all() == []
+    assert len(db.scalars(select(Rollout)).all()) == 1
+    assert fresh(db, job).eval_id is not None

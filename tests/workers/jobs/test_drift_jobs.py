@@ -20,7 +20,7 @@ from app.storage import get_storage
 from tests.tiny_model import make_tiny_model
 from tests.workers.rows import fresh, make_file, make_job
 from workers.jobs import run
-from workers.jobs.attempt import Exit
+from workers.jobs.faults import Exit
 from workers.jobs.validators import validate_all
 from workers.training.folders import publish
 

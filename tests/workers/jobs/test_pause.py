@@ -30,7 +30,8 @@ from tests.e2e.service import wait_for
 from tests.factories import make_webhook_endpoint
 from tests.workers.rows import data_rows, fresh, make_job
 from tests.workers.trainings import children, reached, training_pid, while_training
-from workers.jobs.attempt import End, Exit, settle, train_next
+from workers.jobs.attempt import End, settle, train_next
+from workers.jobs.faults import Exit
 from workers.jobs.sweep import sweep
 from workers.jobs.validators import validate_all
 

@@ -212,7 +212,7 @@ def test_started_is_told_once(db: Session) -> None:
     assert messages(db, job) == ["Fine-tuning job started"]
 
 
-@pytest.mark.parametrize("kind", queue.QUEUES)
+@pytest.mark.parametrize("kind", ["validate", "train"])
 def test_the_waker_sees_work_that_a_claim_would_find(db: Session, kind: queue.Queue) -> None:
     assert not runs.has_work(db, kind, LARGE)
     job = make_job(db, status="queued" if kind == "train" else "validating_files")

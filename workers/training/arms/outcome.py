@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from methods.paired import LEVEL
 from methods.train_config import TrainConfig
 from workers.training.arms.recorder import Whose
 from workers.training.arms.states import JobProgress
@@ -15,7 +16,7 @@ from workers.training.result import ArmResult, ControlResult, RunResult
 from workers.training.state import Progress
 from workers.training.trust.gold import gold_outcome
 from workers.training.trust.halving import Standing
-from workers.training.trust.selection import LEVEL, Judged, Look, judge
+from workers.training.trust.selection import Judged, Look, judge
 from workers.training.trust.verdict import Verdict, verdict
 
 

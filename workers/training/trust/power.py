@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from graders.types import Grade
 from methods.auto import LEAST_UNSEEN
+from methods.paired import LEVEL
 from methods.rewards import Scale
-from workers.training.trust.selection import LEVEL
 from workers.training.trust.verdict import Basis
 
 POWER = 0.8

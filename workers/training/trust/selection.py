@@ -1,10 +1,7 @@
 """Which checkpoints are better than the base, right over all looks at once: a max-statistic sign-flip test.
 
-Under "no better than the base" each row's difference to the base is as likely to have the other sign. The
-signs of rows are flipped for all checkpoints together, which keeps how they resemble each other, and the
-largest statistic of each flip is what an observed one is compared with: Westfall and Young 1993,
-Resampling-based multiple testing; step-down as in Romano and Wolf 2005, JASA 100:94. So the chance that luck
-alone makes any checkpoint count as better is 5 %, however many there are.
+`methods/paired.py` has the test. The chance that luck alone makes any checkpoint count as better is 5 %,
+however many there are.
 """
 
 from __future__ import annotations
@@ -13,20 +10,8 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-LEVEL = 0.05
-"""The chance of a false claim that is accepted: a convention, not a measurement."""
-ALL_FLIPS_UP_TO = 12
-"""Rows up to which all flips are tried, 4,096 of them. Chosen, not measured: that takes milliseconds."""
-SOME_FLIPS = 8192
-"""Flips drawn where there are more rows, the observed signs among them. Chosen, not measured: the standard
-error of a p of 5 % is then 0.24 %.
-"""
-TIE = 1e-9
-"""Statistics this near each other are equal: they differ by rounding. Chosen, not measured."""
-
-Array = NDArray[np.float64]
+from methods.paired import LEVEL, compare
 
 
 class Look(NamedTuple):
@@ -90,28 +75,10 @@ def judge(looks: Sequence[Look], seed: int) -> list[Judged]:
     kept = [(look, row) for look, row in kept if np.isfinite(row).any()]
     if not kept:
         return []
-    differences = np.stack([row for _, row in kept])
-    there = np.isfinite(differences)
-    flat = np.where(there, differences, 0.0)
-    n = there.sum(axis=1)
-    mean = flat.sum(axis=1) / n
-    stderr = _standard_errors(flat, there, mean, n)
-    p = _adjusted(_statistics(flat, _signs(flat, seed)))
-    centred = np.where(there, flat - mean[:, None], 0.0)
-    reach = _reach(centred, _signs(centred, seed), n) * stderr
+    compared = compare(np.stack([row for _, row in kept]), seed)
     return [
-        Judged(
-            look.step,
-            look.kl,
-            int(n[i]),
-            float(mean[i]),
-            float(stderr[i]),
-            float(mean[i] - reach[i]),
-            float(mean[i] + reach[i]),
-            float(p[i]),
-            look.is_given_up,
-        )
-        for i, (look, _) in enumerate(kept)
+        Judged(look.step, look.kl, *found, look.is_given_up)
+        for (look, _), found in zip(kept, compared, strict=True)
     ]
 
 
@@ -146,58 +113,3 @@ def p_of_fall(base: Look, look: Look, seed: int) -> float | None:
     mirrored = [Look(0, 0.0, look.rows), Look(1, 0.0, base.rows)]
     found = judge(mirrored, seed)
     return found[0].p if found else None
-
-
-def _signs(flat: Array, seed: int) -> Array:
-    """Returns flips as rows of +1 and -1, the observed signs first: all of them, or some seeded ones.
-
-    Rows without a difference by any checkpoint change nothing and are not flipped.
-    """
-    n = flat.shape[1]
-    moving = np.flatnonzero(np.abs(flat).max(axis=0) > 0)
-    if len(moving) <= ALL_FLIPS_UP_TO:
-        bits = (np.arange(2 ** len(moving))[:, None] >> np.arange(len(moving))) & 1
-        flips = 1.0 - 2.0 * bits
-    else:
-        flips = 1.0 - 2.0 * np.random.default_rng(seed).integers(0, 2, size=(SOME_FLIPS, len(moving)))
-        flips[0] = 1.0
-    signs = np.ones((len(flips), n))
-    signs[:, moving] = flips
-    return signs
-
-
-def _statistics(flat: Array, signs: Array) -> Array:
-    """Returns sum over root of the sum of squares, (flips, looks): it grows with Student's t, and is finite
-    where all differences are equal."""
-    size = np.sqrt((flat**2).sum(axis=1))
-    found: Array = (signs @ flat.T) / np.where(size > 0, size, 1.0)
-    return found
-
-
-def _adjusted(statistics: Array) -> Array:
-    """Returns each look's p by stepping down from the largest statistic: (flips, looks) to (looks,)."""
-    observed = statistics[0]
-    order = np.argsort(-observed, kind="stable")
-    largest = np.maximum.accumulate(statistics[:, order[::-1]], axis=1)[:, ::-1]
-    p: Array = (largest >= observed[order] - TIE).mean(axis=0)
-    found = np.empty(len(p))
-    found[order] = np.maximum.accumulate(p)
-    return found
-
-
-def _reach(centred: Array, signs: Array, n: NDArray[np.int_]) -> float:
-    """Returns how many standard errors a bound lies from its mean, for all looks together.
-
-    It is the 95 % quantile over flips of the largest t of the centred differences, which have no mean but in
-    the flips: a one-sided bound, and by symmetry the same on either side.
-    """
-    ratio = np.clip(_statistics(centred, signs), -np.sqrt(n), np.sqrt(n))
-    rest = np.maximum(n - ratio**2, TIE)
-    largest = np.max(ratio * np.sqrt(np.maximum(n - 1, 1) / rest), axis=1)
-    return max(0.0, float(np.quantile(largest, 1 - LEVEL)))
-
-
-def _standard_errors(flat: Array, there: NDArray[np.bool_], mean: Array, n: NDArray[np.int_]) -> Array:
-    squares = (np.where(there, flat - mean[:, None], 0.0) ** 2).sum(axis=1)
-    found: Array = np.sqrt(squares / np.maximum(n - 1, 1) / n)
-    return found

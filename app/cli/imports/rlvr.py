@@ -1,4 +1,4 @@
-"""`cherry import`: data and jobs of other services."""
+"""`cherry import rlvr`: published RLVR rows, as a training file and its grader."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.openai_jobs import openai_job
 from app.cli.output import AsJson, CliError, console, print_json, print_table
 
-cli = typer.Typer(help="Data and jobs of other services.", no_args_is_help=True)
-cli.command("openai-job")(openai_job)
 
-
-@cli.command()
 def rlvr(
     path: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="Rows of open-instruct or verl.")],
     out: Annotated[Path, typer.Option(help="Where train.jsonl and grader.json go.")] = Path("rlvr"),

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import model_adding, model_show
 from app.cli.connect import Data, open_database
-from app.cli.model_show import in_short
+from app.cli.models import adding, show
+from app.cli.models.show import in_short
 from app.cli.output import AsJson, console, errors, print_json, print_table
 from methods.template_gaps import in_words
 
@@ -18,8 +18,8 @@ aliases = typer.Typer(help="Names that stand for base models, such as OpenAI's."
 cli.add_typer(aliases, name="alias")
 
 
-cli.command()(model_adding.add)
-cli.command()(model_show.show)
+cli.command()(adding.add)
+cli.command()(show.show)
 
 
 @cli.command("list")

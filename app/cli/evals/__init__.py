@@ -1,0 +1,1 @@
+"""`cherry evals`: evals and their runs, through the API."""

@@ -1,0 +1,1 @@
+"""`cherry import`: data, jobs and evals of other services."""

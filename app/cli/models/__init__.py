@@ -1,0 +1,1 @@
+"""`cherry models`: what models there are, what they are and what they take."""

@@ -1,0 +1,1 @@
+"""Runs of evals, carried out: data is read, models answer, graders judge."""

@@ -1,0 +1,1 @@
+"""Regrades, carried out: stored completions are read, graded, and two graders compared."""
