@@ -94,7 +94,7 @@ def test_rollouts_are_graded_anew_and_both_graders_compared(db: Session) -> None
         ({"first_step": 2}, {"train-2-2-0", "valid-2-0-0"}),
         ({"split": "train", "last_step": 1}, {"train-1-0-0", "train-1-1-0"}),
     ],
-    ids=str,
+    ids=("validation", "control", "from a step on", "split and steps"),
 )
 def test_only_what_was_asked_for_is_graded(db: Session, source: dict[str, Any], refs: set[str]) -> None:
     regrade = regrade_of(db, make_graded_job(db), source={"type": "rollouts", **source})
