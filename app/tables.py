@@ -5,6 +5,7 @@ from app.chat.models import StoredChat
 from app.checkpoints.models import Checkpoint
 from app.db import Base
 from app.events.models import JobEvent, JobMetrics
+from app.exports.models import Export
 from app.files.models import File, LooseBytes
 from app.idempotency.models import IdempotencyKey
 from app.jobs.models import Job
@@ -33,6 +34,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointPermission",
     "DashboardSession",
+    "Export",
     "File",
     "IdempotencyKey",
     "Job",

@@ -25,6 +25,18 @@ def add(
     revision: Annotated[
         str | None, typer.Option(help="Which version it is, such as a commit.", show_default="as downloaded")
     ] = None,
+    hub: Annotated[
+        str | None,
+        typer.Option(
+            help="Its id on the hub, by which others find it: adapters name it.",
+            metavar="ORG/NAME",
+            show_default="of a folder in the hub's cache",
+        ),
+    ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option("--license", help="Its licence, such as apache-2.0.", show_default="as its card says"),
+    ] = None,
     methods: Annotated[
         str | None,
         typer.Option(help="By which jobs may train it, such as reinforcement,dpo.", show_default="all"),
@@ -45,12 +57,13 @@ def add(
 
     folder, allowed, text = folder.absolute(), _methods(methods), _template(template)
     models.check_base_name(name)
+    _check_named(hub, licence)
     with open_database(data) as db:
         before = _folder_before(db, name, folder, replace)
     folders.check_model_folder(folder, with_template=text is None)
     with errors.status(f"Reading the numbers of {folder} ..."):
         hashes = folders.hashes_of_weights(folder)
-    origin = bases.origin_of(folder, revision, hashes, text)
+    origin = bases.origin_of(folder, revision, hashes, text, hub=hub, licence=licence)
     trial, told = _tried(folder, text)
     place = folder
     if text is not None:
@@ -142,6 +155,16 @@ def _methods(given: str | None) -> list[str] | None:
     if unknown := [each for each in named if each not in known]:
         raise CliError(f"--methods: there is no method '{unknown[0]}'. There are: {', '.join(known)}")
     return [method for method in known if method in named]
+
+
+def _check_named(hub: str | None, licence: str | None) -> None:
+    from methods.model_files.hub_cache import HUB_ID
+    from methods.model_files.licence import LICENCE
+
+    if hub is not None and not HUB_ID.fullmatch(hub):
+        raise CliError(f"--hub: '{hub}' is no id of the hub: give ORG/NAME")
+    if licence is not None and not LICENCE.fullmatch(licence):
+        raise CliError(f"--license: '{licence}' is no id of a licence: give one such as apache-2.0")
 
 
 def _template(path: Path | None) -> str | None:

@@ -38,7 +38,7 @@ from methods.rows import Row
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig, read_config
 from methods.tuning_rows import row_check
-from workers.base_models import folder_if_there, local_folder
+from workers.base_models import MODEL, folder_if_there, local_folder
 from workers.jobs import delivery, leftovers, provenance
 from workers.jobs.attempt import Exit
 from workers.jobs.checks import split_rows
@@ -46,6 +46,7 @@ from workers.jobs.db_recorder import DatabaseRecorder
 from workers.jobs.faults import exit_code_of
 from workers.jobs.integrations import shown_elsewhere
 from workers.jobs.job_data import CANARY, TRAINING, VALIDATION, JobInvalid, canary_rows, find_file, rows_of
+from workers.jobs.loaded import check_loaded
 from workers.jobs.restoring import restore
 from workers.jobs.seats import build_graders, seats_of
 from workers.jobs.served import check_served
@@ -61,6 +62,7 @@ from workers.training.base.errors import (
 )
 from workers.training.base.recorder import Recorder
 from workers.training.loop import train
+from workers.training.model.base_model import compute_dtype
 from workers.training.recorders import Silent
 from workers.training.result import RunResult
 
@@ -213,9 +215,12 @@ def _train_and_deliver(claim: Claim, folder: Path, should_stop: StopRequested, d
         return
     config = work.config
     base = Path(config.model_path) if config.origin_path is None else None  # a tuned base is served merged
-    served = check_served(result.best.folder, base, world.device(device))
+    best, place = result.best.folder, world.device(device)
+    served = check_served(best, base, place)
+    loaded = check_loaded(best, compute_dtype(best / MODEL, place, config.adapter, config.dtype), place)
+    measured = delivery.Measured(served, loaded)
     delivery.deliver(
-        claim, result.best.step, trained_tokens=result.trained_tokens, result=result, served=served
+        claim, result.best.step, trained_tokens=result.trained_tokens, result=result, measured=measured
     )
 
 
