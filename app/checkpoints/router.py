@@ -12,7 +12,8 @@ from app.checkpoints import service as checkpoints
 from app.checkpoints.schemas import CheckpointList, CheckpointOut
 from app.db import unit_of_work
 from app.exports import service as exports
-from app.exports.schemas import ExportOut, Format
+from app.exports.schemas import ExportOut
+from app.exports.use import Format
 from app.http.openapi import ranged
 from app.http.ranges import Download, is_ranged, respond
 from app.http.transaction import CurrentCaller, Db, KeptRoute

@@ -14,8 +14,7 @@ from app.exports import base as bases
 from app.exports import readme
 from app.exports.archive import Archive, Member, in_memory, stored
 from app.exports.base import IN_DOWNLOAD, MODEL, Base
-from app.exports.schemas import Format
-from app.exports.use import GGUF, Use, short_name
+from app.exports.use import GGUF, Format, Use, short_name
 from app.files.integrity import StoredFileDamaged
 from app.storage import MANIFEST, Storage
 from methods.model_files.adapters import ordered

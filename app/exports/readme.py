@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 from app.cards.markdown import plain
 from app.checkpoints.models import Checkpoint
 from app.exports.base import IN_DOWNLOAD, Base
-from app.exports.schemas import Format
-from app.exports.use import FOLDER, GGUF, Use, lines
+from app.exports.use import FOLDER, GGUF, Format, Use, lines
 from methods.model_files.licence import LICENCE, OTHER
 
 README = "README.md"
@@ -142,8 +141,8 @@ def _load(trust: Mapping[str, Any]) -> str:
         return "How far a load in that dtype is from what was validated was not measured of this checkpoint."
     return (
         f"Loaded by `transformers` in {plain(trust['load_dtype'])}, a token's log-probability differs from"
-        f" what was validated by up to {trust['load_difference']:.2g} nats, and the KL is {trust['load_kl']:.2g}"
-        f" nats per token ({plain(trust['load_tokens'])} tokens of text)."
+        f" what was validated by up to {trust['load_difference']:.2g} nats, and the KL is"
+        f" {trust['load_kl']:.2g} nats per token ({plain(trust['load_tokens'])} tokens of text)."
     )
 
 

@@ -7,9 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from app.exports.models import Export
-
-Format = Literal["adapter", "merged", "gguf"]
-FORMATS: tuple[Format, ...] = ("adapter", "merged", "gguf")
+from app.exports.use import Format
 
 
 class ExportOut(BaseModel):

@@ -21,7 +21,8 @@ from app.exports.archive import Archive
 from app.exports.base import base_of
 from app.exports.forms import ExportRefused, Source
 from app.exports.models import ACTIVE, Export
-from app.exports.schemas import FORMATS, ExportOut, Format, FormOut
+from app.exports.schemas import ExportOut, FormOut
+from app.exports.use import FORMATS, Format
 from app.files.models import LooseBytes
 from app.ids import random_id
 from app.jobs.models import Job

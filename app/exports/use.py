@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from app.exports.schemas import Format
-
+Format = Literal["adapter", "merged", "gguf"]
+FORMATS: tuple[Format, ...] = ("adapter", "merged", "gguf")
 FOLDER = "FOLDER"
 """Stands for the place where a download was unpacked."""
 GGUF = "model-*.gguf"

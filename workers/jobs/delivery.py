@@ -203,7 +203,7 @@ def deliver(
 
 
 def _note_measured(db: Session, delivered: Checkpoint, measured: Measured) -> None:
-    """Keeps what was found of the delivered model with its checkpoint; warns of one that answers otherwise."""
+    """Keeps what was found of the delivered model; warns of one that answers otherwise than was trained."""
     served, loaded = measured
     for found in (served, loaded):
         if found is not None:

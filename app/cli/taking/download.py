@@ -14,7 +14,7 @@ import typer
 
 from app.cli.connect import Data, Key, Url, open_client
 from app.cli.output import AsJson, CliError, console, errors, print_json
-from app.exports.schemas import Format
+from app.exports.use import Format
 
 if TYPE_CHECKING:
     from openai import OpenAI
