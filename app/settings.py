@@ -204,6 +204,9 @@ class Settings(BaseSettings):
     completions_kept: timedelta = timedelta(days=30)
     """How long stored chat completions and responses are kept."""
 
+    llama_python: str = ""
+    """A Python that has llama-cpp-python, which says how llama.cpp reads a tokenizer before a GGUF file is
+    delivered. Empty: the worker's own."""
     lease: timedelta = timedelta(seconds=30)
     """How long a silent worker keeps a job; renewed every sixth of this."""
     phase_limit: timedelta = timedelta(minutes=30)
