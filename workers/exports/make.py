@@ -37,6 +37,10 @@ Tell = Callable[[str, float], None]
 """Tells a phase, and the share of it that is done."""
 
 
+class Refused(Exception):
+    """A checkpoint cannot have that form. The message is for its owner."""
+
+
 class Wanted(NamedTuple):
     """What an export is made of.
 
@@ -73,15 +77,13 @@ def make_claimed(export_id: str, attempt: int, project_id: str) -> int:
 
 
 def _make(claim: Claim) -> None:
-    from workers.exports.gguf import GgufRefused
-
     with unit_of_work() as db:
         wanted = _wanted(db, claim)
     with scratch_folder(SCRATCH) as scratch:
         try:
             made = _write(claim, wanted, scratch)
             _publish(claim, wanted, made)
-        except GgufRefused as refused:
+        except Refused as refused:
             _fail(claim, ExportRefused.code, str(refused))
         except (FileNotFoundError, StoredFileDamaged) as problem:
             _fail(claim, "checkpoint_damaged", str(problem))
@@ -106,15 +108,23 @@ def _wanted(db: Session, claim: Claim) -> Wanted:
 
 
 def _write(claim: Claim, wanted: Wanted, scratch: Path) -> Path:
-    """Returns the folder with the files of a form. Raises `GgufRefused`."""
-    from workers.exports.gguf import GgufRefused, write_gguf
+    """Returns the folder with the files of a form. Raises `Refused`."""
+    try:
+        from workers.exports.gguf import GgufRefused, write_gguf
+    except ModuleNotFoundError as missing:
+        raise Refused(
+            f"The worker lacks the package {missing.name}. To mend it: pip install 'cherry-rft[gguf]'."
+        ) from None
 
     if wanted.base is None:
-        raise GgufRefused("The model that the job has started from is gone.")
+        raise Refused("The model that the job has started from is gone.")
     out = scratch / "out"
     out.mkdir()
     checkpoint = _local(wanted.checkpoint, scratch / "checkpoint")
-    write_gguf(checkpoint, local_folder(wanted.base, scratch / "base"), out, _telling(claim))
+    try:
+        write_gguf(checkpoint, local_folder(wanted.base, scratch / "base"), out, _telling(claim))
+    except GgufRefused as refused:
+        raise Refused(str(refused)) from None
     return out
 
 
@@ -124,7 +134,7 @@ def _local(checkpoint: Checkpoint, copy: Path) -> Path:
     check_folder(storage, prefix, checkpoint.manifest)
     first = min(checkpoint.manifest["files"])
     if local := storage.local_path(f"{prefix}/{first}"):
-        return local.parents[first.count("/")]
+        return Path(local.parents[first.count("/")])
     storage.fetch_folder(prefix, copy)
     return copy
 
