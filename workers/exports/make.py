@@ -56,6 +56,10 @@ class Wanted(NamedTuple):
     prefix: str
 
 
+Write = Callable[[Wanted, Path, Path, Tell], None]
+"""Writes a form to the last folder; the one before is for what is needed on the way."""
+
+
 def make_claimed(export_id: str, attempt: int, project_id: str) -> int:
     """Makes a claimed export and writes its outcome. Returns the exit code of its process.
 
@@ -67,7 +71,7 @@ def make_claimed(export_id: str, attempt: int, project_id: str) -> int:
     structlog.contextvars.bind_contextvars(export_id=export_id, attempt=attempt)
     claim = Claim(export_id, attempt, project_id)
     try:
-        _make(claim)
+        make(claim)
     except LeaseLost:  # the checkpoint is gone, or another worker has it
         return Exit.LEASE_LOST
     except SQLAlchemyError:
@@ -76,13 +80,19 @@ def make_claimed(export_id: str, attempt: int, project_id: str) -> int:
     return Exit.OUTCOME_WRITTEN
 
 
-def _make(claim: Claim) -> None:
+def make(claim: Claim, write: Write | None = None) -> None:
+    """Makes a claimed export, stores its files, and lets its row speak of them; or of why there are none.
+
+    `write` is what fills a folder with the files of the form. Raises `LeaseLost`.
+    """
     with unit_of_work() as db:
         wanted = _wanted(db, claim)
     with scratch_folder(SCRATCH) as scratch:
         try:
-            made = _write(claim, wanted, scratch)
-            _publish(claim, wanted, made)
+            out = scratch / "out"
+            out.mkdir()
+            (write or _write)(wanted, scratch, out, _telling(claim))
+            _publish(claim, wanted, out)
         except Refused as refused:
             _fail(claim, ExportRefused.code, str(refused))
         except (FileNotFoundError, StoredFileDamaged) as problem:
@@ -107,8 +117,8 @@ def _wanted(db: Session, claim: Claim) -> Wanted:
     return Wanted(row.format, checkpoint, base, prefix_of(job.id, row.id))
 
 
-def _write(claim: Claim, wanted: Wanted, scratch: Path) -> Path:
-    """Returns the folder with the files of a form. Raises `Refused`."""
+def _write(wanted: Wanted, scratch: Path, out: Path, tell: Tell) -> None:
+    """Writes the GGUF files of a checkpoint to the folder `out`. Raises `Refused`."""
     try:
         from workers.exports.gguf import GgufRefused, write_gguf
     except ModuleNotFoundError as missing:
@@ -118,14 +128,11 @@ def _write(claim: Claim, wanted: Wanted, scratch: Path) -> Path:
 
     if wanted.base is None:
         raise Refused("The model that the job has started from is gone.")
-    out = scratch / "out"
-    out.mkdir()
     checkpoint = _local(wanted.checkpoint, scratch / "checkpoint")
     try:
-        write_gguf(checkpoint, local_folder(wanted.base, scratch / "base"), out, _telling(claim))
+        write_gguf(checkpoint, local_folder(wanted.base, scratch / "base"), out, tell)
     except GgufRefused as refused:
         raise Refused(str(refused)) from None
-    return out
 
 
 def _local(checkpoint: Checkpoint, copy: Path) -> Path:
