@@ -63,7 +63,9 @@ def test_a_range_is_that_of_the_whole(
     )
 
 
-@pytest.mark.parametrize("asked", ["bytes=5-2", "bytes=-", "bytes=0-1,4-5", "lines=0-1", "bytes=0-" + "9" * 40])
+@pytest.mark.parametrize(
+    "asked", ["bytes=5-2", "bytes=-", "bytes=0-1,4-5", "lines=0-1", "bytes=0-" + "9" * 40]
+)
 def test_what_is_no_single_range_is_answered_with_all(
     http: httpx.Client, path: str, whole: httpx.Response, asked: str
 ) -> None:

@@ -104,7 +104,13 @@ def test_a_warm_starts_adapter_comes_with_what_it_stands_on(
     ],
 )
 def test_where_there_is_no_adapter_the_merged_model_is_offered(
-    http: httpx.Client, client: openai.OpenAI, db: Session, tenant: Tenant, tmp_path: Path, change: str, why: str
+    http: httpx.Client,
+    client: openai.OpenAI,
+    db: Session,
+    tenant: Tenant,
+    tmp_path: Path,
+    change: str,
+    why: str,
 ) -> None:
     folder = tmp_path / "own"
     shutil.copytree(NANO, folder)
@@ -215,5 +221,7 @@ def test_a_checkpoint_is_found_by_id_and_by_each_of_its_names(
         found = http.get(f"/v1/fine_tuning/checkpoints/{name}").json()
         assert (found["id"], found["fine_tuned_model_checkpoint"]) == (checkpoint.id, model.name)
         assert found["downloads"][1]["path"] == path_of(job, checkpoint, "merged")
-        assert "vllm serve FOLDER --served-model-name ft-cherry-nano-acme-x-abcd1234" in str(found["downloads"])
+        assert "vllm serve FOLDER --served-model-name ft-cherry-nano-acme-x-abcd1234" in str(
+            found["downloads"]
+        )
     assert http.get("/v1/fine_tuning/checkpoints/ft:none").status_code == 404
