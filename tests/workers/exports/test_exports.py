@@ -109,8 +109,7 @@ def test_a_worker_without_llama_cpp_refuses_and_says_what_to_install(kept: tuple
 def test_what_a_killed_worker_has_left_is_never_sent_and_is_made_anew(kept: tuple[Job, Checkpoint]) -> None:
     asked(kept)
     killed = claimed(timedelta(0))
-    with unit_of_work() as db:
-        prefix = service.prefix_of(kept[0].id, killed.export_id)
+    prefix = service.prefix_of(kept[0].id, killed.export_id)
     get_storage().put_bytes(f"{prefix}/1/model-f32.gguf", b"half")
     assert isinstance(asked(kept), ExportOut)
     second = claimed()
