@@ -69,9 +69,9 @@ def write_adapter(folder: Path, file: Path, config: Any, architecture: Architect
 
 def strength(settings: Any, layer: str, rank: int) -> float:
     """Returns by what PEFT multiplies a layer's product."""
-    alphas = settings.alpha_pattern or {}
-    alpha = alphas.get(get_pattern_key(alphas, layer), settings.lora_alpha)
-    return float(alpha / rank**0.5 if settings.use_rslora else alpha / rank)
+    alphas = dict(settings.alpha_pattern or {})
+    alpha = float(alphas.get(get_pattern_key(list(alphas), layer), settings.lora_alpha))
+    return alpha / rank**0.5 if settings.use_rslora else alpha / rank
 
 
 def _check(said: dict[str, Any], settings: Any) -> None:

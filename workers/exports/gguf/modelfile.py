@@ -1,4 +1,4 @@
-"""The Modelfile by which Ollama runs a GGUF file: its chat template in Go's language, its ends, plain sampling."""
+"""The Modelfile by which Ollama runs a GGUF file: chat template in Go's language, ends, plain sampling."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ PLAIN = {"temperature": "1", "top_k": "0", "top_p": "1", "min_p": "0", "repeat_p
 """Samples as training did; Ollama's own values cut and repeat less."""
 GO_ACTION, QUOTES = "{{", '"""'
 UNKNOWN = (
-    "# This model's chat template could not be put into Ollama's language. Ollama takes one of its own if it knows"
-    " the\n# template, else the prompt alone: compare before you trust it. llama.cpp reads the template as it is.\n"
+    "# The chat template could not be put into Ollama's language. Ollama takes one of its own if it\n"
+    "# knows the template, else the prompt alone: compare before you trust it. llama.cpp reads the template\n"
+    "# as it is.\n"
 )
 
 
@@ -46,7 +47,10 @@ class Talk(NamedTuple):
 
 
 def text_for(file: str, tokenizer: Any, vocabulary: Vocabulary, adapter_fault: str | None) -> str:
-    """Returns the Modelfile of a model's file; with the reason where a LoRA's own file could not be written."""
+    """Returns the Modelfile of a model's file.
+
+    `adapter_fault` is the reason where the file of a LoRA adapter could not be written.
+    """
     lines = [f"# ollama create NAME -f {NAME}\n"]
     if adapter_fault is not None:
         lines.append(
@@ -77,11 +81,11 @@ def _template_lines(tokenizer: Any, vocabulary: Vocabulary) -> str:
 
 def in_go(talk: Talk) -> str:
     """Returns a template in Go's language, as Ollama reads it."""
-    ways = [
+    ways = "{{ else if ".join(
         f'eq .Role "{role}" }}}}{before}{{{{ .Content }}}}{talk.behind[role]}'
         for role, before in talk.before.items()
-    ]
-    return f"{talk.begin}{{{{ range .Messages }}}}{{{{ if {'{{ else if '.join(ways)}{{{{ end }}}}{{{{ end }}}}{talk.opening}"
+    )
+    return f"{talk.begin}{{{{ range .Messages }}}}{{{{ if {ways}{{{{ end }}}}{{{{ end }}}}{talk.opening}"
 
 
 def _texts(talk: Talk) -> list[str]:

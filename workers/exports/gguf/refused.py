@@ -2,4 +2,4 @@
 
 
 class GgufRefused(Exception):
-    """Says why a checkpoint cannot be a GGUF file that answers as it was trained. The text is for its owner."""
+    """Says why a checkpoint cannot be a GGUF file that answers as it was trained, to its owner."""

@@ -1,4 +1,4 @@
-"""The thousand texts by which a tokenizer is compared: the same in every run, of what split rules differ in."""
+"""The thousand texts by which a tokenizer is compared, of what split rules differ in; always the same."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 
 NUMBER = 1_000
 SEED = 18
-WORDS = (
-    "the of and to in is you that it he was for on are as with his they at be this have from or one had by word"
-    " but not what all were we when your can said there use an each which she do how their if will up other"
-    " about out many then them these so some her would make like him into time has look two more write go see"
-    " number no way could people my than first water been call who oil its now find long down day did get come"
-    " made may part"
-).split()
+_COMMON = """
+the of and to in is you that it he was for on are as with his they at be this have from or one had by
+word but not what all were we when your can said there use an each which she do how their if will up
+other about out many then them these so some her would make like him into time has look two more write go
+see number no way could people my than first water been call who oil its now find long down day did get
+come made may part
+"""
+WORDS = _COMMON.split()
 OTHER_SCRIPTS = (
     "Größe straße naïve façade Ångström žluťoučký kůň łódź İstanbul ığdır",
     "Съешь ещё этих мягких французских булок",
@@ -46,11 +47,7 @@ CODE = (
 QUOTES = ("'", "’", "`", '"', "''")
 TAILS = ("s", "t", "re", "ve", "m", "ll", "d", "S", "T", "RE", "Ve", "LL", "dog", "x")
 SPACES = (
-    " ",
-    "  ",
-    "   ",
-    "    ",
-    " " * 7,
+    *(" " * n for n in (1, 2, 3, 4, 7)),
     "\t",
     "\n",
     "\n\n",
@@ -61,17 +58,12 @@ SPACES = (
     "\t ",
     "\u00a0",
 )
-MARKS = tuple("!?.,;:-_/\\|@#$%^&*()[]{}<>=+~`'\"") + (
-    "...",
-    "--",
-    "->",
-    "!=",
-    "://",
-    '": "',
-    '", "',
-    "/\n",
-    "!\n",
+MARKS = (*"!?.,;:-_/\\|@#$%^&*()[]{}<>=+~`'\"", "...", "--", "->", "!=", "://", '": "', '", "', "/\n", "!\n")
+RANGES = (
+    *((0x20, 0x7E), (0xA0, 0x24F), (0x370, 0x5FF), (0x900, 0xE7F), (0x2000, 0x2BFF), (0x3000, 0x9FFF)),
+    *((0xAC00, 0xD7A3), (0xF900, 0xFFFD), (0x1F300, 0x1FAFF)),
 )
+"""Characters of which texts are made: letters of most scripts, signs, pictures."""
 LONGEST_RUN = 300
 """Tokens of a text that is made of random tokens."""
 
@@ -93,7 +85,7 @@ def texts_for(tokenizer: Any) -> list[str]:
     )
     fixed = ["", " ", "\n", "a", *OTHER_SCRIPTS, *CODE]
     made = [makers[i % len(makers)]() for i in range(NUMBER - len(fixed))]
-    return [text.encode("utf-8", "replace").decode() for text in fixed + made]
+    return [text.encode("utf-8", "replace").decode() for text in (*fixed, *made)]
 
 
 def _prose(rng: random.Random) -> str:
@@ -135,9 +127,7 @@ def _of_pieces(rng: random.Random, texts: Sequence[str]) -> str:
 
 
 def _of_characters(rng: random.Random) -> str:
-    ranges = ((0x20, 0x7E), (0xA0, 0x24F), (0x370, 0x5FF), (0x900, 0xE7F), (0x2000, 0x2BFF), (0x3000, 0x9FFF))
-    ranges = (*ranges, (0xAC00, 0xD7A3), (0xF900, 0xFFFD), (0x1F300, 0x1FAFF))
-    return "".join(chr(rng.randint(*rng.choice(ranges))) for _ in range(rng.randint(1, 30)))
+    return "".join(chr(rng.randint(*rng.choice(RANGES))) for _ in range(rng.randint(1, 30)))
 
 
 def _of_tokens(rng: random.Random, tokenizer: Any) -> str:

@@ -22,30 +22,29 @@ MOST_SECONDS = 600.0
 SHOWN = 60
 """Characters of a text, and tokens, that a refusal shows. Chosen, not measured."""
 RULES = (
+    *("llama-bpe", "qwen2", "gpt-2", "smollm", "gpt-4o", "tekken", "qwen35", "deepseek-v3", "dbrx", "falcon"),
     *(
-        "llama-bpe",
-        "qwen2",
-        "gpt-2",
-        "smollm",
-        "gpt-4o",
-        "tekken",
-        "qwen35",
-        "deepseek-v3",
-        "dbrx",
         "stablelm2",
-    ),
-    *(
         "deepseek-llm",
         "deepseek-coder",
-        "falcon",
         "mpt",
         "starcoder",
         "refact",
         "command-r",
         "olmo",
-        "smaug-bpe",
+        "jais",
     ),
-    *("poro-chat", "chatglm-bpe", "glm4", "viking", "jais", "jais-2", "codeshell", "bloom", "gpt3-finnish"),
+    *(
+        "smaug-bpe",
+        "poro-chat",
+        "chatglm-bpe",
+        "glm4",
+        "viking",
+        "jais-2",
+        "codeshell",
+        "bloom",
+        "gpt3-finnish",
+    ),
     *(
         "exaone",
         "exaone4",
@@ -55,9 +54,10 @@ RULES = (
         "megrez",
         "superbpe",
         "trillion",
-        "bailingmoe",
+        "youtu",
     ),
     *(
+        "bailingmoe",
         "seed-coder",
         "hunyuan",
         "hunyuan-dense",
@@ -65,18 +65,26 @@ RULES = (
         "grok-2",
         "afmoe",
         "laguna",
-        "minimax-m2",
         "tiny_aya",
     ),
-    *("granite-docling", "solar-open", "mellum2", "minicpm5", "ufakzeka", "youtu", "spark2_5", "joyai-llm"),
+    *(
+        "minimax-m2",
+        "granite-docling",
+        "solar-open",
+        "mellum2",
+        "minicpm5",
+        "ufakzeka",
+        "spark2_5",
+        "joyai-llm",
+    ),
     *("granite-embed-multi-97m", "default"),
 )
-"""Names of split rules that llama.cpp 0.3.36 of llama-cpp-python knows, the most used ones first; of those that
-do the same only one. A build that does not know a name says so, and the next is tried."""
+"""Names of split rules that llama.cpp knows (in llama-cpp-python 0.3.36), the most used ones first. A build
+that does not know a name says so, and the next is tried."""
 INSTALL = (
-    "llama-cpp-python is not installed where this worker runs, and without it nobody can say whether llama.cpp"
-    " reads the tokenizer rightly. Install it there (`pip install 'cherry-rft[gguf]'`), or name a Python that has"
-    " it in CHERRY_LLAMA_PYTHON."
+    "llama-cpp-python is not installed where this worker runs, and without it nobody can say whether"
+    " llama.cpp reads the tokenizer rightly. Install it there (`pip install 'cherry-rft[gguf]'`), or name a"
+    " Python that has it in CHERRY_LLAMA_PYTHON."
 )
 
 
@@ -116,7 +124,8 @@ def rule_for(vocabulary: Vocabulary, tokenizer: Any, python: Path, scratch: Path
     file = scratch / "vocabulary.gguf"
     _write_alone(vocabulary, file)
     expected = _expected(tokenizer, len(vocabulary.tokens))
-    found = _asked(python, file, expected, RULES if vocabulary.model == BYTE_LEVEL else (None,))
+    rules = RULES if vocabulary.model == BYTE_LEVEL else (None,)
+    found = _asked(python, file, expected, rules)
     right = next((each for each in found if each.get("odd") == []), None)
     if right is None:
         raise GgufRefused(_told(found, expected, tokenizer))
@@ -151,7 +160,7 @@ def _read_back(tokenizer: Any, ids: Sequence[int]) -> str:
 
 
 def _asked(python: Path, file: Path, expected: Expected, rules: Sequence[str | None]) -> list[dict[str, Any]]:
-    """Returns what llama.cpp says by each rule, up to the first that is right; one that ends it is left out."""
+    """Returns what llama.cpp says by each rule, up to the first that is right. A crash counts too."""
     found: list[dict[str, Any]] = []
     while len(found) < len(rules):
         left = rules[len(found) :]
@@ -196,8 +205,8 @@ def _told(found: Sequence[dict[str, Any]], expected: Expected, tokenizer: Any) -
     shown = [tokenizer.convert_ids_to_tokens(ids[max(0, begin - 1) : begin + 4]) for ids in (ours, theirs)]
     by = "" if best["rule"] is None else f" The nearest of its split rules, {best['rule']},"
     return (
-        f"llama.cpp has no way to split text as this model's tokenizer does, so that it would read other tokens"
-        f" than the model was trained on.{by or ' It'} reads {len(best['odd'])} of {len(expected.texts)} texts"
+        f"llama.cpp has no way to split text as this model's tokenizer does, and would read other tokens than"
+        f" the model was trained on.{by or ' It'} reads {len(best['odd'])} of {len(expected.texts)} texts"
         f" otherwise, such as {expected.texts[at][:SHOWN]!r}, where it has {shown[1]} for {shown[0]}. Use the"
         " merged form, with transformers or vLLM."
     )
@@ -207,8 +216,8 @@ def _check_ends(ends: Sequence[int], vocabulary: Vocabulary, version: str) -> No
     if lost := sorted(set(vocabulary.ends) - set(ends)):
         named = ", ".join(repr(vocabulary.tokens[token]) for token in lost)
         raise GgufRefused(
-            f"An answer of this model may end with {named}, and llama.cpp ({version}) would go on: a GGUF file"
-            " names three end tokens, and others are known by their texts alone."
+            f"An answer of this model may end with {named}, and llama.cpp ({version}) would go on:"
+            " a GGUF file names three end tokens, and others are known by their texts alone."
         )
 
 
@@ -216,12 +225,11 @@ def _check_back(right: dict[str, Any], expected: Expected) -> None:
     """Raises `GgufRefused` where bos or eos are put otherwise, or tokens read back as another text."""
     for text, ours, theirs in zip(expected.texts, expected.whole, right["whole"], strict=True):
         if ours != theirs:
-            raise GgufRefused(
-                f"llama.cpp reads {text[:SHOWN]!r} as {theirs[:SHOWN]}, the tokenizer as {ours[:SHOWN]}."
-            )
-    for ours, theirs in zip(expected.back, right["back"], strict=True):
+            shown = f"{text[:SHOWN]!r} as {theirs[:SHOWN]}, and the tokenizer as {ours[:SHOWN]}"
+            raise GgufRefused(f"llama.cpp reads {shown}.")
+    for back, written in zip(expected.back, right["back"], strict=True):
         # transformers drops the space that such tokenizers put before a text
-        if ours not in (theirs, theirs.removeprefix(" ")):
+        if back not in (written, written.removeprefix(" ")):
             raise GgufRefused(
-                f"llama.cpp writes {theirs[:SHOWN]!r} where the tokenizer writes {ours[:SHOWN]!r}."
+                f"llama.cpp writes {written[:SHOWN]!r} where the tokenizer writes {back[:SHOWN]!r}."
             )

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from gguf import MODEL_ARCH_NAMES, GGUFType, GGUFWriter
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
@@ -20,6 +19,7 @@ from workers.exports.gguf.refused import GgufRefused
 from workers.exports.gguf.tensors import (
     FILE_KINDS,
     SHORT,
+    Part,
     add_infos,
     most_of,
     parts_of,
@@ -32,77 +32,72 @@ from workers.training.model.base_model import end_ids
 Tell = Callable[[str, float], None]
 """Hears the phase of the work, and what share of the work is done."""
 FROM_HERE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-TRAINED_BY = "Cherry"
 ADAPTER_FILE = "adapter.gguf"
 CHECKED = 0.2
 """The share of the work that is done when the tokenizer is checked. Chosen, not measured."""
 
 
-class Written(NamedTuple):
-    """Says what a model's file holds."""
+class Model(NamedTuple):
+    """Holds a model as it is written."""
 
-    file: Path
     config: Any
     architecture: Architecture
-    vocabulary: Vocabulary
+    parts: list[Part]
     tokenizer: Any
+    vocabulary: Vocabulary
 
 
 def write_gguf(checkpoint: Path, base: Path, out: Path, tell: Tell, llama: str | None = None) -> None:
-    """Writes `model-f32.gguf` (or f16, bf16: the dtype of the weights), `adapter.gguf` and a Modelfile to `out`.
+    """Writes `model-f32.gguf` (f16 or bf16 for large models), `adapter.gguf` and a Modelfile to `out`.
 
     `checkpoint` holds `model/`, and for LoRA `adapter/`; `base` is the folder of the model that the job has
     started from. `llama` is a Python with llama-cpp-python, by default the operator's setting. Raises
     `GgufRefused` with a reason for the checkpoint's owner.
     """
+    tell("tokenizer", 0.0)
     python = python_with_llama(get_settings().llama_python if llama is None else llama)
-    written = write_model(checkpoint / MODEL, out, tell, python)
+    model = read_model(checkpoint / MODEL)
+    with tempfile.TemporaryDirectory(prefix="cherry-gguf-") as scratch:
+        rule = rule_for(model.vocabulary, model.tokenizer, python, Path(scratch))
+    file = write_model(model, rule, out, lambda share: tell("weights", CHECKED + (1 - CHECKED) * share))
     fault = None
     if (checkpoint / ADAPTER).is_dir():
-        fault = _adapter_fault(checkpoint / ADAPTER, base, out / ADAPTER_FILE, written)
-    text = modelfile.text_for(written.file.name, written.tokenizer, written.vocabulary, fault)
+        fault = _adapter_fault(checkpoint / ADAPTER, base, out / ADAPTER_FILE, model)
+    text = modelfile.text_for(file.name, model.tokenizer, model.vocabulary, fault)
     (out / modelfile.NAME).write_text(text, "utf-8")
     tell("done", 1.0)
 
 
-def write_model(folder: Path, out: Path, tell: Tell, python: Path) -> Written:
-    """Writes a complete model folder as one GGUF file to the folder `out`, and says what it is.
-
-    Raises `GgufRefused`.
-    """
-    tell("tokenizer", 0.0)
+def read_model(folder: Path) -> Model:
+    """Returns what a model folder's file will hold. Raises `GgufRefused`."""
     config = AutoConfig.from_pretrained(folder, **FROM_HERE)
     architecture = architecture_of(config)
     parts = parts_of(folder, config, architecture)
     tokenizer = AutoTokenizer.from_pretrained(folder, **FROM_HERE)
-    vocabulary = vocabulary_of(
-        tokenizer, config.vocab_size, end_ids(_generation_config(folder, config), tokenizer)
-    )
-    with tempfile.TemporaryDirectory(prefix="cherry-gguf-") as scratch:
-        rule = rule_for(vocabulary, tokenizer, python, Path(scratch))
-    dtype = most_of(parts)
+    ends = end_ids(_generation_config(folder, config), tokenizer)
+    return Model(config, architecture, parts, tokenizer, vocabulary_of(tokenizer, config.vocab_size, ends))
+
+
+def write_model(model: Model, rule: str | None, out: Path, tell: Callable[[float], None]) -> Path:
+    """Writes a model as one file to the folder `out`, with the name of its tokenizer's split rule."""
+    dtype = most_of(model.parts)
     file = out / f"model-{SHORT[dtype]}.gguf"
-    writer = _begin(file, config, architecture, dtype)
-    vocabulary.add_to(writer)
+    writer = GGUFWriter(file, MODEL_ARCH_NAMES[model.architecture.kind])
+    writer.add_type(GGUFType.MODEL)
+    writer.add_name(f"{model.config.model_type} tuned with Cherry")
+    writer.add_file_type(FILE_KINDS[dtype])
+    add_config(writer, model.config)
+    model.vocabulary.add_to(writer)
     if rule is not None:
         writer.add_tokenizer_pre(rule)
-    add_infos(writer, parts)
+    add_infos(writer, model.parts)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for share in write_numbers(writer, parts):
-        tell("weights", CHECKED + (1 - CHECKED) * share)
+    for share in write_numbers(writer, model.parts):
+        tell(share)
     writer.close()
-    return Written(file, config, architecture, vocabulary, tokenizer)
-
-
-def _begin(file: Path, config: Any, architecture: Architecture, dtype: torch.dtype) -> GGUFWriter:
-    writer = GGUFWriter(file, MODEL_ARCH_NAMES[architecture.kind])
-    writer.add_type(GGUFType.MODEL)
-    writer.add_name(f"{config.model_type} tuned with {TRAINED_BY}")
-    writer.add_file_type(FILE_KINDS[dtype])
-    add_config(writer, config)
-    return writer
+    return file
 
 
 def _generation_config(folder: Path, config: Any) -> Any:
@@ -112,11 +107,11 @@ def _generation_config(folder: Path, config: Any) -> Any:
         return GenerationConfig.from_model_config(config)
 
 
-def _adapter_fault(folder: Path, base: Path, file: Path, written: Written) -> str | None:
+def _adapter_fault(folder: Path, base: Path, file: Path, model: Model) -> str | None:
     """Writes the adapter's file, or returns why there is none: the model's file holds what it has taught."""
-    config = AutoConfig.from_pretrained(base, **FROM_HERE) if (base / CONFIG).is_file() else written.config
+    config = AutoConfig.from_pretrained(base, **FROM_HERE) if (base / CONFIG).is_file() else model.config
     try:
-        write_adapter(folder, file, config, written.architecture)
+        write_adapter(folder, file, config, model.architecture)
     except GgufRefused as refused:
         file.unlink(missing_ok=True)
         return str(refused)
