@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args
 
 import typer
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 def add(
     name: Annotated[str, typer.Argument(help="What jobs will call the model.")],
-    folder: Annotated[Path, typer.Argument(help="Folder with safetensors weights, config and tokenizer.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder with safetensors weights, config and tokenizer, or a GGUF file.")
+    ],
     revision: Annotated[
         str | None, typer.Option(help="Which version it is, such as a commit.", show_default="as downloaded")
     ] = None,
@@ -49,40 +51,70 @@ def add(
 ) -> None:
     """Register a folder as a base model, once it is read and tried.
 
-    Every worker must see it at the same path.
+    Every worker must see it at the same path. A GGUF file gets a folder of its own, without quantisation.
     """
-    from app.models import bases, folders
+    from app.models import gguf_files
     from app.models import service as models
     from app.settings import get_settings
 
-    folder, allowed, text = folder.absolute(), _methods(methods), _template(template)
+    source, allowed, text = folder.absolute(), _methods(methods), _template(template)
+    asked = _Asked(name, source, revision, hub, licence, allowed, text, replace)
     models.check_base_name(name)
     _check_named(hub, licence)
     with open_database(data) as db:
-        before = _folder_before(db, name, folder, replace)
+        before = _folder_before(db, asked)
+    if not gguf_files.is_gguf(asked.source):
+        return _add(asked, asked.source, before, data)
+    with errors.status(f"Reading {asked.source} ..."):
+        digest = gguf_files.hash_of(asked.source)
+    asked = asked._replace(revision=revision or f"sha256:{digest}")
+    with gguf_files.folder_of(get_settings().data_dir, name, asked.source, digest) as made:
+        return _add(asked, made, before, data)
+
+
+class _Asked(NamedTuple):
+    """Says what is to be added: `source` is the folder or file as it was given."""
+
+    name: str
+    source: Path
+    revision: str | None
+    hub: str | None
+    licence: str | None
+    methods: list[str] | None
+    template: str | None
+    replace: bool
+
+
+def _add(asked: _Asked, folder: Path, before: str | None, data: Path | None) -> None:
+    """Reads, tries and registers a model folder; `before` is what its name has meant."""
+    from app.models import bases, folders
+    from app.settings import get_settings
+
+    name, text, data_dir = asked.name, asked.template, get_settings().data_dir
     folders.check_model_folder(folder, with_template=text is None)
     with errors.status(f"Reading the numbers of {folder} ..."):
         hashes = folders.hashes_of_weights(folder)
-    origin = bases.origin_of(folder, revision, hashes, text, hub=hub, licence=licence)
+    origin = bases.origin_of(folder, asked.revision, hashes, text, hub=asked.hub, licence=asked.licence)
+    origin = origin._replace(folder=str(asked.source))
     trial, told = _tried(folder, text)
     place = folder
     if text is not None:
-        place = bases.make_folder(get_settings().data_dir, name, folder, origin, text)
+        place = bases.make_folder(data_dir, name, folder, origin, text)
     try:
         with open_database(data) as db:
-            before = _folder_before(db, name, folder, replace)
-            _register(db, name, place, origin, trial, allowed)
+            before = _folder_before(db, asked)
+            _register(db, name, place, origin, trial, asked.methods)
     except BaseException:
         if before != str(place):
-            bases.remove_made(get_settings().data_dir, str(place))
+            bases.remove_made(data_dir, str(place))
         raise
-    if before != str(place):
-        bases.remove_made(get_settings().data_dir, before)
+    for left in {before, str(folder)} - {str(place)}:
+        bases.remove_made(data_dir, left)
     _tell(trial, told)
     console.print(f"Added {name}.", markup=False)
 
 
-def _folder_before(db: Session, name: str, folder: Path, replace: bool) -> str | None:
+def _folder_before(db: Session, asked: _Asked) -> str | None:
     """Returns the folder that a name means now.
 
     Raises `CliError` if it means one and may not be replaced, `BaseModelInvalid` if it is an alias.
@@ -90,14 +122,14 @@ def _folder_before(db: Session, name: str, folder: Path, replace: bool) -> str |
     from app.models import bases
     from app.models import service as models
 
-    known = bases.find_base(db, name, locked=True)
+    known = bases.find_base(db, asked.name, locked=True)
     if known is None:
-        models.check_no_alias(db, name)
+        models.check_no_alias(db, asked.name)
         return None
-    if not replace:
+    if not asked.replace:
         raise CliError(
-            f"{name} is a model already, in {known.folder}: --replace lets the name mean {folder}, or give"
-            " another name"
+            f"{asked.name} is a model already, in {known.folder}: --replace lets the name mean"
+            f" {asked.source}, or give another name"
         )
     return known.folder
 

@@ -23,6 +23,8 @@ MOST_BYTES = 50_000_000
 """How large a base may be that comes along with an adapter: small ones have no name that others know."""
 IN_DOWNLOAD = "base"
 """The folder of a download that holds the base."""
+GGUF, OF_A_FILE = ".gguf", "sha256:"
+"""How the name of a model ends that was added as one file, and how its revision begins."""
 MODEL = "model/"
 """Where a checkpoint keeps its merged model."""
 
@@ -72,8 +74,8 @@ def _added(db: Session, job: Job, model: Model) -> Base:
         name=model.name,
         hub=origin.get("hub"),
         root_hub=origin.get("hub"),
-        revision=origin.get("revision"),
-        added=origin.get("folder"),
+        revision=_commit(origin.get("revision")),
+        added=_loadable(origin.get("folder"), folder),
         licence=origin.get("licence") or licence_in(folder),
         has_own_template=origin.get("template") is not None,
         folder=folder if folder.is_dir() else None,
@@ -81,6 +83,16 @@ def _added(db: Session, job: Job, model: Model) -> Base:
         sums=cards.files_of_base(db, job.id),
         is_another=bool(read) and any(read.get(name) != sha256 for name, sha256 in now.items()),
     )
+
+
+def _loadable(given: str | None, folder: Path) -> str | None:
+    """Returns the folder that was given, or the one that was made where that was a single file."""
+    return str(folder) if given is not None and given.endswith(GGUF) else given
+
+
+def _commit(revision: str | None) -> str | None:
+    """Returns a revision that the hub may know; that of a single file is its hash."""
+    return None if revision is not None and revision.startswith(OF_A_FILE) else revision
 
 
 def _tuned(db: Session, job: Job, model: Model) -> Base:

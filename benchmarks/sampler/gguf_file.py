@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import gguf  # type: ignore[import-not-found]  # in an environment of its own
+import gguf
 import numpy as np
 
 NAMES = {

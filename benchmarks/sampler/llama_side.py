@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import llama_cpp as llama  # type: ignore[import-not-found]  # in an environment of its own
+import llama_cpp as llama
 
 N_BATCH, THREADS = 2048, 1
 CONTEXT = 128

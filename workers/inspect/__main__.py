@@ -29,7 +29,18 @@ def facts(folder: str) -> dict[str, Any]:
     return found
 
 
-INSPECTIONS: dict[str, Inspection] = {"torch": torch, "model": model, "engine": engine, "facts": facts}
+def gguf(file: str, place: str) -> dict[str, Any]:
+    found: dict[str, Any] = importlib.import_module("workers.inspect.gguf").inspect(file, place)
+    return found
+
+
+INSPECTIONS: dict[str, Inspection] = {
+    "torch": torch,
+    "model": model,
+    "engine": engine,
+    "facts": facts,
+    "gguf": gguf,
+}
 """Each loads its module when it is called, so that a library that is missing is told like any other fault."""
 
 if __name__ == "__main__":

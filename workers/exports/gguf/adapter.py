@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from gguf import MODEL_ARCH_NAMES, GGUFType, GGUFWriter, Keys
+from gguf import GGUFType, GGUFWriter, Keys
 from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 from safetensors.torch import load_file
@@ -48,7 +48,7 @@ def write_adapter(folder: Path, file: Path, config: Any, architecture: Architect
     _check(json.loads((folder / CONFIG).read_text("utf-8")), settings)
     # llama.cpp takes 0 for a strength of 1
     alpha = float(settings.lora_alpha) or 1.0
-    writer = GGUFWriter(file, MODEL_ARCH_NAMES[architecture.kind])
+    writer = GGUFWriter(file, architecture.name)
     writer.add_type(GGUFType.ADAPTER)
     writer.add_string(Keys.Adapter.TYPE, "lora")
     writer.add_float32(Keys.Adapter.LORA_ALPHA, alpha)

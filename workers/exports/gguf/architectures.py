@@ -10,17 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from gguf import MODEL_ARCH, GGUFWriter, RopeScalingType
+from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFWriter, RopeScalingType
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from workers.exports.gguf.refused import GgufRefused
+from workers.inspect.gguf import GLOBAL_EVERY, SIZED_SCALE
 
 SILU, GELU = "silu", "gelu_pytorch_tanh"
-GLOBAL_EVERY = {"gemma2": 2, "gemma3_text": 6}
-"""Of so many layers the last attends to everything, the others to a window (llama.cpp's default)."""
 SCALINGS = ("default", "linear", "llama3")
-SIZED_SCALE = {"gemma2": 46, "gemma3_text": 62}
-"""Layers of the sizes (27B) whose scores llama.cpp divides by the root of `hidden_size / heads`."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,11 @@ class Architecture:
     turns_pairs: bool = False
     norms_add_one: bool = False
     activation: str = SILU
+
+    @property
+    def name(self) -> str:
+        """Returns what llama.cpp calls it."""
+        return MODEL_ARCH_NAMES[self.kind]
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -83,8 +85,8 @@ def _rope_fault(config: Any, _: Architecture) -> str | None:
     return None
 
 
-def _window_fault(config: Any, _: Architecture) -> str | None:
-    period = GLOBAL_EVERY.get(config.model_type)
+def _window_fault(config: Any, architecture: Architecture) -> str | None:
+    period = GLOBAL_EVERY.get(architecture.name)
     kinds = list(getattr(config, "layer_types", None) or [])
     if period is not None:
         asked = [
@@ -102,11 +104,11 @@ def _window_fault(config: Any, _: Architecture) -> str | None:
     return None
 
 
-def _scale_fault(config: Any, _: Architecture) -> str | None:
+def _scale_fault(config: Any, architecture: Architecture) -> str | None:
     scalar = getattr(config, "query_pre_attn_scalar", None)
     if scalar is None:
         return None
-    is_sized = config.num_hidden_layers == SIZED_SCALE[config.model_type]
+    is_sized = config.num_hidden_layers == SIZED_SCALE[architecture.name]
     usual = config.hidden_size / config.num_attention_heads if is_sized else head_size(config)
     return None if scalar == usual else f"its scores are divided by the root of {scalar}, not of {usual:g}"
 
@@ -144,7 +146,7 @@ def add_config(writer: GGUFWriter, config: Any) -> None:
     writer.add_vocab_size(config.vocab_size)
     writer.add_rope_dimension_count(head)
     _add_rope(writer, config)
-    if config.model_type in GLOBAL_EVERY:
+    if writer.arch in GLOBAL_EVERY:
         writer.add_sliding_window(config.sliding_window)
     for name, add in (
         ("attn_logit_softcapping", writer.add_attn_logit_softcapping),

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import llama_cpp as llama  # type: ignore[import-not-found]  # in an environment of its own
+import llama_cpp as llama
 
 RULE_KEY = b"tokenizer.ggml.pre"
 PIECE_BYTES = 1024

@@ -46,7 +46,7 @@ CODE = (
 )
 QUOTES = ("'", "’", "`", '"', "''")
 TAILS = ("s", "t", "re", "ve", "m", "ll", "d", "S", "T", "RE", "Ve", "LL", "dog", "x")
-SPACES = (
+SPACES: tuple[str, ...] = (
     *(" " * n for n in (1, 2, 3, 4, 7)),
     "\t",
     "\n",
@@ -58,7 +58,18 @@ SPACES = (
     "\t ",
     "\u00a0",
 )
-MARKS = (*"!?.,;:-_/\\|@#$%^&*()[]{}<>=+~`'\"", "...", "--", "->", "!=", "://", '": "', '", "', "/\n", "!\n")
+MARKS: tuple[str, ...] = (
+    *"!?.,;:-_/\\|@#$%^&*()[]{}<>=+~`'\"",
+    "...",
+    "--",
+    "->",
+    "!=",
+    "://",
+    '": "',
+    '", "',
+    "/\n",
+    "!\n",
+)
 RANGES = (
     *((0x20, 0x7E), (0xA0, 0x24F), (0x370, 0x5FF), (0x900, 0xE7F), (0x2000, 0x2BFF), (0x3000, 0x9FFF)),
     *((0xAC00, 0xD7A3), (0xF900, 0xFFFD), (0x1F300, 0x1FAFF)),
@@ -90,12 +101,9 @@ def texts_for(tokenizer: Any) -> list[str]:
 
 def _prose(rng: random.Random) -> str:
     words = [rng.choice(WORDS) for _ in range(rng.randint(1, 40))]
-    shaped = [rng.choice((str, str, str, str.capitalize, str.upper))(word) for word in words]
-    return (
-        rng.choice(("", " ", "\n"))
-        + rng.choice((" ", " ", "  ", ", ", "\n")).join(shaped)
-        + rng.choice(MARKS)
-    )
+    shaped = [rng.choice((word, word, word, word.capitalize(), word.upper())) for word in words]
+    begin, between = rng.choice(("", " ", "\n")), rng.choice((" ", " ", "  ", ", ", "\n"))
+    return begin + between.join(shaped) + rng.choice(MARKS)
 
 
 def _numbers(rng: random.Random) -> str:

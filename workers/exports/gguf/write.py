@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gguf import MODEL_ARCH_NAMES, GGUFType, GGUFWriter
+from gguf import GGUFType, GGUFWriter
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from app.settings import get_settings
@@ -82,7 +82,7 @@ def write_model(model: Model, rule: str | None, out: Path, tell: Callable[[float
     """Writes a model as one file to the folder `out`, with the name of its tokenizer's split rule."""
     dtype = most_of(model.parts)
     file = out / f"model-{SHORT[dtype]}.gguf"
-    writer = GGUFWriter(file, MODEL_ARCH_NAMES[model.architecture.kind])
+    writer = GGUFWriter(file, model.architecture.name)
     writer.add_type(GGUFType.MODEL)
     writer.add_name(f"{model.config.model_type} tuned with Cherry")
     writer.add_file_type(FILE_KINDS[dtype])

@@ -32,16 +32,14 @@ def fields_of(file: Path) -> dict[str, Any]:
 
 
 def test_transformers_reads_the_same_model_from_the_file(tmp_path: Path) -> None:
-    for kind in ("llama", "qwen2", "qwen3", "gemma2"):
+    for kind in ("llama", "qwen2", "gemma2"):
         folder = tmp_path / kind
         model = make(folder, kind)
         file = written(folder)
         read = AutoModelForCausalLM.from_pretrained(
             folder, gguf_file=file.name, quantization_config=GgufConfig(dequantize=True)
         )
-        assert torch.equal(model.model(PROMPT)[0], read.model(PROMPT)[0]) or torch.allclose(
-            model(PROMPT).logits, read(PROMPT).logits, atol=1e-5
-        ), kind
+        assert torch.allclose(model(PROMPT).logits, read(PROMPT).logits, atol=1e-5), kind
 
 
 def test_the_same_model_is_the_same_bytes(tmp_path: Path) -> None:
@@ -125,7 +123,7 @@ def test_what_llama_cpp_would_compute_otherwise_is_refused(
 def test_other_architectures_are_refused_by_name() -> None:
     from transformers import GPT2Config
 
-    with pytest.raises(GgufRefused, match="of the type 'gpt2' is not written as GGUF; written are gemma, "):
+    with pytest.raises(GgufRefused, match="of the type 'gpt2' is not written as GGUF"):
         architecture_of(GPT2Config())
 
 
@@ -135,7 +133,7 @@ def test_a_weight_that_llama_cpp_has_no_place_for_is_refused(tmp_path: Path) -> 
     make(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     save_file({**weights, "model.layers.0.extra.weight": torch.ones(2, 2)}, tmp_path / "model.safetensors")
-    with pytest.raises(GgufRefused, match="no weight such as 'model.layers.0.extra.weight'"):
+    with pytest.raises(GgufRefused, match=r"no weight such as 'model\.layers\.0\.extra\.weight'"):
         read_model(tmp_path)
 
 
