@@ -11,6 +11,7 @@ from app.cards import service as cards
 from app.checkpoints import service as checkpoints
 from app.checkpoints.schemas import CheckpointList, CheckpointOut
 from app.db import unit_of_work
+from app.exports import forms
 from app.exports import service as exports
 from app.exports.schemas import ExportOut
 from app.exports.use import Format
@@ -74,18 +75,18 @@ def download_checkpoint(
     """A tar of the checkpoint's files, which were checked, and a manifest with their SHA-256 sums; of a job
     that is over also its card. It may be asked for in parts. 202 while a worker makes the form."""
     storage = get_storage()
-    with unit_of_work() as db, checkpoints.faults_told(checkpoint_id):
+    with unit_of_work() as db:
         job = jobs.get(db, caller.project_id, job_id)
         checkpoint = checkpoints.get_kept(db, job.id, checkpoint_id)
-        if format is None:
-            archive = checkpoints.whole(checkpoint, storage, cards.beside_download(db, job, get_settings()))
-        else:
-            source = exports.source_of(db, job, checkpoint, storage, get_settings())
-            made = exports.made_or_asked(db, job, checkpoint, source, format)
-            if isinstance(made, ExportOut):
-                return JSONResponse(made.model_dump(), 202, {"retry-after": str(exports.RETRY_SECONDS)})
-            archive = made
+        beside = cards.beside_download(db, job, get_settings())
+        made = exports.made_or_asked(db, job, checkpoint, format, beside) if format else None
+    if isinstance(made, ExportOut):
+        return JSONResponse(made.model_dump(), 202, {"retry-after": str(exports.RETRY_SECONDS)})
     with checkpoints.faults_told(checkpoint_id):
+        if made is None or format is None:
+            archive = checkpoints.whole(checkpoint, storage, beside)
+        else:
+            archive = forms.archive(made, format, storage)
         digest = exports.digests.of(archive, from_memory=is_ranged(request.headers))
     found = Download(archive.filename, "application/x-tar", archive.size, digest, archive.chunks)
     return respond(found, request.headers)

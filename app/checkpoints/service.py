@@ -114,7 +114,7 @@ def whole(checkpoint: Checkpoint, storage: Storage, beside: Mapping[str, bytes] 
         raise StoredFileDamaged(f"{missing[0]} is missing")
     first = in_memory(MANIFEST, _manifest(checkpoint, storage, is_stored=MANIFEST in names))
     members = [
-        stored(storage, f"{prefix}{name}", name, files.get(name, {}).get("sha256"))
+        stored(storage, f"{prefix}{name}", name, files.get(name))
         for name in sorted(names)
         if name != MANIFEST
     ]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from app.files.integrity import StoredFileDamaged
 from app.storage import Storage, read_chunks
@@ -37,9 +37,13 @@ class Piece(NamedTuple):
     open: Callable[[int], Iterator[bytes]]
 
 
-def stored(storage: Storage, key: str, name: str, sha256: str | None) -> Member:
-    """Returns a file in storage as a member. Raises `FileNotFoundError`."""
-    return Member(name, storage.size(key), lambda start: storage.open_stream(key, start), sha256)
+def stored(storage: Storage, key: str, name: str, facts: Mapping[str, Any] | None) -> Member:
+    """Returns a file in storage as a member. Its `facts` are bytes and sha256, as a manifest has noted them.
+
+    Raises `FileNotFoundError` for one without facts that is not there; storage is not asked for others.
+    """
+    size, sha256 = (storage.size(key), None) if facts is None else (facts["bytes"], facts["sha256"])
+    return Member(name, size, lambda start: storage.open_stream(key, start), sha256)
 
 
 def on_disk(path: Path, name: str, sha256: str | None) -> Member:
@@ -66,21 +70,13 @@ class Archive:
     def digest(self) -> bytes:
         """Returns the SHA-256 of the whole archive; reads all of it.
 
-        Raises `StoredFileDamaged` for a member that is not what it must be, or `FileNotFoundError`.
+        Raises `StoredFileDamaged` for a member that is missing or not what it must be.
         """
         whole = hashlib.sha256()
         for member in self.members:
             header, body, padding = _pieces(member, self._modified)
             whole.update(b"".join(header.open(0)))
-            own, size = hashlib.sha256(), 0
-            for chunk in body.open(0):
-                own.update(chunk)
-                whole.update(chunk)
-                size += len(chunk)
-            if size != member.size or member.sha256 not in (None, own.hexdigest()):
-                raise StoredFileDamaged(
-                    f"{member.name} has changed since it was written: its sha256 is another"
-                )
+            _check(member, body, whole)
             whole.update(b"".join(padding.open(0)))
         whole.update(bytes(2 * BLOCK))
         return whole.digest()
@@ -100,6 +96,20 @@ class Archive:
             at += piece.size
             if first < last:
                 yield from _first_bytes(piece.open(first), last - first)
+
+
+def _check(member: Member, body: Piece, whole: Any) -> None:
+    """Reads a member, adds its bytes to the sum of the whole, and holds it against what it must be."""
+    own, size = hashlib.sha256(), 0
+    try:
+        for chunk in body.open(0):
+            own.update(chunk)
+            whole.update(chunk)
+            size += len(chunk)
+    except FileNotFoundError:
+        raise StoredFileDamaged(f"{member.name} is missing") from None
+    if size != member.size or member.sha256 not in (None, own.hexdigest()):
+        raise StoredFileDamaged(f"{member.name} has changed since it was written: its sha256 is another")
 
 
 def _pieces(member: Member, modified: int) -> tuple[Piece, Piece, Piece]:

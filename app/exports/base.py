@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -41,6 +41,7 @@ class Base(NamedTuple):
         folder: where its files lie, if on this machine; of a tuned model None.
         storage_key: where those of a tuned model lie.
         sums: the SHA-256 of its files by path below the folder, as far as they are known.
+        stored: of a tuned model, bytes and SHA-256 of its files.
         is_another: the name means other weights now than those that the job has started from.
     """
 
@@ -54,6 +55,7 @@ class Base(NamedTuple):
     folder: Path | None
     storage_key: str | None
     sums: Mapping[str, str]
+    stored: Mapping[str, Mapping[str, Any]]
     is_another: bool
 
 
@@ -81,6 +83,7 @@ def _added(db: Session, job: Job, model: Model) -> Base:
         folder=folder if folder.is_dir() else None,
         storage_key=None,
         sums=cards.files_of_base(db, job.id),
+        stored={},
         is_another=bool(read) and any(read.get(name) != sha256 for name, sha256 in now.items()),
     )
 
@@ -102,7 +105,6 @@ def _tuned(db: Session, job: Job, model: Model) -> Base:
         Checkpoint.job_id == model.job_id, Checkpoint.storage_key == model.storage_key
     )
     files = (db.scalars(found).first() or {"files": {}})["files"]
-    sums = {name: facts["sha256"] for name, facts in files.items() if name.startswith(MODEL)}
     origin = (root.origin or {}) if root else {}
     licence = origin.get("licence") or (licence_in(Path(str(root.folder))) if root else None)
     return Base(
@@ -115,7 +117,8 @@ def _tuned(db: Session, job: Job, model: Model) -> Base:
         has_own_template=False,
         folder=None,
         storage_key=model.storage_key,
-        sums={name.removeprefix(MODEL): sha256 for name, sha256 in sums.items()},
+        sums={},
+        stored={name.removeprefix(MODEL): facts for name, facts in files.items() if name.startswith(MODEL)},
         is_another=False,
     )
 
@@ -125,8 +128,8 @@ def members(base: Base, storage: Storage) -> list[Member]:
     if base.storage_key is not None:
         prefix = f"{base.storage_key}/{MODEL}"
         return [
-            stored(storage, f"{prefix}{name}", f"{IN_DOWNLOAD}/{name}", sha256)
-            for name, sha256 in sorted(base.sums.items())
+            stored(storage, f"{prefix}{name}", f"{IN_DOWNLOAD}/{name}", facts)
+            for name, facts in sorted(base.stored.items())
         ]
     if base.folder is None:
         return []
@@ -134,7 +137,7 @@ def members(base: Base, storage: Storage) -> list[Member]:
     return [on_disk(path, f"{IN_DOWNLOAD}/{name}", base.sums.get(name)) for name, path in paths]
 
 
-def why_not(base: Base | None, files: Sequence[Member]) -> str | None:
+def why_not(base: Base | None, storage: Storage) -> str | None:
     """Returns why a base can neither be named nor come along; None where it can."""
     if base is None:
         return "the model that the job has started from is gone"
@@ -142,6 +145,7 @@ def why_not(base: Base | None, files: Sequence[Member]) -> str | None:
         return f"'{base.name}' means other weights now than those that the job has started from"
     if base.hub is not None:
         return None
+    files = members(base, storage)
     if not files:
         return f"'{base.name}' has no public name, and its files are not on the machine of the API"
     size = sum(member.size for member in files)

@@ -50,7 +50,6 @@ class Source:
     base: Base | None
     card: Mapping[str, Any]
     beside: Mapping[str, bytes]
-    storage: Storage
     made: tuple[str, Mapping[str, Any]] | None = None
 
     @property
@@ -59,18 +58,18 @@ class Source:
         return float(self.config.get("temperature", 1.0))
 
 
-def refusal(source: Source, form: Format) -> str | None:
-    """Returns why a checkpoint does not have a form, as far as its rows tell; None where it does."""
+def refusal(checkpoint: Checkpoint, form: Format, why_no_base: str | None) -> str | None:
+    """Returns why a checkpoint does not have a form, as far as its rows tell; None where it does.
+
+    `why_no_base` says why an adapter's base can neither be named nor come along, as `base.why_not` does.
+    """
     if form != "adapter":
         return None
-    if not _files(source.checkpoint, ADAPTER):
+    if not _files(checkpoint, ADAPTER):
         return "This checkpoint has no adapter: every weight was trained. format=merged is the whole model."
-    try:
-        files = bases.members(source.base, source.storage) if source.base and not source.base.hub else []
-    except FileNotFoundError:
-        files = []
-    why = bases.why_not(source.base, files)
-    return None if why is None else f"An adapter needs its base, and {why}. format=merged is the whole model."
+    if why_no_base is None:
+        return None
+    return f"An adapter needs its base, and {why_no_base}. format=merged is the whole model."
 
 
 def use_of(source: Source, form: Format) -> Use:
@@ -84,14 +83,16 @@ def use_of(source: Source, form: Format) -> Use:
     )
 
 
-def archive(source: Source, form: Format) -> Archive:
+def archive(source: Source, form: Format, storage: Storage) -> Archive:
     """Returns a form as a tar. Raises `ExportRefused`, `StoredFileDamaged`, or `FileNotFoundError`."""
-    if (why := refusal(source, form)) is not None:
+    why_no_base = bases.why_not(source.base, storage) if form == "adapter" else None
+    if (why := refusal(source.checkpoint, form, why_no_base)) is not None:
         raise ExportRefused(why)
     gathered = [
-        _summed(each) for each in {"adapter": _adapter, "merged": _merged, "gguf": _gguf}[form](source)
+        _summed(each)
+        for each in {"adapter": _adapter, "merged": _merged, "gguf": _gguf}[form](source, storage)
     ]
-    gathered.append(in_memory(readme.README, _readme(source, form, gathered)))
+    gathered.append(in_memory(readme.README, _readme(source, form, gathered, storage)))
     gathered += [in_memory(name, data) for name, data in source.beside.items()]
     members = [in_memory(MANIFEST, _manifest(gathered)), *sorted(gathered, key=lambda each: each.name)]
     row = source.checkpoint
@@ -99,27 +100,27 @@ def archive(source: Source, form: Format) -> Archive:
     return Archive(name, members, int(row.created_at.timestamp()))
 
 
-def _adapter(source: Source) -> list[Member]:
+def _adapter(source: Source, storage: Storage) -> list[Member]:
     base = source.base
     assert base is not None
     changed = {
         ADAPTER_CONFIG: lambda said: adapter_config(said, base),
         GENERATION_CONFIG: lambda said: as_trained(said, source.temperature),
     }
-    files = _rewritten(source, ADAPTER, changed)
-    return files if base.hub is not None else [*files, *bases.members(base, source.storage)]
+    files = _rewritten(source, storage, ADAPTER, changed)
+    return files if base.hub is not None else [*files, *bases.members(base, storage)]
 
 
-def _merged(source: Source) -> list[Member]:
-    return _rewritten(source, MODEL, {GENERATION_CONFIG: lambda said: as_trained(said, source.temperature)})
+def _merged(source: Source, storage: Storage) -> list[Member]:
+    return _rewritten(
+        source, storage, MODEL, {GENERATION_CONFIG: lambda said: as_trained(said, source.temperature)}
+    )
 
 
-def _gguf(source: Source) -> list[Member]:
+def _gguf(source: Source, storage: Storage) -> list[Member]:
     assert source.made is not None
     prefix, files = source.made
-    return [
-        stored(source.storage, f"{prefix}/{name}", name, facts["sha256"]) for name, facts in files.items()
-    ]
+    return [stored(storage, f"{prefix}/{name}", name, facts) for name, facts in files.items()]
 
 
 def adapter_config(said: Mapping[str, Any], base: Base) -> dict[str, Any]:
@@ -130,17 +131,20 @@ def adapter_config(said: Mapping[str, Any], base: Base) -> dict[str, Any]:
 
 
 def _rewritten(
-    source: Source, prefix: str, changed: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]
+    source: Source,
+    storage: Storage,
+    prefix: str,
+    changed: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]],
 ) -> list[Member]:
     """Returns the files of a checkpoint below a prefix, some of them written anew from what they say."""
     members = []
     for name, facts in _files(source.checkpoint, prefix).items():
         key, own = f"{source.checkpoint.storage_key}/{name}", name.removeprefix(prefix)
         if own in changed:
-            said = _read(source.storage, key, own, facts["sha256"])
+            said = _read(storage, key, own, facts["sha256"])
             members.append(in_memory(own, _written(changed[own](said))))
         else:
-            members.append(stored(source.storage, key, own, facts["sha256"]))
+            members.append(stored(storage, key, own, facts))
     return members
 
 
@@ -157,7 +161,7 @@ def _files(checkpoint: Checkpoint, prefix: str) -> dict[str, Any]:
     return {name: facts for name, facts in sorted(files.items()) if name.startswith(prefix)}
 
 
-def _readme(source: Source, form: Format, members: Sequence[Member]) -> bytes:
+def _readme(source: Source, form: Format, members: Sequence[Member], storage: Storage) -> bytes:
     gguf = next((each.name for each in members if each.name.startswith("model-")), GGUF)
     told = readme.Told(
         name=source.name,
@@ -165,18 +169,18 @@ def _readme(source: Source, form: Format, members: Sequence[Member]) -> bytes:
         card=source.card,
         checkpoint=source.checkpoint,
         base=source.base,
-        dtype=_dtype(source, form, gguf),
+        dtype=_dtype(source, form, gguf, storage),
         gguf=gguf,
     )
     return readme.readme(told).encode()
 
 
-def _dtype(source: Source, form: Format, gguf: str) -> str | None:
+def _dtype(source: Source, form: Format, gguf: str, storage: Storage) -> str | None:
     if form == "adapter":
         return "float32"
     if form == "gguf":
         return gguf.removeprefix("model-").removesuffix(".gguf")
-    config = json.loads(source.storage.read_bytes(f"{source.checkpoint.storage_key}/{MODEL}{CONFIG}"))
+    config = json.loads(storage.read_bytes(f"{source.checkpoint.storage_key}/{MODEL}{CONFIG}"))
     said = config.get("dtype") or config.get("torch_dtype")
     return said if isinstance(said, str) else None
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from threading import Lock
 
@@ -16,9 +15,9 @@ from app import queue
 from app.cards import service as cards
 from app.checkpoints.models import Checkpoint
 from app.errors import ServerError
+from app.exports import base as bases
 from app.exports import forms, use
 from app.exports.archive import Archive
-from app.exports.base import base_of
 from app.exports.forms import ExportRefused, Source
 from app.exports.models import ACTIVE, Export
 from app.exports.schemas import ExportOut, FormOut
@@ -27,7 +26,7 @@ from app.files.models import LooseBytes
 from app.ids import random_id
 from app.jobs.models import Job
 from app.models.models import Model
-from app.settings import Settings
+from app.settings import get_settings
 from app.storage import Storage
 
 FAILURE_STANDS = timedelta(minutes=1)
@@ -55,34 +54,21 @@ class ExportFailed(ServerError):
         )
 
 
-def source_of(db: Session, job: Job, checkpoint: Checkpoint, storage: Storage, settings: Settings) -> Source:
-    """Returns a checkpoint with all that its forms are made of."""
-    card = cards.card_of(db, job, settings)
-    return Source(
-        checkpoint=checkpoint,
-        name=_name(db, job, checkpoint),
-        config=job.config or {},
-        base=base_of(db, job),
-        card=json.loads(card.document)["card"],
-        beside=cards.beside_download(db, job, settings),
-        storage=storage,
-    )
-
-
 def offers(
     db: Session, job: Job, checkpoints: Sequence[Checkpoint], storage: Storage
 ) -> dict[str, list[FormOut]]:
     """Returns the forms of each checkpoint of a job, by its id, with the lines that use them."""
-    base = base_of(db, job) if checkpoints else None
+    base = bases.base_of(db, job) if checkpoints else None
+    why_no_base = bases.why_not(base, storage)
     found = {}
     for row in checkpoints:
-        source = Source(row, _name(db, job, row), job.config or {}, base, {}, {}, storage)
+        source = Source(row, _name(db, job, row), job.config or {}, base, {}, {})
         path = f"/v1/fine_tuning/jobs/{job.id}/checkpoints/{row.id}/download?format="
         found[row.id] = [
             FormOut(
                 format=form,
                 path=path + form,
-                refused=(why := forms.refusal(source, form)),
+                refused=(why := forms.refusal(row, form, why_no_base)),
                 use={} if why else use.lines(forms.use_of(source, form)),
             )
             for form in FORMATS
@@ -91,27 +77,38 @@ def offers(
 
 
 def made_or_asked(
-    db: Session, job: Job, checkpoint: Checkpoint, source: Source, form: Format
-) -> Archive | ExportOut:
-    """Returns a form of a checkpoint, or how far a worker is with it, who is asked for it.
+    db: Session, job: Job, checkpoint: Checkpoint, form: Format, beside: Mapping[str, bytes]
+) -> Source | ExportOut:
+    """Returns what a form is made of, or how far a worker is with that, who is asked for it.
 
-    Raises `ExportRefused`, `ExportFailed` where a worker has just said that it cannot be, or
-    `FileNotFoundError`.
+    `beside` are the files of the job's card. Raises `ExportRefused` or `ExportFailed` where a worker has just
+    said that it cannot be.
     """
-    if form not in MADE:
-        return forms.archive(source, form)
-    export = _wanted(db, job, checkpoint, form)
-    if export.status != "ready":
-        return ExportOut.of(export)
-    assert export.storage_key is not None
-    assert export.manifest is not None
-    return forms.archive(replace(source, made=(export.storage_key, export.manifest["files"])), form)
+    made = None
+    if form in MADE:
+        export = _wanted(db, job, checkpoint, form)
+        if export.status != "ready":
+            return ExportOut.of(export)
+        assert export.storage_key is not None
+        assert export.manifest is not None
+        made = (export.storage_key, export.manifest["files"])
+    return Source(
+        checkpoint=checkpoint,
+        name=_name(db, job, checkpoint),
+        config=job.config or {},
+        base=bases.base_of(db, job),
+        card=json.loads(cards.card_of(db, job, get_settings()).document)["card"],
+        beside=beside,
+        made=made,
+    )
 
 
 def _wanted(db: Session, job: Job, checkpoint: Checkpoint, form: Format) -> Export:
     """Returns the export of a checkpoint, queued unless it is there."""
     mine = Export.checkpoint_id == checkpoint.id, Export.format == form
-    db.scalars(select(Checkpoint.id).where(Checkpoint.id == checkpoint.id).with_for_update()).one()
+    db.scalars(
+        select(Checkpoint.id).where(Checkpoint.id == checkpoint.id).with_for_update(key_share=True)
+    ).one()
     export = db.scalars(select(Export).where(*mine)).first()
     if export is None:
         export = Export(

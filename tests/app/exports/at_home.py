@@ -31,7 +31,7 @@ MOST_TOKENS = 40
 
 
 class Made(NamedTuple):
-    """A stored checkpoint, and greedy answers to `QUESTIONS`: of adapter and base, and of the merged weights."""
+    """A stored checkpoint, and greedy answers to `QUESTIONS`: of the adapter, and of the merged weights."""
 
     job: Job
     checkpoint: Checkpoint

@@ -13,14 +13,13 @@ from sqlalchemy.orm import Session
 
 from app.checkpoints.models import Checkpoint
 from app.db import unit_of_work
-from app.exports import runs, service
+from app.exports import forms, runs, service
 from app.exports.archive import Archive
 from app.exports.forms import ExportRefused
 from app.exports.models import Export
 from app.exports.runs import Claim, LeaseLost
 from app.exports.schemas import ExportOut
 from app.jobs.models import Job
-from app.settings import get_settings
 from app.storage import get_storage
 from tests.factories import make_checkpoint, make_job, make_model, make_tenant
 from workers.exports import make
@@ -48,8 +47,8 @@ def asked(kept: tuple[Job, Checkpoint]) -> Archive | ExportOut:
     """What whoever asks for the GGUF gets."""
     with unit_of_work() as db:
         job, checkpoint = db.get_one(Job, kept[0].id), db.get_one(Checkpoint, kept[1].id)
-        source = service.source_of(db, job, checkpoint, get_storage(), get_settings())
-        return service.made_or_asked(db, job, checkpoint, source, "gguf")
+        found = service.made_or_asked(db, job, checkpoint, "gguf", {})
+    return found if isinstance(found, ExportOut) else forms.archive(found, "gguf", get_storage())
 
 
 def claimed(lease: timedelta = LEASE) -> Claim:

@@ -35,7 +35,12 @@ PROMPT = list(range(40, 140))
 CLOSE = 1e-4
 TABLE_CLOSE = 0.005
 """llama.cpp reads GELU out of a table of 16-bit numbers: 0.0026 was the most of three architectures."""
-ASKED = ("Hello, who are you?", "Sort: pear, apple, fig", "Once upon a time there was a dog", "What is 12 + 7?")
+ASKED = (
+    "Hello, who are you?",
+    "Sort: pear, apple, fig",
+    "Once upon a time there was a dog",
+    "What is 12 + 7?",
+)
 TOKENS = 40
 
 
@@ -150,7 +155,9 @@ def test_an_end_token_that_would_be_lost_is_refused_by_name(tmp_path: Path) -> N
         rule_for(lost, tokenizer, Path(PYTHON), tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["llama", "llama with biases", "linear positions", "qwen3", "gemma2", "gemma3"])
+@pytest.mark.parametrize(
+    "kind", ["llama", "llama with biases", "linear positions", "qwen3", "gemma2", "gemma3"]
+)
 def test_a_file_becomes_the_same_model_again(tmp_path: Path, kind: str) -> None:
     model = make(tmp_path, kind)
     file = written(tmp_path, tmp_path / "out")
