@@ -34,9 +34,9 @@ from methods.metrics import ARM_IS_CONTROL
 from methods.train_config import TrainConfig
 from workers.jobs.advice import Step, advice, drift_warning, rounding_warning
 from workers.jobs.db_recorder import state_prefix
-from workers.jobs.loaded import Loaded
 from workers.jobs.served import Served, served_warning
 from workers.training.result import RunResult
+from workers.training.sampling.plain_load import Loaded
 
 log = structlog.get_logger(__name__)
 

@@ -46,7 +46,6 @@ from workers.jobs.db_recorder import DatabaseRecorder
 from workers.jobs.faults import exit_code_of
 from workers.jobs.integrations import shown_elsewhere
 from workers.jobs.job_data import CANARY, TRAINING, VALIDATION, JobInvalid, canary_rows, find_file, rows_of
-from workers.jobs.loaded import check_loaded
 from workers.jobs.restoring import restore
 from workers.jobs.seats import build_graders, seats_of
 from workers.jobs.served import check_served
@@ -65,6 +64,7 @@ from workers.training.loop import train
 from workers.training.model.base_model import compute_dtype
 from workers.training.recorders import Silent
 from workers.training.result import RunResult
+from workers.training.sampling.plain_load import check_loaded
 
 log = structlog.get_logger(__name__)
 

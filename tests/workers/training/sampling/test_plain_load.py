@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from workers.jobs.loaded import check_loaded
 from workers.training.base.types import ScoredText
 from workers.training.model.base_model import compute_dtype, load_base
+from workers.training.sampling.plain_load import check_loaded
 from workers.training.sampling.scored_texts import logprobs_by_steps, write_scored
 
-NANO = Path(__file__).parents[3] / "workers" / "models" / "cherry_nano"
+NANO = Path(__file__).parents[4] / "workers" / "models" / "cherry_nano"
 TEXT = (5, 300, 77, 41, 900, 12, 13, 650, 3)
 CPU = torch.device("cpu")
 

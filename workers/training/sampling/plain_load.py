@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import structlog
 import torch
 from torch import Tensor
 from transformers import AutoConfig
@@ -17,7 +17,7 @@ from workers.training.base.types import ScoredText
 from workers.training.model.base_model import auto_class, faults_are_the_models
 from workers.training.sampling.scored_texts import read_scored
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Loaded(NamedTuple):
@@ -51,13 +51,13 @@ def check_loaded(folder: Path, compute: torch.dtype, device: torch.device) -> Lo
             model = _load(folder / "model", "auto", device)
             found = _predictions(model, texts)
     except (ModelInvalid, torch.OutOfMemoryError, MemoryError) as problem:
-        log.warning("load_not_checked", problem=str(problem))
+        log.warning("load_not_checked", extra={"problem": str(problem)})
         return None
     kls = [_kl(was, now) for was, now in zip(validated, found, strict=True)]
     off = [_difference(text, now) for text, now in zip(texts, found, strict=True)]
     kl, difference = torch.cat(kls).mean().item(), max(off)
     if not (math.isfinite(kl) and math.isfinite(difference)):
-        log.warning("load_not_finite", folder=folder.name)
+        log.warning("load_not_finite", extra={"folder": folder.name})
         return None
     return Loaded(str(model.dtype).removeprefix("torch."), difference, max(kl, 0.0), sum(map(len, kls)))
 
