@@ -87,13 +87,34 @@ def _byte_level(said: Mapping[str, Any], tokens: Sequence[str]) -> tuple[Any, bo
     vocab = {token: i for i, token in enumerate(tokens)}
     merges = [(left, right) for left, right in map(_parted, said["merges"]) if left + right in vocab]
     made = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=rule.ignores_merges))
+    made.pre_tokenizer = split_by(rule)
+    made.decoder = decoders.ByteLevel()
+    return made, rule.adds_bos
+
+
+def split_by(rule: Rule) -> Any:
+    """Returns what splits text by a rule."""
     split: list[Any] = [pre_tokenizers.Digits(individual_digits=True)] if rule.alone_digits else []
     if rule.pattern is not None:
         split.append(pre_tokenizers.Split(Regex(rule.pattern), "isolated"))
     split.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=rule.pattern is None))
-    made.pre_tokenizer = pre_tokenizers.Sequence(split)
-    made.decoder = decoders.ByteLevel()
-    return made, rule.adds_bos
+    return pre_tokenizers.Sequence(split)
+
+
+def rules_of(content: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the rules by which a tokenizer.json splits, of those known here."""
+    first = content["pre_tokenizer"] or {}
+    parts = first.get("pretokenizers", [first])
+    patterns = [part["pattern"].get("Regex") for part in parts if part.get("type") == "Split"]
+    digits = any(part.get("type") == "Digits" for part in parts)
+    own = any(part.get("type") == "ByteLevel" and part["use_regex"] for part in parts)
+    ignores = content["model"].get("ignore_merges", False)
+    said = ([None] if own else patterns, digits, ignores)
+    return [
+        name
+        for name, rule in RULES.items()
+        if ([rule.pattern], rule.alone_digits, rule.ignores_merges) == said
+    ]
 
 
 def _parted(merge: str) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from gguf import GGUFWriter
 from workers.exports.gguf.refused import GgufRefused
 from workers.exports.gguf.texts import texts_for
 from workers.exports.gguf.vocabulary import BYTE_LEVEL, Vocabulary
+from workers.inspect.gguf_tokenizer import rules_of
 
 PROGRAM = Path(__file__).with_name("llama_side.py")
 MOST_SECONDS = 600.0
@@ -124,7 +125,7 @@ def rule_for(vocabulary: Vocabulary, tokenizer: Any, python: Path, scratch: Path
     file = scratch / "vocabulary.gguf"
     _write_alone(vocabulary, file)
     expected = _expected(tokenizer, len(vocabulary.tokens))
-    rules = RULES if vocabulary.model == BYTE_LEVEL else (None,)
+    rules = _in_order(tokenizer) if vocabulary.model == BYTE_LEVEL else (None,)
     found = _asked(python, file, expected, rules)
     right = next((each for each in found if each.get("odd") == []), None)
     if right is None:
@@ -133,6 +134,12 @@ def rule_for(vocabulary: Vocabulary, tokenizer: Any, python: Path, scratch: Path
     _check_back(right, expected)
     rule: str | None = right["rule"]
     return rule
+
+
+def _in_order(tokenizer: Any) -> tuple[str, ...]:
+    """Returns the rules to try, those first that the tokenizer's own file has."""
+    own = rules_of(json.loads(tokenizer.backend_tokenizer.to_str()))
+    return tuple(sorted(RULES, key=lambda rule: rule not in own))
 
 
 def _write_alone(vocabulary: Vocabulary, file: Path) -> None:

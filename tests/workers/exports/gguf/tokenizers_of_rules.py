@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.tiny_model import CHAT_TEMPLATE, byte_tokenizer
 from workers.exports.gguf.texts import texts_for
-from workers.inspect.gguf_tokenizer import RULES
+from workers.inspect.gguf_tokenizer import RULES, split_by
 
 SPECIAL = ["<pad>", "<begin>", "<end>"]
 TOKENS = 1200
@@ -19,11 +19,7 @@ def trained(rule: str) -> Any:
     """Returns a byte-level BPE tokenizer whose pieces are cut by a rule's pattern."""
     how = RULES[rule]
     tokenizer = Tokenizer(models.BPE(ignore_merges=how.ignores_merges))
-    split: list[Any] = [pre_tokenizers.Digits(individual_digits=True)] if how.alone_digits else []
-    if how.pattern is not None:
-        split.append(pre_tokenizers.Split(Regex(how.pattern), "isolated"))
-    split.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=how.pattern is None))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split)
+    tokenizer.pre_tokenizer = split_by(how)
     return _finished(tokenizer)
 
 
