@@ -16,6 +16,7 @@ from app.chat.completion import Frame, whole_completion
 from app.chat.models import StoredChat
 from app.checkpoints.models import Checkpoint
 from app.events.models import JobMetrics
+from app.exports.models import Export
 from app.files import service as files
 from app.files.models import File
 from app.ids import random_id
@@ -216,6 +217,22 @@ def make_checkpoint(
     db.add(checkpoint)
     db.flush()
     return checkpoint
+
+
+def make_export(
+    db: Session,
+    job: Job,
+    checkpoint: Checkpoint,
+    form: str = "gguf",
+    *,
+    status: str = "queued",
+    **columns: Any,
+) -> Export:
+    values = {"project_id": job.project_id, "checkpoint_id": checkpoint.id, "format": form, "status": status}
+    export = Export(id=random_id("ckptexp_"), **values | columns)
+    db.add(export)
+    db.flush()
+    return export
 
 
 def store_model(model: Path, key: str) -> None:

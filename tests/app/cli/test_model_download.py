@@ -22,12 +22,11 @@ from app.checkpoints.models import Checkpoint
 from app.cli.main import cli
 from app.cli.output import CliError
 from app.cli.taking.download import _unpack
-from app.exports.models import Export
 from app.jobs.models import Job
 from app.storage import get_storage
 from tests.app.exports.taken import FILES, NANO, add_base, make_taken
 from tests.damage import flip_last_bit
-from tests.factories import Tenant
+from tests.factories import Tenant, make_export
 
 LARGE = {**FILES, "model/model.safetensors": bytes(range(256)) * 40_000}
 
@@ -152,8 +151,7 @@ def test_a_form_that_is_refused_leaves_nothing(
     server_url: str, tenant: Tenant, taken: tuple[Job, Checkpoint], db: Session, here: Path
 ) -> None:
     values = {"code": "export_refused", "message": "llama.cpp does not run it."}
-    made = {"project_id": tenant.project_id, "checkpoint_id": taken[1].id, "format": "gguf"}
-    db.add(Export(id="ckptexp_1", status="failed", error=values, finished_at=func.now(), **made))
+    make_export(db, *taken, status="failed", error=values, finished_at=func.now())
     db.commit()
     refused = download(server_url, tenant, taken[1].id, "--format", "gguf", "--to", str(here / "x"))
     assert str(refused.exception) == "llama.cpp does not run it."
