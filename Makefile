@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long browser check fmt lint types fast families bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs sandbox-soak soak fuzz fuzz-tests conformance node-client vllm gate-webhooks clean bench-sampler
+.PHONY: help setup demo up test test-long browser check fmt lint types fast families bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs sandbox-soak soak fuzz fuzz-tests conformance node-client vllm gate-webhooks clean bench-sampler gguf
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -77,6 +77,9 @@ $(LLAMA_ENV)/.installed:
 
 bench-sampler: $(STAMP) $(LLAMA_ENV)/.installed ## our sampler beside transformers and llama.cpp, which is built once (STORIES260K_MODEL=, SMOLLM2_MODEL=: folders)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sampler --llama $(LLAMA_ENV)/bin/python --flags="$(LLAMA_FLAGS)"
+
+gguf: $(STAMP) $(LLAMA_ENV)/.installed ## GGUF files in llama.cpp itself, which is built once (CHERRY_SHARED=, SMOLLM2_MODEL=: folders)
+	OMP_NUM_THREADS=1 CHERRY_TEST_LLAMA_PYTHON=$(LLAMA_ENV)/bin/python $(BIN)/python -m pytest -q tests/workers/exports/gguf tests/app/cli/test_gguf_models.py
 
 bench-scale: $(STAMP) ## step time and memory as sizes grow, with a chart
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale --out docs/images/scale.svg

@@ -14,7 +14,7 @@ from app.models.folders import BaseModelInvalid
 
 SUFFIX = ".gguf"
 LIMITS = ChildLimits(seconds=3600.0, memory_bytes=2**40)
-"""What making a folder may take: weights are held twice, once as fp32. A GGUF file of 2 GB took a minute."""
+"""What making a folder may take; weights are held twice, once as fp32. Chosen, not measured."""
 BLOCK = 2**20
 
 

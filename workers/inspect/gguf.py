@@ -16,7 +16,6 @@ from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
     Gemma3TextConfig,
-    GemmaConfig,
     GenerationConfig,
     GgufConfig,
     LlamaConfig,
@@ -30,10 +29,10 @@ CONFIGS: Mapping[str, Callable[..., Any]] = {
     "llama": LlamaConfig,
     "qwen2": Qwen2Config,
     "qwen3": Qwen3Config,
-    "gemma": GemmaConfig,
     "gemma2": Gemma2Config,
     "gemma3": Gemma3TextConfig,
 }
+"""By `general.architecture`. transformers reads no weights of the first Gemma."""
 GLOBAL_EVERY = {"gemma2": 2, "gemma3": 6}
 """Of so many layers the last attends to everything, the others to a window."""
 SIZED_SCALE = {"gemma2": 46, "gemma3": 62}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from workers.exports.gguf.architectures import Architecture, head_size
 from workers.exports.gguf.refused import GgufRefused
-from workers.exports.gguf.tensors import Names, as_array, heads_turned, in_pairs
+from workers.exports.gguf.tensors import HEAD, Names, as_array, heads_turned, in_pairs
 from workers.training.model.adapter_files import CONFIG, WEIGHTS
 
 KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
@@ -55,6 +55,8 @@ def write_adapter(folder: Path, file: Path, config: Any, architecture: Architect
     names = Names(architecture, config)
     for layer, pair in sorted(_pairs(folder / WEIGHTS).items()):
         name = f"{layer}.weight"
+        if name == HEAD and config.tie_word_embeddings:
+            raise GgufRefused("The adapter changes the output layer, which is the embedding in llama.cpp.")
         up = pair.up * (strength(settings, layer, len(pair.down)) * len(pair.down) / alpha)
         if (heads := heads_turned(name, config, architecture)) is not None:
             _check_rows(layer, up, heads * head_size(config))

@@ -13,19 +13,16 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import llama_cpp as llama
-
 RULE_KEY = b"tokenizer.ggml.pre"
 PIECE_BYTES = 1024
 """Longer than any published token."""
 
-_silent = llama.llama_log_callback(lambda *_: None)
-
 
 class Vocabulary:
-    """Is a GGUF file's vocabulary, with its own split rule or another."""
+    """Is a GGUF file's vocabulary, with its own split rule or another; `llama` is the library."""
 
-    def __init__(self, file: str, rule: str | None) -> None:
+    def __init__(self, llama: Any, file: str, rule: str | None) -> None:
+        self._llama = llama
         params = llama.llama_model_default_params()
         params.vocab_only = True
         if rule is not None:
@@ -40,13 +37,13 @@ class Vocabulary:
         self._vocabulary = llama.llama_model_get_vocab(self._model)
 
     def close(self) -> None:
-        llama.llama_model_free(self._model)
+        self._llama.llama_model_free(self._model)
 
     def ids(self, text: str, *, added: bool) -> list[int]:
         """Returns the tokens of a text, special ones read as such; `added`: with bos and eos."""
         data = text.encode()
-        found = (llama.llama_token * (len(data) + 8))()
-        n = llama.llama_tokenize(self._vocabulary, data, len(data), found, len(found), added, True)
+        found = (self._llama.llama_token * (len(data) + 8))()
+        n = self._llama.llama_tokenize(self._vocabulary, data, len(data), found, len(found), added, True)
         return list(found[:n])
 
     def text(self, ids: Sequence[int]) -> str:
@@ -54,20 +51,20 @@ class Vocabulary:
         pieces = []
         for token in ids:
             piece = ctypes.create_string_buffer(PIECE_BYTES)
-            n = llama.llama_token_to_piece(self._vocabulary, token, piece, PIECE_BYTES, 0, True)
+            n = self._llama.llama_token_to_piece(self._vocabulary, token, piece, PIECE_BYTES, 0, True)
             pieces.append(piece.raw[:n])
         return b"".join(pieces).decode(errors="replace")
 
     def ends(self) -> list[int]:
         """Returns every token that ends an answer."""
-        number = llama.llama_vocab_n_tokens(self._vocabulary)
-        return [i for i in range(number) if llama.llama_vocab_is_eog(self._vocabulary, i)]
+        number = self._llama.llama_vocab_n_tokens(self._vocabulary)
+        return [i for i in range(number) if self._llama.llama_vocab_is_eog(self._vocabulary, i)]
 
 
-def tried(asked: dict[str, Any], rule: str | None) -> dict[str, Any]:
+def tried(llama: Any, asked: dict[str, Any], rule: str | None) -> dict[str, Any]:
     """Returns which texts are read otherwise by a rule; for one that reads all rightly, all else as well."""
     try:
-        vocabulary = Vocabulary(asked["file"], rule)
+        vocabulary = Vocabulary(llama, asked["file"], rule)
     except ValueError as problem:
         return {"rule": rule, "fault": str(problem)}
     try:
@@ -84,11 +81,14 @@ def tried(asked: dict[str, Any], rule: str | None) -> dict[str, Any]:
 
 def main() -> None:
     """Answers the line that comes in."""
-    llama.llama_log_set(_silent, ctypes.c_void_p())
+    import llama_cpp as llama  # every module of ours can be imported without it
+
+    silent = llama.llama_log_callback(lambda *_: None)
+    llama.llama_log_set(silent, ctypes.c_void_p())
     llama.llama_backend_init()
     asked = json.loads(sys.stdin.readline())
     for rule in asked["rules"]:
-        found = tried(asked, rule)
+        found = tried(llama, asked, rule)
         print(json.dumps(found), flush=True)
         if found.get("odd") == []:
             return

@@ -1,4 +1,4 @@
-"""Where llama.cpp is for tests, and how they ask it. `make gguf` has it; without it tests of it are skipped."""
+"""Where llama.cpp is for tests, and how they ask it. Without it (`make gguf` has it) they are skipped."""
 
 from __future__ import annotations
 

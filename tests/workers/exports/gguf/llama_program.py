@@ -1,7 +1,7 @@
 """Asks llama.cpp of a file, in its own environment: `python llama_program.py FILE [ADAPTER]`, JSON on stdin.
 
-`{"logits": [ids]}` is answered by the logits behind each token, `{"greedy": [[ids], ...], "tokens": n}` by the
-tokens that follow each prompt up to one that ends an answer. Keys and values are kept in fp32.
+`{"logits": [ids]}` is answered by the logits behind each token, `{"greedy": [[ids], ...], "tokens": n}` by
+what follows each prompt up to a token that ends an answer. Keys and values are kept in fp32.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def fields_of(file: Path) -> dict[str, Any]:
 
 
 def test_transformers_reads_the_same_model_from_the_file(tmp_path: Path) -> None:
-    for kind in ("llama", "qwen2", "gemma2"):
+    for kind in ("llama", "qwen2"):
         folder = tmp_path / kind
         model = make(folder, kind)
         file = written(folder)
