@@ -9,7 +9,6 @@ import shutil
 from pathlib import Path
 
 import httpx2 as httpx
-import openai
 import pytest
 from sqlalchemy.orm import Session
 
@@ -105,7 +104,6 @@ def test_a_warm_starts_adapter_comes_with_what_it_stands_on(
 )
 def test_where_there_is_no_adapter_the_merged_model_is_offered(
     http: httpx.Client,
-    client: openai.OpenAI,
     db: Session,
     tenant: Tenant,
     tmp_path: Path,
@@ -126,8 +124,8 @@ def test_where_there_is_no_adapter_the_merged_model_is_offered(
     assert re.search(why, message), message
     assert "format=merged is the whole model" in message
     assert unpacked(http.get(path_of(job, checkpoint, "merged")))["model.safetensors"] == b"m" * 5000
-    listed = client.fine_tuning.jobs.checkpoints.list(job.id).data[0].to_dict()
-    offered = {one["format"]: one["refused"] for one in listed["downloads"]}  # type: ignore[attr-defined]
+    listed = http.get(f"/v1/fine_tuning/jobs/{job.id}/checkpoints").json()["data"][0]
+    offered = {one["format"]: one["refused"] for one in listed["downloads"]}
     assert offered == {"adapter": message, "merged": None, "gguf": None}
 
 
