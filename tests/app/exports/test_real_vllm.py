@@ -27,14 +27,17 @@ OPTIONS = ("--dtype", "float32", "--enforce-eager", "--host", "127.0.0.1")
 
 @contextmanager
 def served(line: str) -> Iterator[str]:
-    """A server that was started by a line of a shell, on a free port."""
+    """A server with the options of a line `vllm serve MODEL ...`, on a free port.
+
+    The package for CPUs has no working `vllm` command: its server is started as a module.
+    """
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = str(taken.getsockname()[1])
-    program, *words = shlex.split(line)
-    command = [str(Path(PYTHON).parent / program), *words, *OPTIONS, "--port", port]
-    path = f"{Path(PYTHON).parent}:{os.environ['PATH']}"
-    running = subprocess.Popen(command, env={**os.environ, **ENVIRONMENT, "PATH": path})
+    program, serve, model, *words = shlex.split(line)
+    assert (program, serve) == ("vllm", "serve")
+    command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", model, *words]
+    running = subprocess.Popen([*command, *OPTIONS, "--port", port], env={**os.environ, **ENVIRONMENT})
     try:
         wait_for(f"http://127.0.0.1:{port}", running)
         yield f"http://127.0.0.1:{port}"
