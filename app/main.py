@@ -19,6 +19,7 @@ from app.cards.keys import ensure as ensure_card_key
 from app.cards.router import router as cards
 from app.chat.router import further_refusals as refusals_of_chat
 from app.chat.router import router as chat
+from app.checkpoints.router import by_name as checkpoints_by_name
 from app.checkpoints.router import router as checkpoints
 from app.completions.router import further_refusals as refusals_of_completion
 from app.completions.router import router as completions
@@ -96,6 +97,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         jobs,
         events,
         checkpoints,
+        checkpoints_by_name,
         cards,
         rollouts,
         preflights,

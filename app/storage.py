@@ -57,8 +57,10 @@ class Storage(ABC):
         """Stores what comes, a chunk in memory at a time. If `chunks` raises, nothing is stored."""
 
     @abstractmethod
-    def open_stream(self, key: str) -> Iterator[bytes]:
-        """Returns the bytes in chunks. A missing key is told by this call, not by the first chunk."""
+    def open_stream(self, key: str, start: int = 0) -> Iterator[bytes]:
+        """Returns the bytes from `start` on in chunks. A missing key is told by this call, not by the first
+        chunk.
+        """
 
     @abstractmethod
     def size(self, key: str) -> int: ...
@@ -168,8 +170,8 @@ class LocalStorage(Storage):
     def put_stream(self, key: str, chunks: Iterator[bytes]) -> None:
         self._write(self._path(key), chunks)
 
-    def open_stream(self, key: str) -> Iterator[bytes]:
-        return _chunks(self._path(key).open("rb"))
+    def open_stream(self, key: str, start: int = 0) -> Iterator[bytes]:
+        return read_chunks(self._path(key), start)
 
     def size(self, key: str) -> int:
         path = self._path(key)
@@ -241,8 +243,9 @@ class ObjectStorage(Storage):
     def put_stream(self, key: str, chunks: Iterator[bytes]) -> None:
         obstore.put(self._store, _checked(key), chunks, chunk_size=STREAM_PART, max_concurrency=2)
 
-    def open_stream(self, key: str) -> Iterator[bytes]:
-        found = obstore.get(self._store, _checked(key))
+    def open_stream(self, key: str, start: int = 0) -> Iterator[bytes]:
+        options: Any = {"range": {"offset": start}} if start else None
+        found = obstore.get(self._store, _checked(key), options=options)
         return (bytes(chunk) for chunk in found.stream(min_chunk_size=CHUNK))
 
     def size(self, key: str) -> int:
@@ -295,6 +298,13 @@ def _checked(key: str) -> str:
     if not _KEY.fullmatch(key):
         raise ValueError(f"Not a storage key: {key!r}.")
     return key
+
+
+def read_chunks(path: Path, start: int = 0) -> Iterator[bytes]:
+    """Returns the bytes of a file from `start` on. A missing file is told by this call."""
+    file = path.open("rb")
+    file.seek(start)
+    return _chunks(file)
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ from app.checkpoints.models import Checkpoint
 from app.db import Base
 from app.evals.models import Eval, EvalOutputItem, EvalRun
 from app.events.models import JobEvent, JobMetrics
+from app.exports.models import Export
 from app.files.models import File, LooseBytes
 from app.idempotency.models import IdempotencyKey
 from app.jobs.models import Job
@@ -38,6 +39,7 @@ __all__ = [
     "Eval",
     "EvalOutputItem",
     "EvalRun",
+    "Export",
     "File",
     "IdempotencyKey",
     "Job",

@@ -19,6 +19,7 @@ from app.checkpoints.models import Checkpoint
 from app.evals.models import Eval, EvalOutputItem, EvalRun
 from app.evals.service import whole_schema
 from app.events.models import JobMetrics
+from app.exports.models import Export
 from app.files import service as files
 from app.files.models import File
 from app.ids import random_id
@@ -273,6 +274,22 @@ def make_checkpoint(
     db.add(checkpoint)
     db.flush()
     return checkpoint
+
+
+def make_export(
+    db: Session,
+    job: Job,
+    checkpoint: Checkpoint,
+    form: str = "gguf",
+    *,
+    status: str = "queued",
+    **columns: Any,
+) -> Export:
+    values = {"project_id": job.project_id, "checkpoint_id": checkpoint.id, "format": form, "status": status}
+    export = Export(id=random_id("ckptexp_"), **values | columns)
+    db.add(export)
+    db.flush()
+    return export
 
 
 def store_model(model: Path, key: str) -> None:

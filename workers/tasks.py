@@ -1,4 +1,4 @@
-"""Thin tasks: a wake-up claims jobs, preflights, runs of evals or regrades until none is left.
+"""Thin tasks: a wake-up claims jobs, preflights, exports, runs of evals or regrades until none is left.
 
 Plus a worker's waker and stop signal.
 
@@ -22,6 +22,7 @@ import app.tables  # noqa: F401  # foreign keys are found by table name
 from app import queue
 from app.db import unit_of_work
 from app.evals import runs as eval_runs
+from app.exports import runs as exports
 from app.jobs import capacity, room, runs
 from app.jobs.capacity import Capacity
 from app.preflights import runs as preflights
@@ -29,6 +30,7 @@ from app.regrades import runs as regrades
 from app.settings import get_settings
 from workers.celery_app import celery
 from workers.evals.attempt import EvalRuns
+from workers.exports.attempt import Exports
 from workers.jobs import children, validators
 from workers.jobs.sweep import sweep
 from workers.preflights.attempt import FileChecks, train_or_sample_next
@@ -78,7 +80,7 @@ def _evaluate() -> bool:
 
 
 def _check_files() -> bool:
-    return validators.validate_all(OWNER, STOPPING, FileChecks()) > 0
+    return validators.validate_all(OWNER, STOPPING, FileChecks(), Exports()) > 0
 
 
 WORK: Mapping[queue.Queue, Callable[[], None]] = {
@@ -126,7 +128,11 @@ def _look_for_ever(kinds: list[queue.Queue]) -> None:
 def _has_work(db: Session, kind: queue.Queue, offered: Capacity) -> bool:
     if kind == "evaluate":
         return eval_runs.has_work(db) or regrades.LEASES.has_work(db)
-    return runs.has_work(db, kind, offered) or preflights.has_work(db, kind, offered)
+    return (
+        runs.has_work(db, kind, offered)
+        or preflights.has_work(db, kind, offered)
+        or exports.has_work(db, kind)
+    )
 
 
 def _sweep_for_ever() -> None:

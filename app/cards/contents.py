@@ -159,6 +159,7 @@ def _delivered(measured: Sequence[Point]) -> dict[str, Any] | None:
                 "checkpoint_id": checkpoint.id,
                 "files": files_of(checkpoint),
                 "served": _served(checkpoint.trust or {}),
+                "loaded": _loaded(checkpoint.trust or {}),
             }
     return None
 
@@ -171,6 +172,19 @@ def _served(measured: Mapping[str, Any]) -> dict[str, Any] | None:
         "largest_difference": measured["served_difference"],
         "tolerance": measured["served_tolerance"],
         "tokens": measured["served_tokens"],
+        "unit": "nats",
+    }
+
+
+def _loaded(measured: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns how the delivered model, loaded in its weights' dtype, compares with what was validated."""
+    if "load_difference" not in measured:
+        return None
+    return {
+        "dtype": measured["load_dtype"],
+        "largest_difference": measured["load_difference"],
+        "kl": measured["load_kl"],
+        "tokens": measured["load_tokens"],
         "unit": "nats",
     }
 

@@ -70,8 +70,14 @@ def note_facts(db: Session, job_id: str, attempt: Mapping[str, Any], made_of: Ma
 
 def weights_of_base(db: Session, job_id: str) -> tuple[tuple[str, str], ...]:
     """Returns the names of the files of weights that a job's training began from, each with its sha256."""
-    files = _facts(db, job_id).get("base_model", {}).get("files", {})
+    files = files_of_base(db, job_id)
     return tuple(sorted((name, sha256) for name, sha256 in files.items() if name.endswith(WEIGHTS)))
+
+
+def files_of_base(db: Session, job_id: str) -> dict[str, str]:
+    """Returns the sha256 of the files that lay in the base's folder as a job's training began, by name."""
+    found: dict[str, str] = (_facts(db, job_id).get("base_model") or {}).get("files", {})
+    return found
 
 
 def _facts(db: Session, job_id: str) -> dict[str, Any]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-from fastapi.responses import StreamingResponse
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from app.cards import service as cards
 from app.checkpoints import service as checkpoints
-from app.checkpoints.schemas import CheckpointList
+from app.checkpoints.schemas import CheckpointList, CheckpointOut
 from app.db import unit_of_work
-from app.http.openapi import binary
+from app.exports import forms
+from app.exports import service as exports
+from app.exports.schemas import ExportOut
+from app.exports.use import Format
+from app.http.openapi import ranged
+from app.http.ranges import Download, is_ranged, respond
 from app.http.transaction import CurrentCaller, Db, KeptRoute
 from app.jobs import service as jobs
 from app.pagination import Cursor, Limit
@@ -18,6 +25,12 @@ from app.storage import get_storage
 
 router = APIRouter(
     prefix="/v1/fine_tuning/jobs/{job_id}/checkpoints", tags=["fine-tuning"], route_class=KeptRoute
+)
+
+by_name = APIRouter(
+    prefix="/v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}",
+    tags=["fine-tuning"],
+    route_class=KeptRoute,
 )
 
 
@@ -30,25 +43,50 @@ def list_checkpoints(
     delivered = checkpoints.delivered(db, job)
     page = checkpoints.list_kept(db, job.id, delivered=delivered, after=after, limit=limit)
     names = {delivered: job.fine_tuned_model} if delivered and job.fine_tuned_model else {}
-    return CheckpointList.of(page, names, checkpoints.metrics_of(db, page.rows))
+    downloads = exports.offers(db, job, page.rows, get_storage())
+    return CheckpointList.of(page, names, checkpoints.metrics_of(db, page.rows), downloads)
+
+
+@by_name.get("", openapi_extra={"x-cherry": True})
+def retrieve_checkpoint(fine_tuned_model_checkpoint: str, caller: CurrentCaller, db: Db) -> CheckpointOut:
+    """A kept checkpoint of the project, by its id, its name, or that of the model which was delivered."""
+    job, checkpoint = checkpoints.find_kept(db, caller.project_id, fine_tuned_model_checkpoint)
+    is_delivered = checkpoints.delivered(db, job) == checkpoint.id
+    name = str(job.fine_tuned_model) if is_delivered else checkpoint.model_name
+    downloads = exports.offers(db, job, [checkpoint], get_storage())
+    values = checkpoints.metrics_of(db, [checkpoint])
+    return CheckpointOut.of(checkpoint, name, values[checkpoint.id], downloads[checkpoint.id])
 
 
 @router.get(
     "/{checkpoint_id}/download",
     response_class=StreamingResponse,
-    responses=binary("application/x-tar"),
+    responses=ranged("application/x-tar") | {202: {"model": ExportOut, "description": "It is being made."}},
+    response_model=None,
     openapi_extra={"x-cherry": True},
 )
-def download_checkpoint(job_id: str, checkpoint_id: str, caller: CurrentCaller) -> StreamingResponse:
+def download_checkpoint(
+    job_id: str,
+    checkpoint_id: str,
+    caller: CurrentCaller,
+    request: Request,
+    format: Annotated[Format | None, Query(description="Left out: all files as they were stored.")] = None,
+) -> Response:
     """A tar of the checkpoint's files, which were checked, and a manifest with their SHA-256 sums; of a job
-    that is over also its card."""
+    that is over also its card. It may be asked for in parts. 202 while a worker makes the form."""
+    storage = get_storage()
     with unit_of_work() as db:
         job = jobs.get(db, caller.project_id, job_id)
         checkpoint = checkpoints.get_kept(db, job.id, checkpoint_id)
         beside = cards.beside_download(db, job, get_settings())
-    download = checkpoints.open_download(checkpoint, get_storage(), beside)
-    headers = {
-        "content-disposition": f'attachment; filename="{download.filename}"',
-        "content-length": str(download.size),
-    }
-    return StreamingResponse(download.chunks, media_type="application/x-tar", headers=headers)
+        made = exports.made_or_asked(db, job, checkpoint, format, beside) if format else None
+    if isinstance(made, ExportOut):
+        return JSONResponse(made.model_dump(), 202, {"retry-after": str(exports.RETRY_SECONDS)})
+    with checkpoints.faults_told(checkpoint_id):
+        if made is None or format is None:
+            archive = checkpoints.whole(checkpoint, storage, beside)
+        else:
+            archive = forms.archive(made, format, storage)
+        digest = exports.digests.of(archive, from_memory=is_ranged(request.headers))
+    found = Download(archive.filename, "application/x-tar", archive.size, digest, archive.chunks)
+    return respond(found, request.headers)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from app.checkpoints.models import Checkpoint
 from app.events.rft_metrics import reward_numbers, with_errors
 from app.events.tuning_metrics import tuning_numbers
+from app.exports.schemas import FormOut
 from app.pagination import Listed, Page
 from methods import metrics as names
 
@@ -31,8 +32,15 @@ class CheckpointOut(BaseModel):
         json_schema_extra={"x-cherry": True},
     )
 
+    downloads: list[FormOut] = Field(
+        description="Cherry: the forms in which the checkpoint can be downloaded, and lines that use them.",
+        json_schema_extra={"x-cherry": True},
+    )
+
     @classmethod
-    def of(cls, checkpoint: Checkpoint, name: str, values: Mapping[str, Any]) -> CheckpointOut:
+    def of(
+        cls, checkpoint: Checkpoint, name: str, values: Mapping[str, Any], downloads: list[FormOut]
+    ) -> CheckpointOut:
         return cls(
             id=checkpoint.id,
             created_at=int(checkpoint.created_at.timestamp()),
@@ -41,17 +49,25 @@ class CheckpointOut(BaseModel):
             step_number=checkpoint.step,
             metrics=_metrics(checkpoint, values),
             trust=checkpoint.trust,
+            downloads=downloads,
         )
 
 
 class CheckpointList(Listed[CheckpointOut]):
     @classmethod
     def of(
-        cls, page: Page[Checkpoint], names: Mapping[str, str], values: Mapping[str, Mapping[str, Any]]
+        cls,
+        page: Page[Checkpoint],
+        names: Mapping[str, str],
+        values: Mapping[str, Mapping[str, Any]],
+        downloads: Mapping[str, list[FormOut]],
     ) -> CheckpointList:
         """`names` holds those that differ from the checkpoint's own: the delivered one has the tuned
         model's name, as at OpenAI."""
-        data = [CheckpointOut.of(row, names.get(row.id, row.model_name), values[row.id]) for row in page.rows]
+        data = [
+            CheckpointOut.of(row, names.get(row.id, row.model_name), values[row.id], downloads[row.id])
+            for row in page.rows
+        ]
         return cls.holding(data, page.has_more)
 
 

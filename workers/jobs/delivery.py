@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from sqlalchemy import select
@@ -36,6 +36,7 @@ from workers.jobs.advice import Step, advice, drift_warning, rounding_warning
 from workers.jobs.db_recorder import state_prefix
 from workers.jobs.served import Served, served_warning
 from workers.training.result import RunResult
+from workers.training.sampling.plain_load import Loaded
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +44,13 @@ LAST_WORDS = "last_words.txt"
 EXIT_CODE = "exit_code.txt"
 EXIT_CODE_WIDTH = 3
 RESULTS_NAME = "step_metrics.csv"
+
+
+class Measured(NamedTuple):
+    """How a delivered model answers, loaded as the sampler does and as others do."""
+
+    served: Served | None
+    loaded: Loaded | None
 
 
 def run_folder(claim: Claim) -> Path:
@@ -144,12 +152,12 @@ def deliver(
     *,
     trained_tokens: int | None,
     result: RunResult | None = None,
-    served: Served | None = None,
+    measured: Measured | None = None,
 ) -> None:
     """Publish the results and make the checkpoint of `step` the job's model. Raises `LeaseLost`.
 
-    `result` is what the run says of itself, where it came to its end, and `served` whether the model answers
-    as it was trained.
+    `result` is what the run says of itself, where it came to its end, and `measured` how the model answers
+    beside what was trained.
 
     The model shares the checkpoint's files, which nothing drops once the job is over.
     """
@@ -179,10 +187,7 @@ def deliver(
         verdict = _verdict(db, job, result) if result else None
         if (warning := _warning(db, job, checkpoint)) is not None:
             events.append(db, job.id, "no-better-than-base", warning, level="warn")
-        if served is not None:
-            checkpoint.trust = (checkpoint.trust or {}) | storable(served._asdict())
-            if (warning := served_warning(step, served)) is not None:
-                events.append(db, job.id, "served-differs", warning, level="warn")
+        _note_measured(db, checkpoint, measured or Measured(None, None))
         if (warning := _rounding(job, checkpoint)) is not None:
             events.append(db, job.id, "rounding", warning, level="warn")
         runs.finish_succeeded(
@@ -195,6 +200,16 @@ def deliver(
             steps=result.steps if result else None,
         )
     log.info("job_succeeded", job_id=claim.job_id, attempt=claim.attempt, step=step)
+
+
+def _note_measured(db: Session, delivered: Checkpoint, measured: Measured) -> None:
+    """Keeps what was found of the delivered model; warns of one that answers otherwise than was trained."""
+    served, loaded = measured
+    for found in (served, loaded):
+        if found is not None:
+            delivered.trust = (delivered.trust or {}) | storable(found._asdict())
+    if served is not None and (warning := served_warning(delivered.step, served)) is not None:
+        events.append(db, delivered.job_id, "served-differs", warning, level="warn")
 
 
 def _verdict(db: Session, job: Job, result: RunResult) -> dict[str, Any] | None:

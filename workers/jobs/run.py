@@ -38,7 +38,7 @@ from methods.rows import Row
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig, read_config
 from methods.tuning_rows import row_check
-from workers.base_models import folder_if_there, local_folder
+from workers.base_models import MODEL, folder_if_there, local_folder
 from workers.jobs import delivery, leftovers, provenance
 from workers.jobs.checks import split_rows
 from workers.jobs.db_recorder import DatabaseRecorder
@@ -60,8 +60,10 @@ from workers.training.base.errors import (
 )
 from workers.training.base.recorder import Recorder
 from workers.training.loop import train
+from workers.training.model.base_model import compute_dtype
 from workers.training.recorders import Silent
 from workers.training.result import RunResult
+from workers.training.sampling.plain_load import check_loaded
 
 log = structlog.get_logger(__name__)
 
@@ -212,9 +214,12 @@ def _train_and_deliver(claim: Claim, folder: Path, should_stop: StopRequested, d
         return
     config = work.config
     base = Path(config.model_path) if config.origin_path is None else None  # a tuned base is served merged
-    served = check_served(result.best.folder, base, world.device(device))
+    best, place = result.best.folder, world.device(device)
+    served = check_served(best, base, place)
+    loaded = check_loaded(best, compute_dtype(best / MODEL, place, config.adapter, config.dtype), place)
+    measured = delivery.Measured(served, loaded)
     delivery.deliver(
-        claim, result.best.step, trained_tokens=result.trained_tokens, result=result, served=served
+        claim, result.best.step, trained_tokens=result.trained_tokens, result=result, measured=measured
     )
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import left_places
 from app.chat import service as chats
 from app.db import unit_of_work
+from app.exports import service as exports
 from app.files import service as files
 from app.idempotency import service as idempotency
 from app.responses import service as responses
@@ -117,8 +118,14 @@ def _silent_responses(most: int) -> int:
         return responses.fail_silent(db, most)
 
 
+def _exports(most: int) -> int:
+    with unit_of_work() as db:
+        return exports.remove_due(db, most)
+
+
 REMOVERS: dict[str, Callable[[int], int]] = {
     "expired_files": _expired_files,
+    "exports": _exports,
     "loose_bytes": _loose_bytes,
     "unfinished_writes": _unfinished_writes,
     "ended_uploads": _ended_uploads,

@@ -27,6 +27,18 @@ def add(
     revision: Annotated[
         str | None, typer.Option(help="Which version it is, such as a commit.", show_default="as downloaded")
     ] = None,
+    hub: Annotated[
+        str | None,
+        typer.Option(
+            help="Its id on the hub, by which others find it: adapters name it.",
+            metavar="ORG/NAME",
+            show_default="of a folder in the hub's cache",
+        ),
+    ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option("--license", help="Its licence, such as apache-2.0.", show_default="as its card says"),
+    ] = None,
     methods: Annotated[
         str | None,
         typer.Option(help="By which jobs may train it, such as reinforcement,dpo.", show_default="all"),
@@ -45,8 +57,10 @@ def add(
     from app.models import service as models
     from app.settings import get_settings
 
-    asked = _Asked(name, folder.absolute(), revision, _methods(methods), _template(template), replace)
+    source, allowed, text = folder.absolute(), _methods(methods), _template(template)
+    asked = _Asked(name, source, revision, hub, licence, allowed, text, replace)
     models.check_base_name(name)
+    _check_named(hub, licence)
     with open_database(data) as db:
         before = _folder_before(db, asked)
     if not gguf_files.is_gguf(asked.source):
@@ -64,6 +78,8 @@ class _Asked(NamedTuple):
     name: str
     source: Path
     revision: str | None
+    hub: str | None
+    licence: str | None
     methods: list[str] | None
     template: str | None
     replace: bool
@@ -78,7 +94,8 @@ def _add(asked: _Asked, folder: Path, before: str | None, data: Path | None) -> 
     folders.check_model_folder(folder, with_template=text is None)
     with errors.status(f"Reading the numbers of {folder} ..."):
         hashes = folders.hashes_of_weights(folder)
-    origin = bases.origin_of(folder, asked.revision, hashes, text)._replace(folder=str(asked.source))
+    origin = bases.origin_of(folder, asked.revision, hashes, text, hub=asked.hub, licence=asked.licence)
+    origin = origin._replace(folder=str(asked.source))
     trial, told = _tried(folder, text)
     place = folder
     if text is not None:
@@ -170,6 +187,16 @@ def _methods(given: str | None) -> list[str] | None:
     if unknown := [each for each in named if each not in known]:
         raise CliError(f"--methods: there is no method '{unknown[0]}'. There are: {', '.join(known)}")
     return [method for method in known if method in named]
+
+
+def _check_named(hub: str | None, licence: str | None) -> None:
+    from methods.model_files.hub_cache import HUB_ID
+    from methods.model_files.licence import LICENCE
+
+    if hub is not None and not HUB_ID.fullmatch(hub):
+        raise CliError(f"--hub: '{hub}' is no id of the hub: give ORG/NAME")
+    if licence is not None and not LICENCE.fullmatch(licence):
+        raise CliError(f"--license: '{licence}' is no id of a licence: give one such as apache-2.0")
 
 
 def _template(path: Path | None) -> str | None:

@@ -1,4 +1,4 @@
-"""`cherry models`: base models, straight in the database."""
+"""`cherry models`: base models, straight in the database, and tuned ones to take home."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from app.cli.connect import Data, open_database
 from app.cli.models import adding, show
 from app.cli.models.show import in_short
 from app.cli.output import AsJson, console, errors, print_json, print_table
+from app.cli.taking import download as taking
 from methods.template_gaps import in_words
 
 cli = typer.Typer(help="Models.", no_args_is_help=True)
@@ -20,6 +21,7 @@ cli.add_typer(aliases, name="alias")
 
 cli.command()(adding.add)
 cli.command()(show.show)
+cli.command()(taking.download)
 
 
 @cli.command("list")

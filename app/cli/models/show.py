@@ -142,6 +142,16 @@ def _facts(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Path", f"{told['path']}{why}"
 
 
+ORIGIN = {
+    "On the hub": "hub",
+    "Source": "source",
+    "Revision": "revision",
+    "Licence": "licence",
+    "Template given": "template",
+}
+"""What is told of where a model came from, by its title."""
+
+
 def _gaps(cannot_show: list[str] | None) -> str:
     return "not known" if cannot_show is None else in_words(cannot_show) or "nothing is left out"
 
@@ -155,8 +165,8 @@ def _origin(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         return
     if origin["folder"] != told["folder"]:
         yield "Made of", origin["folder"]
-    for title, name in (("Source", "source"), ("Revision", "revision"), ("Template given", "template")):
-        if origin[name]:
+    for title, name in ORIGIN.items():
+        if origin.get(name):
             yield title, origin[name]
     yield "Added", f"{origin['added_at']}" + (f" by {origin['added_by']}" if origin["added_by"] else "")
     for file, digest in origin["weights"].items():

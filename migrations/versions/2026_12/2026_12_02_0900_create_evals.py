@@ -1,7 +1,7 @@
 """Evals, their runs and output items; jobs know theirs, and projects take turns at runs.
 
 Revision ID: 5d2e8c0a41f7
-Revises: 91c4d7e2b05a
+Revises: 5d1f0c83ab27
 Create Date: 2026-12-02 09:00
 """
 
@@ -12,7 +12,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "5d2e8c0a41f7"
-down_revision = "91c4d7e2b05a"
+down_revision = "5d1f0c83ab27"
 branch_labels = None
 depends_on = None
 

@@ -22,6 +22,7 @@ from app.cli.main import cli
 from app.cli.output import CliError
 from app.errors import BadRequest
 from app.events import service as events
+from app.exports.service import prefix_of
 from app.files.models import LooseBytes
 from app.jobs.models import Job
 from app.organization import erasure
@@ -36,6 +37,7 @@ from tests.factories import (
     make_checkpoint,
     make_eval,
     make_eval_run,
+    make_export,
     make_file,
     make_job,
     make_metrics,
@@ -148,6 +150,8 @@ def fill_with_a_run(db: Session, doomed: Tenant, settings: Settings) -> None:
     checkpoint = make_checkpoint(
         db, job, 1, {"model/x": CANARY.encode()}, model_name=f"ft:{CANARY}:ckpt-step-1"
     )
+    export = make_export(db, job, checkpoint, status="failed", error={"code": "x", "message": CANARY})
+    get_storage().put_bytes(f"{prefix_of(job.id, export.id)}/1/x", CANARY.encode())
     make_tuned_model(db, job, name=f"ft:cherry-nano:acme:{CANARY}:AbCd1234")
     make_permission(db, checkpoint, make_tenant(db, "friend").project_id)
     completion = {"id": "chatcmpl-doomed", "model": "cherry-nano", "choices": [CANARY]}

@@ -105,3 +105,4 @@ def test_checkpoints_tell_what_was_forgotten_and_the_way_from_the_first_base(
     card = contents(db, fresh(db, job), {})
     assert card["delivered"]["step"] == delivered.step
     assert card["delivered"]["served"]["largest_difference"] == delivered.trust["served_difference"]
+    assert card["delivered"]["loaded"]["kl"] == delivered.trust["load_kl"] < 1e-6, "it is stored in fp32"

@@ -173,6 +173,19 @@ def compute_in(model: Any, dtype: torch.dtype) -> None:
         module.forward = torch.autocast(model.device.type, dtype=dtype)(module.forward)
 
 
+def compute_dtype(
+    folder: Path,
+    device: torch.device,
+    adapter: Literal["lora", "full"],
+    dtype: Literal["auto", "float32", "bfloat16"],
+) -> torch.dtype:
+    """Returns the dtype of the arithmetic of a model that `load_base` would load, without loading it."""
+    stored = stored_types(folder).of_model
+    if adapter == "lora" and dtype == "auto" and device.type != "cpu":
+        return stored
+    return _arithmetic(dtype, device, stored)
+
+
 def _arithmetic(
     dtype: Literal["auto", "float32", "bfloat16"], device: torch.device, stored: torch.dtype
 ) -> torch.dtype:

@@ -16,35 +16,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from methods.model_files.configs import CONFIG
+from methods.model_files.adapters import ordered
+from methods.model_files.configs import ADAPTER, CONFIG
+from methods.model_files.generation import GENERATION_CONFIG, OTHER_DECODING
 from methods.model_files.weights import INDEX, WEIGHTS
 from workers.training.model.stored_types import StoredTypes, stored_types, with_dtype
 
-GENERATION_CONFIG = "generation_config.json"
 END_IDS = "eos_token_id"
 DERIVED = "_from_model_config"
 OTHER_WEIGHTS = frozenset((WEIGHTS, ".gguf", ".onnx", ".h5", ".msgpack", ".tflite", ".npz", ".npy"))
 """Weights of the base, in the formats of this and of other frameworks; the tuned model has its own."""
 PICTURES = frozenset((".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".mp4", ".pdf"))
-OTHER_DECODING: dict[str, tuple[Any, ...]] = {
-    "repetition_penalty": (None, 1.0),
-    "encoder_repetition_penalty": (None, 1.0),
-    "no_repeat_ngram_size": (None, 0),
-    "bad_words_ids": (None, []),
-    "sequence_bias": (None, {}, []),
-    "suppress_tokens": (None, []),
-    "begin_suppress_tokens": (None, []),
-    "forced_bos_token_id": (None,),
-    "forced_eos_token_id": (None,),
-    "exponential_decay_length_penalty": (None,),
-    "min_length": (None, 0),
-    "min_new_tokens": (None, 0),
-    "num_beams": (None, 1),
-    "guidance_scale": (None, 1.0),
-}
-"""Fields of a generation config by which greedy answers differ from the most likely tokens, and the values
-with which they do not (generation/configuration_utils.py of transformers).
-"""
 
 
 def write_model(folder: Path, base: Path, model: Any, end_ids: Sequence[int]) -> None:
@@ -63,6 +45,11 @@ def write_beside_adapter(folder: Path, base: Path, end_ids: Sequence[int]) -> No
     """Writes what an adapter's folder holds beside the adapter: tokenizer, template, end tokens."""
     _copy_what_lies_beside(base, folder, without=(CONFIG,))
     _say_ends(folder / GENERATION_CONFIG, end_ids)
+
+
+def order_config(folder: Path) -> None:
+    """Lets an adapter's config be the same bytes each time: PEFT keeps names of modules as sets."""
+    _write_json(folder / ADAPTER, ordered(_json(folder / ADAPTER)))
 
 
 def decodes_otherwise(base: Path) -> str | None:

@@ -30,7 +30,7 @@ from workers.training.base.errors import ModelInvalid
 from workers.training.model import sharding
 from workers.training.model.adapter import Share, add_adapter, shares
 from workers.training.model.base_model import BaseModel, compute_in, load_base
-from workers.training.model.delivered import write_beside_adapter, write_model
+from workers.training.model.delivered import order_config, write_beside_adapter, write_model
 from workers.training.model.grammar import compile_grammar
 from workers.training.model.merged_lora import bases_alone, forget_sum, train_through_sum
 from workers.training.model.recompute import recompute_layers
@@ -256,6 +256,7 @@ class Policy:
         if self.adapter is not None:
             self.adapter.save_pretrained(folder, save_embedding_layers=False)
             (folder / "README.md").unlink(missing_ok=True)  # an empty model card
+            order_config(folder)
             write_beside_adapter(folder, self.folder, self.end_ids)
 
 
