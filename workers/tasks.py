@@ -1,4 +1,4 @@
-"""Thin tasks: a wake-up claims jobs and preflights until none is left. Plus a worker's waker and stop signal.
+"""Thin tasks: a wake-up claims jobs, preflights and data sets until none is left. Plus waker and stop signal.
 
 A message only makes it quicker: the waker takes the same work by itself, whatever the broker does.
 """
@@ -17,11 +17,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import app.tables  # noqa: F401  # foreign keys are found by table name
 from app import queue
+from app.datasets.runs import LEASES as DATASETS
 from app.db import unit_of_work
 from app.jobs import capacity, room, runs
 from app.preflights import runs as preflights
 from app.settings import get_settings
 from workers.celery_app import celery
+from workers.datasets.attempt import Datasets
 from workers.jobs import children, validators
 from workers.jobs.sweep import sweep
 from workers.preflights.attempt import FileChecks, train_or_sample_next
@@ -57,7 +59,7 @@ def _until_none_is_left(take_next: Callable[[], bool]) -> None:
 
 
 def _check_files() -> bool:
-    return validators.validate_all(OWNER, STOPPING, FileChecks()) > 0
+    return validators.validate_all(OWNER, STOPPING, FileChecks(), Datasets()) > 0
 
 
 WORK: Mapping[queue.Queue, Callable[[], None]] = {
@@ -92,7 +94,11 @@ def _look_for_ever(kinds: list[queue.Queue]) -> None:
                 with unit_of_work() as db:
                     if kind == "train":
                         room.resume_where_room(db)
-                    has_work = runs.has_work(db, kind, offered) or preflights.has_work(db, kind, offered)
+                    has_work = (
+                        runs.has_work(db, kind, offered)
+                        or preflights.has_work(db, kind, offered)
+                        or (kind == "validate" and DATASETS.has_work(db))
+                    )
                 if has_work:
                     WORK[kind]()
             except SQLAlchemyError as problem:

@@ -49,8 +49,8 @@ def erase(
     data: Data = None,
 ) -> None:
     """Remove a project for good: its rows, files, completions and weights. Its jobs are cancelled."""
+    from app.erasures import project as erasure
     from app.errors import NotFound
-    from app.organization import erasure
     from app.settings import get_settings
 
     try:
@@ -73,7 +73,7 @@ def erase(
 
 def _wait_until_over(project_id: str, seconds: float, data: Data) -> None:
     """Closes the project and waits until its trainings have stopped. Raises `CliError` if they do not."""
-    from app.organization import erasure
+    from app.erasures import project as erasure
 
     deadline = time.monotonic() + seconds
     while True:

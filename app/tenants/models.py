@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import ForeignKey, LargeBinary, func
 from sqlalchemy.orm import Mapped, mapped_column
@@ -35,6 +35,8 @@ class Project(Base):
     """When a worker last took one of its jobs to validate: projects take turns."""
     last_training_at: Mapped[datetime | None]
     """When a worker last took one of its jobs to train."""
+    completions_kept: Mapped[timedelta | None]
+    """How long its stored completions and responses are kept; None for as long as the operator says."""
 
 
 class ServiceAccount(Base):

@@ -20,11 +20,11 @@ from app.cards import service as cards
 from app.chat import service as chat
 from app.cli.main import cli
 from app.cli.output import CliError
+from app.erasures import project as erasure
 from app.errors import BadRequest
 from app.events import service as events
 from app.files.models import LooseBytes
 from app.jobs.models import Job
-from app.organization import erasure
 from app.responses import service as responses
 from app.settings import Settings
 from app.storage import get_storage
