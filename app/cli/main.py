@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from app.cli import cards, chat, doctor, files, graders, imports, jobs, keys, models, projects, service
+from app.cli.flywheel import datasets, feedback, stored
 from app.cli.output import errors
 from app.cli.problems import explain
 
@@ -49,6 +50,9 @@ cli.add_typer(models.cli, name="models")
 cli.add_typer(jobs.cli, name="jobs")
 cli.add_typer(cards.cli, name="cards")
 cli.add_typer(files.cli, name="files")
+cli.add_typer(stored.cli, name="stored")
+cli.add_typer(feedback.cli, name="feedback")
+cli.add_typer(datasets.cli, name="datasets")
 cli.add_typer(graders.cli, name="graders")
 cli.add_typer(imports.cli, name="import")
 
