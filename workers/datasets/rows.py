@@ -87,6 +87,10 @@ def _answered(kept: Kept, least: float) -> Candidate | LeftOut:
         assert said.correction is not None
         return _candidate(kept, _with_answer(kept, said.correction), said.choice, [said])
     best = _best(kept)
+    if (
+        best is None and kept.newest("reference") is not None
+    ):  # somebody looked, and did not say that it is good
+        return LeftOut(kept.id, "only_reference")
     if best is None:
         whole = [place for place, choice in enumerate(kept.choices) if not choice.is_cut]
         if not whole:
