@@ -19,7 +19,6 @@ from app.jobs.leases import ACTIVE
 from app.jobs.models import Job
 from app.models import service as models
 from app.pagination import Owned, Page, number_after, page_by_age
-from app.storable import storable
 from app.tenants.models import Project
 
 
@@ -31,7 +30,7 @@ def create(db: Session, project_id: str, request: DatasetCreate, *, max_active: 
     asked = request.model_dump()
     if (model := request.filter.model) is not None and (found := models.find(db, project_id, model)):
         asked["filter"]["model"] = found.name  # completions are told under the name, not the alias
-    row = Dataset(id=random_id("dataset-"), project_id=project_id, request=storable(asked))
+    row = Dataset(id=random_id("dataset-"), project_id=project_id, request=asked)
     db.add(row)
     db.flush()
     _check_room(db, row, max_active)  # last, as others of the project wait until this transaction ends

@@ -199,7 +199,7 @@ def _among(column: Any, ids: Sequence[str]) -> ColumnElement[bool]:
 def _count_feedback(db: Session, completion_ids: Sequence[str]) -> Counter[str]:
     """Returns how much feedback goes with these completions, by project."""
     query = select(Feedback.project_id, func.count()).where(_among(Feedback.completion_id, completion_ids))
-    return Counter(dict(db.execute(query.group_by(Feedback.project_id)).tuples().all()))
+    return Counter(dict(db.execute(query.group_by(Feedback.project_id)).all()))
 
 
 def _datasets_of(db: Session, project_id: str, completion_ids: Sequence[str]) -> list[tuple[Dataset, int]]:
@@ -207,7 +207,7 @@ def _datasets_of(db: Session, project_id: str, completion_ids: Sequence[str]) ->
     mine = (Dataset.project_id == project_id, _among(DatasetSource.completion_id, completion_ids))
     rows = func.count(DatasetSource.line.distinct())
     query = select(DatasetSource.dataset_id, rows).join(Dataset, Dataset.id == DatasetSource.dataset_id)
-    found = db.execute(query.where(*mine).group_by(DatasetSource.dataset_id)).tuples().all()
+    found = db.execute(query.where(*mine).group_by(DatasetSource.dataset_id)).all()
     return [(db.get_one(Dataset, dataset_id), n) for dataset_id, n in sorted(found)]
 
 

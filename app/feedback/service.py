@@ -13,7 +13,6 @@ from app.feedback.models import Feedback
 from app.feedback.schemas import FeedbackCreate
 from app.ids import random_id
 from app.pagination import Owned, Page, page_by_age
-from app.storable import clean, storable
 
 
 def create(db: Session, caller: Caller, request: FeedbackCreate) -> Feedback:
@@ -32,10 +31,10 @@ def create(db: Session, caller: Caller, request: FeedbackCreate) -> Feedback:
         completion_id=completion.id,
         choice=request.choice,
         reward=request.reward,
-        correction=None if request.correction is None else clean(request.correction),
-        reference=storable(request.reference),
-        comment=None if request.comment is None else clean(request.comment),
-        meta=storable(request.metadata or {}),
+        correction=request.correction,
+        reference=request.reference,
+        comment=request.comment,
+        meta=request.metadata or {},
         key_id=caller.key_id,
     )
     db.add(row)

@@ -18,6 +18,9 @@ from tests.factories import (
     GRADER,
     Tenant,
     make_checkpoint,
+    make_dataset,
+    make_erasure,
+    make_feedback,
     make_file,
     make_job,
     make_metrics,
@@ -34,12 +37,16 @@ from tests.factories import (
 
 LISTS = {
     "/v1/chat/completions",
+    "/v1/datasets",
+    "/v1/erasures",
+    "/v1/feedback",
     "/v1/files",
     "/v1/fine_tuning/jobs",
     "/v1/fine_tuning/preflights",
     "/v1/webhook_endpoints",
 }
 NO_ID = LISTS | {
+    "/v1/datasets/from-stored",
     "/v1/uploads",
     "/v1/fine_tuning/jobs/preflight",
     "/v1/models",
@@ -80,8 +87,13 @@ def theirs(db: Session, tenant: Tenant) -> dict[str, str]:
     preflight = make_preflight(db, other.project_id)
     permission = make_permission(db, checkpoint, other.project_id)
     chat, response = make_stored_chat(db, other.project_id), make_stored_response(db, other.project_id)
+    dataset, erasure = make_dataset(db, other.project_id), make_erasure(db, other)
+    feedback = make_feedback(db, chat)
     db.commit()
     return {
+        "dataset_id": dataset.id,
+        "erasure_id": erasure.id,
+        "feedback_id": feedback.id,
         "job_id": job.id,
         "fine_tuned_model_checkpoint": checkpoint.model_name,
         "permission_id": permission.id,

@@ -196,7 +196,7 @@ class _Work:
         """Returns the models that wrote the rows' completions, with the jobs that they came from."""
         mine = (Model.name.in_(counts), Model.job_id.is_not(None))
         with unit_of_work() as db:
-            jobs = dict(db.execute(select(Model.name, Model.job_id).where(*mine)).tuples().all())
+            jobs = dict(db.execute(select(Model.name, Model.job_id).where(*mine)).all())
         return [{"model": name, "job": jobs.get(name), "rows": n} for name, n in sorted(counts.items())]
 
     def _feedback(self, kept: Sequence[Kept], said: set[str]) -> dict[str, int]:

@@ -33,12 +33,17 @@ from app.tenants.models import Project
 from tests.factories import (
     Tenant,
     make_checkpoint,
+    make_dataset,
+    make_erasure,
+    make_feedback,
     make_file,
     make_job,
     make_metrics,
     make_permission,
     make_preflight,
     make_rollout,
+    make_source,
+    make_stored_chat,
     make_tenant,
     make_tuned_model,
 )
@@ -140,6 +145,11 @@ def fill_with_a_run(db: Session, doomed: Tenant, settings: Settings) -> None:
     )
     make_tuned_model(db, job, name=f"ft:cherry-nano:acme:{CANARY}:AbCd1234")
     make_permission(db, checkpoint, make_tenant(db, "friend").project_id)
+    stored = make_stored_chat(db, doomed.project_id, asked=CANARY, answers=(CANARY,))
+    make_feedback(db, stored, correction=CANARY, reference={CANARY: CANARY}, comment=CANARY)
+    dataset = make_dataset(db, doomed.project_id, {"metadata": {CANARY: CANARY}}, report={CANARY: CANARY})
+    make_source(db, dataset, CANARY)
+    make_erasure(db, doomed).filter = {"metadata": [CANARY]}
     completion = {"id": "chatcmpl-doomed", "model": "cherry-nano", "choices": [CANARY]}
     messages = [{"role": "user", "content": CANARY}]
     chat.store(db, doomed.project_id, completion, messages, metadata={CANARY: CANARY}, keep=timedelta(days=1))
