@@ -11,7 +11,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sqlalchemy import func
 from sqlalchemy.orm import Session
 
 from app.chat import service as chats
@@ -158,7 +157,6 @@ def make_feedback(db: Session, completion: StoredChat, *, choice: int = 0, **sai
         completion_id=completion.id,
         choice=choice,
         key_id="key_test",
-        created_at=func.clock_timestamp(),
         **(said or {"reward": 1.0}),
     )
     db.add(row)

@@ -13,6 +13,8 @@ from app.jobs.models import Job
 from app.jobs.schemas import JobErrorOut
 from app.pagination import MAX_CURSOR, Listed, Page
 from app.wire import Metadata, Wire, seconds
+from graders.code.spec import check_function
+from graders.types import GraderInvalid
 from methods.rows import MAX_TRAIN_ROWS
 
 Format = Literal["reinforcement", "supervised", "dpo"]
@@ -78,6 +80,17 @@ class DatasetCreate(Wire):
             raise _contradicts("filter.created_after", "it is not before 'filter.created_before'")
         if self.on_leak == "fail" and self.validation_file is None:
             raise _contradicts("on_leak", "there is no 'validation_file'")
+        if self.redact is not None:
+            _check_redaction(self.redact)
+
+
+def _check_redaction(source: str) -> None:
+    """Raises `BadRequest` for what is no Python with a function `redact(row)`. Nothing of it is run."""
+    try:
+        check_function(source, "redact", ("row",))
+    except GraderInvalid as fault:
+        told = f"Invalid value for 'redact': {fault}"
+        raise BadRequest(told, param="redact", code=fault.code) from None
 
 
 def _contradicts(param: str, why: str) -> BadRequest:

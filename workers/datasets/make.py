@@ -166,6 +166,7 @@ class _Work:
         if source is None:
             return None
         rows = [each.row for each in self._chosen.rows]
+        self._enter("redacting", 0, len(rows))
         changed = self._chosen.redact(
             redacted(source, rows, lambda n: self._enter("redacting", n, len(rows)))
         )

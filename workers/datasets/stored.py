@@ -63,7 +63,9 @@ class Kept:
         return next((each for each in reversed(self.said) if getattr(each, what) is not None), None)
 
 
-def read_page(db: Session, dataset: Dataset, after: tuple[datetime, str] | None) -> list[Kept]:
+def read_page(
+    db: Session, dataset: Dataset, after: tuple[datetime, str] | None, limit: int = PAGE
+) -> list[Kept]:
     """Returns the completions behind a place, oldest first, that the data set's filter lets through.
 
     What was stored or said after the data set was asked for is not seen, so that an attempt which was broken
@@ -72,7 +74,7 @@ def read_page(db: Session, dataset: Dataset, after: tuple[datetime, str] | None)
     query = _fitting(dataset)
     if after is not None:
         query = query.where(tuple_(StoredChat.created_at, StoredChat.id) > tuple_(*after))
-    rows = db.scalars(query.order_by(StoredChat.created_at, StoredChat.id).limit(PAGE)).all()
+    rows = db.scalars(query.order_by(StoredChat.created_at, StoredChat.id).limit(limit)).all()
     said = _said_of(db, dataset, [row.id for row in rows])
     return [_kept(row, said[row.id]) for row in rows]
 
