@@ -13,8 +13,8 @@ from workers.datasets.rows import Candidate, LeftOut, Source
 START = datetime(2026, 12, 1, tzinfo=UTC)
 LONG = (
     "Please write a short and friendly answer to Ann, who asks whether her parcel has left the warehouse"
-    " yet; tell her that the driver calls before he comes, that somebody must sign for it at the door, and that she"
-    " can choose another day on our page as long as the parcel is not on its way"
+    " yet; tell her that the driver calls before he comes, that somebody must sign for it at the door, and"
+    " that she can choose another day on our page as long as the parcel is not on its way"
 )
 OTHER = "How many moons has Mars, and what are they called by the people who look at them through telescopes?"
 
