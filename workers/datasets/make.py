@@ -33,7 +33,7 @@ from methods.tuning_rows import row_check, too_few
 from workers.datasets.choosing import Chosen, conflicting, copies
 from workers.datasets.redaction import RedactionFailed, redacted
 from workers.datasets.rows import Candidate, candidates
-from workers.datasets.stored import Kept, count, fits_rewards, read_page
+from workers.datasets.stored import Kept, count, fits_rewards, read_page, still_there
 from workers.jobs.attempt import Exit
 from workers.jobs.job_data import SCRATCH, VALIDATION, JobInvalid, find_file, operators_limits, rows_of
 
@@ -117,10 +117,9 @@ class _Work:
         self._refuse_leaks(reason == "leak" for reason in gone.values())
         self._chosen.drop(gone)
         self._chosen.keep_newest(self._request["max_rows"])
-        report = self._report(kept) | {"conflicting_rows": conflicts, "redaction": redaction}
-        if not self._chosen.rows:
-            raise DatasetImpossible("no_rows", f"No row is left: {_told(len(kept), self._chosen.left_out)}.")
-        self._store(report)
+        facts = {"conflicting_rows": conflicts, "redaction": redaction}
+        while not self._store(kept, facts):  # some of it was erased meanwhile
+            pass
 
     def _validation_rows(self) -> list[Row]:
         file_id = self._request["validation_file"]
@@ -206,8 +205,14 @@ class _Work:
         kinds = ("reward", "correction", "reference")
         return {kind: sum(getattr(each, kind) is not None for each in used) for kind in kinds}
 
-    def _store(self, report: Mapping[str, Any]) -> None:
-        """Stores the bytes, then in one transaction the file's row, the sources and the outcome."""
+    def _store(self, kept: Sequence[Kept], facts: Mapping[str, Any]) -> bool:
+        """Stores the bytes, then in one transaction the file's row, the sources and the outcome.
+
+        Returns False, and leaves those rows out, if completions have gone since they were read: an erasure
+        that did not know of this data set must be sure that they are in none.
+        """
+        if not self._chosen.rows:
+            raise DatasetImpossible("no_rows", f"No row is left: {_told(len(kept), self._chosen.left_out)}.")
         self._enter("writing", 0, len(self._chosen.rows))
         data = b"".join(_line(row) for row in self._chosen.rows)
         _check_limits(self._chosen.rows, data)
@@ -215,13 +220,30 @@ class _Work:
             files.check_room(db, self._claim.project_id, len(data))
             file_id = files.reserve(db)
         stored = files.store_bytes(file_id, data)
+        report = {**self._report(kept), **facts}
         try:
             with unit_of_work() as db:
-                self._finish(db, stored, report)
+                gone = self._gone(db)
+                if not gone:
+                    self._finish(db, stored, report)
         except BaseException:
             get_storage().delete(stored.key)
             raise
+        if gone:
+            get_storage().delete(stored.key)
+            self._chosen.drop(dict.fromkeys(gone, "erased"))
+            return False
         log.info("dataset_succeeded", rows=report["rows"])
+        return True
+
+    def _gone(self, db: Session) -> list[int]:
+        """Returns the places of rows of which a completion has gone. The others are kept from going."""
+        there = still_there(db, [source.completion_id for row in self._chosen.rows for source in row.sources])
+        return [
+            place
+            for place, row in enumerate(self._chosen.rows)
+            if not all(source.completion_id in there for source in row.sources)
+        ]
 
     def _finish(self, db: Session, stored: files.Stored, report: Mapping[str, Any]) -> None:
         name = self._request["filename"] or f"{self._dataset.id}.jsonl"

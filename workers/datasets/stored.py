@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, exists, func, select, tuple_
+from sqlalchemy import Select, String, any_, exists, func, literal, select, tuple_
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from app.chat.messages import chat_messages
@@ -94,6 +95,14 @@ def fits_rewards(kept: Kept, wanted: Mapping[str, Any]) -> bool:
 def count(db: Session, dataset: Dataset) -> int:
     """Returns how many completions there are to look at."""
     return db.scalars(select(func.count()).select_from(_fitting(dataset).subquery())).one()
+
+
+def still_there(db: Session, completion_ids: Sequence[str]) -> set[str]:
+    """Returns those of the completions that are still kept; nobody deletes them until this transaction
+    ends."""
+    among = StoredChat.id == any_(literal(list(completion_ids), ARRAY(String)))
+    query = select(StoredChat.id).where(among, StoredChat.expires_at > func.now()).order_by(StoredChat.id)
+    return set(db.scalars(query.with_for_update(read=True, key_share=True)))
 
 
 def _fitting(dataset: Dataset) -> Select[StoredChat]:

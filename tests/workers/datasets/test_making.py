@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from app.chat.models import StoredChat
@@ -22,7 +22,7 @@ from app.datasets.runs import LEASES
 from app.db import unit_of_work
 from app.files.models import File
 from app.jobs.leases import LeaseLost
-from app.settings import Settings
+from app.settings import Settings, get_settings
 from app.storage import get_storage
 from tests.e2e.service import wait_for
 from tests.factories import (
@@ -298,7 +298,29 @@ def phase_of(dataset_id: str) -> str | None:
         return (db.get_one(Dataset, dataset_id).progress or {}).get("phase")
 
 
-def test_what_is_expired_meanwhile_is_not_read(db: Session, tenant: Tenant) -> None:
+def test_what_is_erased_while_a_data_set_is_made_is_not_in_it(db: Session, tenant: Tenant) -> None:
+    gone, stays = (make_stored_chat(db, tenant.project_id, asked=asked) for asked in ("gone", "stays"))
+    db.commit()
+    dataset = make_dataset(
+        db,
+        tenant.project_id,
+        {"redact": "import time\ndef redact(row):\n    time.sleep(1)\n    return row\n"},
+    )
+    db.commit()
+    worker = threading.Thread(target=validate_all, args=("me", threading.Event(), Datasets()))
+    worker.start()
+    wait_for(lambda: phase_of(dataset.id) == "redacting", what="the rows to be read")
+    db.execute(delete(StoredChat).where(StoredChat.id == gone.id))
+    db.commit()
+    worker.join()
+    db.refresh(dataset)
+    assert [row["messages"][0]["content"] for row in rows_of(db, dataset)] == ["stays"]
+    assert (dataset.report or {})["left_out"] == {"erased": 1}
+    assert db.scalars(select(DatasetSource.completion_id)).all() == [stays.id]
+    assert len([path for path in (get_settings().data_dir).rglob("file-*") if path.is_file()]) == 1
+
+
+def test_what_is_expired_is_not_read(db: Session, tenant: Tenant) -> None:
     make_stored_chat(db, tenant.project_id, keep=timedelta(seconds=-1))
     assert db.scalars(select(StoredChat)).all()
     assert failed(made(db, tenant))["code"] == "no_rows"
