@@ -16,6 +16,7 @@ from app.chat.messages import chat_messages
 from app.chat.models import StoredChat
 from app.datasets.models import Dataset
 from app.feedback.models import Feedback
+from methods.messages import text_of
 
 PAGE = 500
 """Completions that are read at a time. Chosen, not measured."""
@@ -144,11 +145,17 @@ def _kept(row: StoredChat, said: tuple[Said, ...]) -> Kept:
     return Kept(
         id=row.id,
         model=row.model,
-        messages=chat_messages(row.messages),
+        messages=[_plain(message) for message in chat_messages(row.messages)],
         choices=list(_choices(row.completion)),
         created_at=row.created_at,
         said=said,
     )
+
+
+def _plain(message: dict[str, Any]) -> dict[str, Any]:
+    """Returns a message whose content is one text, so that a redaction function meets no other."""
+    content = message.get("content")
+    return message if content is None else {**message, "content": text_of(content)}
 
 
 def _choices(completion: Mapping[str, Any]) -> Iterator[Choice]:

@@ -236,6 +236,8 @@ def test_a_walk_over_pages_meets_each_completion_once(db: Session, tenant: Tenan
     chats = [make_stored_chat(db, tenant.project_id, asked=str(n)) for n in range(5)]
     chats[0].created_at -= timedelta(seconds=1)  # the others have one time
     make_feedback(db, chats[3], reward=0.5)
+    parts = [{"type": "text", "text": text} for text in ("so ", "it is")]
+    chats[0].messages = [{"role": "user", "content": parts, "name": None}]
     db.commit()
     dataset = make_dataset(db, tenant.project_id)
     db.commit()
@@ -244,7 +246,7 @@ def test_a_walk_over_pages_meets_each_completion_once(db: Session, tenant: Tenan
         place = (page[-1].created_at, page[-1].id)
         seen += page
     assert count(db, dataset) == len(seen) == 5
-    assert seen[0].id == chats[0].id
+    assert (seen[0].id, seen[0].messages) == (chats[0].id, [{"role": "user", "content": "so it is"}])
     assert {each.id for each in seen} == {each.id for each in chats}
     assert [each.reward(0) for each in seen if each.id == chats[3].id] == [0.5]
 
