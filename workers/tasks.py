@@ -17,16 +17,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import app.tables  # noqa: F401  # foreign keys are found by table name
 from app import queue
-from app.datasets.runs import LEASES as DATASETS
 from app.db import unit_of_work
 from app.jobs import capacity, room, runs
 from app.preflights import runs as preflights
 from app.settings import get_settings
 from workers.celery_app import celery
-from workers.datasets.attempt import Datasets
+from workers.datasets.attempt import DATASETS
 from workers.jobs import children, validators
 from workers.jobs.sweep import sweep
-from workers.preflights.attempt import FileChecks, train_or_sample_next
+from workers.preflights.attempt import FILE_CHECKS, train_or_sample_next
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +58,7 @@ def _until_none_is_left(take_next: Callable[[], bool]) -> None:
 
 
 def _check_files() -> bool:
-    return validators.validate_all(OWNER, STOPPING, FileChecks(), Datasets()) > 0
+    return validators.validate_all(OWNER, STOPPING, FILE_CHECKS, DATASETS) > 0
 
 
 WORK: Mapping[queue.Queue, Callable[[], None]] = {
@@ -97,7 +96,7 @@ def _look_for_ever(kinds: list[queue.Queue]) -> None:
                     has_work = (
                         runs.has_work(db, kind, offered)
                         or preflights.has_work(db, kind, offered)
-                        or (kind == "validate" and DATASETS.has_work(db))
+                        or (kind == "validate" and DATASETS.leases.has_work(db))
                     )
                 if has_work:
                     WORK[kind]()

@@ -18,7 +18,7 @@ from app.ids import random_id
 from app.jobs.leases import ACTIVE
 from app.jobs.models import Job
 from app.models import service as models
-from app.pagination import Owned, Page, number_after, page_by_age
+from app.pagination import MAX_NUMBER, Owned, Page, number_after, page_by_age
 from app.tenants.models import Project
 
 
@@ -73,12 +73,13 @@ def list_rows(
 ) -> Page[Sequence[DatasetSource]]:
     """Returns where the rows of a data set came from, a page of its lines."""
     first = number_after(after) or 0
-    lines = (DatasetSource.line > first, DatasetSource.line <= first + limit)
+    last = min(first + limit, MAX_NUMBER)
+    lines = (DatasetSource.line > first, DatasetSource.line <= last)
     query = select(DatasetSource).where(DatasetSource.dataset_id == dataset.id, *lines)
     ordered = db.scalars(query.order_by(DatasetSource.line, DatasetSource.part.desc())).all()
     by_line = groupby(ordered, key=lambda source: source.line)
     rows: list[Sequence[DatasetSource]] = [list(sources) for _, sources in by_line]
-    return Page(rows, first + limit < (dataset.report or {}).get("rows", 0))
+    return Page(rows, last < (dataset.report or {}).get("rows", 0))
 
 
 def cancel(db: Session, project_id: str, dataset_id: str) -> Dataset:

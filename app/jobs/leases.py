@@ -2,7 +2,7 @@
 
 A conditional UPDATE raises `attempt`, every later write names the attempt, and what finds no row raises
 `LeaseLost`. A table has `status`, `attempt`, `lease_owner`, `lease_expires_at`, `started_at`, `finished_at`,
-`progress`, `error` and `fruitless_attempts`, as app/datasets/models.py has.
+`progress`, `error` and `fruitless_attempts`, as app/preflights/models.py and app/datasets/models.py have.
 """
 
 from __future__ import annotations
@@ -44,19 +44,33 @@ class Claim:
 class Leases(Generic[Table]):
     """The leases of one table, at workers where its projects take `turn`."""
 
-    def __init__(self, table: type[Table], turn: turns.Turn, wake: Callable[[Session], None]) -> None:
-        """`wake` lets a worker look for rows once a transaction has committed."""
+    def __init__(
+        self,
+        table: type[Table],
+        turn: turns.Turn,
+        wake: Callable[[Session], None],
+        *,
+        only: ColumnElement[bool] | None = None,
+    ) -> None:
+        """`wake` lets a worker look for rows once a transaction has committed; `only` says which rows these
+        are."""
         self._table: Any = table
         self._turn = turn
+        self._only = [] if only is None else [only]
         self.wake = wake
 
     def claim_next(
-        self, db: Session, owner: str, lease: timedelta, passed_over: Sequence[str] = ()
+        self,
+        db: Session,
+        owner: str,
+        lease: timedelta,
+        passed_over: Sequence[str] = (),
+        *also: ColumnElement[bool],
     ) -> Claim | None:
         """Takes a row that is queued, or whose worker went silent: the oldest of the project whose turn it
-        is."""
+        is, of none of the projects `passed_over`, and one that fulfils `also`."""
         table = self._table
-        chosen = turns.take_next(db, table, self._free(passed_over), self._turn)
+        chosen = turns.take_next(db, table, self._free(passed_over, also), self._turn)
         if chosen is None:
             return None
         values = {
@@ -71,13 +85,15 @@ class Leases(Generic[Table]):
         row = db.scalars(taken.returning(table), execution_options={"populate_existing": True}).one()
         return Claim(row.id, row.attempt, row.project_id)
 
-    def place(self, db: Session, passed_over: Sequence[str] = ()) -> turns.Place | None:
+    def place(
+        self, db: Session, passed_over: Sequence[str] = (), *also: ColumnElement[bool]
+    ) -> turns.Place | None:
         """Returns where the row waits that a worker would take next; None without any."""
-        return turns.first_place(db, self._table, self._free(passed_over), self._turn)
+        return turns.first_place(db, self._table, self._free(passed_over, also), self._turn)
 
-    def has_work(self, db: Session) -> bool:
+    def has_work(self, db: Session, *also: ColumnElement[bool]) -> bool:
         """Tells whether a worker would find a row."""
-        return db.scalar(select(self._table.id).where(self._free(())).limit(1)) is not None
+        return db.scalar(select(self._table.id).where(self._free((), also)).limit(1)) is not None
 
     def held(self, db: Session, claim: Claim, **values: Any) -> Table:
         """Writes to a row that this claim holds, and locks it. Raises `LeaseLost`."""
@@ -135,7 +151,8 @@ class Leases(Generic[Table]):
         statement = update(table).where(which, table.status.in_(ACTIVE)).values(over)
         return bool(db.scalars(statement.returning(table.id)).all())
 
-    def _free(self, passed_over: Sequence[str]) -> ColumnElement[bool]:
+    def _free(self, passed_over: Sequence[str], also: Sequence[ColumnElement[bool]]) -> ColumnElement[bool]:
         table = self._table
         silent = and_(table.status == "running", table.lease_expires_at < func.now())
-        return and_(or_(table.status == "queued", silent), table.project_id.not_in(passed_over))
+        is_free = or_(table.status == "queued", silent)
+        return and_(is_free, table.project_id.not_in(passed_over), *self._only, *also)

@@ -210,6 +210,8 @@ def test_every_list_by_age_leaves_places(db: Session) -> None:
         "api_keys",
         "chat_completions",
         "checkpoint_permissions",
+        "datasets",
+        "feedback",
         "files",
         "jobs",
         "projects",

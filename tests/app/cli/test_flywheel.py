@@ -17,7 +17,7 @@ from app.cli.flywheel.options import metadata_of, seconds_of
 from app.cli.main import cli
 from app.cli.output import CliError
 from tests.factories import Tenant, make_feedback, make_stored_chat
-from workers.datasets.attempt import Datasets
+from workers.datasets.attempt import DATASETS
 from workers.jobs.validators import validate_all
 
 
@@ -57,7 +57,7 @@ def test_from_an_answer_to_a_training_file(
 
     def work() -> None:
         while not stopping.wait(0.1):
-            validate_all("me", stopping, Datasets())
+            validate_all("me", stopping, DATASETS)
 
     worker = threading.Thread(target=work)
     worker.start()

@@ -89,6 +89,7 @@ def test_it_shows_the_jobs_that_train_on_it_and_is_found_by_its_file(
 ) -> None:
     file = make_file(db, tenant.project_id)
     made = make_dataset(db, tenant.project_id, status="succeeded", file_id=file.id, report={"rows": 1})
+    db.commit()
     other = make_dataset(db, tenant.project_id)
     job = make_job(db, tenant.project_id, status="succeeded", training_file=file.id, fine_tuned_model="ft:x")
     make_job(db, tenant.project_id)

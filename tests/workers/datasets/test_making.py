@@ -36,7 +36,7 @@ from tests.factories import (
     make_tuned_model,
 )
 from tests.workers.jobs.test_validators import checking, newest
-from workers.datasets.attempt import Datasets
+from workers.datasets.attempt import DATASETS
 from workers.datasets.stored import count, read_page
 from workers.jobs.validators import validate_all
 
@@ -64,7 +64,7 @@ def made(db: Session, tenant: Tenant, **asked: Any) -> Dataset:
     db.commit()
     dataset = make_dataset(db, tenant.project_id, asked)
     db.commit()
-    assert validate_all("me", threading.Event(), Datasets()) == 1
+    assert validate_all("me", threading.Event(), DATASETS) == 1
     db.refresh(dataset)
     return dataset
 
@@ -156,7 +156,7 @@ def test_only_what_fits_the_filter_and_was_there_before_is_looked_at(db: Session
     db.commit()
     make_feedback(db, make_stored_chat(db, tenant.project_id, "m", asked="later", metadata=mine))
     db.commit()
-    validate_all("me", threading.Event(), Datasets())
+    validate_all("me", threading.Event(), DATASETS)
     db.refresh(dataset)
     assert [row["messages"][0]["content"] for row in rows_of(db, dataset)] == ["right"]
 
@@ -277,7 +277,7 @@ def test_a_killed_child_is_tried_again(db: Session, tenant: Tenant, settings: Se
     )
     db.commit()
     stopping = threading.Event()
-    worker = threading.Thread(target=validate_all, args=("me", stopping, Datasets()))
+    worker = threading.Thread(target=validate_all, args=("me", stopping, DATASETS))
     worker.start()
     try:
         wait_for(lambda: phase_of(dataset.id) == "redacting", what="the child")
@@ -309,7 +309,7 @@ def test_what_is_erased_while_a_data_set_is_made_is_not_in_it(db: Session, tenan
         {"redact": "import time\ndef redact(row):\n    time.sleep(1)\n    return row\n"},
     )
     db.commit()
-    worker = threading.Thread(target=validate_all, args=("me", threading.Event(), Datasets()))
+    worker = threading.Thread(target=validate_all, args=("me", threading.Event(), DATASETS))
     worker.start()
     wait_for(lambda: phase_of(dataset.id) == "redacting", what="the rows to be read")
     db.execute(delete(StoredChat).where(StoredChat.id == gone.id))
