@@ -107,7 +107,8 @@ def retention(
         )
     else:
         whose = "as the operator says" if own is None else "as it is set for the project"
-        console.print(f"{project_id} keeps stored completions for {own or otherwise}, {whose}.", markup=False)
+        shown = f"{(own or otherwise) / timedelta(days=1):g} days"
+        console.print(f"{project_id} keeps stored completions for {shown}, {whose}.", markup=False)
 
 
 def _days(days: float) -> timedelta:
