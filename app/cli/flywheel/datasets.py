@@ -11,7 +11,7 @@ import typer
 
 from app.cli.connect import Data, Key, Url, open_client
 from app.cli.files import MethodName
-from app.cli.flywheel.options import After, Before, Metadata, Model, metadata_of, seconds_of
+from app.cli.flywheel.options import After, Before, Metadata, Model, given, metadata_of, seconds_of
 from app.cli.output import AsJson, console, errors, print_json, print_table, when
 from app.cli.preflights import say, wait_until_over
 
@@ -80,29 +80,33 @@ def from_stored(
 
     Interrupting the command cancels it. The exit code is 1 if there is no file.
     """
-    wanted = {
-        "model": model,
-        "metadata": metadata_of(metadata),
-        "created_after": seconds_of(after, "--after"),
-        "created_before": seconds_of(before, "--before"),
-        "feedback": [each.value for each in feedback] if feedback else None,
-        "min_reward": min_reward,
-        "max_reward": max_reward,
-    }
-    body: dict[str, Any] = {
-        "format": format_.value,
-        "filter": {name: value for name, value in wanted.items() if value is not None},
+    wanted = given(
+        model=model,
+        metadata=metadata_of(metadata),
+        created_after=seconds_of(after, "--after"),
+        created_before=seconds_of(before, "--before"),
+        feedback=feedback or None,
+        min_reward=min_reward,
+        max_reward=max_reward,
+    )
+    further = given(max_rows=max_rows, filename=filename, redact=redact.read_text() if redact else None)
+    body = {
+        "format": format_,
+        "filter": wanted,
         "references": references,
-        "dedupe": dedupe.value,
-        "on_leak": on_leak.value,
+        "dedupe": dedupe,
+        "on_leak": on_leak,
     }
-    given = {"max_rows": max_rows, "filename": filename, "redact": redact.read_text() if redact else None}
-    body |= {name: value for name, value in given.items() if value is not None}
     with open_client(url, key, data) as client:
-        if validation_file is not None:
-            body["validation_file"] = _uploaded(client, validation_file)
-        made: Any = client.post("/datasets/from-stored", body=body, cast_to=object)
-        done = wait_until_over(client, f"/datasets/{made['id']}", made, as_json=as_json)
+        _make(client, body | further, validation_file, as_json=as_json)
+
+
+def _make(client: OpenAI, body: dict[str, Any], validation_file: str | None, *, as_json: bool) -> None:
+    """Has a data set made, and shows it. Raises `typer.Exit` if there is none."""
+    if validation_file is not None:
+        body["validation_file"] = _uploaded(client, validation_file)
+    made: Any = client.post("/datasets/from-stored", body=body, cast_to=object)
+    done = wait_until_over(client, f"/datasets/{made['id']}", made, as_json=as_json)
     _show(done, as_json=as_json)
     if done["status"] != "succeeded":
         raise typer.Exit(1)

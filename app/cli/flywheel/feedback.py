@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.connect import Data, Key, Url, open_client
-from app.cli.flywheel.options import Metadata, metadata_of
+from app.cli.flywheel.options import Metadata, given, metadata_of
 from app.cli.output import AsJson, CliError, console, print_json, print_table, when
 
 cli = typer.Typer(help="Feedback on stored completions.", no_args_is_help=True)
@@ -31,17 +31,16 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Say of a stored completion how good it was, what it should have been, or what is true."""
-    given = {
-        "reward": reward,
-        "correction": correction,
-        "reference": _json_or_text(reference),
-        "comment": comment,
-        "metadata": metadata_of(metadata),
-    }
+    said = given(
+        reward=reward,
+        correction=correction,
+        reference=_json_or_text(reference),
+        comment=comment,
+        metadata=metadata_of(metadata),
+    )
     if reward is None and correction is None and reference is None:
         raise CliError("say something: --reward, --correction or --reference")
-    body = {"completion_id": completion_id, "choice": choice}
-    body |= {name: value for name, value in given.items() if value is not None}
+    body = {"completion_id": completion_id, "choice": choice, **said}
     with open_client(url, key, data) as client:
         made: Any = client.post("/feedback", body=body, cast_to=object)
     if as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,11 @@ After = Annotated[
     typer.Option("--after", metavar="TIME", help="Stored then or later: 2026-12-01, or with T14:30 (UTC)."),
 ]
 Before = Annotated[str | None, typer.Option("--before", metavar="TIME", help="Stored before that.")]
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Returns the values that were given, by their names in a request."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def metadata_of(pairs: Sequence[str] | None) -> dict[str, str] | None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.connect import Data, Key, Url, open_client
-from app.cli.flywheel.options import After, Before, Metadata, Model, metadata_of, seconds_of
+from app.cli.flywheel.options import After, Before, Metadata, Model, given, metadata_of, seconds_of
 from app.cli.output import AsJson, CliError, console, errors, print_json, print_table, when
 
 cli = typer.Typer(help="Stored completions.", no_args_is_help=True)
@@ -65,14 +65,13 @@ def erase(
     as_json: AsJson = False,
 ) -> None:
     """Delete stored completions and responses, and the feedback on them, for good."""
-    named = {
-        "ids": ids or None,
-        "model": model,
-        "metadata": metadata_of(metadata),
-        "created_after": seconds_of(after, "--after"),
-        "created_before": seconds_of(before, "--before"),
-    }
-    body: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    body = given(
+        ids=ids or None,
+        model=model,
+        metadata=metadata_of(metadata),
+        created_after=seconds_of(after, "--after"),
+        created_before=seconds_of(before, "--before"),
+    )
     if bool(body) == everything:
         raise CliError("say what shall go: ids, --model, --metadata, a time, or --all alone")
     body |= {"all": everything, "datasets": "delete" if delete_datasets else "keep"}
