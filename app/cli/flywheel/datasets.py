@@ -90,15 +90,10 @@ def from_stored(
         max_reward=max_reward,
     )
     further = given(max_rows=max_rows, filename=filename, redact=redact.read_text() if redact else None)
-    body = {
-        "format": format_,
-        "filter": wanted,
-        "references": references,
-        "dedupe": dedupe,
-        "on_leak": on_leak,
-    }
+    how = {"references": references, "dedupe": dedupe, "on_leak": on_leak}
     with open_client(url, key, data) as client:
-        _make(client, body | further, validation_file, as_json=as_json)
+        body = {"format": format_, "filter": wanted, **how, **further}
+        _make(client, body, validation_file, as_json=as_json)
 
 
 def _make(client: OpenAI, body: dict[str, Any], validation_file: str | None, *, as_json: bool) -> None:
