@@ -26,10 +26,14 @@ from app.completions.router import router as completions
 from app.conformance.router import check_disposable, install_conformance
 from app.dashboard.router import router as dashboard
 from app.dashboard.router import static as dashboard_files
+from app.datasets.router import router as datasets
 from app.db import REQUEST_THREADS, limit_statements
+from app.erasures.router import of_organization as erasures_of_organization
+from app.erasures.router import router as erasures
 from app.evals.router import router as evals
 from app.events.feed import Feed
 from app.events.router import router as events
+from app.feedback.router import router as feedback
 from app.files.receive import keep_swept
 from app.files.router import router as files
 from app.grading.router import refusals_of_grader
@@ -113,6 +117,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         completions,
         responses,
         evals,
+        feedback,
+        datasets,
+        erasures,
+        erasures_of_organization,
         dashboard,
         health.router,
     ):

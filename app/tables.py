@@ -3,10 +3,13 @@
 from app.cards.models import CardKey, RunCard
 from app.chat.models import StoredChat
 from app.checkpoints.models import Checkpoint
+from app.datasets.models import Dataset, DatasetSource
 from app.db import Base
+from app.erasures.models import Erasure
 from app.evals.models import Eval, EvalOutputItem, EvalRun
 from app.events.models import JobEvent, JobMetrics
 from app.exports.models import Export
+from app.feedback.models import Feedback
 from app.files.models import File, LooseBytes
 from app.idempotency.models import IdempotencyKey
 from app.jobs.models import Job
@@ -36,10 +39,14 @@ __all__ = [
     "Checkpoint",
     "CheckpointPermission",
     "DashboardSession",
+    "Dataset",
+    "DatasetSource",
+    "Erasure",
     "Eval",
     "EvalOutputItem",
     "EvalRun",
     "Export",
+    "Feedback",
     "File",
     "IdempotencyKey",
     "Job",

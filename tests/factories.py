@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
@@ -16,10 +17,14 @@ from app.chat import service as chats
 from app.chat.completion import Frame, whole_completion
 from app.chat.models import StoredChat
 from app.checkpoints.models import Checkpoint
+from app.datasets.models import Dataset, DatasetSource
+from app.datasets.schemas import DatasetCreate
+from app.erasures.models import Erasure
 from app.evals.models import Eval, EvalOutputItem, EvalRun
 from app.evals.service import whole_schema
 from app.events.models import JobMetrics
 from app.exports.models import Export
+from app.feedback.models import Feedback
 from app.files import service as files
 from app.files.models import File
 from app.ids import random_id
@@ -129,12 +134,78 @@ def make_file(
     return files.create(db, project_id, stored, filename=name, purpose=purpose)
 
 
-def make_stored_chat(db: Session, project_id: str, model: str = "cherry-nano") -> StoredChat:
+def make_stored_chat(
+    db: Session,
+    project_id: str,
+    model: str = "cherry-nano",
+    *,
+    asked: str = "Hello",
+    answers: Sequence[str] = ("Hi.",),
+    finish_reason: str = "stop",
+    metadata: Mapping[str, str] = MappingProxyType({"a": "1"}),
+    keep: timedelta = timedelta(hours=1),
+) -> StoredChat:
     """A completion of one message, stored for an hour."""
-    completion = whole_completion(Frame.of(model), [Choice("Hi.", [], "stop")], Usage(5, 2))
-    messages = [{"role": "user", "content": "Hello"}]
-    chats.store(db, project_id, completion, messages, metadata={"a": "1"}, keep=timedelta(hours=1))
-    return chats.get(db, project_id, completion["id"])
+    choices = [Choice(answer, [], finish_reason) for answer in answers]
+    completion = whole_completion(Frame.of(model), choices, Usage(5, 2))
+    messages = [{"role": "user", "content": asked}]
+    chats.store(db, project_id, completion, messages, metadata=metadata, keep=keep)
+    return db.get_one(StoredChat, completion["id"])
+
+
+def make_feedback(db: Session, completion: StoredChat, *, choice: int = 0, **said: Any) -> Feedback:
+    """What somebody says of a stored completion."""
+    row = Feedback(
+        id=random_id("fdbk_"),
+        project_id=completion.project_id,
+        completion_id=completion.id,
+        choice=choice,
+        key_id="key_test",
+        **(said or {"reward": 1.0}),
+    )
+    db.add(row)
+    db.flush()
+    return row
+
+
+def make_dataset(
+    db: Session, project_id: str, asked: Mapping[str, Any] | None = None, **columns: Any
+) -> Dataset:
+    """A data set that waits."""
+    request = DatasetCreate(**{"format": "supervised"} | dict(asked or {})).model_dump()
+    row = Dataset(id=random_id("dataset-"), project_id=project_id, request=request, **columns)
+    db.add(row)
+    db.flush()
+    return row
+
+
+def make_source(db: Session, dataset: Dataset, completion_id: str, line: int = 1) -> DatasetSource:
+    source = DatasetSource(
+        dataset_id=dataset.id,
+        line=line,
+        part="prompt",
+        completion_id=completion_id,
+        choice=0,
+        model="cherry-nano",
+        feedback_ids=[],
+    )
+    db.add(source)
+    db.flush()
+    return source
+
+
+def make_erasure(db: Session, tenant: Tenant) -> Erasure:
+    row = Erasure(
+        id=random_id("erase_"),
+        organization_id=tenant.organization_id,
+        project_id=tenant.project_id,
+        cause="request",
+        counts={"chat_completions": 1},
+        datasets=[],
+    )
+    db.add(row)
+    db.flush()
+    return row
 
 
 def make_stored_response(

@@ -1,4 +1,4 @@
-"""Thin tasks: a wake-up claims jobs, preflights, exports, runs of evals or regrades until none is left.
+"""Thin tasks: a wake-up claims work until none is left: jobs, preflights, exports, data sets, evals, regrades.
 
 Plus a worker's waker and stop signal.
 
@@ -29,11 +29,12 @@ from app.preflights import runs as preflights
 from app.regrades import runs as regrades
 from app.settings import get_settings
 from workers.celery_app import celery
+from workers.datasets.attempt import DATASETS
 from workers.evals.attempt import EvalRuns
 from workers.exports.attempt import Exports
 from workers.jobs import children, validators
 from workers.jobs.sweep import sweep
-from workers.preflights.attempt import FileChecks, train_or_sample_next
+from workers.preflights.attempt import FILE_CHECKS, train_or_sample_next
 from workers.regrades.attempt import Regrades
 
 log = structlog.get_logger(__name__)
@@ -80,7 +81,7 @@ def _evaluate() -> bool:
 
 
 def _check_files() -> bool:
-    return validators.validate_all(OWNER, STOPPING, FileChecks(), Exports()) > 0
+    return validators.validate_all(OWNER, STOPPING, FILE_CHECKS, DATASETS, Exports()) > 0
 
 
 WORK: Mapping[queue.Queue, Callable[[], None]] = {
@@ -132,6 +133,7 @@ def _has_work(db: Session, kind: queue.Queue, offered: Capacity) -> bool:
         runs.has_work(db, kind, offered)
         or preflights.has_work(db, kind, offered)
         or exports.has_work(db, kind)
+        or (kind == "validate" and DATASETS.leases.has_work(db))
     )
 
 

@@ -34,6 +34,7 @@ from app.inference.streams import EventStream, while_connected
 from app.models import service as models
 from app.pagination import MAX_CURSOR, Cursor, Limit
 from app.settings import get_settings
+from app.tenants import retention
 
 router = APIRouter(prefix="/v1/chat/completions", tags=["inference"], route_class=KeptRoute)
 
@@ -97,7 +98,7 @@ async def _stored(asked: ChatCreate, caller: Caller, completion: dict[str, Any])
                 completion,
                 asked.messages,
                 metadata=asked.metadata,
-                keep=get_settings().completions_kept,
+                keep=retention.kept_by(db, caller.project_id, get_settings().completions_kept),
             )
 
     await run_in_threadpool(keep)

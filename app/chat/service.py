@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Select, delete, func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from app.chat.models import StoredChat
@@ -41,9 +41,15 @@ def store(
     db.flush()
 
 
-def get(db: Session, project_id: str, completion_id: str) -> StoredChat:
-    """Returns a stored completion. Raises `NotFound`."""
-    found = db.scalars(_kept(project_id).where(StoredChat.id == completion_id)).first()
+def get(db: Session, project_id: str, completion_id: str, *, is_kept_from_going: bool = False) -> StoredChat:
+    """Returns a stored completion. Raises `NotFound`.
+
+    With `is_kept_from_going` nobody deletes it until this transaction ends.
+    """
+    query = _kept(project_id).where(StoredChat.id == completion_id)
+    if is_kept_from_going:
+        query = query.with_for_update(read=True, key_share=True)
+    found = db.scalars(query).first()
     if found is None:
         raise NotFound(
             f"No such chat completion: {completion_id}. Only those with 'store: true' are kept, for a time.",
@@ -87,13 +93,6 @@ def remove(db: Session, project_id: str, completion_id: str) -> None:
     """Deletes a stored completion. Raises `NotFound`."""
     db.delete(get(db, project_id, completion_id))
     db.flush()
-
-
-def remove_expired(db: Session, limit: int) -> int:
-    """Deletes some completions whose time is over. Returns how many."""
-    due = select(StoredChat.id).where(StoredChat.expires_at <= func.now()).limit(limit)
-    gone = db.scalars(delete(StoredChat).where(StoredChat.id.in_(due)).returning(StoredChat.id))
-    return len(gone.all())
 
 
 def _kept(project_id: str) -> Select[StoredChat]:

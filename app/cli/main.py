@@ -10,6 +10,7 @@ import typer
 
 from app.cli import cards, chat, doctor, files, graders, jobs, keys, projects, service
 from app.cli.evals.commands import cli as evals
+from app.cli.flywheel import datasets, feedback, stored
 from app.cli.imports.commands import cli as imports
 from app.cli.models.commands import cli as models
 from app.cli.output import errors
@@ -53,6 +54,9 @@ cli.add_typer(jobs.cli, name="jobs")
 cli.add_typer(evals, name="evals")
 cli.add_typer(cards.cli, name="cards")
 cli.add_typer(files.cli, name="files")
+cli.add_typer(stored.cli, name="stored")
+cli.add_typer(feedback.cli, name="feedback")
+cli.add_typer(datasets.cli, name="datasets")
 cli.add_typer(graders.cli, name="graders")
 cli.add_typer(imports, name="import")
 

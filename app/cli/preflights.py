@@ -52,7 +52,8 @@ def check(
         body["preflight"] = {**(body.get("preflight") or {}), **limits}
     with open_client(url, key, data) as client:
         made: Any = post_with_files(client, "/fine_tuning/jobs/preflight", body)
-        done = _wait(client, made, as_json=as_json)
+        at = f"/fine_tuning/preflights/{made['id']}"
+        done = wait_until_over(client, at, made, as_json=as_json)
     if as_json:
         print_json(done)
     else:
@@ -61,26 +62,28 @@ def check(
         raise typer.Exit(1)
 
 
-def _wait(client: OpenAI, preflight: Any, *, as_json: bool) -> Any:
-    """Returns the preflight once it is over, and shows meanwhile what is being done."""
-    at = f"/fine_tuning/preflights/{preflight['id']}"
+def wait_until_over(client: OpenAI, at: str, work: Any, *, as_json: bool) -> Any:
+    """Returns a preflight or a data set once it is over, and shows meanwhile what is being done.
+
+    Interrupted, it cancels it.
+    """
     try:
-        with console.status(preflight["status"]) as shown:
-            while preflight["status"] not in OVER:
+        with console.status(work["status"]) as shown:
+            while work["status"] not in OVER:
                 time.sleep(POLL_SECONDS)
-                preflight = client.get(at, cast_to=object)
+                work = client.get(at, cast_to=object)
                 if not as_json:
-                    shown.update(_doing(preflight))
+                    shown.update(_doing(work))
     except KeyboardInterrupt:
         client.post(f"{at}/cancel", cast_to=object)
         raise
-    return preflight
+    return work
 
 
-def _doing(preflight: Mapping[str, Any]) -> str:
-    progress = preflight["progress"]
+def _doing(work: Mapping[str, Any]) -> str:
+    progress = work["progress"]
     if not progress:
-        return str(preflight["status"])
+        return str(work["status"])
     of = f" {progress['done']} of {progress['total']}" if progress["total"] else ""
     return f"{progress['phase']}{of}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -49,8 +50,8 @@ def erase(
     data: Data = None,
 ) -> None:
     """Remove a project for good: its rows, files, completions and weights. Its jobs are cancelled."""
+    from app.erasures import project as erasure
     from app.errors import NotFound
-    from app.organization import erasure
     from app.settings import get_settings
 
     try:
@@ -71,9 +72,57 @@ def erase(
     console.print(f"Erased {project_id}.", markup=False)
 
 
+@cli.command()
+def retention(
+    project_id: Annotated[str, typer.Argument(help="ID of the project: proj_...")],
+    days: Annotated[float | None, typer.Option(help="Keep them so long from now on.")] = None,
+    default: Annotated[
+        bool, typer.Option("--default", help="Keep them as CHERRY_COMPLETIONS_KEPT says.")
+    ] = False,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show or set how long a project's stored completions and responses are kept.
+
+    What is stored already goes no later than it was to go.
+    """
+    from app.erasures import service as erasures
+    from app.settings import get_settings
+    from app.tenants.models import Project
+
+    if default and days is not None:
+        raise CliError("give --days or --default, not both")
+    with open_database(data) as db:
+        project = db.get(Project, project_id)
+        if project is None:
+            raise CliError(f"there is no project {project_id}: `cherry projects list` shows them")
+        otherwise = get_settings().completions_kept
+        if default or days is not None:
+            erasures.set_retention(db, project, None if days is None else _days(days), otherwise)
+        own = project.completions_kept
+    if as_json:
+        seconds = None if own is None else own.total_seconds()
+        print_json(
+            {"id": project_id, "seconds": seconds, "effective_seconds": (own or otherwise).total_seconds()}
+        )
+    else:
+        whose = "as the operator says" if own is None else "as it is set for the project"
+        shown = f"{(own or otherwise) / timedelta(days=1):g} days"
+        console.print(f"{project_id} keeps stored completions for {shown}, {whose}.", markup=False)
+
+
+def _days(days: float) -> timedelta:
+    """Returns a time to keep things. Raises `CliError` for one that is out of bounds."""
+    from app.tenants.retention import LEAST, MOST
+
+    if not LEAST <= timedelta(days=min(days, MOST.days + 1)) <= MOST:
+        raise CliError(f"--days is from {LEAST / timedelta(days=1):.4f} to {MOST.days}")
+    return timedelta(days=days)
+
+
 def _wait_until_over(project_id: str, seconds: float, data: Data) -> None:
     """Closes the project and waits until its trainings have stopped. Raises `CliError` if they do not."""
-    from app.organization import erasure
+    from app.erasures import project as erasure
 
     deadline = time.monotonic() + seconds
     while True:

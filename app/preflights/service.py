@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app import queue
@@ -11,7 +11,7 @@ from app.ids import random_id
 from app.jobs import service as jobs
 from app.pagination import Owned, Page, page_by_age
 from app.preflights.models import ACTIVE, Preflight
-from app.preflights.runs import OVER
+from app.preflights.runs import FILES
 from app.preflights.schemas import PreflightCreate
 from app.tenants.models import Project
 
@@ -55,7 +55,7 @@ def cancel(db: Session, project_id: str, preflight_id: str) -> Preflight:
     What it has found so far stays. Raises `NotFound`, or `BadRequest` if it is over.
     """
     preflight = get(db, project_id, preflight_id)
-    if not _cancel(db, Preflight.id == preflight_id):
+    if not FILES.cancel(db, Preflight.id == preflight_id):
         db.refresh(preflight)
         if preflight.status != "cancelled":
             raise BadRequest(
@@ -67,13 +67,7 @@ def cancel(db: Session, project_id: str, preflight_id: str) -> Preflight:
 
 def cancel_all(db: Session, project_id: str) -> None:
     """Cancels what a project has under way."""
-    _cancel(db, Preflight.project_id == project_id)
-
-
-def _cancel(db: Session, which: object) -> bool:
-    over = {"status": "cancelled", "finished_at": func.now(), **OVER}
-    statement = update(Preflight).where(which, Preflight.status.in_(ACTIVE)).values(over)  # type: ignore[arg-type]
-    return bool(db.scalars(statement.returning(Preflight.id)).all())
+    FILES.cancel(db, Preflight.project_id == project_id)
 
 
 def _check_room(db: Session, preflight: Preflight, max_active: int) -> None:

@@ -38,6 +38,7 @@ from app.responses.schemas import (
     renamed,
 )
 from app.settings import get_settings
+from app.tenants import retention
 
 router = APIRouter(prefix="/v1/responses", tags=["inference"], route_class=KeptRoute)
 
@@ -255,7 +256,7 @@ async def _keep(turn: Turn, response: dict[str, Any]) -> None:
                 turn.caller.project_id,
                 response,
                 turn.items,
-                keep=get_settings().completions_kept,
+                keep=retention.kept_by(db, turn.caller.project_id, get_settings().completions_kept),
                 lease=LEASE if response["status"] in ACTIVE else None,
             )
 

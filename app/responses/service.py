@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.errors import BadRequest, NotFound
@@ -134,13 +134,6 @@ def fail_silent(db: Session, limit: int) -> int:
         row.response = {**row.response, "status": "failed", "error": WENT_SILENT}
     db.flush()
     return len(rows)
-
-
-def remove_expired(db: Session, limit: int) -> int:
-    """Deletes some responses whose time is over. Returns how many."""
-    due = select(StoredResponse.id).where(StoredResponse.expires_at <= func.now()).limit(limit)
-    gone = delete(StoredResponse).where(StoredResponse.id.in_(due)).returning(StoredResponse.id)
-    return len(db.scalars(gone).all())
 
 
 def _held(db: Session, response_id: str, **values: Any) -> bool:

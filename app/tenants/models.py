@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import ForeignKey, LargeBinary, func
 from sqlalchemy.orm import Mapped, mapped_column
@@ -37,6 +37,8 @@ class Project(Base):
     """When a worker last took one of its jobs to train."""
     last_evaluation_at: Mapped[datetime | None]
     """When a worker last took one of its eval runs."""
+    completions_kept: Mapped[timedelta | None]
+    """How long its stored completions and responses are kept; None for as long as the operator says."""
 
 
 class ServiceAccount(Base):

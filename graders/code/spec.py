@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -14,10 +15,11 @@ from graders.types import GraderInvalid
 MAX_SOURCE_BYTES = 256 * 1024
 IMAGE_TAG = "2025-05-08"
 """OpenAI's only published one. Kept and echoed; the packages are those installed here."""
+NUMBERS = {1: "one positional argument", 2: "two positional arguments"}
 
 
-def check_source(source: str) -> None:
-    """Checks that a source parses, and defines `grade` for two positional arguments.
+def check_function(source: str, name: str, parameters: Sequence[str]) -> None:
+    """Checks that a source parses, and defines a function of so many positional arguments.
 
     Nothing of it is run. Raises `GraderInvalid`.
     """
@@ -26,9 +28,11 @@ def check_source(source: str) -> None:
         invalid(
             f"expected at most {MAX_SOURCE_BYTES:,} bytes, but got {size:,}.", code="string_above_max_length"
         )
-    function = _grade_function(_parsed(source))
-    if not _takes_two(function.args):
-        invalid(f"'grade' on line {function.lineno} must take two positional arguments: sample and item.")
+    function = _function(_parsed(source), name, parameters)
+    if not _takes(function.args, len(parameters)):
+        count = NUMBERS[len(parameters)]
+        told = " and ".join(parameters)
+        invalid(f"'{name}' on line {function.lineno} must take {count}: {told}.")
 
 
 def _parsed(source: str) -> ast.Module:
@@ -41,27 +45,27 @@ def _parsed(source: str) -> ast.Module:
         raise GraderInvalid(f"it is no valid Python: {str(error) or 'nested too deeply'}.") from None
 
 
-def _grade_function(module: ast.Module) -> ast.FunctionDef:
-    """Returns the last definition of `grade` at the top of the module."""
+def _function(module: ast.Module, wanted: str, parameters: Sequence[str]) -> ast.FunctionDef:
+    """Returns the last definition of a function at the top of the module."""
     for statement in reversed(module.body):
         match statement:
-            case ast.FunctionDef(name="grade"):
+            case ast.FunctionDef(name=name) if name == wanted:
                 return statement
-            case ast.AsyncFunctionDef(name="grade"):
-                raise GraderInvalid(f"'grade' on line {statement.lineno} must not be async.")
-    raise GraderInvalid("it defines no function 'grade(sample, item)' at its top level.")
+            case ast.AsyncFunctionDef(name=name) if name == wanted:
+                raise GraderInvalid(f"'{wanted}' on line {statement.lineno} must not be async.")
+    raise GraderInvalid(f"it defines no function '{wanted}({', '.join(parameters)})' at its top level.")
 
 
-def _takes_two(arguments: ast.arguments) -> bool:
+def _takes(arguments: ast.arguments, count: int) -> bool:
     positional = len(arguments.posonlyargs) + len(arguments.args)
     required = positional - len(arguments.defaults)
     if None in arguments.kw_defaults:
         return False
-    return required <= 2 and (positional >= 2 or arguments.vararg is not None)
+    return required <= count and (positional >= count or arguments.vararg is not None)
 
 
 def _checked_source(source: str) -> str:
-    refuse(lambda: check_source(source))
+    refuse(lambda: check_function(source, "grade", ("sample", "item")))
     return source
 
 

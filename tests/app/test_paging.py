@@ -24,6 +24,7 @@ from tests.app.webhooks.webhook_rows import emit
 from tests.factories import (
     Tenant,
     make_checkpoint,
+    make_feedback,
     make_file,
     make_job,
     make_permission,
@@ -148,6 +149,17 @@ def test_chat_completions(http: httpx.Client, db: Session, tenant: Tenant) -> No
         assert seen == Counter(made if order == "asc" else [])
 
 
+def test_feedback(http: httpx.Client, db: Session, tenant: Tenant) -> None:
+    completion = make_stored_chat(db, tenant.project_id)
+    made = [make_feedback(db, completion).id for _ in range(N)]
+    db.commit()
+
+    def forget(feedback_id: str) -> None:
+        http.delete(f"/v1/feedback/{feedback_id}").raise_for_status()
+
+    assert names_seen_while_deleting(http, "/v1/feedback", forget) == Counter(made)
+
+
 def test_permissions(http: httpx.Client, db: Session, tenant: Tenant) -> None:
     checkpoint = make_checkpoint(db, make_job(db, tenant.project_id), 1)
     made = [make_permission(db, checkpoint, make_tenant(db).project_id).id for _ in range(N)]
@@ -200,6 +212,8 @@ def test_every_list_by_age_leaves_places(db: Session) -> None:
         "checkpoint_permissions",
         "eval_runs",
         "evals",
+        "datasets",
+        "feedback",
         "files",
         "jobs",
         "projects",

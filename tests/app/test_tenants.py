@@ -18,8 +18,11 @@ from tests.factories import (
     GRADER,
     Tenant,
     make_checkpoint,
+    make_dataset,
+    make_erasure,
     make_eval,
     make_eval_run,
+    make_feedback,
     make_file,
     make_job,
     make_metrics,
@@ -39,6 +42,9 @@ from tests.factories import (
 LISTS = {
     "/v1/chat/completions",
     "/v1/evals",
+    "/v1/datasets",
+    "/v1/erasures",
+    "/v1/feedback",
     "/v1/files",
     "/v1/fine_tuning/jobs",
     "/v1/fine_tuning/preflights",
@@ -46,6 +52,7 @@ LISTS = {
     "/v1/webhook_endpoints",
 }
 NO_ID = LISTS | {
+    "/v1/datasets/from-stored",
     "/v1/uploads",
     "/v1/fine_tuning/jobs/preflight",
     "/v1/models",
@@ -90,11 +97,16 @@ def theirs(db: Session, tenant: Tenant) -> dict[str, str]:
     evaluation = make_eval(db, other.project_id)
     run = make_eval_run(db, evaluation)
     item = make_output_item(db, run)
+    dataset, erasure = make_dataset(db, other.project_id), make_erasure(db, other)
+    feedback = make_feedback(db, chat)
     db.commit()
     return {
         "eval_id": evaluation.id,
         "run_id": run.id,
         "output_item_id": item.id,
+        "dataset_id": dataset.id,
+        "erasure_id": erasure.id,
+        "feedback_id": feedback.id,
         "job_id": job.id,
         "fine_tuned_model_checkpoint": checkpoint.model_name,
         "permission_id": permission.id,

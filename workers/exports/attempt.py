@@ -22,7 +22,7 @@ from app.exports.runs import Claim, LeaseLost
 from app.jobs import turns
 from app.settings import get_settings
 from workers.jobs import children
-from workers.jobs.attempt import Exit
+from workers.jobs.faults import Exit
 from workers.jobs.fork_server import OUT_OF_MEMORY
 from workers.jobs.job_data import SCRATCH
 from workers.jobs.validators import End, Work, watch_to_its_end

@@ -27,7 +27,7 @@ from app.settings import get_settings
 from app.storable import clean
 from app.storage import get_storage
 from workers.base_models import local_folder
-from workers.jobs.attempt import Exit
+from workers.jobs.faults import Exit
 from workers.jobs.job_data import SCRATCH
 from workers.training.folders import sha256
 

@@ -13,8 +13,8 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import left_places
-from app.chat import service as chats
 from app.db import unit_of_work
+from app.erasures import service as erasures
 from app.exports import service as exports
 from app.files import service as files
 from app.idempotency import service as idempotency
@@ -102,14 +102,14 @@ def _left_places(most: int) -> int:
         return left_places.remove_old(db, most)
 
 
-def _stored_chats(most: int) -> int:
-    with unit_of_work() as db:
-        return chats.remove_expired(db, most)
+def _stored(kind: str) -> Callable[[int], int]:
+    """Returns what removes stored completions or responses whose time is over."""
 
+    def remove(most: int) -> int:
+        with unit_of_work() as db:
+            return erasures.remove_expired(db, kind, most)
 
-def _stored_responses(most: int) -> int:
-    with unit_of_work() as db:
-        return responses.remove_expired(db, most)
+    return remove
 
 
 def _silent_responses(most: int) -> int:
@@ -135,8 +135,7 @@ REMOVERS: dict[str, Callable[[int], int]] = {
     "idempotency_keys": _idempotency_keys,
     "ended_sessions": _ended_sessions,
     "left_places": _left_places,
-    "chat_completions": _stored_chats,
-    "responses": _stored_responses,
+    **{kind: _stored(kind) for kind in erasures.STORED},
     "silent_responses": _silent_responses,
 }
 """By what they remove. Each is given how many it may take at most, and returns how many it has removed."""

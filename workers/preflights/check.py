@@ -13,10 +13,10 @@ from app.db import limit_statements, unit_of_work
 from app.disk import scratch_folder
 from app.files.integrity import StoredFileDamaged
 from app.jobs import capacity
+from app.jobs.leases import Claim, LeaseLost
 from app.logs import configure_logging
 from app.preflights import runs
 from app.preflights.models import Preflight, Stage
-from app.preflights.runs import Claim, LeaseLost
 from app.settings import get_settings
 from app.storable import storable
 from graders import Grader
@@ -39,7 +39,7 @@ LIGHT_BYTES = 2**30
 they take up to eight times as much, in fp32 and twice, and such a worker's child has 8 GiB."""
 
 
-def check_claimed(preflight_id: str, attempt: int, project_id: str, stage: Stage) -> int:
+def check_claimed(row_id: str, attempt: int, project_id: str, stage: Stage) -> int:
     """Carries out a claimed preflight and writes its outcome. Returns the exit code of its process.
 
     Raises `MemoryError` at the limit of its memory.
@@ -47,10 +47,10 @@ def check_claimed(preflight_id: str, attempt: int, project_id: str, stage: Stage
     settings = get_settings()
     configure_logging(settings.log_level, settings.log_format)
     limit_statements(settings.database_work_limit)
-    structlog.contextvars.bind_contextvars(preflight_id=preflight_id, attempt=attempt)
-    claim = Claim(preflight_id, attempt, project_id, stage)
+    structlog.contextvars.bind_contextvars(preflight_id=row_id, attempt=attempt)
+    claim = Claim(row_id, attempt, project_id)
     try:
-        _carry_out(claim)
+        _carry_out(claim, stage)
     except LeaseLost:  # cancelled meanwhile, or another worker has it
         return Exit.LEASE_LOST
     except SQLAlchemyError:
@@ -59,29 +59,30 @@ def check_claimed(preflight_id: str, attempt: int, project_id: str, stage: Stage
     return Exit.OUTCOME_WRITTEN
 
 
-def _carry_out(claim: Claim) -> None:
+def _carry_out(claim: Claim, stage: Stage) -> None:
     with unit_of_work() as db:
-        row = runs.held(db, claim)
+        row = runs.FILES.held(db, claim)
         parts = find_parts(db, row)
     with scratch_folder(SCRATCH) as scratch:
-        work = _Work(claim, row, parts, scratch)
-        if claim.stage == "files" and not work.look_at_files():
+        work = _Work(claim, stage, row, parts, scratch)
+        if stage == "files" and not work.look_at_files():
             return
         work.sample()
     with unit_of_work() as db:
-        runs.finish_succeeded(db, claim, storable(work.report.as_dict()))
+        runs.FILES.finish_succeeded(db, claim, report=storable(work.report.as_dict()))
+    log.info("preflight_succeeded")
 
 
 class _Work:
     """One preflight on its way."""
 
-    def __init__(self, claim: Claim, row: Preflight, parts: Parts, scratch: Path) -> None:
-        self.report = Report(row.report if claim.stage == "samples" else None)
+    def __init__(self, claim: Claim, stage: Stage, row: Preflight, parts: Parts, scratch: Path) -> None:
+        self.report = Report(row.report if stage == "samples" else None)
         self._claim = claim
         self._row = row
         self._parts = parts
         self._scratch = scratch
-        self._config = TrainConfig(**row.config) if row.config and claim.stage == "samples" else None
+        self._config = TrainConfig(**row.config) if row.config and stage == "samples" else None
         self._checks = Checks(row, parts, scratch, self._enter, self.report.refuse)
 
     def look_at_files(self) -> bool:
@@ -106,7 +107,7 @@ class _Work:
         if self._config is None or self._wanted_prompts() == 0 or self._samples_here(self._config):
             return True
         with unit_of_work() as db:
-            runs.held(db, self._claim, config=self._config.model_dump(mode="json"))
+            runs.FILES.held(db, self._claim, config=self._config.model_dump(mode="json"))
             runs.hand_over(db, self._claim, storable(self.report.as_dict()))
         return False
 
@@ -194,9 +195,9 @@ class _Work:
 
     def _tell(self, phase: str, done: int, total: int) -> None:
         with unit_of_work() as db:
-            runs.enter(db, self._claim, phase, done, total)
+            runs.FILES.enter(db, self._claim, phase, done, total)
 
     def _store(self) -> None:
         """Lets the owner see what was found so far."""
         with unit_of_work() as db:
-            runs.held(db, self._claim, report=storable(self.report.as_dict()))
+            runs.FILES.held(db, self._claim, report=storable(self.report.as_dict()))

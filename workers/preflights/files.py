@@ -46,7 +46,7 @@ class Asked(NamedTuple):
 def file_findings(checks: Checks) -> tuple[dict[str, Any], list[Finding]]:
     """Returns the numbers of the files that could be read, and what is to be told of them."""
     asked = [
-        Asked(param, _prompt(row, checks.kind, checks.spec))
+        Asked(param, asked_by(row, checks.kind, checks.spec))
         for param, rows in ((TRAINING, checks.train_rows), (VALIDATION, checks.valid_rows))
         for row in rows or ()
     ]
@@ -141,7 +141,7 @@ def percentile(ordered: Sequence[int], share: int) -> int:
     return ordered[max(0, -(-len(ordered) * share // 100) - 1)]
 
 
-def _prompt(row: Row, kind: str, spec: GraderSpec | None) -> Prompt:
+def asked_by(row: Row, kind: str, spec: GraderSpec | None) -> Prompt:
     """Returns what a row asks, and its right answer as text."""
     item = row.item
     if kind == "supervised":

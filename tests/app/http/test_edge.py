@@ -391,6 +391,17 @@ def test_the_schema_marks_our_own_operations(server_url: str) -> None:
         "/v1/fine_tuning/preflights",
         "/v1/fine_tuning/preflights/{preflight_id}",
         "/v1/fine_tuning/preflights/{preflight_id}/cancel",
+        "/v1/feedback",
+        "/v1/feedback/{feedback_id}",
+        "/v1/datasets",
+        "/v1/datasets/from-stored",
+        "/v1/datasets/{dataset_id}",
+        "/v1/datasets/{dataset_id}/rows",
+        "/v1/datasets/{dataset_id}/cancel",
+        "/v1/erasures",
+        "/v1/erasures/{erasure_id}",
+        "/v1/organization/erasures",
+        "/v1/organization/projects/{project_id}/completions_retention",
     }
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from graders import strict_json
-from tests.factories import GRADER, ROWS, Tenant, make_file, make_upload
+from tests.factories import GRADER, ROWS, Tenant, make_file, make_stored_chat, make_upload
 
 BODIES = int(os.environ.get("CHERRY_HOSTILE_BODIES", "400"))
 LINES = int(os.environ.get("CHERRY_HOSTILE_LINES", "4000"))
@@ -117,6 +117,7 @@ def hostile(right: Any, chance: random.Random) -> bytes:
 def right_bodies(db: Session, tenant: Tenant) -> list[tuple[str, dict[str, Any]]]:
     """A body that is accepted, by path."""
     file, upload = make_file(db, tenant.project_id), make_upload(db, tenant.project_id)
+    chat = make_stored_chat(db, tenant.project_id)
     db.commit()
     job = {
         "model": "cherry-nano",
@@ -139,6 +140,14 @@ def right_bodies(db: Session, tenant: Tenant) -> list[tuple[str, dict[str, Any]]
         "mime_type": "a/b",
         "expires_after": {"anchor": "created_at", "seconds": 3600},
     }
+    dataset = {
+        "format": "dpo",
+        "filter": {"model": "m", "metadata": {"a": "b"}, "feedback": ["reward"], "min_reward": 0.5},
+        "dedupe": "exact",
+        "redact": "def redact(row):\n    return row\n",
+        "max_rows": 5,
+        "filename": "a.jsonl",
+    }
     endpoint = {"name": "x", "url": "https://93.184.216.34/", "event_types": ["fine_tuning.job.failed"]}
     return [
         ("/v1/fine_tuning/jobs", job),
@@ -152,6 +161,9 @@ def right_bodies(db: Session, tenant: Tenant) -> list[tuple[str, dict[str, Any]]
             {"grader": GRADER, "model_sample": "a", "item": {"answer": "a"}},
         ),
         ("/v1/webhook_endpoints", endpoint),
+        ("/v1/feedback", {"completion_id": chat.id, "choice": 0, "reward": 0.5, "reference": {"a": [1]}}),
+        ("/v1/datasets/from-stored", dataset),
+        ("/v1/erasures", {"ids": ["chatcmpl-none"], "metadata": {"a": "b"}, "created_before": 5}),
     ]
 
 

@@ -21,6 +21,9 @@ from tests.app.routes import walk
 from tests.factories import (
     Tenant,
     make_checkpoint,
+    make_dataset,
+    make_erasure,
+    make_feedback,
     make_file,
     make_job,
     make_rollout,
@@ -95,8 +98,13 @@ def known_ids(db: Session, tenant: Tenant) -> dict[str, str]:
     file, upload = make_file(db, tenant.project_id), make_upload(db, tenant.project_id)
     completion = make_stored_chat(db, tenant.project_id)
     response = make_stored_response(db, tenant.project_id)
+    dataset, feedback = make_dataset(db, tenant.project_id), make_feedback(db, completion)
+    erasure = make_erasure(db, tenant)
     db.commit()
     return {
+        "dataset_id": dataset.id,
+        "feedback_id": feedback.id,
+        "erasure_id": erasure.id,
         "job_id": job.id,
         "checkpoint_id": checkpoint.id,
         "file_id": file.id,

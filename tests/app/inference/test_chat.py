@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import httpx2 as httpx
@@ -13,9 +14,11 @@ import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
-from app.chat import service as chats
 from app.chat.models import StoredChat
+from app.erasures import service as erasures
 from app.models import service as model_service
+from app.responses.models import StoredResponse
+from app.tenants.models import Project
 from methods import response_format
 from tests.app.answers import error_of
 from tests.app.inference.model_server import ModelServer
@@ -331,13 +334,25 @@ def test_what_is_not_stored_leaves_nothing(http: httpx.Client, db: Session, mode
         assert db.scalar(text(f"SELECT count(*) FROM {table}")) == 0
 
 
+def test_it_is_kept_as_long_as_its_project_keeps_things(
+    http: httpx.Client, db: Session, tenant: Tenant, models: ModelServer
+) -> None:
+    db.get_one(Project, tenant.project_id).completions_kept = timedelta(days=2)
+    db.commit()
+    http.post(PATH, json={**ASKED, "stream": False, "store": True}).raise_for_status()
+    http.post("/v1/responses", json={"model": "cherry-nano", "input": "Hello"}).raise_for_status()
+    for table in (StoredChat, StoredResponse):
+        row = db.scalars(select(table)).one()
+        assert row.expires_at - row.created_at == timedelta(days=2)
+
+
 def test_what_has_expired_is_gone_and_swept(http: httpx.Client, db: Session, tenant: Tenant) -> None:
     old, new = (make_stored_chat(db, tenant.project_id) for _ in range(2))
     db.execute(update(StoredChat).where(StoredChat.id == old.id).values(expires_at=func.now()))
     db.commit()
     assert [one["id"] for one in http.get(PATH).json()["data"]] == [new.id]
     assert http.get(f"{PATH}/{old.id}").status_code == 404
-    assert chats.remove_expired(db, 10) == 1
+    assert erasures.remove_expired(db, "chat_completions", 10) == 1
     assert db.scalars(select(StoredChat.id)).all() == [new.id]
 
 

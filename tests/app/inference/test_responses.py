@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from app.erasures import service as erasures
 from app.responses import service as responses
 from app.responses.models import StoredResponse
 from tests.app.answers import error_of
@@ -283,7 +284,7 @@ def test_what_no_process_works_on_has_failed_and_what_has_expired_is_swept(
     db.execute(update(StoredResponse).where(StoredResponse.id == old.id).values(expires_at=over))
     db.commit()
     assert http.get(f"{PATH}/{old.id}").status_code == 404
-    assert (responses.fail_silent(db, 10), responses.remove_expired(db, 10)) == (1, 1)
+    assert (responses.fail_silent(db, 10), erasures.remove_expired(db, "responses", 10)) == (1, 1)
     db.commit()
     assert http.get(f"{PATH}/{silent.id}").json()["error"]["code"] == "server_error"
     assert set(db.scalars(select(StoredResponse.id))) == {silent.id, new.id}

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from app.db import unit_of_work
 from app.ids import random_id
-from app.jobs.capacity import Capacity
+from app.jobs.leases import LeaseLost
 from app.preflights import runs, service
 from app.preflights.models import Preflight
 from methods.train_config import TrainConfig
@@ -27,10 +27,9 @@ from tests.factories import make_tenant
 from tests.workers.jobs.test_validators import NEVER_ENDS, checking, make_templated, newest
 from tests.workers.rows import GRADER, SHORT, data_rows, make_file, make_job
 from workers.jobs.validators import Validations, _claim_next, validate_all
-from workers.preflights.attempt import FileChecks, train_or_sample_next
+from workers.preflights.attempt import FILE_CHECKS, train_or_sample_next
 
 LEASE = timedelta(seconds=30)
-HERE = Capacity(gpus=0, processes=8)
 NO_SAMPLES = {"prompts": 0}
 
 
@@ -69,14 +68,14 @@ def row(preflight_id: str) -> Preflight:
 
 
 def carried_out(preflight: Preflight) -> Preflight:
-    assert validate_all("me", threading.Event(), FileChecks()) >= 1
+    assert validate_all("me", threading.Event(), FILE_CHECKS) >= 1
     return row(preflight.id)
 
 
 @contextmanager
 def working(stopping: threading.Event) -> Iterator[threading.Thread]:
     """A worker that validates until nothing is left, or until it is told to stop."""
-    worker = threading.Thread(target=validate_all, args=("me", stopping, FileChecks()))
+    worker = threading.Thread(target=validate_all, args=("me", stopping, FILE_CHECKS))
     worker.start()
     try:
         yield worker
@@ -221,27 +220,27 @@ def sampled_config(model: Path) -> dict[str, Any]:
 
 
 def claim(db: Session, lease: timedelta = LEASE) -> str | None:
-    taken = runs.claim_next(db, "validate", "me", lease, HERE)
+    taken = runs.FILES.claim_next(db, "me", lease)
     db.commit()
-    return taken.preflight_id if taken else None
+    return taken.row_id if taken else None
 
 
 def test_one_whose_worker_went_silent_is_taken_again_and_the_first_can_write_no_more(db: Session) -> None:
     waiting = make_preflight(db)
-    first = runs.claim_next(db, "validate", "lost", timedelta(seconds=-1), HERE)
+    first = runs.FILES.claim_next(db, "lost", timedelta(seconds=-1))
     db.commit()
     assert first is not None
-    second = runs.claim_next(db, "validate", "me", LEASE, HERE)
+    second = runs.FILES.claim_next(db, "me", LEASE)
     db.commit()
     assert second is not None
-    assert (second.preflight_id, second.attempt) == (waiting.id, 2)
+    assert (second.row_id, second.attempt) == (waiting.id, 2)
     assert claim(db) is None, "nobody takes what another holds"
     for write in (
-        lambda: runs.renew(db, first, LEASE),
-        lambda: runs.finish_succeeded(db, first, {}),
-        lambda: runs.release(db, first),
+        lambda: runs.FILES.renew(db, first, LEASE),
+        lambda: runs.FILES.finish_succeeded(db, first, report={}),
+        lambda: runs.FILES.release(db, first),
     ):
-        with pytest.raises(runs.LeaseLost):
+        with pytest.raises(LeaseLost):
             write()
 
 
@@ -252,7 +251,7 @@ def test_projects_take_turns_over_preflights_and_jobs(db: Session) -> None:
     job = make_job(db)
     job.project_id = other
     db.commit()
-    kinds = (Validations(), FileChecks())
+    kinds = (Validations(), FILE_CHECKS)
     taken = []
     for _ in range(4):
         work = _claim_next(kinds, "me", Counter(), 4)

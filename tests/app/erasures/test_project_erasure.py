@@ -20,12 +20,12 @@ from app.cards import service as cards
 from app.chat import service as chat
 from app.cli.main import cli
 from app.cli.output import CliError
+from app.erasures import project as erasure
 from app.errors import BadRequest
 from app.events import service as events
 from app.exports.service import prefix_of
 from app.files.models import LooseBytes
 from app.jobs.models import Job
-from app.organization import erasure
 from app.regrades.models import RegradeResult
 from app.responses import service as responses
 from app.settings import Settings
@@ -35,9 +35,12 @@ from app.tenants.models import Project
 from tests.factories import (
     Tenant,
     make_checkpoint,
+    make_dataset,
+    make_erasure,
     make_eval,
     make_eval_run,
     make_export,
+    make_feedback,
     make_file,
     make_job,
     make_metrics,
@@ -46,6 +49,8 @@ from tests.factories import (
     make_preflight,
     make_regrade,
     make_rollout,
+    make_source,
+    make_stored_chat,
     make_tenant,
     make_tuned_model,
 )
@@ -154,6 +159,11 @@ def fill_with_a_run(db: Session, doomed: Tenant, settings: Settings) -> None:
     get_storage().put_bytes(f"{prefix_of(job.id, export.id)}/1/x", CANARY.encode())
     make_tuned_model(db, job, name=f"ft:cherry-nano:acme:{CANARY}:AbCd1234")
     make_permission(db, checkpoint, make_tenant(db, "friend").project_id)
+    stored = make_stored_chat(db, doomed.project_id, asked=CANARY, answers=(CANARY,))
+    make_feedback(db, stored, correction=CANARY, reference={CANARY: CANARY}, comment=CANARY)
+    dataset = make_dataset(db, doomed.project_id, {"metadata": {CANARY: CANARY}}, report={CANARY: CANARY})
+    make_source(db, dataset, CANARY)
+    make_erasure(db, doomed).filter = {"metadata": [CANARY]}
     completion = {"id": "chatcmpl-doomed", "model": "cherry-nano", "choices": [CANARY]}
     messages = [{"role": "user", "content": CANARY}]
     chat.store(db, doomed.project_id, completion, messages, metadata={CANARY: CANARY}, keep=timedelta(days=1))

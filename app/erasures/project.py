@@ -16,7 +16,9 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, FromClause, Table, and_, delete, func, literal, or_, select
 from sqlalchemy.orm import Session
 
+from app.datasets import service as datasets
 from app.db import Base
+from app.erasures import service as erasures
 from app.errors import BadRequest, NotFound
 from app.evals import run_service as eval_runs
 from app.files import service as files
@@ -61,8 +63,7 @@ def holdings(db: Session, project_id: str) -> Holdings:
 
 
 def close(db: Session, project_id: str) -> list[str]:
-    """Ends a project's keys, cancels its preflights, eval runs, regrades and jobs. Returns the jobs at which
-    a worker still is.
+    """Ends a project's keys, and cancels all its work. Returns the jobs at which a worker still is.
 
     It may be called again and again: a job whose worker is lost is cancelled once its lease is over. Raises
     `NotFound`.
@@ -73,6 +74,7 @@ def close(db: Session, project_id: str) -> list[str]:
     preflights.cancel_all(db, project_id)
     eval_runs.cancel_all(db, project_id)
     regrades.cancel_all(db, project_id)
+    datasets.cancel_all(db, project_id)
     active = select(Job.id).where(Job.project_id == project_id, Job.status.in_(ACTIVE)).order_by(Job.id)
     at_work = []
     for job_id in db.scalars(active).all():
@@ -83,7 +85,7 @@ def close(db: Session, project_id: str) -> list[str]:
 
 
 def erase(db: Session, project_id: str) -> Erased:
-    """Deletes every row of a closed project. Commit it, then `remove_bytes`.
+    """Deletes every row of a closed project, and writes down how many. Commit it, then `remove_bytes`.
 
     Raises `NotFound`, or `BadRequest` while a job is not over.
     """
@@ -91,15 +93,18 @@ def erase(db: Session, project_id: str) -> Erased:
     active = db.scalars(select(Job.id).where(Job.project_id == project_id, Job.status.in_(ACTIVE))).all()
     if active or project.archived_at is None:
         raise BadRequest(f"Project {project_id} is still at work: {', '.join(active) or 'it is not closed'}.")
+    organization_id = project.organization_id
     job_ids = list(db.scalars(select(Job.id).where(Job.project_id == project_id)))
     upload_ids = db.scalars(select(Upload.id).where(Upload.project_id == project_id)).all()
     keys = list(db.scalars(select(File.storage_key).where(File.project_id == project_id)))
     keys += [f"jobs/{job_id}/" for job_id in job_ids] + [f"uploads/{upload_id}/" for upload_id in upload_ids]
+    counted = holdings(db, project_id).rows
     _forget_responses(db, project)
     for table, mine in owned_rows(project_id):
         db.execute(delete(table).where(mine))
     db.add_all(LooseBytes(key=key, clear_at=func.now(), is_taken=True) for key in keys)
     db.flush()
+    erasures.note_project(db, organization_id, project_id, counted)
     return Erased(keys, job_ids)
 
 

@@ -1,0 +1,1 @@
+"""What of the stored goes: when its time is over or its owner says so, with a record of what went."""

@@ -1,0 +1,1 @@
+"""What Cherry does, to be run and read."""

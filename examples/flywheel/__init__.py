@@ -1,0 +1,1 @@
+"""The data flywheel, once around: run.py."""
