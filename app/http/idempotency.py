@@ -79,7 +79,10 @@ class Idempotency:
 
 
 class _HeldResponse:
-    """Holds a response back until it is kept; lets streams through."""
+    """Holds a response back until it is kept; lets streams through, but for their end.
+
+    Who has the end of a stream may send the same key again, which must be free by then.
+    """
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -88,15 +91,19 @@ class _HeldResponse:
         self.is_passing = False
 
     async def send(self, message: Message) -> None:
-        if self.is_passing:
+        if self.is_passing and (message["type"] == "http.response.start" or message.get("more_body")):
             await self._send(message)
             return
         self._held.append(message)
+        if self.is_passing:
+            return
         self._size += len(message.get("body", b""))
         media = Headers(raw=self._held[0].get("headers", [])).get("content-type", "")
         if self._size > MAX_KEPT_BYTES or media.startswith("text/event-stream"):
             self.is_passing = True
-            await self.release()
+            held, self._held = self._held, []
+            for each in held:
+                await self.send(each)
 
     async def release(self) -> None:
         for message in self._held:
