@@ -1,4 +1,4 @@
-"""Thin tasks: a wake-up claims work until none is left: jobs, preflights, exports, data sets, evals, regrades.
+"""Thin tasks: a wake-up claims work until none is left, from jobs to data sets and runs of evals.
 
 Plus a worker's waker and stop signal.
 

@@ -6,40 +6,25 @@ run that hangs, a cancel, a stopping worker. Projects take turns, and a worker c
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Sequence
-from enum import Enum
 from functools import partial
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app import process
 from app.db import unit_of_work
 from app.evals import runs
 from app.evals.runs import Claim, LeaseLost
 from app.jobs import turns
 from app.settings import get_settings
-from workers.jobs.attempt import LOOK_SECONDS
-from workers.jobs.faults import Exit
-from workers.jobs.validators import LAST_STEPS_SECONDS, POLL_SECONDS, Work, work_through
+from workers.attended import End, run_to_its_end, why_to_try_again
+from workers.jobs.validators import Work, work_through
 
 log = structlog.get_logger(__name__)
 
-
-class End(Enum):
-    """Why watching a run's process ended."""
-
-    EXITED = "exited"
-    WORKER_STOPS = "worker stops"
-    HANGS = "hangs"
-    LEASE_LOST = "lease lost"
+MODULE = "workers.evals.run"
 
 
 class EvalRuns:
@@ -63,12 +48,9 @@ def carry_out(claim: Claim, stopping: threading.Event) -> None:
     log.info("eval_run_started", run_id=claim.run_id, attempt=claim.attempt)
     try:
         if not _was_worn_out(claim):
-            child = _start(claim)
-            try:
-                end = _watch(child, claim, stopping)
-            finally:
-                process.kill_family(child)
-            _settle(claim, end, child.returncode)
+            command = [MODULE, claim.run_id, "--attempt", str(claim.attempt), "--project", claim.project_id]
+            end, code = run_to_its_end(command, partial(_renew, claim), LeaseLost, stopping)
+            _settle(claim, end, code)
     except LeaseLost:  # cancelled meanwhile, or another worker has it
         log.info("eval_run_lost", run_id=claim.run_id)
     except SQLAlchemyError:
@@ -76,41 +58,9 @@ def carry_out(claim: Claim, stopping: threading.Event) -> None:
         stopping.wait(1)  # the lease runs out, and somebody tries again
 
 
-def _start(claim: Claim) -> subprocess.Popen[bytes]:
-    named = ["--attempt", str(claim.attempt), "--project", claim.project_id]
-    command = [sys.executable, "-m", "workers.evals.run", claim.run_id, *named]
-    return process.spawn(command, on_parent_death=signal.SIGKILL, env=dict(os.environ))
-
-
-def _watch(child: subprocess.Popen[bytes], claim: Claim, stopping: threading.Event) -> End:
-    """Keeps the lease while the process lives; returns when there is something to do."""
-    settings = get_settings()
-    next_look = 0.0
-    while child.poll() is None:
-        if stopping.wait(POLL_SECONDS):
-            return End.WORKER_STOPS
-        if time.monotonic() < next_look:
-            continue
-        next_look = time.monotonic() + min(LOOK_SECONDS, settings.lease.total_seconds() / 6)
-        try:
-            with unit_of_work() as db:
-                seconds = runs.renew(db, claim, settings.lease)
-        except LeaseLost:  # by a cancel; or the process has just written its outcome and is about to end
-            return End.EXITED if _exits_now(child) else End.LEASE_LOST
-        except SQLAlchemyError as problem:  # the fence keeps us safe if this outlasts the lease
-            log.warning("lease_not_renewed", problem=str(problem))
-            continue
-        if seconds > settings.phase_limit.total_seconds():
-            return End.HANGS
-    return End.EXITED
-
-
-def _exits_now(child: subprocess.Popen[bytes]) -> bool:
-    try:
-        child.wait(LAST_STEPS_SECONDS)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+def _renew(claim: Claim) -> float:
+    with unit_of_work() as db:
+        return runs.renew(db, claim, get_settings().lease)
 
 
 def _was_worn_out(claim: Claim) -> bool:
@@ -129,14 +79,7 @@ def _settle(claim: Claim, end: End, code: int) -> None:
     if end is End.WORKER_STOPS:
         with unit_of_work() as db:
             runs.release(db, claim)
-    elif end is End.LEASE_LOST:
-        return
-    elif end is End.HANGS:
-        _try_again(claim, f"it made no progress for {get_settings().phase_limit}")
-    elif code not in (Exit.OUTCOME_WRITTEN, Exit.LEASE_LOST, Exit.DATABASE_AWAY):
-        reason = f"it exited with code {code}"
-        if code < 0:
-            reason = f"it was ended by {signal.Signals(-code).name}, perhaps for lack of memory"
+    elif reason := why_to_try_again(end, code):
         _try_again(claim, reason)
 
 

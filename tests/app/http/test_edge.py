@@ -385,6 +385,7 @@ def test_the_schema_marks_our_own_operations(server_url: str) -> None:
         "/v1/webhook_endpoints/{webhook_endpoint_id}/deliveries",
         "/v1/uploads/{upload_id}",
         "/v1/fine_tuning/card_keys",
+        "/v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}",
         "/v1/fine_tuning/jobs/{job_id}/card",
         "/v1/fine_tuning/jobs/{job_id}/frontier",
         "/v1/fine_tuning/jobs/preflight",
