@@ -303,7 +303,8 @@ def _checked(key: str) -> str:
 def read_chunks(path: Path, start: int = 0) -> Iterator[bytes]:
     """Returns the bytes of a file from `start` on. A missing file is told by this call."""
     file = path.open("rb")
-    file.seek(start)
+    if start:  # what is read from its beginning need not be seekable
+        file.seek(start)
     return _chunks(file)
 
 

@@ -86,7 +86,7 @@ class Archive:
         known = [(member.name, member.size, member.sha256) for member in self.members]
         if any(sha256 is None for *_, sha256 in known):
             return None
-        return hashlib.sha256(repr((known, self._modified)).encode()).hexdigest()
+        return hashlib.sha256(repr((self.filename, known, self._modified)).encode()).hexdigest()
 
     def chunks(self, start: int, stop: int) -> Iterator[bytes]:
         """Yields the bytes from `start` up to `stop`."""

@@ -211,7 +211,7 @@ def test_anothers_id_answers_byte_for_byte_like_none(
             if method == "GET":
                 owner = {"authorization": f"Bearer {theirs['key']}"}
                 assert httpx.get(server_url + filled(path, theirs), headers=owner).status_code == 200
-    assert tried == 15
+    assert tried == 17
     assert theirs["project_id"] not in admin.get(f"{ORGANIZATION}/projects").text
     assert theirs["key_id"] not in admin.get(f"{ORGANIZATION}/admin_api_keys").text
 
