@@ -108,7 +108,7 @@ def read_rows(name: str) -> list[Row]:
 def train_first(client: OpenAI, say: Callable[[str], None]) -> str:
     """Reinforcement on profiles, as in the demo."""
     files = [
-        client.files.create(file=(PEOPLE / name).open("rb"), purpose="fine-tune").id
+        client.files.create(file=PEOPLE / name, purpose="fine-tune").id
         for name in ("train.jsonl", "valid.jsonl")
     ]
     block = {"grader": GRADERS[OLD], "hyperparameters": HYPERPARAMETERS}
