@@ -26,7 +26,7 @@ from workers.training.sampling.decoders import CacheSize, MakeDecoder, bytes_of_
 from workers.training.sampling.draw import draw
 from workers.training.sampling.general_decoder import GeneralDecoder
 from workers.training.sampling.stop_strings import StopStrings
-from workers.training.sampling.turns import Beginning, Over, Turns
+from workers.training.sampling.turns import Over, Turns
 
 CACHE_BYTES = {"cpu": 1 << 30, "cuda": 16 << 30}
 """The most memory for keys and values; fewer slots are used for longer sequences. Chosen, not measured."""
@@ -151,6 +151,19 @@ def sample_groups(
     ]
 
 
+@dataclass(frozen=True, eq=False)
+class _Beginning:
+    """Is what completions go on from: a prompt, or a prompt and all that has followed of one completion.
+
+    Attributes:
+        tokens: what is read before the next one is drawn.
+        rows: which completions go on from here, by number.
+    """
+
+    tokens: tuple[int, ...]
+    rows: Sequence[int]
+
+
 class _Decoding:
     """Keeps the state of one call. Slots 0, 1, ... hold active completions, and prompts, as they come.
 
@@ -191,7 +204,7 @@ class _Decoding:
         self.seeds = np.array(keys, dtype=np.uint64)
         self.max_columns = int(self.limits.max())
         self.waiting = sorted(
-            (Beginning(prompt.tokens, range(i * G, (i + 1) * G)) for i, prompt in enumerate(prompts)),
+            (_Beginning(prompt.tokens, range(i * G, (i + 1) * G)) for i, prompt in enumerate(prompts)),
             key=_longest_first,
         )
         room = 0 if turns is None else min(sampling.max_tokens, policy.context - int(lengths.max()))
@@ -214,7 +227,6 @@ class _Decoding:
 
     def make_cache(self, prompt_columns: int) -> None:
         """Makes a cache for prompts of so many tokens, and what decodes over it. Nothing is active."""
-        self.cache = self.decode = None  # the memory of the one before goes first
         self.size = self._cache_size(prompt_columns)
         n = len(self.seeds)
         self.cache, self.decode = self.make_decoder(self.model, self.size, self.sampling.samples, n)
@@ -227,7 +239,9 @@ class _Decoding:
         G, n_prompts = self.sampling.samples, len(self.prompts)
         each = G if self.turns is None else 1
         per_group = bytes_of_group(self.model, each, prompt_columns, self.max_columns) * (G // each)
-        at_once = min(n_prompts, max(1, min(self.most.slots // G, CACHE_BYTES[self.device.type] // per_group)))
+        at_once = min(
+            n_prompts, max(1, min(self.most.slots // G, CACHE_BYTES[self.device.type] // per_group))
+        )
         return CacheSize(
             groups=min(n_prompts, min(G, 2) * at_once) if self.turns is None else at_once * G,
             prompt_columns=prompt_columns,
@@ -244,9 +258,9 @@ class _Decoding:
             if isinstance(found, Over):
                 self._keep(found.prompt, found.sample, found.completion)
                 continue
-            (row,) = found.rows
+            row = found.prompt * self.sampling.samples + found.sample
             self.written[row], self.limits[row] = found.written, found.most
-            insort(self.waiting, found, key=_longest_first)
+            insort(self.waiting, _Beginning(found.tokens, [row]), key=_longest_first)
 
     def start_waiting(self) -> None:
         """Runs waiting prompts if a good share of the slots is free, and draws their first tokens."""
@@ -257,18 +271,19 @@ class _Decoding:
             if chosen := self._next_waiting(self.cache.slots - len(self.last)):
                 self._start(chosen)
             elif len(self.last) == 0:  # all that fits has been sampled
+                del self.cache, self.decode  # their memory goes first
                 self.make_cache(min(2 * len(self.waiting[0].tokens), self.context))
             else:
                 return
 
-    def _next_waiting(self, free: int) -> list[Beginning]:
+    def _next_waiting(self, free: int) -> list[_Beginning]:
         """Returns the longest waiting prompts that may be run in one pass without much padding.
 
         On a CPU what a reply has begun is read alone, so that no bit depends on when it came.
         """
         free_groups = self.cache.groups - len(self.active.prompt_lengths)
         is_alone = self.turns is not None and self.device.type == "cpu"
-        chosen: list[Beginning] = []
+        chosen: list[_Beginning] = []
         tokens = 0
         for one in self.waiting:
             if len(one.tokens) > self.size.prompt_columns:
@@ -285,7 +300,7 @@ class _Decoding:
             self.waiting.remove(one)
         return chosen
 
-    def _start(self, chosen: Sequence[Beginning]) -> None:
+    def _start(self, chosen: Sequence[_Beginning]) -> None:
         active = self.active
         sizes = np.array([len(one.rows) for one in chosen])
         lengths = np.array([len(one.tokens) for one in chosen])
@@ -404,10 +419,11 @@ class _Decoding:
                 text=text,
                 finish_reason="stop" if at_end[i] or at_stop else "length",
             )
+            prompt, sample = divmod(row, G)
             if self.turns is None:
-                self._keep(*divmod(row, G), completion)
+                self._keep(prompt, sample, completion)
             else:
-                self.turns.end(*divmod(row, G), completion)
+                self.turns.end(prompt, sample, completion)
 
     def _keep(self, prompt: int, sample: int, completion: Completion) -> None:
         self.completions[prompt, sample] = completion
@@ -418,7 +434,7 @@ class _Decoding:
         return torch.from_numpy(values).to(self.device)
 
 
-def _longest_first(one: Beginning) -> int:
+def _longest_first(one: _Beginning) -> int:
     """Orders what waits so that prompts run together are of similar length."""
     return -len(one.tokens)
 

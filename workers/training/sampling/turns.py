@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from workers.training.base.types import Completion
 
 
-@dataclass(frozen=True, eq=False)
-class Beginning:
-    """Is what completions go on from: a prompt, or all of an episode so far.
+class GoesOn(NamedTuple):
+    """Is a completion that goes on, the n-th sample of a prompt of the call, by what has come back.
 
     Attributes:
-        tokens: what is read before the next one is drawn.
-        rows: which completions go on from here, by their number in the call.
-        written: tokens that each has already, sampled and given.
-        most: tokens that may be sampled in this turn; 0 leaves that to the sampler.
+        tokens: prompt and all that has followed.
+        written: how many of them have followed the prompt.
+        most: tokens that may be sampled in its next turn.
     """
 
+    prompt: int
+    sample: int
     tokens: tuple[int, ...]
-    rows: Sequence[int]
-    written: int = 0
-    most: int = 0
+    written: int
+    most: int
 
 
 class Over(NamedTuple):
@@ -44,5 +41,5 @@ class Turns(Protocol):
     def end(self, prompt: int, sample: int, written: Completion) -> None:
         """Takes what the policy has written in one turn."""
 
-    def next(self, *, wait: bool) -> list[Beginning | Over]:
+    def next(self, *, wait: bool) -> list[GoesOn | Over]:
         """Returns what has come of earlier turns since; with `wait`, at least one of what is open."""
