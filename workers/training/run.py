@@ -30,6 +30,7 @@ from workers.training.model.policy import Policy
 from workers.training.passes.path import why_general
 from workers.training.prompts import make_prompts
 from workers.training.recorders import Silent
+from workers.training.rendering.parts import reader_of
 from workers.training.result import RunResult
 from workers.training.rewards import (
     GradePool,
@@ -108,7 +109,7 @@ class Run:
         )
         self.graders = GradePool(grader, threads=config.grade_concurrency, timeout=config.grade_seconds)
         self.episodes = environment and Episodes(
-            environment, reader_of(tokenizer), config, self.policy
+            environment, reader_of(tokenizer, self.policy.end_ids), config, self.policy
         )
         self.collector = Collector(
             self.policy,

@@ -10,7 +10,8 @@ from workers.training.base.errors import ModelInvalid
 from workers.training.base.types import Prompt
 from workers.training.episodes.environment import Environment
 from workers.training.episodes.limits import EpisodeLimits
-from workers.training.episodes.play import Play, TakesApart
+from workers.training.episodes.play import Play
+from workers.training.rendering.parts import PartsReader
 from workers.training.sampling.rollout import SampledModel
 
 THREADS = 64
@@ -35,12 +36,12 @@ class Episodes:
     """Plays a run's episodes. Close it at the end."""
 
     def __init__(
-        self, environment: Environment, reader: TakesApart | None, config: Limited, model: SampledModel
+        self, environment: Environment, reader: PartsReader | None, config: Limited, model: SampledModel
     ) -> None:
         """Raises `ModelInvalid` for a model whose completions nobody can take apart."""
-        if reader is None:
+        if reader is None or not reader.calls_tools:
             raise ModelInvalid(
-                "The model's chat template is of no known family, so its calls of tools cannot be read."
+                "The model's chat template does not tell how it calls tools, so that its calls cannot be read."
                 " Use a model whose template is known, or leave the tools out."
             )
         self._environment = environment

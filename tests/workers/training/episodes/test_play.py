@@ -33,9 +33,7 @@ SAMPLING = Sampling(samples=4, max_tokens=60, temperature=1.0, key=("train", 1, 
 def policy(tmp_path_factory):
     """One token in seven ends a turn."""
     tokenizer = byte_tokenizer(TEMPLATE)
-    folder = make_tiny_model(
-        tmp_path_factory.mktemp("sharp"), scale=0.3, context=512, tokenizer=tokenizer
-    )
+    folder = make_tiny_model(tmp_path_factory.mktemp("sharp"), scale=0.3, context=512, tokenizer=tokenizer)
     policy = Policy.load(make_config(folder))
     policy.end_ids = (*ENDS, tokenizer.eos_token_id)
     return policy
