@@ -25,7 +25,7 @@ _OPEN = re.compile(r"\{\{(?!\{)")
 _SINGLE = re.compile(r"\{\s*((?:item|sample)[.\[][^{}\s]{1,200})\s*\}")
 _NAMESPACE = re.compile(r"\s*([A-Za-z_]\w*)")
 _STEP = re.compile(r"""\.([\w-]+)|\[([0-9]{1,9})\]|\["([^"\]]+)"\]|\['([^'\]]+)'\]""")
-_SAMPLE_KEYS = ("output_text", "output_json", "output_tools", "choices", "output_audio")
+_SAMPLE_KEYS = ("output_text", "output_json", "output_tools", "choices", "output_audio", "messages")
 _WRITTEN_BY_POLICY = ("output_json", "output_tools")
 """What the completion decides the shape of: a path missing below these is the completion's fault."""
 
@@ -191,6 +191,7 @@ def sample_variables(sample: Sample) -> dict[str, Any]:
         "output_json": output_json,
         "output_tools": list(sample.output_tools),
         "output_audio": sample.output_audio,
+        **({"messages": list(sample.messages)} if sample.messages else {}),
     }
 
 
@@ -202,6 +203,8 @@ def _sample_value(sample: Sample, key: str | int) -> Any:
             return sample.output_json
         case "output_tools":
             return list(sample.output_tools)
+        case "messages":
+            return list(sample.messages)
         case "output_audio" if sample.output_audio is None:
             raise LookupError(key)
         case "output_audio":

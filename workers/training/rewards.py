@@ -155,13 +155,30 @@ class GradePool:
                 job.started = time.monotonic()
                 self._running.add(job)
             completion = job.completion
-            sample = Sample(completion.text, completion.finish_reason, output_tokens=completion.n_sampled)
-            grade = grade_safely(self._grader, sample, job.item)
+            if completion.lost:
+                grade = Grade(None, Failure(FailureKind.TOOL_SERVER, completion.lost))
+            else:
+                grade = grade_safely(self._grader, sample_of(completion), job.item)
             with self._changed:
                 if job not in self._running:
                     return  # given up: another thread has taken this one's place
                 self._running.remove(job)
                 self._finish(job, grade)
+
+
+def sample_of(completion: Completion) -> Sample:
+    """Returns a completion as graders see it; of an episode, what its last turn answered and called."""
+    if not completion.turns:
+        return Sample(completion.text, completion.finish_reason, output_tokens=completion.n_sampled)
+    last = completion.turns[-1]
+    return Sample(
+        last.parts.answer,
+        completion.finish_reason,
+        last.calls,
+        output_tokens=completion.n_sampled,
+        messages=[message for turn in completion.turns for message in turn.chat_messages],
+        trace_id=completion.trace_id,
+    )
 
 
 def count_steps_over(steps_over: int, step: int, grades: Sequence[Grade], *, limit: float, steps: int) -> int:
