@@ -78,7 +78,7 @@ class TrainConfig(RunConfig):
     "json_object"}. None: plain text."""
 
     tools: tuple[str, ...] = ()
-    """Names of the functions that the policy may call, in several turns. None: each completion is one turn."""
+    """Names of the functions that the policy may call. Without any, completions have one turn."""
     max_episode_steps: int | None = Field(default=None, ge=1, le=MAX_EPISODE_STEPS)
     """Most turns of an episode; None where completions have one turn."""
 
