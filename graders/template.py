@@ -33,6 +33,7 @@ _SAMPLE_KEYS = (
     "output_audio",
     "output_reasoning_summary",
     "output_thoughts",
+    "messages",
 )
 _WRITTEN_BY_POLICY = ("output_json", "output_tools")
 """What the completion decides the shape of: a path missing below these is the completion's fault."""
@@ -201,6 +202,7 @@ def sample_variables(sample: Sample) -> dict[str, Any]:
         "output_audio": sample.output_audio,
         "output_reasoning_summary": None,
         "output_thoughts": sample.output_thoughts,
+        **({"messages": list(sample.messages)} if sample.messages else {}),
     }
 
 
@@ -216,6 +218,8 @@ def _sample_value(sample: Sample, key: str | int) -> Any:
             return sample.output_thoughts or ""
         case "output_reasoning_summary":
             return None
+        case "messages":
+            return list(sample.messages)
         case "output_audio" if sample.output_audio is None:
             raise LookupError(key)
         case "output_audio":

@@ -276,6 +276,32 @@ DISCARDED_GROUPS = _declare(
 )
 
 
+TABLES["Episodes and tools"] = []
+EPISODES = "jobs with tools: every step; validations"
+EPISODE_TURNS = _declare(
+    "episodes/{split}_turns_mean", "count", EPISODES, "turns of the policy in an episode"
+)
+EPISODES_LOST = _declare(
+    "episodes/{split}_lost",
+    "count",
+    EPISODES,
+    "episodes that broke off by the fault of a tool server; they are in no gradient",
+)
+TOOL_CALLS = _declare("tools/{split}/calls_mean/{tool}", "count", EPISODES, "calls of a tool in an episode")
+TOOL_TOKENS = _declare(
+    "tools/{split}/tokens_mean/{tool}", "tokens", EPISODES, "length of what a tool answered"
+)
+TOOL_SECONDS = _declare(
+    "tools/{split}/seconds_mean/{tool}", "seconds", EPISODES, "how long a call took, all tries together"
+)
+TOOL_ERRORS = _declare(
+    "tools/{split}/errors/{tool}",
+    "count",
+    EPISODES,
+    "calls that were answered with an error, which the policy read",
+)
+
+
 TABLES["Policy"] = []
 KL_PROBE_MEAN = _declare(
     "kl/probe_mean",

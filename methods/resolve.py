@@ -56,6 +56,8 @@ def resolve_train(
         "model_path": model_path,
         "seed": seed,
         "response_format": _response_format(block),
+        "tools": tuple(tool["name"] for tool in block.get("tools", ())),
+        "max_episode_steps": block.get("max_episode_steps"),
         **(grading or {}),
         **_place(resources or {}),
     }

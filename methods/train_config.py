@@ -25,6 +25,8 @@ from methods.run_config import MAX_STEPS, RunConfig
 StopText = Annotated[str, Field(min_length=1, max_length=64)]
 TemplateValue = StrictBool | StrictInt | StrictFloat | Annotated[StrictStr, Field(max_length=1000)]
 
+MAX_EPISODE_STEPS = 200
+"""The most turns that a job may ask for. Chosen, not measured: many times what published jobs ask, 10."""
 LEAST_TEMPERATURE = 0.01
 """Logits are divided by the temperature, which below this is greedy but for rounding: two tokens whose logits
 differ by 0.1 then differ in probability by a factor of 22,000. Chosen, not measured.
@@ -104,6 +106,11 @@ class TrainConfig(RunConfig):
     response_format: dict[str, Any] | None = None
     """What every completion is held to, in OpenAI's form; {"type": "json_schema", ...} or {"type":
     "json_object"}. None: plain text."""
+
+    tools: tuple[str, ...] = ()
+    """Names of the functions that the policy may call. Without any, completions have one turn."""
+    max_episode_steps: int | None = Field(default=None, ge=1, le=MAX_EPISODE_STEPS)
+    """Most turns of an episode; None where completions have one turn."""
 
     beta: Annotated[float, Field(ge=0, le=2), Hyperparameter()] = 0.02
     """Weight of the KL penalty. It is to the starting policy; 0 still measures the KL."""

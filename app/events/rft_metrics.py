@@ -71,6 +71,19 @@ KINDS = {
 }
 """Kinds of failure that are told also when there were none, by type of grader."""
 SPLITS = ("train", "valid")
+OF_EPISODES = {
+    "episode_turns_mean": names.EPISODE_TURNS.format(split="train"),
+    "valid_episode_turns_mean": names.EPISODE_TURNS.format(split="valid"),
+    "episodes_lost": names.EPISODES_LOST.format(split="train"),
+}
+"""What only jobs with tools have."""
+TOOL_NUMBERS = {
+    "calls_mean": names.TOOL_CALLS,
+    "tokens_mean": names.TOOL_TOKENS,
+    "latency_mean": names.TOOL_SECONDS,
+    "error_count": names.TOOL_ERRORS,
+}
+"""What an event tells of each tool, by split."""
 
 
 class Named(NamedTuple):
@@ -132,7 +145,9 @@ def _data(step: int, total_steps: int, known: Numbers, grader: Mapping[str, Any]
         "graders": [_latency(each, known) for each in parts],
     }
     data["model_graders_token_usage"] = _token_usage(known)
-    return data | with_errors(_renamed(OURS, known))
+    if tools := _tools(known):
+        data["tools"] = tools
+    return data | with_errors(_renamed(OURS | OF_EPISODES, known))
 
 
 def _graders(grader: Mapping[str, Any] | None) -> list[Named]:
@@ -211,6 +226,19 @@ def _usage(grader: Named, known: Numbers) -> dict[str, Any]:
             told[f"{split}_{kind}_mean"] = count / samples
             told[f"{split}_{kind}_count"] = count
     return told
+
+
+def _tools(known: Numbers) -> list[dict[str, Any]]:
+    """Returns what is known of each tool's calls."""
+    told: dict[str, dict[str, Any]] = {}
+    for split in SPLITS:
+        for kind, pattern in TOOL_NUMBERS.items():
+            start = pattern.partition("{tool}")[0].format(split=split)
+            for name in known:
+                if name.startswith(start):
+                    tool = name.removeprefix(start)
+                    told.setdefault(tool, {"name": tool})[f"{split}_{kind}"] = known[name]
+    return [told[tool] for tool in sorted(told)]
 
 
 def _token_usage(known: Numbers) -> dict[str, dict[str, int]]:

@@ -51,6 +51,8 @@ from workers.jobs.memory_validation import check_memory
 from workers.jobs.model_validation import (
     check_canary,
     check_response_format,
+    check_tools,
+    check_tools_of_rows,
     model_folder,
     model_shape,
     render_prompts,
@@ -215,6 +217,7 @@ class Checks:
         if (folder := self.folder) is not None:
             self._attempt(lambda: check_response_format(block.get("response_format"), folder))
             self._attempt(lambda: self._find_thinking(folder))
+            self._attempt(lambda: check_tools(block.get("tools"), folder))
         for data_file, rows in self._files():
             self._check_rows(data_file, rows)
         config = self._attempt(self._resolve)
@@ -230,6 +233,9 @@ class Checks:
             self.doubts.append(Doubt("thinks_not", self.thinking.told, field))
 
     def _check_rows(self, data_file: DataFile, rows: list[Row]) -> None:
+        names = [tool["name"] for tool in self.asked.method["reinforcement"].get("tools", ())]
+        if names:
+            self._attempt(lambda: check_tools_of_rows(names, data_file, rows))
         spec, grader, folder, shape = self.spec, self.grader, self.folder, self.shape
         if spec is not None and grader is not None:
             self._enter("grading")

@@ -8,15 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 from app.files.integrity import StoredFileDamaged
 from app.models.models import Model
+from methods.faults import told
 from methods.model_files.folder import ModelFolderInvalid, check_folder
 from methods.response_format import grammar_of
 from methods.rows import Row
+from methods.tools import tool_faults, tool_names
 from workers.base_models import local_folder
 from workers.jobs.job_data import DataFile, JobInvalid, ModelShape
 
 if TYPE_CHECKING:
     from workers.training.prompts import RenderedPrompts
     from workers.training.rendering.thinking import Thinking
+
+TOOLS = "method.reinforcement.tools"
+TRIED_ROW = {
+    "messages": [{"role": "user", "content": "x"}],
+    "tools": [{"type": "function", "function": {"name": "look", "description": "x", "parameters": {}}}],
+}
+TRIED_RESULTS = [{"role": "tool", "name": "look", "content": "x"}]
+"""What a template is tried with: a call, and its result."""
 
 
 def model_folder(name: str, model: Model | None, scratch: Path) -> Path:
@@ -153,3 +163,35 @@ def render_prompts(
         return prompts.render_prompts(rows, tokenizer, context, name, embedding_rows(folder))
     except PromptInvalid as problem:
         raise data_file.invalid(f"does not fit the model. {problem}") from None
+
+
+def check_tools(tools: Sequence[Mapping[str, Any]] | None, folder: Path) -> None:
+    """Raises `JobInvalid` for a model whose calls of tools could not be read, or not be answered."""
+    if not tools:
+        return
+    from workers.training.rendering.between import TurnsUnsupported, tokens_between
+    from workers.training.rendering.parts import reader_of
+
+    tokenizer = load_tokenizer(folder)
+    reader = reader_of(tokenizer)
+    fault = "does not tell how it calls tools, so that its calls could not be read"
+    try:
+        if reader is not None and reader.calls_tools:
+            tokens_between(tokenizer, TRIED_ROW, ["look"], TRIED_RESULTS, None)
+            return
+    except TurnsUnsupported as problem:
+        fault = f"cannot be used with tools: {problem}"
+    message = f"The model's chat template {fault}. Use a model whose template calls tools, or leave them out."
+    raise JobInvalid("invalid_value", message, TOOLS)
+
+
+def check_tools_of_rows(names: Sequence[str], data_file: DataFile, rows: Sequence[Row]) -> None:
+    """Raises `JobInvalid` for rows that list a function which the job does not have, or if none lists any."""
+    if faults := tool_faults(rows, names):
+        lines = [fault.line for fault in faults]
+        raise data_file.invalid("does not fit the job's tools.\n" + "\n".join(told(faults, len(rows))), lines)
+    if not any(tool_names(row.item) for row in rows):
+        raise data_file.invalid(
+            f"lists no tool in any row, and the job has {', '.join(names)}: a row names under 'tools' the"
+            " functions that may be called for it."
+        )

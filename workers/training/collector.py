@@ -265,7 +265,7 @@ def sample_and_grade(
     def grade(i: int, sample: int, completion: Completion) -> None:
         jobs[i, sample] = graders.submit(completion, prompts[i].item)
 
-    turns = episodes and episodes.play(prompts, lambda: clock.alive("sampling"))
+    turns = None if episodes is None else episodes.play(prompts, lambda: clock.alive("sampling"))
     with clock.phase("sampling", "sampling"):
         groups = sample_groups(policy, prompts, sampling, grade, turns=turns)
     with clock.phase("grading", "grading"):

@@ -15,6 +15,7 @@ from methods import metrics as names
 from workers.training.advantages import groups_with_spread
 from workers.training.base.recorder import Phase, Recorder
 from workers.training.base.types import Group, Split
+from workers.training.episodes.tool_metrics import tool_metrics
 from workers.training.evaluate import ROWS_FOR_AN_ERROR, Estimate, Evaluation
 from workers.training.rewards import rewards_of
 from workers.training.trust.selection import Judged
@@ -127,6 +128,7 @@ def _split_metrics(split: Split, groups: Sequence[Group]) -> dict[str, float]:
     }
     values = {name.format(split=split): value for name, value in of_split.items()}
     values |= _part_metrics(split, grades) | _usage_metrics(split, grades)
+    values |= tool_metrics(split, completions)
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 

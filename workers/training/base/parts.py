@@ -46,3 +46,8 @@ class Parts:
     fault: str | None = None
     is_cut_in_thoughts: bool = False
     thought_tokens: int = 0
+
+    @property
+    def chat_calls(self) -> list[dict[str, Any]]:
+        """Returns the calls as a chat message has them, named by their number."""
+        return [call.chat_form(f"call_{number}") for number, call in enumerate(self.calls)]
