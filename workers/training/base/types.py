@@ -76,6 +76,12 @@ class Completion:
         return len(self.tokens) - sum(self.given)
 
     @property
+    def thought_tokens(self) -> int:
+        """Counts the tokens of its thoughts, of all its turns; 0 where nothing tells them."""
+        parts = [turn.parts for turn in self.turns] or [self.parts]
+        return sum(each.thought_tokens for each in parts if each is not None)
+
+    @property
     def sampled_logprobs(self) -> tuple[float, ...]:
         """Returns the (n_sampled,) log-probabilities of the tokens that the policy chose."""
         return tuple(self.of_sampled(self.logprobs))
