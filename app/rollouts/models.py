@@ -43,3 +43,5 @@ class Rollout(Base):
     failure_message: Mapped[str | None]
     parts: Mapped[dict[str, Any]]
     reason: Mapped[str]
+    episode: Mapped[dict[str, Any] | None]
+    """{"trace_id", "messages"} of a completion of several turns; None of one without tools."""
