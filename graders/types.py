@@ -113,11 +113,15 @@ class Sample:
     """Holds one completion as graders see it.
 
     Attributes:
-        output_text: the text as it was written, without the token that ended it.
+        output_text: the text as it was written, without the token that ended it; of a completion that was
+            taken apart, its answer.
         finish_reason: "stop" or "length".
         output_tools: the tool calls, in the chat shape.
         output_audio: {"data", "transcript"}; None where the model speaks no audio.
         output_tokens: how many tokens the model wrote; None where that is not known.
+        output_thoughts: what it thought before it answered; None where that is not known.
+        raw_text: all that was written, of a completion that was taken apart by the model's own template; None
+            where graders tell thoughts by tags.
         messages: what followed the row's messages in an episode, in the chat form: turns, tools' answers.
         trace_id: names the episode to the tool servers that were asked in it.
     """
@@ -127,6 +131,8 @@ class Sample:
     output_tools: Sequence[Mapping[str, Any]] = ()
     output_audio: Mapping[str, Any] | None = None
     output_tokens: int | None = None
+    output_thoughts: str | None = None
+    raw_text: str | None = None
     messages: Sequence[Mapping[str, Any]] = ()
     trace_id: str = ""
 

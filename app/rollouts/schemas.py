@@ -42,6 +42,12 @@ class RolloutOut(BaseModel):
     failure: FailureOut | None
     parts: dict[str, Any]
     reason: str
+    message: dict[str, Any] | None = Field(
+        default=None,
+        description="Answer, thoughts (`reasoning_content`, `reasoning_tokens`) and calls, in the chat form;"
+        " left out where the text is all answer.",
+        exclude_if=lambda value: value is None,
+    )
     episode: EpisodeOut | None = Field(
         default=None,
         description="Of jobs with tools; left out otherwise.",
@@ -67,6 +73,7 @@ class RolloutOut(BaseModel):
             failure=failure,
             parts=rollout.parts,
             reason=rollout.reason,
+            message=rollout.message,
             episode=EpisodeOut(**rollout.episode) if rollout.episode else None,
         )
 

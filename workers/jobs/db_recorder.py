@@ -245,8 +245,17 @@ def rollout_rows(
                 "failure_message": clean(grade.failure.message) if grade.failure else None,
                 "parts": storable(grade.parts),
                 "reason": clean(grade.reason),
+                "message": _message(completion),
                 "episode": _episode(completion),
             }
+
+
+def _message(completion: Completion) -> dict[str, Any] | None:
+    """A completion taken apart, as it is kept; None where its text is all answer, and of an episode."""
+    if completion.turns or completion.parts is None or completion.parts.is_plain:
+        return None
+    kept: dict[str, Any] = storable(completion.parts.message)
+    return kept
 
 
 def _episode(completion: Completion) -> dict[str, Any] | None:
@@ -263,7 +272,7 @@ def judged_answers(groups: Sequence[Group]) -> Iterator[of_jobs.Judged]:
     for group in groups:
         for completion, grade in zip(group.completions, group.grades, strict=True):
             tokens = TokenUsage(len(group.prompt.tokens), len(completion.tokens), calls=1)
-            told = (clean(completion.text), completion.finish_reason, tokens, grade)
+            told = (clean(completion.answer), completion.finish_reason, tokens, grade)
             yield of_jobs.Judged(group.prompt.file_row, group.prompt.item, *told)
 
 

@@ -18,6 +18,7 @@ from workers.jobs.job_data import DataFile, JobInvalid, ModelShape
 
 if TYPE_CHECKING:
     from workers.training.prompts import RenderedPrompts
+    from workers.training.rendering.thinking import Thinking
 
 TOOLS = "method.reinforcement.tools"
 TRIED_ROW = {
@@ -100,6 +101,20 @@ def check_response_format(response_format: dict[str, Any] | None, folder: Path) 
         raise JobInvalid(problem.code, str(problem), param) from None
 
 
+def thinking_of_job(folder: Path, hyperparameters: Mapping[str, Any]) -> Thinking:
+    """Returns what a job's wish for more or less thinking means to its model. Raises `JobInvalid`."""
+    from workers.training.rendering.thinking import DEFAULT, VariableUnknown, thinking_of
+
+    effort = hyperparameters.get("reasoning_effort") or DEFAULT
+    budget, given = hyperparameters.get("max_thinking_tokens"), hyperparameters.get("template_kwargs")
+    tokenizer = load_tokenizer(folder)
+    try:
+        return thinking_of(tokenizer, effort, budget, given)
+    except VariableUnknown as problem:
+        param = "method.reinforcement.hyperparameters.template_kwargs"
+        raise JobInvalid("invalid_value", str(problem), param) from None
+
+
 def embedding_rows(folder: Path) -> int | None:
     """Returns how many tokens the model has embedding rows for; None where its config does not say."""
     from transformers import AutoConfig
@@ -126,11 +141,22 @@ def check_canary(folder: Path, context: int, data_file: DataFile, rows: Sequence
         raise data_file.invalid(f"does not fit the model. {problem}") from None
 
 
-def render_prompts(folder: Path, context: int, data_file: DataFile, rows: Sequence[Row]) -> RenderedPrompts:
-    """Returns each row's prompt, as the training will see them, and what is doubtful. Raises `JobInvalid`."""
-    tokenizer = load_tokenizer(folder)
+def render_prompts(
+    folder: Path,
+    context: int,
+    data_file: DataFile,
+    rows: Sequence[Row],
+    variables: Mapping[str, Any] | None = None,
+) -> RenderedPrompts:
+    """Returns each row's prompt, as the training will see them, and what is doubtful. Raises `JobInvalid`.
+
+    `variables` are what the chat template is rendered with.
+    """
     from workers.training import prompts
     from workers.training.base.errors import PromptInvalid
+    from workers.training.rendering.template import with_variables
+
+    tokenizer = with_variables(load_tokenizer(folder), variables or {})
 
     name = data_file.param.removesuffix("_file")
     try:

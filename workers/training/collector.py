@@ -174,6 +174,8 @@ class Collector:
             key=key,
             stop=config.stop,
             grammar=self._policy.grammar,
+            reader=self._policy.reader,
+            thinking_tokens=config.max_thinking_tokens,
         )
         mine = self._world.slice(prompts)
         return sample_and_grade(self._policy, mine, sampling, self._graders, clock, self._episodes)

@@ -46,6 +46,7 @@ class JsonlRecorder:
                     "failure": grade.failure and f"{grade.failure.kind}: {grade.failure.message}",
                     "parts": dict(grade.parts),
                     "reason": grade.reason,
+                    **_message(completion),
                     **_episode(completion),
                 }
                 for completion, grade in zip(group.completions, group.grades, strict=True)
@@ -230,6 +231,13 @@ class Silent:
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Tells nobody."""
+
+
+def _message(completion: Completion) -> dict[str, Any]:
+    """Returns a completion taken apart, where its text is not all answer."""
+    if completion.turns or completion.parts is None or completion.parts.is_plain:
+        return {}
+    return {"message": completion.parts.message}
 
 
 def _episode(completion: Completion) -> dict[str, Any]:

@@ -107,7 +107,12 @@ class Run:
         self.drift = DriftMeter(
             self.policy, self.valid_prompts or self.train_prompts, config, world, canary_rows
         )
-        self.graders = GradePool(grader, threads=config.grade_concurrency, timeout=config.grade_seconds)
+        self.graders = GradePool(
+            grader,
+            threads=config.grade_concurrency,
+            timeout=config.grade_seconds,
+            least=config.reward_range[0] if config.reward_range else 0.0,
+        )
         self.episodes: Episodes | None = None
         if environment is not None:
             reader = reader_of(tokenizer, self.policy.end_ids)

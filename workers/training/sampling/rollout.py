@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,12 +20,15 @@ from torch import Tensor
 from workers.training.base.randomness import keyed_seed, uniforms
 from workers.training.base.types import Completion, Group, Prompt
 from workers.training.model.grammar import Grammar
+from workers.training.rendering.conversation import tools_of
+from workers.training.rendering.parts import PartsReader
 from workers.training.rendering.stop_strings import StopStrings
 from workers.training.sampling.decode_attention import prefill
 from workers.training.sampling.decode_step import ActiveRows, Ints
 from workers.training.sampling.decoders import CacheSize, MakeDecoder, bytes_of_group, make_decoder
 from workers.training.sampling.draw import draw
 from workers.training.sampling.general_decoder import GeneralDecoder
+from workers.training.sampling.thought_budgets import thought_budgets
 from workers.training.sampling.turns import Over, Turns
 
 CACHE_BYTES = {"cpu": 1 << 30, "cuda": 16 << 30}
@@ -96,6 +99,8 @@ class Sampling:
         stop: texts that end a completion. Its text ends before the first of them; its tokens go up to and
             include the one that completed it.
         grammar: which tokens may come next. Logprobs are those among the allowed tokens.
+        reader: takes completions apart; those of episodes are left to `Turns`.
+        thinking_tokens: thoughts are closed after so many tokens, in a family that `reader` knows to think.
     """
 
     samples: int
@@ -105,6 +110,8 @@ class Sampling:
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     grammar: Grammar | None = None
+    reader: PartsReader | None = None
+    thinking_tokens: int | None = None
 
 
 @torch.inference_mode()
@@ -194,6 +201,7 @@ class _Decoding:
         self.stops = StopStrings(policy.tokenizer, sampling.stop)
         self.context = policy.context
         self.matchers = sampling.grammar.matchers() if sampling.grammar else None
+        self.budgets = thought_budgets(sampling.reader, sampling.thinking_tokens)
 
         G = sampling.samples
         lengths = np.array([len(prompt.tokens) for prompt in prompts])
@@ -320,6 +328,10 @@ class _Decoding:
             prompt_lengths=np.concatenate([active.prompt_lengths, lengths]),
         )
         self.completion_of = np.concatenate([self.completion_of, started])
+        for one in chosen:
+            for follower in (self.matchers, self.budgets):
+                if follower is not None:
+                    follower.begin(one.rows, one.tokens)
         self._take(logits.repeat_interleave(self._on_device(sizes), 0), len(self.last))
 
     def step(self) -> None:
@@ -335,6 +347,8 @@ class _Decoding:
         if self.matchers is not None:
             logits = self.matchers.apply(logits, rows.tolist())
         tokens, logprobs = draw(logits, uniform, self.sampling.temperature, self.sampling.top_p)
+        if self.budgets is not None:
+            self._give(self.budgets.take(rows.tolist(), tokens.tolist()), tokens, logprobs)
         if self.matchers is not None:
             self.matchers.accept(rows.tolist(), tokens.tolist())
         at = (torch.from_numpy(rows).to(self.device), torch.from_numpy(counts).to(self.device))
@@ -346,6 +360,13 @@ class _Decoding:
         if self.stops:
             ended |= self._at_stop(rows, counts, tokens.tolist())
         self.ended = np.concatenate([self.ended[:first], ended])
+
+    def _give(self, given: dict[int, int], tokens: Tensor, logprobs: Tensor) -> None:
+        """Puts tokens in the place of some that were drawn, by their places."""
+        if given:
+            at = torch.tensor(list(given), device=self.device)
+            tokens[at] = torch.tensor(list(given.values()), device=self.device)
+            logprobs[at] = 0.0
 
     def _widen(self, columns: int) -> None:
         while columns > self.tokens.shape[1]:
@@ -418,12 +439,24 @@ class _Decoding:
                 logprobs=tuple(logprobs[i][: len(tokens[i])]),
                 text=text,
                 finish_reason="stop" if at_end[i] or at_stop else "length",
+                given=() if self.budgets is None else self.budgets.end(row),
             )
             prompt, sample = divmod(row, G)
             if self.turns is None:
-                self._keep(prompt, sample, completion)
+                self._keep(prompt, sample, self._taken_apart(completion, prompt, is_whole=not at_stop))
             else:
                 self.turns.end(prompt, sample, completion)
+
+    def _taken_apart(self, completion: Completion, prompt: int, *, is_whole: bool) -> Completion:
+        """Returns the completion with its parts; one that is not whole has text behind its stop string."""
+        reader = self.sampling.reader
+        if reader is None:
+            return completion
+        tools = tools_of(self.prompts[prompt].item)
+        text = None if is_whole else completion.text
+        return replace(
+            completion, parts=reader.read(self.prompts[prompt].tokens, completion.tokens, tools, text)
+        )
 
     def _keep(self, prompt: int, sample: int, completion: Completion) -> None:
         self.completions[prompt, sample] = completion
