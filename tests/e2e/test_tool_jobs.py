@@ -115,8 +115,8 @@ def test_a_job_with_a_tool_server_trains(service: Service, tmp_path: Path) -> No
         (first, *_) = csv.DictReader(io.StringIO(content))
         assert "tools/look_up/valid_calls_mean" in first or "tools/look_up/train_calls_mean" in first
         events = client.fine_tuning.jobs.list_events(job.id, limit=100).data
-        tools = [event.data["tools"] for event in events if event.type == "metrics" and "tools" in event.data]
-    assert any(0 < each[0].get("train_calls_mean", 0) < 3 for each in tools)
+        told: list[Any] = [event.data for event in events if event.type == "metrics"]
+    assert any(0 < each["tools"][0].get("train_calls_mean", 0) < 3 for each in told if "tools" in each)
 
 
 def test_a_tool_of_python_trains_without_a_server(service: Service, tmp_path: Path) -> None:
