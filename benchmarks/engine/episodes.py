@@ -195,7 +195,9 @@ def main() -> None:
         print(f"| ours | {1000 * wait:.0f} ms | {rates[wait]:.2f} | {many[0][1]:.1f} |")
     print(f"| stock | {1000 * WAITS[1]:.0f} ms | {stock[0]:.2f} | {stock[1]:.1f} |")
     kept, faster = rates[WAITS[1]] / rates[WAITS[0]], rates[WAITS[1]] / stock[0]
-    print(f"\n{kept:.2f} of the rate is left (at least {CLOSE}); {faster:.1f} times stock (at least {FASTER}).")
+    print(
+        f"\n{kept:.2f} of the rate is left (at least {CLOSE}); {faster:.1f} times stock (at least {FASTER})."
+    )
 
 
 if __name__ == "__main__":

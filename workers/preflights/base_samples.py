@@ -16,6 +16,8 @@ from methods.train_config import TrainConfig
 from workers.training.base.randomness import shuffled
 from workers.training.base.types import Group
 from workers.training.collector import sample_and_grade
+from workers.training.episodes.environment import Environment
+from workers.training.episodes.episodes import Episodes
 from workers.training.metrics import Clock
 from workers.training.model.policy import Policy
 from workers.training.prompts import make_prompts
@@ -78,10 +80,11 @@ def sample_base(
     grader: Grader,
     limits: Limits,
     tell: Callable[[str, int, int], None],
+    environment: Environment | None = None,
 ) -> Samples:
     """Samples and grades completions of some training rows, then times an update. `tell` hears of progress.
 
-    Raises what the engine raises: `ModelInvalid`, `DeviceMissing`, `PromptInvalid`.
+    With an `environment` they are episodes, whose tools are called. Raises what the engine raises: `ModelInvalid`, `DeviceMissing`, `PromptInvalid`.
     """
     tell("loading", 0, 0)
     policy = Policy.load(config)
@@ -89,6 +92,9 @@ def sample_base(
     drawn = [rows[i] for i in chosen]
     prompts = make_prompts(drawn, policy.tokenizer, policy.context, "training", policy.vocabulary)
     found = Samples(device=policy.device.type)
+    episodes = None
+    if environment is not None:
+        episodes = Episodes(environment, policy.reader, config, policy)
     graders = GradePool(grader, threads=config.grade_concurrency, timeout=config.grade_seconds)
     sampling = Sampling(
         samples=limits.samples,
@@ -109,12 +115,15 @@ def sample_base(
                 break
             tell("sampling", start, len(prompts))
             clock = Clock()
-            batch = sample_and_grade(policy, prompts[start : start + size], sampling, graders, clock)
+            some = prompts[start : start + size]
+            batch = sample_and_grade(policy, some, sampling, graders, clock, episodes)
             timed.append(_Timed(batch, clock))
             found.groups += batch
             found.lines += [rows[chosen[i]].line for i in range(start, start + len(batch))]
     finally:
         graders.close()
+        if episodes is not None:
+            episodes.close()
     _note_speed(found, timed[1:] or timed)
     tell("updating", 0, 0)
     found.seconds_per_update = _update_seconds(policy, config, timed[-1].groups)
