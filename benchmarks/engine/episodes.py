@@ -114,6 +114,11 @@ class Ours:
         return len(turns) / seconds, statistics.fmean(turns)
 
 
+def alike(completions: list[Any], **_: Any) -> list[float | None]:
+    """Returns the same for each completion."""
+    return [1.0 for _ in completions]
+
+
 def stock_rate(folder: Path, wait: float, steps: int) -> tuple[float, float]:
     """Returns what stock TRL's own generation with tools makes of the same rows: its best step."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -151,7 +156,7 @@ def stock_rate(folder: Path, wait: float, steps: int) -> tuple[float, float]:
         )
         trainer: Any = GRPOTrainer(
             model=str(folder),
-            reward_funcs=lambda completions, **_: [1.0] * len(completions),
+            reward_funcs=alike,
             args=arguments,
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,

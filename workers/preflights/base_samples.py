@@ -70,8 +70,8 @@ class Samples:
 
     @property
     def completion_tokens(self) -> list[int]:
-        """Returns the length of each completion."""
-        return [len(each.tokens) for group in self.groups for each in group.completions]
+        """Returns how many tokens the model chose in each completion."""
+        return [each.n_sampled for group in self.groups for each in group.completions]
 
 
 def sample_base(
@@ -84,7 +84,8 @@ def sample_base(
 ) -> Samples:
     """Samples and grades completions of some training rows, then times an update. `tell` hears of progress.
 
-    With an `environment` they are episodes, whose tools are called. Raises what the engine raises: `ModelInvalid`, `DeviceMissing`, `PromptInvalid`.
+    With an `environment` they are episodes, whose tools are called. Raises what the engine raises:
+    `ModelInvalid`, `DeviceMissing`, `PromptInvalid`.
     """
     tell("loading", 0, 0)
     policy = Policy.load(config)
@@ -138,7 +139,7 @@ class _Timed:
         self.sampling = clock.seconds.get("sampling", 0.0)
         self.grading = clock.seconds.get("grading", 0.0)
         self.completions = [each for group in groups for each in group.completions]
-        self.tokens = sum(len(each.tokens) for each in self.completions)
+        self.tokens = sum(each.n_sampled for each in self.completions)
 
 
 def _prompts_at_a_time(config: TrainConfig, limits: Limits) -> int:
