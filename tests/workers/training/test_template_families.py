@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from graders import Grade
 from graders.build import build_grader
 from graders.spec import parse_grader
 from methods.train_config import TrainConfig
@@ -110,7 +111,7 @@ def test_a_family_is_sampled_taken_apart_graded_and_trained(name: str, base: Bas
     assert any(grade.value is not None for grade in graded.grades)
     assert_trainer_agrees(policy, group)
     # the update reads what was sampled, and no other ids
-    uneven = replace(graded, grades=tuple(replace(g, value=float(i)) for i, g in enumerate(graded.grades)))
+    uneven = replace(graded, grades=tuple(Grade(float(i)) for i in range(config.group_size)))
     before = {key: weight.detach().clone() for key, weight in policy.trained().items()}
     optimizer = update.make_optimizer(policy, config)
     stats = update.update_policy(policy, optimizer, [uneven], rewards_of([uneven]), config, 1)
@@ -145,7 +146,8 @@ def assert_taken_apart(policy: Policy, prompt: Prompt, completion: Completion) -
     if parts.is_cut_in_thoughts:
         assert (parts.answer, given) == ("", [])
         return
-    assert given == (list(policy.reader.thoughts.ending) if has_thought else [])
+    # it may happen to close them by itself
+    assert given in ([], list(policy.reader.thoughts.ending))
     assert has_thought or start != "thoughts"
     assert all(
         logprob == 0
