@@ -50,6 +50,7 @@ class _Mark(NamedTuple):
 
 _OPENING = {opened.lower(): closed.lower() for opened, closed in FAMILIES}
 _CLOSING = frozenset(_OPENING.values())
+_TAGS = sorted({*_OPENING, *_CLOSING}, key=len, reverse=True)
 _TAG = re.compile(r"[<\[◁][^<>\[\]◁▷\s]{1,24}[ \t]?[>\]▷](?:(?<=<\|channel\|>)[a-z]+)?")
 _TO_SELF = "to=self"
 _HEADER = re.compile(r"(?:<\|start\|>assistant)?[^<>\n]{0,80}(?:<\|constrain\|>\w+)?<\|message\|>")
@@ -81,18 +82,14 @@ def answer_of(text: str, thoughts: Thoughts = "auto") -> str:
 
 def thoughts_before(text: str, answer: str) -> str:
     """Returns the thoughts of a text whose answer is known, without the tags around them."""
-    before = text[: text.rindex(answer)] if answer else text
-    tags = [tag for pair in FAMILIES for tag in pair]
-    before = before.strip()
-    for tag in sorted(tags, key=len, reverse=True):
-        if before.lower().startswith(tag.lower()):
-            before = before[len(tag) :]
-            break
-    for tag in sorted(tags, key=len, reverse=True):
-        if before.lower().endswith(tag.lower()):
-            before = before[: -len(tag)]
-            break
-    return before.strip()
+    thoughts = (text[: text.rindex(answer)] if answer else text).strip()
+    opened = next((tag for tag in _TAGS if thoughts.lower().startswith(tag)), "")
+    thoughts = thoughts[len(opened) :]
+    closed = next((tag for tag in _TAGS if thoughts.lower().endswith(tag)), "")
+    thoughts = thoughts.removesuffix(thoughts[len(thoughts) - len(closed) :]) if closed else thoughts
+    for end in _CHANNEL_ENDS:
+        thoughts = thoughts.partition(end)[0]
+    return thoughts.removeprefix("<|message|>").strip()
 
 
 def _marks(text: str) -> Iterator[_Mark]:
