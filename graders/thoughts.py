@@ -50,7 +50,6 @@ class _Mark(NamedTuple):
 
 _OPENING = {opened.lower(): closed.lower() for opened, closed in FAMILIES}
 _CLOSING = frozenset(_OPENING.values())
-_TAGS = sorted({*_OPENING, *_CLOSING}, key=len, reverse=True)
 _TAG = re.compile(r"[<\[◁][^<>\[\]◁▷\s]{1,24}[ \t]?[>\]▷](?:(?<=<\|channel\|>)[a-z]+)?")
 _TO_SELF = "to=self"
 _HEADER = re.compile(r"(?:<\|start\|>assistant)?[^<>\n]{0,80}(?:<\|constrain\|>\w+)?<\|message\|>")
@@ -78,18 +77,6 @@ def answer_of(text: str, thoughts: Thoughts = "auto") -> str:
     if thoughts == "none":
         return text
     return _after(text, _marks_of(text, *thoughts))
-
-
-def thoughts_before(text: str, answer: str) -> str:
-    """Returns the thoughts of a text whose answer is known, without the tags around them."""
-    thoughts = (text[: text.rindex(answer)] if answer else text).strip()
-    opened = next((tag for tag in _TAGS if thoughts.lower().startswith(tag)), "")
-    thoughts = thoughts[len(opened) :]
-    closed = next((tag for tag in _TAGS if thoughts.lower().endswith(tag)), "")
-    thoughts = thoughts.removesuffix(thoughts[len(thoughts) - len(closed) :]) if closed else thoughts
-    for end in _CHANNEL_ENDS:
-        thoughts = thoughts.partition(end)[0]
-    return thoughts.removeprefix("<|message|>").strip()
 
 
 def _marks(text: str) -> Iterator[_Mark]:

@@ -262,13 +262,10 @@ def test_tags_of_a_users_own_data_count_where_the_template_found_no_thoughts():
     ("sample", "thoughts"),
     [
         (TAKEN_APART, "12"),
-        (Sample("<think>\n12\n</think>\n13"), "12"),
-        (Sample("12</think>13"), "12"),
-        (Sample(GPT_OSS), "12"),
-        (Sample("<think>12"), "12"),
+        (Sample("<think>12</think>13"), ""),
         (Sample("13"), ""),
     ],
-    ids=["by the template", "by tags", "closed alone", "channels", "cut", "none"],
+    ids=["by the template", "by tags", "none"],
 )
 def test_graders_can_read_the_thoughts(sample, thoughts):
     shown = "{{sample.output_thoughts}}|{{sample.output_reasoning_summary}}"
