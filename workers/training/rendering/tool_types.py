@@ -23,8 +23,7 @@ def with_types(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _typed(tool: Mapping[str, Any]) -> dict[str, Any]:
     function = tool.get("function", tool)
     schema = function.get("parameters") if isinstance(function, Mapping) else None
-    properties = schema.get("properties") if isinstance(schema, Mapping) else None
-    if not isinstance(properties, Mapping):
+    if not isinstance(schema, Mapping) or not isinstance(properties := schema.get("properties"), Mapping):
         return dict(tool)
     told = {name: _with_type(each, schema) for name, each in properties.items()}
     changed = {**function, "parameters": {**schema, "properties": told}}
