@@ -35,6 +35,11 @@ class Prompt:
     place: int | None = None
 
     @property
+    def has_tools(self) -> bool:
+        """Whether the row names functions that may be called."""
+        return bool(self.item.get("tools") or self.item.get("functions"))
+
+    @property
     def file_row(self) -> int:
         """Returns the 0-based index of the row in its file."""
         return self.row if self.place is None else self.place
@@ -83,8 +88,9 @@ class Completion:
     @property
     def thought_tokens(self) -> int:
         """Counts the tokens of its thoughts, of all its turns; 0 where nothing tells them."""
-        parts = [turn.parts for turn in self.turns] or [self.parts]
-        return sum(each.thought_tokens for each in parts if each is not None)
+        of_turns = [turn.parts for turn in self.turns]
+        parts = of_turns if of_turns or self.parts is None else [self.parts]
+        return sum(each.thought_tokens for each in parts)
 
     @property
     def sampled_logprobs(self) -> tuple[float, ...]:
