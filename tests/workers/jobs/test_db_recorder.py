@@ -25,6 +25,7 @@ from app.jobs.capacity import Capacity
 from app.jobs.models import Job
 from app.jobs.status import Claim, LeaseLost
 from app.rollouts.models import Rollout
+from app.rollouts.schemas import RolloutOut
 from app.storage import get_storage
 from app.webhooks.models import WebhookEvent
 from graders import Failure, FailureKind, Grade
@@ -121,6 +122,29 @@ def test_a_step_is_numbers_event_and_progress(db: Session, job: Job, recorder: D
     assert event.type == "metrics"
     assert event.data["train_mean_reward"] == 0.25
     assert fresh(db, job).last_step == 1
+
+
+def test_a_rollout_keeps_thoughts_answer_and_calls(db: Session, recorder: DatabaseRecorder) -> None:
+    taken_apart = group("<think>hm</think>4", Grade(value=1.0))
+    parts = Parts("hm", "4", (ToolCall("add", {"x": 1}),), thought_tokens=9)
+    completion = replace(taken_apart.completions[0], parts=parts)
+    recorder.rollouts("train", 1, 1, [replace(taken_apart, completions=(completion,))])
+    row = db.scalars(select(Rollout)).one()
+    assert row.text == "<think>hm</think>4"
+    assert row.message == {
+        "role": "assistant",
+        "content": "4",
+        "reasoning_content": "hm",
+        "reasoning_tokens": 9,
+        "tool_calls": [
+            {"id": "call_0", "type": "function", "function": {"name": "add", "arguments": '{"x": 1}'}}
+        ],
+    }
+    assert RolloutOut.of(row).model_dump()["message"] == row.message
+    plain = replace(completion, parts=Parts(answer="<think>hm</think>4"))
+    recorder.rollouts("train", 2, 1, [replace(taken_apart, completions=(plain,))])
+    row = db.scalars(select(Rollout).where(Rollout.step == 2)).one()
+    assert "message" not in RolloutOut.of(row).model_dump()
 
 
 def test_an_action_is_one_numbered_event_with_its_figures_however_often_it_is_told(
