@@ -152,17 +152,22 @@ def _check_block(block: dict[str, Any]) -> None:
         if "schema" in block:
             raise _wrong_type(f"{at}.schema", dict, None)
         return
+    problem = problem_of_schema(schema, is_strict=bool(block.get("strict")))
+    if problem is None:
+        problem = _verdict(_grammar(schema))
+    if problem is not None:
+        raise _invalid_schema(name, problem)
+
+
+def problem_of_schema(schema: Mapping[str, Any], *, is_strict: bool) -> str | None:
+    """Returns why OpenAI's endpoints would not take a schema, None if they would."""
     if len(json.dumps(schema, separators=(",", ":"))) > MAX_SCHEMA:
-        raise _invalid_schema(name, f"it has more than {MAX_SCHEMA:,} characters.")
-    if block.get("strict"):
-        for problem in _not_strict(schema, ()):
-            raise _invalid_schema(name, problem)
-    if (reason := _compile(schema)) is not None:
-        raise _invalid_schema(name, reason)
+        return f"it has more than {MAX_SCHEMA:,} characters."
+    return next(_not_strict(schema, ()), None) if is_strict else None
 
 
-def _compile(schema: Mapping[str, Any]) -> str | None:
-    """Why the schema cannot be used; None if it can."""
+def problem_of_arguments(schema: Mapping[str, Any]) -> str | None:
+    """Returns why no arguments of a function can be held to a schema, None if they can."""
     return _verdict(_grammar(schema))
 
 
