@@ -19,7 +19,7 @@ from workers.inspect.model import inspect
 from workers.training.base.errors import PromptInvalid
 from workers.training.model.base_model import end_ids
 from workers.training.prompts import make_prompts
-from workers.training.sampling.stop_strings import StopStrings
+from workers.training.rendering.stop_strings import StopStrings
 
 CASES = Path(__file__).parents[3] / "shared/cases/models"
 NANO = Path(__file__).parents[2] / "workers/models/cherry_nano"

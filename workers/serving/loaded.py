@@ -18,9 +18,9 @@ from workers.serving.requests import ModelFiles
 from workers.training.model.adapter_rows import Adapter, AdapterRows
 from workers.training.model.base_model import BaseModel
 from workers.training.passes.path import shortest_window
+from workers.training.rendering.stop_strings import StopStrings
 from workers.training.sampling.decoders import is_fast
 from workers.training.sampling.rollout import CACHE_BYTES
-from workers.training.sampling.stop_strings import StopStrings
 
 MEMORY_SHARE = 4
 """The part of the memory that keys and values of a base may take on a CPU. Chosen, not measured."""

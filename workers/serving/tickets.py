@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from workers.serving.counts import Counts
     from workers.serving.prefixes import Entry
-    from workers.training.sampling.stop_strings import StopStrings
+    from workers.training.rendering.stop_strings import StopStrings
 
 log = structlog.get_logger(__name__)
 

@@ -13,7 +13,7 @@ from tests.workers.serving.tokenizers_of_kinds import KINDS, tokenizer_of
 from workers.serving.completion_text import CompletionText
 from workers.serving.requests import Token
 from workers.serving.token_texts import TokenTexts
-from workers.training.sampling.stop_strings import StopStrings
+from workers.training.rendering.stop_strings import StopStrings
 
 TEXTS = {kind: TokenTexts(tokenizer_of(kind)) for kind in KINDS}
 STOPS = ("é", "</", "ab", " a", "a b", "\n\n", " ", "b.", "lo", "hello", "日", "�")

@@ -37,7 +37,7 @@ def conversation(
 ) -> Conversation:
     """Returns the conversation of a row; `messages` stand for its own where they are given."""
     said = item["messages"] if messages is None else messages
-    return Conversation([_message(each) for each in said], _tools(item))
+    return Conversation([_message(each) for each in said], tools_of(item))
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "function", **call, "function": {**function, "arguments": function.get("arguments", {})}}
 
 
-def _tools(item: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+def tools_of(item: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     """Returns a row's tools in the chat form; those of the responses API have no `function` of their own."""
     functions = [{"type": "function", "function": function} for function in item.get("functions") or ()]
     return [*map(_tool, item.get("tools") or ()), *functions] or None

@@ -19,12 +19,12 @@ from torch import Tensor
 from workers.training.base.randomness import keyed_seed, uniforms
 from workers.training.base.types import Completion, Group, Prompt
 from workers.training.model.grammar import Grammar
+from workers.training.rendering.stop_strings import StopStrings
 from workers.training.sampling.decode_attention import prefill
 from workers.training.sampling.decode_step import ActiveRows, Ints
 from workers.training.sampling.decoders import CacheSize, MakeDecoder, bytes_of_group, make_decoder
 from workers.training.sampling.draw import draw
 from workers.training.sampling.general_decoder import GeneralDecoder
-from workers.training.sampling.stop_strings import StopStrings
 
 CACHE_BYTES = {"cpu": 1 << 30, "cuda": 16 << 30}
 """The most memory for keys and values; fewer slots are used for longer sequences. Chosen, not measured."""

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.properties import examples
 from tests.tiny_model import byte_tokenizer
-from workers.training.sampling.stop_strings import StopStrings
+from workers.training.rendering.stop_strings import StopStrings
 
 
 def merged_bytes():
