@@ -23,6 +23,9 @@ policy that finds no better token would fill its completion with it."""
 ESCAPES = '"\\bfnrt'
 """Not `u`: a string could then hold NUL or half a surrogate pair, which graders refuse. UTF-8 does."""
 
+WRITTEN = {"whitespace_pattern": WHITESPACE, "json_allowed_escapes": ESCAPES}
+"""How JSON is written that a grammar holds."""
+
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 FLAT = {"name", "schema", "strict", "description"}
 """What stands below `json_schema`."""
@@ -124,10 +127,26 @@ def grammar_of(response_format: Mapping[str, Any] | None) -> str | None:
             return None
 
 
+def schema_of(response_format: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Returns the schema that a response format means, as a rule of a grammar has it; None for text."""
+    match response_format:
+        case {"type": "json_object"}:
+            return held_schema({"type": "object"})
+        case {"type": "json_schema", "json_schema": {"schema": schema}}:
+            return held_schema(schema)
+        case {"type": "json_schema"}:
+            return held_schema({})
+        case _:
+            return None
+
+
+def held_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a schema that says for itself how its JSON may be written."""
+    return {**schema, "x-guidance": WRITTEN}
+
+
 def _grammar(schema: Mapping[str, Any]) -> str:
-    return LLMatcher.grammar_from_json_schema(
-        json.dumps(schema), overrides={"whitespace_pattern": WHITESPACE, "json_allowed_escapes": ESCAPES}
-    )
+    return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=WRITTEN)
 
 
 def _check_block(block: dict[str, Any]) -> None:

@@ -43,12 +43,14 @@ class CallSyntax:
         between_calls: what stands between the arguments of a call and the name of the next; None where a
             turn has one call.
         tail: what stands behind the last arguments, without what ends the turn.
+        name_end: the character that stands behind a name.
     """
 
     lead: str
     between_parts: str | None
     between_calls: str | None
     tail: str
+    name_end: str
 
 
 def call_syntax(tokenizer: Any) -> CallSyntax | None:
@@ -74,20 +76,21 @@ def _found(template: Template) -> CallSyntax | None:
     if _has_id(between) or _has_id(tail):
         return None
     parts = two[first + len(NAMES[0]) : first_arguments[0]]
-    return CallSyntax(two[:first], parts, between, tail)
+    return CallSyntax(two[:first], parts, between, tail, parts[:1])
 
 
 def _of_one(text: str) -> CallSyntax | None:
     """Returns the syntax by the text of a turn with one call."""
     name = text.index(NAMES[0])
+    lead, rest = text[:name], text[name + len(NAMES[0]) :]
     places = _places(text, NAMES[:1])
     if places is None:
-        return CallSyntax(text[:name], None, None, "")
+        return CallSyntax(lead, None, None, "", rest[:1])
     ((_, arguments),) = places
     tail = text[arguments[1] :]
     if _has_id(tail):
         return None
-    return CallSyntax(text[:name], text[name + len(NAMES[0]) : arguments[0]], None, tail)
+    return CallSyntax(lead, text[name + len(NAMES[0]) : arguments[0]], None, tail, rest[:1])
 
 
 def _turn(template: Template, names: Sequence[str]) -> str | None:
@@ -101,7 +104,9 @@ def _turn(template: Template, names: Sequence[str]) -> str | None:
     if any(text.count(name) != 1 for name in names):
         return None
     written = text[_beginning(template, text, names[0]) :]
-    ends = [token for token, number in special_tokens(template.tokenizer).items() if number in _ends(template)]
+    ends = [
+        token for token, number in special_tokens(template.tokenizer).items() if number in _ends(template)
+    ]
     places = [place for end in ends if (place := written.find(end, written.rindex(names[-1]))) >= 0]
     return written[: min(places, default=len(written))].rstrip()
 
@@ -109,7 +114,9 @@ def _turn(template: Template, names: Sequence[str]) -> str | None:
 def _beginning(template: Template, text: str, name: str) -> int:
     """Returns where the call begins: where a turn with an answer says another thing than one with a call."""
     prompt = rendered_or_none(template, template.trial(_USER)) or ""
-    answered = rendered_or_none(template, template.trial(_USER, {"role": "assistant", "content": ANSWER})) or ""
+    answered = (
+        rendered_or_none(template, template.trial(_USER, {"role": "assistant", "content": ANSWER})) or ""
+    )
     start = len(prompt) if text.startswith(prompt) else 0
     if answered.startswith(text[:start]):
         lead = answered[start : answered.find(ANSWER)]  # what stands before every answer, such as no thoughts
