@@ -58,7 +58,7 @@ def grammar_of_calls(
 
 def _behind_text(lead: str, tag: str, calls: str, write: _Writer, rules: list[str]) -> str:
     """Returns the start of an answer that is a text, calls, or a text and calls."""
-    before, found, rest = lead.partition(tag) if tag else ("", "", "")
+    _, found, rest = lead.partition(tag) if tag else ("", "", "")
     if not found:  # a text that begins as calls do is one
         first = json.dumps(lead.strip()[:1])[1:-1].replace("]", "\\]").replace("^", "\\^")
         rules.append(f"TEXT: /[ \\n]*([^ \\n{first}](.|\\n)*)?/")

@@ -1,7 +1,7 @@
 """How a chat template writes tool calls, found out by rendering calls of marks.
 
-A call is a text with the function's name in it and behind that its arguments: as a JSON object (Hermes, Qwen3,
-Llama, Mistral, gpt-oss, DeepSeek), or in another way of the family's own.
+A call is a text with the function's name in it and behind that its arguments: as a JSON object (Hermes,
+Qwen3, Llama, gpt-oss, DeepSeek), or in another way of the family's own.
 """
 
 from __future__ import annotations
