@@ -26,6 +26,7 @@ from workers.training.base.distributed import ALONE, World
 from workers.training.base.randomness import shuffled
 from workers.training.base.recorder import Recorder
 from workers.training.base.types import Completion, Group, Prompt
+from workers.training.episodes.episodes import Episodes
 from workers.training.metrics import Clock, Timed
 from workers.training.model.policy import Policy
 from workers.training.rewards import GradeJob, GradePool, rewards_of
@@ -70,6 +71,7 @@ class Collector:
         world: World = ALONE,
         *,
         is_permuted: bool = False,
+        episodes: Episodes | None = None,
     ) -> None:
         """`is_permuted` gives each completion the grade of another one, as in a control."""
         self.pending: Rollouts | None = None
@@ -85,6 +87,7 @@ class Collector:
         self._recorder = recorder
         self._world = world
         self._is_permuted = is_permuted
+        self._episodes = episodes
         self._background = _Background(policy.device) if config.async_steps else None
 
     def close(self) -> None:
@@ -172,7 +175,8 @@ class Collector:
             stop=config.stop,
             grammar=self._policy.grammar,
         )
-        return sample_and_grade(self._policy, self._world.slice(prompts), sampling, self._graders, clock)
+        mine = self._world.slice(prompts)
+        return sample_and_grade(self._policy, mine, sampling, self._graders, clock, self._episodes)
 
     def _fill_up(self, step: int, mine: list[Group], clock: Clock) -> Rollouts:
         """Gathers the first round, then draws again while groups with spread are missing."""
@@ -244,7 +248,12 @@ def permuted(groups: Sequence[Group], *key: int | str) -> list[Group]:
 
 
 def sample_and_grade(
-    policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, graders: GradePool, clock: Clock
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    graders: GradePool,
+    clock: Clock,
+    episodes: Episodes | None = None,
 ) -> list[Group]:
     """Samples groups, and grades each completion as soon as it has ended: only the last are waited for."""
     if not prompts:
@@ -254,8 +263,9 @@ def sample_and_grade(
     def grade(i: int, sample: int, completion: Completion) -> None:
         jobs[i, sample] = graders.submit(completion, prompts[i].item)
 
+    turns = episodes and episodes.play(prompts, lambda: clock.alive("sampling"))
     with clock.phase("sampling", "sampling"):
-        groups = sample_groups(policy, prompts, sampling, grade)
+        groups = sample_groups(policy, prompts, sampling, grade, turns=turns)
     with clock.phase("grading", "grading"):
         graded = []
         for i, group in enumerate(groups):

@@ -10,6 +10,7 @@ from workers.training.base.distributed import ALONE, World
 from workers.training.base.randomness import shuffled
 from workers.training.base.types import Group, Prompt, Split
 from workers.training.collector import sample_and_grade
+from workers.training.episodes.episodes import Episodes
 from workers.training.evaluate import Evaluation
 from workers.training.metrics import Clock
 from workers.training.model.policy import Policy
@@ -37,12 +38,14 @@ class Evaluator:
         graders: GradePool,
         config: TrainConfig,
         world: World = ALONE,
+        episodes: Episodes | None = None,
     ) -> None:
         self.basis: Basis = "unseen" if len(valid) >= LEAST_UNSEEN else "training"
         self._policy = policy
         self._graders = graders
         self._config = config
         self._world = world
+        self._episodes = episodes
         self._prompts: dict[Split, Sequence[Prompt]] = {"valid": valid} if valid else {}
         if self.basis == "training":
             chosen = shuffled(len(train), "fresh", config.measuring_seed)[:MOST_FRESH]
@@ -80,7 +83,8 @@ class Evaluator:
             grammar=self._policy.grammar,
         )
         mine = self._world.slice(self._prompts[split])
-        return self._world.merge(sample_and_grade(self._policy, mine, sampling, self._graders, Clock()))
+        graded = sample_and_grade(self._policy, mine, sampling, self._graders, Clock(), self._episodes)
+        return self._world.merge(graded)
 
     def _temperature(self, split: Split) -> float:
         """Returns the temperature of a split. In 0.1.0 one completion a validation row was greedy."""

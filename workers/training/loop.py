@@ -21,6 +21,7 @@ from workers.training.arms.train import train_arms
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.errors import RunCancelled, RunPaused
 from workers.training.base.recorder import Recorder
+from workers.training.episodes.environment import Environment
 from workers.training.metrics import Clock, train_metrics
 from workers.training.result import RunResult
 from workers.training.rewards import rewards_of
@@ -41,6 +42,7 @@ def train(
     canary_rows: Sequence[Row] | None = None,
     gold_grader: Grader | None = None,
     seats: Seats | None = None,
+    environment: Environment | None = None,
 ) -> RunResult:
     """Trains until the last step, from the last state in `run_dir` if there is one.
 
@@ -51,7 +53,8 @@ def train(
     process of a world calls it with the same rows and folder; only the main one asks, tells the recorder and
     writes. `canary_rows` are the user's own texts for the canary; None stands for those of the package.
     `gold_grader` is measured by and never trained on. With several seeds, or with controls, the job's arms
-    are trained in turn, or side by side in processes that `seats` start (arms/train.py).
+    are trained in turn, or side by side in processes that `seats` start (arms/train.py). With an
+    `environment`, completions are episodes: it replies to each turn of the policy (episodes/).
     """
     if config.has_arms:
         given = Given(
@@ -66,10 +69,12 @@ def train(
             canary_rows,
             should_stop,
             should_pause,
+            environment,
         )
         return train_arms(given, advance, seats)
+    rows = (train_rows, valid_rows)
     with Run(
-        config, train_rows, valid_rows, grader, recorder, run_dir, world, canary_rows, gold_grader
+        config, *rows, grader, recorder, run_dir, world, canary_rows, gold_grader, environment=environment
     ) as run:
         run.measure_base()
         advance(run, should_stop, should_pause)

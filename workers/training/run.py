@@ -16,6 +16,8 @@ from workers.training.base.types import Checkpoint, Group
 from workers.training.checkpoints import deliverable
 from workers.training.collector import Collector
 from workers.training.endings import Endings
+from workers.training.episodes.environment import Environment
+from workers.training.episodes.episodes import Episodes
 from workers.training.evaluator import Evaluator
 from workers.training.good_copy import GoodCopy
 from workers.training.keeper import Keeper
@@ -28,6 +30,7 @@ from workers.training.model.policy import Policy
 from workers.training.passes.path import why_general
 from workers.training.prompts import make_prompts
 from workers.training.recorders import Silent
+from workers.training.rendering.parts import reader_of
 from workers.training.result import RunResult
 from workers.training.rewards import (
     GradePool,
@@ -48,6 +51,13 @@ from workers.training.watch import Watch
 UNCACHED = " Its cache is not exact, so sampling reads the whole sequence for every token, which is slow."
 
 
+def _starts_anew(step: int) -> str:
+    return (
+        f"The run goes on at step {step}, whose episodes begin anew, with new trace ids. If it was broken off"
+        " while that step was sampled, tools are called again for it: a trace id is never used twice."
+    )
+
+
 class Run:
     """Keeps one run under way. It is a context manager: leaving it ends its threads."""
 
@@ -63,10 +73,12 @@ class Run:
         canary_rows: Sequence[Row] | None = None,
         gold: Grader | None = None,
         arm: Arm = ONLY,
+        environment: Environment | None = None,
     ) -> None:
         """`canary_rows` are the user's own texts for the canary; None stands for those of the package.
 
-        `gold` is a grader that is only measured by; `arm` says what the run is of a job with several.
+        `gold` is a grader that is only measured by; `arm` says what the run is of a job with several;
+        `environment` replies to what the policy writes, where completions have several turns.
         """
         self.recorder: Recorder = recorder if world.is_main else Silent()
         self.recorder.phase("loading")
@@ -96,6 +108,9 @@ class Run:
             self.policy, self.valid_prompts or self.train_prompts, config, world, canary_rows
         )
         self.graders = GradePool(grader, threads=config.grade_concurrency, timeout=config.grade_seconds)
+        self.episodes = environment and Episodes(
+            environment, reader_of(tokenizer, self.policy.end_ids), config, self.policy
+        )
         self.collector = Collector(
             self.policy,
             self.train_prompts,
@@ -104,9 +119,10 @@ class Run:
             self.recorder,
             world,
             is_permuted=arm.is_control,
+            episodes=self.episodes,
         )
         self.evaluator = Evaluator(
-            self.policy, self.valid_prompts, self.train_prompts, self.graders, config, world
+            self.policy, self.valid_prompts, self.train_prompts, self.graders, config, world, self.episodes
         )
         self.measuring = Measuring(
             self.keeper, self.evaluator, self.drift, config, self.recorder, world, arm, gold
@@ -118,6 +134,8 @@ class Run:
         state = self.keeper.resume()
         pending = load_pending(state, self.train_prompts) if state is not None else None
         self.collector.resume(self.progress.visits, self.progress.rewards_seen, pending)
+        if self.episodes is not None and state is not None and pending is None:
+            self.recorder.note("info", _starts_anew(self.progress.step + 1))
         n_rows = self.evaluator.sampled.compared  # 0.1.0 judged by fewer than five rows too
         self.progress.looks = [look for look in self.progress.looks if len(look.rows) == n_rows]
         self.progress.grant(arm.spent_before)
@@ -133,6 +151,8 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self.graders.close()
         self.measuring.close()
+        if self.episodes is not None:
+            self.episodes.close()
         self.collector.close()
 
     def epoch(self, step: int) -> int:

@@ -180,7 +180,8 @@ def _constrained(
     batch: Batch, completions: Sequence[PackedCompletion], grammar: Grammar, device: torch.device
 ) -> Batch:
     chosen = [completions[i].completion for i in batch.indices]
-    return replace(batch, allowed=grammar.allowed(chosen, device))
+    prompts = [completions[i].prompt.tokens for i in batch.indices]
+    return replace(batch, allowed=grammar.allowed(chosen, device, prompts))
 
 
 def reference_logprobs(policy: Policy, batch: Batch, temperature: float) -> Tensor:

@@ -24,6 +24,7 @@ from workers.training.arms.messages import (
     TASK,
     Ended,
     Graders,
+    MakeEnvironment,
     Task,
 )
 from workers.training.arms.recorder import ArmRecorder, Whose
@@ -62,12 +63,14 @@ class Seats(NamedTuple):
         start: takes the number of a device, from 0.
         graders: makes the graders in such a process.
         patience: after how many silent seconds a process is taken for lost.
+        environment: makes the environment in such a process, where there is one.
     """
 
     devices: int
     start: Callable[[int], Companion]
     graders: Graders
     patience: float = math.inf
+    environment: MakeEnvironment | None = None
 
 
 class ArmLost(Exception):
@@ -160,7 +163,8 @@ class Beside:
         arm = job.begin(whose, until, self._clocks[seat])
         rows = (given.train_rows, given.valid_rows, given.canary_rows)
         alone = replace(arm, others=nobody)  # the process asks here instead
-        task = Task(job.config_of(whose), *rows, self._seats.graders, job.folder_of(whose), alone)
+        made = (self._seats.graders, job.folder_of(whose), alone, self._seats.environment)
+        task = Task(job.config_of(whose), *rows, *made)
         companion, recorder = self._seats.start(seat), job.recorder_of(whose)
         self._seated.append(_Seated(seat, whose, companion, task, recorder, time.monotonic()))
         job.training.add(whose.number)

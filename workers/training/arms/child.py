@@ -51,7 +51,15 @@ def _train(task: Task, link: Link, advance: Advance) -> Ended:
     arm = replace(task.arm, others=lambda own: link.call(SPENT, own))
     rows = (task.train_rows, task.valid_rows)
     with Run(
-        task.config, *rows, grader, Told(link), task.folder, canary_rows=task.canary_rows, gold=gold, arm=arm
+        task.config,
+        *rows,
+        grader,
+        Told(link),
+        task.folder,
+        canary_rows=task.canary_rows,
+        gold=gold,
+        arm=arm,
+        environment=task.environment and task.environment(),
     ) as run:
         try:
             link.call(JUDGED_BY, run.evaluator.sampled)

@@ -19,6 +19,7 @@ from workers.training.base.errors import NonFinite, RunFailed
 from workers.training.base.recorder import Recorder
 from workers.training.checkpoints import checkpoint_folder
 from workers.training.endings import totals_of
+from workers.training.episodes.environment import Environment
 from workers.training.recorders import Silent
 from workers.training.state import Progress, fingerprint, state_folder
 from workers.training.trust.arm import Arm, Base, Totals
@@ -40,6 +41,7 @@ class Given(NamedTuple):
     canary_rows: Sequence[Row] | None
     should_stop: Callable[[], bool]
     should_pause: Callable[[], bool]
+    environment: Environment | None
 
 
 class ArmsJob:

@@ -14,6 +14,7 @@ from graders import Grader
 from methods.rows import Row
 from methods.train_config import TrainConfig
 from workers.training.base.errors import RunFailed
+from workers.training.episodes.environment import Environment
 from workers.training.state import Progress
 from workers.training.trust.arm import Arm
 
@@ -36,6 +37,10 @@ It can be pickled, as they cannot.
 """
 
 
+MakeEnvironment = Callable[[], Environment]
+"""Makes the environment in the process that calls it. It can be pickled, as the environment cannot."""
+
+
 class Task(NamedTuple):
     """Holds what a process needs to train one arm."""
 
@@ -46,6 +51,7 @@ class Task(NamedTuple):
     graders: Graders
     folder: Path
     arm: Arm
+    environment: MakeEnvironment | None = None
 
 
 class Ended(NamedTuple):

@@ -43,6 +43,7 @@ class InTurn:
             given.canary_rows,
             given.gold,
             arm,
+            given.environment,
         ) as run:
             job.progress.arms[whose.number] = run.progress
             job.progress.sampled = run.evaluator.sampled

@@ -8,6 +8,7 @@ from typing import Any
 
 from graders import Failure, FailureKind, Grade, TokenUsage
 from workers.training.base.parts import Parts, ToolCall
+from workers.training.base.turns import CallResult, Turn
 from workers.training.base.types import Completion, Group, Prompt
 
 
@@ -37,7 +38,14 @@ def _completion_from_json(facts: dict[str, Any]) -> Completion:
         name: tuple(facts[name]) for name in ("tokens", "logprobs", "given") if name in facts
     }
     parts = facts.get("parts")
-    return Completion(**{**facts, **lists, "parts": parts and _parts_from_json(parts)})
+    turns = tuple(map(_turn_from_json, facts.get("turns", ())))
+    return Completion(**{**facts, **lists, "parts": parts and _parts_from_json(parts), "turns": turns})
+
+
+def _turn_from_json(facts: dict[str, Any]) -> Turn:
+    results = tuple(CallResult(**{**one, "call": ToolCall(**one["call"])}) for one in facts["results"])
+    parts, messages = _parts_from_json(facts["parts"]), tuple(facts["messages"])
+    return Turn(**{**facts, "parts": parts, "results": results, "messages": messages})
 
 
 def _parts_from_json(facts: dict[str, Any]) -> Parts:

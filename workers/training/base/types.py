@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from graders import Grade
 from workers.training.base.parts import Parts
+from workers.training.base.turns import Turn
 
 T = TypeVar("T")
 Split = Literal["train", "valid", "fresh", "greedy", "control"]
@@ -52,7 +53,11 @@ class Completion:
         given: (T,) which tokens the policy did not choose: the mark that closed its thoughts when their
             budget was used up, what a tool or a user wrote, what the template writes between turns. They are
             read and bear no loss. Empty where it chose all of them.
-        parts: its thoughts, answer and calls; None where the model's template tells of none.
+        parts: its thoughts, answer and calls; None where the model's template tells of none. Of an episode
+            they are those of its last turn.
+        turns: of an episode; none where there is no environment.
+        trace_id: names the episode to tool servers and graders.
+        lost: why the episode broke off by the fault of its environment. It is then left out.
     """
 
     tokens: tuple[int, ...]
@@ -61,6 +66,9 @@ class Completion:
     finish_reason: Literal["stop", "length"]
     given: tuple[bool, ...] = ()
     parts: Parts | None = None
+    turns: tuple[Turn, ...] = ()
+    trace_id: str = ""
+    lost: str = ""
 
     @property
     def n_sampled(self) -> int:

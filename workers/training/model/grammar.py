@@ -2,7 +2,7 @@
 
 The policy is then the model's distribution over the allowed tokens, renormalised: that is sampled from, and
 that is trained (docs/decisions/0011-constrained-policy.md). A mask follows from the tokens before it, so the
-trainer finds the sampler's masks again from the completions alone.
+trainer finds the sampler's masks again from prompts and completions alone. Thoughts are free (`held.py`).
 
 N tokens, V in the vocabulary, W = V / 32 words of a packed mask.
 """
@@ -24,6 +24,8 @@ from torch import Tensor
 from methods.response_format import grammar_of, reason_of
 from workers.training.base.errors import GrammarFailed
 from workers.training.base.types import Completion
+from workers.training.model.held import Held, Thoughts
+from workers.training.rendering.parts import PartsReader
 
 BANNED = -1e20
 """The logit of a token that is not allowed: its probability is 0, and 0 times the logarithm is 0, not NaN.
@@ -42,7 +44,7 @@ class Allowed:
 
     Attributes:
         masks: (U, 4 W) uint8, packed bits.
-        which: (N,) the mask of each place.
+        which: (N,) the mask of each place; -1 where every token is allowed.
     """
 
     masks: Tensor
@@ -54,19 +56,30 @@ class Allowed:
 
     def apply(self, logits: Tensor) -> Tensor:
         """Puts the (N, V) logits of other tokens out of reach, in place."""
-        used, place = torch.unique(self.which, return_inverse=True)
-        banned = _banned(self.masks.index_select(0, used), logits.shape[-1])
-        return logits.masked_fill_(banned.index_select(0, place), BANNED)
+        held = (self.which >= 0).nonzero()[:, 0]
+        used, place = torch.unique(self.which[held], return_inverse=True)
+        banned = _banned(self.masks.index_select(0, used), logits.shape[-1]).index_select(0, place)
+        if len(held) == len(logits):
+            return logits.masked_fill_(banned, BANNED)
+        return logits.index_put_((held,), logits[held].masked_fill(banned, BANNED)) if len(held) else logits
 
 
 class Grammar:
     """Is one grammar over one vocabulary. All completions share it, and several threads may use it."""
 
-    def __init__(self, text: str, tokenizer: Any, vocabulary: int, end_ids: Sequence[int]) -> None:
-        """Compiles the text.
+    def __init__(
+        self,
+        text: str,
+        tokenizer: Any,
+        vocabulary: int,
+        end_ids: Sequence[int],
+        reader: PartsReader | None = None,
+    ) -> None:
+        """Compiles the text. `reader` tells where the thoughts of a completion end, in a family that has any.
 
         Raises `GrammarFailed` for a tokenizer that cannot be read, or a grammar too large for it.
         """
+        self._thoughts = Thoughts(reader) if reader is not None and reader.may_think else None
         self._end_ids = frozenset(end_ids)
         self._words = -(-vocabulary // 32)
         self._tokenizer = _read(tokenizer, vocabulary, tuple(end_ids))
@@ -81,73 +94,126 @@ class Grammar:
     def matchers(self) -> Matchers:
         """Returns the state of completions about to be sampled."""
         return Matchers(self)
+    def allowed(
+        self,
+        completions: Sequence[Completion],
+        device: torch.device,
+        prompts: Sequence[Sequence[int]] = (),
+    ) -> Allowed:
+        """Returns what was allowed at each of the (N,) tokens that the policy chose, laid end to end.
 
-    def allowed(self, completions: Sequence[Completion], device: torch.device) -> Allowed:
-        """Returns what was allowed at each of the (N,) tokens that the policy chose, laid end to end."""
+        `prompts` are those of the completions, where these may think.
+        """
         known: dict[bytes, int] = {}
-        which = [
-            known.setdefault(mask.tobytes(), len(known))
-            for completion in completions
-            for mask in completion.of_sampled(list(self._masks_along(completion.tokens)))
-        ]
+        which: list[int] = []
+        for i, completion in enumerate(completions):
+            masks = list(self._masks_along(completion, prompts[i] if prompts else ()))
+            for mask in completion.of_sampled(masks):
+                which.append(-1 if mask is None else known.setdefault(mask.tobytes(), len(known)))
         masks = np.frombuffer(b"".join(known), dtype=np.uint8).reshape(len(known), 4 * self._words)
         return Allowed(
             torch.from_numpy(masks.copy()).to(device), torch.tensor(which, dtype=torch.long).to(device)
         )
 
-    def start(self) -> LLMatcher:
-        """Returns the state before the first token. Give it back with `end`."""
+    def start(self, prompt: Sequence[int] = ()) -> Held:
+        """Returns the state before the first token of a completion of a prompt. Give it back with `end`."""
         try:
-            return self._idle.pop()
+            matcher = self._idle.pop()
         except IndexError:
-            return self._start.deep_copy()
+            matcher = self._start.deep_copy()
+        return Held(matcher, self._thoughts, prompt)
 
-    def end(self, matcher: LLMatcher) -> None:
+    def end(self, held: Held) -> None:
         """Takes back the state of a completion that has ended."""
-        if matcher.reset():
-            self._idle.append(matcher)
+        if held.matcher.reset():
+            self._idle.append(held.matcher)
 
-    def masks(self, matchers: Sequence[LLMatcher]) -> NDArray[np.int32]:
-        """Returns the packed masks, (B, W). Raises `GrammarFailed` if the grammar turns out too complex."""
-        packed = np.zeros((len(matchers), self._words), dtype=np.int32)
-        places = [(matcher, i) for i, matcher in enumerate(matchers)]
-        self._executor.unsafe_compute_mask_ptr(places, packed.ctypes.data, 4 * self._words, len(matchers))
-        for matcher in matchers:
+    def masks(self, every: Sequence[Held]) -> NDArray[np.int32]:
+        """Returns the packed masks, (B, W), of completions that are not free.
+
+        Raises `GrammarFailed` if the grammar turns out too complex.
+        """
+        packed = np.zeros((len(every), self._words), dtype=np.int32)
+        places = [(held.matcher, i) for i, held in enumerate(every) if held.is_answering]
+        self._executor.unsafe_compute_mask_ptr(places, packed.ctypes.data, 4 * self._words, len(every))
+        for matcher, _ in places:
             _check(matcher)
+        for row, held in zip(packed.view(np.uint32), every, strict=True):
+            for token in held.beside:
+                row[token // 32] |= np.uint32(1 << token % 32)
         return packed
 
-    def hold(self, logits: Tensor, matchers: Sequence[LLMatcher]) -> Tensor:
+    def hold(self, logits: Tensor, every: Sequence[Held]) -> Tensor:
         """Puts out of reach, in (B, V) logits of the next tokens, what may not come: in place."""
-        packed = torch.from_numpy(self.masks(matchers).view(np.uint8))
-        return logits.masked_fill_(_banned(packed.to(logits.device), logits.shape[-1]), BANNED)
+        rows = [i for i, held in enumerate(every) if not held.is_free]
+        if not rows:
+            return logits
+        packed = torch.from_numpy(self.masks([every[i] for i in rows]).view(np.uint8))
+        banned = _banned(packed.to(logits.device), logits.shape[-1])
+        if len(rows) == len(every):
+            return logits.masked_fill_(banned, BANNED)
+        at = torch.tensor(rows, device=logits.device)
+        logits[at] = logits[at].masked_fill(banned, BANNED)
+        return logits
 
-    def consume(self, matcher: LLMatcher, token: int) -> None:
+    def consume(self, held: Held, token: int) -> None:
         """Goes on by a token that was allowed. After an end token nothing comes."""
         if token not in self._end_ids:
-            matcher.consume_token(token)
-            _check(matcher)
+            held.consume(token)
+            _check(held.matcher)
 
-    def _masks_along(self, tokens: Sequence[int]) -> Iterator[NDArray[np.int32]]:
-        matcher = self.start()
-        for token in tokens:
-            yield self.masks([matcher])[0]
-            self.consume(matcher, token)
-        self.end(matcher)
+    def _masks_along(
+        self, completion: Completion, prompt: Sequence[int]
+    ) -> Iterator[NDArray[np.int32] | None]:
+        """Yields the mask of each token of a completion, None for one that was free or given."""
+        tokens, given = completion.tokens, completion.given or (False,) * len(completion.tokens)
+        masks: list[NDArray[np.int32] | None] = [None] * len(tokens)
+        for turn in _turns(completion):
+            held = self.start((*prompt, *tokens[: turn.start]))
+            for place in turn:
+                if not (held.is_free or given[place]):
+                    masks[place] = self.masks([held])[0]
+                self.consume(held, tokens[place])
+            self.end(held)
+        return iter(masks)
+
+
+def _turns(completion: Completion) -> Iterator[range]:
+    """Yields the places of what was written in each turn, without what was given between them."""
+    given = completion.given or (False,) * len(completion.tokens)
+    chosen = [place for place, is_given in enumerate(given) if not is_given]
+    start = first = 0
+    for turn in completion.turns[:-1]:
+        first += turn.tokens
+        if first >= len(chosen):
+            break
+        yield range(start, chosen[first - 1] + 1)
+        start = chosen[first]
+    yield range(start, len(completion.tokens))
 
 
 def compile_grammar(
-    response_format: Mapping[str, Any] | None, tokenizer: Any, model: Any, end_ids: Sequence[int]
+    response_format: Mapping[str, Any] | None,
+    tokenizer: Any,
+    model: Any,
+    end_ids: Sequence[int],
+    reader: PartsReader | None = None,
 ) -> Grammar | None:
     """Returns the grammar that a response format means for a model; None for plain text."""
-    return grammar_for(response_format, tokenizer, model.get_output_embeddings().weight.shape[0], end_ids)
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    return grammar_for(response_format, tokenizer, vocabulary, end_ids, reader)
 
 
 def grammar_for(
-    response_format: Mapping[str, Any] | None, tokenizer: Any, vocabulary: int, end_ids: Sequence[int]
+    response_format: Mapping[str, Any] | None,
+    tokenizer: Any,
+    vocabulary: int,
+    end_ids: Sequence[int],
+    reader: PartsReader | None = None,
 ) -> Grammar | None:
     """Returns the same for a model of so many tokens, without its weights."""
     text = grammar_of(response_format)
-    return None if text is None else Grammar(text, tokenizer, vocabulary, end_ids)
+    return None if text is None else Grammar(text, tokenizer, vocabulary, end_ids, reader)
 
 
 class Matchers:
@@ -155,17 +221,19 @@ class Matchers:
 
     def __init__(self, grammar: Grammar) -> None:
         self._grammar = grammar
-        self._by_row: dict[int, LLMatcher] = {}
+        self._by_row: dict[int, Held] = {}
+
+    def begin(self, rows: Sequence[int], prompt: Sequence[int]) -> None:
+        """Takes note that these completions go on from a prompt."""
+        for row in rows:
+            self._by_row[row] = self._grammar.start(prompt)
 
     def apply(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
         """Puts out of reach, in the (B, V) logits of these completions' next tokens, what may not come."""
-        for row in rows:
-            if row not in self._by_row:
-                self._by_row[row] = self._grammar.start()
         return self._grammar.hold(logits, [self._by_row[row] for row in rows])
 
     def accept(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
-        """Takes note that these tokens were drawn."""
+        """Takes note that these tokens come next."""
         for row, token in zip(rows, tokens, strict=True):
             self._grammar.consume(self._by_row[row], token)
 

@@ -45,6 +45,7 @@ from workers.training.model.rounding import Rounded
 from workers.training.model.sharding import whole
 from workers.training.model.stored_types import stored_types
 from workers.training.model.value import make_value_head
+from workers.training.rendering.parts import reader_of
 
 VALUE_HEAD = "value_head."
 """How the names of the value head's weights begin."""
@@ -72,7 +73,11 @@ class Policy:
         """Every process must then make the same number of passes through `model` and the reference."""
         self._weights: dict[str, nn.Parameter] = {}
         """The weights of a sharded model by the names they had; its modules do not always show these."""
-        self.grammar = compile_grammar(config.response_format, base.tokenizer, base.model, base.end_ids)
+        self.reader = reader_of(base.tokenizer, base.end_ids)
+        """Takes completions apart; None where the model's family is not known."""
+        self.grammar = compile_grammar(
+            config.response_format, base.tokenizer, base.model, base.end_ids, self.reader
+        )
         """What completions are held to, in sampling and in training; None for plain text."""
         torch.manual_seed(config.seed)
         if config.adapter == "lora":

@@ -31,6 +31,10 @@ class Conversation(NamedTuple):
         """Returns the conversation without its last message."""
         return Conversation(self.messages[:-1], self.tools)
 
+    def with_messages(self, messages: Sequence[dict[str, Any]]) -> Conversation:
+        """Returns the conversation with more messages behind its own."""
+        return Conversation([*self.messages, *messages], self.tools)
+
 
 def conversation(
     item: Mapping[str, Any], messages: Sequence[Mapping[str, Any]] | None = None

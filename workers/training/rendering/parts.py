@@ -19,6 +19,7 @@ from workers.training.rendering.response_templates import call_tag_of, marks_in,
 from workers.training.rendering.template import TOOL, template_of
 from workers.training.rendering.thought_marks import PROMPT_TAIL, Start, ThoughtMarks, marks_of
 from workers.training.rendering.thought_tokens import ThoughtTokens
+from workers.training.rendering.variables import thinking_switches
 from workers.training.rendering.vocabulary import special_tokens
 
 SHOWN = 60
@@ -81,6 +82,13 @@ class PartsReader:
         self._between = sorted(between - {""}, key=len, reverse=True)
         self._start = lru_cache(PROMPT_ENDS)(self._found_start)
 
+    @property
+    def may_think(self) -> bool:
+        """Whether completions may begin with thoughts, by what the template shows or can be told to."""
+        if self.marks is None:
+            return False
+        return self.marks.is_shown or bool(thinking_switches(template_of(self._tokenizer, None).text))
+
     def start(self, prompt: Sequence[int]) -> Start:
         """Returns where a completion of a prompt starts: before any thoughts, in them, or in the answer."""
         return self._start(tuple(prompt[-PROMPT_TAIL:]))
@@ -90,10 +98,14 @@ class PartsReader:
         prompt: Sequence[int],
         tokens: Sequence[int],
         tools: Sequence[Mapping[str, Any]] | None = None,
+        text: str | None = None,
     ) -> Parts:
-        """Returns the parts of a completion of a prompt, whose `tools` it might call."""
-        text = self._text(tokens)
-        end = self._text(tokens[-1:]) if tokens and tokens[-1] in self._end_ids else ""
+        """Returns the parts of a completion of a prompt, whose `tools` it might call.
+
+        `text` is that of the tokens, where a stop string has cut it.
+        """
+        end = self._text(tokens[-1:]) if tokens and tokens[-1] in self._end_ids and text is None else ""
+        text = self._text(tokens) if text is None else text
         split = self._split(self.start(prompt), text, tokens)
         if split.rest is None:
             thoughts = (split.thoughts or "").removesuffix(end).strip()

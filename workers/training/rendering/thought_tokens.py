@@ -45,12 +45,13 @@ class ThoughtTracker:
     Attributes:
         phase: they may still open, are open, or cannot open any more.
         n_tokens: their tokens so far, their marks counted.
+        n_inside: those behind the opening mark.
         behind: what the token that closed them wrote behind the mark.
     """
 
     def __init__(self, thoughts: ThoughtTokens, start: Start) -> None:
         self.phase: Phase = "behind" if start == "answer" else start
-        self.n_tokens = 0
+        self.n_tokens = self.n_inside = 0
         self.behind = ""
         self._thoughts = thoughts
         self._tokens: list[int] = []
@@ -64,8 +65,13 @@ class ThoughtTracker:
             self._look_for_opening()
         else:
             self.n_tokens += 1
+            self.n_inside += 1
             if self._thoughts.closing.is_complete(self._tokens):
                 self._close()
+
+    def would_close(self, token: int) -> bool:
+        """Says whether this token would close thoughts that are open."""
+        return self.phase == "thoughts" and self._thoughts.closing.is_complete([*self._tokens, token])
 
     def _look_for_opening(self) -> None:
         opening = self._thoughts.marks.opening

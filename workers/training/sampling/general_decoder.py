@@ -82,29 +82,34 @@ class GeneralDecoder:
         self._cohort_of = np.zeros(0, dtype=np.int64)  # (B,) by slot
         self._row_of = np.zeros(0, dtype=np.int64)  # (B,) by slot
 
-    def prefill(self, first: int, ids: Tensor, lengths: Tensor) -> Tensor:
+    def prefill(self, first: int, ids: Tensor, lengths: Tensor, samples: Ints | None = None) -> Tensor:
         """Reads prompts, whose completions take the slots from `first` on; returns the next token's logits.
 
-        (n, L) ids, padded on the right, and (n,) lengths -> (n, V).
+        (n, L) ids, padded on the right, (n,) lengths, and how many completions each has, (n,), where that is
+        not the call's number -> (n, V).
         """
         sizes = lengths.tolist()
+        n_of = np.full(len(sizes), self._samples) if samples is None else samples
+        starts = np.cumsum(n_of) - n_of
         together = [list(range(len(sizes)))]
         if self._way != "padded":
             together = [[i for i, size in enumerate(sizes) if size == each] for each in sorted(set(sizes))]
         logits: list[Tensor] = [ids.new_zeros(0)] * len(sizes)
-        cohort_of, row_of = (np.zeros(len(sizes) * self._samples, dtype=np.int64) for _ in range(2))
+        cohort_of, row_of = (np.zeros(int(n_of.sum()), dtype=np.int64) for _ in range(2))
         for members in together:
-            found = self._start([ids[i, : sizes[i]] for i in members])
-            for row, i in enumerate(members):
-                logits[i] = found[row]
-                slots = slice(i * self._samples, (i + 1) * self._samples)
+            found = self._start([ids[i, : sizes[i]] for i in members], n_of[members])
+            row = 0
+            for logit, i in zip(found, members, strict=True):
+                logits[i] = logit
+                slots = slice(starts[i], starts[i] + n_of[i])
                 cohort_of[slots] = self._started - 1
-                row_of[slots] = np.arange(row * self._samples, (row + 1) * self._samples)
+                row_of[slots] = np.arange(row, row + n_of[i])
+                row += n_of[i]
         self._cohort_of = np.concatenate([self._cohort_of[:first], cohort_of])
         self._row_of = np.concatenate([self._row_of[:first], row_of])
         return torch.stack(logits)
 
-    def _start(self, prompts: Sequence[Tensor]) -> Tensor:
+    def _start(self, prompts: Sequence[Tensor], samples: Ints) -> Tensor:
         longest = max(map(len, prompts))
         ids = torch.stack([pad(prompt, (longest - len(prompt), 0)) for prompt in prompts])
         mask = None
@@ -112,7 +117,7 @@ class GeneralDecoder:
             mask = torch.stack([pad(torch.ones_like(p), (longest - len(p), 0)) for p in prompts])
         cohort = _Cohort(ids, mask, self._new_cache())
         logits = self._run(cohort, longest)
-        rows = torch.arange(len(prompts), device=ids.device).repeat_interleave(self._samples)
+        rows = torch.from_numpy(np.repeat(np.arange(len(prompts)), samples)).to(ids.device)
         cohort.keep(rows)
         self._cohorts[self._started] = cohort
         self._started += 1

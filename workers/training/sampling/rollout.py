@@ -7,8 +7,9 @@ its prompt and the weights, not from what is sampled beside it.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,12 +20,16 @@ from torch import Tensor
 from workers.training.base.randomness import keyed_seed, uniforms
 from workers.training.base.types import Completion, Group, Prompt
 from workers.training.model.grammar import Grammar
+from workers.training.rendering.conversation import tools_of
+from workers.training.rendering.parts import PartsReader
 from workers.training.rendering.stop_strings import StopStrings
 from workers.training.sampling.decode_attention import prefill
 from workers.training.sampling.decode_step import ActiveRows, Ints
 from workers.training.sampling.decoders import CacheSize, MakeDecoder, bytes_of_group, make_decoder
 from workers.training.sampling.draw import draw
 from workers.training.sampling.general_decoder import GeneralDecoder
+from workers.training.sampling.thought_budgets import thought_budgets
+from workers.training.sampling.turns import Over, Turns
 
 CACHE_BYTES = {"cpu": 1 << 30, "cuda": 16 << 30}
 """The most memory for keys and values; fewer slots are used for longer sequences. Chosen, not measured."""
@@ -94,6 +99,8 @@ class Sampling:
         stop: texts that end a completion. Its text ends before the first of them; its tokens go up to and
             include the one that completed it.
         grammar: which tokens may come next. Logprobs are those among the allowed tokens.
+        reader: takes completions apart; those of episodes are left to `Turns`.
+        thinking_tokens: thoughts are closed after so many tokens, in a family that `reader` knows to think.
     """
 
     samples: int
@@ -103,6 +110,8 @@ class Sampling:
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     grammar: Grammar | None = None
+    reader: PartsReader | None = None
+    thinking_tokens: int | None = None
 
 
 @torch.inference_mode()
@@ -113,14 +122,16 @@ def sample_groups(
     on_completion: OnCompletion | None = None,
     model: Any | None = None,
     *,
+    turns: Turns | None = None,
     limits: SamplerLimits = LIMITS,
     make_decoder: MakeDecoder = make_decoder,
 ) -> list[Group]:
     """Samples `sampling.samples` completions for each prompt; returns a group for each, as the prompts stand.
 
     `on_completion(index of the prompt, sample, completion)` is told of each completion as soon as it has
-    ended, on this thread. `model` is sampled from instead of `policy.rollout_model`. `make_decoder` is by
-    default the one that chooses what suits model and device; every other gives the same completions.
+    ended, on this thread. `model` is sampled from instead of `policy.rollout_model`. With `turns`, what was
+    written is one turn of a completion, and those say which go on; sampling goes on meanwhile. `make_decoder`
+    is by default the one that chooses what suits model and device; every other gives the same completions.
     """
     if not prompts:
         return []
@@ -130,10 +141,12 @@ def sample_groups(
         sampling,
         on_completion,
         policy.rollout_model if model is None else model,
+        turns,
         limits,
         make_decoder,
     )
-    while decoding.waiting or len(decoding.last):
+    while decoding.is_under_way:
+        decoding.take_replies()
         decoding.start_waiting()
         decoding.drop_finished()
         if len(decoding.last):
@@ -143,6 +156,19 @@ def sample_groups(
         Group(prompt, tuple(decoding.completions[i, sample] for sample in range(sampling.samples)))
         for i, prompt in enumerate(prompts)
     ]
+
+
+@dataclass(frozen=True, eq=False)
+class _Beginning:
+    """Is what completions go on from: a prompt, or a prompt and all that has followed of one completion.
+
+    Attributes:
+        tokens: what is read before the next one is drawn.
+        rows: which completions go on from here, by number.
+    """
+
+    tokens: tuple[int, ...]
+    rows: Sequence[int]
 
 
 class _Decoding:
@@ -158,10 +184,12 @@ class _Decoding:
         sampling: Sampling,
         on_completion: OnCompletion | None,
         model: Any,
+        turns: Turns | None,
         limits: SamplerLimits,
         make_decoder: MakeDecoder,
     ) -> None:
         self.model = model
+        self.turns = turns
         self.most = limits
         self.device = policy.device
         self.prompts = prompts
@@ -171,21 +199,28 @@ class _Decoding:
         self.end_ids = frozenset(policy.end_ids)
         self.ends = torch.tensor(policy.end_ids, device=self.device)
         self.stops = StopStrings(policy.tokenizer, sampling.stop)
+        self.context = policy.context
         self.matchers = sampling.grammar.matchers() if sampling.grammar else None
+        self.budgets = thought_budgets(sampling.reader, sampling.thinking_tokens)
 
         G = sampling.samples
-        self.lengths = np.array([len(prompt.tokens) for prompt in prompts])
-        longest = np.minimum(sampling.max_tokens, policy.context - self.lengths)
+        lengths = np.array([len(prompt.tokens) for prompt in prompts])
+        longest = np.minimum(sampling.max_tokens, policy.context - lengths)
         self.limits = np.repeat(np.maximum(longest, 1), G)
+        self.written = np.zeros(len(self.limits), dtype=np.int64)  # tokens of earlier turns
         keys = [keyed_seed(*sampling.key, prompt.row, sample) for prompt in prompts for sample in range(G)]
         self.seeds = np.array(keys, dtype=np.uint64)
         self.max_columns = int(self.limits.max())
-        # Long prompts first, so that prompts run together are of similar length.
-        self.waiting = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].tokens))
-        size = self._cache_size()
-        self.cache, self.decode = make_decoder(model, size, G, len(self.seeds))
-        self.tokens = torch.zeros(len(self.seeds), size.columns, dtype=torch.long, device=self.device)
-        self.logprobs = torch.zeros(len(self.seeds), size.columns, device=self.device)
+        self.waiting = sorted(
+            (_Beginning(prompt.tokens, range(i * G, (i + 1) * G)) for i, prompt in enumerate(prompts)),
+            key=_longest_first,
+        )
+        room = 0 if turns is None else min(sampling.max_tokens, policy.context - int(lengths.max()))
+        self.make_decoder = make_decoder
+        self.columns = min(self.max_columns, limits.first_columns)
+        self.make_cache(int(lengths.max()) + room)
+        self.tokens = torch.zeros(len(self.seeds), self.columns, dtype=torch.long, device=self.device)
+        self.logprobs = torch.zeros(len(self.seeds), self.columns, device=self.device)
 
         nothing = np.zeros(0, dtype=np.int64)
         self.completion_of = nothing  # (B,) number of the completion
@@ -193,70 +228,111 @@ class _Decoding:
         self.last = torch.zeros(0, dtype=torch.long, device=self.device)  # (B,)
         self.ended = np.zeros(0, dtype=bool)  # (B,) by an end token or a stop string
 
-    def _cache_size(self) -> CacheSize:
-        """Returns a size for as many groups as the memory allows, at least one."""
-        G = self.sampling.samples
-        longest = int(self.lengths.max())
-        per_group = bytes_of_group(self.model, G, longest, self.max_columns)
+    @property
+    def is_under_way(self) -> bool:
+        """Whether any completion is still to be sampled, or may go on."""
+        return bool(self.waiting) or len(self.last) > 0 or (self.turns is not None and self.turns.are_open)
+
+    def make_cache(self, prompt_columns: int) -> None:
+        """Makes a cache for prompts of so many tokens, and what decodes over it. Nothing is active."""
+        self.size = self._cache_size(prompt_columns)
+        n = len(self.seeds)
+        self.cache, self.decode = self.make_decoder(self.model, self.size, self.sampling.samples, n)
+
+    def _cache_size(self, prompt_columns: int) -> CacheSize:
+        """Returns a size for as many groups as the memory allows, at least one.
+
+        Where completions go on after a reply, each has a prompt of its own.
+        """
+        G, n_prompts = self.sampling.samples, len(self.prompts)
+        each = G if self.turns is None else 1
+        per_group = bytes_of_group(self.model, each, prompt_columns, self.max_columns) * (G // each)
         at_once = min(
-            len(self.prompts), max(1, min(self.most.slots // G, CACHE_BYTES[self.device.type] // per_group))
+            n_prompts, max(1, min(self.most.slots // G, CACHE_BYTES[self.device.type] // per_group))
         )
-        groups = min(len(self.prompts), min(G, 2) * at_once)
         return CacheSize(
-            groups,
-            prompt_columns=longest,
+            groups=min(n_prompts, min(G, 2) * at_once) if self.turns is None else at_once * G,
+            prompt_columns=prompt_columns,
             slots=at_once * G,
-            columns=min(self.max_columns, self.most.first_columns),
+            columns=self.columns,
             most_columns=self.max_columns,
         )
 
+    def take_replies(self) -> None:
+        """Takes in what has come of earlier turns; waits for it where there is nothing else to do."""
+        if self.turns is None:
+            return
+        for found in self.turns.next(wait=not self.waiting and len(self.last) == 0):
+            if isinstance(found, Over):
+                self._keep(found.prompt, found.sample, found.completion)
+                continue
+            row = found.prompt * self.sampling.samples + found.sample
+            self.written[row], self.limits[row] = found.written, found.most
+            insort(self.waiting, _Beginning(found.tokens, [row]), key=_longest_first)
+
     def start_waiting(self) -> None:
         """Runs waiting prompts if a good share of the slots is free, and draws their first tokens."""
-        G, cache = self.sampling.samples, self.cache
-        free = cache.slots - len(self.last)
-        while self.waiting and (len(self.last) == 0 or free >= max(G, cache.slots // 4)):
-            free_groups = min(
-                (cache.slots - len(self.last)) // G, cache.groups - len(self.active.prompt_lengths)
-            )
-            if free_groups == 0:
+        free = self.cache.slots - len(self.last)
+        while self.waiting:
+            if len(self.last) and free < max(len(self.waiting[0].rows), self.cache.slots // 4):
                 return
-            chosen = self._next_waiting(free_groups)
-            self._start(chosen)
+            if chosen := self._next_waiting(self.cache.slots - len(self.last)):
+                self._start(chosen)
+            elif len(self.last) == 0:  # all that fits has been sampled
+                del self.cache, self.decode  # their memory goes first
+                self.make_cache(min(2 * len(self.waiting[0].tokens), self.context))
+            else:
+                return
 
-    def _next_waiting(self, most: int) -> list[int]:
-        """Returns the longest waiting prompts that may be run in one pass without much padding."""
-        longest = tokens = int(self.lengths[self.waiting[0]])
-        n = 1
-        for i in self.waiting[1:most]:
-            padded = (n + 1) * longest
-            tokens += int(self.lengths[i])
+    def _next_waiting(self, free: int) -> list[_Beginning]:
+        """Returns the longest waiting prompts that may be run in one pass without much padding.
+
+        On a CPU what a reply has begun is read alone, so that no bit depends on when it came.
+        """
+        free_groups = self.cache.groups - len(self.active.prompt_lengths)
+        is_alone = self.turns is not None and self.device.type == "cpu"
+        chosen: list[_Beginning] = []
+        tokens = 0
+        for one in self.waiting:
+            if len(one.tokens) > self.size.prompt_columns:
+                continue
+            tokens += len(one.tokens)
+            padded = (len(chosen) + 1) * len((chosen or [one])[0].tokens)
             allowed_padding = max(self.most.prefill_padding, padded // 4)
-            if padded > self.most.prefill_tokens or padded - tokens > allowed_padding:
+            is_over = padded > self.most.prefill_tokens or padded - tokens > allowed_padding
+            free -= len(one.rows)
+            if free < 0 or len(chosen) == free_groups or (chosen and (is_alone or is_over)):
                 break
-            n += 1
-        chosen, self.waiting = self.waiting[:n], self.waiting[n:]
+            chosen.append(one)
+        for one in chosen:
+            self.waiting.remove(one)
         return chosen
 
-    def _start(self, chosen: Sequence[int]) -> None:
-        G, active = self.sampling.samples, self.active
-        lengths = self.lengths[chosen]
+    def _start(self, chosen: Sequence[_Beginning]) -> None:
+        active = self.active
+        sizes = np.array([len(one.rows) for one in chosen])
+        lengths = np.array([len(one.tokens) for one in chosen])
         ids = torch.zeros(len(chosen), int(lengths.max()), dtype=torch.long)
-        for row, i in enumerate(chosen):
-            ids[row, : lengths[row]] = torch.tensor(self.prompts[i].tokens)
+        for row, one in enumerate(chosen):
+            ids[row, : lengths[row]] = torch.tensor(one.tokens)
         first = len(active.prompt_lengths)
         read = ids.to(self.device), torch.from_numpy(lengths).to(self.device)
         if isinstance(self.cache, GeneralDecoder):
-            logits = self.cache.prefill(len(self.last), *read)
+            logits = self.cache.prefill(len(self.last), *read, sizes)
         else:
             logits = prefill(self.model, self.cache, first, *read)
-        started = np.repeat(np.array(chosen) * G, G) + np.tile(np.arange(G), len(chosen))
+        started = np.concatenate([np.array(one.rows) for one in chosen])
         self.active = ActiveRows(
-            group=np.concatenate([active.group, np.repeat(np.arange(first, first + len(chosen)), G)]),
+            group=np.concatenate([active.group, np.repeat(np.arange(first, first + len(chosen)), sizes)]),
             counts=np.concatenate([active.counts, np.zeros(len(started), dtype=np.int64)]),
             prompt_lengths=np.concatenate([active.prompt_lengths, lengths]),
         )
         self.completion_of = np.concatenate([self.completion_of, started])
-        self._take(logits.repeat_interleave(G, 0), len(self.last))
+        for one in chosen:
+            for follower in (self.matchers, self.budgets):
+                if follower is not None:
+                    follower.begin(one.rows, one.tokens)
+        self._take(logits.repeat_interleave(self._on_device(sizes), 0), len(self.last))
 
     def step(self) -> None:
         """Reads each last token and draws the next."""
@@ -266,10 +342,13 @@ class _Decoding:
         """Draws a token for each slot from `first` on, writes it down, and sees which of them end there."""
         rows, counts = self.completion_of[first:], self.active.counts[first:]
         self._widen(int(counts.max()) + 1)
-        uniform = torch.from_numpy(uniforms(self.seeds[rows], counts)).to(self.device)
+        numbers = uniforms(self.seeds[rows], self.written[rows] + counts)
+        uniform = torch.from_numpy(numbers).to(self.device)
         if self.matchers is not None:
             logits = self.matchers.apply(logits, rows.tolist())
         tokens, logprobs = draw(logits, uniform, self.sampling.temperature, self.sampling.top_p)
+        if self.budgets is not None:
+            self._give(self.budgets.take(rows.tolist(), tokens.tolist()), tokens, logprobs)
         if self.matchers is not None:
             self.matchers.accept(rows.tolist(), tokens.tolist())
         at = (torch.from_numpy(rows).to(self.device), torch.from_numpy(counts).to(self.device))
@@ -282,6 +361,13 @@ class _Decoding:
             ended |= self._at_stop(rows, counts, tokens.tolist())
         self.ended = np.concatenate([self.ended[:first], ended])
 
+    def _give(self, given: dict[int, int], tokens: Tensor, logprobs: Tensor) -> None:
+        """Puts tokens in the place of some that were drawn, by their places."""
+        if given:
+            at = torch.tensor(list(given), device=self.device)
+            tokens[at] = torch.tensor(list(given.values()), device=self.device)
+            logprobs[at] = 0.0
+
     def _widen(self, columns: int) -> None:
         while columns > self.tokens.shape[1]:
             wider = min(2 * self.tokens.shape[1], self.max_columns)
@@ -289,6 +375,7 @@ class _Decoding:
             self.tokens = torch.nn.functional.pad(self.tokens, more)
             self.logprobs = torch.nn.functional.pad(self.logprobs, more)
             self.cache.grow(wider)
+            self.columns = wider
 
     def _at_stop(self, rows: Ints, counts: Ints, tokens: Sequence[int]) -> Bools:
         found = np.zeros(len(rows), dtype=bool)
@@ -352,14 +439,37 @@ class _Decoding:
                 logprobs=tuple(logprobs[i][: len(tokens[i])]),
                 text=text,
                 finish_reason="stop" if at_end[i] or at_stop else "length",
+                given=() if self.budgets is None else self.budgets.end(row),
             )
             prompt, sample = divmod(row, G)
-            self.completions[prompt, sample] = completion
-            if self.on_completion is not None:
-                self.on_completion(prompt, sample, completion)
+            if self.turns is None:
+                self._keep(prompt, sample, self._taken_apart(completion, prompt, is_whole=not at_stop))
+            else:
+                self.turns.end(prompt, sample, completion)
+
+    def _taken_apart(self, completion: Completion, prompt: int, *, is_whole: bool) -> Completion:
+        """Returns the completion with its parts; one that is not whole has text behind its stop string."""
+        reader = self.sampling.reader
+        if reader is None:
+            return completion
+        tools = tools_of(self.prompts[prompt].item)
+        text = None if is_whole else completion.text
+        return replace(
+            completion, parts=reader.read(self.prompts[prompt].tokens, completion.tokens, tools, text)
+        )
+
+    def _keep(self, prompt: int, sample: int, completion: Completion) -> None:
+        self.completions[prompt, sample] = completion
+        if self.on_completion is not None:
+            self.on_completion(prompt, sample, completion)
 
     def _on_device(self, values: Ints) -> Tensor:
         return torch.from_numpy(values).to(self.device)
+
+
+def _longest_first(one: _Beginning) -> int:
+    """Orders what waits so that prompts run together are of similar length."""
+    return -len(one.tokens)
 
 
 def _compaction(free: Bools) -> tuple[int, Ints, Ints]:

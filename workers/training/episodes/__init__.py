@@ -1,0 +1,1 @@
+"""Episodes: completions of several turns, in which an environment replies to the policy."""

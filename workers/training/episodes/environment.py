@@ -1,0 +1,49 @@
+"""What an environment is to the engine. It may call tools or play a user; how, the engine does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from workers.training.base.parts import Parts
+from workers.training.base.turns import CallResult
+
+
+class EpisodeLost(Exception):
+    """Says why an episode cannot go on by the fault of nobody who is trained: a tool server failed.
+
+    Its rollout is left out of the gradient and gets no grade. The text is for the person who follows the run.
+    """
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Is what an environment replies to a turn. The episode is over where there is nothing to read.
+
+    Attributes:
+        results: of the turn's calls, in their order.
+        messages: other messages in the chat form, behind those.
+    """
+
+    results: Sequence[CallResult] = ()
+    messages: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the policy has nothing more to read."""
+        return not self.results and not self.messages
+
+
+class Episode(Protocol):
+    """Is one rollout's conversation. Its calls come one after another, each from any thread."""
+
+    def reply(self, parts: Parts) -> Reply:
+        """Returns what comes back to a turn. It may take long. Raises `EpisodeLost`."""
+
+
+class Environment(Protocol):
+    """Begins episodes. It is safe to call from many threads."""
+
+    def start(self, item: Mapping[str, Any], trace_id: str) -> Episode:
+        """Begins the episode of a row. `trace_id` names it to whoever is asked. Raises `EpisodeLost`."""

@@ -1,0 +1,164 @@
+"""Plays the episodes of one call of the sampler: replies come on threads of their own while sampling goes on.
+
+Whatever the order in which replies come, each episode has the same tokens: its random numbers are keyed, and
+only its own turns and replies are read.
+"""
+
+from __future__ import annotations
+
+import queue
+import uuid
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, Literal, Protocol
+
+from workers.training.base.parts import Parts
+from workers.training.base.types import Completion, Prompt
+from workers.training.episodes.environment import Environment, EpisodeLost, Reply
+from workers.training.episodes.limits import EpisodeLimits
+from workers.training.episodes.running import Running
+from workers.training.rendering.between import tokens_between
+from workers.training.rendering.conversation import conversation
+from workers.training.sampling.turns import GoesOn, Over
+
+ALIVE_SECONDS = 1.0
+"""The pause between two signs of life while nothing but replies is waited for. Chosen, not measured."""
+
+
+class TakesApart(Protocol):
+    """Takes what a policy has written apart."""
+
+    def read(
+        self, prompt_ids: Sequence[int], tokens: Sequence[int], tools: Sequence[Any] | None = None
+    ) -> Parts:
+        """Returns the parts of a turn that was written behind `prompt_ids`."""
+
+
+class Play:
+    """Is the `Turns` of one call of the sampler. All but the replies is done on the sampler's thread."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        tokenizer: Any,
+        reader: TakesApart,
+        prompts: Sequence[Prompt],
+        limits: EpisodeLimits,
+        end_ids: Collection[int],
+        threads: ThreadPoolExecutor,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`alive` is called now and then while there is nothing to do but to wait."""
+        self._environment = environment
+        self._tokenizer = tokenizer
+        self._reader = reader
+        self._prompts = prompts
+        self._limits = limits
+        self._end_ids = frozenset(end_ids)
+        self._threads = threads
+        self._alive = alive
+        self._running: dict[tuple[int, int], Running] = {}
+        self._come: queue.SimpleQueue[tuple[Running, Reply | Exception]] = queue.SimpleQueue()
+        self._over: list[Over] = []
+        self._n_asked = 0
+
+    @property
+    def are_open(self) -> bool:
+        """Says whether anything was written whose outcome `next` has not returned yet."""
+        return self._n_asked > 0 or bool(self._over)
+
+    def end(self, prompt: int, sample: int, written: Completion) -> None:
+        """Takes a turn. Its episode is over, or its environment is asked on another thread."""
+        running = self._of(prompt, sample)
+        before = running.read
+        parts = self._reader.read(before, written.tokens, conversation(running.item).tools)
+        running.write(written, parts)
+        if written.finish_reason == "length" or (parts.calls and self._is_at_its_end(running)):
+            self._over.append(self._ended(running, "length"))
+        elif parts.fault is not None or self._is_at_its_end(running):
+            self._over.append(self._ended(running, "stop"))
+        else:
+            self._n_asked += 1
+            self._threads.submit(self._ask, running, parts)
+
+    def next(self, *, wait: bool) -> list[GoesOn | Over]:
+        """Returns episodes that are over, and those that go on. Raises what an environment should not."""
+        found: list[GoesOn | Over] = [*self._over]
+        self._over.clear()
+        while self._n_asked:
+            try:
+                running, reply = self._come.get(block=wait and not found, timeout=ALIVE_SECONDS)
+            except queue.Empty:
+                self._alive()
+                if wait and not found:
+                    continue
+                break
+            self._n_asked -= 1
+            found.append(self._go_on(running, reply))
+        return found
+
+    def _of(self, prompt: int, sample: int) -> Running:
+        place = prompt, sample
+        if place not in self._running:
+            trace_id = f"trace_{uuid.uuid4().hex}"
+            self._running[place] = Running(place, self._prompts[prompt], trace_id)
+        return self._running[place]
+
+    def _is_at_its_end(self, running: Running) -> bool:
+        """Whether no turn could follow, whatever came back."""
+        limits = self._limits
+        return (
+            len(running.turns) >= limits.steps
+            or running.n_sampled >= limits.tokens
+            or len(running.read) >= limits.context
+        )
+
+    def _ask(self, running: Running, parts: Parts) -> None:
+        """Asks the environment, on a thread of the pool. What it raises is raised where replies are taken."""
+        try:
+            if running.episode is None:
+                running.episode = self._environment.start(running.item, running.trace_id)
+            reply: Reply | Exception = running.episode.reply(parts)
+        except Exception as problem:
+            reply = problem
+        self._come.put((running, reply))
+
+    def _go_on(self, running: Running, reply: Reply | Exception) -> GoesOn | Over:
+        if isinstance(reply, EpisodeLost):
+            return self._ended(running, "stop", lost=str(reply))
+        if isinstance(reply, Exception):
+            raise reply
+        running.note(self._counted(reply))
+        if reply.is_over:
+            return self._ended(running, "stop")
+        tokens = self._tokens_of(running, reply)
+        if len(running.read) + len(tokens) >= self._limits.context:
+            return self._ended(running, "length")
+        running.give(tokens)
+        read = running.read
+        most = min(self._limits.tokens - running.n_sampled, self._limits.context - len(read))
+        return GoesOn(*running.place, read, len(running.tokens), most)
+
+    def _counted(self, reply: Reply) -> Reply:
+        """Returns the reply with the length of each output."""
+        results = [
+            replace(one, tokens=len(self._tokenizer(one.output, add_special_tokens=False)["input_ids"]))
+            for one in reply.results
+        ]
+        return replace(reply, results=results)
+
+    def _ended(self, running: Running, finish_reason: Literal["stop", "length"], lost: str = "") -> Over:
+        del self._running[running.place]
+        tokens = running.tokens[:-1] if running.tokens[-1] in self._end_ids else running.tokens
+        text = self._tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return Over(*running.place, running.completion(text, finish_reason, lost))
+
+    def _tokens_of(self, running: Running, reply: Reply) -> list[int]:
+        """Returns the ids of what has come back, and of what the template writes around it."""
+        assert running.last is not None, "a turn was written"
+        written = running.last.tokens
+        called = [call.name for call in running.turns[-1].parts.calls]
+        replies = [*(result.message for result in reply.results), *reply.messages]
+        end_id = written[-1] if written[-1] in self._end_ids else None
+        return tokens_between(self._tokenizer, running.item, called, replies, end_id)
