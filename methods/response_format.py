@@ -23,7 +23,7 @@ policy that finds no better token would fill its completion with it."""
 ESCAPES = '"\\bfnrt'
 """Not `u`: a string could then hold NUL or half a surrogate pair, which graders refuse. UTF-8 does."""
 
-WRITTEN = {"whitespace_pattern": WHITESPACE, "json_allowed_escapes": ESCAPES}
+WRITTEN: Any = {"whitespace_pattern": WHITESPACE, "json_allowed_escapes": ESCAPES}
 """How JSON is written that a grammar holds."""
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")

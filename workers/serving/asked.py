@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 from app.errors import BadRequest
 from workers.serving.chunks import Echo
 from workers.serving.library import Texts
+from workers.serving.parts.calling import Held, held_answer, shown_tools
 from workers.serving.prompts import TextPrompt, check_room, read_chat, read_text
 from workers.serving.requests import ModelFiles, Options, Started
 from workers.serving.token_texts import TokenTexts
 from workers.serving.wire import ChatRequest, TextRequest
+
+if TYPE_CHECKING:
+    from workers.serving.parts.model_parts import ModelParts
 
 KNOWN_SECONDS = 10.0
 """How long a project's model is taken to lie where it was found. Whoever asks has looked whether it still is
@@ -30,12 +34,26 @@ class Asked(NamedTuple):
     Attributes:
         continues: the completions' texts go on where the prompt's ends; else they stand by themselves.
         echo: what is told before each completion, if that is asked for.
+        parts: how completions are taken apart; None where all of them is answer.
     """
 
     tokens: list[int]
     options: Options
     continues: bool
     echo: Callable[[Started], Echo] | None
+    parts: AskedParts | None = None
+
+
+class AskedParts(NamedTuple):
+    """Says into which parts completions are to be taken apart: thoughts, and calls of these tools."""
+
+    parts: ModelParts
+    tools: Sequence[Mapping[str, Any]]
+
+    @property
+    def call_tag(self) -> str:
+        """Returns what begins a call; "" where there are no calls, or their family has no tag."""
+        return self.parts.call_tag if self.tools else ""
 
 
 class Prepared(NamedTuple):
@@ -69,17 +87,23 @@ class Preparation:
     def chat(self, project_id: str, request: ChatRequest) -> Prepared:
         """Reads a chat. Raises an `ApiError`."""
         alternatives, response_format = request.alternatives, request.checked_format()
-        messages = request.chat()
+        messages, tools = request.chat(), shown_tools(request)
         files, model = self._model(project_id, request.model)
-        tokens = read_chat(model, messages)
+        tokens = read_chat(model, messages, tools)
         room = check_room(model, tokens, "messages")
+        held = held_answer(request, response_format, model.parts, model.tokenizer)
+        asked = _parts(model, tools)
         options = request.options(
             request.most_tokens(room),
             model.vocabulary,
             top_logprobs=alternatives,
-            grammar=_grammar(model, response_format),
+            grammar=_grammar(model, held),
+            held_by=held.param,
+            reader=None if asked is None else asked.parts.reader,
+            call_tag=asked.call_tag if asked is not None else "",
+            max_thinking_tokens=request.max_thinking_tokens,
         )
-        return Prepared(files, model, self._texts_of(model), [Asked(tokens, options, False, None)])
+        return Prepared(files, model, self._texts_of(model), [Asked(tokens, options, False, None, asked)])
 
     def text(self, project_id: str, request: TextRequest) -> Prepared:
         """Reads texts to be completed. Raises an `ApiError`."""
@@ -105,6 +129,7 @@ class Preparation:
         files = self._models.find(project_id, name)
         found = files, self._models.texts(files)
         self._texts_of(found[1])
+        _ = found[1].parts  # it takes a moment
         with self._making:
             self._known[key] = (time.monotonic(), found)
             while len(self._known) > MOST_KNOWN:
@@ -143,10 +168,18 @@ def _echo(texts: TokenTexts, prompt: TextPrompt) -> Callable[[Started], Echo]:
     return echo
 
 
-def _grammar(model: Texts, response_format: Mapping[str, Any] | None) -> Any:
+def _grammar(model: Texts, held: Held) -> Any:
     from workers.training.base.errors import GrammarFailed
 
     try:
-        return model.grammar(response_format)
+        return model.grammar(held.text)
     except GrammarFailed as problem:
-        raise BadRequest(str(problem), param="response_format", code="invalid_json_schema") from None
+        raise BadRequest(str(problem), param=held.param, code="invalid_json_schema") from None
+
+
+def _parts(model: Texts, tools: Sequence[Mapping[str, Any]]) -> AskedParts | None:
+    """Returns how the completions of a chat are taken apart."""
+    parts = model.parts
+    if parts is None or (parts.reader.marks is None and not tools):
+        return None
+    return AskedParts(parts, tools)

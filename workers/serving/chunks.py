@@ -12,8 +12,8 @@ from json.encoder import encode_basestring_ascii
 from typing import Any, NamedTuple, Protocol
 
 from app.ids import random_id
-from workers.serving.calls_told import Told, whole_calls
 from workers.serving.completion_text import Finish, Piece, text_of
+from workers.serving.parts.calls_told import Told, whole_calls
 from workers.serving.requests import PromptToken, Token
 from workers.serving.token_texts import TokenTexts
 
@@ -88,10 +88,10 @@ class TextOfParts(Text, Protocol):
 class Choice:
     """Is one completion on the wire. `parts` is its text where that may have thoughts and calls."""
 
-    def __init__(self, index: int, text: Text, texts: TokenTexts) -> None:
+    def __init__(self, index: int, text: Text, texts: TokenTexts, parts: TextOfParts | None = None) -> None:
         self.index = index
         self.text = text
-        self.parts: TextOfParts | None = None
+        self.parts = parts
         self.texts = texts
         self.echo: Echo | None = None
         self.offset = 0

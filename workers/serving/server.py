@@ -42,6 +42,7 @@ from workers.serving.chunks import ChatWire, Choice, TextWire, Wire
 from workers.serving.completion_text import CompletionText
 from workers.serving.engine import Engine
 from workers.serving.library import Library
+from workers.serving.parts.parts_text import PartsText
 from workers.serving.requests import Request as EngineRequest
 from workers.serving.share import Share
 from workers.serving.wire import ChatRequest, CountRequest, SampleRequest, TextRequest
@@ -120,7 +121,7 @@ class Sampler:
         """Reads a request: a short one for a known model here, as a thread of its own would cost more."""
         project = request.path_params["project"]
         is_short = int(request.headers.get("content-length", MAX_BODY)) <= SHORT_BODY
-        has_format = isinstance(asked, ChatRequest) and asked.response_format is not None
+        has_format = isinstance(asked, ChatRequest) and bool(asked.response_format or asked.tools)
         if is_short and not has_format and self._preparation.is_quick(project, asked.model):
             return prepare(project, asked)
         return await run_in_threadpool(prepare, project, asked)
@@ -217,12 +218,24 @@ class Stream(Response):
 def _choices(
     prepared: Prepared, prompt: Asked, asked: SampleRequest, first: int, samples: int
 ) -> list[Choice]:
+    return [_choice(prepared, prompt, asked, first + i) for i in range(samples)]
+
+
+def _choice(prepared: Prepared, prompt: Asked, asked: SampleRequest, index: int) -> Choice:
     end_ids = frozenset(prepared.model.end_ids)
     before = prompt.tokens if prompt.continues else ()
-    return [
-        Choice(first + i, CompletionText(prepared.texts, end_ids, asked.stops, before), prepared.texts)
-        for i in range(samples)
-    ]
+    if prompt.parts is None:
+        text = CompletionText(prepared.texts, end_ids, asked.stops, before)
+        return Choice(index, text, prepared.texts)
+    parts = PartsText(
+        prompt.parts.parts.reader,
+        CompletionText(prepared.texts, end_ids, ()),
+        prompt.tokens,
+        prompt.parts.tools,
+        prompt.parts.call_tag,
+        asked.stops,
+    )
+    return Choice(index, parts, prepared.texts, parts)
 
 
 async def _close_if_gone(request: Request, answer: Answer) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from methods.response_format import held_schema
-from workers.serving.call_syntax import CallSyntax
+from workers.serving.parts.call_syntax import CallSyntax
 
 ANY = "<[*]>*"
 """Tokens of any kind, to the end."""
@@ -133,11 +133,3 @@ class _Writer:
 def _escaped(character: str) -> str:
     """Returns a character as a regular expression between slashes has it."""
     return character if character.isalnum() or character in "_<> " else f"\\{character}"
-
-
-def syntax_allows(calling: Calling, syntax: CallSyntax | None) -> bool:
-    """Whether a family's calls can be held to what a request asks of them."""
-    if syntax is None:
-        return False
-    needs_json = calling.has_strict or calling.is_single
-    return syntax.between_parts is not None or not needs_json

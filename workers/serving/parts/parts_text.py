@@ -7,15 +7,17 @@ read are told as they stand, behind the answer: nothing that was written gets lo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from app.ids import random_id
-from workers.serving.calls_told import Told
 from workers.serving.completion_text import CompletionText, Finish, Piece, text_of
+from workers.serving.parts.calls_told import Told
+from workers.serving.parts.unsettled import SPACE, Unsettled
 from workers.serving.requests import Token
-from workers.serving.unsettled import SPACE, Unsettled
 from workers.training.base.parts import Parts, ToolCall
-from workers.training.rendering.parts import PartsReader
+
+if TYPE_CHECKING:
+    from workers.training.rendering.parts import PartsReader
 
 CALL_ID, CALL_ID_LENGTH = "call_", 24
 Phase = Literal["before", "thoughts", "gap", "answer", "call"]
