@@ -18,7 +18,7 @@ END = "<|im_end|>"
 HIDDEN = 64
 """The most pieces of a script, and the one before it."""
 SHARPNESS = 10.0
-"""Times eight it is the logit of the next piece, beside 0 for all others: anything else is as good as never."""
+"""Times eight it is the logit of the next piece; all others have 0, and are as good as never drawn."""
 
 
 def qwen3_tokenizer() -> PreTrainedTokenizerFast:
