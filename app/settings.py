@@ -156,6 +156,8 @@ class Settings(BaseSettings):
     "models": {"gpt-4.1-mini": {"input": 0.4, "cached": 0.1, "output": 1.6}}}`, models by a million tokens."""
     endpoint_concurrency: int = Field(default=32, ge=1, le=1024)
     """Calls to one URL of endpoint graders under way at the same time, in each process."""
+    tool_concurrency: int = Field(default=64, ge=1, le=1024)
+    """Calls to one URL of tool servers under way at the same time, in each training process."""
     asking_concurrency: int = Field(default=32, ge=1, le=512)
     """Gradings under way at the same time in a training whose grader asks a judge or an endpoint."""
     grade_failure_limit: float = Field(default=0.5, gt=0, le=1)

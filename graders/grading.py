@@ -10,7 +10,7 @@ from time import perf_counter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from graders.thoughts import Thoughts, answer_of
+from graders.thoughts import Thoughts, answer_of, thoughts_before
 from graders.types import Failure, FailureKind, Grade, GradeFailed, Grader, Sample, Usage
 
 
@@ -52,7 +52,11 @@ def grade_by(
 
 @dataclass(frozen=True)
 class OfAnswer:
-    """Grades the answer of a completion: `grader` sees it without its thoughts."""
+    """Grades the answer of a completion: `grader` sees it without its thoughts.
+
+    Where the model's own template has told thoughts and answer apart, tags in the answer are looked for only
+    if it found no thoughts; with the setting "none" the grader sees all of the text.
+    """
 
     grader: Grader
     thoughts: Thoughts
@@ -66,11 +70,21 @@ class OfAnswer:
         return self.grader.type
 
     def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade:
+        return self.grader.grade(self._answered(sample), item)
+
+    def _answered(self, sample: Sample) -> Sample:
+        if self.thoughts == "none":
+            if sample.raw_text is None:
+                return sample
+            return replace(sample, output_text=sample.raw_text, output_thoughts=None)
+        if self.thoughts == "auto" and sample.output_thoughts is not None:
+            return sample
         text = sample.output_text
         answer = answer_of(text, self.thoughts)
-        if answer is not text:
-            sample = replace(sample, output_text=answer)
-        return self.grader.grade(sample, item)
+        if answer is text:
+            return sample
+        thoughts = sample.output_thoughts or thoughts_before(text, answer)
+        return replace(sample, output_text=answer, output_thoughts=thoughts)
 
 
 def grade_safely(grader: Grader, sample: Sample, item: Mapping[str, Any]) -> Grade:

@@ -25,7 +25,16 @@ _OPEN = re.compile(r"\{\{(?!\{)")
 _SINGLE = re.compile(r"\{\s*((?:item|sample)[.\[][^{}\s]{1,200})\s*\}")
 _NAMESPACE = re.compile(r"\s*([A-Za-z_]\w*)")
 _STEP = re.compile(r"""\.([\w-]+)|\[([0-9]{1,9})\]|\["([^"\]]+)"\]|\['([^'\]]+)'\]""")
-_SAMPLE_KEYS = ("output_text", "output_json", "output_tools", "choices", "output_audio")
+_SAMPLE_KEYS = (
+    "output_text",
+    "output_json",
+    "output_tools",
+    "choices",
+    "output_audio",
+    "output_reasoning_summary",
+    "output_thoughts",
+    "messages",
+)
 _WRITTEN_BY_POLICY = ("output_json", "output_tools")
 """What the completion decides the shape of: a path missing below these is the completion's fault."""
 
@@ -191,6 +200,9 @@ def sample_variables(sample: Sample) -> dict[str, Any]:
         "output_json": output_json,
         "output_tools": list(sample.output_tools),
         "output_audio": sample.output_audio,
+        "output_reasoning_summary": None,
+        "output_thoughts": sample.output_thoughts,
+        **({"messages": list(sample.messages)} if sample.messages else {}),
     }
 
 
@@ -202,6 +214,12 @@ def _sample_value(sample: Sample, key: str | int) -> Any:
             return sample.output_json
         case "output_tools":
             return list(sample.output_tools)
+        case "output_thoughts":
+            return sample.output_thoughts or ""
+        case "output_reasoning_summary":
+            return None
+        case "messages":
+            return list(sample.messages)
         case "output_audio" if sample.output_audio is None:
             raise LookupError(key)
         case "output_audio":

@@ -27,6 +27,7 @@ class FailureKind(StrEnum):
     MODEL_MAX_TOKENS = "model_grader_exceeded_max_tokens_error"
     ENDPOINT_INTERNAL = "endpoint_grader_internal_error"
     ENDPOINT_SERVER = "endpoint_grader_server_error"
+    TOOL_SERVER = "tool_server_error"
     OTHER = "other_error"
 
     @property
@@ -41,7 +42,12 @@ class FailureKind(StrEnum):
     @property
     def is_servers_fault(self) -> bool:
         """Tells whether a server that was asked could not reply: no completion would have fared better."""
-        return self in (FailureKind.MODEL_SERVER, FailureKind.ENDPOINT_INTERNAL, FailureKind.ENDPOINT_SERVER)
+        return self in (
+            FailureKind.MODEL_SERVER,
+            FailureKind.ENDPOINT_INTERNAL,
+            FailureKind.ENDPOINT_SERVER,
+            FailureKind.TOOL_SERVER,
+        )
 
 
 @dataclass(frozen=True)
@@ -107,11 +113,17 @@ class Sample:
     """Holds one completion as graders see it.
 
     Attributes:
-        output_text: the text as it was written, without the token that ended it.
+        output_text: the text as it was written, without the token that ended it; of a completion that was
+            taken apart, its answer.
         finish_reason: "stop" or "length".
         output_tools: the tool calls, in the chat shape.
         output_audio: {"data", "transcript"}; None where the model speaks no audio.
         output_tokens: how many tokens the model wrote; None where that is not known.
+        output_thoughts: what it thought before it answered; None where that is not known.
+        raw_text: all that was written, of a completion that was taken apart by the model's own template; None
+            where graders tell thoughts by tags.
+        messages: what followed the row's messages in an episode, in the chat form: turns, tools' answers.
+        trace_id: names the episode to the tool servers that were asked in it.
     """
 
     output_text: str
@@ -119,6 +131,10 @@ class Sample:
     output_tools: Sequence[Mapping[str, Any]] = ()
     output_audio: Mapping[str, Any] | None = None
     output_tokens: int | None = None
+    output_thoughts: str | None = None
+    raw_text: str | None = None
+    messages: Sequence[Mapping[str, Any]] = ()
+    trace_id: str = ""
 
     @cached_property
     def output_json(self) -> Any:

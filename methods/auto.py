@@ -35,6 +35,10 @@ LEAST_FRESH = 32
 """Completions of training rows by which a checkpoint is judged at least, however few rows there are: a gain
 of one standard deviation is seen in nine of ten cases. Chosen by that, not measured."""
 COMPLETION_TOKENS = 256
+THINKING_TOKENS = 2048
+"""Room for thoughts where nobody bounds them: eight times an answer's. Chosen, not measured."""
+EFFORT_SHARES: Mapping[str, float] = {"low": 0.2, "medium": 0.5, "high": 0.8}
+"""Thoughts, as a share of a completion, by effort: as OpenRouter turns an effort into a budget."""
 EPOCHS: Mapping[Method, int] = {"supervised": 3, "dpo": 2}
 STEPS_PER_EPOCH = 30
 """About how many updates an epoch of "auto" batches has, in the methods that learn from written answers."""
@@ -86,8 +90,15 @@ def group_size(known: Known) -> int:
 
 
 def max_completion_tokens(known: Known) -> int:
-    """Returns 256 tokens, or what the longest prompt leaves of the context."""
-    return min(COMPLETION_TOKENS, known.facts.context - known.facts.longest_prompt)
+    """Returns 256 tokens, with room for thoughts beside them, or what the longest prompt leaves."""
+    thoughts = known.asked.get("max_thinking_tokens", THINKING_TOKENS) if known.facts.thinks else 0
+    return min(COMPLETION_TOKENS + thoughts, known.facts.context - known.facts.longest_prompt)
+
+
+def max_thinking_tokens(known: Known) -> int | None:
+    """Returns the share of a completion that the effort leaves to thoughts; no bound without one."""
+    share = known.facts.budget_share
+    return None if share is None else int(share * int(known["max_completion_tokens"]))
 
 
 def learning_rate(known: Known) -> float:

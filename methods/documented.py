@@ -36,6 +36,8 @@ def values(one: Declared) -> str:
         return ", ".join(f"`{choice}`" for choice in get_args(kind))
     if kind is bool:
         return "true or false"
+    if get_origin(kind) is dict:
+        return "an object"
     bounds = [part for part in one.info.metadata if not isinstance(part, Hyperparameter)]
     if get_origin(kind) is list and get_origin(get_args(kind)[0]) is Literal:
         return "a list of " + ", ".join(f"`{choice}`" for choice in get_args(get_args(kind)[0]))

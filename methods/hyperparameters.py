@@ -79,6 +79,11 @@ class Facts(NamedTuple):
     longest_prompt: int
     n_train: int
     n_valid: int = 0
+    thinks: bool = False
+    """The model begins its answers with thoughts."""
+    budget_share: float | None = None
+    """The share of a completion that the effort asked for leaves to thoughts; None where the chat template
+    sees to it, and without one."""
 
 
 class Known:

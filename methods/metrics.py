@@ -191,6 +191,13 @@ GRADES_COUNT = _declare("grades/{split}_count", "count", SPLITS, "completions th
 PARSE_ERROR_SHARE = _declare(
     "grades/{split}_parse_error_share", "share", SPLITS, "completions that could not be parsed"
 )
+UNPARSED_SHARE = _declare(
+    "grades/{split}_unparsed_share",
+    "share",
+    SPLITS,
+    "completions that do not lie in the parts of the model's response template; they are graded on nothing,"
+    " and count among those that could not be parsed",
+)
 UNGRADED_SHARE = _declare(
     "grades/{split}_ungraded_share",
     "share",
@@ -254,6 +261,19 @@ TRUNCATED_SHARE = _declare(
     SPLITS,
     "completions that were cut at the token limit or at the end of the context",
 )
+REASONING_TOKENS_MEAN = _declare(
+    "completion/{split}_reasoning_tokens_mean",
+    "tokens",
+    SPLITS,
+    "mean tokens of a completion's thoughts, their marks counted, as far as the model's chat template tells"
+    " thoughts",
+)
+CUT_IN_THOUGHTS_SHARE = _declare(
+    "completion/{split}_cut_in_thoughts_share",
+    "share",
+    SPLITS,
+    "completions that ended before their thoughts did, so that they have no answer",
+)
 PROMPT_TOKENS = _declare(
     "tokens/prompt",
     "tokens",
@@ -261,6 +281,9 @@ PROMPT_TOKENS = _declare(
     "prompt tokens of this step's prompts, each counted once",
 )
 SAMPLED_TOKENS = _declare("tokens/{split}_sampled", "tokens", SPLITS, "completion tokens that were sampled")
+REASONING_TOKENS = _declare(
+    "tokens/{split}_reasoning", "tokens", SPLITS, "tokens of thoughts, of all completions together"
+)
 TRAINED_TOKENS = _declare(
     "tokens/trained_total",
     "tokens",
@@ -273,6 +296,32 @@ DISCARDED_GROUPS = _declare(
     "count",
     "dynamic sampling",
     "groups without spread, which the update was not given",
+)
+
+
+TABLES["Episodes and tools"] = []
+EPISODES = "jobs with tools: every step; validations"
+EPISODE_TURNS = _declare(
+    "episodes/{split}_turns_mean", "count", EPISODES, "turns of the policy in an episode"
+)
+EPISODES_LOST = _declare(
+    "episodes/{split}_lost",
+    "count",
+    EPISODES,
+    "episodes that broke off by the fault of a tool server; they are in no gradient",
+)
+TOOL_CALLS = _declare("tools/{split}/calls_mean/{tool}", "count", EPISODES, "calls of a tool in an episode")
+TOOL_TOKENS = _declare(
+    "tools/{split}/tokens_mean/{tool}", "tokens", EPISODES, "length of what a tool answered"
+)
+TOOL_SECONDS = _declare(
+    "tools/{split}/seconds_mean/{tool}", "seconds", EPISODES, "how long a call took, all tries together"
+)
+TOOL_ERRORS = _declare(
+    "tools/{split}/errors/{tool}",
+    "count",
+    EPISODES,
+    "calls that were answered with an error, which the policy read",
 )
 
 

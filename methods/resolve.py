@@ -38,20 +38,26 @@ def resolve_train(
     seed: int,
     resources: Mapping[str, int] | None = None,
     grading: Mapping[str, Any] | None = None,
+    template_kwargs: Mapping[str, Any] | None = None,
 ) -> TrainConfig:
     """Returns the reinforcement run that a job's method and resources mean for this model and these files.
 
     `grading` holds fields of the config that follow from grader and settings, where the job does not say
-    otherwise. Raises `ConfigImpossible`.
+    otherwise. `template_kwargs` are all that the chat template is rendered with: the job's own, and what the
+    effort that it asked for needs. Raises `ConfigImpossible`.
     """
     block = job_method["reinforcement"]
     asked = _asked(block["hyperparameters"])
+    if template_kwargs:
+        asked["template_kwargs"] = dict(template_kwargs)
     _check_room(asked, facts)
     given = {
         "model": model,
         "model_path": model_path,
         "seed": seed,
         "response_format": _response_format(block),
+        "tools": tuple(tool["name"] for tool in block.get("tools", ())),
+        "max_episode_steps": block.get("max_episode_steps"),
         **(grading or {}),
         **_place(resources or {}),
     }

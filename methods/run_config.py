@@ -120,4 +120,5 @@ class RequestOnly(BaseModel):
         Literal["default", "low", "medium", "high"],
         Hyperparameter(methods=("reinforcement",), is_openais=True),
     ] = "default"
-    """Accepted and shown; it changes nothing."""
+    """How much a model that thinks shall think. It sets the variable that the model's chat template has for
+    it; where that has none, a budget of thoughts (`max_thinking_tokens`)."""

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from methods import auto
@@ -15,7 +23,10 @@ from methods.prices import Prices
 from methods.run_config import MAX_STEPS, RunConfig
 
 StopText = Annotated[str, Field(min_length=1, max_length=64)]
+TemplateValue = StrictBool | StrictInt | StrictFloat | Annotated[StrictStr, Field(max_length=1000)]
 
+MAX_EPISODE_STEPS = 200
+"""The most turns that a job may ask for. Chosen, not measured: many times what published jobs ask, 10."""
 LEAST_TEMPERATURE = 0.01
 """Logits are divided by the temperature, which below this is greedy but for rounding: two tokens whose logits
 differ by 0.1 then differ in probability by a factor of 22,000. Chosen, not measured.
@@ -59,9 +70,30 @@ class TrainConfig(RunConfig):
     max_completion_tokens: Annotated[
         int,
         Field(ge=1, le=131_072),
-        Hyperparameter(auto.max_completion_tokens, "256, or the room that the longest prompt leaves"),
+        Hyperparameter(
+            auto.max_completion_tokens,
+            "256, for a model that thinks `max_thinking_tokens` or 2,048 more, or the room that the longest"
+            " prompt leaves",
+        ),
     ]
     """Where a completion is cut. It then counts as truncated."""
+    max_thinking_tokens: Annotated[
+        int | None,
+        Field(ge=0, le=131_072),
+        Hyperparameter(
+            auto.max_thinking_tokens,
+            "no bound, or by `reasoning_effort` a share of `max_completion_tokens` where the template has no"
+            " variable for it",
+        ),
+    ] = None
+    """Tokens after which thoughts are closed. The template's closing mark is then given, and the answer goes
+    on; 0 closes them at once."""
+    template_kwargs: Annotated[
+        dict[str, TemplateValue],
+        Field(max_length=16),
+        Hyperparameter(left_out="what `reasoning_effort` needs"),
+    ] = {}  # noqa: RUF012
+    """Variables of the model's chat template. A job names only those that the template reads."""
     temperature: Annotated[float, Field(ge=LEAST_TEMPERATURE, le=2), Hyperparameter()] = 1.0
     """Sampling temperature of training rollouts."""
     stop: Annotated[
@@ -74,6 +106,11 @@ class TrainConfig(RunConfig):
     response_format: dict[str, Any] | None = None
     """What every completion is held to, in OpenAI's form; {"type": "json_schema", ...} or {"type":
     "json_object"}. None: plain text."""
+
+    tools: tuple[str, ...] = ()
+    """Names of the functions that the policy may call. Without any, completions have one turn."""
+    max_episode_steps: int | None = Field(default=None, ge=1, le=MAX_EPISODE_STEPS)
+    """Most turns of an episode; None where completions have one turn."""
 
     beta: Annotated[float, Field(ge=0, le=2), Hyperparameter()] = 0.02
     """Weight of the KL penalty. It is to the starting policy; 0 still measures the KL."""

@@ -45,6 +45,9 @@ def request_of(
         block["grader"] = grader or _without_secrets(shown_block["grader"])
         if shown_block.get("gold_grader"):
             block["gold_grader"] = _without_secrets(shown_block["gold_grader"])
+        if shown_block.get("tools"):
+            block["tools"] = _without_secrets(shown_block["tools"])
+            block["max_episode_steps"] = shown_block["max_episode_steps"]
         if shown_block.get("response_format"):
             block["response_format"] = shown_block["response_format"]
     body = {

@@ -19,6 +19,7 @@ NAMES = {
     "full_valid_mean_parse_error": names.PARSE_ERROR_SHARE.format(split="valid"),
     "mean_unresponsive_rewards": names.UNGRADED_SHARE.format(split="train"),
     "completion_tokens_mean": names.COMPLETION_TOKENS_MEAN.format(split="train"),
+    "reasoning_tokens_mean": names.REASONING_TOKENS_MEAN.format(split="train"),
 }
 TWINS = {"train_reward_mean": names.REWARD_MEAN, "valid_reward_mean": names.VALID_REWARD_MEAN}
 OURS = {
@@ -28,6 +29,8 @@ OURS = {
     "entropy": names.ENTROPY_MEAN,
     "completion_tokens_max": names.COMPLETION_TOKENS_MAX.format(split="train"),
     "truncated_share": names.TRUNCATED_SHARE.format(split="train"),
+    "cut_in_thoughts_share": names.CUT_IN_THOUGHTS_SHARE.format(split="train"),
+    "unparsed_share": names.UNPARSED_SHARE.format(split="train"),
     "no_spread_share": names.NO_SPREAD_SHARE,
     "advantage_over_base": names.OVER_BASE_MEAN,
     "advantage_stderr": names.OVER_BASE_STDERR,
@@ -49,6 +52,7 @@ ERRORS = {
     "valid_reward_mean": "valid_reward_stderr",
 }
 """The standard error that belongs to a number."""
+_OF_VALID = names.REASONING_TOKENS_MEAN.format(split="valid")
 STEP_TIMES = {
     "sampling": names.TIME_SAMPLING,
     "grading": names.TIME_GRADING,
@@ -71,6 +75,19 @@ KINDS = {
 }
 """Kinds of failure that are told also when there were none, by type of grader."""
 SPLITS = ("train", "valid")
+OF_EPISODES = {
+    "episode_turns_mean": names.EPISODE_TURNS.format(split="train"),
+    "valid_episode_turns_mean": names.EPISODE_TURNS.format(split="valid"),
+    "episodes_lost": names.EPISODES_LOST.format(split="train"),
+}
+"""What only jobs with tools have."""
+TOOL_NUMBERS = {
+    "calls_mean": names.TOOL_CALLS,
+    "tokens_mean": names.TOOL_TOKENS,
+    "latency_mean": names.TOOL_SECONDS,
+    "error_count": names.TOOL_ERRORS,
+}
+"""What an event tells of each tool, by split."""
 
 
 class Named(NamedTuple):
@@ -96,10 +113,7 @@ def metrics_event(
 def reward_numbers(values: Numbers) -> dict[str, float]:
     """Returns the flat numbers that OpenAI tells of a step, also on checkpoints."""
     known = {name: value for name, value in values.items() if value is not None}
-    numbers = _renamed(NAMES | TWINS, known)
-    if names.COMPLETION_TOKENS_MEAN.format(split="train") in known:
-        numbers["reasoning_tokens_mean"] = 0.0  # our models have no hidden reasoning
-    return numbers
+    return _renamed(NAMES | TWINS, known)
 
 
 def with_errors(numbers: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,8 +135,7 @@ def _message(step: int, total_steps: int, known: Numbers) -> str:
 def _data(step: int, total_steps: int, known: Numbers, grader: Mapping[str, Any] | None) -> dict[str, Any]:
     parts = _graders(grader)
     data: dict[str, Any] = {"step": step, "total_steps": total_steps, **reward_numbers(known)}
-    if names.VALID_REWARD_MEAN in known:
-        data["valid_reasoning_tokens_mean"] = 0.0
+    data |= _renamed({"valid_reasoning_tokens_mean": _OF_VALID}, known)
     data["scores"] = _renamed(TWINS, known) | {"graders": [_scores(each, known) for each in parts]}
     data["errors"] = {"graders": [_errors(each, known) for each in parts]}
     judges = [each for each in parts if each.model is not None]
@@ -132,7 +145,9 @@ def _data(step: int, total_steps: int, known: Numbers, grader: Mapping[str, Any]
         "graders": [_latency(each, known) for each in parts],
     }
     data["model_graders_token_usage"] = _token_usage(known)
-    return data | with_errors(_renamed(OURS, known))
+    if tools := _tools(known):
+        data["tools"] = tools
+    return data | with_errors(_renamed(OURS | OF_EPISODES, known))
 
 
 def _graders(grader: Mapping[str, Any] | None) -> list[Named]:
@@ -213,6 +228,19 @@ def _usage(grader: Named, known: Numbers) -> dict[str, Any]:
     return told
 
 
+def _tools(known: Numbers) -> list[dict[str, Any]]:
+    """Returns what is known of each tool's calls."""
+    told: dict[str, dict[str, Any]] = {}
+    for split in SPLITS:
+        for kind, pattern in TOOL_NUMBERS.items():
+            start = pattern.partition("{tool}")[0].format(split=split)
+            for name in known:
+                if name.startswith(start):
+                    tool = name.removeprefix(start)
+                    told.setdefault(tool, {"name": tool})[f"{split}_{kind}"] = known[name]
+    return [told[tool] for tool in sorted(told)]
+
+
 def _token_usage(known: Numbers) -> dict[str, dict[str, int]]:
     """Returns the tokens of each judge model in the step."""
     told: dict[str, dict[str, int]] = {}
@@ -248,8 +276,13 @@ def _usage_numbers(start: str, known: Numbers) -> Iterator[tuple[str, str, int]]
 
 
 def _reasoning(known: Numbers) -> dict[str, float]:
-    measured = [split for split in SPLITS if names.GRADES_COUNT.format(split=split) in known]
-    return {f"{split}_reasoning_tokens_{kind}": 0.0 for split in measured for kind in ("mean", "count")}
+    kinds = {"mean": names.REASONING_TOKENS_MEAN, "count": names.REASONING_TOKENS}
+    theirs = {
+        f"{split}_reasoning_tokens_{kind}": name.format(split=split)
+        for split in SPLITS
+        for kind, name in kinds.items()
+    }
+    return _renamed(theirs, known)
 
 
 def _renamed(ours_by_theirs: Mapping[str, str], known: Numbers) -> dict[str, Any]:

@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, create_model, model_validator
 
+from app.tools.schemas import MAX_TOOLS, Tool
 from app.wire import Wire
 from methods.hyperparameters import request_fields
 from methods.run_config import RequestOnly
-from methods.train_config import TrainConfig
+from methods.train_config import MAX_EPISODE_STEPS, TrainConfig
 from methods.tune_config import TuneConfig
 
 
@@ -55,6 +56,19 @@ class Reinforcement(Wire):
     grader: dict[str, Any]
     hyperparameters: Hyperparameters | None = None
     response_format: Any = None
+    tools: list[Tool] | None = Field(
+        default=None,
+        max_length=MAX_TOOLS,
+        description="Azure's: functions that the policy may call, in several turns.",
+        json_schema_extra={"x-cherry": True},
+    )
+    max_episode_steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_EPISODE_STEPS,
+        description="Azure's: most turns of the policy in an episode with tools; 10 by default.",
+        json_schema_extra={"x-cherry": True},
+    )
     gold_grader: dict[str, Any] | None = Field(
         default=None,
         description="Cherry: a grader that evaluations are measured by too, and that is never trained on.",

@@ -19,14 +19,17 @@ from app.jobs.methods import (
     SupervisedMethod,
 )
 from app.jobs.schemas import JobCreate, Resources
+from app.tools import service as tools
 from app.validation_errors import read_as
 from methods import response_format
 from methods.resolve import SPLIT_BESIDE_FILE, VALIDATION_SPLIT
+from methods.tools import DEFAULT_EPISODE_STEPS
 
 GRADER = "method.reinforcement.grader"
 GOLD_GRADER = "method.reinforcement.gold_grader"
 RESPONSE_FORMAT = "method.reinforcement.response_format"
-CHECKED = ("grader", "gold_grader", "response_format")
+MAX_EPISODE_STEPS = "method.reinforcement.max_episode_steps"
+CHECKED = ("grader", "gold_grader", "response_format", "tools", "max_episode_steps")
 
 
 def checked_method(request: JobCreate, project_id: str) -> dict[str, Any]:
@@ -61,7 +64,29 @@ def checked_block(block: Mapping[str, Any], project_id: str, refusals: Refusals)
     with refusals:
         if (constraint := checked_response_format(block.get("response_format"))) is not None:
             kept["response_format"] = constraint
+    with refusals:
+        kept |= _checked_tools(block, kept, project_id)
     return kept
+
+
+def _checked_tools(block: Mapping[str, Any], kept: Mapping[str, Any], project_id: str) -> dict[str, Any]:
+    """The tools and the bound of their episodes, as a job keeps them. Raises `BadRequest`."""
+    steps = block.get("max_episode_steps")
+    if not block.get("tools"):
+        if steps is None:
+            return {}
+        message = f"'{MAX_EPISODE_STEPS}' bounds the turns of a job with tools, and this one has none."
+        raise BadRequest(message, param=MAX_EPISODE_STEPS, code="unsupported_parameter")
+    if kept.get("response_format", {"type": "text"})["type"] != "text":
+        message = (
+            f"'{RESPONSE_FORMAT}' holds every completion to a form, which leaves no room for calls of tools:"
+            " leave one of the two out."
+        )
+        raise BadRequest(message, param=RESPONSE_FORMAT, code="unsupported_parameter")
+    return {
+        "tools": tools.as_stored(block["tools"], project_id),
+        "max_episode_steps": DEFAULT_EPISODE_STEPS if steps is None else steps,
+    }
 
 
 def checked_response_format(asked: Any, at: str = RESPONSE_FORMAT) -> dict[str, Any] | None:

@@ -53,6 +53,8 @@ def _row(data: Mapping[str, Any]) -> dict[str, Any]:
     flat = {name: value for name, value in data.items() if isinstance(value, int | float)}
     for area in ("scores", "errors"):
         flat.update(_grader_columns(area, data[area]["graders"]))
+    for tool in data.get("tools", ()):
+        flat |= {f"tools/{tool['name']}/{key}": value for key, value in tool.items() if key != "name"}
     flat |= {f"timing/step/{name}": value for name, value in data["timing"]["step"].items()}
     return {name: value for name, value in flat.items() if name not in SKIPPED}
 

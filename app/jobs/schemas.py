@@ -10,6 +10,7 @@ from app.grading.headers import masked
 from app.jobs.methods import Method
 from app.jobs.models import Job, Status
 from app.pagination import Listed, Page
+from app.tools.service import masked as masked_tools
 from app.wire import Metadata, Wire
 from methods.resolve import shown_at_top, shown_training, shown_tuning
 
@@ -173,7 +174,8 @@ def _method_out(job: Job) -> dict[str, Any]:
     block = job.method["reinforcement"]
     shown = shown_training(block["hyperparameters"], job.config)
     graders = {name: masked(block[name]) for name in ("grader", "gold_grader") if name in block}
+    tools = {"tools": masked_tools(block["tools"])} if "tools" in block else {}
     return {
         "type": "reinforcement",
-        "reinforcement": {**block, **graders, "hyperparameters": shown},
+        "reinforcement": {**block, **graders, **tools, "hyperparameters": shown},
     }

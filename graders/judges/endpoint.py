@@ -39,7 +39,8 @@ class Endpoint:
         return grade_by(self._score, sample, item)
 
     def _score(self, sample: Sample, item: Mapping[str, Any]) -> Score:
-        body = {"sample": sample_variables(sample), "item": dict(item), "trace_id": uuid.uuid4().hex}
+        trace_id = sample.trace_id or uuid.uuid4().hex
+        body = {"sample": sample_variables(sample), "item": dict(item), "trace_id": trace_id}
         response = self.caller.post(EndpointRequest(self.url, self.headers, body, self.rate_limit))
         score = number(response.get("score")) if isinstance(response, dict) else None
         if score is None:

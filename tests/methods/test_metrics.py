@@ -37,7 +37,13 @@ def test_each_name_is_declared_once_and_is_a_constant() -> None:
 def test_each_metric_has_a_unit_and_a_meaning_and_is_found_by_its_name(metric: metrics.Metric) -> None:
     assert metric.unit
     assert len(metric.meaning.split()) > 1
-    parts = {"split": "train", "kind": "sample_parse_error", "part": "city", "model": "org/judge {1}"}
+    parts = {
+        "split": "train",
+        "kind": "sample_parse_error",
+        "part": "city",
+        "model": "org/judge {1}",
+        "tool": "look_up",
+    }
     assert metrics.find(metric.name.format(**parts)) is not None
 
 

@@ -5,8 +5,7 @@ A job ends at its first fault; a preflight goes on and tells all. Which of the t
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -26,7 +25,7 @@ from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig
 from methods.tuning_rows import row_check
 from workers.jobs import tuning_validation
-from workers.jobs.doubts import Doubt, doubts_about_files
+from workers.jobs.doubts import Doubt, doubts_about_files, doubts_about_rate
 from workers.jobs.grader_validation import (
     GOLD_GRADER,
     build_job_grader,
@@ -52,26 +51,22 @@ from workers.jobs.memory_validation import check_memory
 from workers.jobs.model_validation import (
     check_canary,
     check_response_format,
+    check_tools,
+    check_tools_of_rows,
     model_folder,
     model_shape,
     render_prompts,
+    thinking_of_job,
 )
 
 if TYPE_CHECKING:
+    from workers.training.rendering.thinking import Thinking
     from workers.training.row_faults import RowDoubt
 
 T = TypeVar("T")
 
 MAX_DOUBTS = 10
 """Findings of the grader's trial that a job is told of. Chosen, not measured."""
-FAR_RATE = 10.0
-"""A learning rate that is so many times the one of "auto", or so many times less, is doubted. In the trial of
-96 runs most policies collapsed at ten times the rate, and at a tenth they moved little.
-"""
-
-
-ROUNDING = 1e-9
-"""What a rate that was asked for as a multiple of the usual one may be off by rounding."""
 
 
 class Parts(NamedTuple):
@@ -92,6 +87,8 @@ class Checked(NamedTuple):
     n_rows: int
     """What `config.job_steps` counts: prompts or examples."""
     doubts: list[Doubt]
+    told: Sequence[str] = ()
+    """What the job says of itself beside that, in sentences."""
 
 
 def find_parts(db: Session, asked: Asked) -> Parts:
@@ -130,6 +127,7 @@ class Checks:
         self.grader: Grader | None = None
         self.gold: tuple[GraderSpec, Grader] | None = None
         self.trial: Report | None = None
+        self.thinking: Thinking | None = None
         self.doubts: list[Doubt] = []
         self.prompt_lengths: dict[str, list[int]] = {}
         """Tokens of each prompt, by the file's field in a request; of reinforcement rows."""
@@ -218,14 +216,26 @@ class Checks:
             )
         if (folder := self.folder) is not None:
             self._attempt(lambda: check_response_format(block.get("response_format"), folder))
+            self._attempt(lambda: self._find_thinking(folder))
+            self._attempt(lambda: check_tools(block.get("tools"), folder))
         for data_file, rows in self._files():
             self._check_rows(data_file, rows)
         config = self._attempt(self._resolve)
         if config is None or self.train_rows is None:
             return None
-        return Checked(config, len(split_rows(config, self.train_rows, [])[0]), self.doubts)
+        told = [self.thinking.told] if self.thinking and not self.thinking.is_void else []
+        return Checked(config, len(split_rows(config, self.train_rows, [])[0]), self.doubts, told)
+
+    def _find_thinking(self, folder: Path) -> None:
+        self.thinking = thinking_of_job(folder, self._hyperparameters())
+        if self.thinking.is_void:
+            field = "method.reinforcement.hyperparameters"
+            self.doubts.append(Doubt("thinks_not", self.thinking.told, field))
 
     def _check_rows(self, data_file: DataFile, rows: list[Row]) -> None:
+        names = [tool["name"] for tool in self.asked.method["reinforcement"].get("tools", ())]
+        if names:
+            self._attempt(lambda: check_tools_of_rows(names, data_file, rows))
         spec, grader, folder, shape = self.spec, self.grader, self.folder, self.shape
         if spec is not None and grader is not None:
             self._enter("grading")
@@ -235,7 +245,10 @@ class Checks:
             self._attempt(lambda: check_grader(*gold, data_file, rows, GOLD_GRADER))
         if folder is not None and shape is not None:
             self._enter("rendering")
-            rendered = self._attempt(lambda: render_prompts(folder, shape.context, data_file, rows))
+            variables = self.thinking.variables if self.thinking else {}
+            rendered = self._attempt(
+                lambda: render_prompts(folder, shape.context, data_file, rows, variables)
+            )
             if rendered is not None:
                 self.prompt_lengths[data_file.param] = [len(prompt.tokens) for prompt in rendered.prompts]
                 for doubt in rendered.doubts:
@@ -247,7 +260,10 @@ class Checks:
         if self.shape is None or self.train_rows is None or self.valid_rows is None or None in lengths:
             return None
         self._longest = longest = max(max(found) for found in lengths if found)
-        return Facts(*self.shape, longest, len(self.train_rows), len(self.valid_rows))
+        rows = len(self.train_rows), len(self.valid_rows)
+        thinking = self.thinking
+        thinks, share = (False, None) if thinking is None else (thinking.thinks, thinking.budget_share)
+        return Facts(*self.shape, longest, *rows, thinks, share)
 
     def _resolve(self) -> TrainConfig | None:
         facts = self.facts()
@@ -261,6 +277,7 @@ class Checks:
                 model_path=str(self.folder),
                 seed=self.asked.seed,
                 resources=self.asked.resources,
+                template_kwargs=self.thinking.variables if self.thinking else {},
                 grading=grading_fields(self.spec) | prices(self._hyperparameters(), *self._specs()),
             )
         except ConfigImpossible as problem:
@@ -291,21 +308,9 @@ class Checks:
             yield from doubts_about_files(self.train_rows, self.valid_rows)
 
     def _rate_doubts(self, config: TrainConfig | TuneConfig) -> Iterator[Doubt]:
-        """Says so if the learning rate is far from the one that "auto" takes."""
         assert self.shape is not None, "a config was resolved with it"
         usual = usual_learning_rate(config, self.shape.hidden_size)
-        times = config.learning_rate / usual
-        if abs(math.log(times)) < math.log(FAR_RATE) - ROUNDING:
-            return
-        is_high = times > 1
-        how = f"{_in_words(times)} times" if is_high else f"a {_in_words(1 / times)}th of"
-        outcome = "is likely to destroy the model" if is_high else "may learn next to nothing"
-        yield Doubt(
-            "learning_rate_far",
-            f'The learning rate {config.learning_rate:.3g} is {how} what "auto" takes for this model'
-            f' ({usual:.3g}): the job {outcome}. Leave the rate to "auto" unless this is meant.',
-            f"method.{self.kind}.hyperparameters",
-        )
+        return doubts_about_rate(config.learning_rate, usual, f"method.{self.kind}.hyperparameters")
 
     def _memory_doubts(self, config: TrainConfig | TuneConfig) -> list[Doubt]:
         """Raises `JobInvalid` for a job that cannot fit where it is to be trained."""
@@ -322,11 +327,6 @@ class Checks:
         for finding in self.trial.warnings[:MAX_DOUBTS] if self.trial else ():
             message = f"The grader: {finding.message}"
             yield Doubt(f"grader_{finding.code}", message, TRAINING, finding.lines)
-
-
-def _in_words(times: float) -> str:
-    """Returns 12.5, or 1,000."""
-    return f"{times:,.0f}" if times >= 100 else f"{times:.3g}"
 
 
 def split_rows(config: TrainConfig, train: list[Row], valid: list[Row]) -> tuple[list[Row], list[Row]]:

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.files.integrity import StoredFileDamaged
 from app.models.models import Model
+from methods.faults import told
 from methods.model_files.folder import ModelFolderInvalid, check_folder
 from methods.response_format import grammar_of
 from methods.rows import Row
+from methods.tools import tool_faults, tool_names
 from workers.base_models import local_folder
 from workers.jobs.job_data import DataFile, JobInvalid, ModelShape
 
 if TYPE_CHECKING:
     from workers.training.prompts import RenderedPrompts
+    from workers.training.rendering.thinking import Thinking
+
+TOOLS = "method.reinforcement.tools"
+TRIED_ROW = {
+    "messages": [{"role": "user", "content": "x"}],
+    "tools": [{"type": "function", "function": {"name": "look", "description": "x", "parameters": {}}}],
+}
+TRIED_RESULTS = [{"role": "tool", "name": "look", "content": "x"}]
+"""What a template is tried with: a call, and its result."""
 
 
 def model_folder(name: str, model: Model | None, scratch: Path) -> Path:
@@ -90,6 +101,20 @@ def check_response_format(response_format: dict[str, Any] | None, folder: Path) 
         raise JobInvalid(problem.code, str(problem), param) from None
 
 
+def thinking_of_job(folder: Path, hyperparameters: Mapping[str, Any]) -> Thinking:
+    """Returns what a job's wish for more or less thinking means to its model. Raises `JobInvalid`."""
+    from workers.training.rendering.thinking import DEFAULT, VariableUnknown, thinking_of
+
+    effort = hyperparameters.get("reasoning_effort") or DEFAULT
+    budget, given = hyperparameters.get("max_thinking_tokens"), hyperparameters.get("template_kwargs")
+    tokenizer = load_tokenizer(folder)
+    try:
+        return thinking_of(tokenizer, effort, budget, given)
+    except VariableUnknown as problem:
+        param = "method.reinforcement.hyperparameters.template_kwargs"
+        raise JobInvalid("invalid_value", str(problem), param) from None
+
+
 def embedding_rows(folder: Path) -> int | None:
     """Returns how many tokens the model has embedding rows for; None where its config does not say."""
     from transformers import AutoConfig
@@ -116,14 +141,57 @@ def check_canary(folder: Path, context: int, data_file: DataFile, rows: Sequence
         raise data_file.invalid(f"does not fit the model. {problem}") from None
 
 
-def render_prompts(folder: Path, context: int, data_file: DataFile, rows: Sequence[Row]) -> RenderedPrompts:
-    """Returns each row's prompt, as the training will see them, and what is doubtful. Raises `JobInvalid`."""
-    tokenizer = load_tokenizer(folder)
+def render_prompts(
+    folder: Path,
+    context: int,
+    data_file: DataFile,
+    rows: Sequence[Row],
+    variables: Mapping[str, Any] | None = None,
+) -> RenderedPrompts:
+    """Returns each row's prompt, as the training will see them, and what is doubtful. Raises `JobInvalid`.
+
+    `variables` are what the chat template is rendered with.
+    """
     from workers.training import prompts
     from workers.training.base.errors import PromptInvalid
+    from workers.training.rendering.template import with_variables
+
+    tokenizer = with_variables(load_tokenizer(folder), variables or {})
 
     name = data_file.param.removesuffix("_file")
     try:
         return prompts.render_prompts(rows, tokenizer, context, name, embedding_rows(folder))
     except PromptInvalid as problem:
         raise data_file.invalid(f"does not fit the model. {problem}") from None
+
+
+def check_tools(tools: Sequence[Mapping[str, Any]] | None, folder: Path) -> None:
+    """Raises `JobInvalid` for a model whose calls of tools could not be read, or not be answered."""
+    if not tools:
+        return
+    from workers.training.rendering.between import TurnsUnsupported, tokens_between
+    from workers.training.rendering.parts import reader_of
+
+    tokenizer = load_tokenizer(folder)
+    reader = reader_of(tokenizer)
+    fault = "does not tell how it calls tools, so that its calls could not be read"
+    try:
+        if reader is not None and reader.calls_tools:
+            tokens_between(tokenizer, TRIED_ROW, ["look"], TRIED_RESULTS, None)
+            return
+    except TurnsUnsupported as problem:
+        fault = f"cannot be used with tools: {problem}"
+    message = f"The model's chat template {fault}. Use a model whose template calls tools, or leave them out."
+    raise JobInvalid("invalid_value", message, TOOLS)
+
+
+def check_tools_of_rows(names: Sequence[str], data_file: DataFile, rows: Sequence[Row]) -> None:
+    """Raises `JobInvalid` for rows that list a function which the job does not have, or if none lists any."""
+    if faults := tool_faults(rows, names):
+        lines = [fault.line for fault in faults]
+        raise data_file.invalid("does not fit the job's tools.\n" + "\n".join(told(faults, len(rows))), lines)
+    if not any(tool_names(row.item) for row in rows):
+        raise data_file.invalid(
+            f"lists no tool in any row, and the job has {', '.join(names)}: a row names under 'tools' the"
+            " functions that may be called for it."
+        )

@@ -13,6 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, NamedTuple
@@ -32,6 +33,7 @@ from app.models import service as models
 from app.models.models import Model
 from app.settings import get_settings
 from app.storage import get_storage
+from app.tools.service import opened as opened_tools
 from graders import parse_grader
 from graders.spec import GraderSpec
 from methods.rows import Row
@@ -39,6 +41,7 @@ from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig, read_config
 from methods.tuning_rows import row_check
 from workers.base_models import MODEL, folder_if_there, local_folder
+from workers.environments.build import tool_environment
 from workers.jobs import delivery, leftovers, provenance
 from workers.jobs.checks import split_rows
 from workers.jobs.db_recorder import DatabaseRecorder
@@ -97,6 +100,8 @@ class Work(NamedTuple):
     """None where nothing is graded."""
     gold: GraderSpec | None
     """None without a second one that is only measured by."""
+    tools: list[dict[str, Any]]
+    """What the policy may call, with opened headers; none where completions have one turn."""
     project_id: str
 
 
@@ -262,6 +267,7 @@ def _train(
     assert work.grader is not None
     graders = (work.grader, work.gold, work.project_id)
     grader, gold = build_graders(*graders, remark)
+    environment = partial(tool_environment, work.tools, work.project_id) if work.tools else None
     return train(
         work.config,
         *rows,
@@ -273,7 +279,8 @@ def _train(
         should_pause,
         work.canary_rows,
         gold,
-        seats_of(work.config, *graders) if world.size == 1 else None,
+        seats_of(work.config, *graders, environment) if world.size == 1 else None,
+        None if environment is None else environment(),
     )
 
 
@@ -306,7 +313,8 @@ def _load(claim: Claim, folder: Path) -> Work:
     provenance.note(claim, config, [*zip(data_files, rows, strict=True), (canary, texts)])
     if isinstance(config, TrainConfig):
         train_rows, valid_rows = split_rows(config, train_rows, valid_rows)
-    return Work(config, train_rows, valid_rows, texts, spec, gold, job.project_id)
+    tools = opened_tools(graders.get("tools", ()), job.project_id, get_settings())
+    return Work(config, train_rows, valid_rows, texts, spec, gold, tools, job.project_id)
 
 
 def _base_folder(name: str, model: Model | None, folder: Path) -> str:

@@ -32,6 +32,7 @@ from workers.jobs.faults import Exit, exit_code_of
 from workers.jobs.judge_remarks import with_remarks
 from workers.training.arms.beside import Seats
 from workers.training.arms.child import train_for
+from workers.training.arms.messages import MakeEnvironment
 from workers.training.base.errors import DeviceMissing
 from workers.training.loop import advance
 
@@ -48,7 +49,11 @@ def build_graders(
 
 
 def seats_of(
-    config: TrainConfig, grader: GraderSpec, gold: GraderSpec | None, project_id: str
+    config: TrainConfig,
+    grader: GraderSpec,
+    gold: GraderSpec | None,
+    project_id: str,
+    environment: MakeEnvironment | None = None,
 ) -> Seats | None:
     """The places where seeds of a job train side by side; None where they train in turn."""
     if not config.trains_seeds_beside:
@@ -56,7 +61,7 @@ def seats_of(
     graders = partial(build_graders, grader, gold, project_id)
     patience = get_settings().phase_limit.total_seconds()
     if config.device == "cpu":
-        return Seats(config.processes, lambda _: SeedProcess({}), graders, patience)
+        return Seats(config.processes, lambda _: SeedProcess({}), graders, patience, environment)
     gpus = _visible_gpus()
     if len(gpus) < config.processes:
         raise DeviceMissing(
@@ -66,7 +71,7 @@ def seats_of(
     def on_gpu(seat: int) -> SeedProcess:
         return SeedProcess({"CUDA_VISIBLE_DEVICES": gpus[seat]})
 
-    return Seats(config.processes, on_gpu, graders, patience)
+    return Seats(config.processes, on_gpu, graders, patience, environment)
 
 
 def _visible_gpus() -> list[str]:

@@ -72,6 +72,8 @@ def _validate(claim: Claim) -> None:
         status.update_held(db, claim)
         for number, doubt in enumerate(checked.doubts):
             events.append(db, claim.job_id, f"doubt-{number}", doubt.message, level="warn")
+        for number, sentence in enumerate(filter(None, checked.told)):
+            events.append(db, claim.job_id, f"told-{number}", sentence)
         total_steps = checked.config.job_steps(checked.n_rows)
         runs.queue_for_training(db, claim, checked.config.model_dump(mode="json"), total_steps)
 

@@ -97,6 +97,8 @@ def sample_base(
         key=("preflight", config.seed),
         stop=config.stop,
         grammar=policy.grammar,
+        reader=policy.reader,
+        thinking_tokens=config.max_thinking_tokens,
     )
     size = _prompts_at_a_time(config, limits)
     deadline = time.monotonic() + SECONDS

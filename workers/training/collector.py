@@ -174,6 +174,8 @@ class Collector:
             key=key,
             stop=config.stop,
             grammar=self._policy.grammar,
+            reader=self._policy.reader,
+            thinking_tokens=config.max_thinking_tokens,
         )
         mine = self._world.slice(prompts)
         return sample_and_grade(self._policy, mine, sampling, self._graders, clock, self._episodes)
@@ -263,7 +265,7 @@ def sample_and_grade(
     def grade(i: int, sample: int, completion: Completion) -> None:
         jobs[i, sample] = graders.submit(completion, prompts[i].item)
 
-    turns = episodes and episodes.play(prompts, lambda: clock.alive("sampling"))
+    turns = None if episodes is None else episodes.play(prompts, lambda: clock.alive("sampling"))
     with clock.phase("sampling", "sampling"):
         groups = sample_groups(policy, prompts, sampling, grade, turns=turns)
     with clock.phase("grading", "grading"):

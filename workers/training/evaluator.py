@@ -81,6 +81,8 @@ class Evaluator:
             key=(split, config.measuring_seed),
             stop=config.stop,
             grammar=self._policy.grammar,
+            reader=self._policy.reader,
+            thinking_tokens=config.max_thinking_tokens,
         )
         mine = self._world.slice(self._prompts[split])
         graded = sample_and_grade(self._policy, mine, sampling, self._graders, Clock(), self._episodes)

@@ -75,9 +75,16 @@ class GradePool:
     """Grades on a few threads. A thread whose grader hangs is left behind and replaced."""
 
     def __init__(
-        self, grader: Grader, *, threads: int = GRADE_THREADS, timeout: float = GRADE_TIMEOUT_SECONDS
+        self,
+        grader: Grader,
+        *,
+        threads: int = GRADE_THREADS,
+        timeout: float = GRADE_TIMEOUT_SECONDS,
+        least: float = 0.0,
     ) -> None:
+        """`least` is what the grader gives at least, where that is known: so much is unparsed text worth."""
         self._grader = grader
+        self._least = least
         self._timeout = timeout
         self._threads = threads
         self._queue: queue.SimpleQueue[GradeJob | None] = queue.SimpleQueue()
@@ -154,14 +161,39 @@ class GradePool:
             with self._changed:
                 job.started = time.monotonic()
                 self._running.add(job)
-            completion = job.completion
-            sample = Sample(completion.text, completion.finish_reason, output_tokens=completion.n_sampled)
-            grade = grade_safely(self._grader, sample, job.item)
+            grade = self._grade(job.completion, job.item)
             with self._changed:
                 if job not in self._running:
                     return  # given up: another thread has taken this one's place
                 self._running.remove(job)
                 self._finish(job, grade)
+
+    def _grade(self, completion: Completion, item: Mapping[str, Any]) -> Grade:
+        """Grades what can be graded: not an episode that broke off, nor a completion that is unparsed."""
+        if completion.lost:
+            return Grade(None, Failure(FailureKind.TOOL_SERVER, completion.lost))
+        if completion.parts is not None and completion.parts.fault is not None:
+            failure = Failure(FailureKind.SAMPLE_PARSE, completion.parts.fault)
+            return Grade(None, failure, least=self._least if self._least < 0 else None)
+        return grade_safely(self._grader, sample_of(completion), item)
+
+
+def sample_of(completion: Completion) -> Sample:
+    """Returns a completion as graders see it; of an episode, what its last turn answered and called."""
+    parts = completion.parts
+    if parts is None:
+        return Sample(completion.text, completion.finish_reason, output_tokens=completion.n_sampled)
+    calls = completion.turns[-1].calls if completion.turns else parts.chat_calls
+    return Sample(
+        parts.answer,
+        completion.finish_reason,
+        calls,
+        output_tokens=completion.n_sampled,
+        output_thoughts=parts.thoughts,
+        raw_text=completion.text,
+        messages=[message for turn in completion.turns for message in turn.chat_messages],
+        trace_id=completion.trace_id,
+    )
 
 
 def count_steps_over(steps_over: int, step: int, grades: Sequence[Grade], *, limit: float, steps: int) -> int:

@@ -107,10 +107,16 @@ class Run:
         self.drift = DriftMeter(
             self.policy, self.valid_prompts or self.train_prompts, config, world, canary_rows
         )
-        self.graders = GradePool(grader, threads=config.grade_concurrency, timeout=config.grade_seconds)
-        self.episodes = environment and Episodes(
-            environment, reader_of(tokenizer, self.policy.end_ids), config, self.policy
+        self.graders = GradePool(
+            grader,
+            threads=config.grade_concurrency,
+            timeout=config.grade_seconds,
+            least=config.reward_range[0] if config.reward_range else 0.0,
         )
+        self.episodes: Episodes | None = None
+        if environment is not None:
+            reader = reader_of(tokenizer, self.policy.end_ids)
+            self.episodes = Episodes(environment, reader, config, self.policy)
         self.collector = Collector(
             self.policy,
             self.train_prompts,

@@ -72,6 +72,8 @@ SINCE_0_1_0 = {
     "controls",
     "skip_flat_prompts",
     "prices",
+    "tools",
+    "max_episode_steps",
 }
 """Fields of a config that came later, each with a default that stands for what was done before."""
 

@@ -163,8 +163,8 @@ class Beside:
         arm = job.begin(whose, until, self._clocks[seat])
         rows = (given.train_rows, given.valid_rows, given.canary_rows)
         alone = replace(arm, others=nobody)  # the process asks here instead
-        made = (self._seats.graders, job.folder_of(whose), alone, self._seats.environment)
-        task = Task(job.config_of(whose), *rows, *made)
+        config, folder, seats = job.config_of(whose), job.folder_of(whose), self._seats
+        task = Task(config, *rows, seats.graders, folder, alone, seats.environment)
         companion, recorder = self._seats.start(seat), job.recorder_of(whose)
         self._seated.append(_Seated(seat, whose, companion, task, recorder, time.monotonic()))
         job.training.add(whose.number)

@@ -76,6 +76,17 @@ class Completion:
         return len(self.tokens) - sum(self.given)
 
     @property
+    def answer(self) -> str:
+        """Returns what is meant for the reader: all of the text where it was not taken apart."""
+        return self.text if self.parts is None or self.parts.is_plain else self.parts.answer
+
+    @property
+    def thought_tokens(self) -> int:
+        """Counts the tokens of its thoughts, of all its turns; 0 where nothing tells them."""
+        parts = [turn.parts for turn in self.turns] or [self.parts]
+        return sum(each.thought_tokens for each in parts if each is not None)
+
+    @property
     def sampled_logprobs(self) -> tuple[float, ...]:
         """Returns the (n_sampled,) log-probabilities of the tokens that the policy chose."""
         return tuple(self.of_sampled(self.logprobs))

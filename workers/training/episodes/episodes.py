@@ -41,7 +41,7 @@ class Episodes:
         """Raises `ModelInvalid` for a model whose completions nobody can take apart."""
         if reader is None or not reader.calls_tools:
             raise ModelInvalid(
-                "The model's chat template does not tell how it calls tools, so that its calls cannot be read."
+                "The model's chat template does not tell how it calls tools, so its calls cannot be read."
                 " Use a model whose template is known, or leave the tools out."
             )
         self._environment = environment

@@ -237,6 +237,8 @@ class _Answers:
             key=("probe", config.measuring_seed, first) if first else ("probe", config.measuring_seed),
             stop=config.stop,
             grammar=self._policy.grammar,
+            reader=self._policy.reader,
+            thinking_tokens=config.max_thinking_tokens,
         )
         return sample_groups(self._policy, [self._prompts[i] for i in chosen], sampling)
 

@@ -94,6 +94,7 @@ class Grammar:
     def matchers(self) -> Matchers:
         """Returns the state of completions about to be sampled."""
         return Matchers(self)
+
     def allowed(
         self,
         completions: Sequence[Completion],

@@ -9,7 +9,6 @@ trainer finds again what the sampler did.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 from llguidance import LLMatcher
 

@@ -46,6 +46,7 @@ from workers.training.model.sharding import whole
 from workers.training.model.stored_types import stored_types
 from workers.training.model.value import make_value_head
 from workers.training.rendering.parts import reader_of
+from workers.training.rendering.template import with_variables
 
 VALUE_HEAD = "value_head."
 """How the names of the value head's weights begin."""
@@ -55,7 +56,7 @@ class Policy:
     """Holds base model, trained weights and reference. Built the same way twice, it has the same bits."""
 
     def __init__(self, base: BaseModel, config: TrainConfig, world: World = ALONE) -> None:
-        self.tokenizer = base.tokenizer
+        self.tokenizer = with_variables(base.tokenizer, config.template_kwargs)
         self.end_ids = base.end_ids
         self.context = base.context
         self.vocabulary = base.vocabulary
@@ -73,10 +74,10 @@ class Policy:
         """Every process must then make the same number of passes through `model` and the reference."""
         self._weights: dict[str, nn.Parameter] = {}
         """The weights of a sharded model by the names they had; its modules do not always show these."""
-        self.reader = reader_of(base.tokenizer, base.end_ids)
+        self.reader = reader_of(self.tokenizer, base.end_ids)
         """Takes completions apart; None where the model's family is not known."""
         self.grammar = compile_grammar(
-            config.response_format, base.tokenizer, base.model, base.end_ids, self.reader
+            config.response_format, self.tokenizer, base.model, base.end_ids, self.reader
         )
         """What completions are held to, in sampling and in training; None for plain text."""
         torch.manual_seed(config.seed)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -20,6 +21,8 @@ TOOL = {
     "function": {"name": "x", "description": "x", "parameters": {"type": "object", "properties": {}}},
 }
 """What a template is tried with where it is used with tools."""
+_VARIABLES = "variables_of_cherry"
+"""The attribute of a tokenizer that holds what its template is rendered with."""
 CALL_ID = "cherry000"
 """Some templates take ids of nine letters and digits only."""
 
@@ -32,6 +35,7 @@ class Template:
     special: tuple[tuple[str, str], ...]
     has_tools: bool
     tokenizer: Any = field(compare=False)
+    variables: tuple[tuple[str, Any], ...] = ()
 
     def render(self, talk: Conversation, *, is_open: bool) -> str:
         """Returns a conversation as the model reads it; where it `is_open`, with the generation prompt.
@@ -49,6 +53,7 @@ class Template:
                 chat_template=self.text,
                 add_generation_prompt=is_open,
                 tokenize=False,
+                **dict(self.variables),
             )
         )
 
@@ -104,7 +109,21 @@ def template_of(tokenizer: Any, tools: Sequence[Any] | None) -> Template:
     """
     text = tokenizer.get_chat_template(None, tools or None)
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    return Template(text, tuple(sorted(special.items())), bool(tools), tokenizer)
+    variables: Mapping[str, Any] = getattr(tokenizer, _VARIABLES, {})
+    pairs = tuple(sorted(special.items())), bool(tools), tokenizer, tuple(sorted(variables.items()))
+    return Template(text, *pairs)
+
+
+def with_variables(tokenizer: Any, variables: Mapping[str, Any]) -> Any:
+    """Returns a tokenizer whose chat template is rendered with these variables; the given one stays as it is.
+
+    They are in nothing that is saved.
+    """
+    if not variables:
+        return tokenizer
+    found = copy.copy(tokenizer)
+    setattr(found, _VARIABLES, dict(variables))
+    return found
 
 
 def rendered_or_none(template: Template, talk: Conversation, form: Form | None = None) -> str | None:

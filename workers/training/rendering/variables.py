@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from jinja2 import TemplateSyntaxError, meta
 from jinja2.ext import Extension, loopcontrols
@@ -26,7 +26,7 @@ OFFERED = frozenset(("messages", "tools", "documents", "add_generation_prompt", 
 class _Generation(Extension):
     """Reads `{% generation %}`, which marks what the assistant has written, as if it were not there."""
 
-    tags = {"generation"}
+    tags: ClassVar = {"generation"}
 
     def parse(self, parser: Parser) -> Node | list[Node]:
         next(parser.stream)

@@ -1,0 +1,1 @@
+"""Tools that a job's policy may call while it is trained."""

@@ -1,0 +1,63 @@
+"""The environment of a job with tools: makes the calls of a turn, and hands their outputs back."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from methods.tools import tool_names
+from workers.environments.tool import Context, Output, Tool, error
+from workers.training.base.parts import Parts, ToolCall
+from workers.training.base.turns import CallResult
+from workers.training.episodes.environment import Reply
+
+THREADS = 64
+"""Calls beside the first of their turn that are under way at the same time. Chosen, not measured."""
+
+
+class ToolEnvironment:
+    """Begins episodes in which the policy may call the tools that both its row and the job name."""
+
+    def __init__(self, tools: Mapping[str, Tool]) -> None:
+        self._tools = tools
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="tool")
+
+    def start(self, item: Mapping[str, Any], trace_id: str) -> ToolEpisode:
+        listed = tool_names(item)
+        tools = {name: tool for name, tool in self._tools.items() if name in listed}
+        return ToolEpisode(tools, Context(trace_id, item), self._threads)
+
+
+class ToolEpisode:
+    """Is one episode. It is over with the first turn that calls nothing."""
+
+    def __init__(self, tools: Mapping[str, Tool], context: Context, threads: ThreadPoolExecutor) -> None:
+        self._tools = tools
+        self._context = context
+        self._threads = threads
+
+    def reply(self, parts: Parts) -> Reply:
+        """Makes all calls: those that share a state one after another, the others side by side."""
+        own: dict[int, CallResult] = {}
+        beside = {}
+        for number, call in enumerate(parts.calls):
+            tool = self._tools.get(call.name)
+            if tool is None or tool.keeps_state or len(parts.calls) == 1:
+                own[number] = self._result(call, tool)
+            else:
+                beside[number] = self._threads.submit(self._result, call, tool)
+        results = own | {number: future.result() for number, future in beside.items()}
+        return Reply([results[number] for number in range(len(parts.calls))])
+
+    def _result(self, call: ToolCall, tool: Tool | None) -> CallResult:
+        call_id, started = f"call_{uuid.uuid4().hex}", time.monotonic()
+        output = self._unknown(call) if tool is None else tool.call(call, call_id, self._context)
+        seconds = time.monotonic() - started
+        return CallResult(call_id, call, output.text, seconds, output.is_error)
+
+    def _unknown(self, call: ToolCall) -> Output:
+        known = ", ".join(self._tools) or "none"
+        return error("unknown_function", f"There is no function '{call.name}'. Functions: {known}.")
