@@ -19,7 +19,6 @@ from app.inference.asking import ask, count_tokens, model_name, refusals_of_mode
 from app.inference.parameters import given
 from app.inference.reply import Reply
 from app.inference.streams import EventStream, while_connected
-from app.inference.tools import OF_RESPONSES, offered
 from app.pagination import Cursor, Limit, page_of
 from app.responses import service as responses
 from app.responses.background import LEASE, Background, Progress
@@ -62,21 +61,14 @@ class Turn(NamedTuple):
     def body(self) -> dict[str, Any]:
         """Returns what the model's server is asked, but for the model."""
         asked = self.asked
-        shown = offered(asked.tools, asked.tool_choice, OF_RESPONSES)
-        return given(
-            messages=messages_of([*self.before, *self.items], asked.instructions),
+        return asked.read(self.before) | given(
             max_completion_tokens=asked.max_output_tokens,
             temperature=asked.temperature,
             top_p=asked.top_p,
             logprobs=asked.wants_logprobs or None,
             top_logprobs=(asked.top_logprobs or 0) if asked.wants_logprobs else None,
             response_format=asked.response_format(),
-            tools=shown.tools,
-            tool_choice=shown.choice,
-            parallel_tool_calls=asked.parallel_tool_calls if shown.tools else None,
-            reasoning_effort=asked.reasoning.effort if asked.reasoning else None,
-            max_thinking_tokens=asked.max_thinking_tokens,
-            chat_template_kwargs=asked.chat_template_kwargs or asked.template_kwargs or None,
+            parallel_tool_calls=asked.parallel_tool_calls if asked.tools else None,
         )
 
 
@@ -103,9 +95,9 @@ def further_refusals(body: dict[str, Any], caller: Caller) -> list[ApiError]:
 async def count_input_tokens(request: Request, asked: TokenCount, caller: CurrentCaller) -> InputTokens:
     """Count the tokens that a request would have the model read."""
     model, before = await _looked_up(caller, asked)
-    messages = messages_of([*before, *asked.items()], asked.instructions)
     try:
-        counted = await while_connected(request.receive, count_tokens(request, caller, model, messages))
+        counting = count_tokens(request, caller, model, asked.read(before))
+        counted = await while_connected(request.receive, counting)
     except ApiError as fault:
         raise renamed(fault) from None
     return InputTokens(input_tokens=counted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
@@ -23,11 +23,12 @@ from app.inference.parameters import (
     TopP,
     Unavailable,
     check_response_format,
+    given,
     unavailable,
 )
-from app.inference.tools import OF_RESPONSES, refusals_of_tools
+from app.inference.tools import OF_RESPONSES, offered, refusals_of_tools
 from app.pagination import MAX_CURSOR
-from app.responses.items import Item, kept_items
+from app.responses.items import Item, kept_items, messages_of
 from app.wire import Metadata, Wire
 
 LEAST_TOKENS = 16
@@ -94,6 +95,18 @@ class ContextCreate(Wire):
     def items(self) -> list[Item]:
         """Returns the items of the request, which are right."""
         return kept_items(self.input, Refusals())
+
+    def read(self, before: Sequence[Item]) -> dict[str, Any]:
+        """Returns what a model's server is given to read, `before` being what the request goes on."""
+        shown = offered(self.tools, self.tool_choice, OF_RESPONSES)
+        return given(
+            messages=messages_of([*before, *self.items()], self.instructions),
+            tools=shown.tools,
+            tool_choice=shown.choice,
+            reasoning_effort=self.reasoning.effort if self.reasoning else None,
+            max_thinking_tokens=self.max_thinking_tokens,
+            chat_template_kwargs=self.chat_template_kwargs or self.template_kwargs or None,
+        )
 
     def response_format(self) -> dict[str, Any] | None:
         """Returns the form of the reply as chats tell it. Raises `BadRequest`."""
@@ -181,6 +194,7 @@ def _checked_format(asked: Any) -> dict[str, Any] | None:
 
 
 NAMES = (
+    ("reasoning_effort", "reasoning.effort"),
     ("response_format.json_schema", "text.format"),
     ("response_format", "text.format"),
     ("max_completion_tokens", "max_output_tokens"),
@@ -200,6 +214,9 @@ def renamed(fault: ApiError) -> ApiError:
             is_place = theirs == "messages" and fault.param != theirs  # items are numbered otherwise
             fault.param = ours if is_place else ours + fault.param.removeprefix(theirs)
             break
+    if fault.param is not None and fault.param.startswith("tools["):  # functions are flat here
+        theirs, ours = fault.param, fault.param.replace(".function", "", 1)
+        fault.message, fault.param = fault.message.replace(theirs, ours), ours
     return fault
 
 

@@ -11,14 +11,15 @@ from weakref import WeakKeyDictionary
 from app.errors import BadRequest
 from workers.serving.chunks import Echo
 from workers.serving.library import Texts
-from workers.serving.parts.calling import Held, held_answer, shown_tools
+from workers.serving.parts.calling import Held, held_answer
 from workers.serving.prompts import TextPrompt, check_room, read_chat, read_text
 from workers.serving.requests import ModelFiles, Options, Started
 from workers.serving.token_texts import TokenTexts
-from workers.serving.wire import ChatRequest, TextRequest
+from workers.serving.wire import ChatRequest, ChatTemplateOptions, CountRequest, TextRequest
 
 if TYPE_CHECKING:
     from workers.serving.parts.model_parts import ModelParts
+    from workers.serving.parts.wish import Rendering
 
 KNOWN_SECONDS = 10.0
 """How long a project's model is taken to lie where it was found. Whoever asks has looked whether it still is
@@ -87,21 +88,23 @@ class Preparation:
     def chat(self, project_id: str, request: ChatRequest) -> Prepared:
         """Reads a chat. Raises an `ApiError`."""
         alternatives, response_format = request.alternatives, request.checked_format()
-        messages, tools = request.chat(), shown_tools(request)
+        messages, tools = request.chat(), request.shown_tools()
         files, model = self._model(project_id, request.model)
-        tokens = read_chat(model, messages, tools)
+        rendering = _rendering(model, request)
+        tokens = read_chat(model, rendering.tokenizer, messages, tools)
         room = check_room(model, tokens, "messages")
+        most = request.most_tokens(room)
         held = held_answer(request, response_format, model.parts, model.tokenizer)
         asked = _parts(model, tools)
         options = request.options(
-            request.most_tokens(room),
+            most,
             model.vocabulary,
             top_logprobs=alternatives,
             grammar=_grammar(model, held),
             held_by=held.param,
             reader=None if asked is None else asked.parts.reader,
             call_tag=asked.call_tag if asked is not None else "",
-            max_thinking_tokens=request.max_thinking_tokens,
+            max_thinking_tokens=rendering.budget(most),
         )
         return Prepared(files, model, self._texts_of(model), [Asked(tokens, options, False, None, asked)])
 
@@ -114,9 +117,11 @@ class Preparation:
         asked = [_asked(model, texts, request, read_text(model, prompt)) for prompt in prompts]
         return Prepared(files, model, texts, asked)
 
-    def count(self, project_id: str, name: str, messages: list[dict[str, Any]]) -> int:
+    def count(self, project_id: str, request: CountRequest) -> int:
         """Returns how many tokens messages have for a model. Raises an `ApiError`."""
-        return len(read_chat(self._model(project_id, name)[1], messages))
+        messages, model = request.chat(), self._model(project_id, request.model)[1]
+        tokenizer = _rendering(model, request).tokenizer
+        return len(read_chat(model, tokenizer, messages, request.shown_tools()))
 
     def is_quick(self, project_id: str, name: str) -> bool:
         """Says whether a model was found a moment ago, so that short texts for it are read in no time."""
@@ -175,6 +180,12 @@ def _grammar(model: Texts, held: Held) -> Any:
         return model.grammar(held.text)
     except GrammarFailed as problem:
         raise BadRequest(str(problem), param=held.param, code="invalid_json_schema") from None
+
+
+def _rendering(model: Texts, request: ChatTemplateOptions) -> Rendering:
+    from workers.serving.parts.wish import rendering_of
+
+    return rendering_of(model.tokenizer, request)
 
 
 def _parts(model: Texts, tools: Sequence[Mapping[str, Any]]) -> AskedParts | None:

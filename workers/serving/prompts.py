@@ -27,13 +27,13 @@ class TextPrompt(NamedTuple):
 
 
 def read_chat(
-    model: Texts, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()
+    model: Texts, tokenizer: Any, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]
 ) -> list[int]:
-    """Returns messages as the model reads them. Raises `BadRequest`."""
+    """Returns messages as the model reads them by this tokenizer of its own. Raises `BadRequest`."""
     from workers.training.prompts import chat_prompt
 
     try:
-        tokens, lost = chat_prompt({"messages": messages, "tools": list(tools)}, model.tokenizer)
+        tokens, lost = chat_prompt({"messages": messages, "tools": list(tools)}, tokenizer)
     except Exception as error:  # a template is a program of its own and may refuse messages in any way
         raise _unreadable(f"The model's chat template refused the messages: {error}", "messages") from None
     if THE_TOOLS in lost.grave:

@@ -128,8 +128,7 @@ class Sampler:
 
     async def _count(self, request: Request) -> Response:
         asked = await self._read(request, CountRequest)
-        project, messages = request.path_params["project"], asked.chat()
-        count = await run_in_threadpool(self._preparation.count, project, asked.model, messages)
+        count = await run_in_threadpool(self._preparation.count, request.path_params["project"], asked)
         return JSONResponse({"count": count})
 
     async def _read(self, request: Request, form: type[Body]) -> Body:

@@ -28,6 +28,7 @@ Stop = Annotated[str, Field(min_length=1, max_length=256)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Prompt = str | list[int]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class StreamOptions(BaseModel):
@@ -148,7 +149,21 @@ class Named(BaseModel):
     function: Name
 
 
-class ChatRequest(SampleRequest, Talk):
+class ChatTemplateOptions(BaseModel):
+    """Says what a chat template is given beside messages, and how much the model is to think."""
+
+    tools: list[Tool] | None = Field(default=None, max_length=MOST_TOOLS)
+    tool_choice: Literal["none", "auto", "required"] | Named | None = None
+    reasoning_effort: Effort | None = None
+    max_thinking_tokens: int | None = Field(default=None, ge=0)
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    def shown_tools(self) -> list[dict[str, Any]]:
+        """Returns the tools that the model is shown: none where it is not to call any."""
+        return [tool.shown() for tool in self.tools or () if self.tool_choice != "none"]
+
+
+class ChatRequest(SampleRequest, Talk, ChatTemplateOptions):
     """Asks for a chat completion."""
 
     max_completion_tokens: int | None = Field(default=None, ge=1)
@@ -156,12 +171,7 @@ class ChatRequest(SampleRequest, Talk):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
     response_format: dict[str, Any] | None = None
-    tools: list[Tool] | None = Field(default=None, max_length=MOST_TOOLS)
-    tool_choice: Literal["none", "auto", "required"] | Named | None = None
     parallel_tool_calls: bool | None = None
-    reasoning_effort: str | None = Field(default=None, max_length=32)
-    max_thinking_tokens: int | None = Field(default=None, ge=0)
-    chat_template_kwargs: dict[str, Any] | None = None
     store: Any = None
     metadata: Any = None
     safety_identifier: Any = None
@@ -227,7 +237,7 @@ class TextRequest(SampleRequest):
             raise BadRequest(message, param="max_tokens", code="integer_below_min_value")
 
 
-class CountRequest(Talk):
+class CountRequest(Talk, ChatTemplateOptions):
     """Asks how many tokens messages have."""
 
     model_config = ConfigDict(extra="forbid")

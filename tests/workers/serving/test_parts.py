@@ -229,9 +229,43 @@ def test_a_budget_closes_the_thoughts(scripted: Callable[[Sequence[str]], openai
     assert streamed.usage.completion_tokens_details.reasoning_tokens < 20
 
 
-def test_what_a_family_cannot_do_is_refused_by_name(
-    sampler: tuple[str, Starlette], client: openai.OpenAI
+def test_an_effort_is_a_switch_of_the_template_or_a_budget(
+    scripted: Callable[[Sequence[str]], openai.OpenAI],
+) -> None:
+    client = scripted(("<think>", "\nWhich ", "city? <", "</think>", "\n\n", "I see."))
+    plain = chat(client, max_completion_tokens=100)
+    without = [
+        chat(client, reasoning_effort="none"),
+        chat(client, extra_body={"chat_template_kwargs": {"enable_thinking": False}}),
+        chat(client, extra_body={"max_thinking_tokens": 0}),
+    ]
+    more = without[0].usage.prompt_tokens - plain.usage.prompt_tokens
+    assert more > 0  # the prompt closes the thoughts
+    assert {one.usage.prompt_tokens for one in without} == {plain.usage.prompt_tokens + more}
+    low = chat(client, reasoning_effort="low", max_completion_tokens=8, temperature=0)
+    assert low.choices[0].message.reasoning_content == "Which"
+    high = chat(client, reasoning_effort="high", max_completion_tokens=100, temperature=0)
+    assert high.choices[0].message.reasoning_content == "Which city? <"
+
+
+REFUSED: dict[str, dict[str, Any]] = {
+    "tools": {"tools": [tool()]},
+    "reasoning_effort": {"reasoning_effort": "high"},
+    "chat_template_kwargs": {"extra_body": {"chat_template_kwargs": {"mood": 1}}},
+}
+
+
+@pytest.mark.parametrize("param", REFUSED)
+def test_what_a_model_cannot_do_is_refused_by_name(client: openai.OpenAI, param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        chat(client, **REFUSED[param])
+    assert refused.value.param == param
+    assert chat(client, reasoning_effort="none").choices[0].finish_reason
+
+
+def test_what_the_service_gives_a_template_is_not_the_requests_to_set(
+    scripted: Callable[[Sequence[str]], openai.OpenAI],
 ) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
-        chat(client, tools=[tool()])
-    assert refused.value.param == "tools"
+        chat(scripted(THOUGHTS), extra_body={"chat_template_kwargs": {"messages": []}})
+    assert refused.value.param == "chat_template_kwargs"

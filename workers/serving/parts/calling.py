@@ -25,11 +25,6 @@ class Held(NamedTuple):
     param: str
 
 
-def shown_tools(request: ChatRequest) -> list[dict[str, Any]]:
-    """Returns the tools that the model is shown: none where it is not to call any."""
-    return [tool.shown() for tool in request.tools or () if request.tool_choice != "none"]
-
-
 def held_answer(
     request: ChatRequest, response_format: Mapping[str, Any] | None, parts: ModelParts | None, tokenizer: Any
 ) -> Held:
@@ -52,7 +47,7 @@ def held_answer(
 
 def _calling(request: ChatRequest) -> Calling | None:
     """Returns how tools may be called; None where none may."""
-    tools, choice = shown_tools(request), request.tool_choice
+    tools, choice = request.shown_tools(), request.tool_choice
     if isinstance(choice, Named):
         tools = [tool for tool in tools if tool["function"]["name"] == choice.function.name]
         if not tools:
