@@ -17,7 +17,7 @@ class ModelParts:
 
     Attributes:
         reader: what takes completions apart.
-        call_tag: what tool calls begin with; "" where that is no tag.
+        call_tag: what tool calls begin with; "" where that is not known.
         syntax: how calls are written; None where no completion can be held to them.
     """
 
@@ -35,4 +35,5 @@ def parts_of(tokenizer: Any, end_ids: Collection[int]) -> ModelParts | None:
         return ModelParts(reader, "", None)
     has_header = reader.marks is not None and bool(reader.marks.header)  # a call has another than an answer
     syntax = None if has_header else call_syntax(tokenizer)
-    return ModelParts(reader, call_tag_of(tokenizer), syntax)
+    lead = "" if syntax is None else syntax.lead.strip()
+    return ModelParts(reader, call_tag_of(tokenizer) or lead, syntax)

@@ -18,8 +18,11 @@ from workers.training.base.parts import Parts, ToolCall
 
 if TYPE_CHECKING:
     from workers.training.rendering.parts import PartsReader
+    from workers.training.rendering.thought_marks import Start
 
 CALL_ID, CALL_ID_LENGTH = "call_", 24
+OBJECT = b"{"
+"""What begins a call in families that write one as a JSON object, and nothing before it."""
 Phase = Literal["before", "thoughts", "gap", "answer", "call"]
 """What comes next: thoughts or what follows them; thoughts; what a template writes before an answer; the
 answer; tool calls, up to the end."""
@@ -39,7 +42,7 @@ class PartsText:
     ) -> None:
         """`text` reads all of it, without stop strings; calls are looked for where there are `tools`.
 
-        They begin with `call_tag`, where the family has one.
+        They begin with `call_tag`, where that is known.
         """
         self.finish: Finish | None = None
         self._reader = reader
@@ -48,10 +51,9 @@ class PartsText:
         self._tools = tools
         self._tag = call_tag.encode() if tools else b""
         self._stops = tuple(stop.encode() for stop in stops)
-        self._is_tagless = bool(tools) and reader.calls_tools and not self._tag
-        self._start = reader.start(prompt)
-        phases: dict[str, Phase] = {"before": "before", "thoughts": "thoughts", "answer": "gap"}
-        self._phase: Phase = "gap" if reader.marks is None else phases[self._start]
+        # a model may open thoughts again that its prompt has closed
+        start: Start = "thoughts" if reader.start(prompt) == "thoughts" else "before"
+        self._phase: Phase = "gap" if reader.marks is None else start
         self._has_thoughts = False
         self._has_told_thoughts = False
         self._tokens: list[int] = []
@@ -61,7 +63,7 @@ class PartsText:
         self._calls: list[Told] = []
         self._told = ""
         """The answer so far."""
-        self._tracker = reader.thoughts.follow(self._start) if reader.thoughts is not None else None
+        self._tracker = reader.thoughts.follow(start) if reader.thoughts is not None else None
 
     @property
     def tokens(self) -> int:
@@ -173,7 +175,7 @@ class PartsText:
         if self._has_thoughts:
             self._unsettled.strip_left()
         is_header_missing = marks is not None and bool(marks.header)
-        is_call = is_header_missing or (self._is_tagless and _may_be_call(text))
+        is_call = is_header_missing or (self._tag[:1] == OBJECT and text.startswith(OBJECT))
         self._phase = "call" if is_call else "answer"
         return True
 
@@ -226,11 +228,6 @@ class PartsText:
             self._unsettled.take(place)
             self._tell(len(rest))
         return True
-
-
-def _may_be_call(text: bytes) -> bool:
-    """Whether an answer may be a call in a family whose calls begin with no tag: an object, or a mark."""
-    return text[:1] in (b"{", b"[", b"<")
 
 
 def _told(number: int, call: ToolCall) -> list[Told]:
