@@ -38,15 +38,17 @@ def make_tiny_model(
     context: int = 256,
     scale: float = 0.02,
     tokenizer: PreTrainedTokenizerFast | None = None,
+    vocabulary: int | None = None,
 ) -> Path:
     """Write a Llama of about 30,000 parameters with grouped key/value heads; returns the folder.
 
     `scale` is the standard deviation of the random weights: larger ones make less uniform predictions.
+    `vocabulary` counts its embedding rows, by default one for each token.
     """
     tokenizer = tokenizer or byte_tokenizer()
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=vocabulary or len(tokenizer),
         hidden_size=hidden,
         intermediate_size=2 * hidden,
         num_hidden_layers=layers,

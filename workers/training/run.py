@@ -30,7 +30,6 @@ from workers.training.model.policy import Policy
 from workers.training.passes.path import why_general
 from workers.training.prompts import make_prompts
 from workers.training.recorders import Silent
-from workers.training.rendering.parts import reader_of
 from workers.training.result import RunResult
 from workers.training.rewards import (
     GradePool,
@@ -115,8 +114,7 @@ class Run:
         )
         self.episodes: Episodes | None = None
         if environment is not None:
-            reader = reader_of(tokenizer, self.policy.end_ids)
-            self.episodes = Episodes(environment, reader, config, self.policy)
+            self.episodes = Episodes(environment, self.policy.reader, config, self.policy)
         self.collector = Collector(
             self.policy,
             self.train_prompts,

@@ -35,6 +35,11 @@ class Prompt:
     place: int | None = None
 
     @property
+    def has_tools(self) -> bool:
+        """Whether the row names functions that may be called."""
+        return bool(self.item.get("tools") or self.item.get("functions"))
+
+    @property
     def file_row(self) -> int:
         """Returns the 0-based index of the row in its file."""
         return self.row if self.place is None else self.place

@@ -329,9 +329,11 @@ class _Decoding:
         )
         self.completion_of = np.concatenate([self.completion_of, started])
         for one in chosen:
-            for follower in (self.matchers, self.budgets):
-                if follower is not None:
-                    follower.begin(one.rows, one.tokens)
+            if self.matchers is not None:
+                prompt = self.prompts[one.rows[0] // self.sampling.samples]
+                self.matchers.begin(one.rows, one.tokens, has_tools=prompt.has_tools)
+            if self.budgets is not None:
+                self.budgets.begin(one.rows, one.tokens)
         self._take(logits.repeat_interleave(self._on_device(sizes), 0), len(self.last))
 
     def step(self) -> None:
