@@ -12,6 +12,7 @@ from app.errors import BadRequest
 from workers.serving.chunks import Echo
 from workers.serving.library import Texts
 from workers.serving.parts.calling import Held, held_answer
+from workers.serving.parts.live_calls import LiveCalls
 from workers.serving.prompts import TextPrompt, check_room, read_chat, read_text
 from workers.serving.requests import ModelFiles, Options, Started
 from workers.serving.token_texts import TokenTexts
@@ -50,11 +51,20 @@ class AskedParts(NamedTuple):
 
     parts: ModelParts
     tools: Sequence[Mapping[str, Any]]
+    are_calls_held: bool
+    """A grammar holds the calls, so that they can be told as they are written."""
 
     @property
     def call_tag(self) -> str:
         """Returns what begins a call; "" where there are no calls, or their family has no tag."""
         return self.parts.call_tag if self.tools else ""
+
+    def live(self) -> LiveCalls | None:
+        """Returns what reads the calls of a completion as they are written; None where they may be broken."""
+        syntax = self.parts.syntax
+        if not (self.tools and self.are_calls_held and syntax) or syntax.between_parts is None:
+            return None
+        return LiveCalls(syntax)
 
 
 class Prepared(NamedTuple):
@@ -95,7 +105,7 @@ class Preparation:
         room = check_room(model, tokens, "messages")
         most = request.most_tokens(room)
         held = held_answer(request, response_format, model.parts, model.tokenizer)
-        asked = _parts(model, tools)
+        asked = _parts(model, tools, are_calls_held=held.text is not None)
         options = request.options(
             most,
             model.vocabulary,
@@ -188,9 +198,9 @@ def _rendering(model: Texts, request: ChatTemplateOptions) -> Rendering:
     return rendering_of(model.tokenizer, request)
 
 
-def _parts(model: Texts, tools: Sequence[Mapping[str, Any]]) -> AskedParts | None:
+def _parts(model: Texts, tools: Sequence[Mapping[str, Any]], *, are_calls_held: bool) -> AskedParts | None:
     """Returns how the completions of a chat are taken apart."""
     parts = model.parts
     if parts is None or (parts.reader.marks is None and not tools):
         return None
-    return AskedParts(parts, tools)
+    return AskedParts(parts, tools, are_calls_held)

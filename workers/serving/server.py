@@ -233,6 +233,7 @@ def _choice(prepared: Prepared, prompt: Asked, asked: SampleRequest, index: int)
         prompt.parts.tools,
         prompt.parts.call_tag,
         asked.stops,
+        prompt.parts.live(),
     )
     return Choice(index, parts, prepared.texts, parts)
 

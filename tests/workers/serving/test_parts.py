@@ -186,11 +186,27 @@ def test_strict_arguments_are_of_their_schema(scripted: Callable[[Sequence[str]]
     client = scripted((*THOUGHTS, "\n\nLet me see.", "\n\n", *BOTH_CALLS))  # its arguments lack the days
     tools = [tool(strict=True), tool("other", strict=True)]
     for seed in range(3):
-        choice, _ = both(client, tools=tools, seed=seed, temperature=1)
+        choice, streamed = both(client, tools=tools, seed=seed, temperature=1)
         assert choice.message.content == "Let me see."
         assert choice.message.tool_calls, choice
+        assert len(streamed.calls) > 2 * len(choice.message.tool_calls)  # told as they are written
         for call in choice.message.tool_calls:
             Draft202012Validator(WEATHER).validate(json.loads(call.function.arguments))
+
+
+def test_a_held_call_that_is_cut_is_told_as_far_as_it_came(
+    scripted: Callable[[Sequence[str]], openai.OpenAI],
+) -> None:
+    client = scripted((*THOUGHTS, "\n\nI will not."))
+    strict: Any = {"tools": [tool(strict=True)], "tool_choice": "required", "parallel_tool_calls": False}
+    whole, streamed = both(client, **strict)
+    (call,) = whole.message.tool_calls
+    tokens = streamed.usage.completion_tokens
+    cut, _ = both(client, **strict, max_completion_tokens=tokens - 20)
+    assert cut.finish_reason == "length"
+    assert call.function.arguments.startswith(cut.message.tool_calls[0].function.arguments)
+    early, _ = both(client, **strict, max_completion_tokens=len(THOUGHTS) + 3)
+    assert (early.message.tool_calls, early.message.content) == (None, "<tool_call>\n{")
 
 
 @pytest.mark.parametrize("choice", ["required", "named"])

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+CALL_ID, CALL_ID_LENGTH = "call_", 24
+
 
 @dataclass(frozen=True)
 class Told:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from app.ids import random_id
 from workers.serving.completion_text import CompletionText, Finish, Piece, text_of
-from workers.serving.parts.calls_told import Told
+from workers.serving.parts.calls_told import CALL_ID, CALL_ID_LENGTH, Told
+from workers.serving.parts.live_calls import LiveCalls
 from workers.serving.parts.unsettled import SPACE, Unsettled
 from workers.serving.requests import Token
 from workers.training.base.parts import Parts, ToolCall
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from workers.training.rendering.parts import PartsReader
     from workers.training.rendering.thought_marks import Start
 
-CALL_ID, CALL_ID_LENGTH = "call_", 24
 OBJECT = b"{"
 """What begins a call in families that write one as a JSON object, and nothing before it."""
 Phase = Literal["before", "thoughts", "gap", "answer", "call"]
@@ -39,16 +39,18 @@ class PartsText:
         tools: Sequence[Mapping[str, Any]],
         call_tag: str,
         stops: Sequence[str],
+        live: LiveCalls | None = None,
     ) -> None:
         """`text` reads all of it, without stop strings; calls are looked for where there are `tools`.
 
-        They begin with `call_tag`, where that is known.
+        They begin with `call_tag`, where that is known. `live` reads those that a grammar holds.
         """
         self.finish: Finish | None = None
         self._reader = reader
         self._text = text
         self._prompt = prompt
         self._tools = tools
+        self._live = live
         self._tag = call_tag.encode() if tools else b""
         self._stops = tuple(stop.encode() for stop in stops)
         # a model may open thoughts again that its prompt has closed
@@ -63,6 +65,8 @@ class PartsText:
         self._calls: list[Told] = []
         self._told = ""
         """The answer so far."""
+        self._read_live = 0
+        """How much of the unsettled text the reader of live calls has had."""
         self._tracker = reader.thoughts.follow(start) if reader.thoughts is not None else None
 
     @property
@@ -122,7 +126,7 @@ class PartsText:
             case "answer":
                 return self._say()
             case _:
-                return False
+                return self._call()
 
     def _look_for_thoughts(self) -> bool:
         assert self._reader.marks is not None
@@ -196,6 +200,15 @@ class PartsText:
         self._tell(self._unsettled.certain(marks, holds_blank=is_stripped))
         return False
 
+    def _call(self) -> bool:
+        """Tells calls as they come, where they can only be right. Their text stays until one is told."""
+        if self._live is None:
+            return False
+        unread = self._unsettled.text[self._read_live :]
+        self._read_live += len(unread)
+        self._calls += self._live.feed(unread)
+        return False
+
     def _tell(self, size: int) -> None:
         pieces = self._unsettled.take(size)
         self._answer += pieces
@@ -206,7 +219,7 @@ class PartsText:
         if self._phase == "thoughts":
             self._tell_thoughts(len(self._unsettled.text.rstrip(SPACE)))
             return
-        if self._phase == "call" and self._read_calls():
+        if self._phase == "call" and (self._has_live_calls() or self._read_calls()):
             if finish == "stop":
                 self.finish = "tool_calls"
             return
@@ -215,6 +228,9 @@ class PartsText:
             if not self._told:
                 self._unsettled.strip_left()
         self._tell(len(self._unsettled.text))
+
+    def _has_live_calls(self) -> bool:
+        return self._live is not None and self._live.number >= 0
 
     def _read_calls(self) -> bool:
         """Tells the calls, and an answer behind them. Returns False where they cannot be read."""
