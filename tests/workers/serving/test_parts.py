@@ -205,8 +205,9 @@ def test_a_held_call_that_is_cut_is_told_as_far_as_it_came(
     cut, _ = both(client, **strict, max_completion_tokens=tokens - 20)
     assert cut.finish_reason == "length"
     assert call.function.arguments.startswith(cut.message.tool_calls[0].function.arguments)
-    early, _ = both(client, **strict, max_completion_tokens=len(THOUGHTS) + 3)
-    assert (early.message.tool_calls, early.message.content) == (None, "<tool_call>\n{")
+    early, _ = both(client, **strict, max_completion_tokens=len(THOUGHTS) + 10)
+    assert early.message.tool_calls is None
+    assert early.message.content.startswith("<tool_call>\n")
 
 
 @pytest.mark.parametrize("choice", ["required", "named"])
