@@ -22,6 +22,7 @@ TEMPLATE = """{% if tools %}<|im_start|>tools
 {% endif %}"""
 MARKS = ["<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"]
 LETTERS = "abcdefghij"
+AGAIN = "?"
 TOOL = {
     "type": "function",
     "function": {
@@ -56,9 +57,14 @@ def calling_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def make_calling_model(folder: Path, steps: int = 300) -> Path:
-    """Writes a Llama of about 150,000 parameters that calls the tool for most rows."""
-    make_tiny_model(folder, hidden=64, context=1024, tokenizer=calling_tokenizer())
+def make_calling_model(
+    folder: Path, steps: int = 300, most_calls: int = 1, *, hidden: int = 64, layers: int = 2
+) -> Path:
+    """Writes a Llama, by default of about 150,000 parameters, that calls the tool for most rows.
+
+    It calls again where it is told `AGAIN`, as it was taught up to `most_calls` calls.
+    """
+    make_tiny_model(folder, hidden=hidden, layers=layers, context=1024, tokenizer=calling_tokenizer())
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -66,7 +72,7 @@ def make_calling_model(folder: Path, steps: int = 300) -> Path:
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 3e-3 * min(1.0, (step + 1) / 20, 2 * (1 - step / steps))
-        ids, labels = _batch(tokenizer, [_talk(generator) for _ in range(8)])
+        ids, labels = _batch(tokenizer, [_talk(generator, most_calls) for _ in range(8)])
         loss = model(input_ids=ids, attention_mask=(ids != tokenizer.pad_token_id).long(), labels=labels).loss
         loss.backward()
         optimizer.step()
@@ -75,13 +81,16 @@ def make_calling_model(folder: Path, steps: int = 300) -> Path:
     return folder
 
 
-def _talk(generator: random.Random) -> list[str]:
+def _talk(generator: random.Random, most_calls: int) -> list[str]:
     """Pieces of a conversation, what the model writes at odd places."""
     letter, number = generator.choice(LETTERS), str(generator.randrange(10))
     call = f'<tool_call>\n{{"name": "look_up", "arguments": {{"key": "{letter}"}}}}\n</tool_call><|im_end|>'
     start = f"<|im_start|>tools\nlook_up\n<|im_end|>\n<|im_start|>user\nNumber of {letter}?<|im_end|>\n"
-    told = f"\n<|im_start|>tool\n{number}<|im_end|>\n<|im_start|>assistant\n"
-    return [start + "<|im_start|>assistant\n", call, told, f"{number}<|im_end|>"]
+    told = [AGAIN] * (generator.randint(1, most_calls) - 1) + [number]
+    pieces = [start + "<|im_start|>assistant\n"]
+    for text in told:
+        pieces += [call, f"\n<|im_start|>tool\n{text}<|im_end|>\n<|im_start|>assistant\n"]
+    return [*pieces, f"{number}<|im_end|>"]
 
 
 def _batch(tokenizer: Any, talks: list[list[str]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+from openai import OpenAI
 
 from tests.app.grading.judge_servers import Answered, answered, asked
 from tests.app.webhooks.receivers import Received, receiver
@@ -60,18 +61,19 @@ def write_rows(path: Path) -> Path:
     return path
 
 
+def body_of(client: OpenAI, tmp_path: Path, tool: dict[str, Any], **block: Any) -> dict[str, Any]:
+    training = client.files.create(file=write_rows(tmp_path / "rows.jsonl"), purpose="fine-tune")
+    numbers = hyperparameters(
+        n_epochs=3, batch_size=5, group_size=8, eval_interval=3, max_completion_tokens=120, lora_rank=8
+    )
+    method = {"grader": GRADER, "tools": [tool], "hyperparameters": numbers, **block}
+    block = {"type": "reinforcement", "reinforcement": method}
+    return {"model": "calling", "training_file": training.id, "method": block}
+
+
 def trained(service: Service, tmp_path: Path, tool: dict[str, Any], **block: Any) -> Any:
     with service.client() as client:
-        training = client.files.create(file=write_rows(tmp_path / "rows.jsonl"), purpose="fine-tune")
-        numbers = hyperparameters(
-            n_epochs=3, batch_size=5, group_size=8, eval_interval=3, max_completion_tokens=120, lora_rank=8
-        )
-        method = {"grader": GRADER, "tools": [tool], "hyperparameters": numbers, **block}
-        job = client.fine_tuning.jobs.create(
-            model="calling",
-            training_file=training.id,
-            method={"type": "reinforcement", "reinforcement": method},  # type: ignore[typeddict-item]
-        )
+        job = client.fine_tuning.jobs.create(**body_of(client, tmp_path, tool, **block))
         ended = ("succeeded", "failed")
         wait_for(lambda: client.fine_tuning.jobs.retrieve(job.id).status in ended, seconds=300)
         return client.fine_tuning.jobs.retrieve(job.id)
@@ -123,6 +125,25 @@ def test_a_tool_of_python_trains_without_a_server(service: Service, tmp_path: Pa
     job = trained(service, tmp_path, {"name": "look_up", "python": COUNT}, max_episode_steps=3)
     assert job.status == "succeeded", job.error
     assert any(each["reward"] == 1 for each in rollouts_of(service, job.id))
+
+
+def test_a_preflight_calls_the_tools_of_the_rows_it_samples(service: Service, tmp_path: Path) -> None:
+    with receiver(look_up) as server, service.client() as client:
+        tool = {"name": "look_up", "server_url": server.url}
+        asked_for = body_of(client, tmp_path, tool) | {"preflight": {"prompts": 4, "samples": 4}}
+        headers = {"authorization": f"Bearer {service.api_key}"}
+        url = f"{service.url}/v1/fine_tuning/preflights"
+        made = httpx.post(
+            f"{service.url}/v1/fine_tuning/jobs/preflight", json=asked_for, headers=headers
+        ).json()
+
+        def done() -> Any:
+            found = httpx.get(f"{url}/{made['id']}", headers=headers).json()
+            return found if found["status"] in ("succeeded", "failed") else None
+
+        report = wait_for(done, seconds=200)["report"]
+        assert server.received
+    assert report["base"]["mean_reward"] > 0
 
 
 def test_a_server_that_is_away_fails_the_job_and_is_named(service: Service, tmp_path: Path) -> None:

@@ -88,8 +88,9 @@ class Completion:
     @property
     def thought_tokens(self) -> int:
         """Counts the tokens of its thoughts, of all its turns; 0 where nothing tells them."""
-        parts = [turn.parts for turn in self.turns] or [self.parts]
-        return sum(each.thought_tokens for each in parts if each is not None)
+        of_turns = [turn.parts for turn in self.turns]
+        parts = of_turns if of_turns or self.parts is None else [self.parts]
+        return sum(each.thought_tokens for each in parts)
 
     @property
     def sampled_logprobs(self) -> tuple[float, ...]:

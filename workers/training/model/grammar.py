@@ -111,9 +111,9 @@ class Grammar:
             masks = self._masks_along(completion, prompts[i] if prompts else None)
             for mask in completion.of_sampled(masks):
                 which.append(-1 if mask is None else known.setdefault(mask.tobytes(), len(known)))
-        masks = np.frombuffer(b"".join(known), dtype=np.uint8).reshape(len(known), 4 * self._words)
+        packed = np.frombuffer(b"".join(known), dtype=np.uint8).reshape(len(known), 4 * self._words)
         return Allowed(
-            torch.from_numpy(masks.copy()).to(device), torch.tensor(which, dtype=torch.long).to(device)
+            torch.from_numpy(packed.copy()).to(device), torch.tensor(which, dtype=torch.long).to(device)
         )
 
     def start(self, prompt: Sequence[int] = (), *, has_tools: bool = False) -> Held:

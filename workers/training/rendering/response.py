@@ -17,9 +17,12 @@ from transformers.utils.chat_parsing.response_templates import ResponseTemplate,
 
 from methods.messages import THOUGHTS, RowInvalid, arguments_object
 from workers.training.base.parts import ToolCall
+from workers.training.rendering.tool_types import with_types
 
 ANSWER, CALLS = "content", "tool_calls"
 _BETWEEN_ARGUMENTS = regex.compile(r"(?:[\s,]|</\w+>)*")
+_STRIPPED = r">\s*(?P<value>.*?)\s*</parameter>"
+_KEPT = r">\n?(?P<value>.*?)\n?</parameter>"
 _OF_A_CALL = {"name", "arguments"}
 _SHOWN = 60
 """Characters of a text that a fault shows. Chosen, not measured."""
@@ -48,6 +51,7 @@ class ResponseReader:
     def __init__(self, template: Mapping[str, Any], call_tag: str) -> None:
         """`call_tag` is what every tool call, or list of them, begins with; "" where that is not known."""
         self._call_tag = call_tag
+        template = _mended(template)
         self._with_calls = load_response_template(dict(template))
         fields = {name: each for name, each in template["fields"].items() if name != CALLS}
         self._without_calls = load_response_template({**template, "fields": fields})
@@ -65,7 +69,8 @@ class ResponseReader:
         """
         is_bare = self._without_calls.implicit is not None and not self._call_tag
         may_call = bool(tools) if is_bare else self._call_tag in text
-        parser = _Watched(self._with_calls if may_call else self._without_calls, self._call_tag, tools)
+        chosen = self._with_calls if may_call else self._without_calls
+        parser = _Watched(chosen, self._call_tag, with_types(tools or ()))
         try:
             parser.feed(text)
             if parser.is_calling:
@@ -81,7 +86,7 @@ class _Watched(ResponseParser):
     """Is the parser of transformers, and notes what it makes of each piece of text."""
 
     def __init__(self, template: ResponseTemplate, call_tag: str, tools: Sequence[Any] | None) -> None:
-        super().__init__(template, prefix="", tools=list(tools or ()) or None)
+        super().__init__(template, prefix="", tools=list(tools or ()) or None)  # the thoughts are gone
         self.found = Response()
         self._call_tag = call_tag
         self._call_ends = -1
@@ -119,6 +124,24 @@ class _Watched(ResponseParser):
                 self._call_ends = self._pos
             else:
                 self.found.texts.setdefault(str(name), []).append(body)
+
+
+def _mended(template: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a response template whose XML arguments keep the white space that they begin and end with.
+
+    trl's take all of it off, so that code loses its indentation: the template writes one line break.
+    """
+    calls = template["fields"].get(CALLS, {})
+    pattern = calls.get("content_args", {}).get("tag_pattern", "")
+    if _STRIPPED not in pattern:
+        return template
+    content_args = {
+        **calls["content_args"],
+        "tag_pattern": pattern.replace(_STRIPPED, _KEPT),
+        "value_parser": {"name": "text", "args": {"strip": False}},
+    }
+    fields = {**template["fields"], CALLS: {**calls, "content_args": content_args}}
+    return {**template, "fields": fields}
 
 
 def _call(value: Any) -> ToolCall:
