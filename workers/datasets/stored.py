@@ -34,8 +34,8 @@ class Said(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What the model answered, and whether it was cut at its length. Rows hold answers of text: one that calls
-    tools has none here, and thoughts stay out."""
+    """What the model answered, and whether it was cut at its length. Rows hold answers of text: one that
+    calls tools has none here, and thoughts stay out."""
 
     text: str
     is_cut: bool
