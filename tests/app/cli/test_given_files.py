@@ -48,7 +48,7 @@ def test_what_is_no_json_object_is_named(tmp_path: Path, command: str, odd: str)
     "arguments",
     [
         ["evals", "run", "eval_gone", "--data-file"],
-        "datasets from-stored --format dpo --min-reward 0.9 --max-reward 0.1 --validation-file".split(),
+        ["datasets", "from-stored", "--format", "dpo", "--filename", "x.txt", "--validation-file"],
     ],
     ids=["evals run", "datasets from-stored"],
 )
