@@ -17,6 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Session
 
 from app.db_connection import Connector, StatementLimit
 from app.settings import get_settings
+from app.storable import read_back
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -81,6 +82,7 @@ def get_engine() -> Engine:
         pool_size=POOL_SIZE,
         max_overflow=0,
         pool_timeout=POOL_SECONDS,
+        json_deserializer=read_back,
         connect_args={"connect_timeout": math.ceil(settings.database_connect_limit.total_seconds())},
     )
     Connector(_statements).install(engine)

@@ -225,6 +225,10 @@ class Settings(BaseSettings):
     """Longest time that the check of a job's files may take."""
     validation_memory_bytes: int = Field(default=8 * 2**30, ge=2**30)
     """Most private memory that the check of a job's files may take, libraries and all."""
+    export_limit: timedelta = timedelta(hours=2)
+    """Longest time that a worker may take to write a checkpoint in another form. Chosen, not measured."""
+    export_memory_bytes: int = Field(default=32 * 2**30, ge=2**30)
+    """Most private memory that it may take: all weights are held at once, in fp32 those of small models."""
     shutdown_grace: timedelta = timedelta(seconds=20)
     """How long a stopping worker waits for its training to save its state."""
     trainer_threads: int = Field(default=0, ge=0)

@@ -105,7 +105,7 @@ def describe(error: Mapping[str, Any]) -> Fault:
     if kind == "literal_error":
         message = f"Invalid value: {_shown(got)}{at}. Supported values are: {context['expected']}."
         return Fault(message, param, "invalid_value")
-    return Fault(f"Invalid value{at}: {error['msg']}.", param, "invalid_value")
+    return Fault(f"Invalid value{at}: {error['msg'].removesuffix('.')}.", param, "invalid_value")
 
 
 def field_path(loc: Sequence[str | int]) -> str | None:

@@ -95,7 +95,7 @@ class LeasedWork:
             with unit_of_work() as db:
                 self.leases.renew(db, claim, settings.lease)
 
-        return watch_to_its_end(child, renew, LeaseLost, stopping)
+        return watch_to_its_end(child, renew, LeaseLost, stopping, settings.validation_limit)
 
     def _was_worn_out(self, claim: Claim) -> bool:
         """Fails work whose workers were lost too often, whoever had it."""

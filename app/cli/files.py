@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import IO, Annotated
 import typer
 
 from app.cli.connect import Data, Key, Url, open_client
+from app.cli.given_files import read_object
 from app.cli.output import AsJson, CliError, console, print_json, print_table, when
 from graders.template import Variable
 
@@ -131,9 +131,7 @@ def _variables(path: Path) -> list[Variable]:
     from graders.spec import item_paths
 
     try:
-        spec = parse_grader(json.loads(path.read_text("utf-8")))
-    except ValueError as fault:
-        raise CliError(f"{path} is not JSON: {fault}") from None
+        spec = parse_grader(read_object(path))
     except GraderInvalid as fault:
         raise CliError(f"{path} is not a valid grader: {fault.told}") from None
     return [Variable.parse(name) for _, name in item_paths(spec)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.connect import Data, Key, Url, open_client, without_service
+from app.cli.given_files import parse_object, read_object, read_text
 from app.cli.output import AsJson, CliError, console, print_json, print_table
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def validate(
     as_json: AsJson = False,
 ) -> None:
     """Check a grader as a job would, and show it as it is understood."""
-    raw = _read_object(path)
+    raw = read_object(path)
     if local:
         from graders import dump_grader
 
@@ -63,7 +64,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Grade one answer. The exit code is 1 if anything in the grading failed."""
-    raw, completion, of_row = _read_object(path), _completion(sample, sample_file), _row(item, rows, row)
+    raw, completion, of_row = read_object(path), _completion(sample, sample_file), _row(item, rows, row)
     if local:
         result = _run_here(raw, path, completion, of_row)
     else:
@@ -107,7 +108,7 @@ def check(
     from graders.preflight.example_rows import example_rows
     from graders.preflight.trial import Bounds, preflight
 
-    spec, grader = build_here(_read_object(path), path)
+    spec, grader = build_here(read_object(path), path)
     found = _read_rows(data) if data is not None else None
     items = [dict(row.item) for row in found] if found is not None else example_rows(spec)
     lines = [row.line for row in found] if found is not None else None
@@ -200,7 +201,7 @@ def _print_report(report: Report) -> None:
 def _completion(sample: str | None, sample_file: Path | None) -> str:
     if (sample is None) == (sample_file is None):
         raise CliError("give the answer to grade with either --sample or --sample-file")
-    return sample if sample is not None else sample_file.read_text("utf-8")  # type: ignore[union-attr]
+    return sample if sample is not None else read_text(sample_file)  # type: ignore[arg-type]
 
 
 def _row(item: str | None, rows: Path | None, number: int) -> dict[str, Any]:
@@ -212,7 +213,7 @@ def _row(item: str | None, rows: Path | None, number: int) -> dict[str, Any]:
         if number >= len(found):
             raise CliError(f"{rows} has {len(found)} rows, so there is no row {number} (they count from 0)")
         return dict(found[number].item)
-    return _object(item, "--item") if item is not None else {}
+    return parse_object(item, "--item") if item is not None else {}
 
 
 def _read_rows(path: Path) -> list[Row]:
@@ -223,19 +224,3 @@ def _read_rows(path: Path) -> list[Row]:
         return list(read_rows(path))
     except DatasetInvalid as invalid:
         raise CliError(f"{path} is invalid:\n{invalid}") from None
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    return _object(path.read_text("utf-8"), str(path))
-
-
-def _object(text: str, name: str) -> dict[str, Any]:
-    from graders import strict_json
-
-    try:
-        value = strict_json.loads(text)
-    except strict_json.StrictJsonError as fault:
-        raise CliError(f"{name} is not JSON: {fault}") from None
-    if not isinstance(value, dict):
-        raise CliError(f"{name} is not a JSON object")
-    return value

@@ -1,21 +1,19 @@
-"""Bodies of jobs: read from a file, and sent with the files that they name by path."""
+"""Bodies of jobs, sent with the files that they name by path."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.cli.output import CliError, errors
+from app.cli.given_files import delete, was_refused
+from app.cli.output import errors
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
 FILES = ("training_file", "validation_file")
-SERVER_FAULT = 500
-"""The first HTTP status that says nothing of whether a request was carried out (RFC 9110, section 15.6)."""
 
 
 @dataclass
@@ -43,22 +41,10 @@ def post_with_files(
     try:
         return client.post(path, body=_with_ids(client, body, uploads), cast_to=object)
     except APIStatusError as fault:
-        if fault.status_code < SERVER_FAULT:
+        if was_refused(fault):
             new = [*uploads.ids][n_before:]
-            _delete(client, [uploads.ids.pop(path) for path in new])
+            delete(client, [uploads.ids.pop(path) for path in new])
         raise
-
-
-def _delete(client: OpenAI, ids: Sequence[str]) -> None:
-    """Deletes files, and says so; one that cannot be deleted is told, and hides no other fault."""
-    from openai import APIError
-
-    for file_id in ids:
-        try:
-            client.files.delete(file_id)
-            errors.print(f"Deleted {file_id} again.", markup=False, soft_wrap=True)
-        except APIError as fault:
-            errors.print(f"{file_id} stays: {fault.message}", markup=False, soft_wrap=True)
 
 
 def _with_ids(client: OpenAI, body: Mapping[str, Any], uploads: Uploads) -> dict[str, Any]:
@@ -78,14 +64,3 @@ def _upload(client: OpenAI, path: str, uploads: Uploads) -> str:
     uploads.ids[path] = made
     errors.print(f"Uploaded {path} as {made}.", markup=False, soft_wrap=True)
     return made
-
-
-def read_job(path: Path) -> dict[str, Any]:
-    """Reads a job's body. Raises `CliError`."""
-    try:
-        published = json.loads(path.read_text("utf-8-sig"))
-    except ValueError as problem:
-        raise CliError(f"{path} is no JSON: {problem}") from None
-    if not isinstance(published, dict):
-        raise CliError(f"{path} holds no JSON object")
-    return published

@@ -14,7 +14,8 @@ import typer
 
 from app.cli.connect import Data, Key, Url, open_client
 from app.cli.files import MethodName
-from app.cli.job_bodies import post_with_files, read_job
+from app.cli.given_files import checked, read_object
+from app.cli.job_bodies import post_with_files
 from app.cli.job_end import print_end
 from app.cli.output import AsJson, CliError, console, print_json
 from app.cli.watching import as_sent, watch
@@ -22,7 +23,6 @@ from app.cli.watching import as_sent, watch
 if TYPE_CHECKING:
     from methods.hyperparameters import Declared
 
-FILE_ID = "file-"
 NEAR = 0.5
 """How alike two names are for one to be offered for the other. Chosen: `epochs` finds `n_epochs`."""
 MOST_NEAR = 4
@@ -62,7 +62,10 @@ def create(
     as it has ended."""
     block = _block(method, grader, response_format, _typed(settings or [], method.value))
     pairs = _pairs("--metadata", metadata or []) | ({"name": name} if name is not None else {})
-    files = {"training_file": _named(train), "validation_file": _named(valid)}
+    files = {
+        "training_file": checked(train),
+        "validation_file": checked(valid) if valid is not None else None,
+    }
     asked: dict[str, Any] = {
         "model": model,
         **files,
@@ -94,20 +97,13 @@ def _block(
 ) -> dict[str, Any]:
     """Returns the method's block of a request. Raises `CliError` for what it lacks, or does not read."""
     given = {"grader": grader, "response_format": response_format}
-    block: dict[str, Any] = {name: read_job(path) for name, path in given.items() if path is not None}
+    block: dict[str, Any] = {name: read_object(path) for name, path in given.items() if path is not None}
     if method is MethodName.REINFORCEMENT and grader is None:
         raise CliError("a reinforcement job needs a --grader; --method supervised or dpo does without")
     if method is not MethodName.REINFORCEMENT and block:
         option = "--" + next(iter(block)).replace("_", "-")
         raise CliError(f"{option} is of reinforcement jobs, and the method is {method.value}")
     return {**block, "hyperparameters": numbers} if numbers else block
-
-
-def _named(given: str | None) -> str | None:
-    """Returns a path or an id. Raises `CliError` for what is neither."""
-    if given is None or given.startswith(FILE_ID) or Path(given).is_file():
-        return given
-    raise CliError(f"{given} is neither a file here nor the id of one ({FILE_ID}...)")
 
 
 def _pairs(option: str, given: Iterable[str]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from app.cli import job_creation, job_end, preflights, regrades, seeds
 from app.cli.connect import Data, Key, Url, open_client
+from app.cli.given_files import read_object
 from app.cli.output import AsJson, CliError, console, print_json, print_table, when
 from app.cli.watching import as_sent, print_job, watch
 
@@ -140,7 +140,7 @@ def reproduce(
     try:
         with open_client(url, key, data) as client:
             job, first = client.fine_tuning.jobs.retrieve(job_id), _card(client, job_id)
-            given = json.loads(grader.read_text()) if grader else None
+            given = read_object(grader) if grader else None
             second = _run_again(client, reproduction.request_of(as_sent(job), first, given), as_json=as_json)
     except reproduction.CannotReproduce as problem:
         raise CliError(str(problem)) from None

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.connect import Data, Key, Url, open_client
-from app.cli.job_bodies import post_with_files, read_job
+from app.cli.given_files import read_object
+from app.cli.job_bodies import post_with_files
 from app.cli.output import AsJson, console, print_json
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def check(
 
     The exit code is 1 if the job would fail. Interrupting the command cancels the check.
     """
-    body = read_job(path)
+    body = read_object(path)
     given = {"training_file": training_file, "validation_file": validation_file}
     body |= {name: value for name, value in given.items() if value is not None}
     limits = {name: n for name, n in (("prompts", prompts), ("samples", samples)) if n is not None}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.connect import Data, Key, Url, open_client
-from app.cli.output import AsJson, CliError, console, print_json, print_table
+from app.cli.given_files import read_object
+from app.cli.output import AsJson, console, print_json, print_table
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -58,8 +58,8 @@ def regrade(
 
     Interrupting the command cancels the regrade. Exit code 1 unless it succeeded.
     """
-    body = {"grader": _read(grader), "split": split, "first_step": first_step, "last_step": last_step}
-    body |= {"baseline": _read(baseline)} if baseline else {}
+    body = {"grader": read_object(grader), "split": split, "first_step": first_step, "last_step": last_step}
+    body |= {"baseline": read_object(baseline)} if baseline else {}
     with open_client(url, key, data) as client:
         made: Any = client.post(f"/fine_tuning/jobs/{job_id}/regrade", body=body, cast_to=object)
         done = _wait(client, made) if wait else made
@@ -71,13 +71,6 @@ def regrade(
             _print(client, done)
     if wait and done["status"] != "succeeded":
         raise typer.Exit(1)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8-sig"))
-    except ValueError as problem:
-        raise CliError(f"{path} is no JSON: {problem}") from None
 
 
 def _wait(client: OpenAI, regrade: Any) -> Any:

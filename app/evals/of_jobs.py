@@ -20,6 +20,7 @@ from app.evals.service import whole_schema
 from app.evals.tally import Tally
 from app.ids import random_id
 from app.jobs.models import Job
+from app.webhooks import service as webhooks
 from graders import Grade, parse_grader
 from graders.types import Sample, TokenUsage, add_usages
 
@@ -68,15 +69,17 @@ def make(db: Session, job: Job) -> None:
 def write_validation(
     db: Session, job: Job, step: int, answers: Sequence[Judged], sampling: Mapping[str, Any]
 ) -> None:
-    """Writes the run of a validation, in place of what an earlier attempt at the step wrote.
+    """Writes the run of a validation, in place of what an earlier attempt at the step wrote, with its id.
 
-    Nothing is written where the eval was deleted. `sampling` holds the parameters of a chat call.
+    Webhooks tell of it once. Nothing is written where the eval was deleted. `sampling` holds the parameters
+    of a chat call.
     """
     of = db.get(Eval, job.eval_id) if job.eval_id else None
     if of is None:
         return
-    db.execute(delete(EvalRun).where(EvalRun.eval_id == of.id, EvalRun.job_step == step))
-    run = _run(job, of, step, len(answers), sampling)
+    earlier = delete(EvalRun).where(EvalRun.eval_id == of.id, EvalRun.job_step == step)
+    written = db.scalars(earlier.returning(EvalRun.id)).first()
+    run = _run(written or random_id("evalrun_"), job, of, step, len(answers), sampling)
     db.add(run)
     db.flush()
     (criterion,) = of.testing_criteria
@@ -92,6 +95,8 @@ def write_validation(
     for name, value in tally.columns().items():
         setattr(run, name, value)
     db.flush()
+    if written is None:
+        webhooks.emit(db, job.project_id, "eval.run.succeeded", run.id, job_id=job.id)
 
 
 def name_model(db: Session, job: Job, step: int, name: str) -> None:
@@ -108,7 +113,7 @@ def name_model(db: Session, job: Job, step: int, name: str) -> None:
     db.flush()
 
 
-def _run(job: Job, of: Eval, step: int, total: int, sampling: Mapping[str, Any]) -> EvalRun:
+def _run(run_id: str, job: Job, of: Eval, step: int, total: int, sampling: Mapping[str, Any]) -> EvalRun:
     source = {
         "type": "completions",
         "model": job.model,
@@ -117,7 +122,7 @@ def _run(job: Job, of: Eval, step: int, total: int, sampling: Mapping[str, Any])
         "sampling_params": dict(sampling),
     }
     return EvalRun(
-        id=random_id("evalrun_"),
+        id=run_id,
         eval_id=of.id,
         project_id=job.project_id,
         status="completed",

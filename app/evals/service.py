@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from jsonschema import Draft202012Validator, SchemaError
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.errors import BadRequest, NotFound, Refusals
-from app.evals import criteria
+from app.evals import criteria, item_schemas
 from app.evals.data_sources import kind_of
 from app.evals.models import Eval
 from app.evals.schemas import CustomConfig, EvalCreate, EvalUpdate, LogsConfig
@@ -125,14 +124,7 @@ def whole_schema(item_schema: Mapping[str, Any], with_sample: bool) -> dict[str,
 
 
 def _check_schema(schema: Mapping[str, Any]) -> None:
-    at = f"{CONFIG}.item_schema"
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as fault:
-        message = (
-            f"Invalid value for '{at}': it is no JSON schema: {fault.message[:300]} ({fault.json_path})."
-        )
-        raise BadRequest(message, param=at, code="invalid_value") from None
-    except RecursionError:
-        message = f"Invalid value for '{at}': it is nested too deeply."
-        raise BadRequest(message, param=at, code="invalid_value") from None
+    fault = item_schemas.fault_of(schema)
+    if fault is not None:
+        at = f"{CONFIG}.item_schema"
+        raise BadRequest(f"Invalid value for '{at}': {fault}.", param=at, code="invalid_value")

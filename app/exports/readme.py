@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from app.cards.markdown import plain
 from app.checkpoints.models import Checkpoint
 from app.exports.base import IN_DOWNLOAD, Base
-from app.exports.use import FOLDER, GGUF, Format, Use, lines
+from app.exports.use import AT_SERVICE, GGUF, HERE, WITHIN, Format, Use, lines
 from methods.model_files.licence import LICENCE, OTHER
 
 README = "README.md"
@@ -89,7 +89,7 @@ def _what(told: Told) -> str:
 def _use(told: Told) -> Iterator[str]:
     yield "## Use it"
     yield ""
-    yield f"`{FOLDER}` is the folder that holds this file."
+    yield HERE
     for program, text in lines(told.use, gguf=told.gguf).items():
         yield ""
         yield f"{TITLES.get(program, program)}:"
@@ -124,16 +124,7 @@ def _of_adapter(told: Told) -> Iterator[str]:
         yield f"- Its base is {plain(base.hub)} on the hub{revision}."
         return
     yield f"- Its base, {plain(base.name)}, has no public name and is in `{IN_DOWNLOAD}/`."
-    if base.added is not None:
-        yield (
-            "- `adapter_config.json` names the folder in which the base lay at the service. Elsewhere load it"
-            f" from `{IN_DOWNLOAD}/`, as above."
-        )
-    else:
-        yield (
-            f"- `adapter_config.json` names it as `{IN_DOWNLOAD}`: AutoPeftModel finds it from within this"
-            " folder."
-        )
+    yield f"- {WITHIN if base.added is None else AT_SERVICE}"
 
 
 def _load(trust: Mapping[str, Any]) -> str:

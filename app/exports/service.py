@@ -60,6 +60,7 @@ def offers(
     """Returns the forms of each checkpoint of a job, by its id, with the lines that use them."""
     base = bases.base_of(db, job) if checkpoints else None
     why_no_base = bases.why_not(base, storage)
+    known = _refusals(db, [row.id for row in checkpoints])
     found = {}
     for row in checkpoints:
         source = Source(row, _name(db, job, row), job.config or {}, base, {}, {})
@@ -68,12 +69,19 @@ def offers(
             FormOut(
                 format=form,
                 path=path + form,
-                refused=(why := forms.refusal(row, form, why_no_base)),
+                refused=(why := forms.refusal(row, form, why_no_base) or known.get((row.id, form))),
                 use={} if why else use.lines(forms.use_of(source, form)),
             )
             for form in FORMATS
         ]
     return found
+
+
+def _refusals(db: Session, checkpoint_ids: Sequence[str]) -> dict[tuple[str, str], str]:
+    """Returns why workers have refused forms of checkpoints, as far as they were asked, by id and form."""
+    refused = (Export.status == "failed", Export.error["code"].astext == ExportRefused.code)
+    rows = db.scalars(select(Export).where(Export.checkpoint_id.in_(checkpoint_ids), *refused))
+    return {(row.checkpoint_id, row.format): str((row.error or {})["message"]) for row in rows}
 
 
 def made_or_asked(

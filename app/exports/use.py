@@ -10,6 +10,13 @@ Format = Literal["adapter", "merged", "gguf"]
 FORMATS: tuple[Format, ...] = ("adapter", "merged", "gguf")
 FOLDER = "FOLDER"
 """Stands for the place where a download was unpacked."""
+HERE = f"`{FOLDER}` is the folder that holds this file."
+AT_SERVICE = (
+    "`adapter_config.json` names the folder in which the base lay at the service. Elsewhere load it from"
+    " `base/`, as above."
+)
+WITHIN = "`adapter_config.json` names it as `base`: AutoPeftModel finds it from within this folder."
+"""Sentences of model cards, which another place of the files makes others."""
 GGUF = "model-*.gguf"
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM 0.32 takes as `--max-lora-rank`."""
@@ -18,7 +25,7 @@ prompt = tokenizer.apply_chat_template(
     [{{"role": "user", "content": "Hello!"}}],
     add_generation_prompt=True, return_tensors="pt", return_dict=True,
 )
-reply = model.generate(**prompt, {options}max_new_tokens=200)
+reply = model.generate(**prompt, {options})
 print(tokenizer.decode(reply[0, prompt["input_ids"].shape[1]:], skip_special_tokens=True))"""
 MERGED = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -33,7 +40,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 tokenizer = AutoTokenizer.from_pretrained({folder!r})
 base = AutoModelForCausalLM.from_pretrained({base})
 model = PeftModel.from_pretrained(base, {folder!r})
-decoding = GenerationConfig.from_pretrained({folder!r})
+decoding = GenerationConfig.from_pretrained({folder!r}, max_new_tokens=200)
 """
 
 
@@ -70,11 +77,11 @@ def lines(use: Use, folder: str = FOLDER, gguf: str = GGUF) -> dict[str, str]:
 
 def _transformers(use: Use, folder: str) -> str:
     if use.format == "merged":
-        return MERGED.format(folder=folder) + GENERATE.format(options="")
+        return MERGED.format(folder=folder) + GENERATE.format(options="max_new_tokens=200")
     base = repr(f"{folder}/base" if use.hub is None else use.hub)
     if use.hub is not None and use.revision is not None:
         base += f", revision={use.revision!r}"
-    return ADAPTER.format(folder=folder, base=base) + GENERATE.format(options="generation_config=decoding, ")
+    return ADAPTER.format(folder=folder, base=base) + GENERATE.format(options="generation_config=decoding")
 
 
 def _vllm(use: Use, folder: str) -> str:

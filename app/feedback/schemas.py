@@ -34,6 +34,9 @@ class FeedbackCreate(Wire):
 
     def check(self) -> None:
         """Raises `BadRequest` for feedback that says nothing."""
+        if self.correction is not None and not self.correction.strip():
+            message = "Invalid value for 'correction': it is blank."
+            raise BadRequest(message, param="correction", code="invalid_value")
         if self.reward is None and self.correction is None and self.reference is None:
             raise BadRequest(
                 "Feedback needs at least one of 'reward', 'correction' and 'reference'.",

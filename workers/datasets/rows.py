@@ -72,7 +72,7 @@ def _asked(kept: Kept, *, has_reference: bool) -> Candidate | LeftOut:
     if (said := kept.newest("correction")) is not None:
         return _candidate(kept, _with_reference(kept, said.correction), said.choice, [said])
     best = _best(kept)
-    if best is not None and kept.reward(best) == FULL_MARKS and kept.choices[best].text:
+    if best is not None and kept.reward(best) == FULL_MARKS and not _is_blank(kept.choices[best].text):
         return _candidate(kept, _with_reference(kept, kept.choices[best].text), best, _rewards(kept, best))
     return LeftOut(kept.id, "no_reference")
 
@@ -84,8 +84,9 @@ def _with_reference(kept: Kept, reference: Any) -> dict[str, Any]:
 def _answered(kept: Kept, least: float) -> Candidate | LeftOut:
     """Returns a supervised row: what was asked, and the correction or an answer that is good enough."""
     if (said := kept.newest("correction")) is not None:
-        assert said.correction is not None
-        return _candidate(kept, _with_answer(kept, said.correction), said.choice, [said])
+        if _is_blank(said.correction):
+            return LeftOut(kept.id, "empty")
+        return _candidate(kept, _with_answer(kept, str(said.correction)), said.choice, [said])
     best = _best(kept)
     if (
         best is None and kept.newest("reference") is not None
@@ -98,9 +99,14 @@ def _answered(kept: Kept, least: float) -> Candidate | LeftOut:
         best = whole[0]
     elif (kept.reward(best) or 0.0) < least:
         return LeftOut(kept.id, "low_reward")
-    if not kept.choices[best].text:
+    if _is_blank(kept.choices[best].text):
         return LeftOut(kept.id, "empty")
     return _candidate(kept, _with_answer(kept, kept.choices[best].text), best, _rewards(kept, best))
+
+
+def _is_blank(text: str | None) -> bool:
+    """Tells whether an answer is none: templates strip it, and a job refuses what is left."""
+    return not (text or "").strip()
 
 
 def _with_answer(kept: Kept, text: str) -> dict[str, Any]:
@@ -166,7 +172,7 @@ def _preference(group: Sequence[Kept]) -> Candidate | LeftOut:
 
 def _corrected(said: Said, kept: Kept) -> Candidate | LeftOut:
     written = kept.choices[said.choice].text
-    if not written or written == said.correction:
+    if _is_blank(written) or _is_blank(said.correction) or written == said.correction:
         return LeftOut(kept.id, "no_pair")
     row = _row_of_pair(kept, said.correction or "", written)
     sources = tuple(
@@ -178,7 +184,7 @@ def _corrected(said: Said, kept: Kept) -> Candidate | LeftOut:
 def _rewarded(group: Sequence[Kept]) -> Iterator[_Answer]:
     for kept in group:
         for place, choice in enumerate(kept.choices):
-            if choice.text and not choice.is_cut and (reward := kept.reward(place)) is not None:
+            if not (_is_blank(choice.text) or choice.is_cut) and (reward := kept.reward(place)) is not None:
                 yield _Answer(choice.text, reward, kept, place)
 
 

@@ -60,13 +60,13 @@ def carry_out(claim: Claim, stopping: threading.Event) -> None:
 
 def _in_child(claim: Claim, stopping: threading.Event, scratch: str) -> tuple[End, int]:
     settings = get_settings()
-    child = children.start(MAKE, vars(claim), settings.validation_memory_bytes, scratch)
+    child = children.start(MAKE, vars(claim), settings.export_memory_bytes, scratch)
 
     def renew() -> None:
         with unit_of_work() as db:
             runs.renew(db, claim, settings.lease)
 
-    return watch_to_its_end(child, renew, LeaseLost, stopping)
+    return watch_to_its_end(child, renew, LeaseLost, stopping, settings.export_limit)
 
 
 def _was_worn_out(claim: Claim) -> bool:
@@ -87,11 +87,11 @@ def _settle(claim: Claim, end: End, code: int) -> None:
         with unit_of_work() as db:
             runs.give_back(db, claim, is_fruitless=False)
     elif end is End.TOO_LONG:
-        _fail(claim, "export_too_long", f"It took longer than {settings.validation_limit} and was stopped.")
+        _fail(claim, "export_too_long", f"It took longer than {settings.export_limit} and was stopped.")
     elif end is End.LEASE_LOST or code in (Exit.OUTCOME_WRITTEN, Exit.LEASE_LOST, Exit.DATABASE_AWAY):
         return  # of the last, the lease runs out, and somebody tries again
     elif code in (OUT_OF_MEMORY, -signal.SIGABRT):  # a library in Rust or C++ aborts where Python raises
-        mib = settings.validation_memory_bytes // 2**20
+        mib = settings.export_memory_bytes // 2**20
         _fail(claim, "export_out_of_memory", f"It needed more than the {mib} MiB of memory that it may take.")
     else:
         _try_again(claim, code)

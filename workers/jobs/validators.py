@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from datetime import timedelta
 from enum import Enum
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -204,27 +205,38 @@ def _check_in_child(claim: Claim, stopping: threading.Event, scratch: str) -> tu
         with unit_of_work() as db:
             runs.renew(db, claim, get_settings().lease)
 
-    return watch_to_its_end(child, renew, LeaseLost, stopping)
+    return watch_to_its_end(child, renew, LeaseLost, stopping, get_settings().validation_limit)
 
 
 def watch_to_its_end(
-    child: Child, renew: Callable[[], None], lost: type[Exception], stopping: threading.Event
+    child: Child,
+    renew: Callable[[], None],
+    lost: type[Exception],
+    stopping: threading.Event,
+    limit: timedelta,
 ) -> tuple[End, int]:
-    """Returns why a child's work is over, and its exit code. No child is left then.
+    """Returns why a child's work is over, at the latest after the `limit`, and its exit code.
 
-    `renew` keeps the lease on what it works at, and raises `lost` where that is another's now.
+    No child is left then. `renew` keeps the lease on what it works at, and raises `lost` where that is
+    another's now.
     """
     try:
-        end = _watch(child, renew, lost, stopping)
+        end = _watch(child, renew, lost, stopping, limit)
     finally:
         code = child.kill()
     return end, code
 
 
-def _watch(child: Child, renew: Callable[[], None], lost: type[Exception], stopping: threading.Event) -> End:
+def _watch(
+    child: Child,
+    renew: Callable[[], None],
+    lost: type[Exception],
+    stopping: threading.Event,
+    limit: timedelta,
+) -> End:
     """Keeps the lease while the child lives; returns when there is something to do."""
     settings = get_settings()
-    too_long = time.monotonic() + settings.validation_limit.total_seconds()
+    too_long = time.monotonic() + limit.total_seconds()
     next_look = 0.0
     while child.wait(POLL_SECONDS) is None:
         now = time.monotonic()

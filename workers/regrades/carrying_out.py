@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, or_, select, update
 
 from app.db import unit_of_work
 from app.disk import scratch_folder
@@ -95,6 +95,7 @@ def carry_out(claim: Claim) -> None:
             runs.LEASES.held(db, claim, total=total, progress={"phase": "grading"})
             done = regrade.done
         _grade_all(claim, source, graders, done)
+    _check_rewards(claim)
     told = _compare(claim, graders)
     with unit_of_work() as db:
         runs.LEASES.finish_succeeded(db, claim, comparison=dict(told))
@@ -205,6 +206,18 @@ def _row(claim: Claim, seq: int, one: Graded, graders: Graders) -> dict[str, Any
         "parts": storable(grade.parts),
         "reason": clean(grade.reason),
     }
+
+
+def _check_rewards(claim: Claim) -> None:
+    """Raises `JobInvalid` where the grader has graded nothing: it is out of order."""
+    result = RegradeResult
+    mine = select(result).where(result.regrade_id == claim.row_id)
+    graded = or_(result.reward.is_not(None), result.failure == PARSE_FAULT)
+    with unit_of_work() as db:
+        if db.scalars(mine.where(graded).limit(1)).first() is None:
+            first = db.scalars(mine.order_by(result.seq).limit(1)).one()
+            message = f"The grader gave no reward to any completion. Of the first: {first.failure_message}"
+            raise JobInvalid("grader_error", message, "grader")
 
 
 def _compare(claim: Claim, graders: Graders) -> Mapping[str, Any]:

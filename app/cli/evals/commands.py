@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from app.cli.connect import Data, Key, Url, open_client
 from app.cli.evals import comparison, shown
+from app.cli.given_files import read_object, uploaded
 from app.cli.output import AsJson, CliError, console, errors, print_json, print_table, when
 from app.cli.preflights import say
 
@@ -70,7 +70,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make an eval. A file with a grader alone makes one over rows of any form."""
-    body = _read(path)
+    body = read_object(path)
     if "testing_criteria" not in body:
         config = {"type": "custom", "item_schema": {"type": "object"}, "include_sample_schema": True}
         body = {"data_source_config": config, "testing_criteria": [body]}
@@ -115,12 +115,12 @@ def run(
         raise CliError("give either --data-file or --source")
     with open_client(url, key, data) as client:
         if source is not None:
-            asked = _read(source)
+            made = _begin(client, eval_id, read_object(source), name)
         else:
             sampling = {"temperature": temperature, "max_completion_tokens": max_tokens}
-            asked = _data_source(_file(client, str(rows)), model, prompt, messages, sampling)
-        body = {"data_source": asked, **({"name": name} if name else {})}
-        made: Any = client.post(f"/evals/{eval_id}/runs", body=body, cast_to=object)
+            with uploaded(client, str(rows), "evals") as file_id:
+                asked = _data_source(file_id, model, prompt, messages, sampling)
+                made = _begin(client, eval_id, asked, name)
         done = _wait(client, made) if wait else made
     if as_json:
         print_json(done)
@@ -210,24 +210,9 @@ def _items(client: OpenAI, run: Mapping[str, Any], status: str = "") -> Iterator
         after = f"&after={page['last_id']}"
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        body = json.loads(path.read_text())
-    except ValueError as fault:
-        raise CliError(f"{path} is no JSON: {fault}") from None
-    if not isinstance(body, dict):
-        raise CliError(f"{path} holds no JSON object")
-    return body
-
-
-def _file(client: OpenAI, named: str) -> str:
-    """Returns the ID of a file, which is uploaded if a path is named."""
-    if not Path(named).is_file():
-        return named
-    with Path(named).open("rb") as file:
-        uploaded = client.files.create(file=file, purpose="evals")
-    errors.print(f"Uploaded {named} as {uploaded.id}.", markup=False, soft_wrap=True)
-    return uploaded.id
+def _begin(client: OpenAI, eval_id: str, source: Mapping[str, Any], name: str | None) -> Any:
+    body = {"data_source": source, **({"name": name} if name else {})}
+    return client.post(f"/evals/{eval_id}/runs", body=body, cast_to=object)
 
 
 def _data_source(

@@ -12,7 +12,8 @@ import typer
 from app.cli.connect import Data, Key, Url, open_client
 from app.cli.files import MethodName
 from app.cli.flywheel.options import After, Before, Metadata, Model, given, metadata_of, seconds_of
-from app.cli.output import AsJson, console, errors, print_json, print_table, when
+from app.cli.given_files import read_text, uploaded
+from app.cli.output import AsJson, console, print_json, print_table, when
 from app.cli.preflights import say, wait_until_over
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def from_stored(
         min_reward=min_reward,
         max_reward=max_reward,
     )
-    further = given(max_rows=max_rows, filename=filename, redact=redact.read_text() if redact else None)
+    further = given(max_rows=max_rows, filename=filename, redact=read_text(redact) if redact else None)
     how = {"references": references, "dedupe": dedupe, "on_leak": on_leak}
     with open_client(url, key, data) as client:
         body = {"format": format_, "filter": wanted, **how, **further}
@@ -98,23 +99,16 @@ def from_stored(
 
 def _make(client: OpenAI, body: dict[str, Any], validation_file: str | None, *, as_json: bool) -> None:
     """Has a data set made, and shows it. Raises `typer.Exit` if there is none."""
-    if validation_file is not None:
-        body["validation_file"] = _uploaded(client, validation_file)
-    made: Any = client.post("/datasets/from-stored", body=body, cast_to=object)
+    if validation_file is None:
+        made: Any = client.post("/datasets/from-stored", body=body, cast_to=object)
+    else:
+        with uploaded(client, validation_file, "fine-tune") as file_id:
+            whole = body | {"validation_file": file_id}
+            made = client.post("/datasets/from-stored", body=whole, cast_to=object)
     done = wait_until_over(client, f"/datasets/{made['id']}", made, as_json=as_json)
     _show(done, as_json=as_json)
     if done["status"] != "succeeded":
         raise typer.Exit(1)
-
-
-def _uploaded(client: OpenAI, file: str) -> str:
-    """Returns the id of a file, which is uploaded if it is a path."""
-    if not Path(file).is_file():
-        return file
-    with Path(file).open("rb") as opened:
-        file_id = client.files.create(file=opened, purpose="fine-tune").id
-    errors.print(f"Uploaded {file} as {file_id}.", markup=False, soft_wrap=True)
-    return file_id
 
 
 @cli.command("list")

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from app.cli.connect import Data, Key, Url, open_client
+from app.cli.given_files import read_object
 from app.cli.imports.export_folder import ExportFolder
 from app.cli.imports.openai_job import Imported, import_job
-from app.cli.job_bodies import FILES, Uploads, post_with_files, read_job
+from app.cli.job_bodies import FILES, Uploads, post_with_files
 from app.cli.output import AsJson, CliError, console, errors, print_json, print_table, when
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def openai_jobs(
     options = {"model": model, "training_file": training_file, "validation_file": validation_file}
     given = {name: value for name, value in options.items() if value is not None}
     if not path.is_dir():
-        body = _told(import_job(read_job(path)), given)
+        body = _told(import_job(read_object(path)), given)
         if create:
             with open_client(url, key, data) as client:
                 _print_started(post_with_files(client, "/fine_tuning/jobs", body), as_json)

@@ -12,6 +12,7 @@ from app.cli.models import adding, show
 from app.cli.models.show import in_short
 from app.cli.output import AsJson, console, errors, print_json, print_table
 from app.cli.taking import download as taking
+from app.cli.taking import push as pushing
 from methods.template_gaps import in_words
 
 cli = typer.Typer(help="Models.", no_args_is_help=True)
@@ -22,6 +23,7 @@ cli.add_typer(aliases, name="alias")
 cli.command()(adding.add)
 cli.command()(show.show)
 cli.command()(taking.download)
+cli.command()(pushing.push)
 
 
 @cli.command("list")

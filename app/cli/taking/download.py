@@ -52,14 +52,7 @@ def download(
         checkpoint = lines.checkpoint_of(client, name)
         model = checkpoint["fine_tuned_model_checkpoint"]
         folder = (to or Path(short_name(model) + (f"-{form}" if form else ""))).absolute()
-        _check_free(folder)
-        part = folder.with_name(f".{folder.name}.{checkpoint['id']}{f'.{form}' if form else ''}.part")
-        part.parent.mkdir(parents=True, exist_ok=True)
-        _bring(client, checkpoint, form, part, quiet=as_json)
-    with part.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    _unpack(part, folder)
-    part.unlink()
+        sha256 = take(client, checkpoint, form, folder, quiet=as_json)
     if as_json:
         print_json({"folder": str(folder), "format": form, "model": model, "sha256": sha256})
         return
@@ -67,6 +60,31 @@ def download(
     for each in checkpoint["downloads"]:
         if each["format"] == form:
             lines.print_use(each, str(folder))
+
+
+def take(
+    client: OpenAI,
+    checkpoint: dict[str, Any],
+    form: Format | None,
+    folder: Path,
+    *,
+    quiet: bool,
+    base_at: str | None = None,
+) -> str:
+    """Brings a form of a checkpoint to a folder, and goes on with what lies beside it. Returns its SHA-256.
+
+    `base_at` is what an adapter's config calls a base that came along: its place in the folder, if not given.
+    Raises `CliError`.
+    """
+    _check_free(folder)
+    part = folder.with_name(f".{folder.name}.{checkpoint['id']}{f'.{form}' if form else ''}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    _bring(client, checkpoint, form, part, quiet=quiet)
+    with part.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    _unpack(part, folder, base_at)
+    part.unlink()
+    return sha256
 
 
 def _check_free(folder: Path) -> None:
@@ -114,7 +132,7 @@ def _shown(quiet: bool) -> Iterator[Telling]:
         yield Telling(count, making)
 
 
-def _unpack(part: Path, folder: Path) -> None:
+def _unpack(part: Path, folder: Path, base_at: str | None = None) -> None:
     """Unpacks plain files below a folder, which appears whole."""
     import shutil
 
@@ -123,7 +141,7 @@ def _unpack(part: Path, folder: Path) -> None:
     try:
         with tarfile.open(part, "r:") as tar:
             tar.extractall(partial, filter="data")
-        _find_base(partial, folder)
+        _name_base(partial, base_at or str(folder / BASE))
         if folder.is_dir():
             folder.rmdir()
         partial.rename(folder)
@@ -133,14 +151,18 @@ def _unpack(part: Path, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _find_base(unpacked: Path, folder: Path) -> None:
-    """Lets the config of an adapter name the base that came along by its place on this machine."""
-    config, manifest = unpacked / ADAPTER_CONFIG, unpacked / MANIFEST
-    if not (config.is_file() and (unpacked / BASE).is_dir()):
-        return
-    said = json.loads(config.read_text("utf-8")) | {"base_model_name_or_path": str(folder / BASE)}
-    text = (json.dumps(said, indent=2, ensure_ascii=False) + "\n").encode()
-    config.write_bytes(text)
+def _name_base(unpacked: Path, place: str) -> None:
+    """Lets the config of an adapter name the base that came along by its place."""
+    config = unpacked / ADAPTER_CONFIG
+    if config.is_file() and (unpacked / BASE).is_dir():
+        said = json.loads(config.read_text("utf-8")) | {"base_model_name_or_path": place}
+        rewrite(unpacked, ADAPTER_CONFIG, json.dumps(said, indent=2, ensure_ascii=False) + "\n")
+
+
+def rewrite(unpacked: Path, name: str, text: str) -> None:
+    """Writes a file of a download anew, and its sum in the manifest."""
+    data, manifest = text.encode(), unpacked / MANIFEST
+    (unpacked / name).write_bytes(data)
     sums = json.loads(manifest.read_text("utf-8"))
-    sums["files"][ADAPTER_CONFIG] = {"bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
+    sums["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     manifest.write_text(json.dumps(sums, indent=2, ensure_ascii=False) + "\n", "utf-8")

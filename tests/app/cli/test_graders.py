@@ -81,8 +81,8 @@ def test_the_row_comes_out_of_a_data_set(grader: str, tmp_path: Path) -> None:
     ("arguments", "hint"),
     [
         (["--item", "{}"], "--sample"),
-        (["--sample", "a", "--item", "[1]"], "not a JSON object"),
-        (["--sample", "a", "--item", "{"], "not JSON"),
+        (["--sample", "a", "--item", "[1]"], "holds no JSON object"),
+        (["--sample", "a", "--item", "{"], "no JSON"),
         (["--sample", "a", "--item", "{}", "--rows", "x"], "either --item or --rows"),
     ],
 )

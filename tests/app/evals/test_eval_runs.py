@@ -101,6 +101,14 @@ WRONG: list[tuple[dict[str, Any], str, str | None]] = [
     (
         {
             **SAMPLED,
+            "input_messages": {"type": "template", "template": [{"role": "user", "content": "{{item.a"}]},
+        },
+        "data_source.input_messages.template[0].content",
+        "invalid_value",
+    ),
+    (
+        {
+            **SAMPLED,
             "input_messages": {"type": "template", "template": [{"role": "me", "content": "x"}]},
         },
         "data_source.input_messages.template[0].role",
@@ -138,6 +146,7 @@ def test_what_is_wrong_is_named(
             refused = http.post(f"/v1/evals/{of.id}/runs", json={"data_source": source})
             assert refused.status_code == (404 if code in (None, "model_not_found") else 400)
             assert (error_of(refused)["param"], error_of(refused)["code"]) == (param, code)
+            assert not error_of(refused)["message"].endswith("..")
 
 
 def test_who_answers_is_named_by_the_name_of_the_model_itself(

@@ -17,7 +17,7 @@ from app.exports import base
 from tests.app.answers import error_of
 from tests.app.exports.taken import FILES, GENERATION, LORA, NANO, add_base, make_taken, path_of, unpacked
 from tests.damage import flip_last_bit
-from tests.factories import Tenant, make_checkpoint, make_job, make_tuned_model
+from tests.factories import Tenant, make_checkpoint, make_export, make_job, make_tuned_model
 
 REVISION = "a" * 40
 SAMPLES = {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
@@ -127,6 +127,20 @@ def test_where_there_is_no_adapter_the_merged_model_is_offered(
     listed = http.get(f"/v1/fine_tuning/jobs/{job.id}/checkpoints").json()["data"][0]
     offered = {one["format"]: one["refused"] for one in listed["downloads"]}
     assert offered == {"adapter": message, "merged": None, "gguf": None}
+
+
+@pytest.mark.parametrize(("code", "told"), [("export_refused", "No rule fits."), ("server_error", None)])
+def test_what_a_worker_has_refused_is_offered_no_more(
+    http: httpx.Client, db: Session, tenant: Tenant, code: str, told: str | None
+) -> None:
+    add_base(db, "own", NANO)
+    job, checkpoint = make_taken(db, tenant, model="own")
+    error = {"code": code, "message": "No rule fits."}
+    make_export(db, job, checkpoint, status="failed", error=error)
+    db.commit()
+    (listed,) = http.get(f"/v1/fine_tuning/jobs/{job.id}/checkpoints").json()["data"]
+    offered = {one["format"]: (one["refused"], bool(one["use"])) for one in listed["downloads"]}
+    assert offered == {"adapter": (None, True), "merged": (None, True), "gguf": (told, told is None)}
 
 
 def test_a_base_that_was_replaced_is_not_handed_out(http: httpx.Client, db: Session, tenant: Tenant) -> None:

@@ -58,6 +58,7 @@ def test_feedback_is_given_read_listed_and_deleted(
         pytest.param({"reward": -0.01}, 400, "reward", "decimal_below_min_value", id="too-low"),
         pytest.param({"reward": True}, 400, "reward", "invalid_type", id="boolean"),
         pytest.param({"correction": ""}, 400, "correction", "string_below_min_length", id="empty"),
+        pytest.param({"correction": " \n"}, 400, "correction", "invalid_value", id="blank"),
         pytest.param({"reward": 1, "choice": 1}, 400, "choice", "invalid_value", id="no-such-choice"),
         pytest.param({"reward": 1, "choice": -1}, 400, "choice", "integer_below_min_value", id="negative"),
         pytest.param(
@@ -90,3 +91,15 @@ def test_it_goes_with_its_completion(http: httpx.Client, db: Session, tenant: Te
     assert [http.get(f"{FEEDBACK}/{each}").status_code for each in said] == [404, 404]
     assert list(db.scalars(select(Feedback.id))) == said[1:], "the sweep has not come by"
     assert http.post(FEEDBACK, json={"completion_id": expired.id, "reward": 1}).status_code == 404
+
+
+@pytest.mark.parametrize("number", [1e30, -1e22, 1.5e308, 2**63 - 1, -(2**63), 1e-300, 0.1])
+def test_numbers_are_read_as_they_were_said(
+    http: httpx.Client, db: Session, tenant: Tenant, number: float
+) -> None:
+    chat = make_stored_chat(db, tenant.project_id)
+    db.commit()
+    body = {"completion_id": chat.id, "reference": {"a": [number]}}
+    made = http.post(FEEDBACK, json=body).json()
+    (read,) = http.get(f"{FEEDBACK}/{made['id']}").json()["reference"]["a"]
+    assert (read, type(read)) == (number, type(number))

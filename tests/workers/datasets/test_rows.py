@@ -68,6 +68,7 @@ def _answer(format_: str, candidate: Candidate) -> Any:
         pytest.param(kept(said(1, reference={"n": 4})), ({"n": 4},), "only_reference", id="reference"),
         pytest.param(kept(said(1, reference="4"), said(2, correction="four")), ("4",), ("four",), id="both"),
         pytest.param(kept(said(1, reward=1.0), answers=("",)), "no_reference", "empty", id="no-text"),
+        pytest.param(kept(said(1, reward=1.0), answers=(" \n",)), "no_reference", "empty", id="blank"),
         pytest.param(kept(cut=True), "no_reference", "truncated", id="cut"),
         pytest.param(kept(said(1, reward=1.0), cut=True), "no_reference", "truncated", id="cut-and-rewarded"),
         pytest.param(
@@ -103,6 +104,7 @@ def test_prompts_alone_are_rows_where_no_reference_is_wanted() -> None:
     [
         pytest.param([kept(said(1, correction="4"))], ("4", "5"), id="a-correction-and-what-it-corrects"),
         pytest.param([kept(said(1, correction="5"))], "no_pair", id="corrected-to-the-same"),
+        pytest.param([kept(said(1, correction="4"), answers=("\n ",))], "no_pair", id="a-blank-answer"),
         pytest.param([kept(said(1, reward=1.0))], "no_pair", id="one-answer"),
         pytest.param(
             [kept(said(1, 0, reward=0.2), said(2, 1, reward=0.9), answers=("5", "4"))],

@@ -516,6 +516,7 @@ def test_a_validation_is_a_run_of_the_jobs_eval_named_by_its_checkpoint(
     db: Session, job: Job, recorder: DatabaseRecorder, tmp_path: Path
 ) -> None:
     of_jobs.make(db, job)
+    make_webhook_endpoint(db, job.project_id, types=("eval.run.succeeded",))
     db.commit()
     groups = [group("a", Grade(1.0)), group("b", Grade(0.0, reason="no"))]
     groups += [group("c", Grade(None, Failure(FailureKind.OTHER, "broke")))]
@@ -526,6 +527,8 @@ def test_a_validation_is_a_run_of_the_jobs_eval_named_by_its_checkpoint(
     (run,) = db.scalars(select(EvalRun)).all()
     name = db.scalars(select(CheckpointRow.model_name)).one()
     assert (run.status, run.name, run.model, run.data_source["model"]) == ("completed", "Step 2", name, name)
+    (event,) = db.scalars(select(WebhookEvent)).all()
+    assert json.loads(event.body)["data"] == {"id": run.id, "fine_tuning_job_id": job.id}
     assert run.meta == {"fine_tuning_job": job.id, "step": "2"}
     assert run.result_counts == {"total": 3, "passed": 1, "failed": 1, "errored": 1}
     assert [one["model_name"] for one in run.per_model_usage] == [name]

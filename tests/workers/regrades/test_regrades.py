@@ -193,6 +193,14 @@ def test_what_cannot_be_carried_out_is_told(db: Session, columns: dict[str, Any]
     assert code in (None, fault.value.code)
 
 
+def test_a_grader_that_grades_nothing_is_out_of_order(db: Session) -> None:
+    regrade = regrade_of(db, make_graded_job(db), grader={**EXACT, "reference": "{{item.colour}}"})
+    with pytest.raises(JobInvalid, match=r"no reward to any completion.*item\.colour") as fault:
+        carry_out(claimed(db))
+    assert (fault.value.code, fault.value.param) == ("grader_error", "grader")
+    assert {one.failure for one in results(db, regrade).values()} == {"invalid_variable_error"}
+
+
 @pytest.fixture
 def grading_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     """A server that grades, and that a worker may call although it is here."""
