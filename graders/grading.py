@@ -10,7 +10,7 @@ from time import perf_counter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from graders.thoughts import Thoughts, answer_of, thoughts_before
+from graders.thoughts import Thoughts, answer_of
 from graders.types import Failure, FailureKind, Grade, GradeFailed, Grader, Sample, Usage
 
 
@@ -81,10 +81,7 @@ class OfAnswer:
             return sample
         text = sample.output_text
         answer = answer_of(text, self.thoughts)
-        if answer is text:
-            return sample
-        thoughts = sample.output_thoughts or thoughts_before(text, answer)
-        return replace(sample, output_text=answer, output_thoughts=thoughts)
+        return sample if answer is text else replace(sample, output_text=answer)
 
 
 def grade_safely(grader: Grader, sample: Sample, item: Mapping[str, Any]) -> Grade:

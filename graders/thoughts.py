@@ -79,22 +79,6 @@ def answer_of(text: str, thoughts: Thoughts = "auto") -> str:
     return _after(text, _marks_of(text, *thoughts))
 
 
-def thoughts_before(text: str, answer: str) -> str:
-    """Returns the thoughts of a text whose answer is known, without the tags around them."""
-    before = text[: text.rindex(answer)] if answer else text
-    tags = [tag for pair in FAMILIES for tag in pair]
-    before = before.strip()
-    for tag in sorted(tags, key=len, reverse=True):
-        if before.lower().startswith(tag.lower()):
-            before = before[len(tag) :]
-            break
-    for tag in sorted(tags, key=len, reverse=True):
-        if before.lower().endswith(tag.lower()):
-            before = before[: -len(tag)]
-            break
-    return before.strip()
-
-
 def _marks(text: str) -> Iterator[_Mark]:
     for found in _TAG.finditer(text):
         tag = found[0].lower().replace(" ", "").replace("\t", "")

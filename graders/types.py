@@ -119,7 +119,7 @@ class Sample:
         output_tools: the tool calls, in the chat shape.
         output_audio: {"data", "transcript"}; None where the model speaks no audio.
         output_tokens: how many tokens the model wrote; None where that is not known.
-        output_thoughts: what it thought before it answered; None where that is not known.
+        output_thoughts: what it thought before it answered, as the model's own template tells; else None.
         raw_text: all that was written, of a completion that was taken apart by the model's own template; None
             where graders tell thoughts by tags.
         messages: what followed the row's messages in an episode, in the chat form: turns, tools' answers.

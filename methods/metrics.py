@@ -191,6 +191,13 @@ GRADES_COUNT = _declare("grades/{split}_count", "count", SPLITS, "completions th
 PARSE_ERROR_SHARE = _declare(
     "grades/{split}_parse_error_share", "share", SPLITS, "completions that could not be parsed"
 )
+UNPARSED_SHARE = _declare(
+    "grades/{split}_unparsed_share",
+    "share",
+    SPLITS,
+    "completions that do not lie in the parts of the model's response template; they are graded on nothing,"
+    " and count among those that could not be parsed",
+)
 UNGRADED_SHARE = _declare(
     "grades/{split}_ungraded_share",
     "share",
@@ -254,6 +261,19 @@ TRUNCATED_SHARE = _declare(
     SPLITS,
     "completions that were cut at the token limit or at the end of the context",
 )
+REASONING_TOKENS_MEAN = _declare(
+    "completion/{split}_reasoning_tokens_mean",
+    "tokens",
+    SPLITS,
+    "mean tokens of a completion's thoughts, their marks counted, as far as the model's chat template tells"
+    " thoughts",
+)
+CUT_IN_THOUGHTS_SHARE = _declare(
+    "completion/{split}_cut_in_thoughts_share",
+    "share",
+    SPLITS,
+    "completions that ended before their thoughts did, so that they have no answer",
+)
 PROMPT_TOKENS = _declare(
     "tokens/prompt",
     "tokens",
@@ -261,6 +281,9 @@ PROMPT_TOKENS = _declare(
     "prompt tokens of this step's prompts, each counted once",
 )
 SAMPLED_TOKENS = _declare("tokens/{split}_sampled", "tokens", SPLITS, "completion tokens that were sampled")
+REASONING_TOKENS = _declare(
+    "tokens/{split}_reasoning", "tokens", SPLITS, "tokens of thoughts, of all completions together"
+)
 TRAINED_TOKENS = _declare(
     "tokens/trained_total",
     "tokens",

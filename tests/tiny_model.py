@@ -22,7 +22,7 @@ def byte_tokenizer(template: str | None = CHAT_TEMPLATE) -> PreTrainedTokenizerF
     tokenizer = Tokenizer(models.BPE(vocab={byte: i for i, byte in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer, pad_token=PAD, bos_token=BEGIN, eos_token=END, unk_token=None
     )
     fast.chat_template = template
@@ -38,15 +38,17 @@ def make_tiny_model(
     context: int = 256,
     scale: float = 0.02,
     tokenizer: PreTrainedTokenizerFast | None = None,
+    vocabulary: int | None = None,
 ) -> Path:
     """Write a Llama of about 30,000 parameters with grouped key/value heads; returns the folder.
 
     `scale` is the standard deviation of the random weights: larger ones make less uniform predictions.
+    `vocabulary` counts its embedding rows, by default one for each token.
     """
     tokenizer = tokenizer or byte_tokenizer()
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=vocabulary or len(tokenizer),
         hidden_size=hidden,
         intermediate_size=2 * hidden,
         num_hidden_layers=layers,

@@ -19,6 +19,7 @@ NAMES = {
     "full_valid_mean_parse_error": names.PARSE_ERROR_SHARE.format(split="valid"),
     "mean_unresponsive_rewards": names.UNGRADED_SHARE.format(split="train"),
     "completion_tokens_mean": names.COMPLETION_TOKENS_MEAN.format(split="train"),
+    "reasoning_tokens_mean": names.REASONING_TOKENS_MEAN.format(split="train"),
 }
 TWINS = {"train_reward_mean": names.REWARD_MEAN, "valid_reward_mean": names.VALID_REWARD_MEAN}
 OURS = {
@@ -28,6 +29,8 @@ OURS = {
     "entropy": names.ENTROPY_MEAN,
     "completion_tokens_max": names.COMPLETION_TOKENS_MAX.format(split="train"),
     "truncated_share": names.TRUNCATED_SHARE.format(split="train"),
+    "cut_in_thoughts_share": names.CUT_IN_THOUGHTS_SHARE.format(split="train"),
+    "unparsed_share": names.UNPARSED_SHARE.format(split="train"),
     "no_spread_share": names.NO_SPREAD_SHARE,
     "advantage_over_base": names.OVER_BASE_MEAN,
     "advantage_stderr": names.OVER_BASE_STDERR,
@@ -49,6 +52,7 @@ ERRORS = {
     "valid_reward_mean": "valid_reward_stderr",
 }
 """The standard error that belongs to a number."""
+_OF_VALID = names.REASONING_TOKENS_MEAN.format(split="valid")
 STEP_TIMES = {
     "sampling": names.TIME_SAMPLING,
     "grading": names.TIME_GRADING,
@@ -109,10 +113,7 @@ def metrics_event(
 def reward_numbers(values: Numbers) -> dict[str, float]:
     """Returns the flat numbers that OpenAI tells of a step, also on checkpoints."""
     known = {name: value for name, value in values.items() if value is not None}
-    numbers = _renamed(NAMES | TWINS, known)
-    if names.COMPLETION_TOKENS_MEAN.format(split="train") in known:
-        numbers["reasoning_tokens_mean"] = 0.0  # our models have no hidden reasoning
-    return numbers
+    return _renamed(NAMES | TWINS, known)
 
 
 def with_errors(numbers: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,8 +135,7 @@ def _message(step: int, total_steps: int, known: Numbers) -> str:
 def _data(step: int, total_steps: int, known: Numbers, grader: Mapping[str, Any] | None) -> dict[str, Any]:
     parts = _graders(grader)
     data: dict[str, Any] = {"step": step, "total_steps": total_steps, **reward_numbers(known)}
-    if names.VALID_REWARD_MEAN in known:
-        data["valid_reasoning_tokens_mean"] = 0.0
+    data |= _renamed({"valid_reasoning_tokens_mean": _OF_VALID}, known)
     data["scores"] = _renamed(TWINS, known) | {"graders": [_scores(each, known) for each in parts]}
     data["errors"] = {"graders": [_errors(each, known) for each in parts]}
     judges = [each for each in parts if each.model is not None]
@@ -276,8 +276,13 @@ def _usage_numbers(start: str, known: Numbers) -> Iterator[tuple[str, str, int]]
 
 
 def _reasoning(known: Numbers) -> dict[str, float]:
-    measured = [split for split in SPLITS if names.GRADES_COUNT.format(split=split) in known]
-    return {f"{split}_reasoning_tokens_{kind}": 0.0 for split in measured for kind in ("mean", "count")}
+    kinds = {"mean": names.REASONING_TOKENS_MEAN, "count": names.REASONING_TOKENS}
+    theirs = {
+        f"{split}_reasoning_tokens_{kind}": name.format(split=split)
+        for split in SPLITS
+        for kind, name in kinds.items()
+    }
+    return _renamed(theirs, known)
 
 
 def _renamed(ours_by_theirs: Mapping[str, str], known: Numbers) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,10 +34,12 @@ class Trial(NamedTuple):
     Attributes:
         untried: why nothing could be tried, where transformers is not installed.
         cannot_show: what its chat template cannot show, by the names of methods/template_gaps.py.
+        family: what of it is understood: `template`, `thoughts`, `calls`, and how to `mend` it.
     """
 
     untried: str | None
     cannot_show: list[str] | None
+    family: Mapping[str, str | None] | None = None
 
 
 def check_model_folder(folder: Path, *, with_template: bool = True) -> None:
@@ -70,9 +72,10 @@ def try_model_folder(folder: Path, limits: ChildLimits = TRIAL, command: Sequenc
     It takes seconds. `command` is the program that knows the inspections. Raises `BaseModelInvalid`.
     """
     cannot_show: list[str] = []
+    family: Mapping[str, str | None] | None = None
     try:
         found = inspect_in_child("model", limits=limits, command=command, folder=str(folder))
-        fault, cannot_show = found["fault"], found["cannot_show"]
+        fault, cannot_show, family = found["fault"], found["cannot_show"], found["family"]
     except TrainExtraMissing as missing:
         return Trial(f"{missing}. Until then its chat template is first tried when a job is validated", None)
     except (InspectionTimedOut, InspectionOutOfMemory) as problem:
@@ -81,7 +84,7 @@ def try_model_folder(folder: Path, limits: ChildLimits = TRIAL, command: Sequenc
         fault = f"its tokenizer and chat template cannot be tried: {problem}"
     if fault is not None:
         raise BaseModelInvalid(f"{folder} cannot be used: {fault.rstrip('.')}.")
-    return Trial(None, cannot_show)
+    return Trial(None, cannot_show, family)
 
 
 def try_engine(folder: Path, limits: ChildLimits = TRIAL, command: Sequence[str] = COMMAND) -> str | None:

@@ -43,3 +43,7 @@ class Rollout(Base):
     failure_message: Mapped[str | None]
     parts: Mapped[dict[str, Any]]
     reason: Mapped[str]
+    message: Mapped[dict[str, Any] | None]
+    """Answer, thoughts and calls in the chat form; None of an episode, and of a text that is all answer."""
+    episode: Mapped[dict[str, Any] | None]
+    """{"trace_id", "messages"} of a completion of several turns; None of one without tools."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from app.pagination import Listed, Page
 from app.rollouts.models import Rollout
@@ -15,6 +15,14 @@ from app.rollouts.service import cursor_of
 class FailureOut(BaseModel):
     kind: str
     message: str
+
+
+class EpisodeOut(BaseModel):
+    """What followed the row's messages: turns of the policy, and what tools answered."""
+
+    trace_id: str
+    messages: list[dict[str, Any]]
+    """In the chat form; of the policy's with `tokens`, of a tool's with `seconds`, `tokens`, `is_error`."""
 
 
 class RolloutOut(BaseModel):
@@ -34,6 +42,17 @@ class RolloutOut(BaseModel):
     failure: FailureOut | None
     parts: dict[str, Any]
     reason: str
+    message: dict[str, Any] | None = Field(
+        default=None,
+        description="Answer, thoughts (`reasoning_content`, `reasoning_tokens`) and calls, in the chat form;"
+        " left out where the text is all answer.",
+        exclude_if=lambda value: value is None,
+    )
+    episode: EpisodeOut | None = Field(
+        default=None,
+        description="Of jobs with tools; left out otherwise.",
+        exclude_if=lambda value: value is None,
+    )
 
     @classmethod
     def of(cls, rollout: Rollout) -> RolloutOut:
@@ -54,6 +73,8 @@ class RolloutOut(BaseModel):
             failure=failure,
             parts=rollout.parts,
             reason=rollout.reason,
+            message=rollout.message,
+            episode=EpisodeOut(**rollout.episode) if rollout.episode else None,
         )
 
 

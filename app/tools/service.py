@@ -61,6 +61,9 @@ def masked(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _check(tool: Tool, at: str, project_id: str) -> None:
     if (tool.server_url is None) == (tool.python is None):
         raise _invalid(at, "give either 'server_url', or 'python' with the function itself.")
+    for name, value in (tool.headers or {}).items():
+        if value == MASK:
+            raise _invalid(f"{at}.headers", f"'{name}' is masked, as this service shows it: give its value.")
     if tool.server_url is not None:
         try:
             check_url(tool.server_url, rules_of(get_settings()))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from graders import FailureKind, GraderInvalid, Sample, build_grader, dump_grader, parse_grader
 from graders.services import Reply, Services
+from graders.template import sample_variables
 from graders.thoughts import FAMILIES, WRAPPERS, answer_of
 from tests.graders.unsafe_sandbox import UnsafeSandbox
 
@@ -231,3 +232,48 @@ def test_hostile_texts_cost_linear_time(name):
     started = time.thread_time()
     answer_of(HOSTILE[name])
     assert time.thread_time() - started < 3
+
+
+def check(fields):
+    return build_grader(parse_grader({"type": "string_check", "name": "a", "operation": "eq", **fields}))
+
+
+WHOLE = "<think>12</think><r>1</r>13"
+TAKEN_APART = Sample("<r>1</r>13", output_thoughts="12", raw_text=WHOLE)
+
+
+@pytest.mark.parametrize(
+    ("thoughts", "answer"),
+    [("auto", "<r>1</r>13"), ("none", WHOLE), (["<r>", "</r>"], "13")],
+    ids=["auto", "none", "tags of its own"],
+)
+def test_what_the_template_took_apart_is_not_taken_apart_again(thoughts, answer):
+    grader = check({"thoughts": thoughts, **TEXT})
+    assert grader.grade(TAKEN_APART, {"answer": answer}).value == 1.0
+
+
+def test_tags_of_a_users_own_data_count_where_the_template_found_no_thoughts():
+    untold = Sample("<reasoning>12</reasoning>13", raw_text="<reasoning>12</reasoning>13")
+    grader = check(TEXT)
+    assert grader.grade(untold, {"answer": "13"}).value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("sample", "thoughts"),
+    [
+        (TAKEN_APART, "12"),
+        (Sample("<think>12</think>13"), ""),
+        (Sample("13"), ""),
+    ],
+    ids=["by the template", "by tags", "none"],
+)
+def test_graders_can_read_the_thoughts(sample, thoughts):
+    shown = "{{sample.output_thoughts}}|{{sample.output_reasoning_summary}}"
+    grader = check({**TEXT, "input": shown})
+    assert grader.grade(sample, {"answer": f"{thoughts}|null"}).value == 1.0
+
+
+def test_code_gets_thoughts_and_summary():
+    told = sample_variables(TAKEN_APART)
+    assert (told["output_thoughts"], told["output_reasoning_summary"]) == ("12", None)
+    assert sample_variables(Sample("13"))["output_thoughts"] is None

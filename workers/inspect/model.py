@@ -18,6 +18,7 @@ from transformers import (
 
 from methods.model_files.configs import TEMPLATE, TOKENIZER_CONFIG
 from workers.training.rendering.ends import template_end_ids
+from workers.training.rendering.family import family_of
 from workers.training.rendering.gaps import cannot_show
 from workers.training.rendering.template import template_of
 from workers.training.rendering.vocabulary import vocabulary_of
@@ -46,11 +47,15 @@ def inspect(folder: str) -> dict[str, Any]:
         return _refused(f"the chat template ({place}) {fault}")
     if fault := _vocabulary_fault(tokenizer, folder):
         return _refused(fault)
-    return {"fault": None, "cannot_show": cannot_show(tokenizer)}
+    return {
+        "fault": None,
+        "cannot_show": cannot_show(tokenizer),
+        "family": family_of(tokenizer)._asdict(),
+    }
 
 
 def _refused(fault: str) -> dict[str, Any]:
-    return {"fault": fault, "cannot_show": []}
+    return {"fault": fault, "cannot_show": [], "family": None}
 
 
 def _config_fault(folder: str) -> str | None:

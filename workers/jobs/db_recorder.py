@@ -39,7 +39,7 @@ from methods import metrics as names
 from methods.train_config import TrainConfig
 from workers.jobs.estimate import RECENT_STEPS, FinishEstimate
 from workers.training.base.recorder import Phase
-from workers.training.base.types import Action, Checkpoint, Group, Split
+from workers.training.base.types import Action, Checkpoint, Completion, Group, Split
 from workers.training.evaluator import validation_temperature
 from workers.training.folders import STATES_KEPT
 
@@ -245,7 +245,26 @@ def rollout_rows(
                 "failure_message": clean(grade.failure.message) if grade.failure else None,
                 "parts": storable(grade.parts),
                 "reason": clean(grade.reason),
+                "message": _message(completion),
+                "episode": _episode(completion),
             }
+
+
+def _message(completion: Completion) -> dict[str, Any] | None:
+    """A completion taken apart, as it is kept; None where its text is all answer, and of an episode."""
+    if completion.turns or completion.parts is None or completion.parts.is_plain:
+        return None
+    kept: dict[str, Any] = storable(completion.parts.message)
+    return kept
+
+
+def _episode(completion: Completion) -> dict[str, Any] | None:
+    """The turns of a completion as they are kept; None where it has one."""
+    if not completion.turns:
+        return None
+    messages = [message for turn in completion.turns for message in turn.told]
+    kept: dict[str, Any] = storable({"trace_id": completion.trace_id, "messages": messages})
+    return kept
 
 
 def judged_answers(groups: Sequence[Group]) -> Iterator[of_jobs.Judged]:
@@ -253,7 +272,7 @@ def judged_answers(groups: Sequence[Group]) -> Iterator[of_jobs.Judged]:
     for group in groups:
         for completion, grade in zip(group.completions, group.grades, strict=True):
             tokens = TokenUsage(len(group.prompt.tokens), len(completion.tokens), calls=1)
-            told = (clean(completion.text), completion.finish_reason, tokens, grade)
+            told = (clean(completion.answer), completion.finish_reason, tokens, grade)
             yield of_jobs.Judged(group.prompt.file_row, group.prompt.item, *told)
 
 

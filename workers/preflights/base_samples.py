@@ -16,6 +16,8 @@ from methods.train_config import TrainConfig
 from workers.training.base.randomness import shuffled
 from workers.training.base.types import Group
 from workers.training.collector import sample_and_grade
+from workers.training.episodes.environment import Environment
+from workers.training.episodes.episodes import Episodes
 from workers.training.metrics import Clock
 from workers.training.model.policy import Policy
 from workers.training.prompts import make_prompts
@@ -68,8 +70,8 @@ class Samples:
 
     @property
     def completion_tokens(self) -> list[int]:
-        """Returns the length of each completion."""
-        return [len(each.tokens) for group in self.groups for each in group.completions]
+        """Returns how many tokens the model chose in each completion."""
+        return [each.n_sampled for group in self.groups for each in group.completions]
 
 
 def sample_base(
@@ -78,10 +80,12 @@ def sample_base(
     grader: Grader,
     limits: Limits,
     tell: Callable[[str, int, int], None],
+    environment: Environment | None = None,
 ) -> Samples:
     """Samples and grades completions of some training rows, then times an update. `tell` hears of progress.
 
-    Raises what the engine raises: `ModelInvalid`, `DeviceMissing`, `PromptInvalid`.
+    With an `environment` they are episodes, whose tools are called. Raises what the engine raises:
+    `ModelInvalid`, `DeviceMissing`, `PromptInvalid`.
     """
     tell("loading", 0, 0)
     policy = Policy.load(config)
@@ -89,6 +93,9 @@ def sample_base(
     drawn = [rows[i] for i in chosen]
     prompts = make_prompts(drawn, policy.tokenizer, policy.context, "training", policy.vocabulary)
     found = Samples(device=policy.device.type)
+    episodes = None
+    if environment is not None:
+        episodes = Episodes(environment, policy.reader, config, policy)
     graders = GradePool(grader, threads=config.grade_concurrency, timeout=config.grade_seconds)
     sampling = Sampling(
         samples=limits.samples,
@@ -109,12 +116,15 @@ def sample_base(
                 break
             tell("sampling", start, len(prompts))
             clock = Clock()
-            batch = sample_and_grade(policy, prompts[start : start + size], sampling, graders, clock)
+            some = prompts[start : start + size]
+            batch = sample_and_grade(policy, some, sampling, graders, clock, episodes)
             timed.append(_Timed(batch, clock))
             found.groups += batch
             found.lines += [rows[chosen[i]].line for i in range(start, start + len(batch))]
     finally:
         graders.close()
+        if episodes is not None:
+            episodes.close()
     _note_speed(found, timed[1:] or timed)
     tell("updating", 0, 0)
     found.seconds_per_update = _update_seconds(policy, config, timed[-1].groups)
@@ -129,7 +139,7 @@ class _Timed:
         self.sampling = clock.seconds.get("sampling", 0.0)
         self.grading = clock.seconds.get("grading", 0.0)
         self.completions = [each for group in groups for each in group.completions]
-        self.tokens = sum(len(each.tokens) for each in self.completions)
+        self.tokens = sum(each.n_sampled for each in self.completions)
 
 
 def _prompts_at_a_time(config: TrainConfig, limits: Limits) -> int:

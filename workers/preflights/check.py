@@ -19,6 +19,7 @@ from app.preflights import runs
 from app.preflights.models import Preflight, Stage
 from app.settings import get_settings
 from app.storable import storable
+from app.tools.service import opened
 from graders import Grader
 from graders.preflight.trial import is_costly
 from methods.rows import Row
@@ -133,6 +134,7 @@ class _Work:
             self.report.add(Finding("base_not_sampled", "warn", message, "model"))
 
     def _sample(self, config: TrainConfig) -> None:
+        from workers.environments.build import tool_environment
         from workers.preflights import promises
         from workers.preflights.base_samples import COSTLY, Limits, sample_base
 
@@ -142,7 +144,10 @@ class _Work:
         affordable = vars(COSTLY if is_costly(self._checks.spec) else Limits())
         limits = Limits(**{**affordable, **self._row.limits})
         n_train, n_valid = len(rows), len(valid_rows)
-        samples = sample_base(self._sampled(config), rows, grader, limits, self._tell)
+        environment, project_id = None, self._row.project_id
+        if tools := self._row.method["reinforcement"].get("tools"):
+            environment = tool_environment(opened(tools, project_id, get_settings()), project_id)
+        samples = sample_base(self._sampled(config), rows, grader, limits, self._tell, environment)
         base = promises.base_numbers(samples, config)
         self.report.set("base", base)
         self.report.add(*promises.base_findings(samples, base, config))

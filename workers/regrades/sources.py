@@ -127,11 +127,32 @@ class Rollouts:
         return Stored(
             cursor_of(rollout),
             f"{file}-{rollout.row}",
-            Sample(rollout.text, rollout.finish_reason, output_tokens=rollout.tokens),
+            _sample_of(rollout),
             rows[rollout.row].item,
             rollout.reward,
             rollout.failure,
         )
+
+
+def _sample_of(rollout: Rollout) -> Sample:
+    """Returns a completion as the grader of its job has seen it."""
+    messages = rollout.episode["messages"] if rollout.episode else []
+    written = [
+        message for message in (*messages, rollout.message or {}) if message.get("role") == "assistant"
+    ]
+    if not written:
+        return Sample(rollout.text, rollout.finish_reason, output_tokens=rollout.tokens)
+    last = written[-1]
+    return Sample(
+        last["content"],
+        rollout.finish_reason,
+        last.get("tool_calls", ()),
+        output_tokens=rollout.tokens,
+        output_thoughts=last.get("reasoning_content"),
+        raw_text=rollout.text,
+        messages=messages,
+        trace_id=rollout.episode["trace_id"] if rollout.episode else "",
+    )
 
 
 class StoredCompletions:

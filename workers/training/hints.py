@@ -23,6 +23,13 @@ STEPS_TRUNCATED = 5
 measured.
 """
 
+CUT_IN_THOUGHTS_SHARE = 0.1
+"""Share of a step's completions that are cut inside their thoughts from which on that is told. Chosen, not
+measured.
+"""
+UNPARSED_SHARE = 0.05
+"""Share of a step's completions that are unparsed from which on that is told. Chosen, not measured."""
+
 ROUNDING = 1e-9
 """By how much of its size a reward may miss the range without a word: a formula's rounding is far below.
 Chosen, not measured.
@@ -37,6 +44,10 @@ class Hints:
     truncated: int = 0
     is_range_asked_for: bool = False
     """Whether the owner was told that the grader should state its range."""
+    is_cut_told: bool = False
+    """Whether the owner was told that thoughts are cut."""
+    is_unparsed_told: bool = False
+    """Whether the owner was told that completions cannot be taken apart."""
 
     def after(
         self, step: int, total_steps: int, values: Mapping[str, float], config: TrainConfig
@@ -47,6 +58,7 @@ class Hints:
         if lowest < bound - ROUNDING * max(1.0, abs(bound)) and not self.is_range_asked_for:
             self.is_range_asked_for = True
             yield _below_the_range(step, lowest, config)
+        yield from self._of_parts(step, values, config)
         has_no_spread = values.get(names.NO_SPREAD_SHARE, 0.0) == 1.0
         self.without_spread = self.without_spread + 1 if has_no_spread else 0
         if self.without_spread == min(STEPS_WITHOUT_SPREAD, total_steps):
@@ -59,6 +71,25 @@ class Hints:
                 f" ({config.max_completion_tokens}), and for {_steps(self.truncated)} at least"
                 f" {TRUNCATED_SHARE:.0%}. What is cut is graded without its end: raise max_completion_tokens,"
                 " or ask for shorter answers."
+            )
+
+    def _of_parts(self, step: int, values: Mapping[str, float], config: TrainConfig) -> Iterator[str]:
+        """Tells once each that thoughts are cut, and that completions cannot be taken apart."""
+        cut = values.get(names.CUT_IN_THOUGHTS_SHARE.format(split="train"), 0.0)
+        if cut >= CUT_IN_THOUGHTS_SHARE and not self.is_cut_told:
+            self.is_cut_told = True
+            yield (
+                f"Step {step}: {cut:.0%} of the completions were cut inside their thoughts, so that they have"
+                f" no answer. Raise max_completion_tokens ({config.max_completion_tokens}), or have thoughts"
+                " closed earlier: set max_thinking_tokens, or a lower reasoning_effort."
+            )
+        unparsed = values.get(names.UNPARSED_SHARE.format(split="train"), 0.0)
+        if unparsed >= UNPARSED_SHARE and not self.is_unparsed_told:
+            self.is_unparsed_told = True
+            yield (
+                f"Step {step}: {unparsed:.0%} of the completions do not lie in the parts that the model's"
+                " response template knows, and were graded on nothing. Look at their failures among the"
+                " rollouts. Where the model was taught to write so, give its tokenizer a response_template."
             )
 
 

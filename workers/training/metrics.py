@@ -14,7 +14,7 @@ from graders.types import add_usages
 from methods import metrics as names
 from workers.training.advantages import groups_with_spread
 from workers.training.base.recorder import Phase, Recorder
-from workers.training.base.types import Group, Split
+from workers.training.base.types import Completion, Group, Split
 from workers.training.episodes.tool_metrics import tool_metrics
 from workers.training.evaluate import ROWS_FOR_AN_ERROR, Estimate, Evaluation
 from workers.training.rewards import rewards_of
@@ -115,6 +115,7 @@ def _split_metrics(split: Split, groups: Sequence[Group]) -> dict[str, float]:
     grades = [grade for group in groups for grade in group.grades]
     completions = [completion for group in groups for completion in group.completions]
     lengths = [completion.n_sampled for completion in completions]
+    thoughts = [completion.thought_tokens for completion in completions]
     parse_errors = [g.failure is not None and g.failure.kind.is_completions_fault for g in grades]
     of_split = {
         names.GRADES_COUNT: float(len(grades)),
@@ -124,12 +125,20 @@ def _split_metrics(split: Split, groups: Sequence[Group]) -> dict[str, float]:
         names.COMPLETION_TOKENS_MEAN: _mean(lengths),
         names.COMPLETION_TOKENS_MAX: float(max(lengths)),
         names.TRUNCATED_SHARE: _mean([c.finish_reason == "length" for c in completions]),
+        names.UNPARSED_SHARE: _mean([c.parts is not None and c.parts.fault is not None for c in completions]),
+        names.CUT_IN_THOUGHTS_SHARE: _mean([_is_cut_in_thoughts(c) for c in completions]),
+        names.REASONING_TOKENS_MEAN: _mean(thoughts),
+        names.REASONING_TOKENS: float(sum(thoughts)),
         names.SAMPLED_TOKENS: float(sum(lengths)),
     }
     values = {name.format(split=split): value for name, value in of_split.items()}
     values |= _part_metrics(split, grades) | _usage_metrics(split, grades)
     values |= tool_metrics(split, completions)
     return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def _is_cut_in_thoughts(completion: Completion) -> bool:
+    return completion.parts is not None and completion.parts.is_cut_in_thoughts
 
 
 def _part_metrics(split: Split, grades: Sequence[Grade]) -> dict[str, float]:

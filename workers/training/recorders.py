@@ -10,7 +10,7 @@ from typing import Any, Literal, TextIO
 
 from methods import metrics as names
 from workers.training.base.recorder import Phase, Recorder
-from workers.training.base.types import Action, Checkpoint, Group, Split
+from workers.training.base.types import Action, Checkpoint, Completion, Group, Split
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ class JsonlRecorder:
                     "failure": grade.failure and f"{grade.failure.kind}: {grade.failure.message}",
                     "parts": dict(grade.parts),
                     "reason": grade.reason,
+                    **_message(completion),
+                    **_episode(completion),
                 }
                 for completion, grade in zip(group.completions, group.grades, strict=True)
             ]
@@ -229,6 +231,20 @@ class Silent:
 
     def note(self, level: Literal["info", "warn"], message: str) -> None:
         """Tells nobody."""
+
+
+def _message(completion: Completion) -> dict[str, Any]:
+    """Returns a completion taken apart, where its text is not all answer."""
+    if completion.turns or completion.parts is None or completion.parts.is_plain:
+        return {}
+    return {"message": completion.parts.message}
+
+
+def _episode(completion: Completion) -> dict[str, Any]:
+    """Returns the turns of a completion, where it has several."""
+    if not completion.turns:
+        return {}
+    return {"trace_id": completion.trace_id, "turns": [turn.told for turn in completion.turns]}
 
 
 def _truncate(file: Path, last_step: int) -> None:

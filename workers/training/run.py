@@ -11,6 +11,7 @@ from methods import metrics as names
 from methods.rows import Row
 from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
+from workers.training.base.errors import ModelInvalid
 from workers.training.base.recorder import Recorder
 from workers.training.base.types import Checkpoint, Group
 from workers.training.checkpoints import deliverable
@@ -30,7 +31,6 @@ from workers.training.model.policy import Policy
 from workers.training.passes.path import why_general
 from workers.training.prompts import make_prompts
 from workers.training.recorders import Silent
-from workers.training.rendering.parts import reader_of
 from workers.training.result import RunResult
 from workers.training.rewards import (
     GradePool,
@@ -114,9 +114,12 @@ class Run:
             least=config.reward_range[0] if config.reward_range else 0.0,
         )
         self.episodes: Episodes | None = None
+        if config.tools and environment is None:
+            raise ModelInvalid(
+                f"The config names tools ({', '.join(config.tools)}), which nobody here calls."
+            )
         if environment is not None:
-            reader = reader_of(tokenizer, self.policy.end_ids)
-            self.episodes = Episodes(environment, reader, config, self.policy)
+            self.episodes = Episodes(environment, self.policy.reader, config, self.policy)
         self.collector = Collector(
             self.policy,
             self.train_prompts,

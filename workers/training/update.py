@@ -180,7 +180,7 @@ def _constrained(
     batch: Batch, completions: Sequence[PackedCompletion], grammar: Grammar, device: torch.device
 ) -> Batch:
     chosen = [completions[i].completion for i in batch.indices]
-    prompts = [completions[i].prompt.tokens for i in batch.indices]
+    prompts = [completions[i].prompt for i in batch.indices]
     return replace(batch, allowed=grammar.allowed(chosen, device, prompts))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.cli.output import CliError
+from app.grading.headers import MASK
 
 WANTED = ("model", "training_file", "validation_file", "suffix", "seed", "metadata", "integrations", "method")
 RESPONSE_ONLY = (
@@ -33,11 +34,6 @@ AZURE = {
     "training_type": "where Azure trains",
     "properties": "Azure's own",
 }
-UNSERVED = {
-    "tools": "tools on servers, called while the model samples",
-    "max_episode_steps": "steps with tools",
-}
-"""Fields of Azure's preview. Without them the job would be another one."""
 
 
 @dataclass
@@ -73,10 +69,26 @@ def _method(method: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     block = method.get(str(kind))
     if not isinstance(block, Mapping):
         return {"type": kind}
-    for name, what in UNSERVED.items():
-        if block.get(name):
-            raise CliError(f"method.{kind}.{name} ({what}) has no counterpart here")
-    kept = {name: value for name, value in block.items() if value is not None and name not in UNSERVED}
+    kept = {name: value for name, value in block.items() if value is not None and value != []}
     others = [name for name in method if name not in ("type", kind) and method[name] is not None]
     notes += [f"left out 'method.{name}': the method is '{kind}'" for name in others]
+    notes += _about_tools(block, f"method.{kind}")
     return {"type": kind, str(kind): kept}
+
+
+def _about_tools(block: Mapping[str, Any], at: str) -> list[str]:
+    """Returns what becomes of the tools of an agentic job, a note each."""
+    notes = []
+    for number, tool in enumerate(block.get("tools") or ()):
+        if not isinstance(tool, Mapping):
+            continue
+        headers = tool.get("headers")
+        hidden = isinstance(headers, Mapping) and any(value == MASK for value in headers.values())
+        if hidden:
+            raise CliError(f"the headers of {at}.tools[{number}] are masked: put in what they were")
+        notes.append(
+            f"kept '{at}.tools[{number}]': '{tool.get('name')}' is called at {tool.get('server_url')}"
+        )
+    if block.get("max_episode_steps"):
+        notes.append(f"kept '{at}.max_episode_steps': at most {block['max_episode_steps']} turns")
+    return notes

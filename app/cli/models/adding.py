@@ -174,6 +174,9 @@ def _tell(trial: Trial, told: str | None) -> None:
             f"Its chat template does not show {in_words(trial.cannot_show)}. Rows that have any are refused"
             " when a job is validated, or warned of (docs/models.md, What templates show)."
         )
+    if (family := trial.family) is not None:
+        named = f"Its chat template is {family['template']}. " if family["template"] else ""
+        said.append(f"{named}Thoughts: {family['thoughts']}. Tool calls: {family['calls']}. {family['mend']}")
     for sentence in [*said, *filter(None, [told])]:
         console.print(sentence, markup=False, soft_wrap=True)
 

@@ -88,7 +88,7 @@ def _inspected(folder: Path | None) -> dict[str, Any]:
     from app.inspection import InspectionError, inspect
     from app.models.folders import TRIAL
 
-    names = ("architecture", "model_type", "size", "dtypes", "variables", "path", "reason")
+    names = ("architecture", "model_type", "size", "dtypes", "variables", "family", "path", "reason")
     unknown: dict[str, Any] = dict.fromkeys(names)
     if folder is None:
         return unknown | {"not_inspected": "its files are not on this machine"}
@@ -117,6 +117,10 @@ def _lines(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Name", told["name"]
     yield from _facts(told)
     yield "Chat template reads", ", ".join(told["variables"] or ["not known"])
+    if (family := told["family"]) is not None:
+        yield "Family", family["template"] or "none that is known by name"
+        yield "Thoughts", family["thoughts"]
+        yield "Tool calls", " ".join(filter(None, (family["calls"], family["mend"])))
     yield "Does not show", _gaps(told["cannot_show"])
     yield "Methods", ", ".join(told["methods"] or ["all"])
     yield from _origin(told)

@@ -29,7 +29,8 @@ def project() -> OpenAI:
     """A project with a job that can be run again, one whose validation file is gone, and one with tools."""
     found = a_project()
     method = found.lists[JOBS][0]["method"]
-    block = {**method["reinforcement"], "tools": [{"name": "search"}]}
+    hidden = {"name": "search", "server_url": "https://example.com", "headers": {"X-Key": "********"}}
+    block = {**method["reinforcement"], "tools": [hidden]}
     with_tools = {"type": "reinforcement", "reinforcement": block}
     found.lists[JOBS] += [
         a_job("ftjob-2", validation_file="file-gone", created_at=1_790_000_010),
@@ -75,11 +76,11 @@ def read(result: Result) -> Any:
 
 def test_an_export_shows_its_jobs_and_what_each_lacks(export: str) -> None:
     shown = read(jobs(export, "--json"))
-    tools = "method.reinforcement.tools (tools on servers, called while the model samples)"
+    masked = "the headers of method.reinforcement.tools[0] are masked: put in what they were"
     assert [(job["id"], job["lacks"]) for job in shown] == [
         ("ftjob-1", None),
         ("ftjob-2", "no validation_file"),
-        ("ftjob-3", f"{tools} has no counterpart here"),
+        ("ftjob-3", masked),
     ]
     assert "ftjob-2" in jobs(export).stdout
 

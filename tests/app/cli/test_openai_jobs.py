@@ -22,6 +22,8 @@ from tests.shared_data import shared_path
 runner = CliRunner()
 MODEL = "o4-mini-2025-04-16"
 
+TOOL = {"name": "search", "server_url": "https://tools.example.com", "headers": {"X": "y"}}
+
 
 def published(**changed: Any) -> dict[str, Any]:
     block = {"grader": GRADER, "hyperparameters": {"n_epochs": 2, "eval_interval": None}}
@@ -78,17 +80,27 @@ def test_only_the_block_of_the_method_is_kept() -> None:
             {
                 "method": {
                     "type": "reinforcement",
-                    "reinforcement": {"grader": GRADER, "tools": [{"name": "a"}]},
+                    "reinforcement": {"grader": GRADER, "tools": [{**TOOL, "headers": {"X": "********"}}]},
                 }
             },
-            "tools",
-            id="tools",
+            "masked",
+            id="masked headers",
         ),
     ],
 )
 def test_what_cannot_be_done_here_is_refused(changed: dict[str, Any], word: str) -> None:
     with pytest.raises(CliError, match=word):
         import_job(published(**changed))
+
+
+def test_azures_tools_are_kept_and_named() -> None:
+    block = {"grader": GRADER, "tools": [TOOL], "max_episode_steps": 10}
+    found = import_job(published(method={"type": "reinforcement", "reinforcement": block}))
+    assert found.body["method"]["reinforcement"] == block
+    assert found.notes[-2:] == [
+        "kept 'method.reinforcement.tools[0]': 'search' is called at https://tools.example.com",
+        "kept 'method.reinforcement.max_episode_steps': at most 10 turns",
+    ]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "1"])

@@ -88,6 +88,7 @@ def test_the_command_line_tells_what_a_template_does_not_show(db: Session, tmp_p
     place = ["--data", str(tmp_path)]
     added = CliRunner().invoke(cli, ["models", "add", "nano-2", str(NANO), *place])
     assert "Its chat template does not show thoughts, tools, tool calls." in added.output
+    assert "Tool calls: not understood: no jobs with tools. To mend it, give the tokenizer" in added.output
     assert "Added nano-2." in added.output
     listed = json.loads(CliRunner().invoke(cli, ["models", "list", "--json", *place]).output)
     assert [model["cannot_show"] for model in listed if model["name"] == "nano-2"] == [
@@ -98,14 +99,17 @@ def test_the_command_line_tells_what_a_template_does_not_show(db: Session, tmp_p
 
 @pytest.mark.long
 def test_the_built_in_model_passes_its_trial() -> None:
-    assert folders.try_model_folder(NANO) == (None, list(BUILT_IN_CANNOT_SHOW))
+    told, cannot_show, family = folders.try_model_folder(NANO)
+    assert (told, cannot_show) == (None, list(BUILT_IN_CANNOT_SHOW))
+    assert family is not None
+    assert (family["template"], family["calls"]) == (None, "not understood: no jobs with tools")
 
 
 def test_without_transformers_it_is_said_that_nothing_was_tried() -> None:
     without_packages = (sys.executable, "-S", "-m", "workers.inspect")
-    told, cannot_show = folders.try_model_folder(NANO, command=without_packages)
+    told, cannot_show, family = folders.try_model_folder(NANO, command=without_packages)
     assert told is not None
-    assert cannot_show is None
+    assert (cannot_show, family) == (None, None)
     assert "transformers is not installed here. To mend it: pip install 'cherry-rft[train]'" in told
 
 

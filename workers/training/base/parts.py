@@ -48,6 +48,21 @@ class Parts:
     thought_tokens: int = 0
 
     @property
+    def is_plain(self) -> bool:
+        """Whether the completion is all answer, or was not taken apart."""
+        return self.fault is not None or not (self.thoughts or self.calls or self.is_cut_in_thoughts)
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """Returns the parts as a chat message that shows thoughts too."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.answer}
+        if self.thoughts is not None:
+            message["reasoning_content"] = self.thoughts
+        if self.calls:
+            message["tool_calls"] = self.chat_calls
+        return {**message, "reasoning_tokens": self.thought_tokens}
+
+    @property
     def chat_calls(self) -> list[dict[str, Any]]:
         """Returns the calls as a chat message has them, named by their number."""
         return [call.chat_form(f"call_{number}") for number, call in enumerate(self.calls)]

@@ -65,6 +65,17 @@ class Turn:
         return [answered, *(result.message for result in self.results), *map(dict, self.messages)]
 
     @property
+    def told(self) -> list[dict[str, Any]]:
+        """Returns the same for a person: with thoughts, lengths, times, and which outputs are errors."""
+        answered, *others = self.chat_messages
+        answered["tokens"] = self.tokens
+        if self.parts.thoughts:
+            answered["reasoning_content"] = self.parts.thoughts
+        for message, result in zip(others, self.results, strict=False):
+            message |= {"tokens": result.tokens, "seconds": result.seconds, "is_error": result.is_error}
+        return [answered, *others]
+
+    @property
     def calls(self) -> list[dict[str, Any]]:
         """Returns its calls in the chat form, those that were not made by their number."""
         ids = [result.call_id for result in self.results]

@@ -35,6 +35,11 @@ class Prompt:
     place: int | None = None
 
     @property
+    def has_tools(self) -> bool:
+        """Whether the row names functions that may be called."""
+        return bool(self.item.get("tools") or self.item.get("functions"))
+
+    @property
     def file_row(self) -> int:
         """Returns the 0-based index of the row in its file."""
         return self.row if self.place is None else self.place
@@ -74,6 +79,18 @@ class Completion:
     def n_sampled(self) -> int:
         """Counts the tokens that the policy chose."""
         return len(self.tokens) - sum(self.given)
+
+    @property
+    def answer(self) -> str:
+        """Returns what is meant for the reader: all of the text where it was not taken apart."""
+        return self.text if self.parts is None or self.parts.is_plain else self.parts.answer
+
+    @property
+    def thought_tokens(self) -> int:
+        """Counts the tokens of its thoughts, of all its turns; 0 where nothing tells them."""
+        of_turns = [turn.parts for turn in self.turns]
+        parts = of_turns if of_turns or self.parts is None else [self.parts]
+        return sum(each.thought_tokens for each in parts)
 
     @property
     def sampled_logprobs(self) -> tuple[float, ...]:

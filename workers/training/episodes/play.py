@@ -138,7 +138,7 @@ class Play:
         running.give(tokens)
         read = running.read
         most = min(self._limits.tokens - running.n_sampled, self._limits.context - len(read))
-        return GoesOn(*running.place, read, len(running.tokens), most)
+        return GoesOn(*running.place, read, len(running.tokens), most, len(running.turns))
 
     def _counted(self, reply: Reply) -> Reply:
         """Returns the reply with the length of each output."""

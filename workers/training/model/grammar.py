@@ -23,7 +23,7 @@ from torch import Tensor
 
 from methods.response_format import grammar_of, reason_of
 from workers.training.base.errors import GrammarFailed
-from workers.training.base.types import Completion
+from workers.training.base.types import Completion, Prompt
 from workers.training.model.held import Held, Thoughts
 from workers.training.rendering.parts import PartsReader
 
@@ -99,7 +99,7 @@ class Grammar:
         self,
         completions: Sequence[Completion],
         device: torch.device,
-        prompts: Sequence[Sequence[int]] = (),
+        prompts: Sequence[Prompt] = (),
     ) -> Allowed:
         """Returns what was allowed at each of the (N,) tokens that the policy chose, laid end to end.
 
@@ -108,21 +108,24 @@ class Grammar:
         known: dict[bytes, int] = {}
         which: list[int] = []
         for i, completion in enumerate(completions):
-            masks = list(self._masks_along(completion, prompts[i] if prompts else ()))
+            masks = self._masks_along(completion, prompts[i] if prompts else None)
             for mask in completion.of_sampled(masks):
                 which.append(-1 if mask is None else known.setdefault(mask.tobytes(), len(known)))
-        masks = np.frombuffer(b"".join(known), dtype=np.uint8).reshape(len(known), 4 * self._words)
+        packed = np.frombuffer(b"".join(known), dtype=np.uint8).reshape(len(known), 4 * self._words)
         return Allowed(
-            torch.from_numpy(masks.copy()).to(device), torch.tensor(which, dtype=torch.long).to(device)
+            torch.from_numpy(packed.copy()).to(device), torch.tensor(which, dtype=torch.long).to(device)
         )
 
-    def start(self, prompt: Sequence[int] = ()) -> Held:
-        """Returns the state before the first token of a completion of a prompt. Give it back with `end`."""
+    def start(self, prompt: Sequence[int] = (), *, has_tools: bool = False) -> Held:
+        """Returns the state before the first token of a completion of a prompt. Give it back with `end`.
+
+        Where it `has_tools` a call may stand in the place of an answer.
+        """
         try:
             matcher = self._idle.pop()
         except IndexError:
             matcher = self._start.deep_copy()
-        return Held(matcher, self._thoughts, prompt)
+        return Held(matcher, self._thoughts, prompt, has_tools=has_tools)
 
     def end(self, held: Held) -> None:
         """Takes back the state of a completion that has ended."""
@@ -136,7 +139,8 @@ class Grammar:
         """
         packed = np.zeros((len(every), self._words), dtype=np.int32)
         places = [(held.matcher, i) for i, held in enumerate(every) if held.is_answering]
-        self._executor.unsafe_compute_mask_ptr(places, packed.ctypes.data, 4 * self._words, len(every))
+        if places:
+            self._executor.unsafe_compute_mask_ptr(places, packed.ctypes.data, 4 * self._words, len(every))
         for matcher, _ in places:
             _check(matcher)
         for row, held in zip(packed.view(np.uint32), every, strict=True):
@@ -163,20 +167,19 @@ class Grammar:
             held.consume(token)
             _check(held.matcher)
 
-    def _masks_along(
-        self, completion: Completion, prompt: Sequence[int]
-    ) -> Iterator[NDArray[np.int32] | None]:
-        """Yields the mask of each token of a completion, None for one that was free or given."""
+    def _masks_along(self, completion: Completion, prompt: Prompt | None) -> list[NDArray[np.int32] | None]:
+        """Returns the mask of each token of a completion, None for one that was free or given."""
         tokens, given = completion.tokens, completion.given or (False,) * len(completion.tokens)
+        read, has_tools = ((), False) if prompt is None else (prompt.tokens, prompt.has_tools)
         masks: list[NDArray[np.int32] | None] = [None] * len(tokens)
         for turn in _turns(completion):
-            held = self.start((*prompt, *tokens[: turn.start]))
+            held = self.start((*read, *tokens[: turn.start]), has_tools=has_tools)
             for place in turn:
                 if not (held.is_free or given[place]):
                     masks[place] = self.masks([held])[0]
                 self.consume(held, tokens[place])
             self.end(held)
-        return iter(masks)
+        return masks
 
 
 def _turns(completion: Completion) -> Iterator[range]:
@@ -224,10 +227,10 @@ class Matchers:
         self._grammar = grammar
         self._by_row: dict[int, Held] = {}
 
-    def begin(self, rows: Sequence[int], prompt: Sequence[int]) -> None:
-        """Takes note that these completions go on from a prompt."""
+    def begin(self, rows: Sequence[int], read: Sequence[int], *, has_tools: bool = False) -> None:
+        """Takes note that these completions go on from what was read."""
         for row in rows:
-            self._by_row[row] = self._grammar.start(prompt)
+            self._by_row[row] = self._grammar.start(read, has_tools=has_tools)
 
     def apply(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
         """Puts out of reach, in the (B, V) logits of these completions' next tokens, what may not come."""

@@ -60,6 +60,7 @@ class PartsReader:
         marks: how thoughts begin and end; None of a family without any.
         thoughts: the same as tokens.
         calls_tools: whether its tool calls are understood.
+        call_tag: what they begin with; "" where that is no tag.
     """
 
     def __init__(
@@ -73,8 +74,8 @@ class PartsReader:
         self.marks = marks
         self.thoughts = None if marks is None else ThoughtTokens(tokenizer, marks)
         self._tokenizer = tokenizer
-        self._tag = call_tag_of(tokenizer)
-        self._response = None if response is None else ResponseReader(response, self._tag)
+        self.call_tag = call_tag_of(tokenizer)
+        self._response = None if response is None else ResponseReader(response, self.call_tag)
         self.calls_tools = self._response is not None and self._response.has_calls
         self._end_ids = {*end_ids, *template_end_ids(tokenizer), tokenizer.eos_token_id}
         self._structure = self._found_structure()
@@ -185,7 +186,7 @@ class PartsReader:
         }
         if self.marks is not None:
             structure |= {self.marks.opening, self.marks.closing, self.marks.header}
-        return (structure | {self._tag}) - {""}
+        return (structure | {self.call_tag}) - {""}
 
     def _found_start(self, prompt_end: tuple[int, ...]) -> Start:
         return "before" if self.marks is None else self.marks.start(self._text(prompt_end))

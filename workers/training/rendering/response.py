@@ -119,7 +119,7 @@ class _Watched(ResponseParser):
     """Is the parser of transformers, and notes what it makes of each piece of text."""
 
     def __init__(self, template: ResponseTemplate, call_tag: str, tools: Sequence[Any] | None) -> None:
-        super().__init__(template, prefix="", tools=list(tools or ()) or None)
+        super().__init__(template, prefix="", tools=list(tools or ()) or None)  # the thoughts are gone
         self.found = Response()
         self._call_tag = call_tag
         self._call_ends = -1

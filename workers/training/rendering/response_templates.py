@@ -49,7 +49,8 @@ def marks_in(field: Mapping[str, Any]) -> ThoughtMarks | None:
     opening = field.get("open") or _plain(field.get("open_pattern", ""))
     if not (isinstance(opening, str) and isinstance(closing, str) and opening and closing):
         return None
-    return ThoughtMarks(opening.strip(), closing.strip(), ending=f"\n{closing.strip()}\n", is_shown=False)
+    opening, closing = opening.strip(), closing.strip()
+    return ThoughtMarks(opening, closing, ending=f"\n{closing}\n", gap="\n", is_shown=False)
 
 
 def _plain(pattern: str) -> str:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
-from jinja2 import TemplateSyntaxError, meta
-from jinja2.ext import Extension, loopcontrols
-from jinja2.nodes import Node
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import meta, nodes
+from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from workers.training.rendering.template import KEPT
 
@@ -19,28 +16,28 @@ EFFORTS = ("reasoning_effort", "thinking_effort", "reasoning_strength")
 """Take a word for how much a model thinks: gpt-oss and Qwen3.8; others; Muse."""
 FLAGS = "{effort}_effort"
 """Is true or false, for one effort: Nemotron 3 Super has `low_effort`, Ultra `medium_effort`."""
+ASKED_FOR = ("defined", "undefined", "none")
+"""Tests by which a template asks whether it was given something."""
+DEFAULTED = ("default", "d")
+"""Filters by which it does."""
 OFFERED = frozenset(("messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"))
 """Variables that a template is given in any case, so that nobody else may set them."""
 
 
-class _Generation(Extension):
-    """Reads `{% generation %}`, which marks what the assistant has written, as if it were not there."""
-
-    tags: ClassVar = {"generation"}
-
-    def parse(self, parser: Parser) -> Node | list[Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
 @lru_cache(maxsize=KEPT)
 def variables_read(template: str) -> frozenset[str]:
-    """Returns the names that a chat template reads and does not always set itself."""
-    environment = ImmutableSandboxedEnvironment(extensions=[_Generation, loopcontrols])
-    try:
-        return frozenset(meta.find_undeclared_variables(environment.parse(template)))
-    except TemplateSyntaxError:  # it is told when a row is rendered
-        return frozenset()
+    """Returns the names that a chat template reads of what it is given.
+
+    One that it sets itself is read where it asks for it first (`if date_string is not defined`).
+    """
+    environment = _compile_jinja_template(template).environment
+    tree = environment.parse(template)
+    own = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"}
+    asking = [each for each in tree.find_all(nodes.Test) if each.name in ASKED_FOR]
+    asking += [each for each in tree.find_all(nodes.Filter) if each.name in DEFAULTED]
+    own -= {each.node.name for each in asking if isinstance(each.node, nodes.Name)}
+    found: set[str] = meta.find_undeclared_variables(tree)
+    return frozenset(found - set(environment.globals) - own)
 
 
 def thinking_switches(template: str) -> list[str]:

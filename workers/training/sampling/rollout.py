@@ -165,10 +165,12 @@ class _Beginning:
     Attributes:
         tokens: what is read before the next one is drawn.
         rows: which completions go on from here, by number.
+        turn: how many turns they have had.
     """
 
     tokens: tuple[int, ...]
     rows: Sequence[int]
+    turn: int = 0
 
 
 class _Decoding:
@@ -213,7 +215,7 @@ class _Decoding:
         self.max_columns = int(self.limits.max())
         self.waiting = sorted(
             (_Beginning(prompt.tokens, range(i * G, (i + 1) * G)) for i, prompt in enumerate(prompts)),
-            key=_longest_first,
+            key=_order,
         )
         room = 0 if turns is None else min(sampling.max_tokens, policy.context - int(lengths.max()))
         self.make_decoder = make_decoder
@@ -268,7 +270,7 @@ class _Decoding:
                 continue
             row = found.prompt * self.sampling.samples + found.sample
             self.written[row], self.limits[row] = found.written, found.most
-            insort(self.waiting, _Beginning(found.tokens, [row]), key=_longest_first)
+            insort(self.waiting, _Beginning(found.tokens, [row], found.turn), key=_order)
 
     def start_waiting(self) -> None:
         """Runs waiting prompts if a good share of the slots is free, and draws their first tokens."""
@@ -329,9 +331,11 @@ class _Decoding:
         )
         self.completion_of = np.concatenate([self.completion_of, started])
         for one in chosen:
-            for follower in (self.matchers, self.budgets):
-                if follower is not None:
-                    follower.begin(one.rows, one.tokens)
+            if self.matchers is not None:
+                prompt = self.prompts[one.rows[0] // self.sampling.samples]
+                self.matchers.begin(one.rows, one.tokens, has_tools=prompt.has_tools)
+            if self.budgets is not None:
+                self.budgets.begin(one.rows, one.tokens)
         self._take(logits.repeat_interleave(self._on_device(sizes), 0), len(self.last))
 
     def step(self) -> None:
@@ -467,9 +471,11 @@ class _Decoding:
         return torch.from_numpy(values).to(self.device)
 
 
-def _longest_first(one: _Beginning) -> int:
-    """Orders what waits so that prompts run together are of similar length."""
-    return -len(one.tokens)
+def _order(one: _Beginning) -> tuple[int, int]:
+    """Orders what waits: by turns, as whoever has most before it is to wait for replies while others sample;
+    and long prompts first, so that those run together are of similar length.
+    """
+    return one.turn, -len(one.tokens)
 
 
 def _compaction(free: Bools) -> tuple[int, Ints, Ints]:

@@ -21,9 +21,9 @@ class ThoughtBudgets:
         self._budget = budget
         self._followed: dict[int, _Followed] = {}
 
-    def begin(self, rows: Sequence[int], prompt: Sequence[int]) -> None:
-        """Takes note that these completions go on from a prompt."""
-        start = self._reader.start(prompt)
+    def begin(self, rows: Sequence[int], read: Sequence[int]) -> None:
+        """Takes note that these completions go on from what was read."""
+        start = self._reader.start(read)
         for row in rows:
             self._followed[row] = _Followed(self._thoughts.follow(start))
 

@@ -14,6 +14,7 @@ class GoesOn(NamedTuple):
         tokens: prompt and all that has followed.
         written: how many of them have followed the prompt.
         most: tokens that may be sampled in its next turn.
+        turn: how many turns it has had.
     """
 
     prompt: int
@@ -21,6 +22,7 @@ class GoesOn(NamedTuple):
     tokens: tuple[int, ...]
     written: int
     most: int
+    turn: int = 1
 
 
 class Over(NamedTuple):

@@ -296,3 +296,31 @@ def test_what_a_template_writes_is_read_back(name: str) -> None:
         prompt = prompt.rstrip().removesuffix("<think>")
     found = reader.read(ids_of(tokenizer, prompt), ids_of(tokenizer, text.removeprefix(prompt)), [ADD])
     assert (found.fault, found.calls) == (None, (call(**arguments),))
+
+
+TYPES = {
+    "enum": ({"enum": [1, 2]}, 2),
+    "const": ({"const": 2}, 2),
+    "reference": ({"$ref": "#/$defs/level"}, 2),
+    "all of": ({"allOf": [{"type": "integer"}]}, 2),
+    "enum of texts": ({"enum": ["2", "3"]}, "2"),
+    "no type": ({}, "2"),
+    "circle": ({"$ref": "#/$defs/circle"}, "2"),
+    "elsewhere": ({"$ref": "https://example.com/x"}, "2"),
+}
+
+
+@pytest.mark.parametrize(("schema", "expected"), TYPES.values(), ids=TYPES)
+def test_arguments_have_the_types_that_the_schema_tells(schema: dict[str, Any], expected: Any) -> None:
+    definitions = {"level": {"type": "integer"}, "circle": {"$ref": "#/$defs/circle"}}
+    parameters = {"type": "object", "properties": {"x": schema}, "$defs": definitions}
+    tool = {"type": "function", "function": {"name": "add", "parameters": parameters}}
+    text = f"hm</think>{XML.replace('3', '2')}<|im_end|>"
+    assert taken_apart("qwen3_6", text, [tool]).calls == (call(x=expected),)
+
+
+@pytest.mark.parametrize("name", ["qwen3_5_think", "nemotron_3_nano"])
+def test_an_argument_keeps_its_indentation(name: str) -> None:
+    code = "  if x:\n    y\n"
+    text = XML.replace("3", code)
+    assert taken_apart(name, f"hm</think>{text}", []).calls == (call(x=code),)

@@ -1,0 +1,161 @@
+"""An agentic job as Azure publishes them, from the official client to a model, with a tool server beside."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+from openai import OpenAI
+
+from tests.app.grading.judge_servers import Answered, answered, asked
+from tests.app.webhooks.receivers import Received, receiver
+from tests.calling_model import LETTERS, make_calling_model, number_of, row_of
+from tests.e2e.service import Service, cherry, environment, hyperparameters, running_service, wait_for
+
+pytestmark = pytest.mark.e2e
+
+LOCAL = {"CHERRY_OUTBOUND_ALLOW": "127.0.0.1", "CHERRY_OUTBOUND_ALLOW_HTTP": "true"}
+SECRET = "Bearer s3cr3t-of-the-user"
+GRADER = {
+    "type": "string_check",
+    "name": "same",
+    "operation": "eq",
+    "input": "{{sample.output_text}}",
+    "reference": "{{item.reference_answer}}",
+}
+COUNT = "def look_up(arguments, state):\n    return str(3 * 'abcdefghij'.index(arguments['key']) % 10)\n"
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    with (
+        tempfile.TemporaryDirectory(prefix="cherry-test-") as folder,
+        running_service(Path(folder) / "data", "--port", "0", env=environment(**LOCAL)) as started,
+    ):
+        model = make_calling_model(Path(folder) / "calling")
+        data = ("--data", str(started.folder))
+        assert cherry("models", "add", "calling", str(model), *data).returncode == 0
+        yield started
+
+
+def look_up(received: Received) -> Answered:
+    """Tells the number of a letter, and 404 of what is no letter."""
+    body = asked(received)
+    key = json.loads(body["arguments"]).get("key")
+    same = {"type": "function_call_output", "call_id": body["call_id"], "id": body["id"]}
+    if key not in tuple(LETTERS):
+        return answered({"detail": f"no number of {key}"}, 404)
+    return answered({**same, "output": number_of(key)})
+
+
+def write_rows(path: Path) -> Path:
+    path.write_text("".join(json.dumps(row_of(letter)) + "\n" for letter in LETTERS))
+    return path
+
+
+def body_of(client: OpenAI, tmp_path: Path, tool: dict[str, Any], **block: Any) -> dict[str, Any]:
+    training = client.files.create(file=write_rows(tmp_path / "rows.jsonl"), purpose="fine-tune")
+    numbers = hyperparameters(
+        n_epochs=3, batch_size=5, group_size=8, eval_interval=3, max_completion_tokens=120, lora_rank=8
+    )
+    method = {"grader": GRADER, "tools": [tool], "hyperparameters": numbers, **block}
+    block = {"type": "reinforcement", "reinforcement": method}
+    return {"model": "calling", "training_file": training.id, "method": block}
+
+
+def trained(service: Service, tmp_path: Path, tool: dict[str, Any], **block: Any) -> Any:
+    with service.client() as client:
+        job = client.fine_tuning.jobs.create(**body_of(client, tmp_path, tool, **block))
+        ended = ("succeeded", "failed")
+        wait_for(lambda: client.fine_tuning.jobs.retrieve(job.id).status in ended, seconds=300)
+        return client.fine_tuning.jobs.retrieve(job.id)
+
+
+def rollouts_of(service: Service, job_id: str) -> list[dict[str, Any]]:
+    headers = {"authorization": f"Bearer {service.api_key}"}
+    url = f"{service.url}/v1/fine_tuning/jobs/{job_id}/rollouts"
+    found: list[dict[str, Any]] = httpx.get(url, params={"limit": 100}, headers=headers).json()["data"]
+    return found
+
+
+def test_a_job_with_a_tool_server_trains(service: Service, tmp_path: Path) -> None:
+    with receiver(look_up) as server:
+        tool = {"name": "look_up", "server_url": server.url, "headers": {"Authorization": SECRET}}
+        job = trained(service, tmp_path, tool, max_episode_steps=3)
+        calls = [asked(received) for received in server.received]
+        sent = {received.headers["authorization"] for received in server.received}
+    assert job.status == "succeeded", job.error
+    assert sent == {SECRET}
+    assert SECRET not in json.dumps(job.to_dict())
+    assert {call["name"] for call in calls} == {"look_up"}
+    assert {call["item"]["reference_answer"] for call in calls} <= set(map(number_of, LETTERS))
+
+    rollouts = rollouts_of(service, job.id)
+    episodes = [each["episode"] for each in rollouts if each["episode"]]
+    assert len(episodes) == len(rollouts) == len({each["trace_id"] for each in episodes})
+    right = [each for each in rollouts if each["reward"] == 1]
+    assert right
+    for each in right:
+        *_, tool_message, last = each["episode"]["messages"]
+        assert (tool_message["role"], last["role"]) == ("tool", "assistant")
+    made = Counter(call["trace_id"] for call in calls)
+    for episode in episodes:
+        outputs = [m for m in episode["messages"] if m["role"] == "tool"]
+        assert made[episode["trace_id"]] == sum("unknown_function" not in m["content"] for m in outputs)
+        assert all(m["seconds"] >= 0 for m in outputs)
+
+    with service.client() as client:
+        content = client.files.content(job.result_files[0]).text
+        (first, *_) = csv.DictReader(io.StringIO(content))
+        assert "tools/look_up/valid_calls_mean" in first or "tools/look_up/train_calls_mean" in first
+        events = client.fine_tuning.jobs.list_events(job.id, limit=100).data
+        told: list[Any] = [event.data for event in events if event.type == "metrics"]
+    assert any(0 < each["tools"][0].get("train_calls_mean", 0) < 3 for each in told if "tools" in each)
+
+
+def test_a_tool_of_python_trains_without_a_server(service: Service, tmp_path: Path) -> None:
+    job = trained(service, tmp_path, {"name": "look_up", "python": COUNT}, max_episode_steps=3)
+    assert job.status == "succeeded", job.error
+    assert any(each["reward"] == 1 for each in rollouts_of(service, job.id))
+
+
+def test_a_preflight_calls_the_tools_of_the_rows_it_samples(service: Service, tmp_path: Path) -> None:
+    with receiver(look_up) as server, service.client() as client:
+        tool = {"name": "look_up", "server_url": server.url}
+        asked_for = body_of(client, tmp_path, tool) | {"preflight": {"prompts": 4, "samples": 4}}
+        headers = {"authorization": f"Bearer {service.api_key}"}
+        url = f"{service.url}/v1/fine_tuning/preflights"
+        made = httpx.post(
+            f"{service.url}/v1/fine_tuning/jobs/preflight", json=asked_for, headers=headers
+        ).json()
+
+        def done() -> Any:
+            found = httpx.get(f"{url}/{made['id']}", headers=headers).json()
+            return found if found["status"] in ("succeeded", "failed") else None
+
+        report = wait_for(done, seconds=200)["report"]
+        assert server.received
+    assert report["base"]["mean_reward"] > 0
+
+
+def test_a_server_that_is_away_fails_the_job_and_is_named(service: Service, tmp_path: Path) -> None:
+    with receiver(lambda _: answered({}, 500)) as server:
+        tool = {"name": "look_up", "server_url": server.url}
+        job = trained(service, tmp_path, tool)
+    assert job.status == "failed"
+    assert "tool_server_error: The tool server of 'look_up' failed. It answered 500" in job.error.message
+
+
+def test_rows_that_list_other_tools_are_named(service: Service, tmp_path: Path) -> None:
+    tool = {"name": "other", "python": "def other(arguments, state):\n    return 1\n"}
+    job = trained(service, tmp_path, tool)
+    assert (job.status, job.error.code) == ("failed", "invalid_training_file")
+    assert "its 'tools' list 'look_up', and the job's tools are 'other'" in job.error.message
