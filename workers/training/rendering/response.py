@@ -17,12 +17,19 @@ from transformers.utils.chat_parsing.response_templates import ResponseTemplate,
 
 from methods.messages import THOUGHTS, RowInvalid, arguments_object
 from workers.training.base.parts import ToolCall
-from workers.training.rendering.tool_types import with_types
+from workers.training.rendering.argument_types import with_types
+from workers.training.rendering.python_calls import PythonTags, python_calls, python_tags_of
 
 ANSWER, CALLS = "content", "tool_calls"
 _BETWEEN_ARGUMENTS = regex.compile(r"(?:[\s,]|</\w+>)*")
-_STRIPPED = r">\s*(?P<value>.*?)\s*</parameter>"
-_KEPT = r">\n?(?P<value>.*?)\n?</parameter>"
+_FINAL = "<|channel|>final<|message|>"
+_TO = (
+    r"(?:to=functions\.(?P<name>[^\s<]+)\s*<\|channel\|>(?:commentary|analysis)"
+    r"|<\|channel\|>(?:commentary|analysis)\s+to=functions\.(?P<name>[^\s<]+))"
+    r"\s*(?:<\|constrain\|>)?\s*(?:json)?\s*<\|message\|>"
+)
+_VALUE = regex.compile(r"\\s\*(\(\?P<value>\.\*\?\))\\s\*")
+"""Where a pattern of arguments drops the white space around a value."""
 _OF_A_CALL = {"name", "arguments"}
 _SHOWN = 60
 """Characters of a text that a fault shows. Chosen, not measured."""
@@ -51,7 +58,8 @@ class ResponseReader:
     def __init__(self, template: Mapping[str, Any], call_tag: str) -> None:
         """`call_tag` is what every tool call, or list of them, begins with; "" where that is not known."""
         self._call_tag = call_tag
-        template = _mended(template)
+        template = with_whole_arguments(with_every_header(template))
+        self._python = python_tags_of(template, call_tag)
         self._with_calls = load_response_template(dict(template))
         fields = {name: each for name, each in template["fields"].items() if name != CALLS}
         self._without_calls = load_response_template({**template, "fields": fields})
@@ -67,10 +75,37 @@ class ResponseReader:
         Where calls stand in the text of an answer and begin with no tag, they are looked for only where there
         are tools.
         """
+        if self._python is not None and self._python.opening in text:
+            return self._read_python(text, self._python)
         is_bare = self._without_calls.implicit is not None and not self._call_tag
         may_call = bool(tools) if is_bare else self._call_tag in text
-        chosen = self._with_calls if may_call else self._without_calls
-        parser = _Watched(chosen, self._call_tag, with_types(tools or ()))
+        read_by = self._with_calls if may_call else self._without_calls
+        return self._read(text, read_by, tools)
+
+    def _read_python(self, text: str, tags: PythonTags) -> Response:
+        """Reads lists of calls that are written as Python, and what stands around them."""
+        before, opened, rest = text.partition(tags.opening)
+        found = self._read(before, self._without_calls, None)
+        if not opened:
+            return found
+        body, closed, after = rest.partition(tags.closing)
+        if not closed:
+            raise Unparsed(f"A tool call cannot be read: it is not finished: {_shown(body)}.")
+        try:
+            found.calls += [
+                _call({"name": each.name, "arguments": each.arguments}) for each in python_calls(body)
+            ]
+        except (ValueError, TypeError) as problem:
+            raise Unparsed(f"A tool call cannot be read: {problem}: {_shown(body)}.") from None
+        behind = self._read_python(after, tags)
+        for name, pieces in behind.texts.items():
+            found.texts.setdefault(name, []).extend(pieces)
+        return Response(found.texts, found.calls + behind.calls, found.lost + behind.lost)
+
+    def _read(
+        self, text: str, template: ResponseTemplate, tools: Sequence[Mapping[str, Any]] | None
+    ) -> Response:
+        parser = _Watched(template, self._call_tag, with_types(tools or ()))
         try:
             parser.feed(text)
             if parser.is_calling:
@@ -126,22 +161,36 @@ class _Watched(ResponseParser):
                 self.found.texts.setdefault(str(name), []).append(body)
 
 
-def _mended(template: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns a response template whose XML arguments keep the white space that they begin and end with.
+def with_every_header(template: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns gpt-oss's response template for all spellings that its format has of a call's header.
 
-    trl's take all of it off, so that code loses its indentation: the template writes one line break.
+    That of trl knows one (findings/trl-gpt-oss-calls-vanish.sh). What is said to nobody on the channel of
+    calls is shown to the user, as the format has it.
     """
-    calls = template["fields"].get(CALLS, {})
-    pattern = calls.get("content_args", {}).get("tag_pattern", "")
-    if _STRIPPED not in pattern:
+    calls, answer = (template["fields"].get(name) or {} for name in (CALLS, ANSWER))
+    if not calls.get("open_pattern", "").startswith(r"to=functions\.") or answer.get("open") != _FINAL:
         return template
-    content_args = {
-        **calls["content_args"],
-        "tag_pattern": pattern.replace(_STRIPPED, _KEPT),
-        "value_parser": {"name": "text", "args": {"strip": False}},
-    }
-    fields = {**template["fields"], CALLS: {**calls, "content_args": content_args}}
-    return {**template, "fields": fields}
+    said = {key: value for key, value in answer.items() if key != "open"}
+    said |= {"open_pattern": r"<\|channel\|>(?:final|commentary)\s*<\|message\|>"}
+    said |= {"close_pattern": r"<\|(?:return|end)\|>\s*"}
+    return {**template, "fields": {**template["fields"], ANSWER: said, CALLS: {**calls, "open_pattern": _TO}}}
+
+
+def with_whole_arguments(template: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a response template that leaves the white space of arguments which are written as text.
+
+    Those of trl cut it off (findings/trl-xml-arguments-lose-indentation.sh). One newline at each end is the
+    template's where it looks for white space there.
+    """
+    calls = template["fields"].get(CALLS) or {}
+    given = calls.get("content_args") or {}
+    reader = given.get("value_parser") or {}
+    if calls.get("content") != "xml-inline" or reader.get("name") != "text":
+        return template
+    whole = {"name": "text", "args": {**reader.get("args", {}), "strip": False}}
+    pattern = _VALUE.sub(r"\\n?\1\\n?", given["tag_pattern"])
+    changed = {**calls, "content_args": {**given, "tag_pattern": pattern, "value_parser": whole}}
+    return {**template, "fields": {**template["fields"], CALLS: changed}}
 
 
 def _call(value: Any) -> ToolCall:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +16,7 @@ KEPT = 32
 """Templates whose form is remembered. A process meets those of a few models; chosen, not measured."""
 SYSTEM, ASKED, ANSWER, RESULT = "xCherrySystemx", "xCherryAskedx", "xCherryAnswerx", "xCherryResultx"
 NAME, KEY, VALUE = "xCherryNamex", "xCherryKeyx", "xCherryValuex"
-TOOL = {
+TOOL: dict[str, Any] = {
     "type": "function",
     "function": {"name": "x", "description": "x", "parameters": {"type": "object", "properties": {}}},
 }
@@ -74,14 +74,19 @@ class Form:
     Attributes:
         in_parts: roles whose content it reads as a list of parts; it would render a text as nothing.
         arguments_are_text: it takes the arguments of calls as JSON text, and no objects.
+        needs_descriptions: it refuses tools without a description, as gpt-oss's does; they get an empty one.
     """
 
     in_parts: frozenset[str] = frozenset()
     arguments_are_text: bool = False
+    needs_descriptions: bool = False
 
     def dress(self, talk: Conversation) -> Conversation:
         """Returns a conversation in this form. Raises `RowInvalid` for arguments that are no JSON object."""
-        return Conversation([self._message(message) for message in talk.messages], talk.tools)
+        tools = talk.tools
+        if tools and self.needs_descriptions:
+            tools = [_described(tool) for tool in tools]
+        return Conversation([self._message(message) for message in talk.messages], tools)
 
     def _message(self, message: dict[str, Any]) -> dict[str, Any]:
         dressed = dict(message)
@@ -139,14 +144,32 @@ def rendered_or_none(template: Template, talk: Conversation, form: Form | None =
 @lru_cache(maxsize=KEPT)
 def form_of(template: Template) -> Form:
     """Finds out in which form a template reads messages, role by role, from what it makes of marks."""
-    form = Form()
+    form = Form(needs_descriptions=template.has_tools and _refuses_bare_tools(template))
     for role, talk, mark in _trials(template):
         if role == "tool":
-            form = Form(form.in_parts, _takes_text_alone(template, form))
-        in_parts = Form(form.in_parts | {role}, form.arguments_are_text)
+            form = replace(form, arguments_are_text=_takes_text_alone(template, form))
+        in_parts = replace(form, in_parts=form.in_parts | {role})
         if not _shows(template, talk, mark, form) and _shows(template, talk, mark, in_parts):
             form = in_parts
     return form
+
+
+def _described(tool: dict[str, Any]) -> dict[str, Any]:
+    """Returns a tool with an empty description where it has none."""
+    function = tool.get("function")
+    if not isinstance(function, dict) or "description" in function:
+        return tool
+    return {**tool, "function": {**function, "description": ""}}
+
+
+def _refuses_bare_tools(template: Template) -> bool:
+    asked = template.trial({"role": "user", "content": ASKED})
+    bare = {name: value for name, value in TOOL["function"].items() if name != "description"}
+    talk = Conversation(asked.messages, [{**TOOL, "function": bare}])
+    return (
+        rendered_or_none(template, talk, Form()) is None
+        and rendered_or_none(template, asked, Form()) is not None
+    )
 
 
 def _trials(template: Template) -> Iterable[tuple[str, Conversation, str]]:
@@ -169,7 +192,7 @@ def _takes_text_alone(template: Template, form: Form) -> bool:
     as_object = rendered_or_none(template, talk, form)
     if as_object is not None and VALUE in as_object and repr({KEY: VALUE}) not in as_object:
         return False
-    as_text = rendered_or_none(template, talk, Form(form.in_parts, arguments_are_text=True))
+    as_text = rendered_or_none(template, talk, replace(form, arguments_are_text=True))
     return as_text is not None and json.dumps({KEY: VALUE}) in as_text
 
 

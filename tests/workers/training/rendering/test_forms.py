@@ -18,7 +18,7 @@ from workers.training.rendering.template import form_of, template_of
 
 IN_PARTS = {"idefics3", "llava_next", "smolvlm"}
 USER = {"role": "user", "content": "Which?"}
-TOOL = {
+TOOL: dict[str, Any] = {
     "type": "function",
     "function": {"name": "look_up", "description": "d", "parameters": {"type": "object", "properties": {}}},
 }
@@ -123,6 +123,15 @@ def test_functions_of_old_and_tools_of_the_responses_api_are_tools_like_others()
         assert rendered(tokenizer, {"messages": [USER, old], **tools}) == rendered(
             tokenizer, {"messages": [USER, of_today], "tools": [TOOL]}
         )
+
+
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
+def test_a_tool_without_a_description_is_shown_as_the_template_can(name: str) -> None:
+    tokenizer = tokenizer_of(name)
+    bare = {"type": "function", "function": {"name": "look_up", "parameters": TOOL["function"]["parameters"]}}
+    described = rendered(tokenizer, {"messages": [USER], "tools": [TOOL]}, is_open=True)
+    shown = rendered(tokenizer, {"messages": [USER], "tools": [bare]}, is_open=True)
+    assert ("look_up" in shown) == ("look_up" in described)
 
 
 def test_the_template_for_tools_is_used_where_there_are_some() -> None:

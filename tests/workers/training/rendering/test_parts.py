@@ -20,7 +20,10 @@ ADD: dict[str, Any] = {
     "function": {
         "name": "add",
         "description": "Adds.",
-        "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}},
+        "parameters": {
+            "type": "object",
+            "properties": {"x": {"type": "integer"}, "y": {"type": "string"}, "z": {"enum": [3]}},
+        },
     },
 }
 
@@ -68,6 +71,13 @@ READ = {
     "opened by the prompt": Case("qwen3_5_think", "hm\n</think>\n\n13<|im_end|>", "hm", "13"),
     "closed by the prompt": Case("qwen3_5_nothink", "13<|im_end|>", None, "13"),
     "typed by the tools": Case("qwen3_5_think", f"hm</think>{XML}<|im_end|>", "hm", "", (call(x=3),)),
+    "typed by an enum": Case(
+        "qwen3_5_think",
+        f"hm</think>{XML.replace('parameter=x', 'parameter=z')}<|im_end|>",
+        "hm",
+        "",
+        (call(z=3),),
+    ),
     "nemotron": Case("nemotron_3_nano", f"hm\n</think>\n{XML}\n<|im_end|>", "hm", "", (call(x=3),)),
     "thoughts that begin as a call": Case(
         "nemotron_3_nano", f"{XML} is it</think>13<|im_end|>", f"{XML} is it", "13"
@@ -99,6 +109,25 @@ READ = {
         "",
         (call(x=3),),
     ),
+    **{
+        f"gpt-oss, {name}": Case(
+            "gptoss", f'{IN_CHANNEL}{header}<|message|>{{"x": 3}}<|call|>', "hm", "", (call(x=3),)
+        )
+        for name, header in {
+            "constrained": " to=functions.add<|channel|>commentary <|constrain|>json",
+            "to in the channel": "<|channel|>commentary to=functions.add <|constrain|>json",
+            "without a type": "<|channel|>commentary to=functions.add",
+            "in the thoughts' channel": "<|channel|>analysis to=functions.add json",
+        }.items()
+    },
+    "gpt-oss, says what it will do": Case(
+        "gptoss",
+        f"{IN_CHANNEL}<|channel|>commentary<|message|>So:<|end|><|start|>assistant"
+        '<|channel|>commentary to=functions.add json<|message|>{"x": 3}<|call|>',
+        "hm",
+        "So:",
+        (call(x=3),),
+    ),
     "gpt-oss, cut between the messages": Case("gptoss", IN_CHANNEL, "hm", ""),
     "muse": Case(
         "muse_glimmer",
@@ -113,6 +142,20 @@ READ = {
         None,
         "",
         (call(x=3), call(x="a")),
+    ),
+    "prose before a call": Case(
+        "lfm2_2_5",
+        "a, b(1) <|tool_call_start|>[add(x=3)]<|tool_call_end|>",
+        None,
+        "a, b(1)",
+        (call(x=3),),
+    ),
+    "lfm, a text that looks like arguments": Case(
+        "lfm2_2_5",
+        'So:<|tool_call_start|>[add(y="it\'s (a, b=1)\\n", x=true)]<|tool_call_end|><|im_end|>',
+        None,
+        "So:",
+        (call(y="it's (a, b=1)\n", x=True),),
     ),
     "prose that looks like a call": Case("lfm2_2_5", "for i, range(10)<|im_end|>", None, "for i, range(10)"),
 }
@@ -148,17 +191,10 @@ LOST = {
         "no JSON",
     ),
     "the next turn": ("qwen3", "13<|im_start|>user\nq", "'<|im_start|>'"),
-    "an apostrophe": ("lfm2_2_5", "<|tool_call_start|>[add(x='it's')]<|tool_call_end|>", "no argument"),
-    "prose before a call": (
-        "lfm2_2_5",
-        "a, b(1) <|tool_call_start|>[add(x=3)]<|tool_call_end|>",
-        "without its mark",
-    ),
-    "another spelling of a call": (
-        "gptoss",
-        f'{IN_CHANNEL}<|channel|>commentary to=functions.add <|constrain|>json<|message|>{{"x": 3}}<|call|>',
-        "none of its parts",
-    ),
+    "an apostrophe": ("lfm2_2_5", "<|tool_call_start|>[add(x='it's')]<|tool_call_end|>", "cannot be read"),
+    "calls cut off": ("lfm2_2_5", "<|tool_call_start|>[add(x=3)", "not finished"),
+    "a call without keywords": ("lfm2_2_5", "<|tool_call_start|>[add(3)]<|tool_call_end|>", "by keywords"),
+    "a call with a set": ("lfm2_2_5", "<|tool_call_start|>[add(x={3})]<|tool_call_end|>", "cannot be read"),
     "no channel": ("gptoss", "13<|return|>", "none of its parts"),
     "no recipient": ("muse_glimmer", "13<|eot|>", "none of its parts"),
     "a call that nobody reads": (
@@ -251,7 +287,8 @@ def test_what_a_template_writes_is_read_back(name: str) -> None:
     reader = reader_of(tokenizer)
     assert reader is not None
     asked = {"role": "user", "content": "q"}
-    called = {"type": "function", "id": "cherry000", "function": {"name": "add", "arguments": {"x": 3}}}
+    arguments = {"x": 3, "y": "    x = 3\n"}
+    called = {"type": "function", "id": "cherry000", "function": {"name": "add", "arguments": arguments}}
     turn = {"role": "assistant", "content": "", "tool_calls": [called]}
     template = template_of(tokenizer, [ADD])
     prompt = template.render(conversation({"messages": [asked], "tools": [ADD]}), is_open=True)
@@ -259,7 +296,7 @@ def test_what_a_template_writes_is_read_back(name: str) -> None:
     if not text.startswith(prompt):  # it opens thoughts that this turn has not
         prompt = prompt.rstrip().removesuffix("<think>")
     found = reader.read(ids_of(tokenizer, prompt), ids_of(tokenizer, text.removeprefix(prompt)), [ADD])
-    assert (found.fault, found.calls) == (None, (call(x=3),))
+    assert (found.fault, found.calls) == (None, (call(**arguments),))
 
 
 TYPES = {
