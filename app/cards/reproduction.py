@@ -187,7 +187,7 @@ def _with_open_headers(tools: Any) -> Any:
     """Returns tools as they are shown. Raises `CannotReproduce` if a secret in them is masked."""
     if f'"{MASK}"' in json.dumps(tools):
         raise CannotReproduce(
-            "the headers of its tools are secret and not shown: create the job from its request, with its seed"
+            "the headers of its tools are secret and not shown: create it from its own request, with its seed"
         )
     return tools
 
