@@ -23,6 +23,9 @@ policy that finds no better token would fill its completion with it."""
 ESCAPES = '"\\bfnrt'
 """Not `u`: a string could then hold NUL or half a surrogate pair, which graders refuse. UTF-8 does."""
 
+WRITTEN: Any = {"whitespace_pattern": WHITESPACE, "json_allowed_escapes": ESCAPES}
+"""How JSON is written that a grammar holds."""
+
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 FLAT = {"name", "schema", "strict", "description"}
 """What stands below `json_schema`."""
@@ -124,10 +127,26 @@ def grammar_of(response_format: Mapping[str, Any] | None) -> str | None:
             return None
 
 
+def schema_of(response_format: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Returns the schema that a response format means, as a rule of a grammar has it; None for text."""
+    match response_format:
+        case {"type": "json_object"}:
+            return held_schema({"type": "object"})
+        case {"type": "json_schema", "json_schema": {"schema": schema}}:
+            return held_schema(schema)
+        case {"type": "json_schema"}:
+            return held_schema({})
+        case _:
+            return None
+
+
+def held_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a schema that says for itself how its JSON may be written."""
+    return {**schema, "x-guidance": WRITTEN}
+
+
 def _grammar(schema: Mapping[str, Any]) -> str:
-    return LLMatcher.grammar_from_json_schema(
-        json.dumps(schema), overrides={"whitespace_pattern": WHITESPACE, "json_allowed_escapes": ESCAPES}
-    )
+    return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=WRITTEN)
 
 
 def _check_block(block: dict[str, Any]) -> None:
@@ -152,17 +171,22 @@ def _check_block(block: dict[str, Any]) -> None:
         if "schema" in block:
             raise _wrong_type(f"{at}.schema", dict, None)
         return
+    problem = problem_of_schema(schema, is_strict=bool(block.get("strict")))
+    if problem is None:
+        problem = _verdict(_grammar(schema))
+    if problem is not None:
+        raise _invalid_schema(name, problem)
+
+
+def problem_of_schema(schema: Mapping[str, Any], *, is_strict: bool) -> str | None:
+    """Returns why OpenAI's endpoints would not take a schema, None if they would."""
     if len(json.dumps(schema, separators=(",", ":"))) > MAX_SCHEMA:
-        raise _invalid_schema(name, f"it has more than {MAX_SCHEMA:,} characters.")
-    if block.get("strict"):
-        for problem in _not_strict(schema, ()):
-            raise _invalid_schema(name, problem)
-    if (reason := _compile(schema)) is not None:
-        raise _invalid_schema(name, reason)
+        return f"it has more than {MAX_SCHEMA:,} characters."
+    return next(_not_strict(schema, ()), None) if is_strict else None
 
 
-def _compile(schema: Mapping[str, Any]) -> str | None:
-    """Why the schema cannot be used; None if it can."""
+def problem_of_arguments(schema: Mapping[str, Any]) -> str | None:
+    """Returns why no arguments of a function can be held to a schema, None if they can."""
     return _verdict(_grammar(schema))
 
 

@@ -28,7 +28,7 @@ from app.feedback.models import Feedback
 from app.files import service as files
 from app.files.models import File
 from app.ids import random_id
-from app.inference.reply import Choice, Gathered, Piece, Usage
+from app.inference.reply import Choice, Piece, Usage
 from app.jobs.models import Job
 from app.models.models import Model
 from app.permissions.models import CheckpointPermission
@@ -36,6 +36,7 @@ from app.preflights.models import Preflight
 from app.regrades.models import Regrade
 from app.responses import service as responses
 from app.responses.models import StoredResponse
+from app.responses.output import Output
 from app.responses.response import finished, new_response
 from app.responses.schemas import ResponseCreate
 from app.rollouts.models import Rollout
@@ -213,9 +214,9 @@ def make_stored_response(
 ) -> StoredResponse:
     """A response to one message, stored for an hour."""
     asked = ResponseCreate(model=model, input="Hello", previous_response_id=previous_response_id)
-    gathered = Gathered()
-    gathered.add([Piece(0, "Hi.", None, "stop")])
-    response = finished(new_response(asked, model), random_id("msg_", 32), gathered, Usage(5, 2))
+    output = Output()
+    list(output.add([Piece(0, "Hi.", None, "stop")]))
+    response = finished(new_response(asked, model), output, Usage(5, 2))
     responses.store(db, project_id, response, asked.items(), keep=timedelta(hours=1))
     return responses.get(db, project_id, response["id"])
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from app.ids import random_id
 from app.inference.events import DONE, data_event
-from app.inference.reply import Choice, Piece, Reply, Usage
+from app.inference.reply import Call, CallPiece, Choice, Piece, Reply, Usage
 
 FINGERPRINT = "cherry"
 TIER = "default"
@@ -67,8 +67,34 @@ def _choice(index: int, choice: Choice, has_logprobs: bool) -> dict[str, Any]:
         "index": index,
         "finish_reason": choice.finish_reason,
         "logprobs": {"content": tokens, "refusal": None} if has_logprobs else None,
-        "message": {"role": "assistant", "content": choice.text, "refusal": None, "annotations": []},
+        "message": _message(choice),
     }
+
+
+def _message(choice: Choice) -> dict[str, Any]:
+    """Returns what a model wrote. Thoughts and calls are left out where there are none."""
+    content = None if choice.calls and not choice.text else choice.text
+    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None, "annotations": []}
+    if choice.thoughts:
+        message["reasoning_content"] = choice.thoughts
+    if choice.calls:
+        message["tool_calls"] = [_call(call) for call in choice.calls]
+    return message
+
+
+def _call(call: Call) -> dict[str, Any]:
+    return {
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": call.arguments},
+    }
+
+
+def _call_piece(call: CallPiece) -> dict[str, Any]:
+    """Returns a piece of a call: its first names it."""
+    if call.id is None and call.name is None:
+        return {"index": call.number, "function": {"arguments": call.arguments}}
+    return {"index": call.number, **_call(Call(call.id or "", call.name or "", call.arguments))}
 
 
 class Chunks:
@@ -103,9 +129,13 @@ class Chunks:
             if piece.choice not in self._open:
                 self._open.add(piece.choice)
                 yield self._chunk(piece.choice, _OPENING, None, None)
+            if piece.thoughts:
+                yield self._chunk(piece.choice, _delta(reasoning_content=piece.thoughts), None, None)
             if piece.text or piece.logprobs:
                 content = '{"content":' + json.dumps(piece.text, ensure_ascii=False) + "}"
                 yield self._chunk(piece.choice, content, piece.logprobs, None)
+            for call in piece.calls:
+                yield self._chunk(piece.choice, _delta(tool_calls=[_call_piece(call)]), None, None)
             if piece.finish_reason:
                 yield self._chunk(piece.choice, "{}", None, piece.finish_reason)
 
@@ -118,6 +148,10 @@ class Chunks:
         reason = "null" if finish_reason is None else f'"{finish_reason}"'
         choice = f'{{"index":{index},"delta":{delta},"logprobs":{told},"finish_reason":{reason}}}'
         return (self._head + choice).encode() + self._tail
+
+
+def _delta(**members: Any) -> str:
+    return json.dumps(members, ensure_ascii=False, separators=(",", ":"))
 
 
 LAST = data_event(DONE)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from app.chat.calls import refusals_of_calls
 from app.errors import ApiError, BadRequest
-from methods.messages import CHAT_ROLES
+from methods.messages import CHAT_ROLES, THOUGHTS
 
 ECHOED = frozenset({"refusal", "annotations", "audio", "function_call", "parsed", "content_parts", "id"})
 """What clients send back of a message that they were given, and no template reads."""
@@ -19,6 +20,8 @@ def refusals_of_messages(messages: Any, at: str = "messages") -> Iterator[ApiErr
     for number, message in enumerate(messages if isinstance(messages, list) else ()):
         if isinstance(message, Mapping):
             yield from _of_message(message, f"{at}[{number}]")
+    if isinstance(messages, list):
+        yield from refusals_of_calls(messages, at)
 
 
 def chat_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -34,6 +37,10 @@ def _of_message(message: Mapping[str, Any], at: str) -> Iterator[ApiError]:
         known = ", ".join(f"'{one}'" for one in CHAT_ROLES)
         message_ = f"Invalid value: {str(role)[:80]!r} for '{at}.role'. Supported values are: {known}."
         yield _fault(message_, f"{at}.role", "invalid_value")
+    for name in THOUGHTS:
+        if not isinstance(message.get(name), str | None):
+            told = f"Invalid type for '{at}.{name}': expected a string."
+            yield _fault(told, f"{at}.{name}", "invalid_type")
     content, at = message.get("content"), f"{at}.content"
     if isinstance(content, list):
         yield from _of_parts(content, at)
@@ -66,7 +73,17 @@ def _clean(message: Mapping[str, Any]) -> dict[str, Any]:
         kept["content"] = [{"type": "text", "text": part[TEXTS[part["type"]]]} for part in content]
     elif content is None and isinstance(message.get("refusal"), str):
         kept["content"] = message["refusal"]
+    if not kept.get("tool_calls"):
+        kept.pop("tool_calls", None)
+    else:
+        kept["tool_calls"] = [_clean_call(call) for call in kept["tool_calls"]]
     return kept
+
+
+def _clean_call(call: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a call without what the client's helpers add to it."""
+    function = {"name": call["function"]["name"], "arguments": call["function"]["arguments"] or "{}"}
+    return {"id": call["id"], "type": "function", "function": function}
 
 
 def _fault(message: str, param: str, code: str) -> BadRequest:

@@ -13,8 +13,10 @@ from app.errors import ApiError, BadRequest, Refusals
 from app.inference.parameters import (
     MAX_ALTERNATIVES,
     Choices,
+    Effort,
     Ignored,
     LogitBias,
+    MaxThinkingTokens,
     Model,
     Penalty,
     SafetyIdentifier,
@@ -22,22 +24,23 @@ from app.inference.parameters import (
     Stop,
     StreamOptions,
     Temperature,
+    TemplateKwargs,
+    ToolChoice,
+    Tools,
     TopP,
     Unavailable,
     check_response_format,
     given,
     unavailable,
 )
+from app.inference.tools import OF_CHATS, offered, refusals_of_tools
 from app.pagination import page_of
 from app.wire import Metadata, Wire
-from methods.messages import text_of
+from methods.messages import text_of, thought_of
 
 HARMLESS: Mapping[str, tuple[Any, ...]] = {
-    "tools": ([],),
-    "tool_choice": ("auto", "none"),
     "functions": ([],),
     "function_call": ("auto", "none"),
-    "reasoning_effort": ("none",),
     "modalities": (["text"],),
     "audio": (),
     "web_search_options": (),
@@ -68,16 +71,19 @@ class ChatCreate(Wire):
     stream_options: StreamOptions | None = None
     store: bool | None = None
     metadata: Metadata | None = None
-    tools: Unavailable = None
-    tool_choice: Unavailable = None
+    tools: Tools = None
+    tool_choice: ToolChoice = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: Effort = None
+    max_thinking_tokens: MaxThinkingTokens = None
+    chat_template_kwargs: TemplateKwargs = None
+    template_kwargs: TemplateKwargs = None
     functions: Unavailable = None
     function_call: Unavailable = None
-    reasoning_effort: Unavailable = None
     modalities: Unavailable = None
     audio: Unavailable = None
     web_search_options: Unavailable = None
     moderation: Unavailable = None
-    parallel_tool_calls: bool | None = None
     user: str | None = None
     safety_identifier: SafetyIdentifier = None
     prompt_cache_key: str | None = None
@@ -89,6 +95,7 @@ class ChatCreate(Wire):
 
     def asked(self) -> dict[str, Any]:
         """Returns what the model's server is asked, but for the model."""
+        shown = offered(self.tools, self.tool_choice, OF_CHATS)
         return given(
             messages=chat_messages(self.messages),
             max_completion_tokens=self.max_completion_tokens or self.__dict__["max_tokens"],
@@ -103,6 +110,12 @@ class ChatCreate(Wire):
             frequency_penalty=self.frequency_penalty,
             presence_penalty=self.presence_penalty,
             response_format=check_response_format(self.response_format),
+            tools=shown.tools,
+            tool_choice=shown.choice,
+            parallel_tool_calls=self.parallel_tool_calls if shown.tools else None,
+            reasoning_effort=self.reasoning_effort,
+            max_thinking_tokens=self.max_thinking_tokens,
+            chat_template_kwargs=self.chat_template_kwargs or self.template_kwargs or None,
         )
 
 
@@ -110,6 +123,7 @@ def refusals_of_chat(body: Mapping[str, Any]) -> list[ApiError]:
     """Returns what is wrong with the parameters of a request besides their form."""
     refusals = Refusals()
     refusals.all += [*refusals_of_messages(body.get("messages")), *unavailable(body, HARMLESS)]
+    refusals.all += refusals_of_tools(body.get("tools"), body.get("tool_choice"), OF_CHATS)
     if body.get("top_logprobs") and not body.get("logprobs"):
         told = "Invalid value for 'top_logprobs': it needs 'logprobs' to be true."
         refusals.all.append(BadRequest(told, param="top_logprobs", code="invalid_value"))
@@ -143,11 +157,28 @@ class Logprobs(BaseModel):
     refusal: list[TokenLogprob] | None
 
 
+class FunctionCall(BaseModel):
+    """The function that is to be called, and its arguments as JSON text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(BaseModel):
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
 class MessageOut(BaseModel):
+    """What the model wrote: `content` is its answer alone, beside its thoughts and calls if it has any."""
+
     role: Literal["assistant"]
     content: str | None
     refusal: str | None
     annotations: list[Any]
+    reasoning_content: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    tool_calls: list[ToolCall] | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class ChoiceOut(BaseModel):
@@ -222,6 +253,9 @@ class StoredMessage(BaseModel):
     refusal: str | None = None
     name: str | None = None
     content_parts: list[ContentPart] | None = None
+    reasoning_content: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    tool_calls: list[ToolCall] | None = Field(default=None, exclude_if=lambda value: value is None)
+    tool_call_id: str | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @classmethod
     def of(cls, message: Mapping[str, Any]) -> StoredMessage:
@@ -235,6 +269,9 @@ class StoredMessage(BaseModel):
             content=None if content is None else text_of(content),
             name=name if isinstance(name, str) else None,
             content_parts=parts,
+            reasoning_content=thought_of(message) or None,
+            tool_calls=clean.get("tool_calls"),
+            tool_call_id=clean.get("tool_call_id"),
         )
 
 

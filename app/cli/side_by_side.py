@@ -44,7 +44,7 @@ class Column:
                 for piece in pieces:
                     if self._is_stopped.is_set():
                         return
-                    self.text += safe_in_terminal(piece)
+                    self.text += "" if piece.is_thought else safe_in_terminal(piece.text)
         except APIError as fault:
             self.fault = fault
         finally:

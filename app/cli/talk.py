@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -10,6 +10,13 @@ if TYPE_CHECKING:
 
 LAYOUT = "\n\t"
 """Characters below the space that a terminal may be sent; others move its cursor, or worse."""
+
+
+class Piece(NamedTuple):
+    """The next piece of what a model says: of its answer, or of the thoughts before it."""
+
+    text: str
+    is_thought: bool = False
 
 
 class Answer(NamedTuple):
@@ -20,6 +27,13 @@ class Answer(NamedTuple):
     content: str
     finish_reason: str | None
     usage: dict[str, Any] | None
+    reasoning_content: str = ""
+    tool_calls: tuple[dict[str, Any], ...] = ()
+
+    def told(self) -> dict[str, Any]:
+        """Returns it as JSON, without thoughts and calls where there are none."""
+        optional = ("reasoning_content", "tool_calls")
+        return {name: value for name, value in self._asdict().items() if value or name not in optional}
 
 
 class Talk:
@@ -30,21 +44,37 @@ class Talk:
         self.answer: Answer | None = None
         self._client = client
         self._options = options
-        self._start: list[dict[str, str]] = [] if system is None else [_message("system", system)]
+        self._start: list[dict[str, Any]] = [] if system is None else [_message("system", system)]
         self._messages = list(self._start)
 
     def reset(self) -> None:
         """Forgets all but the system message."""
         self._messages = list(self._start)
 
-    def ask(self, question: str) -> Generator[str, None, None]:
+    def ask(self, question: str) -> Generator[Piece, None, None]:
         """Yields the pieces of the answer as they come. Raises the client's errors.
 
         What was said of an answer that breaks off stays in the conversation; where nothing was, the question
-        does not stay either.
+        does not stay either. Calls of tools wait for `give`; a further question drops them.
         """
-        asked = [*self._messages, _message("user", question)]
-        pieces: list[str] = []
+        return self._go_on(question, [*self._settled(), _message("user", question)])
+
+    def give(self, results: Sequence[str]) -> Generator[Piece, None, None]:
+        """Yields the pieces of the answer that follows the results of the tools that were called."""
+        assert self.answer is not None, "it has called tools"
+        calls = zip(self.answer.tool_calls, results, strict=True)
+        given = [{**_message("tool", result), "tool_call_id": call["id"]} for call, result in calls]
+        return self._go_on(self.answer.question, [*self._messages, *given])
+
+    def _settled(self) -> list[dict[str, Any]]:
+        """Returns what was said, without calls that nobody has answered."""
+        return [*self._messages[:-1]] if self._waits() else self._messages
+
+    def _waits(self) -> bool:
+        return bool(self._messages and self._messages[-1].get("tool_calls"))
+
+    def _go_on(self, question: str, asked: list[dict[str, Any]]) -> Generator[Piece, None, None]:
+        gathered = _Gathered()
         finish, usage, self.answer = None, None, None
         try:
             completions: Any = self._client.chat.completions
@@ -60,14 +90,52 @@ class Talk:
                     usage = chunk.usage.to_dict() if chunk.usage else usage
                     for choice in chunk.choices:
                         finish = choice.finish_reason or finish
-                        if choice.delta.content:
-                            pieces.append(choice.delta.content)
-                            yield choice.delta.content
+                        yield from gathered.take(choice.delta)
         finally:
-            content = "".join(pieces)
-            self.answer = Answer(self.model, question, content, finish, usage)
-            if pieces or finish:
-                self._messages = [*asked, _message("assistant", content)]
+            said = gathered.message()
+            calls = tuple(said.get("tool_calls") or ())
+            self.answer = Answer(
+                self.model, question, said["content"] or "", finish, usage, gathered.thoughts, calls
+            )
+            if gathered.has_some or finish:
+                self._messages = [*asked, said]
+
+
+class _Gathered:
+    """Puts the deltas of one answer together."""
+
+    def __init__(self) -> None:
+        self.thoughts = ""
+        self._content = ""
+        self._calls: dict[int, dict[str, Any]] = {}
+
+    @property
+    def has_some(self) -> bool:
+        """Whether anything was said that a later turn needs."""
+        return bool(self._content or self._calls)
+
+    def take(self, delta: Any) -> Iterator[Piece]:
+        """Takes a delta, and yields what of it is shown."""
+        if thought := getattr(delta, "reasoning_content", None):
+            self.thoughts += thought
+            yield Piece(thought, is_thought=True)
+        if delta.content:
+            self._content += delta.content
+            yield Piece(delta.content)
+        for piece in delta.tool_calls or ():
+            empty = {"type": "function", "function": {"name": "", "arguments": ""}}
+            call = self._calls.setdefault(piece.index, {"id": piece.id, **empty})
+            call["function"]["name"] += piece.function.name or ""
+            call["function"]["arguments"] += piece.function.arguments or ""
+
+    def message(self) -> dict[str, Any]:
+        """Returns the message that the answer is, as the next turn sends it."""
+        said: dict[str, Any] = _message("assistant", self._content)
+        if self.thoughts:
+            said["reasoning_content"] = self.thoughts
+        if self._calls:
+            said |= {"content": self._content or None, "tool_calls": list(self._calls.values())}
+        return said
 
 
 def safe_in_terminal(text: str) -> str:
@@ -79,5 +147,5 @@ def _is_control(character: str) -> bool:
     return (character < " " and character not in LAYOUT) or "\x7f" <= character <= "\x9f"
 
 
-def _message(role: str, content: str) -> dict[str, str]:
+def _message(role: str, content: str) -> dict[str, Any]:
     return {"role": role, "content": content}

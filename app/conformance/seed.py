@@ -17,11 +17,12 @@ from app.evals.models import Eval, EvalOutputItem, EvalRun
 from app.evals.service import whole_schema
 from app.files import service as files
 from app.files.models import File
-from app.inference.reply import Choice, Gathered, Piece, Usage
+from app.inference.reply import Choice, Piece, Usage
 from app.jobs.models import Job
 from app.models.models import Model
 from app.permissions.models import CheckpointPermission
 from app.responses import service as responses
+from app.responses.output import Output
 from app.responses.response import finished, new_response
 from app.responses.schemas import ResponseCreate
 from app.sealing import Sealer
@@ -133,11 +134,11 @@ def _add_chat(db: Session) -> None:
 def _add_responses(db: Session, *, is_active: bool) -> None:
     """Stores responses; the first is in the background, and at work where it is to be cancelled."""
     asked = ResponseCreate(model=BASE_MODELS[1], input="a", background=True)
-    begun, gathered = new_response(asked, asked.model), Gathered()
-    gathered.add([Piece(0, "b", None, "stop")])
+    begun, output = new_response(asked, asked.model), Output()
+    list(output.add([Piece(0, "b", None, "stop")]))
     for name in RESPONSES:
         is_over = name != RESPONSE or not is_active
-        response = finished(begun, "msg_1", gathered, Usage(1, 1)) if is_over else begun
+        response = finished(begun, output, Usage(1, 1)) if is_over else begun
         responses.store(db, PROJECT, {**response, "id": name}, asked.items(), keep=KEEP)
 
 

@@ -84,11 +84,11 @@ async def ask(
     return await backend.ask(Asker(caller, state_of(request.scope).request_id), model, endpoint, body)
 
 
-async def count_tokens(request: Request, caller: Caller, model: str, messages: list[dict[str, Any]]) -> int:
-    """Returns how many tokens messages are for a model. Raises an `ApiError`."""
+async def count_tokens(request: Request, caller: Caller, model: str, body: dict[str, Any]) -> int:
+    """Returns how many tokens a chat's messages are for a model, with its tools. Raises an `ApiError`."""
     backend = backend_of(get_settings())
     asker = Asker(caller, state_of(request.scope).request_id)
-    return await backend.count_tokens(asker, model, messages)
+    return await backend.count_tokens(asker, model, body)
 
 
 async def told_of_faults(

@@ -16,7 +16,7 @@ from app.db import unit_of_work
 from app.errors import Unavailable
 from app.inference.connection import ConnectionFailed, HttpResponse, request
 from app.inference.reply import UNAVAILABLE, Reply, broke_off, error_of
-from app.inference.vllm import Vllm, Wanted, wanted
+from app.inference.vllm import COUNTED_BY_VLLM, Vllm, Wanted, as_vllm_has_it, wanted
 from app.models import service as models
 from app.settings import Settings
 
@@ -61,7 +61,7 @@ class Backend:
     async def ask(self, asker: Asker, model: str, endpoint: Endpoint, body: Mapping[str, Any]) -> Reply:
         """Asks a model that the caller may use. Raises an `ApiError` for whatever comes before the reply."""
         place = await self._place(asker.caller.project_id, model)
-        asked = {**body, **STREAMED, "model": place.model}
+        asked = {**(body if self._vllm is None else as_vllm_has_it(body)), **STREAMED, "model": place.model}
         response = await self._post(asker, f"{place.path}/{endpoint}", asked)
         if (
             response.status == 404 and self._vllm is not None
@@ -74,11 +74,13 @@ class Backend:
             raise await _refusal(response)
         return Reply(response, model)
 
-    async def count_tokens(self, asker: Asker, model: str, messages: list[dict[str, Any]]) -> int:
-        """Returns how many tokens the messages are for a model. Raises an `ApiError`."""
+    async def count_tokens(self, asker: Asker, model: str, body: Mapping[str, Any]) -> int:
+        """Returns how many tokens a chat's messages are for a model. Raises an `ApiError`."""
         place = await self._place(asker.caller.project_id, model)
-        path = "/tokenize" if self._vllm is not None else f"{place.path}/tokenize"
-        response = await self._post(asker, path, {"model": place.model, "messages": messages})
+        path, asked = f"{place.path}/tokenize", {**body, "model": place.model}
+        if self._vllm is not None:
+            path, asked = "/tokenize", {name: asked[name] for name in COUNTED_BY_VLLM if name in asked}
+        response = await self._post(asker, path, asked)
         if response.status != 200:
             raise await _refusal(response)
         try:

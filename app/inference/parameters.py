@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
@@ -20,6 +20,8 @@ MAX_BIASES = 1024
 MAX_BIAS = 100
 MAX_SEED = 2**63 - 1
 MAX_ALTERNATIVES = 20
+MAX_KWARGS = 32
+"""Variables that a chat template may be given. Chosen, not measured."""
 NEVER = "is not available in this version of Cherry; leave it out"
 
 
@@ -49,6 +51,23 @@ Stop = Annotated[
 SafetyIdentifier = Annotated[str | None, Field(max_length=64)]
 Ignored = Annotated[Any, Field(description="Accepted; it changes nothing here.")]
 Unavailable = Annotated[Any, Field(description="Refused, but for values that ask for nothing.")]
+
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
+MaxThinkingTokens = Annotated[
+    int | None,
+    Field(
+        ge=0, description="An extension. The most tokens of thoughts: they are closed once these are used up."
+    ),
+]
+TemplateKwargs = Annotated[
+    dict[str, Any] | None,
+    Field(max_length=MAX_KWARGS, description="An extension. Variables for the model's chat template."),
+]
+Tools = Annotated[list[dict[str, Any]] | None, Field(description="Functions that the model may call.")]
+ToolChoice = Annotated[
+    Any, Field(description="'auto', 'none', 'required', a function by its name, or `allowed_tools`.")
+]
 
 
 class StreamOptions(Wire):

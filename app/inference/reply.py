@@ -15,6 +15,8 @@ from app.inference.events import DONE, EventReader
 
 log = structlog.get_logger(__name__)
 
+THOUGHTS = ("reasoning_content", "reasoning")
+"""Fields of a thought in a reply: ours and older servers' name for it, and vLLM's."""
 Form = str
 """`chat.completions` or `completions`: which of OpenAI's endpoints was asked."""
 KEPT_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
@@ -31,6 +33,15 @@ CODES = {
 """What an error is called whose server gives it no code that is a text."""
 
 
+class CallPiece(NamedTuple):
+    """The next piece of a tool call. Its first says which call it is, and of which function."""
+
+    number: int
+    id: str | None
+    name: str | None
+    arguments: str
+
+
 class Piece(NamedTuple):
     """The next piece of one choice. `logprobs` has the form of the endpoint that was asked."""
 
@@ -38,6 +49,8 @@ class Piece(NamedTuple):
     text: str
     logprobs: Any
     finish_reason: str | None
+    thoughts: str = ""
+    calls: tuple[CallPiece, ...] = ()
 
 
 class Usage(NamedTuple):
@@ -123,12 +136,22 @@ class Reply:
         return pieces, False
 
 
+class Call(NamedTuple):
+    """One whole tool call; its arguments are JSON text, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
 class Choice(NamedTuple):
-    """One whole choice."""
+    """One whole choice. `text` is the answer alone."""
 
     text: str
     logprobs: list[Any]
     finish_reason: str
+    thoughts: str = ""
+    calls: tuple[Call, ...] = ()
 
 
 async def whole(reply: Reply) -> list[Choice]:
@@ -143,25 +166,45 @@ class Gathered:
     """Puts pieces together."""
 
     def __init__(self) -> None:
-        self._texts: dict[int, list[str]] = {}
-        self._logprobs: dict[int, list[Any]] = {}
-        self._finished: dict[int, str] = {}
+        self._choices: dict[int, _Growing] = {}
 
     def add(self, pieces: Sequence[Piece]) -> None:
         """Takes the next pieces."""
         for piece in pieces:
-            self._texts.setdefault(piece.choice, []).append(piece.text)
-            if piece.logprobs is not None:
-                self._logprobs.setdefault(piece.choice, []).append(piece.logprobs)
-            if piece.finish_reason:
-                self._finished[piece.choice] = piece.finish_reason
+            self._choices.setdefault(piece.choice, _Growing()).add(piece)
 
     def choices(self) -> list[Choice]:
         """Returns what has come of each choice. One that was not finished counts as cut."""
-        return [
-            Choice("".join(texts), self._logprobs.get(index, []), self._finished.get(index, "length"))
-            for index, texts in sorted(self._texts.items())
-        ]
+        return [growing.choice() for _, growing in sorted(self._choices.items())]
+
+
+class _Growing:
+    """Is a choice that pieces are added to."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._thoughts: list[str] = []
+        self._logprobs: list[Any] = []
+        self._calls: dict[int, Call] = {}
+        self._finish_reason = "length"
+
+    def add(self, piece: Piece) -> None:
+        self._texts.append(piece.text)
+        self._thoughts.append(piece.thoughts)
+        if piece.logprobs is not None:
+            self._logprobs.append(piece.logprobs)
+        for call in piece.calls:
+            known = self._calls.get(call.number, Call("", "", ""))
+            self._calls[call.number] = Call(
+                known.id or call.id or "", known.name or call.name or "", known.arguments + call.arguments
+            )
+        self._finish_reason = piece.finish_reason or self._finish_reason
+
+    def choice(self) -> Choice:
+        calls = tuple(call for _, call in sorted(self._calls.items()))
+        return Choice(
+            "".join(self._texts), self._logprobs, self._finish_reason, "".join(self._thoughts), calls
+        )
 
 
 def broke_off() -> Unavailable:
@@ -209,12 +252,24 @@ def _status(error: Mapping[str, Any]) -> int:
 
 def _piece(choice: Mapping[str, Any]) -> Piece:
     """Reads a choice of a chunk of either endpoint; a whole `message` is taken too."""
+    finish_reason = choice.get("finish_reason")
     if "text" in choice:
-        text, logprobs = choice["text"], _text_logprobs(choice.get("logprobs"))
-    else:
-        delta, told = choice.get("delta") or {}, choice.get("logprobs")
-        text, logprobs = delta.get("content"), told.get("content") if told else None
-    return Piece(choice["index"], text or "", logprobs or None, choice.get("finish_reason"))
+        logprobs = _text_logprobs(choice.get("logprobs"))
+        return Piece(choice["index"], choice["text"] or "", logprobs or None, finish_reason)
+    delta, told = choice.get("delta") or {}, choice.get("logprobs")
+    return Piece(
+        choice["index"],
+        delta.get("content") or "",
+        (told.get("content") if told else None) or None,
+        finish_reason,
+        next((found for name in THOUGHTS if (found := delta.get(name))), ""),
+        tuple(map(_call_piece, delta.get("tool_calls") or ())),
+    )
+
+
+def _call_piece(told: Mapping[str, Any]) -> CallPiece:
+    function = told.get("function") or {}
+    return CallPiece(told["index"], told.get("id"), function.get("name"), function.get("arguments") or "")
 
 
 def _text_logprobs(told: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -27,6 +27,7 @@ from app.models.models import Model
 from app.models.served import served_name
 from app.settings import get_settings
 from app.storage import get_storage
+from methods.messages import THOUGHTS, thought_of
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +39,26 @@ COPIES = "adapters"
 NOT_SERVED = "model_not_served"
 ALREADY = "already been loaded"
 """What vLLM says of a name that it has: another process of this service was faster."""
+
+
+NAMES = {"max_thinking_tokens": "thinking_token_budget"}
+"""Parameters that vLLM has by another name."""
+COUNTED_BY_VLLM = ("model", "messages", "tools", "chat_template_kwargs")
+"""What it takes of a chat whose tokens are counted."""
+
+
+def as_vllm_has_it(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a request with the names that vLLM has for its parameters, and for earlier thoughts."""
+    asked = {NAMES.get(name, name): value for name, value in body.items()}
+    if "messages" in asked:
+        asked["messages"] = [_as_vllm_has_it(message) for message in asked["messages"]]
+    return asked
+
+
+def _as_vllm_has_it(message: Mapping[str, Any]) -> dict[str, Any]:
+    thoughts = thought_of(message)
+    kept = {name: value for name, value in message.items() if name not in THOUGHTS}
+    return kept | ({"reasoning": thoughts} if thoughts else {})
 
 
 class Wanted(NamedTuple):

@@ -19,6 +19,7 @@ from app.db import unit_of_work
 from app.errors import DATABASE_AWAY, ApiError, ServerError
 from app.inference.reply import Piece
 from app.responses import service as responses
+from app.responses.output import Output
 from app.responses.response import Events, failed
 
 log = structlog.get_logger(__name__)
@@ -31,16 +32,25 @@ RENEWAL_SECONDS = 2.0
 class Progress:
     """The events of a response so far, for whoever follows it in this process."""
 
-    def __init__(self, response: Mapping[str, Any], item_id: str) -> None:
-        self._events = Events(response, item_id)
+    def __init__(self, response: Mapping[str, Any]) -> None:
+        self._events = Events(response)
         self._told = list(self._events.opening())
         self._is_over = False
         self._changed = asyncio.Event()
 
+    @property
+    def output(self) -> Output:
+        """Returns what the model has written so far."""
+        return self._events.output
+
     def add(self, pieces: Sequence[Piece]) -> None:
-        """Tells of the next pieces of text."""
-        self._told += self._events.deltas(pieces)
+        """Tells of the next pieces."""
+        self._told += self._events.growth(pieces)
         self._wake()
+
+    def end_reply(self) -> None:
+        """Tells of the end of the model's reply."""
+        self._told += self._events.end()
 
     def end(self, response: Mapping[str, Any] | None) -> None:
         """Tells of the response once it is over; of None nothing more is told, as it was cancelled."""
@@ -76,9 +86,9 @@ class Background:
     def __init__(self) -> None:
         self._under_way: dict[str, tuple[Progress, asyncio.Task[None]]] = {}
 
-    def start(self, response: dict[str, Any], item_id: str, work: Work) -> Progress:
+    def start(self, response: dict[str, Any], work: Work) -> Progress:
         """Begins work on a response that is stored; `work` gives it finished."""
-        response_id, progress = response["id"], Progress(response, item_id)
+        response_id, progress = response["id"], Progress(response)
         task = asyncio.create_task(self._carry_out(response, progress, work), name=response_id)
         self._under_way[response_id] = progress, task
         task.add_done_callback(lambda _: self._under_way.pop(response_id, None))

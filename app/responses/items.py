@@ -7,13 +7,15 @@ from typing import Any
 
 from app.errors import BadRequest, Refusals
 from app.ids import random_id
+from methods.messages import RowInvalid, arguments_object
 
 USERS = ("user", "system", "developer")
 ROLES = (*USERS, "assistant")
 KINDS = ("message", "function_call", "function_call_output", "reasoning")
-"""Types of items that are understood. Thoughts that a client sends back are kept, and no model reads them."""
+"""Types of items that are understood."""
 PREFIXES = {"message": "msg_", "function_call": "fc_", "function_call_output": "fco_", "reasoning": "rs_"}
 INPUT_TEXT, OUTPUT_TEXT = "input_text", "output_text"
+REASONING_TEXT, SUMMARY_TEXT = "reasoning_text", "summary_text"
 TEXTS = {INPUT_TEXT: "text", OUTPUT_TEXT: "text", "text": "text", "refusal": "refusal"}
 """Types of content parts that are text, by the field that holds it."""
 Item = dict[str, Any]
@@ -38,19 +40,69 @@ def kept_items(given: Any, refusals: Refusals, at: str = "input") -> list[Item]:
 
 def messages_of(items: Iterable[Mapping[str, Any]], instructions: str | None = None) -> list[dict[str, Any]]:
     """Returns the conversation that items are, in the form of chats."""
-    messages: list[dict[str, Any]] = []
+    talk = _Talk()
     if instructions:
-        messages.append({"role": "system", "content": instructions})
+        talk.messages.append({"role": "system", "content": instructions})
     for item in items:
         match item["type"]:
             case "message":
-                messages.append({"role": item["role"], "content": _text(item["content"])})
+                talk.say(item["role"], _text(item["content"]))
             case "function_call":
-                _add_call(messages, item)
+                talk.call(item)
             case "function_call_output":
                 told = {"role": "tool", "tool_call_id": item["call_id"], "content": _text(item["output"])}
-                messages.append(told)
-    return messages
+                talk.messages.append(told)
+            case "reasoning":
+                talk.thoughts += _thoughts(item)
+    return talk.messages
+
+
+def check_calls(items: Iterable[Mapping[str, Any]]) -> None:
+    """Raises `BadRequest` where a call has no output, or an output no call before it."""
+    waiting: set[str] = set()
+    called: set[str] = set()
+    for item in items:
+        if item["type"] == "function_call":
+            waiting.add(item["call_id"])
+            called.add(item["call_id"])
+        elif item["type"] == "function_call_output":
+            if item["call_id"] not in called:
+                told = f"No tool call found for function call output with call_id {item['call_id'][:80]}."
+                raise BadRequest(told, param="input", code="invalid_value")
+            waiting.discard(item["call_id"])
+    if waiting:
+        told = f"No tool output found for function call {', '.join(sorted(waiting))}."
+        raise BadRequest(told, param="input", code="invalid_value")
+
+
+class _Talk:
+    """A conversation of chats that items are added to: what a model wrote in one turn is one message."""
+
+    def __init__(self) -> None:
+        self.messages: list[dict[str, Any]] = []
+        self.thoughts = ""
+        """Of the turn whose message or call comes next."""
+
+    def say(self, role: str, text: str) -> None:
+        """Adds a message."""
+        self.messages.append({"role": role, "content": text})
+        self._think()
+
+    def call(self, item: Mapping[str, Any]) -> None:
+        """Adds a call, to the message before it if that is the assistant's."""
+        function = {"name": item["name"], "arguments": item["arguments"]}
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            self.messages.append({"role": "assistant", "content": None})
+        made = self.messages[-1].setdefault("tool_calls", [])
+        made.append({"id": item["call_id"], "type": "function", "function": function})
+        self._think()
+
+    def _think(self) -> None:
+        if self.messages[-1]["role"] == "assistant" and self.thoughts:
+            self.messages[-1]["reasoning_content"] = (
+                self.messages[-1].get("reasoning_content", "") + self.thoughts
+            )
+        self.thoughts = ""
 
 
 def output_message(item_id: str, status: str, content: Sequence[Mapping[str, Any]]) -> Item:
@@ -67,6 +119,18 @@ def output_message(item_id: str, status: str, content: Sequence[Mapping[str, Any
 def output_text(text: str, logprobs: Sequence[Mapping[str, Any]] = ()) -> Item:
     """Returns a part of a message that holds text."""
     return {"type": OUTPUT_TEXT, "text": text, "annotations": [], "logprobs": list(logprobs)}
+
+
+def output_thoughts(item_id: str, status: str, text: str) -> Item:
+    """Returns the thoughts of a model as they are told: as they are, and without a summary."""
+    content = [{"type": REASONING_TEXT, "text": text}]
+    return {"id": item_id, "type": "reasoning", "status": status, "summary": [], "content": content}
+
+
+def output_call(item_id: str, status: str, call_id: str, name: str, arguments: str) -> Item:
+    """Returns a model's call of a function."""
+    call = {"call_id": call_id, "name": name, "arguments": arguments}
+    return {"id": item_id, "type": "function_call", "status": status, **call}
 
 
 def _user_message(text: str) -> Item:
@@ -99,13 +163,32 @@ def _kept(item: Any, at: str) -> Item:
         case "message":
             return {**base, **_message(item, at)}
         case "function_call":
-            return {**base, **{name: _string(item, name, at) for name in ("call_id", "name", "arguments")}}
+            return {**base, **_call(item, at)}
         case "function_call_output":
             output = item.get("output")
             output = output if isinstance(output, str) else _parts(output, f"{at}.output", INPUT_TEXT)
             return {**base, "call_id": _string(item, "call_id", at), "output": output}
         case _:
-            return {**base, "summary": list(item.get("summary") or [])}
+            return {**base, **_reasoning(item, at)}
+
+
+def _reasoning(item: Mapping[str, Any], at: str) -> Item:
+    """Returns the texts of thoughts. What is encrypted, no model here has written."""
+    kept: Item = {"summary": _thought_parts(item.get("summary"), f"{at}.summary", SUMMARY_TEXT)}
+    if item.get("content"):
+        kept["content"] = _thought_parts(item["content"], f"{at}.content", REASONING_TEXT)
+    return kept
+
+
+def _thought_parts(parts: Any, at: str, kind: str) -> list[Item]:
+    if parts is not None and not isinstance(parts, list):
+        raise BadRequest(f"Invalid type for '{at}': expected an array.", param=at, code="invalid_type")
+    for number, part in enumerate(parts or ()):
+        if not isinstance(part, Mapping) or not isinstance(part.get("text"), str):
+            where = f"{at}[{number}]"
+            message = f"Invalid value for '{where}': expected a part of type '{kind}' with a text."
+            raise BadRequest(message, param=where, code="invalid_value")
+    return [{"type": kind, "text": part["text"]} for part in parts or ()]
 
 
 def _message(item: Mapping[str, Any], at: str) -> dict[str, Any]:
@@ -150,14 +233,20 @@ def _string(item: Mapping[str, Any], name: str, at: str) -> str:
     return value
 
 
-def _add_call(messages: list[dict[str, Any]], item: Mapping[str, Any]) -> None:
-    """Adds a call to the message before it, if that is of calls too: they were made in one turn."""
-    function = {"name": item["name"], "arguments": item["arguments"]}
-    call = {"id": item["call_id"], "type": "function", "function": function}
-    if messages and "tool_calls" in messages[-1]:
-        messages[-1]["tool_calls"].append(call)
-    else:
-        messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+def _call(item: Mapping[str, Any], at: str) -> Item:
+    call = {name: _string(item, name, at) for name in ("call_id", "name", "arguments")}
+    try:
+        arguments_object(call["arguments"] or "{}")
+    except RowInvalid as problem:
+        where = f"{at}.arguments"
+        message = f"Invalid value for '{where}': it {problem}."
+        raise BadRequest(message, param=where, code="invalid_value") from None
+    return {**call, "arguments": call["arguments"] or "{}"}
+
+
+def _thoughts(item: Mapping[str, Any]) -> str:
+    parts = item.get("content") or item["summary"]
+    return "".join(part["text"] for part in parts)
 
 
 def _text(content: Any) -> str:

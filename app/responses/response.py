@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from app.errors import ApiError
 from app.ids import random_id
 from app.inference.events import named_event
-from app.inference.reply import Gathered, Piece, Reply, Usage
-from app.responses.items import Item, output_message, output_text
-from app.responses.schemas import ResponseCreate
+from app.inference.reply import Piece, Reply, Usage
+from app.responses import output as outputs
+from app.responses.output import WHOLE, Event, Output
+from app.responses.schemas import ResponseCreate, tools_told
 
 ERROR_CODES = {429: "rate_limit_exceeded", 400: "invalid_prompt"}
 """What the error of a response is called, by the status that a request would have got."""
@@ -38,7 +39,7 @@ def new_response(asked: ResponseCreate, model: str) -> dict[str, Any]:
         "parallel_tool_calls": asked.parallel_tool_calls is not False,
         "previous_response_id": asked.previous_response_id,
         "prompt_cache_key": asked.prompt_cache_key,
-        "reasoning": {"effort": None, "summary": None},
+        "reasoning": {"effort": asked.reasoning.effort if asked.reasoning else None, "summary": None},
         "safety_identifier": asked.safety_identifier,
         "service_tier": "default",
         "store": asked.is_stored,
@@ -48,7 +49,7 @@ def new_response(asked: ResponseCreate, model: str) -> dict[str, Any]:
             **({"verbosity": text.verbosity} if text and text.verbosity else {}),
         },
         "tool_choice": asked.tool_choice or "auto",
-        "tools": [],
+        "tools": tools_told(asked.tools or ()),
         "top_logprobs": asked.top_logprobs or 0,
         "top_p": 1.0 if asked.top_p is None else asked.top_p,
         "truncation": asked.truncation or "disabled",
@@ -56,19 +57,17 @@ def new_response(asked: ResponseCreate, model: str) -> dict[str, Any]:
     return response | ({"user": asked.user} if asked.user is not None else {})
 
 
-def finished(response: Mapping[str, Any], item_id: str, gathered: Gathered, usage: Usage) -> dict[str, Any]:
+def finished(response: Mapping[str, Any], output: Output, usage: Usage) -> dict[str, Any]:
     """Returns a response with what the model wrote."""
-    choice = gathered.choices()[0]
-    is_whole = choice.finish_reason == "stop"
-    reason = "content_filter" if choice.finish_reason == "content_filter" else "max_output_tokens"
-    part = output_text(choice.text, [_token(token) for some in choice.logprobs for token in some])
+    is_whole = output.finish_reason in WHOLE
+    reason = "content_filter" if output.finish_reason == "content_filter" else "max_output_tokens"
     status = "completed" if is_whole else "incomplete"
     return {
         **response,
         "status": status,
         "completed_at": int(time.time()) if is_whole else None,
         "incomplete_details": None if is_whole else {"reason": reason},
-        "output": [output_message(item_id, status, [part])],
+        "output": output.items(status),
         "usage": _usage_told(usage),
     }
 
@@ -82,59 +81,50 @@ def failed(response: Mapping[str, Any], fault: ApiError) -> dict[str, Any]:
 class Events:
     """Writes the events of one response, each with its number."""
 
-    def __init__(self, response: Mapping[str, Any], item_id: str) -> None:
+    def __init__(self, response: Mapping[str, Any]) -> None:
+        self.output = Output()
         self._response = {**response, "status": "in_progress", "output": []}
         self._response.pop("usage", None)
-        self._place = {"item_id": item_id, "output_index": 0, "content_index": 0}
-        self._item_id = item_id
         self._next = 0
 
-    async def of(self, reply: Reply, gathered: Gathered) -> AsyncIterator[bytes]:
-        """Yields the events until the text has ended."""
+    async def of(self, reply: Reply) -> AsyncIterator[bytes]:
+        """Yields the events until the model has ended."""
         yield b"".join(self.opening())
         async for pieces in reply.pieces():
-            gathered.add(pieces)
-            if told := b"".join(self.deltas(pieces)):
+            if told := b"".join(self.growth(pieces)):
                 yield told
 
     def opening(self) -> Iterator[bytes]:
-        """Yields what comes before the text."""
+        """Yields what comes before the first item."""
         yield self._event("response.created", response=self._response)
         yield self._event("response.in_progress", response=self._response)
-        item = output_message(self._item_id, "in_progress", [])
-        yield self._event("response.output_item.added", output_index=0, item=item)
-        yield self._event("response.content_part.added", **self._place, part=output_text(""))
 
-    def delta(self, text: str, logprobs: Sequence[Mapping[str, Any]] = ()) -> bytes:
-        """Returns the event of a piece of text."""
-        return self._event("response.output_text.delta", **self._place, delta=text, logprobs=list(logprobs))
+    def growth(self, pieces: Sequence[Piece]) -> Iterator[bytes]:
+        """Yields the events of the next pieces."""
+        yield from self._written(self.output.add(pieces))
+
+    def end(self) -> Iterator[bytes]:
+        """Yields what the end of the reply itself tells."""
+        yield from self._written(self.output.end())
+
+    def replay(self, response: Mapping[str, Any]) -> Iterator[bytes]:
+        """Yields the events of the items of a response that is over."""
+        yield from self._written(outputs.replayed(response["output"]))
 
     def closing(self, response: Mapping[str, Any]) -> Iterator[bytes]:
         """Yields what comes after the text of a response that is over, or of one that failed."""
-        if not response["output"]:
-            yield self._last(response)
-            return
-        (item,) = response["output"]
-        (part,) = item["content"]
-        told = [_short(token) for token in part["logprobs"]]
-        yield self._event("response.output_text.done", **self._place, text=part["text"], logprobs=told)
-        yield self._event("response.content_part.done", **self._place, part=part)
-        yield self._event("response.output_item.done", output_index=0, item=item)
-        yield self._last(response)
-
-    def _last(self, response: Mapping[str, Any]) -> bytes:
-        return self._event(f"response.{response['status']}", response=response)
+        if items := response["output"]:
+            yield from self._written(outputs.closed(len(items) - 1, items[-1]))
+        yield self._event(f"response.{response['status']}", response=response)
 
     def fault(self, fault: ApiError) -> bytes:
         """Returns the event of an error."""
         code = fault.code or ERROR_CODES.get(fault.status, "server_error")
         return self._event("error", code=code, message=fault.message, param=fault.param)
 
-    def deltas(self, pieces: Sequence[Piece]) -> Iterator[bytes]:
-        """Yields the events of the next pieces of text."""
-        for piece in pieces:
-            if piece.text or piece.logprobs:
-                yield self.delta(piece.text, [_short(_token(token)) for token in piece.logprobs or ()])
+    def _written(self, events: Iterable[Event]) -> Iterator[bytes]:
+        for event in events:
+            yield self._event(event.type, **event.members)
 
     def _event(self, kind: str, **members: Any) -> bytes:
         number, self._next = self._next, self._next + 1
@@ -143,13 +133,8 @@ class Events:
 
 def replayed(response: Mapping[str, Any], behind: int) -> Iterator[bytes]:
     """Yields the events of a response that is over, from the one behind that number on."""
-    item_id = response["output"][0]["id"] if response["output"] else ""
-    events = Events(response, item_id)
-    written: list[bytes] = list(events.opening())
-    if response["output"]:
-        part = response["output"][0]["content"][0]
-        written.append(events.delta(part["text"], [_short(token) for token in part["logprobs"]]))
-    written += events.closing(response)
+    events = Events(response)
+    written = [*events.opening(), *events.replay(response), *events.closing(response)]
     yield from written[behind + 1 :]
 
 
@@ -161,18 +146,3 @@ def _usage_told(usage: Usage) -> dict[str, Any]:
         "output_tokens_details": {"reasoning_tokens": usage.reasoning},
         "total_tokens": usage.total,
     }
-
-
-def _token(token: Mapping[str, Any]) -> Item:
-    """Returns a token with its log probability, as items hold it: its bytes are never null."""
-    return {**_alternative(token), "top_logprobs": [_alternative(one) for one in token["top_logprobs"]]}
-
-
-def _alternative(token: Mapping[str, Any]) -> Item:
-    return {"token": token["token"], "logprob": token["logprob"], "bytes": token.get("bytes") or []}
-
-
-def _short(token: Mapping[str, Any]) -> Item:
-    """Returns a token as events of text hold it: without bytes."""
-    others = [{"token": one["token"], "logprob": one["logprob"]} for one in token["top_logprobs"]]
-    return {"token": token["token"], "logprob": token["logprob"], "top_logprobs": others}

@@ -15,15 +15,14 @@ from app.db import on_lookup_thread, unit_of_work
 from app.errors import ApiError, BadRequest, Refusals
 from app.http.openapi import event_stream
 from app.http.transaction import CurrentCaller, Db, KeptRoute
-from app.ids import random_id
 from app.inference.asking import ask, count_tokens, model_name, refusals_of_model, told_of_faults
 from app.inference.parameters import given
-from app.inference.reply import Gathered, Reply
+from app.inference.reply import Reply
 from app.inference.streams import EventStream, while_connected
 from app.pagination import Cursor, Limit, page_of
 from app.responses import service as responses
 from app.responses.background import LEASE, Background, Progress
-from app.responses.items import Item, messages_of
+from app.responses.items import Item, check_calls, messages_of
 from app.responses.models import ACTIVE
 from app.responses.response import Events, failed, finished, new_response, replayed
 from app.responses.schemas import (
@@ -55,8 +54,6 @@ class Turn(NamedTuple):
     asked: ResponseCreate
     caller: Caller
     response: dict[str, Any]
-    item_id: str
-    """Of what the model writes."""
     items: list[Item]
     """What the request brings."""
     before: list[Item]
@@ -64,14 +61,14 @@ class Turn(NamedTuple):
     def body(self) -> dict[str, Any]:
         """Returns what the model's server is asked, but for the model."""
         asked = self.asked
-        return given(
-            messages=messages_of([*self.before, *self.items], asked.instructions),
+        return asked.read(self.before) | given(
             max_completion_tokens=asked.max_output_tokens,
             temperature=asked.temperature,
             top_p=asked.top_p,
             logprobs=asked.wants_logprobs or None,
             top_logprobs=(asked.top_logprobs or 0) if asked.wants_logprobs else None,
             response_format=asked.response_format(),
+            parallel_tool_calls=asked.parallel_tool_calls if asked.tools else None,
         )
 
 
@@ -79,13 +76,13 @@ class Turn(NamedTuple):
 async def create_response(request: Request, asked: ResponseCreate, caller: CurrentCaller) -> Response:
     """Ask a model for a reply, whole, as a stream of events, or in the background."""
     model, before = await _looked_up(caller, asked)
-    turn = Turn(asked, caller, new_response(asked, model), random_id("msg_", 32), asked.items(), before)
+    turn = Turn(asked, caller, new_response(asked, model), asked.items(), before)
     if asked.background:
         return await _in_background(request, turn)
     if not asked.stream:
         return JSONResponse(await while_connected(request.receive, _carry_out(request, turn)))
     reply = await while_connected(request.receive, _ask(request, turn))
-    events = Events(turn.response, turn.item_id)
+    events = Events(turn.response)
     return EventStream(told_of_faults(_stream(turn, reply, events), events.fault), reply.close)
 
 
@@ -98,9 +95,9 @@ def further_refusals(body: dict[str, Any], caller: Caller) -> list[ApiError]:
 async def count_input_tokens(request: Request, asked: TokenCount, caller: CurrentCaller) -> InputTokens:
     """Count the tokens that a request would have the model read."""
     model, before = await _looked_up(caller, asked)
-    messages = messages_of([*before, *asked.items()], asked.instructions)
     try:
-        counted = await while_connected(request.receive, count_tokens(request, caller, model, messages))
+        counting = count_tokens(request, caller, model, asked.read(before))
+        counted = await while_connected(request.receive, counting)
     except ApiError as fault:
         raise renamed(fault) from None
     return InputTokens(input_tokens=counted)
@@ -185,6 +182,9 @@ async def _looked_up(caller: Caller, asked: ContextCreate) -> tuple[str, list[It
     if asked.previous_response_id is not None:
         with refusals:
             before = await on_lookup_thread(context)
+    if not refusals.all:
+        with refusals:
+            check_calls([*before, *asked.items()])
     if not refusals.all and not messages_of([*before, *asked.items()], asked.instructions):
         refusals.all.append(BadRequest(NO_MESSAGE, param="input", code="invalid_value"))
     return await model_name(caller, asked.model, refusals.all), before
@@ -206,37 +206,37 @@ async def _carry_out(request: Request, turn: Turn) -> dict[str, Any]:
 
 async def _reply(request: Request, turn: Turn, progress: Progress | None = None) -> dict[str, Any]:
     """Returns the response with what the model wrote."""
-    reply, gathered = await _ask(request, turn), Gathered()
+    reply, progress = await _ask(request, turn), progress or Progress(turn.response)
     async for pieces in reply.pieces():
-        gathered.add(pieces)
-        if progress is not None:
-            progress.add(pieces)
-    return finished(turn.response, turn.item_id, gathered, reply.usage)
+        progress.add(pieces)
+    progress.end_reply()
+    return finished(turn.response, progress.output, reply.usage)
 
 
 async def _in_background(request: Request, turn: Turn) -> Response:
     await _keep(turn, turn.response)
     background: Background = request.app.state.background
-    progress = background.start(turn.response, turn.item_id, partial(_reply, request, turn))
+    progress = background.start(turn.response, partial(_reply, request, turn))
     if turn.asked.stream:
         return EventStream(progress.follow(), lambda: None)
     return JSONResponse(turn.response)
 
 
 async def _stream(turn: Turn, reply: Reply, events: Events) -> AsyncIterator[bytes]:
-    gathered = Gathered()
     faults: list[ApiError] = []
 
     def told(fault: ApiError) -> bytes:
         faults.append(fault)
         return events.fault(fault)
 
-    async for event in told_of_faults(events.of(reply, gathered), told):
+    async for event in told_of_faults(events.of(reply), told):
         yield event
     if faults:
         response = failed(turn.response, faults[0])
     else:
-        response = finished(turn.response, turn.item_id, gathered, reply.usage)
+        if told_of_end := b"".join(events.end()):
+            yield told_of_end
+        response = finished(turn.response, events.output, reply.usage)
     await _keep(turn, response)
     yield b"".join(events.closing(response))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
@@ -10,26 +10,31 @@ from pydantic import BaseModel, Field
 from app.errors import ApiError, BadRequest, Refusals
 from app.inference.parameters import (
     MAX_ALTERNATIVES,
+    Effort,
     Ignored,
+    MaxThinkingTokens,
     Model,
     SafetyIdentifier,
     StreamOptions,
     Temperature,
+    TemplateKwargs,
+    ToolChoice,
+    Tools,
     TopP,
     Unavailable,
     check_response_format,
+    given,
     unavailable,
 )
+from app.inference.tools import OF_RESPONSES, offered, refusals_of_tools
 from app.pagination import MAX_CURSOR
-from app.responses.items import Item, kept_items
+from app.responses.items import Item, kept_items, messages_of
 from app.wire import Metadata, Wire
 
 LEAST_TOKENS = 16
 """The least `max_output_tokens`, as at OpenAI."""
 LOGPROBS = "message.output_text.logprobs"
 HARMLESS: Mapping[str, tuple[Any, ...]] = {
-    "tools": ([],),
-    "tool_choice": ("auto", "none"),
     "conversation": (),
     "prompt": (),
     "context_management": ([],),
@@ -59,6 +64,14 @@ class TextOptions(Wire):
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
+class ReasoningOptions(Wire):
+    """How much a model thinks. Thoughts are told as they are, and never summed up."""
+
+    effort: Effort = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = Field(default=None, deprecated=True)
+
+
 class ContextCreate(Wire):
     """What a reply is given to read."""
 
@@ -69,9 +82,12 @@ class ContextCreate(Wire):
     instructions: str | None = None
     previous_response_id: Annotated[str, Field(min_length=1, max_length=MAX_CURSOR)] | None = None
     text: TextOptions | None = None
-    tools: Unavailable = None
-    tool_choice: Unavailable = None
-    reasoning: Unavailable = None
+    tools: Tools = None
+    tool_choice: ToolChoice = None
+    reasoning: ReasoningOptions | None = None
+    max_thinking_tokens: MaxThinkingTokens = None
+    chat_template_kwargs: TemplateKwargs = None
+    template_kwargs: TemplateKwargs = None
     conversation: Unavailable = None
     parallel_tool_calls: bool | None = None
     truncation: Literal["auto", "disabled"] | None = None
@@ -79,6 +95,18 @@ class ContextCreate(Wire):
     def items(self) -> list[Item]:
         """Returns the items of the request, which are right."""
         return kept_items(self.input, Refusals())
+
+    def read(self, before: Sequence[Item]) -> dict[str, Any]:
+        """Returns what a model's server is given to read, `before` being what the request goes on."""
+        shown = offered(self.tools, self.tool_choice, OF_RESPONSES)
+        return given(
+            messages=messages_of([*before, *self.items()], self.instructions),
+            tools=shown.tools,
+            tool_choice=shown.choice,
+            reasoning_effort=self.reasoning.effort if self.reasoning else None,
+            max_thinking_tokens=self.max_thinking_tokens,
+            chat_template_kwargs=self.chat_template_kwargs or self.template_kwargs or None,
+        )
 
     def response_format(self) -> dict[str, Any] | None:
         """Returns the form of the reply as chats tell it. Raises `BadRequest`."""
@@ -134,7 +162,7 @@ def refusals_of_response(body: Mapping[str, Any]) -> list[ApiError]:
     refusals = Refusals()
     kept_items(body.get("input"), refusals)
     refusals.all += unavailable(body, HARMLESS)
-    refusals.all += unavailable({"reasoning": _asked_reasoning(body.get("reasoning"))}, {"reasoning": ()})
+    refusals.all += refusals_of_tools(body.get("tools"), body.get("tool_choice"), OF_RESPONSES)
     text = body.get("text")
     with refusals:
         _checked_format(text.get("format") if isinstance(text, Mapping) else getattr(text, "format", None))
@@ -144,12 +172,9 @@ def refusals_of_response(body: Mapping[str, Any]) -> list[ApiError]:
     return refusals.all
 
 
-def _asked_reasoning(reasoning: Any) -> Any:
-    """Returns what is asked of a model's thoughts, None where that is nothing."""
-    if isinstance(reasoning, Mapping) and reasoning.get("effort") in (None, "none"):
-        kept = {name for name, value in reasoning.items() if value is not None} - {"effort"}
-        return sorted(kept) or None
-    return reasoning
+def tools_told(tools: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the functions of a request as a response tells them: `parameters` and `strict` are there."""
+    return [{"parameters": None, "strict": False, **tool} for tool in tools]
 
 
 def _checked_format(asked: Any) -> dict[str, Any] | None:
@@ -169,6 +194,7 @@ def _checked_format(asked: Any) -> dict[str, Any] | None:
 
 
 NAMES = (
+    ("reasoning_effort", "reasoning.effort"),
     ("response_format.json_schema", "text.format"),
     ("response_format", "text.format"),
     ("max_completion_tokens", "max_output_tokens"),
@@ -188,6 +214,9 @@ def renamed(fault: ApiError) -> ApiError:
             is_place = theirs == "messages" and fault.param != theirs  # items are numbered otherwise
             fault.param = ours if is_place else ours + fault.param.removeprefix(theirs)
             break
+    if fault.param is not None and fault.param.startswith("tools["):  # functions are flat here
+        theirs, ours = fault.param, fault.param.replace(".function", "", 1)
+        fault.message, fault.param = fault.message.replace(theirs, ours), ours
     return fault
 
 
@@ -243,8 +272,8 @@ class ResponseOut(BaseModel):
     store: bool
     temperature: float
     text: dict[str, Any]
-    tool_choice: str
-    tools: list[Any]
+    tool_choice: str | dict[str, Any]
+    tools: list[dict[str, Any]]
     top_logprobs: int
     top_p: float
     truncation: str

@@ -34,7 +34,8 @@ class Said(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What the model wrote, and whether it was cut at its length."""
+    """What the model answered, and whether it was cut at its length. Rows hold answers of text: one that
+    calls tools has none here, and thoughts stay out."""
 
     text: str
     is_cut: bool
@@ -160,4 +161,6 @@ def _plain(message: dict[str, Any]) -> dict[str, Any]:
 
 def _choices(completion: Mapping[str, Any]) -> Iterator[Choice]:
     for choice in completion["choices"]:
-        yield Choice(choice["message"]["content"] or "", choice["finish_reason"] == "length")
+        message = choice["message"]
+        text = "" if message.get("tool_calls") else message["content"] or ""
+        yield Choice(text, choice["finish_reason"] == "length")

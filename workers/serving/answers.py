@@ -203,8 +203,10 @@ class Answer:
             raise self.error
 
     def _usage(self) -> Usage:
-        written = sum(choice.text.tokens for part in self.parts for choice in part.choices)
-        return Usage(self._prompt_tokens, written, self._cached_tokens)
+        texts = [choice.text for part in self.parts for choice in part.choices]
+        written = sum(text.tokens for text in texts)
+        thought = sum(text.thought_tokens for text in texts)
+        return Usage(self._prompt_tokens, written, self._cached_tokens, thought)
 
 
 class Pace:

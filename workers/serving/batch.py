@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 import torch
 
-from app.errors import ApiError, BadRequest, ServerError
+from app.errors import ApiError, ServerError
 from workers.serving.ahead import Ahead
-from workers.serving.choosing import Table, choose, forget, note
+from workers.serving.choosing import Table, choose, close_thoughts, forget, note, unheld
 from workers.serving.fast_path import FastPath, Ready
 from workers.serving.general_path import GeneralPath
+from workers.serving.parts.answer_stops import AnswerStops
 from workers.serving.requests import Alternatives, Started, Token
 from workers.serving.tickets import Finish, Row, Ticket
 from workers.training.base.errors import GrammarFailed
@@ -169,7 +170,7 @@ class Batch:
                 self._counts.cached_tokens += prompt.cached
                 ticket.tell(Started(len(prompt.ids), prompt.cached, prompt.scores))
             for slot in slots:
-                row = Row(ticket, ticket.started, slot)
+                row = _row(ticket, slot)
                 self._table.fill(len(self._rows), row, prompt.adapter)
                 self._rows.append(row)
                 ticket.started += 1
@@ -183,7 +184,7 @@ class Batch:
     def _take(self, logits: torch.Tensor, first: int) -> None:
         """Draws a token for each row from `first` on, tells of them, and lets those go that have ended."""
         rows, table = self._rows[first:], self._table
-        chosen = choose(logits, rows, table, first)
+        chosen = close_thoughts(choose(logits, rows, table, first), rows)
         self._last[first : len(self._rows)] = chosen.tokens
         table.counts[first : len(self._rows)] += 1
         self._counts.sampled_tokens += len(rows)
@@ -217,7 +218,7 @@ class Batch:
                     gone[first + i] = False
                     continue
             finish: Finish | None = None
-            if token in ends or (ticket.stops is not None and ticket.stops.is_complete(row.tokens)):
+            if token in ends or row.reaches_stop():
                 finish = "stop"
             elif len(row.tokens) == ticket.limit:
                 finish = "length"
@@ -249,7 +250,7 @@ class Batch:
         try:
             note(row, token)
         except GrammarFailed as problem:
-            return BadRequest(str(problem), param="response_format", code="invalid_json_schema")
+            return unheld(row, problem)
         return None
 
     def _remove(self, i: int, *, is_whole: bool) -> None:
@@ -296,3 +297,14 @@ class Batch:
             self._base.release(ticket.request.model)
         self._tickets.clear()
         return tickets
+
+
+def _row(ticket: Ticket, slot: int) -> Row:
+    """Returns the next completion of a request."""
+    row, request = Row(ticket, ticket.started, slot), ticket.request
+    reader = request.options.reader
+    if reader is not None and ticket.stops is not None:
+        row.answer_stops = AnswerStops(reader, request.prompt, ticket.stops, ticket.call_tag)
+    if ticket.budgets is not None:
+        ticket.budgets.begin([row.sample], request.prompt)
+    return row

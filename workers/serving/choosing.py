@@ -54,7 +54,8 @@ class Table:
         self.is_changed[i] = is_held or bool(options.logit_bias)
         self.limits[i] = row.ticket.limit
         is_plain = options.temperature > 0 and options.top_p >= 1 and not options.top_logprobs
-        self.needs_host[i] = is_held or not is_plain or row.ticket.stops is not None
+        is_watched = row.ticket.stops is not None or row.ticket.budgets is not None
+        self.needs_host[i] = is_held or not is_plain or is_watched
 
     def move(self, source: int, target: int) -> None:
         """Moves a row to another slot."""
@@ -97,6 +98,26 @@ def choose(logits: Tensor, rows: Sequence[Row], table: Table, first: int) -> Cho
             # The drawn token has one logprob, not two that are rounded differently.
             tops[i] = tuple((token, told[i] if token == token_list[i] else each) for token, each in top)
     return Chosen(tokens, token_list, told, tops, failed)
+
+
+def close_thoughts(chosen: Chosen, rows: Sequence[Row]) -> Chosen:
+    """Puts what closes thoughts in the place of tokens that were drawn, where a budget is used up."""
+    for i, row in enumerate(rows):
+        budgets = row.ticket.budgets
+        if budgets is None or i in chosen.failed:
+            continue
+        for token in budgets.take([row.sample], [chosen.token_list[i]]).values():
+            chosen.tokens[i] = chosen.token_list[i] = token
+            chosen.logprobs[i] = 0.0
+            chosen.tops.pop(i, None)
+    return chosen
+
+
+def unheld(row: Row, problem: GrammarFailed) -> BadRequest:
+    """Returns what is told of a request whose completion cannot be held to its grammar."""
+    param = row.ticket.request.options.held_by
+    code = "invalid_json_schema" if param == "response_format" else "invalid_function_parameters"
+    return BadRequest(str(problem), param=param, code=code)
 
 
 def note(row: Row, token: int) -> None:
@@ -151,7 +172,7 @@ def _hold(logits: Tensor, rows: Sequence[Row], alike: Sequence[int]) -> dict[int
         _mask(logits, rows, alike, grammar)
     except GrammarFailed as problem:
         if len(alike) == 1:
-            return {alike[0]: BadRequest(str(problem), param="response_format", code="invalid_json_schema")}
+            return {alike[0]: unheld(rows[alike[0]], problem)}
         return {i: error for each in alike for i, error in _hold(logits, rows, [each]).items()}
     return {}
 
@@ -159,7 +180,7 @@ def _hold(logits: Tensor, rows: Sequence[Row], alike: Sequence[int]) -> dict[int
 def _mask(logits: Tensor, rows: Sequence[Row], alike: Sequence[int], grammar: Grammar) -> None:
     for i in alike:
         if rows[i].matcher is None:
-            rows[i].matcher = grammar.start()
+            rows[i].matcher = grammar.start(rows[i].ticket.request.prompt)
     at = torch.tensor(alike, device=logits.device)
     logits[at] = grammar.hold(logits[at], [rows[i].matcher for i in alike])
 

@@ -12,7 +12,8 @@ from json.encoder import encode_basestring_ascii
 from typing import Any, NamedTuple, Protocol
 
 from app.ids import random_id
-from workers.serving.completion_text import CompletionText, Piece
+from workers.serving.completion_text import Finish, Piece, text_of
+from workers.serving.parts.calls_told import Told, whole_calls
 from workers.serving.requests import PromptToken, Token
 from workers.serving.token_texts import TokenTexts
 
@@ -28,6 +29,7 @@ class Usage(NamedTuple):
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    thought_tokens: int = 0
 
     def told(self) -> dict[str, Any]:
         """Returns it as OpenAI has it."""
@@ -37,7 +39,7 @@ class Usage(NamedTuple):
             "total_tokens": self.prompt_tokens + self.completion_tokens,
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens, "audio_tokens": 0},
             "completion_tokens_details": {
-                "reasoning_tokens": 0,
+                "reasoning_tokens": self.thought_tokens,
                 "audio_tokens": 0,
                 "accepted_prediction_tokens": 0,
                 "rejected_prediction_tokens": 0,
@@ -53,12 +55,43 @@ class Echo(NamedTuple):
     shares: Sequence[bytes]
 
 
-class Choice:
-    """Is one completion on the wire."""
+class Text(Protocol):
+    """Reads one completion; what of it is certain can be taken."""
 
-    def __init__(self, index: int, text: CompletionText, texts: TokenTexts) -> None:
+    finish: Finish | None
+
+    @property
+    def tokens(self) -> int:
+        """Returns how many tokens were sampled."""
+
+    @property
+    def thought_tokens(self) -> int:
+        """Returns how many of them are thoughts."""
+
+    def push(self, token: Token) -> bool:
+        """Takes the next token; says whether the completion has ended."""
+
+    def take(self) -> list[Piece]:
+        """Returns the pieces of the answer that were not taken yet."""
+
+
+class TextOfParts(Text, Protocol):
+    """Reads a completion that may have thoughts and calls too."""
+
+    def take_thoughts(self) -> str:
+        """Returns the text of the thoughts that was not taken yet."""
+
+    def take_calls(self) -> list[Told]:
+        """Returns the pieces of calls that were not taken yet."""
+
+
+class Choice:
+    """Is one completion on the wire. `parts` is its text where that may have thoughts and calls."""
+
+    def __init__(self, index: int, text: Text, texts: TokenTexts, parts: TextOfParts | None = None) -> None:
         self.index = index
         self.text = text
+        self.parts = parts
         self.texts = texts
         self.echo: Echo | None = None
         self.offset = 0
@@ -125,11 +158,15 @@ class ChatWire:
 
     def piece(self, choice: Choice, pieces: Sequence[Piece]) -> str:
         """Returns the chunk of so much more text; nothing where there is nothing to tell."""
-        text = _text(pieces)
-        if not text and not (self._has_logprobs and pieces):
-            return ""
-        logprobs = json.dumps(self._logprobs(choice, pieces)) if self._has_logprobs else "null"
-        return self._chunk(choice, f'{{"content": {encode_basestring_ascii(text)}}}', logprobs)
+        text, told = text_of(pieces), ""
+        if choice.parts is not None and (thoughts := choice.parts.take_thoughts()):
+            told = self._chunk(choice, json.dumps({"reasoning_content": thoughts}))
+        if text or (self._has_logprobs and pieces):
+            logprobs = json.dumps(self._logprobs(choice, pieces)) if self._has_logprobs else "null"
+            told += self._chunk(choice, f'{{"content": {encode_basestring_ascii(text)}}}', logprobs)
+        for call in choice.parts.take_calls() if choice.parts is not None else ():
+            told += self._chunk(choice, json.dumps({"tool_calls": [call.piece()]}))
+        return told
 
     def last(self, choice: Choice) -> str:
         """Returns the chunk that says why a choice has ended."""
@@ -149,10 +186,16 @@ class ChatWire:
 
     def _whole(self, choice: Choice) -> dict[str, Any]:
         pieces = choice.text.take()
+        message: dict[str, Any] = {"role": "assistant", "content": text_of(pieces), "refusal": None}
+        if choice.parts is not None:
+            if thoughts := choice.parts.take_thoughts():
+                message["reasoning_content"] = thoughts
+            if calls := whole_calls(choice.parts.take_calls()):
+                message |= {"content": message["content"] or None, "tool_calls": calls}
         return {
             "index": choice.index,
             "finish_reason": choice.text.finish,
-            "message": {"role": "assistant", "content": _text(pieces), "refusal": None},
+            "message": message,
             "logprobs": self._logprobs(choice, pieces),
         }
 
@@ -188,7 +231,7 @@ class TextWire:
 
     def piece(self, choice: Choice, pieces: Sequence[Piece]) -> str:
         """Returns the chunk of so much more text; nothing where there is nothing to tell."""
-        text = _text(pieces)
+        text = text_of(pieces)
         if not text and not (self._has_logprobs and pieces):
             return ""
         return self._chunk(choice, text, self._logprobs(choice, pieces))
@@ -217,7 +260,7 @@ class TextWire:
         logprobs = self._logprobs(choice, pieces)
         if echoed is not None and logprobs is not None:
             logprobs = {key: echoed[key] + logprobs[key] for key in logprobs}
-        return _text_choice(choice, echo + _text(pieces), logprobs, choice.text.finish)
+        return _text_choice(choice, echo + text_of(pieces), logprobs, choice.text.finish)
 
     def _echoed(self, choice: Choice) -> dict[str, Any] | None:
         if not self._has_logprobs or choice.echo is None:
@@ -282,7 +325,3 @@ def _told(name: str, share: bytes, logprob: float) -> dict[str, Any]:
 
 def _bounded(logprob: float) -> float:
     return max(logprob, LEAST_LOGPROB)
-
-
-def _text(pieces: Sequence[Piece]) -> str:
-    return b"".join([piece.share for piece in pieces]).decode()

@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 from workers.serving.requests import Token
 from workers.serving.token_texts import TokenTexts
 
+Finish = Literal["stop", "length", "tool_calls"]
+
 
 class Piece(NamedTuple):
     """Is a token with its share of the text: the shares of all pieces, joined, are the text.
@@ -44,7 +46,9 @@ class CompletionText:
         self._ready: list[Piece] = []
         self.tokens = 0
         """How many tokens were sampled, those that are no text too."""
-        self.finish: Literal["stop", "length"] | None = None
+        self.thought_tokens = 0
+        """It is all answer here."""
+        self.finish: Finish | None = None
 
     def push(self, token: Token) -> bool:
         """Takes the next token; says whether the text has ended. What comes after that is left out."""
@@ -83,7 +87,7 @@ class CompletionText:
             self._ready += group
             return
         self._held.append(group)
-        self._held_text += _text(group)
+        self._held_text += text_of(group)
         first = min((at for stop in self._stops if (at := self._held_text.find(stop)) >= 0), default=None)
         if first is None:
             self._release_certain()
@@ -95,7 +99,7 @@ class CompletionText:
         certain = len(self._held_text) - self._possible_stop()
         groups = end = 0
         for group in self._held:
-            end += len(_text(group))
+            end += len(text_of(group))
             if end > certain:
                 break
             groups += 1
@@ -116,7 +120,7 @@ class CompletionText:
     def _release(self, groups: int) -> None:
         for group in self._held[:groups]:
             self._ready += group
-            self._held_text = self._held_text[len(_text(group)) :]
+            self._held_text = self._held_text[len(text_of(group)) :]
         del self._held[:groups]
 
     def _cut(self, end: int) -> None:
@@ -131,5 +135,6 @@ class CompletionText:
         self.finish = "stop"
 
 
-def _text(pieces: Sequence[Piece]) -> str:
+def text_of(pieces: Sequence[Piece]) -> str:
+    """Returns the text of pieces."""
     return b"".join(piece.share for piece in pieces).decode()

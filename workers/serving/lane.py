@@ -13,6 +13,7 @@ from app.errors import ApiError, BadRequest, ServerError
 from workers.serving.fair_queue import FairQueue
 from workers.serving.requests import ModelFiles
 from workers.serving.tickets import Ticket
+from workers.training.sampling.thought_budgets import thought_budgets
 
 if TYPE_CHECKING:
     from workers.serving.batch import Batch
@@ -141,6 +142,9 @@ class Lane:
         if room < min(1, options.max_tokens):
             raise too_long(len(prompt), batch.most_tokens)
         ticket.stops = base.stop_strings(options.stop)
+        if options.call_tag:
+            ticket.call_tag = base.stop_strings((options.call_tag,))
+        ticket.budgets = thought_budgets(options.reader, options.max_thinking_tokens)
         if options.logit_bias:
             ids, values = zip(*options.logit_bias.items(), strict=True)
             device = base.model.device

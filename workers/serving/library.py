@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -24,6 +24,7 @@ from workers.base_models import local_adapter, local_folder
 from workers.serving.requests import ModelFiles
 
 if TYPE_CHECKING:
+    from workers.serving.parts.model_parts import ModelParts
     from workers.training.model.adapter_rows import Adapter
     from workers.training.model.base_model import BaseModel
     from workers.training.model.grammar import Grammar
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 MAX_GRAMMARS = 64
-"""Response formats that a model keeps compiled. Chosen, not measured."""
+"""Grammars that a model keeps compiled. Chosen, not measured."""
 MAX_TEXTS = 64
 """Models whose tokenizers stay in memory. Chosen, not measured."""
 
@@ -45,24 +46,32 @@ class Texts:
         self.end_ids = side.end_ids
         self.context = side.context
         self.vocabulary = side.vocabulary
-        self._grammars: OrderedDict[str, Grammar | None] = OrderedDict()
+        self._grammars: OrderedDict[str, Grammar] = OrderedDict()
         self._lock = threading.Lock()
 
-    def grammar(self, response_format: Mapping[str, Any] | None) -> Grammar | None:
-        """Returns the grammar of a response format; None for plain text. Raises `GrammarFailed`."""
-        from workers.training.model.grammar import grammar_for
+    def grammar(self, text: str | None) -> Grammar | None:
+        """Returns a grammar that is held behind the thoughts; None for none. Raises `GrammarFailed`."""
+        from workers.training.model.grammar import Grammar
 
-        if response_format is None:  # it waits for no grammar that is being compiled
+        if text is None:  # it waits for no grammar that is being compiled
             return None
-        key = json.dumps(response_format)
         with self._lock:
-            if key not in self._grammars:
-                made = grammar_for(response_format, self.tokenizer, self.vocabulary, self.end_ids)
-                self._grammars[key] = made
+            if text not in self._grammars:
+                parts = self.parts
+                reader = None if parts is None else parts.reader
+                made = Grammar(text, self.tokenizer, self.vocabulary, self.end_ids, reader)
+                self._grammars[text] = made
                 if len(self._grammars) > MAX_GRAMMARS:
                     self._grammars.popitem(last=False)
-            self._grammars.move_to_end(key)
-            return self._grammars[key]
+            self._grammars.move_to_end(text)
+            return self._grammars[text]
+
+    @cached_property
+    def parts(self) -> ModelParts | None:
+        """What takes completions apart; None where the model's family has neither thoughts nor calls."""
+        from workers.serving.parts.model_parts import parts_of
+
+        return parts_of(self.tokenizer, self.end_ids)
 
 
 class Library:

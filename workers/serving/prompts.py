@@ -9,6 +9,9 @@ from app.errors import BadRequest
 from workers.serving.library import Texts
 from workers.serving.wire import Prompt
 
+THE_TOOLS = "the tools"
+UNSHOWN = "The model's chat template shows no tools, so it cannot be given any."
+
 
 class TextPrompt(NamedTuple):
     """Is the prompt of a text's completion.
@@ -23,14 +26,18 @@ class TextPrompt(NamedTuple):
     added: int
 
 
-def read_chat(model: Texts, messages: Sequence[dict[str, Any]]) -> list[int]:
-    """Returns messages as the model reads them. Raises `BadRequest`."""
+def read_chat(
+    model: Texts, tokenizer: Any, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]
+) -> list[int]:
+    """Returns messages as the model reads them by this tokenizer of its own. Raises `BadRequest`."""
     from workers.training.prompts import chat_prompt
 
     try:
-        tokens, lost = chat_prompt({"messages": messages}, model.tokenizer)
+        tokens, lost = chat_prompt({"messages": messages, "tools": list(tools)}, tokenizer)
     except Exception as error:  # a template is a program of its own and may refuse messages in any way
         raise _unreadable(f"The model's chat template refused the messages: {error}", "messages") from None
+    if THE_TOOLS in lost.grave:
+        raise BadRequest(UNSHOWN, param="tools", code="unsupported_parameter")
     if lost.grave:
         raise _unreadable(f"The model's chat template leaves out {lost.grave[0]}.", "messages")
     _check_ids(model, tokens, "messages")

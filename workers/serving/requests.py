@@ -10,6 +10,7 @@ from app.errors import ApiError
 
 if TYPE_CHECKING:
     from workers.training.model.grammar import Grammar
+    from workers.training.rendering.parts import PartsReader
 
 Alternatives = tuple[tuple[int, float], ...]
 """Tokens and their log-probabilities, the most likely first."""
@@ -43,7 +44,12 @@ class Options:
         frequency_penalty: what a token's logit loses for each time that the completion has it.
         presence_penalty: what it loses once it has.
         stop: texts that end a completion.
-        grammar: which tokens may come next. Logprobs are those among the allowed tokens.
+        grammar: which tokens may come next, behind any thoughts. Logprobs are those among the allowed tokens.
+        held_by: the parameter that asked for the grammar.
+        reader: what takes completions apart, so that stop strings end an answer only; None where all of a
+            completion is one.
+        call_tag: what begins a tool call, in which stop strings do not count either.
+        max_thinking_tokens: the thoughts are closed behind so many tokens.
         prompt_logprobs: tell the prompt's own logprobs, with so many alternatives each; None tells none.
     """
 
@@ -56,6 +62,10 @@ class Options:
     presence_penalty: float = 0.0
     stop: tuple[str, ...] = ()
     grammar: Grammar | None = None
+    held_by: str = "response_format"
+    reader: PartsReader | None = None
+    call_tag: str = ""
+    max_thinking_tokens: int | None = None
     prompt_logprobs: int | None = None
 
 

@@ -42,6 +42,7 @@ from workers.serving.chunks import ChatWire, Choice, TextWire, Wire
 from workers.serving.completion_text import CompletionText
 from workers.serving.engine import Engine
 from workers.serving.library import Library
+from workers.serving.parts.parts_text import PartsText
 from workers.serving.requests import Request as EngineRequest
 from workers.serving.share import Share
 from workers.serving.wire import ChatRequest, CountRequest, SampleRequest, TextRequest
@@ -120,15 +121,14 @@ class Sampler:
         """Reads a request: a short one for a known model here, as a thread of its own would cost more."""
         project = request.path_params["project"]
         is_short = int(request.headers.get("content-length", MAX_BODY)) <= SHORT_BODY
-        has_format = isinstance(asked, ChatRequest) and asked.response_format is not None
+        has_format = isinstance(asked, ChatRequest) and bool(asked.response_format or asked.tools)
         if is_short and not has_format and self._preparation.is_quick(project, asked.model):
             return prepare(project, asked)
         return await run_in_threadpool(prepare, project, asked)
 
     async def _count(self, request: Request) -> Response:
         asked = await self._read(request, CountRequest)
-        project, messages = request.path_params["project"], asked.chat()
-        count = await run_in_threadpool(self._preparation.count, project, asked.model, messages)
+        count = await run_in_threadpool(self._preparation.count, request.path_params["project"], asked)
         return JSONResponse({"count": count})
 
     async def _read(self, request: Request, form: type[Body]) -> Body:
@@ -217,12 +217,25 @@ class Stream(Response):
 def _choices(
     prepared: Prepared, prompt: Asked, asked: SampleRequest, first: int, samples: int
 ) -> list[Choice]:
+    return [_choice(prepared, prompt, asked, first + i) for i in range(samples)]
+
+
+def _choice(prepared: Prepared, prompt: Asked, asked: SampleRequest, index: int) -> Choice:
     end_ids = frozenset(prepared.model.end_ids)
     before = prompt.tokens if prompt.continues else ()
-    return [
-        Choice(first + i, CompletionText(prepared.texts, end_ids, asked.stops, before), prepared.texts)
-        for i in range(samples)
-    ]
+    if prompt.parts is None:
+        text = CompletionText(prepared.texts, end_ids, asked.stops, before)
+        return Choice(index, text, prepared.texts)
+    parts = PartsText(
+        prompt.parts.parts.reader,
+        CompletionText(prepared.texts, end_ids, ()),
+        prompt.tokens,
+        prompt.parts.tools,
+        prompt.parts.call_tag,
+        asked.stops,
+        prompt.parts.live(),
+    )
+    return Choice(index, parts, prepared.texts, parts)
 
 
 async def _close_if_gone(request: Request, answer: Answer) -> None:

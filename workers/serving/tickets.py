@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from workers.serving.counts import Counts
+    from workers.serving.parts.answer_stops import AnswerStops
     from workers.serving.prefixes import Entry
     from workers.training.rendering.stop_strings import StopStrings
+    from workers.training.sampling.thought_budgets import ThoughtBudgets
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +45,8 @@ class Ticket:
         self.told: list[Token] = []
         """What is told at the end of the step."""
         self.stops: StopStrings | None = None
+        self.call_tag: StopStrings | None = None
+        self.budgets: ThoughtBudgets | None = None
         self.bias: tuple[Tensor, Tensor] | None = None
         self.is_prepared = False
         """What is below `limit` is known."""
@@ -94,7 +98,7 @@ class Prompt:
 class Row:
     """Is one completion under way."""
 
-    __slots__ = ("counts", "matcher", "sample", "slot", "ticket", "tokens")
+    __slots__ = ("answer_stops", "counts", "matcher", "sample", "slot", "ticket", "tokens")
 
     def __init__(self, ticket: Ticket, sample: int, slot: int) -> None:
         self.ticket = ticket
@@ -104,5 +108,16 @@ class Row:
         self.tokens: list[int] = []
         self.matcher: Any = None
         """Where it stands in its grammar."""
+        self.answer_stops: AnswerStops | None = None
+        """Looks for stop strings where not all of it is answer."""
         self.counts: dict[int, int] = {}
         """How often it has each token, where that is penalised."""
+
+    def reaches_stop(self) -> bool:
+        """Says whether the newest token has completed a stop string. It is asked once for each token."""
+        stops = self.ticket.stops
+        if stops is None:
+            return False
+        if self.answer_stops is not None:
+            return self.answer_stops.push(self.tokens[-1])
+        return stops.is_complete(self.tokens)

@@ -18,6 +18,8 @@ MAX_CHOICES = 1024
 """The most completions of one request, of all its prompts. Chosen, not measured."""
 MAX_TOP_LOGPROBS, MAX_LOGPROBS = 20, 5
 """The most alternatives of a token, as at OpenAI: of chat completions, and of completions."""
+MOST_TOOLS = 128
+"""Functions of one request, as at OpenAI."""
 DEFAULT_TEXT_TOKENS = 16
 """The longest completion of a text where the request does not say, as at OpenAI."""
 INT64 = 2**63
@@ -26,6 +28,7 @@ Stop = Annotated[str, Field(min_length=1, max_length=256)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Prompt = str | list[int]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class StreamOptions(BaseModel):
@@ -109,7 +112,58 @@ class Talk(BaseModel):
         return [message.model_dump(exclude_none=True) for message in self.messages]
 
 
-class ChatRequest(SampleRequest, Talk):
+class Function(BaseModel):
+    """Is a function that the model may call."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str = Field(min_length=1, max_length=64)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(BaseModel):
+    """Is a tool, which is a function."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["function"]
+    function: Function
+
+    def shown(self) -> dict[str, Any]:
+        """Returns it as chat templates read it."""
+        return self.model_dump(exclude_none=True)
+
+
+class Name(BaseModel):
+    """Names a function."""
+
+    name: str
+
+
+class Named(BaseModel):
+    """Chooses the one function that has to be called."""
+
+    type: Literal["function"]
+    function: Name
+
+
+class ChatTemplateOptions(BaseModel):
+    """Says what a chat template is given beside messages, and how much the model is to think."""
+
+    tools: list[Tool] | None = Field(default=None, max_length=MOST_TOOLS)
+    tool_choice: Literal["none", "auto", "required"] | Named | None = None
+    reasoning_effort: Effort | None = None
+    max_thinking_tokens: int | None = Field(default=None, ge=0)
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    def shown_tools(self) -> list[dict[str, Any]]:
+        """Returns the tools that the model is shown: none where it is not to call any."""
+        return [tool.shown() for tool in self.tools or () if self.tool_choice != "none"]
+
+
+class ChatRequest(SampleRequest, Talk, ChatTemplateOptions):
     """Asks for a chat completion."""
 
     max_completion_tokens: int | None = Field(default=None, ge=1)
@@ -117,6 +171,7 @@ class ChatRequest(SampleRequest, Talk):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
     response_format: dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
     store: Any = None
     metadata: Any = None
     safety_identifier: Any = None
@@ -182,7 +237,7 @@ class TextRequest(SampleRequest):
             raise BadRequest(message, param="max_tokens", code="integer_below_min_value")
 
 
-class CountRequest(Talk):
+class CountRequest(Talk, ChatTemplateOptions):
     """Asks how many tokens messages have."""
 
     model_config = ConfigDict(extra="forbid")

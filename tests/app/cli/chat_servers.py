@@ -13,7 +13,8 @@ MODELS = ("small", "large")
 
 
 class ChatServer(ThreadingHTTPServer):
-    """Answers with its own name and the last question; to "wait" it begins and then waits to be left."""
+    """Answers with its own name and the last question; to "wait" it begins and then waits to be left, and to
+    "weather" it thinks and calls a tool."""
 
     daemon_threads = True
 
@@ -50,15 +51,28 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.end_headers()
+        if question == "weather":
+            self._call()
+            return self._end(body["model"], "tool_calls")
         words = [f"{body['model']}", " heard ", question]
         for word in words[:2] if question == "wait" else words:
             self._chunk({"content": word})
         if question == "wait":
             self._wait_until_left()
             return
-        self._chunk({}, finish="stop")
+        return self._end(body["model"], "stop")
+
+    def _call(self) -> None:
+        self._chunk({"reasoning_content": "Which"})
+        self._chunk({"reasoning_content": " city?"})
+        call = {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": ""}}
+        self._chunk({"tool_calls": [{"index": 0, **call}]})
+        self._chunk({"tool_calls": [{"index": 0, "function": {"arguments": '{"city": "Oslo"}'}}]})
+
+    def _end(self, model: str, finish: str) -> None:
+        self._chunk({}, finish=finish)
         usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-        self._event({**_head(body["model"]), "choices": [], "usage": usage})
+        self._event({**_head(model), "choices": [], "usage": usage})
         self.wfile.write(b"data: [DONE]\n\n")
 
     def _wait_until_left(self) -> None:
@@ -69,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             self.server.left.set()
 
-    def _chunk(self, delta: dict[str, str], finish: str | None = None) -> None:
+    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> None:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
         self._event({**_head("m"), "choices": [choice]})
 

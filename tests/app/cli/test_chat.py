@@ -169,6 +169,49 @@ def test_a_person_asks_stops_an_answer_and_leaves(server: ChatServer) -> None:
     assert said == ["one", "small heard one", "wait", "small heard ", "two"]
 
 
+def test_a_person_gives_the_results_of_calls(server: ChatServer, tmp_path: Path) -> None:
+    tools = [{"type": "function", "function": {"name": "get_weather"}}]
+    (tmp_path / "tools.json").write_text(json.dumps(tools))
+    server.asked.clear()
+    with terminal(server, "small", "--tools", str(tmp_path / "tools.json")) as person:
+        person.read_until("> ")
+        person.type("weather\n")
+        shown = person.read_until("result> ")
+        assert 'Which city?\r\nget_weather({"city": "Oslo"})' in shown
+        person.type("sun\n")
+        person.read_until("small heard sun")
+        person.read_until("> ")
+        person.type("weather\n")
+        person.read_until("result> ")
+        person.type("\x04")
+        person.read_until("> ")
+        person.type("two\n")
+        person.read_until("small heard two")
+    call = {"function": {"name": "get_weather", "arguments": '{"city": "Oslo"}'}, "type": "function"}
+    said = [
+        {"role": "user", "content": "weather"},
+        {
+            "role": "assistant",
+            "content": None,
+            "reasoning_content": "Which city?",
+            "tool_calls": [{"id": "call_1", **call}],
+        },
+        {"role": "tool", "content": "sun", "tool_call_id": "call_1"},
+        {"role": "assistant", "content": "small heard sun"},
+        {"role": "user", "content": "weather"},
+        {"role": "user", "content": "two"},
+    ]
+    assert server.asked[-1]["messages"] == said
+    assert all(asked["tools"] == tools for asked in server.asked)
+
+
+def test_calls_and_thoughts_for_scripts(server: ChatServer) -> None:
+    told = json.loads(chat(server, "small", "--once", "weather", "--json").output)
+    assert (told["content"], told["reasoning_content"]) == ("", "Which city?")
+    assert told["tool_calls"][0]["function"]["arguments"] == '{"city": "Oslo"}'
+    assert chat(server, "small", "--once", "weather").output == 'get_weather({"city": "Oslo"})\n'
+
+
 def test_two_models_are_shown_side_by_side(server: ChatServer) -> None:
     with terminal(server, "small", "--against", "large") as person:
         person.read_until("> ")

@@ -34,6 +34,10 @@ class ModelServer:
         self.calls: list[str] = []
         """Loads and unloads of adapters, in order."""
         self.words: tuple[str, ...] = WORDS
+        self.deltas: tuple[dict[str, Any], ...] = ()
+        """What chats are told in the place of words, if anything."""
+        self.finish_reason = "stop"
+        self.thought_tokens = 0
         self.refusal: tuple[int, dict[str, Any], dict[str, str]] | None = None
         """Status, error and headers of every reply, if it refuses."""
         self.breaks_after: int | None = None
@@ -99,7 +103,9 @@ class ModelServer:
             for index in range(body.get("n", 1)):
                 if is_chat:
                     yield chunk(choice(index, {"role": "assistant", "content": ""}))
-                for number, word in enumerate(self.words):
+                for delta in self.deltas if is_chat else ():
+                    yield chunk(choice(index, delta))
+                for number, word in enumerate(() if self.deltas and is_chat else self.words):
                     if number == self.fails_after:
                         yield DIED
                         return
@@ -110,8 +116,11 @@ class ModelServer:
                 await asyncio.sleep(0.01)
                 yield chunk(said(0, " and", is_chat, None))
             for index in range(body.get("n", 1)):
-                yield chunk(choice(index, {}, "stop") if is_chat else said(index, "", False, None, "stop"))
-            usage = {"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11}
+                reason = self.finish_reason
+                yield chunk(choice(index, {}, reason) if is_chat else said(index, "", False, None, reason))
+            usage: dict[str, Any] = {"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11}
+            if self.thought_tokens:
+                usage["completion_tokens_details"] = {"reasoning_tokens": self.thought_tokens}
             yield chunk(None, usage)
             yield b"data: [DONE]\n\n"
             ended = True

@@ -141,9 +141,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "seed": ({"seed": 0.5}, "seed", "invalid_type"),
     "a pair": ({"metadata": {"a": "x" * 513}}, "metadata.a", "string_above_max_length"),
     "an identifier": ({"safety_identifier": "x" * 65}, "safety_identifier", "string_above_max_length"),
-    "tools": ({"tools": [{"type": "function"}]}, "tools", "unsupported_parameter"),
-    "tool_choice": ({"tool_choice": "required"}, "tool_choice", "unsupported_parameter"),
-    "effort": ({"reasoning_effort": "high"}, "reasoning_effort", "unsupported_parameter"),
+    "functions": ({"functions": [{"name": "f"}]}, "functions", "unsupported_parameter"),
+    "effort": ({"reasoning_effort": "hard"}, "reasoning_effort", "invalid_value"),
+    "a budget": ({"max_thinking_tokens": -1}, "max_thinking_tokens", "integer_below_min_value"),
     "audio": ({"modalities": ["text", "audio"]}, "modalities", "unsupported_parameter"),
     "format": ({"response_format": {"type": "xml"}}, "response_format.type", "invalid_value"),
     "schema": (
@@ -167,7 +167,8 @@ def test_what_cannot_be_had_is_refused_by_name(
 def test_all_refusals_come_together(http: httpx.Client, models: ModelServer) -> None:
     body = {**ASKED, "model": "nobody", "n": 0, "tools": [{}], "response_format": {"type": "xml"}}
     told = error_of(http.post(PATH, json=body))
-    assert {one["param"] for one in told["errors"]} == {"n", "tools", "response_format.type", "model"}
+    params = {"n", "tools[0].type", "response_format.type", "model"}
+    assert {one["param"] for one in told["errors"]} == params
     unknown = http.post(PATH, json={**ASKED, "model": "nobody"})
     assert (unknown.status_code, error_of(unknown)["code"]) == (404, "model_not_found")
 

@@ -57,7 +57,7 @@ def test_a_response_and_its_next_turn(client: openai.OpenAI, models: ModelServer
         metadata={"a": "1"},
         text={"format": {"type": "json_schema", "name": "a", "schema": {"type": "object"}}},
         include=["message.output_text.logprobs"],
-        reasoning={"effort": "none"},
+        reasoning={"effort": None},
         tools=[],
     )
     assert first.output_text == "Once upon a time"
@@ -87,10 +87,9 @@ def test_a_response_and_its_next_turn(client: openai.OpenAI, models: ModelServer
     function = {"name": "f", "arguments": "{}"}
     assert models.asked[1]["messages"] == [
         {"role": "user", "content": "hello"},
-        {"role": "assistant", "content": "Once upon a time"},
         {
             "role": "assistant",
-            "content": None,
+            "content": "Once upon a time",
             "tool_calls": [{"id": "c", "type": "function", "function": function}],
         },
         {"role": "tool", "tool_call_id": "c", "content": "5"},
@@ -174,9 +173,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "thoughts alone": ({"input": [{"type": "reasoning", "summary": []}]}, "input", "invalid_value"),
     "tokens": ({"max_output_tokens": 15}, "max_output_tokens", "integer_below_min_value"),
     "include": ({"include": ["x"]}, "include[0]", "invalid_value"),
-    "tools": ({"tools": [{"type": "web_search"}]}, "tools", "unsupported_parameter"),
-    "thoughts": ({"reasoning": {"effort": "low"}}, "reasoning", "unsupported_parameter"),
-    "summary": ({"reasoning": {"summary": "auto"}}, "reasoning", "unsupported_parameter"),
+    "effort": ({"reasoning": {"effort": "hard"}}, "reasoning.effort", "invalid_value"),
+    "summary": ({"reasoning": {"summary": "short"}}, "reasoning.summary", "invalid_value"),
     "conversation": ({"conversation": "c"}, "conversation", "unsupported_parameter"),
     "format": ({"text": {"format": {"type": "xml"}}}, "text.format.type", "invalid_value"),
     "schema": (
@@ -195,7 +193,7 @@ def test_what_cannot_be_had_is_refused_by_name(
 ) -> None:
     check_refused(http, PATH, ASKED, REFUSED, subtests)
     missing = error_of(http.post(PATH, json={"input": "a", "tools": [{}]}))
-    assert {one["param"] for one in missing["errors"]} == {"model", "tools"}
+    assert {one["param"] for one in missing["errors"]} == {"model", "tools[0].type"}
     unknown = http.post(f"{PATH}/input_tokens", json={**ASKED, "model": "nobody"})
     assert (unknown.status_code, error_of(unknown)["code"]) == (404, "model_not_found")
     assert models.asked == []

@@ -48,6 +48,21 @@ def tuned(
     return made.name
 
 
+def test_thoughts_and_tools_have_its_names(http: httpx.Client, vllm: ModelServer) -> None:
+    messages = [
+        {"role": "user", "content": "hello"},
+        {"role": "assistant", "content": "Hi.", "reasoning_content": "Hm."},
+        {"role": "user", "content": "and?"},
+    ]
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    asked = {"model": "cherry-nano", "messages": messages, "tools": tools, "max_thinking_tokens": 5}
+    http.post(PATH, json={**asked, "chat_template_kwargs": {"enable_thinking": True}}).raise_for_status()
+    told = vllm.asked[0]
+    assert (told["thinking_token_budget"], "max_thinking_tokens" in told) == (5, False)
+    assert (told["tools"], told["chat_template_kwargs"]) == (tools, {"enable_thinking": True})
+    assert told["messages"][1] == {"role": "assistant", "content": "Hi.", "reasoning": "Hm."}
+
+
 def test_the_base_is_known_by_its_folder(http: httpx.Client, db: Session, vllm: ModelServer) -> None:
     made = ask(http, "cherry-nano").json()
     assert (made["model"], vllm.asked[0]["model"]) == ("cherry-nano", "served")

@@ -104,7 +104,12 @@ def test_stop_and_logprobs(client: openai.OpenAI) -> None:
 
 REFUSED = {
     "model": ({"model": "nobody"}, openai.NotFoundError, "model", "model_not_found"),
-    "tools": ({"tools": []}, openai.BadRequestError, "tools", "unknown_parameter"),
+    "functions": (
+        {"extra_body": {"functions": []}},
+        openai.BadRequestError,
+        "functions",
+        "unknown_parameter",
+    ),
     "temperature": ({"temperature": 3}, openai.BadRequestError, "temperature", "decimal_above_max_value"),
     "messages": ({"messages": []}, openai.BadRequestError, "messages", None),
     "long": (

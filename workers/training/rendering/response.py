@@ -73,6 +73,8 @@ class ResponseReader:
         parser = _Watched(chosen, self._call_tag, with_types(tools or ()))
         try:
             parser.feed(text)
+            if parser.is_calling:
+                raise Unparsed("A tool call cannot be read: the completion ends in the middle of it.")
             parser.finalize()
         except (ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())[:_SHOWN]
@@ -88,6 +90,14 @@ class _Watched(ResponseParser):
         self.found = Response()
         self._call_tag = call_tag
         self._call_ends = -1
+
+    @property
+    def is_calling(self) -> bool:
+        """Whether a tool call has begun of which the end has not come."""
+        if self._current != CALLS:
+            return False
+        close = self._spec.fields[CALLS].close_re
+        return close is not None and close.search(self._buffer, self._pos) is None
 
     def _accumulate(self, events: list[dict[str, Any]], text: str) -> None:
         if text and self._current is None:

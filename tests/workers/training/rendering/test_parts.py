@@ -133,6 +133,7 @@ LOST = {
         f'{JSON}\n<tool_call>\n{{"nam\n</tool_call>',
         "cannot be read",
     ),
+    "a text cut in a call": ("lfm2_v2", "<|tool_call_start|>[add(a='Bad", "ends in the middle"),
     "a call cut off": ("qwen3", '<tool_call>\n{"name": "add", "argu', "cannot be read"),
     "a call without a name": ("qwen3", '<tool_call>\n{"arguments": {}}\n</tool_call>', "no name"),
     "a call with a list": (

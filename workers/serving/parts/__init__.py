@@ -1,0 +1,1 @@
+"""Thoughts and tool calls in what the sampler tells, and what holds completions to tools."""
