@@ -1,7 +1,7 @@
 """Episodes of four turns: `python -m benchmarks.engine.episodes`.
 
-What calls of 200 ms cost beside calls of 0 ms, with cherry-nano; and how fast TRL's `GRPOTrainer` with `tools=`
-plays the same episodes as ours, with a small model that was taught to call: it waits for one call after another.
+What calls of 200 ms cost beside calls of 0 ms, with cherry-nano; and how fast TRL's `GRPOTrainer` with
+`tools=` plays the same episodes as ours, with a small model that was taught to call.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Ours:
         self.reader, self.environment = found, environment
 
     def sample(self, prompts: Sequence[Prompt], step: int, wait: float | None) -> tuple[float, float]:
-        """Returns episodes a second, and their mean turns. `wait` holds each reply back by HeldBack's clock."""
+        """Returns episodes a second, and their mean turns. `wait` holds replies back by HeldBack's clock."""
         limits = EpisodeLimits(TURNS, TOKENS, self.policy.context)
         sampling = Sampling(GROUP, TOKENS, 1.0, ("bench", step))
         with ThreadPoolExecutor(PROMPTS * GROUP) as threads:
@@ -242,7 +242,7 @@ def main() -> None:
         folder = make_calling_model(Path(name) / "calling", 500, most_calls=TURNS - 1)
         faster = beside_stock(folder, args.stock_steps)
     print(
-        f"\n{kept:.2f} of the rate is left (at least {CLOSE}); {faster:.1f} times stock (at least {FASTER})."
+        f"\n{kept:.2f} of the rate is left (at least {CLOSE}), {faster:.1f} times stock (at least {FASTER})"
     )
 
 

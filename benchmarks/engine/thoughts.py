@@ -22,6 +22,7 @@ from tests.chat_templates import tokenizer_of
 from tests.tiny_model import make_tiny_model
 from workers.training.base.types import Prompt
 from workers.training.model.policy import Policy
+from workers.training.prompts import chat_prompt
 from workers.training.sampling.rollout import Sampling, sample_groups
 
 FAMILY = "qwen3_5_think"
@@ -50,8 +51,8 @@ def measure(rounds: int) -> Found:
         size = {"hidden": HIDDEN, "layers": LAYERS, "context": 1024, "vocabulary": VOCABULARY}
         model = make_tiny_model(Path(folder), tokenizer=tokenizer, **size)
         policy = Policy.load(_config(model))
-        ids = tokenizer.apply_chat_template([{"role": "user", "content": "q"}], add_generation_prompt=True)
-        prompts = [Prompt(row, {}, tuple(ids["input_ids"])) for row in range(PROMPTS)]
+        ids, _ = chat_prompt({"messages": [{"role": "user", "content": "q"}]}, tokenizer)
+        prompts = [Prompt(row, {}, tuple(ids)) for row in range(PROMPTS)]
         plain = Sampling(GROUP, (TIMES + 1) * ANSWER, 1.0, ("bench",))
         thinking = replace(plain, reader=policy.reader, thinking_tokens=TIMES * ANSWER)
         held = replace(thinking, grammar=policy.grammar)

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from scripts.conformance.__main__ import ROOT, service
+from tests.scripted_model import make_scripted_model
 
 VERSION = "6.30.1"
 """Of the package `openai`, pinned so that a run can be repeated. Version 7 needs Node 22."""
@@ -27,7 +28,14 @@ upgrade(get_settings().database_url)
 with unit_of_work() as db:
     tenants.create_key(db, tenants.ensure_default_tenant(db).id, "node", plaintext={KEY!r})
     models.add_base_model(db, "cherry-nano", built_in_model())
+    models.add_base_model(db, "thinker", {{folder!r}})
 """
+THINKER = (
+    "<think>", "\nWhich ", "city?", "\n\n ", "</think>", "\n\nLet me see.", "\n\n\n",
+    "<tool_call>", '\n{"name": ', '"get_weather", ', '"arguments": ', '{"city": "Os', 'lo"}}\n',
+    "</tool_call>",
+)  # fmt: skip
+"""What the other model writes, whatever it is asked."""
 SCRIPT = Path(__file__).with_name("client.mjs")
 
 
@@ -35,9 +43,11 @@ def main() -> int:
     """Returns the exit status of the script."""
     folder = ROOT / ".node-client"
     install(folder)
-    with service(PREPARE, {"CHERRY_CONFORMANCE": "0"}) as url:
+    thinker = make_scripted_model(folder / "thinker", THINKER)
+    with service(PREPARE.format(folder=str(thinker)), {"CHERRY_CONFORMANCE": "0"}) as url:
         env = {**os.environ, "OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": KEY}
-        return subprocess.run(["node", SCRIPT.name, "cherry-nano"], cwd=folder, env=env).returncode
+        command = ["node", SCRIPT.name, "cherry-nano", "thinker"]
+        return subprocess.run(command, cwd=folder, env=env).returncode
 
 
 def install(folder: Path) -> None:

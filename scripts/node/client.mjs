@@ -1,4 +1,4 @@
-// Runs OpenAI's client for Node against a running service: `node client.mjs MODEL`, with OPENAI_BASE_URL and OPENAI_API_KEY.
+// Runs OpenAI's client for Node against a running service: `node client.mjs MODEL THINKER`, with OPENAI_BASE_URL and OPENAI_API_KEY.
 // It stops with an exception, and a status other than 0, at the first answer that is not what it should be.
 
 import assert from "node:assert/strict";
@@ -45,9 +45,9 @@ const kinds = [];
 for await (const event of await client.responses.create({ ...next, stream: true })) kinds.push(event.type);
 assert.equal(kinds[0], "response.created");
 assert.match(kinds.at(-1), /^response\.(completed|incomplete)$/);
-const items = [];
-for await (const item of client.responses.inputItems.list(response.id)) items.push(item);
-assert.equal(items.length, 1);
+const inputs = [];
+for await (const item of client.responses.inputItems.list(response.id)) inputs.push(item);
+assert.equal(inputs.length, 1);
 assert.equal((await client.responses.retrieve(response.id)).id, response.id);
 await client.responses.delete(response.id);
 await assert.rejects(client.responses.retrieve(response.id), NotFoundError);
@@ -60,6 +60,39 @@ assert.ok(files.includes(file.id));
 const jobs = [];
 for await (const job of client.fineTuning.jobs.list()) jobs.push(job.id);
 assert.ok((await client.models.list()).data.some((one) => one.id === model));
+
+// The other model thinks "Which city?", answers "Let me see." and calls get_weather.
+const asking = { model: process.argv[3], messages, temperature: 0 };
+const schema = {
+  type: "object",
+  properties: { city: { enum: ["Oslo", "Rome"] } },
+  required: ["city"],
+  additionalProperties: false,
+};
+const tools = [{ type: "function", function: { name: "get_weather", parameters: schema, strict: true } }];
+const calling = (await client.chat.completions.create({ ...asking, tools })).choices[0];
+assert.equal(calling.finish_reason, "tool_calls");
+assert.equal(calling.message.reasoning_content, "Which city?");
+assert.equal(calling.message.content, "Let me see.");
+const call = calling.message.tool_calls[0];
+assert.deepEqual(JSON.parse(call.function.arguments), { city: "Oslo" });
+const streamed = await client.chat.completions.stream({ ...asking, tools }).finalChatCompletion();
+assert.equal(streamed.choices[0].message.tool_calls[0].function.arguments, call.function.arguments);
+const told = [...messages, calling.message, { role: "tool", tool_call_id: call.id, content: "sunny" }];
+assert.equal((await client.chat.completions.create({ ...asking, messages: told })).choices.length, 1);
+await assert.rejects(
+  client.chat.completions.create({ ...asking, messages: [...messages, told.at(-1)] }),
+  (error) => error instanceof BadRequestError && error.param === "messages[1].role",
+);
+const flat = [{ type: "function", name: "get_weather", parameters: schema, strict: true }];
+const items = await client.responses.create({ ...asking, messages: undefined, input: "hello", tools: flat });
+assert.deepEqual(
+  items.output.map((item) => item.type),
+  ["reasoning", "message", "function_call"],
+);
+const result = { type: "function_call_output", call_id: items.output[2].call_id, output: "sunny" };
+const further = { model: asking.model, temperature: 0, input: [result], previous_response_id: items.id };
+assert.equal((await client.responses.create(further)).previous_response_id, items.id);
 
 await assert.rejects(
   client.chat.completions.create({ ...few, tools: [{ type: "function", function: { name: "f" } }] }),
