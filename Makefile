@@ -66,6 +66,8 @@ families: $(STAMP) ## every family of models by every method, and the table of d
 
 bench-engine: $(STAMP) ## the training engine beside stock TRL, under half an hour on one core (QUICK=1: 3 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engine $(if $(QUICK),--quick)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engine.thoughts
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engine.episodes
 
 LLAMA_ENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cherry/llama-cpp-python-0.3.36
 LLAMA_FLAGS := -DGGML_NATIVE=ON -DGGML_OPENMP=OFF -DLLAVA_BUILD=OFF

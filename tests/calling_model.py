@@ -53,7 +53,7 @@ def number_of(letter: str) -> str:
 
 def calling_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = byte_tokenizer(TEMPLATE)
-    tokenizer.add_special_tokens({"additional_special_tokens": MARKS})
+    tokenizer.add_special_tokens({"additional_special_tokens": MARKS, "eos_token": "<|im_end|>"})
     return tokenizer
 
 

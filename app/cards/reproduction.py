@@ -46,7 +46,7 @@ def request_of(
         if shown_block.get("gold_grader"):
             block["gold_grader"] = _without_secrets(shown_block["gold_grader"])
         if shown_block.get("tools"):
-            block["tools"] = _without_secrets(shown_block["tools"])
+            block["tools"] = _with_open_headers(shown_block["tools"])
             block["max_episode_steps"] = shown_block["max_episode_steps"]
         if shown_block.get("response_format"):
             block["response_format"] = shown_block["response_format"]
@@ -181,6 +181,15 @@ def _gain(checkpoints: Sequence[Mapping[str, Any]]) -> tuple[float, float] | Non
         if each["delivered"] and each["gain"] is not None and low is not None and high is not None:
             return each["gain"], max(each["gain"] - low, high - each["gain"])
     return None
+
+
+def _with_open_headers(tools: Any) -> Any:
+    """Returns tools as they are shown. Raises `CannotReproduce` if a secret in them is masked."""
+    if f'"{MASK}"' in json.dumps(tools):
+        raise CannotReproduce(
+            "the headers of its tools are secret and not shown: create it from its own request, with its seed"
+        )
+    return tools
 
 
 def _without_secrets(grader: Any) -> Any:

@@ -63,7 +63,20 @@ def job(db: Session, tenant: Tenant) -> Job:
             db, made, step, valid_reward=0.4 + 0.2 * step, valid_reward_stderr=0.01, kl_stderr=None
         )
     for sample, attack in enumerate(ATTACKS):
-        make_rollout(db, made, 2, 0, sample, text=attack, reason=attack, parts={attack: 0.5})
+        call = {"function": {"name": attack, "arguments": attack}}
+        turns = [
+            {"role": "assistant", "content": attack, "reasoning_content": attack, "tool_calls": [call]},
+            {
+                "role": "tool",
+                "name": attack,
+                "content": attack,
+                "tokens": 1,
+                "seconds": 0.5,
+                "is_error": True,
+            },
+        ]
+        episode = {"trace_id": "trace_1", "messages": turns} if sample % 2 else None
+        make_rollout(db, made, 2, 0, sample, text=attack, reason=attack, parts={attack: 0.5}, episode=episode)
     make_rollout(
         db,
         made,

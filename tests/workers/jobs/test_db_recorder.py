@@ -25,6 +25,7 @@ from app.jobs.capacity import Capacity
 from app.jobs.models import Job
 from app.jobs.status import Claim, LeaseLost
 from app.rollouts.models import Rollout
+from app.rollouts.schemas import RolloutOut
 from app.storage import get_storage
 from app.webhooks.models import WebhookEvent
 from graders import Failure, FailureKind, Grade
@@ -33,6 +34,8 @@ from tests.factories import make_webhook_endpoint
 from tests.workers.rows import fresh, make_job
 from workers.jobs import delivery
 from workers.jobs.db_recorder import DatabaseRecorder, state_names, states_to_resume
+from workers.training.base.parts import Parts, ToolCall
+from workers.training.base.turns import CallResult, Turn
 from workers.training.base.types import Action, Checkpoint, Completion, Group, Prompt
 from workers.training.result import RunResult
 from workers.training.trust.selection import Look, judge
@@ -121,6 +124,29 @@ def test_a_step_is_numbers_event_and_progress(db: Session, job: Job, recorder: D
     assert fresh(db, job).last_step == 1
 
 
+def test_a_rollout_keeps_thoughts_answer_and_calls(db: Session, recorder: DatabaseRecorder) -> None:
+    taken_apart = group("<think>hm</think>4", Grade(value=1.0))
+    parts = Parts("hm", "4", (ToolCall("add", {"x": 1}),), thought_tokens=9)
+    completion = replace(taken_apart.completions[0], parts=parts)
+    recorder.rollouts("train", 1, 1, [replace(taken_apart, completions=(completion,))])
+    row = db.scalars(select(Rollout)).one()
+    assert row.text == "<think>hm</think>4"
+    assert row.message == {
+        "role": "assistant",
+        "content": "4",
+        "reasoning_content": "hm",
+        "reasoning_tokens": 9,
+        "tool_calls": [
+            {"id": "call_0", "type": "function", "function": {"name": "add", "arguments": '{"x": 1}'}}
+        ],
+    }
+    assert RolloutOut.of(row).model_dump()["message"] == row.message
+    plain = replace(completion, parts=Parts(answer="<think>hm</think>4"))
+    recorder.rollouts("train", 2, 1, [replace(taken_apart, completions=(plain,))])
+    row = db.scalars(select(Rollout).where(Rollout.step == 2)).one()
+    assert "message" not in RolloutOut.of(row).model_dump()
+
+
 def test_an_action_is_one_numbered_event_with_its_figures_however_often_it_is_told(
     db: Session, recorder: DatabaseRecorder
 ) -> None:
@@ -173,6 +199,40 @@ def test_the_finish_is_estimated_also_by_the_steps_of_earlier_attempts(
     assert finish
     left = 100 * 1.0 + 50 * 10.0
     assert timedelta(seconds=left - 5) < finish - now < timedelta(seconds=left + 60)
+
+
+def test_turns_of_an_episode_are_stored_as_messages(db: Session, recorder: DatabaseRecorder) -> None:
+    call = ToolCall("look_up", {"key": "a"})
+    result = CallResult("call_1", call, "7\x00", 0.25, is_error=False, tokens=1)
+    turns = (Turn(Parts("hm", calls=(call,)), 5, (result,)), Turn(Parts(answer="7"), 2))
+    plain = group("7", Grade(1.0))
+    completion = replace(plain.completions[0], turns=turns, trace_id="trace_1")
+    recorder.rollouts("train", 1, 1, [replace(plain, completions=(completion,))])
+    recorder.rollouts("valid", 1, 1, [plain])
+    stored = {each.split: each.episode for each in db.scalars(select(Rollout))}
+    assert stored["valid"] is None
+    assert stored["train"] == {
+        "trace_id": "trace_1",
+        "messages": [
+            {
+                "role": "assistant",
+                "content": "",
+                "reasoning_content": "hm",
+                "tool_calls": [call.chat_form("call_1")],
+                "tokens": 5,
+            },
+            {
+                "role": "tool",
+                "tool_call_id": "call_1",
+                "name": "look_up",
+                "content": "7",
+                "tokens": 1,
+                "seconds": 0.25,
+                "is_error": False,
+            },
+            {"role": "assistant", "content": "7", "tokens": 2},
+        ],
+    }
 
 
 def test_completions_are_stored_with_grade_or_failure(db: Session, recorder: DatabaseRecorder) -> None:

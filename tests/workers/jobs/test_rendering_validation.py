@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 from transformers import AutoTokenizer
 
+from app.events.models import JobEvent
 from app.jobs.models import Job
-from tests.tiny_model import byte_tokenizer
+from tests.chat_templates import tokenizer_of
+from tests.tiny_model import byte_tokenizer, make_tiny_model
 from tests.workers.rows import chat_rows, data_rows, fresh, make_file, make_job, make_model, make_tuned_job
 from tests.workers.rows import preference_rows as pairs
 from workers.jobs.validators import validate_all
@@ -71,3 +74,50 @@ def test_arguments_that_are_no_object_are_named(db: Session, tiny_model: Path, k
     message = failed(db, job)["message"]
     assert "line 2: " in message
     assert "tool_calls[0].function.arguments must be a JSON object, as text, not a list" in message
+
+
+@pytest.fixture
+def thinking(db: Session, tmp_path: Path) -> Path:
+    """A tiny model with Qwen3's template."""
+    folder = make_tiny_model(tmp_path / "thinking", tokenizer=tokenizer_of("qwen3"), context=4096)
+    make_model(db, str(folder))
+    return folder
+
+
+def told(db: Session, job: Job) -> list[str]:
+    query = select(JobEvent.message).where(JobEvent.job_id == job.id).order_by(JobEvent.seq)
+    return list(db.scalars(query))
+
+
+def test_a_job_says_what_its_effort_became(db: Session, thinking: Path) -> None:
+    job = make_job(db, hyperparameters={"reasoning_effort": "low", "max_completion_tokens": 200})
+    validate_all("me", threading.Event())
+    config = fresh(db, job).config
+    assert config is not None
+    assert (config["max_thinking_tokens"], config["template_kwargs"]) == (40, {"enable_thinking": True})
+    assert (
+        "How the model thinks for the reasoning effort 'low': its chat template is given"
+        " enable_thinking=True; thoughts get 20% of max_completion_tokens."
+    ) in told(db, job)
+
+
+def test_no_thinking_is_switched_off_in_the_template(db: Session, thinking: Path) -> None:
+    job = make_job(db, hyperparameters={"max_thinking_tokens": 0})
+    validate_all("me", threading.Event())
+    config = fresh(db, job).config
+    assert config is not None
+    assert (config["max_thinking_tokens"], config["template_kwargs"]) == (0, {"enable_thinking": False})
+
+
+def test_a_variable_that_the_template_does_not_read_is_refused(db: Session, thinking: Path) -> None:
+    error = failed(db, make_job(db, hyperparameters={"template_kwargs": {"thinking_budget": 3}}))
+    assert error["param"] == "method.reinforcement.hyperparameters.template_kwargs"
+    assert "reads no variable 'thinking_budget'" in error["message"]
+    assert "enable_thinking" in error["message"]
+
+
+def test_a_wish_that_means_nothing_is_doubted(db: Session, tiny_model: Path) -> None:
+    job = make_job(db, hyperparameters={"reasoning_effort": "high"})
+    validate_all("me", threading.Event())
+    assert fresh(db, job).status == "queued"
+    assert "reasoning_effort changes nothing: the model's chat template shows no thoughts." in told(db, job)

@@ -18,6 +18,8 @@ class StopStrings:
         self._tokenizer = tokenizer
         self._stops = tuple(stops)
         self._last_characters = {stop[-1] for stop in stops}
+        # A character of one byte is seen in whatever else is broken.
+        self._are_of_a_byte = all(map(str.isascii, self._last_characters))
         self._tail = max((len(stop.encode()) for stop in stops), default=0)
         self._alone: dict[int, str] = {} if known is None else known
 
@@ -27,7 +29,9 @@ class StopStrings:
     def may_end(self, token: int) -> bool:
         """Says whether a text that this token ends could end in a stop string."""
         text = self._text(token)
-        return _BROKEN in text or not self._last_characters.isdisjoint(text)
+        if not self._last_characters.isdisjoint(text):
+            return True
+        return not self._are_of_a_byte and _BROKEN in text
 
     def is_complete(self, tokens: Sequence[int]) -> bool:
         """Says whether the text of these tokens holds a stop string, if without the last it did not."""

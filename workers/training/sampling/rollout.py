@@ -7,7 +7,6 @@ its prompt and the weights, not from what is sampled beside it.
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -30,32 +29,11 @@ from workers.training.sampling.draw import draw
 from workers.training.sampling.general_decoder import GeneralDecoder
 from workers.training.sampling.thought_budgets import thought_budgets
 from workers.training.sampling.turns import Over, Turns
+from workers.training.sampling.waiting import LIMITS, Beginning, SamplerLimits, Waiting
 
 CACHE_BYTES = {"cpu": 1 << 30, "cuda": 16 << 30}
 """The most memory for keys and values; fewer slots are used for longer sequences. Chosen, not measured."""
 
-
-@dataclass(frozen=True)
-class SamplerLimits:
-    """Bounds memory and waste of one call of the sampler. It changes no completion.
-
-    All were chosen, not measured.
-
-    Attributes:
-        slots: most completions decoded side by side.
-        first_columns: tokens of a completion that the cache holds at first; it doubles as completions grow.
-        prefill_tokens: most padded prompt tokens in one forward pass.
-        prefill_padding: padding, in tokens, up to which prompts of different lengths are run together; above
-            it, up to a quarter of the pass may be padding.
-    """
-
-    slots: int = 256
-    first_columns: int = 512
-    prefill_tokens: int = 16_384
-    prefill_padding: int = 256
-
-
-LIMITS = SamplerLimits()
 
 OnCompletion = Callable[[int, int, Completion], None]
 Bools = NDArray[np.bool_]
@@ -158,21 +136,6 @@ def sample_groups(
     ]
 
 
-@dataclass(frozen=True, eq=False)
-class _Beginning:
-    """Is what completions go on from: a prompt, or a prompt and all that has followed of one completion.
-
-    Attributes:
-        tokens: what is read before the next one is drawn.
-        rows: which completions go on from here, by number.
-        turn: how many turns they have had.
-    """
-
-    tokens: tuple[int, ...]
-    rows: Sequence[int]
-    turn: int = 0
-
-
 class _Decoding:
     """Keeps the state of one call. Slots 0, 1, ... hold active completions, and prompts, as they come.
 
@@ -213,10 +176,11 @@ class _Decoding:
         keys = [keyed_seed(*sampling.key, prompt.row, sample) for prompt in prompts for sample in range(G)]
         self.seeds = np.array(keys, dtype=np.uint64)
         self.max_columns = int(self.limits.max())
-        self.waiting = sorted(
-            (_Beginning(prompt.tokens, range(i * G, (i + 1) * G)) for i, prompt in enumerate(prompts)),
-            key=_order,
-        )
+        prompt_rows = (range(i * G, (i + 1) * G) for i in range(len(prompts)))
+        beginnings = [Beginning(p.tokens, rows) for p, rows in zip(prompts, prompt_rows, strict=True)]
+        # On a CPU what a reply has begun is read alone, so that no bit depends on when it came.
+        is_alone = turns is not None and self.device.type == "cpu"
+        self.waiting = Waiting(beginnings, limits, is_alone=is_alone)
         room = 0 if turns is None else min(sampling.max_tokens, policy.context - int(lengths.max()))
         self.make_decoder = make_decoder
         self.columns = min(self.max_columns, limits.first_columns)
@@ -270,47 +234,25 @@ class _Decoding:
                 continue
             row = found.prompt * self.sampling.samples + found.sample
             self.written[row], self.limits[row] = found.written, found.most
-            insort(self.waiting, _Beginning(found.tokens, [row], found.turn), key=_order)
+            self.waiting.add(Beginning(found.tokens, [row], found.turn))
 
     def start_waiting(self) -> None:
         """Runs waiting prompts if a good share of the slots is free, and draws their first tokens."""
         free = self.cache.slots - len(self.last)
-        while self.waiting:
-            if len(self.last) and free < max(len(self.waiting[0].rows), self.cache.slots // 4):
+        while (first := self.waiting.first) is not None:
+            if len(self.last) and free < max(len(first.rows), self.cache.slots // 4):
                 return
-            if chosen := self._next_waiting(self.cache.slots - len(self.last)):
+            free_groups = self.cache.groups - len(self.active.prompt_lengths)
+            free_rows = self.cache.slots - len(self.last)
+            if chosen := self.waiting.take(free_groups, free_rows, self.size.prompt_columns):
                 self._start(chosen)
             elif len(self.last) == 0:  # all that fits has been sampled
                 del self.cache, self.decode  # their memory goes first
-                self.make_cache(min(2 * len(self.waiting[0].tokens), self.context))
+                self.make_cache(min(2 * len(first.tokens), self.context))
             else:
                 return
 
-    def _next_waiting(self, free: int) -> list[_Beginning]:
-        """Returns the longest waiting prompts that may be run in one pass without much padding.
-
-        On a CPU what a reply has begun is read alone, so that no bit depends on when it came.
-        """
-        free_groups = self.cache.groups - len(self.active.prompt_lengths)
-        is_alone = self.turns is not None and self.device.type == "cpu"
-        chosen: list[_Beginning] = []
-        tokens = 0
-        for one in self.waiting:
-            if len(one.tokens) > self.size.prompt_columns:
-                continue
-            tokens += len(one.tokens)
-            padded = (len(chosen) + 1) * len((chosen or [one])[0].tokens)
-            allowed_padding = max(self.most.prefill_padding, padded // 4)
-            is_over = padded > self.most.prefill_tokens or padded - tokens > allowed_padding
-            free -= len(one.rows)
-            if free < 0 or len(chosen) == free_groups or (chosen and (is_alone or is_over)):
-                break
-            chosen.append(one)
-        for one in chosen:
-            self.waiting.remove(one)
-        return chosen
-
-    def _start(self, chosen: Sequence[_Beginning]) -> None:
+    def _start(self, chosen: Sequence[Beginning]) -> None:
         active = self.active
         sizes = np.array([len(one.rows) for one in chosen])
         lengths = np.array([len(one.tokens) for one in chosen])
@@ -469,13 +411,6 @@ class _Decoding:
 
     def _on_device(self, values: Ints) -> Tensor:
         return torch.from_numpy(values).to(self.device)
-
-
-def _order(one: _Beginning) -> tuple[int, int]:
-    """Orders what waits: by turns, as whoever has most before it is to wait for replies while others sample;
-    and long prompts first, so that those run together are of similar length.
-    """
-    return one.turn, -len(one.tokens)
 
 
 def _compaction(free: Bools) -> tuple[int, Ints, Ints]:
