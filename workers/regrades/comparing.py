@@ -134,10 +134,14 @@ class _Pairs:
         return float(np.average(self._differences, weights=weight))
 
     def _kappa(self, weight: Array) -> float:
-        """Returns Cohen's kappa: agreement beyond what chance would give, 1 at most."""
-        p, q = (float(np.average(passed, weights=weight)) for passed in self._passed)
-        by_chance = p * q + (1 - p) * (1 - q)
-        return (self._agreement(weight) - by_chance) / (1 - by_chance) if by_chance < 1 else float("nan")
+        """Returns Cohen's kappa: agreement beyond what chance would give, 1 at most.
+
+        It is made of whole numbers, so that a grader which always says the same has exactly 0.
+        """
+        before, after = self._passed
+        n, p, q = float(weight.sum()), float(weight @ before), float(weight @ after)
+        agreed, by_chance = n * float(weight @ (before == after)), p * q + (n - p) * (n - q)
+        return (agreed - by_chance) / (n * n - by_chance) if by_chance < n * n else float("nan")
 
     def _rank_correlation(self, weight: Array) -> float:
         ranks = [_mean_ranks(level, weight) for level in self._levels]

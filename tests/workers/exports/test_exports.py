@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
 from app.checkpoints.models import Checkpoint
@@ -22,6 +22,7 @@ from app.exports.schemas import ExportOut
 from app.jobs.models import Job
 from app.storage import get_storage
 from tests.factories import make_checkpoint, make_job, make_model, make_tenant
+from tests.workers.jobs.test_validators import use
 from workers.exports import make
 from workers.exports.attempt import Exports
 from workers.jobs.sweep import sweep
@@ -103,6 +104,18 @@ def test_a_worker_without_llama_cpp_refuses_and_says_what_to_install(kept: tuple
     again = asked(kept)
     assert isinstance(again, ExportOut)
     assert again.status == "queued"
+
+
+def test_an_export_has_a_limit_of_its_own(
+    kept: tuple[Job, Checkpoint], db: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked(kept)
+    use(monkeypatch, export_limit="PT1S", validation_limit="PT1H")
+    db.execute(text("LOCK TABLE checkpoints IN ACCESS EXCLUSIVE MODE"))  # the child waits for it
+    assert validate_all("me", threading.Event(), Exports()) == 1
+    db.rollback()
+    with pytest.raises(service.ExportFailed, match=r"longer than 0:00:01 and was stopped"):
+        asked(kept)
 
 
 def test_what_a_killed_worker_has_left_is_never_sent_and_is_made_anew(kept: tuple[Job, Checkpoint]) -> None:

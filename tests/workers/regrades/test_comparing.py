@@ -33,6 +33,13 @@ def test_passes_agreement_and_kappa_by_hand() -> None:
     assert found["after"]["graded"] == 6
 
 
+@pytest.mark.parametrize("n", [264, 1000, 2640])
+def test_a_grader_that_always_says_the_same_agrees_by_chance_alone(n: int) -> None:
+    before = np.arange(n) % 7 > 0
+    kappa = told(side(*before.astype(float)), side(*np.zeros(n)))["kappa"]
+    assert kappa == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
 def test_ranks_are_those_of_scipy_with_ties() -> None:
     random = np.random.default_rng(7)
     before = random.integers(0, 4, 200) / 3
