@@ -8,8 +8,6 @@ from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
-from trl import chat_template_utils as trl_templates
-
 from workers.training.rendering.response import Response, ResponseReader, Unparsed
 from workers.training.rendering.template import (
     ANSWER,
@@ -26,6 +24,8 @@ from workers.training.rendering.template import (
 )
 from workers.training.rendering.thought_marks import ThoughtMarks, marks_of
 
+_OF_TOOLS = "tool"
+"""What stands in every chat template that trl has a response template for: they all show tools."""
 _USER = {"role": "user", "content": ASKED}
 _TAG = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")
 _BLANK = re.compile(r"(?:\\s[*+]|\|\$)+$")
@@ -62,6 +62,10 @@ def _plain(pattern: str) -> str:
 @lru_cache(maxsize=KEPT)
 def _known(template: Template) -> Mapping[str, Any] | None:
     """Returns trl's response template for this chat template, or another of trl's that reads its calls."""
+    if _OF_TOOLS not in template.text:
+        return None
+    from trl import chat_template_utils as trl_templates  # a second: it loads what reads data sets
+
     known: Any = SimpleNamespace(chat_template=template.text)
     try:
         found: Mapping[str, Any] = trl_templates.add_response_schema(known).response_template
@@ -72,6 +76,8 @@ def _known(template: Template) -> Mapping[str, Any] | None:
 
 def _all() -> Iterator[Mapping[str, Any]]:
     """Yields the response templates that trl has."""
+    from trl import chat_template_utils as trl_templates
+
     for name, value in vars(trl_templates).items():
         if name.endswith("_template") and isinstance(value, dict) and "fields" in value:
             yield value
