@@ -102,6 +102,8 @@ def test_it_gets_sample_and_item_as_openai_gives_them(services):
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         "output_text": ' {"a": [1]} ',
         "output_json": {"a": [1]},
+        "output_reasoning_summary": None,
+        "output_thoughts": None,
         "output_tools": [call],
         "output_audio": None,
     }

@@ -90,7 +90,7 @@ class ResponseReader:
             return found
         body, closed, after = rest.partition(tags.closing)
         if not closed:
-            raise Unparsed(f"A tool call cannot be read: it is not finished: {_shown(body)}.")
+            raise Unparsed(f"The completion ends in the middle of a tool call: {_shown(body)}.")
         try:
             found.calls += [
                 _call({"name": each.name, "arguments": each.arguments}) for each in python_calls(body)

@@ -192,7 +192,7 @@ LOST = {
     ),
     "the next turn": ("qwen3", "13<|im_start|>user\nq", "'<|im_start|>'"),
     "an apostrophe": ("lfm2_2_5", "<|tool_call_start|>[add(x='it's')]<|tool_call_end|>", "cannot be read"),
-    "calls cut off": ("lfm2_2_5", "<|tool_call_start|>[add(x=3)", "not finished"),
+    "calls cut off": ("lfm2_2_5", "<|tool_call_start|>[add(x=3)", "ends in the middle"),
     "a call without keywords": ("lfm2_2_5", "<|tool_call_start|>[add(3)]<|tool_call_end|>", "by keywords"),
     "a call with a set": ("lfm2_2_5", "<|tool_call_start|>[add(x={3})]<|tool_call_end|>", "cannot be read"),
     "no channel": ("gptoss", "13<|return|>", "none of its parts"),
