@@ -58,6 +58,7 @@ def offered(tools: Sequence[Mapping[str, Any]] | None, choice: Any, form: Form) 
 def refusals_of_tools(tools: Any, choice: Any, form: Form) -> Iterator[ApiError]:
     """Yields what is wrong with the tools of a request, and with the choice among them."""
     names: list[str] = []
+    has_faults = not isinstance(tools, list | None)
     if isinstance(tools, list):
         if len(tools) > MOST_TOOLS:
             told = f"Invalid 'tools': array too long. Expected an array with maximum length {MOST_TOOLS},"
@@ -67,9 +68,10 @@ def refusals_of_tools(tools: Any, choice: Any, form: Form) -> Iterator[ApiError]
             try:
                 names.append(_checked_name(tool, f"tools[{number}]", form, names))
             except BadRequest as fault:
+                has_faults = True
                 yield fault
     if choice is not None:
-        yield from _of_choice(choice, names, form, has_faults=bool(tools) and len(names) < len(tools))
+        yield from _of_choice(choice, names, form, has_faults=has_faults)
 
 
 def _checked_name(tool: Any, at: str, form: Form, names: Collection[str]) -> str:

@@ -18,6 +18,7 @@ VERSION = "6.30.1"
 """Of the package `openai`, pinned so that a run can be repeated. Version 7 needs Node 22."""
 KEY = "a key for the client for Node"
 PREPARE = f"""
+from pathlib import Path
 from app.db import unit_of_work
 from app.embedded.first_run import built_in_model
 from app.migrate import upgrade
@@ -28,7 +29,7 @@ upgrade(get_settings().database_url)
 with unit_of_work() as db:
     tenants.create_key(db, tenants.ensure_default_tenant(db).id, "node", plaintext={KEY!r})
     models.add_base_model(db, "cherry-nano", built_in_model())
-    models.add_base_model(db, "thinker", {{folder!r}})
+    models.add_base_model(db, "thinker", Path({{folder!r}}))
 """
 THINKER = (
     "<think>", "\nWhich ", "city?", "\n\n ", "</think>", "\n\nLet me see.", "\n\n\n",
