@@ -21,7 +21,7 @@ from benchmarks.engine.models import NANO
 from methods.response_format import grammar_of
 from methods.rows import read_rows
 from methods.train_config import TrainConfig
-from workers.training.base.types import Group, Prompt
+from workers.training.base.types import Completion, Group, Prompt
 from workers.training.model.grammar import Grammar, compile_grammar
 from workers.training.model.policy import Policy
 from workers.training.prompts import make_prompts
@@ -126,7 +126,8 @@ def _made_up_tokenizer(size: int) -> PreTrainedTokenizerFast:
 
 
 def _report(name: str, what: str, grammar: Grammar, tokens: Sequence[tuple[int, ...]]) -> None:
-    seconds, allowed = _timed(lambda: grammar.allowed(tokens, torch.device("cpu")))
+    completions = [Completion(each, (0.0,) * len(each), text="", finish_reason="stop") for each in tokens]
+    seconds, allowed = _timed(lambda: grammar.allowed(completions, torch.device("cpu")))
     each = 1e6 * seconds / len(allowed.which)
     print(f"{name}: {what}: {each:.0f} us a token ({len(allowed.masks)} different masks)")
 

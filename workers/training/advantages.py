@@ -268,7 +268,7 @@ def token_weights(
         stands_for: (P, G), how many completions the gradient of each one of them stands for; 0 without one.
         config: names the aggregation.
     """
-    lengths = torch.tensor([[len(c.tokens) for c in group.completions] for group in groups])
+    lengths = torch.tensor([[c.n_sampled for c in group.completions] for group in groups])
     n_counted, n_tokens = int(counted.sum()), int(lengths[counted].sum())
 
     def weight(length: int) -> float:
@@ -276,7 +276,7 @@ def token_weights(
             case "token":
                 return 1 / n_tokens
             case "sequence":
-                return 1 / (length * n_counted)
+                return 1 / (max(1, length) * n_counted)
             case "constant":
                 return 1 / (config.max_completion_tokens * n_counted)
 

@@ -48,7 +48,7 @@ def find_learnable(groups: Sequence[Group], rewards: Rewards, config: TrainConfi
     if not groups:  # dynamic sampling found none with spread
         return None
     compared = compared_completions(rewards, config)
-    masked = truncated_completions(groups) & config.mask_truncated
+    masked = (truncated_completions(groups) & config.mask_truncated) | without_sampled_tokens(groups)
     trained = compared & ~masked
     counted = rewards.graded & ~masked
     held = held_completions(counted, trained, config)
@@ -121,7 +121,7 @@ def overlong_punishment(lengths: Tensor, limit: int, buffer: float, penalty: flo
 
 def punishments(groups: Sequence[Group], config: TrainConfig) -> Tensor:
     """Returns what each completion loses by the run's settings, (P, G) in grader units."""
-    lengths = torch.tensor([[len(c.tokens) for c in group.completions] for group in groups])
+    lengths = torch.tensor([[c.n_sampled for c in group.completions] for group in groups])
     limit = config.max_completion_tokens
     return overlong_punishment(lengths, limit, config.overlong_buffer * limit, config.overlong_penalty)
 
@@ -129,3 +129,8 @@ def punishments(groups: Sequence[Group], config: TrainConfig) -> Tensor:
 def truncated_completions(groups: Sequence[Group]) -> Tensor:
     """Says which completions were cut before they ended, (P, G) bool."""
     return torch.tensor([[c.finish_reason == "length" for c in group.completions] for group in groups])
+
+
+def without_sampled_tokens(groups: Sequence[Group]) -> Tensor:
+    """Says in which completions the policy chose no token, so that there is nothing to learn, (P, G) bool."""
+    return torch.tensor([[c.n_sampled == 0 for c in group.completions] for group in groups])

@@ -113,7 +113,7 @@ def evaluation_metrics(found: Evaluation, judged: Judged | None) -> dict[str, fl
 def _split_metrics(split: Split, groups: Sequence[Group]) -> dict[str, float]:
     grades = [grade for group in groups for grade in group.grades]
     completions = [completion for group in groups for completion in group.completions]
-    lengths = [len(completion.tokens) for completion in completions]
+    lengths = [completion.n_sampled for completion in completions]
     parse_errors = [g.failure is not None and g.failure.kind.is_completions_fault for g in grades]
     of_split = {
         names.GRADES_COUNT: float(len(grades)),

@@ -155,7 +155,7 @@ class GradePool:
                 job.started = time.monotonic()
                 self._running.add(job)
             completion = job.completion
-            sample = Sample(completion.text, completion.finish_reason, output_tokens=len(completion.tokens))
+            sample = Sample(completion.text, completion.finish_reason, output_tokens=completion.n_sampled)
             grade = grade_safely(self._grader, sample, job.item)
             with self._changed:
                 if job not in self._running:

@@ -179,8 +179,8 @@ def _share_of(
 def _constrained(
     batch: Batch, completions: Sequence[PackedCompletion], grammar: Grammar, device: torch.device
 ) -> Batch:
-    tokens = [completions[i].completion.tokens for i in batch.indices]
-    return replace(batch, allowed=grammar.allowed(tokens, device))
+    chosen = [completions[i].completion for i in batch.indices]
+    return replace(batch, allowed=grammar.allowed(chosen, device))
 
 
 def reference_logprobs(policy: Policy, batch: Batch, temperature: float) -> Tensor:
@@ -225,7 +225,7 @@ def _targets(
         gathered = {i: piece for theirs in world.gather(by_completion) for i, piece in theirs.items()}
         return [gathered[i] for i in range(len(learnable.completions))]
 
-    kl = [torch.zeros(len(packed.completion.tokens)) for packed in learnable.completions]
+    kl = [torch.zeros(packed.completion.n_sampled) for packed in learnable.completions]
     if config.has_kl_in_reward:
         kl = of_all_completions(
             [kl_k1(known.logprobs, known.ref_logprobs) for known in before if known.logprobs is not None]
@@ -244,7 +244,7 @@ def _make_micro_batches(
     targets: TokenTargets,
     device: torch.device,
 ) -> list[_MicroBatch]:
-    rollout = [torch.tensor(packed.completion.logprobs) for packed in learnable.completions]
+    rollout = [torch.tensor(packed.completion.sampled_logprobs) for packed in learnable.completions]
 
     def flat(values: Sequence[Tensor], batch: Batch) -> Tensor:
         return torch.cat([values[mine[i]] for i in batch.indices]).to(device)

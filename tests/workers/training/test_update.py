@@ -112,6 +112,37 @@ def test_the_order_of_prompts_and_completions_does_not_matter(case):
     assert_same(found, gradient)
 
 
+def test_what_is_given_after_the_last_sampled_token_changes_nothing(case):
+    config, policy, groups, rewards, gradient, _ = case
+    (found, *_), _ = gradients_of(
+        policy, [followed_by_a_given_tail(group) for group in groups], rewards, config
+    )
+    assert_same(found, gradient)
+
+
+def followed_by_a_given_tail(group):
+    longer = [
+        replace(
+            one,
+            tokens=(*one.tokens, 5, 6),
+            logprobs=(*one.logprobs, 0.0, 0.0),
+            given=(False,) * len(one.tokens) + (True, True),
+        )
+        for one in group.completions
+    ]
+    return replace(group, completions=tuple(longer))
+
+
+def test_a_completion_without_a_sampled_token_teaches_nothing(case):
+    config, policy, groups, rewards, *_ = case
+    first, *others = groups
+    unsampled = replace(first.completions[0], given=(True,) * len(first.completions[0].tokens))
+    changed = [replace(first, completions=(unsampled, *first.completions[1:])), *others]
+    (found, *_), stats = gradients_of(policy, changed, rewards, config)
+    assert stats.is_finite
+    assert all(bool(gradient.isfinite().all()) for gradient in found.values())
+
+
 def test_an_ungraded_completion_changes_nothing_by_what_it_is(case):
     config, policy, groups, rewards, *_ = case
     graded = rewards.graded.clone()

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from graders import Failure, FailureKind, Grade, TokenUsage
+from workers.training.base.parts import Parts, ToolCall
 from workers.training.base.types import Completion, Group, Prompt
 
 
@@ -21,10 +22,7 @@ def group_to_json(group: Group) -> dict[str, Any]:
 
 def group_from_json(facts: dict[str, Any], prompts: Sequence[Prompt]) -> Group:
     """Reverses `group_to_json`."""
-    completions = tuple(
-        Completion(**{**c, "tokens": tuple(c["tokens"]), "logprobs": tuple(c["logprobs"])})
-        for c in facts["completions"]
-    )
+    completions = tuple(map(_completion_from_json, facts["completions"]))
     grades = tuple(_grade_from_json(grade) for grade in facts["grades"])
     return Group(prompts[facts["row"]], completions, grades)
 
@@ -32,6 +30,18 @@ def group_from_json(facts: dict[str, Any], prompts: Sequence[Prompt]) -> Group:
 def usage_from_json(facts: dict[str, dict[str, int]]) -> dict[str, TokenUsage]:
     """Returns the tokens of each model."""
     return {model: TokenUsage(**tokens) for model, tokens in facts.items()}
+
+
+def _completion_from_json(facts: dict[str, Any]) -> Completion:
+    lists: dict[str, Any] = {
+        name: tuple(facts[name]) for name in ("tokens", "logprobs", "given") if name in facts
+    }
+    parts = facts.get("parts")
+    return Completion(**{**facts, **lists, "parts": parts and _parts_from_json(parts)})
+
+
+def _parts_from_json(facts: dict[str, Any]) -> Parts:
+    return Parts(**{**facts, "calls": tuple(ToolCall(**call) for call in facts["calls"])})
 
 
 def _grade_from_json(facts: dict[str, Any]) -> Grade:

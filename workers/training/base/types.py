@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from graders import Grade
+from workers.training.base.parts import Parts
 
+T = TypeVar("T")
 Split = Literal["train", "valid", "fresh", "greedy", "control"]
 """Training rows; validation rows; training rows sampled afresh to judge a checkpoint; the rows that a
 checkpoint is judged by, answered greedily; what a control trains on, with its grades dealt out anew."""
@@ -42,17 +44,39 @@ class Completion:
     """Holds what the policy wrote once for one prompt.
 
     Attributes:
-        tokens: (T,) sampled ids, with the end token where there is one.
+        tokens: (T,) ids, with the end token where there is one.
         logprobs: (T,) log-probability of each id under the policy that sampled it (nats), at the sampling
-            temperature.
+            temperature; 0 for a given one.
         text: all of it decoded, special tokens too, but for the one token that ended it.
         finish_reason: "stop" at an end token, "length" where cut.
+        given: (T,) which tokens the policy did not choose: the mark that closed its thoughts when their
+            budget was used up, what a tool or a user wrote, what the template writes between turns. They are
+            read and bear no loss. Empty where it chose all of them.
+        parts: its thoughts, answer and calls; None where the model's template tells of none.
     """
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     text: str
     finish_reason: Literal["stop", "length"]
+    given: tuple[bool, ...] = ()
+    parts: Parts | None = None
+
+    @property
+    def n_sampled(self) -> int:
+        """Counts the tokens that the policy chose."""
+        return len(self.tokens) - sum(self.given)
+
+    @property
+    def sampled_logprobs(self) -> tuple[float, ...]:
+        """Returns the (n_sampled,) log-probabilities of the tokens that the policy chose."""
+        return tuple(self.of_sampled(self.logprobs))
+
+    def of_sampled(self, values: Sequence[T]) -> Sequence[T]:
+        """Returns those of (T,) values that belong to tokens which the policy chose."""
+        if not self.given:
+            return values
+        return [value for value, is_given in zip(values, self.given, strict=True) if not is_given]
 
 
 @dataclass(frozen=True)

@@ -203,6 +203,6 @@ class Measuring:
 def count_spent(progress: Progress, groups: Sequence[Group]) -> None:
     """Counts the tokens of completions, and those that their grades took, as spent."""
     completions = [completion for group in groups for completion in group.completions]
-    progress.sampled_tokens += sum(len(completion.tokens) for completion in completions)
+    progress.sampled_tokens += sum(completion.n_sampled for completion in completions)
     spent = add_usages(grade.usage for group in groups for grade in group.grades)
     progress.grader_usage = add_usages([progress.grader_usage, spent])

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from methods.response_format import grammar_of, reason_of
 from workers.training.base.errors import GrammarFailed
+from workers.training.base.types import Completion
 
 BANNED = -1e20
 """The logit of a token that is not allowed: its probability is 0, and 0 times the logarithm is 0, not NaN.
@@ -81,13 +82,13 @@ class Grammar:
         """Returns the state of completions about to be sampled."""
         return Matchers(self)
 
-    def allowed(self, completions: Sequence[Sequence[int]], device: torch.device) -> Allowed:
-        """Returns what was allowed at each of the (N,) tokens of completions, laid end to end."""
+    def allowed(self, completions: Sequence[Completion], device: torch.device) -> Allowed:
+        """Returns what was allowed at each of the (N,) tokens that the policy chose, laid end to end."""
         known: dict[bytes, int] = {}
         which = [
             known.setdefault(mask.tobytes(), len(known))
-            for tokens in completions
-            for mask in self._masks_along(tokens)
+            for completion in completions
+            for mask in completion.of_sampled(list(self._masks_along(completion.tokens)))
         ]
         masks = np.frombuffer(b"".join(known), dtype=np.uint8).reshape(len(known), 4 * self._words)
         return Allowed(

@@ -4,8 +4,8 @@ A pass is one stream of tokens without padding: each prompt once, then its compl
 
     [prompt 1, completion 1.1, ..., completion 1.G, prompt 2, completion 2.1, ...]
 
-A completion's last token is predicted but never read, so it is not in the stream. P prompts, B completions,
-N completion tokens.
+A completion's last token is predicted but never read, so it is not in the stream. Tokens that the policy
+did not choose (`Completion.given`) are read and not predicted. P prompts, B completions, N chosen tokens.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Batch:
 
     Attributes:
         indices: (B,) which of the completions given to `make_batches` each one is.
-        targets: (N,) completion ids.
-        lengths: (B,) tokens of each completion, on the CPU.
+        targets: (N,) completion ids that the policy chose.
+        lengths: (B,) how many of those each completion has, on the CPU.
         token_ids: (1, n_forwarded) the stream.
         positions: (1, n_forwarded) each token's place in its own sequence.
         predictors: (N,) the place in the stream that predicts each token: that of the token before it.
@@ -160,12 +160,13 @@ def _batch(
         for i, tokens in zip(piece, read, strict=True):
             at = len(ids)
             if completions[i].completion.tokens:
-                predictors += [start + width - 1, *range(at, at + len(tokens))]
+                predicting = [start + width - 1, *range(at, at + len(tokens))]
+                predictors += completions[i].completion.of_sampled(predicting)
             ids += tokens
             positions += range(width, width + len(tokens))
         segments.append(Segment(start, width, tuple(map(len, read))))
     members = tuple(i for piece in pieces for i in piece)
-    tokens_of = [completions[i].completion.tokens for i in members]
+    tokens_of = [completions[i].completion.of_sampled(completions[i].completion.tokens) for i in members]
     return Batch(
         indices=members,
         targets=torch.tensor([token for tokens in tokens_of for token in tokens], dtype=torch.long).to(
@@ -187,15 +188,9 @@ def padded_rows(batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
         its tokens, (T,).
     """
     ids = batch.token_ids[0]
-    for segment, lengths in zip(batch.segments, _lengths_by_segment(batch), strict=True):
+    places = iter(torch.split(batch.positions[0][batch.predictors], batch.lengths.tolist()))
+    for segment in batch.segments:
         first = segment.start + segment.prompt
         starts = accumulate(segment.completions, initial=first)
-        for start, read, length in zip(starts, segment.completions, lengths, strict=False):
-            row = torch.cat([ids[segment.start : first], ids[start : start + read]])
-            yield row, torch.arange(segment.prompt - 1, segment.prompt - 1 + length, device=ids.device)
-
-
-def _lengths_by_segment(batch: Batch) -> Iterator[list[int]]:
-    lengths = iter(batch.lengths.tolist())
-    for segment in batch.segments:
-        yield [next(lengths) for _ in segment.completions]
+        for start, read in zip(starts, segment.completions, strict=False):
+            yield torch.cat([ids[segment.start : first], ids[start : start + read]]), next(places)

@@ -161,7 +161,7 @@ def test_sampler_and_trainer_agree_on_every_token(policy: Policy, prompts: list[
     assert policy.grammar is not None
     for batch in make_batches(packed, 500, policy.device):
         chosen = [packed[i].completion for i in batch.indices]
-        allowed = policy.grammar.allowed([c.tokens for c in chosen], policy.device)
+        allowed = policy.grammar.allowed(chosen, policy.device)
         head = policy.model.get_output_embeddings()
         states = completion_states(policy.model, batch)
         logprobs, entropy = token_logprobs(states, head, batch.targets, 1.0, allowed, **in_many_chunks)
@@ -179,7 +179,7 @@ def test_tokens_that_had_to_come_give_no_gradient(policy: Policy, prompts: list[
         group.prompt, dataclasses.replace(group.completions[0], tokens=group.completions[0].tokens[:1])
     )
     (batch,) = make_batches([one], 500, policy.device)
-    allowed = policy.grammar.allowed([one.completion.tokens], policy.device)
+    allowed = policy.grammar.allowed([one.completion], policy.device)
     states = completion_states(policy.model, batch).detach().requires_grad_()
     logprobs, _ = token_logprobs(states, policy.model.get_output_embeddings(), batch.targets, 1.0, allowed)
     logprobs.sum().backward()

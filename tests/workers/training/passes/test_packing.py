@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +47,21 @@ def test_the_stream_holds_each_prompt_once_and_no_last_token():
     assert batch.segments == (Segment(0, 3, (1, 0, 2)), Segment(6, 2, (1,)))
     assert batch.lengths.tolist() == [2, 1, 3, 2]
     assert (batch.n_tokens, batch.n_forwarded, batch.reach) == (8, 9, 5)
+
+
+def test_given_tokens_are_read_and_not_predicted():
+    chosen, plain = completions_with((3, [4, 2]))
+    inner = (False, True, True, False)
+    given_last = replace(plain.completion, given=(False, True))
+    packed = [PackedCompletion(chosen.prompt, replace(chosen.completion, given=inner))]
+    packed.append(PackedCompletion(chosen.prompt, given_last))
+    (batch,) = make_batches(packed, 100, CPU)
+    assert batch.token_ids.tolist() == [[0, 1, 2, 3, 4, 5, 7]]
+    assert batch.targets.tolist() == [3, 6, 7]
+    assert batch.token_ids[0, batch.predictors].tolist() == [2, 5, 2]
+    assert batch.lengths.tolist() == [2, 1]
+    rows = [(ids.tolist(), ids[places].tolist()) for ids, places in padded_rows(batch)]
+    assert rows == [([0, 1, 2, 3, 4, 5], [2, 5]), ([0, 1, 2, 7], [2])]
 
 
 def test_padded_rows_are_the_same_completions():
