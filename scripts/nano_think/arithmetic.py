@@ -40,7 +40,7 @@ def random_sum(rng: Random, operations: int = 0) -> Sum:
         first = rng.randint(2, top)
         steps = tuple((rng.choice("++-"), rng.randint(2, 99)) for _ in range(count))
         values = [Sum(first, steps[:n]).value for n in range(count + 1)]
-        if 0 <= min(values) and max(values) <= LARGEST:
+        if min(values) >= 0 and max(values) <= LARGEST:
             return Sum(first, steps)
 
 

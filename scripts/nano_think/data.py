@@ -36,9 +36,9 @@ _COPY_WEIGHTS = {"arithmetic": 0.15, "lookups": 0.25, "tools": 0.15, "copying": 
 _MAIN_WEIGHTS = {"arithmetic": 0.40, "lookups": 0.24, "tools": 0.30, "copying": 0.04, "small_talk": 0.02}
 
 PHASES = (
-    Phase("copy", 2_000_000, _COPY_WEIGHTS, ABILITY_MIX),
-    Phase("main", 6_000_000, _MAIN_WEIGHTS, ABILITY_MIX),
-    Phase("styles", 2_000_000, _MAIN_WEIGHTS, CALIBRATED_MIX),
+    Phase("copy", 1_228_800, _COPY_WEIGHTS, ABILITY_MIX),
+    Phase("main", 4_300_800, _MAIN_WEIGHTS, ABILITY_MIX),
+    Phase("styles", 1_228_800, _MAIN_WEIGHTS, CALIBRATED_MIX),
 )
 
 
@@ -65,16 +65,16 @@ FAMILIES: Mapping[str, Callable[[Random, Mix], Conversation]] = {
 }
 
 
-def closed(rng: Random, conversation: Conversation) -> Conversation:
+def closed(rng: Random, made: Conversation) -> Conversation:
     """The same conversation with the model's thoughts closed by somebody else: before they began in every
     turn, or somewhere in the middle in the last."""
     if rng.random() < 0.7:
-        turns = [replace(turn, thoughts=None) if isinstance(turn, Said) else turn for turn in conversation.turns]
-        return replace(conversation, turns=tuple(turns))
-    last = conversation.turns[-1]
+        turns = (replace(turn, thoughts=None) if isinstance(turn, Said) else turn for turn in made.turns)
+        return replace(made, turns=tuple(turns))
+    last = made.turns[-1]
     assert isinstance(last, Said)
     cut = rng.randint(0, len(last.thoughts or ""))
-    return replace(conversation, turns=(*conversation.turns[:-1], replace(last, cut=cut)))
+    return replace(made, turns=(*made.turns[:-1], replace(last, cut=cut)))
 
 
 def conversations(rng: Random, phase: Phase) -> Iterator[Conversation]:

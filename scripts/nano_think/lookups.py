@@ -29,7 +29,9 @@ class Table:
     @property
     def text(self) -> str:
         parts = ((self.tie, self.tied), (self.thing, self.had))
-        return "\n".join(f"{name}\n" + "\n".join(f"{k}: {v}" for k, v in rows.items()) for name, rows in parts)
+        return "\n".join(
+            f"{name}\n" + "\n".join(f"{k}: {v}" for k, v in rows.items()) for name, rows in parts
+        )
 
 
 def random_table(rng: Random, size: int = 0) -> Table:

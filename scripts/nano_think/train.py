@@ -9,12 +9,12 @@ from scripts.nano_think.encoding import encoded_conversations
 from scripts.nano_think.tokenizer import POSITIONS, train_tokenizer
 
 RECIPE = Recipe(
-    shape={"num_hidden_layers": 6, "max_position_embeddings": POSITIONS},
+    shape={"num_hidden_layers": 5, "max_position_embeddings": POSITIONS},
     tokenizer=train_tokenizer,
     phases=PHASES,
     conversations=encoded_conversations,
     row_tokens=384,
-    rows_per_step=16,
+    rows_per_step=8,
 )
 
 if __name__ == "__main__":
