@@ -102,7 +102,7 @@ def converse(client: OpenAI, model: str, row: Row, seed: int = 0) -> Conversatio
         completion = client.chat.completions.create(
             model=model, messages=messages, tools=row["tools"], max_completion_tokens=128, seed=seed
         )
-        message = completion.choices[0].message
+        message: Any = completion.choices[0].message
         messages.append(message.model_dump(exclude_none=True))
         if not message.tool_calls:
             return Conversation(message.content or "", calls)
