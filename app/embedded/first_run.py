@@ -5,13 +5,9 @@ from __future__ import annotations
 import importlib.util
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from app.embedded.places import write_private
 from app.settings import Settings
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
 
 BUILT_IN_MODEL, BUILT_IN_THINKER = "cherry-nano", "cherry-nano-think"
 BUILT_IN_CANNOT_SHOW = {BUILT_IN_MODEL: ("thoughts", "tools", "tool_calls"), BUILT_IN_THINKER: ()}
@@ -41,21 +37,13 @@ def migrate(settings: Settings) -> None:
     import app.tables  # noqa: F401  # foreign keys are found by table name
     from app.db import unit_of_work
     from app.migrate import upgrade
+    from app.models import service as models
 
     upgrade(settings.database_url)
     with unit_of_work() as db:
-        for name in BUILT_IN_CANNOT_SHOW:
-            _register(db, name)
-
-
-def _register(db: Session, name: str) -> None:
-    from app.models import bases
-    from app.models import service as models
-
-    folder, found = built_in_model(name), bases.find_base(db, name)
-    is_free = found is None and not models.is_alias(db, name)
-    if folder and (is_free or (found and found.origin is None)):  # else an operator has put another there
-        models.add_base_model(db, name, folder, BUILT_IN_CANNOT_SHOW[name])
+        for name, cannot_show in BUILT_IN_CANNOT_SHOW.items():
+            if folder := built_in_model(name):
+                models.add_built_in(db, name, folder, cannot_show)
 
 
 def secret_key(path: Path) -> str:
