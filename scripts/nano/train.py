@@ -19,7 +19,7 @@ import torch
 import torch.distributed
 import torch.nn.functional as F
 from torch.multiprocessing.spawn import spawn
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from scripts.nano import data
 from scripts.nano.packing import (
@@ -245,6 +245,16 @@ def export(model: LlamaForCausalLM, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def begun_tokenizer(recipe: Recipe, arguments: argparse.Namespace) -> Any:
+    """The tokenizer that a run was begun with, or a new one; it is kept with the checkpoints."""
+    folder = arguments.out / "tokenizer"
+    if arguments.resume and folder.is_dir():
+        return AutoTokenizer.from_pretrained(folder)
+    tokenizer = recipe.tokenizer(arguments.seed)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
 def work(rank: int, arguments: argparse.Namespace, recipe: Recipe) -> None:
     """One process of the crew."""
     torch.set_num_threads(1)
@@ -253,7 +263,7 @@ def work(rank: int, arguments: argparse.Namespace, recipe: Recipe) -> None:
         meeting_point = f"file://{arguments.out.resolve()}/crew"
         torch.distributed.init_process_group("gloo", meeting_point, rank=rank, world_size=crew.size)
     began = time.monotonic()
-    tokenizer = recipe.tokenizer(arguments.seed)
+    tokenizer = begun_tokenizer(recipe, arguments)
     training = Training(recipe, tokenizer, arguments.out, arguments.seed, crew)
     if arguments.resume:
         training.load_state(arguments.resume)

@@ -32,8 +32,8 @@ class Sum:
 
 def random_sum(rng: Random, operations: int = 0) -> Sum:
     """One to three operations; no value on the way is below nothing or above the largest."""
-    count = operations or rng.choices((1, 2, 3), (0.35, 0.45, 0.20))[0]
-    if not operations and count == 1 and rng.random() < 0.3:
+    count = operations or rng.choices((1, 2, 3), (0.40, 0.50, 0.10))[0]
+    if not operations and count == 1 and rng.random() < 0.2:
         return Sum(rng.randint(2, 99), (("*", rng.randint(2, 9)),))
     while True:
         top = rng.choice((99, 99, 99, 999 if count < 3 else 99))

@@ -10,7 +10,7 @@ from scripts.nano_think import data
 from scripts.nano_think.tokenizer import CLOSE, OPEN, TOOLS_INTRODUCTION
 from scripts.nano_think.turns import Asked, Conversation, Said, Told
 
-PROMPT_WEIGHT = 0.05
+PROMPT_WEIGHT = 0.01
 FORCED_CLOSES = ("</think>\n\n", "\n</think>\n\n")
 """What may close thoughts from outside."""
 

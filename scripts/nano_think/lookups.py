@@ -14,29 +14,33 @@ THINGS = {
     "word": entities.WORDS,
     "room": [str(number) for number in range(10, 100)],
 }
-QUESTIONS = ("What is the {} of {}?", "Which {} belongs to {}?", "Give the {} of {}.", "{} of {}?")
+QUESTIONS = ("What is the {} of {}?", "Give the {} of {}.", "{} of {}?")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Two lists over the same people: whom each is tied to, and what each has."""
+    """Whom each of some people is tied to and what each has, a line for each."""
 
     tie: str
     thing: str
     tied: dict[str, str]
     had: dict[str, str]
 
-    @property
-    def text(self) -> str:
+    def text(self, rng: Random) -> str:
+        """The lines, in any order."""
         parts = ((self.tie, self.tied), (self.thing, self.had))
-        return "\n".join(
-            f"{name}\n" + "\n".join(f"{k}: {v}" for k, v in rows.items()) for name, rows in parts
-        )
+        lines = [line(name, *row) for name, rows in parts for row in rows.items()]
+        return "\n".join(rng.sample(lines, len(lines)))
+
+
+def line(what: str, whom: str, value: str) -> str:
+    """One line of a table, which is also one thought."""
+    return f"{what} of {whom}: {value}"
 
 
 def random_table(rng: Random, size: int = 0) -> Table:
-    """Three to six people; nobody is tied to themselves."""
-    names = rng.sample(entities.FIRST_NAMES, size or rng.randint(3, 6))
+    """Two to five people; nobody is tied to themselves."""
+    names = rng.sample(entities.FIRST_NAMES, size or rng.randint(2, 5))
     shuffled = rng.sample(names, len(names))
     tied = {name: shuffled[(shuffled.index(name) + 1) % len(names)] for name in names}
     thing = rng.choice(list(THINGS))
@@ -85,9 +89,9 @@ def random_walk(rng: Random, *, ties: int = 0, size: int = 0) -> Walk:
 
 
 def prompt(rng: Random, walk: Walk) -> str:
-    """The table and the question, in either order."""
+    """The table, then the question."""
     asked = rng.choice(QUESTIONS).format(*walk.question)
-    return f"{walk.table.text}\n{asked}" if rng.random() < 0.8 else f"{asked}\n{walk.table.text}"
+    return f"{walk.table.text(rng)}\n{asked}"
 
 
 def answered(rng: Random, walk: Walk, mix: Mix) -> Said:
@@ -96,7 +100,7 @@ def answered(rng: Random, walk: Walk, mix: Mix) -> Said:
     steps = walk.steps(rng, slips=style == "slip")
     if style == "hasty":
         return Said(rng.choice(HASTY_THOUGHTS), steps[-1][2])
-    return Said("\n".join(f"{what} of {whom}: {value}" for what, whom, value in steps), steps[-1][2])
+    return Said("\n".join(line(*step) for step in steps), steps[-1][2])
 
 
 def lookups(rng: Random, mix: Mix) -> Conversation:

@@ -80,10 +80,10 @@ def test_thoughts_of_a_look_up_read_one_line_after_the_other() -> None:
     rng = Random(2)
     for _ in range(500):
         walk = lookups.random_walk(rng)
-        at = walk.start
-        for _, whom, value in walk.steps(rng, slips=False):
+        at, text = walk.start, walk.table.text(rng).split("\n")
+        for what, whom, value in walk.steps(rng, slips=False):
             assert whom == at
-            assert f"{whom}: {value}" in walk.table.text
+            assert lookups.line(what, whom, value) in text
             at = value
 
 
