@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,8 @@ from examples.tools.server import Tools, get_price
 
 HERE = Path(__file__).parent
 MOST_TURNS = 3
+MAY_CALL = {"CHERRY_OUTBOUND_ALLOW": "127.0.0.1", "CHERRY_OUTBOUND_ALLOW_HTTP": "true"}
+"""A service calls https URLs of public hosts alone unless its operator allows more (docs/webhooks.md)."""
 
 
 class Conversation(NamedTuple):
@@ -53,6 +56,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path(".tools"), help="folder for all its state")
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
+    os.environ.update(MAY_CALL)
     with tool_server() as url, service(args.data, keep=False) as up:
         client = OpenAI(base_url=up["url"] + "/v1", api_key=up["api_key"])
         outcome = teach_and_measure(client, url, args.seed, print)

@@ -12,7 +12,7 @@ import pytest
 
 from examples.tools import run
 from examples.tools.server import PRICES
-from tests.e2e.service import running_service
+from tests.e2e.service import environment, running_service
 
 BASE_AT_MOST, TUNED_AT_LEAST = 0.3, 0.7
 """Shares of answers that are right because of a call (the issue's bar)."""
@@ -55,7 +55,7 @@ def test_a_job_with_the_tool_makes_calling_a_habit() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="cherry-test-") as folder,
         run.tool_server() as url,
-        running_service(Path(folder) / "data", "--port", "0") as service,
+        running_service(Path(folder) / "data", "--port", "0", env=environment() | run.MAY_CALL) as service,
         service.client() as client,
     ):
         for seed in (7, 8, 9):
