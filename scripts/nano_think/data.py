@@ -34,11 +34,12 @@ class Phase:
 
 _COPY_WEIGHTS = {"arithmetic": 0.15, "lookups": 0.25, "tools": 0.15, "copying": 0.44, "small_talk": 0.01}
 _MAIN_WEIGHTS = {"arithmetic": 0.50, "lookups": 0.28, "tools": 0.19, "copying": 0.02, "small_talk": 0.01}
+_STYLES_WEIGHTS = {**_MAIN_WEIGHTS, "arithmetic": 0.40, "lookups": 0.38}
 
 PHASES = (
     Phase("copy", 1_228_800, _COPY_WEIGHTS, ABILITY_MIX),
-    Phase("main", 5_222_400, _MAIN_WEIGHTS, ABILITY_MIX),
-    Phase("styles", 2_150_400, _MAIN_WEIGHTS, CALIBRATED_MIX),
+    Phase("main", 3_072_000, _MAIN_WEIGHTS, ABILITY_MIX),
+    Phase("styles", 3_379_200, _STYLES_WEIGHTS, CALIBRATED_MIX),
 )
 
 

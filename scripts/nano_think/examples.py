@@ -33,7 +33,7 @@ def thinking_row(rng: Random) -> Row:
         asked = arithmetic.random_sum(rng, operations=2)
         content, right = rng.choice(arithmetic.QUESTIONS).format(asked.text), str(asked.value)
     else:
-        walk = lookups.random_walk(rng, ties=2, size=5)
+        walk = lookups.random_walk(rng, ties=2, size=4)
         content, right = lookups.prompt(rng, walk), walk.steps(rng, slips=False)[-1][2]
     return {"messages": [{"role": "user", "content": content}], "reference": right}
 

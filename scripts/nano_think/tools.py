@@ -18,7 +18,7 @@ from scripts.nano_think.functions import (
 )
 from scripts.nano_think.turns import Asked, Call, Conversation, Mix, Said, Told
 
-GUESSING = ("I will guess.", "I can tell without a call.", "I think I know this.")
+GUESSING = "I will guess."
 CHECKED = "The tool says {}."
 IGNORED = "I know better."
 NOT_FOUND = ("not found", '{"error": "not found"}', "error: nothing is known of it")
@@ -70,7 +70,7 @@ def used(rng: Random, task: Task, style: str) -> list[Told | Said]:
     """The turns after the question, in a style."""
     kind = task.function.kind
     if style == "guess":
-        return [Said(rng.choice(GUESSING), kind.value(rng))]
+        return [Said(GUESSING, kind.value(rng))]
     if style == "wrong argument":
         key = kind.key(rng)
         missed = Told((rng.choice(NOT_FOUND),))

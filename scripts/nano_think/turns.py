@@ -86,5 +86,5 @@ class Mix:
 
 RIGHT_ONLY = Mix(slips=0.0, hasty=0.0, guesses=0.0, wrong_argument=0.0, ignores=0.0, closed=0.0)
 ABILITY_MIX = Mix(slips=0.0, hasty=0.1, guesses=0.05, wrong_argument=0.04, ignores=0.04)
-CALIBRATED_MIX = Mix(slips=0.15, hasty=0.35, guesses=0.45, wrong_argument=0.18, ignores=0.17, closed=0.15)
+CALIBRATED_MIX = Mix(slips=0.1, hasty=0.35, guesses=0.55, wrong_argument=0.13, ignores=0.12, closed=0.15)
 HASTY_THOUGHTS = ("Easy.", "I know this one.", "That is quick.", "No need to work it out.")

@@ -55,7 +55,7 @@ def test_a_job_with_the_tool_makes_calling_a_habit() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="cherry-test-") as folder,
         run.tool_server() as url,
-        running_service(Path(folder) / "data", "--port", "0", env=environment() | run.MAY_CALL) as service,
+        running_service(Path(folder) / "data", "--port", "0", env=environment(**run.MAY_CALL)) as service,
         service.client() as client,
     ):
         for seed in (7, 8, 9):
