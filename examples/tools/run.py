@@ -90,12 +90,12 @@ def teach_and_measure(client: OpenAI, url: str, seed: int, say: Callable[[str], 
 def right_by_call(client: OpenAI, model: str, rows: Sequence[Row], seed: int) -> list[float]:
     """1 for each conversation, sampled as in training, that called and ended with the right answer."""
 
-    def asked(row: Row) -> float:
-        ended = converse(client, model, row, seed)
+    def asked(number: int, row: Row) -> float:
+        ended = converse(client, model, row, seed * len(rows) + number)
         return float(ended.calls > 0 and ended.answer == row["reference"])
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(asked, rows))
+        return list(pool.map(asked, range(len(rows)), rows))
 
 
 def converse(client: OpenAI, model: str, row: Row, seed: int = 0) -> Conversation:
