@@ -167,7 +167,7 @@ def _add_checkpoints(db: Session) -> None:
             "epoch": 1,
             "attempt": 1,
             "storage_key": "none",
-            "manifest": {},
+            "manifest": {"files": {}},
             "kl": 0.0,
             "kl_stderr": 0.0,
         }
