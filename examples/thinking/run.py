@@ -55,8 +55,8 @@ def teach_and_measure(client: OpenAI, seed: int, say: Callable[[str], None]) -> 
     """Train, then compare."""
     unseen = read_rows(HERE, "unseen")
     model = train(client, HERE, seed, {}, say)
-    base = right_answers(client, "cherry-nano-think", unseen, {})
-    closed, thinking = (right_answers(client, model, unseen, budget) for budget in (NO_THOUGHTS, {}))
+    base = right_answers(client, "cherry-nano-think", unseen, seed, {})
+    closed, thinking = (right_answers(client, model, unseen, seed, budget) for budget in (NO_THOUGHTS, {}))
     found = compare(closed, thinking)
     say(f"Right of {len(unseen)} unseen: before {sum(base):.0f}, after {sum(thinking):.0f} with thoughts")
     say(f"and {sum(closed):.0f} without; p = {found.p:.4f}")
@@ -81,21 +81,23 @@ def train(
     return finished(client, client.fine_tuning.jobs.create(**body).id, say)
 
 
-def right_answers(client: OpenAI, model: str, rows: Sequence[Row], extra: dict[str, Any]) -> list[float]:
-    """1 for each right greedy answer, else 0. Thoughts are no part of `content`."""
+def right_answers(
+    client: OpenAI, model: str, rows: Sequence[Row], seed: int, extra: dict[str, Any]
+) -> list[float]:
+    """1 for each right answer, sampled as in training, else 0. Thoughts are no part of `content`."""
 
-    def asked(row: Row) -> float:
+    def asked(number: int, row: Row) -> float:
         completion = client.chat.completions.create(
             model=model,
             messages=row["messages"],
-            temperature=0,
+            seed=seed * len(rows) + number,
             max_completion_tokens=160,
             extra_body=extra,
         )
         return float(completion.choices[0].message.content == row["reference"])
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(asked, rows))
+        return list(pool.map(asked, range(len(rows)), rows))
 
 
 if __name__ == "__main__":
