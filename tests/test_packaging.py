@@ -19,6 +19,8 @@ SHIPPED = (
     "app/dashboard/templates/page.html",
     "migrations/script.py.mako",
     "workers/models/cherry_nano/model.safetensors",
+    "workers/models/cherry_nano_think/model.safetensors",
+    "workers/models/cherry_nano_think/chat_template.jinja",
     "workers/training/measures/canary.jsonl",
 )
 IMPORT_ALL = """

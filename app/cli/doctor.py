@@ -94,11 +94,12 @@ def check_sandbox(_data: Path) -> Iterator[Finding]:
 
 
 def check_model(_data: Path) -> Iterator[Finding]:
-    from app.embedded.first_run import BUILT_IN_MODEL, built_in_model
+    from app.embedded.first_run import BUILT_IN_CANNOT_SHOW, built_in_model
 
-    if folder := built_in_model():
-        yield Finding("model", "ok", f"{BUILT_IN_MODEL} in {folder}")
-    else:
+    folders = {name: folder for name in BUILT_IN_CANNOT_SHOW if (folder := built_in_model(name))}
+    for name, folder in folders.items():
+        yield Finding("model", "ok", f"{name} in {folder}")
+    if not folders:
         yield Finding(
             "model", "note", "this build ships no model", "Add one with `cherry models add NAME FOLDER`."
         )

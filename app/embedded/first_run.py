@@ -1,4 +1,4 @@
-"""Makes what a data folder needs once: tables, a tenant, a first API key, the built-in model."""
+"""Makes what a data folder needs once: tables, a tenant, a first API key, the built-in models."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 from app.embedded.places import write_private
 from app.settings import Settings
 
-BUILT_IN_MODEL = "cherry-nano"
-BUILT_IN_CANNOT_SHOW = ("thoughts", "tools", "tool_calls")
-"""What its chat template leaves out, as `cherry models add` would find; at a start nothing is tried."""
+BUILT_IN_MODEL, BUILT_IN_THINKER = "cherry-nano", "cherry-nano-think"
+BUILT_IN_CANNOT_SHOW = {BUILT_IN_MODEL: ("thoughts", "tools", "tool_calls"), BUILT_IN_THINKER: ()}
+"""The built-in models with what their chat templates leave out, as `cherry models add` would find; at a
+start nothing is tried."""
 
 
 def prepare_database(settings: Settings, key_path: Path) -> str:
@@ -32,20 +33,17 @@ def prepare_database(settings: Settings, key_path: Path) -> str:
 
 
 def migrate(settings: Settings) -> None:
-    """Makes the schema of this version, and registers its built-in model where this build has one."""
+    """Makes the schema of this version, and registers the built-in models that this build has."""
     import app.tables  # noqa: F401  # foreign keys are found by table name
     from app.db import unit_of_work
     from app.migrate import upgrade
-    from app.models import bases
     from app.models import service as models
 
     upgrade(settings.database_url)
-    if folder := built_in_model():
-        with unit_of_work() as db:
-            found = bases.find_base(db, BUILT_IN_MODEL)
-            is_free = found is None and not models.is_alias(db, BUILT_IN_MODEL)
-            if is_free or (found and found.origin is None):  # else an operator has put another in its place
-                models.add_base_model(db, BUILT_IN_MODEL, folder, BUILT_IN_CANNOT_SHOW)
+    with unit_of_work() as db:
+        for name, cannot_show in BUILT_IN_CANNOT_SHOW.items():
+            if folder := built_in_model(name):
+                models.add_built_in(db, name, folder, cannot_show)
 
 
 def secret_key(path: Path) -> str:
@@ -55,11 +53,11 @@ def secret_key(path: Path) -> str:
     return path.read_text().strip()
 
 
-def built_in_model() -> Path | None:
-    """Returns the folder of the model that ships with Cherry, or None if this build has none."""
+def built_in_model(name: str = BUILT_IN_MODEL) -> Path | None:
+    """Returns the folder of a model that ships with Cherry, or None if this build does not have it."""
     spec = importlib.util.find_spec("workers")
     for folder in (spec.submodule_search_locations or []) if spec else []:
-        model = Path(folder) / "models" / "cherry_nano"
+        model = Path(folder) / "models" / name.replace("-", "_")
         if (model / "config.json").is_file():
             return model
     return None

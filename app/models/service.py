@@ -189,6 +189,15 @@ def add_base_model(
     return model
 
 
+def add_built_in(db: Session, name: str, folder: Path, cannot_show: Sequence[str]) -> None:
+    """Registers a model that ships with Cherry, unless an operator has put another one or an alias there."""
+    shared = select(Model).where(Model.name == name, Model.project_id.is_(None))
+    found = db.scalars(shared).first()
+    is_free = found is None and not is_alias(db, name)
+    if is_free or (found and found.origin is None):
+        add_base_model(db, name, folder, cannot_show)
+
+
 def find(db: Session, project_id: str, name: str) -> Model | None:
     """Returns what the project means by a name: a model, a kept checkpoint, or what an alias stands for."""
     model = db.scalars(_visible(project_id).where(Model.name == name)).first()

@@ -66,18 +66,23 @@ class Encoder:
         return Encoded(ids, weights)
 
 
-def packed_rows(rng: Random, phase: data.Phase, encode: Encoder) -> Iterator[list[Encoded]]:
+def encoded_conversations(rng: Random, phase: data.Phase, encode: Encoder) -> Iterator[Encoded]:
+    """The stream of a phase as token ids."""
+    for turns in data.conversations(rng, phase):
+        yield encode(data.messages(rng, turns))
+
+
+def packed_rows(stream: Iterator[Encoded], row_tokens: int = ROW_TOKENS) -> Iterator[list[Encoded]]:
     """Rows of conversations, filled best-fit from a small pool."""
-    stream = data.conversations(rng, phase)
     pool: list[Encoded] = []
     while True:
         while len(pool) < 48:
-            encoded = encode(data.messages(rng, next(stream)))
-            if len(encoded.ids) <= ROW_TOKENS:
+            encoded = next(stream)
+            if len(encoded.ids) <= row_tokens:
                 pool.append(encoded)
         row = [pool.pop(0)]
         while True:
-            room = ROW_TOKENS - sum(len(e.ids) for e in row)
+            room = row_tokens - sum(len(e.ids) for e in row)
             fitting = [e for e in pool if len(e.ids) <= room]
             if not fitting:
                 break
@@ -87,9 +92,9 @@ def packed_rows(rng: Random, phase: data.Phase, encode: Encoder) -> Iterator[lis
         yield row
 
 
-def make_batch(rows: list[list[Encoded]], pad_id: int) -> Batch:
+def make_batch(rows: list[list[Encoded]], pad_id: int, row_tokens: int = ROW_TOKENS) -> Batch:
     """Stack rows into tensors."""
-    shape = (len(rows), ROW_TOKENS)
+    shape = (len(rows), row_tokens)
     ids = torch.full(shape, pad_id)
     weights = torch.zeros(shape)
     positions, document = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)

@@ -51,6 +51,13 @@ def _texts(rng: Random, count: int) -> Iterator[str]:
 
 def train_tokenizer(seed: int, conversations: int = 30_000) -> PreTrainedTokenizerFast:
     """Learn the merges from the training stream."""
+    fast = learnt_tokenizer(_texts(Random(seed), conversations), VOCABULARY_SIZE, model_max_length=1024)
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def learnt_tokenizer(texts: Iterator[str], size: int, *, model_max_length: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with merges learnt from texts, and no template yet."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -60,20 +67,19 @@ def train_tokenizer(seed: int, conversations: int = 30_000) -> PreTrainedTokeniz
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY_SIZE,
+        vocab_size=size,
         special_tokens=[PAD, START, END, END_OF_TEXT],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_texts(Random(seed), conversations), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     make: Any = PreTrainedTokenizerFast
     fast: PreTrainedTokenizerFast = make(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         eos_token=END,
-        model_max_length=1024,
+        model_max_length=model_max_length,
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )
-    fast.chat_template = CHAT_TEMPLATE
     return fast

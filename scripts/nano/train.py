@@ -8,20 +8,29 @@ steps and at the end of each phase; `--resume FILE` goes on from one.
 import argparse
 import json
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed
 import torch.nn.functional as F
 from torch.multiprocessing.spawn import spawn
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from scripts.nano import data
-from scripts.nano.packing import ROW_TOKENS, Batch, Encoded, Encoder, make_batch, packed_rows
+from scripts.nano.packing import (
+    ROW_TOKENS,
+    Batch,
+    Encoded,
+    Encoder,
+    encoded_conversations,
+    make_batch,
+    packed_rows,
+)
 from scripts.nano.tokenizer import END, END_OF_TEXT, PAD, train_tokenizer
 
 ROWS_PER_STEP = 20
@@ -32,21 +41,58 @@ PROMPT_WEIGHT = 0.1
 CHECKPOINT_STEPS = 200
 
 
-def build_model(tokenizer: Any) -> LlamaForCausalLM:
-    """A 3.8 M parameter Llama."""
+class Phase(Protocol):
+    """One stretch of training."""
+
+    name: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a built-in model is made of. Functions are module-level ones, since processes are handed them."""
+
+    shape: Mapping[str, int]
+    tokenizer: Callable[[int], Any]
+    phases: Sequence[Any]
+    conversations: Callable[[Random, Any, Any], Iterator[Encoded]]
+    """(random numbers, phase, tokenizer) to the endless stream of the phase."""
+    row_tokens: int
+    rows_per_step: int
+
+    @property
+    def step_tokens(self) -> int:
+        return self.row_tokens * self.rows_per_step
+
+
+def _conversations(rng: Random, phase: data.Phase, tokenizer: Any) -> Iterator[Encoded]:
+    return encoded_conversations(rng, phase, Encoder(tokenizer, PROMPT_WEIGHT))
+
+
+NANO = Recipe(
+    shape={"num_hidden_layers": 5, "max_position_embeddings": 1024},
+    tokenizer=train_tokenizer,
+    phases=data.PHASES,
+    conversations=_conversations,
+    row_tokens=ROW_TOKENS,
+    rows_per_step=ROWS_PER_STEP,
+)
+
+
+def build_model(tokenizer: Any, shape: Mapping[str, int]) -> LlamaForCausalLM:
+    """A Llama, 256 wide."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=256,
         intermediate_size=640,
-        num_hidden_layers=5,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=64,
-        max_position_embeddings=1024,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.convert_tokens_to_ids(END),
         pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
+        **shape,
     )
     return LlamaForCausalLM(config)
 
@@ -104,34 +150,35 @@ class Crew:
 class Training:
     """Model, optimizers and counters of one run."""
 
-    def __init__(self, tokenizer: Any, out: Path, seed: int, crew: Crew) -> None:
+    def __init__(self, recipe: Recipe, tokenizer: Any, out: Path, seed: int, crew: Crew) -> None:
         torch.manual_seed(seed)
-        self.tokenizer, self.out, self.seed, self.crew = tokenizer, out, seed, crew
-        self.model = build_model(tokenizer)
+        self.recipe, self.tokenizer, self.out, self.seed, self.crew = recipe, tokenizer, out, seed, crew
+        self.model = build_model(tokenizer, recipe.shape)
         self.optimizers = build_optimizers(self.model)
         self.step = 0
         self._forward = torch.compile(self.model, dynamic=False)
-        self._encode = Encoder(tokenizer, PROMPT_WEIGHT)
 
     def run(self) -> None:
         """All phases, from wherever the step counter stands."""
         first_step = 0
-        for phase in data.PHASES:
-            steps = phase.tokens // (ROWS_PER_STEP * ROW_TOKENS)
+        for phase in self.recipe.phases:
+            steps = phase.tokens // self.recipe.step_tokens
             if self.step < first_step + steps:
                 self._run_phase(phase, first_step, steps)
             first_step += steps
 
-    def _run_phase(self, phase: data.Phase, first_step: int, steps: int) -> None:
-        rows = packed_rows(Random(f"{self.seed}/{phase.name}"), phase, self._encode)
-        for _ in range(ROWS_PER_STEP * (self.step - first_step)):
+    def _run_phase(self, phase: Phase, first_step: int, steps: int) -> None:
+        recipe = self.recipe
+        stream = recipe.conversations(Random(f"{self.seed}/{phase.name}"), phase, self.tokenizer)
+        rows = packed_rows(stream, recipe.row_tokens)
+        for _ in range(recipe.rows_per_step * (self.step - first_step)):
             next(rows)
         began, losses = time.monotonic(), list[float]()
         while (index := self.step - first_step) < steps:
-            lr = learning_rate(self.step, index / steps, is_last=phase is data.PHASES[-1])
-            losses.append(self._update([next(rows) for _ in range(ROWS_PER_STEP)], lr))
+            lr = learning_rate(self.step, index / steps, is_last=phase is recipe.phases[-1])
+            losses.append(self._update([next(rows) for _ in range(recipe.rows_per_step)], lr))
             if len(losses) == 50:
-                rate = 50 * ROWS_PER_STEP * ROW_TOKENS / (time.monotonic() - began)
+                rate = 50 * recipe.step_tokens / (time.monotonic() - began)
                 self._say(f"{phase.name} {index + 1}/{steps} loss {fmean(losses):.4f} {rate:.0f} tokens/s")
                 began, losses = time.monotonic(), []
             if self.step % CHECKPOINT_STEPS == 0:
@@ -140,7 +187,7 @@ class Training:
 
     def _update(self, rows: list[list[Encoded]], lr: float) -> float:
         total_weight = sum(weight for row in rows for encoded in row for weight in encoded.weights)
-        batch = make_batch(self.crew.part(rows), self.tokenizer.pad_token_id)
+        batch = make_batch(self.crew.part(rows), self.tokenizer.pad_token_id, self.recipe.row_tokens)
         loss = answer_loss(self._forward, batch, total_weight)
         loss.backward()  # type: ignore[no-untyped-call]
         self._share_gradients()
@@ -198,7 +245,17 @@ def export(model: LlamaForCausalLM, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def work(rank: int, arguments: argparse.Namespace) -> None:
+def begun_tokenizer(recipe: Recipe, arguments: argparse.Namespace) -> Any:
+    """The tokenizer that a run was begun with, or a new one; it is kept with the checkpoints."""
+    folder = arguments.out / "tokenizer"
+    if arguments.resume and folder.is_dir():
+        return AutoTokenizer.from_pretrained(folder)
+    tokenizer = recipe.tokenizer(arguments.seed)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def work(rank: int, arguments: argparse.Namespace, recipe: Recipe) -> None:
     """One process of the crew."""
     torch.set_num_threads(1)
     crew = Crew(rank, arguments.processes)
@@ -206,8 +263,8 @@ def work(rank: int, arguments: argparse.Namespace) -> None:
         meeting_point = f"file://{arguments.out.resolve()}/crew"
         torch.distributed.init_process_group("gloo", meeting_point, rank=rank, world_size=crew.size)
     began = time.monotonic()
-    tokenizer = train_tokenizer(arguments.seed)
-    training = Training(tokenizer, arguments.out, arguments.seed, crew)
+    tokenizer = begun_tokenizer(recipe, arguments)
+    training = Training(recipe, tokenizer, arguments.out, arguments.seed, crew)
     if arguments.resume:
         training.load_state(arguments.resume)
     training.run()
@@ -216,8 +273,8 @@ def work(rank: int, arguments: argparse.Namespace) -> None:
         print(json.dumps({"steps": training.step, "seconds": round(time.monotonic() - began)}))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(recipe: Recipe = NANO, description: str | None = __doc__) -> None:
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the model")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--processes", type=int, default=2)
@@ -225,7 +282,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "crew").unlink(missing_ok=True)
-    spawn(work, (arguments,), nprocs=arguments.processes)  # type: ignore[no-untyped-call]
+    spawn(work, (arguments, recipe), nprocs=arguments.processes)  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 from graders import Sample, build_grader, parse_grader
 from scripts.nano import data, entities, examples
 from scripts.nano.bios import CALIBRATED_MIX, RIGHT_ONLY, four_key_answer, random_person, write_bio
-from scripts.nano.packing import ROW_TOKENS, Encoder, make_batch, packed_rows
+from scripts.nano.packing import ROW_TOKENS, Encoder, encoded_conversations, make_batch, packed_rows
 from scripts.nano.scoring import score
 
 ROOT = Path(__file__).parents[2]
@@ -138,7 +138,7 @@ def test_training_sees_the_tokens_of_the_chat_template() -> None:
 
 def test_packed_conversations_do_not_see_each_other() -> None:
     tokenizer = load_tokenizer()
-    rows = packed_rows(Random(4), data.PHASES[1], Encoder(tokenizer, 0.0))
+    rows = packed_rows(encoded_conversations(Random(4), data.PHASES[1], Encoder(tokenizer, 0.0)))
     batch = make_batch(list(islice(rows, 4)), tokenizer.pad_token_id)
     assert batch.ids.shape == (4, ROW_TOKENS)
     row, later, earlier = batch.attention_mask[:, 0].nonzero(as_tuple=True)

@@ -109,13 +109,13 @@ def remove(
 
 def _ask(name: str, data: Data) -> None:
     """Asks before more goes than was named, and before a model goes that the next start brings back."""
-    from app.embedded.first_run import BUILT_IN_MODEL, built_in_model
+    from app.embedded.first_run import BUILT_IN_CANNOT_SHOW, built_in_model
     from app.models import bases
 
     with open_database(data) as db:
         goes = bases.would_remove(db, name)
     told = [f"What stands for {name} goes with it: {', '.join(goes.aliases)}."] if goes.aliases else []
-    if name == BUILT_IN_MODEL and built_in_model():
+    if name in BUILT_IN_CANNOT_SHOW and built_in_model(name):
         told.append(f"{name} ships with Cherry, whose next start brings it back, without aliases.")
     if told:
         errors.print(" ".join(told), markup=False, soft_wrap=True)
