@@ -7,9 +7,9 @@ its prompt and the weights, not from what is sampled beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +18,9 @@ from torch import Tensor
 
 from workers.training.base.randomness import keyed_seed, uniforms
 from workers.training.base.types import Completion, Group, Prompt
-from workers.training.model.grammar import Grammar
 from workers.training.rendering.conversation import tools_of
-from workers.training.rendering.parts import PartsReader
 from workers.training.rendering.stop_strings import StopStrings
+from workers.training.sampling.asked import OnCompletion, SampledModel, Sampling
 from workers.training.sampling.decode_attention import prefill
 from workers.training.sampling.decode_step import ActiveRows, Ints
 from workers.training.sampling.decoders import CacheSize, MakeDecoder, bytes_of_group, make_decoder
@@ -31,65 +30,13 @@ from workers.training.sampling.thought_budgets import thought_budgets
 from workers.training.sampling.turns import Over, Turns
 from workers.training.sampling.waiting import LIMITS, Beginning, SamplerLimits, Waiting
 
+__all__ = ["CACHE_BYTES", "SampledModel", "SamplerLimits", "Sampling", "sample_groups"]
+
 CACHE_BYTES = {"cpu": 1 << 30, "cuda": 16 << 30}
 """The most memory for keys and values; fewer slots are used for longer sequences. Chosen, not measured."""
 
 
-OnCompletion = Callable[[int, int, Completion], None]
 Bools = NDArray[np.bool_]
-
-
-class SampledModel(Protocol):
-    """Is what is sampled from: a policy, or a model as it lies on disk."""
-
-    @property
-    def rollout_model(self) -> Any:
-        """Returns the causal model."""
-
-    @property
-    def tokenizer(self) -> Any:
-        """Returns the model's tokenizer."""
-
-    @property
-    def end_ids(self) -> tuple[int, ...]:
-        """Returns every token id that ends a completion."""
-
-    @property
-    def context(self) -> int:
-        """Returns the most tokens of prompt and completion together."""
-
-    @property
-    def device(self) -> torch.device:
-        """Returns where the model computes."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Says how to sample, and names the random numbers.
-
-    Attributes:
-        samples: completions for each prompt (G).
-        max_tokens: a completion is cut here, or where the context ends.
-        temperature: 0 is greedy; logprobs are then those at temperature 1.
-        key: names the random stream, such as ("train", seed, step); row and sample are added to it.
-        top_p: draw among the most likely tokens that together reach this probability. Logprobs stay those of
-            the whole distribution at the temperature, so training samples with 1.
-        stop: texts that end a completion. Its text ends before the first of them; its tokens go up to and
-            include the one that completed it.
-        grammar: which tokens may come next. Logprobs are those among the allowed tokens.
-        reader: takes completions apart; those of episodes are left to `Turns`.
-        thinking_tokens: thoughts are closed after so many tokens, in a family that `reader` knows to think.
-    """
-
-    samples: int
-    max_tokens: int
-    temperature: float
-    key: tuple[int | str, ...]
-    top_p: float = 1.0
-    stop: tuple[str, ...] = ()
-    grammar: Grammar | None = None
-    reader: PartsReader | None = None
-    thinking_tokens: int | None = None
 
 
 @torch.inference_mode()
