@@ -157,10 +157,12 @@ def test_a_simulated_user_talks_on_beside_a_tool(service: Service, tmp_path: Pat
     assert set(spoken) == {"Number of c?"}
 
     with service.client() as client:
-        *_, last = csv.DictReader(io.StringIO(client.files.content(job.result_files[0]).text))
-    assert any("user-8b" in column and float(value or 0) > 0 for column, value in last.items()), last
-    shown = [judge["model"] for judge in job.to_dict()["usage_metrics"]["model_graders"]]
-    assert shown == ["user-8b"]
+        first, *_ = csv.DictReader(io.StringIO(client.files.content(job.result_files[0]).text))
+        events = client.fine_tuning.jobs.list_events(job.id, limit=100).data
+    assert float(first["episode_user_turns_mean"] or first["valid_episode_user_turns_mean"]) > 0
+    metrics: list[Any] = [event.data for event in events if event.type == "metrics"]
+    assert any("user-8b" in each["model_graders_token_usage"] for each in metrics)
+    assert job.to_dict()["usage_metrics"]["grader_tokens"]["user-8b"]["calls"] > 0
 
 
 def test_a_user_who_is_away_fails_the_job_before_it_trains(service: Service, tmp_path: Path) -> None:
