@@ -157,9 +157,9 @@ def test_a_simulated_user_talks_on_beside_a_tool(service: Service, tmp_path: Pat
     assert set(spoken) == {"Number of c?"}
 
     with service.client() as client:
-        first, *_ = csv.DictReader(io.StringIO(client.files.content(job.result_files[0]).text))
+        steps = list(csv.DictReader(io.StringIO(client.files.content(job.result_files[0]).text)))
         events = client.fine_tuning.jobs.list_events(job.id, limit=100).data
-    assert float(first["episode_user_turns_mean"] or first["valid_episode_user_turns_mean"]) > 0
+    assert max(float(step["episode_user_turns_mean"] or 0) for step in steps) > 0
     metrics: list[Any] = [event.data for event in events if event.type == "metrics"]
     assert any("user-8b" in each["model_graders_token_usage"] for each in metrics)
     assert job.to_dict()["usage_metrics"]["grader_tokens"]["user-8b"]["calls"] > 0
