@@ -123,20 +123,20 @@ class Question:
 
     Attributes:
         messages: the messages in the chat form. They say in words what the reply shall look like.
-        schema: JSON schema of the reply; `schema_name` names it.
+        schema: JSON schema of the reply, and `schema_name` its name; None where the reply is plain text.
         sampling: parameters of the chat call, such as temperature, under the chat call's names.
     """
 
     target: Target
     messages: Sequence[Mapping[str, Any]]
     schema_name: str
-    schema: Mapping[str, Any]
+    schema: Mapping[str, Any] | None
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """Holds what a judge model replied: text that should be JSON of the question's schema.
+    """Holds what a judge model replied: text, which should be JSON of the question's schema where it has one.
 
     Attributes:
         usage: the tokens it cost; none if the reply was known from before.

@@ -300,15 +300,22 @@ DISCARDED_GROUPS = _declare(
 
 
 TABLES["Episodes and tools"] = []
-EPISODES = "jobs with tools: every step; validations"
+EPISODES = "jobs with tools or a simulated user: every step; validations"
 EPISODE_TURNS = _declare(
     "episodes/{split}_turns_mean", "count", EPISODES, "turns of the policy in an episode"
+)
+EPISODE_USER_TURNS = _declare(
+    "episodes/{split}_user_turns_mean",
+    "count",
+    "jobs with a simulated user: every step; validations",
+    "messages of the simulated user in an episode",
 )
 EPISODES_LOST = _declare(
     "episodes/{split}_lost",
     "count",
     EPISODES,
-    "episodes that broke off by the fault of a tool server; they are in no gradient",
+    "episodes that broke off by the fault of a tool server or of the model that plays the user; they are in "
+    "no gradient",
 )
 TOOL_CALLS = _declare("tools/{split}/calls_mean/{tool}", "count", EPISODES, "calls of a tool in an episode")
 TOOL_TOKENS = _declare(

@@ -57,6 +57,7 @@ def resolve_train(
         "seed": seed,
         "response_format": _response_format(block),
         "tools": tuple(tool["name"] for tool in block.get("tools", ())),
+        "environment": block["environment"]["type"] if "environment" in block else None,
         "max_episode_steps": block.get("max_episode_steps"),
         **(grading or {}),
         **_place(resources or {}),

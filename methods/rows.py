@@ -130,13 +130,15 @@ def scan_rows(
             yield Fault(line, str(error))
 
 
-def missing_variables(rows: Sequence[Row], variables: Iterable[Variable]) -> Iterator[str]:
-    """Yields a sentence for each variable of the grader's templates that rows lack, with their lines."""
+def missing_variables(
+    rows: Sequence[Row], variables: Iterable[Variable], reader: str = "grader"
+) -> Iterator[str]:
+    """Yields a sentence for each variable of templates that rows lack, with their lines."""
     for variable in dict.fromkeys(variables):
         lines = [row.line for row in rows if not variable.is_in(row.item)]
         if lines:
             lack = f"{len(lines):,} of {len(rows):,} rows {'lack' if len(lines) > 1 else 'lacks'}"
-            yield f"{lack} '{variable}', which the grader reads: {lines_in_words(lines)}"
+            yield f"{lack} '{variable}', which the {reader} reads: {lines_in_words(lines)}"
 
 
 def _lines(file: BinaryIO, max_line_bytes: int, max_file_bytes: int) -> Iterator[tuple[int, bytes | str]]:

@@ -109,6 +109,8 @@ class TrainConfig(RunConfig):
 
     tools: tuple[str, ...] = ()
     """Names of the functions that the policy may call. Without any, completions have one turn."""
+    environment: Literal["user_simulator"] | None = None
+    """Who replies to a turn that calls nothing. None: nobody, so that the episode is over."""
     max_episode_steps: int | None = Field(default=None, ge=1, le=MAX_EPISODE_STEPS)
     """Most turns of an episode; None where completions have one turn."""
 

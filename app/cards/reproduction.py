@@ -47,7 +47,9 @@ def request_of(
             block["gold_grader"] = _without_secrets(shown_block["gold_grader"])
         if shown_block.get("tools"):
             block["tools"] = _with_open_headers(shown_block["tools"])
-            block["max_episode_steps"] = shown_block["max_episode_steps"]
+        for name in ("environment", "max_episode_steps"):
+            if shown_block.get(name):
+                block[name] = shown_block[name]
         if shown_block.get("response_format"):
             block["response_format"] = shown_block["response_format"]
     body = {

@@ -78,9 +78,11 @@ SPLITS = ("train", "valid")
 OF_EPISODES = {
     "episode_turns_mean": names.EPISODE_TURNS.format(split="train"),
     "valid_episode_turns_mean": names.EPISODE_TURNS.format(split="valid"),
+    "episode_user_turns_mean": names.EPISODE_USER_TURNS.format(split="train"),
+    "valid_episode_user_turns_mean": names.EPISODE_USER_TURNS.format(split="valid"),
     "episodes_lost": names.EPISODES_LOST.format(split="train"),
 }
-"""What only jobs with tools have."""
+"""What only jobs with tools or a simulated user have."""
 TOOL_NUMBERS = {
     "calls_mean": names.TOOL_CALLS,
     "tokens_mean": names.TOOL_TOKENS,

@@ -47,7 +47,8 @@ class Judge:
                 return self._read(self.server.ask(call), question)
             except ServerRefused as refused:
                 drops = EFFORT in sampling and self._drops_effort(question.target.model, refused)
-                if not drops and not self._asks_less(form, refused):
+                has_form = question.schema is not None
+                if not drops and not (has_form and self._asks_less(form, refused)):
                     raise refused.failure(self.server.where) from None
 
     def _sampling(self, question: Question) -> dict[str, Any]:
@@ -102,7 +103,7 @@ class Judge:
 
     def _remark(self, question: Question) -> str:
         remarks = []
-        if self.entry.reply == "auto" and self._form != "json_schema":
+        if question.schema is not None and self.entry.reply == "auto" and self._form != "json_schema":
             remarks.append("the judge's server cannot be held to a JSON schema")
         if EFFORT in question.sampling and question.target.model in self._without_effort:
             value = question.sampling[EFFORT]
@@ -131,6 +132,9 @@ def _why_no_reply(choice: dict[str, Any], message: dict[str, Any]) -> tuple[Fail
 
 
 def _response_format(question: Question, form: Form) -> dict[str, Any]:
+    """Returns what holds a reply to its form; nothing for one of plain text."""
+    if question.schema is None:
+        return {}
     match form:
         case "json_schema":
             schema = {"name": question.schema_name, "schema": question.schema, "strict": True}

@@ -118,8 +118,8 @@ class Judges:
             else "None is known (the operator sets CHERRY_JUDGES)."
         )
         message = (
-            f"There is no judge '{target.model}'. {there_are} {models.BY_ALIAS} Or give the grader a"
-            " 'base_url' of its own."
+            f"There is no judge '{target.model}'. {there_are} {models.BY_ALIAS} Or give a"
+            " 'base_url' of your own."
         )
         raise GraderInvalid(message, param="model", code="unsupported_grader")
 
@@ -182,12 +182,16 @@ def _refused(entry: JudgeEntry, sampling: Mapping[str, Any]) -> list[str]:
 def _size(question: Question) -> Any:
     """Returns what sizes a reply in bytes: only a whole one is kept, the judge may do better another time."""
 
+    schema = question.schema
+
     def size(reply: Reply) -> int | None:
+        if schema is None:
+            return len(reply.text) * 2 if reply.text.strip() else None
         try:
             content = strict_json.loads(reply.text)
         except StrictJsonError:
             return None
-        is_whole = isinstance(content, dict) and all(key in content for key in question.schema["required"])
+        is_whole = isinstance(content, dict) and all(key in content for key in schema["required"])
         return len(reply.text) * 2 if is_whole else None
 
     return size

@@ -81,7 +81,7 @@ class Errors(BaseModel):
     endpoint_grader_safety_check_error: bool = False
     endpoint_grader_safety_check_error_details: str | None = None
     tool_server_error: bool = Field(default=False, exclude_if=lambda raised: not raised)
-    """Cherry: of completions of jobs with tools alone, so that it is left out elsewhere."""
+    """Cherry: of completions of jobs with tools or a simulated user, so that it is left out elsewhere."""
     tool_server_error_details: str | None = Field(default=None, exclude_if=lambda told: told is None)
 
     model_config = ConfigDict(extra="forbid")

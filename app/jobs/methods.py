@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, create_model, model_validator
 
-from app.tools.schemas import MAX_TOOLS, Tool
+from app.tools.schemas import MAX_TOOLS, Tool, UserSimulator
 from app.wire import Wire
 from methods.hyperparameters import request_fields
 from methods.run_config import RequestOnly
@@ -62,11 +62,16 @@ class Reinforcement(Wire):
         description="Azure's: functions that the policy may call, in several turns.",
         json_schema_extra={"x-cherry": True},
     )
+    environment: UserSimulator | None = Field(
+        default=None,
+        description="Cherry: who replies to turns that call nothing (docs/tools.md).",
+        json_schema_extra={"x-cherry": True},
+    )
     max_episode_steps: int | None = Field(
         default=None,
         ge=1,
         le=MAX_EPISODE_STEPS,
-        description="Azure's: most turns of the policy in an episode with tools; 10 by default.",
+        description="Azure's: most turns of the policy in an episode; 10 by default.",
         json_schema_extra={"x-cherry": True},
     )
     gold_grader: dict[str, Any] | None = Field(

@@ -20,6 +20,7 @@ from app.jobs.methods import (
 )
 from app.jobs.schemas import JobCreate, Resources
 from app.tools import service as tools
+from app.tools import simulator
 from app.validation_errors import read_as
 from methods import response_format
 from methods.resolve import SPLIT_BESIDE_FILE, VALIDATION_SPLIT
@@ -29,7 +30,7 @@ GRADER = "method.reinforcement.grader"
 GOLD_GRADER = "method.reinforcement.gold_grader"
 RESPONSE_FORMAT = "method.reinforcement.response_format"
 MAX_EPISODE_STEPS = "method.reinforcement.max_episode_steps"
-CHECKED = ("grader", "gold_grader", "response_format", "tools", "max_episode_steps")
+CHECKED = ("grader", "gold_grader", "response_format", "tools", "environment", "max_episode_steps")
 
 
 def checked_method(request: JobCreate, project_id: str) -> dict[str, Any]:
@@ -65,28 +66,37 @@ def checked_block(block: Mapping[str, Any], project_id: str, refusals: Refusals)
         if (constraint := checked_response_format(block.get("response_format"))) is not None:
             kept["response_format"] = constraint
     with refusals:
-        kept |= _checked_tools(block, kept, project_id)
+        kept |= _checked_episodes(block, kept, project_id)
     return kept
 
 
-def _checked_tools(block: Mapping[str, Any], kept: Mapping[str, Any], project_id: str) -> dict[str, Any]:
-    """The tools and the bound of their episodes, as a job keeps them. Raises `BadRequest`."""
+def _checked_episodes(block: Mapping[str, Any], kept: Mapping[str, Any], project_id: str) -> dict[str, Any]:
+    """Who replies in episodes and what bounds them, as a job keeps it. Raises `BadRequest`."""
     steps = block.get("max_episode_steps")
-    if not block.get("tools"):
+    if not block.get("tools") and block.get("environment") is None:
         if steps is None:
             return {}
-        message = f"'{MAX_EPISODE_STEPS}' bounds the turns of a job with tools, and this one has none."
+        message = (
+            f"'{MAX_EPISODE_STEPS}' bounds the turns of a job with tools or an environment, and this one has"
+            " neither."
+        )
         raise BadRequest(message, param=MAX_EPISODE_STEPS, code="unsupported_parameter")
     if kept.get("response_format", {"type": "text"})["type"] != "text":
         message = (
-            f"'{RESPONSE_FORMAT}' holds every completion to a form, which leaves no room for calls of tools:"
-            " leave one of the two out."
+            f"'{RESPONSE_FORMAT}' holds every completion to a form, which leaves no room for calls of tools"
+            " or other turns: leave one of the two out."
         )
         raise BadRequest(message, param=RESPONSE_FORMAT, code="unsupported_parameter")
-    return {
-        "tools": tools.as_stored(block["tools"], project_id),
-        "max_episode_steps": DEFAULT_EPISODE_STEPS if steps is None else steps,
-    }
+    found: dict[str, Any] = {"max_episode_steps": DEFAULT_EPISODE_STEPS if steps is None else steps}
+    refusals = Refusals()
+    with refusals:
+        if block.get("tools"):
+            found["tools"] = tools.as_stored(block["tools"], project_id)
+    with refusals:
+        if block.get("environment") is not None:
+            found["environment"] = simulator.as_stored(block["environment"], project_id)
+    refusals.raise_any()
+    return found
 
 
 def checked_response_format(asked: Any, at: str = RESPONSE_FORMAT) -> dict[str, Any] | None:

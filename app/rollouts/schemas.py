@@ -18,7 +18,7 @@ class FailureOut(BaseModel):
 
 
 class EpisodeOut(BaseModel):
-    """What followed the row's messages: turns of the policy, and what tools answered."""
+    """What followed the row's messages: turns of the policy, and what tools and users replied."""
 
     trace_id: str
     messages: list[dict[str, Any]]
@@ -50,7 +50,7 @@ class RolloutOut(BaseModel):
     )
     episode: EpisodeOut | None = Field(
         default=None,
-        description="Of jobs with tools; left out otherwise.",
+        description="Of jobs with tools or a simulated user; left out otherwise.",
         exclude_if=lambda value: value is None,
     )
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from app.wire import Wire
-from graders.judges.spec import Headers
+from graders.judges.spec import Headers, KeyName, SamplingParams
+from graders.spec_base import TemplateText
 
 MAX_TOOLS = 128
 """Most tools of a job: OpenAI's bound for the functions of a chat call."""
+
+STOP = "###STOP###"
+"""What a simulated user says to end the conversation where a job does not say: that of tau-bench."""
 
 ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
@@ -27,6 +31,22 @@ class Tool(Wire):
         description="Cherry: Python that defines a function of this name, run in the sandbox.",
         json_schema_extra={"x-cherry": True},
     )
+
+
+class UserSimulator(Wire):
+    """A model that plays the user: after a turn without calls it writes the user's next message."""
+
+    type: Literal["user_simulator"]
+    model: str = Field(min_length=1, max_length=256, description="A judge, as `score_model` graders name it.")
+    instructions: TemplateText = Field(
+        min_length=1, description="Who the user is and what it wants, with `{{item.key}}` of each row."
+    )
+    stop: str = Field(
+        default=STOP, min_length=1, max_length=64, description="A reply that holds it ends the episode."
+    )
+    sampling_params: SamplingParams | None = None
+    base_url: str | None = Field(default=None, min_length=1, max_length=2048)
+    api_key_name: KeyName | None = None
 
 
 class Tools(Wire):

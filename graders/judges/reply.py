@@ -48,7 +48,7 @@ def read_reply(text: str, usage: Usage) -> dict[str, Any]:
 
     Raises `GradeFailed` (model_grader_parse_error).
     """
-    body = _THOUGHTS.sub("", text, count=1).strip()
+    body = without_thoughts(text)
     if fenced := _FENCED.match(body):
         body = fenced[1].strip()
     try:
@@ -58,6 +58,11 @@ def read_reply(text: str, usage: Usage) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise misread("is not a JSON object", text, usage)
     return content
+
+
+def without_thoughts(text: str) -> str:
+    """Returns a reply without the thoughts that it begins with, and without blanks around it."""
+    return _THOUGHTS.sub("", text, count=1).strip()
 
 
 def misread(what: str, text: str, usage: Usage) -> GradeFailed:

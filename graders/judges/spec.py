@@ -23,7 +23,7 @@ MAX_HEADERS = 32
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]{0,4096}")
 _OURS = ("host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding")
-_KEY_NAME = r"^[A-Za-z0-9_.-]{1,64}$"
+KeyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
 def _check_media(text: str) -> str:
@@ -143,7 +143,7 @@ class JudgedSpec(NamedSpec):
     input: Annotated[list[MessageSpec], Field(min_length=1, max_length=MAX_MESSAGES)]
     sampling_params: SamplingParams | None = None
     base_url: Annotated[str, Field(min_length=1, max_length=2048)] | None = None
-    api_key_name: Annotated[str, Field(pattern=_KEY_NAME)] | None = None
+    api_key_name: KeyName | None = None
 
     @model_validator(mode="after")
     def _key_has_an_address(self) -> JudgedSpec:

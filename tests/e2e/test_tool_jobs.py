@@ -15,7 +15,7 @@ import httpx2 as httpx
 import pytest
 from openai import OpenAI
 
-from tests.app.grading.judge_servers import Answered, answered, asked
+from tests.app.grading.judge_servers import Answered, answered, asked, said
 from tests.app.webhooks.receivers import Received, receiver
 from tests.calling_model import LETTERS, make_calling_model, number_of, row_of
 from tests.e2e.service import Service, cherry, environment, hyperparameters, running_service, wait_for
@@ -125,6 +125,57 @@ def test_a_tool_of_python_trains_without_a_server(service: Service, tmp_path: Pa
     job = trained(service, tmp_path, {"name": "look_up", "python": COUNT}, max_episode_steps=3)
     assert job.status == "succeeded", job.error
     assert any(each["reward"] == 1 for each in rollouts_of(service, job.id))
+
+
+def plays_user(received: Received) -> Answered:
+    """Asks for one number more, then ends the conversation."""
+    said_by_user = [m for m in asked(received)["messages"] if m["role"] == "assistant"]
+    return said("###STOP###" if len(said_by_user) > 1 else "Number of c?")
+
+
+def test_a_simulated_user_talks_on_beside_a_tool(service: Service, tmp_path: Path) -> None:
+    with receiver(plays_user) as server:
+        user = {
+            "type": "user_simulator",
+            "model": "user-8b",
+            "base_url": f"http://127.0.0.1:{server.port}/v1",
+            "instructions": "You want the number of {{item.letter}}, then that of c.",
+        }
+        tool = {"name": "look_up", "python": COUNT}
+        job = trained(service, tmp_path, tool, environment=user, max_episode_steps=6)
+        sent = [asked(received) for received in server.received]
+    assert job.status == "succeeded", job.error
+    assert job.to_dict()["method"]["reinforcement"]["environment"] == {**user, "stop": "###STOP###"}
+    assert {call["model"] for call in sent} == {"user-8b"}
+    told = {call["messages"][0]["content"].partition("\n")[0] for call in sent}
+    assert told == {f"You want the number of {letter}, then that of c." for letter in LETTERS}
+
+    rollouts = rollouts_of(service, job.id)
+    talks = [[m["role"] for m in each["episode"]["messages"]] for each in rollouts]
+    assert ["assistant", "tool", "assistant", "user", "assistant"] in talks
+    spoken = [m["content"] for each in rollouts for m in each["episode"]["messages"] if m["role"] == "user"]
+    assert set(spoken) == {"Number of c?"}
+
+    with service.client() as client:
+        steps = list(csv.DictReader(io.StringIO(client.files.content(job.result_files[0]).text)))
+        events = client.fine_tuning.jobs.list_events(job.id, limit=100).data
+    assert max(float(step["episode_user_turns_mean"] or 0) for step in steps) > 0
+    metrics: list[Any] = [event.data for event in events if event.type == "metrics"]
+    assert any("user-8b" in each["model_graders_token_usage"] for each in metrics)
+    assert job.to_dict()["usage_metrics"]["grader_tokens"]["user-8b"]["calls"] > 0
+
+
+def test_a_user_who_is_away_fails_the_job_before_it_trains(service: Service, tmp_path: Path) -> None:
+    with receiver(lambda _: answered({}, 401)) as server:
+        place = f"http://127.0.0.1:{server.port}/v1"
+        user = {"type": "user_simulator", "model": "m", "base_url": place, "instructions": "{{item.letter}}"}
+        job = trained(service, tmp_path, {"name": "look_up", "python": COUNT}, environment=user)
+        assert (job.status, job.error.code) == ("failed", "grader_error")
+        assert job.error.param == "method.reinforcement.environment"
+        user["instructions"] = "{{item.letters}}"
+        job = trained(service, tmp_path, {"name": "look_up", "python": COUNT}, environment=user)
+    assert (job.status, job.error.code) == ("failed", "invalid_training_file")
+    assert "'item.letters', which the user simulator reads: lines 1-10" in job.error.message
 
 
 def test_a_preflight_calls_the_tools_of_the_rows_it_samples(service: Service, tmp_path: Path) -> None:

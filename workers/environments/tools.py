@@ -25,6 +25,11 @@ class ToolEnvironment:
         self._tools = tools
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="tool")
 
+    @property
+    def names(self) -> list[str]:
+        """Returns the names of the job's tools."""
+        return list(self._tools)
+
     def start(self, item: Mapping[str, Any], trace_id: str) -> ToolEpisode:
         listed = tool_names(item)
         tools = {name: tool for name, tool in self._tools.items() if name in listed}

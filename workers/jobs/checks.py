@@ -30,6 +30,7 @@ from workers.jobs.grader_validation import (
     GOLD_GRADER,
     build_job_grader,
     check_grader,
+    check_simulator,
     grading_fields,
     prices,
     try_grader,
@@ -50,6 +51,7 @@ from workers.jobs.job_data import (
 from workers.jobs.memory_validation import check_memory
 from workers.jobs.model_validation import (
     check_canary,
+    check_environment,
     check_response_format,
     check_tools,
     check_tools_of_rows,
@@ -218,6 +220,7 @@ class Checks:
             self._attempt(lambda: check_response_format(block.get("response_format"), folder))
             self._attempt(lambda: self._find_thinking(folder))
             self._attempt(lambda: check_tools(block.get("tools"), folder))
+            self._attempt(lambda: check_environment(block.get("environment"), folder))
         for data_file, rows in self._files():
             self._check_rows(data_file, rows)
         config = self._attempt(self._resolve)
@@ -233,9 +236,12 @@ class Checks:
             self.doubts.append(Doubt("thinks_not", self.thinking.told, field))
 
     def _check_rows(self, data_file: DataFile, rows: list[Row]) -> None:
-        names = [tool["name"] for tool in self.asked.method["reinforcement"].get("tools", ())]
+        block, project_id = self.asked.method["reinforcement"], self.asked.project_id
+        names = [tool["name"] for tool in block.get("tools", ())]
         if names:
             self._attempt(lambda: check_tools_of_rows(names, data_file, rows))
+        if simulator := block.get("environment"):
+            self._attempt(lambda: check_simulator(simulator, project_id, data_file, rows))
         spec, grader, folder, shape = self.spec, self.grader, self.folder, self.shape
         if spec is not None and grader is not None:
             self._enter("grading")
@@ -278,7 +284,7 @@ class Checks:
                 seed=self.asked.seed,
                 resources=self.asked.resources,
                 template_kwargs=self.thinking.variables if self.thinking else {},
-                grading=grading_fields(self.spec) | prices(self._hyperparameters(), *self._specs()),
+                grading=grading_fields(self.spec) | self._prices(),
             )
         except ConfigImpossible as problem:
             code = "invalid_training_file" if problem.param == TRAINING else "invalid_value"
@@ -294,9 +300,11 @@ class Checks:
                 return f" It is on line {line} of the {data_file.param.replace('_', ' ')} {data_file.shown}."
         return ""
 
-    def _specs(self) -> list[GraderSpec]:
-        """Returns the graders that the job asks."""
-        return [spec for spec in (self.spec, self.gold and self.gold[0]) if spec is not None]
+    def _prices(self) -> dict[str, Any]:
+        """Returns what the job's budget counts by: its graders and its simulated user ask models."""
+        specs = [spec for spec in (self.spec, self.gold and self.gold[0]) if spec is not None]
+        simulator = self.asked.method["reinforcement"].get("environment")
+        return prices(self._hyperparameters(), *specs, simulator=simulator)
 
     def _hyperparameters(self) -> dict[str, Any]:
         found: dict[str, Any] = self.asked.method[self.kind]["hyperparameters"]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.grading.headers import opened
 from app.grading.limits import asked_models, grade_limits
 from app.grading.services import grader_services
 from app.settings import get_settings
+from app.tools.simulator import ENVIRONMENT
 from graders import FailureKind, Grader, GraderInvalid, GraderSpec, Sample, build_grader, parse_grader
 from graders.preflight.trial import Bounds, Report, is_costly, preflight
 from graders.spec import item_paths, known_range
-from graders.template import Variable
+from graders.template import Template, Variable
 from methods.faults import MAX_REASONS, Fault, told
 from methods.rows import Row, missing_variables
 from workers.jobs.job_data import DataFile, JobInvalid
@@ -25,6 +26,8 @@ SHOWN_CHARACTERS = 4000
 HYPERPARAMETERS = "method.reinforcement.hyperparameters"
 GRADER = "method.reinforcement.grader"
 GOLD_GRADER = "method.reinforcement.gold_grader"
+TRIED_ANSWER = "Hello."
+"""What a simulated user is tried with."""
 OF_THE_ROW = (FailureKind.INVALID_VARIABLE, FailureKind.FORMULA_PARSE, FailureKind.OTHER)
 """Failures on an empty completion that the data or the formula is to blame for."""
 
@@ -42,15 +45,20 @@ def grading_fields(spec: GraderSpec) -> dict[str, Any]:
     }
 
 
-def prices(hyperparameters: dict[str, Any], *specs: GraderSpec) -> dict[str, Any]:
+def prices(
+    hyperparameters: dict[str, Any], *specs: GraderSpec, simulator: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """What a budget of money counts by. Raises `JobInvalid` where what it would pay has no price."""
     if hyperparameters.get("max_cost") is None:
         return {}
     settings = get_settings()
     asked = {model for spec in specs for model in asked_models(spec, settings)}
+    if simulator is not None:
+        asked.add(simulator["model"])
     missing = settings.prices.unpriced(sorted(asked))
     if missing:
-        what = f"The grader asks {', '.join(missing)}, whose price is not known"
+        who = "grader" if simulator is None else "grader or the user simulator"
+        what = f"The {who} asks {', '.join(missing)}, whose price is not known"
     elif not settings.prices.models and settings.prices.device_hour == 0:
         what = "No price is known"
     else:
@@ -106,6 +114,31 @@ def check_grader(
     if faults:
         lines = [fault.line for fault in faults]
         raise data_file.invalid(f"does not fit the {name}.\n" + "\n".join(told(faults, len(rows))), lines)
+
+
+def check_simulator(
+    simulator: Mapping[str, Any], project_id: str, data_file: DataFile, rows: Sequence[Row]
+) -> None:
+    """Every row has what the simulated user is told, and the model that plays it answers: it is asked once.
+
+    Raises `JobInvalid`.
+    """
+    from workers.environments.build import job_environment
+    from workers.training.base.parts import Parts
+    from workers.training.episodes.environment import EpisodeLost
+
+    wanted = Template.parse(simulator["instructions"]).variables
+    if lacks := list(missing_variables(rows, wanted, "user simulator")):
+        lines = [row.line for row in rows if not all(variable.is_in(row.item) for variable in wanted)]
+        raise data_file.invalid("does not fit the user simulator.\n" + "\n".join(lacks), lines)
+    try:
+        for row in rows[:1]:
+            episode = job_environment((), simulator, project_id).start(row.item, "trace_validation")
+            episode.reply(Parts(answer=TRIED_ANSWER))
+    except EpisodeLost as lost:
+        raise JobInvalid("grader_error", str(lost), ENVIRONMENT) from None
+    except GraderInvalid as fault:
+        raise JobInvalid(fault.code, fault.message, f"{ENVIRONMENT}.{fault.param}") from None
 
 
 def _check_somebody_answers(grader: Grader, row: Row, param: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.files.integrity import StoredFileDamaged
 from app.models.models import Model
+from app.tools.simulator import ENVIRONMENT
 from methods.faults import told
 from methods.model_files.folder import ModelFolderInvalid, check_folder
 from methods.response_format import grammar_of
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from workers.training.rendering.thinking import Thinking
 
 TOOLS = "method.reinforcement.tools"
+TRIED_TALK: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}]}
+"""What a template is tried with: a user's message, which may begin a conversation and go on with it."""
 TRIED_ROW = {
     "messages": [{"role": "user", "content": "x"}],
     "tools": [{"type": "function", "function": {"name": "look", "description": "x", "parameters": {}}}],
@@ -183,6 +186,19 @@ def check_tools(tools: Sequence[Mapping[str, Any]] | None, folder: Path) -> None
         fault = f"cannot be used with tools: {problem}"
     message = f"The model's chat template {fault}. Use a model whose template calls tools, or leave them out."
     raise JobInvalid("invalid_value", message, TOOLS)
+
+
+def check_environment(simulator: Mapping[str, Any] | None, folder: Path) -> None:
+    """Raises `JobInvalid` for a model whose chat template cannot go on after a user has replied."""
+    if simulator is None:
+        return
+    from workers.training.rendering.between import TurnsUnsupported, tokens_between
+
+    try:
+        tokens_between(load_tokenizer(folder), TRIED_TALK, [], TRIED_TALK["messages"], None)
+    except TurnsUnsupported as problem:
+        message = f"A simulated user cannot talk to this model: {problem}"
+        raise JobInvalid("invalid_value", message, ENVIRONMENT) from None
 
 
 def check_tools_of_rows(names: Sequence[str], data_file: DataFile, rows: Sequence[Row]) -> None:

@@ -25,6 +25,7 @@ import app.tables  # noqa: F401  # foreign keys are found by table name
 from app.db import limit_statements, unit_of_work
 from app.files.integrity import StoredFileDamaged
 from app.grading.headers import opened
+from app.grading.services import grader_services
 from app.jobs import status
 from app.jobs.status import Claim, LeaseLost
 from app.jobs.training_mark import mark_training
@@ -33,7 +34,6 @@ from app.models import service as models
 from app.models.models import Model
 from app.settings import get_settings
 from app.storage import get_storage
-from app.tools.service import opened as opened_tools
 from graders import parse_grader
 from graders.spec import GraderSpec
 from methods.rows import Row
@@ -41,13 +41,14 @@ from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig, read_config
 from methods.tuning_rows import row_check
 from workers.base_models import MODEL, folder_if_there, local_folder
-from workers.environments.build import tool_environment
+from workers.environments.build import environment_of
 from workers.jobs import delivery, leftovers, provenance
 from workers.jobs.checks import split_rows
 from workers.jobs.db_recorder import DatabaseRecorder
 from workers.jobs.faults import Exit, exit_code_of
 from workers.jobs.integrations import shown_elsewhere
 from workers.jobs.job_data import CANARY, TRAINING, VALIDATION, JobInvalid, canary_rows, find_file, rows_of
+from workers.jobs.judge_remarks import with_remarks
 from workers.jobs.restoring import restore
 from workers.jobs.seats import build_graders, seats_of
 from workers.jobs.served import check_served
@@ -62,6 +63,7 @@ from workers.training.base.errors import (
     RunPaused,
 )
 from workers.training.base.recorder import Recorder
+from workers.training.episodes.environment import Environment
 from workers.training.loop import train
 from workers.training.model.base_model import compute_dtype
 from workers.training.recorders import Silent
@@ -100,8 +102,8 @@ class Work(NamedTuple):
     """None where nothing is graded."""
     gold: GraderSpec | None
     """None without a second one that is only measured by."""
-    tools: list[dict[str, Any]]
-    """What the policy may call, with opened headers; none where completions have one turn."""
+    environment: partial[Environment] | None
+    """Makes what replies to the policy; None where completions have one turn."""
     project_id: str
 
 
@@ -267,7 +269,7 @@ def _train(
     assert work.grader is not None
     graders = (work.grader, work.gold, work.project_id)
     grader, gold = build_graders(*graders, remark)
-    environment = partial(tool_environment, work.tools, work.project_id) if work.tools else None
+    environment, services = work.environment, with_remarks(grader_services(work.project_id), remark)
     return train(
         work.config,
         *rows,
@@ -280,7 +282,7 @@ def _train(
         work.canary_rows,
         gold,
         seats_of(work.config, *graders, environment) if world.size == 1 else None,
-        None if environment is None else environment(),
+        None if environment is None else environment(judge=services.judge),
     )
 
 
@@ -313,8 +315,8 @@ def _load(claim: Claim, folder: Path) -> Work:
     provenance.note(claim, config, [*zip(data_files, rows, strict=True), (canary, texts)])
     if isinstance(config, TrainConfig):
         train_rows, valid_rows = split_rows(config, train_rows, valid_rows)
-    tools = opened_tools(graders.get("tools", ()), job.project_id, get_settings())
-    return Work(config, train_rows, valid_rows, texts, spec, gold, tools, job.project_id)
+    environment = environment_of(graders, job.project_id)
+    return Work(config, train_rows, valid_rows, texts, spec, gold, environment, job.project_id)
 
 
 def _base_folder(name: str, model: Model | None, folder: Path) -> str:

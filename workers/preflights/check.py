@@ -19,7 +19,6 @@ from app.preflights import runs
 from app.preflights.models import Preflight, Stage
 from app.settings import get_settings
 from app.storable import storable
-from app.tools.service import opened
 from graders import Grader
 from graders.preflight.trial import is_costly
 from methods.rows import Row
@@ -134,20 +133,21 @@ class _Work:
             self.report.add(Finding("base_not_sampled", "warn", message, "model"))
 
     def _sample(self, config: TrainConfig) -> None:
-        from workers.environments.build import tool_environment
+        from workers.environments.build import environment_of
         from workers.preflights import promises
         from workers.preflights.base_samples import COSTLY, Limits, sample_base
 
         rows, valid_rows = split_rows(config, *self._rows())
         grader = self._grader()
         assert self._checks.spec is not None
-        affordable = vars(COSTLY if is_costly(self._checks.spec) else Limits())
+        block = self._row.method["reinforcement"]
+        asks = is_costly(self._checks.spec) or "environment" in block
+        affordable = vars(COSTLY if asks else Limits())
         limits = Limits(**{**affordable, **self._row.limits})
         n_train, n_valid = len(rows), len(valid_rows)
-        environment, project_id = None, self._row.project_id
-        if tools := self._row.method["reinforcement"].get("tools"):
-            environment = tool_environment(opened(tools, project_id, get_settings()), project_id)
-        samples = sample_base(self._sampled(config), rows, grader, limits, self._tell, environment)
+        environment = environment_of(block, self._row.project_id)
+        made = None if environment is None else environment()
+        samples = sample_base(self._sampled(config), rows, grader, limits, self._tell, made)
         base = promises.base_numbers(samples, config)
         self.report.set("base", base)
         self.report.add(*promises.base_findings(samples, base, config))

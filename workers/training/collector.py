@@ -19,6 +19,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from graders import Grade
+from graders.types import add_usages
 from methods import metrics as names
 from methods.train_config import TrainConfig
 from workers.training.advantages import groups_with_spread, least_spread
@@ -272,12 +274,19 @@ def sample_and_grade(
         graded = []
         for i, group in enumerate(groups):
             grades = []
-            for j in range(len(group.completions)):
-                grades.append(graders.wait(jobs[i, j]))
+            for j, completion in enumerate(group.completions):
+                grades.append(_with_usage(graders.wait(jobs[i, j]), completion))
                 clock.alive("grading")  # judges may take longer than a phase may take without any progress
             graded.append(replace(group, grades=tuple(grades)))
     clock.add({"grading_busy": sum(job.seconds for job in jobs.values())})
     return graded
+
+
+def _with_usage(grade: Grade, completion: Completion) -> Grade:
+    """Returns the grade with what the completion's environment has asked models for, beside the grader."""
+    if not completion.usage:
+        return grade
+    return replace(grade, usage=add_usages([grade.usage, completion.usage]))
 
 
 class _Background:

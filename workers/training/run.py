@@ -114,10 +114,9 @@ class Run:
             least=config.reward_range[0] if config.reward_range else 0.0,
         )
         self.episodes: Episodes | None = None
-        if config.tools and environment is None:
-            raise ModelInvalid(
-                f"The config names tools ({', '.join(config.tools)}), which nobody here calls."
-            )
+        if (config.tools or config.environment) and environment is None:
+            named = ", ".join([*config.tools, *filter(None, [config.environment])])
+            raise ModelInvalid(f"The config names {named}, and nobody here replies for them.")
         if environment is not None:
             self.episodes = Episodes(environment, self.policy.reader, config, self.policy)
         self.collector = Collector(

@@ -74,6 +74,7 @@ SINCE_0_1_0 = {
     "prices",
     "tools",
     "max_episode_steps",
+    "environment",
 }
 """Fields of a config that came later, each with a default that stands for what was done before."""
 

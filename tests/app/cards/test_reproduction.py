@@ -194,6 +194,14 @@ def test_a_request_names_every_number_and_is_one_that_the_service_takes(settings
     assert left == {"learning_rate_multiplier", "compute_multiplier"}, "which no config keeps"
 
 
+def test_a_simulated_user_and_the_bound_of_its_episodes_are_in_the_request() -> None:
+    user = {"type": "user_simulator", "model": "judge", "instructions": "{{item.wish}}", "stop": "END"}
+    job = a_job(GRADER)
+    job["method"]["reinforcement"] |= {"environment": user, "max_episode_steps": 4}
+    block = request_of(job, a_card())["method"]["reinforcement"]
+    assert (block["environment"], block["max_episode_steps"]) == (user, 4)
+
+
 def test_a_grader_whose_headers_are_secret_has_to_be_given() -> None:
     secret = {"type": "endpoint", "name": "e", "url": "https://x.example", "headers": {"a": "********"}}
     with pytest.raises(CannotReproduce, match="--grader FILE"):

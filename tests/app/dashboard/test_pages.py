@@ -74,6 +74,7 @@ def job(db: Session, tenant: Tenant) -> Job:
                 "seconds": 0.5,
                 "is_error": True,
             },
+            {"role": "user", "content": attack},
         ]
         episode = {"trace_id": "trace_1", "messages": turns} if sample % 2 else None
         make_rollout(db, made, 2, 0, sample, text=attack, reason=attack, parts={attack: 0.5}, episode=episode)

@@ -168,13 +168,14 @@ def test_the_result_file_has_a_row_per_step(db: Session, tenant: Tenant) -> None
 def test_calls_of_tools_are_told_by_name_and_in_the_result_file(db: Session, tenant: Tenant) -> None:
     values = {
         "episodes/train_turns_mean": 2.5,
+        "episodes/valid_user_turns_mean": 1.25,
         "tools/train/calls_mean/look_up": 1.5,
         "tools/train/errors/look_up": 3.0,
         "tools/valid/seconds_mean/look_up": 0.2,
         "tools/train/tokens_mean/count": 7.0,
     }
     _, data = metrics_event(1, 2, values)
-    assert data["episode_turns_mean"] == 2.5
+    assert (data["episode_turns_mean"], data["valid_episode_user_turns_mean"]) == (2.5, 1.25)
     assert data["tools"] == [
         {"name": "count", "train_tokens_mean": 7.0},
         {"name": "look_up", "train_calls_mean": 1.5, "train_error_count": 3.0, "valid_latency_mean": 0.2},
@@ -182,6 +183,7 @@ def test_calls_of_tools_are_told_by_name_and_in_the_result_file(db: Session, ten
     job = make_job(db, tenant.project_id)
     make_metrics(db, job, 1, values)
     (row,) = csv.DictReader(results_csv(db, job).splitlines())
+    assert row["valid_episode_user_turns_mean"] == "1.25"
     assert (row["tools/look_up/train_calls_mean"], row["tools/count/train_tokens_mean"]) == ("1.5", "7.0")
 
 

@@ -17,6 +17,8 @@ from app.jobs.models import Job
 from app.settings import get_settings
 from tests.workers.rows import data_rows, fresh, make_job
 from workers.jobs.attempt import train_next
+from workers.jobs.grader_validation import prices
+from workers.jobs.job_data import JobInvalid
 from workers.jobs.validators import validate_all
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_model")]
@@ -91,3 +93,13 @@ def test_a_budget_of_money_needs_prices(
     assert (job.status, job.last_step, job.total_steps) == ("succeeded", 0, 0)
     assert job.fine_tuned_model
     assert any("max_cost is used up: " in each and " EUR" in each for each in messages(db, job, "warn"))
+
+
+def test_a_budget_of_money_needs_the_price_of_the_model_that_plays_the_user(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CHERRY_PRICES", '{"currency": "EUR", "device_hour": 1}')
+    get_settings.cache_clear()
+    assert prices({"max_cost": 1.0})
+    with pytest.raises(JobInvalid, match="the user simulator asks user-8b, whose price is not known"):
+        prices({"max_cost": 1.0}, simulator={"model": "user-8b"})

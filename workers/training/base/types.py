@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from graders import Grade
+from graders.types import Usage
 from workers.training.base.parts import Parts
 from workers.training.base.turns import Turn
 
@@ -63,6 +64,7 @@ class Completion:
         turns: of an episode; none where there is no environment.
         trace_id: names the episode to tool servers and graders.
         lost: why the episode broke off by the fault of its environment. It is then left out.
+        usage: what its environment has asked models for. Its grade counts it too.
     """
 
     tokens: tuple[int, ...]
@@ -74,6 +76,7 @@ class Completion:
     turns: tuple[Turn, ...] = ()
     trace_id: str = ""
     lost: str = ""
+    usage: Usage = field(default_factory=dict)
 
     @property
     def n_sampled(self) -> int:

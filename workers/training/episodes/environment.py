@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from graders.types import Usage
 from workers.training.base.parts import Parts
 from workers.training.base.turns import CallResult
 
@@ -14,7 +15,12 @@ class EpisodeLost(Exception):
     """Says why an episode cannot go on by the fault of nobody who is trained: a tool server failed.
 
     Its rollout is left out of the gradient and gets no grade. The text is for the person who follows the run.
+    `usage` is what models were asked for all the same.
     """
+
+    def __init__(self, message: str, usage: Usage | None = None) -> None:
+        super().__init__(message)
+        self.usage = usage or {}
 
 
 @dataclass(frozen=True)
@@ -24,10 +30,12 @@ class Reply:
     Attributes:
         results: of the turn's calls, in their order.
         messages: other messages in the chat form, behind those.
+        usage: what models were asked for it.
     """
 
     results: Sequence[CallResult] = ()
     messages: Sequence[Mapping[str, Any]] = ()
+    usage: Usage = field(default_factory=dict)
 
     @property
     def is_over(self) -> bool:

@@ -10,7 +10,8 @@ from workers.training.base.errors import ModelInvalid
 from workers.training.base.types import Prompt
 from workers.training.episodes.environment import Environment
 from workers.training.episodes.limits import EpisodeLimits
-from workers.training.episodes.play import Play
+from workers.training.episodes.plain import PlainReader
+from workers.training.episodes.play import Play, TakesApart
 from workers.training.rendering.parts import PartsReader
 from workers.training.sampling.rollout import SampledModel
 
@@ -21,7 +22,11 @@ the usual size, so that no reply waits for another; a thread that waits costs ne
 
 
 class Limited(Protocol):
-    """Is the part of a run's config that bounds episodes."""
+    """Is the part of a run's config that bounds episodes, and names what may be called in them."""
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """Returns the names of the tools."""
 
     @property
     def max_episode_steps(self) -> int | None:
@@ -38,14 +43,14 @@ class Episodes:
     def __init__(
         self, environment: Environment, reader: PartsReader | None, config: Limited, model: SampledModel
     ) -> None:
-        """Raises `ModelInvalid` for a model whose completions nobody can take apart."""
-        if reader is None or not reader.calls_tools:
+        """Raises `ModelInvalid` for a model whose calls nobody can read, where there are tools."""
+        if config.tools and (reader is None or not reader.calls_tools):
             raise ModelInvalid(
                 "The model's chat template does not tell how it calls tools, so its calls cannot be read."
                 " Use a model whose template is known, or leave the tools out."
             )
         self._environment = environment
-        self._reader = reader
+        self._reader: TakesApart = reader or PlainReader(model.tokenizer, model.end_ids)
         self._config = config
         self._model = model
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="episode")

@@ -126,9 +126,11 @@ class Play:
 
     def _go_on(self, running: Running, reply: Reply | Exception) -> GoesOn | Over:
         if isinstance(reply, EpisodeLost):
+            running.spend(reply.usage)
             return self._ended(running, "stop", lost=str(reply))
         if isinstance(reply, Exception):
             raise reply
+        running.spend(reply.usage)
         running.note(self._counted(reply))
         if reply.is_over:
             return self._ended(running, "stop")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from graders.types import Usage, add_usages
 from workers.training.base.parts import Parts
 from workers.training.base.turns import Turn
 from workers.training.base.types import Completion, Prompt
@@ -19,6 +20,7 @@ class Running:
     Attributes:
         place: index of the prompt in the call, and of the sample.
         episode: what replies, once it was asked.
+        usage: what models were asked for its replies so far.
     """
 
     place: tuple[int, int]
@@ -30,6 +32,7 @@ class Running:
     given: list[bool] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     last: Completion | None = None
+    usage: Usage = field(default_factory=dict)
 
     @property
     def item(self) -> Mapping[str, Any]:
@@ -58,6 +61,10 @@ class Running:
         """Takes what has come back to the newest turn."""
         self.turns[-1] = replace(self.turns[-1], results=tuple(reply.results), messages=tuple(reply.messages))
 
+    def spend(self, usage: Usage) -> None:
+        """Takes what a reply has cost."""
+        self.usage = add_usages([self.usage, usage])
+
     def give(self, tokens: Sequence[int]) -> None:
         """Takes the tokens that the policy reads next."""
         self.tokens += tokens
@@ -76,4 +83,5 @@ class Running:
             turns=tuple(self.turns),
             trace_id=self.trace_id,
             lost=lost,
+            usage=self.usage,
         )

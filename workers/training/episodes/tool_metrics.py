@@ -1,4 +1,4 @@
-"""The numbers of a step's episodes: turns, and calls of each tool."""
+"""The numbers of a step's episodes: turns, messages of a simulated user, and calls of each tool."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ def tool_metrics(split: Split, completions: Sequence[Completion]) -> dict[str, f
         names.EPISODE_TURNS.format(split=split): _mean([len(one.turns) for one in episodes]),
         names.EPISODES_LOST.format(split=split): float(sum(bool(one.lost) for one in episodes)),
     }
+    of_users = [sum(len(turn.messages) for turn in one.turns) for one in episodes]
+    if any(of_users):
+        values[names.EPISODE_USER_TURNS.format(split=split)] = _mean(of_users)
     made: dict[str, list[CallResult]] = {}
     for result in (result for one in episodes for turn in one.turns for result in turn.results):
         made.setdefault(result.call.name, []).append(result)

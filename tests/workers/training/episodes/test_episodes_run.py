@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from graders import FailureKind
+from graders import FailureKind, TokenUsage
+from methods import metrics as names
 from methods.train_config import TrainConfig
 from tests.chat_templates import tokenizer_of
 from tests.tiny_model import make_tiny_model
@@ -151,6 +153,52 @@ def test_a_run_killed_in_a_step_and_resumed_has_the_same_history(talking, tmp_pa
     notes = [message for _, message in second.all("note")]
     assert any("begin anew, with new trace ids" in message for message in notes)
     assert not set(killed.trace_ids) & set(again.trace_ids)
+
+
+COST = {"user": TokenUsage(7, 3, calls=1)}
+
+
+class Costly(Asking):
+    """Asks a model for each reply; loses some episodes, which has cost as much."""
+
+    def start(self, item: Any, trace_id: str) -> Any:
+        asking = super().start(item, trace_id)
+
+        class Episode:
+            def reply(self, parts):
+                try:
+                    return replace(asking.reply(parts), usage=COST)
+                except EpisodeLost as lost:
+                    raise EpisodeLost(str(lost), COST) from None
+
+        return Episode()
+
+
+def test_what_replies_cost_counts_as_what_grades_cost_and_is_in_the_budget(talking, tmp_path):
+    lose = Costly(lose=lambda parts: len(parts.answer) % 5 == 0)
+    config = config_of(talking, grade_failure_limit=1.0, max_judge_calls=50)
+    result, told = go(config, tmp_path, lose)
+    groups = [group for _, _, _, groups in told.all("rollouts") for group in groups]
+    pairs = [p for group in groups for p in zip(group.completions, group.grades, strict=True)]
+    assert any(completion.lost for completion, _ in pairs)
+    for completion, grade in pairs:
+        asked = len(completion.turns) - 1 + bool(completion.lost)
+        if completion.finish_reason == "stop":
+            assert grade.usage.get("user", TokenUsage()).calls == asked
+    spent = told.series(names.TOTAL_USAGE.format(kind="calls", model="user"))
+    assert spent[-1] >= 50 > spent[0]
+    assert result.steps == 1 < config.total_steps(len(ROWS))
+
+
+def test_a_model_whose_template_tells_no_parts_talks_with_a_user(tmp_path_factory, tmp_path):
+    folder = tmp_path_factory.mktemp("plain")
+    make_tiny_model(folder, scale=0.3, context=512)
+    _, told = go(config_of(folder, n_epochs=1), tmp_path, Asking())
+    assert told.series("episodes/train_turns_mean")[0] > 1
+    groups = [group for _, _, _, groups in told.all("rollouts") for group in groups]
+    assert told.series("episodes/train_user_turns_mean")[0] > 0
+    answers = [turn.parts.answer for g in groups for c in g.completions for turn in c.turns]
+    assert any(answers)
 
 
 def test_lost_episodes_are_left_out_and_named(talking, tmp_path):
