@@ -145,7 +145,8 @@ def test_a_url_inside_the_network_is_never_called() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://grader.example/", "ftp://x", "https://u:p@grader.example/", "nonsense"]
+    "url",
+    ["http://grader.example/", "ftp://x", "https://u:p@grader.example/", "https://10.0.0.1/", "nonsense"],
 )
 def test_a_url_that_can_never_be_called_is_refused_when_the_grader_is_built(url: str) -> None:
     spec = parse_grader({"type": "endpoint", "name": "own", "url": url})
