@@ -125,9 +125,14 @@ WRONG: list[tuple[dict[str, Any], str, str | None]] = [
         "invalid_value",
     ),
     (
-        {**SAMPLED, "sampling_params": {"tools": [{"type": "function", "function": {"name": "f"}}]}},
-        "data_source.sampling_params.tools",
-        "unsupported_parameter",
+        {**SAMPLED, "sampling_params": {"tools": [{"type": "function", "function": {"name": "a b"}}]}},
+        "data_source.sampling_params.tools[0].function.name",
+        "invalid_value",
+    ),
+    (
+        {**SAMPLED, "sampling_params": {"reasoning_effort": "huge"}},
+        "data_source.sampling_params.reasoning_effort",
+        "invalid_value",
     ),
     (
         {**SAMPLED, "base_url": "http://10.0.0.1/v1"},
