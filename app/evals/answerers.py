@@ -8,10 +8,8 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy.orm import Session
 
 from app.errors import BadRequest, NotFound, Unavailable
-from app.evals.data_sources import PARAM, SAMPLING, sampling
+from app.evals.data_sources import PARAM
 from app.grading.services import judges
-from app.inference.parameters import EFFORTS
-from app.inference.tools import OF_CHATS, refusals_of_tools
 from app.judge_settings import entry_for, known_names
 from app.models import service as models
 from app.settings import Settings
@@ -50,7 +48,6 @@ def find(db: Session, project_id: str, source: Mapping[str, Any], settings: Sett
     if (own := models.find(db, project_id, name)) is not None:
         if not settings.sampler_url:
             raise Unavailable(NO_SAMPLER, code="sampler_unavailable", headers={"x-should-retry": "false"})
-        _check_sampling(sampling(source["type"], source.get("sampling_params")))
         return Answerer("own", own.name, target)
     if entry_for(settings.judges, name) is not None:
         return Answerer("other", name, target)
@@ -64,17 +61,6 @@ def _check_address(project_id: str, target: Target) -> None:
         at = f"{PARAM}.{fault.param}" if fault.param else PARAM
         message = fault.message.replace(f"'{fault.param}'", f"'{at}'") if fault.param else fault.message
         raise BadRequest(message, param=at, code=fault.code) from None
-
-
-def _check_sampling(params: Mapping[str, Any]) -> None:
-    """Raises `BadRequest` for tools and efforts that a chat with a model of this service would refuse."""
-    for fault in refusals_of_tools(params.get("tools"), None, OF_CHATS):
-        raise BadRequest(fault.message, param=f"{SAMPLING}.{fault.param}", code=fault.code)
-    effort = params.get("reasoning_effort")
-    if effort is not None and effort not in EFFORTS:
-        at = f"{SAMPLING}.reasoning_effort"
-        message = f"Invalid value: {effort!r} for '{at}'. Supported values are: {', '.join(EFFORTS)}."
-        raise BadRequest(message, param=at, code="invalid_value")
 
 
 def _unknown(db: Session, project_id: str, name: str, settings: Settings) -> NotFound:

@@ -53,7 +53,6 @@ Ignored = Annotated[Any, Field(description="Accepted; it changes nothing here.")
 Unavailable = Annotated[Any, Field(description="Refused, but for values that ask for nothing.")]
 
 
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
 MaxThinkingTokens = Annotated[
     int | None,

@@ -18,7 +18,7 @@ from app.grading.patience import Transient, persevere
 from app.grading.services import judges
 from app.inference.backend import Asker, backend_of
 from app.inference.reply import Choice, Usage, whole
-from app.inference.tools import OF_CHATS, offered
+from app.inference.tools import OF_CHATS, offered, refusals_of_tools
 from app.settings import Settings
 from graders import GraderInvalid
 from graders.types import FailureKind, GradeFailed, Sample, TokenUsage
@@ -52,6 +52,8 @@ def model_of(
 ) -> Model:
     """Returns who answers in a run. Raises `RunInvalid` where it cannot be asked."""
     if answerer.kind == "own":
+        for fault in refusals_of_tools(sampling.get("tools"), None, OF_CHATS):
+            raise RunInvalid(fault.code or fault.type, fault.message)
         return OwnModel(answerer.model, run_id, project_id, sampling, settings, portal)
     try:
         return OtherModel(answerer, project_id, sampling, settings)
