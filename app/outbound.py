@@ -95,7 +95,9 @@ def check_target(url: str, rules: OutboundRules, resolver: Resolver = resolve) -
 
 def check_url(url: str, rules: OutboundRules) -> None:
     """Checks the same as far as that goes without asking the network for a name's addresses."""
-    _checked_url(url, rules)
+    parsed = _checked_url(url, rules)
+    if _literal(_host(parsed)) is not None:
+        _checked_addresses(_host(parsed), _port(parsed), rules, resolve)
 
 
 def outbound_client(

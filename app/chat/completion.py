@@ -78,23 +78,15 @@ def _message(choice: Choice) -> dict[str, Any]:
     if choice.thoughts:
         message["reasoning_content"] = choice.thoughts
     if choice.calls:
-        message["tool_calls"] = [_call(call) for call in choice.calls]
+        message["tool_calls"] = [call.chat_form for call in choice.calls]
     return message
-
-
-def _call(call: Call) -> dict[str, Any]:
-    return {
-        "id": call.id,
-        "type": "function",
-        "function": {"name": call.name, "arguments": call.arguments},
-    }
 
 
 def _call_piece(call: CallPiece) -> dict[str, Any]:
     """Returns a piece of a call: its first names it."""
     if call.id is None and call.name is None:
         return {"index": call.number, "function": {"arguments": call.arguments}}
-    return {"index": call.number, **_call(Call(call.id or "", call.name or "", call.arguments))}
+    return {"index": call.number, **Call(call.id or "", call.name or "", call.arguments).chat_form}
 
 
 class Chunks:

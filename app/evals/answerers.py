@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy.orm import Session
 
 from app.errors import BadRequest, NotFound, Unavailable
-from app.evals.data_sources import PARAM, SAMPLING
+from app.evals.data_sources import PARAM
 from app.grading.services import judges
 from app.judge_settings import entry_for, known_names
 from app.models import service as models
@@ -16,8 +16,6 @@ from app.settings import Settings
 from graders import GraderInvalid
 from graders.services import Target
 
-NOT_HERE: Mapping[str, tuple[Any, ...]] = {"tools": ([],), "reasoning_effort": ("none",)}
-"""Parameters that ask a model of this service for what it cannot do, with the values that do not."""
 NO_SAMPLER = (
     "This service runs no models: its operator starts a sampler (docs/serving.md) or names another server"
     " in CHERRY_JUDGES."
@@ -50,7 +48,6 @@ def find(db: Session, project_id: str, source: Mapping[str, Any], settings: Sett
     if (own := models.find(db, project_id, name)) is not None:
         if not settings.sampler_url:
             raise Unavailable(NO_SAMPLER, code="sampler_unavailable", headers={"x-should-retry": "false"})
-        _check_sampling(source.get("sampling_params") or {}, own.name)
         return Answerer("own", own.name, target)
     if entry_for(settings.judges, name) is not None:
         return Answerer("other", name, target)
@@ -64,14 +61,6 @@ def _check_address(project_id: str, target: Target) -> None:
         at = f"{PARAM}.{fault.param}" if fault.param else PARAM
         message = fault.message.replace(f"'{fault.param}'", f"'{at}'") if fault.param else fault.message
         raise BadRequest(message, param=at, code=fault.code) from None
-
-
-def _check_sampling(params: Mapping[str, Any], model: str) -> None:
-    for name, harmless in NOT_HERE.items():
-        if params.get(name) is not None and params[name] not in harmless:
-            at = f"{SAMPLING}.{name}"
-            message = f"The model '{model}' does not take '{at}'; leave it out."
-            raise BadRequest(message, param=at, code="unsupported_parameter")
 
 
 def _unknown(db: Session, project_id: str, name: str, settings: Settings) -> NotFound:

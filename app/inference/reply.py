@@ -143,6 +143,12 @@ class Call(NamedTuple):
     name: str
     arguments: str
 
+    @property
+    def chat_form(self) -> dict[str, Any]:
+        """Returns the call as messages of chats have it."""
+        function = {"name": self.name, "arguments": self.arguments}
+        return {"id": self.id, "type": "function", "function": function}
+
 
 class Choice(NamedTuple):
     """One whole choice. `text` is the answer alone."""

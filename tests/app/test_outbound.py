@@ -19,6 +19,7 @@ from app.outbound import (
     ResponseTooLarge,
     TargetRefused,
     check_target,
+    check_url,
     outbound_client,
     read_at_most,
     rules_of,
@@ -360,3 +361,11 @@ def test_rules_come_from_settings() -> None:
     for wrong in ("10.0.0.0/33", "10.0.0.1/8", "a b", "https://x"):
         with pytest.raises(ValidationError, match="outbound_allow"):
             Settings(**given, outbound_allow=wrong)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "169.254.169.254", "[::1]"])
+def test_an_address_in_a_url_is_checked_without_a_look_up(address: str) -> None:
+    with pytest.raises(TargetRefused, match="not public"):
+        check_url(f"https://{address}/hook", OutboundRules())
+    check_url(f"https://{PUBLIC}/hook", OutboundRules())
+    check_url("https://no-such-name.invalid/hook", OutboundRules())

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import zlib
 from dataclasses import dataclass
+from itertools import dropwhile
 from typing import Any
 
 from graders.services import Limits, Program, Sandbox
-from workers.environments.tool import MAX_BYTES, Context, Output, error
+from workers.environments.tool import MAX_BYTES, Context, Output, error, too_large
 from workers.training.base.parts import ToolCall
 from workers.training.episodes.environment import EpisodeLost
 
@@ -46,9 +47,18 @@ class PythonTool:
         if outcome.fault == "server":
             raise EpisodeLost(f"The tool '{self.name}' could not be run: {outcome.message}")
         if outcome.fault is not None:
-            return error(outcome.fault, outcome.message.strip().rpartition("\n")[2])
+            return error(outcome.fault, _without_frames(outcome.message))
         found: Any = outcome.value
         if isinstance(found["state"], dict):
             context.state = found["state"]
         output = found["output"]
-        return Output(output if isinstance(output, str) else json.dumps(output, ensure_ascii=False))
+        text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
+        return too_large("The answer of the tool") if len(text.encode()) > MAX_BYTES else Output(text)
+
+
+def _without_frames(message: str) -> str:
+    """Returns what a traceback tells behind its frames, which may be several lines; other messages whole."""
+    lines = message.strip().splitlines()
+    frames = [number for number, line in enumerate(lines) if line.startswith("  File ")]
+    told = lines[frames[-1] + 1 :] if frames else lines
+    return "\n".join(dropwhile(lambda line: line.startswith("    "), told))

@@ -61,7 +61,7 @@ class ToolEpisode:
         call_id, started = f"call_{uuid.uuid4().hex}", time.monotonic()
         output = self._unknown(call) if tool is None else tool.call(call, call_id, self._context)
         seconds = time.monotonic() - started
-        return CallResult(call_id, call, output.text, seconds, output.is_error)
+        return CallResult(call_id, call, output.text, seconds, output.is_error, is_known=tool is not None)
 
     def _unknown(self, call: ToolCall) -> Output:
         known = ", ".join(self._tools) or "none"

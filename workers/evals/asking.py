@@ -18,6 +18,7 @@ from app.grading.patience import Transient, persevere
 from app.grading.services import judges
 from app.inference.backend import Asker, backend_of
 from app.inference.reply import Choice, Usage, whole
+from app.inference.tools import OF_CHATS, offered, refusals_of_tools
 from app.settings import Settings
 from graders import GraderInvalid
 from graders.types import FailureKind, GradeFailed, Sample, TokenUsage
@@ -51,6 +52,8 @@ def model_of(
 ) -> Model:
     """Returns who answers in a run. Raises `RunInvalid` where it cannot be asked."""
     if answerer.kind == "own":
+        for fault in refusals_of_tools(sampling.get("tools"), None, OF_CHATS):
+            raise RunInvalid(fault.code or fault.type, fault.message)
         return OwnModel(answerer.model, run_id, project_id, sampling, settings, portal)
     try:
         return OtherModel(answerer, project_id, sampling, settings)
@@ -74,6 +77,8 @@ class OwnModel:
         self._name = name
         self._asker = Asker(Caller(run_id, project_id, ""), run_id)
         self._sampling = dict(sampling)
+        if tools := offered(sampling.get("tools"), None, OF_CHATS).tools:
+            self._sampling["tools"] = tools
         self._settings = settings
         self._portal = portal
 
@@ -84,7 +89,13 @@ class OwnModel:
             choice, usage = persevere(lambda _left: self._once(body), tries=TRIES, seconds=seconds)
         except GradeFailed as failed:
             raise AnswerFailed("server_error", failed.failure.message, is_outage=True) from None
-        sample = Sample(choice.text, choice.finish_reason, output_tokens=usage.completion)
+        sample = Sample(
+            choice.text,
+            choice.finish_reason,
+            [call.chat_form for call in choice.calls],
+            output_tokens=usage.completion,
+            output_thoughts=choice.thoughts or None,
+        )
         return Answer(sample, self._name, TokenUsage(usage.prompt, usage.completion, usage.cached, calls=1))
 
     def _once(self, body: Mapping[str, Any]) -> tuple[Choice, Usage]:

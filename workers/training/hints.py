@@ -29,6 +29,8 @@ measured.
 """
 UNPARSED_SHARE = 0.05
 """Share of a step's completions that are unparsed from which on that is told. Chosen, not measured."""
+LOST_SHARE = 0.05
+"""Share of a step's episodes that are lost from which on that is told. Chosen, not measured."""
 
 ROUNDING = 1e-9
 """By how much of its size a reward may miss the range without a word: a formula's rounding is far below.
@@ -48,6 +50,8 @@ class Hints:
     """Whether the owner was told that thoughts are cut."""
     is_unparsed_told: bool = False
     """Whether the owner was told that completions cannot be taken apart."""
+    is_lost_told: bool = False
+    """Whether the owner was told that episodes are lost."""
 
     def after(
         self, step: int, total_steps: int, values: Mapping[str, float], config: TrainConfig
@@ -59,6 +63,7 @@ class Hints:
             self.is_range_asked_for = True
             yield _below_the_range(step, lowest, config)
         yield from self._of_parts(step, values, config)
+        yield from self._of_lost(step, values)
         has_no_spread = values.get(names.NO_SPREAD_SHARE, 0.0) == 1.0
         self.without_spread = self.without_spread + 1 if has_no_spread else 0
         if self.without_spread == min(STEPS_WITHOUT_SPREAD, total_steps):
@@ -90,6 +95,18 @@ class Hints:
                 f"Step {step}: {unparsed:.0%} of the completions do not lie in the parts that the model's"
                 " response template knows, and were graded on nothing. Look at their failures among the"
                 " rollouts. Where the model was taught to write so, give its tokenizer a response_template."
+            )
+
+    def _of_lost(self, step: int, values: Mapping[str, float]) -> Iterator[str]:
+        """Tells once that episodes are lost: nothing else fails while they are few."""
+        lost = values.get(names.EPISODES_LOST.format(split="train"), 0.0)
+        share = lost / max(values.get(names.GRADES_COUNT.format(split="train"), 0.0), 1.0)
+        if share >= LOST_SHARE and not self.is_lost_told:
+            self.is_lost_told = True
+            yield (
+                f"Step {step}: {share:.0%} of the episodes broke off because a tool server failed. They are"
+                " in no gradient, so little is learnt of what calls bring. What the server answered is in the"
+                " failures (tool_server_error) of the rollouts."
             )
 
 

@@ -125,11 +125,6 @@ WRONG: list[tuple[dict[str, Any], str, str | None]] = [
         "invalid_value",
     ),
     (
-        {**SAMPLED, "sampling_params": {"tools": [{"type": "function", "function": {"name": "f"}}]}},
-        "data_source.sampling_params.tools",
-        "unsupported_parameter",
-    ),
-    (
         {**SAMPLED, "base_url": "http://10.0.0.1/v1"},
         "data_source.base_url",
         "invalid_value",
@@ -155,6 +150,12 @@ def test_who_answers_is_named_by_the_name_of_the_model_itself(
     for name in ("cherry-nano", "other"):
         made = http.post(f"/v1/evals/{of.id}/runs", json={"data_source": {**SAMPLED, "model": name}})
         assert (made.status_code, made.json()["model"]) == (201, name)
+
+
+def test_a_model_here_is_given_tools_and_an_effort(http: httpx.Client, of: Eval, with_sampler: None) -> None:
+    asked = {"tools": [{"type": "function", "function": {"name": "f"}}], "reasoning_effort": "low"}
+    made = http.post(f"/v1/evals/{of.id}/runs", json={"data_source": {**SAMPLED, "sampling_params": asked}})
+    assert made.status_code == 201
 
 
 def test_without_a_sampler_no_model_of_this_service_answers(http: httpx.Client, of: Eval) -> None:

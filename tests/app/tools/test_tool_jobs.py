@@ -60,6 +60,10 @@ REFUSED = {
     "a name twice": ([TOOL, TOOL], f"{AT}[1].name"),
     "a name with spaces": ([{**TOOL, "name": "a b"}], f"{AT}[0].name"),
     "plain http": ([{**TOOL, "server_url": "http://tools.example.com"}], f"{AT}[0].server_url"),
+    "an address that is not public": (
+        [{**TOOL, "server_url": "https://169.254.169.254/x"}],
+        f"{AT}[0].server_url",
+    ),
     "a name and password": ([{**TOOL, "server_url": "https://a:b@example.com"}], f"{AT}[0].server_url"),
     "a header of ours": ([{**TOOL, "headers": {"Host": "x"}}], f"{AT}[0].headers"),
     "an unknown key": ([{**TOOL, "url": "x"}], f"{AT}[0].url"),

@@ -16,8 +16,10 @@ from workers.environments.http_tools import HttpTool
 from workers.environments.tool import MAX_BYTES
 from workers.environments.tools import ToolEnvironment
 from workers.training.base.parts import Parts, ToolCall
-from workers.training.base.turns import CallResult
+from workers.training.base.turns import CallResult, Turn
+from workers.training.base.types import Completion
 from workers.training.episodes.environment import EpisodeLost, Reply
+from workers.training.episodes.tool_metrics import tool_metrics
 
 LOOPBACK = rules_of(settings_with(outbound_allow="127.0.0.1", outbound_allow_http=True))
 SECRET = "Bearer s3cr3t-of-the-user"
@@ -184,3 +186,13 @@ def test_a_turn_without_calls_ends_the_episode() -> None:
     reply, received = replied(lambda call: output(call, "1"))
     assert reply.is_over
     assert not received
+
+
+def test_functions_that_the_policy_invents_are_counted_under_one_name() -> None:
+    """They would be a metric, and a column of the result file, each."""
+    calls = (LOOK, ToolCall("David_of", {}), ToolCall("a,b\n" * 99, {}))
+    reply, _ = replied(lambda call: output(call, "1"), *calls)
+    turn = Turn(Parts(calls=calls), 5, tuple(reply.results))
+    values = tool_metrics("train", [Completion((1,), (0.0,), "", "stop", turns=(turn,))])
+    called = {name: value for name, value in values.items() if "calls_mean" in name}
+    assert called == {"tools/train/calls_mean/look_up": 1.0, "tools/train/calls_mean/(unknown)": 2.0}

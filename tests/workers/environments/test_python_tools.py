@@ -46,6 +46,20 @@ def test_what_goes_wrong_in_it_the_policy_reads(sandbox: LocalSandbox) -> None:
     assert json.loads(raised) == {"error": {"code": "raised", "message": "KeyError: 'by'"}}
 
 
+def test_an_exception_of_several_lines_is_read_whole(sandbox: LocalSandbox) -> None:
+    source = "def count(arguments, state):\n    raise ValueError('Give by.\\nIt is a number.')\n"
+    ((raised,),) = outputs(sandbox, (ToolCall("count", {}),), source=source)
+    assert json.loads(raised)["error"]["message"] == "ValueError: Give by.\nIt is a number."
+
+
+def test_an_answer_of_more_than_a_megabyte_is_an_error(sandbox: LocalSandbox) -> None:
+    source = "def count(arguments, state):\n    return 'x' * arguments['n']\n"
+    sizes = ToolCall("count", {"n": 2**20}), ToolCall("count", {"n": 2**20 + 1})
+    ((whole, large),) = outputs(sandbox, sizes, source=source)
+    assert len(whole) == 2**20
+    assert json.loads(large)["error"]["code"] == 413
+
+
 def test_it_has_no_network(sandbox: LocalSandbox) -> None:
     source = "import socket\ndef count(arguments, state):\n    socket.create_connection(('127.0.0.1', 1))\n"
     ((told,),) = outputs(sandbox, (ToolCall("count", {}),), source=source)

@@ -16,6 +16,8 @@ FOUND = {
     "reward": names.REWARD_MEAN,
     "lowest": names.REWARD_MIN,
     "cut": CUT,
+    "lost": names.EPISODES_LOST.format(split="train"),
+    "graded": names.GRADES_COUNT.format(split="train"),
 }
 
 
@@ -95,3 +97,11 @@ def test_a_resumed_run_counts_on() -> None:
     hints = Hints()
     told(hints, range(1, STEPS_WITHOUT_SPREAD), spread=1.0)
     assert len(told(Hints(**asdict(hints)), range(STEPS_WITHOUT_SPREAD, 30), spread=1.0)) == 1
+
+
+def test_lost_episodes_are_told_once_with_their_share() -> None:
+    hints = Hints()
+    assert told(hints, range(1, 3), lost=1.0, graded=32.0) == []
+    (hint,) = told(hints, range(3, 9), lost=12.0, graded=32.0)
+    assert hint.startswith("Step 3: 38% of the episodes broke off because a tool server failed.")
+    assert told(Hints(**asdict(hints)), range(9, 12), lost=12.0, graded=32.0) == []  # nor after a resume

@@ -20,6 +20,7 @@ class CallResult:
         seconds: how long the tool took, all tries together.
         is_error: the output tells of an error, not of a result.
         tokens: of the output alone; 0 where it was not read any more.
+        is_known: whether there is such a tool; else its name is an invention of the policy.
     """
 
     call_id: str
@@ -28,6 +29,7 @@ class CallResult:
     seconds: float = 0.0
     is_error: bool = False
     tokens: int = 0
+    is_known: bool = True
 
     @property
     def message(self) -> dict[str, Any]:

@@ -9,6 +9,9 @@ from methods import metrics as names
 from workers.training.base.turns import CallResult
 from workers.training.base.types import Completion, Split
 
+UNKNOWN = "(unknown)"
+"""Stands for all functions that there are not: no tool can be called so."""
+
 
 def tool_metrics(split: Split, completions: Sequence[Completion]) -> dict[str, float]:
     """Returns what episodes did; nothing where completions have one turn."""
@@ -24,7 +27,7 @@ def tool_metrics(split: Split, completions: Sequence[Completion]) -> dict[str, f
         values[names.EPISODE_USER_TURNS.format(split=split)] = _mean(of_users)
     made: dict[str, list[CallResult]] = {}
     for result in (result for one in episodes for turn in one.turns for result in turn.results):
-        made.setdefault(result.call.name, []).append(result)
+        made.setdefault(result.call.name if result.is_known else UNKNOWN, []).append(result)
     for tool, results in made.items():
         values |= {
             names.TOOL_CALLS.format(split=split, tool=tool): len(results) / len(episodes),

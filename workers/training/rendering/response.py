@@ -15,6 +15,7 @@ import regex
 from transformers.utils.chat_parsing import ResponseParser
 from transformers.utils.chat_parsing.response_templates import ResponseTemplate, load_response_template
 
+from graders import strict_json
 from methods.messages import THOUGHTS, RowInvalid, arguments_object
 from workers.training.base.parts import ToolCall
 from workers.training.rendering.argument_types import with_types
@@ -111,6 +112,8 @@ class ResponseReader:
             if parser.is_calling:
                 raise Unparsed("A tool call cannot be read: the completion ends in the middle of it.")
             parser.finalize()
+        except RecursionError:
+            raise Unparsed("A tool call cannot be read: it is nested too deeply.") from None
         except (ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())[:_SHOWN]
             raise Unparsed(f"A tool call cannot be read: {reason}.") from None
@@ -203,13 +206,22 @@ def _call(value: Any) -> ToolCall:
         raise Unparsed("A tool call has no name.")
     if more := [str(key) for key in function if key not in _OF_A_CALL]:
         raise Unparsed(f"The call of {_shown(name)} has {_shown(more[0])}, which no call has.")
+    _check_strict(name, "The name of a tool call is no JSON text")
     arguments = function.get("arguments")
     try:
         found = arguments_object({} if arguments is None else arguments)
-        json.dumps(found, allow_nan=False)
-    except (RowInvalid, ValueError) as problem:
+    except RowInvalid as problem:
         raise Unparsed(f"The arguments of {_shown(name)} are no JSON object: {problem}.") from None
+    _check_strict(found, f"The arguments of {_shown(name)} are no JSON object")
     return ToolCall(name.strip(), found)
+
+
+def _check_strict(value: Any, fault: str) -> None:
+    """Raises `Unparsed` for a value that tools, templates, UTF-8 or the database could not take."""
+    try:
+        strict_json.loads(json.dumps(value))
+    except (ValueError, RecursionError) as problem:
+        raise Unparsed(f"{fault}: {problem}.") from None
 
 
 def _check_body(body: str, field: Any) -> None:

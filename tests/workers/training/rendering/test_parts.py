@@ -197,6 +197,31 @@ LOST = {
     "a call with a set": ("lfm2_2_5", "<|tool_call_start|>[add(x={3})]<|tool_call_end|>", "cannot be read"),
     "no channel": ("gptoss", "13<|return|>", "none of its parts"),
     "no recipient": ("muse_glimmer", "13<|eot|>", "none of its parts"),
+    "arguments that end no recursion": (
+        "qwen3",
+        '<tool_call>\n{"name": "add", "arguments": {"x": ' + "[" * 5000 + "\n</tool_call>",
+        "nested too deeply",
+    ),
+    "arguments that are too deep for a tool": (
+        "qwen3",
+        '<tool_call>\n{"name": "add", "arguments": {"x": ' + "[" * 70 + "]" * 70 + "}}\n</tool_call>",
+        "nested more than 64 levels deep",
+    ),
+    "half a character in an argument": (
+        "qwen3",
+        '<tool_call>\n{"name": "add", "arguments": {"x": "\\ud800"}}\n</tool_call>',
+        "half of a surrogate pair",
+    ),
+    "half a character in a name": (
+        "qwen3",
+        '<tool_call>\n{"name": "a\\ud800", "arguments": {}}\n</tool_call>',
+        "half of a surrogate pair",
+    ),
+    "a number that no database holds": (
+        "qwen3",
+        '<tool_call>\n{"name": "add", "arguments": {"x": 99999999999999999999}}\n</tool_call>',
+        "beyond 64 bits",
+    ),
     "a call that nobody reads": (
         "deepseekv3",
         "hm</think>\n\n<｜tool▁calls▁begin｜>x",
