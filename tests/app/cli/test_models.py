@@ -233,7 +233,7 @@ def test_an_alias_does_not_become_a_model(
     db.commit()
     first_run.migrate(settings)
     db.rollback()
-    assert models.names(db, tenant.project_id) == ["own", "cherry-nano"]
+    assert models.names(db, tenant.project_id) == ["own", "cherry-nano-think", "cherry-nano"]
 
 
 def test_a_name_that_is_model_and_alias_is_listed_once(db: Session, tenant: Tenant) -> None:

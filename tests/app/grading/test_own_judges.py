@@ -47,10 +47,19 @@ def test_a_key_goes_only_to_its_hosts_and_only_for_its_projects(entry: dict[str,
         assert not server.received
 
 
-def test_a_judge_inside_the_network_is_not_called() -> None:
+def test_a_judge_at_a_private_address_is_refused_when_the_grader_is_built() -> None:
+    with receiver(lambda _: scored(1)) as server:
+        with pytest.raises(GraderInvalid) as caught:
+            grader_of(Judges(settings_with(outbound_allow_http=True)), **at(server))
+        assert not server.received
+    assert caught.value.param == "base_url"
+
+
+def test_a_judge_whose_name_leads_inside_the_network_is_not_called() -> None:
     with receiver(lambda _: scored(1)) as server:
         judges = Judges(settings_with(outbound_allow_http=True))
-        grade = grader_of(judges, **at(server)).grade(Sample("x"), {})
+        named = {"base_url": at(server)["base_url"].replace("127.0.0.1", "localhost")}
+        grade = grader_of(judges, **(at(server) | named)).grade(Sample("x"), {})
         assert not server.received
     assert grade.failure is not None
     assert grade.failure.kind is FailureKind.MODEL_SERVER

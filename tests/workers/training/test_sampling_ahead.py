@@ -119,11 +119,11 @@ def test_the_next_step_is_graded_while_this_one_is_updated(sharp, tmp_path, monk
 def test_what_fails_in_the_background_ends_the_run_with_its_error(sharp, tmp_path, monkeypatch):
     calls = iter(range(10**6))
 
-    def fails_on_the_fourth(*args):
+    def fails_on_the_fourth(*args, **options):
         """The first call is the base's evaluation, the fourth is made beside the update of step 2."""
         if next(calls) == 3:
             raise RuntimeError("the fourth call")
-        return sample_groups(*args)
+        return sample_groups(*args, **options)
 
     monkeypatch.setattr(collector_module, "sample_groups", fails_on_the_fourth)
     recorder = ListRecorder()
