@@ -217,6 +217,7 @@ class Checks:
                 lambda: build_job_grader(block["gold_grader"], self.asked.project_id, GOLD_GRADER)
             )
         if (folder := self.folder) is not None:
+            self._enter("rendering")  # the template is tried
             self._attempt(lambda: check_response_format(block.get("response_format"), folder))
             self._attempt(lambda: self._find_thinking(folder))
             self._attempt(lambda: check_tools(block.get("tools"), folder))
