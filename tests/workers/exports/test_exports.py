@@ -112,8 +112,10 @@ def test_an_export_has_a_limit_of_its_own(
     asked(kept)
     use(monkeypatch, export_limit="PT1S", validation_limit="PT1H")
     db.execute(text("LOCK TABLE checkpoints IN ACCESS EXCLUSIVE MODE"))  # the child waits for it
+    later = threading.Timer(3, db.rollback)  # what the stopped child still holds goes with the lock
+    later.start()
     assert validate_all("me", threading.Event(), Exports()) == 1
-    db.rollback()
+    later.join()
     with pytest.raises(service.ExportFailed, match=r"longer than 0:00:01 and was stopped"):
         asked(kept)
 
