@@ -193,6 +193,7 @@ def test_the_built_in_models_are_small_and_the_thinker_loads_plainly(tokenizer: 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_model_thinks_better_than_it_guesses_and_calls_too_seldom() -> None:
     torch = pytest.importorskip("torch")
     from scripts.nano_think.evaluate import example_questions, load, shares

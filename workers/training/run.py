@@ -51,6 +51,18 @@ from workers.training.watch import Watch
 UNCACHED = " Its cache is not exact, so sampling reads the whole sequence for every token, which is slow."
 
 
+def _episodes(environment: Environment | None, config: TrainConfig, policy: Policy) -> Episodes | None:
+    """Returns what plays the run's episodes; None where completions have one turn.
+
+    Raises `ModelInvalid` where the config names what nobody here replies for, or whose calls cannot be read.
+    """
+    if environment is not None:
+        return Episodes(environment, policy.reader, config, policy)
+    if named := [*config.tools, *filter(None, [config.environment])]:
+        raise ModelInvalid(f"The config names {', '.join(named)}, and nobody here replies for them.")
+    return None
+
+
 def _starts_anew(step: int) -> str:
     return (
         f"The run goes on at step {step}, whose episodes begin anew, with new trace ids. If it was broken off"
@@ -113,12 +125,7 @@ class Run:
             timeout=config.grade_seconds,
             least=config.reward_range[0] if config.reward_range else 0.0,
         )
-        self.episodes: Episodes | None = None
-        if (config.tools or config.environment) and environment is None:
-            named = ", ".join([*config.tools, *filter(None, [config.environment])])
-            raise ModelInvalid(f"The config names {named}, and nobody here replies for them.")
-        if environment is not None:
-            self.episodes = Episodes(environment, self.policy.reader, config, self.policy)
+        self.episodes = _episodes(environment, config, self.policy)
         self.collector = Collector(
             self.policy,
             self.train_prompts,
