@@ -36,7 +36,9 @@ def grade_limits(spec: GraderSpec, settings: Settings) -> GradeLimits:
     places = [_concurrency(single, settings) for single in singles]
     asked = [place for place in places if place is not None]
     concurrency = min([settings.asking_concurrency, *asked]) if asked else AT_HOME
-    return GradeLimits(concurrency, MARGIN_SECONDS + sum(_seconds(single, settings) for single in singles))
+    waiting = settings.judge_down_limit.total_seconds() if asked else 0.0
+    seconds = sum(_seconds(single, settings) for single in singles)
+    return GradeLimits(concurrency, MARGIN_SECONDS + waiting + seconds)
 
 
 def asked_models(spec: GraderSpec, settings: Settings) -> list[str]:

@@ -20,6 +20,10 @@ MAX_RESPONSE_BYTES = 4 * 2**20
 """Most bytes of a response from an address that a user gave."""
 SHOWN = 500
 TRANSIENT = frozenset({408, 409, 425, 429})
+SPENT = "insufficient_quota"
+"""OpenAI's code for an account that has no money left."""
+PAYMENT_REQUIRED = 402
+"""What others answer then."""
 LONGER_THAN_ONE = 2.5
 """All tries of one question may take that many times as long as a single one."""
 
@@ -35,11 +39,22 @@ class ServerRefused(Exception):
         self.text = text
         self.code = code
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether nothing more is answered until somebody pays."""
+        return self.code == SPENT or self.status == PAYMENT_REQUIRED
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the server may answer the same at another time."""
+        return not self.is_spent and (self.status in TRANSIENT or self.status >= 500)
+
     def failure(self, where: str) -> GradeFailed:
         message = f"{where} answered {self.status}: {self.text}"
         if self.code == "content_filter":
             return GradeFailed(FailureKind.MODEL_REFUSAL, message)
-        return GradeFailed(FailureKind.MODEL_SERVER, message)
+        is_away = self.is_spent or self.is_transient
+        return GradeFailed(FailureKind.MODEL_SERVER, message, is_away=is_away)
 
 
 class OpenAIServer:
@@ -98,9 +113,7 @@ class OpenAIServer:
 
     def _refused(self, error: openai.APIStatusError) -> Exception:
         refused = ServerRefused(error.status_code, self._said(error), error.code)
-        if error.code == "insufficient_quota":
-            return refused
-        if error.status_code in TRANSIENT or error.status_code >= 500:
+        if refused.is_transient:
             after = retry_after(error.response.headers)
             if after is not None:
                 self._gate.pause(min(after, self.longest))
@@ -122,10 +135,10 @@ class OpenAIServer:
         return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
     def _transient(self, what: str) -> Transient:
-        return Transient(self._failed(what))
+        return Transient(self._failed(what, is_away=True))
 
-    def _failed(self, what: str) -> GradeFailed:
-        return GradeFailed(FailureKind.MODEL_SERVER, f"{self.where}: {what}")
+    def _failed(self, what: str, *, is_away: bool = False) -> GradeFailed:
+        return GradeFailed(FailureKind.MODEL_SERVER, f"{self.where}: {what}", is_away=is_away)
 
 
 def _client(base_url: str, key: str, timeout: float, rules: OutboundRules | None) -> openai.OpenAI:

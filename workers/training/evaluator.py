@@ -14,7 +14,7 @@ from workers.training.episodes.episodes import Episodes
 from workers.training.evaluate import Evaluation
 from workers.training.metrics import Clock
 from workers.training.model.policy import Policy
-from workers.training.rewards import GradePool
+from workers.training.rewards import GradePool, check_reached
 from workers.training.sampling.rollout import Sampling
 from workers.training.trust.verdict import Basis, Sampled
 
@@ -65,7 +65,10 @@ class Evaluator:
         return Sampled(self.basis, rows, self._samples(split), self._temperature(split))
 
     def measure(self) -> Evaluation:
-        """Samples and grades all rows by the policy as it is, with the same random numbers every time."""
+        """Samples and grades all rows by the policy as it is, with the same random numbers every time.
+
+        Raises `JudgeLost`.
+        """
         return Evaluation({split: self._measure(split) for split in self._prompts}, self._judging)
 
     def answers(self, found: Evaluation) -> Sequence[Group]:
@@ -86,7 +89,9 @@ class Evaluator:
         )
         mine = self._world.slice(self._prompts[split])
         graded = sample_and_grade(self._policy, mine, sampling, self._graders, Clock(), self._episodes)
-        return self._world.merge(graded)
+        groups = self._world.merge(graded)
+        check_reached(groups)
+        return groups
 
     def _temperature(self, split: Split) -> float:
         """Returns the temperature of a split. In 0.1.0 one completion a validation row was greedy."""

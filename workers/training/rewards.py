@@ -15,7 +15,7 @@ from torch import Tensor
 
 from graders import Failure, FailureKind, Grade, Grader, Sample
 from graders.grading import grade_safely
-from workers.training.base.errors import GradingFailed
+from workers.training.base.errors import GradingFailed, JudgeLost
 from workers.training.base.types import Completion, Group
 
 GRADE_THREADS = 8
@@ -53,6 +53,13 @@ def failed_share(grades: Iterable[Grade]) -> float:
     """Returns the share of grades that failed by the fault of grader or data."""
     gaps = [grade.reward is None for grade in grades]
     return sum(gaps) / len(gaps) if gaps else 0.0
+
+
+def check_reached(groups: Iterable[Group]) -> None:
+    """Raises `JudgeLost` where a grade is missing because whoever gives it was waited for in vain."""
+    lost = next((grade.lost for group in groups for grade in group.grades if grade.lost), "")
+    if lost:
+        raise JudgeLost(lost)
 
 
 class PoolClosed(Exception):
