@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from app.grading import endpoints
-from app.grading.openai_calls import LONGER_THAN_ONE
+from app.grading.openai_calls import LONGER_THAN_ONE, PACED_SECONDS
+from app.grading.paces import SECONDS_PER_MINUTE
 from app.judge_settings import Connection, JudgeEntry, entry_for
 from app.settings import Settings
 from graders import GraderSpec
@@ -57,7 +58,7 @@ def _concurrency(spec: GraderSpec, settings: Settings) -> int | None:
     """What the server of a grader can make use of; None if it asks nobody."""
     match spec:
         case ScoreModelSpec() | LabelModelSpec():
-            return _judge(spec, settings).concurrency * CALLS_WAITING
+            return _calls_in_line(_judge(spec, settings))
         case EndpointSpec(rate_limit=None):
             return settings.endpoint_concurrency * CALLS_WAITING
         case EndpointSpec(rate_limit=float() as rate):
@@ -66,10 +67,19 @@ def _concurrency(spec: GraderSpec, settings: Settings) -> int | None:
             return None
 
 
+def _calls_in_line(judge: Connection) -> int:
+    """Returns how many gradings a judge is given at a time, so that none waits longer than `LONGEST_ROW`."""
+    most = judge.concurrency * CALLS_WAITING
+    if judge.calls_per_minute is None:
+        return most
+    return max(1, min(most, int(judge.calls_per_minute * LONGEST_ROW / SECONDS_PER_MINUTE)))
+
+
 def _seconds(spec: GraderSpec, settings: Settings) -> float:
     match spec:
         case ScoreModelSpec() | LabelModelSpec():
-            return _judge(spec, settings).timeout * LONGER_THAN_ONE
+            judge = _judge(spec, settings)
+            return judge.timeout * LONGER_THAN_ONE + (PACED_SECONDS if judge.calls_per_minute else 0.0)
         case EndpointSpec():
             return endpoints.SECONDS
         case CodeTestsSpec():

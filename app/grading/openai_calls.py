@@ -10,6 +10,7 @@ import httpx2 as httpx
 import openai
 from openai import omit
 
+from app.grading.paces import Pace
 from app.grading.patience import Gate, Transient, persevere, retry_after
 from app.outbound import OutboundRules, ResponseTooLarge, TargetRefused, outbound_client
 from graders import strict_json
@@ -26,6 +27,10 @@ PAYMENT_REQUIRED = 402
 """What others answer then."""
 LONGER_THAN_ONE = 2.5
 """All tries of one question may take that many times as long as a single one."""
+PACED_SECONDS = 600.0
+"""How long one question may wait beside that for its places under a limit of calls a minute. Chosen, not
+measured: a training puts a minute's calls in line (limits.py), so that ten may share a judge.
+"""
 
 Call = Callable[[openai.OpenAI], Any]
 
@@ -73,6 +78,7 @@ class OpenAIServer:
         timeout: float,
         retries: int,
         rules: OutboundRules | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.where = where
         """Names it in messages: never with a key or a user's address in it."""
@@ -80,7 +86,8 @@ class OpenAIServer:
         self._key = key
         self._timeout = timeout
         self._tries = retries + 1
-        self._gate = Gate(concurrency)
+        self._gate = Gate(concurrency, pace.per_second, pace.wait_seconds) if pace else Gate(concurrency)
+        self._in_line = PACED_SECONDS if pace else 0.0
         self._client = _client(base_url, key, timeout, rules)
 
     def ask(self, call: Call) -> dict[str, Any]:
@@ -89,7 +96,8 @@ class OpenAIServer:
 
         Raises `ServerRefused`, or `GradeFailed` once the server was given time enough.
         """
-        return persevere(lambda left: self._once(call, left), tries=self._tries, seconds=self.longest)
+        seconds = self.longest + self._in_line
+        return persevere(lambda left: self._once(call, left), tries=self._tries, seconds=seconds)
 
     def _once(self, call: Call, left: float) -> dict[str, Any]:
         started = time.monotonic()

@@ -61,7 +61,7 @@ def test_a_job_with_a_judge_has_more_gradings_under_way(
         validate_all("me", RUNNING)
     assert fresh(db, job).status == "queued", job.error
     config = TrainConfig.model_validate(job.config)
-    assert (config.grade_concurrency, config.grade_seconds) == (32, 360.0)
+    assert (config.grade_concurrency, config.grade_seconds) == (32, 540.0)
 
 
 def test_a_judge_that_is_not_there_fails_the_job_before_it_trains(
