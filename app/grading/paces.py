@@ -57,8 +57,9 @@ class Pace:
                 taken = insert(JudgePace).values(name=self._name, next_at=now + self._spacing)
                 moved = func.greatest(JudgePace.next_at, now) + self._spacing
                 taken = taken.on_conflict_do_update(index_elements=["name"], set_={"next_at": moved})
-                left = db.scalars(taken.returning(JudgePace.next_at - self._spacing - now)).one()
+                left = func.extract("epoch", JudgePace.next_at - self._spacing - now)
+                seconds = db.scalars(taken.returning(left)).one()
         except SQLAlchemyError as problem:
             log.warning("judge_pace_unknown", judge=self._name, problem=str(problem))
             return 0.0
-        return max(0.0, float(left.total_seconds()))
+        return max(0.0, float(seconds))

@@ -285,7 +285,7 @@ class Checks:
                 seed=self.asked.seed,
                 resources=self.asked.resources,
                 template_kwargs=self.thinking.variables if self.thinking else {},
-                grading=grading_fields(self.spec) | self._prices(),
+                grading=grading_fields(self.spec, self.gold and self.gold[0]) | self._prices(),
             )
         except ConfigImpossible as problem:
             code = "invalid_training_file" if problem.param == TRAINING else "invalid_value"
