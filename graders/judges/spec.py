@@ -132,14 +132,13 @@ class SamplingParams(SpecModel):
         return given if limit is None else {**given, "max_completion_tokens": limit}
 
 
-class AskingSpec(NamedSpec):
-    """Holds what every grader has that asks a judge model: which one, where, and how it samples.
+class JudgeSpec(SpecModel):
+    """Says which model judges, where it is, and how it samples.
 
     `base_url` and `api_key_name` are extensions: the judge's address, and the name of a key that the operator
     has set. A key itself never stands in a grader.
     """
 
-    name: GraderName
     model: Annotated[str, Field(min_length=1, max_length=256)]
     sampling_params: SamplingParams | None = None
     base_url: Annotated[str, Field(min_length=1, max_length=2048)] | None = None
@@ -159,12 +158,18 @@ class AskingSpec(NamedSpec):
 
     @property
     def target(self) -> Target:
-        """Returns the judge that the grader asks."""
+        """Returns the judge as those who ask it know it."""
         return Target(self.model, self.base_url, self.api_key_name)
+
+
+class AskingSpec(NamedSpec, JudgeSpec):
+    """Holds what every grader has that asks one judge model."""
+
+    name: GraderName
 
     @property
     def calls_per_grade(self) -> int:
-        """Returns how many calls one grade makes at most: what a grade costs and may take follows."""
+        """Returns how many calls one grade makes at most: what it costs and may take follows."""
         return 1
 
 
