@@ -156,8 +156,8 @@ def single_graders(spec: GraderSpec) -> list[SingleSpec]:
     return list(spec.subgraders.values()) if isinstance(spec, MultiSpec) else [spec]
 
 
-def judge_of(spec: SingleSpec) -> JudgeSpec | None:
-    """Returns the judge model that a grader asks; None if it asks none."""
+def judge_of(spec: GraderSpec) -> JudgeSpec | None:
+    """Returns the judge model that a single grader asks; None if it asks none."""
     match spec:
         case JudgeSpec():
             return spec

@@ -72,7 +72,8 @@ def _seconds(spec: GraderSpec, settings: Settings) -> float:
         entry = _judge(judge, settings)
         calls = spec.calls_per_grade if isinstance(spec, AskingSpec) else 1
         rounds = math.ceil(calls / min(SIDE_BY_SIDE, entry.concurrency))
-        return max(AT_HOME_SECONDS, entry.timeout * LONGER_THAN_ONE * rounds)
+        at_home = 0.0 if isinstance(spec, AskingSpec) else AT_HOME_SECONDS
+        return at_home + entry.timeout * LONGER_THAN_ONE * rounds
     match spec:
         case EndpointSpec():
             return endpoints.SECONDS
