@@ -29,8 +29,11 @@ def answers_of(messages: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def criteria_of(messages: Sequence[dict[str, Any]]) -> list[str]:
-    """Returns the criteria of a rubric: the lines that begin with a number."""
-    return re.findall(r"^\s*\d+[.)]\s+(.+)$", text_of(messages), re.MULTILINE)
+    """Returns the criteria of a rubric: the lines outside of fences that begin with a number."""
+    prompt = text_of(messages)
+    for _, text in fenced_texts(prompt):
+        prompt = prompt.replace(f"\n{text}\n", "\n\n")
+    return re.findall(r"^\s*\d+[.)]\s+(.+)$", prompt, re.MULTILINE)
 
 
 def range_of(messages: Sequence[dict[str, Any]]) -> tuple[float, float]:

@@ -89,8 +89,8 @@ def check_grader(
     """Every row has what the grader reads, and can be graded (here: an empty completion).
 
     Of a judge or a server only one answer is asked for, to see that it is there; of the other rows only what
-    can be read without it is checked, and that only as far as the time goes. A grader that fails in itself on such a completion is no fault of the row: the
-    preflight tells of it.
+    can be read without it is checked. Where that is slow it ends early. A grader that fails in itself on an
+    empty completion is no fault of the row: the preflight tells of it.
     """
     name = _name(param)
     wanted = [Variable.parse(path) for _, path in item_paths(spec)]
