@@ -12,7 +12,7 @@ from tests.judging.worth import Worth
 Behaviour = Literal[
     "exact", "noisy", "position", "length", "gullible", "slow", "failing", "unparsable", "constant"
 ]
-BEHAVIOURS: tuple[str, ...] = get_args(Behaviour)
+BEHAVIOURS: tuple[Behaviour, ...] = get_args(Behaviour)
 
 NOISE = 0.3
 """Standard deviation of what a noisy judge adds, anew at each reply."""
