@@ -27,6 +27,8 @@ from graders.types import GraderInvalid
 
 MAX_GRADERS = 64
 """Sub-graders in one `multi`."""
+GROUP_KINDS = ("rank",)
+"""Kinds whose values follow from what else was written for the same prompt."""
 
 
 class StringCheckSpec(ComparingSpec):
@@ -152,6 +154,11 @@ def dump_grader(spec: GraderSpec) -> dict[str, Any]:
 def single_graders(spec: GraderSpec) -> list[SingleSpec]:
     """Returns the single graders that a grader is made of: those of a `multi`, else the grader itself."""
     return list(spec.subgraders.values()) if isinstance(spec, MultiSpec) else [spec]
+
+
+def is_of_groups(spec: GraderSpec) -> bool:
+    """Tells whether a grader compares the completions of one prompt with each other."""
+    return any(single.type in GROUP_KINDS for single in single_graders(spec))
 
 
 def known_range(spec: GraderSpec) -> Interval | None:
