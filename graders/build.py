@@ -14,6 +14,10 @@ from graders.instructions.grader import Instructions
 from graders.instructions.spec import InstructionsSpec
 from graders.judges.endpoint import Endpoint
 from graders.judges.label_model import LabelModel
+from graders.judges.rank import Rank
+from graders.judges.rank_spec import RankSpec
+from graders.judges.rubric import RubricGrader
+from graders.judges.rubric_spec import RubricSpec
 from graders.judges.score_model import ScoreModel
 from graders.judges.spec import EndpointSpec, LabelModelSpec, ScoreModelSpec
 from graders.math.grader import MathAnswer
@@ -63,6 +67,10 @@ def _build_single(spec: SingleSpec, services: Services) -> Grader:
             return ScoreModel.build(spec, required_judge(services, spec.type))
         case LabelModelSpec():
             return LabelModel.build(spec, required_judge(services, spec.type))
+        case RankSpec():
+            return Rank.build(spec, required_judge(services, spec.type))
+        case RubricSpec():
+            return RubricGrader.build(spec, required_judge(services, spec.type))
         case EndpointSpec():
             return Endpoint.build(spec, required_endpoint(services))
         case PythonSpec():

@@ -17,7 +17,9 @@ from graders.fields.spec import FieldsSpec
 from graders.formula import NAME, Formula
 from graders.instructions.spec import InstructionsSpec
 from graders.intervals import Interval, bounds_of
-from graders.judges.spec import EndpointSpec, LabelModelSpec, ScoreModelSpec
+from graders.judges.rank_spec import RankSpec
+from graders.judges.rubric_spec import RubricSpec
+from graders.judges.spec import EndpointSpec, JudgeSpec, LabelModelSpec, ScoreModelSpec
 from graders.math.spec import MathSpec
 from graders.rlvr.spec import RlvrSpec
 from graders.spec_base import ComparingSpec, GraderName, NamedSpec, ThoughtsSetting, refuse
@@ -27,8 +29,6 @@ from graders.types import GraderInvalid
 
 MAX_GRADERS = 64
 """Sub-graders in one `multi`."""
-GROUP_KINDS = ("rank",)
-"""Kinds whose values follow from what else was written for the same prompt."""
 
 
 class StringCheckSpec(ComparingSpec):
@@ -71,6 +71,8 @@ SingleSpec = (
     | FieldsSpec
     | ScoreModelSpec
     | LabelModelSpec
+    | RubricSpec
+    | RankSpec
     | EndpointSpec
     | MathSpec
     | InstructionsSpec
@@ -158,7 +160,18 @@ def single_graders(spec: GraderSpec) -> list[SingleSpec]:
 
 def is_of_groups(spec: GraderSpec) -> bool:
     """Tells whether a grader compares the completions of one prompt with each other."""
-    return any(single.type in GROUP_KINDS for single in single_graders(spec))
+    return any(isinstance(single, RankSpec) for single in single_graders(spec))
+
+
+def judge_of(spec: SingleSpec) -> JudgeSpec | None:
+    """Returns the judge model that a grader asks; None if it asks none."""
+    match spec:
+        case JudgeSpec():
+            return spec
+        case RlvrSpec():
+            return spec.judge
+        case _:
+            return None
 
 
 def known_range(spec: GraderSpec) -> Interval | None:

@@ -169,8 +169,13 @@ class AskingSpec(NamedSpec, JudgeSpec):
 
     @property
     def calls_per_grade(self) -> int:
-        """Returns how many calls one grade makes at most: what it costs and may take follows."""
+        """Returns how many calls one grade makes at most: how long it may take follows."""
         return 1
+
+    @property
+    def usual_calls(self) -> int:
+        """Returns how many calls one grade makes as a rule: what it costs follows."""
+        return self.calls_per_grade
 
 
 class JudgedSpec(AskingSpec):
