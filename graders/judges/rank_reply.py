@@ -16,6 +16,11 @@ class Said(NamedTuple):
     reason: str
 
 
+def names_of(answers: int) -> list[str]:
+    """Returns the names under which a call shows its answers, in their order."""
+    return [f"answer-{number}" for number in range(1, answers + 1)]
+
+
 def schema_of(names: Sequence[str]) -> dict[str, Any]:
     """Returns the JSON schema of a reply about answers of these names; a reason comes before its score."""
     of_one = {
@@ -48,14 +53,15 @@ def read_scores(reply: Reply, model: str, names: Sequence[str]) -> dict[str, Sai
         raise misread("has no list as its 'scores'", reply.text, usage)
     found: dict[str, list[Said]] = {}
     for entry in entries:
-        name = entry.get("answer") if isinstance(entry, dict) else None
-        score = number(entry.get("score")) if isinstance(entry, dict) else None
-        if name not in names or score is None:
+        if not isinstance(entry, dict) or (name := entry.get("answer")) not in names:
+            continue
+        if (score := number(entry.get("score"))) is None:
             continue
         if not 0 <= score <= 1:
             raise misread(f"has the score {score:g}, beyond 0 to 1", reply.text, usage)
         reason = entry.get("reason")
-        found.setdefault(name, []).append(Said(score, reason[:MAX_REASON] if isinstance(reason, str) else ""))
+        told = f"{reason if isinstance(reason, str) else ''} {f'[{reply.remark}]' if reply.remark else ''}"
+        found.setdefault(str(name), []).append(Said(score, told.strip()[:MAX_REASON]))
     if not found:
         raise misread("has no score for any answer", reply.text, usage)
     return {name: said[0] for name, said in found.items() if len({one.score for one in said}) == 1}
