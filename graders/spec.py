@@ -17,6 +17,7 @@ from graders.fields.spec import FieldsSpec
 from graders.formula import NAME, Formula
 from graders.instructions.spec import InstructionsSpec
 from graders.intervals import Interval, bounds_of
+from graders.judges.rank_spec import RankSpec
 from graders.judges.rubric_spec import RubricSpec
 from graders.judges.spec import EndpointSpec, JudgeSpec, LabelModelSpec, ScoreModelSpec
 from graders.math.spec import MathSpec
@@ -71,6 +72,7 @@ SingleSpec = (
     | ScoreModelSpec
     | LabelModelSpec
     | RubricSpec
+    | RankSpec
     | EndpointSpec
     | MathSpec
     | InstructionsSpec
@@ -154,6 +156,11 @@ def dump_grader(spec: GraderSpec) -> dict[str, Any]:
 def single_graders(spec: GraderSpec) -> list[SingleSpec]:
     """Returns the single graders that a grader is made of: those of a `multi`, else the grader itself."""
     return list(spec.subgraders.values()) if isinstance(spec, MultiSpec) else [spec]
+
+
+def is_of_groups(spec: GraderSpec) -> bool:
+    """Tells whether a grader compares the completions of one prompt with each other."""
+    return any(isinstance(single, RankSpec) for single in single_graders(spec))
 
 
 def judge_of(spec: GraderSpec) -> JudgeSpec | None:

@@ -76,6 +76,10 @@ class OpenAIServer:
         """
         return persevere(lambda left: self._once(call, left), tries=self._tries, seconds=self.longest)
 
+    def close(self) -> None:
+        """Closes the connections."""
+        self._client.close()
+
     def _once(self, call: Call, left: float) -> dict[str, Any]:
         started = time.monotonic()
         try:
