@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from app.grading.judges import Judges, TenantJudge
 from graders import FailureKind, Sample, build_grader, parse_grader
 from graders.judges.fence import RULE, fenced_texts
 from graders.services import Services
@@ -23,12 +24,13 @@ SPEC = {"type": "rubric", "name": "care", "model": "judge", "criteria": CRITERIA
 ITEM = {"other": "France", "messages": [{"role": "user", "content": "What is the capital?"}]}
 
 
-def graded_at(server, text="Paris", item=ITEM, draw="", spec=None, **entry):
-    from app.grading.judges import TenantJudge
-
+def grader_at(server, spec=None, **entry):
     services = Services(judge=TenantJudge(judges_at(server, **entry), "proj_a"))
-    grader = build_grader(parse_grader(SPEC | (spec or {})), services)
-    return grader.grade(Sample(text, draw=draw), item)
+    return build_grader(parse_grader(SPEC | (spec or {})), services)
+
+
+def graded_at(server, text="Paris", item=ITEM, spec=None, **entry):
+    return grader_at(server, spec, **entry).grade(Sample(text), item)
 
 
 def prompt_of(received):
@@ -39,7 +41,7 @@ def criteria_in(received):
     """The criteria of a question, by the text between the fences taken out of it."""
     text = prompt_of(received)
     for _, fenced in fenced_texts(text):
-        text = text.replace(fenced, "")
+        text = text.replace(f"\n{fenced}\n", "\n\n")
     return re.findall(r"^\d+\. (.+)$", text, re.MULTILINE)
 
 
@@ -113,11 +115,7 @@ def test_all_of_an_episode_is_shown_but_for_the_answer_itself():
         {"role": "assistant", "content": "Paris"},
     ]
     with receiver(met("Paris")) as server:
-        from app.grading.judges import TenantJudge
-
-        services = Services(judge=TenantJudge(judges_at(server), "proj_a"))
-        grader = build_grader(parse_grader(SPEC), services)
-        grader.grade(Sample("Paris", messages=followed), ITEM)
+        grader_at(server).grade(Sample("Paris", messages=followed), ITEM)
     (_, conversation), answer = fenced_texts(prompt_of(server.received[0]))
     assert conversation.startswith("[user]\nWhat is the capital?\n\n[assistant]\n")
     assert "find" in conversation
@@ -208,25 +206,26 @@ def test_a_judge_that_refuses_all_is_told_as_such():
     assert grade.failure.kind is FailureKind.MODEL_REFUSAL
 
 
-def test_dropped_criteria_are_not_asked_and_not_in_the_denominator():
-    spec = {"dropout": 0.5, "calls": "each"}
-    with receiver(met("Paris")) as server:
-        grades = [graded_at(server, draw=f"train/0/{step}/0", spec=spec) for step in range(12)]
-        assert len(server.received) == sum(round(len(set(g.parts) - TOTALS)) for g in grades)
-    assert {g.value for g in grades} == {0.0, 5 / 8, 1.0}
-    assert all(1 <= len(set(g.parts) - TOTALS) <= 2 for g in grades)
-
-
 TOTALS = {"wanted", "unwanted", "answered"}
 
 
-def test_all_answers_of_a_group_meet_the_same_criteria():
+def test_dropped_criteria_are_not_asked_and_not_in_the_denominator():
     with receiver(met("Paris")) as server:
-        parts = [
-            set(graded_at(server, text=text, draw="train/0/7/1", spec={"dropout": 0.5}).parts)
-            for text in ("a", "b", "c")
-        ]
-    assert parts[0] == parts[1] == parts[2]
+        grader = grader_at(server, {"dropout": 0.5}, cache=False)
+        grades = [grader.grade(Sample("Paris", draw=f"train/0/{step}/0"), ITEM) for step in range(40)]
+        shown = [len(criteria_in(question)) for question in server.received]
+    assert shown == [len(grade.parts.keys() - TOTALS) for grade in grades]
+    assert set(shown) == {1, 2}  # 1.5 of 3 stay in the mean
+    assert {grade.value for grade in grades} == {0.0, 5 / 8, 1.0}
+
+
+def test_all_answers_of_a_group_meet_the_same_criteria_and_evaluations_meet_all():
+    with receiver(met("Paris")) as server:
+        grader = grader_at(server, {"dropout": 0.6})
+        group = [grader.grade(Sample(text, draw="train/0/7/1"), ITEM).parts.keys() for text in "abc"]
+        evaluated = grader.grade(Sample("a"), ITEM).parts.keys()
+    assert group[0] == group[1] == group[2]
+    assert len(group[0] - TOTALS) < len(evaluated - TOTALS) == 3
 
 
 @pytest.mark.parametrize("rubric", ["be kind", [], [{"criterion": "x", "points": -1}]], ids=repr)
@@ -238,12 +237,11 @@ def test_a_row_whose_rubric_cannot_be_read_asks_nobody(rubric):
 
 
 def test_a_judge_that_runs_as_a_process_finds_quoted_words():
-    from app.grading.judges import Judges, TenantJudge
-
     with running_judge("exact") as judge:
         judges = Judges(settings_with(judges=settings_of(judge=judge)))
         grader = build_grader(parse_grader(SPEC), Services(judge=TenantJudge(judges, "p")))
         values = [
             grader.grade(Sample(text), ITEM).value for text in ("Paris, France", "Paris, maybe", "Rome")
         ]
+        judges.close()
     assert values == pytest.approx([1.0, 1 / 8, 0.0])
