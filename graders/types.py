@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from graders import strict_json
 
@@ -236,6 +236,21 @@ class Grader(Protocol):
 
     def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade:
         """Returns the grade of a completion to a dataset row, in grader units. Raises nothing."""
+
+
+@runtime_checkable
+class GroupGrader(Grader, Protocol):
+    """Grades the completions of one prompt together: what one is worth follows from the others."""
+
+    def grade_group(
+        self, samples: Sequence[Sample], item: Mapping[str, Any], base: Sequence[Sample] | None = None
+    ) -> list[Grade]:
+        """Returns the grade of each completion to the same dataset row, in their order. Raises nothing.
+
+        What the whole group has cost is told by one of the grades. `base` are the completions that the base
+        model wrote for this row: with them a value says how a completion compares with those, and 0.5 is as
+        good. An empty `base` says that these completions are the base's own.
+        """
 
 
 class GraderInvalid(Exception):

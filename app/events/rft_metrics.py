@@ -76,6 +76,7 @@ KINDS = {
     "python": ("python_grader_server_error", "python_grader_runtime_error"),
     "score_model": MODEL_KINDS,
     "label_model": MODEL_KINDS,
+    "rubric": MODEL_KINDS,
     "endpoint": ("endpoint_grader_internal_error", "endpoint_grader_server_error"),
 }
 """Kinds of failure that are told also when there were none, by type of grader."""
@@ -171,7 +172,8 @@ def _graders(grader: Mapping[str, Any] | None) -> list[Named]:
 
 def _named(grader: Mapping[str, Any], part: str | None) -> Named:
     kind = str(grader["type"])
-    model = str(grader["model"]) if kind in ("score_model", "label_model") else None
+    judge = grader if "model" in grader else grader.get("judge") or {}
+    model = str(judge["model"]) if "model" in judge else None
     return Named(str(grader.get("name", part or "")), kind, part, model)
 
 

@@ -52,10 +52,13 @@ class Judges:
             )
             raise GraderInvalid(message, param="input")
 
-    def ask(self, tenant: str, question: Question) -> Reply:
-        """Raises `GradeFailed`, and `GraderInvalid` as `check` does."""
+    def ask(self, tenant: str, question: Question, *, anew: bool = False) -> Reply:
+        """Returns a reply: one that is known, unless it is to be asked `anew`.
+
+        Raises `GradeFailed`, and `GraderInvalid` as `check` does.
+        """
         judge = self._judge(tenant, question.target)
-        if not judge.entry.cache:
+        if anew or not judge.entry.cache:
             return judge.ask(question)
         target = question.target
         of_judge = [target.base_url, target.api_key_name, target.model, judge.entry.model]
@@ -70,6 +73,13 @@ class Judges:
         """
         entry = JudgeEntry(base_url=target.base_url) if target.base_url else self._entry(tenant, target)
         return entry, self._server(tenant, target, entry, f"The model '{target.model}'")
+
+    def close(self) -> None:
+        """Closes the connections to all judges; one that is asked again has new ones."""
+        with self._lock:
+            for judge in self._made.values():
+                judge.server.close()
+            self._made.clear()
 
     def _judge(self, tenant: str, target: Target) -> Judge:
         if target.base_url is None:
@@ -167,17 +177,18 @@ def read_key(entry: KeyEntry) -> str:
 
 
 class TenantJudge:
-    """What one tenant's graders see of the judges."""
+    """What one tenant's graders see of the judges; `remembers` says whether a reply that is known will do."""
 
-    def __init__(self, judges: Judges, tenant: str) -> None:
+    def __init__(self, judges: Judges, tenant: str, *, remembers: bool = True) -> None:
         self._judges = judges
         self._tenant = tenant
+        self._anew = not remembers
 
     def check(self, target: Target, sampling: Mapping[str, Any], media: frozenset[str]) -> None:
         self._judges.check(self._tenant, target, sampling, media)
 
     def ask(self, question: Question) -> Reply:
-        return self._judges.ask(self._tenant, question)
+        return self._judges.ask(self._tenant, question, anew=self._anew)
 
 
 def _refused(entry: JudgeEntry, sampling: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from app.grading import endpoints
@@ -11,8 +12,9 @@ from app.judge_settings import Connection, JudgeEntry, entry_for
 from app.settings import Settings
 from graders import GraderSpec
 from graders.code.tests_spec import CodeTestsSpec
-from graders.judges.spec import EndpointSpec, LabelModelSpec, ScoreModelSpec
-from graders.spec import TextSimilaritySpec, single_graders
+from graders.judges.asking import SIDE_BY_SIDE
+from graders.judges.spec import AskingSpec, EndpointSpec, JudgeSpec
+from graders.spec import TextSimilaritySpec, judge_of, single_graders
 
 AT_HOME = 8
 """Gradings under way where nobody is asked: they take CPU, not time."""
@@ -46,19 +48,20 @@ def asked_models(spec: GraderSpec, settings: Settings) -> list[str]:
     """Returns the models whose tokens a grader spends, by the names under which they are counted."""
     found = set()
     for single in single_graders(spec):
-        match single:
-            case ScoreModelSpec() | LabelModelSpec():
-                found.add(single.model)
-            case TextSimilaritySpec(evaluation_metric="cosine") if settings.embeddings is not None:
-                found.add(settings.embeddings.model)
+        if judge := judge_of(single):
+            found.add(judge.model)
+        is_cosine = isinstance(single, TextSimilaritySpec) and single.evaluation_metric == "cosine"
+        if is_cosine and settings.embeddings is not None:
+            found.add(settings.embeddings.model)
     return sorted(found)
 
 
 def _concurrency(spec: GraderSpec, settings: Settings) -> int | None:
     """What the server of a grader can make use of; None if it asks nobody."""
+    if judge := judge_of(spec):
+        side_by_side = min(SIDE_BY_SIDE, spec.usual_calls) if isinstance(spec, AskingSpec) else 1
+        return max(1, _calls_in_line(_judge(judge, settings)) // side_by_side)
     match spec:
-        case ScoreModelSpec() | LabelModelSpec():
-            return _calls_in_line(_judge(spec, settings))
         case EndpointSpec(rate_limit=None):
             return settings.endpoint_concurrency * CALLS_WAITING
         case EndpointSpec(rate_limit=float() as rate):
@@ -76,10 +79,14 @@ def _calls_in_line(judge: Connection) -> int:
 
 
 def _seconds(spec: GraderSpec, settings: Settings) -> float:
+    if judge := judge_of(spec):
+        entry = _judge(judge, settings)
+        calls = spec.calls_per_grade if isinstance(spec, AskingSpec) else 1
+        rounds = math.ceil(calls / min(SIDE_BY_SIDE, entry.concurrency))
+        at_home = 0.0 if isinstance(spec, AskingSpec) else AT_HOME_SECONDS
+        in_line = PACED_SECONDS if entry.calls_per_minute else 0.0
+        return at_home + (entry.timeout * LONGER_THAN_ONE + in_line) * rounds
     match spec:
-        case ScoreModelSpec() | LabelModelSpec():
-            judge = _judge(spec, settings)
-            return judge.timeout * LONGER_THAN_ONE + (PACED_SECONDS if judge.calls_per_minute else 0.0)
         case EndpointSpec():
             return endpoints.SECONDS
         case CodeTestsSpec():
@@ -88,6 +95,6 @@ def _seconds(spec: GraderSpec, settings: Settings) -> float:
             return AT_HOME_SECONDS
 
 
-def _judge(spec: ScoreModelSpec | LabelModelSpec, settings: Settings) -> Connection:
+def _judge(spec: JudgeSpec, settings: Settings) -> Connection:
     entry = entry_for(settings.judges, spec.model) if spec.base_url is None else None
     return entry or JudgeEntry(base_url=spec.base_url or "none")

@@ -99,6 +99,10 @@ class OpenAIServer:
         seconds = self.longest + self._in_line
         return persevere(lambda left: self._once(call, left), tries=self._tries, seconds=seconds)
 
+    def close(self) -> None:
+        """Closes the connections."""
+        self._client.close()
+
     def _once(self, call: Call, left: float) -> dict[str, Any]:
         started = time.monotonic()
         try:

@@ -21,12 +21,15 @@ from graders.services import Services
 
 
 @lru_cache(maxsize=1024)
-def grader_services(tenant: str = "") -> Services:
-    """Returns the services of this process for the graders of a project, or for no project's."""
+def grader_services(tenant: str = "", *, remembers: bool = True) -> Services:
+    """Returns the services of this process for the graders of a project, or for no project's.
+
+    Without `remembers` judges are asked anew, whatever they have replied before.
+    """
     why = {"embedder": "no embedding model is set (the operator sets CHERRY_EMBEDDINGS); use another metric."}
     return Services(
         sandbox=local_sandbox(sandbox_settings(get_settings())),
-        judge=TenantJudge(judges(), tenant),
+        judge=TenantJudge(judges(), tenant, remembers=remembers),
         endpoint=_endpoints(),
         embedder=_embedder(tenant),
         why=why,

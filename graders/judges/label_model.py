@@ -40,7 +40,7 @@ class LabelModel:
             '"..."}], "label": "..."}. The steps are your reasoning, few and short; the label is one of '
             f"{labels}, letter by letter."
         )
-        target = Target(spec.model, spec.base_url, spec.api_key_name)
+        target = spec.target
         conversation = ConversationTemplate.of(spec, reply_format)
         passing = frozenset(spec.passing_labels)
         built = cls(spec.name, target, conversation, tuple(spec.labels), passing, judge, spec.sampling)

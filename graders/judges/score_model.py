@@ -41,7 +41,7 @@ class ScoreModel:
             '"..."}], "result": N}. The steps are your reasoning, few and short; N is your score, a number '
             f"from {low:g} to {high:g}."
         )
-        target = Target(spec.model, spec.base_url, spec.api_key_name)
+        target = spec.target
         built = cls(
             spec.name, target, ConversationTemplate.of(spec, reply_format), low, high, judge, spec.sampling
         )
