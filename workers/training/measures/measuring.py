@@ -27,6 +27,12 @@ from workers.training.trust.gold import gold_alarm
 from workers.training.trust.power import Judging, rewards_by_prompt, smallest_gain
 from workers.training.trust.selection import Judged, Look, judge
 
+COMPARED = (
+    "Checkpoints are judged by {sampled}, against what the base has written there: the grader compares"
+    " answers with each other, so that its values mean nothing by themselves. 0.5 is as good as the base, and"
+    " what the base itself gets at each row; above it this grader prefers the checkpoint."
+)
+
 
 class Measured(NamedTuple):
     """Holds an evaluation: the checkpoint to be, its looks, the comparisons so far, and its metrics.
@@ -82,7 +88,7 @@ class Measuring:
     def measure(self, step: int, epoch: int, clock: Clock) -> Measured:
         """Measures the policy as delivered, and compares it with the base and all checkpoints before."""
         with clock.phase("validating", "eval"), self._drift.policy.as_delivered() as error:
-            found = self._evaluator.measure()
+            found = self._evaluator.measure(self._progress.base_answers)
             drift = self._drift.measure(self._evaluator.answers(found))
             gold = self._measure_gold(step, found.groups[found.judging])
         for split, groups in found.groups.items():
@@ -91,6 +97,8 @@ class Measuring:
             self._recorder.rollouts(split, step, epoch, groups)
             self._note_failed_grades(step, split, groups)
         if step == 0:
+            self._keep_for_comparison(found)
+        if step == 0 and not self._evaluator.is_of_groups:
             self._note_start(found)
             self._tell_smallest_gain(found)
         kl = drift.kl.start.per_token
@@ -142,7 +150,7 @@ class Measuring:
         """Runs the gold grader on the completions that the policy is judged by; it counts as spent."""
         if self._gold is None:
             return None
-        graded = self._gold.grade(groups)
+        graded = self._gold.grade(groups, self._progress.base_answers.of(self._judging))
         self._progress.grader_usage = add_usages(
             [self._progress.grader_usage, *(grade.usage for group in graded for grade in group.grades)]
         )
@@ -165,6 +173,14 @@ class Measuring:
         for key, name in (("gold_reward", names.GOLD_REWARD_MEAN), ("gold_over_base", names.GOLD_OVER_BASE)):
             checkpoint.extra[key] = values.get(name)
         return values
+
+    def _keep_for_comparison(self, found: Evaluation) -> None:
+        """Keeps what the base wrote, where a grader compares with it."""
+        if self._evaluator.is_of_groups:
+            self._recorder.note("info", COMPARED.format(sampled=self._evaluator.sampled))
+        elif self._gold is None or not self._gold.is_of_groups:
+            return
+        self._progress.base_answers.note(found.groups)
 
     def _note_start(self, found: Evaluation) -> None:
         """Lets the base's own completions count among the first ones, where those of a prompt may differ."""
