@@ -11,6 +11,7 @@ from typing import Any
 from graders.formula import Formula
 from graders.intervals import Interval, bounds_of
 from graders.types import (
+    Base,
     Failure,
     FailureKind,
     Grade,
@@ -115,7 +116,7 @@ class MultiOfGroups(Multi):
     """Grades a group by several graders, of which some grade the group as one and the others one by one."""
 
     def grade_group(
-        self, samples: Sequence[Sample], item: Mapping[str, Any], base: Sequence[Sample] | None = None
+        self, samples: Sequence[Sample], item: Mapping[str, Any], base: Base | None = None
     ) -> list[Grade]:
         of_groups = {
             key: grader.grade_group(samples, item, base)

@@ -238,18 +238,22 @@ class Grader(Protocol):
         """Returns the grade of a completion to a dataset row, in grader units. Raises nothing."""
 
 
+Base = Sequence["Sample | None"]
+"""What the base model wrote for a row; None in the place of what did not parse."""
+
+
 @runtime_checkable
 class GroupGrader(Grader, Protocol):
     """Grades the completions of one prompt together: what one is worth follows from the others."""
 
     def grade_group(
-        self, samples: Sequence[Sample], item: Mapping[str, Any], base: Sequence[Sample] | None = None
+        self, samples: Sequence[Sample], item: Mapping[str, Any], base: Base | None = None
     ) -> list[Grade]:
         """Returns the grade of each completion to the same dataset row, in their order. Raises nothing.
 
-        What the whole group has cost is told by one of the grades. `base` are the completions that the base
-        model wrote for this row: with them a value says how a completion compares with those, and 0.5 is as
-        good. An empty `base` says that these completions are the base's own.
+        What the whole group has cost is told by one of the grades. With `base` a value says how a completion
+        compares with what the base wrote for this row, where 0.5 is as good: each with the base's in its
+        place, which was sampled by the same random numbers. Without any that parsed, all are as good.
         """
 
 

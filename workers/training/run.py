@@ -252,6 +252,7 @@ class Run:
         self.progress.looks = [base.look]
         self.progress.rewards_seen.note(base.look.rows)
         self.progress.gold = list(base.gold)
+        self.progress.base_answers = base.answers
         self.progress.kept = [] if self.arm.is_control else [base.checkpoint]
         self.watch.decide(0, {names.KL_PROBE_MEAN: base.look.kl}, base.look.rows)
         self.watch.carry_out(0, None)

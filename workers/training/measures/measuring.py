@@ -35,6 +35,11 @@ KEPT_OF_GOLD = {
     "gold_gap_high": names.GOLD_GAP_HIGH,
 }
 """What a checkpoint keeps of the gold grader, and the metric that it is."""
+COMPARED = (
+    "Checkpoints are judged by {sampled}, against what the base has written there: the grader compares"
+    " answers with each other, so that its values mean nothing by themselves. 0.5 is as good as the base, and"
+    " what the base itself gets at each row; above it this grader prefers the checkpoint."
+)
 
 
 class Measured(NamedTuple):
@@ -93,7 +98,7 @@ class Measuring:
     def measure(self, step: int, epoch: int, clock: Clock) -> Measured:
         """Measures the policy as delivered, and compares it with the base and all checkpoints before."""
         with clock.phase("validating", "eval"), self._drift.policy.as_delivered() as error:
-            found = self._evaluator.measure()
+            found = self._evaluator.measure(self._progress.base_answers)
             drift = self._drift.measure(self._evaluator.answers(found))
             gold = self._measure_gold(step, found.groups[found.judging])
         for split, groups in found.groups.items():
@@ -102,6 +107,8 @@ class Measuring:
             self._recorder.rollouts(split, step, epoch, groups)
             self._note_failed_grades(step, split, groups)
         if step == 0:
+            self._keep_for_comparison(found)
+        if step == 0 and not self._evaluator.is_of_groups:
             self._note_start(found)
             self._tell_smallest_gain(found)
         kl = drift.kl.start.per_token
@@ -155,7 +162,7 @@ class Measuring:
         """Runs the gold grader on the completions that the policy is judged by; it counts as spent."""
         if self._gold is None:
             return None
-        graded = self._gold.grade(groups)
+        graded = self._gold.grade(groups, self._progress.base_answers.of(self._judging))
         self._progress.grader_usage = add_usages(
             [self._progress.grader_usage, *(grade.usage for group in graded for grade in group.grades)]
         )
@@ -184,6 +191,14 @@ class Measuring:
             }
         checkpoint.extra.update({key: values.get(name) for key, name in KEPT_OF_GOLD.items()})
         return values
+
+    def _keep_for_comparison(self, found: Evaluation) -> None:
+        """Keeps what the base wrote, where a grader compares with it."""
+        if self._evaluator.is_of_groups:
+            self._recorder.note("info", COMPARED.format(sampled=self._evaluator.sampled))
+        elif self._gold is None or not self._gold.is_of_groups:
+            return
+        self._progress.base_answers.note(found.groups)
 
     def _note_start(self, found: Evaluation) -> None:
         """Lets the base's own completions count among the first ones, where those of a prompt may differ."""
