@@ -13,6 +13,7 @@ from app.settings import Settings
 from graders import GraderSpec
 from graders.code.tests_spec import CodeTestsSpec
 from graders.judges.asking import SIDE_BY_SIDE
+from graders.judges.rank_spec import RankSpec
 from graders.judges.spec import AskingSpec, EndpointSpec, JudgeSpec
 from graders.spec import TextSimilaritySpec, judge_of, single_graders
 
@@ -54,6 +55,30 @@ def asked_models(spec: GraderSpec, settings: Settings) -> list[str]:
         if is_cosine and settings.embeddings is not None:
             found.add(settings.embeddings.model)
     return sorted(found)
+
+
+def calls_of(spec: GraderSpec, settings: Settings, answers: int, *, base: int = 0) -> dict[str, float]:
+    """Returns how often each model is asked, as a rule, for the grades of so many answers to one prompt.
+
+    A grader of groups looks at the `base` answers of the base model too, where it compares with those.
+    """
+    calls: dict[str, float] = {}
+    for single in single_graders(spec):
+        for model in asked_models(single, settings):
+            calls[model] = calls.get(model, 0.0) + _calls(single, answers, base)
+    return calls
+
+
+def _calls(spec: GraderSpec, answers: int, base: int) -> int:
+    if isinstance(spec, RankSpec):
+        return spec.calls_of(answers + base)
+    return answers * (spec.usual_calls if isinstance(spec, AskingSpec) else 1)
+
+
+def calls_per_minute_of(model: str, settings: Settings) -> float | None:
+    """Returns the operator's limit for a judge of that name; None without one."""
+    entry = entry_for(settings.judges, model)
+    return None if entry is None else entry.calls_per_minute
 
 
 def _concurrency(spec: GraderSpec, settings: Settings) -> int | None:
