@@ -14,6 +14,8 @@ from methods.auto import LEAST_UNSEEN, evaluation_rows, fresh_samples
 from methods.train_config import TrainConfig
 
 SECONDS_PER_MINUTE = 60
+A_FEW = 3
+"""From so many minutes on a time is told in them."""
 GREEDY = 1
 """Greedy answers to each row at an evaluation."""
 
@@ -209,7 +211,8 @@ def _time_in_words(found: Expected) -> list[str]:
     if found.seconds is None:
         return []
     minutes = found.seconds / SECONDS_PER_MINUTE
-    return [f"All calls take about {minutes:,.2g} minutes, up to {found.at_a_time} at a time."]
+    time = f"{minutes:,.0f} minutes" if minutes >= A_FEW else f"{found.seconds:,.0f} seconds"
+    return [f"All calls take about {time}, up to {found.at_a_time} at a time."]
 
 
 def _cost(found: Expected, settings: Settings) -> float | None:
