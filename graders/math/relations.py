@@ -1,4 +1,4 @@
-"""Tells apart kinds of statements that math-verify takes for each other: ranges, ratios, endless lists, equations."""
+"""Tells apart kinds of statements that math-verify takes for each other: ranges, ratios, lists, equations."""
 
 from __future__ import annotations
 
