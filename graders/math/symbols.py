@@ -1,9 +1,9 @@
 """Gives symbols that math-verify takes for each other letters of their own, in both texts alike.
 
-latex2sympy2_extended 1.11.0, which reads for math-verify 0.9.0, makes capitals small (`R-r` is 0), drops primes
-(`y''` is `y`) and an exponent that is a T (`A^T` is `A`), and gives the derivative `dy/dx` the value 0. Here a
-capital becomes a letter that neither text has where a text also has the small one, and so do primed letters,
-derivatives and a T that is an exponent. A text that has a letter in one case only equals one in the other case.
+latex2sympy2_extended 1.11.0, which reads for math-verify 0.9.0, makes capitals small (`R-r` is 0), drops
+primes (`y''` is `y`) and an exponent that is a T (`A^T` is `A`), and gives the derivative `dy/dx` the value
+0. Here a capital becomes a letter that neither text has where a text also has the small one, and so do primed
+letters, derivatives and a T that is an exponent. A letter in one case only equals it in the other case.
 """
 
 from __future__ import annotations
