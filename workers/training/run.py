@@ -50,8 +50,8 @@ from workers.training.update import UpdateStats, make_optimizer
 from workers.training.watch import Watch
 
 LOST = (
-    "The job pauses, since its grades are missing. {lost}. Nothing of the step under way was trained on. See that"
-    " it answers, then resume the job: it goes on as if nothing had been."
+    "The job pauses, since its grades are missing. {lost}. Nothing of the step under way was trained on. See"
+    " that it answers, then resume the job: it goes on as if nothing had been."
 )
 """What is said where a server that grades was waited for in vain; `lost` names it."""
 UNCACHED = " Its cache is not exact, so sampling reads the whole sequence for every token, which is slow."
