@@ -76,16 +76,11 @@ class OpenAIServer:
         """
         return persevere(lambda left: self._once(call, left), tries=self._tries, seconds=self.longest)
 
-    def close(self) -> None:
-        """Closes the connections."""
-        self._client.close()
-
     def _once(self, call: Call, left: float) -> dict[str, Any]:
         started = time.monotonic()
         try:
             with self._gate.through():
-                patient = self._client.with_options(timeout=min(self._timeout, max(left, 0.001)))
-                body = call(patient).content
+                body = call(self._patient(left)).content
         except openai.APITimeoutError:
             raise self._transient(f"did not answer within {time.monotonic() - started:.0f} seconds") from None
         except openai.APIStatusError as error:
@@ -99,6 +94,12 @@ class OpenAIServer:
         if not isinstance(response, dict):
             raise self._transient("answered with JSON that is no object")
         return response
+
+    def _patient(self, left: float) -> openai.OpenAI:
+        """Returns a client that waits no longer than is left. A copy of the client costs a tenth of a call."""
+        if left >= self._timeout:
+            return self._client
+        return self._client.with_options(timeout=max(left, 0.001))
 
     def _refused(self, error: openai.APIStatusError) -> Exception:
         refused = ServerRefused(error.status_code, self._said(error), error.code)
@@ -134,7 +135,12 @@ class OpenAIServer:
 
 def _client(base_url: str, key: str, timeout: float, rules: OutboundRules | None) -> openai.OpenAI:
     """Makes a client. Retries are ours. The environment's organisation is for nobody a user names."""
-    options: dict[str, Any] = {"base_url": base_url, "api_key": key or "none", "max_retries": 0}
+    options: dict[str, Any] = {
+        "base_url": base_url,
+        "api_key": key or "none",
+        "max_retries": 0,
+        "timeout": timeout,
+    }
     if rules is not None:
         unsaid = {"OpenAI-Organization": omit, "OpenAI-Project": omit}
         http = outbound_client(rules, total_seconds=timeout, max_bytes=MAX_RESPONSE_BYTES)
