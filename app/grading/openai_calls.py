@@ -96,7 +96,7 @@ class OpenAIServer:
         return response
 
     def _patient(self, left: float) -> openai.OpenAI:
-        """Returns a client that waits no longer than is left. A copy of the client costs a tenth of a call."""
+        """Returns a client that waits no longer than is left. To copy it costs a tenth of a call."""
         if left >= self._timeout:
             return self._client
         return self._client.with_options(timeout=max(left, 0.001))
