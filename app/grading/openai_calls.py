@@ -69,8 +69,7 @@ class OpenAIServer:
         self._client = _client(base_url, key, timeout, rules)
 
     def ask(self, call: Call) -> dict[str, Any]:
-        """Returns the JSON object with which the server responds to a call, which is made
-        `with_raw_response`.
+        """Returns the JSON object with which the server responds to a call, which returns the raw response.
 
         Raises `ServerRefused`, or `GradeFailed` once the server was given time enough.
         """
