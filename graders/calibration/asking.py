@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from threading import Lock
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -70,6 +71,8 @@ class Asker:
     left_out: int = 0
     started: float = field(default_factory=monotonic)
     _lost: int = 0
+    _under_way: int = 0
+    _lock: Lock = field(default_factory=Lock)
 
     def grade(self, asked: Sequence[Asked]) -> list[list[Grade] | None]:
         """Returns the grades of each; None for those that the budget does not reach."""
@@ -77,27 +80,34 @@ class Asker:
             return list(pool.map(self._one, asked))
 
     @property
-    def is_over(self) -> bool:
-        """Tells whether nothing more is asked for."""
-        calls = self.bounds.calls
-        is_spent = self.meter is not None and calls is not None and self.meter.calls >= calls
-        return is_spent or self.is_lost or monotonic() - self.started > self.bounds.seconds
-
-    @property
     def is_lost(self) -> bool:
         """Tells whether nobody answers."""
         return self._lost >= LOST_IN_A_ROW
 
     def _one(self, asked: Asked) -> list[Grade] | None:
-        if self.is_over:
+        if not self._begins():
             self.left_out += len(asked.samples)
             return None
         grades = grade_group_safely(asked.grader, asked.samples, asked.item)
         is_lost = all(grade.failure is not None and grade.failure.kind.is_servers_fault for grade in grades)
-        self._lost = self._lost + 1 if is_lost else 0
-        self.grades += grades
-        self.tell(len(self.grades), max(self.planned, len(self.grades)))
+        with self._lock:
+            self._under_way -= 1
+            self._lost = self._lost + 1 if is_lost else 0
+            self.grades += grades
+            done = len(self.grades)
+        self.tell(done, max(self.planned, done))
         return grades
+
+    def _begins(self) -> bool:
+        """Tells whether one more may be asked for, and counts it as under way."""
+        with self._lock:
+            calls = self.bounds.calls
+            made = 0 if self.meter is None else self.meter.calls + self._under_way
+            is_spent = self.meter is not None and calls is not None and made >= calls
+            if is_spent or self.is_lost or monotonic() - self.started > self.bounds.seconds:
+                return False
+            self._under_way += 1
+            return True
 
 
 class Bench:

@@ -64,6 +64,6 @@ def test_a_slow_judge_is_named_and_the_time_is_kept_to() -> None:
 
 
 def test_no_more_calls_are_made_than_allowed(services: Services) -> None:
-    found = measured(services, "exact", bounds=Bounds(calls=10, concurrency=1))
+    found = measured(services, "exact", bounds=Bounds(calls=10))
     assert (found.spent.calls, found.graded) == (10, 10)
     assert found.not_asked > 0
