@@ -65,7 +65,7 @@ class _Unasked:
     def check(self, target: Target, sampling: Mapping[str, Any], media: frozenset[str]) -> None:
         """Refuses nothing: whether there is such a judge is seen where the job is made."""
 
-    def ask(self, question: Question) -> Reply:
+    def ask(self, question: Question) -> Reply:  # noqa: ARG002
         raise GradeFailed(FailureKind.MODEL_SERVER, "Nobody is asked while rows are imported.")
 
 

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
+from app.grading.expected_cost import expected_cost, in_words
 from app.jobs.models import Job
 from app.models import service as models
 from app.models.models import Model
+from app.settings import get_settings
 from graders import Grader, GraderSpec
 from graders.preflight.trial import Report
 from methods.hold_out import hold_out
@@ -159,7 +161,19 @@ class Checks:
             self.doubts += self._attempt(lambda: self._memory_doubts(config)) or []
         self._enter("grading")
         self.doubts += self._grader_doubts()
-        return None if self._is_faulty else found
+        if found is None or self._is_faulty:
+            return None
+        return found._replace(told=[*found.told, *self._expected_cost(found.config)])
+
+    def _expected_cost(self, config: TrainConfig | TuneConfig) -> list[str]:
+        """Returns what the job's graders will ask for in a sentence, if they ask anybody."""
+        if self.spec is None or not isinstance(config, TrainConfig) or self.train_rows is None:
+            return []
+        n_rows = list(map(len, split_rows(config, self.train_rows, self.valid_rows or [])))
+        trials = self.trial.trials if self.trial else ()
+        gold = self.gold and self.gold[0]
+        cost = expected_cost(config, n_rows, self.spec, gold, trials, get_settings())
+        return [in_words(cost, get_settings())] if cost else []
 
     def _check_canary(self) -> None:
         data_file, folder, shape = self.parts.canary, self.folder, self.shape
@@ -288,7 +302,7 @@ class Checks:
                 seed=self.asked.seed,
                 resources=self.asked.resources,
                 template_kwargs=self.thinking.variables if self.thinking else {},
-                grading=grading_fields(self.spec) | self._prices(),
+                grading=grading_fields(self.spec, self.gold and self.gold[0]) | self._prices(),
             )
         except ConfigImpossible as problem:
             code = "invalid_training_file" if problem.param == TRAINING else "invalid_value"

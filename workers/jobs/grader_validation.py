@@ -33,8 +33,8 @@ OF_THE_ROW = (FailureKind.INVALID_VARIABLE, FailureKind.FORMULA_PARSE, FailureKi
 """Failures on an empty completion that the data or the formula is to blame for."""
 
 
-def grading_fields(spec: GraderSpec) -> dict[str, Any]:
-    """What of a run's config follows from its grader and the operator's settings."""
+def grading_fields(spec: GraderSpec, gold: GraderSpec | None = None) -> dict[str, Any]:
+    """What of a run's config follows from its graders and the operator's settings."""
     settings = get_settings()
     limits = grade_limits(spec, settings)
     return {
@@ -43,6 +43,7 @@ def grading_fields(spec: GraderSpec) -> dict[str, Any]:
         "grade_failure_limit": settings.grade_failure_limit,
         "grade_failure_steps": settings.grade_failure_steps,
         "reward_range": known_range(spec),
+        "gold_range": None if gold is None else known_range(gold),
     }
 
 
@@ -89,8 +90,8 @@ def check_grader(
     """Every row has what the grader reads, and can be graded (here: an empty completion).
 
     Of a judge or a server only one answer is asked for, to see that it is there; of the other rows only what
-    can be read without it is checked, and that only as far as the time goes. A grader that fails in itself on such a completion is no fault of the row: the
-    preflight tells of it.
+    can be read without it is checked. Where that is slow it ends early. A grader that fails in itself on an
+    empty completion is no fault of the row: the preflight tells of it.
     """
     name = _name(param)
     wanted = [Variable.parse(path) for _, path in item_paths(spec)]
