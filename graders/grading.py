@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from graders.thoughts import Thoughts, answer_of
-from graders.types import Failure, FailureKind, Grade, GradeFailed, Grader, GroupGrader, Sample, Usage
+from graders.types import Base, Failure, FailureKind, Grade, GradeFailed, Grader, GroupGrader, Sample, Usage
 
 
 class Score(NamedTuple):
@@ -91,10 +91,10 @@ class OfAnswers(OfAnswer):
     grader: GroupGrader
 
     def grade_group(
-        self, samples: Sequence[Sample], item: Mapping[str, Any], base: Sequence[Sample] | None = None
+        self, samples: Sequence[Sample], item: Mapping[str, Any], base: Base | None = None
     ) -> list[Grade]:
         answers = [self._answered(sample) for sample in samples]
-        of_base = None if base is None else [self._answered(sample) for sample in base]
+        of_base = None if base is None else [sample and self._answered(sample) for sample in base]
         return self.grader.grade_group(answers, item, of_base)
 
 
@@ -117,7 +117,7 @@ def grade_group_safely(
     grader: Grader,
     samples: Sequence[Sample],
     item: Mapping[str, Any],
-    base: Sequence[Sample] | None = None,
+    base: Base | None = None,
 ) -> list[Grade]:
     """Returns the grades of one prompt's completions, whatever the grader does.
 

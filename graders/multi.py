@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
 from graders.formula import Formula
 from graders.intervals import Interval, bounds_of
 from graders.types import (
+    Base,
     Failure,
     FailureKind,
     Grade,
@@ -79,7 +80,7 @@ class Multi:
     ) -> tuple[float | None, Failure | None]:
         for key, failure in failures.items():
             if not failure.kind.is_completions_fault:
-                return None, Failure(failure.kind, f"{key}: {failure.message}")
+                return None, replace(failure, message=f"{key}: {failure.message}")
         try:
             return self.formula.evaluate(parts), None
         except GradeFailed as failed:
@@ -115,7 +116,7 @@ class MultiOfGroups(Multi):
     """Grades a group by several graders, of which some grade the group as one and the others one by one."""
 
     def grade_group(
-        self, samples: Sequence[Sample], item: Mapping[str, Any], base: Sequence[Sample] | None = None
+        self, samples: Sequence[Sample], item: Mapping[str, Any], base: Base | None = None
     ) -> list[Grade]:
         of_groups = {
             key: grader.grade_group(samples, item, base)

@@ -90,22 +90,37 @@ def add_usages(usages: Iterable[Usage]) -> dict[str, TokenUsage]:
 
 @dataclass(frozen=True)
 class Failure:
-    """Says why a grade could not be given: what kind, and a sentence a person can act on."""
+    """Says why a grade could not be given: what kind, and a sentence a person can act on.
+
+    `lost` says, where a server was waited for in vain, which one, since when and its last error: nothing more
+    can be graded until a person has seen to it.
+    """
 
     kind: FailureKind
     message: str
+    lost: str = ""
 
 
 class GradeFailed(Exception):
     """Reports, inside a grader, that there is no value to give.
 
-    `Grader.grade` turns it into a failed `Grade`. `usage` is what was spent all the same.
+    `Grader.grade` turns it into a failed `Grade`. `usage` is what was spent all the same. `is_away` says that
+    a server answers nobody for now: it cannot be reached, is broken or busy, or its quota is spent.
     """
 
-    def __init__(self, kind: FailureKind, message: str, *, usage: Usage | None = None) -> None:
+    def __init__(
+        self,
+        kind: FailureKind,
+        message: str,
+        *,
+        usage: Usage | None = None,
+        is_away: bool = False,
+        lost: str = "",
+    ) -> None:
         super().__init__(message)
-        self.failure = Failure(kind, message)
+        self.failure = Failure(kind, message, lost)
         self.usage = usage or {}
+        self.is_away = is_away
 
 
 @dataclass(frozen=True)
@@ -189,6 +204,12 @@ class Grade:
             raise ValueError("a grade is either a value or a failure")
 
     @property
+    def lost(self) -> str:
+        """Returns what is said of a server that it or a part of it was waiting for in vain; else nothing."""
+        failures = [self.failure, *self.part_failures.values()]
+        return next((failure.lost for failure in failures if failure is not None and failure.lost), "")
+
+    @property
     def reward(self) -> float | None:
         """Returns the number that training sees; None for a gap.
 
@@ -217,18 +238,22 @@ class Grader(Protocol):
         """Returns the grade of a completion to a dataset row, in grader units. Raises nothing."""
 
 
+Base = Sequence["Sample | None"]
+"""What the base model wrote for a row; None in the place of what did not parse."""
+
+
 @runtime_checkable
 class GroupGrader(Grader, Protocol):
     """Grades the completions of one prompt together: what one is worth follows from the others."""
 
     def grade_group(
-        self, samples: Sequence[Sample], item: Mapping[str, Any], base: Sequence[Sample] | None = None
+        self, samples: Sequence[Sample], item: Mapping[str, Any], base: Base | None = None
     ) -> list[Grade]:
         """Returns the grade of each completion to the same dataset row, in their order. Raises nothing.
 
-        What the whole group has cost is told by one of the grades. `base` are the completions that the base
-        model wrote for this row: with them a value says how a completion compares with those, and 0.5 is as
-        good. An empty `base` says that these completions are the base's own.
+        What the whole group has cost is told by one of the grades. With `base` a value says how a completion
+        compares with what the base wrote for this row, where 0.5 is as good: each with the base's in its
+        place, which was sampled by the same random numbers. Without any that parsed, all are as good.
         """
 
 

@@ -12,7 +12,8 @@ from app.grading.cache import ReplyCache, key_of
 from app.grading.judge import Judge
 from app.grading.openai_calls import OpenAIServer
 from app.grading.own_models import OwnModel, own_model, own_names
-from app.judge_settings import JudgeEntry, KeyEntry, entry_for, known_names
+from app.grading.paces import Pace
+from app.judge_settings import ANY_MODEL, JudgeEntry, KeyEntry, entry_for, known_names
 from app.models import service as models
 from app.outbound import TargetRefused, check_url, rules_of
 from app.settings import Settings
@@ -104,7 +105,15 @@ class Judges:
             timeout=entry.timeout,
             retries=entry.retries,
             rules=rules,
+            pace=self._pace(target, entry),
         )
+
+    def _pace(self, target: Target, entry: JudgeEntry) -> Pace | None:
+        """Returns the limit of calls a minute of a judge of the settings; those of "*" share one."""
+        if entry.calls_per_minute is None:
+            return None
+        name = target.model if target.model in self._settings.judges else ANY_MODEL
+        return Pace(name, entry.calls_per_minute)
 
     def _entry(self, tenant: str, target: Target) -> JudgeEntry:
         """Returns the judge of that name in the settings, the project's own model, or the judge of all

@@ -13,6 +13,7 @@ from app.grading.embeddings import Embeddings, Vector
 from app.grading.endpoints import Endpoints
 from app.grading.judges import Judges, TenantJudge, read_key
 from app.grading.openai_calls import OpenAIServer
+from app.grading.paces import Pace
 from app.outbound import rules_of
 from app.sandbox import local_sandbox, sandbox_settings
 from app.settings import get_settings
@@ -76,4 +77,5 @@ def _embedding_server() -> OpenAIServer | None:
         concurrency=entry.concurrency,
         timeout=entry.timeout,
         retries=entry.retries,
+        pace=Pace("embeddings", entry.calls_per_minute) if entry.calls_per_minute else None,
     )

@@ -21,7 +21,7 @@ from graders.judges.ranking import digest, permuted, split
 from graders.judges.shown import conversation_of, sendable
 from graders.services import Judge, Question, Target
 from graders.template import Template
-from graders.types import Failure, FailureKind, Grade, GradeFailed, Sample, Usage
+from graders.types import Base, Failure, FailureKind, Grade, GradeFailed, Sample, Usage
 
 SPREAD = "spread"
 """The part that says how far an answer's scores lie apart in the permutations: the largest less the least."""
@@ -105,7 +105,7 @@ class Rank:
         return grade_by(alone, sample, item)
 
     def grade_group(
-        self, samples: Sequence[Sample], item: Mapping[str, Any], base: Sequence[Sample] | None = None
+        self, samples: Sequence[Sample], item: Mapping[str, Any], base: Base | None = None
     ) -> list[Grade]:
         started = perf_counter()
         usage: Usage = {}
@@ -119,15 +119,16 @@ class Rank:
         return grades
 
     def _compare(
-        self, samples: Sequence[Sample], item: Mapping[str, Any], base: Sequence[Sample] | None
+        self, samples: Sequence[Sample], item: Mapping[str, Any], base: Base | None
     ) -> tuple[list[Scored], Usage]:
         """Returns what became of each completion, and what that has cost. Raises `GradeFailed`."""
-        shared = _shared_messages([*samples, *(base or ())])
+        shared = _shared_messages([sample for sample in (*samples, *(base or ())) if sample is not None])
         shown = [self._shown(sample, item, len(shared)) for sample in samples]
-        of_base = [one for s in base or () if isinstance(one := self._shown(s, item, len(shared)), Shown)]
+        of_base = [sample and self._shown(sample, item, len(shared)) for sample in base or ()]
         answers = [one for one in (*shown, *of_base) if isinstance(one, Shown)]
+        has_base = any(isinstance(one, Shown) for one in of_base)
         usage: Usage = {}
-        if base is not None and not of_base:
+        if base is not None and not has_base:
             scored = alike(answers, "The base has no other answers that it could be compared with.")
         else:
             request = Request(
@@ -137,7 +138,9 @@ class Rank:
             )
             scored, usage = self._score(answers, request)
         found = [Scored(failure=one) if isinstance(one, Failure) else scored[one] for one in shown]
-        return against(found, [scored[one] for one in of_base]) if of_base else found, usage
+        if has_base:
+            found = against(found, [scored[one] if isinstance(one, Shown) else None for one in of_base])
+        return found, usage
 
     def _shown(self, sample: Sample, item: Mapping[str, Any], shared: int) -> Shown | Failure:
         """Returns what is shown of a completion beyond the messages that all share, or why nothing can be."""

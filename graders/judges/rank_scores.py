@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from statistics import fmean
 from typing import NamedTuple, TypeVar
 
@@ -48,17 +49,24 @@ def alike(answers: Iterable[T], reason: str) -> dict[T, Scored]:
     return dict.fromkeys(answers, Scored(EVEN, reason))
 
 
-def against(found: Sequence[Scored], base: Sequence[Scored]) -> list[Scored]:
-    """Returns how answers compare with the base's: 0.5 for one as good as those are on average.
+def against(found: Sequence[Scored], base: Sequence[Scored | None]) -> list[Scored]:
+    """Returns how answers compare with the base's: 0.5 for one as good as the base's in its place.
 
-    It is 1 where an answer has the highest score and all of the base's have the lowest.
+    It is 1 where the answer has the highest score and the base's the lowest. Where the base's did not parse,
+    or got no score, an answer is compared with the mean of the others.
     """
-    of_base = [one.score for one in base if one.score is not None]
-    if not of_base:
-        failure = next((one.failure for one in base if one.failure not in (None, NO_SCORE)), NO_BASE)
-        return [one if one.score is None else Scored(failure=failure) for one in found]
-    level = fmean(of_base)
-    return [one if one.score is None else one._replace(score=EVEN + (one.score - level) / 2) for one in found]
+    scores = [None if one is None else one.score for one in base]
+    known = [score for score in scores if score is not None]
+    if not known:
+        failures = [one.failure for one in base if one is not None and one.failure != NO_SCORE]
+        failed = Scored(failure=failures[0] if failures else NO_BASE)
+        return [one if one.score is None else failed for one in found]
+    level = fmean(known)
+    compared = []
+    for one, score in zip_longest(found, scores[: len(found)]):
+        than = level if score is None else score
+        compared.append(one if one.score is None else one._replace(score=EVEN + (one.score - than) / 2))
+    return compared
 
 
 def scores_of(

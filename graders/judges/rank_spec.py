@@ -44,6 +44,7 @@ class RankSpec(AskingSpec):
     """In so many orders the answers are shown; the scores are averaged."""
     max_answers: Annotated[int, Field(ge=4, le=64)] = MAX_ANSWERS
     """Most different answers in one call; more of them are split, with some that stand in each call."""
+    pass_threshold: float | None = None
 
     @property
     def calls_per_grade(self) -> int:

@@ -205,6 +205,7 @@ def _try(
         failure=grade.failure,
         parts=dict(grade.parts),
         seconds=grade.seconds,
+        usage=grade.usage,
     )
 
 

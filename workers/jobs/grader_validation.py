@@ -33,8 +33,8 @@ OF_THE_ROW = (FailureKind.INVALID_VARIABLE, FailureKind.FORMULA_PARSE, FailureKi
 """Failures on an empty completion that the data or the formula is to blame for."""
 
 
-def grading_fields(spec: GraderSpec) -> dict[str, Any]:
-    """What of a run's config follows from its grader and the operator's settings."""
+def grading_fields(spec: GraderSpec, gold: GraderSpec | None = None) -> dict[str, Any]:
+    """What of a run's config follows from its graders and the operator's settings."""
     settings = get_settings()
     limits = grade_limits(spec, settings)
     return {
@@ -43,6 +43,7 @@ def grading_fields(spec: GraderSpec) -> dict[str, Any]:
         "grade_failure_limit": settings.grade_failure_limit,
         "grade_failure_steps": settings.grade_failure_steps,
         "reward_range": known_range(spec),
+        "gold_range": None if gold is None else known_range(gold),
     }
 
 

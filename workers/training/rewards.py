@@ -6,9 +6,8 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -16,8 +15,8 @@ from torch import Tensor
 
 from graders import Failure, FailureKind, Grade, Grader, Sample
 from graders.grading import grade_group_safely
-from graders.types import GroupGrader
-from workers.training.base.errors import GradingFailed
+from graders.types import Base, GroupGrader
+from workers.training.base.errors import GradingFailed, JudgeLost
 from workers.training.base.types import Completion, Group
 
 GRADE_THREADS = 8
@@ -57,9 +56,21 @@ def failed_share(grades: Iterable[Grade]) -> float:
     return sum(gaps) / len(gaps) if gaps else 0.0
 
 
-Bases = Mapping[int, Sequence[Sample]]
-"""What the base model wrote for prompts, by their rows, as graders see it."""
-NO_BASES: Bases = MappingProxyType({})
+Bases = Callable[[int], Base | None]
+"""Returns what the base model wrote for the prompt of a row, as graders see it; None where completions are
+compared with each other only."""
+
+
+def no_base(_row: int) -> Base | None:
+    """Returns None: completions are compared with each other only."""
+    return None
+
+
+def check_reached(groups: Iterable[Group]) -> None:
+    """Raises `JudgeLost` where a grade is missing because whoever gives it was waited for in vain."""
+    lost = next((grade.lost for group in groups for grade in group.grades if grade.lost), "")
+    if lost:
+        raise JudgeLost(lost)
 
 
 class PoolClosed(Exception):
@@ -84,9 +95,7 @@ class JobGroup:
     A grader of groups is asked once all are there; every other grader as each one comes.
     """
 
-    def __init__(
-        self, item: Mapping[str, Any], size: int, draw: str = "", base: Sequence[Sample] | None = None
-    ) -> None:
+    def __init__(self, item: Mapping[str, Any], size: int, draw: str = "", base: Base | None = None) -> None:
         """`base` is what the base model wrote for this prompt, for graders of groups (`GroupGrader`)."""
         self.item = item
         self.draw = draw
@@ -97,7 +106,7 @@ class JobGroup:
 class _Task:
     """Holds what one thread grades at a time: a completion, or all completions of a group."""
 
-    def __init__(self, jobs: Sequence[GradeJob], base: Sequence[Sample] | None = None) -> None:
+    def __init__(self, jobs: Sequence[GradeJob], base: Base | None = None) -> None:
         self.jobs = jobs
         self.base = base
         self.started = 0.0
@@ -116,7 +125,8 @@ class GradePool:
     ) -> None:
         """`least` is what the grader gives at least, where that is known: so much is unparsed text worth."""
         self._grader = grader
-        self._is_of_groups = isinstance(grader, GroupGrader)
+        self.is_of_groups = isinstance(grader, GroupGrader)
+        """Whether the grader compares the completions of a group with each other."""
         self._least = least
         self._timeout = timeout
         self._threads = threads
@@ -136,7 +146,7 @@ class GradePool:
         with self._changed:
             self._check_open()
             self._give_up_hung()
-        if not self._is_of_groups:
+        if not self.is_of_groups:
             self._queue.put(_Task([job]))
             return job
         group.jobs[place] = job
@@ -155,15 +165,15 @@ class GradePool:
                     return job.grade
                 self._changed.wait(timeout=min(1.0, self._timeout))
 
-    def grade(self, groups: Sequence[Group], base: Bases = NO_BASES) -> list[Group]:
-        """Returns the same groups with their grades. `base` are the base's completions, by row."""
-        jobs = [self._submit_all(group, base.get(group.prompt.row)) for group in groups]
+    def grade(self, groups: Sequence[Group], base: Bases = no_base) -> list[Group]:
+        """Returns the same groups with their grades; `base` says what graders of groups compare with."""
+        jobs = [self._submit_all(group, base(group.prompt.row)) for group in groups]
         return [
             replace(group, grades=tuple(self.wait(job) for job in row))
             for group, row in zip(groups, jobs, strict=True)
         ]
 
-    def _submit_all(self, group: Group, base: Sequence[Sample] | None) -> list[GradeJob]:
+    def _submit_all(self, group: Group, base: Base | None) -> list[GradeJob]:
         of_group = JobGroup(group.prompt.item, len(group.completions), base=base)
         return [self.submit(completion, of_group, i) for i, completion in enumerate(group.completions)]
 
@@ -221,19 +231,31 @@ class GradePool:
     def _grade(self, task: _Task) -> list[Grade]:
         """Grades what can be graded: not an episode that broke off, nor a completion that is unparsed."""
         known = [self._without_grader(job.completion) for job in task.jobs]
-        left = [job for job, grade in zip(task.jobs, known, strict=True) if grade is None]
-        samples = [sample_of(job.completion, job.draw) for job in left]
-        found = iter(grade_group_safely(self._grader, samples, task.jobs[0].item, task.base))
+        places = [place for place, grade in enumerate(known) if grade is None]
+        samples = [sample_of(task.jobs[place].completion, task.jobs[place].draw) for place in places]
+        base = None if task.base is None else _in_places(task.base, places)
+        found = iter(grade_group_safely(self._grader, samples, task.jobs[0].item, base))
         return [next(found) if grade is None else grade for grade in known]
 
     def _without_grader(self, completion: Completion) -> Grade | None:
         """Returns the grade of a completion that no grader is shown; None for every other."""
+        if is_shown(completion):
+            return None
         if completion.lost:
             return Grade(None, Failure(FailureKind.TOOL_SERVER, completion.lost))
-        if completion.parts is not None and completion.parts.fault is not None:
-            failure = Failure(FailureKind.SAMPLE_PARSE, completion.parts.fault)
-            return Grade(None, failure, least=self._least if self._least < 0 else None)
-        return None
+        failure = Failure(FailureKind.SAMPLE_PARSE, (completion.parts and completion.parts.fault) or "")
+        return Grade(None, failure, least=self._least if self._least < 0 else None)
+
+
+def is_shown(completion: Completion) -> bool:
+    """Tells whether graders are shown a completion: it is no episode that broke off, and not unparsed."""
+    return not completion.lost and (completion.parts is None or completion.parts.fault is None)
+
+
+def _in_places(base: Base, places: Sequence[int]) -> list[Sample | None]:
+    """Returns what the base wrote in some places of a group, then what it wrote in the others."""
+    first = [base[place] if place < len(base) else None for place in places]
+    return first + [sample for place, sample in enumerate(base) if place not in places]
 
 
 def sample_of(completion: Completion, draw: str = "") -> Sample:

@@ -30,6 +30,7 @@ from workers.training.checkpoints import checkpoint_from_json, checkpoint_to_jso
 from workers.training.collector import Rollouts
 from workers.training.folders import PARTIAL, STATES_KEPT, FolderDamaged, publish, read_manifest
 from workers.training.hints import Hints
+from workers.training.measures.base_answers import BaseAnswers
 from workers.training.model.policy import Policy
 from workers.training.model.sharding import gather_whole
 from workers.training.optimizer_state import load_optimizer, optimizer_tensors
@@ -106,6 +107,7 @@ class Progress:
         rewards_seen: how large rewards have been so far.
         sampled_tokens: completion tokens sampled for training and validation.
         spent_before: what had been spent of each budget when the run paused for one.
+        base_answers: what the base wrote where checkpoints are judged, for graders that compare with it.
         ended: why the run is over before its last step ("early_stop", "guard", or the budget); None while it
             is not.
     """
@@ -131,6 +133,7 @@ class Progress:
     sampled_tokens: int = 0
     spent_before: dict[str, float] = field(default_factory=dict)
     ended: str | None = None
+    base_answers: BaseAnswers = field(default_factory=BaseAnswers)
 
     def grant(self, spent_before: Mapping[str, float]) -> None:
         """Lets each budget count from what had been spent of it when another arm of the job paused."""
@@ -156,7 +159,7 @@ def fingerprint(config: BaseModel, train_rows: Sequence[Row], valid_rows: Sequen
     that 0.1.0 did not know, where they mean what it did: its states go on.
     """
     digest = hashlib.sha256()
-    facts = config.model_dump(mode="json", exclude=WHERE_IT_RUNS | {"reward_range"})
+    facts = config.model_dump(mode="json", exclude=WHERE_IT_RUNS | {"reward_range", "gold_range"})
     fields = type(config).model_fields
     means_the_same = {name for name in SINCE_0_1_0 & facts.keys() if facts[name] == _default(fields[name])}
     parts: list[Any] = [{name: value for name, value in facts.items() if name not in means_the_same}]
@@ -299,6 +302,7 @@ def read_progress(folder: Path, run_dir: Path | None = None) -> Progress:
             "start": FlatStart(**facts.get("start", {})),
             "rewards_seen": RewardsSeen(**facts.get("rewards_seen", {})),
             "controller": KlController(**facts.get("controller", {})),
+            "base_answers": BaseAnswers.from_json(facts.get("base_answers", {})),
             "guard": guard_from_json(facts.get("guard", {})),
         }
         return Progress(**{**facts, **rebuilt})

@@ -179,8 +179,11 @@ def test_against_the_base_half_is_as_good_and_the_bases_own_answers_are_half():
     again = [grade.value for grade in grader.grade_group(own, ITEM, own)]
     assert sum(again) / 3 == pytest.approx(0.5)
     better, worse = grader.grade_group(samples("abcdefghij", "", draw=""), ITEM, samples("abc", "abcde"))
-    assert (better.value, worse.value) == pytest.approx((0.8, 0.3))
+    assert (better.value, worse.value) == pytest.approx((0.85, 0.25))
     assert len(judge.asked) == 2
+    unparsed = grader.grade_group(samples("abcdefghij", "abc", draw=""), ITEM, [None, *samples("abc")])
+    assert [grade.value for grade in unparsed] == pytest.approx([0.85, 0.5])
+    assert [grade.value for grade in grader.grade_group(own, ITEM, [None])] == [0.5] * 3
 
 
 def test_a_base_that_got_no_score_leaves_nothing_to_compare_with():

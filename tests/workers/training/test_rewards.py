@@ -159,9 +159,12 @@ def test_a_grader_of_groups_is_asked_once_a_group_with_its_completions_in_their_
     of_group = JobGroup(first.prompt.item, 3)
     jobs = [pool.submit(first.completions[place], of_group, place) for place in (2, 0, 1)]
     assert [pool.wait(job).value for job in jobs] == [len(texts[i]) / 10 for i in (2, 0, 1)]
-    (graded,) = pool.grade([second], {1: ["what the base wrote"]})
+    (graded,) = pool.grade([second], {1: ["what the base wrote"]}.get)
     assert len(graded.grades) == 3
-    assert grader.asked == [(texts, {"row": 0}, None), (texts, {"row": 1}, ["what the base wrote"])]
+    assert grader.asked == [
+        (texts, {"row": 0}, None),
+        (texts, {"row": 1}, ["what the base wrote", None, None]),
+    ]
     pool.close()
 
 
