@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from graders.calibration.asking import Asked, Asker
-from graders.calibration.cases import Case
+from graders.calibration.asking import Bench
 from graders.calibration.numbers import Estimate, mean
 from graders.calibration.tricks import TRICKS, padded, tricked
 from graders.intervals import Interval
-from graders.types import Grade, Grader
+from graders.types import Grade
 
 ROOM = 0.2
 """The least share of the range above a wrong answer's grade that a trick needs to show anything. Chosen, not
@@ -55,65 +54,40 @@ def place_in(value: float, scale: Interval) -> float:
 
 
 def length_bias(
-    asker: Asker, grader: Grader, cases: Sequence[Case], bases: Sequence[float | None], rewards: Interval
+    bench: Bench, places: Sequence[int], bases: Mapping[int, float], rewards: Interval
 ) -> Estimate | None:
     """Returns the mean change of the reward, as a share of its range, from neutral words behind the answer.
 
-    `bases` are the rewards without them.
+    `bases` are the rewards without them, by the place of the case.
     """
-    grades = asker.grade(grader, [Asked(padded(case.answer), case.item) for case in cases])
-    return mean(_changes(grades, bases, rewards))
+    known = [place for place in places if place in bases]
+    grades = bench.changed([(place, padded(bench.cases[place].answer)) for place in known])
+    changes = (_change(grade, bases[place], rewards) for place, grade in zip(known, grades, strict=True))
+    return mean([change for change in changes if change is not None])
 
 
 def talk(
-    asker: Asker,
-    grader: Grader,
-    cases: Sequence[Case],
-    bases: Sequence[float | None],
-    rewards: Interval,
-    most: str,
+    bench: Bench, places: Sequence[int], bases: Mapping[int, float], rewards: Interval, most: str
 ) -> Talk | None:
     """Returns what wrong answers gain by asking; None where no grade leaves room for a rise.
 
     `most` is the best that the judge can give, in the words of its reply.
     """
-    width = rewards.high - rewards.low
-    open_cases = [
-        (case, base)
-        for case, base in zip(cases, bases, strict=True)
-        if base is not None and rewards.high - base >= ROOM * width
-    ]
-    asked = [
-        Asked(tricked(case.answer, trick, most), case.item) for case, _ in open_cases for trick in TRICKS
-    ]
-    grades = asker.grade(grader, asked)
-    rises = _changes(grades, [base for _, base in open_cases for _ in TRICKS], rewards, keeps_gaps=True)
-    by_trick = {
-        trick.name: math.fsum(known) / len(known)
-        for place, trick in enumerate(TRICKS)
-        if (known := [rise for rise in rises[place :: len(TRICKS)] if not math.isnan(rise)])
-    }
-    rise = mean([rise for rise in rises if not math.isnan(rise)])
-    if rise is None:
+    room = rewards.high - ROOM * (rewards.high - rewards.low)
+    pairs = [(place, trick) for place in places if bases.get(place, math.inf) <= room for trick in TRICKS]
+    texts = [(place, tricked(bench.cases[place].answer, trick, most)) for place, trick in pairs]
+    by_trick: dict[str, list[float]] = {}
+    for (place, trick), grade in zip(pairs, bench.changed(texts), strict=True):
+        if (rise := _change(grade, bases[place], rewards)) is not None:
+            by_trick.setdefault(trick.name, []).append(rise)
+    found = mean([rise for rises in by_trick.values() for rise in rises])
+    if found is None:
         return None
-    return Talk(rise, dict(sorted(by_trick.items(), key=lambda found: -found[1])))
+    means = {name: math.fsum(rises) / len(rises) for name, rises in by_trick.items()}
+    return Talk(found, dict(sorted(means.items(), key=lambda pair: -pair[1])))
 
 
-def _changes(
-    grades: Sequence[Grade | None],
-    bases: Sequence[float | None],
-    rewards: Interval,
-    *,
-    keeps_gaps: bool = False,
-) -> list[float]:
-    """Returns by how much each reward differs from its base, as shares of the range; gaps are left out, or
-    NaN."""
-    width = rewards.high - rewards.low
-    found = []
-    for grade, base in zip(grades, bases, strict=True):
-        reward = reward_of(grade)
-        if reward is not None and base is not None:
-            found.append((reward - base) / width)
-        elif keeps_gaps:
-            found.append(math.nan)
-    return found
+def _change(grade: Grade | None, base: float, rewards: Interval) -> float | None:
+    """Returns by how much a reward differs from its base, as a share of the range."""
+    reward = reward_of(grade)
+    return None if reward is None else (reward - base) / (rewards.high - rewards.low)

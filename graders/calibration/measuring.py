@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
 from graders.build import build_grader
-from graders.calibration.asking import Asked, Asker, Bounds, Tell
+from graders.calibration.asking import Asker, Bench, Bounds, Tell, groups_of
 from graders.calibration.biases import place_in, reward_of
 from graders.calibration.cases import Case, spread
 from graders.calibration.judge import measure_judge, planned
 from graders.calibration.meter import metered
 from graders.calibration.numbers import Estimate, pooled_deviation, share
-from graders.calibration.people import Agreement, agreement
+from graders.calibration.people import Agreement, agreement, agreement_in_groups
 from graders.calibration.report import Constancy, JudgeReport, Measured, Spent
 from graders.intervals import Interval
+from graders.judges.rank_spec import MAX_PERMUTATIONS, RankSpec
 from graders.services import Services
-from graders.spec import GraderSpec, MultiSpec, SingleSpec, known_range
+from graders.spec import GraderSpec, MultiSpec, SingleSpec, is_of_groups, judge_of, known_range
 from graders.types import FailureKind, Grade
 
 SAME = 0.05
 """Rewards that differ by no more than this share of the range count as the same. Chosen, not measured."""
 UNREAD = (FailureKind.MODEL_PARSE, FailureKind.MODEL_MAX_TOKENS, FailureKind.MODEL_REFUSAL)
 """Failures of a judge that replied, but not with a grade."""
-JUDGES = ("score_model", "label_model", "rubric", "rank", "endpoint")
-"""Kinds that a text may talk round: they ask a model, or a server that may ask one."""
+NOT_COMPARED = (
+    "No answer with a person's score could be compared; a `rank` needs several answers to one and the same"
+    " row."
+)
 NO_MODEL = "It asks no model, so that length, order and words to a judge are no concern of their own."
 
 
@@ -59,63 +62,61 @@ class _Measuring:
 
     def __post_init__(self) -> None:
         self.watched, self.meter = metered(self.services)
-        self.grader = build_grader(self.spec, self.watched)
         self.asker = Asker(self.meter, self.bounds, self.tell)
         self.asker.planned = planned(_judged(self.spec), self.cases, self.bounds)
+        self.bench = Bench(self.asker, build_grader(self.spec, self.watched), self.cases)
 
     def run(self) -> Measured:
-        bases = self.asker.grade(self.grader, [Asked(case.answer, case.item) for case in self.cases])
-        rewards = [reward_of(grade) for grade in bases]
-        known = [reward for reward in rewards if reward is not None]
-        width = known_range(self.spec) or _seen_range(known)
+        everywhere = range(len(self.cases))
+        first = self.bench.as_they_are(everywhere)
+        found = {place: reward_of(one[0]) for place, one in zip(everywhere, first, strict=True) if one}
+        rewards = {place: reward for place, reward in found.items() if reward is not None}
+        width = known_range(self.spec) or _seen_range(list(rewards.values()))
         constancy = self._constancy(rewards, width)
         judges = tuple(self._judge(name, part, rewards) for name, part in _judged(self.spec))
         labelled = [case for case in self.cases if case.label is not None]
+        agreed = self._agreement(rewards, width)
         return Measured(
             cases=len(self.cases),
-            graded=len(known),
+            graded=len(rewards),
             labelled=len(labelled),
-            agreement=self._agreement(rewards, width),
+            agreement=agreed,
             constancy=constancy,
-            deviates=_deviation(known, width),
             unparsable=self._unparsable() if judges else None,
             failed=self._failed() if judges else None,
             judges=judges,
             spent=self._spent(),
-            left_out=_left_out(labelled, judges),
+            left_out=_left_out(labelled, agreed, judges),
             not_asked=self.asker.left_out,
             is_lost=self.asker.is_lost,
         )
 
-    def _agreement(self, rewards: Sequence[float | None], width: Interval) -> Agreement | None:
-        pairs = [
-            (reward, case.label)
-            for reward, case in zip(rewards, self.cases, strict=True)
-            if reward is not None and case.label is not None
-        ]
+    def _agreement(self, rewards: Mapping[int, float], width: Interval) -> Agreement | None:
+        cases = enumerate(self.cases)
+        pairs = {i: (rewards[i], case.label) for i, case in cases if i in rewards and case.label is not None}
+        if is_of_groups(self.spec):
+            groups = [[pairs[i] for i in group if i in pairs] for group in groups_of(self.cases)]
+            return agreement_in_groups([group for group in groups if len(group) > 1])
         threshold: float | None = getattr(self.spec, "pass_threshold", None)
-        return agreement(pairs, width, self.scale, threshold)
+        return agreement(list(pairs.values()), width, self.scale, threshold)
 
-    def _constancy(self, rewards: Sequence[float | None], width: Interval) -> Constancy | None:
-        chosen = spread([i for i, reward in enumerate(rewards) if reward is not None], self.bounds.repeated)
-        again = self.bounds.repeats - 1
-        cases = [self.cases[i] for i in chosen]
-        asked = [Asked(case.answer, case.item) for case in cases for _ in range(again)]
-        grades = self.asker.grade(self.grader, asked)
+    def _constancy(self, rewards: Mapping[int, float], width: Interval) -> Constancy | None:
+        chosen = spread(list(rewards), self.bounds.repeated)
+        again = self.bench.as_they_are(chosen, self.bounds.repeats - 1)
         groups = []
-        for place, i in enumerate(chosen):
-            more = [reward_of(grade) for grade in grades[place * again : (place + 1) * again]]
-            groups.append([place_in(value, width) for value in (rewards[i], *more) if value is not None])
+        for place, grades in zip(chosen, again, strict=True):
+            values = [rewards[place], *(grade.reward for grade in grades)]
+            groups.append([place_in(value, width) for value in values if value is not None])
         near = [abs(one - group[0]) <= SAME for group in groups for one in group[1:]]
         same, deviation = share(sum(near), len(near)), pooled_deviation(groups)
         return None if same is None or deviation is None else Constancy(same, deviation, len(chosen))
 
-    def _judge(self, name: str, part: SingleSpec, rewards: Sequence[float | None]) -> JudgeReport:
+    def _judge(self, name: str, part: SingleSpec, rewards: Mapping[int, float]) -> JudgeReport:
         """Measures one judge by itself: what moves it, whatever a formula makes of that."""
-        if not name:
-            return measure_judge(self.asker, "", part, self.grader, self.cases, rewards)
-        grader = build_grader(part, self.watched)
-        return measure_judge(self.asker, name, part, grader, self.cases, None)
+        if not name and not isinstance(part, RankSpec):
+            return measure_judge(self.bench, "", part, self.meter, rewards)
+        alone = Bench(self.asker, build_grader(_in_every_place(part, self.cases), self.watched), self.cases)
+        return measure_judge(alone, name, part, self.meter, None)
 
     def _unparsable(self) -> Estimate | None:
         replied = [grade for grade in self.asker.grades if not _is_lost(grade)]
@@ -138,19 +139,29 @@ class _Measuring:
         )
 
 
+def _in_every_place(spec: SingleSpec, cases: Sequence[Case]) -> SingleSpec:
+    """Returns a `rank` that shows each answer once in every place, as far as it can; other kinds as they are.
+
+    The order follows from the texts, so that a change of a text would else bring one of its place too.
+    """
+    if not isinstance(spec, RankSpec):
+        return spec
+    largest = max(map(len, groups_of(cases)), default=1)
+    return spec.model_copy(update={"permutations": min(largest, spec.max_answers, MAX_PERMUTATIONS)})
+
+
 def _judged(spec: GraderSpec) -> list[tuple[str, SingleSpec]]:
-    """Returns the judges of a grader with the names that a `multi` gives them; a grader alone has none."""
+    """Returns the judges of a grader, by the names that a `multi` gives them; a grader alone has none.
+
+    A server of the user's (`endpoint`) may ask a model too.
+    """
     parts = list(spec.subgraders.items()) if isinstance(spec, MultiSpec) else [("", spec)]
-    return [(name, part) for name, part in parts if part.type in JUDGES]
+    return [(name, part) for name, part in parts if part.type == "endpoint" or judge_of(part) is not None]
 
 
 def _seen_range(rewards: Sequence[float]) -> Interval:
     """Returns what rewards were from and to where nobody has stated it, no narrower than 0 to 1."""
     return Interval(min([0.0, *rewards]), max([1.0, *rewards]))
-
-
-def _deviation(rewards: Sequence[float], width: Interval) -> float | None:
-    return statistics.stdev([place_in(reward, width) for reward in rewards]) if len(rewards) > 1 else None
 
 
 def _is_lost(grade: Grade) -> bool:
@@ -162,11 +173,13 @@ def _is_unread(grade: Grade) -> bool:
     return any(failure is not None and failure.kind in UNREAD for failure in failures)
 
 
-def _left_out(labelled: Sequence[Case], judges: Sequence[JudgeReport]) -> dict[str, str]:
+def _left_out(
+    labelled: Sequence[Case], agreed: Agreement | None, judges: Sequence[JudgeReport]
+) -> dict[str, str]:
     """Returns what was not measured of the whole grader, with the reason."""
     reasons = {}
-    if not labelled:
-        reasons["agreement"] = "There are no people's scores."
+    if agreed is None:
+        reasons["agreement"] = NOT_COMPARED if labelled else "There are no people's scores."
     if not judges:
         reasons |= dict.fromkeys(("position", "length", "talk", "unparsable"), NO_MODEL)
     return reasons

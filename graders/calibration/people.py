@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
+from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 from graders.calibration.biases import place_in
@@ -22,18 +23,19 @@ class Agreement(NamedTuple):
 
     Attributes:
         statistic: `pass_fail`: both are on the same side of the middle (or of the grader's `pass_threshold`);
-            `within_one_step`: the two are at most one step of the people's scale apart.
-        share: of the answers for which that holds.
+            `within_one_step`: the two are at most one step of the people's scale apart; `same_order`, of a
+            grader of groups: both prefer the same of two answers to a row that people scored differently.
+        share: of the answers, or pairs of answers, for which that holds.
         constant_share: the share that always saying one and the same would reach.
-        scale: what people's scores are read as being from and to.
+        scale: what people's scores are read as being from and to; None where only their order counts.
         step: of the people's scale, in its own units; None for pass or fail.
         correlation: Spearman's, over the answers; None where one side never differs.
     """
 
-    statistic: Literal["pass_fail", "within_one_step"]
+    statistic: Literal["pass_fail", "within_one_step", "same_order"]
     share: Estimate
     constant_share: float
-    scale: Interval
+    scale: Interval | None
     step: float | None
     correlation: Estimate | None
 
@@ -43,7 +45,7 @@ class Agreement(NamedTuple):
             "statistic": self.statistic,
             "share": self.share.as_dict(),
             "constant_share": round(self.constant_share, 4),
-            "people_scale": list(self.scale),
+            "people_scale": list(self.scale) if self.scale else None,
             "step": self.step,
             "rank_correlation": self.correlation.as_dict() if self.correlation else None,
         }
@@ -92,6 +94,35 @@ def agreement(
     return Agreement(
         "within_one_step", found, constant / len(pairs), scale, round(step * width, 6), correlation
     )
+
+
+def agreement_in_groups(groups: Sequence[Sequence[tuple[float, float]]]) -> Agreement | None:
+    """Compares rewards with people's scores within groups, as (reward, score): rewards of different groups
+    tell nothing of each other. None where people have scored no two answers of a group differently.
+
+    Equal rewards are half of a same order. The rank correlation is over all answers, each less its group's
+    mean.
+    """
+    pairs = [
+        (one[0] - other[0], one[1] - other[1])
+        for group in groups
+        for place, one in enumerate(group)
+        for other in group[:place]
+        if one[1] != other[1]
+    ]
+    halves = sum(1 if mine == 0 else 2 * (mine * people > 0) for mine, people in pairs)
+    found = share(halves // 2, len(pairs))
+    if found is None:
+        return None
+    mine, people = (
+        [value for group in groups for value in _centred([pair[k] for pair in group])] for k in (0, 1)
+    )
+    return Agreement("same_order", found, 0.5, None, None, rank_correlation(mine, people))
+
+
+def _centred(values: Sequence[float]) -> list[float]:
+    """Returns how far each value is from their mean."""
+    return [value - fmean(values) for value in values]
 
 
 def _step(places: Sequence[float]) -> float:

@@ -121,7 +121,6 @@ class Measured:
         labelled: of the cases, those that people have scored.
         agreement: with people; None where nobody has scored anything.
         constancy: agreement with itself; None where nothing was repeated.
-        deviates: standard deviation of the rewards between cases, as a share of the range.
         unparsable: share of grades whose reply could not be read; None where no judge is asked.
         failed: share of calls to the judges' servers that brought no reply; the same.
         judges: what was measured of each judge.
@@ -135,7 +134,6 @@ class Measured:
     labelled: int
     agreement: Agreement | None
     constancy: Constancy | None
-    deviates: float | None
     unparsable: Estimate | None
     failed: Estimate | None
     judges: tuple[JudgeReport, ...]

@@ -50,6 +50,7 @@ from workers.jobs.job_data import (
     operators_limits,
     rows_of,
 )
+from workers.jobs.judge_validation import try_judge
 from workers.jobs.memory_validation import check_memory
 from workers.jobs.model_validation import (
     check_canary,
@@ -133,6 +134,7 @@ class Checks:
         self.trial: Report | None = None
         self.thinking: Thinking | None = None
         self.doubts: list[Doubt] = []
+        self.told: list[str] = []
         self.prompt_lengths: dict[str, list[int]] = {}
         """Tokens of each prompt, by the file's field in a request; of reinforcement rows."""
         self._scratch = scratch
@@ -241,8 +243,9 @@ class Checks:
         config = self._attempt(self._resolve)
         if config is None or self.train_rows is None:
             return None
-        told = [self.thinking.told] if self.thinking and not self.thinking.is_void else []
-        return Checked(config, len(split_rows(config, self.train_rows, [])[0]), self.doubts, told)
+        if self.thinking and not self.thinking.is_void:
+            self.told.append(self.thinking.told)
+        return Checked(config, len(split_rows(config, self.train_rows, [])[0]), self.doubts, self.told)
 
     def _find_thinking(self, folder: Path) -> None:
         self.thinking = thinking_of_job(folder, self._hyperparameters())
@@ -350,6 +353,10 @@ class Checks:
         for finding in self.trial.warnings[:MAX_DOUBTS] if self.trial else ():
             message = f"The grader: {finding.message}"
             yield Doubt(f"grader_{finding.code}", message, TRAINING, finding.lines)
+        if self.trial is not None:
+            tried = try_judge(spec, self.asked.project_id, rows)
+            self.told += tried.told
+            yield from tried.doubts
 
 
 def split_rows(config: TrainConfig, train: list[Row], valid: list[Row]) -> tuple[list[Row], list[Row]]:

@@ -19,23 +19,29 @@ from tests.judging.behaviours import Behaviour
 
 WORDS = ("dog", "play", "tree", "sun")
 WORTH = f"words:{','.join(WORDS)}"
-ROW = {"messages": [{"role": "user", "content": "Write a story with a dog, play, a tree and the sun."}]}
 SCORE: dict[str, Any] = {
     "type": "score_model",
     "name": "quality",
     "model": "judge",
     "input": [{"role": "user", "content": "How many of the words are there? Answer: {{sample.output_text}}"}],
 }
+RUBRIC: dict[str, Any] = {
+    "type": "rubric",
+    "name": "words",
+    "criteria": [{"criterion": f'The word "{word}" is there.', "points": 1} for word in WORDS],
+}
+RANK: dict[str, Any] = {"type": "rank", "name": "best"}
 BOUNDS = Bounds(repeated=8, padded=8, swapped=8, tricked=2)
 
 
 def labelled(rounds: int = 4) -> list[Case]:
-    """Five answers a round, worth nothing to all, which people have scored from 1 to 5."""
+    """Five answers a row, worth nothing to all, which people have scored from 1 to 5."""
     found = []
     for number in range(rounds):
+        row = {"messages": [{"role": "user", "content": f"Write story {number} with a dog that plays."}]}
         for n in range(len(WORDS) + 1):
             answer = " ".join(["A", *WORDS[:n], "story", str(number)])
-            found.append(Case(len(found) + 1, ROW, answer, label=float(n + 1)))
+            found.append(Case(len(found) + 1, row, answer, label=float(n + 1)))
     return with_wrong_ones_marked(found)
 
 

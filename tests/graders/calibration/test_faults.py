@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from graders.calibration.asking import Bounds
 from graders.calibration.verdict import verdict_of
 from graders.services import Services
-from tests.graders.calibration.judged import measured, running_services
+from tests.graders.calibration.judged import RANK, RUBRIC, SCORE, measured, running_services
 from tests.judging.behaviours import Behaviour
 
 
@@ -20,8 +21,9 @@ def services() -> Iterator[Services]:
         yield found
 
 
-def test_an_exact_judge_is_fit(services: Services) -> None:
-    found = measured(services, "exact")
+@pytest.mark.parametrize("raw", [SCORE, RUBRIC, RANK], ids=lambda raw: raw["type"])
+def test_an_exact_judge_is_fit(services: Services, raw: dict[str, Any]) -> None:
+    found = measured(services, "exact", raw)
     assert verdict_of(found) == ("fit to train against", [])
     assert found.agreement is not None
     assert found.agreement.correlation is not None
@@ -30,20 +32,23 @@ def test_an_exact_judge_is_fit(services: Services) -> None:
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "code"),
+    ("behaviour", "raw", "code"),
     [
-        ("noisy", "noisy"),
-        ("length", "length"),
-        ("gullible", "gullible"),
-        ("failing", "failing"),
-        ("unparsable", "unparsable"),
-        ("constant", "no_order"),
+        ("noisy", SCORE, "noisy"),
+        ("length", SCORE, "length"),
+        ("gullible", SCORE, "gullible"),
+        ("failing", SCORE, "failing"),
+        ("unparsable", SCORE, "unparsable"),
+        ("constant", SCORE, "no_order"),
+        ("position", RUBRIC, "position"),
+        ("position", RANK, "position"),
     ],
+    ids=lambda given: given["type"] if isinstance(given, dict) else given,
 )
 def test_the_worst_fault_of_a_judge_is_named_first(
-    services: Services, behaviour: Behaviour, code: str
+    services: Services, behaviour: Behaviour, raw: dict[str, Any], code: str
 ) -> None:
-    verdict = verdict_of(measured(services, behaviour))
+    verdict = verdict_of(measured(services, behaviour, raw))
     assert verdict.word == "do not use"
     assert verdict.remarks[0].code == code
     others = {remark.code for remark in verdict.remarks[1:]}
@@ -59,6 +64,6 @@ def test_a_slow_judge_is_named_and_the_time_is_kept_to() -> None:
 
 
 def test_no_more_calls_are_made_than_allowed(services: Services) -> None:
-    found = measured(services, "exact", bounds=Bounds(calls=10, concurrency=1))
+    found = measured(services, "exact", bounds=Bounds(calls=10))
     assert (found.spent.calls, found.graded) == (10, 10)
     assert found.not_asked > 0
