@@ -14,7 +14,7 @@ from app.tools.simulator import ENVIRONMENT
 from graders import FailureKind, Grader, GraderInvalid, GraderSpec, Sample, build_grader, parse_grader
 from graders.preflight.trial import Bounds, Report, is_costly, preflight
 from graders.row_check import why_unreadable
-from graders.spec import item_paths, known_range
+from graders.spec import item_paths, judge_of, known_range, single_graders
 from graders.template import Template, Variable
 from methods.faults import MAX_REASONS, Fault, told
 from methods.rows import Row, missing_variables
@@ -43,6 +43,7 @@ def grading_fields(spec: GraderSpec, gold: GraderSpec | None = None) -> dict[str
         "grade_failure_limit": settings.grade_failure_limit,
         "grade_failure_steps": settings.grade_failure_steps,
         "reward_range": known_range(spec),
+        "asks_judge": any(judge_of(single) is not None for single in single_graders(spec)),
         "gold_range": None if gold is None else known_range(gold),
     }
 
