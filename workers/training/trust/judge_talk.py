@@ -19,12 +19,11 @@ from workers.training.base.types import Completion, Group
 PROMPTS = 32
 """Prompts on each side of the comparison. Chosen, not measured: four steps of eight prompts; a share of half
 the prompts against none is then seen at once."""
-SHARE_OF_RUN = 3
-"""Of a short run each side has at most one prompt in three, and at least `LEAST_PROMPTS`."""
-LEAST_PROMPTS = 8
+SHARE_OF_RUN, LEAST_PROMPTS = 3, 8
+"""Of a short run each side has at most one prompt in three, and at least eight. Chosen, not measured."""
 FALSE_ALARMS = 0.05
-"""Chance that a run of which the share never changes is warned of: each step's test is at this over their
-number."""
+"""Chance that a run of which the share never changes is warned of, chosen as for other warnings: each step's
+test is at this over their number."""
 CUTS = (1e-9, 0.5)
 """Shares of a prompt's completions from which on the prompt counts: any of them, or half. Both are tested:
 the first sees a rare habit begin, the second a common one spread. Chosen, not measured."""
