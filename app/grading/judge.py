@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
+import httpx2 as httpx
 import structlog
 
 from app.grading.openai_calls import OpenAIServer, ServerRefused, usage_of
@@ -73,10 +74,12 @@ class Judge:
         sampling = dict(sampling)
         if (limit := sampling.pop("max_completion_tokens", None)) is not None:
             sampling[self.entry.max_tokens_name] = limit
-        return client.chat.completions.with_raw_response.create(
-            model=self.entry.model or question.target.model,
-            messages=list(question.messages),
-            extra_body=sampling | _response_format(question, form),
+        body = {"model": self.entry.model or question.target.model, "messages": list(question.messages)}
+        # `chat.completions.create` looks through all of the messages first, which takes as long as the rest.
+        return client.post(
+            "/chat/completions",
+            cast_to=httpx.Response,
+            body=body | sampling | _response_format(question, form),
         )
 
     def _drops_effort(self, model: str, refused: ServerRefused) -> bool:

@@ -74,13 +74,6 @@ class Judges:
         entry = JudgeEntry(base_url=target.base_url) if target.base_url else self._entry(tenant, target)
         return entry, self._server(tenant, target, entry, f"The model '{target.model}'")
 
-    def close(self) -> None:
-        """Closes the connections to all judges; one that is asked again has new ones."""
-        with self._lock:
-            for judge in self._made.values():
-                judge.server.close()
-            self._made.clear()
-
     def _judge(self, tenant: str, target: Target) -> Judge:
         if target.base_url is None:
             entry = self._entry(tenant, target)

@@ -81,8 +81,9 @@ class Gate:
     @contextmanager
     def through(self) -> Iterator[None]:
         with self._free:
-            waits = self._place() if self._place is not None else 0.0
-            time.sleep(max(waits, self._turn()))
+            place = self._place() if self._place is not None else 0.0
+            if (wait := max(place, self._turn())) > 0:  # a sleep of 0 gives the processor away
+                time.sleep(wait)
             yield
 
     def pause(self, seconds: float) -> None:

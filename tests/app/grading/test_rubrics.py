@@ -243,5 +243,4 @@ def test_a_judge_that_runs_as_a_process_finds_quoted_words():
         values = [
             grader.grade(Sample(text), ITEM).value for text in ("Paris, France", "Paris, maybe", "Rome")
         ]
-        judges.close()
     assert values == pytest.approx([1.0, 1 / 8, 0.0])
