@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from app.auth import Caller
 from app.errors import ApiError, Refusals
 from app.grading import service as grading
-from app.grading.schemas import GraderOut, GraderRun, GraderRunOut, GraderValidate
+from app.grading.schemas import GraderOut, GraderRun, GraderRunOut, GraderRunsOut, GraderValidate
 from app.http.transaction import CurrentCaller, KeptRoute
 from app.settings import get_settings
 from graders import Sample
@@ -33,15 +33,19 @@ def refusals_of_grader(body: dict[str, Any], caller: Caller) -> list[ApiError]:
 
 
 @router.post("/run")
-async def run_grader(request: GraderRun, caller: CurrentCaller) -> GraderRunOut:
-    """Grade one answer. A grading that fails answers 200 too: reward 0, and flags in `metadata.errors`."""
+async def run_grader(request: GraderRun, caller: CurrentCaller) -> GraderRunOut | GraderRunsOut:
+    """Grade one answer. A grading that fails answers 200 too: reward 0, and flags in `metadata.errors`.
+
+    Several answers get a grade each, under `data`.
+    """
     settings = get_settings()
-    spec, grade = await grading.run(
+    spec, grades = await grading.run(
         caller,
         request.grader,
-        Sample(output_text=request.model_sample),
+        [Sample(output_text=answer) for answer in request.answers],
         request.row(),
         seconds=settings.grader_run_limit.total_seconds(),
         per_key=settings.grader_runs_per_key,
     )
-    return GraderRunOut.of(spec, grade)
+    told = [GraderRunOut.of(spec, grade) for grade in grades]
+    return GraderRunsOut(data=told) if isinstance(request.model_sample, list) else told[0]

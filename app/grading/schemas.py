@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from app.wire import Wire
 from graders import Failure, FailureKind, Grade, GraderSpec, TokenUsage
 from graders.spec import MultiSpec
+from graders.spec_base import text_or_list
 
 
 class GraderValidate(Wire):
@@ -19,15 +20,31 @@ class GraderValidate(Wire):
     grader: dict[str, Any]
 
 
+MAX_SAMPLES = 64
+"""Answers of one grader run. Chosen, not measured: more than groups have in training."""
+Samples = Annotated[
+    Annotated[str, Tag("~text")]
+    | Annotated[list[str], Field(min_length=1, max_length=MAX_SAMPLES), Tag("~list")],
+    Discriminator(text_or_list),
+]
+
+
 class GraderRun(Wire):
-    """A grader to try on one answer."""
+    """A grader to try on one answer, or on several to the same row."""
 
     grader: dict[str, Any]
-    model_sample: str
+    model_sample: Samples = Field(
+        description="Cherry: several answers, as a list, are graded together and get a grade each."
+    )
     item: dict[str, Any] = Field(default_factory=dict)
     reference_answer: Any = Field(
         default=None, deprecated=True, description="Of an early revision: read as `item.reference_answer`."
     )
+
+    @property
+    def answers(self) -> list[str]:
+        """The answers, one or several."""
+        return self.model_sample if isinstance(self.model_sample, list) else [self.model_sample]
 
     def row(self) -> dict[str, Any]:
         """The dataset row that the grader sees."""
@@ -161,6 +178,13 @@ class GraderRunOut(BaseModel):
             model_grader_token_usage_per_model=usage,
             reason=grade.reason,
         )
+
+
+class GraderRunsOut(BaseModel):
+    """How several answers were graded, in their order. What they cost together is told with the first."""
+
+    object: Literal["list"] = "list"
+    data: list[GraderRunOut]
 
 
 def _failures(grade: Grade) -> Iterator[Failure]:

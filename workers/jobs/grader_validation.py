@@ -12,9 +12,11 @@ from app.grading.services import grader_services
 from app.settings import get_settings
 from app.tools.simulator import ENVIRONMENT
 from graders import FailureKind, Grader, GraderInvalid, GraderSpec, Sample, build_grader, parse_grader
+from graders.grading import grade_group_safely
 from graders.preflight.trial import Bounds, Report, is_costly, preflight
 from graders.spec import item_paths, known_range
 from graders.template import Template, Variable
+from graders.types import GroupGrader
 from methods.faults import MAX_REASONS, Fault, told
 from methods.rows import Row, missing_variables
 from workers.jobs.job_data import DataFile, JobInvalid
@@ -28,6 +30,8 @@ GRADER = "method.reinforcement.grader"
 GOLD_GRADER = "method.reinforcement.gold_grader"
 TRIED_ANSWER = "Hello."
 """What a simulated user is tried with."""
+TRIED_ANSWERS = (TRIED_ANSWER, "Good-bye.")
+"""What a judge is tried with that compares answers."""
 OF_THE_ROW = (FailureKind.INVALID_VARIABLE, FailureKind.FORMULA_PARSE, FailureKind.OTHER)
 """Failures on an empty completion that the data or the formula is to blame for."""
 
@@ -143,7 +147,9 @@ def check_simulator(
 
 def _check_somebody_answers(grader: Grader, row: Row, param: str) -> None:
     """Raises `JobInvalid` if a judge or server that the grader asks cannot answer at all."""
-    failure = grader.grade(Sample(output_text=""), row.item).failure
+    answers = TRIED_ANSWERS if isinstance(grader, GroupGrader) else ("",)
+    asked = [Sample(output_text=text) for text in answers]
+    failure = grade_group_safely(grader, asked, row.item)[0].failure
     if failure and failure.kind.is_servers_fault:
         message = f"The {_name(param)} cannot grade: {failure.message}"
         raise JobInvalid("grader_error", message, param)
