@@ -82,7 +82,7 @@ def run(
         result = reply.to_dict(mode="json", warnings=False)
     if as_json:
         print_json(result)
-    results = result["data"] if isinstance(given, list) else [result]
+    results = result.get("results") or [result]
     if not as_json:
         _print_runs(answers, results)
     if any(value is True for one in results for value in one["metadata"]["errors"].values()):
@@ -143,7 +143,7 @@ def build_here(raw: dict[str, Any], path: Path) -> tuple[GraderSpec, Grader]:
 
 
 def _run_here(raw: dict[str, Any], path: Path, answers: list[str], of_row: dict[str, Any]) -> dict[str, Any]:
-    from app.grading.schemas import GraderRunOut, GraderRunsOut
+    from app.grading.schemas import GraderRunOut
     from graders import Sample
     from graders.grading import grade_group_safely
     from graders.spec import is_of_groups
@@ -152,8 +152,8 @@ def _run_here(raw: dict[str, Any], path: Path, answers: list[str], of_row: dict[
     if len(answers) == 1 and is_of_groups(spec):
         raise CliError("a rank grader compares answers: give it several, each with --sample or --sample-file")
     grades = grade_group_safely(grader, [Sample(output_text=answer) for answer in answers], of_row)
-    told = [GraderRunOut.of(spec, grade) for grade in grades]
-    return (told[0] if len(told) == 1 else GraderRunsOut(data=told)).model_dump(mode="json")
+    told = GraderRunOut.of(spec, grades[0]) if len(grades) == 1 else GraderRunOut.of_several(spec, grades)
+    return told.model_dump(mode="json")
 
 
 def _print_runs(answers: list[str], results: list[dict[str, Any]]) -> None:

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from app.auth import Caller
 from app.errors import ApiError, Refusals
 from app.grading import service as grading
-from app.grading.schemas import GraderOut, GraderRun, GraderRunOut, GraderRunsOut, GraderValidate
+from app.grading.schemas import GraderOut, GraderRun, GraderRunOut, GraderValidate
 from app.http.transaction import CurrentCaller, KeptRoute
 from app.settings import get_settings
 from graders import Sample
@@ -33,10 +33,10 @@ def refusals_of_grader(body: dict[str, Any], caller: Caller) -> list[ApiError]:
 
 
 @router.post("/run")
-async def run_grader(request: GraderRun, caller: CurrentCaller) -> GraderRunOut | GraderRunsOut:
+async def run_grader(request: GraderRun, caller: CurrentCaller) -> GraderRunOut:
     """Grade one answer. A grading that fails answers 200 too: reward 0, and flags in `metadata.errors`.
 
-    Several answers get a grade each, under `data`.
+    Several answers get a grade each, under `results`.
     """
     settings = get_settings()
     spec, grades = await grading.run(
@@ -47,5 +47,6 @@ async def run_grader(request: GraderRun, caller: CurrentCaller) -> GraderRunOut 
         seconds=settings.grader_run_limit.total_seconds(),
         per_key=settings.grader_runs_per_key,
     )
-    told = [GraderRunOut.of(spec, grade) for grade in grades]
-    return GraderRunsOut(data=told) if isinstance(request.model_sample, list) else told[0]
+    if isinstance(request.model_sample, list):
+        return GraderRunOut.of_several(spec, grades)
+    return GraderRunOut.of(spec, grades[0])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
@@ -12,6 +12,7 @@ from app.wire import Wire
 from graders import Failure, FailureKind, Grade, GraderSpec, TokenUsage
 from graders.spec import MultiSpec
 from graders.spec_base import text_or_list
+from graders.types import add_usages
 
 
 class GraderValidate(Wire):
@@ -160,6 +161,29 @@ class GraderRunOut(BaseModel):
         json_schema_extra={"x-cherry": True},
     )
 
+    results: list[GraderRunOut] | None = Field(
+        default=None,
+        description="Cherry: of several answers, how each was graded, in their order; beside it stand the"
+        " mean reward and what all have cost.",
+        exclude_if=lambda value: value is None,
+        json_schema_extra={"x-cherry": True},
+    )
+
+    @classmethod
+    def of_several(cls, spec: GraderSpec, grades: Sequence[Grade]) -> GraderRunOut:
+        """How several answers were graded."""
+        values = [grade.value for grade in grades if grade.value is not None]
+        failures = {str(number): grade.failure for number, grade in enumerate(grades) if grade.failure}
+        whole = Grade(
+            math.fsum(values) / len(values) if values else 0.0,
+            part_failures=failures,
+            seconds=math.fsum(grade.seconds for grade in grades),
+            usage=add_usages(grade.usage for grade in grades),
+        )
+        return cls.of(spec, whole).model_copy(
+            update={"sub_rewards": {}, "results": [cls.of(spec, grade) for grade in grades]}
+        )
+
     @classmethod
     def of(cls, spec: GraderSpec, grade: Grade) -> GraderRunOut:
         usage = {model: UsageOut.of(used) for model, used in grade.usage.items()}
@@ -178,13 +202,6 @@ class GraderRunOut(BaseModel):
             model_grader_token_usage_per_model=usage,
             reason=grade.reason,
         )
-
-
-class GraderRunsOut(BaseModel):
-    """How several answers were graded, in their order. What they cost together is told with the first."""
-
-    object: Literal["list"] = "list"
-    data: list[GraderRunOut]
 
 
 def _failures(grade: Grade) -> Iterator[Failure]:
