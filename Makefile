@@ -98,7 +98,7 @@ bench-followers: $(STAMP) ## a thousand clients that follow jobs live; fails if 
 bench-json: $(STAMP) ## what reading lines strictly costs beside json.loads
 	$(BIN)/python -m benchmarks.strict_json
 
-bench-graders: $(STAMP) ## python graders from the warm pool beside one process a call, and the built-in kinds
+bench-graders: $(STAMP) ## python graders from the warm pool beside one process a call, the built-in kinds, and rubrics beside their calls
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.graders
 
 bench-stability: CHUNK ?= 1200

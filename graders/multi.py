@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
@@ -80,7 +80,7 @@ class Multi:
     ) -> tuple[float | None, Failure | None]:
         for key, failure in failures.items():
             if not failure.kind.is_completions_fault:
-                return None, Failure(failure.kind, f"{key}: {failure.message}")
+                return None, replace(failure, message=f"{key}: {failure.message}")
         try:
             return self.formula.evaluate(parts), None
         except GradeFailed as failed:

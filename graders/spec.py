@@ -163,8 +163,8 @@ def is_of_groups(spec: GraderSpec) -> bool:
     return any(isinstance(single, RankSpec) for single in single_graders(spec))
 
 
-def judge_of(spec: SingleSpec) -> JudgeSpec | None:
-    """Returns the judge model that a grader asks; None if it asks none."""
+def judge_of(spec: GraderSpec) -> JudgeSpec | None:
+    """Returns the judge model that a single grader asks; None if it asks none."""
     match spec:
         case JudgeSpec():
             return spec

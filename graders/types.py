@@ -90,22 +90,37 @@ def add_usages(usages: Iterable[Usage]) -> dict[str, TokenUsage]:
 
 @dataclass(frozen=True)
 class Failure:
-    """Says why a grade could not be given: what kind, and a sentence a person can act on."""
+    """Says why a grade could not be given: what kind, and a sentence a person can act on.
+
+    `lost` says, where a server was waited for in vain, which one, since when and its last error: nothing more
+    can be graded until a person has seen to it.
+    """
 
     kind: FailureKind
     message: str
+    lost: str = ""
 
 
 class GradeFailed(Exception):
     """Reports, inside a grader, that there is no value to give.
 
-    `Grader.grade` turns it into a failed `Grade`. `usage` is what was spent all the same.
+    `Grader.grade` turns it into a failed `Grade`. `usage` is what was spent all the same. `is_away` says that
+    a server answers nobody for now: it cannot be reached, is broken or busy, or its quota is spent.
     """
 
-    def __init__(self, kind: FailureKind, message: str, *, usage: Usage | None = None) -> None:
+    def __init__(
+        self,
+        kind: FailureKind,
+        message: str,
+        *,
+        usage: Usage | None = None,
+        is_away: bool = False,
+        lost: str = "",
+    ) -> None:
         super().__init__(message)
-        self.failure = Failure(kind, message)
+        self.failure = Failure(kind, message, lost)
         self.usage = usage or {}
+        self.is_away = is_away
 
 
 @dataclass(frozen=True)
@@ -187,6 +202,12 @@ class Grade:
     def __post_init__(self) -> None:
         if (self.value is None) == (self.failure is None):
             raise ValueError("a grade is either a value or a failure")
+
+    @property
+    def lost(self) -> str:
+        """Returns what is said of a server that it or a part of it was waiting for in vain; else nothing."""
+        failures = [self.failure, *self.part_failures.values()]
+        return next((failure.lost for failure in failures if failure is not None and failure.lost), "")
 
     @property
     def reward(self) -> float | None:

@@ -144,6 +144,25 @@ GOLD_OVER_BASE = _declare(
 GOLD_OVER_BASE_STDERR = _declare(
     "reward/gold_over_base_stderr", "grader units", "as `reward/gold_mean`", "its standard error over rows"
 )
+GOLD_GAP = _declare(
+    "reward/gold_gap",
+    "share",
+    "as `reward/gold_mean`",
+    "by how much more the reward has gained over the base than the gold reward, on the same rows, each as a"
+    " share of its grader's range",
+)
+GOLD_GAP_LOW = _declare(
+    "reward/gold_gap_low",
+    "share",
+    "as `reward/gold_mean`",
+    "lower end of a 95 % interval of `reward/gold_gap`, right for all evaluations so far together",
+)
+GOLD_GAP_HIGH = _declare(
+    "reward/gold_gap_high",
+    "share",
+    "as `reward/gold_mean`",
+    "the upper end",
+)
 OVER_BASE_MEAN = _declare(
     "reward/over_base_mean",
     "grader units",

@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.connect import Data, Key, Url, open_client, without_service
+from app.cli.connect import Data, Key, Url, open_client
 from app.cli.given_files import parse_object, read_object, read_text
+from app.cli.given_graders import build_here
+from app.cli.judging.sheets import sheet
 from app.cli.output import AsJson, CliError, console, print_json, print_table
 
 if TYPE_CHECKING:
-    from graders import Grader, GraderSpec
     from graders.preflight.trial import Report
     from graders.template import Variable
     from methods.rows import Row
 
 cli = typer.Typer(help="Graders.", no_args_is_help=True)
+cli.command()(sheet)
+
+TRIAL_SECONDS = 60.0
+"""After this a trial begins nothing more, where nobody says otherwise."""
 
 SHOWN_ANSWER = 60
 """Characters of an answer that are shown above its grade. Chosen, not measured: what fits in a line."""
@@ -102,15 +107,35 @@ def check(
             show_default="as the grader's templates tell",
         ),
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Most rows to try.")] = 8,
-    seconds: Annotated[float, typer.Option(min=0, help="Begin nothing after this long.")] = 60.0,
+    labels: Annotated[
+        Path | None, typer.Option(help="Answers that people have scored (JSONL or CSV): compare with them.")
+    ] = None,
+    scale: Annotated[
+        tuple[float, float] | None, typer.Option(help="The least and the largest score of people.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Most rows to try; without --labels.")] = 8,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0, help="Begin nothing after this long.", show_default="60; 300 with --labels"),
+    ] = None,
+    calls: Annotated[int, typer.Option(min=1, help="Most calls of judges, with --labels.")] = 500,
     as_json: AsJson = False,
 ) -> None:
     """Try a grader on answers whose worth is known, and say what is wrong with it.
 
     The right answer should get the most; empty, hostile and copied answers should not. The exit code is 1 if
-    there are warnings.
+    there are warnings. With --labels it is compared with people, and with itself, and tried with tricks; the
+    exit code is then 1 unless it is fit to train against.
     """
+    if labels is not None:
+        from app.cli.judging.checking import LABELS_SECONDS, Limits, check_labels
+
+        if data is not None or reference is not None:
+            raise CliError("--labels has the rows and the answers: leave out --data and --reference")
+        limits = Limits(LABELS_SECONDS if seconds is None else seconds, calls, scale)
+        if not check_labels(path, labels, limits, as_json=as_json):
+            raise typer.Exit(1)
+        return
     from graders.preflight.example_rows import example_rows
     from graders.preflight.trial import Bounds, preflight
 
@@ -119,7 +144,7 @@ def check(
     items = [dict(row.item) for row in found] if found is not None else example_rows(spec)
     lines = [row.line for row in found] if found is not None else None
     at = _reference_path(reference, items) if reference is not None else None
-    bounds = Bounds(rows=rows, seconds=seconds)
+    bounds = Bounds(rows=rows, seconds=TRIAL_SECONDS if seconds is None else seconds)
     report = preflight(spec, grader, items, reference=at, bounds=bounds, lines=lines)
     if as_json:
         print_json(report.as_dict())
@@ -127,19 +152,6 @@ def check(
         _print_report(report)
     if report.warnings:
         raise typer.Exit(1)
-
-
-def build_here(raw: dict[str, Any], path: Path) -> tuple[GraderSpec, Grader]:
-    """Builds the grader in this process and runs it. Raises `CliError`."""
-    from app.grading.services import grader_services
-    from graders import GraderInvalid, build_grader, parse_grader
-
-    without_service()
-    try:
-        spec = parse_grader(raw)
-        return spec, build_grader(spec, grader_services())
-    except GraderInvalid as fault:
-        raise CliError(f"{path} is not a valid grader: {fault.told}") from None
 
 
 def _run_here(raw: dict[str, Any], path: Path, answers: list[str], of_row: dict[str, Any]) -> dict[str, Any]:

@@ -134,6 +134,8 @@ def _numbers(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         low, high = job["seconds_low"], job["seconds_high"]
         found.append(("Steps", f"{job['steps']}, {job['sampled_tokens']:,} tokens sampled"))
         found.append(("Time, roughly", f"{low:,.0f} to {high:,.0f} s on a {job['device']} like this one"))
+    if judging := report.get("judging"):
+        found.append(("Judging", judging["sentence"]))
     if gain:
         smallest = gain["smallest_gain"]
         shown = "none" if smallest is None else f"{smallest:.2g}"

@@ -6,12 +6,14 @@ import math
 from typing import NamedTuple
 
 from app.grading import endpoints
-from app.grading.openai_calls import LONGER_THAN_ONE
+from app.grading.openai_calls import LONGER_THAN_ONE, PACED_SECONDS
+from app.grading.paces import SECONDS_PER_MINUTE
 from app.judge_settings import Connection, JudgeEntry, entry_for
 from app.settings import Settings
 from graders import GraderSpec
 from graders.code.tests_spec import CodeTestsSpec
 from graders.judges.asking import SIDE_BY_SIDE
+from graders.judges.rank_spec import RankSpec
 from graders.judges.spec import AskingSpec, EndpointSpec, JudgeSpec
 from graders.spec import TextSimilaritySpec, judge_of, single_graders
 
@@ -38,7 +40,9 @@ def grade_limits(spec: GraderSpec, settings: Settings) -> GradeLimits:
     places = [_concurrency(single, settings) for single in singles]
     asked = [place for place in places if place is not None]
     concurrency = min([settings.asking_concurrency, *asked]) if asked else AT_HOME
-    return GradeLimits(concurrency, MARGIN_SECONDS + sum(_seconds(single, settings) for single in singles))
+    waiting = settings.judge_down_limit.total_seconds() if asked else 0.0
+    seconds = sum(_seconds(single, settings) for single in singles)
+    return GradeLimits(concurrency, MARGIN_SECONDS + waiting + seconds)
 
 
 def asked_models(spec: GraderSpec, settings: Settings) -> list[str]:
@@ -53,11 +57,35 @@ def asked_models(spec: GraderSpec, settings: Settings) -> list[str]:
     return sorted(found)
 
 
+def calls_of(spec: GraderSpec, settings: Settings, answers: int, *, base: int = 0) -> dict[str, float]:
+    """Returns how often each model is asked, as a rule, for the grades of so many answers to one prompt.
+
+    A grader of groups looks at the `base` answers of the base model too, where it compares with those.
+    """
+    calls: dict[str, float] = {}
+    for single in single_graders(spec):
+        for model in asked_models(single, settings):
+            calls[model] = calls.get(model, 0.0) + _calls(single, answers, base)
+    return calls
+
+
+def _calls(spec: GraderSpec, answers: int, base: int) -> int:
+    if isinstance(spec, RankSpec):
+        return spec.calls_of(answers + base)
+    return answers * (spec.usual_calls if isinstance(spec, AskingSpec) else 1)
+
+
+def calls_per_minute_of(model: str, settings: Settings) -> float | None:
+    """Returns the operator's limit for a judge of that name; None without one."""
+    entry = entry_for(settings.judges, model)
+    return None if entry is None else entry.calls_per_minute
+
+
 def _concurrency(spec: GraderSpec, settings: Settings) -> int | None:
     """What the server of a grader can make use of; None if it asks nobody."""
     if judge := judge_of(spec):
         side_by_side = min(SIDE_BY_SIDE, spec.usual_calls) if isinstance(spec, AskingSpec) else 1
-        return max(1, _judge(judge, settings).concurrency * CALLS_WAITING // side_by_side)
+        return max(1, _calls_in_line(_judge(judge, settings)) // side_by_side)
     match spec:
         case EndpointSpec(rate_limit=None):
             return settings.endpoint_concurrency * CALLS_WAITING
@@ -67,12 +95,22 @@ def _concurrency(spec: GraderSpec, settings: Settings) -> int | None:
             return None
 
 
+def _calls_in_line(judge: Connection) -> int:
+    """Returns how many gradings a judge is given at a time, so that none waits longer than `LONGEST_ROW`."""
+    most = judge.concurrency * CALLS_WAITING
+    if judge.calls_per_minute is None:
+        return most
+    return max(1, min(most, int(judge.calls_per_minute * LONGEST_ROW / SECONDS_PER_MINUTE)))
+
+
 def _seconds(spec: GraderSpec, settings: Settings) -> float:
     if judge := judge_of(spec):
         entry = _judge(judge, settings)
         calls = spec.calls_per_grade if isinstance(spec, AskingSpec) else 1
         rounds = math.ceil(calls / min(SIDE_BY_SIDE, entry.concurrency))
-        return max(AT_HOME_SECONDS, entry.timeout * LONGER_THAN_ONE * rounds)
+        at_home = 0.0 if isinstance(spec, AskingSpec) else AT_HOME_SECONDS
+        in_line = PACED_SECONDS if entry.calls_per_minute else 0.0
+        return at_home + (entry.timeout * LONGER_THAN_ONE + in_line) * rounds
     match spec:
         case EndpointSpec():
             return endpoints.SECONDS

@@ -68,7 +68,11 @@ def retry_after(headers: object) -> float | None:
 class Gate:
     """Lets a number of calls through at a time, at most so many a second, and none while a pause lasts."""
 
-    def __init__(self, concurrency: int, rate: float | None = None) -> None:
+    def __init__(
+        self, concurrency: int, rate: float | None = None, place: Callable[[], float] | None = None
+    ) -> None:
+        """`place` takes a place among the calls of other processes, and returns the seconds until then."""
+        self._place = place
         self._free = threading.BoundedSemaphore(concurrency)
         self._spacing = 1.0 / rate if rate else 0.0
         self._lock = threading.Lock()
@@ -77,7 +81,9 @@ class Gate:
     @contextmanager
     def through(self) -> Iterator[None]:
         with self._free:
-            time.sleep(self._turn())
+            place = self._place() if self._place is not None else 0.0
+            if (wait := max(place, self._turn())) > 0:  # a sleep of 0 gives the processor away
+                time.sleep(wait)
             yield
 
     def pause(self, seconds: float) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from functools import partial
 
+from graders.judges.helpers import HELPERS
 from graders.services import Judge, Question, Reply
 from graders.types import GradeFailed, Usage, add_usages
 
@@ -21,9 +21,7 @@ def ask_all(judge: Judge, questions: Sequence[Question]) -> list[Reply | GradeFa
     """
     if len(questions) == 1:
         return [_asked(judge, questions[0])]
-    with ThreadPoolExecutor(min(len(questions), SIDE_BY_SIDE)) as threads:
-        asked = [threads.submit(copy_context().run, _asked, judge, question) for question in questions]
-    return [one.result() for one in asked]
+    return HELPERS.map(partial(_asked, judge), questions, SIDE_BY_SIDE)
 
 
 def usage_of(model: str, replies: Sequence[Reply | GradeFailed]) -> Usage:

@@ -80,7 +80,19 @@ class RubricGrader:
 
     def check_row(self, item: Mapping[str, Any]) -> None:
         """Raises `GradeFailed` for a row whose rubric cannot be read. It asks nobody."""
-        self._rubric(Sample(""), item)
+        self.criteria_of(item)
+
+    def criteria_of(self, item: Mapping[str, Any]) -> tuple[Criterion, ...]:
+        """Returns the criteria for a row. Raises `GradeFailed` where its rubric cannot be read."""
+        return self._rubric(Sample(""), item).criteria
+
+    def with_criteria(self, criteria: Sequence[Criterion]) -> RubricGrader:
+        """Returns the same grader for these criteria, all of them in one call, in this order.
+
+        Each has the part of its name.
+        """
+        listed = tuple((Template(one.text, (one.text,)), one) for one in criteria)
+        return replace(self, listed=listed, of_row=None, one_call=True, dropout=0.0)
 
     def _score(self, sample: Sample, item: Mapping[str, Any]) -> Score:
         rubric = self._rubric(sample, item)

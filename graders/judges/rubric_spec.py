@@ -80,7 +80,11 @@ class RubricSpec(AskingSpec):
     @property
     def usual_calls(self) -> int:
         """Returns how many calls one grade makes as a rule."""
-        return min(self.calls_per_grade, ROW_CRITERIA) if isinstance(self.criteria, str) else self.calls_per_grade
+        return (
+            min(self.calls_per_grade, ROW_CRITERIA)
+            if isinstance(self.criteria, str)
+            else self.calls_per_grade
+        )
 
     def templates(self) -> Iterator[tuple[str, str]]:
         yield "input", self.input

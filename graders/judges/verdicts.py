@@ -18,10 +18,8 @@ VERDICT_SCHEMA = {
     "required": ["reason", "met"],
     "additionalProperties": False,
 }
-SHORTEST_REASON = 40
-"""Characters of the judge's reason that are kept of each criterion at least. Chosen, not measured."""
-SHOWN_CRITERION = 80
-"""Characters of a criterion that stand before what the judge said of it. Chosen, not measured."""
+SHORTEST_LINE = 120
+"""Characters that are kept of each criterion and what the judge said of it at least. Chosen, not measured."""
 
 
 class Verdict(NamedTuple):
@@ -92,11 +90,12 @@ def parts_of(verdicts: Sequence[Verdict]) -> dict[str, float]:
 
 def reason_of(verdicts: Sequence[Verdict], remark: str) -> str:
     """Returns what the judge said of each criterion, a line for each, with what is to be known beside it."""
-    room = max(SHORTEST_REASON, MAX_REASON // len(verdicts) - SHOWN_CRITERION)
+    room = max(SHORTEST_LINE, MAX_REASON // len(verdicts))
     lines = [
-        f"[{_told(met)}, {criterion.points:+g}] {_cut(criterion.text, SHOWN_CRITERION)}: {_cut(reason, room)}"
+        f"[{_told(met)}, {criterion.points:+g}] {_cut(criterion.text, room // 2)}: {reason}"
         for criterion, met, reason in verdicts
     ]
+    lines = [_cut(" ".join(line.split()), room) for line in lines]
     return "\n".join([*lines, *([f"[{remark}]"] if remark else [])])
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from graders.preflight.references import Reference
 from graders.preflight.unasked import unasked_fields
 from graders.spec import GraderSpec, MultiSpec, is_of_groups
 from graders.thoughts import FAMILIES
-from graders.types import Failure
+from graders.types import Failure, Usage
 
 NEAR = 0.99
 """From this share of the way up, a completion counts as at the top."""
@@ -53,6 +53,7 @@ class Trial:
     failure: Failure | None
     parts: Mapping[str, float]
     seconds: float
+    usage: Usage = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the trial as JSON has it; long texts are cut."""

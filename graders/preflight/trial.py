@@ -17,13 +17,13 @@ from graders.preflight.beside import tests_beside
 from graders.preflight.findings import Finding, Trial, findings_of
 from graders.preflight.probes import Probe, plausible, probes
 from graders.preflight.references import Reference, reference_at, reference_of
-from graders.spec import GraderSpec, TextSimilaritySpec, single_graders
+from graders.spec import GraderSpec, TextSimilaritySpec, judge_of, single_graders
 from graders.template import Variable
 from graders.types import Failure, Grader, GroupGrader, Sample
 
 REFERENCE = "the reference answer"
-COSTLY = ("score_model", "label_model", "endpoint", "rank")
-"""Kinds that ask somebody who may be slow, or want money."""
+COSTLY = ("endpoint",)
+"""Kinds that ask somebody who may be slow, or want money, beside those that ask a judge."""
 COSTLY_ROWS, COSTLY_PROBES = 2, 4
 ENOUGH_FAILURES = 8
 """So many failures, with nothing graded, are worth a second look. One row has as many probes."""
@@ -135,7 +135,10 @@ def _fails_on_what_they_hold(grader: Grader, rows: Sequence[Mapping[str, Any]], 
 
 def is_costly(spec: GraderSpec) -> bool:
     """Tells whether grades ask a judge model, an embedding model or another server."""
-    return any(single.type in COSTLY or _asks_for_embeddings(single) for single in single_graders(spec))
+    return any(
+        single.type in COSTLY or judge_of(single) is not None or _asks_for_embeddings(single)
+        for single in single_graders(spec)
+    )
 
 
 def _asks_for_embeddings(spec: GraderSpec) -> bool:
@@ -220,6 +223,7 @@ def _try(
             failure=grade.failure,
             parts=dict(grade.parts),
             seconds=grade.seconds,
+            usage=grade.usage,
         )
         for probe, grade in zip(some, grades, strict=True)
     ]

@@ -1,6 +1,7 @@
 """`python -m tests.judging --behaviour noisy --port 8901 --worth words:dog,play` runs a judge.
 
-It prints its port once it listens; `--port 0` takes a free one.
+It prints its port once it listens; `--port 0` takes a free one. A model whose name is that of another
+behaviour behaves so: one process has them all.
 """
 
 from __future__ import annotations
@@ -21,11 +22,16 @@ def main() -> None:
     parser.add_argument("--delay-ms", type=float, help="before each reply")
     parser.add_argument("--worth", default="words:play", help="words:a,b or some.module:function")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep-alive", action="store_true", help="connections stay open, for many calls")
     asked = parser.parse_args()
     slow = SLOW_SECONDS if asked.behaviour == "slow" else 0.0
     delay = slow if asked.delay_ms is None else asked.delay_ms / 1000
-    eye = Eye(asked.behaviour, named_worth(asked.worth), random.Random(asked.seed))
-    server = JudgeServer(asked.port, eye, delay)
+    worth = named_worth(asked.worth)
+    eyes = {
+        "" if name == asked.behaviour else name: Eye(name, worth, random.Random(asked.seed))
+        for name in BEHAVIOURS
+    }
+    server = JudgeServer(asked.port, eyes, delay, keeps_alive=asked.keep_alive)
     print(server.server_address[1], flush=True)
     server.serve_forever()
 

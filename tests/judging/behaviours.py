@@ -12,12 +12,12 @@ from tests.judging.worth import Worth
 Behaviour = Literal[
     "exact", "noisy", "position", "length", "gullible", "slow", "failing", "unparsable", "constant"
 ]
-BEHAVIOURS: tuple[str, ...] = get_args(Behaviour)
+BEHAVIOURS: tuple[Behaviour, ...] = get_args(Behaviour)
 
 NOISE = 0.3
 """Standard deviation of what a noisy judge adds, anew at each reply."""
-FIRST_BONUS = 0.4
-"""What a judge biased by position gives the first of several answers beyond its worth."""
+FIRST_BONUS = 0.5
+"""What a judge biased by position gives the first of several answers, or criteria, beyond its worth."""
 LONG_WORDS, LONG_BONUS = 200, 0.5
 """A judge biased by length gives half a point more for 200 words, and less for fewer."""
 SLOW_SECONDS = 4.0

@@ -41,8 +41,10 @@ def running_judge(
     delay_ms: float | None = None,
     port: int = 0,
     seed: int = 0,
+    keep_alive: bool = False,
 ) -> Iterator[RunningJudge]:
-    """Yields a judge that runs in a process of its own, and ends it."""
+    """Yields a judge that runs in a process of its own, and ends it. One that keeps connections alive is as
+    servers are; a test would have to close them."""
     options = {"behaviour": behaviour, "worth": worth, "port": port, "seed": seed}
     if delay_ms is not None:
         options["delay-ms"] = delay_ms
@@ -51,6 +53,7 @@ def running_judge(
         "-m",
         "tests.judging",
         *(f"--{name}={value}" for name, value in options.items()),
+        *(["--keep-alive"] if keep_alive else []),
     ]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:

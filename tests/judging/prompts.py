@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from graders.judges.fence import fenced_texts
+from graders.judges.fence import fenced, fenced_texts
 
 ANSWER = "Answer:"
 """Where a prompt of a user's own says what is judged: all that follows the first of these."""
@@ -29,8 +29,11 @@ def answers_of(messages: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def criteria_of(messages: Sequence[dict[str, Any]]) -> list[str]:
-    """Returns the criteria of a rubric: the lines that begin with a number."""
-    return re.findall(r"^\s*\d+[.)]\s+(.+)$", text_of(messages), re.MULTILINE)
+    """Returns the criteria of a rubric: the numbered lines behind "Criteria:", outside of all fences."""
+    text = text_of(messages)
+    for name, inside in fenced_texts(text):
+        text = text.replace(fenced(name, inside), "")
+    return re.findall(r"^\d+\. (.+)$", text.rpartition("Criteria:")[2], re.MULTILINE)
 
 
 def range_of(messages: Sequence[dict[str, Any]]) -> tuple[float, float]:

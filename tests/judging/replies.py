@@ -46,11 +46,11 @@ def _rubric(eye: Eye, messages: Messages, _: Schema) -> dict[str, Any]:
     """Returns a verdict on each criterion: met where the answer has all its quoted words."""
     [(_, answer), *_] = answers_of(messages)
     criteria = criteria_of(messages)
-    verdicts = []
+    verdicts = {}
     for place, criterion in enumerate(criteria):
         seen = eye.bent(float(is_met(criterion, answer)), answer, place, len(criteria))
-        verdicts.append({"criterion": place + 1, "reason": "reads", "met": seen >= MET})
-    return {"verdicts": verdicts}
+        verdicts[str(place + 1)] = {"reason": "reads", "met": seen >= MET}
+    return verdicts
 
 
 def _rank(eye: Eye, messages: Messages, _: Schema) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -16,14 +17,20 @@ CHARACTERS_OF_A_TOKEN = 4
 
 
 class JudgeServer(ThreadingHTTPServer):
-    """Answers `POST .../chat/completions` after a delay, and `GET /calls` with how often it was asked."""
+    """Answers `POST .../chat/completions` after a delay, and `GET /calls` with how often it was asked.
+
+    Each model that is asked for is seen through an eye: that of its name, or else the one without a name.
+    Connections end with each reply, so that a test leaves none behind, unless they are to be kept.
+    """
 
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, port: int, eye: Eye, delay_seconds: float) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
-        self.eye = eye
+    def __init__(
+        self, port: int, eyes: Mapping[str, Eye], delay_seconds: float, *, keeps_alive: bool = False
+    ) -> None:
+        super().__init__(("127.0.0.1", port), _KeptAlive if keeps_alive else _Handler)
+        self.eyes = eyes
         self.delay_seconds = delay_seconds
         self.calls = 0
         self.lock = threading.Lock()
@@ -31,7 +38,6 @@ class JudgeServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: JudgeServer
-    protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
@@ -42,8 +48,9 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(self.server.delay_seconds)
         with self.server.lock:  # one luck for all threads
             self.server.calls += 1
-            fails = self.server.eye.fails()
-            content = "" if fails else reply_to(self.server.eye, body)
+            eye = self.server.eyes.get(body["model"], self.server.eyes[""])
+            fails = eye.fails()
+            content = "" if fails else reply_to(eye, body)
         if fails:
             self._send(500, {"error": {"message": "The model is overloaded.", "type": "server_error"}})
         else:
@@ -59,6 +66,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(sent)))
         self.end_headers()
         self.wfile.write(sent)
+
+
+class _KeptAlive(_Handler):
+    protocol_version = "HTTP/1.1"
 
 
 def _completion(body: dict[str, Any], content: str) -> dict[str, Any]:

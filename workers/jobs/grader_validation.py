@@ -14,6 +14,7 @@ from app.tools.simulator import ENVIRONMENT
 from graders import FailureKind, Grader, GraderInvalid, GraderSpec, Sample, build_grader, parse_grader
 from graders.grading import grade_group_safely
 from graders.preflight.trial import Bounds, Report, is_costly, preflight
+from graders.row_check import why_unreadable
 from graders.spec import item_paths, known_range
 from graders.template import Template, Variable
 from graders.types import GroupGrader
@@ -36,8 +37,8 @@ OF_THE_ROW = (FailureKind.INVALID_VARIABLE, FailureKind.FORMULA_PARSE, FailureKi
 """Failures on an empty completion that the data or the formula is to blame for."""
 
 
-def grading_fields(spec: GraderSpec) -> dict[str, Any]:
-    """What of a run's config follows from its grader and the operator's settings."""
+def grading_fields(spec: GraderSpec, gold: GraderSpec | None = None) -> dict[str, Any]:
+    """What of a run's config follows from its graders and the operator's settings."""
     settings = get_settings()
     limits = grade_limits(spec, settings)
     return {
@@ -46,6 +47,7 @@ def grading_fields(spec: GraderSpec) -> dict[str, Any]:
         "grade_failure_limit": settings.grade_failure_limit,
         "grade_failure_steps": settings.grade_failure_steps,
         "reward_range": known_range(spec),
+        "gold_range": None if gold is None else known_range(gold),
     }
 
 
@@ -91,9 +93,9 @@ def check_grader(
 ) -> None:
     """Every row has what the grader reads, and can be graded (here: an empty completion).
 
-    Of a judge or a server only one answer is asked for, to see that it is there, and the rest is not checked
-    where grading is slow. A grader that fails in itself on such a completion is no fault of the row: the
-    preflight tells of it.
+    Of a judge or a server only one answer is asked for, to see that it is there; of the other rows only what
+    can be read without it is checked. Where that is slow it ends early. A grader that fails in itself on an
+    empty completion is no fault of the row: the preflight tells of it.
     """
     name = _name(param)
     wanted = [Variable.parse(path) for _, path in item_paths(spec)]
@@ -101,6 +103,7 @@ def check_grader(
         lines = [row.line for row in rows if not all(variable.is_in(row.item) for variable in wanted)]
         raise data_file.invalid(f"does not fit the {name}.\n" + "\n".join(lacks), lines)
     if is_costly(spec):
+        _check_readable(grader, data_file, rows, name)
         if rows:
             _check_somebody_answers(grader, rows[0], param)
         return
@@ -113,11 +116,32 @@ def check_grader(
             raise JobInvalid("python_grader_unavailable", message, param)
         if failure and failure.kind in OF_THE_ROW:
             faults.append(Fault(row.line, f"the {name} cannot grade it: {failure.message}"))
-        if len({fault.reason for fault in faults}) == MAX_REASONS or time.monotonic() > deadline:
+        if _is_enough(faults, deadline):
             break
+    _refuse_rows(faults, data_file, name, len(rows))
+
+
+def _check_readable(grader: Grader, data_file: DataFile, rows: Sequence[Row], name: str) -> None:
+    """Raises `JobInvalid` for rows whose rubric or label the grader cannot read. It asks nobody."""
+    faults: list[Fault] = []
+    deadline = time.monotonic() + CHECK_SECONDS
+    for row in rows:
+        if why := why_unreadable(grader, row.item):
+            faults.append(Fault(row.line, f"the {name} cannot grade it: {why}"))
+        if _is_enough(faults, deadline):
+            break
+    _refuse_rows(faults, data_file, name, len(rows))
+
+
+def _is_enough(faults: Sequence[Fault], deadline: float) -> bool:
+    return len({fault.reason for fault in faults}) == MAX_REASONS or time.monotonic() > deadline
+
+
+def _refuse_rows(faults: list[Fault], data_file: DataFile, name: str, n_rows: int) -> None:
+    """Raises `JobInvalid` if there are faults."""
     if faults:
         lines = [fault.line for fault in faults]
-        raise data_file.invalid(f"does not fit the {name}.\n" + "\n".join(told(faults, len(rows))), lines)
+        raise data_file.invalid(f"does not fit the {name}.\n" + "\n".join(told(faults, n_rows)), lines)
 
 
 def check_simulator(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import app.tables  # noqa: F401  # foreign keys are found by table name
 from app.db import limit_statements, unit_of_work
 from app.disk import scratch_folder
 from app.files.integrity import StoredFileDamaged
+from app.grading.expected_cost import Graded, as_json, expected_cost
 from app.jobs import capacity
 from app.jobs.leases import Claim, LeaseLost
 from app.logs import configure_logging
@@ -27,7 +29,7 @@ from methods.tuning_rows import row_check
 from workers.base_models import WEIGHTS, local_folder
 from workers.jobs.checks import Checks, Parts, find_parts, split_rows
 from workers.jobs.faults import Exit
-from workers.jobs.grader_validation import build_job_grader
+from workers.jobs.grader_validation import GOLD_GRADER, build_job_grader
 from workers.jobs.job_data import SCRATCH, JobInvalid, rows_of
 from workers.preflights.files import file_findings, length_findings, length_numbers
 from workers.preflights.report import Finding, Report
@@ -103,6 +105,7 @@ class _Work:
             self.report.set("grader", self._checks.trial.as_dict())
         if checked is not None and isinstance(checked.config, TrainConfig):
             self._config = checked.config
+            self._tell_cost(self._config, self._checks.trial.trials if self._checks.trial else ())
         self._store()
         if self._config is None or self._wanted_prompts() == 0 or self._samples_here(self._config):
             return True
@@ -148,6 +151,7 @@ class _Work:
         environment = environment_of(block, self._row.project_id)
         made = None if environment is None else environment()
         samples = sample_base(self._sampled(config), rows, grader, limits, self._tell, made)
+        self._tell_cost(config, [grade for group in samples.groups for grade in group.grades])
         base = promises.base_numbers(samples, config)
         self.report.set("base", base)
         self.report.add(*promises.base_findings(samples, base, config))
@@ -160,6 +164,17 @@ class _Work:
         suggested = promises.suggested_length(samples, base, room)
         asked = {"max_completion_tokens": config.max_completion_tokens}
         self.report.set("lengths", {**lengths, **asked, "suggested_max_completion_tokens": suggested})
+
+    def _tell_cost(self, config: TrainConfig, graded: Iterable[Graded]) -> None:
+        """Says what the job's graders will ask for, where they ask anybody, by the calls of some grades."""
+        self._grader()  # its spec, where another worker has built it
+        assert self._checks.spec is not None
+        block, gold = self._row.method["reinforcement"], None
+        if "gold_grader" in block:
+            gold, _ = build_job_grader(block["gold_grader"], self._row.project_id, GOLD_GRADER)
+        n_rows = list(map(len, split_rows(config, *self._rows())))
+        if cost := expected_cost(config, n_rows, self._checks.spec, gold, graded, get_settings()):
+            self.report.set("judging", as_json(cost, get_settings()))
 
     def _sampled(self, config: TrainConfig) -> TrainConfig:
         """Returns the config of one process that samples: the model lies where this worker has it."""

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from statistics import fmean
 from typing import Any
 
-from methods.auto import LEAST_UNSEEN, evaluation_rows, fresh_samples
+from app.grading.expected_cost import evaluation_samples, planned_answers
+from methods.auto import LEAST_UNSEEN, evaluation_rows
 from methods.rewards import Scale, scale_of
 from methods.train_config import TrainConfig
 from workers.preflights import expectations
@@ -146,25 +147,21 @@ def job_numbers(
     samples: Samples, base: Mapping[str, Any], config: TrainConfig, n_train: int, n_valid: int
 ) -> dict[str, Any]:
     """Returns the steps, tokens and seconds that the job would take, by what was measured here."""
-    steps = config.job_steps(n_train)
-    of_one = config.total_steps(n_train)
-    prompts = min(of_one * config.prompts_per_step, config.n_epochs * n_train)
-    answers = round(prompts * steps / of_one) * config.group_size
-    evaluations = 1 + _evaluations(config, n_train)
+    planned = planned_answers(config, n_train, n_valid)
     length = mean_length(samples)
-    judged = evaluation_rows(n_train, n_valid)
+    judged, each = planned.evaluated[0]
     probe = min(config.kl_probe_size, n_valid or n_train) * config.kl_probe_samples
-    each = _evaluation_samples(config, judged, n_valid)
-    evaluated = evaluations * (judged * each + probe)
+    evaluated = planned.evaluations * (judged * each + probe)
+    answers = planned.answers
     per_answer = length * samples.seconds_per_token + samples.seconds_per_grade
     signal = base["expected_signal"]
     learnt = answers * (signal + (1 - signal) / config.group_size)  # of a group without spread one is kept
     training = answers * per_answer + learnt * (samples.seconds_per_update or 0.0)
     seconds = (training + evaluated * per_answer) / config.speed_up(n_train)
     return {
-        "steps": steps,
+        "steps": planned.steps,
         "sampled_tokens": round((answers + evaluated) * length),
-        "grades": answers + evaluations * judged * each,
+        "grades": answers + planned.evaluations * judged * each,
         "seconds": seconds,
         "seconds_low": seconds / ROUGH,
         "seconds_high": seconds * ROUGH,
@@ -181,7 +178,7 @@ def gain_numbers(samples: Samples, config: TrainConfig, n_train: int, n_valid: i
     evaluation = Judging(
         basis="unseen" if n_valid >= LEAST_UNSEEN else "training",
         rows=rows,
-        samples=_evaluation_samples(config, rows, n_valid),
+        samples=evaluation_samples(config, n_train, n_valid),
         looks=config.planned_looks(n_train),
     )
     scale = scale_of(config.reward_range)
@@ -203,15 +200,3 @@ def gain_findings(gain: Mapping[str, Any]) -> Iterator[Finding]:
         " 80 % of jobs). More validation rows, or more eval_samples, show smaller ones."
     )
     yield Finding("gain_hard_to_show", "warn", message)
-
-
-def _evaluation_samples(config: TrainConfig, rows: int, n_valid: int) -> int:
-    """Returns the answers to each row by which checkpoints are judged; greedy ones are all the same."""
-    if config.eval_temperature == 0:
-        return 1
-    return config.eval_samples if n_valid >= LEAST_UNSEEN else fresh_samples(config.eval_samples, rows)
-
-
-def _evaluations(config: TrainConfig, n_train: int) -> int:
-    """Returns how many evaluations there are beside the base's, those of controls too."""
-    return -(-config.job_steps(n_train) // config.eval_interval)

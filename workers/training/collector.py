@@ -31,7 +31,7 @@ from workers.training.base.types import Completion, Group, Prompt
 from workers.training.episodes.episodes import Episodes
 from workers.training.metrics import Clock, Timed
 from workers.training.model.policy import Policy
-from workers.training.rewards import Bases, GradeJob, GradePool, JobGroup, no_base, rewards_of
+from workers.training.rewards import Bases, GradeJob, GradePool, JobGroup, check_reached, no_base, rewards_of
 from workers.training.sampling.rollout import Sampling, sample_groups
 from workers.training.trust.rewards_seen import RewardsSeen
 from workers.training.visits import Visit, Visits
@@ -198,7 +198,11 @@ class Collector:
         return Rollouts(groups, trained, rounds, clock.seconds)
 
     def _graded(self, step: int, round_: int, groups: list[Group]) -> list[Group]:
-        """Returns the groups as they are, or in a control with the round's grades dealt out anew."""
+        """Returns the groups as they are, or in a control with the round's grades dealt out anew.
+
+        Raises `JudgeLost`.
+        """
+        check_reached(groups)
         if not self._is_permuted:
             return groups
         return permuted(groups, "permuted", self._config.seed, step, round_)

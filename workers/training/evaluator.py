@@ -15,7 +15,7 @@ from workers.training.evaluate import Evaluation
 from workers.training.measures.base_answers import BaseAnswers
 from workers.training.metrics import Clock
 from workers.training.model.policy import Policy
-from workers.training.rewards import GradePool
+from workers.training.rewards import GradePool, check_reached
 from workers.training.sampling.rollout import Sampling
 from workers.training.trust.verdict import Basis, Sampled
 
@@ -73,7 +73,7 @@ class Evaluator:
     def measure(self, base: BaseAnswers) -> Evaluation:
         """Samples and grades all rows by the policy as it is, with the same random numbers every time.
 
-        A grader of groups compares with `base`.
+        A grader of groups compares with `base`. Raises `JudgeLost`.
         """
         return Evaluation({split: self._measure(split, base) for split in self._prompts}, self._judging)
 
@@ -97,7 +97,9 @@ class Evaluator:
         graded = sample_and_grade(
             self._policy, mine, sampling, self._graders, Clock(), self._episodes, base.of(split)
         )
-        return self._world.merge(graded)
+        groups = self._world.merge(graded)
+        check_reached(groups)
+        return groups
 
     def _temperature(self, split: Split) -> float:
         """Returns the temperature of a split. In 0.1.0 one completion a validation row was greedy."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from graders import Failure, FailureKind, Grade, Grader, Sample
 from graders.grading import grade_group_safely
 from graders.types import Base, GroupGrader
-from workers.training.base.errors import GradingFailed
+from workers.training.base.errors import GradingFailed, JudgeLost
 from workers.training.base.types import Completion, Group
 
 GRADE_THREADS = 8
@@ -64,6 +64,13 @@ compared with each other only."""
 def no_base(_row: int) -> Base | None:
     """Returns None: completions are compared with each other only."""
     return None
+
+
+def check_reached(groups: Iterable[Group]) -> None:
+    """Raises `JudgeLost` where a grade is missing because whoever gives it was waited for in vain."""
+    lost = next((grade.lost for group in groups for grade in group.grades if grade.lost), "")
+    if lost:
+        raise JudgeLost(lost)
 
 
 class PoolClosed(Exception):

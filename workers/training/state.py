@@ -159,7 +159,7 @@ def fingerprint(config: BaseModel, train_rows: Sequence[Row], valid_rows: Sequen
     that 0.1.0 did not know, where they mean what it did: its states go on.
     """
     digest = hashlib.sha256()
-    facts = config.model_dump(mode="json", exclude=WHERE_IT_RUNS | {"reward_range"})
+    facts = config.model_dump(mode="json", exclude=WHERE_IT_RUNS | {"reward_range", "gold_range"})
     fields = type(config).model_fields
     means_the_same = {name for name in SINCE_0_1_0 & facts.keys() if facts[name] == _default(fields[name])}
     parts: list[Any] = [{name: value for name, value in facts.items() if name not in means_the_same}]

@@ -57,11 +57,11 @@ def test_settings_do_not_show_keys() -> None:
     ("grader", "expected"),
     [
         pytest.param(CHECK, (8, 210.0), id="asks-nobody"),
-        pytest.param(JUDGED, (20, 110.0), id="judge"),
-        pytest.param({**JUDGED, "base_url": "https://j.example/v1"}, (32, 360.0), id="own-judge"),
-        pytest.param(ENDPOINT, (32, 660.0), id="endpoint"),
-        pytest.param({**ENDPOINT, "rate_limit": 0.1}, (6, 660.0), id="slow-rate"),
-        pytest.param(multi(a=JUDGED, b=JUDGED, c=ENDPOINT, d=CHECK), (20, 910.0), id="multi"),
+        pytest.param(JUDGED, (20, 290.0), id="judge"),
+        pytest.param({**JUDGED, "base_url": "https://j.example/v1"}, (32, 540.0), id="own-judge"),
+        pytest.param(ENDPOINT, (32, 840.0), id="endpoint"),
+        pytest.param({**ENDPOINT, "rate_limit": 0.1}, (6, 840.0), id="slow-rate"),
+        pytest.param(multi(a=JUDGED, b=JUDGED, c=ENDPOINT, d=CHECK), (20, 1090.0), id="multi"),
     ],
 )
 def test_number_and_time_of_gradings_follow_the_grader(

@@ -177,7 +177,7 @@ def test_rows_of_verl_are_read_through_other_templates():
 
 
 def test_every_data_source_of_verl_has_a_verifier():
-    assert all(find_verifier(source, {})[0] in VERIFIERS for source in VERL)
+    assert all(find_verifier(source, {}) in VERIFIERS for source in VERL)
     assert not REFUSED.keys() & VERIFIERS.keys()
 
 

@@ -11,7 +11,7 @@ from methods.train_config import TrainConfig
 from workers.training.base.distributed import World
 from workers.training.base.types import Group
 from workers.training.evaluate import mean_of_rows
-from workers.training.rewards import Bases, GradePool
+from workers.training.rewards import Bases, GradePool, check_reached
 from workers.training.trust.selection import Look
 
 
@@ -34,10 +34,12 @@ class GoldGrades:
     def grade(self, groups: Sequence[Group], base: Bases) -> list[Group]:
         """Returns the same completions with the gold grader's grades, in every process.
 
-        A grader of groups compares them with `base`.
+        A grader of groups compares them with `base`. Raises `JudgeLost`.
         """
         mine = [replace(group, grades=()) for group in self._world.slice(groups)]
-        return self._world.merge(self._pool.grade(mine, base))
+        graded = self._world.merge(self._pool.grade(mine, base))
+        check_reached(graded)
+        return graded
 
     @staticmethod
     def metrics(gold: Look, base: Look) -> dict[str, float]:
