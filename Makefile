@@ -101,6 +101,9 @@ bench-json: $(STAMP) ## what reading lines strictly costs beside json.loads
 bench-graders: $(STAMP) ## python graders from the warm pool beside one process a call, the built-in kinds, and rubrics beside their calls
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.graders
 
+bench-gold: $(STAMP) ## how soon the gap to a gold judge tells of a judge that can be talked to, 2 judges x 3 seeds (ten minutes; CHERRY_SHARED=)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.gold_gap
+
 bench-stability: CHUNK ?= 1200
 bench-stability: $(STAMP) ## hundreds of jobs on good and bad data, TRL beside them, in chunks of 20 minutes that resume (ONLY=ours|trl|coin|smol, CHUNK=seconds)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.stability run --chunk-seconds $(CHUNK) $(if $(ONLY),--only $(ONLY))
