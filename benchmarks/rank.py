@@ -107,7 +107,7 @@ def learnt(task: Task, seed: int, grader: Grader, model: Path) -> Learnt:
     heard, started = Heard(task.worth), time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="rank-") as folder:
         config = TrainConfig(**SETTINGS, seed=seed, model_path=str(model))
-        train(config, *rows, grader, heard, Path(folder))  # type: ignore[arg-type]
+        train(config, *rows, grader, heard, Path(folder))
     seconds = time.perf_counter() - started
     return Learnt(fmean(heard.rows[0]), heard.rows[STEPS], heard.calls, seconds)
 
