@@ -85,10 +85,10 @@ def run(
                 item=of_row,
             )
         result = reply.to_dict(mode="json", warnings=False)
+    results = result.get("results") or [result]
     if as_json:
         print_json(result)
-    results = result.get("results") or [result]
-    if not as_json:
+    else:
         _print_runs(answers, results)
     if any(value is True for one in results for value in one["metadata"]["errors"].values()):
         raise typer.Exit(1)
