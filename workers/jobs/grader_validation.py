@@ -17,10 +17,12 @@ from graders.calibration.cases import cases_of_rows
 from graders.calibration.measuring import measure
 from graders.calibration.report import Measured
 from graders.calibration.verdict import remarks_on_judge
+from graders.grading import grade_group_safely
 from graders.preflight.trial import COSTLY_ROWS, Bounds, Report, is_costly, preflight
 from graders.row_check import why_unreadable
 from graders.spec import item_paths, judge_of, known_range, single_graders
 from graders.template import Template, Variable
+from graders.types import GroupGrader
 from methods.faults import MAX_REASONS, Fault, told
 from methods.rows import Row, missing_variables
 from workers.jobs.doubts import Doubt
@@ -38,6 +40,8 @@ GRADER = "method.reinforcement.grader"
 GOLD_GRADER = "method.reinforcement.gold_grader"
 TRIED_ANSWER = "Hello."
 """What a simulated user is tried with."""
+TRIED_ANSWERS = (TRIED_ANSWER, "Good-bye.")
+"""What a judge is tried with that compares answers."""
 OF_THE_ROW = (FailureKind.INVALID_VARIABLE, FailureKind.FORMULA_PARSE, FailureKind.OTHER)
 """Failures on an empty completion that the data or the formula is to blame for."""
 
@@ -177,7 +181,9 @@ def check_simulator(
 
 def _check_somebody_answers(grader: Grader, row: Row, param: str) -> None:
     """Raises `JobInvalid` if a judge or server that the grader asks cannot answer at all."""
-    failure = grader.grade(Sample(output_text=""), row.item).failure
+    answers = TRIED_ANSWERS if isinstance(grader, GroupGrader) else ("",)
+    asked = [Sample(output_text=text) for text in answers]
+    failure = grade_group_safely(grader, asked, row.item)[0].failure
     if failure and failure.kind.is_servers_fault:
         message = f"The {_name(param)} cannot grade: {failure.message}"
         raise JobInvalid("grader_error", message, param)

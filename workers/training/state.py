@@ -30,10 +30,10 @@ from workers.training.checkpoints import checkpoint_from_json, checkpoint_to_jso
 from workers.training.collector import Rollouts
 from workers.training.folders import PARTIAL, STATES_KEPT, FolderDamaged, publish, read_manifest
 from workers.training.hints import Hints
-from workers.training.measures.base_answers import BaseAnswers
 from workers.training.model.policy import Policy
 from workers.training.model.sharding import gather_whole
 from workers.training.optimizer_state import load_optimizer, optimizer_tensors
+from workers.training.trust.base_answers import BaseAnswers
 from workers.training.trust.flat_reward import FlatStart
 from workers.training.trust.guard import Guard, guard_from_json
 from workers.training.trust.judge_talk import JudgeTalk
