@@ -77,6 +77,7 @@ KINDS = {
     "score_model": MODEL_KINDS,
     "label_model": MODEL_KINDS,
     "rubric": MODEL_KINDS,
+    "rank": MODEL_KINDS,
     "endpoint": ("endpoint_grader_internal_error", "endpoint_grader_server_error"),
 }
 """Kinds of failure that are told also when there were none, by type of grader."""

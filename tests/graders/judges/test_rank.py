@@ -113,6 +113,9 @@ def test_permutations_average_out_where_an_answer_stands_and_tell_how_far_they_l
     assert [grade.value for grade in grades] == pytest.approx([0.5, 0.4])
     assert [grade.parts["spread"] for grade in grades] == pytest.approx([0.4, 0.4])
     assert grades[0].usage["judge"] == COST + COST
+    asked = len(judge.asked)
+    rank(judge, permutations=16).grade_group(samples("abc", "ab"), ITEM)
+    assert len(judge.asked) == asked + 2, "two answers have two orders"
     assert "spread" not in rank(judge).grade_group(samples("abc", "ab"), ITEM)[0].parts
 
 

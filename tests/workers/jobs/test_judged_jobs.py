@@ -22,8 +22,9 @@ from app.jobs.models import Job
 from app.rollouts.models import Rollout
 from app.settings import get_settings
 from app.webhooks.models import WebhookEvent
+from graders.judges.fence import fenced_texts
 from methods.train_config import TrainConfig
-from tests.app.grading.judge_servers import Answered, answered, asked, refused, scored
+from tests.app.grading.judge_servers import Answered, answered, asked, refused, said, scored
 from tests.app.webhooks.receivers import Received, Receiver, receiver
 from tests.e2e.service import wait_for
 from tests.factories import make_webhook_endpoint
@@ -42,6 +43,7 @@ JUDGE = {
     "model": "judge",
     "input": [{"role": "user", "content": "{{sample.output_text}} {{item.letter}}"}],
 }
+RANK = {"type": "rank", "name": "better", "model": "judge"}
 Monkey = pytest.MonkeyPatch
 
 
@@ -78,11 +80,12 @@ def test_a_job_with_a_judge_has_more_gradings_under_way(
     assert "At the measured 110 tokens a call" in told
 
 
+@pytest.mark.parametrize("grader", [JUDGE, RANK], ids=lambda grader: grader["type"])
 def test_a_judge_that_is_not_there_fails_the_job_before_it_trains(
-    db: Session, tiny_model: Path, monkeypatch: Monkey
+    db: Session, tiny_model: Path, monkeypatch: Monkey, grader: dict[str, Any]
 ) -> None:
     with judge(monkeypatch, lambda _: refused(404, f"no model for {KEY}")) as server:
-        job = make_job(db, grader=JUDGE)
+        job = make_job(db, grader=grader)
         validate_all("me", RUNNING)
         assert len(server.received) == 1, "one question is enough to find that out"
     assert fresh(db, job).status == "failed"
@@ -99,6 +102,31 @@ def test_a_judge_that_nobody_knows_fails_the_job(db: Session, tiny_model: Path) 
     assert fresh(db, job).error
     assert job.error["code"] == "unsupported_grader"
     assert job.error["param"] == "method.reinforcement.grader.model"
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_job_that_ranks_is_checked_trained_and_judged_against_its_base(
+    db: Session, tiny_model: Path, monkeypatch: Monkey
+) -> None:
+    def ranked(received: Received) -> Answered:
+        shown = fenced_texts(asked(received)["messages"][-1]["content"])
+        answers = [(name, text) for name, text in shown if name.startswith("answer")]
+        scores = [{"answer": name, "reason": "long", "score": len(text) / 1000} for name, text in answers]
+        return said(json.dumps({"scores": scores}))
+
+    with judge(monkeypatch, ranked):
+        job = make_job(db, grader=RANK, validation=data_rows(6))
+        assert validate_all("me", RUNNING)
+        assert train_next("me", RUNNING)
+    assert fresh(db, job).status == "succeeded", job.error
+    rollouts = db.scalars(select(Rollout).where(Rollout.job_id == job.id)).all()
+    of_base = [one.reward for one in rollouts if (one.split, one.step) == ("valid", 0)]
+    trained = [one.reward for one in rollouts if one.split == "train"]
+    assert set(of_base) == {0.5}
+    assert len(set(trained)) > 2
+    messages = db.scalars(select(JobEvent.message).where(JobEvent.job_id == job.id)).all()
+    assert any("0.5 is as good as the base" in message for message in messages)
 
 
 @pytest.mark.slow
