@@ -89,11 +89,8 @@ def bare(client: openai.OpenAI, question: Question) -> None:
     """One call, and nothing of its reply but the text."""
     schema = {"name": question.schema_name, "schema": question.schema, "strict": True}
     body = {"response_format": {"type": "json_schema", "json_schema": schema}}
-    reply = client.chat.completions.create(
-        model="judge",
-        messages=list(question.messages),
-        extra_body=body,  # type: ignore[arg-type]
-    )
+    messages: Any = list(question.messages)
+    reply = client.chat.completions.create(model="judge", messages=messages, extra_body=body)
     assert reply.choices[0].message.content
 
 

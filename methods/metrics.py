@@ -575,6 +575,15 @@ GUARD_LR_SCALE = _declare(
 )
 
 
+JUDGE_TALK = _declare(
+    "guard/judge_talk_share",
+    "share",
+    "every step, where the grader asks a judge",
+    "completions with words to whoever judges them, as patterns find them: an order, a claimed score, a "
+    "forged message",
+)
+
+
 TABLES["Arms"] = []
 ARM_SEED = _declare(
     "arm/seed", "number", "jobs with `n_seeds` or `controls`", "seed of the run that this step belongs to"

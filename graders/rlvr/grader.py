@@ -22,7 +22,7 @@ MAX_VERIFIERS = 32
 """Verifiers of one row."""
 NO_JUDGE = (
     "is scored by a judge model, and the grader names none: give it one, such as "
-    '"judge": {"model": "gpt-4.1-mini"}.'
+    '"judge": {"model": "gpt-4.1-mini"} (cherry import rlvr: --judge MODEL).'
 )
 _NOTHING = Sample("", output_tokens=0)
 

@@ -124,7 +124,7 @@ def test_tools_that_a_job_cannot_read_are_left_out_and_told(tmp_path):
         pytest.param({"messages": [USER], "answer": "72"}, "'dataset' is missing", id="not-rlvr"),
         pytest.param({"messages": [USER], "dataset": "gsm8k"}, "'ground_truth' is missing", id="no-label"),
         pytest.param(GSM8K | {"dataset": "gsm9k"}, "'gsm9k', which is not known", id="unknown-verifier"),
-        pytest.param(GSM8K | {"dataset": "general-quality"}, "score_model", id="judge"),
+        pytest.param(GSM8K | {"dataset": "general-quality"}, "--judge MODEL", id="judge"),
         pytest.param(
             GSM8K | {"dataset": ["gsm8k", "rubric"], "ground_truth": ["1", "2"]}, "rubric", id="one-of-two"
         ),
