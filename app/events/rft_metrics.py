@@ -256,7 +256,7 @@ def _token_usage(known: Numbers) -> dict[str, dict[str, int]]:
     told: dict[str, dict[str, int]] = {}
     for split, theirs in (("train", "train"), ("valid", "eval")):
         for kind, model, count in _usage_numbers(_start(names.USAGE, split), known):
-            if kind != "calls":  # OpenAI's events know tokens alone
+            if kind not in ("calls", "known"):  # OpenAI's events know tokens alone
                 told.setdefault(model, {})[f"{theirs}_{kind}"] = count
     return told
 
