@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from app.errors import BadRequest, Refusals
+from app.inference.parameters import MaxThinkingTokens, TemplateKwargs
 from app.jobs.request import checked_response_format
 from app.validation_errors import read_as
 from app.wire import Metadata, Wire
@@ -94,6 +95,9 @@ class SamplingParams(Wire):
     max_completion_tokens: int | None = Field(default=None, ge=1)
     max_completions_tokens: int | None = Field(default=None, ge=1)
     reasoning_effort: str | None = None
+    max_thinking_tokens: MaxThinkingTokens = None
+    chat_template_kwargs: TemplateKwargs = None
+    template_kwargs: TemplateKwargs = None
     tools: list[dict[str, Any]] | None = None
 
 
@@ -243,6 +247,8 @@ def sampling(kind: str, raw: Mapping[str, Any] | None) -> dict[str, Any]:
         "response_format": response_format(kind, params),
         "tools": [_chat_tool(tool) for tool in params.get("tools") or ()] or None,
         "reasoning_effort": params.get("reasoning_effort"),
+        "max_thinking_tokens": params.get("max_thinking_tokens"),
+        "chat_template_kwargs": params.get("chat_template_kwargs") or params.get("template_kwargs") or None,
     }
     return {name: value for name, value in found.items() if value is not None}
 

@@ -171,7 +171,7 @@ class GradePool:
     def _grade(self, completion: Completion, item: Mapping[str, Any]) -> Grade:
         """Grades what can be graded: not an episode that broke off, nor a completion that is unparsed."""
         if completion.lost:
-            return Grade(None, Failure(FailureKind.TOOL_SERVER, completion.lost))
+            return Grade(None, Failure(completion.lost_by, completion.lost))
         if completion.parts is not None and completion.parts.fault is not None:
             failure = Failure(FailureKind.SAMPLE_PARSE, completion.parts.fault)
             return Grade(None, failure, least=self._least if self._least < 0 else None)

@@ -10,7 +10,7 @@ from graders.types import Usage, add_usages
 from workers.training.base.parts import Parts
 from workers.training.base.turns import Turn
 from workers.training.base.types import Completion, Prompt
-from workers.training.episodes.environment import Episode, Reply
+from workers.training.episodes.environment import Episode, EpisodeLost, Reply
 
 
 @dataclass
@@ -71,8 +71,11 @@ class Running:
         self.logprobs += [0.0] * len(tokens)
         self.given += [True] * len(tokens)
 
-    def completion(self, text: str, finish_reason: Literal["stop", "length"], lost: str = "") -> Completion:
+    def completion(
+        self, text: str, finish_reason: Literal["stop", "length"], lost: EpisodeLost | None = None
+    ) -> Completion:
         """Returns the episode as it stands."""
+        of_loss: dict[str, Any] = {"lost": str(lost), "lost_by": lost.kind} if lost else {}
         return Completion(
             tokens=tuple(self.tokens),
             logprobs=tuple(self.logprobs),
@@ -82,6 +85,6 @@ class Running:
             parts=self.turns[-1].parts,
             turns=tuple(self.turns),
             trace_id=self.trace_id,
-            lost=lost,
             usage=self.usage,
+            **of_loss,
         )
