@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from app.errors import BadRequest, Refusals
-from app.inference.parameters import MaxThinkingTokens, TemplateKwargs
 from app.jobs.request import checked_response_format
 from app.validation_errors import read_as
 from app.wire import Metadata, Wire
@@ -20,6 +19,8 @@ from graders.template import Variable
 PARAM = "data_source"
 SOURCE, MESSAGES, SAMPLING = f"{PARAM}.source", f"{PARAM}.input_messages", f"{PARAM}.sampling_params"
 MAX_SEED = 2**63 - 1
+MAX_VARIABLES = 32
+"""Variables for a chat template, as a chat may give."""
 MAX_MESSAGES = 256
 """Messages of a template. Chosen, not measured."""
 MAX_LOGGED = 1_000_000
@@ -95,9 +96,9 @@ class SamplingParams(Wire):
     max_completion_tokens: int | None = Field(default=None, ge=1)
     max_completions_tokens: int | None = Field(default=None, ge=1)
     reasoning_effort: str | None = None
-    max_thinking_tokens: MaxThinkingTokens = None
-    chat_template_kwargs: TemplateKwargs = None
-    template_kwargs: TemplateKwargs = None
+    max_thinking_tokens: int | None = Field(default=None, ge=0)
+    chat_template_kwargs: dict[str, Any] | None = Field(default=None, max_length=MAX_VARIABLES)
+    template_kwargs: dict[str, Any] | None = Field(default=None, max_length=MAX_VARIABLES)
     tools: list[dict[str, Any]] | None = None
 
 
