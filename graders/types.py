@@ -124,6 +124,7 @@ class Sample:
             where graders tell thoughts by tags.
         messages: what followed the row's messages in an episode, in the chat form: turns, tools' answers.
         trace_id: names the episode to the tool servers that were asked in it.
+        environment_reward: how the environment of its episode judges it; None where none does.
     """
 
     output_text: str
@@ -135,6 +136,7 @@ class Sample:
     raw_text: str | None = None
     messages: Sequence[Mapping[str, Any]] = ()
     trace_id: str = ""
+    environment_reward: float | None = None
 
     @cached_property
     def output_json(self) -> Any:

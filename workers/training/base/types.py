@@ -65,6 +65,7 @@ class Completion:
         trace_id: names the episode to tool servers and graders.
         lost: why the episode broke off by the fault of its environment. It is then left out.
         usage: what its environment has asked models for. Its grade counts it too.
+        environment_reward: how its environment judges it, where it does.
     """
 
     tokens: tuple[int, ...]
@@ -77,6 +78,7 @@ class Completion:
     trace_id: str = ""
     lost: str = ""
     usage: Usage = field(default_factory=dict)
+    environment_reward: float | None = None
 
     @property
     def n_sampled(self) -> int:
