@@ -13,7 +13,7 @@ from typing import Any
 
 from app.grading.patience import Gate
 from app.settings import get_settings
-from app.tools.environment_settings import EnvironmentEntry
+from app.table_settings import EnvironmentEntry
 from methods.messages import text_of
 from methods.tools import tool_names
 from workers.environments.named.process import EnvironmentProcess, ProcessFailed
@@ -185,8 +185,8 @@ class NamedEpisode:
             self.drop()
             roles = " or ".join(f"'{role}'" for role in ROLES)
             raise EpisodeLost(
-                f"{self._environment.whose} must reply with messages, each with the role {roles} and a text as"
-                f" its content, those of tools with a tool_call_id; it replied {json.dumps(found)[:SHOWN]}"
+                f"{self._environment.whose} must reply with messages, each with the role {roles} and a text"
+                f" as its content, those of tools with a tool_call_id; it replied {json.dumps(found)[:SHOWN]}"
             )
         return whole
 
@@ -220,8 +220,8 @@ def _other_opening(item: Mapping[str, Any], told: Mapping[str, Any]) -> str | No
         given = told.get(what)
         if given is not None and read({what: given}) != read(item):
             return (
-                f"begins this row's episode with other {what} than the row has, which are those that the policy"
-                f" reads: {json.dumps(given)[:SHOWN]}. `cherry environments rows` writes rows that fit."
+                f"begins this row's episode with other {what} than the row has, which the policy has read:"
+                f" {json.dumps(given)[:SHOWN]}. `cherry environments rows` writes rows that fit."
             )
     return None
 

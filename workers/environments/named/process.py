@@ -22,7 +22,7 @@ from typing import Any
 
 import structlog
 
-from app.tools.environment_settings import EnvironmentEntry
+from app.table_settings import EnvironmentEntry
 from workers.environments.named.surroundings import variables
 
 log = structlog.get_logger(__name__)

@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from app.settings import Settings
-from app.tools.environment_settings import EnvironmentEntry
+from app.table_settings import EnvironmentEntry
 
 KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 """Variables of the worker that the process sees too: how to find programs, texts, times, certificates."""
 FILE = "file://"
 
 
-def variables(entry: EnvironmentEntry, folder: Path, worker: Mapping[str, str] = os.environ) -> dict[str, str]:
+def variables(
+    entry: EnvironmentEntry, folder: Path, worker: Mapping[str, str] = os.environ
+) -> dict[str, str]:
     """Returns the variables of an environment's process, whose own folder is `folder`."""
     own = {"HOME": str(folder), "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
     kept = {name: worker[name] for name in KEPT if name in worker}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 try:  # versions 0.3 keep it below the new interface
@@ -42,7 +42,9 @@ class Factory:
 
     def __init__(self, environment: Any) -> None:
         if environment.requires_group_rollouts:
-            raise ValueError("its rubric compares the rollouts of a group, and episodes are judged one by one")
+            raise ValueError(
+                "its rubric compares the rollouts of a group, and episodes are judged one by one"
+            )
         self._environment = environment
 
     def __call__(self) -> Rollout:
@@ -74,14 +76,14 @@ class Asks(Client):  # type: ignore[misc]
         self.turns: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
 
     async def get_response(
-        self, prompt: Any, model: str, sampling_args: Any, tools: Any = None, **known: Any
+        self, prompt: Any, *_: Any, tools: Any = None, state: Any = None, **__: Any
     ) -> Response:
         self.asked.put_nowait(([_chat_form(message) for message in _dumped(prompt)], list(tools or [])))
         turn = await self.turns.get()
         if turn is None:
             raise vf.OverlongPromptError("the policy writes no other turn")
         if turn.get("is_last"):  # the environment is not to go on: no call of this turn is made
-            known["state"]["prompt_too_long"] = True
+            state["prompt_too_long"] = True
         return _response(turn)
 
     def setup_client(self, config: Any) -> Any:
@@ -143,7 +145,8 @@ class Rollout:
         output = await self._task
         if output.get("error"):
             raise ValueError(f"its rollout failed: {_told(output['error'])}")
-        return output["reward"]
+        reward: float | None = output["reward"]
+        return reward
 
     async def drop(self) -> None:
         self._task.cancel()
@@ -170,8 +173,7 @@ def _told(error: Any) -> str:
 
 def _dumped(messages: Any) -> list[dict[str, Any]]:
     listed = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
-    dump: Callable[[Any], dict[str, Any]] = lambda one: one if isinstance(one, dict) else one.model_dump()
-    return [dict(dump(one)) for one in listed]
+    return [dict(one if isinstance(one, dict) else one.model_dump()) for one in listed]
 
 
 def _chat_form(message: dict[str, Any]) -> dict[str, Any]:

@@ -59,7 +59,8 @@ class FollowedEpisode(Episode, Protocol):
     def end(self, parts: Parts | None, *, is_cut: bool) -> Reply:
         """Hears the last turn, behind which the policy writes no more, whatever would be replied.
 
-        `parts` are None where the policy cannot read the reply to a turn that was told before. Returns an end, perhaps with a reward. Raises `EpisodeLost`.
+        `parts` are None where the policy cannot read the reply to a turn that was told before. Returns an
+        end, perhaps with a reward. Raises `EpisodeLost`.
         """
 
 

@@ -160,7 +160,10 @@ class Play:
             return self._ended(running, "stop", lost=str(problem))
         if len(running.read) + len(tokens) >= self._limits.context:
             running.ending = "length"
-            return self._submit(running, None) if self._follows else self._ended(running, "length")
+            if not self._follows:
+                return self._ended(running, "length")
+            self._submit(running, None)
+            return None
         running.give(tokens)
         read = running.read
         most = min(self._limits.tokens - running.n_sampled, self._limits.context - len(read))
