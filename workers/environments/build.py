@@ -20,6 +20,7 @@ from graders.template import Template
 from methods.train_config import NAMED
 from workers.environments.http_tools import SECONDS, HttpTool
 from workers.environments.named.environment import NamedEnvironment
+from workers.environments.named.surroundings import hidden_paths
 from workers.environments.python_tools import PythonTool
 from workers.environments.tool import Tool
 from workers.environments.tools import ToolEnvironment
@@ -67,7 +68,8 @@ def named_environment(environment: Mapping[str, Any], project_id: str) -> NamedE
         entry = entry_of(environment, project_id)
     except EnvironmentGone as gone:
         raise EnvironmentMissing(str(gone)) from None
-    return NamedEnvironment(environment["name"], entry, environment["args"])
+    hidden = hidden_paths(get_settings())
+    return NamedEnvironment(environment["name"], entry, environment["args"], hidden)
 
 
 def _with_user(

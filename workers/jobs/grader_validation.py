@@ -133,7 +133,9 @@ def check_replies(
 ) -> None:
     """Tries who replies in a job's episodes. Raises `JobInvalid`."""
     if environment["type"] == NAMED:
-        check_named_environment(environment, project_id, data_file, rows, [spec for spec in graders if spec is not None])
+        check_named_environment(
+            environment, project_id, data_file, rows, [spec for spec in graders if spec is not None]
+        )
     else:
         check_simulator(environment, project_id, data_file, rows)
 

@@ -7,17 +7,15 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from app.grading.patience import Gate
-from app.settings import get_settings
 from app.table_settings import EnvironmentEntry
 from methods.messages import text_of
 from methods.tools import tool_names
 from workers.environments.named.process import EnvironmentProcess, ProcessFailed
-from workers.environments.named.surroundings import hidden_paths
 from workers.environments.tool import error, whole_text
 from workers.training.base.parts import Parts
 from workers.training.base.turns import CallResult
@@ -36,11 +34,14 @@ SHOWN = 300
 class NamedEnvironment:
     """Begins episodes in the process of an environment, which is started when it is needed."""
 
-    def __init__(self, name: str, entry: EnvironmentEntry, args: Mapping[str, Any]) -> None:
-        """`args` are those of the job."""
+    def __init__(
+        self, name: str, entry: EnvironmentEntry, args: Mapping[str, Any], hidden: Sequence[str] = ()
+    ) -> None:
+        """`args` are those of the job; `hidden` are files and folders that its process must not read."""
         self._name = name
         self._entry = entry
         self._args = {**entry.args, **args}
+        self._hidden = list(hidden)
         self._lock = threading.Lock()
         self._process: EnvironmentProcess | None = None
         self._n_started = 0
@@ -96,7 +97,7 @@ class NamedEnvironment:
         if last is not None:
             last.close()
         self._n_started += 1
-        process = EnvironmentProcess(self._name, self._entry, hidden_paths(get_settings()))
+        process = EnvironmentProcess(self._name, self._entry, self._hidden)
         what = {"load": self._entry.load, "verifiers": self._entry.verifiers, "args": self._args}
         try:
             process.ask("load", self._entry.start_seconds, **what)

@@ -199,10 +199,11 @@ class EnvironmentProcess:
         """Passes on what the process prints, as far as that is bounded."""
         assert self._guard.stdout is not None
         left = MAX_SAID
-        while line := self._guard.stdout.readline(SAID_BYTES):
-            if left > 0:
-                said = line.decode("utf-8", "replace").rstrip()
-                log.info("environment_said", environment=self._name, said=said)
-            left -= 1
+        with self._guard.stdout as lines:
+            while line := lines.readline(SAID_BYTES):
+                if left > 0:
+                    said = line.decode("utf-8", "replace").rstrip()
+                    log.info("environment_said", environment=self._name, said=said)
+                left -= 1
         if left < 0:
             log.warning("environment_said_too_much", environment=self._name, lines=MAX_SAID - left)
