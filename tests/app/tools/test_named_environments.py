@@ -14,7 +14,12 @@ from tests.app.tools.test_tool_jobs import TOOL
 AT = "method.reinforcement.environment"
 NAMED = {"type": "named", "name": "guess"}
 ENTRIES = {
-    "guess": {"load": "guess:Guess", "args": {"limit": 3, "secret": "s3cr3t"}, "job_args": ["limit"]},
+    "guess": {
+        "load": "guess:Guess",
+        "description": "Wants a number.",
+        "args": {"limit": 3, "secret": "s3cr3t"},
+        "job_args": ["limit"],
+    },
     "other": {"verifiers": "wordle", "projects": ["proj_of_somebody"]},
 }
 GRADER = {"type": "environment", "name": "reward"}
@@ -78,6 +83,17 @@ def test_tools_beside_it_and_its_grader_without_it_are_refused(
     for grader in (GRADER, combined):
         error = http.post("/v1/fine_tuning/jobs", json=body_of(job_body, None, grader=grader)).json()["error"]
         assert (error["param"], error["code"]) == ("method.reinforcement.grader", "invalid_value")
+
+
+def test_those_of_the_project_are_listed_without_what_the_operator_gives_them(http: httpx.Client) -> None:
+    listed = http.get("/v1/fine_tuning/environments").json()
+    shown = {
+        "object": "fine_tuning.environment",
+        "id": "guess",
+        "description": "Wants a number.",
+        "job_args": ["limit"],
+    }
+    assert listed["data"] == [shown]
 
 
 def test_without_any_the_message_says_who_installs_them(
