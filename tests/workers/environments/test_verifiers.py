@@ -87,6 +87,15 @@ def test_its_tools_are_in_its_rows_and_answer_calls(made: Made) -> None:
     assert episode.end(Parts(answer="red", calls=calls), is_cut=True).reward == 1.0
 
 
+def test_a_reward_function_that_fails_is_no_reward_of_0(made: Made) -> None:
+    """The package itself logs it and counts 0."""
+    (row, _) = made("single").rows(0, 10)
+    with pytest.raises(
+        EpisodeLost, match="reward function 'correct' failed: ConnectionError: the judge is away"
+    ):
+        said(made("single"), row, "judge")
+
+
 WRONG = {
     "rewrites": "it has changed what was said before",
     "fails": "its rollout failed: .*no such place",

@@ -42,7 +42,13 @@ class Words(vf.MultiTurnEnv):
 
 
 def correct(completion: Any, answer: str, **_: Any) -> float:
+    if completion[-1].content == "judge":
+        raise ConnectionError("the judge is away")
     return 1.0 if answer in completion[-1].content else 0.25
+
+
+def a_metric(**_: Any) -> float:
+    raise LookupError("a metric may fail")
 
 
 def best(completions: Any, **_: Any) -> list[float]:
@@ -63,6 +69,7 @@ def load_environment(kind: str) -> Any:
         {"question": "Which word?", "answer": w, "info": {"n": n}} for n, w in enumerate(("red", "blue"))
     ]
     rubric = vf.Rubric(funcs=[best if kind == "groups" else correct])
+    rubric.add_metric(a_metric)
     given: dict[str, Any] = {"dataset": Dataset.from_list(words), "rubric": rubric, "system_prompt": "Guess."}
     if kind == "single":
         return vf.SingleTurnEnv(**given)

@@ -8,6 +8,9 @@ tools, users and rubrics are its own. It runs beside the package, in the environ
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import functools
+import inspect
 import json
 import time
 from collections.abc import Iterator
@@ -33,6 +36,10 @@ OWN_KEYS = ("messages", "tools", "functions", "prompt")
 """Keys of a row that are not handed on as they are."""
 
 
+FAULTS: contextvars.ContextVar[list[str]] = contextvars.ContextVar("faults")
+"""What went wrong in the reward functions of the rollout under way."""
+
+
 def factory(env_id: str, args: dict[str, Any]) -> Factory:
     return Factory(vf.load_environment(env_id, **args))
 
@@ -46,6 +53,7 @@ class Factory:
                 "its rubric compares the rollouts of a group, and episodes are judged one by one"
             )
         self._environment = environment
+        watch(environment.rubric)
 
     def __call__(self) -> Rollout:
         return Rollout(self._environment)
@@ -110,6 +118,8 @@ class Rollout:
 
     async def start(self, item: dict[str, Any]) -> dict[str, Any]:
         self._client = Asks()
+        self._faults: list[str] = []
+        FAULTS.set(self._faults)
         kept = {key: value for key, value in item.items() if key not in OWN_KEYS}
         given = {"example_id": 0, **kept, "prompt": item["messages"]}
         self._task = asyncio.ensure_future(
@@ -145,6 +155,8 @@ class Rollout:
         output = await self._task
         if output.get("error"):
             raise ValueError(f"its rollout failed: {_told(output['error'])}")
+        if self._faults:
+            raise ValueError(self._faults[0])
         reward: float | None = output["reward"]
         return reward
 
@@ -159,6 +171,33 @@ class Rollout:
             return question.result()
         question.cancel()
         return None
+
+
+def watch(rubric: Any) -> None:
+    """Has the reward functions of a rubric, and of those in it, note when they fail.
+
+    The package itself counts such a failure as 0. What has no weight is a metric, and may fail.
+    """
+    for inner in getattr(rubric, "rubrics", []):
+        watch(inner)
+    for place, (func, weight) in enumerate(zip(rubric.funcs, rubric.weights, strict=True)):
+        if weight:
+            rubric.funcs[place] = _noting(func)
+
+
+def _noting(func: Any) -> Any:
+    @functools.wraps(func)
+    async def call(*values: Any, **known: Any) -> float:
+        try:
+            found = func(*values, **known)
+            return float(await found if inspect.isawaitable(found) else found)
+        except Exception as problem:
+            FAULTS.get().append(
+                f"its reward function '{func.__name__}' failed: {type(problem).__name__}: {problem}"
+            )
+            raise
+
+    return call
 
 
 def _fault(task: asyncio.Task[Any]) -> str:
