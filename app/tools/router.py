@@ -28,7 +28,7 @@ class EnvironmentList(Listed[EnvironmentOut]):
     pass
 
 
-@router.get("")
+@router.get("", openapi_extra={"x-cherry": True})
 def list_environments(caller: CurrentCaller) -> EnvironmentList:
     """The environments that the operator has installed, by name."""
     found = [
