@@ -194,6 +194,12 @@ def test_one_that_cannot_be_loaded_is_tried_so_often_and_says_why() -> None:
         environment.start(ITEM, "trace_1")
 
 
+def test_a_python_that_is_not_there_is_told() -> None:
+    environment = made(python="/no/such/python")
+    with pytest.raises(EpisodeLost, match=r"code 127.*cannot run /no/such/python: .*No such file"):
+        environment.start(ITEM, "trace_1")
+
+
 def test_an_opening_that_is_not_the_rows_is_told(guess: NamedEnvironment) -> None:
     same = {**ITEM, "opening": {"messages": ITEM["messages"], "tools": []}}
     guess.start(same, "trace_1")

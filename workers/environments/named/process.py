@@ -84,8 +84,10 @@ class EnvironmentProcess:
         )
         os.close(lifeline)
         theirs.close()
-        for work in (self._read, self._listen):
-            threading.Thread(target=work, name=f"environment-{name}", daemon=True).start()
+        self._said = ""
+        self._listener = threading.Thread(target=self._listen, name=f"environment-{name}", daemon=True)
+        self._listener.start()
+        threading.Thread(target=self._read, name=f"environment-{name}", daemon=True).start()
 
     @property
     def end(self) -> str:
@@ -185,8 +187,10 @@ class EnvironmentProcess:
             code = self._guard.wait(LEAVE_SECONDS)
         except subprocess.TimeoutExpired:
             return "It closed its connection."
+        self._listener.join(LEAVE_SECONDS)
         hint = ", perhaps for lack of memory" if code in (128 + 9, 128 + 6, 128 + 11) else ""
-        return f"Its process ended with code {code}{hint}."
+        said = f" The last that it wrote: {self._said}" if self._said else ""
+        return f"Its process ended with code {code}{hint}.{said}"
 
     def _over(self, why: str) -> None:
         with self._lock:
@@ -201,8 +205,9 @@ class EnvironmentProcess:
         left = MAX_SAID
         with self._guard.stdout as lines:
             while line := lines.readline(SAID_BYTES):
+                said = line.decode("utf-8", "replace").rstrip()
+                self._said = said or self._said
                 if left > 0:
-                    said = line.decode("utf-8", "replace").rstrip()
                     log.info("environment_said", environment=self._name, said=said)
                 left -= 1
         if left < 0:
