@@ -15,7 +15,7 @@ from graders.services import Judge, Question, Target
 from graders.template import Template
 from graders.types import FailureKind, GradeFailed, Sample, Usage
 from methods.messages import text_of
-from workers.environments.tool import readable
+from workers.environments.tool import readable, whole_text
 from workers.environments.tools import ToolEnvironment, ToolEpisode
 from workers.training.base.parts import Parts
 from workers.training.episodes.environment import EpisodeLost, Reply
@@ -57,7 +57,7 @@ class UserSimulator:
 
     def start(self, item: Mapping[str, Any], trace_id: str) -> SimulatedEpisode:
         try:
-            told = _whole(self.instructions.render(Sample(""), item))
+            told = whole_text(self.instructions.render(Sample(""), item))
         except GradeFailed as failed:
             raise _lost(f"The user simulator cannot play: {failed.failure.message}") from None
         talk = Talk(f"{told}\n\n{rules(self.stop)}")
@@ -114,7 +114,7 @@ class Talk:
 
     def add(self, role: Role, text: str) -> None:
         """Adds what was said, to what the same one has said before; nothing where it is empty."""
-        text = _whole(text).strip()
+        text = whole_text(text).strip()
         if not text:
             return
         if self.said and self.said[-1][0] == role:
@@ -134,8 +134,3 @@ class Talk:
 
 def _lost(message: str, usage: Usage | None = None) -> EpisodeLost:
     return EpisodeLost(message, usage, FailureKind.USER_SIMULATOR)
-
-
-def _whole(text: str) -> str:
-    """Returns a text without halves of characters, which cannot be sent."""
-    return text.encode("utf-8", "replace").decode()

@@ -66,6 +66,7 @@ class Completion:
         lost: why the episode broke off by the fault of its environment. It is then left out.
         lost_by: who was at fault: a tool server, or the model that plays the user.
         usage: what its environment has asked models for. Its grade counts it too.
+        environment_reward: how its environment judges it, where it does.
     """
 
     tokens: tuple[int, ...]
@@ -79,6 +80,7 @@ class Completion:
     lost: str = ""
     lost_by: FailureKind = FailureKind.TOOL_SERVER
     usage: Usage = field(default_factory=dict)
+    environment_reward: float | None = None
 
     @property
     def n_sampled(self) -> int:
