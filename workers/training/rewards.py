@@ -242,7 +242,7 @@ class GradePool:
         if is_shown(completion):
             return None
         if completion.lost:
-            return Grade(None, Failure(FailureKind.TOOL_SERVER, completion.lost, completion.waited_for))
+            return Grade(None, Failure(completion.lost_by, completion.lost, completion.waited_for))
         failure = Failure(FailureKind.SAMPLE_PARSE, (completion.parts and completion.parts.fault) or "")
         return Grade(None, failure, least=self._least if self._least < 0 else None)
 
@@ -275,6 +275,7 @@ def sample_of(completion: Completion, draw: str = "") -> Sample:
         raw_text=completion.text,
         messages=[message for turn in completion.turns for message in turn.chat_messages],
         trace_id=completion.trace_id,
+        environment_reward=completion.environment_reward,
         draw=draw,
     )
 

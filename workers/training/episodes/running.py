@@ -21,6 +21,8 @@ class Running:
         place: index of the prompt in the call, and of the sample.
         episode: what replies, once it was asked.
         usage: what models were asked for its replies so far.
+        ending: how it ends, once nothing may follow its last turn.
+        reward: the environment's own judgement.
     """
 
     place: tuple[int, int]
@@ -33,6 +35,8 @@ class Running:
     turns: list[Turn] = field(default_factory=list)
     last: Completion | None = None
     usage: Usage = field(default_factory=dict)
+    ending: Literal["stop", "length"] | None = None
+    reward: float | None = None
 
     @property
     def item(self) -> Mapping[str, Any]:
@@ -75,6 +79,9 @@ class Running:
         self, text: str, finish_reason: Literal["stop", "length"], lost: EpisodeLost | None = None
     ) -> Completion:
         """Returns the episode as it stands."""
+        of_loss: dict[str, Any] = {}
+        if lost is not None:
+            of_loss = {"lost": str(lost), "lost_by": lost.kind, "waited_for": lost.waited_for}
         return Completion(
             tokens=tuple(self.tokens),
             logprobs=tuple(self.logprobs),
@@ -84,7 +91,7 @@ class Running:
             parts=self.turns[-1].parts,
             turns=tuple(self.turns),
             trace_id=self.trace_id,
-            lost="" if lost is None else str(lost),
-            waited_for="" if lost is None else lost.waited_for,
             usage=self.usage,
+            environment_reward=self.reward,
+            **of_loss,
         )
