@@ -10,6 +10,7 @@ from typing import Any
 
 from graders.formula import Formula
 from graders.intervals import Interval, bounds_of
+from graders.judges.helpers import HELPERS
 from graders.types import (
     Base,
     Failure,
@@ -22,6 +23,9 @@ from graders.types import (
     add_usages,
 )
 
+SIDE_BY_SIDE = 4
+"""Completions of a group that are graded at a time by graders that see one. Chosen, not measured: a group is
+one task of its run, which has several of them under way."""
 FORMULA = "calculate_output"
 """The part that fails where the formula has no value."""
 
@@ -123,13 +127,15 @@ class MultiOfGroups(Multi):
             for key, grader in self.graders.items()
             if isinstance(grader, GroupGrader)
         }
+        others = {key: grader for key, grader in self.graders.items() if key not in of_groups}
+
+        def of_others(sample: Sample) -> dict[str, Grade]:
+            return {key: grader.grade(sample, item) for key, grader in others.items()}
+
         grades = []
-        for i, sample in enumerate(samples):
-            of_one = {
-                key: of_groups[key][i] if key in of_groups else grader.grade(sample, item)
-                for key, grader in self.graders.items()
-            }
-            grades.append(self._together(of_one, math.fsum(grade.seconds for grade in of_one.values())))
+        for i, of_one in enumerate(HELPERS.map(of_others, samples, SIDE_BY_SIDE)):
+            parts = {key: of_groups[key][i] if key in of_groups else of_one[key] for key in self.graders}
+            grades.append(self._together(parts, math.fsum(grade.seconds for grade in parts.values())))
         return grades
 
 

@@ -52,14 +52,15 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True)
 class TokenUsage:
-    """Counts tokens that a model has read (`cached_tokens` of them out of its cache) and written, and in how
-    many calls.
+    """Counts tokens that a model has read (`cached_tokens` of them out of its cache) and written, in how many
+    calls; and replies that were `known` from earlier calls and cost none.
     """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
     calls: int = 0
+    known: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -72,6 +73,7 @@ class TokenUsage:
             self.completion_tokens + other.completion_tokens,
             self.cached_tokens + other.cached_tokens,
             self.calls + other.calls,
+            self.known + other.known,
         )
 
 

@@ -247,8 +247,8 @@ USAGE = _declare(
     "tokens",
     "graders that ask a model",
     "tokens of a judge or embedding model in this step; {kind} is `prompt_tokens`, `completion_tokens` or "
-    "`cached_tokens` (a share of the prompt's), or `calls`, which counts replies. Those that were known cost "
-    "none",
+    "`cached_tokens` (a share of the prompt's), `calls`, which counts replies, or `known`: those that were "
+    "known from earlier calls, which cost none",
 )
 PART_USAGE = _declare(
     "part_usage/{split}/{kind}/{part}",
@@ -572,6 +572,15 @@ GUARD_ROLLBACKS = _declare(
 )
 GUARD_LR_SCALE = _declare(
     "guard/lr_scale", "ratio", GUARDED, "what the guard multiplies the learning rate by, after this step"
+)
+
+
+JUDGE_TALK = _declare(
+    "guard/judge_talk_share",
+    "share",
+    "every step, where the grader asks a judge",
+    "completions with words to whoever judges them, as patterns find them: an order, a claimed score, a "
+    "forged message",
 )
 
 

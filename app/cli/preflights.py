@@ -123,6 +123,7 @@ def _numbers(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(("Answers sampled", f"{base['samples']} to each of {base['prompts']} prompts"))
         if base["mean_reward"] is not None:
             found.append(("Mean reward", f"{base['mean_reward']:.3g}"))
+        if base["never"] is not None:
             shares = (f"{name} {base[name]:.0%}" for name in ("never", "sometimes", "always"))
             found.append(("Right", ", ".join(shares)))
         found.append(("Cut, not readable", f"{base['truncated']:.0%}, {base['parse_failed']:.0%}"))

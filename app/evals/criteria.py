@@ -94,8 +94,8 @@ def _kept(raw: Any, param: str, project_id: str) -> dict[str, Any]:
     if is_of_groups(parse_grader(raw)):
         at = f"{param}.type"
         message = (
-            "A rank grader scores the answers to one prompt against each other, and an eval judges each answer"
-            " by itself. Use a score_model or rubric grader as a criterion."
+            "A rank grader scores the answers to one prompt against each other, and an eval judges each"
+            " answer by itself. Use a score_model or rubric grader as a criterion."
         )
         raise BadRequest(message, param=at, code="unsupported_grader")
     return {"id": f"{grader['name']}-{uuid.uuid4()}", **grader}

@@ -77,6 +77,7 @@ KINDS = {
     "score_model": MODEL_KINDS,
     "label_model": MODEL_KINDS,
     "rubric": MODEL_KINDS,
+    "rank": MODEL_KINDS,
     "endpoint": ("endpoint_grader_internal_error", "endpoint_grader_server_error"),
 }
 """Kinds of failure that are told also when there were none, by type of grader."""
@@ -255,7 +256,7 @@ def _token_usage(known: Numbers) -> dict[str, dict[str, int]]:
     told: dict[str, dict[str, int]] = {}
     for split, theirs in (("train", "train"), ("valid", "eval")):
         for kind, model, count in _usage_numbers(_start(names.USAGE, split), known):
-            if kind != "calls":  # OpenAI's events know tokens alone
+            if kind not in ("calls", "known"):  # OpenAI's events know tokens alone
                 told.setdefault(model, {})[f"{theirs}_{kind}"] = count
     return told
 

@@ -64,7 +64,7 @@ class Judges:
         of_judge = [target.base_url, target.api_key_name, target.model, judge.entry.model]
         key = key_of(tenant, of_judge, list(question.messages), question.schema, dict(question.sampling))
         reply, was_known = self._cache.get_or_ask(key, lambda: judge.ask(question), _size(question))
-        return replace(reply, usage=TokenUsage()) if was_known else reply
+        return replace(reply, usage=TokenUsage(known=1)) if was_known else reply
 
     def answerer(self, tenant: str, target: Target) -> tuple[JudgeEntry, OpenAIServer]:
         """Returns a server that is to answer as a model in its own right, with how it is called.

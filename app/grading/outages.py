@@ -1,7 +1,7 @@
 """Waits for servers that are down while a job is trained, and says for good which one was waited for in vain.
 
-A call that a server did not answer is made again while nobody else gets an answer there either. Once that has
-lasted for the limit, the server counts as lost: everything that is asked from then on fails at once, with
+A call that a server did not answer is made again, unless others are answered there meanwhile. Once nobody was
+for the limit, the server counts as lost: everything that is asked from then on fails at once, with
 `Failure.lost`, by which the training pauses instead of taking an outage for bad answers.
 """
 
@@ -32,6 +32,9 @@ T = TypeVar("T")
 AGAIN_SECONDS = 5.0
 """The wait before a call is made again whose own retries were in vain. Chosen, not measured: a server that
 comes back is found within seconds, and one that stays away is asked a few dozen times in all."""
+FAILED_BESIDE = 2
+"""So often a call may fail while its server answers others, before it is the call that has failed. Once
+is not enough: a server that goes down breaks calls that began before its last answers."""
 
 
 @dataclass
@@ -45,9 +48,10 @@ class _Server:
 class Outages:
     """What is known of the servers that one training asks. Safe to use from threads."""
 
-    def __init__(self, limit: float) -> None:
-        """`limit` is how long a server may answer nobody, in seconds."""
+    def __init__(self, limit: float, again: float = AGAIN_SECONDS) -> None:
+        """`limit` is how long a server may answer nobody, and `again` the wait between calls, in seconds."""
         self._limit = limit
+        self._again = again
         self._servers: dict[str, _Server] = {}
         self._lock = threading.Lock()
         self._is_lost = threading.Event()
@@ -58,6 +62,7 @@ class Outages:
 
         Raises `GradeFailed`.
         """
+        beside = 0
         while True:
             if self._lost is not None:
                 raise self._lost
@@ -68,32 +73,35 @@ class Outages:
                 if not failed.is_away:
                     self._answered(name)
                     raise
-                if not self._waits(name, started, failed):
+                beside += self._has_answered(name, since=started)
+                if beside == FAILED_BESIDE:
                     raise
+                self._check(name, started, failed)
             else:
                 self._answered(name)
                 return found
-            self._is_lost.wait(min(AGAIN_SECONDS, self._limit / 4))
+            self._is_lost.wait(min(self._again, self._limit / 4))
 
     def _answered(self, name: str) -> None:
         with self._lock:
             server = self._servers.setdefault(name, _Server())
             server.answered_at, server.silent_since = time.monotonic(), None
 
-    def _waits(self, name: str, started: float, failed: GradeFailed) -> bool:
-        """Tells whether to ask again a server that has failed a call begun at `started`.
+    def _has_answered(self, name: str, since: float) -> bool:
+        """Tells whether a server has answered anybody since then."""
+        with self._lock:
+            return self._servers.setdefault(name, _Server()).answered_at > since
 
-        Not one that has answered others meanwhile: then the call has failed, and not the server. Raises the
-        failure for good where the limit is reached.
-        """
+    def _check(self, name: str, started: float, failed: GradeFailed) -> None:
+        """Takes note that a call begun at `started` was not answered; raises once the limit is reached."""
         with self._lock:
             server = self._servers.setdefault(name, _Server())
             if server.answered_at > started:
-                return False
+                return
             server.silent_since = started if server.silent_since is None else server.silent_since
             silent = time.monotonic() - server.silent_since
             if silent < self._limit:
-                return True
+                return
             if self._lost is None:
                 self._lost = _lost(name, silent, failed)
             self._is_lost.set()
@@ -148,11 +156,11 @@ class PatientEmbedder:
         return self._outages.through("The embedding model", lambda: self._embedder.embed(texts))
 
 
-def with_patience(services: Services, limit: float) -> Services:
+def with_patience(services: Services, limit: float, again: float = AGAIN_SECONDS) -> Services:
     """Returns the services of one training, which wait for servers that are down; as they are at limit 0."""
     if limit <= 0:
         return services
-    outages = Outages(limit)
+    outages = Outages(limit, again)
     return replace(
         services,
         judge=services.judge and PatientJudge(services.judge, outages),

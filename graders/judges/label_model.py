@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graders.grading import Score, grade_by
+from graders.judges.fence import DATA
 from graders.judges.messages import ConversationTemplate
 from graders.judges.reply import misread, read_reply, reason_of, reply_schema
 from graders.judges.spec import LabelModelSpec
@@ -38,7 +39,7 @@ class LabelModel:
         reply_format = (
             'Reply with one JSON object and nothing else: {"steps": [{"description": "...", "conclusion": '
             '"..."}], "label": "..."}. The steps are your reasoning, few and short; the label is one of '
-            f"{labels}, letter by letter."
+            f"{labels}, letter by letter. {DATA}"
         )
         target = spec.target
         conversation = ConversationTemplate.of(spec, reply_format)

@@ -158,14 +158,18 @@ class Rank:
             return blank | alike(different, "There is no other answer to compare it with."), {}
         texts = [f"{one.steps}\n\n{one.answer}" for one in different]
         found = split(texts, request.draw or digest(*sorted(texts)).hex(), self.max_answers)
-        n = self.permutations
-        calls = [[permuted(call, permutation, n) for permutation in range(n)] for call in found.calls]
+        calls = [self._orders(call) for call in found.calls]
         replies = ask_all(
             self.judge,
             [self._question([different[i] for i in order], request) for orders in calls for order in orders],
         )
         scored = scores_of(calls, found.anchors, replies, self.target.model)
         return blank | dict(zip(different, scored, strict=True)), usage_of(self.target.model, replies)
+
+    def _orders(self, call: Sequence[int]) -> list[list[int]]:
+        """Returns the orders in which a call is made, no more than the answers have places."""
+        n = min(self.permutations, len(call))
+        return [permuted(call, permutation, n) for permutation in range(n)]
 
     def _question(self, answers: Sequence[Shown], request: Request) -> Question:
         names = names_of(len(answers))

@@ -36,6 +36,7 @@ from workers.jobs.grader_validation import (
     grading_fields,
     prices,
     try_grader,
+    try_judge,
 )
 from workers.jobs.job_data import (
     CANARY,
@@ -50,7 +51,6 @@ from workers.jobs.job_data import (
     operators_limits,
     rows_of,
 )
-from workers.jobs.judge_validation import try_judge
 from workers.jobs.memory_validation import check_memory
 from workers.jobs.model_validation import (
     check_canary,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.grading.headers import opened
 from app.grading.limits import asked_models, grade_limits
@@ -12,23 +12,36 @@ from app.grading.services import grader_services
 from app.settings import get_settings
 from app.tools.simulator import ENVIRONMENT
 from graders import FailureKind, Grader, GraderInvalid, GraderSpec, Sample, build_grader, parse_grader
-from graders.preflight.trial import Bounds, Report, is_costly, preflight
+from graders.calibration import asking
+from graders.calibration.cases import cases_of_rows
+from graders.calibration.measuring import measure
+from graders.calibration.report import Measured
+from graders.calibration.verdict import remarks_on_judge
+from graders.grading import grade_group_safely
+from graders.preflight.trial import COSTLY_ROWS, Bounds, Report, is_costly, preflight
 from graders.row_check import why_unreadable
-from graders.spec import item_paths, known_range
+from graders.spec import item_paths, judge_of, known_range, single_graders
 from graders.template import Template, Variable
+from graders.types import GroupGrader
 from methods.faults import MAX_REASONS, Fault, told
 from methods.rows import Row, missing_variables
+from workers.jobs.doubts import Doubt
 from workers.jobs.job_data import DataFile, JobInvalid
 
 CHECK_SECONDS = 30.0
 """After this long no further row is tried with the grader."""
 SHOWN_CHARACTERS = 4000
 """How much of a failure's message is shown, its end, as in training."""
+JUDGE_CALLS = 40
+"""Most calls of the judge. Two rows with two answers each, each graded three times and once with neutral
+words, and ten ways to ask for a score take 26."""
 HYPERPARAMETERS = "method.reinforcement.hyperparameters"
 GRADER = "method.reinforcement.grader"
 GOLD_GRADER = "method.reinforcement.gold_grader"
 TRIED_ANSWER = "Hello."
 """What a simulated user is tried with."""
+TRIED_ANSWERS = (TRIED_ANSWER, "Good-bye.")
+"""What a judge is tried with that compares answers."""
 OF_THE_ROW = (FailureKind.INVALID_VARIABLE, FailureKind.FORMULA_PARSE, FailureKind.OTHER)
 """Failures on an empty completion that the data or the formula is to blame for."""
 
@@ -43,6 +56,7 @@ def grading_fields(spec: GraderSpec, gold: GraderSpec | None = None) -> dict[str
         "grade_failure_limit": settings.grade_failure_limit,
         "grade_failure_steps": settings.grade_failure_steps,
         "reward_range": known_range(spec),
+        "asks_judge": any(judge_of(single) is not None for single in single_graders(spec)),
         "gold_range": None if gold is None else known_range(gold),
     }
 
@@ -167,7 +181,9 @@ def check_simulator(
 
 def _check_somebody_answers(grader: Grader, row: Row, param: str) -> None:
     """Raises `JobInvalid` if a judge or server that the grader asks cannot answer at all."""
-    failure = grader.grade(Sample(output_text=""), row.item).failure
+    answers = TRIED_ANSWERS if isinstance(grader, GroupGrader) else ("",)
+    asked = [Sample(output_text=text) for text in answers]
+    failure = grade_group_safely(grader, asked, row.item)[0].failure
     if failure and failure.kind.is_servers_fault:
         message = f"The {_name(param)} cannot grade: {failure.message}"
         raise JobInvalid("grader_error", message, param)
@@ -186,3 +202,42 @@ def try_grader(spec: GraderSpec, grader: Grader, rows: Sequence[Row]) -> Report:
         )
         raise JobInvalid("grader_error", message, GRADER)
     return report
+
+
+class Tried(NamedTuple):
+    """Says what came of trying a judge: doubts, and what the job says of itself beside."""
+
+    doubts: list[Doubt]
+    told: list[str]
+
+
+def try_judge(spec: GraderSpec, project_id: str, rows: Sequence[Row]) -> Tried:
+    """Tries the judges of a grader on a few training rows, which nobody has answered; none, where it asks
+    none."""
+    if all(judge_of(single) is None for single in single_graders(spec)):
+        return Tried([], [])
+    items, lines = [row.item for row in rows], [row.line for row in rows]
+    cases = cases_of_rows(spec, items, lines, COSTLY_ROWS)
+    concurrency = grade_limits(spec, get_settings()).concurrency
+    bounds = asking.Bounds(
+        CHECK_SECONDS, JUDGE_CALLS, concurrency, repeated=4, padded=4, swapped=4, tricked=1
+    )
+    measured = measure(spec, grader_services(project_id, remembers=False), cases, bounds)
+    doubts = [
+        Doubt(f"judge_{remark.code}", f"{remark.message} {remark.advice}", GRADER)
+        for remark in remarks_on_judge(measured)
+    ]
+    return Tried(doubts, [_cost(measured)])
+
+
+def _cost(measured: Measured) -> str:
+    """Says what trying the judge has cost."""
+    spent, prices = measured.spent, get_settings().prices
+    tokens = sum(usage.total_tokens for usage in spent.usage.values())
+    money = ""
+    if spent.usage and not prices.unpriced(spent.usage):
+        money = f", {prices.cost(spent.usage, 0.0):.3g} {prices.currency}"
+    return (
+        f"The grader's judge was tried with {spent.calls} calls ({tokens:,} tokens{money}) on answers to"
+        f" {COSTLY_ROWS} rows. `cherry graders check --labels` compares it with people."
+    )

@@ -23,6 +23,7 @@ from app.settings import get_settings
 from app.storable import storable
 from graders import Grader
 from graders.preflight.trial import is_costly
+from graders.spec import is_of_groups
 from methods.rows import Row
 from methods.train_config import TrainConfig
 from methods.tuning_rows import row_check
@@ -144,6 +145,7 @@ class _Work:
         grader = self._grader()
         assert self._checks.spec is not None
         block = self._row.method["reinforcement"]
+        compares = is_of_groups(self._checks.spec)
         asks = is_costly(self._checks.spec) or "environment" in block
         affordable = vars(COSTLY if asks else Limits())
         limits = Limits(**{**affordable, **self._row.limits})
@@ -152,11 +154,12 @@ class _Work:
         made = None if environment is None else environment()
         samples = sample_base(self._sampled(config), rows, grader, limits, self._tell, made)
         self._tell_cost(config, [grade for group in samples.groups for grade in group.grades])
-        base = promises.base_numbers(samples, config)
+        base = promises.base_numbers(samples, config, is_of_groups=compares)
         self.report.set("base", base)
         self.report.add(*promises.base_findings(samples, base, config))
         self.report.set("job", promises.job_numbers(samples, base, config, n_train, n_valid))
-        if (gain := promises.gain_numbers(samples, config, n_train, n_valid)) is not None:
+        gain = None if compares else promises.gain_numbers(samples, config, n_train, n_valid)
+        if gain is not None:
             self.report.set("gain", gain)
             self.report.add(*promises.gain_findings(gain))
         lengths: dict[str, Any] = self.report.as_dict()["lengths"]

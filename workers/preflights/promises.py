@@ -31,8 +31,14 @@ MARGIN, LENGTH_UNIT = 1.5, 16
 EXAMPLES, EXAMPLE_CHARACTERS = 4, 500
 
 
-def base_numbers(samples: Samples, config: TrainConfig) -> dict[str, Any]:
-    """Returns what the base gets, and how much of a step could teach anything."""
+NOT_KNOWN = {"never": None, "sometimes": None, "always": None}
+
+
+def base_numbers(samples: Samples, config: TrainConfig, *, is_of_groups: bool = False) -> dict[str, Any]:
+    """Returns what the base gets, and how much of a step could teach anything.
+
+    Where the grader compares answers (`is_of_groups`), no value says that one is right.
+    """
     grades = [grade for group in samples.groups for grade in group.grades]
     finished = [c.finish_reason == "stop" for group in samples.groups for c in group.completions]
     numbers: dict[str, Any] = {
@@ -48,17 +54,13 @@ def base_numbers(samples: Samples, config: TrainConfig) -> dict[str, Any]:
     }
     groups = rewards_by_prompt([group.grades for group in samples.groups])
     if not groups:
-        return (
-            numbers
-            | {"mean_reward": None, "never": None, "sometimes": None, "always": None}
-            | {"expected_signal": 0.0}
-        )
+        return numbers | {"mean_reward": None, **NOT_KNOWN} | {"expected_signal": 0.0}
     rewards = [reward for group in groups for reward in group]
     scale = scale_of(config.reward_range, max(map(abs, rewards)))
     return {
         **numbers,
         "mean_reward": fmean(rewards),
-        **expectations.shares(groups, scale)._asdict(),
+        **(NOT_KNOWN if is_of_groups else expectations.shares(groups, scale)._asdict()),
         "group_size": config.group_size,
         "expected_signal": expectations.expected_signal(groups, config.group_size, scale),
     }
@@ -97,7 +99,9 @@ def _signal_findings(base: Mapping[str, Any], config: TrainConfig) -> Iterator[F
         )
         yield Finding("flat_reward", "error" if fails else "warn", message)
     elif base["expected_signal"] < WEAK_SIGNAL:
-        which = "harder" if base["always"] > base["never"] else "easier"
+        which = "other" if base["never"] is None else "easier"
+        if base["never"] is not None and base["always"] > base["never"]:
+            which = "harder"
         message = (
             f"Only {base['expected_signal']:.0%} of the groups of {base['group_size']} answers would have"
             f" different rewards. Larger groups, {which} prompts or a grader with steps in between help."
@@ -107,6 +111,8 @@ def _signal_findings(base: Mapping[str, Any], config: TrainConfig) -> Iterator[F
 
 def _of_flat(base: Mapping[str, Any], scale: Scale) -> str:
     """Says what it is that all answers get, and what to do about it."""
+    if base["never"] is None:
+        return "The answers to a prompt are the same, or the judge tells none of them apart."
     if base["always"] == 1:
         return "All are right, so nothing is left to learn: use harder rows, or a grader that asks for more."
     if base["always"] > 0:

@@ -35,11 +35,13 @@ PAGE = 500
 class Stored(NamedTuple):
     """A completion that is to be graded.
 
-    `reward` and `failure` are what it got once; `data_row` is what completions of one prompt share.
+    `reward` and `failure` are what it got once; `data_row` is what completions of one prompt share, and
+    `group` what those share that were sampled for it at one time.
     """
 
     ref: str
     data_row: str
+    group: str
     sample: Sample
     item: Mapping[str, Any]
     reward: float | None = None
@@ -127,6 +129,7 @@ class Rollouts:
         return Stored(
             cursor_of(rollout),
             f"{file}-{rollout.row}",
+            f"{rollout.split}-{rollout.step}-{rollout.row}",
             _sample_of(rollout),
             rows[rollout.row].item,
             rollout.reward,
@@ -204,7 +207,7 @@ def _choices(chat: StoredChat) -> Iterator[Stored]:
         message = choice["message"]
         text, tools = message.get("content") or "", tuple(message.get("tool_calls") or ())
         sample = Sample(text, choice["finish_reason"], output_tools=tools)
-        yield Stored(f"{chat.id}/{number}", chat.id, sample, item)
+        yield Stored(f"{chat.id}/{number}", chat.id, chat.id, sample, item)
 
 
 def _moment(seconds: int) -> datetime:

@@ -12,11 +12,11 @@ from workers.training.base.types import Group, Prompt, Split
 from workers.training.collector import sample_and_grade
 from workers.training.episodes.episodes import Episodes
 from workers.training.evaluate import Evaluation
-from workers.training.measures.base_answers import BaseAnswers
 from workers.training.metrics import Clock
 from workers.training.model.policy import Policy
 from workers.training.rewards import GradePool, check_reached
 from workers.training.sampling.rollout import Sampling
+from workers.training.trust.base_answers import BaseAnswers
 from workers.training.trust.verdict import Basis, Sampled
 
 

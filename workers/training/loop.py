@@ -121,6 +121,7 @@ def _advance(run: Run, should_stop: Callable[[], bool], should_pause: Callable[[
         values = (
             train_metrics(rollouts.groups, run.progress.rewards_seen.scale(run.config).least_spread)
             | run.collector.metrics(rollouts)
+            | run.watch.heard(step, rollouts.groups)
             | stats.values
         )
         run.finish(step, values, clock)

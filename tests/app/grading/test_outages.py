@@ -16,6 +16,7 @@ from graders.services import Services
 from graders.types import GradeFailed
 from tests.app.grading.judge_servers import (
     GRADER,
+    Answered,
     Answering,
     asked,
     in_turn,
@@ -30,7 +31,7 @@ AWAY = refused(503, "The model is being loaded.")
 
 
 def patient(judges: Judges, limit: float = LIMIT) -> Grader:
-    services = with_patience(Services(judge=TenantJudge(judges, "proj_a")), limit)
+    services = with_patience(Services(judge=TenantJudge(judges, "proj_a")), limit, again=0.05)
     return build_grader(parse_grader(GRADER), services)
 
 
@@ -42,7 +43,7 @@ def graded(answer: Answering, *texts: str, limit: float = LIMIT) -> list[Grade]:
 
 
 def test_a_judge_that_comes_back_in_time_has_graded_everything() -> None:
-    (grade,) = graded(in_turn(AWAY, AWAY, scored(0.5)), "hello")
+    (grade,) = graded(in_turn(AWAY, AWAY, scored(0.5)), "hello", limit=60)
     assert (grade.value, grade.lost) == (0.5, "")
 
 
@@ -82,20 +83,42 @@ def test_what_a_judge_refuses_is_a_failure_at_once(answer: object) -> None:
 
 
 def test_an_answer_over_which_a_judge_breaks_is_no_outage_while_others_are_answered() -> None:
-    others = threading.Event()
+    def answer(received: Received) -> Answered:
+        is_poison = "poison" in str(asked(received))
+        time.sleep(0.1 if is_poison else 0.01)  # others are answered meanwhile
+        return AWAY if is_poison else scored(1)
 
-    def answer(received: Received):  # type: ignore[no-untyped-def]
-        if "poison" not in str(asked(received)):
-            others.set()
-            return scored(1)
-        others.wait(10)
-        time.sleep(0.05)  # the answer to the other comes in before
-        return AWAY
+    with receiver(answer) as server, ThreadPoolExecutor(1) as pool:
+        grader = patient(judges_at(server, retries=0), limit=60)
+        poison = pool.submit(grader.grade, Sample("poison"), {})
+        fine = []
+        while not poison.done():
+            fine.append(grader.grade(Sample(f"fine {len(fine)}"), {}))
+    failed = poison.result()
+    assert failed.failure is not None
+    assert (failed.failure.kind, failed.lost) == (FailureKind.MODEL_SERVER, "")
+    assert {grade.value for grade in fine} == {1}
 
-    poison, fine = graded(answer, "poison", "fine", limit=60)
-    assert fine.value == 1
-    assert poison.failure is not None
-    assert (poison.failure.kind, poison.lost) == (FailureKind.MODEL_SERVER, "")
+
+def test_a_call_that_a_server_broke_as_it_went_down_is_made_again() -> None:
+    """Others, which began later, were answered before it went down."""
+    outages, is_asked, is_answered = Outages(60, again=0.05), threading.Event(), threading.Event()
+    left = [1]
+
+    def broken() -> str:
+        if left:
+            is_asked.set()
+            is_answered.wait(10)
+            left.pop()
+            raise GradeFailed(FailureKind.MODEL_SERVER, "broken", is_away=True)
+        return "late"
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(outages.through, "it", broken)
+        is_asked.wait(10)
+        assert outages.through("it", lambda: "soon") == "soon"
+        is_answered.set()
+        assert first.result() == "late"
 
 
 def test_without_a_limit_nothing_is_waited_for() -> None:
@@ -104,7 +127,8 @@ def test_without_a_limit_nothing_is_waited_for() -> None:
 
 
 def test_a_server_that_has_answered_since_is_not_blamed_for_what_was_before() -> None:
-    outages = Outages(LIMIT)
+    limit = 1.0
+    outages = Outages(limit, again=0.05)
     turns: list[Callable[[], int]] = []
 
     def away() -> int:
@@ -112,6 +136,6 @@ def test_a_server_that_has_answered_since_is_not_blamed_for_what_was_before() ->
 
     turns += [away, lambda: 1, away, lambda: 2]
     assert [outages.through("it", lambda: turns.pop(0)()) for _ in range(2)] == [1, 2]
-    time.sleep(LIMIT)
+    time.sleep(limit)  # the first outage began longer ago than the limit
     turns += [away, lambda: 3]
     assert outages.through("it", lambda: turns.pop(0)()) == 3

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from graders import TokenUsage
 from workers.training.base.types import Checkpoint
-from workers.training.measures.base_answers import BaseAnswers
+from workers.training.trust.base_answers import BaseAnswers
 from workers.training.trust.selection import Look
 
 
