@@ -11,8 +11,10 @@ import pytest
 
 from graders import FailureKind, GraderInvalid, Sample, build_grader, dump_grader, parse_grader
 from graders.judges.fence import RULE, fenced_texts
+from graders.preflight.trial import Bounds, preflight
 from graders.services import Question, Reply, Services
 from graders.spec import is_of_groups
+from graders.template import Variable
 from graders.types import Failure, GradeFailed, TokenUsage
 
 GRADER = {"type": "rank", "name": "better", "model": "judge"}
@@ -252,6 +254,21 @@ def test_thoughts_are_not_shown_and_a_multi_passes_groups_on():
     )
     assert [grade.value for grade in grades] == [1.2, 0.4]
     assert [grade.parts for grade in grades] == [{"better": 0.2, "is_ab": 1.0}, {"better": 0.4, "is_ab": 0.0}]
+
+
+def test_a_preflight_asks_once_a_row_about_the_right_answer_among_hostile_ones() -> None:
+    judge = Scripted(lambda text, _: 1.0 if text in ("Pisa", "Bergen") else 0.1)
+    rows = [{**ITEM, "answer": town} for town in ("Pisa", "Bergen", "Cusco", "Ghent")]
+    spec = parse_grader(GRADER)
+    options = {"reference": Variable.parse("item.answer"), "bounds": Bounds(rows=2)}
+    report = preflight(spec, build_grader(spec, Services(judge=judge)), rows, **options)
+    assert len(judge.asked) == 2
+    right = {trial.line: trial.value for trial in report.trials if trial.is_reference}
+    assert right == {1: 1.0, 3: 0.1}
+    assert not {"rows_disagree", "below_maximum"} & {one.code for one in report.findings}
+    fooled = Scripted(lambda text, _: 1.0)
+    report = preflight(spec, build_grader(spec, Services(judge=fooled)), rows, **options)
+    assert report.warnings
 
 
 def test_the_form_of_a_rank_grader():
