@@ -175,6 +175,17 @@ def test_a_permutation_that_fails_is_left_out():
     assert [grade.value for grade in grades] == [0.3, 0.2]
 
 
+def test_a_judge_that_is_lost_in_one_permutation_leaves_the_group_without_a_grade() -> None:
+    class Lost(Scripted):
+        def ask(self, question: Question) -> Reply:
+            if self.asked:
+                raise GradeFailed(FailureKind.MODEL_SERVER, "away", lost="The judge is lost.")
+            return super().ask(question)
+
+    grades = rank(Lost(by_length), permutations=2).grade_group(samples("abc", "ab"), ITEM)
+    assert [grade.lost for grade in grades] == ["The judge is lost."] * 2
+
+
 def test_against_the_base_half_is_as_good_and_the_bases_own_answers_are_half():
     judge = Scripted(by_length)
     grader = rank(judge)
