@@ -247,8 +247,8 @@ USAGE = _declare(
     "tokens",
     "graders that ask a model",
     "tokens of a judge or embedding model in this step; {kind} is `prompt_tokens`, `completion_tokens` or "
-    "`cached_tokens` (a share of the prompt's), `calls`, which counts replies, or `known`: those that were known "
-    "from earlier calls, which cost none",
+    "`cached_tokens` (a share of the prompt's), `calls`, which counts replies, or `known`: those that were "
+    "known from earlier calls, which cost none",
 )
 PART_USAGE = _declare(
     "part_usage/{split}/{kind}/{part}",

@@ -87,8 +87,8 @@ def print_pause(client: OpenAI, job: FineTuningJob) -> None:
     for event, before in zip(newest, [*newest[1:], None], strict=True):
         if event.message.startswith(PAUSED):
             why = [before.message] if before is not None and before.level == "warn" else []
-            for said in [*why, event.message]:
-                console.print(f"{'Paused':16} {said}", markup=False, soft_wrap=True)
+            for name, said in zip(("Paused", ""), [event.message, *why], strict=False):
+                console.print(f"{name:16} {said}", markup=False, soft_wrap=True)
             return
 
 

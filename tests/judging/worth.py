@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from collections.abc import Callable
 
@@ -37,6 +38,21 @@ def early_letters(answer: str, _: str) -> float:
 def play(answer: str, _: str) -> float:
     """The story tasks' reward for a word: the text has "play"."""
     return float("play" in answer.lower())
+
+
+def right_fields(answer: str, prompt: str) -> float:
+    """The share of the fields behind "Right is:" in the prompt that an answer in JSON has alike."""
+    found = re.search(r"Right is: (\{.*\})", prompt)
+    if found is None:
+        return 0.0
+    try:
+        wanted, given = json.loads(found[1]), json.loads(answer)
+    except ValueError:
+        return 0.0
+    if not isinstance(given, dict):
+        return 0.0
+    right = sum(given.get(key) == value for key, value in wanted.items())
+    return float(right / len(wanted))
 
 
 def _has(word: str, answer: str) -> bool:

@@ -182,6 +182,25 @@ def test_the_command_writes_what_a_job_takes(tmp_path):
     assert runner.invoke(cli, ["import", "rlvr", str(path), "--out", str(out), "--force"]).exit_code == 0
 
 
+QUALITY = {"messages": [USER], "dataset": "general-quality_ref", "ground_truth": "72"}
+RUBRIC = {
+    "messages": [USER],
+    "dataset": "rubric",
+    "ground_truth": json.dumps({"query": "?", "rubrics": [{"description": "Says 72.", "weight": 1}]}),
+}
+
+
+def test_rows_that_a_judge_scores_are_taken_with_a_judge_and_asked_of_nobody(tmp_path):
+    found = imported(tmp_path, GSM8K, QUALITY, RUBRIC, judge="big")
+    assert found.grader["judge"] == {"model": "big"}
+    assert found.verifiers == {"gsm8k": 1, "general-quality_ref": 1, "rubric": 1}
+    assert any("2 rows are scored by the judge, big" in note for note in found.told())
+    without = {"ground_truth": ""}
+    with pytest.raises(DatasetInvalid) as caught:
+        imported(tmp_path, GSM8K, QUALITY | without, RUBRIC | without, judge="big")
+    assert [fault.line for fault in caught.value.faults] == [2, 3]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -71,7 +71,7 @@ class UserSimulator:
             reply = self.judge.ask(Question(self.target, messages, "user", None, self.sampling))
         except GradeFailed as failed:
             message = f"The user simulator failed. {failed.failure.message}"
-            raise EpisodeLost(message, failed.usage) from None
+            raise EpisodeLost(message, failed.usage, failed.failure.lost) from None
         usage = {self.target.model: reply.usage}
         text = without_thoughts(reply.text)
         if not text or self.stop in text:

@@ -49,6 +49,11 @@ from workers.training.trust.verdict import verdict
 from workers.training.update import UpdateStats, make_optimizer
 from workers.training.watch import Watch
 
+LOST = (
+    "The job pauses, since its grades are missing. {lost}. Nothing of the step under way was trained on. See"
+    " that it answers, then resume the job: it goes on as if nothing had been."
+)
+"""What is said where a server that grades was waited for in vain; `lost` names it."""
 UNCACHED = " Its cache is not exact, so sampling reads the whole sequence for every token, which is slow."
 
 
@@ -228,10 +233,7 @@ class Run:
         try:
             yield
         except JudgeLost as lost:
-            self.recorder.pausing(
-                f"The job pauses, since its grades are missing. {lost} Nothing of the step under way was"
-                " trained on. See that it answers, then resume the job: it goes on as if nothing had been."
-            )
+            self.recorder.pausing(LOST.format(lost=str(lost).rstrip(".")))
             raise
 
     def _tell_of_the_model(self) -> None:
@@ -334,7 +336,7 @@ class Run:
         try:
             self.keeper.snapshot(measured, self.collector.pending)
         except JudgeLost as lost:
-            self.recorder.note("warn", f"The pause leaves no checkpoint of its own. {lost}")
+            self.recorder.note("warn", f"The pause leaves no checkpoint of its own. {str(lost).rstrip('.')}.")
 
     def _measure(self, step: int, clock: Clock) -> Measured:
         self.world.check_same(self.policy.trained().values())

@@ -89,5 +89,5 @@ def test_a_rubric_trains_with_a_curve_for_each_tag(
         assert train_next("me", RUNNING)
     assert fresh(db, job).status == "succeeded", job.error
     steps = db.scalars(select(JobMetrics.values).where(JobMetrics.job_id == job.id)).all()
-    curves = {name for step in steps for name in step if name.startswith("part/train/")}
-    assert {"part/train/axis:tone", "part/train/wanted", "part/train/answered"} <= curves
+    curves = {name for step in steps for name in step if name.startswith("parts/train/")}
+    assert {"parts/train/axis:tone", "parts/train/wanted", "parts/train/answered"} <= curves

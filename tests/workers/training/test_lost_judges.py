@@ -1,4 +1,4 @@
-"""A run whose judge is lost pauses, wherever it is, and goes on with the history of one that had it all along."""
+"""A run that loses its judge pauses, wherever it is, and goes on with the history of one that never did."""
 
 import threading
 

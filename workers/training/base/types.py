@@ -64,6 +64,7 @@ class Completion:
         turns: of an episode; none where there is no environment.
         trace_id: names the episode to tool servers and graders.
         lost: why the episode broke off by the fault of its environment. It is then left out.
+        waited_for: which server the environment has waited for in vain, where it did (`Failure.lost`).
         usage: what its environment has asked models for. Its grade counts it too.
     """
 
@@ -76,6 +77,7 @@ class Completion:
     turns: tuple[Turn, ...] = ()
     trace_id: str = ""
     lost: str = ""
+    waited_for: str = ""
     usage: Usage = field(default_factory=dict)
 
     @property

@@ -15,12 +15,14 @@ class EpisodeLost(Exception):
     """Says why an episode cannot go on by the fault of nobody who is trained: a tool server failed.
 
     Its rollout is left out of the gradient and gets no grade. The text is for the person who follows the run.
-    `usage` is what models were asked for all the same.
+    `usage` is what models were asked for all the same. `waited_for` says which server was waited for in vain,
+    where one was: then the run pauses.
     """
 
-    def __init__(self, message: str, usage: Usage | None = None) -> None:
+    def __init__(self, message: str, usage: Usage | None = None, waited_for: str = "") -> None:
         super().__init__(message)
         self.usage = usage or {}
+        self.waited_for = waited_for
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ class Play:
     def _go_on(self, running: Running, reply: Reply | Exception) -> GoesOn | Over:
         if isinstance(reply, EpisodeLost):
             running.spend(reply.usage)
-            return self._ended(running, "stop", lost=str(reply))
+            return self._ended(running, "stop", reply)
         if isinstance(reply, Exception):
             raise reply
         running.spend(reply.usage)
@@ -150,7 +150,9 @@ class Play:
         ]
         return replace(reply, results=results)
 
-    def _ended(self, running: Running, finish_reason: Literal["stop", "length"], lost: str = "") -> Over:
+    def _ended(
+        self, running: Running, finish_reason: Literal["stop", "length"], lost: EpisodeLost | None = None
+    ) -> Over:
         del self._running[running.place]
         tokens = running.tokens[:-1] if running.tokens[-1] in self._end_ids else running.tokens
         text = self._tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)

@@ -10,7 +10,7 @@ from graders.types import Usage, add_usages
 from workers.training.base.parts import Parts
 from workers.training.base.turns import Turn
 from workers.training.base.types import Completion, Prompt
-from workers.training.episodes.environment import Episode, Reply
+from workers.training.episodes.environment import Episode, EpisodeLost, Reply
 
 
 @dataclass
@@ -71,7 +71,9 @@ class Running:
         self.logprobs += [0.0] * len(tokens)
         self.given += [True] * len(tokens)
 
-    def completion(self, text: str, finish_reason: Literal["stop", "length"], lost: str = "") -> Completion:
+    def completion(
+        self, text: str, finish_reason: Literal["stop", "length"], lost: EpisodeLost | None = None
+    ) -> Completion:
         """Returns the episode as it stands."""
         return Completion(
             tokens=tuple(self.tokens),
@@ -82,6 +84,7 @@ class Running:
             parts=self.turns[-1].parts,
             turns=tuple(self.turns),
             trace_id=self.trace_id,
-            lost=lost,
+            lost="" if lost is None else str(lost),
+            waited_for="" if lost is None else lost.waited_for,
             usage=self.usage,
         )
