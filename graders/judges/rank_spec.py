@@ -16,8 +16,8 @@ MAX_INSTRUCTION = 16 * 1024
 """Longest instruction, in characters. Chosen, not measured: each call repeats it."""
 MAX_PERMUTATIONS = 16
 MAX_ANSWERS = 8
-"""Different answers in one call, where a grader does not say. Chosen, not measured here: what a group has as
-a rule, and as much as ART's RULER recommends for one call (4 to 8)."""
+"""Different answers in one call, where a grader does not say. Chosen, not measured: what a group has as a
+rule."""
 LARGE_GROUP = 32
 """Different answers for which a grading has time enough. Chosen, not measured: a group of 16 beside as many
 of the base's."""
