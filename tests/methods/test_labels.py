@@ -12,8 +12,8 @@ import pytest
 from graders.calibration.verdict import ENOUGH_LABELS
 from graders.spec import has_path, item_paths, parse_grader
 from methods.labels.reading import Label, read_labels, rows_beside
-from methods.rows import DatasetInvalid
 from methods.labels.sheets import Entry, chosen, write_sheet
+from methods.rows import DatasetInvalid
 
 ROW = {"messages": [{"role": "user", "content": "Why?"}]}
 EXAMPLE = Path(__file__).parents[2] / "examples" / "judge"
