@@ -141,6 +141,7 @@ class Sample:
             where graders tell thoughts by tags.
         messages: what followed the row's messages in an episode, in the chat form: turns, tools' answers.
         trace_id: names the episode to the tool servers that were asked in it.
+        environment_reward: how the environment of its episode judges it; None where none does.
         draw: names the draw of a prompt in training, the same for all completions of its group: what a grader
             decides by chance follows from it. Empty everywhere else, where nothing is left to chance.
     """
@@ -154,6 +155,7 @@ class Sample:
     raw_text: str | None = None
     messages: Sequence[Mapping[str, Any]] = ()
     trace_id: str = ""
+    environment_reward: float | None = None
     draw: str = ""
 
     @cached_property

@@ -12,7 +12,7 @@ import httpx2 as httpx
 import structlog
 
 from app.grading.openai_calls import OpenAIServer, ServerRefused, usage_of
-from app.judge_settings import JudgeEntry
+from app.table_settings import JudgeEntry
 from graders.services import Question, Reply
 from graders.types import FailureKind, GradeFailed
 

@@ -52,3 +52,8 @@ def error(code: int | str, message: str) -> Output:
 def too_large(what: str) -> Output:
     """Returns the error of a call, or an answer, of more than 1 MB."""
     return error(413, f"{what} is larger than {MAX_BYTES} bytes.")
+
+
+def whole_text(text: str) -> str:
+    """Returns a text without halves of characters, which can be neither sent nor read by a model."""
+    return text.encode("utf-8", "replace").decode()

@@ -15,6 +15,7 @@ from graders.services import Judge, Question, Target
 from graders.template import Template
 from graders.types import GradeFailed, Sample
 from methods.messages import text_of
+from workers.environments.tool import whole_text
 from workers.environments.tools import ToolEnvironment, ToolEpisode
 from workers.training.base.parts import Parts
 from workers.training.episodes.environment import EpisodeLost, Reply
@@ -56,7 +57,7 @@ class UserSimulator:
 
     def start(self, item: Mapping[str, Any], trace_id: str) -> SimulatedEpisode:
         try:
-            told = _whole(self.instructions.render(Sample(""), item))
+            told = whole_text(self.instructions.render(Sample(""), item))
         except GradeFailed as failed:
             raise EpisodeLost(f"The user simulator cannot play: {failed.failure.message}") from None
         talk = Talk(f"{told}\n\n{rules(self.stop)}")
@@ -113,7 +114,7 @@ class Talk:
 
     def add(self, role: Role, text: str) -> None:
         """Adds what was said, to what the same one has said before; nothing where it is empty."""
-        text = _whole(text).strip()
+        text = whole_text(text).strip()
         if not text:
             return
         if self.said and self.said[-1][0] == role:
@@ -129,8 +130,3 @@ class Talk:
             {"role": "system", "content": self.system},
             *({"role": role, "content": text} for role, text in said),
         ]
-
-
-def _whole(text: str) -> str:
-    """Returns a text without halves of characters, which cannot be sent."""
-    return text.encode("utf-8", "replace").decode()

@@ -263,7 +263,10 @@ def _episode(completion: Completion) -> dict[str, Any] | None:
     if not completion.turns:
         return None
     messages = [message for turn in completion.turns for message in turn.told]
-    kept: dict[str, Any] = storable({"trace_id": completion.trace_id, "messages": messages})
+    told: dict[str, Any] = {"trace_id": completion.trace_id, "messages": messages}
+    if completion.environment_reward is not None:
+        told["reward"] = completion.environment_reward
+    kept: dict[str, Any] = storable(told)
     return kept
 
 

@@ -155,6 +155,7 @@ def _sample_of(rollout: Rollout) -> Sample:
         raw_text=rollout.text,
         messages=messages,
         trace_id=rollout.episode["trace_id"] if rollout.episode else "",
+        environment_reward=rollout.episode.get("reward") if rollout.episode else None,
     )
 
 

@@ -275,6 +275,7 @@ def sample_of(completion: Completion, draw: str = "") -> Sample:
         raw_text=completion.text,
         messages=[message for turn in completion.turns for message in turn.chat_messages],
         trace_id=completion.trace_id,
+        environment_reward=completion.environment_reward,
         draw=draw,
     )
 

@@ -16,8 +16,8 @@ from app.cli.output import CliError, console
 if TYPE_CHECKING:
     from openai import OpenAI
 
-    from methods.rows import Row
     from methods.labels.sheets import Entry
+    from methods.rows import Row
 
 PAGE = 100
 MOST_ROLLOUTS = 5000

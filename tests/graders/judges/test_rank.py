@@ -285,7 +285,7 @@ def test_a_preflight_asks_once_a_row_about_the_right_answer_among_hostile_ones()
 def test_the_form_of_a_rank_grader():
     spec = parse_grader(GRADER)
     assert dump_grader(spec) == GRADER
-    assert (spec.calls_of(8), spec.calls_of(9), spec.calls_per_grade) == (1, 2, 1)
+    assert (spec.calls_of(8), spec.calls_of(9), spec.usual_calls, spec.calls_per_grade) == (1, 2, 1, 5)
     with pytest.raises(GraderInvalid, match="same for all answers"):
         parse_grader({**GRADER, "instruction": "{{sample.output_text}}"})
     with pytest.raises(GraderInvalid, match="permutations"):

@@ -66,6 +66,7 @@ class Completion:
         lost: why the episode broke off by the fault of its environment. It is then left out.
         waited_for: which server the environment has waited for in vain, where it did (`Failure.lost`).
         usage: what its environment has asked models for. Its grade counts it too.
+        environment_reward: how its environment judges it, where it does.
     """
 
     tokens: tuple[int, ...]
@@ -79,6 +80,7 @@ class Completion:
     lost: str = ""
     waited_for: str = ""
     usage: Usage = field(default_factory=dict)
+    environment_reward: float | None = None
 
     @property
     def n_sampled(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from graders.types import Usage
 from workers.training.base.parts import Parts
@@ -33,11 +33,13 @@ class Reply:
         results: of the turn's calls, in their order.
         messages: other messages in the chat form, behind those.
         usage: what models were asked for it.
+        reward: the environment's own judgement of an episode that is over; None where it has none.
     """
 
     results: Sequence[CallResult] = ()
     messages: Sequence[Mapping[str, Any]] = ()
     usage: Usage = field(default_factory=dict)
+    reward: float | None = None
 
     @property
     def is_over(self) -> bool:
@@ -50,6 +52,18 @@ class Episode(Protocol):
 
     def reply(self, parts: Parts) -> Reply:
         """Returns what comes back to a turn. It may take long. Raises `EpisodeLost`."""
+
+
+@runtime_checkable
+class FollowedEpisode(Episode, Protocol):
+    """Is an episode whose environment follows it to its end, and may judge it."""
+
+    def end(self, parts: Parts | None, *, is_cut: bool) -> Reply:
+        """Hears the last turn, behind which the policy writes no more, whatever would be replied.
+
+        `parts` are None where the policy cannot read the reply to a turn that was told before. Returns an
+        end, perhaps with a reward. Raises `EpisodeLost`.
+        """
 
 
 class Environment(Protocol):

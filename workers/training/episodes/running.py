@@ -21,6 +21,8 @@ class Running:
         place: index of the prompt in the call, and of the sample.
         episode: what replies, once it was asked.
         usage: what models were asked for its replies so far.
+        ending: how it ends, once nothing may follow its last turn.
+        reward: the environment's own judgement.
     """
 
     place: tuple[int, int]
@@ -33,6 +35,8 @@ class Running:
     turns: list[Turn] = field(default_factory=list)
     last: Completion | None = None
     usage: Usage = field(default_factory=dict)
+    ending: Literal["stop", "length"] | None = None
+    reward: float | None = None
 
     @property
     def item(self) -> Mapping[str, Any]:
@@ -87,4 +91,5 @@ class Running:
             lost="" if lost is None else str(lost),
             waited_for="" if lost is None else lost.waited_for,
             usage=self.usage,
+            environment_reward=self.reward,
         )
