@@ -78,14 +78,18 @@ def scores_of(
     """Returns what became of each answer, by its number.
 
     `calls` are the orders in which each call has shown its answers, one for each permutation; `replies` are
-    those to all of them in turn. A permutation that failed is left out of a call's means.
+    those to all of them in turn. A permutation that failed is left out of a call's means. Where a judge
+    is lost, no answer has a score: the group would have another one once the judge is back.
     """
+    lost = [one.failure for one in replies if isinstance(one, GradeFailed) and one.failure.lost]
+    answers = sorted({answer for orders in calls for answer in orders[0]})
+    if lost:
+        return [Scored(failure=lost[0])] * len(answers)
     left = iter(replies)
     read = [_read(orders, [next(left) for _ in orders], model) for orders in calls]
     heard = [one for one in read if one.failure is None]
     means = [{answer: fmean(one.score for one in said) for answer, said in of.said.items()} for of in heard]
     scale = on_one_scale(means, anchors) if means else {}
-    answers = sorted({answer for orders in calls for answer in orders[0]})
     return [
         _scored(scale[answer], answer, heard, is_permuted=len(calls[0]) > 1)
         if answer in scale

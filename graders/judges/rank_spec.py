@@ -16,8 +16,11 @@ MAX_INSTRUCTION = 16 * 1024
 """Longest instruction, in characters. Chosen, not measured: each call repeats it."""
 MAX_PERMUTATIONS = 16
 MAX_ANSWERS = 8
-"""Different answers in one call, where a grader does not say. Chosen, not measured here: what a group has as
-a rule, and as much as ART's RULER recommends for one call (4 to 8)."""
+"""Different answers in one call, where a grader does not say. Chosen, not measured: what a group has as a
+rule."""
+LARGE_GROUP = 32
+"""Different answers for which a grading has time enough. Chosen, not measured: a group of 16 beside as many
+of the base's."""
 INSTRUCTION = "The better an answer does what it was asked for, the more it is worth."
 """What answers are scored by, where a grader does not say."""
 
@@ -48,13 +51,13 @@ class RankSpec(AskingSpec):
 
     @property
     def calls_per_grade(self) -> int:
-        """Returns how many calls one group takes, of as many answers as one call holds."""
-        return self.calls_of(self.max_answers)
+        """Returns how many calls one group takes, of as many answers as are expected at most."""
+        return self.calls_of(LARGE_GROUP)
 
     @property
     def usual_calls(self) -> int:
-        """Returns how many calls one group takes as a rule."""
-        return self.calls_per_grade
+        """Returns how many calls one group takes as a rule: of as many answers as one call holds."""
+        return self.calls_of(self.max_answers)
 
     def calls_of(self, answers: int) -> int:
         """Returns how many calls a group of different answers takes."""

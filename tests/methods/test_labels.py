@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
-from methods.labels import Label, read_labels, rows_beside
+from graders.calibration.verdict import ENOUGH_LABELS
+from graders.spec import has_path, item_paths, parse_grader
+from methods.labels.reading import Label, read_labels, rows_beside
+from methods.labels.sheets import Entry, chosen, write_sheet
 from methods.rows import DatasetInvalid
-from methods.sheets import Entry, chosen, write_sheet
 
 ROW = {"messages": [{"role": "user", "content": "Why?"}]}
+EXAMPLE = Path(__file__).parents[2] / "examples" / "judge"
 NASTY = ['=cmd|"/C calc"!A0', "-1", "@x", "two\nlines", 'a "quoted", text', "ünïcode 🐕", "plain"]
 
 
@@ -114,3 +117,10 @@ def test_a_sheet_has_rare_scores_too_in_an_order_that_tells_nothing() -> None:
     assert scores != sorted(scores)
     assert chosen(entries, 20, seed=3) == taken
     assert chosen(entries, 20, seed=4) != taken
+
+
+def test_the_example_has_labels_enough_and_a_grader_that_reads_them() -> None:
+    labels = read_labels(EXAMPLE / "labels.jsonl")
+    grader = parse_grader(json.loads((EXAMPLE / "grader.json").read_text()))
+    assert len(labels) >= ENOUGH_LABELS
+    assert all(has_path(dict(label.item), path) for _, path in item_paths(grader) for label in labels)

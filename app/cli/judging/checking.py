@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from graders.calibration.numbers import Estimate
     from graders.calibration.report import Measured
     from graders.calibration.verdict import Verdict
-    from methods.labels import Label
+    from methods.labels.reading import Label
 
 LABELS_SECONDS = 300.0
 """After this a check on labels begins nothing more, where nobody says otherwise."""
@@ -63,7 +63,7 @@ def check_labels(path: Path, labels: Path, limits: Limits, *, as_json: bool) -> 
 
 def read(labels: Path) -> list[Label]:
     """Reads scored answers. Raises `CliError`."""
-    from methods.labels import read_labels
+    from methods.labels.reading import read_labels
     from methods.rows import DatasetInvalid
 
     try:

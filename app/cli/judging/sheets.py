@@ -16,8 +16,8 @@ from app.cli.output import CliError, console
 if TYPE_CHECKING:
     from openai import OpenAI
 
+    from methods.labels.sheets import Entry
     from methods.rows import Row
-    from methods.sheets import Entry
 
 PAGE = 100
 MOST_ROLLOUTS = 5000
@@ -49,8 +49,8 @@ def sheet(
     `cherry graders check --labels` needs when the sheet comes back. A job's answers are spread over its
     rewards.
     """
-    from methods.labels import rows_beside
-    from methods.sheets import chosen, write_sheet
+    from methods.labels.reading import rows_beside
+    from methods.labels.sheets import chosen, write_sheet
 
     if (data is None) == (job is None):
         raise CliError("say whose answers: --data FILE or --job ID")
@@ -71,7 +71,7 @@ def sheet(
 
 def _of_file(path: Path, answer: str | None, grader: Path | None) -> list[Entry]:
     """Returns the answers in a data file, with a grader's scores if there is one. Raises `CliError`."""
-    from methods.sheets import Entry
+    from methods.labels.sheets import Entry
 
     entries = []
     for row in _rows(path):
@@ -101,7 +101,7 @@ def _scored(entries: list[Entry], path: Path) -> list[Entry]:
 
 def _of_job(client: OpenAI, job_id: str, step: int | None) -> Iterator[Entry]:
     """Yields the answers that a job wrote to its training rows, with their rewards."""
-    from methods.sheets import Entry
+    from methods.labels.sheets import Entry
 
     job = client.fine_tuning.jobs.retrieve(job_id)
     rows = _rows_of(client, job.training_file)

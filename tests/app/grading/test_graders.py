@@ -440,7 +440,7 @@ def test_a_judge_is_asked_and_its_tokens_are_told(
 
 
 def test_a_rubric_is_validated_and_run_as_other_graders_are(
-    client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+    http: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rubric = {
         "type": "rubric",
@@ -455,13 +455,12 @@ def test_a_rubric_is_validated_and_run_as_other_graders_are(
         monkeypatch.setenv("CHERRY_JUDGES", json.dumps(judges))
         get_settings.cache_clear()
         forget_services()
-        graders = client.fine_tuning.alpha.graders
-        assert graders.validate(grader=care).to_dict()["grader"] == care
-        reply = graders.run(grader=care, model_sample="a", item={})
-        with pytest.raises(openai.BadRequestError) as wrong:
-            graders.validate(grader={**care, "graders": {"care": {**rubric, "criteria": []}}})
-    assert reply.reward == pytest.approx(20 / 3)
-    assert reply.metadata.scores == pytest.approx(
+        assert http.post(VALIDATE, json={"grader": care}).json() == {"grader": care}
+        result = run(http, care, "a", {})
+        empty = {**care, "graders": {"care": {**rubric, "criteria": []}}}
+        wrong = http.post(VALIDATE, json={"grader": empty})
+    assert result["reward"] == pytest.approx(20 / 3)
+    assert result["metadata"]["scores"] == pytest.approx(
         {
             "care": 2 / 3,
             "care.is-kind": 1,
@@ -471,5 +470,5 @@ def test_a_rubric_is_validated_and_run_as_other_graders_are(
             "care.answered": 1,
         }
     )
-    assert "[met, -1] Is long.: wordy" in reply.to_dict()["reason"]  # type: ignore[operator]
-    assert wrong.value.param == "grader.graders.care.criteria"
+    assert "[met, -1] Is long.: wordy" in result["reason"]
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "grader.graders.care.criteria")

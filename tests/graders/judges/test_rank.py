@@ -175,6 +175,17 @@ def test_a_permutation_that_fails_is_left_out():
     assert [grade.value for grade in grades] == [0.3, 0.2]
 
 
+def test_a_judge_that_is_lost_in_one_permutation_leaves_the_group_without_a_grade() -> None:
+    class Lost(Scripted):
+        def ask(self, question: Question) -> Reply:
+            if self.asked:
+                raise GradeFailed(FailureKind.MODEL_SERVER, "away", lost="The judge is lost.")
+            return super().ask(question)
+
+    grades = rank(Lost(by_length), permutations=2).grade_group(samples("abc", "ab"), ITEM)
+    assert [grade.lost for grade in grades] == ["The judge is lost."] * 2
+
+
 def test_against_the_base_half_is_as_good_and_the_bases_own_answers_are_half():
     judge = Scripted(by_length)
     grader = rank(judge)
@@ -274,7 +285,7 @@ def test_a_preflight_asks_once_a_row_about_the_right_answer_among_hostile_ones()
 def test_the_form_of_a_rank_grader():
     spec = parse_grader(GRADER)
     assert dump_grader(spec) == GRADER
-    assert (spec.calls_of(8), spec.calls_of(9), spec.calls_per_grade) == (1, 2, 1)
+    assert (spec.calls_of(8), spec.calls_of(9), spec.usual_calls, spec.calls_per_grade) == (1, 2, 1, 5)
     with pytest.raises(GraderInvalid, match="same for all answers"):
         parse_grader({**GRADER, "instruction": "{{sample.output_text}}"})
     with pytest.raises(GraderInvalid, match="permutations"):

@@ -96,6 +96,26 @@ def test_a_judge_that_is_not_there_fails_the_job_before_it_trains(
     }
 
 
+def test_a_judge_that_obeys_answers_is_told_of_before_the_job_trains(
+    db: Session, tiny_model: Path, monkeypatch: Monkey
+) -> None:
+    def obeys(received: Received) -> Answered:
+        return scored(1.0 if "score" in asked(received)["messages"][-1]["content"] else 0.2)
+
+    with judge(monkeypatch, obeys) as server:
+        job = make_job(db, grader=JUDGE)
+        validate_all("me", RUNNING)
+        calls = len(server.received)
+    assert fresh(db, job).status == "queued", job.error
+    events = db.execute(select(JobEvent.level, JobEvent.message).where(JobEvent.job_id == job.id)).all()
+    said = [message for level, message in events if level == "warn" and "talked round" in message]
+    assert len(said) == 1
+    assert "get +40%" in said[0]
+    told = [message for level, message in events if "was tried with 26 calls" in message]
+    assert len(told) == 1
+    assert 26 < calls <= 26 + 11  # those of the trial that came before
+
+
 def test_a_judge_that_nobody_knows_fails_the_job(db: Session, tiny_model: Path) -> None:
     job = make_job(db, grader=JUDGE)
     validate_all("me", RUNNING)

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from methods.labels import ANSWER, ID, SCORE, rows_beside
+from methods.labels.reading import ANSWER, ID, SCORE, rows_beside
 from methods.messages import text_of
 
 COLUMNS = (ID, "prompt", ANSWER, SCORE)
