@@ -13,8 +13,8 @@ from methods.train_config import TrainConfig
 from workers.training.trust.selection import Look, p_of_fall
 
 EVALUATIONS, WARNED_AT = 2, 0.01
-"""Evaluations in a row at which the gap lies above 0 before it is warned of, and the level of the bound by which
-it does at each. In simulated runs whose graders gained alike, 0 to 2 of a hundred were warned of
+"""Evaluations in a row at which the gap lies above 0 before it is warned of, and the level of the bound by
+which it does at each. In simulated runs whose graders gained alike, at most 13 of 1,000 were warned of
 (docs/decisions/0048-gap-to-the-gold-grader.md).
 """
 
