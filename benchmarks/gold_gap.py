@@ -34,6 +34,7 @@ PEOPLE = [
 ]
 RELATIVES = ("Mum", "Dad", "His friend", "Her sister", "The cat", "The teacher")
 WARNS_BEFORE = 20
+JUDGES = ["gullible", "noisy"]
 
 
 class Told(NamedTuple):
@@ -125,6 +126,7 @@ def main() -> None:
     """Prints a table; exit code 1 where the gullible judge was told of too late, or the noisy one at all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gold_gap", description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--judges", nargs="+", choices=JUDGES, default=JUDGES)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--model", type=Path, default=SHARED / "models" / "stories260k")
     asked = parser.parse_args()
@@ -138,7 +140,7 @@ def main() -> None:
     ):
         places = settings_of(gullible=gullible, exact=exact, noisy=noisy)
         judges = Judges(Settings(DATABASE_URL="postgresql://none/none", broker_url="none", judges=places))
-        for judge in ("gullible", "noisy"):
+        for judge in asked.judges:
             for seed in range(1, asked.seeds + 1):
                 told = run(seed, asked.model, judges, judge, asked.steps)
                 is_warned = told.warned_at is not None and told.warned_at < WARNS_BEFORE

@@ -25,6 +25,7 @@ _LAST_ASSISTANT = "dropped the assistant's turn at the end of {n} rows: a job sa
 _VERL = (
     "read {n} rows of verl's form: prompt, data_source, reward_model became messages, dataset, ground_truth"
 )
+_RUBRICS = "read {n} rows with a rubric: dataset is rubric, ground_truth the criteria"
 _TEXT_PROMPT = "made a user's message of the text prompt of {n} rows"
 _TOOLS = "left the tools out of {n} rows: a job's tools are a list of objects"
 _SUMMED = (
@@ -118,7 +119,7 @@ def _row(raw: bytes, notes: Counter[str]) -> dict[str, Any]:
     row = strict_json.loads(raw.strip())
     if not isinstance(row, dict):
         raise ValueError("a row is a JSON object")
-    row = _from_verl(row, found)
+    row = _from_rubrics(_from_verl(row, found), found)
     if isinstance(row.get("messages"), list):
         row["messages"] = _without_answer(row["messages"], found)
     tools = row.get("tools")
@@ -130,6 +131,21 @@ def _row(raw: bytes, notes: Counter[str]) -> dict[str, Any]:
             raise ValueError(f"'{key}' is missing: it is not an RLVR row")
     check_row(row)
     notes.update(found)
+    return row
+
+
+def _from_rubrics(row: dict[str, Any], found: Counter[str]) -> dict[str, Any]:
+    """HealthBench's rows (`prompt`, `rubrics`) and those of "rubrics as rewards" (`question`, `rubric`) under
+    open-instruct's names; their other keys stay."""
+    key = next((key for key in ("rubrics", "rubric") if isinstance(row.get(key), list)), None)
+    if key is None or "dataset" in row:
+        return row
+    row = {**row, "dataset": "rubric", "ground_truth": row[key]}
+    del row[key]
+    found[_RUBRICS] += 1
+    if "messages" not in row and isinstance(row.get("question"), str):
+        row["messages"] = [{"role": "user", "content": row.pop("question")}]
+        found[_TEXT_PROMPT] += 1
     return row
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
-from graders.calibration.numbers import Estimate
+from graders.calibration.numbers import Estimate, Z
 from graders.calibration.report import JudgeReport, Level, Measured, Remark
 
 Word = Literal["fit to train against", "use with care", "do not use"]
@@ -179,12 +179,14 @@ def _of_talk(measured: Measured, judge: JudgeReport) -> Iterator[Remark]:
     """Looks at the mean rise of all ways, and at the best way, which luck alone lifts if a judge is noisy."""
     assert judge.talk is not None, "the caller has looked"
     rise, (way, most) = judge.talk.rise, judge.talk.worst
-    n_each = max(1, rise.n // max(1, len(judge.talk.by_trick)))
-    noise = measured.constancy.deviation * math.sqrt(2 / n_each) if measured.constancy else 0.0
-    is_best_real = most > MOVED and most > TEN_WAYS_Z * noise
-    if not (rise.low > 0 and rise.value > MOVED) and not (is_best_real and most > MOVED_FAR):
+    n_cases = max(1, rise.n // max(1, len(judge.talk.by_trick)))
+    noise = (measured.constancy.deviation if measured.constancy else 0.0) / math.sqrt(n_cases)
+    # all ways are compared with the same few grades, whose noise the interval over ways does not show
+    is_real = rise.value > math.hypot(rise.value - rise.low, Z * noise)
+    is_best_real = most > TEN_WAYS_Z * math.sqrt(2) * noise
+    if not (is_real and rise.value > MOVED) and not (is_best_real and most > MOVED_FAR):
         return
-    is_grave = rise.value > MOVED_FAR or (is_best_real and most > OBEYS)
+    is_grave = (is_real and rise.value > MOVED_FAR) or (is_best_real and most > OBEYS)
     message = (
         f"{judge.called} is talked round: wrong answers that ask for a score get {_signed(rise)} of its"
         f" range; most by {way} ({most:+.0%})."

@@ -7,7 +7,6 @@ behaviour behaves so: one process has them all.
 from __future__ import annotations
 
 import argparse
-import random
 
 from tests.judging.behaviours import BEHAVIOURS, SLOW_SECONDS, Eye
 from tests.judging.server import JudgeServer
@@ -27,10 +26,7 @@ def main() -> None:
     slow = SLOW_SECONDS if asked.behaviour == "slow" else 0.0
     delay = slow if asked.delay_ms is None else asked.delay_ms / 1000
     worth = named_worth(asked.worth)
-    eyes = {
-        "" if name == asked.behaviour else name: Eye(name, worth, random.Random(asked.seed))
-        for name in BEHAVIOURS
-    }
+    eyes = {"" if name == asked.behaviour else name: Eye(name, worth, asked.seed) for name in BEHAVIOURS}
     server = JudgeServer(asked.port, eyes, delay, keeps_alive=asked.keep_alive)
     print(server.server_address[1], flush=True)
     server.serve_forever()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -34,11 +35,21 @@ _OBEYS = re.compile(
 
 @dataclass
 class Eye:
-    """Sees answers with one behaviour. Not safe for threads that want the same luck."""
+    """Sees answers with one behaviour; its luck follows from the question and how often that was asked.
+
+    So a test has the same luck whatever order its calls come in. Not safe for threads at the same time.
+    """
 
     behaviour: Behaviour
     worth: Worth
+    seed: int = 0
     luck: random.Random = field(default_factory=lambda: random.Random(0))
+    asked: Counter[str] = field(default_factory=Counter)
+
+    def turn_to(self, question: str) -> None:
+        """Takes the luck of a question that is asked once more."""
+        self.asked[question] += 1
+        self.luck = random.Random(f"{self.seed}/{self.asked[question]}/{question}")
 
     def sees(self, answer: str, prompt: str, place: int = 0, of: int = 1) -> float:
         """Returns what the judge makes of the answer in a place (from 0) among several."""

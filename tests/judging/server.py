@@ -49,6 +49,7 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:  # one luck for all threads
             self.server.calls += 1
             eye = self.server.eyes.get(body["model"], self.server.eyes[""])
+            eye.turn_to(text_of(body["messages"]))
             fails = eye.fails()
             content = "" if fails else reply_to(eye, body)
         if fails:

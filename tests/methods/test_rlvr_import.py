@@ -201,6 +201,32 @@ def test_rows_that_a_judge_scores_are_taken_with_a_judge_and_asked_of_nobody(tmp
     assert [fault.line for fault in caught.value.faults] == [2, 3]
 
 
+HEALTHBENCH = {
+    "prompt_id": "a-1",
+    "prompt": [USER],
+    "rubrics": [{"criterion": "Says 72.", "points": 5, "tags": ["axis:accuracy"]}],
+    "example_tags": ["theme:maths"],
+    "ideal_completions_data": None,
+}
+AS_REWARDS = {
+    "question": "What is 40 + 32?",
+    "reference_answer": "72",
+    "rubric": [{"title": "Sum", "description": "Essential Criteria: Says 72.", "weight": 5}],
+}
+
+
+@pytest.mark.parametrize("published", [HEALTHBENCH, AS_REWARDS], ids=["healthbench", "rubrics-as-rewards"])
+def test_rows_with_rubrics_become_rows_of_a_job_as_published(tmp_path, published):
+    (row,) = imported(tmp_path, published, judge="big").rows
+    assert row["messages"] == [USER]
+    assert row["dataset"] == "rubric"
+    assert row["ground_truth"] == (published.get("rubrics") or published["rubric"])
+    kept = published.keys() - {"prompt", "question", "rubrics", "rubric"}
+    assert {key: row[key] for key in kept} == {key: published[key] for key in kept}
+    with pytest.raises(DatasetInvalid, match="--judge MODEL"):
+        imported(tmp_path, published)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

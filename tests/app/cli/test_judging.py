@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
 from app.cli.main import cli
 from app.cli.output import CliError
 from app.grading.services import forget_services
 from app.settings import get_settings
-from tests.factories import GRADER
+from tests.factories import GRADER, Tenant, make_file, make_job, make_rollout
 from tests.graders.calibration.judged import SCORE, WORTH, labelled
 from tests.judging import running_judge
 
@@ -88,6 +90,31 @@ def test_a_sheet_goes_out_and_comes_back(tmp_path: Path) -> None:
     sheet.write_text("\n".join([lines[0], *(f"{line}{n % 5}" for n, line in enumerate(lines[1:]))]))
     report = json.loads(call("check", grader, "--labels", sheet, "--json").output)
     assert (report["labelled"], report["verdict"]) == (12, "do not use")
+
+
+def test_what_a_job_wrote_goes_onto_a_sheet_spread_over_its_rewards(
+    db: Session, tenant: Tenant, server_url: str, tmp_path: Path
+) -> None:
+    rows = [{"messages": [{"role": "user", "content": f"Question {n}"}], "answer": n} for n in range(2)]
+    training = make_file(db, tenant.project_id, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    job = make_job(db, tenant.project_id, training_file=training.id)
+    for step in range(1, 61):
+        make_rollout(db, job, step, step % 2, 0, text=f"common {step}", reward=0.5)
+        make_rollout(db, job, step, step % 2, 1, text=f"failed {step}", reward=None)
+    make_rollout(db, job, 60, 1, 2, text="rare", reward=1.0)
+    thought = {"role": "assistant", "content": "told", "reasoning_content": "kept to itself"}
+    make_rollout(db, job, 60, 1, 3, text="<think>kept to itself</think>told", reward=0.0, message=thought)
+    db.commit()
+    sheet = tmp_path / "sheet.csv"
+    asked = ["sheet", "--job", job.id, "--out", sheet, "--url", server_url, "--key", tenant.key]
+    made = call(*asked, "--n", "8")
+    assert made.exit_code == 0, made.exception
+    assert "Wrote 8 of 122 answers" in made.output
+    lines = {row["answer"]: row for row in csv.DictReader(sheet.read_text("utf-8-sig").splitlines())}
+    assert {"rare", "told"} <= set(lines)
+    assert lines["rare"]["prompt"] == "Question 1"
+    only = call(*asked, "--step", "60")
+    assert "Wrote 4 of 4 answers" in only.output
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,14 @@ def test_too_little_answered_is_a_failure_with_its_cost(reply, spec):
     assert grade.usage["judge"].calls == 1
 
 
+def test_a_share_that_a_float_cannot_hold_is_met_by_its_whole_number():
+    many = [{"criterion": f"c{n}", "points": 1} for n in range(20)]
+    reply = {str(number): {"reason": "", "met": True} for number in range(1, 12)}
+    with receiver(lambda _: said(json.dumps(reply))) as server:
+        grade = graded_at(server, spec={"criteria": many, "min_answered": 0.55})
+    assert (grade.value, grade.parts["answered"]) == (1.0, 0.55)
+
+
 def test_prose_is_no_verdict():
     with receiver(lambda _: said("All three are met.")) as server:
         grade = graded_at(server)

@@ -25,6 +25,12 @@ SCORE: dict[str, Any] = {
     "model": "judge",
     "input": [{"role": "user", "content": "How many of the words are there? Answer: {{sample.output_text}}"}],
 }
+LABEL: dict[str, Any] = {
+    **SCORE,
+    "type": "label_model",
+    "labels": ["good", "bad"],
+    "passing_labels": ["good"],
+}
 RUBRIC: dict[str, Any] = {
     "type": "rubric",
     "name": "words",

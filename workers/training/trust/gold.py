@@ -12,9 +12,9 @@ from methods.rewards import scale_of
 from methods.train_config import TrainConfig
 from workers.training.trust.selection import Look, p_of_fall
 
-EVALUATIONS = 2
-"""Evaluations in a row at which the gap's lower end lies above 0 before it is warned of. At one of them it
-did in 5 to 10 of a hundred simulated runs whose graders gained alike, at two in a row in 0 to 2
+EVALUATIONS, WARNED_AT = 2, 0.01
+"""Evaluations in a row at which the gap lies above 0 before it is warned of, and the level of the bound by which
+it does at each. In simulated runs whose graders gained alike, 0 to 2 of a hundred were warned of
 (docs/decisions/0048-gap-to-the-gold-grader.md).
 """
 
@@ -28,6 +28,7 @@ class Gap(NamedTuple):
         mean: over rows.
         low: lower end of a 95 % interval that is right for all evaluations together.
         high: the upper one.
+        bound: one-sided 99 % lower bound of the same kind, by which it is warned of.
         reward: what the reward has gained over the base.
         gold: what the gold reward has gained.
     """
@@ -36,6 +37,7 @@ class Gap(NamedTuple):
     mean: float
     low: float
     high: float
+    bound: float
     reward: float
     gold: float
 
@@ -70,17 +72,18 @@ def gold_gaps(looks: Sequence[Look], gold: Sequence[Look], config: TrainConfig) 
     kept = [(step, a, b, there) for step, a, b in pairs if (there := np.isfinite(a - b)).any()]
     if not kept:
         return []
-    compared = compare(np.stack([a - b for _, a, b, _ in kept]), config.measuring_seed, LEVEL / 2)
+    apart = np.stack([a - b for _, a, b, _ in kept])
+    told, bounds = (compare(apart, config.measuring_seed, level) for level in (LEVEL / 2, WARNED_AT))
     return [
-        Gap(step, one.mean, one.low, one.high, float(a[there].mean()), float(b[there].mean()))
-        for (step, a, b, there), one in zip(kept, compared, strict=True)
+        Gap(step, one.mean, one.low, one.high, bound.low, float(a[there].mean()), float(b[there].mean()))
+        for (step, a, b, there), one, bound in zip(kept, told, bounds, strict=True)
     ]
 
 
 def gold_alarm(gaps: Sequence[Gap]) -> str | None:
     """Returns a warning where, at the last two evaluations, the reward had risen and the gap was no noise."""
     newest = gaps[-EVALUATIONS:]
-    if len(newest) < EVALUATIONS or any(gap.low <= 0 or gap.reward <= 0 for gap in newest):
+    if len(newest) < EVALUATIONS or any(gap.bound <= 0 or gap.reward <= 0 for gap in newest):
         return None
     last = newest[-1]
     return (

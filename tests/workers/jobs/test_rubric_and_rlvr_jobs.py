@@ -1,4 +1,4 @@
-"""Jobs with rubrics: rows that cannot be read are named before anybody is asked, and good ones train."""
+"""Jobs whose rows bring a rubric or name a verifier: taken as published, or refused with their line."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from app.events.models import JobMetrics
 from tests.app.grading.judge_servers import said
 from tests.app.grading.test_rubrics import criteria_in
 from tests.app.webhooks.receivers import Received
+from tests.methods.test_rlvr_import import GSM8K, IFEVAL, SYSTEM
+from tests.methods.test_rlvr_import import USER as ASKED
 from tests.workers.jobs.test_judged_jobs import RUNNING, judge
 from tests.workers.rows import fresh, make_job
 from workers.jobs.attempt import train_next
@@ -27,7 +29,8 @@ RUBRICS = [
 ]
 ROW = {"messages": [USER], "rubrics": RUBRICS}
 RUBRIC = {"type": "rubric", "name": "care", "model": "judge", "criteria": "{{item.rubrics}}"}
-RLVR = {"type": "rlvr", "name": "row", "judge": {"model": "judge"}}
+UNJUDGED = {"type": "rlvr", "name": "row"}
+RLVR = UNJUDGED | {"judge": {"model": "judge"}}
 Monkey = pytest.MonkeyPatch
 
 
@@ -91,3 +94,21 @@ def test_a_rubric_trains_with_a_curve_for_each_tag(
     steps = db.scalars(select(JobMetrics.values).where(JobMetrics.job_id == job.id)).all()
     curves = {name for step in steps for name in step if name.startswith("parts/train/")}
     assert {"parts/train/axis:tone", "parts/train/wanted", "parts/train/answered"} <= curves
+
+
+def rlvr_job(db: Session, rows: list[dict[str, Any]]) -> Any:
+    job = make_job(db, training=rows, grader=UNJUDGED)
+    assert validate_all("me", RUNNING)
+    return fresh(db, job)
+
+
+def test_rows_are_a_jobs_training_file_as_they_are(db: Session, tiny_model: Path) -> None:
+    assert rlvr_job(db, [GSM8K, IFEVAL, GSM8K | {"messages": [SYSTEM, ASKED]}]).status == "queued"
+
+
+def test_a_job_names_the_line_of_an_unknown_verifier(db: Session, tiny_model: Path) -> None:
+    job = rlvr_job(db, [GSM8K, GSM8K | {"dataset": "gsm9k"}])
+    assert job.status == "failed"
+    assert job.error["code"] == "invalid_training_file"
+    assert "line 2" in job.error["message"]
+    assert "gsm9k" in job.error["message"]
