@@ -11,6 +11,7 @@ import typer
 from app.cli.connect import Data, Key, Url, open_client
 from app.cli.given_files import parse_object, read_object, read_text
 from app.cli.given_graders import build_here
+from app.cli.judging.checking import LABELS_SECONDS, Limits, check_labels, try_judges
 from app.cli.judging.sheets import sheet
 from app.cli.output import AsJson, CliError, console, print_json, print_table
 
@@ -128,8 +129,6 @@ def check(
     exit code is then 1 unless it is fit to train against.
     """
     if labels is not None:
-        from app.cli.judging.checking import LABELS_SECONDS, Limits, check_labels
-
         if data is not None or reference is not None:
             raise CliError("--labels has the rows and the answers: leave out --data and --reference")
         limits = Limits(LABELS_SECONDS if seconds is None else seconds, calls, scale)
@@ -146,11 +145,12 @@ def check(
     at = _reference_path(reference, items) if reference is not None else None
     bounds = Bounds(rows=rows, seconds=TRIAL_SECONDS if seconds is None else seconds)
     report = preflight(spec, grader, items, reference=at, bounds=bounds, lines=lines)
-    if as_json:
-        print_json(report.as_dict())
-    else:
+    if not as_json:
         _print_report(report)
-    if report.warnings:
+    judged = try_judges(spec, path, items, list(lines or range(1, len(items) + 1)), as_json=as_json)
+    if as_json:
+        print_json({**report.as_dict(), **({} if judged is None else {"judge": judged.told})})
+    if report.warnings or (judged is not None and judged.remarks):
         raise typer.Exit(1)
 
 

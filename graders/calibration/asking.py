@@ -45,6 +45,11 @@ class Bounds:
     tricked: int = 4
 
 
+FEW = Bounds(seconds=30.0, calls=40, repeated=4, padded=4, swapped=4, tricked=1)
+"""Bounds for rows that nobody has answered: two rows with two answers each, each graded three times and once
+with neutral words, and ten ways to ask for a score take 26 calls. Chosen so that a trial is not dear."""
+
+
 class Asked(NamedTuple):
     """Names what to grade: one answer to a row, or several that are graded as a group."""
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from graders.judges.reply import without_thoughts
 from graders.services import Judge, Question, Target
 from graders.template import Template
-from graders.types import FailureKind, GradeFailed, Sample
+from graders.types import FailureKind, GradeFailed, Sample, Usage
 from methods.messages import text_of
 from workers.environments.tool import readable, whole_text
 from workers.environments.tools import ToolEnvironment, ToolEpisode
@@ -72,7 +72,7 @@ class UserSimulator:
             reply = self.judge.ask(Question(self.target, messages, "user", None, self.sampling))
         except GradeFailed as failed:
             message = f"The user simulator failed. {failed.failure.message}"
-            raise _lost(message, failed) from None
+            raise _lost(message, failed.usage, failed.failure.lost) from None
         usage = {self.target.model: reply.usage}
         text = readable(without_thoughts(reply.text))
         if not text or self.stop in text:
@@ -132,7 +132,5 @@ class Talk:
         ]
 
 
-def _lost(message: str, failed: GradeFailed | None = None) -> EpisodeLost:
-    if failed is None:
-        return EpisodeLost(message, kind=FailureKind.USER_SIMULATOR)
-    return EpisodeLost(message, failed.usage, FailureKind.USER_SIMULATOR, waited_for=failed.failure.lost)
+def _lost(message: str, usage: Usage | None = None, waited_for: str = "") -> EpisodeLost:
+    return EpisodeLost(message, usage, FailureKind.USER_SIMULATOR, waited_for=waited_for)

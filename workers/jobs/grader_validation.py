@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from app.grading.headers import opened
@@ -12,7 +13,7 @@ from app.grading.services import grader_services
 from app.settings import get_settings
 from app.tools.simulator import ENVIRONMENT
 from graders import FailureKind, Grader, GraderInvalid, GraderSpec, Sample, build_grader, parse_grader
-from graders.calibration import asking
+from graders.calibration.asking import FEW
 from graders.calibration.cases import cases_of_rows
 from graders.calibration.measuring import measure
 from graders.calibration.report import Measured
@@ -34,9 +35,6 @@ CHECK_SECONDS = 30.0
 """After this long no further row is tried with the grader."""
 SHOWN_CHARACTERS = 4000
 """How much of a failure's message is shown, its end, as in training."""
-JUDGE_CALLS = 40
-"""Most calls of the judge. Two rows with two answers each, each graded three times and once with neutral
-words, and ten ways to ask for a score take 26."""
 HYPERPARAMETERS = "method.reinforcement.hyperparameters"
 GRADER = "method.reinforcement.grader"
 GOLD_GRADER = "method.reinforcement.gold_grader"
@@ -280,9 +278,7 @@ def try_judge(spec: GraderSpec, project_id: str, rows: Sequence[Row]) -> Tried:
     items, lines = [row.item for row in rows], [row.line for row in rows]
     cases = cases_of_rows(spec, items, lines, COSTLY_ROWS)
     concurrency = grade_limits(spec, get_settings()).concurrency
-    bounds = asking.Bounds(
-        CHECK_SECONDS, JUDGE_CALLS, concurrency, repeated=4, padded=4, swapped=4, tricked=1
-    )
+    bounds = replace(FEW, concurrency=concurrency)
     measured = measure(spec, grader_services(project_id, remembers=False), cases, bounds)
     doubts = [
         Doubt(f"judge_{remark.code}", f"{remark.message} {remark.advice}", GRADER)

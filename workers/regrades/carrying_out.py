@@ -193,18 +193,17 @@ def _together(waiting: Iterator[Stored], graders: Graders) -> Iterator[list[Stor
 def _grade(graders: Graders, some: Sequence[Stored]) -> list[Graded]:
     """Grades completions of one group. One that is alone is no group, and fails where that is needed.
 
-    Nobody is asked about those whose failure stands.
+    What its job has asked no grader about is no part of its group, as in training.
     """
-    asked = [stored.sample for stored in some if stored.ungraded is None]
 
     def graded(built: Built) -> list[Grade]:
-        item = some[0].item
-        if len(asked) == 1:
-            found = [grade_safely(built.grader, asked[0], item)]
+        asked, item = [stored.sample for stored in some if stored.ungraded is None], some[0].item
+        if len(some) == 1:
+            found = [grade_safely(built.grader, sample, item) for sample in asked]
         else:
-            found = grade_group_safely(built.grader, asked, item) if asked else []
-        given = iter(found)
-        return [next(given) if one.ungraded is None else Grade(None, one.ungraded) for one in some]
+            found = grade_group_safely(built.grader, asked, item)
+        left = iter(found)
+        return [next(left) if one.ungraded is None else Grade(None, one.ungraded) for one in some]
 
     new = graded(graders.new)
     baseline = graded(graders.baseline) if graders.baseline is not None else [None] * len(some)

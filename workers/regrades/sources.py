@@ -38,8 +38,8 @@ class Stored(NamedTuple):
     """A completion that is to be graded.
 
     `reward` and `failure` are what it got once; `data_row` is what completions of one prompt share, and
-    `group` what those share that were sampled for it at one time.
-    `ungraded` is the failure of one that its job has asked no grader about: nobody asks another.
+    `group` what those share that were sampled for it at one time. `ungraded` is the failure of one that its
+    job has asked no grader about: nobody asks another.
     """
 
     ref: str

@@ -3,11 +3,11 @@ scored."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.cli.given_files import read_object
 from app.cli.given_graders import invalid, parse_here
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from graders.calibration.asking import Bounds, Tell
     from graders.calibration.cases import Case
     from graders.calibration.numbers import Estimate
-    from graders.calibration.report import Measured
+    from graders.calibration.report import Measured, Remark
     from graders.calibration.verdict import Verdict
     from methods.labels.reading import Label
 
@@ -41,17 +41,26 @@ class Limits:
     scale: tuple[float, float] | None
 
 
+class Judged(NamedTuple):
+    """What was found of a grader's judges: as JSON has it, and what speaks against them."""
+
+    told: dict[str, Any]
+    remarks: list[Remark]
+
+
 def check_labels(path: Path, labels: Path, limits: Limits, *, as_json: bool) -> bool:
     """Measures a grader on scored answers and prints what was found; says whether it is fit to train against.
 
     Raises `CliError`.
     """
+    from graders.calibration.asking import Bounds
     from graders.calibration.cases import with_wrong_ones_marked
     from graders.calibration.verdict import verdict_of
 
     spec = parse_here(read_object(path), path)
     cases = with_wrong_ones_marked([_case(label) for label in read(labels)])
-    measured = _measure(spec, cases, limits, path, is_quiet=as_json)
+    bounds = Bounds(seconds=limits.seconds, calls=limits.calls)
+    measured = _measure(spec, cases, bounds, limits.scale, path, is_quiet=as_json)
     verdict = verdict_of(measured)
     cost = cost_of(measured)
     if as_json:
@@ -59,6 +68,31 @@ def check_labels(path: Path, labels: Path, limits: Limits, *, as_json: bool) -> 
     else:
         _print(measured, verdict, cost)
     return verdict.is_fit
+
+
+def try_judges(
+    spec: GraderSpec, path: Path, rows: list[dict[str, Any]], lines: list[int], *, as_json: bool
+) -> Judged | None:
+    """Tries the judges of a grader on rows that nobody has answered, and prints what was found, unless it is
+    wanted as JSON. None of a grader that asks no judge.
+    """
+    from graders.calibration.asking import FEW
+    from graders.calibration.cases import cases_of_rows
+    from graders.calibration.verdict import remarks_on_judge
+    from graders.preflight.trial import COSTLY_ROWS
+    from graders.spec import judge_of, single_graders
+
+    if all(judge_of(single) is None for single in single_graders(spec)):
+        return None
+    cases = cases_of_rows(spec, rows, lines, COSTLY_ROWS)
+    measured = _measure(spec, cases, FEW, None, path, is_quiet=as_json)
+    remarks, cost = remarks_on_judge(measured), cost_of(measured)
+    if not as_json:
+        _print_numbers(measured, cost)
+        _say("Nobody has compared it with people: --labels does.")
+        _print_remarks(remarks)
+    told = {"remarks": [remark.as_dict() for remark in remarks], **measured.as_dict(), "price": cost}
+    return Judged(told, remarks)
 
 
 def read(labels: Path) -> list[Label]:
@@ -90,21 +124,27 @@ def _case(label: Label) -> Case:
     return Case(label.line, label.item, label.answer, label.score)
 
 
-def _measure(spec: GraderSpec, cases: list[Case], limits: Limits, path: Path, *, is_quiet: bool) -> Measured:
+def _measure(
+    spec: GraderSpec,
+    cases: list[Case],
+    bounds: Bounds,
+    scale: tuple[float, float] | None,
+    path: Path,
+    *,
+    is_quiet: bool,
+) -> Measured:
     from app.grading.limits import grade_limits
     from app.grading.services import grader_services
     from app.settings import get_settings
     from graders import GraderInvalid
-    from graders.calibration.asking import Bounds
     from graders.calibration.measuring import measure
     from graders.intervals import Interval
 
-    concurrency = grade_limits(spec, get_settings()).concurrency
-    bounds: Bounds = Bounds(seconds=limits.seconds, calls=limits.calls, concurrency=concurrency)
-    scale = None if limits.scale is None else Interval(*limits.scale)
+    bounds = replace(bounds, concurrency=grade_limits(spec, get_settings()).concurrency)
+    ends = None if scale is None else Interval(*scale)
     try:
         with _progress(is_quiet=is_quiet) as tell:
-            return measure(spec, grader_services(remembers=False), cases, bounds, scale=scale, tell=tell)
+            return measure(spec, grader_services(remembers=False), cases, bounds, scale=ends, tell=tell)
     except GraderInvalid as fault:
         raise invalid(path, fault) from None
 
@@ -120,16 +160,24 @@ def _progress(*, is_quiet: bool) -> Iterator[Tell]:
 
 
 def _print(measured: Measured, verdict: Verdict, cost: dict[str, Any] | None) -> None:
-    rows = [{"what": what, "found": found} for what, found in _numbers(measured, cost)]
-    print_table({"what": "Measure", "found": "Found"}, rows, empty="Nothing was measured.")
-    for what, reason in _left_out(measured):
-        _say(f"Not measured: {what}. {reason}")
+    _print_numbers(measured, cost)
     if measured.not_asked:
         _say(
             f"{measured.not_asked} grades were not asked for: time or calls were used up, or nobody answered."
         )
     _say(f"Verdict: {verdict.word}.", STYLES[verdict.remarks[0].level] if verdict.remarks else "green")
-    for remark in verdict.remarks:
+    _print_remarks(verdict.remarks)
+
+
+def _print_numbers(measured: Measured, cost: dict[str, Any] | None) -> None:
+    rows = [{"what": what, "found": found} for what, found in _numbers(measured, cost)]
+    print_table({"what": "Measure", "found": "Found"}, rows, empty="Nothing was measured.")
+    for what, reason in _left_out(measured):
+        _say(f"Not measured: {what}. {reason}")
+
+
+def _print_remarks(remarks: Sequence[Remark]) -> None:
+    for remark in remarks:
         _say(f"- {remark.message} {remark.advice}", STYLES[remark.level])
 
 

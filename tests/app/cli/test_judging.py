@@ -52,6 +52,8 @@ def test_a_judge_is_compared_with_people_and_what_it_costs_is_told(
         forget_services()
         shown = call("check", grader, "--labels", labels)
         report = json.loads(call("check", grader, "--labels", labels, "--json", "--calls", "30").output)
+        alone = call("check", grader)
+        found = json.loads(call("check", grader, "--json").output)["judge"]
         assert judge.calls > 30
     forget_services()
     assert shown.exit_code == 1
@@ -59,6 +61,10 @@ def test_a_judge_is_compared_with_people_and_what_it_costs_is_told(
     assert "talked round" in shown.output
     assert "USD a grade" in shown.output
     assert report["price"]["spent"] > 0
+    assert alone.exit_code == 1
+    assert "talked round" in alone.output
+    assert "Nobody has compared it with people" in alone.output
+    assert [remark["code"] for remark in found["remarks"]] == ["gullible"]
     assert (report["graded"], report["cost"]["calls"]) == (20, 30)
 
 

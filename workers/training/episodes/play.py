@@ -159,7 +159,7 @@ class Play:
         try:
             tokens = self._tokens_of(running, reply)
         except TurnsUnsupported as problem:
-            return self._ended(running, "stop", EpisodeLost(str(problem)))
+            return self._ended(running, "stop", lost=EpisodeLost(str(problem)))
         if len(running.read) + len(tokens) >= self._limits.context:
             running.ending = "length"
             if not self._follows:
