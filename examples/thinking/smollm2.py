@@ -1,0 +1,172 @@
+"""Teach a real model that has never thought to think, and tune its thoughts: SmolLM2-135M-Instruct.
+
+    python -m examples.thinking.smollm2 FOLDER
+
+FOLDER holds the model as its makers publish it. Its chat template knows no thoughts, so it is added with one
+that does (`smollm2.jinja`). A supervised job on some hundred made rows shows it how to work a small problem
+out, step by step; a reinforcement job that grades the answer alone makes it do so reliably. Then the tuned
+model solves 100 problems that it has not seen, with its thoughts and with a budget of none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+from openai import OpenAI
+
+from examples.demo import service
+from examples.flywheel.run import Difference, compare, finished
+from examples.thinking.run import NO_THOUGHTS, Row, right_answers
+
+HERE = Path(__file__).parent
+BASE = "smollm2"
+COUNTS = {"taught": 400, "train": 128, "valid": 32, "unseen": 100}
+"""Rows of each set: of the supervised job, of the reinforcement job and its validation, and of the comparison."""
+SUPERVISED: dict[str, Any] = {"n_epochs": 3, "batch_size": 16}
+REINFORCEMENT: dict[str, Any] = {"n_epochs": 1, "max_completion_tokens": 64}
+GRADER: dict[str, Any] = json.loads((HERE / "job.json").read_text())["method"]["reinforcement"]["grader"]
+NAMES = ("Ann", "Ben", "Carla", "David", "Emma", "Farid", "Grace", "Hugo", "Ines", "Jonas")
+THINGS = ("apples", "beads", "cards", "coins", "eggs", "marbles", "nuts", "pens", "shells", "stamps")
+CHANGES = {
+    "+": ("finds {}", "buys {}", "is given {}"),
+    "-": ("loses {}", "sells {}", "gives {} away"),
+}
+
+
+class Outcome(NamedTuple):
+    """What was trained, and what its thoughts are worth.
+
+    Attributes:
+        model: the tuned model.
+        taught: the answers of the model of the supervised job, with thoughts.
+        thinking: those of the tuned model, with thoughts.
+        difference: from no thoughts to thoughts, of the tuned model.
+    """
+
+    model: str
+    taught: list[float]
+    thinking: list[float]
+    difference: Difference
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="the folder of SmolLM2-135M-Instruct")
+    parser.add_argument("--data", type=Path, default=Path(".thinking"), help="folder for all its state")
+    parser.add_argument("--seed", type=int, default=7)
+    args = parser.parse_args()
+    with service(args.data, keep=False) as up:
+        add_model(args.folder, args.data)
+        client = OpenAI(base_url=up["url"] + "/v1", api_key=up["api_key"])
+        teach_and_measure(client, args.data, args.seed, print)
+    return 0
+
+
+def add_model(folder: Path, data: Path) -> None:
+    """`cherry models add`: the folder, with a chat template that writes thoughts."""
+    cherry = Path(sys.executable).with_name("cherry")
+    template = HERE / "smollm2.jinja"
+    options = ["--template", str(template), "--replace", "--data", str(data)]
+    subprocess.run([str(cherry), "models", "add", BASE, str(folder), *options], check=True)
+
+
+def teach_and_measure(client: OpenAI, folder: Path, seed: int, say: Callable[[str], None]) -> Outcome:
+    """Teach, tune, then compare. The rows are written to files in `folder`."""
+    files = write_rows(folder, seed)
+    unseen = [as_asked(row) for row in read(files["unseen"])]
+    taught = teach(client, files, seed, say)
+    before = right_answers(client, taught, unseen, seed, {})
+    model = tune(client, taught, files, seed, say)
+    closed, thinking = (right_answers(client, model, unseen, seed, budget) for budget in (NO_THOUGHTS, {}))
+    found = compare(closed, thinking)
+    say(f"Right of {len(unseen)} unseen: taught {sum(before):.0f}, tuned {sum(thinking):.0f} with thoughts")
+    say(f"and {sum(closed):.0f} without; p = {found.p:.4f}")
+    return Outcome(model, before, thinking, found)
+
+
+def teach(client: OpenAI, files: dict[str, Path], seed: int, say: Callable[[str], None]) -> str:
+    """A supervised job on answers with their thoughts."""
+    file = client.files.create(file=files["taught"], purpose="fine-tune")
+    method: Any = {"type": "supervised", "supervised": {"hyperparameters": SUPERVISED}}
+    job = client.fine_tuning.jobs.create(
+        model=BASE, training_file=file.id, suffix="taught", seed=seed, method=method
+    )
+    return finished(client, job.id, say)
+
+
+def tune(client: OpenAI, model: str, files: dict[str, Path], seed: int, say: Callable[[str], None]) -> str:
+    """A reinforcement job from the taught model; the grader sees the answer alone."""
+    train, valid = (client.files.create(file=files[name], purpose="fine-tune") for name in ("train", "valid"))
+    block = {"grader": GRADER, "hyperparameters": REINFORCEMENT}
+    method: Any = {"type": "reinforcement", "reinforcement": block}
+    job = client.fine_tuning.jobs.create(
+        model=model,
+        training_file=train.id,
+        validation_file=valid.id,
+        suffix="tuned",
+        seed=seed,
+        method=method,
+    )
+    return finished(client, job.id, say)
+
+
+def write_rows(folder: Path, seed: int) -> dict[str, Path]:
+    """Writes each set to a file of JSON lines; no problem comes twice."""
+    made = problems(Random(seed))
+    files = {}
+    for name, count in COUNTS.items():
+        rows = [next(made) for _ in range(count)]
+        if name != "taught":
+            rows = [as_asked(row) for row in rows]
+        files[name] = folder / f"smollm2-{name}-{seed}.jsonl"
+        files[name].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return files
+
+
+def read(path: Path) -> list[Row]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def problems(rng: Random) -> Iterator[Row]:
+    """Problems with their solution as an answer with thoughts, each once."""
+    seen = set()
+    while True:
+        question, steps, left = problem(rng)
+        if question not in seen:
+            seen.add(question)
+            solution = {"role": "assistant", "reasoning_content": "\n".join(steps), "content": str(left)}
+            yield {"messages": [{"role": "user", "content": question}, solution]}
+
+
+def problem(rng: Random) -> tuple[str, list[str], int]:
+    """A problem of three numbers, the steps to its solution, and the solution."""
+    number, told, steps = rng.randint(11, 99), [], []
+    name, thing, start = rng.choice(NAMES), rng.choice(THINGS), number
+    for _ in range(2):
+        sign = rng.choice([sign for sign in CHANGES if sign == "+" or number > 30])
+        change = rng.randint(11, min(99, number - 1) if sign == "-" else 99)
+        after = number + change if sign == "+" else number - change
+        told.append(rng.choice(CHANGES[sign]).format(change))
+        steps.append(f"{number} {sign} {change} = {after}")
+        number = after
+    question = f"{name} has {start} {thing}, {told[0]} and {told[1]}. How many {thing} does {name} have now?"
+    return question, steps, number
+
+
+def as_asked(row: Row) -> Row:
+    """The problem without its solution, as reinforcement takes it."""
+    question, solution = row["messages"]
+    return {"messages": [question], "reference": solution["content"]}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
