@@ -27,10 +27,15 @@ from examples.thinking.run import NO_THOUGHTS, Row, right_answers
 
 HERE = Path(__file__).parent
 BASE = "smollm2"
-COUNTS = {"taught": 400, "train": 128, "valid": 32, "unseen": 100}
+COUNTS = {"taught": 240, "train": 64, "valid": 16, "unseen": 100}
 """Rows of each set: of the supervised job, of the reinforcement job and its validation, and of the comparison."""
-SUPERVISED: dict[str, Any] = {"n_epochs": 3, "batch_size": 16}
-REINFORCEMENT: dict[str, Any] = {"n_epochs": 1, "max_completion_tokens": 64}
+SUPERVISED: dict[str, Any] = {"n_epochs": 1, "batch_size": 8, "dtype": "bfloat16"}
+REINFORCEMENT: dict[str, Any] = {
+    "n_epochs": 1,
+    "batch_size": 4,
+    "max_completion_tokens": 64,
+    "dtype": "bfloat16",
+}
 GRADER: dict[str, Any] = json.loads((HERE / "job.json").read_text())["method"]["reinforcement"]["grader"]
 NAMES = ("Ann", "Ben", "Carla", "David", "Emma", "Farid", "Grace", "Hugo", "Ines", "Jonas")
 THINGS = ("apples", "beads", "cards", "coins", "eggs", "marbles", "nuts", "pens", "shells", "stamps")
@@ -82,7 +87,7 @@ def add_model(folder: Path, data: Path) -> None:
 def teach_and_measure(client: OpenAI, folder: Path, seed: int, say: Callable[[str], None]) -> Outcome:
     """Teach, tune, then compare. The rows are written to files in `folder`."""
     files = write_rows(folder, seed)
-    unseen = [as_asked(row) for row in read(files["unseen"])]
+    unseen = read(files["unseen"])
     taught = teach(client, files, seed, say)
     before = right_answers(client, taught, unseen, seed, {})
     model = tune(client, taught, files, seed, say)

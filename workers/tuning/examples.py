@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
+from graders.thoughts import opening_tag
 from methods.rows import Row
 from methods.tuning_rows import learned_messages
 from workers.training.base.types import Prompt
 from workers.training.rendering.conversation import Conversation, conversation
 from workers.training.rendering.ends import Ends, ends_of
 from workers.training.rendering.losses import Losses, losses, unsaid
+from workers.training.rendering.parts import reader_of
 from workers.training.rendering.template import Template, template_of
 from workers.training.rendering.vocabulary import special_tokens
 from workers.training.row_faults import RowDoubt, RowFaults
@@ -64,7 +67,7 @@ class _Rendered(NamedTuple):
 
     `problem` says what the template makes of it that nobody can learn from; else it is "". `unlike` is how
     the prompt ends that the model gets when it is asked, if the conversation does not go on from there; else
-    it is "".
+    it is "". `tag` opens thoughts in the answer's text of which the template knows nothing; else it is "".
     """
 
     tokens: list[int]
@@ -72,6 +75,7 @@ class _Rendered(NamedTuple):
     problem: str
     lost: Losses
     unlike: str
+    tag: str
 
 
 class RenderedExamples(NamedTuple):
@@ -191,6 +195,7 @@ def _rendered(
     for each in found:
         faults.note(row, each.lost)
         faults.note_unlike(row, each.unlike)
+        faults.note_tag(row, each.tag)
     return found
 
 
@@ -214,7 +219,18 @@ class _Renderer:
         if not problem and (what := _unsaid(template, talk, prompt_text, text)):
             lost = Losses((*lost.grave, what), lost.mild)
         unlike = "" if text.startswith(prompt_text) else prompt_text[_common_length(prompt_text, text) :]
-        return _Rendered(self._ended(template, talk, whole, start), start, problem, lost, unlike)
+        ended, tag = self._ended(template, talk, whole, start), self._unknown_tag(talk)
+        return _Rendered(ended, start, problem, lost, unlike, tag)
+
+    def _unknown_tag(self, talk: Conversation) -> str:
+        """Returns the tag that opens thoughts in the answer's text, where the tokenizer knows of none."""
+        tag = opening_tag(talk.messages[-1]["content"])
+        return "" if tag and self._knows_thoughts else tag
+
+    @cached_property
+    def _knows_thoughts(self) -> bool:
+        reader = reader_of(self._tokenizer)
+        return reader is not None and reader.marks is not None
 
     def _ended(self, template: Template, talk: Conversation, whole: list[int], start: int) -> list[int]:
         """Returns the tokens with one that ends the answer, where the template has put none there."""

@@ -157,6 +157,16 @@ def test_a_prompt_that_opens_a_thought_before_an_answer_without_one_is_a_doubt()
     assert render_examples(rows, tokenizer_of("qwen3_5_think"), LONG, "training").doubts == []
 
 
+def test_thoughts_in_the_text_that_no_template_knows_of_are_a_doubt() -> None:
+    texts = ("<think>\n7\n</think>\n\n7", "7 <think>7</think>", "<think> opens", "\n[THINK]7[/THINK]7")
+    rows = [Row(i, {"messages": [USER, answer(text)]}) for i, text in enumerate(texts, start=1)]
+    first, second = render_examples(rows, tokenizer_of("llama3"), LONG, "training").doubts
+    assert (first.lines, second.lines) == ((1,), (4,))
+    assert "row on line 1 stand behind <think> in the text of the answer" in first.message
+    assert "`cherry models add --template`" in first.message
+    assert render_examples(rows[:1], tokenizer_of("qwen3"), LONG, "training").doubts == []
+
+
 def test_a_token_that_the_model_has_no_row_for_is_named_with_its_line() -> None:
     tokenizer = byte_tokenizer()
     tokenizer.add_tokens("<tool>")
