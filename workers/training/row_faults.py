@@ -32,7 +32,7 @@ class RowFaults:
         self._without_row: dict[str, list[int]] = {}
         self._mild: dict[str, list[int]] = {}
         self._unlike: dict[str, list[int]] = {}
-        self._tags: dict[str, list[int]] = {}
+        self._untold: dict[str, list[int]] = {}
         self._too_long: dict[int, int] = {}
 
     def attempt(self, row: Row, render: Callable[[], T]) -> T | None:
@@ -61,10 +61,10 @@ class RowFaults:
         if ending:
             _note(self._unlike, ending, row)
 
-    def note_tag(self, row: Row, tag: str) -> None:
-        """The row's answer begins with this tag of thoughts, of which the chat template knows nothing."""
-        if tag:
-            _note(self._tags, tag, row)
+    def note_untold(self, row: Row, why: str) -> None:
+        """The row's answer begins with thoughts that will not be told from it, for this reason."""
+        if why:
+            _note(self._untold, why, row)
 
     def check_ids(self, row: Row, tokens: Sequence[int], tokenizer: Any, vocabulary: int | None) -> None:
         """The model knows the tokens below `vocabulary` alone; None where that is not known."""
@@ -87,8 +87,8 @@ class RowFaults:
         for what, lines in self._lost.items():
             raise PromptInvalid(
                 f"The model's chat template leaves out {what} of {self._rows(lines)}: the model would never"
-                " see it. Leave it out of the file too, or use a model whose template shows it (`cherry models"
-                " add --template`)."
+                " see it. Leave it out of the file too, or use a model whose template shows it"
+                " (`cherry models add --template`)."
             )
         for problem, lines in self._empty.items():
             raise PromptInvalid(f"The model's chat template makes {problem} of {self._rows(lines)}.")
@@ -99,7 +99,7 @@ class RowFaults:
 
     def doubts(self) -> list[RowDoubt]:
         """Returns what rows are trained without, prompts that differ, and thoughts that pass for answers."""
-        return [*self._dropped(), *self._differing(), *self._tagged()]
+        return [*self._dropped(), *self._differing(), *self._in_text()]
 
     def _dropped(self) -> list[RowDoubt]:
         return [
@@ -121,16 +121,10 @@ class RowFaults:
             for ending, lines in self._unlike.items()
         ]
 
-    def _tagged(self) -> list[RowDoubt]:
+    def _in_text(self) -> list[RowDoubt]:
         return [
-            RowDoubt(
-                f"The thoughts of {self._rows(lines)} stand behind {tag} in the text of the answer, and the"
-                " model's chat template knows no thoughts: the model learns to write them, but chats show them"
-                " as a part of the answer, and max_thinking_tokens cannot close them. To have them told apart,"
-                " add the model with a template that writes thoughts (`cherry models add --template`).",
-                tuple(lines),
-            )
-            for tag, lines in self._tags.items()
+            RowDoubt(f"The thoughts of {self._rows(lines)} {why}", tuple(lines))
+            for why, lines in self._untold.items()
         ]
 
     def _raise_too_long(self, length_told: Callable[[str, int], str]) -> NoReturn:

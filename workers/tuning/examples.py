@@ -21,8 +21,19 @@ from workers.training.rendering.ends import Ends, ends_of
 from workers.training.rendering.losses import Losses, losses, unsaid
 from workers.training.rendering.parts import reader_of
 from workers.training.rendering.template import Template, template_of
+from workers.training.rendering.thought_marks import ThoughtMarks
 from workers.training.rendering.vocabulary import special_tokens
 from workers.training.row_faults import RowDoubt, RowFaults
+
+NO_THOUGHTS_KNOWN = (
+    "stand behind {tag} in the text of the answer, and the model's chat template knows no thoughts. The model"
+    " learns to write them, but chats show them in the answer, and max_thinking_tokens cannot close them."
+    " Add the model with a template that writes thoughts (`cherry models add --template`), and they are told."
+)
+THOUGHTS_TWICE = (
+    "stand behind {tag} in the text of the answer, and the model's chat template opens thoughts before it"
+    " too. What is learned so cannot be taken apart: give thoughts as reasoning_content."
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ class _Rendered(NamedTuple):
 
     `problem` says what the template makes of it that nobody can learn from; else it is "". `unlike` is how
     the prompt ends that the model gets when it is asked, if the conversation does not go on from there; else
-    it is "". `tag` opens thoughts in the answer's text of which the template knows nothing; else it is "".
+    it is "". `untold` says why thoughts in the answer's text will not be told from it; else it is "".
     """
 
     tokens: list[int]
@@ -75,7 +86,7 @@ class _Rendered(NamedTuple):
     problem: str
     lost: Losses
     unlike: str
-    tag: str
+    untold: str
 
 
 class RenderedExamples(NamedTuple):
@@ -195,7 +206,7 @@ def _rendered(
     for each in found:
         faults.note(row, each.lost)
         faults.note_unlike(row, each.unlike)
-        faults.note_tag(row, each.tag)
+        faults.note_untold(row, each.untold)
     return found
 
 
@@ -219,18 +230,24 @@ class _Renderer:
         if not problem and (what := _unsaid(template, talk, prompt_text, text)):
             lost = Losses((*lost.grave, what), lost.mild)
         unlike = "" if text.startswith(prompt_text) else prompt_text[_common_length(prompt_text, text) :]
-        ended, tag = self._ended(template, talk, whole, start), self._unknown_tag(talk)
-        return _Rendered(ended, start, problem, lost, unlike, tag)
+        ended, untold = self._ended(template, talk, whole, start), self._untold(template, talk, text)
+        return _Rendered(ended, start, problem, lost, unlike, untold)
 
-    def _unknown_tag(self, talk: Conversation) -> str:
-        """Returns the tag that opens thoughts in the answer's text, where the tokenizer knows of none."""
+    def _untold(self, template: Template, talk: Conversation, text: str) -> str:
+        """Says why thoughts that stand between tags in the answer's text will not be told from it."""
         tag = opening_tag(talk.messages[-1]["content"])
-        return "" if tag and self._knows_thoughts else tag
+        if not tag:
+            return ""
+        if self._marks is None:
+            return NO_THOUGHTS_KNOWN.format(tag=tag)
+        before = template.render(talk.prompt, is_open=False)
+        is_twice = text.count(self._marks.opening) - before.count(self._marks.opening) > 1
+        return THOUGHTS_TWICE.format(tag=tag) if is_twice else ""
 
     @cached_property
-    def _knows_thoughts(self) -> bool:
+    def _marks(self) -> ThoughtMarks | None:
         reader = reader_of(self._tokenizer)
-        return reader is not None and reader.marks is not None
+        return None if reader is None else reader.marks
 
     def _ended(self, template: Template, talk: Conversation, whole: list[int], start: int) -> list[int]:
         """Returns the tokens with one that ends the answer, where the template has put none there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from workers.training.rendering.template import template_of
 from workers.tuning.examples import make_examples, make_pairs, render_examples
 
 LONG = 100_000
+SMOLLM2 = Path(__file__).parents[3] / "examples" / "thinking" / "smollm2.jinja"
 USER = {"role": "user", "content": "Which?"}
 TOOL = {
     "type": "function",
@@ -165,6 +167,18 @@ def test_thoughts_in_the_text_that_no_template_knows_of_are_a_doubt() -> None:
     assert "row on line 1 stand behind <think> in the text of the answer" in first.message
     assert "`cherry models add --template`" in first.message
     assert render_examples(rows[:1], tokenizer_of("qwen3"), LONG, "training").doubts == []
+
+
+def test_thoughts_in_the_text_behind_those_of_the_template_are_a_doubt() -> None:
+    text = "<think>\n7\n</think>\n\n7"
+    rows = [
+        Row(1, {"messages": [USER, answer(text)]}),
+        Row(2, {"messages": [USER, answer("7", thought="7"), USER, answer("7", thought="7")]}),
+    ]
+    (doubt,) = render_examples(rows, byte_tokenizer(SMOLLM2.read_text()), LONG, "training").doubts
+    assert doubt.lines == (1,)
+    assert "opens thoughts before it too" in doubt.message
+    assert "give thoughts as reasoning_content" in doubt.message
 
 
 def test_a_token_that_the_model_has_no_row_for_is_named_with_its_line() -> None:
