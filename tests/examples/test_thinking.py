@@ -1,13 +1,16 @@
-"""A model that was taught to think its answers through is right more often with its thoughts than without."""
+"""Models that were taught to think their answers through are right more often with thoughts than without."""
 
 from __future__ import annotations
 
+import json
+import os
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from examples.thinking import run
+from examples.thinking import run, smollm2
 from tests.e2e.service import running_service
 
 
@@ -25,3 +28,38 @@ def test_thoughts_are_worth_something_to_the_tuned_model() -> None:
             assert sum(outcome.thinking) > sum(outcome.base)
             assert outcome.difference.after > outcome.difference.before
             assert outcome.difference.p < 0.05
+
+
+@pytest.mark.e2e
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [7, 8, 9])
+def test_a_real_model_is_taught_to_think(seed: int) -> None:
+    model = os.environ.get("SMOLLM2_MODEL")
+    if not model:
+        pytest.skip("SMOLLM2_MODEL names no folder with SmolLM2-135M-Instruct")
+    with (
+        tempfile.TemporaryDirectory(prefix="cherry-test-") as folder,
+        running_service(Path(folder) / "data", "--port", "0") as service,
+        service.client() as client,
+    ):
+        smollm2.add_model(Path(model), Path(folder) / "data")
+        outcome = smollm2.teach_and_measure(client, Path(folder), seed, print)
+    assert len(outcome.thinking) == 100
+    assert sum(outcome.thinking) >= sum(outcome.taught)
+    assert outcome.difference.after > outcome.difference.before
+    assert outcome.difference.p < 0.05
+
+
+def test_made_problems_are_solved_by_their_steps_and_no_unseen_one_is_taught(tmp_path: Path) -> None:
+    files = smollm2.write_rows(tmp_path, 7)
+    taught, *others = ([json.loads(line) for line in files[name].read_text().splitlines()] for name in files)
+    assert [len(taught), *map(len, others)] == list(smollm2.COUNTS.values())
+    for _, solution in (row["messages"] for row in taught):
+        steps = [step.split() for step in solution["reasoning_content"].splitlines()]
+        for before, sign, change, _, after in steps:
+            assert int(after) == int(before) + (int(change) if sign == "+" else -int(change))
+        assert all(one[-1] == next_one[0] for one, next_one in pairwise(steps))
+        assert not steps or steps[-1][-1] == solution["content"]
+    asked = [row["messages"][0]["content"] for rows in (taught, *others) for row in rows]
+    assert len(set(asked)) == len(asked)
+    assert all(len(row["messages"]) == 1 for rows in others for row in rows)
