@@ -14,7 +14,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -27,9 +27,9 @@ from examples.thinking.run import NO_THOUGHTS, Row, right_answers
 
 HERE = Path(__file__).parent
 BASE = "smollm2"
-COUNTS = {"taught": 240, "train": 64, "valid": 16, "unseen": 100}
+COUNTS = {"taught": 200, "train": 40, "valid": 24, "unseen": 100}
 """Rows of the supervised job, of the reinforcement job and its validation, and of the comparison."""
-THINKING_SHARE = 0.75
+THINKING_SHARE = 0.8
 """Of the taught rows; the others answer at once, so that the model can when it may not think."""
 SUPERVISED: dict[str, Any] = {"n_epochs": 1, "batch_size": 8, "dtype": "bfloat16"}
 REINFORCEMENT: dict[str, Any] = {
@@ -39,12 +39,6 @@ REINFORCEMENT: dict[str, Any] = {
     "dtype": "bfloat16",
 }
 GRADER: dict[str, Any] = json.loads((HERE / "job.json").read_text())["method"]["reinforcement"]["grader"]
-NAMES = ("Ann", "Ben", "Carla", "David", "Emma", "Farid", "Grace", "Hugo", "Ines", "Jonas")
-THINGS = ("apples", "beads", "cards", "coins", "eggs", "marbles", "nuts", "pens", "shells", "stamps")
-CHANGES = {
-    "+": ("finds {}", "buys {}", "is given {}"),
-    "-": ("loses {}", "sells {}", "gives {} away"),
-}
 
 
 class Outcome(NamedTuple):
@@ -144,29 +138,23 @@ def read(path: Path) -> list[Row]:
 
 
 def problems(rng: Random) -> Iterator[Row]:
-    """Problems with their solution as an answer with thoughts, each once."""
+    """Sums with their solution as an answer, most with thoughts, each once."""
     seen = set()
     while True:
-        question, steps, left = problem(rng)
-        if question not in seen:
-            seen.add(question)
-            thoughts = "\n".join(steps) if rng.random() < THINKING_SHARE else ""
-            solution = {"role": "assistant", "reasoning_content": thoughts, "content": str(left)}
-            yield {"messages": [{"role": "user", "content": question}, solution]}
+        first, *others = numbers = (rng.randint(11, 60), *(rng.randint(2, 9) for _ in range(3)))
+        if numbers in seen:
+            continue
+        seen.add(numbers)
+        thoughts = "\n".join(steps(first, others)) if rng.random() < THINKING_SHARE else ""
+        solution = {"role": "assistant", "reasoning_content": thoughts, "content": str(sum(numbers))}
+        yield {"messages": [{"role": "user", "content": " + ".join(map(str, numbers))}, solution]}
 
 
-def problem(rng: Random) -> tuple[str, list[str], int]:
-    """A problem of four numbers, the steps to its solution, and the solution."""
-    name, thing, start = rng.choice(NAMES), rng.choice(THINGS), rng.randint(11, 60)
-    number, told, steps = start, [], []
-    for _ in range(3):
-        sign, change = rng.choice([sign for sign in CHANGES if sign == "+" or number > 9]), rng.randint(2, 9)
-        after = number + change if sign == "+" else number - change
-        told.append(rng.choice(CHANGES[sign]).format(change))
-        steps.append(f"{number} {sign} {change} = {after}")
-        number = after
-    changes = f"{', '.join(told[:-1])} and {told[-1]}"
-    return f"{name} has {start} {thing}, {changes}. How many {thing} does {name} have now?", steps, number
+def steps(total: int, others: Sequence[int]) -> Iterator[str]:
+    """What is written down on the way to a sum, one number after the other."""
+    for number in others:
+        yield f"{total} + {number} = {total + number}"
+        total += number
 
 
 def as_asked(row: Row) -> Row:
