@@ -3,9 +3,9 @@
     python -m examples.thinking.smollm2 FOLDER
 
 FOLDER holds the model as its makers publish it. Its chat template knows no thoughts, so it is added with one
-that does (`smollm2.jinja`). A supervised job on some hundred made rows shows it how to work a small problem
-out, step by step; a reinforcement job that grades the answer alone makes it do so reliably. Then the tuned
-model solves 100 problems that it has not seen, with its thoughts and with a budget of none.
+that does (`smollm2.jinja`). A supervised job on 200 made rows shows it how to add four numbers up, one after
+the other; a reinforcement job that grades the answer alone makes it do so reliably. Then the tuned model adds
+up 100 times what it has not seen, with its thoughts and with a budget of none.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from examples.thinking.run import NO_THOUGHTS, Row, right_answers
 
 HERE = Path(__file__).parent
 BASE = "smollm2"
+SEED_OF_ROWS = 7
 COUNTS = {"taught": 200, "train": 40, "valid": 24, "unseen": 100}
 """Rows of the supervised job, of the reinforcement job and its validation, and of the comparison."""
 THINKING_SHARE = 0.8
@@ -35,7 +36,9 @@ SUPERVISED: dict[str, Any] = {"n_epochs": 1, "batch_size": 8, "dtype": "bfloat16
 REINFORCEMENT: dict[str, Any] = {
     "n_epochs": 1,
     "batch_size": 4,
+    "learning_rate_multiplier": 2,
     "max_completion_tokens": 64,
+    "kl_probe_samples": 2,
     "dtype": "bfloat16",
 }
 GRADER: dict[str, Any] = json.loads((HERE / "job.json").read_text())["method"]["reinforcement"]["grader"]
@@ -63,12 +66,15 @@ def main() -> int:
     )
     parser.add_argument("folder", type=Path, help="the folder of SmolLM2-135M-Instruct")
     parser.add_argument("--data", type=Path, default=Path(".thinking"), help="folder for all its state")
-    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[7], help="of the reinforcement jobs")
     args = parser.parse_args()
     with service(args.data, keep=False) as up:
         add_model(args.folder, args.data)
         client = OpenAI(base_url=up["url"] + "/v1", api_key=up["api_key"])
-        teach_and_measure(client, args.data, args.seed, print)
+        files = write_rows(args.data)
+        taught = teach(client, files, print)
+        for seed in args.seeds:
+            tune_and_measure(client, taught, files, seed, print)
     return 0
 
 
@@ -80,13 +86,23 @@ def add_model(folder: Path, data: Path) -> None:
     subprocess.run([str(cherry), "models", "add", BASE, str(folder), *options], check=True)
 
 
-def teach_and_measure(client: OpenAI, folder: Path, seed: int, say: Callable[[str], None]) -> Outcome:
-    """Teach, tune, then compare. The rows are written to files in `folder`."""
-    files = write_rows(folder, seed)
-    unseen = read(files["unseen"])
-    taught = teach(client, files, seed, say)
-    before = right_answers(client, taught, unseen, seed, {})
+def teach(client: OpenAI, files: dict[str, Path], say: Callable[[str], None]) -> str:
+    """A supervised job on answers, most of them with their thoughts."""
+    file = client.files.create(file=files["taught"], purpose="fine-tune")
+    method: Any = {"type": "supervised", "supervised": {"hyperparameters": SUPERVISED}}
+    job = client.fine_tuning.jobs.create(
+        model=BASE, training_file=file.id, suffix="taught", seed=SEED_OF_ROWS, method=method
+    )
+    return finished(client, job.id, say)
+
+
+def tune_and_measure(
+    client: OpenAI, taught: str, files: dict[str, Path], seed: int, say: Callable[[str], None]
+) -> Outcome:
+    """Tune the taught model, then compare on the unseen sums."""
+    unseen = [json.loads(line) for line in files["unseen"].read_text().splitlines()]
     model = tune(client, taught, files, seed, say)
+    before = right_answers(client, taught, unseen, seed, {})
     closed, thinking = (right_answers(client, model, unseen, seed, budget) for budget in (NO_THOUGHTS, {}))
     found = compare(closed, thinking)
     say(f"Right of {len(unseen)} unseen: taught {sum(before):.0f}, tuned {sum(thinking):.0f} with thoughts")
@@ -94,21 +110,13 @@ def teach_and_measure(client: OpenAI, folder: Path, seed: int, say: Callable[[st
     return Outcome(model, before, thinking, found)
 
 
-def teach(client: OpenAI, files: dict[str, Path], seed: int, say: Callable[[str], None]) -> str:
-    """A supervised job on answers with their thoughts."""
-    file = client.files.create(file=files["taught"], purpose="fine-tune")
-    method: Any = {"type": "supervised", "supervised": {"hyperparameters": SUPERVISED}}
-    job = client.fine_tuning.jobs.create(
-        model=BASE, training_file=file.id, suffix="taught", seed=seed, method=method
-    )
-    return finished(client, job.id, say)
-
-
 def tune(client: OpenAI, model: str, files: dict[str, Path], seed: int, say: Callable[[str], None]) -> str:
     """A reinforcement job from the taught model; the grader sees the answer alone."""
     train, valid = (client.files.create(file=files[name], purpose="fine-tune") for name in ("train", "valid"))
-    block = {"grader": GRADER, "hyperparameters": REINFORCEMENT}
-    method: Any = {"type": "reinforcement", "reinforcement": block}
+    method: Any = {
+        "type": "reinforcement",
+        "reinforcement": {"grader": GRADER, "hyperparameters": REINFORCEMENT},
+    }
     job = client.fine_tuning.jobs.create(
         model=model,
         training_file=train.id,
@@ -120,21 +128,17 @@ def tune(client: OpenAI, model: str, files: dict[str, Path], seed: int, say: Cal
     return finished(client, job.id, say)
 
 
-def write_rows(folder: Path, seed: int) -> dict[str, Path]:
-    """Writes each set to a file of JSON lines; no problem comes twice."""
-    made = problems(Random(seed))
+def write_rows(folder: Path) -> dict[str, Path]:
+    """Writes each set to a file of JSON lines; no sum comes twice."""
+    made = problems(Random(SEED_OF_ROWS))
     files = {}
     for name, count in COUNTS.items():
         rows = [next(made) for _ in range(count)]
         if name != "taught":
             rows = [as_asked(row) for row in rows]
-        files[name] = folder / f"smollm2-{name}-{seed}.jsonl"
+        files[name] = folder / f"smollm2-{name}.jsonl"
         files[name].write_text("".join(json.dumps(row) + "\n" for row in rows))
     return files
-
-
-def read(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def problems(rng: Random) -> Iterator[Row]:

@@ -32,8 +32,7 @@ def test_thoughts_are_worth_something_to_the_tuned_model() -> None:
 
 @pytest.mark.e2e
 @pytest.mark.long
-@pytest.mark.parametrize("seed", [7, 8, 9])
-def test_a_real_model_is_taught_to_think(seed: int) -> None:
+def test_a_real_model_is_taught_to_think() -> None:
     model = os.environ.get("SMOLLM2_MODEL")
     if not model:
         pytest.skip("SMOLLM2_MODEL names no folder with SmolLM2-135M-Instruct")
@@ -43,21 +42,22 @@ def test_a_real_model_is_taught_to_think(seed: int) -> None:
         service.client() as client,
     ):
         smollm2.add_model(Path(model), Path(folder) / "data")
-        outcome = smollm2.teach_and_measure(client, Path(folder), seed, print)
-    assert len(outcome.thinking) == 100
-    assert sum(outcome.thinking) >= sum(outcome.taught)
-    assert outcome.difference.after > outcome.difference.before
-    assert outcome.difference.p < 0.05
+        files = smollm2.write_rows(Path(folder))
+        taught = smollm2.teach(client, files, print)
+        for seed in (7, 8, 9):
+            outcome = smollm2.tune_and_measure(client, taught, files, seed, print)
+            assert len(outcome.thinking) == 100
+            assert outcome.difference.after > outcome.difference.before
+            assert outcome.difference.p < 0.05
 
 
-def test_made_problems_are_solved_by_their_steps_and_no_unseen_one_is_taught(tmp_path: Path) -> None:
-    files = smollm2.write_rows(tmp_path, 7)
+def test_made_sums_are_solved_by_their_steps_and_no_unseen_one_is_taught(tmp_path: Path) -> None:
+    files = smollm2.write_rows(tmp_path)
     taught, *others = ([json.loads(line) for line in files[name].read_text().splitlines()] for name in files)
     assert [len(taught), *map(len, others)] == list(smollm2.COUNTS.values())
     for _, solution in (row["messages"] for row in taught):
         steps = [step.split() for step in solution["reasoning_content"].splitlines()]
-        for before, sign, change, _, after in steps:
-            assert int(after) == int(before) + (int(change) if sign == "+" else -int(change))
+        assert all(int(before) + int(more) == int(after) for before, _, more, _, after in steps)
         assert all(one[-1] == next_one[0] for one, next_one in pairwise(steps))
         assert not steps or steps[-1][-1] == solution["content"]
     asked = [row["messages"][0]["content"] for rows in (taught, *others) for row in rows]

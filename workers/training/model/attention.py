@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,9 @@ model rounds more: SmolLM2-135M in bf16 differs by 1.6e-2 to 5.5e-2, while a nud
 unit in the last place moves its states by 1.8e-2 to 6.2e-1. So what such a nudge does is rounding too.
 """
 
+_reasons: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+"""Why models keep their own attention, by their decoders."""
+
 
 class Unsupported(ModelInvalid):
     """Says that the model's attention is more than the function in use computes."""
@@ -63,10 +67,16 @@ def adopt(model: Any) -> str | None:
     elif (found := _apart(model, NAME, ids, expected)) is None:
         return None
     else:
-        reason = f"{name} computes other states with another attention function: {found}"
+        reason = f"{name} computes other states with another attention function: {found.rstrip('.')}."
     if not type(model)._supports_sdpa or _apart(model, "sdpa", ids, expected) is not None:
         model.set_attn_implementation("eager")
+    _reasons[decoder_of(model)] = reason
     return reason
+
+
+def why_own(model: Any) -> str | None:
+    """Returns why `adopt` has let a model keep its own attention; None if it has not."""
+    return _reasons.get(decoder_of(model))
 
 
 def _apart(model: Any, implementation: str, ids: Tensor, expected: Tensor) -> str | None:
@@ -85,7 +95,7 @@ def _apart(model: Any, implementation: str, ids: Tensor, expected: Tensor) -> st
 
 
 def _rounding(model: Any, ids: Tensor, states: Tensor) -> float:
-    """Returns how far states move when each number of the embeddings is off by half a unit in the last place."""
+    """Returns how far states move when all embeddings are off by half a unit in the last place."""
 
     def nudged(_module: nn.Module, _inputs: Any, embeddings: Tensor) -> Tensor:
         signs = torch.ones_like(embeddings)

@@ -250,7 +250,9 @@ def test_another_attention_in_sixteen_bits_is_no_rounding():
         return found if module.config._attn_implementation == "eager" else (found[0] * 2, *found[1:])
 
     model.get_decoder().layers[0].self_attn.register_forward_hook(doubled)
-    assert "computes other states" in attention.adopt(model)
+    reason = attention.adopt(model)
+    assert "computes other states" in reason
+    assert why_general(model) == reason
 
 
 def test_a_sequence_longer_than_the_window_takes_the_general_path():
