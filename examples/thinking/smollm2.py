@@ -28,7 +28,7 @@ from examples.thinking.run import NO_THOUGHTS, Row, right_answers
 HERE = Path(__file__).parent
 BASE = "smollm2"
 SEED_OF_ROWS = 7
-COUNTS = {"taught": 200, "train": 40, "valid": 24, "unseen": 100}
+COUNTS = {"taught": 200, "train": 32, "valid": 24, "unseen": 100}
 """Rows of the supervised job, of the reinforcement job and its validation, and of the comparison."""
 THINKING_SHARE = 0.8
 """Of the taught rows; the others answer at once, so that the model can when it may not think."""
@@ -100,14 +100,7 @@ def tune_and_measure(
     client: OpenAI, taught: str, files: dict[str, Path], seed: int, say: Callable[[str], None]
 ) -> Outcome:
     """Tune the taught model, then compare on the unseen sums."""
-    unseen = [json.loads(line) for line in files["unseen"].read_text().splitlines()]
-    model = tune(client, taught, files, seed, say)
-    before = right_answers(client, taught, unseen, seed, {})
-    closed, thinking = (right_answers(client, model, unseen, seed, budget) for budget in (NO_THOUGHTS, {}))
-    found = compare(closed, thinking)
-    say(f"Right of {len(unseen)} unseen: taught {sum(before):.0f}, tuned {sum(thinking):.0f} with thoughts")
-    say(f"and {sum(closed):.0f} without; p = {found.p:.4f}")
-    return Outcome(model, before, thinking, found)
+    return measure(client, taught, tune(client, taught, files, seed, say), files, seed, say)
 
 
 def tune(client: OpenAI, model: str, files: dict[str, Path], seed: int, say: Callable[[str], None]) -> str:
@@ -126,6 +119,19 @@ def tune(client: OpenAI, model: str, files: dict[str, Path], seed: int, say: Cal
         method=method,
     )
     return finished(client, job.id, say)
+
+
+def measure(
+    client: OpenAI, taught: str, model: str, files: dict[str, Path], seed: int, say: Callable[[str], None]
+) -> Outcome:
+    """Ask both models the unseen sums, the tuned one also with its thoughts closed."""
+    unseen = [json.loads(line) for line in files["unseen"].read_text().splitlines()]
+    before = right_answers(client, taught, unseen, seed, {})
+    closed, thinking = (right_answers(client, model, unseen, seed, budget) for budget in (NO_THOUGHTS, {}))
+    found = compare(closed, thinking)
+    say(f"Right of {len(unseen)} unseen: taught {sum(before):.0f}, tuned {sum(thinking):.0f} with thoughts")
+    say(f"and {sum(closed):.0f} without; p = {found.p:.4f}")
+    return Outcome(model, before, thinking, found)
 
 
 def write_rows(folder: Path) -> dict[str, Path]:
