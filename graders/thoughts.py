@@ -62,16 +62,6 @@ _BARE_END = "assistantfinal"
 """gpt-oss without its special tokens."""
 
 
-def opening_tag(text: str) -> str:
-    """Returns the tag that a text begins with, if it opens thoughts which are closed further on; else ""."""
-    lower = text.lstrip().lower()
-    return next((opened for opened, closed in FAMILIES if _is_between(lower, opened, closed)), "")
-
-
-def _is_between(lower: str, opened: str, closed: str) -> bool:
-    return lower.startswith(opened.lower()) and closed.lower() in lower
-
-
 def answer_of(text: str, thoughts: Thoughts = "auto") -> str:
     """Returns a completion's text without its thoughts; one that holds no thoughts is returned as it is.
 

@@ -28,7 +28,7 @@ from examples.thinking.run import NO_THOUGHTS, Row, right_answers
 HERE = Path(__file__).parent
 BASE = "smollm2"
 SEED_OF_ROWS = 7
-COUNTS = {"taught": 200, "train": 32, "valid": 24, "unseen": 100}
+COUNTS = {"taught": 200, "train": 24, "valid": 24, "unseen": 100}
 """Rows of the supervised job, of the reinforcement job and its validation, and of the comparison."""
 THINKING_SHARE = 0.8
 """Of the taught rows; the others answer at once, so that the model can when it may not think."""
@@ -36,7 +36,6 @@ SUPERVISED: dict[str, Any] = {"n_epochs": 1, "batch_size": 8, "dtype": "bfloat16
 REINFORCEMENT: dict[str, Any] = {
     "n_epochs": 1,
     "batch_size": 4,
-    "learning_rate_multiplier": 2,
     "max_completion_tokens": 64,
     "kl_probe_samples": 2,
     "dtype": "bfloat16",

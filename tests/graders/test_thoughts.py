@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from graders import FailureKind, GraderInvalid, Sample, build_grader, dump_grader, parse_grader
 from graders.services import Reply, Services
 from graders.template import sample_variables
-from graders.thoughts import FAMILIES, WRAPPERS, answer_of, opening_tag
+from graders.thoughts import FAMILIES, WRAPPERS, answer_of
 from tests.graders.unsafe_sandbox import UnsafeSandbox
 
 DOCS = Path(__file__).parents[2] / "docs" / "graders.md"
@@ -32,8 +32,6 @@ def test_every_family_marks_its_thoughts_in_its_own_way(family):
     assert answer_of(f"{opened}12{closed}") == ""
     assert answer_of(f"Well. {opened}12{closed} 13") == "13"
     assert answer_of(f"{opened}12{closed}13", "none") == f"{opened}12{closed}13"
-    assert opening_tag(f"\n{opened.upper()}12{closed}13") == opened
-    assert opening_tag(f"{opened}12, let me check") == opening_tag(f"12{opened}12{closed}13") == ""
     assert opened in DOCS.read_text()
     assert closed in DOCS.read_text()
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from graders.thoughts import opening_tag
 from methods.rows import Row
 from methods.tuning_rows import learned_messages
 from workers.training.base.types import Prompt
@@ -21,7 +20,7 @@ from workers.training.rendering.ends import Ends, ends_of
 from workers.training.rendering.losses import Losses, losses, unsaid
 from workers.training.rendering.parts import reader_of
 from workers.training.rendering.template import Template, template_of
-from workers.training.rendering.thought_marks import ThoughtMarks
+from workers.training.rendering.thought_marks import ThoughtMarks, opening_tag
 from workers.training.rendering.vocabulary import special_tokens
 from workers.training.row_faults import RowDoubt, RowFaults
 
