@@ -124,6 +124,8 @@ class Sample:
             where graders tell thoughts by tags.
         messages: what followed the row's messages in an episode, in the chat form: turns, tools' answers.
         trace_id: names the episode to the tool servers that were asked in it.
+        draw: names the draw of a prompt in training, the same for all completions of its group: what a grader
+            decides by chance follows from it. Empty everywhere else, where nothing is left to chance.
     """
 
     output_text: str
@@ -135,6 +137,7 @@ class Sample:
     raw_text: str | None = None
     messages: Sequence[Mapping[str, Any]] = ()
     trace_id: str = ""
+    draw: str = ""
 
     @cached_property
     def output_json(self) -> Any:

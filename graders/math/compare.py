@@ -25,6 +25,8 @@ from graders.math.reading import (
     read_value,
     without_name,
 )
+from graders.math.relations import differ_in_kind, ratio_of
+from graders.math.symbols import told_apart
 from graders.math.tidy import is_plain
 from graders.math.values import Number, Value, same_value, tolerance
 
@@ -59,6 +61,8 @@ def compared_here(reference: str, answer: str, decimals: int) -> bool | NeedsLib
         if value is not None and found is not None:
             return _same(value, found, ours, theirs, decimals)
         reference, answer = _plainly(value, reference), _plainly(found, answer)
+    if (ratio := ratio_of(ours)) is not None and (other := ratio_of(theirs)) is not None:
+        return ratio == other
     if (said := words(ours)) is not None and (told := words(theirs)) is not None:
         return said == told
     return _for_library(reference, answer)
@@ -103,9 +107,9 @@ def _value(text: str) -> tuple[Value | None, bool]:
 
 
 def _for_library(reference: str, answer: str) -> bool | NeedsLibrary | None:
-    if is_prose(reference):
+    if is_prose(reference) or (reference and answer and differ_in_kind(reference, answer)):
         return False
-    reference, answer = in_radians(upright(reference), upright(answer))
+    reference, answer = told_apart(*in_radians(upright(reference), upright(answer)))
     ours, unit = parted(reference)
     theirs, other_unit = parted(answer)
     if differ_in_unit(unit, other_unit):

@@ -139,10 +139,11 @@ def failing(condition: str) -> dict[str, Any]:
     return {"type": "python", "name": "failing", "source": "\n".join(lines)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "condition",
     [
-        pytest.param("True", id="seen-before-training", marks=pytest.mark.long),
+        pytest.param("True", id="seen-before-training"),
         pytest.param("len(sample['output_text']) > 3", id="seen-in-training"),
     ],
 )

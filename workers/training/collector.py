@@ -265,7 +265,7 @@ def sample_and_grade(
     jobs: dict[tuple[int, int], GradeJob] = {}
 
     def grade(i: int, sample: int, completion: Completion) -> None:
-        jobs[i, sample] = graders.submit(completion, prompts[i].item)
+        jobs[i, sample] = graders.submit(completion, prompts[i].item, draw_of(sampling, prompts[i]))
 
     turns = None if episodes is None else episodes.play(prompts, lambda: clock.alive("sampling"))
     with clock.phase("sampling", "sampling"):
@@ -280,6 +280,11 @@ def sample_and_grade(
             graded.append(replace(group, grades=tuple(grades)))
     clock.add({"grading_busy": sum(job.seconds for job in jobs.values())})
     return graded
+
+
+def draw_of(sampling: Sampling, prompt: Prompt) -> str:
+    """Returns the name of a prompt's draw for graders; none outside of training (`Sample.draw`)."""
+    return "/".join(map(str, (*sampling.key, prompt.row))) if sampling.key[0] == "train" else ""
 
 
 def _with_usage(grade: Grade, completion: Completion) -> Grade:

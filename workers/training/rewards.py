@@ -62,9 +62,10 @@ class PoolClosed(Exception):
 class GradeJob:
     """Holds one completion on its way through the pool."""
 
-    def __init__(self, completion: Completion, item: Mapping[str, Any]) -> None:
+    def __init__(self, completion: Completion, item: Mapping[str, Any], draw: str = "") -> None:
         self.completion = completion
         self.item = item
+        self.draw = draw
         self.started = 0.0
         self.seconds = 0.0
         """How long a thread was busy with it, once it has its grade."""
@@ -94,9 +95,9 @@ class GradePool:
         for _ in range(threads):
             self._start_thread()
 
-    def submit(self, completion: Completion, item: Mapping[str, Any]) -> GradeJob:
+    def submit(self, completion: Completion, item: Mapping[str, Any], draw: str = "") -> GradeJob:
         """Has a completion graded as soon as a thread is free. Raises `PoolClosed`."""
-        job = GradeJob(completion, item)
+        job = GradeJob(completion, item, draw)
         with self._changed:
             self._check_open()
             self._give_up_hung()
@@ -161,28 +162,31 @@ class GradePool:
             with self._changed:
                 job.started = time.monotonic()
                 self._running.add(job)
-            grade = self._grade(job.completion, job.item)
+            grade = self._grade(job)
             with self._changed:
                 if job not in self._running:
                     return  # given up: another thread has taken this one's place
                 self._running.remove(job)
                 self._finish(job, grade)
 
-    def _grade(self, completion: Completion, item: Mapping[str, Any]) -> Grade:
+    def _grade(self, job: GradeJob) -> Grade:
         """Grades what can be graded: not an episode that broke off, nor a completion that is unparsed."""
+        completion = job.completion
         if completion.lost:
             return Grade(None, Failure(FailureKind.TOOL_SERVER, completion.lost))
         if completion.parts is not None and completion.parts.fault is not None:
             failure = Failure(FailureKind.SAMPLE_PARSE, completion.parts.fault)
             return Grade(None, failure, least=self._least if self._least < 0 else None)
-        return grade_safely(self._grader, sample_of(completion), item)
+        return grade_safely(self._grader, sample_of(completion, job.draw), job.item)
 
 
-def sample_of(completion: Completion) -> Sample:
+def sample_of(completion: Completion, draw: str = "") -> Sample:
     """Returns a completion as graders see it; of an episode, what its last turn answered and called."""
     parts = completion.parts
     if parts is None:
-        return Sample(completion.text, completion.finish_reason, output_tokens=completion.n_sampled)
+        return Sample(
+            completion.text, completion.finish_reason, output_tokens=completion.n_sampled, draw=draw
+        )
     calls = completion.turns[-1].calls if completion.turns else parts.chat_calls
     return Sample(
         parts.answer,
@@ -193,6 +197,7 @@ def sample_of(completion: Completion) -> Sample:
         raw_text=completion.text,
         messages=[message for turn in completion.turns for message in turn.chat_messages],
         trace_id=completion.trace_id,
+        draw=draw,
     )
 
 
