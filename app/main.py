@@ -58,6 +58,7 @@ from app.responses.router import further_refusals as refusals_of_response
 from app.responses.router import router as responses
 from app.rollouts.router import router as rollouts
 from app.settings import Settings, get_settings
+from app.tools.router import router as environments
 from app.uploads.router import router as uploads
 from app.webhooks.router import router as webhooks
 
@@ -110,6 +111,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         uploads,
         models,
         grading,
+        environments,
         webhooks,
         permissions,
         organization,

@@ -20,7 +20,14 @@ from pydantic_settings import (
 )
 
 from app.addresses import Network, network_of
-from app.judge_settings import EmbeddingEntry, JudgeTable, KeyTable, read_json, read_json_or_none
+from app.table_settings import (
+    EmbeddingEntry,
+    EnvironmentTable,
+    JudgeTable,
+    KeyTable,
+    read_json,
+    read_json_or_none,
+)
 from methods.prices import Prices
 
 
@@ -144,7 +151,7 @@ class Settings(BaseSettings):
     judges: Annotated[JudgeTable, NoDecode, BeforeValidator(read_json)] = Field(default_factory=dict)
     """Judge models by the names that graders give them, "*" for every other name; JSON, or a JSON file:
     `{"gpt-4.1-mini": {"base_url": "https://api.openai.com/v1", "key": "openai"}}`. Its fields:
-    app/judge_settings.py, docs/judges.md."""
+    app/table_settings.py, docs/judges.md."""
     judge_keys: Annotated[KeyTable, NoDecode, BeforeValidator(read_json)] = Field(default_factory=dict)
     """Keys of judges by name; JSON, or a JSON file: `{"openai": {"key": "sk-..."}}`."""
     judge_cache_bytes: int = Field(default=64 * 2**20, ge=0)
@@ -158,6 +165,12 @@ class Settings(BaseSettings):
     """Calls to one URL of endpoint graders under way at the same time, in each process."""
     tool_concurrency: int = Field(default=64, ge=1, le=1024)
     """Calls to one URL of tool servers under way at the same time, in each training process."""
+    environments: Annotated[EnvironmentTable, NoDecode, BeforeValidator(read_json)] = Field(
+        default_factory=dict
+    )
+    """Environments that jobs may name, each in a process of its own; JSON, or a JSON file: `{"shop":
+    {"python": "/srv/shop/bin/python", "load": "shop:Shop"}}`. Its fields: app/table_settings.py,
+    docs/environments.md."""
     asking_concurrency: int = Field(default=32, ge=1, le=512)
     """Gradings under way at the same time in a training whose grader asks a judge or an endpoint."""
     grade_failure_limit: float = Field(default=0.5, gt=0, le=1)

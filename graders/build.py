@@ -6,6 +6,7 @@ from graders.code.python_grader import PythonGrader
 from graders.code.spec import PythonSpec
 from graders.code.tests_grader import CodeTests
 from graders.code.tests_spec import CodeTestsSpec
+from graders.environment import EnvironmentReward, EnvironmentSpec
 from graders.fields.grader import Fields
 from graders.fields.spec import FieldsSpec
 from graders.formula import Formula
@@ -77,6 +78,8 @@ def _build_single(spec: SingleSpec, services: Services) -> Grader:
             return CodeTests.build(spec, services)
         case RlvrSpec():
             return Rlvr.build(spec, services)
+        case EnvironmentSpec():
+            return EnvironmentReward(spec.name)
 
 
 def _build_multi(spec: MultiSpec, services: Services) -> Grader:

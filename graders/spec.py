@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from graders.code.spec import PythonSpec
 from graders.code.tests_spec import CodeTestsSpec
+from graders.environment import EnvironmentSpec
 from graders.fields.spec import FieldsSpec
 from graders.formula import NAME, Formula
 from graders.instructions.spec import InstructionsSpec
@@ -74,6 +75,7 @@ SingleSpec = (
     | InstructionsSpec
     | CodeTestsSpec
     | RlvrSpec
+    | EnvironmentSpec
 )
 """Every kind that may stand alone or inside a `multi`."""
 SubgraderSpec = Annotated[SingleSpec, Field(discriminator="type")]

@@ -28,6 +28,7 @@ class FailureKind(StrEnum):
     ENDPOINT_INTERNAL = "endpoint_grader_internal_error"
     ENDPOINT_SERVER = "endpoint_grader_server_error"
     TOOL_SERVER = "tool_server_error"
+    USER_SIMULATOR = "user_simulator_error"
     OTHER = "other_error"
 
     @property
@@ -47,6 +48,7 @@ class FailureKind(StrEnum):
             FailureKind.ENDPOINT_INTERNAL,
             FailureKind.ENDPOINT_SERVER,
             FailureKind.TOOL_SERVER,
+            FailureKind.USER_SIMULATOR,
         )
 
 
@@ -124,6 +126,7 @@ class Sample:
             where graders tell thoughts by tags.
         messages: what followed the row's messages in an episode, in the chat form: turns, tools' answers.
         trace_id: names the episode to the tool servers that were asked in it.
+        environment_reward: how the environment of its episode judges it; None where none does.
         draw: names the draw of a prompt in training, the same for all completions of its group: what a grader
             decides by chance follows from it. Empty everywhere else, where nothing is left to chance.
     """
@@ -137,6 +140,7 @@ class Sample:
     raw_text: str | None = None
     messages: Sequence[Mapping[str, Any]] = ()
     trace_id: str = ""
+    environment_reward: float | None = None
     draw: str = ""
 
     @cached_property

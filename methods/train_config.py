@@ -25,6 +25,8 @@ from methods.run_config import MAX_STEPS, RunConfig
 StopText = Annotated[str, Field(min_length=1, max_length=64)]
 TemplateValue = StrictBool | StrictInt | StrictFloat | Annotated[StrictStr, Field(max_length=1000)]
 
+NAMED = "named"
+"""The type of an environment that the operator has installed."""
 MAX_EPISODE_STEPS = 200
 """The most turns that a job may ask for. Chosen, not measured: many times what published jobs ask, 10."""
 LEAST_TEMPERATURE = 0.01
@@ -109,8 +111,9 @@ class TrainConfig(RunConfig):
 
     tools: tuple[str, ...] = ()
     """Names of the functions that the policy may call. Without any, completions have one turn."""
-    environment: Literal["user_simulator"] | None = None
-    """Who replies to a turn that calls nothing. None: nobody, so that the episode is over."""
+    environment: Literal["user_simulator", "named"] | None = None
+    """Who replies: a model to turns that call nothing; an environment of the operator's to every turn. None:
+    nobody but tools, so that a turn which calls nothing is the last."""
     max_episode_steps: int | None = Field(default=None, ge=1, le=MAX_EPISODE_STEPS)
     """Most turns of an episode; None where completions have one turn."""
 

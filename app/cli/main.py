@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import cards, chat, doctor, files, graders, jobs, keys, projects, service
+from app.cli import cards, chat, doctor, environments, files, graders, jobs, keys, projects, service
 from app.cli.evals.commands import cli as evals
 from app.cli.flywheel import datasets, feedback, stored
 from app.cli.imports.commands import cli as imports
@@ -58,6 +58,7 @@ cli.add_typer(stored.cli, name="stored")
 cli.add_typer(feedback.cli, name="feedback")
 cli.add_typer(datasets.cli, name="datasets")
 cli.add_typer(graders.cli, name="graders")
+cli.add_typer(environments.cli, name="environments")
 cli.add_typer(imports, name="import")
 
 

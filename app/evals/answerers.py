@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 from app.errors import BadRequest, NotFound, Unavailable
 from app.evals.data_sources import PARAM
 from app.grading.services import judges
-from app.judge_settings import entry_for, known_names
 from app.models import service as models
 from app.settings import Settings
+from app.table_settings import entry_for, known_names
 from graders import GraderInvalid
 from graders.services import Target
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from app.grading.cache import ReplyCache, key_of
 from app.grading.openai_calls import OpenAIServer, ServerRefused, usage_of
-from app.judge_settings import EmbeddingEntry
+from app.table_settings import EmbeddingEntry
 from graders.judges.reply import number
 from graders.services import EmbeddedTexts
 from graders.types import FailureKind, GradeFailed, TokenUsage

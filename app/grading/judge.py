@@ -10,7 +10,7 @@ from typing import Any, Literal
 import structlog
 
 from app.grading.openai_calls import OpenAIServer, ServerRefused, usage_of
-from app.judge_settings import JudgeEntry
+from app.table_settings import JudgeEntry
 from graders.services import Question, Reply
 from graders.types import FailureKind, GradeFailed
 

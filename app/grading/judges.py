@@ -12,10 +12,10 @@ from app.grading.cache import ReplyCache, key_of
 from app.grading.judge import Judge
 from app.grading.openai_calls import OpenAIServer
 from app.grading.own_models import OwnModel, own_model, own_names
-from app.judge_settings import JudgeEntry, KeyEntry, entry_for, known_names
 from app.models import service as models
 from app.outbound import TargetRefused, check_url, rules_of
 from app.settings import Settings
+from app.table_settings import JudgeEntry, KeyEntry, entry_for, known_names
 from graders import strict_json
 from graders.services import Question, Reply, Target
 from graders.strict_json import StrictJsonError

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from app.grading import endpoints
 from app.grading.openai_calls import LONGER_THAN_ONE
-from app.judge_settings import Connection, JudgeEntry, entry_for
 from app.settings import Settings
+from app.table_settings import Connection, JudgeEntry, entry_for
 from graders import GraderSpec
 from graders.code.tests_spec import CodeTestsSpec
 from graders.judges.spec import EndpointSpec, LabelModelSpec, ScoreModelSpec

@@ -10,10 +10,10 @@ import httpx2 as httpx
 
 from app.db import unit_of_work
 from app.errors import NotFound
-from app.judge_settings import JudgeEntry
 from app.models import service as models
 from app.models.served import served_name
 from app.settings import Settings
+from app.table_settings import JudgeEntry
 from graders.types import GraderInvalid
 
 CONCURRENCY = 64

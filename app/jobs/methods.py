@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, create_model, model_validator
 
-from app.tools.schemas import MAX_TOOLS, Tool, UserSimulator
+from app.tools.schemas import MAX_TOOLS, Environment, Tool
 from app.wire import Wire
 from methods.hyperparameters import request_fields
 from methods.run_config import RequestOnly
@@ -62,9 +62,9 @@ class Reinforcement(Wire):
         description="Azure's: functions that the policy may call, in several turns.",
         json_schema_extra={"x-cherry": True},
     )
-    environment: UserSimulator | None = Field(
+    environment: Environment | None = Field(
         default=None,
-        description="Cherry: who replies to turns that call nothing (docs/tools.md).",
+        description="Cherry: who replies beside tools (docs/tools.md, docs/environments.md).",
         json_schema_extra={"x-cherry": True},
     )
     max_episode_steps: int | None = Field(

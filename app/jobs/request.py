@@ -19,8 +19,8 @@ from app.jobs.methods import (
     SupervisedMethod,
 )
 from app.jobs.schemas import JobCreate, Resources
+from app.tools import environments
 from app.tools import service as tools
-from app.tools import simulator
 from app.validation_errors import read_as
 from methods import response_format
 from methods.resolve import SPLIT_BESIDE_FILE, VALIDATION_SPLIT
@@ -30,6 +30,7 @@ GRADER = "method.reinforcement.grader"
 GOLD_GRADER = "method.reinforcement.gold_grader"
 RESPONSE_FORMAT = "method.reinforcement.response_format"
 MAX_EPISODE_STEPS = "method.reinforcement.max_episode_steps"
+TOOLS = "method.reinforcement.tools"
 CHECKED = ("grader", "gold_grader", "response_format", "tools", "environment", "max_episode_steps")
 
 
@@ -67,6 +68,7 @@ def checked_block(block: Mapping[str, Any], project_id: str, refusals: Refusals)
             kept["response_format"] = constraint
     with refusals:
         kept |= _checked_episodes(block, kept, project_id)
+        environments.check_graders(kept)
     return kept
 
 
@@ -94,7 +96,9 @@ def _checked_episodes(block: Mapping[str, Any], kept: Mapping[str, Any], project
             found["tools"] = tools.as_stored(block["tools"], project_id)
     with refusals:
         if block.get("environment") is not None:
-            found["environment"] = simulator.as_stored(block["environment"], project_id)
+            found["environment"] = environments.as_stored(
+                block["environment"], project_id, has_tools=bool(block.get("tools"))
+            )
     refusals.raise_any()
     return found
 

@@ -46,4 +46,5 @@ class Rollout(Base):
     message: Mapped[dict[str, Any] | None]
     """Answer, thoughts and calls in the chat form; None of an episode, and of a text that is all answer."""
     episode: Mapped[dict[str, Any] | None]
-    """{"trace_id", "messages"} of a completion of several turns; None of one without tools."""
+    """{"trace_id", "messages"} of a completion of several turns, and the "reward" of a named environment;
+    None of one without tools."""

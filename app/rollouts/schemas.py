@@ -23,6 +23,11 @@ class EpisodeOut(BaseModel):
     trace_id: str
     messages: list[dict[str, Any]]
     """In the chat form; of the policy's with `tokens`, of a tool's with `seconds`, `tokens`, `is_error`."""
+    reward: float | None = Field(
+        default=None,
+        description="How a named environment judges it; left out otherwise.",
+        exclude_if=lambda value: value is None,
+    )
 
 
 class RolloutOut(BaseModel):
@@ -50,7 +55,7 @@ class RolloutOut(BaseModel):
     )
     episode: EpisodeOut | None = Field(
         default=None,
-        description="Of jobs with tools or a simulated user; left out otherwise.",
+        description="Of jobs with tools or an environment; left out otherwise.",
         exclude_if=lambda value: value is None,
     )
 

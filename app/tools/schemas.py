@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from app.wire import Wire
 from graders.judges.spec import Headers, KeyName, SamplingParams
@@ -47,6 +47,39 @@ class UserSimulator(Wire):
     sampling_params: SamplingParams | None = None
     base_url: str | None = Field(default=None, min_length=1, max_length=2048)
     api_key_name: KeyName | None = None
+
+
+class NamedEnvironment(Wire):
+    """An environment that the operator has installed: it replies to every turn, and may judge the episode."""
+
+    type: Literal["named"]
+    name: str = Field(
+        min_length=1, max_length=64, description="Its name: `GET /v1/fine_tuning/environments`."
+    )
+    args: dict[str, Any] = Field(
+        default_factory=dict, description="What it is made with, as far as the operator lets a job say so."
+    )
+
+
+class AnyEnvironment(Wire):
+    """An environment of any kind, as far as its type: what names none fails on that."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    type: Literal["user_simulator", "named"]
+
+
+def _environment_tag(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return f"~{kind}" if kind in ("user_simulator", "named") else "~unknown"
+
+
+Environment = Annotated[
+    Annotated[UserSimulator, Tag("~user_simulator")]
+    | Annotated[NamedEnvironment, Tag("~named")]
+    | Annotated[AnyEnvironment, Tag("~unknown")],
+    Discriminator(_environment_tag),
+]
 
 
 class Tools(Wire):

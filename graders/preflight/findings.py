@@ -135,7 +135,7 @@ def maximum_of(spec: GraderSpec) -> float | None:
         case "score_model":
             bounds = getattr(spec, "range", None) or (0.0, 1.0)
             return float(bounds[1])
-        case "python" | "endpoint" | "multi" | "rlvr":
+        case "python" | "endpoint" | "environment" | "multi" | "rlvr":
             return None
         case _:
             return 1.0

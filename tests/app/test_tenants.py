@@ -61,6 +61,7 @@ NO_ID = LISTS | {
     "/v1/responses",
     "/v1/responses/input_tokens",
     "/v1/fine_tuning/card_keys",
+    "/v1/fine_tuning/environments",
     "/v1/fine_tuning/alpha/graders/run",
     "/v1/fine_tuning/alpha/graders/validate",
 }

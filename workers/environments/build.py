@@ -1,5 +1,5 @@
-"""Builds the environment of a job from its tools and its simulated user, with what the service lets them
-reach.
+"""Builds the environment of a job: its tools and its simulated user, with what the service lets them reach,
+or the one of the operator's that it names.
 """
 
 from __future__ import annotations
@@ -12,16 +12,27 @@ from app.grading.patience import Gate
 from app.grading.services import grader_services
 from app.outbound import outbound_client, rules_of
 from app.settings import get_settings
+from app.tools.environments import EnvironmentGone, entry_of
 from app.tools.service import opened
 from app.tools.simulator import asked_of
 from graders.services import Judge
 from graders.template import Template
+from methods.train_config import NAMED
 from workers.environments.http_tools import SECONDS, HttpTool
+from workers.environments.named.environment import NamedEnvironment
+from workers.environments.named.surroundings import hidden_paths
 from workers.environments.python_tools import PythonTool
 from workers.environments.tool import Tool
 from workers.environments.tools import ToolEnvironment
 from workers.environments.user_simulator import UserSimulator
+from workers.training.base.errors import RunFailed
 from workers.training.episodes.environment import Environment
+
+
+class EnvironmentMissing(RunFailed):
+    """The operator has taken away the environment that the job names."""
+
+    code = "environment_not_found"
 
 
 def environment_of(block: Mapping[str, Any], project_id: str) -> partial[Environment] | None:
@@ -29,30 +40,46 @@ def environment_of(block: Mapping[str, Any], project_id: str) -> partial[Environ
 
     `block` is what the job keeps of a reinforcement method. Raises `ToolsUnreadable`.
     """
-    tools, simulator = block.get("tools", ()), block.get("environment")
-    if not tools and simulator is None:
+    tools, environment = block.get("tools", ()), block.get("environment")
+    if not tools and environment is None:
         return None
-    return partial(job_environment, opened(tools, project_id, get_settings()), simulator, project_id)
+    return partial(job_environment, opened(tools, project_id, get_settings()), environment, project_id)
 
 
 def job_environment(
     tools: Sequence[Mapping[str, Any]],
-    simulator: Mapping[str, Any] | None,
+    environment: Mapping[str, Any] | None,
     project_id: str,
     judge: Judge | None = None,
 ) -> Environment:
-    """Returns the environment of tools with opened headers, and of a simulated user where there is one.
+    """Returns the environment of tools with opened headers, of a simulated user, or the one that is named.
 
-    `judge` is asked in the place of the project's own judges.
+    `judge` is asked in the place of the project's own judges. Raises `EnvironmentMissing`.
     """
+    if environment is not None and environment["type"] == NAMED:
+        return named_environment(environment, project_id)
     made = tool_environment(tools, project_id)
-    if simulator is None:
-        return made
+    return made if environment is None else _with_user(made, environment, project_id, judge)
+
+
+def named_environment(environment: Mapping[str, Any], project_id: str) -> NamedEnvironment:
+    """Returns the environment of the operator's that a job names. Raises `EnvironmentMissing`."""
+    try:
+        entry = entry_of(environment, project_id)
+    except EnvironmentGone as gone:
+        raise EnvironmentMissing(str(gone)) from None
+    hidden = hidden_paths(get_settings())
+    return NamedEnvironment(environment["name"], entry, environment["args"], hidden)
+
+
+def _with_user(
+    tools: ToolEnvironment, simulator: Mapping[str, Any], project_id: str, judge: Judge | None
+) -> UserSimulator:
     target, sampling = asked_of(simulator)
     judge = judge or grader_services(project_id).judge
     assert judge is not None, "this service asks judges"
     instructions = Template.parse(simulator["instructions"])
-    return UserSimulator(target, instructions, sampling, simulator["stop"], judge, made)
+    return UserSimulator(target, instructions, sampling, simulator["stop"], judge, tools)
 
 
 def tool_environment(tools: Sequence[Mapping[str, Any]], project_id: str) -> ToolEnvironment:

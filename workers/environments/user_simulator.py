@@ -13,8 +13,9 @@ from typing import Any, Literal
 from graders.judges.reply import without_thoughts
 from graders.services import Judge, Question, Target
 from graders.template import Template
-from graders.types import GradeFailed, Sample
+from graders.types import FailureKind, GradeFailed, Sample, Usage
 from methods.messages import text_of
+from workers.environments.tool import readable, whole_text
 from workers.environments.tools import ToolEnvironment, ToolEpisode
 from workers.training.base.parts import Parts
 from workers.training.episodes.environment import EpisodeLost, Reply
@@ -56,9 +57,9 @@ class UserSimulator:
 
     def start(self, item: Mapping[str, Any], trace_id: str) -> SimulatedEpisode:
         try:
-            told = _whole(self.instructions.render(Sample(""), item))
+            told = whole_text(self.instructions.render(Sample(""), item))
         except GradeFailed as failed:
-            raise EpisodeLost(f"The user simulator cannot play: {failed.failure.message}") from None
+            raise _lost(f"The user simulator cannot play: {failed.failure.message}") from None
         talk = Talk(f"{told}\n\n{rules(self.stop)}")
         for message in item["messages"]:
             if role := FROM_THE_OTHER_SIDE.get(message["role"]):
@@ -71,9 +72,9 @@ class UserSimulator:
             reply = self.judge.ask(Question(self.target, messages, "user", None, self.sampling))
         except GradeFailed as failed:
             message = f"The user simulator failed. {failed.failure.message}"
-            raise EpisodeLost(message, failed.usage) from None
+            raise _lost(message, failed.usage) from None
         usage = {self.target.model: reply.usage}
-        text = without_thoughts(reply.text)
+        text = readable(without_thoughts(reply.text))
         if not text or self.stop in text:
             return Reply(usage=usage)
         return Reply(messages=[{"role": "user", "content": text}], usage=usage)
@@ -113,7 +114,7 @@ class Talk:
 
     def add(self, role: Role, text: str) -> None:
         """Adds what was said, to what the same one has said before; nothing where it is empty."""
-        text = _whole(text).strip()
+        text = whole_text(text).strip()
         if not text:
             return
         if self.said and self.said[-1][0] == role:
@@ -131,6 +132,5 @@ class Talk:
         ]
 
 
-def _whole(text: str) -> str:
-    """Returns a text without halves of characters, which cannot be sent."""
-    return text.encode("utf-8", "replace").decode()
+def _lost(message: str, usage: Usage | None = None) -> EpisodeLost:
+    return EpisodeLost(message, usage, FailureKind.USER_SIMULATOR)

@@ -30,9 +30,11 @@ from workers.jobs.grader_validation import (
     GOLD_GRADER,
     build_job_grader,
     check_grader,
-    check_simulator,
+    check_replies,
     grading_fields,
     prices,
+    reads_environment,
+    simulated_user,
     try_grader,
 )
 from workers.jobs.job_data import (
@@ -55,6 +57,7 @@ from workers.jobs.model_validation import (
     check_response_format,
     check_tools,
     check_tools_of_rows,
+    functions_of,
     model_folder,
     model_shape,
     render_prompts,
@@ -220,7 +223,7 @@ class Checks:
             self._enter("rendering")  # the template is tried
             self._attempt(lambda: check_response_format(block.get("response_format"), folder))
             self._attempt(lambda: self._find_thinking(folder))
-            self._attempt(lambda: check_tools(block.get("tools"), folder))
+            self._attempt(lambda: check_tools(functions_of(block, self.train_rows or []), folder))
             self._attempt(lambda: check_environment(block.get("environment"), folder))
         for data_file, rows in self._files():
             self._check_rows(data_file, rows)
@@ -241,8 +244,10 @@ class Checks:
         names = [tool["name"] for tool in block.get("tools", ())]
         if names:
             self._attempt(lambda: check_tools_of_rows(names, data_file, rows))
-        if simulator := block.get("environment"):
-            self._attempt(lambda: check_simulator(simulator, project_id, data_file, rows))
+        if environment := block.get("environment"):
+            self._enter("grading")
+            graders = self.spec, self.gold and self.gold[0]
+            self._attempt(lambda: check_replies(environment, project_id, data_file, rows, graders))
         spec, grader, folder, shape = self.spec, self.grader, self.folder, self.shape
         if spec is not None and grader is not None:
             self._enter("grading")
@@ -304,8 +309,8 @@ class Checks:
     def _prices(self) -> dict[str, Any]:
         """Returns what the job's budget counts by: its graders and its simulated user ask models."""
         specs = [spec for spec in (self.spec, self.gold and self.gold[0]) if spec is not None]
-        simulator = self.asked.method["reinforcement"].get("environment")
-        return prices(self._hyperparameters(), *specs, simulator=simulator)
+        user = simulated_user(self.asked.method["reinforcement"])
+        return prices(self._hyperparameters(), *specs, simulator=user)
 
     def _hyperparameters(self) -> dict[str, Any]:
         found: dict[str, Any] = self.asked.method[self.kind]["hyperparameters"]
@@ -330,7 +335,7 @@ class Checks:
     def _grader_doubts(self) -> Iterator[Doubt]:
         """Tries the grader on some training rows, and yields what that leaves in doubt."""
         spec, grader, rows = self.spec, self.grader, self.train_rows
-        if spec is None or grader is None or not rows:
+        if spec is None or grader is None or not rows or reads_environment(spec):
             return
         self.trial = self._attempt(lambda: try_grader(spec, grader, rows))
         for finding in self.trial.warnings[:MAX_DOUBTS] if self.trial else ():

@@ -252,9 +252,10 @@ def rollout_rows(
 
 def _message(completion: Completion) -> dict[str, Any] | None:
     """A completion taken apart, as it is kept; None where its text is all answer, and of an episode."""
-    if completion.turns or completion.parts is None or completion.parts.is_plain:
+    parts = completion.parts
+    if completion.turns or parts is None or (parts.is_plain and parts.fault is None):
         return None
-    kept: dict[str, Any] = storable(completion.parts.message)
+    kept: dict[str, Any] = storable(parts.message)
     return kept
 
 
@@ -263,7 +264,10 @@ def _episode(completion: Completion) -> dict[str, Any] | None:
     if not completion.turns:
         return None
     messages = [message for turn in completion.turns for message in turn.told]
-    kept: dict[str, Any] = storable({"trace_id": completion.trace_id, "messages": messages})
+    told: dict[str, Any] = {"trace_id": completion.trace_id, "messages": messages}
+    if completion.environment_reward is not None:
+        told["reward"] = completion.environment_reward
+    kept: dict[str, Any] = storable(told)
     return kept
 
 

@@ -12,11 +12,13 @@ from app.grading.services import grader_services
 from app.settings import get_settings
 from app.tools.simulator import ENVIRONMENT
 from graders import FailureKind, Grader, GraderInvalid, GraderSpec, Sample, build_grader, parse_grader
+from graders.environment import EnvironmentSpec
 from graders.preflight.trial import Bounds, Report, is_costly, preflight
-from graders.spec import item_paths, known_range
+from graders.spec import item_paths, known_range, single_graders
 from graders.template import Template, Variable
 from methods.faults import MAX_REASONS, Fault, told
 from methods.rows import Row, missing_variables
+from methods.train_config import NAMED
 from workers.jobs.job_data import DataFile, JobInvalid
 
 CHECK_SECONDS = 30.0
@@ -27,7 +29,7 @@ HYPERPARAMETERS = "method.reinforcement.hyperparameters"
 GRADER = "method.reinforcement.grader"
 GOLD_GRADER = "method.reinforcement.gold_grader"
 TRIED_ANSWER = "Hello."
-"""What a simulated user is tried with."""
+"""What an environment is tried with."""
 OF_THE_ROW = (FailureKind.INVALID_VARIABLE, FailureKind.FORMULA_PARSE, FailureKind.OTHER)
 """Failures on an empty completion that the data or the formula is to blame for."""
 
@@ -103,7 +105,7 @@ def check_grader(
     faults: list[Fault] = []
     deadline = time.monotonic() + CHECK_SECONDS
     for row in rows:
-        failure = grader.grade(Sample(output_text=""), row.item).failure
+        failure = grader.grade(Sample(output_text="", environment_reward=0.0), row.item).failure
         if failure and failure.kind is FailureKind.PYTHON_SERVER:
             message = f"The {name} cannot grade line {row.line}: {failure.message}"
             raise JobInvalid("python_grader_unavailable", message, param)
@@ -114,6 +116,28 @@ def check_grader(
     if faults:
         lines = [fault.line for fault in faults]
         raise data_file.invalid(f"does not fit the {name}.\n" + "\n".join(told(faults, len(rows))), lines)
+
+
+def simulated_user(block: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Returns the simulated user of what a job keeps; None where another, or nobody, replies."""
+    environment: Mapping[str, Any] | None = block.get("environment")
+    return None if environment is None or environment["type"] == NAMED else environment
+
+
+def check_replies(
+    environment: Mapping[str, Any],
+    project_id: str,
+    data_file: DataFile,
+    rows: Sequence[Row],
+    graders: Sequence[GraderSpec | None],
+) -> None:
+    """Tries who replies in a job's episodes. Raises `JobInvalid`."""
+    if environment["type"] == NAMED:
+        check_named_environment(
+            environment, project_id, data_file, rows, [spec for spec in graders if spec is not None]
+        )
+    else:
+        check_simulator(environment, project_id, data_file, rows)
 
 
 def check_simulator(
@@ -141,9 +165,46 @@ def check_simulator(
         raise JobInvalid(fault.code, fault.message, f"{ENVIRONMENT}.{fault.param}") from None
 
 
+def check_named_environment(
+    environment: Mapping[str, Any],
+    project_id: str,
+    data_file: DataFile,
+    rows: Sequence[Row],
+    graders: Sequence[GraderSpec],
+) -> None:
+    """An environment of the operator's begins the first row's episode and replies, with a reward where the
+    graders read it. Raises `JobInvalid`.
+    """
+    from workers.environments.build import EnvironmentMissing, named_environment
+    from workers.training.base.parts import Parts
+    from workers.training.episodes.environment import EpisodeLost
+
+    try:
+        made = named_environment(environment, project_id)
+    except EnvironmentMissing as gone:
+        raise JobInvalid(gone.code, str(gone), f"{ENVIRONMENT}.name") from None
+    try:
+        for row in rows[:1]:
+            episode = made.start(row.item, "trace_validation")
+            if not episode.rewards and any(map(reads_environment, graders)):
+                message = f"{made.whose} gives no reward, which the grader 'environment' reads."
+                raise JobInvalid("invalid_value", message, GRADER)
+            episode.reply(Parts(answer=TRIED_ANSWER))
+    except EpisodeLost as lost:
+        message = f"Line {rows[0].line} of the {data_file.param.replace('_', ' ')}: {lost}"
+        raise JobInvalid("environment_error", message, ENVIRONMENT) from None
+    finally:
+        made.close()
+
+
+def reads_environment(spec: GraderSpec) -> bool:
+    """Tells whether a grader reads the reward of an environment."""
+    return any(isinstance(single, EnvironmentSpec) for single in single_graders(spec))
+
+
 def _check_somebody_answers(grader: Grader, row: Row, param: str) -> None:
     """Raises `JobInvalid` if a judge or server that the grader asks cannot answer at all."""
-    failure = grader.grade(Sample(output_text=""), row.item).failure
+    failure = grader.grade(Sample(output_text="", environment_reward=0.0), row.item).failure
     if failure and failure.kind.is_servers_fault:
         message = f"The {_name(param)} cannot grade: {failure.message}"
         raise JobInvalid("grader_error", message, param)

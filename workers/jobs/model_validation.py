@@ -14,6 +14,7 @@ from methods.model_files.folder import ModelFolderInvalid, check_folder
 from methods.response_format import grammar_of
 from methods.rows import Row
 from methods.tools import tool_faults, tool_names
+from methods.train_config import NAMED
 from workers.base_models import local_folder
 from workers.jobs.job_data import DataFile, JobInvalid, ModelShape
 
@@ -168,7 +169,7 @@ def render_prompts(
         raise data_file.invalid(f"does not fit the model. {problem}") from None
 
 
-def check_tools(tools: Sequence[Mapping[str, Any]] | None, folder: Path) -> None:
+def check_tools(tools: Sequence[object], folder: Path) -> None:
     """Raises `JobInvalid` for a model whose calls of tools could not be read, or not be answered."""
     if not tools:
         return
@@ -188,17 +189,25 @@ def check_tools(tools: Sequence[Mapping[str, Any]] | None, folder: Path) -> None
     raise JobInvalid("invalid_value", message, TOOLS)
 
 
-def check_environment(simulator: Mapping[str, Any] | None, folder: Path) -> None:
+def check_environment(environment: Mapping[str, Any] | None, folder: Path) -> None:
     """Raises `JobInvalid` for a model whose chat template cannot go on after a user has replied."""
-    if simulator is None:
+    if environment is None:
         return
     from workers.training.rendering.between import TurnsUnsupported, tokens_between
 
     try:
         tokens_between(load_tokenizer(folder), TRIED_TALK, [], TRIED_TALK["messages"], None)
     except TurnsUnsupported as problem:
-        message = f"A simulated user cannot talk to this model: {problem}"
+        message = f"The environment cannot talk to this model: {problem}"
         raise JobInvalid("invalid_value", message, ENVIRONMENT) from None
+
+
+def functions_of(block: Mapping[str, Any], rows: Sequence[Row]) -> Sequence[object]:
+    """Returns what the policy may call: a job's tools, or what rows list for an environment it names."""
+    if block.get("environment", {}).get("type") == NAMED:
+        return [name for row in rows for name in tool_names(row.item)]
+    tools: Sequence[object] = block.get("tools") or ()
+    return tools
 
 
 def check_tools_of_rows(names: Sequence[str], data_file: DataFile, rows: Sequence[Row]) -> None:

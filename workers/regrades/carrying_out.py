@@ -150,10 +150,12 @@ def _work_through(
 def _still_out(ready: Sequence[Graded], outages: int) -> int:
     """Returns how many completions met a server that could not reply, as long as no other did not; -1 after
     that. Raises `JobInvalid` if they are too many."""
-    failures = [one.grade.failure for one in ready]
+    failures = [one.grade.failure for one in ready if one.stored.ungraded is None]
+    if not failures:
+        return outages
     if outages < 0 or not all(failure and failure.kind.is_servers_fault for failure in failures):
         return -1
-    outages += len(ready)
+    outages += len(failures)
     if outages >= MOST_OUTAGES:
         first = failures[0].message if failures[0] else ""
         message = f"Nobody replied about the first {outages} completions: {clean(first[-SHOWN:])}"
@@ -174,6 +176,9 @@ def _waiting(claim: Claim, source: Source) -> Iterator[Stored]:
 
 
 def _grade(graders: Graders, stored: Stored) -> Graded:
+    if stored.ungraded is not None:
+        grade = Grade(None, stored.ungraded)
+        return Graded(stored, grade, graders.baseline and grade)
     baseline = graders.baseline and grade_safely(graders.baseline.grader, stored.sample, stored.item)
     return Graded(stored, grade_safely(graders.new.grader, stored.sample, stored.item), baseline)
 

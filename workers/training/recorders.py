@@ -244,7 +244,13 @@ def _episode(completion: Completion) -> dict[str, Any]:
     """Returns the turns of a completion, where it has several."""
     if not completion.turns:
         return {}
-    return {"trace_id": completion.trace_id, "turns": [turn.told for turn in completion.turns]}
+    told: dict[str, Any] = {
+        "trace_id": completion.trace_id,
+        "turns": [turn.told for turn in completion.turns],
+    }
+    if completion.environment_reward is not None:
+        told["environment_reward"] = completion.environment_reward
+    return told
 
 
 def _truncate(file: Path, last_step: int) -> None:

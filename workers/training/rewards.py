@@ -173,7 +173,7 @@ class GradePool:
         """Grades what can be graded: not an episode that broke off, nor a completion that is unparsed."""
         completion = job.completion
         if completion.lost:
-            return Grade(None, Failure(FailureKind.TOOL_SERVER, completion.lost))
+            return Grade(None, Failure(completion.lost_by, completion.lost))
         if completion.parts is not None and completion.parts.fault is not None:
             failure = Failure(FailureKind.SAMPLE_PARSE, completion.parts.fault)
             return Grade(None, failure, least=self._least if self._least < 0 else None)
@@ -197,6 +197,7 @@ def sample_of(completion: Completion, draw: str = "") -> Sample:
         raw_text=completion.text,
         messages=[message for turn in completion.turns for message in turn.chat_messages],
         trace_id=completion.trace_id,
+        environment_reward=completion.environment_reward,
         draw=draw,
     )
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from graders.types import Usage
+from graders.types import FailureKind, Usage
 from workers.training.base.parts import Parts
 from workers.training.base.turns import CallResult
 
@@ -15,12 +15,19 @@ class EpisodeLost(Exception):
     """Says why an episode cannot go on by the fault of nobody who is trained: a tool server failed.
 
     Its rollout is left out of the gradient and gets no grade. The text is for the person who follows the run.
-    `usage` is what models were asked for all the same.
+    `usage` is what models were asked for all the same, `kind` names who failed, and `results` are what tools
+    answered to the other calls of the turn.
     """
 
-    def __init__(self, message: str, usage: Usage | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        usage: Usage | None = None,
+        kind: FailureKind = FailureKind.TOOL_SERVER,
+        results: Sequence[CallResult] = (),
+    ) -> None:
         super().__init__(message)
-        self.usage = usage or {}
+        self.usage, self.kind, self.results = usage or {}, kind, results
 
 
 @dataclass(frozen=True)
@@ -31,11 +38,13 @@ class Reply:
         results: of the turn's calls, in their order.
         messages: other messages in the chat form, behind those.
         usage: what models were asked for it.
+        reward: the environment's own judgement of an episode that is over; None where it has none.
     """
 
     results: Sequence[CallResult] = ()
     messages: Sequence[Mapping[str, Any]] = ()
     usage: Usage = field(default_factory=dict)
+    reward: float | None = None
 
     @property
     def is_over(self) -> bool:
@@ -48,6 +57,18 @@ class Episode(Protocol):
 
     def reply(self, parts: Parts) -> Reply:
         """Returns what comes back to a turn. It may take long. Raises `EpisodeLost`."""
+
+
+@runtime_checkable
+class FollowedEpisode(Episode, Protocol):
+    """Is an episode whose environment follows it to its end, and may judge it."""
+
+    def end(self, parts: Parts | None, *, is_cut: bool) -> Reply:
+        """Hears the last turn, behind which the policy writes no more, whatever would be replied.
+
+        `parts` are None where the policy cannot read the reply to a turn that was told before. Returns an
+        end, perhaps with a reward. Raises `EpisodeLost`.
+        """
 
 
 class Environment(Protocol):

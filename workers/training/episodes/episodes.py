@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+from methods.train_config import NAMED
 from workers.training.base.errors import ModelInvalid
 from workers.training.base.types import Prompt
 from workers.training.episodes.environment import Environment
@@ -27,6 +28,10 @@ class Limited(Protocol):
     @property
     def tools(self) -> tuple[str, ...]:
         """Returns the names of the tools."""
+
+    @property
+    def environment(self) -> str | None:
+        """Returns who replies to turns that call nothing."""
 
     @property
     def max_episode_steps(self) -> int | None:
@@ -70,6 +75,7 @@ class Episodes:
             model.end_ids,
             self._threads,
             alive,
+            follows=self._config.environment == NAMED,
         )
 
     def close(self) -> None:

@@ -15,10 +15,10 @@ from typing import Any, Literal, Protocol
 
 from workers.training.base.parts import Parts
 from workers.training.base.types import Completion, Prompt
-from workers.training.episodes.environment import Environment, EpisodeLost, Reply
+from workers.training.episodes.environment import Environment, EpisodeLost, FollowedEpisode, Reply
 from workers.training.episodes.limits import EpisodeLimits
 from workers.training.episodes.running import Running
-from workers.training.rendering.between import tokens_between
+from workers.training.rendering.between import TurnsUnsupported, tokens_between
 from workers.training.rendering.conversation import conversation
 from workers.training.sampling.turns import GoesOn, Over
 
@@ -48,8 +48,14 @@ class Play:
         end_ids: Collection[int],
         threads: ThreadPoolExecutor,
         alive: Callable[[], None] = lambda: None,
+        *,
+        follows: bool = False,
     ) -> None:
-        """`alive` is called now and then while there is nothing to do but to wait."""
+        """`alive` is called now and then while there is nothing to do but to wait.
+
+        `follows` says whether the environment hears of ends that it did not decide: its episodes are
+        `FollowedEpisode`s.
+        """
         self._environment = environment
         self._tokenizer = tokenizer
         self._reader = reader
@@ -58,6 +64,7 @@ class Play:
         self._end_ids = frozenset(end_ids)
         self._threads = threads
         self._alive = alive
+        self._follows = follows
         self._running: dict[tuple[int, int], Running] = {}
         self._come: queue.SimpleQueue[tuple[Running, Reply | Exception]] = queue.SimpleQueue()
         self._over: list[Over] = []
@@ -75,12 +82,13 @@ class Play:
         parts = self._reader.read(before, written.tokens, conversation(running.item).tools)
         running.write(written, parts)
         if written.finish_reason == "length" or (parts.calls and self._is_at_its_end(running)):
-            self._over.append(self._ended(running, "length"))
+            running.ending = "length"
         elif parts.fault is not None or self._is_at_its_end(running):
-            self._over.append(self._ended(running, "stop"))
+            running.ending = "stop"
+        if running.ending is not None and not self._follows:
+            self._over.append(self._ended(running, running.ending))
         else:
-            self._n_asked += 1
-            self._threads.submit(self._ask, running, parts)
+            self._submit(running, parts)
 
     def next(self, *, wait: bool) -> list[GoesOn | Over]:
         """Returns episodes that are over, and those that go on. Raises what an environment should not."""
@@ -95,7 +103,8 @@ class Play:
                     continue
                 break
             self._n_asked -= 1
-            found.append(self._go_on(running, reply))
+            if (outcome := self._go_on(running, reply)) is not None:
+                found.append(outcome)
         return found
 
     def _of(self, prompt: int, sample: int) -> Running:
@@ -114,29 +123,49 @@ class Play:
             or len(running.read) >= limits.context
         )
 
-    def _ask(self, running: Running, parts: Parts) -> None:
+    def _submit(self, running: Running, parts: Parts | None) -> None:
+        self._n_asked += 1
+        self._threads.submit(self._ask, running, parts)
+
+    def _ask(self, running: Running, parts: Parts | None) -> None:
         """Asks the environment, on a thread of the pool. What it raises is raised where replies are taken."""
         try:
             if running.episode is None:
                 running.episode = self._environment.start(running.item, running.trace_id)
-            reply: Reply | Exception = running.episode.reply(parts)
+            episode, ending = running.episode, running.ending
+            if ending is None and parts is not None:
+                reply: Reply | Exception = episode.reply(parts)
+            else:
+                assert isinstance(episode, FollowedEpisode)
+                reply = episode.end(parts, is_cut=ending == "length")
         except Exception as problem:
             reply = problem
         self._come.put((running, reply))
 
-    def _go_on(self, running: Running, reply: Reply | Exception) -> GoesOn | Over:
+    def _go_on(self, running: Running, reply: Reply | Exception) -> GoesOn | Over | None:
+        """Returns what follows a reply; None where the environment is to hear first that nothing does."""
         if isinstance(reply, EpisodeLost):
             running.spend(reply.usage)
-            return self._ended(running, "stop", lost=str(reply))
+            if reply.results:
+                running.note(self._counted(Reply(reply.results)))
+            return self._ended(running, "stop", lost=reply)
         if isinstance(reply, Exception):
             raise reply
         running.spend(reply.usage)
-        running.note(self._counted(reply))
         if reply.is_over:
-            return self._ended(running, "stop")
-        tokens = self._tokens_of(running, reply)
+            running.reward = reply.reward
+            return self._ended(running, running.ending or "stop")
+        running.note(self._counted(reply))
+        try:
+            tokens = self._tokens_of(running, reply)
+        except TurnsUnsupported as problem:
+            return self._ended(running, "stop", lost=EpisodeLost(str(problem)))
         if len(running.read) + len(tokens) >= self._limits.context:
-            return self._ended(running, "length")
+            running.ending = "length"
+            if not self._follows:
+                return self._ended(running, "length")
+            self._submit(running, None)
+            return None
         running.give(tokens)
         read = running.read
         most = min(self._limits.tokens - running.n_sampled, self._limits.context - len(read))
@@ -150,7 +179,9 @@ class Play:
         ]
         return replace(reply, results=results)
 
-    def _ended(self, running: Running, finish_reason: Literal["stop", "length"], lost: str = "") -> Over:
+    def _ended(
+        self, running: Running, finish_reason: Literal["stop", "length"], lost: EpisodeLost | None = None
+    ) -> Over:
         del self._running[running.place]
         tokens = running.tokens[:-1] if running.tokens[-1] in self._end_ids else running.tokens
         text = self._tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)

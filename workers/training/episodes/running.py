@@ -10,7 +10,7 @@ from graders.types import Usage, add_usages
 from workers.training.base.parts import Parts
 from workers.training.base.turns import Turn
 from workers.training.base.types import Completion, Prompt
-from workers.training.episodes.environment import Episode, Reply
+from workers.training.episodes.environment import Episode, EpisodeLost, Reply
 
 
 @dataclass
@@ -21,6 +21,8 @@ class Running:
         place: index of the prompt in the call, and of the sample.
         episode: what replies, once it was asked.
         usage: what models were asked for its replies so far.
+        ending: how it ends, once nothing may follow its last turn.
+        reward: the environment's own judgement.
     """
 
     place: tuple[int, int]
@@ -33,6 +35,8 @@ class Running:
     turns: list[Turn] = field(default_factory=list)
     last: Completion | None = None
     usage: Usage = field(default_factory=dict)
+    ending: Literal["stop", "length"] | None = None
+    reward: float | None = None
 
     @property
     def item(self) -> Mapping[str, Any]:
@@ -71,8 +75,11 @@ class Running:
         self.logprobs += [0.0] * len(tokens)
         self.given += [True] * len(tokens)
 
-    def completion(self, text: str, finish_reason: Literal["stop", "length"], lost: str = "") -> Completion:
+    def completion(
+        self, text: str, finish_reason: Literal["stop", "length"], lost: EpisodeLost | None = None
+    ) -> Completion:
         """Returns the episode as it stands."""
+        of_loss: dict[str, Any] = {"lost": str(lost), "lost_by": lost.kind} if lost else {}
         return Completion(
             tokens=tuple(self.tokens),
             logprobs=tuple(self.logprobs),
@@ -82,6 +89,7 @@ class Running:
             parts=self.turns[-1].parts,
             turns=tuple(self.turns),
             trace_id=self.trace_id,
-            lost=lost,
             usage=self.usage,
+            environment_reward=self.reward,
+            **of_loss,
         )

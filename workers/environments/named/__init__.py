@@ -1,0 +1,1 @@
+"""Environments that an operator has installed: foreign code, in processes of its own that see no secret."""
