@@ -44,11 +44,14 @@ class NotANumber(StrictJsonError):
     """Says of a value that it stands for a number, and is none that JSON and 64 bits have."""
 
 
-def loads(text: str | bytes | bytearray, *, max_depth: int = MAX_DEPTH) -> Any:
+def loads(
+    text: str | bytes | bytearray, *, max_depth: int = MAX_DEPTH, takes_any_character: bool = False
+) -> Any:
     """Parses one JSON document.
 
     It refuses, beside malformed text: NaN and infinities, floats that overflow, integers beyond signed 64
-    bits, duplicate keys, nesting beyond `max_depth`, invalid UTF-8, NUL, lone surrogates, a byte order mark.
+    bits, duplicate keys, nesting beyond `max_depth`, invalid UTF-8, a byte order mark, NUL, lone surrogates.
+    `takes_any_character` lets the last two pass where they are escaped, for a caller who replaces them.
     Raises `StrictJsonError`, and nothing else, for any text.
     """
     document = _as_text(text)
@@ -59,7 +62,7 @@ def loads(text: str | bytes | bytearray, *, max_depth: int = MAX_DEPTH) -> Any:
         raise StrictJsonError(error.msg, line=error.lineno, column=error.colno) from None
     except RecursionError:
         raise StrictJsonError("nested too deeply") from None
-    if "\\u" in document:
+    if "\\u" in document and not takes_any_character:
         _check_escapes(document, value)
     return value
 

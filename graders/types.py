@@ -28,6 +28,7 @@ class FailureKind(StrEnum):
     ENDPOINT_INTERNAL = "endpoint_grader_internal_error"
     ENDPOINT_SERVER = "endpoint_grader_server_error"
     TOOL_SERVER = "tool_server_error"
+    USER_SIMULATOR = "user_simulator_error"
     OTHER = "other_error"
 
     @property
@@ -47,6 +48,7 @@ class FailureKind(StrEnum):
             FailureKind.ENDPOINT_INTERNAL,
             FailureKind.ENDPOINT_SERVER,
             FailureKind.TOOL_SERVER,
+            FailureKind.USER_SIMULATOR,
         )
 
 

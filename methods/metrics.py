@@ -347,7 +347,7 @@ TOOL_ERRORS = _declare(
     "tools/{split}/errors/{tool}",
     "count",
     EPISODES,
-    "calls that were answered with an error, which the policy read",
+    "calls that were answered with an error, which the policy read, or whose tool server failed",
 )
 
 

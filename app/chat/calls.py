@@ -63,8 +63,15 @@ def _of_calls(calls: Any, at: str) -> Iterator[ApiError]:
     if not isinstance(calls, list):
         yield BadRequest(f"Invalid type for '{at}': expected an array.", param=at, code="invalid_type")
         return
+    known: set[str] = set()
     for number, call in enumerate(calls):
         yield from _of_call(call, f"{at}[{number}]")
+        for call_id in _ids([call]):
+            if call_id in known:
+                where = f"{at}[{number}].id"
+                told = f"Invalid value for '{where}': two calls of the message have the id {call_id[:80]!r}."
+                yield BadRequest(told, param=where, code="invalid_value")
+            known.add(call_id)
 
 
 def _of_call(call: Any, at: str) -> Iterator[ApiError]:

@@ -36,6 +36,11 @@ CURVES = (
     names.ACCURACY.format(split="train"),
     names.ACCURACY.format(split="full_valid"),
     names.GUARD_ACTIONS,
+    *(
+        name.format(split=split)
+        for name in (names.REASONING_TOKENS_MEAN, names.EPISODE_TURNS)
+        for split in ("train", "valid")
+    ),
 )
 
 

@@ -97,6 +97,7 @@ def job_page(request: Request, job_id: str) -> Response:
         if job is None:
             raise NotFound(f"No such job: {job_id}")
         series = queries.series(db, job_id)
+        events = queries.events(db, job_id)
         return page(
             request,
             project,
@@ -105,16 +106,25 @@ def job_page(request: Request, job_id: str) -> Response:
             charts=[*charts(series), frontier_chart(points(db, job))],
             checkpoints=queries.checkpoints(db, job_id),
             delivered=checkpoint_service.delivered(db, job),
-            events=queries.events(db, job_id),
+            events=events,
+            tools=next((event.data["tools"] for event in events if event.data.get("tools")), []),
             refresh=job.status not in TERMINAL,
         )
 
 
 def charts(series: queries.Series) -> list[Markup]:
-    """Draws reward, KL, entropy and length over steps; for supervised and dpo jobs loss, accuracy and KL."""
+    """Draws reward, KL, entropy, length, thoughts and turns over steps.
+
+    For supervised and dpo jobs it draws loss, accuracy and KL.
+    """
 
     def line(label: str, style: str, name: str) -> Line:
         return Line(label, style, series.get(name, []))
+
+    def both(name: str) -> list[Line]:
+        splits = (("train", "a", "train"), ("validation", "b", "valid"))
+        lines = [line(label, style, name.format(split=split)) for label, style, split in splits]
+        return lines if any(value for each in lines for _, value in each.points) else []
 
     reward = [line("train", "a", names.REWARD_MEAN), line("validation", "b", names.VALID_REWARD_MEAN)]
     kl = [line("probe set", "a", names.KL_PROBE_MEAN), line("batch", "b", names.KL_REFERENCE)]
@@ -147,6 +157,8 @@ def charts(series: queries.Series) -> list[Markup]:
             "Completion length, tokens",
             [line("train", "a", names.COMPLETION_TOKENS_MEAN.format(split="train"))],
         ),
+        line_chart("Thoughts, tokens", both(names.REASONING_TOKENS_MEAN)),
+        line_chart("Turns of an episode", both(names.EPISODE_TURNS)),
     ]
 
 

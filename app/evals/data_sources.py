@@ -19,6 +19,8 @@ from graders.template import Variable
 PARAM = "data_source"
 SOURCE, MESSAGES, SAMPLING = f"{PARAM}.source", f"{PARAM}.input_messages", f"{PARAM}.sampling_params"
 MAX_SEED = 2**63 - 1
+MAX_VARIABLES = 32
+"""Variables for a chat template, as a chat may give."""
 MAX_MESSAGES = 256
 """Messages of a template. Chosen, not measured."""
 MAX_LOGGED = 1_000_000
@@ -94,6 +96,9 @@ class SamplingParams(Wire):
     max_completion_tokens: int | None = Field(default=None, ge=1)
     max_completions_tokens: int | None = Field(default=None, ge=1)
     reasoning_effort: str | None = None
+    max_thinking_tokens: int | None = Field(default=None, ge=0)
+    chat_template_kwargs: dict[str, Any] | None = Field(default=None, max_length=MAX_VARIABLES)
+    template_kwargs: dict[str, Any] | None = Field(default=None, max_length=MAX_VARIABLES)
     tools: list[dict[str, Any]] | None = None
 
 
@@ -243,6 +248,8 @@ def sampling(kind: str, raw: Mapping[str, Any] | None) -> dict[str, Any]:
         "response_format": response_format(kind, params),
         "tools": [_chat_tool(tool) for tool in params.get("tools") or ()] or None,
         "reasoning_effort": params.get("reasoning_effort"),
+        "max_thinking_tokens": params.get("max_thinking_tokens"),
+        "chat_template_kwargs": params.get("chat_template_kwargs") or params.get("template_kwargs") or None,
     }
     return {name: value for name, value in found.items() if value is not None}
 

@@ -101,6 +101,8 @@ class Errors(BaseModel):
     tool_server_error: bool = Field(default=False, exclude_if=lambda raised: not raised)
     """Cherry: of completions of jobs with tools or a simulated user, so that it is left out elsewhere."""
     tool_server_error_details: str | None = Field(default=None, exclude_if=lambda told: told is None)
+    user_simulator_error: bool = Field(default=False, exclude_if=lambda raised: not raised)
+    user_simulator_error_details: str | None = Field(default=None, exclude_if=lambda told: told is None)
 
     model_config = ConfigDict(extra="forbid")
 

@@ -30,6 +30,7 @@ GRADER = "method.reinforcement.grader"
 GOLD_GRADER = "method.reinforcement.gold_grader"
 RESPONSE_FORMAT = "method.reinforcement.response_format"
 MAX_EPISODE_STEPS = "method.reinforcement.max_episode_steps"
+TOOLS = "method.reinforcement.tools"
 CHECKED = ("grader", "gold_grader", "response_format", "tools", "environment", "max_episode_steps")
 
 

@@ -17,8 +17,9 @@ from app.files import service as files
 from app.files.models import File
 from app.ids import random_id
 from app.jobs import control, status
+from app.jobs.methods import ReinforcementMethod
 from app.jobs.models import ACTIVE, TERMINAL, Job
-from app.jobs.request import checked_block, checked_integrations, checked_method, checked_resources
+from app.jobs.request import TOOLS, checked_block, checked_integrations, checked_method, checked_resources
 from app.jobs.schemas import MAX_SEED, JobCreate
 from app.models import service as models
 from app.models.models import Model
@@ -54,6 +55,9 @@ def checked(db: Session, project_id: str, request: JobCreate, *, max_processes: 
         resources = checked_resources(request.resources, max_processes, kind)
     named = request.model_dump(include={"model", *FILES})
     model, found = _found(db, project_id, named, kind, refusals)
+    if model is not None and _has_tools(request):
+        with refusals:
+            models.check_calls(db, project_id, model, TOOLS)
     refusals.raise_any()
     assert model is not None
     validation, canary = found.get("validation_file"), found.get("canary_file")
@@ -66,6 +70,10 @@ def checked(db: Session, project_id: str, request: JobCreate, *, max_processes: 
         method=method,
         resources=resources,
     )
+
+
+def _has_tools(request: JobCreate) -> bool:
+    return isinstance(request.method, ReinforcementMethod) and bool(request.method.reinforcement.tools)
 
 
 def _found(

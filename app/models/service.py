@@ -17,6 +17,7 @@ from app.jobs.models import Job
 from app.models.folders import BaseModelInvalid, check_model_folder
 from app.models.models import Model, ModelAlias
 from app.permissions.models import CheckpointPermission
+from methods.template_gaps import RESULTS, TOOL_CALLS
 
 BASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 MAX_TOLD = 10
@@ -238,6 +239,21 @@ def check_method(db: Session, project_id: str, model: Model, method: str) -> Non
         param="method.type",
         code="method_not_available",
     )
+
+
+def check_calls(db: Session, project_id: str, model: Model, param: str) -> None:
+    """Raises `BadRequest` about `param` for a model whose chat template is known not to show calls of tools.
+
+    Of others a validation finds it out.
+    """
+    base = model if model.base is None else origin(db, project_id, model)
+    if base is None or not {TOOL_CALLS, RESULTS} & set(base.cannot_show or ()):
+        return
+    message = (
+        f"The chat template of the model '{model.name}' does not show tool calls or their results, so it"
+        " cannot call tools. Use a model whose template does, or leave the tools out."
+    )
+    raise BadRequest(message, param=param, code="invalid_value")
 
 
 def _visible(project_id: str) -> Select[Model]:

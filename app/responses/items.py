@@ -63,6 +63,9 @@ def check_calls(items: Iterable[Mapping[str, Any]]) -> None:
     called: set[str] = set()
     for item in items:
         if item["type"] == "function_call":
+            if item["call_id"] in waiting:
+                told = f"Two function calls have the call_id {item['call_id'][:80]}, and no output between."
+                raise BadRequest(told, param="input", code="invalid_value")
             waiting.add(item["call_id"])
             called.add(item["call_id"])
         elif item["type"] == "function_call_output":

@@ -1,7 +1,8 @@
 """Episodes of four turns: `python -m benchmarks.engine.episodes`.
 
 What calls of 200 ms cost beside calls of 0 ms, with cherry-nano; and how fast TRL's `GRPOTrainer` with
-`tools=` plays the same episodes as ours, with a small model that was taught to call.
+`tools=` plays the same episodes as ours, with a small model that was taught to call; and how far our gradient
+of what TRL has sampled is from TRL's own.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from methods.rows import Row
 from methods.train_config import TrainConfig
 from tests.calling_model import AGAIN, LETTERS, make_calling_model, number_of, row_of
 from tests.chat_templates import TEMPLATES
+from tests.workers.training.trl_side import apart, gradients, groups_of_tools, our_gradient, their_model
 from workers.training.base.parts import Parts
 from workers.training.base.turns import CallResult
 from workers.training.base.types import Prompt
@@ -40,6 +42,7 @@ from workers.training.episodes.limits import EpisodeLimits
 from workers.training.episodes.play import Play, TakesApart
 from workers.training.model.policy import Policy
 from workers.training.prompts import make_prompts
+from workers.training.rewards import Rewards
 from workers.training.sampling.rollout import Sampling, sample_groups
 
 PROMPTS, GROUP, TURNS = 8, 8, 4
@@ -100,20 +103,7 @@ class Ours:
     """Samples steps of episodes."""
 
     def __init__(self, folder: str, environment: Environment, reader: TakesApart | None = None) -> None:
-        config = TrainConfig(
-            model="bench",
-            model_path=folder,
-            seed=1,
-            n_epochs=1,
-            prompts_per_step=PROMPTS,
-            group_size=GROUP,
-            max_completion_tokens=TOKENS,
-            learning_rate=1e-4,
-            eval_interval=1,
-            device="cpu",
-            max_episode_steps=TURNS,
-        )
-        self.policy = Policy.load(config)
+        self.policy = Policy.load(_config(folder))
         found = reader or self.policy.reader
         assert found is not None, "the model is one that calls tools"
         self.reader, self.environment = found, environment
@@ -131,6 +121,23 @@ class Ours:
             seconds = time.perf_counter() - start if wait is None else held.seconds
         turns = [len(one.turns) for group in groups for one in group.completions]
         return len(turns) / seconds, statistics.fmean(turns)
+
+
+def _config(folder: str, **changes: Any) -> TrainConfig:
+    fields: dict[str, Any] = {
+        "model": "bench",
+        "model_path": folder,
+        "seed": 1,
+        "n_epochs": 1,
+        "prompts_per_step": PROMPTS,
+        "group_size": GROUP,
+        "max_completion_tokens": TOKENS,
+        "learning_rate": 1e-4,
+        "eval_interval": 1,
+        "device": "cpu",
+        "max_episode_steps": TURNS,
+    }
+    return TrainConfig(**{**fields, **changes})
 
 
 def waiting_costs(steps: int) -> float:
@@ -163,35 +170,19 @@ def beside_stock(folder: Path, steps: int) -> float:
 
 def stock_rate(folder: Path, steps: int) -> tuple[float, float]:
     """Returns what stock TRL's own generation with tools makes of the same rows: its best step."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    known = copy.copy(tokenizer)
-    known.chat_template = TEMPLATES["qwen3"]  # the form of the calls is Qwen's
-    tokenizer.response_template = add_response_schema(known).response_template
-    calls = 0
-
-    def look_up(key: str) -> str:
-        """Tells the number of a letter.
-
-        Args:
-            key: the letter.
-        """
-        nonlocal calls
-        time.sleep(WAIT)
-        calls += 1
-        return AGAIN if calls <= PROMPTS * GROUP * (TURNS - 2) else str(len(key))
+    tool = StockTool()
 
     rates: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as output, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer = _stock_trainer(folder, tokenizer, output, steps, look_up)
+        trainer = _stock_trainer(folder, output, tool.look_up, max_steps=steps)
         generate = trainer._generate
 
         def timed(*args: Any, **kwargs: Any) -> Any:
-            nonlocal calls
-            calls, start = 0, time.perf_counter()
+            tool.calls, start = 0, time.perf_counter()
             found = generate(*args, **kwargs)
             n = PROMPTS * GROUP
-            rates.append((n / (time.perf_counter() - start), 1 + calls / n))
+            rates.append((n / (time.perf_counter() - start), 1 + tool.calls / n))
             return found
 
         trainer._generate = timed
@@ -199,16 +190,70 @@ def stock_rate(folder: Path, steps: int) -> tuple[float, float]:
     return max(rates)
 
 
-def alike(completions: list[Any], **_: Any) -> list[float | None]:
-    """Returns the same for each completion."""
-    return [1.0 for _ in completions]
+def gradients_apart(folder: Path) -> tuple[float, int]:
+    """Returns how far our gradient of episodes that stock TRL has sampled is from its own, and the tokens.
+
+    It is a share of the gradient's norm, all weights trained, in fp32.
+    """
+    config = _config(
+        str(folder), adapter="full", beta=0.0, algorithm="dapo", overlong_buffer=0.0, max_grad_norm=1e12
+    )
+    policy = Policy.load(config)
+    with tempfile.TemporaryDirectory() as output, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = _stock_trainer(folder, output, StockTool(0.0).look_up, loss_type="dapo")
+        trainer.current_gradient_accumulation_steps = 1
+        model, weights = their_model(policy, trainer, "full")
+        rows = [{"prompt": row_of(letter)["messages"]} for letter in LETTERS[:PROMPTS] for _ in range(GROUP)]
+        inputs = trainer._generate_and_score_completions(rows)
+        theirs = gradients(trainer._compute_loss(model, inputs), weights)
+    asked = [Row(n + 1, row_of(letter)) for n, letter in enumerate(LETTERS[:PROMPTS])]
+    prompts = make_prompts(asked, policy.tokenizer, policy.context, "training")
+    groups = groups_of_tools(policy, prompts, inputs)
+    values = torch.tensor(
+        [[reward_of(completion.tokens) for completion in group.completions] for group in groups],
+        dtype=torch.float64,
+    )
+    ours = our_gradient(policy, groups, Rewards(values, torch.ones_like(values, dtype=torch.bool)), config)
+    return apart(ours, theirs), sum(len(one.tokens) for group in groups for one in group.completions)
 
 
-def _stock_trainer(folder: Path, tokenizer: Any, output: str, steps: int, tool: Any) -> Any:
+class StockTool:
+    """Is a tool of TRL's: it says to call again, and in the last turn but one a number."""
+
+    def __init__(self, wait: float = WAIT) -> None:
+        self.calls, self.wait = 0, wait
+
+    def look_up(self, key: str) -> str:
+        """Tells the number of a letter.
+
+        Args:
+            key: the letter.
+        """
+        time.sleep(self.wait)
+        self.calls += 1
+        return AGAIN if self.calls <= PROMPTS * GROUP * (TURNS - 2) else str(len(key))
+
+
+def reward_of(tokens: Sequence[int]) -> float:
+    """Returns a number that differs between completions: large, as TRL adds 1e-4 to its deviations."""
+    return 1000 * sum(token % 7 for token in tokens) / len(tokens)
+
+
+def stock_rewards(completion_ids: list[list[int]], **_: Any) -> list[float | None]:
+    return [reward_of(tokens) for tokens in completion_ids]
+
+
+def _stock_trainer(folder: Path, output: str, tool: Any, **settings: Any) -> Any:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    known = copy.copy(tokenizer)
+    known.chat_template = TEMPLATES["qwen3"]  # the form of the calls is Qwen's
+    tokenizer.response_template = add_response_schema(known).response_template
     arguments = GRPOConfig(
         output_dir=output,
         use_cpu=True,
-        max_steps=steps,
+        bf16=False,
+        gradient_checkpointing=False,
         per_device_train_batch_size=PROMPTS * GROUP,
         num_generations=GROUP,
         max_completion_length=TOKENS,
@@ -218,11 +263,12 @@ def _stock_trainer(folder: Path, tokenizer: Any, output: str, steps: int, tool: 
         logging_strategy="no",
         disable_tqdm=True,
         beta=0.0,
+        **settings,
     )
     rows = [{"prompt": row_of(letter)["messages"]} for letter in LETTERS[:PROMPTS]]
     return GRPOTrainer(
         model=str(folder),
-        reward_funcs=alike,
+        reward_funcs=stock_rewards,
         args=arguments,
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
@@ -241,9 +287,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = make_calling_model(Path(name) / "calling", 500, most_calls=TURNS - 1)
         faster = beside_stock(folder, args.stock_steps)
+        difference, tokens = gradients_apart(folder)
     print(
         f"\n{kept:.2f} of the rate is left (at least {CLOSE}), {faster:.1f} times stock (at least {FASTER})"
     )
+    print(f"Gradient of stock TRL's own episodes, {tokens} tokens: {difference:.1e} from its own, in fp32")
 
 
 if __name__ == "__main__":

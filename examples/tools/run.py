@@ -30,6 +30,7 @@ from examples.tools.server import Tools, get_price
 
 HERE = Path(__file__).parent
 MOST_TURNS = 3
+SHOWN = 2
 MAY_CALL = {"CHERRY_OUTBOUND_ALLOW": "127.0.0.1", "CHERRY_OUTBOUND_ALLOW_HTTP": "true"}
 """A service calls https URLs of public hosts alone unless its operator allows more (docs/webhooks.md)."""
 
@@ -39,6 +40,7 @@ class Conversation(NamedTuple):
 
     answer: str
     calls: int
+    messages: list[Any]
 
 
 class Outcome(NamedTuple):
@@ -60,8 +62,8 @@ def main() -> int:
     with tool_server() as url, service(args.data, keep=False) as up:
         client = OpenAI(base_url=up["url"] + "/v1", api_key=up["api_key"])
         outcome = teach_and_measure(client, url, args.seed, print)
-        row = read_rows(HERE, "unseen")[0]
-        print(row["messages"][-1]["content"], "->", converse(client, outcome.model, row).answer)
+        for row in read_rows(HERE, "unseen")[:SHOWN]:
+            print(*shown(converse(client, outcome.model, row, temperature=0)), sep="\n")
     return 0
 
 
@@ -98,23 +100,39 @@ def right_by_call(client: OpenAI, model: str, rows: Sequence[Row], seed: int) ->
         return list(pool.map(asked, range(len(rows)), rows))
 
 
-def converse(client: OpenAI, model: str, row: Row, seed: int = 0) -> Conversation:
+def converse(client: OpenAI, model: str, row: Row, seed: int = 0, temperature: float = 1) -> Conversation:
     """The client's loop: ask; while the model calls, run the function and tell it the result."""
     messages: list[Any] = list(row["messages"])
     calls = 0
     for _ in range(MOST_TURNS):
         completion = client.chat.completions.create(
-            model=model, messages=messages, tools=row["tools"], max_completion_tokens=128, seed=seed
+            model=model,
+            messages=messages,
+            tools=row["tools"],
+            max_completion_tokens=128,
+            seed=seed,
+            temperature=temperature,
         )
         message: Any = completion.choices[0].message
         messages.append(message.model_dump(exclude_none=True))
         if not message.tool_calls:
-            return Conversation(message.content or "", calls)
+            return Conversation(message.content or "", calls, messages)
         for call in message.tool_calls:
             calls += 1
             item = json.loads(call.function.arguments).get("item")
             messages.append({"role": "tool", "tool_call_id": call.id, "content": get_price(str(item))})
-    return Conversation("", calls)
+    return Conversation("", calls, messages)
+
+
+def shown(conversation: Conversation) -> list[str]:
+    """A conversation for a person: a line for each message, and for each call."""
+    lines: list[str] = []
+    for message in conversation.messages:
+        calls = [call["function"] for call in message.get("tool_calls") or ()]
+        lines += [f"{message['role']} calls {call['name']}({call['arguments']})" for call in calls]
+        if message.get("content"):
+            lines.append(f"{message['role']}: {message['content']}")
+    return lines
 
 
 if __name__ == "__main__":

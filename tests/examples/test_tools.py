@@ -49,6 +49,22 @@ def test_every_price_that_is_asked_for_is_known_to_the_server() -> None:
             assert any(str(price) == row["reference"] and item in text for item, price in PRICES.items())
 
 
+def test_a_conversation_is_shown_message_by_message() -> None:
+    call = {"function": {"name": "get_price", "arguments": '{"item": "ciex"}'}}
+    messages = [
+        {"role": "user", "content": "Price of ciex?"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "content": "178"},
+        {"role": "assistant", "content": "178"},
+    ]
+    assert run.shown(run.Conversation("178", 1, messages)) == [
+        "user: Price of ciex?",
+        'assistant calls get_price({"item": "ciex"})',
+        "tool: 178",
+        "assistant: 178",
+    ]
+
+
 @pytest.mark.e2e
 @pytest.mark.long
 def test_a_job_with_the_tool_makes_calling_a_habit() -> None:

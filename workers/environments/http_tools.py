@@ -112,7 +112,7 @@ def _request(call: ToolCall, call_id: str, context: Context) -> dict[str, Any]:
 def _output(answer: bytes) -> dict[str, Any] | None:
     """Returns an answer with a text as its output; None for any other answer."""
     try:
-        found = strict_json.loads(answer)
+        found = strict_json.loads(answer.decode("utf-8", "replace"), takes_any_character=True)
     except StrictJsonError:
         return None
     if not isinstance(found, dict) or "output" not in found:

@@ -19,10 +19,19 @@ lower them.
 """
 _CALL = """
 
+def _cherry_readable(value):
+    if isinstance(value, str):
+        halved = value.replace(chr(0), chr(0xFFFD)).encode("utf-16-le", "surrogatepass")
+        return halved.decode("utf-16-le", "replace")
+    if isinstance(value, dict):
+        return {{_cherry_readable(key): _cherry_readable(part) for key, part in value.items()}}
+    return [_cherry_readable(part) for part in value] if isinstance(value, (list, tuple)) else value
+
 def _cherry_call(arguments, state):
     output = {name}(arguments, state)
-    return {{"output": output, "state": state}}
+    return {{"output": _cherry_readable(output), "state": state}}
 """
+"""What the sandbox could not hand out is replaced in it: NUL, and halves of characters."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -11,6 +12,10 @@ from workers.training.base.parts import ToolCall
 
 MAX_BYTES = 2**20
 """Most bytes of a call, and of what a tool answers: Azure's bound."""
+
+
+_UNREADABLE = re.compile("[\x00\ud800-\udfff]")
+"""NUL, and halves of characters: no tokenizer, and no database, takes them."""
 
 
 class Output(NamedTuple):
@@ -42,6 +47,11 @@ class Tool(Protocol):
 
     def call(self, call: ToolCall, call_id: str, context: Context, /) -> Output:
         """Returns what the policy reads. Raises `EpisodeLost` where the tool itself failed."""
+
+
+def readable(text: str) -> str:
+    """Returns a text that the policy can read: U+FFFD stands for NUL, and for halves of characters."""
+    return _UNREADABLE.sub("\ufffd", text)
 
 
 def error(code: int | str, message: str) -> Output:

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from methods.tools import tool_names
-from workers.environments.tool import Context, Output, Tool, error
+from workers.environments.tool import Context, Output, Tool, error, readable
 from workers.training.base.parts import Parts, ToolCall
 from workers.training.base.turns import CallResult
-from workers.training.episodes.environment import Reply
+from workers.training.episodes.environment import EpisodeLost, Reply
 
 THREADS = 64
 """Calls beside the first of their turn that are under way at the same time. Chosen, not measured."""
@@ -45,23 +45,36 @@ class ToolEpisode:
         self._threads = threads
 
     def reply(self, parts: Parts) -> Reply:
-        """Makes all calls: those that share a state one after another, the others side by side."""
+        """Makes all calls: those that share a state one after another, the others side by side.
+
+        Raises `EpisodeLost` with all results where a tool itself failed.
+        """
+        losses: list[EpisodeLost] = []
         own: dict[int, CallResult] = {}
         beside = {}
         for number, call in enumerate(parts.calls):
             tool = self._tools.get(call.name)
             if tool is None or tool.keeps_state or len(parts.calls) == 1:
-                own[number] = self._result(call, tool)
+                own[number] = self._result(call, tool, losses)
             else:
-                beside[number] = self._threads.submit(self._result, call, tool)
-        results = own | {number: future.result() for number, future in beside.items()}
-        return Reply([results[number] for number in range(len(parts.calls))])
+                beside[number] = self._threads.submit(self._result, call, tool, losses)
+        by_number = own | {number: future.result() for number, future in beside.items()}
+        results = [by_number[number] for number in range(len(parts.calls))]
+        if losses:
+            raise EpisodeLost(str(losses[0]), results=results)
+        return Reply(results)
 
-    def _result(self, call: ToolCall, tool: Tool | None) -> CallResult:
+    def _result(self, call: ToolCall, tool: Tool | None, losses: list[EpisodeLost]) -> CallResult:
+        """Returns what came of a call: of one whose tool failed an empty error, and why is in `losses`."""
         call_id, started = f"call_{uuid.uuid4().hex}", time.monotonic()
-        output = self._unknown(call) if tool is None else tool.call(call, call_id, self._context)
+        try:
+            output = self._unknown(call) if tool is None else tool.call(call, call_id, self._context)
+        except EpisodeLost as lost:
+            losses.append(lost)
+            output = Output("", is_error=True)
         seconds = time.monotonic() - started
-        return CallResult(call_id, call, output.text, seconds, output.is_error, is_known=tool is not None)
+        text = readable(output.text)
+        return CallResult(call_id, call, text, seconds, output.is_error, is_known=tool is not None)
 
     def _unknown(self, call: ToolCall) -> Output:
         known = ", ".join(self._tools) or "none"

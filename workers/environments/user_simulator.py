@@ -13,9 +13,9 @@ from typing import Any, Literal
 from graders.judges.reply import without_thoughts
 from graders.services import Judge, Question, Target
 from graders.template import Template
-from graders.types import GradeFailed, Sample
+from graders.types import FailureKind, GradeFailed, Sample, Usage
 from methods.messages import text_of
-from workers.environments.tool import whole_text
+from workers.environments.tool import readable, whole_text
 from workers.environments.tools import ToolEnvironment, ToolEpisode
 from workers.training.base.parts import Parts
 from workers.training.episodes.environment import EpisodeLost, Reply
@@ -59,7 +59,7 @@ class UserSimulator:
         try:
             told = whole_text(self.instructions.render(Sample(""), item))
         except GradeFailed as failed:
-            raise EpisodeLost(f"The user simulator cannot play: {failed.failure.message}") from None
+            raise _lost(f"The user simulator cannot play: {failed.failure.message}") from None
         talk = Talk(f"{told}\n\n{rules(self.stop)}")
         for message in item["messages"]:
             if role := FROM_THE_OTHER_SIDE.get(message["role"]):
@@ -72,9 +72,9 @@ class UserSimulator:
             reply = self.judge.ask(Question(self.target, messages, "user", None, self.sampling))
         except GradeFailed as failed:
             message = f"The user simulator failed. {failed.failure.message}"
-            raise EpisodeLost(message, failed.usage, failed.failure.lost) from None
+            raise _lost(message, failed.usage, failed.failure.lost) from None
         usage = {self.target.model: reply.usage}
-        text = without_thoughts(reply.text)
+        text = readable(without_thoughts(reply.text))
         if not text or self.stop in text:
             return Reply(usage=usage)
         return Reply(messages=[{"role": "user", "content": text}], usage=usage)
@@ -130,3 +130,7 @@ class Talk:
             {"role": "system", "content": self.system},
             *({"role": role, "content": text} for role, text in said),
         ]
+
+
+def _lost(message: str, usage: Usage | None = None, waited_for: str = "") -> EpisodeLost:
+    return EpisodeLost(message, usage, FailureKind.USER_SIMULATOR, waited_for=waited_for)

@@ -252,9 +252,10 @@ def rollout_rows(
 
 def _message(completion: Completion) -> dict[str, Any] | None:
     """A completion taken apart, as it is kept; None where its text is all answer, and of an episode."""
-    if completion.turns or completion.parts is None or completion.parts.is_plain:
+    parts = completion.parts
+    if completion.turns or parts is None or (parts.is_plain and parts.fault is None):
         return None
-    kept: dict[str, Any] = storable(completion.parts.message)
+    kept: dict[str, Any] = storable(parts.message)
     return kept
 
 

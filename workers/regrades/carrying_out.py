@@ -157,10 +157,12 @@ def _work_through(
 def _still_out(ready: Sequence[Graded], outages: int) -> int:
     """Returns how many completions met a server that could not reply, as long as no other did not; -1 after
     that. Raises `JobInvalid` if they are too many."""
-    failures = [one.grade.failure for one in ready]
+    failures = [one.grade.failure for one in ready if one.stored.ungraded is None]
+    if not failures:
+        return outages
     if outages < 0 or not all(failure and failure.kind.is_servers_fault for failure in failures):
         return -1
-    outages += len(ready)
+    outages += len(failures)
     if outages >= MOST_OUTAGES:
         first = failures[0].message if failures[0] else ""
         message = f"Nobody replied about the first {outages} completions: {clean(first[-SHOWN:])}"
@@ -189,13 +191,19 @@ def _together(waiting: Iterator[Stored], graders: Graders) -> Iterator[list[Stor
 
 
 def _grade(graders: Graders, some: Sequence[Stored]) -> list[Graded]:
-    """Grades completions of one group. One that is alone is no group, and fails where that is needed."""
+    """Grades completions of one group. One that is alone is no group, and fails where that is needed.
+
+    What its job has asked no grader about is no part of its group, as in training.
+    """
 
     def graded(built: Built) -> list[Grade]:
-        samples, item = [stored.sample for stored in some], some[0].item
-        if len(samples) == 1:
-            return [grade_safely(built.grader, samples[0], item)]
-        return grade_group_safely(built.grader, samples, item)
+        asked, item = [stored.sample for stored in some if stored.ungraded is None], some[0].item
+        if len(some) == 1:
+            found = [grade_safely(built.grader, sample, item) for sample in asked]
+        else:
+            found = grade_group_safely(built.grader, asked, item)
+        left = iter(found)
+        return [next(left) if one.ungraded is None else Grade(None, one.ungraded) for one in some]
 
     new = graded(graders.new)
     baseline = graded(graders.baseline) if graders.baseline is not None else [None] * len(some)

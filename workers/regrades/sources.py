@@ -19,7 +19,7 @@ from app.regrades.models import Regrade
 from app.regrades.service import rollouts_of
 from app.rollouts.models import Rollout
 from app.rollouts.service import cursor_of
-from graders import Sample
+from graders import Failure, FailureKind, Sample
 from methods.auto import LEAST_UNSEEN
 from methods.hold_out import hold_out
 from methods.rows import Row
@@ -28,6 +28,8 @@ from workers.jobs.job_data import TRAINING, VALIDATION, JobInvalid, find_file, r
 
 VALIDATION_SPLIT = "validation_split"
 """The hyperparameter by which rows of the training file are held out."""
+LOST = (FailureKind.TOOL_SERVER.value, FailureKind.USER_SIMULATOR.value)
+"""Failures of completions that broke off by nobody's fault who is graded."""
 PAGE = 500
 """Completions that are read together. Chosen, not measured."""
 
@@ -36,7 +38,8 @@ class Stored(NamedTuple):
     """A completion that is to be graded.
 
     `reward` and `failure` are what it got once; `data_row` is what completions of one prompt share, and
-    `group` what those share that were sampled for it at one time.
+    `group` what those share that were sampled for it at one time. `ungraded` is the failure of one that its
+    job has asked no grader about: nobody asks another.
     """
 
     ref: str
@@ -46,6 +49,7 @@ class Stored(NamedTuple):
     item: Mapping[str, Any]
     reward: float | None = None
     failure: str | None = None
+    ungraded: Failure | None = None
 
 
 class Source(Protocol):
@@ -134,15 +138,29 @@ class Rollouts:
             rows[rollout.row].item,
             rollout.reward,
             rollout.failure,
+            _why_ungraded(rollout),
         )
+
+
+def _why_ungraded(rollout: Rollout) -> Failure | None:
+    """Returns the failure of a completion that was lost, or that did not lie in its parts."""
+    if rollout.failure in LOST:
+        return Failure(FailureKind(rollout.failure), rollout.failure_message or "")
+    written = _written(rollout)
+    fault = written[-1].get("unparsed") if written else None
+    return None if fault is None else Failure(FailureKind.SAMPLE_PARSE, fault)
+
+
+def _written(rollout: Rollout) -> list[dict[str, Any]]:
+    """Returns the assistant's messages of a completion; none of one that was not taken apart."""
+    messages = rollout.episode["messages"] if rollout.episode else []
+    return [message for message in (*messages, rollout.message or {}) if message.get("role") == "assistant"]
 
 
 def _sample_of(rollout: Rollout) -> Sample:
     """Returns a completion as the grader of its job has seen it."""
     messages = rollout.episode["messages"] if rollout.episode else []
-    written = [
-        message for message in (*messages, rollout.message or {}) if message.get("role") == "assistant"
-    ]
+    written = _written(rollout)
     if not written:
         return Sample(rollout.text, rollout.finish_reason, output_tokens=rollout.tokens)
     last = written[-1]

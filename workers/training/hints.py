@@ -104,9 +104,10 @@ class Hints:
         if share >= LOST_SHARE and not self.is_lost_told:
             self.is_lost_told = True
             yield (
-                f"Step {step}: {share:.0%} of the episodes broke off because a tool server failed. They are"
-                " in no gradient, so little is learnt of what calls bring. What the server answered is in the"
-                " failures (tool_server_error) of the rollouts."
+                f"Step {step}: {share:.0%} of the episodes broke off because a tool server, or the model that"
+                " plays the user, failed. They are in no gradient, so little is learnt of what calls bring."
+                " What was answered is in the failures (tool_server_error, user_simulator_error) of the"
+                " rollouts."
             )
 
 

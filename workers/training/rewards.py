@@ -242,7 +242,7 @@ class GradePool:
         if is_shown(completion):
             return None
         if completion.lost:
-            return Grade(None, Failure(FailureKind.TOOL_SERVER, completion.lost, completion.waited_for))
+            return Grade(None, Failure(completion.lost_by, completion.lost, completion.waited_for))
         failure = Failure(FailureKind.SAMPLE_PARSE, (completion.parts and completion.parts.fault) or "")
         return Grade(None, failure, least=self._least if self._least < 0 else None)
 

@@ -133,6 +133,40 @@ def test_key_signs_in_and_jobs_lead_to_curves_checkpoints_and_grades(
     expect(page.get_by_text("sample_parse_error")).to_be_visible()
 
 
+def test_thoughts_turns_and_tools_are_shown_and_fit_a_phone(
+    page: Page, tenant: Tenant, job: Job, db: Session
+) -> None:
+    for step in (3, 4):
+        make_metrics(
+            db,
+            job,
+            step,
+            {"completion/train_reasoning_tokens_mean": 20.0 + step, "episodes/valid_turns_mean": step / 2},
+        )
+    tool = {
+        "name": "get_price",
+        "train_calls_mean": 1.25,
+        "train_tokens_mean": None,
+        "train_error_count": 3.0,
+    }
+    told = {"train_latency_mean": 0.1254, "valid_calls_mean": 0.75, "valid_error_count": 0.0}
+    events.append(db, job.id, "step-4", "Step 4", data={"tools": [tool | told]})
+    job.config = {"model_path": "x" * 300}
+    db.commit()
+    page.set_viewport_size({"width": 390, "height": 800})
+    sign_in(page, tenant)
+    page.goto(f"/dashboard/jobs/{job.id}")
+    expect(page.get_by_role("img", name="Thoughts, tokens")).to_be_visible()
+    expect(page.get_by_role("img", name="Turns of an episode")).to_be_visible()
+    row = page.get_by_role("row", name="get_price training")
+    assert row.locator("td").all_inner_texts()[2:] == ["1.25", "", "0.125", "3"]
+    expect(page.get_by_role("row", name="get_price validation")).to_contain_text("0.75")
+    page.get_by_text("Resolved configuration").click()
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.goto(f"/dashboard/jobs/{job.id}/rollouts?split=train&step=2")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
 def test_seeds_and_controls_are_shown_beside_each_other(
     page: Page, tenant: Tenant, job: Job, db: Session
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.evals.data_sources import sampling
 from app.evals.models import Eval, EvalOutputItem, EvalRun
 from app.settings import get_settings
 from app.webhooks.models import WebhookEvent
@@ -153,9 +154,41 @@ def test_who_answers_is_named_by_the_name_of_the_model_itself(
 
 
 def test_a_model_here_is_given_tools_and_an_effort(http: httpx.Client, of: Eval, with_sampler: None) -> None:
-    asked = {"tools": [{"type": "function", "function": {"name": "f"}}], "reasoning_effort": "low"}
+    asked = {
+        "tools": [{"type": "function", "function": {"name": "f"}}],
+        "reasoning_effort": "low",
+        "max_thinking_tokens": 0,
+        "template_kwargs": {"enable_thinking": False},
+    }
     made = http.post(f"/v1/evals/{of.id}/runs", json={"data_source": {**SAMPLED, "sampling_params": asked}})
     assert made.status_code == 201
+    assert made.json()["data_source"]["sampling_params"].items() >= asked.items()
+    params = sampling("completions", asked)
+    assert (
+        params.items()
+        >= {
+            "reasoning_effort": "low",
+            "max_thinking_tokens": 0,
+            "chat_template_kwargs": {"enable_thinking": False},
+        }.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("params", "param"),
+    [
+        ({"max_thinking_tokens": -1}, "max_thinking_tokens"),
+        ({"max_thinking_tokens": "0"}, "max_thinking_tokens"),
+        ({"template_kwargs": ["enable_thinking"]}, "template_kwargs"),
+    ],
+    ids=str,
+)
+def test_how_much_a_model_thinks_is_checked(
+    http: httpx.Client, of: Eval, with_sampler: None, params: dict[str, Any], param: str
+) -> None:
+    source = {**SAMPLED, "sampling_params": params}
+    refused = http.post(f"/v1/evals/{of.id}/runs", json={"data_source": source})
+    assert (refused.status_code, error_of(refused)["param"]) == (400, f"data_source.sampling_params.{param}")
 
 
 def test_without_a_sampler_no_model_of_this_service_answers(http: httpx.Client, of: Eval) -> None:

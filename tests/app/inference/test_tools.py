@@ -352,6 +352,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "messages[3].tool_call_id",
         "invalid_value",
     ),
+    "one id twice": (
+        {"messages": [*HELLO, {**ASKING, "tool_calls": [CALL, CALL]}, RESULT, RESULT]},
+        "messages[1].tool_calls[1].id",
+        "invalid_value",
+    ),
     "no result": ({"messages": [*HELLO, ASKING, *HELLO]}, "messages", "invalid_value"),
     "arguments": (
         {
@@ -390,6 +395,7 @@ def test_responses_that_cannot_be_are_refused_by_name(
     refused: dict[str, tuple[dict[str, Any], str, str]] = {
         "no call": ({"input": [*HELLO, result]}, "input", "invalid_value"),
         "no output": ({"input": [*HELLO, call]}, "input", "invalid_value"),
+        "one id twice": ({"input": [*HELLO, call, call, result]}, "input", "invalid_value"),
         "arguments": ({"input": [{**call, "arguments": "5"}, result]}, "input[0].arguments", "invalid_value"),
         "thoughts": (
             {"input": [*HELLO, {"type": "reasoning", "content": [{}]}]},

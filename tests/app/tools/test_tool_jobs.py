@@ -7,11 +7,14 @@ from typing import Any
 import httpx2 as httpx
 import openai
 import pytest
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.jobs.models import Job
+from app.models.models import Model
 from app.settings import Settings, get_settings
 from app.tools.service import opened
+from tests.app.answers import error_of
 from tests.factories import Tenant
 
 GRADER = {
@@ -52,6 +55,20 @@ def test_azures_shape_is_taken_by_the_official_client_and_no_secret_is_shown(
 def test_steps_are_ten_where_a_job_does_not_say(http: httpx.Client, job_body: dict[str, Any]) -> None:
     found = http.post("/v1/fine_tuning/jobs", json=body_of(job_body, max_episode_steps=None)).json()
     assert found["method"]["reinforcement"]["max_episode_steps"] == 10
+
+
+@pytest.mark.parametrize("gap", ["tool_calls", "tool_results"])
+def test_a_base_that_is_known_not_to_call_is_refused_at_once(
+    http: httpx.Client, db: Session, job_body: dict[str, Any], gap: str
+) -> None:
+    base = db.scalars(select(Model).where(Model.name == job_body["model"])).one()
+    base.cannot_show = ["thoughts", gap]
+    db.commit()
+    refused = http.post("/v1/fine_tuning/jobs", json=body_of(job_body))
+    told = error_of(refused)
+    assert (refused.status_code, told["param"], told["code"]) == (400, AT, "invalid_value")
+    without = body_of(job_body, tools=None, max_episode_steps=None)
+    assert http.post("/v1/fine_tuning/jobs", json=without).status_code == 200
 
 
 REFUSED = {

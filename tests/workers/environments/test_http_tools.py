@@ -105,6 +105,41 @@ def test_what_a_server_refuses_the_policy_reads(answer: Any, shown: str) -> None
     assert len(received) == 1
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        pytest.param(rb'"a\u0000b"', "a\ufffdb", id="NUL"),
+        pytest.param(rb'"a\ud83d"', "a\ufffd", id="the first half of a character"),
+        pytest.param(rb'"\uDE00b"', "\ufffdb", id="its second half"),
+        pytest.param(rb'"\ud83d\ude00"', "\U0001f600", id="both halves"),
+        pytest.param(b'"a\xe9"', "a\ufffd", id="no UTF-8"),
+        pytest.param(rb'{"k": "\ud83d"}', '{"k": "\ufffd"}', id="in JSON"),
+    ],
+)
+def test_characters_that_nobody_can_read_are_replaced_and_lose_no_rollout(written: bytes, read: str) -> None:
+    result, _ = result_of(lambda _: (200, {}, b'{"output": ' + written + b"}"), LOOK)
+    assert (result.output, result.is_error) == (read, False)
+    result.output.encode()
+
+
+def test_calls_of_a_lost_turn_are_counted_those_that_failed_as_errors() -> None:
+    def answer(received: Received) -> Answered:
+        if asked(received)["name"] == "count":
+            return answered("no answer of a tool", 302)
+        return output(received, "7")
+
+    with pytest.raises(EpisodeLost) as lost:
+        replied(answer, LOOK, ToolCall("count", {}))
+    assert [(one.call.name, one.output, one.is_error) for one in lost.value.results] == [
+        ("look_up", "7", False),
+        ("count", "", True),
+    ]
+    turns = (Turn(Parts(), 1, tuple(lost.value.results)),)
+    found = tool_metrics("train", [Completion((1,), (0.0,), "", "stop", turns=turns, lost="it failed")])
+    assert found["tools/train/calls_mean/count"] == found["tools/train/errors/count"] == 1
+    assert found["tools/train/errors/look_up"] == 0
+
+
 def test_an_error_without_output_is_json() -> None:
     result, _ = result_of(lambda _: (429, {}, b"slow down"), LOOK)
     assert json.loads(result.output) == {"error": {"code": 429, "message": "slow down"}}

@@ -52,6 +52,13 @@ def test_an_exception_of_several_lines_is_read_whole(sandbox: LocalSandbox) -> N
     assert json.loads(raised)["error"]["message"] == "ValueError: Give by.\nIt is a number."
 
 
+@pytest.mark.parametrize("character", ["\\x00", "\\ud83d"])
+def test_characters_that_nobody_can_read_are_replaced(sandbox: LocalSandbox, character: str) -> None:
+    source = f"def count(arguments, state):\n    return ['a{character}b', {{'k': 'é😀{character}'}}]\n"
+    ((output,),) = outputs(sandbox, (ToolCall("count", {}),), source=source)
+    assert json.loads(output) == ["a\ufffdb", {"k": "é😀\ufffd"}]
+
+
 def test_an_answer_of_more_than_a_megabyte_is_an_error(sandbox: LocalSandbox) -> None:
     source = "def count(arguments, state):\n    return 'x' * arguments['n']\n"
     sizes = ToolCall("count", {"n": 2**20}), ToolCall("count", {"n": 2**20 + 1})

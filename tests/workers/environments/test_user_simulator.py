@@ -11,7 +11,7 @@ from app.grading.judges import TenantJudge
 from app.grading.outages import Outages, PatientJudge
 from graders.services import Target
 from graders.template import Template
-from graders.types import TokenUsage
+from graders.types import FailureKind, TokenUsage
 from tests.app.grading.judge_servers import Answering, answered, asked, in_turn, judges_at, refused, said
 from tests.app.webhooks.receivers import Received, receiver
 from workers.environments.tool import Context, Output
@@ -115,6 +115,7 @@ def test_a_model_that_fails_loses_the_episode_and_costs_what_it_cost(answer: Any
         with pytest.raises(EpisodeLost, match="The user simulator failed") as lost:
             episode.reply(Parts(answer="hi"))
     assert lost.value.usage == usage
+    assert lost.value.kind is FailureKind.USER_SIMULATOR
 
 
 def test_a_server_that_fails_once_is_asked_again() -> None:

@@ -86,6 +86,32 @@ def test_rollouts_are_graded_anew_and_both_graders_compared(db: Session) -> None
     assert [row["data_row"] for row in regrade.comparison["rows_that_differ_most"]] == ["train-1"]
 
 
+def test_completions_that_no_grader_was_asked_about_keep_their_failure(db: Session) -> None:
+    """Their text would even be right."""
+    job = make_graded_job(db)
+    failed: dict[str, Any] = {"reward": None, "failure": "sample_parse_error"}
+    unparsed = {"role": "assistant", "content": "", "unparsed": "Two answers."}
+    episode = {"trace_id": "t", "messages": [unparsed]}
+    make_rollout(db, job, 3, 0, text="a", message=unparsed, **failed)
+    make_rollout(db, job, 3, 1, text="e", episode=episode, **failed)
+    told = {"reward": None, "failure": "user_simulator_error", "failure_message": "It is away."}
+    make_rollout(db, job, 3, 2, text="i", **told)
+    make_rollout(db, job, 3, 3, text="o", **failed)  # by its grader
+    db.commit()
+    regrade = regrade_of(db, job, source={"type": "rollouts", "first_step": 3})
+    carry_out(claimed(db))
+    found = [(one.reward, one.failure, one.failure_message) for one in results(db, regrade).values()]
+    assert sorted(found, key=str) == sorted(
+        [
+            (None, "sample_parse_error", "Two answers."),
+            (None, "sample_parse_error", "Two answers."),
+            (None, "user_simulator_error", "It is away."),
+            (1.0, None, None),
+        ],
+        key=str,
+    )
+
+
 @pytest.mark.parametrize(
     ("source", "refs"),
     [

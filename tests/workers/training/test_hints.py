@@ -103,5 +103,5 @@ def test_lost_episodes_are_told_once_with_their_share() -> None:
     hints = Hints()
     assert told(hints, range(1, 3), lost=1.0, graded=32.0) == []
     (hint,) = told(hints, range(3, 9), lost=12.0, graded=32.0)
-    assert hint.startswith("Step 3: 38% of the episodes broke off because a tool server failed.")
+    assert hint.startswith("Step 3: 38% of the episodes broke off because a tool server, or the model that")
     assert told(Hints(**asdict(hints)), range(9, 12), lost=12.0, graded=32.0) == []  # nor after a resume

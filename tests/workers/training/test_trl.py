@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.workers.training.conftest import moved
 from tests.workers.training.passes.test_forward import make_completions, plain_logprobs
 from tests.workers.training.support import make_config
+from tests.workers.training.trl_side import (
+    CLIP_HIGH,
+    CLIP_LOW,
+    LIMIT,
+    TEMPERATURE,
+    G,
+    P,
+    gradients,
+    make_trainer,
+    our_gradient,
+    their_model,
+)
 from workers.training.advantages import group_advantages, leave_one_out_advantages, token_weights
 from workers.training.base.types import Group
 from workers.training.losses import policy_loss
 from workers.training.model.policy import Policy
 from workers.training.passes.forward import completion_states, make_batches, token_logprobs
 from workers.training.rewards import Rewards
-from workers.training.update import make_optimizer, update_policy
 
 pytestmark = [
     pytest.mark.slow,
@@ -30,8 +37,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
 ]
 
-LIMIT, TEMPERATURE, P, G = 9, 0.8, 4, 4
-SAME = {"clip_low": 0.2, "clip_high": 0.27, "temperature": TEMPERATURE, "max_completion_tokens": LIMIT}
+SAME = {
+    "clip_low": CLIP_LOW,
+    "clip_high": CLIP_HIGH,
+    "temperature": TEMPERATURE,
+    "max_completion_tokens": LIMIT,
+}
 
 # Our algorithm and what of it is set otherwise; the same in TRL's words.
 ALGORITHMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -44,43 +55,6 @@ ALGORITHMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"loss_type": "cispo", "epsilon_high": 1.3},
     ),
 }
-
-
-def make_trainer(name: str, model: Any, folder: Path, reward: Any = None, **settings: Any) -> Any:
-    """A trainer that is never run: only its functions for one batch are called."""
-    import trl
-    from datasets import Dataset
-
-    if name == "GRPO":
-        settings = {"use_bias_correction_kl": True, **settings}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        config = getattr(trl, f"{name}Config")(
-            **{
-                "output_dir": str(folder / "out"),
-                "use_cpu": True,
-                "bf16": False,
-                "gradient_checkpointing": False,
-                "report_to": "none",
-                "per_device_train_batch_size": P * G,
-                "num_generations": G,
-                "max_completion_length": LIMIT,
-                "epsilon": SAME["clip_low"],
-                "epsilon_high": SAME["clip_high"],
-                "temperature": TEMPERATURE,
-                **settings,
-            }
-        )
-        trainer = getattr(trl, f"{name}Trainer")(
-            model=AutoModelForCausalLM.from_pretrained(model),
-            reward_funcs=reward or (lambda completions, **_: [0.0] * len(completions)),
-            args=config,
-            train_dataset=Dataset.from_list([{"prompt": "a"}]),
-            processing_class=AutoTokenizer.from_pretrained(model),
-        )
-    trainer.current_gradient_accumulation_steps = 1
-    trainer.model.train()  # TRL normalises differently in eval; this model has no dropout
-    return trainer
 
 
 def padded(rows, *, left=False):
@@ -137,29 +111,6 @@ def our_loss(policy, packed, advantages, old, ref, config):
     return total
 
 
-def gradients(loss, weights):
-    found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-    return {name: g for name, g in zip(weights, found, strict=True) if g is not None}
-
-
-def their_model(policy, trainer, adapter):
-    """TRL's model with our weights, and these by our names."""
-    mine = policy.trained()
-    model, prefix = trainer.model, ""
-    if adapter == "lora":
-        lora = LoraConfig(
-            r=4, lora_alpha=8.0, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model, prefix = get_peft_model(trainer.model, lora), "base_model.model."
-    weights = {name: model.get_parameter(prefix + name) for name in mine}
-    with torch.no_grad():
-        for name, weight in weights.items():
-            weight.copy_(mine[name])
-    return model.train(), weights
-
-
 @pytest.mark.parametrize("adapter", ["full", "lora"])
 @pytest.mark.parametrize("beta", [0.0, 0.04])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -207,17 +158,6 @@ def graded_groups(policy, seed=3):
     # Large, so that the 1e-4 that TRL adds to standard deviations is nothing beside them.
     rewards = 1000 * torch.rand(P, G, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return groups_of(completions), rewards
-
-
-def our_gradient(policy, groups, rewards, config):
-    """Of the step's only update, as the optimizer is given it."""
-    found = {}
-    optimizer = make_optimizer(policy, config)
-    optimizer.step = lambda: found.update(  # type: ignore[method-assign]
-        {name: weight.grad.clone() for name, weight in policy.trained().items()}
-    )
-    update_policy(policy, optimizer, groups, rewards, config, step=1)
-    return found
 
 
 def their_gradient(policy, trainer, groups):

@@ -39,7 +39,10 @@ def _completion_from_json(facts: dict[str, Any]) -> Completion:
     }
     parts = facts.get("parts")
     turns = tuple(map(_turn_from_json, facts.get("turns", ())))
-    return Completion(**{**facts, **lists, "parts": parts and _parts_from_json(parts), "turns": turns})
+    of_loss = {"lost_by": FailureKind(facts["lost_by"])} if "lost_by" in facts else {}
+    return Completion(
+        **{**facts, **lists, **of_loss, "parts": parts and _parts_from_json(parts), "turns": turns}
+    )
 
 
 def _turn_from_json(facts: dict[str, Any]) -> Turn:

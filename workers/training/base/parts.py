@@ -54,12 +54,14 @@ class Parts:
 
     @property
     def message(self) -> dict[str, Any]:
-        """Returns the parts as a chat message that shows thoughts too."""
+        """Returns the parts as a chat message that shows thoughts too, and why there are none if so."""
         message: dict[str, Any] = {"role": "assistant", "content": self.answer}
         if self.thoughts is not None:
             message["reasoning_content"] = self.thoughts
         if self.calls:
             message["tool_calls"] = self.chat_calls
+        if self.fault is not None:
+            message["unparsed"] = self.fault
         return {**message, "reasoning_tokens": self.thought_tokens}
 
     @property

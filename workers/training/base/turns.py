@@ -68,11 +68,13 @@ class Turn:
 
     @property
     def told(self) -> list[dict[str, Any]]:
-        """Returns the same for a person: with thoughts, lengths, times, and which outputs are errors."""
+        """Returns the same for a person: with thoughts, lengths, times, and what went wrong."""
         answered, *others = self.chat_messages
         answered["tokens"] = self.tokens
         if self.parts.thoughts:
             answered["reasoning_content"] = self.parts.thoughts
+        if self.parts.fault is not None:
+            answered["unparsed"] = self.parts.fault
         for message, result in zip(others, self.results, strict=False):
             message |= {"tokens": result.tokens, "seconds": result.seconds, "is_error": result.is_error}
         return [answered, *others]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from graders import Grade
-from graders.types import Usage
+from graders.types import FailureKind, Usage
 from workers.training.base.parts import Parts
 from workers.training.base.turns import Turn
 
@@ -64,6 +64,7 @@ class Completion:
         turns: of an episode; none where there is no environment.
         trace_id: names the episode to tool servers and graders.
         lost: why the episode broke off by the fault of its environment. It is then left out.
+        lost_by: who was at fault: a tool server, or the model that plays the user.
         waited_for: which server the environment has waited for in vain, where it did (`Failure.lost`).
         usage: what its environment has asked models for. Its grade counts it too.
         environment_reward: how its environment judges it, where it does.
@@ -78,6 +79,7 @@ class Completion:
     turns: tuple[Turn, ...] = ()
     trace_id: str = ""
     lost: str = ""
+    lost_by: FailureKind = FailureKind.TOOL_SERVER
     waited_for: str = ""
     usage: Usage = field(default_factory=dict)
     environment_reward: float | None = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from graders.types import Usage
+from graders.types import FailureKind, Usage
 from workers.training.base.parts import Parts
 from workers.training.base.turns import CallResult
 
@@ -15,13 +15,21 @@ class EpisodeLost(Exception):
     """Says why an episode cannot go on by the fault of nobody who is trained: a tool server failed.
 
     Its rollout is left out of the gradient and gets no grade. The text is for the person who follows the run.
-    `usage` is what models were asked for all the same. `waited_for` says which server was waited for in vain,
-    where one was: then the run pauses.
+    `usage` is what models were asked for all the same, `kind` names who failed, and `results` are what tools
+    answered to the other calls of the turn. `waited_for` says which server was waited for in vain, where one
+    was: then the run pauses.
     """
 
-    def __init__(self, message: str, usage: Usage | None = None, waited_for: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        usage: Usage | None = None,
+        kind: FailureKind = FailureKind.TOOL_SERVER,
+        results: Sequence[CallResult] = (),
+        waited_for: str = "",
+    ) -> None:
         super().__init__(message)
-        self.usage = usage or {}
+        self.usage, self.kind, self.results = usage or {}, kind, results
         self.waited_for = waited_for
 
 

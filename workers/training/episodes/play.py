@@ -146,7 +146,9 @@ class Play:
         """Returns what follows a reply; None where the environment is to hear first that nothing does."""
         if isinstance(reply, EpisodeLost):
             running.spend(reply.usage)
-            return self._ended(running, "stop", reply)
+            if reply.results:
+                running.note(self._counted(Reply(reply.results)))
+            return self._ended(running, "stop", lost=reply)
         if isinstance(reply, Exception):
             raise reply
         running.spend(reply.usage)
@@ -157,7 +159,7 @@ class Play:
         try:
             tokens = self._tokens_of(running, reply)
         except TurnsUnsupported as problem:
-            return self._ended(running, "stop", EpisodeLost(str(problem)))
+            return self._ended(running, "stop", lost=EpisodeLost(str(problem)))
         if len(running.read) + len(tokens) >= self._limits.context:
             running.ending = "length"
             if not self._follows:

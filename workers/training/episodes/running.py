@@ -79,6 +79,9 @@ class Running:
         self, text: str, finish_reason: Literal["stop", "length"], lost: EpisodeLost | None = None
     ) -> Completion:
         """Returns the episode as it stands."""
+        of_loss: dict[str, Any] = {}
+        if lost is not None:
+            of_loss = {"lost": str(lost), "lost_by": lost.kind, "waited_for": lost.waited_for}
         return Completion(
             tokens=tuple(self.tokens),
             logprobs=tuple(self.logprobs),
@@ -88,8 +91,7 @@ class Running:
             parts=self.turns[-1].parts,
             turns=tuple(self.turns),
             trace_id=self.trace_id,
-            lost="" if lost is None else str(lost),
-            waited_for="" if lost is None else lost.waited_for,
             usage=self.usage,
             environment_reward=self.reward,
+            **of_loss,
         )

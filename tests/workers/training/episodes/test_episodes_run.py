@@ -56,6 +56,7 @@ class Asking:
     def __init__(self, wait=lambda: 0.0, lose=lambda parts: False) -> None:
         self.wait, self.lose = wait, lose
         self.trace_ids: list[str] = []
+        self.fault = FailureKind.TOOL_SERVER
 
     def start(self, item: Any, trace_id: str) -> Any:
         self.trace_ids.append(trace_id)
@@ -65,7 +66,7 @@ class Asking:
             def reply(self, parts):
                 environment.wait()
                 if environment.lose(parts):
-                    raise EpisodeLost("the server is away")
+                    raise EpisodeLost("the server is away", kind=environment.fault)
                 return Reply(messages=[{"role": "user", "content": f"more than {len(parts.answer)}"}])
 
         return Episode()
@@ -205,12 +206,13 @@ def test_a_model_whose_template_tells_no_parts_talks_with_a_user(tmp_path_factor
 def test_lost_episodes_are_left_out_and_named(talking, tmp_path):
     config = config_of(talking, n_epochs=1, grade_failure_limit=1.0)
     environment = Asking(lose=lambda parts: len(parts.answer) % 2 == 0)
+    environment.fault = FailureKind.USER_SIMULATOR
     _, told = go(config, tmp_path, environment)
     groups = [group for _, _, _, groups in told.all("rollouts") for group in groups]
     pairs = [p for group in groups for p in zip(group.completions, group.grades, strict=True)]
     lost = [grade for completion, grade in pairs if completion.lost]
     assert 0 < len(lost) < len(pairs)
-    assert {grade.failure.kind for grade in lost} == {FailureKind.TOOL_SERVER}
+    assert {grade.failure.kind for grade in lost} == {FailureKind.USER_SIMULATOR}
     assert {grade.reward for grade in lost} == {None}
     assert sum(told.series("episodes/train_lost")) > 0
 
