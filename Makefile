@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long browser check fmt lint types fast families bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs sandbox-soak soak fuzz fuzz-tests conformance node-client vllm gate-webhooks clean bench-sampler gguf
+.PHONY: help setup demo up test test-long browser check fmt lint types fast families bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs bench-rank sandbox-soak soak fuzz fuzz-tests conformance node-client vllm gate-webhooks clean bench-sampler gguf
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -98,13 +98,19 @@ bench-followers: $(STAMP) ## a thousand clients that follow jobs live; fails if 
 bench-json: $(STAMP) ## what reading lines strictly costs beside json.loads
 	$(BIN)/python -m benchmarks.strict_json
 
-bench-graders: $(STAMP) ## python graders from the warm pool beside one process a call, and the built-in kinds
+bench-graders: $(STAMP) ## python graders from the warm pool beside one process a call, the built-in kinds, and rubrics beside their calls
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.graders
+
+bench-gold: $(STAMP) ## how soon the gap to a gold judge tells of a judge that can be talked to, 2 judges x 3 seeds (ten minutes; CHERRY_SHARED=)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.gold_gap
 
 bench-stability: CHUNK ?= 1200
 bench-stability: $(STAMP) ## hundreds of jobs on good and bad data, TRL beside them, in chunks of 20 minutes that resume (ONLY=ours|trl|coin|smol, CHUNK=seconds)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.stability run --chunk-seconds $(CHUNK) $(if $(ONLY),--only $(ONLY))
 	@$(BIN)/python -m benchmarks.stability report
+
+bench-rank: $(STAMP) ## training by `rank`, with a judge that knows, beside the exact grader: two story tasks, three seeds (10 minutes on one core)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.rank
 
 bench-long-runs: CHUNK ?= 1200
 bench-long-runs: $(STAMP) ## 48 rows for 200 epochs beside 20, 4 tasks x 3 seeds, in chunks of 20 minutes that resume (CHUNK=seconds)

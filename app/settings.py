@@ -178,6 +178,11 @@ class Settings(BaseSettings):
     grade_failure_steps: int = Field(default=3, ge=1, le=1000)
     """Failed steps in a row after which a job fails; a job may say otherwise."""
 
+    judge_down_limit: timedelta = timedelta(minutes=3)
+    """How long a judge, grading server or embedding model may answer nobody before the training that needs it
+    pauses; at most half of `phase_limit` counts. PT0S does not wait: such grades count as failed, and too
+    many fail the job."""
+
     webhook_timeout: timedelta = timedelta(seconds=10)
     """How long the receiver of a webhook may take to answer, all in all."""
     webhook_first_retry: timedelta = timedelta(seconds=5)

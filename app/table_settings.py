@@ -28,6 +28,8 @@ class Connection(_Entry):
     """Name of an entry of CHERRY_JUDGE_KEYS; None for servers that want no key."""
     concurrency: int = Field(default=32, ge=1, le=1024)
     """Calls under way at the same time, in each process."""
+    calls_per_minute: float | None = Field(default=None, gt=0, le=1_000_000)
+    """The most calls a minute of all processes of the service together; None for no limit of ours."""
     timeout: float = Field(default=120.0, gt=0, le=3600)
     """Seconds that one call may take."""
     retries: int = Field(default=4, ge=0, le=20)

@@ -11,6 +11,7 @@ from app.events.models import JobEvent, JobMetrics
 from app.exports.models import Export
 from app.feedback.models import Feedback
 from app.files.models import File, LooseBytes
+from app.grading.paces import JudgePace
 from app.idempotency.models import IdempotencyKey
 from app.jobs.models import Job
 from app.left_places import LeftPlace
@@ -52,6 +53,7 @@ __all__ = [
     "Job",
     "JobEvent",
     "JobMetrics",
+    "JudgePace",
     "LeftPlace",
     "LooseBytes",
     "Model",

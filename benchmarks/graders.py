@@ -2,7 +2,7 @@
 
 Python graders from a warm pool, one locked process per call, in grades per second of processor time of
 everything involved (caller, fork-server, the calls themselves), beside starting one interpreter per call;
-then the kinds that are built in, on one core.
+then the kinds that are built in, on one core; then rubrics, beside the calls that they make.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from benchmarks.rubrics import rubrics
 from graders import Sample, build_grader, parse_grader
 from graders.sandbox import LocalSandbox, SandboxSettings
 from graders.services import Services
@@ -166,7 +167,7 @@ def built_in() -> bool:
 
 
 if __name__ == "__main__":
-    bars = [sandboxed(), built_in()]
+    bars = [sandboxed(), built_in(), rubrics()]
     print(
         "\n" + ("All bars are met." if all(bars) else f"A bar is missed: {BARS}, built in {BUILT_IN_BAR:,}.")
     )

@@ -10,16 +10,20 @@ from graders.environment import EnvironmentReward, EnvironmentSpec
 from graders.fields.grader import Fields
 from graders.fields.spec import FieldsSpec
 from graders.formula import Formula
-from graders.grading import OfAnswer
+from graders.grading import of_answer
 from graders.instructions.grader import Instructions
 from graders.instructions.spec import InstructionsSpec
 from graders.judges.endpoint import Endpoint
 from graders.judges.label_model import LabelModel
+from graders.judges.rank import Rank
+from graders.judges.rank_spec import RankSpec
+from graders.judges.rubric import RubricGrader
+from graders.judges.rubric_spec import RubricSpec
 from graders.judges.score_model import ScoreModel
 from graders.judges.spec import EndpointSpec, LabelModelSpec, ScoreModelSpec
 from graders.math.grader import MathAnswer
 from graders.math.spec import MathSpec
-from graders.multi import Multi
+from graders.multi import Multi, MultiOfGroups
 from graders.rlvr.grader import Rlvr
 from graders.rlvr.spec import RlvrSpec
 from graders.services import (
@@ -35,7 +39,7 @@ from graders.template import Template
 from graders.text.cosine import Cosine
 from graders.text.string_check import StringCheck
 from graders.text.text_similarity import TextSimilarity, similarity
-from graders.types import Grader, GraderInvalid
+from graders.types import Grader, GraderInvalid, GroupGrader
 
 
 def build_grader(spec: GraderSpec, services: Services = NO_SERVICES) -> Grader:
@@ -46,7 +50,7 @@ def build_grader(spec: GraderSpec, services: Services = NO_SERVICES) -> Grader:
     """
     if isinstance(spec, MultiSpec):
         return _build_multi(spec, services)
-    return OfAnswer(_build_single(spec, services), spec.thoughts)
+    return of_answer(_build_single(spec, services), spec.thoughts)
 
 
 def _build_single(spec: SingleSpec, services: Services) -> Grader:
@@ -64,6 +68,10 @@ def _build_single(spec: SingleSpec, services: Services) -> Grader:
             return ScoreModel.build(spec, required_judge(services, spec.type))
         case LabelModelSpec():
             return LabelModel.build(spec, required_judge(services, spec.type))
+        case RankSpec():
+            return Rank.build(spec, required_judge(services, spec.type))
+        case RubricSpec():
+            return RubricGrader.build(spec, required_judge(services, spec.type))
         case EndpointSpec():
             return Endpoint.build(spec, required_endpoint(services))
         case PythonSpec():
@@ -88,12 +96,13 @@ def _build_multi(spec: MultiSpec, services: Services) -> Grader:
     thoughts = {key: spec.thoughts_of(key) for key in graders}
     formula = Formula.parse(spec.calculate_output, frozenset(graders))
     ranges = {key: single.reward_range for key, single in spec.subgraders.items()}
-    of_answers: dict[str, Grader] = {key: OfAnswer(part, thoughts[key]) for key, part in graders.items()}
+    of_answers: dict[str, Grader] = {key: of_answer(part, thoughts[key]) for key, part in graders.items()}
     is_once = all(setting == spec.thoughts for setting in thoughts.values())
-    multi = Multi(
+    make = MultiOfGroups if any(isinstance(part, GroupGrader) for part in graders.values()) else Multi
+    multi = make(
         spec.name, graders if is_once else of_answers, formula, ranges, invalid_grade=spec.invalid_grade
     )
-    return OfAnswer(multi, spec.thoughts) if is_once else multi
+    return of_answer(multi, spec.thoughts) if is_once else multi
 
 
 def _build_subgraders(spec: MultiSpec, services: Services) -> dict[str, Grader]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from graders.thoughts import Thoughts, answer_of
-from graders.types import Failure, FailureKind, Grade, GradeFailed, Grader, Sample, Usage
+from graders.types import Base, Failure, FailureKind, Grade, GradeFailed, Grader, GroupGrader, Sample, Usage
 
 
 class Score(NamedTuple):
@@ -84,15 +84,68 @@ class OfAnswer:
         return sample if answer is text else replace(sample, output_text=answer)
 
 
+@dataclass(frozen=True)
+class OfAnswers(OfAnswer):
+    """Grades the answers of a group of completions, each without its thoughts."""
+
+    grader: GroupGrader
+
+    def grade_group(
+        self, samples: Sequence[Sample], item: Mapping[str, Any], base: Base | None = None
+    ) -> list[Grade]:
+        answers = [self._answered(sample) for sample in samples]
+        of_base = None if base is None else [sample and self._answered(sample) for sample in base]
+        return self.grader.grade_group(answers, item, of_base)
+
+
+def of_answer(grader: Grader, thoughts: Thoughts) -> OfAnswer:
+    """Returns a grader that sees answers, of groups where `grader` grades groups."""
+    return OfAnswers(grader, thoughts) if isinstance(grader, GroupGrader) else OfAnswer(grader, thoughts)
+
+
 def grade_safely(grader: Grader, sample: Sample, item: Mapping[str, Any]) -> Grade:
     """Returns the grade, whatever the grader does: one that raises, or gives no finite number, has failed."""
     started = perf_counter()
     try:
         grade = grader.grade(sample, item)
     except Exception:  # a grader must not raise; one that does must not end what it is part of
-        failure = Failure(FailureKind.OTHER, traceback.format_exc(limit=-3))
-        return Grade(None, failure, seconds=perf_counter() - started)
-    if grade.value is not None and not math.isfinite(grade.value):
-        failure = Failure(FailureKind.OTHER, "The reward is not a finite number.")
-        return replace(grade, value=None, failure=failure, least=None)
-    return grade
+        return _raised(perf_counter() - started)
+    return _finite(grade)
+
+
+def grade_group_safely(
+    grader: Grader,
+    samples: Sequence[Sample],
+    item: Mapping[str, Any],
+    base: Base | None = None,
+) -> list[Grade]:
+    """Returns the grades of one prompt's completions, whatever the grader does.
+
+    A grader that grades no groups grades them one by one, and takes no note of `base`.
+    """
+    if not isinstance(grader, GroupGrader):
+        return [grade_safely(grader, sample, item) for sample in samples]
+    started = perf_counter()
+    try:
+        grades = list(grader.grade_group(samples, item, base))
+    except Exception:
+        raised = _raised(perf_counter() - started)
+        return [raised, *[replace(raised, seconds=0.0)] * (len(samples) - 1)] if samples else []
+    if len(grades) != len(samples):
+        message = f"The grader gave {len(grades)} grades to {len(samples)} completions."
+        return [Grade(None, Failure(FailureKind.OTHER, message))] * len(samples)
+    return [_finite(grade) for grade in grades]
+
+
+def _raised(seconds: float) -> Grade:
+    """Returns the grade where a grader raises what is handled now."""
+    failure = Failure(FailureKind.OTHER, traceback.format_exc(limit=-3))
+    return Grade(None, failure, seconds=seconds)
+
+
+def _finite(grade: Grade) -> Grade:
+    """Returns the grade, as a failure if its value is no finite number."""
+    if grade.value is None or math.isfinite(grade.value):
+        return grade
+    failure = Failure(FailureKind.OTHER, "The reward is not a finite number.")
+    return replace(grade, value=None, failure=failure, least=None)

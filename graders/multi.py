@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
 from graders.formula import Formula
 from graders.intervals import Interval, bounds_of
-from graders.types import Failure, FailureKind, Grade, GradeFailed, Grader, Sample, add_usages
+from graders.judges.helpers import HELPERS
+from graders.types import (
+    Base,
+    Failure,
+    FailureKind,
+    Grade,
+    GradeFailed,
+    Grader,
+    GroupGrader,
+    Sample,
+    add_usages,
+)
 
+SIDE_BY_SIDE = 4
+"""Completions of a group that are graded at a time by graders that see one. Chosen, not measured: a group is
+one task of its run, which has several of them under way."""
 FORMULA = "calculate_output"
 """The part that fails where the formula has no value."""
 
@@ -40,6 +54,10 @@ class Multi:
     def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade:
         started = perf_counter()
         grades = {key: grader.grade(sample, item) for key, grader in self.graders.items()}
+        return self._together(grades, perf_counter() - started)
+
+    def _together(self, grades: Mapping[str, Grade], seconds: float) -> Grade:
+        """Returns the grade that those of the sub-graders make."""
         parts = dict(_parts(grades))
         failures = {key: grade.failure for key, grade in grades.items() if grade.failure}
         value, failure = self._outcome(parts, failures)
@@ -54,7 +72,7 @@ class Multi:
             parts=parts,
             part_failures=failures,
             reason=why,
-            seconds=perf_counter() - started,
+            seconds=seconds,
             usage=add_usages(grade.usage for grade in grades.values()),
             part_seconds={key: grade.seconds for key, grade in grades.items()},
             part_usage={key: grade.usage for key, grade in grades.items() if grade.usage},
@@ -66,7 +84,7 @@ class Multi:
     ) -> tuple[float | None, Failure | None]:
         for key, failure in failures.items():
             if not failure.kind.is_completions_fault:
-                return None, Failure(failure.kind, f"{key}: {failure.message}")
+                return None, replace(failure, message=f"{key}: {failure.message}")
         try:
             return self.formula.evaluate(parts), None
         except GradeFailed as failed:
@@ -95,6 +113,30 @@ class Multi:
         }
         low = bounds_of(self.formula.tree, ranges).low
         return low if -math.inf < low < value else None
+
+
+@dataclass(frozen=True)
+class MultiOfGroups(Multi):
+    """Grades a group by several graders, of which some grade the group as one and the others one by one."""
+
+    def grade_group(
+        self, samples: Sequence[Sample], item: Mapping[str, Any], base: Base | None = None
+    ) -> list[Grade]:
+        of_groups = {
+            key: grader.grade_group(samples, item, base)
+            for key, grader in self.graders.items()
+            if isinstance(grader, GroupGrader)
+        }
+        others = {key: grader for key, grader in self.graders.items() if key not in of_groups}
+
+        def of_others(sample: Sample) -> dict[str, Grade]:
+            return {key: grader.grade(sample, item) for key, grader in others.items()}
+
+        grades = []
+        for i, of_one in enumerate(HELPERS.map(of_others, samples, SIDE_BY_SIDE)):
+            parts = {key: of_groups[key][i] if key in of_groups else of_one[key] for key in self.graders}
+            grades.append(self._together(parts, math.fsum(grade.seconds for grade in parts.values())))
+        return grades
 
 
 def _is_an_outage(kind: FailureKind) -> bool:

@@ -141,11 +141,13 @@ class Reply:
     Attributes:
         usage: the tokens it cost; none if the reply was known from before.
         remark: what a person should know of how it came about, such as a server that ignores schemas.
+        tries: how often its server was called for it; more than once where that failed at first.
     """
 
     text: str
     usage: TokenUsage = field(default_factory=TokenUsage)
     remark: str = ""
+    tries: int = 1
 
 
 class Judge(Protocol):

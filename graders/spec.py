@@ -18,7 +18,9 @@ from graders.fields.spec import FieldsSpec
 from graders.formula import NAME, Formula
 from graders.instructions.spec import InstructionsSpec
 from graders.intervals import Interval, bounds_of
-from graders.judges.spec import EndpointSpec, LabelModelSpec, ScoreModelSpec
+from graders.judges.rank_spec import RankSpec
+from graders.judges.rubric_spec import RubricSpec
+from graders.judges.spec import EndpointSpec, JudgeSpec, LabelModelSpec, ScoreModelSpec
 from graders.math.spec import MathSpec
 from graders.rlvr.spec import RlvrSpec
 from graders.spec_base import ComparingSpec, GraderName, NamedSpec, ThoughtsSetting, refuse
@@ -70,6 +72,8 @@ SingleSpec = (
     | FieldsSpec
     | ScoreModelSpec
     | LabelModelSpec
+    | RubricSpec
+    | RankSpec
     | EndpointSpec
     | MathSpec
     | InstructionsSpec
@@ -154,6 +158,22 @@ def dump_grader(spec: GraderSpec) -> dict[str, Any]:
 def single_graders(spec: GraderSpec) -> list[SingleSpec]:
     """Returns the single graders that a grader is made of: those of a `multi`, else the grader itself."""
     return list(spec.subgraders.values()) if isinstance(spec, MultiSpec) else [spec]
+
+
+def is_of_groups(spec: GraderSpec) -> bool:
+    """Tells whether a grader compares the completions of one prompt with each other."""
+    return any(isinstance(single, RankSpec) for single in single_graders(spec))
+
+
+def judge_of(spec: GraderSpec) -> JudgeSpec | None:
+    """Returns the judge model that a single grader asks; None if it asks none."""
+    match spec:
+        case JudgeSpec():
+            return spec
+        case RlvrSpec():
+            return spec.judge
+        case _:
+            return None
 
 
 def known_range(spec: GraderSpec) -> Interval | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from graders import strict_json
 
@@ -54,14 +54,15 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True)
 class TokenUsage:
-    """Counts tokens that a model has read (`cached_tokens` of them out of its cache) and written, and in how
-    many calls.
+    """Counts tokens that a model has read (`cached_tokens` of them out of its cache) and written, in how many
+    calls; and replies that were `known` from earlier calls and cost none.
     """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
     calls: int = 0
+    known: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -74,6 +75,7 @@ class TokenUsage:
             self.completion_tokens + other.completion_tokens,
             self.cached_tokens + other.cached_tokens,
             self.calls + other.calls,
+            self.known + other.known,
         )
 
 
@@ -92,22 +94,37 @@ def add_usages(usages: Iterable[Usage]) -> dict[str, TokenUsage]:
 
 @dataclass(frozen=True)
 class Failure:
-    """Says why a grade could not be given: what kind, and a sentence a person can act on."""
+    """Says why a grade could not be given: what kind, and a sentence a person can act on.
+
+    `lost` says, where a server was waited for in vain, which one, since when and its last error: nothing more
+    can be graded until a person has seen to it.
+    """
 
     kind: FailureKind
     message: str
+    lost: str = ""
 
 
 class GradeFailed(Exception):
     """Reports, inside a grader, that there is no value to give.
 
-    `Grader.grade` turns it into a failed `Grade`. `usage` is what was spent all the same.
+    `Grader.grade` turns it into a failed `Grade`. `usage` is what was spent all the same. `is_away` says that
+    a server answers nobody for now: it cannot be reached, is broken or busy, or its quota is spent.
     """
 
-    def __init__(self, kind: FailureKind, message: str, *, usage: Usage | None = None) -> None:
+    def __init__(
+        self,
+        kind: FailureKind,
+        message: str,
+        *,
+        usage: Usage | None = None,
+        is_away: bool = False,
+        lost: str = "",
+    ) -> None:
         super().__init__(message)
-        self.failure = Failure(kind, message)
+        self.failure = Failure(kind, message, lost)
         self.usage = usage or {}
+        self.is_away = is_away
 
 
 @dataclass(frozen=True)
@@ -193,6 +210,12 @@ class Grade:
             raise ValueError("a grade is either a value or a failure")
 
     @property
+    def lost(self) -> str:
+        """Returns what is said of a server that it or a part of it was waiting for in vain; else nothing."""
+        failures = [self.failure, *self.part_failures.values()]
+        return next((failure.lost for failure in failures if failure is not None and failure.lost), "")
+
+    @property
     def reward(self) -> float | None:
         """Returns the number that training sees; None for a gap.
 
@@ -219,6 +242,25 @@ class Grader(Protocol):
 
     def grade(self, sample: Sample, item: Mapping[str, Any]) -> Grade:
         """Returns the grade of a completion to a dataset row, in grader units. Raises nothing."""
+
+
+Base = Sequence["Sample | None"]
+"""What the base model wrote for a row; None in the place of what did not parse."""
+
+
+@runtime_checkable
+class GroupGrader(Grader, Protocol):
+    """Grades the completions of one prompt together: what one is worth follows from the others."""
+
+    def grade_group(
+        self, samples: Sequence[Sample], item: Mapping[str, Any], base: Base | None = None
+    ) -> list[Grade]:
+        """Returns the grade of each completion to the same dataset row, in their order. Raises nothing.
+
+        What the whole group has cost is told by one of the grades. With `base` a value says how a completion
+        compares with what the base wrote for this row, where 0.5 is as good: each with the base's in its
+        place, which was sampled by the same random numbers. Without any that parsed, all are as good.
+        """
 
 
 class GraderInvalid(Exception):

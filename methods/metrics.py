@@ -144,6 +144,25 @@ GOLD_OVER_BASE = _declare(
 GOLD_OVER_BASE_STDERR = _declare(
     "reward/gold_over_base_stderr", "grader units", "as `reward/gold_mean`", "its standard error over rows"
 )
+GOLD_GAP = _declare(
+    "reward/gold_gap",
+    "share",
+    "as `reward/gold_mean`",
+    "by how much more the reward has gained over the base than the gold reward, on the same rows, each as a"
+    " share of its grader's range",
+)
+GOLD_GAP_LOW = _declare(
+    "reward/gold_gap_low",
+    "share",
+    "as `reward/gold_mean`",
+    "lower end of a 95 % interval of `reward/gold_gap`, right for all evaluations so far together",
+)
+GOLD_GAP_HIGH = _declare(
+    "reward/gold_gap_high",
+    "share",
+    "as `reward/gold_mean`",
+    "the upper end",
+)
 OVER_BASE_MEAN = _declare(
     "reward/over_base_mean",
     "grader units",
@@ -228,8 +247,8 @@ USAGE = _declare(
     "tokens",
     "graders that ask a model",
     "tokens of a judge or embedding model in this step; {kind} is `prompt_tokens`, `completion_tokens` or "
-    "`cached_tokens` (a share of the prompt's), or `calls`, which counts replies. Those that were known cost "
-    "none",
+    "`cached_tokens` (a share of the prompt's), `calls`, which counts replies, or `known`: those that were "
+    "known from earlier calls, which cost none",
 )
 PART_USAGE = _declare(
     "part_usage/{split}/{kind}/{part}",
@@ -553,6 +572,15 @@ GUARD_ROLLBACKS = _declare(
 )
 GUARD_LR_SCALE = _declare(
     "guard/lr_scale", "ratio", GUARDED, "what the guard multiplies the learning rate by, after this step"
+)
+
+
+JUDGE_TALK = _declare(
+    "guard/judge_talk_share",
+    "share",
+    "every step, where the grader asks a judge",
+    "completions with words to whoever judges them, as patterns find them: an order, a claimed score, a "
+    "forged message",
 )
 
 

@@ -265,6 +265,10 @@ class TrainConfig(RunConfig):
     """Longest that one grading may take: longer than the grader's own limits, for one that hangs."""
     reward_range: tuple[float, float] | None = None
     """The least and the largest value of the grader, in its units; None where it has not said."""
+    asks_judge: bool = False
+    """Whether the grader asks a model, so that completions that speak to it are watched for."""
+    gold_range: tuple[float, float] | None = None
+    """The same of the gold grader."""
 
     @model_validator(mode="before")
     @classmethod

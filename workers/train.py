@@ -59,12 +59,15 @@ def read_run_file(path: Path) -> RunFile:
         fields["model_path"] = str((base / fields["model_path"]).resolve())
         spec = _grader(raw["grader"], base)
         fields.setdefault("reward_range", known_range(spec))
+        gold = _grader(raw["gold_grader"], base) if "gold_grader" in raw else None
+        if gold is not None:
+            fields.setdefault("gold_range", known_range(gold))
         return RunFile(
             config=TrainConfig(**fields),
             train_rows=read_rows(base / raw["train"]),
             valid_rows=read_rows(base / raw["valid"], max_rows=MAX_VALID_ROWS) if "valid" in raw else [],
             grader=build_grader(spec),
-            gold_grader=build_grader(_grader(raw["gold_grader"], base)) if "gold_grader" in raw else None,
+            gold_grader=None if gold is None else build_grader(gold),
             output=base / raw["output"],
         )
     except KeyError as error:

@@ -8,18 +8,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.connect import Data, Key, Url, open_client, without_service
+from app.cli.connect import Data, Key, Url, open_client
 from app.cli.given_files import parse_object, read_object, read_text
+from app.cli.given_graders import build_here
+from app.cli.judging.checking import LABELS_SECONDS, Limits, check_labels, try_judges
+from app.cli.judging.sheets import sheet
 from app.cli.output import AsJson, CliError, console, print_json, print_table
 
 if TYPE_CHECKING:
-    from graders import Grader, GraderSpec
     from graders.preflight.trial import Report
     from graders.template import Variable
     from methods.rows import Row
 
 cli = typer.Typer(help="Graders.", no_args_is_help=True)
+cli.command()(sheet)
 
+TRIAL_SECONDS = 60.0
+"""After this a trial begins nothing more, where nobody says otherwise."""
+
+SHOWN_ANSWER = 60
+"""Characters of an answer that are shown above its grade. Chosen, not measured: what fits in a line."""
 GraderFile = Annotated[Path, typer.Argument(metavar="GRADER.json", help="The grader as JSON.")]
 Local = Annotated[bool, typer.Option("--local", help="Here, without a service.")]
 
@@ -52,8 +60,10 @@ def validate(
 @cli.command()
 def run(
     path: GraderFile,
-    sample: Annotated[str | None, typer.Option(help="The answer to grade.")] = None,
-    sample_file: Annotated[Path | None, typer.Option(help="The same, from a file.")] = None,
+    sample: Annotated[
+        list[str] | None, typer.Option(help="The answer to grade; several for a grader that compares them.")
+    ] = None,
+    sample_file: Annotated[list[Path] | None, typer.Option(help="The same, from a file.")] = None,
     item: Annotated[str | None, typer.Option(help="The dataset row, as JSON.")] = None,
     rows: Annotated[Path | None, typer.Option(help="A data set to take the row from.")] = None,
     row: Annotated[int, typer.Option(min=0, help="Which of its rows, from 0.")] = 0,
@@ -63,23 +73,25 @@ def run(
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Grade one answer. The exit code is 1 if anything in the grading failed."""
-    raw, completion, of_row = read_object(path), _completion(sample, sample_file), _row(item, rows, row)
+    """Grade one answer, or several to the same row. The exit code is 1 if anything in the grading failed."""
+    raw, answers, of_row = read_object(path), _answers(sample, sample_file), _row(item, rows, row)
+    given = answers[0] if len(answers) == 1 else answers
     if local:
-        result = _run_here(raw, path, completion, of_row)
+        result = _run_here(raw, path, answers, of_row)
     else:
         with open_client(url, key, data) as client:
             reply = client.fine_tuning.alpha.graders.run(
                 grader=raw,  # type: ignore[arg-type]
-                model_sample=completion,
+                model_sample=given,  # type: ignore[arg-type]
                 item=of_row,
             )
         result = reply.to_dict(mode="json", warnings=False)
+    results = result.get("results") or [result]
     if as_json:
         print_json(result)
     else:
-        _print_run(result)
-    if any(value is True for value in result["metadata"]["errors"].values()):
+        _print_runs(answers, results)
+    if any(value is True for one in results for value in one["metadata"]["errors"].values()):
         raise typer.Exit(1)
 
 
@@ -96,15 +108,33 @@ def check(
             show_default="as the grader's templates tell",
         ),
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Most rows to try.")] = 8,
-    seconds: Annotated[float, typer.Option(min=0, help="Begin nothing after this long.")] = 60.0,
+    labels: Annotated[
+        Path | None, typer.Option(help="Answers that people have scored (JSONL or CSV): compare with them.")
+    ] = None,
+    scale: Annotated[
+        tuple[float, float] | None, typer.Option(help="The least and the largest score of people.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Most rows to try; without --labels.")] = 8,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0, help="Begin nothing after this long.", show_default="60; 300 with --labels"),
+    ] = None,
+    calls: Annotated[int, typer.Option(min=1, help="Most calls of judges, with --labels.")] = 500,
     as_json: AsJson = False,
 ) -> None:
     """Try a grader on answers whose worth is known, and say what is wrong with it.
 
     The right answer should get the most; empty, hostile and copied answers should not. The exit code is 1 if
-    there are warnings.
+    there are warnings. With --labels it is compared with people, and with itself, and tried with tricks; the
+    exit code is then 1 unless it is fit to train against.
     """
+    if labels is not None:
+        if data is not None or reference is not None:
+            raise CliError("--labels has the rows and the answers: leave out --data and --reference")
+        limits = Limits(LABELS_SECONDS if seconds is None else seconds, calls, scale)
+        if not check_labels(path, labels, limits, as_json=as_json):
+            raise typer.Exit(1)
+        return
     from graders.preflight.example_rows import example_rows
     from graders.preflight.trial import Bounds, preflight
 
@@ -113,37 +143,40 @@ def check(
     items = [dict(row.item) for row in found] if found is not None else example_rows(spec)
     lines = [row.line for row in found] if found is not None else None
     at = _reference_path(reference, items) if reference is not None else None
-    bounds = Bounds(rows=rows, seconds=seconds)
+    bounds = Bounds(rows=rows, seconds=TRIAL_SECONDS if seconds is None else seconds)
     report = preflight(spec, grader, items, reference=at, bounds=bounds, lines=lines)
-    if as_json:
-        print_json(report.as_dict())
-    else:
+    if not as_json:
         _print_report(report)
-    if report.warnings:
+    judged = try_judges(spec, path, items, list(lines or range(1, len(items) + 1)), as_json=as_json)
+    if as_json:
+        print_json({**report.as_dict(), **({} if judged is None else {"judge": judged.told})})
+    if report.warnings or (judged is not None and judged.remarks):
         raise typer.Exit(1)
 
 
-def build_here(raw: dict[str, Any], path: Path) -> tuple[GraderSpec, Grader]:
-    """Builds the grader in this process and runs it. Raises `CliError`."""
-    from app.grading.services import grader_services
-    from graders import GraderInvalid, build_grader, parse_grader
-
-    without_service()
-    try:
-        spec = parse_grader(raw)
-        return spec, build_grader(spec, grader_services())
-    except GraderInvalid as fault:
-        raise CliError(f"{path} is not a valid grader: {fault.told}") from None
-
-
-def _run_here(raw: dict[str, Any], path: Path, completion: str, of_row: dict[str, Any]) -> dict[str, Any]:
+def _run_here(raw: dict[str, Any], path: Path, answers: list[str], of_row: dict[str, Any]) -> dict[str, Any]:
     from app.grading.schemas import GraderRunOut
     from graders import Sample
-    from graders.grading import grade_safely
+    from graders.grading import grade_group_safely
+    from graders.spec import is_of_groups
 
     spec, grader = build_here(raw, path)
-    grade = grade_safely(grader, Sample(output_text=completion), of_row)
-    return GraderRunOut.of(spec, grade).model_dump(mode="json")
+    if len(answers) == 1 and is_of_groups(spec):
+        raise CliError("a rank grader compares answers: give it several, each with --sample or --sample-file")
+    grades = grade_group_safely(grader, [Sample(output_text=answer) for answer in answers], of_row)
+    told = GraderRunOut.of(spec, grades[0]) if len(grades) == 1 else GraderRunOut.of_several(spec, grades)
+    return told.model_dump(mode="json")
+
+
+def _print_runs(answers: list[str], results: list[dict[str, Any]]) -> None:
+    """Shows how each answer was graded, under its beginning where there are several."""
+    if len(results) == 1:
+        _print_run(results[0])
+        return
+    for number, (answer, result) in enumerate(zip(answers, results, strict=True), start=1):
+        shown = " ".join(answer.split())[:SHOWN_ANSWER]
+        console.print(f"{number}. {shown}", markup=False, soft_wrap=True)
+        _print_run(result)
 
 
 def _print_run(result: dict[str, Any]) -> None:
@@ -198,10 +231,11 @@ def _print_report(report: Report) -> None:
         console.print("Nothing wrong was found.")
 
 
-def _completion(sample: str | None, sample_file: Path | None) -> str:
-    if (sample is None) == (sample_file is None):
+def _answers(samples: list[str] | None, files: list[Path] | None) -> list[str]:
+    """Returns the answers to grade. Raises `CliError` if there is none, or both kinds are."""
+    if bool(samples) == bool(files):
         raise CliError("give the answer to grade with either --sample or --sample-file")
-    return sample if sample is not None else read_text(sample_file)  # type: ignore[arg-type]
+    return list(samples or map(read_text, files or ()))
 
 
 def _row(item: str | None, rows: Path | None, number: int) -> dict[str, Any]:

@@ -41,6 +41,12 @@ print(completion.choices[0].message.content)"""
 KEY_SHOWN = "sk-cherry-..."
 
 
+EVENTS_LOOKED_AT = 10
+"""Of a paused job, whose newest events tell of the pause."""
+PAUSED = "The job was paused"
+"""How the event begins that tells of a pause."""
+
+
 class BeforeAfter(NamedTuple):
     """The reward of the base and of what is delivered, by the same rows."""
 
@@ -71,6 +77,19 @@ def print_end(client: OpenAI, job: FineTuningJob) -> None:
         console.print(f"{'Reward':16} {change}", markup=False, soft_wrap=True)
     print_seeds(client, sent)
     print_use(client, job)
+
+
+def print_pause(client: OpenAI, job: FineTuningJob) -> None:
+    """Prints since when a paused job waits, and for what, where it has paused by itself."""
+    if str(job.status) != "paused":
+        return
+    newest = client.fine_tuning.jobs.list_events(job.id, limit=EVENTS_LOOKED_AT).data
+    for event, before in zip(newest, [*newest[1:], None], strict=True):
+        if event.message.startswith(PAUSED):
+            why = [before.message] if before is not None and before.level == "warn" else []
+            for name, said in zip(("Paused", ""), [event.message, *why], strict=False):
+                console.print(f"{name:16} {said}", markup=False, soft_wrap=True)
+            return
 
 
 def print_use(client: OpenAI, job: FineTuningJob) -> None:

@@ -55,6 +55,7 @@ def show(job_id: JobId, url: Url = None, key: Key = None, data: Data = None, as_
             print_json(as_sent(job))
         else:
             print_job(job)
+            job_end.print_pause(client, job)
             seeds.print_seeds(client, as_sent(job))
             job_end.print_use(client, job)
 

@@ -123,6 +123,7 @@ def _numbers(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(("Answers sampled", f"{base['samples']} to each of {base['prompts']} prompts"))
         if base["mean_reward"] is not None:
             found.append(("Mean reward", f"{base['mean_reward']:.3g}"))
+        if base["never"] is not None:
             shares = (f"{name} {base[name]:.0%}" for name in ("never", "sometimes", "always"))
             found.append(("Right", ", ".join(shares)))
         found.append(("Cut, not readable", f"{base['truncated']:.0%}, {base['parse_failed']:.0%}"))
@@ -134,6 +135,8 @@ def _numbers(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         low, high = job["seconds_low"], job["seconds_high"]
         found.append(("Steps", f"{job['steps']}, {job['sampled_tokens']:,} tokens sampled"))
         found.append(("Time, roughly", f"{low:,.0f} to {high:,.0f} s on a {job['device']} like this one"))
+    if judging := report.get("judging"):
+        found.append(("Judging", judging["sentence"]))
     if gain:
         smallest = gain["smallest_gain"]
         shown = "none" if smallest is None else f"{smallest:.2g}"

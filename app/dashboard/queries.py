@@ -24,6 +24,9 @@ Series = dict[str, list[tuple[int, float]]]
 CURVES = (
     names.REWARD_MEAN,
     names.VALID_REWARD_MEAN,
+    names.GOLD_GAP,
+    names.GOLD_GAP_LOW,
+    names.GOLD_GAP_HIGH,
     names.KL_PROBE_MEAN,
     names.KL_REFERENCE,
     names.ENTROPY_MEAN,

@@ -142,9 +142,15 @@ def charts(series: queries.Series) -> list[Markup]:
             line_chart("Token accuracy", accuracy),
             line_chart("KL to base, nats/token", kl),
         ]
+    gap = [
+        line("gap", "a", names.GOLD_GAP),
+        line("95 %, from", "b", names.GOLD_GAP_LOW),
+        line("to", "b", names.GOLD_GAP_HIGH),
+    ]
     marks = guard_marks(series.get(names.GUARD_ACTIONS, []))
     return [
         line_chart("Reward", reward, marks),
+        line_chart("Gap to the gold grader, share of range", gap, marks),
         line_chart("KL to base, nats/token", kl, marks),
         line_chart("Entropy, nats/token", [line("train", "a", names.ENTROPY_MEAN)]),
         line_chart(

@@ -11,9 +11,9 @@ from app.evals.models import ItemStatus
 from app.grading import service as grading
 from app.grading.headers import masked
 from app.storable import clean, storable
-from graders import Grade, GraderSpec
+from graders import Grade, GraderSpec, parse_grader
 from graders.judges.spec import LabelModelSpec
-from graders.spec import StringCheckSpec
+from graders.spec import StringCheckSpec, is_of_groups
 
 PARAM = "testing_criteria"
 SHOWN = 4000
@@ -91,4 +91,11 @@ def _kept(raw: Any, param: str, project_id: str) -> dict[str, Any]:
             message = f"Missing required parameter: '{at}'."
             raise BadRequest(message, param=at, code="missing_required_parameter")
     grader = grading.as_stored(raw, param, project_id)
+    if is_of_groups(parse_grader(raw)):
+        at = f"{param}.type"
+        message = (
+            "A rank grader scores the answers to one prompt against each other, and an eval judges each"
+            " answer by itself. Use a score_model or rubric grader as a criterion."
+        )
+        raise BadRequest(message, param=at, code="unsupported_grader")
     return {"id": f"{grader['name']}-{uuid.uuid4()}", **grader}

@@ -39,6 +39,11 @@ OURS = {
     "advantage_p": names.OVER_BASE_P,
     "fresh_reward_mean": names.FRESH_REWARD_MEAN,
     "greedy_reward_mean": names.GREEDY_REWARD_MEAN,
+    "gold_reward_mean": names.GOLD_REWARD_MEAN,
+    "gold_over_base": names.GOLD_OVER_BASE,
+    "gold_gap": names.GOLD_GAP,
+    "gold_gap_low": names.GOLD_GAP_LOW,
+    "gold_gap_high": names.GOLD_GAP_HIGH,
     "learning_rate": names.LEARNING_RATE,
     "grad_norm": names.GRAD_NORM,
     "beta": names.BETA,
@@ -71,6 +76,8 @@ KINDS = {
     "python": ("python_grader_server_error", "python_grader_runtime_error"),
     "score_model": MODEL_KINDS,
     "label_model": MODEL_KINDS,
+    "rubric": MODEL_KINDS,
+    "rank": MODEL_KINDS,
     "endpoint": ("endpoint_grader_internal_error", "endpoint_grader_server_error"),
 }
 """Kinds of failure that are told also when there were none, by type of grader."""
@@ -166,7 +173,8 @@ def _graders(grader: Mapping[str, Any] | None) -> list[Named]:
 
 def _named(grader: Mapping[str, Any], part: str | None) -> Named:
     kind = str(grader["type"])
-    model = str(grader["model"]) if kind in ("score_model", "label_model") else None
+    judge = grader if "model" in grader else grader.get("judge") or {}
+    model = str(judge["model"]) if "model" in judge else None
     return Named(str(grader.get("name", part or "")), kind, part, model)
 
 
@@ -248,7 +256,7 @@ def _token_usage(known: Numbers) -> dict[str, dict[str, int]]:
     told: dict[str, dict[str, int]] = {}
     for split, theirs in (("train", "train"), ("valid", "eval")):
         for kind, model, count in _usage_numbers(_start(names.USAGE, split), known):
-            if kind != "calls":  # OpenAI's events know tokens alone
+            if kind not in ("calls", "known"):  # OpenAI's events know tokens alone
                 told.setdefault(model, {})[f"{theirs}_{kind}"] = count
     return told
 

@@ -38,9 +38,9 @@ class Embeddings:
             spent: list[TokenUsage] = []
             key = key_of(self._tenant, self._entry.model, text)
             ask = partial(self._ask, text, spent)
-            vector, _ = self._cache.get_or_ask(key, ask, lambda vector: len(vector) * NUMBER_BYTES)
+            vector, was_known = self._cache.get_or_ask(key, ask, lambda vector: len(vector) * NUMBER_BYTES)
             vectors.append(vector)
-            usage = sum(spent, start=usage)
+            usage = sum(spent, start=usage + TokenUsage(known=int(was_known)))
         return EmbeddedTexts(self._entry.model, vectors, usage)
 
     def _ask(self, text: str, spent: list[TokenUsage]) -> Vector:

@@ -91,9 +91,9 @@ class Endpoints:
             raise _failed(str(error)) from None
         except httpx.TimeoutException:
             waited = time.monotonic() - started
-            raise Transient(_failed(f"It did not answer within {waited:.0f} seconds.")) from None
+            raise _away(f"It did not answer within {waited:.0f} seconds.") from None
         except httpx.HTTPError as error:
-            raise Transient(_failed(f"It could not be reached ({type(error).__name__}).")) from None
+            raise _away(f"It could not be reached ({type(error).__name__}).") from None
         return _read(response, answer, gate, request.headers)
 
 
@@ -103,7 +103,7 @@ def _read(response: httpx.Response, answer: bytes, gate: Gate, secrets: Mapping[
         after = retry_after(response.headers)
         if after is not None:
             gate.pause(min(after, SECONDS))
-        raise Transient(_failed(f"It answered {status}: {said}"), after)
+        raise _away(f"It answered {status}: {said}", after)
     if not 200 <= status < 300:
         raise _failed(f"It answered {status}: {said}")
     try:
@@ -112,8 +112,12 @@ def _read(response: httpx.Response, answer: bytes, gate: Gate, secrets: Mapping[
         raise _failed(f"It did not answer with JSON ({error}): {said}") from None
 
 
-def _failed(what: str) -> GradeFailed:
-    return GradeFailed(FailureKind.ENDPOINT_SERVER, f"The grading server failed. {what}")
+def _away(what: str, after: float | None = None) -> Transient:
+    return Transient(_failed(what, is_away=True), after)
+
+
+def _failed(what: str, *, is_away: bool = False) -> GradeFailed:
+    return GradeFailed(FailureKind.ENDPOINT_SERVER, f"The grading server failed. {what}", is_away=is_away)
 
 
 def _shown(answer: bytes, secrets: Mapping[str, str]) -> str:

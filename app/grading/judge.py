@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
+import httpx2 as httpx
 import structlog
 
 from app.grading.openai_calls import OpenAIServer, ServerRefused, usage_of
@@ -27,6 +29,18 @@ UNKNOWN_EFFORT = ("reasoning", "thinking")
 REFUSED_PARAMETER = frozenset({400, 422})
 
 
+class Counted:
+    """A call that knows how often it was made."""
+
+    def __init__(self, call: Callable[[Any], Any]) -> None:
+        self._call = call
+        self.times = 0
+
+    def __call__(self, client: Any) -> Any:
+        self.times += 1
+        return self._call(client)
+
+
 class Judge:
     """One judge: its server, and the form in which that replies, as far as is known by now."""
 
@@ -42,9 +56,9 @@ class Judge:
         """Raises `GradeFailed`."""
         while True:
             form, sampling = self._form, self._sampling(question)
+            call = Counted(partial(self._call, question=question, sampling=sampling, form=form))
             try:
-                call = partial(self._call, question=question, sampling=sampling, form=form)
-                return self._read(self.server.ask(call), question)
+                return replace(self._read(self.server.ask(call), question), tries=call.times)
             except ServerRefused as refused:
                 drops = EFFORT in sampling and self._drops_effort(question.target.model, refused)
                 has_form = question.schema is not None
@@ -60,10 +74,12 @@ class Judge:
         sampling = dict(sampling)
         if (limit := sampling.pop("max_completion_tokens", None)) is not None:
             sampling[self.entry.max_tokens_name] = limit
-        return client.chat.completions.with_raw_response.create(
-            model=self.entry.model or question.target.model,
-            messages=list(question.messages),
-            extra_body=sampling | _response_format(question, form),
+        body = {"model": self.entry.model or question.target.model, "messages": list(question.messages)}
+        # `chat.completions.create` looks through all of the messages first, which takes as long as the rest.
+        return client.post(
+            "/chat/completions",
+            cast_to=httpx.Response,
+            body=body | sampling | _response_format(question, form),
         )
 
     def _drops_effort(self, model: str, refused: ServerRefused) -> bool:

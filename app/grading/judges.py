@@ -12,10 +12,11 @@ from app.grading.cache import ReplyCache, key_of
 from app.grading.judge import Judge
 from app.grading.openai_calls import OpenAIServer
 from app.grading.own_models import OwnModel, own_model, own_names
+from app.grading.paces import Pace
 from app.models import service as models
 from app.outbound import TargetRefused, check_url, rules_of
 from app.settings import Settings
-from app.table_settings import JudgeEntry, KeyEntry, entry_for, known_names
+from app.table_settings import ANY_MODEL, JudgeEntry, KeyEntry, entry_for, known_names
 from graders import strict_json
 from graders.services import Question, Reply, Target
 from graders.strict_json import StrictJsonError
@@ -51,16 +52,19 @@ class Judges:
             )
             raise GraderInvalid(message, param="input")
 
-    def ask(self, tenant: str, question: Question) -> Reply:
-        """Raises `GradeFailed`, and `GraderInvalid` as `check` does."""
+    def ask(self, tenant: str, question: Question, *, anew: bool = False) -> Reply:
+        """Returns a reply: one that is known, unless it is to be asked `anew`.
+
+        Raises `GradeFailed`, and `GraderInvalid` as `check` does.
+        """
         judge = self._judge(tenant, question.target)
-        if not judge.entry.cache:
+        if anew or not judge.entry.cache:
             return judge.ask(question)
         target = question.target
         of_judge = [target.base_url, target.api_key_name, target.model, judge.entry.model]
         key = key_of(tenant, of_judge, list(question.messages), question.schema, dict(question.sampling))
         reply, was_known = self._cache.get_or_ask(key, lambda: judge.ask(question), _size(question))
-        return replace(reply, usage=TokenUsage()) if was_known else reply
+        return replace(reply, usage=TokenUsage(known=1)) if was_known else reply
 
     def answerer(self, tenant: str, target: Target) -> tuple[JudgeEntry, OpenAIServer]:
         """Returns a server that is to answer as a model in its own right, with how it is called.
@@ -101,7 +105,15 @@ class Judges:
             timeout=entry.timeout,
             retries=entry.retries,
             rules=rules,
+            pace=self._pace(target, entry),
         )
+
+    def _pace(self, target: Target, entry: JudgeEntry) -> Pace | None:
+        """Returns the limit of calls a minute of a judge of the settings; those of "*" share one."""
+        if entry.calls_per_minute is None:
+            return None
+        name = target.model if target.model in self._settings.judges else ANY_MODEL
+        return Pace(name, entry.calls_per_minute)
 
     def _entry(self, tenant: str, target: Target) -> JudgeEntry:
         """Returns the judge of that name in the settings, the project's own model, or the judge of all
@@ -158,17 +170,18 @@ def read_key(entry: KeyEntry) -> str:
 
 
 class TenantJudge:
-    """What one tenant's graders see of the judges."""
+    """What one tenant's graders see of the judges; `remembers` says whether a reply that is known will do."""
 
-    def __init__(self, judges: Judges, tenant: str) -> None:
+    def __init__(self, judges: Judges, tenant: str, *, remembers: bool = True) -> None:
         self._judges = judges
         self._tenant = tenant
+        self._anew = not remembers
 
     def check(self, target: Target, sampling: Mapping[str, Any], media: frozenset[str]) -> None:
         self._judges.check(self._tenant, target, sampling, media)
 
     def ask(self, question: Question) -> Reply:
-        return self._judges.ask(self._tenant, question)
+        return self._judges.ask(self._tenant, question, anew=self._anew)
 
 
 def _refused(entry: JudgeEntry, sampling: Mapping[str, Any]) -> list[str]:

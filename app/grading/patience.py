@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import calendar
+import math
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from email.utils import mktime_tz, parsedate_tz
+from email.utils import parsedate_tz
 from typing import TypeVar
 
 from graders.types import GradeFailed
@@ -16,6 +18,8 @@ T = TypeVar("T")
 
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 30.0
+LONGEST_ASKED = 1e6
+"""Seconds of a wait that a server asks for, beyond which it makes no difference: nobody waits so long."""
 
 
 class Transient(Exception):
@@ -54,21 +58,47 @@ def _wait(attempt: int) -> float:
 
 
 def retry_after(headers: object) -> float | None:
-    """Returns the seconds that a `Retry-After` header asks for, or None. `headers` has a `get`."""
-    text = getattr(headers, "get", dict[str, str]().get)("retry-after")
-    if not isinstance(text, str):
+    """Returns the seconds that a response asks for by `retry-after-ms` or `Retry-After`, 1e6 at most.
+
+    None where it asks for none, or in no form that means anything. `headers` has a `get`.
+    """
+    get = getattr(headers, "get", dict[str, str]().get)
+    milliseconds, text = get("retry-after-ms"), get("retry-after")
+    seconds = _number(milliseconds, 1 / 1000)
+    if seconds is None:
+        seconds = _number(text)
+    if seconds is None:
+        seconds = _seconds_until(text)
+    return None if seconds is None else max(0.0, min(seconds, LONGEST_ASKED))
+
+
+def _number(text: object, unit: float = 1.0) -> float | None:
+    try:
+        found = float(text) * unit if isinstance(text, str) else math.nan
+    except ValueError:
+        return None
+    return None if math.isnan(found) else found
+
+
+def _seconds_until(text: object) -> float | None:
+    """Returns the seconds until an HTTP date, which is in GMT whether it says so or not; None of no date."""
+    date = parsedate_tz(text) if isinstance(text, str) else None
+    if date is None:
         return None
     try:
-        return max(0.0, min(float(text), 1e6))
-    except ValueError:
-        date = parsedate_tz(text)
-        return max(0.0, mktime_tz(date) - time.time()) if date else None
+        return calendar.timegm((*date[:6], 0, 0, 0)) - (date[9] or 0) - time.time()
+    except (ValueError, OverflowError):
+        return None
 
 
 class Gate:
     """Lets a number of calls through at a time, at most so many a second, and none while a pause lasts."""
 
-    def __init__(self, concurrency: int, rate: float | None = None) -> None:
+    def __init__(
+        self, concurrency: int, rate: float | None = None, place: Callable[[], float] | None = None
+    ) -> None:
+        """`place` takes a place among the calls of other processes, and returns the seconds until then."""
+        self._place = place
         self._free = threading.BoundedSemaphore(concurrency)
         self._spacing = 1.0 / rate if rate else 0.0
         self._lock = threading.Lock()
@@ -77,7 +107,9 @@ class Gate:
     @contextmanager
     def through(self) -> Iterator[None]:
         with self._free:
-            time.sleep(self._turn())
+            place = self._place() if self._place is not None else 0.0
+            if (wait := max(place, self._turn())) > 0:  # a sleep of 0 gives the processor away
+                time.sleep(wait)
             yield
 
     def pause(self, seconds: float) -> None:

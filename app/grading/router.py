@@ -34,14 +34,19 @@ def refusals_of_grader(body: dict[str, Any], caller: Caller) -> list[ApiError]:
 
 @router.post("/run")
 async def run_grader(request: GraderRun, caller: CurrentCaller) -> GraderRunOut:
-    """Grade one answer. A grading that fails answers 200 too: reward 0, and flags in `metadata.errors`."""
+    """Grade one answer. A grading that fails answers 200 too: reward 0, and flags in `metadata.errors`.
+
+    Several answers get a grade each, under `results`.
+    """
     settings = get_settings()
-    spec, grade = await grading.run(
+    spec, grades = await grading.run(
         caller,
         request.grader,
-        Sample(output_text=request.model_sample),
+        [Sample(output_text=answer) for answer in request.answers],
         request.row(),
         seconds=settings.grader_run_limit.total_seconds(),
         per_key=settings.grader_runs_per_key,
     )
-    return GraderRunOut.of(spec, grade)
+    if isinstance(request.model_sample, list):
+        return GraderRunOut.of_several(spec, grades)
+    return GraderRunOut.of(spec, grades[0])

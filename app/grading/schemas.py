@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from app.wire import Wire
 from graders import Failure, FailureKind, Grade, GraderSpec, TokenUsage
 from graders.spec import MultiSpec
+from graders.spec_base import text_or_list
+from graders.types import add_usages
 
 
 class GraderValidate(Wire):
@@ -19,15 +21,31 @@ class GraderValidate(Wire):
     grader: dict[str, Any]
 
 
+MAX_SAMPLES = 64
+"""Answers of one grader run. Chosen, not measured: more than groups have in training."""
+Samples = Annotated[
+    Annotated[str, Tag("~text")]
+    | Annotated[list[str], Field(min_length=1, max_length=MAX_SAMPLES), Tag("~list")],
+    Discriminator(text_or_list),
+]
+
+
 class GraderRun(Wire):
-    """A grader to try on one answer."""
+    """A grader to try on one answer, or on several to the same row."""
 
     grader: dict[str, Any]
-    model_sample: str
+    model_sample: Samples = Field(
+        description="Cherry: several answers, as a list, are graded together and get a grade each."
+    )
     item: dict[str, Any] = Field(default_factory=dict)
     reference_answer: Any = Field(
         default=None, deprecated=True, description="Of an early revision: read as `item.reference_answer`."
     )
+
+    @property
+    def answers(self) -> list[str]:
+        """The answers, one or several."""
+        return self.model_sample if isinstance(self.model_sample, list) else [self.model_sample]
 
     def row(self) -> dict[str, Any]:
         """The dataset row that the grader sees."""
@@ -144,6 +162,29 @@ class GraderRunOut(BaseModel):
         exclude_if=lambda value: not value,
         json_schema_extra={"x-cherry": True},
     )
+
+    results: list[GraderRunOut] | None = Field(
+        default=None,
+        description="Cherry: of several answers, how each was graded, in their order; beside it stand the"
+        " mean reward and what all have cost.",
+        exclude_if=lambda value: value is None,
+        json_schema_extra={"x-cherry": True},
+    )
+
+    @classmethod
+    def of_several(cls, spec: GraderSpec, grades: Sequence[Grade]) -> GraderRunOut:
+        """How several answers were graded."""
+        values = [grade.value for grade in grades if grade.value is not None]
+        failures = {str(number): grade.failure for number, grade in enumerate(grades) if grade.failure}
+        whole = Grade(
+            math.fsum(values) / len(values) if values else 0.0,
+            part_failures=failures,
+            seconds=math.fsum(grade.seconds for grade in grades),
+            usage=add_usages(grade.usage for grade in grades),
+        )
+        return cls.of(spec, whole).model_copy(
+            update={"sub_rewards": {}, "results": [cls.of(spec, grade) for grade in grades]}
+        )
 
     @classmethod
     def of(cls, spec: GraderSpec, grade: Grade) -> GraderRunOut:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.auth import Caller
@@ -23,8 +23,13 @@ from graders import (
     dump_grader,
     parse_grader,
 )
-from graders.grading import grade_safely
+from graders.grading import grade_group_safely
+from graders.spec import is_of_groups
 
+ALONE = (
+    "A rank grader scores the answers to one prompt against each other: give it several, as a list in"
+    " 'model_sample'."
+)
 TURNS = Turns()
 """The grader runs of this process."""
 
@@ -67,19 +72,29 @@ def as_stored(raw: Any, param: str, project_id: str) -> dict[str, Any]:
 
 
 async def run(
-    caller: Caller, raw: Any, sample: Sample, item: Mapping[str, Any], *, seconds: float, per_key: int
-) -> tuple[GraderSpec, Grade]:
-    """Grades one completion on a thread of its own. A grading that takes too long is a failed one.
+    caller: Caller,
+    raw: Any,
+    samples: Sequence[Sample],
+    item: Mapping[str, Any],
+    *,
+    seconds: float,
+    per_key: int,
+) -> tuple[GraderSpec, list[Grade]]:
+    """Grades completions of one row on a thread of its own. A grading that takes too long is a failed one.
 
-    Raises `BadRequest` for a grader that is invalid, or `TooManyRequests`.
+    Raises `BadRequest` for a grader that is invalid, or compares completions where there is one, or
+    `TooManyRequests`.
     """
 
-    def work() -> tuple[GraderSpec, Grade]:
+    def work() -> tuple[GraderSpec, list[Grade]]:
         spec, grader = checked(raw, "grader", caller.project_id)
-        return spec, grade_safely(grader, sample, item)
+        if len(samples) == 1 and is_of_groups(spec):
+            raise BadRequest(ALONE, param="model_sample", code="invalid_value")
+        return spec, grade_group_safely(grader, samples, item)
 
     try:
         return await TURNS.run(caller.key_id, work, seconds=seconds, per_key=per_key)
     except TimeoutError:
         message = f"The grading took longer than {seconds:.0f} seconds and was given up."
-        return parse_grader(raw), Grade(None, Failure(FailureKind.OTHER, message), seconds=seconds)
+        failed = Grade(None, Failure(FailureKind.OTHER, message), seconds=seconds)
+        return parse_grader(raw), [failed] * len(samples)

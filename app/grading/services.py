@@ -13,6 +13,7 @@ from app.grading.embeddings import Embeddings, Vector
 from app.grading.endpoints import Endpoints
 from app.grading.judges import Judges, TenantJudge, read_key
 from app.grading.openai_calls import OpenAIServer
+from app.grading.paces import Pace
 from app.outbound import rules_of
 from app.sandbox import local_sandbox, sandbox_settings
 from app.settings import get_settings
@@ -20,12 +21,15 @@ from graders.services import Services
 
 
 @lru_cache(maxsize=1024)
-def grader_services(tenant: str = "") -> Services:
-    """Returns the services of this process for the graders of a project, or for no project's."""
+def grader_services(tenant: str = "", *, remembers: bool = True) -> Services:
+    """Returns the services of this process for the graders of a project, or for no project's.
+
+    Without `remembers` judges are asked anew, whatever they have replied before.
+    """
     why = {"embedder": "no embedding model is set (the operator sets CHERRY_EMBEDDINGS); use another metric."}
     return Services(
         sandbox=local_sandbox(sandbox_settings(get_settings())),
-        judge=TenantJudge(judges(), tenant),
+        judge=TenantJudge(judges(), tenant, remembers=remembers),
         endpoint=_endpoints(),
         embedder=_embedder(tenant),
         why=why,
@@ -73,4 +77,5 @@ def _embedding_server() -> OpenAIServer | None:
         concurrency=entry.concurrency,
         timeout=entry.timeout,
         retries=entry.retries,
+        pace=Pace("embeddings", entry.calls_per_minute) if entry.calls_per_minute else None,
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graders.grading import Score, grade_by
+from graders.judges.fence import DATA
 from graders.judges.messages import ConversationTemplate
 from graders.judges.reply import misread, read_reply, reason_of, reply_schema
 from graders.judges.spec import LabelModelSpec
@@ -38,9 +39,9 @@ class LabelModel:
         reply_format = (
             'Reply with one JSON object and nothing else: {"steps": [{"description": "...", "conclusion": '
             '"..."}], "label": "..."}. The steps are your reasoning, few and short; the label is one of '
-            f"{labels}, letter by letter."
+            f"{labels}, letter by letter. {DATA}"
         )
-        target = Target(spec.model, spec.base_url, spec.api_key_name)
+        target = spec.target
         conversation = ConversationTemplate.of(spec, reply_format)
         passing = frozenset(spec.passing_labels)
         built = cls(spec.name, target, conversation, tuple(spec.labels), passing, judge, spec.sampling)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graders.grading import Score, grade_by
+from graders.judges.fence import DATA
 from graders.judges.messages import ConversationTemplate
 from graders.judges.reply import misread, number, read_reply, reason_of, reply_schema
 from graders.judges.spec import ScoreModelSpec
@@ -39,9 +40,9 @@ class ScoreModel:
         reply_format = (
             'Reply with one JSON object and nothing else: {"steps": [{"description": "...", "conclusion": '
             '"..."}], "result": N}. The steps are your reasoning, few and short; N is your score, a number '
-            f"from {low:g} to {high:g}."
+            f"from {low:g} to {high:g}. {DATA}"
         )
-        target = Target(spec.model, spec.base_url, spec.api_key_name)
+        target = spec.target
         built = cls(
             spec.name, target, ConversationTemplate.of(spec, reply_format), low, high, judge, spec.sampling
         )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from graders.intervals import Interval
+from graders.services import Target
 from graders.spec_base import GraderName, NamedSpec, RewardRange, SpecModel, TemplateText, invalid, refuse
 from graders.template import Template, check_braces
 
@@ -131,37 +132,62 @@ class SamplingParams(SpecModel):
         return given if limit is None else {**given, "max_completion_tokens": limit}
 
 
-class JudgedSpec(NamedSpec):
-    """Holds what `score_model` and `label_model` share.
+class JudgeSpec(SpecModel):
+    """Says which model judges, where it is, and how it samples.
 
     `base_url` and `api_key_name` are extensions: the judge's address, and the name of a key that the operator
     has set. A key itself never stands in a grader.
     """
 
-    name: GraderName
     model: Annotated[str, Field(min_length=1, max_length=256)]
-    input: Annotated[list[MessageSpec], Field(min_length=1, max_length=MAX_MESSAGES)]
     sampling_params: SamplingParams | None = None
     base_url: Annotated[str, Field(min_length=1, max_length=2048)] | None = None
     api_key_name: KeyName | None = None
 
     @model_validator(mode="after")
-    def _key_has_an_address(self) -> JudgedSpec:
+    def _key_has_an_address(self) -> Self:
         if self.api_key_name is not None and self.base_url is None:
             message = "It is for a judge at a 'base_url' of the grader's own, and there is none."
             refuse(lambda: invalid(message), "api_key_name")
         return self
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Returns the parameters of the chat call; none if the grader sets none."""
+        return self.sampling_params.for_chat() if self.sampling_params else {}
+
+    @property
+    def target(self) -> Target:
+        """Returns the judge as those who ask it know it."""
+        return Target(self.model, self.base_url, self.api_key_name)
+
+
+class AskingSpec(NamedSpec, JudgeSpec):
+    """Holds what every grader has that asks one judge model."""
+
+    name: GraderName
+
+    @property
+    def calls_per_grade(self) -> int:
+        """Returns how many calls one grade makes at most: how long it may take follows."""
+        return 1
+
+    @property
+    def usual_calls(self) -> int:
+        """Returns how many calls one grade makes as a rule: what it costs follows."""
+        return self.calls_per_grade
+
+
+class JudgedSpec(AskingSpec):
+    """Holds what `score_model` and `label_model` share: messages of the user's own."""
+
+    input: Annotated[list[MessageSpec], Field(min_length=1, max_length=MAX_MESSAGES)]
 
     def templates(self) -> Iterator[tuple[str, str]]:
         for i, message in enumerate(self.input):
             at = f"input[{i}].content"
             for j, item in enumerate(message.items):
                 yield from _templates_of(item, f"{at}[{j}]" if isinstance(message.content, list) else at)
-
-    @property
-    def sampling(self) -> dict[str, Any]:
-        """Returns the parameters of the chat call; none if the grader sets none."""
-        return self.sampling_params.for_chat() if self.sampling_params else {}
 
 
 def _templates_of(item: str | TextItem | ImageItem | AudioItem, at: str) -> Iterator[tuple[str, str]]:

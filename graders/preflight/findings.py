@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from graders.preflight.references import Reference
 from graders.preflight.unasked import unasked_fields
-from graders.spec import GraderSpec, MultiSpec
+from graders.spec import GraderSpec, MultiSpec, is_of_groups
 from graders.thoughts import FAMILIES
-from graders.types import Failure
+from graders.types import Failure, Usage
 
 NEAR = 0.99
 """From this share of the way up, a completion counts as at the top."""
@@ -53,6 +53,7 @@ class Trial:
     failure: Failure | None
     parts: Mapping[str, float]
     seconds: float
+    usage: Usage = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the trial as JSON has it; long texts are cut."""
@@ -135,7 +136,7 @@ def maximum_of(spec: GraderSpec) -> float | None:
         case "score_model":
             bounds = getattr(spec, "range", None) or (0.0, 1.0)
             return float(bounds[1])
-        case "python" | "endpoint" | "environment" | "multi" | "rlvr":
+        case "python" | "endpoint" | "environment" | "multi" | "rlvr" | "rank":
             return None
         case _:
             return 1.0
@@ -224,8 +225,11 @@ def _short_of(most: float | None, values: Mapping[int, float], where: str, named
 def _uneven(spec: GraderSpec, references: Mapping[int, Trial], named: Named) -> Iterator[Finding]:
     """Finds rows whose reference is worth much less than another's.
 
-    It looks only where no maximum is known to compare with.
+    It looks only where no maximum is known to compare with, and where values of different rows say something
+    about each other: not where answers are compared with those to the same row.
     """
+    if is_of_groups(spec):
+        return
     values = {row: trial.value for row, trial in references.items() if trial.value is not None}
     best = max(values.values(), default=0.0)
     low = tuple(row for row, value in values.items() if best > 0 and value < EVEN * best)

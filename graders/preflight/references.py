@@ -16,6 +16,18 @@ from graders.spec_base import ComparingSpec
 from graders.template import Template, Variable, as_text
 from graders.types import GradeFailed, Sample
 
+ANSWER_KEYS = (
+    "answer",
+    "reference",
+    "reference_answer",
+    "target",
+    "label",
+    "gold",
+    "solution",
+    "expected",
+    "output",
+)
+"""Keys of rows that are taken to hold the right answer where a grader does not tell."""
 _NOTHING = Sample("")
 
 

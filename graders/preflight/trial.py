@@ -12,18 +12,18 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from graders import strict_json
-from graders.grading import grade_safely
+from graders.grading import grade_group_safely
 from graders.preflight.beside import tests_beside
 from graders.preflight.findings import Finding, Trial, findings_of
 from graders.preflight.probes import Probe, plausible, probes
 from graders.preflight.references import Reference, reference_at, reference_of
-from graders.spec import GraderSpec, TextSimilaritySpec, single_graders
+from graders.spec import GraderSpec, TextSimilaritySpec, judge_of, single_graders
 from graders.template import Variable
-from graders.types import Failure, Grader, Sample
+from graders.types import Failure, Grader, GroupGrader, Sample
 
 REFERENCE = "the reference answer"
-COSTLY = ("score_model", "label_model", "endpoint")
-"""Kinds that ask somebody who may be slow, or want money."""
+COSTLY = ("endpoint",)
+"""Kinds that ask somebody who may be slow, or want money, beside those that ask a judge."""
 COSTLY_ROWS, COSTLY_PROBES = 2, 4
 ENOUGH_FAILURES = 8
 """So many failures, with nothing graded, are worth a second look. One row has as many probes."""
@@ -97,10 +97,10 @@ def preflight(
     called = range(1, len(rows) + 1) if lines is None else lines
     plan = list(_plan(rows, references, bounds))
     trials: list[Trial] = []
-    for row, probe in plan:
+    for row, some in _asked_together(plan, grader):
         if monotonic() - started > bounds.seconds or _is_out_of_order(trials):
             break
-        trials.append(_try(grader, row, called[row], rows[row], probe, references[row]))
+        trials += _try(grader, row, called[row], rows[row], some, references[row])
     tried = list(dict.fromkeys(row for row, _ in plan))
     deadline = started + 2 * bounds.seconds
     beside = {row: found for row in tried if (found := tests_beside(grader, rows[row], deadline))}
@@ -123,9 +123,10 @@ def _fails_on_what_they_hold(grader: Grader, rows: Sequence[Mapping[str, Any]], 
     A grader may rightly fail on every hostile answer: `float(sample["output_text"])` does.
     """
     for row in rows:
-        for probe in plausible(row):
-            grade = grade_safely(grader, Sample(output_text=probe.text), row)
-            if grade.reward is not None or (grade.failure and grade.failure.kind.is_servers_fault):
+        plan = [(0, probe) for probe in plausible(row)]
+        for _, some in _asked_together(plan, grader):
+            grades = grade_group_safely(grader, [Sample(output_text=probe.text) for probe in some], row)
+            if any(grade.reward is not None or _is_away(grade.failure) for grade in grades):
                 return False
             if monotonic() > deadline:
                 return True
@@ -134,7 +135,10 @@ def _fails_on_what_they_hold(grader: Grader, rows: Sequence[Mapping[str, Any]], 
 
 def is_costly(spec: GraderSpec) -> bool:
     """Tells whether grades ask a judge model, an embedding model or another server."""
-    return any(single.type in COSTLY or _asks_for_embeddings(single) for single in single_graders(spec))
+    return any(
+        single.type in COSTLY or judge_of(single) is not None or _asks_for_embeddings(single)
+        for single in single_graders(spec)
+    )
 
 
 def _asks_for_embeddings(spec: GraderSpec) -> bool:
@@ -186,25 +190,49 @@ def _is_same(probe: Probe, reference: Reference) -> bool:
         return False
 
 
+def _asked_together(
+    plan: Sequence[tuple[int, Probe]], grader: Grader
+) -> Iterator[tuple[int, Sequence[Probe]]]:
+    """Yields the probes of a row that are graded at once: all of them, where the grader compares answers."""
+    if not isinstance(grader, GroupGrader):
+        yield from ((row, [probe]) for row, probe in plan)
+        return
+    for row in dict.fromkeys(row for row, _ in plan):
+        yield row, [probe for of, probe in plan if of == row]
+
+
 def _try(
-    grader: Grader, row: int, line: int, item: Mapping[str, Any], probe: Probe, reference: Reference | None
-) -> Trial:
-    grade = grade_safely(grader, Sample(output_text=probe.text), item)
-    return Trial(
-        row=row,
-        line=line,
-        probe=probe.name,
-        text=probe.text,
-        is_reference=probe.name == REFERENCE and reference is not None,
-        is_hostile=probe.is_hostile,
-        value=grade.value,
-        counts_as=grade.reward,
-        failure=grade.failure,
-        parts=dict(grade.parts),
-        seconds=grade.seconds,
-    )
+    grader: Grader,
+    row: int,
+    line: int,
+    item: Mapping[str, Any],
+    some: Sequence[Probe],
+    reference: Reference | None,
+) -> list[Trial]:
+    grades = grade_group_safely(grader, [Sample(output_text=probe.text) for probe in some], item)
+    return [
+        Trial(
+            row=row,
+            line=line,
+            probe=probe.name,
+            text=probe.text,
+            is_reference=probe.name == REFERENCE and reference is not None,
+            is_hostile=probe.is_hostile,
+            value=grade.value,
+            counts_as=grade.reward,
+            failure=grade.failure,
+            parts=dict(grade.parts),
+            seconds=grade.seconds,
+            usage=grade.usage,
+        )
+        for probe, grade in zip(some, grades, strict=True)
+    ]
 
 
 def _is_out_of_order(trials: Sequence[Trial]) -> bool:
     """Tells whether whoever grades cannot be reached: more calls would only cost time."""
-    return bool(trials) and trials[-1].failure is not None and trials[-1].failure.kind.is_servers_fault
+    return bool(trials) and _is_away(trials[-1].failure)
+
+
+def _is_away(failure: Failure | None) -> bool:
+    return failure is not None and failure.kind.is_servers_fault

@@ -8,11 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from graders.intervals import Interval
-from graders.spec_base import (
-    GraderName,
-    NamedSpec,
-    TemplateText,
-)
+from graders.judges.spec import JudgeSpec
+from graders.spec_base import GraderName, NamedSpec, TemplateText
 
 
 class RlvrSpec(NamedSpec):
@@ -33,6 +30,8 @@ class RlvrSpec(NamedSpec):
     """For `code`: a lower share of passed tests counts as 0."""
     max_length: Annotated[int, Field(ge=1, le=1_000_000)] = 8192
     """For `max_length`: the score falls by 1 over this many tokens."""
+    judge: JudgeSpec | None = None
+    """For `general-*` and `rubric`: the model that scores them, as in `score_model`."""
     pass_threshold: float | None = None
 
     @property

@@ -16,6 +16,7 @@ from graders.grading import Score
 from graders.instructions.grader import MAX_TEXT, instructions_of, score_instructions
 from graders.math.grader import MathAnswer
 from graders.math.spec import MathSpec
+from graders.rlvr.labels import graded, tagged, text_of_label, unusable, without_answer_tags
 from graders.rlvr.spec import RlvrSpec
 from graders.services import Services
 from graders.spec_base import Extractor
@@ -25,20 +26,9 @@ from graders.types import FailureKind, GradeFailed, Grader, GraderInvalid, Sampl
 FORMAT_ONLY = 0.1
 """What `re_search_f1` gives a wrong answer between the right tags."""
 
-_JUDGED = (
-    "is scored by a judge model, which a row cannot bring along: give the job a score_model grader instead."
-)
 REFUSED: Mapping[str, str] = {
-    **{
-        f"general-{kind}": _JUDGED
-        for kind in (
-            "quality", "quality_rubric", "quality_ref", "safety", "factuality", "creative_writing", "refusal",
-            "web_instruct_general_verifier",
-        )
-    },
-    "rubric": _JUDGED,
-    "passthrough": "passes on the reward of an environment, and there is none here.",
-}  # fmt: skip
+    "passthrough": "passes on the reward of an environment, and there is none here."
+}
 """Verifiers that are known and not to be had, with the reason."""
 
 VERL: Mapping[str, str] = {
@@ -132,17 +122,9 @@ _MATH: Mapping[str, list[Extractor]] = {
 
 def _by_math(name: str) -> Verify:
     def verify(shared: SharedGraders, sample: Sample, label: Any) -> Score:
-        return _graded(shared.math[name], sample, label)
+        return graded(shared.math[name], sample, {"label": label})
 
     return verify
-
-
-def _graded(grader: Grader, sample: Sample, label: Any) -> Score:
-    grade = grader.grade(sample, {"label": label})
-    if grade.value is None:
-        assert grade.failure is not None
-        raise GradeFailed(grade.failure.kind, grade.failure.message)
-    return Score(grade.value, grade.parts, grade.reason)
 
 
 def _ifeval(_shared: SharedGraders, sample: Sample, label: Any) -> Score:
@@ -153,25 +135,25 @@ def _ifeval(_shared: SharedGraders, sample: Sample, label: Any) -> Score:
 def _code(shared: SharedGraders, sample: Sample, label: Any) -> Score:
     if shared.code is None:
         raise GradeFailed(FailureKind.PYTHON_SERVER, shared.why_no_code)
-    return _graded(shared.code, sample, label)
+    return graded(shared.code, sample, {"label": label})
 
 
 def _flan(_shared: SharedGraders, sample: Sample, label: Any) -> Score:
     """Compares what follows "The answer is:"; the original takes the whole text where that is missing."""
-    wanted = _text(label)
+    wanted = text_of_label(label)
     _, mark, answer = sample.output_text.rpartition("The answer is:")
     return _right_or_wrong(bool(mark) and is_same_answer(answer, wanted), answer if mark else None)
 
 
 def _string_matcher(_shared: SharedGraders, sample: Sample, label: Any) -> Score:
-    wanted = _text(label)
-    answer = _tagged(sample.output_text, "answer")
+    wanted = text_of_label(label)
+    answer = tagged(sample.output_text, "answer")
     return _right_or_wrong(answer is not None and is_same_answer(answer, wanted), answer)
 
 
 def _puzzle(_shared: SharedGraders, sample: Sample, label: Any) -> Score:
     answer = without_answer_tags(sample.output_text)
-    return _right_or_wrong(is_same_answer(answer, _text(label)), answer)
+    return _right_or_wrong(is_same_answer(answer, text_of_label(label)), answer)
 
 
 def _string_f1(_shared: SharedGraders, sample: Sample, label: Any) -> Score:
@@ -180,7 +162,7 @@ def _string_f1(_shared: SharedGraders, sample: Sample, label: Any) -> Score:
 
 
 def _re_search(_shared: SharedGraders, sample: Sample, label: Any) -> Score:
-    answer = _tagged(sample.output_text, "finish")
+    answer = tagged(sample.output_text, "finish")
     wanted = _texts(label)
     return _right_or_wrong(answer is not None and any(is_same_answer(answer, one) for one in wanted), answer)
 
@@ -191,7 +173,7 @@ def _re_search_f1(_shared: SharedGraders, sample: Sample, label: Any) -> Score:
     The original gives 0.1 for either tag alone; here both must stand around an answer that has words.
     """
     wanted = _texts(label)
-    answer = _tagged(sample.output_text, "finish")
+    answer = tagged(sample.output_text, "finish")
     if answer is None or not answer.strip():
         return _right_or_wrong(False, None)
     f1 = max(word_f1(answer, one) for one in wanted)
@@ -200,7 +182,7 @@ def _re_search_f1(_shared: SharedGraders, sample: Sample, label: Any) -> Score:
 
 def _search_r1(_shared: SharedGraders, sample: Sample, label: Any) -> Score:
     wanted = _texts(label.get("target") if isinstance(label, dict) else label)
-    answer = _tagged(sample.output_text, "answer")
+    answer = tagged(sample.output_text, "answer")
     return _right_or_wrong(answer is not None and any(is_same_answer(answer, one) for one in wanted), answer)
 
 
@@ -242,31 +224,9 @@ VERIFIERS: Mapping[str, Verifier] = {
 }
 
 
-def without_answer_tags(text: str) -> str:
-    """Returns a text without the tags that may stand around an answer."""
-    return text.replace("<|assistant|>", "").replace("<answer>", "").replace("</answer>", "").strip()
-
-
-def _tagged(text: str, tag: str) -> str | None:
-    """Returns what stands between the last opening tag and the closing one after it; None without either.
-
-    Tags may be in capitals in text that is ASCII; in other text a change of case could move the places.
-    """
-    lower = text.lower() if text.isascii() else text
-    start = lower.rfind(f"<{tag}>")
-    end = lower.find(f"</{tag}>", start)
-    return text[start + len(tag) + 2 : end] if 0 <= start < end else None
-
-
 def _right_or_wrong(is_right: bool, answer: str | None) -> Score:
     reason = "no answer was found in the text" if answer is None else f"answered {answer.strip()[:60]!r}"
     return Score(float(is_right), {}, reason)
-
-
-def _text(label: Any) -> str:
-    if isinstance(label, bool) or not isinstance(label, str | int | float) or not str(label).strip():
-        raise unusable("is neither text nor a number")
-    return str(label)
 
 
 def _texts(label: Any) -> list[str]:
@@ -278,19 +238,14 @@ def _texts(label: Any) -> list[str]:
             return [label]
     if isinstance(label, list) and not label:
         raise unusable("is an empty list")
-    return [_text(one) for one in label] if isinstance(label, list) else [_text(label)]
+    return [text_of_label(one) for one in label] if isinstance(label, list) else [text_of_label(label)]
 
 
 def _number(label: Any) -> float:
     try:
-        number = float(_text(label))
+        number = float(text_of_label(label))
     except ValueError:
         raise unusable("is no number") from None
     if not 0 <= number < 1e9:
         raise unusable("is no number of tokens")
     return number
-
-
-def unusable(why: str) -> GradeFailed:
-    """Returns the failure for a label that cannot be read. `why` goes on "The row's ground_truth ..."."""
-    return GradeFailed(FailureKind.INVALID_VARIABLE, f"The row's ground_truth {why}.")

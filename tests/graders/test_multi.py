@@ -9,7 +9,8 @@ import pytest
 from graders import Failure, FailureKind, Grade, Sample, build_grader, dump_grader, parse_grader
 from graders.formula import Formula
 from graders.intervals import Interval
-from graders.multi import Multi
+from graders.multi import Multi, MultiOfGroups
+from graders.types import TokenUsage
 
 
 def check(path, reference, operation="eq"):
@@ -204,3 +205,29 @@ def test_invalid_grade_is_read_given_back_and_counts_in_the_range():
     grader = build_grader(spec)
     assert grader.grade(Sample('{"x": "1"}'), {}).value == 1.0
     assert grader.grade(Sample("no json"), {}).value == -1.0
+
+
+@dataclass(frozen=True)
+class Longest(Fixed):
+    """A grader of groups: 1 for the longest, and all of its cost with the first."""
+
+    def grade_group(self, samples, item, base=None):
+        longest = max(len(sample.output_text) for sample in samples)
+        first = {"usage": {"j": TokenUsage(8, 2, calls=1)}, "seconds": 2.0}
+        return [
+            Grade(float(len(sample.output_text) == longest), **(first if i == 0 else {}))
+            for i, sample in enumerate(samples)
+        ]
+
+
+def test_a_part_of_groups_sees_all_completions_and_the_others_each_one_by_itself():
+    graders = {
+        "long": Longest(Grade(0.0)),
+        "is_x": build_grader(parse_grader(check("sample.output_text", "x"))),
+    }
+    formula = Formula.parse("long + is_x / 2", frozenset(graders))
+    found = MultiOfGroups("both", graders, formula).grade_group([Sample("x"), Sample("xyz")], {})
+    assert [grade.value for grade in found] == [0.5, 1.0]
+    assert [grade.parts for grade in found] == [{"long": 0.0, "is_x": 1.0}, {"long": 1.0, "is_x": 0.0}]
+    assert [grade.part_usage for grade in found] == [{"long": {"j": TokenUsage(8, 2, calls=1)}}, {}]
+    assert found[0].seconds >= 2 > found[1].seconds

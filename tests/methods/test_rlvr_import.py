@@ -124,7 +124,7 @@ def test_tools_that_a_job_cannot_read_are_left_out_and_told(tmp_path):
         pytest.param({"messages": [USER], "answer": "72"}, "'dataset' is missing", id="not-rlvr"),
         pytest.param({"messages": [USER], "dataset": "gsm8k"}, "'ground_truth' is missing", id="no-label"),
         pytest.param(GSM8K | {"dataset": "gsm9k"}, "'gsm9k', which is not known", id="unknown-verifier"),
-        pytest.param(GSM8K | {"dataset": "general-quality"}, "score_model", id="judge"),
+        pytest.param(GSM8K | {"dataset": "general-quality"}, "--judge MODEL", id="judge"),
         pytest.param(
             GSM8K | {"dataset": ["gsm8k", "rubric"], "ground_truth": ["1", "2"]}, "rubric", id="one-of-two"
         ),
@@ -180,6 +180,51 @@ def test_the_command_writes_what_a_job_takes(tmp_path):
     assert isinstance(again.exception, CliError)
     assert "--force" in str(again.exception)
     assert runner.invoke(cli, ["import", "rlvr", str(path), "--out", str(out), "--force"]).exit_code == 0
+
+
+QUALITY = {"messages": [USER], "dataset": "general-quality_ref", "ground_truth": "72"}
+RUBRIC = {
+    "messages": [USER],
+    "dataset": "rubric",
+    "ground_truth": json.dumps({"query": "?", "rubrics": [{"description": "Says 72.", "weight": 1}]}),
+}
+
+
+def test_rows_that_a_judge_scores_are_taken_with_a_judge_and_asked_of_nobody(tmp_path):
+    found = imported(tmp_path, GSM8K, QUALITY, RUBRIC, judge="big")
+    assert found.grader["judge"] == {"model": "big"}
+    assert found.verifiers == {"gsm8k": 1, "general-quality_ref": 1, "rubric": 1}
+    assert any("2 rows are scored by the judge, big" in note for note in found.told())
+    without = {"ground_truth": ""}
+    with pytest.raises(DatasetInvalid) as caught:
+        imported(tmp_path, GSM8K, QUALITY | without, RUBRIC | without, judge="big")
+    assert [fault.line for fault in caught.value.faults] == [2, 3]
+
+
+HEALTHBENCH = {
+    "prompt_id": "a-1",
+    "prompt": [USER],
+    "rubrics": [{"criterion": "Says 72.", "points": 5, "tags": ["axis:accuracy"]}],
+    "example_tags": ["theme:maths"],
+    "ideal_completions_data": None,
+}
+AS_REWARDS = {
+    "question": "What is 40 + 32?",
+    "reference_answer": "72",
+    "rubric": [{"title": "Sum", "description": "Essential Criteria: Says 72.", "weight": 5}],
+}
+
+
+@pytest.mark.parametrize("published", [HEALTHBENCH, AS_REWARDS], ids=["healthbench", "rubrics-as-rewards"])
+def test_rows_with_rubrics_become_rows_of_a_job_as_published(tmp_path, published):
+    (row,) = imported(tmp_path, published, judge="big").rows
+    assert row["messages"] == [USER]
+    assert row["dataset"] == "rubric"
+    assert row["ground_truth"] == (published.get("rubrics") or published["rubric"])
+    kept = published.keys() - {"prompt", "question", "rubrics", "rubric"}
+    assert {key: row[key] for key in kept} == {key: published[key] for key in kept}
+    with pytest.raises(DatasetInvalid, match="--judge MODEL"):
+        imported(tmp_path, published)
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ class UserSimulator:
             reply = self.judge.ask(Question(self.target, messages, "user", None, self.sampling))
         except GradeFailed as failed:
             message = f"The user simulator failed. {failed.failure.message}"
-            raise _lost(message, failed.usage) from None
+            raise _lost(message, failed.usage, failed.failure.lost) from None
         usage = {self.target.model: reply.usage}
         text = readable(without_thoughts(reply.text))
         if not text or self.stop in text:
@@ -132,5 +132,5 @@ class Talk:
         ]
 
 
-def _lost(message: str, usage: Usage | None = None) -> EpisodeLost:
-    return EpisodeLost(message, usage, FailureKind.USER_SIMULATOR)
+def _lost(message: str, usage: Usage | None = None, waited_for: str = "") -> EpisodeLost:
+    return EpisodeLost(message, usage, FailureKind.USER_SIMULATOR, waited_for=waited_for)

@@ -20,7 +20,7 @@ from app.storable import clean
 from graders import Grade, Grader, GraderInvalid, GraderSpec, Sample, build_grader, parse_grader
 from graders.code.spec import PythonSpec
 from graders.grading import grade_safely
-from graders.judges.spec import EndpointSpec, LabelModelSpec, ScoreModelSpec
+from graders.judges.spec import AskingSpec, EndpointSpec
 from graders.spec import StringCheckSpec, TextSimilaritySpec, single_graders
 from graders.template import Template
 from graders.types import Usage, add_usages
@@ -131,7 +131,7 @@ def _reads_answer(spec: GraderSpec) -> bool:
     match spec:
         case PythonSpec() | EndpointSpec():
             return False
-        case StringCheckSpec() | TextSimilaritySpec() | ScoreModelSpec() | LabelModelSpec():
+        case StringCheckSpec() | TextSimilaritySpec() | AskingSpec():
             return any(Template.parse(text).reads_sample for _, text in spec.templates())
         case _:
             return True

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
+from app.grading.expected_cost import expected_cost, in_words
 from app.jobs.models import Job
 from app.models import service as models
 from app.models.models import Model
+from app.settings import get_settings
 from graders import Grader, GraderSpec
 from graders.preflight.trial import Report
 from methods.hold_out import hold_out
@@ -36,6 +38,7 @@ from workers.jobs.grader_validation import (
     reads_environment,
     simulated_user,
     try_grader,
+    try_judge,
 )
 from workers.jobs.job_data import (
     CANARY,
@@ -134,6 +137,7 @@ class Checks:
         self.trial: Report | None = None
         self.thinking: Thinking | None = None
         self.doubts: list[Doubt] = []
+        self.told: list[str] = []
         self.prompt_lengths: dict[str, list[int]] = {}
         """Tokens of each prompt, by the file's field in a request; of reinforcement rows."""
         self._scratch = scratch
@@ -160,7 +164,19 @@ class Checks:
             self.doubts += self._attempt(lambda: self._memory_doubts(config)) or []
         self._enter("grading")
         self.doubts += self._grader_doubts()
-        return None if self._is_faulty else found
+        if found is None or self._is_faulty:
+            return None
+        return found._replace(told=[*found.told, *self._expected_cost(found.config)])
+
+    def _expected_cost(self, config: TrainConfig | TuneConfig) -> list[str]:
+        """Returns what the job's graders will ask for in a sentence, if they ask anybody."""
+        if self.spec is None or not isinstance(config, TrainConfig) or self.train_rows is None:
+            return []
+        n_rows = list(map(len, split_rows(config, self.train_rows, self.valid_rows or [])))
+        trials = self.trial.trials if self.trial else ()
+        gold = self.gold and self.gold[0]
+        cost = expected_cost(config, n_rows, self.spec, gold, trials, get_settings())
+        return [in_words(cost, get_settings())] if cost else []
 
     def _check_canary(self) -> None:
         data_file, folder, shape = self.parts.canary, self.folder, self.shape
@@ -230,8 +246,9 @@ class Checks:
         config = self._attempt(self._resolve)
         if config is None or self.train_rows is None:
             return None
-        told = [self.thinking.told] if self.thinking and not self.thinking.is_void else []
-        return Checked(config, len(split_rows(config, self.train_rows, [])[0]), self.doubts, told)
+        if self.thinking and not self.thinking.is_void:
+            self.told.append(self.thinking.told)
+        return Checked(config, len(split_rows(config, self.train_rows, [])[0]), self.doubts, self.told)
 
     def _find_thinking(self, folder: Path) -> None:
         self.thinking = thinking_of_job(folder, self._hyperparameters())
@@ -290,7 +307,7 @@ class Checks:
                 seed=self.asked.seed,
                 resources=self.asked.resources,
                 template_kwargs=self.thinking.variables if self.thinking else {},
-                grading=grading_fields(self.spec) | self._prices(),
+                grading=grading_fields(self.spec, self.gold and self.gold[0]) | self._prices(),
             )
         except ConfigImpossible as problem:
             code = "invalid_training_file" if problem.param == TRAINING else "invalid_value"
@@ -341,6 +358,10 @@ class Checks:
         for finding in self.trial.warnings[:MAX_DOUBTS] if self.trial else ():
             message = f"The grader: {finding.message}"
             yield Doubt(f"grader_{finding.code}", message, TRAINING, finding.lines)
+        if self.trial is not None:
+            tried = try_judge(spec, self.asked.project_id, rows)
+            self.told += tried.told
+            yield from tried.doubts
 
 
 def split_rows(config: TrainConfig, train: list[Row], valid: list[Row]) -> tuple[list[Row], list[Row]]:

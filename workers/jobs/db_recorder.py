@@ -174,11 +174,11 @@ class DatabaseRecorder:
                 self._storage.delete_prefix(older)
 
     def pausing(self, message: str) -> None:
-        """Ask for a pause as the job's owner would, and say why."""
-        self.note("warn", message)
+        """Ask for a pause as the job's owner would, and say why; an attempt does so once."""
         with unit_of_work() as db:
             asked = func.coalesce(Job.pause_requested_at, func.now())
-            status.update_held(db, self._claim, pause_requested_at=asked)
+            job = status.update_held(db, self._claim, pause_requested_at=asked)
+            events.append(db, job.id, f"pauses-{self._claim.attempt}", clean(message), level="warn")
 
     def action(self, action: Action) -> None:
         """Tell what the run did of its own accord, with its figures; once, however often it is repeated."""

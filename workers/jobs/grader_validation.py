@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from app.grading.headers import opened
 from app.grading.limits import asked_models, grade_limits
@@ -12,13 +13,22 @@ from app.grading.services import grader_services
 from app.settings import get_settings
 from app.tools.simulator import ENVIRONMENT
 from graders import FailureKind, Grader, GraderInvalid, GraderSpec, Sample, build_grader, parse_grader
+from graders.calibration.asking import FEW
+from graders.calibration.cases import cases_of_rows
+from graders.calibration.measuring import measure
+from graders.calibration.report import Measured
+from graders.calibration.verdict import remarks_on_judge
 from graders.environment import EnvironmentSpec
-from graders.preflight.trial import Bounds, Report, is_costly, preflight
-from graders.spec import item_paths, known_range, single_graders
+from graders.grading import grade_group_safely
+from graders.preflight.trial import COSTLY_ROWS, Bounds, Report, is_costly, preflight
+from graders.row_check import why_unreadable
+from graders.spec import item_paths, judge_of, known_range, single_graders
 from graders.template import Template, Variable
+from graders.types import GroupGrader
 from methods.faults import MAX_REASONS, Fault, told
 from methods.rows import Row, missing_variables
 from methods.train_config import NAMED
+from workers.jobs.doubts import Doubt
 from workers.jobs.job_data import DataFile, JobInvalid
 
 CHECK_SECONDS = 30.0
@@ -30,12 +40,14 @@ GRADER = "method.reinforcement.grader"
 GOLD_GRADER = "method.reinforcement.gold_grader"
 TRIED_ANSWER = "Hello."
 """What an environment is tried with."""
+TRIED_ANSWERS = (TRIED_ANSWER, "Good-bye.")
+"""What a judge is tried with that compares answers."""
 OF_THE_ROW = (FailureKind.INVALID_VARIABLE, FailureKind.FORMULA_PARSE, FailureKind.OTHER)
 """Failures on an empty completion that the data or the formula is to blame for."""
 
 
-def grading_fields(spec: GraderSpec) -> dict[str, Any]:
-    """What of a run's config follows from its grader and the operator's settings."""
+def grading_fields(spec: GraderSpec, gold: GraderSpec | None = None) -> dict[str, Any]:
+    """What of a run's config follows from its graders and the operator's settings."""
     settings = get_settings()
     limits = grade_limits(spec, settings)
     return {
@@ -44,6 +56,8 @@ def grading_fields(spec: GraderSpec) -> dict[str, Any]:
         "grade_failure_limit": settings.grade_failure_limit,
         "grade_failure_steps": settings.grade_failure_steps,
         "reward_range": known_range(spec),
+        "asks_judge": any(judge_of(single) is not None for single in single_graders(spec)),
+        "gold_range": None if gold is None else known_range(gold),
     }
 
 
@@ -89,9 +103,9 @@ def check_grader(
 ) -> None:
     """Every row has what the grader reads, and can be graded (here: an empty completion).
 
-    Of a judge or a server only one answer is asked for, to see that it is there, and the rest is not checked
-    where grading is slow. A grader that fails in itself on such a completion is no fault of the row: the
-    preflight tells of it.
+    Of a judge or a server only one answer is asked for, to see that it is there; of the other rows only what
+    can be read without it is checked. Where that is slow it ends early. A grader that fails in itself on an
+    empty completion is no fault of the row: the preflight tells of it.
     """
     name = _name(param)
     wanted = [Variable.parse(path) for _, path in item_paths(spec)]
@@ -99,6 +113,7 @@ def check_grader(
         lines = [row.line for row in rows if not all(variable.is_in(row.item) for variable in wanted)]
         raise data_file.invalid(f"does not fit the {name}.\n" + "\n".join(lacks), lines)
     if is_costly(spec):
+        _check_readable(grader, data_file, rows, name)
         if rows:
             _check_somebody_answers(grader, rows[0], param)
         return
@@ -111,11 +126,32 @@ def check_grader(
             raise JobInvalid("python_grader_unavailable", message, param)
         if failure and failure.kind in OF_THE_ROW:
             faults.append(Fault(row.line, f"the {name} cannot grade it: {failure.message}"))
-        if len({fault.reason for fault in faults}) == MAX_REASONS or time.monotonic() > deadline:
+        if _is_enough(faults, deadline):
             break
+    _refuse_rows(faults, data_file, name, len(rows))
+
+
+def _check_readable(grader: Grader, data_file: DataFile, rows: Sequence[Row], name: str) -> None:
+    """Raises `JobInvalid` for rows whose rubric or label the grader cannot read. It asks nobody."""
+    faults: list[Fault] = []
+    deadline = time.monotonic() + CHECK_SECONDS
+    for row in rows:
+        if why := why_unreadable(grader, row.item):
+            faults.append(Fault(row.line, f"the {name} cannot grade it: {why}"))
+        if _is_enough(faults, deadline):
+            break
+    _refuse_rows(faults, data_file, name, len(rows))
+
+
+def _is_enough(faults: Sequence[Fault], deadline: float) -> bool:
+    return len({fault.reason for fault in faults}) == MAX_REASONS or time.monotonic() > deadline
+
+
+def _refuse_rows(faults: list[Fault], data_file: DataFile, name: str, n_rows: int) -> None:
+    """Raises `JobInvalid` if there are faults."""
     if faults:
         lines = [fault.line for fault in faults]
-        raise data_file.invalid(f"does not fit the {name}.\n" + "\n".join(told(faults, len(rows))), lines)
+        raise data_file.invalid(f"does not fit the {name}.\n" + "\n".join(told(faults, n_rows)), lines)
 
 
 def simulated_user(block: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -204,7 +240,9 @@ def reads_environment(spec: GraderSpec) -> bool:
 
 def _check_somebody_answers(grader: Grader, row: Row, param: str) -> None:
     """Raises `JobInvalid` if a judge or server that the grader asks cannot answer at all."""
-    failure = grader.grade(Sample(output_text="", environment_reward=0.0), row.item).failure
+    answers = TRIED_ANSWERS if isinstance(grader, GroupGrader) else ("",)
+    asked = [Sample(output_text=text, environment_reward=0.0) for text in answers]
+    failure = grade_group_safely(grader, asked, row.item)[0].failure
     if failure and failure.kind.is_servers_fault:
         message = f"The {_name(param)} cannot grade: {failure.message}"
         raise JobInvalid("grader_error", message, param)
@@ -223,3 +261,40 @@ def try_grader(spec: GraderSpec, grader: Grader, rows: Sequence[Row]) -> Report:
         )
         raise JobInvalid("grader_error", message, GRADER)
     return report
+
+
+class Tried(NamedTuple):
+    """Says what came of trying a judge: doubts, and what the job says of itself beside."""
+
+    doubts: list[Doubt]
+    told: list[str]
+
+
+def try_judge(spec: GraderSpec, project_id: str, rows: Sequence[Row]) -> Tried:
+    """Tries the judges of a grader on a few training rows, which nobody has answered; none, where it asks
+    none."""
+    if all(judge_of(single) is None for single in single_graders(spec)):
+        return Tried([], [])
+    items, lines = [row.item for row in rows], [row.line for row in rows]
+    cases = cases_of_rows(spec, items, lines, COSTLY_ROWS)
+    concurrency = grade_limits(spec, get_settings()).concurrency
+    bounds = replace(FEW, concurrency=concurrency)
+    measured = measure(spec, grader_services(project_id, remembers=False), cases, bounds)
+    doubts = [
+        Doubt(f"judge_{remark.code}", f"{remark.message} {remark.advice}", GRADER)
+        for remark in remarks_on_judge(measured)
+    ]
+    return Tried(doubts, [_cost(measured)])
+
+
+def _cost(measured: Measured) -> str:
+    """Says what trying the judge has cost."""
+    spent, prices = measured.spent, get_settings().prices
+    tokens = sum(usage.total_tokens for usage in spent.usage.values())
+    money = ""
+    if spent.usage and not prices.unpriced(spent.usage):
+        money = f", {prices.cost(spent.usage, 0.0):.3g} {prices.currency}"
+    return (
+        f"The grader's judge was tried with {spent.calls} calls ({tokens:,} tokens{money}) on answers to"
+        f" {COSTLY_ROWS} rows. `cherry graders check --labels` compares it with people."
+    )

@@ -25,7 +25,6 @@ import app.tables  # noqa: F401  # foreign keys are found by table name
 from app.db import limit_statements, unit_of_work
 from app.files.integrity import StoredFileDamaged
 from app.grading.headers import opened
-from app.grading.services import grader_services
 from app.jobs import status
 from app.jobs.status import Claim, LeaseLost
 from app.jobs.training_mark import mark_training
@@ -48,9 +47,8 @@ from workers.jobs.db_recorder import DatabaseRecorder
 from workers.jobs.faults import Exit, exit_code_of
 from workers.jobs.integrations import shown_elsewhere
 from workers.jobs.job_data import CANARY, TRAINING, VALIDATION, JobInvalid, canary_rows, find_file, rows_of
-from workers.jobs.judge_remarks import with_remarks
 from workers.jobs.restoring import restore
-from workers.jobs.seats import build_graders, seats_of
+from workers.jobs.seats import build_graders, seats_of, services_of_job
 from workers.jobs.served import check_served
 from workers.training.arms.beside import ArmLost
 from workers.training.base.distributed import World
@@ -269,7 +267,7 @@ def _train(
     assert work.grader is not None
     graders = (work.grader, work.gold, work.project_id)
     grader, gold = build_graders(*graders, remark)
-    environment, services = work.environment, with_remarks(grader_services(work.project_id), remark)
+    environment, services = work.environment, services_of_job(work.project_id, remark)
     return train(
         work.config,
         *rows,

@@ -22,10 +22,12 @@ import torch
 import app.tables  # noqa: F401  # foreign keys are found by table name
 from app import process
 from app.db import limit_statements
+from app.grading.outages import with_patience
 from app.grading.services import grader_services
 from app.logs import configure_logging
 from app.settings import get_settings
 from graders import Grader, build_grader
+from graders.services import Services
 from graders.spec import GraderSpec
 from methods.train_config import TrainConfig
 from workers.jobs.faults import Exit, exit_code_of
@@ -44,8 +46,15 @@ def build_graders(
     spec: GraderSpec, gold: GraderSpec | None, project_id: str, remark: Callable[[str], None]
 ) -> tuple[Grader, Grader | None]:
     """The grader and the gold grader of a job, with what the service lets them ask; `remark` hears of it."""
-    services = with_remarks(grader_services(project_id), remark)
+    services = services_of_job(project_id, remark)
     return build_grader(spec, services), build_grader(gold, services) if gold is not None else None
+
+
+def services_of_job(project_id: str, remark: Callable[[str], None]) -> Services:
+    """What a job's training may ask: it waits for servers that are down, and `remark` hears of replies."""
+    settings = get_settings()
+    limit = min(settings.judge_down_limit, settings.phase_limit / 2).total_seconds()
+    return with_remarks(with_patience(grader_services(project_id), limit), remark)
 
 
 def seats_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import app.tables  # noqa: F401  # foreign keys are found by table name
 from app.db import limit_statements, unit_of_work
 from app.disk import scratch_folder
 from app.files.integrity import StoredFileDamaged
+from app.grading.expected_cost import Graded, as_json, expected_cost
 from app.jobs import capacity
 from app.jobs.leases import Claim, LeaseLost
 from app.logs import configure_logging
@@ -21,13 +23,14 @@ from app.settings import get_settings
 from app.storable import storable
 from graders import Grader
 from graders.preflight.trial import is_costly
+from graders.spec import is_of_groups
 from methods.rows import Row
 from methods.train_config import TrainConfig
 from methods.tuning_rows import row_check
 from workers.base_models import WEIGHTS, local_folder
 from workers.jobs.checks import Checks, Parts, find_parts, split_rows
 from workers.jobs.faults import Exit
-from workers.jobs.grader_validation import build_job_grader
+from workers.jobs.grader_validation import GOLD_GRADER, build_job_grader
 from workers.jobs.job_data import SCRATCH, JobInvalid, rows_of
 from workers.preflights.files import file_findings, length_findings, length_numbers
 from workers.preflights.report import Finding, Report
@@ -103,6 +106,7 @@ class _Work:
             self.report.set("grader", self._checks.trial.as_dict())
         if checked is not None and isinstance(checked.config, TrainConfig):
             self._config = checked.config
+            self._tell_cost(self._config, self._checks.trial.trials if self._checks.trial else ())
         self._store()
         if self._config is None or self._wanted_prompts() == 0 or self._samples_here(self._config):
             return True
@@ -141,6 +145,7 @@ class _Work:
         grader = self._grader()
         assert self._checks.spec is not None
         block = self._row.method["reinforcement"]
+        compares = is_of_groups(self._checks.spec)
         asks = is_costly(self._checks.spec) or "environment" in block
         affordable = vars(COSTLY if asks else Limits())
         limits = Limits(**{**affordable, **self._row.limits})
@@ -148,11 +153,13 @@ class _Work:
         environment = environment_of(block, self._row.project_id)
         made = None if environment is None else environment()
         samples = sample_base(self._sampled(config), rows, grader, limits, self._tell, made)
-        base = promises.base_numbers(samples, config)
+        self._tell_cost(config, [grade for group in samples.groups for grade in group.grades])
+        base = promises.base_numbers(samples, config, is_of_groups=compares)
         self.report.set("base", base)
         self.report.add(*promises.base_findings(samples, base, config))
         self.report.set("job", promises.job_numbers(samples, base, config, n_train, n_valid))
-        if (gain := promises.gain_numbers(samples, config, n_train, n_valid)) is not None:
+        gain = None if compares else promises.gain_numbers(samples, config, n_train, n_valid)
+        if gain is not None:
             self.report.set("gain", gain)
             self.report.add(*promises.gain_findings(gain))
         lengths: dict[str, Any] = self.report.as_dict()["lengths"]
@@ -160,6 +167,17 @@ class _Work:
         suggested = promises.suggested_length(samples, base, room)
         asked = {"max_completion_tokens": config.max_completion_tokens}
         self.report.set("lengths", {**lengths, **asked, "suggested_max_completion_tokens": suggested})
+
+    def _tell_cost(self, config: TrainConfig, graded: Iterable[Graded]) -> None:
+        """Says what the job's graders will ask for, where they ask anybody, by the calls of some grades."""
+        self._grader()  # its spec, where another worker has built it
+        assert self._checks.spec is not None
+        block, gold = self._row.method["reinforcement"], None
+        if "gold_grader" in block:
+            gold, _ = build_job_grader(block["gold_grader"], self._row.project_id, GOLD_GRADER)
+        n_rows = list(map(len, split_rows(config, *self._rows())))
+        if cost := expected_cost(config, n_rows, self._checks.spec, gold, graded, get_settings()):
+            self.report.set("judging", as_json(cost, get_settings()))
 
     def _sampled(self, config: TrainConfig) -> TrainConfig:
         """Returns the config of one process that samples: the model lies where this worker has it."""

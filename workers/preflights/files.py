@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from graders import GraderSpec, Sample
-from graders.preflight.references import reference_of
+from graders.preflight.references import ANSWER_KEYS, reference_of
 from graders.spec import item_paths
 from graders.template import Variable
 from methods.faults import lines_in_words
@@ -22,18 +22,6 @@ NAMES = {TRAINING: "training", VALIDATION: "validation"}
 TIGHT = 0.9
 """Share of the model's context that the longest prompt may fill before that is told. Chosen, not measured."""
 NOTHING = Sample("")
-ANSWERS = (
-    "answer",
-    "reference",
-    "reference_answer",
-    "target",
-    "label",
-    "gold",
-    "solution",
-    "expected",
-    "output",
-)
-"""Keys of rows that are taken to hold the right answer where a grader is a program."""
 
 
 class Asked(NamedTuple):
@@ -167,7 +155,7 @@ def _graded_by(item: Mapping[str, Any], spec: GraderSpec | None) -> str | None:
     paths = [Variable.parse(path) for _, path in item_paths(spec)] if spec is not None else []
     if paths:
         return json.dumps([path.value(NOTHING, item) for path in paths if path.is_in(item)], sort_keys=True)
-    named = {key: item[key] for key in ANSWERS if key in item}
+    named = {key: item[key] for key in ANSWER_KEYS if key in item}
     return json.dumps(named, sort_keys=True) if named else None
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from statistics import fmean
 from typing import Any
 
-from methods.auto import LEAST_UNSEEN, evaluation_rows, fresh_samples
+from app.grading.expected_cost import evaluation_samples, planned_answers
+from methods.auto import LEAST_UNSEEN, evaluation_rows
 from methods.rewards import Scale, scale_of
 from methods.train_config import TrainConfig
 from workers.preflights import expectations
@@ -30,8 +31,14 @@ MARGIN, LENGTH_UNIT = 1.5, 16
 EXAMPLES, EXAMPLE_CHARACTERS = 4, 500
 
 
-def base_numbers(samples: Samples, config: TrainConfig) -> dict[str, Any]:
-    """Returns what the base gets, and how much of a step could teach anything."""
+NOT_KNOWN = {"never": None, "sometimes": None, "always": None}
+
+
+def base_numbers(samples: Samples, config: TrainConfig, *, is_of_groups: bool = False) -> dict[str, Any]:
+    """Returns what the base gets, and how much of a step could teach anything.
+
+    Where the grader compares answers (`is_of_groups`), no value says that one is right.
+    """
     grades = [grade for group in samples.groups for grade in group.grades]
     finished = [c.finish_reason == "stop" for group in samples.groups for c in group.completions]
     numbers: dict[str, Any] = {
@@ -47,17 +54,13 @@ def base_numbers(samples: Samples, config: TrainConfig) -> dict[str, Any]:
     }
     groups = rewards_by_prompt([group.grades for group in samples.groups])
     if not groups:
-        return (
-            numbers
-            | {"mean_reward": None, "never": None, "sometimes": None, "always": None}
-            | {"expected_signal": 0.0}
-        )
+        return numbers | {"mean_reward": None, **NOT_KNOWN} | {"expected_signal": 0.0}
     rewards = [reward for group in groups for reward in group]
     scale = scale_of(config.reward_range, max(map(abs, rewards)))
     return {
         **numbers,
         "mean_reward": fmean(rewards),
-        **expectations.shares(groups, scale)._asdict(),
+        **(NOT_KNOWN if is_of_groups else expectations.shares(groups, scale)._asdict()),
         "group_size": config.group_size,
         "expected_signal": expectations.expected_signal(groups, config.group_size, scale),
     }
@@ -96,7 +99,9 @@ def _signal_findings(base: Mapping[str, Any], config: TrainConfig) -> Iterator[F
         )
         yield Finding("flat_reward", "error" if fails else "warn", message)
     elif base["expected_signal"] < WEAK_SIGNAL:
-        which = "harder" if base["always"] > base["never"] else "easier"
+        which = "other" if base["never"] is None else "easier"
+        if base["never"] is not None and base["always"] > base["never"]:
+            which = "harder"
         message = (
             f"Only {base['expected_signal']:.0%} of the groups of {base['group_size']} answers would have"
             f" different rewards. Larger groups, {which} prompts or a grader with steps in between help."
@@ -106,6 +111,8 @@ def _signal_findings(base: Mapping[str, Any], config: TrainConfig) -> Iterator[F
 
 def _of_flat(base: Mapping[str, Any], scale: Scale) -> str:
     """Says what it is that all answers get, and what to do about it."""
+    if base["never"] is None:
+        return "The answers to a prompt are the same, or the judge tells none of them apart."
     if base["always"] == 1:
         return "All are right, so nothing is left to learn: use harder rows, or a grader that asks for more."
     if base["always"] > 0:
@@ -146,25 +153,21 @@ def job_numbers(
     samples: Samples, base: Mapping[str, Any], config: TrainConfig, n_train: int, n_valid: int
 ) -> dict[str, Any]:
     """Returns the steps, tokens and seconds that the job would take, by what was measured here."""
-    steps = config.job_steps(n_train)
-    of_one = config.total_steps(n_train)
-    prompts = min(of_one * config.prompts_per_step, config.n_epochs * n_train)
-    answers = round(prompts * steps / of_one) * config.group_size
-    evaluations = 1 + _evaluations(config, n_train)
+    planned = planned_answers(config, n_train, n_valid)
     length = mean_length(samples)
-    judged = evaluation_rows(n_train, n_valid)
+    judged, each = planned.evaluated[0]
     probe = min(config.kl_probe_size, n_valid or n_train) * config.kl_probe_samples
-    each = _evaluation_samples(config, judged, n_valid)
-    evaluated = evaluations * (judged * each + probe)
+    evaluated = planned.evaluations * (judged * each + probe)
+    answers = planned.answers
     per_answer = length * samples.seconds_per_token + samples.seconds_per_grade
     signal = base["expected_signal"]
     learnt = answers * (signal + (1 - signal) / config.group_size)  # of a group without spread one is kept
     training = answers * per_answer + learnt * (samples.seconds_per_update or 0.0)
     seconds = (training + evaluated * per_answer) / config.speed_up(n_train)
     return {
-        "steps": steps,
+        "steps": planned.steps,
         "sampled_tokens": round((answers + evaluated) * length),
-        "grades": answers + evaluations * judged * each,
+        "grades": answers + planned.evaluations * judged * each,
         "seconds": seconds,
         "seconds_low": seconds / ROUGH,
         "seconds_high": seconds * ROUGH,
@@ -181,7 +184,7 @@ def gain_numbers(samples: Samples, config: TrainConfig, n_train: int, n_valid: i
     evaluation = Judging(
         basis="unseen" if n_valid >= LEAST_UNSEEN else "training",
         rows=rows,
-        samples=_evaluation_samples(config, rows, n_valid),
+        samples=evaluation_samples(config, n_train, n_valid),
         looks=config.planned_looks(n_train),
     )
     scale = scale_of(config.reward_range)
@@ -203,15 +206,3 @@ def gain_findings(gain: Mapping[str, Any]) -> Iterator[Finding]:
         " 80 % of jobs). More validation rows, or more eval_samples, show smaller ones."
     )
     yield Finding("gain_hard_to_show", "warn", message)
-
-
-def _evaluation_samples(config: TrainConfig, rows: int, n_valid: int) -> int:
-    """Returns the answers to each row by which checkpoints are judged; greedy ones are all the same."""
-    if config.eval_temperature == 0:
-        return 1
-    return config.eval_samples if n_valid >= LEAST_UNSEEN else fresh_samples(config.eval_samples, rows)
-
-
-def _evaluations(config: TrainConfig, n_train: int) -> int:
-    """Returns how many evaluations there are beside the base's, those of controls too."""
-    return -(-config.job_steps(n_train) // config.eval_interval)

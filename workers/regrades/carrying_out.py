@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +26,8 @@ from app.regrades.models import Regrade, RegradeResult
 from app.settings import get_settings
 from app.storable import clean, storable
 from graders import Grade, Grader, GraderSpec
-from graders.grading import grade_safely
+from graders.grading import grade_group_safely, grade_safely
+from graders.spec import is_of_groups
 from methods.rewards import PARSE_FAULT
 from workers.jobs.grader_validation import build_job_grader
 from workers.jobs.job_data import SCRATCH, JobInvalid
@@ -65,6 +66,11 @@ class Graders(NamedTuple):
     baseline: Built | None
     before: GraderSpec | None
     is_of_rollouts: bool
+
+    @property
+    def are_of_groups(self) -> bool:
+        """Whether one of those that grade compares the completions of a group."""
+        return any(is_of_groups(built.spec) for built in (self.new, self.baseline) if built is not None)
 
     @property
     def at_once(self) -> int:
@@ -130,14 +136,15 @@ def _work_through(
     places: int,
     done: int,
 ) -> None:
-    under_way: set[Future[Graded]] = set()
+    under_way: set[Future[list[Graded]]] = set()
+    together = _together(waiting, graders)
     ready: list[Graded] = []
     written_at, outages = time.monotonic(), 0
     while True:
-        wanted = islice(waiting, 2 * places - len(under_way))
-        under_way |= {pool.submit(_grade, graders, stored) for stored in wanted}
+        wanted = islice(together, 2 * places - len(under_way))
+        under_way |= {pool.submit(_grade, graders, some) for some in wanted}
         ended, under_way = wait(under_way, FLUSH_SECONDS, FIRST_COMPLETED)
-        ready += [future.result() for future in ended]
+        ready += [graded for future in ended for graded in future.result()]
         is_due = len(ready) >= ROWS_AT_ONCE or time.monotonic() - written_at > FLUSH_SECONDS
         if ready and (is_due or not under_way):
             outages = _still_out(ready, outages)
@@ -175,12 +182,32 @@ def _waiting(claim: Claim, source: Source) -> Iterator[Stored]:
         yield from (stored for stored in page if stored.ref not in known)
 
 
-def _grade(graders: Graders, stored: Stored) -> Graded:
-    if stored.ungraded is not None:
-        grade = Grade(None, stored.ungraded)
-        return Graded(stored, grade, graders.baseline and grade)
-    baseline = graders.baseline and grade_safely(graders.baseline.grader, stored.sample, stored.item)
-    return Graded(stored, grade_safely(graders.new.grader, stored.sample, stored.item), baseline)
+def _together(waiting: Iterator[Stored], graders: Graders) -> Iterator[list[Stored]]:
+    """Yields what is graded at once: all completions of a group where a grader compares them, else each."""
+    if graders.are_of_groups:
+        yield from (list(some) for _, some in groupby(waiting, key=lambda stored: stored.group))
+    else:
+        yield from ([stored] for stored in waiting)
+
+
+def _grade(graders: Graders, some: Sequence[Stored]) -> list[Graded]:
+    """Grades completions of one group. One that is alone is no group, and fails where that is needed.
+
+    What its job has asked no grader about is no part of its group, as in training.
+    """
+
+    def graded(built: Built) -> list[Grade]:
+        asked, item = [stored.sample for stored in some if stored.ungraded is None], some[0].item
+        if len(some) == 1:
+            found = [grade_safely(built.grader, sample, item) for sample in asked]
+        else:
+            found = grade_group_safely(built.grader, asked, item)
+        left = iter(found)
+        return [next(left) if one.ungraded is None else Grade(None, one.ungraded) for one in some]
+
+    new = graded(graders.new)
+    baseline = graded(graders.baseline) if graders.baseline is not None else [None] * len(some)
+    return [Graded(*each) for each in zip(some, new, baseline, strict=True)]
 
 
 def _write(claim: Claim, ready: Sequence[Graded], graders: Graders, done: int) -> int:

@@ -37,12 +37,14 @@ PAGE = 500
 class Stored(NamedTuple):
     """A completion that is to be graded.
 
-    `reward` and `failure` are what it got once; `data_row` is what completions of one prompt share.
-    `ungraded` is the failure of one that its job has asked no grader about: nobody asks another.
+    `reward` and `failure` are what it got once; `data_row` is what completions of one prompt share, and
+    `group` what those share that were sampled for it at one time. `ungraded` is the failure of one that its
+    job has asked no grader about: nobody asks another.
     """
 
     ref: str
     data_row: str
+    group: str
     sample: Sample
     item: Mapping[str, Any]
     reward: float | None = None
@@ -131,6 +133,7 @@ class Rollouts:
         return Stored(
             cursor_of(rollout),
             f"{file}-{rollout.row}",
+            f"{rollout.split}-{rollout.step}-{rollout.row}",
             _sample_of(rollout),
             rows[rollout.row].item,
             rollout.reward,
@@ -223,7 +226,7 @@ def _choices(chat: StoredChat) -> Iterator[Stored]:
         message = choice["message"]
         text, tools = message.get("content") or "", tuple(message.get("tool_calls") or ())
         sample = Sample(text, choice["finish_reason"], output_tools=tools)
-        yield Stored(f"{chat.id}/{number}", chat.id, sample, item)
+        yield Stored(f"{chat.id}/{number}", chat.id, chat.id, sample, item)
 
 
 def _moment(seconds: int) -> datetime:

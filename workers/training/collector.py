@@ -31,7 +31,7 @@ from workers.training.base.types import Completion, Group, Prompt
 from workers.training.episodes.episodes import Episodes
 from workers.training.metrics import Clock, Timed
 from workers.training.model.policy import Policy
-from workers.training.rewards import GradeJob, GradePool, rewards_of
+from workers.training.rewards import Bases, GradeJob, GradePool, JobGroup, check_reached, no_base, rewards_of
 from workers.training.sampling.rollout import Sampling, sample_groups
 from workers.training.trust.rewards_seen import RewardsSeen
 from workers.training.visits import Visit, Visits
@@ -198,7 +198,11 @@ class Collector:
         return Rollouts(groups, trained, rounds, clock.seconds)
 
     def _graded(self, step: int, round_: int, groups: list[Group]) -> list[Group]:
-        """Returns the groups as they are, or in a control with the round's grades dealt out anew."""
+        """Returns the groups as they are, or in a control with the round's grades dealt out anew.
+
+        Raises `JudgeLost`.
+        """
+        check_reached(groups)
         if not self._is_permuted:
             return groups
         return permuted(groups, "permuted", self._config.seed, step, round_)
@@ -258,14 +262,22 @@ def sample_and_grade(
     graders: GradePool,
     clock: Clock,
     episodes: Episodes | None = None,
+    base: Bases = no_base,
 ) -> list[Group]:
-    """Samples groups, and grades each completion as soon as it has ended: only the last are waited for."""
+    """Samples groups, and grades each completion as soon as it has ended: only the last are waited for.
+
+    A grader of groups grades each group as its last completion ends, against what `base` has for the row.
+    """
     if not prompts:
         return []
     jobs: dict[tuple[int, int], GradeJob] = {}
+    under_way = [
+        JobGroup(prompt.item, sampling.samples, draw_of(sampling, prompt), base(prompt.row))
+        for prompt in prompts
+    ]
 
     def grade(i: int, sample: int, completion: Completion) -> None:
-        jobs[i, sample] = graders.submit(completion, prompts[i].item, draw_of(sampling, prompts[i]))
+        jobs[i, sample] = graders.submit(completion, under_way[i], sample)
 
     turns = None if episodes is None else episodes.play(prompts, lambda: clock.alive("sampling"))
     with clock.phase("sampling", "sampling"):

@@ -14,8 +14,9 @@ from workers.training.episodes.episodes import Episodes
 from workers.training.evaluate import Evaluation
 from workers.training.metrics import Clock
 from workers.training.model.policy import Policy
-from workers.training.rewards import GradePool
+from workers.training.rewards import GradePool, check_reached
 from workers.training.sampling.rollout import Sampling
+from workers.training.trust.base_answers import BaseAnswers
 from workers.training.trust.verdict import Basis, Sampled
 
 
@@ -58,21 +59,29 @@ class Evaluator:
         return "valid" if self.basis == "unseen" else "fresh"
 
     @property
+    def is_of_groups(self) -> bool:
+        """Tells whether the grader compares completions with each other, and here with the base's."""
+        return self._graders.is_of_groups
+
+    @property
     def sampled(self) -> Sampled:
         """Returns what checkpoints are judged by."""
         split = self._judging
         rows = len(self._prompts[split])
         return Sampled(self.basis, rows, self._samples(split), self._temperature(split))
 
-    def measure(self) -> Evaluation:
-        """Samples and grades all rows by the policy as it is, with the same random numbers every time."""
-        return Evaluation({split: self._measure(split) for split in self._prompts}, self._judging)
+    def measure(self, base: BaseAnswers) -> Evaluation:
+        """Samples and grades all rows by the policy as it is, with the same random numbers every time.
+
+        A grader of groups compares with `base`. Raises `JudgeLost`.
+        """
+        return Evaluation({split: self._measure(split, base) for split in self._prompts}, self._judging)
 
     def answers(self, found: Evaluation) -> Sequence[Group]:
         """Returns the groups that the policy wrote at temperature 1, which need not be sampled again."""
         return found.groups[found.judging] if self._temperature(found.judging) == 1 else ()
 
-    def _measure(self, split: Split) -> list[Group]:
+    def _measure(self, split: Split, base: BaseAnswers) -> list[Group]:
         config = self._config
         sampling = Sampling(
             samples=self._samples(split),
@@ -85,8 +94,12 @@ class Evaluator:
             thinking_tokens=config.max_thinking_tokens,
         )
         mine = self._world.slice(self._prompts[split])
-        graded = sample_and_grade(self._policy, mine, sampling, self._graders, Clock(), self._episodes)
-        return self._world.merge(graded)
+        graded = sample_and_grade(
+            self._policy, mine, sampling, self._graders, Clock(), self._episodes, base.of(split)
+        )
+        groups = self._world.merge(graded)
+        check_reached(groups)
+        return groups
 
     def _temperature(self, split: Split) -> float:
         """Returns the temperature of a split. In 0.1.0 one completion a validation row was greedy."""

@@ -19,7 +19,7 @@ from workers.training.arms.beside import Seats
 from workers.training.arms.job import Given
 from workers.training.arms.train import train_arms
 from workers.training.base.distributed import ALONE, World
-from workers.training.base.errors import RunCancelled, RunPaused
+from workers.training.base.errors import JudgeLost, RunCancelled, RunPaused
 from workers.training.base.recorder import Recorder
 from workers.training.episodes.environment import Environment
 from workers.training.metrics import Clock, train_metrics
@@ -49,12 +49,13 @@ def train(
     A run whose evaluations are level, or that has spent a budget, ends before that, or pauses.
 
     Asks `should_stop` and `should_pause` before every step, and saves its state if it shall; for a pause it
-    makes a checkpoint too. Raises `RunCancelled`, `RunPaused`, or `RunFailed` with a stable code. Every
-    process of a world calls it with the same rows and folder; only the main one asks, tells the recorder and
-    writes. `canary_rows` are the user's own texts for the canary; None stands for those of the package.
-    `gold_grader` is measured by and never trained on. With several seeds, or with controls, the job's arms
-    are trained in turn, or side by side in processes that `seats` start (arms/train.py). With an
-    `environment`, completions are episodes: it replies to each turn of the policy (episodes/).
+    makes a checkpoint too. It also pauses where a server that grades was waited for in vain. Raises
+    `RunCancelled`, `RunPaused`, or `RunFailed` with a stable code. Every process of a world calls it with the
+    same rows and folder; only the main one asks, tells the recorder and writes. `canary_rows` are the user's
+    own texts for the canary; None stands for those of the package. `gold_grader` is measured by and never
+    trained on. With several seeds, or with controls, the job's arms are trained in turn, or side by side in
+    processes that `seats` start (arms/train.py). With an `environment`, completions are episodes: it replies
+    to each turn of the policy (episodes/).
     """
     if config.has_arms:
         given = Given(
@@ -83,6 +84,11 @@ def train(
 
 def advance(run: Run, should_stop: Callable[[], bool], should_pause: Callable[[], bool]) -> None:
     """Takes the steps of a run that are left. Raises `RunCancelled` or `RunPaused` where it shall end."""
+    with run.telling_of_lost_judges():
+        _advance(run, should_stop, should_pause)
+
+
+def _advance(run: Run, should_stop: Callable[[], bool], should_pause: Callable[[], bool]) -> None:
     world = run.world
     for step in run.steps():
         if world.broadcast(world.is_main and should_stop()):
@@ -92,7 +98,11 @@ def advance(run: Run, should_stop: Callable[[], bool], should_pause: Callable[[]
             run.snapshot()
             raise RunPaused(step - 1)
         clock = Clock(run.recorder)
-        rollouts = run.collector.collect(step, clock)
+        try:
+            rollouts = run.collector.collect(step, clock)
+        except JudgeLost:
+            run.save()  # nothing of this step has been trained on
+            raise
         run.recorder.rollouts("train", step, run.epoch(step), rollouts.groups)
         run.check_grades(step, rollouts.groups)
         rewards = rewards_of(rollouts.trained)
@@ -111,6 +121,7 @@ def advance(run: Run, should_stop: Callable[[], bool], should_pause: Callable[[]
         values = (
             train_metrics(rollouts.groups, run.progress.rewards_seen.scale(run.config).least_spread)
             | run.collector.metrics(rollouts)
+            | run.watch.heard(step, rollouts.groups)
             | stats.values
         )
         run.finish(step, values, clock)

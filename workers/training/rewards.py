@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from graders import Failure, FailureKind, Grade, Grader, Sample
-from graders.grading import grade_safely
-from workers.training.base.errors import GradingFailed
+from graders.grading import grade_group_safely
+from graders.types import Base, GroupGrader
+from workers.training.base.errors import GradingFailed, JudgeLost
 from workers.training.base.types import Completion, Group
 
 GRADE_THREADS = 8
@@ -55,6 +56,23 @@ def failed_share(grades: Iterable[Grade]) -> float:
     return sum(gaps) / len(gaps) if gaps else 0.0
 
 
+Bases = Callable[[int], Base | None]
+"""Returns what the base model wrote for the prompt of a row, as graders see it; None where completions are
+compared with each other only."""
+
+
+def no_base(_row: int) -> Base | None:
+    """Returns None: completions are compared with each other only."""
+    return None
+
+
+def check_reached(groups: Iterable[Group]) -> None:
+    """Raises `JudgeLost` where a grade is missing because whoever gives it was waited for in vain."""
+    lost = next((grade.lost for group in groups for grade in group.grades if grade.lost), "")
+    if lost:
+        raise JudgeLost(lost)
+
+
 class PoolClosed(Exception):
     """Says that the run is over: grades are neither taken nor given any more."""
 
@@ -66,10 +84,32 @@ class GradeJob:
         self.completion = completion
         self.item = item
         self.draw = draw
-        self.started = 0.0
         self.seconds = 0.0
-        """How long a thread was busy with it, once it has its grade."""
+        """How long a thread was busy with it, once it has its grade; with a group, its share of that."""
         self.grade: Grade | None = None
+
+
+class JobGroup:
+    """Holds the completions of one prompt on their way through the pool, by their places in the group.
+
+    A grader of groups is asked once all are there; every other grader as each one comes.
+    """
+
+    def __init__(self, item: Mapping[str, Any], size: int, draw: str = "", base: Base | None = None) -> None:
+        """`base` is what the base model wrote for this prompt, for graders of groups (`GroupGrader`)."""
+        self.item = item
+        self.draw = draw
+        self.base = base
+        self.jobs: list[GradeJob | None] = [None] * size
+
+
+class _Task:
+    """Holds what one thread grades at a time: a completion, or all completions of a group."""
+
+    def __init__(self, jobs: Sequence[GradeJob], base: Base | None = None) -> None:
+        self.jobs = jobs
+        self.base = base
+        self.started = 0.0
 
 
 class GradePool:
@@ -85,23 +125,34 @@ class GradePool:
     ) -> None:
         """`least` is what the grader gives at least, where that is known: so much is unparsed text worth."""
         self._grader = grader
+        self.is_of_groups = isinstance(grader, GroupGrader)
+        """Whether the grader compares the completions of a group with each other."""
         self._least = least
         self._timeout = timeout
         self._threads = threads
-        self._queue: queue.SimpleQueue[GradeJob | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._changed = threading.Condition()  # guards the two below and what threads write into jobs
-        self._running: set[GradeJob] = set()
+        self._running: set[_Task] = set()
         self._is_closed = False
         for _ in range(threads):
             self._start_thread()
 
-    def submit(self, completion: Completion, item: Mapping[str, Any], draw: str = "") -> GradeJob:
-        """Has a completion graded as soon as a thread is free. Raises `PoolClosed`."""
-        job = GradeJob(completion, item, draw)
+    def submit(self, completion: Completion, group: JobGroup, place: int) -> GradeJob:
+        """Has a completion of a group graded as soon as a thread is free.
+
+        A grader of groups begins with the last one that comes. Raises `PoolClosed`.
+        """
+        job = GradeJob(completion, group.item, group.draw)
         with self._changed:
             self._check_open()
             self._give_up_hung()
-        self._queue.put(job)
+        if not self.is_of_groups:
+            self._queue.put(_Task([job]))
+            return job
+        group.jobs[place] = job
+        there = [each for each in group.jobs if each is not None]
+        if len(there) == len(group.jobs):
+            self._queue.put(_Task(there, group.base))
         return job
 
     def wait(self, job: GradeJob) -> Grade:
@@ -114,13 +165,17 @@ class GradePool:
                     return job.grade
                 self._changed.wait(timeout=min(1.0, self._timeout))
 
-    def grade(self, groups: Sequence[Group]) -> list[Group]:
-        """Returns the same groups with their grades."""
-        jobs = [[self.submit(c, group.prompt.item) for c in group.completions] for group in groups]
+    def grade(self, groups: Sequence[Group], base: Bases = no_base) -> list[Group]:
+        """Returns the same groups with their grades; `base` says what graders of groups compare with."""
+        jobs = [self._submit_all(group, base(group.prompt.row)) for group in groups]
         return [
             replace(group, grades=tuple(self.wait(job) for job in row))
             for group, row in zip(groups, jobs, strict=True)
         ]
+
+    def _submit_all(self, group: Group, base: Base | None) -> list[GradeJob]:
+        of_group = JobGroup(group.prompt.item, len(group.completions), base=base)
+        return [self.submit(completion, of_group, i) for i, completion in enumerate(group.completions)]
 
     def close(self) -> None:
         """Lets the threads end, and whoever waits.
@@ -140,44 +195,67 @@ class GradePool:
     def _give_up_hung(self) -> None:
         """Fails what has run too long, and replaces its thread.
 
-        The clock of a job runs from its own start, so that a long queue is no timeout.
+        The clock of a task runs from its own start, so that a long queue is no timeout.
         """
         now = time.monotonic()
-        for job in [job for job in self._running if now - job.started > self._timeout]:
-            self._running.remove(job)
+        for task in [task for task in self._running if now - task.started > self._timeout]:
+            self._running.remove(task)
             self._start_thread()
             message = f"The grader took longer than {self._timeout:.0f} seconds."
-            self._finish(job, Grade(None, Failure(FailureKind.OTHER, message), seconds=self._timeout))
+            seconds = self._timeout / len(task.jobs)
+            failed = Grade(None, Failure(FailureKind.OTHER, message), seconds=seconds)
+            self._finish(task, [failed] * len(task.jobs))
 
-    def _finish(self, job: GradeJob, grade: Grade) -> None:
-        job.seconds = time.monotonic() - job.started
-        job.grade = grade
+    def _finish(self, task: _Task, grades: Sequence[Grade]) -> None:
+        seconds = time.monotonic() - task.started
+        for job, grade in zip(task.jobs, grades, strict=True):
+            job.seconds = seconds / len(task.jobs)
+            job.grade = grade
         self._changed.notify_all()
 
     def _start_thread(self) -> None:
         threading.Thread(target=self._work, name="grade", daemon=True).start()
 
     def _work(self) -> None:
-        while (job := self._queue.get()) is not None and not self._is_closed:
+        while (task := self._queue.get()) is not None and not self._is_closed:
             with self._changed:
-                job.started = time.monotonic()
-                self._running.add(job)
-            grade = self._grade(job)
+                task.started = time.monotonic()
+                self._running.add(task)
+            grades = self._grade(task)
             with self._changed:
-                if job not in self._running:
+                if task not in self._running:
                     return  # given up: another thread has taken this one's place
-                self._running.remove(job)
-                self._finish(job, grade)
+                self._running.remove(task)
+                self._finish(task, grades)
 
-    def _grade(self, job: GradeJob) -> Grade:
+    def _grade(self, task: _Task) -> list[Grade]:
         """Grades what can be graded: not an episode that broke off, nor a completion that is unparsed."""
-        completion = job.completion
+        known = [self._without_grader(job.completion) for job in task.jobs]
+        places = [place for place, grade in enumerate(known) if grade is None]
+        samples = [sample_of(task.jobs[place].completion, task.jobs[place].draw) for place in places]
+        base = None if task.base is None else _in_places(task.base, places)
+        found = iter(grade_group_safely(self._grader, samples, task.jobs[0].item, base))
+        return [next(found) if grade is None else grade for grade in known]
+
+    def _without_grader(self, completion: Completion) -> Grade | None:
+        """Returns the grade of a completion that no grader is shown; None for every other."""
+        if is_shown(completion):
+            return None
         if completion.lost:
-            return Grade(None, Failure(completion.lost_by, completion.lost))
-        if completion.parts is not None and completion.parts.fault is not None:
-            failure = Failure(FailureKind.SAMPLE_PARSE, completion.parts.fault)
-            return Grade(None, failure, least=self._least if self._least < 0 else None)
-        return grade_safely(self._grader, sample_of(completion, job.draw), job.item)
+            return Grade(None, Failure(completion.lost_by, completion.lost, completion.waited_for))
+        failure = Failure(FailureKind.SAMPLE_PARSE, (completion.parts and completion.parts.fault) or "")
+        return Grade(None, failure, least=self._least if self._least < 0 else None)
+
+
+def is_shown(completion: Completion) -> bool:
+    """Tells whether graders are shown a completion: it is no episode that broke off, and not unparsed."""
+    return not completion.lost and (completion.parts is None or completion.parts.fault is None)
+
+
+def _in_places(base: Base, places: Sequence[int]) -> list[Sample | None]:
+    """Returns what the base wrote in some places of a group, then what it wrote in the others."""
+    first = [base[place] if place < len(base) else None for place in places]
+    return first + [sample for place, sample in enumerate(base) if place not in places]
 
 
 def sample_of(completion: Completion, draw: str = "") -> Sample:

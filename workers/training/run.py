@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,7 +12,7 @@ from methods import metrics as names
 from methods.rows import Row
 from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
-from workers.training.base.errors import ModelInvalid
+from workers.training.base.errors import JudgeLost, ModelInvalid
 from workers.training.base.recorder import Recorder
 from workers.training.base.types import Checkpoint, Group
 from workers.training.checkpoints import deliverable
@@ -48,6 +49,11 @@ from workers.training.trust.verdict import verdict
 from workers.training.update import UpdateStats, make_optimizer
 from workers.training.watch import Watch
 
+LOST = (
+    "The job pauses, since its grades are missing. {lost}. Nothing of the step under way was trained on. See"
+    " that it answers, then resume the job: it goes on as if nothing had been."
+)
+"""What is said where a server that grades was waited for in vain; `lost` names it."""
 UNCACHED = " Its cache is not exact, so sampling reads the whole sequence for every token, which is slow."
 
 
@@ -216,9 +222,19 @@ class Run:
             return
         if self.arm.base is not None:
             self._take_over(self.arm.base)
-        else:
+            return
+        with self.telling_of_lost_judges():
             self.finish(0, {}, Clock(self.recorder))
-            self._tell_of_the_model()
+        self._tell_of_the_model()
+
+    @contextmanager
+    def telling_of_lost_judges(self) -> Iterator[None]:
+        """Says why the run pauses where a server that grades was waited for in vain (`JudgeLost`)."""
+        try:
+            yield
+        except JudgeLost as lost:
+            self.recorder.pausing(LOST.format(lost=str(lost).rstrip(".")))
+            raise
 
     def _tell_of_the_model(self) -> None:
         """Tells what a person would not expect: a path that takes more time, layers without an adapter."""
@@ -238,6 +254,7 @@ class Run:
         self.progress.looks = [base.look]
         self.progress.rewards_seen.note(base.look.rows)
         self.progress.gold = list(base.gold)
+        self.progress.base_answers = base.answers
         self.progress.kept = [] if self.arm.is_control else [base.checkpoint]
         self.watch.decide(0, {names.KL_PROBE_MEAN: base.look.kl}, base.look.rows)
         self.watch.carry_out(0, None)
@@ -316,7 +333,10 @@ class Run:
         def measured() -> Checkpoint:
             return self._measure(self.progress.step, Clock(self.recorder)).checkpoint
 
-        self.keeper.snapshot(measured, self.collector.pending)
+        try:
+            self.keeper.snapshot(measured, self.collector.pending)
+        except JudgeLost as lost:
+            self.recorder.note("warn", f"The pause leaves no checkpoint of its own. {str(lost).rstrip('.')}.")
 
     def _measure(self, step: int, clock: Clock) -> Measured:
         self.world.check_same(self.policy.trained().values())

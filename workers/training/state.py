@@ -33,8 +33,10 @@ from workers.training.hints import Hints
 from workers.training.model.policy import Policy
 from workers.training.model.sharding import gather_whole
 from workers.training.optimizer_state import load_optimizer, optimizer_tensors
+from workers.training.trust.base_answers import BaseAnswers
 from workers.training.trust.flat_reward import FlatStart
 from workers.training.trust.guard import Guard, guard_from_json
+from workers.training.trust.judge_talk import JudgeTalk
 from workers.training.trust.kl_control import KlController
 from workers.training.trust.rewards_seen import RewardsSeen
 from workers.training.trust.selection import Look
@@ -47,6 +49,7 @@ PROGRESS = "progress.json"
 """Where a run is, in a state's folder."""
 
 WHERE_IT_RUNS = {"model_path", "origin_path", "device", "processes", "sharding"}
+FROM_THE_GRADER = {"reward_range", "gold_range", "asks_judge"}
 SINCE_0_1_0 = {
     "kl_probe_samples",
     "eval_temperature",
@@ -106,6 +109,8 @@ class Progress:
         rewards_seen: how large rewards have been so far.
         sampled_tokens: completion tokens sampled for training and validation.
         spent_before: what had been spent of each budget when the run paused for one.
+        base_answers: what the base wrote where checkpoints are judged, for graders that compare with it.
+        judge_talk: which prompts had completions that speak to the judge.
         ended: why the run is over before its last step ("early_stop", "guard", or the budget); None while it
             is not.
     """
@@ -130,7 +135,9 @@ class Progress:
     rewards_seen: RewardsSeen = field(default_factory=RewardsSeen)
     sampled_tokens: int = 0
     spent_before: dict[str, float] = field(default_factory=dict)
+    judge_talk: JudgeTalk = field(default_factory=JudgeTalk)
     ended: str | None = None
+    base_answers: BaseAnswers = field(default_factory=BaseAnswers)
 
     def grant(self, spent_before: Mapping[str, float]) -> None:
         """Lets each budget count from what had been spent of it when another arm of the job paused."""
@@ -156,7 +163,7 @@ def fingerprint(config: BaseModel, train_rows: Sequence[Row], valid_rows: Sequen
     that 0.1.0 did not know, where they mean what it did: its states go on.
     """
     digest = hashlib.sha256()
-    facts = config.model_dump(mode="json", exclude=WHERE_IT_RUNS | {"reward_range"})
+    facts = config.model_dump(mode="json", exclude=WHERE_IT_RUNS | FROM_THE_GRADER)
     fields = type(config).model_fields
     means_the_same = {name for name in SINCE_0_1_0 & facts.keys() if facts[name] == _default(fields[name])}
     parts: list[Any] = [{name: value for name, value in facts.items() if name not in means_the_same}]
@@ -299,6 +306,8 @@ def read_progress(folder: Path, run_dir: Path | None = None) -> Progress:
             "start": FlatStart(**facts.get("start", {})),
             "rewards_seen": RewardsSeen(**facts.get("rewards_seen", {})),
             "controller": KlController(**facts.get("controller", {})),
+            "base_answers": BaseAnswers.from_json(facts.get("base_answers", {})),
+            "judge_talk": JudgeTalk(**facts.get("judge_talk", {})),
             "guard": guard_from_json(facts.get("guard", {})),
         }
         return Progress(**{**facts, **rebuilt})

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from methods import metrics as names
 from methods.train_config import TrainConfig
 from workers.training.base.errors import NonFinite
 from workers.training.base.recorder import Recorder
-from workers.training.base.types import Action
+from workers.training.base.types import Action, Group
 from workers.training.keeper import Keeper
 from workers.training.trust.guard import Guard, Seen, kl_limit
+from workers.training.trust.judge_talk import talking_shares
 from workers.training.trust.kl_control import MOST_BETA
 from workers.training.trust.symptoms import MOST_MISMATCH
 from workers.training.update import UpdateStats
@@ -34,6 +36,19 @@ class Watch:
     def guard(self) -> Guard:
         """The guard of the run."""
         return self._keeper.progress.guard
+
+    def heard(self, step: int, groups: Sequence[Group]) -> dict[str, float]:
+        """Returns the share of a step's completions that speak to the judge, and warns where it has risen.
+
+        Nothing where the grader asks no judge.
+        """
+        if not self._config.asks_judge:
+            return {}
+        shares = talking_shares(groups)
+        warning = self._keeper.progress.judge_talk.after(step, shares, self._keeper.total_steps)
+        if warning is not None and self._config.guard != "off":
+            self._recorder.note("warn", warning)
+        return {names.JUDGE_TALK: fmean(shares)} if shares else {}
 
     def config_now(self) -> TrainConfig:
         """Returns the run's config with the beta of its next update, and the range that rewards have had."""

@@ -18,6 +18,10 @@ def rlvr(
         list[str] | None, typer.Option(metavar="OLD=NEW", help="Read a verifier's name as another.")
     ] = None,
     scale: Annotated[float, typer.Option(min=0.001, max=1000, help="Multiplies rewards.")] = 1.0,
+    judge: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="The judge for rows of general-* and rubric, which need one."),
+    ] = None,
     valid: Annotated[int, typer.Option(min=0, max=1000, help="Rows to hold out in valid.jsonl.")] = 0,
     force: Annotated[bool, typer.Option(help="Overwrite what is there.")] = False,
     as_json: AsJson = False,
@@ -28,7 +32,7 @@ def rlvr(
     from methods.rows import DatasetInvalid
 
     try:
-        imported = import_rlvr(path, remap=_pairs(remap or []), scale=scale)
+        imported = import_rlvr(path, remap=_pairs(remap or []), scale=scale, judge=judge)
     except DatasetInvalid as invalid:
         raise CliError(f"{path} cannot be imported:\n" + str(invalid)) from None
     except GraderInvalid as invalid:

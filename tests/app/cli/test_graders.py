@@ -48,6 +48,15 @@ def test_an_answer_is_graded(grader: str, place: list[str]) -> None:
     assert shown.output.splitlines()[0].split() == ["Reward", "0"]
 
 
+def test_several_answers_are_graded_one_under_the_other(grader: str, place: list[str]) -> None:
+    several = ("--sample", "a", "--sample", "b  c", "--item", '{"answer": "a"}')
+    shown = call("run", grader, *several, *place).output.splitlines()
+    assert [line for line in shown if line[0].isdigit()] == ["1. a", "2. b c"]
+    assert [line.split()[1] for line in shown if line.startswith("Reward")] == ["1", "0"]
+    results = json.loads(call("run", grader, *several, "--json", *place).output)["results"]
+    assert [one["reward"] for one in results] == [1.0, 0.0]
+
+
 def test_a_failed_grading_is_told_and_has_an_exit_code(grader: str, place: list[str]) -> None:
     shown = call("run", grader, "--sample", "a", *place)
     assert shown.exit_code == 1

@@ -208,7 +208,7 @@ def test_cosine_of_embeddings_with_what_was_known_at_no_cost(monkeypatch: pytest
         assert [asked(each)["input"] for each in server.received] == ["kitten", "cat", "no cat", "zero"]
     assert [grade.value for grade in grades] == pytest.approx([0.8, 1.0, 0.0, 0.0, 0.0, 0.0])
     assert grades[0].usage == {"embed": TokenUsage(6, 0, calls=2)}
-    assert grades[1].usage == {"embed": TokenUsage()}
+    assert grades[1].usage == {"embed": TokenUsage(known=2)}
 
 
 @pytest.mark.usefixtures("settings")

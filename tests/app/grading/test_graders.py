@@ -22,7 +22,7 @@ from app.grading.turns import Turns
 from app.sandbox import local_sandbox, sandbox_settings
 from app.settings import Settings, get_settings
 from graders import Failure, FailureKind, Grade, TokenUsage, parse_grader
-from tests.app.grading.judge_servers import refused, scored
+from tests.app.grading.judge_servers import refused, said, scored
 from tests.app.http import openai_schema
 from tests.app.webhooks.receivers import Received, receiver
 from tests.factories import GRADER, Tenant
@@ -437,3 +437,38 @@ def test_a_judge_is_asked_and_its_tokens_are_told(
     assert failed.reward == 0
     assert failed.metadata.errors.api_model_grader_server_error
     assert "no such key" in (failed.metadata.errors.api_model_grader_server_error_details or "")
+
+
+def test_a_rubric_is_validated_and_run_as_other_graders_are(
+    http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rubric = {
+        "type": "rubric",
+        "name": "care",
+        "model": "big",
+        "criteria": [{"criterion": "Is kind.", "points": 3}, {"criterion": "Is long.", "points": -1}],
+    }
+    care: Any = {"type": "multi", "name": "m", "graders": {"care": rubric}, "calculate_output": "10 * care"}
+    verdicts = {"1": {"reason": "warm", "met": True}, "2": {"reason": "wordy", "met": True}}
+    with receiver(lambda _: said(json.dumps(verdicts))) as judge:
+        judges = {"big": {"base_url": f"http://127.0.0.1:{judge.port}/v1"}}
+        monkeypatch.setenv("CHERRY_JUDGES", json.dumps(judges))
+        get_settings.cache_clear()
+        forget_services()
+        assert http.post(VALIDATE, json={"grader": care}).json() == {"grader": care}
+        result = run(http, care, "a", {})
+        empty = {**care, "graders": {"care": {**rubric, "criteria": []}}}
+        wrong = http.post(VALIDATE, json={"grader": empty})
+    assert result["reward"] == pytest.approx(20 / 3)
+    assert result["metadata"]["scores"] == pytest.approx(
+        {
+            "care": 2 / 3,
+            "care.is-kind": 1,
+            "care.is-long": 1,
+            "care.wanted": 1,
+            "care.unwanted": 1,
+            "care.answered": 1,
+        }
+    )
+    assert "[met, -1] Is long.: wordy" in result["reason"]
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "grader.graders.care.criteria")

@@ -25,6 +25,11 @@ def multi(**graders: Any) -> dict[str, Any]:
     return {"type": "multi", "graders": graders, "calculate_output": " + ".join(graders)}
 
 
+def rubric(calls: str, criteria: Any = None) -> dict[str, Any]:
+    three = [{"criterion": f"has {letter}", "points": 1} for letter in "abc"]
+    return {"type": "rubric", "model": "judge", "calls": calls, "criteria": criteria or three}
+
+
 def test_judges_and_keys_may_stand_in_files(tmp_path: Path) -> None:
     (tmp_path / "judges.json").write_text(json.dumps({"judge": {**PLACE, "key": "main"}}))
     (tmp_path / "secret").write_text("sk-from-a-file\n")
@@ -57,11 +62,15 @@ def test_settings_do_not_show_keys() -> None:
     ("grader", "expected"),
     [
         pytest.param(CHECK, (8, 210.0), id="asks-nobody"),
-        pytest.param(JUDGED, (20, 110.0), id="judge"),
-        pytest.param({**JUDGED, "base_url": "https://j.example/v1"}, (32, 360.0), id="own-judge"),
-        pytest.param(ENDPOINT, (32, 660.0), id="endpoint"),
-        pytest.param({**ENDPOINT, "rate_limit": 0.1}, (6, 660.0), id="slow-rate"),
-        pytest.param(multi(a=JUDGED, b=JUDGED, c=ENDPOINT, d=CHECK), (20, 910.0), id="multi"),
+        pytest.param(JUDGED, (20, 290.0), id="judge"),
+        pytest.param({**JUDGED, "base_url": "https://j.example/v1"}, (32, 540.0), id="own-judge"),
+        pytest.param(ENDPOINT, (32, 840.0), id="endpoint"),
+        pytest.param({**ENDPOINT, "rate_limit": 0.1}, (6, 840.0), id="slow-rate"),
+        pytest.param(rubric("one"), (20, 290.0), id="rubric"),
+        pytest.param(rubric("each"), (6, 290.0), id="rubric-of-three-calls"),
+        pytest.param(rubric("each", criteria="{{item.rubrics}}"), (2, 740.0), id="rubric-of-rows"),
+        pytest.param({"type": "rlvr", "judge": {"model": "judge"}}, (20, 440.0), id="rlvr-with-a-judge"),
+        pytest.param(multi(a=JUDGED, b=JUDGED, c=ENDPOINT, d=CHECK), (20, 1090.0), id="multi"),
     ],
 )
 def test_number_and_time_of_gradings_follow_the_grader(

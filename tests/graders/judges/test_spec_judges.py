@@ -25,7 +25,38 @@ def headers(**values):
     return ENDPOINT | {"headers": values}
 
 
+RUBRIC = {
+    "type": "rubric",
+    "name": "r",
+    "model": "gpt-4.1",
+    "criteria": [{"criterion": "Names {{item.city}}.", "points": 5}, {"criterion": "Is rude.", "points": -2}],
+}
+
+
+def criteria(*given):
+    return RUBRIC | {"criteria": list(given)}
+
+
 PUBLISHED = [
+    pytest.param(RUBRIC, id="rubric"),
+    pytest.param(
+        RUBRIC
+        | {
+            "input": "{{sample.output_json.answer}}",
+            "prompt": "{{item.question}}",
+            "criteria": "{{item.rubrics}}",
+            "calls": "each",
+            "dropout": 0.3,
+            "min_answered": 1,
+            "sampling_params": {"temperature": 0},
+            "base_url": "https://judge.example/v1",
+            "api_key_name": "acme",
+        },
+        id="rubric-with-everything",
+    ),
+    pytest.param(
+        criteria({"criterion": "x", "points": 0.5, "name": "n", "tags": ["axis:tone"]}), id="rubric-tags"
+    ),
     pytest.param(SCORE, id="score"),
     pytest.param(
         SCORE
@@ -131,6 +162,21 @@ def test_published_graders_are_taken_and_given_back_as_they_came(raw):
         pytest.param(headers(A="x\r\nB: y"), "invalid_value", "headers", "printable ASCII", id="header-injection"),
         pytest.param(headers(A=5), "invalid_type", "headers.A", "a string", id="header-number"),
         pytest.param(ENDPOINT | {"rate_limit": 0}, "decimal_below_min_value", "rate_limit", "0.1", id="rate"),
+        pytest.param(criteria(), "invalid_value", "criteria", "at least 1", id="no-criteria"),
+        pytest.param(criteria({"points": 1}), "missing_required_parameter", "criteria[0].criterion", "Missing", id="no-text"),
+        pytest.param(criteria({"criterion": " ", "points": 1}), "invalid_value", "criteria[0].criterion", "needs a text", id="blank"),
+        pytest.param(criteria({"criterion": "x", "points": "5"}), "invalid_type", "criteria[0].points", "a number", id="points-text"),
+        pytest.param(criteria({"criterion": "x", "weight": 5, "points": 1}), "unknown_parameter", "criteria[0].weight", "Unknown", id="weight"),
+        pytest.param(criteria({"criterion": "x", "points": -1}), "invalid_value", "criteria", "points above 0", id="only-faults"),
+        pytest.param(criteria({"criterion": "x", "points": 1, "name": "answered"}), "invalid_value", "criteria", "'answered' is taken", id="reserved"),
+        pytest.param(criteria({"criterion": "x {{sample.output_text}}", "points": 1}), "invalid_value", "criteria[0].criterion", "never the model's answer", id="reads-the-answer"),
+        pytest.param(RUBRIC | {"criteria": "be kind"}, "invalid_value", "criteria", "{{item.rubrics}}", id="criteria-text"),
+        pytest.param(RUBRIC | {"criteria": "{{sample.output_json.rubric}}"}, "invalid_value", "criteria", "{{item.rubrics}}", id="criteria-of-the-answer"),
+        pytest.param(RUBRIC | {"dropout": 1}, "invalid_value", "dropout", "", id="dropout"),
+        pytest.param(RUBRIC | {"min_answered": 0}, "decimal_below_min_value", "min_answered", "more than 0", id="min-answered"),
+        pytest.param(RUBRIC | {"calls": "two"}, "invalid_value", "calls", "'each'", id="calls"),
+        pytest.param({"type": "rlvr", "judge": {"model": "m", "api_key_name": "k"}}, "invalid_value", "judge.api_key_name", "base_url", id="rlvr-judge"),
+        pytest.param({"type": "rlvr", "judge": {}}, "missing_required_parameter", "judge.model", "Missing", id="rlvr-judge-model"),
         pytest.param({"type": "multi", "graders": {"j": message(["x", {"type": "input_text", "text": 5}])}, "calculate_output": "j"}, "invalid_type", "graders.j.input[0].content[1].text", "a string", id="in-multi"),
     ],
 )  # fmt: skip

@@ -287,10 +287,17 @@ def test_rewards_beyond_one_are_told() -> None:
     assert report.warnings == []
 
 
-def test_a_judge_is_asked_a_handful_of_times() -> None:
-    _, grader = scripted(
-        lambda text, item: 0.0, TOWNS * 50, kind="score_model", reference=Variable.parse("item.answer")
-    )
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"type": "score_model", "input": [{"role": "user", "content": "x"}]},
+        {"type": "rubric", "criteria": [{"criterion": "Is short.", "points": 1}]},
+    ],
+    ids=lambda raw: raw["type"],
+)
+def test_a_judge_is_asked_a_handful_of_times(raw: dict[str, Any]) -> None:
+    spec, grader = parse_grader({**raw, "model": "judge"}), Scripted(lambda text, item: 0.0)
+    preflight(spec, grader, TOWNS * 50, reference=Variable.parse("item.answer"))
     assert len(grader.asked) == 2 * (1 + 4)
 
 

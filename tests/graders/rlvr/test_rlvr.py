@@ -112,8 +112,8 @@ def test_scores_of_several_verifiers_add_up(grade):
     ("dataset", "label", "named"),
     [
         pytest.param("gsm9k", "72", "'gsm9k', which is not known", id="unknown"),
-        pytest.param("general-quality", "x", "score_model", id="a-judge"),
-        pytest.param("rubric", "{}", "score_model", id="rubric"),
+        pytest.param("general-quality", "x", "the grader names none", id="a-judge"),
+        pytest.param("rubric", "{}", "the grader names none", id="rubric"),
         pytest.param("passthrough", "x", "environment", id="environment"),
         pytest.param(["gsm8k", "nope"], ["72", "x"], "'nope'", id="one-of-two-unknown"),
         pytest.param(["gsm8k", "math"], ["72"], "2 verifiers", id="too-few-labels"),
@@ -177,7 +177,7 @@ def test_rows_of_verl_are_read_through_other_templates():
 
 
 def test_every_data_source_of_verl_has_a_verifier():
-    assert all(find_verifier(source, {})[0] in VERIFIERS for source in VERL)
+    assert all(find_verifier(source, {}) in VERIFIERS for source in VERL)
     assert not REFUSED.keys() & VERIFIERS.keys()
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from app.grading.judges import TenantJudge
+from app.grading.outages import Outages, PatientJudge
 from graders.services import Target
 from graders.template import Template
 from graders.types import FailureKind, TokenUsage
@@ -160,3 +162,12 @@ def test_a_row_that_lacks_what_the_user_is_told_loses_the_episode() -> None:
         pytest.raises(EpisodeLost, match=r"no 'item\.wish'"),
     ):
         simulator(server).start({"messages": ITEM["messages"]}, "trace_1")
+
+
+def test_a_model_that_was_waited_for_in_vain_is_named() -> None:
+    with receiver(lambda _: refused(503, "Later.")) as server:
+        user = simulator(server, retries=0)
+        patient = PatientJudge(user.judge, Outages(0.2, again=0.05))
+        with pytest.raises(EpisodeLost) as lost:
+            replace(user, judge=patient).start(ITEM, "trace_1").reply(Parts(answer="Good."))
+    assert lost.value.waited_for.startswith("The judge 'judge' has answered nothing for")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -14,6 +15,7 @@ from app.db import unit_of_work
 from app.evals import runs
 from app.evals.models import EvalOutputItem, EvalRun
 from app.evals.service import LOGGED_SCHEMA, whole_schema
+from graders.judges.fence import fenced_texts
 from tests.app.grading.judge_servers import asked, refused, said
 from tests.app.webhooks.receivers import Received, Receiver
 from tests.factories import (
@@ -25,6 +27,7 @@ from tests.factories import (
     make_stored_chat,
     make_stored_response,
 )
+from tests.workers.jobs.test_judged_jobs import judge
 from workers.evals.carrying_out import MOST_OUTAGES, carry_out
 from workers.evals.faults import AnswerFailed, RunInvalid
 from workers.evals.judging import check_item, item_check
@@ -64,6 +67,48 @@ def queued(db: Session, tenant: Tenant, data_source: dict[str, Any], **of: Any) 
     run = make_eval_run(db, make_eval(db, tenant.project_id, **of), data_source=data_source)
     db.commit()
     return run
+
+
+def test_a_rubric_is_a_criterion_that_passes_from_half_of_its_points(
+    db: Session, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rubric = {
+        "id": "care-1",
+        "type": "rubric",
+        "name": "care",
+        "model": "judge",
+        "criteria": "{{item.rubrics}}",
+    }
+    rubrics = [{"criterion": "Is kind.", "points": 6}, {"criterion": "Is short.", "points": 4}]
+    rows = [
+        {
+            "item": {"prompt": [{"role": "user", "content": "Hi"}], "rubrics": rubrics},
+            "sample": {"output_text": text},
+        }
+        for text in ("kind", "short")
+    ]
+
+    def answering(received: Received) -> Any:
+        is_kind = fenced_texts(asked(received)["messages"][1]["content"])[1] == ("answer", "kind")
+        return said(
+            json.dumps({"1": {"reason": "", "met": is_kind}, "2": {"reason": "", "met": not is_kind}})
+        )
+
+    with judge(monkeypatch, answering):
+        run = queued(
+            db,
+            tenant,
+            source("jsonl", rows=rows),
+            testing_criteria=[rubric],
+            data_source_config={
+                "type": "custom",
+                "schema": whole_schema({"type": "object"}, with_sample=True),
+            },
+        )
+        carried_out(run)
+    first, second = (item.results[0] for item in items_of(db, run))
+    assert (first["score"], first["passed"], second["score"], second["passed"]) == (0.6, True, 0.4, False)
+    assert first["sample"]["scores"]["wanted"] == 0.6
 
 
 def test_rows_that_bring_their_answers_are_judged_each_by_every_criterion(

@@ -19,10 +19,10 @@ def told(rewards: list[list[float]], **changes: Any) -> dict[str, tuple[str, str
     return told_of(reward_groups(rewards), **changes)
 
 
-def told_of(groups: list[Group], **changes: Any) -> dict[str, tuple[str, str]]:
+def told_of(groups: list[Group], *, is_of_groups: bool = False, **changes: Any) -> dict[str, tuple[str, str]]:
     config = make_config(Path("m"), group_size=8, **{"allow_flat_reward": False, **changes})
     samples = Samples(groups, list(range(1, len(groups) + 1)))
-    base = base_numbers(samples, config)
+    base = base_numbers(samples, config, is_of_groups=is_of_groups)
     return {one.code: (one.severity, one.message) for one in base_findings(samples, base, config)}
 
 
@@ -53,6 +53,16 @@ def test_answers_that_all_get_the_same_are_advised_by_what_they_get(
 def test_a_weak_signal_is_advised_by_which_prompts_have_none(usual: float, advice: str) -> None:
     severity, message = told([[usual] * 8] * 31 + [[0.0, 1.0] * 4])["weak_signal"]
     assert (severity, advice in message) == ("warn", True)
+
+
+def test_where_answers_are_compared_none_is_called_right_or_wrong() -> None:
+    flat_groups, weak = [[0.5] * 8] * 32, [[0.9] * 8] * 31 + [[0.0, 1.0] * 4]
+    found = told_of(reward_groups(flat_groups), is_of_groups=True)
+    assert list(found) == ["flat_reward"]
+    assert "the judge tells none of them apart" in found["flat_reward"][1]
+    found = told_of(reward_groups(weak), is_of_groups=True)
+    assert list(found) == ["weak_signal"]
+    assert "other prompts" in found["weak_signal"][1]
 
 
 def test_small_rewards_of_an_unknown_range_are_a_signal() -> None:

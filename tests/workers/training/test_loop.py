@@ -118,9 +118,10 @@ def test_every_metric_is_declared(tiny, tmp_path):
         failure = Failure(FailureKind.SAMPLE_PARSE, "made up")
         return Grade(early_letters(text, item), parts={"a": 1.0}, part_failures={"b": failure})
 
-    _, recorder = run(make_config(tiny), tmp_path, everything)
+    _, recorder = run(make_config(tiny, asks_judge=True), tmp_path, everything)
     names = {name for _, _, values in recorder.all("metrics") for name in values}
     assert {"parts/train/a", "part_failures/valid/sample_parse_error/b"} <= names
+    assert "guard/judge_talk_share" in names
     assert [name for name in names if metrics.find(name) is None] == []
 
 

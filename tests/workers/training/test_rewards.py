@@ -1,5 +1,6 @@
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,9 +8,11 @@ import torch
 from graders import Failure, FailureKind, Grade
 from tests.workers.training.support import FunctionGrader, group_of
 from workers.training.base.errors import GradingFailed
+from workers.training.base.parts import Parts
 from workers.training.base.types import Prompt
 from workers.training.rewards import (
     GradePool,
+    JobGroup,
     PoolClosed,
     count_steps_over,
     failed_share,
@@ -24,6 +27,10 @@ def failed(kind, message="made up"):
 
 def groups(n=2, g=3):
     return [group_of(Prompt(row, {"row": row}, (1,)), *[(i,) for i in range(g)]) for row in range(n)]
+
+
+def submit(pool, completion, row):
+    return pool.submit(completion, JobGroup({"row": row}, 1), 0)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +106,7 @@ def test_a_hung_grader_does_not_keep_what_was_asked_for_after_it_from_being_grad
 
     pool = GradePool(FunctionGrader(hangs_on_row_0), threads=1, timeout=0.2)
     (hung,), (fine,) = (group.completions for group in groups(2, 1))
-    hung_job, fine_job = pool.submit(hung, {"row": 0}), pool.submit(fine, {"row": 1})
+    hung_job, fine_job = submit(pool, hung, 0), submit(pool, fine, 1)
     assert pool.wait(fine_job).value == 1.0
     assert "longer than" in pool.wait(hung_job).failure.message
     assert hung_job.seconds >= 0.2
@@ -118,17 +125,88 @@ def test_a_closed_pool_lets_go_of_whoever_waits_and_grades_nothing_more():
     pool = GradePool(FunctionGrader(grade), threads=1)
     (mine,) = set(threading.enumerate()) - others
     completion = groups(1, 1)[0].completions[0]
-    first, second = pool.submit(completion, {"row": 0}), pool.submit(completion, {"row": 1})
+    first, second = submit(pool, completion, 0), submit(pool, completion, 1)
     threading.Timer(0.05, pool.close).start()
     for job in (second, first):
         with pytest.raises(PoolClosed):
             pool.wait(job)
     with pytest.raises(PoolClosed):
-        pool.submit(completion, {"row": 2})
+        submit(pool, completion, 2)
     release.set()
     mine.join(30)
     assert not mine.is_alive()
     assert graded == [0]
+
+
+class GroupsOnly(FunctionGrader):
+    """Grades a completion by how many of its group are as long or shorter."""
+
+    def __init__(self, grade_group=None):
+        super().__init__(lambda text, item: 1 / 0)
+        self.asked = []
+        self.done = grade_group or (lambda samples: [Grade(len(s.output_text) / 10) for s in samples])
+
+    def grade_group(self, samples, item, base=None):
+        self.asked.append(([sample.output_text for sample in samples], item, base))
+        return self.done(samples)
+
+
+def test_a_grader_of_groups_is_asked_once_a_group_with_its_completions_in_their_places():
+    grader = GroupsOnly()
+    pool = GradePool(grader)
+    (first, second) = (group_of(Prompt(row, {"row": row}, (1,)), (1,), (2,), (3,)) for row in range(2))
+    texts = [completion.text for completion in first.completions]
+    of_group = JobGroup(first.prompt.item, 3)
+    jobs = [pool.submit(first.completions[place], of_group, place) for place in (2, 0, 1)]
+    assert [pool.wait(job).value for job in jobs] == [len(texts[i]) / 10 for i in (2, 0, 1)]
+    (graded,) = pool.grade([second], {1: ["what the base wrote"]}.get)
+    assert len(graded.grades) == 3
+    assert grader.asked == [
+        (texts, {"row": 0}, None),
+        (texts, {"row": 1}, ["what the base wrote", None, None]),
+    ]
+    pool.close()
+
+
+def test_what_no_grader_is_shown_is_no_part_of_the_group_that_is_asked_about():
+    grader = GroupsOnly()
+    pool = GradePool(grader, least=-1.0)
+    (group,) = groups(1, 3)
+    one, two, three = group.completions
+    lost, unparsed = replace(one, lost="The server is away."), replace(two, parts=Parts(fault="No answer."))
+    (graded,) = pool.grade([replace(group, completions=(lost, unparsed, three))])
+    assert [texts for texts, *_ in grader.asked] == [[three.text]]
+    kinds = [grade.failure and grade.failure.kind for grade in graded.grades]
+    assert kinds == [FailureKind.TOOL_SERVER, FailureKind.SAMPLE_PARSE, None]
+    assert [grade.reward for grade in graded.grades] == [None, -1.0, len(three.text) / 10]
+    pool.close()
+
+
+def test_a_group_that_hangs_raises_or_comes_back_short_fails_in_each_of_its_completions():
+    release = threading.Event()
+
+    def broken(samples):
+        return {1: lambda: 1 / 0, 2: lambda: [Grade(1.0)], 3: lambda: [release.wait(30)]}[len(samples)]()
+
+    pool = GradePool(GroupsOnly(broken), threads=1, timeout=0.2)
+    sizes = [groups(1, size)[0] for size in (3, 2, 1)]
+    hung, short, raised = ([g.failure.message for g in group.grades] for group in pool.grade(sizes))
+    assert len(hung) == 3
+    assert all("longer than" in message for message in hung)
+    assert short == ["The grader gave 1 grades to 2 completions."] * 2
+    assert "ZeroDivisionError" in raised[0]
+    release.set()
+    pool.close()
+
+
+def test_the_time_of_a_group_counts_once():
+    pool = GradePool(GroupsOnly(lambda samples: time.sleep(0.1) or [Grade(1.0)] * len(samples)))
+    (group,) = groups(1, 4)
+    of_group = JobGroup({}, 4)
+    jobs = [pool.submit(completion, of_group, i) for i, completion in enumerate(group.completions)]
+    whole = [pool.wait(job) for job in jobs] and sum(job.seconds for job in jobs)
+    assert jobs[0].seconds == whole / 4 >= 0.1 / 4
+    pool.close()
 
 
 def test_too_many_failures_several_steps_in_a_row_fail_the_run_with_the_first_messages():

@@ -24,7 +24,7 @@ from workers.training.arms.messages import (
     Task,
 )
 from workers.training.arms.turns import Advance
-from workers.training.base.errors import RunCancelled, RunFailed, RunPaused
+from workers.training.base.errors import JudgeLost, RunCancelled, RunFailed, RunPaused
 from workers.training.base.recorder import Phase
 from workers.training.base.types import Action, Checkpoint, Group, Split
 from workers.training.run import Run
@@ -68,6 +68,8 @@ def _train(task: Task, link: Link, advance: Advance) -> Ended:
             if run.endings.is_pausing:
                 run.snapshot()
                 raise RunPaused(run.progress.step)
+        except JudgeLost:
+            return Ended("paused")  # what it has saved is known; the step under way is not done
         except RunCancelled:
             return Ended("stopped", run.progress)
         except RunPaused:

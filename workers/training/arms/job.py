@@ -237,7 +237,9 @@ class ArmsJob:
         first = self.progress.arms[0]
         folder = checkpoint_folder(self.folder_of(whose), 0)
         checkpoint = next(one for one in first.kept if one.step == 0)
-        return Base(first.looks[0], tuple(first.gold[:1]), replace(checkpoint, folder=folder))
+        return Base(
+            first.looks[0], tuple(first.gold[:1]), replace(checkpoint, folder=folder), first.base_answers
+        )
 
     def _take_base(self, whose: Whose) -> None:
         """Gives a seed that begins the base's checkpoint."""

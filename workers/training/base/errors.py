@@ -40,6 +40,19 @@ class RunPaused(EngineError):
         self.step = step
 
 
+class JudgeLost(RunPaused):
+    """Pauses a run that needs a server which was waited for in vain.
+
+    Nothing of the step under way has been trained on or counted. `str(error)` names the server and its last
+    error.
+    """
+
+    code = "judge_lost"
+
+    def __init__(self, message: str) -> None:
+        EngineError.__init__(self, message)
+
+
 class RunFailed(EngineError):
     """Ends a run that cannot go on; the same run again would fail again."""
 

@@ -64,4 +64,4 @@ def _grade_from_json(facts: dict[str, Any]) -> Grade:
 
 
 def _failure_from_json(facts: dict[str, str]) -> Failure:
-    return Failure(FailureKind(facts["kind"]), facts["message"])
+    return Failure(FailureKind(facts["kind"]), facts["message"], facts.get("lost", ""))

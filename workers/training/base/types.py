@@ -65,6 +65,7 @@ class Completion:
         trace_id: names the episode to tool servers and graders.
         lost: why the episode broke off by the fault of its environment. It is then left out.
         lost_by: who was at fault: a tool server, or the model that plays the user.
+        waited_for: which server the environment has waited for in vain, where it did (`Failure.lost`).
         usage: what its environment has asked models for. Its grade counts it too.
         environment_reward: how its environment judges it, where it does.
     """
@@ -79,6 +80,7 @@ class Completion:
     trace_id: str = ""
     lost: str = ""
     lost_by: FailureKind = FailureKind.TOOL_SERVER
+    waited_for: str = ""
     usage: Usage = field(default_factory=dict)
     environment_reward: float | None = None
 

@@ -16,7 +16,8 @@ class EpisodeLost(Exception):
 
     Its rollout is left out of the gradient and gets no grade. The text is for the person who follows the run.
     `usage` is what models were asked for all the same, `kind` names who failed, and `results` are what tools
-    answered to the other calls of the turn.
+    answered to the other calls of the turn. `waited_for` says which server was waited for in vain, where one
+    was: then the run pauses.
     """
 
     def __init__(
@@ -25,9 +26,11 @@ class EpisodeLost(Exception):
         usage: Usage | None = None,
         kind: FailureKind = FailureKind.TOOL_SERVER,
         results: Sequence[CallResult] = (),
+        waited_for: str = "",
     ) -> None:
         super().__init__(message)
         self.usage, self.kind, self.results = usage or {}, kind, results
+        self.waited_for = waited_for
 
 
 @dataclass(frozen=True)

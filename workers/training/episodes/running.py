@@ -79,7 +79,9 @@ class Running:
         self, text: str, finish_reason: Literal["stop", "length"], lost: EpisodeLost | None = None
     ) -> Completion:
         """Returns the episode as it stands."""
-        of_loss: dict[str, Any] = {"lost": str(lost), "lost_by": lost.kind} if lost else {}
+        of_loss: dict[str, Any] = {}
+        if lost is not None:
+            of_loss = {"lost": str(lost), "lost_by": lost.kind, "waited_for": lost.waited_for}
         return Completion(
             tokens=tuple(self.tokens),
             logprobs=tuple(self.logprobs),

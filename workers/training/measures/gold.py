@@ -11,7 +11,7 @@ from methods.train_config import TrainConfig
 from workers.training.base.distributed import World
 from workers.training.base.types import Group
 from workers.training.evaluate import mean_of_rows
-from workers.training.rewards import GradePool
+from workers.training.rewards import Bases, GradePool, check_reached
 from workers.training.trust.selection import Look
 
 
@@ -26,10 +26,20 @@ class GoldGrades:
         """Ends the threads."""
         self._pool.close()
 
-    def grade(self, groups: Sequence[Group]) -> list[Group]:
-        """Returns the same completions with the gold grader's grades, in every process."""
+    @property
+    def is_of_groups(self) -> bool:
+        """Tells whether the gold grader compares completions with each other."""
+        return self._pool.is_of_groups
+
+    def grade(self, groups: Sequence[Group], base: Bases) -> list[Group]:
+        """Returns the same completions with the gold grader's grades, in every process.
+
+        A grader of groups compares them with `base`. Raises `JudgeLost`.
+        """
         mine = [replace(group, grades=()) for group in self._world.slice(groups)]
-        return self._world.merge(self._pool.grade(mine))
+        graded = self._world.merge(self._pool.grade(mine, base))
+        check_reached(graded)
+        return graded
 
     @staticmethod
     def metrics(gold: Look, base: Look) -> dict[str, float]:

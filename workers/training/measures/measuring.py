@@ -23,9 +23,23 @@ from workers.training.metrics import Clock, evaluation_metrics
 from workers.training.rewards import failed_share, first_messages
 from workers.training.state import Progress
 from workers.training.trust.arm import Arm
-from workers.training.trust.gold import gold_alarm
+from workers.training.trust.gold import Gap, gold_alarm, gold_gaps
 from workers.training.trust.power import Judging, rewards_by_prompt, smallest_gain
 from workers.training.trust.selection import Judged, Look, judge
+
+KEPT_OF_GOLD = {
+    "gold_reward": names.GOLD_REWARD_MEAN,
+    "gold_over_base": names.GOLD_OVER_BASE,
+    "gold_gap": names.GOLD_GAP,
+    "gold_gap_low": names.GOLD_GAP_LOW,
+    "gold_gap_high": names.GOLD_GAP_HIGH,
+}
+"""What a checkpoint keeps of the gold grader, and the metric that it is."""
+COMPARED = (
+    "Checkpoints are judged by {sampled}, against what the base has written there: the grader compares"
+    " answers with each other, so that its values mean nothing by themselves. 0.5 is as good as the base, and"
+    " what the base itself gets at each row; above it this grader prefers the checkpoint."
+)
 
 
 class Measured(NamedTuple):
@@ -35,6 +49,7 @@ class Measured(NamedTuple):
         checkpoint: its folder is not there yet.
         look: what it is judged by.
         gold: what the gold grader says of the same completions; None without one.
+        gaps: between the reward and the gold reward, at the evaluations so far; none without a gold grader.
         judged: this run's looks so far against the base, right for those of the job's other arms too.
         values: metrics of the step.
     """
@@ -42,6 +57,7 @@ class Measured(NamedTuple):
     checkpoint: Checkpoint
     look: Look
     gold: Look | None
+    gaps: list[Gap]
     judged: list[Judged]
     values: dict[str, float]
 
@@ -82,7 +98,7 @@ class Measuring:
     def measure(self, step: int, epoch: int, clock: Clock) -> Measured:
         """Measures the policy as delivered, and compares it with the base and all checkpoints before."""
         with clock.phase("validating", "eval"), self._drift.policy.as_delivered() as error:
-            found = self._evaluator.measure()
+            found = self._evaluator.measure(self._progress.base_answers)
             drift = self._drift.measure(self._evaluator.answers(found))
             gold = self._measure_gold(step, found.groups[found.judging])
         for split, groups in found.groups.items():
@@ -91,6 +107,8 @@ class Measuring:
             self._recorder.rollouts(split, step, epoch, groups)
             self._note_failed_grades(step, split, groups)
         if step == 0:
+            self._keep_for_comparison(found)
+        if step == 0 and not self._evaluator.is_of_groups:
             self._note_start(found)
             self._tell_smallest_gain(found)
         kl = drift.kl.start.per_token
@@ -114,9 +132,11 @@ class Measuring:
         if last is not None:
             checkpoint.extra.update({"p": last.p, "low": last.low, "high": last.high})
         values = evaluation_metrics(found, last) | drift.metrics()
+        gaps: list[Gap] = []
         if gold is not None:
-            values |= self._compare_gold(checkpoint, gold)
-        return Measured(checkpoint, look, gold, judged, values)
+            gaps = gold_gaps([*self._progress.looks, look], [*self._progress.gold, gold], self._config)
+            values |= self._compare_gold(checkpoint, gold, gaps)
+        return Measured(checkpoint, look, gold, gaps, judged, values)
 
     def note(self, measured: Measured) -> None:
         """Keeps the looks of an evaluation, and warns if the gold grader says otherwise than the reward."""
@@ -126,7 +146,7 @@ class Measuring:
         self._progress.gold.append(measured.gold)
         if self._progress.is_gold_noted:
             return
-        alarm = gold_alarm(self._progress.looks, self._progress.gold, self._config.measuring_seed)
+        alarm = gold_alarm(measured.gaps)
         if alarm is not None:
             self._progress.is_gold_noted = True
             self._recorder.note("warn", alarm)
@@ -142,7 +162,7 @@ class Measuring:
         """Runs the gold grader on the completions that the policy is judged by; it counts as spent."""
         if self._gold is None:
             return None
-        graded = self._gold.grade(groups)
+        graded = self._gold.grade(groups, self._progress.base_answers.of(self._judging))
         self._progress.grader_usage = add_usages(
             [self._progress.grader_usage, *(grade.usage for group in graded for grade in group.grades)]
         )
@@ -157,14 +177,28 @@ class Measuring:
     def _judging(self) -> Split:
         return "valid" if self._evaluator.basis == "unseen" else "fresh"
 
-    def _compare_gold(self, checkpoint: Checkpoint, gold: Look) -> dict[str, float]:
+    def _compare_gold(self, checkpoint: Checkpoint, gold: Look, gaps: Sequence[Gap]) -> dict[str, float]:
         """Returns the gold grader's metrics, and lets the checkpoint keep them."""
         assert self._gold is not None
         base = self._progress.gold[0] if self._progress.gold else gold
         values = self._gold.metrics(gold, base)
-        for key, name in (("gold_reward", names.GOLD_REWARD_MEAN), ("gold_over_base", names.GOLD_OVER_BASE)):
-            checkpoint.extra[key] = values.get(name)
+        if gaps and gaps[-1].step == gold.step:
+            last = gaps[-1]
+            values |= {
+                names.GOLD_GAP: last.mean,
+                names.GOLD_GAP_LOW: last.low,
+                names.GOLD_GAP_HIGH: last.high,
+            }
+        checkpoint.extra.update({key: values.get(name) for key, name in KEPT_OF_GOLD.items()})
         return values
+
+    def _keep_for_comparison(self, found: Evaluation) -> None:
+        """Keeps what the base wrote, where a grader compares with it."""
+        if self._evaluator.is_of_groups:
+            self._recorder.note("info", COMPARED.format(sampled=self._evaluator.sampled))
+        elif self._gold is None or not self._gold.is_of_groups:
+            return
+        self._progress.base_answers.note(found.groups)
 
     def _note_start(self, found: Evaluation) -> None:
         """Lets the base's own completions count among the first ones, where those of a prompt may differ."""

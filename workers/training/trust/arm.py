@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from graders import TokenUsage
 from workers.training.base.types import Checkpoint
+from workers.training.trust.base_answers import BaseAnswers
 from workers.training.trust.selection import Look
 
 
@@ -17,6 +18,7 @@ class Base:
     look: Look
     gold: tuple[Look, ...]
     checkpoint: Checkpoint
+    answers: BaseAnswers
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,39 @@ from typing import NamedTuple
 
 import numpy as np
 
-from workers.training.trust.selection import Look, is_worse, p_of_fall
+from methods.paired import LEVEL, Array, compare
+from methods.rewards import scale_of
+from methods.train_config import TrainConfig
+from workers.training.trust.selection import Look, p_of_fall
 
-EVALUATIONS = 2
-"""Evaluations in a row at which the gold reward lies below the base's before it is warned of. Chosen, not
-measured: each is a test at 5 %, and one of twenty would fail it by luck.
+EVALUATIONS, WARNED_AT = 2, 0.01
+"""Evaluations in a row at which the gap lies above 0 before it is warned of, and the level of the bound by
+which it does at each. In simulated runs whose graders gained alike, at most 13 of 1,000 were warned of
+(docs/decisions/0048-gap-to-the-gold-grader.md).
 """
+
+
+class Gap(NamedTuple):
+    """Says by how much the reward has gained more over the base than the gold reward, on the same rows.
+
+    All but the step are in shares of each grader's range.
+
+    Attributes:
+        mean: over rows.
+        low: lower end of a 95 % interval that is right for all evaluations together.
+        high: the upper one.
+        bound: one-sided 99 % lower bound of the same kind, by which it is warned of.
+        reward: what the reward has gained over the base.
+        gold: what the gold reward has gained.
+    """
+
+    step: int
+    mean: float
+    low: float
+    high: float
+    bound: float
+    reward: float
+    gold: float
 
 
 class GoldOutcome(NamedTuple):
@@ -31,27 +58,47 @@ class GoldOutcome(NamedTuple):
     p_fall: float | None = None
 
 
-def gold_alarm(looks: Sequence[Look], gold: Sequence[Look], seed: int) -> str | None:
-    """Returns a warning where the reward has risen and the gold reward has fallen; None where not.
-
-    Both are against the base, at each of the last two evaluations: the reward's mean lies above the base's,
-    and a paired one-sided sign-flip test at 5 % says that the gold rows lie below theirs.
-    """
+def gold_gaps(looks: Sequence[Look], gold: Sequence[Look], config: TrainConfig) -> list[Gap]:
+    """Returns the gap at each evaluation after the base's, over the rows that have both rewards at both."""
     rewards = {look.step: look for look in looks}
-    newest = [look for look in gold[1:] if look.step in rewards][-EVALUATIONS:]
-    if len(newest) < EVALUATIONS:
+    both = [(rewards[one.step], one) for one in gold if one.step in rewards]
+    if not both or both[0][0].step != 0:
+        return []
+    (base, gold_base), *later = both
+    pairs = [
+        (look.step, _gains(look, base, config.reward_range), _gains(one, gold_base, config.gold_range))
+        for look, one in later
+    ]
+    kept = [(step, a, b, there) for step, a, b in pairs if (there := np.isfinite(a - b)).any()]
+    if not kept:
+        return []
+    apart = np.stack([a - b for _, a, b, _ in kept])
+    told, bounds = (compare(apart, config.measuring_seed, level) for level in (LEVEL / 2, WARNED_AT))
+    return [
+        Gap(step, one.mean, one.low, one.high, bound.low, float(a[there].mean()), float(b[there].mean()))
+        for (step, a, b, there), one, bound in zip(kept, told, bounds, strict=True)
+    ]
+
+
+def gold_alarm(gaps: Sequence[Gap]) -> str | None:
+    """Returns a warning where, at the last two evaluations, the reward had risen and the gap was no noise."""
+    newest = gaps[-EVALUATIONS:]
+    if len(newest) < EVALUATIONS or any(gap.bound <= 0 or gap.reward <= 0 for gap in newest):
         return None
-    for look in newest:
-        gain = difference(rewards[look.step], looks[0])
-        if gain is None or gain <= 0 or not is_worse([gold[0], look], seed):
-            return None
     last = newest[-1]
-    gained, fell = difference(rewards[last.step], looks[0]), difference(last, gold[0])
     return (
-        f"Step {last.step}: the reward has risen against the base ({gained:+.3g}) and the gold grader's has"
-        f" fallen ({fell:+.3g}), beyond noise at the last {EVALUATIONS} evaluations. The model may have found"
-        " what the grader pays for and nobody wants: read its answers."
+        f"Step {last.step}: over the base, the grader says {last.reward:+.2g} and the gold grader"
+        f" {last.gold:+.2g} (gap {last.mean:.2g}, 95 % {last.low:.2g} to {last.high:.2g}, in shares of each"
+        f" one's range). The gap was beyond noise at the last {EVALUATIONS} evaluations. The model may have"
+        " found what the grader pays for and nobody wants: read its answers."
     )
+
+
+def _gains(look: Look, base: Look, reward_range: Sequence[float] | None) -> Array:
+    """Returns each row's gain over the base as a share of a grader's range; nan where a row has none."""
+    scale = scale_of(reward_range)
+    gained: Array = np.array(look.rows, dtype=float) - np.array(base.rows, dtype=float)
+    return gained / ((scale.high - scale.low) or 1.0)
 
 
 def gold_outcome(gold: Sequence[Look], step: int, seed: int) -> GoldOutcome | None:

@@ -26,6 +26,7 @@ from tests.workers.training.support import (
     make_rows,
 )
 from workers.training import update
+from workers.training.base.errors import JudgeLost
 from workers.training.base.types import Group
 from workers.training.collector import sample_and_grade
 from workers.training.episodes.environment import EpisodeLost, Reply
@@ -214,3 +215,19 @@ def test_lost_episodes_are_left_out_and_named(talking, tmp_path):
     assert {grade.failure.kind for grade in lost} == {FailureKind.USER_SIMULATOR}
     assert {grade.reward for grade in lost} == {None}
     assert sum(told.series("episodes/train_lost")) > 0
+
+
+def test_a_run_pauses_where_its_environment_has_waited_in_vain(talking, tmp_path):
+    class Gone(Asking):
+        def start(self, item, trace_id):
+            class Episode:
+                def reply(self, _parts):
+                    raise EpisodeLost("it failed", waited_for="The judge 'user' has answered nothing")
+
+            return Episode()
+
+    told = ListRecorder()
+    with pytest.raises(JudgeLost):
+        go(config_of(talking, n_epochs=1), tmp_path, Gone(), told)
+    ((said,),) = told.all("pausing")
+    assert "The judge 'user' has answered nothing." in said

@@ -24,7 +24,7 @@ from workers.training.model.grammar import Grammar, grammar_for
 from workers.training.model.held import Held
 from workers.training.model.policy import Policy
 from workers.training.rendering.parts import PartsReader, reader_of
-from workers.training.rewards import GradePool
+from workers.training.rewards import GradePool, JobGroup
 from workers.training.sampling.rollout import Sampling, sample_groups
 
 LETTER = {
@@ -176,7 +176,7 @@ def graded(completion: Completion, least: float = 0.0) -> tuple[Grade, list[Samp
             return Grade(1.0)
 
     pool = GradePool(Noted(lambda *_: 1.0), threads=1, least=least)
-    grade = pool.wait(pool.submit(completion, {}))
+    grade = pool.wait(pool.submit(completion, JobGroup({}, 1), 0))
     pool.close()
     return grade, seen
 

@@ -1,0 +1,1 @@
+"""Measures how far a grader can be trusted: against people, against itself, and against tricks."""
