@@ -64,6 +64,8 @@ def _invalid(found: ErrorDetails, raw: Any, at: str) -> GraderInvalid:
         return _wrong_tag(found, param)
     if kind == "literal_error":
         return _not_among(param, found["input"], context["expected"])
+    if kind in ("too_long", "too_short") and isinstance(found["input"], str):
+        kind = f"string_{kind}"  # pydantic speaks so of a text whose length is checked after its form
     if kind in _BOUNDS:
         code, expected = _BOUNDS[kind]
         message = f"Invalid value for '{param}': expected {expected.format(**context)}."

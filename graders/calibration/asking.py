@@ -91,7 +91,8 @@ class Asker:
 
     def _one(self, asked: Asked) -> list[Grade] | None:
         if not self._begins():
-            self.left_out += len(asked.samples)
+            with self._lock:
+                self.left_out += len(asked.samples)
             return None
         grades = grade_group_safely(asked.grader, asked.samples, asked.item)
         is_lost = all(grade.failure is not None and grade.failure.kind.is_servers_fault for grade in grades)

@@ -24,6 +24,7 @@ ONE_BY_ONE = "It asks of each criterion by itself: there is no order."
 NONE_WRONG = "No answer is known to be wrong."
 NO_ROOM = "No wrong answer left room for a rise: the judge gave them all near the most."
 TOO_FEW = "Fewer than two answers were graded."
+CUT_SHORT = "Calls or time were used up before it was measured, or nobody answered."
 
 
 def planned(judges: Sequence[tuple[str, SingleSpec]], cases: Sequence[Case], bounds: Bounds) -> int:
@@ -47,14 +48,17 @@ def measure_judge(
     bases = _bases(bench, sorted({*padded, *wrong})) if rewards is None else rewards
     width = known_range(spec) or Interval(0.0, 1.0)
     found = talk(bench, wrong, bases, width, _most(spec)) if wrong else None
+    talk_cut = bench.asker.left_out
     length = length_bias(bench, padded, bases, width)
+    length_cut = bench.asker.left_out - talk_cut
     position, why = _position(
         bench.asker, spec, judge, [cases[i] for i in spread(range(len(cases)), bounds.swapped)]
     )
+    position_cut = bench.asker.left_out - length_cut - talk_cut
     left_out = {
-        "position": None if position else why,
-        "length": None if length else TOO_FEW,
-        "talk": None if found else NO_ROOM if wrong else NONE_WRONG,
+        "position": None if position else CUT_SHORT if position_cut else why,
+        "length": None if length else CUT_SHORT if length_cut else TOO_FEW,
+        "talk": None if found else NONE_WRONG if not wrong else CUT_SHORT if talk_cut else NO_ROOM,
     }
     reasons = {measure: reason for measure, reason in left_out.items() if reason is not None}
     return JudgeReport(name, spec.type, position, length, found, reasons)

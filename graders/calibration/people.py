@@ -22,8 +22,8 @@ class Agreement(NamedTuple):
     """Says how far a grader agrees with people.
 
     Attributes:
-        statistic: `pass_fail`: both are on the same side of the middle (or of the grader's `pass_threshold`);
-            `within_one_step`: the two are at most one step of the people's scale apart; `same_order`, of a
+        statistic: `pass_fail`: both are on the same side of the middle of people's two scores (the grader of its
+            `pass_threshold`, if it has one); `within_one_step`: the two are at most one step of the people's scale apart; `same_order`, of a
             grader of groups: both prefer the same of two answers to a row that people scored differently.
         share: of the answers, or pairs of answers, for which that holds.
         constant_share: the share that always saying one and the same would reach.
@@ -67,7 +67,7 @@ def agreement(
     """Compares rewards with people's scores, as (reward, score); None of none.
 
     `rewards` is the grader's range, and `scale` the people's. `threshold` is the reward from which on an
-    answer passes, the middle where it is None.
+    answer passes; where it is None, what people's two scores have between them.
     """
     if not pairs:
         return None
@@ -77,8 +77,8 @@ def agreement(
     wanted = [place_in(label, scale) for label in labels]
     correlation = rank_correlation([reward for reward, _ in pairs], labels)
     if len(set(labels)) <= 2:
-        bar = 0.5 if threshold is None else place_in(threshold, rewards)
         middle = 0.5 if len(set(labels)) == 1 else (min(wanted) + max(wanted)) / 2
+        bar = middle if threshold is None else place_in(threshold, rewards)
         passes = [place >= middle for place in wanted]
         hits = sum((mine >= bar) == people for mine, people in zip(given, passes, strict=True))
         found = share(hits, len(pairs))

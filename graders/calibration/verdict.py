@@ -80,6 +80,9 @@ def _remarks(measured: Measured) -> Iterator[Remark]:
     if measured.graded == 0:
         message = "Nothing could be graded."
         yield Remark("stop", "nothing_graded", message, "See the failures with `cherry graders run`.")
+    if measured.not_asked and not measured.is_lost:
+        message = f"{measured.not_asked} grades were not asked for, so that not all was measured."
+        yield Remark("care", "cut_short", message, "Allow more with --calls and --seconds.")
     yield from _of_people(measured)
     yield from remarks_on_judge(measured)
 

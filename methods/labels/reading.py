@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +26,14 @@ class Label(NamedTuple):
     Attributes:
         line: of the file, from 1.
         item: the row as graders see it, without the answer and its score.
+        is_word: whether the score was given in words, such as pass.
     """
 
     line: int
     item: Mapping[str, Any]
     answer: str
     score: float
+    is_word: bool = False
 
 
 def rows_beside(sheet: Path) -> Path:
@@ -49,7 +51,21 @@ def read_labels(path: Path) -> list[Label]:
     labels = _read_csv(path) if path.suffix.lower() == ".csv" else _read_jsonl(path)
     if not labels:
         raise DatasetInvalid([Fault(0, "no row has a score")], 1)
+    _check_one_kind(labels)
     return labels
+
+
+def _check_one_kind(labels: Sequence[Label]) -> None:
+    """Checks that words do not stand among numbers of another scale, where pass, 1, may be the worst.
+
+    Raises `DatasetInvalid`.
+    """
+    numbers = [label.score for label in labels if not label.is_word]
+    if set(numbers) <= set(WORDS.values()):
+        return
+    said = f"'{SCORE}' is a word here and a number ({numbers[0]:g}) elsewhere: write all in one way"
+    if faults := [Fault(label.line, said) for label in labels if label.is_word]:
+        raise DatasetInvalid(faults, len(labels))
 
 
 def _read_jsonl(path: Path) -> list[Label]:
@@ -66,7 +82,8 @@ def _check(item: Any) -> None:
 
 
 def _is_scored(item: Mapping[str, Any]) -> bool:
-    return item.get(SCORE) not in (None, "")
+    score = item.get(SCORE)
+    return bool(score.strip()) if isinstance(score, str) else score is not None
 
 
 def _answer_key(item: Mapping[str, Any]) -> str:
@@ -76,7 +93,11 @@ def _answer_key(item: Mapping[str, Any]) -> str:
 def _label(line: int, item: Mapping[str, Any]) -> Label:
     key = _answer_key(item)
     rest = {name: value for name, value in item.items() if name not in (key, SCORE)}
-    return Label(line, rest, item[key], _score(item[SCORE]))
+    return Label(line, rest, item[key], _score(item[SCORE]), _is_word(item[SCORE]))
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in WORDS)
 
 
 def _score(value: Any) -> float:

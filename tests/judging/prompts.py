@@ -33,7 +33,8 @@ def criteria_of(messages: Sequence[dict[str, Any]]) -> list[str]:
     text = text_of(messages)
     for name, inside in fenced_texts(text):
         text = text.replace(fenced(name, inside), "")
-    return re.findall(r"^\d+\. (.+)$", text.rpartition("Criteria:")[2], re.MULTILINE)
+    behind = re.split(r"^Criteria:$", text, flags=re.MULTILINE)[-1]
+    return re.findall(r"^\d+\. (.+)$", behind, re.MULTILINE)
 
 
 def range_of(messages: Sequence[dict[str, Any]]) -> tuple[float, float]:

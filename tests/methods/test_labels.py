@@ -32,14 +32,28 @@ def test_rows_keep_what_graders_read_and_lose_answer_and_score(tmp_path: Path) -
             {**ROW, "answer": "said", "score": 4, "level": 2},
             {**ROW, "answer": "the right one", "sample": "said", "score": "4,5"},
             {**ROW, "answer": "nobody has looked", "score": None},
-            {**ROW, "answer": "said", "score": "Pass"},
+            {**ROW, "answer": "nobody has looked", "score": "  "},
+            {**ROW, "answer": "said", "score": "3"},
         ],
     )
     assert read_labels(path) == [
         Label(1, {**ROW, "level": 2}, "said", 4.0),
         Label(2, {**ROW, "answer": "the right one"}, "said", 4.5),
-        Label(4, ROW, "said", 1.0),
+        Label(5, ROW, "said", 3.0),
     ]
+
+
+def test_words_are_scores_of_their_own_or_stand_for_1_and_0(tmp_path: Path) -> None:
+    rows = [{"answer": "a", "score": score} for score in ("Pass", " fail", True, 1, "0")]
+    read = read_labels(written(tmp_path / "labels.jsonl", rows))
+    assert [label.score for label in read] == [1.0, 0.0, 1.0, 1.0, 0.0]
+
+
+def test_words_among_numbers_of_another_scale_are_named_by_their_lines(tmp_path: Path) -> None:
+    rows = [{"answer": "a", "score": score} for score in (4, "pass", 1, False)]
+    with pytest.raises(DatasetInvalid, match=r"a word here and a number \(4\) elsewhere") as found:
+        read_labels(written(tmp_path / "labels.jsonl", rows))
+    assert [fault.line for fault in found.value.faults] == [2, 4]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +79,7 @@ def test_a_table_out_of_a_spreadsheet_is_read(tmp_path: Path, delimiter: str) ->
     path = tmp_path / "labels.csv"
     with path.open("w", newline="", encoding="utf-8-sig") as file:
         csv.writer(file, delimiter=delimiter).writerows(
-            [["topic", "answer", "score"], ["dogs", "one\ntwo", "3"], ["cats", "", ""], ["cats", "x", "1"]]
+            [["topic", "answer", "score"], ["dogs", "one\ntwo", "3"], ["cats", "", " "], ["cats", "x", "1"]]
         )
     assert read_labels(path) == [
         Label(2, {"topic": "dogs"}, "one\ntwo", 3.0),

@@ -58,7 +58,9 @@ def check_labels(path: Path, labels: Path, limits: Limits, *, as_json: bool) -> 
     from graders.calibration.verdict import verdict_of
 
     spec = parse_here(read_object(path), path)
-    cases = with_wrong_ones_marked([_case(label) for label in read(labels)])
+    scored = read(labels)
+    _check_scale(limits.scale, scored)
+    cases = with_wrong_ones_marked([_case(label) for label in scored])
     bounds = Bounds(seconds=limits.seconds, calls=limits.calls)
     measured = _measure(spec, cases, bounds, limits.scale, path, is_quiet=as_json)
     verdict = verdict_of(measured)
@@ -116,6 +118,20 @@ def cost_of(measured: Measured) -> dict[str, Any] | None:
     spent = prices.cost(usage, 0.0)
     a_grade = spent / measured.spent.grades
     return {"currency": prices.currency, "spent": round(spent, 6), "a_grade": round(a_grade, 8)}
+
+
+def _check_scale(scale: tuple[float, float] | None, labels: Sequence[Label]) -> None:
+    """Checks that people's scores lie on the scale that was named. Raises `CliError`."""
+    if scale is None:
+        return
+    low, high = scale
+    if not low < high:
+        raise CliError(f"--scale {low:g} {high:g}: the least score comes first, and is below the largest")
+    beyond = [label for label in labels if not low <= label.score <= high]
+    if beyond:
+        first = beyond[0]
+        said = f"the score {first.score:g} on line {first.line} lies outside of --scale {low:g} {high:g}"
+        raise CliError(f"{said}, as {len(beyond)} of {len(labels)} scores do")
 
 
 def _case(label: Label) -> Case:

@@ -68,6 +68,18 @@ def test_a_judge_is_compared_with_people_and_what_it_costs_is_told(
     assert (report["graded"], report["cost"]["calls"]) == (20, 30)
 
 
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [(("1", "4"), "score 5 on line 5 lies outside of --scale 1 4, as 4 of 20"), (("5", "1"), "comes first")],
+)
+def test_a_scale_that_people_did_not_keep_to_is_refused(
+    tmp_path: Path, scale: tuple[str, str], said: str
+) -> None:
+    shown = call("check", grader_in(tmp_path, **SCORE), "--labels", labels_in(tmp_path), "--scale", *scale)
+    assert isinstance(shown.exception, CliError)
+    assert said in str(shown.exception)
+
+
 def test_a_grader_that_asks_nobody_is_compared_too(tmp_path: Path) -> None:
     grader = grader_in(tmp_path, type="python", name="words", source=COUNTS_WORDS)
     shown = call("check", grader, "--labels", labels_in(tmp_path))

@@ -9,8 +9,11 @@ import pytest
 
 from graders import parse_grader
 from graders.calibration.asking import Bounds
+from graders.calibration.judge import CUT_SHORT
 from graders.calibration.measuring import measure
+from graders.calibration.people import agreement
 from graders.calibration.verdict import verdict_of
+from graders.intervals import Interval
 from graders.services import Services
 from tests.graders.calibration.judged import (
     BOUNDS,
@@ -116,3 +119,18 @@ def test_no_more_calls_are_made_than_allowed(services: Services) -> None:
     found = measured(services, "exact", bounds=Bounds(calls=10))
     assert (found.spent.calls, found.graded) == (10, 10)
     assert found.not_asked > 0
+
+
+def test_what_was_not_measured_for_want_of_calls_is_not_called_fit(services: Services) -> None:
+    found = measured(services, "exact", bounds=Bounds(calls=len(labelled())))
+    verdict = verdict_of(found)
+    assert (verdict.word, [remark.code for remark in verdict.remarks]) == ("use with care", ["cut_short"])
+    [judge] = found.judges
+    assert (judge.left_out["length"], judge.left_out["talk"]) == (CUT_SHORT, CUT_SHORT)
+
+
+@pytest.mark.parametrize("scores", [(1.0, 2.0), (3.0, 5.0), (1.0, 5.0)])
+def test_a_grader_that_says_what_people_say_agrees_with_them(scores: tuple[float, float]) -> None:
+    found = agreement([(score, score) for score in scores * 10], Interval(1.0, 5.0))
+    assert found is not None
+    assert (found.statistic, found.share.value) == ("pass_fail", 1.0)

@@ -127,6 +127,8 @@ def test_published_graders_are_taken_and_given_back_as_they_came(raw):
     [
         pytest.param(SCORE | {"input": "Rate it"}, "invalid_type", "input", "expected an array, but got a string", id="input-text"),
         pytest.param(SCORE | {"input": []}, "invalid_value", "input", "at least 1 entry", id="no-message"),
+        pytest.param(RUBRIC | {"criteria": [{"criterion": "", "points": 1}]}, "string_below_min_length", "criteria[0].criterion", "at least 1 character", id="empty-criterion"),
+        pytest.param(RUBRIC | {"criteria": [{"criterion": "x" * 20_000, "points": 1}]}, "string_above_max_length", "criteria[0].criterion", "16384 characters", id="long-criterion"),
         pytest.param(SCORE | {"model": ""}, "string_below_min_length", "model", "at least 1", id="empty-model"),
         pytest.param(message(5), "invalid_type", "input[0].content", "expected a string, but got an integer", id="content-number"),
         pytest.param(message([]), "invalid_value", "input[0].content", "at least 1", id="content-empty"),
