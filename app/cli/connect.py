@@ -30,12 +30,12 @@ Key = Annotated[str | None, typer.Option("--key", help="API key.", envvar="CHERR
 
 
 def open_client(url: str | None, key: str | None, data: Path | None) -> OpenAI:
-    """Returns the official client, pointed at the service."""
+    """Returns the official client, pointed at the service; without a folder at that of CHERRY_DATA_DIR."""
     from openai import OpenAI
 
     from app.embedded.supervisor import read_state
 
-    folder = data or DEFAULT_FOLDER
+    folder = data or Path(os.environ.get("CHERRY_DATA_DIR") or DEFAULT_FOLDER)
     if url is None:
         state = read_state(folder)
         if state is None:

@@ -212,7 +212,8 @@ def _time_in_words(found: Expected) -> list[str]:
         return []
     minutes = found.seconds / SECONDS_PER_MINUTE
     time = f"{minutes:,.0f} minutes" if minutes >= A_FEW else f"{found.seconds:,.0f} seconds"
-    return [f"All calls take about {time}, up to {found.at_a_time} at a time."]
+    about = f"about {time}" if found.seconds >= 1 else "less than a second"
+    return [f"All calls take {about}, up to {found.at_a_time} at a time."]
 
 
 def _cost(found: Expected, settings: Settings) -> float | None:

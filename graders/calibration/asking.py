@@ -56,6 +56,8 @@ class Asked(NamedTuple):
     grader: Grader
     samples: tuple[Sample, ...]
     item: Mapping[str, Any]
+    calls: int = 1
+    """How many calls of judges that takes as a rule."""
 
 
 @dataclass
@@ -90,37 +92,48 @@ class Asker:
         return self._lost >= LOST_IN_A_ROW
 
     def _one(self, asked: Asked) -> list[Grade] | None:
-        if not self._begins():
+        if not self._begins(asked.calls):
             with self._lock:
                 self.left_out += len(asked.samples)
             return None
         grades = grade_group_safely(asked.grader, asked.samples, asked.item)
         is_lost = all(grade.failure is not None and grade.failure.kind.is_servers_fault for grade in grades)
         with self._lock:
-            self._under_way -= 1
+            self._under_way -= asked.calls
             self._lost = self._lost + 1 if is_lost else 0
             self.grades += grades
             done = len(self.grades)
         self.tell(done, max(self.planned, done))
         return grades
 
-    def _begins(self) -> bool:
-        """Tells whether one more may be asked for, and counts it as under way."""
+    def _begins(self, calls: int) -> bool:
+        """Tells whether a grading of so many calls may begin, and counts them as under way.
+
+        The first one may, whatever it takes.
+        """
         with self._lock:
-            calls = self.bounds.calls
+            most = self.bounds.calls
             made = 0 if self.meter is None else self.meter.calls + self._under_way
-            is_spent = self.meter is not None and calls is not None and made >= calls
+            is_spent = self.meter is not None and most is not None and made > 0 and made + calls > most
             if is_spent or self.is_lost or monotonic() - self.started > self.bounds.seconds:
                 return False
-            self._under_way += 1
+            self._under_way += calls
             return True
 
 
 class Bench:
     """Grades cases with one grader: as they are, or changed. A grader of groups sees all answers to a row."""
 
-    def __init__(self, asker: Asker, grader: Grader, cases: Sequence[Case]) -> None:
+    def __init__(
+        self,
+        asker: Asker,
+        grader: Grader,
+        cases: Sequence[Case],
+        calls_of: Callable[[int], int] = lambda _answers: 1,
+    ) -> None:
+        """Puts cases before a grader; `calls_of` tells how many calls a grading of so many answers takes."""
         self.asker = asker
+        self._calls_of = calls_of
         self.grader = grader
         self.cases = cases
         self._groups = (
@@ -151,7 +164,7 @@ class Bench:
 
     def _asked(self, group: Sequence[int], changes: Mapping[int, str]) -> Asked:
         samples = tuple(Sample(changes.get(place, self.cases[place].answer)) for place in group)
-        return Asked(self.grader, samples, self.cases[group[0]].item)
+        return Asked(self.grader, samples, self.cases[group[0]].item, self._calls_of(len(samples)))
 
 
 def groups_of(cases: Sequence[Case]) -> list[list[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 
 from graders.build import build_grader
@@ -18,8 +19,17 @@ from graders.calibration.people import Agreement, agreement, agreement_in_groups
 from graders.calibration.report import Constancy, JudgeReport, Measured, Spent
 from graders.intervals import Interval
 from graders.judges.rank_spec import MAX_PERMUTATIONS, RankSpec
+from graders.judges.spec import AskingSpec
 from graders.services import Services
-from graders.spec import GraderSpec, MultiSpec, SingleSpec, is_of_groups, judge_of, known_range
+from graders.spec import (
+    GraderSpec,
+    MultiSpec,
+    SingleSpec,
+    is_of_groups,
+    judge_of,
+    known_range,
+    single_graders,
+)
 from graders.types import FailureKind, Grade
 
 SAME = 0.05
@@ -64,7 +74,7 @@ class _Measuring:
         self.watched, self.meter = metered(self.services)
         self.asker = Asker(self.meter, self.bounds, self.tell)
         self.asker.planned = planned(_judged(self.spec), self.cases, self.bounds)
-        self.bench = Bench(self.asker, build_grader(self.spec, self.watched), self.cases)
+        self.bench = self._bench(self.spec)
 
     def run(self) -> Measured:
         everywhere = range(len(self.cases))
@@ -91,6 +101,9 @@ class _Measuring:
             is_lost=self.asker.is_lost,
         )
 
+    def _bench(self, spec: GraderSpec) -> Bench:
+        return Bench(self.asker, build_grader(spec, self.watched), self.cases, partial(usual_calls, spec))
+
     def _agreement(self, rewards: Mapping[int, float], width: Interval) -> Agreement | None:
         cases = enumerate(self.cases)
         pairs = {i: (rewards[i], case.label) for i, case in cases if i in rewards and case.label is not None}
@@ -115,7 +128,7 @@ class _Measuring:
         """Measures one judge by itself: what moves it, whatever a formula makes of that."""
         if not name and not isinstance(part, RankSpec):
             return measure_judge(self.bench, "", part, self.meter, rewards)
-        alone = Bench(self.asker, build_grader(_in_every_place(part, self.cases), self.watched), self.cases)
+        alone = self._bench(_in_every_place(part, self.cases))
         return measure_judge(alone, name, part, self.meter, None)
 
     def _unparsable(self) -> Estimate | None:
@@ -129,14 +142,30 @@ class _Measuring:
 
     def _spent(self) -> Spent:
         meter, grades = self.meter, self.asker.grades
+        # the seconds of a group stand with its first answer, so that a median would be 0
+        middle = statistics.fmean if is_of_groups(self.spec) else statistics.median
         seconds = [grade.seconds for grade in grades if not _is_lost(grade)]
         return Spent(
             grades=len(grades),
             calls=meter.calls if meter else 0,
             usage=dict(meter.usage) if meter else {},
-            seconds_a_grade=statistics.median(seconds) if seconds else None,
+            seconds_a_grade=middle(seconds) if seconds else None,
             seconds=monotonic() - self.asker.started,
         )
+
+
+def usual_calls(spec: GraderSpec, answers: int) -> int:
+    """Returns how many calls of judges a grading of so many answers takes as a rule, and 1 at least."""
+    calls = 0
+    for single in single_graders(spec):
+        match single:
+            case RankSpec():
+                calls += single.calls_of(answers)
+            case AskingSpec():
+                calls += single.usual_calls * answers
+            case _:
+                calls += answers * (judge_of(single) is not None)
+    return max(1, calls)
 
 
 def _in_every_place(spec: SingleSpec, cases: Sequence[Case]) -> SingleSpec:

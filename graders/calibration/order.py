@@ -53,13 +53,15 @@ def answers_bias(asker: Asker, spec: RankSpec, judge: Judge, cases: Sequence[Cas
     """
     listeners, asked = [], []
     groups = [group for group in groups_of(cases) if len(group) > 1]
+    once = spec.model_copy(update={"permutations": 1})
     for group in groups:
         for order in range(ORDERS):
             listener = _Listener(judge)
-            rank = Rank.build(spec.model_copy(update={"permutations": 1}), listener)
+            rank = Rank.build(once, listener)
             samples = tuple(Sample(cases[i].answer, draw=f"calibration/{order}") for i in group)
             listeners.append(listener)
-            asked.append(Asked(of_answer(rank, spec.thoughts), samples, cases[group[0]].item))
+            grader, calls = of_answer(rank, spec.thoughts), once.calls_of(len(group))
+            asked.append(Asked(grader, samples, cases[group[0]].item, calls))
     grades = asker.grade(asked)
     slopes = []
     for n, group in enumerate(groups):

@@ -22,9 +22,10 @@ class Agreement(NamedTuple):
     """Says how far a grader agrees with people.
 
     Attributes:
-        statistic: `pass_fail`: both are on the same side of the middle of people's two scores (the grader of its
-            `pass_threshold`, if it has one); `within_one_step`: the two are at most one step of the people's scale apart; `same_order`, of a
-            grader of groups: both prefer the same of two answers to a row that people scored differently.
+        statistic: `pass_fail`: both are on the same side of the middle of people's two scores, or the grader
+            of its `pass_threshold`; `within_one_step`: the two are at most one step of the people's scale
+            apart; `same_order`, of a grader of groups: both prefer the same of two answers to a row that
+            people scored differently.
         share: of the answers, or pairs of answers, for which that holds.
         constant_share: the share that always saying one and the same would reach.
         scale: what people's scores are read as being from and to; None where only their order counts.

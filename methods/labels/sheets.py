@@ -74,9 +74,12 @@ def write_sheet(path: Path, entries: Sequence[Entry]) -> None:
 
 
 def prompt_of(item: Mapping[str, Any]) -> str:
-    """Returns what an answer answers, as a person reads it: the row's messages, or else the row itself."""
-    messages = item.get("messages")
-    if not isinstance(messages, list):
+    """Returns what an answer answers, as a person reads it: the row's messages, its `prompt`, or else the
+    row itself."""
+    messages = item.get("messages", item.get("prompt"))
+    if isinstance(messages, str):
+        return messages
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         return json.dumps(dict(item), ensure_ascii=False)
     if len(messages) == 1:
         return text_of(messages[0].get("content"))

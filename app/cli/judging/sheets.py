@@ -70,7 +70,9 @@ def sheet(
 
 
 def _of_file(path: Path, answer: str | None, grader: Path | None) -> list[Entry]:
-    """Returns the answers in a data file, with a grader's scores if there is one. Raises `CliError`."""
+    """Returns the answers in a data file, with a grader's scores if there is one, and without those that
+    people gave them before. Raises `CliError`."""
+    from methods.labels.reading import SCORE
     from methods.labels.sheets import Entry
 
     entries = []
@@ -78,7 +80,8 @@ def _of_file(path: Path, answer: str | None, grader: Path | None) -> list[Entry]
         key = answer or ("sample" if "sample" in row.item else "answer")
         if not isinstance(text := row.item.get(key), str):
             raise CliError(f"{path}, line {row.line}: '{key}' holds no text (give its key with --answer)")
-        entries.append(Entry({name: value for name, value in row.item.items() if name != key}, text))
+        shown = {name: value for name, value in row.item.items() if name not in (key, SCORE)}
+        entries.append(Entry(shown, text))
     return entries if grader is None else _scored(entries, grader)
 
 

@@ -15,6 +15,7 @@ from app.cli.main import cli
 from app.cli.output import CliError
 from app.grading.services import forget_services
 from app.settings import get_settings
+from methods.labels.reading import rows_beside
 from tests.factories import GRADER, Tenant, make_file, make_job, make_rollout
 from tests.graders.calibration.judged import SCORE, WORTH, labelled
 from tests.judging import running_judge
@@ -22,8 +23,8 @@ from tests.judging import running_judge
 runner = CliRunner()
 
 
-def call(*arguments: str | Path) -> Any:
-    return runner.invoke(cli, ["graders", *map(str, arguments)])
+def call(*arguments: str | Path, **env: str) -> Any:
+    return runner.invoke(cli, ["graders", *map(str, arguments)], env=env)
 
 
 def labels_in(folder: Path) -> Path:
@@ -108,6 +109,22 @@ def test_a_sheet_goes_out_and_comes_back(tmp_path: Path) -> None:
     sheet.write_text("\n".join([lines[0], *(f"{line}{n % 5}" for n, line in enumerate(lines[1:]))]))
     report = json.loads(call("check", grader, "--labels", sheet, "--json").output)
     assert (report["labelled"], report["verdict"]) == (12, "do not use")
+
+
+def test_a_sheet_shows_nobody_what_was_scored_before(tmp_path: Path) -> None:
+    data, sheet = tmp_path / "data.jsonl", tmp_path / "sheet.csv"
+    data.write_text(json.dumps({"prompt": "Why?", "level": 7, "answer": "So.", "score": 7}))
+    assert call("sheet", "--data", data, "--out", sheet).exit_code == 0
+    with sheet.open(newline="", encoding="utf-8-sig") as file:
+        [row] = csv.DictReader(file)
+    assert (row["prompt"], row["answer"], row["score"]) == ("Why?", "So.", "")
+    assert '"score"' not in rows_beside(sheet).read_text()
+
+
+def test_a_job_is_looked_for_at_the_service_of_the_data_folder(tmp_path: Path) -> None:
+    asked = ["sheet", "--job", "ftjob-a", "--out", tmp_path / "sheet.csv"]
+    shown = call(*asked, CHERRY_DATA_DIR=str(tmp_path / "elsewhere"))
+    assert f"no service runs on {tmp_path / 'elsewhere'}" in str(shown.exception)
 
 
 def test_what_a_job_wrote_goes_onto_a_sheet_spread_over_its_rewards(

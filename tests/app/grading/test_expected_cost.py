@@ -94,6 +94,11 @@ def test_tokens_money_and_time_follow_what_was_measured() -> None:
     )
 
 
+def test_a_time_of_next_to_nothing_is_not_called_0_seconds() -> None:
+    found = cost(GRADER)._replace(seconds=0.3)
+    assert "All calls take less than a second, up to 32 at a time." in in_words(found, settings())
+
+
 def test_a_limit_of_calls_a_minute_is_what_the_time_follows_where_it_is_slower() -> None:
     limited = {"judge": {**ENTRY, "calls_per_minute": 60}}
     assert cost(GRADER, judges=limited).seconds == 888

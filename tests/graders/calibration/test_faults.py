@@ -121,6 +121,15 @@ def test_no_more_calls_are_made_than_allowed(services: Services) -> None:
     assert found.not_asked > 0
 
 
+@pytest.mark.parametrize("raw", [RUBRIC | {"calls": "each"}, RANK], ids=lambda raw: raw["type"])
+def test_gradings_of_many_calls_keep_to_the_calls_too(services: Services, raw: dict[str, Any]) -> None:
+    found = measured(services, "exact", raw, bounds=Bounds(calls=22, concurrency=32))
+    assert 0 < found.spent.calls <= 22
+    assert found.not_asked > 0
+    assert found.spent.seconds_a_grade is not None
+    assert found.spent.seconds_a_grade > 0
+
+
 def test_what_was_not_measured_for_want_of_calls_is_not_called_fit(services: Services) -> None:
     found = measured(services, "exact", bounds=Bounds(calls=len(labelled())))
     verdict = verdict_of(found)
