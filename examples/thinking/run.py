@@ -94,7 +94,8 @@ def right_answers(
             max_completion_tokens=160,
             extra_body=extra,
         )
-        return float(completion.choices[0].message.content == row["reference"])
+        answer = completion.choices[0].message.content or ""
+        return float(answer.strip() == row["reference"])
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(asked, range(len(rows)), rows))

@@ -32,6 +32,7 @@ class RowFaults:
         self._without_row: dict[str, list[int]] = {}
         self._mild: dict[str, list[int]] = {}
         self._unlike: dict[str, list[int]] = {}
+        self._untold: dict[str, list[int]] = {}
         self._too_long: dict[int, int] = {}
 
     def attempt(self, row: Row, render: Callable[[], T]) -> T | None:
@@ -60,6 +61,11 @@ class RowFaults:
         if ending:
             _note(self._unlike, ending, row)
 
+    def note_untold(self, row: Row, why: str) -> None:
+        """The row's answer begins with thoughts that will not be told from it, for this reason."""
+        if why:
+            _note(self._untold, why, row)
+
     def check_ids(self, row: Row, tokens: Sequence[int], tokenizer: Any, vocabulary: int | None) -> None:
         """The model knows the tokens below `vocabulary` alone; None where that is not known."""
         if vocabulary is not None and max(tokens, default=0) >= vocabulary:
@@ -81,7 +87,8 @@ class RowFaults:
         for what, lines in self._lost.items():
             raise PromptInvalid(
                 f"The model's chat template leaves out {what} of {self._rows(lines)}: the model would never"
-                " see it. Leave it out of the file too, or use a model whose template shows it."
+                " see it. Leave it out of the file too, or use a model whose template shows it"
+                " (`cherry models add --template`)."
             )
         for problem, lines in self._empty.items():
             raise PromptInvalid(f"The model's chat template makes {problem} of {self._rows(lines)}.")
@@ -91,8 +98,8 @@ class RowFaults:
             self._raise_too_long(length_told)
 
     def doubts(self) -> list[RowDoubt]:
-        """Returns what rows are trained without, as the model's makers meant it, and prompts that differ."""
-        return [*self._dropped(), *self._differing()]
+        """Returns what rows are trained without, prompts that differ, and thoughts that pass for answers."""
+        return [*self._dropped(), *self._differing(), *self._in_text()]
 
     def _dropped(self) -> list[RowDoubt]:
         return [
@@ -112,6 +119,12 @@ class RowFaults:
                 tuple(lines),
             )
             for ending, lines in self._unlike.items()
+        ]
+
+    def _in_text(self) -> list[RowDoubt]:
+        return [
+            RowDoubt(f"The thoughts of {self._rows(lines)} {why}", tuple(lines))
+            for why, lines in self._untold.items()
         ]
 
     def _raise_too_long(self, length_told: Callable[[str, int], str]) -> NoReturn:

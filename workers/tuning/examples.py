@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from methods.rows import Row
@@ -17,9 +18,21 @@ from workers.training.base.types import Prompt
 from workers.training.rendering.conversation import Conversation, conversation
 from workers.training.rendering.ends import Ends, ends_of
 from workers.training.rendering.losses import Losses, losses, unsaid
+from workers.training.rendering.parts import reader_of
 from workers.training.rendering.template import Template, template_of
+from workers.training.rendering.thought_marks import ThoughtMarks, opening_tag
 from workers.training.rendering.vocabulary import special_tokens
 from workers.training.row_faults import RowDoubt, RowFaults
+
+NO_THOUGHTS_KNOWN = (
+    "stand behind {tag} in the text of the answer, and the model's chat template knows no thoughts. The model"
+    " learns to write them, but chats show them in the answer, and max_thinking_tokens cannot close them."
+    " Add the model with a template that writes thoughts (`cherry models add --template`), and they are told."
+)
+THOUGHTS_TWICE = (
+    "stand behind {tag} in the text of the answer, and the model's chat template opens thoughts before it"
+    " too. What is learned so cannot be taken apart: give thoughts as reasoning_content."
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +77,7 @@ class _Rendered(NamedTuple):
 
     `problem` says what the template makes of it that nobody can learn from; else it is "". `unlike` is how
     the prompt ends that the model gets when it is asked, if the conversation does not go on from there; else
-    it is "".
+    it is "". `untold` says why thoughts in the answer's text will not be told from it; else it is "".
     """
 
     tokens: list[int]
@@ -72,6 +85,7 @@ class _Rendered(NamedTuple):
     problem: str
     lost: Losses
     unlike: str
+    untold: str
 
 
 class RenderedExamples(NamedTuple):
@@ -191,6 +205,7 @@ def _rendered(
     for each in found:
         faults.note(row, each.lost)
         faults.note_unlike(row, each.unlike)
+        faults.note_untold(row, each.untold)
     return found
 
 
@@ -214,7 +229,24 @@ class _Renderer:
         if not problem and (what := _unsaid(template, talk, prompt_text, text)):
             lost = Losses((*lost.grave, what), lost.mild)
         unlike = "" if text.startswith(prompt_text) else prompt_text[_common_length(prompt_text, text) :]
-        return _Rendered(self._ended(template, talk, whole, start), start, problem, lost, unlike)
+        ended, untold = self._ended(template, talk, whole, start), self._untold(template, talk, text)
+        return _Rendered(ended, start, problem, lost, unlike, untold)
+
+    def _untold(self, template: Template, talk: Conversation, text: str) -> str:
+        """Says why thoughts that stand between tags in the answer's text will not be told from it."""
+        tag = opening_tag(talk.messages[-1]["content"])
+        if not tag:
+            return ""
+        if self._marks is None:
+            return NO_THOUGHTS_KNOWN.format(tag=tag)
+        before = template.render(talk.prompt, is_open=False)
+        is_twice = text.count(self._marks.opening) - before.count(self._marks.opening) > 1
+        return THOUGHTS_TWICE.format(tag=tag) if is_twice else ""
+
+    @cached_property
+    def _marks(self) -> ThoughtMarks | None:
+        reader = reader_of(self._tokenizer)
+        return None if reader is None else reader.marks
 
     def _ended(self, template: Template, talk: Conversation, whole: list[int], start: int) -> list[int]:
         """Returns the tokens with one that ends the answer, where the template has put none there."""

@@ -120,7 +120,7 @@ def _lines(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if (family := told["family"]) is not None:
         yield "Family", family["template"] or "none that is known by name"
         yield "Thoughts", family["thoughts"]
-        yield "Tool calls", " ".join(filter(None, (family["calls"], family["mend"])))
+        yield "Tool calls", ". ".join(filter(None, (family["calls"], family["mend"])))
     yield "Does not show", _gaps(told["cannot_show"])
     yield "Methods", ", ".join(told["methods"] or ["all"])
     yield from _origin(told)

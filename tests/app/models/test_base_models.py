@@ -95,6 +95,9 @@ def test_the_command_line_tells_what_a_template_does_not_show(db: Session, tmp_p
         ["thoughts", "tools", "tool_calls"]
     ]
     assert CliRunner().invoke(cli, ["models", "list", *place]).exit_code == 0
+    shown = " ".join(CliRunner().invoke(cli, ["models", "show", "nano-2", *place]).output.split())
+    assert "not understood: no jobs with tools. To mend it, give the tokenizer" in shown
+    assert "(to teach it some: docs/thinking.md)" in shown
 
 
 @pytest.mark.long

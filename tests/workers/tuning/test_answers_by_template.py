@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from workers.training.rendering.template import template_of
 from workers.tuning.examples import make_examples, make_pairs, render_examples
 
 LONG = 100_000
+SMOLLM2 = Path(__file__).parents[3] / "examples" / "thinking" / "smollm2.jinja"
 USER = {"role": "user", "content": "Which?"}
 TOOL = {
     "type": "function",
@@ -155,6 +157,28 @@ def test_a_prompt_that_opens_a_thought_before_an_answer_without_one_is_a_doubt()
     assert doubt.lines == (3,)
     assert "ends the prompt of a model that is asked with '<think>\\n'" in doubt.message
     assert render_examples(rows, tokenizer_of("qwen3_5_think"), LONG, "training").doubts == []
+
+
+def test_thoughts_in_the_text_that_no_template_knows_of_are_a_doubt() -> None:
+    texts = ("<think>\n7\n</think>\n\n7", "7 <think>7</think>", "<think> opens", "\n[THINK]7[/THINK]7")
+    rows = [Row(i, {"messages": [USER, answer(text)]}) for i, text in enumerate(texts, start=1)]
+    first, second = render_examples(rows, tokenizer_of("llama3"), LONG, "training").doubts
+    assert (first.lines, second.lines) == ((1,), (4,))
+    assert "row on line 1 stand behind <think> in the text of the answer" in first.message
+    assert "`cherry models add --template`" in first.message
+    assert render_examples(rows[:1], tokenizer_of("qwen3"), LONG, "training").doubts == []
+
+
+def test_thoughts_in_the_text_behind_those_of_the_template_are_a_doubt() -> None:
+    text = "<think>\n7\n</think>\n\n7"
+    rows = [
+        Row(1, {"messages": [USER, answer(text)]}),
+        Row(2, {"messages": [USER, answer("7", thought="7"), USER, answer("7", thought="7")]}),
+    ]
+    (doubt,) = render_examples(rows, byte_tokenizer(SMOLLM2.read_text()), LONG, "training").doubts
+    assert doubt.lines == (1,)
+    assert "opens thoughts before it too" in doubt.message
+    assert "give thoughts as reasoning_content" in doubt.message
 
 
 def test_a_token_that_the_model_has_no_row_for_is_named_with_its_line() -> None:

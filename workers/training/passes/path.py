@@ -98,7 +98,8 @@ def _reason(model: Any) -> str | None:
     if not type(model)._supports_attention_backend:
         return f"{name} does not let its attention be replaced."
     if model.config._attn_implementation != attention.NAME:
-        return f"{name}'s attention is more than that of the fast path (capped scores, sinks or the like)."
+        unknown = f"{name}'s attention is more than that of the fast path (capped scores, sinks or the like)."
+        return attention.why_own(model) or unknown
     if others := set(getattr(config, "layer_types", None) or ()) - PLAIN_LAYERS:
         return f"{name} has layers of {', '.join(sorted(others))}."
     if limits := [limit for limit in LIMITS_OF_MASKS if getattr(config, limit, None) is not None]:

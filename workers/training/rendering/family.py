@@ -41,7 +41,7 @@ def family_of(tokenizer: Any) -> Family:
     name = _names().get(text)
     marks = None if reader is None else reader.marks
     if marks is None:
-        thoughts = "none by its template; graders tell them by tags"
+        thoughts = "none by its template; graders tell them by tags (to teach it some: docs/thinking.md)"
     elif not thinking_of(tokenizer).thinks:
         thoughts = f"between {marks.opening} and {marks.closing}, off unless a job asks for them"
     else:

@@ -73,6 +73,16 @@ class ThoughtMarks:
         return "answer" if end.endswith(self.closing) and not self.header else "before"
 
 
+def opening_tag(text: str) -> str:
+    """Returns the tag that a text begins with, if it opens thoughts which are closed further on; else ""."""
+    lower = text.lstrip().lower()
+    return next((opened for opened, closed in FAMILIES if _is_between(lower, opened, closed)), "")
+
+
+def _is_between(lower: str, opened: str, closed: str) -> bool:
+    return lower.startswith(opened.lower()) and closed.lower() in lower
+
+
 def marks_of(tokenizer: Any) -> ThoughtMarks | None:
     """Returns the marks of a tokenizer's chat template; None where it shows no thoughts and opens none."""
     try:

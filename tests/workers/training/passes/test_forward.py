@@ -234,6 +234,27 @@ def test_a_model_keeps_its_own_attention_where_it_is_more(family, changes):
     assert why_general(model) is not None
 
 
+def test_rounding_of_a_deep_model_in_sixteen_bits_is_no_other_attention():
+    model = make_family("llama", "eager", num_hidden_layers=24).to(torch.bfloat16)
+    ids = attention.some_tokens(model)
+    expected = model.get_decoder()(input_ids=ids).last_hidden_state.float()
+    assert attention.adopt(model) is None
+    found = model.get_decoder()(input_ids=ids).last_hidden_state.float()
+    assert (found - expected).norm() > attention.ADOPTION_TOLERANCE * expected.norm()
+
+
+def test_another_attention_in_sixteen_bits_is_no_rounding():
+    model = make_family("llama", "eager").to(torch.bfloat16)
+
+    def doubled(module, _, found):
+        return found if module.config._attn_implementation == "eager" else (found[0] * 2, *found[1:])
+
+    model.get_decoder().layers[0].self_attn.register_forward_hook(doubled)
+    reason = attention.adopt(model)
+    assert "computes other states" in reason
+    assert why_general(model) == reason
+
+
 def test_a_sequence_longer_than_the_window_takes_the_general_path():
     model = make_family("mistral", sliding_window=16)
     for length, is_fast in ((7, True), (8, False)):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from graders.thoughts import FAMILIES
 from methods.hyperparameters import Facts
 from methods.resolve import resolve_train
 from tests.chat_templates import tokenizer_of
@@ -13,6 +14,7 @@ from tests.tiny_model import byte_tokenizer
 from workers.training.rendering.family import family_of
 from workers.training.rendering.template import template_of, with_variables
 from workers.training.rendering.thinking import VariableUnknown, thinking_of
+from workers.training.rendering.thought_marks import opening_tag
 from workers.training.rendering.variables import variables_read
 
 EFFORTS: dict[tuple[str, str], tuple[dict[str, Any], float | None]] = {
@@ -114,3 +116,10 @@ def test_a_family_is_named_and_how_to_mend_it_told() -> None:
     unknown = family_of(byte_tokenizer())
     assert (unknown.template, unknown.calls) == (None, "not understood: no jobs with tools")
     assert "response_template" in unknown.mend
+
+
+@pytest.mark.parametrize(("opened", "closed"), FAMILIES, ids="".join)
+def test_a_text_that_begins_with_closed_thoughts_is_known_by_their_tag(opened: str, closed: str) -> None:
+    assert opening_tag(f"\n{opened.upper()}12{closed}13") == opened
+    assert opening_tag(f"{opened}12, let me check") == ""
+    assert opening_tag(f"12 {opened}12{closed}13") == ""
