@@ -394,6 +394,7 @@ def test_the_schema_marks_our_own_operations(server_url: str) -> None:
         "/v1/regrades/{regrade_id}",
         "/v1/regrades/{regrade_id}/cancel",
         "/v1/regrades/{regrade_id}/results",
+        "/v1/fine_tuning/environments",
         "/v1/fine_tuning/preflights",
         "/v1/fine_tuning/preflights/{preflight_id}",
         "/v1/fine_tuning/preflights/{preflight_id}/cancel",
