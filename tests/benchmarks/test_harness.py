@@ -134,6 +134,7 @@ def test_soak_sees_a_leak_and_passes_over_the_warm_up():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.long
 def test_a_tiny_case_from_end_to_end(tmp_path):
     """Both sides sample as many tokens for the same prompts, with times for every phase, and are reported."""
     from benchmarks.engine.pairs import run_pairs

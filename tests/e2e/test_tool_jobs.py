@@ -20,7 +20,7 @@ from tests.app.webhooks.receivers import Received, receiver
 from tests.calling_model import LETTERS, make_calling_model, number_of, row_of
 from tests.e2e.service import Service, cherry, environment, hyperparameters, running_service, wait_for
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 LOCAL = {"CHERRY_OUTBOUND_ALLOW": "127.0.0.1", "CHERRY_OUTBOUND_ALLOW_HTTP": "true"}
 SECRET = "Bearer s3cr3t-of-the-user"
@@ -121,7 +121,6 @@ def test_a_job_with_a_tool_server_trains(service: Service, tmp_path: Path) -> No
     assert any(0 < each["tools"][0].get("train_calls_mean", 0) < 3 for each in told if "tools" in each)
 
 
-@pytest.mark.long
 def test_a_tool_of_python_trains_without_a_server(service: Service, tmp_path: Path) -> None:
     job = trained(service, tmp_path, {"name": "look_up", "python": COUNT}, max_episode_steps=3)
     assert job.status == "succeeded", job.error
@@ -134,7 +133,6 @@ def plays_user(received: Received) -> Answered:
     return said("###STOP###" if len(said_by_user) > 1 else "Number of c?")
 
 
-@pytest.mark.long
 def test_a_simulated_user_talks_on_beside_a_tool(service: Service, tmp_path: Path) -> None:
     with receiver(plays_user) as server:
         user = {
@@ -167,7 +165,6 @@ def test_a_simulated_user_talks_on_beside_a_tool(service: Service, tmp_path: Pat
     assert job.to_dict()["usage_metrics"]["grader_tokens"]["user-8b"]["calls"] > 0
 
 
-@pytest.mark.long
 def test_a_user_who_is_away_fails_the_job_before_it_trains(service: Service, tmp_path: Path) -> None:
     with receiver(lambda _: answered({}, 401)) as server:
         place = f"http://127.0.0.1:{server.port}/v1"
@@ -181,7 +178,6 @@ def test_a_user_who_is_away_fails_the_job_before_it_trains(service: Service, tmp
     assert "'item.letters', which the user simulator reads: lines 1-10" in job.error.message
 
 
-@pytest.mark.long
 def test_a_preflight_calls_the_tools_of_the_rows_it_samples(service: Service, tmp_path: Path) -> None:
     with receiver(look_up) as server, service.client() as client:
         tool = {"name": "look_up", "server_url": server.url}
@@ -201,7 +197,6 @@ def test_a_preflight_calls_the_tools_of_the_rows_it_samples(service: Service, tm
     assert any("<|im_start|>tool" in each["text"] for each in report["base"]["examples"])
 
 
-@pytest.mark.long
 def test_a_server_that_is_away_fails_the_job_and_is_named(service: Service, tmp_path: Path) -> None:
     with receiver(lambda _: answered({}, 500)) as server:
         tool = {"name": "look_up", "server_url": server.url}

@@ -23,7 +23,7 @@ from workers.serving.server import create_sampler
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("models") / "sharp", scale=0.3, context=400)
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "sharp", scale=0.3, context=600)
 
 
 @pytest.fixture

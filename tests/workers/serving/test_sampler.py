@@ -113,7 +113,7 @@ REFUSED = {
     "temperature": ({"temperature": 3}, openai.BadRequestError, "temperature", "decimal_above_max_value"),
     "messages": ({"messages": []}, openai.BadRequestError, "messages", None),
     "long": (
-        {"messages": [{"role": "user", "content": "x" * 500}]},
+        {"messages": [{"role": "user", "content": "x" * 700}]},
         openai.BadRequestError,
         "messages",
         "context_length_exceeded",

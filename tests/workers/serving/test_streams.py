@@ -170,7 +170,7 @@ REFUSED = {
     "prompt": ({"prompt": {"a": 1}}, "prompt"),
     "mixed": ({"prompt": ["a", 1]}, "prompt"),
     "id": ({"prompt": [1, 10_000]}, "prompt"),
-    "long": ({"prompt": "x" * 400}, "prompt"),
+    "long": ({"prompt": "x" * 600}, "prompt"),
     "suffix": ({"suffix": "x"}, "suffix"),
     "logprobs": ({"logprobs": 6}, "logprobs"),
     "bias": ({"logit_bias": {"x": 1}}, "logit_bias"),
