@@ -163,6 +163,7 @@ def test_a_grader_that_fails_on_every_answer_fails_a_job_of_two_steps(
     assert not any("New fine-tuned model created" in message for message in messages)
 
 
+@pytest.mark.long
 def test_slots_data_validates_and_its_grader_fits(service: Service) -> None:
     data = shared_path("data/snips-slots-200")
     grader = {
