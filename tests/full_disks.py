@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -30,9 +31,15 @@ def small_disk(folder: Path, mebibytes: int) -> Iterator[Path]:
 
 
 def fill(folder: Path, leaving: int = 0) -> Path:
-    """Fills a disk up but for so many bytes. Returns the file to delete."""
+    """Fills a disk up but for so many bytes, beside others who write to it. Returns the file to delete."""
     ballast = folder / "ballast"
-    size = shutil.disk_usage(folder).free - leaving
     with ballast.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(size, 1))
+        for _ in range(100):
+            size = shutil.disk_usage(folder).free - leaving
+            try:
+                os.posix_fallocate(file.fileno(), 0, max(size, 1))
+                break
+            except OSError as error:  # what was free a moment ago has been taken since
+                if error.errno != errno.ENOSPC:
+                    raise
     return ballast
