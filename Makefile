@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long browser check fmt lint types fast families bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs bench-rank sandbox-soak soak fuzz fuzz-tests conformance node-client vllm gate-webhooks clean bench-sampler gguf
+.PHONY: help setup demo up test test-long browser check fmt lint types fast families bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs bench-rank bench-gold sandbox-soak soak fuzz fuzz-tests conformance node-client vllm gate-webhooks clean bench-sampler gguf
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -35,7 +35,7 @@ up: $(STAMP) ## the whole service on this machine
 test: $(STAMP) browser ## every test but the long ones, under twelve minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not long'
 
-test-long: $(STAMP) ## the long ones: whole trainings, killed processes, gates (ten minutes)
+test-long: $(STAMP) ## the long ones: whole trainings, killed processes, gates (well over half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
 
 browser:

@@ -42,4 +42,6 @@ def fill(folder: Path, leaving: int = 0) -> Path:
             except OSError as error:  # what was free a moment ago has been taken since
                 if error.errno != errno.ENOSPC:
                     raise
+        else:
+            raise AssertionError(f"{folder} could not be filled")
     return ballast
