@@ -2,8 +2,8 @@
 
 Each prompt is run once and its keys and values serve all its samples; finished completions leave at once and
 waiting prompts take their slots. A completion's tokens follow from its key (stream, seed, step, row, sample),
-its prompt and the weights, not from what is sampled beside it. On a GPU the loop is that of `graphed`, for models
-on the fast path.
+its prompt and the weights, not from what is sampled beside it. On a GPU the loop is that of `graphed`, for
+models on the fast path.
 """
 
 from __future__ import annotations
