@@ -32,6 +32,7 @@ from workers.training.episodes.episodes import Episodes
 from workers.training.metrics import Clock, Timed
 from workers.training.model.policy import Policy
 from workers.training.rewards import Bases, GradeJob, GradePool, JobGroup, check_reached, no_base, rewards_of
+from workers.training.sampling.graphed.kept import release
 from workers.training.sampling.rollout import Sampling, sample_groups
 from workers.training.trust.rewards_seen import RewardsSeen
 from workers.training.visits import Visit, Visits
@@ -93,12 +94,13 @@ class Collector:
         self._background = _Background(policy.device) if config.async_steps else None
 
     def close(self) -> None:
-        """Waits for the background to end.
+        """Waits for the background to end, and gives back what was kept for sampling.
 
         Close the grade pool first: then it ends at its next completion.
         """
         if self._background is not None:
             self._background.close()
+        release(self._policy.rollout_model)
 
     def resume(self, visits: Visits, rewards_seen: RewardsSeen, pending: Rollouts | None) -> None:
         """Goes on with what a training state holds. Visits and rewards seen are its own from here on."""

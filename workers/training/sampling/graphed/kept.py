@@ -35,7 +35,8 @@ class Kept:
         self._lock = threading.Lock()
         self._sampler: Sampler | None = None
         self._weights: Any = None
-        self._shape: Shape | None = None
+        self._needs: Needs | None = None
+        """What all calls together wanted: so a call after a larger one finds its sampler."""
         self._budget: int | None = None
         """Bytes that sampling may take. Decided once, so that no later call has fewer rows for what else the
         process holds then.
@@ -62,15 +63,17 @@ class Kept:
         costs = _costs(model)
         with self._lock:
             sampler, self._sampler = self._sampler, None
-            shape = plan(needs, self._shape, costs, self.budget_of(model))
+            self._needs = needs.and_those(self._needs)
+            shape = plan(self._needs, costs, self.budget_of(model))
             if sampler is not None and sampler.shape == shape:
                 if self._weights != memory_of_weights(model):
-                    sampler.forget_graphs()
+                    sampler.use(make(model))
                 return sampler
             del sampler  # its memory goes first
-            return self._made(model, needs, shape, costs, make)
+            return self._made(model, self._needs, shape, costs, make)
 
     def _made(self, model: Any, needs: Needs, shape: Shape, costs: Costs, make: MakeStepFunction) -> Sampler:
+        """Returns a new sampler, with fewer rows than planned where there is less memory than was thought."""
         layers, like = layer_shapes(model, model.device)
         capture = CudaGraph if model.device.type == "cuda" else None
         while True:
@@ -78,7 +81,7 @@ class Kept:
                 sampler = Sampler(layers, like, shape, make(model), capture)
             except torch.OutOfMemoryError as error:
                 self._budget = costs.of(shape) // 2
-                smaller = plan(needs, self._shape, costs, self._budget)
+                smaller = plan(needs, costs, self._budget)
                 log.warning(
                     "sampling_rows_halved",
                     extra={"reason": str(error)[:200], "rows": shape.slots, "instead": smaller.slots},
@@ -87,7 +90,6 @@ class Kept:
                     raise
                 shape = smaller
             else:
-                self._shape = shape
                 return sampler
 
     def give_back(self, model: Any, sampler: Sampler) -> None:

@@ -44,14 +44,16 @@ class Queued(NamedTuple):
 
 def needs_of(call: Call) -> Needs:
     """Returns what a call wants of a sampler."""
-    n, G, prompt_columns = len(call.prompts), call.sampling.samples, call.longest_prompt
-    if call.turns is not None:
+    G, prompt_columns = call.sampling.samples, call.longest_prompt
+    at_once = min(len(call.prompts), max(1, (call.limits.slots or MOST_SLOTS) // G))
+    groups = min(len(call.prompts), min(G, 2) * at_once)  # they share slots while their last rows go on
+    if call.turns is not None:  # each row that goes on after a reply has a prompt of its own
+        groups = at_once * G
         prompt_columns += min(call.sampling.max_tokens, call.policy.context - prompt_columns)
     return Needs(
-        rows=min(n, max(1, (call.limits.slots or MOST_SLOTS) // G)) * G,
-        prompts=n,
+        rows=at_once * G,
+        groups=groups,
         samples=G,
-        has_turns=call.turns is not None,
         prompt_columns=prompt_columns,
         columns=int(call.longest.max()),
     )
@@ -118,13 +120,13 @@ class QueuedDecoding:
 
     def _start_waiting(self) -> None:
         """Runs waiting prompts if a good share of the slots is free, and draws their first tokens."""
+        free = self._free_rows
         while (first := self.waiting.first) is not None:
             n_active = len(self.slots.active)
-            free = min(self.slots.free_rows, self.most_rows - n_active)
             if n_active and free < max(len(first.rows), self.most_rows // 4):
                 return
             columns = self.sampler.shape.prompt_columns
-            if chosen := self.waiting.take(self.slots.free_groups, free, columns):
+            if chosen := self.waiting.take(self.slots.free_groups, self._free_rows, columns):
                 self._start(chosen)
             elif n_active or self.queue:
                 return
@@ -132,6 +134,10 @@ class QueuedDecoding:
                 del self.sampler
                 self.lease.enlarge(min(2 * len(first.tokens), self.call.policy.context))
                 self._use_sampler()
+
+    @property
+    def _free_rows(self) -> int:
+        return self.most_rows - len(self.slots.active)
 
     def _start(self, chosen: Sequence[Beginning]) -> None:
         device = self.sampler.device

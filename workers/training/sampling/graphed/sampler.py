@@ -103,7 +103,6 @@ class Sampler:
             slots=shape.slots,
             columns=shape.columns,
         )
-        self._function = function
         self._capture = capture
         S, n = shape.slots, shape.groups
         self._tokens = torch.zeros(S, dtype=torch.long, device=self.device)
@@ -115,10 +114,11 @@ class Sampler:
         self._way: Way = "plain"
         self._written = torch.zeros(2, S, dtype=torch.int32, device=self.device)  # tokens; bits of logprobs
         self._logits = torch.zeros(0, device=self.device)
-        self.forget_graphs()
+        self.use(function)
 
-    def forget_graphs(self) -> None:
-        """Lets go of all graphs: what they read has moved."""
+    def use(self, function: StepFunction) -> None:
+        """Computes steps by this function from now on, and lets go of the graphs of what was before."""
+        self._function = function
         self._decodes, self._draws = Graphs(self._capture), Graphs(self._capture)
         self._decode_runs: dict[Size, Run] = {}
         self._draw_runs: dict[tuple[int, Way], Run] = {}

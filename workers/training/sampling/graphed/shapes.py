@@ -58,22 +58,24 @@ class Size(NamedTuple):
 
 
 class Needs(NamedTuple):
-    """Says what a call wants.
+    """Says what calls want.
 
     Attributes:
-        rows: completions in all, or as many as may be sampled side by side.
-        prompts: in all.
-        samples: of each prompt.
-        has_turns: completions go on after a reply, and each has a prompt of its own then.
+        rows: completions to be sampled side by side, where memory allows.
+        groups: prompts that these may be of.
+        samples: most completions of one prompt.
         prompt_columns, columns: tokens of the longest prompt and completion.
     """
 
     rows: int
-    prompts: int
+    groups: int
     samples: int
-    has_turns: bool
     prompt_columns: int
     columns: int
+
+    def and_those(self, others: Needs | None) -> Needs:
+        """Returns what does for both."""
+        return self if others is None else Needs(*map(max, self, others))
 
 
 class Costs(NamedTuple):
@@ -94,36 +96,23 @@ def budget_of(device: torch.device, share: float = CACHE_SHARE) -> int:
     return BYTES_WITHOUT_GPU if free is None else int(share * free)
 
 
-def plan(needs: Needs, before: Shape | None, costs: Costs, budget: int) -> Shape:
-    """Returns a shape for a call that also does for what calls before needed, within so many bytes.
+def plan(needs: Needs, costs: Costs, budget: int) -> Shape:
+    """Returns the shape that does for these needs within so many bytes.
 
-    It has rows for one prompt's completions at least. The same needs and the shape that they were given
-    before give that shape again.
+    Where they do not suffice it has fewer rows, but those of one prompt's completions at least. Prompts have
+    a slot for each row where all prompts then take no more than all completions: so calls with fewer
+    completions of a prompt find room for as many rows.
     """
-    known = before or Shape(0, 0, 0, 0, 0)
-    samples = max(needs.samples, known.samples)
-    prompt_columns = max(_doubled(needs.prompt_columns, 64), known.prompt_columns)
-    columns = max(_whole(needs.columns, 64), known.columns)
-    least = _whole(samples, LEAST_ROWS)
-    slots = max(_whole(min(needs.rows, MOST_SLOTS), LEAST_ROWS), known.slots, least)
+    prompt_columns, columns = _doubled(needs.prompt_columns, 64), _whole(needs.columns, 64)
+    least = _whole(needs.samples, LEAST_ROWS)
+    slots = wanted = max(least, _whole(min(needs.rows, MOST_SLOTS), LEAST_ROWS))
     while True:
-        groups = max(_groups(needs, slots, prompt_columns, columns), min(known.groups, slots))
-        shape = Shape(slots, groups, samples, prompt_columns, columns)
-        if slots <= least or costs.of(shape) <= budget:
+        needed = -(-needs.groups * slots // wanted)
+        groups = min(slots, max(1, needed, slots * columns // prompt_columns))
+        shape = Shape(slots, groups, needs.samples, prompt_columns, columns)
+        if slots == least or costs.of(shape) <= budget:
             return shape
         slots = max(least, slots - _whole(slots // 16, LEAST_ROWS))
-
-
-def _groups(needs: Needs, slots: int, prompt_columns: int, columns: int) -> int:
-    """Returns slots for prompts: at least twice as many as rows need, since groups share slots while their
-    last rows go on.
-
-    A slot for each row, so that calls with fewer completions of a prompt find the same shape, where all
-    prompts then take no more than all completions.
-    """
-    at_once = -(-slots // needs.samples)
-    needed = slots if needs.has_turns else min(needs.prompts, min(needs.samples, 2) * at_once)
-    return min(slots, max(needed, slots * columns // prompt_columns))
 
 
 def sizes(shape: Shape, needs: Needs) -> Iterator[Size]:

@@ -48,11 +48,6 @@ class Slots:
         return found
 
     @property
-    def free_rows(self) -> int:
-        """Counts the free slots of rows."""
-        return int((self.row < 0).sum())
-
-    @property
     def free_groups(self) -> int:
         """Counts the free slots of prompts."""
         return int((self._users == 0).sum())
