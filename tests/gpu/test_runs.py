@@ -128,9 +128,21 @@ def test_a_tuning_goes_on_and_asks_nothing_that_cuda_refuses(method, dtype, fold
     from workers.tuning.run import tune
 
     wanted = TuneConfig(
-        **{"method": method, "model": "tiny", "model_path": str(folder), "seed": 3, "n_epochs": 1},
-        **{"batch_size": 2, "eval_interval": 3, "learning_rate": 5e-3, "warmup_steps": 1, "probe_tokens": 4},
-        **{"save_state_every": 2, "valid_every": 2, "lora_rank": 4, "device": "cuda", "dtype": dtype},
+        method=method,
+        model="tiny",
+        model_path=str(folder),
+        seed=3,
+        n_epochs=1,
+        batch_size=2,
+        eval_interval=3,
+        learning_rate=5e-3,
+        warmup_steps=1,
+        probe_tokens=4,
+        save_state_every=2,
+        valid_every=2,
+        lora_rank=4,
+        device="cuda",
+        dtype=dtype,
     )
     made = chat_rows(8) if method == "supervised" else preference_rows(8)
     rows = [Row(i + 1, item) for i, item in enumerate(made)]
