@@ -189,7 +189,7 @@ def test_what_is_kept_is_given_back(folder: Path, device: Device, prompts: list[
 def test_rows_are_as_many_as_find_memory(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     needs = Needs(rows=512, groups=64, samples=8, prompt_columns=64, columns=1024)
     slots = []
-    with as_if_cuda(total=2 * GIB) as device, torch.inference_mode():
+    with as_if_cuda(total=2 * GIB) as device:
         model = load(folder).rollout_model
         for free in (2 * GIB, GIB, 100 << 20):
             device.memory.others = device.memory.total - free
