@@ -99,7 +99,7 @@ def our_loss(policy, packed, advantages, old, ref, config):
     everything = torch.ones(P, G, dtype=torch.bool)
     weights = token_weights(groups_of(packed), everything, everything, everything, config)
     total = torch.zeros(())
-    for batch in make_batches(packed, config.micro_batch_tokens, torch.device("cpu")):
+    for batch in make_batches(packed, policy.passes.most, torch.device("cpu")):
         states = completion_states(policy.model, batch)
         head = policy.model.get_output_embeddings()
         logprobs, _ = token_logprobs(states, head, batch.targets, TEMPERATURE)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.errors import ModelInvalid
+from workers.training.base.pass_tokens import USUAL_TOKENS, PassTokens
 from workers.training.model import sharding
 from workers.training.model.adapter import Share, add_adapter, shares
 from workers.training.model.base_model import BaseModel, compute_in, load_base
@@ -87,8 +88,11 @@ class Policy:
             self._train_everything(base.compute_dtype, config)
         if self.is_sharded:
             self._shard(base.compute_dtype, world)
-        if config.gradient_checkpointing:
-            recompute_layers(self.model)
+        self.passes = _passes(config, base.device, world, is_sharded=self.is_sharded)
+        """How many tokens share a pass; on a GPU chosen when the model lies there (memory_plan.py)."""
+        self.recomputes = False
+        if config.gradient_checkpointing is True:
+            self.recompute()
         self.value_head = make_value_head(self.model, self.device, config)
         """Reads the states of `model`; in no checkpoint, since nobody samples with it."""
         self.model.eval()
@@ -152,6 +156,12 @@ class Policy:
                 if not self.is_sharded:
                     train_through_sum(layer, copied)
         self.adapted = shares(self.rollout_model, adapted)
+
+    def recompute(self) -> None:
+        """Lets layers be run again in the backward pass from now on, in place of keeping what they made."""
+        if not self.recomputes:
+            recompute_layers(self.model)
+        self.recomputes = True
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Returns the trained weights by name; fp32 on every device."""
@@ -269,6 +279,11 @@ class Policy:
 def is_sharded(config: TrainConfig, world: World) -> bool:
     """Says whether the model is split; a process alone has nobody to split it with."""
     return config.sharding == "fsdp" and world.size > 1
+
+
+def _passes(config: TrainConfig, device: torch.device, world: World, *, is_sharded: bool) -> PassTokens:
+    asked = config.micro_batch_tokens
+    return PassTokens(USUAL_TOKENS if asked == "auto" else asked, device, world, is_sharded=is_sharded)
 
 
 def _in_dtype(model: Any, dtype: torch.dtype) -> Any:
