@@ -29,7 +29,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from methods import activations
 from methods.activations import Adapter, Kept, Kind, Layout
-from methods.memory import ModelSize
+from methods.model_size import ModelSize
 from workers.training.base.types import Completion, Prompt
 from workers.training.model import attention
 from workers.training.model.adapter import add_adapter

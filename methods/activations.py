@@ -7,10 +7,9 @@ and follows every tensor; `--write` puts its table here. Where code of a pass ch
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-if TYPE_CHECKING:
-    from methods.memory import ModelSize
+from methods.model_size import ModelSize
 
 Adapter = Literal["lora", "full"]
 Layout = Literal["packed", "rows"]

@@ -14,13 +14,13 @@ from methods.memory import (
     MOMENTS,
     PASS_TOKENS,
     SENSIBLE_TOKENS,
-    ModelSize,
     Run,
     Use,
     cache,
     of_pass,
     of_training,
 )
+from methods.model_size import ModelSize
 
 SPARE = 0.05
 """Share of the free memory that is left alone: the allocator cannot use every piece. Chosen, not measured."""

@@ -13,7 +13,8 @@ from typing import get_args
 from methods import fitting, memory
 from methods.activations import Adapter
 from methods.hyperparameters import Method
-from methods.memory import ModelSize, Run
+from methods.memory import Run
+from methods.model_size import ModelSize
 
 GPUS = (8, 24, 48, 80, 141)
 """GB of memory on cards that are sold, of 10^9 bytes each."""

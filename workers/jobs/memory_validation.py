@@ -11,7 +11,8 @@ from app.jobs.capacity import count_gpus
 from app.jobs.machine_memory import Memory
 from app.settings import Settings, get_settings
 from methods import fitting, memory
-from methods.memory import Device, ModelSize, Need, Run
+from methods.memory import Device, Need, Run
+from methods.model_size import ModelSize
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig
 from workers.jobs.job_data import JobInvalid
@@ -88,8 +89,8 @@ def _fits_gpu(config: TrainConfig | TuneConfig, size: ModelSize, run: Run, total
     fits = fitting.what_fits(size, run, total)
     fits.append("a smaller model" if not fits else "a smaller model or a larger GPU")
     message = (
-        f"The job cannot fit: {_uses(least, certain=False)} take {_gib(least.total)} together, and the GPU has"
-        f" {_gib(total)}. What would fit: {'; '.join(fits)}."
+        f"The job cannot fit: {_uses(least, certain=False)} take {_gib(least.total)} together, and the GPU"
+        f" has {_gib(total)}. What would fit: {'; '.join(fits)}."
     )
     raise JobInvalid(INSUFFICIENT, message, _param(config))
 

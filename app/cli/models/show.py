@@ -12,6 +12,7 @@ from app.cli.connect import Data, open_database
 from app.cli.output import AsJson, CliError, console, print_json
 from methods import memory
 from methods.memory import Device
+from methods.model_size import ModelSize
 from methods.template_gaps import in_words
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _memory(size: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Returns bytes at the peak, and those that are certain, by device and use."""
     if size is None:
         return None
-    known = memory.ModelSize(**size)
+    known = ModelSize(**size)
     return {
         device: {
             use: {"total": need.total, "certain": need.certain}

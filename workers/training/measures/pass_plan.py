@@ -8,7 +8,8 @@ import torch
 
 from methods import fitting
 from methods.fitting import Plan, in_gib
-from methods.memory import ModelSize, Run, run_of
+from methods.memory import Run, run_of
+from methods.model_size import ModelSize
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig
 from workers.training.base.device_memory import free_bytes

@@ -10,8 +10,8 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from methods.memory import ModelSize
 from methods.model_files.weights import BITS, StoredTensor, stored_tensors, weight_files
+from methods.model_size import ModelSize
 from workers.training.model.shape import read_shape
 
 LAYER = re.compile(r"\.\d+\.")
