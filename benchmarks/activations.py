@@ -1,8 +1,8 @@
-"""What a training pass keeps of a token on a GPU, counted without one: the table of methods/activations.py.
+"""What a training pass keeps of a token on a GPU, counted without one: methods/sizes/activations.py.
 
     OMP_NUM_THREADS=1 python -m benchmarks.activations            # counts beside estimates
     OMP_NUM_THREADS=1 python -m benchmarks.activations --table    # the table, anew
-    OMP_NUM_THREADS=1 python -m benchmarks.activations --write    # the same, into methods/activations.py
+    OMP_NUM_THREADS=1 python -m benchmarks.activations --write    # the same, into that module
 
 A model of made-up weights (fake tensors: shapes and no numbers) runs a packed pass forward and backward, as
 the engine does on a GPU. Every storage that an operation makes is counted while it is alive. What a layer
@@ -27,9 +27,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from methods import activations
-from methods.activations import Adapter, Kept, Kind, Layout
-from methods.model_size import ModelSize
+from methods.sizes import activations
+from methods.sizes.activations import Adapter, Kept, Kind, Layout
+from methods.sizes.model_size import ModelSize
 from workers.training.base.types import Completion, Prompt
 from workers.training.model import attention
 from workers.training.model.adapter import add_adapter
@@ -178,7 +178,7 @@ def _rounded(slope: float) -> float:
 
 
 def estimated(shape: Shape, kind: Kind, counted: Counted, *, recomputes: bool) -> int:
-    """Returns what methods/activations.py says of the peak of the same pass."""
+    """Returns what methods/sizes/activations.py says of the peak of the same pass."""
     size = size_of_shape(shape)
     found = activations.of_pass(size, kind, counted.tokens, recomputes=recomputes)
     return found + activations.of_copies(size, kind, recomputes=recomputes)
@@ -330,7 +330,7 @@ BEGIN, END = "# table: begin\n", "# table: end\n"
 
 
 def table() -> str:
-    """Returns the table of methods/activations.py, as it is written there."""
+    """Returns the table of methods/sizes/activations.py, as it is written there."""
     lines = ["TABLE: Mapping[Kind, Kept] = {"]
     for kind in KINDS:
         numbers = ", ".join(f"{number:g}" if number % 1 else f"{number:.1f}" for number in fit(kind))
@@ -361,7 +361,7 @@ def compare() -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", action="store_true", help="print the table anew")
-    parser.add_argument("--write", action="store_true", help="write it into methods/activations.py")
+    parser.add_argument("--write", action="store_true", help="write it into methods/sizes/activations.py")
     asked = parser.parse_args()
     if asked.table:
         print(table())

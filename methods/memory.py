@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
-from methods import activations
-from methods.activations import Adapter, Kind
 from methods.hyperparameters import Method
-from methods.model_size import ModelSize
+from methods.sizes import activations
+from methods.sizes.activations import Adapter, Kind
+from methods.sizes.model_size import ModelSize
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig
 

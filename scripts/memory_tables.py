@@ -2,7 +2,7 @@
 
     python -m scripts.memory_tables
 
-It is arithmetic alone (methods/memory.py, methods/fitting.py): no weights, no GPU, a second.
+It is arithmetic alone (methods/memory.py, workers/training/model/fitting.py): no weights, no GPU, a second.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import get_args
 
-from methods import fitting, memory
-from methods.activations import Adapter
+from methods import memory
 from methods.hyperparameters import Method
 from methods.memory import Run
-from methods.model_size import ModelSize
+from methods.sizes.activations import Adapter
+from methods.sizes.model_size import ModelSize
+from workers.training.model import fitting
 
 GPUS = (8, 24, 48, 80, 141)
 """GB of memory on cards that are sold, of 10^9 bytes each."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.activations import KINDS, SHAPES, count, estimated, fit
-from methods.activations import TABLE, Adapter, Kind
+from methods.sizes.activations import TABLE, Adapter, Kind
 
 TWO_LAYERS = {name: shape._replace(layers=2) for name, shape in SHAPES.items()}
 """All layers of a model are alike, so two of them say what the others take."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from methods.memory import Run, by_use, of_training, run_of
-from methods.model_size import ModelSize
+from methods.sizes.model_size import ModelSize
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig
 

@@ -10,12 +10,13 @@ from app.jobs import machine_memory
 from app.jobs.capacity import count_gpus
 from app.jobs.machine_memory import Memory
 from app.settings import Settings, get_settings
-from methods import fitting, memory
+from methods import memory
 from methods.memory import Device, Need, Run
-from methods.model_size import ModelSize
+from methods.sizes.model_size import ModelSize
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig
 from workers.jobs.job_data import JobInvalid
+from workers.training.model import fitting
 
 INSUFFICIENT = "insufficient_memory"
 MOST_USES = 4

@@ -12,7 +12,7 @@ from app.cli.connect import Data, open_database
 from app.cli.output import AsJson, CliError, console, print_json
 from methods import memory
 from methods.memory import Device
-from methods.model_size import ModelSize
+from methods.sizes.model_size import ModelSize
 from methods.template_gaps import in_words
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.jobs.machine_memory import Memory, of_gpus, of_machine, of_training
 from app.settings import Settings, get_settings
-from methods.model_size import ModelSize
+from methods.sizes.model_size import ModelSize
 from methods.train_config import TrainConfig
 from tests.workers.rows import make_job
 from workers.jobs.checks import Checks, find_parts

@@ -6,16 +6,16 @@ import logging
 
 import torch
 
-from methods import fitting
-from methods.fitting import Plan, in_gib
 from methods.memory import Run, run_of
-from methods.model_size import ModelSize
+from methods.sizes.model_size import ModelSize
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig
 from workers.training.base.device_memory import free_bytes
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.pass_tokens import Failure, Halved, PassesMade, in_words
 from workers.training.base.recorder import Recorder
+from workers.training.model import fitting
+from workers.training.model.fitting import Plan, in_gib
 from workers.training.model.policy import Policy
 from workers.training.model.size import size_of
 

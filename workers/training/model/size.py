@@ -11,7 +11,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from methods.model_files.weights import BITS, StoredTensor, stored_tensors, weight_files
-from methods.model_size import ModelSize
+from methods.sizes.model_size import ModelSize
 from workers.training.model.shape import read_shape
 
 LAYER = re.compile(r"\.\d+\.")

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from methods import activations
 from methods.memory import (
     FLOAT32,
     MOMENTS,
@@ -20,7 +19,8 @@ from methods.memory import (
     of_pass,
     of_training,
 )
-from methods.model_size import ModelSize
+from methods.sizes import activations
+from methods.sizes.model_size import ModelSize
 
 SPARE = 0.05
 """Share of the free memory that is left alone: the allocator cannot use every piece. Chosen, not measured."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.workers.training.conftest import moved
-from tests.workers.training.small_memory import Place, SmallMemory
+from tests.workers.training.passes.small_memory import Place, SmallMemory
 from tests.workers.training.support import (
     FunctionGrader,
     ListRecorder,

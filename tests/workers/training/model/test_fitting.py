@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from methods import fitting
-from methods.fitting import LEAST_TOKENS, Plan, least_bytes, plan, planned, what_fits
 from methods.memory import PASS_TOKENS, Run, of_training
 from scripts.memory_tables import GB, MODELS, run_of
+from workers.training.model import fitting
+from workers.training.model.fitting import LEAST_TOKENS, Plan, least_bytes, plan, planned, what_fits
 
 SEVEN = MODELS["7B"]
 RUN = run_of(SEVEN, "reinforcement", "lora")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from methods.model_size import ModelSize
+from methods.sizes.model_size import ModelSize
 
 Adapter = Literal["lora", "full"]
 Layout = Literal["packed", "rows"]
