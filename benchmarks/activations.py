@@ -33,7 +33,7 @@ from methods.sizes.model_size import ModelSize
 from workers.training.base.types import Completion, Prompt
 from workers.training.model import attention
 from workers.training.model.adapter import add_adapter
-from workers.training.model.base_model import compute_in
+from workers.training.model.arithmetic import compute_in
 from workers.training.model.recompute import recompute_layers
 from workers.training.passes.packing import Batch, PackedCompletion, make_batches
 from workers.training.passes.path import states_by_modules
