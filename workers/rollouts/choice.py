@@ -51,6 +51,10 @@ def choose(config: TrainConfig, is_asked: bool) -> Chosen:
     chosen = config.model_copy(update={"rollouts": "vllm"})
     try:
         find_base(VllmClient(entry), entry, chosen)
+    except RolloutsRefused as problem:
+        if is_asked:
+            raise
+        return Chosen(config, BUILT_IN.format(reason=f"it does not fit: {str(problem).rstrip('.')}"))
     except ServerAway as problem:
         return Chosen(chosen, IS_AWAY.format(problem=problem), is_doubt=True)
     return Chosen(chosen, CHOSEN)
