@@ -1,4 +1,4 @@
-"""`python -m scripts.vllm [--folder FOLDER] [--rollouts]`: vLLM for CPUs in its own environment, and its tests.
+"""`python -m scripts.vllm [--folder FOLDER] [--rollouts]`: vLLM for CPUs, kept apart, and its tests.
 
 The folder (3.5 GB) is kept between runs. The exit status is pytest's.
 """

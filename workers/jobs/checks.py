@@ -260,7 +260,8 @@ class Checks:
 
         param = "method.reinforcement.hyperparameters.rollouts"
         try:
-            chosen = choose(config, self._hyperparameters().get("rollouts") is not None)
+            is_asked = self._hyperparameters().get("rollouts") is not None
+            chosen = choose(config, get_settings().vllm, is_asked=is_asked)
         except RolloutsRefused as problem:
             raise JobInvalid(problem.code, str(problem), param) from None
         if chosen.is_doubt:

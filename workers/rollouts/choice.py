@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from app.settings import get_settings
-from app.table_settings import VllmEntry, vllm_for
+from app.table_settings import VllmEntry, VllmTable, vllm_for
 from methods.train_config import TrainConfig
 from workers.rollouts.backend import Limits, VllmRollouts
 from workers.rollouts.errors import RolloutsRefused, ServerAway
@@ -32,15 +32,16 @@ class Chosen(NamedTuple):
     is_doubt: bool = False
 
 
-def choose(config: TrainConfig, is_asked: bool) -> Chosen:
+def choose(config: TrainConfig, servers: VllmTable, *, is_asked: bool) -> Chosen:
     """Returns the config with who samples its rollouts.
 
-    `is_asked` says that the job has named one itself. Raises `RolloutsRefused` where it has named vLLM, and
-    that cannot be; where it has named nobody, the built-in sampler steps in and the job says why.
+    `servers` are the operator's, by base model. `is_asked` says that the job has named one itself. Raises
+    `RolloutsRefused` where it has named vLLM, and that cannot be; where it has named nobody, the built-in
+    sampler steps in and the job says why.
     """
     if is_asked and config.rollouts == "built_in":
         return Chosen(config)
-    entry = vllm_for(get_settings().vllm, config.model)
+    entry = vllm_for(servers, config.model)
     if entry is None and not is_asked:
         return Chosen(config)
     reason = NO_SERVER.format(model=config.model) if entry is None else why_not(config, entry)

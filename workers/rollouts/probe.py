@@ -1,4 +1,4 @@
-"""Finds out which log-probabilities a vLLM server gives: those of the distribution that it samples from?
+"""Finds out whether a vLLM server gives log-probabilities of the distribution that it samples from.
 
 By default they are those of the raw logits. An importance ratio made of those would be wrong without a sign.
 """
