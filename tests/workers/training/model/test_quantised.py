@@ -22,6 +22,7 @@ from tests.workers.training.conftest import moved
 from tests.workers.training.support import make_config
 from workers.training.base.errors import ModelInvalid
 from workers.training.model import quantised
+from workers.training.model.arithmetic import in_fp32
 from workers.training.model.base_model import check_can_quantise, load_base
 from workers.training.model.policy import Policy
 from workers.training.model.quantised import QUANTISATION, Int8, Nf4, QuantisedLinear
@@ -214,11 +215,22 @@ def test_layers_that_are_no_plain_products_are_refused(tmp_path: Path, precision
         tmp_path / "transposed"
     )
     with pytest.raises(
-        ModelInvalid, match=f"'{precision}' cannot hold MixtralForCausalLM: .*several experts"
+        ModelInvalid, match=rf"'{precision}' cannot hold MixtralForCausalLM: .*several experts"
     ):
         check_can_quantise(tmp_path / "experts", precision)
-    with pytest.raises(ModelInvalid, match="GPT2LMHeadModel: .*transposed"):
+    with pytest.raises(ModelInvalid, match=r"GPT2LMHeadModel: .*transposed"):
         check_can_quantise(tmp_path / "transposed", precision)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_its_paths_are_compared_in_fp32_where_it_computes_in_bf16(half: Path, precision: str) -> None:
+    model = load_base(half, dtype="bfloat16", precision=precision).model  # type: ignore[arg-type]
+    assert model.dtype is torch.bfloat16
+    with in_fp32(model) as is_exact, torch.no_grad():
+        states = model.model(input_ids=IDS).last_hidden_state
+    assert is_exact
+    exact = load_base(half, dtype="float32", precision=precision).model  # type: ignore[arg-type]
+    torch.testing.assert_close(states, exact.model(input_ids=IDS).last_hidden_state, atol=1e-4, rtol=1e-4)
 
 
 def test_a_base_in_bf16_computes_in_bf16_on_a_cpu_too(half: Path) -> None:
