@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from methods import auto
-from methods.base_precision import BasePrecision, refusal
 from methods.hyperparameters import Hyperparameter
+from methods.model_files.precision import BasePrecision, refusal
 
 MAX_STEPS = 1_000_000
 OF_PRECISION = {"base_precision", "adapter", "dtype", "sharding"}

@@ -9,8 +9,8 @@ from app.cards.markdown import plain
 from app.checkpoints.models import Checkpoint
 from app.exports.base import IN_DOWNLOAD, Base
 from app.exports.use import AT_SERVICE, GGUF, HERE, WITHIN, Format, Use, lines
-from methods.base_precision import QUANTISATION, QUANTISED
 from methods.model_files.licence import LICENCE, OTHER
+from methods.model_files.precision import QUANTISATION, QUANTISED
 
 README = "README.md"
 LIBRARIES: Mapping[Format, str] = {"adapter": "peft", "merged": "transformers", "gguf": "gguf"}

@@ -6,7 +6,7 @@ import re
 import shlex
 from typing import Literal, NamedTuple
 
-from methods.base_precision import QUANTISATION, QUANTISED
+from methods.model_files.precision import QUANTISATION, QUANTISED
 
 Format = Literal["adapter", "merged", "gguf"]
 FORMATS: tuple[Format, ...] = ("adapter", "merged", "gguf")

@@ -22,7 +22,8 @@ from app.jobs.schemas import JobCreate, Resources
 from app.tools import environments
 from app.tools import service as tools
 from app.validation_errors import read_as
-from methods import base_precision, response_format
+from methods import response_format
+from methods.model_files import precision as base_precision
 from methods.resolve import SPLIT_BESIDE_FILE, VALIDATION_SPLIT
 from methods.tools import DEFAULT_EPISODE_STEPS
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from app.files.integrity import StoredFileDamaged
 from app.models.models import Model
 from app.tools.simulator import ENVIRONMENT
-from methods.base_precision import NOT_INSTALLED, QUANTISED, is_installed
 from methods.faults import told
 from methods.model_files.folder import ModelFolderInvalid, check_folder
+from methods.model_files.precision import NOT_INSTALLED, QUANTISED, is_installed
 from methods.response_format import grammar_of
 from methods.rows import Row
 from methods.tools import tool_faults, tool_names

@@ -15,7 +15,7 @@ from app.cards.canonical import digest, digest_of_rows
 from app.db import unit_of_work
 from app.jobs import status
 from app.jobs.status import Claim
-from methods.base_precision import QUANTISED
+from methods.model_files.precision import QUANTISED
 from methods.rows import Row
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig

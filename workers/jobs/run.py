@@ -35,7 +35,7 @@ from app.settings import get_settings
 from app.storage import get_storage
 from graders import parse_grader
 from graders.spec import GraderSpec
-from methods.base_precision import QUANTISED
+from methods.model_files.precision import QUANTISED
 from methods.rows import Row
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig, read_config

@@ -20,7 +20,7 @@ from app.errors import NotFound, ServerError
 from app.files.integrity import StoredFileDamaged
 from app.models import service as models
 from app.settings import COPIES, Settings
-from methods.base_precision import QUANTISED
+from methods.model_files.precision import QUANTISED
 from workers.base_models import local_adapter, local_folder
 from workers.serving.requests import ModelFiles
 

@@ -10,8 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from methods.base_precision import LIBRARY, QUANTISED
 from methods.forgetting import most_forgotten
+from methods.model_files.precision import LIBRARY, QUANTISED
 from methods.run_config import RunConfig
 from methods.train_config import TrainConfig
 from workers.training.base.types import Checkpoint, ScoredText

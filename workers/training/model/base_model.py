@@ -14,8 +14,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from methods.base_precision import QUANTISED, BasePrecision
 from methods.model_files.folder import ModelFolderInvalid, check_folder
+from methods.model_files.precision import QUANTISED, BasePrecision
 from workers.training.base.errors import ModelInvalid, is_panic
 from workers.training.model import attention
 from workers.training.model.head import output_head

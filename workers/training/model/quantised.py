@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 
-from methods.base_precision import NOT_INSTALLED, QUANTISATION, is_installed
+from methods.model_files.precision import NOT_INSTALLED, QUANTISATION, is_installed
 from workers.training.base.device_memory import free_bytes
 from workers.training.base.errors import ModelInvalid
 from workers.training.model.stored_types import StoredTypes
