@@ -45,7 +45,7 @@ class FollowingLinear(nn.Linear):
 
     On a GPU it computes with `down` and `up`, the branch in the dtype of the weight: products of 16 bits are
     summed up in fp32, and what rounding the factors loses is a 256th of the branch. They stay where they are
-    in memory, and add nothing while there is no branch. Its state dict holds the sum in any case, in fp32 first.
+    in memory, and add nothing while there is no branch. Its state dict holds the sum in any case.
     """
 
     branch: Branch | None = None

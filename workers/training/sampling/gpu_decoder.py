@@ -1,9 +1,9 @@
 """A decode step of few kernels for Llama and Qwen models on a GPU, with or without adapters beside.
 
-A layer is 14 kernels: a norm that also adds, products of joined weights (`joined_linears`), each with one more
-for its adapters, rotation that also keeps keys and values, attention in two, and the gate. What it computes is
-what the library's modules do but for the order of sums; other models are decoded by these
-(`decode_attention.decode`), and so is one whose operations do not run. On a CPU it runs by their plain twins.
+A layer is 15 kernels: norms that also add, products of joined weights (`joined_linears`), each with one more
+for its adapters, rotation that also keeps keys and values, attention in two, and the gate. What it computes
+is what the library's modules do but for the order of sums. Other models are decoded by these
+(`decode_attention.decode`), and so is one whose operations do not run. On a CPU their plain twins run.
 
 Shapes: B rows, H wide states, heads and kv_heads of D each.
 """
@@ -165,7 +165,7 @@ class _Guarded:
                 return self.decoder.decode(cache, step)
             except torch.OutOfMemoryError:
                 raise
-            # A kernel that does not compile raises what its compiler, the C compiler or the driver makes of it.
+            # A kernel that does not compile raises what Triton, the C compiler or the driver makes of it.
             except Exception as error:
                 if step.ids.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
                     raise
@@ -175,7 +175,7 @@ class _Guarded:
 
 
 def step_function(model: Any) -> DecodeStep:
-    """Returns what decodes a step of a model on a GPU, by its own modules where it must; the reason is logged.
+    """Returns what decodes a step of a model on a GPU: its modules where it must, with a warning.
 
     It is the same function as before unless the model's weights have moved: graphs of another are of no use.
     """

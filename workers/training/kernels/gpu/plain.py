@@ -87,7 +87,8 @@ def decode_attention(
     ]
     weights = torch.cat(scores, -1).softmax(-1).split([prompt_width, width], -1)
     found = sum(
-        weight @ value.float().nan_to_num() for weight, value in zip(weights, (of_prompts[1], of_own[1]), strict=True)
+        weight @ value.float().nan_to_num()
+        for weight, value in zip(weights, (of_prompts[1], of_own[1]), strict=True)
     )
     return found.to(query.dtype).view(rows, heads * D)
 

@@ -23,7 +23,7 @@ HALF_TOLERANCE = 2e-2
 """The same in 16 bits, of which one rounding is 4e-3 at most."""
 
 ROWS, GROUPS, PROMPT, OWN = 5, 2, 70, 40
-"""Completions and prompts of the trial, and columns of each: more than a block, and no whole number of them."""
+"""Completions and prompts of the trial, and columns of each: more than a block of them, but not two."""
 
 
 class Widths(NamedTuple):
@@ -39,20 +39,20 @@ class Widths(NamedTuple):
 @cache
 def fault_of(widths: Widths, dtype: torch.dtype, device: torch.device) -> str | None:
     """Returns what is wrong with the operations for such a model on a device; None if nothing is."""
-    for name, arguments in _trials(widths, dtype, device):
+    for name, arguments in trials(widths, dtype, device):
         try:
-            apart = _apart(getattr(ops, name), getattr(plain, name), arguments)
+            off = apart(getattr(ops, name), getattr(plain, name), arguments)
         except torch.OutOfMemoryError:
             raise
-        # A kernel that does not compile raises what its compiler, the C compiler or the driver makes of it.
+        # A kernel that does not compile raises what Triton, the C compiler or the driver makes of it.
         except Exception as error:
             return f"The operation '{name}' does not run: {type(error).__name__}: {error}"
-        if not apart <= TOLERANCE.get(dtype, HALF_TOLERANCE):  # NaN is no agreement
-            return f"The operation '{name}' is off by {apart:.1e} of its result."
+        if not off <= TOLERANCE.get(dtype, HALF_TOLERANCE):  # NaN is no agreement
+            return f"The operation '{name}' is off by {off:.1e} of its result."
     return None
 
 
-def _apart(operation: Callable[..., Tensor], twin: Callable[..., Tensor], arguments: list[Any]) -> float:
+def apart(operation: Callable[..., Tensor], twin: Callable[..., Tensor], arguments: list[Any]) -> float:
     """Returns how far results are apart, and tensors that are changed in place."""
     ours, theirs = _copies(arguments), _copies(arguments)
     pairs = [(operation(*ours), twin(*theirs)), *zip(ours, theirs, strict=True)]
@@ -67,7 +67,7 @@ def _copies(arguments: list[Any]) -> list[Any]:
     return [each.clone() if isinstance(each, Tensor) else each for each in arguments]
 
 
-def _trials(widths: Widths, dtype: torch.dtype, device: torch.device) -> list[tuple[str, list[Any]]]:
+def trials(widths: Widths, dtype: torch.dtype, device: torch.device) -> list[tuple[str, list[Any]]]:
     """Returns the operations with random arguments."""
     generator = torch.Generator().manual_seed(0)
 

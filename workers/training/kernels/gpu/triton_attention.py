@@ -25,7 +25,7 @@ LOG2_E = 1.4426950408889634
 
 @triton.jit
 def _columns_of(length, splits, split, BLOCK_COLUMNS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Returns the first and last of the columns that are a split's, in whole blocks; none where both are one."""
+    """Returns where a split's columns, which are whole blocks, begin and end; it may have none."""
     each = tl.cdiv(tl.cdiv(length, splits), BLOCK_COLUMNS) * BLOCK_COLUMNS
     first = tl.minimum(split * each, length)
     return first, tl.minimum(first + each, length)

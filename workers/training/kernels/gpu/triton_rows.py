@@ -81,7 +81,9 @@ def rotate_and_keep_kernel(  # type: ignore[no-untyped-def]
     second = tl.load(given + HALF, mask=inside, other=0.0)
     column = tl.load(columns + row).to(tl.int64)
     if head >= HEADS + KV_HEADS:
-        to = values + row * values_slot + (head - HEADS - KV_HEADS) * values_head + column * values_column + at
+        to = (
+            values + row * values_slot + (head - HEADS - KV_HEADS) * values_head + column * values_column + at
+        )
         tl.store(to, first, mask=inside)
         tl.store(to + HALF, second, mask=inside)
     else:

@@ -1,4 +1,4 @@
-"""Runs the Triton kernels in Triton's interpreter, against their plain twins; started as a process of its own.
+"""Runs the Triton kernels in Triton's interpreter, against their plain twins. It is started as a process.
 
     python -m tests.workers.training.kernels.gpu.interpreted TRIES [SEED]
 
@@ -101,7 +101,12 @@ def decode_attention(s: Shapes) -> tuple[list[Any], dict[str, Any]]:
     group = np.concatenate([group[group == i][:members] for i in range(n)])
     rows, spare = len(group), s.pick(0, 1)
     source, place = places(group, n, members)
-    width, kv_heads, prompt_width, own_width = s.pick(32, 64, 80, 128), s.pick(1, 2), s.pick(1, 65, 200), s.pick(1, 40, 130)
+    width, kv_heads, prompt_width, own_width = (
+        s.pick(32, 64, 80, 128),
+        s.pick(1, 2),
+        s.pick(1, 65, 200),
+        s.pick(1, 40, 130),
+    )
     heads = kv_heads * s.pick(1, 3, 7, 20)
     prompts = [s.numbers(n + 1, kv_heads, prompt_width + 3, width) for _ in range(2)]
     own = [s.numbers(rows + 2, kv_heads, own_width + 2, width) for _ in range(2)]
