@@ -1,6 +1,6 @@
 """A decode step of few kernels for Llama and Qwen models on a GPU, with or without adapters beside.
 
-A layer is 15 kernels: norms that also add, products of joined weights (`joined_linears`), each with one more
+A layer is 14 kernels: norms that also add, products of joined weights (`joined_linears`), each with one more
 for its adapters, rotation that also keeps keys and values, attention in two, and the gate. What it computes
 is what the library's modules do but for the order of sums. Other models are decoded by these
 (`decode_attention.decode`), and so is one whose operations do not run. On a CPU their plain twins run.
