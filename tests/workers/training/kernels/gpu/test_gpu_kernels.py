@@ -1,4 +1,4 @@
-"""The operations of a decode step on a real GPU: against their plain twins, and as a decode step in a graph."""
+"""The operations of a decode step on a real GPU: against their plain twins, and replayed from a graph."""
 
 from functools import partial
 
