@@ -230,7 +230,7 @@ def varlen_backward(
     is_causal: bool,
     scaling: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the gradients of query, key and value from that of the output and from `varlen_forward`'s results."""
+    """Returns the gradients of query, key and value from that of the output, and what the forward gave."""
     bounds = queries, keys, longest_query, longest_key
     return plain_backward(grad, query, key, value, out, sums, *bounds, is_causal, scaling)
 
@@ -318,7 +318,7 @@ def plain_backward(
             probs.mT @ slope,
         )
         for total, part, where in zip(found, of_heads, (of_query, of_key, of_key), strict=True):
-            each = part.unflatten(0, (total.shape[1], -1)).sum(1)
+            each = part.view(total.shape[1], -1, *part.shape[1:]).sum(1)
             total[where] = each.transpose(0, 1).to(total.dtype)
     return found
 
