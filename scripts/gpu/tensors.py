@@ -163,11 +163,20 @@ def run(func: Any, args: Any, kwargs: Any) -> Any:
     found = func(*real_args, **real_kwargs)
     if not to_gpu:
         return found
-    has_kernel = not (func.is_view or func.overloadpacket in WITHOUT_KERNEL)
+    has_kernel = func.overloadpacket not in WITHOUT_KERNEL and not _is_same_memory(func, found, on_gpu)
     if has_kernel:
         devices.current().launch(name_of(func))
     devices.current().record(func, real_args, real_kwargs, found, runs=has_kernel)
     return _wrapped(found, on_gpu, on_host)
+
+
+def _is_same_memory(func: Any, found: Any, on_gpu: list[GpuTensor]) -> bool:
+    """Tells whether an operation has only made views. `reshape` and `contiguous` may copy, or not."""
+    if func._schema.is_mutable:
+        return False
+    results = [x for x in tree_flatten(found)[0] if isinstance(x, Tensor)]
+    given = {x.held.untyped_storage()._cdata for x in on_gpu}
+    return bool(results) and all(x.untyped_storage()._cdata in given for x in results)
 
 
 def name_of(func: Any) -> str:

@@ -103,6 +103,18 @@ def test_a_graph_runs_again_on_what_its_inputs_hold_now(device):
     assert not device.counts.kernels
 
 
+def test_a_reshape_that_copies_runs_again_in_a_graph(device):
+    with torch.inference_mode():
+        x = torch.zeros(2, 3, device="cuda")
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = x.T.reshape(6)
+        x.copy_(torch.arange(6.0).view(2, 3))
+        graph.replay()
+    assert out.tolist() == [0, 3, 1, 4, 2, 5]
+    assert device.counts.replayed.total() == 1
+
+
 def test_a_host_read_in_a_capture_is_refused_and_the_device_is_well_afterwards(device):
     x = torch.ones(3, device="cuda")
     with pytest.raises(RuntimeError, match="capturing"), torch.cuda.graph(torch.cuda.CUDAGraph()):
