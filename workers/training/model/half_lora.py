@@ -1,8 +1,8 @@
 """Training a LoRA layer beside a frozen base in bf16: products of 16 bits, and weights and gradients in fp32.
 
-PEFT casts the input of each layer to fp32, keeps that copy, and multiplies it there. Here base and branch read
-the same bf16 input; products add up in fp32 inside, as those of the base do, and A and B stay fp32 with fp32
-gradients.
+PEFT casts the input of each layer to fp32, keeps that copy, and multiplies it there. Here base and branch
+read the same bf16 input; products add up in fp32 inside, as those of the base do, and A and B stay fp32 with
+fp32 gradients.
 """
 
 from __future__ import annotations
