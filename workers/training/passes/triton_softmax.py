@@ -15,7 +15,7 @@ BLOCK = 4096
 
 
 @triton.jit
-def softmax_step_kernel(  # type: ignore[no-untyped-def]
+def softmax_step_kernel(
     logits,
     targets,
     logprobs,
