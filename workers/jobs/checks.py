@@ -57,6 +57,7 @@ from workers.jobs.memory_validation import check_memory
 from workers.jobs.model_validation import (
     check_canary,
     check_environment,
+    check_precision,
     check_response_format,
     check_tools,
     check_tools_of_rows,
@@ -161,6 +162,7 @@ class Checks:
         if found is not None:
             self.doubts += self._rate_doubts(found.config)
             config = found.config
+            self._attempt(lambda: check_precision(Path(config.model_path), config.base_precision, self.kind))
             self.doubts += self._attempt(lambda: self._memory_doubts(config)) or []
         self._enter("grading")
         self.doubts += self._grader_doubts()
@@ -246,9 +248,29 @@ class Checks:
         config = self._attempt(self._resolve)
         if config is None or self.train_rows is None:
             return None
+        resolved = config
+        if (config := self._attempt(lambda: self._rollouts(resolved))) is None:
+            return None
         if self.thinking and not self.thinking.is_void:
             self.told.append(self.thinking.told)
         return Checked(config, len(split_rows(config, self.train_rows, [])[0]), self.doubts, self.told)
+
+    def _rollouts(self, config: TrainConfig) -> TrainConfig:
+        """Returns the config with who samples its rollouts. Raises `JobInvalid`."""
+        from workers.rollouts.choice import choose
+        from workers.rollouts.errors import RolloutsRefused
+
+        param = "method.reinforcement.hyperparameters.rollouts"
+        try:
+            is_asked = self._hyperparameters().get("rollouts") is not None
+            chosen = choose(config, get_settings().vllm, is_asked=is_asked)
+        except RolloutsRefused as problem:
+            raise JobInvalid(problem.code, str(problem), param) from None
+        if chosen.is_doubt:
+            self.doubts.append(Doubt("rollouts_away", chosen.told, param))
+        elif chosen.told:
+            self.told.append(chosen.told)
+        return chosen.config
 
     def _find_thinking(self, folder: Path) -> None:
         self.thinking = thinking_of_job(folder, self._hyperparameters())

@@ -35,6 +35,7 @@ from app.settings import get_settings
 from app.storage import get_storage
 from graders import parse_grader
 from graders.spec import GraderSpec
+from methods.model_files.precision import QUANTISED
 from methods.rows import Row
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig, read_config
@@ -50,6 +51,7 @@ from workers.jobs.job_data import CANARY, TRAINING, VALIDATION, JobInvalid, cana
 from workers.jobs.restoring import restore
 from workers.jobs.seats import build_graders, seats_of, services_of_job
 from workers.jobs.served import check_served
+from workers.rollouts.choice import rollouts_of
 from workers.training.arms.beside import ArmLost
 from workers.training.base.distributed import World
 from workers.training.base.errors import (
@@ -103,6 +105,7 @@ class Work(NamedTuple):
     environment: partial[Environment] | None
     """Makes what replies to the policy; None where completions have one turn."""
     project_id: str
+    job_id: str
 
 
 def main() -> None:
@@ -218,10 +221,13 @@ def _train_and_deliver(claim: Claim, folder: Path, should_stop: StopRequested, d
         end(claim, failure.code, str(failure))
         return
     config = work.config
-    base = Path(config.model_path) if config.origin_path is None else None  # a tuned base is served merged
+    # A tuned base is served merged, and so is what was trained beside a quantised one.
+    is_merged = config.origin_path is not None or config.base_precision in QUANTISED
+    base = None if is_merged else Path(config.model_path)
     best, place = result.best.folder, world.device(device)
     served = check_served(best, base, place)
-    loaded = check_loaded(best, compute_dtype(best / MODEL, place, config.adapter, config.dtype), place)
+    computed = compute_dtype(best / MODEL, place, config.adapter, config.dtype, config.base_precision)
+    loaded = check_loaded(best, computed, place)
     measured = delivery.Measured(served, loaded)
     delivery.deliver(
         claim, result.best.step, trained_tokens=result.trained_tokens, result=result, measured=measured
@@ -267,6 +273,7 @@ def _train(
     assert work.grader is not None
     graders = (work.grader, work.gold, work.project_id)
     grader, gold = build_graders(*graders, remark)
+    rollouts = rollouts_of(work.config, work.job_id)
     environment, services = work.environment, services_of_job(work.project_id, remark)
     return train(
         work.config,
@@ -279,8 +286,9 @@ def _train(
         should_pause,
         work.canary_rows,
         gold,
-        seats_of(work.config, *graders, environment) if world.size == 1 else None,
+        seats_of(work.config, *graders, environment, rollouts) if world.size == 1 else None,
         None if environment is None else environment(judge=services.judge),
+        rollouts,
     )
 
 
@@ -314,7 +322,7 @@ def _load(claim: Claim, folder: Path) -> Work:
     if isinstance(config, TrainConfig):
         train_rows, valid_rows = split_rows(config, train_rows, valid_rows)
     environment = environment_of(graders, job.project_id)
-    return Work(config, train_rows, valid_rows, texts, spec, gold, environment, job.project_id)
+    return Work(config, train_rows, valid_rows, texts, spec, gold, environment, job.project_id, claim.job_id)
 
 
 def _base_folder(name: str, model: Model | None, folder: Path) -> str:
