@@ -11,10 +11,10 @@ from torch import Tensor
 
 from workers.training.model.parts import decoder_of
 from workers.training.passes.path import shortest_window, why_general
-from workers.training.sampling import gpu_decoder
 from workers.training.sampling.decode_attention import decode, layer_shapes, prefill
 from workers.training.sampling.decode_step import ActiveRows, exact_step
 from workers.training.sampling.general_decoder import GeneralDecoder, bytes_kept
+from workers.training.sampling.graphed import gpu_decoder
 from workers.training.sampling.graphed.graphs import CudaGraph
 from workers.training.sampling.graphed.sampler import StepFunction
 from workers.training.sampling.lean_decoder import LeanDecoder, can_be_lean, is_known, linears
