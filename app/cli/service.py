@@ -44,6 +44,14 @@ def up(
         int | None,
         typer.Option(help="Port of the API.", show_default="8000 or the next free one", min=0, max=65535),
     ] = None,
+    vllm: Annotated[
+        str,
+        typer.Option(
+            help="Base model whose jobs get their rollouts from a vLLM server, which is started with"
+            " CHERRY_VLLM_PYTHON.",
+            metavar="MODEL",
+        ),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Run the whole service on this machine: database, broker, API and workers."""
@@ -63,7 +71,7 @@ def up(
         )
 
     given = Given()
-    Supervisor(given, data, host=host or given.host, port=port, say=say).run(tell)
+    Supervisor(given, data, host=host or given.host, port=port, say=say, vllm=vllm).run(tell)
 
 
 def summary(running: Running) -> dict[str, str]:

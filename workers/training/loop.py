@@ -26,6 +26,7 @@ from workers.training.metrics import Clock, train_metrics
 from workers.training.result import RunResult
 from workers.training.rewards import rewards_of
 from workers.training.run import Run
+from workers.training.sampling.backend import OpenRollouts
 from workers.training.update import update_policy
 
 
@@ -43,19 +44,21 @@ def train(
     gold_grader: Grader | None = None,
     seats: Seats | None = None,
     environment: Environment | None = None,
+    rollouts: OpenRollouts | None = None,
 ) -> RunResult:
     """Trains until the last step, from the last state in `run_dir` if there is one.
 
     A run whose evaluations are level, or that has spent a budget, ends before that, or pauses.
 
     Asks `should_stop` and `should_pause` before every step, and saves its state if it shall; for a pause it
-    makes a checkpoint too. It also pauses where a server that grades was waited for in vain. Raises
-    `RunCancelled`, `RunPaused`, or `RunFailed` with a stable code. Every process of a world calls it with the
-    same rows and folder; only the main one asks, tells the recorder and writes. `canary_rows` are the user's
-    own texts for the canary; None stands for those of the package. `gold_grader` is measured by and never
-    trained on. With several seeds, or with controls, the job's arms are trained in turn, or side by side in
-    processes that `seats` start (arms/train.py). With an `environment`, completions are episodes: it replies
-    to each turn of the policy (episodes/).
+    makes a checkpoint too. It also pauses where a server that grades or samples was waited for in vain.
+    Raises `RunCancelled`, `RunPaused`, or `RunFailed` with a stable code. Every process of a world calls it
+    with the same rows and folder; only the main one asks, tells the recorder and writes. `canary_rows` are
+    the user's own texts for the canary; None stands for those of the package. `gold_grader` is measured by
+    and never trained on. With several seeds, or with controls, the job's arms are trained in turn, or side
+    by side in processes that `seats` start (arms/train.py). With an `environment`, completions are episodes:
+    it replies to each turn of the policy (episodes/). `rollouts` opens what samples; by default that is the
+    sampler in this process (sampling/backend.py).
     """
     if config.has_arms:
         given = Given(
@@ -71,11 +74,21 @@ def train(
             should_stop,
             should_pause,
             environment,
+            rollouts,
         )
         return train_arms(given, advance, seats)
     rows = (train_rows, valid_rows)
     with Run(
-        config, *rows, grader, recorder, run_dir, world, canary_rows, gold_grader, environment=environment
+        config,
+        *rows,
+        grader,
+        recorder,
+        run_dir,
+        world,
+        canary_rows,
+        gold_grader,
+        environment=environment,
+        rollouts=rollouts,
     ) as run:
         run.measure_base()
         advance(run, should_stop, should_pause)

@@ -60,6 +60,7 @@ def _train(task: Task, link: Link, advance: Advance) -> Ended:
         gold=gold,
         arm=arm,
         environment=task.environment and task.environment(),
+        rollouts=task.rollouts,
     ) as run:
         try:
             link.call(JUDGED_BY, run.evaluator.sampled)
