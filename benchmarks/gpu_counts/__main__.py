@@ -57,7 +57,7 @@ def pass_rows(folder: Path) -> list[Row]:
     ]
 
 
-MASKS_BEFORE, COPIED_BEFORE, WAITS_BEFORE = "?", "?", "?"
+MASKS_BEFORE, COPIED_BEFORE, WAITS_BEFORE = "709,888", "784,656", "16"
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def moved_policy(config: TrainConfig) -> Policy:
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for weight in policy.trained().values():
-            weight += (MOVED * torch.randn(weight.shape, generator=generator)).to(weight.device)
+            weight.add_((MOVED * torch.randn(weight.shape, generator=generator)).to(weight.device))
     policy.sync_rollout()
     policy.end_ids = (VOCABULARY,)  # drawn by nobody: completions have their full length
     return policy

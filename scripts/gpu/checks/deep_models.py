@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -31,7 +32,7 @@ def main(device: str) -> int:
             initializer_range=deviation,
             tie_word_embeddings=True,
         )
-        model = Qwen2ForCausalLM(config)
+        model: Any = Qwen2ForCausalLM(config)
         model.set_attn_implementation("eager")
         model = model.to(device, torch.bfloat16).eval()
         own = attention.adopt(model)

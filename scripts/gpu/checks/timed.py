@@ -136,7 +136,7 @@ def updated(policy: Policy, config: TrainConfig, groups: list[Group], size: Size
 
 def clocked(policy: Policy, call: Callable[[], Any]) -> tuple[float, Any]:
     """Returns how long a call takes, in seconds, with all that it asked of the GPU, and what it returns."""
-    wait = torch.cuda.synchronize if policy.device.type == "cuda" else (lambda: None)
+    wait: Callable[[], Any] = torch.cuda.synchronize if policy.device.type == "cuda" else (lambda: None)
     wait()
     began = time.perf_counter()
     found = call()
@@ -154,7 +154,8 @@ def prompts_of(size: Size) -> list[Prompt]:
 def seven_billion(tokenizer: Path) -> BaseModel:
     """Makes the weights of a 7B shape on the GPU; no file is read or written but the tokenizer's."""
     with torch.device("cuda"), default_dtype(torch.bfloat16):
-        model = Qwen2ForCausalLM(SEVEN_BILLION).eval().requires_grad_(False)
+        model: Any = Qwen2ForCausalLM(SEVEN_BILLION)
+    model.eval().requires_grad_(False)
     model.set_attn_implementation("eager")
     print("7B keeps its own attention:", attention.adopt(model) or "no", flush=True)
     half = torch.bfloat16
