@@ -6,14 +6,17 @@ certain. The rest is estimated from the shapes of a step; docs/models.md holds b
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from methods.hyperparameters import Method
+from methods.sizes import activations
+from methods.sizes.activations import Adapter, Kind
+from methods.sizes.model_size import ModelSize
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig
 
-Adapter = Literal["lora", "full"]
 Device = Literal["cpu", "cuda"]
+T = TypeVar("T")
 
 FLOAT32, HALF = 4, 2
 """Bytes of a number."""
@@ -40,35 +43,11 @@ USUAL_RANK, USUAL_GROUPS, USUAL_SAMPLES, USUAL_TOKENS = 16, 8, 8, 512
 USUAL_STREAMS = 64
 """Sequences of the whole context for which memory of serving is shown. Chosen."""
 PASS_TOKENS = 16_384
-"""The largest pass (`micro_batch_tokens`, which no request sets)."""
-
-
-class ModelSize(NamedTuple):
-    """Says how large a model is, in numbers.
-
-    Attributes:
-        parameters: of all weights.
-        matrices: of the matrices in its layers, which LoRA adapts.
-        adapted: rows and columns of these matrices together: an adapter's numbers for each rank.
-        layers: of the decoder.
-        hidden: the width of its states.
-        intermediate: the width inside its MLPs.
-        cached: numbers that attention keeps of one token, over all layers.
-        vocabulary: tokens that it has embedding rows for.
-        context: most tokens of prompt and completion together.
-        stored_bytes: of a number on disk.
-    """
-
-    parameters: int
-    matrices: int
-    adapted: int
-    layers: int
-    hidden: int
-    intermediate: int
-    cached: int
-    vocabulary: int
-    context: int
-    stored_bytes: int
+"""The largest pass that is chosen (`micro_batch_tokens` "auto"): always on a CPU, on a GPU if it fits."""
+SENSIBLE_TOKENS = 4_096
+"""Tokens of a pass on a GPU below which layers are run again instead (`gradient_checkpointing` "auto"), and
+for which memory is shown. Chosen, not measured: a product of so many rows keeps a GPU busy.
+"""
 
 
 class Use(NamedTuple):
@@ -101,8 +80,10 @@ class Run(NamedTuple):
     Attributes:
         number_bytes: of a number in the arithmetic.
         groups: prompts of a step; each has `samples` completions.
-        pass_tokens: most tokens in one forward and backward pass.
+        pass_tokens: most tokens in one forward and backward pass; None where free memory decides.
+        recomputes: whether layers are run again in the backward pass; None where free memory decides.
         has_copy: whether what samples is a copy of its own where every weight is trained.
+        is_of_rows: whether a pass holds a row for each example, and its logits whole on a CPU.
         keeps_good: whether the last good state is kept in memory for the guard.
         processes: that share one machine's memory; on GPUs each has its own.
     """
@@ -115,13 +96,30 @@ class Run(NamedTuple):
     samples: int
     prompt_tokens: int
     answer_tokens: int
-    pass_tokens: int
-    recomputes: bool = False
+    pass_tokens: int | None = PASS_TOKENS
+    recomputes: bool | None = False
     has_copy: bool = False
     keeps_good: bool = False
-    keeps_logits: bool = False
+    is_of_rows: bool = False
     processes: int = 1
     is_sharded: bool = False
+
+    @property
+    def step_tokens(self) -> int:
+        """Returns the tokens of a step, as passes read them."""
+        if self.is_of_rows:
+            return self.groups * self.samples * self.prompt_tokens
+        return self.groups * (self.prompt_tokens + self.samples * self.answer_tokens)
+
+    @property
+    def longest(self) -> int:
+        """Returns the tokens of the longest sequence."""
+        return self.prompt_tokens + self.answer_tokens
+
+    @property
+    def kind(self) -> Kind:
+        """Returns what its passes are like."""
+        return Kind("rows" if self.is_of_rows else "packed", self.adapter, self.number_bytes)
 
 
 def run_of(config: TrainConfig | TuneConfig, size: ModelSize, longest: int, device: Device) -> Run:
@@ -132,12 +130,12 @@ def run_of(config: TrainConfig | TuneConfig, size: ModelSize, longest: int, devi
         "device": device,
         "number_bytes": number_bytes(config.dtype, size, device),
         "prompt_tokens": longest,
-        "pass_tokens": config.micro_batch_tokens,
-        "recomputes": config.gradient_checkpointing,
+        "pass_tokens": _asked(config.micro_batch_tokens, PASS_TOKENS, device),
+        "recomputes": _asked(config.gradient_checkpointing, False, device),
     }
     if isinstance(config, TuneConfig):
         pair = 2 if config.method == "dpo" else 1
-        return Run(groups=config.batch_size, samples=pair, answer_tokens=0, keeps_logits=True, **shared)
+        return Run(groups=config.batch_size, samples=pair, answer_tokens=0, is_of_rows=True, **shared)
     return Run(
         groups=config.prompts_per_step,
         samples=config.group_size,
@@ -150,6 +148,13 @@ def run_of(config: TrainConfig | TuneConfig, size: ModelSize, longest: int, devi
     )
 
 
+def _asked(asked: T | Literal["auto"], on_cpu: T, device: Device) -> T | None:
+    """Returns what a config asks for, None for "auto" on a GPU."""
+    if asked != "auto":
+        return asked
+    return on_cpu if device == "cpu" else None
+
+
 def usual_run(size: ModelSize, method: Method, adapter: Adapter, device: Device) -> Run:
     """Returns a run like those of "auto", with prompts and answers of `USUAL_TOKENS` each."""
     tokens = min(USUAL_TOKENS, size.context // 2)
@@ -158,7 +163,7 @@ def usual_run(size: ModelSize, method: Method, adapter: Adapter, device: Device)
         "rank": USUAL_RANK,
         "device": device,
         "number_bytes": number_bytes("auto", size, device),
-        "pass_tokens": PASS_TOKENS,
+        "pass_tokens": PASS_TOKENS if device == "cpu" else SENSIBLE_TOKENS,
         "groups": USUAL_GROUPS,
     }
     if method == "reinforcement":
@@ -170,7 +175,7 @@ def usual_run(size: ModelSize, method: Method, adapter: Adapter, device: Device)
         "prompt_tokens": 2 * tokens,
         "answer_tokens": 0,
     }
-    return Run(**shared, **examples, keeps_logits=True)
+    return Run(**shared, **examples, is_of_rows=True)
 
 
 def by_use(size: ModelSize, device: Device) -> dict[str, Need]:
@@ -215,9 +220,10 @@ def _weights(size: ModelSize, run: Run) -> list[Use]:
     shards = run.processes if run.is_sharded else 1
     if run.adapter == "lora":
         trained = run.rank * size.adapted * FLOAT32
+        copied = size.parameters if run.is_sharded else size.matrices  # a sharded base shares nothing
         return [
             Use("weights of the base", size.parameters * run.number_bytes // shards, is_certain=True),
-            Use("sampling copy of what LoRA adapts", size.matrices * run.number_bytes, is_certain=True),
+            Use("sampling copy of what LoRA adapts", copied * run.number_bytes, is_certain=True),
             Use("adapter, its gradient and moments", trained * (2 + MOMENTS), is_certain=True),
         ]
     trained = size.parameters * FLOAT32
@@ -236,8 +242,8 @@ def _estimated(size: ModelSize, run: Run) -> list[Use]:
     """Returns what is taken for a while, or as much as the step's tokens need."""
     uses = [
         *_second_copy(size, run.device),
-        Use("keys and values", _cache(size, run)),
-        Use("activations of a pass", _activations(size, run)),
+        Use("keys and values", cache(size, run)),
+        *of_pass(size, run),
         Use("libraries", LIBRARIES[run.device]),
     ]
     kept = size.parameters if run.adapter == "full" else run.rank * size.adapted
@@ -252,20 +258,32 @@ def _second_copy(size: ModelSize, device: Device) -> list[Use]:
     return [Use("weights laid out for sampling", copy)] if device == "cpu" and copy <= LEAN_BYTES else []
 
 
-def _cache(size: ModelSize, run: Run) -> int:
+def cache(size: ModelSize, run: Run) -> int:
     """Returns keys and values of the completions that are sampled side by side."""
     groups = min(run.groups, max(1, SLOTS // run.samples))
     per_group = min(run.samples, 2) * run.prompt_tokens + run.samples * run.answer_tokens
     return min(CACHE_BYTES[run.device], groups * per_group * size.cached * run.number_bytes)
 
 
-def _activations(size: ModelSize, run: Run) -> int:
-    """Returns what the backward pass needs of the largest pass, and its logits."""
-    step = run.groups * (run.prompt_tokens + run.samples * run.answer_tokens)
-    if run.answer_tokens == 0:  # examples that are whole, or pairs of them
-        step = run.groups * run.samples * run.prompt_tokens
-    tokens = min(run.pass_tokens, step)
+def of_pass(size: ModelSize, run: Run) -> list[Use]:
+    """Returns what the largest pass takes: what its backward pass needs, its logits, copies of weights."""
+    tokens = min(run.pass_tokens or SENSIBLE_TOKENS, run.step_tokens)
+    if run.device == "cpu":
+        return [Use("activations of a pass", _on_cpu(size, run, tokens))]
+    recomputes = bool(run.recomputes)
+    taken = activations.of_pass(size, run.kind, tokens, recomputes=recomputes)
+    uses = [Use("activations of a pass", taken)]
+    if run.is_sharded:
+        layer = size.matrices // size.layers
+        at_once = 2 * layer + size.parameters - size.matrices  # one is used while the next one comes
+        return [*uses, Use("gathered weights of a pass", at_once * run.number_bytes)]
+    copies = activations.of_copies(size, run.kind, recomputes=recomputes)
+    return [*uses, Use("weights as a pass computes with them", copies)] if copies else uses
+
+
+def _on_cpu(size: ModelSize, run: Run, tokens: int) -> int:
+    """Returns what a pass takes on a CPU, where compiled kernels keep less (docs/models.md)."""
     layer = STATES_KEPT * size.hidden + INNER_KEPT * size.intermediate
     kept = layer + size.layers * size.hidden if run.recomputes else size.layers * layer
     logits = tokens * size.vocabulary * FLOAT32
-    return tokens * kept * run.number_bytes + (2 * logits if run.keeps_logits else min(LOGIT_BYTES, logits))
+    return tokens * kept * run.number_bytes + (2 * logits if run.is_of_rows else min(LOGIT_BYTES, logits))

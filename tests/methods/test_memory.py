@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from methods.memory import ModelSize, Run, by_use, of_training, run_of
+from methods.memory import Run, by_use, of_training, run_of
+from methods.sizes.model_size import ModelSize
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig
 
@@ -49,7 +50,7 @@ def test_processes_on_a_machine_share_it_and_those_on_gpus_do_not() -> None:
     on_gpu = RUN._replace(device="cuda", processes=2)
     assert of_training(SIZE, on_gpu) == of_training(SIZE, on_gpu._replace(processes=1))
     sharded = of_training(SIZE, on_gpu._replace(is_sharded=True))
-    assert sharded.certain == 1000 * 4 // 2 + 800 * 4 + 3840
+    assert sharded.certain == 1000 * 4 // 2 + 1000 * 4 + 3840
 
 
 def test_what_a_step_takes_follows_from_its_tokens() -> None:
