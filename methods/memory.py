@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from methods.hyperparameters import Method
+from methods.model_files.precision import QUANTISED, BasePrecision
 from methods.sizes import activations
 from methods.sizes.activations import Adapter, Kind
 from methods.sizes.model_size import ModelSize
@@ -20,6 +21,8 @@ T = TypeVar("T")
 
 FLOAT32, HALF = 4, 2
 """Bytes of a number."""
+QUANTISED_BYTES = {"int8": 1.0, "nf4": 0.5 + 1 / 64 + 4 / (64 * 256)}
+"""Bytes of a number of a quantised matrix; in nf4 with a byte for each 64 and four for each 256 of these."""
 MOMENTS = 2
 """Numbers that AdamW keeps for each trained one."""
 LIBRARIES = {"cpu": 700 << 20, "cuda": 700 << 20}
@@ -83,6 +86,7 @@ class Run(NamedTuple):
         pass_tokens: most tokens in one forward and backward pass; None where free memory decides.
         recomputes: whether layers are run again in the backward pass; None where free memory decides.
         has_copy: whether what samples is a copy of its own where every weight is trained.
+        precision: of the frozen base's matrices; of "auto" and "bf16" they are in the arithmetic's dtype.
         is_of_rows: whether a pass holds a row for each example, and its logits whole on a CPU.
         keeps_good: whether the last good state is kept in memory for the guard.
         processes: that share one machine's memory; on GPUs each has its own.
@@ -103,6 +107,7 @@ class Run(NamedTuple):
     is_of_rows: bool = False
     processes: int = 1
     is_sharded: bool = False
+    precision: BasePrecision = "auto"
 
     @property
     def step_tokens(self) -> int:
@@ -128,7 +133,8 @@ def run_of(config: TrainConfig | TuneConfig, size: ModelSize, longest: int, devi
         "adapter": config.adapter,
         "rank": config.lora_rank,
         "device": device,
-        "number_bytes": number_bytes(config.dtype, size, device),
+        "number_bytes": bytes_beside(config.base_precision, config.dtype, size, device),
+        "precision": config.base_precision,
         "prompt_tokens": longest,
         "pass_tokens": _asked(config.micro_batch_tokens, PASS_TOKENS, device),
         "recomputes": _asked(config.gradient_checkpointing, False, device),
@@ -185,6 +191,11 @@ def by_use(size: ModelSize, device: Device) -> dict[str, Need]:
         for method in get_args(Method)
         for adapter in get_args(Adapter)
     }
+    for precision in QUANTISED:
+        each = bytes_beside(precision, "auto", size, device)
+        for method in get_args(Method):
+            run = usual_run(size, method, "lora", device)._replace(precision=precision, number_bytes=each)
+            found[f"{method} lora {precision}"] = of_training(size, run)
     return found | {"serving": of_serving(size, device, USUAL_STREAMS)}
 
 
@@ -193,6 +204,13 @@ def number_bytes(dtype: str, size: ModelSize, device: Device) -> int:
     if dtype == "auto":
         return size.stored_bytes if device == "cuda" and size.stored_bytes == HALF else FLOAT32
     return HALF if dtype == "bfloat16" else FLOAT32
+
+
+def bytes_beside(precision: BasePrecision, dtype: str, size: ModelSize, device: Device) -> int:
+    """Returns the bytes of a number in the arithmetic of a run whose base has this precision."""
+    if precision == "auto" or (dtype != "auto" and precision != "bf16"):
+        return number_bytes(dtype, size, device)
+    return HALF if precision == "bf16" or device == "cuda" else FLOAT32
 
 
 def of_training(size: ModelSize, run: Run) -> Need:
@@ -220,11 +238,14 @@ def _weights(size: ModelSize, run: Run) -> list[Use]:
     shards = run.processes if run.is_sharded else 1
     if run.adapter == "lora":
         trained = run.rank * size.adapted * FLOAT32
+        adapter = Use("adapter, its gradient and moments", trained * (2 + MOMENTS), is_certain=True)
+        if run.precision in QUANTISED:
+            return [*_quantised(size, run), adapter]
         copied = size.parameters if run.is_sharded else size.matrices  # a sharded base shares nothing
         return [
             Use("weights of the base", size.parameters * run.number_bytes // shards, is_certain=True),
             Use("sampling copy of what LoRA adapts", copied * run.number_bytes, is_certain=True),
-            Use("adapter, its gradient and moments", trained * (2 + MOMENTS), is_certain=True),
+            adapter,
         ]
     trained = size.parameters * FLOAT32
     copied = size.parameters * run.number_bytes
@@ -238,10 +259,22 @@ def _weights(size: ModelSize, run: Run) -> list[Use]:
     return uses
 
 
+def _quantised(size: ModelSize, run: Run) -> list[Use]:
+    """Returns what a quantised base takes: trainer, reference and sampler share one."""
+    rest = (size.parameters - size.matrices) * run.number_bytes
+    packed = int(size.matrices * QUANTISED_BYTES[run.precision])
+    widest = size.hidden * max(size.intermediate, size.queries or size.hidden)
+    return [
+        Use(f"matrices of the base in {run.precision}", packed, is_certain=True),
+        Use("embeddings, output layer and norms", rest, is_certain=True),
+        Use("a matrix while it is multiplied", widest * run.number_bytes, is_certain=True),
+    ]
+
+
 def _estimated(size: ModelSize, run: Run) -> list[Use]:
     """Returns what is taken for a while, or as much as the step's tokens need."""
     uses = [
-        *_second_copy(size, run.device),
+        *_second_copy(size, run.device, run.precision),
         Use("keys and values", cache(size, run)),
         *of_pass(size, run),
         Use("libraries", LIBRARIES[run.device]),
@@ -252,8 +285,10 @@ def _estimated(size: ModelSize, run: Run) -> list[Use]:
     return uses
 
 
-def _second_copy(size: ModelSize, device: Device) -> list[Use]:
+def _second_copy(size: ModelSize, device: Device, precision: BasePrecision = "auto") -> list[Use]:
     """Returns the weights as a CPU's sampler lays them out, where they are few enough for that."""
+    if precision in QUANTISED:  # the lean decoder reads plain weights
+        return []
     copy = size.parameters * FLOAT32
     return [Use("weights laid out for sampling", copy)] if device == "cpu" and copy <= LEAN_BYTES else []
 

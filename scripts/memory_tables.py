@@ -13,6 +13,7 @@ from typing import get_args
 from methods import memory
 from methods.hyperparameters import Method
 from methods.memory import Run
+from methods.model_files.precision import BasePrecision
 from methods.sizes.activations import Adapter
 from methods.sizes.model_size import ModelSize
 from workers.training.model import fitting
@@ -20,6 +21,14 @@ from workers.training.model import fitting
 GPUS = (8, 24, 48, 80, 141)
 """GB of memory on cards that are sold, of 10^9 bytes each."""
 GB = 10**9
+CARDS = (8, 12, 16, 24, 48, 80, 141)
+"""The same, with the cards that a quantised base is for."""
+WAYS: tuple[tuple[Adapter, BasePrecision], ...] = (
+    ("lora", "nf4"),
+    ("lora", "int8"),
+    ("lora", "bf16"),
+    ("full", "auto"),
+)
 NUMBERS = (1, 2, 4, 8)
 
 
@@ -89,6 +98,26 @@ def one_gpu() -> Iterator[str]:
                 yield f"| {name}, {method}, {adapter} | {least / GB:,.0f} GB | {' | '.join(cells)} |"
 
 
+def largest() -> Iterator[str]:
+    """Yields rows: the largest of `MODELS` that one GPU of each size trains, by what is trained."""
+    yield f"| method, adapter, base | {' | '.join(f'{gb} GB' for gb in CARDS)} |"
+    yield "|---|" + "---:|" * len(CARDS)
+    for method in get_args(Method):
+        for adapter, precision in WAYS:
+            cells = [_largest(method, adapter, precision, gb * GB) for gb in CARDS]
+            base = "" if adapter == "full" else f", {precision}"
+            yield f"| {method}, {adapter}{base} | {' | '.join(cells)} |"
+
+
+def _largest(method: Method, adapter: Adapter, precision: BasePrecision, total: int) -> str:
+    fits = [
+        name
+        for name, model in MODELS.items()
+        if fitting.least_bytes(model, run_of(model, method, adapter)._replace(precision=precision)) <= total
+    ]
+    return fits[-1] if fits else "none"
+
+
 def several_gpus() -> Iterator[str]:
     """Yields rows: what each GPU needs at least where several share a model (fsdp)."""
     yield f"| model, adapter | {' | '.join(f'{n} GPU' + 's' * (n > 1) for n in NUMBERS)} |"
@@ -110,5 +139,5 @@ def _passes_on(model: ModelSize, run: Run, total: int) -> str:
 
 
 if __name__ == "__main__":
-    for table in (passes, one_gpu, several_gpus):
+    for table in (passes, one_gpu, largest, several_gpus):
         print("\n".join(table()), end="\n\n")

@@ -19,6 +19,7 @@ from methods.memory import (
     of_pass,
     of_training,
 )
+from methods.model_files.precision import QUANTISED
 from methods.sizes import activations
 from methods.sizes.model_size import ModelSize
 
@@ -142,6 +143,12 @@ def _others(size: ModelSize, run: Run, total: int) -> Iterator[tuple[str, Run]]:
             break
     if run.adapter == "full" and fits(changed := run._replace(adapter="lora")):
         yield "adapter 'lora'", changed
+    if run.adapter == "lora" and not run.is_sharded:
+        for precision in QUANTISED:
+            changed = run._replace(precision=precision)
+            if run.precision not in QUANTISED and fits(changed):
+                yield f"base_precision '{precision}'", changed
+                break
     if not run.is_of_rows:
         for n in range(2, MOST_GPUS + 1):
             changed = run._replace(processes=n, is_sharded=True)
