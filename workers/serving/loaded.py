@@ -20,7 +20,7 @@ from workers.training.model.base_model import BaseModel
 from workers.training.passes.path import shortest_window
 from workers.training.rendering.stop_strings import StopStrings
 from workers.training.sampling.decoders import is_fast
-from workers.training.sampling.rollout import CACHE_BYTES
+from workers.training.sampling.graphed.shapes import BYTES_WITHOUT_GPU, SERVING_SHARE, budget_of
 
 MEMORY_SHARE = 4
 """The part of the memory that keys and values of a base may take on a CPU. Chosen, not measured."""
@@ -46,8 +46,8 @@ class Limits(NamedTuple):
 def _default_bytes(device: torch.device) -> int:
     """Returns the memory for keys and values where none is said. What no request needs is not taken."""
     if device.type != "cpu":
-        return CACHE_BYTES[device.type]
-    return max(CACHE_BYTES["cpu"], _memory() // MEMORY_SHARE)
+        return budget_of(device, SERVING_SHARE)
+    return max(BYTES_WITHOUT_GPU, _memory() // MEMORY_SHARE)
 
 
 def _memory() -> int:
