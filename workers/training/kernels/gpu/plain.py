@@ -36,7 +36,8 @@ def rotate_and_keep(
 ) -> Tensor:
     """Computes `ops.rotate_and_keep`."""
     kv_heads, width = keys.shape[1], keys.shape[3]
-    query, key, value = mixed.view(len(mixed), -1, width).split([heads, kv_heads, kv_heads], 1)
+    apart = mixed.view(len(mixed), -1, width)
+    query, key, value = torch.split(apart, [heads, kv_heads, kv_heads], 1)
     if query_norm is not None and key_norm is not None:
         query, key = _normed(query, query_norm, eps), _normed(key, key_norm, eps)
     rows = torch.arange(len(mixed), device=mixed.device)
@@ -85,11 +86,10 @@ def decode_attention(
         _scores(folded, of_prompts[0], lengths, scaling),
         _scores(folded, of_own[0], columns + 1, scaling),
     ]
-    weights = torch.cat(scores, -1).softmax(-1).split([prompt_width, width], -1)
-    found = sum(
-        weight @ value.float().nan_to_num()
-        for weight, value in zip(weights, (of_prompts[1], of_own[1]), strict=True)
-    )
+    weights = torch.split(torch.cat(scores, -1).softmax(-1), [prompt_width, width], -1)
+    # Columns that are hidden may hold anything.
+    values_of_prompts, own_values = (stored[1].float().nan_to_num() for stored in (of_prompts, of_own))
+    found = weights[0] @ values_of_prompts + weights[1] @ own_values
     return found.to(query.dtype).view(rows, heads * D)
 
 
