@@ -88,10 +88,9 @@ class FollowingLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Computes (..., inputs) -> (..., outputs), in the dtype of the weight."""
         found = super().forward(input)
-        if self.branch is None:
-            return found
         if input.device.type != "cuda" or self.down is None or self.up is None:
-            return (found + self.branch(input)).to(found.dtype)
+            return found if self.branch is None else (found + self.branch(input)).to(found.dtype)
+        # Also where there is nothing to add: a graph that was captured then adds what comes later.
         low = nn.functional.linear(input, self.down)
         return torch.addmm(found.flatten(0, -2), low.flatten(0, -2), self.up.T).view_as(found)
 

@@ -160,7 +160,8 @@ def _kept_of(model: Any) -> Kept:
 def memory_of_weights(model: Any) -> list[Any]:
     """Returns where all that a model computes with lies: a graph is right for as long as that is the same."""
     tensors = [*model.parameters(), *model.buffers()]
-    adapters = [m.branch for m in model.modules() if isinstance(m, FollowingLinear)]
+    following = [module for module in model.modules() if isinstance(module, FollowingLinear)]
+    adapters = [module.branch for module in following if module.down is None]  # others are buffers
     return [
         [_place(tensor) for tensor in tensors],
         [None if branch is None else [_place(value) for value in branch] for branch in adapters],

@@ -26,7 +26,7 @@ from workers.training.model.parts import decoder_of
 from workers.training.model.rollout_weights import FollowingLinear
 from workers.training.sampling.decode_attention import decode as decode_by_modules
 from workers.training.sampling.decode_step import Step
-from workers.training.sampling.joined_linears import JoinedLinears
+from workers.training.sampling.graphed.joined_linears import JoinedLinears
 from workers.training.sampling.lean_decoder import FAMILIES, linears
 from workers.training.sampling.slot_cache import KeyValues, SlotCache
 
