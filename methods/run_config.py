@@ -57,6 +57,9 @@ class RunConfig(BaseModel):
         Hyperparameter(left_out="`auto`: fp32 on CPU, the model's own on a GPU"),
     ] = "auto"
     """Arithmetic of the model; trained weights are fp32 always."""
+    deterministic: Annotated[bool, Hyperparameter()] = False
+    """Same bits from the same run on the same GPU, with slower operations. A run that needs one without a
+    deterministic form fails and names it; on a CPU runs are so in any case."""
     micro_batch_tokens: int = Field(default=16_384, ge=64)
     """Most tokens in one forward and backward pass; it bounds memory and changes no result."""
     eval_interval: Annotated[

@@ -44,6 +44,17 @@ def up(
         int | None,
         typer.Option(help="Port of the API.", show_default="8000 or the next free one", min=0, max=65535),
     ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            help="Devices of trainings: 0,1 or UUIDs of GPUs, cpu:0,cpu:1 for seats on the CPU.",
+            show_default="CHERRY_DEVICES, or all GPUs",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Trainings side by side.", show_default="one for each device", min=1, max=64),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the whole service on this machine: database, broker, API and workers."""
@@ -62,6 +73,10 @@ def up(
             "Ready. Stop with Ctrl-C. Projects are managed with an admin key: cherry keys create --admin"
         )
 
+    if devices is not None:
+        os.environ["CHERRY_DEVICES"] = devices
+    if workers is not None:
+        os.environ["CHERRY_TRAIN_WORKERS"] = str(workers)
     given = Given()
     Supervisor(given, data, host=host or given.host, port=port, say=say).run(tell)
 

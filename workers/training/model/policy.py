@@ -267,8 +267,8 @@ class Policy:
 
 
 def is_sharded(config: TrainConfig, world: World) -> bool:
-    """Says whether the model is split; a process alone has nobody to split it with."""
-    return config.sharding == "fsdp" and world.size > 1
+    """Says whether the model is split; a process alone, but for torchrun's, has nobody to split it with."""
+    return config.sharding == "fsdp" and world.is_grouped
 
 
 def _in_dtype(model: Any, dtype: torch.dtype) -> Any:
