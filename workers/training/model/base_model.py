@@ -18,7 +18,6 @@ from methods.model_files.folder import ModelFolderInvalid, check_folder
 from workers.training.base.errors import ModelInvalid, is_panic
 from workers.training.model import attention
 from workers.training.model.head import output_head
-from workers.training.model.parts import decoder_of
 from workers.training.model.shape import shape_of
 from workers.training.model.stored_types import stored_types
 from workers.training.rendering.ends import template_end_ids
@@ -155,22 +154,6 @@ def _prepare(model: Any, name: str) -> None:
         output_head(model)
     except ModelInvalid as problem:
         raise ModelInvalid(f"The model '{name}' is not supported: {problem}") from None
-
-
-def compute_in(model: Any, dtype: torch.dtype) -> None:
-    """Lets decoder and output layer of a model compute in `dtype` (autocast), whoever calls them.
-
-    States are in `dtype` from the embedding to the end, as they are where a copy in `dtype` samples.
-    """
-
-    def cast(_module: Any, _given: Any, found: Any) -> Any:
-        found.last_hidden_state = found.last_hidden_state.to(dtype)
-        return found
-
-    model.get_input_embeddings().register_forward_hook(lambda _module, _given, states: states.to(dtype))
-    decoder_of(model).register_forward_hook(cast)
-    for module in (decoder_of(model), model.get_output_embeddings()):
-        module.forward = torch.autocast(model.device.type, dtype=dtype)(module.forward)
 
 
 def compute_dtype(

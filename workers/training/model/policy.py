@@ -29,7 +29,8 @@ from workers.training.base.distributed import ALONE, World
 from workers.training.base.errors import ModelInvalid
 from workers.training.model import sharding
 from workers.training.model.adapter import Share, add_adapter, shares
-from workers.training.model.base_model import BaseModel, compute_in, load_base
+from workers.training.model.arithmetic import compute_in
+from workers.training.model.base_model import BaseModel, load_base
 from workers.training.model.delivered import order_config, write_beside_adapter, write_model
 from workers.training.model.grammar import compile_grammar
 from workers.training.model.merged_lora import bases_alone, forget_sum, train_through_sum
