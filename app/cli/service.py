@@ -153,10 +153,16 @@ def worker(
     ] = None,
 ) -> None:
     """Run a worker alone (needs DATABASE_URL and CHERRY_BROKER_URL)."""
+    from app.devices.claims import DevicesUnusable, claims_of
+    from app.devices.listing import DeviceUnknown, of_service
     from app.queue import QUEUES, worker_command
     from app.settings import get_settings
 
     settings = get_settings()  # say what is missing here rather than in Celery's words
+    try:
+        of_service(settings), claims_of(settings)
+    except (DeviceUnknown, DevicesUnusable) as problem:
+        raise CliError(str(problem)) from None
     if queue is None and settings.training_memory_gib == "unknown":  # what it checks is trained here
         os.environ["CHERRY_TRAINING_MEMORY_GIB"] = "auto"
     command = worker_command(*([queue.value] if queue else QUEUES))

@@ -21,6 +21,7 @@ import structlog
 from pydantic import AliasChoices, Field
 
 from app.devices import listing
+from app.devices.claims import DevicesUnusable, claims_of
 from app.devices.listing import DeviceUnknown
 from app.embedded.first_run import prepare_database, secret_key
 from app.embedded.places import private_folder, try_lock, write_private
@@ -193,12 +194,12 @@ class Supervisor:
 
     def _trainings(self) -> int:
         """Returns how many trainings run side by side."""
-        if self.given.train_workers != "auto":
-            return self.given.train_workers
         try:
-            return max(1, len(listing.of_service(self.given)))
-        except DeviceUnknown as problem:
+            claims_of(self.given)
+            found = len(listing.of_service(self.given))
+        except (DeviceUnknown, DevicesUnusable) as problem:
             raise EmbeddedError(str(problem)) from None
+        return max(1, found) if self.given.train_workers == "auto" else self.given.train_workers
 
     def _add_program(
         self, name: str, command: Sequence[str], *, grace: float, pass_fds: Sequence[int] = ()
