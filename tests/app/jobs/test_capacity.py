@@ -34,7 +34,7 @@ def test_the_driver_says_how_many_gpus_there_are(tmp_path: Path) -> None:
 def test_without_its_tools_the_drivers_folder_is_counted(tmp_path: Path) -> None:
     gone = str(tmp_path / "none")
     driver = tmp_path / "gpus"
-    assert capacity.count_gpus({}, program=gone, driver=driver) == 0
+    assert capacity.count_gpus({}, program=gone, driver=tmp_path / "no-driver") == 0
     for name in ("0000:01:00.0", "0000:02:00.0"):
         (driver / name).mkdir(parents=True)
     assert capacity.count_gpus({}, program=gone, driver=driver) == 2

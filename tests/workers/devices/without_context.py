@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 from unittest.mock import patch
@@ -25,6 +26,10 @@ class ContextOpened(Exception):
 
 def refuse(*_: Any, **__: Any) -> NoReturn:
     raise ContextOpened("this work has nothing to ask of CUDA")
+
+
+FAKES = {"is_available": lambda: True, "device_count": lambda: 1, "_lazy_init": refuse}
+"""What each module of torch.cuda has or has imported."""
 
 
 def reinforcement(folder: Path) -> None:
@@ -75,11 +80,11 @@ WORK: dict[str, Callable[[Path], None]] = {
 def main() -> None:
     work, folder = sys.argv[1], Path(sys.argv[2])
     make_tiny_model(folder / "model")
-    with (
-        patch.object(torch.cuda, "is_available", lambda: True),
-        patch.object(torch.cuda, "device_count", lambda: 1),
-        patch.object(torch.cuda, "_lazy_init", refuse),
-    ):
+    with ExitStack() as patches:
+        for module in [module for name, module in sys.modules.items() if name.startswith("torch.cuda")]:
+            for name, instead in FAKES.items():
+                if hasattr(module, name):
+                    patches.enter_context(patch.object(module, name, instead))
         try:
             torch.cuda.get_rng_state_all()
         except ContextOpened:
