@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long browser check fmt lint types fast families bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs bench-rank bench-gold sandbox-soak soak fuzz fuzz-tests conformance node-client vllm gate-webhooks clean bench-sampler gguf
+.PHONY: help setup demo up test test-long browser check fmt lint types fast families bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs bench-rank bench-gold sandbox-soak soak fuzz fuzz-tests conformance node-client vllm test-vllm gate-webhooks clean bench-sampler gguf
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -142,6 +142,9 @@ node-client: $(STAMP) ## OpenAI's client for Node against this service (needs no
 
 vllm: $(STAMP) ## a real vLLM server behind this service, in an environment of its own (3.5 GB; VLLM_FOLDER=)
 	$(BIN)/python -m scripts.vllm $(if $(VLLM_FOLDER),--folder $(VLLM_FOLDER))
+
+test-vllm: $(STAMP) ## rollouts by a real vLLM server, in the same environment (ten minutes; VLLM_FOLDER=)
+	OMP_NUM_THREADS=1 $(BIN)/python -m scripts.vllm --rollouts $(if $(VLLM_FOLDER),--folder $(VLLM_FOLDER))
 
 gate-webhooks: $(STAMP) ## a receiver that fails, a relay that is killed: every event arrives
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/e2e/test_webhook_gate.py

@@ -25,6 +25,7 @@ from app.table_settings import (
     EnvironmentTable,
     JudgeTable,
     KeyTable,
+    VllmTable,
     read_json,
     read_json_or_none,
 )
@@ -236,6 +237,20 @@ class Settings(BaseSettings):
     completions_kept: timedelta = timedelta(days=30)
     """How long stored chat completions and responses are kept."""
 
+    vllm: Annotated[VllmTable, NoDecode, BeforeValidator(read_json)] = Field(default_factory=dict)
+    """vLLM servers that do the rollouts of jobs, by the base model's name, "*" for every other; JSON, or a
+    JSON file: `{"qwen3-32b": {"url": "http://127.0.0.1:8100", "key": "..."}}`. Its fields:
+    app/table_settings.py, docs/vllm.md."""
+    vllm_python: str = ""
+    """A Python that has vLLM, with which `cherry up --vllm MODEL` starts a server for that base model."""
+    vllm_options: str = ""
+    """Further options of that server, as on a command line: `--tensor-parallel-size 4`."""
+    vllm_gpus: str = ""
+    """GPUs of that server, as CUDA_VISIBLE_DEVICES has them: `1,2,3`. Empty: those of `cherry up`, which it
+    shares with trainings, and sleeps while they update."""
+    vllm_down_limit: timedelta = timedelta(minutes=10)
+    """How long such a server may be away, or start, before the training that needs it pauses; at most half
+    of `phase_limit` counts."""
     llama_python: str = ""
     """A Python that has llama-cpp-python, which says how llama.cpp reads a tokenizer before a GGUF file is
     delivered. Empty: the worker's own."""

@@ -124,6 +124,25 @@ class EnvironmentEntry(_Entry):
         return self.projects is None or project_id in self.projects
 
 
+class VllmEntry(_Entry):
+    """A vLLM server that does the rollouts of jobs on a base model."""
+
+    url: str = Field(pattern=r"^https?://")
+    """Where it listens, without a path: http://127.0.0.1:8100."""
+    model: str | None = None
+    """The base model's name over there; None for the job's name of it, or its folder."""
+    key: SecretStr | None = None
+    """What the server was given as VLLM_API_KEY."""
+    adapters: Path = Path("/dev/shm/cherry-rollouts")  # noqa: S108  # a folder of ours, 0700
+    """Folder for adapters, which the server must see under the same path."""
+    shares_gpu: bool = False
+    """Whether it is on the trainer's GPU: then it sleeps while the policy is updated and measured."""
+    concurrency: int = Field(default=256, ge=1, le=4096)
+    """Completions asked for at the same time, in each training process."""
+    answer_seconds: float = Field(default=600.0, gt=0, le=3600)
+    """How long may pass without any completion that ends before the server counts as hung."""
+
+
 def read_json(value: object) -> object:
     """Reads a setting that is JSON or names a JSON file."""
     if not isinstance(value, str):
@@ -142,8 +161,14 @@ def read_json_or_none(value: object) -> object:
 
 
 JudgeTable = dict[str, JudgeEntry]
+VllmTable = dict[str, VllmEntry]
 EnvironmentTable = dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")], EnvironmentEntry]
 KeyTable = dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")], KeyEntry]
+
+
+def vllm_for(table: VllmTable, model: str) -> VllmEntry | None:
+    """Returns the server for a base model of that name, else the one for every name."""
+    return table.get(model) or table.get(ANY_MODEL)
 
 
 def entry_for(judges: JudgeTable, model: str) -> JudgeEntry | None:

@@ -153,6 +153,13 @@ class TrainConfig(RunConfig):
     async_steps: Annotated[int, Field(ge=0, le=1), Hyperparameter()] = 0
     """1 samples the next step during the update of this one. With weights one update older."""
 
+    rollouts: Annotated[
+        Literal["built_in", "vllm"],
+        Hyperparameter(left_out="`vllm` where the operator has a server for the model, and it can"),
+    ] = "built_in"
+    """Who samples training completions. The sampler of the training process, or a vLLM server
+    (docs/vllm.md)."""
+
     processes: int = Field(default=1, ge=1, le=64)
     """Processes that share each step, or train a seed each; on GPUs, one for each."""
     sharding: Annotated[Literal["none", "fsdp"], Hyperparameter()] = "none"

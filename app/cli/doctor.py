@@ -18,6 +18,7 @@ from app.devices.claims import DevicesUnusable, claims_of
 from app.devices.listing import DeviceUnknown
 from app.inspection import ChildLimits, InspectionError, TrainExtraMissing, inspect
 from app.settings import Settings
+from app.table_settings import VllmEntry
 
 LEAST_FREE_BYTES = 2 * 2**30
 LEAST_FREE_SHARE = 0.05
@@ -218,6 +219,34 @@ def check_disk(data: Path) -> Iterator[Finding]:
         yield Finding("disk", "ok", detail)
 
 
+def check_vllm(_data: Path) -> Iterator[Finding]:
+    """Asks each vLLM server of CHERRY_VLLM what it serves; says nothing where there is none."""
+    from app.settings import Settings
+
+    unused: dict[str, Any] = {"DATABASE_URL": "postgresql:///", "broker_url": "memory://"}
+    for model, entry in Settings(**unused).vllm.items():
+        yield _check_vllm_at(model, entry)
+
+
+def _check_vllm_at(model: str, entry: VllmEntry) -> Finding:
+    import httpx2
+
+    headers = {"authorization": f"Bearer {entry.key.get_secret_value()}"} if entry.key else {}
+    url = entry.url.rstrip("/")
+    mend = "Start it as docs/vllm.md says: jobs wait for it, and then pause."
+    try:
+        with httpx2.Client(timeout=5, headers=headers, trust_env=False) as client:
+            found = client.get(f"{url}/v1/models")
+            version = client.get(f"{url}/version")
+    except httpx2.HTTPError as problem:
+        return Finding("vllm", "wrong", f"{model} at {url}: {type(problem).__name__} {problem}", mend)
+    if found.status_code != 200 or version.status_code != 200:
+        return Finding("vllm", "wrong", f"{model} at {url}: it answers {found.status_code}", mend)
+    bases = [str(one["id"]) for one in found.json()["data"] if not one.get("parent")]
+    served = f"vLLM {version.json().get('version')} at {url} serves {', '.join(bases)}"
+    return Finding("vllm", "ok", f"{model}: {served}")
+
+
 CHECKS: tuple[Callable[[Path], Iterator[Finding]], ...] = (
     check_torch,
     check_devices,
@@ -225,5 +254,6 @@ CHECKS: tuple[Callable[[Path], Iterator[Finding]], ...] = (
     check_model,
     check_database,
     check_broker,
+    check_vllm,
     check_disk,
 )

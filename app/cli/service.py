@@ -55,6 +55,14 @@ def up(
         int | None,
         typer.Option(help="Trainings side by side.", show_default="one for each device", min=1, max=64),
     ] = None,
+    vllm: Annotated[
+        str,
+        typer.Option(
+            help="Base model whose jobs get their rollouts from a vLLM server, which is started with"
+            " CHERRY_VLLM_PYTHON.",
+            metavar="MODEL",
+        ),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Run the whole service on this machine: database, broker, API and workers."""
@@ -78,7 +86,7 @@ def up(
     if workers is not None:
         os.environ["CHERRY_TRAIN_WORKERS"] = str(workers)
     given = Given()
-    Supervisor(given, data, host=host or given.host, port=port, say=say).run(tell)
+    Supervisor(given, data, host=host or given.host, port=port, say=say, vllm=vllm).run(tell)
 
 
 def summary(running: Running) -> dict[str, str]:

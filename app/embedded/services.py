@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -45,11 +45,14 @@ class Program:
         log_path: Path,
         grace: float,
         pass_fds: Sequence[int] = (),
+        env: Mapping[str, str] | None = None,
     ) -> None:
+        """`env` is added to the environment of this process."""
         self._command = command
         self._log_path = log_path
         self._grace = grace
         self._pass_fds = pass_fds
+        self._env = env or {}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -58,7 +61,7 @@ class Program:
 
     def start(self) -> None:
         with self._log_path.open("ab") as output:
-            env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+            env = {**os.environ, "PYTHONUNBUFFERED": "1", **self._env}
             self._process = process.spawn(self._command, env=env, output=output, pass_fds=self._pass_fds)
 
     def is_running(self) -> bool:

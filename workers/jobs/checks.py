@@ -246,9 +246,29 @@ class Checks:
         config = self._attempt(self._resolve)
         if config is None or self.train_rows is None:
             return None
+        resolved = config
+        if (config := self._attempt(lambda: self._rollouts(resolved))) is None:
+            return None
         if self.thinking and not self.thinking.is_void:
             self.told.append(self.thinking.told)
         return Checked(config, len(split_rows(config, self.train_rows, [])[0]), self.doubts, self.told)
+
+    def _rollouts(self, config: TrainConfig) -> TrainConfig:
+        """Returns the config with who samples its rollouts. Raises `JobInvalid`."""
+        from workers.rollouts.choice import choose
+        from workers.rollouts.errors import RolloutsRefused
+
+        param = "method.reinforcement.hyperparameters.rollouts"
+        try:
+            is_asked = self._hyperparameters().get("rollouts") is not None
+            chosen = choose(config, get_settings().vllm, is_asked=is_asked)
+        except RolloutsRefused as problem:
+            raise JobInvalid(problem.code, str(problem), param) from None
+        if chosen.is_doubt:
+            self.doubts.append(Doubt("rollouts_away", chosen.told, param))
+        elif chosen.told:
+            self.told.append(chosen.told)
+        return chosen.config
 
     def _find_thinking(self, folder: Path) -> None:
         self.thinking = thinking_of_job(folder, self._hyperparameters())

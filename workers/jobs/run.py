@@ -51,6 +51,7 @@ from workers.jobs.job_data import CANARY, TRAINING, VALIDATION, JobInvalid, cana
 from workers.jobs.restoring import restore
 from workers.jobs.seats import build_graders, seats_of, services_of_job
 from workers.jobs.served import check_served
+from workers.rollouts.choice import rollouts_of
 from workers.training.arms.beside import ArmLost
 from workers.training.base.device_memory import limit_share
 from workers.training.base.distributed import World
@@ -105,6 +106,7 @@ class Work(NamedTuple):
     environment: partial[Environment] | None
     """Makes what replies to the policy; None where completions have one turn."""
     project_id: str
+    job_id: str
 
 
 def main() -> None:
@@ -271,6 +273,7 @@ def _train(
     assert work.grader is not None
     graders = (work.grader, work.gold, work.project_id)
     grader, gold = build_graders(*graders, remark)
+    rollouts = rollouts_of(work.config, work.job_id)
     environment, services = work.environment, services_of_job(work.project_id, remark)
     return train(
         work.config,
@@ -283,8 +286,9 @@ def _train(
         should_pause,
         work.canary_rows,
         gold,
-        seats_of(work.config, *graders, environment) if world.size == 1 else None,
+        seats_of(work.config, *graders, environment, rollouts) if world.size == 1 else None,
         None if environment is None else environment(judge=services.judge),
+        rollouts,
     )
 
 
@@ -318,7 +322,7 @@ def _load(claim: Claim, folder: Path) -> Work:
     if isinstance(config, TrainConfig):
         train_rows, valid_rows = split_rows(config, train_rows, valid_rows)
     environment = environment_of(graders, job.project_id)
-    return Work(config, train_rows, valid_rows, texts, spec, gold, environment, job.project_id)
+    return Work(config, train_rows, valid_rows, texts, spec, gold, environment, job.project_id, claim.job_id)
 
 
 def _base_folder(name: str, model: Model | None, folder: Path) -> str:

@@ -40,6 +40,7 @@ from workers.training.base.device_memory import limit_share
 from workers.training.base.distributed import World
 from workers.training.base.errors import DeviceMissing
 from workers.training.loop import advance
+from workers.training.sampling.backend import OpenRollouts
 
 LAST_STEPS_SECONDS = 20.0
 """How long a process whose training is over may take to end by itself."""
@@ -66,6 +67,7 @@ def seats_of(
     gold: GraderSpec | None,
     project_id: str,
     environment: MakeEnvironment | None = None,
+    rollouts: OpenRollouts | None = None,
 ) -> Seats | None:
     """The places where seeds of a job train side by side; None where they train in turn."""
     if not config.trains_seeds_beside:
@@ -73,7 +75,7 @@ def seats_of(
     graders = partial(build_graders, grader, gold, project_id)
     patience = get_settings().phase_limit.total_seconds()
     if config.device == "cpu":
-        return Seats(config.processes, lambda _: SeedProcess({}), graders, patience, environment)
+        return Seats(config.processes, lambda _: SeedProcess({}), graders, patience, environment, rollouts)
     gpus = _visible_gpus()
     if len(gpus) < config.processes:
         raise DeviceMissing(
@@ -83,7 +85,7 @@ def seats_of(
     def on_gpu(seat: int) -> SeedProcess:
         return SeedProcess({"CUDA_VISIBLE_DEVICES": gpus[seat]})
 
-    return Seats(config.processes, on_gpu, graders, patience, environment)
+    return Seats(config.processes, on_gpu, graders, patience, environment, rollouts)
 
 
 def _visible_gpus() -> list[str]:

@@ -10,16 +10,14 @@ nothing when they were visited last (`visits.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
-import torch
 from torch import Tensor
 
-from graders import Grade
+from graders import Failure, FailureKind, Grade
 from graders.types import add_usages
 from methods import metrics as names
 from methods.train_config import TrainConfig
@@ -32,11 +30,11 @@ from workers.training.episodes.episodes import Episodes
 from workers.training.metrics import Clock, Timed
 from workers.training.model.policy import Policy
 from workers.training.rewards import Bases, GradeJob, GradePool, JobGroup, check_reached, no_base, rewards_of
-from workers.training.sampling.rollout import Sampling, sample_groups
+from workers.training.sampling.backend import InProcess, RolloutBackend, SamplingInterrupted
+from workers.training.sampling.background import Background
+from workers.training.sampling.rollout import Sampling
 from workers.training.trust.rewards_seen import RewardsSeen
 from workers.training.visits import Visit, Visits
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -74,8 +72,12 @@ class Collector:
         *,
         is_permuted: bool = False,
         episodes: Episodes | None = None,
+        backend: RolloutBackend | None = None,
     ) -> None:
-        """`is_permuted` gives each completion the grade of another one, as in a control."""
+        """`is_permuted` gives each completion the grade of another one, as in a control.
+
+        `backend` samples the rollouts; None is the sampler in this process.
+        """
         self.pending: Rollouts | None = None
         """Rollouts of the step after the last one updated, where they were sampled ahead."""
         self.visits = Visits().of(len(prompts))
@@ -90,7 +92,8 @@ class Collector:
         self._world = world
         self._is_permuted = is_permuted
         self._episodes = episodes
-        self._background = _Background(policy.device) if config.async_steps else None
+        self._backend = InProcess(policy) if backend is None else backend
+        self._background = Background(policy.device) if config.async_steps else None
 
     def close(self) -> None:
         """Waits for the background to end.
@@ -130,7 +133,10 @@ class Collector:
         rollouts, self.pending = self.pending, None
         if rollouts is None:
             timed = Clock(self._recorder)
+            self._backend.follow(step - 1)
             rollouts = self._fill_up(step, self._sample(step, 1, self.prompts(step), timed), timed)
+        if self._background is None:
+            self._backend.rest()
         clock.add(rollouts.seconds)
         self.rewards_seen.note(grade.reward for group in rollouts.groups for grade in group.grades)
         self._note_visits(step, rollouts.groups)
@@ -145,6 +151,7 @@ class Collector:
         sampled: Future[Rollouts | list[Group]] | None = None
         timed = Clock()
         if self._background is not None and step <= self._config.total_steps(len(self._prompts)):
+            self._backend.follow(max(step - 2, 0))
             sampled = self._background.start(lambda: self._sample_ahead(step, timed))
         yield
         if sampled is not None:
@@ -180,7 +187,9 @@ class Collector:
             thinking_tokens=config.max_thinking_tokens,
         )
         mine = self._world.slice(prompts)
-        return sample_and_grade(self._policy, mine, sampling, self._graders, clock, self._episodes)
+        return sample_and_grade(
+            self._policy, mine, sampling, self._graders, clock, self._episodes, backend=self._backend
+        )
 
     def _fill_up(self, step: int, mine: list[Group], clock: Clock) -> Rollouts:
         """Gathers the first round, then draws again while groups with spread are missing."""
@@ -263,13 +272,37 @@ def sample_and_grade(
     clock: Clock,
     episodes: Episodes | None = None,
     base: Bases = no_base,
+    backend: RolloutBackend | None = None,
 ) -> list[Group]:
     """Samples groups, and grades each completion as soon as it has ended: only the last are waited for.
 
     A grader of groups grades each group as its last completion ends, against what `base` has for the row.
+    `backend` samples; by default that is the sampler in this process. Where its server is away everything is
+    sampled and graded again; where it was waited for in vain, all grades say so (`Grade.lost`).
     """
     if not prompts:
         return []
+    backend = InProcess(policy) if backend is None else backend
+    while True:
+        try:
+            return _sample_and_grade(prompts, sampling, graders, clock, episodes, base, backend)
+        except SamplingInterrupted:
+            with clock.phase("sampling", "sampling"):
+                lost = backend.recover(lambda: clock.alive("sampling"))
+            if lost:
+                failed = Grade(None, Failure(FailureKind.OTHER, lost, lost))
+                return [Group(prompt, (), (failed,)) for prompt in prompts]
+
+
+def _sample_and_grade(
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    graders: GradePool,
+    clock: Clock,
+    episodes: Episodes | None,
+    base: Bases,
+    backend: RolloutBackend,
+) -> list[Group]:
     jobs: dict[tuple[int, int], GradeJob] = {}
     under_way = [
         JobGroup(prompt.item, sampling.samples, draw_of(sampling, prompt), base(prompt.row))
@@ -277,11 +310,12 @@ def sample_and_grade(
     ]
 
     def grade(i: int, sample: int, completion: Completion) -> None:
+        clock.alive("sampling")
         jobs[i, sample] = graders.submit(completion, under_way[i], sample)
 
     turns = None if episodes is None else episodes.play(prompts, lambda: clock.alive("sampling"))
     with clock.phase("sampling", "sampling"):
-        groups = sample_groups(policy, prompts, sampling, grade, turns=turns)
+        groups = backend.sample(prompts, sampling, grade, turns)
     with clock.phase("grading", "grading"):
         graded = []
         for i, group in enumerate(groups):
@@ -304,33 +338,3 @@ def _with_usage(grade: Grade, completion: Completion) -> Grade:
     if not completion.usage:
         return grade
     return replace(grade, usage=add_usages([grade.usage, completion.usage]))
-
-
-class _Background:
-    """Runs work on one thread and, on a GPU, one stream.
-
-    So sampling does not queue behind the update's kernels.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sample-ahead")
-        self._stream: torch.cuda.Stream | None = None
-        if device.type == "cuda":
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-
-    def start(self, work: Callable[[], T]) -> Future[T]:
-        """Starts the work there, after what the caller has asked of the GPU so far."""
-        if self._stream is not None:
-            self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
-        return self._thread.submit(self._do, work)
-
-    def close(self) -> None:
-        self._thread.shutdown()
-
-    def _do(self, work: Callable[[], T]) -> T:
-        if self._stream is None:
-            return work()
-        with torch.cuda.stream(self._stream):
-            found = work()
-        self._stream.synchronize()  # the weights may change now
-        return found

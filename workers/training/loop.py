@@ -27,6 +27,7 @@ from workers.training.metrics import Clock, train_metrics
 from workers.training.result import RunResult
 from workers.training.rewards import rewards_of
 from workers.training.run import Run
+from workers.training.sampling.backend import OpenRollouts
 from workers.training.update import update_policy
 
 
@@ -44,19 +45,21 @@ def train(
     gold_grader: Grader | None = None,
     seats: Seats | None = None,
     environment: Environment | None = None,
+    rollouts: OpenRollouts | None = None,
 ) -> RunResult:
     """Trains until the last step, from the last state in `run_dir` if there is one.
 
     A run whose evaluations are level, or that has spent a budget, ends before that, or pauses.
 
     Asks `should_stop` and `should_pause` before every step, and saves its state if it shall; for a pause it
-    makes a checkpoint too. It also pauses where a server that grades was waited for in vain. Raises
-    `RunCancelled`, `RunPaused`, or `RunFailed` with a stable code. Every process of a world calls it with the
-    same rows and folder; only the main one asks, tells the recorder and writes. `canary_rows` are the user's
-    own texts for the canary; None stands for those of the package. `gold_grader` is measured by and never
-    trained on. With several seeds, or with controls, the job's arms are trained in turn, or side by side in
-    processes that `seats` start (arms/train.py). With an `environment`, completions are episodes: it replies
-    to each turn of the policy (episodes/).
+    makes a checkpoint too. It also pauses where a server that grades or samples was waited for in vain.
+    Raises `RunCancelled`, `RunPaused`, or `RunFailed` with a stable code. Every process of a world calls it
+    with the same rows and folder; only the main one asks, tells the recorder and writes. `canary_rows` are
+    the user's own texts for the canary; None stands for those of the package. `gold_grader` is measured by
+    and never trained on. With several seeds, or with controls, the job's arms are trained in turn, or side
+    by side in processes that `seats` start (arms/train.py). With an `environment`, completions are episodes:
+    it replies to each turn of the policy (episodes/). `rollouts` opens what samples; by default that is the
+    sampler in this process (sampling/backend.py).
     """
     given = Given(
         config,
@@ -71,6 +74,7 @@ def train(
         should_stop,
         should_pause,
         environment,
+        rollouts,
     )
     with deterministic(config.deterministic, world.device(config.device)):
         return train_arms(given, advance, seats) if config.has_arms else _train_one(given)
@@ -80,7 +84,7 @@ def _train_one(given: Given) -> RunResult:
     """Trains a job of one arm."""
     data = (given.config, given.train_rows, given.valid_rows, given.grader, given.recorder, given.run_dir)
     more = (given.world, given.canary_rows, given.gold)
-    with Run(*data, *more, environment=given.environment) as run:
+    with Run(*data, *more, environment=given.environment, rollouts=given.rollouts) as run:
         run.measure_base()
         advance(run, given.should_stop, given.should_pause)
         return run.result()

@@ -46,6 +46,7 @@ class JsonlRecorder:
                     "failure": grade.failure and f"{grade.failure.kind}: {grade.failure.message}",
                     "parts": dict(grade.parts),
                     "reason": grade.reason,
+                    **({"sampled_by": completion.sampled_by} if completion.sampled_by else {}),
                     **_message(completion),
                     **_episode(completion),
                 }

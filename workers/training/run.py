@@ -39,6 +39,7 @@ from workers.training.rewards import (
     failed_share,
     nothing_graded,
 )
+from workers.training.sampling.backend import OpenRollouts, open_in_process
 from workers.training.sampling.general_decoder import is_uncached
 from workers.training.state import Progress, fingerprint, load_pending
 from workers.training.trust.arm import ONLY, Arm, Base
@@ -50,10 +51,10 @@ from workers.training.update import UpdateStats, make_optimizer
 from workers.training.watch import Watch
 
 LOST = (
-    "The job pauses, since its grades are missing. {lost}. Nothing of the step under way was trained on. See"
-    " that it answers, then resume the job: it goes on as if nothing had been."
+    "The job pauses, since it cannot go on without a server. {lost}. Nothing of the step under way was"
+    " trained on. See that it answers, then resume the job: it goes on as if nothing had been."
 )
-"""What is said where a server that grades was waited for in vain; `lost` names it."""
+"""What is said where a server that grades or samples was waited for in vain; `lost` names it."""
 UNCACHED = " Its cache is not exact, so sampling reads the whole sequence for every token, which is slow."
 
 
@@ -92,11 +93,13 @@ class Run:
         gold: Grader | None = None,
         arm: Arm = ONLY,
         environment: Environment | None = None,
+        rollouts: OpenRollouts | None = None,
     ) -> None:
         """`canary_rows` are the user's own texts for the canary; None stands for those of the package.
 
         `gold` is a grader that is only measured by; `arm` says what the run is of a job with several;
-        `environment` replies to what the policy writes, where completions have several turns.
+        `environment` replies to what the policy writes, where completions have several turns; `rollouts`
+        opens what samples, where that is not the sampler in this process.
         """
         self.recorder: Recorder = recorder if world.is_main else Silent()
         self.recorder.phase("loading")
@@ -132,6 +135,7 @@ class Run:
             least=config.reward_range[0] if config.reward_range else 0.0,
         )
         self.episodes = _episodes(environment, config, self.policy)
+        self.backend = (rollouts or open_in_process)(self.policy, config, world, self.recorder)
         self.collector = Collector(
             self.policy,
             self.train_prompts,
@@ -141,6 +145,7 @@ class Run:
             world,
             is_permuted=arm.is_control,
             episodes=self.episodes,
+            backend=self.backend,
         )
         self.evaluator = Evaluator(
             self.policy, self.valid_prompts, self.train_prompts, self.graders, config, world, self.episodes
@@ -175,6 +180,7 @@ class Run:
         if self.episodes is not None:
             self.episodes.close()
         self.collector.close()
+        self.backend.close()
 
     def epoch(self, step: int) -> int:
         """Returns the pass over the data that a step belongs to, from 1; 0 for step 0."""

@@ -15,7 +15,6 @@ from tests.workers.training.support import (
     make_rows,
     sampling_threads,
 )
-from workers.training import collector as collector_module
 from workers.training import loop
 from workers.training.base.errors import RunCancelled
 from workers.training.collector import Collector
@@ -23,6 +22,7 @@ from workers.training.loop import train
 from workers.training.model.policy import Policy
 from workers.training.prompts import make_prompts
 from workers.training.rewards import GradePool
+from workers.training.sampling import backend as backend_module
 from workers.training.sampling.rollout import Sampling, sample_groups
 
 PATIENCE = 30
@@ -125,7 +125,7 @@ def test_what_fails_in_the_background_ends_the_run_with_its_error(sharp, tmp_pat
             raise RuntimeError("the fourth call")
         return sample_groups(*args, **options)
 
-    monkeypatch.setattr(collector_module, "sample_groups", fails_on_the_fourth)
+    monkeypatch.setattr(backend_module, "sample_groups", fails_on_the_fourth)
     recorder = ListRecorder()
     config = make_config(sharp, async_steps=1, n_epochs=3, eval_interval=100)
     with pytest.raises(RuntimeError, match="the fourth call"):

@@ -29,6 +29,7 @@ from workers.training.arms.messages import (
 )
 from workers.training.arms.recorder import ArmRecorder, Whose
 from workers.training.base.errors import RunCancelled, RunPaused
+from workers.training.sampling.backend import OpenRollouts
 from workers.training.state import read_progress
 from workers.training.trust.arm import nobody
 
@@ -64,6 +65,7 @@ class Seats(NamedTuple):
         graders: makes the graders in such a process.
         patience: after how many silent seconds a process is taken for lost.
         environment: makes the environment in such a process, where there is one.
+        rollouts: opens what samples rollouts in such a process, where that is not its own sampler.
     """
 
     devices: int
@@ -71,6 +73,7 @@ class Seats(NamedTuple):
     graders: Graders
     patience: float = math.inf
     environment: MakeEnvironment | None = None
+    rollouts: OpenRollouts | None = None
 
 
 class ArmLost(Exception):
@@ -164,7 +167,7 @@ class Beside:
         rows = (given.train_rows, given.valid_rows, given.canary_rows)
         alone = replace(arm, others=nobody)  # the process asks here instead
         config, folder, seats = job.config_of(whose), job.folder_of(whose), self._seats
-        task = Task(config, *rows, seats.graders, folder, alone, seats.environment)
+        task = Task(config, *rows, seats.graders, folder, alone, seats.environment, seats.rollouts)
         companion, recorder = self._seats.start(seat), job.recorder_of(whose)
         self._seated.append(_Seated(seat, whose, companion, task, recorder, time.monotonic()))
         job.training.add(whose.number)

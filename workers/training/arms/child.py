@@ -67,6 +67,7 @@ def _train_arm(task: Task, link: Link, advance: Advance) -> Ended:
         gold=gold,
         arm=arm,
         environment=task.environment and task.environment(),
+        rollouts=task.rollouts,
     ) as run:
         try:
             link.call(JUDGED_BY, run.evaluator.sampled)

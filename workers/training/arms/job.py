@@ -21,6 +21,7 @@ from workers.training.checkpoints import checkpoint_folder
 from workers.training.endings import totals_of
 from workers.training.episodes.environment import Environment
 from workers.training.recorders import Silent
+from workers.training.sampling.backend import OpenRollouts
 from workers.training.state import Progress, fingerprint, state_folder
 from workers.training.trust.arm import Arm, Base, Totals
 from workers.training.trust.budgets import NAMES as BUDGETS
@@ -42,6 +43,7 @@ class Given(NamedTuple):
     should_stop: Callable[[], bool]
     should_pause: Callable[[], bool]
     environment: Environment | None
+    rollouts: OpenRollouts | None = None
 
 
 class ArmsJob:

@@ -15,6 +15,7 @@ from methods.rows import Row
 from methods.train_config import TrainConfig
 from workers.training.base.errors import RunFailed
 from workers.training.episodes.environment import Environment
+from workers.training.sampling.backend import OpenRollouts
 from workers.training.state import Progress
 from workers.training.trust.arm import Arm
 
@@ -52,6 +53,7 @@ class Task(NamedTuple):
     folder: Path
     arm: Arm
     environment: MakeEnvironment | None = None
+    rollouts: OpenRollouts | None = None
 
 
 class Ended(NamedTuple):

@@ -44,6 +44,7 @@ class InTurn:
             given.gold,
             arm,
             given.environment,
+            given.rollouts,
         ) as run:
             job.progress.arms[whose.number] = run.progress
             job.progress.sampled = run.evaluator.sampled

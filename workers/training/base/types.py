@@ -68,6 +68,8 @@ class Completion:
         waited_for: which server the environment has waited for in vain, where it did (`Failure.lost`).
         usage: what its environment has asked models for. Its grade counts it too.
         environment_reward: how its environment judges it, where it does.
+        sampled_by: names the weights that wrote it, where a server sampled; "" stands for the sampler in
+            the training process.
     """
 
     tokens: tuple[int, ...]
@@ -83,6 +85,7 @@ class Completion:
     waited_for: str = ""
     usage: Usage = field(default_factory=dict)
     environment_reward: float | None = None
+    sampled_by: str = ""
 
     @property
     def n_sampled(self) -> int:

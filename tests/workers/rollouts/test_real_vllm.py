@@ -1,0 +1,198 @@
+"""Rollouts from a real vLLM server of the built-in model: `make test-vllm` makes its environment."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from app.embedded.first_run import BUILT_IN_MODEL, built_in_model
+from app.embedded.vllm import VllmServer
+from app.settings import Settings
+from app.table_settings import VllmEntry
+from tests.workers.training.support import FunctionGrader, ListRecorder, make_config, make_rows
+from workers.rollouts.backend import Limits, VllmRollouts
+from workers.rollouts.errors import RolloutsRefused, ServerAway
+from workers.rollouts.vllm_client import VllmClient
+from workers.training.base.distributed import ALONE
+from workers.training.base.types import Group
+from workers.training.loop import train
+from workers.training.model.policy import Policy
+from workers.training.passes.forward import (
+    batches_for,
+    completion_states,
+    output_head,
+    per_completion,
+    token_logprobs,
+)
+from workers.training.passes.packing import PackedCompletion
+from workers.training.prompts import make_prompts
+from workers.training.sampling.rollout import Sampling
+
+PYTHON = os.environ.get("CHERRY_TEST_VLLM_PYTHON", "")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not PYTHON, reason="no vLLM is installed here: `make test-vllm`"),
+]
+KEY = "of the test"
+READY_SECONDS = 600.0
+WORDS = ("cats", "dogs", "trees", "rain")
+
+
+class Server:
+    """A vLLM server as `cherry up --vllm` starts it."""
+
+    def __init__(self, folder: Path, options: str = "") -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        plain = "--dtype float32 --enforce-eager"
+        given: dict[str, Any] = {"DATABASE_URL": "postgresql:///", "broker_url": "memory://", "gpus": 0}
+        settings = Settings(**given, vllm_python=PYTHON, vllm_options=f"{plain} {options}")
+        model = built_in_model()
+        assert model is not None
+        self.program = VllmServer(settings, BUILT_IN_MODEL, model, port, KEY, log_path=folder / "vllm.log")
+        self.entry = VllmEntry(url=f"http://127.0.0.1:{port}", key=KEY, adapters=folder / "adapters")
+
+    def start(self) -> None:
+        self.program.clear_away()
+        self.program.start()
+
+    def wait(self) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline and self.program.is_running():
+            try:
+                VllmClient(self.entry).check_health()
+                return
+            except ServerAway:
+                time.sleep(1)
+        raise AssertionError("the vLLM server did not start")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("vllm"))
+    server.start()
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.program.stop()
+
+
+def config_of(**changes: Any) -> Any:
+    model = built_in_model()
+    assert model is not None
+    fields = {"model": BUILT_IN_MODEL, "max_completion_tokens": 16, "lora_rank": 8, "learning_rate": 1e-3}
+    return make_config(model, **{**fields, **changes})
+
+
+def largest_difference(policy: Policy, groups: list[Group], temperature: float) -> float:
+    """By how many nats a logprob of the server's differs from the trainer's at most."""
+    packed = [PackedCompletion(group.prompt, one) for group in groups for one in group.completions]
+    worst = 0.0
+    with torch.no_grad():
+        for batch in batches_for(policy.model, packed, 16_384, policy.device):
+            states, head = completion_states(policy.model, batch), output_head(policy.model)
+            found = token_logprobs(states, head, batch.targets, temperature, batch.allowed)[0]
+            for i, values in zip(batch.indices, per_completion(found, batch), strict=True):
+                theirs = torch.tensor(packed[i].completion.logprobs)
+                worst = max(worst, float((values - theirs).abs().max()))
+    return worst
+
+
+def test_logprobs_of_adapters_at_several_steps_are_the_trainers(server: Server) -> None:
+    config = config_of()
+    policy = Policy.load(config)
+    rows = make_rows(*WORDS)
+    prompts = make_prompts(rows, policy.tokenizer, policy.context, "training", policy.vocabulary)
+    rollouts = VllmRollouts(server.entry, "run", policy, config, ALONE, ListRecorder(), Limits(60))
+    seen = set()
+    for step in range(3):
+        if step:
+            torch.manual_seed(step)
+            moved = {name: w + 0.05 * torch.randn_like(w) for name, w in policy.trained().items()}
+            policy.load_trained(moved)
+        rollouts.follow(step)
+        for temperature, stop in ((1.0, ()), (0.6, ("a",))):
+            sampling = Sampling(4, 16, temperature, ("train", 1, step), stop=stop, reader=policy.reader)
+            groups = rollouts.sample(prompts, sampling)
+            assert largest_difference(policy, groups, temperature) < 1e-4
+            assert not any(text in one.text for group in groups for one in group.completions for text in stop)
+        seen |= {one.sampled_by for group in groups for one in group.completions}
+    assert len(seen) == 3
+    rollouts.close()
+    assert [one["id"] for one in VllmClient(server.entry).models()] == [BUILT_IN_MODEL]
+
+
+def share_of_e(text: str, _: Any) -> float:
+    return text.count("e") / max(len(text), 1)
+
+
+def run(server: Server, folder: Path, grade: Any = share_of_e, **config: Any) -> ListRecorder:
+    recorder = ListRecorder()
+
+    def opened(*of_run: Any) -> VllmRollouts:
+        return VllmRollouts(server.entry, f"run-{folder.name}", *of_run, Limits(READY_SECONDS))
+
+    chosen = config_of(kl_probe_size=1, eval_interval=100, prompts_per_step=4, group_size=8, **config)
+    train(chosen, make_rows(*WORDS), [], FunctionGrader(grade), recorder, folder, rollouts=opened)
+    return recorder
+
+
+def updates_of(recorder: ListRecorder) -> list[int]:
+    """How many updates the weights had that sampled each step."""
+    found = []
+    for split, _, _, groups in recorder.all("rollouts"):
+        if split == "train":
+            (name,) = {one.sampled_by for group in groups for one in group.completions}
+            found.append(int(name.split("-after-")[1][:6]))
+    return found
+
+
+def test_a_run_learns(server: Server, tmp_path: Path) -> None:
+    recorder = run(server, tmp_path / "learns", n_epochs=16)
+    rewards = recorder.series("reward/mean")
+    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.05
+    assert max(recorder.series("sampler/mismatch")) < 1e-4
+    assert updates_of(recorder) == list(range(16))
+
+
+def test_sampling_ahead_is_by_weights_one_update_older(server: Server, tmp_path: Path) -> None:
+    recorder = run(server, tmp_path / "ahead", n_epochs=4, async_steps=1)
+    assert updates_of(recorder) == [0, 0, 1, 2]
+    assert all(map(math.isfinite, recorder.series("sampler/lag")))
+
+
+def test_raw_logprobs_of_the_real_server_are_refused(tmp_path: Path) -> None:
+    raw = Server(tmp_path, "--logprobs-mode raw_logprobs")
+    raw.start()
+    try:
+        raw.wait()
+        with pytest.raises(RolloutsRefused, match="processed_logprobs"):
+            run(raw, tmp_path / "raw", n_epochs=1)
+    finally:
+        raw.program.stop()
+
+
+def test_a_killed_server_is_waited_for_and_the_step_sampled_again(server: Server, tmp_path: Path) -> None:
+    """It is killed while a step is graded and the next completions of it are still sampled."""
+    grades = 0
+
+    def killing(text: str, item: Any) -> float:
+        nonlocal grades
+        grades += 1
+        if grades == 50:
+            server.start()  # which kills what is left of the one before
+        return share_of_e(text, item)
+
+    recorder = run(server, tmp_path / "killed", killing, n_epochs=3, grade_concurrency=1)
+    assert updates_of(recorder) == [0, 1, 2]
+    told = [groups for split, _, _, groups in recorder.all("rollouts") if split == "train"]
+    assert all(len(group.completions) == 8 for groups in told for group in groups)

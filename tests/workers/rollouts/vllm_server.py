@@ -1,0 +1,151 @@
+"""A local HTTP server that speaks the routes of vLLM which rollouts use, and can be made to fail.
+
+It has no model: tokens follow from the seed, and log-probabilities from token and temperature.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from random import Random
+from typing import Any
+from urllib.parse import urlsplit
+
+MODEL = "tiny"
+LONGEST = 4096
+
+Fault = Callable[[dict[str, Any]], Any]
+"""Changes the reply to a request for tokens. An `int` is a status, and `CUT` an answer that breaks off."""
+CUT = "cut"
+
+
+class FakeVllm(ThreadingHTTPServer):
+    """What was asked of it is in `asked`, and what it has loaded in `loaded`."""
+
+    daemon_threads = True
+
+    def __init__(self, vocabulary: int, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.vocabulary = vocabulary
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.loaded: dict[str, Path] = {}
+        self.asked: list[tuple[str, Any]] = []
+        self.faults: list[Fault] = []
+        """Each is used for one reply; then the next."""
+        self.is_raw = False
+        self.is_asleep = False
+        self.key = ""
+        self.lock = threading.Lock()
+
+    def of(self, path: str) -> list[Any]:
+        """The bodies that came to a path, in order."""
+        return [body for asked, body in self.asked if asked == path]
+
+    def reply(self, body: dict[str, Any]) -> Any:
+        """A reply to a request for tokens, or a fault."""
+        chosen = body["sampling_params"]
+        draw, most = Random(chosen.get("seed", 0)), chosen["max_tokens"]
+        tokens = [draw.randrange(self.vocabulary) for _ in range(most)]
+        ends = [i for i, token in enumerate(tokens) if token in chosen.get("stop_token_ids", ())]
+        tokens = tokens[: ends[0] + 1] if ends else tokens
+        heat = 1.0 if self.is_raw else chosen["temperature"]
+        top = [{"token_id": token, "logprob": -1.0 - token / heat} for token in range(chosen["logprobs"])]
+        content = [{"token_id": t, "logprob": -1.0 - t % 7 / 10, "top_logprobs": top} for t in tokens]
+        reply: Any = {
+            "model": body["model"],
+            "choices": [
+                {
+                    "token_ids": tokens,
+                    "finish_reason": "stop" if ends else "length",
+                    "weight_versions": [{"version": "default", "start": 0, "end": len(tokens)}],
+                    "logprobs": {"content": content},
+                }
+            ],
+        }
+        if chosen["logprobs"]:  # the probe
+            return reply
+        with self.lock:
+            fault = self.faults.pop(0) if self.faults else None
+        return reply if fault is None else fault(reply)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FakeVllm
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        base = {"id": MODEL, "parent": None, "max_model_len": LONGEST}
+        adapters = [{"id": name, "parent": MODEL} for name in self.server.loaded]
+        found: dict[str, Any] = {
+            "/health": {},
+            "/version": {"version": "0.32.0"},
+            "/v1/models": {"data": [base, *adapters]},
+            "/is_sleeping": {"is_sleeping": self.server.is_asleep},
+        }
+        self._answer(200, found[self.path])
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)) or "{}")
+        path = urlsplit(self.path).path
+        self.server.asked.append((path, body))
+        if self.server.key and self.headers.get("authorization") != f"Bearer {self.server.key}":
+            self._answer(401, {"error": "Unauthorized"})
+        elif path == "/inference/v1/generate":
+            self._generate(body)
+        elif path == "/v1/load_lora_adapter":
+            self._load(body)
+        elif path == "/v1/unload_lora_adapter":
+            known = self.server.loaded.pop(body["lora_name"], None)
+            self._answer(200 if known else 404, {})
+        else:
+            self.server.is_asleep = path == "/sleep"
+            self._answer(200, {})
+
+    def _load(self, body: dict[str, Any]) -> None:
+        name, folder = body["lora_name"], Path(body["lora_path"])
+        if name in self.server.loaded:
+            self._answer(400, {"error": {"message": f"The lora adapter '{name}' has already been loaded."}})
+        elif json.loads((folder / "adapter_config.json").read_text())["r"] > 64:
+            self._answer(400, {"error": {"message": "LoRA rank is greater than max_lora_rank 64."}})
+        else:
+            self.server.loaded[name] = folder
+            self._answer(200, {})
+
+    def _generate(self, body: dict[str, Any]) -> None:
+        if body["model"] not in {MODEL, *self.server.loaded}:
+            self._answer(404, {"error": {"message": f"The model `{body['model']}` does not exist."}})
+            return
+        reply = self.server.reply(body)
+        if isinstance(reply, int):
+            self._answer(reply, {"error": {"message": "EngineCore encountered an issue."}})
+        else:
+            self._answer(200, reply)
+
+    def _answer(self, status: int, body: Any) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(content) + (body == CUT) * 100))
+        self.end_headers()
+        self.wfile.write(content)
+        if body == CUT:
+            self.close_connection = True
+
+
+@contextmanager
+def running(server: FakeVllm) -> Iterator[FakeVllm]:
+    """The server, answering until it is left."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
