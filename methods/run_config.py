@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from methods import auto
 from methods.hyperparameters import Hyperparameter
+from methods.model_files.precision import BasePrecision, refusal
 
 MAX_STEPS = 1_000_000
+OF_PRECISION = {"base_precision", "adapter", "dtype", "sharding"}
+"""Fields that a base's precision has to go with."""
 
 
 class RunConfig(BaseModel):
@@ -60,6 +64,12 @@ class RunConfig(BaseModel):
     deterministic: Annotated[bool, Hyperparameter()] = False
     """Same bits from the same run on the same GPU, with slower operations. A run that needs one without a
     deterministic form fails and names it; on a CPU runs are so in any case."""
+    base_precision: Annotated[
+        BasePrecision,
+        Hyperparameter(left_out="`auto`: the base is held in the dtype of the arithmetic", of_adapter=True),
+    ] = "auto"
+    """Bits of the frozen base's numbers. `int8` and `nf4` are quantised by bitsandbytes: the reference, the
+    sampler's base and the trainer's are then the same quantised one; `bf16` also computes in bf16."""
     micro_batch_tokens: int = Field(default=16_384, ge=64)
     """Most tokens in one forward and backward pass; it bounds memory and changes no result."""
     eval_interval: Annotated[
@@ -96,6 +106,12 @@ class RunConfig(BaseModel):
     None: the base is nobody's work here, or its own is gone."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the run computes; auto takes a GPU if there is one."""
+
+    @model_validator(mode="after")
+    def _precision_fits(self) -> Self:
+        if (found := refusal(self.model_dump(include=OF_PRECISION))) is not None:
+            raise PydanticCustomError("base_precision", "{why}", {"why": found.message})
+        return self
 
 
 LEAST_MULTIPLIER = 1e-6

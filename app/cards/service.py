@@ -74,6 +74,12 @@ def weights_of_base(db: Session, job_id: str) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((name, sha256) for name, sha256 in files.items() if name.endswith(WEIGHTS)))
 
 
+def base_precision(db: Session, job_id: str) -> str:
+    """Returns the precision of the base that a job trained beside, "auto" where its card does not say it."""
+    attempts = _facts(db, job_id).get("attempts") or [{}]
+    return str(attempts[-1].get("base_precision", "auto"))
+
+
 def files_of_base(db: Session, job_id: str) -> dict[str, str]:
     """Returns the sha256 of the files that lay in the base's folder as a job's training began, by name."""
     found: dict[str, str] = (_facts(db, job_id).get("base_model") or {}).get("files", {})

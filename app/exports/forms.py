@@ -79,7 +79,13 @@ def use_of(source: Source, form: Format) -> Use:
         return Use(form, source.name)
     rank = int(source.config.get("lora_rank", 0))
     return Use(
-        form, source.name, base.hub, base.revision, rank, base.hub is not None and base.has_own_template
+        form,
+        source.name,
+        base.hub,
+        base.revision,
+        rank,
+        base.hub is not None and base.has_own_template,
+        str(source.config.get("base_precision", "auto")),
     )
 
 

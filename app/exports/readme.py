@@ -10,6 +10,7 @@ from app.checkpoints.models import Checkpoint
 from app.exports.base import IN_DOWNLOAD, Base
 from app.exports.use import AT_SERVICE, GGUF, HERE, WITHIN, Format, Use, lines
 from methods.model_files.licence import LICENCE, OTHER
+from methods.model_files.precision import QUANTISATION, QUANTISED
 
 README = "README.md"
 LIBRARIES: Mapping[Format, str] = {"adapter": "peft", "merged": "transformers", "gguf": "gguf"}
@@ -119,6 +120,11 @@ def _of_adapter(told: Told) -> Iterator[str]:
     base = told.base
     if base is None:
         return
+    if told.use.precision in QUANTISED:
+        yield (
+            f"- It was trained beside its base in {told.use.precision}, quantised as `{QUANTISATION}` says;"
+            " beside the base as it is stored it is another model. format=merged is what was measured."
+        )
     if base.hub is not None:
         revision = f", revision {plain(base.revision)}" if base.revision else ""
         yield f"- Its base is {plain(base.hub)} on the hub{revision}."

@@ -6,6 +6,8 @@ import re
 import shlex
 from typing import Literal, NamedTuple
 
+from methods.model_files.precision import QUANTISATION, QUANTISED
+
 Format = Literal["adapter", "merged", "gguf"]
 FORMATS: tuple[Format, ...] = ("adapter", "merged", "gguf")
 FOLDER = "FOLDER"
@@ -35,13 +37,15 @@ model = AutoModelForCausalLM.from_pretrained({folder!r})
 """
 ADAPTER = """\
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig{imports}
 
 tokenizer = AutoTokenizer.from_pretrained({folder!r})
-base = AutoModelForCausalLM.from_pretrained({base})
+{quantised}base = AutoModelForCausalLM.from_pretrained({base})
 model = PeftModel.from_pretrained(base, {folder!r})
 decoding = GenerationConfig.from_pretrained({folder!r}, max_new_tokens=200)
 """
+QUANTISED_BASE = "quantised = BitsAndBytesConfig.from_dict(json.load(open({path!r})))\n"
+"""A line before the base of an adapter is loaded that was trained beside a quantised one."""
 
 
 class Use(NamedTuple):
@@ -52,6 +56,7 @@ class Use(NamedTuple):
         hub: the id of an adapter's base on the hub; None where the base lies in the download.
         rank: of the adapter.
         own_template: the chat template is another than the base's.
+        precision: of the base that an adapter was trained beside, as `base_precision` names it.
     """
 
     format: Format
@@ -60,6 +65,7 @@ class Use(NamedTuple):
     revision: str | None = None
     rank: int = 0
     own_template: bool = False
+    precision: str = "auto"
 
 
 def short_name(name: str) -> str:
@@ -71,7 +77,9 @@ def lines(use: Use, folder: str = FOLDER, gguf: str = GGUF) -> dict[str, str]:
     """Returns the lines by program. `folder` is where the download was unpacked, `gguf` its model's file."""
     if use.format == "gguf":
         return {"llama.cpp": _llama_cpp(folder, gguf), "ollama": _ollama(use, folder)}
-    found = {"transformers": _transformers(use, folder), "vllm": _vllm(use, folder)}
+    found = {"transformers": _transformers(use, folder)}
+    if use.precision not in QUANTISED:  # beside another base the adapter is another model
+        found["vllm"] = _vllm(use, folder)
     return {**found, "ollama, llama.cpp": f"cherry models download {shlex.quote(use.name)} --format gguf"}
 
 
@@ -81,7 +89,16 @@ def _transformers(use: Use, folder: str) -> str:
     base = repr(f"{folder}/base" if use.hub is None else use.hub)
     if use.hub is not None and use.revision is not None:
         base += f", revision={use.revision!r}"
-    return ADAPTER.format(folder=folder, base=base) + GENERATE.format(options="generation_config=decoding")
+    quantised = imports = ""
+    if use.precision in QUANTISED:
+        base += ", quantization_config=quantised"
+        quantised, imports = QUANTISED_BASE.format(path=f"{folder}/{QUANTISATION}"), ", BitsAndBytesConfig"
+    lines = ADAPTER.format(folder=folder, base=base, quantised=quantised, imports=imports)
+    return (
+        ("import json\n\n" if quantised else "")
+        + lines
+        + GENERATE.format(options="generation_config=decoding")
+    )
 
 
 def _vllm(use: Use, folder: str) -> str:

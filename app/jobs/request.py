@@ -23,6 +23,7 @@ from app.tools import environments
 from app.tools import service as tools
 from app.validation_errors import read_as
 from methods import response_format
+from methods.model_files import precision as base_precision
 from methods.resolve import SPLIT_BESIDE_FILE, VALIDATION_SPLIT
 from methods.tools import DEFAULT_EPISODE_STEPS
 
@@ -38,7 +39,7 @@ def checked_method(request: JobCreate, project_id: str) -> dict[str, Any]:
     """The method with its defaults and grader names filled in. Raises `BadRequest`."""
     if request.method is None:
         deprecated = read_as(SupervisedHyperparameters, request.hyperparameters, "hyperparameters")
-        return _tuned("supervised", deprecated)
+        return _tuned("supervised", deprecated, "hyperparameters")
     if isinstance(request.method, SupervisedMethod):
         supervised = request.method.supervised and request.method.supervised.hyperparameters
         return _tuned("supervised", supervised or SupervisedHyperparameters())
@@ -52,6 +53,8 @@ def checked_method(request: JobCreate, project_id: str) -> dict[str, Any]:
     kept["hyperparameters"] = _hyperparameters(block)
     with refusals:
         _check_hold_out(kept["hyperparameters"], request.validation_file)
+    with refusals:
+        _check_precision(kept["hyperparameters"], "method.reinforcement.hyperparameters")
     refusals.raise_any()
     return {"type": "reinforcement", "reinforcement": kept}
 
@@ -145,13 +148,28 @@ def checked_resources(
     return given
 
 
-def _tuned(method: str, hyperparameters: BaseModel) -> dict[str, Any]:
-    return {"type": method, method: {"hyperparameters": hyperparameters.model_dump(exclude_none=True)}}
+def _tuned(method: str, hyperparameters: BaseModel, at: str | None = None) -> dict[str, Any]:
+    asked = hyperparameters.model_dump(exclude_none=True)
+    _check_precision(asked, at or f"method.{method}.hyperparameters")
+    return {"type": method, method: {"hyperparameters": asked}}
 
 
 def _hyperparameters(block: Reinforcement) -> dict[str, Any]:
     """OpenAI's always, "auto" or not; ours only if they were given."""
     return (block.hyperparameters or Hyperparameters()).model_dump(exclude_none=True)
+
+
+def _check_precision(asked: Mapping[str, Any], at: str) -> None:
+    """Raises `BadRequest` where the precision of the base does not go with the rest, or cannot be had here.
+
+    Where this process could not train at all, the worker's validation finds out.
+    """
+    if (found := base_precision.refusal(asked)) is not None:
+        raise BadRequest(found.message, param=f"{at}.{found.name}", code="unsupported_parameter")
+    lacks = base_precision.trains_here() and not base_precision.is_installed()
+    if base_precision.is_quantised(asked) and lacks:
+        message = base_precision.NOT_INSTALLED.format(precision=asked["base_precision"])
+        raise BadRequest(message, param=f"{at}.base_precision", code="unsupported_parameter")
 
 
 def _check_hold_out(asked: dict[str, Any], validation_file: str | None) -> None:

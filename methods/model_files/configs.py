@@ -68,6 +68,13 @@ def config_faults(name: str, content: Mapping[str, Any]) -> Iterator[str]:
             f"names code in its auto_map ({code[:100]}), and no code of a model is run here: remove auto_map"
             " if transformers knows the model by itself"
         )
+    if name == CONFIG and (how := content.get("quantization_config")):
+        method = how.get("quant_method") if isinstance(how, dict) else None
+        yield (
+            f"says that its weights are quantised already ({str(method or 'by some method')[:50]}), and such"
+            " weights are neither trained nor delivered here: take the model's unquantised weights, and"
+            " base_precision 'nf4' or 'int8' quantises them for a job"
+        )
     if name == CONFIG and not isinstance(content.get("model_type"), str):
         yield "has no model_type, by which transformers finds the model's class"
 

@@ -57,6 +57,7 @@ from workers.jobs.memory_validation import check_memory
 from workers.jobs.model_validation import (
     check_canary,
     check_environment,
+    check_precision,
     check_response_format,
     check_tools,
     check_tools_of_rows,
@@ -161,6 +162,7 @@ class Checks:
         if found is not None:
             self.doubts += self._rate_doubts(found.config)
             config = found.config
+            self._attempt(lambda: check_precision(Path(config.model_path), config.base_precision, self.kind))
             self.doubts += self._attempt(lambda: self._memory_doubts(config)) or []
         self._enter("grading")
         self.doubts += self._grader_doubts()

@@ -11,6 +11,7 @@ from app.models.models import Model
 from app.tools.simulator import ENVIRONMENT
 from methods.faults import told
 from methods.model_files.folder import ModelFolderInvalid, check_folder
+from methods.model_files.precision import NOT_INSTALLED, QUANTISED, is_installed
 from methods.response_format import grammar_of
 from methods.rows import Row
 from methods.tools import tool_faults, tool_names
@@ -131,6 +132,22 @@ def embedding_rows(folder: Path) -> int | None:
         )
     except Exception:  # `model_shape` and the trial of the model tell what is wrong with a config
         return None
+
+
+def check_precision(folder: Path, precision: str, method: str) -> None:
+    """Raises `JobInvalid` for a base that cannot be quantised: by its layers, or for want of the library."""
+    if precision not in QUANTISED:
+        return
+    param = f"method.{method}.hyperparameters.base_precision"
+    if not is_installed():
+        raise JobInvalid("unsupported_parameter", NOT_INSTALLED.format(precision=precision), param)
+    from workers.training.base.errors import ModelInvalid
+    from workers.training.model.base_model import check_can_quantise
+
+    try:
+        check_can_quantise(folder, precision)
+    except ModelInvalid as problem:
+        raise JobInvalid("unsupported_parameter", str(problem), param) from None
 
 
 def check_canary(folder: Path, context: int, data_file: DataFile, rows: Sequence[Row]) -> None:

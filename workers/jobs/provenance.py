@@ -17,6 +17,7 @@ from app.devices import facts
 from app.events import service as events
 from app.jobs import status
 from app.jobs.status import Claim
+from methods.model_files.precision import QUANTISED
 from methods.rows import Row
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig
@@ -56,13 +57,15 @@ def base_facts(name: str, folder: Path) -> dict[str, Any]:
 def place_facts(config: TrainConfig | TuneConfig) -> dict[str, Any]:
     """Returns where a run computes and with what: all on which its last bit may depend."""
     device = World().device(config.device).type
+    quantised = config.base_precision in QUANTISED
     return {
+        **({"base_precision": config.base_precision} if quantised else {}),
         "device": device,
         **(gpu_facts() if device == "cuda" else {"device_name": cpu_name()}),
         "processes": config.processes,
         "threads": torch.get_num_threads(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "versions": {**versions(), "cherry": version("cherry-rft")},
+        "versions": {**versions(config), "cherry": version("cherry-rft")},
     }
 
 

@@ -36,6 +36,7 @@ from app.settings import get_settings
 from app.storage import get_storage
 from graders import parse_grader
 from graders.spec import GraderSpec
+from methods.model_files.precision import QUANTISED
 from methods.rows import Row
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig, read_config
@@ -223,10 +224,13 @@ def _train_and_deliver(claim: Claim, folder: Path, should_stop: StopRequested, d
         end(claim, failure.code, str(failure))
         return
     config = work.config
-    base = Path(config.model_path) if config.origin_path is None else None  # a tuned base is served merged
+    # A tuned base is served merged, and so is what was trained beside a quantised one.
+    is_merged = config.origin_path is not None or config.base_precision in QUANTISED
+    base = None if is_merged else Path(config.model_path)
     best, place = result.best.folder, world.device(config.device)
     served = check_served(best, base, place)
-    loaded = check_loaded(best, compute_dtype(best / MODEL, place, config.adapter, config.dtype), place)
+    computed = compute_dtype(best / MODEL, place, config.adapter, config.dtype, config.base_precision)
+    loaded = check_loaded(best, computed, place)
     measured = delivery.Measured(served, loaded)
     delivery.deliver(
         claim, result.best.step, trained_tokens=result.trained_tokens, result=result, measured=measured

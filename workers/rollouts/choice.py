@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from app.settings import get_settings
 from app.table_settings import VllmEntry, VllmTable, vllm_for
+from methods.model_files.precision import QUANTISED
 from methods.train_config import TrainConfig
 from workers.rollouts.backend import Limits, VllmRollouts
 from workers.rollouts.errors import RolloutsRefused, ServerAway
@@ -66,6 +67,9 @@ def why_not(config: TrainConfig, entry: VllmEntry) -> str:
     reasons = {
         "it trains every weight, which goes to vLLM over NCCL or CUDA IPC alone, and that is not supported": (
             config.adapter == "full"
+        ),
+        "its base is quantised here (base_precision), and the server has another one": (
+            config.base_precision in QUANTISED
         ),
         "its response_format is held by a grammar of ours, and vLLM's allows other tokens": (
             config.response_format is not None

@@ -20,6 +20,7 @@ from app.errors import NotFound, ServerError
 from app.files.integrity import StoredFileDamaged
 from app.models import service as models
 from app.settings import COPIES, Settings
+from methods.model_files.precision import QUANTISED
 from workers.base_models import local_adapter, local_folder
 from workers.devices.sampler_part import fitting, share_of
 from workers.serving.requests import ModelFiles
@@ -95,7 +96,8 @@ class Library:
             if base is None or base.folder is None or model.job_id is None:
                 return found
             weights = cards.weights_of_base(db, model.job_id)
-            if not weights:
+            # An adapter of a quantised base is another model beside the base as it is stored.
+            if not weights or cards.base_precision(db, model.job_id) in QUANTISED:
                 return found
             return found._replace(adapter_of=ModelFiles(base.name, base.folder, None), base_weights=weights)
 

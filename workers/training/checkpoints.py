@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from methods.forgetting import most_forgotten
+from methods.model_files.precision import LIBRARY, QUANTISED
 from methods.run_config import RunConfig
 from methods.train_config import TrainConfig
 from workers.training.base.types import Checkpoint, ScoredText
@@ -107,7 +108,9 @@ def checkpoint_from_json(facts: dict[str, Any], run_dir: Path) -> Checkpoint:
     return Checkpoint(**{**checkpoint, "folder": run_dir / checkpoint["folder"]})
 
 
-def versions() -> dict[str, str]:
-    """Returns the versions of what wrote a folder."""
-    libraries = {name: version(name) for name in ("torch", "transformers", "peft", "safetensors")}
-    return {"python": platform.python_version(), **libraries}
+def versions(config: RunConfig | None = None) -> dict[str, str]:
+    """Returns the versions of what wrote a folder, and of what quantised the base of a run."""
+    names = ["torch", "transformers", "peft", "safetensors"]
+    if config is not None and config.base_precision in QUANTISED:
+        names.append(LIBRARY)
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}

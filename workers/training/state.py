@@ -78,6 +78,7 @@ SINCE_0_1_0 = {
     "tools",
     "max_episode_steps",
     "environment",
+    "base_precision",
 }
 """Fields of a config that came later, each with a default that stands for what was done before."""
 

@@ -194,6 +194,20 @@ REFUSED = [
     pytest.param(
         f"{HYPER}.n_epochs", 10_001, 400, f"{HYPER}.n_epochs", "integer_above_max_value", id="epochs-high"
     ),
+    *(
+        pytest.param(
+            HYPER,
+            {"base_precision": precision, **beside},
+            400,
+            f"{HYPER}.base_precision",
+            "unsupported_parameter",
+            id=f"{precision}-beside-{'-'.join(beside)}",
+        )
+        for precision, beside in (("nf4", {"adapter": "full"}), ("int8", {"sharding": "fsdp"}))
+    ),
+    pytest.param(
+        f"{HYPER}.base_precision", "int4", 400, f"{HYPER}.base_precision", "invalid_value", id="int4"
+    ),
     pytest.param(f"{HYPER}.n_epochs", "all", 400, f"{HYPER}.n_epochs", "invalid_value", id="epochs-text"),
     pytest.param(f"{HYPER}.n_epochs", 1.5, 400, f"{HYPER}.n_epochs", "invalid_type", id="epochs-decimal"),
     pytest.param(

@@ -59,6 +59,7 @@ def test_a_server_of_other_models_is_left_out_or_refused(tiny: Path) -> None:
     ("config", "entry", "words"),
     [
         pytest.param({"adapter": "full"}, {}, "every weight", id="full"),
+        pytest.param({"base_precision": "nf4"}, {}, "quantised", id="quantised"),
         pytest.param({"response_format": {"type": "json_object"}}, {}, "response_format", id="format"),
         pytest.param({"tools": ("add",)}, {}, "several turns", id="tools"),
         pytest.param({"environment": "named"}, {}, "several turns", id="environment"),

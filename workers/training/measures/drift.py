@@ -105,7 +105,9 @@ def _origin(config: TrainConfig, policy: Policy) -> Any | None:
     """Returns the model that a tuned base was tuned from, whole in every process; it stays in memory."""
     if config.origin_path is None:
         return None
-    return load_base(Path(config.origin_path), policy.device, "lora", config.dtype).model
+    return load_base(
+        Path(config.origin_path), policy.device, dtype=config.dtype, precision=config.base_precision
+    ).model
 
 
 def _told(mean: str, stderr: str, found: Estimate) -> dict[str, float]:

@@ -20,6 +20,7 @@ from torch import nn
 
 from methods.train_config import TrainConfig
 from workers.training.model.parts import decoder_name, decoder_of
+from workers.training.model.quantised import QuantisedLinear
 
 MAMBA_OUTPUT = "out_proj"
 """A layer of Mamba mixers whose weight their kernels read past any adapter; PEFT refuses to adapt it."""
@@ -162,7 +163,7 @@ def _excluded(model: Any) -> str | None:
 @torch.no_grad()
 def _is_product(layer: nn.Linear) -> bool:
     """Says whether a linear layer of a class of its own computes what a linear layer does."""
-    if type(layer).forward is nn.Linear.forward:
+    if type(layer).forward is nn.Linear.forward or isinstance(layer, QuantisedLinear):
         return True
     ones = layer.weight.new_ones(1, 1, layer.in_features)
     try:

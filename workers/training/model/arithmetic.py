@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from workers.training.model.parts import decoder_of
+from workers.training.model.quantised import QuantisedLinear
 
 _in_fp32: ContextVar[bool] = ContextVar("in_fp32", default=False)
 
@@ -60,9 +61,12 @@ def in_fp32(model: Any) -> Iterator[bool]:
     """Lets the decoder and output layer of a model compute in fp32 inside; gives whether they do.
 
     A block of the decoder holds its weights in fp32 while it runs. Other models that share the weights see
-    nothing of it. Weights that are sharded or quantised stay, and so does the arithmetic.
+    nothing of it. A quantised layer multiplies in the dtype of what it reads. Weights that are sharded, or
+    quantised by others, stay, and so does the arithmetic.
     """
-    if not all(map(_is_plain, chain(model.parameters(), model.buffers()))):
+    codes = {id(each.weight) for each in model.modules() if isinstance(each, QuantisedLinear)}
+    held = (tensor for tensor in chain(model.parameters(), model.buffers()) if id(tensor) not in codes)
+    if not all(map(_is_plain, held)):
         yield False
         return
     mark = _in_fp32.set(True)

@@ -15,9 +15,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from transformers.utils import logging as transformers_logging
 
 from methods.model_files.folder import ModelFolderInvalid, check_folder
+from methods.model_files.precision import QUANTISED, BasePrecision
 from workers.training.base.errors import ModelInvalid, is_panic
 from workers.training.model import attention
 from workers.training.model.head import output_head
+from workers.training.model.quantised import check_layers, quantise
 from workers.training.model.shape import shape_of
 from workers.training.model.stored_types import stored_types
 from workers.training.rendering.ends import template_end_ids
@@ -69,16 +71,22 @@ def load_base(
     adapter: Literal["lora", "full"] = "lora",
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     *,
+    precision: BasePrecision = "auto",
     keep_on_cpu: bool = False,
 ) -> BaseModel:
     """Reads a model folder; nothing outside it is read and no code in it is run. Raises `ModelInvalid`.
 
-    Weights that are trained are held in fp32, a frozen base in the dtype of the arithmetic. `keep_on_cpu`
-    leaves them there, for a model that is moved in pieces.
+    Weights that are trained are held in fp32, a frozen base in the dtype of the arithmetic, or as its
+    `precision` says. `keep_on_cpu` leaves them there, for a model that is moved in pieces.
     """
+    dtype = "bfloat16" if precision == "bf16" else dtype
     held = "float32" if adapter == "full" or (dtype == "auto" and device.type == "cpu") else dtype
-    tokenizer, model = _read(folder, held)
-    model = model.to(CPU if keep_on_cpu else device).eval().requires_grad_(False)
+    tokenizer, model = _read(folder, "auto" if precision in QUANTISED else held)
+    model.eval().requires_grad_(False)
+    if precision in QUANTISED:
+        quantise(model, precision, device, _beside_quantised(dtype, device), stored_types(folder))
+    else:
+        model = model.to(CPU if keep_on_cpu else device)
     with faults_are_the_models(f"The model '{folder.name}' cannot compute"):
         _prepare(model, folder.name)
         stored = stored_types(folder).of_model
@@ -92,6 +100,15 @@ def load_base(
             compute_dtype=model.dtype if adapter == "lora" else _arithmetic(dtype, device, stored),
             stored_dtype=stored,
         )
+
+
+def check_can_quantise(folder: Path, precision: str) -> None:
+    """Raises `ModelInvalid` where a model's layers cannot be quantised; its config alone is read."""
+    with faults_are_the_models(f"The config.json of '{folder.name}' cannot be used"):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            model = auto_class(config).from_config(config)
+    check_layers(model, precision)
 
 
 def _read(folder: Path, dtype: str) -> tuple[Any, Any]:
@@ -161,8 +178,11 @@ def compute_dtype(
     device: torch.device,
     adapter: Literal["lora", "full"],
     dtype: Literal["auto", "float32", "bfloat16"],
+    precision: BasePrecision = "auto",
 ) -> torch.dtype:
     """Returns the dtype of the arithmetic of a model that `load_base` would load, without loading it."""
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bf16" else _beside_quantised(dtype, device)
     stored = stored_types(folder).of_model
     if adapter == "lora" and dtype == "auto" and device.type != "cpu":
         return stored
@@ -179,6 +199,11 @@ def _arithmetic(
     if dtype != "auto":
         return torch.float32 if dtype == "float32" else torch.bfloat16
     return torch.bfloat16 if device.type == "cuda" and stored.itemsize == 2 else torch.float32
+
+
+def _beside_quantised(dtype: Literal["auto", "float32", "bfloat16"], device: torch.device) -> torch.dtype:
+    """Returns the dtype of the arithmetic with quantised weights: for "auto" bf16 on a GPU, fp32 on a CPU."""
+    return _arithmetic(dtype, device, torch.bfloat16)
 
 
 def end_ids(generation_config: Any, tokenizer: Any) -> tuple[int, ...]:

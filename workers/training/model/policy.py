@@ -8,6 +8,8 @@ Three views of it, never mixed up:
   `async_steps` a copy. It follows the trained weights when told to (`sync_rollout`).
 * `policy.reference()` is the starting policy: the adapter switched off, or a frozen copy.
 
+All three read the same numbers of a quantised base (quantised.py), and add the adapter beside it.
+
 Sharded (FSDP, sharding.py), the trained and the reference model are split over the processes and the sampling
 copy is whole in each, so that sampling needs no other process.
 """
@@ -24,6 +26,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from methods.model_files.precision import QUANTISED
 from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.errors import ModelInvalid
@@ -34,6 +37,7 @@ from workers.training.model.base_model import BaseModel, load_base
 from workers.training.model.delivered import order_config, write_beside_adapter, write_model
 from workers.training.model.grammar import compile_grammar
 from workers.training.model.merged_lora import bases_alone, forget_sum, train_through_sum
+from workers.training.model.quantised import QuantisedLinear, write_quantisation
 from workers.training.model.recompute import recompute_layers
 from workers.training.model.rollout_weights import (
     ADAPTER,
@@ -63,6 +67,7 @@ class Policy:
         self.vocabulary = base.vocabulary
         self.device = base.device
         self.folder = base.folder
+        self._precision, self._compute_dtype = config.base_precision, base.compute_dtype
         self.model: Any = base.model
         self.adapter: Any = None
         """The PEFT wrapper of `model`; None when every weight is trained."""
@@ -109,6 +114,7 @@ class Policy:
             world.device(config.device),
             config.adapter,
             config.dtype,
+            precision=config.base_precision,
             keep_on_cpu=is_sharded(config, world),
         )
         return cls(base, config, world)
@@ -238,6 +244,9 @@ class Policy:
     def _round(self, rounded: Rounded) -> None:
         if self.adapter is not None:
             for layer, copied in self._merged:
+                if isinstance(copied, QuantisedLinear):
+                    rounded.merge(copied)
+                    continue
                 base, delta = whole(adapted_base(layer)), layer.get_delta_weight(ADAPTER)
                 rounded.round_sum(copied, base, delta, adapted_parameter(layer))
             return
@@ -265,6 +274,8 @@ class Policy:
             (folder / "README.md").unlink(missing_ok=True)  # an empty model card
             order_config(folder)
             write_beside_adapter(folder, self.folder, self.end_ids)
+            if self._precision in QUANTISED:
+                write_quantisation(folder, self._precision, self._compute_dtype)
 
 
 def is_sharded(config: TrainConfig, world: World) -> bool:

@@ -15,6 +15,7 @@ from peft.tuners.lora import ParamWrapper
 from torch import Tensor, nn
 
 from workers.training.model.merged_lora import mark_summed
+from workers.training.model.quantised import QuantisedLinear
 from workers.training.model.sharding import whole
 
 ADAPTER = "default"
@@ -63,9 +64,12 @@ class FollowingLinear(nn.Linear):
 def own_weight(model: Any, name: str, parameter: str = "weight") -> Any:
     """Gives a layer of the sampling copy a weight of its own, which may change; returns the layer.
 
-    Raises `AttributeError` where it has no parameter of that name.
+    A quantised layer keeps its weight: no sum is written into it, the adapter stands beside it. Raises
+    `AttributeError` where it has no parameter of that name.
     """
     layer: Any = model.get_submodule(name)
+    if isinstance(layer, QuantisedLinear):
+        return layer
     weight = nn.Parameter(getattr(layer, parameter).detach().clone(), requires_grad=False)
     if type(layer) is nn.Linear and weight.dtype.itemsize == 2:
         following = FollowingLinear(layer.in_features, layer.out_features, bias=False, device="meta")
@@ -97,19 +101,26 @@ def follow(layer: Any, copied: Any, merged_from: float = MERGED_FROM) -> None:
     if isinstance(layer, ParamWrapper):
         _follow_parameter(layer, copied)
         return
+    if isinstance(copied, QuantisedLinear):
+        copied.unmerge()
+        copied.branch = _branch(layer) if layer.lora_B[ADAPTER].weight.any() else None
+        return
     base = whole(adapted_base(layer))
     delta = layer.get_delta_weight(ADAPTER).float()
     if isinstance(copied, FollowingLinear):
         copied.branch = None
         if 0 < delta.abs().mean() < merged_from * base.abs().mean(dtype=torch.float32):
-            scale = layer.scaling[ADAPTER]
-            down, up = layer.lora_A[ADAPTER].weight.float(), layer.lora_B[ADAPTER].weight.float()
-            # Copies: the trained weights change while the next rollouts are sampled.
-            copied.branch = Branch(down.clone(), up * scale)
+            copied.branch = _branch(layer)
             copied.weight.copy_(base)
             return
     copied.weight.copy_(base.float() + delta)
     mark_summed(layer)
+
+
+def _branch(layer: Any) -> Branch:
+    """Copies what an adapter adds now: the trained weights change while the next rollouts are sampled."""
+    down, up = layer.lora_A[ADAPTER].weight.float(), layer.lora_B[ADAPTER].weight.float()
+    return Branch(down.clone(), up * layer.scaling[ADAPTER])
 
 
 def _follow_parameter(layer: Any, copied: Any) -> None:

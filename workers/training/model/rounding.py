@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workers.training.model.quantised import QuantisedLinear, dtype_for_measuring
 from workers.training.model.rollout_weights import FollowingLinear
 from workers.training.model.stored_types import StoredTypes
 
@@ -27,6 +28,7 @@ class Rounded:
         self._names = {id(weight): name for name, weight in model.named_parameters()}
         self._types = types
         self._exact: list[tuple[Any, Tensor]] = []
+        self._held_in = dtype_for_measuring(model, model.dtype)
         self._lost = self._moved = 0.0
         self.is_rounded = False
 
@@ -54,6 +56,17 @@ class Rounded:
             layer.branch = None
         weight.copy_(exact.to(stored))
         self._note(exact, weight, base)
+
+    def merge(self, layer: QuantisedLinear) -> None:
+        """Lets a quantised layer compute with the merged weight as it is stored; the next `follow` ends that.
+
+        Where that is fp32 it would compute the same as it does, but for the order of sums.
+        """
+        if not _loses(torch.float32, layer.stored):
+            return
+        exact = layer.summed()
+        layer.merge(self._held_in)
+        self._note(exact, exact.to(layer.stored), layer.packed.weight(torch.float32))
 
     def round_weight(self, name: str, weight: Any, base: Tensor | None) -> None:
         """Rounds a weight, (O, I) or (H,), that is trained itself, or a copy of it."""
