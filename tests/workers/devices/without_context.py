@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 from unittest.mock import patch
@@ -18,6 +18,7 @@ from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig
 from tests.tiny_model import make_tiny_model
 from tests.workers.training.support import FunctionGrader, ListRecorder, early_letters, make_config, make_rows
+from workers.training.base.errors import RunCancelled
 
 
 class ContextOpened(Exception):
@@ -37,10 +38,13 @@ def reinforcement(folder: Path) -> None:
     from workers.training.loop import train
 
     sizes = {"prompts_per_step": 3, "group_size": 2, "save_state_every": 1, "deterministic": True}
-    for epochs in (1, 2):
-        config: TrainConfig = make_config(folder / "model", n_epochs=epochs, device="cpu", **sizes)
-        rows = make_rows("one", "two", "three"), make_rows("one")
-        train(config, *rows, FunctionGrader(early_letters), ListRecorder(), folder / "run")
+    config: TrainConfig = make_config(folder / "model", n_epochs=2, device="cpu", **sizes)
+    rows = make_rows("one", "two", "three"), make_rows("one")
+    run = (config, *rows, FunctionGrader(early_letters), ListRecorder(), folder / "run")
+    stops = iter([False, True])
+    with suppress(RunCancelled):
+        train(*run, lambda: next(stops))
+    train(*run)
 
 
 def supervised(folder: Path) -> None:
