@@ -32,13 +32,15 @@ def _row(one: Declared) -> str:
 def values(one: Declared) -> str:
     """Returns what a request may give, in words: "2 to 256", "`lora`, `full`"."""
     kind = one.mark.wire or one.info.annotation
+    bounds = [part for part in one.info.metadata if not isinstance(part, Hyperparameter)]
+    if get_args(kind)[1:] == (Literal["auto"],):
+        kind, bounds = _without_auto(kind)
     if get_origin(kind) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(kind))
     if kind is bool:
         return "true or false"
     if get_origin(kind) is dict:
         return "an object"
-    bounds = [part for part in one.info.metadata if not isinstance(part, Hyperparameter)]
     if get_origin(kind) is list and get_origin(get_args(kind)[0]) is Literal:
         return "a list of " + ", ".join(f"`{choice}`" for choice in get_args(get_args(kind)[0]))
     if get_origin(kind) is list:
@@ -49,6 +51,13 @@ def values(one: Declared) -> str:
     if high is None:
         return least if isinstance(low, Gt) else f"{least} or more"
     return f"{least}{',' if isinstance(low, Gt) else ''} to {high:,}"
+
+
+def _without_auto(kind: Any) -> tuple[Any, list[Any]]:
+    """Returns the first kind of two, of which the other is "auto", and its bounds."""
+    first = get_args(kind)[0]
+    fields = getattr(first, "__metadata__", ())
+    return (first.__origin__ if fields else first), [part for field in fields for part in field.metadata]
 
 
 def left_out(one: Declared) -> str:

@@ -6,17 +6,23 @@ certain. The rest is estimated from the shapes of a step; docs/models.md holds b
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from methods.hyperparameters import Method
+from methods.model_files.precision import QUANTISED, BasePrecision
+from methods.sizes import activations
+from methods.sizes.activations import Adapter, Kind
+from methods.sizes.model_size import ModelSize
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig
 
-Adapter = Literal["lora", "full"]
 Device = Literal["cpu", "cuda"]
+T = TypeVar("T")
 
 FLOAT32, HALF = 4, 2
 """Bytes of a number."""
+QUANTISED_BYTES = {"int8": 1.0, "nf4": 0.5 + 1 / 64 + 4 / (64 * 256)}
+"""Bytes of a number of a quantised matrix; in nf4 with a byte for each 64 and four for each 256 of these."""
 MOMENTS = 2
 """Numbers that AdamW keeps for each trained one."""
 LIBRARIES = {"cpu": 700 << 20, "cuda": 700 << 20}
@@ -40,35 +46,11 @@ USUAL_RANK, USUAL_GROUPS, USUAL_SAMPLES, USUAL_TOKENS = 16, 8, 8, 512
 USUAL_STREAMS = 64
 """Sequences of the whole context for which memory of serving is shown. Chosen."""
 PASS_TOKENS = 16_384
-"""The largest pass (`micro_batch_tokens`, which no request sets)."""
-
-
-class ModelSize(NamedTuple):
-    """Says how large a model is, in numbers.
-
-    Attributes:
-        parameters: of all weights.
-        matrices: of the matrices in its layers, which LoRA adapts.
-        adapted: rows and columns of these matrices together: an adapter's numbers for each rank.
-        layers: of the decoder.
-        hidden: the width of its states.
-        intermediate: the width inside its MLPs.
-        cached: numbers that attention keeps of one token, over all layers.
-        vocabulary: tokens that it has embedding rows for.
-        context: most tokens of prompt and completion together.
-        stored_bytes: of a number on disk.
-    """
-
-    parameters: int
-    matrices: int
-    adapted: int
-    layers: int
-    hidden: int
-    intermediate: int
-    cached: int
-    vocabulary: int
-    context: int
-    stored_bytes: int
+"""The largest pass that is chosen (`micro_batch_tokens` "auto"): always on a CPU, on a GPU if it fits."""
+SENSIBLE_TOKENS = 4_096
+"""Tokens of a pass on a GPU below which layers are run again instead (`gradient_checkpointing` "auto"), and
+for which memory is shown. Chosen, not measured: a product of so many rows keeps a GPU busy.
+"""
 
 
 class Use(NamedTuple):
@@ -101,8 +83,11 @@ class Run(NamedTuple):
     Attributes:
         number_bytes: of a number in the arithmetic.
         groups: prompts of a step; each has `samples` completions.
-        pass_tokens: most tokens in one forward and backward pass.
+        pass_tokens: most tokens in one forward and backward pass; None where free memory decides.
+        recomputes: whether layers are run again in the backward pass; None where free memory decides.
         has_copy: whether what samples is a copy of its own where every weight is trained.
+        precision: of the frozen base's matrices; of "auto" and "bf16" they are in the arithmetic's dtype.
+        is_of_rows: whether a pass holds a row for each example, and its logits whole on a CPU.
         keeps_good: whether the last good state is kept in memory for the guard.
         processes: that share one machine's memory; on GPUs each has its own.
     """
@@ -115,13 +100,31 @@ class Run(NamedTuple):
     samples: int
     prompt_tokens: int
     answer_tokens: int
-    pass_tokens: int
-    recomputes: bool = False
+    pass_tokens: int | None = PASS_TOKENS
+    recomputes: bool | None = False
     has_copy: bool = False
     keeps_good: bool = False
-    keeps_logits: bool = False
+    is_of_rows: bool = False
     processes: int = 1
     is_sharded: bool = False
+    precision: BasePrecision = "auto"
+
+    @property
+    def step_tokens(self) -> int:
+        """Returns the tokens of a step, as passes read them."""
+        if self.is_of_rows:
+            return self.groups * self.samples * self.prompt_tokens
+        return self.groups * (self.prompt_tokens + self.samples * self.answer_tokens)
+
+    @property
+    def longest(self) -> int:
+        """Returns the tokens of the longest sequence."""
+        return self.prompt_tokens + self.answer_tokens
+
+    @property
+    def kind(self) -> Kind:
+        """Returns what its passes are like."""
+        return Kind("rows" if self.is_of_rows else "packed", self.adapter, self.number_bytes)
 
 
 def run_of(config: TrainConfig | TuneConfig, size: ModelSize, longest: int, device: Device) -> Run:
@@ -130,14 +133,15 @@ def run_of(config: TrainConfig | TuneConfig, size: ModelSize, longest: int, devi
         "adapter": config.adapter,
         "rank": config.lora_rank,
         "device": device,
-        "number_bytes": number_bytes(config.dtype, size, device),
+        "number_bytes": bytes_beside(config.base_precision, config.dtype, size, device),
+        "precision": config.base_precision,
         "prompt_tokens": longest,
-        "pass_tokens": config.micro_batch_tokens,
-        "recomputes": config.gradient_checkpointing,
+        "pass_tokens": _asked(config.micro_batch_tokens, PASS_TOKENS, device),
+        "recomputes": _asked(config.gradient_checkpointing, False, device),
     }
     if isinstance(config, TuneConfig):
         pair = 2 if config.method == "dpo" else 1
-        return Run(groups=config.batch_size, samples=pair, answer_tokens=0, keeps_logits=True, **shared)
+        return Run(groups=config.batch_size, samples=pair, answer_tokens=0, is_of_rows=True, **shared)
     return Run(
         groups=config.prompts_per_step,
         samples=config.group_size,
@@ -150,6 +154,13 @@ def run_of(config: TrainConfig | TuneConfig, size: ModelSize, longest: int, devi
     )
 
 
+def _asked(asked: T | Literal["auto"], on_cpu: T, device: Device) -> T | None:
+    """Returns what a config asks for, None for "auto" on a GPU."""
+    if asked != "auto":
+        return asked
+    return on_cpu if device == "cpu" else None
+
+
 def usual_run(size: ModelSize, method: Method, adapter: Adapter, device: Device) -> Run:
     """Returns a run like those of "auto", with prompts and answers of `USUAL_TOKENS` each."""
     tokens = min(USUAL_TOKENS, size.context // 2)
@@ -158,7 +169,7 @@ def usual_run(size: ModelSize, method: Method, adapter: Adapter, device: Device)
         "rank": USUAL_RANK,
         "device": device,
         "number_bytes": number_bytes("auto", size, device),
-        "pass_tokens": PASS_TOKENS,
+        "pass_tokens": PASS_TOKENS if device == "cpu" else SENSIBLE_TOKENS,
         "groups": USUAL_GROUPS,
     }
     if method == "reinforcement":
@@ -170,7 +181,7 @@ def usual_run(size: ModelSize, method: Method, adapter: Adapter, device: Device)
         "prompt_tokens": 2 * tokens,
         "answer_tokens": 0,
     }
-    return Run(**shared, **examples, keeps_logits=True)
+    return Run(**shared, **examples, is_of_rows=True)
 
 
 def by_use(size: ModelSize, device: Device) -> dict[str, Need]:
@@ -180,6 +191,11 @@ def by_use(size: ModelSize, device: Device) -> dict[str, Need]:
         for method in get_args(Method)
         for adapter in get_args(Adapter)
     }
+    for precision in QUANTISED:
+        each = bytes_beside(precision, "auto", size, device)
+        for method in get_args(Method):
+            run = usual_run(size, method, "lora", device)._replace(precision=precision, number_bytes=each)
+            found[f"{method} lora {precision}"] = of_training(size, run)
     return found | {"serving": of_serving(size, device, USUAL_STREAMS)}
 
 
@@ -188,6 +204,13 @@ def number_bytes(dtype: str, size: ModelSize, device: Device) -> int:
     if dtype == "auto":
         return size.stored_bytes if device == "cuda" and size.stored_bytes == HALF else FLOAT32
     return HALF if dtype == "bfloat16" else FLOAT32
+
+
+def bytes_beside(precision: BasePrecision, dtype: str, size: ModelSize, device: Device) -> int:
+    """Returns the bytes of a number in the arithmetic of a run whose base has this precision."""
+    if precision == "auto" or (dtype != "auto" and precision != "bf16"):
+        return number_bytes(dtype, size, device)
+    return HALF if precision == "bf16" or device == "cuda" else FLOAT32
 
 
 def of_training(size: ModelSize, run: Run) -> Need:
@@ -215,10 +238,14 @@ def _weights(size: ModelSize, run: Run) -> list[Use]:
     shards = run.processes if run.is_sharded else 1
     if run.adapter == "lora":
         trained = run.rank * size.adapted * FLOAT32
+        adapter = Use("adapter, its gradient and moments", trained * (2 + MOMENTS), is_certain=True)
+        if run.precision in QUANTISED:
+            return [*_quantised(size, run), adapter]
+        copied = size.parameters if run.is_sharded else size.matrices  # a sharded base shares nothing
         return [
             Use("weights of the base", size.parameters * run.number_bytes // shards, is_certain=True),
-            Use("sampling copy of what LoRA adapts", size.matrices * run.number_bytes, is_certain=True),
-            Use("adapter, its gradient and moments", trained * (2 + MOMENTS), is_certain=True),
+            Use("sampling copy of what LoRA adapts", copied * run.number_bytes, is_certain=True),
+            adapter,
         ]
     trained = size.parameters * FLOAT32
     copied = size.parameters * run.number_bytes
@@ -232,12 +259,24 @@ def _weights(size: ModelSize, run: Run) -> list[Use]:
     return uses
 
 
+def _quantised(size: ModelSize, run: Run) -> list[Use]:
+    """Returns what a quantised base takes: trainer, reference and sampler share one."""
+    rest = (size.parameters - size.matrices) * run.number_bytes
+    packed = int(size.matrices * QUANTISED_BYTES[run.precision])
+    widest = size.hidden * max(size.intermediate, size.queries or size.hidden)
+    return [
+        Use(f"matrices of the base in {run.precision}", packed, is_certain=True),
+        Use("embeddings, output layer and norms", rest, is_certain=True),
+        Use("a matrix while it is multiplied", widest * run.number_bytes, is_certain=True),
+    ]
+
+
 def _estimated(size: ModelSize, run: Run) -> list[Use]:
     """Returns what is taken for a while, or as much as the step's tokens need."""
     uses = [
-        *_second_copy(size, run.device),
-        Use("keys and values", _cache(size, run)),
-        Use("activations of a pass", _activations(size, run)),
+        *_second_copy(size, run.device, run.precision),
+        Use("keys and values", cache(size, run)),
+        *of_pass(size, run),
         Use("libraries", LIBRARIES[run.device]),
     ]
     kept = size.parameters if run.adapter == "full" else run.rank * size.adapted
@@ -246,26 +285,40 @@ def _estimated(size: ModelSize, run: Run) -> list[Use]:
     return uses
 
 
-def _second_copy(size: ModelSize, device: Device) -> list[Use]:
+def _second_copy(size: ModelSize, device: Device, precision: BasePrecision = "auto") -> list[Use]:
     """Returns the weights as a CPU's sampler lays them out, where they are few enough for that."""
+    if precision in QUANTISED:  # the lean decoder reads plain weights
+        return []
     copy = size.parameters * FLOAT32
     return [Use("weights laid out for sampling", copy)] if device == "cpu" and copy <= LEAN_BYTES else []
 
 
-def _cache(size: ModelSize, run: Run) -> int:
+def cache(size: ModelSize, run: Run) -> int:
     """Returns keys and values of the completions that are sampled side by side."""
     groups = min(run.groups, max(1, SLOTS // run.samples))
     per_group = min(run.samples, 2) * run.prompt_tokens + run.samples * run.answer_tokens
     return min(CACHE_BYTES[run.device], groups * per_group * size.cached * run.number_bytes)
 
 
-def _activations(size: ModelSize, run: Run) -> int:
-    """Returns what the backward pass needs of the largest pass, and its logits."""
-    step = run.groups * (run.prompt_tokens + run.samples * run.answer_tokens)
-    if run.answer_tokens == 0:  # examples that are whole, or pairs of them
-        step = run.groups * run.samples * run.prompt_tokens
-    tokens = min(run.pass_tokens, step)
+def of_pass(size: ModelSize, run: Run) -> list[Use]:
+    """Returns what the largest pass takes: what its backward pass needs, its logits, copies of weights."""
+    tokens = min(run.pass_tokens or SENSIBLE_TOKENS, run.step_tokens)
+    if run.device == "cpu":
+        return [Use("activations of a pass", _on_cpu(size, run, tokens))]
+    recomputes = bool(run.recomputes)
+    taken = activations.of_pass(size, run.kind, tokens, recomputes=recomputes)
+    uses = [Use("activations of a pass", taken)]
+    if run.is_sharded:
+        layer = size.matrices // size.layers
+        at_once = 2 * layer + size.parameters - size.matrices  # one is used while the next one comes
+        return [*uses, Use("gathered weights of a pass", at_once * run.number_bytes)]
+    copies = activations.of_copies(size, run.kind, recomputes=recomputes)
+    return [*uses, Use("weights as a pass computes with them", copies)] if copies else uses
+
+
+def _on_cpu(size: ModelSize, run: Run, tokens: int) -> int:
+    """Returns what a pass takes on a CPU, where compiled kernels keep less (docs/models.md)."""
     layer = STATES_KEPT * size.hidden + INNER_KEPT * size.intermediate
     kept = layer + size.layers * size.hidden if run.recomputes else size.layers * layer
     logits = tokens * size.vocabulary * FLOAT32
-    return tokens * kept * run.number_bytes + (2 * logits if run.keeps_logits else min(LOGIT_BYTES, logits))
+    return tokens * kept * run.number_bytes + (2 * logits if run.is_of_rows else min(LOGIT_BYTES, logits))

@@ -54,7 +54,10 @@ class RunConfig(BaseModel):
     """Steps over which the rate rises from 0."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients whose common norm is larger are scaled down to it."""
-    gradient_checkpointing: Annotated[bool, Hyperparameter()] = False
+    gradient_checkpointing: Annotated[
+        bool | Literal["auto"],
+        Hyperparameter(left_out="`auto`: on a GPU where few tokens would share a pass without it, else off"),
+    ] = "auto"
     """Less memory for about a third more time. Activations are computed again in the backward pass."""
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16"],
@@ -70,8 +73,13 @@ class RunConfig(BaseModel):
     ] = "auto"
     """Bits of the frozen base's numbers. `int8` and `nf4` are quantised by bitsandbytes: the reference, the
     sampler's base and the trainer's are then the same quantised one; `bf16` also computes in bf16."""
-    micro_batch_tokens: int = Field(default=16_384, ge=64)
-    """Most tokens in one forward and backward pass; it bounds memory and changes no result."""
+    micro_batch_tokens: Annotated[
+        Annotated[int, Field(ge=64, le=1_048_576)] | Literal["auto"],
+        Hyperparameter(
+            left_out="`auto`: 16,384 on a CPU, on a GPU at most that and what its free memory holds"
+        ),
+    ] = "auto"
+    """Most tokens in one forward and backward pass. It bounds memory and changes no result."""
     eval_interval: Annotated[
         int,
         Field(ge=1, le=MAX_STEPS),

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 BasePrecision = Literal["auto", "bf16", "int8", "nf4"]
-QUANTISED = ("int8", "nf4")
+QUANTISED: tuple[Literal["int8"], Literal["nf4"]] = ("int8", "nf4")
 """Of these the weights are held by bitsandbytes."""
 QUANTISATION = "quantization_config.json"
 """The file beside an adapter that says how its base is quantised, for `BitsAndBytesConfig.from_dict`."""

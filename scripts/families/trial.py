@@ -91,7 +91,7 @@ def at_the_start(config: Any) -> dict[str, Any]:
     packed = [PackedCompletion(group.prompt, each) for group in groups for each in group.completions]
     apart, drift = 0.0, 0.0
     with torch.no_grad():
-        for batch in make_batches(packed, config.micro_batch_tokens, policy.device):
+        for batch in make_batches(packed, policy.passes.most, policy.device):
             states = completion_states(policy.model, batch)
             logprobs, _ = token_logprobs(states, output_head(policy.model), batch.targets, 1.0)
             for i, values in zip(batch.indices, per_completion(logprobs, batch), strict=True):

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from methods.memory import ModelSize, Run, by_use, of_training, run_of
+from methods.memory import Run, by_use, bytes_beside, of_training, run_of
+from methods.model_files.precision import BasePrecision
+from methods.sizes.model_size import ModelSize
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig
 
@@ -34,6 +36,25 @@ def test_an_adapter_takes_the_base_a_copy_of_what_it_adapts_and_four_times_itsel
     assert of_training(SIZE, RUN._replace(device="cuda", number_bytes=2)).certain == 1000 * 2 + 800 * 2 + 3840
 
 
+@pytest.mark.parametrize(("precision", "packed"), [("int8", 800), ("nf4", 412)])
+def test_a_quantised_base_is_held_once_and_the_rest_of_it_as_numbers(
+    precision: BasePrecision, packed: int
+) -> None:
+    one_matrix = 10 * 20
+    found = of_training(SIZE, RUN._replace(precision=precision)).certain
+    assert found == packed + (1000 - 800 + one_matrix) * 4 + 3840
+    shown = by_use(SIZE, "cuda")
+    assert shown[f"dpo lora {precision}"].certain < shown["dpo lora"].certain
+
+
+def test_arithmetic_beside_a_quantised_base_has_16_bits_on_a_gpu_whatever_is_stored() -> None:
+    stored = SIZE._replace(stored_bytes=4)
+    assert [bytes_beside("nf4", "auto", stored, device) for device in ("cpu", "cuda")] == [4, 2]  # type: ignore[arg-type]
+    assert [bytes_beside("auto", "auto", stored, device) for device in ("cpu", "cuda")] == [4, 4]  # type: ignore[arg-type]
+    assert bytes_beside("bf16", "auto", stored, "cpu") == 2
+    assert bytes_beside("int8", "float32", stored, "cuda") == 4
+
+
 @pytest.mark.parametrize(
     ("changed", "copies"), [({}, 1), ({"has_copy": True}, 2), ({"device": "cuda", "number_bytes": 2}, 1)]
 )
@@ -49,7 +70,7 @@ def test_processes_on_a_machine_share_it_and_those_on_gpus_do_not() -> None:
     on_gpu = RUN._replace(device="cuda", processes=2)
     assert of_training(SIZE, on_gpu) == of_training(SIZE, on_gpu._replace(processes=1))
     sharded = of_training(SIZE, on_gpu._replace(is_sharded=True))
-    assert sharded.certain == 1000 * 4 // 2 + 800 * 4 + 3840
+    assert sharded.certain == 1000 * 4 // 2 + 1000 * 4 + 3840
 
 
 def test_what_a_step_takes_follows_from_its_tokens() -> None:

@@ -11,10 +11,12 @@ from app.jobs.capacity import count_gpus
 from app.jobs.machine_memory import Memory
 from app.settings import Settings, get_settings
 from methods import memory
-from methods.memory import Device, ModelSize, Need
+from methods.memory import Device, Need, Run
+from methods.sizes.model_size import ModelSize
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig
 from workers.jobs.job_data import JobInvalid
+from workers.training.model import fitting
 
 INSUFFICIENT = "insufficient_memory"
 MOST_USES = 4
@@ -58,8 +60,11 @@ def check_memory(
 def judge(config: TrainConfig | TuneConfig, size: ModelSize, longest: int, place: Place) -> str | None:
     """Does what `check_memory` does, for a model of this size in this place."""
     assert place.memory is not None, "it is compared with something"
-    need = memory.of_training(size, memory.run_of(config, size, longest, place.device))
+    run = memory.run_of(config, size, longest, place.device)
     have = place.memory.total if place.is_busy else place.memory.free
+    if place.device == "cuda":
+        run = fitting.planned(size, _fits_gpu(config, size, run, place.memory.total), have)
+    need = memory.of_training(size, run)
     what = "GPU" if place.device == "cuda" else "machine"
     if need.certain > place.memory.total:
         message = (
@@ -75,6 +80,20 @@ def judge(config: TrainConfig | TuneConfig, size: ModelSize, longest: int, place
         f" ({_uses(need, certain=False)}), and the {what} has {_gib(place.memory.total)}{free}."
         f" {_advice(config, is_certain=False)}"
     )
+
+
+def _fits_gpu(config: TrainConfig | TuneConfig, size: ModelSize, run: Run, total: int) -> Run:
+    """Returns the run. Raises `JobInvalid` where no pass of its longest sequence fits a GPU, with figures."""
+    least = Need(fitting.least(size, run))
+    if least.total <= total:
+        return run
+    fits = fitting.what_fits(size, run, total)
+    fits.append("a smaller model" if not fits else "a smaller model or a larger GPU")
+    message = (
+        f"The job cannot fit: {_uses(least, certain=False)} take {_gib(least.total)} together, and the GPU"
+        f" has {_gib(total)}. What would fit: {'; '.join(fits)}."
+    )
+    raise JobInvalid(INSUFFICIENT, message, _param(config))
 
 
 def _has_gpu(settings: Settings) -> bool:
@@ -104,7 +123,7 @@ def _advice(config: TrainConfig | TuneConfig, *, is_certain: bool) -> str:
     if config.processes > 1 and config.device != "cuda":
         found.append(f"fewer processes than {config.processes}")
     if not is_certain:
-        if not config.gradient_checkpointing:
+        if config.gradient_checkpointing is not True:
             found.append("gradient_checkpointing true")
         if isinstance(config, TrainConfig):
             found += [

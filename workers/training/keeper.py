@@ -15,6 +15,7 @@ import torch
 from methods import metrics as names
 from methods.run_config import RunConfig
 from workers.training.base.distributed import ALONE, World
+from workers.training.base.pass_tokens import PassesMade
 from workers.training.base.recorder import Recorder
 from workers.training.base.types import Checkpoint
 from workers.training.checkpoints import checkpoint_folder, deliverable, save_checkpoint, to_keep
@@ -27,7 +28,9 @@ from workers.training.state import (
     GOOD,
     Progress,
     load_state,
+    newest_state,
     prune,
+    read_progress,
     save_state,
     saved_steps,
     usable_state,
@@ -65,6 +68,11 @@ class Keeper:
         self.is_alone = True
         """Whether nothing but this run counts on its older states once it is over."""
         run_dir.mkdir(parents=True, exist_ok=True)
+
+    def passes_made(self) -> PassesMade:
+        """Returns how passes were made when the newest state that is whole was saved. It resumes nothing."""
+        folder, _ = newest_state(self._run_dir, self._belongs_to)
+        return PassesMade() if folder is None else read_progress(folder).passes
 
     def resume(self) -> Path | None:
         """Goes on from the newest state that is whole, and returns its folder; None if there is none.
@@ -119,6 +127,7 @@ class Keeper:
         if self._world.broadcast(step in saved_steps(self._run_dir)):
             return
         self._recorder.phase("saving")
+        self.progress.passes = PassesMade(self._policy.passes.most, self._policy.recomputes)
         folder = save_state(
             self._run_dir,
             self.progress,

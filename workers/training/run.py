@@ -25,6 +25,7 @@ from workers.training.good_copy import GoodCopy
 from workers.training.keeper import Keeper
 from workers.training.measures.drift import Drift, DriftMeter
 from workers.training.measures.measuring import Measured, Measuring, count_spent
+from workers.training.measures.pass_plan import PassPlanner
 from workers.training.metrics import Clock, total_usage_metrics
 from workers.training.model.adapter import what_is_adapted
 from workers.training.model.delivered import decodes_otherwise
@@ -158,6 +159,10 @@ class Run:
         if config.guard == "act":
             self.keeper.good = GoodCopy(self.policy, self.optimizer, world)
         state = self.keeper.resume()
+        longest = max(len(prompt.tokens) for prompt in (*self.train_prompts, *self.valid_prompts))
+        PassPlanner(self.policy, config, longest, self.recorder, world).settle(
+            self.progress.passes, self.optimizer
+        )
         pending = load_pending(state, self.train_prompts) if state is not None else None
         self.collector.resume(self.progress.visits, self.progress.rewards_seen, pending)
         if self.episodes is not None and state is not None and pending is None:

@@ -24,6 +24,7 @@ from methods.rows import Row
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.errors import StateMismatch
 from workers.training.base.group_json import group_from_json, group_to_json, usage_from_json
+from workers.training.base.pass_tokens import PassesMade
 from workers.training.base.recorder import Recorder
 from workers.training.base.types import Checkpoint, Prompt
 from workers.training.checkpoints import checkpoint_from_json, checkpoint_to_json, versions
@@ -49,6 +50,8 @@ PROGRESS = "progress.json"
 """Where a run is, in a state's folder."""
 
 WHERE_IT_RUNS = {"model_path", "origin_path", "device", "processes", "sharding"}
+BEFORE_AUTO = {"micro_batch_tokens": 16_384, "gradient_checkpointing": False}
+"""What fields were that change no result beyond rounding, before the worker chose them."""
 FROM_THE_GRADER = {"reward_range", "gold_range", "asks_judge"}
 SINCE_0_1_0 = {
     "kl_probe_samples",
@@ -112,6 +115,7 @@ class Progress:
         spent_before: what had been spent of each budget when the run paused for one.
         base_answers: what the base wrote where checkpoints are judged, for graders that compare with it.
         judge_talk: which prompts had completions that speak to the judge.
+        passes: how passes are made on this run's device.
         ended: why the run is over before its last step ("early_stop", "guard", or the budget); None while it
             is not.
     """
@@ -139,6 +143,7 @@ class Progress:
     judge_talk: JudgeTalk = field(default_factory=JudgeTalk)
     ended: str | None = None
     base_answers: BaseAnswers = field(default_factory=BaseAnswers)
+    passes: PassesMade = field(default_factory=PassesMade)
 
     def grant(self, spent_before: Mapping[str, float]) -> None:
         """Lets each budget count from what had been spent of it when another arm of the job paused."""
@@ -165,6 +170,7 @@ def fingerprint(config: BaseModel, train_rows: Sequence[Row], valid_rows: Sequen
     """
     digest = hashlib.sha256()
     facts = config.model_dump(mode="json", exclude=WHERE_IT_RUNS | FROM_THE_GRADER)
+    facts |= {name: was for name, was in BEFORE_AUTO.items() if facts[name] == "auto"}
     fields = type(config).model_fields
     means_the_same = {name for name in SINCE_0_1_0 & facts.keys() if facts[name] == _default(fields[name])}
     parts: list[Any] = [{name: value for name, value in facts.items() if name not in means_the_same}]
@@ -310,6 +316,7 @@ def read_progress(folder: Path, run_dir: Path | None = None) -> Progress:
             "base_answers": BaseAnswers.from_json(facts.get("base_answers", {})),
             "judge_talk": JudgeTalk(**facts.get("judge_talk", {})),
             "guard": guard_from_json(facts.get("guard", {})),
+            "passes": PassesMade(**facts.get("passes", {})),
         }
         return Progress(**{**facts, **rebuilt})
     except (OSError, ValueError, KeyError, TypeError) as error:

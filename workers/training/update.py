@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -19,20 +18,28 @@ from methods.train_config import TrainConfig
 from workers.training.advantages import TokenTargets, token_targets
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.divergences import kl_k1
-from workers.training.base.types import Completion, Group, Prompt
+from workers.training.base.types import Group, Prompt
 from workers.training.learnable import LearnableGroups, find_learnable
 from workers.training.losses import policy_loss, value_loss
-from workers.training.model.grammar import Grammar
 from workers.training.model.policy import VALUE_HEAD, Policy
 from workers.training.model.sharding import clip_gradients
 from workers.training.passes.forward import (
-    batches_for,
     completion_states,
     output_head,
     per_completion,
     token_logprobs,
 )
-from workers.training.passes.packing import Batch, PackedCompletion, make_batches
+from workers.training.passes.micro_batches import (
+    Before,
+    Known,
+    MicroBatch,
+    beginning,
+    cut,
+    cut_anew,
+    empty_micro_batch,
+    fillers,
+)
+from workers.training.passes.packing import Batch, PackedCompletion
 from workers.training.rewards import Rewards
 from workers.training.update_metrics import UpdateMetrics, add_totals
 
@@ -96,18 +103,16 @@ def update_policy(
     learnable = find_learnable(groups, rewards, config)
     if learnable is None or (learnable.is_kl_alone and not optimizer.state):
         return UpdateStats()  # a policy that was never updated is the reference: its KL would be rounding
-    batches, mine = _share_of(learnable, policy, config, world)
-    empty = fillers(policy, learnable.completions[0].prompt, len(batches), world)
-    before = [_before_update(policy, batch, config) for batch in [*batches, *empty]]
-    targets = _targets(learnable, batches, mine, before[: len(batches)], config, world)
+    completions, mine = _share_of(learnable, world)
+    known, empty = policy.passes.attempt(
+        lambda: _run_before(policy, completions, learnable.completions[0].prompt, config, world)
+    )
+    batches, before = [one.batch for one in known], [one.before for one in known]
+    targets = _targets(learnable, batches, mine, before, config, world)
     if not targets.teach_anything(learnable.beta):
         return UpdateStats()
-    micro_batches = _make_micro_batches(
-        learnable, batches, mine, before[: len(batches)], targets, policy.device
-    )
-    empty_micro_batches = [
-        _empty_micro_batch(*made) for made in zip(empty, before[len(batches) :], strict=True)
-    ]
+    micro_batches = _make_micro_batches(learnable, batches, mine, before, targets, policy.device)
+    passes = _Passes(policy, completions, micro_batches, [empty_micro_batch(one) for one in empty])
     forwarded = sum(world.gather(sum(batch.n_forwarded for batch in batches)))
     stats = UpdateStats({**learnable.measured, **targets.measured}, forwarded * config.updates_per_step)
     warm = warm_up(config, step) * lr_scale
@@ -116,12 +121,7 @@ def update_policy(
     stats.values |= {names.LEARNING_RATE: warm * config.learning_rate, names.BETA: config.beta}
     of_policy, of_head = _split_weights(policy)
     for update in range(config.updates_per_step):
-        metrics = UpdateMetrics()
-        optimizer.zero_grad(set_to_none=True)
-        for micro_batch in micro_batches:
-            _forward_backward(policy, micro_batch, config, learnable.beta, metrics)
-        for micro_batch in empty_micro_batches:
-            _forward_backward(policy, micro_batch, config, learnable.beta, UpdateMetrics())
+        metrics = policy.passes.attempt(lambda: passes.gradient(optimizer, config, learnable.beta))
         world.sum_gradients(policy.trained().values())
         totals = add_totals(world.gather(metrics.read()))
         norm = clip_gradients(of_policy, config.max_grad_norm)
@@ -135,53 +135,59 @@ def update_policy(
     return stats
 
 
-class _Before(NamedTuple):
-    """Holds what is known of a forward pass before the step's first update, (N,) each."""
+class _Passes:
+    """Holds the passes of a step's updates, in the sizes that fit the device."""
 
-    ref_logprobs: Tensor
-    logprobs: Tensor | None
-    """By the policy; None where the first update may find it out by itself."""
-    values: Tensor | None
-    """By the value head, where there is one."""
+    def __init__(
+        self,
+        policy: Policy,
+        completions: Sequence[PackedCompletion],
+        micro_batches: Sequence[MicroBatch],
+        empty: Sequence[MicroBatch],
+    ) -> None:
+        self._policy = policy
+        self._completions = completions
+        self._micro_batches = micro_batches
+        self._empty = empty
+        self._most = policy.passes.most
+
+    def gradient(self, optimizer: torch.optim.Optimizer, config: TrainConfig, beta: float) -> UpdateMetrics:
+        """Computes the gradient of all passes, from none. An attempt that fails leaves only gradients."""
+        optimizer.zero_grad(set_to_none=True)
+        passes = self._policy.passes
+        if passes.most < self._most:
+            self._micro_batches = cut_anew(self._policy, self._completions, self._micro_batches)
+            self._most = passes.most
+        metrics, made = UpdateMetrics(), list(beginning(self._micro_batches))
+        for micro_batch in made:
+            passes.begin(micro_batch.batch.n_forwarded, len(micro_batch.batch.indices))
+            _forward_backward(self._policy, micro_batch, config, beta, metrics)
+        for micro_batch in self._empty:
+            _forward_backward(self._policy, micro_batch, config, beta, UpdateMetrics())
+        self._micro_batches = made
+        return metrics
 
 
-@dataclass
-class _MicroBatch:
-    """Holds one forward pass and the constants of its loss, each (N,)."""
-
-    batch: Batch
-    rollout_logprobs: Tensor
-    ref_logprobs: Tensor
-    advantages: Tensor
-    weights: Tensor
-    old_logprobs: Tensor | None
-    """By the policy before the step's first update, which fills it in."""
-    old_values: Tensor | None
-    returns: Tensor | None
-
-
-def _share_of(
-    learnable: LearnableGroups, policy: Policy, config: TrainConfig, world: World
-) -> tuple[list[Batch], list[int]]:
-    """Returns this process's share of the completions as passes, and which of all completions they are."""
+def _share_of(learnable: LearnableGroups, world: World) -> tuple[list[PackedCompletion], list[int]]:
+    """Returns this process's share of the completions, and which of all completions they are."""
     mine = world.share(
         [len(packed.completion.tokens) for packed in learnable.completions],
         [packed.prompt.row for packed in learnable.completions],
         {packed.prompt.row: len(packed.prompt.tokens) for packed in learnable.completions},
     )
-    completions = [learnable.completions[i] for i in mine]
-    batches = batches_for(policy.model, completions, config.micro_batch_tokens, policy.device)
-    if policy.grammar is not None:
-        batches = [_constrained(batch, completions, policy.grammar, policy.device) for batch in batches]
-    return batches, mine
+    return [learnable.completions[i] for i in mine], mine
 
 
-def _constrained(
-    batch: Batch, completions: Sequence[PackedCompletion], grammar: Grammar, device: torch.device
-) -> Batch:
-    chosen = [completions[i].completion for i in batch.indices]
-    prompts = [completions[i].prompt for i in batch.indices]
-    return replace(batch, allowed=grammar.allowed(chosen, device, prompts))
+def _run_before(
+    policy: Policy, completions: Sequence[PackedCompletion], filler: Prompt, config: TrainConfig, world: World
+) -> tuple[list[Known], list[Known]]:
+    """Returns the passes of these completions and, of a sharded policy, those that fill up, as known."""
+    batches = cut(policy, completions)
+    found = []
+    for batch in [*batches, *fillers(policy, filler, len(batches), world)]:
+        policy.passes.begin(batch.n_forwarded, len(batch.indices))
+        found.append(Known(batch, _before_update(policy, batch, config)))
+    return found[: len(batches)], found[len(batches) :]
 
 
 def reference_logprobs(policy: Policy, batch: Batch, temperature: float) -> Tensor:
@@ -191,7 +197,7 @@ def reference_logprobs(policy: Policy, batch: Batch, temperature: float) -> Tens
         return token_logprobs(states, output_head(model), batch.targets, temperature, batch.allowed)[0]
 
 
-def _before_update(policy: Policy, batch: Batch, config: TrainConfig) -> _Before:
+def _before_update(policy: Policy, batch: Batch, config: TrainConfig) -> Before:
     """Runs the reference, and the policy itself where rewards need its KL or its values.
 
     That KL is not made of the sampler's logprobs: they may be another policy's, and are rounded otherwise
@@ -199,20 +205,20 @@ def _before_update(policy: Policy, batch: Batch, config: TrainConfig) -> _Before
     """
     ref_logprobs = reference_logprobs(policy, batch, config.temperature)
     if not config.has_kl_in_reward and policy.value_head is None:
-        return _Before(ref_logprobs, None, None)
+        return Before(ref_logprobs, None, None)
     with torch.no_grad():
         states = completion_states(policy.model, batch)
         head = output_head(policy.model)
         logprobs, _ = token_logprobs(states, head, batch.targets, config.temperature, batch.allowed)
         values = None if policy.value_head is None else policy.value_head(states)
-        return _Before(ref_logprobs, logprobs, values)
+        return Before(ref_logprobs, logprobs, values)
 
 
 def _targets(
     learnable: LearnableGroups,
     batches: Sequence[Batch],
     mine: Sequence[int],
-    before: Sequence[_Before],
+    before: Sequence[Before],
     config: TrainConfig,
     world: World,
 ) -> TokenTargets:
@@ -241,17 +247,17 @@ def _make_micro_batches(
     learnable: LearnableGroups,
     batches: Sequence[Batch],
     mine: Sequence[int],
-    before: Sequence[_Before],
+    before: Sequence[Before],
     targets: TokenTargets,
     device: torch.device,
-) -> list[_MicroBatch]:
+) -> list[MicroBatch]:
     rollout = [torch.tensor(packed.completion.sampled_logprobs) for packed in learnable.completions]
 
     def flat(values: Sequence[Tensor], batch: Batch) -> Tensor:
         return torch.cat([values[mine[i]] for i in batch.indices]).to(device)
 
     return [
-        _MicroBatch(
+        MicroBatch(
             batch,
             flat(rollout, batch),
             known.ref_logprobs,
@@ -265,15 +271,8 @@ def _make_micro_batches(
     ]
 
 
-def _empty_micro_batch(batch: Batch, known: _Before) -> _MicroBatch:
-    """Returns a pass that only keeps other processes from waiting: its tokens weigh nothing."""
-    none = torch.zeros_like(known.ref_logprobs)
-    values = None if known.values is None else none
-    return _MicroBatch(batch, none, known.ref_logprobs, none, none, known.logprobs, values, values)
-
-
 def _forward_backward(
-    policy: Policy, micro_batch: _MicroBatch, config: TrainConfig, beta: float, metrics: UpdateMetrics
+    policy: Policy, micro_batch: MicroBatch, config: TrainConfig, beta: float, metrics: UpdateMetrics
 ) -> None:
     """Adds the gradient of one forward pass."""
     batch = micro_batch.batch
@@ -300,7 +299,7 @@ def _forward_backward(
 
 
 def _value_loss(
-    policy: Policy, micro_batch: _MicroBatch, states: Tensor, config: TrainConfig
+    policy: Policy, micro_batch: MicroBatch, states: Tensor, config: TrainConfig
 ) -> Tensor | None:
     if policy.value_head is None or micro_batch.old_values is None or micro_batch.returns is None:
         return None
@@ -316,14 +315,3 @@ def _split_weights(policy: Policy) -> tuple[list[nn.Parameter], list[nn.Paramete
     weights = policy.trained().items()
     of_head = [weight for name, weight in weights if name.startswith(VALUE_HEAD)]
     return [weight for name, weight in weights if not name.startswith(VALUE_HEAD)], of_head
-
-
-def fillers(policy: Policy, prompt: Prompt, made: int, world: World) -> list[Batch]:
-    """Returns passes beside the `made` ones of this process, so that all processes make the same number.
-
-    It is collective where the policy is sharded, so it is called before the first of the passes, which are
-    too; else there are none. Their results are to be left alone, their gradients multiplied by 0.
-    """
-    missing = world.most(made) - made if policy.is_sharded else 0
-    packed = PackedCompletion(prompt, Completion((policy.end_ids[0],), (0.0,), text="", finish_reason="stop"))
-    return make_batches([packed], 1, policy.device) * missing

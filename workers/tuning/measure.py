@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from workers.training.base.pass_tokens import PassTokens
 from workers.training.base.types import Completion, Prompt
 from workers.training.passes.forward import PackedCompletion, batches_for, completion_states, output_head
 from workers.training.passes.token_logprobs import LOGIT_BYTES
@@ -38,17 +39,22 @@ class Measure(NamedTuple):
     reward_margin: float | None = None
 
 
-@torch.no_grad()
-def score(model: Any, examples: Sequence[Example], micro_batch_tokens: int, alive: Alive) -> list[Score]:
+def score(model: Any, examples: Sequence[Example], passes: PassTokens, alive: Alive) -> list[Score]:
     """Returns what a model makes of each example, one after the other."""
+    return passes.attempt(lambda: _score(model, examples, passes, alive))
+
+
+@torch.no_grad()
+def _score(model: Any, examples: Sequence[Example], passes: PassTokens, alive: Alive) -> list[Score]:
     completions = [
         PackedCompletion(Prompt(i, {}, example.tokens[:1]), _completion(example.tokens[1:]))
         for i, example in enumerate(examples)
     ]
     device = model.get_input_embeddings().weight.device
     found: dict[int, Score] = {}
-    for batch in batches_for(model, completions, micro_batch_tokens, device):
+    for batch in batches_for(model, completions, passes.most, device):
         alive()
+        passes.begin(batch.n_forwarded, len(batch.indices))
         is_learned = torch.tensor(
             [learned for i in batch.indices for learned in examples[i].is_learned[1:]], device=device
         )

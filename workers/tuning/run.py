@@ -26,6 +26,7 @@ from workers.training.base.types import Checkpoint
 from workers.training.checkpoints import make_checkpoint
 from workers.training.keeper import Keeper
 from workers.training.measures.drift import DriftMeter
+from workers.training.measures.pass_plan import PassPlanner
 from workers.training.metrics import Clock
 from workers.training.model.adapter import what_is_adapted
 from workers.training.model.delivered import decodes_otherwise
@@ -118,6 +119,9 @@ class TuneRun:
             recorder=recorder,
             run_dir=run_dir,
         )
+        examples = [*self.train_examples, *self.valid_examples]
+        planner = PassPlanner(self.policy, config, max(map(_n_tokens, examples)), recorder)
+        planner.settle(self.keeper.passes_made(), self.optimizer)
         probe = probe_prompts(self.valid_examples or self.train_examples)
         self.drift = DriftMeter(self.policy, probe, self.engine_config, canary_rows=canary_rows)
         self._reference = self._reference_scores()
@@ -134,6 +138,15 @@ class TuneRun:
 
     def _epoch_trainer(self) -> EpochTrainer:
         """Makes the trainer, before any state is put back: dpo's reference is the policy as it is now."""
+        made: list[EpochTrainer] = []
+        while not made:
+            with self.policy.passes.watched() as failures:
+                made.append(self._make_trainer())
+            if failures:
+                self.policy.passes.halve(failures)
+        return made[0]
+
+    def _make_trainer(self) -> EpochTrainer:
         scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
         return EpochTrainer(
             self.policy,
@@ -151,16 +164,29 @@ class TuneRun:
         return self.config.rate(self._resumed_step + updates + 1)
 
     def train_epoch(self, epoch: int) -> None:
-        """Makes the epoch's updates that are still to be made."""
+        """Makes the epoch's updates that are still to be made.
+
+        One that runs out of memory is begun again in smaller passes: until its step is told, no weight has
+        changed.
+        """
+        while order := self._left(epoch):
+            with self.policy.passes.watched() as failures:
+                self.epoch_trainer.train(order)
+            if not failures:
+                return
+            self.policy.passes.halve(failures)
+            self.epoch_trainer.begin_anew()
+
+    def _left(self, epoch: int) -> list[int]:
+        """Returns the examples of an epoch that are still to be trained on, in their order."""
         done = self.progress.step - (epoch - 1) * self.config.eval_interval
-        order = self._order(epoch)[done * self.config.batch_size :]
-        if order:
-            self.epoch_trainer.train(order)
+        return self._order(epoch)[done * self.config.batch_size :]
 
     def before_step(self) -> None:
         """Stops or pauses here if that is asked for; all is as after the last step."""
         self._clock = Clock(self.recorder)
         self.recorder.phase("updating")
+        self.epoch_trainer.begin()
         if self.should_stop():
             self.keeper.save()
             raise RunCancelled(self.progress.step)
@@ -180,8 +206,8 @@ class TuneRun:
 
     def after_step(self, logs: Mapping[str, float]) -> None:
         """Takes in an update: what it told, its tokens; between epochs' ends, it looks at the validation."""
+        step = self.progress.step = self.progress.step + 1  # first: the weights have changed
         self.policy.sync_rollout()
-        step = self.progress.step = self.progress.step + 1
         self.progress.trained_tokens += sum(_n_tokens(example) for example in self._batch(step))
         self._values = self._step_values(logs)
         if step % self.config.eval_interval == 0:
@@ -241,7 +267,7 @@ class TuneRun:
         return dpo_measure(self._score(both_completions(examples)), reference, self.config.beta)
 
     def _score(self, examples: Sequence[Example]) -> list[Score]:
-        return score(self.policy.measured_model, examples, self.config.micro_batch_tokens, self._alive)
+        return score(self.policy.measured_model, examples, self.policy.passes, self._alive)
 
     def _reference_scores(self) -> list[Score]:
         """Returns what the start makes of the validation pairs: it never changes."""
@@ -249,7 +275,7 @@ class TuneRun:
             return []
         with self.policy.reference() as reference:
             pairs = both_completions(self.valid_examples)
-            return score(reference, pairs, self.config.micro_batch_tokens, lambda: None)
+            return score(reference, pairs, self.policy.passes, lambda: None)
 
     def _alive(self) -> None:
         self._clock.alive("validating")

@@ -47,17 +47,17 @@ class Batching(NamedTuple):
     passes: int
 
 
-def batching(config: TuneConfig, n_examples: int, longest: int) -> Batching:
-    """Puts as many examples in a pass as the budget holds, and so that passes of one update are all alike.
+def batching(most_tokens: int, batch_size: int, n_examples: int, longest: int) -> Batching:
+    """Puts as many examples in a pass as `most_tokens` hold, and so that passes of one update are all alike.
 
     The last update of an epoch has fewer examples; passes that divide both sizes weigh the same there too.
     """
-    most = max(1, config.micro_batch_tokens // longest)
-    if config.batch_size <= most:
-        return Batching(config.batch_size, 1)
-    common = math.gcd(config.batch_size, n_examples)
+    most = max(1, most_tokens // longest)
+    if batch_size <= most:
+        return Batching(batch_size, 1)
+    common = math.gcd(batch_size, n_examples)
     micro = max(size for size in range(1, most + 1) if common % size == 0)
-    return Batching(micro, config.batch_size // micro)
+    return Batching(micro, batch_size // micro)
 
 
 class Accuracy:
@@ -72,6 +72,10 @@ class Accuracy:
         correct, n_tokens = torch.stack(self._counts).sum(0).tolist()
         self._counts.clear()
         return float(correct / n_tokens)
+
+    def forget(self) -> None:
+        """Leaves out what was counted since this was last asked."""
+        self._counts.clear()
 
     @contextmanager
     def counting(self) -> Iterator[None]:
@@ -115,9 +119,13 @@ class EpochTrainer:
         _quieten()
         disable_dropout_in_model(policy.model)
         self._policy = policy
+        self._batch_size = config.batch_size
+        self._n_examples = len(examples)
+        self._longest = max(map(_n_tokens, examples))
+        self.begin()
         options = {
             "model": policy.model,
-            "args": _arguments(policy, config, examples, scratch),
+            "args": _arguments(policy, config, self._cut(), scratch),
             "train_dataset": _dataset(examples),
             "processing_class": _with_padding(policy.tokenizer),
             "callbacks": [listener],
@@ -128,6 +136,28 @@ class EpochTrainer:
         self._trainer: Any = make(**options)
         self._trainer.remove_callback(PrinterCallback)
         self._examples: Any = self._trainer.train_dataset
+
+    def begin(self) -> None:
+        """Takes note that passes of a step begin, or those of the reference."""
+        micro = self._cut().micro
+        self._policy.passes.begin(micro * self._longest, micro)
+
+    def begin_anew(self) -> None:
+        """Forgets an update that failed, and puts as many examples in a pass as there may be now.
+
+        The next call of `train` begins with the update that failed.
+        """
+        self._policy.model.zero_grad(set_to_none=True)
+        cut = self._cut()
+        arguments = self._trainer.args
+        arguments.per_device_train_batch_size = self._trainer._train_batch_size = cut.micro
+        arguments.gradient_accumulation_steps = cut.passes
+        self._trainer._metrics["train"].clear()
+        if self.accuracy is not None:
+            self.accuracy.forget()
+
+    def _cut(self) -> Batching:
+        return batching(self._policy.passes.most, self._batch_size, self._n_examples, self._longest)
 
     def train(self, order: Sequence[int]) -> None:
         """Make the updates of one epoch, or of what is left of it, over the examples in this order."""
@@ -154,10 +184,7 @@ class _Dpo(DPOTrainer):
         return super().compute_ref_log_probs(model, inputs)  # type: ignore[no-untyped-call]
 
 
-def _arguments(
-    policy: Policy, config: TuneConfig, examples: Sequence[Example] | Sequence[Pair], scratch: Path
-) -> Any:
-    cut = batching(config, len(examples), max(_n_tokens(example) for example in examples))
+def _arguments(policy: Policy, config: TuneConfig, cut: Batching, scratch: Path) -> Any:
     shared: dict[str, Any] = {
         "output_dir": str(scratch),
         "seed": config.seed,

@@ -12,6 +12,7 @@ from app.cli.connect import Data, open_database
 from app.cli.output import AsJson, CliError, console, print_json
 from methods import memory
 from methods.memory import Device
+from methods.sizes.model_size import ModelSize
 from methods.template_gaps import in_words
 
 if TYPE_CHECKING:
@@ -99,11 +100,11 @@ def _inspected(folder: Path | None) -> dict[str, Any]:
     return unknown | {name: found[name] for name in names} | {"not_inspected": None}
 
 
-def _memory(size: Mapping[str, int] | None) -> dict[str, Any] | None:
+def _memory(size: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Returns bytes at the peak, and those that are certain, by device and use."""
     if size is None:
         return None
-    known = memory.ModelSize(**size)
+    known = ModelSize(**size)
     return {
         device: {
             use: {"total": need.total, "certain": need.certain}
@@ -181,7 +182,8 @@ def _memory_lines(found: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
     if found is None:
         return
     step = (
-        f"{memory.USUAL_GROUPS} prompts of {memory.USUAL_SAMPLES} answers, {memory.USUAL_TOKENS} tokens each"
+        f"{memory.USUAL_GROUPS} prompts of {memory.USUAL_SAMPLES} answers, {memory.USUAL_TOKENS} tokens each,"
+        f" {memory.SENSIBLE_TOKENS:,} tokens a pass on a GPU"
     )
     yield "Memory at the peak", f"on a CPU, on a GPU ({step}; serving {memory.USUAL_STREAMS} whole contexts)"
     for use in found[DEVICES[0]]:

@@ -10,8 +10,9 @@ from sqlalchemy.orm import Session
 
 from app.jobs.machine_memory import Memory, of_gpus, of_machine, of_training
 from app.settings import Settings, get_settings
-from methods.memory import ModelSize
+from methods.sizes.model_size import ModelSize
 from methods.train_config import TrainConfig
+from scripts.memory_tables import MODELS
 from tests.workers.rows import make_job
 from workers.jobs.checks import Checks, find_parts
 from workers.jobs.job_data import JobInvalid
@@ -78,6 +79,20 @@ def test_a_job_whose_peak_may_exceed_what_is_free_is_doubted() -> None:
     assert "and the machine has 200.00 GiB, of which 9.00 GiB are free now. To lower it:" in told
     assert "gradient_checkpointing true, a group_size below 8, max_completion_tokens below 256" in told
     assert judged(200, free=9, is_busy=True) is None, "what runs now will be over"
+
+
+def test_a_job_of_which_no_pass_fits_the_gpu_is_refused_with_what_would() -> None:
+    gpu = Place("cuda", Memory(141 * 10**9, 140 * 10**9), is_busy=False)
+    with pytest.raises(JobInvalid) as refused:
+        judge(config(adapter="full"), MODELS["7B"], 512, gpu)
+    told = refused.value.message
+    assert told.startswith(
+        "The job cannot fit: gradient and moments in fp32 85.11 GiB, weights in fp32 28.37"
+    )
+    assert "take 143." in told
+    assert "and the GPU has 131.32 GiB. What would fit: adapter 'lora' (" in told
+    assert "; sharding 'fsdp' over 2 GPUs (" in told
+    assert judge(config(), MODELS["7B"], 512, gpu) is None, "a pass takes what is free, and no more"
 
 
 def test_a_job_is_held_to_the_operators_number(

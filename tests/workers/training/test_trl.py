@@ -99,7 +99,7 @@ def our_loss(policy, packed, advantages, old, ref, config):
     everything = torch.ones(P, G, dtype=torch.bool)
     weights = token_weights(groups_of(packed), everything, everything, everything, config)
     total = torch.zeros(())
-    for batch in make_batches(packed, config.micro_batch_tokens, torch.device("cpu")):
+    for batch in make_batches(packed, policy.passes.most, torch.device("cpu")):
         states = completion_states(policy.model, batch)
         head = policy.model.get_output_embeddings()
         logprobs, _ = token_logprobs(states, head, batch.targets, TEMPERATURE)
@@ -132,8 +132,8 @@ def test_loss_and_gradient_equal_trls(sharp, tmp_path, algorithm, beta, adapter)
     expected = gradients(their_loss, weights)
     assert sum(g.norm() for g in expected.values()) > 0.1
     for budget in (10**6, 100):
-        split = config.model_copy(update={"micro_batch_tokens": budget})
-        loss = our_loss(policy, packed, advantages, old, ref, split)
+        policy.passes.most = budget
+        loss = our_loss(policy, packed, advantages, old, ref, config)
         assert loss.item() == pytest.approx(their_loss.item(), abs=1e-5)
         found = gradients(loss, policy.trained())
         assert found.keys() == expected.keys()

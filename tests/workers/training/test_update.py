@@ -18,6 +18,7 @@ from workers.training.base.types import Group, Prompt
 from workers.training.learnable import held_completions, overlong_punishment
 from workers.training.measures.kl_probe import probe_kl
 from workers.training.model.policy import Policy
+from workers.training.passes.packing import make_batches
 from workers.training.rewards import Rewards
 from workers.training.sampling.rollout import Sampling, sample_groups
 
@@ -94,12 +95,11 @@ def test_there_is_a_gradient(case):
 
 def test_micro_batches_have_the_gradient_of_the_whole(case):
     config, policy, groups, rewards, gradient, _ = case
-    split = config.model_copy(update={"micro_batch_tokens": 64})
-    n_passes = len(
-        update.make_batches(update.find_learnable(groups, rewards, split).completions, 64, policy.device)
-    )
-    assert n_passes > 1
-    (found, *_), _ = gradients_of(policy, groups, rewards, split)
+    completions = update.find_learnable(groups, rewards, config).completions
+    assert len(make_batches(completions, 64, policy.device)) > 1
+    before, policy.passes.most = policy.passes.most, 64
+    (found, *_), _ = gradients_of(policy, groups, rewards, config)
+    policy.passes.most = before
     assert_same(found, gradient)
 
 

@@ -128,6 +128,12 @@ class DeviceMissing(RunFailed):
     code = "gpu_missing"
 
 
+class OutOfMemory(RunFailed):
+    """Says that a pass of a single sequence does not fit the memory of the device."""
+
+    code = "out_of_memory"
+
+
 class GrammarFailed(RunFailed):
     """Says that the response format cannot be held.
 

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from methods.canary_rows import MOST_TEXTS, check_canary_row
 from methods.rows import Row, read_rows
-from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.types import Completion, Prompt, ScoredText
 from workers.training.evaluate import Estimate, estimate
@@ -31,9 +30,9 @@ from workers.training.passes.forward import (
     per_completion,
     token_logprobs,
 )
+from workers.training.passes.micro_batches import fillers
 from workers.training.prompts import chat_tokens
 from workers.training.row_faults import RowFaults
-from workers.training.update import fillers
 
 BUILT_IN = Path(__file__).with_name("canary.jsonl")
 
@@ -60,12 +59,9 @@ class CanaryLoss(NamedTuple):
 class Canary:
     """Measures one run's policy again and again on the same texts. Its calls are collective."""
 
-    def __init__(
-        self, policy: Policy, config: TrainConfig, world: World = ALONE, rows: Sequence[Row] | None = None
-    ) -> None:
+    def __init__(self, policy: Policy, world: World = ALONE, rows: Sequence[Row] | None = None) -> None:
         """`rows` are the user's own; None stands for those of the package. Raises `PromptInvalid`."""
         self._policy = policy
-        self._config = config
         self._world = world
         chosen = read_rows(BUILT_IN, check=check_canary_row) if rows is None else rows
         self._texts = world.slice(cut_texts(chosen, policy.tokenizer, policy.context, policy.vocabulary))
@@ -84,15 +80,21 @@ class Canary:
 
     def _losses(self, model: Any) -> tuple[list[float], tuple[ScoredText, ...]]:
         """Returns each text's mean loss over its tokens, in every process, and this one's first pieces."""
+        own, scored = self._policy.passes.attempt(lambda: self._own_losses(model))
+        return self._world.merge(own), scored
+
+    def _own_losses(self, model: Any) -> tuple[list[float], tuple[ScoredText, ...]]:
+        """Returns each of this process's texts' mean loss over its tokens, and its first pieces."""
         pieces = [(i, piece) for i, text in enumerate(self._texts) for piece in text]
         packed = [as_completion(piece) for _, piece in pieces]
-        budget, device = self._config.micro_batch_tokens, self._policy.device
-        batches = batches_for(model, packed, budget, device)
+        passes = self._policy.passes
+        batches = batches_for(model, packed, passes.most, self._policy.device)
         filler = Prompt(0, {}, (self._policy.end_ids[0],))
         empty = fillers(self._policy, filler, len(batches), self._world)
         sums, counts = [0.0] * len(self._texts), [0] * len(self._texts)
         scored: dict[int, ScoredText] = {}
         for batch in batches:
+            passes.begin(batch.n_forwarded, len(batch.indices))
             for k, values in zip(batch.indices, per_completion(_logprobs(model, batch), batch), strict=True):
                 sums[pieces[k][0]] -= float(values.double().sum())
                 counts[pieces[k][0]] += len(values)
@@ -100,7 +102,7 @@ class Canary:
                     scored[k] = ScoredText(tuple(pieces[k][1]), tuple(values.tolist()))
         for batch in empty:
             _logprobs(model, batch)
-        losses = self._world.merge([total / n for total, n in zip(sums, counts, strict=True)])
+        losses = [total / n for total, n in zip(sums, counts, strict=True)]
         return losses, tuple(scored[k] for k in sorted(scored))
 
 

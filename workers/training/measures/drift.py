@@ -84,7 +84,7 @@ class DriftMeter:
         self._probe = [prompts[i] for i in sorted(chosen)]
         self._config = config
         self._world = world
-        self._canary = Canary(policy, config, world, canary_rows)
+        self._canary = Canary(policy, world, canary_rows)
         self._origin = _origin(config, policy)
 
     def measure(self, answers: Sequence[Group] = ()) -> Drift:

@@ -36,8 +36,8 @@ from workers.training.passes.forward import (
     per_completion,
     token_kl,
 )
+from workers.training.passes.micro_batches import fillers
 from workers.training.sampling.rollout import Sampling, sample_groups
-from workers.training.update import fillers
 
 RELATIVE_ERROR, ABSOLUTE_ERROR = 0.05, 0.005
 """The standard error that is small enough: a twentieth of the KL, or so many nats per token where that is
@@ -124,7 +124,7 @@ def probe_kl(
     references: list[Reference] = [policy.reference]
     if origin is not None:
         references.append(lambda: nullcontext(origin))
-    scorer = _Scorer(policy, references, probe[0], config, world)
+    scorer = _Scorer(policy, references, probe[0], world)
     found: list[list[list[AnswerKl]]] = [[[] for _ in mine] for _ in references]
     have, wanted, kls = 0, first_answers(len(probe), config.kl_probe_samples), []
     while have < wanted:
@@ -251,22 +251,24 @@ class _Scorer:
         policy: Policy,
         references: Sequence[Reference],
         filler: Prompt,
-        config: TrainConfig,
         world: World,
     ) -> None:
         self._policy = policy
         self._references = references
         self._filler = filler
-        self._config = config
         self._world = world
 
     def kls(self, completions: Sequence[PackedCompletion]) -> list[list[AnswerKl]]:
         """Returns for each reference what it makes of each answer."""
-        budget, device = self._config.micro_batch_tokens, self._policy.device
-        batches = batches_for(self._policy.model, completions, budget, device)
+        return self._policy.passes.attempt(lambda: self._kls(completions))
+
+    def _kls(self, completions: Sequence[PackedCompletion]) -> list[list[AnswerKl]]:
+        passes = self._policy.passes
+        batches = batches_for(self._policy.model, completions, passes.most, self._policy.device)
         empty = fillers(self._policy, self._filler, len(batches), self._world)
         found: dict[tuple[int, int], AnswerKl] = {}
         for batch in batches:
+            passes.begin(batch.n_forwarded, len(batch.indices))
             for k, values in enumerate(self._token_kls(batch)):
                 for i, of_answer in zip(batch.indices, per_completion(values, batch), strict=True):
                     found[k, i] = AnswerKl(float(of_answer.double().sum()), len(of_answer))

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from workers.training.model.parts import decoder_of
 from workers.training.model.quantised import QuantisedLinear
@@ -85,7 +86,7 @@ def _is_plain(tensor: Tensor) -> bool:
     """Says whether a weight is a whole tensor of numbers: no shard, no 8- or 4-bit codes."""
     is_number = not tensor.is_floating_point() or tensor.dtype.itemsize > 1
     is_code = isinstance(tensor, nn.Parameter) and not tensor.is_floating_point()
-    return type(tensor) in (Tensor, nn.Parameter) and is_number and not is_code
+    return is_number and not is_code and not isinstance(tensor, DTensor)
 
 
 def _is_half(tensor: Tensor) -> bool:

@@ -48,7 +48,7 @@ round more. Measured in fp32 on random models of 2, 24 and 80 layers: right atte
 scores that are off by 1 % make 140 to 15,000 (docs/benchmarks.md).
 """
 HALF_TOLERANCE = 2e-2
-"""The same in 16 bits, for models that cannot compute in fp32 (quantised). Measured on those families: 1.1e-2."""
+"""The same in 16 bits, for models that cannot compute in fp32. Measured on those families: 1.1e-2."""
 
 _reasons: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 """Why models keep their own attention, by their decoders."""

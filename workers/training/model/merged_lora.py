@@ -2,7 +2,7 @@
 
 PEFT runs three products forward (base, A, B) and five more backward. With the sum at hand forward is one, and
 backward is one for the input and four thin ones for A and B. Value and gradient are the same. fp32 only,
-because a 16-bit sum loses a small delta.
+because a 16-bit sum loses a small delta (for bf16: half_lora.py).
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
-ADAPTER = "default"
+from workers.training.model.half_lora import ADAPTER, HalfForward, is_plain
 
 
 def train_through_sum(layer: Any, summed: nn.Linear) -> None:
     """Lets a PEFT layer compute with `summed.weight` whenever that holds the sum of its weights as they are.
 
     Whether it does is told by `mark_summed` and `forget_sum`; torch's version counters see writes to A or B
-    too, but for those of a fused optimizer. A layer that is more than a plain linear one with one plain
-    adapter is left as it is.
+    too, but for those of a fused optimizer. In bf16 a layer computes beside its base (half_lora.py). One that
+    is more than a plain linear one with one plain adapter is left as it is.
     """
-    if _is_plain(layer) and summed.weight.dtype == torch.float32:
+    if is_plain(layer) and summed.weight.dtype == torch.float32:
         layer.forward = _SummedForward(layer, summed)
+    elif is_plain(layer) and summed.weight.dtype == torch.bfloat16:
+        layer.forward = HalfForward(layer)
 
 
 def mark_summed(layer: Any) -> None:
@@ -49,7 +50,7 @@ def bases_alone(model: Any, layers: Sequence[Any]) -> Iterator[None]:
     take to compute (docs/benchmarks.md: 3 to 15 % of a reference pass).
     """
     forwards = [layer.forward for layer in layers]
-    if not all(isinstance(forward, _SummedForward) for forward in forwards):
+    if not all(isinstance(forward, _SummedForward | HalfForward) for forward in forwards):
         with model.disable_adapter():
             yield
         return
@@ -60,17 +61,6 @@ def bases_alone(model: Any, layers: Sequence[Any]) -> Iterator[None]:
     finally:
         for forward in forwards:
             forward.is_base_alone = False
-
-
-def _is_plain(layer: Any) -> bool:
-    return (
-        type(layer) is LoraLinear
-        and type(layer.get_base_layer()) is nn.Linear
-        and list(layer.lora_A) == [ADAPTER]
-        and not layer.fan_in_fan_out
-        and not layer.lora_variant
-        and not layer.lora_bias[ADAPTER]
-    )
 
 
 class _SummedForward:

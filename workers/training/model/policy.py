@@ -30,6 +30,7 @@ from methods.model_files.precision import QUANTISED
 from methods.train_config import TrainConfig
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.errors import ModelInvalid
+from workers.training.base.pass_tokens import USUAL_TOKENS, PassTokens
 from workers.training.model import sharding
 from workers.training.model.adapter import Share, add_adapter, shares
 from workers.training.model.arithmetic import compute_in
@@ -93,8 +94,11 @@ class Policy:
             self._train_everything(base.compute_dtype, config)
         if self.is_sharded:
             self._shard(base.compute_dtype, world)
-        if config.gradient_checkpointing:
-            recompute_layers(self.model)
+        self.passes = _passes(config, base.device, world, is_sharded=self.is_sharded)
+        """How many tokens share a pass; on a GPU chosen when the model lies there (memory_plan.py)."""
+        self.recomputes = False
+        if config.gradient_checkpointing is True:
+            self.recompute()
         self.value_head = make_value_head(self.model, self.device, config)
         """Reads the states of `model`; in no checkpoint, since nobody samples with it."""
         self.model.eval()
@@ -121,17 +125,17 @@ class Policy:
 
     def _train_everything(self, compute: torch.dtype, config: TrainConfig) -> None:
         """Makes fp32 weights to train, and copies in the dtype of the arithmetic: reference and sampler."""
-        self._reference = _in_dtype(copy.deepcopy(self.model), compute)
+        place = torch.device("cpu") if self.is_sharded else self.device
+        self._reference = _copied(self.model, place, compute)
         self.rollout_model = self.model
         # With async steps the model changes while it is sampled from.
         if compute != torch.float32 or self.is_sharded or config.async_steps:
-            self.rollout_model = _in_dtype(copy.deepcopy(self.model), compute)
+            self.rollout_model = _copied(self.model, self.device, compute)
         self.model.requires_grad_(True)
         if compute != torch.float32 and not self.is_sharded:
             compute_in(self.model, compute)
 
     def _shard(self, compute: torch.dtype, world: World) -> None:
-        self.rollout_model.to(self.device)
         self._weights = sharding.shard(
             self.model, self.device, world, compute if self.adapter is None else None
         )
@@ -139,9 +143,11 @@ class Policy:
             sharding.shard(self._reference, self.device, world)
 
     def _add_adapter(self, config: TrainConfig) -> None:
-        tensors = [] if self.is_sharded else [*self.model.parameters(), *self.model.buffers()]
-        shared = {id(tensor): tensor for tensor in tensors}
-        self.rollout_model = copy.deepcopy(self.model, memo=dict(shared))
+        if self.is_sharded:  # whole in every process, on its device, while the base waits for its share
+            self.rollout_model = _copied(self.model, self.device)
+        else:
+            shared: dict[int, Any] = {id(one): one for one in _tensors(self.model)}
+            self.rollout_model = copy.deepcopy(self.model, memo=shared)
         self.adapter = add_adapter(self.model, config)
         adapted = []
         for name, layer in self.model.named_modules():
@@ -159,6 +165,12 @@ class Policy:
                 if not self.is_sharded:
                     train_through_sum(layer, copied)
         self.adapted = shares(self.rollout_model, adapted)
+
+    def recompute(self) -> None:
+        """Lets layers be run again in the backward pass from now on, in place of keeping what they made."""
+        if not self.recomputes:
+            recompute_layers(self.model)
+        self.recomputes = True
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Returns the trained weights by name; fp32 on every device."""
@@ -283,11 +295,25 @@ def is_sharded(config: TrainConfig, world: World) -> bool:
     return config.sharding == "fsdp" and world.is_grouped
 
 
-def _in_dtype(model: Any, dtype: torch.dtype) -> Any:
-    """Returns the model, frozen, with its weights in a dtype.
+def _passes(config: TrainConfig, device: torch.device, world: World, *, is_sharded: bool) -> PassTokens:
+    asked = config.micro_batch_tokens
+    return PassTokens(USUAL_TOKENS if asked == "auto" else asked, device, world, is_sharded=is_sharded)
 
-    Buffers keep theirs: rotary frequencies need fp32.
+
+def _copied(model: Any, device: torch.device, dtype: torch.dtype | None = None) -> Any:
+    """Returns a frozen copy of a model on a device, its weights in a dtype, by default their own.
+
+    Buffers keep theirs: rotary frequencies need fp32. Each weight is copied where it shall be and as it
+    shall be, so that host memory never holds a second model that was not asked for.
     """
-    for weight in model.requires_grad_(False).parameters():
-        weight.data = weight.data.to(dtype)
-    return model
+    there: dict[int, Any] = {
+        id(weight): nn.Parameter(weight.detach().to(device, dtype, copy=True), requires_grad=False)
+        for weight in model.parameters()
+    }
+    there |= {id(buffer): buffer.detach().to(device, copy=True) for buffer in model.buffers()}
+    return copy.deepcopy(model, memo=there)
+
+
+def _tensors(model: Any) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()

@@ -10,14 +10,16 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from methods.memory import ModelSize
 from methods.model_files.weights import BITS, StoredTensor, stored_tensors, weight_files
+from methods.sizes.model_size import ModelSize
 from workers.training.model.shape import read_shape
 
 LAYER = re.compile(r"\.\d+\.")
 """What the name of a weight has that is in one of several layers."""
 SENSES = re.compile(r"vision|visual|audio|image|speech")
 """What the names of weights have that read pictures and sounds: these are not trained."""
+NORM_OF_QUERIES = re.compile(r"\bq(uery)?_?(layer)?norm\b|\.q_norm\.")
+"""What the name of a weight has that norms the query heads of a layer."""
 HEADS = ("num_key_value_heads", "num_attention_heads", "n_head")
 INNER = ("intermediate_size", "ffn_dim", "n_inner", "d_ff")
 INNER_TIMES = 4
@@ -47,6 +49,8 @@ def size_of(folder: Path) -> ModelSize | None:
         vocabulary=int(text.vocab_size),
         context=shape.context,
         stored_bytes=_most_common_bytes(tensors),
+        queries=_queries(text, shape.hidden_size),
+        has_normed_heads=any(NORM_OF_QUERIES.search(name) for name in tensors),
     )
 
 
@@ -74,6 +78,13 @@ def _cached(text: Any, hidden: int) -> int:
     queries = _said(text, HEADS[1:]) or heads
     width = getattr(text, "head_dim", None) or hidden // queries
     return int(2 * text.num_hidden_layers * heads * width)
+
+
+def _queries(text: Any, hidden: int) -> int:
+    """Returns the width of a layer's query heads together."""
+    heads = _said(text, HEADS[1:])
+    width = getattr(text, "head_dim", None)
+    return heads * width if heads and isinstance(width, int) else hidden
 
 
 def _said(text: Any, names: tuple[str, ...]) -> int | None:

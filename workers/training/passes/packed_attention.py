@@ -4,7 +4,8 @@ The stream is cut into tiles: neighbouring tokens that look at the same earlier 
 tile. The completions behind it are put a few to a tile, or a long one is cut into several; such a tile looks
 at its prompt, and by a mask at itself. Nothing is padded, and a prompt's keys are read once for each tile,
 not once for each completion or query head. On a CPU in fp32 a compiled kernel does the same
-(prefix_attention.py), if keys and values are of the same width.
+(prefix_attention.py), if keys and values are of the same width, and on a GPU in 16 bits a library without
+masks (varlen_attention.py), where that is seen to be right.
 
 K key/value heads, R query heads for each, N tokens, D wide heads.
 """
@@ -13,13 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from workers.training.passes import varlen_attention
 from workers.training.passes.prefix_attention import Layout, attend, make_layout
+from workers.training.passes.varlen_trial import is_right
 
 ROWS = {"cpu": 128, "cuda": 1024}
 """The most completion tokens in a tile. A CPU wants its scores in cache, a GPU wants few kernels. Chosen:
@@ -79,12 +83,19 @@ class PackedAttention:
             operands = query.to(compute), key.to(compute), value.to(compute)
             if value.device.type == "cpu" and compute == torch.float32 and key.shape == value.shape:
                 return self._by_prefix(*operands, scaling).to(dtype)
+            if value.device.type == "cuda" and compute.itemsize == 2 and _has_varlen(*operands):
+                return self._by_sequence(*operands, scaling)
             return self._by_tile(*operands, scaling).to(dtype)
 
     def _by_prefix(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         query, key, value = (operand[0].transpose(0, 1) for operand in (query, key, value))
         return attend(query, key, value, self._layout, scaling)[None]
+
+    def _by_sequence(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        query, key, value = (operand[0].transpose(0, 1) for operand in (query, key, value))
+        return varlen_attention.attend(query, key, value, self._sequences, scaling)[None]
 
     def _by_tile(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         kv_heads, n, width = key.shape[1:]
@@ -111,6 +122,10 @@ class PackedAttention:
         return make_layout(self._segments)
 
     @cached_property
+    def _sequences(self) -> varlen_attention.Layout:
+        return varlen_attention.make_layout(self._segments, self._device)
+
+    @cached_property
     def _tiles(self) -> list[Tile]:
         return make_tiles(self._segments, ROWS.get(self._device.type, ROWS["cuda"]))
 
@@ -131,7 +146,7 @@ class PackedAttention:
                 mask = None
                 if tile.sees or len(tile.runs) > 1:
                     if (before, tile.runs) not in built:
-                        built[before, tile.runs] = _mask(before, tile.runs).to(self._device, dtype)
+                        built[before, tile.runs] = _mask(before, tile.runs, self._device, dtype)
                     mask = built[before, tile.runs]
                 self._masks[dtype].append(mask)
         return self._masks[dtype]
@@ -168,12 +183,20 @@ def _runs(completions: Sequence[int], rows: int) -> list[tuple[int, ...]]:
     return [tuple(runs) for runs in found]
 
 
-def _mask(before: int, runs: Sequence[int]) -> Tensor:
-    """Returns (n, before + n): 0 where a token may look, -inf where not."""
-    run_of = torch.arange(len(runs)).repeat_interleave(torch.tensor(runs))
-    n = len(run_of)
-    is_hidden = (run_of[:, None] != run_of) | torch.ones(n, n, dtype=torch.bool).triu(1)
-    return torch.cat([torch.zeros(n, before), torch.zeros(n, n).masked_fill(is_hidden, -torch.inf)], 1)
+def _mask(before: int, runs: Sequence[int], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Returns (n, before + n): 0 where a token may look, -inf where not. Made on the device."""
+    n = sum(runs)
+    mask = torch.full((n, before + n), -torch.inf, dtype=dtype, device=device)
+    mask[:, :before] = 0
+    for end, tokens in zip(accumulate(runs), runs, strict=True):
+        at = slice(end - tokens, end)
+        mask[:, before:][at, at].triu_(1)
+    return mask
+
+
+def _has_varlen(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    shape = query.shape[1], key.shape[1], key.shape[-1], value.shape[-1]
+    return is_right(*shape, query.dtype, query.device)
 
 
 def _for_each_query_head(pieces: Sequence[Tensor], query_heads: int) -> Tensor:

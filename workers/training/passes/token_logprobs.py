@@ -13,15 +13,27 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
+from workers.training.base.device_memory import free_bytes
 from workers.training.base.divergences import kl_exact
 from workers.training.model.grammar import Allowed
+from workers.training.passes.softmax_step import softmax_step
 
 LOGIT_BYTES = 128 * 2**20
 """The size of the fp32 logits that exist at the same time. A few tensors of this size are needed beside
 them. Measured for a trained output layer of 8,192 tokens, forward and backward: 0.7 to 0.9 s in one chunk of
 128 MiB, 0.8 to 1.4 in chunks of 4 to 64 MiB, whose logits are computed again (docs/benchmarks.md).
+"""
+
+FREE_SHARE = 8
+"""What part of a GPU's free memory the fp32 logits take that exist at the same time, as 1 / n. Chosen: with
+what is made of them (probabilities, gradient, the logits themselves) they then take half of it.
+"""
+MOST_BYTES = 2 * 2**30
+"""The size above which a GPU gains nothing. Chosen: 3,500 rows of a vocabulary of 152,000, whose products are
+long enough for any GPU.
 """
 
 LEAST_ROWS = 64
@@ -42,7 +54,7 @@ def token_logprobs(
     temperature: float,
     allowed: Allowed | None = None,
     *,
-    logit_bytes: int = LOGIT_BYTES,
+    logit_bytes: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Returns each target's log-probability at the sampling temperature, and the entropy, (N,) each, nats.
 
@@ -56,13 +68,18 @@ def token_logprobs(
         targets: (N,) token ids.
         temperature: of sampling.
         allowed: of N places; None for the whole vocabulary.
-        logit_bytes: most bytes of fp32 logits at a time. It changes no result beyond rounding.
+        logit_bytes: most bytes of fp32 logits at a time; None for what is right for the device. It changes no
+            result beyond rounding.
     """
+    logit_bytes = bytes_at_a_time(states.device) if logit_bytes is None else logit_bytes
+    if _is_product(states, head):
+        found = _FrozenProduct.apply(states, head.weight, targets, temperature, allowed, logit_bytes)  # type: ignore[no-untyped-call]
+        return found[0], found[1]
     if _is_frozen(states, head):
-        found: tuple[Tensor, Tensor] = _FrozenLogprobs.apply(  # type: ignore[no-untyped-call]
+        found = _FrozenLogprobs.apply(  # type: ignore[no-untyped-call]
             states, head.weight, targets, temperature, allowed, logit_bytes
         )
-        return found
+        return found[0], found[1]
     chunks = _chunks(states, head, logit_bytes)
     run: Callable[..., tuple[Tensor, Tensor]] = _chunk_logprobs
     if torch.is_grad_enabled() and len(chunks) > 1:
@@ -78,15 +95,27 @@ def token_logprobs(
 
 @torch.no_grad()
 def token_kl(
-    states: Tensor, head: Any, ref_states: Tensor, ref_head: Any, *, logit_bytes: int = LOGIT_BYTES
+    states: Tensor, head: Any, ref_states: Tensor, ref_head: Any, *, logit_bytes: int | None = None
 ) -> Tensor:
     """Returns the exact KL(policy || reference) over the vocabulary at each token, temperature 1.
 
     (N, H) each -> (N,), nats.
     """
+    logit_bytes = bytes_at_a_time(states.device) if logit_bytes is None else logit_bytes
     chunks = _chunks(states, head, logit_bytes)
     pairs = zip(chunks, torch.split(ref_states, len(chunks[0])), strict=True)
     return torch.cat([kl_exact(head(chunk), ref_head(ref_chunk)) for chunk, ref_chunk in pairs])
+
+
+def bytes_at_a_time(device: torch.device) -> int:
+    """Returns how many bytes of fp32 logits exist at a time: on a GPU by its free memory.
+
+    Where algorithms are to be deterministic it does not depend on that.
+    """
+    free = free_bytes(device)
+    if free is None or torch.are_deterministic_algorithms_enabled():
+        return LOGIT_BYTES
+    return max(LOGIT_BYTES, min(MOST_BYTES, free // FREE_SHARE))
 
 
 def _chunks(states: Tensor, head: Any, logit_bytes: int) -> Sequence[Tensor]:
@@ -106,14 +135,70 @@ def _chunk_logprobs(
 
 def _is_frozen(states: Tensor, head: Any) -> bool:
     """Says whether the output layer is a plain product by a frozen matrix, in fp32 on a CPU."""
-    kind = type(head)
+    is_on_cpu = states.device.type == "cpu" and states.dtype == torch.float32
+    return is_on_cpu and _has_frozen_matrix(states, head)
+
+
+def _is_product(states: Tensor, head: Any) -> bool:
+    """Says the same of any other device or dtype, where nothing else is made of the layer's states."""
+    is_on_cpu = states.device.type == "cpu" and states.dtype == torch.float32
+    is_hooked = "forward" in vars(head) or getattr(head, "_forward_hooks", None)
+    return not is_on_cpu and not is_hooked and _has_frozen_matrix(states, head)
+
+
+def _has_frozen_matrix(states: Tensor, head: Any) -> bool:
     return (
-        kind is nn.Linear
+        type(head) is nn.Linear
         and head.bias is None
+        and not isinstance(head.weight, DTensor)
         and not head.weight.requires_grad
-        and states.device.type == head.weight.device.type == "cpu"
-        and states.dtype == head.weight.dtype == torch.float32
+        and states.device == head.weight.device
+        and states.dtype == head.weight.dtype
     )
+
+
+class _FrozenProduct(torch.autograd.Function):
+    """Computes the log-softmax at the targets, on any device, a chunk at a time: two products, one operation.
+
+    As in `_FrozenLogprobs`, the gradient of the states is found while the logits are at hand.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        temperature: float,
+        allowed: Allowed | None,
+        logit_bytes: int,
+    ) -> tuple[Tensor, Tensor]:
+        n, vocabulary = len(states), len(weight)
+        most = max(1, logit_bytes // (4 * vocabulary))
+        size = max(1, -(-n // max(1, -(-n // most))))
+        wants_slopes = ctx.needs_input_grad[0]
+        slopes = torch.empty_like(states) if wants_slopes else None
+        buffer = states.new_empty(min(n, size), vocabulary)
+        masks = allowed.split(size) if allowed else None
+        results = []
+        for i, start in enumerate(range(0, max(1, n), size)):
+            window = slice(start, start + size)
+            logits = torch.mm(states[window], weight.T, out=buffer[: min(size, n - start)])
+            if masks:
+                masks[i].apply(logits)
+            results.append(softmax_step(logits, targets[window], temperature, wants_slopes))
+            if slopes is not None:
+                torch.mm(logits, weight, out=slopes[window])
+        logprobs, entropies = map(torch.cat, zip(*results, strict=True))
+        if slopes is not None:
+            ctx.save_for_backward(slopes)
+        ctx.mark_non_differentiable(entropies)
+        return logprobs, entropies
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        (slopes,) = ctx.saved_tensors
+        return (slopes * gradient[:, None]).to(slopes.dtype), None, None, None, None, None
 
 
 class _FrozenLogprobs(torch.autograd.Function):

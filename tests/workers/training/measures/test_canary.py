@@ -39,7 +39,7 @@ def test_loss_and_difference_are_those_of_plain_forwards(sharp, adapter):
     config = make_config(sharp, adapter=adapter)
     policy = Policy.load(config)
     rows = own_rows("The cat sat on the mat.", "12 + 30 = 42", "for i in range(3): print(i)")
-    canary = Canary(policy, config, rows=rows)
+    canary = Canary(policy, rows=rows)
     moved(policy)
     texts = cut_texts(rows, policy.tokenizer, policy.context)
     now = [plain_loss(policy.rollout_model, pieces) for pieces in texts]
@@ -55,7 +55,7 @@ def test_loss_and_difference_are_those_of_plain_forwards(sharp, adapter):
 
 def test_at_the_start_nothing_is_forgotten(sharp):
     config = make_config(sharp)
-    found = Canary(Policy.load(config), config).measure()
+    found = Canary(Policy.load(config)).measure()
     assert found is not None
     assert found.over_base[:2] == (0.0, 0.0)
     assert found.loss.n == 48
@@ -75,11 +75,11 @@ def test_long_texts_are_cut_to_the_context_and_to_their_share_of_the_tokens(shar
 def test_a_model_of_few_words_reads_it_and_texts_of_one_token_are_left_out(tmp_path: Path):
     config = make_config(of_few_words(tmp_path / "few", 8))
     policy = Policy.load(config)
-    found = Canary(policy, config).measure()
+    found = Canary(policy).measure()
     assert found is not None
     assert math.isfinite(found.loss.mean)
-    assert Canary(policy, config, rows=own_rows("a")).measure() is None
-    mixed = Canary(policy, config, rows=own_rows("a", "abcabc")).measure()
+    assert Canary(policy, rows=own_rows("a")).measure() is None
+    mixed = Canary(policy, rows=own_rows("a", "abcabc")).measure()
     assert mixed is not None
     assert mixed.loss.n == 1
     assert mixed.loss.stderr is None

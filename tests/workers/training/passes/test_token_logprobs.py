@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from scripts.gpu.as_if_cuda import as_if_cuda
 from workers.training.base.divergences import kl_exact
 from workers.training.model.grammar import Allowed
 from workers.training.passes import token_logprobs as module
@@ -102,6 +103,80 @@ def test_a_frozen_output_layer_gives_the_same_values_and_gradient(temperature, r
     assert not entropy.requires_grad
     with torch.no_grad():
         assert torch.equal(token_logprobs(states, head, targets, temperature, **chunks)[0], logprobs)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("rows", [1, 7, 64])
+def test_a_frozen_layer_in_fp64_gives_the_values_and_gradient_of_log_softmax(temperature, rows):
+    states, head, targets = make_case(dtype=torch.float64)
+    head.requires_grad_(False)
+    assert module._is_product(states, head)
+    logits = head(states) / temperature
+    expected = torch.log_softmax(logits, -1)
+    entropy = torch.distributions.Categorical(logits=logits).entropy()
+    values = expected.gather(-1, targets[:, None])[:, 0]
+    weights = torch.linspace(-1, 1, len(targets), dtype=torch.float64)
+    chunks = {"logit_bytes": 31 * 4 * rows}
+    logprobs, entropies = token_logprobs(states, head, targets, temperature, **chunks)
+    torch.testing.assert_close(logprobs, values)
+    torch.testing.assert_close(entropies, entropy)
+    assert not entropies.requires_grad
+    found = torch.autograd.grad((logprobs * weights).sum(), states)[0]
+    torch.testing.assert_close(found, torch.autograd.grad((values * weights).sum(), states)[0])
+
+
+def test_a_frozen_layer_in_bf16_is_as_near_the_exact_gradient_as_one_that_is_computed_again():
+    states, head, targets = make_case(200, 64, 997, dtype=torch.bfloat16)
+    wide = head.weight.detach().double()
+    exact = states.detach().double().requires_grad_()
+    logprobs = torch.log_softmax(exact @ wide.T, -1).gather(-1, targets[:, None])[:, 0]
+    weights = torch.linspace(-1, 1, len(targets))
+    slope = torch.autograd.grad((logprobs * weights).sum(), exact)[0]
+    errors = []
+    for is_trained in (True, False):
+        head.requires_grad_(is_trained)
+        found, _ = token_logprobs(states, head, targets, 1.0, logit_bytes=997 * 4 * 50)
+        assert found.dtype == torch.float32
+        gradient = torch.autograd.grad((found * weights).sum(), states)[0]
+        assert gradient.dtype == torch.bfloat16
+        errors.append(float((gradient - slope).norm() / slope.norm()))
+    recomputed, at_hand = errors
+    assert at_hand < 1.5 * recomputed
+    assert at_hand < 1e-2
+
+
+def test_a_frozen_layer_keeps_no_logits_in_bf16():
+    states, head, targets = make_case(500, 8, 997, dtype=torch.bfloat16)
+    head.requires_grad_(False)
+    kept, _ = saved_bytes(lambda: token_logprobs(states, head, targets, 1.0))
+    assert kept <= 2 * states.numel()
+
+
+def test_no_states_give_no_logprobs_in_bf16():
+    states, head, targets = make_case(0, dtype=torch.bfloat16)
+    head.requires_grad_(False)
+    assert [len(values) for values in token_logprobs(states, head, targets, 1.0)] == [0, 0]
+
+
+def test_a_chunk_on_a_gpu_is_three_kernels_and_as_large_as_free_memory_allows():
+    gib = 2**30
+    with as_if_cuda(total=64 * gib) as device:
+        gpu = torch.device("cuda", 0)
+        assert module.bytes_at_a_time(gpu) == 2 * gib
+        states, head, targets = make_case(40, 8, 997, dtype=torch.bfloat16)
+        states, head, targets = states.detach().to(gpu), head.requires_grad_(False).to(gpu), targets.to(gpu)
+        states.requires_grad_()
+        device.counts.clear()
+        logprobs, _ = token_logprobs(states, head, targets, 1.0)
+        assert dict(device.counts.kernels) == {"mm": 2, "cherry::softmax_step": 1, "cat": 2}
+        assert not device.counts.waits
+        logprobs.sum().backward()
+        assert states.grad.isfinite().all()
+    with as_if_cuda(total=4 * gib):
+        assert module.bytes_at_a_time(gpu) == gib // 2
+    with as_if_cuda(total=gib // 2):
+        assert module.bytes_at_a_time(gpu) == module.LOGIT_BYTES
+    assert module.bytes_at_a_time(torch.device("cpu")) == module.LOGIT_BYTES
 
 
 @pytest.mark.parametrize("is_trained", [False, True])

@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 def saved(policy: Policy, config, folder: Path) -> Path:
     """Writes a checkpoint of the policy as a run does, with what the trainer makes of the canary."""
     with policy.as_delivered():
-        loss = Canary(policy, config).measure()
+        loss = Canary(policy).measure()
     assert loss is not None
     checkpoint = make_checkpoint(folder, 2, 1, Estimate(0.1, 0.01, 8), None, scored=loss.scored)
     save_checkpoint(policy, checkpoint)

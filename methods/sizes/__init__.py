@@ -1,0 +1,1 @@
+"""How large models are, and what a training pass of one takes on a GPU."""
