@@ -23,8 +23,10 @@ HEALTHCHECK CMD ["python", "-c", "import urllib.request; urllib.request.urlopen(
 CMD ["cherry", "api"]
 
 FROM base AS worker
+# Triton compiles what starts its kernels.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 RUN pip install --constraint constraints.txt '.[train,graders]'
 # Compiled kernels outlive the container.
-ENV NUMBA_CACHE_DIR=/data/kernels
+ENV NUMBA_CACHE_DIR=/data/kernels TRITON_CACHE_DIR=/data/kernels/triton
 USER cherry
 CMD ["cherry", "worker"]

@@ -113,6 +113,8 @@ def _answers(device: Device) -> dict[str, Any]:
         "Event": Event,
         "CUDAGraph": CudaGraph,
         "graph": capturing,
+        "graph_pool_handle": lambda: (0, 1),
+        "set_stream": lambda _: None,
         "stream": lambda stream: nullcontext(stream),
         "device": lambda index: nullcontext(is_cuda(index)),
         "manual_seed": lambda _: None,

@@ -18,7 +18,7 @@ from scripts.gpu.tensors import CUDA
 class Stream:
     """Runs everything in the order in which it is asked for, so waiting for another stream does nothing."""
 
-    cuda_stream = 0
+    cuda_stream = device_index = 0
 
     def __init__(self, *_: Any, **__: Any) -> None:
         devices.current().open("Stream")

@@ -15,17 +15,13 @@ from workers.serving.counts import Counts
 from workers.serving.fast_path import FastPath
 from workers.serving.general_path import GeneralPath
 from workers.serving.requests import ModelFiles
-from workers.training.base.device_memory import free_bytes
 from workers.training.model.adapter_rows import Adapter, AdapterRows
 from workers.training.model.base_model import BaseModel
 from workers.training.passes.path import shortest_window
 from workers.training.rendering.stop_strings import StopStrings
 from workers.training.sampling.decoders import is_fast
-from workers.training.sampling.rollout import CACHE_BYTES
+from workers.training.sampling.graphed.shapes import BYTES_WITHOUT_GPU, SERVING_SHARE, budget_of
 
-GPU_PART = 0.5
-"""The part of what is free of the sampler's share of a GPU that keys and values of a base may take. Chosen,
-not measured: the rest is for activations and for another base."""
 MEMORY_SHARE = 4
 """The part of the memory that keys and values of a base may take on a CPU. Chosen, not measured."""
 CONTAINER = Path("/sys/fs/cgroup/memory.max")
@@ -49,9 +45,9 @@ class Limits(NamedTuple):
 
 def _default_bytes(device: torch.device) -> int:
     """Returns the memory for keys and values where none is said. What no request needs is not taken."""
-    if (free := free_bytes(device)) is not None:
-        return int(free * GPU_PART)
-    return max(CACHE_BYTES["cpu"], _memory() // MEMORY_SHARE)
+    if device.type != "cpu":
+        return budget_of(device, SERVING_SHARE)
+    return max(BYTES_WITHOUT_GPU, _memory() // MEMORY_SHARE)
 
 
 def _memory() -> int:

@@ -32,6 +32,7 @@ from workers.training.model.policy import Policy
 from workers.training.rewards import Bases, GradeJob, GradePool, JobGroup, check_reached, no_base, rewards_of
 from workers.training.sampling.backend import InProcess, RolloutBackend, SamplingInterrupted
 from workers.training.sampling.background import Background
+from workers.training.sampling.graphed.kept import release
 from workers.training.sampling.rollout import Sampling
 from workers.training.trust.rewards_seen import RewardsSeen
 from workers.training.visits import Visit, Visits
@@ -96,12 +97,13 @@ class Collector:
         self._background = Background(policy.device) if config.async_steps else None
 
     def close(self) -> None:
-        """Waits for the background to end.
+        """Waits for the background to end, and gives back what was kept for sampling.
 
         Close the grade pool first: then it ends at its next completion.
         """
         if self._background is not None:
             self._background.close()
+        release(self._policy.rollout_model)
 
     def resume(self, visits: Visits, rewards_seen: RewardsSeen, pending: Rollouts | None) -> None:
         """Goes on with what a training state holds. Visits and rewards seen are its own from here on."""

@@ -89,8 +89,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def config_of(**changes: Any) -> Any:
     model = built_in_model()
     assert model is not None
-    fields = {"model": BUILT_IN_MODEL, "max_completion_tokens": 16, "lora_rank": 8, "learning_rate": 1e-3}
-    return make_config(model, **{**fields, **changes})
+    fields = {"max_completion_tokens": 16, "lora_rank": 8, "learning_rate": 1e-3}
+    return make_config(model, **{**fields, **changes}).model_copy(update={"model": BUILT_IN_MODEL})
 
 
 def largest_difference(policy: Policy, groups: list[Group], temperature: float) -> float:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from methods.response_format import grammar_of, reason_of
 from workers.training.base.errors import GrammarFailed
+from workers.training.base.transfer import to_device
 from workers.training.base.types import Completion, Prompt
 from workers.training.model.held import Held, Thoughts
 from workers.training.rendering.parts import PartsReader
@@ -35,7 +36,7 @@ It follows from fp32, whose largest number it stays far below.
 MOST_TOKENIZERS = 8
 """Tokenizers that stay as llguidance has read them. Chosen, not measured."""
 
-_BITS = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
+_BITS = np.array([1, 2, 4, 8, 16, 32, 64, 128], np.uint8)
 
 
 @dataclass(frozen=True)
@@ -153,11 +154,11 @@ class Grammar:
         rows = [i for i, held in enumerate(every) if not held.is_free]
         if not rows:
             return logits
-        packed = torch.from_numpy(self.masks([every[i] for i in rows]).view(np.uint8))
-        banned = _banned(packed.to(logits.device), logits.shape[-1])
+        packed = to_device(self.masks([every[i] for i in rows]).view(np.uint8), logits.device)
+        banned = _banned(packed, logits.shape[-1])
         if len(rows) == len(every):
             return logits.masked_fill_(banned, BANNED)
-        at = torch.tensor(rows, device=logits.device)
+        at = to_device(np.array(rows), logits.device)
         logits[at] = logits[at].masked_fill(banned, BANNED)
         return logits
 
@@ -265,7 +266,8 @@ def _banned(packed: Tensor, vocabulary: int) -> Tensor:
 
 
 def _banned_by_torch(packed: Tensor, vocabulary: int) -> Tensor:
-    return packed[:, :, None].bitwise_and(_BITS.to(packed.device)).eq(0).flatten(1)[:, :vocabulary]
+    bits = to_device(_BITS, packed.device)
+    return packed[:, :, None].bitwise_and(bits).eq(0).flatten(1)[:, :vocabulary]
 
 
 def _check(matcher: LLMatcher) -> None:

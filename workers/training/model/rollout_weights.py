@@ -42,17 +42,58 @@ class Branch(NamedTuple):
 
 
 class FollowingLinear(nn.Linear):
-    """Is a linear layer that adds `branch` to what it computes, unless its weight holds that already.
+    """Is a 16-bit linear layer that adds `branch` to what it computes, unless its weight holds that already.
 
-    Its state dict holds the sum in any case.
+    On a GPU it computes with `down` and `up`, the branch in the dtype of the weight: products of 16 bits are
+    summed up in fp32, and what rounding the factors loses is a 256th of the branch. They stay where they are
+    in memory, and add nothing while there is no branch. Its state dict holds the sum in any case.
     """
 
     branch: Branch | None = None
+    down: Tensor | None
+    up: Tensor | None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_buffer("down", None, persistent=False)
+        self.register_buffer("up", None, persistent=False)
+
+    @property
+    def rank(self) -> int:
+        """Returns the rank of the branches that there is room for."""
+        return 0 if self.down is None else len(self.down)
+
+    def make_room(self, rank: int) -> None:
+        """Gives branches of a rank their place in memory; it is kept for as long as the rank is."""
+        if rank != self.rank:
+            with torch.inference_mode(False):  # what is made inside could not be written to outside
+                self.down = self.weight.new_zeros(rank, self.in_features)
+                self.up = self.weight.new_zeros(self.out_features, rank)
+
+    def set_branch(self, branch: Branch) -> None:
+        """Adds a branch from now on."""
+        self.make_room(len(branch.down))
+        assert self.down is not None
+        assert self.up is not None
+        self.branch = branch
+        self.down.copy_(branch.down)
+        self.up.copy_(branch.up)
+
+    def drop_branch(self) -> None:
+        """Adds nothing from now on."""
+        self.branch = None
+        if self.up is not None:
+            self.up.zero_()
 
     def forward(self, input: Tensor) -> Tensor:
         """Computes (..., inputs) -> (..., outputs), in the dtype of the weight."""
         found = super().forward(input)
-        return found if self.branch is None else (found + self.branch(input)).to(found.dtype)
+        if self.branch is None:
+            return found
+        if input.device.type != "cuda" or self.down is None or self.up is None:
+            return (found + self.branch(input)).to(found.dtype)
+        low = nn.functional.linear(input, self.down)
+        return torch.addmm(found.flatten(0, -2), low.flatten(0, -2), self.up.T).view_as(found)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -108,9 +149,10 @@ def follow(layer: Any, copied: Any, merged_from: float = MERGED_FROM) -> None:
     base = whole(adapted_base(layer))
     delta = layer.get_delta_weight(ADAPTER).float()
     if isinstance(copied, FollowingLinear):
-        copied.branch = None
+        copied.drop_branch()
+        copied.make_room(layer.r[ADAPTER])
         if 0 < delta.abs().mean() < merged_from * base.abs().mean(dtype=torch.float32):
-            copied.branch = _branch(layer)
+            copied.set_branch(_branch(layer))
             copied.weight.copy_(base)
             return
     copied.weight.copy_(base.float() + delta)

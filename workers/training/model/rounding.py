@@ -53,7 +53,7 @@ class Rounded:
         exact = base.float() + delta.float()
         if isinstance(layer, FollowingLinear) and layer.branch is not None:
             exact = layer.weight.float() + layer.branch.delta()  # as its state dict has it, bit for bit
-            layer.branch = None
+            layer.drop_branch()
         weight.copy_(exact.to(stored))
         self._note(exact, weight, base)
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from workers.training.base.types import Completion
+from workers.training.base.randomness import keyed_seed
+from workers.training.base.types import Completion, Prompt
 from workers.training.model.grammar import Grammar
 from workers.training.rendering.parts import PartsReader
+from workers.training.sampling.turns import Turns
+from workers.training.sampling.waiting import Beginning, SamplerLimits
 
 OnCompletion = Callable[[int, int, Completion], None]
 
@@ -66,3 +71,46 @@ class Sampling:
     grammar: Grammar | None = None
     reader: PartsReader | None = None
     thinking_tokens: int | None = None
+
+
+class Call(NamedTuple):
+    """Is what one call asks for. (N,) arrays are by row, the number of a completion in the call."""
+
+    policy: SampledModel
+    model: Any
+    prompts: Sequence[Prompt]
+    sampling: Sampling
+    turns: Turns | None
+    limits: SamplerLimits
+
+    @property
+    def longest_prompt(self) -> int:
+        """Returns the tokens of the longest prompt."""
+        return max(len(prompt.tokens) for prompt in self.prompts)
+
+    @property
+    def longest_sequence(self) -> int:
+        """Returns the tokens of the longest prompt and completion together, at most."""
+        if self.turns is not None:
+            return self.policy.context
+        return max(len(prompt.tokens) for prompt in self.prompts) + int(self.longest.max())
+
+    @property
+    def seeds(self) -> NDArray[np.uint64]:
+        """Returns the seed of each row's random numbers, (N,)."""
+        rows, samples = [prompt.row for prompt in self.prompts], range(self.sampling.samples)
+        keys = [keyed_seed(*self.sampling.key, row, sample) for row in rows for sample in samples]
+        return np.array(keys, dtype=np.uint64)
+
+    @property
+    def beginnings(self) -> list[Beginning]:
+        """Returns what the rows go on from at first."""
+        G = self.sampling.samples
+        return [Beginning(p.tokens, range(i * G, (i + 1) * G)) for i, p in enumerate(self.prompts)]
+
+    @property
+    def longest(self) -> NDArray[np.int64]:
+        """Returns the most tokens of each row, (N,)."""
+        lengths = np.array([len(prompt.tokens) for prompt in self.prompts])
+        each = np.maximum(np.minimum(self.sampling.max_tokens, self.policy.context - lengths), 1)
+        return np.repeat(each, self.sampling.samples)

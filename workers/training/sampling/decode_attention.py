@@ -9,7 +9,7 @@ Shapes as in `decode_step`; heads = kv_heads * folded, each D wide.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -43,8 +43,26 @@ def prefill(model: Any, cache: SlotCache | PanelCache, first: int, ids: Tensor, 
     seeing padding.
     """
 
+    def keep(layer: int, key: Tensor, value: Tensor) -> None:
+        cache.keep_prompts(layer, first, key, value)
+
+    return _read_prompts(model, keep, ids, lengths)
+
+
+def prefill_in(model: Any, cache: SlotCache, slots: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
+    """Does what `prefill` does, keeping the prompts in (n,) slots: (n, L), (n,) -> (n, V)."""
+
+    def keep(layer: int, key: Tensor, value: Tensor) -> None:
+        cache.keep_prompts_in(layer, slots, key, value)
+
+    return _read_prompts(model, keep, ids, lengths)
+
+
+def _read_prompts(
+    model: Any, keep: Callable[[int, Tensor, Tensor], None], ids: Tensor, lengths: Tensor
+) -> Tensor:
     def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-        cache.keep_prompts(module.layer_idx, first, key, value)
+        keep(module.layer_idx, key, value)
         return _causal(query, key, value, scaling)
 
     with attention.use(attend, ids.shape[1]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -13,9 +14,11 @@ from workers.training.passes.path import shortest_window, why_general
 from workers.training.sampling.decode_attention import decode, layer_shapes, prefill
 from workers.training.sampling.decode_step import ActiveRows, exact_step
 from workers.training.sampling.general_decoder import GeneralDecoder, bytes_kept
+from workers.training.sampling.graphed.graphs import CudaGraph
+from workers.training.sampling.graphed.sampler import StepFunction
 from workers.training.sampling.lean_decoder import LeanDecoder, can_be_lean, is_known, linears
 from workers.training.sampling.slot_cache import SlotCache
-from workers.training.sampling.static_decoder import CudaGraph, StaticDecoder
+from workers.training.sampling.static_decoder import StaticDecoder
 from workers.training.sampling.trials import LENGTHS, SAMPLES, STEPS, is_right
 
 if TYPE_CHECKING:
@@ -147,7 +150,13 @@ def compiled(model: Any, size: CacheSize, _samples: int, _n_completions: int) ->
 def static(model: Any, size: CacheSize, samples: int, _n_completions: int) -> Decoder:
     """Decodes over static tensors of few sizes, as CUDA graphs where there is a GPU."""
     cache = slot_cache(model, size)
-    return cache, StaticDecoder(model, cache, samples, CudaGraph if model.device.type == "cuda" else None)
+    capture = CudaGraph if model.device.type == "cuda" else None
+    return cache, StaticDecoder(model, cache, samples, capture, step_function(model).decode)
+
+
+def step_function(model: Any) -> StepFunction:
+    """Returns what computes a model's decode steps on a GPU."""
+    return StepFunction(partial(decode, model))
 
 
 def lean(model: Any, size: CacheSize, _samples: int, _n_completions: int) -> Decoder:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 Floats = NDArray[np.float32]
+
+Way = Literal["greedy", "plain", "nucleus"]
+"""How a token is drawn: the most likely one, among all, or among the most likely ones that reach `top_p`."""
 
 BLOCK = 128
 """Tokens whose probabilities are first added up together: one long running sum is slow and less exact.
@@ -34,11 +39,27 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float, top_p: float = 1.0
     if logits.device.type == "cpu" and top_p >= 1:
         return _by_kernel(logits, uniform, np.full(len(logits), temperature, np.float32))
     logits = logits if temperature == 1 else logits / temperature
-    if top_p < 1:
-        return _from_nucleus(logits, uniform, top_p)
-    probs = torch.softmax(logits, -1)
-    tokens = inverse_cdf(probs, uniform)
-    return tokens, probs.gather(-1, tokens[:, None])[:, 0].log()
+    return _from_nucleus(logits, uniform, top_p) if top_p < 1 else _from_all(logits, uniform)
+
+
+def way_of_drawing(temperature: float, top_p: float) -> Way:
+    """Returns how `draw` draws."""
+    if temperature == 0:
+        return "greedy"
+    return "nucleus" if top_p < 1 else "plain"
+
+
+def draw_by_tensors(
+    way: Way, logits: Tensor, uniform: Tensor, temperature: Tensor, top_p: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Draws as `draw` does on a GPU, by tensors of one number for `temperature` and `top_p`.
+
+    No value is looked at on the host, so a graph can hold it: (B, V), (B,), (1,), (1,) -> (B,), (B,), nats.
+    """
+    if way == "greedy":
+        return draw(logits, uniform, 0.0)
+    scaled = logits.float() / temperature
+    return _from_nucleus(scaled, uniform, top_p) if way == "nucleus" else _from_all(scaled, uniform)
 
 
 def draw_each(logits: Tensor, uniform: Tensor, temperatures: Floats, top_ps: Floats) -> tuple[Tensor, Tensor]:
@@ -113,6 +134,12 @@ def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
     # Sums taken in another order differ in the last bits: the aim must stay below the block's own total.
     rest = torch.minimum(aim - before, torch.nextafter(inside[:, -1], torch.zeros_like(aim)))
     return (block * BLOCK + _passed(inside, rest)).clamp(max=V - 1)  # matters for NaN alone
+
+
+def _from_all(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    probs = torch.softmax(logits, -1)
+    tokens = inverse_cdf(probs, uniform)
+    return tokens, probs.gather(-1, tokens[:, None])[:, 0].log()
 
 
 def _from_nucleus(logits: Tensor, uniform: Tensor, top_p: float | Tensor) -> tuple[Tensor, Tensor]:

@@ -17,13 +17,14 @@ from workers.training.model.adapter_rows import AdapterRows
 from workers.training.model.head import output_head
 from workers.training.sampling.decode_attention import decode, layer_shapes
 from workers.training.sampling.decode_step import ActiveRows, Ints, exact_step
-from workers.training.sampling.decoders import can_be_compiled
+from workers.training.sampling.decoders import can_be_compiled, step_function
 from workers.training.sampling.draw import draw_each
+from workers.training.sampling.graphed.graphs import CudaGraph
 from workers.training.sampling.lazy_memory import LazyMemory
 from workers.training.sampling.lean_decoder import LeanDecoder, can_be_lean
 from workers.training.sampling.prompt_pieces import Piece, read_pieces
 from workers.training.sampling.slot_cache import SlotCache
-from workers.training.sampling.static_decoder import CudaGraph, StaticDecoder
+from workers.training.sampling.static_decoder import StaticDecoder
 
 if TYPE_CHECKING:
     from workers.training.kernels.decode_ahead import Draws
@@ -113,7 +114,8 @@ class LastingDecoder:
             return decode(model, cache, exact_step(active, ids))
 
         if self.has_a_row_per_prompt:
-            static = StaticDecoder(model, cache, 1, CudaGraph if model.device.type == "cuda" else None)
+            capture = CudaGraph if model.device.type == "cuda" else None
+            static = StaticDecoder(model, cache, 1, capture, step_function(model).decode)
             return cache, lambda active, ids, _: static(active, ids), by_modules
         if can_be_lean(model):
             lean = LeanDecoder(model)

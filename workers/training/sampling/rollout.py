@@ -2,13 +2,13 @@
 
 Each prompt is run once and its keys and values serve all its samples; finished completions leave at once and
 waiting prompts take their slots. A completion's tokens follow from its key (stream, seed, step, row, sample),
-its prompt and the weights, not from what is sampled beside it.
+its prompt and the weights, not from what is sampled beside it. On a GPU the loop is that of `graphed`, for
+models on the fast path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,25 +16,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workers.training.base.randomness import keyed_seed, uniforms
-from workers.training.base.types import Completion, Group, Prompt
-from workers.training.rendering.conversation import tools_of
-from workers.training.rendering.stop_strings import StopStrings
-from workers.training.sampling.asked import OnCompletion, SampledModel, Sampling
+from workers.training.base.randomness import uniforms
+from workers.training.base.types import Group, Prompt
+from workers.training.sampling.asked import Call, OnCompletion, SampledModel, Sampling
+from workers.training.sampling.completing import Completing
 from workers.training.sampling.decode_attention import prefill
 from workers.training.sampling.decode_step import ActiveRows, Ints
-from workers.training.sampling.decoders import CacheSize, MakeDecoder, bytes_of_group, make_decoder
+from workers.training.sampling.decoders import CacheSize, MakeDecoder, bytes_of_group, is_fast, step_function
+from workers.training.sampling.decoders import make_decoder as default_decoder
 from workers.training.sampling.draw import draw
 from workers.training.sampling.general_decoder import GeneralDecoder
-from workers.training.sampling.thought_budgets import thought_budgets
+from workers.training.sampling.graphed.kept import budget_for, sampler_for
+from workers.training.sampling.graphed.queue import QueuedDecoding, needs_of
 from workers.training.sampling.turns import Over, Turns
 from workers.training.sampling.waiting import LIMITS, Beginning, SamplerLimits, Waiting
 
-__all__ = ["CACHE_BYTES", "SampledModel", "SamplerLimits", "Sampling", "sample_groups"]
+__all__ = ["SampledModel", "SamplerLimits", "Sampling", "sample_groups"]
 
-CACHE_BYTES = {"cpu": 1 << 30, "cuda": 16 << 30}
-"""The most memory for keys and values; fewer slots are used for longer sequences. Chosen, not measured."""
-
+SLOTS = 256
+"""Completions that are decoded side by side at most, where one by one decides. Chosen, not measured."""
 
 Bools = NDArray[np.bool_]
 
@@ -49,27 +49,40 @@ def sample_groups(
     *,
     turns: Turns | None = None,
     limits: SamplerLimits = LIMITS,
-    make_decoder: MakeDecoder = make_decoder,
+    make_decoder: MakeDecoder | None = None,
+    is_queued: bool | None = None,
 ) -> list[Group]:
     """Samples `sampling.samples` completions for each prompt; returns a group for each, as the prompts stand.
 
     `on_completion(index of the prompt, sample, completion)` is told of each completion as soon as it has
     ended, on this thread. `model` is sampled from instead of `policy.rollout_model`. With `turns`, what was
-    written is one turn of a completion, and those say which go on; sampling goes on meanwhile. `make_decoder`
-    is by default the one that chooses what suits model and device; every other gives the same completions.
+    written is one turn of a completion, and those say which go on; sampling goes on meanwhile.
+
+    `make_decoder` names a way of decoding, and `is_queued` says whether tokens are read one step late.
+    Without them, it is what suits model and device. Every way gives the same completions.
     """
     if not prompts:
         return []
-    decoding = _Decoding(
-        policy,
-        prompts,
-        sampling,
-        on_completion,
-        policy.rollout_model if model is None else model,
-        turns,
-        limits,
-        make_decoder,
-    )
+    sampled = policy.rollout_model if model is None else model
+    completing = Completing(policy, prompts, sampling, on_completion, turns)
+    call = Call(policy, sampled, prompts, sampling, turns, limits)
+    if is_queued is None:
+        is_queued = make_decoder is None and policy.device.type == "cuda"
+    if is_queued and is_fast(sampled, call.longest_sequence):
+        with sampler_for(sampled, needs_of(call), step_function, is_kept=model is None) as lease:
+            QueuedDecoding(call, completing, lease).run()
+    else:
+        _one_by_one(call, completing, make_decoder or default_decoder)
+    found = completing.completions
+    return [
+        Group(prompt, tuple(found[i, sample] for sample in range(sampling.samples)))
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+def _one_by_one(call: Call, completing: Completing, make_decoder: MakeDecoder) -> None:
+    """Samples with every token seen before the next is drawn."""
+    decoding = _Decoding(call, completing, make_decoder)
     while decoding.is_under_way:
         decoding.take_replies()
         decoding.start_waiting()
@@ -77,10 +90,6 @@ def sample_groups(
         if len(decoding.last):
             decoding.step()
             decoding.drop_finished()
-    return [
-        Group(prompt, tuple(decoding.completions[i, sample] for sample in range(sampling.samples)))
-        for i, prompt in enumerate(prompts)
-    ]
 
 
 class _Decoding:
@@ -89,45 +98,28 @@ class _Decoding:
     What has one entry per slot lives on the host, but for the last tokens.
     """
 
-    def __init__(
-        self,
-        policy: SampledModel,
-        prompts: Sequence[Prompt],
-        sampling: Sampling,
-        on_completion: OnCompletion | None,
-        model: Any,
-        turns: Turns | None,
-        limits: SamplerLimits,
-        make_decoder: MakeDecoder,
-    ) -> None:
-        self.model = model
-        self.turns = turns
+    def __init__(self, call: Call, completing: Completing, make_decoder: MakeDecoder) -> None:
+        policy, prompts, sampling, limits = call.policy, call.prompts, call.sampling, call.limits
+        self.model = call.model
+        self.turns = turns = call.turns
         self.most = limits
         self.device = policy.device
         self.prompts = prompts
         self.sampling = sampling
-        self.on_completion = on_completion
-        self.completions: dict[tuple[int, int], Completion] = {}
-        self.end_ids = frozenset(policy.end_ids)
+        self.completing = completing
         self.ends = torch.tensor(policy.end_ids, device=self.device)
-        self.stops = StopStrings(policy.tokenizer, sampling.stop)
+        self.stops = self.completing.stops
         self.context = policy.context
-        self.matchers = sampling.grammar.matchers() if sampling.grammar else None
-        self.budgets = thought_budgets(sampling.reader, sampling.thinking_tokens)
+        self.matchers, self.budgets = self.completing.matchers, self.completing.budgets
 
-        G = sampling.samples
         lengths = np.array([len(prompt.tokens) for prompt in prompts])
-        longest = np.minimum(sampling.max_tokens, policy.context - lengths)
-        self.limits = np.repeat(np.maximum(longest, 1), G)
+        self.limits = call.longest
         self.written = np.zeros(len(self.limits), dtype=np.int64)  # tokens of earlier turns
-        keys = [keyed_seed(*sampling.key, prompt.row, sample) for prompt in prompts for sample in range(G)]
-        self.seeds = np.array(keys, dtype=np.uint64)
+        self.seeds = call.seeds
         self.max_columns = int(self.limits.max())
-        prompt_rows = (range(i * G, (i + 1) * G) for i in range(len(prompts)))
-        beginnings = [Beginning(p.tokens, rows) for p, rows in zip(prompts, prompt_rows, strict=True)]
         # On a CPU what a reply has begun is read alone, so that no bit depends on when it came.
         is_alone = turns is not None and self.device.type == "cpu"
-        self.waiting = Waiting(beginnings, limits, is_alone=is_alone)
+        self.waiting = Waiting(call.beginnings, limits, is_alone=is_alone)
         room = 0 if turns is None else min(sampling.max_tokens, policy.context - int(lengths.max()))
         self.make_decoder = make_decoder
         self.columns = min(self.max_columns, limits.first_columns)
@@ -161,7 +153,7 @@ class _Decoding:
         each = G if self.turns is None else 1
         per_group = bytes_of_group(self.model, each, prompt_columns, self.max_columns) * (G // each)
         at_once = min(
-            n_prompts, max(1, min(self.most.slots // G, CACHE_BYTES[self.device.type] // per_group))
+            n_prompts, max(1, min((self.most.slots or SLOTS) // G, budget_for(self.model) // per_group))
         )
         return CacheSize(
             groups=min(n_prompts, min(G, 2) * at_once) if self.turns is None else at_once * G,
@@ -177,7 +169,7 @@ class _Decoding:
             return
         for found in self.turns.next(wait=not self.waiting and len(self.last) == 0):
             if isinstance(found, Over):
-                self._keep(found.prompt, found.sample, found.completion)
+                self.completing.keep(found)
                 continue
             row = found.prompt * self.sampling.samples + found.sample
             self.written[row], self.limits[row] = found.written, found.most
@@ -219,12 +211,7 @@ class _Decoding:
             prompt_lengths=np.concatenate([active.prompt_lengths, lengths]),
         )
         self.completion_of = np.concatenate([self.completion_of, started])
-        for one in chosen:
-            if self.matchers is not None:
-                prompt = self.prompts[one.rows[0] // self.sampling.samples]
-                self.matchers.begin(one.rows, one.tokens, has_tools=prompt.has_tools)
-            if self.budgets is not None:
-                self.budgets.begin(one.rows, one.tokens)
+        self.completing.begin(chosen)
         self._take(logits.repeat_interleave(self._on_device(sizes), 0), len(self.last))
 
     def step(self) -> None:
@@ -314,47 +301,12 @@ class _Decoding:
         return ActiveRows(slots[active.group], active.counts, lengths[:kept])
 
     def _hand_over(self, rows: Ints, counts: Ints) -> None:
-        G = self.sampling.samples
-        if self.matchers is not None:
-            self.matchers.drop(rows.tolist())
         at = self._on_device(rows)
         width = int(counts.max())
         tokens = [row[:n] for row, n in zip(self.tokens[at, :width].tolist(), counts.tolist(), strict=True)]
         logprobs = self.logprobs[at, :width].tolist()
-        at_end = [row[-1] in self.end_ids for row in tokens]
-        texts = self.stops.decoded(
-            [row[:-1] if end else row for row, end in zip(tokens, at_end, strict=True)]
-        )
-        for i, row in enumerate(rows.tolist()):
-            text, at_stop = self.stops.cut(texts[i])
-            completion = Completion(
-                tokens=tuple(tokens[i]),
-                logprobs=tuple(logprobs[i][: len(tokens[i])]),
-                text=text,
-                finish_reason="stop" if at_end[i] or at_stop else "length",
-                given=() if self.budgets is None else self.budgets.end(row),
-            )
-            prompt, sample = divmod(row, G)
-            if self.turns is None:
-                self._keep(prompt, sample, self._taken_apart(completion, prompt, is_whole=not at_stop))
-            else:
-                self.turns.end(prompt, sample, completion)
-
-    def _taken_apart(self, completion: Completion, prompt: int, *, is_whole: bool) -> Completion:
-        """Returns the completion with its parts; one that is not whole has text behind its stop string."""
-        reader = self.sampling.reader
-        if reader is None:
-            return completion
-        tools = tools_of(self.prompts[prompt].item)
-        text = None if is_whole else completion.text
-        return replace(
-            completion, parts=reader.read(self.prompts[prompt].tokens, completion.tokens, tools, text)
-        )
-
-    def _keep(self, prompt: int, sample: int, completion: Completion) -> None:
-        self.completions[prompt, sample] = completion
-        if self.on_completion is not None:
-            self.on_completion(prompt, sample, completion)
+        found = [row[: len(own)] for row, own in zip(logprobs, tokens, strict=True)]
+        self.completing.hand_over(rows.tolist(), tokens, found)
 
     def _on_device(self, values: Ints) -> Tensor:
         return torch.from_numpy(values).to(self.device)

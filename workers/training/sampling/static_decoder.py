@@ -9,19 +9,22 @@ Shapes as in `decode_step`.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from workers.training.sampling.decode_attention import decode
+from workers.training.base.transfer import overwrite
+from workers.training.sampling.decode_attention import decode as decode_by_modules
 from workers.training.sampling.decode_step import ActiveRows, Span, Step, places
+from workers.training.sampling.graphed.graphs import Capture, Graphs, Run
 from workers.training.sampling.slot_cache import SlotCache
 
-log = logging.getLogger(__name__)
+DecodeStep = Callable[[SlotCache, Step], Tensor]
+"""Reads each last token, keeps its keys and values, and returns the logits of the next: (B, V)."""
 
 
 class GraphSize(NamedTuple):
@@ -33,30 +36,25 @@ class GraphSize(NamedTuple):
     prompt_columns: int
 
 
-class Graph(Protocol):
-    """Is a captured step. `pool` is the memory that the next capture may share."""
-
-    pool: Any
-
-    def __call__(self) -> Tensor:
-        """Replays the step; returns its logits, (B, V), in the same memory every time."""
-
-
-Capture = Callable[[Callable[[], Tensor], Any], Graph]
-"""(a step, the pool of the graph before or None) -> that step as a graph."""
-
-
 class StaticDecoder:
     """Decodes the active rows of one cache. Each size is run eagerly first, then captured, then replayed."""
 
-    def __init__(self, model: Any, cache: SlotCache, samples: int, capture: Capture | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        cache: SlotCache,
+        samples: int,
+        capture: Capture | None = None,
+        decode: DecodeStep | None = None,
+    ) -> None:
         """Allocates the tensors that every step reads.
 
         Args:
             samples: most completions of one prompt.
             capture: makes a graph of a step that was run once; None runs every step eagerly.
+            decode: computes a step; None does it by the model's own modules.
         """
-        self._model = model
+        self._decode = decode or partial(decode_by_modules, model)
         self._cache = cache
         self._samples = samples
         device = cache.prompts[0].keys.device
@@ -64,11 +62,10 @@ class StaticDecoder:
         # positions, columns and place of the rows, lengths of the prompts, source of the places
         self._counts = (cache.slots, cache.slots, cache.slots, cache.groups, cache.groups * samples)
         self._numbers = torch.zeros(sum(self._counts), dtype=torch.long, device=device)
-        self._runs: dict[GraphSize, Callable[[], Tensor]] = {}
+        self._runs: dict[GraphSize, Run] = {}
         self._made_for = cache.columns
-        self._capture = capture
-        self._captured: set[GraphSize] = set()
-        self._pool: Any = None
+        self._graphs = Graphs(capture)
+        self._captured: dict[GraphSize, Run] = {}
 
     def __call__(self, active: ActiveRows, ids: Tensor) -> Tensor:
         """Returns the logits of the next token of each active completion, given its last: (B,) -> (B, V).
@@ -83,10 +80,9 @@ class StaticDecoder:
         self._fill(active, ids, size)
         if size not in self._runs:
             self._runs[size] = self._eager(size, active)
-        elif self._capture is not None and size not in self._captured:
-            self._runs[size] = self._replayed(self._runs[size], self._capture)
-            self._captured.add(size)
-        return self._runs[size]()[: len(ids)]
+        elif self._graphs.is_on and size not in self._captured:
+            self._captured[size] = self._graphs.of(self._runs[size])
+        return self._captured.get(size, self._runs[size])()[: len(ids)]
 
     def _size(self, active: ActiveRows) -> GraphSize:
         cache = self._cache
@@ -107,10 +103,10 @@ class StaticDecoder:
             np.pad(array, (0, length - len(array)), constant_values=int(array is active.prompt_lengths))
             for array, length in zip(values, self._counts, strict=True)
         ]
-        self._numbers.copy_(torch.from_numpy(np.concatenate(padded)))
+        overwrite(self._numbers, np.concatenate(padded))
         self._ids[: len(ids)] = ids
 
-    def _eager(self, size: GraphSize, active: ActiveRows) -> Callable[[], Tensor]:
+    def _eager(self, size: GraphSize, active: ActiveRows) -> Run:
         positions, columns, place, lengths, source = torch.split(self._numbers, list(self._counts))
         step = Step(
             ids=self._ids[: size.rows],
@@ -123,35 +119,7 @@ class StaticDecoder:
             prompt_spans=(Span(0, size.groups, size.prompt_columns, is_full=False),),
             reach=int((active.prompt_lengths[active.group] + active.counts).max()),
         )
-        return lambda: decode(self._model, self._cache, step)
-
-    def _replayed(self, run: Callable[[], Tensor], capture: Capture) -> Callable[[], Tensor]:
-        try:
-            graph = capture(run, self._pool)
-        except RuntimeError as error:
-            # Some models look at values on the host as they go; they are run kernel by kernel.
-            log.warning("decode_not_captured", extra={"reason": str(error)[:200]})
-            self._capture = None
-            return run
-        self._pool = graph.pool
-        return graph
-
-
-class CudaGraph:
-    """Is a function of no arguments, captured once. Its tensors stay where they are."""
-
-    def __init__(self, run: Callable[[], Tensor], pool: Any) -> None:
-        self._graph = torch.cuda.CUDAGraph()
-        torch.cuda.current_stream().synchronize()
-        # The update may allocate on its own thread meanwhile.
-        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
-            self._out = run()
-        self.pool = self._graph.pool()
-
-    def __call__(self) -> Tensor:
-        """Replays the step; returns its logits, (B, V), in the same memory every time."""
-        self._graph.replay()
-        return self._out
+        return lambda: self._decode(self._cache, step)
 
 
 def _rounded(n: int, least: int) -> int:

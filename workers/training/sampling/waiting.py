@@ -14,14 +14,15 @@ class SamplerLimits:
     All were chosen, not measured.
 
     Attributes:
-        slots: most completions decoded side by side.
+        slots: most completions decoded side by side; None for 256 on a CPU, and as many as find memory on a
+            GPU (`graphed.shapes`).
         first_columns: tokens of a completion that the cache holds at first; it doubles as completions grow.
         prefill_tokens: most padded prompt tokens in one forward pass.
         prefill_padding: padding, in tokens, up to which prompts of different lengths are run together; above
             it, up to a quarter of the pass may be padding.
     """
 
-    slots: int = 256
+    slots: int | None = None
     first_columns: int = 512
     prefill_tokens: int = 16_384
     prefill_padding: int = 256

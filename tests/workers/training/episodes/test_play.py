@@ -73,6 +73,13 @@ def test_every_way_of_decoding_samples_the_same_episodes(policy, way):
     assert [c.tokens for c in found] == [c.tokens for c in expected]
 
 
+@pytest.mark.parametrize("slots", [None, 5])
+def test_episodes_whose_tokens_are_read_late_are_the_same(policy, slots):
+    expected = play(policy, Looking())
+    found = play(policy, Looking(random_waits(1)), is_queued=True, limits=SamplerLimits(slots))
+    assert [(c.tokens, c.given, c.turns) for c in found] == [(c.tokens, c.given, c.turns) for c in expected]
+
+
 def test_sampled_tokens_have_the_probabilities_of_the_whole_sequence(policy):
     """The importance ratio of an update right after sampling is 1."""
     (prompt,) = prompts_of(policy, 1)
@@ -144,6 +151,8 @@ def test_a_cache_too_small_for_what_came_back_is_made_anew(policy):
     again = play(policy, Long(), tokens=30, make_decoder=decoders.lean)
     assert len(sizes) > 1
     assert [c.tokens for c in found] == [c.tokens for c in again]
+    late = play(policy, Long(random_waits(2)), tokens=30, is_queued=True)
+    assert [c.tokens for c in late] == [c.tokens for c in again]
     assert max(len(c.tokens) for c in found) > sizes[0]
 
 

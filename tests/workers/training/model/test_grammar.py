@@ -95,6 +95,7 @@ def test_the_decoder_of_gpus_samples_the_same(policy: Policy, prompts: list[Prom
     few = SamplerLimits(slots=8)
     found = sample_groups(policy, prompts, sampling(policy), limits=few, make_decoder=decoders.static)
     assert tokens(found) == expected
+    assert tokens(sample_groups(policy, prompts, sampling(policy), limits=few, is_queued=True)) == expected
 
 
 @pytest.mark.parametrize("vocabulary", [1, 8, 31, 32, 33, 262])

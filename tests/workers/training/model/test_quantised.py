@@ -190,7 +190,7 @@ def test_plain_peft_says_the_same_with_the_adapter_over_a_base_quantised_as_told
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
         plain = PeftModel.from_pretrained(base, tmp_path)
     # In eval mode the library's 8-bit layer rounds what it reads too, and on CPUs that multiply bf16 its
-    # 4-bit layer repacks its weight, which takes inputs in blocks of 64 (findings/bitsandbytes-...).
+    # 4-bit layer repacks its weight, which takes inputs in blocks of 64 (decision 58).
     plain.train()
     torch.testing.assert_close(logits(plain), logits(policy.model), atol=2e-3, rtol=1e-3)
 

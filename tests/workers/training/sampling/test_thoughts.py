@@ -61,9 +61,13 @@ def ids_of(name: str, text: str) -> list[int]:
     return ids
 
 
-def sampled(policy: Policy, name: str, budget: int | None, most: int = 60) -> list[Completion]:
+def sampled(
+    policy: Policy, name: str, budget: int | None, most: int = 60, **changes: Any
+) -> list[Completion]:
     sampling = Sampling(8, most, 1.0, ("t", 1), reader=policy.reader, thinking_tokens=budget)
-    (group,) = sample_groups(policy, [prompt_of(name)], sampling)
+    is_queued = changes.pop("is_queued", None)
+    asked = dataclasses.replace(sampling, **changes)
+    (group,) = sample_groups(policy, [prompt_of(name)], asked, is_queued=is_queued)
     return list(group.completions)
 
 
@@ -82,6 +86,23 @@ def test_thoughts_are_closed_when_their_budget_is_used_up(base: BaseModel, budge
         assert one.parts is not None
         assert one.parts.thought_tokens == budget + len(ending) - 2  # the white space behind the mark
         assert not one.parts.is_cut_in_thoughts
+
+
+@pytest.mark.parametrize(("most", "is_held"), [(1, False), (30, True)], ids=["one-token", "held"])
+def test_a_gpus_steps_close_thoughts_where_others_do(base: BaseModel, most: int, is_held: bool) -> None:
+    """Given tokens are on the device before the next is drawn, and masks wait for them."""
+    policy = policy_of(base)
+    ends = [policy.tokenizer.eos_token_id]
+    grammar = grammar_for(LETTER, policy.tokenizer, 420, ends, policy.reader) if is_held else None
+    for budget in (0, 3):
+        one_by_one = sampled(policy, "qwen3_5_think", budget, most, grammar=grammar)
+        queued = sampled(policy, "qwen3_5_think", budget, most, grammar=grammar, is_queued=True)
+        for found, expected in zip(queued, one_by_one, strict=True):
+            assert (found.tokens, found.given, found.parts) == (
+                expected.tokens,
+                expected.given,
+                expected.parts,
+            )
 
 
 def test_without_a_budget_a_random_model_thinks_to_the_end(base: BaseModel) -> None:
