@@ -213,7 +213,7 @@ class Settings(BaseSettings):
     sampler_rows: int = Field(default=64, ge=1, le=1024)
     """Completions of one base that the sampler decodes side by side."""
     sampler_cache_mb: int = Field(default=0, ge=0)
-    """Memory for keys and values of each base, in MiB; 0 for a quarter of the machine's, on a GPU half of
+    """Memory for keys and values of each base, in MiB; 0 for a quarter of the machine's, on a GPU 0.7 of
     what is free of the sampler's share."""
     sampler_waiting: int = Field(default=1024, ge=1)
     """Requests that may wait for the sampler before others are turned away."""
