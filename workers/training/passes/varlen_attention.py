@@ -302,7 +302,7 @@ def plain_backward(
     is_causal: bool,
     scaling: float,
 ) -> Gradients:
-    """Is `varlen_backward` in plain PyTorch, a sequence at a time, in fp32 or above, of (N, H, D) gradients."""
+    """Is `varlen_backward` in plain PyTorch, by sequence, in fp32 or above, of (N, H, D) slopes."""
     wide = torch.promote_types(query.dtype, torch.float32)
     found = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
     heads = query.shape[1]
