@@ -143,7 +143,9 @@ def follow(layer: Any, copied: Any, merged_from: float = MERGED_FROM) -> None:
         return
     if isinstance(copied, QuantisedLinear):
         copied.unmerge()
-        copied.branch = _in_place(copied.branch, _branch(layer)) if layer.lora_B[ADAPTER].weight.any() else None
+        copied.branch = (
+            _in_place(copied.branch, _branch(layer)) if layer.lora_B[ADAPTER].weight.any() else None
+        )
         return
     base = whole(adapted_base(layer))
     delta = layer.get_delta_weight(ADAPTER).float()
