@@ -243,12 +243,10 @@ def test_a_base_in_bf16_computes_in_bf16_on_a_cpu_too(half: Path) -> None:
 def test_an_adapter_beside_keeps_its_place_and_a_merged_weight_moves_what_was_captured(half):
     policy = Policy.load(make_config(half, base_precision="nf4"))
     apart = memory_of_weights(policy.rollout_model)
-    moved(policy.model)
-    policy.sync_rollout()
+    moved(policy)
     beside = memory_of_weights(policy.rollout_model)
     assert beside != apart
-    moved(policy.model)
-    policy.sync_rollout()
+    moved(policy)
     assert memory_of_weights(policy.rollout_model) == beside
     layer = next(iter(layers(policy.rollout_model).values()))
     layer.merge(torch.float32)
