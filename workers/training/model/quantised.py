@@ -31,9 +31,9 @@ from workers.training.base.errors import ModelInvalid
 from workers.training.model.stored_types import StoredTypes
 
 BLOCK = 64
-"""Numbers that share a scale in NF4, as bitsandbytes and transformers have it."""
+"""Numbers that share a scale in NF4: the convention of bitsandbytes and transformers."""
 INT8_MOST = 127
-"""What the largest number of a row is in int8."""
+"""What the largest number of a row is in int8. It follows from its eight bits."""
 SHARE_FOR_MEASURING = 2
 """The part of the free memory that merged weights may take while they are measured. Chosen, not measured."""
 
@@ -92,12 +92,14 @@ class Nf4:
         return self
 
     def weight(self, dtype: torch.dtype) -> Tensor:
+        """Returns the dequantised weight, (O, I)."""
         state = copy.copy(self.state)
         state.dtype = dtype
         found: Tensor = library().functional.dequantize_4bit(self.codes.view(-1, 1), state)
         return found
 
     def product(self, states: Tensor) -> Tensor:
+        """Computes (..., I) -> (..., O)."""
         found: Tensor = library().matmul_4bit(states, self.codes.view(-1, 1), quant_state=self.state)
         return found
 
@@ -119,9 +121,11 @@ class Int8:
         return self
 
     def weight(self, dtype: torch.dtype) -> Tensor:
+        """Returns the dequantised weight, (O, I)."""
         return self.codes.to(dtype).mul_(self.scales[:, None] * (1.0 / INT8_MOST))
 
     def product(self, states: Tensor) -> Tensor:
+        """Computes (..., I) -> (..., O)."""
         found: Tensor = _Int8Product.apply(states, self)  # type: ignore[no-untyped-call]
         return found
 
@@ -178,6 +182,16 @@ class QuantisedLinear(nn.Linear):
         weight = self.packed.weight(torch.float32)
         return weight if self.branch is None else weight.add_(self.branch.delta())
 
+    @property
+    def merged(self) -> Tensor | bool:
+        """Returns the merged weight that the layer holds and computes with, if it does.
+
+        It is True where the weight is made anew in each pass, and False where base and adapter are apart.
+        """
+        if self._merged is None:
+            return False
+        return True if self._merged.held is None else self._merged.held
+
     def merge(self, held_in: torch.dtype | None) -> None:
         """Lets the layer compute with the merged weight as it is delivered, until `unmerge`.
 
@@ -199,10 +213,10 @@ class _Merged:
     """Is the merged weight of a layer for as long as it is measured."""
 
     def __init__(self, held: Tensor | None = None) -> None:
-        self._held = held
+        self.held = held
 
     def weight(self, layer: QuantisedLinear, dtype: torch.dtype) -> Tensor:
-        found = layer.summed().to(layer.stored) if self._held is None else self._held
+        found = layer.summed().to(layer.stored) if self.held is None else self.held
         return found.to(dtype)
 
 

@@ -143,7 +143,9 @@ def follow(layer: Any, copied: Any, merged_from: float = MERGED_FROM) -> None:
         return
     if isinstance(copied, QuantisedLinear):
         copied.unmerge()
-        copied.branch = _branch(layer) if layer.lora_B[ADAPTER].weight.any() else None
+        copied.branch = (
+            _in_place(copied.branch, _branch(layer)) if layer.lora_B[ADAPTER].weight.any() else None
+        )
         return
     base = whole(adapted_base(layer))
     delta = layer.get_delta_weight(ADAPTER).float()
@@ -162,6 +164,15 @@ def _branch(layer: Any) -> Branch:
     """Copies what an adapter adds now: the trained weights change while the next rollouts are sampled."""
     down, up = layer.lora_A[ADAPTER].weight.float(), layer.lora_B[ADAPTER].weight.float()
     return Branch(down.clone(), up * layer.scaling[ADAPTER])
+
+
+def _in_place(held: Any, branch: Branch) -> Branch:
+    """Returns a branch in the memory of the one that a layer held, which captured steps read, if it fits."""
+    if not isinstance(held, Branch) or held.down.shape != branch.down.shape:
+        return branch
+    for place, values in zip(held, branch, strict=True):
+        place.copy_(values)
+    return held
 
 
 def _follow_parameter(layer: Any, copied: Any) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def add_rms_norm(states: Tensor, added: Tensor | None, weight: Tensor, eps: float) -> Tensor:
-    """Computes `ops.add_rms_norm`."""
+    """Computes `ops.add_rms_norm`: (B, H) -> (B, H)."""
     if added is not None:
         states.add_(added)
     return _normed(states, weight, eps)
@@ -34,7 +34,7 @@ def rotate_and_keep(
     values: Tensor,
     heads: int,
 ) -> Tensor:
-    """Computes `ops.rotate_and_keep`."""
+    """Computes `ops.rotate_and_keep`: queries, (B, heads, D)."""
     kv_heads, width = keys.shape[1], keys.shape[3]
     apart = mixed.view(len(mixed), -1, width)
     query, key, value = torch.split(apart, [heads, kv_heads, kv_heads], 1)
@@ -54,7 +54,7 @@ def _rotated(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def gated_silu(gate_up: Tensor) -> Tensor:
-    """Computes `ops.gated_silu`."""
+    """Computes `ops.gated_silu`: (B, 2 * I) -> (B, I)."""
     gate, up = gate_up.chunk(2, -1)
     return torch.nn.functional.silu(gate) * up
 
@@ -73,7 +73,7 @@ def decode_attention(
     width: int,
     scaling: float,
 ) -> Tensor:
-    """Computes `ops.decode_attention`."""
+    """Computes `ops.decode_attention`: (B, heads, D) -> (B, heads * D)."""
     rows, heads, D = query.shape
     kv_heads, members = keys.shape[1], len(source) // len(prompt_lengths)
     group = torch.where(source[place] == torch.arange(rows, device=place.device), place // members, -1)

@@ -33,7 +33,7 @@ from workers.training.sampling.slot_cache import KeyValues, SlotCache
 log = logging.getLogger(__name__)
 
 MOST_WIDTH = 256
-"""The widest head that the attention's kernel has registers for."""
+"""The widest head that the attention's kernel takes. Chosen for its registers, not measured."""
 
 DecodeStep = Callable[[SlotCache, Step], Tensor]
 """Reads each last token, keeps its keys and values, and returns the logits of the next: (B, V)."""
