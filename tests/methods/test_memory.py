@@ -8,6 +8,7 @@ import pytest
 
 from methods.memory import Run, by_use, bytes_beside, of_training, run_of
 from methods.model_files.precision import BasePrecision
+from methods.sizes.activations import TABLE
 from methods.sizes.model_size import ModelSize
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig
@@ -53,6 +54,26 @@ def test_arithmetic_beside_a_quantised_base_has_16_bits_on_a_gpu_whatever_is_sto
     assert [bytes_beside("auto", "auto", stored, device) for device in ("cpu", "cuda")] == [4, 4]  # type: ignore[arg-type]
     assert bytes_beside("bf16", "auto", stored, "cpu") == 2
     assert bytes_beside("int8", "float32", stored, "cuda") == 4
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_wide"),
+    [
+        ({}, False),
+        ({"precision": "bf16"}, False),
+        ({"precision": "nf4"}, True),
+        ({"precision": "int8"}, True),
+        ({"precision": "nf4", "number_bytes": 4}, False),
+        ({"is_sharded": True, "processes": 2}, True),
+        ({"is_sharded": True, "processes": 2, "adapter": "full"}, False),
+    ],
+)
+def test_an_adapter_computes_in_fp32_beside_a_quantised_or_sharded_base_in_16_bits(
+    changed: dict[str, Any], is_wide: bool
+) -> None:
+    run = RUN._replace(device="cuda", number_bytes=2)._replace(**changed)
+    assert run.kind.has_wide_branch is is_wide
+    assert run.kind in TABLE
 
 
 @pytest.mark.parametrize(
