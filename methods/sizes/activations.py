@@ -18,11 +18,18 @@ supervised and dpo methods have them."""
 
 
 class Kind(NamedTuple):
-    """Says what a pass is like. `number_bytes` are those of a number in its arithmetic."""
+    """Says what a pass is like.
+
+    Attributes:
+        number_bytes: of a number in its arithmetic.
+        has_wide_branch: whether an adapter computes in fp32 beside a base in 16 bits, as PEFT has it: beside
+            a quantised base, and where the base is sharded. Elsewhere it computes in 16 bits too.
+    """
 
     layout: Layout
     adapter: Adapter
     number_bytes: int
+    has_wide_branch: bool = False
 
 
 class Kept(NamedTuple):
@@ -56,11 +63,13 @@ class Kept(NamedTuple):
 
 # table: begin
 TABLE: Mapping[Kind, Kept] = {
-    Kind("packed", "lora", 2): Kept(28.0, 10.0, 8.1, 4.0, 4.1, 4.1, 1.8, 0.2, 4.0, 20.0),
+    Kind("packed", "lora", 2): Kept(12.0, 8.0, 6.1, 4.0, 4.1, 4.1, 1.8, 0.1, 4.0, 20.0),
+    Kind("packed", "lora", 2, True): Kept(28.0, 10.0, 8.1, 4.0, 4.1, 4.1, 1.8, 0.2, 4.0, 20.0),
     Kind("packed", "lora", 4): Kept(16.0, 16.0, 12.1, 8.0, 4.1, 4.1, 3.6, 0.0, 8.0, 20.0),
     Kind("packed", "full", 2): Kept(22.0, 8.0, 6.1, 4.0, 10.1, 8.1, 7.8, 0.0, 3.9, 18.2),
     Kind("packed", "full", 4): Kept(24.0, 16.0, 12.1, 8.0, 8.1, 8.1, 11.6, 0.0, 8.0, 16.2),
-    Kind("rows", "lora", 2): Kept(28.0, 10.0, 12.1, 0.0, 4.1, 4.1, 1.8, 0.2, 4.0, 20.0),
+    Kind("rows", "lora", 2): Kept(12.0, 8.0, 10.1, 0.0, 4.1, 4.1, 1.8, 0.1, 4.0, 20.0),
+    Kind("rows", "lora", 2, True): Kept(28.0, 10.0, 12.1, 0.0, 4.1, 4.1, 1.8, 0.2, 4.0, 20.0),
     Kind("rows", "lora", 4): Kept(16.0, 16.0, 20.1, 0.0, 4.1, 4.1, 3.6, 0.0, 8.0, 20.0),
     Kind("rows", "full", 2): Kept(22.0, 8.0, 10.1, 0.0, 12.1, 6.1, 7.8, 0.0, 3.9, 18.2),
     Kind("rows", "full", 4): Kept(24.0, 16.0, 20.1, 0.0, 8.1, 8.1, 11.6, 0.0, 8.0, 16.2),
