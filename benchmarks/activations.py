@@ -287,7 +287,7 @@ def _adapt(model: Any, kind: Kind) -> None:
     add_adapter(model, SimpleNamespace(lora_rank=RANK, lora_alpha=2 * RANK, model="m"))  # type: ignore[arg-type]
     for layer in model.modules():
         if isinstance(layer, LoraLayer) and not kind.has_wide_branch:
-            train_through_sum(layer, layer.get_base_layer())
+            train_through_sum(layer, layer.get_base_layer())  # type: ignore[arg-type]
 
 
 def _make_fake(model: Any) -> None:

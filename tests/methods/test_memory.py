@@ -122,10 +122,13 @@ def test_runs_of_all_methods_have_their_numbers() -> None:
     assert (pairs.samples, pairs.prompt_tokens, pairs.answer_tokens, pairs.number_bytes) == (2, 15, 0, 2)
 
 
+HOWS = ("lora", "lora int8", "lora nf4", "full")
+
+
 def test_each_use_of_a_model_is_told() -> None:
     found = by_use(SIZE, "cpu")
     assert set(found) == {
-        *(f"{method} {how}" for method in ("reinforcement", "supervised", "dpo") for how in ("lora", "full")),
+        *(f"{method} {how}" for method in ("reinforcement", "supervised", "dpo") for how in HOWS),
         "serving",
     }
     assert all(need.total >= need.certain > 0 for need in found.values())

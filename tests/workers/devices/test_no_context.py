@@ -30,8 +30,8 @@ def test_work_on_the_cpu_starts_no_cuda(work: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_processes_of_the_service_load_no_torch() -> None:
-    modules = "app.main, app.embedded.supervisor, app.webhooks.relay, workers.tasks, workers.serving.__main__"
+def test_processes_of_the_service_but_its_workers_load_no_torch() -> None:
+    modules = "app.main, app.embedded.supervisor, app.webhooks.relay, workers.serving.__main__"
     asking = f"import sys, {modules}; print('torch' in sys.modules)"
     env = {**os.environ, "DATABASE_URL": "postgresql:///x", "CHERRY_BROKER_URL": "memory://"}
     told = subprocess.run([sys.executable, "-c", asking], cwd=ROOT, env=env, capture_output=True, text=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from unittest.mock import patch
 
+import peft  # noqa: F401  # with bitsandbytes, which asks for more of torch where there seems to be a GPU
 import torch
 
 from methods.train_config import TrainConfig
