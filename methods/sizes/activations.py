@@ -100,7 +100,7 @@ def of_pass(size: ModelSize, kind: Kind, tokens: int, *, recomputes: bool) -> in
     """Returns the bytes that a pass of so many tokens takes at its peak, with its logits."""
     kept = tokens * _kept(size, kind, recomputes=recomputes)
     beside = tokens * _beside(size, kind, recomputes=recomputes)
-    return int(kept + max(beside, of_logits(size, kind, tokens)))
+    return int(kept + max(beside + _of_pending(size, kind), of_logits(size, kind, tokens)))
 
 
 def of_logits(size: ModelSize, kind: Kind, tokens: int) -> int:
@@ -109,6 +109,16 @@ def of_logits(size: ModelSize, kind: Kind, tokens: int) -> int:
     gradient = 4 * size.vocabulary * size.hidden if kind.adapter == "full" else 0
     early, late = (gradients * gradient for gradients in HEAD_GRADIENTS)
     return int(max(logits + early, logits / 4.5 + late))
+
+
+def _of_pending(size: ModelSize, kind: Kind) -> int:
+    """Returns the bytes of the output layer's gradient where it waits, through all layers, for the embeddings'.
+
+    It does so where both are one trained weight.
+    """
+    embeddings = size.vocabulary * size.hidden
+    is_tied = size.parameters - size.matrices < 2 * embeddings
+    return 4 * embeddings if kind.adapter == "full" and is_tied else 0
 
 
 def of_copies(size: ModelSize, kind: Kind, *, recomputes: bool) -> int:
