@@ -80,6 +80,12 @@ LOGITS = {"packed": 4.5 * (128 << 20), "rows": 4.5 * (128 << 20)}
 """Bytes of a pass's logits and of what is made of them: they exist in pieces (passes/token_logprobs.py), or
 in TRL's tiles."""
 
+HEAD_GRADIENTS = 1.5, 3.0
+"""fp32 gradients of a trained output layer that exist beside the one that stays, by the same counts: while a
+piece's softmax is differentiated, and when its gradient is added to those before, with one piece of logits
+left. At the second moment a process on a CPU grew by 3.0 of them in fp32 and by 2.5 in bf16.
+"""
+
 
 def of_token(size: ModelSize, kind: Kind, *, recomputes: bool) -> float:
     """Returns the bytes that one more token takes at the peak of a pass, without its logits.
@@ -94,12 +100,25 @@ def of_pass(size: ModelSize, kind: Kind, tokens: int, *, recomputes: bool) -> in
     """Returns the bytes that a pass of so many tokens takes at its peak, with its logits."""
     kept = tokens * _kept(size, kind, recomputes=recomputes)
     beside = tokens * _beside(size, kind, recomputes=recomputes)
-    return int(kept + max(beside, of_logits(size, kind, tokens)))
+    return int(kept + max(beside + _of_pending(size, kind), of_logits(size, kind, tokens)))
 
 
 def of_logits(size: ModelSize, kind: Kind, tokens: int) -> int:
-    """Returns the bytes that logits of so many tokens take, in pieces."""
-    return int(min(LOGITS[kind.layout], 4.5 * 4 * tokens * size.vocabulary))
+    """Returns the bytes that logits of so many tokens take, in pieces, and gradients of a trained head."""
+    logits = min(LOGITS[kind.layout], 4.5 * 4 * tokens * size.vocabulary)
+    gradient = 4 * size.vocabulary * size.hidden if kind.adapter == "full" else 0
+    early, late = (gradients * gradient for gradients in HEAD_GRADIENTS)
+    return int(max(logits + early, logits / 4.5 + late))
+
+
+def _of_pending(size: ModelSize, kind: Kind) -> int:
+    """Returns the bytes of the output layer's gradient where it waits, through all layers, for the embeddings'.
+
+    It does so where both are one trained weight.
+    """
+    embeddings = size.vocabulary * size.hidden
+    is_tied = size.parameters - size.matrices < 2 * embeddings
+    return 4 * embeddings if kind.adapter == "full" and is_tied else 0
 
 
 def of_copies(size: ModelSize, kind: Kind, *, recomputes: bool) -> int:

@@ -9,12 +9,6 @@ from methods.sizes.activations import TABLE, Adapter, Kind
 
 TWO_LAYERS = {name: shape._replace(layers=2) for name, shape in SHAPES.items()}
 """All layers of a model are alike, so two of them say what the others take."""
-UNKNOWN_SHARE = pytest.param(
-    "full",
-    False,
-    marks=pytest.mark.xfail(strict=True, reason="two full layers of a 7B take 17.5 GB, 12.2 are estimated"),
-)
-"""What the other 5.3 GB of training every weight are is still to be found."""
 
 
 def check(name: str, kind: Kind, *, recomputes: bool) -> None:
@@ -24,9 +18,8 @@ def check(name: str, kind: Kind, *, recomputes: bool) -> None:
     assert found == pytest.approx(counted.peak, rel=0.15), "run `python -m benchmarks.activations --write`"
 
 
-@pytest.mark.parametrize(
-    ("adapter", "recomputes"), [("lora", False), ("lora", True), UNKNOWN_SHARE, ("full", True)]
-)
+@pytest.mark.parametrize("recomputes", [False, True])
+@pytest.mark.parametrize("adapter", ["lora", "full"])
 def test_an_estimate_is_within_15_percent_of_what_a_pass_of_a_7b_takes(
     adapter: Adapter, recomputes: bool
 ) -> None:

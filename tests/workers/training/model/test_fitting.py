@@ -44,9 +44,9 @@ def test_a_planned_run_takes_no_more_than_there_is() -> None:
 
 def test_a_run_that_does_not_fit_is_told_what_would() -> None:
     full = run_of(SEVEN, "reinforcement", "full")
-    assert least_bytes(SEVEN, full) == pytest.approx(154 * GB, rel=0.01)
+    assert least_bytes(SEVEN, full) == pytest.approx(160 * GB, rel=0.01)
     fits = what_fits(SEVEN, full, 80 * GB)
-    assert fits == ["adapter 'lora' (28.38 GiB)", "sharding 'fsdp' over 3 GPUs (61.10 GiB)"]
+    assert fits == ["adapter 'lora' (28.38 GiB)", "sharding 'fsdp' over 3 GPUs (66.75 GiB)"]
     long = RUN._replace(answer_tokens=60_000, recomputes=False)
     fits = what_fits(SEVEN, long, 48 * GB)
     assert fits == ["max_completion_tokens 2,048 (42.79 GiB)"]
