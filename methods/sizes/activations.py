@@ -112,7 +112,7 @@ def of_logits(size: ModelSize, kind: Kind, tokens: int) -> int:
 
 
 def _of_pending(size: ModelSize, kind: Kind) -> int:
-    """Returns the bytes of the output layer's gradient where it waits, through all layers, for the embeddings'.
+    """Returns the bytes of the output layer's gradient where it waits for the embeddings' through all layers.
 
     It does so where both are one trained weight.
     """

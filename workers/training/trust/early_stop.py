@@ -27,8 +27,8 @@ ROWS_FOR_A_SPREAD = 4
 """Rows from which on their spread says how sure a mean is. Chosen as `ROWS_FOR_AN_ERROR` was."""
 
 ROUNDING = 1e-12
-"""Share of the rewards' size up to which a trend is rounding: it follows from fp64, whose sums of a few hundred
-rewards are exact to 1e-13 of their size.
+"""Share of the rewards' size up to which a trend is rounding. It follows from fp64, whose sums of a few
+hundred rewards are exact to 1e-13 of their size.
 """
 
 Array = NDArray[np.float64]
