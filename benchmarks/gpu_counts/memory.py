@@ -55,19 +55,19 @@ def logit_pieces(free: int) -> int:
     targets = torch.empty(PASS_TOKENS, dtype=torch.long, device="meta")
     with Pieces() as pieces:
         token_logprobs(states, head, targets, 1.0, logit_bytes=size)
-    return pieces.made
+    return int(pieces.made)
 
 
 def activations(shape: Shape) -> int:
-    """Returns the bytes that a pass of LoRA in bf16 keeps for its backward pass, counted storage by storage."""
+    """Returns the bytes that a pass of LoRA in bf16 keeps for its backward pass, by counts."""
     found = count(shape, LORA)
-    return round((found.kept - found.copies) / found.tokens * PASS_TOKENS)
+    return int((found.kept - found.copies) / found.tokens * PASS_TOKENS)
 
 
 def activation_peak(shape: Shape) -> int:
     """Returns the most bytes that such a pass takes beside weights and gradients, its logits among them."""
     found = count(shape, LORA)
-    return round((found.peak - found.copies) / found.tokens * PASS_TOKENS)
+    return int((found.peak - found.copies) / found.tokens * PASS_TOKENS)
 
 
 def room(shape: Shape, card: int) -> Room:
