@@ -7,7 +7,8 @@
 # The second does not need the first. What is missing there is brought as wheels (scripts/gpu/wheels.sh):
 #   python3 -m pip install -q --no-index --no-deps --no-compile --target .site .whl/*.whl; export PYTHONPATH=.site
 # Everything is printed as it goes and kept in the folder OUT, a file for each part. PARTS="decode varlen" runs
-# those alone. A rehearsal without a GPU: DEVICE=cpu SLOWER=10, where parts run one after another.
+# those alone. A rehearsal without a GPU: DEVICE=cpu SLOWER=10, where parts run one after another and jobs are
+# half as long.
 #
 # Which part answers what (docs/scaling.md has the same as a table):
 #   versions        torch 2.11 and transformers 5.17 are there, and which GPU
@@ -46,6 +47,11 @@ SUMMARY="$OUT/summary$STAGE.txt"
 BEGAN=$SECONDS
 case $STAGE in 1) MINUTES=4 ;; 2) MINUTES=6 ;; *) echo "The stage is 1 or 2, not $STAGE." >&2; exit 2 ;; esac
 END=$((BEGAN + 60 * MINUTES * SLOWER))
+
+ROWS=48 # six steps
+[ "$DEVICE" = cuda ] || ROWS=24
+head -n "$ROWS" examples/people/train.jsonl > "$WORK/train.jsonl"
+head -n "$((ROWS / 4))" examples/people/valid.jsonl > "$WORK/valid.jsonl"
 
 say() { echo "$*" | tee -a "$SUMMARY"; }
 
@@ -88,8 +94,8 @@ run_file() { # run_file NAME LINE...: a file for workers.train on the example ab
     local name=$1
     shift
     {
-        echo "train = \"$PWD/examples/people/train.jsonl\""
-        echo "valid = \"$PWD/examples/people/valid.jsonl\""
+        echo "train = \"$WORK/train.jsonl\""
+        echo "valid = \"$WORK/valid.jsonl\""
         echo "grader = \"$PWD/examples/people/grader.json\""
         echo "output = \"$WORK/$name\""
         echo "[config]"
