@@ -31,9 +31,9 @@ from workers.training.base.errors import ModelInvalid
 from workers.training.model.stored_types import StoredTypes
 
 BLOCK = 64
-"""Numbers that share a scale in NF4, as bitsandbytes and transformers have it."""
+"""Numbers that share a scale in NF4: arXiv:2305.14314, as bitsandbytes and transformers have it."""
 INT8_MOST = 127
-"""What the largest number of a row is in int8."""
+"""What the largest number of a row is in int8: arXiv:2208.07339."""
 SHARE_FOR_MEASURING = 2
 """The part of the free memory that merged weights may take while they are measured. Chosen, not measured."""
 
@@ -92,12 +92,14 @@ class Nf4:
         return self
 
     def weight(self, dtype: torch.dtype) -> Tensor:
+        """Returns the dequantised weight, (O, I): computed in fp32 and rounded once to `dtype`."""
         state = copy.copy(self.state)
         state.dtype = dtype
         found: Tensor = library().functional.dequantize_4bit(self.codes.view(-1, 1), state)
         return found
 
     def product(self, states: Tensor) -> Tensor:
+        """Computes (..., I) -> (..., O) with the weight in the dtype of the states."""
         found: Tensor = library().matmul_4bit(states, self.codes.view(-1, 1), quant_state=self.state)
         return found
 
@@ -119,9 +121,11 @@ class Int8:
         return self
 
     def weight(self, dtype: torch.dtype) -> Tensor:
+        """Returns the dequantised weight, (O, I): computed in fp32 and rounded once to `dtype`."""
         return self.codes.to(dtype).mul_(self.scales[:, None] * (1.0 / INT8_MOST))
 
     def product(self, states: Tensor) -> Tensor:
+        """Computes (..., I) -> (..., O) with the weight in the dtype of the states."""
         found: Tensor = _Int8Product.apply(states, self)  # type: ignore[no-untyped-call]
         return found
 
