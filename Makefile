@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long browser check fmt lint types fast families bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs bench-rank bench-gold sandbox-soak soak fuzz fuzz-tests conformance node-client vllm test-vllm gate-webhooks clean bench-sampler gguf
+.PHONY: help setup demo up test test-long browser check fmt lint types fast families bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs bench-rank bench-gpu-counts bench-gold sandbox-soak soak fuzz fuzz-tests conformance node-client vllm test-vllm gate-webhooks clean bench-sampler gguf
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -100,6 +100,9 @@ bench-json: $(STAMP) ## what reading lines strictly costs beside json.loads
 
 bench-graders: $(STAMP) ## python graders from the warm pool beside one process a call, the built-in kinds, and rubrics beside their calls
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.graders
+
+bench-gpu-counts: $(STAMP) ## kernels, graphs, waits and copies that a GPU would be asked for, counted without one (2 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.gpu_counts
 
 bench-gold: $(STAMP) ## how soon the gap to a gold judge tells of a judge that can be talked to, 2 judges x 3 seeds (ten minutes; CHERRY_SHARED=)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.gold_gap

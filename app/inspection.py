@@ -67,7 +67,7 @@ def inspect(
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(
-            program, stdin=pipe, stdout=pipe, stderr=errors, env=_environment(), start_new_session=True
+            program, stdin=pipe, stdout=pipe, stderr=errors, env=_environment(name), start_new_session=True
         ) as child,
     ):
         try:
@@ -82,13 +82,18 @@ def inspect(
     return _found(name, json.loads(output), limits)
 
 
-def _environment() -> dict[str, str]:
-    """This process's, without what opens the database or the service's secrets."""
-    return {
+def _environment(inspection: str) -> dict[str, str]:
+    """This process's, without what opens the database or the service's secrets, and without GPUs.
+
+    An inspection of a model computes on the CPU, and takes nothing of a GPU that a training has; that of
+    torch counts GPUs.
+    """
+    kept = {
         name: value
         for name, value in os.environ.items()
         if name != "DATABASE_URL" and not name.startswith("CHERRY_")
     }
+    return kept if inspection == "torch" else {**kept, "CUDA_VISIBLE_DEVICES": ""}
 
 
 def _end(returncode: int, errors: IO[bytes]) -> str:

@@ -38,9 +38,13 @@ def task_name(queue: Queue) -> str:
     return f"cherry.wake_{queue}"
 
 
-def worker_command(*queues: Queue) -> list[str]:
-    """Returns the command line of a worker process that works on these queues, one thing at a time."""
-    names = ["--queues", ",".join(queues), "--hostname", f"{'-'.join(queues)}@%h"]
+def worker_command(*queues: Queue, number: int = 1) -> list[str]:
+    """Returns the command line of a worker process that works on these queues, one thing at a time.
+
+    Several of one machine differ by their `number`.
+    """
+    suffix = f"-{number}" if number > 1 else ""
+    names = ["--queues", ",".join(queues), "--hostname", f"{'-'.join(queues)}{suffix}@%h"]
     options = [*names, "--pool", "solo", "--concurrency", "1"]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     return [sys.executable, "-m", "celery", "--quiet", "-A", "workers.celery_app", "worker", *options, *quiet]

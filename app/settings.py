@@ -51,6 +51,7 @@ def _host_or_network(entry: str) -> str:
 
 COPIES = "sampler"
 """The folder of `data_dir` where samplers keep copies of remote models while they load them."""
+DeviceName = Annotated[str, Field(pattern=r"^(\d+|GPU-[0-9A-Za-z-]+|MIG-[0-9A-Za-z/-]+|cpu(:\d+)?)$")]
 HOST = re.compile(r"(?!-)[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 Names = Annotated[
     tuple[Annotated[str, AfterValidator(_host_or_network)], ...], NoDecode, BeforeValidator(_split)
@@ -65,6 +66,7 @@ NO_SETTINGS = {
     "CHERRY_API_KEY": "the command line",
     "CHERRY_MODELS": "docker-compose.yml",
     "CHERRY_SHARED": "the tests",
+    "CHERRY_HELD_DEVICES": "trainings, from their worker",
 }
 """Other names of ours, by who reads them. tests/app/test_settings.py holds that these are all."""
 FOR_TESTS = ("CHERRY_TEST_", "CHERRY_FUZZ_", "CHERRY_HOSTILE_")
@@ -211,8 +213,8 @@ class Settings(BaseSettings):
     sampler_rows: int = Field(default=64, ge=1, le=1024)
     """Completions of one base that the sampler decodes side by side."""
     sampler_cache_mb: int = Field(default=0, ge=0)
-    """Memory for keys and values of each base, in MiB; 0 for a quarter of the machine's, on a GPU
-    16 GiB."""
+    """Memory for keys and values of each base, in MiB; 0 for a quarter of the machine's, on a GPU 0.7 of
+    what is free of the sampler's share."""
     sampler_waiting: int = Field(default=1024, ge=1)
     """Requests that may wait for the sampler before others are turned away."""
     sampler_waiting_per_key: int = Field(default=256, ge=1)
@@ -222,6 +224,16 @@ class Settings(BaseSettings):
     `data_dir`); 1 for all of it."""
     sampler_device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the sampler computes. "auto": on a GPU if it sees one."""
+    sampler_gpu: str = Field(default="", pattern=r"^(\d+|GPU-[0-9A-Za-z-]+|MIG-[0-9A-Za-z/-]+)?$")
+    """The GPU, by number or UUID, that the sampler has for itself and no training takes. Empty: it shares the
+    last one with trainings."""
+    sampler_gpu_share: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
+    """The most that the sampler takes of its GPU's memory. "auto": a quarter, or 0.95 of a GPU of its own."""
+    trainer_gpu_share: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
+    """The most that a training takes of each GPU's memory. "auto": what a sampler on the same GPU leaves."""
+    sampler_idle: timedelta | Literal["auto"] = "auto"
+    """After how long without a request the sampler gives its models' memory back; PT0S: never. "auto": after
+    five minutes on a GPU, never on a CPU."""
     completions_kept: timedelta = timedelta(days=30)
     """How long stored chat completions and responses are kept."""
 
@@ -267,9 +279,17 @@ class Settings(BaseSettings):
     trainer_threads: int = Field(default=0, ge=0)
     """CPU threads of each training process; 0 leaves the choice to torch, or for a training of several
     processes divides the cores among them."""
+    devices: Annotated[tuple[DeviceName, ...], NoDecode, BeforeValidator(_split)] = ()
+    """Devices that trainings on this machine may take, each for one process: numbers or UUIDs of GPUs, MIG
+    slices, and seats on the CPU (`cpu:0,cpu:1`). Empty: the GPUs of CUDA_VISIBLE_DEVICES, else all."""
     gpus: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    """GPUs that a worker on this machine may use: a job that asks for more waits for another worker. "auto"
-    counts CUDA_VISIBLE_DEVICES, else what the NVIDIA driver shows."""
+    """GPUs that workers on this machine may use, of those: a job that asks for more waits for another
+    machine."""
+    device_folder: Path | None = None
+    """Folder of this machine, shared by all that train on it, whose locks say which device is taken. Empty:
+    one of this user in /tmp. Containers that share GPUs need a common one."""
+    train_workers: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = "auto"
+    """Trainings that `cherry up` runs side by side. "auto": one for each device, or one without any."""
     training_memory_gib: Annotated[float, Field(gt=0)] | Literal["auto", "unknown"] = "unknown"
     """What a training may take: memory of the machine, or of each GPU, where trainings run. A job that cannot
     fit fails as its files are checked. "auto" is for workers on the machine that trains, and is what

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from app.errors import BadRequest, Refusals
-from methods.hyperparameters import AUTO, OR_AUTO
+from methods.hyperparameters import AUTO, AUTO_SWITCH, OR_AUTO
 
 HIDDEN = "~"
 """Union tags start with this; they are no part of a field's path."""
@@ -101,6 +101,9 @@ def describe(error: Mapping[str, Any]) -> Fault:
         return Fault(message, param, thing)
     if kind == "literal_error" and AUTO in error["loc"]:
         message = f"Invalid value: {_shown(got)}{at}: expected a number or 'auto'."
+        return Fault(message, param, "invalid_value")
+    if kind == "literal_error" and AUTO_SWITCH in error["loc"]:
+        message = f"Invalid value: {_shown(got)}{at}: expected true, false or 'auto'."
         return Fault(message, param, "invalid_value")
     if kind == "literal_error":
         message = f"Invalid value: {_shown(got)}{at}. Supported values are: {context['expected']}."

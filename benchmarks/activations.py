@@ -16,11 +16,13 @@ import argparse
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, get_args
 
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -34,6 +36,7 @@ from workers.training.base.types import Completion, Prompt
 from workers.training.model import attention
 from workers.training.model.adapter import add_adapter
 from workers.training.model.arithmetic import compute_in
+from workers.training.model.merged_lora import train_through_sum
 from workers.training.model.recompute import recompute_layers
 from workers.training.passes.packing import Batch, PackedCompletion, make_batches
 from workers.training.passes.path import states_by_modules
@@ -112,6 +115,7 @@ def size_of_shape(shape: Shape) -> ModelSize:
     )
 
 
+@cache
 def count(shape: Shape, kind: Kind, *, recomputes: bool = False) -> Counted:
     """Counts one pass of a model of this shape."""
     model = _on_meta(shape, kind)
@@ -274,8 +278,16 @@ def _on_meta(shape: Shape, kind: Kind) -> Any:
     model.config._attn_implementation = attention.NAME
     model.requires_grad_(kind.adapter == "full")
     if kind.adapter == "lora":
-        add_adapter(model, SimpleNamespace(lora_rank=RANK, lora_alpha=2 * RANK, model="m"))  # type: ignore[arg-type]
+        _adapt(model, kind)
     return model
+
+
+def _adapt(model: Any, kind: Kind) -> None:
+    """Adds an adapter whose layers compute as those of a policy do (model/policy.py)."""
+    add_adapter(model, SimpleNamespace(lora_rank=RANK, lora_alpha=2 * RANK, model="m"))  # type: ignore[arg-type]
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer) and not kind.has_wide_branch:
+            train_through_sum(layer, layer.get_base_layer())  # type: ignore[arg-type]
 
 
 def _make_fake(model: Any) -> None:
@@ -324,7 +336,12 @@ def _copies(model: Any, kind: Kind, *, recomputes: bool) -> int:
 
 
 KINDS = [
-    Kind(layout, adapter, n) for layout in get_args(Layout) for adapter in get_args(Adapter) for n in (2, 4)
+    Kind(layout, adapter, n, is_wide)
+    for layout in get_args(Layout)
+    for adapter in get_args(Adapter)
+    for n in (2, 4)
+    for is_wide in (False, True)
+    if not is_wide or (adapter == "lora" and n == 2)
 ]
 BEGIN, END = "# table: begin\n", "# table: end\n"
 
@@ -334,7 +351,9 @@ def table() -> str:
     lines = ["TABLE: Mapping[Kind, Kept] = {"]
     for kind in KINDS:
         numbers = ", ".join(f"{number:g}" if number % 1 else f"{number:.1f}" for number in fit(kind))
-        lines.append(f'    Kind("{kind.layout}", "{kind.adapter}", {kind.number_bytes}): Kept({numbers}),')
+        wide = ", True" if kind.has_wide_branch else ""
+        key = f'Kind("{kind.layout}", "{kind.adapter}", {kind.number_bytes}{wide})'
+        lines.append(f"    {key}: Kept({numbers}),")
     return "\n".join([*lines, "}"]) + "\n"
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 from pydantic.fields import FieldInfo
@@ -21,6 +21,8 @@ from methods.algorithms import AlgorithmName
 Method = Literal["reinforcement", "supervised", "dpo"]
 AUTO, OR_AUTO = "~auto", "~or-auto"
 """Tags of a number that may be "auto" too, as text and as anything else. They are in the path of a fault."""
+AUTO_SWITCH = "~auto-switch"
+"""Tag of the text where true and false may be "auto" too."""
 
 
 @dataclass(frozen=True)
@@ -151,16 +153,29 @@ def _request_field(one: Declared) -> tuple[Any, Any]:
     if not one.mark.is_openais:
         sentence = first_sentence(one.info)
         said = f"Cherry: {sentence[:1].lower()}{sentence[1:]}"
-        return bounded | None, Field(default=None, description=said)
+        return _or_auto(bounded) | None, Field(default=None, description=said)
     if get_origin(kind) is Literal:
         return bounded, Field(default=one.info.default)
-    number: Any = Annotated[bounded, Tag(OR_AUTO)]
-    either: Any = Annotated[Annotated[Literal["auto"], Tag(AUTO)] | number, Discriminator(_auto_or_number)]
-    return either, Field(default="auto")
+    return _told_apart(bounded), Field(default="auto")
 
 
-def _auto_or_number(value: Any) -> str:
-    return AUTO if isinstance(value, str) else OR_AUTO
+def _or_auto(kind: Any) -> Any:
+    """Returns a type with "auto" in it so that a fault names the field, and not a member of the union."""
+    members = get_args(kind)
+    if len(members) != 2 or members[1] != Literal["auto"]:
+        return kind
+    return _told_apart(members[0], AUTO_SWITCH if members[0] is bool else AUTO)
+
+
+def _told_apart(other: Any, text: str = AUTO) -> Any:
+    """Returns the union of "auto" and another type, which are told apart by whether a text is given."""
+
+    def tag(value: Any) -> str:
+        return text if isinstance(value, str) else OR_AUTO
+
+    return Annotated[
+        Annotated[Literal["auto"], Tag(text)] | Annotated[other, Tag(OR_AUTO)], Discriminator(tag)
+    ]
 
 
 def first_sentence(info: FieldInfo) -> str:

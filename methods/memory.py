@@ -124,7 +124,9 @@ class Run(NamedTuple):
     @property
     def kind(self) -> Kind:
         """Returns what its passes are like."""
-        return Kind("rows" if self.is_of_rows else "packed", self.adapter, self.number_bytes)
+        is_apart = self.is_sharded or self.precision in QUANTISED
+        is_wide = self.adapter == "lora" and self.number_bytes == HALF and is_apart
+        return Kind("rows" if self.is_of_rows else "packed", self.adapter, self.number_bytes, is_wide)
 
 
 def run_of(config: TrainConfig | TuneConfig, size: ModelSize, longest: int, device: Device) -> Run:

@@ -64,6 +64,9 @@ class RunConfig(BaseModel):
         Hyperparameter(left_out="`auto`: fp32 on CPU, the model's own on a GPU"),
     ] = "auto"
     """Arithmetic of the model; trained weights are fp32 always."""
+    deterministic: Annotated[bool, Hyperparameter()] = False
+    """Same bits from the same run on the same GPU, with slower operations. A run that needs one without a
+    deterministic form fails and names it; on a CPU runs are so in any case."""
     base_precision: Annotated[
         BasePrecision,
         Hyperparameter(left_out="`auto`: the base is held in the dtype of the arithmetic", of_adapter=True),

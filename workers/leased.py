@@ -61,22 +61,38 @@ class LeasedWork:
         claim = self.leases.claim_next(db, owner, get_settings().lease, passed_over)
         return Work(claim.project_id, partial(self.carry_out, claim)) if claim else None
 
-    def do_next(self, owner: str, stopping: threading.Event, *also: ColumnElement[bool], memory: int) -> bool:
-        """Works on the next row that fulfils `also`, with so many bytes of memory; False if none waits."""
+    def do_next(
+        self,
+        owner: str,
+        stopping: threading.Event,
+        *also: ColumnElement[bool],
+        memory: int,
+        environment: Mapping[str, str],
+    ) -> bool:
+        """Works on the next row that fulfils `also`, with so many bytes of memory; False if none waits.
+
+        The child's environment is this process's with `environment` in it.
+        """
         with unit_of_work() as db:
             claim = self.leases.claim_next(db, owner, get_settings().lease, (), *also)
         if claim is None:
             return False
-        self.carry_out(claim, stopping, memory)
+        self.carry_out(claim, stopping, memory, environment)
         return True
 
-    def carry_out(self, claim: Claim, stopping: threading.Event, memory: int | None = None) -> None:
+    def carry_out(
+        self,
+        claim: Claim,
+        stopping: threading.Event,
+        memory: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """Has claimed work done, and settles what the child leaves open."""
         log.info("work_started", kind=self.kind, row_id=claim.row_id, attempt=claim.attempt)
         try:
             if not self._was_worn_out(claim):
                 with scratch_folder(SCRATCH) as scratch:
-                    end, code = self._in_child(claim, stopping, str(scratch), memory)
+                    end, code = self._in_child(claim, stopping, str(scratch), memory, environment or {})
                 self._settle(claim, end, code)
         except LeaseLost:  # cancelled meanwhile, or another worker has it
             log.info("work_lost", kind=self.kind, row_id=claim.row_id)
@@ -85,11 +101,17 @@ class LeasedWork:
             stopping.wait(1)  # the lease runs out, and somebody tries again
 
     def _in_child(
-        self, claim: Claim, stopping: threading.Event, scratch: str, memory: int | None
+        self,
+        claim: Claim,
+        stopping: threading.Event,
+        scratch: str,
+        memory: int | None,
+        environment: Mapping[str, str],
     ) -> tuple[End, int]:
         settings = get_settings()
         arguments = {**vars(claim), **(self.further or {})}
-        child = children.start(self.function, arguments, memory or settings.validation_memory_bytes, scratch)
+        most = memory or settings.validation_memory_bytes
+        child = children.start(self.function, arguments, most, scratch, environment)
 
         def renew() -> None:
             with unit_of_work() as db:

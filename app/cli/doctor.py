@@ -13,7 +13,11 @@ import typer
 
 from app.cli.connect import DEFAULT_FOLDER
 from app.cli.output import AsJson, console, print_json
+from app.devices import facts, listing
+from app.devices.claims import DevicesUnusable, claims_of
+from app.devices.listing import DeviceUnknown
 from app.inspection import ChildLimits, InspectionError, TrainExtraMissing, inspect
+from app.settings import Settings
 from app.table_settings import VllmEntry
 
 LEAST_FREE_BYTES = 2 * 2**30
@@ -67,20 +71,45 @@ def check_torch(_data: Path) -> Iterator[Finding]:
         return
     build = f"CUDA {found['cuda']}" if found["cuda"] else "CPU only"
     yield Finding("torch", "ok", f"{found['version']} ({build})")
-    if found["gpus"]:
-        yield Finding("gpu", "ok", ", ".join(found["gpus"]))
-    else:
+    there = listing.visible(os.environ)
+    fault = facts.torch_fault(
+        found["cuda"], found["gpus"], len(there), facts.newest_cuda() if there else None
+    )
+    if fault:
+        mend = "Install the build of torch for the driver's CUDA, or a newer driver."
+        yield Finding("gpu", "wrong", fault, mend)
+
+
+def check_devices(_data: Path) -> Iterator[Finding]:
+    """Tells which devices trainings have here, and who has each now."""
+    settings = _unused_settings()
+    try:
+        devices, claims = listing.of_service(settings), claims_of(settings)
+    except (DeviceUnknown, DevicesUnusable) as problem:
+        yield Finding("device", "wrong", str(problem), "Mend CHERRY_DEVICES or CHERRY_DEVICE_FOLDER.")
+        return
+    if not any(device.kind != "cpu" for device in devices):
         yield Finding("gpu", "note", "none: small models train on the CPU, large ones need a GPU")
+    own = listing.sampler_device(settings) if settings.sampler_gpu else None
+    if settings.sampler_gpu and own is None:
+        detail = f"CHERRY_SAMPLER_GPU names '{settings.sampler_gpu}', which is not there"
+        yield Finding("device", "wrong", detail, "`nvidia-smi -L` lists what is.")
+    for line in facts.describe(devices, claims, own):
+        yield Finding("device", "ok", line)
+
+
+def _unused_settings() -> Settings:
+    """Returns the settings of this machine; database and broker may not be known here, and are not used."""
+    unused: dict[str, Any] = {"DATABASE_URL": "postgresql:///", "broker_url": "memory://"}
+    return Settings(**unused)
 
 
 def check_sandbox(_data: Path) -> Iterator[Finding]:
     """Starts the sandbox as the settings say, and attacks it."""
     from app.sandbox import sandbox_settings
-    from app.settings import Settings
     from graders.sandbox import LocalSandbox
 
-    unused: dict[str, Any] = {"DATABASE_URL": "postgresql:///", "broker_url": "memory://"}
-    sandbox = LocalSandbox(sandbox_settings(Settings(**unused)))
+    sandbox = LocalSandbox(sandbox_settings(_unused_settings()))
     try:
         found = sandbox.assessment()
     finally:
@@ -220,6 +249,7 @@ def _check_vllm_at(model: str, entry: VllmEntry) -> Finding:
 
 CHECKS: tuple[Callable[[Path], Iterator[Finding]], ...] = (
     check_torch,
+    check_devices,
     check_sandbox,
     check_model,
     check_database,

@@ -44,6 +44,17 @@ def up(
         int | None,
         typer.Option(help="Port of the API.", show_default="8000 or the next free one", min=0, max=65535),
     ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            help="Devices of trainings: 0,1 or UUIDs of GPUs, cpu:0,cpu:1 for seats on the CPU.",
+            show_default="CHERRY_DEVICES, or all GPUs",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Trainings side by side.", show_default="one for each device", min=1, max=64),
+    ] = None,
     vllm: Annotated[
         str,
         typer.Option(
@@ -70,6 +81,10 @@ def up(
             "Ready. Stop with Ctrl-C. Projects are managed with an admin key: cherry keys create --admin"
         )
 
+    if devices is not None:
+        os.environ["CHERRY_DEVICES"] = devices
+    if workers is not None:
+        os.environ["CHERRY_TRAIN_WORKERS"] = str(workers)
     given = Given()
     Supervisor(given, data, host=host or given.host, port=port, say=say, vllm=vllm).run(tell)
 
@@ -146,10 +161,16 @@ def worker(
     ] = None,
 ) -> None:
     """Run a worker alone (needs DATABASE_URL and CHERRY_BROKER_URL)."""
+    from app.devices.claims import DevicesUnusable, claims_of
+    from app.devices.listing import DeviceUnknown, of_service
     from app.queue import QUEUES, worker_command
     from app.settings import get_settings
 
     settings = get_settings()  # say what is missing here rather than in Celery's words
+    try:
+        of_service(settings), claims_of(settings)
+    except (DeviceUnknown, DevicesUnusable) as problem:
+        raise CliError(str(problem)) from None
     if queue is None and settings.training_memory_gib == "unknown":  # what it checks is trained here
         os.environ["CHERRY_TRAINING_MEMORY_GIB"] = "auto"
     command = worker_command(*([queue.value] if queue else QUEUES))

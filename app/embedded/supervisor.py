@@ -20,6 +20,9 @@ from typing import IO, Any, NamedTuple
 import structlog
 from pydantic import AliasChoices, Field
 
+from app.devices import listing
+from app.devices.claims import DevicesUnusable, claims_of
+from app.devices.listing import DeviceUnknown
 from app.embedded import vllm
 from app.embedded.first_run import prepare_database, secret_key
 from app.embedded.places import private_folder, try_lock, write_private
@@ -208,10 +211,21 @@ class Supervisor:
         self._add_program("relay", relay, grace=self.given.webhook_timeout.total_seconds() + API_GRACE)
         grace = self.given.shutdown_grace.total_seconds() + WORKER_EXTRA_GRACE
         for queue in QUEUES:
-            self._add_program(f"worker-{queue}", worker_command(queue), grace=grace)
+            for number in range(1, (self._trainings() if queue == "train" else 1) + 1):
+                name = f"worker-{queue}-{number}" if number > 1 else f"worker-{queue}"
+                self._add_program(name, worker_command(queue, number=number), grace=grace)
         if self._sampler:
             fd = self._sampler.fileno()
             self._add_program("sampler", sampler_command("--fd", str(fd)), grace=API_GRACE, pass_fds=[fd])
+
+    def _trainings(self) -> int:
+        """Returns how many trainings run side by side."""
+        try:
+            claims_of(self.given)
+            found = len(listing.of_service(self.given))
+        except (DeviceUnknown, DevicesUnusable) as problem:
+            raise EmbeddedError(str(problem)) from None
+        return max(1, found) if self.given.train_workers == "auto" else self.given.train_workers
 
     def _add_program(
         self, name: str, command: Sequence[str], *, grace: float, pass_fds: Sequence[int] = ()

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from app.jobs.capacity import ASK_SECONDS
+from app.devices.listing import ASK_SECONDS
 from app.settings import Settings
 
 MEMORY = Path("/proc/meminfo")

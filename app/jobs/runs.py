@@ -59,20 +59,46 @@ def claim_for_validation(
     return Claim(job.id, job.attempt, "validating_files") if job else None
 
 
-def claim_for_training(db: Session, owner: str, lease: timedelta, capacity: Capacity) -> Claim | None:
-    """Takes a job that is queued, or whose worker went silent, and that fits this machine: the oldest of the
-    project whose turn it is.
+def next_for_training(db: Session, capacity: Capacity, passed_over: ColumnElement[bool]) -> Job | None:
+    """Returns the job that a worker on this machine takes next: the oldest of the project whose turn it is.
 
-    The owners of jobs that are too large for it are told so, once. Jobs whose worker went silent after their
+    It is one that is queued, or whose worker went silent, that fits the machine and is not `passed_over`. The
+    owners of jobs that are too large for it are told so, once. Jobs whose worker went silent after their
     owner had asked for a pause or a cancel get that instead of another attempt.
     """
     _end_lost_as_asked(db)
     _tell_of_waiting(db, capacity)
-    job = _take(db, and_(trainable(), _fits(capacity)), "running", owner, lease)
+    wanted = and_(trainable(), _fits(capacity), not_(passed_over))
+    found: Job | None = turns.first_row(db, Job, wanted, TURNS["running"])
+    return found
+
+
+def needs_gpu() -> ColumnElement[bool]:
+    """Selects the jobs that have a GPU where there is one: all but those that ask for CPU processes."""
+    return func.coalesce(Job.resources["processes"].as_integer(), 0) == 0
+
+
+def claim_for_training(
+    db: Session, owner: str, lease: timedelta, capacity: Capacity, job_id: str | None = None
+) -> Claim | None:
+    """Takes the job that `next_for_training` tells of; with a `job_id` that one, if it is still free."""
+    _end_lost_as_asked(db)
+    _tell_of_waiting(db, capacity)
+    wanted = and_(trainable(), _fits(capacity))
+    if job_id is not None:
+        wanted = and_(wanted, Job.id == job_id)
+    job = _take(db, wanted, "running", owner, lease)
     if job is None:
         return None
     events.append(db, job.id, "started", "Fine-tuning job started")
     return Claim(job.id, job.attempt, "running")
+
+
+def tell_of_devices(db: Session, job_id: str, message: str) -> None:
+    """Tells a job's owner, once for each attempt, that it is next but that its devices are taken."""
+    waiting = select(Job.attempt).where(Job.id == job_id, trainable()).with_for_update(skip_locked=True)
+    if (attempt := db.scalars(waiting).first()) is not None:
+        events.append(db, job_id, f"waits-for-devices-{attempt}", message)
 
 
 def trainable() -> ColumnElement[bool]:

@@ -35,6 +35,12 @@ def first_place(db: Session, table: Any, free: ColumnElement[bool], turn: Turn) 
     return Place(last_turn is not None, last_turn or created_at, created_at)
 
 
+def first_row(db: Session, table: Any, free: ColumnElement[bool], turn: Turn) -> Any | None:
+    """Returns the row that is next among the free ones of a table, without a lock on it; None without any."""
+    query = select(table).join(Project, Project.id == table.project_id)
+    return db.scalars(query.where(free).order_by(*_order(table, turn)).limit(1)).first()
+
+
 def take_next(db: Session, table: Any, free: ColumnElement[bool], turn: Turn) -> str | None:
     """Locks the oldest free row of the project whose last turn was longest ago, and notes that turn.
 

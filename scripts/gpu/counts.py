@@ -25,6 +25,7 @@ class Counts:
         failed_captures: captures that raised.
         waits: what makes the host wait for the device, by kind and place.
         copies: between host and device, whether waited for or not, by direction and place.
+        copied: bytes, by direction and place.
         contexts: calls that open a CUDA context where there is none, by name and place.
     """
 
@@ -40,15 +41,18 @@ class Counts:
         self.failed_captures = 0
         self.waits: Counter[Place] = Counter()
         self.copies: Counter[Place] = Counter()
+        self.copied: Counter[Place] = Counter()
         self.contexts: Counter[Place] = Counter()
 
     def wait(self, kind: str) -> None:
         """Counts a wait of the host for the device."""
         self.waits[kind, asked_at()] += 1
 
-    def copy(self, direction: str, *, waits: bool) -> None:
-        """Counts a copy, and a wait where the host waits for it."""
-        self.copies[direction, asked_at()] += 1
+    def copy(self, direction: str, size: int, *, waits: bool) -> None:
+        """Counts a copy of so many bytes, and a wait where the host waits for it."""
+        place = asked_at()
+        self.copies[direction, place] += 1
+        self.copied[direction, place] += size
         if waits:
             self.wait(f"copy {direction}")
 
@@ -80,7 +84,7 @@ def asked_at() -> str:
         if "/site-packages/" in name:
             if library == "?" and "/torch/" not in name:
                 library = f"{name.split('/site-packages/')[-1]}:{frame.f_lineno}"
-        elif name.startswith(ROOT) and not name.startswith(HERE):
+        elif name.startswith(ROOT) and (not name.startswith(HERE) or "/checks/" in name):
             return f"{name[len(ROOT) :]}:{frame.f_lineno}"
         frame = frame.f_back
     return library

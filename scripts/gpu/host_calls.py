@@ -66,10 +66,11 @@ def _made(func: Any, args: Any, kwargs: Any, name: str) -> Any:
     kwargs = {k: v for k, v in kwargs.items() if k != "pin_memory"}
     if func is torch.tensor:
         device.refuse_in_capture("torch.tensor")
-        device.counts.copy("host->device", waits=True)
-    return wrapped_from(
-        func, args, {**kwargs, "device": None if args and isinstance(args[0], GpuTensor) else "cpu"}, name
-    )
+    place = None if args and isinstance(args[0], GpuTensor) else "cpu"
+    made = wrapped_from(func, args, {**kwargs, "device": place}, name)
+    if func is torch.tensor:
+        device.counts.copy("host->device", made.held.nbytes, waits=True)
+    return made
 
 
 def _moved(func: Any, args: Any, kwargs: Any) -> Tensor:
@@ -88,12 +89,12 @@ def _moved(func: Any, args: Any, kwargs: Any) -> Tensor:
     if is_there:
         device.open("a tensor's move")
         device.refuse_in_capture("copy to the device")
-        device.counts.copy("host->device", waits=not non_blocking)
+        device.counts.copy("host->device", tensor.nbytes, waits=not non_blocking)
         made: Tensor = GpuTensor(tensor.detach().to(dtype or tensor.dtype, copy=True))
         return made.requires_grad_() if tensor.requires_grad and torch.is_grad_enabled() else made
     assert isinstance(tensor, GpuTensor)
     device.refuse_in_capture("copy to the host")
-    device.counts.copy("device->host", waits=not non_blocking)
+    device.counts.copy("device->host", tensor.held.nbytes, waits=not non_blocking)
     values = tensor.held.detach().to(dtype or tensor.dtype, copy=True)
     if not non_blocking:
         device.arrive(device.started)

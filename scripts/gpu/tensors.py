@@ -218,12 +218,12 @@ def _copied(args: Any, kwargs: Any) -> Tensor:
     if isinstance(target, GpuTensor):
         device.refuse_in_capture("copy_ from the host")
         if source.dim() or waits:
-            device.counts.copy("host->device", waits=waits)
+            device.counts.copy("host->device", source.nbytes, waits=waits)
         target.held.copy_(source)
         return target
     assert isinstance(source, GpuTensor)
     device.refuse_in_capture("copy_ to the host")
-    device.counts.copy("device->host", waits=waits)
+    device.counts.copy("device->host", source.held.nbytes, waits=waits)
     if waits:
         device.arrive(device.started)
         target.copy_(source.held)
@@ -242,7 +242,7 @@ def _refuse_mixed(func: Any, args: Any, on_gpu: list[GpuTensor], on_host: list[T
         if not any(x is value and x.dim() for x in on_host for value in values):
             device = devices.current()
             device.refuse_in_capture("indices of the host")
-            device.counts.copy("host->device", waits=True)
+            device.counts.copy("host->device", sum(x.nbytes for x in on_host), waits=True)
             return
     elif not any(x.dim() for x in on_host):
         return

@@ -34,6 +34,7 @@ def test_torch_is_found_and_this_process_does_not_load_it() -> None:
     found = inspect("torch")
     assert found["version"] == version
     assert found.keys() == {"version", "cuda", "gpus"}
+    assert isinstance(found["gpus"], int)
 
 
 def test_a_machine_without_torch_is_told_what_to_install() -> None:

@@ -65,7 +65,7 @@ def ranks(service: Service, job_id: str) -> list[psutil.Process]:
     for child in psutil.Process(service.process.pid).children(recursive=True):
         try:
             command = child.cmdline()
-            if job_id in command and "torch.distributed.run" not in command:
+            if job_id in command and "workers.devices.torchrun" not in command:
                 found.append(child)
         except psutil.Error:
             continue

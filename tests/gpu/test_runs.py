@@ -121,6 +121,9 @@ def test_a_run_in_fp32_is_the_run_of_a_cpu(adapter, folder, tmp_path):
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL's and PEFT's, of transformers
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore:.pin_memory. argument:UserWarning"
+)  # torch asks the build, not the device
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", ["supervised", "dpo"])
 def test_a_tuning_goes_on_and_asks_nothing_that_cuda_refuses(method, dtype, folder, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from methods.memory import Run, by_use, bytes_beside, of_training, run_of
 from methods.model_files.precision import BasePrecision
+from methods.sizes.activations import TABLE
 from methods.sizes.model_size import ModelSize
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig
@@ -56,6 +57,26 @@ def test_arithmetic_beside_a_quantised_base_has_16_bits_on_a_gpu_whatever_is_sto
 
 
 @pytest.mark.parametrize(
+    ("changed", "is_wide"),
+    [
+        ({}, False),
+        ({"precision": "bf16"}, False),
+        ({"precision": "nf4"}, True),
+        ({"precision": "int8"}, True),
+        ({"precision": "nf4", "number_bytes": 4}, False),
+        ({"is_sharded": True, "processes": 2}, True),
+        ({"is_sharded": True, "processes": 2, "adapter": "full"}, False),
+    ],
+)
+def test_an_adapter_computes_in_fp32_beside_a_quantised_or_sharded_base_in_16_bits(
+    changed: dict[str, Any], is_wide: bool
+) -> None:
+    run = RUN._replace(device="cuda", number_bytes=2)._replace(**changed)
+    assert run.kind.has_wide_branch is is_wide
+    assert run.kind in TABLE
+
+
+@pytest.mark.parametrize(
     ("changed", "copies"), [({}, 1), ({"has_copy": True}, 2), ({"device": "cuda", "number_bytes": 2}, 1)]
 )
 def test_all_weights_take_16_bytes_each_a_reference_and_perhaps_a_copy(
@@ -101,10 +122,13 @@ def test_runs_of_all_methods_have_their_numbers() -> None:
     assert (pairs.samples, pairs.prompt_tokens, pairs.answer_tokens, pairs.number_bytes) == (2, 15, 0, 2)
 
 
+HOWS = ("lora", "lora int8", "lora nf4", "full")
+
+
 def test_each_use_of_a_model_is_told() -> None:
     found = by_use(SIZE, "cpu")
     assert set(found) == {
-        *(f"{method} {how}" for method in ("reinforcement", "supervised", "dpo") for how in ("lora", "full")),
+        *(f"{method} {how}" for method in ("reinforcement", "supervised", "dpo") for how in HOWS),
         "serving",
     }
     assert all(need.total >= need.certain > 0 for need in found.values())

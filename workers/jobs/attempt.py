@@ -22,12 +22,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import process
 from app.db import unit_of_work
+from app.devices.claims import Claim as Devices
+from app.devices.listing import VISIBLE
 from app.jobs import capacity, room, runs
 from app.jobs.models import Job
 from app.jobs.status import Claim, LeaseLost
 from app.settings import get_settings
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig, read_config
+from workers.devices.turns import next_with_devices
 from workers.jobs import delivery
 from workers.jobs.faults import Exit
 
@@ -37,6 +40,8 @@ LOOK_SECONDS = 1.0
 """Between two looks at the job: renewing the lease, seeing a cancel."""
 CANCEL_GRACE = 10.0
 LAST_STEPS_SECONDS = 5.0
+WORKSPACE = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+"""What a deterministic training needs before CUDA starts: see training/base/determinism.py, with torch."""
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
 """Environment of every training: models and data are files here, and nobody else is told of it."""
 SETTLE_SECONDS = 60.0
@@ -54,19 +59,33 @@ class End(Enum):
 
 
 def train_next(owner: str, stopping: threading.Event) -> bool:
-    """Claim the next job and work on it until this attempt is over; False if no job waits."""
-    settings = get_settings()
-    with unit_of_work() as db:
-        claim = runs.claim_for_training(db, owner, settings.lease, capacity.of_this_machine(settings))
-    if claim is None:
+    """Claim the next job and work on it until this attempt is over; False if none can begin here now."""
+    found = next_with_devices()
+    if found is None:
         return False
-    log.info("job_claimed", job_id=claim.job_id, attempt=claim.attempt)
+    job_id, held = found
+    try:
+        settings = get_settings()
+        offered = capacity.of_this_machine(settings)
+        with unit_of_work() as db:
+            claim = runs.claim_for_training(db, owner, settings.lease, offered, job_id)
+        if claim is None:  # another worker was quicker
+            stopping.wait(0.05)
+            return True
+        return _train(claim, held, stopping)
+    finally:
+        held.close()
+
+
+def _train(claim: Claim, held: Devices, stopping: threading.Event) -> bool:
+    settings = get_settings()
+    log.info("job_claimed", job_id=claim.job_id, attempt=claim.attempt, devices=held.names)
     with unit_of_work() as db:
         is_worn_out = runs.was_worn_out(db, claim, settings.max_fruitless_attempts)
     if is_worn_out:
         delivery.give_up(claim, "server_error", "The job's workers were lost again and again.")
         return True
-    child = start_child(claim)
+    child = start_child(claim, held)
     end = End.LEASE_LOST
     try:
         end = watch(child, claim, stopping)
@@ -81,7 +100,7 @@ def train_next(owner: str, stopping: threading.Event) -> bool:
     return True
 
 
-def start_child(claim: Claim) -> subprocess.Popen[bytes]:
+def start_child(claim: Claim, held: Devices) -> subprocess.Popen[bytes]:
     """The training, as a process of its own: a fault there never takes the worker with it.
 
     Several processes that share each step are started by torchrun, which ends them all when one dies. Those
@@ -93,24 +112,28 @@ def start_child(claim: Claim) -> subprocess.Popen[bytes]:
     is_beside = isinstance(config, TrainConfig) and config.trains_seeds_beside
     if config.processes > 1 and not is_beside:
         command = torchrun(config.processes, [*command, "--device", config.device])
-    env = {**os.environ, **OFFLINE, **child_settings(config.processes)}
-    if isinstance(config, TuneConfig):
-        env["CUDA_VISIBLE_DEVICES"] = _first_gpu()
+    env = {**os.environ, **OFFLINE, **child_settings(config.processes), **devices_environment(config, held)}
     return process.spawn(command, on_parent_death=signal.SIGKILL, env=env)
 
 
-def _first_gpu() -> str:
-    """TRL's trainers would spread over every GPU that they see."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+def devices_environment(config: TrainConfig | TuneConfig, held: Devices) -> dict[str, str]:
+    """What a training is told of devices: those it has, and none where it computes on the CPU.
+
+    Where the driver tells of no GPU, one that torch may find nevertheless is left to it.
+    """
+    if held.devices or config.device == "cpu":
+        return {**held.environment(), **(WORKSPACE if config.deterministic else {})}
+    # TRL's trainers would spread over every GPU that they see.
+    first = os.environ.get(VISIBLE, "0").split(",")[0]
+    return {VISIBLE: first} if isinstance(config, TuneConfig) else {}
 
 
 def torchrun(processes: int, command: Sequence[str]) -> list[str]:
     """The command that runs another in several processes on this machine and ends them all if one fails."""
     grace = math.ceil(get_settings().shutdown_grace.total_seconds())
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    options = ["--nproc-per-node", str(processes), "--shutdown-timeout", str(grace), "--no-python"]
+    launcher = [sys.executable, "-m", "workers.devices.torchrun", str(processes), str(grace)]
     # They are in sessions of their own, where a signal to the launcher's group does not reach them.
-    return [*launcher, *options, *process.bound_to_parent(command, signal.SIGKILL)]
+    return [*launcher, *process.bound_to_parent(command, signal.SIGKILL)]
 
 
 def child_settings(processes: int) -> dict[str, str]:

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -54,15 +55,22 @@ class Child:
         return code
 
 
-def start(function: str, arguments: dict[str, Any], memory_bytes: int, scratch: str) -> Child:
+def start(
+    function: str,
+    arguments: dict[str, Any],
+    memory_bytes: int,
+    scratch: str,
+    environment: Mapping[str, str] | None = None,
+) -> Child:
     """Calls a function of a module (`module:name`) in a new process with the environment of this one.
 
-    Its temporary files lie in the folder `scratch`. Whoever starts a child also calls its `kill`.
+    What `environment` holds wins. Its temporary files lie in the folder `scratch`. Whoever starts a child
+    also calls its `kill`.
     """
     request = {
         "function": function,
         "arguments": arguments,
-        "environment": {**os.environ, "TMPDIR": scratch},
+        "environment": {**os.environ, "TMPDIR": scratch, **(environment or {})},
         "memory_bytes": memory_bytes,
     }
     ours, theirs = socket.socketpair()

@@ -25,6 +25,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from app.devices.claims import join
 from app.launch import die_with_parent
 
 PRELOADED = (
@@ -102,6 +103,7 @@ def run(function: str, arguments: dict[str, Any], environment: dict[str, str], m
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None  # it is looked up anew
+    join()
     module, _, name = function.partition(":")
     try:
         code: int = getattr(importlib.import_module(module), name)(**arguments)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ import torch
 from app.cards import service as cards
 from app.cards.canonical import digest, digest_of_rows
 from app.db import unit_of_work
+from app.devices import facts
+from app.events import service as events
 from app.jobs import status
 from app.jobs.status import Claim
 from methods.model_files.precision import QUANTISED
@@ -37,10 +39,12 @@ def note(
         "data": {file.param: _data_facts(file, rows) for file, rows in data if file and rows is not None},
         "base_model": base_facts(config.model, Path(config.model_path)),
     }
-    attempt = {"attempt": claim.attempt, **place_facts(config)}
+    place = place_facts(config)
+    attempt = {"attempt": claim.attempt, **place}
     with unit_of_work() as db:
         status.update_held(db, claim)
         cards.note_facts(db, claim.job_id, attempt, made_of)
+        events.append(db, claim.job_id, f"device-{claim.attempt}", sentence(place))
 
 
 def base_facts(name: str, folder: Path) -> dict[str, Any]:
@@ -57,12 +61,34 @@ def place_facts(config: TrainConfig | TuneConfig) -> dict[str, Any]:
     return {
         **({"base_precision": config.base_precision} if quantised else {}),
         "device": device,
-        "device_name": torch.cuda.get_device_name() if device == "cuda" else cpu_name(),
+        **(gpu_facts() if device == "cuda" else {"device_name": cpu_name()}),
         "processes": config.processes,
         "threads": torch.get_num_threads(),
         "machine": f"{platform.system()} {platform.machine()}",
         "versions": {**versions(config), "cherry": version("cherry-rft")},
     }
+
+
+def gpu_facts() -> dict[str, Any]:
+    """Returns what this process's first GPU is, by the driver: asking torch would open a context on it."""
+    told = facts.of_gpus()
+    if not told:
+        return {"device_name": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+    name, memory_bytes, driver = told[0]
+    memory = {"device_memory_bytes": memory_bytes, "driver": driver}
+    return {"device_name": name, **memory, "cuda": torch.version.cuda}
+
+
+def sentence(place: Mapping[str, Any]) -> str:
+    """Returns where a run computes, for its events."""
+    several = f"{place['processes']} x " if place["processes"] > 1 else ""
+    what = [f"{several}{place['device_name']}"]
+    if "device_memory_bytes" in place:
+        what[0] += f" ({place['device_memory_bytes'] / 2**30:.0f} GiB)"
+        what.append(f"driver {place['driver']}")
+    if place.get("cuda"):
+        what.append(f"CUDA {place['cuda']}")
+    return f"Training on {', '.join([*what, 'torch ' + place['versions']['torch']])}"
 
 
 def cpu_name() -> str:

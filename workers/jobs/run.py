@@ -23,6 +23,7 @@ from torch.distributed import DistError
 
 import app.tables  # noqa: F401  # foreign keys are found by table name
 from app.db import limit_statements, unit_of_work
+from app.devices.claims import join, share_of_trainings
 from app.files.integrity import StoredFileDamaged
 from app.grading.headers import opened
 from app.jobs import status
@@ -53,6 +54,7 @@ from workers.jobs.seats import build_graders, seats_of, services_of_job
 from workers.jobs.served import check_served
 from workers.rollouts.choice import rollouts_of
 from workers.training.arms.beside import ArmLost
+from workers.training.base.device_memory import limit_share
 from workers.training.base.distributed import World
 from workers.training.base.errors import (
     FlatReward,
@@ -117,6 +119,7 @@ def main() -> None:
     settings = get_settings()
     configure_logging(settings.log_level, settings.log_format)
     limit_statements(settings.database_work_limit)
+    join()
     claim = Claim(arguments.job_id, arguments.attempt, "running")
     structlog.contextvars.bind_contextvars(job_id=claim.job_id, attempt=claim.attempt)
     rank = int(os.environ.get("RANK", "0"))
@@ -224,7 +227,7 @@ def _train_and_deliver(claim: Claim, folder: Path, should_stop: StopRequested, d
     # A tuned base is served merged, and so is what was trained beside a quantised one.
     is_merged = config.origin_path is not None or config.base_precision in QUANTISED
     base = None if is_merged else Path(config.model_path)
-    best, place = result.best.folder, world.device(device)
+    best, place = result.best.folder, world.device(config.device)
     served = check_served(best, base, place)
     computed = compute_dtype(best / MODEL, place, config.adapter, config.dtype, config.base_precision)
     loaded = check_loaded(best, computed, place)
@@ -265,6 +268,7 @@ def _train(
     remark: Callable[[str], None] = lambda _: None,
 ) -> RunResult:
     """An assistant is not asked, and tells nothing: the main process says when to end."""
+    limit_share(world.device(work.config.device), share_of_trainings(get_settings()))
     rows = (work.train_rows, work.valid_rows)
     if isinstance(work.config, TuneConfig):
         from workers.tuning.run import tune  # TRL takes seconds to import

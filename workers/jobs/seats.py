@@ -22,6 +22,7 @@ import torch
 import app.tables  # noqa: F401  # foreign keys are found by table name
 from app import process
 from app.db import limit_statements
+from app.devices.claims import join, share_of_trainings
 from app.grading.outages import with_patience
 from app.grading.services import grader_services
 from app.logs import configure_logging
@@ -35,6 +36,8 @@ from workers.jobs.judge_remarks import with_remarks
 from workers.training.arms.beside import Seats
 from workers.training.arms.child import train_for
 from workers.training.arms.messages import MakeEnvironment
+from workers.training.base.device_memory import limit_share
+from workers.training.base.distributed import World
 from workers.training.base.errors import DeviceMissing
 from workers.training.loop import advance
 from workers.training.sampling.backend import OpenRollouts
@@ -128,9 +131,11 @@ def main() -> None:
     settings = get_settings()
     configure_logging(settings.log_level, settings.log_format)
     limit_statements(settings.database_work_limit)
+    join()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the process that started this one says when to stop
     code = Exit.OUTCOME_WRITTEN
     try:
+        limit_share(World().device("auto"), share_of_trainings(settings))
         train_for(Connection(int(sys.argv[1])), advance)
     except Exception as problem:
         traceback.print_exc()

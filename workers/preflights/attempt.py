@@ -13,6 +13,7 @@ from app.jobs import runs as job_runs
 from app.jobs.capacity import Capacity
 from app.preflights import runs
 from app.settings import get_settings
+from workers.devices import turns
 from workers.jobs.attempt import train_next as train_next_job
 from workers.leased import LeasedWork
 
@@ -36,12 +37,23 @@ def train_or_sample_next(owner: str, stopping: threading.Event) -> bool:
     is_samples_turn = sample is not None and (job is None or sample[:2] <= job[:2])
     if is_samples_turn and sample_next(owner, stopping, offered):
         return True
-    return train_next_job(owner, stopping) or sample_next(owner, stopping, offered)
+    if train_next_job(owner, stopping):
+        return True
+    # A job that is next and waits for its devices is not overtaken by samples that need one too.
+    return sample is not None and job is None and sample_next(owner, stopping, offered)
 
 
 def sample_next(owner: str, stopping: threading.Event, offered: Capacity) -> bool:
-    """Works on the next preflight that waits for its samples; False if none waits.
+    """Works on the next preflight that waits for its samples; False if none waits, or no device is free.
 
     A worker that trains gives a training all there is, and its samples too.
     """
-    return SAMPLES.do_next(owner, stopping, *runs.fits(offered), memory=resource.RLIM_INFINITY)
+    held = turns.take_one("preflight")
+    if held is None:
+        return False
+    try:
+        environment = held.environment() if held.devices else {}
+        also, most = runs.fits(offered), resource.RLIM_INFINITY
+        return SAMPLES.do_next(owner, stopping, *also, memory=most, environment=environment)
+    finally:
+        held.close()

@@ -11,6 +11,7 @@ import app.tables  # noqa: F401  # foreign keys are found by table name
 from app.db import limit_statements
 from app.logs import configure_logging
 from app.settings import get_settings
+from workers.devices.sampler_part import take_part
 from workers.serving.server import create_sampler
 
 KEEP_ALIVE_SECONDS = 75
@@ -29,6 +30,7 @@ def main() -> None:
     settings = get_settings()
     configure_logging(settings.log_level, settings.log_format)
     limit_statements(settings.database_work_limit)
+    kept = take_part(settings)
     config = uvicorn.Config(
         create_sampler(settings),
         host=given.host,
@@ -41,6 +43,7 @@ def main() -> None:
     )
     sockets = None if given.fd is None else [socket.socket(fileno=given.fd)]
     uvicorn.Server(config).run(sockets=sockets)
+    del kept  # until here
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Weights are read on another thread, so that nobody who is served waits for a mod
 from __future__ import annotations
 
 import gc
+import math
 import threading
 import time
 from collections import deque
@@ -17,6 +18,7 @@ import structlog
 
 from app.errors import ApiError, ServerError, TooManyRequests, Unavailable
 from app.settings import Settings
+from workers.devices.sampler_part import give_back, idle_seconds
 from workers.serving.counts import Counts, Rate
 from workers.serving.requests import ModelFiles, Request
 from workers.serving.tickets import Ticket
@@ -42,6 +44,7 @@ class Engine:
 
     def __init__(self, library: Library, settings: Settings, pause: Pause = lambda _: 0.0) -> None:
         self._library = library
+        self._settings = settings
         self._bases = settings.sampler_models
         self._adapters = settings.sampler_adapters
         self._rows = settings.sampler_rows
@@ -151,6 +154,7 @@ class Engine:
                 if lane.queue:
                     lane.admit()
                 has_stepped |= lane.step()
+            self._give_back_idle(lanes)
             self._settle_places(lanes)
             self.counts.running = sum(lane.rows for lane in lanes)
         except Exception:  # the thread must go on
@@ -164,7 +168,24 @@ class Engine:
 
     def _patience(self) -> float | None:
         """Returns how long nothing need be done, if nothing happens; None for ever."""
-        return 0.05 if any(lane.queue for lane in self._lanes.values()) else None
+        if any(lane.queue for lane in self._lanes.values()):
+            return 0.05
+        ends = [lane.used + self._idle(lane.base) for lane in self._lanes.values() if lane.base is not None]
+        first = min(ends, default=math.inf)
+        return None if first == math.inf else max(0.05, first - time.monotonic())
+
+    def _idle(self, base: LoadedBase) -> float:
+        return idle_seconds(self._settings, base.model.device)
+
+    def _give_back_idle(self, lanes: list[Lane]) -> None:
+        """Lets go of bases that nobody has asked for long; the next request loads them again."""
+        for lane in lanes:
+            is_used = lane.queue or lane.is_under_way
+            if lane.base is None or is_used or time.monotonic() - lane.used < self._idle(lane.base):
+                continue
+            lane.base = None
+            give_back()
+            log.info("model_given_back", model=lane.files.name)
 
     def _take_in(self) -> None:
         while self._inbox:

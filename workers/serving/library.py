@@ -22,6 +22,7 @@ from app.models import service as models
 from app.settings import COPIES, Settings
 from methods.model_files.precision import QUANTISED
 from workers.base_models import local_adapter, local_folder
+from workers.devices.sampler_part import fitting, share_of
 from workers.serving.requests import ModelFiles
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Library:
 
     def __init__(self, settings: Settings) -> None:
         self._device = settings.sampler_device
+        self._share = share_of(settings)
         self._threads = settings.trainer_threads
         self._copies = settings.data_dir / COPIES
         self._texts: OrderedDict[ModelFiles, Texts] = OrderedDict()
@@ -122,15 +124,16 @@ class Library:
         """Returns a model with its weights. Raises `NotFound` or `ServerError` as `texts` does."""
         import torch
 
+        from workers.training.base.device_memory import limit_share
         from workers.training.model.base_model import load_base
 
         if self._threads:
             torch.set_num_threads(self._threads)
-        device = self._device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        with self._faults(files), self._scratch() as scratch:
-            found = load_base(local_folder(files, scratch / "model"), torch.device(device))
+        on_gpu = torch.cuda.is_available() if self._device == "auto" else self._device == "cuda"
+        device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
+        limit_share(device, self._share)
+        with self._faults(files), fitting(files.name, self._share), self._scratch() as scratch:
+            found = load_base(local_folder(files, scratch / "model"), device)
         log.info("model_loaded", model=files.name)
         return found
 

@@ -18,6 +18,7 @@ from methods.train_config import TrainConfig
 from workers.training.arms.beside import Seats
 from workers.training.arms.job import Given
 from workers.training.arms.train import train_arms
+from workers.training.base.determinism import deterministic
 from workers.training.base.distributed import ALONE, World
 from workers.training.base.errors import JudgeLost, RunCancelled, RunPaused
 from workers.training.base.recorder import Recorder
@@ -60,38 +61,32 @@ def train(
     it replies to each turn of the policy (episodes/). `rollouts` opens what samples; by default that is the
     sampler in this process (sampling/backend.py).
     """
-    if config.has_arms:
-        given = Given(
-            config,
-            train_rows,
-            valid_rows,
-            grader,
-            gold_grader,
-            recorder,
-            run_dir,
-            world,
-            canary_rows,
-            should_stop,
-            should_pause,
-            environment,
-            rollouts,
-        )
-        return train_arms(given, advance, seats)
-    rows = (train_rows, valid_rows)
-    with Run(
+    given = Given(
         config,
-        *rows,
+        train_rows,
+        valid_rows,
         grader,
+        gold_grader,
         recorder,
         run_dir,
         world,
         canary_rows,
-        gold_grader,
-        environment=environment,
-        rollouts=rollouts,
-    ) as run:
+        should_stop,
+        should_pause,
+        environment,
+        rollouts,
+    )
+    with deterministic(config.deterministic, world.device(config.device)):
+        return train_arms(given, advance, seats) if config.has_arms else _train_one(given)
+
+
+def _train_one(given: Given) -> RunResult:
+    """Trains a job of one arm."""
+    data = (given.config, given.train_rows, given.valid_rows, given.grader, given.recorder, given.run_dir)
+    more = (given.world, given.canary_rows, given.gold)
+    with Run(*data, *more, environment=given.environment, rollouts=given.rollouts) as run:
         run.measure_base()
-        advance(run, should_stop, should_pause)
+        advance(run, given.should_stop, given.should_pause)
         return run.result()
 
 

@@ -352,16 +352,17 @@ def _rollouts_from_json(facts: dict[str, Any], prompts: Sequence[Prompt]) -> Rol
 def _generator_tensors() -> dict[str, Tensor]:
     """Returns the state of torch's generators. Sampling and data order use none (see randomness.py)."""
     tensors = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors |= {f"cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    # Otherwise the run computes elsewhere, and asking would open a context.
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        tensors["cuda"] = torch.cuda.get_rng_state()  # of its own GPU, not of every one there is
     return tensors
 
 
 def _load_generators(tensors: dict[str, Tensor]) -> None:
     torch.set_rng_state(tensors["cpu"])
-    cuda = [tensors[name] for name in sorted(tensors) if name != "cpu"]
-    if torch.cuda.is_available() and len(cuda) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(cuda)
+    cuda = tensors.get("cuda", tensors.get("cuda0"))  # the second is how 0.1.0 named it
+    if cuda is not None and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.set_rng_state(cuda)
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -17,6 +17,8 @@ from transformers import TrainerCallback
 from methods import metrics as names
 from methods.rows import Row
 from methods.tune_config import TuneConfig
+from workers.training.base.determinism import deterministic
+from workers.training.base.distributed import World
 from workers.training.base.errors import NonFinite, RunCancelled, RunPaused
 from workers.training.base.randomness import shuffled
 from workers.training.base.recorder import Recorder
@@ -66,7 +68,8 @@ def tune(
     Asks `should_stop` and `should_pause` before every step, and saves its state if it shall; for a pause it
     makes a checkpoint too. Raises `RunCancelled`, `RunPaused`, or `RunFailed` with a stable code.
     """
-    with temporary_files_in(run_dir / SCRATCH):
+    place = World().device(config.device)
+    with deterministic(config.deterministic, place), temporary_files_in(run_dir / SCRATCH):
         run = TuneRun(
             config, train_rows, valid_rows, recorder, run_dir, should_stop, should_pause, canary_rows
         )

@@ -18,9 +18,10 @@ def settings(**values: object) -> Settings:
     ("chosen", "count"),
     [("", 0), ("0", 1), ("0,1, 3", 3), ("0,-1,2", 1), ("GPU-8932f937,GPU-3d1a", 2), ("NoDevFiles", 0)],
 )
-def test_cuda_visible_devices_decides_over_the_driver(chosen: str, count: int, tmp_path: Path) -> None:
-    (tmp_path / "0000:01:00.0").mkdir()
-    assert capacity.count_gpus({"CUDA_VISIBLE_DEVICES": chosen}, driver=tmp_path) == count
+def test_cuda_visible_devices_is_counted_where_no_driver_tells(
+    chosen: str, count: int, tmp_path: Path
+) -> None:
+    assert capacity.count_gpus({"CUDA_VISIBLE_DEVICES": chosen}, driver=tmp_path / "none") == count
 
 
 def test_the_driver_says_how_many_gpus_there_are(tmp_path: Path) -> None:
@@ -33,7 +34,7 @@ def test_the_driver_says_how_many_gpus_there_are(tmp_path: Path) -> None:
 def test_without_its_tools_the_drivers_folder_is_counted(tmp_path: Path) -> None:
     gone = str(tmp_path / "none")
     driver = tmp_path / "gpus"
-    assert capacity.count_gpus({}, program=gone, driver=driver) == 0
+    assert capacity.count_gpus({}, program=gone, driver=tmp_path / "no-driver") == 0
     for name in ("0000:01:00.0", "0000:02:00.0"):
         (driver / name).mkdir(parents=True)
     assert capacity.count_gpus({}, program=gone, driver=driver) == 2

@@ -407,6 +407,8 @@ NUMBERS = {
     "n_epochs": "a number or 'auto'.",
     "compute_multiplier": "a number or 'auto'.",
     "eval_interval": "a number or 'auto'.",
+    "micro_batch_tokens": "a number or 'auto'.",
+    "gradient_checkpointing": "true, false or 'auto'.",
     "beta": "a number, but got a string",
     "group_size": "an integer, but got a string",
 }
@@ -427,7 +429,7 @@ def test_a_number_as_text_is_refused_with_what_it_may_be(
                 assert f"expected {expected}" in error["message"]
             error = refused(name, [])
             assert error["code"] == "invalid_type"
-            assert ("or 'auto', but got an array" in error["message"]) == (name in AUTO)
+            assert ("or 'auto', but got an array" in error["message"]) == ("'auto'" in expected)
 
 
 def test_an_unknown_model_is_told_with_those_there_are(

@@ -155,7 +155,7 @@ def test_two_processes_told_to_stop_save_their_state_and_are_no_crash(
     def stop() -> None:
         wait_for(lambda: reached(job_id, 3), what="step 3")
         launcher, *ranks = sorted(
-            children(), key=lambda child: "torch.distributed.run" not in child.cmdline()
+            children(), key=lambda child: "workers.devices.torchrun" not in child.cmdline()
         )
         assert len(ranks) == 2
         launcher.terminate()

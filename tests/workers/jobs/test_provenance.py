@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.cards.canonical import digest, digest_of_rows
 from app.cards.models import RunCard
+from app.events.models import JobEvent
 from app.jobs.status import Claim, LeaseLost
 from methods.rows import Row
 from methods.train_config import TrainConfig
@@ -62,6 +63,9 @@ def test_data_and_base_are_noted_once_and_every_attempt_its_place(db: Session, b
     }
     assert facts["base_model"] == {"name": "m", "files": files, "sha256": digest(files)}
     assert [each["attempt"] for each in facts["attempts"]] == [1, 2]
+    told = db.scalars(select(JobEvent.message).where(JobEvent.key.startswith("device-"))).all()
+    assert len(told) == 2
+    assert told[0].startswith(f"Training on {provenance.cpu_name()}, torch 2.")
     assert facts["attempts"][0]["device"] == "cpu"
     assert {"python", "torch", "transformers", "peft", "cherry"} <= facts["attempts"][0]["versions"].keys()
 
@@ -71,3 +75,9 @@ def test_an_attempt_that_lost_its_job_notes_nothing(db: Session, base: Path) -> 
     with pytest.raises(LeaseLost):
         provenance.note(Claim(job.id, 1, "running"), config_of(base), [])
     assert db.scalars(select(RunCard)).all() == []
+
+
+def test_a_gpu_is_told_with_its_memory_driver_and_cuda() -> None:
+    place = {"device_name": "NVIDIA H200", "device_memory_bytes": 143771 << 20, "driver": "580.65.06"}
+    told = provenance.sentence({**place, "cuda": "13.0", "processes": 2, "versions": {"torch": "2.11.0"}})
+    assert told == "Training on 2 x NVIDIA H200 (140 GiB), driver 580.65.06, CUDA 13.0, torch 2.11.0"

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -507,3 +508,16 @@ def test_plain_text_waits_for_no_grammar_that_is_being_compiled(folder: Path, tm
         texts = served.library.texts(model_in(folder))
         with texts._lock:
             assert threads.submit(texts.grammar, None).result(30) is None
+
+
+def test_memory_is_given_back_when_nobody_asks_and_taken_again_for_who_does(
+    tmp_path: Path, model: ModelFiles, base: BaseModel
+) -> None:
+    (prompt,) = prompts(40, seed=9)
+    with serving(tmp_path, sampler_idle=timedelta(seconds=0.2)) as idle:
+        assert_same(idle.sample(model, prompt, seed=1), expected(base, prompt, 1))
+        deadline = time.monotonic() + 60
+        while idle.engine.bases:
+            assert time.monotonic() < deadline, "the base stays in memory"
+            time.sleep(0.02)
+        assert_same(idle.sample(model, prompt, seed=2), expected(base, prompt, 2))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from methods.rows import Row
@@ -66,6 +67,7 @@ def look(world: World) -> dict[str, Any]:
     except ProcessesDiffer as problem:
         told = problem.code
     return {
+        "groups": dist.get_world_size(),
         "gathered": world.gather(world.rank * 10),
         "from_main": world.broadcast("main" if world.is_main else "other"),
         "merged": world.merge([item * 2 for item in world.slice(range(5))]),

@@ -10,6 +10,7 @@ import torch
 
 from methods.rows import Row
 from tests.workers.rows import chat_rows
+from workers.training.base.pass_tokens import PassTokens
 from workers.training.model.base_model import load_base
 from workers.tuning.examples import make_examples
 from workers.tuning.measure import Score, dpo_measure, score, supervised_measure
@@ -21,7 +22,7 @@ def test_the_loss_is_that_of_transformers_and_does_not_depend_on_what_shares_a_p
     base = load_base(tiny_folder)
     rows = [Row(i, row) for i, row in enumerate(chat_rows(4))]
     examples = make_examples(rows, base.tokenizer, base.context, "training")
-    scores = score(base.model, examples, 10_000, lambda: None)
+    scores = score(base.model, examples, PassTokens(10_000), lambda: None)
     assert [each.n_tokens for each in scores] == [2] * 4  # a letter and the end
     for example, found in zip(examples, scores, strict=True):
         ids = torch.tensor([example.tokens])
@@ -30,7 +31,7 @@ def test_the_loss_is_that_of_transformers_and_does_not_depend_on_what_shares_a_p
         with torch.no_grad():
             loss = base.model(input_ids=ids, labels=labels).loss
         assert -found.logprob / found.n_tokens == pytest.approx(float(loss), rel=1e-5)
-    apart = score(base.model, examples, 64, lambda: None)
+    apart = score(base.model, examples, PassTokens(64), lambda: None)
     assert supervised_measure(apart).loss == pytest.approx(supervised_measure(scores).loss, rel=1e-6)
 
 

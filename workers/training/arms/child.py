@@ -24,6 +24,8 @@ from workers.training.arms.messages import (
     Task,
 )
 from workers.training.arms.turns import Advance
+from workers.training.base.determinism import deterministic
+from workers.training.base.distributed import World
 from workers.training.base.errors import JudgeLost, RunCancelled, RunFailed, RunPaused
 from workers.training.base.recorder import Phase
 from workers.training.base.types import Action, Checkpoint, Group, Split
@@ -47,6 +49,11 @@ def train_for(connection: Connection, advance: Advance) -> None:
 
 
 def _train(task: Task, link: Link, advance: Advance) -> Ended:
+    with deterministic(task.config.deterministic, World().device(task.config.device)):
+        return _train_arm(task, link, advance)
+
+
+def _train_arm(task: Task, link: Link, advance: Advance) -> Ended:
     grader, gold = task.graders(lambda message: link.call(REMARK, message))
     arm = replace(task.arm, others=lambda own: link.call(SPENT, own))
     rows = (task.train_rows, task.valid_rows)

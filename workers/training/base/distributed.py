@@ -45,6 +45,8 @@ class World:
         self.size = size
         self.local_rank = local_rank
         self.local_size = local_size
+        self.is_grouped = False
+        """Whether it has a process group of torch's. A process alone may have one, as under torchrun."""
         self._objects: dist.ProcessGroup | None = None
         """For Python objects, which have no business on a GPU."""
 
@@ -54,13 +56,14 @@ class World:
     ) -> World:
         """Returns the world that torchrun's environment variables name; without them, the process is alone.
 
-        Waits for the others. Raises `DeviceMissing`.
+        Under torchrun one process has a process group too, NCCL's on a GPU, so that what several do can be
+        tried with one. Waits for the others. Raises `DeviceMissing`.
         """
-        size = int(environment.get("WORLD_SIZE", "1"))
-        if size == 1:
+        if environment.get("WORLD_SIZE", "1") == "1" and "LOCAL_RANK" not in environment:
             return cls()
-        numbers = (int(environment[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
-        world = cls(int(environment["RANK"]), size, *numbers)
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        world = cls(*(int(environment[name]) for name in names))
+        world.is_grouped = True
         place = world.device(device)
         if place.type == "cuda":
             torch.cuda.set_device(place)
@@ -78,8 +81,10 @@ class World:
 
     def device(self, wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
         """Returns the device on which this process computes. Raises `DeviceMissing`."""
+        if wanted == "cpu":  # whose runs ask nothing of CUDA
+            return torch.device("cpu")
         n_gpus = torch.cuda.device_count()
-        if wanted == "cpu" or (wanted == "auto" and n_gpus == 0):
+        if wanted == "auto" and n_gpus == 0:
             return torch.device("cpu")
         if self.local_size > n_gpus:
             raise DeviceMissing(
@@ -172,7 +177,7 @@ class World:
 
     def close(self) -> None:
         """Leaves the others in good order; called at the end of a run that went well."""
-        if self.size > 1:
+        if self.is_grouped:
             dist.destroy_process_group()
 
 

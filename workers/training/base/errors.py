@@ -59,6 +59,19 @@ class RunFailed(EngineError):
     code = "run_failed"
 
 
+class NotDeterministic(RunFailed):
+    """Ends a run that was to be deterministic and came to an operation that cannot be, which it names."""
+
+    code = "not_deterministic"
+
+    def __init__(self, operation: str) -> None:
+        super().__init__(
+            f"The run was to be deterministic, and the operation '{operation}' has no deterministic"
+            " implementation on this device. Leave `deterministic` out, or train another model."
+        )
+        self.operation = operation
+
+
 class GradingFailed(RunFailed):
     """Says that too many grades failed, step after step. `messages` are the first different ones."""
 

@@ -19,7 +19,7 @@ def to_device(values: NDArray[Any], device: torch.device) -> Tensor:
 
 
 def overwrite(target: Tensor, values: NDArray[Any]) -> None:
-    """Copies an array over a tensor of its shape, after what was asked of the device before."""
+    """Copies an array over a tensor, (..., N) both, after what was asked of the device before."""
     source = torch.from_numpy(values)
     if target.device.type != "cpu":
         source = source.pin_memory()

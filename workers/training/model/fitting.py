@@ -28,8 +28,9 @@ SPARE = 0.05
 LEAST_TOKENS = 64
 """The fewest tokens that are chosen for a pass; a longer sequence still has one of its own."""
 MOST_GPUS = 8
+"""GPUs up to which a plan is looked for. Chosen: what one machine has."""
 SHORTER = (8192, 4096, 2048, 1024, 512, 256, 128, 64)
-"""Lengths of completions that are tried, the longest first."""
+"""Lengths of completions that are tried, the longest first. Chosen."""
 
 
 class Plan(NamedTuple):

@@ -291,8 +291,8 @@ class Policy:
 
 
 def is_sharded(config: TrainConfig, world: World) -> bool:
-    """Says whether the model is split; a process alone has nobody to split it with."""
-    return config.sharding == "fsdp" and world.size > 1
+    """Says whether the model is split; a process alone, but for torchrun's, has nobody to split it with."""
+    return config.sharding == "fsdp" and world.is_grouped
 
 
 def _passes(config: TrainConfig, device: torch.device, world: World, *, is_sharded: bool) -> PassTokens:

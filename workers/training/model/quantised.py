@@ -31,9 +31,9 @@ from workers.training.base.errors import ModelInvalid
 from workers.training.model.stored_types import StoredTypes
 
 BLOCK = 64
-"""Numbers that share a scale in NF4: arXiv:2305.14314, as bitsandbytes and transformers have it."""
+"""Numbers that share a scale in NF4 (arXiv:2305.14314): the convention of bitsandbytes and transformers."""
 INT8_MOST = 127
-"""What the largest number of a row is in int8: arXiv:2208.07339."""
+"""What the largest number of a row is in int8. It follows from its eight bits: arXiv:2208.07339."""
 SHARE_FOR_MEASURING = 2
 """The part of the free memory that merged weights may take while they are measured. Chosen, not measured."""
 

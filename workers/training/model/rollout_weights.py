@@ -88,10 +88,9 @@ class FollowingLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Computes (..., inputs) -> (..., outputs), in the dtype of the weight."""
         found = super().forward(input)
-        if self.branch is None:
-            return found
         if input.device.type != "cuda" or self.down is None or self.up is None:
-            return (found + self.branch(input)).to(found.dtype)
+            return found if self.branch is None else (found + self.branch(input)).to(found.dtype)
+        # Also where there is nothing to add: a graph that was captured then adds what comes later.
         low = nn.functional.linear(input, self.down)
         return torch.addmm(found.flatten(0, -2), low.flatten(0, -2), self.up.T).view_as(found)
 
@@ -144,7 +143,9 @@ def follow(layer: Any, copied: Any, merged_from: float = MERGED_FROM) -> None:
         return
     if isinstance(copied, QuantisedLinear):
         copied.unmerge()
-        copied.branch = _branch(layer) if layer.lora_B[ADAPTER].weight.any() else None
+        copied.branch = (
+            _in_place(copied.branch, _branch(layer)) if layer.lora_B[ADAPTER].weight.any() else None
+        )
         return
     base = whole(adapted_base(layer))
     delta = layer.get_delta_weight(ADAPTER).float()
@@ -163,6 +164,15 @@ def _branch(layer: Any) -> Branch:
     """Copies what an adapter adds now: the trained weights change while the next rollouts are sampled."""
     down, up = layer.lora_A[ADAPTER].weight.float(), layer.lora_B[ADAPTER].weight.float()
     return Branch(down.clone(), up * layer.scaling[ADAPTER])
+
+
+def _in_place(held: Any, branch: Branch) -> Branch:
+    """Returns a branch in the memory of the one that a layer held, which captured steps read, if it fits."""
+    if not isinstance(held, Branch) or held.down.shape != branch.down.shape:
+        return branch
+    for place, values in zip(held, branch, strict=True):
+        place.copy_(values)
+    return held
 
 
 def _follow_parameter(layer: Any, copied: Any) -> None:

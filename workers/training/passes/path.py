@@ -94,6 +94,7 @@ def difference(found: Tensor, expected: Tensor) -> float:
     return float(((found - expected).float().norm(dim=-1) / expected.float().norm(dim=-1)).max())
 
 
+@torch.inference_mode(mode=False)  # weights that are widened for the check would be inference tensors
 @torch.no_grad()
 def _reason(model: Any) -> str | None:
     """Compares a small packed batch with plain rows; returns why they may not stand for each other, if so."""

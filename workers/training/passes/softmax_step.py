@@ -54,7 +54,10 @@ def _on_gpu(logits: Tensor, targets: Tensor, temperature: float, wants_slopes: b
 def plain_step(
     logits: Tensor, targets: Tensor, temperature: float, wants_slopes: bool
 ) -> tuple[Tensor, Tensor]:
-    """Is `softmax_step` in plain PyTorch, in fp32 or above: with two more tensors of the logits' size."""
+    """Is `softmax_step` in plain PyTorch, in fp32 or above: (n, V) -> (n,) each.
+
+    It takes two more tensors of the logits' size.
+    """
     wide = torch.promote_types(logits.dtype, torch.float32)
     logprobs = torch.log_softmax(logits.to(wide) / temperature, -1)
     found = logprobs.gather(-1, targets[:, None])[:, 0]

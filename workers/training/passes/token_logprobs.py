@@ -147,8 +147,9 @@ def _is_product(states: Tensor, head: Any) -> bool:
 
 
 def _has_frozen_matrix(states: Tensor, head: Any) -> bool:
+    kind = type(head)
     return (
-        type(head) is nn.Linear
+        kind is nn.Linear
         and head.bias is None
         and not isinstance(head.weight, DTensor)
         and not head.weight.requires_grad

@@ -65,7 +65,7 @@ def softmax_step_kernel(
 def softmax_step(
     logits: Tensor, targets: Tensor, temperature: float, wants_slopes: bool
 ) -> tuple[Tensor, Tensor]:
-    """Computes what the operation of that name does (softmax_step.py), for logits of 32 or 16 bits."""
+    """Computes what that operation does (softmax_step.py), in 32 or 16 bits: (n, V) -> (n,) each."""
     n, vocabulary = logits.shape
     logprobs = logits.new_empty(n, dtype=torch.float32)
     entropies = torch.empty_like(logprobs)

@@ -150,7 +150,7 @@ def gradients(
     scaling: float,
     call: Callable[..., Gradients] | None = None,
 ) -> Gradients:
-    """Returns the gradients of queries, keys and values, from what `attend_parts` has found.
+    """Returns the gradients of queries, (N, H, D), keys and values, (N, K, D), by what `attend_parts` found.
 
     `call` computes those of one part; by default `cherry::varlen_backward`.
     """
@@ -230,7 +230,7 @@ def varlen_backward(
     is_causal: bool,
     scaling: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the gradients of query, key and value from that of the output, and what the forward gave."""
+    """Returns the gradients of query, key and value by that of the output (N, H, D), and both results."""
     bounds = queries, keys, longest_query, longest_key
     return plain_backward(grad, query, key, value, out, sums, *bounds, is_causal, scaling)
 
@@ -276,7 +276,7 @@ def plain_forward(
     is_causal: bool,
     scaling: float,
 ) -> Result:
-    """Is `varlen_forward` in plain PyTorch, one sequence after the other, in fp32 or above."""
+    """Is `varlen_forward` in plain PyTorch, a sequence at a time, in fp32 or above: (N, H, D) and (H, N)."""
     wide = torch.promote_types(query.dtype, torch.float32)
     out = torch.empty_like(query)
     sums = query.new_empty(query.shape[1], len(query), dtype=wide)
@@ -302,7 +302,7 @@ def plain_backward(
     is_causal: bool,
     scaling: float,
 ) -> Gradients:
-    """Is `varlen_backward` in plain PyTorch, one sequence after the other, in fp32 or above."""
+    """Is `varlen_backward` in plain PyTorch, by sequence, in fp32 or above, of (N, H, D) slopes."""
     wide = torch.promote_types(query.dtype, torch.float32)
     found = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
     heads = query.shape[1]

@@ -24,7 +24,7 @@ from workers.training.passes.varlen_attention import (
 log = logging.getLogger(__name__)
 
 WIDEST = 256
-"""Numbers in the widest head that FlashAttention-2 takes; by its source, which also wants a multiple of 8."""
+"""Numbers in the widest head. Chosen as FlashAttention-2's source has it; it also wants a multiple of 8."""
 
 TOLERANCE = 2e-2
 """The difference of outputs and gradients from those in fp32, relative to their norm, from which a GPU's

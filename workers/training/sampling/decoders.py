@@ -14,6 +14,7 @@ from workers.training.passes.path import shortest_window, why_general
 from workers.training.sampling.decode_attention import decode, layer_shapes, prefill
 from workers.training.sampling.decode_step import ActiveRows, exact_step
 from workers.training.sampling.general_decoder import GeneralDecoder, bytes_kept
+from workers.training.sampling.graphed import gpu_decoder
 from workers.training.sampling.graphed.graphs import CudaGraph
 from workers.training.sampling.graphed.sampler import StepFunction
 from workers.training.sampling.lean_decoder import LeanDecoder, can_be_lean, is_known, linears
@@ -155,8 +156,9 @@ def static(model: Any, size: CacheSize, samples: int, _n_completions: int) -> De
 
 
 def step_function(model: Any) -> StepFunction:
-    """Returns what computes a model's decode steps on a GPU."""
-    return StepFunction(partial(decode, model))
+    """Returns what computes a model's decode steps over static tensors: kernels of our own on a GPU."""
+    on_gpu = model.device.type == "cuda"
+    return StepFunction(gpu_decoder.step_function(model) if on_gpu else partial(decode, model))
 
 
 def lean(model: Any, size: CacheSize, _samples: int, _n_completions: int) -> Decoder:

@@ -26,6 +26,11 @@ GAINED = 2.0
 ROWS_FOR_A_SPREAD = 4
 """Rows from which on their spread says how sure a mean is. Chosen as `ROWS_FOR_AN_ERROR` was."""
 
+ROUNDING = 1e-12
+"""Share of the rewards' size up to which a trend is rounding. It follows from fp64, whose sums of a few
+hundred rewards are exact to 1e-13 of their size.
+"""
+
 Array = NDArray[np.float64]
 
 
@@ -64,7 +69,8 @@ def find_level(
     if len(newest) < fewest or newest.size == 0:
         return None
     trend = _slope(newest.mean(axis=1)) * (len(newest) - 1)
-    return Level(len(newest), float(newest.mean()), trend) if trend <= least else None
+    noise = max(least, ROUNDING * float(np.abs(newest).max()))
+    return Level(len(newest), float(newest.mean()), trend) if trend <= noise else None
 
 
 def _fewest(values: Array, evals: int, *, is_solved: bool) -> int:

@@ -91,10 +91,11 @@ def task(folder: Path, name: str, model: Path, steps: int = 100, **changes: Any)
     return {"name": name, "folder": str(folder), "config": config, "steps": steps}
 
 
-def torchrun(folder: Path, tasks: Sequence[dict[str, Any]], device: str = "cpu") -> None:
+def torchrun(folder: Path, tasks: Sequence[dict[str, Any]], device: str = "cpu", processes: int = 2) -> None:
     (folder / "tasks.json").write_text(json.dumps(tasks))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    program = ["--nproc-per-node", "2", "-m", "tests.workers.training.several", str(folder), device]
+    several_of = ["-m", "tests.workers.training.several", str(folder), device]
+    program = ["--nproc-per-node", str(processes), *several_of]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     command = [*launcher, *program]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
@@ -257,6 +258,23 @@ def test_two_gpus_make_the_run_of_one(tmp_path: Path) -> None:
         for step, values in history(tmp_path, alone).items():
             if "reward/mean" in values:
                 assert history(tmp_path, name)[step]["reward/mean"] == pytest.approx(values["reward/mean"])
+
+
+@pytest.mark.long
+def test_one_process_of_torchrun_has_a_group_and_shards_as_several_do(tmp_path: Path) -> None:
+    """On a GPU that group is NCCL's: one is enough to find out whether it starts."""
+    model = make_tiny_model(tmp_path / "model", scale=0.3)
+    full = {**VARIANTS["full"], "n_epochs": 1}
+    several.run(task(tmp_path, "alone", model, **full), ALONE)
+    torchrun(tmp_path, [task(tmp_path, "fsdp", model, sharding="fsdp", **full)], processes=1)
+    seen = json.loads((tmp_path / "seen.json").read_text())
+    assert [(one["groups"], one["gathered"]) for one in seen] == [(1, [0])]
+    alone, sharded = history(tmp_path, "alone"), history(tmp_path, "fsdp")
+    assert alone.keys() == sharded.keys()
+    for step, values in alone.items():
+        for name in ("reward/mean", "kl/reference", "optim/grad_norm"):
+            if name in values:
+                assert sharded[step][name] == pytest.approx(values[name], rel=1e-3, abs=1e-5)
 
 
 def test_alone_every_call_gives_back_what_it_was_given() -> None:

@@ -28,6 +28,7 @@ from workers.training.model.policy import Policy
 from workers.training.model.quantised import QUANTISATION, Int8, Nf4, QuantisedLinear
 from workers.training.passes.path import why_general
 from workers.training.sampling import decoders
+from workers.training.sampling.graphed.kept import memory_of_weights
 
 pytest.importorskip("bitsandbytes", reason="needs bitsandbytes (pip install 'cherry-rft[quant]')")
 
@@ -237,3 +238,23 @@ def test_a_base_in_bf16_computes_in_bf16_on_a_cpu_too(half: Path) -> None:
     policy = Policy.load(make_config(half, base_precision="bf16"))
     assert policy.model.dtype is policy.rollout_model.dtype is torch.bfloat16
     assert {weight.dtype for weight in policy.trained().values()} == {torch.float32}
+
+
+def test_an_adapter_beside_keeps_its_place_and_a_merged_weight_moves_what_was_captured(half):
+    policy = Policy.load(make_config(half, base_precision="nf4"))
+    apart = memory_of_weights(policy.rollout_model)
+    moved(policy)
+    beside = memory_of_weights(policy.rollout_model)
+    assert beside != apart
+    moved(policy)
+    assert memory_of_weights(policy.rollout_model) == beside
+    layer = next(iter(layers(policy.rollout_model).values()))
+    layer.merge(torch.float32)
+    merged = memory_of_weights(policy.rollout_model)
+    assert merged != beside
+    kept = layer.merged
+    layer.merge(torch.float32)
+    assert memory_of_weights(policy.rollout_model) != merged
+    assert kept is not layer.merged
+    layer.unmerge()
+    assert memory_of_weights(policy.rollout_model) == beside

@@ -22,11 +22,11 @@ from tests.workers.training.sampling.test_decode_attention import (
 from tests.workers.training.support import make_config
 from workers.training.model.policy import Policy
 from workers.training.model.rollout_weights import Branch, FollowingLinear
-from workers.training.sampling import gpu_decoder
 from workers.training.sampling.decode_attention import decode, prefill
 from workers.training.sampling.decode_step import ActiveRows, exact_step
 from workers.training.sampling.decoders import slot_cache
-from workers.training.sampling.gpu_decoder import GpuDecoder, step_function, why_by_modules
+from workers.training.sampling.graphed import gpu_decoder
+from workers.training.sampling.graphed.gpu_decoder import GpuDecoder, step_function, why_by_modules
 
 ROWS = ActiveRows(
     group=np.array([2, 0, 0, 1]), counts=np.array([1, 1, 1, 1]), prompt_lengths=np.array([9, 1, 30])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def add_rms_norm(states: Tensor, added: Tensor | None, weight: Tensor, eps: float) -> Tensor:
-    """Computes `ops.add_rms_norm`."""
+    """Computes `ops.add_rms_norm`: (B, H) -> (B, H)."""
     if added is not None:
         states.add_(added)
     return _normed(states, weight, eps)
@@ -34,9 +34,10 @@ def rotate_and_keep(
     values: Tensor,
     heads: int,
 ) -> Tensor:
-    """Computes `ops.rotate_and_keep`."""
+    """Computes `ops.rotate_and_keep`: queries, (B, heads, D)."""
     kv_heads, width = keys.shape[1], keys.shape[3]
-    query, key, value = mixed.view(len(mixed), -1, width).split([heads, kv_heads, kv_heads], 1)
+    apart = mixed.view(len(mixed), -1, width)
+    query, key, value = torch.split(apart, [heads, kv_heads, kv_heads], 1)
     if query_norm is not None and key_norm is not None:
         query, key = _normed(query, query_norm, eps), _normed(key, key_norm, eps)
     rows = torch.arange(len(mixed), device=mixed.device)
@@ -53,7 +54,7 @@ def _rotated(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def gated_silu(gate_up: Tensor) -> Tensor:
-    """Computes `ops.gated_silu`."""
+    """Computes `ops.gated_silu`: (B, 2 * I) -> (B, I)."""
     gate, up = gate_up.chunk(2, -1)
     return torch.nn.functional.silu(gate) * up
 
@@ -72,7 +73,7 @@ def decode_attention(
     width: int,
     scaling: float,
 ) -> Tensor:
-    """Computes `ops.decode_attention`."""
+    """Computes `ops.decode_attention`: (B, heads, D) -> (B, heads * D)."""
     rows, heads, D = query.shape
     kv_heads, members = keys.shape[1], len(source) // len(prompt_lengths)
     group = torch.where(source[place] == torch.arange(rows, device=place.device), place // members, -1)
@@ -85,11 +86,10 @@ def decode_attention(
         _scores(folded, of_prompts[0], lengths, scaling),
         _scores(folded, of_own[0], columns + 1, scaling),
     ]
-    weights = torch.cat(scores, -1).softmax(-1).split([prompt_width, width], -1)
-    found = sum(
-        weight @ value.float().nan_to_num()
-        for weight, value in zip(weights, (of_prompts[1], of_own[1]), strict=True)
-    )
+    weights = torch.split(torch.cat(scores, -1).softmax(-1), [prompt_width, width], -1)
+    # Columns that are hidden may hold anything.
+    values_of_prompts, own_values = (stored[1].float().nan_to_num() for stored in (of_prompts, of_own))
+    found = weights[0] @ values_of_prompts + weights[1] @ own_values
     return found.to(query.dtype).view(rows, heads * D)
 
 

@@ -20,7 +20,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 of it, and a wrong operation is off by a tenth at least.
 """
 HALF_TOLERANCE = 2e-2
-"""The same in 16 bits, of which one rounding is 4e-3 at most."""
+"""The same in 16 bits, of which one rounding is 4e-3 at most. Chosen, not measured on a GPU."""
 
 ROWS, GROUPS, PROMPT, OWN = 5, 2, 70, 40
 """Completions and prompts of the trial, and columns of each: more than a block of them, but not two."""
@@ -53,7 +53,7 @@ def fault_of(widths: Widths, dtype: torch.dtype, device: torch.device) -> str | 
 
 
 def apart(operation: Callable[..., Tensor], twin: Callable[..., Tensor], arguments: list[Any]) -> float:
-    """Returns how far results are apart, and tensors that are changed in place."""
+    """Returns how far results, (..., N), are apart, and tensors that are changed in place."""
     ours, theirs = _copies(arguments), _copies(arguments)
     pairs = [(operation(*ours), twin(*theirs)), *zip(ours, theirs, strict=True)]
     tensors = [(a, b) for a, b in pairs if isinstance(a, Tensor) and a.is_floating_point()]

@@ -137,7 +137,7 @@ def gated_silu_kernel(  # type: ignore[no-untyped-def]
 
 
 def add_rms_norm(states: Tensor, added: Tensor | None, weight: Tensor, eps: float) -> Tensor:
-    """Computes `ops.add_rms_norm` by one kernel."""
+    """Computes `ops.add_rms_norm` by one kernel: (B, H) -> (B, H)."""
     rows, width = states.shape
     normed = states.new_empty(states.shape)
     block = triton.next_power_of_2(width)
@@ -175,7 +175,7 @@ def rotate_and_keep(
     values: Tensor,
     heads: int,
 ) -> Tensor:
-    """Computes `ops.rotate_and_keep` by one kernel."""
+    """Computes `ops.rotate_and_keep` by one kernel: queries, (B, heads, D)."""
     rows, kv_heads, width = len(mixed), keys.shape[1], keys.shape[3]
     query = mixed.new_empty(rows, heads, width)
     with torch.cuda.device_of(mixed):

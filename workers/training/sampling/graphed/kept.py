@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workers.training.model.quantised import QuantisedLinear
 from workers.training.model.rollout_weights import FollowingLinear
 from workers.training.sampling.decode_attention import layer_shapes
 from workers.training.sampling.graphed.graphs import CudaGraph
@@ -160,11 +161,18 @@ def _kept_of(model: Any) -> Kept:
 def memory_of_weights(model: Any) -> list[Any]:
     """Returns where all that a model computes with lies: a graph is right for as long as that is the same."""
     tensors = [*model.parameters(), *model.buffers()]
-    adapters = [m.branch for m in model.modules() if isinstance(m, FollowingLinear)]
+    following = [module for module in model.modules() if isinstance(module, FollowingLinear)]
+    quantised = [module for module in model.modules() if isinstance(module, QuantisedLinear)]
+    beside = [module for module in following if module.down is None]  # others are buffers
     return [
         [_place(tensor) for tensor in tensors],
-        [None if branch is None else [_place(value) for value in branch] for branch in adapters],
+        [_places(module.branch) for module in (*beside, *quantised)],
+        [_place(module.merged) for module in quantised],
     ]
+
+
+def _places(branch: Any) -> Any:
+    return None if branch is None else [_place(value) for value in branch]
 
 
 def _place(value: Any) -> Any:

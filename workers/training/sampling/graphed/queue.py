@@ -28,8 +28,8 @@ from workers.training.sampling.turns import Over
 from workers.training.sampling.waiting import Beginning, Waiting
 
 LATE = 1
-"""Steps that may be queued whose tokens the host has not read. One keeps the GPU at work; each more would
-only let rows that have ended go on for longer.
+"""Steps that may be queued whose tokens the host has not read. Chosen: one keeps the GPU at work; each more
+would only let rows that have ended go on for longer.
 """
 
 

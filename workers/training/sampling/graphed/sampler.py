@@ -192,7 +192,7 @@ class Sampler:
         self._tokens.index_copy_(0, to, self._tokens.index_select(0, at))
 
     def move_prompts(self, sources: Ints, targets: Ints, width: int) -> None:
-        """Moves prompts of at most `width` tokens from slots to free ones."""
+        """Moves prompts of at most `width` tokens from slots, (n,), to free ones, (n,)."""
         self.cache.move_prompts(to_device(sources, self.device), to_device(targets, self.device), width)
 
     def _step(self, size: Size) -> Run:

@@ -26,8 +26,8 @@ MOST_SLOTS = 1024
 multiplications for each weight in the time in which it reads it, and each row takes one.
 """
 LOGIT_BYTES = 24
-"""What a row takes for each token of the vocabulary: its logits twice in 16 bits, and five times in fp32 as
-they are scaled, made probabilities and added up (draw.py).
+"""What a row takes for each token of the vocabulary. It follows from what is held at once: its logits twice
+in 16 bits, and five times in fp32 as they are scaled, made probabilities and added up (draw.py).
 """
 LEAST_ROWS, LEAST_COLUMNS = 8, 128
 """The smallest step. Chosen: below, reading the weights takes the time, not rows or columns."""

@@ -12,7 +12,7 @@ from workers.training.kernels.gpu.trial import Widths, fault_of
 from workers.training.sampling.decode_attention import decode
 from workers.training.sampling.decode_step import exact_step
 from workers.training.sampling.decoders import slot_cache
-from workers.training.sampling.gpu_decoder import GpuDecoder
+from workers.training.sampling.graphed.gpu_decoder import GpuDecoder
 
 pytestmark = [
     pytest.mark.gpu,

@@ -26,14 +26,14 @@ from workers.training.model.parts import decoder_of
 from workers.training.model.rollout_weights import FollowingLinear
 from workers.training.sampling.decode_attention import decode as decode_by_modules
 from workers.training.sampling.decode_step import Step
-from workers.training.sampling.joined_linears import JoinedLinears
+from workers.training.sampling.graphed.joined_linears import JoinedLinears
 from workers.training.sampling.lean_decoder import FAMILIES, linears
 from workers.training.sampling.slot_cache import KeyValues, SlotCache
 
 log = logging.getLogger(__name__)
 
 MOST_WIDTH = 256
-"""The widest head that the attention's kernel has registers for."""
+"""The widest head that the attention's kernel takes. Chosen for its registers, not measured."""
 
 DecodeStep = Callable[[SlotCache, Step], Tensor]
 """Reads each last token, keeps its keys and values, and returns the logits of the next: (B, V)."""

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from workers.training.model.rollout_weights import FollowingLinear
 
 ALIGNED = 8
-"""Columns of a product come in multiples of this, 16 bytes of 16 bits, which its fastest kernels ask for."""
+"""Columns of a product come in multiples of this, 16 bytes of 16 bits, which its fastest kernels ask for. It
+follows from that."""
 
 
 class JoinedLinears:

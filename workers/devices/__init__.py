@@ -1,0 +1,1 @@
+"""How trainings and the sampler of a machine come by their devices, and start on them."""
