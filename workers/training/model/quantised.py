@@ -182,6 +182,16 @@ class QuantisedLinear(nn.Linear):
         weight = self.packed.weight(torch.float32)
         return weight if self.branch is None else weight.add_(self.branch.delta())
 
+    @property
+    def merged(self) -> Tensor | bool:
+        """Returns the merged weight that the layer holds and computes with, if it does.
+
+        It is True where the weight is made anew in each pass, and False where base and adapter are apart.
+        """
+        if self._merged is None:
+            return False
+        return True if self._merged.held is None else self._merged.held
+
     def merge(self, held_in: torch.dtype | None) -> None:
         """Lets the layer compute with the merged weight as it is delivered, until `unmerge`.
 
@@ -203,10 +213,10 @@ class _Merged:
     """Is the merged weight of a layer for as long as it is measured."""
 
     def __init__(self, held: Tensor | None = None) -> None:
-        self._held = held
+        self.held = held
 
     def weight(self, layer: QuantisedLinear, dtype: torch.dtype) -> Tensor:
-        found = layer.summed().to(layer.stored) if self._held is None else self._held
+        found = layer.summed().to(layer.stored) if self.held is None else self.held
         return found.to(dtype)
 
 
