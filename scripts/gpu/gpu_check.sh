@@ -21,6 +21,8 @@
 #   one_process     NCCL and FSDP2 in a world of one
 #   failed_capture  a capture that fails leaves stream and allocator as they were
 #   out_of_memory   a pass that does not fit is made in halves, with the same weights in the end
+#   quantised       bases in 4 and 8 bits: products, KL 0 at the start, sampler and trainer agree
+#   same_twice      deterministic: true gives the same bits twice
 #   timed           decode at 64 rows against the memory limit (bars: 3 times for 7B, 5 times for 0.5B), updates,
 #                   and peaks of memory with and without gradient checkpointing
 #   beside_trl      a LoRA step of a 0.5B model against TRL with transformers' generate (bar: 4 times as fast)
@@ -28,7 +30,7 @@
 #
 # Limits in seconds, added up where parts run one after another; the longest where they run side by side:
 #   1: versions 15; jobs, tests and the run to be killed 90; resume, decode, varlen, deep_models, one_process and
-#      failed_capture 55; same_bits 10; out_of_memory 25: together 195 of 240
+#      failed_capture 55; same_bits 10; out_of_memory 25; quantised and same_twice 40: together 235 of 240
 #   2: timed 200, beside_trl 115, serving 35: together 350 of 360
 # Whatever the parts take, none goes on beyond the end of its call.
 set -u
@@ -162,6 +164,9 @@ if [ "$STAGE" = 1 ]; then
     together
     part same_bits 10 $(check same_bits) "$WORK" lora32 lora32again resumed
     part out_of_memory 25 $(check out_of_memory) "$DEVICE" "$WORK" # alone: it takes all of the memory
+    beside quantised 40 $(check quantised) "$DEVICE" "$WORK"
+    beside same_twice 40 $(check same_twice) "$DEVICE" "$WORK"
+    together
     grep -h -i -E "decode_|attention_by|softmax_without|not supported|warn|fall" "$OUT"/*.txt > "$OUT/warnings" 2> /dev/null
     cp "$WORK/lora16/metrics.jsonl" "$OUT/lora16_metrics.jsonl" 2> /dev/null
 fi

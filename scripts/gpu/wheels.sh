@@ -17,6 +17,8 @@ NAMES=(
     # the engine and its graders
     llguidance rapidfuzz pydantic pydantic-core typing-inspection annotated-types structlog httpx2 httpcore2
     truststore sniffio
+    # bases in 4 and 8 bits
+    bitsandbytes
     # trl, and what it reads data with
     trl datasets dill multiprocess
     # the sampler's settings and tables
@@ -30,6 +32,7 @@ for name in "${NAMES[@]}"; do
         --platform manylinux2014_x86_64 --platform manylinux1_x86_64 --dest "$FOLDER" "${pin:-$name}" ||
         echo "not found as a wheel: ${pin:-$name}"
 done
+"$PYTHON" -m scripts.gpu.one_cuda "$FOLDER" "${CUDA:-130}"
 wheels=$(du -sk "$FOLDER" | cut -f1)
 tree=$(($(git archive HEAD | wc -c) / 1024))
 echo "wheels $((wheels / 1024)) MiB, tree $((tree / 1024)) MiB, together $(((wheels + tree) / 1024)) of $LIMIT MiB"
