@@ -43,7 +43,7 @@ from methods.tune_config import TuneConfig, read_config
 from methods.tuning_rows import row_check
 from workers.base_models import MODEL, folder_if_there, local_folder
 from workers.environments.build import environment_of
-from workers.jobs import delivery, leftovers, provenance
+from workers.jobs import delivery, leftovers, provenance, smaller_passes
 from workers.jobs.checks import split_rows
 from workers.jobs.db_recorder import DatabaseRecorder
 from workers.jobs.faults import Exit, exit_code_of
@@ -60,6 +60,7 @@ from workers.training.base.errors import (
     FlatReward,
     GradingFailed,
     ModelInvalid,
+    PassTooLarge,
     RunCancelled,
     RunFailed,
     RunPaused,
@@ -108,6 +109,8 @@ class Work(NamedTuple):
     """Makes what replies to the policy; None where completions have one turn."""
     project_id: str
     job_id: str
+    most_pass_tokens: int | None = None
+    """What attempts before have left of the tokens of a pass; None where none was too large."""
 
 
 def main() -> None:
@@ -192,9 +195,16 @@ def _nothing_yet() -> Work | None:
 
 def _crashed(claim: Claim, problem: Exception) -> Exit:
     traceback.print_exc()
-    words = OTHER_LOST if _is_loss_of_another(problem) else f"{type(problem).__name__}: {problem}"
-    delivery.write_last_words(claim, words)
+    delivery.write_last_words(claim, _words_for(problem))
+    if isinstance(problem, PassTooLarge):
+        smaller_passes.keep(claim, problem.tokens)
     return Exit.CRASHED
+
+
+def _words_for(problem: Exception) -> str:
+    if isinstance(problem, PassTooLarge):
+        return str(problem).rstrip(".")
+    return OTHER_LOST if _is_loss_of_another(problem) else f"{type(problem).__name__}: {problem}"
 
 
 def _is_loss_of_another(problem: Exception) -> bool:
@@ -248,7 +258,7 @@ def _tell_others(world: World, prepare: Callable[[], Work]) -> Work:
 
 
 def _prepare(claim: Claim, folder: Path) -> Work:
-    work = _load(claim, folder)
+    work = _load(claim, folder)._replace(most_pass_tokens=smaller_passes.carry_on(claim))
     leftovers.remove_half_written(claim)
     restore(claim, folder)
     return work
@@ -293,6 +303,7 @@ def _train(
         seats_of(work.config, *graders, environment, rollouts) if world.size == 1 else None,
         None if environment is None else environment(judge=services.judge),
         rollouts,
+        work.most_pass_tokens,
     )
 
 
