@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -30,30 +30,41 @@ EVERY = 0.002
 """Seconds between two looks at the memory that a process has."""
 
 
+class Memory(NamedTuple):
+    """Is what a process has of the machine's memory, in bytes: its own, and files that it has mapped."""
+
+    own: int
+    files: int
+
+    def beyond(self, before: Memory) -> Memory:
+        """Returns how much more that is."""
+        return Memory(self.own - before.own, self.files - before.files)
+
+
 class Peak:
-    """Looks at what this process has of its own (not of files) until `stop`."""
+    """Looks at what this process has until `stop`."""
 
     def __init__(self) -> None:
-        self.before = self.most = own_bytes()
+        self.before = self.most = memory()
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
 
-    def stop(self) -> int:
-        """Returns the most bytes that it had beyond those at the start."""
+    def stop(self) -> Memory:
+        """Returns the most that it had beyond what it had at the start."""
         self._is_over.set()
         self._thread.join()
-        return self.most - self.before
+        return self.most.beyond(self.before)
 
     def _look(self) -> None:
         while not self._is_over.wait(EVERY):
-            self.most = max(self.most, own_bytes())
+            self.most = Memory(*map(max, self.most, memory()))
 
 
-def own_bytes() -> int:
-    """Returns the memory of this process that is no file's."""
+def memory() -> Memory:
+    """Returns what this process has."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(lines["RssAnon"].split()[0]) << 10
+    return Memory(*(int(lines[name].split()[0]) << 10 for name in ("RssAnon", "RssFile")))
 
 
 def make_model(folder: Path) -> None:
@@ -83,13 +94,13 @@ def load(config: TrainConfig) -> None:
     policy = Policy.load(config, world)
     took, seconds = peak.stop(), time.monotonic() - begun
     n = sum(weight.numel() for weight in policy.rollout_model.parameters())
-    found = world.gather((took, own_bytes() - peak.before, seconds))
+    found = world.gather((took, memory().beyond(peak.before), seconds))
     if world.is_main:
         print(f"{config.adapter}: {n / 1e6:,.0f} million parameters")
         for rank, (most, stays, each) in enumerate(found):
             print(
-                f"process {rank}: at most {most / 1e6:,.0f} MB ({most / n:.1f} bytes a parameter),"
-                f" afterwards {stays / 1e6:,.0f} MB ({stays / n:.1f}), {each:.1f} s"
+                f"process {rank}: at most {most.own / n:.1f} bytes a parameter, {most.files / n:.1f} of files;"
+                f" afterwards {stays.own / n:.1f} and {stays.files / n:.1f}; {each:.1f} s"
             )
     world.close()
 

@@ -43,13 +43,13 @@ from methods.tune_config import TuneConfig, read_config
 from methods.tuning_rows import row_check
 from workers.base_models import MODEL, folder_if_there, local_folder
 from workers.environments.build import environment_of
-from workers.jobs import delivery, leftovers, provenance, smaller_passes
+from workers.jobs import delivery, leftovers, provenance
 from workers.jobs.checks import split_rows
 from workers.jobs.db_recorder import DatabaseRecorder
 from workers.jobs.faults import Exit, exit_code_of
 from workers.jobs.integrations import shown_elsewhere
 from workers.jobs.job_data import CANARY, TRAINING, VALIDATION, JobInvalid, canary_rows, find_file, rows_of
-from workers.jobs.restoring import restore
+from workers.jobs.restoring import carry_on_pass_tokens, keep_pass_tokens, restore
 from workers.jobs.seats import build_graders, seats_of, services_of_job
 from workers.jobs.served import check_served
 from workers.rollouts.choice import rollouts_of
@@ -197,7 +197,7 @@ def _crashed(claim: Claim, problem: Exception) -> Exit:
     traceback.print_exc()
     delivery.write_last_words(claim, _words_for(problem))
     if isinstance(problem, PassTooLarge):
-        smaller_passes.keep(claim, problem.tokens)
+        keep_pass_tokens(claim, problem.tokens)
     return Exit.CRASHED
 
 
@@ -258,7 +258,7 @@ def _tell_others(world: World, prepare: Callable[[], Work]) -> Work:
 
 
 def _prepare(claim: Claim, folder: Path) -> Work:
-    work = _load(claim, folder)._replace(most_pass_tokens=smaller_passes.carry_on(claim))
+    work = _load(claim, folder)._replace(most_pass_tokens=carry_on_pass_tokens(claim))
     leftovers.remove_half_written(claim)
     restore(claim, folder)
     return work
