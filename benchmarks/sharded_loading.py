@@ -97,10 +97,11 @@ def load(config: TrainConfig) -> None:
     found = world.gather((took, memory().beyond(peak.before), seconds))
     if world.is_main:
         print(f"{config.adapter}: {n / 1e6:,.0f} million parameters")
-        for rank, (most, stays, each) in enumerate(found):
+        for rank, (most, stays, seconds) in enumerate(found):
+            high, end = ((each.own / n, each.files / n) for each in (most, stays))
             print(
-                f"process {rank}: at most {most.own / n:.1f} bytes a parameter, {most.files / n:.1f} of files;"
-                f" afterwards {stays.own / n:.1f} and {stays.files / n:.1f}; {each:.1f} s"
+                f"process {rank}: at most {high[0]:.1f} bytes a parameter, and {high[1]:.1f} of files;"
+                f" afterwards {end[0]:.1f} and {end[1]:.1f}; {seconds:.1f} s"
             )
     world.close()
 
