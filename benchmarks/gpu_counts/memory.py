@@ -10,9 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.activations import SHAPES, Shape, count, size_of_shape
 from methods.sizes.activations import Kind
+from methods.sizes.sampler import CACHE_SHARE, LOGIT_BYTES, Costs, Needs, plan
 from scripts.gpu.as_if_cuda import CUDA, GIB, as_if_cuda
 from workers.training.passes.token_logprobs import bytes_at_a_time, token_logprobs
-from workers.training.sampling.graphed.shapes import CACHE_SHARE, LOGIT_BYTES, Costs, Needs, plan
 
 PASS_TOKENS, VOCABULARY = 16_384, 151_936
 LORA = Kind("packed", "lora", 2)
