@@ -43,6 +43,7 @@ class VllmServer(Program):
         self, settings: Settings, model: str, folder: Path, port: int, key: str, *, log_path: Path
     ) -> None:
         self.shares_gpu = _gpus(settings) > 0 and not settings.vllm_gpus
+        self.takes_weights = settings.vllm_whole_weights
         super().__init__(
             command(settings, model, folder, port, sleeps=self.shares_gpu),
             log_path=log_path,
@@ -84,7 +85,8 @@ def command(settings: Settings, model: str, folder: Path, port: int, *, sleeps: 
 def environment(settings: Settings, key: str, *, sleeps: bool) -> dict[str, str]:
     """Returns what is added to the environment of a server.
 
-    The development mode, in which a server can be told to sleep, is on only where it shares a GPU.
+    The development mode, in which a server can be told to sleep or to load other weights, is on only where it
+    shares a GPU or takes whole weights.
     """
     chosen = {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
@@ -93,7 +95,7 @@ def environment(settings: Settings, key: str, *, sleeps: bool) -> dict[str, str]
         "DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",
     }
-    if sleeps:
+    if sleeps or settings.vllm_whole_weights:
         chosen["VLLM_SERVER_DEV_MODE"] = "1"
     if settings.vllm_gpus:
         chosen["CUDA_VISIBLE_DEVICES"] = settings.vllm_gpus
@@ -112,9 +114,12 @@ def folder_of(model: str) -> Path:
     return Path(folder)
 
 
-def with_server(given: Mapping[str, Any], model: str, url: str, key: str, *, shares_gpu: bool) -> str:
+def with_server(
+    given: Mapping[str, Any], model: str, url: str, key: str, *, shares_gpu: bool, takes_weights: bool
+) -> str:
     """Returns CHERRY_VLLM with a server added, as JSON."""
-    return json.dumps({**given, model: {"url": url, "key": key, "shares_gpu": shares_gpu}})
+    server = {"url": url, "key": key, "shares_gpu": shares_gpu, "whole_weights": takes_weights}
+    return json.dumps({**given, model: server})
 
 
 def plain(settings: Settings) -> dict[str, Any]:

@@ -35,6 +35,8 @@ def test_it_listens_on_this_machine_alone_and_its_key_is_in_no_command(tmp_path:
     environment = vllm.environment(chosen, "secret", sleeps=False)
     assert environment["VLLM_API_KEY"] == "secret"
     assert "VLLM_SERVER_DEV_MODE" not in environment
+    whole = vllm.environment(settings(vllm_whole_weights=True, gpus=0), "secret", sleeps=False)
+    assert whole["VLLM_SERVER_DEV_MODE"] == "1"
     with pytest.raises(EmbeddedError, match="CHERRY_VLLM_PYTHON"):
         vllm.command(settings(vllm_python=""), "nano", tmp_path, 8100, sleeps=False)
 
@@ -53,11 +55,12 @@ def test_it_can_sleep_only_where_it_shares_the_trainings_gpus(tmp_path: Path) ->
 
 def test_a_server_is_added_to_those_that_the_operator_named() -> None:
     chosen = settings(vllm={"large": {"url": "http://10.0.0.5:8000", "key": "theirs"}})
-    told = vllm.with_server(vllm.plain(chosen), "nano", "http://127.0.0.1:1", "ours", shares_gpu=True)
+    can = {"shares_gpu": True, "takes_weights": True}
+    told = vllm.with_server(vllm.plain(chosen), "nano", "http://127.0.0.1:1", "ours", **can)
     table = settings(vllm=told).vllm
     keys = {name: entry.key and entry.key.get_secret_value() for name, entry in table.items()}
     assert keys == {"large": "theirs", "nano": "ours"}
-    assert table["nano"].shares_gpu
+    assert (table["nano"].shares_gpu, table["nano"].whole_weights) == (True, True)
 
 
 def test_the_doctor_asks_each_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
