@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import shlex
+import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +35,8 @@ OPTIONS = (
 """What rollouts need; CHERRY_VLLM_OPTIONS come after them, so that they win."""
 SLEEPS = "--enable-sleep-mode"
 MODULE = "vllm.entrypoints.openai.api_server"
+LOOK_SCRIPT = "import importlib.util as u; print(bool(u.find_spec('vllm')))"
+PYTHON_SECONDS = 60.0
 
 
 class VllmServer(Program):
@@ -76,10 +79,28 @@ def command(settings: Settings, model: str, folder: Path, port: int, *, sleeps: 
     """Returns the command that starts a server of a base model on a port of this machine."""
     if not settings.vllm_python:
         raise EmbeddedError("--vllm needs CHERRY_VLLM_PYTHON: a Python that has vLLM (docs/vllm.md)")
+    if problem := why_not_python(settings.vllm_python):
+        raise EmbeddedError(f"--vllm: {problem}")
     place = ["--host", "127.0.0.1", "--port", str(port)]
     named = ["--model", str(folder), "--served-model-name", model]
     own = shlex.split(settings.vllm_options)
     return [settings.vllm_python, "-m", MODULE, *named, *place, *OPTIONS, *([SLEEPS] if sleeps else []), *own]
+
+
+def why_not_python(python: str) -> str:
+    """Returns why CHERRY_VLLM_PYTHON cannot start a server, as a sentence; "" if it can. Imports nothing."""
+    install = f"{python} -m pip install vllm==0.32.0 (docs/vllm.md)"
+    try:
+        look = [python, "-c", LOOK_SCRIPT]
+        found = subprocess.run(look, capture_output=True, text=True, timeout=PYTHON_SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        return (
+            f"CHERRY_VLLM_PYTHON does not start: {problem}. It shall be a Python that has vLLM (docs/vllm.md)"
+        )
+    if found.returncode:
+        last = (found.stderr.strip().splitlines() or [""])[-1]
+        return f"CHERRY_VLLM_PYTHON={python} is no Python that works (exit {found.returncode}): {last[:200]}"
+    return "" if found.stdout.strip() == "True" else f"CHERRY_VLLM_PYTHON={python} has no vLLM: {install}"
 
 
 def environment(settings: Settings, key: str, *, sleeps: bool) -> dict[str, str]:

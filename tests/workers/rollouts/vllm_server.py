@@ -114,6 +114,9 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
+        if self.server.key and self.headers.get("authorization") != f"Bearer {self.server.key}":
+            self._answer(401, {"error": "Unauthorized"})
+            return
         base = {"id": MODEL, "parent": None, "max_model_len": LONGEST, "root": self.server.root}
         adapters = [{"id": name, "parent": MODEL} for name in self.server.loaded]
         found: dict[str, Any] = {
