@@ -271,7 +271,7 @@ def test_each_turn_of_an_episode_is_a_request_that_goes_on_from_what_was_replied
 
 
 def test_a_server_of_another_model_is_refused_by_what_it_computes(server, policy, prompts, tmp_path):
-    server.logits = lambda tokens: torch.linspace(0.0, 5.0, server.vocabulary)
+    server.logits = lambda _: [token / 50 for token in range(server.vocabulary)]
     rollouts = backend(server, policy, tmp_path)
     rollouts.follow(0)
     with pytest.raises(RolloutsRefused, match=r"does not compute this policy.*same base model"):
@@ -280,7 +280,7 @@ def test_a_server_of_another_model_is_refused_by_what_it_computes(server, policy
 
 def test_a_server_that_rounds_more_than_the_trainer_is_named(server, policy, prompts, tmp_path):
     recorder, exact = ListRecorder(), server.logits
-    server.logits = lambda tokens: exact(tokens) + torch.linspace(0, 0.1, server.vocabulary)
+    server.logits = lambda tokens: [value + i / 5000 for i, value in enumerate(exact(tokens))]
     entry = VllmEntry(url=server.url, adapters=tmp_path / "adapters")
     rollouts = VllmRollouts(entry, RUN, policy, make_config(policy.folder), ALONE, recorder, SOON)
     rollouts.follow(0)

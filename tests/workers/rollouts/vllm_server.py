@@ -7,8 +7,9 @@ replies to a probe is that of `logits`, or of the whole weights that it was give
 from __future__ import annotations
 
 import json
+import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,25 +17,24 @@ from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
-import torch
-from transformers import AutoModelForCausalLM
-
 MODEL = "tiny"
 LONGEST = 4096
 
 Fault = Callable[[dict[str, Any]], Any]
 """Changes the reply to a request for tokens. An `int` is a status, and `CUT` an answer that breaks off."""
 CUT = "cut"
-Logits = Callable[[list[int]], torch.Tensor]
+Logits = Callable[[list[int]], Sequence[float]]
 """The (V,) logits of what follows tokens."""
 
 
 def logits_of(model: Any) -> Logits:
     """Those of a causal model."""
 
+    import torch  # the tests of the app do without
+
     @torch.inference_mode()
-    def found(tokens: list[int]) -> torch.Tensor:
-        last: torch.Tensor = model(input_ids=torch.tensor([tokens])).logits[0, -1].float()
+    def found(tokens: list[int]) -> Sequence[float]:
+        last: list[float] = model(input_ids=torch.tensor([tokens])).logits[0, -1].float().tolist()
         return last
 
     return found
@@ -57,7 +57,7 @@ class FakeVllm(ThreadingHTTPServer):
         self.is_asleep = False
         self.key = ""
         self.root = root
-        self.logits = logits or (lambda _: -torch.arange(float(vocabulary)))
+        self.logits = logits or (lambda _: range(0, -vocabulary, -1))
         self.version = "default"
         self.is_paused = False
         self.tokenizer: Any = None
@@ -96,13 +96,17 @@ class FakeVllm(ThreadingHTTPServer):
     def _top(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         """Log-probabilities of the likeliest token and of the least likely ones, which are far from it."""
         heat = 1.0 if self.is_raw else body["sampling_params"]["temperature"]
-        found = torch.log_softmax(self.logits(body["token_ids"]) / heat, dim=-1)
-        order = found.argsort(descending=True).tolist()
+        warm = [value / heat for value in self.logits(body["token_ids"])]
+        total = math.log(sum(map(math.exp, warm)))
+        order = sorted(range(len(warm)), key=lambda token: -warm[token])
         chosen = [order[0], *order[1 - body["sampling_params"]["logprobs"] :]]
-        return [{"token_id": token, "logprob": float(found[token])} for token in chosen]
+        return [{"token_id": token, "logprob": warm[token] - total} for token in chosen]
 
     def load_weights(self, folder: str) -> None:
         """Takes whole weights out of a model folder, as `reload_weights` does."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
         self.logits = logits_of(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
 
 
