@@ -103,7 +103,7 @@ def wait_for(url: str, running: subprocess.Popen[bytes]) -> None:
             return
         except (urllib.error.URLError, ConnectionError):
             if running.poll() is not None:
-                raise SystemExit(f"The vLLM server ended ({running.returncode}); its words are above.") from None
+                raise SystemExit(f"The vLLM server ended ({running.returncode}), see above.") from None
             if time.monotonic() > deadline:
                 late = f"The vLLM server was not ready in {START_SECONDS:.0f} s (CHERRY_TEST_VLLM_SECONDS)."
                 raise SystemExit(late) from None
