@@ -21,7 +21,15 @@ from workers.rollouts.adapters import Adapters
 from workers.rollouts.asking import Asking, check_sampling
 from workers.rollouts.carried import CarriedWeights
 from workers.rollouts.errors import ServerAway
-from workers.rollouts.probe import COARSE, check_logprobs, check_policy, check_tokenizer
+from workers.rollouts.probe import (
+    COARSE,
+    MOST_APART,
+    MOST_GROWN,
+    ROUNDING,
+    check_logprobs,
+    check_policy,
+    check_tokenizer,
+)
 from workers.rollouts.replies import By
 from workers.rollouts.served import ServedBase, find_base
 from workers.rollouts.vllm_client import VllmClient
@@ -96,7 +104,7 @@ class VllmRollouts:
         """The weights that the server is known to have."""
         self._base: ServedBase | None = None
         """The base over there; None while the server has not been looked at."""
-        self._has_told = False
+        self._first_apart: float | None = None
         self._away_since: float | None = None
         self._last_error = ""
         world.wait()
@@ -200,10 +208,19 @@ class VllmRollouts:
         if is_new:
             check_logprobs(self._client, by.model, tokens)
             check_tokenizer(self._client, by.model, self._policy, sampling)
-        apart = check_policy(self._client, by, self._policy, tokens)
-        if not self._has_told:
-            self._has_told = True
+        apart = check_policy(self._client, by, self._policy, tokens, self._most_apart)
+        if self._first_apart is None:
+            self._first_apart = apart
             self._tell(apart)
+
+    @property
+    def _most_apart(self) -> float:
+        """How many nats the server may be off; where all weights go anew, what rounding makes."""
+        if self._config.adapter != "full":
+            return MOST_APART
+        if self._policy.rollout_model.dtype == torch.float32:
+            return COARSE
+        return MOST_APART if self._first_apart is None else max(MOST_GROWN * self._first_apart, ROUNDING)
 
     def _tell(self, apart: float) -> None:
         if not self._world.is_main:

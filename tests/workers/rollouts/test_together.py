@@ -65,8 +65,9 @@ def test_two_processes_make_the_run_of_one(
     expected = {str(step): updates(names) for step, names in names_of(alone).items()}
     assert {step: updates(names) for step, names in told["names"].items()} == expected
     assert all(len(names) == 1 for names in told["names"].values())
-    for step, values in alone.history().items():
-        assert told["history"][str(step)]["reward/mean"] == values["reward/mean"]
+    history = {str(step): values for step, values in alone.history().items()}
+    for step in expected:
+        assert told["history"][step]["reward/mean"] == history[step]["reward/mean"]
     assert (server.version, server.loaded) == ("default", {})
 
 
