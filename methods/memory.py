@@ -124,8 +124,7 @@ class Run(NamedTuple):
     @property
     def kind(self) -> Kind:
         """Returns what its passes are like."""
-        is_apart = self.is_sharded or self.precision in QUANTISED
-        is_wide = self.adapter == "lora" and self.number_bytes == HALF and is_apart
+        is_wide = self.adapter == "lora" and self.number_bytes == HALF and self.is_sharded
         return Kind("rows" if self.is_of_rows else "packed", self.adapter, self.number_bytes, is_wide)
 
 
@@ -262,7 +261,11 @@ def _weights(size: ModelSize, run: Run) -> list[Use]:
 
 
 def _quantised(size: ModelSize, run: Run) -> list[Use]:
-    """Returns what a quantised base takes: trainer, reference and sampler share one."""
+    """Returns what a quantised base takes: trainer, reference and sampler share one.
+
+    A matrix that is multiplied is there in the arithmetic's dtype. One that is merged, to be measured as it
+    is delivered, takes up to 10 bytes a number, but then no pass has activations, which take more.
+    """
     rest = (size.parameters - size.matrices) * run.number_bytes
     packed = int(size.matrices * QUANTISED_BYTES[run.precision])
     widest = size.hidden * max(size.intermediate, size.queries or size.hidden)
@@ -270,6 +273,7 @@ def _quantised(size: ModelSize, run: Run) -> list[Use]:
         Use(f"matrices of the base in {run.precision}", packed, is_certain=True),
         Use("embeddings, output layer and norms", rest, is_certain=True),
         Use("a matrix while it is multiplied", widest * run.number_bytes, is_certain=True),
+        Use("adapter as the sampler adds it", run.rank * size.adapted * FLOAT32, is_certain=True),
     ]
 
 

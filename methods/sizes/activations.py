@@ -22,8 +22,8 @@ class Kind(NamedTuple):
 
     Attributes:
         number_bytes: of a number in its arithmetic.
-        has_wide_branch: whether an adapter computes in fp32 beside a base in 16 bits, as PEFT has it: beside
-            a quantised base, and where the base is sharded. Elsewhere it computes in 16 bits too.
+        has_wide_branch: whether an adapter computes in fp32 beside a base in 16 bits, as PEFT has it where
+            the base is sharded. Elsewhere it computes in 16 bits too.
     """
 
     layout: Layout

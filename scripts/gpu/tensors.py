@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -66,15 +67,17 @@ class GpuTensor(Tensor):
     @staticmethod
     def __new__(cls, held: Tensor) -> GpuTensor:
         """Puts a CPU tensor's memory on the device; it must not be used from the host afterwards."""
-        made: GpuTensor = Tensor._make_wrapper_subclass(
-            cls,
-            held.size(),
-            strides=held.stride(),
-            storage_offset=held.storage_offset(),
-            dtype=held.dtype,
-            layout=held.layout,
-            device=OUTER,
-        )
+        # In inference mode too, a view of a tensor from outside of it is none that autograd cannot follow.
+        with nullcontext() if held.is_inference() else torch.inference_mode(False):
+            made: GpuTensor = Tensor._make_wrapper_subclass(
+                cls,
+                held.size(),
+                strides=held.stride(),
+                storage_offset=held.storage_offset(),
+                dtype=held.dtype,
+                layout=held.layout,
+                device=OUTER,
+            )
         made.hold(held)
         return made
 

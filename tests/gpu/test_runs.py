@@ -42,6 +42,9 @@ LATER: dict[str, dict[str, Any]] = {
     "stop-strings": {"stop": ("a", "zz")},
     "dynamic-sampling": {"sampling_rounds": 3},
     "json-grammar": {"response_format": {"type": "json_object"}},
+    "nf4": {"base_precision": "nf4"},
+    "int8": {"base_precision": "int8"},
+    "nf4-fp32": {"base_precision": "nf4", "dtype": "float32"},
 }
 
 
@@ -77,7 +80,8 @@ def check_run(model: Path, out: Path, **changes: Any) -> None:
         told = trained_in_two(model, out, device, **changes)
     assert told.all("checkpoint")
     assert is_finite(told)
-    assert max(told.series("sampler/mismatch")) < (0.1 if changes.get("dtype") == "bfloat16" else 1e-4)
+    is_half = changes.get("dtype", "bfloat16" if "base_precision" in changes else None) == "bfloat16"
+    assert max(told.series("sampler/mismatch")) < (0.1 if is_half else 1e-4)
     assert device.counts.captured
     assert device.counts.replays > 0
     assert device.counts.failed_captures == 0
@@ -91,6 +95,8 @@ def test_a_run_goes_on_and_asks_nothing_that_cuda_refuses(changes, folder, tmp_p
 @pytest.mark.long
 @pytest.mark.parametrize("changes", LATER.values(), ids=LATER)
 def test_a_longer_run_goes_on_and_asks_nothing_that_cuda_refuses(changes, folder, tmp_path):
+    if "base_precision" in changes:
+        pytest.importorskip("bitsandbytes", reason="needs bitsandbytes (pip install 'cherry-rft[quant]')")
     check_run(folder, tmp_path, max_completion_tokens=24, **changes)
 
 

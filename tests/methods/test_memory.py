@@ -43,9 +43,9 @@ def test_a_quantised_base_is_held_once_and_the_rest_of_it_as_numbers(
 ) -> None:
     one_matrix = 10 * 20
     found = of_training(SIZE, RUN._replace(precision=precision)).certain
-    assert found == packed + (1000 - 800 + one_matrix) * 4 + 3840
-    shown = by_use(SIZE, "cuda")
-    assert shown[f"dpo lora {precision}"].certain < shown["dpo lora"].certain
+    assert found == packed + (1000 - 800 + one_matrix) * 4 + 3840 + 960
+    shown, of_sampler = by_use(SIZE, "cuda"), 16 * 60 * 4
+    assert shown[f"dpo lora {precision}"].certain - of_sampler < shown["dpo lora"].certain
 
 
 def test_arithmetic_beside_a_quantised_base_has_16_bits_on_a_gpu_whatever_is_stored() -> None:
@@ -61,14 +61,14 @@ def test_arithmetic_beside_a_quantised_base_has_16_bits_on_a_gpu_whatever_is_sto
     [
         ({}, False),
         ({"precision": "bf16"}, False),
-        ({"precision": "nf4"}, True),
-        ({"precision": "int8"}, True),
+        ({"precision": "nf4"}, False),
+        ({"precision": "int8"}, False),
         ({"precision": "nf4", "number_bytes": 4}, False),
         ({"is_sharded": True, "processes": 2}, True),
         ({"is_sharded": True, "processes": 2, "adapter": "full"}, False),
     ],
 )
-def test_an_adapter_computes_in_fp32_beside_a_quantised_or_sharded_base_in_16_bits(
+def test_an_adapter_computes_in_fp32_beside_a_sharded_base_in_16_bits(
     changed: dict[str, Any], is_wide: bool
 ) -> None:
     run = RUN._replace(device="cuda", number_bytes=2)._replace(**changed)

@@ -32,7 +32,14 @@ def trained(method: str, tiny: Path, folder: Path, holds: int, place: Place) -> 
     return told, run, memory.failures
 
 
-@pytest.mark.parametrize("place", ["without gradient", "forward", "backward"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param("without gradient", marks=pytest.mark.long),
+        pytest.param("forward", marks=pytest.mark.long),
+        "backward",
+    ],
+)
 @pytest.mark.parametrize("method", ["supervised", "dpo"])
 def test_a_run_that_runs_out_of_memory_tells_the_numbers_of_one_that_does_not(
     method: str, place: Place, tiny_folder: Path, tmp_path: Path

@@ -15,18 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from workers.training.model.half_lora import ADAPTER, HalfForward, is_plain
+from workers.training.model.quantised import QuantisedLinear
 
 
 def train_through_sum(layer: Any, summed: nn.Linear) -> None:
     """Lets a PEFT layer compute with `summed.weight` whenever that holds the sum of its weights as they are.
 
     Whether it does is told by `mark_summed` and `forget_sum`; torch's version counters see writes to A or B
-    too, but for those of a fused optimizer. In bf16 a layer computes beside its base (half_lora.py). One that
-    is more than a plain linear one with one plain adapter is left as it is.
+    too, but for those of a fused optimizer. In bf16, and over a quantised base, a layer computes beside its
+    base (half_lora.py). One that is more than a plain linear one with one plain adapter is left as it is.
     """
     if is_plain(layer) and summed.weight.dtype == torch.float32:
         layer.forward = _SummedForward(layer, summed)
-    elif is_plain(layer) and summed.weight.dtype == torch.bfloat16:
+    elif is_plain(layer) and (summed.weight.dtype == torch.bfloat16 or isinstance(summed, QuantisedLinear)):
         layer.forward = HalfForward(layer)
 
 

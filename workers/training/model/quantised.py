@@ -31,9 +31,9 @@ from workers.training.base.errors import ModelInvalid
 from workers.training.model.stored_types import StoredTypes
 
 BLOCK = 64
-"""Numbers that share a scale in NF4: the convention of bitsandbytes and transformers."""
+"""Numbers that share a scale in NF4 (arXiv:2305.14314): the convention of bitsandbytes and transformers."""
 INT8_MOST = 127
-"""What the largest number of a row is in int8. It follows from its eight bits."""
+"""What the largest number of a row is in int8. It follows from its eight bits: arXiv:2208.07339."""
 SHARE_FOR_MEASURING = 2
 """The part of the free memory that merged weights may take while they are measured. Chosen, not measured."""
 
@@ -41,8 +41,11 @@ SHARE_FOR_MEASURING = 2
 class Added(Protocol):
     """Is what an adapter adds to a layer."""
 
-    def delta(self) -> Tensor:
-        """Returns what it adds to the weight, (O, I), in fp32."""
+    def add_to(self, weight: Tensor) -> Tensor:
+        """Adds what it adds to the weight, (O, I), to one in fp32, in place."""
+
+    def size(self) -> float:
+        """Returns the Euclidean norm of what it adds to the weight."""
 
     def __call__(self, states: Tensor) -> Tensor:
         """Computes (..., I) -> (..., O)."""
@@ -92,14 +95,20 @@ class Nf4:
         return self
 
     def weight(self, dtype: torch.dtype) -> Tensor:
-        """Returns the dequantised weight, (O, I)."""
+        """Returns the dequantised weight, (O, I): computed in fp32 and rounded once to `dtype`."""
         state = copy.copy(self.state)
         state.dtype = dtype
         found: Tensor = library().functional.dequantize_4bit(self.codes.view(-1, 1), state)
         return found
 
     def product(self, states: Tensor) -> Tensor:
-        """Computes (..., I) -> (..., O)."""
+        """Computes (..., I) -> (..., O) with the weight in the dtype of the states.
+
+        Where algorithms are to be deterministic torch multiplies: it cannot know of bitsandbytes' kernels
+        whether they are.
+        """
+        if torch.are_deterministic_algorithms_enabled():
+            return _product(states, self)
         found: Tensor = library().matmul_4bit(states, self.codes.view(-1, 1), quant_state=self.state)
         return found
 
@@ -121,20 +130,24 @@ class Int8:
         return self
 
     def weight(self, dtype: torch.dtype) -> Tensor:
-        """Returns the dequantised weight, (O, I)."""
+        """Returns the dequantised weight, (O, I): computed in fp32 and rounded once to `dtype`."""
         return self.codes.to(dtype).mul_(self.scales[:, None] * (1.0 / INT8_MOST))
 
     def product(self, states: Tensor) -> Tensor:
-        """Computes (..., I) -> (..., O)."""
-        found: Tensor = _Int8Product.apply(states, self)  # type: ignore[no-untyped-call]
-        return found
+        """Computes (..., I) -> (..., O) with the weight in the dtype of the states."""
+        return _product(states, self)
 
 
-class _Int8Product(torch.autograd.Function):
-    """Keeps nothing but the codes for the backward pass."""
+def _product(states: Tensor, packed: Packed) -> Tensor:
+    found: Tensor = _Product.apply(states, packed)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Product(torch.autograd.Function):
+    """Multiplies by the dequantised weight. It keeps nothing but the codes for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, packed: Int8) -> Tensor:
+    def forward(ctx: Any, states: Tensor, packed: Packed) -> Tensor:
         ctx.packed = packed
         return nn.functional.linear(states, packed.weight(states.dtype))
 
@@ -180,7 +193,7 @@ class QuantisedLinear(nn.Linear):
     def summed(self) -> Tensor:
         """Returns the dequantised weight with the adapter, (O, I), in fp32."""
         weight = self.packed.weight(torch.float32)
-        return weight if self.branch is None else weight.add_(self.branch.delta())
+        return weight if self.branch is None else self.branch.add_to(weight)
 
     @property
     def merged(self) -> Tensor | bool:
@@ -197,8 +210,8 @@ class QuantisedLinear(nn.Linear):
 
         It is held in the dtype `held_in`; with None it is made anew in each pass, to the same bits.
         """
-        self._merged = None if held_in is None else _Merged(self.summed().to(self.stored).to(held_in))
-        self._merged = self._merged or _Merged()
+        self._merged = None  # what it held goes first
+        self._merged = _Merged() if held_in is None else _Merged(self.summed().to(self.stored).to(held_in))
 
     def unmerge(self) -> None:
         """Lets the layer compute base and adapter apart again."""
@@ -236,8 +249,8 @@ def quantise(
         model.set_submodule(name, QuantisedLinear(layer, packed, types.of(f"{name}.weight")))
     for parameter in model.parameters():
         if parameter.is_floating_point():
-            parameter.data = parameter.data.to(device, compute)
-    model.to(device)  # buffers: they keep their dtypes
+            parameter.data = parameter.data.to(compute)
+    model.to(device)  # buffers keep their dtypes
 
 
 def linear_layers(model: Any) -> list[str]:

@@ -8,6 +8,7 @@ products less. An fp32 layer always holds the sum.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -35,6 +36,15 @@ class Branch(NamedTuple):
     def delta(self) -> Tensor:
         """Returns what it adds to the layer's weight, (outputs, inputs)."""
         return self.up @ self.down
+
+    def add_to(self, weight: Tensor) -> Tensor:
+        """Adds what it adds to the layer's weight to one in fp32, in place, without a second one like it."""
+        return weight.addmm_(self.up, self.down)
+
+    def size(self) -> float:
+        """Returns the Euclidean norm of what it adds to the layer's weight, without making that."""
+        inner = (self.up.T @ self.up).double() * (self.down @ self.down.T).double()
+        return math.sqrt(max(0.0, float(inner.sum())))
 
     def __call__(self, states: Tensor) -> Tensor:
         """Computes (..., inputs) -> (..., outputs), fp32."""

@@ -16,6 +16,8 @@ from workers.training.model.adapter import add_adapter
 from workers.training.model.half_lora import HalfForward, wide_product
 from workers.training.model.merged_lora import train_through_sum
 from workers.training.model.policy import Policy
+from workers.training.model.quantised import quantise
+from workers.training.model.stored_types import StoredTypes
 
 NEAR = 2
 """How many times the rounding of the base's own products that of the branch may be."""
@@ -44,15 +46,27 @@ def one_layer(is_half: bool, bias: bool = True) -> Any:
     return next(layer for name, layer in layers if name.endswith("q_proj"))
 
 
-def exact(layer: Any, x: Tensor, grad: Tensor) -> list[Tensor]:
-    """Returns output and gradients of x, A and B in fp64, of the same weights."""
+def quantised_layer(precision: str) -> tuple[Any, Tensor]:
+    """Returns a layer beside a quantised base, and the weight that its base multiplies by, (O, I)."""
+    pytest.importorskip("bitsandbytes", reason="needs bitsandbytes (pip install 'cherry-rft[quant]')")
+    torch.manual_seed(0)
+    model = make_family("qwen2", "eager", hidden_size=256, num_hidden_layers=1)
+    types = StoredTypes(torch.bfloat16, {})
+    quantise(model, precision, torch.device("cpu"), torch.bfloat16, types)
+    layers = adapted(model, is_half=True).named_modules()
+    layer: Any = next(layer for name, layer in layers if name.endswith("q_proj"))
+    return layer, layer.get_base_layer().packed.weight(torch.bfloat16)
+
+
+def exact(layer: Any, weight: Tensor, x: Tensor, grad: Tensor) -> list[Tensor]:
+    """Returns output and gradients of x, A and B in fp64; `weight` is the base's, (O, I)."""
     base = layer.get_base_layer()
     a, b = (
         each["default"].weight.detach().double().requires_grad_() for each in (layer.lora_A, layer.lora_B)
     )
     x = x.detach().double().requires_grad_()
     bias = None if base.bias is None else base.bias.double()
-    out = nn.functional.linear(x, base.weight.double(), bias) + x @ a.T @ b.T * layer.scaling["default"]
+    out = nn.functional.linear(x, weight.double(), bias) + x @ a.T @ b.T * layer.scaling["default"]
     return [out.detach(), *torch.autograd.grad(out, [x, a, b], grad.double())]
 
 
@@ -63,6 +77,15 @@ def error(found: Tensor, expected: Tensor) -> float:
 @pytest.mark.parametrize("bias", [False, True])
 def test_output_and_gradients_are_as_near_the_exact_ones_as_the_bases_products(bias: bool) -> None:
     layer = one_layer(is_half=True, bias=bias)
+    check_near_exact(layer, layer.get_base_layer().weight.detach())
+
+
+@pytest.mark.parametrize("precision", ["nf4", "int8"])
+def test_beside_a_quantised_base_they_are_too(precision: str) -> None:
+    check_near_exact(*quantised_layer(precision))
+
+
+def check_near_exact(layer: Any, base: Tensor) -> None:
     assert isinstance(layer.forward, HalfForward)
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(3, 40, 256, generator=generator).bfloat16().requires_grad_()
@@ -71,9 +94,8 @@ def test_output_and_gradients_are_as_near_the_exact_ones_as_the_bases_products(b
     weights = [x, layer.lora_A["default"].weight, layer.lora_B["default"].weight]
     found = [out, *torch.autograd.grad(out, weights, grad)]
     assert [each.dtype for each in found] == [torch.bfloat16, torch.bfloat16, torch.float32, torch.float32]
-    base = layer.get_base_layer().weight.detach()
     of_base = error(x.detach() @ base.T, x.detach().double() @ base.double().T)
-    for mine, theirs in zip(found, exact(layer, x, grad), strict=True):
+    for mine, theirs in zip(found, exact(layer, base, x, grad), strict=True):
         assert error(mine, theirs) < NEAR * of_base
 
 

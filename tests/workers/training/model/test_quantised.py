@@ -19,22 +19,30 @@ from transformers.models.mixtral.modeling_mixtral import MixtralForCausalLM
 
 from tests.tiny_model import make_tiny_model
 from tests.workers.training.conftest import moved
+from tests.workers.training.passes.test_forward import plain_logprobs, shared_logprobs
 from tests.workers.training.support import make_config
+from workers.training.base.determinism import only_deterministic
 from workers.training.base.errors import ModelInvalid
+from workers.training.base.types import Prompt
 from workers.training.model import quantised
 from workers.training.model.arithmetic import in_fp32
 from workers.training.model.base_model import check_can_quantise, load_base
 from workers.training.model.policy import Policy
 from workers.training.model.quantised import QUANTISATION, Int8, Nf4, QuantisedLinear
+from workers.training.passes.packing import PackedCompletion
 from workers.training.passes.path import why_general
 from workers.training.sampling import decoders
+from workers.training.sampling.asked import Sampling
 from workers.training.sampling.graphed.kept import memory_of_weights
+from workers.training.sampling.rollout import sample_groups
 
 pytest.importorskip("bitsandbytes", reason="needs bitsandbytes (pip install 'cherry-rft[quant]')")
 
 PRECISIONS = ("nf4", "int8")
 ERRORS = {"nf4": 0.11, "int8": 0.012}
 """What quantising normal numbers may lose, relative to their norm: measured 0.092 and 0.0075."""
+MOST_APART = 5e-5
+"""How far log-probabilities may be from those of the libraries: rounding in fp32 made of it 5e-6 here."""
 IDS = torch.arange(5, 45)[None]
 
 
@@ -177,23 +185,74 @@ def test_what_is_measured_is_the_merged_model_that_is_delivered(
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
 
 
+def in_plain_peft(folder: Path, policy: Policy, into: Path) -> Any:
+    """The policy as others load it: the base quantised as is told beside the adapter, and that by PEFT."""
+    policy.save_adapter(into)
+    how = BitsAndBytesConfig.from_dict(json.loads((into / QUANTISATION).read_text()))
+    base = AutoModelForCausalLM.from_pretrained(
+        folder, quantization_config=how, device_map="cpu", dtype=torch.float32
+    )
+    with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5.23 by a name it has renamed
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
+        plain = PeftModel.from_pretrained(base, into)
+    # In eval mode the library's 8-bit layer rounds what it reads too, and on CPUs that multiply bf16 its
+    # 4-bit layer repacks its weight, which takes inputs in blocks of 64 (decision 58).
+    return plain.train()
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_plain_peft_says_the_same_with_the_adapter_over_a_base_quantised_as_told(
     half: Path, tmp_path: Path, precision: str
 ) -> None:
     policy = moved(Policy.load(make_config(half, base_precision=precision)))
-    policy.save_adapter(tmp_path)
-    how = BitsAndBytesConfig.from_dict(json.loads((tmp_path / QUANTISATION).read_text()))
-    base = AutoModelForCausalLM.from_pretrained(
-        half, quantization_config=how, device_map="cpu", dtype=torch.float32
-    )
-    with warnings.catch_warnings():  # PEFT 0.21 asks transformers 5.23 by a name it has renamed
-        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
-        plain = PeftModel.from_pretrained(base, tmp_path)
-    # In eval mode the library's 8-bit layer rounds what it reads too, and on CPUs that multiply bf16 its
-    # 4-bit layer repacks its weight, which takes inputs in blocks of 64 (decision 58).
-    plain.train()
+    plain = in_plain_peft(half, policy, tmp_path)
     torch.testing.assert_close(logits(plain), logits(policy.model), atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("way", [None, decoders.by_modules, decoders.general, decoders.static])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_sampler_and_the_trainer_give_the_log_probabilities_of_plain_peft(
+    half: Path, tmp_path: Path, precision: str, way: decoders.MakeDecoder | None
+) -> None:
+    policy = moved(Policy.load(make_config(half, base_precision=precision)))
+    plain = in_plain_peft(half, policy, tmp_path)
+    prompts = [Prompt(0, {}, tuple(range(5, 17))), Prompt(1, {}, (9, 4, 7))]
+    groups = sample_groups(policy, prompts, Sampling(3, 12, 1.0, ("test", 1)), make_decoder=way)
+    packed = [PackedCompletion(group.prompt, one) for group in groups for one in group.completions]
+    with torch.no_grad():
+        trained = shared_logprobs(policy.model, packed)
+        for one, found in zip(packed, trained, strict=True):
+            expected = plain_logprobs(plain, one)
+            torch.testing.assert_close(found, expected, atol=MOST_APART, rtol=0)
+            sampled = torch.tensor(one.completion.logprobs)
+            torch.testing.assert_close(sampled, expected, atol=MOST_APART, rtol=0)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_what_torch_multiplies_where_it_must_be_deterministic_is_the_same(precision: str) -> None:
+    torch.manual_seed(0)
+    packed = quantised.KINDS[precision].of(torch.randn(96, 64), torch.float32)
+    states, beside = (torch.randn(5, 64).requires_grad_() for _ in range(2))
+    beside.data.copy_(states.data)
+    packed.product(states).square().sum().backward()
+    with only_deterministic():
+        found = packed.product(beside)
+    found.square().sum().backward()
+    assert torch.equal(found, packed.product(states))
+    torch.testing.assert_close(beside.grad, states.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_base_of_any_dtype_is_delivered_in_it(tmp_path: Path, precision: str, dtype: torch.dtype) -> None:
+    folder = make_tiny_model(tmp_path / "base", scale=0.3)
+    AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).save_pretrained(folder)
+    policy = moved(Policy.load(make_config(folder, base_precision=precision)))
+    with policy.as_delivered():
+        measured = logits(policy.measured_model)
+    policy.save_model(tmp_path / "out")
+    assert {tensor.dtype for tensor in load_file(tmp_path / "out" / "model.safetensors").values()} == {dtype}
+    torch.testing.assert_close(logits(load_base(tmp_path / "out").model), measured, atol=1e-4, rtol=1e-4)
 
 
 def test_a_quantised_model_is_decoded_by_its_modules(half: Path) -> None:
