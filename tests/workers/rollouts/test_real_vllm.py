@@ -249,7 +249,7 @@ def test_a_run_learns(server: Server, tmp_path: Path) -> None:
 
 
 def test_a_run_that_trains_every_weight_learns(whole: Server, untied: Path, tmp_path: Path) -> None:
-    own = {"adapter": "full", "learning_rate": 1e-4, "model": untied}
+    own = {"adapter": "full", "learning_rate": 3e-4, "model": untied}
     recorder = run(whole, tmp_path / "full", n_epochs=12, **own)
     rewards = recorder.series("reward/mean")
     assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.05
