@@ -294,6 +294,10 @@ class Settings(BaseSettings):
     """What a training may take: memory of the machine, or of each GPU, where trainings run. A job that cannot
     fit fails as its files are checked. "auto" is for workers on the machine that trains, and is what
     `cherry up` and a worker of both queues set; "unknown" holds nothing against it."""
+    max_gpus: Annotated[int, Field(ge=0)] | Literal["auto", "any"] = "any"
+    """GPUs that one job may ask for; more are refused as it is created. "auto": as many as trainings of this
+    machine may have, which `cherry up` sets with a database of its own; "any": a job waits for a worker that
+    has them."""
     max_processes: int = Field(default=0, ge=0)
     """CPU processes that one training may have; 0 for as many as there are cores."""
 

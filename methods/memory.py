@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from methods.hyperparameters import Method
 from methods.model_files.precision import QUANTISED, BasePrecision
-from methods.sizes import activations
+from methods.sizes import activations, sampler
 from methods.sizes.activations import Adapter, Kind
 from methods.sizes.model_size import ModelSize
 from methods.train_config import TrainConfig
@@ -29,10 +29,14 @@ LIBRARIES = {"cpu": 700 << 20, "cuda": 700 << 20}
 """What a training process takes before it has a model: on the machine torch, transformers, PEFT and compiled
 kernels, on a GPU the driver's context. Measured with the built-in model (cpu); chosen (cuda).
 """
-CACHE_BYTES = {"cpu": 1 << 30, "cuda": 16 << 30}
-"""The most that the sampler gives to keys and values (workers/training/sampling/rollout.py)."""
+CACHE_BYTES = 1 << 30
+"""The most that the sampler gives to keys and values on a CPU (workers/training/sampling/rollout.py)."""
 SLOTS = 256
-"""Completions that are sampled side by side at most (the same module)."""
+"""Completions that are sampled side by side at most on a CPU (the same module)."""
+SERVED_BYTES = {"cpu": CACHE_BYTES, "cuda": 16 << 30}
+"""The most keys and values for which memory of serving is shown. On a GPU a sampler that serves takes what
+there is, up to its share (sampling/graphed/shapes.py): chosen.
+"""
 LEAN_BYTES = 1 << 30
 """The largest fp32 weights of which a CPU's sampler keeps a second copy (sampling/lean_decoder.py)."""
 LOGIT_BYTES = 3 * (128 << 20)
@@ -90,6 +94,8 @@ class Run(NamedTuple):
         is_of_rows: whether a pass holds a row for each example, and its logits whole on a CPU.
         keeps_good: whether the last good state is kept in memory for the guard.
         processes: that share one machine's memory; on GPUs each has its own.
+        free: bytes of a GPU beside the model before the first update, of which sampling has a share; None
+            where that is not known.
     """
 
     adapter: Adapter
@@ -108,6 +114,7 @@ class Run(NamedTuple):
     processes: int = 1
     is_sharded: bool = False
     precision: BasePrecision = "auto"
+    free: int | None = None
 
     @property
     def step_tokens(self) -> int:
@@ -224,7 +231,7 @@ def of_training(size: ModelSize, run: Run) -> Need:
 def of_serving(size: ModelSize, device: Device, streams: int = SLOTS) -> Need:
     """Returns what serving a model takes, with so many sequences of its whole context."""
     each = number_bytes("auto", size, device)
-    cache = min(CACHE_BYTES[device], streams * size.context * size.cached * each)
+    cache = min(SERVED_BYTES[device], streams * size.context * size.cached * each)
     return Need(
         (
             Use("weights", size.parameters * each, is_certain=True),
@@ -300,10 +307,23 @@ def _second_copy(size: ModelSize, device: Device, precision: BasePrecision = "au
 
 
 def cache(size: ModelSize, run: Run) -> int:
-    """Returns keys and values of the completions that are sampled side by side."""
+    """Returns keys and values of the completions that are sampled side by side; on a GPU logits with them."""
+    if run.device == "cuda":
+        return _cache_on_gpu(size, run)
     groups = min(run.groups, max(1, SLOTS // run.samples))
     per_group = min(run.samples, 2) * run.prompt_tokens + run.samples * run.answer_tokens
-    return min(CACHE_BYTES[run.device], groups * per_group * size.cached * run.number_bytes)
+    return min(CACHE_BYTES, groups * per_group * size.cached * run.number_bytes)
+
+
+def _cache_on_gpu(size: ModelSize, run: Run) -> int:
+    """Returns what the sampler of a GPU takes for a step, whose rows it makes fewer where memory is short."""
+    groups = min(run.groups, max(1, sampler.MOST_SLOTS // run.samples))
+    rows = groups * run.samples
+    slots_of_prompts = min(run.groups, min(run.samples, 2) * groups)
+    needs = sampler.Needs(rows, slots_of_prompts, run.samples, run.prompt_tokens, max(1, run.answer_tokens))
+    costs = sampler.Costs(size.cached * run.number_bytes, size.vocabulary * sampler.LOGIT_BYTES)
+    budget = None if run.free is None else int(sampler.CACHE_SHARE * run.free)
+    return costs.of(sampler.plan(needs, costs, budget))
 
 
 def of_pass(size: ModelSize, run: Run) -> list[Use]:

@@ -80,14 +80,18 @@ def check_torch(_data: Path) -> Iterator[Finding]:
         yield Finding("gpu", "wrong", fault, mend)
 
 
-def check_devices(_data: Path) -> Iterator[Finding]:
-    """Tells which devices trainings have here, and who has each now."""
-    settings = _unused_settings()
+def check_devices(data: Path) -> Iterator[Finding]:
+    """Tells which devices trainings have here, and who has each now: those of the service that runs, if one
+    does.
+    """
+    settings = _unused_settings(**_devices_of_service(data))
     try:
         devices, claims = listing.of_service(settings), claims_of(settings)
     except (DeviceUnknown, DevicesUnusable) as problem:
         yield Finding("device", "wrong", str(problem), "Mend CHERRY_DEVICES or CHERRY_DEVICE_FOLDER.")
         return
+    if fault := facts.why_unseen(devices):
+        yield Finding("device", "note", fault)
     if not any(device.kind != "cpu" for device in devices):
         yield Finding("gpu", "note", "none: small models train on the CPU, large ones need a GPU")
     own = listing.sampler_device(settings) if settings.sampler_gpu else None
@@ -98,10 +102,20 @@ def check_devices(_data: Path) -> Iterator[Finding]:
         yield Finding("device", "ok", line)
 
 
-def _unused_settings() -> Settings:
+def _devices_of_service(data: Path) -> dict[str, Any]:
+    """Returns the settings that name the devices of the service of this folder; none if it does not run."""
+    from app.embedded.supervisor import read_state
+
+    state = read_state(data) or {}
+    named = {"devices": ",".join(state.get("devices", [])), "device_folder": state.get("device_folder")}
+    given = {name: value for name, value in named.items() if value}
+    return given | {"gpus": "auto"} if "devices" in given else given
+
+
+def _unused_settings(**given: Any) -> Settings:
     """Returns the settings of this machine; database and broker may not be known here, and are not used."""
     unused: dict[str, Any] = {"DATABASE_URL": "postgresql:///", "broker_url": "memory://"}
-    return Settings(**unused)
+    return Settings(**unused | given)
 
 
 def check_sandbox(_data: Path) -> Iterator[Finding]:

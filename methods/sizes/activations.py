@@ -78,7 +78,9 @@ TABLE: Mapping[Kind, Kept] = {
 
 LOGITS = {"packed": 4.5 * (128 << 20), "rows": 4.5 * (128 << 20)}
 """Bytes of a pass's logits and of what is made of them: they exist in pieces (passes/token_logprobs.py), or
-in TRL's tiles."""
+in TRL's tiles. Pieces are larger where a GPU has more free memory than that when they are made, with an
+eighth of it at most: they take no more than is there, so what has to be there for them is this.
+"""
 
 HEAD_GRADIENTS = 1.5, 3.0
 """fp32 gradients of a trained output layer that exist beside the one that stays, by the same counts: while a

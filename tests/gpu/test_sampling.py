@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from methods.sizes.sampler import Needs
 from scripts.gpu.as_if_cuda import GIB, as_if_cuda
 from scripts.gpu.device import Device
 from tests.tiny_model import make_tiny_model
@@ -19,7 +20,7 @@ from workers.training.base.types import Group, Prompt
 from workers.training.model.policy import Policy
 from workers.training.sampling import decoders
 from workers.training.sampling.graphed.kept import Kept, release
-from workers.training.sampling.graphed.shapes import Needs, budget_of
+from workers.training.sampling.graphed.shapes import budget_of
 from workers.training.sampling.rollout import Sampling, sample_groups
 
 SAMPLING = Sampling(samples=4, max_tokens=16, temperature=1.0, key=("train", 1, 5))

@@ -1,10 +1,12 @@
-"""Brings what an attempt goes on from out of storage: the job's last states and their checkpoints."""
+"""Brings what an attempt goes on from out of storage: the job's last states and their checkpoints, and how
+large its passes may be, where those of an attempt before were too large for the memory of a device."""
 
 from __future__ import annotations
 
 import contextlib
 from pathlib import Path
 
+import structlog
 from sqlalchemy import select
 
 from app.checkpoints.models import Checkpoint
@@ -13,9 +15,13 @@ from app.events import service as events
 from app.jobs import status
 from app.jobs.status import Claim
 from app.storage import get_storage
-from workers.jobs.db_recorder import states_to_resume
+from workers.jobs.db_recorder import state_prefix, states_to_resume
 from workers.training.checkpoints import checkpoint_folder
 from workers.training.state import state_folder
+
+log = structlog.get_logger(__name__)
+
+TOKENS = "tokens.txt"
 
 
 def restore(claim: Claim, folder: Path) -> None:
@@ -49,3 +55,33 @@ def _tell_of_lost_state(claim: Claim, step: int, instead: int) -> None:
     with unit_of_work() as db:
         status.update_held(db, claim)
         events.append(db, claim.job_id, f"state-lost-{claim.attempt}", message, level="warn")
+
+
+def keep_pass_tokens(claim: Claim, tokens: int) -> None:
+    """Lets later attempts make passes of at most so many tokens. Any process of an attempt may say so.
+
+    It lies among the job's states, so that it goes with them. The attempt is about to end anyway.
+    """
+    try:
+        get_storage().put_bytes(_pass_tokens(claim.job_id, claim.attempt), str(tokens).encode())
+    except Exception:  # the next attempt then finds out by itself
+        log.exception("pass_tokens_not_kept")
+
+
+def carry_on_pass_tokens(claim: Claim) -> int | None:
+    """Returns the tokens that attempts before have left, and keeps them as this one's; None without any.
+
+    What older attempts have left is removed with the rest of it (leftovers.py).
+    """
+    found = []
+    for attempt in range(claim.attempt):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(int(get_storage().read_bytes(_pass_tokens(claim.job_id, attempt))))
+    if not found:
+        return None
+    keep_pass_tokens(claim, min(found))
+    return min(found)
+
+
+def _pass_tokens(job_id: str, attempt: int) -> str:
+    return f"{state_prefix(job_id)}/passes-{attempt}/{TOKENS}"

@@ -49,7 +49,7 @@ from workers.jobs.db_recorder import DatabaseRecorder
 from workers.jobs.faults import Exit, exit_code_of
 from workers.jobs.integrations import shown_elsewhere
 from workers.jobs.job_data import CANARY, TRAINING, VALIDATION, JobInvalid, canary_rows, find_file, rows_of
-from workers.jobs.restoring import restore
+from workers.jobs.restoring import carry_on_pass_tokens, keep_pass_tokens, restore
 from workers.jobs.seats import build_graders, seats_of, services_of_job
 from workers.jobs.served import check_served
 from workers.rollouts.choice import rollouts_of
@@ -60,6 +60,7 @@ from workers.training.base.errors import (
     FlatReward,
     GradingFailed,
     ModelInvalid,
+    PassTooLarge,
     RunCancelled,
     RunFailed,
     RunPaused,
@@ -108,6 +109,8 @@ class Work(NamedTuple):
     """Makes what replies to the policy; None where completions have one turn."""
     project_id: str
     job_id: str
+    most_pass_tokens: int | None = None
+    """What attempts before have left of the tokens of a pass; None where none was too large."""
 
 
 def main() -> None:
@@ -192,9 +195,16 @@ def _nothing_yet() -> Work | None:
 
 def _crashed(claim: Claim, problem: Exception) -> Exit:
     traceback.print_exc()
-    words = OTHER_LOST if _is_loss_of_another(problem) else f"{type(problem).__name__}: {problem}"
-    delivery.write_last_words(claim, words)
+    delivery.write_last_words(claim, _words_for(problem))
+    if isinstance(problem, PassTooLarge):
+        keep_pass_tokens(claim, problem.tokens)
     return Exit.CRASHED
+
+
+def _words_for(problem: Exception) -> str:
+    if isinstance(problem, PassTooLarge):
+        return str(problem).rstrip(".")
+    return OTHER_LOST if _is_loss_of_another(problem) else f"{type(problem).__name__}: {problem}"
 
 
 def _is_loss_of_another(problem: Exception) -> bool:
@@ -248,7 +258,7 @@ def _tell_others(world: World, prepare: Callable[[], Work]) -> Work:
 
 
 def _prepare(claim: Claim, folder: Path) -> Work:
-    work = _load(claim, folder)
+    work = _load(claim, folder)._replace(most_pass_tokens=carry_on_pass_tokens(claim))
     leftovers.remove_half_written(claim)
     restore(claim, folder)
     return work
@@ -293,6 +303,7 @@ def _train(
         seats_of(work.config, *graders, environment, rollouts) if world.size == 1 else None,
         None if environment is None else environment(judge=services.judge),
         rollouts,
+        work.most_pass_tokens,
     )
 
 

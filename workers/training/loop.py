@@ -46,6 +46,7 @@ def train(
     seats: Seats | None = None,
     environment: Environment | None = None,
     rollouts: OpenRollouts | None = None,
+    most_pass_tokens: int | None = None,
 ) -> RunResult:
     """Trains until the last step, from the last state in `run_dir` if there is one.
 
@@ -59,7 +60,8 @@ def train(
     and never trained on. With several seeds, or with controls, the job's arms are trained in turn, or side
     by side in processes that `seats` start (arms/train.py). With an `environment`, completions are episodes:
     it replies to each turn of the policy (episodes/). `rollouts` opens what samples; by default that is the
-    sampler in this process (sampling/backend.py).
+    sampler in this process (sampling/backend.py). `most_pass_tokens` is what `PassTooLarge` of an attempt
+    before says of passes.
     """
     given = Given(
         config,
@@ -75,6 +77,7 @@ def train(
         should_pause,
         environment,
         rollouts,
+        most_pass_tokens,
     )
     with deterministic(config.deterministic, world.device(config.device)):
         return train_arms(given, advance, seats) if config.has_arms else _train_one(given)
@@ -84,7 +87,13 @@ def _train_one(given: Given) -> RunResult:
     """Trains a job of one arm."""
     data = (given.config, given.train_rows, given.valid_rows, given.grader, given.recorder, given.run_dir)
     more = (given.world, given.canary_rows, given.gold)
-    with Run(*data, *more, environment=given.environment, rollouts=given.rollouts) as run:
+    with Run(
+        *data,
+        *more,
+        environment=given.environment,
+        rollouts=given.rollouts,
+        most_pass_tokens=given.most_pass_tokens,
+    ) as run:
         run.measure_base()
         advance(run, given.should_stop, given.should_pause)
         return run.result()

@@ -95,12 +95,14 @@ class Run:
         arm: Arm = ONLY,
         environment: Environment | None = None,
         rollouts: OpenRollouts | None = None,
+        most_pass_tokens: int | None = None,
     ) -> None:
         """`canary_rows` are the user's own texts for the canary; None stands for those of the package.
 
         `gold` is a grader that is only measured by; `arm` says what the run is of a job with several;
         `environment` replies to what the policy writes, where completions have several turns; `rollouts`
-        opens what samples, where that is not the sampler in this process.
+        opens what samples, where that is not the sampler in this process; `most_pass_tokens` bounds passes
+        where larger ones ran out of memory before.
         """
         self.recorder: Recorder = recorder if world.is_main else Silent()
         self.recorder.phase("loading")
@@ -161,7 +163,7 @@ class Run:
         state = self.keeper.resume()
         longest = max(len(prompt.tokens) for prompt in (*self.train_prompts, *self.valid_prompts))
         PassPlanner(self.policy, config, longest, self.recorder, world).settle(
-            self.progress.passes, self.optimizer
+            self.progress.passes, self.optimizer, most_pass_tokens
         )
         pending = load_pending(state, self.train_prompts) if state is not None else None
         self.collector.resume(self.progress.visits, self.progress.rewards_seen, pending)

@@ -35,7 +35,7 @@ def main(name: str, folder: Path) -> None:
 
 def sharded(device: torch.device, folder: Path) -> None:
     """Trains nothing, but goes through all that a sharded step does."""
-    base = load_base(make_tiny_model(folder / "tiny"), device, "full", "bfloat16", keep_on_cpu=True)
+    base = load_base(make_tiny_model(folder / "tiny"), device, "full", "bfloat16", is_straight=True)
     model = base.model.requires_grad_(True)
     weights = sharding.shard(model, device, World(), torch.bfloat16)
     ids = torch.arange(8, device=device)[None]

@@ -1,4 +1,5 @@
-"""What killed runs leave of jobs goes once the job is over, and nothing else does."""
+"""What killed runs leave of jobs goes once the job is over, and nothing else does; what they leave to the
+next attempt stays until then."""
 
 from __future__ import annotations
 
@@ -19,8 +20,12 @@ from app.settings import Settings
 from app.storage import get_storage
 from tests.factories import make_checkpoint
 from tests.workers.rows import fresh, make_job
-from workers.jobs import leftovers
+from workers.jobs import delivery, leftovers
+from workers.jobs.faults import Exit
+from workers.jobs.restoring import carry_on_pass_tokens, keep_pass_tokens
+from workers.jobs.run import _crashed
 from workers.jobs.sweep import sweep
+from workers.training.base.errors import PassTooLarge
 
 
 def stored(job: Job, *names: str) -> list[str]:
@@ -138,3 +143,30 @@ def test_temporary_files_of_a_killed_process_go_and_those_of_a_live_one_stay(
             holder.terminate()
             holder.communicate()
         shutil.rmtree(places[1][0])
+
+
+@pytest.fixture
+def job_id(db: Session) -> str:
+    job = make_job(db, status="running", attempt=1)
+    db.commit()
+    return job.id
+
+
+def test_attempts_begin_with_what_those_before_have_left(job_id: str) -> None:
+    first, second, third, fourth = (Claim(job_id, attempt, "running") for attempt in (1, 2, 3, 4))
+    assert carry_on_pass_tokens(first) is None
+    assert _crashed(first, PassTooLarge("A pass ran out of memory.", 8192)) is Exit.CRASHED
+    assert delivery.last_words(first) == "A pass ran out of memory"
+    assert carry_on_pass_tokens(second) == 8192
+    _crashed(second, PassTooLarge("A pass ran out of memory.", 4096))
+    assert carry_on_pass_tokens(third) == 4096
+    _crashed(third, ValueError("something else"))
+    leftovers.remove_half_written(third)
+    assert carry_on_pass_tokens(fourth) == 4096
+
+
+def test_what_is_left_is_no_training_state_and_goes_with_the_attempts(job_id: str) -> None:
+    keep_pass_tokens(Claim(job_id, 1, "running"), 100)
+    carry_on_pass_tokens(Claim(job_id, 3, "running"))
+    leftovers.remove_half_written(Claim(job_id, 3, "running"))
+    assert get_storage().list_keys(f"jobs/{job_id}") == [f"jobs/{job_id}/state/passes-3/tokens.txt"]

@@ -44,6 +44,7 @@ class Given(NamedTuple):
     should_pause: Callable[[], bool]
     environment: Environment | None
     rollouts: OpenRollouts | None = None
+    most_pass_tokens: int | None = None
 
 
 class ArmsJob:

@@ -45,6 +45,7 @@ class InTurn:
             arm,
             given.environment,
             given.rollouts,
+            given.most_pass_tokens,
         ) as run:
             job.progress.arms[whose.number] = run.progress
             job.progress.sampled = run.evaluator.sampled

@@ -134,6 +134,22 @@ class OutOfMemory(RunFailed):
     code = "out_of_memory"
 
 
+class PassTooLarge(EngineError):
+    """Ends an attempt at a run: a pass that several processes make together ran out of memory in this one.
+
+    The next attempt may go on from the last state with passes of at most `tokens`.
+    """
+
+    code = "pass_too_large"
+
+    def __init__(self, message: str, tokens: int) -> None:
+        super().__init__(message)
+        self.tokens = tokens
+
+    def __reduce__(self) -> tuple[type[PassTooLarge], tuple[str, int]]:
+        return type(self), (str(self), self.tokens)
+
+
 class GrammarFailed(RunFailed):
     """Says that the response format cannot be held.
 

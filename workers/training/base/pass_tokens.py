@@ -19,7 +19,7 @@ import torch
 
 from workers.training.base.device_memory import free_bytes
 from workers.training.base.distributed import ALONE, World
-from workers.training.base.errors import OutOfMemory
+from workers.training.base.errors import OutOfMemory, PassTooLarge
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -82,6 +82,8 @@ class PassTokens:
         """Is told when passes become smaller."""
         self.explain: Explain = _in_short
         """Says what a sequence that does not fit would need, and what would fit."""
+        self.make_room: Callable[[], object] = lambda: None
+        """Gives back memory that can be had again, before work is done once more."""
         self._device = torch.device("cpu") if device is None else device
         self._world = world
         self._is_sharded = is_sharded
@@ -96,7 +98,7 @@ class PassTokens:
 
         Where memory runs out in any process, `most` is halved in all, and all do their work again, with the
         random numbers of its start: it must begin anew whatever it has changed. It is collective. Raises
-        `OutOfMemory` where a single sequence does not fit.
+        `OutOfMemory` where a single sequence does not fit, and `PassTooLarge` for a sharded model.
         """
         while True:
             numbers = torch.get_rng_state()
@@ -104,7 +106,7 @@ class PassTokens:
             if self._is_sharded:
                 # The others wait inside of their passes: this process has to end, and torchrun ends them.
                 if failure is not None:
-                    raise RuntimeError(f"{self.explain(failure)} {SHARDED}")
+                    raise self._too_large(failure)
                 return found[0]
             failures = [one for one in self._world.gather(failure) if one is not None]
             if not failures:
@@ -131,8 +133,18 @@ class PassTokens:
         worst = max(failures, key=lambda failure: (failure.sequences == 1, failure.tokens))
         if worst.sequences <= 1:
             raise OutOfMemory(self.explain(worst))
-        before, self.most = self.most, max(1, min(self.most, worst.tokens) // 2)
+        before, self.most = self.most, self._half_of(worst)
         self.tell(Halved(before, self.most, worst))
+
+    def _half_of(self, failure: Failure) -> int:
+        return max(1, min(self.most, failure.tokens) // 2)
+
+    def _too_large(self, failure: Failure) -> PassTooLarge:
+        if failure.sequences <= 1:
+            return PassTooLarge(f"{self.explain(failure)} {SHARDED}", failure.tokens)
+        half = self._half_of(failure)
+        said = f"A pass of {failure.tokens:,} tokens ran out of the device's memory."
+        return PassTooLarge(f"{said} {SHARDED} The next attempt has at most {half:,} tokens a pass.", half)
 
     def _try(self, work: Callable[[], T]) -> tuple[list[T], Failure | None]:
         found: list[T] = []
@@ -142,6 +154,7 @@ class PassTokens:
 
     def _let_go(self) -> int | None:
         """Frees what the failed pass has left; returns what is free then."""
+        self.make_room()
         gc.collect()  # a graph and its nodes refer to each other
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -150,7 +163,7 @@ class PassTokens:
 
 SHARDED = (
     "The weights are split over processes (sharding 'fsdp'), which wait for each other inside of a pass, so"
-    " the step cannot be repeated in smaller ones. Set micro_batch_tokens to half of it."
+    " the step cannot be repeated in smaller ones here."
 )
 
 

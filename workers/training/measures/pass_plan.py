@@ -18,8 +18,11 @@ from workers.training.model import fitting
 from workers.training.model.fitting import Plan, in_gib
 from workers.training.model.policy import Policy
 from workers.training.model.size import size_of
+from workers.training.sampling.graphed.kept import release
 
 log = logging.getLogger(__name__)
+
+SMALLER = "A pass has at most {:,} tokens: one of an attempt before ran out of the device's memory."
 
 
 class PassPlanner:
@@ -41,14 +44,23 @@ class PassPlanner:
         self._world = world
         policy.passes.tell = self._tell
         policy.passes.explain = self._explain
+        policy.passes.make_room = lambda: release(policy.rollout_model)
 
-    def settle(self, made: PassesMade, optimizer: torch.optim.Optimizer) -> None:
-        """Lets passes be made as `made` says, as a saved state has it, or decides it."""
+    def settle(
+        self, made: PassesMade, optimizer: torch.optim.Optimizer, most_tokens: int | None = None
+    ) -> None:
+        """Lets passes be made as `made` says, as a saved state has it, or decides it.
+
+        `most_tokens` is what an attempt before has left: its passes were too large.
+        """
         if made.tokens is None:
             made = PassesMade(*self._decide(optimizer))
         self._policy.passes.most = made.tokens or self._policy.passes.most
         if made.recomputes:
             self._policy.recompute()
+        if most_tokens is not None and most_tokens < self._policy.passes.most:
+            self._policy.passes.most = most_tokens
+            self._recorder.note("warn", SMALLER.format(most_tokens))
 
     def _decide(self, optimizer: torch.optim.Optimizer) -> Plan:
         usual = Plan(self._policy.passes.most, self._policy.recomputes)

@@ -72,21 +72,23 @@ def load_base(
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     *,
     precision: BasePrecision = "auto",
-    keep_on_cpu: bool = False,
+    is_straight: bool = False,
 ) -> BaseModel:
     """Reads a model folder; nothing outside it is read and no code in it is run. Raises `ModelInvalid`.
 
     Weights that are trained are held in fp32, a frozen base in the dtype of the arithmetic, or as its
-    `precision` says. `keep_on_cpu` leaves them there, for a model that is moved in pieces.
+    `precision` says. With `is_straight` each weight goes to the device as it is read, so that the machine's
+    memory never holds the model: several processes that load one would hold it several times.
     """
     dtype = "bfloat16" if precision == "bf16" else dtype
     held = "float32" if adapter == "full" or (dtype == "auto" and device.type == "cpu") else dtype
-    tokenizer, model = _read(folder, "auto" if precision in QUANTISED else held)
+    place = device if is_straight and device.type != "cpu" else None
+    tokenizer, model = _read(folder, "auto" if precision in QUANTISED else held, place)
     model.eval().requires_grad_(False)
     if precision in QUANTISED:
         quantise(model, precision, device, _beside_quantised(dtype, device), stored_types(folder))
     else:
-        model = model.to(CPU if keep_on_cpu else device)
+        model = model.to(device)
     with faults_are_the_models(f"The model '{folder.name}' cannot compute"):
         _prepare(model, folder.name)
         stored = stored_types(folder).of_model
@@ -111,8 +113,11 @@ def check_can_quantise(folder: Path, precision: str) -> None:
     check_layers(model, precision)
 
 
-def _read(folder: Path, dtype: str) -> tuple[Any, Any]:
-    """Returns tokenizer and model of a folder whose files hold what they say."""
+def _read(folder: Path, dtype: str, place: torch.device | None = None) -> tuple[Any, Any]:
+    """Returns tokenizer and model of a folder whose files hold what they say.
+
+    Each weight is moved to `place` as it is read, if one is given.
+    """
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         check_folder(folder)
@@ -124,6 +129,7 @@ def _read(folder: Path, dtype: str) -> tuple[Any, Any]:
         "use_safetensors": True,
         "attn_implementation": "eager",
         "output_loading_info": True,
+        "device_map": None if place is None else {"": place},
     }
     with faults_are_the_models(f"The model folder '{folder.name}' cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(folder, **offline)

@@ -69,15 +69,8 @@ def room_beside(size: ModelSize, run: Run, free: int, *, has_moments: bool) -> i
 
     Taken off are gradients, moments unless the optimizer has them already, and the sampler's cache.
     """
-    trained = size.parameters if run.adapter == "full" else run.rank * size.adapted
-    shards = run.processes if run.is_sharded and run.adapter == "full" else 1
-    later = trained // shards * FLOAT32 * (1 if has_moments else 1 + MOMENTS)
-    return _beside_cache(size, run, free - later)
-
-
-def _beside_cache(size: ModelSize, run: Run, left: int) -> int:
-    """Returns what the sampler's cache leaves, which makes do with half where memory is short."""
-    return max(0, left - min(cache(size, run), left // 2))
+    later = _trained(size, run) * FLOAT32 * (1 if has_moments else 1 + MOMENTS)
+    return max(0, free - later - cache(size, run._replace(free=free)))
 
 
 def planned(size: ModelSize, run: Run, total: int) -> Run:
@@ -85,8 +78,16 @@ def planned(size: ModelSize, run: Run, total: int) -> Run:
     if run.device == "cpu":
         return run
     taken = of_training(size, run).total - bytes_of_pass(size, run) - cache(size, run)
-    tokens, recomputes = plan(size, run, _beside_cache(size, run, total - taken))
+    later = _trained(size, run) * FLOAT32 * (1 + MOMENTS)
+    run = run._replace(free=max(0, total - taken + later))
+    tokens, recomputes = plan(size, run, max(0, total - taken - cache(size, run)))
     return run._replace(pass_tokens=tokens, recomputes=recomputes)
+
+
+def _trained(size: ModelSize, run: Run) -> int:
+    """Returns the numbers that a process trains."""
+    trained = size.parameters if run.adapter == "full" else run.rank * size.adapted
+    return trained // (run.processes if run.is_sharded and run.adapter == "full" else 1)
 
 
 def least(size: ModelSize, run: Run) -> tuple[Use, ...]:

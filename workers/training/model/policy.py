@@ -11,7 +11,7 @@ Three views of it, never mixed up:
 All three read the same numbers of a quantised base (quantised.py), and add the adapter beside it.
 
 Sharded (FSDP, sharding.py), the trained and the reference model are split over the processes and the sampling
-copy is whole in each, so that sampling needs no other process.
+copy is whole in each, so that sampling needs no other process. It is what was read; shards are cut from it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from workers.training.model.rollout_weights import (
     own_weight,
 )
 from workers.training.model.rounding import Rounded
-from workers.training.model.sharding import whole
+from workers.training.model.sharding import cast_weights, whole
 from workers.training.model.stored_types import stored_types
 from workers.training.model.value import make_value_head
 from workers.training.rendering.parts import reader_of
@@ -89,11 +89,11 @@ class Policy:
         """What completions are held to, in sampling and in training; None for plain text."""
         torch.manual_seed(config.seed)
         if config.adapter == "lora":
-            self._add_adapter(config)
+            self._add_adapter(config, world)
+        elif self.is_sharded:
+            self._split_everything(base.compute_dtype, world)
         else:
             self._train_everything(base.compute_dtype, config)
-        if self.is_sharded:
-            self._shard(base.compute_dtype, world)
         self.passes = _passes(config, base.device, world, is_sharded=self.is_sharded)
         """How many tokens share a pass; on a GPU chosen when the model lies there (memory_plan.py)."""
         self.recomputes = False
@@ -119,36 +119,43 @@ class Policy:
             config.adapter,
             config.dtype,
             precision=config.base_precision,
-            keep_on_cpu=is_sharded(config, world),
+            is_straight=is_sharded(config, world),
         )
         return cls(base, config, world)
 
     def _train_everything(self, compute: torch.dtype, config: TrainConfig) -> None:
         """Makes fp32 weights to train, and copies in the dtype of the arithmetic: reference and sampler."""
-        place = torch.device("cpu") if self.is_sharded else self.device
-        self._reference = _copied(self.model, place, compute)
+        self._reference = _copied(self.model, self.device, compute)
         self.rollout_model = self.model
         # With async steps the model changes while it is sampled from.
-        if compute != torch.float32 or self.is_sharded or config.async_steps:
+        if compute != torch.float32 or config.async_steps:
             self.rollout_model = _copied(self.model, self.device, compute)
         self.model.requires_grad_(True)
-        if compute != torch.float32 and not self.is_sharded:
+        if compute != torch.float32:
             compute_in(self.model, compute)
 
-    def _shard(self, compute: torch.dtype, world: World) -> None:
-        self._weights = sharding.shard(
-            self.model, self.device, world, compute if self.adapter is None else None
-        )
-        if self.adapter is None:
-            sharding.shard(self._reference, self.device, world)
+    def _split_everything(self, compute: torch.dtype, world: World) -> None:
+        """Does so for a model that is split: the whole copy is what was read, and shards are cut from it.
 
-    def _add_adapter(self, config: TrainConfig) -> None:
-        if self.is_sharded:  # whole in every process, on its device, while the base waits for its share
-            self.rollout_model = _copied(self.model, self.device)
-        else:
-            shared: dict[int, Any] = {id(one): one for one in _tensors(self.model)}
-            self.rollout_model = copy.deepcopy(self.model, memo=shared)
+        The copy takes its dtype layer by layer behind the cut, so that at no time there is more than it and
+        the shards, and one layer.
+        """
+        self.rollout_model = _copied(self.model, self.device, is_shared=True)
+
+        def narrow(layer: str) -> None:
+            cast_weights(self.rollout_model.get_submodule(layer), compute)
+
+        self.model.requires_grad_(True)
+        self._weights = sharding.shard(self.model, self.device, world, compute, then=narrow)
+        cast_weights(self.rollout_model, compute)
+        self._reference = _copied(self.rollout_model, self.device, is_shared=True)
+        sharding.shard(self._reference, self.device, world)
+
+    def _add_adapter(self, config: TrainConfig, world: World) -> None:
+        self.rollout_model = _beside(self.model)
         self.adapter = add_adapter(self.model, config)
+        if self.is_sharded:  # the copy keeps the whole weights, of which the base has had its share
+            self._weights = sharding.shard(self.model, self.device, world)
         adapted = []
         for name, layer in self.model.named_modules():
             if isinstance(layer, LoraLayer):
@@ -300,20 +307,24 @@ def _passes(config: TrainConfig, device: torch.device, world: World, *, is_shard
     return PassTokens(USUAL_TOKENS if asked == "auto" else asked, device, world, is_sharded=is_sharded)
 
 
-def _copied(model: Any, device: torch.device, dtype: torch.dtype | None = None) -> Any:
+def _copied(
+    model: Any, device: torch.device, dtype: torch.dtype | None = None, *, is_shared: bool = False
+) -> Any:
     """Returns a frozen copy of a model on a device, its weights in a dtype, by default their own.
 
     Buffers keep theirs: rotary frequencies need fp32. Each weight is copied where it shall be and as it
-    shall be, so that host memory never holds a second model that was not asked for.
+    shall be, so that host memory never holds a second model that was not asked for; with `is_shared` the
+    copy has the same memory where it can.
     """
     there: dict[int, Any] = {
-        id(weight): nn.Parameter(weight.detach().to(device, dtype, copy=True), requires_grad=False)
+        id(weight): nn.Parameter(weight.detach().to(device, dtype, copy=not is_shared), requires_grad=False)
         for weight in model.parameters()
     }
     there |= {id(buffer): buffer.detach().to(device, copy=True) for buffer in model.buffers()}
     return copy.deepcopy(model, memo=there)
 
 
-def _tensors(model: Any) -> Iterator[Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
+def _beside(model: Any) -> Any:
+    """Returns a copy of a model that has the same weights and buffers until it is given others."""
+    shared: dict[int, Any] = {id(one): one for one in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, memo=shared)

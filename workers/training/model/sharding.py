@@ -10,8 +10,8 @@ Gradients are sums over processes, as `World.sum_gradients` makes them, not FSDP
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -25,30 +25,32 @@ from workers.training.base.distributed import World
 from workers.training.base.errors import ModelInvalid
 from workers.training.model.parts import decoder_of
 
-if TYPE_CHECKING:
-    pass
-
 HEAD = "borrowed_head_"
 """The decoder's name for what is the output layer's: `borrowed_head_weight`."""
 
 
 def shard(
-    model: Any, device: torch.device, world: World, compute: torch.dtype | None = None
+    model: Any,
+    device: torch.device,
+    world: World,
+    compute: torch.dtype | None = None,
+    then: Callable[[str], None] = lambda _: None,
 ) -> dict[str, nn.Parameter]:
-    """Splits a causal model's weights over all processes and moves them to `device`.
+    """Splits a causal model's weights over all processes.
 
-    Weights that require a gradient although others of the model do not (an adapter's) stay whole.
+    Weights that require a gradient although others of the model do not (an adapter's) stay whole. A process
+    takes its part of a tensor out of it and leaves the rest alone, which other models may share.
 
     Args:
-        model: as loaded, the same in every process.
+        model: as loaded, on `device`, the same in every process.
         compute: dtype in which trained weights are gathered and used; by default their own.
+        then: is told the name of each layer that has been split.
 
     Returns:
         The weights by their names in `model` as it was given, sharded or whole.
     """
-    weights = dict(model.named_parameters())
-    is_frozen = {weight.requires_grad for weight in weights.values()} != {True}
-    whole = {weight for weight in weights.values() if weight.requires_grad} if is_frozen else set()
+    names = [name for name, _ in model.named_parameters()]  # the whole weights go as they are split
+    whole = _adapters(model)
     for weight in whole:
         weight.data = weight.data.to(device)
     moved = _borrow_head(model)
@@ -58,15 +60,23 @@ def shard(
         "mp_policy": MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32),
         "ignored_params": whole,
     }
+    name_of = {module: name for name, module in model.named_modules()}
     for layer in _layers(model, decoder):
         fully_shard(layer, **options)
+        then(name_of[layer])
     fully_shard(decoder, **options)
     model.to(device)  # what is no weight, or whole
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
-    return {name: model.get_parameter(moved.get(name, name)) for name in weights}
+    return {name: model.get_parameter(moved.get(name, name)) for name in names}
+
+
+def _adapters(model: Any) -> set[nn.Parameter]:
+    """Returns the weights that are trained of a model of which others are not."""
+    trained = {weight for weight in model.parameters() if weight.requires_grad}
+    return trained if len(trained) < sum(1 for _ in model.parameters()) else set()
 
 
 def close(model: Any) -> None:
@@ -74,6 +84,12 @@ def close(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
+
+
+def cast_weights(module: nn.Module, dtype: torch.dtype) -> None:
+    """Gives a module's weights a dtype, one by one; buffers keep theirs."""
+    for weight in module.parameters():
+        weight.data = weight.data.to(dtype)
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
+from methods.sizes.activations import HEAD_GRADIENTS
 from workers.training.base.device_memory import free_bytes
 from workers.training.base.divergences import kl_exact
 from workers.training.model.grammar import Allowed
@@ -71,7 +72,8 @@ def token_logprobs(
         logit_bytes: most bytes of fp32 logits at a time; None for what is right for the device. It changes no
             result beyond rounding.
     """
-    logit_bytes = bytes_at_a_time(states.device) if logit_bytes is None else logit_bytes
+    if logit_bytes is None:
+        logit_bytes = bytes_at_a_time(states.device, _gradient_bytes(head))
     if _is_product(states, head):
         found = _FrozenProduct.apply(states, head.weight, targets, temperature, allowed, logit_bytes)  # type: ignore[no-untyped-call]
         return found[0], found[1]
@@ -107,15 +109,22 @@ def token_kl(
     return torch.cat([kl_exact(head(chunk), ref_head(ref_chunk)) for chunk, ref_chunk in pairs])
 
 
-def bytes_at_a_time(device: torch.device) -> int:
-    """Returns how many bytes of fp32 logits exist at a time: on a GPU by its free memory.
+def _gradient_bytes(head: Any) -> int:
+    """Returns what gradients of a trained output layer take while they are found."""
+    if not torch.is_grad_enabled() or not head.weight.requires_grad:
+        return 0
+    return int(max(HEAD_GRADIENTS) * 4 * head.weight.numel())
+
+
+def bytes_at_a_time(device: torch.device, spared: int = 0) -> int:
+    """Returns how many bytes of fp32 logits exist at a time: on a GPU by its free memory but `spared` bytes.
 
     Where algorithms are to be deterministic it does not depend on that.
     """
     free = free_bytes(device)
     if free is None or torch.are_deterministic_algorithms_enabled():
         return LOGIT_BYTES
-    return max(LOGIT_BYTES, min(MOST_BYTES, free // FREE_SHARE))
+    return max(LOGIT_BYTES, min(MOST_BYTES, (free - spared) // FREE_SHARE))
 
 
 def _chunks(states: Tensor, head: Any, logit_bytes: int) -> Sequence[Tensor]:

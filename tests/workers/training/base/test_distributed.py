@@ -21,6 +21,7 @@ from tests.workers.training import several
 from tests.workers.training.support import make_config
 from workers.training.base.distributed import ALONE, World, share_out
 from workers.training.base.errors import DeviceMissing
+from workers.training.state import read_progress
 
 ROOT = Path(__file__).parents[4]
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -45,6 +46,10 @@ TOGETHER = {
     "schema-parallel": ("schema", {}),
 }
 LAST = 4
+PATIENCE = 600
+"""Seconds that processes get for all their runs, on a machine that has other things to do."""
+ONE_IS_SMALL = [10**9, 60]
+"""Tokens of a pass that the devices of two processes hold."""
 BASES: dict[str, dict[str, Any]] = {
     "lora": {},
     "full": {"adapter": "full", "learning_rate": 1e-3, "micro_batch_tokens": 64},
@@ -92,14 +97,20 @@ def task(folder: Path, name: str, model: Path, steps: int = 100, **changes: Any)
 
 
 def torchrun(folder: Path, tasks: Sequence[dict[str, Any]], device: str = "cpu", processes: int = 2) -> None:
+    done = started(folder, tasks, device, processes)
+    assert done.returncode == 0, done.stderr[:6000]
+
+
+def started(
+    folder: Path, tasks: Sequence[dict[str, Any]], device: str = "cpu", processes: int = 2
+) -> subprocess.CompletedProcess[str]:
     (folder / "tasks.json").write_text(json.dumps(tasks))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
     several_of = ["-m", "tests.workers.training.several", str(folder), device]
     program = ["--nproc-per-node", str(processes), *several_of]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     command = [*launcher, *program]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[:6000]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +129,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     for name, (variant, sharding) in half_done.items():
         tasks.append(task(folder, name, model, processes=2, sharding=sharding, **VARIANTS[variant]))
+    tasks.append({**task(folder, "lora-small", model, processes=2), "holds": ONE_IS_SMALL})
     full = VARIANTS["full"]
     tasks.append(task(folder, "full-to-one", model, steps=2, processes=2, sharding="fsdp", **full))
     for name, (changes, rows) in MEASURED.items():
@@ -166,6 +178,42 @@ def test_two_processes_make_the_run_of_one(runs: Path, name: str) -> None:
     if alone == "rolled back":
         assert told["4"]["guard/rollbacks"] == wanted["4"]["guard/rollbacks"] > 0
     assert_same_end(runs, name, alone)
+
+
+@pytest.mark.slow
+def test_two_processes_make_smaller_passes_when_the_memory_of_one_runs_out(runs: Path) -> None:
+    assert_same_end(runs, "lora-small", "lora")
+    passes = [
+        read_progress(runs / name / f"state_{LAST:06d}").passes.tokens for name in ("lora", "lora-small")
+    ]
+    assert passes[0] == 16_384
+    assert passes[1] is not None
+    assert passes[1] <= ONE_IS_SMALL[1]
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_sharded_run_that_ran_out_of_memory_ends_as_another_after_an_attempt_in_smaller_passes(
+    tmp_path: Path,
+) -> None:
+    model = make_tiny_model(tmp_path / "model", scale=0.3)
+    full = {**VARIANTS["full"], "micro_batch_tokens": "auto"}
+    several.run(task(tmp_path, "alone", model, **full), ALONE)
+    sharded = task(tmp_path, "fsdp", model, processes=2, sharding="fsdp", **full)
+    left = tmp_path / several.TOO_LARGE
+    allowed: list[int] = []
+    for _ in range(4):
+        most = {"most": allowed[-1]} if allowed else {}
+        done = started(tmp_path, [{**sharded, "holds": ONE_IS_SMALL, **most}])
+        if done.returncode == 0:
+            break
+        assert "ran out of the device's memory" in done.stderr
+        allowed.append(int(left.read_text()))
+        left.unlink()
+    assert done.returncode == 0
+    assert allowed
+    assert_same_end(tmp_path, "fsdp", "alone")
+    assert read_progress(tmp_path / "fsdp" / f"state_{LAST:06d}").passes.tokens == allowed[-1]
 
 
 def assert_same_history(runs: Path, name: str, alone: str) -> None:

@@ -22,14 +22,16 @@ from tests.workers.training.support import (
 )
 from tests.workers.training.test_update import made_up_config, make_groups, make_rewards
 from workers.training.base.distributed import World
-from workers.training.base.errors import OutOfMemory, RunCancelled
+from workers.training.base.errors import OutOfMemory, PassTooLarge, RunCancelled
 from workers.training.base.pass_tokens import Failure, Halved, PassesMade, PassTokens
 from workers.training.base.types import Prompt
 from workers.training.folders import read_manifest
 from workers.training.loop import train
 from workers.training.measures.canary import Canary
 from workers.training.measures.kl_probe import probe_kl
+from workers.training.measures.pass_plan import PassPlanner
 from workers.training.model.policy import Policy
+from workers.training.sampling.graphed.kept import ATTRIBUTE, Kept
 from workers.training.state import newest_state, read_progress, saved_steps, state_folder
 from workers.training.update import make_optimizer, update_policy
 
@@ -143,6 +145,40 @@ def test_what_a_failed_pass_held_is_freed() -> None:
     assert passes.most == 50
 
 
+def test_the_sampler_that_is_kept_gives_its_memory_back_before_work_is_done_again(sharp: Path) -> None:
+    class Sampler:
+        shape = None
+
+    policy = Policy.load(make_config(sharp))
+    PassPlanner(policy, make_config(sharp), 10, ListRecorder())
+    kept, sampler = Kept(), Sampler()
+    held = weakref.ref(sampler)
+    kept.give_back(policy.rollout_model, sampler)  # type: ignore[arg-type]
+    setattr(policy.rollout_model, ATTRIBUTE, kept)
+    del sampler
+    there: list[bool] = []
+
+    def work() -> None:
+        policy.passes.begin(100, 4)
+        there.append(held() is not None)
+        if len(there) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    policy.passes.attempt(work)
+    assert there == [True, False]
+
+
+def test_an_attempt_after_one_whose_passes_were_too_large_makes_smaller_ones(sharp: Path) -> None:
+    config = make_config(sharp)
+    policy, recorder = Policy.load(config), ListRecorder()
+    planner = PassPlanner(policy, config, 10, recorder)
+    planner.settle(PassesMade(16_384), make_optimizer(policy, config), 700)
+    assert policy.passes.most == 700
+    assert [level for level, _ in recorder.all("note")] == ["warn"]
+    planner.settle(PassesMade(300), make_optimizer(policy, config), 700)
+    assert policy.passes.most == 300
+
+
 def test_work_done_again_draws_the_same_random_numbers() -> None:
     passes, drawn = PassTokens(), []
 
@@ -187,10 +223,12 @@ def test_a_sharded_policy_does_not_wait_for_processes_that_cannot_come() -> None
     passes = PassTokens(world=Nobody(0, 2), is_sharded=True)
 
     def work() -> None:
+        passes.begin(600, 3)
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    with pytest.raises(RuntimeError, match="Set micro_batch_tokens to half of it"):
+    with pytest.raises(PassTooLarge, match="next attempt has at most 300 tokens a pass") as ended:
         passes.attempt(work)
+    assert ended.value.tokens == 300
 
 
 def test_a_resumed_run_makes_its_passes_as_it_did_before(sharp: Path, tmp_path: Path) -> None:

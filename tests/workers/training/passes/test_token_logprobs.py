@@ -174,6 +174,7 @@ def test_a_chunk_on_a_gpu_is_three_kernels_and_as_large_as_free_memory_allows():
         assert states.grad.isfinite().all()
     with as_if_cuda(total=4 * gib):
         assert module.bytes_at_a_time(gpu) == gib // 2
+        assert module.bytes_at_a_time(gpu, spared=2 * gib) == gib // 4
     with as_if_cuda(total=gib // 2):
         assert module.bytes_at_a_time(gpu) == module.LOGIT_BYTES
     assert module.bytes_at_a_time(torch.device("cpu")) == module.LOGIT_BYTES

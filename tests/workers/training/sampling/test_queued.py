@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from methods.sizes.sampler import Costs, Needs, Shape, plan
 from tests.properties import examples
 from tests.workers.training.support import make_config
 from workers.training.base.types import Group, Prompt
@@ -19,7 +20,7 @@ from workers.training.model.policy import Policy
 from workers.training.sampling import decoders
 from workers.training.sampling.decode_step import Ints
 from workers.training.sampling.graphed.kept import release
-from workers.training.sampling.graphed.shapes import Costs, Needs, Shape, plan, rung, sizes
+from workers.training.sampling.graphed.shapes import rung, sizes
 from workers.training.sampling.graphed.slots import Slots
 from workers.training.sampling.rollout import SamplerLimits, Sampling, sample_groups
 

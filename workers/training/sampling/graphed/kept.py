@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from methods.sizes.sampler import LOGIT_BYTES, Costs, Needs, Shape, plan
 from workers.training.model.quantised import QuantisedLinear
 from workers.training.model.rollout_weights import FollowingLinear
 from workers.training.sampling.decode_attention import layer_shapes
 from workers.training.sampling.graphed.graphs import CudaGraph
 from workers.training.sampling.graphed.sampler import Sampler, StepFunction
-from workers.training.sampling.graphed.shapes import LOGIT_BYTES, Costs, Needs, Shape, budget_of, plan
+from workers.training.sampling.graphed.shapes import budget_of
 
 log = logging.getLogger(__name__)
 

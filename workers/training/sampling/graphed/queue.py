@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from methods.sizes.sampler import MOST_SLOTS, Needs
 from workers.training.base.randomness import uniforms
 from workers.training.base.transfer import Reading, to_device
 from workers.training.sampling.asked import Call
@@ -22,7 +23,7 @@ from workers.training.sampling.decode_attention import prefill_in
 from workers.training.sampling.decode_step import Ints
 from workers.training.sampling.draw import way_of_drawing
 from workers.training.sampling.graphed.kept import Lease
-from workers.training.sampling.graphed.shapes import MOST_SLOTS, Needs, sizes
+from workers.training.sampling.graphed.shapes import sizes
 from workers.training.sampling.graphed.slots import Slots
 from workers.training.sampling.turns import Over
 from workers.training.sampling.waiting import Beginning, Waiting

@@ -17,11 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from methods.sizes.sampler import Shape
 from workers.training.base.transfer import Reading, overwrite, to_device
 from workers.training.sampling.decode_step import Ints, Span, Step
 from workers.training.sampling.draw import Way, draw_by_tensors
 from workers.training.sampling.graphed.graphs import Capture, Graphs, Run
-from workers.training.sampling.graphed.shapes import Shape, Size
+from workers.training.sampling.graphed.shapes import Size
 from workers.training.sampling.slot_cache import LayerShape, SlotCache
 
 

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from methods.sizes.sampler import LEAST_ROWS, Shape
 from workers.training.base.randomness import uniforms
 from workers.training.sampling.decode_step import Ints, places
 from workers.training.sampling.graphed.sampler import DRAWS_AHEAD, Places
-from workers.training.sampling.graphed.shapes import LEAST_COLUMNS, LEAST_ROWS, Shape, Size, rung
+from workers.training.sampling.graphed.shapes import LEAST_COLUMNS, Size, rung
 
 
 class Move(NamedTuple):
