@@ -142,8 +142,8 @@ def config_of(task: Task, precision: str, steps: int, prompts: int) -> TrainConf
     }
     sizes = task.longest_prompt, len(task.train), len(task.valid)
     method = {"reinforcement": {"hyperparameters": asked}}
-    named = {"model": task.folder.name, "model_path": str(task.folder)}
-    return resolve_train(method, Facts(*read_shape(task.folder), *sizes), **named, seed=7)
+    facts = Facts(*read_shape(task.folder), *sizes)
+    return resolve_train(method, facts, model=task.folder.name, model_path=str(task.folder), seed=7)
 
 
 def run(task: Task, precision: str, steps: int, prompts: int) -> None:
