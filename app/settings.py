@@ -248,6 +248,9 @@ class Settings(BaseSettings):
     vllm_gpus: str = ""
     """GPUs of that server, as CUDA_VISIBLE_DEVICES has them: `1,2,3`. Empty: those of `cherry up`, which it
     shares with trainings, and sleeps while they update."""
+    vllm_whole_weights: bool = False
+    """Whether that server also does the rollouts of jobs that train every weight. It then runs in vLLM's
+    development mode, which lets every user of this machine change its weights."""
     vllm_down_limit: timedelta = timedelta(minutes=10)
     """How long such a server may be away, or start, before the training that needs it pauses; at most half
     of `phase_limit` counts."""
@@ -294,6 +297,10 @@ class Settings(BaseSettings):
     """What a training may take: memory of the machine, or of each GPU, where trainings run. A job that cannot
     fit fails as its files are checked. "auto" is for workers on the machine that trains, and is what
     `cherry up` and a worker of both queues set; "unknown" holds nothing against it."""
+    max_gpus: Annotated[int, Field(ge=0)] | Literal["auto", "any"] = "any"
+    """GPUs that one job may ask for; more are refused as it is created. "auto": as many as trainings of this
+    machine may have, which `cherry up` sets with a database of its own; "any": a job waits for a worker that
+    has them."""
     max_processes: int = Field(default=0, ge=0)
     """CPU processes that one training may have; 0 for as many as there are cores."""
 

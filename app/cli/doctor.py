@@ -80,14 +80,18 @@ def check_torch(_data: Path) -> Iterator[Finding]:
         yield Finding("gpu", "wrong", fault, mend)
 
 
-def check_devices(_data: Path) -> Iterator[Finding]:
-    """Tells which devices trainings have here, and who has each now."""
-    settings = _unused_settings()
+def check_devices(data: Path) -> Iterator[Finding]:
+    """Tells which devices trainings have here, and who has each now: those of the service that runs, if one
+    does.
+    """
+    settings = _unused_settings(**_devices_of_service(data))
     try:
         devices, claims = listing.of_service(settings), claims_of(settings)
     except (DeviceUnknown, DevicesUnusable) as problem:
         yield Finding("device", "wrong", str(problem), "Mend CHERRY_DEVICES or CHERRY_DEVICE_FOLDER.")
         return
+    if fault := facts.why_unseen(devices):
+        yield Finding("device", "note", fault)
     if not any(device.kind != "cpu" for device in devices):
         yield Finding("gpu", "note", "none: small models train on the CPU, large ones need a GPU")
     own = listing.sampler_device(settings) if settings.sampler_gpu else None
@@ -98,10 +102,20 @@ def check_devices(_data: Path) -> Iterator[Finding]:
         yield Finding("device", "ok", line)
 
 
-def _unused_settings() -> Settings:
+def _devices_of_service(data: Path) -> dict[str, Any]:
+    """Returns the settings that name the devices of the service of this folder; none if it does not run."""
+    from app.embedded.supervisor import read_state
+
+    state = read_state(data) or {}
+    named = {"devices": ",".join(state.get("devices", [])), "device_folder": state.get("device_folder")}
+    given = {name: value for name, value in named.items() if value}
+    return given | {"gpus": "auto"} if "devices" in given else given
+
+
+def _unused_settings(**given: Any) -> Settings:
     """Returns the settings of this machine; database and broker may not be known here, and are not used."""
     unused: dict[str, Any] = {"DATABASE_URL": "postgresql:///", "broker_url": "memory://"}
-    return Settings(**unused)
+    return Settings(**unused | given)
 
 
 def check_sandbox(_data: Path) -> Iterator[Finding]:
@@ -221,10 +235,14 @@ def check_disk(data: Path) -> Iterator[Finding]:
 
 def check_vllm(_data: Path) -> Iterator[Finding]:
     """Asks each vLLM server of CHERRY_VLLM what it serves; says nothing where there is none."""
+    from app.embedded.vllm import why_not_python
     from app.settings import Settings
 
     unused: dict[str, Any] = {"DATABASE_URL": "postgresql:///", "broker_url": "memory://"}
-    for model, entry in Settings(**unused).vllm.items():
+    settings = Settings(**unused)
+    if settings.vllm_python and (problem := why_not_python(settings.vllm_python)):
+        yield Finding("vllm", "wrong", problem, "`cherry up --vllm MODEL` needs it; nothing else does.")
+    for model, entry in settings.vllm.items():
         yield _check_vllm_at(model, entry)
 
 
@@ -238,11 +256,20 @@ def _check_vllm_at(model: str, entry: VllmEntry) -> Finding:
         with httpx2.Client(timeout=5, headers=headers, trust_env=False) as client:
             found = client.get(f"{url}/v1/models")
             version = client.get(f"{url}/version")
+            weights = client.get(f"{url}/weight_info") if entry.whole_weights else None
     except httpx2.HTTPError as problem:
         return Finding("vllm", "wrong", f"{model} at {url}: {type(problem).__name__} {problem}", mend)
+    if found.status_code in (401, 403):
+        key = "Let `key` in CHERRY_VLLM be what the server has as VLLM_API_KEY."
+        return Finding("vllm", "wrong", f"{model} at {url}: it refuses the key ({found.status_code})", key)
     if found.status_code != 200 or version.status_code != 200:
         return Finding("vllm", "wrong", f"{model} at {url}: it answers {found.status_code}", mend)
     bases = [str(one["id"]) for one in found.json()["data"] if not one.get("parent")]
+    if weights is not None and weights.status_code != 200:
+        detail = (
+            f"{model} at {url}: it takes no whole weights, which CHERRY_VLLM says it does (whole_weights)"
+        )
+        return Finding("vllm", "wrong", detail, "Start it with VLLM_SERVER_DEV_MODE=1 on a loopback address.")
     served = f"vLLM {version.json().get('version')} at {url} serves {', '.join(bases)}"
     return Finding("vllm", "ok", f"{model}: {served}")
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from app.devices.claims import Claims
-from app.devices.listing import ASK_SECONDS, PROGRAM, Device, visible
+from app.devices.listing import ASK_SECONDS, DRIVER, PROGRAM, Device, unseen, visible
 
 QUERY = ("--query-gpu=uuid,name,memory.total,driver_version", "--format=csv,noheader,nounits")
 CUDA = re.compile(r"CUDA (?:UMD )?Version:\s*(\d+)\.(\d+)")
@@ -86,6 +86,18 @@ def _named(device: Device, told: Mapping[str, GpuFacts]) -> str:
     memory = f", {facts.memory_bytes / 2**30:.0f} GiB, driver {facts.driver}" if facts else ""
     label = f" ({device.label}{memory})" if device.label or memory else ""
     return f"{number}{device.name}{label}"
+
+
+def why_unseen(devices: Sequence[Device]) -> str | None:
+    """Says that GPUs are named of which the driver tells nothing; None if there are no such ones."""
+    names = unseen(devices)
+    if not names:
+        return None
+    named = f"GPUs {', '.join(names)} are" if len(names) > 1 else f"GPU {names[0]} is"
+    return (
+        f"{named} to be used, but this machine shows no GPU ({PROGRAM} and {DRIVER}): if it has none,"
+        " trainings there run on the CPU"
+    )
 
 
 def torch_fault(built_for: str | None, finds: int, gpus: int, newest: tuple[int, int] | None) -> str | None:

@@ -70,6 +70,11 @@ def of_service(settings: Settings, environment: Mapping[str, str] = os.environ) 
     return found if settings.gpus == "auto" else _so_many(found, settings.gpus)
 
 
+def unseen(devices: Sequence[Device]) -> list[str]:
+    """Returns the names of those GPUs that are taken at their word, because the driver tells of none."""
+    return [] if of_driver() else [device.name for device in devices if device.kind != "cpu"]
+
+
 def of_driver(program: str = PROGRAM, driver: Path = DRIVER) -> tuple[Device, ...]:
     """Returns every GPU of this machine; for one that is cut into MIG slices, those. It asks only once."""
     return _of_driver(shutil.which(program), driver)

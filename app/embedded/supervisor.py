@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple
 import structlog
 from pydantic import AliasChoices, Field
 
-from app.devices import listing
+from app.devices import facts, listing
 from app.devices.claims import DevicesUnusable, claims_of
 from app.devices.listing import DeviceUnknown
 from app.embedded import vllm
@@ -105,6 +105,7 @@ class Supervisor:
         self._lock: IO[str] | None = None
         self._listener: socket.socket | None = None
         self._sampler: socket.socket | None = None
+        self._devices: tuple[listing.Device, ...] = ()
         self._is_stopping = False
 
     def run(self, on_ready: Callable[[Running], None]) -> None:
@@ -165,6 +166,8 @@ class Supervisor:
         os.environ["CHERRY_DATA_DIR"] = str(self.folder)
         if self.given.training_memory_gib == "unknown":  # all of it is on this machine
             os.environ["CHERRY_TRAINING_MEMORY_GIB"] = "auto"
+        if self.given.max_gpus == "any" and not self.given.database_url:  # no worker elsewhere can join
+            os.environ["CHERRY_MAX_GPUS"] = "auto"
         if not self.given.secret_key.get_secret_value():
             os.environ["CHERRY_SECRET_KEY"] = secret_key(self.folder / "secret_key")
         if self.given.sampler and not self.given.sampler_url:
@@ -197,7 +200,8 @@ class Supervisor:
         server = vllm.VllmServer(settings, *place, log_path=self._logs / "vllm.log")
         self._add("vllm", server)
         url = f"http://{LOOPBACK}:{port}"
-        named = vllm.with_server(vllm.plain(settings), self._vllm, url, key, shares_gpu=server.shares_gpu)
+        can = {"shares_gpu": server.shares_gpu, "takes_weights": server.takes_weights}
+        named = vllm.with_server(vllm.plain(settings), self._vllm, url, key, **can)
         os.environ["CHERRY_VLLM"] = named
         get_settings.cache_clear()
         self._say(f"vLLM does the rollouts of jobs on {self._vllm} once it is ready (logs/vllm.log).")
@@ -222,9 +226,12 @@ class Supervisor:
         """Returns how many trainings run side by side."""
         try:
             claims_of(self.given)
-            found = len(listing.of_service(self.given))
+            self._devices = listing.of_service(self.given)
         except (DeviceUnknown, DevicesUnusable) as problem:
             raise EmbeddedError(str(problem)) from None
+        if warning := facts.why_unseen(self._devices):
+            self._say(f"Warning: {warning}.")
+        found = len(self._devices)
         return max(1, found) if self.given.train_workers == "auto" else self.given.train_workers
 
     def _add_program(
@@ -258,6 +265,8 @@ class Supervisor:
             "database_url": os.environ["DATABASE_URL"],
             "broker_url": os.environ["CHERRY_BROKER_URL"],
             "storage_url": self.given.storage_url,
+            "devices": [device.name for device in self._devices],
+            "device_folder": str(self.given.device_folder or ""),
             "processes": {supervised.name: supervised.server.pid for supervised in self._supervised},
         }
         write_private(self.folder / "state.json", json.dumps(state, indent=2))

@@ -28,6 +28,13 @@ def of_this_machine(settings: Settings) -> Capacity:
     return Capacity(most_gpus(devices), most_processes(devices, max_processes(settings)))
 
 
+def max_gpus(settings: Settings) -> int | None:
+    """Returns how many GPUs one job may ask for; None if a worker elsewhere may have any number."""
+    if settings.max_gpus == "any":
+        return None
+    return of_this_machine(settings).gpus if settings.max_gpus == "auto" else settings.max_gpus
+
+
 def max_processes(settings: Settings) -> int:
     """Returns how many CPU processes one training may have."""
     return settings.max_processes or cores()

@@ -126,26 +126,47 @@ def checked_integrations(request: JobCreate) -> list[dict[str, Any]] | None:
 
 
 def checked_resources(
-    asked: Resources | None, max_processes: int, method: str = "reinforcement"
+    asked: Resources | None,
+    max_processes: int,
+    method: str = "reinforcement",
+    max_gpus: int | None = None,
 ) -> dict[str, int] | None:
-    """The machine that a job asks for. Raises `BadRequest` for more than operator or method allow."""
+    """The machine that a job asks for. Raises `BadRequest` for more than operator or method allow.
+
+    `max_gpus` is None where a worker somewhere may have any number.
+    """
     if asked is None:
         return None
     given: dict[str, int] = asked.model_dump(exclude_none=True)
     if len(given) != 1:
         message = "Invalid value for 'resources': give either 'gpus' or 'processes'."
         raise BadRequest(message, param="resources", code="invalid_value")
-    if asked.processes is not None and asked.processes > max_processes:
-        message = (
-            f"Invalid value for 'resources.processes': this service allows at most {max_processes}, "
-            f"but got {asked.processes} instead."
-        )
-        raise BadRequest(message, param="resources.processes", code="integer_above_max_value")
+    for name, wanted in given.items():
+        most = max_gpus if name == "gpus" else max_processes
+        if most is not None and wanted > most:
+            message = (
+                f"Invalid value for 'resources.{name}': this service allows at most {most}, "
+                f"but got {wanted} instead."
+            )
+            raise BadRequest(message, param=f"resources.{name}", code="integer_above_max_value")
     if method != "reinforcement" and max(given.values()) > 1:
         name = "gpus" if "gpus" in given else "processes"
         message = f"The method '{method}' trains in one process. Leave 'resources.{name}' out, or ask for 1."
         raise BadRequest(message, param=f"resources.{name}", code="unsupported_parameter")
     return given
+
+
+def check_sharding(method: Mapping[str, Any], resources: Mapping[str, int] | None) -> None:
+    """Raises `BadRequest` where weights are to be split over processes and the job has just one."""
+    block = method.get(method["type"]) or {}
+    asked = (block.get("hyperparameters") or {}).get("sharding")
+    if asked == "fsdp" and max((resources or {"gpus": 1}).values()) == 1:
+        param = f"method.{method['type']}.hyperparameters.sharding"
+        message = (
+            f"Invalid value for '{param}': 'fsdp' splits a model over the processes of a job, and this job"
+            " has one. Ask for several with 'resources', or leave 'sharding' out."
+        )
+        raise BadRequest(message, param=param, code="invalid_value")
 
 
 def _tuned(method: str, hyperparameters: BaseModel, at: str | None = None) -> dict[str, Any]:

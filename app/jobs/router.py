@@ -37,6 +37,7 @@ def create_job(request: JobCreate, caller: CurrentCaller, db: Db) -> JobOut:
         request,
         max_active=settings.max_active_jobs,
         max_processes=capacity.max_processes(settings),
+        max_gpus=capacity.max_gpus(settings),
     )
     return _shown(job, caller)
 

@@ -19,7 +19,14 @@ from app.ids import random_id
 from app.jobs import control, status
 from app.jobs.methods import ReinforcementMethod
 from app.jobs.models import ACTIVE, TERMINAL, Job
-from app.jobs.request import TOOLS, checked_block, checked_integrations, checked_method, checked_resources
+from app.jobs.request import (
+    TOOLS,
+    check_sharding,
+    checked_block,
+    checked_integrations,
+    checked_method,
+    checked_resources,
+)
 from app.jobs.schemas import MAX_SEED, JobCreate
 from app.models import service as models
 from app.models.models import Model
@@ -42,17 +49,21 @@ class Asked(NamedTuple):
     resources: dict[str, int] | None
 
 
-def checked(db: Session, project_id: str, request: JobCreate, *, max_processes: int) -> Asked:
+def checked(
+    db: Session, project_id: str, request: JobCreate, *, max_processes: int, max_gpus: int | None = None
+) -> Asked:
     """Checks a request as far as that needs no file to be read.
 
     Raises `BadRequest` or `NotFound` (a file), with all that is wrong.
     """
-    refusals = Refusals()
+    refusals, method = Refusals(), None
     with refusals:
         method = checked_method(request, project_id)
     kind = "supervised" if request.method is None else request.method.type
     with refusals:
-        resources = checked_resources(request.resources, max_processes, kind)
+        resources = checked_resources(request.resources, max_processes, kind, max_gpus)
+        if method is not None:
+            check_sharding(method, resources)
     named = request.model_dump(include={"model", *FILES})
     model, found = _found(db, project_id, named, kind, refusals)
     if model is not None and _has_tools(request):
@@ -60,6 +71,7 @@ def checked(db: Session, project_id: str, request: JobCreate, *, max_processes: 
             models.check_calls(db, project_id, model, TOOLS)
     refusals.raise_any()
     assert model is not None
+    assert method is not None
     validation, canary = found.get("validation_file"), found.get("canary_file")
     return Asked(
         model=model.name,
@@ -105,12 +117,20 @@ def further_refusals(db: Session, project_id: str, body: Mapping[str, Any]) -> l
     return refusals.all
 
 
-def create(db: Session, project_id: str, request: JobCreate, *, max_active: int, max_processes: int) -> Job:
+def create(
+    db: Session,
+    project_id: str,
+    request: JobCreate,
+    *,
+    max_active: int,
+    max_processes: int,
+    max_gpus: int | None = None,
+) -> Job:
     """Check a request against what the project has, and start the job with its first events.
 
     Raises `BadRequest`, `NotFound` (a file) or `TooManyJobs`.
     """
-    asked = checked(db, project_id, request, max_processes=max_processes)
+    asked = checked(db, project_id, request, max_processes=max_processes, max_gpus=max_gpus)
     job = Job(
         id=random_id("ftjob-"),
         project_id=project_id,

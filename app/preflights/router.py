@@ -27,6 +27,7 @@ def create_preflight(request: PreflightCreate, caller: CurrentCaller, db: Db) ->
         request,
         max_active=settings.max_active_jobs,
         max_processes=capacity.max_processes(settings),
+        max_gpus=capacity.max_gpus(settings),
     )
     return PreflightOut.of(preflight)
 

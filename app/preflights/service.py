@@ -17,13 +17,19 @@ from app.tenants.models import Project
 
 
 def create(
-    db: Session, project_id: str, request: PreflightCreate, *, max_active: int, max_processes: int
+    db: Session,
+    project_id: str,
+    request: PreflightCreate,
+    *,
+    max_active: int,
+    max_processes: int,
+    max_gpus: int | None = None,
 ) -> Preflight:
     """Checks a request as that of a job is checked, and queues the preflight.
 
     Raises `BadRequest`, `NotFound` (a file) or `TooManyJobs`.
     """
-    asked = jobs.checked(db, project_id, request, max_processes=max_processes)
+    asked = jobs.checked(db, project_id, request, max_processes=max_processes, max_gpus=max_gpus)
     limits = request.preflight.model_dump(exclude_none=True) if request.preflight else {}
     preflight = Preflight(id=random_id("ftpre-"), project_id=project_id, limits=limits, **asked._asdict())
     db.add(preflight)

@@ -17,15 +17,15 @@ MOVED = 1e-3
 """Standard deviation of what is added to the adapter: a 16-bit layer then computes it beside its weight."""
 
 
-def make_model(folder: Path, layers: int) -> Path:
-    """Writes a random Qwen2 of so many layers; returns its folder."""
+def make_model(folder: Path, layers: int, hidden: int = 64) -> Path:
+    """Writes a random Qwen2 of so many layers with so wide states; returns its folder."""
     torch.manual_seed(0)
-    target = folder / f"qwen2-{layers}"
+    target = folder / f"qwen2-{layers}-{hidden}"
     Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=VOCABULARY,
-            hidden_size=64,
-            intermediate_size=128,
+            hidden_size=hidden,
+            intermediate_size=2 * hidden,
             num_hidden_layers=layers,
             num_attention_heads=4,
             num_key_value_heads=2,

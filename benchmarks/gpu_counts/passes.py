@@ -1,4 +1,4 @@
-"""Copies of an update's passes, and the pieces in which logits are computed."""
+"""What an update's passes ask of a GPU beside their products: masks, copies and waits."""
 
 from __future__ import annotations
 
@@ -8,28 +8,33 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.gpu_counts.models import config_of, make_model, moved_policy
-from scripts.gpu.as_if_cuda import GIB, as_if_cuda
+from scripts.gpu.as_if_cuda import as_if_cuda
+from scripts.gpu.counts import Counts
 from workers.training.base.types import Prompt
 from workers.training.rewards import Rewards
 from workers.training.sampling.rollout import Sampling, sample_groups
 from workers.training.update import make_optimizer, update_policy
 
 PROMPTS, SAMPLES, WIDTH, TOKENS = 4, 8, 96, 48
-VOCABULARY, PASS_TOKENS = 151_936, 16_384
-FREE = (20 * GIB, 60 * GIB, 120 * GIB)
+OF_A_PASS = ("workers/training/passes/", "workers/training/model/", "workers/training/kernels/")
+"""Where a pass's own lines are."""
 
 
 class Updated(NamedTuple):
     """Is what one update of about 2,000 packed tokens asked for."""
 
     mask_bytes: int
+    """Of masks made on the host."""
     copied_bytes: int
-    kernels: int
     waits: int
+    waits_of_passes: int
+    """Asked for by what runs in a pass; one reads the reference and one trains."""
+    places: dict[str, int]
+    """Of all waits, by the line that asked."""
 
 
-def measure(folder: Path) -> Updated:
-    """Counts the second update of a policy; the first warms up."""
+def measure(folder: Path, *, layers: int = 2) -> Updated:
+    """Counts the second update of a policy of so many layers; the first warms up."""
     generator = torch.Generator().manual_seed(0)
     prompts = [
         Prompt(i, {}, tuple(torch.randint(0, 200, (WIDTH,), generator=generator).tolist()))
@@ -37,7 +42,7 @@ def measure(folder: Path) -> Updated:
     ]
     values = torch.rand(PROMPTS, SAMPLES, generator=generator, dtype=torch.float64)
     rewards = Rewards(values, torch.ones_like(values, dtype=torch.bool))
-    config = config_of(make_model(folder, 2), prompts_per_step=PROMPTS, group_size=SAMPLES)
+    config = config_of(make_model(folder, layers), prompts_per_step=PROMPTS, group_size=SAMPLES)
     with as_if_cuda() as device:
         policy = moved_policy(config)
         optimizer = make_optimizer(policy, config)
@@ -45,7 +50,16 @@ def measure(folder: Path) -> Updated:
         for step in (1, 2):
             device.counts.clear()
             update_policy(policy, optimizer, groups, rewards, config, step)
-        counts = device.counts
-        sizes = {at: size for at, size in counts.copied.items() if at[0] == "host->device"}
-        masks = sum(size for (_, place), size in sizes.items() if "/packed_attention.py" in place)
-        return Updated(masks, sum(sizes.values()), counts.kernels.total(), counts.waits.total())
+        return _read(device.counts)
+
+
+def _read(counts: Counts) -> Updated:
+    sizes = {at: size for at, size in counts.copied.items() if at[0] == "host->device"}
+    places = {place: n for (_, place), n in counts.waits.most_common()}
+    return Updated(
+        mask_bytes=sum(size for (_, place), size in sizes.items() if "/packed_attention.py" in place),
+        copied_bytes=sum(sizes.values()),
+        waits=counts.waits.total(),
+        waits_of_passes=sum(n for place, n in places.items() if place.startswith(OF_A_PASS)),
+        places=places,
+    )

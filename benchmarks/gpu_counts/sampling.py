@@ -16,6 +16,8 @@ from workers.training.sampling.rollout import Sampling, sample_groups
 
 PROMPTS, SAMPLES, TOKENS = 8, 4, 256
 FEW_TOKENS = 64
+GRAPHS_A_STEP = 2
+"""The model's and the draw's."""
 
 
 class Call(NamedTuple):
@@ -23,20 +25,19 @@ class Call(NamedTuple):
 
     steps: int
     captured: int
-    replayed: int
+    """Graphs."""
+    eager: int
+    """Steps that no graph ran."""
     kernels_in_graphs: float
-    """A replay."""
-    kernels_outside: float
-    """A step, launched one by one. Of a call without a step that was run eagerly or captured."""
-    waits: float
     """A step."""
+    kernels_outside: float
+    """A step, launched one by one; in a call without an eager step those that read the prompts."""
+    waits: float
+    """A step, for its tokens."""
+    other_waits: int
+    """In the call, for its prompts."""
     copies: float
     """A step."""
-
-    @property
-    def eager(self) -> int:
-        """Returns how many steps were neither captured nor replayed."""
-        return max(0, self.steps - self.replayed)
 
 
 class Sampled(NamedTuple):
@@ -85,12 +86,14 @@ def called(
     device.counts.clear()
     sample_groups(policy, prompts, Sampling(SAMPLES, tokens, temperature, ("bench", step), stop=stop))
     counts, steps = device.counts, tokens - 1
+    for_tokens = sum(n for (kind, _), n in counts.waits.items() if kind == "synchronize an event")
     return Call(
         steps=steps,
         captured=len(counts.captured),
-        replayed=counts.replays,
-        kernels_in_graphs=counts.replayed.total() / max(counts.replays, 1),
+        eager=max(0, steps - counts.replays // GRAPHS_A_STEP),
+        kernels_in_graphs=counts.replayed.total() / steps,
         kernels_outside=counts.kernels.total() / steps,
-        waits=counts.waits.total() / steps,
+        waits=for_tokens / steps,
+        other_waits=counts.waits.total() - for_tokens,
         copies=counts.copies.total() / steps,
     )

@@ -27,7 +27,7 @@ import torch
 
 from scripts.gpu import device as devices
 from scripts.gpu.device import GIB, Device
-from scripts.gpu.graphs import CudaGraph, Event, Stream, capturing
+from scripts.gpu.graphs import CudaGraph, Event, Stream, capturing, end_of_pool
 from scripts.gpu.host_calls import HostCallMode
 from scripts.gpu.tensors import CUDA, OperationMode, is_cuda
 
@@ -69,6 +69,7 @@ def _modes() -> Iterator[None]:
 
 def _patch_torch(stack: ExitStack) -> None:
     """Changes what torch does by the outer device or by thread."""
+    stack.enter_context(patch.object(torch._C, "_cuda_endAllocateToPool", end_of_pool))
     torch._C._set_only_lift_cpu_tensors(True)
     stack.callback(torch._C._set_only_lift_cpu_tensors, False)
     torch.__future__.set_overwrite_module_params_on_conversion(True)
@@ -114,7 +115,7 @@ def _answers(device: Device) -> dict[str, Any]:
         "CUDAGraph": CudaGraph,
         "graph": capturing,
         "graph_pool_handle": lambda: (0, 1),
-        "set_stream": lambda _: None,
+        "set_stream": lambda stream: setattr(device, "stream", stream),
         "stream": lambda stream: nullcontext(stream),
         "device": lambda index: nullcontext(is_cuda(index)),
         "manual_seed": lambda _: None,
@@ -131,8 +132,8 @@ def _answers(device: Device) -> dict[str, Any]:
     )
     with_context: dict[str, Callable[..., Any]] = {
         "synchronize": lambda *_: device.wait("synchronize"),
-        "current_stream": Stream,
-        "default_stream": Stream,
+        "current_stream": Stream.now,
+        "default_stream": Stream.default,
         "current_device": lambda: device.current,
         "set_device": lambda index: _set_device(device, index),
         "get_device_properties": lambda *_: properties,

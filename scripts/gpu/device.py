@@ -53,6 +53,8 @@ class Memory:
         others: taken by other processes, bytes.
         share: the part of the card that this process may take, up to 1.
         allocated, reserved, peak: as PyTorch's allocator names them, bytes; what is freed stays reserved.
+        stranded: freed after it was allocated to the pool of a capture that has failed and was not ended;
+            the driver does not get it back.
     """
 
     def __init__(self, total: int, free: int | None) -> None:
@@ -60,6 +62,8 @@ class Memory:
         self.others = 0 if free is None else total - free
         self.share = 1.0
         self.allocated = self.reserved = self.peak = 0
+        self.stranded = 0
+        self._to_pool: set[int] = set()
         self._leases: Counter[int] = Counter()
         self._bytes: dict[int, int] = {}
         self._lock = threading.RLock()  # a tensor may be freed in the middle of anything
@@ -69,8 +73,8 @@ class Memory:
         """Returns what the driver would say is free, in bytes."""
         return max(0, self.total - self.others - self.reserved)
 
-    def lease(self, tensor: Tensor) -> Lease:
-        """Counts the tensor's storage.
+    def lease(self, tensor: Tensor, *, is_to_pool: bool = False) -> Lease:
+        """Counts the tensor's storage. `is_to_pool` says that a failed capture takes what is allocated.
 
         Raises:
             torch.OutOfMemoryError: the card or this process's share of it is too small.
@@ -80,6 +84,8 @@ class Memory:
         with self._lock:
             if not self._leases[key]:
                 self._allocate(key, storage.nbytes())
+                if is_to_pool:
+                    self._to_pool.add(key)
             self._leases[key] += 1
         return Lease(self, key)
 
@@ -89,11 +95,20 @@ class Memory:
             self._leases[key] -= 1
             if not self._leases[key]:
                 del self._leases[key]
-                self.allocated -= self._bytes.pop(key)
+                size = self._bytes.pop(key)
+                self.allocated -= size
+                if key in self._to_pool:
+                    self._to_pool.remove(key)
+                    self.stranded += size
 
     def give_back(self) -> None:
         """Gives the driver what is reserved and holds no tensor."""
-        self.reserved = self.allocated
+        self.reserved = self.allocated + self.stranded
+
+    def end_pool(self) -> None:
+        """Lets what failed captures took be freed as all else."""
+        self._to_pool.clear()
+        self.stranded = 0
 
     def reset_peak(self) -> None:
         """Begins the peak at what is allocated now."""
@@ -139,6 +154,24 @@ class Device:
     @capture.setter
     def capture(self, capture: Capture | None) -> None:
         self._thread.capture = capture
+
+    @property
+    def stream(self) -> Any:
+        """Returns this thread's stream; None for the default one."""
+        return getattr(self._thread, "stream", None)
+
+    @stream.setter
+    def stream(self, stream: Any) -> None:
+        self._thread.stream = stream
+
+    @property
+    def gives_to_pool(self) -> bool:
+        """Tells whether this thread allocates to the pool of a capture that has failed."""
+        return getattr(self._thread, "gives_to_pool", False)
+
+    @gives_to_pool.setter
+    def gives_to_pool(self, value: bool) -> None:
+        self._thread.gives_to_pool = value
 
     def open(self, name: str) -> None:
         """Notes that a call needs a CUDA context."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import torch
@@ -19,10 +20,31 @@ class Stream:
     """Runs everything in the order in which it is asked for, so waiting for another stream does nothing."""
 
     cuda_stream = device_index = 0
+    _numbers = count(1)
 
     def __init__(self, *_: Any, **__: Any) -> None:
         devices.current().open("Stream")
         self.device = CUDA
+        self.number = next(self._numbers)
+
+    @classmethod
+    def default(cls, *_: Any) -> Stream:
+        """Returns the stream that all threads begin on."""
+        made = cls()
+        made.number = 0
+        return made
+
+    @classmethod
+    def now(cls, *_: Any) -> Stream:
+        """Returns the stream of this thread."""
+        found: Stream | None = devices.current().stream
+        return cls.default() if found is None else found
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream) and self.number == other.number
+
+    def __hash__(self) -> int:
+        return self.number
 
     def synchronize(self) -> None:
         """Makes the host wait."""
@@ -123,19 +145,36 @@ def _again(call: Recorded) -> None:
 def capturing(graph: CudaGraph, *_: Any, **__: Any) -> Iterator[None]:
     """Captures what runs inside, as `torch.cuda.graph`; pool, stream and error mode change nothing here.
 
-    What raises inside leaves the graph empty.
+    What raises inside leaves the graph empty, the thread on the capture's stream, and its memory going to the
+    capture's pool: `torch.cuda.graph` ends the capture first, which raises, and puts nothing back then.
     """
     device = devices.current()
     if device.capture is not None:
         raise RuntimeError("CUDA error: a capture was begun while another is under way on this thread")
     device.wait("begin a capture")  # torch.cuda.graph synchronises first
+    before, device.stream = device.stream, Stream()
     capture = device.capture = Capture()
     try:
         yield
     except BaseException:
         device.counts.failed_captures += 1
+        device.gives_to_pool = True
         raise
     finally:
         device.capture = None
+    device.stream = before
     graph.hold(capture)
     device.counts.captured.append(capture.kernels)
+
+
+def end_of_pool(*_: Any) -> None:
+    """Lets this thread's memory come from where it came before a capture.
+
+    Raises:
+        RuntimeError: no capture has left it to a pool.
+    """
+    device = devices.current()
+    if not device.gives_to_pool:
+        raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+    device.gives_to_pool = False
+    device.memory.end_pool()

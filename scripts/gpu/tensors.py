@@ -83,7 +83,8 @@ class GpuTensor(Tensor):
 
     def hold(self, held: Tensor) -> None:
         """Takes other memory, as assignment to `data` does."""
-        self.lease = devices.current().memory.lease(held)
+        device = devices.current()
+        self.lease = device.memory.lease(held, is_to_pool=device.gives_to_pool)
         self.held = held
 
     device = property(lambda _: CUDA)

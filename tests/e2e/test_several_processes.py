@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
-    env = environment(CHERRY_MAX_PROCESSES="2", CHERRY_GPUS="0")
+    env = environment(CHERRY_MAX_PROCESSES="2", CHERRY_GPUS="0", CHERRY_MAX_GPUS="8")
     with (
         tempfile.TemporaryDirectory(prefix="cherry-test-") as folder,
         running_service(Path(folder) / "data", "--port", "0", env=env) as started,

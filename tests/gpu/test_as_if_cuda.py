@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from scripts.gpu.as_if_cuda import CUDA, as_if_cuda
 from scripts.gpu.device import Device
 from workers.training.base import device_memory
+from workers.training.sampling.graphed.graphs import CudaGraph, Graphs
 
 MIB = 1 << 20
 
@@ -126,6 +127,41 @@ def test_a_host_read_in_a_capture_is_refused_and_the_device_is_well_afterwards(d
         y = x * 3
     graph.replay()
     assert y.tolist() == [3.0, 3.0, 3.0]
+
+
+def test_a_failed_capture_keeps_stream_and_memory_until_it_is_ended_as_on_a_gpu(device):
+    before = torch.cuda.current_stream()
+    with pytest.raises(RuntimeError, match="capturing"), torch.cuda.graph(torch.cuda.CUDAGraph()):
+        torch.ones(3, device="cuda").tolist()
+    assert torch.cuda.current_stream() != before
+    x = torch.zeros(8 * MIB, device="cuda")
+    del x
+    torch.cuda.empty_cache()
+    assert torch.cuda.mem_get_info()[0] == 32 * MIB
+    torch._C._cuda_endAllocateToPool(0, (0, 1))
+    torch.cuda.empty_cache()
+    assert torch.cuda.mem_get_info()[0] == 64 * MIB
+    with pytest.raises(RuntimeError, match="not currently recording"):
+        torch._C._cuda_endAllocateToPool(0, (0, 1))
+
+
+def test_after_a_capture_that_fails_stream_and_memory_are_as_before(device):
+    x, before = torch.ones(1024, device="cuda"), torch.cuda.current_stream()
+    graphs = Graphs(CudaGraph)
+
+    def look():
+        return x * float((x * 2).sum())
+
+    assert graphs.of(look) is look
+    assert not graphs.is_on
+    assert device.counts.failed_captures == 1
+    assert torch.cuda.current_stream() == before
+    held = torch.ones(8 * MIB, device="cuda")
+    del held
+    torch.cuda.empty_cache()
+    assert torch.cuda.mem_get_info()[0] == 64 * MIB - x.nbytes
+    replay = Graphs(CudaGraph).of(lambda: x * 3)
+    assert float(replay().sum()) == 3 * 1024
 
 
 def test_a_copy_that_nobody_waited_for_has_not_arrived(device):

@@ -1,7 +1,8 @@
 """`python -m scripts.gpu.checks.timed DEVICE MODEL OUT FOLDER`: sampling and updates by themselves, timed.
 
-A line of JSON for each shape is printed and added to OUT: tokens a second, milliseconds a decode step, and
-the update's peak of memory. Of a 7B shape the weights are random and made on the GPU.
+A line of JSON for each shape is printed and added to OUT: tokens a second, milliseconds a decode step and how
+many times that is what reading weights, keys and values takes at the least, and the update's peak of memory.
+Of a 7B shape the weights are random and made on the GPU.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,11 +27,14 @@ from workers.training.model import attention
 from workers.training.model.base_model import BaseModel
 from workers.training.model.policy import Policy
 from workers.training.rewards import Rewards
+from workers.training.sampling.decode_attention import layer_shapes
 from workers.training.sampling.rollout import Sampling, sample_groups
 from workers.training.update import make_optimizer, update_policy
 
 NEVER = (10**6,)
 """An end token that nobody draws: completions have their full length."""
+COPIED, COPIES = 2 << 30, 10
+"""Bytes of the copy that measures a GPU's memory, and how often it is made."""
 SEVEN_BILLION = Qwen2Config(
     hidden_size=3584,
     intermediate_size=18944,
@@ -95,22 +100,63 @@ def config_of(model: Path, device: str, **changes: Any) -> TrainConfig:
 
 
 def timed(label: str, policy: Policy, config: TrainConfig, size: Size) -> dict[str, Any]:
-    """Samples twice and updates twice; returns the second's figures, for the first warms up."""
+    """Samples and updates twice; returns the second's figures, for the first warms up."""
     policy.end_ids = NEVER
     found: dict[str, Any] = {"label": label, **size._asdict()}
-    groups: list[Group] = []
-    for turn in range(2):
-        sampling = Sampling(size.samples, size.tokens, 1.0, ("timed", turn))
-        seconds, groups = clocked(policy, lambda s=sampling: sample_groups(policy, prompts_of(size), s))  # type: ignore[misc]
-        found |= {
-            f"sample_s_{turn + 1}": round(seconds, 3),
-            "sampled_tokens_a_second": round(size.prompts * size.samples * size.tokens / seconds),
-            "ms_a_decode_step": round(1000 * seconds / size.tokens, 3),
-        }
+    first, _ = sampled(policy, size, size.tokens, 0)
+    seconds, groups = sampled(policy, size, size.tokens, 1)
+    few = max(1, size.tokens // 8)
+    short, _ = sampled(policy, size, few, 2)
+    step = (seconds - short) / (size.tokens - few)
+    least = least_seconds(policy, size, (size.tokens + few) // 2)
+    found |= {
+        "sample_s_first": round(first, 3),
+        "sample_s": round(seconds, 3),
+        "sampled_tokens_a_second": round(size.prompts * size.samples * size.tokens / seconds),
+        "ms_a_decode_step": round(1000 * step, 3),
+        "least_ms": round(1000 * least, 3),
+        "times_the_memory_limit": round(step / least, 2),
+    }
     try:
         return found | updated(policy, config, groups, size)
     except torch.OutOfMemoryError as error:
         return found | {"update": f"out of memory: {str(error)[:160]}"}
+
+
+def sampled(policy: Policy, size: Size, tokens: int, turn: int) -> tuple[float, list[Group]]:
+    """Samples completions of so many tokens; returns how long it takes, in seconds, and them."""
+    sampling = Sampling(size.samples, tokens, 1.0, ("timed", turn))
+    return clocked(policy, lambda: sample_groups(policy, prompts_of(size), sampling))
+
+
+def least_seconds(policy: Policy, size: Size, tokens: int) -> float:
+    """Returns what a decode step takes at the least: reading weights, and keys and values, once each.
+
+    Rows have so many tokens of their own, and those of one prompt read its keys and values together.
+    """
+    model = policy.rollout_model
+    embeddings, head = (part().weight for part in (model.get_input_embeddings, model.get_output_embeddings))
+    read: int = sum(weight.nbytes for weight in model.parameters())
+    read -= 0 if embeddings is head else embeddings.nbytes
+    layers, like = layer_shapes(model, model.device)
+    held = size.prompts * (size.width + size.samples * tokens)
+    read += held * sum(layer.numbers for layer in layers) * like.element_size()
+    return read / bytes_a_second(policy.device)
+
+
+@cache
+def bytes_a_second(device: torch.device) -> float:
+    """Measures how fast the device copies memory: bytes read and written a second."""
+    source = torch.ones(COPIED if device.type == "cuda" else COPIED // 64, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    wait: Callable[[], Any] = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
+    target.copy_(source)
+    wait()
+    began = time.perf_counter()
+    for _ in range(COPIES):
+        target.copy_(source)
+    wait()
+    return 2 * COPIES * source.nbytes / (time.perf_counter() - began)
 
 
 def updated(policy: Policy, config: TrainConfig, groups: list[Group], size: Size) -> dict[str, Any]:

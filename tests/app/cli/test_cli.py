@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,14 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
+from app.cli.doctor import check_devices
 from app.cli.main import cli
 from app.cli.output import CliError
 from app.cli.problems import explain
 from app.cli.service import summary
-from app.embedded.supervisor import Running
+from app.devices import listing
+from app.embedded.places import try_lock
+from app.embedded.supervisor import Given, Running, Supervisor
 from app.settings import Settings
 from app.tenants import service as tenants
 from tests.e2e.service import GRADER, write_rows
@@ -45,6 +49,27 @@ def test_up_shows_the_url_that_clients_need(tmp_path: Path) -> None:
     base = "http://127.0.0.1:8000"
     running = Running(base, f"{base}/v1", "sk-cherry-x", f"{base}/dashboard", tmp_path, 1)
     assert summary(running)["URL"] == "http://127.0.0.1:8000/v1"
+
+
+def test_up_warns_of_gpus_that_nobody_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "of_driver", tuple)
+    said: list[str] = []
+    for devices in ("cpu:0,cpu:1", "cpu:0,3"):
+        given = Given(devices=devices, device_folder=tmp_path)
+        assert Supervisor(given, tmp_path, host="::1", port=0, say=said.append)._trainings() == 2
+    (warning,) = said
+    assert warning.startswith("Warning: GPU 3 is to be used, but this machine shows no GPU")
+
+
+def test_doctor_looks_at_the_devices_of_the_service_that_runs(tmp_path: Path) -> None:
+    assert not [found for found in check_devices(tmp_path) if found.detail.startswith("cpu:")]
+    lock = try_lock(tmp_path / "lock")
+    assert lock
+    state = {"pid": os.getpid(), "devices": ["cpu:0", "cpu:1"], "device_folder": str(tmp_path / "devices")}
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    with lock:
+        found = [finding.detail for finding in check_devices(tmp_path) if finding.name == "device"]
+    assert found == ["cpu:0: free", "cpu:1: free"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

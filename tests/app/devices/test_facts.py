@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.devices import listing
+from app.devices import facts, listing
 from app.devices.claims import Claim, Claims
 from app.devices.facts import GpuFacts, describe, newest_cuda, of_gpus, torch_fault
 from app.devices.listing import Device
@@ -55,6 +55,19 @@ def test_torch_and_driver_are_compared(
 ) -> None:
     found = torch_fault(built_for, finds, gpus, newest)
     assert found is None if says is None else says in str(found)
+
+
+def test_gpus_that_are_named_where_the_driver_tells_of_none_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seat, named = Device("cpu:0", "cpu"), [Device("0", "gpu"), Device("3", "gpu")]
+    monkeypatch.setattr(listing, "of_driver", tuple)
+    assert facts.why_unseen([seat]) is None
+    told = facts.why_unseen([seat, *named])
+    assert told
+    assert told.startswith("GPUs 0, 3 are to be used, but this machine shows no GPU")
+    monkeypatch.setattr(listing, "of_driver", lambda: (Device("GPU-a", "gpu", "NVIDIA H200", 0),))
+    assert facts.why_unseen(named) is None
 
 
 def test_each_device_is_described_with_its_holder_and_the_samplers_share(tmp_path: Path) -> None:

@@ -282,6 +282,7 @@ REFUSED = [
     pytest.param("resources", {"tpus": 1}, 400, "resources.tpus", "unknown_parameter", id="resources-key"),
     pytest.param("resources", {"gpus": 0}, 400, "resources.gpus", "integer_below_min_value", id="gpus-low"),
     pytest.param("resources", {"gpus": 65}, 400, "resources.gpus", "integer_above_max_value", id="gpus-high"),
+    pytest.param(f"{HYPER}.sharding", "fsdp", 400, f"{HYPER}.sharding", "invalid_value", id="sharding-alone"),
     pytest.param("resources", {"gpus": "2"}, 400, "resources.gpus", "invalid_type", id="gpus-text"),
     pytest.param(
         "resources", {"processes": 64}, 400, "resources.processes", "integer_above_max_value", id="processes"

@@ -141,6 +141,34 @@ def test_a_job_keeps_the_resources_it_asked_for(
     assert again.model_extra["resources"] == resources
 
 
+def test_more_gpus_than_the_service_may_give_are_refused(
+    http: httpx.Client, job_body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for most, given in (("2", 2), ("auto", 0)):
+        monkeypatch.setenv("CHERRY_MAX_GPUS", most)
+        monkeypatch.setenv("CHERRY_GPUS", "0")
+        get_settings.cache_clear()
+        response = http.post("/v1/fine_tuning/jobs", json=job_body | {"resources": {"gpus": 64}})
+        error = response.json()["error"]
+        assert (response.status_code, error["param"]) == (400, "resources.gpus")
+        assert error["code"] == "integer_above_max_value"
+        assert f"this service allows at most {given}, but got 64" in error["message"]
+
+
+def test_a_model_is_split_over_several_processes_alone(
+    http: httpx.Client, job_body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allow_processes(monkeypatch, 2)
+    job_body = changed(job_body, f"{HYPER}.sharding", "fsdp")
+    for resources, status in (({"gpus": 1}, 400), ({"processes": 1}, 400), ({"processes": 2}, 200)):
+        response = http.post("/v1/fine_tuning/jobs", json=job_body | {"resources": resources})
+        assert response.status_code == status, response.text
+        if status == 400:
+            error = response.json()["error"]
+            assert error["param"] == "method.reinforcement.hyperparameters.sharding"
+            assert "this job has one" in error["message"]
+
+
 def test_a_job_that_asked_for_no_resources_shows_none(http: httpx.Client, job_body: dict[str, Any]) -> None:
     assert "resources" not in http.post("/v1/fine_tuning/jobs", json=job_body).json()
     assert "resources" not in http.get("/v1/fine_tuning/jobs").json()["data"][0]
