@@ -1,40 +1,61 @@
-"""SmolLM2-135M-Instruct learns two-digit sums beside a quantised base: curve and time by base precision.
+"""A model learns beside a quantised base: curve and time by base precision.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.base_precision FOLDER [--precisions nf4 int8 auto bf16]
+    OMP_NUM_THREADS=1 python -m benchmarks.base_precision [FOLDER] [--precisions nf4 int8 auto bf16]
 
-FOLDER holds the model. Each precision trains the same rows with the same seed by `grpo` at the rate of
-"auto", and prints, as it goes, the share of sums that are right and the mean reward of each step, the KL to
-the reference of the step's completions and the seconds; and of the base and of what is delivered: the share
-that is right and the reward on unseen rows, the KL and what rounding lost. The grader pays half for a right
-sum and half for its right digits, so that a model that cannot add yet has something to learn from.
+FOLDER holds SmolLM2-135M-Instruct, which learns two-digit sums; without one the built-in model learns the
+example about people. Each precision trains the same rows with the same seed by `grpo` at the rate of
+"auto", and prints, as it goes, how many answers of each step are right, their mean reward, the KL to the
+reference and the seconds; and of the base and of what is delivered: how many are right on unseen rows, the
+reward there, the KL and what rounding lost. Sums are paid half for being right and half by their right
+digits, so that a model that cannot add yet has something to learn from.
 docs/benchmarks.md has the figures.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from graders import Grade, Sample
+from graders import Grade, Sample, build_grader, parse_grader
 from methods import metrics as names
 from methods.hyperparameters import Facts
 from methods.resolve import resolve_train
-from methods.rows import Row
+from methods.rows import Row, read_rows
 from methods.train_config import TrainConfig
 from workers.training.base.types import Checkpoint, Group, Split
 from workers.training.loop import train
+from workers.training.model.policy import Policy
 from workers.training.model.shape import read_shape
+from workers.training.prompts import make_prompts
 from workers.training.recorders import Silent
+from workers.training.sampling.asked import Sampling
+from workers.training.sampling.rollout import sample_groups
 
-TRAIN_ROWS, VALID_ROWS = 64, 32
-LONGEST_PROMPT = 64
-"""Tokens; the chat template's system message is among them."""
+PEOPLE = Path("examples/people")
+NANO = Path("workers/models/cherry_nano").resolve()
+
+
+class Task(NamedTuple):
+    """Says what a model learns.
+
+    Attributes:
+        longest_prompt: tokens of the longest prompt with its chat template.
+        completion: tokens of an answer, at most.
+    """
+
+    folder: Path
+    train: list[Row]
+    valid: list[Row]
+    grader: Any
+    longest_prompt: int
+    completion: int
 
 
 class Digits:
@@ -60,8 +81,9 @@ class Printer(Silent):
     def rollouts(self, split: Split, step: int, _epoch: int, groups: Sequence[Group]) -> None:
         """Prints the share of completions that are right."""
         grades = [grade.value for group in groups for grade in group.grades]
-        right, of = sum(value == 1 for value in grades), "unseen sums" if split == "valid" else "sums"
-        print(f"  step {step:3}  {right} of {len(grades)} {of} right", end="\n" if split == "valid" else "")
+        right, of = sum(value == 1 for value in grades), " unseen" if split == "valid" else ""
+        end = "\n" if split == "valid" else ""
+        print(f"  step {step:3}  {right} of {len(grades)}{of} right", end=end, flush=True)
 
     def metrics(self, _step: int, _epoch: int, values: Mapping[str, Any]) -> None:
         """Prints the rest of a step."""
@@ -82,7 +104,7 @@ class Printer(Silent):
         print(f"  {message}", flush=True)
 
 
-def rows(count: int, rng: random.Random, taken: set[str]) -> list[Row]:
+def sums(count: int, rng: random.Random, taken: set[str]) -> list[Row]:
     """Returns rows whose sums are not in `taken`, which they join."""
     found: list[Row] = []
     while len(found) < count:
@@ -95,44 +117,68 @@ def rows(count: int, rng: random.Random, taken: set[str]) -> list[Row]:
     return found
 
 
-def config_of(folder: Path, precision: str, steps: int, prompts: int) -> TrainConfig:
+def task_of(folder: Path | None) -> Task:
+    """Returns sums for the model in a folder, and people for the built-in one."""
+    if folder is not None:
+        rng, taken = random.Random(7), set[str]()
+        return Task(folder, sums(64, rng, taken), sums(32, rng, taken), Digits(), 64, 16)
+    train_rows, valid_rows = (read_rows(PEOPLE / f"{name}.jsonl") for name in ("train", "valid"))
+    grader = build_grader(parse_grader(json.loads((PEOPLE / "grader.json").read_text("utf-8"))))
+    return Task(NANO, train_rows, valid_rows, grader, 192, 96)
+
+
+def config_of(task: Task, precision: str, steps: int, prompts: int) -> TrainConfig:
     """Returns the run: 8 answers to each prompt of a step, all else by "auto"."""
     asked = {
         "base_precision": precision,
         "batch_size": prompts,
         "group_size": 8,
-        "max_completion_tokens": 16,
+        "max_completion_tokens": task.completion,
         "max_steps": steps,
-        "n_epochs": -(-steps * prompts // TRAIN_ROWS),
+        "n_epochs": -(-steps * prompts // len(task.train)),
         "eval_interval": steps,
         "eval_samples": 2,
         "kl_probe_size": 8,
     }
-    facts = Facts(*read_shape(folder), LONGEST_PROMPT, TRAIN_ROWS, VALID_ROWS)
+    sizes = task.longest_prompt, len(task.train), len(task.valid)
     method = {"reinforcement": {"hyperparameters": asked}}
-    return resolve_train(method, facts, model=folder.name, model_path=str(folder), seed=7)
+    facts = Facts(*read_shape(task.folder), *sizes)
+    return resolve_train(method, facts, model=task.folder.name, model_path=str(task.folder), seed=7)
 
 
-def run(folder: Path, precision: str, steps: int, prompts: int) -> None:
+def run(task: Task, precision: str, steps: int, prompts: int) -> None:
     """Trains once and prints how it went."""
-    rng, taken = random.Random(7), set[str]()
-    train_rows, valid_rows = rows(TRAIN_ROWS, rng, taken), rows(VALID_ROWS, rng, taken)
-    config = config_of(folder, precision, steps, prompts)
+    config = config_of(task, precision, steps, prompts)
     print(f"{precision}: rate {config.learning_rate:.2g}", flush=True)
     with tempfile.TemporaryDirectory() as run_dir:
-        train(config, train_rows, valid_rows, Digits(), Printer(), Path(run_dir))
+        train(config, task.train, task.valid, task.grader, Printer(), Path(run_dir))
+
+
+def measure(task: Task, precision: str) -> None:
+    """Prints how many of the answers of the base are right, two to each unseen row, and their mean reward."""
+    policy = Policy.load(config_of(task, precision, 1, 1))
+    prompts = make_prompts(task.valid, policy.tokenizer, policy.context, "validation")
+    groups = sample_groups(policy, prompts, Sampling(2, task.completion, 1.0, ("base", 7)))
+    answers = [(one.text, group.prompt.item) for group in groups for one in group.completions]
+    grades = [task.grader.grade(Sample(text), item).value for text, item in answers]
+    right, reward = sum(grade == 1 for grade in grades), sum(grades) / len(grades)
+    print(f"{precision}: {right} of {len(grades)} right, mean reward {reward:.3f}", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs every precision that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--precisions", nargs="+", default=["nf4", "int8", "auto", "bf16"])
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--prompts", type=int, default=8, help="of a step")
+    parser.add_argument("--base-only", action="store_true", help="measure the bases; train nothing")
     given = parser.parse_args(arguments)
     for precision in given.precisions:
-        run(given.folder, precision, given.steps, given.prompts)
+        if given.base_only:
+            measure(task_of(given.folder), precision)
+            continue
+        run(task_of(given.folder), precision, given.steps, given.prompts)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""A run for test_resume.py to kill: `python killed_run.py MODEL RUN_DIR HISTORY.jsonl ASYNC_STEPS`."""
+"""A run for test_resume.py to kill: `python killed_run.py MODEL RUN_DIR HISTORY.jsonl CHANGES`.
+
+CHANGES are those of the config, as JSON.
+"""
 
 import json
 import sys
@@ -25,14 +28,12 @@ class Told(ListRecorder):
             time.sleep(600)
 
 
-def run_to_kill(model, run_dir, recorder, async_steps):
-    config = make_config(
-        Path(model), n_epochs=12, save_state_every=1, eval_interval=3, async_steps=async_steps
-    )
+def run_to_kill(model, run_dir, recorder, changes):
+    config = make_config(Path(model), n_epochs=12, save_state_every=1, eval_interval=3, **changes)
     rows = make_rows("one", "two", "three")
     return train(config, rows, make_rows("four"), FunctionGrader(early_letters), recorder, Path(run_dir))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    run_to_kill(sys.argv[1], sys.argv[2], Told(), int(sys.argv[4]))
+    run_to_kill(sys.argv[1], sys.argv[2], Told(), json.loads(sys.argv[4]))

@@ -181,10 +181,21 @@ def test_pending_rollouts_come_back_as_they_were(tmp_path):
 
 @pytest.mark.parametrize("async_steps", [0, 1])
 def test_killed_by_the_system_and_resumed(tiny, tmp_path, async_steps):
+    check_killed_and_resumed(tiny, tmp_path, {"async_steps": async_steps})
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("precision", ["nf4", "int8"])
+def test_killed_beside_a_quantised_base_and_resumed(tiny, tmp_path, precision):
+    pytest.importorskip("bitsandbytes", reason="needs bitsandbytes (pip install 'cherry-rft[quant]')")
+    check_killed_and_resumed(tiny, tmp_path, {"base_precision": precision})
+
+
+def check_killed_and_resumed(tiny, tmp_path, changes):
     arguments = [sys.executable, "-m", "tests.workers.training.killed_run", str(tiny)]
     history = tmp_path / "history.jsonl"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    arguments += [str(tmp_path / "killed"), str(history), str(async_steps)]
+    arguments += [str(tmp_path / "killed"), str(history), json.dumps(changes)]
     process = subprocess.Popen(arguments, env=environment)
     deadline = time.monotonic() + 120
     while not history.exists() or history.read_text().count("\n") < 5:
@@ -196,8 +207,8 @@ def test_killed_by_the_system_and_resumed(tiny, tmp_path, async_steps):
     before = {row.pop("step"): row for row in map(json.loads, history.read_text().splitlines())}
     assert len(before) < 25
     second, uninterrupted = ListRecorder(), ListRecorder()
-    killed_run.run_to_kill(tiny, tmp_path / "killed", second, async_steps)
-    killed_run.run_to_kill(tiny, tmp_path / "whole", uninterrupted, async_steps)
+    killed_run.run_to_kill(tiny, tmp_path / "killed", second, changes)
+    killed_run.run_to_kill(tiny, tmp_path / "whole", uninterrupted, changes)
     assert min(second.history()) > 0
     assert {**before, **second.history()} == uninterrupted.history()
     assert final_weights(tmp_path / "killed") == final_weights(tmp_path / "whole")

@@ -125,6 +125,28 @@ def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(
     assert tempfile.gettempdir() == usual
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("precision", ["nf4", "int8"])
+@pytest.mark.parametrize("method", ["supervised", "dpo"])
+def test_beside_a_quantised_base_too_and_it_learns(
+    method: str, precision: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="needs bitsandbytes (pip install 'cherry-rft[quant]')")
+    wanted = config(method, tiny_folder, base_precision=precision)
+    whole, parts = Told(), Told()
+    run(wanted, whole, tmp_path / "whole")
+    with pytest.raises(RunCancelled):
+        run(wanted, parts, tmp_path / "parts", stop=lambda: max(parts.steps, default=0) == 5)
+    run(wanted, parts, tmp_path / "parts")
+    assert parts.steps == whole.steps
+    weights = [
+        folder / "step_000012/model/model.safetensors" for folder in (tmp_path / "whole", tmp_path / "parts")
+    ]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert whole.steps[12]["loss/full_valid"] < whole.steps[3]["loss/full_valid"]
+    assert whole.steps[12]["kl/probe_mean"] > 0
+
+
 @pytest.mark.parametrize("method", ["supervised", "dpo"])
 def test_what_shares_a_pass_changes_no_number(method: str, tiny_folder: Path, tmp_path: Path) -> None:
     together, apart = Told(), Told()
