@@ -248,6 +248,9 @@ class Settings(BaseSettings):
     vllm_gpus: str = ""
     """GPUs of that server, as CUDA_VISIBLE_DEVICES has them: `1,2,3`. Empty: those of `cherry up`, which it
     shares with trainings, and sleeps while they update."""
+    vllm_whole_weights: bool = False
+    """Whether that server also does the rollouts of jobs that train every weight. It then runs in vLLM's
+    development mode, which lets every user of this machine change its weights."""
     vllm_down_limit: timedelta = timedelta(minutes=10)
     """How long such a server may be away, or start, before the training that needs it pauses; at most half
     of `phase_limit` counts."""

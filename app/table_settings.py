@@ -137,6 +137,9 @@ class VllmEntry(_Entry):
     """Folder for adapters, which the server must see under the same path."""
     shares_gpu: bool = False
     """Whether it is on the trainer's GPU: then it sleeps while the policy is updated and measured."""
+    whole_weights: bool = False
+    """Whether jobs that train every weight may load theirs into it, one job at a time. It must run in
+    vLLM's development mode, at a loopback address."""
     concurrency: int = Field(default=256, ge=1, le=4096)
     """Completions asked for at the same time, in each training process."""
     answer_seconds: float = Field(default=600.0, gt=0, le=3600)

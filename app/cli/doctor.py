@@ -235,10 +235,14 @@ def check_disk(data: Path) -> Iterator[Finding]:
 
 def check_vllm(_data: Path) -> Iterator[Finding]:
     """Asks each vLLM server of CHERRY_VLLM what it serves; says nothing where there is none."""
+    from app.embedded.vllm import why_not_python
     from app.settings import Settings
 
     unused: dict[str, Any] = {"DATABASE_URL": "postgresql:///", "broker_url": "memory://"}
-    for model, entry in Settings(**unused).vllm.items():
+    settings = Settings(**unused)
+    if settings.vllm_python and (problem := why_not_python(settings.vllm_python)):
+        yield Finding("vllm", "wrong", problem, "`cherry up --vllm MODEL` needs it; nothing else does.")
+    for model, entry in settings.vllm.items():
         yield _check_vllm_at(model, entry)
 
 
@@ -252,11 +256,20 @@ def _check_vllm_at(model: str, entry: VllmEntry) -> Finding:
         with httpx2.Client(timeout=5, headers=headers, trust_env=False) as client:
             found = client.get(f"{url}/v1/models")
             version = client.get(f"{url}/version")
+            weights = client.get(f"{url}/weight_info") if entry.whole_weights else None
     except httpx2.HTTPError as problem:
         return Finding("vllm", "wrong", f"{model} at {url}: {type(problem).__name__} {problem}", mend)
+    if found.status_code in (401, 403):
+        key = "Let `key` in CHERRY_VLLM be what the server has as VLLM_API_KEY."
+        return Finding("vllm", "wrong", f"{model} at {url}: it refuses the key ({found.status_code})", key)
     if found.status_code != 200 or version.status_code != 200:
         return Finding("vllm", "wrong", f"{model} at {url}: it answers {found.status_code}", mend)
     bases = [str(one["id"]) for one in found.json()["data"] if not one.get("parent")]
+    if weights is not None and weights.status_code != 200:
+        detail = (
+            f"{model} at {url}: it takes no whole weights, which CHERRY_VLLM says it does (whole_weights)"
+        )
+        return Finding("vllm", "wrong", detail, "Start it with VLLM_SERVER_DEV_MODE=1 on a loopback address.")
     served = f"vLLM {version.json().get('version')} at {url} serves {', '.join(bases)}"
     return Finding("vllm", "ok", f"{model}: {served}")
 

@@ -200,7 +200,8 @@ class Supervisor:
         server = vllm.VllmServer(settings, *place, log_path=self._logs / "vllm.log")
         self._add("vllm", server)
         url = f"http://{LOOPBACK}:{port}"
-        named = vllm.with_server(vllm.plain(settings), self._vllm, url, key, shares_gpu=server.shares_gpu)
+        can = {"shares_gpu": server.shares_gpu, "takes_weights": server.takes_weights}
+        named = vllm.with_server(vllm.plain(settings), self._vllm, url, key, **can)
         os.environ["CHERRY_VLLM"] = named
         get_settings.cache_clear()
         self._say(f"vLLM does the rollouts of jobs on {self._vllm} once it is ready (logs/vllm.log).")

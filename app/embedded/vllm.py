@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import shlex
+import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +35,8 @@ OPTIONS = (
 """What rollouts need; CHERRY_VLLM_OPTIONS come after them, so that they win."""
 SLEEPS = "--enable-sleep-mode"
 MODULE = "vllm.entrypoints.openai.api_server"
+LOOK_SCRIPT = "import importlib.util as u; print(bool(u.find_spec('vllm')))"
+PYTHON_SECONDS = 60.0
 
 
 class VllmServer(Program):
@@ -43,6 +46,7 @@ class VllmServer(Program):
         self, settings: Settings, model: str, folder: Path, port: int, key: str, *, log_path: Path
     ) -> None:
         self.shares_gpu = _gpus(settings) > 0 and not settings.vllm_gpus
+        self.takes_weights = settings.vllm_whole_weights
         super().__init__(
             command(settings, model, folder, port, sleeps=self.shares_gpu),
             log_path=log_path,
@@ -75,16 +79,35 @@ def command(settings: Settings, model: str, folder: Path, port: int, *, sleeps: 
     """Returns the command that starts a server of a base model on a port of this machine."""
     if not settings.vllm_python:
         raise EmbeddedError("--vllm needs CHERRY_VLLM_PYTHON: a Python that has vLLM (docs/vllm.md)")
+    if problem := why_not_python(settings.vllm_python):
+        raise EmbeddedError(f"--vllm: {problem}")
     place = ["--host", "127.0.0.1", "--port", str(port)]
     named = ["--model", str(folder), "--served-model-name", model]
     own = shlex.split(settings.vllm_options)
     return [settings.vllm_python, "-m", MODULE, *named, *place, *OPTIONS, *([SLEEPS] if sleeps else []), *own]
 
 
+def why_not_python(python: str) -> str:
+    """Returns why CHERRY_VLLM_PYTHON cannot start a server, as a sentence; "" if it can. Imports nothing."""
+    install = f"{python} -m pip install vllm==0.32.0 (docs/vllm.md)"
+    try:
+        look = [python, "-c", LOOK_SCRIPT]
+        found = subprocess.run(look, capture_output=True, text=True, timeout=PYTHON_SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        return (
+            f"CHERRY_VLLM_PYTHON does not start: {problem}. It shall be a Python that has vLLM (docs/vllm.md)"
+        )
+    if found.returncode:
+        last = (found.stderr.strip().splitlines() or [""])[-1]
+        return f"CHERRY_VLLM_PYTHON={python} is no Python that works (exit {found.returncode}): {last[:200]}"
+    return "" if found.stdout.strip() == "True" else f"CHERRY_VLLM_PYTHON={python} has no vLLM: {install}"
+
+
 def environment(settings: Settings, key: str, *, sleeps: bool) -> dict[str, str]:
     """Returns what is added to the environment of a server.
 
-    The development mode, in which a server can be told to sleep, is on only where it shares a GPU.
+    The development mode, in which a server can be told to sleep or to load other weights, is on only where it
+    shares a GPU or takes whole weights.
     """
     chosen = {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
@@ -93,7 +116,7 @@ def environment(settings: Settings, key: str, *, sleeps: bool) -> dict[str, str]
         "DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",
     }
-    if sleeps:
+    if sleeps or settings.vllm_whole_weights:
         chosen["VLLM_SERVER_DEV_MODE"] = "1"
     if settings.vllm_gpus:
         chosen["CUDA_VISIBLE_DEVICES"] = settings.vllm_gpus
@@ -112,9 +135,12 @@ def folder_of(model: str) -> Path:
     return Path(folder)
 
 
-def with_server(given: Mapping[str, Any], model: str, url: str, key: str, *, shares_gpu: bool) -> str:
+def with_server(
+    given: Mapping[str, Any], model: str, url: str, key: str, *, shares_gpu: bool, takes_weights: bool
+) -> str:
     """Returns CHERRY_VLLM with a server added, as JSON."""
-    return json.dumps({**given, model: {"url": url, "key": key, "shares_gpu": shares_gpu}})
+    server = {"url": url, "key": key, "shares_gpu": shares_gpu, "whole_weights": takes_weights}
+    return json.dumps({**given, model: server})
 
 
 def plain(settings: Settings) -> dict[str, Any]:

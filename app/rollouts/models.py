@@ -48,3 +48,5 @@ class Rollout(Base):
     episode: Mapped[dict[str, Any] | None]
     """{"trace_id", "messages"} of a completion of several turns, and the "reward" of a named environment;
     None of one without tools."""
+    sampled_by: Mapped[str | None]
+    """Names the weights that wrote it, where a vLLM server sampled; None for the sampler in the training."""

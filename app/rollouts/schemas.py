@@ -58,6 +58,12 @@ class RolloutOut(BaseModel):
         description="Of jobs with tools or an environment; left out otherwise.",
         exclude_if=lambda value: value is None,
     )
+    sampled_by: str | None = Field(
+        default=None,
+        description="The weights that wrote it, by run and number of updates, where a vLLM server sampled;"
+        " left out otherwise.",
+        exclude_if=lambda value: value is None,
+    )
 
     @classmethod
     def of(cls, rollout: Rollout) -> RolloutOut:
@@ -80,6 +86,7 @@ class RolloutOut(BaseModel):
             reason=rollout.reason,
             message=rollout.message,
             episode=EpisodeOut(**rollout.episode) if rollout.episode else None,
+            sampled_by=rollout.sampled_by,
         )
 
 

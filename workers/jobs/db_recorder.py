@@ -247,6 +247,7 @@ def rollout_rows(
                 "reason": clean(grade.reason),
                 "message": _message(completion),
                 "episode": _episode(completion),
+                "sampled_by": completion.sampled_by or None,
             }
 
 

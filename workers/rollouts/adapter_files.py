@@ -12,8 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from methods.train_config import TrainConfig
-from workers.rollouts.errors import RolloutsRefused
-from workers.training.base.errors import RunFailed
+from workers.rollouts.errors import RolloutsRefused, WeightsNotWritten
 from workers.training.model.policy import VALUE_HEAD, Policy
 from workers.training.model.sharding import whole
 
@@ -64,7 +63,7 @@ def write_adapter(parent: Path, prefix: str, weights: Mapping[str, Tensor], conf
     """Writes an adapter into a folder of its own below `parent`, and returns its name.
 
     The name is `prefix` and a digest of the weights, so that one name never stands for two adapters; the same
-    weights are not written twice. Raises `RunFailed` where they cannot be written.
+    weights are not written twice. Raises `WeightsNotWritten` where they cannot be written.
     """
     content = save(dict(weights))
     name = f"{prefix}-{blake2b(content, digest_size=DIGEST_BYTES).hexdigest()}"
@@ -79,14 +78,5 @@ def write_adapter(parent: Path, prefix: str, weights: Mapping[str, Tensor], conf
         (partial / "adapter_config.json").write_text(json.dumps(adapter_config(weights, config)))
         partial.rename(folder)
     except OSError as problem:
-        raise AdapterNotWritten(
-            f"The adapter for the vLLM server cannot be written below {parent}: {problem}. CHERRY_VLLM says"
-            " where (`adapters`)."
-        ) from None
+        raise WeightsNotWritten("adapter", parent, problem) from None
     return name
-
-
-class AdapterNotWritten(RunFailed):
-    """Says that the folder for adapters is full, or not writable."""
-
-    code = "rollouts_refused"

@@ -13,7 +13,7 @@ from methods.train_config import TrainConfig
 from workers.rollouts.backend import Limits, VllmRollouts
 from workers.rollouts.errors import RolloutsRefused, ServerAway
 from workers.rollouts.served import find_base
-from workers.rollouts.vllm_client import SLEEP_OFF, VllmClient, is_loopback
+from workers.rollouts.vllm_client import SLEEP_OFF, WEIGHTS_OFF, VllmClient, is_loopback
 from workers.training.base.distributed import World
 from workers.training.base.recorder import Recorder
 from workers.training.model.policy import Policy
@@ -65,17 +65,20 @@ def choose(config: TrainConfig, servers: VllmTable, *, is_asked: bool) -> Chosen
 def why_not(config: TrainConfig, entry: VllmEntry) -> str:
     """Returns why vLLM cannot sample what this job trains on in the same way, as a clause; "" if it can."""
     reasons = {
-        "it trains every weight, which goes to vLLM over NCCL or CUDA IPC alone, and that is not supported": (
-            config.adapter == "full"
+        "it trains every weight, and CHERRY_VLLM does not say that its server takes those (whole_weights)": (
+            config.adapter == "full" and not entry.whole_weights
+        ),
+        WEIGHTS_OFF.format(url=entry.url).rstrip("."): (
+            config.adapter == "full" and not is_loopback(entry.url)
+        ),
+        "several seeds that train every weight side by side would need a server each": (
+            config.adapter == "full" and config.trains_seeds_beside
         ),
         "its base is quantised here (base_precision), and the server has another one": (
             config.base_precision in QUANTISED
         ),
         "its response_format is held by a grammar of ours, and vLLM's allows other tokens": (
             config.response_format is not None
-        ),
-        "its completions have several turns (tools, environment)": (
-            bool(config.tools) or config.environment is not None
         ),
         "max_thinking_tokens closes thoughts with tokens that the policy did not choose": (
             config.max_thinking_tokens is not None
@@ -96,8 +99,10 @@ def rollouts_of(config: TrainConfig, job_id: str) -> OpenRollouts | None:
     return partial(_open, job_id) if config.rollouts == "vllm" else None
 
 
-def _open(job_id: str, policy: Policy, config: TrainConfig, world: World, recorder: Recorder) -> VllmRollouts:
-    """Opens the rollouts of one run of a job, whose seeds and controls have names of their own."""
+def _open(
+    job_id: str, policy: Policy, config: TrainConfig, world: World, recorder: Recorder, arm: str
+) -> VllmRollouts:
+    """Opens the rollouts of one run of a job, whose arms have names of their own: a control has its seed."""
     settings = get_settings()
     entry = vllm_for(settings.vllm, config.model)
     if entry is None:
@@ -106,5 +111,5 @@ def _open(job_id: str, policy: Policy, config: TrainConfig, world: World, record
             " again, or start a job with rollouts built_in."
         )
     away = min(settings.vllm_down_limit, settings.phase_limit / 2).total_seconds()
-    name = re.sub(r"[^A-Za-z0-9_-]", "-", f"{job_id}-seed-{config.seed}")
+    name = re.sub(r"[^A-Za-z0-9_-]", "-", "-".join(filter(None, (job_id, arm, f"seed-{config.seed}"))))
     return VllmRollouts(entry, name, policy, config, world, recorder, Limits(away))

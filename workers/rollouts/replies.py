@@ -14,6 +14,24 @@ MOST_LOGPROB = 1e-3
 """How far rounding may lift a log-probability above 0."""
 
 
+ORIGINAL = "default"
+"""The version that vLLM gives to weights as it has started with them."""
+
+
+class By(NamedTuple):
+    """Names the weights that shall write a completion, in Cherry's words and in the server's.
+
+    Attributes:
+        name: names them for whoever reads a completion.
+        model: the base model or adapter that is asked for.
+        version: the version of the base's weights.
+    """
+
+    name: str
+    model: str
+    version: str = ORIGINAL
+
+
 class Written(NamedTuple):
     """Holds the (T,) token ids of a completion, their logprobs in nats, and whether it was ended."""
 
@@ -23,35 +41,44 @@ class Written(NamedTuple):
     """It ended by itself, at an end token or a stop string; else it was cut."""
 
 
-def read_reply(reply: Mapping[str, Any], model: str, vocabulary: int, most: int) -> Written:
+def read_reply(reply: Mapping[str, Any], by: By, vocabulary: int, most: int) -> Written:
     """Returns the completion of a reply.
 
     Args:
         reply: the JSON of `POST /inference/v1/generate`.
-        model: the name whose weights were asked for.
+        by: the weights that were asked for.
         vocabulary: token ids are below this.
         most: tokens that were asked for.
 
     Raises `ServerAway` for everything that is not one whole completion by those weights.
     """
-    if reply.get("model") not in (None, model):
-        raise _unfit(f"it names the weights '{reply['model']}' where '{model}' were asked for")
+    if reply.get("model") not in (None, by.model):
+        raise _unfit(f"it names the weights '{reply['model']}' where '{by.model}' were asked for")
     choices = reply.get("choices")
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         raise _unfit("it has not one choice")
     (choice,) = choices
     tokens = _tokens(choice.get("token_ids"), vocabulary, most)
-    versions = {
-        str(span.get("version")) for span in choice.get("weight_versions") or () if isinstance(span, dict)
-    }
-    if len(versions) > 1:
-        raise _unfit(f"it was written by several weights: {', '.join(sorted(versions))}")
+    check_versions(choice.get("weight_versions"), by)
     reason = choice.get("finish_reason")
     if reason not in ("stop", "length"):
         raise _unfit(f"it was broken off ({reason})")
     if reason == "length" and len(tokens) < most:
         raise _unfit(f"it was cut at {len(tokens)} tokens of {most}")
     return Written(tokens, _logprobs(choice.get("logprobs"), tokens), reason == "stop")
+
+
+def check_versions(spans: Any, by: By) -> None:
+    """Raises `ServerAway` unless all tokens are by the version that was asked for.
+
+    A server that tells of no versions is believed where it has only its own weights.
+    """
+    versions = {str(span.get("version")) for span in spans or () if isinstance(span, dict)}
+    if not versions and by.version == ORIGINAL:
+        return
+    if versions != {by.version}:
+        found = " and ".join(sorted(versions)) or "no version"
+        raise _unfit(f"its base's weights were {found} where {by.version} was asked for")
 
 
 def _tokens(found: Any, vocabulary: int, most: int) -> tuple[int, ...]:

@@ -12,10 +12,17 @@ from workers.rollouts.vllm_client import VllmClient
 
 
 class ServedBase(NamedTuple):
-    """Holds the name of a base model over there, and the most tokens it takes; 0 where it does not say."""
+    """Is a base model over there.
+
+    Attributes:
+        name: what it is called there.
+        longest: the most tokens that it takes; 0 where the server does not say.
+        folder: where its own weights lie.
+    """
 
     name: str
     longest: int
+    folder: str
 
 
 def find_base(client: VllmClient, entry: VllmEntry, config: TrainConfig) -> ServedBase:
@@ -26,7 +33,8 @@ def find_base(client: VllmClient, entry: VllmEntry, config: TrainConfig) -> Serv
     bases = [one for one in client.models() if not one.get("parent")]
     for one in bases:
         if _is_wanted(one, entry, config):
-            return ServedBase(str(one["id"]), int(one.get("max_model_len") or 0))
+            folder = str(one.get("root") or config.model_path)
+            return ServedBase(str(one["id"]), int(one.get("max_model_len") or 0), folder)
     there = ", ".join(str(one.get("id")) for one in bases) or "nothing"
     raise RolloutsRefused(
         f"The vLLM server at {client.url} serves {there}, and not {entry.model or config.model}: start it"

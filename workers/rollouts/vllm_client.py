@@ -1,4 +1,4 @@
-"""Speaks to a vLLM server: token ids in and out, adapters by name, sleep.
+"""Speaks to a vLLM server: token ids in and out, adapters by name, sleep, whole weights by file.
 
 Seen: vLLM 0.32.0. Redirects are not followed, proxies not used, and the key, where there is one, is sent to
 this server alone.
@@ -10,8 +10,10 @@ import asyncio
 import ipaddress
 import json
 import ssl
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, NamedTuple
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 import httpx2 as httpx
@@ -23,6 +25,8 @@ CONNECT_SECONDS = 5.0
 SHORT_SECONDS = 60.0
 """How long a call that samples nothing may take. Chosen, not measured: adapters of a gigabyte load within
 seconds, and a sleeping server copies its weights back."""
+RELOAD_SECONDS = 600.0
+"""How long the engines may take to load whole weights out of files. Chosen, not measured."""
 MOST_SHOWN = 300
 """Characters of a server's own words that are passed on."""
 ALREADY = "already been loaded"
@@ -39,6 +43,12 @@ SLEEP_OFF = (
     "The vLLM server at {url} shares the trainer's GPU and cannot sleep: it must be started with"
     " --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1, reachable from this machine alone (docs/vllm.md)."
 )
+WEIGHTS_OFF = (
+    "The vLLM server at {url} takes no whole weights: it must be started with VLLM_SERVER_DEV_MODE=1, and be"
+    " reachable at a loopback address, from this machine alone (docs/vllm.md)."
+)
+LOADING = "being-loaded"
+"""The version of weights that are not all there yet. No reply by them is used."""
 
 
 class Asked(NamedTuple):
@@ -108,24 +118,68 @@ class VllmClient:
         if self._dev("GET", "/is_sleeping").get("is_sleeping"):
             self._dev("POST", "/wake_up")
 
-    def _dev(self, method: str, path: str) -> Mapping[str, Any]:
-        """Calls a route of the server's development mode, which users must never reach."""
-        if not self.is_on_this_machine:
-            raise RolloutsRefused(SLEEP_OFF.format(url=self.url))
-        status, told = self._short(method, path)
-        if status == 404:
-            raise RolloutsRefused(SLEEP_OFF.format(url=self.url))
+    def weight_version(self) -> str:
+        """Returns the version that the server has of its base's weights; `ORIGINAL` when it has started."""
+        return str(self._dev("GET", "/weight_info", off=WEIGHTS_OFF).get("weight_version"))
+
+    def load_weights(self, folder: str, version: str) -> None:
+        """Lets every engine load the base's weights out of a model folder, which replies then name.
+
+        What is under way is aborted, and what was cached is forgotten. Weights that did not all arrive have
+        the version `LOADING`.
+        """
+        self._set_version(LOADING)
+        self._dev("POST", "/pause?mode=abort", off=WEIGHTS_OFF)
+        try:
+            if not self._dev("POST", "/reset_prefix_cache", off=WEIGHTS_OFF).get("success"):
+                raise ServerAway("it does not forget what it has cached by earlier weights")
+            call = {"method": "reload_weights", "kwargs": {"weights_path": folder}}
+            self._dev("POST", "/collective_rpc", call, off=WEIGHTS_OFF, seconds=RELOAD_SECONDS)
+            self._set_version(version)
+        finally:
+            self._dev("POST", "/resume", off=WEIGHTS_OFF)
+
+    def _set_version(self, version: str) -> None:
+        self._dev("POST", "/update_weight_version", {"new_version": version}, off=WEIGHTS_OFF)
+
+    def tokens_of(self, model: str, text: str) -> list[int]:
+        """Returns a text's token ids by the server's tokenizer, without special tokens."""
+        body = {"model": model, "prompt": text, "add_special_tokens": False}
+        status, told = self._short("POST", "/tokenize", body)
         self._raise_for(status, told)
-        return _object(told)
+        return list(_object(told).get("tokens", ()))
+
+    def _dev(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        off: str = SLEEP_OFF,
+        seconds: float = SHORT_SECONDS,
+    ) -> Mapping[str, Any]:
+        """Calls a route of the server's development mode, which users must never reach.
+
+        `off` says what the server lacks where it has no such route, or another address than this machine's.
+        """
+        if not self.is_on_this_machine:
+            raise RolloutsRefused(off.format(url=self.url))
+        status, told = self._short(method, path, body, seconds)
+        if status == 404:
+            raise RolloutsRefused(off.format(url=self.url))
+        self._raise_for(status, told)
+        return _object(told) if told.strip() else {}
 
     def _call(self, method: str, path: str) -> Mapping[str, Any]:
         status, told = self._short(method, path)
         self._raise_for(status, told)
         return _object(told) if told.strip() else {}
 
-    def _short(self, method: str, path: str, body: Any = None) -> tuple[int, str]:
+    def _short(
+        self, method: str, path: str, body: Any = None, seconds: float = SHORT_SECONDS
+    ) -> tuple[int, str]:
         """Returns status and text of a call that samples nothing."""
-        timeout = httpx.Timeout(SHORT_SECONDS, connect=CONNECT_SECONDS)
+        timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS)
         try:
             with httpx.Client(
                 timeout=timeout, headers=self._headers, trust_env=False, verify=self._verify
@@ -156,37 +210,18 @@ class VllmClient:
             raise ServerAway(f"it answered {status}: {words}")
         raise RolloutsRefused(f"The vLLM server at {self.url} refuses a request ({status}): {words}")
 
-    async def generate(self, model: str, asked: Sequence[Asked]) -> AsyncGenerator[tuple[int, Any]]:
-        """Yields (number of the request, the server's reply) for each, as they come.
-
-        What is under way when it is left is cancelled, and the server told by closing its connection.
-        """
-        patience = self._entry.answer_seconds
-        limits = httpx.Limits(max_connections=self._entry.concurrency)
-        timeout = httpx.Timeout(patience, connect=CONNECT_SECONDS, pool=None)
-        async with httpx.AsyncClient(
+    def requests(self, model: str) -> Requests:
+        """Returns completions under way by a model or adapter: none at first."""
+        entry = self._entry
+        limits = httpx.Limits(max_connections=entry.concurrency)
+        timeout = httpx.Timeout(entry.answer_seconds, connect=CONNECT_SECONDS, pool=None)
+        connections = httpx.AsyncClient(
             timeout=timeout, limits=limits, headers=self._headers, trust_env=False, verify=self._verify
-        ) as client:
-            tasks = {
-                asyncio.create_task(self._generate(client, model, one)): number
-                for number, one in enumerate(asked)
-            }
-            pending = set(tasks)
-            try:
-                while pending:
-                    done, pending = await asyncio.wait(
-                        pending, timeout=patience, return_when=asyncio.FIRST_COMPLETED
-                    )
-                    if not done:
-                        raise ServerAway(f"no completion has ended for {patience:.0f} seconds")
-                    for task in done:
-                        yield tasks[task], task.result()
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+        )
+        return Requests(self, connections, model, entry.answer_seconds)
 
-    async def _generate(self, client: httpx.AsyncClient, model: str, one: Asked) -> Any:
+    async def generate(self, connections: httpx.AsyncClient, model: str, one: Asked) -> Any:
+        """Returns the server's reply to one request for tokens."""
         body = {
             "model": model,
             "token_ids": list(one.tokens),
@@ -194,13 +229,71 @@ class VllmClient:
             "stream": False,
         }
         try:
-            response = await client.post(f"{self.url}/inference/v1/generate", json=body)
+            response = await connections.post(f"{self.url}/inference/v1/generate", json=body)
         except httpx.HTTPError as problem:
             raise ServerAway(_words(problem)) from None
         if response.status_code == 404 and "does not exist" not in response.text:
             raise RolloutsRefused(TOKENS_OFF.format(url=self.url))
         self._raise_for(response.status_code, response.text)
         return _object(response.text)
+
+
+class Requests:
+    """Is what a server has been asked for and has not replied to yet. It is an async context manager.
+
+    What is under way when it is left is cancelled, and the server told by closing its connection.
+    """
+
+    def __init__(
+        self, client: VllmClient, connections: httpx.AsyncClient, model: str, patience: float
+    ) -> None:
+        """`patience` is after how many seconds without any reply the server counts as hung."""
+        self._client = client
+        self._connections = connections
+        self._model = model
+        self._patience = patience
+        self._heard = 0.0
+        self._under_way: dict[asyncio.Task[Any], int] = {}
+
+    async def __aenter__(self) -> Self:
+        await self._connections.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await self._connections.__aexit__(kind, value, trace)
+
+    @property
+    def are_open(self) -> bool:
+        """Whether anything is under way."""
+        return bool(self._under_way)
+
+    def ask(self, number: int, one: Asked) -> None:
+        """Asks for one more completion; its reply comes with the number."""
+        if not self._under_way:
+            self._heard = time.monotonic()
+        task = asyncio.create_task(self._client.generate(self._connections, self._model, one))
+        self._under_way[task] = number
+
+    async def replies(self, seconds: float | None = None) -> list[tuple[int, Any]]:
+        """Returns what has been replied since: at least one, or what has come after so many seconds.
+
+        Raises `ServerAway` also where nothing has come for longer than the server may be silent.
+        """
+        left = self._heard + self._patience - time.monotonic()
+        wait = left if seconds is None else min(seconds, left)
+        done, _ = await asyncio.wait(
+            self._under_way, timeout=max(wait, 0.0), return_when=asyncio.FIRST_COMPLETED
+        )
+        if done:
+            self._heard = time.monotonic()
+        elif time.monotonic() >= self._heard + self._patience:
+            raise ServerAway(f"no completion has ended for {self._patience:.0f} seconds")
+        return [(self._under_way.pop(task), task.result()) for task in done]
 
 
 def is_loopback(url: str) -> bool:

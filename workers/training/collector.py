@@ -317,7 +317,12 @@ def _sample_and_grade(
 
     turns = None if episodes is None else episodes.play(prompts, lambda: clock.alive("sampling"))
     with clock.phase("sampling", "sampling"):
-        groups = backend.sample(prompts, sampling, grade, turns)
+        try:
+            groups = backend.sample(prompts, sampling, grade, turns)
+        except SamplingInterrupted:
+            if turns is not None:
+                turns.drop()
+            raise
     with clock.phase("grading", "grading"):
         graded = []
         for i, group in enumerate(groups):

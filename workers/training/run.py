@@ -138,7 +138,8 @@ class Run:
             least=config.reward_range[0] if config.reward_range else 0.0,
         )
         self.episodes = _episodes(environment, config, self.policy)
-        self.backend = (rollouts or open_in_process)(self.policy, config, world, self.recorder)
+        name = "" if arm.is_alone else run_dir.name
+        self.backend = (rollouts or open_in_process)(self.policy, config, world, self.recorder, name)
         self.collector = Collector(
             self.policy,
             self.train_prompts,

@@ -77,7 +77,8 @@ def job(db: Session, tenant: Tenant) -> Job:
             {"role": "user", "content": attack},
         ]
         episode = {"trace_id": "trace_1", "messages": turns} if sample % 2 else None
-        make_rollout(db, made, 2, 0, sample, text=attack, reason=attack, parts={attack: 0.5}, episode=episode)
+        own = {"text": attack, "reason": attack, "parts": {attack: 0.5}, "sampled_by": attack}
+        make_rollout(db, made, 2, 0, sample, episode=episode, **own)
     make_rollout(
         db,
         made,

@@ -22,10 +22,16 @@ GIVEN: dict[str, Any] = {
 }
 
 
+@pytest.fixture
+def python_has_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm, "why_not_python", lambda _: "")
+
+
 def settings(**changes: Any) -> Settings:
     return Settings(**{**GIVEN, **changes})
 
 
+@pytest.mark.usefixtures("python_has_vllm")
 def test_it_listens_on_this_machine_alone_and_its_key_is_in_no_command(tmp_path: Path) -> None:
     chosen = settings(vllm_options="--max-lora-rank 128", gpus=0)
     command = vllm.command(chosen, "nano", tmp_path, 8100, sleeps=False)
@@ -35,10 +41,26 @@ def test_it_listens_on_this_machine_alone_and_its_key_is_in_no_command(tmp_path:
     environment = vllm.environment(chosen, "secret", sleeps=False)
     assert environment["VLLM_API_KEY"] == "secret"
     assert "VLLM_SERVER_DEV_MODE" not in environment
-    with pytest.raises(EmbeddedError, match="CHERRY_VLLM_PYTHON"):
-        vllm.command(settings(vllm_python=""), "nano", tmp_path, 8100, sleeps=False)
+    whole = vllm.environment(settings(vllm_whole_weights=True, gpus=0), "secret", sleeps=False)
+    assert whole["VLLM_SERVER_DEV_MODE"] == "1"
 
 
+def test_a_python_without_vllm_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho no libpython >&2; exit 3\n")
+    broken.chmod(0o755)
+    found = {
+        "": "needs CHERRY_VLLM_PYTHON",
+        sys.executable: "has no vLLM: .* -m pip install vllm==",
+        "/nowhere/python": "does not start",
+        str(broken): "exit 3.*no libpython",
+    }
+    for python, words in found.items():
+        with pytest.raises(EmbeddedError, match=words):
+            vllm.command(settings(vllm_python=python), "nano", tmp_path, 8100, sleeps=False)
+
+
+@pytest.mark.usefixtures("python_has_vllm")
 def test_it_can_sleep_only_where_it_shares_the_trainings_gpus(tmp_path: Path) -> None:
     places = ("nano", tmp_path, 8100, "secret")
     found = {
@@ -53,11 +75,12 @@ def test_it_can_sleep_only_where_it_shares_the_trainings_gpus(tmp_path: Path) ->
 
 def test_a_server_is_added_to_those_that_the_operator_named() -> None:
     chosen = settings(vllm={"large": {"url": "http://10.0.0.5:8000", "key": "theirs"}})
-    told = vllm.with_server(vllm.plain(chosen), "nano", "http://127.0.0.1:1", "ours", shares_gpu=True)
+    can = {"shares_gpu": True, "takes_weights": True}
+    told = vllm.with_server(vllm.plain(chosen), "nano", "http://127.0.0.1:1", "ours", **can)
     table = settings(vllm=told).vllm
     keys = {name: entry.key and entry.key.get_secret_value() for name, entry in table.items()}
     assert keys == {"large": "theirs", "nano": "ours"}
-    assert table["nano"].shares_gpu
+    assert (table["nano"].shares_gpu, table["nano"].whole_weights) == (True, True)
 
 
 def test_the_doctor_asks_each_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -65,5 +88,8 @@ def test_the_doctor_asks_each_server(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         table = {"tiny": {"url": server.url}, "gone": {"url": "http://127.0.0.1:9"}}
         monkeypatch.setenv("CHERRY_VLLM", json.dumps(table))
         well, gone = check_vllm(tmp_path)
+        server.key = "right"
+        refused, _ = check_vllm(tmp_path)
     assert (well.level, "serves tiny" in well.detail) == ("ok", True)
     assert (gone.level, bool(gone.mend)) == ("wrong", True)
+    assert "VLLM_API_KEY" in refused.mend

@@ -248,6 +248,18 @@ def test_completions_are_stored_with_grade_or_failure(db: Session, recorder: Dat
     assert valid.failure_message == "nope"
 
 
+def test_a_completion_names_the_weights_that_a_server_sampled_it_by(
+    db: Session, recorder: DatabaseRecorder
+) -> None:
+    own = group("fine", Grade(value=1.0))
+    served = replace(own.completions[0], sampled_by="ftjob-1-seed-1-after-000002-ab")
+    recorder.rollouts("train", 1, 1, [replace(own, completions=(served,))])
+    recorder.rollouts("train", 2, 1, [own])
+    first, second = db.scalars(select(Rollout).order_by(Rollout.step))
+    assert RolloutOut.of(first).model_dump()["sampled_by"] == served.sampled_by
+    assert "sampled_by" not in RolloutOut.of(second).model_dump()
+
+
 def test_completions_of_a_repeated_step_are_overwritten(db: Session, recorder: DatabaseRecorder) -> None:
     for text in ("first", "second"):
         recorder.rollouts("train", 1, 1, [group(text, Grade(value=1.0))])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,22 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from app.table_settings import VllmEntry
-from tests.workers.rollouts.vllm_server import CUT, FakeVllm, Fault, running
+from tests.workers.rollouts.vllm_server import CUT, FakeVllm, Fault, logits_of, running
 from tests.workers.training.support import FunctionGrader, ListRecorder, early_letters, make_config, make_rows
 from workers.rollouts.backend import Limits, VllmRollouts
 from workers.rollouts.errors import RolloutsRefused
 from workers.training.base.distributed import ALONE
 from workers.training.base.errors import JudgeLost
-from workers.training.base.types import Prompt
+from workers.training.base.types import Completion, Prompt
 from workers.training.loop import train
 from workers.training.model.policy import Policy
 from workers.training.prompts import make_prompts
 from workers.training.sampling.backend import SamplingInterrupted
 from workers.training.sampling.rollout import Sampling
+from workers.training.sampling.turns import GoesOn, Over
 
 RUN = "ftjob-1-seed-1"
 SAMPLING = Sampling(3, 6, 0.7, ("train", 1, 1))
@@ -43,8 +46,14 @@ def prompts(policy: Policy) -> list[Prompt]:
 
 @pytest.fixture
 def server(policy: Policy) -> Iterator[FakeVllm]:
-    with running(FakeVllm(policy.vocabulary)) as server:
+    with running(fake(policy)) as server:
         yield server
+
+
+def fake(policy: Policy) -> FakeVllm:
+    """A server of the policy's base."""
+    base = AutoModelForCausalLM.from_pretrained(policy.folder, dtype=torch.float32)
+    return FakeVllm(policy.vocabulary, logits_of(base), str(policy.folder))
 
 
 def backend(
@@ -215,6 +224,80 @@ def test_the_key_is_sent(server, policy, prompts, tmp_path):
     assert len(rollouts.sample(prompts, SAMPLING)) == 2
 
 
+class Rounds:
+    """Lets each completion go on with one token more until it has had so many turns."""
+
+    def __init__(self, prompts: list[Prompt], turns: int) -> None:
+        self.prompts, self.turns = prompts, turns
+        self.come: list[GoesOn | Over] = []
+        self.had: dict[tuple[int, int], list[Completion]] = {}
+
+    @property
+    def are_open(self) -> bool:
+        return bool(self.come)
+
+    def end(self, prompt: int, sample: int, written: Completion) -> None:
+        had = self.had.setdefault((prompt, sample), [])
+        had.append(written)
+        if len(had) == self.turns:
+            self.come.append(Over(prompt, sample, written))
+        else:
+            tokens = (*self.prompts[prompt].tokens, *written.tokens, 7)
+            self.come.append(GoesOn(prompt, sample, tokens, len(written.tokens) + 1, 3, len(had)))
+
+    def next(self, *, wait: bool) -> list[GoesOn | Over]:
+        assert self.come or not wait
+        come, self.come = self.come, []
+        return come
+
+
+def test_each_turn_of_an_episode_is_a_request_that_goes_on_from_what_was_replied(
+    server, policy, prompts, tmp_path
+):
+    rollouts = backend(server, policy, tmp_path)
+    rollouts.follow(0)
+    turns, told = Rounds(prompts, 3), []
+    groups = rollouts.sample(prompts, SAMPLING, lambda *found: told.append(found[:2]), turns)
+    assert sorted(told) == [(i, sample) for i in range(2) for sample in range(3)]
+    assert all(len(had) == 3 for had in turns.had.values())
+    assert all(one.sampled_by.startswith(RUN) for group in groups for one in group.completions)
+    asked = [body for body in server.of("/inference/v1/generate") if body["sampling_params"]["logprobs"] == 0]
+    assert len({body["sampling_params"]["seed"] for body in asked}) == len(asked) == 18
+    first = {tuple(prompt.tokens) for prompt in prompts}
+    for body in asked:
+        is_first = tuple(body["token_ids"]) in first
+        assert body["sampling_params"]["max_tokens"] == (6 if is_first else 3)
+        assert is_first or body["token_ids"][-1] == 7
+
+
+def test_a_server_of_another_model_is_refused_by_what_it_computes(server, policy, prompts, tmp_path):
+    server.logits = lambda _: [token / 50 for token in range(server.vocabulary)]
+    rollouts = backend(server, policy, tmp_path)
+    rollouts.follow(0)
+    with pytest.raises(RolloutsRefused, match=r"does not compute this policy.*same base model"):
+        rollouts.sample(prompts, SAMPLING)
+
+
+def test_a_server_that_rounds_more_than_the_trainer_is_named(server, policy, prompts, tmp_path):
+    recorder, exact = ListRecorder(), server.logits
+    server.logits = lambda tokens: [value + i / 5000 for i, value in enumerate(exact(tokens))]
+    entry = VllmEntry(url=server.url, adapters=tmp_path / "adapters")
+    rollouts = VllmRollouts(entry, RUN, policy, make_config(policy.folder), ALONE, recorder, SOON)
+    rollouts.follow(0)
+    rollouts.sample(prompts, SAMPLING)
+    assert any(level == "warn" and "--dtype float32" in said for level, said in recorder.all("note"))
+
+
+def test_a_server_with_another_tokenizer_is_refused_where_it_looks_for_stop_strings(
+    server, policy, prompts, tmp_path
+):
+    server.tokenizer = lambda text: {"input_ids": [1, 2, 3]}
+    rollouts = backend(server, policy, tmp_path)
+    rollouts.follow(0)
+    with pytest.raises(RolloutsRefused, match="reads text otherwise"):
+        rollouts.sample(prompts, replace(SAMPLING, stop=("a",)))
+
+
 def test_a_server_on_the_trainers_gpu_sleeps_between_samplings(server, policy, prompts, tmp_path):
     rollouts = backend(server, policy, tmp_path, shares_gpu=True)
     rollouts.follow(0)
@@ -252,16 +335,16 @@ def test_a_step_that_broke_off_is_sampled_again_with_the_same_history(server, ti
 @pytest.mark.parametrize("async_steps", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_server_that_stays_away_pauses_the_run_which_then_goes_on(policy, tiny, tmp_path, async_steps):
     whole, first, second = ListRecorder(), ListRecorder(), ListRecorder()
-    with running(FakeVllm(policy.vocabulary)) as server:
+    with running(fake(policy)) as server:
         train_with(server, tiny, tmp_path / "whole", whole, async_steps=async_steps)
-    fake = FakeVllm(policy.vocabulary)
-    fake.faults = [*[lambda reply: reply] * 10, *[lambda _: 500] * 10**4]
-    with running(fake), pytest.raises(JudgeLost):
-        train_with(fake, tiny, tmp_path / "cut", first, Limits(0.2, 0.01), async_steps=async_steps)
+    failing = fake(policy)
+    failing.faults = [*[lambda reply: reply] * 10, *[lambda _: 500] * 10**4]
+    with running(failing), pytest.raises(JudgeLost):
+        train_with(failing, tiny, tmp_path / "cut", first, Limits(0.2, 0.01), async_steps=async_steps)
     ((said,),) = first.all("pausing")
     assert "has done no rollouts" in said
     assert "EngineCore" in said
-    with running(FakeVllm(policy.vocabulary)) as server:
+    with running(fake(policy)) as server:
         train_with(server, tiny, tmp_path / "cut", second, async_steps=async_steps)
     assert {**first.history(), **second.history()} == whole.history()
 
@@ -281,6 +364,7 @@ def train_with(
     )
 
     def opened(*run: Any) -> VllmRollouts:
+        *run, _arm = run
         return VllmRollouts(entry, RUN, *run, limits)
 
     grader = FunctionGrader(partial(early_letters))

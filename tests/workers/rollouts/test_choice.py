@@ -58,11 +58,16 @@ def test_a_server_of_other_models_is_left_out_or_refused(tiny: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "entry", "words"),
     [
-        pytest.param({"adapter": "full"}, {}, "every weight", id="full"),
+        pytest.param({"adapter": "full"}, {}, "whole_weights", id="full"),
+        pytest.param({"adapter": "full"}, {"whole_weights": True, "url": FAR}, "loopback", id="full far"),
+        pytest.param(
+            {"adapter": "full", "n_seeds": 2, "processes": 2},
+            {"whole_weights": True},
+            "a server each",
+            id="arms",
+        ),
         pytest.param({"base_precision": "nf4"}, {}, "quantised", id="quantised"),
         pytest.param({"response_format": {"type": "json_object"}}, {}, "response_format", id="format"),
-        pytest.param({"tools": ("add",)}, {}, "several turns", id="tools"),
-        pytest.param({"environment": "named"}, {}, "several turns", id="environment"),
         pytest.param({"max_thinking_tokens": 8}, {}, "max_thinking_tokens", id="thoughts"),
         pytest.param({"async_steps": 1}, {"shares_gpu": True}, "async_steps", id="ahead"),
         pytest.param({"n_seeds": 2, "processes": 2}, {"shares_gpu": True}, "side by side", id="seeds"),

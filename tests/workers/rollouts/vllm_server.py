@@ -1,13 +1,15 @@
 """A local HTTP server that speaks the routes of vLLM which rollouts use, and can be made to fail.
 
-It has no model: tokens follow from the seed, and log-probabilities from token and temperature.
+What it writes has no model: tokens follow from the seed, and log-probabilities from the token. What it
+replies to a probe is that of `logits`, or of the whole weights that it was given.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +23,21 @@ LONGEST = 4096
 Fault = Callable[[dict[str, Any]], Any]
 """Changes the reply to a request for tokens. An `int` is a status, and `CUT` an answer that breaks off."""
 CUT = "cut"
+Logits = Callable[[list[int]], Sequence[float]]
+"""The (V,) logits of what follows tokens."""
+
+
+def logits_of(model: Any) -> Logits:
+    """Those of a causal model."""
+
+    import torch  # the tests of the app do without
+
+    @torch.inference_mode()
+    def found(tokens: list[int]) -> Sequence[float]:
+        last: list[float] = model(input_ids=torch.tensor([tokens])).logits[0, -1].float().tolist()
+        return last
+
+    return found
 
 
 class FakeVllm(ThreadingHTTPServer):
@@ -28,8 +45,8 @@ class FakeVllm(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, vocabulary: int, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
+    def __init__(self, vocabulary: int, logits: Logits | None = None, root: str = "") -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
         self.vocabulary = vocabulary
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.loaded: dict[str, Path] = {}
@@ -39,6 +56,11 @@ class FakeVllm(ThreadingHTTPServer):
         self.is_raw = False
         self.is_asleep = False
         self.key = ""
+        self.root = root
+        self.logits = logits or (lambda _: range(0, -vocabulary, -1))
+        self.version = "default"
+        self.is_paused = False
+        self.tokenizer: Any = None
         self.lock = threading.Lock()
 
     def of(self, path: str) -> list[Any]:
@@ -52,8 +74,7 @@ class FakeVllm(ThreadingHTTPServer):
         tokens = [draw.randrange(self.vocabulary) for _ in range(most)]
         ends = [i for i, token in enumerate(tokens) if token in chosen.get("stop_token_ids", ())]
         tokens = tokens[: ends[0] + 1] if ends else tokens
-        heat = 1.0 if self.is_raw else chosen["temperature"]
-        top = [{"token_id": token, "logprob": -1.0 - token / heat} for token in range(chosen["logprobs"])]
+        top = self._top(body) if chosen["logprobs"] else []
         content = [{"token_id": t, "logprob": -1.0 - t % 7 / 10, "top_logprobs": top} for t in tokens]
         reply: Any = {
             "model": body["model"],
@@ -61,7 +82,7 @@ class FakeVllm(ThreadingHTTPServer):
                 {
                     "token_ids": tokens,
                     "finish_reason": "stop" if ends else "length",
-                    "weight_versions": [{"version": "default", "start": 0, "end": len(tokens)}],
+                    "weight_versions": [{"version": self.version, "start": 0, "end": len(tokens)}],
                     "logprobs": {"content": content},
                 }
             ],
@@ -72,6 +93,22 @@ class FakeVllm(ThreadingHTTPServer):
             fault = self.faults.pop(0) if self.faults else None
         return reply if fault is None else fault(reply)
 
+    def _top(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+        """Log-probabilities of the likeliest token and of the least likely ones, which are far from it."""
+        heat = 1.0 if self.is_raw else body["sampling_params"]["temperature"]
+        warm = [value / heat for value in self.logits(body["token_ids"])]
+        total = math.log(sum(map(math.exp, warm)))
+        order = sorted(range(len(warm)), key=lambda token: -warm[token])
+        chosen = [order[0], *order[1 - body["sampling_params"]["logprobs"] :]]
+        return [{"token_id": token, "logprob": warm[token] - total} for token in chosen]
+
+    def load_weights(self, folder: str) -> None:
+        """Takes whole weights out of a model folder, as `reload_weights` does."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        self.logits = logits_of(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: FakeVllm
@@ -81,13 +118,17 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        base = {"id": MODEL, "parent": None, "max_model_len": LONGEST}
+        if self.server.key and self.headers.get("authorization") != f"Bearer {self.server.key}":
+            self._answer(401, {"error": "Unauthorized"})
+            return
+        base = {"id": MODEL, "parent": None, "max_model_len": LONGEST, "root": self.server.root}
         adapters = [{"id": name, "parent": MODEL} for name in self.server.loaded]
         found: dict[str, Any] = {
             "/health": {},
             "/version": {"version": "0.32.0"},
             "/v1/models": {"data": [base, *adapters]},
             "/is_sleeping": {"is_sleeping": self.server.is_asleep},
+            "/weight_info": {"weight_version": self.server.version},
         }
         self._answer(200, found[self.path])
 
@@ -104,9 +145,21 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/v1/unload_lora_adapter":
             known = self.server.loaded.pop(body["lora_name"], None)
             self._answer(200 if known else 404, {})
+        elif path == "/tokenize":
+            self._answer(200, {"tokens": self.server.tokenizer(body["prompt"])["input_ids"]})
+        elif path == "/collective_rpc":
+            assert self.server.is_paused
+            self.server.load_weights(body["kwargs"]["weights_path"])
+            self._answer(200, {"results": [None]})
+        elif path == "/update_weight_version":
+            self.server.version = body["new_version"]
+            self._answer(200, {"success": True})
+        elif path in ("/pause", "/resume"):
+            self.server.is_paused = path == "/pause"
+            self._answer(200, {})
         else:
             self.server.is_asleep = path == "/sleep"
-            self._answer(200, {})
+            self._answer(200, {"success": True})
 
     def _load(self, body: dict[str, Any]) -> None:
         name, folder = body["lora_name"], Path(body["lora_path"])

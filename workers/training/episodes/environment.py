@@ -74,6 +74,14 @@ class FollowedEpisode(Episode, Protocol):
         """
 
 
+@runtime_checkable
+class DroppedEpisode(Episode, Protocol):
+    """Is an episode whose environment wants to know when nobody goes on with it."""
+
+    def drop(self) -> None:
+        """Hears that the episode was left, as when sampling broke off. It may hear it twice."""
+
+
 class Environment(Protocol):
     """Begins episodes. It is safe to call from many threads."""
 

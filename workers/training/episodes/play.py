@@ -15,7 +15,13 @@ from typing import Any, Literal, Protocol
 
 from workers.training.base.parts import Parts
 from workers.training.base.types import Completion, Prompt
-from workers.training.episodes.environment import Environment, EpisodeLost, FollowedEpisode, Reply
+from workers.training.episodes.environment import (
+    DroppedEpisode,
+    Environment,
+    EpisodeLost,
+    FollowedEpisode,
+    Reply,
+)
 from workers.training.episodes.limits import EpisodeLimits
 from workers.training.episodes.running import Running
 from workers.training.rendering.between import TurnsUnsupported, tokens_between
@@ -69,6 +75,7 @@ class Play:
         self._come: queue.SimpleQueue[tuple[Running, Reply | Exception]] = queue.SimpleQueue()
         self._over: list[Over] = []
         self._n_asked = 0
+        self._is_dropped = False
 
     @property
     def are_open(self) -> bool:
@@ -107,6 +114,12 @@ class Play:
                 found.append(outcome)
         return found
 
+    def drop(self) -> None:
+        """Leaves all episodes that are not over, since sampling broke off. Nothing is called afterwards."""
+        self._is_dropped = True
+        for running in self._running.values():
+            self._threads.submit(_drop, running)
+
     def _of(self, prompt: int, sample: int) -> Running:
         place = prompt, sample
         if place not in self._running:
@@ -141,6 +154,8 @@ class Play:
         except Exception as problem:
             reply = problem
         self._come.put((running, reply))
+        if self._is_dropped:  # it had perhaps no episode yet when all were dropped
+            _drop(running)
 
     def _go_on(self, running: Running, reply: Reply | Exception) -> GoesOn | Over | None:
         """Returns what follows a reply; None where the environment is to hear first that nothing does."""
@@ -195,3 +210,8 @@ class Play:
         replies = [*(result.message for result in reply.results), *reply.messages]
         end_id = written[-1] if written[-1] in self._end_ids else None
         return tokens_between(self._tokenizer, running.item, called, replies, end_id)
+
+
+def _drop(running: Running) -> None:
+    if isinstance(running.episode, DroppedEpisode):
+        running.episode.drop()

@@ -87,13 +87,16 @@ class InProcess:
         """Does nothing."""
 
 
-OpenRollouts = Callable[[Policy, TrainConfig, World, Recorder], RolloutBackend]
+OpenRollouts = Callable[[Policy, TrainConfig, World, Recorder, str], RolloutBackend]
 """Makes what samples the rollouts of one run, from the run's policy.
 
-It is collective, and raises `RunFailed`.
+The last argument names the run among several of one job, and is empty for one alone. It is collective, and
+raises `RunFailed`.
 """
 
 
-def open_in_process(policy: Policy, _config: TrainConfig, _world: World, _recorder: Recorder) -> InProcess:
+def open_in_process(
+    policy: Policy, _config: TrainConfig, _world: World, _recorder: Recorder, _arm: str
+) -> InProcess:
     """Returns the sampler in this process."""
     return InProcess(policy)

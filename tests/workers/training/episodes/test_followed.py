@@ -20,6 +20,7 @@ from workers.training.episodes.play import Play
 from workers.training.model.policy import Policy
 from workers.training.rewards import sample_of
 from workers.training.sampling.rollout import Sampling, sample_groups
+from workers.training.sampling.turns import Over
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +120,37 @@ def test_following_changes_no_bit_of_what_is_sampled(policy: Policy) -> None:
     expected = play(policy, Looking(), steps=2, follows=False)
     found = play(policy, Judging("found 1"), steps=1)
     assert [c.turns[0].tokens for c in found] == [c.turns[0].tokens for c in expected]
+
+
+class Leaving(Judging):
+    """Hears which episodes were left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left: list[str] = []
+
+    def start(self, item: Any, trace_id: str) -> Judged:
+        environment = self
+
+        class Left(Judged):
+            def drop(self) -> None:
+                environment.left.append(trace_id)
+
+        return Left(self)
+
+
+def test_episodes_are_left_when_sampling_breaks_off_but_for_those_that_are_over(policy: Policy) -> None:
+    environment, limits = Leaving(), EpisodeLimits(9, 400, policy.context)
+    prompts = prompts_of(policy, 3)
+    with ThreadPoolExecutor(8) as threads:
+        own = (environment, policy.tokenizer, EveryTurnCalls(), prompts, limits, policy.end_ids, threads)
+        turns, over = Play(*own, follows=True), []
+        for row in range(3):
+            turns.end(row, 0, Completion((5, ENDS[1]), (-1.0, -1.0), "", "length" if row == 0 else "stop"))
+        while turns.are_open:
+            over += [one for one in turns.next(wait=True) if isinstance(one, Over)]
+        turns.end(1, 0, Completion((5, ENDS[1]), (-1.0, -1.0), "", "stop"))
+        turns.drop()
+    assert len(over) == 1
+    assert len(set(environment.left)) == 2
+    assert over[0].completion.trace_id not in environment.left
