@@ -5,13 +5,17 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 EXTRAS := train,graders,embedded,demo,dev
+OLDER  := .venv-older
+OLDEST := 'torch==2.11.*' 'transformers==5.17.*'
+# What transformers 5.17 does otherwise (docs/models.md): gpt-oss' channels, LFM2.5's earlier thoughts, the page of families.
+NEWER  := gpt-oss or gptoss or lfm2_2_5 or test_masks_wait_for_the_thoughts or its_page_has_each_family
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long browser check fmt lint types fast families bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs bench-rank bench-gpu-counts bench-gold sandbox-soak soak fuzz fuzz-tests conformance node-client vllm test-vllm gate-webhooks clean bench-sampler gguf
+.PHONY: help setup demo up test test-long test-older browser check fmt lint types fast families bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs bench-rank bench-gpu-counts bench-gold sandbox-soak soak fuzz fuzz-tests conformance node-client vllm test-vllm gate-webhooks clean bench-sampler gguf
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -37,6 +41,12 @@ test: $(STAMP) browser ## every test but the long ones, under twelve minutes on 
 
 test-long: $(STAMP) ## the long ones: whole trainings, killed processes, gates (well over half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
+
+test-older: ## the engine's tests with the oldest torch and transformers that it works with (5 GB; half an hour)
+	test -x $(OLDER)/bin/python || $(PYTHON) -m venv $(OLDER)
+	grep -vE '^(torch|transformers|huggingface_hub|triton|setuptools)==' constraints.txt > $(OLDER)/constraints.txt
+	$(OLDER)/bin/python -m pip install --quiet --constraint $(OLDER)/constraints.txt --editable '.[$(EXTRAS)]' $(OLDEST)
+	OMP_NUM_THREADS=1 $(OLDER)/bin/python -m pytest -n 2 --dist loadfile -m 'not long' -k 'not ($(NEWER))' tests/gpu tests/workers/training
 
 browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
@@ -152,5 +162,5 @@ test-vllm: $(STAMP) ## rollouts by a real vLLM server, in the same environment (
 gate-webhooks: $(STAMP) ## a receiver that fails, a relay that is killed: every event arrives
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s tests/e2e/test_webhook_gate.py
 
-clean: ## remove the virtual environment and caches (not your data)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+clean: ## remove the virtual environments and caches (not your data)
+	rm -rf $(VENV) $(OLDER) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -34,6 +34,9 @@ R = TypeVar("R")
 Attend = Callable[[nn.Module, Tensor, Tensor, Tensor, float | None], Tensor]
 """(module, query (B, heads, T, D), key and value (B, kv heads, S, D), scaling) -> (B, T, heads, D)."""
 
+CAPPED = "Attention with capped scores is not supported by 'sdpa'."
+"""The library's "sdpa" of transformers 5.17 leaves the cap out and says nothing."""
+
 CHANGE_SCORES = ("s_aux", "softcap", "position_bias")
 """What some models hand to their attention beside queries, keys and values; it is not None if it matters."""
 
@@ -86,14 +89,15 @@ def adopt(model: Any) -> str | None:
 def _choose(model: Any, ids: Tensor, is_exact: bool) -> str | None:
     """Gives a model the first of `cherry`, "sdpa" and "eager" that computes what the last one does."""
     name = type(model).__name__
-    expected = _states(model, ids)
+    expected, found = _states(model, ids), None
     if not type(model)._supports_attention_backend:
         reason = f"{name} does not let its attention be replaced."
     elif (found := _apart(model, NAME, ids, expected, is_exact)) is None:
         return None
     else:
         reason = f"{name} computes other states with another attention function: {found.rstrip('.')}."
-    if not type(model)._supports_sdpa or _apart(model, "sdpa", ids, expected, is_exact) is not None:
+    has_sdpa = type(model)._supports_sdpa and found != CAPPED
+    if not has_sdpa or _apart(model, "sdpa", ids, expected, is_exact) is not None:
         model.set_attn_implementation("eager")
     return reason
 
@@ -108,7 +112,7 @@ def _apart(model: Any, implementation: str, ids: Tensor, expected: Tensor, is_ex
     try:
         model.set_attn_implementation(implementation)
         found = _states(model, ids)
-    except (Unsupported, ValueError) as error:  # "sdpa" refuses capped scores with a ValueError
+    except (Unsupported, ValueError) as error:  # "sdpa" may refuse with a ValueError
         return str(error)
     difference, size = float((found - expected).norm()), float(expected.norm())
     if difference <= (ADOPTION_TOLERANCE if is_exact else HALF_TOLERANCE) * size:  # states may all be 0
@@ -215,8 +219,10 @@ def _attention(
 ) -> tuple[Tensor, None]:
     used = _in_use.get()
     if used is None:
-        if kwargs.get("s_aux") is not None:  # the others are known to "sdpa"
+        if kwargs.get("s_aux") is not None:  # biases are known to "sdpa"
             raise Unsupported("Attention with sinks is not supported by 'sdpa'.")
+        if kwargs.get("softcap") is not None:
+            raise Unsupported(CAPPED)
         found: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs
         )

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import GenerationConfig
 
 from methods.model_files.adapters import ordered
 from methods.model_files.configs import ADAPTER, CONFIG
@@ -35,7 +37,8 @@ def write_model(folder: Path, base: Path, model: Any, end_ids: Sequence[int]) ->
     `end_ids` are the tokens that an answer was trained to end with.
     """
     types = stored_types(base)
-    _write_weights(folder, model, types)
+    with _plain_generation(model, is_replaced=(base / GENERATION_CONFIG).is_file()):
+        _write_weights(folder, model, types)
     _copy_what_lies_beside(base, folder)
     _say_dtype(folder / CONFIG, types.of_model)
     _say_ends(folder / GENERATION_CONFIG, end_ids)
@@ -64,6 +67,21 @@ def decodes_otherwise(base: Path) -> str | None:
         " delivered model's keeps it. Switch it off where you use the model, to get the answers that were"
         " measured."
     )
+
+
+@contextmanager
+def _plain_generation(model: Any, *, is_replaced: bool) -> Iterator[None]:
+    """Lets a model have a plain generation config, where the one that is written is replaced by the base's.
+
+    transformers 5.17 refuses to write some that it reads: those with a `top_k` and without `do_sample`.
+    """
+    own = model.generation_config
+    if is_replaced:
+        model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def _write_weights(folder: Path, model: Any, types: StoredTypes) -> None:

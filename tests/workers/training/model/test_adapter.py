@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
@@ -28,6 +29,8 @@ MLA = {
     "topk_group": 1,
 }
 SMALL = {"num_experts_per_tok": 2, "moe_intermediate_size": 16, "vocab_size": 259}
+HAS_LINEAR_ROUTER = tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 23)
+"""Whether Jamba's router is a linear layer, as in transformers 5.17."""
 MIXTURES: dict[str, tuple[dict[str, Any], dict[str, Share]]] = {
     "granitemoe": (
         {"num_local_experts": 4, "num_key_value_heads": 2},
@@ -65,7 +68,7 @@ MIXTURES: dict[str, tuple[dict[str, Any], dict[str, Share]]] = {
             "experts": Share(2, 2),
             "mixer": Share(3, 4),
             "mlp": Share(3, 3),
-            "router": Share(0, 1),
+            "router": Share(int(HAS_LINEAR_ROUTER), 1),
         },
     ),
     "deepseek_v4": (  # its grouped projections are linear layers by their class alone
