@@ -144,6 +144,7 @@ class Device:
         self.current = 0
         self._late: list[Late] = []
         self._started = 0
+        self._arriving = threading.RLock()
         self._thread = threading.local()
 
     @property
@@ -206,8 +207,9 @@ class Device:
 
     def copy_late(self, target: Tensor, values: Tensor) -> None:
         """Starts a copy to the host that the host does not wait for."""
-        self._late.append(Late(target, values))
-        self._started += 1
+        with self._arriving:
+            self._late.append(Late(target, values))
+            self._started += 1
 
     @property
     def started(self) -> int:
@@ -215,11 +217,13 @@ class Device:
         return self._started
 
     def arrive(self, started: int) -> None:
-        """Writes the first `started` of the late copies where they belong."""
-        arrived = max(0, len(self._late) - (self._started - started))
-        for late in self._late[:arrived]:
-            late.target.copy_(late.values)
-        del self._late[:arrived]
+        """Writes the first `started` of the late copies where they belong, whichever thread began them."""
+        with self._arriving:
+            arrived = max(0, len(self._late) - (self._started - started))
+            for late in self._late[:arrived]:
+                with torch.inference_mode(late.target.is_inference()), torch.no_grad():
+                    late.target.copy_(late.values)
+            del self._late[:arrived]
 
 
 device: Device | None = None

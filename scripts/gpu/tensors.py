@@ -164,14 +164,32 @@ def run(func: Any, args: Any, kwargs: Any) -> Any:
     real_args, real_kwargs = tree_unflatten([_on_host(x) for x in flat], spec)
     if to_gpu:
         real_kwargs.pop("pin_memory", None)
-    found = func(*real_args, **real_kwargs)
+    call = ON_CUDA_ALONE.get(func, func)
+    found = call(*real_args, **real_kwargs)
     if not to_gpu:
         return found
     has_kernel = func.overloadpacket not in WITHOUT_KERNEL and not _is_same_memory(func, found, on_gpu)
     if has_kernel:
         devices.current().launch(name_of(func))
-    devices.current().record(func, real_args, real_kwargs, found, runs=has_kernel)
+    devices.current().record(call, real_args, real_kwargs, found, runs=has_kernel)
     return _wrapped(found, on_gpu, on_host)
+
+
+def _wide_mm(left: Tensor, right: Tensor, dtype: torch.dtype, **kwargs: Any) -> Tensor:
+    return torch.mm(left.to(dtype), right.to(dtype), **kwargs)
+
+
+def _wide_addmm(added: Tensor, left: Tensor, right: Tensor, dtype: torch.dtype, **kwargs: Any) -> Tensor:
+    return torch.addmm(added.to(dtype), left.to(dtype), right.to(dtype), **kwargs)
+
+
+ON_CUDA_ALONE: dict[Any, Callable[..., Tensor]] = {
+    aten.mm.dtype: _wide_mm,
+    aten.mm.dtype_out: _wide_mm,
+    aten.addmm.dtype: _wide_addmm,
+    aten.addmm.dtype_out: _wide_addmm,
+}
+"""Products of 16 bits with sums of 32, which a CPU has no kernels for (TRL's losses use them)."""
 
 
 def _is_same_memory(func: Any, found: Any, on_gpu: list[GpuTensor]) -> bool:

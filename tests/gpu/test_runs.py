@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("model"), hidden=64, scale=0.2)
 
 
-def trained_in_two(model: Path, out: Path, device: Device, **changes: Any) -> ListRecorder:
+def trained_in_two(model: Path, out: Path, gpu: Device | None, /, **changes: Any) -> ListRecorder:
     """Trains for a step, stops, and goes on; returns what was told after that."""
     wanted = make_config(model, **{"device": "cuda", "n_epochs": 1, "eval_interval": 5, **changes})
     rows = make_rows("one", "two", "three")
@@ -64,7 +64,8 @@ def trained_in_two(model: Path, out: Path, device: Device, **changes: Any) -> Li
     first, second = ListRecorder(), ListRecorder()
     with pytest.raises(RunCancelled):
         run(first, stop=lambda: any(step == 1 for step, _, _ in first.all("metrics")))
-    device.counts.clear()
+    if gpu is not None:
+        gpu.counts.clear()
     run(second)
     assert ("info", "Resumed after step 1.") in second.all("note")
     return second
@@ -81,7 +82,8 @@ def check_run(model: Path, out: Path, **changes: Any) -> None:
     assert told.all("checkpoint")
     assert is_finite(told)
     is_half = changes.get("dtype", "bfloat16" if "base_precision" in changes else None) == "bfloat16"
-    assert max(told.series("sampler/mismatch")) < (0.1 if is_half else 1e-4)
+    if not changes.get("async_steps"):  # samples of older weights have a mismatch of their own
+        assert max(told.series("sampler/mismatch")) < (0.1 if is_half else 1e-4)
     assert device.counts.captured
     assert device.counts.replays > 0
     assert device.counts.failed_captures == 0
@@ -115,7 +117,7 @@ def test_a_run_in_fp32_is_the_run_of_a_cpu(adapter, folder, tmp_path):
     changes = {"dtype": "float32", "adapter": adapter, "max_completion_tokens": 24}
     with as_if_cuda() as device:
         there = trained_in_two(folder, tmp_path / "there", device, **changes)
-        here = trained_in_two(folder, tmp_path / "here", device, device="cpu", **changes)
+    here = trained_in_two(folder, tmp_path / "here", None, device="cpu", **changes)
     found, expected = there.history(), here.history()
     assert found.keys() == expected.keys()
     for step, values in expected.items():

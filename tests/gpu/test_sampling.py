@@ -19,6 +19,7 @@ from workers.training.base.device_memory import free_bytes
 from workers.training.base.types import Group, Prompt
 from workers.training.model.policy import Policy
 from workers.training.sampling import decoders
+from workers.training.sampling.graphed.gpu_decoder import GpuDecoder
 from workers.training.sampling.graphed.kept import Kept, release
 from workers.training.sampling.graphed.shapes import budget_of
 from workers.training.sampling.rollout import Sampling, sample_groups
@@ -158,22 +159,29 @@ def test_graphs_follow_an_adapter(folder: Path, device: Device, prompts: list[Pr
 
 
 @pytest.mark.long
-def test_a_model_that_cannot_be_captured_is_run_kernel_by_kernel(
-    folder: Path, device: Device, prompts: list[Prompt], caplog: pytest.LogCaptureFixture
+def test_a_step_that_cannot_be_captured_is_run_kernel_by_kernel(
+    folder: Path,
+    device: Device,
+    prompts: list[Prompt],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     policy = load(folder)
     expected = tokens(sample_groups(policy, prompts, SAMPLING))
     release(policy.rollout_model)
+    decode = GpuDecoder.decode
 
-    def look(_: Any, args: tuple[torch.Tensor]) -> None:
-        assert bool(args[0].isfinite().all())
+    def look(decoder: GpuDecoder, cache: Any, step: Any) -> torch.Tensor:
+        logits = decode(decoder, cache, step)
+        assert bool(logits.isfinite().all())
+        return logits
 
-    hook = policy.rollout_model.model.norm.register_forward_pre_hook(look)
-    device.counts.clear()
-    assert tokens(sample_groups(policy, prompts, SAMPLING)) == expected
+    with monkeypatch.context() as patched:
+        patched.setattr(GpuDecoder, "decode", look)
+        device.counts.clear()
+        assert tokens(sample_groups(policy, prompts, SAMPLING)) == expected
     assert device.counts.failed_captures == 1
     assert [record.message for record in caplog.records].count("decode_not_captured") == 1
-    hook.remove()
     release(policy.rollout_model)
     assert tokens(sample_groups(policy, prompts, SAMPLING)) == expected
 
