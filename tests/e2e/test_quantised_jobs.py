@@ -153,7 +153,7 @@ def test_a_job_is_served_and_taken_home_with_the_same_log_probabilities(
 def test_the_other_methods_train_beside_it_too(
     service: Service, tmp_path: Path, method: str, precision: str
 ) -> None:
-    rows = chat_rows(8) if method == "supervised" else preference_rows(8)
+    rows = chat_rows(12) if method == "supervised" else preference_rows(12)
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     asked = {"n_epochs": 1, "batch_size": 4, "base_precision": precision}
     with service.client() as client:
