@@ -113,19 +113,18 @@ def test_a_job_is_served_and_taken_home_with_the_same_log_probabilities(
     with service.client() as client:
         method = reinforcement(precision, learning_rate_multiplier=3)
         job_id = make(client, write_rows(tmp_path / "train.jsonl"), method)
-        model = finished(client, job_id)
+        finished(client, job_id)
         told: Any = client.fine_tuning.jobs.retrieve(job_id).to_dict()
         asked = told["method"]["reinforcement"]["hyperparameters"]
         assert asked["base_precision"] == precision
-        events = client.fine_tuning.jobs.list_events(job_id, limit=100).data
-        steps = [event.data for event in events if event.type == "metrics"]
-        assert min(data["kl/reference"] for data in steps if "kl/reference" in data) == 0  # type: ignore[index,operator]
+        # The newest checkpoint, which is downloaded below: the delivered model may equal the base.
+        model = client.fine_tuning.jobs.checkpoints.list(job_id).data[0].fine_tuned_model_checkpoint
         said = client.chat.completions.create(
             model=model,
-            messages=PROMPT,
+            messages=PROMPT,  # type: ignore[arg-type]
             temperature=0,
             max_tokens=12,
-            logprobs=True,  # type: ignore[arg-type]
+            logprobs=True,
         )
         adapter = download(client, job_id, "adapter", tmp_path / "adapter")
         merged = download(client, job_id, "merged", tmp_path / "merged")
@@ -154,7 +153,7 @@ def test_a_job_is_served_and_taken_home_with_the_same_log_probabilities(
 def test_the_other_methods_train_beside_it_too(
     service: Service, tmp_path: Path, method: str, precision: str
 ) -> None:
-    rows = chat_rows(8) if method == "supervised" else preference_rows(8)
+    rows = chat_rows(12) if method == "supervised" else preference_rows(12)
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     asked = {"n_epochs": 1, "batch_size": 4, "base_precision": precision}
     with service.client() as client:
