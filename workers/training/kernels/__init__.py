@@ -19,6 +19,8 @@ from typing import Any, TypeVar, cast
 
 import numba
 
+from workers.training.kernels.own_copies import use_own_copies
+
 log = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable[..., object])
@@ -53,6 +55,7 @@ def _parent() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cherry"
 
 
+use_own_copies()
 _folder = machine_code_folder()
 if _folder is not None:
     vars(numba.config)["CACHE_DIR"] = str(_folder)

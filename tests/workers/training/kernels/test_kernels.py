@@ -65,3 +65,39 @@ def test_exp_is_right_to_a_unit_in_the_last_place_and_at_its_ends() -> None:
     for x, expected in ((0, 1), (-np.inf, 0), (-88, 0), (89, np.inf), (np.inf, np.inf)):
         assert exp(np.float32(x)) == expected
     assert np.isnan(exp(np.float32(np.nan)))
+
+
+def test_a_kernel_shares_no_function_with_another() -> None:
+    program = (
+        "import numpy as np, numba\n"
+        "import workers.training.kernels\n"
+        "@numba.njit\n"
+        "def inner(x, y):\n"
+        "    total = 0.0\n"
+        "    for i in range(len(x)):\n"
+        "        for j in range(len(y)):\n"
+        "            total += np.tanh(x[i]) * y[j] + y[j] / (x[i] + 3.0)\n"
+        "    return total\n"
+        "@numba.njit\n"
+        "def outer(x):\n"
+        "    return inner(x, x) + inner(x[1:], x) + inner(x, x[1:])\n"
+        "outer(np.ones(8))\n"
+        "print(next(iter(outer.overloads.values())).library.get_llvm_str())"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "define internal" in ran.stdout, "a function that was not inlined"
+    assert "linkonce_odr" not in ran.stdout
+
+
+@pytest.mark.long
+def test_a_process_that_compiles_computes_what_one_does_that_reads_machine_code(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "code"), "OMP_NUM_THREADS": "1"}
+    module = "tests.workers.training.kernels.numbers_of_a_run"
+    command = [sys.executable, "-m", module, str(tiny_folder)]
+    compiling, reading = [
+        subprocess.run([*command, str(tmp_path / name)], env=env, capture_output=True, text=True, check=True)
+        for name in ("compiling", "reading")
+    ]
+    assert compiling.stdout == reading.stdout != ""
