@@ -13,14 +13,14 @@ from llvmlite import binding
 from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
 
 
-class OwnCopies(JITCodeLibrary):  # type: ignore[misc]
+class OwnCopies(JITCodeLibrary):
     """Is the machine code of one kernel, in which no function is shared with another."""
 
     def _optimize_final_module(self) -> None:
         for function in self._final_module.functions:
             if function.linkage == binding.Linkage.linkonce_odr:
                 function.linkage = binding.Linkage.internal
-        super()._optimize_final_module()
+        super()._optimize_final_module()  # type: ignore[no-untyped-call]
 
 
 def use_own_copies() -> None:
