@@ -106,6 +106,7 @@ def test_a_cancelled_training_of_two_processes_leaves_none(service: Service, tmp
         wait_for(lambda: not any(one.is_running() for one in both), seconds=5, what="the end of both")
 
 
+@pytest.mark.long
 def test_a_job_for_gpus_waits_where_there_are_none_and_says_so(service: Service, tmp_path: Path) -> None:
     with service.client() as client:
         job_id = start_job(client, tmp_path, {"gpus": 1})

@@ -28,7 +28,7 @@ def test_the_built_in_model_takes_the_fast_path() -> None:
 @pytest.mark.parametrize(
     ("family", "config", "reason"),
     [
-        ("gemma2", {"hidden_size": 64, "head_dim": 8}, "softcap"),
+        ("gemma2", {"hidden_size": 64, "head_dim": 8}, "capped scores"),
         ("mamba", {"hidden_size": 64}, "does not let its attention be replaced"),
         ("rwkv", {"hidden_size": 64}, "reads the whole sequence for every token"),
     ],

@@ -44,6 +44,7 @@ def messages(db: Session, job: Job, level: str) -> list[str]:
     return list(db.scalars(select(JobEvent.message).where(*own).order_by(JobEvent.seq)))
 
 
+@pytest.mark.long
 def test_a_job_pauses_for_its_budget_and_resuming_grants_it_again(db: Session) -> None:
     """Evaluations sample some 6 x 8 x 4 tokens, the four steps some 16 each."""
     job = trained(db, queued(db, n_epochs=2, max_sampled_tokens=100, eval_samples=8, on_budget="pause"))

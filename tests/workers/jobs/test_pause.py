@@ -303,6 +303,7 @@ def last_weights(db: Session, job: Job) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_paused_and_resumed_job_has_the_history_of_one_that_never_paused(
     db: Session, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, settings: object) -> None:
     get_settings.cache_clear()
 
 
+@pytest.mark.long
 def test_a_killed_supervised_job_goes_on_and_delivers_its_last_epoch(db: Session, tiny_model: Path) -> None:
     asked = {"n_epochs": 4, "batch_size": 4, "learning_rate": 5e-3}
     job = make_tuned_job(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,14 @@ def test_messages_are_counted_as_a_completion_counts_them(
     assert httpx2.post(url, json=asked).status_code == 401
 
 
+def until(condition: Callable[[], bool]) -> None:
+    """Waits for a condition of the sampler, which is another thread's."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 @pytest.mark.parametrize("streams", [True, False])
 def test_a_client_that_goes_away_ends_its_completions(
     sampler: tuple[str, Starlette], client: openai.OpenAI, tenant: Tenant, streams: bool
@@ -213,9 +222,7 @@ def test_a_client_that_goes_away_ends_its_completions(
     cancelled = engine.counts.cancelled
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(request.encode())
-        while not engine.counts.running:
-            time.sleep(0.001)
-    while engine.counts.running:
-        time.sleep(0.001)
-    assert engine.counts.cancelled == cancelled + 1
+        until(lambda: bool(engine.counts.running))
+    until(lambda: engine.counts.cancelled == cancelled + 1)
+    until(lambda: not engine.counts.running)
     assert chat(client).choices  # and it goes on

@@ -40,7 +40,7 @@ def trained(method: str, tiny: Path, folder: Path, holds: int, place: Place) -> 
         "backward",
     ],
 )
-@pytest.mark.parametrize("method", ["supervised", "dpo"])
+@pytest.mark.parametrize("method", [pytest.param("supervised", marks=pytest.mark.long), "dpo"])
 def test_a_run_that_runs_out_of_memory_tells_the_numbers_of_one_that_does_not(
     method: str, place: Place, tiny_folder: Path, tmp_path: Path
 ) -> None:

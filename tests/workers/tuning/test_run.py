@@ -85,7 +85,7 @@ def run(
     return tune(wanted, *data, told, folder, stop, pause)
 
 
-@pytest.mark.parametrize("method", ["supervised", "dpo"])
+@pytest.mark.parametrize("method", ["supervised", pytest.param("dpo", marks=pytest.mark.long)])
 def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(
     method: str, tiny_folder: Path, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ is refused.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ from workers.training.model.stored_types import stored_types
 from workers.training.rendering.ends import template_end_ids
 
 CPU = torch.device("cpu")
+LOADING = threading.Lock()
+"""Is held while the library makes a model. It replaces methods of its own base class meanwhile, and two threads
+that do so at once may leave them replaced: from then on tied weights count as missing in every folder.
+"""
 MISSING_NAMED = 5
 """Names of weights that are told of those that a folder lacks. Chosen, not measured."""
 CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"
@@ -108,7 +113,7 @@ def check_can_quantise(folder: Path, precision: str) -> None:
     """Raises `ModelInvalid` where a model's layers cannot be quantised; its config alone is read."""
     with faults_are_the_models(f"The config.json of '{folder.name}' cannot be used"):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        with torch.device("meta"):
+        with LOADING, torch.device("meta"):
             model = auto_class(config).from_config(config)
     check_layers(model, precision)
 
@@ -134,7 +139,8 @@ def _read(folder: Path, dtype: str, place: torch.device | None = None) -> tuple[
     with faults_are_the_models(f"The model folder '{folder.name}' cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(folder, **offline)
         config = AutoConfig.from_pretrained(folder, **offline)
-        loaded: Any = auto_class(config).from_pretrained(folder, config=config, **how, **offline)
+        with LOADING:
+            loaded: Any = auto_class(config).from_pretrained(folder, config=config, **how, **offline)
     model, found = loaded
     if tokenizer.chat_template is None:
         raise ModelInvalid(f"The model '{folder.name}' has no chat template.")

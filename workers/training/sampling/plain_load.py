@@ -14,7 +14,7 @@ from transformers import AutoConfig
 
 from workers.training.base.errors import ModelInvalid
 from workers.training.base.types import ScoredText
-from workers.training.model.base_model import auto_class, faults_are_the_models
+from workers.training.model.base_model import LOADING, auto_class, faults_are_the_models
 from workers.training.sampling.scored_texts import read_scored
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,9 @@ def check_loaded(folder: Path, compute: torch.dtype, device: torch.device) -> Lo
 def _load(folder: Path, dtype: torch.dtype | str, device: torch.device) -> Any:
     offline: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
     found = auto_class(AutoConfig.from_pretrained(folder, local_files_only=True))
-    return found.from_pretrained(folder, dtype=dtype, **offline).to(device).eval()
+    with LOADING:
+        model = found.from_pretrained(folder, dtype=dtype, **offline)
+    return model.to(device).eval()
 
 
 @torch.inference_mode()

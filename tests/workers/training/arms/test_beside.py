@@ -183,6 +183,7 @@ def assert_same(turns, result, folder, *recorders):
     assert weights(folder) == weights(elsewhere) != {}
 
 
+@pytest.mark.long
 def test_two_seeds_are_the_same_as_in_turn(turns, tiny, tmp_path):
     beside = Beside()
     result, recorder = beside.go(config_of(tiny, **TWO), tmp_path)

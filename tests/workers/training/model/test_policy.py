@@ -1,5 +1,6 @@
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -132,7 +133,8 @@ def test_a_checkpoint_has_the_dtype_of_the_base(sharp, tmp_path):
     assert all(torch.equal(saved[name], weights[name]) for name in weights)
 
 
-def test_tied_weights_are_saved_once_and_stay_tied(sharp, tmp_path):
+@pytest.fixture
+def tied(sharp, tmp_path):
     folder = tmp_path / "tied"
     shutil.copytree(sharp, folder)
     config = json.loads((folder / "config.json").read_text())
@@ -140,6 +142,23 @@ def test_tied_weights_are_saved_once_and_stay_tied(sharp, tmp_path):
     weights = load_file(folder / "model.safetensors")
     weights.pop("lm_head.weight")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_models_are_loaded_in_several_threads_at_once(tied):
+    """transformers 5.23 replaces methods of its base class while it loads, for all threads."""
+
+    def load(_):
+        base = load_base(tied)
+        return base.model.lm_head.weight is base.model.model.embed_tokens.weight
+
+    with ThreadPoolExecutor(3) as threads:
+        assert all(threads.map(load, range(12)))
+    assert load(0)
+
+
+def test_tied_weights_are_saved_once_and_stay_tied(tied, tmp_path):
+    folder, weights = tied, load_file(tied / "model.safetensors")
     policy = moved(Policy.load(make_config(folder, adapter="full")))
     policy.save_model(tmp_path / "out")
     assert load_file(tmp_path / "out" / "model.safetensors").keys() == weights.keys()
