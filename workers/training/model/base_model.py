@@ -27,8 +27,8 @@ from workers.training.rendering.ends import template_end_ids
 
 CPU = torch.device("cpu")
 LOADING = threading.Lock()
-"""Is held while the library makes a model. It replaces methods of its own base class meanwhile, and two threads
-that do so at once may leave them replaced: from then on tied weights count as missing in every folder.
+"""Is held while the library makes a model. It replaces methods of its own base class meanwhile, and two
+threads that do so at once may leave them replaced: from then on every load lacks its tied weights.
 """
 MISSING_NAMED = 5
 """Names of weights that are told of those that a folder lacks. Chosen, not measured."""
