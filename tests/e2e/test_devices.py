@@ -75,6 +75,7 @@ def test_a_killed_workers_device_is_free_and_a_job_that_needs_both_gets_both(
         waits = "waits for 2 CPU seats there: 0 of 2 are free"
         wait_for(lambda: any(waits in said for said in messages(large)), what="the word of waiting")
         small = start_job(client, tmp_path, None)
+        wait_for(lambda: status(small) == "queued", what="a small one behind it")
 
         killed = claims.holder(SEATS[0])
         assert killed

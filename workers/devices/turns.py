@@ -47,6 +47,22 @@ def next_with_devices() -> tuple[str, Claim] | None:
     return None
 
 
+def tell_next() -> None:
+    """Tells the job that is next if its devices are taken. Whoever trains does so: no worker may be idle."""
+    settings = get_settings()
+    if not (devices := listing.of_service(settings)):
+        return
+    claims = claims_of(settings)
+    with unit_of_work() as db:
+        job = runs.next_for_training(db, capacity.of_this_machine(settings), false())
+        if job is None:
+            return
+        need = need_of(job.resources, devices)
+        free = sum(claims.holder(device) is None for device in need.candidates)
+        if free < need.number:
+            runs.tell_of_devices(db, job.id, _waits(need, free))
+
+
 def take_one(what: str) -> Claim | None:
     """Returns the device of a process that computes by itself, if there are any; None if all are taken."""
     settings = get_settings()

@@ -30,7 +30,7 @@ from app.jobs.status import Claim, LeaseLost
 from app.settings import get_settings
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig, read_config
-from workers.devices.turns import next_with_devices
+from workers.devices.turns import next_with_devices, tell_next
 from workers.jobs import delivery
 from workers.jobs.faults import Exit
 
@@ -38,6 +38,8 @@ log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 1.0
 """Between two looks at the job: renewing the lease, seeing a cancel."""
+TELL_SECONDS = 5.0
+"""Between two looks at who waits for the devices of this machine. Chosen, not measured."""
 CANCEL_GRACE = 10.0
 LAST_STEPS_SECONDS = 5.0
 WORKSPACE = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
@@ -150,7 +152,7 @@ def child_settings(processes: int) -> dict[str, str]:
 def watch(child: subprocess.Popen[bytes], claim: Claim, stopping: threading.Event) -> End:
     """Keep the lease while the child lives; return when there is something to do."""
     settings = get_settings()
-    next_look = 0.0
+    next_look = next_telling = 0.0
     while child.poll() is None:
         if stopping.wait(0.05):
             return End.WORKER_STOPS
@@ -160,6 +162,9 @@ def watch(child: subprocess.Popen[bytes], claim: Claim, stopping: threading.Even
         try:
             with unit_of_work() as db:
                 heartbeat = runs.renew(db, claim, settings.lease)
+            if time.monotonic() >= next_telling:
+                next_telling = time.monotonic() + TELL_SECONDS
+                tell_next()
         except LeaseLost:
             return End.EXITED if _exits_now(child) else End.LEASE_LOST
         except SQLAlchemyError as problem:  # the fence keeps us safe if this outlasts the lease

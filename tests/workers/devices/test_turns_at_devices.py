@@ -18,7 +18,7 @@ from app.settings import get_settings
 from methods.train_config import TrainConfig
 from methods.tune_config import TuneConfig
 from tests.workers.rows import make_job
-from workers.devices.turns import next_with_devices, take_one
+from workers.devices.turns import next_with_devices, take_one, tell_next
 from workers.jobs.attempt import devices_environment
 
 
@@ -65,6 +65,21 @@ def test_two_jobs_have_a_gpu_each_and_the_third_waits_and_is_told(db: Session, t
     last = begin(third)
     assert last.names == ["GPU-b"]
     for claim in (claims[0], last):
+        claim.close()
+
+
+def test_a_job_is_told_while_every_worker_trains(db: Session, two_gpus: None) -> None:
+    first, second = (make_job(db, status="queued") for _ in range(2))
+    claims = [begin(first)]
+    tell_next()
+    assert told(db, second) == [], "a device is free, and a worker may be about to take it"
+    claims.append(begin(second))
+    large = make_job(db, status="queued", resources={"gpus": 2})
+    tell_next()
+    tell_next()
+    (message,) = told(db, large)
+    assert "waits for 2 GPUs there: 0 of 2 are free" in message
+    for claim in claims:
         claim.close()
 
 
