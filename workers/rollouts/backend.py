@@ -19,7 +19,7 @@ from app.table_settings import VllmEntry
 from methods.train_config import TrainConfig
 from workers.rollouts.adapters import Adapters
 from workers.rollouts.asking import Asking, check_sampling
-from workers.rollouts.carried import CarriedWeights
+from workers.rollouts.carried import CarriedWeights, Carrier
 from workers.rollouts.errors import ServerAway
 from workers.rollouts.probe import (
     COARSE,
@@ -85,18 +85,16 @@ class VllmRollouts:
         limits: Limits,
     ) -> None:
         """`run_name` is in the names of its weights: no other run that asks this server has the same."""
-        self._client = client = VllmClient(entry)
+        self._client = VllmClient(entry)
         self._entry = entry
         self._policy = policy
         self._config = config
         self._world = world
         self._recorder = recorder
         self._limits = limits
-        place = (client, entry, run_name, policy)
+        carrier = Carrier(self._client, entry, run_name, policy, world)
         self._weights: CarriedWeights = (
-            WholeWeights(*place, world, recorder)
-            if config.adapter == "full"
-            else Adapters(*place, config, world)
+            WholeWeights(carrier, recorder) if config.adapter == "full" else Adapters(carrier, config)
         )
         self._name = ""
         """The name of the weights that are followed."""

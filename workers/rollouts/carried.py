@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from app.table_settings import VllmEntry
 from workers.rollouts.errors import ServerAway
 from workers.rollouts.replies import By
 from workers.rollouts.served import ServedBase
+from workers.rollouts.vllm_client import VllmClient
+from workers.training.base.distributed import World
+from workers.training.model.policy import Policy
 
 AFTER = "-after-"
 """Stands in the name of a policy's weights between the run and the number of updates made to them."""
@@ -20,6 +24,30 @@ TAKEN = (
     "another job holds its weights: jobs that train every weight have such a server to themselves, one after"
     " the other"
 )
+
+
+class Carrier(NamedTuple):
+    """Is a run whose weights go to a server, in one process of its world.
+
+    Attributes:
+        name: is in the names of its weights: no other run that asks this server has the same.
+    """
+
+    client: VllmClient
+    entry: VllmEntry
+    name: str
+    policy: Policy
+    world: World
+
+    @property
+    def folder(self) -> Path:
+        """Returns where its weights are written, which the server sees too."""
+        return Path(self.entry.adapters).absolute() / self.name
+
+    def clear(self) -> None:
+        """Removes the files."""
+        if self.world.is_main:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class CarriedWeights(Protocol):

@@ -15,15 +15,11 @@ from typing import Any
 
 import structlog
 
-from app.table_settings import VllmEntry
-from workers.rollouts.carried import AFTER, Claim, one_at_a_time
+from workers.rollouts.carried import AFTER, Carrier, Claim, one_at_a_time
 from workers.rollouts.errors import RolloutsRefused, ServerAway, WeightsNotWritten
 from workers.rollouts.replies import ORIGINAL, By
 from workers.rollouts.served import ServedBase
-from workers.rollouts.vllm_client import VllmClient
-from workers.training.base.distributed import World
 from workers.training.base.recorder import Recorder
-from workers.training.model.policy import Policy
 
 log = structlog.get_logger(__name__)
 
@@ -38,41 +34,27 @@ TOOK = (
 class WholeWeights:
     """All weights of one run, step by step. A name is the run, the number of updates and a random mark."""
 
-    def __init__(
-        self,
-        client: VllmClient,
-        entry: VllmEntry,
-        run_name: str,
-        policy: Policy,
-        world: World,
-        recorder: Recorder,
-    ) -> None:
-        self._client = client
-        self._entry = entry
-        self._run_name = run_name
-        self._policy = policy
-        self._world = world
+    def __init__(self, run: Carrier, recorder: Recorder) -> None:
+        self._run = run
         self._recorder = recorder
-        self._folder = Path(entry.adapters).absolute() / run_name
-        self._claim = Claim(entry, run_name, is_shared=False)
+        self._claim = Claim(run.entry, run.name, is_shared=False)
         self._base: ServedBase | None = None
         """The base over there, once its weights have been replaced."""
         self._written = 0.0
         """How long the last writing took, in seconds."""
         self._has_told = False
-        if world.is_main:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        run.clear()
 
     def write(self, updates: int) -> str:
         """Writes a model folder in place of the last one. Raises `RunFailed`."""
-        if not self._world.is_main:
+        if not self._run.world.is_main:
             return ""
         with contextlib.suppress(ServerAway):  # is said when the weights are to be loaded
             self._claim.take()
         began = time.monotonic()
-        name = f"{self._run_name}{AFTER}{updates:06d}-{secrets.token_hex(MARK_BYTES)}"
-        shutil.rmtree(self._folder, ignore_errors=True)
-        write_weights(self._folder / name, self._policy.rollout_model)
+        name = f"{self._run.name}{AFTER}{updates:06d}-{secrets.token_hex(MARK_BYTES)}"
+        self._run.clear()
+        write_weights(self._run.folder / name, self._run.policy.rollout_model)
         self._written = time.monotonic() - began
         return name
 
@@ -82,16 +64,16 @@ class WholeWeights:
 
     def load(self, name: str, base: ServedBase) -> bool:
         """Lets the engines load the files, in the first process that comes; the others find it done."""
-        if self._world.is_main:
+        if self._run.world.is_main:
             self._claim.take()
         else:
             self._claim.check()
         self._base = base
-        with one_at_a_time(self._entry):
-            if self._client.weight_version() == name:
+        with one_at_a_time(self._run.entry):
+            if self._run.client.weight_version() == name:
                 return False
             began = time.monotonic()
-            self._client.load_weights(str(self._folder / name), name)
+            self._run.client.load_weights(str(self._run.folder / name), name)
             self._tell(name, time.monotonic() - began)
         return True
 
@@ -100,22 +82,23 @@ class WholeWeights:
 
     def close(self) -> None:
         """Gives the server its own weights back, and removes the files."""
-        if self._world.is_main and self._base is not None:
-            with contextlib.suppress(ServerAway, RolloutsRefused), one_at_a_time(self._entry):
-                self._client.load_weights(self._base.folder, ORIGINAL)
-        if self._world.is_main:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._run.world.is_main and self._base is not None:
+            with contextlib.suppress(ServerAway, RolloutsRefused), one_at_a_time(self._run.entry):
+                self._run.client.load_weights(self._base.folder, ORIGINAL)
+        self._run.clear()
         self._claim.release()
 
     def _tell(self, name: str, loaded: float) -> None:
         updates = int(name.partition(AFTER)[2][:6])
-        n_bytes = sum(file.stat().st_size for file in (self._folder / name).iterdir())
+        n_bytes = sum(file.stat().st_size for file in (self._run.folder / name).iterdir())
         told = {"updates": updates, "written": self._written, "loaded": loaded}
         log.info("vllm_weights", bytes=n_bytes, **told)
-        if self._world.is_main and not self._has_told:
+        if self._run.world.is_main and not self._has_told:
             self._has_told = True
             gigabytes = n_bytes / 1e9
-            self._recorder.note("info", TOOK.format(gigabytes=gigabytes, folder=self._folder.parent, **told))
+            self._recorder.note(
+                "info", TOOK.format(gigabytes=gigabytes, folder=self._run.folder.parent, **told)
+            )
 
 
 def write_weights(folder: Path, model: Any) -> None:
