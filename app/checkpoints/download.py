@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fastapi.responses import Response
+from starlette.responses import Response
 
 from app.cards import service as cards
 from app.checkpoints import service as checkpoints

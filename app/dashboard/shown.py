@@ -36,6 +36,7 @@ Webhooks, Settings."""
 JOB_TABS = [
     Link("Overview", ""),
     Link("Samples", "/rollouts"),
+    Link("Checkpoints", "/checkpoints"),
 ]
 """The pages of one job, in this order: Overview, Samples, Checkpoints."""
 
