@@ -30,6 +30,12 @@ class Link(NamedTuple):
 
 NAVIGATION = [
     Link("Home", "/dashboard"),
+    Link("Compare", "/dashboard/compare"),
+    Link("Files", "/dashboard/files"),
+    Link("Models", "/dashboard/models"),
+    Link("Evals", "/dashboard/evals"),
+    Link("Webhooks", "/dashboard/webhooks"),
+    Link("Settings", "/dashboard/settings"),
 ]
 """Each room adds its own entry, in this order: Home, New job, Compare, Files, Models, Graders, Evals,
 Webhooks, Settings."""

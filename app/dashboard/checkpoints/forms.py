@@ -86,9 +86,7 @@ def form_of(
     db: Session, job: Job, checkpoint: Checkpoint, name: str, storage: Storage, wanted: Format
 ) -> Form:
     """Returns one form of a checkpoint."""
-    return next(
-        form for form in forms_of(db, job, checkpoint, name, storage) if form.format == wanted
-    )
+    return next(form for form in forms_of(db, job, checkpoint, name, storage) if form.format == wanted)
 
 
 def openai_snippet(url: str, model: str) -> str:
@@ -108,9 +106,7 @@ def _snippets(name: str, offer: FormOut) -> list[Snippet]:
     tar = shlex.quote(f"{short_name(name)}-{offer.format}.tar")
     unpack = f"mkdir -p {FOLDER} && tar -xf {tar} -C {FOLDER}"
     fetch = f"cherry models download {shlex.quote(name)} --format {offer.format} --to {FOLDER}"
-    used = [
-        Snippet(PROGRAMS[program], lines) for program, lines in offer.use.items() if program in PROGRAMS
-    ]
+    used = [Snippet(PROGRAMS[program], lines) for program, lines in offer.use.items() if program in PROGRAMS]
     return [Snippet("Unpack the download", unpack), Snippet("Or fetch it from a terminal", fetch), *used]
 
 

@@ -1,4 +1,4 @@
-"""Serves the checkpoints of a job: a table, what can be done with one of them, downloads, and a box to try it."""
+"""Serves the checkpoints of a job: a table, what to do with one of them, downloads, and a box to try it."""
 
 from __future__ import annotations
 
@@ -74,9 +74,7 @@ def _of_chosen(db: Session, request: Request, job: Job, chosen: Checkpoint) -> d
         "name": name,
         "forms": forms.forms_of(db, job, chosen, name, get_storage()),
         "openai": forms.openai_snippet(str(request.base_url).rstrip("/"), name),
-        "question": Question.model_construct(
-            prompt="", system="", temperature=1.0, max_tokens=256
-        ),
+        "question": Question.model_construct(prompt="", system="", temperature=1.0, max_tokens=256),
         "serves": bool(get_settings().sampler_url),
     }
 

@@ -75,9 +75,7 @@ async def answers(
     return list(await asyncio.gather(*asked))
 
 
-async def _answer(
-    request: Request, caller: Caller, question: Question, title: str, model: str
-) -> Answer:
+async def _answer(request: Request, caller: Caller, question: Question, title: str, model: str) -> Answer:
     try:
         body = question.of(model).asked()
         reply = await ask(request, caller, await model_name(caller, model, []), "chat/completions", body)

@@ -58,9 +58,7 @@ def serve(
     tell({"closed": True})
 
 
-def _take(
-    sink: Sink, step: int, values: dict[str, Any], tell: Tell, sleep: Callable[[float], None]
-) -> None:
+def _take(sink: Sink, step: int, values: dict[str, Any], tell: Tell, sleep: Callable[[float], None]) -> None:
     def take() -> bool:
         if not sink.has(step):
             sink.log(step, values)

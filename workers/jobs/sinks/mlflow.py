@@ -23,13 +23,13 @@ class Mlflow:
     missing."""
 
     def __init__(self, run: ShownRun) -> None:
+        if not os.environ.get(URI):
+            raise Unavailable(f"the worker has no {URI}.")
         try:
             from mlflow.entities import Metric, Param
             from mlflow.tracking import MlflowClient
         except ImportError:
             raise Unavailable("its package `mlflow-skinny` is not installed on the worker.") from None
-        if not os.environ.get(URI):
-            raise Unavailable(f"the worker has no {URI}.")
         self._metric = Metric
         self._client = MlflowClient()
         experiment = _experiment(self._client, run.wanted["experiment"])

@@ -19,12 +19,12 @@ class WeightsAndBiases:
     """One run there. Raises `Unavailable` where the package or the account is missing."""
 
     def __init__(self, run: ShownRun) -> None:
+        if not os.environ.get("WANDB_API_KEY") and os.environ.get("WANDB_MODE") != "offline":
+            raise Unavailable("the worker has neither WANDB_API_KEY nor WANDB_MODE=offline.")
         try:
             import wandb
         except ImportError:
             raise Unavailable("its package `wandb` is not installed on the worker.") from None
-        if not os.environ.get("WANDB_API_KEY") and os.environ.get("WANDB_MODE") != "offline":
-            raise Unavailable("the worker has neither WANDB_API_KEY nor WANDB_MODE=offline.")
         quiet = wandb.Settings(
             silent=True, console="off", disable_git=True, disable_code=True, x_disable_meta=True
         )

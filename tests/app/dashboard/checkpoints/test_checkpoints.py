@@ -46,9 +46,7 @@ def browser(server_url: str, tenant: Tenant, db: Session) -> Iterator[httpx.Clie
 @pytest.fixture
 def job(db: Session, tenant: Tenant) -> Job:
     verdict = {"kind": "better_unseen", "sentence": f"Better on unseen rows {HOSTILE}", "basis": "unseen"}
-    made = make_job(
-        db, tenant.project_id, status="succeeded", suffix="people", last_step=20, verdict=verdict
-    )
+    made = make_job(db, tenant.project_id, status="succeeded", suffix="people", last_step=20, verdict=verdict)
     make_checkpoint(db, made, 0, valid_reward=0.4, storage_key=None, advantage_over_base=None)
     trust = {"p": 0.004, "low": 0.11, "high": 0.33, "greedy_reward": 0.71, "canary_over_base": 0.02}
     for step in (10, 20):
@@ -104,7 +102,7 @@ def test_the_lines_to_copy_name_this_checkpoint_and_this_service(
     browser: httpx.Client, db: Session, job: Job, server_url: str
 ) -> None:
     delivered = browser.get(f"/dashboard/jobs/{job.id}/checkpoints").text
-    assert f'model=&#34;{TUNED}&#34;' in delivered
+    assert f"model=&#34;{TUNED}&#34;" in delivered
     assert f"{server_url}/v1" in delivered
     assert f"cherry models download {TUNED} --format merged" in delivered
     assert "vllm serve FOLDER --served-model-name ft-cherry-nano-acme-people-abcd1234" in delivered
@@ -114,10 +112,12 @@ def test_the_lines_to_copy_name_this_checkpoint_and_this_service(
     assert "tar -xf ft-cherry-nano-acme-people-abcd1234-merged.tar" in delivered
     last = of_step(db, job, 20)
     other = browser.get(f"/dashboard/jobs/{job.id}/checkpoints?checkpoint={last.id}").text
-    assert f'model=&#34;{last.model_name}&#34;' in other
+    assert f"model=&#34;{last.model_name}&#34;" in other
 
 
-def test_a_download_is_what_the_api_sends(browser: httpx.Client, http: httpx.Client, db: Session, job: Job) -> None:
+def test_a_download_is_what_the_api_sends(
+    browser: httpx.Client, http: httpx.Client, db: Session, job: Job
+) -> None:
     chosen = of_step(db, job, 10)
     ours = browser.get(f"/dashboard/jobs/{job.id}/checkpoints/{chosen.id}/download?format=merged")
     api = http.get(f"/v1/fine_tuning/jobs/{job.id}/checkpoints/{chosen.id}/download?format=merged")
@@ -133,9 +133,7 @@ def test_a_download_is_what_the_api_sends(browser: httpx.Client, http: httpx.Cli
     assert part.content == api.content[:100]
 
 
-def test_another_project_downloads_makes_and_tries_nothing(
-    db: Session, server_url: str, job: Job
-) -> None:
+def test_another_project_downloads_makes_and_tries_nothing(db: Session, server_url: str, job: Job) -> None:
     other = make_tenant(db, "other")
     token = sessions.begin(db, other.key_id)
     db.commit()

@@ -17,9 +17,9 @@ sys.stdin.readline()
 for line in sys.stdin:
     print(json.dumps({"done": json.loads(line)["step"]}), flush=True)
 """
-HANGS = "import time; print('{\"failing\": \"OSError: it is away\"}', flush=True); time.sleep(1000)"
+HANGS = 'import time; print(\'{"failing": "OSError: it is away"}\', flush=True); time.sleep(1000)'
 DIES = "raise SystemExit(3)"
-REFUSES = "print('{\"refused\": \"its package is not installed.\"}')"
+REFUSES = 'print(\'{"refused": "its package is not installed."}\')'
 
 
 @pytest.fixture

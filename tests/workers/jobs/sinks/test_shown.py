@@ -63,7 +63,6 @@ def test_a_job_without_integrations_tells_the_database_alone(db: Session) -> Non
 
 
 def test_what_is_missing_is_said_once_and_stops_nothing(db: Session) -> None:
-    pytest.importorskip("wandb", reason="the optional package wandb is not installed")
     held = claim(db, integrations=[WANDB])
     for _ in range(2):
         attempt(held, 1)
