@@ -12,7 +12,7 @@ from functools import cache, partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 FORM = "self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))"
 """What transformers' MLPs of this kind compute, in the words of their source."""
@@ -33,7 +33,7 @@ def remake_gates(model: Any) -> int:
 
 
 @cache
-def _is_gated(kind: type[nn.Module]) -> bool:
+def _is_gated(kind: Any) -> bool:
     if not hasattr(kind, "forward") or not kind.__name__.endswith("MLP"):
         return False
     lines = [line.strip() for line in inspect.getsource(kind.forward).splitlines()]
