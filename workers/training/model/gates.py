@@ -32,7 +32,6 @@ def remake_gates(model: Any) -> int:
     return len(gated)
 
 
-@cache
 def _is_gated(kind: Any) -> bool:
     if not hasattr(kind, "forward") or not kind.__name__.endswith("MLP"):
         return False
