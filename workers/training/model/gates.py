@@ -8,43 +8,56 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-FORM = "self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))"
-"""What transformers' MLPs of this kind compute, in the words of their source."""
+SEPARATE = "self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))"
+"""What transformers' MLPs of this kind compute, in the words of their source,"""
+JOINED = (
+    "up_states = self.gate_up_proj(hidden_states)",
+    "gate, up_states = up_states.chunk(2, dim=-1)",
+    "up_states = up_states * self.activation_fn(gate)",
+    "return self.down_proj(up_states)",
+)
+"""and those of Phi 3 and GLM, whose gate and up are one product."""
 
 
 def remake_gates(model: Any) -> int:
     """Lets each gated MLP of a model keep three tensors in place of four; returns how many these are.
 
-    Values and gradients stay the same bits. An MLP whose class computes anything else than `FORM` is left
-    as it is. Source: SwiGLU, Shazeer 2020, arXiv:2002.05202.
+    Values and gradients stay the same bits. An MLP whose class computes anything else is left as it is.
+    Source: SwiGLU, Shazeer 2020, arXiv:2002.05202.
     """
-    gated = [
-        module for module in model.modules() if _is_gated(type(module)) and "forward" not in vars(module)
-    ]
-    for module in gated:
-        module.forward = partial(_forward, module)
-    return len(gated)
+    found = 0
+    for module in model.modules():
+        if "forward" not in vars(module) and (forward := _forward_of(type(module))):
+            module.forward = partial(forward, module)
+            found += 1
+    return found
 
 
-@cache
-def _is_gated(kind: type[nn.Module]) -> bool:
-    if not hasattr(kind, "forward") or not kind.__name__.endswith("MLP"):
-        return False
+def _forward_of(kind: Any) -> Callable[[Any, Tensor], Tensor] | None:
+    """Returns what takes the place of a class's `forward`, if it is one of the known."""
+    if not kind.__name__.endswith("MLP"):
+        return None
     lines = [line.strip() for line in inspect.getsource(kind.forward).splitlines()]
-    return [line for line in lines[1:] if line] in (
-        [f"return {FORM}"],
-        [f"down_proj = {FORM}", "return down_proj"],
-    )
+    body = tuple(line for line in lines[1:] if line)
+    if body in ((f"return {SEPARATE}",), (f"down_proj = {SEPARATE}", "return down_proj")):
+        return _separate
+    return _joined if body == JOINED else None
 
 
-def _forward(module: Any, x: Tensor) -> Tensor:
+def _separate(module: Any, x: Tensor) -> Tensor:
     found: Tensor = module.down_proj(gated(module.act_fn, module.gate_proj(x), module.up_proj(x)))
+    return found
+
+
+def _joined(module: Any, x: Tensor) -> Tensor:
+    gate, up = module.gate_up_proj(x).chunk(2, dim=-1)
+    found: Tensor = module.down_proj(gated(module.activation_fn, gate, up))
     return found
 
 

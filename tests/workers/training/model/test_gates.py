@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from workers.training.model.gates import gated, remake_gates
 
-FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma", "olmo2", "smollm3")
+FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma", "olmo2", "smollm3", "phi3", "glm")
 
 
 def model_of(family: str):
