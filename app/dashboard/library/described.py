@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from app.settings import PREFIX, Settings
 
-SHOWN = (bool, int, float, timedelta)
 NAMED = (
     "broker_url",
     "database_url",
@@ -25,6 +24,8 @@ NAMED = (
 )
 """Settings that are text: of those whose text is one of a few words, the text is shown, of an address only
 the kind of server."""
+MANY = 10_000
+"""Numbers from here on are written with commas."""
 ADDRESSES = ("broker_url", "database_url")
 
 
@@ -58,13 +59,13 @@ def _value(field: str, value: object, *, is_set: bool) -> str:
         return "on" if value else "off"
     if isinstance(value, timedelta):
         return f"{value.total_seconds():g} s"
-    if isinstance(value, SHOWN):
-        return f"{value:,}"
+    if isinstance(value, int | float):
+        return f"{value:,}" if value >= MANY else str(value)
     if field in ADDRESSES:
         return f"{str(value).partition(':')[0]}, address hidden"
     if field in NAMED or value in ("auto", "any", "unknown"):
         return str(value)
-    return "set, hidden" if is_set else "not set"
+    return "set, hidden" if is_set else "as by default"
 
 
 def _source(field: str, *, is_set: bool) -> str:

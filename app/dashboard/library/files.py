@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse, StreamingResponse
+from fastapi.responses import RedirectResponse
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
@@ -16,8 +16,8 @@ from app.db import unit_of_work
 from app.errors import ApiError
 from app.files import service as files
 from app.files.models import File
-from app.files.router import attachment
 from app.files.schemas import JSONL_ONLY
+from app.files.sending import sent
 from app.jobs.models import ACTIVE, Job
 from app.pagination import Cursor
 from app.storage import get_storage
@@ -91,12 +91,7 @@ def file_content(request: Request, file_id: str) -> Response:
         if (project := sign_in.signed_in(request, db)) is None:
             return to_login(request)
         file = files.get(db, project.id, file_id)
-    try:
-        chunks = get_storage().open_stream(file.storage_key)
-    except FileNotFoundError:
-        raise files.not_found(file_id) from None
-    headers = {"content-disposition": attachment(file.filename), "content-length": str(file.bytes)}
-    return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
+    return sent(file)
 
 
 @router.post("/files/{file_id}/delete", dependencies=FROM_HERE)

@@ -7,7 +7,6 @@ from typing import Annotated, cast
 from fastapi import APIRouter, Form, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from app.auth import Caller
 from app.dashboard import sign_in
 from app.dashboard.shown import FROM_HERE, page, to_login
 from app.db import unit_of_work
@@ -15,8 +14,7 @@ from app.errors import ApiError, BadRequest
 from app.pagination import Cursor
 from app.webhooks import service as webhooks
 from app.webhooks.event_types import EVENT_TYPES, EventType
-from app.webhooks.router import test_endpoint
-from app.webhooks.schemas import EndpointTest
+from app.webhooks.sample import send_sample
 
 PAGE = 50
 
@@ -63,13 +61,11 @@ async def send_test(
             if owner is None:
                 return to_login(request)
             webhooks.get(db, owner.project.id, endpoint_id)
-        caller = Caller(owner.key.id, owner.project.id, owner.project.organization_id)
         status, problem = None, None
         try:
             if event_type not in EVENT_TYPES:
                 raise BadRequest(f"There is no event of the type '{event_type}'.", param="event_type")
-            asked = EndpointTest(event_type=cast(EventType, event_type))
-            status = test_endpoint(endpoint_id, asked, caller).status_code
+            status = send_sample(owner.project.id, endpoint_id, cast(EventType, event_type))
         except ApiError as refused:
             problem = refused
         return page(request, owner.project, "library/webhook_test.html", status=status, problem=problem)

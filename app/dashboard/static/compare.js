@@ -18,7 +18,7 @@ function data(lines) {
 }
 
 function axis(extra) {
-  return { stroke: colour("--soft"), grid: { stroke: colour("--line") }, ticks: { stroke: colour("--line") }, ...extra };
+  return { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 }, ...extra };
 }
 
 function draw(place, chart, jobs) {

@@ -35,8 +35,14 @@ class SinkListener(Silent):
     """Tells one sink. Two threads speak with its process; the run only puts its numbers into a queue."""
 
     def __init__(
-        self, title: str, command: list[str], run: ShownRun, warn: Warn, env: Mapping[str, str] | None = None
+        self,
+        title: str,
+        command: list[str],
+        run: ShownRun,
+        warn: Warn,
+        failing_seconds: float = FAILING_SECONDS,
     ) -> None:
+        self._failing_seconds = failing_seconds
         self._title, self._warn = title, warn
         self._waiting: queue.Queue[str | None] = queue.Queue(MOST_WAITING)
         self._told = self._done = 0
@@ -45,7 +51,6 @@ class SinkListener(Silent):
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=env,
             start_new_session=True,  # it outlives a training that is killed, until all that came is sent
         )
         self._waiting.put(json.dumps(asdict(run), default=str))
@@ -89,7 +94,7 @@ class SinkListener(Silent):
         return True
 
     def _is_late(self, waited: float) -> bool:
-        return waited > (FAILING_SECONDS if self._is_failing else FINISH_SECONDS)
+        return waited > (self._failing_seconds if self._is_failing else FINISH_SECONDS)
 
     def _start(self, work: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=work, name=f"sink-{self._title}", daemon=True)

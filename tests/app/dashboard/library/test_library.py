@@ -59,6 +59,7 @@ def stranger(server_url: str, db: Session) -> Iterator[httpx.Client]:
 def stored_file(db: Session, project_id: str, data: bytes, **columns: str) -> File:
     file = make_file(db, project_id)
     get_storage().put_bytes(file.storage_key, data)
+    file.bytes = len(data)
     for name, value in columns.items():
         setattr(file, name, value)
     db.commit()
@@ -101,6 +102,7 @@ def test_a_file_in_use_stays_and_the_page_says_who_uses_it(
     browser: httpx.Client, stranger: httpx.Client, db: Session, tenant: Tenant
 ) -> None:
     file = stored_file(db, tenant.project_id, b"{}\n")
+    file_id = file.id
     job = make_job(db, tenant.project_id, status="running", training_file=file.id, suffix="people")
     db.commit()
     assert stranger.post(f"/files/{file.id}/delete").status_code == 404
@@ -116,7 +118,7 @@ def test_a_file_in_use_stays_and_the_page_says_who_uses_it(
     assert db.scalars(select(File.id).where(File.id == file.id)).first()
     assert browser.post(f"/files/{file.id}/delete").status_code == 303
     db.rollback()
-    assert not db.scalars(select(File.id).where(File.id == file.id)).first()
+    assert not db.scalars(select(File.id).where(File.id == file_id)).first()
 
 
 def test_only_a_tuned_model_of_the_project_is_deleted(

@@ -6,9 +6,8 @@ import sys
 
 import pytest
 
-from workers.jobs.sinks import listener as listeners
 from workers.jobs.sinks.base import ShownRun
-from workers.jobs.sinks.listener import SinkListener
+from workers.jobs.sinks.listener import MOST_WAITING, SinkListener
 
 RUN = ShownRun("ftjob-1", "cherry-nano", {}, {}, "/nowhere")
 GOOD = """
@@ -28,8 +27,10 @@ def told() -> list[tuple[str, str]]:
 
 
 def listen(program: str, told: list[tuple[str, str]]) -> SinkListener:
-    command = [sys.executable, "-I", "-c", program]
-    return SinkListener("Elsewhere", command, RUN, lambda fault, message: told.append((fault, message)))
+    def warn(fault: str, message: str) -> None:
+        told.append((fault, message))
+
+    return SinkListener("Elsewhere", [sys.executable, "-I", "-c", program], RUN, warn, failing_seconds=0.5)
 
 
 def test_all_steps_arrive_before_the_end_and_nothing_is_said(told: list[tuple[str, str]]) -> None:
@@ -41,12 +42,9 @@ def test_all_steps_arrive_before_the_end_and_nothing_is_said(told: list[tuple[st
 
 
 @pytest.mark.parametrize("program", [HANGS, DIES], ids=["hangs", "dies"])
-def test_a_run_tells_more_than_can_wait_and_goes_on(
-    told: list[tuple[str, str]], program: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(listeners, "FAILING_SECONDS", 0.5)
+def test_a_run_tells_more_than_can_wait_and_goes_on(told: list[tuple[str, str]], program: str) -> None:
     listener = listen(program, told)
-    steps = listeners.MOST_WAITING + 2000
+    steps = MOST_WAITING + 2000
     for step in range(steps):
         listener.metrics(step, 1, {"reward/mean": 0.5, "padding": "x" * 200})
     listener.finish()
