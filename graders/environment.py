@@ -18,7 +18,9 @@ class EnvironmentSpec(NamedSpec):
     type: Literal["environment"]
     name: GraderName
     range: RewardRange | None = None
+    """The least and the largest reward of the environment, where you know them."""
     pass_threshold: float | None = None
+    """From which value on evals count an answer as passed; it changes no value."""
 
     @property
     def reward_range(self) -> Interval:

@@ -48,7 +48,7 @@ class Edited:
     def kind(self) -> str:
         """Returns the type, where it names a kind that there is."""
         kind = self.value.get("type") if isinstance(self.value, Mapping) else None
-        return kind if kind in KINDS else ""
+        return kind if isinstance(kind, str) and kind in KINDS else ""
 
     @property
     def sentence(self) -> str:
@@ -73,6 +73,8 @@ def of_posted(posted: Posted, action: str = "") -> Edited:
         edited = _of_text(fields.get(JSON, "").replace("\r\n", "\n"))
         return of_value(edited.value) if action == "show form" and not edited.fault else edited
     tree = tree_of(posted, NAME)
+    if not tree:
+        return of_value(None)
     kind = tree.get("?", "")
     if action == "kind" and kind in KINDS:
         before = tree.get("=")
@@ -80,6 +82,14 @@ def of_posted(posted: Posted, action: str = "") -> Edited:
     press(tree, action)
     root = of_graders()
     return of_value(read(root, tree, root), "json" if action == "show json" else "form")
+
+
+def json_value(text: str) -> Any:
+    """Returns what a text is as JSON; None if it is none."""
+    try:
+        return loads(text.encode())
+    except StrictJsonError:
+        return None
 
 
 def _of_text(text: str) -> Edited:

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
+from app.dashboard.create.problems import of_validation
 from app.db import unit_of_work
 from app.errors import ApiError, BadRequest, Refusals
 from app.jobs import capacity
 from app.jobs import service as jobs
 from app.jobs.schemas import JobCreate
-from app.dashboard.create.problems import of_validation
 from app.preflights import service as preflights
 from app.preflights.schemas import PreflightCreate
 from app.settings import get_settings

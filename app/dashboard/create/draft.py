@@ -78,7 +78,9 @@ class Draft:
         asked["method"] = {"type": self.method, self.method: block}
         more = _parsed(self.more, MORE, problems)
         if more is not None and not isinstance(more, dict):
-            problems.append(Problem(MORE, "Further settings are one JSON object, such as {\"metadata\": {...}}."))
+            problems.append(
+                Problem(MORE, 'Further settings are one JSON object, such as {"metadata": {...}}.')
+            )
         return (merged(asked, more) if isinstance(more, dict) else asked), problems
 
     def _block(self, problems: list[Problem]) -> dict[str, Any]:
@@ -120,7 +122,11 @@ def of_job(job: Job, organization_id: str) -> Draft:
     kind, block = job.method["type"], copy.deepcopy(shown["method"][job.method["type"]])
     requested = job.method[kind].get("hyperparameters") or {}
     numbers = {name: as_text(value) for name, value in requested.items() if value not in ("auto", "default")}
-    more = {name: shown[name] for name in ("metadata", "integrations", "canary_file", "resources") if shown.get(name)}
+    more = {
+        name: shown[name]
+        for name in ("metadata", "integrations", "canary_file", "resources")
+        if shown.get(name)
+    }
     if others := {name: value for name, value in block.items() if name not in SETTABLE}:
         more["method"] = {kind: others}
     texts = {

@@ -64,7 +64,10 @@ def field_of(
     if found := forms(schema, root):
         return _union(made, found, value, root)
     if is_json(schema):
-        made.kind, made.text = "json", "" if value is None else json.dumps(value, ensure_ascii=False, indent=1)
+        made.kind, made.text = (
+            "json",
+            "" if value is None else json.dumps(value, ensure_ascii=False, indent=1),
+        )
         return made
     match schema["type"]:
         case "object" if "properties" in schema:
@@ -74,7 +77,9 @@ def field_of(
         case "array" if is_pair(schema):
             made.kind = "pair"
             ends = [*(value if isinstance(value, list) else []), "", ""][:2]
-            made.parts = [Field(f"{name}/{at}", str(at + 1), "text", text=as_text(end)) for at, end in enumerate(ends)]
+            made.parts = [
+                Field(f"{name}/{at}", str(at + 1), "text", text=as_text(end)) for at, end in enumerate(ends)
+            ]
             return made
         case "array":
             return _list(made, schema, value, root)
@@ -84,7 +89,8 @@ def field_of(
     elif schema["type"] in ("number", "integer"):
         made.kind = "number"
     else:
-        made.kind = "long" if schema.get("maxLength", LONG + 1) > LONG else "text"
+        is_short = "pattern" in schema or schema.get("maxLength", LONG + 1) <= LONG
+        made.kind = "text" if is_short else "long"
     return made
 
 
@@ -177,5 +183,7 @@ def _list(made: Field, schema: Schema, value: Any, root: Schema) -> Field:
     given = value if isinstance(value, list) else []
     for at, one in enumerate(given):
         path = f"{made.path}[{at}]"
-        made.parts.append(field_of(schema["items"], one, root, f"{made.name}/{at}", label=str(at + 1), path=path))
+        made.parts.append(
+            field_of(schema["items"], one, root, f"{made.name}/{at}", label=str(at + 1), path=path)
+        )
     return made

@@ -95,7 +95,9 @@ def _number(one: Declared, method: Method, resolved: Resolved | None) -> Number:
         left_out = as_shown(resolved.values[one.name])
     else:
         left_out = one.mark.left_out.replace("`", "").removeprefix("is ") or _default(one)
-    takes = values(one).replace("`", "") + (" or auto" if openais and get_origin(_kind(one)) is not Literal else "")
+    takes = values(one).replace("`", "") + (
+        " or auto" if openais and get_origin(_kind(one)) is not Literal else ""
+    )
     return Number(one.name, first_sentence(one.info), takes, _choices(_kind(one)), left_out)
 
 

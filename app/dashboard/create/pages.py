@@ -30,7 +30,9 @@ Action = Annotated[str, Query(max_length=400)]
 
 
 @router.get("")
-def new_job(request: Request, source: Annotated[str | None, Query(alias="from", max_length=64)] = None) -> Response:
+def new_job(
+    request: Request, source: Annotated[str | None, Query(alias="from", max_length=64)] = None
+) -> Response:
     """Shows an empty form, or one that is filled with the settings of a job."""
     with unit_of_work() as db:
         if (project := sign_in.signed_in(request, db)) is None:
@@ -95,7 +97,7 @@ async def try_grader(request: Request, fields: Fields) -> Response:
     asked = (trials.tried(caller, made.grader.value, one.answer, one.row.item) for one in tried)
     for one, result in zip(tried, await asyncio.gather(*asked), strict=True):
         one.result = result
-    return await run_in_threadpool(_page_of, request, TRIED, trials=tried, fault=made.grader.fault, draft=made)
+    return await run_in_threadpool(_tried, request, made, tried)
 
 
 @router.post("/upload", dependencies=FROM_HERE)
@@ -134,8 +136,9 @@ def preflight_part(request: Request, preflight_id: str) -> Response:
         if (project := sign_in.signed_in(request, db)) is None:
             return to_login(request)
         found = preflights.get(db, project.id, preflight_id)
-        values = {"preflight": found, "is_active": found.status in ACTIVE, "problems": []}
-        return page(request, project, "create/preflight.html", **values)
+        is_active = found.status in ACTIVE
+        part = "create/preflight.html"
+        return page(request, project, part, preflight=found, is_active=is_active, problems=[])
 
 
 @router.post("/preflight/{preflight_id}/cancel", dependencies=FROM_HERE)
@@ -168,11 +171,11 @@ def _shown(
         return page(request, project, template if is_part else WHOLE, status_code=400, source=None, **values)
 
 
-def _page_of(request: Request, template: str, **values: object) -> Response:
+def _tried(request: Request, made: draft.Draft, tried: Sequence[view.Trial]) -> Response:
     with unit_of_work() as db:
         if (project := sign_in.signed_in(request, db)) is None:
             return to_login(request)
-        return page(request, project, template, **values)
+        return page(request, project, TRIED, trials=tried, fault=made.grader.fault, draft=made)
 
 
 def _trials(project_id: str, made: draft.Draft, fields: Posted) -> list[view.Trial]:

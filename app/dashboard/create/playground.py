@@ -86,9 +86,7 @@ def form(request: Request, fields: Fields) -> Response:
         if is_new:  # nobody has written a row yet: that of the kind fits it
             example = KINDS[edited.kind]
             edited, stands = builder.of_value(dict(example.grader)), _of(example)
-        return page(
-            request, project, "create/builder_part.html", is_new=is_new, **_values(edited, stands)
-        )
+        return page(request, project, "create/builder_part.html", is_new=is_new, **_values(edited, stands))
 
 
 @router.post("/run", dependencies=FROM_HERE)
@@ -106,7 +104,7 @@ async def run(request: Request, fields: Fields) -> Response:
         fault = fault or f"The row is no JSON: {problem.message}"
     else:
         if not isinstance(row, dict):
-            fault = fault or "A row is one JSON object, such as {\"answer\": \"Paris\"}."
+            fault = fault or 'A row is one JSON object, such as {"answer": "Paris"}.'
     if not fault:
         result = await trials.tried(caller, edited.value, stands.answer, row)
     return await run_in_threadpool(_result, request, result, fault)

@@ -17,7 +17,7 @@ from methods.tuning_rows import row_check, too_few
 
 MOST_BYTES = 16 * 2**20
 """Of a larger file only so much is looked at here; the job reads all of it. Chosen, not measured."""
-PREVIEW, MOST_FAULTS = 5, 20
+PREVIEW, MOST_FAULTS = 3, 20
 CELL = 400
 """Characters of a cell, and of a line with a fault, that are shown."""
 
@@ -66,7 +66,7 @@ def look(storage_key: str, size: int, method: str, *, is_training: bool = True) 
 
 
 @lru_cache(maxsize=64)
-def _look(storage_key: str, size: int, method: str, is_training: bool) -> Look:  # noqa: FBT001
+def _look(storage_key: str, size: int, method: str, is_training: bool) -> Look:
     try:
         data = _beginning(storage_key)
     except STORAGE_FAULTS as problem:
@@ -131,7 +131,11 @@ def shortened(text: str) -> str:
 
 
 def _are_messages(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) and "role" in one for one in value)
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(one, Mapping) and "role" in one for one in value)
+    )
 
 
 def row_at(storage_key: str, line: int) -> Mapping[str, Any] | None:

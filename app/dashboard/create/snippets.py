@@ -64,7 +64,7 @@ def _literal(value: Any) -> str:
 def in_curl(body: Mapping[str, Any], base_url: str) -> str:
     """Returns a command for a POSIX shell. No line of JSON is the word that ends the text."""
     return (
-        f'curl {shlex.quote(base_url + "/v1/fine_tuning/jobs")} \\\n'
+        f"curl {shlex.quote(base_url + '/v1/fine_tuning/jobs')} \\\n"
         f'  -H "Authorization: Bearer ${KEY}" \\\n'
         '  -H "Content-Type: application/json" \\\n'
         f"  -d @- <<'JSON'\n{_json(body)}\nJSON\n"
@@ -88,7 +88,10 @@ def in_command(body: Mapping[str, Any], base_url: str) -> Snippet:
     for name, value in (body.get("metadata") or {}).items():
         words += ["--metadata", f"{name}={value}"]
     words += ["--url", base_url, "--wait"]
-    lost = [*(name for name in body if name not in OF_COMMAND), *(name for name in block if name not in OF_BLOCK)]
+    lost = [
+        *(name for name in body if name not in OF_COMMAND),
+        *(name for name in block if name not in OF_BLOCK),
+    ]
     note = f"The command has no option for {' and '.join(lost)}: use one of the other forms." if lost else ""
     text = "".join(files) + _wrapped(words)
     return Snippet("cli", "Command line", text, note or f"It takes the key from {KEY}, too.")
