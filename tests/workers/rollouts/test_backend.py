@@ -217,6 +217,14 @@ def test_a_server_that_is_set_up_otherwise_is_refused(server, policy, prompts, t
         rollouts.sample(prompts, SAMPLING)
 
 
+def test_an_adapter_of_a_higher_rank_than_the_server_takes_is_refused(server, policy, prompts, tmp_path):
+    server.most_rank = 1
+    rollouts = backend(server, policy, tmp_path)
+    rollouts.follow(0)
+    with pytest.raises(RolloutsRefused, match=r"max_lora_rank 1\..* --max-lora-rank is at least the job's"):
+        rollouts.sample(prompts, SAMPLING)
+
+
 def test_the_key_is_sent(server, policy, prompts, tmp_path):
     server.key = "right"
     rollouts = backend(server, policy, tmp_path, key="right")
