@@ -62,11 +62,11 @@ def of_value(value: Any, view: str = "form") -> Edited:
     return Edited(value, view, json.dumps(value, ensure_ascii=False, indent=2))
 
 
-def of_posted(posted: Posted, action: str = "") -> Edited:
+def of_posted(posted: Posted, action: str = "", row: Mapping[str, Any] | None = None) -> Edited:
     """Returns the grader that a form holds, after what its button or its choice of a kind says.
 
-    The view that was in front tells what was typed: `show json` and `show form` turn from one to the other, and
-    text that is no JSON stays where it is.
+    The view that was in front tells what was typed: `show json` and `show form` turn from one to the other,
+    and text that is no JSON stays where it is. `row` is one that the grader shall read.
     """
     fields = dict(posted)
     if fields.get(VIEW) == "json":
@@ -78,7 +78,7 @@ def of_posted(posted: Posted, action: str = "") -> Edited:
     kind = tree.get("?", "")
     if action == "kind" and kind in KINDS:
         before = tree.get("=")
-        return of_value(changed_kind(before, kind))
+        return of_value(changed_kind(before, kind, row))
     press(tree, action)
     root = of_graders()
     return of_value(read(root, tree, root), "json" if action == "show json" else "form")

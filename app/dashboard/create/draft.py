@@ -13,15 +13,16 @@ from app.dashboard.create.builder import Edited, Posted
 from app.dashboard.create.fields import as_text
 from app.dashboard.create.problems import FORMAT, GRADER, MORE, Problem
 from app.dashboard.create.reading import number
+from app.grading.headers import MASK
 from app.jobs.models import Job
 from app.jobs.schemas import JobOut
 from graders.strict_json import StrictJsonError, loads
 
 METHODS = {
-    "reinforcement": "The model writes answers, a grader scores them, and what scored better becomes likelier."
-    " For tasks whose answers can be checked.",
-    "supervised": "The model learns to write the answers that your rows hold. For examples of how it should be"
-    " done.",
+    "reinforcement": "The model writes answers, a grader scores them, and what scored better becomes"
+    " likelier. For tasks whose answers can be checked.",
+    "supervised": "The model learns to write the answers that your rows hold. For examples of how it should"
+    " be done.",
     "dpo": "The model learns to prefer the better of two answers to each prompt. For pairs that people have"
     " compared.",
 }
@@ -42,6 +43,7 @@ SCHEMA = {
         "additionalProperties": False,
     },
 }
+SECRET = f"{MASK} stands for a secret that the clone of a job is not given. Type the secret itself."
 SETTABLE = ("grader", "response_format", "hyperparameters")
 """What the form has fields for, in the block of a method."""
 
@@ -76,6 +78,8 @@ class Draft:
             asked["seed"] = number(asked["seed"])
         block = self._block(problems)
         asked["method"] = {"type": self.method, self.method: block}
+        if MASK in self.more:
+            problems.append(Problem(MORE, SECRET))
         more = _parsed(self.more, MORE, problems)
         if more is not None and not isinstance(more, dict):
             problems.append(
@@ -89,6 +93,8 @@ class Draft:
             block["grader"] = self.grader.value
             if self.grader.fault:
                 problems.append(Problem(GRADER, self.grader.fault))
+            if MASK in self.grader.text:
+                problems.append(Problem(GRADER, SECRET))
             if self.format == "json_schema":
                 schema = _parsed(self.schema, FORMAT, problems)
                 block["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -98,15 +104,15 @@ class Draft:
         return {**block, "hyperparameters": numbers} if numbers else block
 
 
-def of_posted(posted: Posted, action: str = "") -> Draft:
-    """Returns what a browser has sent."""
+def of_posted(posted: Posted, action: str = "", row: Mapping[str, Any] | None = None) -> Draft:
+    """Returns what a browser has sent, after a button was pressed; a new grader can read `row`."""
     fields = {name: text.replace("\r\n", "\n") for name, text in posted}
     method = fields.get("method", "")
     return Draft(
         method=method if method in METHODS else "reinforcement",
         texts={name: fields.get(name, "").strip() for name in TEXTS},
         numbers={name[3:]: text for name, text in fields.items() if name.startswith("hp/")},
-        grader=builder.of_posted(posted, action),
+        grader=builder.of_posted(posted, action, row),
         format=fields["format"] if fields.get("format") in FORMATS else "text",
         schema=fields.get("schema", in_lines(SCHEMA)),
         more=fields.get("more", ""),
@@ -161,7 +167,7 @@ def typed(text: str) -> Any:
 
 
 def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns both objects together; where both have a value, the second's, and objects are merged in turn."""
+    """Returns both objects together. Where both have a value it is the second's; objects are merged."""
     both = dict(first)
     for key, value in second.items():
         held = both.get(key)

@@ -1,9 +1,9 @@
 """Makes the fields of a form from a JSON schema and the value that is there: what the templates draw.
 
-The name of a field is the path to its value: `grader/=/graders/0/value/=/input`. In a union `/?` says which form
-was chosen and `/=` holds it; entries of a list or an object are numbered, and those of an object have `/key` and
-`/value`. `/+` holds what no field is there for, so that nothing is lost. `app/dashboard/create/reading.py` is the way
-back.
+The name of a field is the path to its value: `grader/=/graders/0/value/=/input`. In a union `/?` says which
+form was chosen and `/=` holds it; entries of a list or an object are numbered, and those of an object have
+`/key` and `/value`. `/+` holds what no field is there for, so that nothing is lost.
+`app/dashboard/create/reading.py` is the way back.
 """
 
 from __future__ import annotations

@@ -84,12 +84,12 @@ def numbers(method: Method, resolved: Resolved | None) -> tuple[list[Number], li
     declared = {
         one.name: one for config in (RequestOnly, config_of(method)) for one in settable(config, method)
     }
-    shown = {name: _number(one, method, resolved) for name, one in declared.items()}
+    shown = {name: _number(one, resolved) for name, one in declared.items()}
     usual = [shown[name] for name in USUAL if name in shown]
     return usual, [one for name, one in shown.items() if name not in USUAL]
 
 
-def _number(one: Declared, method: Method, resolved: Resolved | None) -> Number:
+def _number(one: Declared, resolved: Resolved | None) -> Number:
     openais = one.mark.is_openais
     if resolved is not None and one.name in resolved.values:
         left_out = as_shown(resolved.values[one.name])

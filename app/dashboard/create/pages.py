@@ -156,7 +156,8 @@ def _part(request: Request, fields: Posted, template: str, action: str = "") -> 
     with unit_of_work() as db:
         if (project := sign_in.signed_in(request, db)) is None:
             return to_login(request)
-        made = draft.of_posted(fields, action)
+        row = view.first_row(db, project.id, fields) if action else None
+        made = draft.of_posted(fields, action, row)
         values = view.values_of(db, project.id, made, fields, address_of(request))
         return page(request, project, template, **values)
 

@@ -22,7 +22,7 @@ MISSING = Missing()
 
 
 def tree_of(posted: Iterable[tuple[str, str]], name: str) -> Any:
-    """Returns what was posted below a name. Line ends are those that files have here: browsers send two signs."""
+    """Returns what was posted below a name. Line ends are as in files here: browsers send two signs."""
     tree: Tree = {}
     for each, text in posted:
         first, *rest = each.split("/")
@@ -40,8 +40,10 @@ def tree_of(posted: Iterable[tuple[str, str]], name: str) -> Any:
 
 
 def read(schema: Schema, tree: Any, root: Schema, *, is_required: bool = True) -> Any:
-    """Returns the value that a form means, or `MISSING`. What cannot be read stays text: the service says what is
-    wrong with it."""
+    """Returns the value that a form means, or `MISSING`.
+
+    What cannot be read stays text: the service says what is wrong with it.
+    """
     schema = settled(schema, root)
     if found := forms(schema, root):
         return _union(found, tree, root, is_required=is_required)

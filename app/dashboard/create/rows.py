@@ -17,6 +17,8 @@ from methods.tuning_rows import row_check, too_few
 
 MOST_BYTES = 16 * 2**20
 """Of a larger file only so much is looked at here; the job reads all of it. Chosen, not measured."""
+MOST_SHOWN = 32 * 1024
+"""Bytes of a row that is shown. Chosen: three of them and answers to them fit the body of a request."""
 PREVIEW, MOST_FAULTS = 3, 20
 CELL = 400
 """Characters of a cell, and of a line with a fault, that are shown."""
@@ -65,7 +67,7 @@ def look(storage_key: str, size: int, method: str, *, is_training: bool = True) 
     return _look(storage_key, size, method, is_training)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _look(storage_key: str, size: int, method: str, is_training: bool) -> Look:
     try:
         data = _beginning(storage_key)
@@ -83,7 +85,8 @@ def _look(storage_key: str, size: int, method: str, is_training: bool) -> Look:
     for found in scan_rows(io.BytesIO(data), check=row_check(method)):
         n_rows += 1
         if isinstance(found, Row):
-            rows += [found] if len(rows) < PREVIEW else []
+            is_shown = len(rows) < PREVIEW and len(lines[found.line - 1]) <= MOST_SHOWN
+            rows += [found] if is_shown else []
             continue
         n_wrong += 1
         if len(wrong) < MOST_FAULTS:

@@ -1,4 +1,4 @@
-"""The request of a job as something to run elsewhere: curl, Python with the official client, the command line."""
+"""The request of a job as curl, as Python with the official client, and for the command line."""
 
 from __future__ import annotations
 

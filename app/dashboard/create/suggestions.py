@@ -38,9 +38,15 @@ def paths_of(item: Mapping[str, Any] | None) -> list[str]:
     return found
 
 
-def changed_kind(grader: Any, kind: str) -> dict[str, Any]:
-    """Returns the example of a kind, with the texts of the grader before that mean the same there."""
+def changed_kind(grader: Any, kind: str, row: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Returns the example of a kind, with the texts of the grader before that mean the same there.
+
+    Where a row is known, a reference is what the row holds, and no fields are made up.
+    """
     made = copy.deepcopy(dict(KINDS[kind].grader))
+    if row is not None and "reference" in made:
+        made["reference"] = for_row(row).get("reference", made["reference"])
+        made.pop("fields", None)
     before = grader if isinstance(grader, Mapping) else {}
     for name in SAME:
         is_kept = isinstance(before.get(name), str) and before[name]

@@ -1,4 +1,4 @@
-"""Tries a grader on rows, through the service that grades for `graders/run`, and says in words what came of it."""
+"""Tries a grader on rows, through the service that grades for `graders/run`, and says what came of it."""
 
 from __future__ import annotations
 

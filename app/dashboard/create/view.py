@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -55,6 +55,14 @@ def trials(data: Data | None, grader: Any, posted: Posted) -> list[Trial]:
         is_typed = answer is not None and answer != was
         found.append(Trial(row, answer if is_typed and answer is not None else best, best))
     return found
+
+
+def first_row(db: Session, project_id: str, posted: Posted) -> Mapping[str, Any] | None:
+    """Returns the first row of the training file that is chosen."""
+    chosen = dict(posted).get("training_file", "")
+    files = queries.file_choices(db, project_id, [chosen])
+    data = queries.data(files, chosen, dict(posted).get("method", ""), is_training=True)
+    return data.look.rows[0].item if data and data.look.rows else None
 
 
 def settle_grader(draft: Draft, train: Data | None, posted: Posted) -> None:

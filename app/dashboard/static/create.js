@@ -81,18 +81,36 @@ document.addEventListener("htmx:afterSwap", () => {
   if (problem) { problem.removeAttribute("data-focus"); problem.scrollIntoView({ block: "start" }); problem.focus({ preventScroll: true }); }
 });
 
-// What stands in a form that is kept comes back with the page, unless an example or a row was asked for.
-function keep(form) {
-  const fields = [...new FormData(form)].filter(([, value]) => typeof value === "string");
-  stored(`cherry:${form.dataset.keep}`, JSON.stringify(fields));
+// What stands in a form is kept by the browser until its window is closed. The playground brings it back by
+// itself, unless an example or a row was asked for; the form of a job offers it, as after signing in again.
+const kept = (form) => JSON.parse(stored(`cherry:${form.dataset.keep}`) ?? "[]");
+function keep() {
+  for (const form of document.querySelectorAll("form[data-keep]")) {
+    const fields = [...new FormData(form)].filter(([, value]) => typeof value === "string");
+    stored(`cherry:${form.dataset.keep}`, JSON.stringify(fields));
+  }
 }
-function bring(form) {
-  const kept = JSON.parse(stored(`cherry:${form.dataset.keep}`) ?? "[]");
-  if (!kept.length || "fresh" in form.dataset) return;
-  for (const name of ["item", "answer"]) form.elements[name].value = new Map(kept).get(name) ?? "";
-  htmx.ajax("POST", "/dashboard/graders/form", { target: "#grader", swap: "outerHTML", values: Object.fromEntries(kept) });
+function bring(form, path, target) {
+  const fields = new FormData();
+  for (const [name, value] of kept(form)) fields.append(name, value);
+  for (const name of ["item", "answer"]) if (form.elements[name]) form.elements[name].value = fields.get(name) ?? "";
+  htmx.ajax("POST", path, { target, swap: "outerHTML", values: fields });
 }
-for (const form of document.querySelectorAll("[data-keep]")) {
-  bring(form);
-  for (const name of ["input", "change", "htmx:afterSettle"]) form.addEventListener(name, () => keep(form));
+const playground = document.getElementById("playground");
+if (playground && !("fresh" in playground.dataset) && kept(playground).length) {
+  bring(playground, "/dashboard/graders/form", "#grader");
 }
+const offer = document.querySelector("[data-bring]");
+if (offer && kept(document.getElementById("job")).length) {
+  offer.hidden = false;
+  offer.querySelector("button").addEventListener("click", () => {
+    offer.hidden = true;
+    bring(document.getElementById("job"), "/dashboard/new/form", "#job");
+  });
+}
+for (const name of ["input", "change", "htmx:afterSettle"]) document.addEventListener(name, keep);
+document.addEventListener("htmx:beforeOnLoad", (event) => {
+  if (event.detail.xhr.getResponseHeader("hx-redirect")?.startsWith("/dashboard/jobs/")) {
+    try { sessionStorage.removeItem("cherry:job"); } catch { /* nothing was kept */ }
+  }
+});
