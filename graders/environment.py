@@ -17,6 +17,7 @@ class EnvironmentSpec(NamedSpec):
 
     type: Literal["environment"]
     name: GraderName
+    """What it is called in curves and messages; made up from its content where it is left out."""
     range: RewardRange | None = None
     """The least and the largest reward of the environment, where you know them."""
     pass_threshold: float | None = None

@@ -102,6 +102,7 @@ class MultiSpec(NamedSpec):
 
     type: Literal["multi"]
     name: GraderName
+    """What it is called in curves and messages; made up from its content where it is left out."""
     graders: Annotated[dict[str, SubgraderSpec], Field(min_length=1, max_length=MAX_GRADERS)] | SubgraderSpec
     """The graders that are put together, each by a name that the formula uses."""
     calculate_output: str

@@ -77,6 +77,7 @@ class PythonSpec(NamedSpec):
 
     type: Literal["python"]
     name: GraderName
+    """What it is called in curves and messages; made up from its content where it is left out."""
     source: Annotated[str, Field(min_length=1), AfterValidator(_checked_source)]
     """Python that defines `grade(sample, item)`, which returns a number."""
     image_tag: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] = IMAGE_TAG

@@ -24,6 +24,7 @@ class CodeTestsSpec(NamedSpec):
 
     type: Literal["code_tests"]
     name: GraderName
+    """What it is called in curves and messages; made up from its content where it is left out."""
     input: TemplateText
     """The answer that holds the code."""
     tests: Annotated[

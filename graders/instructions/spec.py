@@ -40,6 +40,7 @@ class InstructionsSpec(NamedSpec):
 
     type: Literal["instructions"]
     name: GraderName
+    """What it is called in curves and messages; made up from its content where it is left out."""
     input: TemplateText
     """The answer that is checked."""
     instructions: Annotated[

@@ -170,6 +170,7 @@ class AskingSpec(NamedSpec, JudgeSpec):
     """Holds what every grader has that asks one judge model."""
 
     name: GraderName
+    """What it is called in curves and messages; made up from its content where it is left out."""
 
     @property
     def calls_per_grade(self) -> int:
@@ -269,6 +270,7 @@ class EndpointSpec(NamedSpec):
 
     type: Literal["endpoint"]
     name: GraderName
+    """What it is called in curves and messages; made up from its content where it is left out."""
     url: Annotated[str, Field(min_length=1, max_length=2048)]
     """Where the server is asked, by POST."""
     headers: Headers = Field(default_factory=dict)

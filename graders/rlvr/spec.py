@@ -17,6 +17,7 @@ class RlvrSpec(NamedSpec):
 
     type: Literal["rlvr"]
     name: GraderName
+    """What it is called in curves and messages; made up from its content where it is left out."""
     input: TemplateText = "{{sample.output_text}}"
     """What of the answer is verified."""
     dataset: TemplateText = "{{item.dataset}}"

@@ -22,7 +22,7 @@ def test_a_person_makes_a_job_from_two_files(visitor: Page, db: Session, tmp_pat
     for name in ("train", "valid"):
         (tmp_path / f"{name}.jsonl").write_text((json.dumps(ROW) + "\n") * 12)
     visitor.goto("/dashboard/new")
-    visitor.get_by_label("Model").select_option("cherry-nano")
+    visitor.get_by_label("Model", exact=True).select_option("cherry-nano")
     for field, name in (("training_file", "train"), ("validation_file", "valid")):
         visitor.set_input_files(f"#upload-{field}", tmp_path / f"{name}.jsonl")
         expect(visitor.locator(f"#{field} option:checked")).to_contain_text(f"{name}.jsonl")
