@@ -30,9 +30,11 @@ class Link(NamedTuple):
 
 NAVIGATION = [
     Link("Home", "/dashboard"),
+    Link("New job", "/dashboard/new"),
     Link("Compare", "/dashboard/compare"),
     Link("Files", "/dashboard/files"),
     Link("Models", "/dashboard/models"),
+    Link("Graders", "/dashboard/graders"),
     Link("Evals", "/dashboard/evals"),
     Link("Webhooks", "/dashboard/webhooks"),
     Link("Settings", "/dashboard/settings"),

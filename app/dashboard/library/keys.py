@@ -37,7 +37,7 @@ class _NotAdmin(Forbidden):
         )
 
 
-@router.get("/keys")
+@router.get("/settings/keys")
 def keys_page(request: Request) -> Response:
     """Asks for an admin key."""
     with unit_of_work() as db:
@@ -46,13 +46,13 @@ def keys_page(request: Request) -> Response:
         return page(request, project, "library/keys.html")
 
 
-@router.post("/keys/list", dependencies=FROM_HERE)
+@router.post("/settings/keys/list", dependencies=FROM_HERE)
 def list_keys(request: Request, admin_key: AdminKey = "") -> Response:
     """Shows the project's keys to whoever has an admin key."""
     return _acted(request, admin_key, lambda _db, _project: None)
 
 
-@router.post("/keys/create", dependencies=FROM_HERE)
+@router.post("/settings/keys/create", dependencies=FROM_HERE)
 def create_key(
     request: Request, admin_key: AdminKey = "", name: Annotated[str, Form(max_length=256)] = ""
 ) -> Response:
@@ -70,7 +70,7 @@ def create_key(
     return _acted(request, admin_key, make)
 
 
-@router.post("/keys/{key_id}/revoke", dependencies=FROM_HERE)
+@router.post("/settings/keys/{key_id}/revoke", dependencies=FROM_HERE)
 def revoke_key(request: Request, key_id: str, admin_key: AdminKey = "") -> Response:
     """Makes a key useless at once."""
 

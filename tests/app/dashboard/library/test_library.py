@@ -34,7 +34,7 @@ from tests.factories import (
 )
 
 HOSTILE = "<img src=x onerror=\"document.title = 'owned'\">\u202e"
-PAGES = ("files", "models", "evals", "webhooks", "settings", "keys")
+PAGES = ("files", "models", "evals", "webhooks", "settings", "settings/keys")
 
 
 def signed_in(server_url: str, tenant: Tenant, db: Session) -> httpx.Client:
@@ -144,12 +144,14 @@ def test_keys_are_an_admins_and_a_projects_key_sees_none(
     admin = make_admin_key(db, tenant.organization_id)
     db.commit()
     for wrong in ("", "sk-cherry-wrong", tenant.key):
-        refused = browser.post("/keys/list", data={"admin_key": wrong})
+        refused = browser.post("/settings/keys/list", data={"admin_key": wrong})
         assert refused.status_code == 403
         assert "That is no admin key" in refused.text
         assert "<table" not in refused.text
-    assert stranger.post("/keys/list", data={"admin_key": admin}).status_code == 403, "another organization's"
-    shown = browser.post("/keys/list", data={"admin_key": admin})
+    assert stranger.post("/settings/keys/list", data={"admin_key": admin}).status_code == 403, (
+        "another organization's"
+    )
+    shown = browser.post("/settings/keys/list", data={"admin_key": admin})
     assert "(signed in here)" in shown.text
     assert admin not in shown.text
     assert shown.headers["cache-control"] == "no-store"
@@ -158,15 +160,18 @@ def test_keys_are_an_admins_and_a_projects_key_sees_none(
 def test_a_key_is_made_shown_once_and_revoked(browser: httpx.Client, db: Session, tenant: Tenant) -> None:
     admin = make_admin_key(db, tenant.organization_id)
     db.commit()
-    assert "Give the key a name" in browser.post("/keys/create", data={"admin_key": admin, "name": " "}).text
-    made = browser.post("/keys/create", data={"admin_key": admin, "name": HOSTILE}).text
+    assert (
+        "Give the key a name"
+        in browser.post("/settings/keys/create", data={"admin_key": admin, "name": " "}).text
+    )
+    made = browser.post("/settings/keys/create", data={"admin_key": admin, "name": HOSTILE}).text
     key = made.split("<code>")[1].split("</code>")[0]
     assert "<img src" not in made
     owner = tenants.find_key(db, key)
     assert owner is not None
     assert owner.project.id == tenant.project_id
-    assert key not in browser.post("/keys/list", data={"admin_key": admin}).text
-    at = f"/keys/{owner.key.id}/revoke"
+    assert key not in browser.post("/settings/keys/list", data={"admin_key": admin}).text
+    at = f"/settings/keys/{owner.key.id}/revoke"
     assert browser.post(at, data={"admin_key": tenant.key}).status_code == 403
     assert tenants.find_key(db, key) is not None
     assert browser.post(at, data={"admin_key": admin}).status_code == 200
