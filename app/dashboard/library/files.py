@@ -97,10 +97,11 @@ def file_content(request: Request, file_id: str) -> Response:
 @router.post("/files/{file_id}/delete", dependencies=FROM_HERE)
 def delete_file(request: Request, file_id: str) -> Response:
     """Deletes a file, or says on its page why it stays."""
+    with unit_of_work() as db:
+        if (project := sign_in.signed_in(request, db)) is None:
+            return to_login(request)
     try:
         with unit_of_work() as db:
-            if (project := sign_in.signed_in(request, db)) is None:
-                return to_login(request)
             files.remove(db, project.id, file_id)
     except ApiError as problem:
         with unit_of_work() as db:

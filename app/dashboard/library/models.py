@@ -49,10 +49,11 @@ def _shown(request: Request, db: Session, project: Project, problem: ApiError | 
 @router.post("/models/delete", dependencies=FROM_HERE)
 def delete_model(request: Request, name: Annotated[str, Form(max_length=512)]) -> Response:
     """Deletes a tuned model's name; its job and checkpoints stay. Says on the page why one stays."""
+    with unit_of_work() as db:
+        if (project := sign_in.signed_in(request, db)) is None:
+            return to_login(request)
     try:
         with unit_of_work() as db:
-            if (project := sign_in.signed_in(request, db)) is None:
-                return to_login(request)
             models.remove(db, project.id, name)
     except ApiError as problem:
         with unit_of_work() as db:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
 from typing import NamedTuple
 
 from app.storage import Storage
@@ -32,11 +31,10 @@ class Preview(NamedTuple):
 def preview(storage: Storage, key: str) -> Preview:
     """Returns the first lines of a file. Raises `FileNotFoundError`."""
     read = b""
-    with closing(storage.open_stream(key)) as chunks:
-        for chunk in chunks:
-            read += chunk
-            if len(read) > MAX_BYTES:
-                break
+    for chunk in storage.open_stream(key):
+        read += chunk
+        if len(read) > MAX_BYTES:
+            break
     is_cut = len(read) > MAX_BYTES
     whole = read[:MAX_BYTES].split(b"\n")
     if is_cut and len(whole) > 1:

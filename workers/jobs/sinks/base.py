@@ -41,7 +41,7 @@ class ShownRun:
     @property
     def is_in_order(self) -> bool:
         """Says whether steps are told in rising order; those of seeds side by side come as they are made."""
-        return self.config.get("n_seeds", 1) == 1 or self.config.get("processes", 1) == 1
+        return 1 in (self.config.get("n_seeds", 1), self.config.get("processes", 1))
 
     @property
     def shown_config(self) -> dict[str, Any]:

@@ -31,17 +31,18 @@ class Mlflow:
         except ImportError:
             raise Unavailable("its package `mlflow-skinny` is not installed on the worker.") from None
         self._metric = Metric
-        self._client = MlflowClient()
+        self._client: Any = MlflowClient()
         experiment = _experiment(self._client, run.wanted["experiment"])
-        self._run_id = _found(self._client, experiment, run.job_id)
+        found = _found(self._client, experiment, run.job_id)
         self._known: set[int] = set()
-        if self._run_id is None:
-            self._run_id = self._client.create_run(
+        if found is None:
+            self._run_id: str = self._client.create_run(
                 experiment, run_name=run.name, tags={JOB_TAG: run.job_id, "cherry.model": run.model}
             ).info.run_id
             params = [Param(name, str(value)[:MAX_PARAM]) for name, value in run.shown_config.items()]
             self._client.log_batch(self._run_id, params=params[:100])
         else:
+            self._run_id = found
             told = self._client.get_metric_history(self._run_id, EPOCH)
             self._known = {metric.step for metric in told}
 

@@ -24,7 +24,7 @@ class Trackio:
             raise Unavailable("its package `trackio` is not installed on the worker.") from None
         if not any(os.environ.get(place) for place in PLACES):
             raise Unavailable(f"the worker has none of {', '.join(PLACES)}.")
-        self._run = trackio.init(
+        self._run: Any = trackio.init(
             project=run.wanted["project"],
             name=run.name,
             config=run.shown_config,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import httpx2 as httpx
 import pytest
@@ -48,7 +49,7 @@ def jobs(db: Session, tenant: Tenant) -> list[Job]:
 
 
 def test_curves_of_all_are_told_in_the_order_they_were_named(browser: httpx.Client, jobs: list[Job]) -> None:
-    asked = [("jobs", jobs[1].id), ("jobs", jobs[0].id)]
+    asked: Any = [("jobs", jobs[1].id), ("jobs", jobs[0].id)]
     told = browser.get("/compare/curves", params=asked).json()
     assert told["jobs"] == [HOSTILE, "first"]
     reward = next(chart for chart in told["charts"] if chart["title"] == "Training reward")
@@ -68,7 +69,7 @@ def test_only_what_differs_is_in_sight_and_no_folder(browser: httpx.Client, jobs
 
 
 def test_seven_jobs_are_too_many(browser: httpx.Client, db: Session, tenant: Tenant) -> None:
-    many = [("jobs", make_job(db, tenant.project_id).id) for _ in range(7)]
+    many: Any = [("jobs", make_job(db, tenant.project_id).id) for _ in range(7)]
     db.commit()
     assert "At most 6 jobs are compared at a time" in browser.get("/compare", params=many).text
     assert browser.get("/compare/curves", params=many).status_code == 400

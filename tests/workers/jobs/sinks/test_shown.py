@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -35,7 +36,7 @@ def _no_places(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def claim(db: Session, **values: object) -> Claim:
+def claim(db: Session, **values: Any) -> Claim:
     make_job(db, status="queued", **values)
     with unit_of_work() as other:
         held = runs.claim_for_training(other, "me", get_settings().lease, Capacity(gpus=0, processes=1))
