@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from array import array
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
@@ -69,6 +70,11 @@ class RowIndex:
         """Returns where a known row begins, its size in bytes, and its 1-based line."""
         return self._starts[row], self._sizes[row], self._lines[row]
 
+    def row_at(self, line: int) -> int | None:
+        """Returns the row that stands on a 1-based line; None for a line that is blank, or not known yet."""
+        at = bisect_left(self._lines, line)
+        return at if at < len(self._lines) and self._lines[at] == line else None
+
     def _scan(self, storage: Storage, key: str, n_rows: int) -> None:
         begins = position = self._scanned
         is_blank = True
@@ -124,6 +130,13 @@ def count_up_to(storage: Storage, key: str, most: int) -> int:
     return min(most, _known.of(key).extend(storage, key, most))
 
 
+def row_on(storage: Storage, key: str, line: int) -> int | None:
+    """Returns the 0-based row on a 1-based line; None where no row is. Raises `FileNotFoundError`."""
+    index = _known.of(key)
+    index.extend(storage, key, line)
+    return index.row_at(line)
+
+
 def read_rows(storage: Storage, key: str, numbers: Collection[int]) -> dict[int, StoredRow]:
     """Returns rows of a file by their 0-based numbers, without those that it does not have.
 
@@ -154,5 +167,7 @@ def _read(storage: Storage, key: str, start: int, size: int, line: int) -> Store
     return StoredRow(line, size, None, text)
 
 
-def _closable(chunks: Iterator[bytes]) -> Iterator[bytes]:  # a generator: a store's own stream may have no end
+def _closable(
+    chunks: Iterator[bytes],
+) -> Iterator[bytes]:  # a generator: a store's own stream may have no end
     yield from chunks

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
+from app.files import rows
 from app.files.models import File
 from app.files.rows import StoredRow, count_up_to, read_rows
 from app.jobs.models import Job
@@ -64,6 +65,18 @@ def rows_of(files: DataFiles, split: Split, numbers: Collection[int]) -> Rows:
         return Rows(files.training, {}, "The file was deleted, and its rows with it.")
     except STORAGE_FAULTS:
         return Rows(files.training, {}, "The storage that holds the file cannot be read at the moment.")
+
+
+def row_on(files: DataFiles, split: Split, line: int) -> int | None:
+    """Returns the 0-based row on a 1-based line of the file that a split counts; None where none is.
+
+    Of a file that is gone the lines are taken for its rows. It reads files: call it outside of transactions.
+    """
+    try:
+        key = _file_of(files, split).key
+        return line - 1 if key is None else rows.row_on(get_storage(), key, line)
+    except STORAGE_FAULTS:
+        return line - 1
 
 
 def _file_of(files: DataFiles, split: Split) -> DataFile:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.files.rows import LONGEST_ROW, count_up_to, read_rows
+from app.files.rows import LONGEST_ROW, count_up_to, read_rows, row_on
 from app.storage import LocalStorage
 from methods.rows import Row, scan_rows
 
@@ -60,7 +60,10 @@ def test_rows_are_those_that_a_training_counts(tmp_path: Path, data: bytes, chun
         for row in order:
             found = read_rows(storage, key, [row])[row]
             assert (found.line, found.item) == wanted[row]
+        assert [row_on(storage, key, wanted[row][0]) for row in order] == order
     assert read_rows(storage, key, [len(wanted), 10**6]) == {}
+    blank = set(range(1, 50)) - {line for line, _ in wanted.values()}
+    assert {row_on(storage, key, line) for line in blank} == {None}
 
 
 def test_rows_in_any_order_are_the_same(tmp_path: Path) -> None:
@@ -76,7 +79,9 @@ def test_rows_in_any_order_are_the_same(tmp_path: Path) -> None:
 
 def test_a_row_that_was_found_before_is_read_alone(tmp_path: Path) -> None:
     storage = Counting(tmp_path, 1000)
-    storage.put_bytes("files/large", b"".join(b'{"i": %d, "x": "%s"}\n' % (i, b"y" * 500) for i in range(4000)))
+    storage.put_bytes(
+        "files/large", b"".join(b'{"i": %d, "x": "%s"}\n' % (i, b"y" * 500) for i in range(4000))
+    )
     read_rows(storage, "files/large", [3000])
     assert storage.n_bytes < 1.7e6  # not the last quarter
     before = storage.n_bytes
