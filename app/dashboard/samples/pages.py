@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Query, Request, Response
@@ -12,12 +11,11 @@ from app.dashboard import sign_in
 from app.dashboard.samples import queries, regrading, turns
 from app.dashboard.samples.differences import difference
 from app.dashboard.samples.history import Chosen, choose, curve
-from app.dashboard.samples.shelves import grader_of, prompt_of, shelved
+from app.dashboard.samples.shelves import as_written, grader_of, prompt_of, shelved
 from app.dashboard.samples.wanted import SORTS, SPLITS, Wanted
 from app.dashboard.shown import FROM_HERE, page, to_login
 from app.db import unit_of_work
 from app.errors import ApiError, NotFound
-from app.grading.headers import masked
 from app.jobs import service as jobs
 from app.pagination import MAX_NUMBER, Cursor
 from app.regrades import service as regrades
@@ -211,7 +209,7 @@ def regraded(
         more=results.rows[-1].seq if results.has_more else None,
         is_over=is_over,
         splits=SPLITS,
-        grader=json.dumps(masked(found.grader), indent=2, ensure_ascii=False),
+        grader=as_written(found.grader),
     )
 
 
@@ -258,7 +256,7 @@ def _samples(
         }
     rows = prompts.rows_of(files, wanted.split, numbers)
     groups = shelved(job, found.rows, rows, {(at, number): total for number, total in totals.items()}, arms)
-    grader = asked.grader if asked else json.dumps(masked(grader_of(job)), indent=2, ensure_ascii=False)
+    grader = asked.grader if asked else as_written(grader_of(job))
     return page(
         request,
         project,

@@ -129,8 +129,9 @@ def _inside(grader: Mapping[str, Any], told: _Told, depth: int) -> Iterator[Scor
 def _of_fields(grader: Mapping[str, Any], told: _Told, depth: int) -> Iterator[Score]:
     rules, notes = grader.get("fields"), told.reason.split("; ")
     wanted, given = _objects(grader, told)
-    for name, value in told.parts.items():
-        steps = name.split(".")
+    order = list(rules) if isinstance(rules, Mapping) else []
+    for name in sorted(told.parts, key=lambda part: _place(part.split("."), order)):
+        value, steps = told.parts[name], name.split(".")
         above = ".".join(steps[:-1])
         is_share = above in told.parts and steps[-1] in ("precision", "recall")
         yield Score(
@@ -148,6 +149,11 @@ def _of_fields(grader: Mapping[str, Any], told: _Told, depth: int) -> Iterator[S
             yield Score(
                 note, depth, 0.0, "1 each", "Keys that the reference does not have count as wrong fields."
             )
+
+
+def _place(steps: Sequence[str], order: Sequence[str]) -> tuple[int, Sequence[str]]:
+    """Returns where a field is shown: as the grader lists them, since the database keeps no order."""
+    return order.index(steps[0]) if steps[0] in order else len(order), steps
 
 
 def _said_of_field(name: str, value: float, notes: Sequence[str]) -> str:

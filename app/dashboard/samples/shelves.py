@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from app.dashboard.samples.queries import GroupTotal
 from app.dashboard.samples.scores import Explanation, explained
 from app.dashboard.samples.turns import Cut, Turn
 from app.files.rows import StoredRow
+from app.grading.headers import masked
 from app.jobs.models import Job
 from app.rollouts.models import Rollout
 from app.rollouts.prompts import Rows
@@ -61,6 +63,13 @@ def grader_of(job: Job) -> Mapping[str, Any]:
     """Returns the grader that a job was trained by, as it is kept; empty for a job without one."""
     block: Mapping[str, Any] = job.method.get("reinforcement") or {}
     return block.get("grader") or {}
+
+
+def as_written(grader: Mapping[str, Any]) -> str:
+    """Returns a grader as JSON to edit, its secrets masked, what it is first: the database keeps no order."""
+    shown = masked(grader)
+    first = {name: shown[name] for name in ("type", "name") if name in shown}
+    return json.dumps({**first, **shown}, indent=2, ensure_ascii=False)
 
 
 def shelved(

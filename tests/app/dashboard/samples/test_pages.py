@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import httpx2 as httpx
@@ -37,11 +38,13 @@ FIELDS = {
 
 
 @pytest.fixture
-def visitor(server_url: str, tenant: Tenant, db: Session) -> httpx.Client:
+def reader(server_url: str, tenant: Tenant, db: Session) -> Iterator[httpx.Client]:
     """A browser in which the tenant has signed in."""
     token = sessions.begin(db, tenant.key_id)
     db.commit()
-    return httpx.Client(base_url=server_url, cookies={COOKIE: token}, headers={"accept": "text/html"})
+    cookies, headers = {COOKIE: token}, {"accept": "text/html"}
+    with httpx.Client(base_url=server_url, cookies=cookies, headers=headers) as client:
+        yield client
 
 
 @pytest.fixture
@@ -74,14 +77,14 @@ def _answer(db: Session, job: Job, step: int, row: int, sample: int, **columns: 
     make_rollout(db, job, step, row, sample, **values | columns)
 
 
-def shown(visitor: httpx.Client, job: Job, path: str = "") -> str:
-    answer = visitor.get(f"/dashboard/jobs/{job.id}/rollouts{path}")
+def shown(reader: httpx.Client, job: Job, path: str = "") -> str:
+    answer = reader.get(f"/dashboard/jobs/{job.id}/rollouts{path}")
     assert answer.status_code == 200, answer.text
     return answer.text
 
 
-def test_a_completion_is_shown_with_prompt_reference_and_each_score(visitor: httpx.Client, job: Job) -> None:
-    page = shown(visitor, job, "/one/train-1-2-3")
+def test_a_completion_is_shown_with_prompt_reference_and_each_score(reader: httpx.Client, job: Job) -> None:
+    page = shown(reader, job, "/one/train-1-2-3")
     assert "line 4 of people.jsonl" in page.lower()
     for text in ("Ask 2", "reference.city", "Bonn 2", "reference.tags", "Rome", "0.167", "differs"):
         assert text in page
@@ -89,11 +92,11 @@ def test_a_completion_is_shown_with_prompt_reference_and_each_score(visitor: htt
 
 
 def test_the_newest_step_is_shown_first_and_a_step_between_is_the_one_before(
-    visitor: httpx.Client, job: Job
+    reader: httpx.Client, job: Job
 ) -> None:
-    assert "<b>Step 4</b>" in shown(visitor, job)
-    assert "<b>Step 1</b>" in shown(visitor, job, "?step=3")
-    assert 'data-steps="1,4"' in shown(visitor, job)
+    assert "completions, step 4</h2>" in shown(reader, job)
+    assert "completions, step 1</h2>" in shown(reader, job, "?step=3")
+    assert 'data-steps="1,4"' in shown(reader, job)
 
 
 @pytest.mark.parametrize(
@@ -109,15 +112,15 @@ def test_the_newest_step_is_shown_first_and_a_step_between_is_the_one_before(
         pytest.param("line=1", [], id="a-blank-line"),
     ],
 )
-def test_filters_and_orders(visitor: httpx.Client, job: Job, query: str, ids: list[str]) -> None:
-    page = shown(visitor, job, f"?step=1&{query}")
+def test_filters_and_orders(reader: httpx.Client, job: Job, query: str, ids: list[str]) -> None:
+    page = shown(reader, job, f"?step=1&{query}")
     found = [part.split('"', 1)[0] for part in page.split(' id="train-')[1:]]
     assert found == ids
 
 
 @pytest.mark.parametrize("sort", ["line", "best", "worst", "longest", "shortest"])
 def test_pages_of_fifty_hold_each_completion_once(
-    visitor: httpx.Client, job: Job, sort: str, db: Session
+    reader: httpx.Client, job: Job, sort: str, db: Session
 ) -> None:
     for row in range(3, 12):
         for sample in range(12):
@@ -127,7 +130,7 @@ def test_pages_of_fifty_hold_each_completion_once(
     seen: list[str] = []
     query = f"?step=9&sort={sort}"
     for n in (50, 50, 8):
-        page = shown(visitor, job, query)
+        page = shown(reader, job, query)
         ids = [part.split('"', 1)[0] for part in page.split(' id="train-')[1:]]
         assert len(ids) == n
         seen += ids
@@ -135,42 +138,42 @@ def test_pages_of_fifty_hold_each_completion_once(
     assert len(set(seen)) == 108
 
 
-def test_what_an_address_has_wrong_is_said(visitor: httpx.Client, job: Job) -> None:
-    page = shown(visitor, job, "?step=x&low=abc&high=nan&line=0&sort=odd&after=train-x&split=odd&failure=odd")
+def test_what_an_address_has_wrong_is_said(reader: httpx.Client, job: Job) -> None:
+    page = shown(reader, job, "?step=x&low=abc&high=nan&line=0&sort=odd&after=train-x&split=odd&failure=odd")
     for sentence in ("The step must be", "The lowest reward must be", "The highest reward", "from 1 on"):
         assert sentence in page
 
 
-def test_a_group_has_its_mean_its_spread_and_its_best_and_worst(visitor: httpx.Client, job: Job) -> None:
-    page = shown(visitor, job, "/group?split=train&step=1&row=0")
+def test_a_group_has_its_mean_its_spread_and_its_best_and_worst(reader: httpx.Client, job: Job) -> None:
+    page = shown(reader, job, "/group?split=train&step=1&row=0")
     assert "4 completions, mean reward" in page
     assert "0.354</b> ± 0.325 (0.167 to 0.917)" in page
     assert page.count("best of its group") == 1
     assert page.count("worst of its group") == 3
 
 
-def test_one_prompt_is_followed_over_the_steps_and_compared(visitor: httpx.Client, job: Job) -> None:
-    page = shown(visitor, job, "/row?split=train&row=1&show=worst")
+def test_one_prompt_is_followed_over_the_steps_and_compared(reader: httpx.Client, job: Job) -> None:
+    page = shown(reader, job, "/row?split=train&row=1&show=worst")
     assert page.index("train-4-1-0") < page.index("train-1-1-1")
     assert "<polyline" in page
-    difference = shown(visitor, job, "/difference?before=train-1-1-3&after=train-4-1-0")
+    difference = shown(reader, job, "/difference?before=train-1-1-3&after=train-4-1-0")
     assert "<del>" in difference
     assert "Rome" in difference
 
 
 def test_a_deleted_file_is_told_and_completions_stay(
-    visitor: httpx.Client, job: Job, tenant: Tenant, db: Session
+    reader: httpx.Client, job: Job, tenant: Tenant, db: Session
 ) -> None:
     job.status = "succeeded"
     files.remove(db, tenant.project_id, job.training_file)
     db.commit()
     for path in ("", "/one/train-1-2-3", "/group?split=train&step=1&row=0", "/row?split=train&row=0"):
-        page = shown(visitor, job, path)
+        page = shown(reader, job, path)
         assert f"The file {job.training_file} was deleted" in page
         assert "Rome" in page or "Bonn" in page
 
 
-def test_failures_of_parts_are_shown_where_they_were(visitor: httpx.Client, job: Job, db: Session) -> None:
+def test_failures_of_parts_are_shown_where_they_were(reader: httpx.Client, job: Job, db: Session) -> None:
     sub = {
         "type": "string_check",
         "name": "same",
@@ -198,48 +201,48 @@ def test_failures_of_parts_are_shown_where_they_were(visitor: httpx.Client, job:
         reason="form: The output is not JSON: <b>",
     )
     db.commit()
-    page = shown(visitor, job, "?step=5")
+    page = shown(reader, job, "?step=5")
     assert "sample_parse_error: The output is not JSON: &lt;b&gt;" in page
     assert "+0.8" in page
     assert "+0.2" in page
 
 
 def test_a_regrade_starts_from_the_page_and_refusals_keep_what_was_written(
-    visitor: httpx.Client, job: Job, db: Session
+    reader: httpx.Client, job: Job, db: Session
 ) -> None:
     url = f"/dashboard/jobs/{job.id}/regrade"
     form = {"grader": '{"type": "odd"}', "scope": "step", "split": "train", "step": "4"}
-    refused = visitor.post(url, data=form)
+    refused = reader.post(url, data=form)
     assert refused.status_code == 400
     assert "&#39;odd&#39;" in refused.text
     assert "{&#34;type&#34;: &#34;odd&#34;}" in refused.text
-    assert "no valid JSON" in visitor.post(url, data=form | {"grader": "{"}).text
-    assert visitor.post(url, data=form, headers={"origin": "https://evil.example"}).status_code == 403
-    started = visitor.post(url, data=form | {"grader": json.dumps({**GRADER, "reference": "x"})})
+    assert "no valid JSON" in reader.post(url, data=form | {"grader": "{"}).text
+    assert reader.post(url, data=form, headers={"origin": "https://evil.example"}).status_code == 403
+    started = reader.post(url, data=form | {"grader": json.dumps({**GRADER, "reference": "x"})})
     assert started.status_code == 303
     regrade = db.scalars(select(Regrade)).one()
     assert regrade.source == {"type": "rollouts", "split": "train", "first_step": 4, "last_step": 4}
-    page = visitor.get(started.headers["location"])
+    page = reader.get(started.headers["location"])
     assert 'hx-trigger="every 2s"' in page.text
-    assert visitor.post(f"{started.headers['location']}/cancel").status_code == 303
-    assert "cancelled" in visitor.get(started.headers["location"]).text
-    assert regrade.id in shown(visitor, job)
+    assert reader.post(f"{started.headers['location']}/cancel").status_code == 303
+    assert "cancelled" in reader.get(started.headers["location"]).text
+    assert regrade.id in shown(reader, job)
 
 
-def test_another_projects_completions_do_not_exist(visitor: httpx.Client, db: Session) -> None:
+def test_another_projects_completions_do_not_exist(reader: httpx.Client, db: Session) -> None:
     other = make_job(db, make_tenant(db, "other").project_id)
     make_rollout(db, other, 1, 0)
     db.commit()
     paths = ("", "/one/train-1-0-0", "/group?split=train&step=1&row=0", "/row?split=train&row=0")
     paths += ("/difference?before=train-1-0-0&after=train-1-0-0",)
     for path in paths:
-        assert visitor.get(f"/dashboard/jobs/{other.id}/rollouts{path}").status_code == 404
-    assert visitor.post(f"/dashboard/jobs/{other.id}/regrade", data={"grader": "{}"}).status_code == 404
+        assert reader.get(f"/dashboard/jobs/{other.id}/rollouts{path}").status_code == 404
+    assert reader.post(f"/dashboard/jobs/{other.id}/regrade", data={"grader": "{}"}).status_code == 404
 
 
-def test_a_job_without_completions_says_so(visitor: httpx.Client, tenant: Tenant, db: Session) -> None:
+def test_a_job_without_completions_says_so(reader: httpx.Client, tenant: Tenant, db: Session) -> None:
     empty = make_job(db, tenant.project_id)
     db.commit()
-    assert "They appear with the job&#39;s first step" in shown(visitor, empty) or "first step" in shown(
-        visitor, empty
+    assert "They appear with the job&#39;s first step" in shown(reader, empty) or "first step" in shown(
+        reader, empty
     )
