@@ -11,7 +11,7 @@ import threading
 from array import array
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -167,7 +167,6 @@ def _read(storage: Storage, key: str, start: int, size: int, line: int) -> Store
     return StoredRow(line, size, None, text)
 
 
-def _closable(
-    chunks: Iterator[bytes],
-) -> Iterator[bytes]:  # a generator: a store's own stream may have no end
+def _closable(chunks: Iterator[bytes]) -> Generator[bytes]:
+    """Yields the same, as something that can be closed: a store's own stream may not be."""
     yield from chunks

@@ -60,7 +60,9 @@ def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
     while pending:  # not by calls: a row may be nested deeply
         path, value = pending.pop()
         if isinstance(value, Mapping) and value:
-            pending += [(f"{path}.{name}"[:LONGEST_PATH], below) for name, below in reversed(value.items())]
+            pending += [
+                (f"{path}.{name}"[:LONGEST_PATH], below) for name, below in reversed(list(value.items()))
+            ]
         elif isinstance(value, list) and any(isinstance(one, dict | list) for one in value):
             pending += [
                 (f"{path}[{i}]"[:LONGEST_PATH], below) for i, below in reversed(list(enumerate(value)))

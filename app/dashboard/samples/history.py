@@ -46,12 +46,12 @@ def _chosen(by_sample: Mapping[int, float | None], mean: float | None, which: Ch
     graded = {sample: reward for sample, reward in by_sample.items() if reward is not None}
     if not graded or mean is None:
         return min(by_sample)
-    distance = {
-        "best": lambda reward: -reward,
-        "worst": lambda reward: reward,
-        "typical": lambda reward: abs(reward - mean),
-    }[which]
-    return min(graded, key=lambda sample: (distance(graded[sample]), sample))
+
+    def rank(sample: int) -> tuple[float, int]:
+        reward = graded[sample]
+        return {"best": -reward, "worst": reward, "typical": abs(reward - mean)}[which], sample
+
+    return min(graded, key=rank)
 
 
 def curve(totals: Mapping[int, GroupTotal]) -> Curve | None:

@@ -85,9 +85,6 @@ def pinned(
     rows = prompts.rows_of(files, split, [row])
     ordered = [found[place] for place in places if place in found]
     groups = shelved(job, ordered, rows, {(step, row): total for step, total in totals.items()}, arms)
-    shown = {"prompt": prompt_of(rows, row), "groups": groups, "totals": totals, "show": show}
-    more = steps[STEPS_A_PAGE] if len(steps) > STEPS_A_PAGE else None
-    chart = curve(totals)
     return page(
         request,
         project,
@@ -95,9 +92,12 @@ def pinned(
         job=job,
         split=split,
         row=row,
-        more=more,
-        chart=chart,
-        **shown,
+        prompt=prompt_of(rows, row),
+        groups=groups,
+        totals=totals,
+        show=show,
+        more=steps[STEPS_A_PAGE] if len(steps) > STEPS_A_PAGE else None,
+        chart=curve(totals),
         splits=SPLITS,
     )
 
@@ -286,4 +286,4 @@ def _place(sample_id: str) -> tuple[Split, Place]:
     split, place = sample_id.partition("-")[0], place_of(sample_id)
     if place is None or split not in SPLITS:
         raise NotFound(f"No such completion: {sample_id[:100]}")
-    return split, place  # type: ignore[return-value]
+    return split, place

@@ -77,8 +77,9 @@ def steps(db: Session, job_id: str, split: Split, here: int, most: int = STEPS) 
     Each is one look into the index, however many completions a step has.
     """
     own = (Rollout.job_id == job_id, Rollout.split == split)
-    first, last = db.execute(select(func.min(Rollout.step), func.max(Rollout.step)).where(*own)).one()
-    if first is None:
+    first = db.scalar(select(func.min(Rollout.step)).where(*own))
+    last = db.scalar(select(func.max(Rollout.step)).where(*own))
+    if first is None or last is None:
         return []
     stride = math.ceil((last - first + 1) / most)
 

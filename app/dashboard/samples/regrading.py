@@ -49,10 +49,10 @@ class Asked(NamedTuple):
             raise BadRequest("A grader is a JSON object, in braces.", param="grader")
         if self.scope not in SCOPES or self.split not in SPLITS:
             raise BadRequest("Choose which completions shall be graded.", param="scope")
-        steps = {"first_step": self.step, "last_step": self.step} if self.scope == "step" else {}
-        split = {} if self.scope == "all" else {"split": self.split}
+        step = self.step if self.scope == "step" else None
+        split = None if self.scope == "all" else self.split
         try:
-            return JobRegradeCreate(grader=grader, **split, **steps)
+            return JobRegradeCreate(grader=grader, split=split, first_step=step, last_step=step)
         except ValidationError as fault:
             raise BadRequest(str(fault.errors()[0]["msg"]), param="step") from None
 
@@ -78,6 +78,6 @@ def judged(db: Session, regrade: Regrade, results: Sequence[RegradeResult]) -> l
     found: dict[str, Rollout] = {}
     for split in {split for _, split, _ in places if split in SPLITS}:
         wanted = [place for _, name, place in places if name == split and place is not None]
-        rows: Mapping[Any, Rollout] = queries.at_places(db, regrade.job_id or "", split, wanted)  # type: ignore[arg-type]
+        rows: Mapping[Any, Rollout] = queries.at_places(db, regrade.job_id or "", split, wanted)
         found |= {cursor_of(rollout): rollout for rollout in rows.values()}
     return [Judged(one, place, split, found.get(one.ref)) for one, split, place in places]  # type: ignore[arg-type]

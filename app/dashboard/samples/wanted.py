@@ -68,7 +68,7 @@ class Wanted(NamedTuple):
         if len(search) > LONGEST_SEARCH:
             problems.append(f"The text to search for was cut at {LONGEST_SEARCH} characters.")
         return cls(
-            split if split in SPLITS else "train",  # type: ignore[arg-type]
+            split if split in SPLITS else "train",
             _whole(given, "step", problems),
             _whole(given, "line", problems, least=1),
             low,

@@ -85,7 +85,7 @@ def shown(reader: httpx.Client, job: Job, path: str = "") -> str:
 
 def test_a_completion_is_shown_with_prompt_reference_and_each_score(reader: httpx.Client, job: Job) -> None:
     page = shown(reader, job, "/one/train-1-2-3")
-    assert "line 4 of people.jsonl" in page.lower()
+    assert "Line 4 of people.jsonl" in page
     for text in ("Ask 2", "reference.city", "Bonn 2", "reference.tags", "Rome", "0.167", "differs"):
         assert text in page
     assert page.count("<meter") == 4
