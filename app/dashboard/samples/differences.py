@@ -33,7 +33,7 @@ class Difference(NamedTuple):
 
 def difference(before: str, after: str) -> Difference:
     """Returns which words of a text were removed and added on the way to another."""
-    old, new = (_WORD.findall(text[:LONGEST]) for text in (before, after))
+    old, new = (_words(text) for text in (before, after))
     is_cut = max(len(old), len(new)) > MOST_WORDS or max(len(before), len(after)) > LONGEST
     old, new = old[:MOST_WORDS], new[:MOST_WORDS]
     head = _common(old, new)
@@ -41,9 +41,15 @@ def difference(before: str, after: str) -> Difference:
     pieces = [Piece("same", "".join(old[:head]))]
     pieces += _between(old[head : len(old) - tail], new[head : len(new) - tail])
     pieces.append(Piece("same", "".join(old[len(old) - tail :])))
-    shown = [piece for piece in pieces if piece.text]
+    pieces = [piece for piece in pieces if piece.text]
+    shown = [Piece(pieces[0].kind, pieces[0].text.removeprefix(" ")), *pieces[1:]] if pieces else []
     same = sum(len(_WORD.findall(piece.text)) for piece in shown if piece.kind == "same")
     return Difference(shown, is_cut, 2 * same / (len(old) + len(new)) if old or new else 1.0)
+
+
+def _words(text: str) -> list[str]:
+    """Returns the words of a text, each with the white space before it, of which the first has some too."""
+    return _WORD.findall(f" {text[:LONGEST]}") if text else []
 
 
 def _between(old: Sequence[str], new: Sequence[str]) -> list[Piece]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Query, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi.responses import RedirectResponse, StreamingResponse
 
 from app.dashboard import sign_in
 from app.dashboard.samples import queries, regrading, turns
 from app.dashboard.samples.differences import difference
+from app.dashboard.samples.download import lines
 from app.dashboard.samples.history import Chosen, choose, curve
 from app.dashboard.samples.shelves import as_written, grader_of, prompt_of, shelved
 from app.dashboard.samples.wanted import SORTS, SPLITS, Wanted
 from app.dashboard.shown import FROM_HERE, page, to_login
 from app.db import unit_of_work
-from app.errors import ApiError, NotFound
+from app.errors import ApiError, BadRequest, NotFound
 from app.jobs import service as jobs
 from app.pagination import MAX_NUMBER, Cursor
 from app.regrades import service as regrades
@@ -39,6 +40,25 @@ router = APIRouter()
 def samples(request: Request, job_id: str) -> Response:
     """Shows the completions of a step."""
     return _samples(request, job_id, Wanted.read(request.query_params))
+
+
+@router.get(f"{OF_JOB}.jsonl")
+def download(request: Request, job_id: str) -> Response:
+    """Sends the completions that a filter shows, all pages of them, as a file."""
+    wanted = Wanted.read(request.query_params)
+    with unit_of_work() as db:
+        if (project := sign_in.signed_in(request, db)) is None:
+            return to_login(request)
+        job = jobs.get(db, project.id, job_id)
+        files = prompts.files_of(db, job)
+        step = queries.newest_step(db, job_id, wanted.split, most=wanted.step)
+    if wanted.problems or step is None:
+        raise BadRequest(" ".join(wanted.problems) or f"Job {job_id} has no completions of this split.")
+    row = None if wanted.line is None else prompts.row_on(files, wanted.split, wanted.line)
+    name = f"{job_id}-{wanted.split}-{step}.jsonl"
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
+    found = lines(job_id, files, step, wanted, row)
+    return StreamingResponse(found, media_type="application/jsonl", headers=headers)
 
 
 @router.get(f"{OF_JOB}/group")

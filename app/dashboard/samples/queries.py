@@ -52,7 +52,8 @@ def splits(db: Session, job_id: str) -> list[Split]:
     return [
         split
         for split in SPLITS
-        if db.scalar(select(literal(1)).where(Rollout.job_id == job_id, Rollout.split == split).limit(1))
+        if db.scalar(select(func.min(Rollout.step)).where(Rollout.job_id == job_id, Rollout.split == split))
+        is not None
     ]
 
 

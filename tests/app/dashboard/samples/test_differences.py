@@ -7,12 +7,12 @@ import pytest
 from app.dashboard.samples.differences import MOST_WORDS, difference
 
 
-def sides(before: str, after: str) -> tuple[str, str]:
-    """The two texts, put together again from their difference."""
+def sides(before: str, after: str) -> tuple[list[str], list[str]]:
+    """The words of both texts, put together again from their difference."""
     pieces = difference(before, after).pieces
     old = "".join(piece.text for piece in pieces if piece.kind != "added")
     new = "".join(piece.text for piece in pieces if piece.kind != "removed")
-    return old, new
+    return old.split(), new.split()
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_both_texts_can_be_put_together_again() -> None:
     numbers = random.Random(3)
     for _ in range(200):
         before, after = (" ".join(numbers.choices("abcd", k=numbers.randrange(30))) for _ in range(2))
-        assert sides(before, after) == (before, after)
+        assert sides(before, after) == (before.split(), after.split())
 
 
 def test_of_long_texts_the_beginning_is_compared_and_that_is_said() -> None:
@@ -46,5 +46,5 @@ def test_of_long_texts_the_beginning_is_compared_and_that_is_said() -> None:
     texts = [" ".join(numbers.choices("ab", k=60_000)) for _ in range(2)]
     told = difference(*texts)
     assert told.is_cut
-    assert len(sides(*texts)[0].split()) == MOST_WORDS
+    assert len(sides(*texts)[0]) == MOST_WORDS
     assert not difference("a " * MOST_WORDS, "b").is_cut

@@ -138,6 +138,19 @@ def test_pages_of_fifty_hold_each_completion_once(
     assert len(set(seen)) == 108
 
 
+def test_what_is_shown_can_be_downloaded_with_its_rows(reader: httpx.Client, job: Job, db: Session) -> None:
+    for row in range(12):
+        for sample in range(8):
+            _answer(db, job, 9, row, sample)
+    db.commit()
+    url = f"/dashboard/jobs/{job.id}/rollouts.jsonl"
+    found = [json.loads(line) for line in reader.get(f"{url}?sort=longest&high=0.95").text.splitlines()]
+    assert len({one["id"] for one in found}) == 96
+    assert found[0]["tokens"] == 17
+    assert all(one["item"] == ROWS[one["row"]] and one["line"] == one["row"] + 2 for one in found)
+    assert reader.get(f"{url}?split=valid").status_code == 400
+
+
 def test_what_an_address_has_wrong_is_said(reader: httpx.Client, job: Job) -> None:
     page = shown(reader, job, "?step=x&low=abc&high=nan&line=0&sort=odd&after=train-x&split=odd&failure=odd")
     for sentence in ("The step must be", "The lowest reward must be", "The highest reward", "from 1 on"):
@@ -154,7 +167,7 @@ def test_a_group_has_its_mean_its_spread_and_its_best_and_worst(reader: httpx.Cl
 
 def test_one_prompt_is_followed_over_the_steps_and_compared(reader: httpx.Client, job: Job) -> None:
     page = shown(reader, job, "/row?split=train&row=1&show=worst")
-    assert page.index("train-4-1-0") < page.index("train-1-1-1")
+    assert page.index('id="train-4-1-0"') < page.index('id="train-1-1-1"')
     assert "<polyline" in page
     difference = shown(reader, job, "/difference?before=train-1-1-3&after=train-4-1-0")
     assert "<del>" in difference
