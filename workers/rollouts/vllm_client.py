@@ -98,7 +98,8 @@ class VllmClient:
             return
         if status == 404 and folder not in told and name not in told:
             raise RolloutsRefused(ADAPTERS_OFF.format(url=self.url))
-        if TOO_HIGH not in told:  # vLLM 0.32 answers 500 to it, and engine and server go on
+        # vLLM 0.32 answers 500 to too high a rank, and 404 to an adapter that it does not find; it goes on.
+        if TOO_HIGH not in told and status != 404:
             self._raise_for(status, told)
         raise RolloutsRefused(
             f"The vLLM server at {self.url} does not load the policy's adapter: {message_of(told)}"

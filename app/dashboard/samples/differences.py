@@ -56,8 +56,8 @@ def _between(old: Sequence[str], new: Sequence[str]) -> list[Piece]:
     """Compares what is left once the ends that agree are off. Frequent words of long texts are no anchors:
     that bounds the time."""
     found: list[Piece] = []
-    stripped = [[word.strip() for word in words] for words in (old, new)]
-    for kind, i, j, k, m in SequenceMatcher(None, *stripped).get_opcodes():
+    one, other = ([word.strip() for word in words] for words in (old, new))
+    for kind, i, j, k, m in SequenceMatcher(None, one, other).get_opcodes():
         if kind == "equal":
             found.append(Piece("same", "".join(new[k:m])))
             continue

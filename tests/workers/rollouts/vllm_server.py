@@ -166,6 +166,9 @@ class _Handler(BaseHTTPRequestHandler):
         name, folder = body["lora_name"], Path(body["lora_path"])
         if name in self.server.loaded:
             self._answer(400, {"error": {"message": f"The lora adapter '{name}' has already been loaded."}})
+        elif not folder.is_dir():
+            words = f"Loading lora {name} failed: No adapter found for <path>"
+            self._answer(404, {"error": {"message": words}})
         elif json.loads((folder / "adapter_config.json").read_text())["r"] > self.server.most_rank:
             words = f"LoRA rank is greater than max_lora_rank {self.server.most_rank}."
             self._answer(500, {"error": {"message": f"Call to add_lora method failed: {words}"}})
