@@ -32,6 +32,7 @@ class Prompt(NamedTuple):
     row: int
     line: int | None
     filename: str
+    file_id: str = ""
     turns: Sequence[Turn] = ()
     fields: Fields = Fields([])
     tools: Sequence[str] = ()
@@ -104,7 +105,9 @@ def prompt_of(rows: Rows, row: int, most: int = turns.IN_LIST) -> Prompt:
             row, stored.line, name, start=Cut(stored.start[:most], stored.size - min(most, len(stored.start)))
         )
     listed, tools = fields_of(stored.item), tools_of(stored.item)
-    return Prompt(row, stored.line, name, turns.prompt_turns(stored.item, most), listed, tools)
+    return Prompt(
+        row, stored.line, name, rows.file.file_id, turns.prompt_turns(stored.item, most), listed, tools
+    )
 
 
 def _samples(
