@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli import job_creation, job_end, job_rows, preflights, regrades, seeds
+from app.cli import job_creation, job_end, preflights, regrades, seeds
 from app.cli.connect import Data, Key, Url, open_client
 from app.cli.given_files import read_object
 from app.cli.output import AsJson, CliError, console, print_json, print_table, when
+from app.cli.shown import job_rows
 from app.cli.watching import as_sent, print_job, watch
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from app.cli import (
     doctor,
     environments,
     files,
-    first_words,
     graders,
     jobs,
     keys,
@@ -27,6 +26,7 @@ from app.cli.imports.commands import cli as imports
 from app.cli.models.commands import cli as models
 from app.cli.output import errors
 from app.cli.problems import explain
+from app.cli.shown import first_words
 
 cli = typer.Typer(
     help="Cherry: reinforcement fine-tuning on your own machines, behind OpenAI's API.",
