@@ -24,8 +24,9 @@ from app.checkpoints.router import router as checkpoints
 from app.completions.router import further_refusals as refusals_of_completion
 from app.completions.router import router as completions
 from app.conformance.router import check_disposable, install_conformance
+from app.dashboard.assets import static as dashboard_files
 from app.dashboard.router import router as dashboard
-from app.dashboard.router import static as dashboard_files
+from app.dashboard.shown import error_page
 from app.datasets.router import router as datasets
 from app.db import REQUEST_THREADS, limit_statements
 from app.erasures.router import of_organization as erasures_of_organization
@@ -96,6 +97,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.sign_ins = RateLimiter()
     app.state.background = Background()
     app.state.body_checks = BODY_CHECKS
+    app.state.error_page = error_page
     install_error_handlers(app)
     install_openapi(app)
     for router in (  # tried in this order: what is polled comes first
@@ -135,6 +137,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         max_json_bytes=settings.max_json_bytes,
         most_of_address=settings.max_connections_per_address,
         keys=keys,
+        error_page=error_page,
     )
     app.add_middleware(AzurePaths)
     if settings.conformance:

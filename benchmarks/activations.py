@@ -36,6 +36,7 @@ from workers.training.base.types import Completion, Prompt
 from workers.training.model import attention
 from workers.training.model.adapter import add_adapter
 from workers.training.model.arithmetic import compute_in
+from workers.training.model.gates import remake_gates
 from workers.training.model.merged_lora import train_through_sum
 from workers.training.model.recompute import recompute_layers
 from workers.training.passes.packing import Batch, PackedCompletion, make_batches
@@ -279,6 +280,8 @@ def _on_meta(shape: Shape, kind: Kind) -> Any:
     model.requires_grad_(kind.adapter == "full")
     if kind.adapter == "lora":
         _adapt(model, kind)
+    if kind.number_bytes == 2:
+        remake_gates(model)
     return model
 
 

@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("app", "graders", "methods", "migrations", "workers")
 SHIPPED = (
     "app/dashboard/static/style.css",
+    "app/dashboard/static/vendor/htmx.min.js",
     "app/dashboard/templates/page.html",
+    "app/dashboard/templates/home/home.html",
     "migrations/script.py.mako",
     "workers/models/cherry_nano/model.safetensors",
     "workers/models/cherry_nano_think/model.safetensors",

@@ -1,1 +1,1 @@
-"""Pages for people: jobs, curves, checkpoints, every completion with its grade. Read-only, no scripts."""
+"""Pages for people: jobs, curves, samples, checkpoints. Rendered here; htmx and uPlot make them live."""

@@ -78,9 +78,10 @@ class Program:
             self._process.terminate()
 
     def clear_away(self) -> None:
-        """Kills what an ended program may have left behind."""
+        """Kills what an ended program may have left behind; and the program, where it answers no more."""
         if self._process:
             process.kill_group(self._process)
+            self._process.wait()
 
 
 class Supervised:

@@ -11,14 +11,15 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from urllib.parse import unquote_to_bytes
 
 import structlog
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.auth import KnownKeys
@@ -62,17 +63,31 @@ HARDENING = {
 }
 CSP = b"content-security-policy"
 API_CSP = b"default-src 'none'; frame-ancestors 'none'"
+PAGES = "/dashboard"
 PAGE_CSP = (
-    b"default-src 'none'; style-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    b"form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
-"""Pages have no scripts and load nothing but their style sheet."""
+"""Pages load scripts and styles of this service alone, and run nothing that stands in the page itself."""
+
+ErrorPage = Callable[[Request, ApiError], Response | None]
+"""Shows an error of a page to whoever reads it; None where the API's body is right."""
 
 
 class Edge:
     """Outermost ASGI layer of the service."""
 
-    def __init__(self, app: ASGIApp, *, max_json_bytes: int, most_of_address: int, keys: KnownKeys) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_json_bytes: int,
+        most_of_address: int,
+        keys: KnownKeys,
+        error_page: ErrorPage,
+    ) -> None:
         self.app = app
+        self.error_page = error_page
         self.max_json_bytes = max_json_bytes
         self.most_of_address = most_of_address
         self.rates = RateLimiter()
@@ -93,18 +108,22 @@ class Edge:
                 receive = await self._admit(scope, receive, state)
                 await self.app(scope, receive, response.send)
         except ApiError as refusal:
-            await refusal.response()(scope, receive, response.send)
+            await self._shown(refusal, scope)(scope, receive, response.send)
         except DATABASE_AWAY as problem:  # while the key was looked up
-            await database_away(problem).response()(scope, receive, response.send)
+            await self._shown(database_away(problem), scope)(scope, receive, response.send)
         except ClientDisconnect:
             log.info("client_left", path=scope["path"])
         except Exception:
             log.exception("request_failed", path=scope["path"], method=scope["method"])
             if response.status:
                 raise  # half a response is out: only cutting the connection tells the client
-            await internal_error(state.request_id).response()(scope, receive, response.send)
+            await self._shown(internal_error(state.request_id), scope)(scope, receive, response.send)
         finally:
             response.log()
+
+    def _shown(self, error: ApiError, scope: Scope) -> Response:
+        shown = self.error_page(Request(scope), error) if scope["path"].startswith(PAGES) else None
+        return shown or error.response()
 
     @contextmanager
     def counted(self, scope: Scope) -> Iterator[None]:
@@ -236,7 +255,7 @@ class _Response:
 
     def _default_headers(self) -> dict[bytes, bytes]:
         """Returns the headers of which a handler may know better."""
-        headers = {**HARDENING, CSP: API_CSP if self._is_api else PAGE_CSP}
+        headers = {**HARDENING, CSP: PAGE_CSP if self._scope["path"].startswith(PAGES) else API_CSP}
         if self._scope["scheme"] == "https":
             headers[b"strict-transport-security"] = b"max-age=31536000"
         return headers

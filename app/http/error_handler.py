@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from app.auth import Caller
@@ -48,11 +48,12 @@ def install_error_handlers(app: FastAPI) -> None:
         app.add_exception_handler(raised, _handle)
 
 
-def _handle(request: Request, error: Exception) -> JSONResponse:
+def _handle(request: Request, error: Exception) -> Response:
     told = _as_api_error(request, error)
     is_refusal = isinstance(error, RequestValidationError | HTTPException)  # before the handler has begun
     state_of(request.scope).is_final = told.is_final and not is_refusal
-    return told.response()
+    page = request.app.state.error_page(request, told) if request.url.path.startswith(PAGES) else None
+    return page or told.response()
 
 
 def _as_api_error(request: Request, error: Exception) -> ApiError:

@@ -299,6 +299,7 @@ def test_a_database_that_hangs_is_told_in_time(service: Service) -> None:
         assert client.get("/v1/models").status_code == 200
 
 
+@pytest.mark.long
 def test_a_training_survives_the_death_of_its_database(service: Service, tmp_path: Path) -> None:
     with service.client() as client:
         uploaded = client.files.create(file=write_rows(tmp_path / "train.jsonl"), purpose="fine-tune")

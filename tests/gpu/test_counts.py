@@ -41,7 +41,7 @@ def test_an_update_makes_no_masks_and_waits_for_what_a_pass_is_told_not_for_its_
 
 
 @pytest.mark.long
-def test_an_adapter_in_bf16_saves_about_a_third_of_what_a_pass_keeps() -> None:
+def test_an_adapter_in_bf16_saves_four_tenths_of_what_a_pass_keeps() -> None:
     before = {memory.SMALL: 32e9, memory.LARGE: 148e9}
     for shape, kept in before.items():
-        assert memory.activations(shape) < 0.7 * kept
+        assert memory.activations(shape) < 0.6 * kept

@@ -134,10 +134,13 @@ def test_a_run_in_fp32_is_the_run_of_a_cpu(adapter, folder, tmp_path):
 )  # torch asks the build, not the device
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", ["supervised", "dpo"])
-def test_a_tuning_goes_on_and_asks_nothing_that_cuda_refuses(method, dtype, folder, tmp_path):
+def test_a_tuning_goes_on_and_asks_nothing_that_cuda_refuses(method, dtype, folder, tmp_path, monkeypatch):
     from methods.rows import Row
     from workers.tuning.run import tune
 
+    # TRL compiles its own kernels for a device that calls itself CUDA wherever Triton is installed.
+    monkeypatch.setattr("trl.kernels.chunked_logprob._TRITON_AVAILABLE", False)
+    monkeypatch.setattr("trl.trainer.utils.is_triton_available", lambda: False)
     wanted = TuneConfig(
         method=method,
         model="tiny",

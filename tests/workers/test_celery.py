@@ -86,6 +86,7 @@ def row(job_id: str) -> Job:
         return db.get_one(Job, job_id)
 
 
+@pytest.mark.long
 def test_jobs_survive_dead_workers_and_an_empty_broker(
     db: Session, valkey: Valkey, workers: Workers, tiny_model: Path
 ) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session
 
 from app.events import service as events
 from app.jobs.models import Job
+from tests.app.dashboard.windows import assert_fits_a_phone, sign_in
 from tests.factories import (
     Tenant,
     make_checkpoint,
@@ -33,24 +31,13 @@ ATTACKS = [
     "{{ 7 * 7 }} javascript:alert(1)",
 ]
 
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next((path for name in names if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip("no Chromium on this machine: `make test` installs it where it can")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
-@pytest.fixture
-def page(browser: Browser, server_url: str) -> Iterator[Page]:
-    context = browser.new_context(base_url=server_url)
-    yield context.new_page()
-    context.close()
+INLINE = """() => {
+  const script = document.createElement("script")
+  script.textContent = "document.documentElement.dataset.ran = 'yes'"
+  document.body.append(script)
+  return document.documentElement.dataset.ran ?? null
+}"""
+"""Adds a script to the page, as markup that was not escaped would, and tells whether it ran."""
 
 
 @pytest.fixture
@@ -94,12 +81,6 @@ def job(db: Session, tenant: Tenant) -> Job:
     return made
 
 
-def sign_in(page: Page, tenant: Tenant) -> None:
-    page.goto("/dashboard")
-    page.get_by_placeholder("sk-cherry-").fill(tenant.key)
-    page.get_by_role("button", name="Sign in").click()
-
-
 def test_wrong_key_is_refused_and_shows_nothing(page: Page, job: Job) -> None:
     page.goto(f"/dashboard/jobs/{job.id}")
     page.get_by_placeholder("sk-cherry-").fill("sk-cherry-wrong")
@@ -128,7 +109,7 @@ def test_key_signs_in_and_jobs_lead_to_curves_checkpoints_and_grades(
     expect(page.locator("tr.best")).to_contain_text("0.600 ± 0.010")
     expect(page.locator("tr.best")).to_contain_text("0.0100 ± unknown")
     page.get_by_role("link", name="training", exact=True).click()
-    expect(page.get_by_role("heading")).to_contain_text("step 2")
+    expect(page.get_by_role("heading", level=2)).to_contain_text("step 2")
     page.get_by_role("link", name="← step 1").click()
     expect(page.get_by_text("first answer")).to_be_visible()
     expect(page.get_by_text("sample_parse_error")).to_be_visible()
@@ -163,9 +144,9 @@ def test_thoughts_turns_and_tools_are_shown_and_fit_a_phone(
     assert row.locator("td").all_inner_texts()[2:] == ["1.25", "", "0.125", "3"]
     expect(page.get_by_role("row", name="get_price validation")).to_contain_text("0.75")
     page.get_by_text("Resolved configuration").click()
-    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert_fits_a_phone(page)
     page.goto(f"/dashboard/jobs/{job.id}/rollouts?split=train&step=2")
-    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert_fits_a_phone(page)
 
 
 def test_seeds_and_controls_are_shown_beside_each_other(
@@ -191,7 +172,7 @@ def test_hostile_completions_are_text(page: Page, tenant: Tenant, job: Job) -> N
     sign_in(page, tenant)
     for path in (f"/dashboard/jobs/{job.id}", f"/dashboard/jobs/{job.id}/rollouts?step=2"):
         page.goto(path)
-        assert page.locator("main script, main img").count() == 0
+        assert page.locator("body script, body img").count() == 0
         assert "owned" not in page.title()
     assert page.get_by_text(ATTACKS[0]).count() > 0
     assert {url.split("/dashboard")[0] for url in outside} == {page.url.split("/dashboard")[0]}
@@ -214,17 +195,22 @@ def test_signing_out_ends_it(page: Page, tenant: Tenant, job: Job) -> None:
     expect(page.get_by_role("button", name="Sign in")).to_be_visible()
 
 
-def test_pages_allow_no_script_and_the_cookie_is_closed_to_them(page: Page, tenant: Tenant) -> None:
+def test_pages_run_no_script_but_the_services_own_and_the_cookie_is_closed_to_them(
+    page: Page, tenant: Tenant
+) -> None:
     answer = page.goto("/dashboard/login")
     assert answer is not None
-    policy = answer.headers["content-security-policy"]
-    assert policy.startswith("default-src 'none'")
-    assert "script" not in policy
+    policy = dict(rule.strip().split(" ", 1) for rule in answer.headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
     sign_in(page, tenant)
     page.wait_for_url("**/dashboard")
     cookie = page.context.cookies()[0]
     assert cookie["httpOnly"]
     assert cookie["sameSite"] == "Strict"
+    other = page.context.new_page()  # of which no console is looked at
+    other.goto("/dashboard")
+    assert other.evaluate(INLINE) is None
 
 
 def test_a_run_of_an_eval_is_shown_where_its_report_leads(page: Page, tenant: Tenant, db: Session) -> None:

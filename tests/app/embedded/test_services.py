@@ -54,6 +54,18 @@ def test_a_program_that_ignores_the_request_is_killed(tmp_path: Path) -> None:
     assert time.monotonic() - started < 5
 
 
+def test_a_program_that_answers_no_more_is_cleared_away_before_the_next_starts(tmp_path: Path) -> None:
+    program = Program(["sleep", "60"], log_path=tmp_path / "log", grace=1)
+    program.start()
+    first = program.pid
+    assert first
+    program.clear_away()
+    assert not Path(f"/proc/{first}").exists()
+    program.start()
+    assert program.is_running()
+    program.stop()
+
+
 def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     script = (

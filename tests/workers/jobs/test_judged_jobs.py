@@ -148,6 +148,7 @@ def test_a_job_that_ranks_is_checked_trained_and_judged_against_its_base(
     assert any("0.5 is as good as the base" in message for message in messages)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_judge_grades_a_training_and_its_tokens_are_told(
     db: Session, tiny_model: Path, monkeypatch: Monkey

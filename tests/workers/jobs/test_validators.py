@@ -77,6 +77,7 @@ def validating(stopping: threading.Event) -> Iterator[threading.Thread]:
         worker.join()
 
 
+@pytest.mark.long
 def test_a_project_whose_jobs_never_end_holds_up_no_other_and_a_cancel_frees_their_places(
     db: Session, tiny_model: Path, tmp_path: Path
 ) -> None:

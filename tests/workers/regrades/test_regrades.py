@@ -237,6 +237,7 @@ def grading_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
         yield server
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_process_is_followed_by_one_that_goes_on(db: Session, grading_server: Receiver) -> None:
     held, go_on = threading.Event(), threading.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -214,6 +215,22 @@ def test_a_server_that_is_set_up_otherwise_is_refused(server, policy, prompts, t
     rollouts = backend(server, policy, tmp_path, **entry)
     rollouts.follow(0)
     with pytest.raises(RolloutsRefused, match=words):
+        rollouts.sample(prompts, SAMPLING)
+
+
+def test_an_adapter_of_a_higher_rank_than_the_server_takes_is_refused(server, policy, prompts, tmp_path):
+    server.most_rank = 1
+    rollouts = backend(server, policy, tmp_path)
+    rollouts.follow(0)
+    with pytest.raises(RolloutsRefused, match=r"max_lora_rank 1\..* --max-lora-rank is at least the job's"):
+        rollouts.sample(prompts, SAMPLING)
+
+
+def test_an_adapter_that_the_server_does_not_find_is_refused(server, policy, prompts, tmp_path):
+    rollouts = backend(server, policy, tmp_path)
+    rollouts.follow(0)
+    shutil.rmtree(tmp_path / "adapters")
+    with pytest.raises(RolloutsRefused, match=r"No adapter found.* See that it reads"):
         rollouts.sample(prompts, SAMPLING)
 
 

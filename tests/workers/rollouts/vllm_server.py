@@ -55,6 +55,7 @@ class FakeVllm(ThreadingHTTPServer):
         """Each is used for one reply; then the next."""
         self.is_raw = False
         self.is_asleep = False
+        self.most_rank = 64
         self.key = ""
         self.root = root
         self.logits = logits or (lambda _: range(0, -vocabulary, -1))
@@ -165,8 +166,12 @@ class _Handler(BaseHTTPRequestHandler):
         name, folder = body["lora_name"], Path(body["lora_path"])
         if name in self.server.loaded:
             self._answer(400, {"error": {"message": f"The lora adapter '{name}' has already been loaded."}})
-        elif json.loads((folder / "adapter_config.json").read_text())["r"] > 64:
-            self._answer(400, {"error": {"message": "LoRA rank is greater than max_lora_rank 64."}})
+        elif not folder.is_dir():
+            words = f"Loading lora {name} failed: No adapter found for <path>"
+            self._answer(404, {"error": {"message": words}})
+        elif json.loads((folder / "adapter_config.json").read_text())["r"] > self.server.most_rank:
+            words = f"LoRA rank is greater than max_lora_rank {self.server.most_rank}."
+            self._answer(500, {"error": {"message": f"Call to add_lora method failed: {words}"}})
         else:
             self.server.loaded[name] = folder
             self._answer(200, {})

@@ -51,7 +51,8 @@ class _Autocast:
 
     def __init__(self, forward: Callable[..., Any], device_type: str, dtype: torch.dtype) -> None:
         self._exact = forward
-        self._rounded = torch.autocast(device_type, dtype=dtype)(forward)
+        # A cache would hold a copy of every weight until the pass ends, and each is used once in it.
+        self._rounded = torch.autocast(device_type, dtype=dtype, cache_enabled=False)(forward)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return (self._exact if _in_fp32.get() else self._rounded)(*args, **kwargs)

@@ -36,6 +36,7 @@ from workers.training.model.adapter import Share, add_adapter, shares
 from workers.training.model.arithmetic import compute_in
 from workers.training.model.base_model import BaseModel, load_base
 from workers.training.model.delivered import order_config, write_beside_adapter, write_model
+from workers.training.model.gates import remake_gates
 from workers.training.model.grammar import compile_grammar
 from workers.training.model.merged_lora import bases_alone, forget_sum, train_through_sum
 from workers.training.model.quantised import QuantisedLinear, write_quantisation
@@ -94,6 +95,8 @@ class Policy:
             self._split_everything(base.compute_dtype, world)
         else:
             self._train_everything(base.compute_dtype, config)
+        if base.compute_dtype != torch.float32:  # in fp32 a CPU's own kernels do so (passes/fused_nodes.py)
+            remake_gates(self.model)
         self.passes = _passes(config, base.device, world, is_sharded=self.is_sharded)
         """How many tokens share a pass; on a GPU chosen when the model lies there (memory_plan.py)."""
         self.recomputes = False

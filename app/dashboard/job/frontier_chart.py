@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from app.cards.points import Point
-from app.dashboard.charts import (
+from app.dashboard.job.charts import (
     BOTTOM,
     CURVE,
     DOT,

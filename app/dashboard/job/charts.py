@@ -19,7 +19,7 @@ FIGURE = Markup(
 CURVE = Markup('<polyline class="{style}" points="{points}"/>')
 DOT = Markup('<circle class="{style}" cx="{x}" cy="{y}" r="2.5"/>')
 KEY = Markup('<span class="key {style}">{label}</span>')
-LINE = Markup('<line class="grid" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
+LINE = Markup('<line class="grid-line" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
 MARK = Markup('<line class="mark" x1="{x}" x2="{x}" y1="{top}" y2="{bottom}"><title>{text}</title></line>')
 TICK = Markup('<text x="{x}" y="{y}" class="tick {anchor}">{text}</text>')
 

@@ -6,9 +6,9 @@ import pytest
 
 from app.cards.points import UNKNOWN, Point
 from app.checkpoints.models import Checkpoint
-from app.dashboard.charts import Line, line_chart, value_range
-from app.dashboard.frontier_chart import frontier_chart
-from app.dashboard.router import guard_marks
+from app.dashboard.job.charts import Line, line_chart, value_range
+from app.dashboard.job.drawn import guard_marks
+from app.dashboard.job.frontier_chart import frontier_chart
 
 
 def drawn(chart: str) -> ElementTree.Element:

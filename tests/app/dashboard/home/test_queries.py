@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from app.dashboard import queries
+from app.dashboard.home import queries
 from app.jobs.models import Job
 from tests.factories import Tenant, make_checkpoint, make_job, make_tuned_model
 

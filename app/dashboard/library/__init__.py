@@ -1,0 +1,1 @@
+"""What a project keeps beside its jobs, such as runs of evals."""

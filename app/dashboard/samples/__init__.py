@@ -1,0 +1,1 @@
+"""The completions of a job, each with its grade."""
