@@ -240,7 +240,8 @@ def show_answers(before: list[Any], after: list[Any], file: Path = PEOPLE / "val
     """The three rows of the validation file that gained most."""
     tuned = {row["row"]: row for row in after}
     gained = sorted(
-        before, key=lambda row: score(row, "mean reward") - score(tuned[row["row"]], "mean reward")
+        {row["row"]: row for row in before}.values(),
+        key=lambda row: score(row, "mean reward") - score(tuned[row["row"]], "mean reward"),
     )
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     for row in gained[:3]:

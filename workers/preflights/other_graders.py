@@ -17,6 +17,16 @@ from workers.training.base.types import Group
 from workers.training.rewards import sample_of
 
 INPUT, REFERENCE = "{{sample.output_text}}", "{{item.reference}}"
+COMPARED = {"name": "other", "input": INPUT, "reference": REFERENCE}
+WRITTEN: dict[str, Any] = {
+    "type": "multi",
+    "graders": {
+        "value": {**COMPARED, "type": "math"},
+        "written": {**COMPARED, "type": "string_check", "operation": "like"},
+    },
+    "calculate_output": "value * written",
+}
+"""`math` alone counts what has the value, such as the sum that was asked for, repeated."""
 NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?")
 MOST_ANSWERS = 512
 """Answers that each grader is tried on. Chosen, not measured: twice those of a preflight's defaults."""
@@ -72,13 +82,17 @@ def _candidates(spec: GraderSpec, references: Sequence[Reference]) -> Iterator[t
         contains = {"type": "string_check", "operation": "ilike"}
         yield "`string_check` with the operation `ilike` (the answer contains the reference)", contains
     if spec.type != "math" and all(NUMBER.fullmatch(reference.text.strip()) for reference in references):
-        yield "`math` (the last number of the answer)", {"type": "math"}
+        yield (
+            "`multi` of `math` and `string_check` with `like` (the last number, if it is written out)",
+            WRITTEN,
+        )
     if spec.type != "fields" and all(_holds_object(reference) for reference in references):
         yield "`fields` (each field for itself)", {"type": "fields", "input": "{{sample.output_json}}"}
 
 
 def _tried(name: str, raw: dict[str, Any], groups: Sequence[Group], references: Sequence[Reference]) -> Other:
-    grader = build_grader(parse_grader({"name": "other", "input": INPUT, "reference": REFERENCE, **raw}))
+    whole = {"name": "other", **raw} if raw["type"] == "multi" else {**COMPARED, **raw}
+    grader = build_grader(parse_grader(whole))
     values = []
     for group, reference in zip(groups, references, strict=True):
         item = {**group.prompt.item, "reference": reference.text}

@@ -116,3 +116,25 @@ def test_rows_are_counted_as_lines_from_1(tmp_path: Path, words: list[str]) -> N
     assert rewards == [1.0, 0.0]
     beyond = run(tmp_path, *words, "--local", "--line", "3")
     assert "there is no line 3" in beyond.stderr
+
+
+AS_ON_WINDOWS = """
+import sys
+sys.modules["fcntl"] = None
+sys.argv = ["cherry", *sys.argv[1:]]
+from app.cli.main import main
+main()
+"""
+
+
+def test_where_there_is_no_unix_the_way_to_a_service_is_told(tmp_path: Path) -> None:
+    def on_windows(*arguments: str) -> subprocess.CompletedProcess[str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("CHERRY_")}
+        command = [sys.executable, "-c", AS_ON_WINDOWS, *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=kept, capture_output=True, text=True, timeout=60)
+
+    assert "No service runs on .cherry" in on_windows().stdout
+    refused = on_windows("up")
+    assert (refused.returncode, "WSL 2" in refused.stderr) == (1, True)
+    away = on_windows("jobs", "list", "--url", "http://127.0.0.1:9", "--key", "sk-x")
+    assert "cannot reach the service at http://127.0.0.1:9/" in away.stderr

@@ -38,14 +38,14 @@ def answered(raw: dict[str, Any], reference: str, texts: Sequence[str], prompts:
     return found
 
 
-SENTENCES = ["17 + 25 = 42.", "The answer is 32.", "It is 42", "I cannot tell."]
+SENTENCES = ["17 + 25 = 42.", "The answer is 32.", "It is 42", "17 + 25"]
 
 
 def test_a_number_in_a_sentence_is_found_by_other_graders() -> None:
     found = other_graders(parse_grader(BARE), answered(BARE, "42", SENTENCES))
     assert {other.name.split("`")[1]: (other.right, other.differing) for other in found} == {
         "string_check": (0.5, 1.0),
-        "math": (0.5, 1.0),
+        "multi": (0.5, 1.0),
     }
     assert "50% of the reward, and 100% of the prompts" in in_words(found)
 
