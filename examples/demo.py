@@ -49,7 +49,9 @@ from openai import OpenAI
 client = OpenAI(base_url="{url}/v1", api_key="{key}")
 while (job := client.fine_tuning.jobs.retrieve("{job}")).status not in ("succeeded", "failed", "cancelled"):
     time.sleep(2)
-print(job.status, job.verdict["sentence"])
+if job.status != "succeeded":
+    raise SystemExit(job.error)
+print(job.verdict["sentence"])
 for model in (job.model, job.fine_tuned_model):
     asked = [{{"role": "user", "content": {question!r}}}]
     chat = client.chat.completions.create(model=model, messages=asked, temperature=0)

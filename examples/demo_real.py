@@ -91,7 +91,7 @@ def main() -> int:
             check(client, body(files, STRICT))
         job = client.fine_tuning.jobs.create(**body(files, GRADER))
         console.print(f"\nCreated [bold]{job.id}[/bold] with a grader that reads the number in a sentence.")
-        console.print("16 steps of 8 sums with 8 answers each: about six minutes on two cores.")
+        console.print("16 steps of 8 sums with 8 answers each: six minutes on two cores that are free.")
         job = follow(client, job.id, draws_steps=True)
         if job.status != "succeeded":
             console.print(f"[red]The job {job.status}: {job.error.message if job.error else ''}[/red]")
@@ -204,7 +204,8 @@ def check(client: OpenAI, asked: dict[str, Any]) -> None:
     if made["report"] is None:
         raise SystemExit(f"The check {made['status']}: {made['error']}")
     for example in made["report"]["base"]["examples"][:3]:
-        console.print(f"  {example}", markup=False)
+        said = " ".join(example["text"].split())
+        console.print(f"  line {example['line']}, reward {example['reward']}: {said}", markup=False)
     for finding in made["report"]["findings"]:
         console.print(f"  {finding['severity']}: {finding['message']}", markup=False)
     console.print(f"  {made['report']['verdict']}", markup=False, style="bold")

