@@ -32,7 +32,7 @@ $(VENV)/bin/python:
 # What runs Cherry, and nothing that only changes it: the developers' tools are in $(STAMP).
 $(RUNS): pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing what Cherry runs on, into $(VENV): PyTorch, transformers, Postgres, Valkey. It is done once. PyTorch is most of"
-	@echo "it: 0.2 GB where pip finds its build for CPUs, 3 GB with CUDA's libraries (README.md, Install, says which and how to choose)."
+	@echo "it: 0.2 GB where pip finds its build for CPUs, some GB with CUDA's libraries (README.md, Install, says how to choose)."
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(NEEDED)]'
 	@echo "Installed. The first job compiles kernels for this machine, once (10 to 20 s)."
 	@touch $@

@@ -33,10 +33,10 @@ def open_client(url: str | None, key: str | None, data: Path | None) -> OpenAI:
     """Returns the official client, pointed at the service; without a folder at that of CHERRY_DATA_DIR."""
     from openai import OpenAI
 
+    from app.embedded.supervisor import read_state
+
     folder = data or Path(os.environ.get("CHERRY_DATA_DIR") or DEFAULT_FOLDER)
     if url is None:
-        from app.embedded.supervisor import read_state  # not on Windows, where --url is what there is
-
         state = read_state(folder)
         if state is None:
             raise CliError(f"{no_service(folder)}, or give --url and --key")

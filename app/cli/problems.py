@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from app.cli.output import CliError
 
-UNIX = ("fcntl", "resource", "pwd")
-"""Modules of Python that Windows does not have."""
 LISTS = {
     "/fine_tuning/jobs/": "cherry jobs list",
     "/files/": "cherry files list",
@@ -54,11 +52,6 @@ def explain(problem: Exception) -> str | None:
         return "an argument, or a text that was read, is no UTF-8"
     if isinstance(problem, OSError):
         return _of_a_file(problem)
-    if isinstance(problem, ModuleNotFoundError) and problem.name in UNIX:
-        return (
-            f"this command needs Unix (Python's module {problem.name}): on Windows run it in WSL 2, or speak"
-            " to a service elsewhere with --url and --key"
-        )
     return None
 
 

@@ -55,12 +55,10 @@ def folder() -> Path:
 
 def running() -> str | None:
     """Says where the service is that commands speak to; None if there is none."""
+    from app.embedded.supervisor import read_state
+
     if url := os.environ.get("CHERRY_URL"):
         return f"Commands speak to the service at {url} (CHERRY_URL)."
-    try:
-        from app.embedded.supervisor import read_state
-    except ModuleNotFoundError:  # Windows: no service runs here
-        return None
     state = read_state(folder())
     if state is None:
         return None

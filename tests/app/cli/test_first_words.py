@@ -17,6 +17,7 @@ from app.cli.main import cli
 from app.cli.problems import explain
 from app.embedded.places import try_lock
 
+ROOT = Path(__file__).parents[3]
 CHERRY = str(Path(sys.executable).with_name("cherry"))
 RUN_ON = ("api", "worker", "relay", "sampler", "migrate")
 """Commands that are servers, or that another tool runs."""
@@ -127,14 +128,9 @@ main()
 """
 
 
-def test_where_there_is_no_unix_the_way_to_a_service_is_told(tmp_path: Path) -> None:
-    def on_windows(*arguments: str) -> subprocess.CompletedProcess[str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("CHERRY_")}
-        command = [sys.executable, "-c", AS_ON_WINDOWS, *arguments]
-        return subprocess.run(command, cwd=tmp_path, env=kept, capture_output=True, text=True, timeout=60)
-
-    assert "No service runs on .cherry" in on_windows().stdout
-    refused = on_windows("up")
-    assert (refused.returncode, "WSL 2" in refused.stderr) == (1, True)
-    away = on_windows("jobs", "list", "--url", "http://127.0.0.1:9", "--key", "sk-x")
-    assert "cannot reach the service at http://127.0.0.1:9/" in away.stderr
+def test_where_there_is_no_unix_the_way_to_one_is_told() -> None:
+    command = [sys.executable, "-c", AS_ON_WINDOWS, "jobs", "list"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "WSL 2" in done.stderr
+    assert "Traceback" not in done.stderr
