@@ -114,7 +114,12 @@ def _add(asked: _Asked, folder: Path, before: str | None, data: Path | None) -> 
     for left in {before, str(folder)} - {str(place)}:
         bases.remove_made(data_dir, left)
     sentences = list(_told(trial, told))
-    values = {"name": name, "folder": str(place), "cannot_show": list(trial.cannot_show), "notes": sentences}
+    values = {
+        "name": name,
+        "folder": str(place),
+        "cannot_show": list(trial.cannot_show or ()),
+        "notes": sentences,
+    }
     tell(values, "\n".join([*sentences, f"Added {name}."]), as_json=asked.as_json)
 
 
