@@ -40,8 +40,8 @@ INTENTS = {
 }
 """Intents of the benchmark, and our word for each."""
 ASK_SLOTS = (
-    "Which of people, place, city and time does the request name? Answer as JSON with these keys alone, in the "
-    "words of the request.\nRequest: "
+    "Which of people, place, city and time does the request name? Answer as JSON with these keys alone, "
+    "in the words of the request.\nRequest: "
 )
 ASK_INTENT = (
     f"Which one is the request about: {', '.join(INTENTS.values())}? Answer with one word.\nRequest: "
