@@ -17,8 +17,11 @@ class EnvironmentSpec(NamedSpec):
 
     type: Literal["environment"]
     name: GraderName
+    """What it is called in curves and messages; made up from its content where it is left out."""
     range: RewardRange | None = None
+    """The least and the largest reward of the environment, where you know them."""
     pass_threshold: float | None = None
+    """From which value on evals count an answer as passed; it changes no value."""
 
     @property
     def reward_range(self) -> Interval:

@@ -39,7 +39,9 @@ class StringCheckSpec(ComparingSpec):
     operation: Annotated[
         Literal["eq", "ne", "like", "ilike"], BeforeValidator(lambda value: "ne" if value == "neq" else value)
     ]
+    """`eq` equal, `ne` different, `like` the reference stands in the answer, `ilike` whatever the case."""
     pass_threshold: float | None = None
+    """From which value on evals count an answer as passed; it changes no value."""
 
 
 Metric = Literal[
@@ -62,7 +64,10 @@ class TextSimilaritySpec(ComparingSpec):
 
     type: Literal["text_similarity"]
     evaluation_metric: Metric
+    """How likeness is measured: by edits (`fuzzy_match`), by common words (`rouge_l`, `bleu`) or by meaning
+    (`cosine`)."""
     pass_threshold: float | None = None
+    """From which value on evals count an answer as passed; it changes no value."""
 
 
 SingleSpec = (
@@ -97,9 +102,13 @@ class MultiSpec(NamedSpec):
 
     type: Literal["multi"]
     name: GraderName
+    """What it is called in curves and messages; made up from its content where it is left out."""
     graders: Annotated[dict[str, SubgraderSpec], Field(min_length=1, max_length=MAX_GRADERS)] | SubgraderSpec
+    """The graders that are put together, each by a name that the formula uses."""
     calculate_output: str
+    """The formula over their names, such as `0.7 * answer + 0.3 * why`; it has min, max, abs and the like."""
     pass_threshold: float | None = None
+    """From which value on evals count an answer as passed; it changes no value."""
     invalid_grade: Annotated[float, Field(ge=-1e9, le=1e9)] | None = None
     """Azure's: the grade of a completion that a sub-grader or the formula has no valid value for."""
 

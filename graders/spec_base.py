@@ -67,7 +67,9 @@ RewardRange = Annotated[
 class SpecModel(BaseModel):
     """Reads strictly, as the API does: no conversion of types, no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 def text_or_list(value: Any) -> str:
@@ -120,8 +122,11 @@ class ComparingSpec(NamedSpec):
     """Describes a grader that compares what two templates become."""
 
     name: GraderName
+    """What it is called in curves and messages; made up from its content where it is left out."""
     input: TemplateText
+    """What of the answer is compared: all of it, or a part of an answer that is JSON."""
     reference: TemplateText
+    """What it is compared with: mostly a field of the row."""
 
     def templates(self) -> Iterator[tuple[str, str]]:
         yield "input", self.input

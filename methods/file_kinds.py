@@ -30,7 +30,11 @@ _KEY = re.compile(r'"[^"]*"\s*:')
 def kind_of_file(path: Path) -> str | None:
     """Returns what is wrong with the file as a whole. None: its first line is JSON, or plain nonsense."""
     with path.open("rb") as file:
-        head = file.read(LOOKED_AT)
+        return whole_fault(file.read(LOOKED_AT))
+
+
+def whole_fault(head: bytes) -> str | None:
+    """Returns the same of a file that begins with these bytes, `LOOKED_AT` at most."""
     for start, what in BINARY.items():
         if head.startswith(start):
             return f"the file is {what}; {JSONL}"

@@ -30,6 +30,8 @@ class Link(NamedTuple):
 
 NAVIGATION = [
     Link("Home", "/dashboard"),
+    Link("New job", "/dashboard/new"),
+    Link("Graders", "/dashboard/graders"),
 ]
 """Each room adds its own entry, in this order: Home, New job, Compare, Files, Models, Graders, Evals,
 Webhooks, Settings."""

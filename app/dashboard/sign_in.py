@@ -15,6 +15,7 @@ from app.settings import get_settings
 from app.tenants import service as tenants
 from app.tenants import sessions
 from app.tenants.models import Project
+from app.tenants.service import KeyOwner
 
 COOKIE = "cherry_session"
 PATH = "/dashboard"
@@ -55,11 +56,16 @@ def begin(db: Session, key: str) -> str | None:
     return sessions.begin(db, owner.key.id) if owner else None
 
 
+def owner(request: Request, db: Session) -> KeyOwner | None:
+    """Returns the key that has signed in with this browser, and its project."""
+    token = request.cookies.get(COOKIE)
+    return sessions.find(db, token) if token else None
+
+
 def signed_in(request: Request, db: Session) -> Project | None:
     """Returns the project of whoever has signed in with this browser."""
-    token = request.cookies.get(COOKIE)
-    owner = sessions.find(db, token) if token else None
-    return owner.project if owner else None
+    found = owner(request, db)
+    return found.project if found else None
 
 
 def end(request: Request, db: Session) -> None:

@@ -77,10 +77,15 @@ class PythonSpec(NamedSpec):
 
     type: Literal["python"]
     name: GraderName
+    """What it is called in curves and messages; made up from its content where it is left out."""
     source: Annotated[str, Field(min_length=1), AfterValidator(_checked_source)]
+    """Python that defines `grade(sample, item)`, which returns a number."""
     image_tag: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] = IMAGE_TAG
+    """OpenAI's name of the packages that it may import; those installed here are taken."""
     range: RewardRange | None = None
+    """The least and the largest number that it returns, where you know them."""
     pass_threshold: float | None = None
+    """From which value on evals count an answer as passed; it changes no value."""
 
     @property
     def reward_range(self) -> Interval:

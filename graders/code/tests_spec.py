@@ -24,7 +24,9 @@ class CodeTestsSpec(NamedSpec):
 
     type: Literal["code_tests"]
     name: GraderName
+    """What it is called in curves and messages; made up from its content where it is left out."""
     input: TemplateText
+    """The answer that holds the code."""
     tests: Annotated[
         Annotated[CodeTemplate, Tag("~text")]
         | Annotated[list[CodeTemplate], Field(min_length=1, max_length=MAX_TESTS), Tag("~list")],
@@ -36,6 +38,7 @@ class CodeTestsSpec(NamedSpec):
     function: TemplateText | None = None
     """Which function tests of arguments and results call, unless a test names its own."""
     scoring: Literal["share", "all"] = "share"
+    """The share of tests that pass, or 1 only if all do."""
     min_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """A lower share counts as 0."""
     time_limit: Annotated[float, Field(ge=0.1, le=60)] = 5.0
@@ -43,9 +46,11 @@ class CodeTestsSpec(NamedSpec):
     total_time_limit: Annotated[float, Field(ge=0.1, le=600)] = 60.0
     """Seconds for all tests of a completion; tests that are not reached count as failed."""
     memory_mb: Annotated[int, Field(ge=64, le=8192)] = 1024
+    """Memory that the answer's code may take, in MiB."""
     rel_tolerance: Annotated[float, Field(ge=0, le=1)] = 1e-9
     """How far a number that is not whole may be from the expected one."""
     pass_threshold: float | None = None
+    """From which value on evals count an answer as passed; it changes no value."""
 
     def templates(self) -> Iterator[tuple[str, str]]:
         yield "input", self.input

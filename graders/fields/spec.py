@@ -73,7 +73,9 @@ class NumberRule(_Rule):
 
     compare: Literal["number"]
     abs_tolerance: Annotated[float, Field(ge=0)] = 0.0
+    """How far the number may be off."""
     rel_tolerance: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How far it may be off as a share of the reference."""
     unit: Annotated[str, Field(min_length=1, max_length=20)] | None = None
     """Numbers may have a unit of the same quantity, which is converted to this one."""
     currency: Annotated[str, Field(pattern=r"^([A-Z]{3}|any)$")] | None = None
@@ -142,9 +144,11 @@ class CollectionRule(_Rule):
 
     compare: Literal["set", "multiset", "list"]
     items: ItemRule = "normalized"
+    """How two items are compared."""
     extra_items: Annotated[float, Field(ge=0, le=100)] = 1.0
     """What an item that was not asked for costs, where a wanted item counts 1."""
     score: Literal["f1", "precision", "recall"] = "f1"
+    """F1 of precision and recall, or one of them."""
 
 
 class ObjectRule(_Rule):
@@ -183,8 +187,11 @@ class FieldsSpec(ComparingSpec):
 
     type: Literal["fields"]
     fields: FieldRules | None = None
+    """A rule for each field; left out, the rules follow from the reference."""
     extra_keys: Literal["penalize", "ignore"] = "penalize"
+    """Whether keys that the reference has not lower the score."""
     pass_threshold: float | None = None
+    """From which value on evals count an answer as passed; it changes no value."""
 
     @model_validator(mode="after")
     def _some_field_counts(self) -> FieldsSpec:

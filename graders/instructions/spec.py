@@ -40,7 +40,9 @@ class InstructionsSpec(NamedSpec):
 
     type: Literal["instructions"]
     name: GraderName
+    """What it is called in curves and messages; made up from its content where it is left out."""
     input: TemplateText
+    """The answer that is checked."""
     instructions: Annotated[
         Annotated[TemplateText, Tag("~text")]
         | Annotated[list[FixedInstruction], Field(min_length=1, max_length=64), Tag("~list")],
@@ -50,10 +52,13 @@ class InstructionsSpec(NamedSpec):
     kwargs: TemplateText | None = None
     """The row's arguments, if `instructions` gives ids alone."""
     mode: Literal["strict", "loose"] = "strict"
+    """`loose` also tries the answer without its first line, its last, and asterisks."""
     scoring: Literal["share", "all"] = "share"
+    """The share of instructions that are followed, or 1 only if all are."""
     strip_thinking: bool = False
     """The older name of `thoughts: "auto"`, which holds unless another setting is given."""
     pass_threshold: float | None = None
+    """From which value on evals count an answer as passed; it changes no value."""
 
     def templates(self) -> Iterator[tuple[str, str]]:
         yield "input", self.input

@@ -39,6 +39,7 @@ class RankSpec(AskingSpec):
 
     type: Literal["rank"]
     input: TemplateText = "{{sample.output_text}}"
+    """What of each answer the judge is shown."""
     instruction: Annotated[OfTheRow, Field(min_length=1, max_length=MAX_INSTRUCTION)] = INSTRUCTION
     """What makes an answer better than another one."""
     prompt: OfTheRow | None = None
@@ -48,6 +49,7 @@ class RankSpec(AskingSpec):
     max_answers: Annotated[int, Field(ge=4, le=64)] = MAX_ANSWERS
     """Most different answers in one call; more of them are split, with some that stand in each call."""
     pass_threshold: float | None = None
+    """From which value on evals count an answer as passed; it changes no value."""
 
     @property
     def calls_per_grade(self) -> int:

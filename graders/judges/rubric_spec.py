@@ -39,7 +39,9 @@ class CriterionSpec(SpecModel):
     criterion: Annotated[
         TemplateText, Field(min_length=1, max_length=MAX_CRITERION), AfterValidator(_of_the_row)
     ]
+    """What the answer does, in a sentence."""
     points: Annotated[float, Field(ge=-MAX_POINTS, le=MAX_POINTS)]
+    """What it is worth; below 0 for a fault."""
     name: Annotated[str, Field(min_length=1, max_length=MAX_NAME)] | None = None
     """Names its curve; without one the first words do."""
     tags: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=MAX_TAGS)] = (
@@ -59,7 +61,9 @@ class RubricSpec(AskingSpec):
 
     type: Literal["rubric"]
     criteria: Criteria
+    """What an answer should do, each with its points; or the field of the row that lists them."""
     input: TemplateText = "{{sample.output_text}}"
+    """What of the answer the judge is shown."""
     prompt: TemplateText | None = None
     """What the answer answers; without one, the row's `messages`."""
     calls: Literal["one", "each"] = "one"
@@ -69,6 +73,7 @@ class RubricSpec(AskingSpec):
     min_answered: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of the criteria that the judge must have answered for there to be a value."""
     pass_threshold: float | None = None
+    """From which value on evals count an answer as passed; it changes no value."""
 
     @property
     def calls_per_grade(self) -> int:

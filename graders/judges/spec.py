@@ -140,9 +140,13 @@ class JudgeSpec(SpecModel):
     """
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
+    """The model that judges: one of this service, or one at `base_url`."""
     sampling_params: SamplingParams | None = None
+    """How the judge samples."""
     base_url: Annotated[str, Field(min_length=1, max_length=2048)] | None = None
+    """Where the judge is, where it is not at this service."""
     api_key_name: KeyName | None = None
+    """The name of a key for that address, which the operator has set."""
 
     @model_validator(mode="after")
     def _key_has_an_address(self) -> Self:
@@ -166,6 +170,7 @@ class AskingSpec(NamedSpec, JudgeSpec):
     """Holds what every grader has that asks one judge model."""
 
     name: GraderName
+    """What it is called in curves and messages; made up from its content where it is left out."""
 
     @property
     def calls_per_grade(self) -> int:
@@ -182,6 +187,7 @@ class JudgedSpec(AskingSpec):
     """Holds what `score_model` and `label_model` share: messages of the user's own."""
 
     input: Annotated[list[MessageSpec], Field(min_length=1, max_length=MAX_MESSAGES)]
+    """The messages to the judge."""
 
     def templates(self) -> Iterator[tuple[str, str]]:
         for i, message in enumerate(self.input):
@@ -207,7 +213,9 @@ class ScoreModelSpec(JudgedSpec):
 
     type: Literal["score_model"]
     range: RewardRange = Field(default_factory=lambda: [0.0, 1.0])
+    """The least and the largest score that it may give."""
     pass_threshold: float | None = None
+    """From which value on evals count an answer as passed; it changes no value."""
 
     @property
     def reward_range(self) -> Interval:
@@ -223,8 +231,11 @@ class LabelModelSpec(JudgedSpec):
 
     type: Literal["label_model"]
     labels: Labels
+    """What the judge chooses from."""
     passing_labels: Labels
+    """Those of the labels that are worth 1."""
     pass_threshold: float | None = None
+    """From which value on evals count an answer as passed; it changes no value."""
 
     @model_validator(mode="after")
     def _labels_fit(self) -> LabelModelSpec:
@@ -259,11 +270,17 @@ class EndpointSpec(NamedSpec):
 
     type: Literal["endpoint"]
     name: GraderName
+    """What it is called in curves and messages; made up from its content where it is left out."""
     url: Annotated[str, Field(min_length=1, max_length=2048)]
+    """Where the server is asked, by POST."""
     headers: Headers = Field(default_factory=dict)
+    """Headers of the request; their values are kept encrypted."""
     rate_limit: Annotated[float, Field(ge=0.1, le=1000)] | None = None
+    """Most requests a second."""
     range: RewardRange | None = None
+    """The least and the largest score that it gives, where you know them."""
     pass_threshold: float | None = None
+    """From which value on evals count an answer as passed; it changes no value."""
 
     @property
     def reward_range(self) -> Interval:

@@ -30,3 +30,4 @@ class MathSpec(ComparingSpec):
     time_limit: Annotated[float, Field(ge=0.1, le=60)] = 5.0
     """Seconds for one comparison; an answer that takes longer is wrong."""
     pass_threshold: float | None = None
+    """From which value on evals count an answer as passed; it changes no value."""

@@ -17,7 +17,9 @@ class RlvrSpec(NamedSpec):
 
     type: Literal["rlvr"]
     name: GraderName
+    """What it is called in curves and messages; made up from its content where it is left out."""
     input: TemplateText = "{{sample.output_text}}"
+    """What of the answer is verified."""
     dataset: TemplateText = "{{item.dataset}}"
     """The verifier's name, or a list of names."""
     ground_truth: TemplateText = "{{item.ground_truth}}"
@@ -33,6 +35,7 @@ class RlvrSpec(NamedSpec):
     judge: JudgeSpec | None = None
     """For `general-*` and `rubric`: the model that scores them, as in `score_model`."""
     pass_threshold: float | None = None
+    """From which value on evals count an answer as passed; it changes no value."""
 
     @property
     def reward_range(self) -> Interval:

@@ -1,0 +1,116 @@
+// Uploads with progress, copy buttons, open details that stay open, and what was typed in the playground.
+
+const stored = (key, value) => {
+  try {
+    if (value === undefined) return sessionStorage.getItem(key);
+    sessionStorage.setItem(key, value);
+  } catch { /* a browser may refuse storage: nothing is kept then */ }
+  return null;
+};
+
+function upload(input) {
+  const field = input.dataset.upload;
+  const bar = input.parentElement.querySelector("progress");
+  const told = input.parentElement.querySelector("[role=alert]");
+  const tell = (message) => { told.textContent = message; told.hidden = !message; bar.hidden = true; input.disabled = false; };
+  const file = input.files[0];
+  if (!file) return;
+  const body = new FormData();
+  body.append("purpose", "fine-tune");
+  body.append("file", file);
+  const request = new XMLHttpRequest();
+  request.open("POST", "/dashboard/new/upload");
+  request.responseType = "json";
+  request.upload.addEventListener("progress", (event) => { if (event.lengthComputable) bar.value = event.loaded / event.total; });
+  request.addEventListener("error", () => tell("The upload was broken off. Choose the file again."));
+  request.addEventListener("load", () => {
+    if (request.status !== 200 || !request.response?.id) {
+      tell(request.response?.error?.message ?? `The service answered with ${request.status}. Choose the file again.`);
+      return;
+    }
+    tell("");
+    for (const select of document.querySelectorAll("#training_file, #validation_file")) {
+      const name = `${request.response.filename} (just uploaded)`;
+      select.append(new Option(name, request.response.id));
+    }
+    const select = document.getElementById(field);
+    select.value = request.response.id;
+    select.dispatchEvent(new Event("change", { bubbles: true }));
+  });
+  tell("");
+  bar.hidden = false;
+  bar.value = 0;
+  input.disabled = true;
+  request.send(body);
+}
+
+async function copy(button) {
+  const text = document.getElementById(button.dataset.copy).textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+  } catch {
+    const range = document.createRange();
+    range.selectNodeContents(document.getElementById(button.dataset.copy));
+    getSelection().removeAllRanges();
+    getSelection().addRange(range);
+    button.textContent = "Selected: press Ctrl+C";
+  }
+  setTimeout(() => { button.textContent = "Copy"; }, 2000);
+}
+
+document.addEventListener("change", (event) => {
+  if (event.target.dataset?.upload) upload(event.target);
+});
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (button) copy(button);
+});
+
+// A part of the page that is drawn again keeps what was folded out or in.
+let details = new Map();
+document.addEventListener("htmx:beforeSwap", () => {
+  details = new Map([...document.querySelectorAll("details[id]")].map((one) => [one.id, one.open]));
+});
+document.addEventListener("htmx:afterSwap", () => {
+  for (const [id, open] of details) {
+    const one = document.getElementById(id);
+    if (one) one.open = open || one.open;
+  }
+  const problem = document.querySelector("[data-focus]");
+  if (problem) { problem.removeAttribute("data-focus"); problem.scrollIntoView({ block: "start" }); problem.focus({ preventScroll: true }); }
+});
+
+// What stands in a form is kept by the browser until its window is closed. The playground brings it back by
+// itself, unless an example or a row was asked for; the form of a job offers it, as after signing in again.
+const kept = (form) => JSON.parse(stored(`cherry:${form.dataset.keep}`) ?? "[]");
+function keep() {
+  for (const form of document.querySelectorAll("form[data-keep]")) {
+    const fields = [...new FormData(form)].filter(([, value]) => typeof value === "string");
+    stored(`cherry:${form.dataset.keep}`, JSON.stringify(fields));
+  }
+}
+function bring(form, path, target) {
+  const fields = new FormData();
+  for (const [name, value] of kept(form)) fields.append(name, value);
+  for (const name of ["item", "answer"]) if (form.elements[name]) form.elements[name].value = fields.get(name) ?? "";
+  htmx.ajax("POST", path, { target, swap: "outerHTML", values: fields });
+}
+const playground = document.getElementById("playground");
+if (playground && !("fresh" in playground.dataset) && kept(playground).length) {
+  bring(playground, "/dashboard/graders/form", "#grader");
+}
+const offer = document.querySelector("[data-bring]");
+if (offer && kept(document.getElementById("job")).length) {
+  offer.hidden = false;
+  offer.querySelector("button").addEventListener("click", () => {
+    offer.hidden = true;
+    bring(document.getElementById("job"), "/dashboard/new/form", "#job");
+  });
+}
+for (const name of ["input", "change", "htmx:afterSettle"]) document.addEventListener(name, keep);
+document.addEventListener("htmx:beforeOnLoad", (event) => {
+  if (event.detail.xhr.getResponseHeader("hx-redirect")?.startsWith("/dashboard/jobs/")) {
+    try { sessionStorage.removeItem("cherry:job"); } catch { /* nothing was kept */ }
+  }
+});
