@@ -27,6 +27,9 @@ MOST_MS = 200.0
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 EVERY_STEP = ("every step", "updates", "every step; validations", "every step, with a `guard`")
 FIELDS = ("city", "date", "hotel", "name", "nights", "price")
+FIRST = """async () => {
+  while (!performance.getEntriesByName("cherry-draw").length) await new Promise(done => setTimeout(done, 20))
+}"""
 DRAWN = """async times => {
   const found = []
   for (let n = 0; n < times; n++) {
@@ -106,7 +109,7 @@ def draw(browser: str, url: str, key: str) -> list[float]:
         page.get_by_label("API key").fill(key)
         page.get_by_role("button", name="Sign in").click()
         page.goto(f"/dashboard/jobs/{JOB}")
-        page.wait_for_function("performance.getEntriesByName('cherry-draw').length")
+        page.evaluate(FIRST)
         found: list[float] = page.evaluate(DRAWN, TIMES)
         launched.close()
     return found

@@ -120,4 +120,4 @@ def reasons(db: Session, shown: Sequence[Job]) -> dict[str, str]:
     ids = [job.id for job in shown if job.status == "queued"]
     told = (JobEvent.job_id.in_(ids), JobEvent.key >= WAITS, JobEvent.key < WAITS[:-1] + ".")
     found = db.execute(select(JobEvent.job_id, JobEvent.message).where(*told).order_by(JobEvent.seq))
-    return dict(found.tuples().all())
+    return {row.job_id: row.message for row in found}

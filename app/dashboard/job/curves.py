@@ -87,7 +87,7 @@ def _bounds(
     curve: Curve, mean: float | None, place: int, columns: Columns, prompts: int | None
 ) -> tuple[float | None, float | None]:
     def at(name: str | None) -> float | None:
-        return columns[name][place] if name in columns else None
+        return columns[name][place] if name is not None and name in columns else None
 
     if curve.low and curve.high:
         low, high = at(curve.low), at(curve.high)

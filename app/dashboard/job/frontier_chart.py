@@ -9,7 +9,7 @@ from markupsafe import Markup
 from app.cards.points import Point
 
 WIDTH, HEIGHT = 560, 220
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 30
+LEFT, RIGHT, TOP, BOTTOM = 52, 26, 12, 30
 FIGURE = Markup(
     "<figure><figcaption>{title} {legend}</figcaption>"
     '<svg viewBox="0 0 {width} {height}" role="img" aria-label="{title}">{body}</svg></figure>'

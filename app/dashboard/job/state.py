@@ -90,6 +90,8 @@ def standing(checkpoints: Sequence[Checkpoint]) -> str:
 def _now(db: Session, job: Job) -> str:
     if job.status in TERMINAL:
         took = duration(job.finished_at - job.started_at) if job.finished_at and job.started_at else ""
+        if not job.last_step:
+            return "It ended before its first step."
         return f"{_step(job)}{f', after {took}' if took else ''}."
     if job.status == "validating_files":
         return "Its files are being checked."

@@ -54,7 +54,7 @@ export class Chart {
   data() {
     return uPlot.join(
       this.told.curves.map(curve => [curve.steps, curve.values, ...(curve.low ? [curve.low, curve.high] : [])]),
-      this.told.curves.map(curve => [0, 1, ...(curve.low ? [1, 1] : [])]),
+      this.told.curves.map(curve => [0, 0, ...(curve.low ? [0, 0] : [])]),
     )
   }
 
@@ -63,7 +63,7 @@ export class Chart {
     this.chart?.destroy()
     const colours = resolved(Array.from({ length: COLOURS }, (_, number) => `--series-${number + 1}`))
     const [soft, line] = resolved(["--soft", "--line"])
-    const series = [{ label: AXES[this.told.axis], value: (_, value) => (value === null ? "–" : String(value)) }]
+    const series = [{ label: AXES[this.told.axis], value: (_, value) => String(value ?? "–") }]
     const bands = []
     this.told.curves.forEach((curve, number) => {
       const stroke = colours[number % COLOURS]

@@ -27,7 +27,9 @@ function drawAll(data) {
   whole = data
   last = data.last
   added = 0
-  section.querySelector("[data-waits]").hidden = charts.size > 0
+  const waits = section.querySelector("[data-waits]")
+  waits.hidden = charts.size > 0
+  waits.textContent = "There are no curves: the job has made no step."
   Promise.all([...charts.values()].map(chart => chart.drawn)).then(() => performance.measure("cherry-draw", "cherry-draw-begins"))
 }
 

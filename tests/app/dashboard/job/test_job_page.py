@@ -12,8 +12,6 @@ from tests.factories import Tenant, make_checkpoint, make_job, make_metrics
 
 pytestmark = pytest.mark.slow
 
-SCALE = "document.querySelector('.u-legend .u-value').textContent"
-
 
 def test_curves_are_drawn_zoomed_and_come_live_without_reloading(
     visitor: Page, tenant: Tenant, db: Session
@@ -38,18 +36,18 @@ def test_curves_are_drawn_zoomed_and_come_live_without_reloading(
     over = charts.first.locator(".u-over")
     box = over.bounding_box()
     assert box is not None
-    visitor.mouse.move(box["x"] + box["width"] / 2, box["y"] + 40)
+    over.hover(position={"x": box["width"] / 2, "y": 40})
     expect(charts.first.locator(".mark-note")).to_have_text("Guard: <i>back</i>")
     expect(charts.nth(1).locator(".u-legend .u-value").first).to_have_text("10")  # the cursors go together
     charts.first.get_by_text("Numbers").click()
-    expect(charts.first.locator("tbody tr")).to_have_count(21 + 2)  # with the two rows of the legend
+    expect(charts.first.locator("details tbody tr")).to_have_count(21)
     make_metrics(db, job, 21, {"reward/mean": 0.99, "kl/reference": 0.3, "parts/train/<b>": 0.6})
     job.last_step = 21
     events.append(db, job.id, "step-21", "Step 21/30", data={"step": 21})
     db.commit()
     expect(visitor.locator("#now")).to_contain_text("Step 21 of 30")
     expect(visitor.locator(".events")).to_contain_text("Step 21/30")
-    visitor.mouse.move(box["x"] + box["width"] - 1, box["y"] + 40)
+    over.hover(position={"x": box["width"] - 1, "y": 40})
     expect(charts.first.locator(".u-legend .u-value").first).to_have_text("21")
     assert visitor.evaluate("window.stays"), "the page was reloaded"
     assert_fits_a_phone(visitor)
