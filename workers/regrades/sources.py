@@ -127,7 +127,8 @@ class Rollouts:
         is_valid = rollout.split in self._of_valid
         rows = self._data.valid if is_valid else self._data.train
         if rollout.row >= len(rows):
-            message = f"There is no row {rollout.row}, which completion {cursor_of(rollout)} answers."
+            line = rollout.row + 1
+            message = f"The file has no line {line}, which completion {cursor_of(rollout)} answers."
             raise JobInvalid("invalid_training_file", message, None)
         file = "valid" if is_valid and not self._data.is_held_out else "train"
         return Stored(
