@@ -65,40 +65,43 @@ def _drawn(chart: Chart, steps: Sequence[int], columns: Columns, prompts: int | 
 def _line(curve: Curve, steps: Sequence[int], columns: Columns, prompts: int | None) -> dict[str, Any] | None:
     """Returns the points of a curve, and the ends of its interval where it has one."""
     column = columns[curve.name]
-    there = [place for place, value in enumerate(column) if value is not None]
-    if not there:
-        return None
+    there: Sequence[int] = range(len(column))
+    if None in column:
+        there = [place for place, value in enumerate(column) if value is not None]
     values = [value for value in column if value is not None]
+    if not values:
+        return None
     places = kept(values)
     own = [there[place] for place in places]
+    means = [values[place] for place in places]
     line: dict[str, Any] = {
         "label": curve.label,
         "steps": [steps[place] for place in own],
-        "values": [_short(values[place]) for place in places],
+        "values": _short(means),
     }
-    bounds = [_bounds(curve, column[place], place, columns, prompts) for place in own]
-    if any(low is not None for low, _ in bounds):
-        line["low"] = [low for low, _ in bounds]
-        line["high"] = [high for _, high in bounds]
+    low, high = _bounds(curve, means, own, columns, prompts)
+    if any(bound is not None for bound in low):
+        line |= {"low": _short(low), "high": _short(high)}
     return line
 
 
 def _bounds(
-    curve: Curve, mean: float | None, place: int, columns: Columns, prompts: int | None
-) -> tuple[float | None, float | None]:
-    def at(name: str | None) -> float | None:
-        return columns[name][place] if name is not None and name in columns else None
+    curve: Curve, means: Sequence[float], own: Sequence[int], columns: Columns, prompts: int | None
+) -> tuple[list[float | None], list[float | None]]:
+    """Returns the ends of the intervals of some points; None where they are not known."""
+
+    def at(name: str | None) -> list[float | None]:
+        column = columns.get(name) if name is not None else None
+        return [None] * len(own) if column is None else [column[place] for place in own]
 
     if curve.low and curve.high:
-        low, high = at(curve.low), at(curve.high)
-    else:
-        error, spread = at(curve.error), at(curve.spread)
-        if error is None and spread is not None and prompts is not None and prompts > 1:
-            error = spread / math.sqrt(prompts)
-        if error is None or mean is None:
-            return None, None
-        low, high = mean - NORMAL_95 * error, mean + NORMAL_95 * error
-    return (None, None) if low is None or high is None else (_short(low), _short(high))
+        return at(curve.low), at(curve.high)
+    scale, errors = NORMAL_95, at(curve.error)
+    if curve.spread and prompts is not None and prompts > 1:
+        scale, errors = NORMAL_95 / math.sqrt(prompts), at(curve.spread)
+    both = list(zip(means, errors, strict=True))
+    low = [None if error is None else mean - scale * error for mean, error in both]
+    return low, [None if error is None else mean + scale * error for mean, error in both]
 
 
 def _by_seed(steps: Sequence[int], columns: Columns) -> list[dict[str, Any]]:
@@ -122,7 +125,7 @@ def _by_seed(steps: Sequence[int], columns: Columns) -> list[dict[str, Any]]:
             {
                 "label": label,
                 "steps": [ordered[place][0] for place in places],
-                "values": [_short(ordered[place][1]) for place in places],
+                "values": _short([ordered[place][1] for place in places]),
             }
         )
     what = "validation" if name == names.VALID_REWARD_MEAN else "training"
@@ -131,6 +134,10 @@ def _by_seed(steps: Sequence[int], columns: Columns) -> list[dict[str, Any]]:
     return [{"key": "seeds", "title": f"Reward of each seed, {what}", **common}]
 
 
-def _short(value: float) -> float:
-    """Rounds to what a page can show: a third of the bytes."""
-    return float(f"{value:.{DIGITS}g}")
+def _short(values: Sequence[float | None]) -> list[float | None]:
+    """Rounds to what a page can show: a third of the bytes. All are written at once, as that is quicker."""
+    known = [value for value in values if value is not None]
+    rounded = map(float, (f"%.{DIGITS}g " * len(known) % tuple(known)).split())
+    if len(known) == len(values):
+        return list(rounded)
+    return [None if value is None else next(rounded) for value in values]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Integer, func, literal, select
-from sqlalchemy.dialects.postgresql import JSONB
+from psycopg import Connection, sql
+from sqlalchemy import Integer, func, select
 from sqlalchemy.orm import Session
 
 from app.checkpoints.models import Checkpoint
@@ -15,6 +16,12 @@ from app.jobs.models import Job
 EVENTS = 100
 SAMPLED = 20
 """Steps, of the newest and of those with a checkpoint, by whose metrics a job's curves are known."""
+MOST_IDENTIFIER = 63
+"""Bytes of a name in Postgres; a longer one would be cut, and then name nothing."""
+ROWS = sql.SQL(
+    "SELECT {read} FROM job_metrics m, jsonb_to_record(m.values) AS known({declared}) "
+    "WHERE m.job_id = {job_id} AND m.step > {since} ORDER BY m.step"
+)
 ACTION = "action-"
 """What keys of events begin with that tell what the run did of its own accord."""
 
@@ -33,23 +40,30 @@ def known_metrics(db: Session, job_id: str) -> set[str]:
 
 def columns(
     db: Session, job_id: str, wanted: Sequence[str], since: int
-) -> tuple[list[int], dict[str, list[float | None]]]:
+) -> tuple[Sequence[int], dict[str, Sequence[float | None]]]:
     """Returns the steps behind `since`, and the values of some metrics at each, None where it has none.
 
-    The inner query unpacks the metrics of a step once (they are stored compressed), and not for each name.
+    The metrics of a step are unpacked once, not for each name (they are stored compressed), and numbers come
+    in binary form.
     """
-    unpacked = JobMetrics.values.op("||", return_type=JSONB())(literal({}, JSONB())).label("known")
-    rows = (
-        select(JobMetrics.step, unpacked)
-        .where(JobMetrics.job_id == job_id, JobMetrics.step > since)
-        .order_by(JobMetrics.step)
-        .offset(0)
-        .subquery()
+    short = [name for name in wanted if len(name.encode()) <= MOST_IDENTIFIER]
+    long = [name for name in wanted if name not in short]
+    read: list[sql.Composable] = [sql.Identifier("known", name) for name in short]
+    read += [sql.SQL("(m.values ->> {})::float8").format(sql.Literal(name)) for name in long]
+    declared = [sql.SQL("{} float8").format(sql.Identifier(name)) for name in short]
+    query = ROWS.format(
+        read=sql.SQL(", ").join([sql.SQL("m.step"), *read]),
+        declared=sql.SQL(", ").join(declared or [sql.SQL("nothing float8")]),
+        job_id=sql.Literal(job_id),
+        since=sql.Literal(since),
     )
-    values = (rows.c.known[name].as_float() for name in wanted)
-    found = db.execute(select(rows.c.step, *values)).all()
-    steps, *read = zip(*found, strict=True) if found else ([] for _ in range(len(wanted) + 1))
-    return list(steps), {name: list(column) for name, column in zip(wanted, read, strict=True)}
+    driver: Connection[Any] = db.connection().connection.driver_connection  # type: ignore[assignment]
+    with driver.cursor(binary=True) as cursor:
+        found = cursor.execute(query).fetchall()
+    if not found:
+        return [], {name: [] for name in wanted}
+    steps, *values = zip(*found, strict=True)
+    return steps, dict(zip([*short, *long], values, strict=True))
 
 
 def guard_actions(db: Session, job_id: str) -> list[tuple[int, str]]:

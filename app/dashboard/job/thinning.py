@@ -21,7 +21,8 @@ def kept(values: Sequence[float], most: int = MOST) -> Sequence[int]:
     buckets = max(1, most // OF_BUCKET)
     found: list[int] = []
     for number in range(buckets):
-        places = range(number * count // buckets, (number + 1) * count // buckets)
-        least, greatest = min(places, key=values.__getitem__), max(places, key=values.__getitem__)
-        found += sorted({places[0], least, greatest, places[-1]})
+        first, behind = number * count // buckets, (number + 1) * count // buckets
+        stretch = values[first:behind]
+        least, greatest = stretch.index(min(stretch)), stretch.index(max(stretch))
+        found += sorted({first, first + least, first + greatest, behind - 1})
     return found
