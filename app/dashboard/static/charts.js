@@ -143,6 +143,7 @@ export class Chart {
 
   // Adds points behind those that are there; what is zoomed in to stays so.
   add(told) {
+    const isZoomed = this.isZoomed(this.chart.scales.x) // before the arrays grow, which uPlot shares
     for (const curve of told.curves) {
       const mine = this.told.curves.find(({ label }) => label === curve.label)
       if (!mine) {
@@ -157,7 +158,6 @@ export class Chart {
       mine.steps.push(...curve.steps)
       mine.values.push(...curve.values)
     }
-    const isZoomed = this.isZoomed(this.chart.scales.x)
     const data = this.data()
     if (data.length !== this.chart.series.length) return this.draw()
     this.chart.setData(data, !isZoomed)
