@@ -50,6 +50,11 @@ class RolloutOut(BaseModel):
     failure: FailureOut | None
     parts: dict[str, Any]
     reason: str
+    part_failures: dict[str, FailureOut] | None = Field(
+        default=None,
+        description="Parts that have failed, such as sub-graders, by name; left out where none has.",
+        exclude_if=lambda value: value is None,
+    )
     message: dict[str, Any] | None = Field(
         default=None,
         description="Answer, thoughts (`reasoning_content`, `reasoning_tokens`) and calls, in the chat form;"
@@ -88,6 +93,8 @@ class RolloutOut(BaseModel):
             failure=failure,
             parts=rollout.parts,
             reason=rollout.reason,
+            part_failures={name: FailureOut(**one) for name, one in (rollout.part_failures or {}).items()}
+            or None,
             message=rollout.message,
             episode=EpisodeOut(**rollout.episode) if rollout.episode else None,
             sampled_by=rollout.sampled_by,
