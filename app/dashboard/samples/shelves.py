@@ -67,7 +67,10 @@ def grader_of(job: Job) -> Mapping[str, Any]:
 
 
 def as_written(grader: Mapping[str, Any]) -> str:
-    """Returns a grader as JSON to edit, its secrets masked, what it is first: the database keeps no order. Nothing for none."""
+    """Returns a grader as JSON to edit, its secrets masked, what it is first: the database keeps no order.
+
+    It is empty for a job without a grader.
+    """
     if not grader:
         return ""
     shown = masked(grader)
