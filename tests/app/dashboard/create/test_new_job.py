@@ -280,10 +280,10 @@ def test_a_preflight_is_shown_while_it_runs_and_with_its_findings(
         "lines": [],
     }
     job = {"steps": 40, "seconds_low": 60.0, "seconds_high": 240.0, "device": "cpu"}
-    preflight.status, preflight.report = (
-        "succeeded",
-        {"verdict": "It can run.", "findings": [finding], "job": job},
-    )
+    example = {"line": 7, "text": "<b>5", "reward": None, "failure": {"kind": "x", "message": "No number."}}
+    base = {"mean_reward": 0.25, "examples": [example]}
+    preflight.status = "succeeded"
+    preflight.report = {"verdict": "It can run.", "findings": [finding], "job": job, "base": base}
     db.commit()
     over = browser.get(f"/dashboard/new/preflight/{preflight.id}").text
     for said in (
@@ -358,6 +358,7 @@ def test_the_curl_that_is_shown_starts_the_same_job(
     assert_is_asked(newest(db), body)
 
 
+@pytest.mark.long
 def test_the_command_that_is_shown_starts_the_same_job_and_says_what_it_has_no_option_for(
     server_url: str, tenant: Tenant, body: dict[str, Any], db: Session, tmp_path: Path
 ) -> None:
