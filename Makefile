@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-EXTRAS := train,graders,embedded,demo,dev
+EXTRAS := train,graders,embedded,demo,dev,docs
 OLDER  := .venv-older
 OLDEST := 'torch==2.11.*' 'transformers==5.17.*'
 # What transformers 5.17 does otherwise (docs/models.md): gpt-oss' channels, LFM2.5's earlier thoughts, the page of families.
@@ -15,7 +15,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long test-older browser check fmt lint types fast families bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs bench-rank bench-gpu-counts bench-gold sandbox-soak soak fuzz fuzz-tests conformance node-client vllm test-vllm gate-webhooks clean bench-sampler gguf
+.PHONY: help setup demo up docs docs-serve test test-long test-older browser check fmt lint types fast families bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs bench-rank bench-gpu-counts bench-gold sandbox-soak soak fuzz fuzz-tests conformance node-client vllm test-vllm gate-webhooks clean bench-sampler gguf
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -60,6 +60,12 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+
+docs: $(STAMP) ## the documentation as a site, in .site/html; a link that leads nowhere fails (5 s; docs-serve shows it)
+	$(BIN)/python -m scripts.site
+
+docs-serve: $(STAMP)
+	$(BIN)/python -m scripts.site serve
 
 types: $(STAMP)
 	$(BIN)/mypy

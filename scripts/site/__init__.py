@@ -1,0 +1,1 @@
+"""The documentation as a site: its pages are `docs/`, its settings `mkdocs.yml`, its generator Zensical."""
