@@ -20,7 +20,7 @@ MOST_BYTES = 16 * 2**20
 MOST_SHOWN = 32 * 1024
 """Bytes of a row that is shown. Chosen: three of them and answers to them fit the body of a request."""
 PREVIEW, MOST_FAULTS = 3, 20
-CELL, SAID = 400, 120
+CELL, SAID = 400, 60
 """Characters of a cell, and of a line with a fault, that are shown; and of one of several messages."""
 
 

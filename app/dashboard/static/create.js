@@ -8,6 +8,20 @@ const stored = (key, value) => {
   return null;
 };
 
+// The file is chosen once the form is no longer about to be drawn again: that would undo it.
+function choose(field, file) {
+  if (document.querySelector("#job .htmx-request, #job.htmx-request")) {
+    setTimeout(choose, 50, field, file);
+    return;
+  }
+  for (const select of document.querySelectorAll("#training_file, #validation_file")) {
+    select.append(new Option(`${file.filename} (just uploaded)`, file.id));
+  }
+  const select = document.getElementById(field);
+  select.value = file.id;
+  select.dispatchEvent(new Event("change", { bubbles: true }));
+}
+
 function upload(input) {
   const field = input.dataset.upload;
   const bar = input.parentElement.querySelector("progress");
@@ -29,13 +43,7 @@ function upload(input) {
       return;
     }
     tell("");
-    for (const select of document.querySelectorAll("#training_file, #validation_file")) {
-      const name = `${request.response.filename} (just uploaded)`;
-      select.append(new Option(name, request.response.id));
-    }
-    const select = document.getElementById(field);
-    select.value = request.response.id;
-    select.dispatchEvent(new Event("change", { bubbles: true }));
+    choose(field, request.response);
   });
   tell("");
   bar.hidden = false;
@@ -67,12 +75,22 @@ document.addEventListener("click", (event) => {
   if (button) copy(button);
 });
 
-// A part of the page that is drawn again keeps what was folded out or in.
+// A part of the page that is drawn again keeps what was folded out, and what was typed since it was asked for.
 let details = new Map();
-document.addEventListener("htmx:beforeSwap", () => {
+let typed = [];
+document.addEventListener("htmx:beforeSwap", (event) => {
   details = new Map([...document.querySelectorAll("details[id]")].map((one) => [one.id, one.open]));
+  const sent = event.detail.requestConfig?.formData;
+  const form = document.querySelector("form.maker[data-keep]");
+  typed = form && sent?.has("grader_view") ? [...new FormData(form)].filter(([name, value]) => sent.has(name) && sent.get(name) !== value) : [];
 });
 document.addEventListener("htmx:afterSwap", () => {
+  const form = document.querySelector("form.maker[data-keep]");
+  for (const [name, value] of typed) {
+    const field = form?.elements[name];
+    if (field?.matches?.("input:not([type=hidden]), textarea:not([hidden])")) field.value = value;
+  }
+  typed = [];
   for (const [id, open] of details) {
     const one = document.getElementById(id);
     if (one) one.open = open || one.open;
