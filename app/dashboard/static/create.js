@@ -19,14 +19,26 @@ function choose(field, file) {
   }
   const select = document.getElementById(field);
   select.value = file.id;
-  select.dispatchEvent(new Event("change", { bubbles: true }));
+  htmx.ajax("POST", "/dashboard/new/form", { source: select, target: "#job", swap: "outerHTML show:none" });
+}
+
+// Each input is listened to by itself: one whose dialog is open while the form is drawn again is in no page any more.
+function listen() {
+  for (const input of document.querySelectorAll("[data-upload]:not([data-ready])")) {
+    input.dataset.ready = "";
+    input.addEventListener("change", () => upload(input));
+  }
 }
 
 function upload(input) {
   const field = input.dataset.upload;
-  const bar = input.parentElement.querySelector("progress");
-  const told = input.parentElement.querySelector("[role=alert]");
-  const tell = (message) => { told.textContent = message; told.hidden = !message; bar.hidden = true; input.disabled = false; };
+  const part = (selector) => (document.getElementById(input.id) ?? input).parentElement.querySelector(selector);
+  const tell = (message) => {
+    part("[role=alert]").textContent = message;
+    part("[role=alert]").hidden = !message;
+    part("progress").hidden = true;
+    part("input").disabled = false;
+  };
   const file = input.files[0];
   if (!file) return;
   const body = new FormData();
@@ -35,7 +47,7 @@ function upload(input) {
   const request = new XMLHttpRequest();
   request.open("POST", "/dashboard/new/upload");
   request.responseType = "json";
-  request.upload.addEventListener("progress", (event) => { if (event.lengthComputable) bar.value = event.loaded / event.total; });
+  request.upload.addEventListener("progress", (event) => { if (event.lengthComputable) part("progress").value = event.loaded / event.total; });
   request.addEventListener("error", () => tell("The upload was broken off. Choose the file again."));
   request.addEventListener("load", () => {
     if (request.status !== 200 || !request.response?.id) {
@@ -46,9 +58,9 @@ function upload(input) {
     choose(field, request.response);
   });
   tell("");
-  bar.hidden = false;
-  bar.value = 0;
-  input.disabled = true;
+  part("progress").hidden = false;
+  part("progress").value = 0;
+  part("input").disabled = true;
   request.send(body);
 }
 
@@ -67,9 +79,7 @@ async function copy(button) {
   setTimeout(() => { button.textContent = "Copy"; }, 2000);
 }
 
-document.addEventListener("change", (event) => {
-  if (event.target.dataset?.upload) upload(event.target);
-});
+listen();
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-copy]");
   if (button) copy(button);
@@ -85,6 +95,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   typed = form && sent?.has("grader_view") ? [...new FormData(form)].filter(([name, value]) => sent.has(name) && sent.get(name) !== value) : [];
 });
 document.addEventListener("htmx:afterSwap", () => {
+  listen();
   const form = document.querySelector("form.maker[data-keep]");
   for (const [name, value] of typed) {
     const field = form?.elements[name];
