@@ -4,7 +4,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-EXTRAS := train,graders,embedded,demo,dev,docs
+RUNS   := $(VENV)/.runs
+NEEDED := train,graders,embedded,demo
+EXTRAS := $(NEEDED),dev,docs
 OLDER  := .venv-older
 OLDEST := 'torch==2.11.*' 'transformers==5.17.*'
 # What transformers 5.17 does otherwise (docs/models.md): gpt-oss' channels, LFM2.5's earlier thoughts, the page of families.
@@ -15,25 +17,39 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up docs docs-serve test test-long test-older browser check fmt lint types fast families bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs bench-rank bench-gpu-counts bench-gold sandbox-soak soak fuzz fuzz-tests conformance node-client vllm test-vllm gate-webhooks clean bench-sampler gguf
+.PHONY: help setup demo demo-real up docs docs-serve test test-long test-older browser check fmt lint types fast families bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs bench-rank bench-gpu-counts bench-gold sandbox-soak soak fuzz fuzz-tests conformance node-client vllm test-vllm gate-webhooks clean bench-sampler gguf
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-$(STAMP): pyproject.toml constraints.txt
+$(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "Cherry needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.11 ..."; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@echo "Making $(VENV) (some seconds) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+
+# What runs Cherry, and nothing that only changes it: the developers' tools are in $(STAMP).
+$(RUNS): pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing what Cherry runs on, into $(VENV): PyTorch, transformers, Postgres, Valkey. It is done once. PyTorch is most of"
+	@echo "it: 0.2 GB where pip finds its build for CPUs, some GB with CUDA's libraries (README.md, Install, says how to choose)."
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(NEEDED)]'
+	@echo "Installed. The first job compiles kernels for this machine, once (10 to 20 s)."
 	@touch $@
 
-setup: $(STAMP) ## make .venv with everything in it
+$(STAMP): pyproject.toml constraints.txt | $(VENV)/bin/python
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $(RUNS) $@
 
-demo: $(STAMP) ## train the built-in model for real and show before and after (KEEP=1 leaves it running)
-	@$(BIN)/python examples/demo.py $(if $(KEEP),--keep)
+setup: $(STAMP) ## make .venv with everything in it, developers' tools too
 
-up: $(STAMP) ## the whole service on this machine
+demo: $(RUNS) ## train the built-in model for real and show before and after (KEEP=1 leaves it running)
+	@$(BIN)/python -m examples.demo $(if $(KEEP),--keep)
+
+demo-real: $(RUNS) ## the same on a real model, SmolLM2-135M-Instruct, which is fetched (93 MB; KEEP=1 leaves it running)
+	@$(BIN)/python -m examples.demo_real $(if $(KEEP),--keep)
+
+up: $(RUNS) ## the whole service on this machine
 	@$(BIN)/cherry up
 
 test: $(STAMP) browser ## every test but the long ones, under twelve minutes on two cores

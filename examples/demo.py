@@ -35,6 +35,28 @@ HYPERPARAMETERS: dict[str, Any] = {
     "max_completion_tokens": 96,
 }
 TERMINAL = ("succeeded", "failed", "cancelled")
+QUESTION = (
+    "Turn this bio into JSON: university, programming_languages, city, state.\n"
+    "Ada Nakamura lives in Bangor, Maine, and writes C# and Bash. She graduated from Drexel University."
+)
+"""What both models are asked at the end. No row has it."""
+BAR = 30
+"""Characters of a full bar, where each step has a line."""
+SNIPPET = """\
+import time
+from openai import OpenAI
+
+client = OpenAI(base_url="{url}/v1", api_key="{key}")
+while (job := client.fine_tuning.jobs.retrieve("{job}")).status not in ("succeeded", "failed", "cancelled"):
+    time.sleep(2)
+if job.status != "succeeded":
+    raise SystemExit(job.error)
+print(job.verdict["sentence"])
+for model in (job.model, job.fine_tuned_model):
+    asked = [{{"role": "user", "content": {question!r}}}]
+    chat = client.chat.completions.create(model=model, messages=asked, temperature=0)
+    print(model, chat.choices[0].message.content, sep="\\n")
+"""
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -54,8 +76,9 @@ def main() -> int:
         show_answers(before, after)
         draw_rewards(client, job.id, args.data / "reward.png")
         folder = download(client, job, args.data / "model")
+        chat(client, job, QUESTION)
         console.print(f"\nDone in {time.monotonic() - started:.0f} s.")
-        show_next_steps(up, args.data, job, folder, keep=args.keep)
+        show_next_steps(up, args.data, job, QUESTION, folder, keep=args.keep)
     return 0
 
 
@@ -73,7 +96,7 @@ def parse_args() -> argparse.Namespace:
 @contextmanager
 def service(data: Path, *, keep: bool) -> Iterator[dict[str, Any]]:
     """A running Cherry: its URL and key. Stopped at the end, whatever happens, unless `keep`."""
-    console.print("Starting Postgres, Valkey, the API and the workers ...")
+    console.print(f"Starting the service in {data}: database, broker, API and workers (some seconds) ...")
     data.mkdir(parents=True, exist_ok=True)
     command = [str(Path(sys.executable).with_name("cherry")), "up", "--json", "--data", str(data)]
     with (data / "up.log").open("w") as errors:
@@ -122,8 +145,8 @@ def create_job(client: OpenAI) -> Any:
     return job
 
 
-def follow(client: OpenAI, job_id: str) -> Any:
-    """Show progress until the job ends; one line for each validation where there is no terminal."""
+def follow(client: OpenAI, job_id: str, *, draws_steps: bool = False) -> Any:
+    """Show progress until the job ends: a line for each validation, or for each step where `draws_steps`."""
     progress = Progress(
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[numbers]}"), console=console
     )
@@ -140,7 +163,9 @@ def follow(client: OpenAI, job_id: str) -> Any:
                     continue
                 latest["valid"] = data.get("full_valid_mean_reward", latest["valid"])
                 latest["kl"] = data.get("kl", data.get("kl_batch", latest["kl"]))
-                if "full_valid_mean_reward" in data:
+                if draws_steps:
+                    console.print(step_line(data), markup=False)
+                elif "full_valid_mean_reward" in data:
                     console.print(f"  {event.message}")
                 progress.update(
                     bar,
@@ -155,6 +180,16 @@ def follow(client: OpenAI, job_id: str) -> Any:
             time.sleep(0.5)
     console.print()
     return job
+
+
+def step_line(data: dict[str, Any]) -> str:
+    """A step as a line of the curve: its training reward as a bar, and the validation if it had one."""
+    reward = data.get("train_mean_reward")
+    bar = "" if reward is None else "█" * round(BAR * max(0.0, min(1.0, reward)))
+    train = "  -  " if reward is None else f"{reward:5.2f}"
+    valid = data.get("full_valid_mean_reward")
+    told = "" if valid is None else f" validation {valid:.2f}"
+    return f"  step {data['step']:3}/{data['total_steps']}  reward {train} {bar:{BAR}}{told}".rstrip()
 
 
 def numbers(data: dict[str, Any], latest: dict[str, float], finish: int | None) -> str:
@@ -188,7 +223,7 @@ def mean(values: list[float]) -> float:
 
 def show_scores(before: list[Any], after: list[Any]) -> None:
     """Mean validation reward and per-field scores, base and tuned."""
-    table = Table(title="24 validation rows, unseen in training")
+    table = Table(title=f"{len({row['row'] for row in before})} validation rows, unseen in training")
     for column in ("", "base", "tuned"):
         table.add_column(column, justify="left" if not column else "right")
     fields = sorted({name for row in before + after for name in row["parts"] if "." not in name})
@@ -203,13 +238,14 @@ def score(row: dict[str, Any], name: str) -> float:
     return float(value or 0.0)
 
 
-def show_answers(before: list[Any], after: list[Any]) -> None:
-    """The three rows that gained most."""
+def show_answers(before: list[Any], after: list[Any], file: Path = PEOPLE / "valid.jsonl") -> None:
+    """The three rows of the validation file that gained most."""
     tuned = {row["row"]: row for row in after}
     gained = sorted(
-        before, key=lambda row: score(row, "mean reward") - score(tuned[row["row"]], "mean reward")
+        {row["row"]: row for row in before}.values(),
+        key=lambda row: score(row, "mean reward") - score(tuned[row["row"]], "mean reward"),
     )
-    rows = [json.loads(line) for line in (PEOPLE / "valid.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
     for row in gained[:3]:
         other = tuned[row["row"]]
         console.print(f"\n[bold]{rows[row['row']]['messages'][-1]['content']}[/bold]", highlight=False)
@@ -266,8 +302,24 @@ def unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
         shutil.copyfileobj(content, out)
 
 
-def show_next_steps(up: dict[str, Any], data: Path, job: Any, folder: Path, *, keep: bool) -> None:
-    """How to go on from here."""
+def chat(client: OpenAI, job: Any, question: str) -> None:
+    """Ask the base and the tuned model over the API, which serves both."""
+    console.print("\nBoth models are served by the API. Asked with the official client:")
+    console.print(f"\n[bold]{question}[/bold]")
+    for name, model in (("before", job.model), ("after", job.fine_tuned_model)):
+        completion = client.chat.completions.create(
+            model=model,
+            messages=[{"role": "user", "content": question}],
+            temperature=0,
+            max_completion_tokens=HYPERPARAMETERS["max_completion_tokens"],
+        )
+        console.print(f"  {name:6}  {completion.choices[0].message.content}", markup=False)
+
+
+def show_next_steps(
+    up: dict[str, Any], data: Path, job: Any, question: str, folder: Path | None = None, *, keep: bool
+) -> None:
+    """How to go on from here: `folder` is where the tuned model was unpacked."""
     cherry = Path(sys.executable).with_name("cherry")
     if keep:
         console.print(f"\nThe service stays up. Stop it with: kill {up['pid']}")
@@ -281,19 +333,25 @@ def show_next_steps(up: dict[str, Any], data: Path, job: Any, folder: Path, *, k
   key        {up["api_key"]}
   dashboard  {up["dashboard"]}
 
-  curl {up["url"]}/v1/fine_tuning/jobs/{job.id} -H "Authorization: Bearer {up["api_key"]}"
+  {cherry} jobs show {job.id} --data {data}
+  {cherry} chat {job.fine_tuned_model} --against {job.model} --data {data}
 
-  from openai import OpenAI
-  client = OpenAI(base_url="{up["url"]}/v1", api_key="{up["api_key"]}")
-  print(client.fine_tuning.jobs.retrieve("{job.id}").fine_tuned_model)
-
-The tuned model loads anywhere:
+In Python: wait for the job, print what it came to, ask both models.
+""",
+        markup=False,
+    )
+    console.print(
+        SNIPPET.format(url=up["url"], key=up["api_key"], job=job.id, question=question), markup=False
+    )
+    if folder is not None:
+        console.print(
+            f"""The tuned model loads anywhere:
 
   from transformers import AutoModelForCausalLM, AutoTokenizer
   model = AutoModelForCausalLM.from_pretrained("{folder}/model")
   tokenizer = AutoTokenizer.from_pretrained("{folder}/model")""",
-        markup=False,
-    )
+            markup=False,
+        )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,9 @@ from app.cli.connect import Data, Key, Url, open_client
 from app.cli.given_files import read_object
 from app.cli.output import AsJson, CliError, console, print_json, print_table, when
 from graders.template import Variable
+
+if TYPE_CHECKING:
+    from methods.rows import Row
 
 cli = typer.Typer(help="Data files.", no_args_is_help=True)
 
@@ -109,19 +112,30 @@ def check(
         Path | None, typer.Option(help="A grader as JSON, whose fields every row must have.")
     ] = None,
     method: Annotated[MethodName, typer.Option(help="What the rows are for.")] = MethodName.REINFORCEMENT,
+    as_json: AsJson = False,
 ) -> None:
     """Check a data set on this machine as a job would, and say what is wrong on which line."""
     from methods.rows import DatasetInvalid, missing_variables, read_rows
     from methods.tuning_rows import row_check, too_few
 
+    rows: list[Row] = []
+    lacks: list[str] = []
+    faults: list[dict[str, Any]] = []
     try:
         rows = read_rows(path, check=row_check(method.value))
-        lacks = "\n".join(missing_variables(rows, _variables(grader))) if grader else ""
+        lacks = list(missing_variables(rows, _variables(grader))) if grader else []
     except DatasetInvalid as invalid:
-        lacks = str(invalid)
+        lacks = str(invalid).splitlines()
+        faults = [{"line": fault.line or None, "reason": fault.reason} for fault in invalid.faults]
+    few = None if lacks else too_few(method.value, len(rows))
+    if as_json:
+        told = lacks or ([few] if few else [])
+        print_json({"path": str(path), "rows": len(rows), "valid": not told, "told": told, "faults": faults})
+        raise typer.Exit(1 if told else 0)
     if lacks:
-        raise CliError(f"{path} is invalid:\n{lacks}")
-    if few := too_few(method.value, len(rows)):
+        again = f"Mend them and check again: cherry files check {path}"
+        raise CliError("\n".join([f"{path} is invalid:", *lacks, again]))
+    if few:
         raise CliError(f"{path}: {few}. It may still be a validation file.")
     console.print(f"{path}: {len(rows)} rows, all good.", markup=False)
 

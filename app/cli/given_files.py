@@ -12,7 +12,11 @@ from app.cli.output import CliError, errors
 if TYPE_CHECKING:
     from openai import APIStatusError, OpenAI
 
+    from graders.strict_json import StrictJsonError
+
 FILE_ID = "file-"
+SHOWN = 80
+"""Characters of a line that are shown where its JSON is broken."""
 SERVER_FAULT = 500
 """The first HTTP status that says nothing of whether a request was carried out (RFC 9110, section 15.6)."""
 
@@ -37,10 +41,20 @@ def parse_object(text: str, name: str) -> dict[str, Any]:
     try:
         value = strict_json.loads(text)
     except strict_json.StrictJsonError as fault:
-        raise CliError(f"{name} is no JSON: {fault}") from None
+        raise CliError(f"{name} is no JSON: {_where(text, fault)}") from None
     if not isinstance(value, dict):
         raise CliError(f"{name} holds no JSON object")
     return value
+
+
+def _where(text: str, fault: StrictJsonError) -> str:
+    """Returns a fault with the line that it is in, and a mark below its place."""
+    lines = text.splitlines()
+    if fault.line is None or fault.column is None or fault.line > len(lines):
+        return str(fault)
+    start = max(0, fault.column - 1 - SHOWN // 2)
+    shown = lines[fault.line - 1][start : start + SHOWN]
+    return f"{fault}\n  {shown}\n  {' ' * (fault.column - 1 - start)}^"
 
 
 def checked(given: str) -> str:

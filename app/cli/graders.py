@@ -66,7 +66,10 @@ def run(
     sample_file: Annotated[list[Path] | None, typer.Option(help="The same, from a file.")] = None,
     item: Annotated[str | None, typer.Option(help="The dataset row, as JSON.")] = None,
     rows: Annotated[Path | None, typer.Option(help="A data set to take the row from.")] = None,
-    row: Annotated[int, typer.Option(min=0, help="Which of its rows, from 0.")] = 0,
+    line: Annotated[
+        int | None, typer.Option(min=1, help="Which of its rows, from 1.", show_default="the first")
+    ] = None,
+    row: Annotated[int, typer.Option(min=0, help="The same, from 0.", hidden=True)] = 0,
     local: Local = False,
     url: Url = None,
     key: Key = None,
@@ -74,7 +77,11 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Grade one answer, or several to the same row. The exit code is 1 if anything in the grading failed."""
-    raw, answers, of_row = read_object(path), _answers(sample, sample_file), _row(item, rows, row)
+    raw, answers, of_row = (
+        read_object(path),
+        _answers(sample, sample_file),
+        _row(item, rows, row if line is None else line - 1),
+    )
     given = answers[0] if len(answers) == 1 else answers
     if local:
         result = _run_here(raw, path, answers, of_row)
@@ -245,7 +252,7 @@ def _row(item: str | None, rows: Path | None, number: int) -> dict[str, Any]:
     if rows is not None:
         found = _read_rows(rows)
         if number >= len(found):
-            raise CliError(f"{rows} has {len(found)} rows, so there is no row {number} (they count from 0)")
+            raise CliError(f"{rows} has {len(found)} rows, so there is no line {number + 1}")
         return dict(found[number].item)
     return parse_object(item, "--item") if item is not None else {}
 

@@ -11,6 +11,7 @@ from app.cli import job_creation, job_end, preflights, regrades, seeds
 from app.cli.connect import Data, Key, Url, open_client
 from app.cli.given_files import read_object
 from app.cli.output import AsJson, CliError, console, print_json, print_table, when
+from app.cli.shown import job_rows
 from app.cli.watching import as_sent, print_job, watch
 
 if TYPE_CHECKING:
@@ -34,16 +35,18 @@ def list_jobs(
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show jobs, newest first."""
+    """Show jobs, newest first, each with its last step and its newest reward, or loss.
+
+    Validation counts before training. As JSON, `progress` has step, total_steps, reward and loss.
+    """
     with open_client(url, key, data) as client:
         jobs = client.fine_tuning.jobs.list(limit=limit).data
+        sent = job_rows.with_progress(client, [as_sent(job) for job in jobs])
     if as_json:
-        print_json([as_sent(job) for job in jobs])
+        print_json(sent)
         return
-    headings = {"id": "ID", "status": "Status", "model": "Model", "fine_tuned_model": "Result"}
-    headings["created_at"] = "Created"
-    shown = [{**as_sent(job), "created_at": when(job.created_at)} for job in jobs]
-    print_table(headings, shown, empty="There are no jobs.")
+    shown = [{**job_rows.as_row(job), "created_at": when(job["created_at"])} for job in sent]
+    print_table(job_rows.JOB, shown, empty="There are no jobs. `cherry jobs create` starts one.")
 
 
 @cli.command()

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from app.cli.connect import Data, open_database
-from app.cli.output import AsJson, CliError, console, print_json, print_table
+from app.cli.output import AsJson, CliError, console, print_json, print_table, tell
 
 cli = typer.Typer(help="API keys.", no_args_is_help=True)
 
@@ -74,6 +74,7 @@ def list_keys(data: Data = None, as_json: AsJson = False) -> None:
 def revoke(
     key_id: Annotated[str, typer.Argument(help="ID of the key: key_...")],
     data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make a key useless at once."""
     from app.tenants import service as tenants
@@ -82,5 +83,5 @@ def revoke(
         project = tenants.ensure_default_tenant(db)
         revoked = tenants.revoke_key(db, project.id, key_id)
         if not revoked and not tenants.revoke_admin_key(db, project.organization_id, key_id):
-            raise CliError(f"there is no valid key {key_id}")
-    console.print(f"Revoked {key_id}.")
+            raise CliError(f"there is no valid key {key_id}: `cherry keys list` shows them")
+    tell({"id": key_id, "revoked": True}, f"Revoked {key_id}.", as_json=as_json)

@@ -8,19 +8,30 @@ from typing import Annotated
 
 import typer
 
-from app.cli import cards, chat, doctor, environments, files, graders, jobs, keys, projects, service
+from app.cli import (
+    cards,
+    chat,
+    doctor,
+    environments,
+    files,
+    graders,
+    jobs,
+    keys,
+    projects,
+    service,
+)
 from app.cli.evals.commands import cli as evals
 from app.cli.flywheel import datasets, feedback, stored
 from app.cli.imports.commands import cli as imports
 from app.cli.models.commands import cli as models
 from app.cli.output import errors
 from app.cli.problems import explain
+from app.cli.shown import first_words
 
 cli = typer.Typer(
     help="Cherry: reinforcement fine-tuning on your own machines, behind OpenAI's API.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 
 
@@ -32,11 +43,13 @@ def _print_version(is_asked: bool) -> None:
 
 @cli.callback()
 def of_all_commands(
+    context: typer.Context,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        first_words.show()
 
 
 cli.command()(service.up)

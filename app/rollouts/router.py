@@ -30,7 +30,10 @@ def list_rollouts(
     after: Cursor = None,
     limit: Limit = 100,
 ) -> RolloutList:
-    """Every completion with its grade, in the order of steps. `row` counts the file's rows from 0."""
+    """Every completion with its grade, in the order of steps.
+
+    `row` counts the file's rows from 0, `line` from 1.
+    """
     job = jobs.get(db, caller.project_id, job_id)
     wanted = rollouts.Filter(split, step, epoch, row)
     return RolloutList.of(rollouts.list_rollouts(db, job.id, wanted, after=after, limit=limit))

@@ -11,6 +11,8 @@ from app.rollouts.models import Rollout
 from app.rollouts.rows import RowEpochs
 from app.rollouts.service import cursor_of
 
+LINE = "Its line in the file, from 1, where the file has no blank lines: `row` counts from 0."
+
 
 class FailureOut(BaseModel):
     kind: str
@@ -39,6 +41,7 @@ class RolloutOut(BaseModel):
     step: int
     epoch: int
     row: int
+    line: int = Field(description=LINE)
     sample: int
     text: str
     tokens: int
@@ -47,6 +50,11 @@ class RolloutOut(BaseModel):
     failure: FailureOut | None
     parts: dict[str, Any]
     reason: str
+    part_failures: dict[str, FailureOut] | None = Field(
+        default=None,
+        description="Parts that have failed, such as sub-graders, by name; left out where none has.",
+        exclude_if=lambda value: value is None,
+    )
     message: dict[str, Any] | None = Field(
         default=None,
         description="Answer, thoughts (`reasoning_content`, `reasoning_tokens`) and calls, in the chat form;"
@@ -76,6 +84,7 @@ class RolloutOut(BaseModel):
             step=rollout.step,
             epoch=rollout.epoch,
             row=rollout.row,
+            line=rollout.row + 1,
             sample=rollout.sample,
             text=rollout.text,
             tokens=rollout.tokens,
@@ -84,6 +93,8 @@ class RolloutOut(BaseModel):
             failure=failure,
             parts=rollout.parts,
             reason=rollout.reason,
+            part_failures={name: FailureOut(**one) for name, one in (rollout.part_failures or {}).items()}
+            or None,
             message=rollout.message,
             episode=EpisodeOut(**rollout.episode) if rollout.episode else None,
             sampled_by=rollout.sampled_by,
@@ -113,6 +124,7 @@ class RowOut(BaseModel):
     object: Literal["fine_tuning.job.row"] = "fine_tuning.job.row"
     id: str
     row: int
+    line: int = Field(description=LINE)
     epochs: list[RowEpochOut]
 
 
@@ -120,7 +132,9 @@ class RowList(Listed[RowOut]):
     @classmethod
     def of(cls, page: Page[RowEpochs]) -> RowList:
         rows = [
-            RowOut(id=str(row), row=row, epochs=[RowEpochOut(**each._asdict()) for each in epochs])
+            RowOut(
+                id=str(row), row=row, line=row + 1, epochs=[RowEpochOut(**each._asdict()) for each in epochs]
+            )
             for row, epochs in page.rows
         ]
         return cls.holding(rows, page.has_more)

@@ -18,9 +18,9 @@ DOCS = ROOT / "docs"
 LOCAL = ("row-formats", "choosing-graders")
 """Pages that need no service. Those with many commands wait for the long tests."""
 MANY_COMMANDS = ("choosing-graders",)
-SERVED: tuple[str, ...] = ()
-"""Pages that are tried with a whole service."""
-SAID_ONLY = ("index",)
+SERVED = ("tutorial", "moving-from-openai", "operations")
+"""Pages that are tried with a whole service; the first one trains for minutes."""
+SAID_ONLY = ("index", "recipes", "reading-curves", "small-data", "sizing", "troubleshooting", "glossary")
 """Pages of which each fence says why it is not run."""
 
 

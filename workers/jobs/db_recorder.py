@@ -34,7 +34,7 @@ from app.rollouts.models import Rollout
 from app.storable import clean, storable
 from app.storage import Storage
 from app.webhooks import service as webhooks
-from graders.types import TokenUsage
+from graders.types import Grade, TokenUsage
 from methods import metrics as names
 from methods.train_config import TrainConfig
 from workers.jobs.estimate import RECENT_STEPS, FinishEstimate
@@ -244,11 +244,21 @@ def rollout_rows(
                 "failure": grade.failure.kind.value if grade.failure else None,
                 "failure_message": clean(grade.failure.message) if grade.failure else None,
                 "parts": storable(grade.parts),
+                "part_failures": _part_failures(grade),
                 "reason": clean(grade.reason),
                 "message": _message(completion),
                 "episode": _episode(completion),
                 "sampled_by": completion.sampled_by or None,
             }
+
+
+def _part_failures(grade: Grade) -> dict[str, Any] | None:
+    """The parts of a grade that failed, as they are kept; None where none did."""
+    told = {
+        name: {"kind": failure.kind.value, "message": clean(failure.message)}
+        for name, failure in grade.part_failures.items()
+    }
+    return told or None
 
 
 def _message(completion: Completion) -> dict[str, Any] | None:

@@ -47,11 +47,11 @@ from workers.jobs import delivery, leftovers, provenance
 from workers.jobs.checks import split_rows
 from workers.jobs.db_recorder import DatabaseRecorder
 from workers.jobs.faults import Exit, exit_code_of
-from workers.jobs.integrations import shown_elsewhere
 from workers.jobs.job_data import CANARY, TRAINING, VALIDATION, JobInvalid, canary_rows, find_file, rows_of
 from workers.jobs.restoring import carry_on_pass_tokens, keep_pass_tokens, restore
 from workers.jobs.seats import build_graders, seats_of, services_of_job
 from workers.jobs.served import check_served
+from workers.jobs.sinks.shown import shown_elsewhere
 from workers.rollouts.choice import rollouts_of
 from workers.training.arms.beside import ArmLost
 from workers.training.base.device_memory import limit_share
@@ -69,6 +69,7 @@ from workers.training.base.recorder import Recorder
 from workers.training.episodes.environment import Environment
 from workers.training.loop import train
 from workers.training.model.base_model import compute_dtype
+from workers.training.passes.first_use import COMPILES, will_compile
 from workers.training.recorders import Silent
 from workers.training.result import RunResult
 from workers.training.sampling.plain_load import check_loaded
@@ -224,6 +225,8 @@ def _train_and_deliver(claim: Claim, folder: Path, should_stop: StopRequested, d
         world = World.from_environment(device)
         work = _tell_others(world, lambda: _prepare(claim, folder))
         recorder = DatabaseRecorder(claim, get_storage())
+        if will_compile(world.device(work.config.device)):
+            recorder.note("info", COMPILES)
         with shown_elsewhere(recorder, claim) as telling:
             result = _train(
                 work, telling, folder, world, should_stop, recorder.is_pause_asked, recorder.remark

@@ -156,7 +156,7 @@ class _Work:
         self._tell_cost(config, [grade for group in samples.groups for grade in group.grades])
         base = promises.base_numbers(samples, config, is_of_groups=compares)
         self.report.set("base", base)
-        self.report.add(*promises.base_findings(samples, base, config))
+        self.report.add(*promises.base_findings(samples, base, config, self._checks.spec))
         self.report.set("job", promises.job_numbers(samples, base, config, n_train, n_valid))
         gain = None if compares else promises.gain_numbers(samples, config, n_train, n_valid)
         if gain is not None:

@@ -7,12 +7,14 @@ from statistics import fmean
 from typing import Any
 
 from app.grading.expected_cost import evaluation_samples, planned_answers
+from graders import GraderSpec
 from methods.auto import LEAST_UNSEEN, evaluation_rows
 from methods.rewards import Scale, scale_of
 from methods.train_config import TrainConfig
 from workers.preflights import expectations
 from workers.preflights.base_samples import Samples, examples, mean_length
 from workers.preflights.files import percentile
+from workers.preflights.other_graders import in_words, other_graders
 from workers.preflights.report import WEAK_SIGNAL, Finding, Severity
 from workers.training.rewards import first_messages
 from workers.training.trust.flat_reward import COMPLETIONS
@@ -66,15 +68,21 @@ def base_numbers(samples: Samples, config: TrainConfig, *, is_of_groups: bool = 
     }
 
 
-def base_findings(samples: Samples, base: Mapping[str, Any], config: TrainConfig) -> Iterator[Finding]:
-    """Yields what is to be told of the base's answers."""
+def base_findings(
+    samples: Samples, base: Mapping[str, Any], config: TrainConfig, spec: GraderSpec | None = None
+) -> Iterator[Finding]:
+    """Yields what is to be told of the base's answers.
+
+    `spec` is the job's grader, in place of which others may be advised.
+    """
     if base["ungraded"] > 0:
         grades = [grade for group in samples.groups for grade in group.grades]
         why = "; ".join(first_messages(grades))
         severity: Severity = "error" if base["mean_reward"] is None else "warn"
         yield Finding("answers_ungraded", severity, f"{base['ungraded']:.0%} of the grades failed: {why}")
     if base["mean_reward"] is not None:
-        yield from _signal_findings(base, config)
+        others = other_graders(spec, samples.groups) if spec and _is_never_right(base) else []
+        yield from _signal_findings(base, config, in_words(others))
     yield from _right_findings(base)
     if base["truncated"] > MUCH:
         message = f"{base['truncated']:.0%} of the answers were cut at max_completion_tokens."
@@ -87,15 +95,24 @@ def base_findings(samples: Samples, base: Mapping[str, Any], config: TrainConfig
         yield Finding("answers_unreadable", "warn", message)
 
 
-def _signal_findings(base: Mapping[str, Any], config: TrainConfig) -> Iterator[Finding]:
-    """Says so where no prompt's answers differ in reward, or few do, and what then helps."""
+def _is_never_right(base: Mapping[str, Any]) -> bool:
+    """Tells whether hardly any prompt's answers differ in reward, and nearly none is ever right."""
+    return base["expected_signal"] < WEAK_SIGNAL and (base["never"] or 0.0) > MOSTLY
+
+
+def _signal_findings(base: Mapping[str, Any], config: TrainConfig, instead: str = "") -> Iterator[Finding]:
+    """Says so where no prompt's answers differ in reward, or few do, and what then helps.
+
+    `instead` says which grader tells the answers apart.
+    """
+    instead = f" {instead}" if instead else ""
     completions = base["prompts"] * base["samples"]
     if base["expected_signal"] == 0:
         fails = completions >= COMPLETIONS and not config.allow_flat_reward
         why = _of_flat(base, scale_of(config.reward_range))
         message = (
             f"No prompt has answers with different rewards, in {completions} completions: there is nothing to"
-            f" learn from. {why} Look at the example answers and their grades."
+            f" learn from. {why}{instead} Look at the example answers and their grades."
         )
         yield Finding("flat_reward", "error" if fails else "warn", message)
     elif base["expected_signal"] < WEAK_SIGNAL:
@@ -105,6 +122,7 @@ def _signal_findings(base: Mapping[str, Any], config: TrainConfig) -> Iterator[F
         message = (
             f"Only {base['expected_signal']:.0%} of the groups of {base['group_size']} answers would have"
             f" different rewards. Larger groups, {which} prompts or a grader with steps in between help."
+            f"{instead}"
         )
         yield Finding("weak_signal", "warn", message)
 

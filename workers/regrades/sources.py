@@ -18,6 +18,7 @@ from app.models import service as models
 from app.regrades.models import Regrade
 from app.regrades.service import rollouts_of
 from app.rollouts.models import Rollout
+from app.rollouts.samples import sample_of, written
 from app.rollouts.service import cursor_of
 from graders import Failure, FailureKind, Sample
 from methods.auto import LEAST_UNSEEN
@@ -127,14 +128,15 @@ class Rollouts:
         is_valid = rollout.split in self._of_valid
         rows = self._data.valid if is_valid else self._data.train
         if rollout.row >= len(rows):
-            message = f"There is no row {rollout.row}, which completion {cursor_of(rollout)} answers."
+            line = rollout.row + 1
+            message = f"The file has no line {line}, which completion {cursor_of(rollout)} answers."
             raise JobInvalid("invalid_training_file", message, None)
         file = "valid" if is_valid and not self._data.is_held_out else "train"
         return Stored(
             cursor_of(rollout),
             f"{file}-{rollout.row}",
             f"{rollout.split}-{rollout.step}-{rollout.row}",
-            _sample_of(rollout),
+            sample_of(rollout),
             rows[rollout.row].item,
             rollout.reward,
             rollout.failure,
@@ -146,35 +148,9 @@ def _why_ungraded(rollout: Rollout) -> Failure | None:
     """Returns the failure of a completion that was lost, or that did not lie in its parts."""
     if rollout.failure in LOST:
         return Failure(FailureKind(rollout.failure), rollout.failure_message or "")
-    written = _written(rollout)
-    fault = written[-1].get("unparsed") if written else None
+    turns = written(rollout)
+    fault = turns[-1].get("unparsed") if turns else None
     return None if fault is None else Failure(FailureKind.SAMPLE_PARSE, fault)
-
-
-def _written(rollout: Rollout) -> list[dict[str, Any]]:
-    """Returns the assistant's messages of a completion; none of one that was not taken apart."""
-    messages = rollout.episode["messages"] if rollout.episode else []
-    return [message for message in (*messages, rollout.message or {}) if message.get("role") == "assistant"]
-
-
-def _sample_of(rollout: Rollout) -> Sample:
-    """Returns a completion as the grader of its job has seen it."""
-    messages = rollout.episode["messages"] if rollout.episode else []
-    written = _written(rollout)
-    if not written:
-        return Sample(rollout.text, rollout.finish_reason, output_tokens=rollout.tokens)
-    last = written[-1]
-    return Sample(
-        last["content"],
-        rollout.finish_reason,
-        last.get("tool_calls", ()),
-        output_tokens=rollout.tokens,
-        output_thoughts=last.get("reasoning_content"),
-        raw_text=rollout.text,
-        messages=messages,
-        trace_id=rollout.episode["trace_id"] if rollout.episode else "",
-        environment_reward=rollout.episode.get("reward") if rollout.episode else None,
-    )
 
 
 class StoredCompletions:

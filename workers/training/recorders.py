@@ -52,7 +52,8 @@ class JsonlRecorder:
                 }
                 for completion, grade in zip(group.completions, group.grades, strict=True)
             ]
-            row = {"step": step, "epoch": epoch, "split": split, "row": group.prompt.file_row}
+            place = group.prompt.file_row
+            row = {"step": step, "epoch": epoch, "split": split, "row": place, "line": place + 1}
             self._append("rollouts", {**row, "samples": samples})
 
     def checkpoint(self, saved: Checkpoint) -> None:

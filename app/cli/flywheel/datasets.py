@@ -13,7 +13,7 @@ from app.cli.connect import Data, Key, Url, open_client
 from app.cli.files import MethodName
 from app.cli.flywheel.options import After, Before, Metadata, Model, given, metadata_of, seconds_of
 from app.cli.given_files import read_text, uploaded
-from app.cli.output import AsJson, console, print_json, print_table, when
+from app.cli.output import AsJson, print_json, print_table, tell, when
 from app.cli.preflights import say, wait_until_over
 
 if TYPE_CHECKING:
@@ -161,11 +161,13 @@ def rows(
 
 
 @cli.command()
-def cancel(dataset_id: DatasetId, url: Url = None, key: Key = None, data: Data = None) -> None:
+def cancel(
+    dataset_id: DatasetId, url: Url = None, key: Key = None, data: Data = None, as_json: AsJson = False
+) -> None:
     """Stop making a data set."""
     with open_client(url, key, data) as client:
         done: Any = client.post(f"/datasets/{dataset_id}/cancel", cast_to=object)
-    console.print(f"{done['id']} {done['status']}", markup=False)
+    tell(done, f"{done['id']} {done['status']}", as_json=as_json)
 
 
 def _show(dataset: Any, *, as_json: bool) -> None:

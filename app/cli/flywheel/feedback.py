@@ -9,7 +9,7 @@ import typer
 
 from app.cli.connect import Data, Key, Url, open_client
 from app.cli.flywheel.options import Metadata, given, metadata_of
-from app.cli.output import AsJson, CliError, console, print_json, print_table, when
+from app.cli.output import AsJson, CliError, console, print_json, print_table, tell, when
 
 cli = typer.Typer(help="Feedback on stored completions.", no_args_is_help=True)
 
@@ -89,8 +89,9 @@ def rm(
     url: Url = None,
     key: Key = None,
     data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
     """Delete feedback. Files that were made with it stay."""
     with open_client(url, key, data) as client:
         client.delete(f"/feedback/{feedback_id}", cast_to=object)
-    console.print(f"Deleted {feedback_id}.", markup=False)
+    tell({"id": feedback_id, "deleted": True}, f"Deleted {feedback_id}.", as_json=as_json)

@@ -11,7 +11,7 @@ import typer
 from app.cli.connect import Key, Url, open_client
 from app.cli.given_files import read_object
 from app.cli.given_graders import build_here
-from app.cli.output import CliError, console
+from app.cli.output import AsJson, CliError, tell
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -42,6 +42,7 @@ def sheet(
     seed: Annotated[int, typer.Option(help="Of the order, and of which answers are taken.")] = 0,
     url: Url = None,
     key: Key = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a sheet for people to score answers on, blind to what a grader says of them.
 
@@ -66,7 +67,8 @@ def sheet(
     taken = chosen(entries, n, seed)
     write_sheet(out, taken)
     said = f"Wrote {len(taken)} of {len(entries)} answers to {out}; keep {rows_beside(out)} beside it."
-    console.print(said, markup=False, soft_wrap=True)
+    values = {"sheet": str(out), "rows": str(rows_beside(out)), "answers": len(taken), "of": len(entries)}
+    tell(values, said, as_json=as_json)
 
 
 def _of_file(path: Path, answer: str | None, grader: Path | None) -> list[Entry]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Annotated, NamedTuple, get_args
 
 import typer
 
 from app.cli.connect import Data, open_database
-from app.cli.output import CliError, console, errors
+from app.cli.output import AsJson, CliError, errors, tell
 from methods.template_gaps import in_words
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def add(
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Let a name that is taken mean this.")] = False,
     data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
     """Register a folder as a base model, once it is read and tried.
 
@@ -58,7 +60,7 @@ def add(
     from app.settings import get_settings
 
     source, allowed, text = folder.absolute(), _methods(methods), _template(template)
-    asked = _Asked(name, source, revision, hub, licence, allowed, text, replace)
+    asked = _Asked(name, source, revision, hub, licence, allowed, text, replace, as_json)
     models.check_base_name(name)
     _check_named(hub, licence)
     with open_database(data) as db:
@@ -83,6 +85,7 @@ class _Asked(NamedTuple):
     methods: list[str] | None
     template: str | None
     replace: bool
+    as_json: bool
 
 
 def _add(asked: _Asked, folder: Path, before: str | None, data: Path | None) -> None:
@@ -110,8 +113,14 @@ def _add(asked: _Asked, folder: Path, before: str | None, data: Path | None) -> 
         raise
     for left in {before, str(folder)} - {str(place)}:
         bases.remove_made(data_dir, left)
-    _tell(trial, told)
-    console.print(f"Added {name}.", markup=False)
+    sentences = list(_told(trial, told))
+    values = {
+        "name": name,
+        "folder": str(place),
+        "cannot_show": list(trial.cannot_show or ()),
+        "notes": sentences,
+    }
+    tell(values, "\n".join([*sentences, f"Added {name}."]), as_json=asked.as_json)
 
 
 def _folder_before(db: Session, asked: _Asked) -> str | None:
@@ -165,20 +174,20 @@ def _tried(folder: Path, template: str | None) -> tuple[Trial, str | None]:
     return trial, None if trial.untried else folders.try_engine(folder)
 
 
-def _tell(trial: Trial, told: str | None) -> None:
-    said: list[Any] = []
+def _told(trial: Trial, told: str | None) -> Iterator[str]:
+    """Yields what a person should know of the model that was added."""
     if trial.untried:
-        said.append(f"The chat template was not tried: {trial.untried}.")
+        yield f"The chat template was not tried: {trial.untried}."
     if trial.cannot_show:
-        said.append(
+        yield (
             f"Its chat template does not show {in_words(trial.cannot_show)}. Rows that have any are refused"
             " when a job is validated, or warned of (docs/models.md, What templates show)."
         )
     if (family := trial.family) is not None:
         named = f"Its chat template is {family['template']}. " if family["template"] else ""
-        said.append(f"{named}Thoughts: {family['thoughts']}. Tool calls: {family['calls']}. {family['mend']}")
-    for sentence in [*said, *filter(None, [told])]:
-        console.print(sentence, markup=False, soft_wrap=True)
+        yield f"{named}Thoughts: {family['thoughts']}. Tool calls: {family['calls']}. {family['mend']}"
+    if told:
+        yield told
 
 
 def _methods(given: str | None) -> list[str] | None:

@@ -10,7 +10,7 @@ import typer
 from app.cli.connect import Data, open_database
 from app.cli.models import adding, show
 from app.cli.models.show import in_short
-from app.cli.output import AsJson, console, errors, print_json, print_table
+from app.cli.output import AsJson, console, errors, print_json, print_table, tell
 from app.cli.taking import download as taking
 from app.cli.taking import push as pushing
 from methods.template_gaps import in_words
@@ -127,13 +127,14 @@ def add_alias(
     name: Annotated[str, typer.Argument(help="What jobs say, such as o4-mini-2025-04-16.")],
     model: Annotated[str, typer.Argument(help="The base model that it stands for.")],
     data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
     """Let a name stand for a base model."""
     from app.models import service as models
 
     with open_database(data) as db:
         models.add_alias(db, name, model)
-    console.print(f"{name} stands for {model}.", markup=False)
+    tell({"name": name, "model": model}, f"{name} stands for {model}.", as_json=as_json)
 
 
 @aliases.command("list")
@@ -150,10 +151,10 @@ def list_aliases(data: Data = None, as_json: AsJson = False) -> None:
 
 
 @aliases.command("remove")
-def remove_alias(name: Annotated[str, typer.Argument()], data: Data = None) -> None:
+def remove_alias(name: Annotated[str, typer.Argument()], data: Data = None, as_json: AsJson = False) -> None:
     """Forget an alias. Jobs that were made with it stay."""
     from app.models import service as models
 
     with open_database(data) as db:
         models.remove_alias(db, name)
-    console.print(f"Removed {name}.", markup=False)
+    tell({"name": name, "removed": True}, f"Removed {name}.", as_json=as_json)

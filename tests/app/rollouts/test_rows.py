@@ -47,6 +47,7 @@ def test_a_row_has_its_pass_rate_by_epoch(client: OpenAI, db: Session, tenant: T
                 "object": "fine_tuning.job.row",
                 "id": "0",
                 "row": 0,
+                "line": 1,
                 "epochs": [
                     epoch_of(1, 0.375, 4, 0.25, 0.5),
                     epoch_of(2, pytest.approx(0.999875), 4, 1.0, 0.0),
@@ -56,6 +57,7 @@ def test_a_row_has_its_pass_rate_by_epoch(client: OpenAI, db: Session, tenant: T
                 "object": "fine_tuning.job.row",
                 "id": "3",
                 "row": 3,
+                "line": 4,
                 "epochs": [
                     epoch_of(
                         1, pytest.approx(1 / 3), 3, pytest.approx(1 / 3), pytest.approx(2 / 3), failed=1

@@ -260,6 +260,18 @@ def test_a_completion_names_the_weights_that_a_server_sampled_it_by(
     assert "sampled_by" not in RolloutOut.of(second).model_dump()
 
 
+def test_the_parts_of_a_grade_that_failed_are_kept_by_name(db: Session, recorder: DatabaseRecorder) -> None:
+    failed = {"form": Failure(FailureKind.SAMPLE_PARSE, "no JSON\0")}
+    recorder.rollouts(
+        "train", 1, 1, [group("a", Grade(value=0.2, parts={"form": 0.0}, part_failures=failed))]
+    )
+    recorder.rollouts("train", 2, 1, [group("a", Grade(value=1.0))])
+    first, second = db.scalars(select(Rollout).order_by(Rollout.step))
+    told = {"form": {"kind": "sample_parse_error", "message": "no JSON"}}
+    assert RolloutOut.of(first).model_dump()["part_failures"] == told
+    assert "part_failures" not in RolloutOut.of(second).model_dump()
+
+
 def test_completions_of_a_repeated_step_are_overwritten(db: Session, recorder: DatabaseRecorder) -> None:
     for text in ("first", "second"):
         recorder.rollouts("train", 1, 1, [group(text, Grade(value=1.0))])

@@ -135,4 +135,4 @@ def _examples(groups: Sequence[Group]) -> Iterator[str]:
             shown = text if len(text) <= EXAMPLE_CHARACTERS else f"{text[:EXAMPLE_CHARACTERS]}…"
             reward = "no grade" if grade.reward is None else f"reward {grade.reward:.3g}"
             why = f", {grade.failure.kind}" if grade.failure is not None else ""
-            yield f"- row {group.prompt.file_row + 1}, {reward}{why}: {shown!r}"
+            yield f"- line {group.prompt.file_row + 1}, {reward}{why}: {shown!r}"

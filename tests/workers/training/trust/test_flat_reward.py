@@ -111,7 +111,7 @@ def test_algorithms_that_compare_a_whole_step_learn_from_prompts_that_differ():
 
 def test_examples_name_rows_of_the_file_where_others_were_held_out():
     group = Group(Prompt(0, {}, (1,), place=7), (COMPLETION,) * 256, (Grade(0.0),) * 256)
-    with pytest.raises(FlatReward, match=r"- row 8, reward 0: 'no'"):
+    with pytest.raises(FlatReward, match=r"- line 8, reward 0: 'no'"):
         FlatStart().note(1, [group], make_config("m", allow_flat_reward=False))
 
 
