@@ -102,7 +102,9 @@ class Settings(BaseSettings):
     """Where artefacts live: empty for `data_dir`/storage, else file:///folder or s3://bucket/prefix."""
 
     host: str = "127.0.0.1"
+    """Address at which the API listens; 0.0.0.0 for all of this machine."""
     port: int = Field(default=8000, ge=0, le=65535)
+    """Port at which the API listens; 0 for any that is free."""
 
     api_processes: int = Field(default=1, ge=1, le=64)
     """Processes of the API on this machine, which share its port."""
@@ -327,7 +329,9 @@ class Settings(BaseSettings):
     was not marked as disposable."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is logged."""
     log_format: Literal["json", "text"] = "json"
+    """Whether a line of the log is for programs or for people."""
 
     @classmethod
     def settings_customise_sources(

@@ -7,20 +7,16 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from app.cards import service as cards
 from app.checkpoints import service as checkpoints
+from app.checkpoints.download import sent
 from app.checkpoints.schemas import CheckpointList, CheckpointOut
-from app.db import unit_of_work
-from app.exports import forms
 from app.exports import service as exports
 from app.exports.schemas import ExportOut
 from app.exports.use import Format
 from app.http.openapi import ranged
-from app.http.ranges import Download, is_ranged, respond
 from app.http.transaction import CurrentCaller, Db, KeptRoute
 from app.jobs import service as jobs
 from app.pagination import Cursor, Limit
-from app.settings import get_settings
 from app.storage import get_storage
 
 router = APIRouter(
@@ -74,19 +70,7 @@ def download_checkpoint(
 ) -> Response:
     """A tar of the checkpoint's files, which were checked, and a manifest with their SHA-256 sums; of a job
     that is over also its card. It may be asked for in parts. 202 while a worker makes the form."""
-    storage = get_storage()
-    with unit_of_work() as db:
-        job = jobs.get(db, caller.project_id, job_id)
-        checkpoint = checkpoints.get_kept(db, job.id, checkpoint_id)
-        beside = cards.beside_download(db, job, get_settings())
-        made = exports.made_or_asked(db, job, checkpoint, format, beside) if format else None
-    if isinstance(made, ExportOut):
-        return JSONResponse(made.model_dump(), 202, {"retry-after": str(exports.RETRY_SECONDS)})
-    with checkpoints.faults_told(checkpoint_id):
-        if made is None or format is None:
-            archive = checkpoints.whole(checkpoint, storage, beside)
-        else:
-            archive = forms.archive(made, format, storage)
-        digest = exports.digests.of(archive, from_memory=is_ranged(request.headers))
-    found = Download(archive.filename, "application/x-tar", archive.size, digest, archive.chunks)
-    return respond(found, request.headers)
+    answer = sent(caller.project_id, job_id, checkpoint_id, format, request.headers)
+    if isinstance(answer, ExportOut):
+        return JSONResponse(answer.model_dump(), 202, {"retry-after": str(exports.RETRY_SECONDS)})
+    return answer

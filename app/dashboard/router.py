@@ -10,6 +10,8 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from app.dashboard import sign_in
+from app.dashboard.checkpoints.pages import router as checkpoints
+from app.dashboard.compare.pages import router as compare
 from app.dashboard.create.pages import router as create
 from app.dashboard.create.playground import router as graders
 from app.dashboard.home.pages import router as home
@@ -20,7 +22,7 @@ from app.dashboard.shown import FROM_HERE, REFERRER, templates, to_login
 from app.db import unit_of_work
 
 router = APIRouter(include_in_schema=False)
-for room in (home, create, graders, job, samples, library):
+for room in (home, create, graders, job, samples, checkpoints, compare, library):
     router.include_router(room, prefix=sign_in.PATH)
 
 

@@ -31,13 +31,20 @@ class Link(NamedTuple):
 NAVIGATION = [
     Link("Home", "/dashboard"),
     Link("New job", "/dashboard/new"),
+    Link("Compare", "/dashboard/compare"),
+    Link("Files", "/dashboard/files"),
+    Link("Models", "/dashboard/models"),
     Link("Graders", "/dashboard/graders"),
+    Link("Evals", "/dashboard/evals"),
+    Link("Webhooks", "/dashboard/webhooks"),
+    Link("Settings", "/dashboard/settings"),
 ]
 """Each room adds its own entry, in this order: Home, New job, Compare, Files, Models, Graders, Evals,
 Webhooks, Settings."""
 JOB_TABS = [
     Link("Overview", ""),
     Link("Samples", "/rollouts"),
+    Link("Checkpoints", "/checkpoints"),
 ]
 """The pages of one job, in this order: Overview, Samples, Checkpoints."""
 

@@ -32,7 +32,7 @@ from app.regrades import service as regrades
 from app.tenants.models import Project
 from app.uploads.models import Upload
 
-LOCAL = ("runs", "wandb")
+LOCAL = ("runs", "wandb", "tensorboard")
 """Folders of a machine's data folder in which jobs leave something under their ids."""
 
 

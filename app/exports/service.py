@@ -111,13 +111,18 @@ def made_or_asked(
     )
 
 
+def state_of(db: Session, checkpoint_id: str, form: Format) -> Export | None:
+    """Returns how far a form is that a worker makes, or None where nobody has asked for it."""
+    mine = Export.checkpoint_id == checkpoint_id, Export.format == form
+    return db.scalars(select(Export).where(*mine)).first()
+
+
 def _wanted(db: Session, job: Job, checkpoint: Checkpoint, form: Format) -> Export:
     """Returns the export of a checkpoint, queued unless it is there."""
-    mine = Export.checkpoint_id == checkpoint.id, Export.format == form
     db.scalars(
         select(Checkpoint.id).where(Checkpoint.id == checkpoint.id).with_for_update(key_share=True)
     ).one()
-    export = db.scalars(select(Export).where(*mine)).first()
+    export = state_of(db, checkpoint.id, form)
     if export is None:
         export = Export(
             id=random_id("ckptexp_"), project_id=job.project_id, checkpoint_id=checkpoint.id, format=form

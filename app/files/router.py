@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -14,6 +13,7 @@ from app.db import unit_of_work
 from app.files import service as files
 from app.files.receive import Upload, receive_upload
 from app.files.schemas import FileDeleted, FileList, FileOut, UploadForm
+from app.files.sending import sent
 from app.http.openapi import binary
 from app.http.transaction import CurrentCaller, Db, KeptRoute, claim_form, keep_response
 from app.pagination import Cursor
@@ -112,17 +112,4 @@ def delete_file(file_id: str, caller: CurrentCaller, db: Db) -> FileDeleted:
 )
 def file_content(file_id: str, caller: CurrentCaller, db: Db) -> StreamingResponse:
     """The bytes as they were uploaded or produced."""
-    file = files.get(db, caller.project_id, file_id)
-    try:
-        chunks = get_storage().open_stream(file.storage_key)
-    except FileNotFoundError:
-        raise files.not_found(file_id) from None
-    headers = {"content-disposition": attachment(file.filename), "content-length": str(file.bytes)}
-    return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
-
-
-def attachment(filename: str) -> str:
-    """Returns a Content-Disposition that saves and never shows; any name is safe in it (RFC 6266)."""
-    plain = "".join(letter if letter.isalnum() or letter in "._- " else "_" for letter in filename)
-    plain = plain.encode("ascii", "replace").decode().replace("?", "_")
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
+    return sent(files.get(db, caller.project_id, file_id))

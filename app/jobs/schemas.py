@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast
+from typing import Any, Literal, cast
 
 from pydantic import AliasChoices, BaseModel, Field
 
 from app.grading.headers import masked
+from app.jobs.integrations import OPENAIS, Integration
 from app.jobs.methods import Method
 from app.jobs.models import Job, Status
 from app.pagination import Listed, Page
@@ -15,20 +16,6 @@ from app.wire import Metadata, Wire
 from methods.resolve import shown_at_top, shown_training, shown_tuning
 
 MAX_SEED = 2**31 - 1
-
-
-class Wandb(Wire):
-    """Where the run shows up at Weights & Biases."""
-
-    project: str = Field(min_length=1, max_length=128)
-    name: str | None = Field(default=None, max_length=128)
-    entity: str | None = Field(default=None, max_length=128)
-    tags: list[Annotated[str, Field(min_length=1, max_length=64)]] | None = Field(default=None, max_length=64)
-
-
-class Integration(Wire):
-    type: Literal["wandb"]
-    wandb: Wandb
 
 
 class Resources(Wire):
@@ -101,6 +88,12 @@ class JobOut(BaseModel):
     """Of supervised jobs only; those of other methods are in `method`."""
     method: dict[str, Any]
     integrations: list[Any] = Field(default_factory=list)
+    other_integrations: list[Any] = Field(
+        default_factory=list,
+        description="Cherry: those of a type that OpenAI does not know, as requested; left out otherwise.",
+        exclude_if=lambda value: not value,
+        json_schema_extra={"x-cherry": True},
+    )
     metadata: dict[str, str] | None
     user_provided_suffix: str | None
     usage_metrics: dict[str, Any] | None = None
@@ -148,7 +141,8 @@ class JobOut(BaseModel):
             seed=job.seed,
             hyperparameters=shown_at_top(job.method, job.config),
             method=_method_out(job),
-            integrations=job.integrations or [],
+            integrations=[one for one in job.integrations or [] if one["type"] == OPENAIS],
+            other_integrations=[one for one in job.integrations or [] if one["type"] != OPENAIS],
             metadata=job.meta,
             user_provided_suffix=job.suffix,
             usage_metrics=job.usage_metrics,

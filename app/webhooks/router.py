@@ -9,11 +9,10 @@ from app.errors import BadRequest
 from app.http.transaction import CurrentCaller, Db, KeptRoute
 from app.outbound import TargetRefused, check_target, rules_of
 from app.pagination import Cursor, Limit
-from app.sealing import NoSecretKey, Sealer
 from app.settings import get_settings
-from app.webhooks import message
 from app.webhooks import service as webhooks
 from app.webhooks.event_types import EVENT_TYPES
+from app.webhooks.sample import sealer, send_sample
 from app.webhooks.schemas import (
     DeliveryList,
     EndpointCreate,
@@ -52,10 +51,10 @@ def list_event_types(_: CurrentCaller) -> EventTypeList:
 @router.post(ENDPOINTS, response_model_exclude_none=True)
 def create_endpoint(request: EndpointCreate, caller: CurrentCaller, db: Db) -> EndpointWithSecretOut:
     """Have events sent to a URL. The signing secret is in this answer only."""
-    sealer = _sealer()
+    sealed_by = sealer()
     _check(request.url)  # before the first query: no transaction is open while a name is resolved
     wanted = request.model_dump()
-    return EndpointWithSecretOut.of_new(webhooks.create(db, sealer, caller.project_id, **wanted))
+    return EndpointWithSecretOut.of_new(webhooks.create(db, sealed_by, caller.project_id, **wanted))
 
 
 @router.get(ENDPOINTS, response_model_exclude_none=True)
@@ -93,22 +92,17 @@ def rotate_secret(
 ) -> EndpointWithSecretOut:
     """Make a new signing secret, shown in this answer only."""
     keep = bool(request and request.keep_old_secret_active_for_24_hours)
-    made = webhooks.rotate_secret(db, _sealer(), caller.project_id, webhook_endpoint_id, keep_old=keep)
+    made = webhooks.rotate_secret(db, sealer(), caller.project_id, webhook_endpoint_id, keep_old=keep)
     return EndpointWithSecretOut.of_new(made)
 
 
 @router.post(f"{ENDPOINT}/test", dependencies=KNOWN)
 def test_endpoint(webhook_endpoint_id: str, request: EndpointTest, caller: CurrentCaller) -> EndpointTested:
     """Send a sample event now, once, and tell which status came back."""
-    sealer = _sealer()
-    with unit_of_work() as db:
-        sample = webhooks.sample(db, sealer, caller.project_id, webhook_endpoint_id, request.event_type)
-    outcome = message.post(sample, message.client_of(get_settings()))
-    if outcome.status_code is None:
-        raise BadRequest(f"The test event could not be delivered: {outcome.error}", param="url")
+    status_code = send_sample(caller.project_id, webhook_endpoint_id, request.event_type)
     return EndpointTested(
         event_type=request.event_type,
-        status_code=outcome.status_code,
+        status_code=status_code,
         webhook_endpoint_id=webhook_endpoint_id,
     )
 
@@ -120,16 +114,6 @@ def list_deliveries(
     """What was told to an endpoint, newest first: attempts, the last answer, when the next try is."""
     page = webhooks.list_deliveries(db, caller.project_id, webhook_endpoint_id, after=after, limit=limit)
     return DeliveryList.of(page)
-
-
-def _sealer() -> Sealer:
-    try:
-        return Sealer(get_settings())
-    except NoSecretKey:
-        message = (
-            "Webhook endpoints are not available on this service: its operator has not set CHERRY_SECRET_KEY."
-        )
-        raise BadRequest(message, code="webhooks_not_configured") from None
 
 
 def _check(url: str) -> None:

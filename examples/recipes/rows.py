@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -40,8 +40,8 @@ INTENTS = {
 }
 """Intents of the benchmark, and our word for each."""
 ASK_SLOTS = (
-    "Fill in the booking form from the request. Answer as JSON with the keys people, place, city and time, "
-    "in the words of the request; null where it does not say.\nRequest: "
+    "Which of people, place, city and time does the request name? Answer as JSON with these keys alone, "
+    "in the words of the request.\nRequest: "
 )
 ASK_INTENT = (
     f"Which one is the request about: {', '.join(INTENTS.values())}? Answer with one word.\nRequest: "
@@ -86,11 +86,14 @@ def sums() -> dict[str, list[Row]]:
 
 
 def slots(benchmark: Path) -> dict[str, list[Row]]:
-    """Requests for a table, with the values of four slots as they stand in the request."""
+    """Requests for a table that name some of four slots; the reference has those, and no others."""
     return {
         split: [
-            asked(ASK_SLOTS + text, {"reference": {ours: found.get(name) for ours, name in SLOTS.items()}})
-            for text, found in drawn("BookRestaurant", split, COUNTS[split], benchmark)
+            asked(
+                ASK_SLOTS + text,
+                {"reference": {ours: found[name] for ours, name in SLOTS.items() if name in found}},
+            )
+            for text, found in drawn("BookRestaurant", split, COUNTS[split], benchmark, names_one_of=SLOTS)
         ]
         for split in COUNTS
     }
@@ -113,12 +116,16 @@ def asked(prompt: str, fields: Row) -> Row:
     return {"messages": [{"role": "user", "content": prompt}], **fields}
 
 
-def drawn(intent: str, split: str, n: int, benchmark: Path) -> list[tuple[str, dict[str, str]]]:
+def drawn(
+    intent: str, split: str, n: int, benchmark: Path, names_one_of: Mapping[str, str] | None = None
+) -> list[tuple[str, dict[str, str]]]:
     """`n` sentences of one intent, each with its slots; a sentence that fills a slot twice is left out."""
     name = f"train_{intent}_full.json" if split == "train" else f"validate_{intent}.json"
     path = benchmark / FOLDER_OF_INTENTS / intent / name
     data = json.loads(path.read_text("utf-8", errors="replace"))[intent]
-    return Random(2).sample(list(readable(data)), n)
+    wanted = set((names_one_of or {}).values())
+    found = [each for each in readable(data) if not wanted or wanted & each[1].keys()]
+    return Random(2).sample(found, n)
 
 
 def readable(data: list[Any]) -> Iterator[tuple[str, dict[str, str]]]:

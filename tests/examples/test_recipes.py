@@ -50,12 +50,21 @@ def benchmark(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_slots_have_all_keys_and_null_for_what_is_not_said(benchmark: Path) -> None:
+def test_slots_that_a_request_does_not_name_are_not_in_its_reference(benchmark: Path) -> None:
     made = rows.slots(benchmark)
     for row in made["train"] + made["valid"]:
-        assert row["reference"] == {"people": "six", "place": None, "city": None, "time": None}
+        assert row["reference"] == {"people": "six"}
         answer = json.dumps(row["reference"])
         assert grader("slots").grade(Sample(answer), row).value == 1.0  # type: ignore[attr-defined]
+
+
+def test_naming_no_slot_is_paid_nothing_and_naming_all_is_paid_less() -> None:
+    row = {"reference": {"people": "six", "city": "Rome"}}
+    values = [
+        grader("slots").grade(Sample(json.dumps(answer)), row).value  # type: ignore[attr-defined]
+        for answer in ({}, {"people": "six"}, {"people": "six", "city": "rome", "time": "x", "place": "y"})
+    ]
+    assert values == [0.0, 0.5, 0.5]
 
 
 def test_intents_are_of_all_kinds_and_in_the_format_of_answers(benchmark: Path) -> None:

@@ -47,11 +47,11 @@ from workers.jobs import delivery, leftovers, provenance
 from workers.jobs.checks import split_rows
 from workers.jobs.db_recorder import DatabaseRecorder
 from workers.jobs.faults import Exit, exit_code_of
-from workers.jobs.integrations import shown_elsewhere
 from workers.jobs.job_data import CANARY, TRAINING, VALIDATION, JobInvalid, canary_rows, find_file, rows_of
 from workers.jobs.restoring import carry_on_pass_tokens, keep_pass_tokens, restore
 from workers.jobs.seats import build_graders, seats_of, services_of_job
 from workers.jobs.served import check_served
+from workers.jobs.sinks.shown import shown_elsewhere
 from workers.rollouts.choice import rollouts_of
 from workers.training.arms.beside import ArmLost
 from workers.training.base.device_memory import limit_share

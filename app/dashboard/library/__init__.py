@@ -1,1 +1,1 @@
-"""What a project keeps beside its jobs, such as runs of evals."""
+"""What a project has beside jobs: files, models, keys, webhooks, evals; and the settings of the service."""

@@ -1,41 +1,16 @@
-"""Serves runs of evals."""
+"""Joins the pages of the library."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter
 
-from app.dashboard import sign_in
-from app.dashboard.shown import page, to_login
-from app.db import unit_of_work
-from app.evals import run_service as eval_runs
-from app.evals import service as evals
-from app.evals.models import ACTIVE, ItemStatus
-from app.pagination import Cursor
-
-ITEMS = 400
+from app.dashboard.library.evals import router as evals
+from app.dashboard.library.files import router as files
+from app.dashboard.library.keys import router as keys
+from app.dashboard.library.models import router as models
+from app.dashboard.library.service_settings import router as settings
+from app.dashboard.library.webhooks import router as webhooks
 
 router = APIRouter()
-
-
-@router.get("/evals/{eval_id}/runs/{run_id}")
-def eval_run(
-    request: Request, eval_id: str, run_id: str, status: ItemStatus | None = None, after: Cursor = None
-) -> Response:
-    """Shows a run of an eval: where the `report_url` of a run leads."""
-    with unit_of_work() as db:
-        if (project := sign_in.signed_in(request, db)) is None:
-            return to_login()
-        run, shown = eval_runs.list_items(
-            db, project.id, eval_id, run_id, status=status, after=after, limit=ITEMS, order="asc"
-        )
-        return page(
-            request,
-            project,
-            "library/eval_run.html",
-            eval=evals.get(db, project.id, eval_id),
-            run=run,
-            items=shown.rows,
-            more=shown.has_more,
-            status=status,
-            refresh=run.status in ACTIVE,
-        )
+for pages in (files, models, keys, webhooks, evals, settings):
+    router.include_router(pages)

@@ -29,8 +29,8 @@ from app.files import receive
 from app.files import service as files
 from app.files.models import File
 from app.files.receive import clean_filename
-from app.files.router import attachment
 from app.files.schemas import MAX_BATCH_BYTES, Purpose, UploadForm
+from app.files.sending import attachment
 from app.main import create_app
 from app.settings import Settings, get_settings
 from app.storage import get_storage

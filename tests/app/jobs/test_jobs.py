@@ -187,6 +187,22 @@ def test_integrations_are_kept_and_shown_as_given(client: openai.OpenAI, job_bod
     assert job.integrations[0].wandb.to_dict() == {"project": "p", "tags": ["a"]}
 
 
+def test_integrations_that_openai_does_not_know_are_shown_apart(
+    http: httpx.Client, job_body: dict[str, Any]
+) -> None:
+    wandb = {"type": "wandb", "wandb": {"project": "p"}}
+    ours = [
+        {"type": "tensorboard"},
+        {"type": "mlflow", "mlflow": {"experiment": "e"}},
+        {"type": "trackio", "trackio": {"project": "p", "name": "n"}},
+    ]
+    job = http.post("/v1/fine_tuning/jobs", json={**job_body, "integrations": [wandb, *ours]}).json()
+    assert job["integrations"] == [wandb]
+    assert job["other_integrations"] == ours
+    plain = http.post("/v1/fine_tuning/jobs", json=job_body).json()
+    assert "other_integrations" not in plain
+
+
 def test_what_a_job_has_used_is_shown(client: openai.OpenAI, db: Session, tenant: Tenant) -> None:
     usage = {"training_seconds": 1.5, "grader_tokens": {}}
     job = make_job(db, tenant.project_id, status="running", usage_metrics=usage)

@@ -1,0 +1,1 @@
+"""Up to six jobs side by side: their curves, what they have come to, and where their settings differ."""
