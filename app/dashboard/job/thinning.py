@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-MOST = 2000
+MOST = 1000
 """Points of a curve that are sent: more cannot be told apart on a page."""
 OF_BUCKET = 4
 
