@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
@@ -42,6 +43,23 @@ def test_a_page_that_is_run_has_something_to_run(name: str) -> None:
 @pytest.mark.parametrize("name", SAID_ONLY)
 def test_a_page_that_nobody_runs_marks_nothing_to_be_run(name: str) -> None:
     assert [fence.line for fence in page_fences(name) if fence.mark.startswith("run")] == []
+
+
+@pytest.mark.parametrize("page", sorted([*DOCS.glob("*.md"), ROOT / "README.md"]), ids=lambda page: page.name)
+def test_python_and_json_of_every_page_can_be_read(page: Path) -> None:
+    for fence in fences(page.read_text("utf-8")):
+        if fence.language == "python":
+            compile(fence.code, f"{page.name}:{fence.line}", "exec")
+        elif fence.language == "json":
+            assert is_json(fence.code) or all(map(is_json, fence.code.splitlines())), fence
+
+
+def is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 @pytest.mark.slow

@@ -44,6 +44,8 @@ class Field:
     more: list[Field] = field(default_factory=list)
     is_open: bool = False
     """Some of `more` is filled in."""
+    told_by: str = ""
+    """In a union: the property by which its forms are told apart."""
     key: Field | None = None
     """In an object of free keys: the field of this entry's key."""
 
@@ -127,7 +129,7 @@ def _union(made: Field, found: Sequence[Any], value: Any, root: Schema) -> Field
     made.kind = "union"
     made.choices = [*left_out, *((one.key, one.key.replace("_", " ")) for one in found)]
     if chosen is not None:
-        made.text = chosen.key
+        made.text, made.told_by = chosen.key, chosen.property
         schema = without(chosen.schema, chosen.property)
         part = field_of(schema, value, root, f"{made.name}/=", path=made.path)
         part.label = part.label or made.label

@@ -34,6 +34,13 @@ class Problem(NamedTuple):
     place: str
     message: str
 
+    @property
+    def anchor(self) -> str:
+        """Returns the id of the field in the page; "" for none."""
+        if self.place.startswith(GRADER):
+            return "grader"
+        return {"method": "method-reinforcement", FORMAT: "format"}.get(self.place, self.place)
+
 
 def of_validation(problem: ValidationError) -> list[ApiError]:
     """Returns what pydantic has found in a body, in the words of the API."""
@@ -44,13 +51,17 @@ def of_validation(problem: ValidationError) -> list[ApiError]:
 def placed(refusals: Iterable[ApiError], grader: Field | None) -> list[Problem]:
     """Returns each refusal once, with the field that it belongs to."""
     paths = set(_paths(grader)) if grader else set()
-    found = [
-        Problem(place_of(one.param, paths), MISSING.get(one.param or "", one.message))
-        if one.code == "missing_required_parameter"
-        else Problem(place_of(one.param, paths), one.message)
-        for one in refusals
-    ]
+    found = [Problem(place_of(one.param, paths), sentence_of(one)) for one in refusals]
     return list(dict.fromkeys(found))
+
+
+def sentence_of(refusal: ApiError) -> str:
+    """Returns what is wrong in the words of the page: a field is named as it is there."""
+    param = refusal.param or ""
+    if refusal.code == "missing_required_parameter" and param in MISSING:
+        return MISSING[param]
+    short = param.removeprefix(f"{OF_GRADER}.").rpartition("hyperparameters.")[2]
+    return refusal.message.replace(f"'{param}'", f"'{short}'") if param else refusal.message
 
 
 def by_path(problems: Iterable[Problem]) -> dict[str, list[str]]:

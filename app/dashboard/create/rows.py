@@ -20,8 +20,8 @@ MOST_BYTES = 16 * 2**20
 MOST_SHOWN = 32 * 1024
 """Bytes of a row that is shown. Chosen: three of them and answers to them fit the body of a request."""
 PREVIEW, MOST_FAULTS = 3, 20
-CELL = 400
-"""Characters of a cell, and of a line with a fault, that are shown."""
+CELL, SAID = 400, 60
+"""Characters of a cell, and of a line with a fault, that are shown; and of one of several messages."""
 
 
 class Wrong(NamedTuple):
@@ -119,7 +119,8 @@ def cell(value: Any) -> str:
     if isinstance(value, str):
         return shortened(value)
     if _are_messages(value):
-        return shortened("\n".join(f"{one['role']}: {as_said(one.get('content'))}" for one in value))
+        said = (f"{one['role']}: {shortened(as_said(one.get('content')), SAID)}" for one in value)
+        return shortened("\n".join(said))
     return shortened(json.dumps(value, ensure_ascii=False))
 
 
@@ -128,9 +129,9 @@ def as_said(content: Any) -> str:
     return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
 
 
-def shortened(text: str) -> str:
-    """Returns a text that is no longer than a cell."""
-    return text if len(text) <= CELL else text[:CELL] + " …"
+def shortened(text: str, most: int = CELL) -> str:
+    """Returns a text that is no longer than a cell, or than so many characters."""
+    return text if len(text) <= most else text[:most] + " …"
 
 
 def _are_messages(value: Any) -> bool:

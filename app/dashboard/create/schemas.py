@@ -90,7 +90,7 @@ def _forms(schema: Schema, root: Schema) -> Iterator[Form]:
 
 def description(schema: Schema) -> str:
     """Returns the first sentence of what a schema says of itself."""
-    text = " ".join(str(schema.get("description", "")).split())
+    text = " ".join(str(schema.get("description", "")).replace("`", "").split())
     sentence, stop, _ = text.partition(". ")
     return sentence + "." if stop else text
 

@@ -14,6 +14,7 @@ from app.dashboard.create.draft import FORMATS, METHODS, Draft, in_lines
 from app.dashboard.create.numbers import numbers, resolve
 from app.dashboard.create.problems import Problem, by_path
 from app.dashboard.create.queries import Data
+from app.dashboard.create.rows import as_said, shortened
 from app.dashboard.create.snippets import snippets
 from app.dashboard.create.trials import Tried, suggested
 from methods.hyperparameters import Method
@@ -41,6 +42,12 @@ class Trial:
     def text(self) -> str:
         """Returns the row as people read it."""
         return in_lines(self.row.item)
+
+    @property
+    def asked(self) -> str:
+        """Returns what the row asks: its last message."""
+        messages = self.row.item["messages"]
+        return shortened(as_said(messages[-1].get("content")))
 
 
 def trials(data: Data | None, grader: Any, posted: Posted) -> list[Trial]:

@@ -67,7 +67,12 @@ def grader_of(job: Job) -> Mapping[str, Any]:
 
 
 def as_written(grader: Mapping[str, Any]) -> str:
-    """Returns a grader as JSON to edit, its secrets masked, what it is first: the database keeps no order."""
+    """Returns a grader as JSON to edit, its secrets masked, what it is first: the database keeps no order.
+
+    It is empty for a job without a grader.
+    """
+    if not grader:
+        return ""
     shown = masked(grader)
     first = {name: shown[name] for name in ("type", "name") if name in shown}
     return json.dumps({**first, **shown}, indent=2, ensure_ascii=False)

@@ -8,11 +8,37 @@ const stored = (key, value) => {
   return null;
 };
 
+// The file is chosen once the form is no longer about to be drawn again: that would undo it.
+function choose(field, file) {
+  if (document.querySelector("#job .htmx-request, #job.htmx-request")) {
+    setTimeout(choose, 50, field, file);
+    return;
+  }
+  for (const select of document.querySelectorAll("#training_file, #validation_file")) {
+    select.append(new Option(`${file.filename} (just uploaded)`, file.id));
+  }
+  const select = document.getElementById(field);
+  select.value = file.id;
+  htmx.ajax("POST", "/dashboard/new/form", { source: select, target: "#job", swap: "outerHTML show:none" });
+}
+
+// Each input is listened to by itself: one whose dialog is open while the form is drawn again is in no page any more.
+function listen() {
+  for (const input of document.querySelectorAll("[data-upload]:not([data-ready])")) {
+    input.dataset.ready = "";
+    input.addEventListener("change", () => upload(input));
+  }
+}
+
 function upload(input) {
   const field = input.dataset.upload;
-  const bar = input.parentElement.querySelector("progress");
-  const told = input.parentElement.querySelector("[role=alert]");
-  const tell = (message) => { told.textContent = message; told.hidden = !message; bar.hidden = true; input.disabled = false; };
+  const part = (selector) => (document.getElementById(input.id) ?? input).parentElement.querySelector(selector);
+  const tell = (message) => {
+    part("[role=alert]").textContent = message;
+    part("[role=alert]").hidden = !message;
+    part("progress").hidden = true;
+    part("input").disabled = false;
+  };
   const file = input.files[0];
   if (!file) return;
   const body = new FormData();
@@ -21,7 +47,7 @@ function upload(input) {
   const request = new XMLHttpRequest();
   request.open("POST", "/dashboard/new/upload");
   request.responseType = "json";
-  request.upload.addEventListener("progress", (event) => { if (event.lengthComputable) bar.value = event.loaded / event.total; });
+  request.upload.addEventListener("progress", (event) => { if (event.lengthComputable) part("progress").value = event.loaded / event.total; });
   request.addEventListener("error", () => tell("The upload was broken off. Choose the file again."));
   request.addEventListener("load", () => {
     if (request.status !== 200 || !request.response?.id) {
@@ -29,18 +55,12 @@ function upload(input) {
       return;
     }
     tell("");
-    for (const select of document.querySelectorAll("#training_file, #validation_file")) {
-      const name = `${request.response.filename} (just uploaded)`;
-      select.append(new Option(name, request.response.id));
-    }
-    const select = document.getElementById(field);
-    select.value = request.response.id;
-    select.dispatchEvent(new Event("change", { bubbles: true }));
+    choose(field, request.response);
   });
   tell("");
-  bar.hidden = false;
-  bar.value = 0;
-  input.disabled = true;
+  part("progress").hidden = false;
+  part("progress").value = 0;
+  part("input").disabled = true;
   request.send(body);
 }
 
@@ -59,20 +79,29 @@ async function copy(button) {
   setTimeout(() => { button.textContent = "Copy"; }, 2000);
 }
 
-document.addEventListener("change", (event) => {
-  if (event.target.dataset?.upload) upload(event.target);
-});
+listen();
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-copy]");
   if (button) copy(button);
 });
 
-// A part of the page that is drawn again keeps what was folded out or in.
+// A part of the page that is drawn again keeps what was folded out, and what was typed since it was asked for.
 let details = new Map();
-document.addEventListener("htmx:beforeSwap", () => {
+let typed = [];
+document.addEventListener("htmx:beforeSwap", (event) => {
   details = new Map([...document.querySelectorAll("details[id]")].map((one) => [one.id, one.open]));
+  const sent = event.detail.requestConfig?.formData;
+  const form = document.querySelector("form.maker[data-keep]");
+  typed = form && sent?.has("grader_view") ? [...new FormData(form)].filter(([name, value]) => sent.has(name) && sent.get(name) !== value) : [];
 });
 document.addEventListener("htmx:afterSwap", () => {
+  listen();
+  const form = document.querySelector("form.maker[data-keep]");
+  for (const [name, value] of typed) {
+    const field = form?.elements[name];
+    if (field?.matches?.("input:not([type=hidden]), textarea:not([hidden])")) field.value = value;
+  }
+  typed = [];
   for (const [id, open] of details) {
     const one = document.getElementById(id);
     if (one) one.open = open || one.open;

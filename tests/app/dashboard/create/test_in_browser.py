@@ -28,7 +28,7 @@ def test_a_person_makes_a_job_from_two_files(visitor: Page, db: Session, tmp_pat
         expect(visitor.locator(f"#{field} option:checked")).to_contain_text(f"{name}.jsonl")
         expect(visitor.locator(".data .good")).to_have_count(2 if name == "valid" else 1)
     visitor.get_by_role("button", name="Run the grader").click()
-    expect(visitor.get_by_text("the most that there is")).to_have_count(3)
+    expect(visitor.get_by_text("the full score")).to_have_count(3)
     visitor.get_by_label("operation").select_option("ilike")
     visitor.get_by_role("button", name="JSON", exact=True).click()
     text = visitor.get_by_label("The grader as JSON")

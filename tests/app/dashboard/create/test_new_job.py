@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.dashboard.create.snippets import in_curl, in_python
+from app.dashboard.create.snippets import in_command, in_curl, in_python
 from app.dashboard.sign_in import COOKIE
 from app.jobs.models import Job
 from app.preflights.models import Preflight
@@ -184,10 +184,10 @@ def test_the_suggested_grader_gives_the_suggested_answers_the_full_score(
     form = Form(browser.post("/dashboard/new/form", data=start).text).fields
     assert form["grader/?"] == "string_check"
     tried = browser.post("/dashboard/new/try", data=form).text
-    assert tried.count("the most that there is") == 3
+    assert tried.count("the full score") == 3
     (typed, *_) = [name for name in form if name.startswith("try/") and name.endswith("/answer")]
     worse = browser.post("/dashboard/new/try", data={**form, typed: "not it"}).text
-    assert worse.count("the most that there is") == 2
+    assert worse.count("the full score") == 2
     assert "not it" in worse
 
 
@@ -280,13 +280,21 @@ def test_a_preflight_is_shown_while_it_runs_and_with_its_findings(
         "lines": [],
     }
     job = {"steps": 40, "seconds_low": 60.0, "seconds_high": 240.0, "device": "cpu"}
-    preflight.status, preflight.report = (
-        "succeeded",
-        {"verdict": "It can run.", "findings": [finding], "job": job},
-    )
+    example = {"line": 7, "text": "<b>5", "reward": None, "failure": {"kind": "x", "message": "No number."}}
+    base = {"mean_reward": 0.25, "examples": [example]}
+    preflight.status = "succeeded"
+    preflight.report = {"verdict": "It can run.", "findings": [finding], "job": job, "base": base}
     db.commit()
     over = browser.get(f"/dashboard/new/preflight/{preflight.id}").text
-    for said in ("It can run.", "Half of the rows are alike.", "1 min to 4 min", "40"):
+    for said in (
+        "It can run.",
+        "Half of the rows are alike.",
+        "1 min to 4 min",
+        "40",
+        "Line 7: no score",
+        "&lt;b&gt;5",
+        "No number.",
+    ):
         assert said in over
     assert "every 1s" not in over
 
@@ -296,7 +304,8 @@ def test_a_preflight_that_is_refused_says_why(browser: httpx.Client, given: dict
 
 
 def ran(command: list[str], tenant: Tenant, folder: Path) -> str:
-    environment = {**os.environ, "CHERRY_API_KEY": tenant.key, "NO_PROXY": "*"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "CHERRY_API_KEY": tenant.key, "NO_PROXY": "*", "PATH": path}
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -347,3 +356,16 @@ def test_the_curl_that_is_shown_starts_the_same_job(
     said = ran(["sh", "-c", in_curl(body, server_url)], tenant, tmp_path)
     assert json.loads(said)["id"] == newest(db).id
     assert_is_asked(newest(db), body)
+
+
+@pytest.mark.long
+def test_the_command_that_is_shown_starts_the_same_job_and_says_what_it_has_no_option_for(
+    server_url: str, tenant: Tenant, body: dict[str, Any], db: Session, tmp_path: Path
+) -> None:
+    assert "resources" in in_command(body, server_url).note
+    del body["resources"]
+    shown = in_command(body, server_url)
+    assert "no option" not in shown.note
+    said = ran(["sh", "-c", shown.text.replace(" --wait", " --json")], tenant, tmp_path)
+    assert json.loads(said)["id"] == newest(db).id
+    assert_is_asked(newest(db), {**body, "resources": None})

@@ -34,7 +34,7 @@ def test_an_example_is_run_as_the_service_runs_graders(browser: httpx.Client) ->
     result = browser.post("/dashboard/graders/run", data=form).text
     assert "answer" in result
     assert "why" in result
-    assert "of 1 at most" in result
+    assert " of 1" in result
 
 
 def test_a_row_of_a_file_comes_with_a_grader_that_reads_it(
@@ -45,7 +45,7 @@ def test_a_row_of_a_file_comes_with_a_grader_that_reads_it(
     db.commit()
     form = Form(browser.get(f"/dashboard/graders?file={file.id}&line=2").text).fields
     assert (form["grader/=/reference"], form["answer"]) == ("{{item.target}}", "b")
-    assert "the most that there is" in browser.post("/dashboard/graders/run", data=form).text
+    assert "the full score" in browser.post("/dashboard/graders/run", data=form).text
     assert "no row at line 3" in browser.get(f"/dashboard/graders?file={file.id}&line=3").text
 
 

@@ -16,7 +16,7 @@ from app.files import service as files
 from app.jobs.models import Job
 from app.regrades.models import Regrade
 from app.tenants import sessions
-from tests.factories import GRADER, Tenant, make_file, make_job, make_rollout, make_tenant
+from tests.factories import GRADER, Tenant, make_file, make_job, make_metrics, make_rollout, make_tenant
 
 ROWS = [
     {
@@ -253,9 +253,22 @@ def test_another_projects_completions_do_not_exist(reader: httpx.Client, db: Ses
     assert reader.post(f"/dashboard/jobs/{other.id}/regrade", data={"grader": "{}"}).status_code == 404
 
 
+def test_a_completion_of_several_seeds_names_its_own(reader: httpx.Client, job: Job, db: Session) -> None:
+    make_metrics(db, job, 4, {"arm/seed": 9.0, "arm/step": 2.0, "arm/is_control": 1.0})
+    db.commit()
+    assert "control, seed 9, its own step 2" in shown(reader, job, "/one/train-4-0-0")
+    assert "seed 7" in shown(reader, job, "/one/train-1-0-0")
+
+
+def test_a_supervised_job_says_that_it_samples_none(
+    reader: httpx.Client, tenant: Tenant, db: Session
+) -> None:
+    made = make_job(db, tenant.project_id, method={"type": "supervised", "supervised": {}})
+    db.commit()
+    assert "A supervised job learns from written completions" in shown(reader, made)
+
+
 def test_a_job_without_completions_says_so(reader: httpx.Client, tenant: Tenant, db: Session) -> None:
     empty = make_job(db, tenant.project_id)
     db.commit()
-    assert "They appear with the job&#39;s first step" in shown(reader, empty) or "first step" in shown(
-        reader, empty
-    )
+    assert "They appear with the job's first step" in shown(reader, empty)

@@ -93,7 +93,12 @@ def test_hostile_texts_are_text_on_every_page(visitor: Page, job: Job) -> None:
     assert len(visitor.goto(at).body()) < 1_000_000  # type: ignore[union-attr]
 
 
-def test_the_slider_swaps_the_list_alone_and_the_address_follows(visitor: Page, job: Job) -> None:
+def test_the_slider_swaps_the_list_alone_and_the_address_follows(
+    visitor: Page, job: Job, db: Session
+) -> None:
+    for step in (2, 5):
+        make_rollout(db, job, step, 0, split="valid")
+    db.commit()
     visitor.goto(f"/dashboard/jobs/{job.id}/rollouts")
     heading = visitor.locator("#samples h2")
     expect(heading).to_contain_text("step 7")
@@ -111,6 +116,16 @@ def test_the_slider_swaps_the_list_alone_and_the_address_follows(visitor: Page, 
     assert visitor.locator("form.filter").get_attribute("data-kept") == "yes"
     visitor.go_back()
     expect(heading).to_contain_text("step 3")
+    expect(slider).to_have_attribute("aria-valuetext", "step 3")
+    slider.press("End")
+    expect(heading).to_contain_text("step 7")
+    visitor.get_by_label("Split", exact=True).select_option("validation")
+    expect(heading).to_have_text("Validation completions, step 5")
+    expect(slider).to_have_attribute("max", "1")
+    slider.press("ArrowLeft")
+    expect(heading).to_contain_text("step 2")
+    visitor.get_by_label("Split", exact=True).select_option("training")
+    expect(heading).to_contain_text("Training completions, step 7")
     visitor.get_by_text("Filters").click()
     visitor.get_by_label("Failure").select_option("any failure")
     expect(visitor.locator(".sample")).to_have_count(2)
