@@ -83,6 +83,9 @@ def service() -> Iterator[Service]:
 
 @pytest.mark.e2e
 @pytest.mark.long
+@pytest.mark.filterwarnings(  # a page opens files in the line that sends them, as readers do
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 @pytest.mark.parametrize("name", SERVED)
 def test_a_page_does_with_a_service_what_it_says(
     name: str, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
