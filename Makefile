@@ -17,7 +17,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-real up docs docs-serve test test-long test-older browser check fmt lint types fast families bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-graders bench-stability bench-long-runs bench-rank bench-gpu-counts bench-gold sandbox-soak soak fuzz fuzz-tests conformance node-client vllm test-vllm gate-webhooks clean bench-sampler gguf
+.PHONY: help setup demo demo-real up docs docs-serve test test-long test-older browser check fmt lint types fast families bench-engine bench-scale bench-api bench-upload bench-followers bench-json bench-dashboard bench-graders bench-stability bench-long-runs bench-rank bench-gpu-counts bench-gold sandbox-soak soak fuzz fuzz-tests conformance node-client vllm test-vllm gate-webhooks clean bench-sampler gguf
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -126,6 +126,9 @@ bench-upload: $(STAMP) ## a gigabyte in, whole and in parts, and out again; fail
 
 bench-followers: $(STAMP) ## a thousand clients that follow jobs live; fails if one misses an event or hangs at the stop
 	$(BIN)/python -m benchmarks.followers
+
+bench-dashboard: $(STAMP) browser ## the page of a job of 10,000 steps: the server's time for its curves, and Chromium's to draw them
+	$(BIN)/python -m benchmarks.dashboard
 
 bench-json: $(STAMP) ## what reading lines strictly costs beside json.loads
 	$(BIN)/python -m benchmarks.strict_json

@@ -86,7 +86,7 @@ def test_our_modules_keep_the_contracts(configuration: dict[str, Any], ours: Imp
         pytest.param("app.db", "app.http.transaction", id="the-database-is-below-http"),
         pytest.param("app.jobs.new", "app.cli.output", id="the-command-line-is-on-top"),
         pytest.param("app.jobs.new", "app.embedded.places", id="embedded-is-on-top"),
-        pytest.param("app.jobs.new", "app.dashboard.queries", id="the-dashboard-is-on-top"),
+        pytest.param("app.jobs.new", "app.dashboard.job.queries", id="the-dashboard-is-on-top"),
         pytest.param("workers.jobs.new", "fastapi", id="workers-know-no-http"),
         pytest.param("workers.training.new", "app.settings", id="the-engine-knows-no-service"),
         pytest.param("workers.training.new", "sqlalchemy", id="the-engine-knows-no-database"),

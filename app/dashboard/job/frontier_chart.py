@@ -7,24 +7,20 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from app.cards.points import Point
-from app.dashboard.job.charts import (
-    BOTTOM,
-    CURVE,
-    DOT,
-    FIGURE,
-    HEIGHT,
-    KEY,
-    LEFT,
-    LINE,
-    RIGHT,
-    TICK,
-    TOP,
-    WIDTH,
-    value_range,
-)
 
+WIDTH, HEIGHT = 560, 220
+LEFT, RIGHT, TOP, BOTTOM = 52, 26, 12, 30
+FIGURE = Markup(
+    "<figure><figcaption>{title} {legend}</figcaption>"
+    '<svg viewBox="0 0 {width} {height}" role="img" aria-label="{title}">{body}</svg></figure>'
+)
+CURVE = Markup('<polyline class="{style}" points="{points}"/>')
+DOT = Markup('<circle class="{style}" cx="{x}" cy="{y}" r="4"><title>{text}</title></circle>')
+KEY = Markup('<span class="key {style}">{label}</span>')
+LINE = Markup('<line class="grid-line" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
+TICK = Markup('<text x="{x}" y="{y}" class="tick {anchor}">{text}</text>')
 TITLE = "Reward over base against KL, nats/token"
-RING = Markup('<circle class="ring" cx="{x}" cy="{y}" r="6"><title>delivered: step {step}</title></circle>')
+RING = Markup('<circle class="ring" cx="{x}" cy="{y}" r="8"/>')
 QUARTERS = range(5)
 
 
@@ -60,8 +56,9 @@ def frontier_chart(points: Sequence[Point]) -> Markup:
 
 def _dot(point: Point, gain: float, plane: Plane) -> Markup:
     x, y = plane.x(point.checkpoint.kl), plane.y(gain)
-    dot = DOT.format(style="b" if point.on_frontier else "a", x=x, y=y)
-    return dot + RING.format(x=x, y=y, step=point.checkpoint.step) if point.is_delivered else dot
+    text = f"step {point.checkpoint.step}: {gain:+.3f} for a KL of {point.checkpoint.kl:.4f}"
+    dot = DOT.format(style="b" if point.on_frontier else "a", x=x, y=y, text=text)
+    return dot + RING.format(x=x, y=y) if point.is_delivered else dot
 
 
 def _grid(plane: Plane) -> Markup:
@@ -75,3 +72,10 @@ def _grid(plane: Plane) -> Markup:
             TICK.format(x=plane.x(kl), y=HEIGHT - 10, anchor="middle", text=f"{kl:.3g}"),
         ]
     return Markup("").join(drawn)
+
+
+def value_range(values: Sequence[float]) -> tuple[float, float]:
+    """Returns the lowest and highest value to show: from 0 where nothing is below it, and never an empty
+    range."""
+    low, high = min(0.0, *values), max(values)
+    return (low, high) if high - low > 1e-9 else (low, low + 1.0)

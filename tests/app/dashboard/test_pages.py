@@ -103,7 +103,7 @@ def test_key_signs_in_and_jobs_lead_to_curves_checkpoints_and_grades(
     expect(row).to_contain_text("succeeded")
     expect(row).to_contain_text("0.400 → 0.600")  # of the model delivered, not the highest ever seen
     page.get_by_role("link", name="triage").click()
-    expect(page.get_by_role("img", name="Reward")).to_be_visible()
+    expect(page.locator("figure.chart", has_text="Reward")).to_be_visible()
     expect(page.locator(".verdict")).to_have_text("Better on unseen rows: <b>+0.2</b>")
     expect(page.locator("tr.best")).to_contain_text("delivered")
     expect(page.locator("tr.best")).to_contain_text("0.600 ± 0.010")
@@ -138,8 +138,8 @@ def test_thoughts_turns_and_tools_are_shown_and_fit_a_phone(
     page.set_viewport_size({"width": 390, "height": 800})
     sign_in(page, tenant)
     page.goto(f"/dashboard/jobs/{job.id}")
-    expect(page.get_by_role("img", name="Thoughts, tokens")).to_be_visible()
-    expect(page.get_by_role("img", name="Turns of an episode")).to_be_visible()
+    expect(page.locator("figure.chart", has_text="Thoughts")).to_be_visible()
+    expect(page.locator("figure.chart", has_text="Turns of an episode")).to_be_visible()
     row = page.get_by_role("row", name="get_price training")
     assert row.locator("td").all_inner_texts()[2:] == ["1.25", "", "0.125", "3"]
     expect(page.get_by_role("row", name="get_price validation")).to_contain_text("0.75")

@@ -197,14 +197,14 @@ BODIES = [b"", b"{}", b"[]", b'{"event_type": "none", "name": 1}']
 
 
 def test_an_object_that_is_not_there_is_not_found_whatever_the_body(
-    service: FastAPI, http: httpx.Client, admin: httpx.Client, subtests: pytest.Subtests
+    service: FastAPI, visitor: httpx.Client, admin: httpx.Client, subtests: pytest.Subtests
 ) -> None:
     paths = [
         route.path for route in walk(service.routes) if "POST" in (route.methods or ()) and "{" in route.path
     ]
     assert "/v1/webhook_endpoints/{webhook_endpoint_id}/test" in paths
     for path in paths:
-        caller = admin if path.startswith("/v1/organization") else http
+        caller = admin if path.startswith("/v1/organization") else visitor
         with subtests.test(path):
             for body in BODIES:
                 url = re.sub(r"{\w+}", "unknown", path)

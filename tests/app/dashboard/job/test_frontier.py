@@ -1,3 +1,5 @@
+"""Reward against KL, as it is drawn."""
+
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
@@ -6,9 +8,7 @@ import pytest
 
 from app.cards.points import UNKNOWN, Point
 from app.checkpoints.models import Checkpoint
-from app.dashboard.job.charts import Line, line_chart, value_range
-from app.dashboard.job.drawn import guard_marks
-from app.dashboard.job.frontier_chart import frontier_chart
+from app.dashboard.job.frontier_chart import frontier_chart, value_range
 
 
 def drawn(chart: str) -> ElementTree.Element:
@@ -16,26 +16,6 @@ def drawn(chart: str) -> ElementTree.Element:
     svg = figure.find("svg")
     assert svg is not None
     return svg
-
-
-def test_no_points_draw_nothing() -> None:
-    assert line_chart("Reward", [Line("train", "a", [])]) == ""
-
-
-def test_higher_values_are_drawn_higher_and_later_steps_further_right() -> None:
-    curve = drawn(line_chart("Reward", [Line("train", "a", [(0, 0.2), (5, 0.4), (10, 0.9)])])).find(
-        "polyline"
-    )
-    assert curve is not None
-    xs, ys = zip(*(map(float, point.split(",")) for point in curve.attrib["points"].split()), strict=True)
-    assert list(xs) == sorted(xs)
-    assert list(ys) == sorted(ys, reverse=True)  # SVG counts downwards
-
-
-def test_labels_are_text_not_markup() -> None:
-    chart = line_chart("<b>x</b>", [Line("<script>", "a", [(0, 1.0)])])
-    assert "<script>" not in chart
-    assert "<b>" not in chart
 
 
 @pytest.mark.parametrize("values", [[0.0], [0.0, 0.0], [0.5, 0.5], [-1.0, 2.0]], ids=str)
@@ -75,21 +55,3 @@ def test_the_frontier_is_a_line_and_every_compared_checkpoint_a_dot() -> None:
 
 def test_one_checkpoint_alone_is_no_frontier() -> None:
     assert frontier_chart([a_point(0, 0.0, 0.0, on=True), a_point(5, 1.0, None)]) == ""
-
-
-def test_a_mark_stands_at_its_step_with_its_text() -> None:
-    chart = drawn(
-        line_chart("KL", [Line("probe", "a", [(0, 0.0), (10, 2.0)])], {5: "rolled <back>", 11: "later"})
-    )
-    (mark,) = [line for line in chart.findall("line") if line.attrib["class"] == "mark"]
-    curve = chart.find("polyline")
-    assert curve is not None
-    first, last = (float(point.split(",")[0]) for point in curve.attrib["points"].split())
-    assert float(mark.attrib["x1"]) == pytest.approx((first + last) / 2)
-    assert mark.findtext("title") == "rolled <back>"
-
-
-def test_the_guards_actions_are_marked_where_their_number_rises() -> None:
-    actions = [(0, 0.0), (1, 1.0), (2, 1.0), (3, 2.0)]
-    assert sorted(guard_marks(actions)) == [1, 3]
-    assert "action 2" in guard_marks(actions)[3]
