@@ -37,7 +37,8 @@ HYPERPARAMETERS: dict[str, Any] = {
 TERMINAL = ("succeeded", "failed", "cancelled")
 QUESTION = (
     "Turn this bio into JSON: university, programming_languages, city, state.\n"
-    "Ada Nakamura lives in Bangor, Maine, and writes C# and Bash. She graduated from Drexel University."
+    "Ada Nakamura grew up in Norman, Oklahoma and now lives in Bangor, Maine. She graduated from Drexel"
+    " University. She writes C# and Bash."
 )
 """What both models are asked at the end. No row has it."""
 BAR = 30
