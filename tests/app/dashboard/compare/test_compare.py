@@ -97,7 +97,8 @@ def test_a_long_curve_keeps_its_ends_and_extremes() -> None:
 
 @pytest.mark.slow
 def test_a_person_chooses_two_jobs_and_sees_their_curves(visitor: Page, jobs: list[Job]) -> None:
-    visitor.goto("/dashboard/compare")
+    visitor.goto(f"/dashboard/jobs/{jobs[0].id}/checkpoints")
+    visitor.get_by_role("link", name="Compare this job with others").click()
     for box in visitor.get_by_role("checkbox").all():
         box.check()
     visitor.get_by_role("button", name="Compare").click()
