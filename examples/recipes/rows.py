@@ -39,10 +39,12 @@ INTENTS = {
     "SearchScreeningEvent": "cinema",
 }
 """Intents of the benchmark, and our word for each."""
-ASK_SLOTS = (
-    "Which of people, place, city and time does the request name? Answer as JSON with these keys alone, "
-    "in the words of the request.\nRequest: "
-)
+ASK_SLOTS = """Which of people, place, city and time does the request name? Answer as JSON, in its words.
+Request: Get me a table at a pub in Oslo for four
+{"people": "four", "place": "pub", "city": "Oslo"}
+Request: I want to eat at a diner at noon
+{"place": "diner", "time": "noon"}
+Request: """
 ASK_INTENT = (
     f"Which one is the request about: {', '.join(INTENTS.values())}? Answer with one word.\nRequest: "
 )

@@ -83,11 +83,14 @@ def service() -> Iterator[Service]:
 
 @pytest.mark.e2e
 @pytest.mark.long
+@pytest.mark.filterwarnings(  # a page opens files in the line that sends them, as readers do
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 @pytest.mark.parametrize("name", SERVED)
 def test_a_page_does_with_a_service_what_it_says(
     name: str, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for variable, value in served(service).items():
+    for variable, value in {"PATH": reader()["PATH"], **served(service)}.items():
         monkeypatch.setenv(variable, value)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     run = PageRun(tmp_path, reader() | served(service))
