@@ -50,7 +50,7 @@ def columns(
     long = [name for name in wanted if name not in short]
     read: list[sql.Composable] = [sql.Identifier("known", name) for name in short]
     read += [sql.SQL("(m.values ->> {})::float8").format(sql.Literal(name)) for name in long]
-    declared = [sql.SQL("{} float8").format(sql.Identifier(name)) for name in short]
+    declared: list[sql.Composable] = [sql.SQL("{} float8").format(sql.Identifier(name)) for name in short]
     query = ROWS.format(
         read=sql.SQL(", ").join([sql.SQL("m.step"), *read]),
         declared=sql.SQL(", ").join(declared or [sql.SQL("nothing float8")]),
