@@ -11,7 +11,7 @@ from fastapi.templating import Jinja2Templates
 
 from app.dashboard import sign_in
 from app.dashboard.times import clock, duration, moment
-from app.dashboard.visible import visible
+from app.dashboard.visible import coded, visible
 from app.errors import ApiError
 from app.tenants.models import Project
 
@@ -49,7 +49,13 @@ JOB_TABS = [
 """The pages of one job, in this order: Overview, Samples, Checkpoints."""
 
 templates = Jinja2Templates(directory=Path(__file__).parent / "templates")
-templates.env.filters |= {"visible": visible, "moment": moment, "clock": clock, "duration": duration}
+templates.env.filters |= {
+    "visible": visible,
+    "coded": coded,
+    "moment": moment,
+    "clock": clock,
+    "duration": duration,
+}
 templates.env.globals |= {"NAVIGATION": NAVIGATION, "JOB_TABS": JOB_TABS}
 
 

@@ -15,6 +15,7 @@ HIDDEN = re.compile(
 """Controls (but line breaks and tabs), marks of direction, and characters that show nothing. Joiners behind a
 letter of a script that uses them, or within an emoji, are text."""
 MARK = Markup('<span class="hidden-mark" title="{name}">{shown}</span>')
+CODE = Markup("<code>{}</code>")
 PICTURES = 0x2400
 """Where Unicode has pictures of the first 32 controls."""
 
@@ -33,6 +34,13 @@ def visible(text: object) -> Markup:
         parts += [escape(whole[end : found.start()]), _mark(found[0])]
         end = found.end()
     return Markup("").join([*parts, escape(whole[end:])])
+
+
+def coded(text: str) -> Markup:
+    """Returns a sentence of ours, escaped, in which words between backticks stand as code."""
+    return Markup("").join(
+        CODE.format(part) if place % 2 else escape(part) for place, part in enumerate(text.split("`"))
+    )
 
 
 def _mark(character: str) -> Markup:

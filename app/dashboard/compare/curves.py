@@ -8,11 +8,9 @@ from typing import NamedTuple
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.dashboard.thinning import kept
 from app.events.models import JobMetrics
 from methods import metrics as names
-
-MOST_POINTS = 1000
-"""Points of a curve. Chosen: a chart is about as many pixels wide."""
 
 Points = list[tuple[int, float]]
 
@@ -46,7 +44,7 @@ def charts(db: Session, job_ids: Sequence[str]) -> list[Drawn]:
     """Returns the charts in which any of the jobs has a point."""
     found = [_curves(db, job_id) for job_id in job_ids]
     drawn = [
-        Drawn(curve.title, [thinned(of_job[number]) for of_job in found])
+        Drawn(curve.title, [_thinned(of_job[number]) for of_job in found])
         for number, curve in enumerate(CURVES)
     ]
     return [chart for chart in drawn if any(chart.lines)]
@@ -65,14 +63,5 @@ def _curves(db: Session, job_id: str) -> list[Points]:
     return curves
 
 
-def thinned(points: Points, most: int = MOST_POINTS) -> Points:
-    """Returns at most so many points, in order: of each stretch its first, last, lowest and highest."""
-    if len(points) <= most:
-        return points
-    n_stretches = max(1, most // 4)
-    kept: set[int] = set()
-    for number in range(n_stretches):
-        start, stop = (len(points) * end // n_stretches for end in (number, number + 1))
-        by_value = sorted(range(start, stop), key=lambda place: points[place][1])
-        kept |= {start, stop - 1, by_value[0], by_value[-1]}
-    return [points[place] for place in sorted(kept)]
+def _thinned(points: Points) -> Points:
+    return [points[place] for place in kept([value for _, value in points])]

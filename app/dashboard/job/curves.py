@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.cards.points import NORMAL_95
 from app.dashboard.job import queries
 from app.dashboard.job.catalogue import Chart, Curve, charts_of
-from app.dashboard.job.thinning import kept
+from app.dashboard.thinning import kept
 from app.jobs.models import Job
 from methods import metrics as names
 

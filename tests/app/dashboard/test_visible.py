@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app.dashboard.times import duration, moment
-from app.dashboard.visible import visible
+from app.dashboard.visible import coded, visible
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,8 @@ def test_times_have_their_zone_and_durations_two_units() -> None:
     assert moment(None) == ""
     lengths = [0.4, 59.6, 3723, timedelta(days=2, minutes=5)]
     assert [duration(length) for length in lengths] == ["0 s", "1 min", "1 h 2 min", "2 d"]
+
+
+def test_words_between_backticks_are_code_and_all_is_escaped() -> None:
+    assert coded("`eq` is <b>, `a<b` too") == "<code>eq</code> is &lt;b&gt;, <code>a&lt;b</code> too"
+    assert coded("none") == "none"

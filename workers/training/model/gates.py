@@ -62,7 +62,7 @@ def _joined(module: Any, x: Tensor) -> Tensor:
 
 
 def gated(activate: Callable[[Tensor], Tensor], gate: Tensor, up: Tensor) -> Tensor:
-    """Computes activate(gate) * up of equal shapes, and keeps these two for the backward pass."""
+    """Computes activate(gate) * up: (..., I), (..., I) -> (..., I); keeps these two for the backward pass."""
     found: Tensor = _Gated.apply(activate, gate, up)  # type: ignore[no-untyped-call]
     return found
 

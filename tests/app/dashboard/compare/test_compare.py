@@ -10,7 +10,6 @@ import pytest
 from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session
 
-from app.dashboard.compare.curves import thinned
 from app.dashboard.compare.settings_of_jobs import settings_of
 from app.dashboard.sign_in import COOKIE
 from app.jobs.models import Job
@@ -82,17 +81,6 @@ def test_jobs_of_another_project_are_not_there(server_url: str, db: Session, job
         for path in ("/dashboard/compare", "/dashboard/compare/curves"):
             assert stranger.get(path, params={"jobs": jobs[0].id}).status_code == 404
         assert jobs[0].id not in stranger.get("/dashboard/compare").text
-
-
-def test_a_long_curve_keeps_its_ends_and_extremes() -> None:
-    points = [(step, float(step % 7)) for step in range(10_000)]
-    points[4321] = (4321, 99.0)
-    points[8765] = (8765, -99.0)
-    found = thinned(points)
-    assert len(found) <= 1000
-    assert found == sorted(found)
-    assert {points[0], points[-1], points[4321], points[8765]} <= set(found)
-    assert thinned(points[:1000]) == points[:1000]
 
 
 @pytest.mark.slow

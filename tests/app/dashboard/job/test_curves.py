@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from app.dashboard.job.catalogue import MOST_LINES, charts_of
-from app.dashboard.job.thinning import MOST, kept
+from app.dashboard.thinning import MOST, kept
 from app.events import service as events
 from app.jobs.models import Job
 from tests.factories import Tenant, make_checkpoint, make_job, make_metrics
