@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import httpx2 as httpx
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from sqlalchemy.orm import Session
@@ -64,3 +65,13 @@ def visitor(page: Page, server_url: str, tenant: Tenant, db: Session) -> Page:
     db.commit()
     page.context.add_cookies([{"name": COOKIE, "value": token, "url": server_url}])
     return page
+
+
+@pytest.fixture
+def signed_in(http: httpx.Client, tenant: Tenant, db: Session) -> httpx.Client:
+    """Raw HTTP of somebody who has signed in, without the form: that takes so many wrong keys a minute, and
+    other tests send some."""
+    token = sessions.begin(db, tenant.key_id)
+    db.commit()
+    http.cookies.set(COOKIE, token)
+    return http

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import httpx2 as httpx
 
-from tests.factories import Tenant
-
 BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
-def test_a_person_gets_a_page_a_part_of_a_page_or_a_body(http: httpx.Client, tenant: Tenant) -> None:
-    http.post("/dashboard/login", data={"key": tenant.key})
+def test_a_person_gets_a_page_a_part_of_a_page_or_a_body(signed_in: httpx.Client) -> None:
+    http = signed_in
     path = "/dashboard/jobs/ftjob-<b>"
     page = http.get(path, headers=BROWSER)
     assert page.status_code == 404

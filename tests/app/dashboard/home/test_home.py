@@ -15,53 +15,45 @@ from tests.app.dashboard.windows import assert_fits_a_phone
 from tests.factories import Tenant, make_job, make_metrics, make_tenant
 
 
-@pytest.fixture
-def visitor_of_pages(http: httpx.Client, tenant: Tenant) -> httpx.Client:
-    http.post("/dashboard/login", data={"key": tenant.key})
-    return http
-
-
 def names_on(http: httpx.Client, query: str = "") -> set[str]:
     text = http.get(f"/dashboard{query}").text
     return {name for name in ("tries", "waits", "other", "done-a", "done-b") if f">{name}</a>" in text}
 
 
-def test_jobs_are_listed_filtered_and_found(
-    visitor_of_pages: httpx.Client, tenant: Tenant, db: Session
-) -> None:
+def test_jobs_are_listed_filtered_and_found(signed_in: httpx.Client, tenant: Tenant, db: Session) -> None:
     make_job(db, tenant.project_id, status="running", suffix="tries")
     make_job(db, tenant.project_id, status="queued", suffix="waits", method={"type": "dpo"})
     make_job(db, tenant.project_id, status="failed", suffix="done-a", model="large_model")
     make_job(db, tenant.project_id, status="succeeded", suffix="done-b")
     make_job(db, make_tenant(db, "other").project_id, suffix="other")
     db.commit()
-    assert names_on(visitor_of_pages) == {"tries", "waits", "done-a", "done-b"}
-    assert names_on(visitor_of_pages, "?status=active") == {"tries", "waits"}
-    assert names_on(visitor_of_pages, "?status=failed") == {"done-a"}
-    assert names_on(visitor_of_pages, "?method=dpo") == {"waits"}
-    assert names_on(visitor_of_pages, "?q=DONE") == {"done-a", "done-b"}
-    assert names_on(visitor_of_pages, "?q=e_m") == {"done-a"}, "marks of patterns are text"
-    assert "No job fits" in visitor_of_pages.get("/dashboard?q=nothing%25").text
+    assert names_on(signed_in) == {"tries", "waits", "done-a", "done-b"}
+    assert names_on(signed_in, "?status=active") == {"tries", "waits"}
+    assert names_on(signed_in, "?status=failed") == {"done-a"}
+    assert names_on(signed_in, "?method=dpo") == {"waits"}
+    assert names_on(signed_in, "?q=DONE") == {"done-a", "done-b"}
+    assert names_on(signed_in, "?q=e_m") == {"done-a"}, "marks of patterns are text"
+    assert "No job fits" in signed_in.get("/dashboard?q=nothing%25").text
 
 
 def test_a_queued_job_tells_its_place_and_what_it_waits_for(
-    visitor_of_pages: httpx.Client, tenant: Tenant, db: Session
+    signed_in: httpx.Client, tenant: Tenant, db: Session
 ) -> None:
     first, second = (make_job(db, tenant.project_id, status="queued") for _ in range(2))
     second.created_at = first.created_at + timedelta(seconds=1)
     events.append(db, second.id, "waits-for-devices-0", "The job waits for 2 GPUs")
     db.commit()
-    text = visitor_of_pages.get("/dashboard").text
+    text = signed_in.get("/dashboard").text
     assert text.index("place 1 of this project") < text.index(
         "place 2 of this project. The job waits for 2 GPUs"
     )
 
 
-def test_whoever_has_no_job_is_told_what_to_do(visitor_of_pages: httpx.Client) -> None:
-    text = visitor_of_pages.get("/dashboard").text
+def test_whoever_has_no_job_is_told_what_to_do(signed_in: httpx.Client) -> None:
+    text = signed_in.get("/dashboard").text
     assert "There is no job yet" in text
     assert "make demo" in text
-    machine = visitor_of_pages.get("/dashboard/machine").text
+    machine = signed_in.get("/dashboard/machine").text
     assert "GiB free of" in machine
     assert "0 hold a job now" in machine
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import httpx2 as httpx
-import pytest
 from sqlalchemy.orm import Session
 
 from app.dashboard.job.state import TO_DO, standing, state
@@ -14,12 +13,6 @@ from app.jobs.models import Job
 from tests.factories import Tenant, make_checkpoint, make_job
 
 PART = {"hx-request": "true"}
-
-
-@pytest.fixture
-def visitor(http: httpx.Client, tenant: Tenant) -> httpx.Client:
-    http.post("/dashboard/login", data={"key": tenant.key})
-    return http
 
 
 def test_it_says_where_a_job_is(db: Session, tenant: Tenant) -> None:
@@ -48,21 +41,21 @@ def test_how_it_stands_is_one_sentence_with_its_interval(db: Session, tenant: Te
 
 
 def test_a_failure_is_told_once_with_its_lines_and_what_to_do(
-    visitor: httpx.Client, tenant: Tenant, db: Session
+    signed_in: httpx.Client, tenant: Tenant, db: Session
 ) -> None:
     message = "2 lines are wrong.\nLine 3: no <answer>."
     error = {"code": "invalid_training_file", "message": message, "param": "training_file"}
     job = make_job(db, tenant.project_id, status="failed", error=error)
     events.append(db, job.id, "failed", f"The job failed: {message}", level="error")
     db.commit()
-    page = visitor.get(f"/dashboard/jobs/{job.id}").text
+    page = signed_in.get(f"/dashboard/jobs/{job.id}").text
     assert page.count("Line 3: no &lt;answer&gt;.") == 1
     assert "2 lines are wrong.\nLine 3" in page
     assert TO_DO["invalid_training_file"].split("`")[0] in page
 
 
 def test_buttons_ask_what_the_api_asks_and_say_why_not(
-    visitor: httpx.Client, tenant: Tenant, db: Session
+    signed_in: httpx.Client, tenant: Tenant, db: Session
 ) -> None:
     job = make_job(db, tenant.project_id, status="queued")
     db.commit()
@@ -72,42 +65,42 @@ def test_buttons_ask_what_the_api_asks_and_say_why_not(
         db.expire_all()
         return db.get_one(Job, job.id).status
 
-    assert "Resume" in visitor.post(f"{path}/pause", headers=PART).text
+    assert "Resume" in signed_in.post(f"{path}/pause", headers=PART).text
     assert status() == "paused"
-    assert visitor.post(f"{path}/resume").status_code == 303
+    assert signed_in.post(f"{path}/resume").status_code == 303
     assert status() == "queued"
-    assert "Cancel this job" not in visitor.post(f"{path}/cancel", headers=PART).text
+    assert "Cancel this job" not in signed_in.post(f"{path}/cancel", headers=PART).text
     assert status() == "cancelled"
-    refused = visitor.post(f"{path}/pause", headers=PART)
+    refused = signed_in.post(f"{path}/pause", headers=PART)
     assert "only a job that is queued or running can be paused" in refused.text
-    assert visitor.post(f"{path}/pause").status_code == 400
-    elsewhere = visitor.post(f"{path}/cancel", headers={"sec-fetch-site": "cross-site"})
+    assert signed_in.post(f"{path}/pause").status_code == 400
+    elsewhere = signed_in.post(f"{path}/cancel", headers={"sec-fetch-site": "cross-site"})
     assert elsewhere.status_code == 403
 
 
 def test_buttons_are_not_put_anew_under_somebodys_hand(
-    visitor: httpx.Client, tenant: Tenant, db: Session
+    signed_in: httpx.Client, tenant: Tenant, db: Session
 ) -> None:
     job = make_job(db, tenant.project_id, status="queued")
     db.commit()
-    part = visitor.get(f"/dashboard/jobs/{job.id}/now?has=queued").text
+    part = signed_in.get(f"/dashboard/jobs/{job.id}/now?has=queued").text
     assert 'id="now"' in part
     assert "Cancel this job" not in part
-    assert "Cancel this job" in visitor.get(f"/dashboard/jobs/{job.id}/now?has=running").text
+    assert "Cancel this job" in signed_in.get(f"/dashboard/jobs/{job.id}/now?has=running").text
 
 
 def test_news_stream_unbuffered_and_end_with_the_job(
-    visitor: httpx.Client, tenant: Tenant, db: Session
+    signed_in: httpx.Client, tenant: Tenant, db: Session
 ) -> None:
     job = make_job(db, tenant.project_id, status="succeeded")
     events.append(db, job.id, "one", "First")
     events.append(db, job.id, "two", "Second")
     db.commit()
-    with visitor.stream("GET", f"/dashboard/jobs/{job.id}/live?after=1") as stream:
+    with signed_in.stream("GET", f"/dashboard/jobs/{job.id}/live?after=1") as stream:
         assert stream.headers["x-accel-buffering"] == "no"
         told = "".join(stream.iter_text())
     assert "Second" in told
     assert "First" not in told
     assert told.endswith("data: [DONE]\n\n")
-    again = visitor.get(f"/dashboard/jobs/{job.id}/live", headers={"last-event-id": "2"})
+    again = signed_in.get(f"/dashboard/jobs/{job.id}/live", headers={"last-event-id": "2"})
     assert again.status_code == 204
