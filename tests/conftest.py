@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from itertools import count
@@ -12,6 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
+from sqlalchemy import QueuePool
 from sqlalchemy.orm import Session
 
 from app.db import get_engine, session
@@ -23,6 +25,7 @@ from app.storage import get_storage
 from tests.properties import register_profiles
 
 TEMPLATE = "cherry"
+REQUEST_SECONDS = 5.0
 numbers = count(1)
 
 register_profiles()
@@ -89,10 +92,24 @@ def settings(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         cached.cache_clear()
     forget_services()
     yield get_settings()
+    wait_for_requests()
     get_engine().dispose()
     for cached in (get_settings, get_engine, get_storage, get_celery):
         cached.cache_clear()
     forget_services()
+
+
+def wait_for_requests() -> None:
+    """Waits until no request of the tests' server holds a connection.
+
+    A browser that is closed leaves some under way, and a connection that comes back to a pool that is gone
+    stays open.
+    """
+    pool = get_engine().pool
+    assert isinstance(pool, QueuePool)
+    deadline = time.monotonic() + REQUEST_SECONDS
+    while pool.checkedout() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 @pytest.fixture

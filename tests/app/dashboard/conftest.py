@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -54,6 +55,9 @@ def page(chromium: Running, server_url: str) -> Iterator[Page]:
     window.on("console", lambda said: faults.append(said.text) if "Security Policy" in said.text else None)
     yield window
     context.close()
+    time.sleep(
+        0.05
+    )  # what it has asked last has reached a handler by then: tests/conftest.py waits for these
     asyncio._set_running_loop(None)
     assert not faults, "\n".join(faults)
 
