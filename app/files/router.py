@@ -6,19 +6,19 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from app.auth import Caller
-from app.db import unit_of_work
 from app.files import service as files
-from app.files.receive import Upload, receive_upload
+from app.files.keeping import keep
+from app.files.models import File
+from app.files.receive import receive_upload
 from app.files.schemas import FileDeleted, FileList, FileOut, UploadForm
 from app.files.sending import sent
 from app.http.openapi import binary
 from app.http.transaction import CurrentCaller, Db, KeptRoute, claim_form, keep_response
 from app.pagination import Cursor
 from app.settings import get_settings
-from app.storage import get_storage
 
 router = APIRouter(prefix="/v1/files", tags=["files"], route_class=KeptRoute)
 
@@ -54,31 +54,13 @@ async def create_file(request: Request, caller: CurrentCaller) -> FileOut | Resp
         form = UploadForm.of(upload)
         if earlier := await claim_form(request, upload.parameters()):
             return earlier
-        return await run_in_threadpool(_keep, caller, request, form, upload)
 
-
-def _keep(caller: Caller, request: Request, form: UploadForm, upload: Upload) -> FileOut:
-    """Puts the upload into storage, then makes its row: no transaction is open while bytes move."""
-    with unit_of_work() as db:
-        file_id = files.reserve(db)
-    stored = files.store_path(file_id, upload.path, upload.size, upload.sha256)
-    try:
-        with unit_of_work() as db:
-            files.check_room(db, caller.project_id, stored.size)
-            file = files.create(
-                db,
-                caller.project_id,
-                stored,
-                filename=upload.filename,
-                purpose=form.purpose,
-                expires_after=form.expires_after,
-            )
+        def show(db: Session, file: File) -> FileOut:
             shown = FileOut.of(file)
             keep_response(db, request, shown)
             return shown
-    except BaseException:
-        get_storage().delete(stored.key)
-        raise
+
+        return await run_in_threadpool(keep, caller.project_id, form, upload, show)
 
 
 @router.get("", response_model_exclude_none=True)

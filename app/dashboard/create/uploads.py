@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from app.auth import Caller
-from app.db import unit_of_work
-from app.files import service as files
+from app.files.keeping import keep
 from app.files.models import File
-from app.files.receive import Upload, receive_upload
+from app.files.receive import receive_upload
 from app.files.schemas import UploadForm
 from app.settings import get_settings
-from app.storage import get_storage
 
 
 async def take(request: Request, caller: Caller) -> File:
@@ -22,27 +21,9 @@ async def take(request: Request, caller: Caller) -> File:
     room = settings.least_free_bytes
     async with receive_upload(request, spool, settings.max_file_bytes, leave_free=room) as upload:
         form = UploadForm.of(upload)
-        return await run_in_threadpool(_keep, caller, form, upload)
+        return await run_in_threadpool(keep, caller.project_id, form, upload, _shown)
 
 
-def _keep(caller: Caller, form: UploadForm, upload: Upload) -> File:
-    """Puts the upload into storage, then makes its row: no transaction is open while bytes move."""
-    with unit_of_work() as db:
-        file_id = files.reserve(db)
-    stored = files.store_path(file_id, upload.path, upload.size, upload.sha256)
-    try:
-        with unit_of_work() as db:
-            files.check_room(db, caller.project_id, stored.size)
-            file = files.create(
-                db,
-                caller.project_id,
-                stored,
-                filename=upload.filename,
-                purpose=form.purpose,
-                expires_after=form.expires_after,
-            )
-            db.expunge(file)
-            return file
-    except BaseException:
-        get_storage().delete(stored.key)
-        raise
+def _shown(db: Session, file: File) -> File:
+    db.expunge(file)
+    return file
